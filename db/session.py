@@ -1,0 +1,228 @@
+"""One transaction per request or job: returning commits, raising rolls back.
+
+What goes out after a commit (`after_commit`) and what must survive a rollback (`record_apart`) is said here too.
+Knows no model and no HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import ORMExecuteState, Session
+
+from db.errors import AlreadyMember, EmailTaken, InUse, NotFound, Refused, SkuTaken, SlugTaken
+
+logger = logging.getLogger(__name__)
+
+BUSY_TIMEOUT_MILLISECONDS = 15_000
+POOL_TIMEOUT_SECONDS = 15
+BOUND_LOCK_SECONDS = 30
+
+
+@dataclass
+class _Unit:
+    """The running transaction and what is to happen when it has ended."""
+
+    session: Session
+    after_commit: list[Callable[[], object]] = field(default_factory=list)
+    apart: list[Callable[[Session], object]] = field(default_factory=list)
+
+
+_unit: ContextVar[_Unit | None] = ContextVar("unit", default=None)
+
+
+def _current_unit() -> _Unit:
+    unit = _unit.get()
+    if unit is None:
+        raise RuntimeError("there is no running transaction; open one with Database.transaction()")
+    return unit
+
+
+def session() -> Session:
+    """The session of the running transaction; RuntimeError outside of one."""
+    return _current_unit().session
+
+
+def after_commit(callback: Callable[[], object]) -> None:
+    """Call `callback` once the running transaction is committed; a rollback drops it.
+
+    It runs outside of any transaction. Its failure is logged and changes nothing: the row is the queue, so a
+    wake-up that got lost loses no work.
+    """
+    _current_unit().after_commit.append(callback)
+
+
+def record_apart(callback: Callable[[Session], object]) -> None:
+    """Call `callback(session)` in a short writing transaction of its own when the running one has ended either way.
+
+    It waits for the end, because SQLite has one writer: a second transaction inside the first would wait for ever.
+    Its failure is logged and does not replace the outcome of the request.
+    """
+    _current_unit().apart.append(callback)
+
+
+def make_engine(url: str, pool_size: int = 10) -> Engine:
+    """An engine for SQLite or PostgreSQL with at most `pool_size` connections.
+
+    `postgresql://` means psycopg 3, as `postgresql+psycopg://` does.
+    """
+    address = make_url(url)
+    if address.drivername in ("postgresql", "postgres"):
+        address = address.set(drivername="postgresql+psycopg")
+    options: dict[str, Any] = {}
+    if address.database not in (None, "", ":memory:"):
+        options = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT_SECONDS}
+    engine = create_engine(address, pool_pre_ping=address.get_backend_name() != "sqlite", **options)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # Python's driver would begin transactions by itself, late and without IMMEDIATE; None leaves it to _begin_sqlite.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    # First, so that the switch to WAL waits too when another process is making it.
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MILLISECONDS}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that begins as reader and wants to write later fails at once when another one wrote in between,
+    # busy timeout or not. So writers queue up before their first statement.
+    write = connection.get_execution_options().get("write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _refusal_for(error: IntegrityError) -> Refused | None:
+    """The business meaning of a violated constraint, or None when it is a defect of ours."""
+    told = str(getattr(getattr(error.orig, "diag", None), "constraint_name", None) or error.orig)
+    if "FOREIGN KEY" in told or told.startswith("fk_"):
+        deleting = (error.statement or "").lstrip().upper().startswith("DELETE")
+        # An insert or update fails only when a row that was there a moment ago has been deleted meanwhile.
+        return InUse() if deleting else NotFound()
+    for word, refusal in _REFUSALS.items():
+        if word in told:
+            return refusal()
+    return None
+
+
+_REFUSALS: dict[str, type[Refused]] = {
+    "memberships": AlreadyMember,
+    "slug": SlugTaken,
+    "sku": SkuTaken,
+    "email": EmailTaken,
+}
+
+
+class _ReadingSession(Session):
+    """The session of a transaction that was opened for reading."""
+
+
+def _refuse_flush(session: Session, *_: object) -> None:
+    if session.new or session.deleted or any(session.is_modified(row) for row in session.dirty):
+        raise RuntimeError("a transaction that was opened for reading cannot write")
+
+
+def _refuse_statement(state: ORMExecuteState) -> None:
+    if state.is_insert or state.is_update or state.is_delete:
+        raise RuntimeError("a transaction that was opened for reading cannot write")
+
+
+event.listen(_ReadingSession, "before_flush", _refuse_flush)
+event.listen(_ReadingSession, "do_orm_execute", _refuse_statement)
+
+
+class Database:
+    """Where transactions come from. One per process; share it among threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._connection: Connection | None = None
+        self._turn: threading.Lock | None = None
+
+    @classmethod
+    def bound(cls, connection: Connection) -> Database:
+        """A database whose transactions are savepoints on one connection, so that a rollback of it undoes them all.
+
+        For tests and tools. Threads take turns; a transaction that waits 30 s for its turn raises RuntimeError.
+        """
+        database = cls(connection.engine)
+        database._connection = connection
+        database._turn = threading.Lock()
+        return database
+
+    @contextmanager
+    def transaction(self, write: bool) -> Iterator[Session]:
+        """Open the transaction that `session()` gives: returning commits, raising rolls back.
+
+        Raises RuntimeError inside another one. A violated constraint that has a business meaning leaves as the
+        `Refused` for it (`SlugTaken`, `InUse`, ...).
+        """
+        if _unit.get() is not None:
+            raise RuntimeError("transactions do not nest; the running one covers the whole request")
+        unit = _Unit(self._open_session(write))
+        committed = False
+        try:
+            with self._my_turn(), unit.session:
+                token = _unit.set(unit)
+                try:
+                    yield unit.session
+                    unit.session.commit()
+                    committed = True
+                finally:
+                    _unit.reset(token)
+        except IntegrityError as error:
+            refusal = _refusal_for(error)
+            if refusal is None:
+                raise
+            raise refusal from error
+        finally:
+            self._finish(unit, committed)
+
+    def dispose(self) -> None:
+        """Close all idle connections."""
+        self.engine.dispose()
+
+    def _open_session(self, write: bool) -> Session:
+        make = Session if write else _ReadingSession
+        if self._connection is not None:
+            return make(self._connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+        return make(self.engine.execution_options(write=write), expire_on_commit=False)
+
+    def _my_turn(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._turn is None else _hold(self._turn)
+
+    def _finish(self, unit: _Unit, committed: bool) -> None:
+        for record in unit.apart:
+            try:
+                with self.transaction(write=True) as session:
+                    record(session)
+            except Exception:
+                logger.exception("a record that was to be kept apart from its transaction failed")
+        for callback in unit.after_commit if committed else ():
+            try:
+                callback()
+            except Exception:
+                logger.exception("what was to happen after a commit failed")
+
+
+@contextmanager
+def _hold(lock: threading.Lock) -> Iterator[None]:
+    if not lock.acquire(timeout=BOUND_LOCK_SECONDS):
+        raise RuntimeError("another thread kept the one connection of this database too long")
+    try:
+        yield
+    finally:
+        lock.release()

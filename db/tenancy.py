@@ -1,0 +1,192 @@
+"""Who may see and touch which rows: the one spelling of tenancy.
+
+Every read of an owned model begins here. Which role grants what is decided by `handlers/permissions.py` and handed
+in with the caller; this module compares, it knows no table of permissions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy.orm.interfaces import ORMOption
+
+from db.base import Owned
+from db.errors import NotFound, PermissionDenied, ScopeMismatch
+from db.models.organizations import Organization
+from db.session import session
+
+OwnedModel = TypeVar("OwnedModel", bound=Owned)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The signed-in user, the roles by organization, and what each of them grants."""
+
+    user_id: UUID
+    email: str
+    is_superuser: bool = False
+    roles: Mapping[UUID, str] = field(default_factory=dict)
+    permissions: Mapping[UUID, frozenset[str]] = field(default_factory=dict)
+    personal_permissions: frozenset[str] = frozenset()
+
+    def granted(self, organization_id: UUID | None) -> frozenset[str]:
+        """The permissions on rows of an organization, or on the caller's personal rows; empty for no member."""
+        if organization_id is None:
+            return self.personal_permissions
+        return self.permissions.get(organization_id, frozenset())
+
+    def may(self, permission: str | None, organization_id: UUID | None) -> bool:
+        """Whether the caller may do this in that scope; superusers may everything."""
+        return self.is_superuser or permission is None or permission in self.granted(organization_id)
+
+
+_caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
+_permission: ContextVar[str | None] = ContextVar("permission", default=None)
+
+
+@contextmanager
+def use_caller(caller: Caller, permission: str | None) -> Iterator[Caller]:
+    """Act as `caller`, who wants to do what `permission` names, within the block."""
+    caller_token, permission_token = _caller.set(caller), _permission.set(permission)
+    try:
+        yield caller
+    finally:
+        _permission.reset(permission_token)
+        _caller.reset(caller_token)
+
+
+def current_caller() -> Caller:
+    """The caller of the running request; RuntimeError when nobody is signed in, which is a defect of the handler."""
+    caller = _caller.get()
+    if caller is None:
+        raise RuntimeError("nobody is signed in here")
+    return caller
+
+
+def current_permission() -> str | None:
+    """The permission that the running operation asks for, None when it asks for none."""
+    return _permission.get()
+
+
+def owned(model: type[OwnedModel]) -> Select[OwnedModel]:
+    """Select all rows the caller may read: personal, of the caller's organizations, and public ones."""
+    caller = current_caller()
+    if caller.is_superuser:
+        return select(model)
+    scopes = [_personal(model, caller), model.organization_id.in_(caller.roles)]
+    return select(model).where(or_(*scopes, *_public(model)))
+
+
+def listed(
+    model: type[OwnedModel], organization_id: UUID | None, include_public: bool = False
+) -> Select[OwnedModel]:
+    """Select the rows of one list: of the organization given, else the caller's personal ones (superusers: all).
+
+    With `include_public` the public rows come too. NotFound when the caller is no member of the organization.
+    """
+    caller = current_caller()
+    if organization_id is not None:
+        require_membership(organization_id)
+        scope: ColumnElement[bool] = model.organization_id == organization_id
+    elif caller.is_superuser:
+        return select(model)
+    else:
+        scope = _personal(model, caller)
+    return select(model).where(or_(scope, *(_public(model) if include_public else ())))
+
+
+def get_owned(
+    model: type[OwnedModel],
+    row_id: UUID,
+    for_update: bool = False,
+    options: Sequence[ORMOption] = (),
+    where: Sequence[ColumnElement[bool]] = (),
+) -> OwnedModel:
+    """The row with this id, locked when it is about to change; `where` ties it to its parent in the path.
+
+    NotFound when it is absent or foreign; PermissionDenied when the caller may see it but the running operation's
+    permission is not granted there.
+    """
+    statement = owned(model).where(model.id == row_id, *where).options(*options)
+    if for_update:
+        # `of` names the one table: PostgreSQL refuses to lock the nullable side of an outer join.
+        statement = statement.with_for_update(of=model).execution_options(populate_existing=True)
+    row = session().scalars(statement).one_or_none()
+    if row is None:
+        raise NotFound()
+    require_permission_on(row)
+    return row
+
+
+def require_permission_on(row: Owned) -> None:
+    """PermissionDenied unless the running operation's permission is granted on this visible row."""
+    caller, permission = current_caller(), current_permission()
+    if caller.is_superuser or permission is None:
+        return
+    if row.organization_id is None and row.owner_id == caller.user_id:
+        allowed = permission in caller.personal_permissions
+    elif row.organization_id in caller.roles:
+        allowed = caller.may(permission, row.organization_id)
+    else:
+        # Visible only because it is public: everybody reads it, superusers alone change it.
+        allowed = permission.endswith(":read")
+    if not allowed:
+        raise PermissionDenied()
+
+
+def refer(
+    model: type[OwnedModel], row_id: UUID, organization_id: UUID | None, owner_id: UUID | None = None
+) -> OwnedModel:
+    """The row that a body refers to, from a row of the given scope.
+
+    `owner_id` is the owner of that row, the caller by default; it matters in the personal scope only.
+    NotFound when the caller cannot see it; ScopeMismatch when it is of another scope and not public.
+    """
+    caller = current_caller()
+    row = session().scalars(owned(model).where(model.id == row_id)).one_or_none()
+    if row is None:
+        raise NotFound()
+    same_scope = row.organization_id == organization_id and (
+        organization_id is not None or row.owner_id == (owner_id or caller.user_id)
+    )
+    if not same_scope and not getattr(row, "public", False):
+        raise ScopeMismatch()
+    return row
+
+
+def creation_scope(organization_id: UUID | None) -> UUID | None:
+    """The organization in which a new row is to be made, None for a personal one.
+
+    NotFound when the caller is no member of it; PermissionDenied when the role lacks the running operation's
+    permission.
+    """
+    if organization_id is not None:
+        require_membership(organization_id)
+    if not current_caller().may(current_permission(), organization_id):
+        raise PermissionDenied()
+    return organization_id
+
+
+def require_membership(organization_id: UUID) -> None:
+    """NotFound unless the caller is a member of the organization, or a superuser and the organization exists."""
+    caller = current_caller()
+    if organization_id in caller.roles:
+        return
+    if not caller.is_superuser or not session().scalar(
+        select(Organization.id).where(Organization.id == organization_id)
+    ):
+        raise NotFound()
+
+
+def _personal(model: type[Owned], caller: Caller) -> ColumnElement[bool]:
+    return and_(model.organization_id.is_(None), model.owner_id == caller.user_id)
+
+
+def _public(model: Any) -> tuple[ColumnElement[bool], ...]:
+    return (model.public.is_(True),) if hasattr(model, "public") else ()
