@@ -1,0 +1,96 @@
+"""What a handler returns: a status, a body that is not yet bytes, and headers.
+
+An answer knows nothing about the contract; the endpoint serialises it, checks it and only then commits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import orjson
+
+_JSON_OPTIONS = orjson.OPT_UTC_Z
+
+
+class Presenter(Protocol):
+    """What this module needs of a marshmallow schema: rows in, plain values out."""
+
+    def dump(self, obj: Any, *, many: bool | None = None) -> Any:
+        """Return the row, or with `many` each row of a list, as plain values."""
+
+
+@dataclass
+class Answer:
+    """One response before it is checked and sent. `tagged` asks for a strong ETag over the body."""
+
+    status: int
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    media_type: str = "application/json"
+    tagged: bool = False
+
+
+@cache
+def _presenter(schema: type[Presenter]) -> Presenter:
+    return schema()
+
+
+def present(row: object, schema: type[Presenter]) -> dict[str, Any]:
+    """Return one row as the outside sees it."""
+    return cast(dict[str, Any], _presenter(schema).dump(row))
+
+
+def present_many(rows: Sequence[object], schema: type[Presenter]) -> list[dict[str, Any]]:
+    """Return rows as the outside sees them."""
+    return cast(list[dict[str, Any]], _presenter(schema).dump(rows, many=True))
+
+
+def encode_json(value: object) -> bytes:
+    """Return the bytes of a JSON answer: UTF-8, no white space, times in UTC with a Z."""
+    return orjson.dumps(value, option=_JSON_OPTIONS)
+
+
+def strong_etag(body: bytes) -> str:
+    """Return the entity tag of an answer's bytes, quotes included (RFC 9110, 8.8.3)."""
+    return f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
+
+
+def ok(row: object, schema: type[Presenter]) -> Answer:
+    """Answer 200 with one row and its ETag."""
+    return Answer(200, present(row, schema), tagged=True)
+
+
+def created(row: object, schema: type[Presenter], location: str) -> Answer:
+    """Answer 201 with the new row; `location` is the path where it can be fetched."""
+    return Answer(201, present(row, schema), {"Location": location}, tagged=True)
+
+
+def accepted(row: object, schema: type[Presenter], location: str) -> Answer:
+    """Answer 202 with the job that will do the work; `location` is the path to watch it at."""
+    return Answer(202, present(row, schema), {"Location": location})
+
+
+def no_content() -> Answer:
+    """Answer 204."""
+    return Answer(204)
+
+
+def found_file(content: Path | bytes, media_type: str, etag: str | None = None, **headers: str) -> Answer:
+    """Answer 200 with a file; underscores in header names become dashes (`Cache_Control="..."`).
+
+    A path is streamed from disk after the transaction has ended, bytes are sent as they are.
+    """
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    if etag is not None:
+        named["ETag"] = etag if etag.startswith(('"', "W/")) else f'"{etag}"'
+    return Answer(200, content, named, media_type)
+
+
+def listing(data: Mapping[str, Any], **headers: str) -> Answer:
+    """Answer 200 with a collection or any other JSON that has no single resource's ETag."""
+    return Answer(200, dict(data), {name.replace("_", "-"): value for name, value in headers.items()})

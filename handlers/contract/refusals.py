@@ -1,0 +1,111 @@
+"""What the contract, or HTTP itself, does not let in; `handlers/errors.py` turns each into a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+class ContractError(Exception):
+    """The contract and the code do not fit; raised at start, never while serving."""
+
+
+class ContractBroken(Exception):
+    """An answer of ours is not what the contract says: the caller gets a 500, the log the violation."""
+
+
+class RequestRefused(Exception):
+    """A request that goes no further."""
+
+    status: ClassVar[int] = 400
+    code: ClassVar[str] = "malformed_request"
+    default_detail: ClassVar[str] = "The request is malformed"
+
+    def __init__(self, detail: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        self.detail = detail or self.default_detail
+        self.headers = headers or {}
+        super().__init__(self.detail)
+
+
+class Malformed(RequestRefused):
+    """Not JSON, not UTF-8, not multipart ...: there is nothing that a schema could be held against."""
+
+
+class UnknownPath(RequestRefused):
+    """No operation lives there."""
+
+    status = 404
+    code = "not_found"
+    default_detail = "Not found"
+
+
+class MethodNotAllowed(RequestRefused):
+    """The path exists, this method does not."""
+
+    status = 405
+    code = "method_not_allowed"
+    default_detail = "Method not allowed"
+
+
+class NotAcceptable(RequestRefused):
+    """The caller accepts none of the media types that the operation answers with."""
+
+    status = 406
+    code = "not_acceptable"
+    default_detail = "None of the accepted media types is available"
+
+
+class BodyTooLarge(RequestRefused):
+    """The body exceeds the limit of its kind."""
+
+    status = 413
+    code = "too_large"
+    default_detail = "The request body is too large"
+
+
+class WrongMediaType(RequestRefused):
+    """The body comes without a media type, with one that the operation does not take, or not in UTF-8."""
+
+    status = 415
+    code = "unsupported_media_type"
+    default_detail = "The media type of the request body is not supported"
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One way in which a request breaks the contract. `loc` begins with body, query, path or header."""
+
+    loc: tuple[str | int, ...]
+    msg: str
+    type: str
+    input: Any = None
+    has_input: bool = False
+    ctx: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the violation as it is told; `pointer` (RFC 6901) leads into what `loc` begins with."""
+        told: dict[str, Any] = {"loc": list(self.loc), "msg": self.msg, "type": self.type}
+        if self.has_input:
+            told["input"] = self.input
+        if self.ctx:
+            told["ctx"] = dict(self.ctx)
+        told["pointer"] = pointer(self.loc[1:])
+        return told
+
+
+class Invalid(RequestRefused):
+    """The request is well formed and breaks the contract's schemas; it names all violations."""
+
+    status = 422
+    code = "validation_error"
+    default_detail = "The request does not match the contract"
+
+    def __init__(self, violations: Iterable[Violation]) -> None:
+        super().__init__()
+        self.violations: Sequence[Violation] = list(violations)
+
+
+def pointer(path: Iterable[str | int]) -> str:
+    """Return the JSON pointer (RFC 6901) of a path."""
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)

@@ -1,0 +1,175 @@
+"""Refusals and failures of every layer become one shape here: a problem (RFC 9457); nothing else builds one.
+
+Refused                     db/errors.py: what the house says no to
+  Unauthenticated     401     not_authenticated, invalid_token, incorrect_credentials
+  PermissionDenied    403     not_enough_permissions
+  NotFound            404     not_found
+  Conflict            409     one subclass and code per business rule
+  Stale               412     precondition_failed
+  TooLarge            413     too_large
+  UnsupportedType     415     unsupported_media_type, not_an_image
+  Unreadable          422     validation_error, with one violation at body.file
+RequestRefused              handlers/contract/refusals.py: what the contract or HTTP itself does not allow
+  Malformed           400     malformed_request
+  UnknownPath         404     not_found
+  MethodNotAllowed    405     method_not_allowed, with Allow
+  NotAcceptable       406     not_acceptable
+  BodyTooLarge        413     too_large
+  WrongMediaType      415     unsupported_media_type
+  Invalid             422     validation_error, with every violation
+ContractBroken        500     internal_error: an answer of ours is not what the contract says; a defect
+OperationalError      503     service_unavailable: the database cannot be reached or is overloaded
+anything else         500     internal_error: a defect, logged, never shown
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from connexion.exceptions import OAuthProblem, OAuthResponseProblem, OAuthScopeProblem, ProblemException
+from connexion.lifecycle import ConnexionRequest, ConnexionResponse
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from db.errors import (
+    Conflict,
+    InvalidToken,
+    NotFound,
+    PermissionDenied,
+    Refused,
+    Stale,
+    TooLarge,
+    Unauthenticated,
+    Unreadable,
+    UnsupportedType,
+)
+from handlers.answers import encode_json
+from handlers.contract.refusals import Invalid, RequestRefused, Violation
+from handlers.current import current_request_id
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = "5"
+
+_STATUS: dict[type[Refused], int] = {
+    Unauthenticated: 401,
+    PermissionDenied: 403,
+    NotFound: 404,
+    Conflict: 409,
+    Stale: 412,
+    TooLarge: 413,
+    UnsupportedType: 415,
+}
+
+_CODE_OF_STATUS = {
+    400: "malformed_request",
+    401: "not_authenticated",
+    403: "not_enough_permissions",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    413: "too_large",
+    415: "unsupported_media_type",
+    503: "service_unavailable",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem before it is bytes. `detail` is text, for 422 the list of violations."""
+
+    status: int
+    code: str
+    detail: str | list[dict[str, Any]]
+    headers: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_bytes(self, public_url: str) -> bytes:
+        """Return the body; `public_url` is where the page that explains the code is served."""
+        members = {
+            **self.extra,
+            "type": f"{public_url}/api/v1/problems/{self.code}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": current_request_id(),
+        }
+        return encode_json(members)
+
+
+def internal_error() -> Problem:
+    """Return the neutral problem for a defect of ours."""
+    return Problem(500, "internal_error", "Internal server error")
+
+
+def problem_for(error: Exception) -> Problem:
+    """Return the problem for any exception; a 5xx is logged with its cause, of which nothing is shown."""
+    if isinstance(error, Refused):
+        return _for_refused(error)
+    if isinstance(error, RequestRefused):
+        detail = (
+            [violation.to_dict() for violation in error.violations]
+            if isinstance(error, Invalid)
+            else error.detail
+        )
+        return Problem(error.status, error.code, detail, dict(error.headers))
+    if isinstance(error, OAuthScopeProblem):
+        return _for_refused(PermissionDenied())
+    if isinstance(error, OAuthResponseProblem):
+        return _for_refused(InvalidToken())
+    if isinstance(error, OAuthProblem):
+        return _for_refused(Unauthenticated())
+    if _is_database_away(error):
+        logger.error("the database does not answer", exc_info=error)
+        headers = {"Retry-After": RETRY_AFTER_SECONDS}
+        return Problem(503, "service_unavailable", "The service is temporarily unavailable", headers)
+    status = getattr(error, "status_code", None) or getattr(error, "status", None)
+    if isinstance(error, (HTTPException, ProblemException)) and status in _CODE_OF_STATUS and status < 500:
+        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+        return Problem(status, _CODE_OF_STATUS[status], HTTPStatus(status).phrase, headers)
+    logger.error("a request failed by a defect", exc_info=error)
+    return internal_error()
+
+
+def _for_refused(error: Refused) -> Problem:
+    if isinstance(error, Unreadable):
+        violation = Violation(("body", "file"), error.detail, error.code)
+        return Problem(422, "validation_error", [violation.to_dict()])
+    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 409)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return Problem(status, error.code, error.detail, headers, error.extra)
+
+
+def _is_database_away(error: Exception) -> bool:
+    """Return whether the database is unreachable, locked or out of connections."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    if not isinstance(error, (OperationalError, InterfaceError, PoolTimeout)):
+        return False
+    # SQLite reports missing tables and wrong SQL under the same class.
+    return not str(getattr(error, "orig", "")).startswith(("no such", "near "))
+
+
+def error_handler(
+    public_url: str,
+) -> Callable[[ConnexionRequest, Exception], Coroutine[Any, Any, ConnexionResponse]]:
+    """Return the one error handler that the application registers for every exception."""
+
+    async def answer_with_problem(_request: ConnexionRequest, error: Exception) -> ConnexionResponse:
+        problem = problem_for(error)
+        return ConnexionResponse(
+            status_code=problem.status,
+            mimetype=MEDIA_TYPE,
+            content_type=MEDIA_TYPE,
+            body=problem.to_bytes(public_url),
+            headers={**problem.headers, "Cache-Control": "no-store"},
+        )
+
+    return answer_with_problem

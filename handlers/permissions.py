@@ -1,0 +1,105 @@
+"""Who may do what: one table, role -> permissions, and the decorator that names a handler's permission.
+
+The same strings are the contract's `x-permission`; the server refuses to start when the two differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeVar
+
+
+class Permission(StrEnum):
+    """Everything that can be allowed or refused."""
+
+    ACCOUNT_SELF = "account:self"
+    ORGANIZATIONS_CREATE = "organizations:create"
+    ORGANIZATIONS_READ = "organizations:read"
+    ORGANIZATIONS_WRITE = "organizations:write"
+    ORGANIZATIONS_DELETE = "organizations:delete"
+    MEMBERS_READ = "members:read"
+    MEMBERS_WRITE = "members:write"
+    SUBSCRIPTIONS_READ = "subscriptions:read"
+    SUBSCRIPTIONS_WRITE = "subscriptions:write"
+    USERS_ADMIN = "users:admin"
+    UPLOADS_WRITE = "uploads:write"
+    SEARCH_READ = "search:read"
+    BRANDS_READ = "brands:read"
+    BRANDS_WRITE = "brands:write"
+    PRODUCTS_READ = "products:read"
+    PRODUCTS_WRITE = "products:write"
+    SHOOTINGS_READ = "shootings:read"
+    SHOOTINGS_WRITE = "shootings:write"
+    SHOTS_READ = "shots:read"
+    SHOTS_WRITE = "shots:write"
+    SHOTS_GENERATE = "shots:generate"
+    SHOTS_REVIEW = "shots:review"
+    SUBJECTS_READ = "subjects:read"
+    SUBJECTS_WRITE = "subjects:write"
+    STYLES_READ = "styles:read"
+    STYLES_WRITE = "styles:write"
+    GUIDELINES_READ = "guidelines:read"
+    GUIDELINES_WRITE = "guidelines:write"
+    SHOT_TYPES_READ = "shot_types:read"
+    SHOT_TYPES_WRITE = "shot_types:write"
+    BACKGROUND_PRESETS_READ = "background_presets:read"
+    BACKGROUND_PRESETS_WRITE = "background_presets:write"
+    RESOLUTION_PRESETS_READ = "resolution_presets:read"
+    RESOLUTION_PRESETS_WRITE = "resolution_presets:write"
+    GENERATION_MODELS_WRITE = "generation_models:write"
+    GENERATIONS_READ = "generations:read"
+    GENERATIONS_WRITE = "generations:write"
+    PREDICTIONS_READ = "predictions:read"
+    PREDICTIONS_WRITE = "predictions:write"
+    PREDICTIONS_REVIEW = "predictions:review"
+    PREDICTIONS_SHARE = "predictions:share"
+
+
+_P = Permission
+
+SUPERUSER_ONLY = frozenset({_P.USERS_ADMIN, _P.SUBSCRIPTIONS_WRITE, _P.GENERATION_MODELS_WRITE})
+
+SIGNED_IN = frozenset(
+    {
+        _P.ACCOUNT_SELF,
+        _P.ORGANIZATIONS_CREATE,
+        _P.ORGANIZATIONS_READ,
+        _P.MEMBERS_READ,
+        _P.SUBSCRIPTIONS_READ,
+        _P.UPLOADS_WRITE,
+        _P.SEARCH_READ,
+    }
+)
+
+_ADMINISTRATION = frozenset({_P.MEMBERS_WRITE, _P.ORGANIZATIONS_WRITE, _P.ORGANIZATIONS_DELETE})
+
+STUDIO = frozenset(Permission) - SUPERUSER_ONLY - SIGNED_IN - _ADMINISTRATION
+_STUDIO_READ = frozenset(permission for permission in STUDIO if permission.endswith(":read"))
+
+ROLES: dict[str, frozenset[str]] = {
+    "viewer": SIGNED_IN | _STUDIO_READ,
+    "member": SIGNED_IN | STUDIO,
+    "admin": SIGNED_IN | STUDIO | {_P.MEMBERS_WRITE, _P.ORGANIZATIONS_WRITE},
+    "owner": SIGNED_IN | STUDIO | _ADMINISTRATION,
+}
+"""What a role may do in its organization. On personal rows the owner may do everything (PERSONAL)."""
+
+PERSONAL: frozenset[str] = SIGNED_IN | STUDIO
+
+Handler = TypeVar("Handler", bound=Callable[..., object])
+
+
+def requires(permission: Permission) -> Callable[[Handler], Handler]:
+    """Name the permission of a handler; the endpoint makes it the current one before the handler runs."""
+
+    def name_it(handler: Handler) -> Handler:
+        handler.__permission__ = permission  # type: ignore[attr-defined]
+        return handler
+
+    return name_it
+
+
+def required_permission(handler: Callable[..., object]) -> Permission | None:
+    """Return what `requires` named, None for a handler without it."""
+    return getattr(handler, "__permission__", None)

@@ -1,0 +1,1 @@
+"""What the API orchestrates: services, providers, rendering, media. It knows neither Flask nor Connexion."""

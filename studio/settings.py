@@ -1,0 +1,85 @@
+"""Every setting of the product, read once from the environment into one frozen object.
+
+Nothing else reads the environment; whoever needs a value is handed this object or the value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - refused outside development
+ENVIRONMENTS = ("development", "test", "production")
+
+
+class SettingsRefused(Exception):
+    """The environment holds a value with which the server must not start."""
+
+
+def _whole_number(environment: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = environment.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+        raise SettingsRefused(f"{name} must be a whole number from {low} to {high}, not {text!r}")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values one process runs with. Paths are absolute, times are seconds."""
+
+    environment: str = "development"
+    secret_key: str = field(default=DEVELOPMENT_SECRET, repr=False)
+    data_dir: Path = Path(".data")
+    database_url: str = field(default="", repr=False)
+    media_dir: Path = Path(".data/media")
+    port: int = 8000
+    public_url: str = "http://localhost:8000"
+    request_threads: int = 8
+    render_workers: int = 2
+    smtp_url: str | None = field(default=None, repr=False)
+    mail_from: str = "Sartiq <no-reply@example.com>"
+    outbox_dir: Path = Path(".data/outbox")
+    access_token_seconds: int = 3600
+    refresh_token_seconds: int = 30 * 24 * 3600
+    max_json_bytes: int = 1_000_000
+    max_upload_bytes: int = 52_428_800
+
+    @property
+    def pool_size(self) -> int:
+        """Database connections that all threads of this process can hold at once."""
+        return self.request_threads + self.render_workers + 2
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Return the settings of this process.
+
+        Raises SettingsRefused for unreadable values, and outside development and test for a missing,
+        default or short SECRET_KEY.
+        """
+        values = os.environ if environment is None else environment
+        name = values.get("SARTIQ_ENV") or "development"
+        if name not in ENVIRONMENTS:
+            raise SettingsRefused(f"SARTIQ_ENV must be one of {', '.join(ENVIRONMENTS)}, not {name!r}")
+        secret = values.get("SECRET_KEY") or DEVELOPMENT_SECRET
+        if name == "production" and (secret == DEVELOPMENT_SECRET or len(secret.encode()) < 32):
+            raise SettingsRefused(
+                "SECRET_KEY must be set to at least 32 bytes of your own outside development"
+            )
+        port = _whole_number(values, "PORT", 8000, 1, 65535)
+        data_dir = Path(values.get("DATA_DIR") or ".data").absolute()
+        return cls(
+            environment=name,
+            secret_key=secret,
+            data_dir=data_dir,
+            database_url=values.get("DATABASE_URL") or f"sqlite:///{data_dir / 'sartiq.db'}",
+            media_dir=Path(values.get("MEDIA_DIR") or data_dir / "media").absolute(),
+            port=port,
+            public_url=(values.get("PUBLIC_URL") or f"http://localhost:{port}").rstrip("/"),
+            request_threads=_whole_number(values, "REQUEST_THREADS", 8, 1, 256),
+            render_workers=_whole_number(values, "RENDER_WORKERS", 2, 0, 64),
+            smtp_url=values.get("SMTP_URL") or None,
+            mail_from=values.get("MAIL_FROM") or cls.mail_from,
+            outbox_dir=Path(values.get("OUTBOX_DIR") or data_dir / "outbox").absolute(),
+        )
