@@ -1,0 +1,107 @@
+"""Background presets as light falling on paper: solid, gradient, studio sweep or picture, strip by strip.
+
+A strip is a band of full-width rows, so that the largest pictures need no more memory than small ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from studio.rendering.colour import encoded, linear, parse_color, smoothstep, to_srgb
+from studio.rendering.model import Background, Floats
+from studio.rendering.variation import Variation
+
+Strip = Callable[[int, int], Floats]
+"""From first and last row (exclusive) to rows x width x 3, 0..255."""
+
+
+def paint(background: Background, width: int, height: int, variation: Variation, lying: bool) -> Strip:
+    """A painter of the background's strips; `lying` asks for a surface seen from above, without a horizon."""
+    if background.kind == "IMAGE" and background.image is not None:
+        return _picture(background.image, width, height, variation)
+    if background.kind == "GRADIENT":
+        return _gradient(background, width, height, variation)
+    if background.kind == "SWEEP" or (background.kind == "IMAGE" and background.image is None):
+        return _sweep(background, width, height, variation, lying)
+    colour = parse_color(background.color)
+    return lambda first, last: np.broadcast_to(colour, (last - first, width, 3)).astype(np.float32)
+
+
+def _axes(width: int, height: int, first: int, last: int) -> tuple[Floats, Floats]:
+    """Columns -1..1 and rows 0..1 of a strip, shaped to broadcast."""
+    columns = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
+    rows = ((np.arange(first, last, dtype=np.float32) + 0.5) / height)[:, None]
+    return columns, rows
+
+
+def _gradient(background: Background, width: int, height: int, variation: Variation) -> Strip:
+    start = linear(parse_color(background.color))
+    end = linear(parse_color(background.color_end, _tinted(background.color, 0.72)))
+    tilt = 0.16 * variation.light_x
+
+    def strip(first: int, last: int) -> Floats:
+        columns, rows = _axes(width, height, first, last)
+        share = smoothstep(-0.05, 1.05, rows + tilt * columns)[..., None]
+        # Equal steps to the eye are about cube roots of light.
+        mixed = np.cbrt(start) * (1 - share) + np.cbrt(end) * share
+        return encoded(mixed**3)
+
+    return strip
+
+
+def _tinted(color: str, factor: float) -> str:
+    values = np.clip(encoded(linear(parse_color(color)) * factor), 0, 255).astype(int)
+    return "#" + "".join(f"{value:02X}" for value in values)
+
+
+def _sweep(background: Background, width: int, height: int, variation: Variation, lying: bool) -> Strip:
+    wall = linear(parse_color(background.color))
+    floor = linear(parse_color(background.color_end, background.color))
+    horizon = 0.66 + variation.horizon
+    glow_x, glow_y = 0.42 * variation.light_x, 0.40 - 0.10 * variation.light_back
+    fall = 0.16 + 0.16 * variation.hardness
+    shape = max(width, height) / height
+
+    def strip(first: int, last: int) -> Floats:
+        columns, rows = _axes(width, height, first, last)
+        across = columns * (width / max(width, height))
+        pool = np.exp(-(((across - glow_x) / 0.95) ** 2 + ((rows - glow_y) / (0.72 * shape)) ** 2))
+        side = 1 + 0.07 * variation.light_x * columns
+        if lying:
+            light = (1 - fall * 0.8) + fall * 0.8 * pool
+            return encoded(floor * (light * side)[..., None])
+        bend = smoothstep(horizon - 0.10, horizon + 0.13, rows + 0 * columns)
+        # Paper that turns from the wall to the floor first turns away from the lamp, then towards it.
+        turn = np.exp(-(((rows - horizon) / 0.085) ** 2))
+        near = smoothstep(horizon, 1.05, rows)
+        light = (1 - fall) + fall * pool - 0.055 * turn + bend * (0.05 - 0.07 * near)
+        colour = wall + bend[..., None] * (floor - wall)
+        return encoded(colour * (light * side)[..., None])
+
+    return strip
+
+
+def _picture(image: Image.Image, width: int, height: int, variation: Variation) -> Strip:
+    pixels, _ = to_srgb(image)
+    across, down = pixels.shape[1], pixels.shape[0]
+    scale = max(width / across, height / down) * 1.04
+    crop_x, crop_y = across - width / scale, down - height / scale
+    left = crop_x / 2 * (1 + np.clip(12 * variation.shift_x, -0.9, 0.9))
+    top = crop_y / 2
+    # A background lies behind the plane of focus.
+    pixels = cv2.GaussianBlur(pixels, (0, 0), max(0.6, 0.0035 * max(width, height) / scale))
+
+    def strip(first: int, last: int) -> Floats:
+        matrix = np.array(
+            [[1 / scale, 0, left + 0.5 / scale - 0.5], [0, 1 / scale, top + (first + 0.5) / scale - 0.5]]
+        )
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        size = (width, last - first)
+        part = cv2.warpAffine(pixels, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return part.astype(np.float32)
+
+    return strip

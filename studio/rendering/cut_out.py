@@ -1,0 +1,238 @@
+"""Cuts a product out of its photograph and judges how far the cut can be trusted.
+
+Opacity of the file if it has one; else a model of the background from the borders where it is plain, a
+saliency map where it is not, GrabCut on a small copy, and edges refined at full size.
+"""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from studio.rendering.colour import lab, smoothstep, to_srgb
+from studio.rendering.matting import refine_mask
+from studio.rendering.model import CutOut, CutOutMethod, Floats, Pixels
+from studio.rendering.saliency import saliency
+from studio.rendering.trust import judge
+
+TRUSTED = 0.55
+_LARGEST_SIDE = 3000
+_SEGMENTED_SIDE = 480
+_SALIENCY_SIDE = 220
+
+
+def prepare(product: bytes | Image.Image) -> CutOut:
+    """The cut-out of a product photograph, to be shared by all predictions of one generation.
+
+    The picture is expected upright. Never fails on a picture: what cannot be cut out trustworthily is
+    marked `framed_crop`.
+    """
+    image = Image.open(io.BytesIO(product)) if isinstance(product, bytes) else product
+    pixels, alpha = to_srgb(image)
+    scale = _LARGEST_SIDE / max(pixels.shape[:2])
+    if scale < 1:
+        pixels = _resized(pixels, scale)
+        alpha = None if alpha is None else _resized(alpha, scale)
+    if alpha is not None and _meaningful(alpha):
+        return _from_alpha(pixels, alpha)
+    if alpha is not None and int(alpha.min()) < 250:
+        pixels = _over_white(pixels, alpha)
+    if min(pixels.shape[:2]) < 32:
+        return untrusted(pixels)
+    return _from_photograph(pixels)
+
+
+def untrusted(pixels: Pixels, trust: float = 0.0, parts: dict[str, float] | None = None) -> CutOut:
+    """The whole photograph as a cut-out that is to be shown framed."""
+    height, width = pixels.shape[:2]
+    opaque = np.full((height, width), 255, dtype=np.uint8)
+    return CutOut(pixels, pixels, opaque, (0, 0, width, height), "framed_crop", trust, parts=parts or {})
+
+
+def _resized(pixels: Pixels, scale: float) -> Pixels:
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def _over_white(pixels: Pixels, alpha: Pixels) -> Pixels:
+    share = alpha.astype(np.float32)[..., None] / 255.0
+    return (pixels * share + 255.0 * (1 - share) + 0.5).astype(np.uint8)
+
+
+def _meaningful(alpha: Pixels) -> bool:
+    """Whether the file's opacity outlines a product, rather than being opaque or empty."""
+    clear, solid = float(np.mean(alpha < 16)), float(np.mean(alpha > 200))
+    return clear > 0.02 and solid > 0.01
+
+
+def _from_alpha(pixels: Pixels, alpha: Pixels) -> CutOut:
+    # Transparent pixels may hold any colour; resampling would draw it into the rim.
+    solid = (alpha > 240).astype(np.float32)
+    box = _box_of(alpha, pad=4)
+    left, top, right, bottom = box
+    product, opacity = pixels[top:bottom, left:right].copy(), alpha[top:bottom, left:right]
+    from studio.rendering.matting import nearby_colour
+
+    around = nearby_colour(product.astype(np.float32), solid[top:bottom, left:right], 4)
+    product[opacity < 24] = np.clip(around[opacity < 24], 0, 255).astype(np.uint8)
+    photograph = _over_white(pixels, alpha)
+    return CutOut(
+        photograph, product, opacity.copy(), box, "alpha", 0.98, _touched(alpha), _stands(opacity), {}
+    )
+
+
+def _from_photograph(pixels: Pixels) -> CutOut:
+    height, width = pixels.shape[:2]
+    small = _resized(pixels, min(1.0, _SEGMENTED_SIDE / max(height, width)))
+    residual, noise, plainness = _background_residual(small)
+    method: CutOutMethod = "plain_background" if plainness > 0.6 else "grabcut"
+    hints = _hints_plain(small, residual, noise) if method == "plain_background" else _hints_salient(small)
+    mask = _grab(small, hints)
+    mask = _cleaned(mask)
+    if not mask.any() or mask.all():
+        return untrusted(pixels)
+    trust, parts = judge(small, mask, plainness)
+    if trust < TRUSTED:
+        return untrusted(pixels, trust, parts)
+    soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.0)
+    full = np.clip(cv2.resize(soft, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
+    factor = max(height, width) / max(small.shape[:2])
+    band = int(np.clip(round(1.6 * factor + 1), 3, 12))
+    left, top, right, bottom = _box_of((full * 255).astype(np.uint8), pad=4 * band)
+    product, alpha = refine_mask(pixels[top:bottom, left:right], full[top:bottom, left:right], band)
+    inner = _box_of(alpha, pad=4)
+    product = np.ascontiguousarray(product[inner[1] : inner[3], inner[0] : inner[2]])
+    alpha = np.ascontiguousarray(alpha[inner[1] : inner[3], inner[0] : inner[2]])
+    box = (left + inner[0], top + inner[1], left + inner[2], top + inner[3])
+    touches = _touched((full * 255).astype(np.uint8))
+    return CutOut(pixels, product, alpha, box, method, trust, touches, _stands(alpha), parts)
+
+
+def _box_of(alpha: Pixels, pad: int) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero((alpha > 24).any(axis=1)), np.flatnonzero((alpha > 24).any(axis=0))
+    if not len(rows):
+        return 0, 0, alpha.shape[1], alpha.shape[0]
+    height, width = alpha.shape
+    return (
+        max(0, int(columns[0]) - pad),
+        max(0, int(rows[0]) - pad),
+        min(width, int(columns[-1]) + 1 + pad),
+        min(height, int(rows[-1]) + 1 + pad),
+    )
+
+
+def _background_residual(pixels: Pixels) -> tuple[Floats, float, float]:
+    """Distance of each pixel to a smooth background fitted to the border, its noise, and how plain it is."""
+    values = lab(pixels)
+    height, width = values.shape[:2]
+    rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    terms = np.stack([np.ones_like(rows), rows, columns, rows * columns, rows**2, columns**2], axis=-1)
+    edge = max(3, min(height, width) // 24)
+    border = np.zeros((height, width), dtype=bool)
+    border[:edge], border[-edge:], border[:, :edge], border[:, -edge:] = True, True, True, True
+    keep = border.copy()
+    for _ in range(4):
+        solution, *_ = np.linalg.lstsq(terms[keep], values[keep], rcond=None)
+        error = np.linalg.norm(values - terms @ solution, axis=2)
+        limit = max(3.0, 2.5 * float(np.median(error[keep])))
+        keep = border & (error < limit)
+        if keep.sum() < 60:
+            break
+    noise = float(np.median(error[border]))
+    plain_share = float(np.mean(error[border] < max(4.0, 3 * noise)))
+    plainness = plain_share * float(1 - smoothstep(2.5, 7.0, np.float32(noise)))  # type: ignore[arg-type]
+    return error.astype(np.float32), max(noise, 0.6), plainness
+
+
+def _hints_plain(pixels: Pixels, residual: Floats, noise: float) -> Pixels:
+    """GrabCut's marks where the border says what the background looks like."""
+    smooth = cv2.GaussianBlur(residual, (0, 0), 0.8)
+    low, high = max(3.0, 3.0 * noise), max(9.0, 6.0 * noise)
+    hints = np.full(residual.shape, cv2.GC_PR_FGD, dtype=np.uint8)
+    hints[smooth < high] = cv2.GC_PR_BGD
+    # Product surrounds what it encloses: only background that reaches the border is certain.
+    calm = (smooth < low).astype(np.uint8)
+    count, labels = cv2.connectedComponents(calm, connectivity=4)
+    edges = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    outside = np.isin(labels, np.setdiff1d(np.unique(edges), [0])) & (calm > 0)
+    hints[outside] = cv2.GC_BGD
+    core = cv2.erode((smooth > 2 * high).astype(np.uint8), np.ones((5, 5), np.uint8))
+    hints[core > 0] = cv2.GC_FGD
+    hints[_shadow_like(pixels, outside)] = cv2.GC_PR_BGD
+    return hints
+
+
+def _shadow_like(pixels: Pixels, outside: np.ndarray) -> np.ndarray:
+    """Pixels that are the background, only darker, and smooth: the product's shadow in its photograph."""
+    if outside.sum() < 50:
+        return np.zeros(outside.shape, dtype=bool)
+    image = pixels.astype(np.float32) + 2.0
+    background = np.median(image[outside], axis=0)
+    ratio = image / background
+    mean = ratio.mean(axis=2)
+    even = (ratio.max(axis=2) - ratio.min(axis=2)) < 0.05 + 0.05 * mean
+    blurred = cv2.GaussianBlur(mean, (0, 0), 1.5)
+    slope = np.hypot(cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1))
+    return even & (mean > 0.45) & (mean < 1.0) & (slope < 0.12)
+
+
+def _hints_salient(pixels: Pixels) -> Pixels:
+    """GrabCut's marks where the background is busy."""
+    height, width = pixels.shape[:2]
+    tiny = _resized(pixels, min(1.0, _SALIENCY_SIDE / max(height, width)))
+    salient = cv2.resize(saliency(lab(tiny)), (width, height), interpolation=cv2.INTER_LINEAR)
+    hints = np.full((height, width), cv2.GC_PR_BGD, dtype=np.uint8)
+    hints[salient > 0.45] = cv2.GC_PR_FGD
+    hints[salient > 0.92] = cv2.GC_FGD
+    hints[salient < 0.03] = cv2.GC_BGD
+    return hints
+
+
+def _grab(pixels: Pixels, hints: Pixels) -> np.ndarray:
+    """GrabCut's foreground from its marks; the same marks always give the same mask."""
+    marked = np.isin(hints, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    if marked.sum() < 40 or (~marked).sum() < 40:
+        return marked
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    mask = hints.copy()
+    # GrabCut starts from k-means, which draws from OpenCV's per-thread generator.
+    cv2.setRNGSeed(7)
+    cv2.grabCut(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), mask, None, *models, 4, cv2.GC_INIT_WITH_MASK)
+    return np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD))
+
+
+def _cleaned(mask: np.ndarray) -> np.ndarray:
+    """Without crumbs and pinholes; real holes, such as a handle's, stay."""
+    binary = mask.astype(np.uint8)
+    binary = cv2.morphologyEx(binary, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=8)
+    if count <= 1:
+        return binary > 0
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    kept = np.flatnonzero(areas >= max(30, 0.12 * areas.max())) + 1
+    binary = np.isin(labels, kept).astype(np.uint8)
+    count, holes, stats, _ = cv2.connectedComponentsWithStats(1 - binary, connectivity=4)
+    smallest = 0.0012 * float(binary.sum())
+    for label in range(1, count):
+        if stats[label, cv2.CC_STAT_AREA] < smallest:
+            binary[holes == label] = 1
+    return binary > 0
+
+
+def _touched(alpha: Pixels) -> frozenset[str]:
+    """The sides of the photograph on which the product runs out of it."""
+    sides = {"left": alpha[:, :2], "right": alpha[:, -2:], "top": alpha[:2], "bottom": alpha[-2:]}
+    return frozenset(name for name, strip in sides.items() if float(np.mean(strip > 128)) > 0.03)
+
+
+def _stands(alpha: Pixels) -> bool:
+    """Whether the lowest part is wide enough to stand on."""
+    solid = alpha > 128
+    rows = np.flatnonzero(solid.any(axis=1))
+    if not len(rows):
+        return False
+    lowest = solid[max(0, int(rows[-1]) - max(2, len(rows) // 25)) : int(rows[-1]) + 1]
+    return float(lowest.any(axis=0).mean()) > 0.28

@@ -1,0 +1,248 @@
+"""Where the product goes: the shot type's framing, the margins and the seed's crop and angle as one projection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from studio.rendering.colour import luminance
+from studio.rendering.model import CutOut, Framing, Pixels, ViewAngle
+from studio.rendering.variation import Variation
+
+Pose = Literal["standing", "lying", "hanging", "bleeding", "framed"]
+
+_LARGEST_ENLARGEMENT = 6.0
+# Share of the safe area that the fitted product fills.
+_FILL: dict[str, float] = {"FULL_BODY": 1.0, "STILL_LIFE": 0.84, "FLAT_LAY": 0.94}
+# Share of a tall product's height that is shown, and how much larger than fitted a squat one is.
+_CROP: dict[str, tuple[float, float]] = {
+    "THREE_QUARTER": (0.76, 1.10),
+    "HALF_BODY": (0.54, 1.28),
+    "CLOSE_UP": (0.46, 1.55),
+    "DETAIL": (0.30, 2.50),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """A product on its canvas."""
+
+    matrix: np.ndarray
+    """3 x 3, from pixels of the cut-out to pixels of the canvas."""
+    scale: float
+    pose: Pose
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom of the whole product on the canvas, also where it lies outside."""
+    bleeds: frozenset[str]
+    """Sides of the canvas that are meant to cut the product off."""
+    margin: float
+    """Clear pixels that were asked for on every side that does not bleed."""
+    angle: float
+    yaw: float
+
+
+def place(
+    cut_out: CutOut,
+    area: tuple[float, float, float, float],
+    framing: Framing,
+    view_angle: ViewAngle,
+    air_percent: float,
+    variation: Variation,
+    framed: bool = False,
+) -> Placement:
+    """The projection of the product into an area (left, top, right, bottom) of the canvas.
+
+    `air_percent` is margin and padding together, of the area's shorter side.
+    """
+    left, top, right, bottom = area
+    width, height = right - left, bottom - top
+    air = min(width, height) * min(air_percent, 42.0) / 100.0
+    across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
+    fitted = min((width - 2 * air) / across, (height - 2 * air) / down)
+    pose = pose_of(cut_out, framing, view_angle, framed)
+    zoom, bleeds = variation.zoom, set[str]()
+    centre_x = (left + right) / 2 + variation.shift_x * width
+    if framed:
+        scale = fitted * min(1.0, 0.94 * zoom)
+        middle = (top + bottom) / 2 - 0.01 * height + variation.shift_y * height
+        offset_y = middle - scale * down / 2
+    elif cut_out.touches and pose == "bleeding":
+        scale, centre_x, offset_y = _bleeding(cut_out, area, air, framing, max(1.0, zoom), centre_x)
+        bleeds = set(cut_out.touches)
+    elif framing in _CROP:
+        scale, centre_x, offset_y = _cropped(cut_out, area, air, framing, zoom, centre_x)
+    else:
+        # Zoom may only take air away that the margins do not need.
+        scale = fitted * min(1.0, _FILL[framing] * zoom)
+        middle = (top + bottom) / 2 + variation.shift_y * height
+        if pose == "standing":
+            middle += 0.035 * height
+        offset_y = float(
+            np.clip(middle - scale * down / 2, top + air, max(top + air, bottom - air - scale * down))
+        )
+    scale = min(scale, _LARGEST_ENLARGEMENT)
+    offset_x = centre_x - scale * across / 2
+    if not framed and framing not in _CROP and not bleeds:
+        offset_x = float(np.clip(offset_x, left + air, max(left + air, right - air - scale * across)))
+    box = (offset_x, offset_y, offset_x + scale * across, offset_y + scale * down)
+    bleeds |= _outside(box, area, air * 0.5) if framing in _CROP else set()
+    angle = {"lying": 1.0, "hanging": 0.25, "framed": 0.0}.get(pose, 0.0) * variation.angle
+    yaw = 0.0 if framed or bleeds else variation.yaw * (0.5 if pose == "lying" else 1.0)
+    matrix = _projection(cut_out, scale, offset_x, offset_y, angle, yaw, pose)
+    return Placement(matrix, scale, pose, box, frozenset(bleeds), air, angle, yaw)
+
+
+def pose_of(cut_out: CutOut, framing: Framing, view_angle: ViewAngle, framed: bool) -> Pose:
+    """How the product meets its surroundings, which decides the shadow that is right for it."""
+    if framed:
+        return "framed"
+    if framing == "FLAT_LAY" or view_angle == "TOP":
+        return "lying"
+    if "bottom" in cut_out.touches or len(cut_out.touches) > 1:
+        return "bleeding"
+    tall = cut_out.alpha.shape[0] / max(1, cut_out.alpha.shape[1]) > 1.3
+    if cut_out.standing and (framing == "STILL_LIFE" or not tall):
+        return "standing"
+    return "hanging"
+
+
+def _bleeding(
+    cut_out: CutOut,
+    area: tuple[float, float, float, float],
+    air: float,
+    framing: Framing,
+    zoom: float,
+    centre_x: float,
+) -> tuple[float, float, float]:
+    """A product that its photograph cuts off is cut off by the same sides of the picture."""
+    left, top, right, bottom = area
+    across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
+    room_x = (right - left) - (0 if cut_out.touches & {"left", "right"} else 2 * air)
+    room_y = (bottom - top) - (0 if "top" in cut_out.touches else air * 1.2)
+    scale = min(room_x / across, room_y / down) * min(zoom, 1.04)
+    if {"left", "right"} <= cut_out.touches:
+        scale = max(scale, (right - left) / across)
+    if {"top", "bottom"} <= cut_out.touches:
+        scale = max(scale, (bottom - top) / down)
+    if framing in _CROP:
+        scale *= 1 + 0.5 * (_CROP[framing][1] - 1)
+    offset_y = bottom - scale * down if "bottom" in cut_out.touches else top + air
+    if "top" in cut_out.touches or framing in _CROP:
+        offset_y = top if "top" in cut_out.touches else top + air
+    if "left" in cut_out.touches:
+        centre_x = left + scale * across / 2
+    elif "right" in cut_out.touches:
+        centre_x = right - scale * across / 2
+    return scale, centre_x, offset_y
+
+
+def _cropped(
+    cut_out: CutOut,
+    area: tuple[float, float, float, float],
+    air: float,
+    framing: Framing,
+    zoom: float,
+    centre_x: float,
+) -> tuple[float, float, float]:
+    """Framings that show a part: from the top for people and clothes, around the richest spot for details."""
+    left, top, right, bottom = area
+    width, height = right - left, bottom - top
+    across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
+    shown, enlarged = _CROP[framing]
+    fitted = min((width - 2 * air) / across, (height - 2 * air) / down)
+    tall = down / across > 1.25
+    if framing in ("CLOSE_UP", "DETAIL"):
+        scale = fitted * enlarged * zoom
+        focus_x, focus_y = richest_spot(cut_out.product, cut_out.alpha, 1 / enlarged)
+        middle = (top + bottom) / 2
+        return scale, centre_x + scale * (across / 2 - focus_x), middle - scale * focus_y
+    if tall:
+        scale = min((height - air) / (down * shown), (width - air * 0.7) / across) * zoom
+        scale = max(scale, fitted)
+        return scale, centre_x, top + air
+    scale = fitted * enlarged * zoom
+    return scale, centre_x, (top + bottom) / 2 - scale * down / 2
+
+
+def richest_spot(product: Pixels, alpha: Pixels, share: float) -> tuple[float, float]:
+    """Centre of the window, `share` of the product large, with the most detail well inside the product."""
+    factor = 160 / max(alpha.shape)
+    size = (max(8, round(alpha.shape[1] * factor)), max(8, round(alpha.shape[0] * factor)))
+    small = cv2.resize(product, size, interpolation=cv2.INTER_AREA)
+    solid = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
+    inner = cv2.erode((solid > 0.95).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float32)
+    detail = np.abs(cv2.Laplacian(luminance(small), cv2.CV_32F)) * inner
+    window = (max(3, round(size[0] * share)) | 1, max(3, round(size[1] * share)) | 1)
+    value = cv2.blur(np.minimum(detail, 24), window, borderType=cv2.BORDER_CONSTANT)
+    value *= cv2.blur(solid, window, borderType=cv2.BORDER_CONSTANT) ** 3
+    row, column = np.unravel_index(int(np.argmax(value)), value.shape)
+    return float(column) / size[0] * alpha.shape[1], float(row) / size[1] * alpha.shape[0]
+
+
+def _outside(
+    box: tuple[float, float, float, float], area: tuple[float, float, float, float], slack: float
+) -> set[str]:
+    names = ("left", "top", "right", "bottom")
+    signs = (1, 1, -1, -1)
+    return {
+        name
+        for name, mine, theirs, sign in zip(names, box, area, signs, strict=True)
+        if sign * (mine - theirs) < slack
+    }
+
+
+def _projection(
+    cut_out: CutOut, scale: float, offset_x: float, offset_y: float, angle: float, yaw: float, pose: Pose
+) -> np.ndarray:
+    """Scale, turn around the product's centre (its base, if it stands) and shift."""
+    across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
+    pivot_y = down if pose == "standing" else down / 2
+    to_pivot = np.array([[1, 0, -across / 2], [0, 1, -pivot_y], [0, 0, 1]], dtype=np.float64)
+    turn, tilt = np.radians(yaw), np.radians(angle)
+    # A camera five product widths away that walks a little around it: one side grows, the width shrinks.
+    keystone = np.array(
+        [[np.cos(turn), 0, 0], [0, 1, 0], [np.sin(turn) / (5 * across), 0, 1]], dtype=np.float64
+    )
+    rotation = np.array(
+        [[np.cos(tilt), -np.sin(tilt), 0], [np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]], dtype=np.float64
+    )
+    place_it = np.array(
+        [[scale, 0, offset_x + scale * across / 2], [0, scale, offset_y + scale * pivot_y], [0, 0, 1]],
+        dtype=np.float64,
+    )
+    return place_it @ rotation @ keystone @ to_pivot
+
+
+def project(
+    pixels: Pixels, alpha: Pixels, placement: Placement, width: int, height: int
+) -> tuple[Pixels, Pixels, tuple[int, int]]:
+    """The product's pixels and opacity as they fall on the canvas, only where they do, and where that is (x, y)."""
+    across, down = alpha.shape[1], alpha.shape[0]
+    corners = np.array([[[0, 0], [across, 0], [across, down], [0, down]]], dtype=np.float64)
+    cast = cv2.perspectiveTransform(corners, placement.matrix)[0]
+    left, top = (max(0, int(np.floor(value)) - 2) for value in cast.min(axis=0))
+    right = min(width, int(np.ceil(cast[:, 0].max())) + 2)
+    bottom = min(height, int(np.ceil(cast[:, 1].max())) + 2)
+    size = (max(1, right - left), max(1, bottom - top))
+    matrix = placement.matrix
+    if placement.scale < 0.9:
+        # A projection samples single pixels; averaging first keeps fine cloth from flickering into moire.
+        small = (max(1, round(across * placement.scale)), max(1, round(down * placement.scale)))
+        pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        alpha = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        matrix = matrix @ np.diag([across / small[0], down / small[1], 1.0])
+    # Pixel centres lie at .5 in the geometry above, at whole numbers in OpenCV.
+    half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    shift = np.array([[1, 0, -left - 0.5], [0, 1, -top - 0.5], [0, 0, 1]])
+    matrix = shift @ matrix @ half
+    colour = cv2.warpPerspective(pixels, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    bled = placement.bleeds
+    if bled:
+        # Where the picture cuts the product off, no soft rim may show between the two.
+        alpha = cv2.copyMakeBorder(alpha, 3, 3, 3, 3, cv2.BORDER_REPLICATE)
+        matrix = matrix @ np.array([[1, 0, -3], [0, 1, -3], [0, 0, 1]], dtype=np.float64)
+    opacity = cv2.warpPerspective(alpha, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return colour.astype(np.uint8), opacity.astype(np.uint8), (left, top)

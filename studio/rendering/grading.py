@@ -1,0 +1,101 @@
+"""Grading: contrast, saturation, temperature and tone of a style, on float strips 0..255."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from studio.rendering.colour import luminance
+from studio.rendering.model import Floats, Grade
+
+# tone word: contrast, saturation, temperature (-100..100), exposure (stops), lifted blacks (0..255)
+_TONES: dict[str, tuple[float, float, float, float, float]] = {
+    "warm": (0, 4, 28, 0.02, 0),
+    "golden": (4, 10, 42, 0.04, 2),
+    "cool": (2, -4, -28, 0.0, 0),
+    "airy": (-14, -8, 4, 0.14, 8),
+    "bright": (2, 2, 0, 0.12, 0),
+    "light": (-8, -4, 2, 0.10, 4),
+    "soft": (-14, -4, 4, 0.04, 4),
+    "moody": (20, -14, -6, -0.20, 3),
+    "dark": (14, -8, 0, -0.25, 0),
+    "dramatic": (34, -4, 0, -0.08, 0),
+    "vivid": (14, 26, 0, 0.02, 0),
+    "bold": (22, 18, 0, 0.0, 0),
+    "muted": (-10, -28, 0, 0.02, 6),
+    "matte": (-12, -12, 2, 0.02, 12),
+    "film": (8, -10, 10, 0.0, 9),
+    "vintage": (-4, -22, 22, 0.0, 12),
+    "editorial": (14, -8, -4, 0.0, 3),
+    "monochrome": (8, -100, 0, 0.0, 0),
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """A grade worked out into numbers that are applied to pixels."""
+
+    gains: tuple[float, float, float]
+    curve: float
+    saturation: float
+    lift: float
+
+    @property
+    def neutral(self) -> bool:
+        """Whether the look changes nothing."""
+        return self == Look((1.0, 1.0, 1.0), 0.0, 1.0, 0.0)
+
+
+def look_of(grade: Grade, share: float = 1.0) -> Look:
+    """The look of a grade at a share of its strength."""
+    contrast, saturation, temperature = (
+        float(grade.contrast),
+        float(grade.saturation),
+        float(grade.temperature),
+    )
+    exposure = lift = 0.0
+    for word in known_tones(grade.tone):
+        more = _TONES[word]
+        contrast, saturation, temperature = contrast + more[0], saturation + more[1], temperature + more[2]
+        exposure, lift = exposure + more[3], lift + more[4]
+    warmth = float(np.clip(temperature / 100, -1, 1)) * share
+    # Kept at equal luminance, so that warming does not brighten.
+    red, green, blue = 1 + 0.13 * warmth, 1 + 0.015 * warmth, 1 - 0.19 * warmth
+    bright = 2 ** (exposure * share / 2.2) / (0.2126 * red + 0.7152 * green + 0.0722 * blue)
+    return Look(
+        gains=(red * bright, green * bright, blue * bright),
+        curve=float(np.clip(contrast / 100, -1, 1)) * 0.45 * share,
+        saturation=1 + float(np.clip(saturation / 100, -1, 1)) * share * (0.55 if saturation > 0 else 1.0),
+        lift=lift * share,
+    )
+
+
+def known_tones(tone: str | None) -> list[str]:
+    """The words of a tone that the renderer knows, in the order they were said."""
+    words = "".join(letter if letter.isalpha() else " " for letter in (tone or "").lower()).split()
+    return [word for word in dict.fromkeys(words) if word in _TONES]
+
+
+def apply(look: Look, strip: Floats) -> Floats:
+    """The strip with the look; highlights are rolled off instead of clipped."""
+    if look.neutral:
+        return strip
+    unit = strip * (np.array(look.gains, dtype=np.float32) / 255.0)
+    unit = _shoulder(unit)
+    if look.curve:
+        unit = unit + (4 * look.curve) * unit * (1 - unit) * (unit - 0.5)
+    if look.lift:
+        unit = unit + (look.lift / 255.0) * (1 - unit)
+    result = unit * 255.0
+    if look.saturation != 1:
+        grey = luminance(result)[..., None]
+        result = grey + (result - grey) * look.saturation
+    return np.clip(result, 0, 255).astype(np.float32)
+
+
+def _shoulder(unit: Floats) -> Floats:
+    """Values above 0.9 bent so that what would clip keeps its drawing; 1 stays 1."""
+    over = np.maximum(unit - 0.9, 0)
+    bent = 0.9 + over / (1 + np.maximum(over - 0.1, 0) * 10)
+    return np.minimum(np.where(unit > 0.9, bent, unit), 1.0).astype(np.float32)

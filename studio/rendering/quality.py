@@ -1,0 +1,105 @@
+"""A quality score with named parts, measured on the finished picture, as a retoucher would check it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from studio.rendering.colour import luminance, smoothstep
+from studio.rendering.model import Framing, Pixels, Quality
+
+_MEASURED_SIDE = 1024
+_WEIGHTS = {"sharpness": 0.24, "exposure": 0.20, "cut_out_edge": 0.24, "coverage": 0.16, "clearance": 0.16}
+# Share of the picture that the product covers: none of the credit, all of it, all of it, none of it.
+_COVERAGE: dict[Framing, tuple[float, float, float, float]] = {
+    "FULL_BODY": (0.04, 0.22, 0.72, 0.98),
+    "THREE_QUARTER": (0.06, 0.26, 0.80, 1.02),
+    "HALF_BODY": (0.08, 0.30, 0.88, 1.05),
+    "CLOSE_UP": (0.12, 0.36, 1.00, 1.10),
+    "DETAIL": (0.18, 0.48, 1.00, 1.10),
+    "FLAT_LAY": (0.04, 0.20, 0.72, 0.98),
+    "STILL_LIFE": (0.03, 0.14, 0.62, 0.95),
+}
+
+
+def score(
+    pixels: Pixels,
+    alpha: Pixels,
+    framing: Framing = "STILL_LIFE",
+    edge: float = 1.0,
+    margin: float = 0.0,
+    bleeds: frozenset[str] = frozenset(),
+) -> Quality:
+    """The quality of a picture whose product has the opacity `alpha` on the canvas.
+
+    `edge` is the trust in the cut-out's rim, `margin` the clear pixels asked for, `bleeds` the sides that are
+    meant to cut the product off. Every part is 0..1; the score is their weighted geometric mean, so that one
+    bad part cannot hide behind good ones.
+    """
+    factor = min(1.0, _MEASURED_SIDE / max(alpha.shape))
+    size = (max(1, round(alpha.shape[1] * factor)), max(1, round(alpha.shape[0] * factor)))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    opacity = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
+    values = luminance(small)
+    parts = {
+        "sharpness": _sharpness(values, opacity),
+        "exposure": _exposure(values, opacity),
+        "cut_out_edge": float(np.clip(edge, 0, 1)),
+        "coverage": _coverage(float(opacity.mean()) / 255.0, framing),
+        "clearance": _clearance(opacity, margin * factor, bleeds),
+    }
+    total = float(np.prod([max(parts[name], 0.01) ** weight for name, weight in _WEIGHTS.items()]))
+    return Quality(score=total, **parts)
+
+
+def _step(low: float, high: float, value: float) -> float:
+    return float(smoothstep(low, high, np.asarray(value, dtype=np.float32)))
+
+
+def _sharpness(values: np.ndarray, opacity: Pixels) -> float:
+    """How much of the product's drawing is fine: the strongest fine differences against the coarse ones.
+
+    A ratio, so that a smooth cup is not called blurred for having no texture.
+    """
+    inner = cv2.erode((opacity > 250).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    if inner.sum() < 100:
+        return 0.5
+    fine = np.abs(values - cv2.GaussianBlur(values, (0, 0), 0.9))[inner]
+    coarse = np.abs(cv2.GaussianBlur(values, (0, 0), 1.6) - cv2.GaussianBlur(values, (0, 0), 4.0))[inner]
+    ratio = float(np.percentile(fine, 99)) / (float(np.percentile(coarse, 99)) + 0.8)
+    return 1.0 - float(np.exp(-2.6 * ratio))
+
+
+def _exposure(values: np.ndarray, opacity: Pixels) -> float:
+    """Neither clipped nor murky, and with some range between."""
+    inside = values[opacity > 200]
+    if inside.size < 100:
+        return 0.5
+    clipped = float(np.mean(inside >= 254.0)) + 0.6 * float(np.mean(inside <= 3.0))
+    low, middle, high = (float(value) for value in np.percentile(inside, (2, 50, 98)))
+    centred = _step(8, 60, middle) * (1 - 0.5 * _step(232, 252, middle))
+    ranged = 0.55 + 0.45 * _step(15, 90, high - low)
+    return float(np.clip((1 - _step(0.01, 0.30, clipped)) * (0.4 + 0.6 * centred) * ranged, 0, 1))
+
+
+def _coverage(share: float, framing: Framing) -> float:
+    none, enough, most, all_ = _COVERAGE[framing]
+    return _step(none, enough, share) * (1 - _step(most, all_, share))
+
+
+def _clearance(opacity: Pixels, margin: float, bleeds: frozenset[str]) -> float:
+    """Whether the asked-for margin is free on every side that is not meant to bleed."""
+    solid = opacity > 128
+    rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
+    if not len(rows):
+        return 0.0
+    gaps = {
+        "left": columns[0],
+        "right": solid.shape[1] - 1 - columns[-1],
+        "top": rows[0],
+        "bottom": solid.shape[0] - 1 - rows[-1],
+    }
+    # A side that bleeds is judged by the picture's edge only: it can neither win nor lose much.
+    wanted = max(margin, 0.015 * max(opacity.shape))
+    ratios = [min(1.0, float(gap) / wanted) for side, gap in gaps.items() if side not in bleeds]
+    return float(np.clip(0.25 + 0.75 * min(ratios), 0, 1)) if ratios else 0.9

@@ -1,0 +1,140 @@
+"""Shadow and light on a small copy of the canvas: where light does not reach, and how it models the product.
+
+Both are smooth, so they are computed small and enlarged strip by strip.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from studio.rendering.colour import smoothstep
+from studio.rendering.framing import Pose
+from studio.rendering.model import Floats, ShadowKind
+from studio.rendering.variation import Variation
+
+SMALL_SIDE = 720
+
+
+def shadow_map(alpha: Floats, kind: ShadowKind, pose: Pose, light: Variation) -> Floats:
+    """The darkness 0..1 around a product whose opacity on the small canvas is `alpha` (0..1)."""
+    nothing = np.zeros_like(alpha)
+    rows = np.flatnonzero((alpha > 0.5).any(axis=1))
+    if kind == "NONE" or not len(rows):
+        return nothing
+    side = float(max(alpha.shape))
+    soft = kind == "SOFT"
+    if pose == "standing":
+        dark = _contact(alpha, side, light)
+        if soft:
+            dark = 1 - (1 - dark) * (1 - _cast(alpha, side, light))
+    elif pose == "lying":
+        near = _dropped(alpha, side, light, 0.0045, 0.005) * 0.42
+        far = _dropped(alpha, side, light, 0.022, 0.020) * 0.26
+        dark = near if not soft else 1 - (1 - near) * (1 - far)
+    elif pose == "framed":
+        near = _dropped(alpha, side, light, 0.003, 0.004) * 0.28
+        far = _dropped(alpha, side, light, 0.020, 0.022) * 0.24
+        dark = near if not soft else 1 - (1 - near) * (1 - far)
+    else:
+        # Nothing touches a ground here; only a wall some way behind receives a wide shadow.
+        far = _dropped(alpha, side, light, 0.030, 0.038) * 0.20
+        near = _dropped(alpha, side, light, 0.010, 0.014) * 0.12
+        dark = far if soft and pose == "bleeding" else (1 - (1 - far) * (1 - near) if soft else near)
+    return np.clip(dark * light.strength, 0, 0.92).astype(np.float32)
+
+
+def _dropped(alpha: Floats, side: float, light: Variation, distance: float, blur: float) -> Floats:
+    """The silhouette on a surface just behind, away from the light."""
+    reach = distance * side * (0.6 + 0.8 * min(1.0, light.shadow_length))
+    shift_x = -light.light_x * reach
+    shift_y = reach * (0.55 + 0.25 * max(0.0, light.light_back))
+    matrix = np.array([[1, 0, shift_x], [0, 1, shift_y]])
+    moved = cv2.warpAffine(alpha, matrix, alpha.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+    sigma = max(0.8, blur * side * (1.25 - 0.6 * light.hardness))
+    return cv2.GaussianBlur(moved, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+
+
+def _base(alpha: Floats) -> tuple[int, int, float, float]:
+    """Top and lowest row of the product, and the left and right end of what it stands on."""
+    solid = alpha > 0.5
+    rows = np.flatnonzero(solid.any(axis=1))
+    top, lowest = int(rows[0]), int(rows[-1])
+    foot = solid[max(top, lowest - max(2, (lowest - top) // 14)) : lowest + 1].any(axis=0)
+    columns = np.flatnonzero(foot)
+    return top, lowest, float(columns[0]), float(columns[-1])
+
+
+def _contact(alpha: Floats, side: float, light: Variation) -> Floats:
+    """Where the base keeps light from the ground: dark and tight at the touch, fading within a foot's depth."""
+    top, lowest, left, right = _base(alpha)
+    tall = max(4, lowest - top)
+    rows = np.arange(alpha.shape[0], dtype=np.float32)[:, None]
+    zone = alpha * smoothstep(lowest - 0.16 * tall, lowest - 0.02 * tall, rows)
+    width = max(4.0, right - left)
+    dark = np.zeros_like(alpha)
+    for size, share, drop in ((0.010, 0.62, 0.25), (0.030, 0.34, 0.45), (0.085, 0.24, 0.35)):
+        sigma_y = max(0.7, size * width * 0.42)
+        sigma_x = max(0.9, size * width * 0.95)
+        shift = np.array([[1, 0, -light.light_x * size * width * 0.5], [0, 1, drop * sigma_y * 1.6]])
+        moved = cv2.warpAffine(zone, shift, alpha.shape[::-1])
+        spread = cv2.GaussianBlur(moved, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y)
+        dark = 1 - (1 - dark) * (1 - share * spread)
+    return dark.astype(np.float32)
+
+
+def _cast(alpha: Floats, side: float, light: Variation) -> Floats:
+    """The silhouette laid on the ground away from the light; the farther from the base, the softer and lighter."""
+    top, lowest, left, right = _base(alpha)
+    tall = max(4.0, float(lowest - top))
+    # The middle of the base, seen from a little above, lies higher in the picture than its front.
+    ground = lowest - 0.035 * (right - left)
+    lean = -light.light_x * light.shadow_length * 0.9
+    flat = float(np.clip(-light.light_back * 0.30, -0.34, 0.26)) * (0.5 + light.shadow_length)
+    flat = flat if abs(flat) > 0.06 else 0.06
+    rows = np.arange(alpha.shape[0], dtype=np.float32)[:, None]
+    height = (ground - rows) / tall
+    dark = np.zeros_like(alpha)
+    steps = ((0.0, 0.16), (0.10, 0.36), (0.28, 0.62), (0.52, 0.84), (0.74, 1.02))
+    for low, high in steps:
+        middle = (low + high) / 2
+        slice_ = (
+            alpha
+            * smoothstep(low - 0.08, low + 0.04, height)
+            * (1 - smoothstep(high - 0.04, high + 0.08, height))
+        )
+        matrix = np.array([[1, -lean, lean * ground], [0, flat, ground - flat * ground]])
+        laid = cv2.warpAffine(slice_, matrix, alpha.shape[::-1], flags=cv2.INTER_AREA)
+        sigma = side * (0.004 + 0.034 * middle * (1.15 - 0.75 * light.hardness))
+        laid = cv2.GaussianBlur(laid, (0, 0), sigmaX=sigma, sigmaY=max(0.8, sigma * 0.62))
+        dark = np.maximum(dark, laid * (0.40 + 0.12 * light.hardness) * (1 - 0.55 * middle))
+    return cv2.GaussianBlur(dark, (0, 0), max(0.8, 0.004 * side)).astype(np.float32)
+
+
+def light_map(alpha: Floats, light: Variation) -> Floats:
+    """Factors around 1 that model the product as lit from the light's side."""
+    height, width = alpha.shape
+    rows = np.flatnonzero((alpha > 0.5).any(axis=1))
+    if not len(rows):
+        return np.ones_like(alpha)
+    columns = np.flatnonzero((alpha > 0.5).any(axis=0))
+    size = float(max(columns[-1] - columns[0], rows[-1] - rows[0], 8))
+    relief = cv2.GaussianBlur(alpha, (0, 0), size * 0.07)
+    slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0) * size * 0.035
+    slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1) * size * 0.035
+    # The relief rises inwards, so a slope to the right faces left.
+    facing = -slope_x * light.light_x - slope_y * -0.55
+    x = (np.arange(width, dtype=np.float32)[None, :] - columns.mean()) / (size / 2)
+    y = (np.arange(height, dtype=np.float32)[:, None] - rows.mean()) / (size / 2)
+    ramp = np.clip(x, -1.2, 1.2) * light.light_x * 0.055 - np.clip(y, -1.2, 1.2) * 0.03
+    amount = 0.55 + 0.75 * light.hardness
+    factor = 1 + amount * (ramp + 0.10 * np.clip(facing, -1, 1))
+    return np.clip(factor, 0.78, 1.16).astype(np.float32)
+
+
+def enlarged(small: Floats, width: int, height: int, first: int, last: int) -> Floats:
+    """Rows first..last of the small map enlarged to the canvas."""
+    across, down = small.shape[1] / width, small.shape[0] / height
+    matrix = np.array([[across, 0, 0.5 * across - 0.5], [0, down, (first + 0.5) * down - 0.5]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(small, matrix, (width, last - first), flags=flags, borderMode=cv2.BORDER_REPLICATE)
