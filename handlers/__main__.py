@@ -1,0 +1,123 @@
+"""The command behind `make run`: bring the database up to date, seed it, serve, and say where.
+
+It knows the HTTP server (uvicorn) and nothing of operations; whoever deploys behind another server uses wsgi.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from db.migrations import upgrade
+from db.session import Database, make_engine
+from handlers.app import create_app
+from studio.seed import seed
+from studio.settings import Settings, SettingsRefused
+
+LARGEST_HEAD_BYTES = 65_536
+SECONDS_TO_FINISH = 10
+
+
+class BoundedHeadProtocol(HttpToolsProtocol):
+    """HTTP/1.1 whose request heads are bounded: the parser itself would collect headers until memory ends."""
+
+    head_bytes = 0
+    head_is_complete = False
+
+    def on_message_begin(self) -> None:
+        self.head_bytes, self.head_is_complete = 0, False
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self.head_is_complete = True
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.head_is_complete or self.transport.is_closing():
+            return
+        self.head_bytes += len(data)
+        if self.head_bytes > LARGEST_HEAD_BYTES:
+            self.send_400_response("Request head too large")
+
+
+class AnnouncingServer(uvicorn.Server):
+    """Says where it is once it really answers."""
+
+    def __init__(self, config: uvicorn.Config, announcement: str) -> None:
+        super().__init__(config)
+        self.announcement = announcement
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(self.announcement, flush=True)
+
+
+def prepare(settings: Settings) -> None:
+    """Create or upgrade the database of these settings and add the rows that every installation has."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    engine = make_engine(settings.database_url, pool_size=2)
+    try:
+        upgrade(engine)
+        seed(Database(engine), settings)
+    finally:
+        engine.dispose()
+
+
+def announcement(settings: Settings) -> str:
+    """Return what a person at the terminal has to know: address, login, how to stop."""
+    lines = [
+        "",
+        f"  Sartiq Backend API   {settings.public_url}",
+        f"  Documentation        {settings.public_url}/api/v1/docs",
+    ]
+    if settings.environment == "development":
+        lines.append("  Demo login           demo@example.com / sartiq-demo")
+    return "\n".join([*lines, "  Stop with Ctrl-C.", ""])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prepare the database and serve until SIGINT or SIGTERM; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m handlers", description=__doc__)
+    parser.add_argument("--prepare-only", action="store_true", help="migrate and seed the database, then end")
+    options = parser.parse_args(arguments)
+    try:
+        settings = Settings.from_environment()
+    except SettingsRefused as refusal:
+        print(f"Not started: {refusal}", file=sys.stderr)
+        return 2
+    prepare(settings)
+    if options.prepare_only:
+        return 0
+    return serve(settings)
+
+
+def serve(settings: Settings) -> int:
+    """Answer requests until told to stop; running requests and pictures get ten seconds to finish."""
+    config: dict[str, Any] = {
+        "host": settings.host,
+        "port": settings.port,
+        "http": BoundedHeadProtocol,
+        "ws": "none",
+        "lifespan": "on",
+        "server_header": False,
+        "access_log": False,
+        "log_level": "warning",
+        "timeout_graceful_shutdown": SECONDS_TO_FINISH,
+    }
+    server = AnnouncingServer(uvicorn.Config(create_app(settings), **config), announcement(settings))
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        print("Stopped.")
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
