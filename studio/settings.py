@@ -34,6 +34,7 @@ class Settings:
     data_dir: Path = Path(".data")
     database_url: str = field(default="", repr=False)
     media_dir: Path = Path(".data/media")
+    host: str = "127.0.0.1"
     port: int = 8000
     public_url: str = "http://localhost:8000"
     request_threads: int = 8
@@ -75,6 +76,7 @@ class Settings:
             data_dir=data_dir,
             database_url=values.get("DATABASE_URL") or f"sqlite:///{data_dir / 'sartiq.db'}",
             media_dir=Path(values.get("MEDIA_DIR") or data_dir / "media").absolute(),
+            host=values.get("HOST") or cls.host,
             port=port,
             public_url=(values.get("PUBLIC_URL") or f"http://localhost:{port}").rstrip("/"),
             request_threads=_whole_number(values, "REQUEST_THREADS", 8, 1, 256),
