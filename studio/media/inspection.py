@@ -1,0 +1,162 @@
+"""Decides from a file's first bytes and headers whether it may be decoded at all.
+
+A few kilobytes can declare a picture that fills the memory, and a name or a declared media type proves
+nothing. So the type is read from the content, and size, pixels and frames are checked against budgets before
+a decoder allocates anything. Nothing here decodes a pixel.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from PIL import Image
+
+from db.errors import NotAnImage, TooLarge, Unreadable
+
+MAX_FILE_BYTES = 50 * 1024 * 1024
+MAX_PIXELS = 64_000_000
+MAX_SIDE = 16_384
+MAX_FRAMES = 1_000
+# A progressive JPEG is decoded once per scan: a small file of thousands of scans would keep a core busy.
+MAX_JPEG_SCANS = 100
+
+JPEG_SCAN, JPEG_END = 0xDA, 0xD9
+# Any marker that a length follows, and EOI: restart markers and escaped 0xFF bytes belong to a scan.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_AVIF_BRANDS = {b"avif", b"avis"}
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What a file is, by its content: a Pillow format name, the stored (not yet rotated) size, the frames."""
+
+    file_format: str
+    width: int
+    height: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class JpegSegment:
+    """One marker segment of a JPEG, `data[start:end]`; a scan holds its entropy-coded bytes too."""
+
+    marker: int
+    start: int
+    end: int
+
+
+def read_bounded(file: BinaryIO) -> bytes:
+    """The whole file; TooLarge beyond 50 MB, without reading further, and Unreadable when it is empty."""
+    data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise TooLarge(f"A picture may have at most {MAX_FILE_BYTES} bytes.")
+    if not data:
+        raise Unreadable("The file is empty.")
+    return data
+
+
+def inspect(data: bytes) -> Inspected:
+    """What the file is, read from its headers.
+
+    NotAnImage unless it is JPEG, PNG, WEBP, AVIF or GIF; TooLarge above a budget (pixels, side, frames);
+    Unreadable when the headers make no sense.
+    """
+    file_format = _sniff(data)
+    if file_format == "GIF":
+        _check_gif(data)
+    elif file_format == "JPEG" and sum(s.marker == JPEG_SCAN for s in jpeg_segments(data)) > MAX_JPEG_SCANS:
+        raise TooLarge(f"A picture may have at most {MAX_JPEG_SCANS} scans.")
+    with open_picture(data, file_format) as picture:
+        _check_size(*picture.size)
+        # GIF frames are counted above: Pillow would parse every frame of a hostile file first.
+        frames = 1 if file_format == "GIF" else getattr(picture, "n_frames", 1)
+        _check_frames(frames)
+        return Inspected(file_format, picture.width, picture.height, frames)
+
+
+def open_picture(data: bytes, file_format: str) -> Image.Image:
+    """The picture with its header read and its pixels not; TooLarge or Unreadable as `inspect` says."""
+    try:
+        return Image.open(io.BytesIO(data), formats=[file_format])
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLarge(f"A picture may have at most {MAX_PIXELS} pixels.") from error
+    except Exception as error:  # Pillow's parsers raise nearly anything on a hostile header.
+        raise Unreadable("The file's header cannot be read.") from error
+
+
+def jpeg_segments(data: bytes) -> Iterator[JpegSegment]:
+    """The marker segments after SOI, EOI included; bytes between them are skipped, as decoders do."""
+    position = 2
+    while found := _JPEG_MARKER.search(data, position):
+        start, marker = found.start(), data[found.start() + 1]
+        if marker == JPEG_END:
+            yield JpegSegment(marker, start, start + 2)
+            return
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if marker == JPEG_SCAN:
+            following = _JPEG_MARKER.search(data, end)
+            end = following.start() if following else len(data)
+        yield JpegSegment(marker, start, min(end, len(data)))
+        position = end
+
+
+def _sniff(data: bytes) -> str:
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp" and _AVIF_BRANDS & _brands(data):
+        return "AVIF"
+    raise NotAnImage("The content is not a JPEG, PNG, WEBP, AVIF or GIF picture.")
+
+
+def _brands(data: bytes) -> set[bytes]:
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    return {data[8:12], *(data[start : start + 4] for start in range(16, end, 4))}
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise TooLarge(f"A picture may have at most {MAX_PIXELS} pixels and {MAX_SIDE} pixels a side.")
+
+
+def _check_frames(frames: int) -> None:
+    if frames > MAX_FRAMES:
+        raise TooLarge(f"A picture may have at most {MAX_FRAMES} frames.")
+
+
+def _check_gif(data: bytes) -> None:
+    """Walks a GIF's blocks as far as the budget goes; a frame may be larger than the declared screen."""
+    try:
+        position = 13 + _gif_palette_bytes(data[10])
+        frames = 0
+        while data[position] != 0x3B:
+            if data[position] == 0x21:
+                position = _after_gif_blocks(data, position + 2)
+                continue
+            if data[position] != 0x2C:
+                return  # Neither extension nor frame: Pillow stops here too.
+            left, top, width, height, flags = struct.unpack_from("<HHHHB", data, position + 1)
+            _check_size(left + width, top + height)
+            frames += 1
+            _check_frames(frames)
+            position = _after_gif_blocks(data, position + 11 + _gif_palette_bytes(flags))
+    except (IndexError, struct.error):
+        return  # A file that breaks off: decoding its first frame decides.
+
+
+def _gif_palette_bytes(flags: int) -> int:
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _after_gif_blocks(data: bytes, position: int) -> int:
+    while data[position]:
+        position += data[position] + 1
+    return position + 1

@@ -1,0 +1,102 @@
+"""Smaller and converted copies of stored pictures, made when first asked for and kept beside the original.
+
+A copy is made once, however many ask for it at the same moment, and never larger than its original.
+"""
+
+import hashlib
+import io
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from PIL import Image
+
+from studio.media.normalisation import CONTENT_TYPES, decoding
+from studio.media.storage import Storage, media_key, variant_key
+
+EXTENSIONS = {"webp": "webp", "jpeg": "jpg", "png": "png", "avif": "avif"}
+# A client may ask for 4,096 widths in four formats: the disk keeps the latest of them for each picture.
+MAX_KEPT = 48
+
+# In the ETag, so that copies made by other encoder settings are not taken for these.
+_ENCODER = "1"
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "webp": {"format": "WEBP", "quality": 84, "method": 3},
+    "jpg": {"format": "JPEG", "quality": 88, "progressive": True},
+    "png": {"format": "PNG", "compress_level": 6},
+    # One thread: with more, the bytes depend on the number of cores.
+    "avif": {"format": "AVIF", "quality": 65, "speed": 8, "max_threads": 1},
+}
+_locks = [threading.Lock() for _ in range(64)]
+
+
+@dataclass(frozen=True)
+class ServedFile:
+    """A file to send with its media type and the value of its entity tag."""
+
+    path: Path
+    content_type: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class Original:
+    """The stored picture that copies are made from."""
+
+    resource_id: UUID
+    extension: str
+    width: int
+    content_hash: str
+
+
+def serve(
+    storage: Storage, original: Original, width: int | None = None, type_: str | None = None
+) -> ServedFile:
+    """The original, or a copy at most `width` pixels wide in the format asked for; NotFound without a file.
+
+    `type_` is webp, jpeg, png or avif.
+    """
+    extension = EXTENSIONS[type_] if type_ else original.extension
+    width = min(width or original.width, original.width)
+    if width == original.width and extension == original.extension:
+        path = storage.path(media_key(original.resource_id, extension))
+        return ServedFile(path, CONTENT_TYPES[extension], original.content_hash)
+    key = variant_key(original.resource_id, width, extension)
+    with _locks[hash(key) % len(_locks)]:
+        if not storage.exists(key):
+            _make_room(storage, original.resource_id)
+            source = storage.read(media_key(original.resource_id, original.extension))
+            storage.write(key, convert(source, width, extension))
+    tag = hashlib.sha256(f"{original.content_hash}/{width}/{extension}/{_ENCODER}".encode()).hexdigest()
+    return ServedFile(storage.path(key), CONTENT_TYPES[extension], tag)
+
+
+def convert(source: bytes, width: int, extension: str) -> bytes:
+    """A stored picture at another width and in another format; JPEG puts transparent pictures on white."""
+    with decoding:
+        return _convert(source, width, extension)
+
+
+def _convert(source: bytes, width: int, extension: str) -> bytes:
+    with Image.open(io.BytesIO(source)) as stored:
+        height = max(1, round(stored.height * width / stored.width))
+        # A JPEG decoder can skip detail that the smaller copy would not show; other formats ignore this.
+        stored.draft(None, (width, height))
+        picture: Image.Image = stored.convert("RGBA" if stored.has_transparency_data else "RGB")
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if extension == "jpg" and picture.mode == "RGBA":
+        ground = Image.new("RGB", picture.size, "white")
+        ground.paste(picture, mask=picture.getchannel("A"))
+        picture = ground
+    output = io.BytesIO()
+    picture.save(output, **_SAVE_OPTIONS[extension])
+    return output.getvalue()
+
+
+def _make_room(storage: Storage, resource_id: UUID) -> None:
+    kept = sorted(storage.files(f"media/{resource_id}/variants"), key=lambda file: file.modified_at)
+    for file in kept[: max(0, len(kept) - MAX_KEPT + 1)]:
+        storage.delete(file.key)

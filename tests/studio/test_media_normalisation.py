@@ -1,0 +1,275 @@
+"""What becomes of the bytes that a client calls a picture."""
+
+import io
+import struct
+import time
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from db.errors import NotAnImage, TooLarge, Unreadable
+from studio.media import inspection
+from studio.media.normalisation import Picture, normalise
+from tests.studio.media_samples import (
+    bomb,
+    encoded,
+    gif_of_frames,
+    located_exif,
+    opened,
+    png_chunk,
+    scene,
+    swapped_profile,
+)
+
+RED, BLUE = (220, 30, 30), (20, 40, 200)
+
+
+def near(
+    picture: Image.Image, position: tuple[int, int], expected: tuple[int, ...], tolerance: int = 12
+) -> bool:
+    found = picture.convert("RGB").getpixel(position)
+    return all(abs(a - b) <= tolerance for a, b in zip(found, expected, strict=True))
+
+
+def shows_the_scene(stored: Picture, tolerance: int = 12) -> bool:
+    picture = opened(stored.data)
+    assert picture.size == (stored.width, stored.height) == (120, 80)
+    return near(picture, (20, 15), RED, tolerance) and near(picture, (90, 60), BLUE, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "options", "extension"),
+    [
+        ("JPEG", {"quality": 95}, "jpg"),
+        ("JPEG", {"progressive": True}, "jpg"),
+        ("PNG", {}, "png"),
+        ("WEBP", {"lossless": True}, "webp"),
+        ("WEBP", {"quality": 90}, "webp"),
+        ("AVIF", {"quality": 90}, "jpg"),
+        ("GIF", {}, "png"),
+    ],
+)
+def test_each_format_is_stored_as_the_rule_says(file_format: str, options: dict, extension: str) -> None:
+    stored = normalise(encoded(scene(), file_format, **options))
+    assert stored.extension == extension
+    assert shows_the_scene(stored, tolerance=20)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_the_place_where_a_phone_stood_is_not_stored(file_format: str) -> None:
+    sent = encoded(scene(), file_format, exif=located_exif())
+    assert b"Secret Camera Maker" in sent
+    stored = normalise(sent)
+    assert b"Secret Camera" not in stored.data
+    assert b"Exif" not in stored.data
+    assert not opened(stored.data).getexif()
+    assert shows_the_scene(stored, tolerance=20)
+
+
+def test_a_jpeg_keeps_its_compressed_pixels_and_loses_everything_around_them() -> None:
+    plain = encoded(scene(), "JPEG", quality=90)
+    sent = encoded(scene(), "JPEG", quality=90, exif=located_exif(), comment=b"at home", xmp=b"<gps/>")
+    stored = normalise(sent + b"a video that the phone appended")
+    assert stored.data == plain
+
+
+def test_a_png_keeps_its_compressed_pixels_and_loses_its_texts() -> None:
+    plain = encoded(scene(), "PNG")
+    end = plain.index(b"IEND") - 4
+    sent = plain[:end] + png_chunk(b"tEXt", b"Location\0here") + plain[end:] + b"appended"
+    assert normalise(sent).data == plain
+
+
+def test_a_transparent_webp_keeps_its_transparency_without_its_metadata() -> None:
+    picture = scene().convert("RGBA")
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    plain = encoded(picture, "WEBP", quality=80)
+    stored = normalise(encoded(picture, "WEBP", quality=80, exif=located_exif()))
+    assert stored.data == plain
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_a_turned_picture_is_stored_upright(orientation: int, file_format: str) -> None:
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    taken = scene().transpose(undo[orientation]) if orientation > 1 else scene()
+    assert shows_the_scene(normalise(encoded(taken, file_format, exif=located_exif(orientation))))
+
+
+def test_another_colour_space_becomes_srgb() -> None:
+    green_meant = Image.new("RGB", (40, 40), (255, 0, 0))
+    stored = normalise(encoded(green_meant, "PNG", icc_profile=swapped_profile()))
+    assert near(opened(stored.data), (20, 20), (0, 255, 0), 20)
+    assert "icc_profile" not in opened(stored.data).info
+
+
+def test_an_srgb_profile_is_dropped_without_touching_the_pixels() -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert normalise(encoded(scene(), "JPEG", icc_profile=srgb)).data == encoded(scene(), "JPEG")
+
+
+def test_a_damaged_colour_profile_is_ignored() -> None:
+    assert shows_the_scene(normalise(encoded(scene(), "PNG", icc_profile=b"not a profile")))
+
+
+def test_a_cmyk_jpeg_becomes_a_correct_rgb_picture() -> None:
+    stored = normalise(encoded(scene().convert("CMYK"), "JPEG", quality=95))
+    assert opened(stored.data).mode == "RGB"
+    assert shows_the_scene(stored, tolerance=25)
+
+
+def test_a_16_bit_grey_png_is_scaled_and_not_clipped() -> None:
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None, :].repeat(4, axis=0)
+    picture = opened(normalise(encoded(Image.fromarray(ramp), "PNG")).data)
+    assert picture.mode == "L"
+    assert np.array_equal(np.asarray(picture)[0], np.arange(256))
+
+
+def test_a_16_bit_colour_png_becomes_a_correct_8_bit_picture() -> None:
+    deep = np.repeat(np.asarray(scene()).astype(">u2") * 257, 1, axis=2)
+    rows = b"".join(b"\0" + row.tobytes() for row in deep)
+    header = struct.pack(">IIBBBBB", 120, 80, 16, 2, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    stored = normalise(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
+    assert stored.data[24] == 8
+    assert shows_the_scene(stored, tolerance=0)
+
+
+def test_of_an_animated_gif_the_first_frame_is_stored() -> None:
+    frames = [scene(), Image.new("RGB", (120, 80), "green"), Image.new("RGB", (120, 80), "black")]
+    stored = normalise(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50))
+    assert shows_the_scene(stored)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_of_other_animations_the_first_frame_is_stored(file_format: str) -> None:
+    frames = [scene(), Image.new("RGB", (120, 80), "green")]
+    sent = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], lossless=True)
+    stored = normalise(sent)
+    assert shows_the_scene(stored)
+    assert getattr(opened(stored.data), "n_frames", 1) == 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_every_kind_of_png_pixels_gives_a_picture(mode: str) -> None:
+    stored = normalise(encoded(scene().convert(mode), "PNG"))
+    assert opened(stored.data).size == (120, 80)
+    assert stored.dominant_color.startswith("#")
+    assert len(stored.dominant_color) == 7
+
+
+def test_the_dominant_colour_is_the_most_frequent_visible_one() -> None:
+    picture = Image.new("RGBA", (100, 100), (250, 250, 250, 0))
+    picture.paste((10, 120, 60, 255), (10, 10, 60, 60))
+    assert normalise(encoded(picture, "PNG")).dominant_color == "#0a783c"
+
+
+@pytest.mark.parametrize(
+    ("what", "sent"),
+    [
+        ("a PDF", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj"),
+        ("an SVG", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'),
+        ("a web page", b"<!doctype html><script>alert(1)</script>"),
+        ("a TIFF", encoded(scene(), "TIFF")),
+        ("a BMP", encoded(scene(), "BMP")),
+        ("one byte", b"\xff"),
+        ("a film", b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp42"),
+    ],
+)
+def test_what_is_no_picture_of_ours_is_refused_by_its_content(what: str, sent: bytes) -> None:
+    with pytest.raises(NotAnImage):
+        normalise(sent)
+
+
+def test_an_empty_file_is_unreadable() -> None:
+    with pytest.raises(Unreadable):
+        inspection.read_bounded(io.BytesIO(b""))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF", "GIF"])
+@pytest.mark.parametrize("part", [0.08, 0.5, 0.9])
+def test_a_truncated_picture_is_unreadable(file_format: str, part: float) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (80, 120, 3), np.uint8)
+    sent = encoded(Image.fromarray(noise), file_format)
+    with pytest.raises(Unreadable):
+        normalise(sent[: int(len(sent) * part)])
+
+
+def test_a_png_of_900_million_pixels_is_refused_before_it_is_decoded() -> None:
+    sent = bomb(30_000, 30_000)
+    assert len(sent) < 150_000
+    tracemalloc.start()
+    began = time.perf_counter()
+    with pytest.raises(TooLarge):
+        normalise(sent)
+    assert time.perf_counter() - began < 0.5
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [(10_000, 8_000), (20_000, 10)])
+def test_a_picture_above_the_budget_of_pixels_or_side_is_too_large(size: tuple[int, int]) -> None:
+    with pytest.raises(TooLarge):
+        normalise(bomb(*size))
+
+
+def test_a_jpeg_whose_header_lies_about_its_size_is_too_large() -> None:
+    sent = bytearray(encoded(scene(), "JPEG"))
+    at = sent.index(b"\xff\xc0") + 5
+    sent[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
+    with pytest.raises(TooLarge):
+        normalise(bytes(sent))
+
+
+def test_a_gif_of_very_many_frames_is_too_large_and_the_check_is_quick() -> None:
+    began = time.perf_counter()
+    with pytest.raises(TooLarge):
+        normalise(gif_of_frames(1_000_000))
+    assert time.perf_counter() - began < 0.5
+    assert normalise(gif_of_frames(900)).width == 1
+
+
+def test_a_gif_whose_frame_exceeds_its_screen_is_too_large() -> None:
+    sent = bytearray(gif_of_frames(1))
+    at = sent.index(b"\x2c") + 5
+    sent[at : at + 4] = struct.pack("<HH", 60_000, 60_000)
+    with pytest.raises(TooLarge):
+        normalise(bytes(sent))
+
+
+def test_a_jpeg_of_very_many_scans_is_too_large() -> None:
+    sent = encoded(scene(), "JPEG", progressive=True)
+    last_scan = sent.rindex(b"\xff\xda")
+    with pytest.raises(TooLarge):
+        normalise(sent[:last_scan] + sent[last_scan:-2] * 500 + b"\xff\xd9")
+
+
+def test_more_than_50_megabytes_are_too_large() -> None:
+    with pytest.raises(TooLarge):
+        inspection.read_bounded(io.BytesIO(bytes(inspection.MAX_FILE_BYTES + 1)))
+
+
+def test_random_damage_never_ends_in_anything_but_a_picture_or_a_refusal() -> None:
+    random = np.random.default_rng(7)
+    for file_format in ("JPEG", "PNG", "WEBP", "AVIF", "GIF"):
+        sent = encoded(scene(64, 48), file_format)
+        for _ in range(60):
+            damaged = bytearray(sent)
+            for position in random.integers(0, len(sent), 3):
+                damaged[position] = random.integers(0, 256)
+            try:
+                stored = normalise(bytes(damaged))
+            except (NotAnImage, TooLarge, Unreadable):
+                continue
+            assert opened(stored.data).size == (stored.width, stored.height)

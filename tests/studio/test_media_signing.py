@@ -1,0 +1,56 @@
+"""Signed addresses open one thing, for a while, and nothing else."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from studio.media.signing import InvalidSignature, check_upload_signature, read_share, sign_share, sign_upload
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+QUARTER = timedelta(minutes=15)
+SECRET = "a secret that only the server knows"
+
+
+def test_a_signed_upload_is_accepted_until_its_time_is_over() -> None:
+    upload_id = uuid4()
+    signed = sign_upload(SECRET, upload_id, NOW, QUARTER)
+    check_upload_signature(SECRET, upload_id, signed.expires, signed.signature, NOW + QUARTER / 2)
+    with pytest.raises(InvalidSignature):
+        check_upload_signature(SECRET, upload_id, signed.expires, signed.signature, NOW + QUARTER)
+
+
+def test_a_changed_upload_time_secret_or_signature_is_refused() -> None:
+    upload_id = uuid4()
+    signed = sign_upload(SECRET, upload_id, NOW, QUARTER)
+    for tried in (
+        (SECRET, uuid4(), signed.expires, signed.signature),
+        (SECRET, upload_id, signed.expires + 1, signed.signature),
+        (SECRET + "x", upload_id, signed.expires, signed.signature),
+        (SECRET, upload_id, signed.expires, signed.signature[:-1]),
+        (SECRET, upload_id, signed.expires, ""),
+        (SECRET, upload_id, signed.expires, "é\udcff" * 32),
+    ):
+        with pytest.raises(InvalidSignature):
+            check_upload_signature(*tried, NOW)
+
+
+def test_a_share_token_names_its_prediction_until_its_time_is_over() -> None:
+    prediction_id = uuid4()
+    token = sign_share(SECRET, prediction_id, NOW + QUARTER)
+    assert read_share(SECRET, token, NOW) == prediction_id
+    with pytest.raises(InvalidSignature):
+        read_share(SECRET, token, NOW + QUARTER)
+
+
+def test_a_share_token_of_another_secret_or_none_is_refused() -> None:
+    token = sign_share(SECRET, uuid4(), NOW + QUARTER)
+    for secret, tried in (
+        (SECRET + "x", token),
+        (SECRET, token[:-1]),
+        (SECRET, ""),
+        (SECRET, "é.é"),
+        (SECRET, "x" * 999),
+    ):
+        with pytest.raises(InvalidSignature):
+            read_share(secret, tried, NOW)

@@ -1,0 +1,72 @@
+"""Files are whole or absent, and only ever below the media folder."""
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from db.errors import NotFound
+from studio.media.storage import LocalDisk, media_folder, media_key, temporary_key, variant_key
+
+RESOURCE = UUID("01990000-5eed-7000-8000-000e00000001")
+
+
+def test_keys_are_made_of_ids_and_extensions_only() -> None:
+    assert media_key(RESOURCE, "jpg") == f"media/{RESOURCE}/file.jpg"
+    assert variant_key(RESOURCE, 640, "webp") == f"media/{RESOURCE}/variants/640.webp"
+    assert temporary_key(RESOURCE) == f"temp/{RESOURCE}"
+
+
+def test_what_was_written_is_read_until_it_is_deleted(tmp_path: Path) -> None:
+    storage = LocalDisk(tmp_path)
+    key = media_key(RESOURCE, "png")
+    assert not storage.exists(key)
+    storage.write(key, b"one")
+    storage.write(key, b"two")
+    assert storage.read(key) == b"two"
+    assert [file.key for file in storage.files("media")] == [key]
+    storage.delete(key)
+    storage.delete(key)
+    with pytest.raises(NotFound):
+        storage.read(key)
+    with pytest.raises(NotFound):
+        storage.path(key)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalDisk(tmp_path)
+    storage.write("temp/a", b"old")
+
+    def fail(_: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("studio.media.storage.os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        storage.write("temp/a", b"new")
+    assert storage.read("temp/a") == b"old"
+    assert [file.key for file in storage.files("temp")] == ["temp/a"]
+
+
+def test_a_folder_goes_with_its_variants(tmp_path: Path) -> None:
+    storage = LocalDisk(tmp_path)
+    storage.write(media_key(RESOURCE, "png"), b"file")
+    storage.write(variant_key(RESOURCE, 1, "webp"), b"variant")
+    storage.delete_folder(media_folder(RESOURCE))
+    assert list(storage.files("media")) == []
+
+
+@pytest.mark.parametrize(
+    "key", ["../secret", "/etc/passwd", "media/../../x", "media/a\0b", "media", "media//x"]
+)
+def test_a_key_that_leads_elsewhere_is_a_mistake_of_ours(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match="not a storage key"):
+        LocalDisk(tmp_path).write(key, b"")
+
+
+def test_the_check_fails_when_the_folder_cannot_be_written(tmp_path: Path) -> None:
+    LocalDisk(tmp_path / "media").check()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="file"):
+        LocalDisk(tmp_path / "file").check()

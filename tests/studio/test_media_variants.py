@@ -1,0 +1,119 @@
+"""Smaller and converted copies: right, made once, and bounded."""
+
+import threading
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from PIL import Image
+
+from db.errors import NotFound
+from studio.media import variants
+from studio.media.normalisation import normalise
+from studio.media.storage import LocalDisk, media_folder, media_key
+from studio.media.variants import Original, serve
+from tests.studio.media_samples import encoded, opened, scene
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalDisk:
+    return LocalDisk(tmp_path)
+
+
+def keep(storage: LocalDisk, picture: Image.Image, file_format: str = "PNG") -> Original:
+    stored = normalise(encoded(picture, file_format))
+    resource_id: UUID = uuid4()
+    storage.write(media_key(resource_id, stored.extension), stored.data)
+    return Original(resource_id, stored.extension, stored.width, stored.content_hash)
+
+
+def test_without_a_wish_the_original_itself_is_served(storage: LocalDisk) -> None:
+    original = keep(storage, scene())
+    served = serve(storage, original)
+    assert served.path == storage.path(media_key(original.resource_id, "png"))
+    assert (served.content_type, served.tag) == ("image/png", original.content_hash)
+
+
+@pytest.mark.parametrize(
+    ("type_", "content_type", "file_format"),
+    [
+        ("webp", "image/webp", "WEBP"),
+        ("jpeg", "image/jpeg", "JPEG"),
+        ("png", "image/png", "PNG"),
+        ("avif", "image/avif", "AVIF"),
+    ],
+)
+@pytest.mark.parametrize("source", ["JPEG", "PNG"])
+def test_a_variant_has_the_width_and_format_asked_for(
+    storage: LocalDisk, type_: str, content_type: str, file_format: str, source: str
+) -> None:
+    served = serve(storage, keep(storage, scene(), source), width=60, type_=type_)
+    picture = opened(served.path.read_bytes())
+    assert served.content_type == content_type
+    assert (picture.format, picture.size) == (file_format, (60, 40))
+    red, _, blue = picture.convert("RGB").getpixel((10, 8))
+    assert red > 190
+    assert blue < 70
+
+
+def test_a_variant_is_never_larger_than_its_original(storage: LocalDisk) -> None:
+    original = keep(storage, scene())
+    assert serve(storage, original, width=4096).path == serve(storage, original).path
+    assert opened(serve(storage, original, 4096, "webp").path.read_bytes()).size == (120, 80)
+
+
+def test_a_variant_of_one_pixel_is_a_picture(storage: LocalDisk) -> None:
+    served = serve(storage, keep(storage, scene(500, 3)), width=1)
+    assert opened(served.path.read_bytes()).size == (1, 1)
+
+
+def test_transparency_stays_in_webp_and_becomes_white_in_jpeg(storage: LocalDisk) -> None:
+    original = keep(storage, Image.new("RGBA", (80, 80), (255, 0, 0, 0)))
+    assert opened(serve(storage, original, 40, "webp").path.read_bytes()).mode == "RGBA"
+    picture = opened(serve(storage, original, 40, "jpeg").path.read_bytes())
+    assert min(picture.getpixel((20, 20))) > 250
+
+
+def test_tags_differ_between_the_copies_and_repeat_for_the_same_one(storage: LocalDisk) -> None:
+    original = keep(storage, scene())
+    wishes = [(None, None), (60, None), (60, "webp"), (61, "webp"), (None, "avif")]
+    tags = [serve(storage, original, *wish).tag for wish in wishes]
+    assert len(set(tags)) == len(wishes)
+    assert [serve(storage, original, *wish).tag for wish in wishes] == tags
+
+
+def test_many_who_ask_at_once_cause_one_computation(
+    storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = keep(storage, scene(600, 400))
+    convert, calls = variants.convert, []
+    monkeypatch.setattr(variants, "convert", lambda *wish: calls.append(wish) or convert(*wish))
+    answers: list[bytes] = []
+    start = threading.Barrier(8)
+
+    def ask() -> None:
+        start.wait()
+        answers.append(serve(storage, original, 200, "webp").path.read_bytes())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+    assert len(answers) == 8
+    assert len(set(answers)) == 1
+
+
+def test_a_client_that_asks_for_every_width_does_not_fill_the_disk(storage: LocalDisk) -> None:
+    original = keep(storage, scene())
+    for width in range(1, variants.MAX_KEPT + 12):
+        serve(storage, original, width)
+    assert len(list(storage.files(f"{media_folder(original.resource_id)}/variants"))) == variants.MAX_KEPT
+
+
+def test_a_missing_original_is_not_found(storage: LocalDisk) -> None:
+    with pytest.raises(NotFound):
+        serve(storage, Original(uuid4(), "png", 100, "hash"), 10)
+    with pytest.raises(NotFound):
+        serve(storage, Original(uuid4(), "png", 100, "hash"))
