@@ -110,6 +110,17 @@ class Owned(Identified):
     )
 
 
+class Published(Owned):
+    """A tenant's row that superusers may publish to everybody. System rows are public and have no owner."""
+
+    __abstract__ = True
+
+    owner_id: Mapped[UUID | None] = mapped_column(  # type: ignore[assignment]  # wider on purpose, see above
+        ForeignKey("users.id", ondelete="RESTRICT"), sort_order=-2
+    )
+    public: Mapped[bool] = mapped_column(default=False, index=True, sort_order=97)
+
+
 def owned_indexes(table: str) -> tuple[Index, Index]:
     """The indexes that every list of an owned model walks: scope, then newest first."""
     return (

@@ -105,6 +105,13 @@ class AlreadyMember(Conflict):
     default_detail = "The user is already a member of the organization"
 
 
+class SubscriptionExists(Conflict):
+    """The account already has an active subscription."""
+
+    code = "subscription_exists"
+    default_detail = "The account already has an active subscription"
+
+
 class InvalidTransition(Conflict):
     """The state machine has no such step from the current state."""
 

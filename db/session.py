@@ -18,7 +18,16 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import ORMExecuteState, Session
 
-from db.errors import AlreadyMember, EmailTaken, InUse, NotFound, Refused, SkuTaken, SlugTaken
+from db.errors import (
+    AlreadyMember,
+    EmailTaken,
+    InUse,
+    NotFound,
+    Refused,
+    SkuTaken,
+    SlugTaken,
+    SubscriptionExists,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +129,7 @@ def _refusal_for(error: IntegrityError) -> Refused | None:
 
 _REFUSALS: dict[str, type[Refused]] = {
     "memberships": AlreadyMember,
+    "subscriptions": SubscriptionExists,
     "slug": SlugTaken,
     "sku": SkuTaken,
     "email": EmailTaken,

@@ -1,0 +1,65 @@
+"""Every model of the house, importable from one place; importing it registers all tables."""
+
+from db.models.brands import Brand
+from db.models.generation_models import GenerationModel
+from db.models.generations import Generation, GenerationStatus, Prediction, PredictionStatus
+from db.models.guidelines import Guidelines, GuidelinesShotType, GuidelinesSubject
+from db.models.media import MediaResource, Upload, UploadStatus
+from db.models.organizations import Membership, Organization, Role
+from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
+from db.models.products import Product, ProductImage, ProductState
+from db.models.shootings import (
+    Look,
+    LookGuidelines,
+    LookProduct,
+    LookShotType,
+    Shooting,
+    ShootingPhase,
+    Shot,
+    ShotStatus,
+)
+from db.models.styles import Style
+from db.models.subjects import Subject, SubjectBaseImage
+from db.models.subscriptions import PaymentStatus, Subscription
+from db.models.users import PasswordResetToken, RefreshToken, TokenFamily, User
+
+__all__ = [
+    "BackgroundPreset",
+    "Brand",
+    "Generation",
+    "GenerationModel",
+    "GenerationStatus",
+    "Guidelines",
+    "GuidelinesShotType",
+    "GuidelinesSubject",
+    "Look",
+    "LookGuidelines",
+    "LookProduct",
+    "LookShotType",
+    "MediaResource",
+    "Membership",
+    "Organization",
+    "PasswordResetToken",
+    "PaymentStatus",
+    "Prediction",
+    "PredictionStatus",
+    "Product",
+    "ProductImage",
+    "ProductState",
+    "RefreshToken",
+    "ResolutionPreset",
+    "Role",
+    "Shooting",
+    "ShootingPhase",
+    "Shot",
+    "ShotStatus",
+    "ShotType",
+    "Style",
+    "Subject",
+    "SubjectBaseImage",
+    "Subscription",
+    "TokenFamily",
+    "Upload",
+    "UploadStatus",
+    "User",
+]

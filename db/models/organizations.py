@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, text
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, func, select, text
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from db.base import Identified
+from db.models.media import MediaResource
 from db.models.users import User
 
 
@@ -22,14 +24,25 @@ class Role(StrEnum):
 
 
 class Organization(Identified):
-    """A tenant: a brand's house or a studio whose members share their records."""
+    """A tenant: a brand's house or a studio whose members share their records.
+
+    Owner and number of members are read with the row; refresh it after changing its members.
+    """
 
     __tablename__ = "organizations"
 
-    name: Mapped[str] = mapped_column(String(255))
-    slug: Mapped[str] = mapped_column(String(255), unique=True)
-    logo_url: Mapped[str | None] = mapped_column(String(2048))
+    name: Mapped[str] = mapped_column(String(120))
+    slug: Mapped[str] = mapped_column(String(120), unique=True)
+    # Media belong to organizations, so this key is added afterwards.
+    logo_media_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("media_resources.id", ondelete="SET NULL", use_alter=True), index=True
+    )
 
+    if TYPE_CHECKING:
+        owner_id: Mapped[UUID]
+        members_count: Mapped[int]
+
+    logo_media: Mapped[MediaResource | None] = relationship(lazy="raise", foreign_keys=[logo_media_id])
     memberships: Mapped[list[Membership]] = relationship(
         back_populates="organization", lazy="raise", passive_deletes=True, cascade="all, delete-orphan"
     )
@@ -56,3 +69,11 @@ class Membership(Identified):
 
     organization: Mapped[Organization] = relationship(back_populates="memberships", lazy="raise")
     user: Mapped[User] = relationship(lazy="raise")
+
+
+_members = select(func.count()).select_from(Membership).where(Membership.organization_id == Organization.id)
+_owner = select(Membership.user_id).where(
+    Membership.organization_id == Organization.id, Membership.role == Role.OWNER
+)
+Organization.members_count = column_property(_members.correlate_except(Membership).scalar_subquery())
+Organization.owner_id = column_property(_owner.correlate_except(Membership).scalar_subquery())

@@ -1,0 +1,40 @@
+"""Brands and the defaults that their shootings and looks fall back to."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import Owned, owned_indexes, unique_in_scope
+from db.models.media import MediaResource
+
+
+class Brand(Owned):
+    """A customer's brand. Deleting it leaves its products and shootings without a brand."""
+
+    __tablename__ = "brands"
+    __table_args__ = (*owned_indexes("brands"), *unique_in_scope("brands", "slug"))
+
+    name: Mapped[str] = mapped_column(String(120))
+    slug: Mapped[str] = mapped_column(String(120))
+    description: Mapped[str | None] = mapped_column(String(2000))
+    website: Mapped[str | None] = mapped_column(String(2048))
+    logo_media_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("media_resources.id", ondelete="SET NULL"), index=True
+    )
+    default_guidelines_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("guidelines.id", ondelete="RESTRICT"), index=True
+    )
+    default_style_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("styles.id", ondelete="RESTRICT"), index=True
+    )
+    default_background_preset_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("background_presets.id", ondelete="RESTRICT"), index=True
+    )
+    default_resolution_preset_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("resolution_presets.id", ondelete="RESTRICT"), index=True
+    )
+
+    logo_media: Mapped[MediaResource | None] = relationship(lazy="raise")

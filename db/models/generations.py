@@ -1,0 +1,114 @@
+"""Generations, the queue of the studio, and the predictions they make. A pending row is the job."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import Owned, owned_indexes
+from db.models.generation_models import GenerationModel
+from db.models.media import MediaResource
+
+
+class GenerationStatus(StrEnum):
+    """How far the work of a generation is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class Generation(Owned):
+    """One order for pictures. `inputs` holds everything that was asked for, frozen when it was asked.
+
+    Workers claim the pending row that is first by priority (high first) and creation; a running row whose lease
+    has expired is claimed again.
+    """
+
+    __tablename__ = "generations"
+    __table_args__ = (
+        *owned_indexes("generations"),
+        Index("ix_generations_queue", "status", "priority", "created_at", "id"),
+        Index("ix_generations_lease", "status", "lease_expires_at"),
+    )
+
+    shot_id: Mapped[UUID | None] = mapped_column(ForeignKey("shots.id", ondelete="CASCADE"), index=True)
+    model_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("generation_models.id", ondelete="RESTRICT"), index=True
+    )
+    # A prediction of the generation before: the tables refer to each other, so this key is added afterwards.
+    source_prediction_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("predictions.id", ondelete="SET NULL", use_alter=True), index=True
+    )
+    subscription_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("subscriptions.id", ondelete="SET NULL"), index=True
+    )
+    generation_type: Mapped[str] = mapped_column(String(20), default="BASE")
+    generation_strategy: Mapped[str] = mapped_column(String(30), default="GENERATE")
+    batch_size: Mapped[int] = mapped_column(default=1)
+    seed: Mapped[int | None] = mapped_column(BigInteger)
+    inputs: Mapped[dict[str, Any]] = mapped_column(default=dict)
+
+    status: Mapped[str] = mapped_column(String(20), default=GenerationStatus.PENDING)
+    priority: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(100))
+    lease_expires_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    error: Mapped[dict[str, Any] | None]
+    cost_credits: Mapped[int] = mapped_column(default=0)
+
+    model: Mapped[GenerationModel | None] = relationship(lazy="raise")
+    predictions: Mapped[list[Prediction]] = relationship(
+        back_populates="generation",
+        lazy="raise",
+        order_by="Prediction.index",
+        foreign_keys="Prediction.generation_id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+    )
+
+
+class PredictionStatus(StrEnum):
+    """What the reviewers decided about a picture."""
+
+    PENDING_REVIEW = "pending_review"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class Prediction(Owned):
+    """One finished picture; its index within the generation is taken once, so no picture is made twice."""
+
+    __tablename__ = "predictions"
+    __table_args__ = (*owned_indexes("predictions"), UniqueConstraint("generation_id", "index"))
+
+    generation_id: Mapped[UUID] = mapped_column(ForeignKey("generations.id", ondelete="CASCADE"))
+    shot_id: Mapped[UUID | None] = mapped_column(ForeignKey("shots.id", ondelete="CASCADE"), index=True)
+    media_id: Mapped[UUID] = mapped_column(ForeignKey("media_resources.id", ondelete="RESTRICT"), index=True)
+    index: Mapped[int]
+    status: Mapped[str] = mapped_column(String(20), default=PredictionStatus.PENDING_REVIEW)
+    width: Mapped[int]
+    height: Mapped[int]
+    content_type: Mapped[str] = mapped_column(String(100))
+    file_size: Mapped[int]
+    content_hash: Mapped[str] = mapped_column(String(64))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    quality: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    provenance: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    reviewed_by: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"), index=True)
+    reviewed_at: Mapped[datetime | None]
+    review_note: Mapped[str | None] = mapped_column(String(2000))
+
+    generation: Mapped[Generation] = relationship(
+        back_populates="predictions", lazy="raise", foreign_keys=[generation_id]
+    )
+    media: Mapped[MediaResource] = relationship(lazy="raise")

@@ -1,0 +1,64 @@
+"""Stored pictures and the temporary uploads that become them. The bytes are kept by the studio's storage."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import Owned, Published, owned_indexes, unique_in_scope
+
+
+class MediaResource(Published):
+    """One stored file, once per scope: two tenants with the same picture have two rows and learn nothing of it."""
+
+    __tablename__ = "media_resources"
+    __table_args__ = (
+        *owned_indexes("media_resources"),
+        *unique_in_scope("media_resources", "content_hash"),
+    )
+
+    # Files nobody refers to do not keep their organization alive.
+    organization_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("organizations.id", ondelete="CASCADE"), sort_order=-1
+    )
+    content_hash: Mapped[str] = mapped_column(String(64))
+    extension: Mapped[str] = mapped_column(String(8))
+    content_type: Mapped[str] = mapped_column(String(100))
+    file_size: Mapped[int]
+    width: Mapped[int]
+    height: Mapped[int]
+    has_alpha: Mapped[bool] = mapped_column(default=False)
+    dominant_color: Mapped[str | None] = mapped_column(String(7))
+
+
+class UploadStatus(StrEnum):
+    """Whether the bytes of an upload have come, and whether they are a media resource already."""
+
+    PENDING = "pending"
+    RECEIVED = "received"
+    INGESTED = "ingested"
+
+
+class Upload(Owned):
+    """A presigned upload: a temporary file until it expires. `size` is what the client announced."""
+
+    __tablename__ = "uploads"
+    __table_args__ = owned_indexes("uploads")
+
+    organization_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("organizations.id", ondelete="CASCADE"), sort_order=-1
+    )
+    filename: Mapped[str] = mapped_column(String(255))
+    content_type: Mapped[str] = mapped_column(String(100))
+    size: Mapped[int | None]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    status: Mapped[str] = mapped_column(String(20), default=UploadStatus.PENDING)
+    media_resource_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("media_resources.id", ondelete="SET NULL"), index=True
+    )
+
+    media_resource: Mapped[MediaResource | None] = relationship(lazy="raise")

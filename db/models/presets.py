@@ -1,0 +1,55 @@
+"""What system rows offer to everybody and tenants may add to: shot types, backgrounds and resolutions."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import Published, owned_indexes, unique_in_scope
+from db.models.media import MediaResource
+
+
+class ShotType(Published):
+    """How a picture is framed and from where it is taken."""
+
+    __tablename__ = "shot_types"
+    __table_args__ = (*owned_indexes("shot_types"), *unique_in_scope("shot_types", "slug"))
+
+    name: Mapped[str] = mapped_column(String(120))
+    slug: Mapped[str] = mapped_column(String(120))
+    label: Mapped[str] = mapped_column(String(120))
+    description: Mapped[str | None] = mapped_column(String(2000))
+    framing: Mapped[str] = mapped_column(String(20))
+    view_angle: Mapped[str] = mapped_column(String(20), default="FRONT")
+    default_padding_percent: Mapped[int] = mapped_column(default=8)
+
+
+class BackgroundPreset(Published):
+    """What is behind the product, and the shadow it throws there."""
+
+    __tablename__ = "background_presets"
+    __table_args__ = owned_indexes("background_presets")
+
+    name: Mapped[str] = mapped_column(String(120))
+    kind: Mapped[str] = mapped_column(String(20))
+    color: Mapped[str | None] = mapped_column(String(7))
+    color_end: Mapped[str | None] = mapped_column(String(7))
+    image_media_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("media_resources.id", ondelete="SET NULL"), index=True
+    )
+    shadow: Mapped[str] = mapped_column(String(20), default="SOFT")
+
+    image_media: Mapped[MediaResource | None] = relationship(lazy="raise")
+
+
+class ResolutionPreset(Published):
+    """A picture size in pixels."""
+
+    __tablename__ = "resolution_presets"
+    __table_args__ = owned_indexes("resolution_presets")
+
+    name: Mapped[str] = mapped_column(String(120))
+    width: Mapped[int]
+    height: Mapped[int]

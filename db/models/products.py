@@ -1,0 +1,66 @@
+"""Products and their photographs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import Owned, owned_indexes, unique_in_scope
+from db.models.brands import Brand
+from db.models.media import MediaResource
+
+
+class ProductState(StrEnum):
+    """Where a product is between its first entry and the archive."""
+
+    DRAFT = "DRAFT"
+    READY = "READY"
+    ARCHIVED = "ARCHIVED"
+
+
+class Product(Owned):
+    """A catalogue item."""
+
+    __tablename__ = "products"
+    __table_args__ = (*owned_indexes("products"), *unique_in_scope("products", "sku"))
+
+    sku: Mapped[str | None] = mapped_column(String(80))
+    name: Mapped[str] = mapped_column(String(120))
+    description: Mapped[str | None] = mapped_column(String(5000))
+    category: Mapped[str | None] = mapped_column(String(80))
+    gender: Mapped[str | None] = mapped_column(String(20))
+    materials: Mapped[str | None] = mapped_column(String(500))
+    color: Mapped[str | None] = mapped_column(String(80))
+    brand_id: Mapped[UUID | None] = mapped_column(ForeignKey("brands.id", ondelete="SET NULL"), index=True)
+    cover_media_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("media_resources.id", ondelete="SET NULL"), index=True
+    )
+    state: Mapped[str] = mapped_column(String(20), default=ProductState.READY)
+    public: Mapped[bool] = mapped_column(default=False, index=True, sort_order=97)
+
+    brand: Mapped[Brand | None] = relationship(lazy="raise")
+    cover_media: Mapped[MediaResource | None] = relationship(lazy="raise")
+    images: Mapped[list[ProductImage]] = relationship(
+        back_populates="product",
+        lazy="raise",
+        order_by="ProductImage.id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+    )
+
+
+class ProductImage(Owned):
+    """One photograph of a product; `type` says which side it shows."""
+
+    __tablename__ = "product_images"
+    __table_args__ = owned_indexes("product_images")
+
+    product_id: Mapped[UUID] = mapped_column(ForeignKey("products.id", ondelete="CASCADE"), index=True)
+    media_id: Mapped[UUID] = mapped_column(ForeignKey("media_resources.id", ondelete="RESTRICT"), index=True)
+    type: Mapped[str] = mapped_column(String(20))
+
+    product: Mapped[Product] = relationship(back_populates="images", lazy="raise")
+    media: Mapped[MediaResource] = relationship(lazy="raise")

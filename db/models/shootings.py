@@ -1,0 +1,237 @@
+"""Shootings, their looks, and the shots that looks produce, one per shot type."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, ForeignKey, String, UniqueConstraint, func, select
+from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
+from sqlalchemy.ext.orderinglist import ordering_list
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
+
+from db.base import Base, Owned, owned_indexes
+from db.models.brands import Brand
+from db.models.generations import Prediction
+from db.models.guidelines import Guidelines
+from db.models.presets import ShotType
+from db.models.products import Product
+from db.models.styles import Style
+from db.models.subjects import Subject
+
+
+class ShootingPhase(StrEnum):
+    """How far the preparation of a shooting is."""
+
+    BRIEF = "BRIEF"
+    TEST_SHOOTING = "TEST_SHOOTING"
+    PRODUCTS_SELECTION = "PRODUCTS_SELECTION"
+    AGREEMENT = "AGREEMENT"
+    PRODUCTION = "PRODUCTION"
+    CLOSED = "CLOSED"
+
+
+class ShotStatus(StrEnum):
+    """Where a shot is between order and approval."""
+
+    PENDING = "pending"
+    GENERATING = "generating"
+    PENDING_REVIEW = "pending_review"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    REVISION_REQUESTED = "revision_requested"
+
+
+class Shooting(Owned):
+    """A session of looks. The counts are read with the row; refresh it after changing its looks or shots."""
+
+    __tablename__ = "shootings"
+    __table_args__ = owned_indexes("shootings")
+
+    name: Mapped[str] = mapped_column(String(120))
+    description: Mapped[str | None] = mapped_column(String(5000))
+    due_date: Mapped[datetime]
+    archived: Mapped[bool] = mapped_column(default=False)
+    season: Mapped[str | None] = mapped_column(String(80))
+    collection: Mapped[str | None] = mapped_column(String(120))
+    # The brand in the client's own words; `brand_id` is the reference.
+    brand: Mapped[str | None] = mapped_column(String(120))
+    brand_id: Mapped[UUID | None] = mapped_column(ForeignKey("brands.id", ondelete="SET NULL"), index=True)
+    default_guidelines_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("guidelines.id", ondelete="RESTRICT"), index=True
+    )
+    phase: Mapped[str] = mapped_column(String(30), default=ShootingPhase.PRODUCTION)
+    require_test_shooting: Mapped[bool] = mapped_column(default=False)
+    # Whether the phase TEST_SHOOTING was ever entered: what `require_test_shooting` asks for.
+    test_shooting_held: Mapped[bool] = mapped_column(default=False)
+
+    if TYPE_CHECKING:
+        looks_count: Mapped[int]
+        shots_count: Mapped[int]
+        shots_pending_count: Mapped[int]
+        shots_in_review_count: Mapped[int]
+        shots_approved_count: Mapped[int]
+
+    brand_row: Mapped[Brand | None] = relationship(lazy="raise")
+    default_guidelines: Mapped[Guidelines | None] = relationship(lazy="raise")
+    looks: Mapped[list[Look]] = relationship(
+        back_populates="shooting",
+        lazy="raise",
+        order_by="Look.id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+    )
+
+
+class LookShotType(Base):
+    """A shot type of a look, at its place in the list."""
+
+    __tablename__ = "look_shot_types"
+
+    look_id: Mapped[UUID] = mapped_column(ForeignKey("looks.id", ondelete="CASCADE"), primary_key=True)
+    shot_type_id: Mapped[UUID] = mapped_column(
+        ForeignKey("shot_types.id", ondelete="RESTRICT"), primary_key=True, index=True
+    )
+    position: Mapped[int] = mapped_column(default=0)
+
+    shot_type: Mapped[ShotType] = relationship(lazy="raise")
+
+
+class LookProduct(Base):
+    """A further product of a look, at its place in the list."""
+
+    __tablename__ = "look_products"
+
+    look_id: Mapped[UUID] = mapped_column(ForeignKey("looks.id", ondelete="CASCADE"), primary_key=True)
+    product_id: Mapped[UUID] = mapped_column(
+        ForeignKey("products.id", ondelete="RESTRICT"), primary_key=True, index=True
+    )
+    position: Mapped[int] = mapped_column(default=0)
+
+    product: Mapped[Product] = relationship(lazy="raise")
+
+
+class LookGuidelines(Base):
+    """Guidelines that a look obeys; the first of the list comes first."""
+
+    __tablename__ = "look_guidelines"
+
+    look_id: Mapped[UUID] = mapped_column(ForeignKey("looks.id", ondelete="CASCADE"), primary_key=True)
+    guidelines_id: Mapped[UUID] = mapped_column(
+        ForeignKey("guidelines.id", ondelete="RESTRICT"), primary_key=True, index=True
+    )
+    position: Mapped[int] = mapped_column(default=0)
+
+    guidelines: Mapped[Guidelines] = relationship(lazy="raise")
+
+
+class Look(Owned):
+    """One outfit of a shooting.
+
+    `shot_type_ids`, `product_ids` and `guidelines_ids` read and replace the lists in their order; loading them
+    takes `selectinload` of the links.
+    """
+
+    __tablename__ = "looks"
+    __table_args__ = owned_indexes("looks")
+
+    shooting_id: Mapped[UUID] = mapped_column(ForeignKey("shootings.id", ondelete="CASCADE"), index=True)
+    main_product_id: Mapped[UUID] = mapped_column(ForeignKey("products.id", ondelete="RESTRICT"), index=True)
+    subject_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("subjects.id", ondelete="RESTRICT"), index=True
+    )
+    style_id: Mapped[UUID | None] = mapped_column(ForeignKey("styles.id", ondelete="RESTRICT"), index=True)
+    notes: Mapped[str | None] = mapped_column(String(5000))
+
+    shooting: Mapped[Shooting] = relationship(back_populates="looks", lazy="raise")
+    main_product: Mapped[Product] = relationship(lazy="raise")
+    subject: Mapped[Subject | None] = relationship(lazy="raise")
+    style: Mapped[Style | None] = relationship(lazy="raise")
+    shots: Mapped[list[Shot]] = relationship(
+        back_populates="look",
+        lazy="raise",
+        order_by="Shot.id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+    )
+    shot_type_links: Mapped[list[LookShotType]] = relationship(
+        lazy="raise",
+        order_by=LookShotType.position,
+        collection_class=ordering_list("position"),
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+    )
+    product_links: Mapped[list[LookProduct]] = relationship(
+        lazy="raise",
+        order_by=LookProduct.position,
+        collection_class=ordering_list("position"),
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+    )
+    guidelines_links: Mapped[list[LookGuidelines]] = relationship(
+        lazy="raise",
+        order_by=LookGuidelines.position,
+        collection_class=ordering_list("position"),
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+    )
+    shot_type_ids: AssociationProxy[list[UUID]] = association_proxy(
+        "shot_type_links", "shot_type_id", creator=lambda row_id: LookShotType(shot_type_id=row_id)
+    )
+    product_ids: AssociationProxy[list[UUID]] = association_proxy(
+        "product_links", "product_id", creator=lambda row_id: LookProduct(product_id=row_id)
+    )
+    guidelines_ids: AssociationProxy[list[UUID]] = association_proxy(
+        "guidelines_links", "guidelines_id", creator=lambda row_id: LookGuidelines(guidelines_id=row_id)
+    )
+
+
+class Shot(Owned):
+    """One deliverable picture of a look. A look has at most one shot of a shot type."""
+
+    __tablename__ = "shots"
+    __table_args__ = (*owned_indexes("shots"), UniqueConstraint("look_id", "shot_type_id"))
+
+    shooting_id: Mapped[UUID] = mapped_column(ForeignKey("shootings.id", ondelete="CASCADE"), index=True)
+    look_id: Mapped[UUID] = mapped_column(ForeignKey("looks.id", ondelete="CASCADE"))
+    shot_type_id: Mapped[UUID] = mapped_column(ForeignKey("shot_types.id", ondelete="RESTRICT"), index=True)
+    status: Mapped[str] = mapped_column(String(20), default=ShotStatus.PENDING)
+    # Shots, generations and predictions refer to each other in a circle, so these two keys are added afterwards.
+    approved_prediction_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("predictions.id", ondelete="SET NULL", use_alter=True), index=True
+    )
+    generation_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("generations.id", ondelete="SET NULL", use_alter=True), index=True
+    )
+    rejection_reason: Mapped[str | None] = mapped_column(String(2000))
+    revision_note: Mapped[str | None] = mapped_column(String(2000))
+    notes: Mapped[str | None] = mapped_column(String(5000))
+
+    look: Mapped[Look] = relationship(back_populates="shots", lazy="raise")
+    shooting: Mapped[Shooting] = relationship(lazy="raise")
+    shot_type: Mapped[ShotType] = relationship(lazy="raise")
+
+    if TYPE_CHECKING:
+        predictions_count: Mapped[int]
+
+
+def _count(model: type[Look] | type[Shot] | type[Prediction], *conditions: ColumnElement[bool]) -> Any:
+    """A column that counts the rows of another table that belong to the row read."""
+    counted = select(func.count()).select_from(model).where(*conditions)  # unscoped: belongs to a scoped row
+    return column_property(counted.correlate_except(model).scalar_subquery())
+
+
+Shot.predictions_count = _count(Prediction, Prediction.shot_id == Shot.id)
+Shooting.looks_count = _count(Look, Look.shooting_id == Shooting.id)
+Shooting.shots_count = _count(Shot, Shot.shooting_id == Shooting.id)
+Shooting.shots_pending_count = _count(
+    Shot, Shot.shooting_id == Shooting.id, Shot.status == ShotStatus.PENDING
+)
+Shooting.shots_in_review_count = _count(
+    Shot, Shot.shooting_id == Shooting.id, Shot.status == ShotStatus.PENDING_REVIEW
+)
+Shooting.shots_approved_count = _count(
+    Shot, Shot.shooting_id == Shooting.id, Shot.status == ShotStatus.APPROVED
+)
