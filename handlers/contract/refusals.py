@@ -98,7 +98,7 @@ class Invalid(RequestRefused):
     """The request is well formed and breaks the contract's schemas; it names all violations."""
 
     status = 422
-    code = "validation_error"
+    code = "invalid_request"
     default_detail = "The request does not match the contract"
 
     def __init__(self, violations: Iterable[Violation]) -> None:

@@ -1,0 +1,349 @@
+"""The body of a request: media type, size while it streams, syntax, schema; then what the handler gets.
+
+JSON and forms are held in memory up to 1 MB, files go to disk when they grow. All sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+from anyio import to_thread
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Receive
+
+from handlers.contract.bundle import Bundle, RawOperation
+from handlers.contract.coerce import Plan, Planner, read_text
+from handlers.contract.parameters import parse_pairs
+from handlers.contract.refusals import (
+    BodyTooLarge,
+    ContractError,
+    Malformed,
+    RequestRefused,
+    Violation,
+    WrongMediaType,
+)
+from handlers.contract.translate import Translator
+from handlers.contract.violations import violations_of
+from handlers.uploaded import UploadedFile
+
+JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded", "multipart/form-data"
+MULTIPART_OVERHEAD = 65_536
+SPOOL_BYTES = 1_048_576
+MAX_DEPTH = 60
+
+_LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
+_BOUNDARY = re.compile(r";\s*boundary\s*=\s*(\"[^\"]{1,70}\"|[^\";\s]{1,70})", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many bytes of each kind of body are taken."""
+
+    json: int = 1_000_000
+    upload: int = 52_428_800
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its body was complete; there is nobody to answer."""
+
+
+async def chunks_of(receive: Receive, limit: int) -> AsyncGenerator[bytes, None]:
+    """Give the pieces of a body as they come; BodyTooLarge as soon as there are more bytes than `limit`."""
+    total, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece = message.get("body", b"")
+        total += len(piece)
+        if total > limit:
+            raise BodyTooLarge(f"The request body is larger than {limit} bytes")
+        more = message.get("more_body", False)
+        yield piece
+
+
+def parse_json(raw: bytes) -> Any:
+    """Return the value; Malformed unless it is strict JSON (RFC 8259) in UTF-8 without repeated keys."""
+    try:
+        text = raw.decode("utf-8")
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
+    except UnicodeDecodeError:
+        raise Malformed("The body is not UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        detail = str(error) if isinstance(error, _Refusal) else "The body is not valid JSON"
+        raise Malformed(detail) from None
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise Malformed(f"The body is nested deeper than {MAX_DEPTH} levels")
+    if _LONE_SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise Malformed("The body holds a lone surrogate") from None
+    return value
+
+
+class _Refusal(ValueError):
+    """A ValueError whose text may be told."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise _Refusal("The body holds a key twice in one object")
+    return members
+
+
+def _no_constant(name: str) -> Any:
+    raise _Refusal(f"The body holds {name}, which is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise _Refusal("The body holds a number that is too large")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > 300:
+        raise _Refusal("The body holds a number that is too large")
+    return int(text)
+
+
+def _depth(value: Any) -> int:
+    deepest, level = 0, [value]
+    while level:
+        deepest += 1
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner.extend(item.values())
+            elif isinstance(item, list):
+                inner.extend(item)
+        level = inner
+    return deepest
+
+
+class _StrictMultipart(MultiPartParser):
+    """Starlette's parser, which takes a body that stops in the middle for a complete one; this one tells."""
+
+    complete = False
+
+    def on_end(self) -> None:
+        """Remember that the closing boundary came."""
+        self.complete = True
+
+
+class _Content:
+    """One media type that an operation takes."""
+
+    def __init__(
+        self,
+        media_type: str,
+        raw: dict[str, Any],
+        fill: bool,
+        bundle: Bundle,
+        translator: Translator,
+        planner: Planner,
+    ) -> None:
+        self.media_type = media_type
+        schema = raw.get("schema") or {}
+        resolved = bundle.resolve(schema)
+        self.is_binary = resolved.get("format") == "binary"
+        if media_type in (FORM, MULTIPART) and "properties" not in resolved:
+            raise ContractError(f"a body of {media_type} needs its properties inline")
+        if not (self.is_binary or media_type in (FORM, MULTIPART) or media_type.endswith("json")):
+            raise ContractError(f"a body of {media_type} must have the format binary")
+        self.properties = {
+            name: bundle.resolve(part) for name, part in resolved.get("properties", {}).items()
+        }
+        self.files = {name for name, part in self.properties.items() if part.get("format") == "binary"}
+        self.validator = translator.compile(schema, "request")
+        self.plan: Plan | None = planner.compile(schema, fill)
+
+    def limit(self, limits: Limits) -> int:
+        """Return how many bytes of this media type are taken."""
+        if self.is_binary:
+            return limits.upload
+        return limits.upload + MULTIPART_OVERHEAD if self.media_type == MULTIPART else limits.json
+
+
+class Bodies:
+    """What bodies one operation takes."""
+
+    def __init__(
+        self, bundle: Bundle, translator: Translator, planner: Planner, raw: RawOperation, limits: Limits
+    ) -> None:
+        request_body = bundle.resolve(raw.definition.get("requestBody") or {})
+        # A merge patch says what changes: filling in defaults would change more.
+        fill = raw.method != "PATCH"
+        self.required: bool = request_body.get("required", False)
+        self.limits = limits
+        self.contents = {
+            media_type.lower(): _Content(media_type.lower(), content, fill, bundle, translator, planner)
+            for media_type, content in request_body.get("content", {}).items()
+        }
+
+    async def read(
+        self, headers: Headers, receive: Receive, closing: list[Any]
+    ) -> tuple[Any, list[Violation]]:
+        """Return the body as the handler gets it, or all violations; files are appended to `closing`.
+
+        Raises BodyTooLarge, WrongMediaType, Malformed, and ClientGone.
+        """
+        declared = headers.get("content-length")
+        if (declared is None and "transfer-encoding" not in headers) or declared == "0":
+            return self._absent()
+        content_type = headers.get("content-type", "")
+        content = self._content(content_type, headers)
+        limit = content.limit(self.limits)
+        if declared is not None and (not declared.isdigit() or int(declared[:18]) > limit):
+            raise BodyTooLarge(f"The request body is larger than {limit} bytes")
+        if content.media_type == MULTIPART:
+            return await _read_multipart(content, content_type, chunks_of(receive, limit), closing)
+        if content.is_binary:
+            file, size = await _spool(chunks_of(receive, limit), closing)
+            return (file, []) if size else self._absent()
+        raw = b"".join([piece async for piece in chunks_of(receive, limit)])
+        if not raw:
+            return self._absent()
+        if content.media_type == FORM:
+            return _finish(content, *_read_form(content, raw))
+        return _finish(content, parse_json(raw), [])
+
+    def _absent(self) -> tuple[Any, list[Violation]]:
+        if self.required:
+            return None, [Violation(("body",), "Is required", "missing")]
+        content = self.contents.get(JSON)
+        return ({} if content is None or content.plan is None else content.plan({})), []
+
+    def _content(self, content_type: str, headers: Headers) -> _Content:
+        expected = f"Send {' or '.join(self.contents)}"
+        media_type = content_type.partition(";")[0].strip().lower()
+        content = self.contents.get(media_type)
+        if content is None:
+            main = media_type.partition("/")[0]
+            content = self.contents.get(f"{main}/*") or (self.contents.get("*/*") if media_type else None)
+        if content is None:
+            raise WrongMediaType(expected)
+        charset = _CHARSET.search(content_type)
+        if charset and charset[1].lower() not in ("utf-8", "utf8") and not content.is_binary:
+            raise WrongMediaType("Only UTF-8 is accepted")
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise WrongMediaType("A compressed request body is not accepted")
+        return content
+
+
+def _finish(content: _Content, value: Any, violations: list[Violation]) -> tuple[Any, list[Violation]]:
+    wrong = {violation.loc for violation in violations}
+    violations = violations + [
+        v for v in violations_of(content.validator, value, ("body",)) if v.loc not in wrong
+    ]
+    if violations:
+        return None, violations
+    return (value if content.plan is None else content.plan(value)), []
+
+
+def _read_form(content: _Content, raw: bytes) -> tuple[dict[str, Any], list[Violation]]:
+    try:
+        texts = parse_pairs(raw.decode("ascii"), "body")
+    except UnicodeDecodeError:
+        raise Malformed("The form is not percent-encoded") from None
+    return _read_fields(content, texts)
+
+
+def _read_fields(content: _Content, texts: dict[str, list[str]]) -> tuple[dict[str, Any], list[Violation]]:
+    """Return the fields of a form as JSON values; a field is given once unless it is an array."""
+    value: dict[str, Any] = {}
+    violations = []
+    for name, values in texts.items():
+        schema = content.properties.get(name, {})
+        if schema.get("type") == "array":
+            value[name] = [read_text(schema.get("items", {}).get("type"), text) for text in values]
+            continue
+        value[name] = read_text(schema.get("type"), values[0])
+        if len(values) > 1:
+            violations.append(Violation(("body", name), "Must be given once", "repeated"))
+    return value, violations
+
+
+async def _spool(chunks: AsyncGenerator[bytes, None], closing: list[Any]) -> tuple[Any, int]:
+    file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - the endpoint closes it
+    closing.append(file)
+    size = 0
+    async for piece in chunks:
+        size += len(piece)
+        if size > SPOOL_BYTES:
+            await to_thread.run_sync(file.write, piece)
+        else:
+            file.write(piece)
+    file.seek(0)
+    return file, size
+
+
+async def _read_multipart(
+    content: _Content, content_type: str, chunks: AsyncGenerator[bytes, None], closing: list[Any]
+) -> tuple[Any, list[Violation]]:
+    if not _BOUNDARY.search(content_type):
+        raise Malformed("The multipart body has no boundary")
+    parser = _StrictMultipart(Headers({"content-type": content_type}), chunks, max_files=20, max_fields=100)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if "maximum size" in error.message or "Too many" in error.message:
+            raise BodyTooLarge(error.message) from None
+        raise Malformed("The multipart body cannot be read") from None
+    except (RequestRefused, ClientGone):
+        raise
+    except Exception as error:  # The parser raises KeyError, UnicodeDecodeError and more
+        raise Malformed("The multipart body cannot be read") from error
+    closing.extend(part.file for _, part in form.multi_items() if isinstance(part, UploadFile))
+    if not parser.complete:
+        raise Malformed("The multipart body ends before its closing boundary")
+    texts: dict[str, list[str]] = {}
+    files: dict[str, list[UploadFile]] = {}
+    for name, part in form.multi_items():
+        if isinstance(part, UploadFile):
+            files.setdefault(name, []).append(part)
+        else:
+            texts.setdefault(name, []).append(part)
+    return _join_parts(content, texts, files)
+
+
+def _join_parts(
+    content: _Content, texts: dict[str, list[str]], files: dict[str, list[UploadFile]]
+) -> tuple[Any, list[Violation]]:
+    misplaced = [name for name in files if name in content.properties and name not in content.files]
+    as_text = [name for name in texts if name in content.files]
+    violations = [Violation(("body", name), "Must be text, not a file", "string_type") for name in misplaced]
+    violations += [Violation(("body", name), "Must be a file", "file_type") for name in as_text]
+    violations += [
+        Violation(("body", name), "Must be given once", "repeated")
+        for name, parts in files.items()
+        if len(parts) > 1
+    ]
+    fields, repeated = _read_fields(
+        content, {name: values for name, values in texts.items() if name not in as_text}
+    )
+    # The schema sees a marker in place of bytes, so that required and unknown fields are noticed.
+    markers = dict.fromkeys([*files, *as_text], "")
+    value, violations = _finish(content, {**fields, **markers}, violations + repeated)
+    if violations:
+        return None, violations
+    for name, parts in files.items():
+        part = parts[0]
+        value[name] = UploadedFile(part.filename or "", part.content_type or "", part.size or 0, part.file)
+    return value, []

@@ -1,0 +1,29 @@
+"""What the layers of one request tell each other; it travels in ASGI scope and WSGI environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from handlers.contract.operations import Operation
+
+CALL = "sartiq.call"
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way in, and what its answer needs on the way out."""
+
+    request_id: str
+    operation: Operation | None = None
+    path_values: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    claims: dict[str, Any] | None = None
+    closing: list[Any] = field(default_factory=list)
+    """Files of the request, closed when it has ended."""
+    file: Path | None = None
+    """A file to stream as the body of the answer, after the transaction."""
+    checked: bool = False
+    """Whether the endpoint held the answer against the contract already."""

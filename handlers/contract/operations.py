@@ -1,0 +1,63 @@
+"""One operation of the contract, compiled: what it takes and what it may answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from handlers.contract.bodies import Bodies, Limits
+from handlers.contract.bundle import Bundle
+from handlers.contract.coerce import Planner
+from handlers.contract.parameters import Parameters
+from handlers.contract.refusals import ContractError
+from handlers.contract.responses import Responses
+from handlers.contract.translate import Translator
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """An operation with everything that serving it needs, compiled."""
+
+    operation_id: str
+    method: str
+    path: str
+    tag: str
+    permission: str | None
+    is_open: bool
+    parameters: Parameters
+    bodies: Bodies
+    responses: Responses
+
+    @property
+    def takes_body(self) -> bool:
+        """Whether requests have a body."""
+        return bool(self.bodies.contents)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The names a handler's arguments must have."""
+        return [*self.parameters.arguments, *(["body"] if self.takes_body else [])]
+
+
+def compile_operations(bundle: Bundle, limits: Limits) -> list[Operation]:
+    """Compile the whole contract; ContractError names the operation that cannot be."""
+    translator, planner = Translator(bundle), Planner(bundle)
+    compiled = []
+    for raw in bundle.operations():
+        tags = raw.definition.get("tags", [])
+        if len(tags) != 1:
+            raise ContractError(f"{raw.operation_id} needs one tag, which names its module, not {tags}")
+        security = raw.definition.get("security", bundle.document.get("security") or [])
+        compiled.append(
+            Operation(
+                operation_id=raw.operation_id,
+                method=raw.method,
+                path=raw.path,
+                tag=tags[0],
+                permission=raw.definition.get("x-permission"),
+                is_open=not security,
+                parameters=Parameters(bundle, translator, planner, raw),
+                bodies=Bodies(bundle, translator, planner, raw, limits),
+                responses=Responses(bundle, translator, raw),
+            )
+        )
+    return compiled

@@ -1,0 +1,127 @@
+"""What an operation may answer: each status with its media types, headers and bodies, compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import jsonschema_rs
+import orjson
+
+from handlers.contract.bundle import Bundle, RawOperation
+from handlers.contract.coerce import read_text
+from handlers.contract.refusals import pointer
+from handlers.contract.translate import Translator
+
+PROBLEM = "application/problem+json"
+
+
+class _Header:
+    """One documented header of one response."""
+
+    def __init__(self, name: str, raw: dict[str, Any], bundle: Bundle, translator: Translator) -> None:
+        self.name = name
+        self.required: bool = raw.get("required", False)
+        schema = bundle.resolve(raw.get("schema") or {})
+        self.kind = schema.get("type")
+        self.validator = translator.compile(schema, "response")
+
+
+class _Response:
+    """One documented status of an operation."""
+
+    def __init__(self, raw: dict[str, Any], bundle: Bundle, translator: Translator) -> None:
+        self.headers = [
+            _Header(name, bundle.resolve(header), bundle, translator)
+            for name, header in raw.get("headers", {}).items()
+        ]
+        self.contents: dict[str, jsonschema_rs.Validator | None] = {
+            media_type.lower(): (
+                translator.compile(content["schema"], "response")
+                if "schema" in content and media_type.lower().endswith("json")
+                else None
+            )
+            for media_type, content in raw.get("content", {}).items()
+        }
+
+    def violation(
+        self, media_type: str, headers: Mapping[str, str], value: Any, raw: bytes | None
+    ) -> str | None:
+        """Return the first way in which an answer breaks the contract; header names come in lower case."""
+        for header in self.headers:
+            text = headers.get(header.name.lower())
+            if text is None:
+                if header.required:
+                    return f"the header {header.name} is missing"
+            elif not header.validator.is_valid(read_text(header.kind, text)):
+                return f"the header {header.name} has the value {text!r}"
+        if not self.contents:
+            return "a body that is not documented" if raw else None
+        media_type = media_type.partition(";")[0].strip().lower()
+        if media_type not in self.contents:
+            return f"the media type {media_type!r} is not documented"
+        validator = self.contents[media_type]
+        return None if validator is None else _body_violation(validator, value, raw)
+
+
+def _body_violation(validator: jsonschema_rs.Validator, value: Any, raw: bytes | None) -> str | None:
+    if isinstance(value, bytes):
+        return _bytes_violation(validator, value)
+    try:
+        if validator.is_valid(value):
+            return None
+    except ValueError:
+        # Something that only the encoder knows, such as a UUID: the bytes tell what is sent.
+        pass
+    sent = orjson.loads(raw or b"null")
+    return next(
+        (f"{pointer(error.instance_path) or '/'}: {error.message}" for error in validator.iter_errors(sent)),
+        None,
+    )
+
+
+@lru_cache(maxsize=16)
+def _bytes_violation(validator: jsonschema_rs.Validator, raw: bytes) -> str | None:
+    """Bytes that are made once and sent often, such as the contract itself, are checked once."""
+    try:
+        sent = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return "the body is not JSON"
+    return next(
+        (f"{pointer(error.instance_path) or '/'}: {error.message}" for error in validator.iter_errors(sent)),
+        None,
+    )
+
+
+class Responses:
+    """Everything that one operation may answer."""
+
+    def __init__(self, bundle: Bundle, translator: Translator, raw: RawOperation) -> None:
+        self._by_status = {
+            int(status): _Response(bundle.resolve(response), bundle, translator)
+            for status, response in raw.definition["responses"].items()
+        }
+        self.media_types = frozenset(
+            media_type
+            for status, response in self._by_status.items()
+            if status < 400
+            for media_type in response.contents
+        )
+
+    def documents(self, status: int) -> bool:
+        """Return whether the operation may answer with this status."""
+        return status in self._by_status
+
+    def violation(
+        self, status: int, media_type: str, headers: Mapping[str, str], value: Any, raw: bytes | None
+    ) -> str | None:
+        """Return how an answer breaks the contract, None when it keeps it.
+
+        `value` is the body before it was encoded, `raw` the encoded one; raw is None for files, of which
+        status, media type and headers are checked. Header names come in lower case.
+        """
+        response = self._by_status.get(status)
+        if response is None:
+            return f"the status {status} is not documented"
+        return response.violation(media_type, headers, value, raw)
