@@ -8,7 +8,7 @@ Refused                     db/errors.py: what the house says no to
   Stale               412     precondition_failed
   TooLarge            413     too_large
   UnsupportedType     415     unsupported_media_type, not_an_image
-  Unreadable          422     validation_error, with one violation at body.file
+  Unreadable          422     invalid_request, with one violation at body.file
 RequestRefused              handlers/contract/refusals.py: what the contract or HTTP itself does not allow
   Malformed           400     malformed_request
   UnknownPath         404     not_found
@@ -16,9 +16,9 @@ RequestRefused              handlers/contract/refusals.py: what the contract or 
   NotAcceptable       406     not_acceptable
   BodyTooLarge        413     too_large
   WrongMediaType      415     unsupported_media_type
-  Invalid             422     validation_error, with every violation
+  Invalid             422     invalid_request, with every violation
 ContractBroken        500     internal_error: an answer of ours is not what the contract says; a defect
-OperationalError      503     service_unavailable: the database cannot be reached or is overloaded
+OperationalError      503     unavailable: the database cannot be reached or is overloaded
 anything else         500     internal_error: a defect, logged, never shown
 """
 
@@ -49,7 +49,7 @@ from db.errors import (
     UnsupportedType,
 )
 from handlers.answers import encode_json
-from handlers.contract.refusals import Invalid, RequestRefused, Violation
+from handlers.contract.refusals import ContractBroken, Invalid, RequestRefused, Violation
 from handlers.current import current_request_id
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ _CODE_OF_STATUS = {
     406: "not_acceptable",
     413: "too_large",
     415: "unsupported_media_type",
-    503: "service_unavailable",
+    503: "unavailable",
 }
 
 
@@ -88,12 +88,10 @@ class Problem:
     code: str
     detail: str | list[dict[str, Any]]
     headers: dict[str, str] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self, public_url: str) -> bytes:
         """Return the body; `public_url` is where the page that explains the code is served."""
         members = {
-            **self.extra,
             "type": f"{public_url}/api/v1/problems/{self.code}",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
@@ -126,10 +124,13 @@ def problem_for(error: Exception) -> Problem:
         return _for_refused(InvalidToken())
     if isinstance(error, OAuthProblem):
         return _for_refused(Unauthenticated())
+    if isinstance(error, ContractBroken):
+        logger.error("contract broken: %s", error)
+        return internal_error()
     if _is_database_away(error):
-        logger.error("the database does not answer", exc_info=error)
+        logger.error("the database does not answer: %s", error)
         headers = {"Retry-After": RETRY_AFTER_SECONDS}
-        return Problem(503, "service_unavailable", "The service is temporarily unavailable", headers)
+        return Problem(503, "unavailable", "The service is temporarily unavailable", headers)
     status = getattr(error, "status_code", None) or getattr(error, "status", None)
     if isinstance(error, (HTTPException, ProblemException)) and status in _CODE_OF_STATUS and status < 500:
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
@@ -141,10 +142,10 @@ def problem_for(error: Exception) -> Problem:
 def _for_refused(error: Refused) -> Problem:
     if isinstance(error, Unreadable):
         violation = Violation(("body", "file"), error.detail, error.code)
-        return Problem(422, "validation_error", [violation.to_dict()])
+        return Problem(422, "invalid_request", [violation.to_dict()])
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 409)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    return Problem(status, error.code, error.detail, headers, error.extra)
+    return Problem(status, error.code, error.detail, headers)
 
 
 def _is_database_away(error: Exception) -> bool:

@@ -25,6 +25,7 @@ class Permission(StrEnum):
     USERS_ADMIN = "users:admin"
     UPLOADS_WRITE = "uploads:write"
     SEARCH_READ = "search:read"
+    FILES_READ = "files:read"
     BRANDS_READ = "brands:read"
     BRANDS_WRITE = "brands:write"
     PRODUCTS_READ = "products:read"
@@ -47,6 +48,7 @@ class Permission(StrEnum):
     BACKGROUND_PRESETS_WRITE = "background_presets:write"
     RESOLUTION_PRESETS_READ = "resolution_presets:read"
     RESOLUTION_PRESETS_WRITE = "resolution_presets:write"
+    GENERATION_MODELS_READ = "generation_models:read"
     GENERATION_MODELS_WRITE = "generation_models:write"
     GENERATIONS_READ = "generations:read"
     GENERATIONS_WRITE = "generations:write"
@@ -69,6 +71,8 @@ SIGNED_IN = frozenset(
         _P.SUBSCRIPTIONS_READ,
         _P.UPLOADS_WRITE,
         _P.SEARCH_READ,
+        _P.FILES_READ,
+        _P.GENERATION_MODELS_READ,
     }
 )
 

@@ -1,0 +1,273 @@
+"""The rules of HTTP, around Connexion's security: envelope, gate and check, in the order of a request.
+
+The envelope is outermost: request id, log line, and no answer that the contract does not know. The gate finds
+the operation or says why there is none. The check, after security, validates all that a request carries.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from urllib.parse import quote
+
+from connexion.middleware.abstract import ROUTING_CONTEXT
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from handlers.contract.bodies import ClientGone
+from handlers.contract.call import CALL, Call
+from handlers.contract.operations import Operation
+from handlers.contract.paths import PathTable
+from handlers.contract.refusals import (
+    Invalid,
+    MethodNotAllowed,
+    NotAcceptable,
+    UnknownPath,
+)
+from handlers.current import use_request_id
+from handlers.errors import MEDIA_TYPE, Problem, internal_error, problem_for
+
+access_log = logging.getLogger("sartiq.access")
+logger = logging.getLogger(__name__)
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class Envelope:
+    """Gives every answer its request id, every request its log line, and lets no undocumented answer out."""
+
+    def __init__(self, app: ASGIApp, *, public_url: str) -> None:
+        self.app = app
+        self.public_url = public_url
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; nothing is raised to the server."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        call = Call(_request_id(scope))
+        use_request_id(call.request_id)
+        outlet = _Outlet(call, scope["method"], send, self.public_url)
+        began = time.perf_counter()
+        try:
+            await self.app(
+                {**scope, CALL: call, "extensions": dict(scope.get("extensions") or {})}, receive, outlet
+            )
+        except Exception as error:  # noqa: BLE001 - the last resort: the error handlers themselves failed
+            await outlet.fail(error)
+        finally:
+            for file in call.closing:
+                file.close()
+            milliseconds = (time.perf_counter() - began) * 1000
+            access_log.info(
+                "%s %s %s %.1fms %s",
+                scope["method"],
+                quote(scope["path"]),
+                outlet.status,
+                milliseconds,
+                call.request_id,
+            )
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+            return value.decode("ascii")
+    return secrets.token_hex(10)
+
+
+class _Outlet:
+    """What an answer goes through last. Answers that no endpoint has checked are held until they are."""
+
+    def __init__(self, call: Call, method: str, send: Send, public_url: str) -> None:
+        self.status = 0
+        self._call, self._method, self._send, self._public_url = call, method, send, public_url
+        self._start: Message | None = None
+        self._body = b""
+        self._sent = False
+
+    async def __call__(self, message: Message) -> None:
+        """Take one message of the answer."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            if self._call.checked or self._call.operation is None:
+                await self._send_start(message)
+            else:
+                self._start = message
+        elif self._start is None:
+            await self._send_body(message)
+        else:
+            self._body += message.get("body", b"")
+            if not message.get("more_body", False):
+                await self._release(self._start)
+
+    async def _release(self, start: Message) -> None:
+        """Send a held answer if the contract knows it, else the neutral problem; log the defect."""
+        self._start = None
+        operation: Operation = self._call.operation  # type: ignore[assignment]
+        violation = self._violation(operation, start)
+        if violation is not None:
+            logger.error(
+                "contract broken: %s answered %s: %s", operation.operation_id, start["status"], violation
+            )
+            if start["status"] != 500:
+                await self._send_problem(internal_error())
+                return
+        await self._send_start(start)
+        await self._send_body({"type": "http.response.body", "body": self._body})
+
+    def _violation(self, operation: Operation, start: Message) -> str | None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
+        headers["x-request-id"] = self._call.request_id
+        media_type = headers.get("content-type", "")
+        return operation.responses.violation(start["status"], media_type, headers, self._body, self._body)
+
+    async def fail(self, error: Exception) -> None:
+        """Answer with the problem for an error that nothing else caught; too late once something was sent."""
+        problem = problem_for(error)
+        if self._sent:
+            # The client notices by the missing end of the body.
+            raise error
+        await self._send_problem(problem)
+
+    async def _send_problem(self, problem: Problem) -> None:
+        body = problem.to_bytes(self._public_url)
+        told = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **problem.headers}
+        headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
+        self.status = problem.status
+        await self._send_start({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self._send_body({"type": "http.response.body", "body": body})
+
+    async def _send_start(self, message: Message) -> None:
+        self._sent = True
+        headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
+        headers.append((b"x-request-id", self._call.request_id.encode()))
+        await self._send({**message, "headers": headers})
+
+    async def _send_body(self, message: Message) -> None:
+        await self._send({**message, "body": b""} if self._method == "HEAD" else message)
+
+
+class Gate:
+    """Finds the operation of a request or refuses it, in place of Connexion's routing.
+
+    With one router, security, validation and Flask cannot disagree about what a path means.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, table: PathTable, base_path: str, outside: Mapping[str, ASGIApp]
+    ) -> None:
+        self.app = app
+        self.table = table
+        self.base_path = base_path
+        self.outside = outside
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route one request; raises UnknownPath and MethodNotAllowed."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path, method = scope["path"], scope["method"]
+        if _CONTROL.search(path) or "//" in path:
+            raise UnknownPath()
+        place = self.table.find(path)
+        if place is None:
+            await self._elsewhere(scope, receive, send)
+            return
+        operation = place.operations.get(method)
+        if operation is None and method == "OPTIONS":
+            await _send_empty(send, 204, b"allow", place.allow)
+            return
+        if operation is None:
+            raise MethodNotAllowed(headers={"Allow": place.allow})
+        call: Call = scope[CALL]
+        call.operation, call.path_values = operation, place.values
+        routing = {"api_base_path": self.base_path, "operation_id": operation.operation_id}
+        scope["extensions"][ROUTING_CONTEXT] = routing
+        scope["path_params"] = place.values
+        await self.app(scope, receive, send)
+
+    async def _elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a page outside of the contract, or lead a collection without its slash to where it lives."""
+        page = self.outside.get(scope["path"])
+        if page is not None:
+            await page(scope, receive, send)
+            return
+        collection = scope["path"] + "/"
+        if not self.table.is_concrete(collection):
+            raise UnknownPath()
+        query = scope["query_string"].decode("latin-1")
+        await _send_empty(send, 308, b"location", quote(collection) + (f"?{query}" if query else ""))
+
+
+async def _send_empty(send: Send, status: int, name: bytes, value: str) -> None:
+    headers = [(name, value.encode("latin-1"))]
+    if status != 204:
+        headers.append((b"content-length", b"0"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+class Check:
+    """Reads a request and holds it against the contract; hands arguments and body to the endpoint."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check one request; raises Invalid with all violations of parameters and body together."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        call: Call = scope[CALL]
+        operation = call.operation
+        if operation is None:
+            raise UnknownPath()
+        call.claims = scope["extensions"].get("connexion_context", {}).get("token_info")
+        headers = Headers(raw=scope["headers"])
+        _require_acceptable(operation, headers.get("accept"))
+        arguments, violations = operation.parameters.read(
+            call.path_values, scope["query_string"], scope["headers"]
+        )
+        if operation.takes_body:
+            try:
+                arguments["body"], of_body = await operation.bodies.read(headers, receive, call.closing)
+            except ClientGone:
+                return
+            violations = violations + of_body
+        if violations:
+            raise Invalid(violations)
+        call.arguments = arguments
+        await self.app(scope, receive, send)
+
+
+def _require_acceptable(operation: Operation, accept: str | None) -> None:
+    offered = operation.responses.media_types
+    if accept and offered and not _is_acceptable(accept, offered) and operation.responses.documents(406):
+        raise NotAcceptable()
+
+
+@lru_cache(maxsize=512)
+def _is_acceptable(accept: str, offered: frozenset[str]) -> bool:
+    """Return whether an Accept header (RFC 9110, 12.5.1) takes one of the media types; nonsense takes all."""
+    weights: dict[str, float] = {}
+    for part in accept.split(","):
+        media_range, _, parameters = part.partition(";")
+        weight = re.search(r"(?:^|;)\s*q\s*=\s*([0-9.]+)", parameters)
+        if "/" in media_range:
+            try:
+                weights[media_range.strip().lower()] = float(weight[1]) if weight else 1.0
+            except ValueError:
+                return True
+    if not weights:
+        return True
+    for media_type in offered:
+        ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+        if next((weights[wanted] for wanted in ranges if wanted in weights), 0) > 0:
+            return True
+    return False
