@@ -1,0 +1,136 @@
+"""Puts the server together: contract, handlers, database and Connexion's middleware. Built whole at start.
+
+A contract that does not compile, or handlers that do not fit it, stop the start.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+from connexion.exceptions import ProblemException
+from connexion.middleware import ConnexionMiddleware
+from connexion.middleware.context import ContextMiddleware
+from connexion.middleware.exceptions import ExceptionMiddleware
+from connexion.middleware.lifespan import LifespanMiddleware
+from connexion.middleware.security import SecurityMiddleware
+from connexion.options import SwaggerUIOptions
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from db.session import Database, make_engine
+from handlers.auth import bearer_security, load_caller
+from handlers.contract.bodies import Limits
+from handlers.contract.bridge import BridgedFlaskApp
+from handlers.contract.bundle import Bundle
+from handlers.contract.endpoint import CallerLoader, Endpoint
+from handlers.contract.middleware import Check, Envelope, Gate
+from handlers.contract.operations import Operation, compile_operations
+from handlers.contract.paths import PathTable
+from handlers.contract.resolver import ContractResolver, find_handlers
+from handlers.errors import error_handler
+from studio.settings import Settings
+
+BUNDLE = Path(__file__).parent.parent / "openapi" / "openapi.json"
+
+Hook = Callable[[], object]
+
+
+class Application(BridgedFlaskApp):
+    """The server as one ASGI application. `on_startup` and `on_shutdown` are called in order, in a thread."""
+
+    def __init__(
+        self, settings: Settings, database: Any, operations: list[Operation], **options: Any
+    ) -> None:
+        self.settings = settings
+        self.database = database
+        self.operations = operations
+        self.on_startup: list[Hook] = []
+        self.on_shutdown: list[Hook] = []
+        super().__init__(__name__, threads=settings.request_threads, lifespan=self._lifespan, **options)
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: object) -> AsyncIterator[None]:
+        for hook in self.on_startup:
+            await to_thread.run_sync(hook)
+        yield
+        for hook in self.on_shutdown:
+            await to_thread.run_sync(hook)
+        await to_thread.run_sync(self.bridge.pool.shutdown)
+        self.database.dispose()
+
+
+def create_app(
+    settings: Settings,
+    *,
+    bundle: Path | dict[str, Any] = BUNDLE,
+    package: str = "handlers",
+    database: Any = None,
+    load_caller: CallerLoader = load_caller,
+    outside: Mapping[str, ASGIApp] | None = None,
+    tags: Collection[str] | None = None,
+) -> Application:
+    """Return the server, ready to serve.
+
+    `database` offers `transaction(write)` and `dispose()`, by default that of the settings. `package` holds
+    the handlers, `outside` maps paths that are not of the contract to ASGI applications, `tags`
+    limits the server to a part of the contract. Raises ContractError when contract and handlers do not fit.
+    """
+    contract = Bundle.load(bundle) if isinstance(bundle, Path) else Bundle(bundle)
+    if tags is not None:
+        contract = contract.only(tags)
+    if database is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        database = Database(make_engine(settings.database_url, settings.pool_size))
+    operations = compile_operations(contract, Limits(settings.max_json_bytes, settings.max_upload_bytes))
+    handlers = find_handlers(operations, package)
+    endpoints = {
+        operation.operation_id: Endpoint(
+            operation, handlers[operation.operation_id], database.transaction, load_caller
+        )
+        for operation in operations
+    }
+    gate = partial(
+        Gate,
+        table=PathTable(contract.base_path, operations),
+        base_path=contract.base_path,
+        outside=outside or {},
+    )
+    app = Application(
+        settings,
+        database,
+        operations,
+        middlewares=[
+            partial(Envelope, public_url=settings.public_url),
+            ExceptionMiddleware,
+            gate,
+            SecurityMiddleware,
+            Check,
+            LifespanMiddleware,
+            ContextMiddleware,
+        ],
+    )
+    app.app.config["SETTINGS"] = settings
+    app.app.config["CONTRACT_JSON"] = (
+        bundle.read_bytes() if isinstance(bundle, Path) else json.dumps(bundle).encode("utf-8")
+    )
+    app.add_api(
+        contract.document,
+        resolver=ContractResolver(endpoints),
+        security_map={"oauth2": bearer_security(settings.secret_key)},
+        swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),
+    )
+    for kind in (ProblemException, HTTPException, Exception):
+        app.add_error_handler(kind, error_handler(settings.public_url))
+    _build_now(app.middleware)
+    return app
+
+
+def _build_now(middleware: ConnexionMiddleware) -> None:
+    """Build the middleware stack; Connexion would on the first request, and fail on every one."""
+    middleware.app, middleware.middleware_stack = middleware._build_middleware_stack()

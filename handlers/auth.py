@@ -1,0 +1,101 @@
+"""Who is calling: an access token is read on the event loop, its account is loaded in the request's thread.
+
+Connexion runs security callbacks one by one on the loop and outside of Flask, so there is only arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import jwt
+from connexion.exceptions import OAuthResponseProblem
+from connexion.lifecycle import ConnexionRequest
+from connexion.security import NO_VALUE, AbstractSecurityHandler
+from sqlalchemy import and_, select
+
+from db.errors import InvalidToken
+from db.models.organizations import Membership
+from db.models.users import TokenFamily, User
+from db.session import session
+from db.tenancy import Caller
+from handlers.permissions import PERSONAL, ROLES
+
+ISSUER = "sartiq"
+AUDIENCE = "sartiq-api"
+ALGORITHM = "HS256"
+
+_REQUIRED_CLAIMS = ["exp", "iat", "sub", "jti", "sid", "type"]
+
+
+def read_access_token(token: str, secret_key: str) -> dict[str, Any] | None:
+    """Return the claims of an access token of ours, None for anything else. Touches no database."""
+    try:
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            secret_key,
+            algorithms=[ALGORITHM],
+            issuer=ISSUER,
+            audience=AUDIENCE,
+            options={"require": _REQUIRED_CLAIMS},
+        )
+        UUID(claims["sub"]), UUID(claims["sid"])
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+        return None
+    return claims if claims["type"] == "access" else None
+
+
+def bearer_security(secret_key: str) -> type[AbstractSecurityHandler]:
+    """Return what Connexion calls for the contract's oauth2 scheme; the contract itself names no function."""
+
+    class BearerSecurity(AbstractSecurityHandler):
+        """Reads `Authorization: Bearer <access token>`."""
+
+        def get_fn(self, _scheme: dict[str, Any], _scopes: list[str]) -> Callable[[ConnexionRequest], Any]:
+            """Return the check of one request."""
+            return self._claims_of
+
+        def _claims_of(self, request: ConnexionRequest) -> Any:
+            scheme, token = self.get_auth_header_value(request)
+            if scheme != "bearer":
+                return NO_VALUE
+            claims = read_access_token(token, secret_key)
+            if claims is None:
+                raise OAuthResponseProblem
+            return claims
+
+    return BearerSecurity
+
+
+def load_caller(claims: dict[str, Any]) -> Caller:
+    """Return the account behind a token with its roles, by one statement in the running transaction.
+
+    InvalidToken when the account is gone or inactive, or the sign-in was revoked.
+    """
+    # unscoped: this is what scopes everything else
+    rows = (
+        session()
+        .execute(
+            select(User.id, User.email, User.is_superuser, Membership.organization_id, Membership.role)
+            .join(TokenFamily, and_(TokenFamily.user_id == User.id, TokenFamily.revoked_at.is_(None)))
+            .outerjoin(Membership, Membership.user_id == User.id)
+            .where(
+                User.id == UUID(claims["sub"]),
+                TokenFamily.id == UUID(claims["sid"]),
+                User.is_active.is_(True),
+            )
+        )
+        .all()
+    )
+    if not rows:
+        raise InvalidToken()
+    roles = {row.organization_id: row.role for row in rows if row.organization_id is not None}
+    return Caller(
+        user_id=rows[0].id,
+        email=rows[0].email,
+        is_superuser=rows[0].is_superuser,
+        roles=roles,
+        permissions={organization: ROLES[role] for organization, role in roles.items()},
+        personal_permissions=PERSONAL,
+    )
