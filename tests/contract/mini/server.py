@@ -1,0 +1,75 @@
+"""The mini contract, served by the real engine; its database only remembers how transactions ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import jwt
+import yaml
+
+from db.tenancy import Caller
+from handlers.app import Application, create_app
+from handlers.auth import ALGORITHM, AUDIENCE, ISSUER
+from handlers.permissions import PERSONAL
+from studio.settings import Settings
+
+USER = "01990000-5eed-7000-8000-000100000001"
+SECRET = "a secret of the mini contract, long enough for HS256"
+
+
+class RememberingDatabase:
+    """Gives transactions that do nothing and writes down how each ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+
+    @contextmanager
+    def transaction(self, write: bool) -> Iterator[None]:
+        """Open a transaction that touches nothing."""
+        try:
+            yield
+        except BaseException:
+            self.ends.append("rolled back")
+            raise
+        self.ends.append("committed" if write else "read")
+
+    def dispose(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+
+def mini_document() -> dict[str, Any]:
+    """Return the mini contract, fresh at every call."""
+    return yaml.safe_load((Path(__file__).parent / "contract.yaml").read_text())
+
+
+def caller_of(claims: dict[str, Any]) -> Caller:
+    """Return a caller with every personal permission."""
+    return Caller(
+        UUID(claims["sub"]), "mini@example.com", claims.get("super", False), personal_permissions=PERSONAL
+    )
+
+
+def mini_app(document: dict[str, Any] | None = None, database: Any = None, **settings: Any) -> Application:
+    """Return the engine serving the mini contract."""
+    return create_app(
+        Settings(environment="test", secret_key=SECRET, **settings),
+        bundle=document or mini_document(),
+        package="tests.contract.mini",
+        database=database or RememberingDatabase(),
+        load_caller=caller_of,
+    )
+
+
+def token(**changes: Any) -> str:
+    """Return an access token; `changes` replace claims, None takes one away."""
+    now = int(time.time())
+    claims = {
+        "iss": ISSUER, "aud": AUDIENCE, "sub": USER, "sid": USER, "jti": "1", "type": "access", "iat": now,
+        "exp": now + 60, **changes,
+    }  # fmt: skip
+    return jwt.encode({name: value for name, value in claims.items() if value is not None}, SECRET, ALGORITHM)
