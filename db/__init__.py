@@ -1,1 +1,4 @@
-"""Storage: the models, the session, tenancy and migrations. Knows neither HTTP nor the studio, and reads no environment."""
+"""Storage: the models, the session, tenancy and migrations.
+
+Knows neither HTTP nor the studio, and reads no environment.
+"""

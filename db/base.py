@@ -54,7 +54,10 @@ def new_id() -> UUID:
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime with microseconds, on databases with and without time zones. Naive values are refused."""
+    """An aware UTC datetime with microseconds, on databases with and without time zones.
+
+    Naive values are refused.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 
 class Refused(Exception):
-    """Something was asked for that is not done; `code` is stable, `detail` is for people, `extra` for programs."""
+    """Something asked for is not done; `code` is stable, `detail` for people, `extra` for programs."""
 
     code: ClassVar[str] = "refused"
     default_detail: ClassVar[str] = "Refused"
@@ -71,7 +71,7 @@ class InUse(Conflict):
 
 
 class ScopeMismatch(Conflict):
-    """A referenced row is visible to the caller but belongs to another organization than the row that refers to it."""
+    """A referenced row is visible to the caller but of another scope than the row that refers to it."""
 
     code = "scope_mismatch"
     default_detail = "The referenced record belongs to another organization"

@@ -1,7 +1,7 @@
 """One transaction per request or job: returning commits, raising rolls back.
 
-What goes out after a commit (`after_commit`) and what must survive a rollback (`record_apart`) is said here too.
-Knows no model and no HTTP.
+What goes out after a commit (`after_commit`) and what must survive a rollback (`record_apart`) is said here
+too. Knows no model and no HTTP.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def after_commit(callback: Callable[[], object]) -> None:
 
 
 def record_apart(callback: Callable[[Session], object]) -> None:
-    """Call `callback(session)` in a short writing transaction of its own when the running one has ended either way.
+    """Call `callback(session)` in a short transaction of its own when the running one has ended either way.
 
-    It waits for the end, because SQLite has one writer: a second transaction inside the first would wait for ever.
-    Its failure is logged and does not replace the outcome of the request.
+    It waits for the end, because SQLite has one writer: a second transaction inside the first would wait for
+    ever. Its failure is logged and does not replace the outcome of the request.
     """
     _current_unit().apart.append(callback)
 
@@ -97,7 +97,8 @@ def make_engine(url: str, pool_size: int = 10) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # Python's driver would begin transactions by itself, late and without IMMEDIATE; None leaves it to _begin_sqlite.
+    # Python's driver would begin transactions by itself, late and without IMMEDIATE; None leaves it to
+    # _begin_sqlite.
     connection.isolation_level = None
     cursor = connection.cursor()
     # First, so that the switch to WAL waits too when another process is making it.
@@ -108,7 +109,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that begins as reader and wants to write later fails at once when another one wrote in between,
+    # A transaction that begins as reader and wants to write later fails at once when another one wrote
+    # in between,
     # busy timeout or not. So writers queue up before their first statement.
     write = connection.get_execution_options().get("write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
@@ -164,9 +166,10 @@ class Database:
 
     @classmethod
     def bound(cls, connection: Connection) -> Database:
-        """A database whose transactions are savepoints on one connection, so that a rollback of it undoes them all.
+        """A database whose transactions are savepoints on one connection: rolling that back undoes them all.
 
-        For tests and tools. Threads take turns; a transaction that waits 30 s for its turn raises RuntimeError.
+        For tests and tools. Threads take turns; a transaction that waits 30 s for its turn raises
+        RuntimeError.
         """
         database = cls(connection.engine)
         database._connection = connection
@@ -177,8 +180,8 @@ class Database:
     def transaction(self, write: bool) -> Iterator[Session]:
         """Open the transaction that `session()` gives: returning commits, raising rolls back.
 
-        Raises RuntimeError inside another one. A violated constraint that has a business meaning leaves as the
-        `Refused` for it (`SlugTaken`, `InUse`, ...).
+        Raises RuntimeError inside another one. A violated constraint that has a business meaning leaves as
+        the `Refused` for it (`SlugTaken`, `InUse`, ...).
         """
         if _unit.get() is not None:
             raise RuntimeError("transactions do not nest; the running one covers the whole request")

@@ -1,7 +1,7 @@
 """Who may see and touch which rows: the one spelling of tenancy.
 
-Every read of an owned model begins here. Which role grants what is decided by `handlers/permissions.py` and handed
-in with the caller; this module compares, it knows no table of permissions.
+Every read of an owned model begins here. Which role grants what is decided by `handlers/permissions.py`
+and handed in with the caller; this module compares, it knows no table of permissions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Caller:
     personal_permissions: frozenset[str] = frozenset()
 
     def granted(self, organization_id: UUID | None) -> frozenset[str]:
-        """The permissions on rows of an organization, or on the caller's personal rows; empty for no member."""
+        """The permissions on an organization's rows, or on personal ones; empty for no member."""
         if organization_id is None:
             return self.personal_permissions
         return self.permissions.get(organization_id, frozenset())
@@ -62,7 +62,7 @@ def use_caller(caller: Caller, permission: str | None) -> Iterator[Caller]:
 
 
 def current_caller() -> Caller:
-    """The caller of the running request; RuntimeError when nobody is signed in, which is a defect of the handler."""
+    """The caller of the running request; RuntimeError when nobody is signed in: a defect of the handler."""
     caller = _caller.get()
     if caller is None:
         raise RuntimeError("nobody is signed in here")
@@ -86,7 +86,7 @@ def owned(model: type[OwnedModel]) -> Select[OwnedModel]:
 def listed(
     model: type[OwnedModel], organization_id: UUID | None, include_public: bool = False
 ) -> Select[OwnedModel]:
-    """Select the rows of one list: of the organization given, else the caller's personal ones (superusers: all).
+    """Select one list: the organization's rows if given, else the caller's personal ones (superusers: all).
 
     With `include_public` the public rows come too. NotFound when the caller is no member of the organization.
     """
@@ -110,8 +110,8 @@ def get_owned(
 ) -> OwnedModel:
     """The row with this id, locked when it is about to change; `where` ties it to its parent in the path.
 
-    NotFound when it is absent or foreign; PermissionDenied when the caller may see it but the running operation's
-    permission is not granted there.
+    NotFound when it is absent or foreign; PermissionDenied when the caller may see it but the running
+    operation's permission is not granted there.
     """
     statement = owned(model).where(model.id == row_id, *where).options(*options)
     if for_update:
@@ -174,7 +174,7 @@ def creation_scope(organization_id: UUID | None) -> UUID | None:
 
 
 def require_membership(organization_id: UUID) -> None:
-    """NotFound unless the caller is a member of the organization, or a superuser and the organization exists."""
+    """NotFound unless the caller is a member, or a superuser and the organization exists."""
     caller = current_caller()
     if organization_id in caller.roles:
         return

@@ -27,8 +27,8 @@ class GenerationStatus(StrEnum):
 class Generation(Owned):
     """One order for pictures. `inputs` holds everything that was asked for, frozen when it was asked.
 
-    Workers claim the pending row that is first by priority (high first) and creation; a running row whose lease
-    has expired is claimed again.
+    Workers claim the pending row that is first by priority (high first) and creation; a running row whose
+    lease has expired is claimed again.
     """
 
     __tablename__ = "generations"

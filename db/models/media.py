@@ -13,7 +13,7 @@ from db.base import Owned, Published, owned_indexes, unique_in_scope
 
 
 class MediaResource(Published):
-    """One stored file, once per scope: two tenants with the same picture have two rows and learn nothing of it."""
+    """One stored file, once per scope: tenants with the same picture have a row each and learn nothing."""
 
     __tablename__ = "media_resources"
     __table_args__ = (

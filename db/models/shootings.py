@@ -130,8 +130,8 @@ class LookGuidelines(Base):
 class Look(Owned):
     """One outfit of a shooting.
 
-    `shot_type_ids`, `product_ids` and `guidelines_ids` read and replace the lists in their order; loading them
-    takes `selectinload` of the links.
+    `shot_type_ids`, `product_ids` and `guidelines_ids` read and replace the lists in their order; loading
+    them takes `selectinload` of the links.
     """
 
     __tablename__ = "looks"
@@ -198,7 +198,8 @@ class Shot(Owned):
     look_id: Mapped[UUID] = mapped_column(ForeignKey("looks.id", ondelete="CASCADE"))
     shot_type_id: Mapped[UUID] = mapped_column(ForeignKey("shot_types.id", ondelete="RESTRICT"), index=True)
     status: Mapped[str] = mapped_column(String(20), default=ShotStatus.PENDING)
-    # Shots, generations and predictions refer to each other in a circle, so these two keys are added afterwards.
+    # Shots, generations and predictions refer to each other in a circle, so these two keys are added
+    # afterwards.
     approved_prediction_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("predictions.id", ondelete="SET NULL", use_alter=True), index=True
     )

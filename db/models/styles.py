@@ -12,7 +12,10 @@ from db.models.media import MediaResource
 
 
 class Style(Published):
-    """A look of light and colour. Contrast, saturation and temperature run from -100 to 100, 0 changes nothing."""
+    """A look of light and colour.
+
+    Contrast, saturation and temperature run from -100 to 100, 0 changes nothing.
+    """
 
     __tablename__ = "styles"
     __table_args__ = (*owned_indexes("styles"), *unique_in_scope("styles", "slug"))

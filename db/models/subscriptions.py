@@ -23,7 +23,10 @@ class PaymentStatus(StrEnum):
 
 
 class Subscription(Identified):
-    """A user's plan for a period. At most one of a user is active. Prices are integers in the minor unit (cents)."""
+    """A user's plan for a period.
+
+    At most one of a user is active. Prices are integers in the minor unit (cents).
+    """
 
     __tablename__ = "subscriptions"
     __table_args__ = (

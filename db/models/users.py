@@ -1,4 +1,7 @@
-"""Accounts, the token families that their sign-ins open, and password resets. Secrets are kept as hashes only."""
+"""Accounts, the token families that their sign-ins open, and password resets.
+
+Secrets are kept as hashes only.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,17 @@ def email_key(email: str) -> str:
 
 
 class User(Identified):
-    """An account. `email` keeps the spelling that its owner chose; `email_key` is what is unique and looked up."""
+    """An account.
+
+    `email` keeps the spelling that its owner chose; `email_key` is what is unique and looked up.
+    """
 
     __tablename__ = "users"
 
     email: Mapped[str] = mapped_column(String(320))
     email_key: Mapped[str] = mapped_column(String(640), unique=True)
     hashed_password: Mapped[str] = mapped_column(String(255))
-    full_name: Mapped[str | None] = mapped_column(String(255))
+    full_name: Mapped[str | None] = mapped_column(String(200))
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
     rework_available: Mapped[int] = mapped_column(default=0)
@@ -36,7 +42,10 @@ class User(Identified):
 
 
 class TokenFamily(Identified):
-    """One sign-in: its id is the `sid` claim of every token that descends from it. Revoked, all of them die."""
+    """One sign-in: its id is the `sid` claim of every token that descends from it.
+
+    Revoked, all of them die.
+    """
 
     __tablename__ = "token_families"
 
@@ -52,7 +61,10 @@ class TokenFamily(Identified):
 
 
 class RefreshToken(Identified):
-    """One refresh token of a family. A used one stays, so that its second use is recognised and kills the family."""
+    """One refresh token of a family.
+
+    A used one stays, so that its second use is recognised and kills the family.
+    """
 
     __tablename__ = "refresh_tokens"
 

@@ -1,0 +1,42 @@
+"""The history of the schema, and how to move a database along it. The address always comes as an argument."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from db.session import make_engine
+
+
+def configuration(url: str) -> Config:
+    """Alembic's configuration for the database at this address."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("path_separator", "os")
+    config.attributes["url"] = url
+    return config
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the database up to a revision, the newest by default. What is there already is left alone."""
+    command.upgrade(configuration(url), revision)
+
+
+def downgrade(url: str, revision: str = "base") -> None:
+    """Take the database back to a revision, by default to nothing; the data of what goes is lost."""
+    command.downgrade(configuration(url), revision)
+
+
+def is_current(url: str) -> bool:
+    """Whether the database is at the newest revision."""
+    engine = make_engine(url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+    return current == ScriptDirectory.from_config(configuration(url)).get_current_head()
