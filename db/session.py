@@ -42,6 +42,7 @@ class _Unit:
 
     session: Session
     after_commit: list[Callable[[], object]] = field(default_factory=list)
+    after_rollback: list[Callable[[], object]] = field(default_factory=list)
     apart: list[Callable[[Session], object]] = field(default_factory=list)
 
 
@@ -67,6 +68,11 @@ def after_commit(callback: Callable[[], object]) -> None:
     wake-up that got lost loses no work.
     """
     _current_unit().after_commit.append(callback)
+
+
+def after_rollback(callback: Callable[[], object]) -> None:
+    """Call `callback` once the running transaction is rolled back, to undo what the database cannot; else drop it."""
+    _current_unit().after_rollback.append(callback)
 
 
 def record_apart(callback: Callable[[Session], object]) -> None:
@@ -224,11 +230,11 @@ class Database:
                     record(session)
             except Exception:
                 logger.exception("a record that was to be kept apart from its transaction failed")
-        for callback in unit.after_commit if committed else ():
+        for callback in unit.after_commit if committed else unit.after_rollback:
             try:
                 callback()
             except Exception:
-                logger.exception("what was to happen after a commit failed")
+                logger.exception("what was to happen after a transaction failed")
 
 
 @contextmanager
