@@ -17,6 +17,8 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-versio
 # Passed on to what a target runs: `make test ARGS="-k brands"`.
 ARGS ?=
 
+# Where the tests make databases of their own and drop them again; `make services` makes this role.
+export TEST_POSTGRESQL_URL ?= postgresql+psycopg://sartiq:sartiq@127.0.0.1:5432/postgres
 export REDOCLY_TELEMETRY := off
 export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
