@@ -62,12 +62,12 @@ class AnnouncingServer(uvicorn.Server):
 def prepare(settings: Settings) -> None:
     """Create or upgrade the database of these settings and add the rows that every installation has."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    engine = make_engine(settings.database_url, pool_size=2)
+    upgrade(settings.database_url)
+    database = Database(make_engine(settings.database_url, pool_size=2))
     try:
-        upgrade(engine)
-        seed(Database(engine), settings)
+        seed(database, settings)
     finally:
-        engine.dispose()
+        database.dispose()
 
 
 def announcement(settings: Settings) -> str:
