@@ -34,6 +34,7 @@ from handlers.contract.operations import Operation, compile_operations
 from handlers.contract.paths import PathTable
 from handlers.contract.resolver import ContractResolver, find_handlers
 from handlers.errors import error_handler
+from handlers.pages import home
 from studio.settings import Settings
 
 BUNDLE = Path(__file__).parent.parent / "openapi" / "openapi.json"
@@ -99,7 +100,7 @@ def create_app(
         Gate,
         table=PathTable(contract.base_path, operations),
         base_path=contract.base_path,
-        outside=outside or {},
+        outside={"/": home(settings.public_url)} if outside is None else outside,
     )
     app = Application(
         settings,

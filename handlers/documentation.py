@@ -9,6 +9,8 @@ from typing import cast
 import yaml
 from flask import current_app
 
+from db.errors import NotFound
+from handlers import pages
 from handlers.answers import Answer, found_file, strong_etag
 
 
@@ -34,3 +36,30 @@ def get_openapi_yaml() -> Answer:
     """Answer the bundled contract as YAML."""
     document = _as_yaml(_bundle_json())
     return found_file(document, "application/yaml", strong_etag(document))
+
+
+def _page(content: bytes) -> Answer:
+    policy = pages.CONTENT_SECURITY_POLICY
+    return found_file(content, "text/html", strong_etag(content), Content_Security_Policy=policy)
+
+
+def get_docs() -> Answer:
+    """Answer the page on which the contract is read and tried."""
+    return _page(pages.docs_page())
+
+
+def get_docs_asset(asset_name: str) -> Answer:
+    """Answer a script or style sheet of that page; NotFound for any other name."""
+    found = pages.asset(asset_name)
+    if found is None:
+        raise NotFound()
+    content, media_type = found
+    return found_file(content, media_type, strong_etag(content), X_Content_Type_Options="nosniff")
+
+
+def get_problem_page(code: str) -> Answer:
+    """Answer the page that explains a problem; NotFound for a code that does not exist."""
+    content = pages.problem_page(code)
+    if content is None:
+        raise NotFound()
+    return _page(content)

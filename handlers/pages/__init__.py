@@ -1,0 +1,73 @@
+"""The few pages for people: home, documentation, and one for each problem code.
+
+Everything they load is served from here; the policy below lets a browser fetch nothing from any other host.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import swagger_ui_bundle
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse
+from starlette.types import ASGIApp
+
+from handlers.problems import PROBLEMS
+
+HERE = Path(__file__).parent
+SWAGGER_UI = Path(swagger_ui_bundle.swagger_ui_path)
+
+# Swagger UI sets styles from its script and draws its icons from data URLs.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
+    "object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+)
+
+ASSETS: dict[str, tuple[Path, str]] = {
+    "pages.css": (HERE / "pages.css", "text/css"),
+    "docs.css": (HERE / "docs.css", "text/css"),
+    "docs.js": (HERE / "docs.js", "text/javascript"),
+    "swagger-ui.css": (SWAGGER_UI / "swagger-ui.css", "text/css"),
+    "swagger-ui-bundle.js": (SWAGGER_UI / "swagger-ui-bundle.js", "text/javascript"),
+}
+
+_templates = Environment(
+    loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
+
+
+@cache
+def home_page(address: str) -> bytes:
+    """Return the page at `/`: what this is and where to go; `address` is the server's public one."""
+    return _templates.get_template("home.html").render(address=address).encode("utf-8")
+
+
+@cache
+def docs_page() -> bytes:
+    """Return the page on which the contract is read and its operations are tried."""
+    return _templates.get_template("docs.html").render().encode("utf-8")
+
+
+@cache
+def problem_page(code: str) -> bytes | None:
+    """Return the page that explains a problem code, None for a code that does not exist."""
+    problem = PROBLEMS.get(code)
+    if problem is None:
+        return None
+    return _templates.get_template("problem.html").render(code=code, problem=problem).encode("utf-8")
+
+
+def home(address: str) -> ASGIApp:
+    """Return the application that answers `/`, the one path that is not of the contract."""
+    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "X-Content-Type-Options": "nosniff"}
+    return HTMLResponse(home_page(address), headers=headers)
+
+
+@cache
+def asset(name: str) -> tuple[bytes, str] | None:
+    """Return bytes and media type of a file of the documentation page, None for any other name."""
+    if name not in ASSETS:
+        return None
+    path, media_type = ASSETS[name]
+    return path.read_bytes(), media_type

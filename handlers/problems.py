@@ -1,0 +1,195 @@
+"""The catalogue of problem codes: what each means to a caller and what to do about it.
+
+It is what a problem's `type` opens. A test keeps it equal to the codes that the house can raise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ProblemKind(NamedTuple):
+    """One entry: the HTTP status, when it occurs, and what to do."""
+
+    status: int
+    meaning: str
+    advice: str
+
+
+PROBLEMS: dict[str, ProblemKind] = {
+    "malformed_request": ProblemKind(
+        400,
+        "The request cannot be read: it is not JSON, not UTF-8, repeats a key, nests too deep or holds a "
+        "number that is none.",
+        "Send what a JSON encoder makes, in UTF-8, or multipart with its boundary.",
+    ),
+    "not_authenticated": ProblemKind(
+        401,
+        "The operation needs a token and none was sent.",
+        "Sign in at /api/v1/login/access-token and send Authorization: Bearer with the access token.",
+    ),
+    "invalid_token": ProblemKind(
+        401,
+        "The token is not one of ours, has expired, was revoked, or its account is locked.",
+        "Renew it with the refresh token, or sign in again.",
+    ),
+    "incorrect_credentials": ProblemKind(
+        401,
+        "Address and password do not belong together.",
+        "Check both; a forgotten password is recovered at /api/v1/password-recovery/{email}.",
+    ),
+    "not_enough_permissions": ProblemKind(
+        403,
+        "You may see this row, but your role does not allow the action.",
+        "Ask an admin or the owner of the organization.",
+    ),
+    "invalid_signature": ProblemKind(
+        403,
+        "The signed address was altered or has expired.",
+        "Ask for a new one and use it as it is.",
+    ),
+    "not_found": ProblemKind(
+        404,
+        "There is no such row, path or cursor for you. Rows of other organizations look the same.",
+        "Check the identifier and the organization_id of the request.",
+    ),
+    "method_not_allowed": ProblemKind(
+        405, "The path exists, this method does not.", "The Allow header lists the methods."
+    ),
+    "not_acceptable": ProblemKind(
+        406,
+        "None of the media types in Accept can be answered.",
+        "Accept what the operation lists in the contract, or */*.",
+    ),
+    "conflict": ProblemKind(
+        409,
+        "The row collides with another one that came first.",
+        "Read the rows again and repeat the request with other values.",
+    ),
+    "in_use": ProblemKind(
+        409, "Something still refers to the row.", "Remove or change what refers to it first."
+    ),
+    "scope_mismatch": ProblemKind(
+        409,
+        "Two rows of different scopes were brought together, for instance a personal product and a shooting "
+        "of an organization.",
+        "Use rows of one organization, or public ones.",
+    ),
+    "slug_taken": ProblemKind(
+        409, "Another row of this scope has the slug.", "Choose another slug, or leave it out."
+    ),
+    "sku_taken": ProblemKind(409, "Another product of this scope has the SKU.", "Choose another SKU."),
+    "email_taken": ProblemKind(409, "Another account has the address.", "Use another address."),
+    "incorrect_password": ProblemKind(
+        409, "The current password is wrong.", "Repeat the request with the password as it is now."
+    ),
+    "own_account": ProblemKind(
+        409,
+        "One cannot delete, lock or demote the own account.",
+        "Let another superuser do it.",
+    ),
+    "owns_organization": ProblemKind(
+        409, "The account owns an organization.", "Delete the organization first."
+    ),
+    "owner_required": ProblemKind(
+        409, "An organization has exactly one owner.", "Change or remove another member."
+    ),
+    "already_member": ProblemKind(
+        409, "The account is a member of the organization.", "Change the member's role instead."
+    ),
+    "not_empty": ProblemKind(409, "The organization still has rows.", "Delete its rows first."),
+    "subscription_exists": ProblemKind(
+        409, "The account has an active subscription.", "Change or renew that one."
+    ),
+    "public_requires_superuser": ProblemKind(
+        409, "Only superusers make rows public.", "Leave public out, or false."
+    ),
+    "invalid_transition": ProblemKind(
+        409,
+        "The row's state does not allow the step.",
+        "Read the row; the contract lists the steps of each state.",
+    ),
+    "shot_busy": ProblemKind(
+        409, "A generation of the shot is running.", "Wait until it is completed or has failed."
+    ),
+    "shot_has_predictions": ProblemKind(
+        409,
+        "A shot type cannot be taken from the look: pictures were made for its shot.",
+        "Keep the shot type, or delete the pictures first.",
+    ),
+    "generation_running": ProblemKind(
+        409, "A generation is running for something below.", "Wait until it is completed or has failed."
+    ),
+    "prediction_ambiguous": ProblemKind(
+        409,
+        "Without prediction_id exactly one picture of the shot must be in review.",
+        "Name the picture that is meant.",
+    ),
+    "nothing_to_generate": ProblemKind(
+        409,
+        "There is nothing to start from: no shot, product or source picture, or no photograph of it.",
+        "Name one of them, or upload a photograph of the product.",
+    ),
+    "strategy_not_supported": ProblemKind(
+        409,
+        "The model lacks the tool that the strategy needs.",
+        "Choose a model whose tool_types have it.",
+    ),
+    "resolution_not_supported": ProblemKind(
+        409,
+        "The picture would be larger than the model can make.",
+        "Ask for a smaller size, or choose another model.",
+    ),
+    "out_of_credits": ProblemKind(
+        409,
+        "Whoever pays has no active subscription, or too few credits left.",
+        "Renew the subscription of the organization's owner.",
+    ),
+    "queue_full": ProblemKind(
+        409, "Fifty generations of this scope are open.", "Wait until some are completed."
+    ),
+    "target_not_allowed": ProblemKind(
+        409,
+        "The image address is not one of this API.",
+        "Upload the image and use the file_url of the answer.",
+    ),
+    "upload_consumed": ProblemKind(
+        409, "The uploaded file is in use and cannot be replaced.", "Ask for a new upload address."
+    ),
+    "precondition_failed": ProblemKind(
+        412,
+        "Somebody changed the row since you read it.",
+        "Read it again and repeat the change on what you find.",
+    ),
+    "too_large": ProblemKind(
+        413,
+        "The body has too many bytes, or the image too many pixels.",
+        "Send at most 1 MB of JSON, or an image of at most 50 MB and 64 megapixels.",
+    ),
+    "unsupported_media_type": ProblemKind(
+        415,
+        "The body has no media type, or one that the operation does not take.",
+        "Send a Content-Type that the contract lists, in UTF-8.",
+    ),
+    "not_an_image": ProblemKind(
+        415, "The file is no image that we read.", "Send JPEG, PNG, WebP, AVIF or GIF."
+    ),
+    "invalid_request": ProblemKind(
+        422,
+        "The request breaks the contract. detail lists every violation with its place.",
+        "Mend what is listed; pointer leads to each value.",
+    ),
+    "unreadable_image": ProblemKind(
+        422, "The file looks like an image but cannot be opened.", "Send the file again; it may be cut short."
+    ),
+    "internal_error": ProblemKind(
+        500,
+        "The server failed. The failure is logged under the request_id; nothing of the request was kept.",
+        "Try again later; if it stays, report the request_id.",
+    ),
+    "unavailable": ProblemKind(
+        503,
+        "The server cannot work at the moment, for instance because its database does not answer.",
+        "Try again after the seconds that Retry-After names.",
+    ),
+}
