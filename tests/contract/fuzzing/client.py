@@ -1,0 +1,92 @@
+"""A few plain requests that the fuzzer's hooks make on the side, for what only the server can give.
+
+It knows the demo accounts and the address of the server under test, and nothing of Schemathesis.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+PASSWORDS = {"demo": "sartiq-demo", "second": "sartiq-second", "admin": "sartiq-admin"}
+
+
+def base_url() -> str:
+    """Return the address of the API under test, without a slash at the end."""
+    return os.environ["SARTIQ_CONTRACT_URL"]
+
+
+@functools.cache
+def http() -> httpx.Client:
+    """Return the one client of this process."""
+    return httpx.Client(base_url=base_url(), timeout=30)
+
+
+def sign_in(name: str = "demo") -> dict[str, Any]:
+    """Return a new token pair of a demo account, from a session that nothing else uses."""
+    form = {"username": f"{name}@example.com", "password": PASSWORDS[name]}
+    answer = http().post("/login/access-token", data=form)
+    answer.raise_for_status()
+    return dict(answer.json())
+
+
+@functools.cache
+def standing_header(name: str) -> dict[str, str]:
+    """Return the Authorization header of a session that lives as long as the run."""
+    return {"Authorization": f"Bearer {sign_in(name)['access_token']}"}
+
+
+def upload_address() -> dict[str, str]:
+    """Return upload_id, expires and signature of a fresh presigned address."""
+    body = {"filename": "fuzz.jpg", "content_type": "image/jpeg"}
+    answer = http().post("/uploads/presigned-url", json=body, headers=standing_header("demo"))
+    answer.raise_for_status()
+    url = httpx.URL(answer.json()["upload_url"])
+    return {"upload_id": url.path.rsplit("/", 1)[1], **dict(url.params)}
+
+
+@functools.cache
+def stored_file(name: str) -> tuple[str, str] | None:
+    """Return resource_id and file name of a photograph that this account may see, if there is one."""
+    for row in rows("/products/", name):
+        for image in row["images"]:
+            found = re.search(r"/files/media/([^/]+)/([^/?]+)", image["url"])
+            if found:
+                return found[1], found[2]
+    return None
+
+
+def share_token() -> str | None:
+    """Return the signed part of a link to a picture of the demo account, if it has one."""
+    for row in rows("/predictions/", "demo"):
+        answer = http().post(f"/predictions/{row['id']}/share", json={}, headers=standing_header("demo"))
+        if answer.status_code == 200:
+            return str(answer.json()["url"].rsplit("/", 1)[1])
+    return None
+
+
+def recovery_token() -> str | None:
+    """Ask for a new password for the guest account and return the token from its mail, if it came."""
+    http().post("/password-recovery/guest@example.com").raise_for_status()
+    mails = sorted(
+        Path(os.environ["SARTIQ_CONTRACT_OUTBOX"]).glob("*.eml"), key=lambda path: path.stat().st_mtime
+    )
+    for mail in reversed(mails):
+        found = re.search(r"pr_[A-Za-z0-9_-]+", mail.read_text().replace("=\n", ""))
+        if found:
+            return found[0]
+    return None
+
+
+def rows(path: str, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a list in the account's first organization and its personal scope."""
+    organizations = http().get("/organizations/", headers=standing_header(name)).json()["data"]
+    found: list[dict[str, Any]] = []
+    for scope in [{"organization_id": row["id"]} for row in organizations] + [{}]:
+        found += http().get(path, params=scope, headers=standing_header(name)).json()["data"]
+    return found

@@ -1,0 +1,188 @@
+"""Hooks of the contract run: they keep the fuzzer from sawing off the branch it sits on, and hand it what
+only a running server can give (a signature, a mailed token, a stored file).
+
+Everything else of a request is left as the fuzzer made it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import requests
+import schemathesis
+
+from tests.contract.fuzzing import client
+from tests.contract.fuzzing.images import image_bytes
+
+SEEDED = "01990000-5eed-7000-8000-"
+ACCOUNTS = {f"{name}@example.com" for name in client.PASSWORDS}
+MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "application/octet-stream")
+
+schemathesis.openapi.media_type(MEDIA_TYPES[0], image_bytes(), aliases=MEDIA_TYPES[1:])
+schemathesis.openapi.format("binary", image_bytes())
+
+
+def operation_id(case: schemathesis.Case) -> str:
+    """Return the operationId of the operation that a case calls."""
+    return str(case.operation.definition.raw["operationId"])
+
+
+def is_signed_in(case: schemathesis.Case) -> bool:
+    """Tell whether a case is sent with the credential of one of the run's identities."""
+    return bool(case.headers) and str(case.headers.get("Authorization", "")).startswith("Bearer ey")
+
+
+def spare_the_accounts(case: schemathesis.Case) -> None:
+    """Send changes of the run's own accounts to an account that does not exist."""
+    if str(case.path_parameters.get("user_id", "")).startswith(SEEDED):
+        case.path_parameters["user_id"] = str(uuid.uuid4())
+
+
+def keep_peers_apart(case: schemathesis.Case) -> None:
+    """Take the guest account into an organization where a peer was meant: peers must stay strangers."""
+    if isinstance(case.body, dict) and str(case.body.get("email")).lower() in ACCOUNTS:
+        case.body["email"] = "guest@example.com"
+
+
+def keep_the_password(case: schemathesis.Case) -> None:
+    """Make the current password wrong: the run signs in with it again and again."""
+    if isinstance(case.body, dict) and case.body.get("current_password") in client.PASSWORDS.values():
+        case.body["current_password"] = "not-the-password"
+
+
+def end_another_session(case: schemathesis.Case) -> None:
+    """Sign a session of its own out, not the one that the run works with."""
+    if is_signed_in(case):
+        case.headers["Authorization"] = f"Bearer {client.sign_in()['access_token']}"
+
+
+def spend_a_real_refresh_token(case: schemathesis.Case) -> None:
+    """Replace an invented refresh token by one that was really handed out."""
+    if isinstance(case.body, dict) and isinstance(case.body.get("refresh_token"), str):
+        case.body["refresh_token"] = client.sign_in()["refresh_token"]
+
+
+def spend_a_mailed_token(case: schemathesis.Case) -> None:
+    """Replace an invented recovery token by one from the guest account's mail."""
+    if isinstance(case.body, dict) and isinstance(case.body.get("token"), str):
+        case.body["token"] = client.recovery_token() or case.body["token"]
+
+
+def sign_the_upload(case: schemathesis.Case) -> None:
+    """Give the upload a signed address that holds."""
+    address = client.upload_address()
+    case.path_parameters["upload_id"] = address["upload_id"]
+    case.query.update(expires=address["expires"], signature=address["signature"])
+
+
+def name_a_stored_file(case: schemathesis.Case) -> None:
+    """Ask for a file that is really there, and that the identity may see."""
+    found = client.stored_file("second" if case.auth_identity == "second" else "demo")
+    if found:
+        case.path_parameters["resource_id"], case.path_parameters["file_name"] = found
+
+
+def open_a_real_link(case: schemathesis.Case) -> None:
+    """Open a link that was really shared."""
+    case.path_parameters["share_token"] = client.share_token() or case.path_parameters["share_token"]
+
+
+def name_a_real_asset(case: schemathesis.Case) -> None:
+    """Ask for a file that the documentation page has."""
+    case.path_parameters["asset_name"] = "docs.css"
+
+
+def explain_a_real_problem(case: schemathesis.Case) -> None:
+    """Ask for the page of a code that exists."""
+    case.path_parameters["code"] = "not_found"
+
+
+def keep_the_seed(case: schemathesis.Case) -> None:
+    """Delete or replace only what the run made itself: later steps need the seeded rows."""
+    for name, value in list(case.path_parameters.items()):
+        if str(value).startswith(SEEDED):
+            case.path_parameters[name] = str(uuid.uuid4())
+
+
+PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
+    "update_user": spare_the_accounts,
+    "delete_user": spare_the_accounts,
+    "update_member": spare_the_accounts,
+    "remove_member": spare_the_accounts,
+    "add_member": keep_peers_apart,
+    "change_password": keep_the_password,
+    "logout": end_another_session,
+    "refresh_token": spend_a_real_refresh_token,
+    "reset_password": spend_a_mailed_token,
+    "put_upload": sign_the_upload,
+    "get_file": name_a_stored_file,
+    "get_shared_image": open_a_real_link,
+    "get_docs_asset": name_a_real_asset,
+    "get_problem_page": explain_a_real_problem,
+    "replace_subscription": keep_the_seed,
+    "replace_generation_model": keep_the_seed,
+}
+
+
+def is_as_declared(case: schemathesis.Case) -> bool:
+    """Tell whether a case is meant to be valid and calls its operation by the declared method."""
+    return (
+        case.meta is not None
+        and case.meta.generation.mode.is_positive
+        and case.method.upper() == case.operation.method.upper()
+    )
+
+
+@schemathesis.hook
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
+    """Prepare a case as its operation needs it."""
+    if case.method.upper() == "DELETE":
+        keep_the_seed(case)
+    prepare = PREPARATIONS.get(operation_id(case))
+    protects = prepare in (
+        spare_the_accounts,
+        keep_peers_apart,
+        keep_the_password,
+        end_another_session,
+        keep_the_seed,
+    )
+    if prepare is not None and (protects or is_as_declared(case)):
+        prepare(case)
+
+
+PROVEN: set[str] = set()
+
+
+@schemathesis.check
+def oauth2_is_enforced(
+    ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+) -> None:
+    """A protected operation refuses a missing, an empty, an invented and a Basic credential with 401.
+
+    The stock check `ignored_auth` looks at apiKey, basic and bearer schemes only and passes over oauth2.
+    """
+    operation = case.operation
+    security = operation.definition.raw.get("security", operation.schema.raw_schema.get("security", []))
+    request = response.request
+    if not security or {} in security or operation.label in PROVEN or not 200 <= response.status_code < 300:
+        return
+    if request.method != operation.method.upper():
+        return
+    PROVEN.add(operation.label)
+    for label, credential in (
+        ("none", None),
+        ("invented", "Bearer invented"),
+        ("Basic", "Basic ZGVtbzpkZW1v"),
+        ("empty", "Bearer "),
+    ):
+        headers = {name: value for name, value in request.headers.items() if name.lower() != "authorization"}
+        if credential is not None:
+            headers["Authorization"] = credential
+        answer = requests.request(
+            request.method, request.url, headers=headers, data=request.body, timeout=30, allow_redirects=False
+        )
+        what = f"{operation.label} with Authorization {label}"
+        assert answer.status_code == 401, f"{what} answered {answer.status_code}, not 401"
+        assert "www-authenticate" in answer.headers, f"{what} was refused without WWW-Authenticate"

@@ -1,0 +1,162 @@
+"""`make contract`: start the real server on a fresh database and let Schemathesis hold it to the contract.
+
+Every check and every phase runs; the seed is printed, so that a failure can be looked at again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import sqlalchemy
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
+POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1/postgres")
+SECONDS_TO_START = 60
+
+
+@contextlib.contextmanager
+def fresh_database(kind: str, folder: Path) -> Iterator[str]:
+    """Give the URL of a database that nothing else uses, and remove it afterwards."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder / 'contract.db'}"
+        return
+    name = f"sartiq_contract_{uuid.uuid4().hex[:12]}"
+    engine = sqlalchemy.create_engine(POSTGRESQL, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
+    try:
+        yield engine.url.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f'DROP DATABASE "{name}" WITH (FORCE)')
+        engine.dispose()
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running_server(module: str, kind: str, extra: dict[str, str]) -> Iterator[tuple[str, Path]]:
+    """Run the server in a process of its own and give its address and its log file."""
+    with tempfile.TemporaryDirectory(prefix="sartiq-contract-") as name:
+        folder = Path(name)
+        with fresh_database(kind, folder) as database_url:
+            port = free_port()
+            environment = {
+                **os.environ,
+                "SARTIQ_ENV": "test",
+                "SARTIQ_SEED": "contract",
+                "DATA_DIR": str(folder),
+                "DATABASE_URL": database_url,
+                "PORT": str(port),
+                "PUBLIC_URL": f"http://127.0.0.1:{port}",
+                **extra,
+            }
+            log = folder / "server.log"
+            with log.open("wb") as output:
+                server = subprocess.Popen(
+                    [sys.executable, "-m", *module.split()],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=output,
+                    stderr=output,
+                )
+                try:
+                    url = f"http://127.0.0.1:{port}/api/v1"
+                    wait_until_ready(url, server, log)
+                    yield url, log
+                finally:
+                    server.terminate()
+                    server.wait(timeout=30)
+
+
+def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once the server takes traffic; raise with its log when it does not."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/utils/readiness", timeout=5).status_code == 200:
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"The server did not start:\n{log.read_text()[-4000:]}")
+
+
+def fuzz(url: str, log: Path, options: argparse.Namespace, seed: int) -> int:
+    """Run Schemathesis once and return its exit status, or 1 when the server logged a defect."""
+    command = [
+        str(Path(sys.executable).with_name("st")),
+        "--config-file", CONFIGURATION,
+        "run", str(ROOT / "openapi/openapi.json"),
+        "--url", url,
+        "--seed", str(seed),
+        "--max-examples", str(options.examples),
+    ]  # fmt: skip
+    if options.phases:
+        command += ["--phases", options.phases]
+    for name in options.operation or []:
+        command += ["--include-operation-id", name]
+    if options.report:
+        command += ["--report", "junit,html", "--report-dir", options.report]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "SARTIQ_CONTRACT_URL": url,
+        "SARTIQ_CONTRACT_OUTBOX": str(log.parent / "outbox"),
+    }
+    status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    defects = [
+        line
+        for line in log.read_text(errors="replace").splitlines()
+        if " ERROR " in line or "Traceback" in line
+    ]
+    if defects:
+        print(f"The server logged {len(defects)} defects, the first ones:", *defects[:5], sep="\n  ")
+    return status or int(bool(defects))
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="make contract ARGS=...", description=__doc__)
+    parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
+    parser.add_argument("--seed", type=int, help="repeat a run; drawn when left out")
+    parser.add_argument("--examples", type=int, default=25, help="cases an operation")
+    parser.add_argument("--phases", help="comma-separated, all when left out")
+    parser.add_argument("--operation", action="append", help="only this operationId; may be repeated")
+    parser.add_argument("--report", help="folder for JUnit and HTML reports")
+    parser.add_argument("--server", default="handlers", help="module that starts the server under test")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the fuzzer on the databases that were asked for; return 0 when nothing was found."""
+    options = parse(arguments)
+    kinds = ["sqlite", "postgresql"] if options.database == "both" else [options.database]
+    worst = 0
+    for kind in kinds:
+        seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
+        print(f"Contract run on {kind}, seed {seed}", flush=True)
+        with running_server(options.server, kind, {}) as (url, log):
+            worst = max(worst, fuzz(url, log, options, seed))
+        print(f"Contract run on {kind}, seed {seed}: {'passed' if worst == 0 else 'FAILED'}", flush=True)
+    return worst
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
