@@ -71,7 +71,7 @@ def after_commit(callback: Callable[[], object]) -> None:
 
 
 def after_rollback(callback: Callable[[], object]) -> None:
-    """Call `callback` once the running transaction is rolled back, to undo what the database cannot; else drop it."""
+    """Call `callback` once the running transaction is rolled back, to undo what the database cannot."""
     _current_unit().after_rollback.append(callback)
 
 
