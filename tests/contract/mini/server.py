@@ -19,7 +19,7 @@ from handlers.permissions import PERSONAL
 from studio.settings import Settings
 
 USER = "01990000-5eed-7000-8000-000100000001"
-SECRET = "a secret of the mini contract, long enough for HS256"
+SECRET = "a secret of the mini contract that is long enough for every algorithm"
 
 
 class RememberingDatabase:

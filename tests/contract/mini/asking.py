@@ -1,0 +1,76 @@
+"""Asks an ASGI application in process with exactly the bytes a test wants to send."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer as it went to the server; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def types(self) -> dict[tuple[Any, ...], str]:
+        """Where and how the request broke the contract: loc -> type."""
+        return {tuple(violation["loc"]): violation["type"] for violation in self.json()["detail"]}
+
+
+def ask(
+    app: Any,
+    method: str,
+    target: str,
+    headers: dict[str, str] | None = None,
+    body: bytes | Iterable[bytes] | None = None,
+    as_json: Any = None,
+) -> Reply:
+    """Return the answer to one request. A body of several pieces is sent chunked, without a length."""
+    sent = {name.lower(): value for name, value in (headers or {}).items()}
+    if as_json is not None:
+        body = json.dumps(as_json).encode()
+        sent.setdefault("content-type", "application/json")
+    pieces = [] if body is None else [body] if isinstance(body, bytes) else list(body)
+    if isinstance(body, bytes):
+        sent.setdefault("content-length", str(len(body)))
+    elif body is not None:
+        sent["transfer-encoding"] = "chunked"
+    path, _, query = target.partition("?")
+    scope = {
+        "type": "http", "http_version": "1.1", "asgi": {"version": "3.0"}, "scheme": "http", "root_path": "",
+        "method": method, "path": unquote(path), "raw_path": path.encode(), "query_string": query.encode(),
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent.items()],
+        "client": ("127.0.0.1", 5), "server": ("localhost", 8000),
+    }  # fmt: skip
+    messages = [
+        {"type": "http.request", "body": piece, "more_body": number < len(pieces) - 1}
+        for number, piece in enumerate(pieces)
+    ] or [{"type": "http.request", "body": b"", "more_body": False}]
+    return asyncio.run(_converse(app, scope, messages))
+
+
+async def _converse(app: Any, scope: dict[str, Any], messages: list[dict[str, Any]]) -> Reply:
+    waiting = iter([*messages, {"type": "http.disconnect"}])
+    got: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(waiting)
+
+    async def send(message: dict[str, Any]) -> None:
+        got.append(message)
+
+    await app(scope, receive, send)
+    assert [message["type"] for message in got].count("http.response.start") == 1
+    headers = {name.decode(): value.decode("latin-1") for name, value in got[0]["headers"]}
+    return Reply(got[0]["status"], headers, b"".join(message.get("body", b"") for message in got[1:]))

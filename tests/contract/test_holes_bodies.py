@@ -1,0 +1,419 @@
+"""Holes of stock Connexion in reading bodies, each closed: types, JSON, forms, multipart, files, sizes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.contract.mini.asking import Reply, ask
+from tests.contract.mini.server import USER, mini_app, token
+
+Call = Callable[..., Reply]
+JSON = {"content-type": "application/json"}
+PHOTOS = f"/widgets/{USER}/photos"
+
+
+def posted(call: Call, raw: bytes, content_type: str = "application/json") -> Reply:
+    return call("POST", "/widgets/", {"content-type": content_type}, body=raw)
+
+
+def multipart(*parts: tuple[str, str | None, bytes], end: str = "--b--\r\n") -> bytes:
+    body = b""
+    for name, filename, content in parts:
+        file = f'; filename="{filename}"' if filename is not None else ""
+        body += (
+            f'--b\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + content + b"\r\n"
+        )
+    return body + end.encode()
+
+
+def photographed(call: Call, *parts: tuple[str, str | None, bytes], end: str = "--b--\r\n") -> Reply:
+    return call(
+        "POST", PHOTOS, {"content-type": "multipart/form-data; boundary=b"}, body=multipart(*parts, end=end)
+    )
+
+
+@pytest.mark.parametrize(
+    "media_type", ["Application/JSON", "APPLICATION/JSON; charset=UTF-8", 'application/json;charset="utf8"']
+)
+def test_a_media_type_in_capitals_is_validated_like_any_other(call: Call, media_type: str) -> None:
+    assert posted(call, b'{"name": 5}', media_type).types == {("body", "name"): "string_type"}
+    assert posted(call, b'{"name": "Lamp"}', media_type).status == 201
+
+
+@pytest.mark.parametrize(
+    "media_type", ["text/plain", "application/xml", "application/json-seq", "*/*", "json"]
+)
+def test_a_media_type_that_the_operation_does_not_take_is_415(call: Call, media_type: str) -> None:
+    assert posted(call, b'{"name": "Lamp"}', media_type).status == 415
+
+
+def test_a_body_without_content_type_is_415(call: Call) -> None:
+    reply = call("POST", "/widgets/", body=b'{"name": "Lamp"}')
+    assert (reply.status, reply.json()["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "latin-1", "ascii"])
+def test_a_charset_other_than_utf_8_is_415(call: Call, charset: str) -> None:
+    assert posted(call, b'{"name": "Lamp"}', f"application/json; charset={charset}").status == 415
+
+
+def test_a_compressed_body_is_415(call: Call) -> None:
+    assert call("POST", "/widgets/", {**JSON, "content-encoding": "gzip"}, body=b"{}").status == 415
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b'{"name": "\xff"}', id="invalid UTF-8"),
+        pytest.param('{"name": "Lamp"}'.encode("utf-16"), id="UTF-16"),
+        pytest.param(b'\xef\xbb\xbf{"name": "Lamp"}', id="byte order mark"),
+        pytest.param(b"[" * 100_000 + b"]" * 100_000, id="nested 100,000 deep"),
+        pytest.param(b'{"free": {"a": ' + b"[" * 70 + b"]" * 70 + b"}}", id="nested 70 deep"),
+        pytest.param(b'{"stock": ' + b"9" * 5_000 + b"}", id="integer of 5,000 digits"),
+        pytest.param(b'{"stock": ' + b"9" * 400 + b"}", id="integer of 400 digits"),
+        pytest.param(b'{"price": NaN}', id="NaN"),
+        pytest.param(b'{"price": Infinity}', id="Infinity"),
+        pytest.param(b'{"price": -Infinity}', id="-Infinity"),
+        pytest.param(b'{"price": 1e999}', id="1e999"),
+        pytest.param(b'{"name": "a", "name": "b"}', id="duplicate key"),
+        pytest.param(b'{"name": "a", "free": {"x": {"y": 1, "y": 1}}}', id="duplicate key inside"),
+        pytest.param(b'{"name": "\\ud800"}', id="lone surrogate"),
+        pytest.param(b'{"free": {"\\udfff": 1}}', id="lone surrogate in a key"),
+        pytest.param(b'{"name": "a\nb"}', id="raw control character"),
+        pytest.param(b'{"name": "Lamp",}', id="trailing comma"),
+        pytest.param(b'{"name": "Lamp"} x', id="trailing text"),
+        pytest.param(b"{'name': 'Lamp'}", id="single quotes"),
+        pytest.param(b'{"stock": 01}', id="leading zero"),
+        pytest.param(b'{"stock": 1_0}', id="underscore"),
+        pytest.param(b" ", id="blank"),
+    ],
+)
+def test_a_body_that_is_not_strict_json_is_400(call: Call, ends: list[str], raw: bytes) -> None:
+    reply = posted(call, raw)
+    assert (reply.status, reply.json()["code"]) == (400, "malformed_request")
+    assert ends == []
+
+
+def test_a_surrogate_pair_is_one_character_and_valid(call: Call) -> None:
+    raw = b'{"name": "Lamp", "free": {"smile": "\\ud83d\\ude00"}}'
+    assert posted(call, raw).json()["body"]["free"] == {"smile": "😀"}
+
+
+@pytest.mark.parametrize("raw", [b"null", b"[]", b'"name"', b"5", b"true"])
+def test_a_body_that_is_no_object_is_422(call: Call, raw: bytes) -> None:
+    assert posted(call, raw).types == {("body",): "dict_type"}
+
+
+@pytest.mark.parametrize("pieces", [[b'{"na', b'me": "L', b"amp", b'"}'], [b'{"name": "Lamp"}']])
+def test_a_chunked_body_is_read(call: Call, pieces: list[bytes]) -> None:
+    assert call("POST", "/widgets/", JSON, body=pieces).json()["body"]["name"] == "Lamp"
+
+
+@pytest.mark.parametrize("body", [None, b"", [b"", b""]])
+def test_a_missing_body_is_a_violation(call: Call, body: Any) -> None:
+    assert call("POST", "/widgets/", JSON, body=body).types == {("body",): "missing"}
+
+
+def test_all_violations_of_parameters_and_body_are_told_at_once(call: Call, ends: list[str]) -> None:
+    body = {
+        "name": "",
+        "kind": "huge",
+        "price": 0,
+        "stock": "1",
+        "owner_id": "{01990000-5eed-7000-8000-000400000001}",
+        "email": "nobody",
+        "website": "no address",
+        "due": "yesterday",
+        "day": "2020-02-30",
+        "parts": [{"count": 0}, {"count": 1, "parts": [{}]}],
+        "outline": {"shape": "square", "width": "x"},
+        "either": {"count": 2.5},
+        "color": "red",
+        "id": USER,
+    }
+    reply = call("POST", "/widgets/?mode=fast&color=red", as_json=body)
+    assert reply.status == 422
+    assert reply.json()["code"] == "invalid_request"
+    assert reply.types == {
+        ("query", "mode"): "enum",
+        ("query", "color"): "extra_forbidden",
+        ("body", "name"): "string_pattern_mismatch",
+        ("body", "kind"): "enum",
+        ("body", "price"): "greater_than",
+        ("body", "stock"): "int_type",
+        ("body", "owner_id"): "uuid_parsing",
+        ("body", "email"): "email_format",
+        ("body", "website"): "uri_format",
+        ("body", "due"): "datetime_parsing",
+        ("body", "day"): "date_parsing",
+        ("body", "parts", 0, "count"): "greater_than_equal",
+        ("body", "parts", 1, "parts", 0, "count"): "missing",
+        ("body", "outline", "width"): "int_type",
+        ("body", "either", "count"): "int_type",
+        ("body", "color"): "extra_forbidden",
+        ("body", "id"): "extra_forbidden",
+    }
+    pointers = {tuple(violation["loc"]): violation["pointer"] for violation in reply.json()["detail"]}
+    assert pointers["body", "parts", 1, "parts", 0, "count"] == "/parts/1/parts/0/count"
+    assert ends == []
+
+
+def test_a_violation_tells_message_input_and_bound(call: Call) -> None:
+    (violation,) = call("POST", "/widgets/", as_json={"name": "x" * 41}).json()["detail"]
+    assert violation == {
+        "loc": ["body", "name"],
+        "msg": "Must have at most 40 characters",
+        "type": "string_too_long",
+        "input": "x" * 41,
+        "ctx": {"max_length": 40},
+        "pointer": "/name",
+    }
+
+
+def test_the_pointer_escapes_slash_and_tilde(call: Call) -> None:
+    (violation,) = call("POST", "/widgets/", as_json={"name": "a", "x/y~z": 1}).json()["detail"]
+    assert (violation["loc"], violation["pointer"]) == (["body", "x/y~z"], "/x~1y~0z")
+
+
+def test_a_refused_password_is_not_repeated(call: Call) -> None:
+    reply = call("POST", "/widgets/", as_json={"name": "a", "password": "hunter2"})
+    assert reply.types == {("body", "password"): "string_too_short"}
+    assert b"hunter2" not in reply.body
+
+
+def test_a_thousand_violations_and_a_name_of_null_characters_still_make_one_problem(call: Call) -> None:
+    reply = call("POST", "/widgets/", as_json={"name": "a", **{f"\0{number}": 1 for number in range(1200)}})
+    assert reply.status == 422
+    assert len(reply.json()["detail"]) == 1000
+
+
+@pytest.mark.parametrize(
+    ("kind", "valid"),
+    [({"kind": None}, True), ({"kind": "big"}, True), ({"kind": "x"}, False), ({"either": None}, True)],
+)
+def test_null_is_taken_where_the_contract_says_nullable(
+    call: Call, kind: dict[str, Any], valid: bool
+) -> None:
+    assert call("POST", "/widgets/", as_json={"name": "a", **kind}).status == (201 if valid else 422)
+
+
+@pytest.mark.parametrize("name", ["Lamp\n", "Lamp\0", "Lampe é"])
+def test_a_pattern_ends_at_the_end_and_not_before_a_line_feed(call: Call, name: str) -> None:
+    assert call("POST", "/widgets/", as_json={"name": name}).types == {
+        ("body", "name"): "string_pattern_mismatch"
+    }
+
+
+@pytest.mark.parametrize(
+    "due",
+    [
+        "2020-01-01T00:00:60Z", "2016-12-31T23:59:60Z", "0000-01-01T00:00:00Z", "2020-01-01t00:00:00Z",
+        "2020-01-01T00:00:00z", "2020-01-01 00:00:00Z", "2020-01-01T00:00:00", "2020-01-01T00:00:00+24:00",
+        "0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00", "2020-01-01T00:00:00Z\n",
+        "٢020-01-01T00:00:00Z", "2021-02-29T00:00:00Z", "",
+    ],
+)  # fmt: skip
+def test_a_date_time_that_python_cannot_hold_is_422(call: Call, due: str) -> None:
+    assert call("POST", "/widgets/", as_json={"name": "a", "due": due}).types == {
+        ("body", "due"): "datetime_parsing"
+    }
+
+
+@pytest.mark.parametrize("day", ["0000-01-01", "2020-1-1", "20200101", "2020-01-01T00:00:00Z"])
+def test_a_date_that_python_cannot_hold_is_422(call: Call, day: str) -> None:
+    assert call("POST", "/widgets/", as_json={"name": "a", "day": day}).types == {
+        ("body", "day"): "date_parsing"
+    }
+
+
+@pytest.mark.parametrize("number", [2**31, -(2**31) - 1, 2**64])
+def test_an_int32_has_32_bits(call: Call, number: int) -> None:
+    reply = call("POST", "/widgets/", as_json={"name": "a", "parts": [{"count": number}]})
+    assert reply.status == 422
+
+
+def test_values_arrive_as_what_the_formats_say_and_defaults_are_filled_in(call: Call) -> None:
+    body = {
+        "name": "Lamp",
+        "owner_id": USER.upper(),
+        "due": "2020-01-01T12:00:00.5+02:00",
+        "day": "2020-01-31",
+        "price": 3,
+        "parts": [{"count": 2.0, "made_at": "2020-01-01T00:00:00Z", "parts": [{"count": 1}]}],
+        "outline": {"shape": "round", "radius": 1},
+    }
+    assert call("POST", "/widgets/", as_json=body).json() == {
+        "mode": "basic",
+        "body": {
+            "name": "Lamp",
+            "owner_id": f"UUID:{USER}",
+            "due": "datetime:2020-01-01T10:00:00.500000+00:00",
+            "day": "date:2020-01-31",
+            "price": 3.0,
+            "parts": [{"count": 2, "made_at": "datetime:2020-01-01T00:00:00+00:00", "parts": [{"count": 1}]}],
+            "outline": {"shape": "round", "radius": 1.0},
+            "kind": "small",
+            "stock": 1,
+        },
+    }
+
+
+def test_a_merge_patch_gets_no_defaults(call: Call) -> None:
+    assert call("PATCH", f"/widgets/{USER}", as_json={"name": "Lamp"}).json()["name"] == "name"
+
+
+@pytest.mark.parametrize(
+    "outline", [{"shape": "oval", "radius": 1}, {"radius": 1}, {}, {"shape": "round", "width": 1}]
+)
+def test_a_discriminator_is_honoured(call: Call, outline: dict[str, Any]) -> None:
+    assert call("POST", "/widgets/", as_json={"name": "a", "outline": outline}).status == 422
+
+
+def test_equal_items_are_told_where_items_are_unique(call: Call) -> None:
+    reply = call("POST", "/widgets/", as_json={"name": "a", "parts": [{"count": 1}, {"count": 1}]})
+    assert reply.types == {("body", "parts"): "not_unique"}
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_json_body_over_its_limit_is_413_before_it_is_read_whole(declared: bool) -> None:
+    app = mini_app(max_json_bytes=100)
+    raw = b'{"name": "' + b"x" * 200 + b'"}'
+    headers = {**JSON, "authorization": f"Bearer {token()}"}
+    reply = ask(app, "POST", "/api/v1/widgets/", headers, body=raw if declared else [raw[:90], raw[90:]])
+    assert (reply.status, reply.json()["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize("length", ["-1", "abc", "1e3", "9" * 30])
+def test_a_content_length_that_is_none_is_refused(call: Call, length: str) -> None:
+    assert call("POST", "/widgets/", {**JSON, "content-length": length}, body=b"{}").status == 413
+
+
+def test_a_form_is_read_strictly(call: Call) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    good = call("POST", "/token", form, body=b"username=a%20b+c&password=&times=3")
+    assert good.json() == {"username": "a b c", "password": "", "times": 3}
+    bad = call("POST", "/token", form, body=b"username=a&username=b&times=1_0&scope=x")
+    assert bad.types == {
+        ("body", "username"): "repeated",
+        ("body", "password"): "missing",
+        ("body", "times"): "int_type",
+        ("body", "scope"): "extra_forbidden",
+    }
+    for raw in (b"username=%zz", b"username=%ff", "username=é".encode()):
+        assert call("POST", "/token", form, body=raw).status == 400
+
+
+def test_a_multipart_body_brings_file_and_text(call: Call) -> None:
+    reply = photographed(call, ("file", "a.png", b"\x89PNG and more"), ("type", None, b"front"))
+    seen = {"name": "a.png", "type": "", "size": 13, "start": "89504e47"}
+    assert reply.json() == {"file": seen, "kind": "front"}
+
+
+def test_the_other_media_type_of_the_same_operation_is_read_too(call: Call) -> None:
+    assert call("POST", PHOTOS, as_json={"file_url": "http://x/y"}).json() == {"file_url": "http://x/y"}
+    assert call("POST", PHOTOS, as_json={"file": "x"}).status == 422
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; charset=utf-8"],
+)
+def test_multipart_without_a_boundary_is_400(call: Call, content_type: str) -> None:
+    assert (
+        call("POST", PHOTOS, {"content-type": content_type}, body=multipart(("type", None, b"front"))).status
+        == 400
+    )
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"nonsense",
+        b"--b",
+        b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n",
+        b"--b\r\nnonsense\r\n\r\nx\r\n--b--\r\n",
+    ],
+)
+def test_malformed_multipart_is_400(call: Call, raw: bytes) -> None:
+    assert call("POST", PHOTOS, {"content-type": "multipart/form-data; boundary=b"}, body=raw).status == 400
+
+
+def test_text_of_a_part_that_is_not_utf_8_is_no_valid_value(call: Call) -> None:
+    reply = photographed(call, ("file", "a.png", b"x"), ("type", None, b"\xff\xfe"))
+    assert reply.types == {("body", "type"): "enum"}
+
+
+def test_multipart_that_stops_in_the_middle_is_400(call: Call) -> None:
+    assert photographed(call, ("file", "a.png", b"x"), ("type", None, b"front"), end="").status == 400
+
+
+def test_multipart_with_too_much_text_or_too_many_parts_is_refused(call: Call) -> None:
+    assert photographed(call, ("type", None, b"x" * 1_100_000)).status == 413
+    assert photographed(call, *[(f"f{number}", None, b"") for number in range(1001)]).status == 413
+
+
+def test_a_file_sent_as_text_and_a_text_sent_as_file_are_violations(call: Call) -> None:
+    assert photographed(call, ("file", None, b"x"), ("type", None, b"front")).types == {
+        ("body", "file"): "file_type"
+    }
+    reply = photographed(call, ("file", "a.png", b"x"), ("type", "t.txt", b"front"))
+    assert reply.types == {("body", "type"): "string_type"}
+
+
+def test_missing_unknown_and_repeated_parts_are_violations(call: Call) -> None:
+    reply = photographed(
+        call, ("type", None, b"sideways"), ("extra", None, b"1"), ("other", "o", b"1"), ("other", "o", b"2")
+    )
+    assert reply.types == {
+        ("body", "file"): "missing",
+        ("body", "type"): "enum",
+        ("body", "extra"): "extra_forbidden",
+        ("body", "other"): "repeated",
+    }
+
+
+@pytest.mark.parametrize("media_type", ["image/png", "IMAGE/WebP", "application/octet-stream"])
+def test_bytes_are_handed_over_as_a_file(call: Call, media_type: str) -> None:
+    reply = call("PUT", "/raw", {"content-type": media_type}, body=[b"\x89PNG", b"x" * 2_000_000, b"y"])
+    assert reply.json() == {"size": 2_000_005, "start": "89504e47"}
+
+
+def test_empty_bytes_and_bytes_of_another_type_are_refused(call: Call) -> None:
+    assert call("PUT", "/raw", {"content-type": "image/png"}, body=b"").types == {("body",): "missing"}
+    assert call("PUT", "/raw", {"content-type": "video/mp4"}, body=b"x").status == 415
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "multipart/form-data; boundary=b"])
+def test_an_upload_over_its_limit_is_413_while_it_streams(content_type: str) -> None:
+    app = mini_app(max_upload_bytes=1000)
+    target = "/api/v1/raw" if content_type == "image/png" else f"/api/v1{PHOTOS}"
+    method = "PUT" if content_type == "image/png" else "POST"
+    start = b"" if content_type == "image/png" else multipart(("file", "a", b""), end="")[:-2]
+    headers = {"content-type": content_type, "authorization": f"Bearer {token()}"}
+    taken = 0
+
+    def pieces() -> Any:
+        nonlocal taken
+        yield start
+        for _ in range(10):
+            taken += 1
+            yield b"x" * 40_000
+
+    reply = ask(app, method, target, headers, body=pieces())
+    assert reply.status == 413
+
+
+def test_a_body_on_an_operation_that_takes_none_is_ignored(call: Call) -> None:
+    assert call("GET", "/widgets/me", JSON, body=b"nonsense").status == 200
+
+
+def test_json_of_unicode_and_numbers_comes_back_as_it_was(call: Call) -> None:
+    free = {"ü": [1, -0.5, 1e3, True, None, "\u2028", "\x7f"], "deep": {"er": {}}}
+    assert (
+        json.loads(posted(call, json.dumps({"name": "a", "free": free}).encode()).body)["body"]["free"]
+        == free
+    )

@@ -1,0 +1,142 @@
+"""What stock Connexion notices at the first request, if at all, is noticed at start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from handlers.contract.refusals import ContractError
+from tests.contract.mini.server import mini_app, mini_document
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def start(change: Change) -> str:
+    """Return the complaint with which a changed contract is refused."""
+    document = mini_document()
+    change(document)
+    with pytest.raises(ContractError) as refusal:
+        mini_app(document)
+    return str(refusal.value)
+
+
+def widgets(document: dict[str, Any]) -> dict[str, Any]:
+    return document["paths"]["/widgets/"]["get"]
+
+
+def test_a_missing_handler_is_named() -> None:
+    assert "has no function list_gadgets" in start(lambda d: widgets(d).update(operationId="list_gadgets"))
+
+
+def test_an_unknown_tag_is_named() -> None:
+    assert "the tag gad-gets needs a module tests.contract.mini.gad_gets" in start(
+        lambda d: widgets(d).update(tags=["gad-gets"])
+    )
+
+
+def test_two_tags_or_none_are_refused() -> None:
+    assert "list_widgets needs one tag" in start(lambda d: widgets(d).update(tags=["widgets", "open-things"]))
+    assert "list_widgets needs one tag" in start(lambda d: widgets(d).pop("tags"))
+
+
+def test_a_missing_or_repeated_operation_id_is_refused() -> None:
+    assert "needs an operationId" in start(lambda d: widgets(d).pop("operationId"))
+    assert "needs an operationId" in start(lambda d: widgets(d).update(operationId="get_widget"))
+
+
+def test_an_argument_that_the_contract_does_not_have_is_named() -> None:
+    def rename(document: dict[str, Any]) -> None:
+        document["paths"]["/widgets/"]["post"]["parameters"][0]["name"] = "modus"
+
+    complaint = start(rename)
+    assert "create_widget has the argument mode, the contract no such parameter" in complaint
+    assert "create_widget lacks the argument modus, which the contract has" in complaint
+
+
+def test_a_body_that_the_handler_does_not_take_is_named() -> None:
+    def add_body(document: dict[str, Any]) -> None:
+        document["paths"]["/file"]["get"]["requestBody"] = {"content": {"application/json": {"schema": {}}}}
+
+    assert "get_file lacks the argument body" in start(add_body)
+
+
+@pytest.mark.parametrize(
+    ("permission", "complaint"),
+    [
+        ("brands:write", "list_widgets requires brands:read, the contract says brands:write"),
+        (None, "list_widgets requires brands:read, the contract says None"),
+        ("castles:build", "castles:build, which is no permission"),
+    ],
+)
+def test_a_permission_that_differs_is_named(permission: str | None, complaint: str) -> None:
+    assert complaint in start(lambda d: widgets(d).update({"x-permission": permission}))
+
+
+def test_all_complaints_are_told_at_once() -> None:
+    def break_two(document: dict[str, Any]) -> None:
+        widgets(document)["operationId"] = "list_gadgets"
+        document["paths"]["/file"]["get"]["operationId"] = "get_folder"
+
+    complaint = start(break_two)
+    assert "list_gadgets" in complaint
+    assert "get_folder" in complaint
+
+
+def test_a_reference_to_nothing_is_refused() -> None:
+    assert "#/components/schemas/Nothing" in start(
+        lambda d: widgets(d)["responses"].update({"200": {"$ref": "#/components/schemas/Nothing"}})
+    )
+
+
+@pytest.mark.parametrize("schema", [{"type": "text"}, {"type": "string", "pattern": "("}, {"minimum": "1"}])
+def test_a_schema_that_does_not_compile_is_refused(schema: dict[str, Any]) -> None:
+    def break_schema(document: dict[str, Any]) -> None:
+        document["components"]["schemas"]["WidgetCreate"]["properties"]["name"] = schema
+
+    assert "does not compile" in start(break_schema)
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        {"name": "x", "in": "query", "schema": {"anyOf": [{"type": "string"}]}},
+        {"name": "x", "in": "query", "schema": {"type": "object"}},
+        {"name": "X-N", "in": "header", "schema": {"type": "integer"}},
+        {"name": "n", "in": "cookie", "schema": {"type": "string"}},
+        {"name": "x", "in": "query", "style": "pipeDelimited", "schema": {"type": "array"}},
+        {"name": "x", "in": "path", "required": True, "schema": {"type": "string"}},
+    ],
+)
+def test_a_parameter_that_would_fail_at_request_time_is_refused(parameter: dict[str, Any]) -> None:
+    assert "list_widgets" in start(lambda d: widgets(d)["parameters"].append(parameter))
+
+
+def test_an_undeclared_path_parameter_is_refused() -> None:
+    assert "differ" in start(lambda d: d["paths"].update({"/x/{y}": d["paths"].pop("/file")}))
+
+
+def test_openapi_3_1_is_refused() -> None:
+    document = mini_document()
+    document["openapi"] = "3.1.0"
+    with pytest.raises(Exception, match=r"3\.1\.0"):
+        mini_app(document)
+
+
+def test_the_middleware_stack_is_built_before_the_first_request() -> None:
+    assert mini_app().middleware.middleware_stack is not None
+
+
+def test_a_part_of_the_contract_can_be_served() -> None:
+    from tests.contract.mini.server import RememberingDatabase, caller_of, create_app
+
+    app = create_app(
+        mini_app().settings,
+        bundle=mini_document(),
+        package="tests.contract.mini",
+        database=RememberingDatabase(),
+        load_caller=caller_of,
+        tags=["open-things"],
+    )
+    assert {operation.tag for operation in app.operations} == {"open-things"}
