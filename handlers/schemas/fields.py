@@ -9,26 +9,43 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
+from handlers.current import current_settings
+from studio.media.ingest import file_url
 
-class Identifier(fields.Field):
+
+class Identifier(fields.Field[Any]):
     """A UUID as text."""
 
-    def _serialize(self, value: Any, _name: str | None, _row: Any, **_: Any) -> str | None:
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else str(value)
 
 
-class Identifiers(fields.Field):
+class Identifiers(fields.Field[Any]):
     """A list of UUIDs as text, in the order of the row."""
 
-    def _serialize(self, value: Any, _name: str | None, _row: Any, **_: Any) -> list[str]:
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[str]:
         return [str(item) for item in value]
 
 
-class Moment(fields.Field):
+class Moment(fields.Field[Any]):
     """An aware UTC time in RFC 3339, always with microseconds and `Z`, so that texts sort as times do."""
 
-    def _serialize(self, value: Any, _name: str | None, _row: Any, **_: Any) -> str | None:
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else value.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+class PictureAddress(fields.Field[Any]):
+    """The stable address of a stored picture, null when there is none."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else file_url(current_settings().public_url, value.id, value.extension)
+
+
+class SortedMap(fields.Field[Any]):
+    """A JSON object with its names in order: databases order them differently, and a tag is of bytes."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> dict[str, Any] | None:
+        return None if value is None else dict(sorted(value.items()))
 
 
 class IdentifiedSchema(Schema):

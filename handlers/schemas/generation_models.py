@@ -1,0 +1,43 @@
+"""How a generation model looks outside: provider settings are shown masked, and to superusers only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import Schema, fields
+
+from handlers.schemas.fields import IdentifiedSchema, SortedMap
+from studio.provider_settings import masked
+
+
+class GenerationModelSchema(IdentifiedSchema):
+    """A generation model. Its provider settings may hold secrets, so they are null whatever they are."""
+
+    name = fields.Raw()
+    icon = fields.Raw()
+    provider = fields.Raw()
+    provider_config = fields.Constant(None)
+    provider_capabilities = SortedMap()
+    fallback_provider = fields.Raw()
+    fallback_provider_config = fields.Constant(None)
+    fallback_provider_capabilities = SortedMap()
+    tool_types = fields.Raw()
+    recommended = fields.Raw()
+    beta = fields.Raw()
+    max_output_width = fields.Raw()
+    max_output_height = fields.Raw()
+    max_size_pixels = fields.Raw()
+
+
+class Masked(fields.Field[Any]):
+    """Provider settings with their secrets masked."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> dict[str, str] | None:
+        return masked(dict(sorted(value.items())) if value else value)
+
+
+class ProviderConfigSchema(Schema):
+    """The settings of a model's providers, for superusers."""
+
+    provider_config = Masked()
+    fallback_provider_config = Masked()

@@ -1,0 +1,30 @@
+"""How subjects and their base images look outside."""
+
+from marshmallow import fields
+
+from handlers.schemas.fields import IdentifiedSchema, Identifier, OwnedSchema, PictureAddress
+
+
+class BaseImageSchema(IdentifiedSchema):
+    """A picture of a subject for one shot type."""
+
+    image_url = PictureAddress(attribute="media")
+    shot_type_id = Identifier()
+    shot_type_label = fields.Raw(attribute="shot_type.label")
+
+
+class SubjectSchema(OwnedSchema):
+    """A subject with its base images, oldest first."""
+
+    name = fields.Raw()
+    surname = fields.Raw()
+    slug = fields.Raw()
+    description = fields.Raw()
+    age_class = fields.Raw()
+    body_type = fields.Raw()
+    gender = fields.Raw()
+    eye_color = fields.Raw()
+    hair_color = fields.Raw()
+    cover_image = PictureAddress(attribute="cover_media")
+    public = fields.Raw()
+    base_images = fields.List(fields.Nested(BaseImageSchema))
