@@ -1,0 +1,129 @@
+"""Products: catalogue items and their photographs."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import joinedload, selectinload
+
+from db.base import utc_now
+from db.models.brands import Brand
+from db.models.products import Product, ProductImage, ProductState
+from db.session import session
+from db.tenancy import get_owned, listed, owned
+from handlers.answers import Answer, created, no_content, ok
+from handlers.conditional import apply_changes, get_for_change
+from handlers.paging import matching, page
+from handlers.permissions import Permission, requires
+from handlers.references import refer_all, scope_of_new, take_picture, with_pictures
+from handlers.schemas.products import ProductImageSchema, ProductSchema
+from studio.pictures import require_room_for_image
+
+WITH_PICTURES = [
+    joinedload(Product.cover_media),
+    selectinload(Product.images).joinedload(ProductImage.media),
+]
+
+
+@requires(Permission.PRODUCTS_READ)
+def list_products(
+    organization_id: UUID | None = None,
+    brand_id: UUID | None = None,
+    category: str | None = None,
+    state: str | None = None,
+    **listing: Any,
+) -> Answer:
+    """The products of one scope, narrowed by what is given."""
+    query = matching(listed(Product, organization_id), [Product.name, Product.sku], listing.get("q"))
+    if brand_id is not None:
+        query = query.where(Product.brand_id == get_owned(Brand, brand_id).id)
+    given = {"category": category, "state": state}
+    query = query.filter_by(**{name: value for name, value in given.items() if value is not None})
+    return page(query, Product, ProductSchema, listing, [brand_id, category, state], WITH_PICTURES)
+
+
+@requires(Permission.PRODUCTS_WRITE)
+def create_product(
+    body: dict[str, Any],
+    organization_id: UUID | None = None,
+    mode: str = "complete",
+    sync_captioning: bool = True,
+) -> Answer:
+    """Make a product; `basic` makes a draft. `sync_captioning` has no effect: older clients send it."""
+    state = ProductState.DRAFT if mode == "basic" else ProductState.READY
+    product = Product(**scope_of_new(organization_id), state=state, cover_media=None, images=[])
+    _change(product, body)
+    session().add(product)
+    session().flush()
+    return created(product, ProductSchema, f"/api/v1/products/{product.id}")
+
+
+@requires(Permission.PRODUCTS_READ)
+def get_product(product_id: UUID) -> Answer:
+    """One product with its photographs."""
+    return ok(get_owned(Product, product_id, options=WITH_PICTURES), ProductSchema)
+
+
+@requires(Permission.PRODUCTS_WRITE)
+def update_product(product_id: UUID, body: dict[str, Any]) -> Answer:
+    """Change what the body names."""
+    product = get_for_change(Product, product_id, ProductSchema, WITH_PICTURES)
+    _change(product, body)
+    session().flush()
+    return ok(product, ProductSchema)
+
+
+@requires(Permission.PRODUCTS_WRITE)
+def delete_product(product_id: UUID) -> Answer:
+    """Remove the product with its photographs, unless something refers to it."""
+    session().delete(get_for_change(Product, product_id, ProductSchema, WITH_PICTURES))
+    session().flush()
+    return no_content()
+
+
+@requires(Permission.PRODUCTS_READ)
+def list_product_images(product_id: UUID, **listing: Any) -> Answer:
+    """The photographs of one product."""
+    query = owned(ProductImage).where(ProductImage.product_id == get_owned(Product, product_id).id)
+    options = [joinedload(ProductImage.media)]
+    return page(query, ProductImage, ProductImageSchema, listing, options=options)
+
+
+@requires(Permission.PRODUCTS_WRITE)
+def add_product_image(product_id: UUID, body: dict[str, Any]) -> Answer:
+    """Take a photograph, as a file or by the address of an upload."""
+    product = get_owned(Product, product_id, for_update=True)
+    require_room_for_image(ProductImage, ProductImage.product_id == product.id)
+    scope = {"owner_id": product.owner_id, "organization_id": product.organization_id}
+    media = take_picture(body.get("file") or body["file_url"], product.organization_id)
+    image = ProductImage(**scope, product_id=product.id, media=media, type=body["type"])
+    session().add(image)
+    product.updated_at = utc_now()
+    session().flush()
+    return created(image, ProductImageSchema, f"/api/v1/products/{product.id}/images/{image.id}")
+
+
+@requires(Permission.PRODUCTS_READ)
+def get_product_image(product_id: UUID, image_id: UUID) -> Answer:
+    """One photograph of a product."""
+    of_product = [ProductImage.product_id == product_id]
+    options = [joinedload(ProductImage.media)]
+    return ok(get_owned(ProductImage, image_id, options=options, where=of_product), ProductImageSchema)
+
+
+@requires(Permission.PRODUCTS_WRITE)
+def delete_product_image(product_id: UUID, image_id: UUID) -> Answer:
+    """Remove a photograph from its product."""
+    of_product = [ProductImage.product_id == product_id]
+    options = [joinedload(ProductImage.media), joinedload(ProductImage.product)]
+    image = get_for_change(ProductImage, image_id, ProductImageSchema, options, of_product)
+    image.product.updated_at = utc_now()
+    session().delete(image)
+    session().flush()
+    return no_content()
+
+
+def _change(product: Product, body: dict[str, Any]) -> None:
+    refer_all(product, body, brand_id=Brand)
+    apply_changes(product, with_pictures(product, body, cover_image="cover_media"))

@@ -1,0 +1,74 @@
+"""What bodies refer to: rows by ids, pictures by addresses, each checked against the scope of the row.
+
+Also whose a new row is, which that scope begins with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from db.base import Owned
+from db.models.media import MediaResource
+from db.tenancy import creation_scope, current_caller, refer
+from handlers.current import current_settings
+from handlers.uploaded import UploadedFile
+from studio.media.ingest import ingest_upload, resolve_file_url
+from studio.media.storage import LocalDisk, Storage
+
+
+def scope_of_new(organization_id: UUID | None) -> dict[str, UUID | None]:
+    """Whose a new row will be: the caller's, in the organization when one is named.
+
+    NotFound when the caller is no member of it; PermissionDenied when the role may not create there.
+    """
+    return {"owner_id": current_caller().user_id, "organization_id": creation_scope(organization_id)}
+
+
+def refer_all(row: Owned, body: Mapping[str, Any], **models: type[Owned]) -> None:
+    """Check the ids that a body names in the properties given, alone or in lists; null refers to nothing.
+
+    NotFound for an id that the caller cannot see, ScopeMismatch for one of another scope than the row's.
+    """
+    for name, model in models.items():
+        value = body.get(name)
+        for row_id in value if isinstance(value, list) else [value]:
+            if row_id is not None:
+                refer(model, row_id, row.organization_id, row.owner_id)
+
+
+def with_pictures(row: Owned, body: Mapping[str, Any], **names: str) -> dict[str, Any]:
+    """The body with each picture's address, `cover_image="cover_media"`, replaced by the picture itself.
+
+    TargetNotAllowed, NotFound and ScopeMismatch as `resolve_file_url`.
+    """
+    changes = {name: value for name, value in body.items() if name not in names}
+    for name, attribute in names.items():
+        if name in body:
+            changes[attribute] = find_picture(body[name], row.organization_id)
+    return changes
+
+
+def find_picture(address: str | None, organization_id: UUID | None) -> MediaResource | None:
+    """The picture behind an address of ours, for a row of the scope given; None for none."""
+    if address is None:
+        return None
+    return resolve_file_url(current_storage(), current_settings().public_url, address, organization_id)
+
+
+def take_picture(
+    source: UploadedFile | str, organization_id: UUID | None, public: bool = False
+) -> MediaResource:
+    """The stored picture of a file that came with the request, or of the upload behind an address.
+
+    NotAnImage, TooLarge or Unreadable when the bytes are no picture that is taken.
+    """
+    if isinstance(source, UploadedFile):
+        return ingest_upload(current_storage(), source.file, organization_id, public)
+    return resolve_file_url(current_storage(), current_settings().public_url, source, organization_id)
+
+
+def current_storage() -> Storage:
+    """Where the pictures of the running application are kept."""
+    return LocalDisk(current_settings().media_dir)
