@@ -144,7 +144,8 @@ def foreign(**changes: Any) -> str:
         "garbage", "a.b.c", "SCHEMATHESIS-INVALID", "é" * 3, token() + "x", token()[:-4],
         token(exp=int(time.time()) - 1), token(exp=None), token(iss="other"), token(iss=None),
         token(aud="other"), token(aud=None), token(type="refresh"), token(type=None), token(sub=None),
-        token(sub="me"), token(sid=None), token(jti=None), foreign(key="another secret of at least 32 bytes", algorithm="HS256"),
+        token(sub="me"), token(sid=None), token(jti=None),
+        foreign(key="another secret of at least 32 bytes", algorithm="HS256"),
         foreign(key=SECRET, algorithm="HS512"), foreign(key="", algorithm="none"),
     ],
 )  # fmt: skip
