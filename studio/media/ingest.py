@@ -1,0 +1,168 @@
+"""How a file becomes a picture that rows can refer to, and how an address of ours leads back to it.
+
+The same picture is stored once in each scope. A file is on the disk before its row is committed, and goes
+again when the row is rolled back; what a crash leaves behind is removed by `sweep.py`.
+"""
+
+from typing import BinaryIO
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.exc import IntegrityError
+
+from db.base import new_id, utc_now
+from db.errors import Conflict, NotFound
+from db.models.media import MediaResource, Upload, UploadStatus
+from db.session import after_commit, after_rollback, session
+from db.tenancy import current_caller, owned, refer
+from studio.media.inspection import read_bounded
+from studio.media.normalisation import Picture, normalise
+from studio.media.storage import Storage, media_folder, media_key, temporary_key
+
+_PATH = "/api/v1/files/media/"
+
+
+class TargetNotAllowed(Conflict):
+    """A picture was named by an address that does not belong to this server."""
+
+    code = "target_not_allowed"
+    default_detail = "Only addresses of files that were uploaded here are accepted"
+
+
+class UploadConsumed(Conflict):
+    """The bytes of an upload were to be replaced after something had begun to use them."""
+
+    code = "upload_consumed"
+    default_detail = "The uploaded file is already in use"
+
+
+def file_url(public_url: str, resource_id: UUID, extension: str) -> str:
+    """The stable address of a picture, or of an upload that will become one."""
+    return f"{public_url}{_PATH}{resource_id}/file.{extension}"
+
+
+def ingest_upload(
+    storage: Storage, file: BinaryIO, organization_id: UUID | None, public: bool = False
+) -> MediaResource:
+    """The stored picture of a file that came with the request, in the scope given.
+
+    The caller becomes its owner. NotAnImage, TooLarge or Unreadable when it is no picture that we take.
+    """
+    picture = normalise(read_bounded(file))
+    return keep_picture(storage, picture, organization_id, current_caller().user_id, public=public)
+
+
+def resolve_file_url(
+    storage: Storage, public_url: str, url: str, organization_id: UUID | None
+) -> MediaResource:
+    """The picture behind an address that a client names, for a row of the scope given.
+
+    An upload is moved to its place on first use. TargetNotAllowed for an address of another server, NotFound
+    for one of ours that leads nowhere the caller may look, ScopeMismatch for a picture of another scope.
+    """
+    resource_id = _resource_id(public_url, url)
+    # The upload is locked, so that two requests that use it first do not both move it.
+    upload = session().scalar(owned(Upload).where(Upload.id == resource_id).with_for_update())
+    if upload is None:
+        return refer(MediaResource, resource_id, organization_id)
+    if upload.media_resource_id is not None:
+        return refer(MediaResource, upload.media_resource_id, organization_id)
+    caller = current_caller()
+    usable = upload.status == UploadStatus.RECEIVED and upload.expires_at > utc_now()
+    if not usable or upload.owner_id != caller.user_id:
+        raise NotFound
+    picture = normalise(storage.read(temporary_key(upload.id)))
+    media = keep_picture(storage, picture, organization_id, caller.user_id, resource_id=upload.id)
+    upload.status, upload.media_resource_id = UploadStatus.INGESTED, media.id
+    after_commit(lambda: storage.delete(temporary_key(upload.id)))
+    return media
+
+
+def receive_upload(storage: Storage, upload: Upload, file: BinaryIO) -> None:
+    """Stores the bytes of a presigned upload, normalised already, until something refers to them.
+
+    UploadConsumed when something does; NotAnImage, TooLarge or Unreadable as `ingest_upload`.
+    """
+    if upload.status == UploadStatus.INGESTED:
+        raise UploadConsumed
+    storage.write(temporary_key(upload.id), normalise(read_bounded(file)).data)
+    upload.status = UploadStatus.RECEIVED
+
+
+def keep_picture(
+    storage: Storage,
+    picture: Picture,
+    organization_id: UUID | None,
+    owner_id: UUID | None,
+    resource_id: UUID | None = None,
+    public: bool = False,
+) -> MediaResource:
+    """The row of a normalised picture in a scope: the one that is there already, or a new one with its file.
+
+    A worker, which has no caller, names the owner of the row that it works for; system rows have none.
+    """
+    same_picture = (*_in_scope(organization_id, owner_id), MediaResource.content_hash == picture.content_hash)
+    # unscoped: the scope is written out, because a worker has no caller
+    find = select(MediaResource).where(*same_picture)
+    media = session().scalar(find)
+    if media is None:
+        media = MediaResource(
+            id=resource_id or new_id(),
+            owner_id=owner_id,
+            organization_id=organization_id,
+            public=public,
+            content_hash=picture.content_hash,
+            extension=picture.extension,
+            content_type=picture.content_type,
+            file_size=len(picture.data),
+            width=picture.width,
+            height=picture.height,
+            has_alpha=picture.has_alpha,
+            dominant_color=picture.dominant_color,
+        )
+        try:
+            with session().begin_nested():
+                session().add(media)
+        except IntegrityError:
+            # Another request stored the same picture between our look and our insert.
+            media = session().scalars(find).one()
+    media.public = media.public or public
+    # A picture that is taken again is not an orphan, however old it is.
+    media.updated_at = utc_now()
+    _write_file(storage, media, picture)
+    return media
+
+
+def _write_file(storage: Storage, media: MediaResource, picture: Picture) -> None:
+    key = media_key(media.id, media.extension)
+    if storage.exists(key):
+        return
+    folder = media_folder(media.id)
+    after_rollback(lambda: storage.delete_folder(folder))
+    storage.write(key, picture.data)
+
+
+def _in_scope(organization_id: UUID | None, owner_id: UUID | None) -> tuple[ColumnElement[bool], ...]:
+    if organization_id is not None:
+        return (MediaResource.organization_id == organization_id,)
+    return (MediaResource.organization_id.is_(None), MediaResource.owner_id == owner_id)
+
+
+def _resource_id(public_url: str, url: str) -> UUID:
+    """The id in an address of ours; what follows it, the file's name, says nothing that the id does not."""
+    try:
+        ours, named = urlsplit(public_url + _PATH), urlsplit(url)
+        same_server = (named.scheme.lower(), named.netloc.lower()) == (ours.scheme, ours.netloc.lower())
+    except ValueError as error:
+        raise TargetNotAllowed from error
+    if not same_server or not named.path.startswith(ours.path):
+        raise TargetNotAllowed
+    resource_id, _, name = named.path.removeprefix(ours.path).partition("/")
+    try:
+        found = UUID(resource_id)
+    except ValueError as error:
+        raise NotFound from error
+    if str(found) != resource_id or not name.startswith("file."):
+        raise NotFound
+    return found
