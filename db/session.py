@@ -135,9 +135,10 @@ def _refusal_for(error: IntegrityError) -> Refused | None:
     return None
 
 
+# A word of the violated index: SQLite names its columns, PostgreSQL the index, and ours are named by columns.
 _REFUSALS: dict[str, type[Refused]] = {
-    "memberships": AlreadyMember,
     "subscriptions": SubscriptionExists,
+    "user_id": AlreadyMember,
     "slug": SlugTaken,
     "sku": SkuTaken,
     "email": EmailTaken,
@@ -167,6 +168,8 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._reading_engine = engine.execution_options(write=False)
+        self._writing_engine = engine.execution_options(write=True)
         self._connection: Connection | None = None
         self._turn: threading.Lock | None = None
 
@@ -218,7 +221,7 @@ class Database:
         make = Session if write else _ReadingSession
         if self._connection is not None:
             return make(self._connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
-        return make(self.engine.execution_options(write=write), expire_on_commit=False)
+        return make(self._writing_engine if write else self._reading_engine, expire_on_commit=False)
 
     def _my_turn(self) -> AbstractContextManager[object]:
         return nullcontext() if self._turn is None else _hold(self._turn)

@@ -1,0 +1,66 @@
+"""Reading organizations by membership, and whether one holds records."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import Select, select, union_all
+
+from db.base import Base
+from db.errors import NotFound, PermissionDenied
+from db.models import MediaResource, Membership, Organization, Upload
+from db.session import session
+from db.tenancy import current_caller, current_permission
+
+# They die with their organization: files alone are nothing that its members would miss.
+_DISPOSABLE = {MediaResource.__tablename__, Upload.__tablename__}
+
+
+def visible_organizations() -> Select[Organization]:
+    """Select the organizations that the caller is a member of; superusers see all."""
+    caller = current_caller()
+    query = select(Organization)
+    return query if caller.is_superuser else query.where(Organization.id.in_(caller.roles))
+
+
+def get_organization(organization_id: UUID, for_update: bool = False) -> Organization:
+    """The organization, locked when it is about to change.
+
+    NotFound when it is absent or the caller is no member; PermissionDenied when the role lacks the running
+    operation's permission.
+    """
+    query = visible_organizations().where(Organization.id == organization_id)
+    if for_update:
+        query = query.with_for_update(of=Organization).execution_options(populate_existing=True)
+    organization = session().scalars(query).one_or_none()
+    if organization is None:
+        raise NotFound()
+    if not current_caller().may(current_permission(), organization_id):
+        raise PermissionDenied()
+    return organization
+
+
+def get_membership(organization_id: UUID, user_id: UUID, for_update: bool = False) -> Membership:
+    """One member of an organization that the caller may see already; NotFound when the user is none."""
+    query = select(Membership).where(
+        Membership.organization_id == organization_id, Membership.user_id == user_id
+    )
+    if for_update:
+        query = query.with_for_update(of=Membership).execution_options(populate_existing=True)
+    membership = session().scalars(query).one_or_none()
+    if membership is None:
+        raise NotFound()
+    return membership
+
+
+def has_records(organization_id: UUID) -> bool:
+    """Whether any record of the studio belongs to the organization; stored files alone do not count."""
+    tables = [
+        table
+        for table in Base.metadata.sorted_tables
+        if {"owner_id", "organization_id"} <= set(table.c.keys()) and table.name not in _DISPOSABLE
+    ]
+    found = union_all(
+        *(select(table.c.id).where(table.c.organization_id == organization_id) for table in tables)
+    )
+    return session().execute(found.limit(1)).first() is not None

@@ -1,0 +1,46 @@
+"""Finding an account by its address, and removing one with everything that is only its own."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from sqlalchemy import delete, select, update
+
+from db.base import Base
+from db.models import Membership, User
+from db.models.organizations import Role
+from db.models.users import email_key
+from db.session import session
+
+
+def find_user_by_email(email: str) -> User | None:
+    """The account with this address in whatever letter case, or None."""
+    return session().scalars(select(User).where(User.email_key == email_key(email))).one_or_none()
+
+
+def owns_organization(user_id: UUID) -> bool:
+    """Whether the user is the owner of an organization."""
+    query = select(Membership.id).where(Membership.user_id == user_id, Membership.role == Role.OWNER)
+    return session().scalars(query.limit(1)).first() is not None
+
+
+def remove_user(user: User) -> None:
+    """Delete the account, its personal records, sessions and memberships.
+
+    What it made in organizations stays and passes to the owner of each. The caller has made sure that it
+    owns no organization.
+    """
+    # Deepest first: rows that others refer to cannot go before those others.
+    for table in reversed(Base.metadata.sorted_tables):
+        if not {"owner_id", "organization_id"} <= set(table.c.keys()):
+            continue
+        mine = table.c.owner_id == user.id
+        session().execute(delete(table).where(mine, table.c.organization_id.is_(None)))
+        heir = (
+            select(Membership.user_id)
+            .where(Membership.organization_id == table.c.organization_id, Membership.role == Role.OWNER)
+            .scalar_subquery()
+        )
+        session().execute(update(table).where(mine).values(owner_id=heir))
+    session().delete(user)
+    session().flush()

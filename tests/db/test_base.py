@@ -1,0 +1,67 @@
+"""Ids and times: what every row has."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy.exc import StatementError
+
+from db.base import Base, Owned, new_id
+from db.models import Brand, Shooting
+from db.session import Database, session
+from tests.factories import make_brand, make_shooting
+
+
+def test_ids_are_version_7_tell_the_time_and_grow() -> None:
+    before = datetime.now(UTC)
+    ids = [new_id() for _ in range(5000)]
+    assert ids == sorted(set(ids))
+    assert {(row_id.version, row_id.variant) for row_id in ids} == {(7, "specified in RFC 4122")}
+    made = datetime.fromtimestamp((ids[0].int >> 80) / 1000, UTC)
+    assert abs(made - before) < timedelta(seconds=1)
+
+
+def test_a_time_comes_back_in_utc_with_its_microseconds(database: Database) -> None:
+    due = datetime(2026, 3, 1, 1, 30, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
+    shooting_id = make_shooting(due_date=due).id
+    with database.transaction(write=False):
+        found = session().get_one(Shooting, shooting_id)
+        assert found.due_date == due
+        assert found.due_date.isoformat() == "2026-02-28T23:30:00.123456+00:00"
+
+
+def test_a_time_without_a_zone_is_refused(database: Database) -> None:
+    with pytest.raises(StatementError, match="without time zone"):
+        make_shooting(due_date=datetime(2026, 3, 1))  # noqa: DTZ001  # the naive time is the point
+
+
+def test_a_change_moves_updated_at_and_nothing_else_does(database: Database) -> None:
+    brand_id = make_brand().id
+    with database.transaction(write=True):
+        brand = session().get_one(Brand, brand_id)
+        created, updated = brand.created_at, brand.updated_at
+        brand.name = "Another name"
+    with database.transaction(write=False):
+        brand = session().get_one(Brand, brand_id)
+        assert brand.created_at == created
+        assert brand.updated_at > updated
+
+
+def test_every_owned_table_has_the_indexes_its_lists_walk() -> None:
+    for mapper in Base.registry.mappers:
+        if issubclass(mapper.class_, Owned):
+            table = mapper.class_.__table__
+            columns = [[column.name for column in index.columns] for index in table.indexes]
+            assert ["owner_id", "created_at", "id"] in columns, table.name
+            assert ["organization_id", "created_at", "id"] in columns, table.name
+
+
+def test_relationships_are_never_loaded_behind_ones_back() -> None:
+    eager = [
+        str(relationship)
+        for mapper in Base.registry.mappers
+        for relationship in mapper.relationships
+        if relationship.lazy != "raise"
+    ]
+    assert not eager

@@ -1,0 +1,52 @@
+"""The migrations make exactly the schema of the models, and unmake it, on both databases."""
+
+from __future__ import annotations
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, inspect, text
+
+from db.base import Base
+from db.migrations import downgrade, is_current, upgrade
+from db.session import Database, make_engine
+from tests.factories import make_prediction
+
+
+def test_the_migrated_schema_is_that_of_the_models(database_engine: Engine) -> None:
+    with database_engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_delete_rules_reach_the_database(database_engine: Engine) -> None:
+    """Alembic's comparison leaves the delete rules of foreign keys out on SQLite."""
+    inspector = inspect(database_engine)
+    for table in Base.metadata.sorted_tables:
+        migrated = {
+            key["constrained_columns"][0]: (key["referred_table"], key["options"].get("ondelete"))
+            for key in inspector.get_foreign_keys(table.name)
+        }
+        modelled = {
+            column.name: (key.column.table.name, key.ondelete)
+            for column in table.columns
+            for key in column.foreign_keys
+        }
+        assert migrated == modelled, table.name
+
+
+def test_migrations_go_up_and_down_with_rows_in_the_tables(empty_database_url: str) -> None:
+    assert not is_current(empty_database_url)
+    upgrade(empty_database_url)
+    assert is_current(empty_database_url)
+    database = Database(make_engine(empty_database_url, pool_size=1))
+    with database.transaction(write=True) as session:
+        prediction = make_prediction()
+        session.execute(text("UPDATE shots SET approved_prediction_id = (SELECT id FROM predictions)"))
+        assert prediction.index == 0
+    upgrade(empty_database_url)
+    downgrade(empty_database_url)
+    assert inspect(database.engine).get_table_names() == ["alembic_version"]
+    assert not is_current(empty_database_url)
+    upgrade(empty_database_url)
+    assert is_current(empty_database_url)
+    database.dispose()

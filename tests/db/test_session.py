@@ -1,0 +1,205 @@
+"""One transaction: what commits, what rolls back, what happens afterwards, and what waits for whom."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pytest
+from sqlalchemy import delete, func, select, update
+
+from db.errors import EmailTaken, InUse, NotFound
+from db.models import BackgroundPreset, Brand, User
+from db.queries.users import find_user_by_email
+from db.session import Database, after_commit, after_rollback, make_engine, record_apart, session
+from tests.factories import make_background_preset, make_brand, make_user
+
+
+def emails(database: Database) -> set[str]:
+    with database.transaction(write=False) as reading:
+        return set(reading.scalars(select(User.email)))
+
+
+def test_returning_commits(database: Database) -> None:
+    with database.transaction(write=True):
+        make_user(email="kept@example.com")
+    assert "kept@example.com" in emails(database)
+
+
+def test_raising_rolls_back(database: Database) -> None:
+    with pytest.raises(NotFound), database.transaction(write=True):  # noqa: PT012  # the transaction is the one statement
+        make_user(email="gone@example.com")
+        raise NotFound()
+    assert "gone@example.com" not in emails(database)
+
+
+def test_the_session_is_there_within_a_transaction_only(database: Database) -> None:
+    with database.transaction(write=False) as opened:
+        assert session() is opened
+    for verb in (session, lambda: after_commit(print), lambda: record_apart(print)):
+        with pytest.raises(RuntimeError, match="no running transaction"):
+            verb()
+
+
+def test_transactions_do_not_nest(database: Database) -> None:
+    with database.transaction(write=True):
+        make_user(email="outer@example.com")
+        with pytest.raises(RuntimeError, match="do not nest"), database.transaction(write=True):
+            pass
+    assert "outer@example.com" in emails(database)
+
+
+def test_what_follows_a_commit_follows_no_rollback(database: Database) -> None:
+    happened: list[str] = []
+    with database.transaction(write=True):
+        after_commit(lambda: happened.append("committed"))
+        after_rollback(lambda: happened.append("never"))
+        assert happened == []
+    with pytest.raises(NotFound), database.transaction(write=True):  # noqa: PT012  # the transaction is the one statement
+        after_commit(lambda: happened.append("never"))
+        after_rollback(lambda: happened.append("rolled back"))
+        raise NotFound()
+    assert happened == ["committed", "rolled back"]
+
+
+def test_a_callback_may_open_a_transaction_of_its_own(database: Database) -> None:
+    seen: list[set[str]] = []
+    with database.transaction(write=True):
+        make_user(email="seen@example.com")
+        after_commit(lambda: seen.append(emails(database)))
+    assert "seen@example.com" in seen[0]
+
+
+def test_a_failing_callback_is_logged_and_changes_nothing(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    happened: list[str] = []
+    with caplog.at_level(logging.ERROR), database.transaction(write=True):
+        after_commit(lambda: 1 / 0)
+        after_commit(lambda: happened.append("the next one"))
+        record_apart(lambda _session: 1 / 0)
+    assert happened == ["the next one"]
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_recorded_apart_is_kept_either_way(database: Database, fails: bool) -> None:
+    def work() -> None:
+        with database.transaction(write=True):
+            make_user(email="work@example.com")
+            record_apart(lambda _session: make_user(email="record@example.com"))
+            if fails:
+                raise NotFound()
+
+    if fails:
+        with pytest.raises(NotFound):
+            work()
+    else:
+        work()
+    assert "record@example.com" in emails(database)
+    assert ("work@example.com" in emails(database)) is not fails
+
+
+@pytest.mark.parametrize("change", ["add", "modify", "delete", "update statement", "delete statement"])
+def test_a_transaction_for_reading_cannot_write(database: Database, change: str) -> None:
+    brand_id = make_brand().id
+    with (  # noqa: PT012  # the transaction is the one statement
+        pytest.raises(RuntimeError, match="opened for reading"),
+        database.transaction(write=False) as reading,
+    ):
+        brand = reading.get_one(Brand, brand_id)
+        if change == "add":
+            make_user()
+        elif change == "modify":
+            brand.name = "Changed"
+        elif change == "delete":
+            reading.delete(brand)
+        elif change == "update statement":
+            reading.execute(update(Brand).values(name="Changed"))
+        else:
+            reading.execute(delete(Brand))
+
+
+def test_an_address_is_taken_in_whatever_letter_case(database: Database) -> None:
+    make_user(email="Demo@Example.com")
+    with pytest.raises(EmailTaken), database.transaction(write=True):
+        make_user(email="demo@example.COM")
+    with database.transaction(write=False):
+        found = find_user_by_email(" DEMO@example.com")
+        assert found is not None
+        assert found.email == "Demo@Example.com"
+
+
+def test_deleting_what_is_referred_to_is_refused_as_in_use(database: Database) -> None:
+    preset_id = make_background_preset().id
+    make_brand(default_background_preset_id=preset_id)
+    with pytest.raises(InUse), database.transaction(write=True):
+        session().execute(delete(BackgroundPreset).where(BackgroundPreset.id == preset_id))
+
+
+def test_requests_in_other_threads_see_and_leave_rows(database: Database) -> None:
+    make_user(email="before@example.com")
+    seen: list[set[str]] = []
+
+    def request(number: int) -> None:
+        with database.transaction(write=True):
+            make_user_in_request(number)
+        seen.append(emails(database))
+
+    threads = [threading.Thread(target=request, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all("before@example.com" in found for found in seen)
+    assert {f"request{number}@example.com" for number in range(4)} <= emails(database)
+
+
+def make_user_in_request(number: int) -> None:
+    session().add(User(email=f"request{number}@example.com", hashed_password="!"))
+
+
+def test_nothing_of_another_test_remains(database: Database) -> None:
+    assert emails(database) == set()
+
+
+def test_writers_queue_up_and_lose_no_update(committing_database: Database) -> None:
+    with committing_database.transaction(write=True):
+        user_id = make_user(rework_available=0).id
+
+    def add_one() -> None:
+        for _ in range(10):
+            with committing_database.transaction(write=True) as writing:
+                user = writing.scalars(select(User).where(User.id == user_id).with_for_update()).one()
+                time.sleep(0.001)
+                user.rework_available += 1
+
+    threads = [threading.Thread(target=add_one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with committing_database.transaction(write=True) as writing:
+        assert writing.scalar(select(User.rework_available).where(User.id == user_id)) == 40
+        writing.execute(delete(User).where(User.id == user_id))
+
+
+def test_a_reader_does_not_wait_for_a_writer(committing_database: Database) -> None:
+    counted: list[int | None] = []
+
+    def read() -> None:
+        with committing_database.transaction(write=False) as reading:
+            counted.append(reading.scalar(select(func.count()).select_from(User)))
+
+    with pytest.raises(NotFound), committing_database.transaction(write=True):  # noqa: PT012  # the transaction is the one statement
+        make_user()
+        reader = threading.Thread(target=read)
+        reader.start()
+        reader.join(timeout=5)
+        assert counted == [0]
+        raise NotFound()
+
+
+def test_plain_postgresql_addresses_mean_psycopg_3() -> None:
+    assert make_engine("postgresql://someone@localhost/some").url.drivername == "postgresql+psycopg"

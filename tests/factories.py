@@ -1,0 +1,301 @@
+"""Make rows for tests: sensible defaults, every column open to a keyword, flushed and ready to refer to.
+
+They write within the running transaction if there is one, else in the session of the `database` fixture.
+Owned rows take `owner=` and `organization=` (or the columns); without either they are personal rows of a new
+user. What else a row needs and was not given is made too, in the same scope.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import Session
+
+import db.session
+from db.base import Base, Owned, utc_now
+from db.models import (
+    BackgroundPreset,
+    Brand,
+    Generation,
+    GenerationModel,
+    Guidelines,
+    Look,
+    MediaResource,
+    Membership,
+    Organization,
+    Prediction,
+    Product,
+    ProductImage,
+    ResolutionPreset,
+    Shooting,
+    Shot,
+    ShotType,
+    Style,
+    Subject,
+    SubjectBaseImage,
+    Subscription,
+    Upload,
+    User,
+)
+from db.tenancy import Caller
+
+Row = TypeVar("Row", bound=Base)
+OwnedRow = TypeVar("OwnedRow", bound=Owned)
+
+_number = itertools.count(1)
+_session: list[Session] = []
+
+
+@contextmanager
+def making_in(session: Session) -> Iterator[None]:
+    """Use this session for rows that are made outside of a transaction of the code under test."""
+    _session.append(session)
+    try:
+        yield
+    finally:
+        _session.remove(session)
+
+
+def make(row: Row) -> Row:
+    """Add a row, flush it, and read what the database computes for it."""
+    try:
+        session = db.session.session()
+    except RuntimeError:
+        session = _session[-1]
+    session.add(row)
+    session.flush()
+    session.refresh(row, inspect(type(row)).column_attrs.keys())
+    return row
+
+
+def same_scope(row: Owned) -> dict[str, Any]:
+    """The columns that put a new row into the scope of another one."""
+    return {"owner_id": row.owner_id, "organization_id": row.organization_id}
+
+
+def _make_owned(model: type[OwnedRow], values: dict[str, Any], **defaults: Any) -> OwnedRow:
+    return make(model(**(defaults | values)))
+
+
+def _scoped(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace `owner` and `organization` by their columns; personal to a new user when nothing is said."""
+    owner, organization = values.pop("owner", None), values.pop("organization", None)
+    if "owner_id" in values:
+        return values
+    if organization is not None:
+        owner_id = owner.id if owner else organization.owner_id
+        return values | {"owner_id": owner_id, "organization_id": organization.id}
+    return values | {"owner_id": (owner or make_user()).id}
+
+
+def caller_of(
+    user: User,
+    roles: dict[Organization, str] | None = None,
+    permissions: dict[str, set[str]] | None = None,
+) -> Caller:
+    """A caller as the server would load it; `permissions` is the table from role to permissions."""
+    table = permissions or {}
+    memberships = {organization.id: role for organization, role in (roles or {}).items()}
+    return Caller(
+        user_id=user.id,
+        email=user.email,
+        is_superuser=user.is_superuser,
+        roles=memberships,
+        permissions={key: frozenset(table.get(role, ())) for key, role in memberships.items()},
+        personal_permissions=frozenset(table.get("owner", ())),
+    )
+
+
+def make_user(**values: Any) -> User:
+    """An active account without a usable password."""
+    number = next(_number)
+    defaults = {"email": f"user{number}@example.com", "hashed_password": "!", "full_name": f"User {number}"}
+    return make(User(**(defaults | values)))
+
+
+def make_organization(owner: User | None = None, **values: Any) -> Organization:
+    """An organization with its owner as the one member."""
+    number = next(_number)
+    defaults = {"name": f"Organization {number}", "slug": f"organization-{number}"}
+    organization = make(Organization(**(defaults | values)))
+    make_membership(organization, owner or make_user(), role="owner")
+    return make(organization)
+
+
+def make_membership(organization: Organization, user: User | None = None, role: str = "member") -> Membership:
+    """A further member of an organization."""
+    user = user or make_user()
+    return make(Membership(organization_id=organization.id, user_id=user.id, role=role))
+
+
+def make_subscription(user: User | None = None, **values: Any) -> Subscription:
+    """An active subscription with 1,000 credits."""
+    defaults = {
+        "user_id": (user or make_user()).id,
+        "service_type": "SELF_SERVICE",
+        "tier": "GROW",
+        "start_date": utc_now(),
+        "end_date": utc_now() + timedelta(days=30),
+        "grace_period_end": utc_now() + timedelta(days=37),
+        "credits_total": 1000,
+        "payment_status": "PAID",
+    }
+    return make(Subscription(**(defaults | values)))
+
+
+def make_media(**values: Any) -> MediaResource:
+    """The row of a stored picture; no file is written."""
+    return _make_owned(
+        MediaResource,
+        _scoped(values),
+        content_hash=hashlib.sha256(str(next(_number)).encode()).hexdigest(),
+        extension="jpg",
+        content_type="image/jpeg",
+        file_size=1000,
+        width=600,
+        height=800,
+    )
+
+
+def make_upload(**values: Any) -> Upload:
+    """A presigned upload that waits for its bytes."""
+    expires_at = utc_now() + timedelta(hours=24)
+    return _make_owned(
+        Upload, _scoped(values), filename="dress.jpg", content_type="image/jpeg", expires_at=expires_at
+    )
+
+
+def make_shot_type(**values: Any) -> ShotType:
+    """A front view of the whole body."""
+    slug = f"front-{next(_number)}"
+    return _make_owned(ShotType, _scoped(values), name="Front", slug=slug, label="Front", framing="FULL_BODY")
+
+
+def make_background_preset(**values: Any) -> BackgroundPreset:
+    """A plain white background."""
+    return _make_owned(BackgroundPreset, _scoped(values), name="White", kind="SOLID", color="#ffffff")
+
+
+def make_resolution_preset(**values: Any) -> ResolutionPreset:
+    """A small portrait."""
+    return _make_owned(ResolutionPreset, _scoped(values), name="Portrait", width=768, height=1024)
+
+
+def make_style(**values: Any) -> Style:
+    """A style that changes nothing."""
+    return _make_owned(Style, _scoped(values), name="Neutral", slug=f"neutral-{next(_number)}")
+
+
+def make_subject(**values: Any) -> Subject:
+    """A subject without base images."""
+    return _make_owned(Subject, _scoped(values), name="Mara", slug=f"mara-{next(_number)}")
+
+
+def make_base_image(subject: Subject | None = None, **values: Any) -> SubjectBaseImage:
+    """A base image of a subject for some shot type."""
+    subject = subject or make_subject()
+    scope = same_scope(subject)
+    return _make_owned(
+        SubjectBaseImage,
+        values,
+        subject_id=subject.id,
+        public=subject.public,
+        shot_type_id=values.pop("shot_type_id", None) or make_shot_type(**scope).id,
+        media_id=values.pop("media_id", None) or make_media(**scope).id,
+        **scope,
+    )
+
+
+def make_guidelines(**values: Any) -> Guidelines:
+    """Guidelines for WEBP pictures without presets."""
+    return _make_owned(Guidelines, _scoped(values), name="Web shop")
+
+
+def make_brand(**values: Any) -> Brand:
+    """A brand without defaults."""
+    return _make_owned(Brand, _scoped(values), name="Atelier", slug=f"atelier-{next(_number)}")
+
+
+def make_product(**values: Any) -> Product:
+    """A product without images."""
+    return _make_owned(Product, _scoped(values), name="Linen dress", sku=f"SKU-{next(_number)}")
+
+
+def make_product_image(product: Product | None = None, **values: Any) -> ProductImage:
+    """The primary image of a product."""
+    product = product or make_product()
+    scope = same_scope(product)
+    media_id = values.pop("media_id", None) or make_media(**scope).id
+    return _make_owned(
+        ProductImage, values, product_id=product.id, media_id=media_id, type="primary", **scope
+    )
+
+
+def make_generation_model(**values: Any) -> GenerationModel:
+    """The local studio with the tools it has."""
+    tools = ["BASE_GENERATION", "REFINE", "BACKGROUND_FIX", "IMAGE_ADJUST"]
+    defaults = {"name": "Local studio", "provider": "LOCAL_STUDIO", "tool_types": tools}
+    return make(GenerationModel(**(defaults | values)))
+
+
+def make_shooting(**values: Any) -> Shooting:
+    """A shooting in production without looks."""
+    due_date = utc_now() + timedelta(days=14)
+    return _make_owned(Shooting, _scoped(values), name="Spring lookbook", due_date=due_date)
+
+
+def make_look(shooting: Shooting | None = None, **values: Any) -> Look:
+    """A look of one product without shot types and shots; `shot_type_ids` gives it shot types."""
+    shooting = shooting or make_shooting()
+    scope = same_scope(shooting)
+    main_product_id = values.pop("main_product_id", None) or make_product(**scope).id
+    return _make_owned(Look, values, shooting_id=shooting.id, main_product_id=main_product_id, **scope)
+
+
+def make_shot(look: Look | None = None, **values: Any) -> Shot:
+    """A pending shot of a look."""
+    look = look or make_look()
+    scope = same_scope(look)
+    shot_type_id = values.pop("shot_type_id", None) or make_shot_type(**scope).id
+    return _make_owned(
+        Shot, values, look_id=look.id, shooting_id=look.shooting_id, shot_type_id=shot_type_id, **scope
+    )
+
+
+def make_generation(shot: Shot | None = None, **values: Any) -> Generation:
+    """A pending generation of a shot, or with owner or organization given and no shot, one without a shot."""
+    if shot is None and not {"owner", "organization", "owner_id"} & values.keys():
+        shot = make_shot()
+    scope = same_scope(shot) if shot else {}
+    model_id = values.pop("model_id", None) or make_generation_model().id
+    return _make_owned(
+        Generation, _scoped(scope | values), shot_id=shot.id if shot else None, model_id=model_id
+    )
+
+
+def make_prediction(generation: Generation | None = None, **values: Any) -> Prediction:
+    """A picture that waits for review."""
+    generation = generation or make_generation(status="completed", progress=100)
+    scope = same_scope(generation)
+    media_id = values.pop("media_id", None) or make_media(**scope).id
+    return _make_owned(
+        Prediction,
+        values,
+        generation_id=generation.id,
+        shot_id=generation.shot_id,
+        media_id=media_id,
+        index=0,
+        width=600,
+        height=800,
+        content_type="image/webp",
+        file_size=1000,
+        content_hash="0" * 64,
+        seed=1,
+        **scope,
+    )
