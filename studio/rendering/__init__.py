@@ -3,6 +3,7 @@
 Pure image code: it knows no HTTP, no database and no files.
 """
 
+from studio.rendering.contact_sheet import contact_sheet
 from studio.rendering.cut_out import prepare
 from studio.rendering.model import (
     RENDERER_VERSION,
@@ -15,6 +16,7 @@ from studio.rendering.model import (
 )
 from studio.rendering.quality import score
 from studio.rendering.render import render
+from studio.rendering.retouch import adjust, fix_background, refine
 
 __all__ = [
     "RENDERER_VERSION",
@@ -24,7 +26,11 @@ __all__ = [
     "Quality",
     "RenderRequest",
     "Rendering",
+    "adjust",
+    "contact_sheet",
+    "fix_background",
     "prepare",
+    "refine",
     "render",
     "score",
 ]

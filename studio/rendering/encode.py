@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from PIL import Image
 
@@ -22,13 +23,13 @@ def encode(pixels: Pixels, file_format: FileFormat, quality: int = 90) -> tuple[
 
     `quality` is 1..100 and means nothing for PNG.
     """
-    options: dict[str, object] = {
+    all_options: dict[FileFormat, dict[str, Any]] = {
         "JPEG": {"quality": quality, "subsampling": 0 if quality >= 88 else 2, "optimize": True},
         "PNG": {"compress_level": 3},
         "WEBP": {"quality": quality, "method": 3},
         # More than one thread may split the picture into other tiles on another machine.
         "AVIF": {"quality": quality, "speed": 8, "max_threads": 1},
-    }[file_format]
+    }
     target = io.BytesIO()
-    Image.fromarray(pixels).save(target, file_format, icc_profile=SRGB_PROFILE, **options)  # type: ignore[arg-type]
+    Image.fromarray(pixels).save(target, file_format, icc_profile=SRGB_PROFILE, **all_options[file_format])
     return target.getvalue(), CONTENT_TYPES[file_format]

@@ -56,8 +56,8 @@ def _crop(
     focus_x = float((columns * weight).sum()) / total / weight.shape[1] * width
     focus_y = float((rows * weight).sum()) / total / weight.shape[0] * height
     focus_x += variation.shift_x * width
-    left = int(round(np.clip(focus_x - across / 2, 0, width - across)))
-    top = int(round(np.clip(focus_y - down / 2, 0, height - down)))
+    left = round(np.clip(focus_x - across / 2, 0, width - across))
+    top = round(np.clip(focus_y - down / 2, 0, height - down))
     return left, top, left + max(1, int(across)), top + max(1, int(down))
 
 

@@ -1,4 +1,4 @@
-"""Where the product goes: the shot type's framing, the margins and the seed's crop and angle as one projection."""
+"""Where the product goes: the shot type's framing, margins, and the seed's crop and angle as one projection."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ ShadowKind = Literal["NONE", "CONTACT", "SOFT"]
 CutOutMethod = Literal["alpha", "plain_background", "grabcut", "framed_crop"]
 
 Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Progress = Callable[[float], None]
 
 

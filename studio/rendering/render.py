@@ -16,6 +16,7 @@ from studio.rendering import backgrounds, grading, shadows
 from studio.rendering.encode import encode
 from studio.rendering.framed_crop import frame
 from studio.rendering.framing import Placement, place, project
+from studio.rendering.lookboard import arrange
 from studio.rendering.model import (
     RENDERER_VERSION,
     CutOut,
@@ -81,6 +82,9 @@ def _layers(request: RenderRequest, variation: Variation) -> tuple[list[Layer], 
     width, height = request.width, request.height
     air = request.padding_percent + request.margin_percent
     area = (0.0, 0.0, float(width), float(height))
+    if request.subject_image is not None:
+        arranged, facts = arrange(request, variation)
+        return [layer_of(each, place_, request, variation) for each, place_ in arranged], facts
     cut_out, facts = request.cut_out, dict[str, Any]()
     framed = not cut_out.trusted
     if framed:
@@ -188,6 +192,7 @@ def _provenance(request: RenderRequest, variation: Variation, placement: Placeme
         "saturation",
         "temperature",
     ]
+    honoured += ["subject"] if request.subject_image is not None else []
     honoured += ["lighting"] if grade.lighting else []
     honoured += ["tone"] if grading.known_tones(grade.tone) else []
     honoured += ["view_angle"] if request.view_angle in ("FRONT", "TOP") else []

@@ -52,7 +52,7 @@ def saliency(image_lab: Floats) -> Floats:
 
 
 def _distance_to_border_colours(image_lab: Floats) -> Floats:
-    """The distance to the nearest of the border's main colours; the bottom counts less, products rest there."""
+    """The distance to the nearest main colour of the border, but the bottom, where products rest."""
     edge = max(2, min(image_lab.shape[:2]) // 40)
     strips = [image_lab[:edge], image_lab[:, :edge], image_lab[:, -edge:]]
     samples = np.concatenate([strip.reshape(-1, 3) for strip in strips])

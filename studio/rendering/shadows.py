@@ -66,7 +66,7 @@ def _base(alpha: Floats) -> tuple[int, int, float, float]:
 
 
 def _contact(alpha: Floats, side: float, light: Variation) -> Floats:
-    """Where the base keeps light from the ground: dark and tight at the touch, fading within a foot's depth."""
+    """Where the base keeps light from the ground: dark and tight at the touch, fading within its depth."""
     top, lowest, left, right = _base(alpha)
     tall = max(4, lowest - top)
     rows = np.arange(alpha.shape[0], dtype=np.float32)[:, None]
@@ -84,7 +84,7 @@ def _contact(alpha: Floats, side: float, light: Variation) -> Floats:
 
 
 def _cast(alpha: Floats, side: float, light: Variation) -> Floats:
-    """The silhouette laid on the ground away from the light; the farther from the base, the softer and lighter."""
+    """The silhouette laid on the ground away from the light, softer and lighter far from the base."""
     top, lowest, left, right = _base(alpha)
     tall = max(4.0, float(lowest - top))
     # The middle of the base, seen from a little above, lies higher in the picture than its front.

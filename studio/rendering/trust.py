@@ -9,17 +9,32 @@ from studio.rendering.colour import lab, smoothstep
 from studio.rendering.model import Pixels
 
 
-def judge(pixels: Pixels, mask: np.ndarray, plainness: float) -> tuple[float, dict[str, float]]:
-    """Trust 0..1 and the parts it was judged by, for a mask over a small copy of the photograph."""
+def judge(
+    pixels: Pixels, mask: np.ndarray, again: np.ndarray, plainness: float, body: np.ndarray | None
+) -> tuple[float, dict[str, float]]:
+    """Trust 0..1 and the parts it was judged by, for a mask over a small copy of the photograph.
+
+    `again` is the mask of a second segmentation that began elsewhere, `body` the skin of whom wears it.
+    """
     parts = {
         "size": _size(mask),
         "inside": _inside(mask),
         "contrast": _contrast(pixels, mask),
         "wholeness": _wholeness(mask),
         "smoothness": _smoothness(mask),
+        "stability": _stability(mask, again),
         "plainness": round(plainness, 3),
     }
-    weights = {"size": 1.0, "inside": 1.5, "contrast": 2.0, "wholeness": 1.0, "smoothness": 1.0}
+    if body is not None:
+        parts["wholeness"] *= _uncovered(mask, body)
+    weights = {
+        "size": 1.0,
+        "inside": 1.5,
+        "contrast": 2.0,
+        "wholeness": 1.0,
+        "smoothness": 1.0,
+        "stability": 1.5,
+    }
     total = sum(weights.values())
     trust = float(np.prod([max(parts[name], 1e-3) ** (weight / total) for name, weight in weights.items()]))
     trust = min(1.0, trust * (0.9 + 0.1 * plainness))
@@ -40,7 +55,7 @@ def _inside(mask: np.ndarray) -> float:
     """Cut off by few of the photograph's sides: top and bottom are usual on a person, the sides are not."""
     left, right = float(mask[:, :2].any(axis=1).mean()), float(mask[:, -2:].any(axis=1).mean())
     top, bottom = float(mask[:2].any(axis=0).mean()), float(mask[-2:].any(axis=0).mean())
-    badness = 1.6 * (left + right) + 0.7 * top + 0.35 * bottom
+    badness = 9.0 * (left + right) + 0.7 * top + 0.35 * bottom
     return 1 - _step(0.25, 1.3, badness)
 
 
@@ -68,11 +83,25 @@ def _contrast(pixels: Pixels, mask: np.ndarray) -> float:
     return _step(0.45, 0.92, float(np.mean(change > 9.0)))
 
 
+def _stability(mask: np.ndarray, again: np.ndarray) -> float:
+    """How far two segmentations agree (intersection over union)."""
+    return _step(0.70, 0.96, float((mask & again).sum()) / max(1.0, float((mask | again).sum())))
+
+
 def _wholeness(mask: np.ndarray) -> float:
     """The largest piece's share of everything that was cut out."""
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = stats[1:count, cv2.CC_STAT_AREA]
     return _step(0.4, 0.9, float(areas.max() / areas.sum())) if len(areas) else 0.0
+
+
+def _uncovered(mask: np.ndarray, body: np.ndarray) -> float:
+    """Hands over a garment leave bites in its outline: the share of the outline that skin borders."""
+    solid = mask.astype(np.uint8)
+    outline = mask & (cv2.erode(solid, np.ones((3, 3), np.uint8)) == 0)
+    beside = cv2.dilate(body.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    pieces = cv2.connectedComponents(solid)[0] - 1
+    return (1 - _step(0.12, 0.21, float(beside[outline].mean()))) * (1.0 if pieces == 1 else 0.05)
 
 
 def _smoothness(mask: np.ndarray) -> float:

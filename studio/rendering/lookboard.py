@@ -1,0 +1,88 @@
+"""A lookboard: the subject's picture and the product composed on one background."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from PIL import Image
+
+from studio.rendering.cut_out import prepare
+from studio.rendering.framed_crop import frame
+from studio.rendering.framing import Placement, place
+from studio.rendering.model import CutOut, RenderRequest
+from studio.rendering.variation import Variation
+
+Arranged = list[tuple[CutOut, Placement]]
+
+
+def arrange(request: RenderRequest, variation: Variation) -> tuple[Arranged, dict[str, Any]]:
+    """Subject and product with their places, back to front, and what the provenance says of them.
+
+    The subject stands on the light's far side, whole or cut off as its picture is; the product beside it is
+    always shown whole, because a lookboard shows what is sold.
+    """
+    subject = _subject(request.subject_image)
+    width, height = float(request.width), float(request.height)
+    air = request.padding_percent + request.margin_percent
+    edge = min(width, height) * min(air, 30) / 100
+    calm = replace(variation, zoom=1.0, shift_x=0.0, shift_y=0.0, yaw=0.0, angle=0.0)
+    left_side = variation.light_x > 0
+    if width > 1.25 * height:
+        share = 0.46
+    else:
+        share = 0.52
+    cut = share * width
+    subject_area = (0.0, 0.0, cut, height) if left_side else (width - cut, 0.0, width, height)
+    product_area = (
+        (cut, height * 0.20, width, height) if left_side else (0.0, height * 0.20, width - cut, height)
+    )
+    arranged: Arranged = [_placed(subject, subject_area, 3.0, request, calm, edge)]
+    product = request.cut_out
+    facts: dict[str, Any] = {"composition": "lookboard", "subject_cut_out": subject.method}
+    product_variation = replace(variation, zoom=0.96 + 0.5 * (variation.zoom - 1), shift_x=0.0, shift_y=0.0)
+    arranged.append(_placed(product, product_area, 5.0, request, product_variation, edge))
+    return arranged, facts
+
+
+def _subject(image: Image.Image | CutOut | None) -> CutOut:
+    if isinstance(image, CutOut):
+        return image
+    if image is None:
+        raise ValueError("A lookboard needs a subject.")
+    return prepare(image)
+
+
+def _placed(
+    cut_out: CutOut,
+    area: tuple[float, float, float, float],
+    air: float,
+    request: RenderRequest,
+    variation: Variation,
+    edge: float,
+) -> tuple[CutOut, Placement]:
+    left, top, right, bottom = area
+    framed = not cut_out.trusted
+    inner = (left + edge * 0.3, top + edge * 0.5, right - edge * 0.3, bottom - edge * 0.7)
+    if framed:
+        aspect = (inner[2] - inner[0]) / (inner[3] - inner[1])
+        cut_out, _ = frame(cut_out, aspect, "FULL_BODY", variation)
+        return cut_out, place(cut_out, inner, "FULL_BODY", "FRONT", air, variation, framed=True)
+    if cut_out.touches:
+        # What its own photograph cuts off may only be cut off by the picture's edge.
+        inner = (left, top + edge * 0.5, right, bottom)
+        return cut_out, place(cut_out, inner, "FULL_BODY", "FRONT", air, variation)
+    view = "TOP" if request.framing == "FLAT_LAY" else request.view_angle
+    placement = place(cut_out, inner, "FULL_BODY", view, air, variation)
+    if placement.pose in ("standing", "hanging") and view != "TOP":
+        placement = _grounded(placement, inner[3] - 0.02 * (bottom - top), inner[1])
+    return cut_out, placement
+
+
+def _grounded(placement: Placement, ground: float, ceiling: float) -> Placement:
+    """The placement lowered until its product stands on the common ground."""
+    left, top, right, bottom = placement.box
+    fall = max(ceiling - top, ground - bottom)
+    matrix = placement.matrix.copy()
+    matrix[1] += fall * matrix[2]
+    return replace(placement, matrix=matrix, box=(left, top + fall, right, bottom + fall), pose="standing")
