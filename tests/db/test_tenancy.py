@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import Select
 
 from db.base import new_id
 from db.errors import NotFound, PermissionDenied, ScopeMismatch
@@ -27,8 +29,8 @@ from tests.db.conftest import READ, WRITE, Cast
 from tests.factories import make_brand, make_style, make_user
 
 
-def names(query: object) -> set[str]:
-    return {row.name for row in session().scalars(query)}  # type: ignore[call-overload]
+def names(query: Select[Any]) -> set[str]:
+    return {row.name for row in session().scalars(query)}
 
 
 @pytest.fixture
