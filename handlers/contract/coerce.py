@@ -81,7 +81,9 @@ class Planner:
 
     def _compile(self, schema: dict[str, Any], fill_defaults: bool) -> Plan | None:
         if "allOf" in schema:
-            return _in_turn([self.compile(part, fill_defaults) for part in schema["allOf"]])
+            own = {name: part for name, part in schema.items() if name != "allOf"}
+            parts = [self.compile(part, fill_defaults) for part in schema["allOf"]]
+            return _in_turn([*parts, self._compile(own, fill_defaults)])
         if "anyOf" in schema or "oneOf" in schema:
             return self._compile_choice(schema.get("anyOf") or schema["oneOf"], fill_defaults)
         kind = schema.get("type")
