@@ -133,23 +133,25 @@ def _check_frames(frames: int) -> None:
 
 
 def _check_gif(data: bytes) -> None:
-    """Walks a GIF's blocks as far as the budget goes; a frame may be larger than the declared screen."""
+    """Holds the frames of a GIF against the budget, as far as it goes, or as far as the file is whole."""
     try:
-        position = 13 + _gif_palette_bytes(data[10])
-        frames = 0
-        while data[position] != 0x3B:
-            if data[position] == 0x21:
-                position = _after_gif_blocks(data, position + 2)
-                continue
-            if data[position] != 0x2C:
-                return  # Neither extension nor frame: Pillow stops here too.
-            left, top, width, height, flags = struct.unpack_from("<HHHHB", data, position + 1)
-            _check_size(left + width, top + height)
-            frames += 1
-            _check_frames(frames)
-            position = _after_gif_blocks(data, position + 11 + _gif_palette_bytes(flags))
+        for number, (right, bottom) in enumerate(_gif_frames(data), start=1):
+            _check_size(right, bottom)
+            _check_frames(number)
     except (IndexError, struct.error):
         return  # A file that breaks off: decoding its first frame decides.
+
+
+def _gif_frames(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where each frame ends, right and below: it may be larger than the declared screen."""
+    position = 13 + _gif_palette_bytes(data[10])
+    # An extension or a frame: Pillow stops at anything else too.
+    while (kind := data[position]) in (0x21, 0x2C):
+        if kind == 0x2C:
+            left, top, width, height, flags = struct.unpack_from("<HHHHB", data, position + 1)
+            yield left + width, top + height
+            position += 9 + _gif_palette_bytes(flags)
+        position = _after_gif_blocks(data, position + 2)
 
 
 def _gif_palette_bytes(flags: int) -> int:

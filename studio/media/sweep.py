@@ -46,6 +46,7 @@ def _sweep_uploads(storage: Storage, now: datetime) -> int:
     unused = or_(Upload.status != UploadStatus.INGESTED, Upload.media_resource_id.is_(None))
     # unscoped: time is over for everybody
     expired = select(Upload.id).where(Upload.expires_at <= now, unused).limit(_BATCH)
+    # unscoped: the same
     removed = session().scalars(delete(Upload).where(Upload.id.in_(expired)).returning(Upload.id)).all()
     for upload_id in removed:
         after_commit(partial(storage.delete, temporary_key(upload_id)))
@@ -57,7 +58,12 @@ def _sweep_orphans(storage: Storage, now: datetime) -> int:
     old = (MediaResource.updated_at <= now - TEMPORARY_LIFETIME, MediaResource.public.is_(False))
     # unscoped: nobody's row refers to them
     orphans = select(MediaResource.id).where(*old, *_unreferenced()).limit(_BATCH)
-    statement = delete(MediaResource).where(MediaResource.id.in_(orphans), *old).returning(MediaResource.id)
+    # unscoped: the same, asked again in case one of them came into use
+    statement = (
+        delete(MediaResource)
+        .where(MediaResource.id.in_(orphans), *old, *_unreferenced())
+        .returning(MediaResource.id)
+    )
     removed = session().scalars(statement).all()
     for resource_id in removed:
         after_commit(partial(storage.delete_folder, media_folder(resource_id)))

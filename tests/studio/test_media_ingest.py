@@ -1,0 +1,319 @@
+"""Pictures become rows: once per scope, found by their address, gone when nobody needs them."""
+
+import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import func, select
+
+from db.base import utc_now
+from db.errors import NotAnImage, NotFound, ScopeMismatch
+from db.models import MediaResource, Organization, Upload, User
+from db.session import Database, session
+from db.tenancy import use_caller
+from studio.media.ingest import (
+    TargetNotAllowed,
+    UploadConsumed,
+    file_url,
+    ingest_upload,
+    receive_upload,
+    resolve_file_url,
+)
+from studio.media.storage import LocalDisk, media_key, temporary_key
+from studio.media.sweep import sweep
+from tests import factories
+from tests.studio.media_samples import encoded, located_exif, scene
+
+PUBLIC_URL = "https://studio.example.com"
+PHOTO = encoded(scene(), "JPEG", exif=located_exif(6))
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalDisk:
+    return LocalDisk(tmp_path)
+
+
+@pytest.fixture
+def user(database: Database) -> User:
+    return factories.make_user()
+
+
+@pytest.fixture
+def organization(user: User) -> Organization:
+    return factories.make_organization(owner=user)
+
+
+@contextmanager
+def acting(database: Database, user: User, *organizations: Organization) -> Iterator[None]:
+    caller = factories.caller_of(user, dict.fromkeys(organizations, "owner"))
+    with database.transaction(write=True), use_caller(caller, None):
+        yield
+
+
+def files(storage: LocalDisk) -> list[str]:
+    return [file.key for prefix in ("media", "temp") for file in storage.files(prefix)]
+
+
+def test_a_photo_becomes_a_row_and_a_file(
+    database: Database, storage: LocalDisk, user: User, organization: Organization
+) -> None:
+    with acting(database, user, organization):
+        media = ingest_upload(storage, io.BytesIO(PHOTO), organization.id)
+        assert (media.owner_id, media.organization_id, media.public) == (user.id, organization.id, False)
+        assert (media.width, media.height, media.extension) == (80, 120, "jpg")
+        assert (media.content_type, media.has_alpha) == ("image/jpeg", False)
+        assert str(media.dominant_color).startswith("#")
+        stored = storage.read(media_key(media.id, "jpg"))
+        assert media.file_size == len(stored)
+
+
+def test_the_same_photo_is_stored_once_in_a_scope_and_again_in_another(
+    database: Database, storage: LocalDisk, user: User, organization: Organization
+) -> None:
+    with acting(database, user, organization):
+        first = ingest_upload(storage, io.BytesIO(PHOTO), organization.id)
+        assert ingest_upload(storage, io.BytesIO(PHOTO), organization.id) is first
+        personal = ingest_upload(storage, io.BytesIO(PHOTO), None)
+        assert personal.id != first.id
+        assert personal.content_hash == first.content_hash
+        assert len(files(storage)) == 2
+
+
+def test_two_users_with_the_same_personal_photo_have_two_rows(
+    database: Database, storage: LocalDisk, user: User
+) -> None:
+    other = factories.make_user()
+    with acting(database, user):
+        mine = ingest_upload(storage, io.BytesIO(PHOTO), None)
+    with acting(database, other):
+        assert ingest_upload(storage, io.BytesIO(PHOTO), None).id != mine.id
+
+
+def test_a_rolled_back_request_leaves_no_file(database: Database, storage: LocalDisk, user: User) -> None:
+    def fail_after_the_photo() -> None:
+        with acting(database, user):
+            ingest_upload(storage, io.BytesIO(PHOTO), None)
+            assert len(files(storage)) == 1
+            raise KeyError("something later in the request")
+
+    with pytest.raises(KeyError):
+        fail_after_the_photo()
+    assert files(storage) == []
+
+
+def test_a_lost_file_comes_back_with_the_same_photo(
+    database: Database, storage: LocalDisk, user: User
+) -> None:
+    with acting(database, user):
+        media = ingest_upload(storage, io.BytesIO(PHOTO), None)
+        storage.delete(media_key(media.id, "jpg"))
+        ingest_upload(storage, io.BytesIO(PHOTO), None)
+        assert storage.exists(media_key(media.id, "jpg"))
+
+
+def test_what_is_no_picture_leaves_neither_row_nor_file(
+    database: Database, storage: LocalDisk, user: User
+) -> None:
+    with pytest.raises(NotAnImage), acting(database, user):
+        ingest_upload(storage, io.BytesIO(b"%PDF-1.7"), None)
+    assert files(storage) == []
+
+
+def test_many_requests_with_the_same_photo_make_one_row(
+    committing_database: Database, storage: LocalDisk
+) -> None:
+    database = committing_database
+    with database.transaction(write=True):
+        user = factories.make_user()
+    found: list[UUID] = []
+    start = threading.Barrier(4)
+
+    def send() -> None:
+        start.wait()
+        with acting(database, user):
+            found.append(ingest_upload(storage, io.BytesIO(PHOTO), None).id)
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1
+    assert len(files(storage)) == 1
+    with database.transaction(write=True) as running:
+        running.delete(running.scalars(select(MediaResource)).one())
+        running.flush()
+        running.delete(running.merge(user))
+
+
+def test_an_upload_becomes_a_picture_on_its_first_use_and_stays_that_picture(
+    database: Database, storage: LocalDisk, user: User, organization: Organization
+) -> None:
+    upload = factories.make_upload(owner=user)
+    url = file_url(PUBLIC_URL, upload.id, "jpg")
+    with acting(database, user, organization):
+        mine = session().scalars(select(Upload)).one()
+        receive_upload(storage, mine, io.BytesIO(PHOTO))
+    assert files(storage) == [temporary_key(upload.id)]
+    with acting(database, user, organization):
+        media = resolve_file_url(storage, PUBLIC_URL, url, organization.id)
+        assert media.id == upload.id
+        assert media.organization_id == organization.id
+    assert files(storage) == [media_key(upload.id, "jpg")]
+    with acting(database, user, organization):
+        assert resolve_file_url(storage, PUBLIC_URL, url, organization.id).id == media.id
+        with pytest.raises(UploadConsumed):
+            receive_upload(storage, session().scalars(select(Upload)).one(), io.BytesIO(PHOTO))
+
+
+def test_an_upload_of_a_known_photo_leads_to_the_picture_that_is_there(
+    database: Database, storage: LocalDisk, user: User
+) -> None:
+    upload = factories.make_upload(owner=user)
+    with acting(database, user):
+        known = ingest_upload(storage, io.BytesIO(PHOTO), None)
+        receive_upload(storage, session().scalars(select(Upload)).one(), io.BytesIO(PHOTO))
+        url = file_url(PUBLIC_URL, upload.id, "jpg")
+        assert resolve_file_url(storage, PUBLIC_URL, url, None) is known
+    assert files(storage) == [media_key(known.id, "jpg")]
+    with acting(database, user):
+        assert resolve_file_url(storage, PUBLIC_URL, url, None).id == known.id
+
+
+def test_a_first_use_that_is_rolled_back_can_be_repeated(
+    database: Database, storage: LocalDisk, user: User
+) -> None:
+    upload = factories.make_upload(owner=user)
+    url = file_url(PUBLIC_URL, upload.id, "jpg")
+    with acting(database, user):
+        receive_upload(storage, session().scalars(select(Upload)).one(), io.BytesIO(PHOTO))
+
+    def fail_after_the_use() -> None:
+        with acting(database, user):
+            resolve_file_url(storage, PUBLIC_URL, url, None)
+            raise KeyError("something later in the request")
+
+    with pytest.raises(KeyError):
+        fail_after_the_use()
+    assert files(storage) == [temporary_key(upload.id)]
+    with acting(database, user):
+        assert resolve_file_url(storage, PUBLIC_URL, url, None).id == upload.id
+
+
+def test_an_upload_without_bytes_over_or_of_somebody_else_is_not_found(
+    database: Database, storage: LocalDisk, user: User
+) -> None:
+    waiting = factories.make_upload(owner=user)
+    late = factories.make_upload(owner=user, status="received", expires_at=utc_now() - timedelta(hours=1))
+    foreign = factories.make_upload(status="received")
+    for upload in (waiting, late, foreign):
+        with pytest.raises(NotFound), acting(database, user):
+            resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, upload.id, "jpg"), None)
+
+
+def test_a_picture_of_the_same_scope_or_a_public_one_is_taken(
+    database: Database, storage: LocalDisk, user: User, organization: Organization
+) -> None:
+    media = factories.make_media(owner=user, organization=organization)
+    public = factories.make_media(public=True)
+    with acting(database, user, organization):
+        for row in (media, public):
+            url = file_url(PUBLIC_URL, row.id, row.extension)
+            assert resolve_file_url(storage, PUBLIC_URL, url, organization.id).id == row.id
+
+
+def test_a_picture_of_another_scope_is_refused_and_a_foreign_one_is_not_found(
+    database: Database, storage: LocalDisk, user: User, organization: Organization
+) -> None:
+    personal, foreign = factories.make_media(owner=user), factories.make_media()
+    with acting(database, user, organization):
+        with pytest.raises(ScopeMismatch):
+            resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, personal.id, "jpg"), organization.id)
+        with pytest.raises(NotFound):
+            resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, foreign.id, "jpg"), organization.id)
+        with pytest.raises(NotFound):
+            resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, uuid4(), "jpg"), organization.id)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://elsewhere.example.com/api/v1/files/media/01990000-5eed-7000-8000-001400000001/file.jpg",
+        "http://studio.example.com/api/v1/files/media/01990000-5eed-7000-8000-001400000001/file.jpg",
+        "https://studio.example.com@127.0.0.1/api/v1/files/media/01990000-5eed-7000-8000-001400000001/file.jpg",
+        "https://studio.example.com:8443/api/v1/files/media/01990000-5eed-7000-8000-001400000001/file.jpg",
+        "https://studio.example.com.evil.example/api/v1/files/media/x/file.jpg",
+        "https://studio.example.com/api/v1/brands/",
+        "https://[broken/api/v1/files/media/x/file.jpg",
+        "file:///etc/passwd",
+        "http://169.254.169.254/latest/meta-data",
+        "",
+    ],
+)
+def test_an_address_of_another_server_is_refused_and_never_asked(
+    database: Database, storage: LocalDisk, user: User, url: str
+) -> None:
+    with pytest.raises(TargetNotAllowed), acting(database, user):
+        resolve_file_url(storage, PUBLIC_URL, url, None)
+
+
+@pytest.mark.parametrize("rest", ["", "x/file.jpg", "../../brands", "01990000-5eed-7000-8000-001400000001"])
+def test_an_address_of_ours_that_names_no_file_is_not_found(
+    database: Database, storage: LocalDisk, user: User, rest: str
+) -> None:
+    with pytest.raises(NotFound), acting(database, user):
+        resolve_file_url(storage, PUBLIC_URL, f"{PUBLIC_URL}/api/v1/files/media/{rest}", None)
+
+
+def test_the_sweep_removes_what_is_useless_for_a_day_and_nothing_else(
+    database: Database, storage: LocalDisk, user: User
+) -> None:
+    used_up = factories.make_upload(owner=user)
+    with acting(database, user):
+        receive_upload(storage, session().scalars(select(Upload)).one(), io.BytesIO(PHOTO))
+        kept = resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, used_up.id, "jpg"), None)
+        orphan = ingest_upload(storage, io.BytesIO(encoded(scene(9, 9), "PNG")), None)
+    factories.make_product(owner=user, cover_media_id=kept.id)
+    abandoned = factories.make_upload(owner=user)
+    storage.write(temporary_key(abandoned.id), b"never used")
+    storage.write(temporary_key(uuid4()), b"of a crashed request")
+    lost = media_key(uuid4(), "png")
+    storage.write(lost, b"of a crashed request")
+    storage.write(f"temp/.{uuid4()}.0123456789abcdef", b"half of it")
+
+    assert sweep(database, storage, utc_now() + timedelta(hours=23)) == 0
+    assert sweep(database, storage, utc_now() + timedelta(hours=25)) == 5
+    assert files(storage) == [media_key(kept.id, "jpg")]
+    assert sweep(database, storage, utc_now() + timedelta(hours=25)) == 0
+    with acting(database, user):
+        assert session().scalar(select(func.count()).select_from(Upload)) == 1
+        assert session().scalars(select(MediaResource.id)).all() == [kept.id]
+        assert orphan.id != kept.id
+
+
+def test_the_sweep_keeps_every_picture_that_a_row_of_any_kind_refers_to(
+    database: Database, storage: LocalDisk
+) -> None:
+    factories.make_brand(logo_media_id=factories.make_media().id)
+    factories.make_product_image()
+    factories.make_base_image()
+    factories.make_prediction()
+    factories.make_style(cover_media_id=factories.make_media().id)
+    factories.make_background_preset(image_media_id=factories.make_media().id)
+    factories.make_subject(cover_media_id=factories.make_media(public=True).id)
+    assert sweep(database, storage, utc_now() + timedelta(days=400)) == 0
+
+
+def test_files_get_old_by_their_own_time(database: Database, storage: LocalDisk) -> None:
+    key = media_key(uuid4(), "png")
+    storage.write(key, b"of a crashed request")
+    yesterday = (utc_now() - timedelta(hours=25)).timestamp()
+    os.utime(storage.path(key), (yesterday, yesterday))
+    assert sweep(database, storage, utc_now()) == 1
