@@ -1,6 +1,6 @@
 """The command behind `make run`: bring the database up to date, seed it, serve, and say where.
 
-It knows the HTTP server (uvicorn) and nothing of operations; whoever deploys behind another server uses wsgi.py.
+It knows the HTTP server (uvicorn) and nothing of operations; who deploys behind another server uses wsgi.py.
 """
 
 from __future__ import annotations

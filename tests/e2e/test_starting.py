@@ -1,0 +1,99 @@
+"""The command behind `make run`: it starts on nothing, says where it is, and ends when told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(folder: Path, **settings: str) -> subprocess.Popen[str]:
+    ours = ("SARTIQ_ENV", "SECRET_KEY", "DATABASE_URL", "PUBLIC_URL", "PORT", "HOST")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    return subprocess.Popen(
+        [sys.executable, "-m", "handlers"],
+        cwd=ROOT,
+        env=environment | {"DATA_DIR": str(folder)} | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """A server on an embedded database that did not exist, with what it said when it was there."""
+    port = free_port()
+    process = start(tmp_path_factory.mktemp("data"), PORT=str(port))
+    said = ""
+    assert process.stdout
+    while "Ctrl-C" not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    yield process, port, said
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_it_says_where_it_is_how_to_sign_in_and_how_to_stop(server) -> None:
+    _, port, said = server
+    assert f"http://localhost:{port}/api/v1/docs" in said
+    assert "demo@example.com / sartiq-demo" in said
+
+
+def test_it_answers_as_soon_as_it_says_so(server) -> None:
+    _, port, _ = server
+    answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/utils/readiness")
+    assert answer.status_code == 200, answer.text
+    assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize("head", [[b"A: " + b"a" * 1000 + b"\r\n"] * 100, [b"A: "] + [b"a" * 10_000] * 10])
+def test_a_request_head_without_end_is_cut_off(server, head: list[bytes]) -> None:
+    _, port, _ = server
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(b"GET /api/v1/utils/version HTTP/1.1\r\nHost: localhost\r\n" + b"".join(head))
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_second_server_on_the_same_port_gives_up_and_says_why(server, tmp_path: Path) -> None:
+    _, port, _ = server
+    second = start(tmp_path, PORT=str(port))
+    said, _ = second.communicate(timeout=30)
+    assert second.returncode != 0
+    assert "address already in use" in said
+    assert "Ctrl-C" not in said
+
+
+def test_it_ends_when_told_to(server) -> None:
+    process, _, _ = server
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=15)
+    assert time.monotonic() - began < 12
+
+
+def test_in_production_it_does_not_start_with_the_secret_that_everybody_knows(tmp_path: Path) -> None:
+    refused = start(tmp_path, SARTIQ_ENV="production")
+    said, _ = refused.communicate(timeout=30)
+    assert refused.returncode == 2
+    assert said.startswith("Not started: SECRET_KEY")
+    assert list(tmp_path.iterdir()) == []
