@@ -1,0 +1,160 @@
+"""Plans and credits: what a tier gives, who pays for a generation, and the one place where credits move.
+
+Knows nothing of payment providers: a superuser records what they report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, case, select, update
+
+from db.base import utc_now
+from db.errors import NotFound, OutOfCredits, SubscriptionExists
+from db.models.organizations import Membership, Role
+from db.models.subscriptions import PaymentStatus, Subscription
+from db.models.users import User
+from db.session import session
+
+PERIOD = timedelta(days=30)
+GRACE = timedelta(days=7)
+CURRENCY = "EUR"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a tier gives for one period; the price is in the minor unit (cents)."""
+
+    credits: int
+    price_minor: int
+
+
+PLANS = {
+    "START": Plan(500, 49_00),
+    "GROW": Plan(5_000, 199_00),
+    "SCALE": Plan(25_000, 799_00),
+    "ENTERPRISE": Plan(200_000, 2_999_00),
+}
+
+
+def charge(organization_id: UUID | None, user_id: UUID, amount: int) -> UUID:
+    """Take an amount of credits for work in a scope; returns the paying subscription's id, for `refund`.
+
+    The subscription of the organization's owner pays, for personal work (None) that of `user_id`, who owns
+    the row. OutOfCredits when there is none that runs, or too little is left: then nothing is taken.
+    """
+    # One statement that compares and takes, so that parallel charges cannot overdraw.
+    taken = session().scalar(
+        update(Subscription)
+        .where(
+            Subscription.user_id == _payer(organization_id, user_id),
+            running(utc_now()),
+            Subscription.credits_used + amount <= Subscription.credits_total,
+        )
+        .values(credits_used=Subscription.credits_used + amount)
+        .returning(Subscription.id)
+    )
+    if taken is None:
+        raise OutOfCredits()
+    return taken
+
+
+def refund(subscription_id: UUID, amount: int) -> None:
+    """Give an amount of credits back to the subscription that paid.
+
+    A period that has been renewed since had its credits set back already, so use never falls below zero.
+    """
+    rest = Subscription.credits_used - amount
+    session().execute(
+        update(Subscription)
+        .where(Subscription.id == subscription_id)
+        .values(credits_used=case((rest > 0, rest), else_=0))
+    )
+
+
+def running(now: datetime) -> ColumnElement[bool]:
+    """The condition under which a subscription pays: not stopped, and its grace period not over."""
+    return Subscription.is_active.is_(True) & (Subscription.grace_period_end > now)
+
+
+def is_running(subscription: Subscription) -> bool:
+    """Whether a loaded subscription pays now."""
+    return subscription.is_active and subscription.grace_period_end > utc_now()
+
+
+def subscribe(user_id: UUID, service_type: str, tier: str, payment_id: str | None) -> Subscription:
+    """Give an account a plan from now on.
+
+    NotFound when there is no such account; SubscriptionExists while it has one that runs.
+    """
+    # The account is locked, so that two plans cannot be given to it at once.
+    if session().scalar(select(User.id).where(User.id == user_id).with_for_update()) is None:
+        raise NotFound()
+    now = utc_now()
+    mine = Subscription.user_id == user_id
+    if session().scalar(select(Subscription.id).where(mine, running(now))) is not None:
+        raise SubscriptionExists()
+    # What ran out makes way; the index allows one active row of an account.
+    session().execute(
+        update(Subscription).where(mine, Subscription.is_active.is_(True)).values(is_active=False)
+    )
+    subscription = Subscription(
+        user_id=user_id, service_type=service_type, payment_id=payment_id, credits_used=0, currency=CURRENCY
+    )
+    _set_tier(subscription, tier)
+    _begin_period(subscription, now)
+    session().add(subscription)
+    session().flush()
+    return subscription
+
+
+def change_plan(subscription: Subscription, body: dict[str, Any]) -> None:
+    """Set plan and payment state to what the body says; used credits stay used.
+
+    A payment id that is absent is removed; payment state and activity that are absent stay.
+    SubscriptionExists when it is to run again while another one of its account does.
+    """
+    subscription.service_type = body["service_type"]
+    if body["tier"] != subscription.tier:
+        _set_tier(subscription, body["tier"])
+    subscription.payment_id = body.get("payment_id")
+    subscription.payment_status = body.get("payment_status", subscription.payment_status)
+    subscription.is_active = body.get("is_active", subscription.is_active)
+    session().flush()
+
+
+def renew(subscription: Subscription) -> None:
+    """Begin the next period with fresh credits, at the end of the running one or now if that is past.
+
+    A stopped subscription stays stopped.
+    """
+    _begin_period(subscription, max(subscription.end_date, utc_now()))
+    session().flush()
+
+
+def _payer(organization_id: UUID | None, user_id: UUID) -> Any:
+    if organization_id is None:
+        return user_id
+    return (
+        select(Membership.user_id)
+        .where(Membership.organization_id == organization_id, Membership.role == Role.OWNER)
+        .scalar_subquery()
+    )
+
+
+def _set_tier(subscription: Subscription, tier: str) -> None:
+    plan = PLANS[tier]
+    subscription.tier = tier
+    subscription.credits_total = plan.credits
+    subscription.base_price_minor = subscription.actual_price_minor = plan.price_minor
+
+
+def _begin_period(subscription: Subscription, start: datetime) -> None:
+    subscription.start_date = start
+    subscription.end_date = start + PERIOD
+    subscription.grace_period_end = subscription.end_date + GRACE
+    subscription.credits_used = 0
+    subscription.payment_status = PaymentStatus.PENDING

@@ -1,0 +1,160 @@
+"""Who pays, and that credits never go astray: on both databases."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import delete
+
+from db.base import utc_now
+from db.errors import OutOfCredits, SubscriptionExists
+from db.models import Subscription, User
+from db.session import Database, session
+from studio.billing import PLANS, change_plan, charge, is_running, refund, renew, subscribe
+from tests.factories import make_membership, make_organization, make_subscription, make_user
+
+
+@pytest.fixture(autouse=True)
+def _transaction(request: pytest.FixtureRequest) -> Iterator[None]:
+    if "committing_database" in request.fixturenames:
+        yield
+        return
+    database: Database = request.getfixturevalue("database")
+    with database.transaction(write=True):
+        yield
+
+
+@pytest.fixture
+def _on_both(database_kind: str) -> str:
+    return database_kind
+
+
+pytestmark = pytest.mark.usefixtures("_on_both")
+
+
+def _used(subscription: Subscription) -> int:
+    session().refresh(subscription)
+    return subscription.credits_used
+
+
+def test_the_owner_of_the_organization_pays_for_every_member() -> None:
+    owner, member = make_user(), make_user()
+    organization = make_organization(owner)
+    make_membership(organization, member)
+    paying, spared = make_subscription(owner), make_subscription(member)
+    assert charge(organization.id, member.id, 4) == paying.id
+    assert (_used(paying), _used(spared)) == (4, 0)
+
+
+def test_personal_work_is_paid_by_its_owner() -> None:
+    user = make_user()
+    subscription = make_subscription(user)
+    assert charge(None, user.id, 3) == subscription.id
+    assert _used(subscription) == 3
+
+
+def test_the_last_credit_can_be_spent_but_not_one_more() -> None:
+    user = make_user()
+    subscription = make_subscription(user, credits_total=10, credits_used=6)
+    charge(None, user.id, 4)
+    with pytest.raises(OutOfCredits):
+        charge(None, user.id, 1)
+    assert _used(subscription) == 10
+
+
+@pytest.mark.parametrize(
+    "values", [{"is_active": False}, {"grace_period_end": utc_now() - timedelta(days=1)}]
+)
+def test_a_stopped_or_expired_subscription_does_not_pay(values: dict[str, Any]) -> None:
+    user = make_user()
+    subscription = make_subscription(user, **values)
+    assert not is_running(subscription)
+    with pytest.raises(OutOfCredits):
+        charge(None, user.id, 1)
+
+
+def test_the_grace_period_still_pays() -> None:
+    user, now = make_user(), utc_now()
+    make_subscription(user, end_date=now - timedelta(days=1), grace_period_end=now + timedelta(days=6))
+    charge(None, user.id, 1)
+
+
+def test_nobody_pays_without_a_subscription() -> None:
+    with pytest.raises(OutOfCredits):
+        charge(None, make_user().id, 1)
+
+
+def test_a_refund_gives_back_and_never_more_than_was_used() -> None:
+    subscription = make_subscription(credits_used=5)
+    refund(subscription.id, 2)
+    assert _used(subscription) == 3
+    refund(subscription.id, 10)
+    assert _used(subscription) == 0
+
+
+def test_a_tier_gives_its_credits_and_price_for_thirty_days() -> None:
+    subscription = subscribe(make_user().id, "SELF_SERVICE", "SCALE", "pay_1")
+    assert (subscription.credits_total, subscription.base_price_minor) == (25_000, 799_00)
+    assert subscription.end_date - subscription.start_date == timedelta(days=30)
+    assert subscription.grace_period_end - subscription.end_date == timedelta(days=7)
+
+
+def test_a_second_running_subscription_is_refused_and_an_expired_one_makes_way() -> None:
+    user = make_user()
+    expired = make_subscription(user, grace_period_end=utc_now() - timedelta(seconds=1))
+    subscribe(user.id, "MANAGED", "START", None)
+    session().refresh(expired)
+    assert expired.is_active is False
+    with pytest.raises(SubscriptionExists):
+        subscribe(user.id, "MANAGED", "START", None)
+
+
+def test_another_tier_keeps_what_was_used() -> None:
+    subscription = make_subscription(tier="GROW", credits_total=5000, credits_used=600)
+    change_plan(subscription, {"service_type": "MANAGED", "tier": "START"})
+    assert (subscription.credits_total, subscription.credits_used) == (PLANS["START"].credits, 600)
+    assert subscription.credits_remaining == 0
+
+
+def test_a_renewal_continues_the_period_with_fresh_credits() -> None:
+    subscription = make_subscription(credits_used=9)
+    end = subscription.end_date
+    renew(subscription)
+    assert (subscription.start_date, subscription.credits_used) == (end, 0)
+
+
+def test_a_renewal_of_a_period_that_is_past_begins_now() -> None:
+    subscription = make_subscription(end_date=utc_now() - timedelta(days=90))
+    renew(subscription)
+    assert utc_now() - subscription.start_date < timedelta(minutes=1)
+
+
+def test_parallel_charges_do_not_overdraw(committing_database: Database) -> None:
+    with committing_database.transaction(write=True):
+        user = make_user(email="parallel@example.com")
+        subscription = make_subscription(user, credits_total=5)
+    outcomes: list[bool] = []
+
+    def spend() -> None:
+        try:
+            with committing_database.transaction(write=True):
+                charge(None, user.id, 2)
+            outcomes.append(True)
+        except OutOfCredits:
+            outcomes.append(False)
+
+    threads = [threading.Thread(target=spend) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with committing_database.transaction(write=True) as opened:
+        left = opened.get(Subscription, subscription.id)
+        assert left is not None
+        assert left.credits_used == 4
+        opened.execute(delete(User).where(User.id == user.id))
+    assert sorted(outcomes) == [False, False, True, True]
