@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+# Pillow's own font has no long dashes and no ellipsis.
+_SPELLED = str.maketrans({"—": "-", "–": "-", "…": "...", "×": "x", "·": "-"})
 _PAPER, _INK, _FAINT = (250, 249, 247), (34, 33, 31), (128, 124, 118)
 
 
@@ -67,8 +69,9 @@ def _fitted(image: Image.Image, width: int) -> Image.Image:
 def _shortened(
     pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
 ) -> str:
+    text = text.translate(_SPELLED)
     if pen.textlength(text, font=font) <= width:
         return text
-    while text and pen.textlength(text + "…", font=font) > width:
+    while text and pen.textlength(text + "...", font=font) > width:
         text = text[:-1]
-    return text.rstrip() + "…"
+    return text.rstrip() + "..."

@@ -91,6 +91,11 @@ def _from_photograph(pixels: Pixels) -> CutOut:
     mask = _cleaned(_grab(small, hints))
     if not mask.any() or mask.all():
         return untrusted(pixels)
+    if method == "plain_background":
+        hints[_contact_shadow(small, mask)] = cv2.GC_BGD
+        mask = _cleaned(_grab(small, hints))
+        if not mask.any():
+            return untrusted(pixels)
     body = skin(small)
     worn = method == "grabcut" and 0.004 < float(body[mask].mean()) < 0.35
     if worn:
@@ -169,22 +174,47 @@ def _hints_plain(pixels: Pixels, residual: Floats, noise: float) -> Pixels:
     hints[outside] = cv2.GC_BGD
     core = cv2.erode((smooth > 2 * high).astype(np.uint8), np.ones((5, 5), np.uint8))
     hints[core > 0] = cv2.GC_FGD
-    hints[_shadow_like(pixels, outside)] = cv2.GC_PR_BGD
+    hints[_shadow(pixels, outside)] = cv2.GC_BGD
     return hints
 
 
-def _shadow_like(pixels: Pixels, outside: np.ndarray) -> np.ndarray:
-    """Pixels that are the background, only darker, and smooth: the product's shadow in its photograph."""
+def _darker_background(pixels: Pixels, outside: np.ndarray) -> tuple[np.ndarray, Floats]:
+    """Where pixels are the background, only darker, and how much light of it is left there."""
+    image = cv2.GaussianBlur(pixels, (0, 0), 1.0).astype(np.float32) + 2.0
+    ratio = image / np.median(image[outside], axis=0)
+    mean = ratio.mean(axis=2).astype(np.float32)
+    even = (ratio.max(axis=2) - ratio.min(axis=2)) < 0.06 + 0.10 * (1 - np.clip(mean, 0, 1))
+    return even & (mean < 1.08), mean
+
+
+def _reached(reachable: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    _, labels = cv2.connectedComponents((reachable | outside).astype(np.uint8), connectivity=4)
+    return np.isin(labels, np.setdiff1d(np.unique(labels[outside]), [0])) & ~outside
+
+
+def _shadow(pixels: Pixels, outside: np.ndarray) -> np.ndarray:
+    """The product's shadow in its photograph: the background, only darker, reached without crossing an edge.
+
+    A grey product is "only darker" too, but its outline is an edge where a shadow's is a slope.
+    """
     if outside.sum() < 50:
         return np.zeros(outside.shape, dtype=bool)
-    image = pixels.astype(np.float32) + 2.0
-    background = np.median(image[outside], axis=0)
-    ratio = image / background
-    mean = ratio.mean(axis=2)
-    even = (ratio.max(axis=2) - ratio.min(axis=2)) < 0.05 + 0.05 * mean
-    blurred = cv2.GaussianBlur(mean, (0, 0), 1.5)
-    slope = np.hypot(cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1))
-    return even & (mean > 0.45) & (mean < 1.0) & (slope < 0.12)
+    darker, mean = _darker_background(pixels, outside)
+    slope = np.hypot(cv2.Sobel(mean, cv2.CV_32F, 1, 0), cv2.Sobel(mean, cv2.CV_32F, 0, 1)) / 8
+    return _reached(darker & (mean > 0.35) & (slope < 0.035), outside)
+
+
+def _contact_shadow(pixels: Pixels, mask: np.ndarray) -> np.ndarray:
+    """The dark line under a product of another colour than its background, where the shadow has an edge."""
+    outside = ~mask
+    darker, _ = _darker_background(pixels, outside)
+    if float(darker[mask].mean()) > 0.25:
+        return np.zeros(mask.shape, dtype=bool)
+    rows = np.flatnonzero(mask.any(axis=1))
+    tall = int(rows[-1] - rows[0])
+    darker[: int(rows[-1] - 0.15 * tall)] = False
+    darker &= cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3) < 0.05 * tall
+    return _reached(darker, outside)
 
 
 def _hints_salient(pixels: Pixels) -> Pixels:

@@ -1,4 +1,4 @@
-"""Where the product goes: the shot type's framing, margins, and the seed's crop and angle as one projection."""
+"""Where the product goes: framing, margins, and the seed's crop and angle as one projection."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ def place(
     angle = {"lying": 1.0, "hanging": 0.25, "framed": 0.0}.get(pose, 0.0) * variation.angle
     yaw = 0.0 if framed or bleeds else variation.yaw * (0.5 if pose == "lying" else 1.0)
     matrix = _projection(cut_out, scale, offset_x, offset_y, angle, yaw, pose)
-    return Placement(matrix, scale, pose, box, frozenset(bleeds), air, angle, yaw)
+    clear = air * 0.5 if framing in _CROP else air
+    return Placement(matrix, scale, pose, box, frozenset(bleeds), clear, angle, yaw)
 
 
 def pose_of(cut_out: CutOut, framing: Framing, view_angle: ViewAngle, framed: bool) -> Pose:
@@ -219,7 +220,7 @@ def _projection(
 def project(
     pixels: Pixels, alpha: Pixels, placement: Placement, width: int, height: int
 ) -> tuple[Pixels, Pixels, tuple[int, int]]:
-    """The product's pixels and opacity as they fall on the canvas, only where they do, and where that is (x, y)."""
+    """The product's pixels and opacity where they fall on the canvas, and their place (x, y)."""
     across, down = alpha.shape[1], alpha.shape[0]
     corners = np.array([[[0, 0], [across, 0], [across, down], [0, down]]], dtype=np.float64)
     cast = cv2.perspectiveTransform(corners, placement.matrix)[0]

@@ -28,15 +28,11 @@ def arrange(request: RenderRequest, variation: Variation) -> tuple[Arranged, dic
     edge = min(width, height) * min(air, 30) / 100
     calm = replace(variation, zoom=1.0, shift_x=0.0, shift_y=0.0, yaw=0.0, angle=0.0)
     left_side = variation.light_x > 0
-    if width > 1.25 * height:
-        share = 0.46
-    else:
-        share = 0.52
-    cut = share * width
+    wide = width > 1.25 * height
+    cut = (0.46 if wide else 0.52) * width
+    top = height * (0.34 if wide else 0.20)
     subject_area = (0.0, 0.0, cut, height) if left_side else (width - cut, 0.0, width, height)
-    product_area = (
-        (cut, height * 0.20, width, height) if left_side else (0.0, height * 0.20, width - cut, height)
-    )
+    product_area = (cut, top, width, height) if left_side else (0.0, top, width - cut, height)
     arranged: Arranged = [_placed(subject, subject_area, 3.0, request, calm, edge)]
     product = request.cut_out
     facts: dict[str, Any] = {"composition": "lookboard", "subject_cut_out": subject.method}

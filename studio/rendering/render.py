@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from studio.rendering import backgrounds, grading, shadows
+from studio.rendering.colour import luminance
 from studio.rendering.encode import encode
 from studio.rendering.framed_crop import frame
 from studio.rendering.framing import Placement, place, project
@@ -107,8 +108,18 @@ def layer_of(cut_out: CutOut, placement: Placement, request: RenderRequest, vari
     small = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
     shadow = shadows.shadow_map(small, request.background.shadow, placement.pose, variation)
     flat = placement.pose == "framed"
-    light = np.ones_like(small) if flat else shadows.light_map(small, variation)
+    light = np.ones_like(small) if flat else shadows.light_map(small, variation) * _exposed(cut_out)
     return Layer(pixels, alpha, x, y, placement, shadow, light)
+
+
+def _exposed(cut_out: CutOut) -> float:
+    """The factor that brings an underexposed product's highlights to where a studio's would be."""
+    thin = max(1, round(max(cut_out.alpha.shape) / 300))
+    solid = cut_out.alpha[::thin, ::thin] > 250
+    if not solid.any():
+        return 1.0
+    brightest = float(np.percentile(luminance(cut_out.product[::thin, ::thin])[solid], 97))
+    return float(np.clip(215.0 / max(brightest, 1.0), 1.0, 1.16))
 
 
 def crisper(pixels: Pixels, amount: float) -> Pixels:
@@ -138,7 +149,7 @@ def compose(
             strip = _shaded(strip, layer, width, height, first, last)
             strip = _laid(strip, covered, layer, look, (width, height), first, last)
         # Half a level of noise instead of rounding keeps smooth paper from banding.
-        spread = noise[..., None] if dither else 0.5 + (noise[..., None] - 0.5) * 0.98 * (strip < 254.6)
+        spread = noise[..., None] if dither else 0.5 + (noise[..., None] - 0.5) * 0.98 * (strip % 1 > 0.004)
         result[first:last] = np.clip(strip + spread, 0, 255).astype(np.uint8)
         tell(last / height)
     return result, covered
@@ -166,7 +177,7 @@ def _laid(
     alpha = layer.alpha[top - layer.y : bottom - layer.y]
     pixels = layer.pixels[top - layer.y : bottom - layer.y].astype(np.float32)
     factor = shadows.enlarged(layer.light, *canvas, top, bottom)[:, left:right]
-    lit = pixels * factor[..., None]
+    lit: Floats = pixels * factor[..., None]
     # Light must not wash white cloth out: what it adds fades as the pixel nears white.
     lit = np.where(lit > pixels, pixels + (lit - pixels) * (1 - pixels / 255.0) * 1.6, lit)
     lit = grading.apply(look, lit)

@@ -65,6 +65,18 @@ def _base(alpha: Floats) -> tuple[int, int, float, float]:
     return top, lowest, float(columns[0]), float(columns[-1])
 
 
+def _sag(alpha: Floats, top: int, lowest: int) -> float:
+    """How far the base curves down between its ends: half a round foot's depth as the camera sees it."""
+    solid = alpha > 0.5
+    bottoms = solid.shape[0] - 1 - np.argmax(solid[::-1], axis=0)
+    columns = np.flatnonzero(solid.any(axis=0) & (bottoms > lowest - 0.22 * (lowest - top)))
+    if len(columns) < 10:
+        return 0.0
+    inset = max(1, len(columns) // 25)
+    ends = (bottoms[columns[inset]] + bottoms[columns[-1 - inset]]) / 2
+    return float(np.clip(lowest - ends, 0, 0.16 * len(columns)))
+
+
 def _contact(alpha: Floats, side: float, light: Variation) -> Floats:
     """Where the base keeps light from the ground: dark and tight at the touch, fading within its depth."""
     top, lowest, left, right = _base(alpha)
@@ -73,7 +85,7 @@ def _contact(alpha: Floats, side: float, light: Variation) -> Floats:
     zone = alpha * smoothstep(lowest - 0.16 * tall, lowest - 0.02 * tall, rows)
     width = max(4.0, right - left)
     dark = np.zeros_like(alpha)
-    for size, share, drop in ((0.010, 0.62, 0.25), (0.030, 0.34, 0.45), (0.085, 0.24, 0.35)):
+    for size, share, drop in ((0.009, 0.88, 0.55), (0.032, 0.50, 0.60), (0.090, 0.30, 0.40)):
         sigma_y = max(0.7, size * width * 0.42)
         sigma_x = max(0.9, size * width * 0.95)
         shift = np.array([[1, 0, -light.light_x * size * width * 0.5], [0, 1, drop * sigma_y * 1.6]])
@@ -88,27 +100,29 @@ def _cast(alpha: Floats, side: float, light: Variation) -> Floats:
     top, lowest, left, right = _base(alpha)
     tall = max(4.0, float(lowest - top))
     # The middle of the base, seen from a little above, lies higher in the picture than its front.
-    ground = lowest - 0.035 * (right - left)
+    ground = lowest - max(0.035 * (right - left), 0.85 * _sag(alpha, top, lowest))
     lean = -light.light_x * light.shadow_length * 0.9
     flat = float(np.clip(-light.light_back * 0.30, -0.34, 0.26)) * (0.5 + light.shadow_length)
-    flat = flat if abs(flat) > 0.06 else 0.06
+    flat = flat if abs(flat) > 0.09 else 0.09
+    matrix = np.array([[1, -lean, lean * ground], [0, flat, ground - flat * ground]])
+    # The squashed silhouette is sampled from a copy that is smooth enough for it.
+    smooth = cv2.GaussianBlur(alpha, (0, 0), sigmaX=0.8, sigmaY=0.35 / abs(flat))
+    laid = cv2.warpAffine(smooth, matrix, alpha.shape[::-1])
     rows = np.arange(alpha.shape[0], dtype=np.float32)[:, None]
-    height = (ground - rows) / tall
+    # Height above the ground of what casts the shadow on each row.
+    height = np.clip((ground - rows) / (flat * tall), 0, 1.2)
     dark = np.zeros_like(alpha)
-    steps = ((0.0, 0.16), (0.10, 0.36), (0.28, 0.62), (0.52, 0.84), (0.74, 1.02))
-    for low, high in steps:
-        middle = (low + high) / 2
-        slice_ = (
-            alpha
-            * smoothstep(low - 0.08, low + 0.04, height)
-            * (1 - smoothstep(high - 0.04, high + 0.08, height))
-        )
-        matrix = np.array([[1, -lean, lean * ground], [0, flat, ground - flat * ground]])
-        laid = cv2.warpAffine(slice_, matrix, alpha.shape[::-1], flags=cv2.INTER_AREA)
-        sigma = side * (0.004 + 0.034 * middle * (1.15 - 0.75 * light.hardness))
-        laid = cv2.GaussianBlur(laid, (0, 0), sigmaX=sigma, sigmaY=max(0.8, sigma * 0.62))
-        dark = np.maximum(dark, laid * (0.40 + 0.12 * light.hardness) * (1 - 0.55 * middle))
-    return cv2.GaussianBlur(dark, (0, 0), max(0.8, 0.004 * side)).astype(np.float32)
+    levels = (0.0, 0.25, 0.6, 1.2)
+    for index, level in enumerate(levels):
+        sigma = side * (0.0035 + 0.036 * level * (1.15 - 0.75 * light.hardness))
+        blurred = cv2.GaussianBlur(laid, (0, 0), sigmaX=sigma, sigmaY=max(0.8, sigma * 0.55))
+        below = levels[index - 1] if index else -1.0
+        above = levels[index + 1] if index + 1 < len(levels) else 9.0
+        rise = np.clip((height - below) / (level - below), 0, 1)
+        share = np.minimum(rise, np.clip((above - height) / (above - level), 0, 1))
+        dark += share * blurred
+    strength = (0.40 + 0.12 * light.hardness) * (1 - 0.5 * np.clip(height, 0, 1))
+    return cv2.GaussianBlur(dark * strength, (0, 0), max(0.8, 0.003 * side)).astype(np.float32)
 
 
 def light_map(alpha: Floats, light: Variation) -> Floats:

@@ -266,7 +266,7 @@ def trace_picture(width: int = _WIDTH, height: int = _HEIGHT, samples: int = _SA
 
 
 def _developed(light: Array) -> Image.Image:
-    """Linear light to a picture as a phone makes it: less noise, a film's shoulder, a lens's falloff, grain."""
+    """Linear light to a picture as a phone makes it: less noise, soft highlights, a lens's falloff, grain."""
     height, width = light.shape[:2]
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     light = light * (1 - 0.10 * (rows**2 + columns**2))[..., None] * 0.92
