@@ -98,7 +98,7 @@ def requires(permission: Permission) -> Callable[[Handler], Handler]:
     """Name the permission of a handler; the endpoint makes it the current one before the handler runs."""
 
     def name_it(handler: Handler) -> Handler:
-        handler.__permission__ = permission  # type: ignore[attr-defined]
+        handler.__permission__ = permission  # type: ignore[attr-defined]  # the mark itself
         return handler
 
     return name_it

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +36,12 @@ JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded",
 MULTIPART_OVERHEAD = 65_536
 SPOOL_BYTES = 1_048_576
 MAX_DEPTH = 60
+LOOP_BYTES = 65_536
+"""A JSON body up to this size is read on the event loop: a hop to a thread would cost more."""
 
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
+_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BOUNDARY = re.compile(r";\s*boundary\s*=\s*(\"[^\"]{1,70}\"|[^\";\s]{1,70})", re.IGNORECASE)
 
 
@@ -127,14 +130,14 @@ def _depth(value: Any) -> int:
     deepest, level = 0, [value]
     while level:
         deepest += 1
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner.extend(item.values())
-            elif isinstance(item, list):
-                inner.extend(item)
-        level = inner
+        level = [inner for item in level for inner in _inside(item)]
     return deepest
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 class _StrictMultipart(MultiPartParser):
@@ -210,7 +213,7 @@ class Bodies:
         content_type = headers.get("content-type", "")
         content = self._content(content_type, headers)
         limit = content.limit(self.limits)
-        if declared is not None and (not declared.isdigit() or int(declared[:18]) > limit):
+        if declared is not None and not (_LENGTH.fullmatch(declared) and int(declared) <= limit):
             raise BodyTooLarge(f"The request body is larger than {limit} bytes")
         if content.media_type == MULTIPART:
             return await _read_multipart(content, content_type, chunks_of(receive, limit), closing)
@@ -222,7 +225,9 @@ class Bodies:
             return self._absent()
         if content.media_type == FORM:
             return _finish(content, *_read_form(content, raw))
-        return _finish(content, parse_json(raw), [])
+        if len(raw) > LOOP_BYTES:
+            return await to_thread.run_sync(_read_json, content, raw)
+        return _read_json(content, raw)
 
     def _absent(self) -> tuple[Any, list[Violation]]:
         if self.required:
@@ -255,6 +260,10 @@ def _finish(content: _Content, value: Any, violations: list[Violation]) -> tuple
     if violations:
         return None, violations
     return (value if content.plan is None else content.plan(value)), []
+
+
+def _read_json(content: _Content, raw: bytes) -> tuple[Any, list[Violation]]:
+    return _finish(content, parse_json(raw), [])
 
 
 def _read_form(content: _Content, raw: bytes) -> tuple[dict[str, Any], list[Violation]]:

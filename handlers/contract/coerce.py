@@ -121,8 +121,8 @@ class Planner:
 
     def _compile_choice(self, branches: list[dict[str, Any]], fill_defaults: bool) -> Plan | None:
         """Return a plan that takes the branch whose tag, a property with one allowed value, fits."""
-        choices = [(self._tags(branch), self.compile(branch, fill_defaults)) for branch in branches]
-        choices = [(tags, plan) for tags, plan in choices if plan is not None]
+        compiled = [(self._tags(branch), self.compile(branch, fill_defaults)) for branch in branches]
+        choices = [(tags, plan) for tags, plan in compiled if plan is not None]
         if not choices:
             return None
 
@@ -131,7 +131,7 @@ class Planner:
                 if not tags or (
                     isinstance(value, dict) and all(value.get(name) == tag for name, tag in tags.items())
                 ):
-                    return plan(value)  # type: ignore[misc]
+                    return plan(value)
             return value
 
         return convert

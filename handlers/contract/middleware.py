@@ -109,7 +109,7 @@ class _Outlet:
     async def _release(self, start: Message) -> None:
         """Send a held answer if the contract knows it, else the neutral problem; log the defect."""
         self._start = None
-        operation: Operation = self._call.operation  # type: ignore[assignment]
+        operation: Operation = self._call.operation  # type: ignore[assignment]  # only called where one was found
         violation = self._violation(operation, start)
         if violation is not None:
             logger.error(
@@ -230,7 +230,7 @@ class Check:
             raise UnknownPath()
         call.claims = scope["extensions"].get("connexion_context", {}).get("token_info")
         headers = Headers(raw=scope["headers"])
-        _require_acceptable(operation, headers.get("accept"))
+        _require_acceptable(operation, ", ".join(headers.getlist("accept")))
         arguments, violations = operation.parameters.read(
             call.path_values, scope["query_string"], scope["headers"]
         )
@@ -246,7 +246,7 @@ class Check:
         await self.app(scope, receive, send)
 
 
-def _require_acceptable(operation: Operation, accept: str | None) -> None:
+def _require_acceptable(operation: Operation, accept: str) -> None:
     offered = operation.responses.media_types
     if accept and offered and not _is_acceptable(accept, offered) and operation.responses.documents(406):
         raise NotAcceptable()

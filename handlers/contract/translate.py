@@ -87,10 +87,11 @@ def translate(schema: Any, direction: Direction) -> Any:
 
 def _translate_bounds(schema: dict[str, Any], translated: dict[str, Any]) -> None:
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-        if isinstance(schema.get(exclusive), bool):
-            del translated[exclusive]
-            if schema[exclusive] and bound in translated:
-                translated[exclusive] = translated.pop(bound)
+        if not isinstance(schema.get(exclusive), bool):
+            continue
+        del translated[exclusive]
+        if schema[exclusive] and bound in translated:
+            translated[exclusive] = translated.pop(bound)
     bits = _INTEGER_BITS.get(schema.get("format", ""))
     if bits is not None:
         translated["minimum"] = max(translated.get("minimum", -(2**bits)), -(2**bits))
@@ -161,12 +162,12 @@ class Translator:
         waiting = [schema]
         while waiting:
             node = waiting.pop()
-            if isinstance(node, list):
-                waiting.extend(node)
-            elif isinstance(node, dict):
-                name = str(node.get("$ref", "")).removeprefix(_REFERENCE)
-                if name in self._components and name not in names:
-                    names[name] = None
-                    waiting.append(self._components[name])
-                waiting.extend(node.values())
+            if not isinstance(node, dict):
+                waiting.extend(node if isinstance(node, list) else ())
+                continue
+            waiting.extend(node.values())
+            name = str(node.get("$ref", "")).removeprefix(_REFERENCE)
+            if name in self._components and name not in names:
+                names[name] = None
+                waiting.append(self._components[name])
         return list(names)

@@ -72,10 +72,10 @@ def _read(error: jsonschema_rs.ValidationError, place: tuple[str, ...]) -> Itera
     keyword, kind = error.kind.name, error.kind
     loc = (*place, *(_step(step) for step in error.instance_path))
     if keyword == "required":
-        missing = kind.property  # type: ignore[attr-defined]
+        missing = kind.property  # type: ignore[attr-defined]  # every kind has its own
         return [Violation((*loc, _step(missing)), "Is required", "missing")]
     if keyword in ("additionalProperties", "unevaluatedProperties"):
-        names = kind.unexpected  # type: ignore[attr-defined]
+        names = kind.unexpected  # type: ignore[attr-defined]  # every kind has its own
         return [Violation((*loc, _step(name)), "Is not known here", "extra_forbidden") for name in names]
     if keyword in ("anyOf", "oneOf"):
         branch = _likely_branch(error)
