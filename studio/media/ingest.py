@@ -15,12 +15,14 @@ from db.base import new_id, utc_now
 from db.errors import Conflict, NotFound
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, session
-from db.tenancy import current_caller, owned, refer
+from db.tenancy import current_caller, get_owned, owned, refer
 from studio.media.inspection import read_bounded
-from studio.media.normalisation import Picture, normalise
+from studio.media.normalisation import EXTENSION_OF_TYPE, Picture, normalise
 from studio.media.storage import Storage, media_folder, media_key, temporary_key
 
 _PATH = "/api/v1/files/media/"
+# Of every format that is taken: an upload is named before it is known what it will be stored as.
+_EXTENSIONS = frozenset(EXTENSION_OF_TYPE.values())
 
 
 class TargetNotAllowed(Conflict):
@@ -28,13 +30,6 @@ class TargetNotAllowed(Conflict):
 
     code = "target_not_allowed"
     default_detail = "Only addresses of files that were uploaded here are accepted"
-
-
-class UploadConsumed(Conflict):
-    """The bytes of an upload were to be replaced after something had begun to use them."""
-
-    code = "upload_consumed"
-    default_detail = "The uploaded file is already in use"
 
 
 def file_url(public_url: str, resource_id: UUID, extension: str) -> str:
@@ -79,15 +74,14 @@ def resolve_file_url(
     return media
 
 
-def receive_upload(storage: Storage, upload: Upload, file: BinaryIO) -> None:
-    """Stores the bytes of a presigned upload, normalised already, until something refers to them.
+def find_media(resource_id: UUID) -> MediaResource:
+    """The picture that an address of ours leads to, its own or that of the upload it came from.
 
-    UploadConsumed when something does; NotAnImage, TooLarge or Unreadable as `ingest_upload`.
+    NotFound when there is none or the caller may not see it.
     """
-    if upload.status == UploadStatus.INGESTED:
-        raise UploadConsumed
-    storage.write(temporary_key(upload.id), normalise(read_bounded(file)).data)
-    upload.status = UploadStatus.RECEIVED
+    upload = session().scalar(owned(Upload).where(Upload.id == resource_id))
+    became = upload.media_resource_id if upload is not None else None
+    return get_owned(MediaResource, became or resource_id)
 
 
 def keep_picture(
@@ -163,6 +157,11 @@ def _resource_id(public_url: str, url: str) -> UUID:
         found = UUID(resource_id)
     except ValueError as error:
         raise NotFound from error
-    if str(found) != resource_id or not name.startswith("file."):
+    if str(found) != resource_id or not is_file_name(name):
         raise NotFound
     return found
+
+
+def is_file_name(name: str) -> bool:
+    """Whether this is how a file is called in an address of ours."""
+    return name.startswith("file.") and name.removeprefix("file.") in _EXTENSIONS

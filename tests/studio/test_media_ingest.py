@@ -19,14 +19,13 @@ from db.session import Database, session
 from db.tenancy import use_caller
 from studio.media.ingest import (
     TargetNotAllowed,
-    UploadConsumed,
     file_url,
     ingest_upload,
-    receive_upload,
     resolve_file_url,
 )
 from studio.media.storage import LocalDisk, media_key, temporary_key
 from studio.media.sweep import sweep
+from studio.media.uploads import UploadConsumed, receive_upload
 from tests import factories
 from tests.studio.media_samples import encoded, located_exif, scene
 
@@ -159,8 +158,7 @@ def test_an_upload_becomes_a_picture_on_its_first_use_and_stays_that_picture(
     upload = factories.make_upload(owner=user)
     url = file_url(PUBLIC_URL, upload.id, "jpg")
     with acting(database, user, organization):
-        mine = session().scalars(select(Upload)).one()
-        receive_upload(storage, mine, io.BytesIO(PHOTO))
+        receive_upload(storage, upload.id, io.BytesIO(PHOTO))
     assert files(storage) == [temporary_key(upload.id)]
     with acting(database, user, organization):
         media = resolve_file_url(storage, PUBLIC_URL, url, organization.id)
@@ -170,7 +168,7 @@ def test_an_upload_becomes_a_picture_on_its_first_use_and_stays_that_picture(
     with acting(database, user, organization):
         assert resolve_file_url(storage, PUBLIC_URL, url, organization.id).id == media.id
         with pytest.raises(UploadConsumed):
-            receive_upload(storage, session().scalars(select(Upload)).one(), io.BytesIO(PHOTO))
+            receive_upload(storage, upload.id, io.BytesIO(PHOTO))
 
 
 def test_an_upload_of_a_known_photo_leads_to_the_picture_that_is_there(
@@ -179,7 +177,7 @@ def test_an_upload_of_a_known_photo_leads_to_the_picture_that_is_there(
     upload = factories.make_upload(owner=user)
     with acting(database, user):
         known = ingest_upload(storage, io.BytesIO(PHOTO), None)
-        receive_upload(storage, session().scalars(select(Upload)).one(), io.BytesIO(PHOTO))
+        receive_upload(storage, upload.id, io.BytesIO(PHOTO))
         url = file_url(PUBLIC_URL, upload.id, "jpg")
         assert resolve_file_url(storage, PUBLIC_URL, url, None) is known
     assert files(storage) == [media_key(known.id, "jpg")]
@@ -193,7 +191,7 @@ def test_a_first_use_that_is_rolled_back_can_be_repeated(
     upload = factories.make_upload(owner=user)
     url = file_url(PUBLIC_URL, upload.id, "jpg")
     with acting(database, user):
-        receive_upload(storage, session().scalars(select(Upload)).one(), io.BytesIO(PHOTO))
+        receive_upload(storage, upload.id, io.BytesIO(PHOTO))
 
     def fail_after_the_use() -> None:
         with acting(database, user):
@@ -264,7 +262,9 @@ def test_an_address_of_another_server_is_refused_and_never_asked(
         resolve_file_url(storage, PUBLIC_URL, url, None)
 
 
-@pytest.mark.parametrize("rest", ["", "x/file.jpg", "../../brands", "01990000-5eed-7000-8000-001400000001"])
+@pytest.mark.parametrize(
+    "rest", ["", "x/file.jpg", f"{uuid4()}/file.exe", "../../brands", "01990000-5eed-7000-8000-001400000001"]
+)
 def test_an_address_of_ours_that_names_no_file_is_not_found(
     database: Database, storage: LocalDisk, user: User, rest: str
 ) -> None:
@@ -277,7 +277,7 @@ def test_the_sweep_removes_what_is_useless_for_a_day_and_nothing_else(
 ) -> None:
     used_up = factories.make_upload(owner=user)
     with acting(database, user):
-        receive_upload(storage, session().scalars(select(Upload)).one(), io.BytesIO(PHOTO))
+        receive_upload(storage, used_up.id, io.BytesIO(PHOTO))
         kept = resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, used_up.id, "jpg"), None)
         orphan = ingest_upload(storage, io.BytesIO(encoded(scene(9, 9), "PNG")), None)
     factories.make_product(owner=user, cover_media_id=kept.id)

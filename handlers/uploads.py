@@ -1,0 +1,40 @@
+"""Uploads: a signed address for the bytes of one picture, and the bytes."""
+
+from __future__ import annotations
+
+from typing import Any, BinaryIO
+from uuid import UUID
+
+from db.base import utc_now
+from handlers.answers import Answer, listing, no_content
+from handlers.current import current_settings
+from handlers.permissions import Permission, requires
+from handlers.references import current_storage
+from studio.media.ingest import file_url
+from studio.media.normalisation import EXTENSION_OF_TYPE
+from studio.media.signing import check_upload_signature, sign_upload
+from studio.media.uploads import address_lifetime, announce_upload, receive_upload
+
+
+@requires(Permission.UPLOADS_WRITE)
+def create_presigned_url(body: dict[str, Any]) -> Answer:
+    """Where the bytes may be sent, and by which address they are named afterwards."""
+    settings, lifetime = current_settings(), address_lifetime(body.get("size"))
+    upload = announce_upload(body["filename"], body["content_type"], body.get("size"))
+    signed = sign_upload(settings.secret_key, upload.id, utc_now(), lifetime)
+    address = f"{settings.public_url}/api/v1/uploads/{upload.id}"
+    answer = {
+        "upload_url": f"{address}?expires={signed.expires}&signature={signed.signature}",
+        "file_url": file_url(settings.public_url, upload.id, EXTENSION_OF_TYPE[upload.content_type]),
+        "upload_method": "PUT",
+        "expires_in_seconds": int(lifetime.total_seconds()),
+        "max_file_size": settings.max_upload_bytes,
+    }
+    return listing(answer, Cache_Control="no-store")
+
+
+def put_upload(upload_id: UUID, expires: int, signature: str, body: BinaryIO) -> Answer:
+    """Take the bytes of a picture from the holder of the signature; they may be replaced until they are used."""
+    check_upload_signature(current_settings().secret_key, upload_id, expires, signature, utc_now())
+    receive_upload(current_storage(), upload_id, body)
+    return no_content()

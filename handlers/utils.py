@@ -1,0 +1,70 @@
+"""Probes for those who run the server: whether it lives, what it depends on, what it is."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.session import session
+from handlers.answers import Answer, listing
+from handlers.contract.refusals import Unavailable
+from handlers.references import current_storage
+
+_PROJECT = Path(__file__).parent.parent / "pyproject.toml"
+VERSION: str = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"]
+
+
+def health_check() -> Answer:
+    """That the process answers requests at all."""
+    return listing({"status": "ok"})
+
+
+def system_health_check() -> Answer:
+    """What each dependency says; asking always succeeds."""
+    checks = {name: "ok" if is_usable() else "failed" for name, is_usable in DEPENDENCIES.items()}
+    return listing({"status": "ok" if "failed" not in checks.values() else "degraded", "checks": checks})
+
+
+def readiness() -> Answer:
+    """Whether requests should be sent here: Unavailable when something that they need cannot be used."""
+    if not all(is_usable() for is_usable in DEPENDENCIES.values()):
+        raise Unavailable()
+    return listing({"status": "ok"})
+
+
+def db_check() -> Answer:
+    """That the database answers; Unavailable when it does not."""
+    if not is_database_usable():
+        raise Unavailable()
+    return listing({"status": "ok"})
+
+
+def get_version() -> Answer:
+    """The version of the server and of the contract."""
+    return listing({"version": VERSION, "api_version": "v1"})
+
+
+def is_database_usable() -> bool:
+    """Whether the database answers, asked on a connection apart: a failure must not end the request."""
+    try:
+        with session().get_bind().engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+    except SQLAlchemyError:
+        return False
+    return True
+
+
+def is_media_usable() -> bool:
+    """Whether pictures can be stored."""
+    try:
+        current_storage().check()
+    except OSError:
+        return False
+    return True
+
+
+DEPENDENCIES: dict[str, Callable[[], bool]] = {"database": is_database_usable, "media": is_media_usable}

@@ -1,0 +1,66 @@
+"""Presigned uploads: an address is given out first, the bytes come later and without a token.
+
+The bytes wait as a temporary file until a row refers to them (`ingest.py`) or time is over (`sweep.py`).
+"""
+
+from datetime import timedelta
+from typing import BinaryIO
+from uuid import UUID
+
+from sqlalchemy import select
+
+from db.base import new_id, utc_now
+from db.errors import Conflict, NotFound
+from db.models.media import Upload, UploadStatus
+from db.session import session
+from db.tenancy import current_caller
+from studio.media.inspection import read_bounded
+from studio.media.normalisation import normalise
+from studio.media.storage import Storage, temporary_key
+from studio.media.sweep import TEMPORARY_LIFETIME
+
+_SHORTEST_LIFETIME = timedelta(minutes=15)
+_SLOWEST_BYTES_PER_SECOND = 50_000
+
+
+class UploadConsumed(Conflict):
+    """The bytes of an upload were to be replaced after something had begun to use them."""
+
+    code = "upload_consumed"
+    default_detail = "The uploaded file is already in use"
+
+
+def announce_upload(filename: str, content_type: str, size: int | None) -> Upload:
+    """A new upload of the caller, which waits for its bytes for a day."""
+    upload = Upload(
+        id=new_id(),
+        owner_id=current_caller().user_id,
+        filename=filename,
+        content_type=content_type,
+        size=size,
+        expires_at=utc_now() + TEMPORARY_LIFETIME,
+    )
+    session().add(upload)
+    return upload
+
+
+def address_lifetime(size: int | None) -> timedelta:
+    """How long the address takes bytes: a quarter of an hour, and longer for a large file."""
+    return _SHORTEST_LIFETIME + timedelta(seconds=(size or 0) // _SLOWEST_BYTES_PER_SECOND)
+
+
+def receive_upload(storage: Storage, upload_id: UUID, file: BinaryIO) -> None:
+    """Stores the bytes of an upload, normalised already; until something uses them they may be replaced.
+
+    NotFound when the upload is over, UploadConsumed when it is used; NotAnImage, TooLarge or Unreadable when
+    the bytes are no picture that is taken.
+    """
+    # unscoped: whoever sends the bytes holds the signature, and has no other right
+    statement = select(Upload).where(Upload.id == upload_id, Upload.expires_at > utc_now()).with_for_update()
+    upload = session().scalar(statement)
+    if upload is None:
+        raise NotFound
+    if upload.status == UploadStatus.INGESTED:
+        raise UploadConsumed
+    storage.write(temporary_key(upload.id), normalise(read_bounded(file)).data)
+    upload.status = UploadStatus.RECEIVED
