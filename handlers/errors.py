@@ -17,6 +17,7 @@ RequestRefused              handlers/contract/refusals.py: what the contract or 
   BodyTooLarge        413     too_large
   WrongMediaType      415     unsupported_media_type
   Invalid             422     invalid_request, with every violation
+  Unavailable         503     unavailable, with Retry-After
 ContractBroken        500     internal_error: an answer of ours is not what the contract says; a defect
 OperationalError      503     unavailable: the database cannot be reached or is overloaded
 anything else         500     internal_error: a defect, logged, never shown

@@ -72,6 +72,17 @@ class WrongMediaType(RequestRefused):
     default_detail = "The media type of the request body is not supported"
 
 
+class Unavailable(RequestRefused):
+    """Something that the server needs does not answer; the caller should come back."""
+
+    status = 503
+    code = "unavailable"
+    default_detail = "The service is temporarily unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Retry-After": "5"})
+
+
 @dataclass(frozen=True)
 class Violation:
     """One way in which a request breaks the contract. `loc` begins with body, query, path or header."""
