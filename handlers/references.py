@@ -33,9 +33,8 @@ def refer_all(row: Owned, body: Mapping[str, Any], **models: type[Owned]) -> Non
     """
     for name, model in models.items():
         value = body.get(name)
-        for row_id in value if isinstance(value, list) else [value]:
-            if row_id is not None:
-                refer(model, row_id, row.organization_id, row.owner_id)
+        for row_id in filter(None, value if isinstance(value, list) else [value]):
+            refer(model, row_id, row.organization_id, row.owner_id)
 
 
 def with_pictures(row: Owned, body: Mapping[str, Any], **names: str) -> dict[str, Any]:
