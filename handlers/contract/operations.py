@@ -11,6 +11,7 @@ from handlers.contract.parameters import Parameters
 from handlers.contract.refusals import ContractError
 from handlers.contract.responses import Responses
 from handlers.contract.translate import Translator
+from handlers.permissions import SUPERUSER_ONLY
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,19 @@ class Operation:
         """The names a handler's arguments must have."""
         return [*self.parameters.arguments, *(["body"] if self.takes_body else [])]
 
+    def answers_of_the_engine(self) -> set[int]:
+        """Return the statuses with which a request may be answered before a handler sees it."""
+        statuses = {400, 422, 500}
+        if not self.is_open:
+            statuses.add(401)
+        if self.permission in SUPERUSER_ONLY:
+            statuses.add(403)
+        if self.responses.media_types:
+            statuses.add(406)
+        if self.takes_body:
+            statuses |= {413, 415}
+        return statuses
+
 
 def compile_operations(bundle: Bundle, limits: Limits) -> list[Operation]:
     """Compile the whole contract; ContractError names the operation that cannot be."""
@@ -60,4 +74,17 @@ def compile_operations(bundle: Bundle, limits: Limits) -> list[Operation]:
                 responses=Responses(bundle, translator, raw),
             )
         )
+    _require_declared(compiled)
     return compiled
+
+
+def _require_declared(operations: list[Operation]) -> None:
+    """Raise ContractError unless every status that the engine itself answers with is in the contract."""
+    complaints = [
+        f"{operation.operation_id} does not declare {status}"
+        for operation in operations
+        for status in sorted(operation.answers_of_the_engine())
+        if not operation.responses.documents(status)
+    ]
+    if complaints:
+        raise ContractError("the contract lacks answers that are given:\n  " + "\n  ".join(complaints))
