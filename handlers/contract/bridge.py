@@ -21,7 +21,7 @@ import starlette.exceptions
 import werkzeug.exceptions
 from connexion.apps.abstract import AbstractApp
 from connexion.apps.flask import FlaskApi, FlaskApp, FlaskASGIApp
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from handlers.contract.call import CALL, Call
 
@@ -43,11 +43,12 @@ class Bridge:
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
         status, headers, body = await loop.run_in_executor(self.pool, context.run, self._serve, scope, call)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        start = {"type": "http.response.start", "status": status, "headers": headers}
         if call.file is not None:
-            await self._send_file(call.file, send)
-        else:
-            await send({"type": "http.response.body", "body": body})
+            await self._send_file(start, call.file, send)
+            return
+        await send(start)
+        await send({"type": "http.response.body", "body": body})
 
     def _serve(self, scope: Scope, call: Call) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         started: list[Any] = []
@@ -68,8 +69,10 @@ class Bridge:
         return started[0], started[1], body
 
     @staticmethod
-    async def _send_file(path: Path, send: Send) -> None:
+    async def _send_file(start: Message, path: Path, send: Send) -> None:
+        # Opened first: a file that has vanished is then a problem, not half an answer.
         async with await anyio.open_file(path, "rb") as file:
+            await send(start)
             while chunk := await file.read(FILE_CHUNK_BYTES):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})

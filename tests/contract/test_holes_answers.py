@@ -182,6 +182,18 @@ def test_a_file_is_streamed_from_disk_with_its_length(mini: Any) -> None:
     assert ask(mini, "GET", "/api/v1/file", {"if-none-match": '"one"'}).status == 304
 
 
+def test_a_file_that_has_vanished_is_a_problem_and_not_half_an_answer(
+    mini: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vanish(*_: Any) -> Any:
+        raise FileNotFoundError("/secret/place")
+
+    monkeypatch.setattr("handlers.contract.bridge.anyio.open_file", vanish)
+    reply = ask(mini, "GET", "/api/v1/file")
+    assert (reply.status, reply.json()["code"]) == (500, "internal_error")
+    assert b"secret" not in reply.body
+
+
 def test_json_is_written_without_white_space(call: Call) -> None:
     assert b": " not in call("GET", "/widgets/me").body
 
