@@ -57,7 +57,9 @@ def test_an_argument_that_the_contract_does_not_have_is_named() -> None:
 
 def test_a_body_that_the_handler_does_not_take_is_named() -> None:
     def add_body(document: dict[str, Any]) -> None:
-        document["paths"]["/file"]["get"]["requestBody"] = {"content": {"application/json": {"schema": {}}}}
+        operation = document["paths"]["/file"]["get"]
+        operation["requestBody"] = {"content": {"application/json": {"schema": {}}}}
+        operation["responses"] |= {"413": {"description": "large"}, "415": {"description": "other"}}
 
     assert "get_file lacks the argument body" in start(add_body)
 
@@ -117,6 +119,13 @@ def test_an_undeclared_path_parameter_is_refused() -> None:
     assert "differ" in start(lambda d: d["paths"].update({"/x/{y}": d["paths"].pop("/file")}))
 
 
+def test_an_answer_of_the_engine_that_the_contract_does_not_declare_is_refused() -> None:
+    assert "list_widgets does not declare 401" in start(lambda d: widgets(d)["responses"].pop("401"))
+    assert "create_widget does not declare 415" in start(
+        lambda d: d["paths"]["/widgets/"]["post"]["responses"].pop("415")
+    )
+
+
 def test_openapi_3_1_is_refused() -> None:
     document = mini_document()
     document["openapi"] = "3.1.0"
@@ -139,4 +148,10 @@ def test_a_part_of_the_contract_can_be_served() -> None:
         load_caller=caller_of,
         tags=["open-things"],
     )
-    assert {operation.tag for operation in app.operations} == {"open-things"}
+    tag_of = {
+        operation["operationId"]: operation["tags"][0]
+        for item in mini_document()["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+    }
+    assert {tag_of[name] for name in app.endpoints} == {"open-things"}
