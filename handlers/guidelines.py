@@ -33,7 +33,7 @@ def list_guidelines(organization_id: UUID | None = None, **listing: Any) -> Answ
 @requires(Permission.GUIDELINES_WRITE)
 def create_guidelines(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
     """Make guidelines."""
-    guidelines = Guidelines(**scope_of_new(organization_id))
+    guidelines = Guidelines(**scope_of_new(organization_id), shot_type_links=[], subject_links=[])
     _change(guidelines, body)
     session().add(guidelines)
     session().flush()

@@ -73,7 +73,7 @@ def _after(
 
 def _count(query: Select[Any], capped: bool) -> tuple[int, bool]:
     """Return how many rows match, and whether that is exact."""
-    rows = query.with_only_columns(literal(1)).order_by(None)
+    rows = query.with_only_columns(literal(1), maintain_column_froms=True).order_by(None)
     if not capped:
         return session().scalar(select(func.count()).select_from(rows.subquery())) or 0, True
     found = session().scalar(select(func.count()).select_from(rows.limit(COUNT_CAP + 1).subquery())) or 0
