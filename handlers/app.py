@@ -30,11 +30,13 @@ from handlers.contract.bridge import BridgedFlaskApp
 from handlers.contract.bundle import Bundle
 from handlers.contract.endpoint import CallerLoader, Endpoint
 from handlers.contract.middleware import Check, Envelope, Gate
-from handlers.contract.operations import Operation, compile_operations
+from handlers.contract.operations import compile_operations
 from handlers.contract.paths import PathTable
 from handlers.contract.resolver import ContractResolver, find_handlers
 from handlers.errors import error_handler
 from handlers.pages import home
+from studio.jobs.workers import RenderWorkers
+from studio.media.storage import LocalDisk
 from studio.settings import Settings
 
 BUNDLE = Path(__file__).parent.parent / "openapi" / "openapi.json"
@@ -46,11 +48,11 @@ class Application(BridgedFlaskApp):
     """The server as one ASGI application. `on_startup` and `on_shutdown` are called in order, in a thread."""
 
     def __init__(
-        self, settings: Settings, database: Any, operations: list[Operation], **options: Any
+        self, settings: Settings, database: Any, endpoints: dict[str, Endpoint], **options: Any
     ) -> None:
         self.settings = settings
         self.database = database
-        self.operations = operations
+        self.endpoints = endpoints
         self.on_startup: list[Hook] = []
         self.on_shutdown: list[Hook] = []
         super().__init__(__name__, threads=settings.request_threads, lifespan=self._lifespan, **options)
@@ -105,7 +107,7 @@ def create_app(
     app = Application(
         settings,
         database,
-        operations,
+        endpoints,
         middlewares=[
             partial(Envelope, public_url=settings.public_url),
             ExceptionMiddleware,
@@ -128,8 +130,20 @@ def create_app(
     )
     for kind in (ProblemException, HTTPException, Exception):
         app.add_error_handler(kind, error_handler(settings.public_url))
+    if package == "handlers":
+        _run_render_workers(app)
     _build_now(app.middleware)
     return app
+
+
+def _run_render_workers(app: Application) -> None:
+    """Let the worker threads of this process live as long as the server does."""
+    settings = app.settings
+    workers = RenderWorkers(
+        app.database, LocalDisk(settings.media_dir), settings.render_workers, settings.lease_seconds
+    )
+    app.on_startup.append(workers.start)
+    app.on_shutdown.append(workers.stop)
 
 
 def _build_now(middleware: ConnexionMiddleware) -> None:
