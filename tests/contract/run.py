@@ -9,22 +9,19 @@ import argparse
 import contextlib
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import sqlalchemy
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.e2e.server import ROOT, running_server
+
 CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
 POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1/postgres")
-SECONDS_TO_START = 60
 
 
 @contextlib.contextmanager
@@ -45,57 +42,15 @@ def fresh_database(kind: str, folder: Path) -> Iterator[str]:
         engine.dispose()
 
 
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
-def running_server(module: str, kind: str, extra: dict[str, str]) -> Iterator[tuple[str, Path]]:
-    """Run the server in a process of its own and give its address and its log file."""
+def server_under_test(module: str, kind: str, extra: dict[str, str]) -> Iterator[tuple[str, Path]]:
+    """Run the server on a fresh database and give its address and its log file."""
     with tempfile.TemporaryDirectory(prefix="sartiq-contract-") as name:
         folder = Path(name)
         with fresh_database(kind, folder) as database_url:
-            port = free_port()
-            environment = {
-                **os.environ,
-                "SARTIQ_ENV": "test",
-                "SARTIQ_SEED": "contract",
-                "DATA_DIR": str(folder),
-                "DATABASE_URL": database_url,
-                "PORT": str(port),
-                "PUBLIC_URL": f"http://127.0.0.1:{port}",
-                **extra,
-            }
-            log = folder / "server.log"
-            with log.open("wb") as output:
-                server = subprocess.Popen(
-                    [sys.executable, "-m", *module.split()],
-                    cwd=ROOT,
-                    env=environment,
-                    stdout=output,
-                    stderr=output,
-                )
-                try:
-                    url = f"http://127.0.0.1:{port}/api/v1"
-                    wait_until_ready(url, server, log)
-                    yield url, log
-                finally:
-                    server.terminate()
-                    server.wait(timeout=30)
-
-
-def wait_until_ready(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Return once the server takes traffic; raise with its log when it does not."""
-    deadline = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < deadline and server.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/utils/readiness", timeout=5).status_code == 200:
-                return
-        time.sleep(0.1)
-    raise RuntimeError(f"The server did not start:\n{log.read_text()[-4000:]}")
+            own = {"SARTIQ_SEED": "contract", "DATABASE_URL": database_url, **extra}
+            with running_server(folder, module, **own) as server:
+                yield server.url, server.log
 
 
 def fuzz(url: str, log: Path, options: argparse.Namespace, seed: int) -> int:
@@ -152,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     for kind in kinds:
         seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
         print(f"Contract run on {kind}, seed {seed}", flush=True)
-        with running_server(options.server, kind, {}) as (url, log):
+        with server_under_test(options.server, kind, {}) as (url, log):
             worst = max(worst, fuzz(url, log, options, seed))
         print(f"Contract run on {kind}, seed {seed}: {'passed' if worst == 0 else 'FAILED'}", flush=True)
     return worst

@@ -1,0 +1,325 @@
+"""`make demo`: walk from a photograph of a product to approved pictures, as a client does, through HTTP only.
+
+It uses the server that runs already, or one of its own that keeps nothing. `PHOTO=path` takes another
+photograph, `SARTIQ_URL=address` another server. It knows addresses and answers and no code of the server;
+only the sample and the contact sheet come from the studio's own tools.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image, ImageOps
+
+from studio.rendering.contact_sheet import contact_sheet
+from studio.samples.photograph import phone_photograph
+from tests.e2e.server import BASE_PATH, ROOT, ServerDidNotStart, running_server
+
+EMAIL, PASSWORD = "demo@example.com", "sartiq-demo"
+OUTPUT = ROOT / "demo-output"
+# The first two of these that the server has.
+SHOT_TYPES = ("front-packshot", "detail-close-up", "detail")
+GUIDELINES = "Web shop portrait"
+SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
+SECONDS_TO_GENERATE = 600
+SHEET_COLUMN = 420
+
+Row = dict[str, Any]
+
+
+class DemoStopped(Exception):
+    """The demonstration cannot go on; the message is for the person who started it."""
+
+
+class Api:
+    """The operations of one server, asked with the token of one account."""
+
+    def __init__(self, address: str) -> None:
+        self.client = httpx.Client(base_url=address + BASE_PATH, timeout=60)
+
+    def __enter__(self) -> Api:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
+    def sign_in(self, email: str, password: str) -> None:
+        """Fetch a token and send it from now on."""
+        token = self.post("/login/access-token", data={"username": email, "password": password})
+        self.client.headers["Authorization"] = f"Bearer {token['access_token']}"
+
+    def get(self, path: str, **parameters: Any) -> Row:
+        """Return the JSON that is there."""
+        return self._ask("GET", path, params=parameters).json()
+
+    def post(self, path: str, organization_id: str | None = None, **content: Any) -> Row:
+        """Send a body (`json`, `data`, `files`) and return the JSON of the answer."""
+        parameters = {"organization_id": organization_id} if organization_id else None
+        return self._ask("POST", path, params=parameters, **content).json()
+
+    def download(self, path: str) -> bytes:
+        """Return the bytes that are there."""
+        return self._ask("GET", path).content
+
+    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        answer = self.client.request(method, path, **options)
+        if answer.is_success:
+            return answer
+        raise DemoStopped(f"{method} {path} was answered with {answer.status_code}: {_reason(answer)}")
+
+
+def _reason(answer: httpx.Response) -> str:
+    """Return what a problem says, in one line."""
+    try:
+        problem = answer.json()
+        detail = problem["detail"]
+        if isinstance(detail, list):
+            detail = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in detail)
+        return f"{detail} ({problem['code']})"
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:300]
+
+
+class ProgressBar:
+    """One line that moves on a terminal; a line for each quarter elsewhere."""
+
+    WIDTH = 32
+
+    def __init__(self, text: str) -> None:
+        self.text, self.started, self.quarter = text, time.monotonic(), 0
+
+    def show(self, percent: float) -> None:
+        """Draw the bar."""
+        filled = round(self.WIDTH * percent / 100)
+        seconds = time.monotonic() - self.started
+        bar = "#" * filled + "." * (self.WIDTH - filled)
+        line = f"  {self.text:<12} [{bar}] {percent:3.0f} %  {seconds:.0f} s"
+        if sys.stdout.isatty():
+            print(f"\r{line}", end="\n" if percent >= 100 else "", flush=True)
+        elif int(percent // 25) > self.quarter:
+            self.quarter = int(percent // 25)
+            print(line, flush=True)
+
+
+def tell(what: str, how: str) -> None:
+    """Say one thing that was done."""
+    print(f"  {what:<12} {how}", flush=True)
+
+
+def read_photograph(path: str | None) -> tuple[str, bytes]:
+    """Return name and bytes of the photograph to work on; DemoStopped when there is none to read."""
+    if not path:
+        return "mug.jpg", phone_photograph()
+    photograph = Path(path).expanduser()
+    try:
+        content = photograph.read_bytes()
+    except OSError as error:
+        raise DemoStopped(f"PHOTO={path} cannot be read: {error.strerror}.") from error
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.verify()
+    except Exception as error:  # Pillow raises whatever a broken file provokes.
+        raise DemoStopped(
+            f"PHOTO={path} is not a picture that can be read (JPEG, PNG, WebP, AVIF, GIF)."
+        ) from error
+    return photograph.name, content
+
+
+@contextlib.contextmanager
+def server_to_use() -> Iterator[tuple[str, str]]:
+    """Give the address of the server that runs, or start one; and say which of both."""
+    named = os.environ.get("SARTIQ_URL", "").rstrip("/").removesuffix(BASE_PATH)
+    address = named or f"http://localhost:{os.environ.get('PORT') or 8000}"
+    if _answers(address):
+        yield address, "already running"
+    elif named:
+        raise DemoStopped(f"No Sartiq server answers at SARTIQ_URL={named}.")
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="sartiq-demo-"))
+        try:
+            with running_server(folder, SARTIQ_ENV="development") as server:
+                yield server.address, "started for this demo, stopped after it"
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers(address: str) -> bool:
+    try:
+        answer = httpx.get(f"{address}{BASE_PATH}/utils/health-check/", timeout=5)
+        return answer.status_code == 200 and answer.json() == {"status": "ok"}
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return False
+
+
+def prepare_shots(api: Api, name: str, content: bytes) -> list[Row]:
+    """Create everything from the brand to the look; return its shots, each with its shot type."""
+    organization = api.get("/organizations/", sort="created_at")["data"][0]
+    scope = organization["id"]
+    tell("Signed in", f"{EMAIL}, organization {organization['name']}")
+    today = datetime.now(UTC)
+    title = Path(name).stem.replace("-", " ").replace("_", " ").strip()[:80] or "Product"
+    brand = api.post("/brands/", scope, json={"name": f"Demo {today:%d %B, %H:%M}"})
+    product = api.post("/products/", scope, json={"name": title.capitalize(), "brand_id": brand["id"]})
+    photograph = api.post(
+        f"/products/{product['id']}/images", files={"file": (name, content)}, data={"type": "primary"}
+    )
+    tell("Product", f"{product['name']}, photograph of {photograph['width']} x {photograph['height']} pixels")
+    shooting: Row = {
+        "name": f"{product['name']}, {today:%d %B}",
+        "brand_id": brand["id"],
+        "due_date": (today + timedelta(days=14)).isoformat(),
+    }
+    for guidelines in api.get("/guidelines/", organization_id=scope)["data"]:
+        if guidelines["name"] == GUIDELINES:
+            shooting["default_guidelines_id"] = guidelines["id"]
+    shooting = api.post("/shootings/", scope, json=shooting)
+    known = {
+        kind["slug"]: kind
+        for kind in api.get("/shot-types/", organization_id=scope, include_public=True)["data"]
+    }
+    kinds = {known[slug]["id"]: known[slug] for slug in SHOT_TYPES if slug in known}
+    chosen = list(kinds)[:2]
+    look = api.post(
+        f"/shootings/{shooting['id']}/looks",
+        json={"main_product_id": product["id"], "shot_type_ids": chosen},
+    )
+    shots = sorted(look["shots"], key=lambda shot: chosen.index(shot["shot_type_id"]))
+    tell("Look", f"{len(shots)} shots: {', '.join(kinds[shot['shot_type_id']]['label'] for shot in shots)}")
+    return [{**shot, "shot_type": kinds[shot["shot_type_id"]]} for shot in shots]
+
+
+def generate(api: Api, shots: list[Row], pictures: int) -> list[Row]:
+    """Ask for pictures of every shot and return the finished generations, in the same order."""
+    waiting = [
+        api.post(f"/shots/{shot['id']}/generate", json={"num_predictions": pictures, "seed": 20 + number})
+        for number, shot in enumerate(shots)
+    ]
+    bar = ProgressBar("Generating")
+    deadline = time.monotonic() + SECONDS_TO_GENERATE
+    while True:
+        now = [api.get(f"/generations/{generation['id']}") for generation in waiting]
+        bar.show(sum(generation["progress"] for generation in now) / len(now))
+        for generation in now:
+            if generation["status"] == "failed":
+                raise DemoStopped(f"A generation failed: {generation['error']['message']}")
+        if all(generation["status"] == "completed" for generation in now):
+            return now
+        if time.monotonic() > deadline:
+            raise DemoStopped(
+                "The pictures are not there after ten minutes; do the server's render workers run?"
+            )
+        time.sleep(0.25)
+
+
+def approve_best(api: Api, shot: Row, generation: Row) -> str:
+    """Approve the picture with the best quality score and return its id; the others stay reviewable."""
+    best = max(generation["predictions"], key=lambda prediction: prediction["quality"]["score"])
+    approved = api.post(f"/shots/{shot['id']}/approve", json={"prediction_id": best["id"]})
+    if approved["status"] != "approved":
+        raise DemoStopped(f"The shot is {approved['status']} after its approval.")
+    place = f"picture {best['index'] + 1} of {len(generation['predictions'])}"
+    tell("Approved", f"{shot['shot_type']['label']}: {place}, quality {best['quality']['score']:.2f}")
+    return str(best["id"])
+
+
+def download(api: Api, shots: list[Row], generations: list[Row], approved: set[str]) -> list[list[Path]]:
+    """Put all pictures into the output folder, in place of an earlier demo's; return their paths by shot."""
+    OUTPUT.mkdir(exist_ok=True)
+    for earlier in OUTPUT.iterdir():
+        if earlier.suffix in {*SUFFIXES.values()} and earlier.is_file():
+            earlier.unlink()
+    paths = []
+    for shot, generation in zip(shots, generations, strict=True):
+        paths.append([])
+        for prediction in generation["predictions"]:
+            mark = "-approved" if prediction["id"] in approved else ""
+            name = f"{shot['shot_type']['slug']}-{prediction['index'] + 1}{mark}"
+            path = OUTPUT / f"{name}{SUFFIXES[prediction['content_type']]}"
+            path.write_bytes(api.download(f"/predictions/{prediction['id']}/image"))
+            paths[-1].append(path)
+    return paths
+
+
+def draw_sheet(
+    name: str, content: bytes, shots: list[Row], generations: list[Row], paths: list[list[Path]]
+) -> Path:
+    """Write the contact sheet: a row for each shot, before it the photograph and a detail at full size."""
+    cells, labels = [], []
+    for row, (shot, generation, files) in enumerate(zip(shots, generations, paths, strict=True)):
+        pictures = [Image.open(path).convert("RGB") for path in files]
+        marked = next(number for number, path in enumerate(files) if path.stem.endswith("-approved"))
+        if row == 0:
+            photograph = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+            cells.append(photograph)
+            labels.append(f"Photograph\n{name}, {photograph.width} x {photograph.height}")
+        else:
+            cells.append(_detail(pictures[marked]))
+            labels.append(
+                f"Detail of the approved picture\n{shot['shot_type']['label']} {marked + 1} at 100 %"
+            )
+        for number, (picture, prediction) in enumerate(zip(pictures, generation["predictions"], strict=True)):
+            verdict = ", approved" if number == marked else ""
+            facts = f"{picture.width} x {picture.height}, quality {prediction['quality']['score']:.2f}"
+            cells.append(picture)
+            labels.append(f"{shot['shot_type']['label']} {number + 1}{verdict}\n{facts}")
+    path = OUTPUT / "contact-sheet.png"
+    title = "From one photograph to approved pictures"
+    contact_sheet(cells, labels, title, columns=1 + len(paths[0]), cell_width=SHEET_COLUMN).save(path)
+    return path
+
+
+def _detail(picture: Image.Image) -> Image.Image:
+    """Return the middle of a picture, pixel for pixel as it will stand on the sheet."""
+    width, height = min(SHEET_COLUMN, picture.width), min(SHEET_COLUMN * 4 // 3, picture.height)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+def walk(pictures: int) -> None:
+    """Walk the whole way once."""
+    name, content = read_photograph(os.environ.get("PHOTO"))
+    print("\nFrom a photograph to approved pictures, through the API alone\n")
+    with server_to_use() as (address, state), Api(address) as api:
+        tell("Server", f"{address} ({state})")
+        api.sign_in(EMAIL, PASSWORD)
+        shots = prepare_shots(api, name, content)
+        generations = generate(api, shots, pictures)
+        approved = {
+            approve_best(api, shot, generation) for shot, generation in zip(shots, generations, strict=True)
+        }
+        paths = download(api, shots, generations, approved)
+    sheet = draw_sheet(name, content, shots, generations, paths)
+    tell("Pictures", f"{sum(map(len, paths))} files in {OUTPUT.name}/")
+    tell("Together", f"{OUTPUT.name}/{sheet.name}\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demonstration; return the exit status."""
+    parser = argparse.ArgumentParser(prog="make demo ARGS=...", description=__doc__)
+    parser.add_argument("--pictures", type=int, default=4, choices=range(1, 9), help="pictures of each shot")
+    options = parser.parse_args(arguments)
+    try:
+        walk(options.pictures)
+    except (DemoStopped, ServerDidNotStart, httpx.TransportError) as problem:
+        print(f"\nThe demo stopped: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

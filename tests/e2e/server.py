@@ -1,0 +1,112 @@
+"""The real server in a process of its own, for everything that talks to it as a client does.
+
+It knows how to start and stop one, and nothing of what is asked there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE_PATH = "/api/v1"
+SECONDS_TO_START = 60
+SECONDS_TO_STOP = 30
+
+
+class ServerDidNotStart(Exception):
+    """The process ended or stayed silent; the message holds the end of its log."""
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that takes traffic: its address without a path, its files and its process."""
+
+    address: str
+    folder: Path
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        """The address that the contract's paths are relative to."""
+        return self.address + BASE_PATH
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running_server(
+    folder: Path, module: str = "handlers", *, port: int | None = None, **environment: str
+) -> Iterator[RunningServer]:
+    """Run `python -m module` with all its files below `folder`, by default on an SQLite file there.
+
+    `environment` wins over what the server inherits. Raises ServerDidNotStart. The process is stopped at the
+    end.
+    """
+    port = port or free_port()
+    address = f"http://127.0.0.1:{port}"
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {
+        "SARTIQ_ENV": "test",
+        "DATA_DIR": str(folder),
+        "MEDIA_DIR": str(folder / "media"),
+        "OUTBOX_DIR": str(folder / "outbox"),
+        "DATABASE_URL": f"sqlite:///{folder / 'sartiq.db'}",
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "PUBLIC_URL": address,
+    }
+    log = folder / "server.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *module.split()],
+            cwd=ROOT,
+            env={**os.environ, **own, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        server = RunningServer(address, folder, log, process)
+        try:
+            wait_until_ready(server)
+            yield server
+        finally:
+            stop(process)
+
+
+def wait_until_ready(server: RunningServer) -> None:
+    """Return once the server takes traffic; raise ServerDidNotStart when it does not."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < deadline and server.process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{server.url}/utils/readiness", timeout=5).status_code == 200:
+                return
+        time.sleep(0.1)
+    raise ServerDidNotStart(f"The server did not start:\n{server.log.read_text(errors='replace')[-4000:]}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process to end, and end it when it does not."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(SECONDS_TO_STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
