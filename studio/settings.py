@@ -12,6 +12,7 @@ from pathlib import Path
 
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - refused outside development
 ENVIRONMENTS = ("development", "test", "production")
+SEEDS = ("demo", "contract")
 
 
 class SettingsRefused(Exception):
@@ -30,6 +31,7 @@ class Settings:
     """The values one process runs with. Paths are absolute, times are seconds."""
 
     environment: str = "development"
+    seed: str = "demo"
     secret_key: str = field(default=DEVELOPMENT_SECRET, repr=False)
     data_dir: Path = Path(".data")
     database_url: str = field(default="", repr=False)
@@ -39,6 +41,7 @@ class Settings:
     public_url: str = "http://localhost:8000"
     request_threads: int = 8
     render_workers: int = 2
+    lease_seconds: int = 20
     smtp_url: str | None = field(default=None, repr=False)
     mail_from: str = "Sartiq <no-reply@example.com>"
     outbox_dir: Path = Path(".data/outbox")
@@ -63,6 +66,9 @@ class Settings:
         name = values.get("SARTIQ_ENV") or "development"
         if name not in ENVIRONMENTS:
             raise SettingsRefused(f"SARTIQ_ENV must be one of {', '.join(ENVIRONMENTS)}, not {name!r}")
+        seed = values.get("SARTIQ_SEED") or "demo"
+        if seed not in SEEDS:
+            raise SettingsRefused(f"SARTIQ_SEED must be one of {', '.join(SEEDS)}, not {seed!r}")
         secret = values.get("SECRET_KEY") or DEVELOPMENT_SECRET
         if name == "production" and (secret == DEVELOPMENT_SECRET or len(secret.encode()) < 32):
             raise SettingsRefused(
@@ -72,6 +78,7 @@ class Settings:
         data_dir = Path(values.get("DATA_DIR") or ".data").absolute()
         return cls(
             environment=name,
+            seed=seed,
             secret_key=secret,
             data_dir=data_dir,
             database_url=values.get("DATABASE_URL") or f"sqlite:///{data_dir / 'sartiq.db'}",
@@ -81,6 +88,7 @@ class Settings:
             public_url=(values.get("PUBLIC_URL") or f"http://localhost:{port}").rstrip("/"),
             request_threads=_whole_number(values, "REQUEST_THREADS", 8, 1, 256),
             render_workers=_whole_number(values, "RENDER_WORKERS", 2, 0, 64),
+            lease_seconds=_whole_number(values, "LEASE_SECONDS", 20, 2, 3_600),
             smtp_url=values.get("SMTP_URL") or None,
             mail_from=values.get("MAIL_FROM") or cls.mail_from,
             outbox_dir=Path(values.get("OUTBOX_DIR") or data_dir / "outbox").absolute(),
