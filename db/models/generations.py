@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    case,
+    func,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy.orm import Mapped, aliased, column_property, mapped_column, relationship
 
 from db.base import Owned, owned_indexes
 from db.models.generation_models import GenerationModel
@@ -66,6 +77,9 @@ class Generation(Owned):
     error: Mapped[dict[str, Any] | None]
     cost_credits: Mapped[int] = mapped_column(default=0)
 
+    if TYPE_CHECKING:
+        queue_position: Mapped[int | None]
+
     model: Mapped[GenerationModel | None] = relationship(lazy="raise")
     predictions: Mapped[list[Prediction]] = relationship(
         back_populates="generation",
@@ -112,3 +126,29 @@ class Prediction(Owned):
         back_populates="predictions", lazy="raise", foreign_keys=[generation_id]
     )
     media: Mapped[MediaResource] = relationship(lazy="raise")
+
+
+# Read with the row: its place among the pending ones in the order of the queue, null once it is not pending.
+_earlier = aliased(Generation)
+Generation.queue_position = column_property(
+    case(
+        (
+            Generation.status == GenerationStatus.PENDING,
+            select(func.count() + 1)  # unscoped: a number, of everybody's rows
+            .select_from(_earlier)
+            .where(
+                _earlier.status == GenerationStatus.PENDING,
+                or_(
+                    _earlier.priority > Generation.priority,
+                    (_earlier.priority == Generation.priority)
+                    & (
+                        tuple_(_earlier.created_at, _earlier.id)
+                        < tuple_(Generation.created_at, Generation.id)
+                    ),
+                ),
+            )
+            .correlate_except(_earlier)
+            .scalar_subquery(),
+        )
+    )
+)

@@ -1,0 +1,68 @@
+"""How shootings and looks look outside."""
+
+from __future__ import annotations
+
+from marshmallow import Schema, fields
+
+from db.models.shootings import Look, Shooting, Shot
+from handlers.schemas.fields import Identifier, Identifiers, Moment, OwnedSchema
+from studio.shootings import shot_status_of
+
+
+class ShootingSchema(OwnedSchema):
+    """A shooting with its shots rolled up."""
+
+    name = fields.Raw()
+    description = fields.Raw()
+    due_date = Moment()
+    archived = fields.Raw()
+    season = fields.Raw()
+    collection = fields.Raw()
+    brand = fields.Raw()
+    brand_id = Identifier()
+    default_guidelines_id = Identifier()
+    phase = fields.Raw()
+    require_test_shooting = fields.Raw()
+    shot_status = fields.Function(lambda shooting: _shot_status(shooting))
+    looks_count = fields.Raw()
+    shots_count = fields.Raw()
+    shots_approved_count = fields.Raw()
+
+
+class LookShotSchema(Schema):
+    """A shot of a look, in brief."""
+
+    id = Identifier()
+    shot_type_id = Identifier()
+    status = fields.Raw()
+
+
+class LookSchema(OwnedSchema):
+    """A look with its shots in the order of its shot types."""
+
+    shooting_id = Identifier()
+    main_product_id = Identifier()
+    subject_id = Identifier()
+    style_id = Identifier()
+    shot_type_ids = Identifiers()
+    product_ids = Identifiers()
+    guidelines_ids = Identifiers()
+    notes = fields.Raw()
+    shots = fields.Function(lambda look: _shots_in_order(look))
+
+
+_brief = LookShotSchema(many=True)
+
+
+def _shot_status(shooting: Shooting) -> str:
+    return shot_status_of(shooting)
+
+
+def _shots_in_order(look: Look) -> list[dict[str, object]]:
+    places = {shot_type_id: place for place, shot_type_id in enumerate(look.shot_type_ids)}
+
+    def place_of(shot: Shot) -> int:
+        return places.get(shot.shot_type_id, len(places))
+
+    shown: list[dict[str, object]] = _brief.dump(sorted(look.shots, key=place_of))
+    return shown

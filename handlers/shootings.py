@@ -1,0 +1,181 @@
+"""Shootings and their looks. A look makes the shots; see `studio/shootings.py` for the rules."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import selectinload
+
+from db.errors import ScopeMismatch
+from db.models.brands import Brand
+from db.models.guidelines import Guidelines
+from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
+from db.models.products import Product
+from db.models.shootings import Look, Shooting
+from db.models.styles import Style
+from db.models.subjects import Subject
+from db.session import session
+from db.tenancy import get_owned, listed, owned
+from handlers.answers import Answer, created, no_content, ok
+from handlers.conditional import apply_changes, get_for_change
+from handlers.paging import matching, page
+from handlers.permissions import Permission, requires
+from handlers.references import refer_all, scope_of_new
+from handlers.schemas.shootings import LookSchema, ShootingSchema
+from studio import shootings as studio
+
+WITH_LISTS = [
+    selectinload(Look.shots),
+    selectinload(Look.shot_type_links),
+    selectinload(Look.product_links),
+    selectinload(Look.guidelines_links),
+]
+LISTS = ("shot_type_ids", "product_ids", "guidelines_ids")
+
+
+@requires(Permission.SHOOTINGS_READ)
+def list_shootings(
+    organization_id: UUID | None = None,
+    brand_id: UUID | None = None,
+    phase: str | None = None,
+    archived: bool | None = None,
+    **listing: Any,
+) -> Answer:
+    """The shootings of one scope."""
+    filters = {Shooting.brand_id: brand_id, Shooting.phase: phase, Shooting.archived: archived}
+    given = [column == value for column, value in filters.items() if value is not None]
+    query = listed(Shooting, organization_id).where(*given)
+    query = matching(query, [Shooting.name], listing.get("q"))
+    return page(query, Shooting, ShootingSchema, listing, filters=len(given))
+
+
+@requires(Permission.SHOOTINGS_WRITE)
+def create_shooting(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
+    """Make a shooting, with inline guidelines in the same transaction."""
+    shooting = Shooting(**scope_of_new(organization_id))
+    if body.pop("organization_id", None) not in (None, organization_id):
+        raise ScopeMismatch("organization_id differs from the query")
+    inline = body.pop("default_guidelines", None)
+    refer_all(shooting, body, brand_id=Brand, default_guidelines_id=Guidelines)
+    apply_changes(shooting, body)
+    if inline is not None:
+        shooting.default_guidelines_id = _inline_guidelines(shooting, inline).id
+    session().add(shooting)
+    session().flush()
+    return created(shooting, ShootingSchema, f"/api/v1/shootings/{shooting.id}")
+
+
+@requires(Permission.SHOOTINGS_READ)
+def get_shooting(shooting_id: UUID) -> Answer:
+    """One shooting."""
+    return ok(get_owned(Shooting, shooting_id), ShootingSchema)
+
+
+@requires(Permission.SHOOTINGS_WRITE)
+def update_shooting(shooting_id: UUID, body: dict[str, Any]) -> Answer:
+    """Change what the body names; the phase moves by the table."""
+    shooting = get_for_change(Shooting, shooting_id, ShootingSchema)
+    refer_all(shooting, body, brand_id=Brand, default_guidelines_id=Guidelines)
+    if "phase" in body:
+        studio.move_shooting(shooting, body.pop("phase"))
+    apply_changes(shooting, body)
+    session().flush()
+    return ok(shooting, ShootingSchema)
+
+
+@requires(Permission.SHOOTINGS_WRITE)
+def delete_shooting(shooting_id: UUID) -> Answer:
+    """Remove the shooting with its looks, shots and pictures."""
+    studio.delete_shooting_rows(get_for_change(Shooting, shooting_id, ShootingSchema))
+    return no_content()
+
+
+@requires(Permission.SHOOTINGS_READ)
+def list_looks(shooting_id: UUID, **listing: Any) -> Answer:
+    """The looks of one shooting."""
+    shooting = get_owned(Shooting, shooting_id)
+    query = owned(Look).where(Look.shooting_id == shooting.id)
+    return page(query, Look, LookSchema, listing, options=WITH_LISTS)
+
+
+@requires(Permission.SHOOTINGS_WRITE)
+def create_look(shooting_id: UUID, body: dict[str, Any]) -> Answer:
+    """Add a look and one pending shot for each shot type."""
+    shooting = get_owned(Shooting, shooting_id, for_update=True)
+    look = Look(
+        owner_id=shooting.owner_id,
+        organization_id=shooting.organization_id,
+        shooting_id=shooting.id,
+        shots=[],
+    )
+    _change_look(look, body)
+    session().add(look)
+    session().flush()
+    return created(look, LookSchema, f"/api/v1/shootings/{shooting.id}/looks/{look.id}")
+
+
+@requires(Permission.SHOOTINGS_READ)
+def get_look(shooting_id: UUID, look_id: UUID) -> Answer:
+    """One look with its shots in brief."""
+    in_path = [Look.shooting_id == shooting_id]
+    return ok(get_owned(Look, look_id, options=WITH_LISTS, where=in_path), LookSchema)
+
+
+@requires(Permission.SHOOTINGS_WRITE)
+def update_look(shooting_id: UUID, look_id: UUID, body: dict[str, Any]) -> Answer:
+    """Change what the body names; shot types add and remove shots."""
+    look = _locked_look(shooting_id, look_id)
+    _change_look(look, body)
+    session().flush()
+    return ok(look, LookSchema)
+
+
+@requires(Permission.SHOOTINGS_WRITE)
+def delete_look(shooting_id: UUID, look_id: UUID) -> Answer:
+    """Remove the look with its shots and pictures."""
+    studio.delete_look_rows(_locked_look(shooting_id, look_id))
+    return no_content()
+
+
+def _locked_look(shooting_id: UUID, look_id: UUID) -> Look:
+    return get_for_change(Look, look_id, LookSchema, WITH_LISTS, [Look.shooting_id == shooting_id])
+
+
+def _change_look(look: Look, body: dict[str, Any]) -> None:
+    # The schema sees two spellings of one id as different.
+    body |= {name: list(dict.fromkeys(body[name])) for name in LISTS if name in body}
+    refer_all(
+        look,
+        body,
+        main_product_id=Product,
+        subject_id=Subject,
+        style_id=Style,
+        shot_type_ids=ShotType,
+        product_ids=Product,
+        guidelines_ids=Guidelines,
+    )
+    studio.touch(look, body)
+    if "shot_type_ids" in body:
+        studio.change_shot_types(look, body.pop("shot_type_ids"))
+    apply_changes(look, body)
+
+
+def _inline_guidelines(shooting: Shooting, body: dict[str, Any]) -> Guidelines:
+    """New guidelines of the shooting's scope."""
+    guidelines = Guidelines(owner_id=shooting.owner_id, organization_id=shooting.organization_id)
+    body |= {
+        name: list(dict.fromkeys(body[name])) for name in ("shot_type_ids", "subject_ids") if name in body
+    }
+    refer_all(
+        guidelines,
+        body,
+        background_preset_id=BackgroundPreset,
+        resolution_preset_id=ResolutionPreset,
+        shot_type_ids=ShotType,
+        subject_ids=Subject,
+    )
+    apply_changes(guidelines, body)
+    session().add(guidelines)
+    session().flush()
+    return guidelines

@@ -1,0 +1,111 @@
+"""Shots: the pictures to be delivered. Looks make them; actions move them through generation and review."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import joinedload
+
+from db.models.generations import Generation
+from db.models.shootings import Shot
+from db.session import session
+from db.tenancy import get_owned, listed
+from handlers.answers import Answer, accepted, ok
+from handlers.conditional import apply_changes, get_for_change
+from handlers.paging import page
+from handlers.permissions import Permission, requires
+from handlers.references import find_picture
+from handlers.schemas.generations import GenerationSchema
+from handlers.schemas.shots import ShotSchema
+from studio import review
+from studio.generation import request_generation
+
+WITH_TYPE = [joinedload(Shot.shot_type)]
+
+
+@requires(Permission.SHOTS_READ)
+def list_shots(
+    organization_id: UUID | None = None,
+    shooting_id: UUID | None = None,
+    look_id: UUID | None = None,
+    status: str | None = None,
+    shot_type_id: UUID | None = None,
+    **listing: Any,
+) -> Answer:
+    """The shots of one scope."""
+    filters = {
+        Shot.shooting_id: shooting_id,
+        Shot.look_id: look_id,
+        Shot.status: status,
+        Shot.shot_type_id: shot_type_id,
+    }
+    given = [column == value for column, value in filters.items() if value is not None]
+    query = listed(Shot, organization_id).where(*given)
+    return page(query, Shot, ShotSchema, listing, filters=len(given), options=WITH_TYPE)
+
+
+@requires(Permission.SHOTS_READ)
+def get_shot(shot_id: UUID) -> Answer:
+    """One shot."""
+    return ok(get_owned(Shot, shot_id, options=WITH_TYPE), ShotSchema)
+
+
+@requires(Permission.SHOTS_WRITE)
+def update_shot(shot_id: UUID, body: dict[str, Any]) -> Answer:
+    """Change the notes."""
+    shot = get_for_change(Shot, shot_id, ShotSchema, WITH_TYPE)
+    apply_changes(shot, body, "notes")
+    session().flush()
+    return ok(shot, ShotSchema)
+
+
+@requires(Permission.SHOTS_GENERATE)
+def generate_shot(shot_id: UUID, body: dict[str, Any]) -> Answer:
+    """Queue a generation for one shot; the generation reports progress and result."""
+    shot = _locked(shot_id)
+    order = {**body, "shot_id": shot.id, "batch_size": body["num_predictions"]}
+    del order["num_predictions"]
+    generation = request_generation(order, shot.organization_id, shot, find_picture)
+    return accepted(_reloaded(generation), GenerationSchema, f"/api/v1/generations/{generation.id}")
+
+
+@requires(Permission.SHOTS_REVIEW)
+def approve_shot(shot_id: UUID, body: dict[str, Any]) -> Answer:
+    """Approve one picture and with it the shot."""
+    shot = _locked(shot_id)
+    review.approve_shot_picture(shot, body.get("prediction_id"), body.get("note"))
+    return ok(shot, ShotSchema)
+
+
+@requires(Permission.SHOTS_REVIEW)
+def reject_shot(shot_id: UUID, body: dict[str, Any]) -> Answer:
+    """Reject a shot that is in review."""
+    shot = _locked(shot_id)
+    review.reject_shot_work(shot, body["reason"])
+    return ok(shot, ShotSchema)
+
+
+@requires(Permission.SHOTS_REVIEW)
+def request_shot_revision(shot_id: UUID, body: dict[str, Any]) -> Answer:
+    """Send a shot that is in review back to the studio."""
+    shot = _locked(shot_id)
+    review.send_shot_back(shot, body["note"])
+    return ok(shot, ShotSchema)
+
+
+@requires(Permission.SHOTS_REVIEW)
+def reopen_shot(shot_id: UUID) -> Answer:
+    """Bring an approved or rejected shot back into review."""
+    shot = _locked(shot_id)
+    review.reopen_shot_review(shot)
+    return ok(shot, ShotSchema)
+
+
+def _locked(shot_id: UUID) -> Shot:
+    return get_owned(Shot, shot_id, for_update=True, options=WITH_TYPE)
+
+
+def _reloaded(generation: Generation) -> Generation:
+    session().refresh(generation, ["queue_position", "predictions"])
+    return generation

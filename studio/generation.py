@@ -1,0 +1,265 @@
+"""Asking for pictures: checks what was asked, freezes its inputs, charges credits and leaves a pending row.
+
+The row is the queue; `studio/jobs` works it off. Nothing here renders, and nothing here knows HTTP.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+
+from db.errors import Conflict, NotFound
+from db.models.generation_models import GenerationModel
+from db.models.generations import Generation
+from db.models.shootings import Shot
+from db.session import after_commit, session
+from db.tenancy import current_caller
+from studio import billing
+from studio.generation_inputs import (
+    FindMedia,
+    Resolved,
+    background_of,
+    file_of,
+    grade_of,
+    resolve,
+    scene_of,
+    scene_of_source,
+)
+from studio.generation_order import ORDER
+from studio.jobs.signal import wake_workers
+from studio.providers import local_studio
+from studio.states import OPEN_GENERATION, next_shot_status
+
+MAX_OPEN_GENERATIONS = 50
+MAX_DRAWN_SEED = 2_000_000_000
+
+TOOL_OF_STRATEGY = {
+    "GENERATE": "BASE_GENERATION",
+    "EDITING": "EDITING",
+    "REFINE": "REFINE",
+    "VIDEO": "VIDEO",
+    "BACKGROUND_FIXING": "BACKGROUND_FIX",
+    "IMAGE_ADJUSTING": "IMAGE_ADJUST",
+    "FACE_FIXING": "FACE_FIX",
+}
+
+_ALWAYS_USED = "shot_id model_id generation_type generation_strategy tool evaluation_provider batch_size seed"
+_USED = {
+    "GENERATE": "product_id product_slug style_id style_slug shot_type_id shot_type_string width height",
+    "REFINE": "source_prediction_id scale_factor target_width target_height width height",
+    "BACKGROUND_FIXING": "source_prediction_id",
+    "IMAGE_ADJUSTING": "source_prediction_id style_id style_slug",
+}
+_FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
+
+
+class NothingToGenerate(Conflict):
+    """The order names neither a product that has a photograph nor, where one is needed, a source picture."""
+
+    code = "nothing_to_generate"
+    default_detail = "There is no photograph of a product to work from"
+
+
+class StrategyNotSupported(Conflict):
+    """The chosen model has not the tool that the strategy needs."""
+
+    code = "strategy_not_supported"
+    default_detail = "The model does not support this strategy"
+
+
+class ResolutionNotSupported(Conflict):
+    """The picture would be larger than the chosen model makes them."""
+
+    code = "resolution_not_supported"
+    default_detail = "The model does not make pictures of this size"
+
+
+class QueueFull(Conflict):
+    """The scope has as many open generations as one may have."""
+
+    code = "queue_full"
+    default_detail = f"At most {MAX_OPEN_GENERATIONS} generations may be open at a time"
+
+
+def request_generation(
+    asked: Mapping[str, Any], organization_id: UUID | None, shot: Shot | None, find_media: FindMedia
+) -> Generation:
+    """The new pending generation, paid for. `shot`, if any, is locked and belongs to the scope given.
+
+    Refused with NothingToGenerate, StrategyNotSupported, ResolutionNotSupported, OutOfCredits, QueueFull,
+    ShotBusy or InvalidTransition; NotFound and ScopeMismatch for what the order refers to.
+    """
+    order = {**ORDER, **asked}
+    personal_owner = shot.owner_id if shot is not None and organization_id is None else None
+    owner_id = personal_owner or current_caller().user_id
+    model = _choose_model(order)
+    resolved = resolve(order, organization_id, owner_id, shot, find_media)
+    status_before = shot.status if shot is not None else None
+    status_after = next_shot_status(shot.status, "generate") if shot is not None else None
+    scene = _freeze(order, resolved, _limits(model)[0])
+    _require_size(model, scene)
+    seed = order["seed"] if order["seed"] is not None else secrets.randbelow(MAX_DRAWN_SEED)
+    cost = order["batch_size"]
+    subscription_id = billing.charge(organization_id, owner_id, cost)
+    # After the charge, which locks the subscription: two requests cannot both be the fiftieth.
+    _require_room(organization_id, owner_id)
+    generation = Generation(
+        owner_id=owner_id,
+        organization_id=organization_id,
+        shot_id=shot.id if shot is not None else None,
+        model_id=model.id,
+        source_prediction_id=order["source_prediction_id"],
+        subscription_id=subscription_id,
+        generation_type=order["generation_type"],
+        generation_strategy=order["generation_strategy"],
+        batch_size=order["batch_size"],
+        seed=seed,
+        cost_credits=cost,
+        inputs={
+            "asked": _shown(order, resolved, model),
+            "scene": scene,
+            "rows": resolved.rows,
+            "ignored": _ignored(order, resolved.used),
+            "shot_status": status_before,
+            "model": {"name": model.name, "provider": model.provider},
+        },
+    )
+    session().add(generation)
+    session().flush()
+    if shot is not None and status_after is not None:
+        shot.status, shot.generation_id = status_after, generation.id
+        session().flush()
+    after_commit(wake_workers)
+    return generation
+
+
+def _choose_model(order: Mapping[str, Any]) -> GenerationModel:
+    """The model asked for, else a recommended one with the tool; StrategyNotSupported when it lacks the
+    tool.
+    """
+    tool = TOOL_OF_STRATEGY[order["generation_strategy"]]
+    if order["model_id"] is not None:
+        model = session().scalar(select(GenerationModel).where(GenerationModel.id == order["model_id"]))
+        if model is None:
+            raise NotFound()
+        models = [model]
+    else:
+        best_first = (GenerationModel.recommended.desc(), GenerationModel.created_at, GenerationModel.id)
+        models = list(session().scalars(select(GenerationModel).order_by(*best_first)))
+    able = [model for model in models if tool in model.tool_types]
+    if (
+        not able
+        or order["generation_strategy"] not in local_studio.STRATEGIES
+        or order["tool"] not in (None, tool)
+    ):
+        raise StrategyNotSupported()
+    return able[0]
+
+
+def _limits(model: GenerationModel) -> tuple[int, int, int]:
+    """Most pixels, largest width, largest height: the model's, never beyond the provider's."""
+    return (
+        min(model.max_size_pixels or local_studio.MAX_PIXELS, local_studio.MAX_PIXELS),
+        min(model.max_output_width or local_studio.MAX_SIDE, local_studio.MAX_SIDE),
+        min(model.max_output_height or local_studio.MAX_SIDE, local_studio.MAX_SIDE),
+    )
+
+
+def _require_size(model: GenerationModel, scene: Mapping[str, Any]) -> None:
+    pixels, largest_width, largest_height = _limits(model)
+    width, height = scene["width"], scene["height"]
+    if width * height > pixels or width > largest_width or height > largest_height:
+        raise ResolutionNotSupported(f"{width} x {height} is larger than {model.name} makes pictures")
+
+
+def _require_room(organization_id: UUID | None, owner_id: UUID) -> None:
+    if organization_id is not None:
+        scope = Generation.organization_id == organization_id
+    else:
+        scope = Generation.organization_id.is_(None) & (Generation.owner_id == owner_id)
+    # unscoped: counts the scope that the new row was allowed into
+    counted = (
+        select(func.count()).select_from(Generation).where(scope, Generation.status.in_(OPEN_GENERATION))
+    )
+    if (session().scalar(counted) or 0) >= MAX_OPEN_GENERATIONS:
+        raise QueueFull()
+
+
+def _freeze(order: Mapping[str, Any], resolved: Resolved, largest: int) -> dict[str, Any]:
+    """The provider's inputs as plain values; NothingToGenerate when there is nothing to start from."""
+    strategy = order["generation_strategy"]
+    if strategy == "GENERATE":
+        if resolved.product_media is None:
+            raise NothingToGenerate()
+        return scene_of(resolved, order, largest)
+    source = resolved.source
+    if source is None:
+        raise NothingToGenerate(f"{strategy} needs a source picture")
+    resolved.went_in("source_prediction", source.id, source.content_hash)
+    before = scene_of_source(source.generation)
+    scene = {
+        "width": source.width,
+        "height": source.height,
+        "file_format": _FORMATS.get(source.content_type, "WEBP"),
+        "quality": before.get("quality", 92),
+        "framing": before.get("framing", "STILL_LIFE"),
+        "source": file_of(source.media),
+    }
+    if strategy == "REFINE":
+        scene["width"], scene["height"] = _refined_size(order, source.width, source.height, largest)
+        return scene
+    if strategy == "IMAGE_ADJUSTING":
+        return {**scene, "grade": grade_of(resolved, {**order, "lighting": None})}
+    # The product's own photograph is the better start, if the picture was made from one: no shadow to cut
+    # away.
+    fallback = {
+        "margin_percent": 0,
+        "padding_percent": 4,
+        "view_angle": "FRONT",
+        "subject": None,
+        "grade": grade_of(Resolved(None, resolved.owner_id), ORDER),
+        "product": scene["source"],
+    }
+    kept = {name: before[name] for name in fallback if before.get("product") and name in before}
+    return {**fallback, **kept, **scene, "background": background_of(resolved, order), "source": None}
+
+
+def _refined_size(order: Mapping[str, Any], width: int, height: int, largest: int) -> tuple[int, int]:
+    """The size after refining: the target or the size asked for (one side keeps the ratio), else a factor."""
+    for names in (("target_width", "target_height"), ("width", "height")):
+        wide, high = order[names[0]], order[names[1]]
+        if wide and high:
+            return wide, high
+        if wide:
+            return wide, max(1, round(wide * height / width))
+        if high:
+            return max(1, round(high * width / height)), high
+    factor = order["scale_factor"]
+    if factor is None:
+        factor = max(1.0, min(2.0, (largest / (width * height)) ** 0.5))
+        return int(width * factor), int(height * factor)
+    return round(width * factor), round(height * factor)
+
+
+def _shown(order: Mapping[str, Any], resolved: Resolved, model: GenerationModel) -> dict[str, Any]:
+    """The order as the generation shows it for ever, with what was filled in."""
+    shown = {name: str(value) if isinstance(value, UUID) else value for name, value in order.items()}
+    shown["model_id"] = str(model.id)
+    shown["tool"] = TOOL_OF_STRATEGY[order["generation_strategy"]]
+    for name in ("product", "subject", "style", "shot_type"):
+        row = getattr(resolved, name)
+        if row is not None:
+            shown[f"{name}_id"] = str(row.id)
+    return {name: shown[name] for name in ORDER}
+
+
+def _ignored(order: Mapping[str, Any], made_a_difference: set[str]) -> list[str]:
+    """What the caller gave, beyond what is said by silence, and this provider does not use."""
+    used = {*_ALWAYS_USED.split(), *_USED[order["generation_strategy"]].split(), *made_a_difference}
+    if order["generation_type"] == "AGENTIC":
+        used |= {"max_attempts", "min_confidence_score"}
+    return [name for name in ORDER if order[name] not in (None, ORDER[name]) and name not in used]

@@ -1,0 +1,153 @@
+"""Makes the pictures of one claim: cut out once, painted in parallel, the lease renewed meanwhile.
+
+No transaction is open while anything is painted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+
+from PIL import Image
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.errors import NotFound
+from db.session import Database
+from studio.jobs import queue
+from studio.media.normalisation import Picture as StoredPicture
+from studio.media.normalisation import dominant_color
+from studio.media.storage import Storage
+from studio.providers.local_studio import Picture, Stage, make_best_picture, make_picture, set_stage
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+TELL_SECONDS = 1.0
+STAGE_SHARE = 0.2
+"""Share of the progress that the cut-out is worth."""
+_EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
+
+
+class Abandoned(Exception):
+    """The pictures are no longer wanted from this process: it ends, or another one has taken over."""
+
+
+class InputsUnusable(Exception):
+    """A file that the generation works from is gone or cannot be read."""
+
+
+class Painting:
+    """One claim being worked off. `given_up` tells when running work is to be dropped."""
+
+    def __init__(
+        self,
+        database: Database,
+        storage: Storage,
+        painters: Executor,
+        claim: queue.Claim,
+        lease: timedelta,
+        given_up: Callable[[], bool],
+    ) -> None:
+        self._database, self._storage, self._painters = database, storage, painters
+        self._claim, self._lease, self._given_up = claim, lease, given_up
+        self._shares = [0.0] * claim.batch_size
+        self._stage_is_set = False
+        self._dropped = threading.Event()
+        self._tell_after = min(TELL_SECONDS, lease.total_seconds() / 4)
+
+    def carry_out(self) -> list[queue.Made]:
+        """The pictures in order, their files stored.
+
+        Abandoned when they are not wanted any more, InputsUnusable when there is nothing to make them from.
+        """
+        try:
+            stage = self._await([self._painters.submit(self._set_stage)])[0]
+            self._stage_is_set = True
+            return self._await(
+                [
+                    self._painters.submit(partial(self._make, stage, index))
+                    for index in range(self._claim.batch_size)
+                ]
+            )
+        finally:
+            self._dropped.set()
+
+    def _set_stage(self) -> Stage:
+        if self._dropped.is_set():
+            raise Abandoned
+        try:
+            return set_stage(self._storage, self._claim.strategy, self._claim.inputs["scene"])
+        except (NotFound, OSError) as error:
+            raise InputsUnusable from error
+
+    def _make(self, stage: Stage, index: int) -> queue.Made:
+        claim, tell = self._claim, partial(self._tell, index)
+        tell(0.0)
+        if claim.agentic:
+            asked = claim.inputs["asked"]
+            picture = make_best_picture(
+                stage, claim.seed, index, asked["max_attempts"], asked["min_confidence_score"], tell
+            )
+        else:
+            picture = make_picture(stage, claim.seed, index, tell)
+        return queue.store_picture(self._storage, claim, picture, _as_stored(picture))
+
+    def _tell(self, index: int, share: float) -> None:
+        if self._dropped.is_set():
+            raise Abandoned
+        self._shares[index] = max(self._shares[index], min(1.0, share))
+
+    def _progress(self) -> int:
+        painted = sum(self._shares) / len(self._shares)
+        done = STAGE_SHARE + (1 - STAGE_SHARE) * painted if self._stage_is_set else STAGE_SHARE / 2
+        return min(99, int(100 * done))
+
+    def _await(self, futures: Sequence[Future[Result]]) -> list[Result]:
+        """The results, once all are there; progress is told and the lease renewed while they are not."""
+        pending: set[Future[Result]] = set(futures)
+        while pending:
+            _, pending = wait(pending, timeout=self._tell_after, return_when=FIRST_EXCEPTION)
+            failed = next((future for future in futures if future.done() and future.exception()), None)
+            if failed is not None or (pending and (self._given_up() or not self._still_ours())):
+                self._dropped.set()
+                for future in pending:
+                    future.cancel()
+                raise failed.exception() if failed is not None else Abandoned()  # type: ignore[misc]
+        return [future.result() for future in futures]
+
+    def _still_ours(self) -> bool:
+        try:
+            ours = queue.renew(self._database, self._claim, self._progress(), self._lease)
+        except SQLAlchemyError:
+            # A database that is away for a moment does not undo the work; the token decides in the end.
+            logger.warning(
+                "the lease of generation %s was not renewed", self._claim.generation_id, exc_info=True
+            )
+            return True
+        return ours
+
+
+def _as_stored(picture: Picture) -> StoredPicture:
+    """A picture of our own making is in its final form already; only what the row wants to know is
+    measured.
+    """
+    with Image.open(io.BytesIO(picture.image)) as opened:
+        opened.draft("RGB", (192, 192))
+        color = dominant_color(opened)
+    return StoredPicture(
+        data=picture.image,
+        extension=_EXTENSIONS[picture.content_type],
+        width=picture.width,
+        height=picture.height,
+        has_alpha=False,
+        dominant_color=color,
+        content_hash=hashlib.sha256(picture.image).hexdigest(),
+    )

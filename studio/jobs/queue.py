@@ -1,0 +1,244 @@
+"""The queue's meaning: claim, renew, finish, fail and release a generation. The row is the queue.
+
+Whoever claims a row writes a token of its own into it, and every later write asks for that token: a worker
+that was given up for dead can no longer change anything. Transactions are short, and none is open while
+pictures are made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+from sqlalchemy import ColumnElement, and_, or_, select, update
+
+from db.base import utc_now
+from db.models.generations import Generation, GenerationStatus, Prediction
+from db.models.shootings import Shot
+from db.session import Database, session
+from studio import billing
+from studio.media.ingest import keep_picture
+from studio.media.normalisation import Picture as StoredPicture
+from studio.media.storage import Storage, media_key
+from studio.providers.local_studio import PROVIDER, Picture, renderer_version
+from studio.states import next_shot_status
+
+logger = logging.getLogger(__name__)
+
+MAX_CLAIMS = 3
+INTERNAL_ERROR = {
+    "category": "internal",
+    "message": "The pictures could not be made; the credits were returned",
+    "retryable": True,
+}
+INPUT_ERROR = {
+    "category": "input",
+    "message": "A picture that this generation works from is gone or cannot be read",
+    "retryable": False,
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A generation in the hands of one worker, as plain values: no transaction stays open for it."""
+
+    generation_id: UUID
+    token: str
+    strategy: str
+    agentic: bool
+    batch_size: int
+    seed: int
+    inputs: dict[str, Any]
+    scope: UUID
+    """What the names of stored files are derived from, beside their content."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A picture whose file is stored already, under a name that its content gives."""
+
+    picture: Picture
+    stored: StoredPicture
+    media_id: UUID
+
+
+def _claimable() -> ColumnElement[bool]:
+    return or_(
+        Generation.status == GenerationStatus.PENDING,
+        and_(Generation.status == GenerationStatus.RUNNING, Generation.lease_expires_at < utc_now()),
+    )
+
+
+def has_work(database: Database) -> bool:
+    """Whether there is anything to claim; reads only, so that idle workers keep no writer waiting."""
+    with database.transaction(write=False) as reading:
+        # unscoped: workers work for everybody
+        return reading.scalar(select(Generation.id).where(_claimable()).limit(1)) is not None
+
+
+def claim_next(database: Database, token: str, lease: timedelta) -> Claim | None:
+    """The generation that is first in the queue, now leased to `token`; None when there is none.
+
+    One that was claimed too often without an end fails here.
+    """
+    with database.transaction(write=True) as writing:
+        first = select(Generation).where(_claimable())  # unscoped: workers work for everybody
+        first = first.order_by(Generation.priority.desc(), Generation.created_at, Generation.id).limit(1)
+        generation = writing.scalar(first.with_for_update(skip_locked=True))
+        if generation is None:
+            return None
+        if generation.attempts >= MAX_CLAIMS:
+            _fail(generation, INTERNAL_ERROR)
+            return None
+        generation.status = GenerationStatus.RUNNING
+        generation.attempts += 1
+        generation.progress = 0
+        generation.lease_owner, generation.lease_expires_at = token, utc_now() + lease
+        generation.started_at = generation.started_at or utc_now()
+        return Claim(
+            generation_id=generation.id,
+            token=token,
+            strategy=generation.generation_strategy,
+            agentic=generation.generation_type == "AGENTIC",
+            batch_size=generation.batch_size,
+            seed=generation.seed or 0,
+            inputs=dict(generation.inputs),
+            scope=generation.organization_id or generation.owner_id,
+        )
+
+
+def renew(database: Database, claim: Claim, progress: int, lease: timedelta) -> bool:
+    """Prolong the lease and tell the progress (0..99); False when the generation is no longer ours."""
+    with database.transaction(write=True) as writing:
+        changed = writing.execute(
+            update(Generation)  # unscoped: the row that was claimed
+            .where(*_ours(claim))
+            .values(progress=progress, lease_expires_at=utc_now() + lease)
+            .execution_options(synchronize_session=False)
+        )
+        return changed.rowcount == 1  # type: ignore[attr-defined, no-any-return]
+
+
+def release(database: Database, claim: Claim) -> None:
+    """Give an unfinished generation back to the queue at once; the try does not count."""
+    with database.transaction(write=True):
+        generation = _locked(claim)
+        if generation is not None:
+            generation.status = GenerationStatus.PENDING
+            generation.attempts, generation.progress = generation.attempts - 1, 0
+            generation.lease_owner = generation.lease_expires_at = None
+
+
+def store_picture(storage: Storage, claim: Claim, picture: Picture, stored: StoredPicture) -> Made:
+    """Write the file of a picture before any row names it: a crash leaves an orphan at worst, never a gap."""
+    media_id = uuid5(claim.scope, stored.content_hash)
+    storage.write(media_key(media_id, stored.extension), stored.data)
+    return Made(picture, stored, media_id)
+
+
+def finish(database: Database, storage: Storage, claim: Claim, pictures: Sequence[Made]) -> bool:
+    """Record the pictures, the end of the generation and the shot's new state, all or nothing.
+
+    False, and nothing changed, when the generation is no longer ours.
+    """
+    with database.transaction(write=True) as writing:
+        generation = _locked(claim)
+        if generation is None:
+            return False
+        for index, made in enumerate(pictures):
+            writing.add(_prediction(storage, generation, index, made))
+        generation.status, generation.progress = GenerationStatus.COMPLETED, 100
+        _end(generation)
+        shot = _shot_of(generation)
+        if shot is not None:
+            shot.status = next_shot_status(shot.status, "finish")
+            shot.rejection_reason = shot.revision_note = None
+    return True
+
+
+def fail(database: Database, claim: Claim, error: dict[str, Any]) -> None:
+    """Record the failure, return the credits and bring the shot back to where it was, if it is still ours."""
+    with database.transaction(write=True):
+        generation = _locked(claim)
+        if generation is not None:
+            _fail(generation, error)
+
+
+def _ours(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Generation.id == claim.generation_id,
+        Generation.lease_owner == claim.token,
+        Generation.status == GenerationStatus.RUNNING,
+    )
+
+
+def _locked(claim: Claim) -> Generation | None:
+    # unscoped: the row that was claimed
+    return session().scalar(select(Generation).where(*_ours(claim)).with_for_update(of=Generation))
+
+
+def _shot_of(generation: Generation) -> Shot | None:
+    """The shot that waits for this generation, locked."""
+    if generation.shot_id is None:
+        return None
+    mine = and_(Shot.id == generation.shot_id, Shot.status == "generating")
+    return session().scalar(select(Shot).where(mine).with_for_update(of=Shot))  # unscoped: its own shot
+
+
+def _end(generation: Generation) -> None:
+    generation.completed_at = utc_now()
+    generation.lease_owner = generation.lease_expires_at = None
+
+
+def _fail(generation: Generation, error: dict[str, Any]) -> None:
+    generation.status, generation.error = GenerationStatus.FAILED, error
+    _end(generation)
+    shot = _shot_of(generation)
+    if shot is not None:
+        shot.status = generation.inputs.get("shot_status") or "pending"
+    if generation.subscription_id is not None:
+        billing.refund(generation.subscription_id, generation.cost_credits)
+    generation.cost_credits = 0
+
+
+def _prediction(storage: Storage, generation: Generation, index: int, made: Made) -> Prediction:
+    picture, inputs = made.picture, generation.inputs
+    media = keep_picture(
+        storage, made.stored, generation.organization_id, generation.owner_id, resource_id=made.media_id
+    )
+    return Prediction(
+        owner_id=generation.owner_id,
+        organization_id=generation.organization_id,
+        generation_id=generation.id,
+        shot_id=generation.shot_id,
+        media_id=media.id,
+        index=index,
+        width=picture.width,
+        height=picture.height,
+        content_type=picture.content_type,
+        file_size=len(picture.image),
+        content_hash=made.stored.content_hash,
+        seed=picture.seed,
+        quality=picture.quality,
+        provenance={
+            "model": inputs["model"]["name"],
+            "provider": PROVIDER,
+            "renderer_version": renderer_version(),
+            "cut_out": picture.cut_out,
+            "inputs": inputs["rows"],
+            "settings": {"strategy": generation.generation_strategy, **picture.settings},
+            "ignored_inputs": _ignored(inputs, picture),
+        },
+    )
+
+
+def _ignored(inputs: dict[str, Any], picture: Picture) -> list[str]:
+    """What the caller gave for nothing, with what only the renderer could tell."""
+    told = {"tone": "tone", "view_angle": "perspective", "lighting": "lighting"}
+    found_out = [told[name] for name in sorted(picture.unused) if name in told]
+    given = [name for name in found_out if inputs["asked"].get(name) is not None]
+    return list(dict.fromkeys([*inputs["ignored"], *given]))

@@ -1,0 +1,178 @@
+"""The provider LOCAL_STUDIO: pictures from the frozen inputs of a generation, by the renderer of this house.
+
+It reads stored files and makes bytes. It knows no rows: what it needs was frozen when the generation was
+asked for.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from PIL import Image
+
+from studio.media.storage import Storage, media_key
+from studio.providers import retouching
+from studio.rendering import RENDERER_VERSION, Background, CutOut, Grade, RenderRequest, prepare, render
+
+PROVIDER = "LOCAL_STUDIO"
+STRATEGIES = frozenset({"GENERATE", "REFINE", "BACKGROUND_FIXING", "IMAGE_ADJUSTING"})
+MAX_PIXELS = 16_000_000
+MAX_SIDE = 8_192
+SET_UPS = 8
+"""The renderer repeats its set-ups of light after so many seeds; a retry keeps the set-up and varies the
+rest.
+"""
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A finished picture: its bytes, how good it is, and what the renderer says about it."""
+
+    image: bytes
+    content_type: str
+    width: int
+    height: int
+    seed: int
+    quality: dict[str, float]
+    cut_out: str | None
+    settings: dict[str, Any]
+    unused: frozenset[str]
+    """Inputs that the renderer found it could not use."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """What all pictures of one generation share: opened files and cut-outs."""
+
+    scene: Mapping[str, Any]
+    strategy: str
+    cut_out: CutOut | None = None
+    subject: CutOut | None = None
+    backdrop: Image.Image | None = None
+    source: Image.Image | None = None
+
+
+def set_stage(storage: Storage, strategy: str, scene: Mapping[str, Any]) -> Stage:
+    """Open and cut out what the pictures need, once. NotFound when a file is gone."""
+    if strategy in ("REFINE", "IMAGE_ADJUSTING"):
+        source = _opened(storage, scene["source"])
+        return Stage(scene, strategy, source=source, cut_out=prepare(retouching.reduced(source)))
+    backdrop = scene["background"]["image"]
+    return Stage(
+        scene,
+        strategy,
+        cut_out=prepare(_opened(storage, scene["product"])),
+        subject=prepare(_opened(storage, scene["subject"])) if scene["subject"] else None,
+        backdrop=_opened(storage, backdrop) if backdrop else None,
+    )
+
+
+def make_picture(stage: Stage, seed: int, index: int, tell: Progress) -> Picture:
+    """Picture number `index` of a generation that starts from `seed`; `tell` hears 0..1 and may raise to
+    stop.
+    """
+    if stage.source is not None:
+        return _retouched(stage, seed + index, index, tell)
+    rendering = render(_request(stage, seed + index), tell)
+    facts = dict(rendering.provenance)
+    unused = frozenset(facts.pop("ignored_inputs", ()))
+    for name in ("renderer_version", "seed", "honoured_inputs"):
+        facts.pop(name, None)
+    return Picture(
+        image=rendering.image,
+        content_type=rendering.content_type,
+        width=rendering.width,
+        height=rendering.height,
+        seed=seed + index,
+        quality=rendering.quality.as_dict(),
+        cut_out=facts.pop("cut_out", None),
+        settings=facts,
+        unused=unused,
+    )
+
+
+def make_best_picture(
+    stage: Stage, seed: int, index: int, tries: int, threshold: float, tell: Progress
+) -> Picture:
+    """The best of at most `tries` pictures; the first whose score reaches the threshold ends them."""
+    best: Picture | None = None
+    scores = []
+    for attempt in range(tries):
+
+        def tell_share(share: float, attempt: int = attempt) -> None:
+            tell((attempt + share) / tries)
+
+        picture = make_picture(stage, seed + attempt * SET_UPS, index, tell_share)
+        scores.append(picture.quality["score"])
+        if best is None or scores[-1] > best.quality["score"]:
+            best = picture
+        if scores[-1] >= threshold:
+            break
+    assert best is not None  # noqa: S101 - `tries` is at least 1 by contract
+    best.settings.update({"tries": len(scores), "scores": scores})
+    return best
+
+
+def renderer_version() -> str:
+    """The version that a picture's provenance names."""
+    return RENDERER_VERSION
+
+
+def _request(stage: Stage, seed: int) -> RenderRequest:
+    scene, background = stage.scene, stage.scene["background"]
+    assert stage.cut_out is not None  # noqa: S101 - a stage without source has one
+    paper = {
+        name: background[name]
+        for name in ("kind", "color", "color_end", "shadow")
+        if background[name] is not None
+    }
+    return RenderRequest(
+        cut_out=stage.cut_out,
+        subject_image=stage.subject,
+        background=Background(image=stage.backdrop, **paper),
+        grade=Grade(**scene["grade"]),
+        seed=seed,
+        **{
+            name: scene[name]
+            for name in (
+                "width",
+                "height",
+                "file_format",
+                "quality",
+                "framing",
+                "view_angle",
+                "padding_percent",
+                "margin_percent",
+            )
+        },
+    )
+
+
+def _retouched(stage: Stage, seed: int, index: int, tell: Progress) -> Picture:
+    scene = stage.scene
+    assert stage.source is not None  # noqa: S101 - these strategies have one
+    assert stage.cut_out is not None  # noqa: S101 - every stage has one
+    size = (scene["width"], scene["height"])
+    if stage.strategy == "REFINE":
+        pixels, facts = retouching.refined(stage.source, size, index)
+    else:
+        pixels, facts = retouching.adjusted(stage.source, Grade(**scene["grade"]), index)
+    tell(0.6)
+    quality = retouching.judged(pixels, stage.cut_out, scene["framing"])
+    tell(0.8)
+    image, content_type = retouching.encoded(pixels, scene["file_format"], scene["quality"])
+    height, width = pixels.shape[:2]
+    return Picture(image, content_type, width, height, seed, quality, None, facts, frozenset())
+
+
+def _opened(storage: Storage, file: Mapping[str, Any]) -> Image.Image:
+    data = storage.read(media_key(UUID(file["media_id"]), file["extension"]))
+    picture = Image.open(io.BytesIO(data))
+    picture.load()  # now, by one thread: several will read it at once
+    return picture

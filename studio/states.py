@@ -1,0 +1,92 @@
+"""The state machines of the workflow, each declared once: phases of a shooting, states of shots,
+predictions and generations. The contract's descriptions say the same and a test compares them. Pure values:
+no rows, no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from db.errors import Conflict, InvalidTransition
+
+
+class ShotBusy(Conflict):
+    """A generation works for the shot; nobody else may touch it until that is over."""
+
+    code = "shot_busy"
+    default_detail = "A generation is running for this shot"
+
+
+SHOOTING_PHASES: Mapping[str, tuple[str, ...]] = {
+    "BRIEF": ("TEST_SHOOTING", "PRODUCTS_SELECTION", "CLOSED"),
+    "TEST_SHOOTING": ("PRODUCTS_SELECTION", "CLOSED"),
+    "PRODUCTS_SELECTION": ("BRIEF", "AGREEMENT", "CLOSED"),
+    "AGREEMENT": ("PRODUCTS_SELECTION", "PRODUCTION", "CLOSED"),
+    "PRODUCTION": ("CLOSED",),
+    "CLOSED": ("PRODUCTION",),
+}
+"""Phase of a shooting -> phases that may follow."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """A named step: from any of `sources` to `target`; a target of None means back to the state before."""
+
+    sources: frozenset[str]
+    target: str | None
+
+
+def _action(sources: str, target: str | None) -> Action:
+    return Action(frozenset(sources.split()), target)
+
+
+SHOT_ACTIONS: Mapping[str, Action] = {
+    "generate": _action("pending pending_review rejected revision_requested", "generating"),
+    "finish": _action("generating", "pending_review"),
+    "fail": _action("generating", None),
+    "approve": _action("pending_review approved", "approved"),
+    "reject": _action("pending_review", "rejected"),
+    "request_revision": _action("pending_review", "revision_requested"),
+    "reopen": _action("approved rejected", "pending_review"),
+}
+"""Action on a shot -> where it starts from and leads to. Approving an approved shot replaces its picture."""
+
+PREDICTION_ACTIONS: Mapping[str, Action] = {
+    "approve": _action("pending_review approved", "approved"),
+    "reject": _action("pending_review", "rejected"),
+    "reopen": _action("approved rejected", "pending_review"),
+}
+"""Action on a prediction -> where it starts from and leads to."""
+
+OPEN_GENERATION = ("pending", "running")
+"""States of a generation that is not over yet."""
+
+
+def require_phase(current: str, wanted: str) -> None:
+    """InvalidTransition unless a shooting may go from one phase to the other; staying is always allowed."""
+    if wanted != current and wanted not in SHOOTING_PHASES[current]:
+        raise InvalidTransition(f"A shooting in {current} cannot move to {wanted}")
+
+
+def next_shot_status(current: str, action: str) -> str:
+    """The state that the action leads a shot to.
+
+    ShotBusy while something is generated for it; InvalidTransition when the action cannot start from
+    `current`.
+    """
+    if current == "generating" and current not in SHOT_ACTIONS[action].sources:
+        raise ShotBusy()
+    return _next(SHOT_ACTIONS, "shot", current, action)
+
+
+def next_prediction_status(current: str, action: str) -> str:
+    """The state that the action leads a picture to; InvalidTransition when it cannot start from `current`."""
+    return _next(PREDICTION_ACTIONS, "picture", current, action)
+
+
+def _next(actions: Mapping[str, Action], noun: str, current: str, name: str) -> str:
+    action = actions[name]
+    if current not in action.sources or action.target is None:
+        raise InvalidTransition(f"A {noun} that is {current} does not allow: {name.replace('_', ' ')}")
+    return action.target
