@@ -1,0 +1,57 @@
+"""Every example of the contract, held against its own schema by a validator that is not ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from openapi_schema_validator import OAS30ReadValidator, OAS30WriteValidator
+from referencing import Registry
+from referencing.jsonschema import DRAFT4
+
+from tests.contract.every_operation import CONTRACT
+
+WHERE = "urn:contract"
+REGISTRY: Registry[Any] = Registry().with_resource(WHERE, DRAFT4.create_resource(CONTRACT))
+
+
+def schemas(node: Any, place: str = "#") -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Yield place, schema and example of every schema, parameter and body that has one."""
+    if isinstance(node, list):
+        for number, child in enumerate(node):
+            yield from schemas(child, f"{place}/{number}")
+    if not isinstance(node, dict):
+        return
+    if "example" in node and "schema" in node:
+        yield place, node["schema"], node["example"]
+    elif "example" in node and isinstance(node.get("type"), str):
+        yield place, node, node["example"]
+    for name, child in node.items():
+        if name != "example":
+            yield from schemas(child, f"{place}/{name}")
+
+
+def violations() -> list[str]:
+    """Return every example that its schema refuses, with the place and the reason."""
+    found = []
+    for place, schema, example in schemas(CONTRACT):
+        # A password is written and never read: its example belongs to a request.
+        for validator in (OAS30WriteValidator, OAS30ReadValidator):
+            errors = list(validator(absolute(schema), registry=REGISTRY).iter_errors(example))
+            if not errors:
+                break
+        else:
+            found.append(f"{place}: {errors[0].message}")
+    return found
+
+
+def absolute(node: Any) -> Any:
+    """Return a schema whose references name the contract."""
+    if isinstance(node, list):
+        return [absolute(child) for child in node]
+    if isinstance(node, dict):
+        return {
+            name: WHERE + child if name == "$ref" and isinstance(child, str) else absolute(child)
+            for name, child in node.items()
+        }
+    return node

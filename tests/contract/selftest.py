@@ -1,0 +1,57 @@
+"""`make contract-selftest`: does the contract run bite? Seeds seven defects one by one; each must be found.
+
+The same run on the server without a defect must pass, so that it is the defect that is found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from tests.contract import run
+from tests.contract.defects import DEFECTS
+
+SEED = 2041
+OPERATIONS = {
+    "tenant_leak": ["create_brand", "list_brands", "get_brand"],
+    "open_operation": ["create_brand", "list_brands", "get_brand"],
+    "delete_that_keeps": ["create_brand", "get_brand", "delete_brand"],
+    "create_that_forgets_a_field": ["create_brand"],
+    "undocumented_status": ["create_brand", "get_brand"],
+    "valid_data_refused": ["create_brand"],
+    "missing_header": ["create_brand"],
+}
+EVERY_OPERATION = sorted({name for names in OPERATIONS.values() for name in names})
+
+
+def passes(server: str, operations: list[str]) -> tuple[bool, str]:
+    """Fuzz some operations of a server; return whether nothing was found, and the report."""
+    command = [sys.executable, "-m", "tests.contract.run", "--database", "sqlite", "--seed", str(SEED)]
+    command += ["--examples", "20", "--server", server]
+    for name in operations:
+        command += ["--operation", name]
+    done = subprocess.run(command, cwd=run.ROOT, capture_output=True, text=True, check=False)
+    return done.returncode == 0, done.stdout + done.stderr
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Try every defect; return 0 when all were found and the sound server passed."""
+    parser = argparse.ArgumentParser(prog="make contract-selftest ARGS=...", description=__doc__)
+    parser.add_argument("--defect", choices=sorted(DEFECTS), help="only this one")
+    options = parser.parse_args(arguments)
+    names = [options.defect] if options.defect else list(DEFECTS)
+    sound, report = passes("handlers", EVERY_OPERATION)
+    print(f"{'passed' if sound else 'FAILED':10}the server as it is", flush=True)
+    if not sound:
+        print(report)
+    missed = 0
+    for name in names:
+        found = not passes(f"tests.contract.defects {name}", OPERATIONS[name])[0]
+        missed += not found
+        print(f"{'found' if found else 'MISSED':10}{name}: {DEFECTS[name].__doc__}", flush=True)
+    return int(missed > 0 or not sound)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,340 @@
+"""Suites over the whole contract, one test an operation: what the contract declares is what callers get."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
+
+from db.session import Database
+from handlers.app import Application
+from tests.contract.conflicts import CONFLICTS
+from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Request, unknown_id
+from tests.contract.examples import violations
+from tests.contract.mini.asking import Reply, ask
+from tests.contract.world import MORE_ROWS, World, is_for_superusers
+from tests.serving import app_for_tests, bearer
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
+    """The real application, made once."""
+    made = app_for_tests(tmp_path_factory.mktemp("contract"))
+    yield made
+    made.bridge.pool.shutdown()
+
+
+@pytest.fixture
+def world(app: Application, database: Database) -> Iterator[World]:
+    """A tenant with a row of every kind, and the app on this test's database."""
+    with app.database.switched_to(database):
+        yield World(app.settings)
+
+
+def each(keep: Callable[[Operation], bool] = lambda operation: True) -> Any:
+    """Parametrise a test by the operations that `keep` keeps."""
+    chosen = [name for name, operation in OPERATIONS.items() if keep(operation)]
+    return pytest.mark.parametrize("name", chosen)
+
+
+def without_request_id(reply: Reply) -> tuple[int, dict[str, str], Any]:
+    """Return what a stranger could compare: status, headers and body, all without the request id."""
+    headers = {key: value for key, value in reply.headers.items() if key != "x-request-id"}
+    body = {key: value for key, value in reply.json().items() if key != "request_id"}
+    return reply.status, headers, body
+
+
+def explain(reply: Reply) -> str:
+    """Return an answer for the message of a failed assertion."""
+    return f"{reply.status} {reply.body[:600]!r}"
+
+
+@each(lambda operation: not operation.is_open)
+def test_without_a_token_nothing_is_told(name: str, app: Application, world: World) -> None:
+    reply = world.request_for(name).send(app)
+    assert reply.status == 401, explain(reply)
+    assert reply.headers["www-authenticate"] == "Bearer"
+    assert reply.json()["detail"] == "Not authenticated"
+
+
+@each(lambda operation: 403 in operation.statuses and not operation.is_open)
+def test_a_role_without_the_permission_is_refused(name: str, app: Application, world: World) -> None:
+    reply = world.request_for(name).send(app, bearer(app, world.viewer))
+    assert (reply.status, reply.json()["detail"]) == (403, "Not enough permissions"), explain(reply)
+
+
+@each(lambda operation: bool(operation.path_names()) and not operation.is_open)
+def test_rows_of_others_look_like_no_rows(name: str, app: Application, world: World) -> None:
+    request, stranger = world.request_for(name), World(app.settings)
+    operation = request.operation
+    if is_for_superusers(operation) or name in PUBLIC_ROWS or "email" in request.path:
+        pytest.skip("superusers see every tenant, and models belong to none")
+    headers = bearer(app, stranger.owner)
+    request.query.pop("organization_id", None)
+    foreign = request.send(app, headers)
+    first = operation.path_names()[0]
+    unknown = request.changed(path={**request.path, first: unknown_id()}).send(app, headers)
+    assert foreign.status == 404, explain(foreign)
+    assert without_request_id(foreign) == without_request_id(unknown)
+    own = request.send(app, bearer(app, world.caller_for(operation)))
+    assert own.status == operation.success, f"the stranger's call changed something: {explain(own)}"
+
+
+PUBLIC_ROWS = {"get_generation_model"}
+
+
+@each(lambda operation: any(one["name"] == "organization_id" for one in operation.parameters))
+def test_an_organization_of_others_looks_like_none(name: str, app: Application, world: World) -> None:
+    request, headers = world.request_for(name), bearer(app, World(app.settings).owner)
+    if "organization_id" in request.path:
+        pytest.skip("a path parameter: the test of foreign rows has it")
+    foreign = request.send(app, headers)
+    unknown = request.changed(query={**request.query, "organization_id": unknown_id()}).send(app, headers)
+    assert foreign.status == 404, explain(foreign)
+    assert without_request_id(foreign) == without_request_id(unknown)
+
+
+def ids_in_body(body: Any) -> list[tuple[str, Any]]:
+    """Return the properties of a JSON body that name rows."""
+    if not isinstance(body, dict):
+        return []
+    return [(key, value) for key, value in body.items() if key.endswith(("_id", "_ids")) and value]
+
+
+@each(lambda operation: "application/json" in operation.media_types and not is_for_superusers(operation))
+def test_foreign_ids_in_a_body_look_like_unknown_ones(name: str, app: Application, world: World) -> None:
+    request = world.request_for(name)
+    headers, stranger = bearer(app, world.owner), World(app.settings)
+    for key, value in ids_in_body(request.body):
+        row = stranger.rows.get(
+            key.removesuffix("s").removesuffix("_id").split("default_")[-1].split("main_")[-1]
+        )
+        if row is None or key == "organization_id" or row is stranger.rows["model"]:
+            continue
+        many = isinstance(value, list)
+        foreign, nothing = str(row.id), unknown_id()
+        replies = [
+            request.changed(body={**request.body, key: [one] if many else one}).send(app, headers)
+            for one in (foreign, nothing)
+        ]
+        assert replies[0].status == 404, f"{key}: {explain(replies[0])}"
+        assert without_request_id(replies[0]) == without_request_id(replies[1])
+
+
+@each(lambda operation: "application/json" in operation.media_types)
+def test_an_unknown_property_is_refused(name: str, app: Application, world: World) -> None:
+    request = world.request_for(name)
+    request.media_type = "application/json"
+    request.body = {**world.body_for(request.operation, "application/json"), "surprise": 1}
+    reply = request.send(app, bearer(app, world.caller_for(request.operation)))
+    assert reply.status == 422, explain(reply)
+    assert reply.types[("body", "surprise")] == "extra_forbidden"
+
+
+@each(lambda operation: operation.success == 201)
+def test_what_is_created_is_where_location_says(name: str, app: Application, world: World) -> None:
+    request = world.request_for(name)
+    headers = bearer(app, world.caller_for(request.operation))
+    reply = request.send(app, headers)
+    assert reply.status == 201, explain(reply)
+    fetched = ask(app, "GET", reply.headers["location"], headers)
+    assert (fetched.status, fetched.json()) == (200, reply.json())
+    assert fetched.headers["etag"] == reply.headers["etag"]
+
+
+class Provoker:
+    """Knows for each status of the contract a way to get it."""
+
+    def __init__(self, app: Application, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.app, self.world, self.monkeypatch = app, world, monkeypatch
+
+    def provoke(self, status: int, name: str) -> Reply:
+        """Return the answer to a request that should get this status."""
+        request = self.world.request_for(name)
+        way = getattr(self, f"get_{status}", None)
+        if status == request.operation.success or way is None:
+            return request.send(self.app, self.headers(request))
+        return way(request)
+
+    def headers(self, request: Request) -> dict[str, str]:
+        """Return the credentials of somebody who may."""
+        if request.operation.is_open:
+            return {}
+        return bearer(self.app, self.world.caller_for(request.operation))
+
+    def send(self, request: Request, method: str | None = None, **headers: str) -> Reply:
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        return request.send(self.app, {**self.headers(request), **named}, method)
+
+    def get_304(self, request: Request) -> Reply:
+        tag = self.send(request).headers["etag"]
+        return self.send(request, if_none_match=tag)
+
+    def get_400(self, request: Request) -> Reply:
+        return self.send(request.changed(raw_query="q=%FF"))
+
+    def get_401(self, request: Request) -> Reply:
+        if not request.operation.is_open:
+            return request.send(self.app)
+        for key in ("password", "token", "refresh_token"):
+            if key in request.body:
+                request.body[key] = "not-the-one"
+        return request.send(self.app)
+
+    def get_403(self, request: Request) -> Reply:
+        if request.operation.is_open:
+            request.query["signature"] = "bm90LXRoZS1vbmU"
+            return request.send(self.app)
+        return request.send(self.app, bearer(self.app, self.world.viewer))
+
+    def get_404(self, request: Request) -> Reply:
+        operation = request.operation
+        if operation.path_names():
+            last = operation.path_names()[-1]
+            other = {
+                "share_token": "abc.def",
+                "file_name": "other.png",
+                "asset_name": "none.js",
+                "code": "none_such",
+            }
+            request.path[last] = other.get(last, unknown_id())
+        elif "organization_id" in request.query:
+            request.query["organization_id"] = unknown_id()
+        elif any(parameter["name"] == "cursor" for parameter in operation.parameters):
+            request.query["cursor"] = "bm9uZQ"
+        else:
+            foreign = f"{self.app.settings.public_url}/api/v1/files/media/{unknown_id()}/file.png"
+            request.body["logo_url"] = foreign
+        return self.send(request)
+
+    def get_405(self, request: Request) -> Reply:
+        reply = self.send(request, method="TRACE")
+        assert request.operation.method in reply.headers["allow"].split(", ")
+        return reply
+
+    def get_406(self, request: Request) -> Reply:
+        return self.send(request, accept="application/x-unknown")
+
+    def get_409(self, request: Request) -> Reply:
+        CONFLICTS[request.operation.operation_id](self.world, request)
+        return self.send(request)
+
+    def get_412(self, request: Request) -> Reply:
+        return self.send(request, if_match='"another version"')
+
+    def get_413(self, request: Request) -> Reply:
+        return self.send(request, content_length="99999999999")
+
+    def get_415(self, request: Request) -> Reply:
+        return self.send(request, content_type="application/x-unknown")
+
+    def get_422(self, request: Request) -> Reply:
+        request.query["surprise"] = "1"
+        return self.send(request)
+
+    def get_500(self, request: Request) -> Reply:
+        return self.failing(request, RuntimeError("secret words of a defect"))
+
+    def get_503(self, request: Request) -> Reply:
+        reply = self.failing(request, OperationalError("SELECT secret", {}, Exception("no connection")))
+        assert int(reply.headers["retry-after"]) > 0
+        return reply
+
+    def failing(self, request: Request, error: Exception) -> Reply:
+        """Return the answer of an operation whose handler raises."""
+        endpoint = self.app.endpoints[request.operation.operation_id]
+
+        def fail(**_arguments: Any) -> None:
+            raise error
+
+        with self.monkeypatch.context() as patch:
+            patch.setattr(endpoint, "_handler", fail)
+            reply = self.send(request)
+        assert b"secret" not in reply.body
+        return reply
+
+
+@each()
+def test_every_declared_response_is_produced(
+    name: str, app: Application, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provoker, operation = Provoker(app, world, monkeypatch), OPERATIONS[name]
+    # The good answer last: it may delete what the others are about.
+    for status in sorted(operation.statuses, key=lambda status: status == operation.success):
+        reply = provoker.provoke(status, name)
+        assert reply.status == status, f"{status} was asked for: {explain(reply)}"
+        assert reply.headers["x-request-id"]
+        if status >= 400:
+            body = reply.json()
+            assert reply.headers["content-type"] == "application/problem+json"
+            assert (body["status"], body["request_id"]) == (status, reply.headers["x-request-id"])
+
+
+LISTS = [
+    name
+    for name, one in OPERATIONS.items()
+    if any(parameter["name"] == "cursor" for parameter in one.parameters)
+]
+
+
+@pytest.fixture
+def statements(database_engine: Engine) -> Iterator[list[str]]:
+    """The statements that reach the database, savepoints left out."""
+    seen: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if "SAVEPOINT" not in statement:
+            seen.append(statement)
+
+    event.listen(database_engine, "before_cursor_execute", note)
+    yield seen
+    event.remove(database_engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_is_walked_once_by_cursor_at_constant_cost(
+    name: str, app: Application, world: World, statements: list[str]
+) -> None:
+    request = world.request_for(name)
+    headers = bearer(app, world.caller_for(request.operation))
+    make_more_rows(world, name)
+
+    def page(**query: Any) -> tuple[dict[str, Any], int]:
+        statements.clear()
+        reply = request.changed(query={**request.query, **query}).send(app, headers)
+        assert reply.status == 200, explain(reply)
+        return reply.json(), len(statements)
+
+    everything, cost_of_all = page()
+    assert everything["count"] >= 3
+    one, cost_of_one = page(limit=1)
+    assert len(one["data"]) == 1
+    assert cost_of_one == cost_of_all
+    walked, cursor = list(one["data"]), one["next_cursor"]
+    while cursor:
+        one, _ = page(limit=1, cursor=cursor)
+        walked += one["data"]
+        cursor = one["next_cursor"]
+    assert [row["id"] for row in walked] == [row["id"] for row in everything["data"]]
+    skipped, _ = page(limit=2, skip=1)
+    assert skipped["data"] == everything["data"][1:3]
+    assert skipped["count"] == everything["count"]
+
+
+def make_more_rows(world: World, name: str) -> None:
+    """Make a list at least three rows long."""
+    for _ in range(3):
+        MORE_ROWS[name](world)
+
+
+def test_every_example_of_the_contract_validates(app: Application) -> None:
+    assert violations() == []
+
+
+def test_the_served_contract_is_the_committed_one(app: Application, world: World) -> None:
+    reply = world.request_for("get_openapi_json").send(app)
+    assert json.loads(reply.body) == CONTRACT

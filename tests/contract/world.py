@@ -1,0 +1,281 @@
+"""One organization with a row of every kind, and for each operation a request about these rows that succeeds.
+
+Two worlds are two tenants: what is A's is foreign to B.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+from PIL import Image
+
+from db.base import utc_now
+from db.models import Organization, User
+from handlers.permissions import SUPERUSER_ONLY
+from studio.identity.passwords import hash_password
+from studio.media.signing import sign_share, sign_upload
+from studio.media.storage import LocalDisk, media_key
+from studio.settings import Settings
+from tests import factories
+from tests.contract.every_operation import OPERATIONS, Operation, Request, resolved
+
+SEEDED = "01990000-5eed-7000-8000-"
+KINDS = {
+    0x01: "user", 0x02: "organization", 0x03: "subscription", 0x04: "brand", 0x05: "product", 0x06: "image",
+    0x07: "shooting", 0x08: "look", 0x09: "shot", 0x0A: "subject", 0x0B: "base_image", 0x0C: "style",
+    0x0D: "guidelines", 0x0E: "shot_type", 0x0F: "background_preset", 0x10: "resolution_preset",
+    0x11: "model", 0x12: "generation", 0x13: "prediction", 0x14: "resource", 0x15: "upload",
+}  # fmt: skip
+
+
+def picture(file_format: str = "PNG", size: tuple[int, int] = (48, 64)) -> bytes:
+    """Return a small real picture."""
+    target = io.BytesIO()
+    Image.new("RGB", size, "#c8b49a").save(target, file_format)
+    return target.getvalue()
+
+
+class World:
+    """A tenant. `rows` holds one row of every kind by the name of its path parameter, without `_id`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.storage = LocalDisk(settings.media_dir)
+        self.owner: User = factories.make_user()
+        self.organization: Organization = factories.make_organization(self.owner)
+        scope = {"organization": self.organization}
+        subscription = factories.make_subscription(self.owner)
+        brand = factories.make_brand(**scope)
+        shot_type, second_shot_type = factories.make_shot_type(**scope), factories.make_shot_type(**scope)
+        style = factories.make_style(**scope)
+        subject = factories.make_subject(**scope)
+        product = factories.make_product(**scope, brand_id=brand.id)
+        media = self.stored(factories.make_media(**scope, extension="png", content_type="image/png"))
+        base_image = factories.make_base_image(subject, shot_type_id=shot_type.id, media_id=media.id)
+        image = factories.make_product_image(product, media_id=media.id)
+        background = factories.make_background_preset(**scope)
+        resolution = factories.make_resolution_preset(**scope)
+        guidelines = factories.make_guidelines(**scope)
+        model = factories.make_generation_model(recommended=True)
+        shooting = factories.make_shooting(**scope, brand_id=brand.id)
+        look = factories.make_look(shooting, main_product_id=product.id, shot_type_ids=[shot_type.id])
+        shot = factories.make_shot(look, shot_type_id=shot_type.id, status="pending_review")
+        generation = factories.make_generation(shot, model_id=model.id, status="completed", progress=100)
+        prediction = factories.make_prediction(
+            generation, media_id=media.id, content_type="image/png", width=48, height=64
+        )
+        upload = factories.make_upload(**scope)
+        self.member = factories.make_user()
+        factories.make_membership(self.organization, self.member)
+        self.viewer = factories.make_user()
+        factories.make_membership(self.organization, self.viewer, role="viewer")
+        self.second_shot_type = second_shot_type
+        self.rows: dict[str, Any] = {
+            "organization": self.organization, "subscription": subscription, "brand": brand,
+            "product": product, "image": image, "shooting": shooting, "look": look, "shot": shot,
+            "subject": subject, "base_image": base_image, "style": style, "guidelines": guidelines,
+            "shot_type": shot_type,
+            "background_preset": background, "resolution_preset": resolution, "model": model,
+            "generation": generation, "prediction": prediction, "resource": media, "upload": upload,
+            "user": self.member,
+        }  # fmt: skip
+
+    @cached_property
+    def superuser(self) -> User:
+        """An account that administers the system and is no member."""
+        return factories.make_user(is_superuser=True)
+
+    def stored(self, media: Any) -> Any:
+        """Write a real file for a media row and return the row."""
+        self.storage.write(media_key(media.id, media.extension), picture())
+        return media
+
+    def caller_for(self, operation: Operation) -> User:
+        """Return the account of this world that may call an operation."""
+        return self.superuser if is_for_superusers(operation) else self.owner
+
+    def request_for(self, operation_id: str) -> Request:
+        """Return a request that the operation should answer with its success status."""
+        operation = OPERATIONS[operation_id]
+        request = Request(operation)
+        for name in operation.path_names():
+            request.path[name] = self.path_value(operation, name)
+        for parameter in operation.parameters:
+            if parameter["in"] == "query" and (
+                parameter.get("required") or parameter["name"] == "organization_id"
+            ):
+                request.query[parameter["name"]] = self.own(parameter["schema"].get("example"))
+        if operation.media_types:
+            request.media_type = operation.media_types[0]
+            request.body = self.body_for(operation, request.media_type)
+        prepare = PREPARATIONS.get(operation_id)
+        if prepare is not None:
+            prepare(self, request)
+        return request
+
+    def path_value(self, operation: Operation, name: str) -> str:
+        """Return the value of a path parameter that names a row of this world."""
+        row = self.rows.get(name.removesuffix("_id"))
+        if row is not None and name.endswith("_id"):
+            return str(row.id)
+        parameter = next(one for one in operation.parameters if one["name"] == name)
+        return str(parameter["schema"]["example"])
+
+    def body_for(self, operation: Operation, media_type: str) -> Any:
+        """Return the contract's example of a body, with the ids of this world."""
+        if media_type.startswith("image/") or media_type == "application/octet-stream":
+            return picture("PNG")
+        schema = operation.body_schema(media_type)
+        if media_type == "multipart/form-data":
+            parts = {
+                name: self.own(resolved(part).get("example")) for name, part in schema["properties"].items()
+            }
+            return {**parts, "file": picture()}
+        return self.own(schema.get("example", {}))
+
+    def own(self, value: Any) -> Any:
+        """Return an example with the demo rows' ids replaced by ids of this world."""
+        if isinstance(value, dict):
+            return {name: self.own(one) for name, one in value.items()}
+        if isinstance(value, list):
+            return list(dict.fromkeys(self.own(one) for one in value))
+        if isinstance(value, str) and value.startswith(SEEDED):
+            kind = KINDS[int(value.removeprefix(SEEDED)[:4], 16)]
+            return str(self.rows[kind].id)
+        if isinstance(value, str) and "/files/media/" in value:
+            return f"{self.settings.public_url}/api/v1/files/media/{self.rows['resource'].id}/file.png"
+        return value
+
+
+def is_for_superusers(operation: Operation) -> bool:
+    """Tell whether only superusers may call an operation."""
+    return operation.raw.get("x-permission") in SUPERUSER_ONLY
+
+
+def _sign(world: World, request: Request) -> None:
+    upload = world.rows["upload"]
+    signed = sign_upload(world.settings.secret_key, upload.id, utc_now(), timedelta(minutes=15))
+    request.query = {"expires": signed.expires, "signature": signed.signature}
+    request.media_type = "image/png"
+
+
+def _share(world: World, request: Request) -> None:
+    prediction, until = world.rows["prediction"], utc_now() + timedelta(hours=1)
+    request.path["share_token"] = sign_share(world.settings.secret_key, prediction.id, until)
+
+
+def _new_account(world: World, request: Request) -> None:
+    request.body["email"] = f"new-{world.owner.email}"
+
+
+def _newcomer(world: World, request: Request) -> None:
+    request.body["email"] = factories.make_user().email
+
+
+def _plan_for_nobody_yet(world: World, request: Request) -> None:
+    request.path["subscription_id"] = str(factories.make_user().id)
+
+
+def _png(world: World, request: Request) -> None:
+    request.path["file_name"] = "file.png"
+
+
+def _unused(kind: str, make: Callable[..., Any]) -> Callable[[World, Request], None]:
+    def prepare(world: World, request: Request) -> None:
+        request.path[f"{kind}_id"] = str(make(organization=world.organization).id)
+
+    return prepare
+
+
+def _unused_model(world: World, request: Request) -> None:
+    request.path["model_id"] = str(factories.make_generation_model().id)
+
+
+def _lonely_account(world: World, request: Request) -> None:
+    request.path["user_id"] = str(factories.make_user().id)
+
+
+def _empty_organization(world: World, request: Request) -> None:
+    request.path["organization_id"] = str(factories.make_organization(world.owner).id)
+
+
+def _state(status: str, **columns: Any) -> Callable[[World, Request], None]:
+    def prepare(world: World, request: Request) -> None:
+        for kind in ("shot", "prediction"):
+            row = world.rows[kind]
+            row.status = status
+            if kind == "shot" and status == "approved":
+                row.approved_prediction_id = world.rows["prediction"].id
+            factories.make(row)
+
+    return prepare
+
+
+def _own_password(world: World, request: Request) -> None:
+    world.owner.hashed_password = hash_password(request.body["current_password"])
+    factories.make(world.owner)
+
+
+# What a request needs beyond the contract's example to succeed.
+PREPARATIONS: dict[str, Callable[[World, Request], None]] = {
+    "put_upload": _sign,
+    "get_shared_image": _share,
+    "get_file": _png,
+    "create_user": _new_account,
+    "update_user": _new_account,
+    "add_member": _newcomer,
+    "create_subscription": _plan_for_nobody_yet,
+    "delete_user": _lonely_account,
+    "delete_organization": _empty_organization,
+    "delete_product": _unused("product", factories.make_product),
+    "delete_subject": _unused("subject", factories.make_subject),
+    "delete_style": _unused("style", factories.make_style),
+    "delete_guidelines": _unused("guidelines", factories.make_guidelines),
+    "delete_shot_type": _unused("shot_type", factories.make_shot_type),
+    "delete_background_preset": _unused("background_preset", factories.make_background_preset),
+    "delete_resolution_preset": _unused("resolution_preset", factories.make_resolution_preset),
+    "delete_generation_model": _unused_model,
+    "reopen_shot": _state("approved"),
+    "reopen_prediction": _state("approved"),
+    "change_password": _own_password,
+}
+
+
+def _in_organization(make: Callable[..., Any]) -> Callable[[World], Any]:
+    return lambda world: make(organization=world.organization)
+
+
+# One more row for each list.
+MORE_ROWS: dict[str, Callable[[World], Any]] = {
+    "list_users": lambda world: factories.make_user(),
+    "list_organizations": lambda world: factories.make_organization(world.owner),
+    "list_members": lambda world: factories.make_membership(world.organization),
+    "list_subscriptions": lambda world: factories.make_subscription(world.owner, is_active=False),
+    "list_brands": _in_organization(factories.make_brand),
+    "list_products": lambda world: factories.make_product_image(
+        factories.make_product(organization=world.organization)
+    ),
+    "list_product_images": lambda world: factories.make_product_image(world.rows["product"]),
+    "list_subjects": lambda world: factories.make_base_image(
+        factories.make_subject(organization=world.organization)
+    ),
+    "list_styles": _in_organization(factories.make_style),
+    "list_guidelines": _in_organization(factories.make_guidelines),
+    "list_shot_types": _in_organization(factories.make_shot_type),
+    "list_background_presets": _in_organization(factories.make_background_preset),
+    "list_resolution_presets": _in_organization(factories.make_resolution_preset),
+    "list_generation_models": lambda world: factories.make_generation_model(),
+    "list_shootings": _in_organization(factories.make_shooting),
+    "list_looks": lambda world: factories.make_shot(factories.make_look(world.rows["shooting"])),
+    "list_shots": lambda world: factories.make_shot(world.rows["look"]),
+    "list_generations": lambda world: factories.make_prediction(
+        factories.make_generation(world.rows["shot"], model_id=world.rows["model"].id)
+    ),
+    "list_predictions": lambda world: factories.make_prediction(
+        factories.make_generation(world.rows["shot"], model_id=world.rows["model"].id)
+    ),
+}

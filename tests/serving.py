@@ -1,0 +1,74 @@
+"""The whole application for tests, in process: one app, and for each test the database that it gave.
+
+Requests run in the app's own threads; the transactions they commit are savepoints of the test.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import jwt
+
+from db.base import utc_now
+from db.models import TokenFamily, User
+from db.session import Database
+from handlers.app import Application, create_app
+from handlers.auth import ALGORITHM, AUDIENCE, ISSUER
+from studio.settings import Settings
+from tests import factories
+
+
+class SwitchedDatabase:
+    """Stands where the app has its database and passes on to the one of the running test."""
+
+    def __init__(self) -> None:
+        self.current: Database | None = None
+
+    def transaction(self, write: bool = True) -> AbstractContextManager[Any]:
+        """Open a transaction of the running test's database."""
+        if self.current is None:
+            raise RuntimeError("the test did not ask for the fixture `database`")
+        return self.current.transaction(write)
+
+    @contextmanager
+    def switched_to(self, database: Database) -> Iterator[None]:
+        """Serve from this database."""
+        self.current = database
+        try:
+            yield
+        finally:
+            self.current = None
+
+    def dispose(self) -> None:
+        """Do nothing: the test's fixtures close what they opened."""
+
+
+def app_for_tests(folder: Path, **options: Any) -> Application:
+    """Return the application with its files below `folder` and without render workers."""
+    settings = Settings(
+        environment="test",
+        secret_key="a secret for tests that is long enough for every algorithm",
+        data_dir=folder,
+        media_dir=folder / "media",
+        outbox_dir=folder / "outbox",
+        database_url="sqlite://",
+        render_workers=0,
+    )
+    return create_app(settings, database=SwitchedDatabase(), **options)
+
+
+def bearer(app: Application, user: User) -> dict[str, str]:
+    """Return the Authorization header of a fresh session of this account, made without signing in."""
+    now = int(time.time())
+    family = factories.make(TokenFamily(user_id=user.id, expires_at=utc_now() + timedelta(days=1)))
+    claims = {
+        "iss": ISSUER, "aud": AUDIENCE, "sub": str(user.id), "sid": str(family.id), "jti": uuid.uuid4().hex,
+        "type": "access", "iat": now, "nbf": now, "exp": now + 3600,
+    }  # fmt: skip
+    return {"authorization": f"Bearer {jwt.encode(claims, app.settings.secret_key, ALGORITHM)}"}
