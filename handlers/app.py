@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from db.session import Database, make_engine
-from handlers.auth import bearer_security, load_caller
+from handlers.auth import bearer_security, load_caller, set_up_tokens
 from handlers.contract.bodies import Limits
 from handlers.contract.bridge import BridgedFlaskApp
 from handlers.contract.bundle import Bundle
@@ -119,6 +119,7 @@ def create_app(
         ],
     )
     app.app.config["SETTINGS"] = settings
+    set_up_tokens(app.app, settings)
     app.app.config["CONTRACT_JSON"] = (
         bundle.read_bytes() if isinstance(bundle, Path) else json.dumps(bundle).encode("utf-8")
     )

@@ -6,27 +6,67 @@ Connexion runs security callbacks one by one on the loop and outside of Flask, s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, cast
 from uuid import UUID
 
 import jwt
 from connexion.exceptions import OAuthResponseProblem
 from connexion.lifecycle import ConnexionRequest
 from connexion.security import NO_VALUE, AbstractSecurityHandler
+from flask import Flask, current_app, request
+from flask_jwt_extended import JWTManager, create_access_token
 from sqlalchemy import and_, select
 
+from db.base import utc_now
 from db.errors import InvalidToken
 from db.models.organizations import Membership
 from db.models.users import TokenFamily, User
 from db.session import session
 from db.tenancy import Caller
+from handlers.contract.call import CALL, Call
 from handlers.permissions import PERSONAL, ROLES
+from studio.settings import Settings
 
 ISSUER = "sartiq"
 AUDIENCE = "sartiq-api"
 ALGORITHM = "HS256"
 
 _REQUIRED_CLAIMS = ["exp", "iat", "sub", "jti", "sid", "type"]
+
+
+def set_up_tokens(app: Flask, settings: Settings) -> None:
+    """Prepare the application for `make_access_token`; to be called before its first request."""
+    app.config.update(
+        JWT_SECRET_KEY=settings.secret_key,
+        JWT_ALGORITHM=ALGORITHM,
+        JWT_ENCODE_ISSUER=ISSUER,
+        JWT_ENCODE_AUDIENCE=AUDIENCE,
+        JWT_ACCESS_TOKEN_EXPIRES=timedelta(seconds=settings.access_token_seconds),
+        JWT_TOKEN_LOCATION=["headers"],
+    )
+    JWTManager(app)
+
+
+def make_access_token(user_id: UUID, session_id: UUID, session_ends_at: datetime) -> tuple[str, int]:
+    """Return an access token and for how many seconds it is valid: never longer than its session."""
+    lifetime = min(
+        cast(timedelta, current_app.config["JWT_ACCESS_TOKEN_EXPIRES"]), session_ends_at - utc_now()
+    )
+    seconds = max(1, int(lifetime.total_seconds()))
+    token = create_access_token(
+        str(user_id),
+        fresh=False,
+        expires_delta=timedelta(seconds=seconds),
+        additional_claims={"sid": str(session_id)},
+    )
+    return token, seconds
+
+
+def current_session_id() -> UUID:
+    """Return the session that the running request's access token belongs to."""
+    call: Call = request.environ[CALL]
+    return UUID((call.claims or {})["sid"])
 
 
 def read_access_token(token: str, secret_key: str) -> dict[str, Any] | None:

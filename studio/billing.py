@@ -97,10 +97,8 @@ def subscribe(user_id: UUID, service_type: str, tier: str, payment_id: str | Non
     mine = Subscription.user_id == user_id
     if session().scalar(select(Subscription.id).where(mine, running(now))) is not None:
         raise SubscriptionExists()
-    # What ran out makes way; the index allows one active row of an account.
-    session().execute(
-        update(Subscription).where(mine, Subscription.is_active.is_(True)).values(is_active=False)
-    )
+    # What ran out makes way.
+    _stop_others(user_id)
     subscription = Subscription(
         user_id=user_id, service_type=service_type, payment_id=payment_id, credits_used=0, currency=CURRENCY
     )
@@ -114,9 +112,11 @@ def subscribe(user_id: UUID, service_type: str, tier: str, payment_id: str | Non
 def change_plan(subscription: Subscription, body: dict[str, Any]) -> None:
     """Set plan and payment state to what the body says; used credits stay used.
 
-    A payment id that is absent is removed; payment state and activity that are absent stay.
-    SubscriptionExists when it is to run again while another one of its account does.
+    A payment id that is absent is removed; payment state and activity that are absent stay. One that is made
+    active takes the place of the account's other active one.
     """
+    if body.get("is_active"):
+        _stop_others(subscription.user_id, subscription.id)
     subscription.service_type = body["service_type"]
     if body["tier"] != subscription.tier:
         _set_tier(subscription, body["tier"])
@@ -143,6 +143,14 @@ def _payer(organization_id: UUID | None, user_id: UUID) -> Any:
         .where(Membership.organization_id == organization_id, Membership.role == Role.OWNER)
         .scalar_subquery()
     )
+
+
+def _stop_others(user_id: UUID, subscription_id: UUID | None = None) -> None:
+    """Stop the account's active subscriptions but this one: the index allows one."""
+    stopping = update(Subscription).where(Subscription.user_id == user_id, Subscription.is_active.is_(True))
+    if subscription_id is not None:
+        stopping = stopping.where(Subscription.id != subscription_id)
+    session().execute(stopping.values(is_active=False))
 
 
 def _set_tier(subscription: Subscription, tier: str) -> None:

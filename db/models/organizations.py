@@ -6,8 +6,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, func, select, text
-from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, case, func, select, text
+from sqlalchemy.orm import Mapped, column_property, deferred, mapped_column, relationship
 
 from db.base import Identified
 from db.models.media import MediaResource
@@ -77,3 +77,8 @@ _owner = select(Membership.user_id).where(
 )
 Organization.members_count = column_property(_members.correlate_except(Membership).scalar_subquery())
 Organization.owner_id = column_property(_owner.correlate_except(Membership).scalar_subquery())
+
+_ranks = {role: rank for rank, role in enumerate(Role)}
+_highest = select(Membership.role).where(Membership.user_id == User.id)
+_highest = _highest.order_by(case(_ranks, value=Membership.role)).limit(1)
+User.role = deferred(_highest.correlate_except(Membership).scalar_subquery())

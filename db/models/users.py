@@ -6,6 +6,7 @@ Secrets are kept as hashes only.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, String
@@ -34,6 +35,10 @@ class User(Identified):
     is_active: Mapped[bool] = mapped_column(default=True)
     is_superuser: Mapped[bool] = mapped_column(default=False)
     rework_available: Mapped[int] = mapped_column(default=0)
+
+    if TYPE_CHECKING:
+        # The highest role in any organization, loaded when asked for; memberships define it.
+        role: Mapped[str | None]
 
     @validates("email")
     def _keep_email_key(self, _name: str, email: str) -> str:

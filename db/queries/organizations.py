@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Select, select, union_all
+from sqlalchemy.orm import joinedload
+from sqlalchemy.orm.interfaces import ORMOption
 
 from db.base import Base
 from db.errors import NotFound, PermissionDenied
@@ -23,13 +26,15 @@ def visible_organizations() -> Select[Organization]:
     return query if caller.is_superuser else query.where(Organization.id.in_(caller.roles))
 
 
-def get_organization(organization_id: UUID, for_update: bool = False) -> Organization:
+def get_organization(
+    organization_id: UUID, for_update: bool = False, options: Sequence[ORMOption] = ()
+) -> Organization:
     """The organization, locked when it is about to change.
 
     NotFound when it is absent or the caller is no member; PermissionDenied when the role lacks the running
     operation's permission.
     """
-    query = visible_organizations().where(Organization.id == organization_id)
+    query = visible_organizations().where(Organization.id == organization_id).options(*options)
     if for_update:
         query = query.with_for_update(of=Organization).execution_options(populate_existing=True)
     organization = session().scalars(query).one_or_none()
@@ -41,9 +46,11 @@ def get_organization(organization_id: UUID, for_update: bool = False) -> Organiz
 
 
 def get_membership(organization_id: UUID, user_id: UUID, for_update: bool = False) -> Membership:
-    """One member of an organization that the caller may see already; NotFound when the user is none."""
-    query = select(Membership).where(
-        Membership.organization_id == organization_id, Membership.user_id == user_id
+    """One member with the account, of an organization the caller may see; NotFound when the user is none."""
+    query = (
+        select(Membership)
+        .where(Membership.organization_id == organization_id, Membership.user_id == user_id)
+        .options(joinedload(Membership.user))
     )
     if for_update:
         query = query.with_for_update(of=Membership).execution_options(populate_existing=True)

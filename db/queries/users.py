@@ -5,12 +5,25 @@ from __future__ import annotations
 from uuid import UUID
 
 from sqlalchemy import delete, select, update
+from sqlalchemy.orm import undefer
 
 from db.base import Base
+from db.errors import NotFound
 from db.models import Membership, User
 from db.models.organizations import Role
 from db.models.users import email_key
 from db.session import session
+
+
+def get_user(user_id: UUID, for_update: bool = False) -> User:
+    """The account with its highest role, locked when it is about to change; NotFound when there is none."""
+    query = select(User).where(User.id == user_id).options(undefer(User.role))
+    if for_update:
+        query = query.with_for_update(of=User).execution_options(populate_existing=True)
+    user = session().scalars(query).one_or_none()
+    if user is None:
+        raise NotFound()
+    return user
 
 
 def find_user_by_email(email: str) -> User | None:

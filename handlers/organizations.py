@@ -1,0 +1,118 @@
+"""Organizations, which are the tenants, and their members."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import joinedload
+
+from db.models.organizations import Membership, Organization
+from db.queries import organizations as query
+from db.session import session
+from db.tenancy import current_caller
+from handlers.answers import Answer, created, no_content, ok
+from handlers.conditional import apply_changes, require_fresh
+from handlers.paging import matching, page
+from handlers.permissions import Permission, requires
+from handlers.references import find_picture
+from handlers.schemas.organizations import MemberSchema, OrganizationSchema
+from studio.organizations import change_role, dismiss, dissolve, found_organization, take_in
+
+WITH_LOGO = [joinedload(Organization.logo_media)]
+
+
+@requires(Permission.ORGANIZATIONS_READ)
+def list_organizations(**listing: Any) -> Answer:
+    """The caller's organizations; all for superusers."""
+    found = matching(query.visible_organizations(), [Organization.name], listing.get("q"))
+    return page(found, Organization, OrganizationSchema, listing, options=WITH_LOGO)
+
+
+@requires(Permission.ORGANIZATIONS_CREATE)
+def create_organization(body: dict[str, Any]) -> Answer:
+    """Make an organization that the caller owns."""
+    organization = found_organization(body["name"], body.get("slug"), current_caller().user_id)
+    _change(organization, body)
+    return created(organization, OrganizationSchema, f"/api/v1/organizations/{organization.id}")
+
+
+@requires(Permission.ORGANIZATIONS_READ)
+def get_organization(organization_id: UUID) -> Answer:
+    """One organization."""
+    return ok(query.get_organization(organization_id, options=WITH_LOGO), OrganizationSchema)
+
+
+@requires(Permission.ORGANIZATIONS_WRITE)
+def update_organization(organization_id: UUID, body: dict[str, Any]) -> Answer:
+    """Change what the body names."""
+    organization = _for_change(organization_id)
+    _change(organization, body)
+    return ok(organization, OrganizationSchema)
+
+
+@requires(Permission.ORGANIZATIONS_DELETE)
+def delete_organization(organization_id: UUID) -> Answer:
+    """Remove an organization that has no records left."""
+    dissolve(_for_change(organization_id))
+    return no_content()
+
+
+@requires(Permission.MEMBERS_READ)
+def list_members(organization_id: UUID, **listing: Any) -> Answer:
+    """The members of one organization."""
+    organization = query.get_organization(organization_id)
+    members = select(Membership).where(Membership.organization_id == organization.id)
+    return page(members, Membership, MemberSchema, listing, options=[joinedload(Membership.user)])
+
+
+@requires(Permission.MEMBERS_WRITE)
+def add_member(organization_id: UUID, body: dict[str, Any]) -> Answer:
+    """Take an existing account in."""
+    organization = query.get_organization(organization_id)
+    member = take_in(organization, body["email"], body["role"])
+    location = f"/api/v1/organizations/{organization.id}/members/{member.user_id}"
+    return created(member, MemberSchema, location)
+
+
+@requires(Permission.MEMBERS_READ)
+def get_member(organization_id: UUID, user_id: UUID) -> Answer:
+    """One membership."""
+    organization = query.get_organization(organization_id)
+    return ok(query.get_membership(organization.id, user_id), MemberSchema)
+
+
+@requires(Permission.MEMBERS_WRITE)
+def update_member(organization_id: UUID, user_id: UUID, body: dict[str, Any]) -> Answer:
+    """Give a member another role."""
+    member = _member_for_change(organization_id, user_id)
+    change_role(member, body["role"])
+    return ok(member, MemberSchema)
+
+
+@requires(Permission.MEMBERS_WRITE)
+def remove_member(organization_id: UUID, user_id: UUID) -> Answer:
+    """End a membership."""
+    dismiss(_member_for_change(organization_id, user_id))
+    return no_content()
+
+
+def _for_change(organization_id: UUID) -> Organization:
+    organization = query.get_organization(organization_id, for_update=True, options=WITH_LOGO)
+    require_fresh(organization, OrganizationSchema)
+    return organization
+
+
+def _member_for_change(organization_id: UUID, user_id: UUID) -> Membership:
+    organization = query.get_organization(organization_id)
+    member = query.get_membership(organization.id, user_id, for_update=True)
+    require_fresh(member, MemberSchema)
+    return member
+
+
+def _change(organization: Organization, body: dict[str, Any]) -> None:
+    apply_changes(organization, body, "name", "slug")
+    if "logo_url" in body:
+        organization.logo_media = find_picture(body["logo_url"], organization.id)
+    session().flush()

@@ -1,0 +1,90 @@
+"""Accounts: one's own, and all of them for superusers."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import undefer
+
+from db.errors import NotFound
+from db.models.users import User
+from db.queries.users import get_user as get_account
+from db.session import session
+from db.tenancy import current_caller
+from handlers.answers import Answer, created, no_content, ok
+from handlers.answers import listing as plain
+from handlers.auth import current_session_id
+from handlers.conditional import apply_changes, require_fresh
+from handlers.paging import matching, page
+from handlers.permissions import Permission, requires
+from handlers.schemas.users import UserSchema
+from studio.identity import accounts
+
+
+@requires(Permission.USERS_ADMIN)
+def list_users(**listing: Any) -> Answer:
+    """All accounts."""
+    query = matching(select(User), [User.email, User.full_name], listing.get("search"))
+    return page(query, User, UserSchema, listing, options=[undefer(User.role)])
+
+
+@requires(Permission.USERS_ADMIN)
+def create_user(body: dict[str, Any]) -> Answer:
+    """Make an account."""
+    user = accounts.make_account(**body)
+    return created(user, UserSchema, f"/api/v1/users/{user.id}")
+
+
+@requires(Permission.ACCOUNT_SELF)
+def get_current_user() -> Answer:
+    """The account that the token belongs to."""
+    return ok(get_account(current_caller().user_id), UserSchema)
+
+
+@requires(Permission.ACCOUNT_SELF)
+def update_current_user(body: dict[str, Any]) -> Answer:
+    """Change what the body names of one's own account."""
+    user = _for_change(current_caller().user_id)
+    apply_changes(user, body, "full_name")
+    session().flush()
+    return ok(user, UserSchema)
+
+
+@requires(Permission.ACCOUNT_SELF)
+def change_password(body: dict[str, Any]) -> Answer:
+    """Set a new password and end the other sessions."""
+    user = get_account(current_caller().user_id, for_update=True)
+    accounts.change_password(user, body["current_password"], body["new_password"], current_session_id())
+    return plain({"message": "Password changed"})
+
+
+@requires(Permission.ACCOUNT_SELF)
+def get_user(user_id: UUID) -> Answer:
+    """One's own account; any for superusers."""
+    caller = current_caller()
+    if user_id != caller.user_id and not caller.is_superuser:
+        raise NotFound()
+    return ok(get_account(user_id), UserSchema)
+
+
+@requires(Permission.USERS_ADMIN)
+def update_user(user_id: UUID, body: dict[str, Any]) -> Answer:
+    """Change what the body names of any account."""
+    user = _for_change(user_id)
+    accounts.change_account(user, body, current_caller().user_id)
+    return ok(user, UserSchema)
+
+
+@requires(Permission.USERS_ADMIN)
+def delete_user(user_id: UUID) -> Answer:
+    """Remove an account with its personal rows."""
+    accounts.remove_account(_for_change(user_id), current_caller().user_id)
+    return no_content()
+
+
+def _for_change(user_id: UUID) -> User:
+    user = get_account(user_id, for_update=True)
+    require_fresh(user, UserSchema)
+    return user

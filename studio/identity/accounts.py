@@ -1,0 +1,89 @@
+"""Accounts: making, changing and removing them, and what administrators cannot do to themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from db.errors import Conflict, EmailTaken
+from db.models.users import User, email_key
+from db.queries.users import owns_organization, remove_user
+from db.session import session
+from studio.identity.passwords import hash_password, verify_password
+from studio.identity.sessions import end_sessions, set_password
+
+
+class OwnAccount(Conflict):
+    """Administrators would lock, demote or delete themselves."""
+
+    code = "own_account"
+    default_detail = "This cannot be done to one's own account"
+
+
+class OwnsOrganization(Conflict):
+    """The account owns an organization, which would be left without owner."""
+
+    code = "owns_organization"
+    default_detail = "The account owns an organization"
+
+
+class IncorrectPassword(Conflict):
+    """The current password was given wrong by somebody who is signed in."""
+
+    code = "incorrect_password"
+    default_detail = "Incorrect password"
+
+
+def make_account(email: str, password: str, **values: Any) -> User:
+    """A new account; EmailTaken when another one has the address, in whatever case."""
+    _require_free(email)
+    user = User(email=email.lower(), hashed_password=hash_password(password), rework_available=0, **values)
+    session().add(user)
+    session().flush()
+    return user
+
+
+def change_account(user: User, changes: Mapping[str, Any], changed_by: UUID) -> None:
+    """Apply an administrator's changes to a locked account; absent stays, null clears.
+
+    A lock or a password ends its sessions. OwnAccount for locking or demoting oneself, EmailTaken.
+    """
+    loses_power = changes.get("is_active") is False or changes.get("is_superuser") is False
+    if loses_power and user.id == changed_by:
+        raise OwnAccount()
+    if "email" in changes and email_key(changes["email"]) != user.email_key:
+        _require_free(changes["email"])
+        user.email = changes["email"].lower()
+    if "password" in changes:
+        set_password(user, changes["password"])
+    if changes.get("is_active") is False:
+        end_sessions(user.id)
+    for name in ("full_name", "is_active", "is_superuser", "rework_available"):
+        if name in changes:
+            setattr(user, name, changes[name])
+    session().flush()
+
+
+def change_password(user: User, current_password: str, new_password: str, session_id: UUID) -> None:
+    """Set a new password and end all other sessions; IncorrectPassword when the current one is wrong."""
+    if not verify_password(user.hashed_password, current_password):
+        raise IncorrectPassword()
+    set_password(user, new_password, but_session=session_id)
+    session().flush()
+
+
+def remove_account(user: User, removed_by: UUID) -> None:
+    """Delete a locked account with its personal rows; OwnAccount or OwnsOrganization where that cannot be."""
+    if user.id == removed_by:
+        raise OwnAccount()
+    if owns_organization(user.id):
+        raise OwnsOrganization()
+    remove_user(user)
+
+
+def _require_free(email: str) -> None:
+    if session().scalar(select(User.id).where(User.email_key == email_key(email))) is not None:
+        raise EmailTaken()

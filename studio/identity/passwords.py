@@ -1,0 +1,34 @@
+"""Passwords become Argon2id hashes, with the parameters that OWASP's cheat sheet names for servers.
+
+Checking takes the same time whether or not there is an account to check against.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from argon2 import PasswordHasher, Type
+from argon2.exceptions import InvalidHashError, VerificationError
+
+_hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
+# Of a password that nobody knows: what unknown addresses are checked against.
+_NOBODY = _hasher.hash(secrets.token_urlsafe())
+
+
+def hash_password(password: str) -> str:
+    """The hash to store, which names its own parameters and salt."""
+    return _hasher.hash(password)
+
+
+def verify_password(hashed: str | None, password: str) -> bool:
+    """Whether the password is the hashed one; None stands for an unknown account and costs as much."""
+    try:
+        _hasher.verify(hashed or _NOBODY, password)
+    except (VerificationError, InvalidHashError):
+        return False
+    return hashed is not None
+
+
+def needs_rehash(hashed: str) -> bool:
+    """Whether the hash was made with other parameters than those of today."""
+    return _hasher.check_needs_rehash(hashed)

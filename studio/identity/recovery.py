@@ -1,0 +1,79 @@
+"""A forgotten password is replaced by proof of the address: a mailed token that works once, for one hour."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import delete, insert, literal, select, update
+from sqlalchemy.orm import joinedload
+
+from db.base import utc_now
+from db.errors import InvalidToken
+from db.models.users import PasswordResetToken, User, email_key
+from db.session import after_commit, session
+from studio.identity.mail import Mailer
+from studio.identity.sessions import set_password
+from studio.identity.tokens import new_token, token_hash
+
+LIFETIME = timedelta(hours=1)
+
+_LETTER = """\
+Hello,
+
+somebody, hopefully you, asked for a new password for your Sartiq account.
+This token sets one. It works once, until {expires_at:%d %B %Y, %H:%M} UTC:
+
+{token}
+
+Send it with the new password to
+{public_url}/api/v1/reset-password/
+
+If it was not you, ignore this mail: your password stays as it is.
+"""
+
+
+def recover_password(email: str, mailer: Mailer, public_url: str) -> None:
+    """Mail a token to the address once the transaction is committed, if it is that of an active account.
+
+    An unknown address runs the same statements and writes the same letter, so that time tells nothing.
+    """
+    now, token = utc_now(), new_token("pr")
+    expires_at = now + LIFETIME
+    account = (User.email_key == email_key(email), User.is_active.is_(True))
+    session().execute(delete(PasswordResetToken).where(PasswordResetToken.expires_at < now))
+    columns = (PasswordResetToken.token_hash, PasswordResetToken.expires_at)
+    values = (literal(token_hash(token), columns[0].type), literal(expires_at, columns[1].type))
+    session().execute(
+        insert(PasswordResetToken).from_select(
+            ["user_id", "token_hash", "expires_at"], select(User.id, *values).where(*account)
+        )
+    )
+    address = session().scalar(select(User.email).where(*account))
+    text = _LETTER.format(expires_at=expires_at, token=token, public_url=public_url)
+    letter = mailer.write(address or email, "Your new password for Sartiq", text)
+    if address is not None:
+        after_commit(lambda: mailer.send(letter))
+
+
+def reset_password(token: str, new_password: str) -> None:
+    """Spend a mailed token: the account gets the new password, its sessions and other such tokens end.
+
+    InvalidToken when it is unknown, spent or too old, or the account is locked.
+    """
+    now = utc_now()
+    found = session().scalar(
+        select(PasswordResetToken)
+        .where(
+            PasswordResetToken.token_hash == token_hash(token),
+            PasswordResetToken.used_at.is_(None),
+            PasswordResetToken.expires_at > now,
+        )
+        .options(joinedload(PasswordResetToken.user))
+        .with_for_update(of=PasswordResetToken)
+    )
+    if found is None or not found.user.is_active:
+        raise InvalidToken()
+    session().execute(
+        update(PasswordResetToken).where(PasswordResetToken.user_id == found.user_id).values(used_at=now)
+    )
+    set_password(found.user, new_password)
