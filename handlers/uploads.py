@@ -34,7 +34,7 @@ def create_presigned_url(body: dict[str, Any]) -> Answer:
 
 
 def put_upload(upload_id: UUID, expires: int, signature: str, body: BinaryIO) -> Answer:
-    """Take the bytes of a picture from the holder of the signature; they may be replaced until they are used."""
+    """Take the bytes of a picture from the holder of the signature; they may be replaced until used."""
     check_upload_signature(current_settings().secret_key, upload_id, expires, signature, utc_now())
     receive_upload(current_storage(), upload_id, body)
     return no_content()

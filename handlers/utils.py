@@ -51,7 +51,7 @@ def get_version() -> Answer:
 def is_database_usable() -> bool:
     """Whether the database answers, asked on a connection apart: a failure must not end the request."""
     try:
-        with session().get_bind().engine.connect() as connection:
+        with session().get_bind().engine.execution_options(write=False).connect() as connection:
             connection.execute(text("SELECT 1"))
     except SQLAlchemyError:
         return False

@@ -1,0 +1,106 @@
+"""Search through the API: what people call things, within one scope."""
+
+from collections.abc import Callable
+
+import pytest
+
+from db.models import Organization, User
+from db.session import Database
+from tests import factories
+from tests.api.conftest import Client
+
+
+@pytest.fixture
+def user(database: Database) -> User:
+    return factories.make_user()
+
+
+@pytest.fixture
+def organization(user: User) -> Organization:
+    return factories.make_organization(owner=user)
+
+
+@pytest.fixture
+def client(client_of: Callable[..., Client], user: User) -> Client:
+    return client_of(user)
+
+
+def found(client: Client, query: str) -> list[tuple[str, str]]:
+    reply = client("GET", f"/search/?{query}")
+    assert reply.status == 200, reply.body
+    results = reply.json()["results"]
+    assert reply.json()["count"] == len(results)
+    return [(result["resource_type"], result["data"]["id"]) for result in results]
+
+
+def test_every_kind_is_found_by_what_people_call_it(client: Client, organization: Organization) -> None:
+    scope = {"organization": organization}
+    product = factories.make_product(**scope, name="Linen wrap dress", sku="AN-2041")
+    shooting = factories.make_shooting(**scope, name="LINEN lookbook")
+    subject = factories.make_subject(**scope, name="Linda", surname="Linen")
+    shot_type_ids = [factories.make_shot_type(**scope).id]
+    hat = factories.make_product(**scope, name="Hat")
+    factories.make_look(shooting, main_product_id=hat.id, shot_type_ids=shot_type_ids)
+    worn = factories.make_look(shooting, main_product_id=product.id, shot_type_ids=shot_type_ids)
+    noted = factories.make_look(
+        shooting, main_product_id=hat.id, shot_type_ids=shot_type_ids, notes="with the linen scarf"
+    )
+    assert found(client, f"q=linen&organization_id={organization.id}") == [
+        ("product", str(product.id)),
+        ("shooting", str(shooting.id)),
+        ("look", str(noted.id)),
+        ("look", str(worn.id)),
+        ("subject", str(subject.id)),
+    ]
+    assert found(client, f"q=an-2041&organization_id={organization.id}") == [("product", str(product.id))]
+
+
+def test_the_answer_holds_whole_rows(client: Client, organization: Organization) -> None:
+    product = factories.make_product(organization=organization, name="Linen wrap dress")
+    reply = client("GET", f"/search/?q=wrap&organization_id={organization.id}")
+    assert reply.json() == {
+        "results": [
+            {"resource_type": "product", "data": client("GET", f"/products/{product.id}").json()},
+        ],
+        "count": 1,
+    }
+
+
+def test_only_one_scope_is_searched_besides_public_subjects(
+    client: Client, user: User, organization: Organization
+) -> None:
+    factories.make_product(name="Linen of a stranger")
+    shared = factories.make_product(organization=organization, name="Linen of the house")
+    own = factories.make_product(owner=user, name="My linen")
+    public = factories.make_subject(name="Linen girl", public=True)
+    everywhere = [("subject", str(public.id))]
+    assert found(client, "q=linen") == [("product", str(own.id)), *everywhere]
+    assert found(client, f"q=linen&organization_id={organization.id}") == [
+        ("product", str(shared.id)),
+        *everywhere,
+    ]
+
+
+def test_an_organization_of_others_is_not_found(client: Client) -> None:
+    foreign = factories.make_organization()
+    assert client("GET", f"/search/?q=a&organization_id={foreign.id}").status == 404
+
+
+def test_the_limit_counts_for_each_kind_and_the_newest_come_first(client: Client, user: User) -> None:
+    rows = [factories.make_product(owner=user, name=f"Linen {number}") for number in range(7)]
+    newest = [("product", str(row.id)) for row in reversed(rows)]
+    assert found(client, "q=linen&limit=3") == newest[:3]
+    assert found(client, "q=linen") == newest[:5]
+
+
+@pytest.mark.parametrize("q", ["100%25", "a_b", "%5C"])
+def test_signs_that_mean_something_to_the_database_mean_themselves(
+    client: Client, user: User, q: str
+) -> None:
+    factories.make_product(owner=user, name="axb, 100 per cent")
+    assert found(client, f"q={q}") == []
+
+
+@pytest.mark.parametrize("query", ["", "?q=", "?q=%00", "?q=a&limit=0", "?q=a&limit=21"])
+def test_a_search_without_words_or_with_a_wrong_limit_is_refused(client: Client, query: str) -> None:
+    assert client("GET", f"/search/{query}").status == 422

@@ -1,0 +1,167 @@
+"""Presigned uploads through the API: announced, sent without a token, used."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+
+from db.base import utc_now
+from db.models import User
+from db.session import Database
+from handlers.app import Application
+from studio.media.signing import sign_upload
+from tests import factories
+from tests.api.conftest import Client
+from tests.contract.mini.asking import Reply
+from tests.studio.media_samples import bomb, encoded, located_exif, opened, scene
+
+PHOTO = encoded(scene(), "JPEG", exif=located_exif(6))
+JPEG = {"content-type": "image/jpeg"}
+
+
+@pytest.fixture
+def user(database: Database) -> User:
+    return factories.make_user()
+
+
+@pytest.fixture
+def client(client_of: Callable[..., Client], user: User) -> Client:
+    return client_of(user)
+
+
+@pytest.fixture
+def nobody(client_of: Callable[..., Client]) -> Client:
+    return client_of(None)
+
+
+def announce(client: Client, **body: object) -> dict:
+    asked = {"filename": "../../my dress.jpg", "content_type": "image/jpeg"} | body
+    reply = client("POST", "/uploads/presigned-url", asked)
+    assert (reply.status, reply.headers["cache-control"]) == (200, "no-store"), reply.body
+    return reply.json()
+
+
+def path_of(url: str) -> str:
+    parts = urlsplit(url)
+    return parts.path.removeprefix("/api/v1") + (f"?{parts.query}" if parts.query else "")
+
+
+def put(nobody: Client, announced: dict, content: bytes = PHOTO, headers: dict | None = None) -> Reply:
+    return nobody("PUT", path_of(announced["upload_url"]), body=content, headers=headers or JPEG)
+
+
+def test_an_upload_is_announced_with_an_address_for_the_bytes_and_one_for_the_file(
+    app: Application, client: Client
+) -> None:
+    announced = announce(client)
+    assert announced["upload_url"].startswith(f"{app.settings.public_url}/api/v1/uploads/")
+    assert announced["file_url"].startswith(f"{app.settings.public_url}/api/v1/files/media/")
+    assert announced["file_url"].endswith("/file.jpg")
+    assert (announced["upload_method"], announced["max_file_size"]) == ("PUT", 52_428_800)
+    assert announced["expires_in_seconds"] == 900
+    assert announce(client, size=52_428_800)["expires_in_seconds"] > 900
+
+
+def test_a_photo_from_a_phone_goes_up_becomes_a_cover_and_comes_down_upright(
+    client: Client, nobody: Client
+) -> None:
+    announced = announce(client)
+    sent = put(nobody, announced)
+    assert (sent.status, sent.body) == (204, b"")
+
+    product = client("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]})
+    assert product.status == 201, product.body
+    assert product.json()["cover_image"] == announced["file_url"]
+
+    served = client("GET", path_of(announced["file_url"]))
+    assert (served.status, served.headers["content-type"]) == (200, "image/jpeg")
+    picture = opened(served.body)
+    assert picture.size == (80, 120)
+    assert not picture.getexif()
+
+    late = put(nobody, announced)
+    assert (late.status, late.json()["code"]) == (409, "upload_consumed")
+
+
+def test_the_same_photo_twice_is_one_file_and_both_addresses_lead_to_it(
+    client: Client, nobody: Client
+) -> None:
+    first, second = announce(client), announce(client)
+    for announced in (first, second):
+        assert put(nobody, announced).status == 204
+    covers = [
+        client("POST", "/products/", {"name": "Dress", "cover_image": url["file_url"]}).json()["cover_image"]
+        for url in (first, second)
+    ]
+    assert covers == [first["file_url"], first["file_url"]]
+    assert client("GET", path_of(second["file_url"])).body == client("GET", path_of(first["file_url"])).body
+
+
+def test_the_bytes_may_be_replaced_until_they_are_used(client: Client, nobody: Client) -> None:
+    announced = announce(client)
+    assert put(nobody, announced).status == 204
+    assert put(nobody, announced, encoded(scene(30, 20), "PNG"), {"content-type": "image/png"}).status == 204
+    product = client("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]})
+    assert opened(client("GET", path_of(product.json()["cover_image"])).body).size == (30, 20)
+
+
+def test_an_address_that_was_changed_takes_nothing(client: Client, nobody: Client) -> None:
+    address = path_of(announce(client)["upload_url"])
+    other = path_of(announce(client)["upload_url"])
+    for changed in (
+        address[:-1] + ("0" if address[-1] != "0" else "1"),
+        address.replace("expires=1", "expires=2"),
+        address.partition("?")[0] + "?" + other.partition("?")[2],
+    ):
+        reply = nobody("PUT", changed, body=PHOTO, headers=JPEG)
+        assert (reply.status, reply.json()["code"]) == (403, "invalid_signature")
+
+
+def test_an_upload_that_is_over_is_not_found(app: Application, nobody: Client) -> None:
+    late = factories.make_upload(expires_at=utc_now() - timedelta(seconds=1))
+    for upload_id in (late.id, uuid4()):
+        signed = sign_upload(app.settings.secret_key, upload_id, utc_now(), timedelta(minutes=1))
+        address = f"/uploads/{upload_id}?expires={signed.expires}&signature={signed.signature}"
+        reply = nobody("PUT", address, body=PHOTO, headers=JPEG)
+        assert (reply.status, reply.json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"%PDF-1.7 named .jpg", 415, "not_an_image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "not_an_image"),
+        (bomb(30_000, 30_000), 413, "too_large"),
+        (PHOTO[: len(PHOTO) // 2], 422, "invalid_request"),
+        (b"", 422, "invalid_request"),
+    ],
+)
+def test_bytes_that_are_no_picture_are_refused_and_leave_nothing(
+    client: Client, nobody: Client, content: bytes, status: int, code: str
+) -> None:
+    announced = announce(client)
+    reply = put(nobody, announced, content)
+    assert (reply.status, reply.json()["code"]) == (status, code), reply.body
+    unused = client("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]})
+    assert (unused.status, unused.json()["code"]) == (404, "not_found")
+    assert put(nobody, announced).status == 204
+
+
+def test_a_foreign_address_is_refused_wherever_a_picture_is_named(client: Client) -> None:
+    for url in ("http://127.0.0.1:1/x.jpg", "http://169.254.169.254/latest", "https://example.com/a.jpg"):
+        reply = client("POST", "/products/", {"name": "Dress", "cover_image": url})
+        assert (reply.status, reply.json()["code"]) == (409, "target_not_allowed")
+
+
+def test_an_upload_of_somebody_else_cannot_be_used(
+    client: Client, nobody: Client, client_of: Callable[..., Client]
+) -> None:
+    announced = announce(client)
+    put(nobody, announced)
+    stranger = client_of(factories.make_user())
+    used = stranger("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]})
+    assert (used.status, used.json()["code"]) == (404, "not_found")
+    assert client("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]}).status == 201
+    assert stranger("GET", path_of(announced["file_url"])).status == 404
