@@ -48,6 +48,8 @@ from db.tenancy import Caller
 Row = TypeVar("Row", bound=Base)
 OwnedRow = TypeVar("OwnedRow", bound=Owned)
 
+QUALITY_PARTS = ("score", "sharpness", "exposure", "cut_out_edge", "coverage", "clearance")
+
 _number = itertools.count(1)
 _session: list[Session] = []
 
@@ -297,5 +299,15 @@ def make_prediction(generation: Generation | None = None, **values: Any) -> Pred
         file_size=1000,
         content_hash="0" * 64,
         seed=1,
+        quality=dict.fromkeys(QUALITY_PARTS, 0.9),
+        provenance={
+            "model": "Local studio",
+            "provider": "LOCAL_STUDIO",
+            "renderer_version": "1.0",
+            "cut_out": "alpha",
+            "inputs": [],
+            "settings": {},
+            "ignored_inputs": [],
+        },
         **scope,
     )
