@@ -1,7 +1,26 @@
 // Shows the contract of the server that this page came from; sign-in and "Try it out" talk to that server only.
-window.addEventListener("DOMContentLoaded", () => {
+
+// Swagger UI fills every parameter's example in and sends it: a cursor or an If-Match that means nothing here, so that
+// each first try would fail. Examples of optional parameters are therefore told, not filled in.
+function tellExamples(node) {
+  if (node === null || typeof node !== "object") return;
+  if (typeof node.in === "string" && node.schema && !node.required) {
+    const { example, ...schema } = node.schema;
+    node.schema = schema;
+    if (example !== undefined && schema.default === undefined && schema.enum === undefined) {
+      node.description = `${node.description || ""} Example: \`${example}\``.trim();
+    }
+    return;
+  }
+  Object.values(node).forEach(tellExamples);
+}
+
+async function showContract() {
+  const contract = await (await fetch("/api/v1/openapi.json")).json();
+  tellExamples(contract.paths);
+  tellExamples(contract.components.parameters);
   window.documentation = SwaggerUIBundle({
-    url: "/api/v1/openapi.json",
+    spec: contract,
     dom_id: "#documentation",
     presets: [SwaggerUIBundle.presets.apis],
     layout: "BaseLayout",
@@ -15,4 +34,6 @@ window.addEventListener("DOMContentLoaded", () => {
     tryItOutEnabled: true,
     validatorUrl: null,
   });
-});
+}
+
+window.addEventListener("DOMContentLoaded", showContract);
