@@ -1,1 +1,6 @@
 """Everything that knows HTTP: one module per tag of the contract, and the verbs that these modules share."""
+
+import warnings
+
+# Connexion 3.3.0 imports Starlette's test client, which we never use, and Starlette warns of that at each start.
+warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
