@@ -108,6 +108,9 @@ def create_look(shooting_id: UUID, body: dict[str, Any]) -> Answer:
         organization_id=shooting.organization_id,
         shooting_id=shooting.id,
         shots=[],
+        shot_type_links=[],
+        product_links=[],
+        guidelines_links=[],
     )
     _change_look(look, body)
     session().add(look)
