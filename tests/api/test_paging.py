@@ -1,0 +1,119 @@
+"""Pages of a list: order, cursors, counts, filters, through the brands of one user, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests import factories
+
+ClientOf = Callable[[Any], Any]
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def ask_as_owner(client_of: ClientOf) -> Any:
+    """A signed-in user with seven brands; 3 and 4 are of the same microsecond."""
+    user = factories.make_user()
+    for number in range(7):
+        moment = START + timedelta(hours=min(number, 3) if number < 5 else number)
+        factories.make_brand(owner_id=user.id, name=f"Brand {number}", created_at=moment, updated_at=moment)
+    return client_of(user)
+
+
+def names(page: Any) -> list[str]:
+    return [row["name"].removeprefix("Brand ") for row in page["data"]]
+
+
+def walked(ask: Any, query: str) -> list[str]:
+    """Follow the links from page to page and return the names met."""
+    found: list[str] = []
+    target = f"/brands/?{query}"
+    while target:
+        reply = ask("GET", target)
+        assert reply.json()["count"] == 7
+        found += names(reply.json())
+        link = reply.headers.get("link")
+        assert (link is None) == (reply.json()["next_cursor"] is None)
+        target = link.split(">")[0].removeprefix("</api/v1") if link else ""
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("sort", ["created_at", "updated_at", "name"])
+def test_a_cursor_walks_every_row_once_in_either_direction(ask_as_owner: Any, sort: str, limit: int) -> None:
+    up = walked(ask_as_owner, f"sort={sort}&limit={limit}")
+    down = walked(ask_as_owner, f"sort=-{sort}&limit={limit}")
+    assert sorted(up) == list("0123456")
+    assert up == down[::-1]
+
+
+def test_newest_first_is_the_default(ask_as_owner: Any) -> None:
+    assert walked(ask_as_owner, "limit=3") == walked(ask_as_owner, "limit=100&sort=-created_at")
+    assert walked(ask_as_owner, "limit=3")[:2] == ["6", "5"]
+
+
+def test_rows_that_come_and_go_neither_repeat_nor_hide_others(ask_as_owner: Any) -> None:
+    first = ask_as_owner("GET", "/brands/?limit=2").json()
+    ask_as_owner("POST", "/brands/", as_json={"name": "Newer than all"})
+    ask_as_owner("DELETE", f"/brands/{first['data'][0]['id']}")
+    second = ask_as_owner("GET", f"/brands/?limit=2&cursor={first['next_cursor']}").json()
+    assert set(names(second)) == {"3", "4"}
+
+
+def test_skip_counts_rows_and_a_cursor_wins_over_it(ask_as_owner: Any) -> None:
+    first = ask_as_owner("GET", "/brands/?limit=2&sort=name").json()
+    assert names(ask_as_owner("GET", "/brands/?limit=2&skip=5&sort=name").json()) == ["5", "6"]
+    assert names(ask_as_owner("GET", "/brands/?skip=100&sort=name").json()) == []
+    both = ask_as_owner("GET", f"/brands/?limit=2&skip=5&sort=name&cursor={first['next_cursor']}")
+    assert names(both.json()) == ["2", "3"]
+
+
+def test_a_cursor_that_does_not_resolve_is_404(ask_as_owner: Any) -> None:
+    cursor = ask_as_owner("GET", "/brands/?limit=2").json()["next_cursor"]
+    forged = [f"{cursor[:20]}A{cursor[21:]}", cursor[:-4], "abc", "a=b", "A" * 40, "...", f"{cursor}AAAA"]
+    for text in forged:
+        assert ask_as_owner("GET", f"/brands/?limit=2&cursor={text}").status == 404, text
+    assert ask_as_owner("GET", f"/brands/?limit=2&sort=name&cursor={cursor}").status == 404
+
+
+def test_the_link_keeps_the_rest_of_the_query(ask_as_owner: Any) -> None:
+    reply = ask_as_owner("GET", "/brands/?limit=1&skip=1&q=brand%20&sort=name")
+    cursor = reply.json()["next_cursor"]
+    assert reply.headers["link"] == (
+        f'</api/v1/brands/?limit=1&q=brand+&sort=name&cursor={cursor}>; rel="next"'
+    )
+
+
+def test_a_count_is_exact_until_a_search_meets_the_cap(
+    ask_as_owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handlers.paging.COUNT_CAP", 5)
+    for query, count, exact in [
+        ("limit=1", 7, True),
+        ("created_after=2025-01-01T00:00:00Z", 7, True),
+        ("q=Brand", 5, False),
+        ("q=Brand 6", 1, True),
+        ("created_after=2025-01-01T00:00:00Z&updated_after=2025-01-01T00:00:00Z", 5, False),
+    ]:
+        page = ask_as_owner("GET", f"/brands/?{query.replace(' ', '%20')}").json()
+        assert (page["count"], page["count_exact"]) == (count, exact), query
+
+
+def test_a_search_takes_its_words_literally(ask_as_owner: Any) -> None:
+    ask_as_owner("POST", "/brands/", as_json={"name": "50% off_all\\now"})
+    for q, found in [("%", 1), ("_", 1), ("\\", 1), ("50%25", 1), ("OFF_A", 1), ("b_and", 0), ("brand", 7)]:
+        encoded = q if "%25" in q else quote(q)
+        assert ask_as_owner("GET", f"/brands/?q={encoded}").json()["count"] == found, q
+
+
+def test_times_filter_after_and_an_empty_range_is_an_empty_page(ask_as_owner: Any) -> None:
+    late = ask_as_owner("GET", "/brands/?created_after=2026-01-01T04:00:00Z&sort=name").json()
+    assert names(late) == ["5", "6"]
+    assert names(ask_as_owner("GET", "/brands/?updated_after=2026-01-01T06:00:00Z").json()) == []
+    empty = ask_as_owner("GET", "/brands/?created_after=2100-01-01T00:00:00Z").json()
+    assert empty == {"data": [], "count": 0, "count_exact": True, "next_cursor": None}
