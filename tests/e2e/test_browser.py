@@ -1,0 +1,140 @@
+"""The pages for people in a real browser, at a desk and on a phone: they load, stay at home, can be used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.e2e.server import RunningServer
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SIZES = {"desk": (1440, 900), "phone": (390, 844)}
+SCREENSHOTS = os.environ.get("SCREENSHOTS")
+
+
+@dataclass
+class Visit:
+    """A page in the browser, and what it asked and complained about."""
+
+    page: Page
+    address: str
+    size: str
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, path: str) -> None:
+        """Go to a path of the server and wait until nothing more is asked for."""
+        self.page.goto(self.address + path, wait_until="networkidle")
+
+    def keep(self, name: str) -> None:
+        """Leave a picture of what is seen, when somebody wants to look (SCREENSHOTS=folder)."""
+        if SCREENSHOTS:
+            self.page.screenshot(path=Path(SCREENSHOTS) / f"{name}-{self.size}.png")
+
+    def width_beyond_the_screen(self) -> int:
+        """Return by how many pixels the page is wider than the screen."""
+        return int(
+            self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        )
+
+    def strangers(self) -> list[str]:
+        """Return what was asked of any other host."""
+        return [url for url in self.requests if not url.startswith((self.address + "/", "data:", "blob:"))]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium."""
+    if not CHROMIUM:
+        message = "no Chromium on this machine (make services installs it)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=SIZES)
+def visit(request: pytest.FixtureRequest, browser: Browser, demo_server: RunningServer) -> Iterator[Visit]:
+    """A new window of one size, without memory of another."""
+    width, height = SIZES[request.param]
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, has_touch=request.param == "phone", locale="en-GB"
+    )
+    page = context.new_page()
+    visit = Visit(page, demo_server.address, request.param)
+    page.on("request", lambda asked: visit.requests.append(asked.url))
+    page.on("console", lambda said: said.type in ("error", "warning") and visit.complaints.append(said.text))
+    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    page.set_default_timeout(15_000)
+    yield visit
+    context.close()
+
+
+def test_the_home_page_says_what_this_is_and_leads_to_the_documentation(visit: Visit) -> None:
+    visit.open("/")
+    visit.keep("home")
+    expect(visit.page.locator("h1")).to_have_text("The backend of an AI product-photography studio")
+    assert visit.width_beyond_the_screen() == 0
+    visit.page.get_by_role("link", name="Open the documentation").click()
+    expect(visit.page).to_have_url(f"{visit.address}/api/v1/docs")
+    expect(visit.page.locator(".opblock-tag").first).to_be_visible()
+    assert visit.strangers() == []
+    assert visit.complaints == []
+
+
+def test_one_signs_in_on_the_documentation_page_and_tries_an_operation(visit: Visit) -> None:
+    visit.open("/api/v1/docs")
+    page = visit.page
+    expect(page.locator(".opblock-tag").first).to_be_visible()
+    visit.keep("docs")
+    assert visit.width_beyond_the_screen() == 0
+
+    page.locator(".auth-wrapper .authorize").click()
+    dialog = page.locator(".modal-ux")
+    dialog.locator("#oauth_username").fill("demo@example.com")
+    dialog.locator("#oauth_password").fill("sartiq-demo")
+    visit.keep("docs-sign-in")
+    dialog.locator("button.authorize").click()
+    expect(dialog.get_by_role("button", name="Logout")).to_be_visible()
+    visit.keep("docs-signed-in")
+    dialog.locator(".btn-done").click()
+
+    page.locator("#operations-tag-users").click()
+    operation = page.locator("#operations-users-get_current_user")
+    operation.locator(".opblock-summary-control").click()
+    operation.locator(".execute").click()
+    answer = operation.locator(".live-responses-table .response")
+    expect(answer.locator(".response-col_status")).to_contain_text("200")
+    expect(answer.locator(".response-col_description")).to_contain_text("demo@example.com")
+    answer.scroll_into_view_if_needed()
+    visit.keep("docs-answer")
+    assert visit.width_beyond_the_screen() == 0
+    assert visit.strangers() == []
+    assert visit.complaints == []
+
+
+def test_every_problem_leads_to_a_page_that_explains_it(visit: Visit) -> None:
+    visit.open("/api/v1/problems/not_found")
+    visit.keep("problem")
+    expect(visit.page.locator("h1")).to_have_text("not_found")
+    assert visit.width_beyond_the_screen() == 0
+    assert visit.strangers() == []
+    assert visit.complaints == []
