@@ -1,0 +1,74 @@
+"""A server that is killed in the middle of its work loses no generation and makes no picture twice."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.customer import prepare_look, wait_for
+from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.server import running_server
+
+LARGE = (3_000, 4_000)
+LEASE = {"LEASE_SECONDS": "2"}
+
+
+@pytest.fixture
+def storage(database_kind: str, database_url: str) -> dict[str, str]:
+    """The setting that puts a server on the database of this test."""
+    return {} if database_kind == "sqlite" else {"DATABASE_URL": database_url}
+
+
+def order_large_pictures(address: str) -> tuple[str, str]:
+    """A generation that takes seconds, running by now, and its shot."""
+    with Api(address) as api:
+        api.sign_in(EMAIL, PASSWORD)
+        shot_id = prepare_look(api, *LARGE)["shots"][0]["id"]
+        generation = api.post(f"/shots/{shot_id}/generate", json={"num_predictions": 4})
+        wait_for(api, generation["id"], "running")
+        return str(generation["id"]), str(shot_id)
+
+
+def finished_by(address: str, generation_id: str) -> dict[str, Any]:
+    """The generation when it is over, as this server tells it, with the state of its shot."""
+    with Api(address) as api:
+        api.sign_in(EMAIL, PASSWORD)
+        done = wait_for(api, generation_id, "completed", "failed")
+        return done | {"shot": api.get(f"/shots/{done['shot_id']}")}
+
+
+def test_a_generation_survives_a_killed_server_and_is_made_exactly_once(
+    tmp_path: Path, storage: dict[str, str]
+) -> None:
+    with running_server(tmp_path, **LEASE, **storage) as server:
+        generation_id, _ = order_large_pictures(server.address)
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait()
+    with running_server(tmp_path, **LEASE, **storage) as server:
+        done = finished_by(server.address, generation_id)
+    assert (done["status"], done["attempts"], done["cost_credits"]) == ("completed", 2, 4)
+    assert [picture["index"] for picture in done["predictions"]] == [0, 1, 2, 3]
+    assert (done["shot"]["status"], done["shot"]["predictions_count"]) == ("pending_review", 4)
+
+
+def test_a_server_that_is_told_to_end_gives_its_work_back_in_time(
+    tmp_path: Path, storage: dict[str, str]
+) -> None:
+    with running_server(tmp_path, **storage) as server:
+        generation_id, _ = order_large_pictures(server.address)
+        told_at = time.monotonic()
+        server.process.terminate()
+        try:
+            server.process.wait(15)
+        except subprocess.TimeoutExpired:
+            pytest.fail("the server did not end")
+        assert time.monotonic() - told_at < 11
+    with running_server(tmp_path, **storage) as server:
+        done = finished_by(server.address, generation_id)
+    assert (done["status"], len(done["predictions"])) == ("completed", 4)
+    assert done["attempts"] == 1

@@ -1,0 +1,45 @@
+"""What a consumer does first, over real HTTP: from a phone's photograph to an approved picture."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.e2e.customer import prepare_look, wait_for
+from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.server import running_server
+
+
+def test_a_phone_photograph_becomes_four_pictures_of_which_one_is_approved(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server, Api(server.address) as api:
+        api.sign_in(EMAIL, PASSWORD)
+        look = prepare_look(api, 384, 512, "JPEG")
+        assert [shot["status"] for shot in look["shots"]] == ["pending", "pending"]
+        shot_id = look["shots"][0]["id"]
+
+        asked = api.post(f"/shots/{shot_id}/generate", json={"num_predictions": 4})
+        assert asked["status"] == "pending"
+        done = wait_for(api, asked["id"], "completed", "failed")
+        assert (done["status"], done["progress"], done["error"]) == ("completed", 100, None)
+
+        pictures = [api.download(f"/predictions/{made['id']}/image") for made in done["predictions"]]
+        opened = [Image.open(io.BytesIO(picture)) for picture in pictures]
+        assert [(picture.format, picture.size) for picture in opened] == [("JPEG", (384, 512))] * 4
+        pixels = [np.asarray(picture.convert("RGB"), dtype=np.int16) for picture in opened]
+        for number, one in enumerate(pixels):
+            for other in pixels[number + 1 :]:
+                assert np.abs(one - other).mean() > 1, "two pictures look the same"
+
+        first, *others = [made["id"] for made in done["predictions"]]
+        shot = api.post(f"/shots/{shot_id}/approve", json={"prediction_id": first})
+        assert (shot["status"], shot["approved_prediction_id"]) == ("approved", first)
+        states = {made["id"]: made["status"] for made in api.get("/predictions/", shot_id=shot_id)["data"]}
+        assert states == {first: "approved", **dict.fromkeys(others, "pending_review")}
+        assert api.get(f"/shootings/{look['shooting_id']}")["shots_approved_count"] == 1
+
+        link = api.post(f"/predictions/{first}/share", json={})["url"]
+        del api.client.headers["Authorization"]
+        assert api.client.get(link).content == pictures[0]
