@@ -2,5 +2,5 @@
 
 import warnings
 
-# Connexion 3.3.0 imports Starlette's test client, which we never use, and Starlette warns of that at each start.
+# Connexion 3.3.0 imports Starlette's test client, which nobody uses; Starlette warns of that at each start.
 warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
