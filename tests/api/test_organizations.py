@@ -1,0 +1,225 @@
+"""Organizations and members through the API: roles, the one owner, and what strangers see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from db.models import Organization, User
+from db.session import Database
+from handlers.app import Application
+from studio.media.ingest import file_url
+from tests import factories
+from tests.api.conftest import Client
+from tests.contract.mini.asking import Reply
+
+
+@pytest.fixture
+def owner(database: Database) -> User:
+    return factories.make_user(email="owner@example.com", full_name="Ola Owner")
+
+
+@pytest.fixture
+def organization(owner: User) -> Organization:
+    return factories.make_organization(owner, name="Maison Demo", slug="maison-demo")
+
+
+@pytest.fixture
+def client(client_of: Callable[..., Client], owner: User) -> Client:
+    return client_of(owner)
+
+
+@pytest.fixture
+def client_as(client_of: Callable[..., Client], organization: Organization) -> Callable[[str], Client]:
+    """A client of a new member with a role."""
+
+    def make(role: str) -> Client:
+        user = factories.make_user()
+        factories.make_membership(organization, user, role=role)
+        return client_of(user)
+
+    return make
+
+
+def assert_conflict(reply: Reply, code: str) -> None:
+    assert (reply.status, reply.json()["code"]) == (409, code), reply.body
+
+
+def members(organization: Organization, user: User | None = None) -> str:
+    return f"/organizations/{organization.id}/members" + (f"/{user.id}" if user else "")
+
+
+def test_the_founder_is_the_owner_and_the_one_member(client: Client, owner: User) -> None:
+    reply = client("POST", "/organizations/", {"name": "Maison Démo, Paris"})
+    shown = reply.json()
+    assert reply.status == 201, reply.body
+    assert reply.headers["location"] == f"/api/v1/organizations/{shown['id']}"
+    assert shown == {
+        "id": shown["id"],
+        "created_at": shown["created_at"],
+        "updated_at": shown["updated_at"],
+        "name": "Maison Démo, Paris",
+        "slug": "maison-demo-paris",
+        "logo_url": None,
+        "owner_id": str(owner.id),
+        "members_count": 1,
+    }
+    assert client("GET", f"/organizations/{shown['id']}").json() == shown
+    assert client("GET", f"/organizations/{shown['id']}").headers["etag"] == reply.headers["etag"]
+    assert client("GET", "/users/me").json()["role"] == "owner"
+
+
+def test_a_slug_is_unique_for_all_and_a_derived_one_makes_way(
+    client: Client, client_of: Callable[..., Client], organization: Organization
+) -> None:
+    stranger = client_of(factories.make_user())
+    assert_conflict(stranger("POST", "/organizations/", {"name": "X", "slug": "maison-demo"}), "slug_taken")
+    assert stranger("POST", "/organizations/", {"name": "Maison Demo"}).json()["slug"] == "maison-demo-2"
+    assert stranger("POST", "/organizations/", {"name": "東京"}).json()["slug"] == "organization"
+    other = factories.make_organization(factories.make_user())
+    path = f"/organizations/{organization.id}"
+    assert_conflict(client("PATCH", path, {"slug": other.slug}), "slug_taken")
+
+
+def test_members_see_their_organizations_only(
+    client: Client, client_of: Callable[..., Client], organization: Organization
+) -> None:
+    other = factories.make_organization()
+    assert [row["id"] for row in client("GET", "/organizations/").json()["data"]] == [str(organization.id)]
+    assert client("GET", "/organizations/?q=MAISON").json()["count"] == 1
+    assert client("GET", "/organizations/?q=nothing").json()["count"] == 0
+    assert client("GET", f"/organizations/{other.id}").status == 404
+    everything = client_of(factories.make_user(is_superuser=True))
+    assert everything("GET", "/organizations/").json()["count"] >= 2
+    assert everything("GET", f"/organizations/{other.id}").status == 200
+
+
+@pytest.mark.parametrize(
+    ("role", "status"), [("viewer", 403), ("member", 403), ("admin", 200), ("stranger", 404)]
+)
+def test_admins_and_the_owner_change_an_organization(
+    client_of: Callable[..., Client],
+    client_as: Callable[[str], Client],
+    organization: Organization,
+    role: str,
+    status: int,
+) -> None:
+    client = client_of(factories.make_user()) if role == "stranger" else client_as(role)
+    reply = client("PATCH", f"/organizations/{organization.id}", {"name": "New"})
+    assert reply.status == status
+    if status == 200:
+        assert (reply.json()["name"], reply.json()["slug"]) == ("New", "maison-demo")
+
+
+def test_a_change_of_an_older_state_is_refused(client: Client, organization: Organization) -> None:
+    path = f"/organizations/{organization.id}"
+    tag = {"if-match": client("GET", path).headers["etag"]}
+    assert client("PATCH", path, {"name": "A"}, headers=tag).status == 200
+    assert client("PATCH", path, {"name": "B"}, headers=tag).status == 412
+    assert client("DELETE", path, headers=tag).status == 412
+
+
+def test_the_logo_is_a_picture_of_the_organization(
+    app: Application, client: Client, owner: User, organization: Organization
+) -> None:
+    path = f"/organizations/{organization.id}"
+    media = factories.make_media(organization=organization)
+    address = file_url(app.settings.public_url, media.id, "jpg")
+    assert client("PATCH", path, {"logo_url": address}).json()["logo_url"] == address
+    assert client("GET", path).json()["logo_url"] == address
+    assert client("PATCH", path, {"logo_url": None}).json()["logo_url"] is None
+    personal = file_url(app.settings.public_url, factories.make_media(owner=owner).id, "jpg")
+    assert_conflict(client("PATCH", path, {"logo_url": personal}), "scope_mismatch")
+    elsewhere = {"logo_url": "https://example.com/logo.png"}
+    assert_conflict(client("PATCH", path, elsewhere), "target_not_allowed")
+    foreign = file_url(app.settings.public_url, factories.make_media().id, "jpg")
+    assert client("PATCH", path, {"logo_url": foreign}).status == 404
+
+
+def test_an_organization_with_records_stays(
+    client: Client, client_as: Callable[[str], Client], organization: Organization
+) -> None:
+    path = f"/organizations/{organization.id}"
+    assert client_as("admin")("DELETE", path).status == 403
+    brand = factories.make_brand(organization=organization)
+    assert_conflict(client("DELETE", path), "not_empty")
+    assert client("DELETE", f"/brands/{brand.id}").status == 204
+    media = factories.make_media(organization=organization)
+    factories.make_upload(organization=organization, media_resource_id=media.id)
+    organization.logo_media_id = media.id
+    factories.make(organization)
+    assert client("DELETE", path).status == 204
+    assert client("GET", path).status == 404
+
+
+def test_people_are_taken_in_by_their_address(client: Client, organization: Organization) -> None:
+    person = factories.make_user(email="second@example.com", full_name="Sam Second")
+    reply = client("POST", members(organization), {"email": "Second@example.com", "role": "member"})
+    shown = reply.json()
+    assert reply.status == 201, reply.body
+    assert reply.headers["location"] == f"/api/v1{members(organization, person)}"
+    assert shown == {
+        "id": shown["id"],
+        "created_at": shown["created_at"],
+        "updated_at": shown["updated_at"],
+        "organization_id": str(organization.id),
+        "user_id": str(person.id),
+        "email": "second@example.com",
+        "full_name": "Sam Second",
+        "role": "member",
+    }
+    assert client("GET", members(organization, person)).json() == shown
+    assert client("GET", f"/organizations/{organization.id}").json()["members_count"] == 2
+    again = client("POST", members(organization), {"email": "second@example.com", "role": "viewer"})
+    assert_conflict(again, "already_member")
+    unknown = client("POST", members(organization), {"email": "nobody@example.com", "role": "viewer"})
+    assert unknown.status == 404
+
+
+def test_every_member_sees_the_members_and_a_stranger_does_not(
+    client_as: Callable[[str], Client],
+    client_of: Callable[..., Client],
+    organization: Organization,
+    owner: User,
+) -> None:
+    viewer, stranger = client_as("viewer"), client_of(factories.make_user())
+    listed = viewer("GET", members(organization)).json()
+    assert [row["role"] for row in listed["data"]] == ["viewer", "owner"]
+    assert viewer("GET", members(organization, owner)).json()["full_name"] == "Ola Owner"
+    assert stranger("GET", members(organization)).status == 404
+    assert stranger("GET", members(organization, owner)).status == 404
+
+
+@pytest.mark.parametrize("role", ["viewer", "member"])
+def test_only_admins_change_members(
+    client_as: Callable[[str], Client], organization: Organization, owner: User, role: str
+) -> None:
+    client = client_as(role)
+    body = {"email": "owner@example.com", "role": "admin"}
+    assert client("POST", members(organization), body).status == 403
+    assert client("PATCH", members(organization, owner), {"role": "viewer"}).status == 403
+    assert client("DELETE", members(organization, owner)).status == 403
+
+
+def test_a_new_role_counts_with_the_next_request(
+    client: Client, client_of: Callable[..., Client], organization: Organization
+) -> None:
+    person = factories.make_user()
+    factories.make_membership(organization, person, role="viewer")
+    theirs, path = client_of(person), f"/organizations/{organization.id}"
+    assert theirs("PATCH", path, {"name": "A"}).status == 403
+    assert client("PATCH", members(organization, person), {"role": "admin"}).json()["role"] == "admin"
+    assert theirs("PATCH", path, {"name": "A"}).status == 200
+    assert client("DELETE", members(organization, person)).status == 204
+    assert theirs("GET", path).status == 404
+    assert client("GET", members(organization, person)).status == 404
+
+
+def test_the_owner_stays_the_owner(
+    client: Client, client_as: Callable[[str], Client], organization: Organization, owner: User
+) -> None:
+    for one in (client, client_as("admin")):
+        assert_conflict(one("PATCH", members(organization, owner), {"role": "viewer"}), "owner_required")
+        assert_conflict(one("DELETE", members(organization, owner)), "owner_required")
+    assert client("PATCH", members(organization, owner), {"role": "owner"}).status == 422

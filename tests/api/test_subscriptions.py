@@ -1,0 +1,114 @@
+"""Subscriptions through the API: own ones to read, all of them for superusers to give and change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from db.models import User
+from db.session import Database
+from tests import factories
+from tests.api.conftest import Client
+
+PLAN = {"service_type": "SELF_SERVICE", "tier": "GROW"}
+
+
+@pytest.fixture
+def user(database: Database) -> User:
+    return factories.make_user()
+
+
+@pytest.fixture
+def client(client_of: Callable[..., Client], user: User) -> Client:
+    return client_of(user)
+
+
+@pytest.fixture
+def admin(client_of: Callable[..., Client], database: Database) -> Client:
+    return client_of(factories.make_user(is_superuser=True))
+
+
+def test_a_plan_is_given_to_an_account(admin: Client, client: Client, user: User) -> None:
+    reply = admin("POST", f"/subscriptions/{user.id}", PLAN | {"payment_id": "pay_2041"})
+    shown = reply.json()
+    assert reply.status == 201, reply.body
+    assert reply.headers["location"] == f"/api/v1/subscriptions/{shown['id']}"
+    times = ("created_at", "updated_at", "start_date", "end_date", "grace_period_end")
+    assert shown == {"id": shown["id"], **{name: shown[name] for name in times}} | {
+        "user_id": str(user.id),
+        "service_type": "SELF_SERVICE",
+        "tier": "GROW",
+        "payment_id": "pay_2041",
+        "credits_total": 5000,
+        "credits_used": 0,
+        "credits_remaining": 5000,
+        "is_active": True,
+        "payment_status": "PENDING",
+        "base_price": 199.0,
+        "actual_price": 199.0,
+        "currency": "EUR",
+    }
+    assert client("GET", f"/subscriptions/{shown['id']}").json() == shown
+    assert [row["id"] for row in client("GET", "/subscriptions/").json()["data"]] == [shown["id"]]
+
+
+def test_a_second_running_plan_and_an_unknown_account_are_refused(admin: Client, user: User) -> None:
+    assert admin("POST", f"/subscriptions/{user.id}", PLAN).status == 201
+    again = admin("POST", f"/subscriptions/{user.id}", PLAN)
+    assert (again.status, again.json()["code"]) == (409, "subscription_exists")
+    assert admin("POST", "/subscriptions/01990000-5eed-7000-8000-0001000000ff", PLAN).status == 404
+
+
+def test_subscriptions_of_others_look_like_none(admin: Client, client: Client) -> None:
+    foreign = factories.make_subscription()
+    assert client("GET", f"/subscriptions/{foreign.id}").status == 404
+    assert client("GET", "/subscriptions/").json()["count"] == 0
+    assert admin("GET", f"/subscriptions/{foreign.id}").status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("PUT", "", PLAN), ("POST", "", PLAN), ("POST", "/renew", None)],
+)
+def test_nobody_gives_credits_to_themselves(
+    client: Client, user: User, method: str, path: str, body: Any
+) -> None:
+    mine = factories.make_subscription(user)
+    assert client(method, f"/subscriptions/{mine.id}{path}", body).status == 403
+
+
+def test_another_tier_gives_its_credits_and_price_and_keeps_the_use(admin: Client, user: User) -> None:
+    row = factories.make_subscription(user, credits_used=600, credits_total=5000, payment_id="pay_1")
+    plan = {"service_type": "MANAGED", "tier": "START", "payment_status": "FAILED", "is_active": False}
+    shown = admin("PUT", f"/subscriptions/{row.id}", plan).json()
+    assert {name: shown[name] for name in plan} == plan
+    assert (shown["credits_total"], shown["credits_used"], shown["credits_remaining"]) == (500, 600, 0)
+    assert (shown["base_price"], shown["actual_price"], shown["payment_id"]) == (49.0, 49.0, None)
+    kept = admin("PUT", f"/subscriptions/{row.id}", PLAN).json()
+    assert (kept["payment_status"], kept["is_active"]) == ("FAILED", False)
+
+
+def test_a_plan_that_is_made_active_takes_the_place_of_the_other(admin: Client, user: User) -> None:
+    old = factories.make_subscription(user, is_active=False)
+    new = factories.make_subscription(user)
+    assert admin("PUT", f"/subscriptions/{old.id}", PLAN | {"is_active": True}).json()["is_active"] is True
+    assert admin("GET", f"/subscriptions/{new.id}").json()["is_active"] is False
+
+
+def test_a_replacement_of_an_older_state_is_refused(admin: Client, user: User) -> None:
+    row = factories.make_subscription(user)
+    tag = {"if-match": admin("GET", f"/subscriptions/{row.id}").headers["etag"]}
+    assert admin("PUT", f"/subscriptions/{row.id}", PLAN | {"tier": "SCALE"}, headers=tag).status == 200
+    assert admin("PUT", f"/subscriptions/{row.id}", PLAN, headers=tag).status == 412
+
+
+def test_a_renewal_continues_where_the_period_ends(admin: Client, user: User) -> None:
+    row = factories.make_subscription(user, credits_used=9)
+    before = admin("GET", f"/subscriptions/{row.id}").json()
+    reply = admin("POST", f"/subscriptions/{row.id}/renew")
+    after = reply.json()
+    assert reply.status == 200, reply.body
+    assert after["start_date"] == before["end_date"]
+    assert (after["credits_used"], after["payment_status"], after["is_active"]) == (0, "PENDING", True)

@@ -1,0 +1,207 @@
+"""Accounts through the API: one's own, and all of them for superusers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from db.models import Brand, User
+from db.session import Database
+from studio.identity.passwords import hash_password, verify_password
+from tests import factories
+from tests.api.conftest import Client
+from tests.contract.mini.asking import Reply
+
+
+@pytest.fixture
+def user(database: Database) -> User:
+    return factories.make_user(email="dana@example.com", full_name="Dana Demo")
+
+
+@pytest.fixture
+def client(client_of: Callable[..., Client], user: User) -> Client:
+    return client_of(user)
+
+
+@pytest.fixture
+def superuser(database: Database) -> User:
+    return factories.make_user(email="root@example.com", is_superuser=True)
+
+
+@pytest.fixture
+def admin(client_of: Callable[..., Client], superuser: User) -> Client:
+    return client_of(superuser)
+
+
+def assert_conflict(reply: Reply, code: str) -> None:
+    assert (reply.status, reply.json()["code"]) == (409, code), reply.body
+
+
+def test_the_own_account_is_shown_whole(client: Client, user: User) -> None:
+    reply = client("GET", "/users/me")
+    shown = reply.json()
+    assert shown == {
+        "id": str(user.id),
+        "created_at": shown["created_at"],
+        "updated_at": shown["updated_at"],
+        "email": "dana@example.com",
+        "full_name": "Dana Demo",
+        "is_active": True,
+        "is_superuser": False,
+        "rework_available": 0,
+        "role": None,
+    }
+    known = client("GET", "/users/me", headers={"if-none-match": reply.headers["etag"]})
+    assert (known.status, known.body) == (304, b"")
+
+
+@pytest.mark.parametrize(
+    ("roles", "highest"),
+    [(["viewer"], "viewer"), (["viewer", "member"], "member"), (["member", "owner", "admin"], "owner")],
+)
+def test_the_role_is_the_highest_anywhere(client: Client, user: User, roles: list[str], highest: str) -> None:
+    for role in roles:
+        if role == "owner":
+            factories.make_organization(user)
+        else:
+            factories.make_membership(factories.make_organization(), user, role=role)
+    assert client("GET", "/users/me").json()["role"] == highest
+
+
+def test_the_own_name_can_be_changed_and_cleared(client: Client) -> None:
+    assert client("PATCH", "/users/me", {"full_name": "Inès"}).json()["full_name"] == "Inès"
+    assert client("PATCH", "/users/me", {}).json()["full_name"] == "Inès"
+    assert client("PATCH", "/users/me", {"full_name": None}).json()["full_name"] is None
+
+
+@pytest.mark.parametrize("name", ["is_superuser", "is_active", "email", "rework_available"])
+def test_nobody_can_promote_the_own_account(client: Client, name: str) -> None:
+    assert client("PATCH", "/users/me", {name: True}).status == 422
+
+
+def test_a_change_of_an_older_state_is_refused(client: Client) -> None:
+    tag = client("GET", "/users/me").headers["etag"]
+    assert client("PATCH", "/users/me", {"full_name": "A"}, headers={"if-match": tag}).status == 200
+    assert client("PATCH", "/users/me", {"full_name": "B"}, headers={"if-match": tag}).status == 412
+
+
+def test_a_new_password_ends_the_other_sessions(client_of: Callable[..., Client], user: User) -> None:
+    user.hashed_password = hash_password("sartiq-demo")
+    factories.make(user)
+    mine, other = client_of(user), client_of(user)
+    change = {"current_password": "sartiq-demo", "new_password": "a-linen-dress-in-may"}
+    reply = mine("PATCH", "/users/me/password", change)
+    assert (reply.status, reply.json()) == (200, {"message": "Password changed"})
+    assert mine("GET", "/users/me").status == 200
+    assert other("GET", "/users/me").status == 401
+    assert_conflict(mine("PATCH", "/users/me/password", change), "incorrect_password")
+
+
+def test_other_accounts_look_like_none(client: Client, user: User) -> None:
+    other = factories.make_user()
+    assert client("GET", f"/users/{user.id}").status == 200
+    replies = [
+        client("GET", f"/users/{row_id}") for row_id in (other.id, "01990000-5eed-7000-8000-0001000000ff")
+    ]
+    shown = [{key: value for key, value in reply.json().items() if key != "request_id"} for reply in replies]
+    assert replies[0].status == 404
+    assert shown[0] == shown[1]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/users/", None),
+        ("POST", "/users/", {"email": "new@example.com", "password": "a-linen-dress"}),
+        ("PATCH", "/users/{id}", {"is_superuser": True}),
+        ("DELETE", "/users/{id}", None),
+    ],
+)
+def test_administration_is_for_superusers(
+    client: Client, user: User, method: str, path: str, body: Any
+) -> None:
+    reply = client(method, path.format(id=user.id), body)
+    assert (reply.status, reply.json()["detail"]) == (403, "Not enough permissions")
+
+
+def test_superusers_list_and_search_accounts(admin: Client, user: User) -> None:
+    everybody = admin("GET", "/users/").json()
+    assert everybody["count"] == len(everybody["data"]) >= 2
+    for words in ("DANA@", "dana demo"):
+        found = admin("GET", f"/users/?search={words.replace(' ', '%20')}").json()
+        assert [row["id"] for row in found["data"]] == [str(user.id)]
+    assert admin("GET", "/users/?search=%25").json()["count"] == 0
+
+
+def test_a_new_account_can_sign_in(admin: Client, database: Database) -> None:
+    reply = admin("POST", "/users/", {"email": "Ines@Example.com", "password": "a-linen-dress"})
+    assert reply.status == 201
+    shown = reply.json()
+    assert reply.headers["location"] == f"/api/v1/users/{shown['id']}"
+    assert (shown["email"], shown["full_name"], shown["is_active"], shown["role"]) == (
+        "ines@example.com",
+        None,
+        True,
+        None,
+    )
+    assert admin("GET", f"/users/{shown['id']}").json() == shown
+    with database.transaction(write=False) as opened:
+        stored = opened.scalars(select(User).where(User.email == "ines@example.com")).one()
+    assert verify_password(stored.hashed_password, "a-linen-dress")
+
+
+def test_an_address_is_taken_in_any_letter_case(admin: Client, user: User) -> None:
+    taken = {"email": "DANA@example.com", "password": "a-linen-dress"}
+    assert_conflict(admin("POST", "/users/", taken), "email_taken")
+    other = factories.make_user()
+    assert_conflict(admin("PATCH", f"/users/{other.id}", {"email": "Dana@Example.com"}), "email_taken")
+    assert admin("PATCH", f"/users/{user.id}", {"email": "Dana@Example.com"}).status == 200
+
+
+@pytest.mark.parametrize("change", [{"is_active": False}, {"password": "a-linen-dress-in-may"}])
+def test_a_lock_or_a_new_password_ends_the_sessions(
+    admin: Client, client: Client, user: User, change: dict[str, Any]
+) -> None:
+    assert client("GET", "/users/me").status == 200
+    assert admin("PATCH", f"/users/{user.id}", change).status == 200
+    assert client("GET", "/users/me").status == 401
+
+
+def test_superusers_change_every_field(admin: Client, user: User) -> None:
+    change = {"full_name": None, "is_superuser": True, "rework_available": 3, "email": "d@example.com"}
+    shown = admin("PATCH", f"/users/{user.id}", change).json()
+    assert {name: shown[name] for name in change} == change
+
+
+def test_superusers_cannot_shut_themselves_out(admin: Client, superuser: User) -> None:
+    for change in ({"is_active": False}, {"is_superuser": False}):
+        assert_conflict(admin("PATCH", f"/users/{superuser.id}", change), "own_account")
+    assert_conflict(admin("DELETE", f"/users/{superuser.id}"), "own_account")
+
+
+def test_an_owner_of_an_organization_cannot_be_deleted(admin: Client, user: User) -> None:
+    factories.make_organization(user)
+    assert_conflict(admin("DELETE", f"/users/{user.id}"), "owns_organization")
+
+
+def test_a_deleted_account_takes_its_personal_rows_and_leaves_the_others(
+    admin: Client, client: Client, user: User, database: Database
+) -> None:
+    organization = factories.make_organization()
+    factories.make_membership(organization, user)
+    personal = factories.make_prediction(factories.make_generation(owner=user))
+    factories.make_brand(owner=user)
+    factories.make_subscription(user)
+    shared = factories.make_brand(owner=user, organization=organization)
+    assert client("GET", "/users/me").status == 200
+    assert admin("DELETE", f"/users/{user.id}").status == 204
+    assert client("GET", "/users/me").status == 401
+    assert admin("GET", f"/users/{user.id}").status == 404
+    assert admin("GET", f"/predictions/{personal.id}").status == 404
+    with database.transaction(write=False) as opened:
+        left = opened.scalars(select(Brand)).one()
+        assert (left.id, left.owner_id) == (shared.id, organization.owner_id)
+        assert opened.scalar(select(func.count()).select_from(User).where(User.id == user.id)) == 0
