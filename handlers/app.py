@@ -37,6 +37,7 @@ from handlers.errors import error_handler
 from handlers.pages import home
 from studio.jobs.workers import RenderWorkers
 from studio.media.storage import LocalDisk
+from studio.media.sweep import Sweeper
 from studio.settings import Settings
 
 BUNDLE = Path(__file__).parent.parent / "openapi" / "openapi.json"
@@ -132,19 +133,19 @@ def create_app(
     for kind in (ProblemException, HTTPException, Exception):
         app.add_error_handler(kind, error_handler(settings.public_url))
     if package == "handlers":
-        _run_render_workers(app)
+        _run_in_background(app)
     _build_now(app.middleware)
     return app
 
 
-def _run_render_workers(app: Application) -> None:
-    """Let the worker threads of this process live as long as the server does."""
+def _run_in_background(app: Application) -> None:
+    """Let the render workers and the sweeper of this process live as long as the server does."""
     settings = app.settings
-    workers = RenderWorkers(
-        app.database, LocalDisk(settings.media_dir), settings.render_workers, settings.lease_seconds
-    )
-    app.on_startup.append(workers.start)
-    app.on_shutdown.append(workers.stop)
+    storage = LocalDisk(settings.media_dir)
+    workers = RenderWorkers(app.database, storage, settings.render_workers, settings.lease_seconds)
+    sweeper = Sweeper(app.database, storage)
+    app.on_startup += [workers.start, sweeper.start]
+    app.on_shutdown += [workers.stop, sweeper.stop]
 
 
 def _build_now(middleware: ConnexionMiddleware) -> None:

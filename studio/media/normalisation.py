@@ -167,7 +167,7 @@ def _encode(picture: Image.Image, source_format: str, source: bytes) -> tuple[by
     if lossy and picture.mode != "RGBA":
         picture.save(output, "JPEG", quality=95, subsampling=0, icc_profile=None)
         return output.getvalue(), "JPEG"
-    picture.save(output, "PNG", compress_level=4, icc_profile=None)
+    picture.save(output, "PNG", compress_level=3, icc_profile=None)
     return output.getvalue(), "PNG"
 
 

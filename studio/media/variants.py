@@ -23,11 +23,11 @@ MAX_KEPT = 48
 # In the ETag, so that copies made by other encoder settings are not taken for these.
 _ENCODER = "1"
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "webp": {"format": "WEBP", "quality": 84, "method": 3},
+    "webp": {"format": "WEBP", "quality": 84, "method": 2},
     "jpg": {"format": "JPEG", "quality": 88, "progressive": True},
-    "png": {"format": "PNG", "compress_level": 6},
+    "png": {"format": "PNG", "compress_level": 2},
     # One thread: with more, the bytes depend on the number of cores.
-    "avif": {"format": "AVIF", "quality": 65, "speed": 8, "max_threads": 1},
+    "avif": {"format": "AVIF", "quality": 65, "speed": 9, "max_threads": 1},
 }
 _locks = [threading.Lock() for _ in range(64)]
 

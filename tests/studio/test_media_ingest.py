@@ -3,6 +3,7 @@
 import io
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,8 +24,8 @@ from studio.media.ingest import (
     ingest_upload,
     resolve_file_url,
 )
-from studio.media.storage import LocalDisk, media_key, temporary_key
-from studio.media.sweep import sweep
+from studio.media.storage import LocalDisk, StoredFile, media_key, temporary_key
+from studio.media.sweep import Sweeper, sweep
 from studio.media.uploads import UploadConsumed, receive_upload
 from tests import factories
 from tests.studio.media_samples import encoded, located_exif, scene
@@ -317,3 +318,26 @@ def test_files_get_old_by_their_own_time(database: Database, storage: LocalDisk)
     yesterday = (utc_now() - timedelta(hours=25)).timestamp()
     os.utime(storage.path(key), (yesterday, yesterday))
     assert sweep(database, storage, utc_now()) == 1
+
+
+def test_a_server_sweeps_now_and_then_and_outlives_a_failure(
+    committing_database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = media_key(uuid4(), "png")
+    storage.write(key, b"of a crashed request")
+    os.utime(storage.path(key), (1_000_000_000, 1_000_000_000))
+    listing, failures = storage.files, iter([OSError("the disk is away")])
+
+    def fail_once(prefix: str) -> Iterator[StoredFile]:
+        for failure in failures:
+            raise failure
+        return listing(prefix)
+
+    monkeypatch.setattr(storage, "files", fail_once)
+    sweeper = Sweeper(committing_database, storage, pause_seconds=0.01)
+    sweeper.start()
+    deadline = time.monotonic() + 10
+    while storage.exists(key) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    sweeper.stop()
+    assert not storage.exists(key)
