@@ -16,12 +16,13 @@ from studio.rendering.colour import lab, smoothstep, to_srgb
 from studio.rendering.matting import nearby_colour, refine_mask
 from studio.rendering.model import CutOut, CutOutMethod, Floats, Pixels
 from studio.rendering.saliency import saliency
-from studio.rendering.trust import judge
+from studio.rendering.trust import explained, judge
 
 TRUSTED = 0.62
 _LARGEST_SIDE = 3000
 _SEGMENTED_SIDE = 480
 _SALIENCY_SIDE = 220
+_NOISE = 18.0
 
 
 def prepare(product: bytes | Image.Image) -> CutOut:
@@ -85,8 +86,14 @@ def _from_alpha(pixels: Pixels, alpha: Pixels) -> CutOut:
 def _from_photograph(pixels: Pixels) -> CutOut:
     height, width = pixels.shape[:2]
     small = _resized(pixels, min(1.0, _SEGMENTED_SIDE / max(height, width)))
+    fine = float(np.abs(small.astype(np.float32) - cv2.GaussianBlur(small, (0, 0), 1.5)).mean())
+    if fine > _NOISE:
+        # No photograph is so restless; GrabCut would take a minute to find nothing.
+        return untrusted(pixels)
+    if fine > _NOISE / 2:
+        small = _resized(small, 0.5)
     residual, noise, plainness = _background_residual(small)
-    method: CutOutMethod = "plain_background" if plainness > 0.6 else "grabcut"
+    method: CutOutMethod = "plain_background" if plainness > 0.8 else "grabcut"
     hints = _hints_plain(small, residual, noise) if method == "plain_background" else _hints_salient(small)
     mask = _cleaned(_grab(small, hints))
     if not mask.any() or mask.all():
@@ -108,6 +115,9 @@ def _from_photograph(pixels: Pixels) -> CutOut:
     # A segmentation that is right does not depend on how it was started.
     again = _cleaned(_grab(small, _hints_around(mask, body if worn else None)))
     trust, parts = judge(small, mask, again, plainness, body if worn else None)
+    if method == "plain_background":
+        strange = (residual > max(8.0, 6.0 * noise)) & ~mask & (hints != cv2.GC_BGD)
+        trust, parts = explained(trust, parts, float(strange.sum()) / float(mask.sum()))
     if trust < TRUSTED:
         return untrusted(pixels, trust, parts)
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.0)
@@ -156,7 +166,7 @@ def _background_residual(pixels: Pixels) -> tuple[Floats, float, float]:
             break
     noise = float(np.median(error[border]))
     plain_share = float(np.mean(error[border] < max(4.0, 3 * noise)))
-    plainness = plain_share * float(1 - smoothstep(2.5, 7.0, np.float32(noise)))  # type: ignore[arg-type]
+    plainness = plain_share * float(1 - smoothstep(2.5, 7.0, np.float32(noise)))  # type: ignore[arg-type]  # a scalar will do
     return error.astype(np.float32), max(noise, 0.6), plainness
 
 
@@ -201,7 +211,13 @@ def _shadow(pixels: Pixels, outside: np.ndarray) -> np.ndarray:
         return np.zeros(outside.shape, dtype=bool)
     darker, mean = _darker_background(pixels, outside)
     slope = np.hypot(cv2.Sobel(mean, cv2.CV_32F, 1, 0), cv2.Sobel(mean, cv2.CV_32F, 0, 1)) / 8
-    return _reached(darker & (mean > 0.35) & (slope < 0.035), outside)
+    candidates = max(1, int((~outside).sum()))
+    for steepest in (0.035, 0.012):
+        found = _reached(darker & (mean > 0.35) & (slope < steepest), outside)
+        # A "shadow" larger than half of everything is the product itself, grey and softly lit.
+        if found.sum() < 0.5 * candidates:
+            return found
+    return np.zeros(outside.shape, dtype=bool)
 
 
 def _contact_shadow(pixels: Pixels, mask: np.ndarray) -> np.ndarray:
@@ -275,12 +291,21 @@ def _cleaned(mask: np.ndarray) -> np.ndarray:
     areas = stats[1:, cv2.CC_STAT_AREA]
     kept = np.flatnonzero(areas >= max(30, 0.12 * areas.max())) + 1
     binary = np.isin(labels, kept).astype(np.uint8)
+    return _without_false_holes(binary) > 0
+
+
+def _without_false_holes(binary: np.ndarray) -> np.ndarray:
+    """Pinholes closed, and what is enclosed deep inside: a handle is thin, a white print is not a hole."""
+    area = float(binary.sum())
     count, holes, stats, _ = cv2.connectedComponentsWithStats(1 - binary, connectivity=4)
-    smallest = 0.0012 * float(binary.sum())
-    for label in range(1, count):
-        if stats[label, cv2.CC_STAT_AREA] < smallest:
-            binary[holes == label] = 1
-    return binary > 0
+    edges = np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]])
+    outside = np.isin(holes, np.setdiff1d(np.unique(edges), [0]))
+    to_outside = cv2.distanceTransform((~outside).astype(np.uint8), cv2.DIST_L2, 3)
+    for label in np.setdiff1d(np.arange(1, count), edges):
+        hole = holes == label
+        if stats[label, cv2.CC_STAT_AREA] < 0.0012 * area or to_outside[hole].min() > 0.17 * np.sqrt(area):
+            binary[hole] = 1
+    return binary
 
 
 def _touched(alpha: Pixels) -> frozenset[str]:

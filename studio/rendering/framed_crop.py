@@ -46,10 +46,11 @@ def _crop(
     # Part of the way to the place's aspect: a print may be of another shape than its wall.
     wanted = own * float(np.clip((aspect / own) ** 0.6, 0.74, 1.35))
     shown = _SHOWN[framing] * float(np.clip(0.93 * variation.zoom, 0.84, 1.0))
-    across = min(width, height * wanted) * shown
-    down = min(height, width / wanted) * shown
+    across = max(1.0, min(width, height * wanted) * shown)
+    down = max(1.0, min(height, width / wanted) * shown)
     factor = 200 / max(height, width)
-    small = cv2.resize(photograph, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
     weight = saliency(lab(small)) if min(small.shape[:2]) > 8 else np.ones(small.shape[:2], np.float32)
     rows, columns = np.mgrid[0 : weight.shape[0], 0 : weight.shape[1]]
     total = float(weight.sum()) + 1e-6

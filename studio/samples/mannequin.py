@@ -62,6 +62,7 @@ _LEG = (
     (0.25, 6.52, -0.22, 0.060),
 )
 _BLEND = 26.0
+_BAND_ROWS = 40
 
 
 def mannequin(view: View = "front", with_background: bool = False) -> bytes:
@@ -137,13 +138,47 @@ def _rounded(chain: NDArray[np.float64]) -> NDArray[np.float64]:
 def _traced(turn: float) -> tuple[Array, Array]:
     """The figure's normals (x right, y down, z to the camera) and how much of each pixel it covers."""
     width, height = round(WIDTH * _SCALE), round(HEIGHT * _SCALE)
-    rows, columns = (axis.astype(np.float32) / np.float32(_SCALE) for axis in np.mgrid[0:height, 0:width])
     chains = _chains(turn)
-    near, far = -260.0, 260.0
-    depth = np.full((height, width), near, dtype=np.float32)
-    closest = np.full((height, width), np.inf, dtype=np.float32)
+    normal = np.zeros((height, width, 3), dtype=np.float32)
+    covered = np.zeros((height, width), dtype=np.float32)
+    reach = max(float(np.abs(chain[:, 0] - WIDTH / 2).max()) for chain in chains) + 60
+    left, right = (round((WIDTH / 2 + sign * reach) * _SCALE) for sign in (-1, 1))
+    for first in range(0, height, _BAND_ROWS):
+        last = min(height, first + _BAND_ROWS)
+        part = _near(chains, first / _SCALE, last / _SCALE)
+        if part:
+            normal[first:last, left:right], covered[first:last, left:right] = _band(
+                part, first, last, left, right
+            )
+    normal = cv2.resize(
+        cv2.GaussianBlur(normal, (0, 0), 5.0), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR
+    )
+    normal /= np.linalg.norm(normal, axis=2, keepdims=True) + 1e-6
+    return normal, cv2.resize(covered, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+
+
+def _near(chains: list[Array], top: float, bottom: float) -> list[Array]:
+    """The parts of the chains that can be seen between two rows; the rest would only be waited for."""
+    found = []
+    for chain in chains:
+        close = (chain[:, 1] + chain[:, 3] > top - 40) & (chain[:, 1] - chain[:, 3] < bottom + 40)
+        indices = np.flatnonzero(close)
+        if len(indices):
+            start, end = max(0, int(indices[0]) - 1), min(len(chain), int(indices[-1]) + 2)
+            found.append(chain[start:end])
+    return found
+
+
+def _band(chains: list[Array], first: int, last: int, left: int, right: int) -> tuple[Array, Array]:
+    """Normals and cover of some rows, by walking along each line of sight to the surface."""
+    rows, columns = (
+        axis.astype(np.float32) / np.float32(_SCALE) for axis in np.mgrid[first:last, left:right]
+    )
+    far = 260.0
+    depth = np.full(rows.shape, -far, dtype=np.float32)
+    closest = np.full(rows.shape, np.inf, dtype=np.float32)
     depth_there = depth.copy()
-    alive = np.ones((height, width), dtype=bool)
+    alive = np.ones(rows.shape, dtype=bool)
     for _ in range(48):
         distance = np.full(depth.shape, np.inf, dtype=np.float32)
         distance[alive] = _distance(columns[alive], rows[alive], depth[alive], chains)
@@ -161,14 +196,9 @@ def _traced(turn: float) -> tuple[Array, Array]:
         - _distance(x - 4 * (axis == 0), y - 4 * (axis == 1), z - 4 * (axis == 2), chains)
         for axis in range(3)
     ]
-    normal = np.zeros((height, width, 3), dtype=np.float32)
+    normal = np.zeros((*rows.shape, 3), dtype=np.float32)
     normal[known] = np.stack([slopes[0], slopes[1], -slopes[2]], axis=1)
-    normal = cv2.resize(
-        cv2.GaussianBlur(normal, (0, 0), 5.0), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR
-    )
-    normal /= np.linalg.norm(normal, axis=2, keepdims=True) + 1e-6
-    covered = np.clip(1 - closest * _SCALE, 0, 1).astype(np.float32)
-    return normal, cv2.resize(covered, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    return normal, np.clip(1 - closest * _SCALE, 0, 1).astype(np.float32)
 
 
 def _distance(x: Array, y: Array, z: Array, chains: list[Array]) -> Array:
