@@ -11,6 +11,8 @@ import pytest
 from db.models import User
 from db.session import Database
 from handlers.app import Application
+from tests import factories
+from tests.api.catalogue import House
 from tests.contract.mini.asking import Reply, ask
 from tests.serving import app_for_tests, bearer
 
@@ -58,3 +60,16 @@ def client_of(app: Application) -> Callable[[User | None], Client]:
         return Client(app, bearer(app, user) if user else {})
 
     return make
+
+
+@pytest.fixture
+def house(client_of: Callable[..., Client]) -> House:
+    """Somebody with an organization."""
+    owner = factories.make_user()
+    return House(client_of(owner), owner, factories.make_organization(owner))
+
+
+@pytest.fixture
+def superuser(client_of: Callable[..., Client]) -> Client:
+    """Somebody who may everything."""
+    return client_of(factories.make_user(is_superuser=True))

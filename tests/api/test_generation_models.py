@@ -1,0 +1,94 @@
+"""Generation models through the API: read by everybody, written by superusers, secrets never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests import factories
+from tests.api.catalogue import House, code_of
+from tests.api.conftest import Client
+
+MODEL = {"name": "Local studio, square only", "provider": "LOCAL_STUDIO", "tool_types": ["BASE_GENERATION"]}
+
+
+def test_a_new_model_is_answered_whole_with_its_settings_hidden(superuser: Client) -> None:
+    config = {"region": "local", "api_key": "hidden"}
+    reply = superuser("POST", "/generation-models/", {**MODEL, "provider_config": config})
+    model = reply.json()
+    assert reply.status == 201
+    assert model == {
+        "id": model["id"],
+        "created_at": model["created_at"],
+        "updated_at": model["updated_at"],
+        "name": "Local studio, square only",
+        "icon": None,
+        "provider": "LOCAL_STUDIO",
+        "provider_config": None,
+        "provider_capabilities": None,
+        "fallback_provider": None,
+        "fallback_provider_config": None,
+        "fallback_provider_capabilities": None,
+        "tool_types": ["BASE_GENERATION"],
+        "recommended": False,
+        "beta": False,
+        "max_output_width": None,
+        "max_output_height": None,
+        "max_size_pixels": None,
+    }
+    assert superuser("GET", reply.headers["location"].removeprefix("/api/v1")).json() == model
+
+
+def test_anybody_lists_models_and_the_signed_in_read_them(
+    house: House, client_of: Callable[..., Client]
+) -> None:
+    model = factories.make_generation_model(provider_config={"api_key": "hidden"})
+    nobody = client_of(None)
+    listed = nobody("GET", "/generation-models/?q=local")
+    assert [row["id"] for row in listed.json()["data"]] == [str(model.id)]
+    assert b"hidden" not in listed.body
+    assert nobody("GET", f"/generation-models/{model.id}").status == 401
+    assert house.client("GET", f"/generation-models/{model.id}").json() == listed.json()["data"][0]
+
+
+def test_others_than_superusers_neither_write_nor_see_settings(house: House) -> None:
+    model = factories.make_generation_model()
+    path = f"/generation-models/{model.id}"
+    denied = (403, "not_enough_permissions")
+    assert code_of(house.client("POST", "/generation-models/", MODEL)) == denied
+    assert code_of(house.client("PUT", path, MODEL)) == denied
+    assert code_of(house.client("DELETE", path)) == denied
+    assert code_of(house.client("GET", f"{path}/provider-config")) == denied
+
+
+def test_a_replacement_without_a_secret_keeps_it_and_everything_else_is_set(superuser: Client) -> None:
+    config = {"region": "local", "api_key": "first", "Access-Token": "second"}
+    body = {**MODEL, "icon": "camera", "beta": True, "provider_config": config}
+    path = f"/generation-models/{superuser('POST', '/generation-models/', body).json()['id']}"
+
+    def shown() -> dict[str, str]:
+        return superuser("GET", f"{path}/provider-config").json()["provider_config"]
+
+    assert shown() == {"region": "local", "api_key": "********", "Access-Token": "********"}
+    replaced = superuser("PUT", path, {**MODEL, "provider_config": {"zone": "2", "api_key": "********"}})
+    assert (replaced.status, replaced.json()["icon"], replaced.json()["beta"]) == (200, None, False)
+    assert shown() == {"zone": "2", "api_key": "********", "Access-Token": "********"}
+    assert superuser("PUT", path, MODEL).status == 200
+    assert shown() == {"api_key": "********", "Access-Token": "********"}
+
+
+def test_a_tag_of_a_model_holds_on_every_database_whatever_the_order_of_names(superuser: Client) -> None:
+    capabilities = {"zebra": "1", "a": "2", "middle": "3"}
+    made = superuser("POST", "/generation-models/", {**MODEL, "provider_capabilities": capabilities})
+    path = made.headers["location"].removeprefix("/api/v1")
+    assert superuser("GET", path).headers["etag"] == made.headers["etag"]
+    assert superuser("PUT", path, MODEL, headers={"if-match": made.headers["etag"]}).status == 200
+    assert superuser("PUT", path, MODEL, headers={"if-match": made.headers["etag"]}).status == 412
+
+
+def test_a_model_that_a_generation_used_cannot_be_deleted(superuser: Client) -> None:
+    model = factories.make_generation_model()
+    factories.make_generation(model_id=model.id)
+    assert code_of(superuser("DELETE", f"/generation-models/{model.id}")) == (409, "in_use")
+    unused = factories.make_generation_model()
+    assert superuser("DELETE", f"/generation-models/{unused.id}").status == 204
+    assert superuser("GET", f"/generation-models/{unused.id}").status == 404
