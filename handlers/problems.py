@@ -148,6 +148,9 @@ PROBLEMS: dict[str, ProblemKind] = {
     "queue_full": ProblemKind(
         409, "Fifty generations of this scope are open.", "Wait until some are completed."
     ),
+    "too_many_images": ProblemKind(
+        409, "The product or subject has as many images as it can.", "Delete images that are not needed."
+    ),
     "target_not_allowed": ProblemKind(
         409,
         "The image address is not one of this API.",

@@ -145,7 +145,7 @@ def _skipped_phase(world: World, request: Request) -> None:
 
 def _consumed(world: World, request: Request) -> None:
     upload: Upload = world.rows["upload"]
-    upload.status, upload.media_resource_id = "consumed", world.rows["resource"].id
+    upload.status, upload.media_resource_id = "ingested", world.rows["resource"].id
     factories.make(upload)
 
 

@@ -10,18 +10,20 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 from PIL import Image
 
 from db.base import utc_now
-from db.models import Organization, User
+from db.models import Organization, PasswordResetToken, RefreshToken, TokenFamily, User
 from handlers.permissions import SUPERUSER_ONLY
 from studio.identity.passwords import hash_password
+from studio.identity.tokens import new_token, token_hash
 from studio.media.signing import sign_share, sign_upload
 from studio.media.storage import LocalDisk, media_key
 from studio.settings import Settings
 from tests import factories
-from tests.contract.every_operation import OPERATIONS, Operation, Request, resolved
+from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Request, resolved
 
 SEEDED = "01990000-5eed-7000-8000-"
 KINDS = {
@@ -30,6 +32,12 @@ KINDS = {
     0x0D: "guidelines", 0x0E: "shot_type", 0x0F: "background_preset", 0x10: "resolution_preset",
     0x11: "model", 0x12: "generation", 0x13: "prediction", 0x14: "resource", 0x15: "upload",
 }  # fmt: skip
+
+
+# What the renderer says about a picture, as the contract's example has it.
+SEEN = {
+    name: CONTRACT["components"]["schemas"][name.title()]["example"] for name in ("quality", "provenance")
+}
 
 
 def picture(file_format: str = "PNG", size: tuple[int, int] = (48, 64)) -> bytes:
@@ -66,7 +74,7 @@ class World:
         shot = factories.make_shot(look, shot_type_id=shot_type.id, status="pending_review")
         generation = factories.make_generation(shot, model_id=model.id, status="completed", progress=100)
         prediction = factories.make_prediction(
-            generation, media_id=media.id, content_type="image/png", width=48, height=64
+            generation, media_id=media.id, content_type="image/png", width=48, height=64, **SEEN
         )
         upload = factories.make_upload(**scope)
         self.member = factories.make_user()
@@ -156,9 +164,10 @@ def is_for_superusers(operation: Operation) -> bool:
     return operation.raw.get("x-permission") in SUPERUSER_ONLY
 
 
-def _sign(world: World, request: Request) -> None:
-    upload = world.rows["upload"]
-    signed = sign_upload(world.settings.secret_key, upload.id, utc_now(), timedelta(minutes=15))
+def sign(world: World, request: Request) -> None:
+    """Give an upload a signed address that holds."""
+    upload_id = UUID(request.path["upload_id"])
+    signed = sign_upload(world.settings.secret_key, upload_id, utc_now(), timedelta(minutes=15))
     request.query = {"expires": signed.expires, "signature": signed.signature}
     request.media_type = "image/png"
 
@@ -200,7 +209,34 @@ def _lonely_account(world: World, request: Request) -> None:
 
 
 def _empty_organization(world: World, request: Request) -> None:
-    request.path["organization_id"] = str(factories.make_organization(world.owner).id)
+    organization = factories.make_organization(world.owner)
+    factories.make_membership(organization, world.viewer, role="viewer")
+    request.path["organization_id"] = str(organization.id)
+
+
+def _oneself(world: World, request: Request) -> None:
+    request.path["user_id"] = str(world.owner.id)
+
+
+def _account_with_password(world: World, request: Request) -> None:
+    world.owner.hashed_password = hash_password(request.body["password"])
+    factories.make(world.owner)
+    request.body["username"] = world.owner.email
+
+
+def _open_session(world: World, request: Request) -> None:
+    until = utc_now() + timedelta(days=1)
+    family = factories.make(TokenFamily(user_id=world.owner.id, expires_at=until))
+    token = new_token("rt_")
+    factories.make(RefreshToken(family_id=family.id, token_hash=token_hash(token), expires_at=until))
+    request.body = {"refresh_token": token}
+
+
+def _mailed_token(world: World, request: Request) -> None:
+    token = new_token("pr_")
+    until = utc_now() + timedelta(hours=1)
+    factories.make(PasswordResetToken(user_id=world.owner.id, token_hash=token_hash(token), expires_at=until))
+    request.body["token"] = token
 
 
 def _state(status: str, **columns: Any) -> Callable[[World, Request], None]:
@@ -222,7 +258,11 @@ def _own_password(world: World, request: Request) -> None:
 
 # What a request needs beyond the contract's example to succeed.
 PREPARATIONS: dict[str, Callable[[World, Request], None]] = {
-    "put_upload": _sign,
+    "login": _account_with_password,
+    "refresh_token": _open_session,
+    "reset_password": _mailed_token,
+    "get_user": _oneself,
+    "put_upload": sign,
     "get_shared_image": _share,
     "get_file": _png,
     "create_user": _new_account,
@@ -249,6 +289,13 @@ def _in_organization(make: Callable[..., Any]) -> Callable[[World], Any]:
     return lambda world: make(organization=world.organization)
 
 
+def _picture_of(world: World) -> Any:
+    generation = factories.make_generation(
+        world.rows["shot"], model_id=world.rows["model"].id, status="completed"
+    )
+    return factories.make_prediction(generation, media_id=world.rows["resource"].id, **SEEN)
+
+
 # One more row for each list.
 MORE_ROWS: dict[str, Callable[[World], Any]] = {
     "list_users": lambda world: factories.make_user(),
@@ -270,12 +317,10 @@ MORE_ROWS: dict[str, Callable[[World], Any]] = {
     "list_resolution_presets": _in_organization(factories.make_resolution_preset),
     "list_generation_models": lambda world: factories.make_generation_model(),
     "list_shootings": _in_organization(factories.make_shooting),
-    "list_looks": lambda world: factories.make_shot(factories.make_look(world.rows["shooting"])),
+    "list_looks": lambda world: factories.make_shot(
+        factories.make_look(world.rows["shooting"], shot_type_ids=[world.rows["shot_type"].id])
+    ),
     "list_shots": lambda world: factories.make_shot(world.rows["look"]),
-    "list_generations": lambda world: factories.make_prediction(
-        factories.make_generation(world.rows["shot"], model_id=world.rows["model"].id)
-    ),
-    "list_predictions": lambda world: factories.make_prediction(
-        factories.make_generation(world.rows["shot"], model_id=world.rows["model"].id)
-    ),
+    "list_generations": _picture_of,
+    "list_predictions": _picture_of,
 }
