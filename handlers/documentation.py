@@ -23,7 +23,7 @@ def _as_yaml(bundle: bytes) -> bytes:
     """Return the same document as YAML; made once, because it takes a good part of a second."""
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text = yaml.dump(json.loads(bundle), Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)
-    return cast(str, text).encode("utf-8")
+    return text.encode("utf-8")
 
 
 def get_openapi_json() -> Answer:

@@ -169,7 +169,13 @@ def _add_house(
 def _order(house: int, owner_id: UUID, organization_id: UUID | None, shot: Shot) -> Generation:
     """The first generation of a house, asked for as its owner would and paid for, under its fixed id."""
     roles = {organization_id: str(Role.OWNER)} if organization_id else {}
-    order = {"batch_size": 2 if house == 1 else 1, "seed": 2041, "width": 768, "height": 1024, "shot_id": shot.id}
+    order = {
+        "batch_size": 2 if house == 1 else 1,
+        "seed": 2041,
+        "width": 768,
+        "height": 1024,
+        "shot_id": shot.id,
+    }
     with use_caller(Caller(user_id=owner_id, email="", roles=roles), permission=None):
         generation = request_generation(order, organization_id, shot, lambda _address, _scope: None)
     # The shot names its generation: it lets go while the id changes.

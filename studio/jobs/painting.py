@@ -9,7 +9,7 @@ import hashlib
 import io
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from datetime import timedelta
 from functools import partial
@@ -115,13 +115,17 @@ class Painting:
         pending: set[Future[Result]] = set(futures)
         while pending:
             _, pending = wait(pending, timeout=self._tell_after, return_when=FIRST_EXCEPTION)
-            failed = next((future for future in futures if future.done() and future.exception()), None)
-            if failed is not None or (pending and (self._given_up() or not self._still_ours())):
-                self._dropped.set()
-                for future in pending:
-                    future.cancel()
-                raise failed.exception() if failed is not None else Abandoned()  # type: ignore[misc]
+            errors = (future.exception() for future in futures if future.done())
+            failure = next((error for error in errors if error is not None), None)
+            if failure is not None or (pending and (self._given_up() or not self._still_ours())):
+                self._drop(pending)
+                raise failure or Abandoned()
         return [future.result() for future in futures]
+
+    def _drop(self, pending: Iterable[Future[Result]]) -> None:
+        self._dropped.set()
+        for future in pending:
+            future.cancel()
 
     def _still_ours(self) -> bool:
         try:

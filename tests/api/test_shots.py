@@ -111,7 +111,8 @@ def test_who_has_too_few_credits_gets_nothing_and_pays_nothing(
     client: Client, production: Production, database: Database
 ) -> None:
     with database.transaction(write=True) as session:
-        session.get(type(production.subscription), production.subscription.id).credits_used = 17  # type: ignore[union-attr]
+        subscription = session.get_one(type(production.subscription), production.subscription.id)
+        subscription.credits_used = 17
     assert refusal(client("POST", f"/shots/{production.shot.id}/generate", {})) == (409, "out_of_credits")
     assert shown(client, production.shot)["status"] == "pending"
     assert client("POST", f"/shots/{production.shot.id}/generate", {"num_predictions": 3}).status == 202
