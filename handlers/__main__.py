@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from db.migrations import upgrade
 from db.session import Database, make_engine
 from handlers.app import create_app
+from studio.identity.mail import mailer_for
 from studio.seed import seed
 from studio.settings import Settings, SettingsRefused
 
@@ -89,6 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = Settings.from_environment()
+        mailer_for(settings)
     except SettingsRefused as refusal:
         print(f"Not started: {refusal}", file=sys.stderr)
         return 2
