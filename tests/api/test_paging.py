@@ -29,13 +29,13 @@ def names(page: Any) -> list[str]:
     return [row["name"].removeprefix("Brand ") for row in page["data"]]
 
 
-def walked(ask: Any, query: str) -> list[str]:
+def walked(ask: Any, query: str, count: int = 7) -> list[str]:
     """Follow the links from page to page and return the names met."""
     found: list[str] = []
     target = f"/brands/?{query}"
     while target:
         reply = ask("GET", target)
-        assert reply.json()["count"] == 7
+        assert reply.json()["count"] == count
         found += names(reply.json())
         link = reply.headers.get("link")
         assert (link is None) == (reply.json()["next_cursor"] is None)
@@ -117,3 +117,11 @@ def test_times_filter_after_and_an_empty_range_is_an_empty_page(ask_as_owner: An
     assert names(ask_as_owner("GET", "/brands/?updated_after=2026-01-01T06:00:00Z").json()) == []
     empty = ask_as_owner("GET", "/brands/?created_after=2100-01-01T00:00:00Z").json()
     assert empty == {"data": [], "count": 0, "count_exact": True, "next_cursor": None}
+
+
+def test_the_longest_names_make_a_cursor_that_the_contract_takes(client_of: ClientOf) -> None:
+    user = factories.make_user()
+    for letter in ("😀", "\x01"):
+        for number in range(2):
+            factories.make_brand(owner_id=user.id, name=letter * 119 + str(number))
+    assert len(walked(client_of(user), "limit=1&sort=name", count=4)) == 4
