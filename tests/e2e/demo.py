@@ -256,27 +256,25 @@ def draw_sheet(
     name: str, content: bytes, shots: list[Row], generations: list[Row], paths: list[list[Path]]
 ) -> Path:
     """Write the contact sheet: a row for each shot, before it the photograph and a detail at full size."""
-    cells, labels = [], []
-    for row, (shot, generation, files) in enumerate(zip(shots, generations, paths, strict=True)):
-        pictures = [Image.open(path).convert("RGB") for path in files]
-        marked = next(number for number, path in enumerate(files) if path.stem.endswith("-approved"))
-        if row == 0:
-            photograph = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
-            cells.append(photograph)
-            labels.append(f"Photograph\n{name}, {photograph.width} x {photograph.height}")
-        else:
-            cells.append(_detail(pictures[marked]))
-            labels.append(
-                f"Detail of the approved picture\n{shot['shot_type']['label']} {marked + 1} at 100 %"
-            )
-        for number, (picture, prediction) in enumerate(zip(pictures, generation["predictions"], strict=True)):
-            verdict = ", approved" if number == marked else ""
+    photograph = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    first = (photograph, f"Photograph\n{name}, {photograph.width} x {photograph.height}")
+    cells: list[tuple[Image.Image, str]] = []
+    for shot, generation, files in zip(shots, generations, paths, strict=True):
+        cells.append(first)
+        for number, (path, prediction) in enumerate(zip(files, generation["predictions"], strict=True), 1):
+            picture = Image.open(path).convert("RGB")
+            label = f"{shot['shot_type']['label']} {number}"
+            if path.stem.endswith("-approved"):
+                first = (_detail(picture), f"{label}\nits middle at 100 %")
+                label += ", approved"
             facts = f"{picture.width} x {picture.height}, quality {prediction['quality']['score']:.2f}"
-            cells.append(picture)
-            labels.append(f"{shot['shot_type']['label']} {number + 1}{verdict}\n{facts}")
+            if prediction["provenance"]["cut_out"] == "framed_crop":
+                facts += ", framed crop"
+            cells.append((picture, f"{label}\n{facts}"))
     path = OUTPUT / "contact-sheet.png"
     title = "From one photograph to approved pictures"
-    contact_sheet(cells, labels, title, columns=1 + len(paths[0]), cell_width=SHEET_COLUMN).save(path)
+    pictures, labels = zip(*cells, strict=True)
+    contact_sheet(pictures, labels, title, columns=1 + len(paths[0]), cell_width=SHEET_COLUMN).save(path)
     return path
 
 
