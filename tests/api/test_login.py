@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 import re
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from urllib.parse import quote, urlencode
@@ -20,6 +21,7 @@ from db.session import Database
 from handlers.app import Application
 from handlers.auth import AUDIENCE
 from studio.identity.passwords import hash_password
+from studio.identity.recovery import LEAST_SECONDS
 from tests import factories
 from tests.api.conftest import Client
 from tests.contract.mini.asking import Reply
@@ -218,6 +220,15 @@ def test_odd_addresses_that_the_contract_allows_do_no_harm(anybody: Client, addr
     reply = anybody("POST", f"/password-recovery/{quote(address, safe='@')}")
     assert reply.status in (200, 422), reply.body
     assert b"internal_error" not in reply.body
+
+
+def test_recovery_takes_as_long_for_an_unknown_address(anybody: Client, user: User) -> None:
+    spans = []
+    for address in ("dana@example.com", "nobody@example.com"):
+        start = time.perf_counter()
+        anybody("POST", f"/password-recovery/{address}")
+        spans.append(time.perf_counter() - start)
+    assert min(spans) >= LEAST_SECONDS
 
 
 def test_a_mailed_token_sets_a_password_once_and_ends_all_sessions(
