@@ -17,7 +17,7 @@ SECONDS_TO_WAIT = 60
 
 
 def phone_photograph() -> bytes:
-    """The product photographed with a phone held sideways: the pixels lie, the metadata says how to turn them."""
+    """The product, photographed with a phone held sideways: the metadata says how to turn the pixels."""
     with Image.open(io.BytesIO(photograph())) as upright:
         lying = upright.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
