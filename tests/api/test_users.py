@@ -192,7 +192,14 @@ def test_a_deleted_account_takes_its_personal_rows_and_leaves_the_others(
 ) -> None:
     organization = factories.make_organization()
     factories.make_membership(organization, user)
-    personal = factories.make_prediction(factories.make_generation(owner=user))
+    look = factories.make_look(factories.make_shooting(owner=user))
+    shot = factories.make_shot(look, status="approved")
+    personal = factories.make_prediction(factories.make_generation(shot), status="approved")
+    shot.approved_prediction_id = personal.id
+    factories.make(shot)
+    factories.make_product_image(factories.make_product(owner=user))
+    factories.make_base_image(factories.make_subject(owner=user))
+    factories.make_upload(owner=user, media_resource_id=personal.media_id)
     factories.make_brand(owner=user)
     factories.make_subscription(user)
     shared = factories.make_brand(owner=user, organization=organization)
