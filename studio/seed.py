@@ -72,8 +72,7 @@ def seed(database: Database, settings: Settings) -> None:
         _add_system(storage, for_contract)
         if with_demonstration and not _has_demonstration():
             claims = _add_demonstration(storage, for_contract)
-    for house, claim in claims.items():
-        _paint(database, storage, house, claim)
+    _paint(database, storage, claims)
 
 
 def _wait_for_turn() -> None:
@@ -170,7 +169,7 @@ def _order(house: int, owner_id: UUID, organization_id: UUID | None, shot: Shot)
     """The first generation of a house, asked for as its owner would and paid for, under its fixed id."""
     roles = {organization_id: str(Role.OWNER)} if organization_id else {}
     order = {
-        "batch_size": 2 if house == 1 else 1,
+        "batch_size": 2,
         "seed": 2041,
         "width": 768,
         "height": 1024,
@@ -205,11 +204,22 @@ def _claimed(generation: Generation) -> queue.Claim:
     )
 
 
-def _paint(database: Database, storage: Storage, house: int, claim: queue.Claim) -> None:
-    """Make the pictures of a house as a worker does, under the ids that the contract's examples name."""
-    with ThreadPoolExecutor(claim.batch_size) as painters:
-        painting = Painting(database, storage, painters, claim, LEASE, given_up=lambda: False)
-        queue.finish(database, storage, claim, painting.carry_out())
+def _paint(database: Database, storage: Storage, claims: dict[int, queue.Claim]) -> None:
+    """Make the pictures of the houses as a worker does: once, for all houses ordered the same."""
+    pictures: list[queue.Made] = []
+    for house, claim in claims.items():
+        if pictures:
+            made = [queue.store_picture(storage, claim, one.picture, one.stored) for one in pictures]
+        else:
+            with ThreadPoolExecutor(claim.batch_size) as painters:
+                painting = Painting(database, storage, painters, claim, LEASE, given_up=lambda: False)
+                made = pictures = painting.carry_out()
+        queue.finish(database, storage, claim, made)
+        _number_predictions(database, house, claim)
+
+
+def _number_predictions(database: Database, house: int, claim: queue.Claim) -> None:
+    """Give a house's pictures the ids that the contract's examples name."""
     with database.transaction(write=True) as writing:
         made = select(Prediction).where(  # unscoped: the generation is the seed's own
             Prediction.generation_id == claim.generation_id

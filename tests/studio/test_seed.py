@@ -1,0 +1,160 @@
+"""The seed: what every installation has, the demonstration, and two processes that seed at once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sqlalchemy import func, select
+
+from db.migrations import downgrade, upgrade
+from db.models import (
+    Generation,
+    GenerationModel,
+    MediaResource,
+    Membership,
+    Organization,
+    Prediction,
+    ProductImage,
+    Shot,
+    Subject,
+    Subscription,
+    Upload,
+    User,
+)
+from db.session import Database, make_engine, session
+from studio.identity.passwords import verify_password
+from studio.media.storage import LocalDisk, media_key
+from studio.seed import PASSWORDS, seed
+from studio.seed_rows import KINDS, seed_id
+from studio.settings import Settings
+
+FIRST_NUMBERS = {**KINDS, Generation: 0x12, Prediction: 0x13, Upload: 0x15}
+
+
+@pytest.fixture
+def fresh(empty_database_url: str) -> Iterator[Database]:
+    """A database of its own with the newest schema, which commits for real."""
+    upgrade(empty_database_url)
+    database = Database(make_engine(empty_database_url, pool_size=6))
+    yield database
+    database.dispose()
+    downgrade(empty_database_url)
+
+
+def settings_of(tmp_path: Path, environment: str = "development", name: str = "demo") -> Settings:
+    return Settings(environment=environment, seed=name, media_dir=tmp_path / "media")
+
+
+def counts() -> dict[str, int]:
+    """How many rows each table of interest has; every table is the whole story here."""
+    return {
+        # unscoped: the database of this test belongs to nobody
+        model.__name__: session().scalar(select(func.count()).select_from(model)) or 0
+        for model in (*FIRST_NUMBERS, Membership)
+    }
+
+
+def shown(database: Database) -> dict[str, int]:
+    with database.transaction(write=False):
+        return counts()
+
+
+def test_a_production_gets_the_system_rows_and_nobody_can_sign_in(fresh: Database, tmp_path: Path) -> None:
+    seed(fresh, settings_of(tmp_path, "production"))
+    there = {name: count for name, count in shown(fresh).items() if count}
+    assert there == {
+        "ShotType": 10,
+        "BackgroundPreset": 7,
+        "ResolutionPreset": 6,
+        "Style": 6,
+        "GenerationModel": 2,
+        "Subject": 1,
+        "SubjectBaseImage": 3,
+        "MediaResource": 2,
+    }
+    with fresh.transaction(write=False):
+        public = session().scalars(select(Subject))  # unscoped: what the system ships with
+        assert [(row.name, row.owner_id, row.public) for row in public] == [("Mara", None, True)]
+
+
+def test_the_rows_of_the_examples_are_there_with_accounts_and_pictures(
+    fresh: Database, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path)
+    seed(fresh, settings)
+    check_accounts(fresh)
+    storage = LocalDisk(settings.media_dir)
+    with fresh.transaction(write=False) as reading:
+        for model, kind in FIRST_NUMBERS.items():
+            # unscoped: the examples of the contract name these rows
+            assert reading.get(model, seed_id(kind, 1)) is not None, model.__name__
+        for media in reading.scalars(select(MediaResource)):  # unscoped: all of them are the seed's
+            data = storage.read(media_key(media.id, media.extension))
+            assert len(data) == media.file_size
+            assert Image.open(io.BytesIO(data)).size == (media.width, media.height)
+        house = reading.get(Organization, seed_id(KINDS[Organization], 1))
+        assert house is not None
+        assert house.name == "Maison Demo"
+        generation = reading.scalars(select(Generation)).one()  # unscoped: there is one
+        assert (generation.status, generation.progress, generation.cost_credits) == ("completed", 100, 2)
+        shots = reading.scalars(select(Shot).order_by(Shot.id)).all()  # unscoped: both are the seed's
+        assert [shot.status for shot in shots] == ["pending_review", "pending"]
+        made = reading.scalars(select(Prediction).order_by(Prediction.index)).all()  # unscoped: the seed's
+        assert [row.id for row in made] == [seed_id(0x13, 1), seed_id(0x13, 2)]
+        assert len({row.content_hash for row in made}) == 2
+    before = shown(fresh)
+    seed(fresh, settings)
+    assert shown(fresh) == before
+
+
+def check_accounts(fresh: Database) -> None:
+    """The accounts can sign in, have credit and own their organizations."""
+    with fresh.transaction(write=False) as reading:
+        users = reading.scalars(select(User).order_by(User.id)).all()
+        assert [user.email for user in users] == list(PASSWORDS)
+        assert [user.is_superuser for user in users] == [False, False, True]
+        assert all(verify_password(user.hashed_password, PASSWORDS[user.email]) for user in users)
+        left = [row.credits_remaining for row in reading.scalars(select(Subscription))]
+        assert len(left) == 3
+        assert min(left) > 100_000
+        owners = reading.execute(select(Membership.user_id, Membership.role)).all()
+        assert {tuple(row) for row in owners} == {(users[0].id, "owner"), (users[1].id, "owner")}
+
+
+def test_two_processes_may_seed_at_once_and_what_people_delete_stays_deleted(
+    fresh: Database, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path, "test", "contract")
+    with ThreadPoolExecutor(2) as pool:
+        for outcome in [pool.submit(seed, fresh, settings) for _ in range(2)]:
+            outcome.result()
+    check_the_contracts_proof(fresh)
+    before = shown(fresh)
+    assert (before["User"], before["Style"], before["Prediction"]) == (3, 6, 8)
+    with fresh.transaction(write=True) as writing:
+        for image in writing.scalars(select(ProductImage)):  # unscoped: those of the seed
+            writing.delete(image)
+    seed(fresh, settings)
+    assert shown(fresh) == before | {"ProductImage": 0}
+
+
+def check_the_contracts_proof(fresh: Database) -> None:
+    """The fuzzer finds a finished generation in every scope, and a model that makes small pictures."""
+    with fresh.transaction(write=False) as reading:
+        generations = reading.scalars(select(Generation)).all()  # unscoped: all of them are the seed's
+        assert {row.status for row in generations} == {"completed"}
+        demo, second = (seed_id(KINDS[User], number) for number in (1, 2))
+        houses = [seed_id(KINDS[Organization], number) for number in (1, 2)]
+        assert {(row.owner_id, row.organization_id) for row in generations} == {
+            (demo, houses[0]),
+            (second, houses[1]),
+            (demo, None),
+            (second, None),
+        }
+        recommended = select(GenerationModel).where(GenerationModel.recommended)
+        assert reading.scalars(recommended).one().max_size_pixels == 1024 * 1024
