@@ -25,10 +25,9 @@ from PIL import Image, ImageOps
 
 from studio.rendering.contact_sheet import contact_sheet
 from studio.samples.photograph import phone_photograph
-from tests.e2e.server import BASE_PATH, ROOT, ServerDidNotStart, running_server
+from tests.e2e.server import BASE_PATH, ServerDidNotStart, running_server
 
 EMAIL, PASSWORD = "demo@example.com", "sartiq-demo"
-OUTPUT = ROOT / "demo-output"
 # The first two of these that the server has.
 SHOT_TYPES = ("front-packshot", "detail-close-up", "detail")
 GUIDELINES = "Web shop portrait"
@@ -234,10 +233,12 @@ def approve_best(api: Api, shot: Row, generation: Row) -> str:
     return str(best["id"])
 
 
-def download(api: Api, shots: list[Row], generations: list[Row], approved: set[str]) -> list[list[Path]]:
-    """Put all pictures into the output folder, in place of an earlier demo's; return their paths by shot."""
-    OUTPUT.mkdir(exist_ok=True)
-    for earlier in OUTPUT.iterdir():
+def download(
+    api: Api, shots: list[Row], generations: list[Row], approved: set[str], output: Path
+) -> list[list[Path]]:
+    """Put all pictures into the folder, in place of an earlier demo's; return their paths by shot."""
+    output.mkdir(parents=True, exist_ok=True)
+    for earlier in output.iterdir():
         if earlier.suffix in {*SUFFIXES.values()} and earlier.is_file():
             earlier.unlink()
     paths = []
@@ -246,7 +247,7 @@ def download(api: Api, shots: list[Row], generations: list[Row], approved: set[s
         for prediction in generation["predictions"]:
             mark = "-approved" if prediction["id"] in approved else ""
             name = f"{shot['shot_type']['slug']}-{prediction['index'] + 1}{mark}"
-            path = OUTPUT / f"{name}{SUFFIXES[prediction['content_type']]}"
+            path = output / f"{name}{SUFFIXES[prediction['content_type']]}"
             path.write_bytes(api.download(f"/predictions/{prediction['id']}/image"))
             paths[-1].append(path)
     return paths
@@ -271,7 +272,7 @@ def draw_sheet(
             if prediction["provenance"]["cut_out"] == "framed_crop":
                 facts += ", framed crop"
             cells.append((picture, f"{label}\n{facts}"))
-    path = OUTPUT / "contact-sheet.png"
+    path = paths[0][0].with_name("contact-sheet.png")
     title = "From one photograph to approved pictures"
     pictures, labels = zip(*cells, strict=True)
     contact_sheet(pictures, labels, title, columns=1 + len(paths[0]), cell_width=SHEET_COLUMN).save(path)
@@ -285,8 +286,8 @@ def _detail(picture: Image.Image) -> Image.Image:
     return picture.crop((left, top, left + width, top + height))
 
 
-def walk(pictures: int) -> None:
-    """Walk the whole way once."""
+def walk(pictures: int, output: Path) -> None:
+    """Walk the whole way once and leave the pictures in a folder."""
     name, content = read_photograph(os.environ.get("PHOTO"))
     print("\nFrom a photograph to approved pictures, through the API alone\n")
     with server_to_use() as (address, state), Api(address) as api:
@@ -297,19 +298,20 @@ def walk(pictures: int) -> None:
         approved = {
             approve_best(api, shot, generation) for shot, generation in zip(shots, generations, strict=True)
         }
-        paths = download(api, shots, generations, approved)
+        paths = download(api, shots, generations, approved, output)
     sheet = draw_sheet(name, content, shots, generations, paths)
-    tell("Pictures", f"{sum(map(len, paths))} files in {OUTPUT.name}/")
-    tell("Together", f"{OUTPUT.name}/{sheet.name}\n")
+    tell("Pictures", f"{sum(map(len, paths))} files in {output}/")
+    tell("Together", f"{sheet}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demonstration; return the exit status."""
     parser = argparse.ArgumentParser(prog="make demo ARGS=...", description=__doc__)
     parser.add_argument("--pictures", type=int, default=4, choices=range(1, 9), help="pictures of each shot")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the pictures")
     options = parser.parse_args(arguments)
     try:
-        walk(options.pictures)
+        walk(options.pictures, options.output)
     except (DemoStopped, ServerDidNotStart, httpx.TransportError) as problem:
         print(f"\nThe demo stopped: {problem}", file=sys.stderr)
         return 1
