@@ -18,7 +18,8 @@ from studio.rendering.model import CutOut, CutOutMethod, Floats, Pixels
 from studio.rendering.saliency import saliency
 from studio.rendering.trust import explained, judge
 
-TRUSTED = 0.62
+TRUSTED = 0.7
+Segmentation = tuple[np.ndarray, float, dict[str, float]]
 _LARGEST_SIDE = 3000
 _SEGMENTED_SIDE = 480
 _SALIENCY_SIDE = 220
@@ -94,30 +95,13 @@ def _from_photograph(pixels: Pixels) -> CutOut:
         small = _resized(small, 0.5)
     residual, noise, plainness = _background_residual(small)
     method: CutOutMethod = "plain_background" if plainness > 0.8 else "grabcut"
-    hints = _hints_plain(small, residual, noise) if method == "plain_background" else _hints_salient(small)
-    mask = _cleaned(_grab(small, hints))
-    if not mask.any() or mask.all():
-        return untrusted(pixels)
     if method == "plain_background":
-        hints[_contact_shadow(small, mask)] = cv2.GC_BGD
-        mask = _cleaned(_grab(small, hints))
-        if not mask.any():
-            return untrusted(pixels)
-    body = skin(small)
-    worn = method == "grabcut" and 0.004 < float(body[mask].mean()) < 0.35
-    if worn:
-        # Somebody wears it: arms and hands that a cut would sever are background, too.
-        hints = np.where(mask, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
-        hints[body] = cv2.GC_BGD
-        mask = _cleaned(_grab(small, hints))
-        if not mask.any():
-            return untrusted(pixels)
-    # A segmentation that is right does not depend on how it was started.
-    again = _cleaned(_grab(small, _hints_around(mask, body if worn else None)))
-    trust, parts = judge(small, mask, again, plainness, body if worn else None)
-    if method == "plain_background":
-        strange = (residual > max(8.0, 6.0 * noise)) & ~mask & (hints != cv2.GC_BGD)
-        trust, parts = explained(trust, parts, float(strange.sum()) / float(mask.sum()))
+        mask, trust, parts = _segmented_plain(small, residual, noise, plainness, shadows=True)
+        if trust < TRUSTED:
+            # White on white: the product's shaded sides may have been taken for its shadow.
+            mask, trust, parts = _segmented_plain(small, residual, noise, plainness, shadows=False)
+    else:
+        mask, trust, parts = _segmented_busy(small, plainness)
     if trust < TRUSTED:
         return untrusted(pixels, trust, parts)
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.0)
@@ -132,6 +116,42 @@ def _from_photograph(pixels: Pixels) -> CutOut:
     box = (left + inner[0], top + inner[1], left + inner[2], top + inner[3])
     touches = _touched((full * 255).astype(np.uint8))
     return CutOut(pixels, product, alpha, box, method, trust, touches, _stands(alpha), parts)
+
+
+def _segmented_plain(
+    pixels: Pixels, residual: Floats, noise: float, plainness: float, shadows: bool
+) -> Segmentation:
+    """The mask before a plain background, its trust and the trust's parts."""
+    hints = _hints_plain(pixels, residual, noise, shadows)
+    mask = _cleaned(_grab(pixels, hints))
+    if not mask.any() or mask.all():
+        return mask, 0.0, {}
+    hints[_contact_shadow(pixels, mask)] = cv2.GC_BGD
+    mask = _cleaned(_grab(pixels, hints))
+    if not mask.any():
+        return mask, 0.0, {}
+    trust, parts = judge(pixels, mask, _cleaned(_grab(pixels, _hints_around(mask, None))), plainness, None)
+    strange = (residual > max(8.0, 6.0 * noise)) & ~mask & (hints != cv2.GC_BGD)
+    return mask, *explained(trust, parts, float(strange.sum()) / float(mask.sum()))
+
+
+def _segmented_busy(pixels: Pixels, plainness: float) -> Segmentation:
+    """The mask before a busy background, its trust and the trust's parts."""
+    mask = _cleaned(_grab(pixels, _hints_salient(pixels)))
+    if not mask.any() or mask.all():
+        return mask, 0.0, {}
+    found = skin(pixels)
+    body = found if 0.004 < float(found[mask].mean()) < 0.35 else None
+    if body is not None:
+        # Somebody wears it: arms and hands that a cut would sever are background, too.
+        hints = np.where(mask, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+        hints[body] = cv2.GC_BGD
+        mask = _cleaned(_grab(pixels, hints))
+        if not mask.any():
+            return mask, 0.0, {}
+    # A segmentation that is right does not depend on how it was started.
+    again = _cleaned(_grab(pixels, _hints_around(mask, body)))
+    return mask, *judge(pixels, mask, again, plainness, body)
 
 
 def _box_of(alpha: Pixels, pad: int) -> tuple[int, int, int, int]:
@@ -170,10 +190,10 @@ def _background_residual(pixels: Pixels) -> tuple[Floats, float, float]:
     return error.astype(np.float32), max(noise, 0.6), plainness
 
 
-def _hints_plain(pixels: Pixels, residual: Floats, noise: float) -> Pixels:
+def _hints_plain(pixels: Pixels, residual: Floats, noise: float, shadows: bool) -> Pixels:
     """GrabCut's marks where the border says what the background looks like."""
     smooth = cv2.GaussianBlur(residual, (0, 0), 0.8)
-    low, high = max(3.0, 3.0 * noise), max(9.0, 6.0 * noise)
+    low, high = max(2.4, 3.0 * noise), max(4.8, 5.0 * noise)
     hints = np.full(residual.shape, cv2.GC_PR_FGD, dtype=np.uint8)
     hints[smooth < high] = cv2.GC_PR_BGD
     # Product surrounds what it encloses: only background that reaches the border is certain.
@@ -184,7 +204,8 @@ def _hints_plain(pixels: Pixels, residual: Floats, noise: float) -> Pixels:
     hints[outside] = cv2.GC_BGD
     core = cv2.erode((smooth > 2 * high).astype(np.uint8), np.ones((5, 5), np.uint8))
     hints[core > 0] = cv2.GC_FGD
-    hints[_shadow(pixels, outside)] = cv2.GC_BGD
+    if shadows:
+        hints[_shadow(pixels, outside)] = cv2.GC_BGD
     return hints
 
 

@@ -44,7 +44,7 @@ def judge(
 def explained(trust: float, parts: dict[str, float], strange: float) -> tuple[float, dict[str, float]]:
     """Trust and parts again, knowing how much, by the product's area, is neither product nor background."""
     part = 1 - _step(0.03, 0.20, strange)
-    return round(trust * (0.4 + 0.6 * part), 4), {**parts, "explained": round(part, 4)}
+    return round(trust * (0.2 + 0.8 * part), 4), {**parts, "explained": round(part, 4)}
 
 
 def _step(low: float, high: float, value: float) -> float:

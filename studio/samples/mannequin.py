@@ -96,7 +96,7 @@ def _shade(normal: Array) -> Array:
 
     key, fill, rim = lamp(-0.75, -0.6, 0.7, 0.35), lamp(0.9, -0.1, 0.5, 0.4), lamp(0.95, -0.25, -0.1, 0.0)
     gloss = lamp(-0.42, -0.55, 1.25, 0.0) ** 26
-    tone = 0.22 + 0.74 * key**1.3 + 0.10 * fill + 0.16 * rim**3 + 0.10 * gloss
+    tone = 0.30 + 0.70 * key**1.3 + 0.10 * fill + 0.16 * rim**3 + 0.10 * gloss
     lacquer = np.array([0.93, 0.905, 0.875], dtype=np.float32)
     cool = np.array([0.985, 1.0, 1.025], dtype=np.float32)
     lit = tone[..., None] * lacquer * (cool + (1 - cool) * np.clip(tone, 0, 1)[..., None])
@@ -154,6 +154,8 @@ def _traced(turn: float) -> tuple[Array, Array]:
         cv2.GaussianBlur(normal, (0, 0), 5.0), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR
     )
     normal /= np.linalg.norm(normal, axis=2, keepdims=True) + 1e-6
+    # A few lines of sight that graze two volumes stop short of either.
+    covered = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)).astype(np.float32)
     return normal, cv2.resize(covered, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
