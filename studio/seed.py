@@ -145,7 +145,7 @@ def _add_house(
     storage: Storage, house: int, owner_id: UUID, organization_id: UUID | None, for_contract: bool
 ) -> queue.Claim:
     scope = {"owner_id": owner_id, "organization_id": organization_id}
-    photograph = _picture("mug.jpg")
+    photograph = _picture("dress.jpg")
     rows = list(house_rows(house, scope, photograph, for_contract))
     _add(rows)
     media = next(row for row in rows if isinstance(row, MediaResource))
