@@ -70,25 +70,40 @@ def share_token() -> str | None:
     return None
 
 
+GUEST = "guest@example.com"
+
+
+def make(path: str, body: dict[str, Any], name: str = "demo") -> str:
+    """Create a row as one of the accounts and return its id."""
+    answer = http().post(path, json=body, headers=standing_header(name))
+    answer.raise_for_status()
+    return str(answer.json()["id"])
+
+
 @functools.cache
-def guest() -> str:
-    """Return the address of an account, made once, that is nobody's peer and may be changed at will."""
-    body = {"email": "guest@example.com", "password": "sartiq-guest"}
-    http().post("/users/", json=body, headers=standing_header("admin")).raise_for_status()
-    return body["email"]
+def guest_id() -> str:
+    """Return the id of an account, made once, that is nobody's peer and may be changed at will."""
+    return make("/users/", {"email": GUEST, "password": "sartiq-guest"}, "admin")
+
+
+def guest_is_member(organization_id: str) -> str:
+    """Take the guest into an organization of the demo account, if need be, and return the account's id."""
+    body = {"email": GUEST, "role": "viewer"}
+    http().post(f"/organizations/{organization_id}/members", json=body, headers=standing_header("demo"))
+    return guest_id()
 
 
 def recovery_token() -> str | None:
     """Ask for a new password for the guest account and return the token from its mail, if it came."""
-    address = guest()
-    http().post(f"/password-recovery/{address}").raise_for_status()
+    guest_id()
+    http().post(f"/password-recovery/{GUEST}").raise_for_status()
     mails = sorted(
         Path(os.environ["SARTIQ_CONTRACT_OUTBOX"]).glob("*.eml"), key=lambda path: path.stat().st_mtime
     )
     for mail in reversed(mails):
         text = mail.read_text().replace("=\n", "")
         found = re.search(r"pr_[A-Za-z0-9_-]+", text)
-        if found and f"To: {address}" in text:
+        if found and f"To: {GUEST}" in text:
             return found[0]
     return None
 
