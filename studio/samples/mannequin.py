@@ -1,14 +1,15 @@
 """Draws the mannequin that the public subject's base images show: an abstract figure of smooth volumes.
 
 A figure is a field of rounded cones blended into each other, seen straight on and shaded by its own relief;
-the same call always gives the same bytes.
+the same call always gives the same bytes. Run as a program, the module writes the two that the seed takes.
 """
 
 from __future__ import annotations
 
 import io
 import itertools
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -221,3 +222,8 @@ def _distance(x: Array, y: Array, z: Array, chains: list[Array]) -> Array:
         blend = np.maximum(_BLEND - np.abs(total - distance), 0) / _BLEND
         total = np.minimum(total, distance) - blend * blend * (_BLEND / 4)
     return total
+
+
+if __name__ == "__main__":
+    for each in get_args(View):
+        draw(each).save(Path(__file__).with_name(f"mannequin_{each}.webp"), "WEBP", quality=90, method=6)
