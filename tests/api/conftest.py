@@ -11,9 +11,11 @@ import pytest
 from db.models import User
 from db.session import Database
 from handlers.app import Application
+from studio.media.storage import LocalDisk
 from tests import factories
 from tests.api.catalogue import House
 from tests.contract.mini.asking import Reply, ask
+from tests.production import Production, make_production
 from tests.serving import app_for_tests, bearer
 
 
@@ -73,3 +75,15 @@ def house(client_of: Callable[..., Client]) -> House:
 def superuser(client_of: Callable[..., Client]) -> Client:
     """Somebody who may everything."""
     return client_of(factories.make_user(is_superuser=True))
+
+
+@pytest.fixture
+def storage(application: Application) -> LocalDisk:
+    """Where the server keeps its pictures."""
+    return LocalDisk(application.settings.media_dir)
+
+
+@pytest.fixture
+def production(database: Database, storage: LocalDisk) -> Production:
+    """A customer with a photographed product and a pending shot."""
+    return make_production(storage, database)

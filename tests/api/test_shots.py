@@ -13,21 +13,11 @@ from PIL import Image
 from db.base import new_id
 from db.models import Generation, Prediction, Shot
 from db.session import Database
-from handlers.app import Application
 from studio.media.storage import LocalDisk
 from tests import factories
 from tests.api.conftest import Client
-from tests.production import HEIGHT, WIDTH, Production, make_production, work_off
-
-
-@pytest.fixture
-def storage(application: Application) -> LocalDisk:
-    return LocalDisk(application.settings.media_dir)
-
-
-@pytest.fixture
-def production(database: Database, storage: LocalDisk) -> Production:
-    return make_production(storage, database)
+from tests.api.workflow import generated, refusal
+from tests.production import HEIGHT, WIDTH, Production, work_off
 
 
 @pytest.fixture
@@ -35,26 +25,11 @@ def client(client_of: Callable[..., Client], production: Production) -> Client:
     return client_of(production.owner)
 
 
-def generated(
-    client: Client, shot: Shot, database: Database, storage: LocalDisk, **order: Any
-) -> dict[str, Any]:
-    """The finished generation of a shot."""
-    reply = client("POST", f"/shots/{shot.id}/generate", {"seed": 7, **order})
-    assert reply.status == 202, reply.body
-    assert work_off(database, storage) == 1
-    done: dict[str, Any] = client("GET", f"/generations/{reply.json()['id']}").json()
-    return done
-
-
 def shown(client: Client, shot: Shot) -> dict[str, Any]:
     reply = client("GET", f"/shots/{shot.id}")
     assert reply.status == 200, reply.body
     answer: dict[str, Any] = reply.json()
     return answer
-
-
-def refusal(reply: Any) -> tuple[int, str]:
-    return reply.status, reply.json()["code"]
 
 
 def test_a_shot_is_generated_into_different_pictures_of_the_guidelines_size_and_format(

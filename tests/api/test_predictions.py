@@ -1,0 +1,155 @@
+"""Pictures through the API: reviewed with their shot, downloaded in variants, shared, deleted."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from db.base import new_id, utc_now
+from db.session import Database
+from handlers.app import Application
+from studio.media.signing import sign_share
+from studio.media.storage import LocalDisk
+from tests import factories
+from tests.api.conftest import Client
+from tests.api.workflow import generated, refusal
+from tests.production import HEIGHT, WIDTH, Production
+
+
+@pytest.fixture
+def client(client_of: Callable[..., Client], production: Production) -> Client:
+    return client_of(production.owner)
+
+
+@pytest.fixture
+def pictures(
+    client: Client, production: Production, database: Database, storage: LocalDisk
+) -> list[dict[str, Any]]:
+    """Two pictures of the production's shot, waiting for review."""
+    made = generated(client, production.shot, database, storage, num_predictions=2)["predictions"]
+    assert isinstance(made, list)
+    return made
+
+
+def test_approving_a_picture_approves_its_shot_and_returns_the_one_before(
+    client: Client, production: Production, pictures: list[dict[str, Any]]
+) -> None:
+    first, second = (f"/predictions/{picture['id']}" for picture in pictures)
+    assert client("POST", f"{first}/approve", {"note": "Sharp."}).json()["review"]["note"] == "Sharp."
+    assert client("POST", f"{second}/approve", {}).json()["status"] == "approved"
+    assert client("GET", first).json()["status"] == "pending_review"
+    shot = client("GET", f"/shots/{production.shot.id}").json()
+    assert (shot["status"], shot["approved_prediction_id"]) == ("approved", pictures[1]["id"])
+
+    assert client("POST", f"{second}/reopen").json()["status"] == "pending_review"
+    shot = client("GET", f"/shots/{production.shot.id}").json()
+    assert (shot["status"], shot["approved_prediction_id"]) == ("pending_review", None)
+
+
+def test_a_rejected_picture_is_not_approved_before_it_is_reopened(
+    client: Client, pictures: list[dict[str, Any]]
+) -> None:
+    path = f"/predictions/{pictures[0]['id']}"
+    rejected = client("POST", f"{path}/reject", {"reason": "Too dark."}).json()
+    assert (rejected["status"], rejected["review"]["note"]) == ("rejected", "Too dark.")
+    assert refusal(client("POST", f"{path}/approve", {})) == (409, "invalid_transition")
+    assert refusal(client("POST", f"{path}/reject", {"reason": "Again"})) == (409, "invalid_transition")
+    assert client("POST", f"{path}/reopen").json()["status"] == "pending_review"
+    assert refusal(client("POST", f"{path}/reopen")) == (409, "invalid_transition")
+    assert client("POST", f"{path}/approve", {}).json()["status"] == "approved"
+
+
+def test_pictures_of_a_shot_that_is_being_generated_are_not_approved(
+    client: Client, production: Production, pictures: list[dict[str, Any]]
+) -> None:
+    assert client("POST", f"/shots/{production.shot.id}/generate", {}).status == 202
+    reply = client("POST", f"/predictions/{pictures[0]['id']}/approve", {})
+    assert refusal(reply) == (409, "shot_busy")
+
+
+def test_an_approved_picture_is_in_use_and_others_can_go(
+    client: Client, production: Production, pictures: list[dict[str, Any]]
+) -> None:
+    approved, other = (f"/predictions/{picture['id']}" for picture in pictures)
+    client("POST", f"{approved}/approve", {})
+    assert refusal(client("DELETE", approved)) == (409, "in_use")
+    assert client("DELETE", other).status == 204
+    assert client("GET", other).status == 404
+    shot = client("GET", f"/shots/{production.shot.id}").json()
+    assert (shot["approved_prediction_id"], shot["predictions_count"]) == (pictures[0]["id"], 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "media_type", "size"),
+    [
+        ("", "image/webp", (WIDTH, HEIGHT)),
+        ("?width=96", "image/webp", (96, 128)),
+        ("?width=4096&format=jpeg", "image/jpeg", (WIDTH, HEIGHT)),
+        ("?format=png", "image/png", (WIDTH, HEIGHT)),
+        ("?format=avif&width=50", "image/avif", (50, 67)),
+    ],
+)
+def test_a_picture_is_served_in_the_size_and_format_asked_for(
+    client: Client, pictures: list[dict[str, Any]], query: str, media_type: str, size: tuple[int, int]
+) -> None:
+    path = f"/predictions/{pictures[0]['id']}/image{query}"
+    reply = client("GET", path)
+    assert reply.status == 200, reply.body
+    assert reply.headers["content-type"] == media_type
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    with Image.open(io.BytesIO(reply.body)) as opened:
+        assert opened.size == size
+    assert client("GET", path, headers={"if-none-match": reply.headers["etag"]}).status == 304
+
+
+def test_the_addresses_of_a_picture_lead_to_its_bytes(
+    client: Client, app: Application, pictures: list[dict[str, Any]]
+) -> None:
+    for name in ("image_url", "thumbnail_url"):
+        address = pictures[0][name]
+        assert address.startswith(app.settings.public_url)
+        path = address.removeprefix(f"{app.settings.public_url}/api/v1")
+        assert client("GET", path).status == 200
+
+
+def test_a_shared_link_opens_the_picture_for_anybody_until_it_expires(
+    client: Client,
+    client_of: Callable[..., Client],
+    app: Application,
+    production: Production,
+    pictures: list[dict[str, Any]],
+) -> None:
+    anybody, settings = client_of(None), app.settings
+    link = client("POST", f"/predictions/{pictures[0]['id']}/share", {"expires_in_seconds": 60}).json()["url"]
+    path = link.removeprefix(f"{settings.public_url}/api/v1")
+    picture = client("GET", f"/predictions/{pictures[0]['id']}/image").body
+    assert anybody("GET", path).body == picture
+    assert anybody("GET", f"{path}?width=48&format=png").headers["content-type"] == "image/png"
+    assert refusal(anybody("GET", path + "x")) == (404, "not_found")
+    for prediction_id, moment in (
+        (pictures[0]["id"], utc_now() - timedelta(seconds=1)),
+        (new_id(), utc_now() + timedelta(hours=1)),
+    ):
+        token = sign_share(settings.secret_key, prediction_id, moment)
+        assert refusal(anybody("GET", f"/shared/predictions/{token}")) == (404, "not_found")
+
+
+def test_pictures_are_listed_by_what_they_belong_to(
+    client: Client, production: Production, pictures: list[dict[str, Any]]
+) -> None:
+    ids = {picture["id"] for picture in pictures}
+    for query in (
+        f"shot_id={production.shot.id}",
+        f"generation_id={pictures[0]['generation_id']}",
+        f"shooting_id={production.shooting.id}&status=pending_review",
+    ):
+        reply = client("GET", f"/predictions/?organization_id={production.organization.id}&{query}")
+        assert {row["id"] for row in reply.json()["data"]} == ids
+    other = factories.make_shooting(**production.scope)
+    query = f"organization_id={production.organization.id}&shooting_id={other.id}"
+    assert client("GET", f"/predictions/?{query}").json()["count"] == 0

@@ -1,0 +1,217 @@
+"""Shootings and looks through the API: phases, inline guidelines, the shots that looks make, deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from db.models import Guidelines, Prediction, Shot
+from db.session import Database
+from tests import factories
+from tests.api.conftest import Client
+from tests.api.workflow import refusal
+from tests.production import Production
+
+DUE = "2027-01-15T12:00:00.000000Z"
+
+
+@pytest.fixture
+def client(client_of: Callable[..., Client], production: Production) -> Client:
+    return client_of(production.owner)
+
+
+@pytest.fixture
+def organization_query(production: Production) -> str:
+    return f"organization_id={production.organization.id}"
+
+
+def created(client: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    reply = client("POST", path, body)
+    assert reply.status == 201, reply.body
+    answer: dict[str, Any] = reply.json()
+    assert client("GET", reply.headers["location"].removeprefix("/api/v1")).json() == answer
+    return answer
+
+
+def test_a_new_shooting_is_empty_and_in_production(
+    client: Client, production: Production, organization_query: str
+) -> None:
+    made = created(client, f"/shootings/?{organization_query}", {"name": "Spring", "due_date": DUE})
+    assert made["owner_id"] == str(production.owner.id)
+    assert made["organization_id"] == str(production.organization.id)
+    told = {name: made[name] for name in made if name not in ("id", "created_at", "updated_at")}
+    assert told == {
+        "owner_id": str(production.owner.id), "organization_id": str(production.organization.id),
+        "name": "Spring", "description": None, "due_date": DUE, "archived": False, "season": None,
+        "collection": None, "brand": None, "brand_id": None, "default_guidelines_id": None,
+        "phase": "PRODUCTION", "require_test_shooting": False, "shot_status": "empty",
+        "looks_count": 0, "shots_count": 0, "shots_approved_count": 0,
+    }  # fmt: skip
+
+
+def test_an_organization_in_the_body_must_be_the_one_of_the_query(
+    client: Client, production: Production, organization_query: str
+) -> None:
+    body = {"name": "Spring", "due_date": DUE, "organization_id": str(production.organization.id)}
+    assert refusal(client("POST", "/shootings/", body)) == (409, "scope_mismatch")
+    assert client("POST", f"/shootings/?{organization_query}", body).status == 201
+
+
+def test_inline_guidelines_are_made_with_the_shooting_or_not_at_all(
+    client: Client, database: Database, production: Production, organization_query: str
+) -> None:
+    body: dict[str, Any] = {"name": "Spring", "due_date": DUE, "default_guidelines": {"name": "Shop"}}
+    made = created(client, f"/shootings/?{organization_query}", body)
+    guidelines = client("GET", f"/guidelines/{made['default_guidelines_id']}").json()
+    assert (guidelines["name"], guidelines["file_format"], guidelines["quality"]) == ("Shop", "WEBP", 90)
+    assert guidelines["organization_id"] == str(production.organization.id)
+
+    with database.transaction(write=False) as reading:
+        before = reading.query(Guidelines).count()
+    foreign = factories.make_shot_type()
+    body["default_guidelines"] = {"name": "Shop", "shot_type_ids": [str(foreign.id)]}
+    assert refusal(client("POST", f"/shootings/?{organization_query}", body)) == (404, "not_found")
+    with database.transaction(write=False) as reading:
+        assert reading.query(Guidelines).count() == before
+
+
+def test_phases_move_along_the_table(client: Client, organization_query: str) -> None:
+    body = {"name": "Spring", "due_date": DUE, "phase": "BRIEF"}
+    path = f"/shootings/{created(client, f'/shootings/?{organization_query}', body)['id']}"
+    assert refusal(client("PATCH", path, {"phase": "AGREEMENT"})) == (409, "invalid_transition")
+    for phase in ("PRODUCTS_SELECTION", "AGREEMENT", "PRODUCTION", "CLOSED", "PRODUCTION"):
+        assert client("PATCH", path, {"phase": phase}).json()["phase"] == phase
+
+
+def test_production_waits_for_a_required_test_shooting(client: Client, organization_query: str) -> None:
+    body = {"name": "Spring", "due_date": DUE, "phase": "BRIEF", "require_test_shooting": True}
+    path = f"/shootings/{created(client, f'/shootings/?{organization_query}', body)['id']}"
+    for phase in ("PRODUCTS_SELECTION", "AGREEMENT"):
+        client("PATCH", path, {"phase": phase})
+    assert refusal(client("PATCH", path, {"phase": "PRODUCTION"})) == (409, "invalid_transition")
+    for phase in ("PRODUCTS_SELECTION", "BRIEF", "TEST_SHOOTING", "PRODUCTS_SELECTION", "AGREEMENT"):
+        assert client("PATCH", path, {"phase": phase}).status == 200
+    assert client("PATCH", path, {"phase": "PRODUCTION"}).json()["phase"] == "PRODUCTION"
+
+
+def test_a_production_that_requires_a_test_shooting_breaks_the_contract(client: Client) -> None:
+    body = {"name": "Spring", "due_date": DUE, "phase": "PRODUCTION", "require_test_shooting": True}
+    assert client("POST", "/shootings/", body).status == 422
+
+
+@pytest.mark.parametrize(
+    ("states", "rolled_up"),
+    [
+        (["pending", "pending"], "pending"),
+        (["pending", "generating"], "in_progress"),
+        (["rejected", "approved"], "in_progress"),
+        (["pending_review", "approved"], "in_review"),
+        (["approved", "approved"], "approved"),
+    ],
+)
+def test_the_shots_of_a_shooting_are_rolled_up(
+    client: Client, production: Production, states: list[str], rolled_up: str
+) -> None:
+    shooting = factories.make_shooting(**production.scope)
+    look = factories.make_look(shooting)
+    for state in states:
+        factories.make_shot(look, status=state)
+    shown = client("GET", f"/shootings/{shooting.id}").json()
+    assert shown["shot_status"] == rolled_up
+    assert (shown["looks_count"], shown["shots_count"]) == (1, 2)
+    assert shown["shots_approved_count"] == states.count("approved")
+
+
+def test_shootings_are_found_by_brand_phase_and_name(
+    client: Client, production: Production, organization_query: str
+) -> None:
+    brand = factories.make_brand(**production.scope)
+    mine = factories.make_shooting(**production.scope, name="100% linen", brand_id=brand.id, phase="BRIEF")
+
+    def found(query: str) -> list[str]:
+        reply = client("GET", f"/shootings/?{organization_query}&{query}")
+        assert reply.status == 200, reply.body
+        return [row["id"] for row in reply.json()["data"]]
+
+    for query in (f"brand_id={brand.id}", "phase=BRIEF", "q=100%25", "q=LINEN&archived=false"):
+        assert found(query) == [str(mine.id)]
+    assert found("q=10_%25") == []
+
+
+def test_a_look_makes_one_shot_for_each_shot_type_in_their_order(
+    client: Client, production: Production
+) -> None:
+    types = [factories.make_shot_type(**production.scope) for _ in range(3)]
+    wanted = [str(row.id) for row in reversed(types)]
+    body = {"main_product_id": str(production.product.id), "shot_type_ids": wanted}
+    look = created(client, f"/shootings/{production.shooting.id}/looks", body)
+    assert look["shot_type_ids"] == wanted
+    assert [shot["shot_type_id"] for shot in look["shots"]] == wanted
+    assert {shot["status"] for shot in look["shots"]} == {"pending"}
+    assert client("GET", f"/shots/{look['shots'][0]['id']}").json()["look_id"] == look["id"]
+
+
+def test_shot_types_that_come_and_go_bring_and_take_their_shots(
+    client: Client, production: Production
+) -> None:
+    first, second, third = (str(factories.make_shot_type(**production.scope).id) for _ in range(3))
+    body = {"main_product_id": str(production.product.id), "shot_type_ids": [first, second]}
+    look = created(client, f"/shootings/{production.shooting.id}/looks", body)
+    kept = look["shots"][1]["id"]
+    path = f"/shootings/{production.shooting.id}/looks/{look['id']}"
+    changed = client("PATCH", path, {"shot_type_ids": [third, second]}).json()
+    assert [shot["shot_type_id"] for shot in changed["shots"]] == [third, second]
+    assert changed["shots"][1]["id"] == kept
+    assert changed["updated_at"] > look["updated_at"]
+    assert client("GET", path).json() == changed
+    assert client("GET", f"/shots/{look['shots'][0]['id']}").status == 404
+
+
+@pytest.mark.parametrize("state", ["generating", "pending_review"])
+def test_a_shot_type_with_pictures_cannot_be_left_out(
+    client: Client, production: Production, state: str
+) -> None:
+    look = factories.make_look(production.shooting, shot_type_ids=[production.shot_type.id])
+    shot = factories.make_shot(look, shot_type_id=production.shot_type.id, status=state)
+    if state == "pending_review":
+        factories.make_prediction(factories.make_generation(shot, status="completed"))
+    other = factories.make_shot_type(**production.scope)
+    path = f"/shootings/{production.shooting.id}/looks/{look.id}"
+    reply = client("PATCH", path, {"shot_type_ids": [str(other.id)]})
+    assert refusal(reply) == (409, "shot_has_predictions")
+    assert [shot["id"] for shot in client("GET", path).json()["shots"]] == [str(shot.id)]
+
+
+def test_a_look_takes_no_rows_of_another_scope(client: Client, production: Production) -> None:
+    personal = factories.make_product(owner=production.owner)
+    body = {"main_product_id": str(personal.id), "shot_type_ids": [str(production.shot_type.id)]}
+    path = f"/shootings/{production.shooting.id}/looks"
+    assert refusal(client("POST", path, body)) == (409, "scope_mismatch")
+    body["main_product_id"] = str(factories.make_product().id)
+    assert refusal(client("POST", path, body)) == (404, "not_found")
+
+
+@pytest.mark.parametrize("what", ["shooting", "look"])
+def test_nothing_goes_while_a_generation_runs_and_everything_goes_afterwards(
+    client: Client, database: Database, production: Production, what: str
+) -> None:
+    prediction = factories.make_prediction(factories.make_generation(production.shot, status="completed"))
+    running = factories.make_generation(production.shot, status="running")
+    path = f"/shootings/{production.shooting.id}"
+    path += f"/looks/{production.look.id}" if what == "look" else ""
+    assert refusal(client("DELETE", path)) == (409, "generation_running")
+    with database.transaction(write=True) as writing:
+        writing.merge(running).status = "failed"
+    assert client("DELETE", path).status == 204
+    assert client("GET", path).status == 404
+    with database.transaction(write=False) as reading:
+        assert reading.query(Shot).filter(Shot.id == production.shot.id).count() == 0
+        assert reading.query(Prediction).filter(Prediction.id == prediction.id).count() == 0
+
+
+def test_looks_are_listed_with_their_shots(client: Client, production: Production) -> None:
+    reply = client("GET", f"/shootings/{production.shooting.id}/looks")
+    assert [look["id"] for look in reply.json()["data"]] == [str(production.look.id)]
+    assert [shot["id"] for shot in reply.json()["data"][0]["shots"]] == [str(production.shot.id)]
