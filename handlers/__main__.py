@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from db.migrations import upgrade
 from db.session import Database, make_engine
 from handlers.app import create_app
+from handlers.logs import configure_logging
 from studio.identity.mail import mailer_for
 from studio.seed import seed
 from studio.settings import Settings, SettingsRefused
@@ -94,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SettingsRefused as refusal:
         print(f"Not started: {refusal}", file=sys.stderr)
         return 2
+    configure_logging(settings.log_level)
     prepare(settings)
     if options.prepare_only:
         return 0
@@ -110,7 +112,7 @@ def serve(settings: Settings) -> int:
         "lifespan": "on",
         "server_header": False,
         "access_log": False,
-        "log_level": "warning",
+        "log_config": None,
         "timeout_graceful_shutdown": SECONDS_TO_FINISH,
     }
     server = AnnouncingServer(uvicorn.Config(create_app(settings), **config), announcement(settings))

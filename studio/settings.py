@@ -12,6 +12,7 @@ from pathlib import Path
 
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - refused outside development
 ENVIRONMENTS = ("development", "test", "production")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 SEEDS = ("demo", "contract")
 
 
@@ -39,6 +40,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     public_url: str = "http://localhost:8000"
+    log_level: str = "INFO"
     request_threads: int = 8
     render_workers: int = 2
     lease_seconds: int = 20
@@ -69,6 +71,9 @@ class Settings:
         seed = values.get("SARTIQ_SEED") or "demo"
         if seed not in SEEDS:
             raise SettingsRefused(f"SARTIQ_SEED must be one of {', '.join(SEEDS)}, not {seed!r}")
+        log_level = values.get("LOG_LEVEL") or cls.log_level
+        if log_level not in LOG_LEVELS:
+            raise SettingsRefused(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {log_level!r}")
         secret = values.get("SECRET_KEY") or DEVELOPMENT_SECRET
         if name == "production" and (secret == DEVELOPMENT_SECRET or len(secret.encode()) < 32):
             raise SettingsRefused(
@@ -86,6 +91,7 @@ class Settings:
             host=values.get("HOST") or cls.host,
             port=port,
             public_url=(values.get("PUBLIC_URL") or f"http://localhost:{port}").rstrip("/"),
+            log_level=log_level,
             request_threads=_whole_number(values, "REQUEST_THREADS", 8, 1, 256),
             render_workers=_whole_number(values, "RENDER_WORKERS", 2, 0, 64),
             lease_seconds=_whole_number(values, "LEASE_SECONDS", 20, 2, 3_600),

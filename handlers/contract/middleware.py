@@ -65,12 +65,12 @@ class Envelope:
                 file.close()
             milliseconds = (time.perf_counter() - began) * 1000
             access_log.info(
-                "%s %s %s %.1fms %s",
+                "%s %s %s %.1fms",
                 scope["method"],
                 quote(scope["path"]),
                 outlet.status,
                 milliseconds,
-                call.request_id,
+                extra={"request_id": call.request_id},
             )
 
 
