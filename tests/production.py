@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -47,9 +48,13 @@ def photograph() -> bytes:
     return target.getvalue()
 
 
-def stored_picture(storage: Storage, database: Database, scope: dict[str, Any], data: bytes) -> MediaResource:
-    """A picture with its file, in the scope of the columns given."""
-    with database.transaction(write=True):
+def stored_picture(
+    storage: Storage, database: Database | None, scope: dict[str, Any], data: bytes
+) -> MediaResource:
+    """A picture with its file, in the scope of the columns given; without a database in the transaction
+    there is.
+    """
+    with database.transaction(write=True) if database else nullcontext():
         return keep_picture(storage, normalise(data), scope["organization_id"], scope["owner_id"])
 
 
@@ -75,7 +80,7 @@ class Production:
         return {"owner_id": self.owner.id, "organization_id": self.organization.id}
 
 
-def make_production(storage: Storage, database: Database) -> Production:
+def make_production(storage: Storage, database: Database | None) -> Production:
     """A customer with 20 credits, guidelines for small pictures and one pending shot."""
     owner = factories.make_user()
     organization = factories.make_organization(owner)
