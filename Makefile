@@ -41,7 +41,7 @@ seed: .venv/.runtime ## Bring the database up to date and add the presets and de
 
 .PHONY: test
 test: .venv/.dev node_modules/.stamp ## Run the tests, on every database that is there (under 3 minutes)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: contract
 contract: .venv/.dev ## Fuzz the running server against its contract (minutes; prints its seed)

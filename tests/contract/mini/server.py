@@ -70,6 +70,6 @@ def token(**changes: Any) -> str:
     now = int(time.time())
     claims = {
         "iss": ISSUER, "aud": AUDIENCE, "sub": USER, "sid": USER, "jti": "1", "type": "access", "iat": now,
-        "exp": now + 60, **changes,
+        "exp": now + 3600, **changes,
     }  # fmt: skip
     return jwt.encode({name: value for name, value in claims.items() if value is not None}, SECRET, ALGORITHM)
