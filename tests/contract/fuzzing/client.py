@@ -13,6 +13,25 @@ from typing import Any
 
 import httpx
 
+from tests.contract.fuzzing.images import picture
+
+# Rows that stand alone: what they need beside a name, by the path of their collection.
+SMALLEST_BODIES: dict[str, dict[str, Any]] = {
+    "/brands/": {},
+    "/products/": {},
+    "/organizations/": {},
+    "/subjects/": {},
+    "/styles/": {},
+    "/guidelines/": {},
+    "/shot-types/": {"framing": "DETAIL"},
+    "/background-presets/": {"kind": "SOLID"},
+    "/resolution-presets/": {"width": 64, "height": 64},
+    "/shootings/": {"due_date": "2027-01-15T12:00:00Z"},
+}
+DELETABLE = (
+    "brand", "product", "organization", "subject", "style", "guidelines", "shot_type", "background_preset",
+    "resolution_preset", "shooting",
+)  # fmt: skip
 PASSWORDS = {"demo": "sartiq-demo", "second": "sartiq-second", "admin": "sartiq-admin"}
 
 
@@ -84,6 +103,33 @@ def make(path: str, body: dict[str, Any], name: str = "demo") -> str:
 def guest_id() -> str:
     """Return the id of an account, made once, that is nobody's peer and may be changed at will."""
     return make("/users/", {"email": GUEST, "password": "sartiq-guest"}, "admin")
+
+
+@functools.cache
+def guest_plan_id() -> str:
+    """Return the id of the guest's subscription, made once."""
+    body = {"service_type": "SELF_SERVICE", "tier": "START"}
+    return make(f"/subscriptions/{guest_id()}", body, "admin")
+
+
+@functools.cache
+def spare_model_id() -> str:
+    """Return the id of a model, made once, that nothing generates with."""
+    body = {"name": "Spare", "provider": "LOCAL_STUDIO", "tool_types": ["REFINE"]}
+    return make("/generation-models/", body, "admin")
+
+
+def new_base_image(shot_type_id: str) -> dict[str, str]:
+    """Return the path parameters of a base image of a new subject."""
+    subject_id = make("/subjects/", {"name": "Fuzzed"})
+    answer = http().post(
+        f"/subjects/{subject_id}/base-images",
+        data={"shot_type_id": shot_type_id},
+        files={"file": ("base.png", picture(1, 8, 8, "PNG"), "image/png")},
+        headers=standing_header("demo"),
+    )
+    answer.raise_for_status()
+    return {"subject_id": subject_id, "base_image_id": answer.json()["id"]}
 
 
 def guest_is_member(organization_id: str) -> str:

@@ -114,14 +114,39 @@ def seeded(kind: int) -> str:
 
 
 # Path parameters for which the seed has a row that the demo account may work on.
-ROWS = {"shot_id": seeded(9), "prediction_id": seeded(0x13), "generation_id": seeded(0x12)}
+ROWS = {
+    "organization_id": seeded(0x02),
+    "brand_id": seeded(0x04),
+    "product_id": seeded(0x05),
+    "image_id": seeded(0x06),
+    "shooting_id": seeded(0x07),
+    "look_id": seeded(0x08),
+    "shot_id": seeded(0x09),
+    "guidelines_id": seeded(0x0D),
+    "generation_id": seeded(0x12),
+    "prediction_id": seeded(0x13),
+}
+UNIT_PHASES = ("examples", "coverage", "fuzzing")
 
 
 def work_on_seeded_rows(case: schemathesis.Case) -> None:
-    """Send every second case to a row that is there: few links lead to rows that a worker has made."""
+    """Lead changes, and every second read, to rows that are there; in the stateful phase links do."""
+    is_unit = case.meta is not None and case.meta.phase.name.value in UNIT_PHASES
+    if case.auth_identity != "demo" or not is_unit or (case.method == "GET" and coin(case)):
+        return
     for name in ROWS.keys() & case.path_parameters.keys():
-        if case.auth_identity == "demo" and zlib.crc32(case.id.encode()) % 2:
-            case.path_parameters[name] = ROWS[name]
+        case.path_parameters[name] = ROWS[name]
+
+
+def coin(case: schemathesis.Case) -> bool:
+    """Toss a coin that falls alike whenever the same case is sent."""
+    return zlib.crc32(case.id.encode()) % 2 == 0
+
+
+def forget_the_version(case: schemathesis.Case) -> None:
+    """Leave If-Match out of every second change: an invented version is always another one."""
+    if coin(case):
+        case.headers.pop("If-Match", None)
 
 
 def change_a_guest(case: schemathesis.Case) -> None:
@@ -130,9 +155,33 @@ def change_a_guest(case: schemathesis.Case) -> None:
     case.path_parameters["user_id"] = client.guest_is_member(seeded(2))
 
 
-def plan_for_the_guest(case: schemathesis.Case) -> None:
-    """Give the guest account the plan: the path holds an account's id here, which nothing links to."""
-    case.path_parameters["subscription_id"] = client.guest_id()
+def plan_for_a_new_account(case: schemathesis.Case) -> None:
+    """Give a new account the plan: the path holds an account's id here, which nothing links to."""
+    body = {"email": f"{uuid.uuid4().hex}@example.com", "password": "sartiq-fuzzed"}
+    case.path_parameters["subscription_id"] = client.make("/users/", body, "admin")
+
+
+def change_the_guests_plan(case: schemathesis.Case) -> None:
+    """Change a plan that pays for nothing of the run's."""
+    case.path_parameters["subscription_id"] = client.guest_plan_id()
+
+
+def replace_a_new_model(case: schemathesis.Case) -> None:
+    """Replace a model that the run does not generate with."""
+    case.path_parameters["model_id"] = client.spare_model_id()
+
+
+def delete_a_new_row(case: schemathesis.Case) -> None:
+    """Delete a row that was made for this, where nothing refers to it."""
+    (name,) = case.path_parameters
+    collection = case.operation.path.split("{")[0]
+    body = client.SMALLEST_BODIES[collection]
+    case.path_parameters[name] = client.make(collection, {"name": "Fuzzed", **body})
+
+
+def delete_a_new_image(case: schemathesis.Case) -> None:
+    """Delete a base image that was made for this."""
+    case.path_parameters.update(client.new_base_image(seeded(0x0E)))
 
 
 def delete_a_new_look(case: schemathesis.Case) -> None:
@@ -153,8 +202,10 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "delete_user": spare_the_accounts,
     "update_member": change_a_guest,
     "remove_member": change_a_guest,
-    "create_subscription": plan_for_the_guest,
+    "create_subscription": plan_for_a_new_account,
     "delete_look": delete_a_new_look,
+    "delete_base_image": delete_a_new_image,
+    **{f"delete_{name}": delete_a_new_row for name in client.DELETABLE},
     "delete_generation_model": delete_a_new_model,
     "add_member": keep_peers_apart,
     "change_password": keep_the_password,
@@ -166,8 +217,9 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "get_shared_image": open_a_real_link,
     "get_docs_asset": name_a_real_asset,
     "get_problem_page": explain_a_real_problem,
-    "replace_subscription": keep_the_seed,
-    "replace_generation_model": keep_the_seed,
+    "replace_subscription": change_the_guests_plan,
+    "renew_subscription": change_the_guests_plan,
+    "replace_generation_model": replace_a_new_model,
 }
 
 
@@ -180,22 +232,23 @@ def is_as_declared(case: schemathesis.Case) -> bool:
     )
 
 
+# What must be done to every case, not only to valid ones, or the run harms itself.
+ALWAYS = (spare_the_accounts, keep_peers_apart, keep_the_password, end_another_session)
+
+
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
     """Prepare a case as its operation needs it."""
-    if case.method.upper() == "DELETE":
-        keep_the_seed(case)
-    elif is_as_declared(case):
-        work_on_seeded_rows(case)
     prepare = PREPARATIONS.get(operation_id(case))
-    protects = prepare in (
-        spare_the_accounts,
-        keep_peers_apart,
-        keep_the_password,
-        end_another_session,
-        keep_the_seed,
-    )
-    if prepare is not None and (protects or is_as_declared(case)):
+    if case.method.upper() in ("DELETE", "PUT"):
+        keep_the_seed(case)
+    if is_as_declared(case):
+        forget_the_version(case)
+        if case.method.upper() not in ("DELETE", "PUT"):
+            work_on_seeded_rows(case)
+        if prepare is not None:
+            prepare(case)
+    elif prepare in ALWAYS:
         prepare(case)
 
 
