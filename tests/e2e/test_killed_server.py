@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.contract.run import fresh_database
 from tests.e2e.customer import prepare_look, wait_for
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import running_server
@@ -19,9 +21,12 @@ LEASE = {"LEASE_SECONDS": "2"}
 
 
 @pytest.fixture
-def storage(database_kind: str, database_url: str) -> dict[str, str]:
-    """The setting that puts a server on the database of this test."""
-    return {} if database_kind == "sqlite" else {"DATABASE_URL": database_url}
+def storage(database_kind: str, database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The setting that puts a server on a database of its own; `database_url` skips where there is no
+    server.
+    """
+    with fresh_database(database_kind, tmp_path) as url:
+        yield {"DATABASE_URL": url}
 
 
 def order_large_pictures(address: str) -> tuple[str, str]:

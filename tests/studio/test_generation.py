@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,18 +17,12 @@ from db.models import Generation, GenerationModel, Prediction, Product, Resoluti
 from db.session import Database, session
 from db.tenancy import use_caller
 from studio import generation as studio
-from studio.generation_order import ORDER
 from studio.media.storage import LocalDisk, media_key
 from tests import factories
 from tests.production import HEIGHT, WIDTH, Production, work_off
 
-CONTRACT = json.loads((Path(__file__).parents[2] / "openapi" / "openapi.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="session")
-def database_kind() -> str:
-    """One kind is enough: what an order becomes hangs on no database, and pictures take their time."""
-    return "sqlite"
+# One kind is enough: what an order becomes hangs on no database, and pictures take their time.
+pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True, scope="session")
 
 
 @pytest.fixture
@@ -76,11 +68,6 @@ def change(database: Database, model: type[Any], row_id: Any, **values: Any) -> 
         row = writing.scalars(select(model).where(model.id == row_id)).one()
         for name, value in values.items():
             setattr(row, name, value)
-
-
-def test_an_order_says_what_the_contract_says() -> None:
-    properties = CONTRACT["components"]["schemas"]["GenerationCreate"]["properties"]
-    assert {name: part.get("default") for name, part in properties.items()} == ORDER
 
 
 def test_the_shot_fills_in_what_the_order_leaves_open(order: Any, production: Production) -> None:
