@@ -8,44 +8,21 @@ from __future__ import annotations
 import argparse
 import socket
 import sys
+from functools import partial
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from db.migrations import upgrade
 from db.session import Database, make_engine
 from handlers.app import create_app
 from handlers.logs import configure_logging
+from handlers.protocol import Protocol
 from studio.identity.mail import mailer_for
 from studio.seed import seed
 from studio.settings import Settings, SettingsRefused
 
-LARGEST_HEAD_BYTES = 65_536
 SECONDS_TO_FINISH = 10
-
-
-class BoundedHeadProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose request heads are bounded: the parser itself would collect headers until memory ends."""
-
-    head_bytes = 0
-    head_is_complete = False
-
-    def on_message_begin(self) -> None:
-        self.head_bytes, self.head_is_complete = 0, False
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self.head_is_complete = True
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.head_is_complete or self.transport.is_closing():
-            return
-        self.head_bytes += len(data)
-        if self.head_bytes > LARGEST_HEAD_BYTES:
-            self.send_400_response("Request head too large")
 
 
 class AnnouncingServer(uvicorn.Server):
@@ -107,7 +84,7 @@ def serve(settings: Settings) -> int:
     config: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
-        "http": BoundedHeadProtocol,
+        "http": partial(Protocol, public_url=settings.public_url),
         "ws": "none",
         "lifespan": "on",
         "server_header": False,

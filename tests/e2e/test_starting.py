@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import signal
 import socket
@@ -72,6 +74,66 @@ def test_a_request_head_without_end_is_cut_off(server, head: list[bytes]) -> Non
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(b"GET /api/v1/utils/version HTTP/1.1\r\nHost: localhost\r\n" + b"".join(head))
         assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def exchange(port: int, sent: bytes) -> tuple[str, dict[str, str], dict[str, object]]:
+    """What the server says to these bytes: status line, headers and JSON."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(sent)
+        received = b"".join(iter(lambda: connection.recv(65_536), b""))
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, *lines = head.decode("ascii").split("\r\n")
+    return status, dict(line.lower().split(": ", 1) for line in lines), json.loads(body)
+
+
+@pytest.mark.parametrize("method", ["BREW", "get", "CONNECT", "PROPFIND", "X-!#$%&'*+.^_`|~"])
+def test_a_method_that_nobody_knows_is_refused_as_such(server, method: str) -> None:
+    _, port, _ = server
+    request = (
+        f"{method} /api/v1/brands/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+    )
+    status, headers, problem = exchange(port, request.encode("ascii"))
+    assert status == "HTTP/1.1 405 Method Not Allowed"
+    assert headers["allow"] == "get, head, options, post"
+    assert problem["code"] == "method_not_allowed"
+    assert problem["request_id"] == headers["x-request-id"]
+
+
+def test_a_connection_that_brought_an_unknown_method_takes_the_next_request(server) -> None:
+    _, port, _ = server
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.connect()
+    own_end = connection.sock.getsockname()
+    for method, expected in (("BREW", 405), ("GET", 200), ("BREW", 405)):
+        connection.request(method, "/api/v1/utils/version")
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == expected
+        assert connection.sock.getsockname() == own_end
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /api/v1/br\xc3\xa4nds/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"hello\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_told_by_a_problem(server, sent: bytes) -> None:
+    _, port, _ = server
+    status, headers, problem = exchange(port, sent)
+    assert status == "HTTP/1.1 400 Bad Request"
+    assert headers["content-type"] == "application/problem+json"
+    assert problem == {
+        "type": f"http://localhost:{port}/api/v1/problems/malformed_request",
+        "title": "Bad Request",
+        "status": 400,
+        "detail": "Invalid HTTP request received.",
+        "code": "malformed_request",
+        "request_id": headers["x-request-id"],
+    }
 
 
 def test_a_second_server_on_the_same_port_gives_up_and_says_why(server, tmp_path: Path) -> None:
