@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, MetaData, text
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -25,8 +24,8 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 
-# PostgreSQL gets the indexable binary form; SQLite has one kind of JSON only.
-Json = JSON().with_variant(JSONB(), "postgresql")
+# The textual form on PostgreSQL too: the binary one refuses U+0000, which keys of free objects may hold.
+Json = JSON()
 
 _id_lock = threading.Lock()
 _last_id_time = 0

@@ -38,6 +38,13 @@ def test_a_new_model_is_answered_whole_with_its_settings_hidden(superuser: Clien
     assert superuser("GET", reply.headers["location"].removeprefix("/api/v1")).json() == model
 
 
+def test_keys_of_settings_may_hold_any_character(superuser: Client) -> None:
+    capabilities = {"": "empty", "\x00": "nothing", "größe": "4K"}
+    reply = superuser("POST", "/generation-models/", {**MODEL, "provider_capabilities": capabilities})
+    assert reply.status == 201
+    assert reply.json()["provider_capabilities"] == capabilities
+
+
 def test_anybody_lists_models_and_the_signed_in_read_them(
     house: House, client_of: Callable[..., Client]
 ) -> None:

@@ -5,14 +5,13 @@ Longer than other modules, because a migration is frozen: it repeats what the mo
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
-JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+JSON = sa.JSON()
 
 # Tables that refer to each other in a circle: table, column, table referred to. SQLite takes such keys within
 # CREATE TABLE; PostgreSQL wants both tables first.

@@ -119,17 +119,17 @@ def spare_model_id() -> str:
     return make("/generation-models/", body, "admin")
 
 
-def new_base_image(shot_type_id: str) -> dict[str, str]:
-    """Return the path parameters of a base image of a new subject."""
-    subject_id = make("/subjects/", {"name": "Fuzzed"})
+def new_image(collection: str, images: str, fields: dict[str, str]) -> tuple[str, str]:
+    """Return the ids of a new row of a collection and of a picture of it."""
+    row_id = make(collection, {"name": "Fuzzed"})
     answer = http().post(
-        f"/subjects/{subject_id}/base-images",
-        data={"shot_type_id": shot_type_id},
-        files={"file": ("base.png", picture(1, 8, 8, "PNG"), "image/png")},
+        f"{collection}{row_id}/{images}",
+        data=fields,
+        files={"file": ("fuzzed.png", picture(1, 8, 8, "PNG"), "image/png")},
         headers=standing_header("demo"),
     )
     answer.raise_for_status()
-    return {"subject_id": subject_id, "base_image_id": answer.json()["id"]}
+    return row_id, str(answer.json()["id"])
 
 
 def guest_is_member(organization_id: str) -> str:
