@@ -13,16 +13,18 @@ from tests.contract import run
 from tests.contract.defects import DEFECTS
 
 SEED = 2041
-OPERATIONS = {
-    "tenant_leak": ["create_brand", "list_brands", "get_brand"],
-    "open_operation": ["create_brand", "list_brands", "get_brand"],
-    "delete_that_keeps": ["create_brand", "get_brand", "delete_brand"],
-    "create_that_forgets_a_field": ["create_brand"],
-    "undocumented_status": ["create_brand", "get_brand"],
-    "valid_data_refused": ["create_brand"],
-    "missing_header": ["create_brand"],
+# Defect -> operations that its run is limited to, and the code of the check that must find it. What our own check
+# of answers turns into a 500 is found as a server error.
+RUNS = {
+    "tenant_leak": (["create_brand", "list_brands", "get_brand"], "ST402"),
+    "open_operation": (["create_brand", "list_brands", "get_brand"], "ST901"),
+    "delete_that_keeps": (["create_brand", "get_brand", "delete_brand"], "ST301"),
+    "create_that_forgets_a_field": (["create_brand"], "ST101"),
+    "undocumented_status": (["create_brand", "get_brand"], "ST101"),
+    "valid_data_refused": (["create_brand"], "ST202"),
+    "missing_header": (["create_brand"], "ST101"),
 }
-EVERY_OPERATION = sorted({name for names in OPERATIONS.values() for name in names})
+EVERY_OPERATION = sorted({name for names, _ in RUNS.values() for name in names})
 
 
 def passes(server: str, operations: list[str]) -> tuple[bool, str]:
@@ -47,8 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(report)
     missed = 0
     for name in names:
-        found = not passes(f"tests.contract.defects {name}", OPERATIONS[name])[0]
+        operations, code = RUNS[name]
+        sound_too, report = passes(f"tests.contract.defects {name}", operations)
+        found = not sound_too and code in report
         missed += not found
+        if not found:
+            print(report)
         print(f"{'found' if found else 'MISSED':10}{name}: {DEFECTS[name].__doc__}", flush=True)
     return int(missed > 0 or not sound)
 
