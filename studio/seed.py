@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 
 from db.base import utc_now
-from db.models.generations import Generation, GenerationStatus, Prediction
+from db.models.generations import Generation, GenerationStatus
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.models.organizations import Organization, Role
 from db.models.shootings import Shot
@@ -66,7 +66,7 @@ def seed(database: Database, settings: Settings) -> None:
             return
     storage = LocalDisk(settings.media_dir)
     for_contract = settings.seed == "contract"
-    claims: dict[int, queue.Claim] = {}
+    claims: list[queue.Claim] = []
     with database.transaction(write=True):
         _wait_for_turn()
         _add_system(storage, for_contract)
@@ -128,17 +128,17 @@ def _write(storage: Storage, media: MediaResource, picture: Picture) -> None:
     storage.write(media_key(media.id, media.extension), picture.data)
 
 
-def _add_demonstration(storage: Storage, for_contract: bool) -> dict[int, queue.Claim]:
+def _add_demonstration(storage: Storage, for_contract: bool) -> list[queue.Claim]:
     """Add accounts and houses. The first generation of each house is handed back, claimed to be painted."""
     _add(account_rows({email: hash_password(password) for email, password in PASSWORDS.items()}))
     demo, second = id_of(User, 1), id_of(User, 2)
     houses: dict[int, tuple[UUID, UUID | None]] = {1: (demo, id_of(Organization, 1))}
     if for_contract:
         houses |= {2: (second, id_of(Organization, 2)), 3: (demo, None), 4: (second, None)}
-    return {
-        house: _add_house(storage, house, owner_id, organization_id, for_contract)
+    return [
+        _add_house(storage, house, owner_id, organization_id, for_contract)
         for house, (owner_id, organization_id) in houses.items()
-    }
+    ]
 
 
 def _add_house(
@@ -181,6 +181,10 @@ def _order(house: int, owner_id: UUID, organization_id: UUID | None, shot: Shot)
     shot.generation_id = None
     session().flush()
     generation.id = seed_id(GENERATION, house_number(house, 1))
+    # Whoever paints, the pictures get the ids that the contract's examples name.
+    numbers = range(1, generation.batch_size + 1)
+    ids = [str(seed_id(PREDICTION, house_number(house, number))) for number in numbers]
+    generation.inputs = {**generation.inputs, "prediction_ids": ids}
     session().flush()
     shot.generation_id = generation.id
     return generation
@@ -204,10 +208,10 @@ def _claimed(generation: Generation) -> queue.Claim:
     )
 
 
-def _paint(database: Database, storage: Storage, claims: dict[int, queue.Claim]) -> None:
+def _paint(database: Database, storage: Storage, claims: Iterable[queue.Claim]) -> None:
     """Make the pictures of the houses as a worker does: once, for all houses ordered the same."""
     pictures: list[queue.Made] = []
-    for house, claim in claims.items():
+    for claim in claims:
         if pictures:
             made = [queue.store_picture(storage, claim, one.picture, one.stored) for one in pictures]
         else:
@@ -215,14 +219,3 @@ def _paint(database: Database, storage: Storage, claims: dict[int, queue.Claim])
                 painting = Painting(database, storage, painters, claim, LEASE, given_up=lambda: False)
                 made = pictures = painting.carry_out()
         queue.finish(database, storage, claim, made)
-        _number_predictions(database, house, claim)
-
-
-def _number_predictions(database: Database, house: int, claim: queue.Claim) -> None:
-    """Give a house's pictures the ids that the contract's examples name."""
-    with database.transaction(write=True) as writing:
-        made = select(Prediction).where(  # unscoped: the generation is the seed's own
-            Prediction.generation_id == claim.generation_id
-        )
-        for prediction in writing.scalars(made):
-            prediction.id = seed_id(PREDICTION, house_number(house, prediction.index + 1))

@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 
 from sqlalchemy import ColumnElement, and_, or_, select, update
 
-from db.base import utc_now
+from db.base import new_id, utc_now
 from db.models.generations import Generation, GenerationStatus, Prediction
 from db.models.shootings import Shot
 from db.session import Database, session
@@ -210,7 +210,9 @@ def _prediction(storage: Storage, generation: Generation, index: int, made: Made
     media = keep_picture(
         storage, made.stored, generation.organization_id, generation.owner_id, resource_id=made.media_id
     )
+    reserved = inputs.get("prediction_ids")
     return Prediction(
+        id=UUID(reserved[index]) if reserved else new_id(),
         owner_id=generation.owner_id,
         organization_id=generation.organization_id,
         generation_id=generation.id,

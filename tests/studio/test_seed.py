@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
+from db.base import utc_now
 from db.migrations import downgrade, upgrade
 from db.models import (
     Generation,
@@ -28,6 +30,8 @@ from db.models import (
 )
 from db.session import Database, make_engine, session
 from studio.identity.passwords import verify_password
+from studio.jobs import queue
+from studio.jobs.painting import Painting
 from studio.media.storage import LocalDisk, media_key
 from studio.seed import PASSWORDS, seed
 from studio.seed_rows import KINDS, seed_id
@@ -110,6 +114,30 @@ def test_the_rows_of_the_examples_are_there_with_accounts_and_pictures(
     before = shown(fresh)
     seed(fresh, settings)
     assert shown(fresh) == before
+
+
+def test_pictures_that_a_dying_seed_left_to_the_workers_are_those_of_the_examples(
+    fresh: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    settings = settings_of(tmp_path)
+    monkeypatch.setattr("studio.seed._paint", die)
+    with pytest.raises(KeyboardInterrupt):
+        seed(fresh, settings)
+    with fresh.transaction(write=True):
+        # unscoped: there is one; its lease is over
+        session().execute(update(Generation).values(lease_expires_at=utc_now()))
+    claim = queue.claim_next(fresh, "a worker", timedelta(seconds=60))
+    assert claim is not None
+    storage = LocalDisk(settings.media_dir)
+    with ThreadPoolExecutor(1) as painters:
+        made = Painting(fresh, storage, painters, claim, timedelta(seconds=60), lambda: False).carry_out()
+    assert queue.finish(fresh, storage, claim, made)
+    with fresh.transaction(write=False) as reading:
+        ids = reading.scalars(select(Prediction.id).order_by(Prediction.index)).all()  # unscoped: the seed's
+    assert ids == [seed_id(0x13, 1), seed_id(0x13, 2)]
 
 
 def check_accounts(fresh: Database) -> None:
