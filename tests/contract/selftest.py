@@ -13,7 +13,7 @@ from tests.contract import run
 from tests.contract.defects import DEFECTS
 
 SEED = 2041
-# Defect -> operations that its run is limited to, and the code of the check that must find it. What our own check
+# Defect -> operations that its run is limited to, and the code of the check that must find it. What our check
 # of answers turns into a 500 is found as a server error.
 RUNS = {
     "tenant_leak": (["create_brand", "list_brands", "get_brand"], "ST402"),
