@@ -199,6 +199,7 @@ class Provoker:
                 "share_token": "abc.def",
                 "file_name": "other.png",
                 "asset_name": "none.js",
+                "email": "\x1f",
                 "code": "none_such",
             }
             request.path[last] = other.get(last, unknown_id())
