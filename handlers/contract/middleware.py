@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_METHODS_OF_PAGES = "GET, HEAD, OPTIONS"
 
 
 class Envelope:
@@ -196,13 +197,23 @@ class Gate:
         """Serve a page outside of the contract, or lead a collection without its slash to where it lives."""
         page = self.outside.get(scope["path"])
         if page is not None:
-            await page(scope, receive, send)
+            await _show(page, scope, receive, send)
             return
         collection = scope["path"] + "/"
         if not self.table.is_concrete(collection):
             raise UnknownPath()
         query = scope["query_string"].decode("latin-1")
         await _send_empty(send, 308, b"location", quote(collection) + (f"?{query}" if query else ""))
+
+
+async def _show(page: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve a page outside of the contract: it can be read, and nothing else."""
+    if scope["method"] == "OPTIONS":
+        await _send_empty(send, 204, b"allow", _METHODS_OF_PAGES)
+    elif scope["method"] not in ("GET", "HEAD"):
+        raise MethodNotAllowed(headers={"Allow": _METHODS_OF_PAGES})
+    else:
+        await page(scope, receive, send)
 
 
 async def _send_empty(send: Send, status: int, name: bytes, value: str) -> None:

@@ -78,6 +78,14 @@ def test_405_names_every_method_of_the_path(mini: Any, method: str) -> None:
     assert reply.headers["allow"] == "GET, HEAD, OPTIONS, POST"
 
 
+def test_the_page_at_the_root_is_there_to_be_read(mini: Any) -> None:
+    assert [ask(mini, method, "/").status for method in ("GET", "HEAD", "OPTIONS")] == [200, 200, 204]
+    for method in ("POST", "DELETE", "BREW"):
+        reply = ask(mini, method, "/")
+        assert (reply.status, reply.json()["code"]) == (405, "method_not_allowed")
+        assert reply.headers["allow"] == "GET, HEAD, OPTIONS"
+
+
 def test_a_concrete_path_wins_over_a_template_in_routing_405_and_allow(call: Call) -> None:
     assert call("GET", "/widgets/me").json()["name"] == "mine"
     assert call("DELETE", "/widgets/me").status == 405
