@@ -18,7 +18,8 @@ from db.errors import SlugTaken
 from db.session import session
 
 MAX_SLUG_LENGTH = 120
-ATTEMPTS = 5
+# Each attempt that fails is one that another request has won, so as many requests may meet at one name.
+ATTEMPTS = 50
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 

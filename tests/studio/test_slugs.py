@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from studio.slugs import MAX_SLUG_LENGTH, free_of, slug_of
+from db.models import Brand
+from db.session import Database
+from studio.slugs import MAX_SLUG_LENGTH, add_with_slug, free_of, slug_of
+from tests import factories
 
 
 @pytest.mark.parametrize(
@@ -29,3 +32,17 @@ def test_a_taken_slug_gets_the_first_free_number() -> None:
 def test_a_long_slug_gives_room_to_its_number() -> None:
     slug = "x" * MAX_SLUG_LENGTH
     assert free_of(slug, [slug]) == "x" * (MAX_SLUG_LENGTH - 2) + "-2"
+
+
+def test_a_slug_that_others_take_first_makes_way_again_and_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = factories.make_user()
+    factories.make_brand(owner=owner, slug="rush")
+    # What a request sees that loses the race for a slug ten times in a row.
+    seen = iter([*["rush"] * 10, "rush-2"])
+    monkeypatch.setattr("studio.slugs._free_slug", lambda *_: next(seen))
+    with database.transaction(write=True):
+        brand = Brand(owner_id=owner.id, organization_id=None, name="Rush")
+        add_with_slug(brand, "brand")
+    assert brand.slug == "rush-2"
