@@ -1,5 +1,5 @@
-"""An answer of ours that breaks the contract: the caller gets a neutral 500, the log the violation, and nothing
-of the request is kept, in the database and on the disk.
+"""An answer of ours that breaks the contract: the caller gets a neutral 500, the log the violation, and
+of the request nothing is kept, in the database or on disk.
 """
 
 from __future__ import annotations
