@@ -68,6 +68,9 @@ _STATUS: dict[type[Refused], int] = {
     UnsupportedType: 415,
 }
 
+# RFC 9110's phrases; Python's own differ from version to version.
+_NEW_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
 _CODE_OF_STATUS = {
     400: "malformed_request",
     401: "not_authenticated",
@@ -94,13 +97,18 @@ class Problem:
         """Return the body; `public_url` is where the page that explains the code is served."""
         members = {
             "type": f"{public_url}/api/v1/problems/{self.code}",
-            "title": HTTPStatus(self.status).phrase,
+            "title": phrase(self.status),
             "status": self.status,
             "detail": self.detail,
             "code": self.code,
             "request_id": current_request_id(),
         }
         return encode_json(members)
+
+
+def phrase(status: int) -> str:
+    """Return the words that HTTP has for a status (RFC 9110, 15)."""
+    return _NEW_PHRASES.get(status) or HTTPStatus(status).phrase
 
 
 def internal_error() -> Problem:
@@ -135,7 +143,7 @@ def problem_for(error: Exception) -> Problem:
     status = getattr(error, "status_code", None) or getattr(error, "status", None)
     if isinstance(error, (HTTPException, ProblemException)) and status in _CODE_OF_STATUS and status < 500:
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-        return Problem(status, _CODE_OF_STATUS[status], HTTPStatus(status).phrase, headers)
+        return Problem(status, _CODE_OF_STATUS[status], phrase(status), headers)
     logger.error("a request failed by a defect", exc_info=error)
     return internal_error()
 
