@@ -14,7 +14,7 @@ from db.tenancy import creation_scope, get_owned, listed, refer
 from handlers.answers import Answer, accepted, ok
 from handlers.paging import page
 from handlers.permissions import Permission, requires
-from handlers.references import find_picture
+from handlers.references import find_picture, require_known
 from handlers.schemas.generations import GenerationSchema
 from studio.generation import request_generation
 
@@ -30,6 +30,7 @@ def list_generations(
     **listing: Any,
 ) -> Answer:
     """The generations of one scope."""
+    require_known({Shot: shot_id})
     filters = {
         Generation.shot_id: shot_id,
         Generation.status: status,

@@ -11,8 +11,8 @@ from sqlalchemy.orm import joinedload
 
 from db.base import utc_now
 from db.errors import NotFound
-from db.models.generations import Prediction
-from db.models.shootings import Shot
+from db.models.generations import Generation, Prediction
+from db.models.shootings import Shooting, Shot
 from db.session import session
 from db.tenancy import get_owned, listed
 from handlers.answers import Answer, found_file, no_content, ok
@@ -21,7 +21,7 @@ from handlers.conditional import get_for_change
 from handlers.current import current_settings
 from handlers.paging import page
 from handlers.permissions import Permission, requires
-from handlers.references import current_storage
+from handlers.references import current_storage, require_known
 from handlers.schemas.predictions import PredictionSchema
 from studio import review
 from studio.media.signing import InvalidSignature, read_share, sign_share
@@ -40,6 +40,7 @@ def list_predictions(
     **listing: Any,
 ) -> Answer:
     """The pictures of one scope."""
+    require_known({Shot: shot_id, Generation: generation_id, Shooting: shooting_id})
     filters = {
         Prediction.shot_id: shot_id,
         Prediction.generation_id: generation_id,

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from db.base import Owned
 from db.models.media import MediaResource
-from db.tenancy import creation_scope, current_caller, refer
+from db.tenancy import creation_scope, current_caller, get_owned, refer
 from handlers.current import current_settings
 from handlers.uploaded import UploadedFile
 from studio.media.ingest import ingest_upload, resolve_file_url
@@ -35,6 +35,13 @@ def refer_all(row: Owned, body: Mapping[str, Any], **models: type[Owned]) -> Non
         value = body.get(name)
         for row_id in filter(None, value if isinstance(value, list) else [value]):
             refer(model, row_id, row.organization_id, row.owner_id)
+
+
+def require_known(filters: Mapping[type[Owned], UUID | None]) -> None:
+    """NotFound for an id that the filter of a list names and the caller cannot see; None filters nothing."""
+    for model, row_id in filters.items():
+        if row_id is not None:
+            get_owned(model, row_id)
 
 
 def with_pictures(row: Owned, body: Mapping[str, Any], **names: str) -> dict[str, Any]:

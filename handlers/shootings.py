@@ -21,7 +21,7 @@ from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
-from handlers.references import refer_all, scope_of_new
+from handlers.references import refer_all, require_known, scope_of_new
 from handlers.schemas.shootings import LookSchema, ShootingSchema
 from studio import shootings as studio
 
@@ -43,6 +43,7 @@ def list_shootings(
     **listing: Any,
 ) -> Answer:
     """The shootings of one scope."""
+    require_known({Brand: brand_id})
     filters = {Shooting.brand_id: brand_id, Shooting.phase: phase, Shooting.archived: archived}
     given = [column == value for column, value in filters.items() if value is not None]
     query = listed(Shooting, organization_id).where(*given)

@@ -8,14 +8,15 @@ from uuid import UUID
 from sqlalchemy.orm import joinedload
 
 from db.models.generations import Generation
-from db.models.shootings import Shot
+from db.models.presets import ShotType
+from db.models.shootings import Look, Shooting, Shot
 from db.session import session
 from db.tenancy import get_owned, listed
 from handlers.answers import Answer, accepted, ok
 from handlers.conditional import apply_changes, get_for_change
 from handlers.paging import page
 from handlers.permissions import Permission, requires
-from handlers.references import find_picture
+from handlers.references import find_picture, require_known
 from handlers.schemas.generations import GenerationSchema
 from handlers.schemas.shots import ShotSchema
 from studio import review
@@ -34,6 +35,7 @@ def list_shots(
     **listing: Any,
 ) -> Answer:
     """The shots of one scope."""
+    require_known({Shooting: shooting_id, Look: look_id, ShotType: shot_type_id})
     filters = {
         Shot.shooting_id: shooting_id,
         Shot.look_id: look_id,

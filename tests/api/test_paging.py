@@ -9,7 +9,9 @@ from urllib.parse import quote
 
 import pytest
 
+from db.base import new_id
 from tests import factories
+from tests.api.catalogue import House, code_of
 
 ClientOf = Callable[[Any], Any]
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -125,3 +127,39 @@ def test_the_longest_names_make_a_cursor_that_the_contract_takes(client_of: Clie
         for number in range(2):
             factories.make_brand(owner_id=user.id, name=letter * 119 + str(number))
     assert len(walked(client_of(user), "limit=1&sort=name", count=4)) == 4
+
+
+@pytest.mark.parametrize(
+    "narrowed",
+    [
+        "products/brand_id",
+        "shootings/brand_id",
+        "shots/shooting_id",
+        "shots/look_id",
+        "shots/shot_type_id",
+        "generations/shot_id",
+        "predictions/shot_id",
+        "predictions/generation_id",
+        "predictions/shooting_id",
+    ],
+)
+def test_a_filter_by_what_one_cannot_see_is_not_found_whether_or_not_it_exists(
+    house: House, narrowed: str
+) -> None:
+    resource, name = narrowed.split("/")
+    make = {
+        "brand_id": factories.make_brand,
+        "shooting_id": factories.make_shooting,
+        "look_id": factories.make_look,
+        "shot_id": factories.make_shot,
+        "shot_type_id": factories.make_shot_type,
+        "generation_id": factories.make_generation,
+    }[name]
+    bodies = []
+    for row_id in (make().id, new_id()):
+        reply = house.client(
+            "GET", f"/{resource}/{house.scope}&{name}={row_id}", headers={"x-request-id": "one"}
+        )
+        assert code_of(reply) == (404, "not_found")
+        bodies.append(reply.body)
+    assert bodies[0] == bodies[1]
