@@ -6,6 +6,7 @@ every method reaches the application, request heads are bounded, and a refusal i
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from http import HTTPStatus
@@ -15,6 +16,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from handlers.current import use_request_id
 from handlers.errors import MEDIA_TYPE, Problem
+
+logger = logging.getLogger(__name__)
 
 LARGEST_HEAD_BYTES = 65_536
 
@@ -73,6 +76,7 @@ class Protocol(HttpToolsProtocol):
         """Refuse what is no HTTP, and close the connection."""
         request_id = secrets.token_hex(10)
         use_request_id(request_id)
+        logger.info("refused what is no HTTP: %s", msg)
         problem = Problem(HTTPStatus.BAD_REQUEST, "malformed_request", msg)
         body = problem.to_bytes(self._public_url)
         head = (
