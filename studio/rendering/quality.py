@@ -9,6 +9,10 @@ from studio.rendering.colour import luminance, smoothstep
 from studio.rendering.model import Framing, Pixels, Quality
 
 _MEASURED_SIDE = 1024
+# What enlarging takes from the sharpness, which the small copy measured below cannot show.
+_SOFTENING = 0.5
+# Where a well lit product's highlights lie.
+_HIGHLIGHT = 222.0
 _WEIGHTS = {"sharpness": 0.24, "exposure": 0.20, "cut_out_edge": 0.24, "coverage": 0.16, "clearance": 0.16}
 # Share of the picture that the product covers: none of the credit, all of it, all of it, none of it.
 _COVERAGE: dict[Framing, tuple[float, float, float, float]] = {
@@ -29,12 +33,13 @@ def score(
     edge: float = 1.0,
     margin: float = 0.0,
     bleeds: frozenset[str] = frozenset(),
+    enlarged: float = 1.0,
 ) -> Quality:
     """The quality of a picture whose product has the opacity `alpha` on the canvas.
 
     `edge` is the trust in the cut-out's rim, `margin` the clear pixels asked for, `bleeds` the sides that are
-    meant to cut the product off. Every part is 0..1; the score is their weighted geometric mean, so that one
-    bad part cannot hide behind good ones.
+    meant to cut the product off, `enlarged` the picture's pixels for one of the photograph. Every part is
+    0..1; the score is their weighted geometric mean, so that one bad part cannot hide behind good ones.
     """
     factor = min(1.0, _MEASURED_SIDE / max(alpha.shape))
     size = (max(1, round(alpha.shape[1] * factor)), max(1, round(alpha.shape[0] * factor)))
@@ -42,7 +47,7 @@ def score(
     opacity = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
     values = luminance(small)
     parts = {
-        "sharpness": _sharpness(values, opacity),
+        "sharpness": _sharpness(values, opacity) * min(1.0, max(enlarged, 1e-6) ** -_SOFTENING),
         "exposure": _exposure(values, opacity),
         "cut_out_edge": float(np.clip(edge, 0, 1)),
         "coverage": _coverage(float(opacity.mean()) / 255.0, framing),
@@ -77,18 +82,21 @@ def _exposure(values: np.ndarray, opacity: Pixels) -> float:
         return 0.5
     clipped = float(np.mean(inside >= 254.0)) + 0.6 * float(np.mean(inside <= 3.0))
     low, middle, high = (float(value) for value in np.percentile(inside, (2, 50, 98)))
-    centred = _step(8, 60, middle) * (1 - 0.5 * _step(232, 252, middle))
-    ranged = 0.55 + 0.45 * _step(15, 90, high - low)
-    return float(np.clip((1 - _step(0.01, 0.30, clipped)) * (0.4 + 0.6 * centred) * ranged, 0, 1))
+    centred = _step(8, 80, middle) * (1 - 0.5 * _step(232, 252, middle))
+    ranged = 0.55 + 0.45 * _step(15, 130, high - low)
+    lit = 1 - 0.22 * min(1.0, abs(high - _HIGHLIGHT) / 80)
+    return float(np.clip((1 - _step(0.01, 0.30, clipped)) * (0.4 + 0.6 * centred) * ranged * lit, 0, 1))
 
 
 def _coverage(share: float, framing: Framing) -> float:
     none, enough, most, all_ = _COVERAGE[framing]
-    return _step(none, enough, share) * (1 - _step(most, all_, share))
+    # Best in the middle of what is acceptable.
+    off = abs(share - (enough + most) / 2) / ((most - enough) / 2)
+    return _step(none, enough, share) * (1 - _step(most, all_, share)) * (1 - 0.2 * min(1.0, off))
 
 
 def _clearance(opacity: Pixels, margin: float, bleeds: frozenset[str]) -> float:
-    """Whether the asked-for margin is free on every side that is not meant to bleed."""
+    """Whether the asked-for margin is free on every side that is not meant to bleed, and left as right."""
     solid = opacity > 128
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     if not len(rows):
@@ -102,4 +110,7 @@ def _clearance(opacity: Pixels, margin: float, bleeds: frozenset[str]) -> float:
     # A side that bleeds is judged by the picture's edge only: it can neither win nor lose much.
     wanted = max(margin, 0.015 * max(opacity.shape))
     ratios = [min(1.0, float(gap) / wanted) for side, gap in gaps.items() if side not in bleeds]
-    return float(np.clip(0.25 + 0.75 * min(ratios), 0, 1)) if ratios else 0.9
+    if not ratios:
+        return 0.9
+    uneven = 0.0 if bleeds else abs(float(gaps["left"]) - float(gaps["right"])) / solid.shape[1]
+    return float(np.clip((0.25 + 0.75 * min(ratios)) * (1 - 1.6 * uneven), 0, 1))
