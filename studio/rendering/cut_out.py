@@ -24,6 +24,8 @@ _LARGEST_SIDE = 3000
 _SEGMENTED_SIDE = 480
 _SALIENCY_SIDE = 220
 _NOISE = 18.0
+# Mean deviation of a base from an even curve, of the product's width, up to which it stands.
+_EVEN_BASE = 0.003
 
 
 def prepare(product: bytes | Image.Image) -> CutOut:
@@ -336,10 +338,19 @@ def _touched(alpha: Pixels) -> frozenset[str]:
 
 
 def _stands(alpha: Pixels) -> bool:
-    """Whether the lowest part is wide enough to stand on."""
+    """Whether the lowest part is a broad base, flat or evenly round: a hem is broad but wavy."""
     solid = alpha > 128
     rows = np.flatnonzero(solid.any(axis=1))
     if not len(rows):
         return False
     lowest = solid[max(0, int(rows[-1]) - max(2, len(rows) // 25)) : int(rows[-1]) + 1]
-    return float(lowest.any(axis=0).mean()) > 0.28
+    columns = np.flatnonzero(lowest.any(axis=0))
+    if len(columns) / solid.shape[1] <= 0.28 or len(columns) < 8:
+        return False
+    # The ends round off, also on a foot that is flat.
+    inset = max(1, len(columns) // 12)
+    columns = columns[inset:-inset]
+    bottoms = (solid.shape[0] - np.argmax(solid[::-1], axis=0))[columns].astype(np.float64)
+    across = (columns - columns.mean()) / max(1.0, float(np.ptp(columns)))
+    rest = bottoms - np.polyval(np.polyfit(across, bottoms, 2), across)
+    return float(np.abs(rest).mean()) < _EVEN_BASE * solid.shape[1]

@@ -24,7 +24,7 @@ def arrange(request: RenderRequest, variation: Variation) -> tuple[Arranged, dic
     """
     subject = _subject(request.subject_image)
     width, height = float(request.width), float(request.height)
-    air = request.padding_percent + request.margin_percent
+    air = max(request.padding_percent, request.margin_percent)
     edge = min(width, height) * min(air, 30) / 100
     calm = replace(variation, zoom=1.0, shift_x=0.0, shift_y=0.0, yaw=0.0, angle=0.0)
     left_side = variation.light_x > 0
@@ -61,8 +61,8 @@ def _placed(
     framed = not cut_out.trusted
     inner = (left + edge * 0.3, top + edge * 0.5, right - edge * 0.3, bottom - edge * 0.7)
     if framed:
-        aspect = (inner[2] - inner[0]) / (inner[3] - inner[1])
-        cut_out, _ = frame(cut_out, aspect, "FULL_BODY", variation)
+        size = (inner[2] - inner[0], inner[3] - inner[1])
+        cut_out, _ = frame(cut_out, size, "FULL_BODY", variation)
         return cut_out, place(cut_out, inner, "FULL_BODY", "FRONT", air, variation, framed=True)
     if cut_out.touches:
         # What its own photograph cuts off may only be cut off by the picture's edge.
@@ -71,14 +71,17 @@ def _placed(
     view = "TOP" if request.framing == "FLAT_LAY" else request.view_angle
     placement = place(cut_out, inner, "FULL_BODY", view, air, variation)
     if placement.pose in ("standing", "hanging") and view != "TOP":
-        placement = _grounded(placement, inner[3] - 0.02 * (bottom - top), inner[1])
+        # The subject is somebody with feet; a garment beside it hangs.
+        stands = cut_out.standing or cut_out is not request.cut_out
+        placement = _grounded(placement, inner[3] - 0.02 * (bottom - top), inner[1], stands)
     return cut_out, placement
 
 
-def _grounded(placement: Placement, ground: float, ceiling: float) -> Placement:
-    """The placement lowered until its product stands on the common ground."""
+def _grounded(placement: Placement, ground: float, ceiling: float, stands: bool) -> Placement:
+    """The placement lowered to the common ground, on which it stands or above which it hangs."""
     left, top, right, bottom = placement.box
     fall = max(ceiling - top, ground - bottom)
     matrix = placement.matrix.copy()
     matrix[1] += fall * matrix[2]
-    return replace(placement, matrix=matrix, box=(left, top + fall, right, bottom + fall), pose="standing")
+    box = (left, top + fall, right, bottom + fall)
+    return replace(placement, matrix=matrix, box=box, pose="standing" if stands else placement.pose)
