@@ -6,6 +6,7 @@ A strip is a band of full-width rows, so that the largest pictures need no more 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -15,18 +16,19 @@ from studio.rendering.colour import encoded, linear, parse_color, smoothstep, to
 from studio.rendering.model import Background, Floats
 from studio.rendering.variation import Variation
 
+Surface = Literal["sweep", "table", "wall"]
 Strip = Callable[[int, int], Floats]
 """From first and last row (exclusive) to rows x width x 3, 0..255."""
 
 
-def paint(background: Background, width: int, height: int, variation: Variation, lying: bool) -> Strip:
-    """A painter of the background's strips; `lying` asks for a surface seen from above, without a horizon."""
+def paint(background: Background, width: int, height: int, variation: Variation, surface: Surface) -> Strip:
+    """A painter of the background's strips; a table or a wall has no horizon."""
     if background.kind == "IMAGE" and background.image is not None:
         return _picture(background.image, width, height, variation)
     if background.kind == "GRADIENT":
         return _gradient(background, width, height, variation)
     if background.kind == "SWEEP" or (background.kind == "IMAGE" and background.image is None):
-        return _sweep(background, width, height, variation, lying)
+        return _sweep(background, width, height, variation, surface)
     colour = parse_color(background.color)
     return lambda first, last: np.broadcast_to(colour, (last - first, width, 3)).astype(np.float32)
 
@@ -58,22 +60,25 @@ def _tinted(color: str, factor: float) -> str:
     return "#" + "".join(f"{value:02X}" for value in values)
 
 
-def _sweep(background: Background, width: int, height: int, variation: Variation, lying: bool) -> Strip:
+def _sweep(background: Background, width: int, height: int, variation: Variation, surface: Surface) -> Strip:
     wall = linear(parse_color(background.color))
     floor = linear(parse_color(background.color_end, background.color))
     horizon = 0.66 + variation.horizon
     glow_x, glow_y = 0.42 * variation.light_x, 0.40 - 0.10 * variation.light_back
     fall = 0.16 + 0.16 * variation.hardness
     shape = max(width, height) / height
+    # Paper has no room above its own colour: a brighter lamp only fills its shades.
+    fall *= 1.8 - 0.8 * variation.intensity
+    level = min(1.0, 0.4 + 0.6 * variation.intensity)
 
     def strip(first: int, last: int) -> Floats:
         columns, rows = _axes(width, height, first, last)
         across = columns * (width / max(width, height))
         pool = np.exp(-(((across - glow_x) / 0.95) ** 2 + ((rows - glow_y) / (0.72 * shape)) ** 2))
-        side = 1 + 0.07 * variation.light_x * columns
-        if lying:
+        side = level * (1 + 0.085 * variation.light_x * columns)
+        if surface != "sweep":
             light = (1 - fall * 0.8) + fall * 0.8 * pool
-            return encoded(floor * (light * side)[..., None])
+            return encoded((wall if surface == "wall" else floor) * (light * side)[..., None])
         bend = smoothstep(horizon - 0.10, horizon + 0.13, rows + 0 * columns)
         # Paper that turns from the wall to the floor first turns away from the lamp, then towards it.
         turn = np.exp(-(((rows - horizon) / 0.085) ** 2))

@@ -1,4 +1,4 @@
-"""What is shown where a cut-out cannot be trusted: the photograph itself, cropped, in a passe-partout."""
+"""What is shown where a cut-out cannot be trusted: the photograph itself, cropped around what stands out."""
 
 from __future__ import annotations
 
@@ -6,68 +6,111 @@ import cv2
 import numpy as np
 
 from studio.rendering.colour import lab
-from studio.rendering.model import CutOut, Framing, Pixels
+from studio.rendering.model import CutOut, Floats, Framing
 from studio.rendering.saliency import saliency
 from studio.rendering.variation import Variation
 
+Crop = tuple[int, int, int, int]
+
+# Share of the largest crop of the wanted shape that a framing shows.
 _SHOWN: dict[Framing, float] = {
-    "FULL_BODY": 1.0,
-    "THREE_QUARTER": 0.88,
-    "HALF_BODY": 0.76,
-    "CLOSE_UP": 0.60,
-    "DETAIL": 0.42,
-    "FLAT_LAY": 1.0,
+    "FULL_BODY": 0.98,
+    "THREE_QUARTER": 0.90,
+    "HALF_BODY": 0.82,
+    "CLOSE_UP": 0.74,
+    "DETAIL": 0.60,
+    "FLAT_LAY": 0.98,
     "STILL_LIFE": 0.96,
 }
-_MAT = (253, 252, 250)
+# Pixels of the picture for one of the photograph: a closer crop would look soft.
+_LARGEST_ENLARGEMENT: dict[Framing, float] = {"CLOSE_UP": 1.6, "DETAIL": 1.75}
+_USUAL_ENLARGEMENT = 1.5
+# From here on even a close-up shows more of the photograph instead of filling the picture.
+_TOO_SOFT = 2.0
+# Share of what stands out that a crop may lose before more of the photograph is shown instead.
+_LOST = 0.08
+# What needs this share of the photograph gets all of it: cutting the little rest would cut the product.
+_NEARLY_ALL = 0.66
+_FULL_BLEED: frozenset[Framing] = frozenset(("CLOSE_UP", "DETAIL"))
+_MARGIN_PERCENT = 2.2
+
+
+def margin_percent(framing: Framing) -> float:
+    """The rim of background around a framed crop, of the picture's shorter side."""
+    return 0.0 if framing in _FULL_BLEED else _MARGIN_PERCENT
 
 
 def frame(
-    cut_out: CutOut, aspect: float, framing: Framing, variation: Variation
-) -> tuple[CutOut, tuple[int, int, int, int]]:
-    """A framed print of the photograph as a cut-out, and the crop (left, top, right, bottom) it shows.
+    cut_out: CutOut, size: tuple[float, float], framing: Framing, variation: Variation
+) -> tuple[CutOut, Crop]:
+    """A crop of the photograph as an opaque cut-out, and its left, top, right and bottom.
 
-    `aspect` is width by height of the place it will hang in.
+    `size` is the place to fill, in pixels. The crop has the place's shape unless that would cut much of what
+    stands out: then it is as much wider or taller as it takes.
     """
-    photograph = cut_out.photograph
-    crop = _crop(photograph, aspect, framing, variation)
+    crop = _crop(cut_out, size, framing, variation)
     left, top, right, bottom = crop
-    print_ = _mounted(photograph[top:bottom, left:right])
-    opaque = np.full(print_.shape[:2], 255, dtype=np.uint8)
-    framed = CutOut(photograph, print_, opaque, crop, "framed_crop", cut_out.trust, parts=cut_out.parts)
+    part = np.ascontiguousarray(cut_out.photograph[top:bottom, left:right])
+    opaque = np.full(part.shape[:2], 255, dtype=np.uint8)
+    framed = CutOut(cut_out.photograph, part, opaque, crop, "framed_crop", cut_out.trust, parts=cut_out.parts)
     return framed, crop
 
 
-def _crop(
-    photograph: Pixels, aspect: float, framing: Framing, variation: Variation
-) -> tuple[int, int, int, int]:
-    height, width = photograph.shape[:2]
-    own = width / height
-    # Part of the way to the place's aspect: a print may be of another shape than its wall.
-    wanted = own * float(np.clip((aspect / own) ** 0.6, 0.74, 1.35))
-    shown = _SHOWN[framing] * float(np.clip(0.93 * variation.zoom, 0.84, 1.0))
-    across = max(1.0, min(width, height * wanted) * shown)
-    down = max(1.0, min(height, width / wanted) * shown)
-    factor = 200 / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+def _crop(cut_out: CutOut, size: tuple[float, float], framing: Framing, variation: Variation) -> Crop:
+    height, width = cut_out.photograph.shape[:2]
+    weight = _weight(cut_out)
+    across, down = _window(weight, width, height, size, framing)
+    sharp = min(size[0] / across, size[1] / down) / _LARGEST_ENLARGEMENT.get(framing, _USUAL_ENLARGEMENT)
+    shown = _SHOWN[framing] * (1 + 0.6 * (0.97 / variation.zoom - 1))
+    if abs(across / down * size[1] / size[0] - 1) > 0.02:
+        shown = 1.0  # It was widened to show more, not to be cut again.
+    shown = float(np.clip(max(shown, min(1.0, sharp)), 0.2, 1.0))
+    across, down = max(1.0, across * shown), max(1.0, down * shown)
+    focus_x = (_best(weight.sum(axis=0), across / width) + 1.5 * variation.shift_x) * width
+    focus_y = (_best(weight.sum(axis=1), down / height) + variation.shift_y) * height
+    left = int(np.clip(focus_x - across / 2, 0, width - across))
+    top = int(np.clip(focus_y - down / 2, 0, height - down))
+    return left, top, min(width, left + max(1, round(across))), min(height, top + max(1, round(down)))
+
+
+def _weight(cut_out: CutOut) -> Floats:
+    """What stands out in a small copy of the photograph."""
+    photograph = cut_out.photograph
+    factor = 200 / max(photograph.shape[:2])
+    size = (max(1, round(photograph.shape[1] * factor)), max(1, round(photograph.shape[0] * factor)))
     small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
     weight = saliency(lab(small)) if min(small.shape[:2]) > 8 else np.ones(small.shape[:2], np.float32)
-    rows, columns = np.mgrid[0 : weight.shape[0], 0 : weight.shape[1]]
-    total = float(weight.sum()) + 1e-6
-    focus_x = float((columns * weight).sum()) / total / weight.shape[1] * width
-    focus_y = float((rows * weight).sum()) / total / weight.shape[0] * height
-    focus_x += variation.shift_x * width
-    left = round(np.clip(focus_x - across / 2, 0, width - across))
-    top = round(np.clip(focus_y - down / 2, 0, height - down))
-    return left, top, left + max(1, int(across)), top + max(1, int(down))
+    return weight + 1e-4
 
 
-def _mounted(photograph: Pixels) -> Pixels:
-    """The print in its mat, with the bevel that a knife leaves."""
-    height, width = photograph.shape[:2]
-    mat = max(4, round(0.055 * max(height, width)))
-    bevel = max(1, round(0.0022 * max(height, width)))
-    print_ = cv2.copyMakeBorder(
-        photograph, bevel, bevel, bevel, bevel, cv2.BORDER_CONSTANT, value=(214, 211, 206)
-    )
-    return cv2.copyMakeBorder(print_, mat, mat, mat, mat, cv2.BORDER_CONSTANT, value=_MAT).astype(np.uint8)
+def _window(
+    weight: Floats, width: int, height: int, size: tuple[float, float], framing: Framing
+) -> tuple[float, float]:
+    """Width and height of the largest crop: of the place's shape, or nearer to the photograph's own."""
+    own, aspect = width / height, size[0] / size[1]
+    profile = weight.sum(axis=0) if aspect < own else weight.sum(axis=1)
+    kept = aspect / own if aspect < own else own / aspect
+    covering = size[1] / height if aspect < own else size[0] / width
+    if framing not in _FULL_BLEED or covering > _TOO_SOFT:
+        sharp = (size[0] / width if aspect < own else size[1] / height) / _USUAL_ENLARGEMENT
+        needed = max(_needed(profile), sharp)
+        kept = max(kept, 1.0 if needed > _NEARLY_ALL else needed)
+    return (height * own * kept, float(height)) if aspect < own else (float(width), width / own * kept)
+
+
+def _needed(profile: Floats) -> float:
+    """The share of a side that the shortest stretch holding nearly all of the profile takes."""
+    reached = np.concatenate([[0.0], np.cumsum(profile) / profile.sum()])
+    ends = np.searchsorted(reached, reached + 1 - _LOST)
+    lengths = ends - np.arange(len(reached))
+    return float(lengths[ends < len(reached)].min() + 1) / len(profile)
+
+
+def _best(profile: Floats, share: float) -> float:
+    """The middle, 0..1, of the stretch that holds most of the profile, near its centre where many do."""
+    count = len(profile)
+    centre = float((profile * (np.arange(count) + 0.5)).sum() / profile.sum())
+    length = max(1, min(count, round(share * count)))
+    held = np.convolve(profile / profile.sum(), np.ones(length), "valid")
+    middles = np.arange(len(held)) + length / 2
+    return float(middles[int(np.argmax(held - 0.15 * np.abs(middles - centre) / count))]) / count

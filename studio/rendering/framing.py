@@ -16,7 +16,7 @@ Pose = Literal["standing", "lying", "hanging", "bleeding", "framed"]
 
 _LARGEST_ENLARGEMENT = 6.0
 # Share of the safe area that the fitted product fills.
-_FILL: dict[str, float] = {"FULL_BODY": 1.0, "STILL_LIFE": 0.84, "FLAT_LAY": 0.94}
+_FILL: dict[str, float] = {"FULL_BODY": 1.0, "STILL_LIFE": 0.985, "FLAT_LAY": 0.97}
 # Share of a tall product's height that is shown, and how much larger than fitted a squat one is.
 _CROP: dict[str, tuple[float, float]] = {
     "THREE_QUARTER": (0.76, 1.10),
@@ -24,6 +24,9 @@ _CROP: dict[str, tuple[float, float]] = {
     "CLOSE_UP": (0.46, 1.55),
     "DETAIL": (0.30, 2.50),
 }
+# Pixels of the canvas for one of the photograph that still look sharp, and how much larger than fitted a
+# part is shown even where that is beyond it: a detail must be one.
+_SHARP_ENLARGEMENT, _LEAST_ENLARGED = 1.6, 1.45
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,7 @@ def place(
 ) -> Placement:
     """The projection of the product into an area (left, top, right, bottom) of the canvas.
 
-    `air_percent` is margin and padding together, of the area's shorter side.
+    `air_percent` is the clear space on every side, of the area's shorter side.
     """
     left, top, right, bottom = area
     width, height = right - left, bottom - top
@@ -66,9 +69,12 @@ def place(
     zoom, bleeds = variation.zoom, set[str]()
     centre_x = (left + right) / 2 + variation.shift_x * width
     if framed:
-        scale = fitted * min(1.0, 0.94 * zoom)
-        middle = (top + bottom) / 2 - 0.01 * height + variation.shift_y * height
-        offset_y = middle - scale * down / 2
+        across_ratio, down_ratio = (width - 2 * air) / across, (height - 2 * air) / down
+        # A crop of the area's own shape covers it to the last pixel.
+        alike = max(across_ratio, down_ratio) < 1.02 * fitted
+        scale = max(across_ratio, down_ratio) if alike else fitted
+        centre_x, offset_y = (left + right) / 2, (top + bottom) / 2 - scale * down / 2
+        bleeds = {"left", "top", "right", "bottom"} if air == 0 else set()
     elif cut_out.touches and pose == "bleeding":
         scale, centre_x, offset_y = _bleeding(cut_out, area, air, framing, max(1.0, zoom), centre_x)
         bleeds = set(cut_out.touches)
@@ -76,10 +82,10 @@ def place(
         scale, centre_x, offset_y = _cropped(cut_out, area, air, framing, zoom, centre_x)
     else:
         # Zoom may only take air away that the margins do not need.
-        scale = fitted * min(1.0, _FILL[framing] * zoom)
+        scale = fitted * min(1.0, _FILL[framing] * (1 + 0.6 * (zoom - 1)))
         middle = (top + bottom) / 2 + variation.shift_y * height
         if pose == "standing":
-            middle += 0.035 * height
+            middle += 0.03 * height
         offset_y = float(
             np.clip(middle - scale * down / 2, top + air, max(top + air, bottom - air - scale * down))
         )
@@ -154,6 +160,7 @@ def _cropped(
     across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
     shown, enlarged = _CROP[framing]
     fitted = min((width - 2 * air) / across, (height - 2 * air) / down)
+    enlarged = _sharp(enlarged, fitted)
     tall = down / across > 1.25
     if framing in ("CLOSE_UP", "DETAIL"):
         scale = fitted * enlarged * zoom
@@ -162,10 +169,24 @@ def _cropped(
         return scale, centre_x + scale * (across / 2 - focus_x), middle - scale * focus_y
     if tall:
         scale = min((height - air) / (down * shown), (width - air * 0.7) / across) * zoom
-        scale = max(scale, fitted)
-        return scale, centre_x, top + air
-    scale = fitted * enlarged * zoom
+        scale = max(min(scale, max(1.25 * _SHARP_ENLARGEMENT, fitted * _LEAST_ENLARGED)), fitted)
+        return scale, _within(centre_x, scale * across, left, right, air * 0.6), top + air
+    scale = min(fitted * enlarged * zoom, (width - 1.2 * air) / across)
+    centre_x = _within(centre_x, scale * across, left, right, air * 0.6)
     return scale, centre_x, (top + bottom) / 2 - scale * down / 2
+
+
+def _within(centre: float, size: float, first: float, last: float, air: float) -> float:
+    """The centre moved so far that nothing nearly touches the rim that has room inside it."""
+    reach = size / 2 + air
+    return float(np.clip(centre, first + reach, last - reach)) if 2 * reach < last - first else centre
+
+
+def _sharp(enlarged: float, fitted: float) -> float:
+    """The enlargement, kept to what the photograph has pixels for; closer framings stay the closer ones."""
+    closest = _CROP["DETAIL"][1]
+    room = max(_SHARP_ENLARGEMENT / fitted, _LEAST_ENLARGED)
+    return float(enlarged if room >= closest else room ** (np.log(enlarged) / np.log(closest)))
 
 
 def richest_spot(product: Pixels, alpha: Pixels, share: float) -> tuple[float, float]:

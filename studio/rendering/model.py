@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-RENDERER_VERSION = "1.0"
+RENDERER_VERSION = "1.1"
 
 FileFormat = Literal["JPEG", "PNG", "WEBP", "AVIF"]
 Framing = Literal["FULL_BODY", "THREE_QUARTER", "HALF_BODY", "CLOSE_UP", "DETAIL", "FLAT_LAY", "STILL_LIFE"]
@@ -89,6 +89,7 @@ class RenderRequest:
     framing: Framing = "STILL_LIFE"
     view_angle: ViewAngle = "FRONT"
     padding_percent: float = 8
+    """Clear space on every side, of the shorter side; the larger of padding and margin counts."""
     margin_percent: float = 0
     background: Background = field(default_factory=Background)
     grade: Grade = field(default_factory=Grade)

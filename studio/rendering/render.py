@@ -15,7 +15,7 @@ import numpy as np
 from studio.rendering import backgrounds, grading, shadows
 from studio.rendering.colour import luminance
 from studio.rendering.encode import encode
-from studio.rendering.framed_crop import frame
+from studio.rendering.framed_crop import frame, margin_percent
 from studio.rendering.framing import Placement, place, project
 from studio.rendering.lookboard import arrange
 from studio.rendering.model import (
@@ -58,11 +58,12 @@ def render(request: RenderRequest, progress: Progress | None = None) -> Renderin
     tell(0.02)
     layers, facts = _layers(request, variation)
     tell(0.25)
-    lying = any(layer.placement.pose == "lying" for layer in layers)
-    pixels, alpha = compose(request, layers, variation, lying, lambda share: tell(0.25 + 0.45 * share))
+    pixels, alpha = compose(request, layers, variation, lambda share: tell(0.25 + 0.45 * share))
     main = layers[-1].placement
     edge = _edge(request.cut_out)
-    quality = score(pixels, alpha, request.framing, edge, main.margin, main.bleeds)
+    # A framed crop is all product to its rim, as a detail is.
+    framing = "DETAIL" if main.pose == "framed" else request.framing
+    quality = score(pixels, alpha, framing, edge, main.margin, main.bleeds, main.scale)
     tell(0.75)
     image, content_type = encode(pixels, request.file_format, request.quality)
     tell(1.0)
@@ -81,7 +82,7 @@ def _edge(cut_out: CutOut) -> float:
 
 def _layers(request: RenderRequest, variation: Variation) -> tuple[list[Layer], dict[str, Any]]:
     width, height = request.width, request.height
-    air = request.padding_percent + request.margin_percent
+    air = max(request.padding_percent, request.margin_percent)
     area = (0.0, 0.0, float(width), float(height))
     if request.subject_image is not None:
         arranged, facts = arrange(request, variation)
@@ -89,7 +90,9 @@ def _layers(request: RenderRequest, variation: Variation) -> tuple[list[Layer], 
     cut_out, facts = request.cut_out, dict[str, Any]()
     framed = not cut_out.trusted
     if framed:
-        cut_out, crop = frame(cut_out, width / height, request.framing, variation)
+        air = margin_percent(request.framing)
+        rim = 2 * min(width, height) * air / 100
+        cut_out, crop = frame(cut_out, (width - rim, height - rim), request.framing, variation)
         facts["framed_crop"] = list(crop)
     placement = place(cut_out, area, request.framing, request.view_angle, air, variation, framed)
     return [layer_of(cut_out, placement, request, variation)], facts
@@ -107,8 +110,10 @@ def layer_of(cut_out: CutOut, placement: Placement, request: RenderRequest, vari
     canvas[y : y + alpha.shape[0], x : x + alpha.shape[1]] = alpha
     small = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
     shadow = shadows.shadow_map(small, request.background.shadow, placement.pose, variation)
-    flat = placement.pose == "framed"
-    light = np.ones_like(small) if flat else shadows.light_map(small, variation) * _exposed(cut_out)
+    if placement.pose == "framed":
+        light = shadows.room_light(small, variation)
+    else:
+        light = shadows.light_map(small, variation) * _exposed(cut_out)
     return Layer(pixels, alpha, x, y, placement, shadow, light)
 
 
@@ -129,11 +134,11 @@ def crisper(pixels: Pixels, amount: float) -> Pixels:
 
 
 def compose(
-    request: RenderRequest, layers: list[Layer], variation: Variation, lying: bool, tell: Progress
+    request: RenderRequest, layers: list[Layer], variation: Variation, tell: Progress
 ) -> tuple[Pixels, Pixels]:
     """The canvas's pixels and the products' opacity on it."""
     width, height = request.width, request.height
-    paper = backgrounds.paint(request.background, width, height, variation, lying)
+    paper = backgrounds.paint(request.background, width, height, variation, _surface(layers))
     look = grading.look_of(request.grade)
     # A preset's colour is somebody's house colour: the solid one stays exact, others take half the grade.
     backdrop = grading.look_of(request.grade, 0.0 if request.background.kind == "SOLID" else 0.4)
@@ -153,6 +158,12 @@ def compose(
         result[first:last] = np.clip(strip + spread, 0, 255).astype(np.uint8)
         tell(last / height)
     return result, covered
+
+
+def _surface(layers: list[Layer]) -> backgrounds.Surface:
+    """What the paper is to the products: a table below them, a wall behind them, or a sweep of both."""
+    poses = {layer.placement.pose for layer in layers}
+    return "table" if "lying" in poses else "wall" if poses == {"hanging"} else "sweep"
 
 
 def _shaded(strip: Floats, layer: Layer, width: int, height: int, first: int, last: int) -> Floats:

@@ -33,9 +33,8 @@ def shadow_map(alpha: Floats, kind: ShadowKind, pose: Pose, light: Variation) ->
         far = _dropped(alpha, side, light, 0.022, 0.020) * 0.26
         dark = near if not soft else 1 - (1 - near) * (1 - far)
     elif pose == "framed":
-        near = _dropped(alpha, side, light, 0.003, 0.004) * 0.28
-        far = _dropped(alpha, side, light, 0.020, 0.022) * 0.24
-        dark = near if not soft else 1 - (1 - near) * (1 - far)
+        # A photograph that fills the picture lies on nothing.
+        return nothing
     else:
         # Nothing touches a ground here; only a wall some way behind receives a wide shadow.
         far = _dropped(alpha, side, light, 0.030, 0.038) * 0.20
@@ -101,9 +100,10 @@ def _cast(alpha: Floats, side: float, light: Variation) -> Floats:
     tall = max(4.0, float(lowest - top))
     # The middle of the base, seen from a little above, lies higher in the picture than its front.
     ground = lowest - max(0.035 * (right - left), 0.85 * _sag(alpha, top, lowest))
-    lean = -light.light_x * light.shadow_length * 0.9
-    flat = float(np.clip(-light.light_back * 0.30, -0.34, 0.26)) * (0.5 + light.shadow_length)
-    flat = flat if abs(flat) > 0.09 else 0.09
+    # Squashed to a streak it would look cut off from its product, so it keeps some depth and leans with it.
+    depth = float(np.clip(abs(light.light_back) * 0.38 * (0.5 + light.shadow_length), 0.17, 0.34))
+    flat = -0.8 * depth if light.light_back > 0.15 else depth
+    lean = float(np.clip(-light.light_x * light.shadow_length * 0.9, -1.7 * depth, 1.7 * depth))
     matrix = np.array([[1, -lean, lean * ground], [0, flat, ground - flat * ground]])
     # The squashed silhouette is sampled from a copy that is smooth enough for it.
     smooth = cv2.GaussianBlur(alpha, (0, 0), sigmaX=0.8, sigmaY=0.35 / abs(flat))
@@ -114,14 +114,14 @@ def _cast(alpha: Floats, side: float, light: Variation) -> Floats:
     dark = np.zeros_like(alpha)
     levels = (0.0, 0.25, 0.6, 1.2)
     for index, level in enumerate(levels):
-        sigma = side * (0.0035 + 0.036 * level * (1.15 - 0.75 * light.hardness))
+        sigma = side * (0.006 + 0.052 * level * (1.15 - 0.75 * light.hardness))
         blurred = cv2.GaussianBlur(laid, (0, 0), sigmaX=sigma, sigmaY=max(0.8, sigma * 0.55))
         below = levels[index - 1] if index else -1.0
         above = levels[index + 1] if index + 1 < len(levels) else 9.0
         rise = np.clip((height - below) / (level - below), 0, 1)
         share = np.minimum(rise, np.clip((above - height) / (above - level), 0, 1))
         dark += share * blurred
-    strength = (0.40 + 0.12 * light.hardness) * (1 - 0.5 * np.clip(height, 0, 1))
+    strength = (0.32 + 0.10 * light.hardness) * (1 - 0.75 * np.clip(height, 0, 1))
     return cv2.GaussianBlur(dark * strength, (0, 0), max(0.8, 0.003 * side)).astype(np.float32)
 
 
@@ -141,9 +141,17 @@ def light_map(alpha: Floats, light: Variation) -> Floats:
     x = (np.arange(width, dtype=np.float32)[None, :] - columns.mean()) / (size / 2)
     y = (np.arange(height, dtype=np.float32)[:, None] - rows.mean()) / (size / 2)
     ramp = np.clip(x, -1.2, 1.2) * light.light_x * 0.055 - np.clip(y, -1.2, 1.2) * 0.03
-    amount = 0.55 + 0.75 * light.hardness
+    amount = 0.60 + 0.75 * light.hardness
     factor = 1 + amount * (ramp + 0.10 * np.clip(facing, -1, 1))
-    return np.clip(factor, 0.78, 1.16).astype(np.float32)
+    return (np.clip(factor, 0.76, 1.18) * light.intensity).astype(np.float32)
+
+
+def room_light(alpha: Floats, light: Variation) -> Floats:
+    """Factors around 1 for a photograph that has light of its own: a breath darker off the lamp."""
+    across = np.linspace(-1, 1, alpha.shape[1], dtype=np.float32)[None, :]
+    # Only ever takes light away: what the camera caught as white has none to spare.
+    ramp = 1 - 0.035 * (1 - light.light_x * across)
+    return (ramp * min(1.0, 0.97 + 0.7 * (light.intensity - 1)) * np.ones_like(alpha)).astype(np.float32)
 
 
 def enlarged(small: Floats, width: int, height: int, first: int, last: int) -> Floats:

@@ -25,6 +25,8 @@ class Variation:
     """0 a large soft box .. 1 a bare lamp."""
     shadow_length: float
     strength: float
+    intensity: float
+    """How bright the lamps are, around 1."""
     zoom: float
     shift_x: float
     shift_y: float
@@ -35,22 +37,22 @@ class Variation:
     horizon: float
 
 
-# name, light_x, light_back, hardness, shadow_length, zoom, yaw
+# name, light_x, light_back, hardness, shadow_length, intensity, zoom, yaw, rise
 _SET_UPS = (
-    ("soft box left", -0.75, -0.45, 0.25, 0.50, 1.00, -1.2),
-    ("window right, low", 0.95, -0.20, 0.50, 0.85, 0.94, 1.6),
-    ("overhead", -0.12, 0.30, 0.15, 0.22, 1.05, 0.6),
-    ("back left", -0.60, 0.75, 0.40, 0.50, 0.97, -1.9),
-    ("soft box right", 0.70, -0.50, 0.20, 0.45, 1.03, 1.1),
-    ("lamp left, high", -0.90, -0.10, 0.70, 0.60, 0.92, 2.1),
-    ("front fill", 0.20, -0.85, 0.10, 0.30, 1.07, -0.5),
-    ("back right", 0.65, 0.70, 0.45, 0.55, 0.95, -1.6),
+    ("soft box left", -0.75, -0.60, 0.25, 0.50, 1.00, 1.00, -1.6, 0.004),
+    ("window right, low", 0.95, -0.45, 0.40, 0.60, 1.05, 0.93, 3.0, -0.014),
+    ("overhead", -0.12, -0.30, 0.10, 0.22, 0.97, 1.06, 0.6, 0.012),
+    ("back left", -0.60, 0.55, 0.30, 0.40, 0.94, 0.96, -3.4, -0.006),
+    ("soft box right", 0.70, -0.65, 0.20, 0.45, 1.02, 1.03, 1.9, 0.016),
+    ("lamp left, high", -0.90, -0.40, 0.55, 0.45, 1.07, 0.91, 3.8, -0.010),
+    ("front fill", 0.20, -0.85, 0.08, 0.30, 1.03, 1.08, -0.8, 0.008),
+    ("back right", 0.65, 0.50, 0.35, 0.42, 0.95, 0.95, -2.7, -0.016),
 )
 
 
 def vary(seed: int, lighting: str | None = None) -> Variation:
     """The set-up of a seed; `lighting` (left, right, top, front, soft, hard) overrides its part of it."""
-    name, light_x, light_back, hardness, length, zoom, yaw = _SET_UPS[seed % len(_SET_UPS)]
+    name, light_x, light_back, hardness, length, intensity, zoom, yaw, rise = _SET_UPS[seed % len(_SET_UPS)]
     random = np.random.default_rng(np.random.PCG64(abs(seed)))
     jitter = random.uniform(-1, 1, 12)
     asked = (lighting or "").lower()
@@ -74,10 +76,11 @@ def vary(seed: int, lighting: str | None = None) -> Variation:
         hardness=float(np.clip(hardness + 0.06 * jitter[2], 0, 1)),
         shadow_length=length * (1 + 0.12 * float(jitter[3])),
         strength=1 + 0.10 * float(jitter[4]),
+        intensity=intensity + 0.012 * float(jitter[11]),
         zoom=zoom * (1 + 0.012 * float(jitter[5])),
-        shift_x=0.014 * float(jitter[6]) - 0.012 * light_x,
-        shift_y=0.008 * float(jitter[7]),
-        angle=3.2 * float(np.sign(yaw)) * (0.55 + 0.45 * abs(float(jitter[8]))),
+        shift_x=0.014 * float(jitter[6]) - 0.020 * light_x,
+        shift_y=rise + 0.006 * float(jitter[7]),
+        angle=4.5 * float(np.sign(yaw)) * (0.45 + 0.55 * abs(float(jitter[8]))),
         yaw=yaw * (1 + 0.2 * float(jitter[9])),
         horizon=0.016 * float(jitter[10]),
     )

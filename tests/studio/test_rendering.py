@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from dataclasses import replace
+from importlib import resources
 
 import cv2
 import numpy as np
@@ -177,6 +178,45 @@ def test_a_files_opacity_is_taken_as_the_cut_out() -> None:
     assert (cut_out.method, cut_out.trusted) == ("alpha", True)
     rendering = render(RenderRequest(cut_out, 300, 400, framing="FULL_BODY"))
     assert rendering.provenance["cut_out"] == "alpha"
+
+
+def test_the_larger_of_padding_and_margin_counts_and_a_still_life_fills_the_rest(cut_out: CutOut) -> None:
+    request = RenderRequest(cut_out, 300, 400, padding_percent=8, margin_percent=5)
+    for variant in range(8):
+        left, _, right, _ = render(replace(request, variant=variant)).provenance["crop"]
+        assert 0.78 * 300 <= right - left <= 0.85 * 300
+
+
+def test_a_wavy_hem_hangs_on_the_wall_and_a_flat_base_stands(cut_out: CutOut) -> None:
+    dress = prepare((resources.files("studio.samples") / "dress.jpg").read_bytes())
+    assert cut_out.standing
+    assert not dress.standing
+    assert render(RenderRequest(dress, 90, 120, framing="STILL_LIFE")).provenance["pose"] == "hanging"
+
+
+def test_a_framed_crop_nearly_fills_the_picture_and_a_detail_quite(busy: CutOut) -> None:
+    background = Background("SOLID", "#FF0000")
+    for framing, margin in (("STILL_LIFE", 7), ("DETAIL", 0)):
+        request = RenderRequest(busy, 300, 400, "PNG", framing=framing, background=background)
+        pixels = np.asarray(opened(render(request).image))
+        red = (pixels == (255, 0, 0)).all(axis=2)
+        assert not red[margin + 1 : 399 - margin, margin + 1 : 299 - margin].any()
+        assert red[:, : max(0, margin - 2)].all()
+
+
+def test_a_wide_photograph_in_a_tall_picture_is_shown_whole_rather_than_enlarged_threefold() -> None:
+    random = np.random.default_rng(3)
+    photograph = cv2.resize(random.integers(0, 256, (20, 30, 3), dtype=np.uint8), (480, 320))
+    rendering = render(RenderRequest(prepare(Image.fromarray(photograph)), 720, 960))
+    left, _, right, _ = rendering.provenance["framed_crop"]
+    assert right - left == 480
+
+
+def test_what_is_enlarged_beyond_its_photograph_scores_lower_in_sharpness(photograph: Image.Image) -> None:
+    pixels = np.asarray(photograph.resize((300, 400)))
+    whole = np.full(pixels.shape[:2], 255, dtype=np.uint8)
+    values = [score(pixels, whole, enlarged=enlarged).sharpness for enlarged in (0.5, 1.0, 1.6, 3.0)]
+    assert values[0] == values[1] > values[2] > values[3]
 
 
 def test_what_cannot_be_cut_out_is_framed_and_says_so(busy: CutOut) -> None:
