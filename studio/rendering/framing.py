@@ -71,7 +71,7 @@ def place(
     if framed:
         across_ratio, down_ratio = (width - 2 * air) / across, (height - 2 * air) / down
         # A crop of the area's own shape covers it to the last pixel.
-        alike = max(across_ratio, down_ratio) < 1.02 * fitted
+        alike = max(across_ratio, down_ratio) < 1.01 * fitted
         scale = max(across_ratio, down_ratio) if alike else fitted
         centre_x, offset_y = (left + right) / 2, (top + bottom) / 2 - scale * down / 2
         bleeds = {"left", "top", "right", "bottom"} if air == 0 else set()
