@@ -15,8 +15,19 @@ from uuid import UUID
 from PIL import Image
 
 from studio.media.storage import Storage, media_key
-from studio.providers import retouching
-from studio.rendering import RENDERER_VERSION, Background, CutOut, Grade, RenderRequest, prepare, render
+from studio.rendering import (
+    RENDERER_VERSION,
+    Background,
+    CutOut,
+    Grade,
+    Rendering,
+    RenderRequest,
+    adjust,
+    prepare,
+    reduced,
+    refine,
+    render,
+)
 
 PROVIDER = "LOCAL_STUDIO"
 STRATEGIES = frozenset({"GENERATE", "REFINE", "BACKGROUND_FIXING", "IMAGE_ADJUSTING"})
@@ -26,6 +37,9 @@ SET_UPS = 8
 """The renderer repeats its set-ups of light after so many seeds; a retry keeps the set-up and varies the
 rest.
 """
+
+# Retouched pictures of one order differ in strength: as asked, gentler, stronger, and so on.
+_STRENGTHS = (1.0, 0.7, 1.3, 0.5, 1.5, 0.85, 1.15, 0.6)
 
 Progress = Callable[[float], None]
 
@@ -62,7 +76,7 @@ def set_stage(storage: Storage, strategy: str, scene: Mapping[str, Any]) -> Stag
     """Open and cut out what the pictures need, once. NotFound when a file is gone."""
     if strategy in ("REFINE", "IMAGE_ADJUSTING"):
         source = _opened(storage, scene["source"])
-        return Stage(scene, strategy, source=source, cut_out=prepare(retouching.reduced(source)))
+        return Stage(scene, strategy, source=source, cut_out=prepare(reduced(source)))
     backdrop = scene["background"]["image"]
     return Stage(
         scene,
@@ -78,8 +92,9 @@ def make_picture(stage: Stage, seed: int, index: int, tell: Progress) -> Picture
     stop.
     """
     if stage.source is not None:
-        return _retouched(stage, seed + index, index, tell)
-    rendering = render(_request(stage, seed + index), tell)
+        rendering = _retouched(stage, stage.source, index, tell)
+    else:
+        rendering = render(_request(stage, seed + index), tell)
     facts = dict(rendering.provenance)
     unused = frozenset(facts.pop("ignored_inputs", ()))
     for name in ("renderer_version", "seed", "honoured_inputs"):
@@ -154,21 +169,21 @@ def _request(stage: Stage, seed: int) -> RenderRequest:
     )
 
 
-def _retouched(stage: Stage, seed: int, index: int, tell: Progress) -> Picture:
+def _retouched(stage: Stage, source: Image.Image, index: int, tell: Progress) -> Rendering:
     scene = stage.scene
-    assert stage.source is not None  # noqa: S101 - these strategies have one
-    assert stage.cut_out is not None  # noqa: S101 - every stage has one
-    size = (scene["width"], scene["height"])
+    alike = {
+        "width": scene["width"],
+        "height": scene["height"],
+        "file_format": scene["file_format"],
+        "quality": scene["quality"],
+        "progress": tell,
+        "strength": _STRENGTHS[index % len(_STRENGTHS)],
+        "cut_out": stage.cut_out,
+        "framing": scene["framing"],
+    }
     if stage.strategy == "REFINE":
-        pixels, facts = retouching.refined(stage.source, size, index)
-    else:
-        pixels, facts = retouching.adjusted(stage.source, Grade(**scene["grade"]), index)
-    tell(0.6)
-    quality = retouching.judged(pixels, stage.cut_out, scene["framing"])
-    tell(0.8)
-    image, content_type = retouching.encoded(pixels, scene["file_format"], scene["quality"])
-    height, width = pixels.shape[:2]
-    return Picture(image, content_type, width, height, seed, quality, None, facts, frozenset())
+        return refine(source, **alike)
+    return adjust(source, Grade(**scene["grade"]), **alike)
 
 
 def _opened(storage: Storage, file: Mapping[str, Any]) -> Image.Image:

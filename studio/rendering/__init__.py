@@ -16,7 +16,7 @@ from studio.rendering.model import (
 )
 from studio.rendering.quality import score
 from studio.rendering.render import render
-from studio.rendering.retouch import adjust, fix_background, refine
+from studio.rendering.retouch import adjust, reduced, refine
 
 __all__ = [
     "RENDERER_VERSION",
@@ -28,8 +28,8 @@ __all__ = [
     "Rendering",
     "adjust",
     "contact_sheet",
-    "fix_background",
     "prepare",
+    "reduced",
     "refine",
     "render",
     "score",

@@ -1,9 +1,8 @@
-"""Works on a finished picture instead of a product: enlarges it, changes its background, or grades it."""
+"""Works on a finished picture instead of a product: enlarges it, or grades it."""
 
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -12,22 +11,30 @@ from PIL import Image
 
 from studio.rendering import grading
 from studio.rendering.colour import to_srgb
-from studio.rendering.cut_out import prepare
 from studio.rendering.encode import encode
 from studio.rendering.model import (
     RENDERER_VERSION,
     CutOut,
     FileFormat,
+    Framing,
     Grade,
     Pixels,
     Progress,
+    Quality,
     Rendering,
-    RenderRequest,
 )
 from studio.rendering.quality import score
-from studio.rendering.render import crisper, render
+from studio.rendering.render import crisper
 
 _STRIP_ROWS = 256
+_JUDGED_SIDE = 1_024
+
+
+def reduced(source: Image.Image) -> Image.Image:
+    """A small copy, large enough to find the product in it."""
+    small = source.convert("RGB")
+    small.thumbnail((_JUDGED_SIDE, _JUDGED_SIDE), Image.Resampling.LANCZOS)
+    return small
 
 
 def refine(
@@ -38,10 +45,15 @@ def refine(
     file_format: FileFormat = "JPEG",
     quality: int = 92,
     progress: Progress | None = None,
+    strength: float = 1.0,
+    cut_out: CutOut | None = None,
+    framing: Framing = "DETAIL",
 ) -> Rendering:
     """The picture enlarged with its edges and texture kept crisp, to `scale_factor` or to an exact size.
 
-    Raises ValueError where that is no picture.
+    A size of another shape crops around the middle. `strength` is how much is sharpened; `cut_out`, the
+    product as found in a `reduced` copy, is what the quality is measured on. Raises ValueError where the size
+    is no picture's.
     """
     tell = progress or (lambda share: None)
     pixels = _pixels(image)
@@ -50,6 +62,7 @@ def refine(
     if across < 1 or down < 1:
         raise ValueError("A picture has at least one pixel in each direction.")
     factor = max(across / pixels.shape[1], down / pixels.shape[0])
+    pixels = _middle(pixels, round(across / factor), round(down / factor))
     # Noise is taken out before it is enlarged; what is sharp stays, because the filter knows edges.
     calm = cv2.bilateralFilter(pixels, 5, 9, 2.0) if factor > 1.05 else pixels
     tell(0.25)
@@ -58,13 +71,18 @@ def refine(
     else:
         larger = np.asarray(Image.fromarray(calm).resize((across, down), Image.Resampling.LANCZOS))
     tell(0.55)
-    larger = _bounded_sharpening(larger.astype(np.uint8), calm, factor)
+    larger = _bounded_sharpening(larger.astype(np.uint8), factor, strength)
     tell(0.75)
-    facts = {"strategy": "refine", "scale_factor": round(factor, 4)}
-    return _finished(larger, file_format, quality, facts, tell)
+    facts = {"scale_factor": round(factor, 4), "strength": strength}
+    return _finished(larger, file_format, quality, facts, tell, cut_out, framing)
 
 
-def _bounded_sharpening(larger: Pixels, source: Pixels, factor: float) -> Pixels:
+def _middle(pixels: Pixels, across: int, down: int) -> Pixels:
+    left, top = max(0, (pixels.shape[1] - across) // 2), max(0, (pixels.shape[0] - down) // 2)
+    return np.ascontiguousarray(pixels[top : top + max(1, down), left : left + max(1, across)])
+
+
+def _bounded_sharpening(larger: Pixels, factor: float, strength: float) -> Pixels:
     """Sharpened, but nowhere beyond the darkest and brightest of its neighbourhood: no halos."""
     if factor <= 1:
         return larger
@@ -76,23 +94,10 @@ def _bounded_sharpening(larger: Pixels, source: Pixels, factor: float) -> Pixels
         last = min(height, first + 1024)
         begin, end = max(0, first - 16 - radius), min(height, last + 16 + radius)
         part = larger[begin:end]
-        sharp = crisper(crisper(part, 0.7), 0.5 * min(1.0, factor - 1))
+        sharp = crisper(crisper(part, 0.7 * strength), 0.5 * strength * min(1.0, factor - 1))
         sharp = np.clip(sharp, cv2.erode(part, kernel), cv2.dilate(part, kernel))
         result[first:last] = sharp[first - begin : last - begin]
     return result
-
-
-def fix_background(
-    image: bytes | Image.Image | CutOut, request: RenderRequest, progress: Progress | None = None
-) -> Rendering:
-    """The picture's product on the request's background, as large as it was where the sizes agree.
-
-    The request's own cut-out is not looked at; a rendering whose product cannot be cut out comes back framed,
-    and the provenance says so.
-    """
-    cut_out = image if isinstance(image, CutOut) else prepare(image)
-    rendering = render(replace(request, cut_out=cut_out, subject_image=None), progress)
-    return replace(rendering, provenance={**rendering.provenance, "strategy": "background_fixing"})
 
 
 def adjust(
@@ -103,32 +108,37 @@ def adjust(
     file_format: FileFormat = "JPEG",
     quality: int = 92,
     progress: Progress | None = None,
+    strength: float = 1.0,
+    cut_out: CutOut | None = None,
+    framing: Framing = "DETAIL",
 ) -> Rendering:
-    """The picture with another grade, of its own size unless one is given."""
+    """The picture with `strength` of a grade, of its own size unless one is given.
+
+    `cut_out`, the product as found in a `reduced` copy, is what the quality is measured on.
+    """
     tell = progress or (lambda share: None)
     pixels = _pixels(image)
     size = (width or pixels.shape[1], height or pixels.shape[0])
     if size != (pixels.shape[1], pixels.shape[0]):
         method = cv2.INTER_AREA if size[0] < pixels.shape[1] else cv2.INTER_CUBIC
         pixels = cv2.resize(pixels, size, interpolation=method).astype(np.uint8)
-    look = grading.look_of(grade)
+    look = grading.look_of(grade, strength)
     result = np.empty_like(pixels)
     rows = np.linspace(-1, 1, pixels.shape[0], dtype=np.float32)[:, None]
     across = np.linspace(-1, 1, pixels.shape[1], dtype=np.float32)[None, :]
     for first in range(0, pixels.shape[0], _STRIP_ROWS):
         last = min(pixels.shape[0], first + _STRIP_ROWS)
         strip = grading.apply(look, pixels[first:last].astype(np.float32))
-        strip = strip * _lamp(grade.lighting, across, rows[first:last])[..., None]
+        strip = strip * _lamp(grade.lighting, strength, across, rows[first:last])[..., None]
         result[first:last] = np.clip(strip + 0.5, 0, 255).astype(np.uint8)
         tell(0.7 * last / pixels.shape[0])
-    facts: dict[str, Any] = {"strategy": "image_adjusting", "grade": _as_facts(grade)}
-    return _finished(result, file_format, quality, facts, tell)
+    return _finished(result, file_format, quality, {"strength": strength}, tell, cut_out, framing)
 
 
-def _lamp(lighting: str | None, across: np.ndarray, down: np.ndarray) -> np.ndarray:
+def _lamp(lighting: str | None, strength: float, across: np.ndarray, down: np.ndarray) -> np.ndarray:
     """A gentle fall of light from the named side; no lamp only takes light away, so nothing clips."""
     asked = (lighting or "").lower()
-    amount = 0.16 if "hard" in asked else 0.10
+    amount = (0.16 if "hard" in asked else 0.10) * strength
     if "left" in asked:
         return 1 - amount * (across + 1) / 2 + 0 * down
     if "right" in asked:
@@ -136,16 +146,6 @@ def _lamp(lighting: str | None, across: np.ndarray, down: np.ndarray) -> np.ndar
     if "top" in asked:
         return 1 - amount * (down + 1) / 2 + 0 * across
     return np.ones((len(down), across.shape[1]), dtype=np.float32)
-
-
-def _as_facts(grade: Grade) -> dict[str, Any]:
-    return {
-        "contrast": grade.contrast,
-        "saturation": grade.saturation,
-        "temperature": grade.temperature,
-        "tone": grade.tone,
-        "lighting": grade.lighting,
-    }
 
 
 def _pixels(image: bytes | Image.Image) -> Pixels:
@@ -158,13 +158,32 @@ def _pixels(image: bytes | Image.Image) -> Pixels:
 
 
 def _finished(
-    pixels: Pixels, file_format: FileFormat, quality: int, facts: dict[str, Any], tell: Progress
+    pixels: Pixels,
+    file_format: FileFormat,
+    quality: int,
+    facts: dict[str, Any],
+    tell: Progress,
+    cut_out: CutOut | None,
+    framing: Framing,
 ) -> Rendering:
-    """Scored over the whole picture, since nothing was cut out of it, and encoded."""
-    everything = np.full(pixels.shape[:2], 255, dtype=np.uint8)
-    sides = frozenset(("left", "right", "top", "bottom"))
-    measured = score(pixels, everything, "DETAIL", 1.0, 0.0, sides)
+    """Scored on its product, or over the whole picture where none is known, and encoded."""
+    measured = _whole(pixels) if cut_out is None else _judged(pixels, cut_out, framing)
     data, content_type = encode(pixels, file_format, quality)
     tell(1.0)
     provenance = {"renderer_version": RENDERER_VERSION, **facts}
     return Rendering(data, content_type, pixels.shape[1], pixels.shape[0], measured, provenance)
+
+
+def _whole(pixels: Pixels) -> Quality:
+    everything = np.full(pixels.shape[:2], 255, dtype=np.uint8)
+    return score(pixels, everything, "DETAIL", bleeds=frozenset(("left", "right", "top", "bottom")))
+
+
+def _judged(pixels: Pixels, cut_out: CutOut, framing: Framing) -> Quality:
+    height, width = cut_out.photograph.shape[:2]
+    left, top, right, bottom = cut_out.box
+    alpha = np.zeros((height, width), dtype=np.uint8)
+    alpha[top:bottom, left:right] = cut_out.alpha
+    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    edge = cut_out.trust if cut_out.trusted else 0.5
+    return score(small, alpha, framing, edge, bleeds=cut_out.touches)

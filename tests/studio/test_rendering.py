@@ -19,7 +19,6 @@ from studio.rendering import (
     RenderRequest,
     adjust,
     contact_sheet,
-    fix_background,
     prepare,
     refine,
     render,
@@ -314,17 +313,11 @@ def test_refining_enlarges_and_keeps_edges_crisp(photograph: Image.Image) -> Non
     assert opened(refine(small, width=450, height=600, file_format="WEBP").image).size == (450, 600)
 
 
-def test_fixing_a_background_keeps_the_product_and_changes_the_rest(cut_out: CutOut) -> None:
-    picture = render(RenderRequest(cut_out, 600, 800, "PNG"))
-    request = RenderRequest(
-        cut_out, 300, 400, "PNG", background=Background("SOLID", "#FFFFFF", shadow="NONE")
-    )
-    fixed = fix_background(picture.image, request)
-    pixels = np.asarray(opened(fixed.image))
-    assert fixed.provenance["strategy"] == "background_fixing"
-    assert fixed.provenance["cut_out"] != "framed_crop"
-    assert (pixels[:10] == 255).all()
-    assert pixels[200, 150].mean() < 200
+def test_refining_to_another_shape_crops_instead_of_stretching(photograph: Image.Image) -> None:
+    small = photograph.resize((300, 400), Image.Resampling.LANCZOS)
+    square = opened(refine(small, width=600, height=600, file_format="PNG").image)
+    middle = small.crop((0, 50, 300, 350)).resize((600, 600), Image.Resampling.BICUBIC)
+    assert np.abs(np.asarray(square).astype(int) - np.asarray(middle)).mean() < 4
 
 
 def test_adjusting_grades_the_whole_picture(photograph: Image.Image) -> None:
