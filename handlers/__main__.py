@@ -6,8 +6,10 @@ It knows the HTTP server (uvicorn) and nothing of operations; who deploys behind
 from __future__ import annotations
 
 import argparse
+import asyncio
 import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,20 +24,26 @@ from studio.identity.mail import mailer_for
 from studio.seed import seed
 from studio.settings import Settings, SettingsRefused
 
-SECONDS_TO_FINISH = 10
+# Of ten, so that closing has its share.
+SECONDS_TO_FINISH = 9
 
 
 class AnnouncingServer(uvicorn.Server):
-    """Says where it is once it really answers."""
+    """Says where it is once it really answers, and ends in time whatever its clients do."""
 
-    def __init__(self, config: uvicorn.Config, announcement: str) -> None:
+    def __init__(self, config: uvicorn.Config, announcement: str, drain: Callable[[], None]) -> None:
         super().__init__(config)
         self.announcement = announcement
+        self.drain = drain
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             print(self.announcement, flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # At once: a client that holds its connection must not keep the workers claiming.
+        await asyncio.gather(asyncio.to_thread(self.drain), super().shutdown(sockets))
 
 
 def prepare(settings: Settings) -> None:
@@ -92,7 +100,8 @@ def serve(settings: Settings) -> int:
         "log_config": None,
         "timeout_graceful_shutdown": SECONDS_TO_FINISH,
     }
-    server = AnnouncingServer(uvicorn.Config(create_app(settings), **config), announcement(settings))
+    app = create_app(settings)
+    server = AnnouncingServer(uvicorn.Config(app, **config), announcement(settings), app.drain)
     try:
         server.run()
     except KeyboardInterrupt:

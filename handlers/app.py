@@ -6,6 +6,7 @@ A contract that does not compile, or handlers that do not fit it, stop the start
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -56,6 +57,7 @@ class Application(BridgedFlaskApp):
         self.endpoints = endpoints
         self.on_startup: list[Hook] = []
         self.on_shutdown: list[Hook] = []
+        self._draining = threading.Lock()
         super().__init__(__name__, threads=settings.request_threads, lifespan=self._lifespan, **options)
 
     @asynccontextmanager
@@ -63,10 +65,18 @@ class Application(BridgedFlaskApp):
         for hook in self.on_startup:
             await to_thread.run_sync(hook)
         yield
-        for hook in self.on_shutdown:
-            await to_thread.run_sync(hook)
+        await to_thread.run_sync(self.drain)
         await to_thread.run_sync(self.bridge.pool.shutdown)
         self.database.dispose()
+
+    def drain(self) -> None:
+        """Call the hooks of `on_shutdown`, each once; who asks second waits until the first is done.
+
+        A server may ask as soon as it is told to end, while its clients are still being served.
+        """
+        with self._draining:
+            while self.on_shutdown:
+                self.on_shutdown.pop(0)()
 
 
 def create_app(
