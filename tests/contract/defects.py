@@ -16,7 +16,7 @@ import handlers.__main__ as server
 import handlers.app
 import handlers.auth
 import handlers.brands
-from db.errors import Unreadable
+from db.errors import NotFound, Unreadable
 from db.models import Brand
 from db.session import session
 from db.tenancy import Caller
@@ -39,7 +39,10 @@ def tenant_leak(app: Application) -> None:
 
     def of_anybody(model: type[Brand], row_id: UUID, **_options: Any) -> Brand:
         # unscoped: this is the defect
-        return session().scalars(select(model).where(model.id == row_id)).one()
+        row = session().scalars(select(model).where(model.id == row_id)).one_or_none()
+        if row is None:
+            raise NotFound()
+        return row
 
     handlers.brands.get_owned = of_anybody
 

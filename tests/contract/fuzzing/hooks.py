@@ -127,13 +127,16 @@ ROWS = {
     "generation_id": seeded(0x12),
     "prediction_id": seeded(0x13),
 }
-UNIT_PHASES = ("examples", "coverage", "fuzzing")
+
+
+def is_alone(case: schemathesis.Case) -> bool:
+    """Tell whether a case stands alone: in the stateful phase links lead it to the rows of earlier steps."""
+    return case.meta is not None and case.meta.phase.name.value != "stateful"
 
 
 def work_on_seeded_rows(case: schemathesis.Case) -> None:
     """Lead changes, and every second read, to rows that are there; in the stateful phase links do."""
-    is_unit = case.meta is not None and case.meta.phase.name.value in UNIT_PHASES
-    if case.auth_identity != "demo" or not is_unit or (case.method == "GET" and coin(case)):
+    if case.auth_identity != "demo" or not is_alone(case) or (case.method == "GET" and coin(case)):
         return
     for name in ROWS.keys() & case.path_parameters.keys():
         case.path_parameters[name] = ROWS[name]
@@ -281,6 +284,16 @@ def is_as_declared(case: schemathesis.Case) -> bool:
     )
 
 
+# Rows to delete are made for cases that stand alone; in the stateful phase the row of an earlier step goes,
+# and later steps look whether it is gone.
+FOR_DELETION = (
+    delete_a_new_row,
+    delete_a_new_look,
+    delete_a_new_model,
+    delete_a_new_picture,
+    delete_a_new_photograph,
+    delete_a_new_base_image,
+)
 # What must be done to every case, not only to valid ones, or the run harms itself.
 ALWAYS = (spare_the_accounts, keep_peers_apart, keep_the_password, end_another_session)
 
@@ -297,7 +310,7 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
         refer_to_nothing_invented(case)
         if case.method.upper() not in ("DELETE", "PUT"):
             work_on_seeded_rows(case)
-        if prepare is not None:
+        if prepare is not None and (is_alone(case) or prepare not in FOR_DELETION):
             prepare(case)
     elif prepare in ALWAYS:
         prepare(case)
