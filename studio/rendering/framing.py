@@ -80,6 +80,10 @@ def place(
         bleeds = set(cut_out.touches)
     elif framing in _CROP:
         scale, centre_x, offset_y = _cropped(cut_out, area, air, framing, zoom, centre_x)
+        if framing == "DETAIL":
+            # Off the middle, so that the picture's rim cuts the product clearly instead of touching it.
+            centre_x -= 0.09 * width * float(np.sign(variation.light_x))
+            offset_y += 0.06 * height * float(np.sign(variation.shift_y))
     else:
         # Zoom may only take air away that the margins do not need.
         scale = fitted * min(1.0, _FILL[framing] * (1 + 0.6 * (zoom - 1)))
@@ -163,7 +167,7 @@ def _cropped(
     enlarged = _sharp(enlarged, fitted)
     tall = down / across > 1.25
     if framing in ("CLOSE_UP", "DETAIL"):
-        scale = fitted * enlarged * zoom
+        scale = fitted * enlarged * max(1.0, zoom)
         focus_x, focus_y = richest_spot(cut_out.product, cut_out.alpha, 1 / enlarged)
         middle = (top + bottom) / 2
         return scale, centre_x + scale * (across / 2 - focus_x), middle - scale * focus_y
