@@ -37,9 +37,9 @@ def wrap(app: Application, operation_id: str, change: Callable[[Answer], Answer]
 def tenant_leak(app: Application) -> None:
     """Reading a brand forgets whose it is."""
 
-    def of_anybody(model: type[Brand], row_id: UUID, **_options: Any) -> Brand:
+    def of_anybody(model: type[Brand], row_id: UUID, options: Any = ()) -> Brand:
         # unscoped: this is the defect
-        row = session().scalars(select(model).where(model.id == row_id)).one_or_none()
+        row = session().scalars(select(model).where(model.id == row_id).options(*options)).one_or_none()
         if row is None:
             raise NotFound()
         return row
