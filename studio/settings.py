@@ -61,7 +61,7 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Return the settings of this process.
 
-        Raises SettingsRefused for unreadable values, and outside development and test for a missing,
+        Raises SettingsRefused for unreadable values, and outside development for a missing,
         default or short SECRET_KEY.
         """
         values = os.environ if environment is None else environment
@@ -75,7 +75,7 @@ class Settings:
         if log_level not in LOG_LEVELS:
             raise SettingsRefused(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {log_level!r}")
         secret = values.get("SECRET_KEY") or DEVELOPMENT_SECRET
-        if name == "production" and (secret == DEVELOPMENT_SECRET or len(secret.encode()) < 32):
+        if name != "development" and (secret == DEVELOPMENT_SECRET or len(secret.encode()) < 32):
             raise SettingsRefused(
                 "SECRET_KEY must be set to at least 32 bytes of your own outside development"
             )

@@ -63,6 +63,7 @@ def running_server(
     folder.mkdir(parents=True, exist_ok=True)
     own = {
         "SARTIQ_ENV": "test",
+        "SECRET_KEY": "a secret of servers under test that is long enough",
         "DATA_DIR": str(folder),
         "MEDIA_DIR": str(folder / "media"),
         "OUTBOX_DIR": str(folder / "outbox"),

@@ -18,9 +18,12 @@ def test_development_starts_without_any_setting() -> None:
     assert settings.secret_key not in repr(settings)
 
 
+@pytest.mark.parametrize("name", ["test", "production"])
 @pytest.mark.parametrize("secret", [None, "", DEVELOPMENT_SECRET, "short", OWN_SECRET[:-1]])
-def test_production_refuses_a_missing_default_or_short_secret(secret: str | None) -> None:
-    environment = {"SARTIQ_ENV": "production"} | ({} if secret is None else {"SECRET_KEY": secret})
+def test_a_missing_default_or_short_secret_is_refused_outside_development(
+    name: str, secret: str | None
+) -> None:
+    environment = {"SARTIQ_ENV": name} | ({} if secret is None else {"SECRET_KEY": secret})
     with pytest.raises(SettingsRefused, match="SECRET_KEY"):
         Settings.from_environment(environment)
 
