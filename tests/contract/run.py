@@ -94,7 +94,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make contract ARGS=...", description=__doc__)
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
     parser.add_argument("--seed", type=int, help="repeat a run; drawn when left out")
-    parser.add_argument("--examples", type=int, default=25, help="cases an operation")
+    parser.add_argument("--examples", type=int, default=40, help="cases an operation")
     parser.add_argument("--quick", action="store_true", help="a first impression: two phases, two cases")
     parser.add_argument("--phases", help="comma-separated, all when left out")
     parser.add_argument("--operation", action="append", help="only this operationId; may be repeated")
