@@ -18,7 +18,7 @@ FORBIDDEN = re.compile(
             r"(?<![\w.])/hom" + r"e/\w",
             r"(?<![\w.])/Users/\w",
             r"py" + r"pi\.org",
-            r"pythonhosted" + r"\.org",
+            r"pythonh" + r"osted\.org",
             r"npmjs" + r"\.(org|com)",
             r"deb" + r"ian\.org",
         )
