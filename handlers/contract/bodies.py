@@ -140,14 +140,36 @@ def _inside(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
+class _NotUtf8(MultiPartException):
+    """Text of a part, or its name, is not UTF-8 (RFC 7578, 5.1)."""
+
+
 class _StrictMultipart(MultiPartParser):
-    """Starlette's parser, which takes a body that stops in the middle for a complete one; this one tells."""
+    """Starlette's parser, which takes a body that stops in the middle for complete, and any bytes for text."""
 
     complete = False
+
+    def on_headers_finished(self) -> None:
+        """Refuse names that are not UTF-8, which would be read as latin-1."""
+        _require_utf8(self._current_part.content_disposition or b"")
+        super().on_headers_finished()
+
+    def on_part_end(self) -> None:
+        """Refuse text that is not UTF-8, which would be read as latin-1."""
+        if self._current_part.file is None:
+            _require_utf8(self._current_part.data)
+        super().on_part_end()
 
     def on_end(self) -> None:
         """Remember that the closing boundary came."""
         self.complete = True
+
+
+def _require_utf8(raw: bytes | bytearray) -> None:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _NotUtf8("A text part of the multipart body is not UTF-8") from None
 
 
 class _Content:
@@ -311,6 +333,8 @@ async def _read_multipart(
     parser = _StrictMultipart(Headers({"content-type": content_type}), chunks, max_files=20, max_fields=100)
     try:
         form = await parser.parse()
+    except _NotUtf8 as error:
+        raise Malformed(error.message) from None
     except MultiPartException as error:
         if "maximum size" in error.message or "Too many" in error.message:
             raise BodyTooLarge(error.message) from None

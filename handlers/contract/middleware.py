@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _METHODS_OF_PAGES = "GET, HEAD, OPTIONS"
 
 
@@ -174,6 +175,9 @@ class Gate:
             await self.app(scope, receive, send)
             return
         path, method = scope["path"], scope["method"]
+        if path == "*" and method == "OPTIONS":
+            await _send_empty(send, 204, b"allow", _METHODS)
+            return
         if _CONTROL.search(path) or "//" in path:
             raise UnknownPath()
         place = self.table.find(path)

@@ -65,9 +65,20 @@ def test_malformed_multipart_is_400(call: Call, raw: bytes) -> None:
     assert call("POST", PHOTOS, {"content-type": "multipart/form-data; boundary=b"}, body=raw).status == 400
 
 
-def test_text_of_a_part_that_is_not_utf_8_is_no_valid_value(call: Call) -> None:
-    reply = photographed(call, ("file", "a.png", b"x"), ("type", None, b"\xff\xfe"))
-    assert reply.types == {("body", "type"): "enum"}
+@pytest.mark.parametrize("field", ["type", "title", "unknown"])
+def test_text_of_a_part_that_is_not_utf_8_is_400(call: Call, field: str) -> None:
+    reply = photographed(call, ("file", "a.png", b"x"), (field, None, b"front\xff\xfe"))
+    assert (reply.status, reply.json()["code"]) == (400, "malformed_request")
+    assert "not UTF-8" in reply.json()["detail"]
+
+
+def test_the_name_of_a_part_that_is_not_utf_8_is_400(call: Call) -> None:
+    raw = b'--b\r\nContent-Disposition: form-data; name="t\xff"\r\n\r\nfront\r\n--b--\r\n'
+    assert call("POST", PHOTOS, {"content-type": "multipart/form-data; boundary=b"}, body=raw).status == 400
+
+
+def test_bytes_of_a_file_need_not_be_utf_8(call: Call) -> None:
+    assert photographed(call, ("file", "a.png", b"\xff\xfe"), ("type", None, b"front")).status < 300
 
 
 def test_multipart_that_stops_in_the_middle_is_400(call: Call) -> None:

@@ -210,3 +210,9 @@ def test_a_known_state_is_304_without_a_body(call: Call) -> None:
 
 def test_parallel_requests_run_in_as_many_threads_as_the_setting_says() -> None:
     assert mini_app(request_threads=3).bridge.pool._max_workers == 3
+
+
+def test_options_of_the_whole_server_names_every_method(mini: Any) -> None:
+    reply = ask(mini, "OPTIONS", "*")
+    assert (reply.status, reply.headers["allow"]) == (204, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
+    assert ask(mini, "GET", "*").status == 404
