@@ -145,7 +145,7 @@ class _NotUtf8(MultiPartException):
 
 
 class _StrictMultipart(MultiPartParser):
-    """Starlette's parser, which takes a body that stops in the middle for complete, and any bytes for text."""
+    """Starlette's parser, which takes half a body for a whole one and any bytes for text; this one tells."""
 
     complete = False
 
