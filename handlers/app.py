@@ -24,6 +24,7 @@ from connexion.options import SwaggerUIOptions
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from db.base import utc_now
 from db.session import Database, make_engine
 from handlers.auth import bearer_security, load_caller, set_up_tokens
 from handlers.contract.bodies import Limits
@@ -36,11 +37,15 @@ from handlers.contract.paths import PathTable
 from handlers.contract.resolver import ContractResolver, find_handlers
 from handlers.errors import error_handler
 from handlers.pages import home
+from studio.jobs.queue import settle_overdue
+from studio.jobs.repeating import Repeating
 from studio.jobs.workers import RenderWorkers
 from studio.media.storage import LocalDisk
-from studio.media.sweep import Sweeper
+from studio.media.sweep import sweep
 from studio.settings import Settings
 
+SETTLE_SECONDS = 1
+SWEEP_SECONDS = 3_600
 BUNDLE = Path(__file__).parent.parent / "openapi" / "openapi.json"
 
 Hook = Callable[[], object]
@@ -149,13 +154,16 @@ def create_app(
 
 
 def _run_in_background(app: Application) -> None:
-    """Let the render workers and the sweeper of this process live as long as the server does."""
-    settings = app.settings
+    """Let the render workers and the upkeep of this process live as long as the server does."""
+    settings, database = app.settings, app.database
     storage = LocalDisk(settings.media_dir)
-    workers = RenderWorkers(app.database, storage, settings.render_workers, settings.lease_seconds)
-    sweeper = Sweeper(app.database, storage)
-    app.on_startup += [workers.start, sweeper.start]
-    app.on_shutdown += [workers.stop, sweeper.stop]
+    for part in (
+        RenderWorkers(database, storage, settings.render_workers, settings.lease_seconds),
+        Repeating("settling", partial(settle_overdue, database), SETTLE_SECONDS),
+        Repeating("sweeping", lambda: sweep(database, storage, utc_now()), SWEEP_SECONDS),
+    ):
+        app.on_startup.append(part.start)
+        app.on_shutdown.append(part.stop)
 
 
 def _build_now(middleware: ConnexionMiddleware) -> None:

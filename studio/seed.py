@@ -26,6 +26,7 @@ from studio.generation import request_generation
 from studio.identity.passwords import hash_password
 from studio.jobs import queue
 from studio.jobs.painting import Painting
+from studio.lifecycle import advance
 from studio.media.normalisation import Picture, normalise
 from studio.media.storage import LocalDisk, Storage, media_key
 from studio.seed_rows import (
@@ -192,9 +193,9 @@ def _order(house: int, owner_id: UUID, organization_id: UUID | None, shot: Shot)
 
 def _claimed(generation: Generation) -> queue.Claim:
     """Claim a generation that no worker can see yet."""
-    generation.status, generation.attempts = GenerationStatus.RUNNING, 1
+    advance(generation, GenerationStatus.RUNNING)
+    generation.attempts = 1
     generation.lease_owner, generation.lease_expires_at = LEASE_OWNER, utc_now() + LEASE
-    generation.started_at = utc_now()
     session().flush()
     return queue.Claim(
         generation_id=generation.id,

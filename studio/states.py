@@ -59,7 +59,18 @@ PREDICTION_ACTIONS: Mapping[str, Action] = {
 }
 """Action on a prediction -> where it starts from and leads to."""
 
-OPEN_GENERATION = ("pending", "running")
+GENERATION_STATES: Mapping[str, tuple[str, ...]] = {
+    "pending": ("running", "failed", "canceled", "expired"),
+    "running": ("pending", "completed", "failed", "canceling", "expired"),
+    "canceling": ("canceled",),
+    "completed": (),
+    "failed": (),
+    "canceled": (),
+    "expired": (),
+}
+"""State of a generation -> states that may follow; running goes back to pending when a worker gives it up."""
+
+OPEN_GENERATION = tuple(status for status, following in GENERATION_STATES.items() if following)
 """States of a generation that is not over yet."""
 
 

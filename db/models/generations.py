@@ -31,8 +31,11 @@ class GenerationStatus(StrEnum):
 
     PENDING = "pending"
     RUNNING = "running"
+    CANCELING = "canceling"
     COMPLETED = "completed"
     FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
 
 
 class Generation(Owned):
@@ -47,6 +50,7 @@ class Generation(Owned):
         *owned_indexes("generations"),
         Index("ix_generations_queue", "status", "priority", "created_at", "id"),
         Index("ix_generations_lease", "status", "lease_expires_at"),
+        Index("ix_generations_deadline", "status", "deadline_at"),
     )
 
     shot_id: Mapped[UUID | None] = mapped_column(ForeignKey("shots.id", ondelete="CASCADE"), index=True)
@@ -67,11 +71,18 @@ class Generation(Owned):
     inputs: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
     status: Mapped[str] = mapped_column(String(20), default=GenerationStatus.PENDING)
+    revision: Mapped[int] = mapped_column(default=0)
+    """Counts every change that a watcher of the generation wants to hear of."""
+    retry_of_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("generations.id", ondelete="SET NULL"), index=True
+    )
     priority: Mapped[int] = mapped_column(default=0)
     progress: Mapped[int] = mapped_column(default=0)
     attempts: Mapped[int] = mapped_column(default=0)
     lease_owner: Mapped[str | None] = mapped_column(String(100))
     lease_expires_at: Mapped[datetime | None]
+    deadline_at: Mapped[datetime | None]
+    cancel_requested_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
     error: Mapped[dict[str, Any] | None]

@@ -14,22 +14,21 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, or_, select, update
 
 from db.base import new_id, utc_now
 from db.models.generations import Generation, GenerationStatus, Prediction
-from db.models.shootings import Shot
 from db.session import Database, session
-from studio import billing
+from studio.lifecycle import EXPIRED, advance
 from studio.media.ingest import keep_picture
 from studio.media.normalisation import Picture as StoredPicture
 from studio.media.storage import Storage, media_key
 from studio.providers.local_studio import PROVIDER, Picture, renderer_version
-from studio.states import next_shot_status
 
 logger = logging.getLogger(__name__)
 
 MAX_CLAIMS = 3
+SETTLE_BATCH = 100
 INTERNAL_ERROR = {
     "category": "internal",
     "message": "The pictures could not be made; the credits were returned",
@@ -67,9 +66,13 @@ class Made:
 
 
 def _claimable() -> ColumnElement[bool]:
-    return or_(
-        Generation.status == GenerationStatus.PENDING,
-        and_(Generation.status == GenerationStatus.RUNNING, Generation.lease_expires_at < utc_now()),
+    now = utc_now()
+    return and_(
+        or_(
+            Generation.status == GenerationStatus.PENDING,
+            and_(Generation.status == GenerationStatus.RUNNING, Generation.lease_expires_at < now),
+        ),
+        or_(Generation.deadline_at.is_(None), Generation.deadline_at > now),
     )
 
 
@@ -92,13 +95,14 @@ def claim_next(database: Database, token: str, lease: timedelta) -> Claim | None
         if generation is None:
             return None
         if generation.attempts >= MAX_CLAIMS:
-            _fail(generation, INTERNAL_ERROR)
+            advance(generation, GenerationStatus.FAILED, INTERNAL_ERROR)
             return None
-        generation.status = GenerationStatus.RUNNING
+        if generation.status == GenerationStatus.RUNNING:
+            # Its worker is lost: it comes back into the queue and out again.
+            advance(generation, GenerationStatus.PENDING)
+        advance(generation, GenerationStatus.RUNNING)
         generation.attempts += 1
-        generation.progress = 0
         generation.lease_owner, generation.lease_expires_at = token, utc_now() + lease
-        generation.started_at = generation.started_at or utc_now()
         return Claim(
             generation_id=generation.id,
             token=token,
@@ -116,21 +120,52 @@ def renew(database: Database, claim: Claim, progress: int, lease: timedelta) -> 
     with database.transaction(write=True) as writing:
         changed = writing.execute(
             update(Generation)  # unscoped: the row that was claimed
-            .where(*_ours(claim))
-            .values(progress=progress, lease_expires_at=utc_now() + lease)
+            .where(*_ours(claim, GenerationStatus.RUNNING))
+            .values(
+                # A watcher hears of new progress only.
+                revision=Generation.revision + case((Generation.progress == progress, 0), else_=1),
+                progress=progress,
+                lease_expires_at=utc_now() + lease,
+            )
             .execution_options(synchronize_session=False)
         )
         return changed.rowcount == 1  # type: ignore[attr-defined]  # every update counts
 
 
 def release(database: Database, claim: Claim) -> None:
-    """Give an unfinished generation back to the queue at once; the try does not count."""
+    """Let go of an unfinished generation: back to the queue, where the try does not count, or canceled."""
     with database.transaction(write=True):
         generation = _locked(claim)
-        if generation is not None:
-            generation.status = GenerationStatus.PENDING
-            generation.attempts, generation.progress = generation.attempts - 1, 0
-            generation.lease_owner = generation.lease_expires_at = None
+        if generation is None:
+            return
+        if generation.status == GenerationStatus.CANCELING:
+            advance(generation, GenerationStatus.CANCELED)
+            return
+        advance(generation, GenerationStatus.PENDING)
+        generation.attempts -= 1
+
+
+def settle_overdue(database: Database) -> int:
+    """End what nobody will: past its deadline, or canceled while its worker got lost; how many ended."""
+    now = utc_now()
+    overdue = and_(
+        Generation.status.in_((GenerationStatus.PENDING, GenerationStatus.RUNNING)),
+        Generation.deadline_at <= now,
+    )
+    abandoned = and_(Generation.status == GenerationStatus.CANCELING, Generation.lease_expires_at < now)
+    due = select(Generation).where(or_(overdue, abandoned))  # unscoped: time is over for everybody
+    with database.transaction(write=False) as reading:
+        if reading.scalar(due.with_only_columns(Generation.id).limit(1)) is None:
+            return 0
+    with database.transaction(write=True) as writing:
+        due = due.order_by(Generation.id).limit(SETTLE_BATCH).with_for_update(skip_locked=True)
+        ended = writing.scalars(due).all()
+        for generation in ended:
+            if generation.status == GenerationStatus.CANCELING:
+                advance(generation, GenerationStatus.CANCELED)
+            else:
+                advance(generation, GenerationStatus.EXPIRED, EXPIRED)
+        return len(ended)
 
 
 def store_picture(storage: Storage, claim: Claim, picture: Picture, stored: StoredPicture) -> Made:
@@ -143,20 +178,18 @@ def store_picture(storage: Storage, claim: Claim, picture: Picture, stored: Stor
 def finish(database: Database, storage: Storage, claim: Claim, pictures: Sequence[Made]) -> bool:
     """Record the pictures, the end of the generation and the shot's new state, all or nothing.
 
-    False, and nothing changed, when the generation is no longer ours.
+    False, and nothing recorded, when the generation is no longer ours or was canceled meanwhile.
     """
     with database.transaction(write=True) as writing:
         generation = _locked(claim)
         if generation is None:
             return False
+        if generation.status == GenerationStatus.CANCELING:
+            advance(generation, GenerationStatus.CANCELED)
+            return False
         for index, made in enumerate(pictures):
             writing.add(_prediction(storage, generation, index, made))
-        generation.status, generation.progress = GenerationStatus.COMPLETED, 100
-        _end(generation)
-        shot = _shot_of(generation)
-        if shot is not None:
-            shot.status = next_shot_status(shot.status, "finish")
-            shot.rejection_reason = shot.revision_note = None
+        advance(generation, GenerationStatus.COMPLETED)
     return True
 
 
@@ -164,45 +197,27 @@ def fail(database: Database, claim: Claim, error: dict[str, Any]) -> None:
     """Record the failure, return the credits and bring the shot back to where it was, if it is still ours."""
     with database.transaction(write=True):
         generation = _locked(claim)
-        if generation is not None:
-            _fail(generation, error)
+        if generation is None:
+            return
+        if generation.status == GenerationStatus.CANCELING:
+            advance(generation, GenerationStatus.CANCELED)
+        else:
+            advance(generation, GenerationStatus.FAILED, error)
 
 
-def _ours(claim: Claim) -> tuple[ColumnElement[bool], ...]:
+def _ours(claim: Claim, *statuses: GenerationStatus) -> tuple[ColumnElement[bool], ...]:
     return (
         Generation.id == claim.generation_id,
         Generation.lease_owner == claim.token,
-        Generation.status == GenerationStatus.RUNNING,
+        Generation.status.in_(statuses),
     )
 
 
 def _locked(claim: Claim) -> Generation | None:
+    """The claimed generation while it is ours: running, or to be canceled by us."""
+    ours = _ours(claim, GenerationStatus.RUNNING, GenerationStatus.CANCELING)
     # unscoped: the row that was claimed
-    return session().scalar(select(Generation).where(*_ours(claim)).with_for_update(of=Generation))
-
-
-def _shot_of(generation: Generation) -> Shot | None:
-    """The shot that waits for this generation, locked."""
-    if generation.shot_id is None:
-        return None
-    mine = and_(Shot.id == generation.shot_id, Shot.status == "generating")
-    return session().scalar(select(Shot).where(mine).with_for_update(of=Shot))  # unscoped: its own shot
-
-
-def _end(generation: Generation) -> None:
-    generation.completed_at = utc_now()
-    generation.lease_owner = generation.lease_expires_at = None
-
-
-def _fail(generation: Generation, error: dict[str, Any]) -> None:
-    generation.status, generation.error = GenerationStatus.FAILED, error
-    _end(generation)
-    shot = _shot_of(generation)
-    if shot is not None:
-        shot.status = generation.inputs.get("shot_status") or "pending"
-    if generation.subscription_id is not None:
-        billing.refund(generation.subscription_id, generation.cost_credits)
-    generation.cost_credits = 0
+    return session().scalar(select(Generation).where(*ours).with_for_update(of=Generation))
 
 
 def _prediction(storage: Storage, generation: Generation, index: int, made: Made) -> Prediction:

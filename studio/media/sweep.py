@@ -3,7 +3,6 @@ without a row, which a crash leaves behind. Runs beside the requests, at any tim
 """
 
 import logging
-import threading
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, delete, exists, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from db.base import Base, utc_now
+from db.base import Base
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import Database, after_commit, session
 from studio.media.storage import Storage, media_folder, temporary_key
@@ -33,32 +32,6 @@ def sweep(database: Database, storage: Storage, now: datetime) -> int:
     if removed:
         logger.info("removed %d unused uploads, pictures and files", removed)
     return removed
-
-
-class Sweeper:
-    """Sweeps now and then as long as a server process lives; `start` and `stop` once each."""
-
-    def __init__(self, database: Database, storage: Storage, pause_seconds: float = 3600) -> None:
-        self._database, self._storage, self._pause = database, storage, pause_seconds
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="sweeper", daemon=True)
-
-    def start(self) -> None:
-        """Begin with a pause: a server that has just started has better things to do."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Sweep no more. A sweep that runs is left behind: every step of it is whole."""
-        self._stopping.set()
-        self._thread.join(1.0)
-
-    def _work(self) -> None:
-        while not self._stopping.wait(self._pause):
-            try:
-                sweep(self._database, self._storage, utc_now())
-            except Exception:
-                # What could not be removed now can be removed an hour later.
-                logger.exception("the sweep of uploads and pictures failed")
 
 
 def _in_transaction(

@@ -18,6 +18,7 @@ from db.errors import NotAnImage, NotFound, ScopeMismatch
 from db.models import MediaResource, Organization, Upload, User
 from db.session import Database, session
 from db.tenancy import use_caller
+from studio.jobs.repeating import Repeating
 from studio.media.ingest import (
     TargetNotAllowed,
     file_url,
@@ -25,7 +26,7 @@ from studio.media.ingest import (
     resolve_file_url,
 )
 from studio.media.storage import LocalDisk, StoredFile, media_key, temporary_key
-from studio.media.sweep import Sweeper, sweep
+from studio.media.sweep import sweep
 from studio.media.uploads import UploadConsumed, receive_upload
 from tests import factories
 from tests.studio.media_samples import encoded, located_exif, scene
@@ -341,7 +342,7 @@ def test_a_server_sweeps_now_and_then_and_outlives_a_failure(
         return listing(prefix)
 
     monkeypatch.setattr(storage, "files", fail_once)
-    sweeper = Sweeper(committing_database, storage, pause_seconds=0.01)
+    sweeper = Repeating("sweeping", lambda: sweep(committing_database, storage, utc_now()), 0.01)
     sweeper.start()
     deadline = time.monotonic() + 10
     while storage.exists(key) and time.monotonic() < deadline:

@@ -1,0 +1,84 @@
+"""The life of a generation: the one place where its state changes, with all that hangs on it.
+
+Who moves a generation has locked its row. A move counts as a revision, keeps the times, settles the shot that
+waits, and returns credits where nothing was made for them. Knows no worker and no HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import and_, select
+
+from db.base import utc_now
+from db.errors import InvalidTransition
+from db.models.generations import Generation, GenerationStatus
+from db.models.shootings import Shot
+from db.session import session
+from studio import billing
+from studio.states import GENERATION_STATES, next_shot_status
+
+EXPIRED = {
+    "category": "expired",
+    "message": "The deadline passed before the pictures were made; the credits were returned",
+    "retryable": True,
+}
+
+
+def advance(generation: Generation, status: str, error: dict[str, Any] | None = None) -> None:
+    """Move a locked generation to the next state; InvalidTransition when the table has no such step."""
+    if status not in GENERATION_STATES[generation.status]:
+        raise InvalidTransition(f"A generation that is {generation.status} cannot become {status}")
+    generation.status = status
+    generation.revision += 1
+    if status == GenerationStatus.RUNNING:
+        generation.started_at = generation.started_at or utc_now()
+    if status == GenerationStatus.PENDING:
+        generation.progress = 0
+    if status == GenerationStatus.COMPLETED:
+        generation.progress = 100
+    if status not in (GenerationStatus.RUNNING, GenerationStatus.CANCELING):
+        generation.lease_owner = generation.lease_expires_at = None
+    if not GENERATION_STATES[status]:
+        generation.completed_at = utc_now()
+        generation.error = error
+        _settle_shot(generation)
+        _settle_bill(generation)
+
+
+def request_cancel(generation: Generation) -> None:
+    """Stop a locked generation: at once while it waits, at its next step while it runs.
+
+    Cancelling what is canceled or being canceled changes nothing; what ended otherwise is an
+    InvalidTransition.
+    """
+    if generation.status in (GenerationStatus.CANCELING, GenerationStatus.CANCELED):
+        return
+    waits = generation.status == GenerationStatus.PENDING
+    generation.cancel_requested_at = utc_now()
+    advance(generation, GenerationStatus.CANCELED if waits else GenerationStatus.CANCELING)
+
+
+def _settle_shot(generation: Generation) -> None:
+    """Bring the shot that waits for this generation into review, or back to where it was."""
+    if generation.shot_id is None:
+        return
+    waiting = and_(Shot.id == generation.shot_id, Shot.status == "generating")
+    shot = session().scalar(select(Shot).where(waiting).with_for_update(of=Shot))  # unscoped: its own shot
+    if shot is None:
+        return
+    if generation.status == GenerationStatus.COMPLETED:
+        shot.status = next_shot_status(shot.status, "finish")
+        shot.rejection_reason = shot.revision_note = None
+    else:
+        shot.status = generation.inputs.get("shot_status") or "pending"
+
+
+def _settle_bill(generation: Generation) -> None:
+    """Return the credits, unless there are pictures or the work was canceled when it had begun."""
+    canceled_late = generation.status == GenerationStatus.CANCELED and generation.started_at is not None
+    if generation.status == GenerationStatus.COMPLETED or canceled_late:
+        return
+    if generation.subscription_id is not None:
+        billing.refund(generation.subscription_id, generation.cost_credits)
+    generation.cost_credits = 0
