@@ -40,7 +40,7 @@ from handlers.pages import home
 from studio.jobs.queue import settle_overdue
 from studio.jobs.repeating import Repeating
 from studio.jobs.workers import RenderWorkers
-from studio.media.storage import LocalDisk
+from studio.media.backends import open_storage
 from studio.media.sweep import sweep
 from studio.settings import Settings
 
@@ -135,6 +135,7 @@ def create_app(
         ],
     )
     app.app.config["SETTINGS"] = settings
+    app.app.config["STORAGE"] = open_storage(settings)
     set_up_tokens(app.app, settings)
     app.app.config["CONTRACT_JSON"] = (
         bundle.read_bytes() if isinstance(bundle, Path) else json.dumps(bundle).encode("utf-8")
@@ -156,7 +157,7 @@ def create_app(
 def _run_in_background(app: Application) -> None:
     """Let the render workers and the upkeep of this process live as long as the server does."""
     settings, database = app.settings, app.database
-    storage = LocalDisk(settings.media_dir)
+    storage = app.app.config["STORAGE"]
     for part in (
         RenderWorkers(database, storage, settings.render_workers, settings.lease_seconds),
         Repeating("settling", partial(settle_overdue, database), SETTLE_SECONDS),

@@ -20,6 +20,7 @@ RequestRefused              handlers/contract/refusals.py: what the contract or 
   Unavailable         503     unavailable, with Retry-After
 ContractBroken        500     internal_error: an answer of ours is not what the contract says; a defect
 OperationalError      503     unavailable: the database cannot be reached or is overloaded
+StorageUnavailable    503     unavailable: the bucket of the pictures cannot be reached
 anything else         500     internal_error: a defect, logged, never shown
 """
 
@@ -52,6 +53,7 @@ from db.errors import (
 from handlers.answers import encode_json
 from handlers.contract.refusals import ContractBroken, Invalid, RequestRefused, Violation
 from handlers.current import current_request_id
+from studio.media.storage import StorageUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -136,8 +138,8 @@ def problem_for(error: Exception) -> Problem:
     if isinstance(error, ContractBroken):
         logger.error("contract broken: %s", error)
         return internal_error()
-    if _is_database_away(error):
-        logger.error("the database does not answer: %s", error)
+    if isinstance(error, StorageUnavailable) or _is_database_away(error):
+        logger.error("a service that requests need does not answer: %s", error)
         headers = {"Retry-After": RETRY_AFTER_SECONDS}
         return Problem(503, "unavailable", "The service is temporarily unavailable", headers)
     status = getattr(error, "status_code", None) or getattr(error, "status", None)

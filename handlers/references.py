@@ -6,8 +6,10 @@ Also whose a new row is, which that scope begins with.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
+
+from flask import current_app
 
 from db.base import Owned
 from db.models.media import MediaResource
@@ -15,7 +17,7 @@ from db.tenancy import creation_scope, current_caller, get_owned, refer
 from handlers.current import current_settings
 from handlers.uploaded import UploadedFile
 from studio.media.ingest import ingest_upload, resolve_file_url
-from studio.media.storage import LocalDisk, Storage
+from studio.media.storage import Storage
 
 
 def scope_of_new(organization_id: UUID | None) -> dict[str, UUID | None]:
@@ -77,4 +79,4 @@ def take_picture(
 
 def current_storage() -> Storage:
     """Where the pictures of the running application are kept."""
-    return LocalDisk(current_settings().media_dir)
+    return cast(Storage, current_app.config["STORAGE"])

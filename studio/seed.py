@@ -27,8 +27,9 @@ from studio.identity.passwords import hash_password
 from studio.jobs import queue
 from studio.jobs.painting import Painting
 from studio.lifecycle import advance
+from studio.media.backends import open_storage
 from studio.media.normalisation import Picture, normalise
-from studio.media.storage import LocalDisk, Storage, media_key
+from studio.media.storage import Storage, media_key
 from studio.seed_rows import (
     GENERATION,
     PREDICTION,
@@ -65,7 +66,7 @@ def seed(database: Database, settings: Settings) -> None:
     with database.transaction(write=False):
         if not _missing_ids() and (_has_demonstration() or not with_demonstration):
             return
-    storage = LocalDisk(settings.media_dir)
+    storage = open_storage(settings)
     for_contract = settings.seed == "contract"
     claims: list[queue.Claim] = []
     with database.transaction(write=True):

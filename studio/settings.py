@@ -6,6 +6,7 @@ Nothing else reads the environment; whoever needs a value is handed this object 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,13 @@ def _whole_number(environment: Mapping[str, str], name: str, default: int, low: 
     return int(text)
 
 
+def _bucket_address(environment: Mapping[str, str]) -> str | None:
+    address = environment.get("MEDIA_URL") or None
+    if address is not None and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{2,62}(/[\w./-]*)?", address):
+        raise SettingsRefused(f"MEDIA_URL must be s3://bucket or s3://bucket/folder, not {address!r}")
+    return address
+
+
 @dataclass(frozen=True)
 class Settings:
     """The values one process runs with. Paths are absolute, times are seconds."""
@@ -37,6 +45,8 @@ class Settings:
     data_dir: Path = Path(".data")
     database_url: str = field(default="", repr=False)
     media_dir: Path = Path(".data/media")
+    media_url: str | None = None
+    s3_endpoint_url: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     public_url: str = "http://localhost:8000"
@@ -88,6 +98,8 @@ class Settings:
             data_dir=data_dir,
             database_url=values.get("DATABASE_URL") or f"sqlite:///{data_dir / 'sartiq.db'}",
             media_dir=Path(values.get("MEDIA_DIR") or data_dir / "media").absolute(),
+            media_url=_bucket_address(values),
+            s3_endpoint_url=values.get("S3_ENDPOINT_URL") or None,
             host=values.get("HOST") or cls.host,
             port=port,
             public_url=(values.get("PUBLIC_URL") or f"http://localhost:{port}").rstrip("/"),

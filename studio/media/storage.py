@@ -40,6 +40,17 @@ def temporary_key(upload_id: UUID) -> str:
     return f"temp/{upload_id}"
 
 
+def require_key(key: str) -> str:
+    """The key; ValueError unless it is one. It guards against a mistake of ours, not against clients."""
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"not a storage key: {key!r}")
+    return key
+
+
+class StorageUnavailable(OSError):
+    """The place where the files are does not answer, or does not let us."""
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A key with the moment of its last change."""
@@ -136,10 +147,7 @@ class LocalDisk:
         probe.unlink()
 
     def _locate(self, key: str) -> Path:
-        # Keys are made by this module from ids: this guards against a mistake of ours, not against clients.
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"not a storage key: {key!r}")
-        return self.root / key
+        return self.root / require_key(key)
 
 
 def _sync_folder(folder: Path) -> None:

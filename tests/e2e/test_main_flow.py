@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from tests.buckets import bucket_server
 from tests.e2e.customer import prepare_look, wait_for
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import running_server
 
 
-def test_a_phone_photograph_becomes_four_pictures_of_which_one_is_approved(tmp_path: Path) -> None:
-    with running_server(tmp_path) as server, Api(server.address) as api:
+@pytest.fixture(params=["disk", "bucket"])
+def media(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Where the pictures lie, as the settings say it."""
+    if request.param == "disk":
+        yield {}
+        return
+    with bucket_server() as (address, bucket):
+        yield {"MEDIA_URL": f"s3://{bucket}/media", "S3_ENDPOINT_URL": address}
+
+
+def test_a_phone_photograph_becomes_four_pictures_of_which_one_is_approved(
+    tmp_path: Path, media: dict[str, str]
+) -> None:
+    with running_server(tmp_path, **media) as server, Api(server.address) as api:
         api.sign_in(EMAIL, PASSWORD)
         look = prepare_look(api, 384, 512, "JPEG")
         assert [shot["status"] for shot in look["shots"]] == ["pending", "pending"]

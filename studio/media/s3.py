@@ -1,0 +1,166 @@
+"""Pictures in an S3 bucket, so that any number of machines share them; files are served from a local copy.
+
+Credentials and region come from where every AWS client looks for them (environment, profile, instance role).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from db.errors import NotFound
+from studio.media.storage import StorageUnavailable, StoredFile, require_key
+
+CACHE_BYTES = 2_000_000_000
+KEEP_SECONDS = 600
+"""A local copy that was used so lately may be on its way to a client: it stays."""
+
+_ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
+
+
+class S3Storage:
+    """Objects below one prefix of a bucket. `cache` is a folder for local copies, at most about 2 GB."""
+
+    def __init__(self, bucket: str, prefix: str, cache: Path, endpoint_url: str | None = None) -> None:
+        self._bucket, self._prefix, self._cache = bucket, prefix.strip("/"), cache
+        self._client: Any = boto3.client(
+            "s3",
+            endpoint_url=endpoint_url,
+            config=Config(
+                connect_timeout=5,
+                read_timeout=30,
+                retries={"mode": "standard", "max_attempts": 4},
+                # Servers other than Amazon's seldom have a host name for every bucket.
+                s3={"addressing_style": "path" if endpoint_url else "auto"},
+            ),
+        )
+        self._room = threading.Lock()
+        self._cached_bytes: int | None = None
+
+    def write(self, key: str, data: bytes) -> None:
+        """Stores the bytes; other readers see the old object or the whole new one."""
+        with _told():
+            self._client.put_object(Bucket=self._bucket, Key=self._name(key), Body=data)
+        self._forget(key)
+
+    def read(self, key: str) -> bytes:
+        """The bytes; NotFound when there are none."""
+        with _told():
+            body = self._client.get_object(Bucket=self._bucket, Key=self._name(key))["Body"]
+            return bytes(body.read())
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object at the key."""
+        try:
+            with _told():
+                self._client.head_object(Bucket=self._bucket, Key=self._name(key))
+        except NotFound:
+            return False
+        return True
+
+    def path(self, key: str) -> Path:
+        """A local copy, fetched when there is none; NotFound when there is no object."""
+        copy = self._copy_of(key)
+        if copy.is_file():
+            os.utime(copy)
+            return copy
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        partial = copy.parent / f".{copy.name}.{secrets.token_hex(8)}"
+        try:
+            with _told():
+                self._client.download_file(self._bucket, self._name(key), str(partial))
+            partial.replace(copy)
+        finally:
+            partial.unlink(missing_ok=True)
+        self._make_room(copy.stat().st_size)
+        return copy
+
+    def delete(self, key: str) -> None:
+        """Removes an object, if there is one."""
+        with _told():
+            self._client.delete_object(Bucket=self._bucket, Key=self._name(key))
+        self._forget(key)
+
+    def delete_folder(self, folder: str) -> None:
+        """Removes everything in a picture's folder."""
+        # One by one: deleting in bulk is where other makers' servers differ.
+        for file in list(self.files(folder)):
+            self.delete(file.key)
+        shutil.rmtree(self._copy_of(folder), ignore_errors=True)
+
+    def files(self, prefix: str) -> Iterator[StoredFile]:
+        """All objects below a folder."""
+        start = self._name(prefix) + "/"
+        with _told():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=start)
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    yield StoredFile(prefix + "/" + entry["Key"][len(start) :], entry["LastModified"])
+
+    def check(self) -> None:
+        """OSError unless objects can be written and read now."""
+        key = f"probe/{secrets.token_hex(8)}"
+        try:
+            self.write(key, b"probe")
+            self.read(key)
+            self.delete(key)
+        except NotFound as error:
+            raise StorageUnavailable("the bucket does not exist or loses what is written") from error
+
+    def _name(self, key: str) -> str:
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+    def _copy_of(self, key: str) -> Path:
+        return self._cache / key if "/" not in key else self._cache / require_key(key)
+
+    def _forget(self, key: str) -> None:
+        self._copy_of(key).unlink(missing_ok=True)
+
+    def _make_room(self, added: int) -> None:
+        """Keep the local copies below their limit: those that were not used for the longest time go."""
+        with self._room:
+            if self._cached_bytes is None:
+                self._cached_bytes = sum(size for _, size, _ in self._copies())
+            else:
+                self._cached_bytes += added
+            if self._cached_bytes <= CACHE_BYTES:
+                return
+            self._cached_bytes = None
+            rest, newest = CACHE_BYTES * 3 // 4, time.time() - KEEP_SECONDS
+            for used_at, size, path in sorted(self._copies(), reverse=True):
+                rest -= size
+                if rest < 0 and used_at < newest:
+                    path.unlink(missing_ok=True)
+
+    def _copies(self) -> Iterator[tuple[float, int, Path]]:
+        for path in self._cache.rglob("*"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            if path.is_file():
+                yield status.st_mtime, status.st_size, path
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say what a failure of the client means: NotFound, or that the storage cannot be used now."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in _ABSENT:
+            raise NotFound from error
+        raise StorageUnavailable(str(error)) from error
+    except BotoCoreError as error:
+        raise StorageUnavailable(str(error)) from error
