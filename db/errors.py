@@ -133,6 +133,13 @@ class PublicRequiresSuperuser(Conflict):
     default_detail = "Only superusers may make a record public"
 
 
+class TargetNotAllowed(Conflict):
+    """An address leads where this server does not go, or not for this purpose."""
+
+    code = "target_not_allowed"
+    default_detail = "This server does not connect to the address"
+
+
 class Stale(Refused):
     """The caller's copy, named by `If-Match`, is not the current one."""
 

@@ -42,6 +42,7 @@ from studio.jobs.repeating import Repeating
 from studio.jobs.workers import RenderWorkers
 from studio.media.backends import open_storage
 from studio.media.sweep import sweep
+from studio.outbound import Outbound
 from studio.settings import Settings
 
 SETTLE_SECONDS = 1
@@ -136,6 +137,7 @@ def create_app(
     )
     app.app.config["SETTINGS"] = settings
     app.app.config["STORAGE"] = open_storage(settings)
+    app.app.config["OUTBOUND"] = Outbound.from_settings(settings)
     set_up_tokens(app.app, settings)
     app.app.config["CONTRACT_JSON"] = (
         bundle.read_bytes() if isinstance(bundle, Path) else json.dumps(bundle).encode("utf-8")

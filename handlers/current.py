@@ -1,4 +1,4 @@
-"""What every handler may ask about the request it serves: the settings and the request id."""
+"""What every handler may ask about the request it serves: the settings, the way out and the request id."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import cast
 
 from flask import current_app
 
+from studio.outbound import Outbound
 from studio.settings import Settings
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -15,6 +16,11 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="-")
 def current_settings() -> Settings:
     """Return the settings the running application was created with."""
     return cast(Settings, current_app.config["SETTINGS"])
+
+
+def current_outbound() -> Outbound:
+    """Return the client for requests to other servers."""
+    return cast(Outbound, current_app.config["OUTBOUND"])
 
 
 def current_request_id() -> str:

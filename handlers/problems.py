@@ -153,8 +153,9 @@ PROBLEMS: dict[str, ProblemKind] = {
     ),
     "target_not_allowed": ProblemKind(
         409,
-        "The image address is not one of this API.",
-        "Upload the image and use the file_url of the answer.",
+        "This server does not go to the address: images must be addresses of this API, other targets "
+        "https on the public internet.",
+        "Upload the image and use the file_url of the answer, or name a public https address without port.",
     ),
     "upload_consumed": ProblemKind(
         409, "The uploaded file is in use and cannot be replaced.", "Ask for a new upload address."

@@ -35,6 +35,15 @@ def _bucket_address(environment: Mapping[str, str]) -> str | None:
     return address
 
 
+def _hosts(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    listed = (environment.get(name) or "").split(",")
+    hosts = tuple(host.strip().lower() for host in listed if host.strip())
+    wrong = next((host for host in hosts if not re.fullmatch(r"[a-z0-9_.:-]+:[0-9]{1,5}", host)), None)
+    if wrong is not None:
+        raise SettingsRefused(f"{name} must be a list of host:port, separated by commas, not {wrong!r}")
+    return hosts
+
+
 @dataclass(frozen=True)
 class Settings:
     """The values one process runs with. Paths are absolute, times are seconds."""
@@ -59,6 +68,7 @@ class Settings:
     outbox_dir: Path = Path(".data/outbox")
     access_token_seconds: int = 3600
     refresh_token_seconds: int = 30 * 24 * 3600
+    outbound_allowed_hosts: tuple[str, ...] = ()
     max_json_bytes: int = 1_000_000
     max_upload_bytes: int = 52_428_800
 
@@ -110,4 +120,5 @@ class Settings:
             smtp_url=values.get("SMTP_URL") or None,
             mail_from=values.get("MAIL_FROM") or cls.mail_from,
             outbox_dir=Path(values.get("OUTBOX_DIR") or data_dir / "outbox").absolute(),
+            outbound_allowed_hosts=_hosts(values, "OUTBOUND_ALLOWED_HOSTS"),
         )

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import IntegrityError
 
 from db.base import new_id, utc_now
-from db.errors import Conflict, NotFound
+from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, session
 from db.tenancy import current_caller, get_owned, owned, refer
@@ -21,15 +21,9 @@ from studio.media.normalisation import EXTENSION_OF_TYPE, Picture, normalise
 from studio.media.storage import Storage, media_folder, media_key, temporary_key
 
 _PATH = "/api/v1/files/media/"
+_NOT_OURS = "Only addresses of files that were uploaded here are accepted"
 # Of every format that is taken: an upload is named before it is known what it will be stored as.
 _EXTENSIONS = frozenset(EXTENSION_OF_TYPE.values())
-
-
-class TargetNotAllowed(Conflict):
-    """A picture was named by an address that does not belong to this server."""
-
-    code = "target_not_allowed"
-    default_detail = "Only addresses of files that were uploaded here are accepted"
 
 
 def file_url(public_url: str, resource_id: UUID, extension: str) -> str:
@@ -149,9 +143,9 @@ def _resource_id(public_url: str, url: str) -> UUID:
         ours, named = urlsplit(public_url + _PATH), urlsplit(url)
         same_server = (named.scheme.lower(), named.netloc.lower()) == (ours.scheme, ours.netloc.lower())
     except ValueError as error:
-        raise TargetNotAllowed from error
+        raise TargetNotAllowed(_NOT_OURS) from error
     if not same_server or not named.path.startswith(ours.path):
-        raise TargetNotAllowed
+        raise TargetNotAllowed(_NOT_OURS)
     resource_id, _, name = named.path.removeprefix(ours.path).partition("/")
     try:
         found = UUID(resource_id)

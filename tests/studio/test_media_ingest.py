@@ -14,17 +14,12 @@ import pytest
 from sqlalchemy import func, select
 
 from db.base import utc_now
-from db.errors import NotAnImage, NotFound, ScopeMismatch
+from db.errors import NotAnImage, NotFound, ScopeMismatch, TargetNotAllowed
 from db.models import MediaResource, Organization, Upload, User
 from db.session import Database, session
 from db.tenancy import use_caller
 from studio.jobs.repeating import Repeating
-from studio.media.ingest import (
-    TargetNotAllowed,
-    file_url,
-    ingest_upload,
-    resolve_file_url,
-)
+from studio.media.ingest import file_url, ingest_upload, resolve_file_url
 from studio.media.storage import LocalDisk, StoredFile, media_key, temporary_key
 from studio.media.sweep import sweep
 from studio.media.uploads import UploadConsumed, receive_upload
