@@ -24,7 +24,6 @@ from connexion.options import SwaggerUIOptions
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from db.base import utc_now
 from db.session import Database, make_engine
 from handlers.auth import bearer_security, load_caller, set_up_tokens
 from handlers.contract.bodies import Limits
@@ -37,16 +36,13 @@ from handlers.contract.paths import PathTable
 from handlers.contract.resolver import ContractResolver, find_handlers
 from handlers.errors import error_handler
 from handlers.pages import home
-from studio.jobs.queue import settle_overdue
 from studio.jobs.repeating import Repeating
+from studio.jobs.upkeep import UPKEEP, Workplace
 from studio.jobs.workers import RenderWorkers
 from studio.media.backends import open_storage
-from studio.media.sweep import sweep
 from studio.outbound import Outbound
 from studio.settings import Settings
 
-SETTLE_SECONDS = 1
-SWEEP_SECONDS = 3_600
 BUNDLE = Path(__file__).parent.parent / "openapi" / "openapi.json"
 
 Hook = Callable[[], object]
@@ -158,13 +154,14 @@ def create_app(
 
 def _run_in_background(app: Application) -> None:
     """Let the render workers and the upkeep of this process live as long as the server does."""
-    settings, database = app.settings, app.database
-    storage = app.app.config["STORAGE"]
-    for part in (
-        RenderWorkers(database, storage, settings.render_workers, settings.lease_seconds),
-        Repeating("settling", partial(settle_overdue, database), SETTLE_SECONDS),
-        Repeating("sweeping", lambda: sweep(database, storage, utc_now()), SWEEP_SECONDS),
-    ):
+    settings = app.settings
+    config = app.app.config
+    workplace = Workplace(settings, app.database, config["STORAGE"], config["OUTBOUND"])
+    parts: list[RenderWorkers | Repeating] = [
+        RenderWorkers(workplace.database, workplace.storage, settings.render_workers, settings.lease_seconds),
+        *(Repeating(each.name, partial(each.work, workplace), each.pause_seconds) for each in UPKEEP),
+    ]
+    for part in parts:
         app.on_startup.append(part.start)
         app.on_shutdown.append(part.stop)
 

@@ -1,0 +1,45 @@
+"""What is done again and again beside the requests, in one table: `UPKEEP`.
+
+To add something, write a function of one `Workplace` that does what is due and returns, and put it into the
+table with a pause. In a server that works for itself a thread calls it after every pause; where Celery is the
+engine, beat does, on whichever worker is free. So it may run twice at the same moment and be killed at any
+point: each step must be whole, and what must happen once is decided by a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from db.base import utc_now
+from db.session import Database
+from studio.jobs.queue import settle_overdue
+from studio.media.storage import Storage
+from studio.media.sweep import sweep
+from studio.outbound import Outbound
+from studio.settings import Settings
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What background work of one process has at hand."""
+
+    settings: Settings
+    database: Database
+    storage: Storage
+    outbound: Outbound
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """Something to do after every pause; the name is unique and goes into logs."""
+
+    name: str
+    work: Callable[[Workplace], object]
+    pause_seconds: float
+
+
+UPKEEP = (
+    Upkeep("settling", lambda at: settle_overdue(at.database), 1),
+    Upkeep("sweeping", lambda at: sweep(at.database, at.storage, utc_now()), 3_600),
+)

@@ -1,0 +1,70 @@
+"""Carries claims out to their end: the one way in which generations are made, whoever calls it.
+
+The painting itself is done by a pool that all callers of a process share, so that one generation uses every
+core and several share them. Any number of processes may work on one database.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from db.session import Database
+from studio.jobs import queue
+from studio.jobs.painting import Abandoned, InputsUnusable, Painting
+from studio.media.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+
+class Workshop:
+    """The painters of one process, and what is done with a claim; share it among threads.
+
+    `stopping` means that nothing more is claimed, `given_up` that running work goes back to the queue.
+    """
+
+    def __init__(self, database: Database, storage: Storage, painters: int, lease_seconds: float) -> None:
+        self._database, self._storage = database, storage
+        self._lease = timedelta(seconds=lease_seconds)
+        self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
+        self._painters = ThreadPoolExecutor(painters, thread_name_prefix="painter")
+        self.stopping = threading.Event()
+        self.given_up = threading.Event()
+
+    def work_off_next(self) -> bool:
+        """Claim the generation that is first in the queue and carry it out; False when there is none."""
+        if self.stopping.is_set() or not queue.has_work(self._database):
+            return False
+        token = f"{self._name}:{secrets.token_hex(8)}"
+        claim = queue.claim_next(self._database, token, self._lease)
+        if claim is None:
+            return False
+        self._carry_out(claim)
+        return True
+
+    def close(self) -> None:
+        """Let the painters go; what they still hold was given up before."""
+        self._painters.shutdown(wait=False, cancel_futures=True)
+
+    def _carry_out(self, claim: queue.Claim) -> None:
+        painting = Painting(
+            self._database, self._storage, self._painters, claim, self._lease, self.given_up.is_set
+        )
+        try:
+            made = painting.carry_out()
+        except Abandoned:
+            queue.release(self._database, claim)
+        except InputsUnusable:
+            logger.warning("generation %s has unusable inputs", claim.generation_id, exc_info=True)
+            queue.fail(self._database, claim, queue.INPUT_ERROR)
+        except Exception:
+            logger.exception("generation %s failed", claim.generation_id)
+            queue.fail(self._database, claim, queue.INTERNAL_ERROR)
+        else:
+            if not queue.finish(self._database, self._storage, claim, made):
+                logger.warning("generation %s was taken over by another worker", claim.generation_id)
