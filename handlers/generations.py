@@ -1,4 +1,4 @@
-"""Generations: tasks that make pictures. They are asked for here and watched until they are done."""
+"""Generations: tasks that make pictures. They are asked for, watched, canceled and retried here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from handlers.permissions import Permission, requires
 from handlers.references import find_picture, require_known
 from handlers.schemas.generations import GenerationSchema
 from studio.generation import request_generation
+from studio.lifecycle import request_cancel
+from studio.orders import place_order, repeat_order
+from studio.states import OPEN_GENERATION
 
+ASK_AGAIN_SECONDS = 1
 WITH_PICTURES = [selectinload(Generation.predictions)]
 
 
@@ -49,12 +53,38 @@ def create_generation(body: dict[str, Any], organization_id: UUID | None = None)
     if body.get("shot_id") is not None:
         refer(Shot, body["shot_id"], scope)
         shot = get_owned(Shot, body["shot_id"], for_update=True)
-    generation = request_generation(body, scope, shot, find_picture)
-    session().refresh(generation, ["queue_position", "predictions"])
-    return accepted(generation, GenerationSchema, f"/api/v1/generations/{generation.id}")
+    return _accepted(request_generation(body, scope, shot, find_picture))
 
 
 @requires(Permission.GENERATIONS_READ)
 def get_generation(generation_id: UUID) -> Answer:
     """One generation with its progress and its pictures."""
-    return ok(get_owned(Generation, generation_id, options=WITH_PICTURES), GenerationSchema)
+    generation = get_owned(Generation, generation_id, options=WITH_PICTURES)
+    answer = ok(generation, GenerationSchema)
+    if generation.status in OPEN_GENERATION:
+        answer.headers["Retry-After"] = str(ASK_AGAIN_SECONDS)
+    return answer
+
+
+@requires(Permission.GENERATIONS_WRITE)
+def cancel_generation(generation_id: UUID) -> Answer:
+    """Stop a generation: at once while it waits, at its next step while it runs."""
+    generation = get_owned(Generation, generation_id, for_update=True, options=WITH_PICTURES)
+    request_cancel(generation)
+    session().flush()
+    session().refresh(generation, ["queue_position"])
+    return ok(generation, GenerationSchema)
+
+
+@requires(Permission.GENERATIONS_WRITE)
+def retry_generation(generation_id: UUID) -> Answer:
+    """Queue a new generation with the frozen inputs of one that ended without pictures."""
+    # Not locked: only what has ended can be repeated, and that changes no more.
+    generation = get_owned(Generation, generation_id)
+    shot = get_owned(Shot, generation.shot_id, for_update=True) if generation.shot_id else None
+    return _accepted(place_order(repeat_order(generation, shot)))
+
+
+def _accepted(generation: Generation) -> Answer:
+    session().refresh(generation, ["queue_position", "predictions"])
+    return accepted(generation, GenerationSchema, f"/api/v1/generations/{generation.id}")

@@ -110,7 +110,7 @@ PROBLEMS: dict[str, ProblemKind] = {
         "Read the row; the contract lists the steps of each state.",
     ),
     "shot_busy": ProblemKind(
-        409, "A generation of the shot is running.", "Wait until it is completed or has failed."
+        409, "A generation of the shot is open.", "Wait until it is over, or cancel it."
     ),
     "shot_has_predictions": ProblemKind(
         409,
@@ -118,7 +118,7 @@ PROBLEMS: dict[str, ProblemKind] = {
         "Keep the shot type, or delete the pictures first.",
     ),
     "generation_running": ProblemKind(
-        409, "A generation is running for something below.", "Wait until it is completed or has failed."
+        409, "A generation is open for something below.", "Wait until it is over, or cancel it."
     ),
     "prediction_ambiguous": ProblemKind(
         409,
@@ -146,7 +146,7 @@ PROBLEMS: dict[str, ProblemKind] = {
         "Renew the subscription of the organization's owner.",
     ),
     "queue_full": ProblemKind(
-        409, "Fifty generations of this scope are open.", "Wait until some are completed."
+        409, "Fifty generations of this scope are open.", "Wait until some are over, or cancel some."
     ),
     "too_many_images": ProblemKind(
         409, "The product or subject has as many images as it can.", "Delete images that are not needed."

@@ -1,6 +1,7 @@
-"""Asking for pictures: checks what was asked, freezes its inputs, charges credits and leaves a pending row.
+"""Asking for pictures: finds and checks what was asked for, and freezes the inputs.
 
-The row is the queue; `studio/jobs` works it off. Nothing here renders, and nothing here knows HTTP.
+`orders.py` makes the row of it, `studio/jobs` works it off. Nothing here renders, and nothing here knows
+HTTP.
 """
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from db.errors import Conflict, NotFound
 from db.models.generation_models import GenerationModel
 from db.models.generations import Generation
 from db.models.shootings import Shot
-from db.session import after_commit, session
+from db.session import session
 from db.tenancy import current_caller
-from studio import billing
 from studio.generation_inputs import (
     FindMedia,
     Resolved,
@@ -30,11 +30,9 @@ from studio.generation_inputs import (
     scene_of_source,
 )
 from studio.generation_order import ORDER
-from studio.jobs.signal import wake_workers
+from studio.orders import Order, place_order
 from studio.providers import local_studio
-from studio.states import OPEN_GENERATION, next_shot_status
 
-MAX_OPEN_GENERATIONS = 50
 MAX_DRAWN_SEED = 2_000_000_000
 
 TOOL_OF_STRATEGY = {
@@ -47,7 +45,10 @@ TOOL_OF_STRATEGY = {
     "FACE_FIXING": "FACE_FIX",
 }
 
-_ALWAYS_USED = "shot_id model_id generation_type generation_strategy tool evaluation_provider batch_size seed"
+_ALWAYS_USED = (
+    "shot_id model_id generation_type generation_strategy tool evaluation_provider batch_size seed"
+    " cancel_after_seconds"
+)
 _USED = {
     "GENERATE": "product_id product_slug style_id style_slug shot_type_id shot_type_string width height",
     "REFINE": "source_prediction_id scale_factor target_width target_height width height",
@@ -78,63 +79,48 @@ class ResolutionNotSupported(Conflict):
     default_detail = "The model does not make pictures of this size"
 
 
-class QueueFull(Conflict):
-    """The scope has as many open generations as one may have."""
-
-    code = "queue_full"
-    default_detail = f"At most {MAX_OPEN_GENERATIONS} generations may be open at a time"
-
-
 def request_generation(
     asked: Mapping[str, Any], organization_id: UUID | None, shot: Shot | None, find_media: FindMedia
 ) -> Generation:
     """The new pending generation, paid for. `shot`, if any, is locked and belongs to the scope given.
 
-    Refused with NothingToGenerate, StrategyNotSupported, ResolutionNotSupported, OutOfCredits, QueueFull,
-    ShotBusy or InvalidTransition; NotFound and ScopeMismatch for what the order refers to.
+    Refused as `check_order` and `place_order` say.
+    """
+    return place_order(check_order(asked, organization_id, shot, find_media))
+
+
+def check_order(
+    asked: Mapping[str, Any], organization_id: UUID | None, shot: Shot | None, find_media: FindMedia
+) -> Order:
+    """The order with all its inputs found and frozen; nothing is written.
+
+    Refused with NothingToGenerate, StrategyNotSupported, ResolutionNotSupported; NotFound and ScopeMismatch
+    for what the order refers to.
     """
     order = {**ORDER, **asked}
     personal_owner = shot.owner_id if shot is not None and organization_id is None else None
     owner_id = personal_owner or current_caller().user_id
     model = _choose_model(order)
     resolved = resolve(order, organization_id, owner_id, shot, find_media)
-    status_before = shot.status if shot is not None else None
-    status_after = next_shot_status(shot.status, "generate") if shot is not None else None
     scene = _freeze(order, resolved, _limits(model)[0])
     _require_size(model, scene)
     seed = order["seed"] if order["seed"] is not None else secrets.randbelow(MAX_DRAWN_SEED)
-    cost = order["batch_size"]
-    subscription_id = billing.charge(organization_id, owner_id, cost)
-    # After the charge, which locks the subscription: two requests cannot both be the fiftieth.
-    _require_room(organization_id, owner_id)
-    generation = Generation(
-        owner_id=owner_id,
-        organization_id=organization_id,
-        shot_id=shot.id if shot is not None else None,
-        model_id=model.id,
-        source_prediction_id=order["source_prediction_id"],
-        subscription_id=subscription_id,
-        generation_type=order["generation_type"],
-        generation_strategy=order["generation_strategy"],
-        batch_size=order["batch_size"],
-        seed=seed,
-        cost_credits=cost,
-        inputs={
+    columns = {
+        "model_id": model.id,
+        "source_prediction_id": order["source_prediction_id"],
+        "generation_type": order["generation_type"],
+        "generation_strategy": order["generation_strategy"],
+        "batch_size": order["batch_size"],
+        "seed": seed,
+        "inputs": {
             "asked": _shown(order, resolved, model),
             "scene": scene,
             "rows": resolved.rows,
             "ignored": _ignored(order, resolved.used),
-            "shot_status": status_before,
             "model": {"name": model.name, "provider": model.provider},
         },
-    )
-    session().add(generation)
-    session().flush()
-    if shot is not None and status_after is not None:
-        shot.status, shot.generation_id = status_after, generation.id
-        session().flush()
-    after_commit(wake_workers)
-    return generation
+    }
+    return Order(organization_id, owner_id, shot, columns)
 
 
 def _choose_model(order: Mapping[str, Any]) -> GenerationModel:
@@ -174,19 +160,6 @@ def _require_size(model: GenerationModel, scene: Mapping[str, Any]) -> None:
     width, height = scene["width"], scene["height"]
     if width * height > pixels or width > largest_width or height > largest_height:
         raise ResolutionNotSupported(f"{width} x {height} is larger than {model.name} makes pictures")
-
-
-def _require_room(organization_id: UUID | None, owner_id: UUID) -> None:
-    if organization_id is not None:
-        scope = Generation.organization_id == organization_id
-    else:
-        scope = Generation.organization_id.is_(None) & (Generation.owner_id == owner_id)
-    # unscoped: counts the scope that the new row was allowed into
-    counted = (
-        select(func.count()).select_from(Generation).where(scope, Generation.status.in_(OPEN_GENERATION))
-    )
-    if (session().scalar(counted) or 0) >= MAX_OPEN_GENERATIONS:
-        raise QueueFull()
 
 
 def _freeze(order: Mapping[str, Any], resolved: Resolved, largest: int) -> dict[str, Any]:

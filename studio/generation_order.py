@@ -55,4 +55,5 @@ ORDER: dict[str, Any] = {
     "product_description": None,
     "generated_prompt": None,
     "auto_generate_prompt": True,
+    "cancel_after_seconds": None,
 }

@@ -29,6 +29,7 @@ def advance(generation: Generation, status: str, error: dict[str, Any] | None = 
     """Move a locked generation to the next state; InvalidTransition when the table has no such step."""
     if status not in GENERATION_STATES[generation.status]:
         raise InvalidTransition(f"A generation that is {generation.status} cannot become {status}")
+    stopped_at_work = generation.status == GenerationStatus.CANCELING
     generation.status = status
     generation.revision += 1
     if status == GenerationStatus.RUNNING:
@@ -43,7 +44,8 @@ def advance(generation: Generation, status: str, error: dict[str, Any] | None = 
         generation.completed_at = utc_now()
         generation.error = error
         _settle_shot(generation)
-        _settle_bill(generation)
+        if status != GenerationStatus.COMPLETED and not stopped_at_work:
+            _return_credits(generation)
 
 
 def request_cancel(generation: Generation) -> None:
@@ -74,11 +76,7 @@ def _settle_shot(generation: Generation) -> None:
         shot.status = generation.inputs.get("shot_status") or "pending"
 
 
-def _settle_bill(generation: Generation) -> None:
-    """Return the credits, unless there are pictures or the work was canceled when it had begun."""
-    canceled_late = generation.status == GenerationStatus.CANCELED and generation.started_at is not None
-    if generation.status == GenerationStatus.COMPLETED or canceled_late:
-        return
+def _return_credits(generation: Generation) -> None:
     if generation.subscription_id is not None:
         billing.refund(generation.subscription_id, generation.cost_credits)
     generation.cost_credits = 0

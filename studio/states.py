@@ -73,6 +73,9 @@ GENERATION_STATES: Mapping[str, tuple[str, ...]] = {
 OPEN_GENERATION = tuple(status for status, following in GENERATION_STATES.items() if following)
 """States of a generation that is not over yet."""
 
+REPEATABLE_GENERATION = tuple(set(GENERATION_STATES) - {*OPEN_GENERATION, "completed"})
+"""States of a generation that ended without pictures."""
+
 
 def require_phase(current: str, wanted: str) -> None:
     """InvalidTransition unless a shooting may go from one phase to the other; staying is always allowed."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
+from typing import Any
 
 import pytest
 
+from db.models import Subscription
 from db.session import Database
 from studio.media.storage import LocalDisk
 from tests import factories
@@ -97,3 +100,80 @@ def test_personal_work_is_paid_by_oneself(client: Client, production: Production
     product = factories.make_product(owner=production.owner)
     factories.make_product_image(product, media_id=factories.make_media(owner=production.owner).id)
     assert client("POST", "/generations/", {"product_id": str(product.id)}).json()["cost_credits"] == 1
+
+
+def order(client: Client, production: Production, path: str, **body: object) -> dict[str, Any]:
+    reply = client("POST", path, {"product_id": str(production.product.id), **body})
+    assert reply.status == 202, reply.body
+    answer: dict[str, Any] = reply.json()
+    return answer
+
+
+def test_an_open_generation_says_when_to_ask_again(
+    client: Client, production: Production, path: str, database: Database, storage: LocalDisk
+) -> None:
+    address = f"/generations/{order(client, production, path)['id']}"
+    assert client("GET", address).headers["retry-after"] == "1"
+    work_off(database, storage)
+    assert "retry-after" not in client("GET", address).headers
+
+
+def test_canceling_twice_is_canceling_once(client: Client, production: Production, path: str) -> None:
+    asked = order(client, production, path, batch_size=3)
+    address = f"/generations/{asked['id']}"
+    first, second = (client("POST", f"{address}/cancel") for _ in range(2))
+    assert (first.status, second.status) == (200, 200)
+    canceled = first.json()
+    assert (canceled["status"], canceled["cost_credits"], canceled["error"]) == ("canceled", 0, None)
+    assert canceled["cancel_requested_at"] <= canceled["completed_at"]
+    assert canceled["queue_position"] is None
+    assert second.json() == canceled == client("GET", address).json()
+    assert second.headers["etag"] == client("GET", address).headers["etag"]
+    assert [row["id"] for row in client("GET", f"{path}&status=canceled").json()["data"]] == [asked["id"]]
+
+
+def test_a_deadline_is_kept_with_the_order(client: Client, production: Production, path: str) -> None:
+    asked = order(client, production, path, cancel_after_seconds=3600)
+    assert asked["cancel_after_seconds"] == 3600
+    waiting = datetime.fromisoformat(asked["deadline_at"]) - datetime.fromisoformat(asked["created_at"])
+    assert abs(waiting.total_seconds() - 3600) < 5
+    shot = client("POST", f"/shots/{production.shot.id}/generate", {"cancel_after_seconds": 5}).json()
+    assert (shot["cancel_after_seconds"], order(client, production, path)["deadline_at"]) == (5, None)
+    assert client("POST", path, {"cancel_after_seconds": 4}).status == 422
+
+
+def test_a_retry_is_a_new_order_of_the_same(
+    client: Client, production: Production, database: Database, storage: LocalDisk
+) -> None:
+    asked = client("POST", f"/shots/{production.shot.id}/generate", {"num_predictions": 2}).json()
+    retry = f"/generations/{asked['id']}/retry"
+    assert refusal(client("POST", retry)) == (409, "invalid_transition")
+    client("POST", f"/generations/{asked['id']}/cancel")
+    reply = client("POST", retry)
+    again = reply.json()
+    assert (reply.status, reply.headers["location"]) == (202, f"/api/v1/generations/{again['id']}")
+    own = {"id", "created_at", "updated_at", "status", "urls", "cost_credits", "queue_position",
+           "retry_of_id", "completed_at", "cancel_requested_at", "predictions"}  # fmt: skip
+    same = client("GET", f"/generations/{asked['id']}").json().keys() - own
+    assert {name: again[name] for name in same} == {name: asked[name] for name in same}
+    assert (again["retry_of_id"], again["status"], again["cost_credits"]) == (asked["id"], "pending", 2)
+    assert refusal(client("POST", retry)) == (409, "shot_busy")
+    assert work_off(database, storage) == 1
+    assert client("GET", f"/shots/{production.shot.id}").json()["predictions_count"] == 2
+    assert refusal(client("POST", f"/generations/{again['id']}/retry")) == (409, "invalid_transition")
+
+
+def test_a_retry_is_refused_like_any_order(
+    client: Client, production: Production, path: str, database: Database
+) -> None:
+    asked = order(client, production, path, batch_size=8)
+    client("POST", f"/generations/{asked['id']}/cancel")
+    retry = f"/generations/{asked['id']}/retry"
+    with database.transaction(write=True) as session:
+        session.get_one(Subscription, production.subscription.id).credits_used = 13
+    assert refusal(client("POST", retry)) == (409, "out_of_credits")
+    with database.transaction(write=True) as session:
+        session.get_one(Subscription, production.subscription.id).credits_used = 0
+    for _ in range(50):
+        factories.make_generation(**production.scope, model_id=production.model.id)
+    assert refusal(client("POST", retry)) == (409, "queue_full")

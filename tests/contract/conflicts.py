@@ -199,6 +199,8 @@ CONFLICTS: dict[str, Conflict] = {
     "request_shot_revision": _state("shot", "pending"),
     "reopen_shot": _state("shot", "pending"),
     "create_generation": _state("shot", "generating"),
+    "cancel_generation": _state("generation", "completed"),
+    "retry_generation": _state("generation", "completed"),
     "delete_prediction": _state("prediction", "approved"),
     "approve_prediction": _state("prediction", "rejected"),
     "reject_prediction": _state("prediction", "approved"),

@@ -251,6 +251,14 @@ def _state(status: str, **columns: Any) -> Callable[[World, Request], None]:
     return prepare
 
 
+def _generation_is(status: str) -> Callable[[World, Request], None]:
+    def prepare(world: World, request: Request) -> None:
+        world.rows["generation"].status = status
+        factories.make(world.rows["generation"])
+
+    return prepare
+
+
 def _own_password(world: World, request: Request) -> None:
     world.owner.hashed_password = hash_password(request.body["current_password"])
     factories.make(world.owner)
@@ -281,6 +289,8 @@ PREPARATIONS: dict[str, Callable[[World, Request], None]] = {
     "delete_generation_model": _unused_model,
     "reopen_shot": _state("approved"),
     "reopen_prediction": _state("approved"),
+    "cancel_generation": _generation_is("pending"),
+    "retry_generation": _generation_is("failed"),
     "change_password": _own_password,
 }
 

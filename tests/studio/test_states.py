@@ -11,7 +11,9 @@ import pytest
 
 from db.errors import InvalidTransition
 from studio.states import (
+    GENERATION_STATES,
     PREDICTION_ACTIONS,
+    REPEATABLE_GENERATION,
     SHOOTING_PHASES,
     SHOT_ACTIONS,
     ShotBusy,
@@ -50,6 +52,19 @@ def test_the_contract_tells_the_states_of_shots_and_pictures_as_the_tables_have_
     targets = {action.target for action in SHOT_ACTIONS.values()} - {None}
     assert targets == set(SHOT_STATES) - {"pending"}
     assert {action.target for action in PREDICTION_ACTIONS.values()} == set(PREDICTION_STATES)
+
+
+def test_the_contract_tells_the_states_of_a_generation_as_the_table_has_them() -> None:
+    text = " ".join(CONTRACT["info"]["description"].split())
+    steps = re.search(r"States of a generation: (.*?); the other states are final", text)
+    assert steps is not None
+    told = {
+        before: tuple(after.split(" | "))
+        for before, after in (step.split(" -> ") for step in steps[1].split(", "))
+    }
+    assert told == {before: after for before, after in GENERATION_STATES.items() if after}
+    assert set(GENERATION_STATES) == set(SCHEMAS["Generation"]["properties"]["status"]["enum"])
+    assert set(REPEATABLE_GENERATION) == {"failed", "canceled", "expired"}
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(SHOOTING_PHASES, SHOOTING_PHASES)))

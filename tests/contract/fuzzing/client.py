@@ -142,16 +142,28 @@ _unspent_predictions: list[str] = []
 def new_prediction_id() -> str:
     """Return the id of a small picture that nothing else uses; eight are made at a time."""
     if not _unspent_predictions:
-        order = {"product_id": SEEDED_PRODUCT, "batch_size": 8, "width": 64, "height": 64}
-        location = http().post(
-            "/generations/",
-            params={"organization_id": SEEDED_ORGANIZATION},
-            json=order,
-            headers=standing_header("demo"),
-        )
-        location.raise_for_status()
-        _unspent_predictions.extend(_finished(location.json()["id"]))
+        _unspent_predictions.extend(_finished(order_small_pictures(8)))
     return _unspent_predictions.pop()
+
+
+def order_small_pictures(count: int) -> str:
+    """Return the id of a generation that a worker will soon take up."""
+    order = {"product_id": SEEDED_PRODUCT, "batch_size": count, "width": 64, "height": 64}
+    answer = http().post(
+        "/generations/",
+        params={"organization_id": SEEDED_ORGANIZATION},
+        json=order,
+        headers=standing_header("demo"),
+    )
+    answer.raise_for_status()
+    return str(answer.json()["id"])
+
+
+def canceled_generation_id() -> str:
+    """Return the id of a generation that was canceled, or if the workers were faster, completed."""
+    generation_id = order_small_pictures(1)
+    http().post(f"/generations/{generation_id}/cancel", headers=standing_header("demo"))
+    return generation_id
 
 
 def _finished(generation_id: str) -> list[str]:

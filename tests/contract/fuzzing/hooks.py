@@ -224,6 +224,16 @@ def delete_a_new_picture(case: schemathesis.Case) -> None:
     case.path_parameters["prediction_id"] = client.new_prediction_id()
 
 
+def cancel_a_new_generation(case: schemathesis.Case) -> None:
+    """Cancel a generation that was ordered for this."""
+    case.path_parameters["generation_id"] = client.order_small_pictures(1)
+
+
+def retry_a_canceled_generation(case: schemathesis.Case) -> None:
+    """Retry a generation that was canceled for this."""
+    case.path_parameters["generation_id"] = client.canceled_generation_id()
+
+
 def take_the_recommended_model(case: schemathesis.Case) -> None:
     """Generate with the model that is there."""
     if isinstance(case.body, dict):
@@ -270,6 +280,8 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "delete_prediction": delete_a_new_picture,
     "generate_shot": take_the_recommended_model,
     "create_generation": order_a_real_product,
+    "cancel_generation": cancel_a_new_generation,
+    "retry_generation": retry_a_canceled_generation,
     "delete_base_image": delete_a_new_base_image,
     "delete_product_image": delete_a_new_photograph,
     **{f"delete_{name}": delete_a_new_row for name in client.DELETABLE},

@@ -1,0 +1,124 @@
+"""Placing a checked order: the one place where a generation comes into being, is paid for and takes its shot.
+
+What may be ordered is checked in `generation.py`; here it is asked whether there is credit, room and a free
+shot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+
+from db.base import utc_now
+from db.errors import Conflict, InvalidTransition
+from db.models.generations import Generation
+from db.models.shootings import Shot
+from db.session import after_commit, session
+from db.tenancy import current_caller
+from studio import billing
+from studio.jobs.signal import wake_workers
+from studio.states import OPEN_GENERATION, REPEATABLE_GENERATION, next_shot_status
+
+MAX_OPEN_GENERATIONS = 50
+_REPEATED = (
+    "model_id", "source_prediction_id", "generation_type", "generation_strategy", "batch_size", "seed",
+)  # fmt: skip
+
+
+class QueueFull(Conflict):
+    """The scope has as many open generations as one may have."""
+
+    code = "queue_full"
+    default_detail = f"At most {MAX_OPEN_GENERATIONS} generations may be open at a time"
+
+
+@dataclass(frozen=True)
+class Order:
+    """A checked order of which nothing is written yet. `columns` are the new row's; the shot is locked."""
+
+    organization_id: UUID | None
+    owner_id: UUID
+    shot: Shot | None
+    columns: Mapping[str, Any]
+
+    @property
+    def cost_credits(self) -> int:
+        """What it costs: one credit a picture."""
+        return int(self.columns["batch_size"])
+
+    @property
+    def deadline_seconds(self) -> int | None:
+        """How long the pictures are waited for; None means for ever."""
+        seconds: int | None = self.columns["inputs"].get("asked", {}).get("cancel_after_seconds")
+        return seconds
+
+
+def place_order(order: Order) -> Generation:
+    """The new pending generation, paid for; its shot is generating.
+
+    Refused with OutOfCredits, QueueFull, ShotBusy or InvalidTransition.
+    """
+    shot = order.shot
+    status_after = next_shot_status(shot.status, "generate") if shot is not None else None
+    subscription_id = billing.charge(order.organization_id, order.owner_id, order.cost_credits)
+    # After the charge, which locks the subscription: two requests cannot both be the fiftieth.
+    _require_room(order)
+    seconds = order.deadline_seconds
+    generation = Generation(
+        **order.columns,
+        owner_id=order.owner_id,
+        organization_id=order.organization_id,
+        shot_id=shot.id if shot is not None else None,
+        subscription_id=subscription_id,
+        cost_credits=order.cost_credits,
+        deadline_at=utc_now() + timedelta(seconds=seconds) if seconds is not None else None,
+    )
+    # Where the shot returns to when no pictures come of it.
+    generation.inputs = {**generation.inputs, "shot_status": shot.status if shot is not None else None}
+    session().add(generation)
+    session().flush()
+    if shot is not None and status_after is not None:
+        shot.status, shot.generation_id = status_after, generation.id
+        session().flush()
+    after_commit(wake_workers)
+    return generation
+
+
+def repeat_order(generation: Generation, shot: Shot | None) -> Order:
+    """The order that a generation came of, its inputs and seed as frozen then; `shot` is its shot, locked.
+
+    InvalidTransition while it is open, and when it was completed: its pictures are there.
+    """
+    if generation.status not in REPEATABLE_GENERATION:
+        raise InvalidTransition(f"A generation that is {generation.status} cannot be retried")
+    # Reserved ids of pictures belong to the row that they were reserved for.
+    inputs = {name: value for name, value in generation.inputs.items() if name != "prediction_ids"}
+    personal = generation.organization_id is None
+    return Order(
+        organization_id=generation.organization_id,
+        owner_id=generation.owner_id if personal else current_caller().user_id,
+        shot=shot,
+        columns={
+            **{name: getattr(generation, name) for name in _REPEATED},
+            "inputs": inputs,
+            "retry_of_id": generation.id,
+        },
+    )
+
+
+def _require_room(order: Order) -> None:
+    if order.organization_id is not None:
+        scope = Generation.organization_id == order.organization_id
+    else:
+        scope = Generation.organization_id.is_(None) & (Generation.owner_id == order.owner_id)
+    # unscoped: counts the scope that the new row was allowed into
+    counted = (
+        select(func.count()).select_from(Generation).where(scope, Generation.status.in_(OPEN_GENERATION))
+    )
+    if (session().scalar(counted) or 0) >= MAX_OPEN_GENERATIONS:
+        raise QueueFull()
