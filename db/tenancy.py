@@ -166,11 +166,19 @@ def creation_scope(organization_id: UUID | None) -> UUID | None:
     NotFound when the caller is no member of it; PermissionDenied when the role lacks the running operation's
     permission.
     """
+    require_permission_in(organization_id)
+    return organization_id
+
+
+def require_permission_in(organization_id: UUID | None) -> None:
+    """PermissionDenied unless the running operation's permission is granted in that scope, None for personal.
+
+    NotFound when the caller is no member of it. For lists that not every role may read.
+    """
     if organization_id is not None:
         require_membership(organization_id)
     if not current_caller().may(current_permission(), organization_id):
         raise PermissionDenied()
-    return organization_id
 
 
 def require_membership(organization_id: UUID) -> None:

@@ -42,6 +42,7 @@ from studio.jobs.workers import RenderWorkers
 from studio.media.backends import open_storage
 from studio.outbound import Outbound
 from studio.settings import Settings
+from studio.webhooks.senders import WebhookSenders
 
 BUNDLE = Path(__file__).parent.parent / "openapi" / "openapi.json"
 
@@ -157,8 +158,9 @@ def _run_in_background(app: Application) -> None:
     settings = app.settings
     config = app.app.config
     workplace = Workplace(settings, app.database, config["STORAGE"], config["OUTBOUND"])
-    parts: list[RenderWorkers | Repeating] = [
+    parts: list[RenderWorkers | WebhookSenders | Repeating] = [
         RenderWorkers(workplace.database, workplace.storage, settings.render_workers, settings.lease_seconds),
+        WebhookSenders(settings, workplace.database, workplace.outbound),
         *(Repeating(each.name, partial(each.work, workplace), each.pause_seconds) for each in UPKEEP),
     ]
     for part in parts:

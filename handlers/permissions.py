@@ -56,6 +56,8 @@ class Permission(StrEnum):
     PREDICTIONS_WRITE = "predictions:write"
     PREDICTIONS_REVIEW = "predictions:review"
     PREDICTIONS_SHARE = "predictions:share"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_MANAGE = "webhooks:manage"
 
 
 _P = Permission
@@ -78,18 +80,21 @@ SIGNED_IN = frozenset(
 
 _ADMINISTRATION = frozenset({_P.MEMBERS_WRITE, _P.ORGANIZATIONS_WRITE, _P.ORGANIZATIONS_DELETE})
 
-STUDIO = frozenset(Permission) - SUPERUSER_ONLY - SIGNED_IN - _ADMINISTRATION
+# An address may hold a credential of its receiver: who only looks at pictures does not see it.
+_WEBHOOKS = frozenset({_P.WEBHOOKS_READ, _P.WEBHOOKS_MANAGE})
+
+STUDIO = frozenset(Permission) - SUPERUSER_ONLY - SIGNED_IN - _ADMINISTRATION - _WEBHOOKS
 _STUDIO_READ = frozenset(permission for permission in STUDIO if permission.endswith(":read"))
 
 ROLES: dict[str, frozenset[str]] = {
     "viewer": SIGNED_IN | _STUDIO_READ,
-    "member": SIGNED_IN | STUDIO,
-    "admin": SIGNED_IN | STUDIO | {_P.MEMBERS_WRITE, _P.ORGANIZATIONS_WRITE},
-    "owner": SIGNED_IN | STUDIO | _ADMINISTRATION,
+    "member": SIGNED_IN | STUDIO | {_P.WEBHOOKS_READ},
+    "admin": SIGNED_IN | STUDIO | _WEBHOOKS | {_P.MEMBERS_WRITE, _P.ORGANIZATIONS_WRITE},
+    "owner": SIGNED_IN | STUDIO | _WEBHOOKS | _ADMINISTRATION,
 }
 """What a role may do in its organization. On personal rows the owner may do everything (PERSONAL)."""
 
-PERSONAL: frozenset[str] = SIGNED_IN | STUDIO
+PERSONAL: frozenset[str] = SIGNED_IN | STUDIO | _WEBHOOKS
 
 Handler = TypeVar("Handler", bound=Callable[..., object])
 

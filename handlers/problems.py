@@ -146,7 +146,17 @@ PROBLEMS: dict[str, ProblemKind] = {
         "Renew the subscription of the organization's owner.",
     ),
     "queue_full": ProblemKind(
-        409, "Fifty generations of this scope are open.", "Wait until some are over, or cancel some."
+        409,
+        "Fifty generations of this scope are open, or fifty test events of this webhook endpoint wait.",
+        "Wait until some are over, or cancel some.",
+    ),
+    "too_many_endpoints": ProblemKind(
+        409, "The scope has 20 webhook endpoints.", "Change one of them, or delete one that is not needed."
+    ),
+    "endpoint_disabled": ProblemKind(
+        409,
+        "The webhook endpoint is disabled and gets nothing.",
+        "Enable it first: PATCH with is_enabled true.",
     ),
     "too_many_images": ProblemKind(
         409, "The product or subject has as many images as it can.", "Delete images that are not needed."

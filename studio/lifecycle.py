@@ -17,6 +17,7 @@ from db.models.shootings import Shot
 from db.session import session
 from studio import billing
 from studio.states import GENERATION_STATES, next_shot_status
+from studio.webhooks.outbox import publish
 
 EXPIRED = {
     "category": "expired",
@@ -46,6 +47,8 @@ def advance(generation: Generation, status: str, error: dict[str, Any] | None = 
         _settle_shot(generation)
         if status != GenerationStatus.COMPLETED and not stopped_at_work:
             _return_credits(generation)
+        path = f"/api/v1/generations/{generation.id}"
+        publish(f"generation.{status}", generation, status, path, shot_id=generation.shot_id)
 
 
 def request_cancel(generation: Generation) -> None:

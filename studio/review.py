@@ -17,6 +17,7 @@ from db.models.shootings import Shot
 from db.session import session
 from db.tenancy import current_caller, get_owned
 from studio.states import next_prediction_status, next_shot_status
+from studio.webhooks.outbox import publish
 
 
 class PredictionAmbiguous(Conflict):
@@ -66,6 +67,7 @@ def _approve(shot: Shot, prediction: Prediction, note: str | None) -> None:
     shot.approved_prediction_id = prediction.id
     shot.rejection_reason = shot.revision_note = None
     session().flush()
+    _tell("shot.approved", shot, prediction_id=prediction.id)
 
 
 def reject_picture(prediction: Prediction, reason: str) -> None:
@@ -95,6 +97,7 @@ def reject_shot_work(shot: Shot, reason: str) -> None:
     shot.status = next_shot_status(shot.status, "reject")
     shot.rejection_reason = reason
     session().flush()
+    _tell("shot.rejected", shot)
 
 
 def send_shot_back(shot: Shot, note: str) -> None:
@@ -127,6 +130,10 @@ def _of_shot(shot: Shot, *conditions: Any) -> list[Prediction]:
     query = select(Prediction).where(Prediction.shot_id == shot.id, *conditions)  # unscoped: see above
     query = query.order_by(Prediction.id).with_for_update(of=Prediction)
     return list(session().scalars(query.execution_options(populate_existing=True)))
+
+
+def _tell(event_type: str, shot: Shot, **ids: UUID) -> None:
+    publish(event_type, shot, shot.status, f"/api/v1/shots/{shot.id}", shooting_id=shot.shooting_id, **ids)
 
 
 def _sign(prediction: Prediction, note: str | None) -> None:

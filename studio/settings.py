@@ -63,6 +63,7 @@ class Settings:
     request_threads: int = 8
     render_workers: int = 2
     lease_seconds: int = 20
+    webhook_senders: int = 2
     smtp_url: str | None = field(default=None, repr=False)
     mail_from: str = "Sartiq <no-reply@example.com>"
     outbox_dir: Path = Path(".data/outbox")
@@ -75,7 +76,7 @@ class Settings:
     @property
     def pool_size(self) -> int:
         """Database connections that all threads of this process can hold at once."""
-        return self.request_threads + self.render_workers + 2
+        return self.request_threads + self.render_workers + self.webhook_senders + 2
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -117,6 +118,7 @@ class Settings:
             request_threads=_whole_number(values, "REQUEST_THREADS", 8, 1, 256),
             render_workers=_whole_number(values, "RENDER_WORKERS", 2, 0, 64),
             lease_seconds=_whole_number(values, "LEASE_SECONDS", 20, 2, 3_600),
+            webhook_senders=_whole_number(values, "WEBHOOK_SENDERS", 2, 0, 32),
             smtp_url=values.get("SMTP_URL") or None,
             mail_from=values.get("MAIL_FROM") or cls.mail_from,
             outbox_dir=Path(values.get("OUTBOX_DIR") or data_dir / "outbox").absolute(),

@@ -17,6 +17,7 @@ from db.models.generations import Generation, Prediction
 from db.models.shootings import Look, Shooting, Shot
 from db.session import session
 from studio.states import OPEN_GENERATION, require_phase
+from studio.webhooks.outbox import publish
 
 
 class GenerationRunning(Conflict):
@@ -54,7 +55,9 @@ def move_shooting(shooting: Shooting, phase: str) -> None:
     if phase == "PRODUCTION" and shooting.require_test_shooting and not shooting.test_shooting_held:
         raise InvalidTransition("The required test shooting has not been held yet")
     shooting.test_shooting_held = shooting.test_shooting_held or phase == "TEST_SHOOTING"
-    shooting.phase = phase
+    if shooting.phase != phase:
+        shooting.phase = phase
+        publish("shooting.phase_changed", shooting, phase, f"/api/v1/shootings/{shooting.id}")
 
 
 def delete_shooting_rows(shooting: Shooting) -> None:

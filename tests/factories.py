@@ -42,8 +42,11 @@ from db.models import (
     Subscription,
     Upload,
     User,
+    WebhookDelivery,
+    WebhookEndpoint,
 )
 from db.tenancy import Caller
+from studio.webhooks.signing import new_salt
 
 Row = TypeVar("Row", bound=Base)
 OwnedRow = TypeVar("OwnedRow", bound=Owned)
@@ -311,3 +314,40 @@ def make_prediction(generation: Generation | None = None, **values: Any) -> Pred
         },
         **scope,
     )
+
+
+def make_webhook_endpoint(**values: Any) -> WebhookEndpoint:
+    """An enabled endpoint that listens to completed generations and approved shots."""
+    return _make_owned(
+        WebhookEndpoint,
+        _scoped(values),
+        url="https://hooks.example.com/sartiq",
+        event_types=["generation.completed", "shot.approved"],
+        is_enabled=True,
+        secret_salt=new_salt(),
+    )
+
+
+def make_webhook_delivery(endpoint: WebhookEndpoint | None = None, **values: Any) -> WebhookDelivery:
+    """A message that failed and is given up."""
+    endpoint = endpoint or make_webhook_endpoint()
+    number = next(_number)
+    data = {
+        "id": str(endpoint.id),
+        "organization_id": None,
+        "status": "completed",
+        "url": "/api/v1/generations/",
+    }
+    defaults = {
+        "endpoint_id": endpoint.id,
+        "message_id": f"msg_{number:032x}",
+        "event_type": "generation.completed",
+        "payload": {"type": "generation.completed", "timestamp": "2026-11-03T14:30:00.000000Z", "data": data},
+        "status": "failed",
+        "attempts": 10,
+        "tries": 10,
+        "next_attempt_at": None,
+        "last_error": "refused",
+        "last_status_code": 500,
+    }
+    return make(WebhookDelivery(**(defaults | values)))

@@ -23,6 +23,9 @@ from handlers.auth import ALGORITHM, AUDIENCE, ISSUER
 from studio.settings import Settings
 from tests import factories
 
+REACHABLE_HOST = "127.0.0.1:9"
+"""A target that the server may go to; nobody answers there."""
+
 
 class SwitchedDatabase:
     """Stands where the app has its database and passes on to the one of the running test."""
@@ -59,6 +62,8 @@ def app_for_tests(folder: Path, **options: Any) -> Application:
         outbox_dir=folder / "outbox",
         database_url="sqlite://",
         render_workers=0,
+        webhook_senders=0,
+        outbound_allowed_hosts=(REACHABLE_HOST,),
     )
     return create_app(settings, database=SwitchedDatabase(), **options)
 

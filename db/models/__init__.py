@@ -22,10 +22,12 @@ from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.models.subscriptions import PaymentStatus, Subscription
 from db.models.users import PasswordResetToken, RefreshToken, TokenFamily, User
+from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
     "BackgroundPreset",
     "Brand",
+    "DeliveryStatus",
     "Generation",
     "GenerationModel",
     "GenerationStatus",
@@ -62,4 +64,6 @@ __all__ = [
     "Upload",
     "UploadStatus",
     "User",
+    "WebhookDelivery",
+    "WebhookEndpoint",
 ]

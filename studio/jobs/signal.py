@@ -1,6 +1,6 @@
-"""Wakes the workers of this process when there is new work.
+"""Wakes threads of this process when there is something new for them.
 
-A lost signal loses nothing: workers look by themselves too.
+A lost signal loses nothing: they look by themselves too.
 """
 
 from __future__ import annotations
@@ -8,20 +8,31 @@ from __future__ import annotations
 import threading
 from weakref import WeakSet
 
-_waiting: WeakSet[threading.Event] = WeakSet()
-_guard = threading.Lock()
+
+class Signal:
+    """One kind of news, and everybody in this process who waits for it."""
+
+    def __init__(self) -> None:
+        self._waiting: WeakSet[threading.Event] = WeakSet()
+        self._guard = threading.Lock()
+
+    def listen(self) -> threading.Event:
+        """A new event that is set whenever there is news; keep it as long as you listen."""
+        event = threading.Event()
+        with self._guard:
+            self._waiting.add(event)
+        return event
+
+    def wake(self) -> None:
+        """Tell everybody who listens."""
+        with self._guard:
+            for event in list(self._waiting):
+                event.set()
 
 
-def listen() -> threading.Event:
-    """A new event that is set whenever there is new work; keep it as long as you listen."""
-    event = threading.Event()
-    with _guard:
-        _waiting.add(event)
-    return event
+GENERATIONS = Signal()
+"""There may be a generation to work on."""
+WEBHOOKS = Signal()
+"""There may be a message to send."""
 
-
-def wake_workers() -> None:
-    """Tell every worker of this process that there may be work."""
-    with _guard:
-        for event in list(_waiting):
-            event.set()
+listen, wake_workers = GENERATIONS.listen, GENERATIONS.wake

@@ -18,6 +18,7 @@ from studio.media.storage import Storage
 from studio.media.sweep import sweep
 from studio.outbound import Outbound
 from studio.settings import Settings
+from studio.webhooks.queue import forget_old
 
 
 @dataclass(frozen=True)
@@ -42,4 +43,5 @@ class Upkeep:
 UPKEEP = (
     Upkeep("settling", lambda at: settle_overdue(at.database), 1),
     Upkeep("sweeping", lambda at: sweep(at.database, at.storage, utc_now()), 3_600),
+    Upkeep("forgetting webhooks", lambda at: forget_old(at.database), 3_600),
 )

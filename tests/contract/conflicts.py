@@ -149,6 +149,15 @@ def _consumed(world: World, request: Request) -> None:
     factories.make(upload)
 
 
+def _inner_address(world: World, request: Request) -> None:
+    request.body = {**request.body, "url": "https://localhost/hooks"}
+
+
+def _disabled(world: World, request: Request) -> None:
+    world.rows["endpoint"].is_enabled = False
+    factories.make(world.rows["endpoint"])
+
+
 CONFLICTS: dict[str, Conflict] = {
     "create_user": _taken_address,
     "change_password": _wrong_password,
@@ -206,4 +215,9 @@ CONFLICTS: dict[str, Conflict] = {
     "reject_prediction": _state("prediction", "approved"),
     "reopen_prediction": _state("prediction", "pending_review"),
     "put_upload": _consumed,
+    "create_webhook_endpoint": _inner_address,
+    "update_webhook_endpoint": _inner_address,
+    "test_webhook_endpoint": _disabled,
+    "redeliver_webhook": _disabled,
+    "redeliver_webhooks": _disabled,
 }

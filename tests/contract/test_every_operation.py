@@ -138,6 +138,10 @@ def test_an_unknown_property_is_refused(name: str, app: Application, world: Worl
     assert reply.types[("body", "surprise")] == "extra_forbidden"
 
 
+# What only the answer that made it shows.
+SHOWN_ONCE = {"create_webhook_endpoint": ("secret",)}
+
+
 @each(lambda operation: operation.success == 201)
 def test_what_is_created_is_where_location_says(name: str, app: Application, world: World) -> None:
     request = world.request_for(name)
@@ -145,7 +149,8 @@ def test_what_is_created_is_where_location_says(name: str, app: Application, wor
     reply = request.send(app, headers)
     assert reply.status == 201, explain(reply)
     fetched = ask(app, "GET", reply.headers["location"], headers)
-    assert (fetched.status, fetched.json()) == (200, reply.json())
+    made = {key: value for key, value in reply.json().items() if key not in SHOWN_ONCE.get(name, ())}
+    assert (fetched.status, fetched.json()) == (200, made)
     assert fetched.headers["etag"] == reply.headers["etag"]
 
 

@@ -24,6 +24,7 @@ from studio.media.storage import LocalDisk, media_key
 from studio.settings import Settings
 from tests import factories
 from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Request, resolved
+from tests.serving import REACHABLE_HOST
 
 SEEDED = "01990000-5eed-7000-8000-"
 KINDS = {
@@ -31,6 +32,7 @@ KINDS = {
     0x07: "shooting", 0x08: "look", 0x09: "shot", 0x0A: "subject", 0x0B: "base_image", 0x0C: "style",
     0x0D: "guidelines", 0x0E: "shot_type", 0x0F: "background_preset", 0x10: "resolution_preset",
     0x11: "model", 0x12: "generation", 0x13: "prediction", 0x14: "resource", 0x15: "upload",
+    0x1A: "endpoint", 0x1B: "delivery",
 }  # fmt: skip
 
 
@@ -77,6 +79,7 @@ class World:
             generation, media_id=media.id, content_type="image/png", width=48, height=64, **SEEN
         )
         upload = factories.make_upload(**scope)
+        endpoint = factories.make_webhook_endpoint(**scope)
         self.member = factories.make_user()
         factories.make_membership(self.organization, self.member)
         self.viewer = factories.make_user()
@@ -89,7 +92,8 @@ class World:
             "shot_type": shot_type,
             "background_preset": background, "resolution_preset": resolution, "model": model,
             "generation": generation, "prediction": prediction, "resource": media, "upload": upload,
-            "user": self.member,
+            "user": self.member, "endpoint": endpoint,
+            "delivery": factories.make_webhook_delivery(endpoint),
         }  # fmt: skip
 
     @cached_property
@@ -264,6 +268,10 @@ def _own_password(world: World, request: Request) -> None:
     factories.make(world.owner)
 
 
+def _reachable(world: World, request: Request) -> None:
+    request.body["url"] = f"http://{REACHABLE_HOST}/hooks"
+
+
 # What a request needs beyond the contract's example to succeed.
 PREPARATIONS: dict[str, Callable[[World, Request], None]] = {
     "login": _account_with_password,
@@ -292,6 +300,7 @@ PREPARATIONS: dict[str, Callable[[World, Request], None]] = {
     "cancel_generation": _generation_is("pending"),
     "retry_generation": _generation_is("failed"),
     "change_password": _own_password,
+    "create_webhook_endpoint": _reachable,
 }
 
 
@@ -333,4 +342,6 @@ MORE_ROWS: dict[str, Callable[[World], Any]] = {
     "list_shots": lambda world: factories.make_shot(world.rows["look"]),
     "list_generations": _picture_of,
     "list_predictions": _picture_of,
+    "list_webhook_endpoints": _in_organization(factories.make_webhook_endpoint),
+    "list_webhook_deliveries": lambda world: factories.make_webhook_delivery(world.rows["endpoint"]),
 }

@@ -12,7 +12,9 @@ from db.migrations import upgrade
 from db.session import Database, make_engine
 from studio.media.storage import LocalDisk
 from tests.contract.run import fresh_database
+from tests.listening import listening
 from tests.production import Production, make_production
+from tests.receiving import Receiver
 
 
 @pytest.fixture
@@ -43,3 +45,11 @@ def lasting(database_kind: str, database_url: str, storage: LocalDisk, tmp_path:
             production = make_production(storage, None)
         yield Lasting(database, storage, production)
         database.dispose()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A client's server for webhooks."""
+    made = Receiver()
+    with listening(made.respond) as made.at:
+        yield made

@@ -1,0 +1,74 @@
+"""Webhook endpoints of tenants, and the outbox: one row for each event and endpoint that it goes to."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Identified, Owned, owned_indexes, utc_now
+
+
+class WebhookEndpoint(Owned):
+    """An address that the events of its scope are sent to.
+
+    Who sends has written a token into `claimed_by`; nobody else takes the endpoint before `busy_until`, which
+    also lets a target rest that asked for it. `served_at` brings the one that waited longest to the front.
+    """
+
+    __tablename__ = "webhook_endpoints"
+    __table_args__ = owned_indexes("webhook_endpoints")
+
+    url: Mapped[str] = mapped_column(String(2048))
+    description: Mapped[str | None] = mapped_column(String(500))
+    event_types: Mapped[list[Any]]
+    is_enabled: Mapped[bool] = mapped_column(default=True)
+    disabled_at: Mapped[datetime | None]
+    disabled_reason: Mapped[str | None] = mapped_column(String(20))
+    failing_since: Mapped[datetime | None]
+    # What secrets are derived from; worth nothing without the server's own key.
+    secret_salt: Mapped[str] = mapped_column(String(64))
+    previous_secret_salt: Mapped[str | None] = mapped_column(String(64))
+    previous_secret_expires_at: Mapped[datetime | None]
+    claimed_by: Mapped[str | None] = mapped_column(String(100))
+    busy_until: Mapped[datetime | None]
+    served_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class DeliveryStatus(StrEnum):
+    """How far a message is."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class WebhookDelivery(Identified):
+    """One message to one endpoint, through which it is scoped. Whoever changes it has locked the endpoint.
+
+    `attempts` counts for ever, `tries` since the message was queued or queued again.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index("ix_webhook_deliveries_endpoint", "endpoint_id", "created_at", "id"),
+        Index("ix_webhook_deliveries_due", "endpoint_id", "status", "next_attempt_at"),
+        Index("ix_webhook_deliveries_age", "created_at"),
+    )
+
+    endpoint_id: Mapped[UUID] = mapped_column(ForeignKey("webhook_endpoints.id", ondelete="CASCADE"))
+    message_id: Mapped[str] = mapped_column(String(40))
+    event_type: Mapped[str] = mapped_column(String(40))
+    payload: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(String(20), default=DeliveryStatus.PENDING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    tries: Mapped[int] = mapped_column(default=0)
+    next_attempt_at: Mapped[datetime | None] = mapped_column(default=utc_now)
+    last_attempt_at: Mapped[datetime | None]
+    last_status_code: Mapped[int | None]
+    last_error: Mapped[str | None] = mapped_column(String(30))
+    delivered_at: Mapped[datetime | None]

@@ -1,0 +1,219 @@
+"""Which message is sent next, and what the answer to it means.
+
+A sender claims an endpoint, so that each gets one message at a time and a slow one holds up no other; the
+claim is a lease with a token, and a sender that was given up for dead records nothing any more. No
+transaction is open while a message travels. Whoever dies between sending and recording leaves it to be sent
+again.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
+
+from db.base import utc_now
+from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
+from db.session import Database, session
+from studio.webhooks.endpoints import disable
+
+LEASE = timedelta(seconds=60)
+"""Far longer than one message can take, look-up of the address included."""
+RETRIES = tuple(
+    timedelta(seconds=seconds) for seconds in (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+)
+"""How long after a failed try the next one follows; after the last of them the message is given up."""
+JITTER = 0.1
+PERSISTENT = timedelta(days=5)
+REST = timedelta(seconds=5)
+"""How long an endpoint that is overloaded or away is left alone, if it does not say itself."""
+LONGEST_REST = timedelta(hours=1)
+LONGEST_WAIT = timedelta(hours=24)
+OVERLOADED = frozenset({429, 502, 503, 504})
+KEPT = timedelta(days=30)
+BATCH = 1_000
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A message in the hands of one sender, as plain values: no transaction stays open for it."""
+
+    endpoint_id: UUID
+    delivery_id: UUID
+    token: str
+    url: str
+    salts: tuple[str, ...]
+    message_id: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a try ended: the status that was answered, or why there was none."""
+
+    status_code: int | None = None
+    error: str | None = None
+    retry_after: timedelta | None = None
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the target took the message."""
+        return self.error is None
+
+
+def has_work(database: Database) -> bool:
+    """Whether a message can be sent now; reads only, so that idle senders keep no writer waiting."""
+    with database.transaction(write=False) as reading:
+        # unscoped: senders send for everybody
+        return reading.scalar(select(WebhookEndpoint.id).where(_claimable()).limit(1)) is not None
+
+
+def claim_next(database: Database, token: str) -> Claim | None:
+    """The message that is due first at the endpoint that has waited longest; None when there is none.
+
+    What may not be sent any more, because its endpoint is disabled or its senders died of it, ends here.
+    """
+    with database.transaction(write=True) as writing:
+        waiting = select(WebhookEndpoint).where(_claimable())  # unscoped: senders send for everybody
+        waiting = waiting.order_by(WebhookEndpoint.served_at, WebhookEndpoint.id).limit(1)
+        endpoint = writing.scalar(waiting.with_for_update(skip_locked=True, key_share=True))
+        if endpoint is None:
+            return None
+        due = select(WebhookDelivery).where(*_due(endpoint.id))
+        delivery = writing.scalars(
+            due.order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id).limit(1)
+        ).one()
+        if not endpoint.is_enabled:
+            ended = {
+                "status": DeliveryStatus.FAILED,
+                "last_error": "endpoint_disabled",
+                "next_attempt_at": None,
+            }
+            writing.execute(update(WebhookDelivery).where(*_due(endpoint.id)).values(**ended))
+            return None
+        if delivery.tries > len(RETRIES):
+            _give_up(delivery, "interrupted")
+            return None
+        delivery.attempts += 1
+        delivery.tries += 1
+        delivery.last_attempt_at = utc_now()
+        _mark(endpoint, claimed_by=token, busy_until=utc_now() + LEASE, served_at=utc_now())
+        return Claim(
+            endpoint_id=endpoint.id,
+            delivery_id=delivery.id,
+            token=token,
+            url=endpoint.url,
+            salts=_salts(endpoint),
+            message_id=delivery.message_id,
+            payload=dict(delivery.payload),
+        )
+
+
+def record(database: Database, claim: Claim, outcome: Outcome) -> bool:
+    """Write down how a try ended and when the next one follows.
+
+    False, and nothing recorded, when the endpoint is gone or another sender has taken over.
+    """
+    ours = (WebhookEndpoint.id == claim.endpoint_id, WebhookEndpoint.claimed_by == claim.token)
+    with database.transaction(write=True) as writing:
+        found = select(WebhookEndpoint).where(*ours)  # unscoped: the endpoint that was claimed
+        endpoint = writing.scalar(found.with_for_update(key_share=True))
+        if endpoint is None:
+            return False
+        _mark(endpoint, claimed_by=None, busy_until=_rest(outcome))
+        sent = select(WebhookDelivery).where(WebhookDelivery.id == claim.delivery_id)
+        delivery = writing.scalar(sent.where(WebhookDelivery.status == DeliveryStatus.PENDING))
+        if delivery is None:
+            return False
+        delivery.last_status_code, delivery.last_error = outcome.status_code, outcome.error
+        if outcome.is_delivered:
+            _note_success(endpoint, delivery)
+        else:
+            _note_failure(endpoint, delivery, outcome)
+        return True
+
+
+def forget_old(database: Database) -> int:
+    """Delete what is older than 30 days, and secrets that no longer hold; returns how many messages went."""
+    now, forgotten = utc_now(), 0
+    over = WebhookEndpoint.previous_secret_expires_at <= now
+    # unscoped: time is over for everybody
+    end = update(WebhookEndpoint).where(over)  # unscoped: see above
+    with database.transaction(write=True) as writing:
+        writing.execute(end.values(previous_secret_salt=None, previous_secret_expires_at=None))
+    while True:
+        with database.transaction(write=True) as writing:
+            old = select(WebhookDelivery.id).where(WebhookDelivery.created_at < now - KEPT).limit(BATCH)
+            ids = writing.scalars(old).all()
+            writing.execute(delete(WebhookDelivery).where(WebhookDelivery.id.in_(ids)))
+        forgotten += len(ids)
+        if len(ids) < BATCH:
+            return forgotten
+
+
+def _due(endpoint_id: Any) -> tuple[ColumnElement[bool], ...]:
+    return (
+        WebhookDelivery.endpoint_id == endpoint_id,
+        WebhookDelivery.status == DeliveryStatus.PENDING,
+        WebhookDelivery.next_attempt_at <= utc_now(),
+    )
+
+
+def _claimable() -> ColumnElement[bool]:
+    free = or_(WebhookEndpoint.busy_until.is_(None), WebhookEndpoint.busy_until <= utc_now())
+    return and_(free, exists().where(*_due(WebhookEndpoint.id)))
+
+
+def _salts(endpoint: WebhookEndpoint) -> tuple[str, ...]:
+    """What the message is signed with: the secret, and for a while the one before."""
+    former, until = endpoint.previous_secret_salt, endpoint.previous_secret_expires_at
+    still_holds = former is not None and until is not None and until > utc_now()
+    return (endpoint.secret_salt, former) if former and still_holds else (endpoint.secret_salt,)
+
+
+def _mark(endpoint: WebhookEndpoint, **values: Any) -> None:
+    """Set columns that are ours alone: for the endpoint's owner, and its ETag, nothing has changed."""
+    session().execute(
+        update(WebhookEndpoint)  # unscoped: a locked row
+        .where(WebhookEndpoint.id == endpoint.id)
+        .values(**values, updated_at=WebhookEndpoint.updated_at)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _rest(outcome: Outcome) -> Any:
+    """Until when the whole endpoint is left alone: who is overloaded or away is not asked again and again."""
+    if outcome.status_code in OVERLOADED or outcome.error in ("timeout", "connection_failed"):
+        return utc_now() + min(max(outcome.retry_after or REST, REST), LONGEST_REST)
+    return None
+
+
+def _note_success(endpoint: WebhookEndpoint, delivery: WebhookDelivery) -> None:
+    delivery.status, delivery.delivered_at = DeliveryStatus.DELIVERED, utc_now()
+    delivery.next_attempt_at = None
+    if endpoint.failing_since is not None:
+        endpoint.failing_since = None
+
+
+def _note_failure(endpoint: WebhookEndpoint, delivery: WebhookDelivery, outcome: Outcome) -> None:
+    now = utc_now()
+    endpoint.failing_since = endpoint.failing_since or now
+    if outcome.error == "gone":
+        _give_up(delivery, "gone")
+        disable(endpoint, "gone")
+    elif delivery.tries > len(RETRIES):
+        _give_up(delivery, outcome.error)
+        if endpoint.is_enabled and now - endpoint.failing_since >= PERSISTENT:
+            disable(endpoint, "failing")
+    else:
+        pause = RETRIES[max(delivery.tries, 1) - 1] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
+        wanted = min(outcome.retry_after or timedelta(0), LONGEST_WAIT)
+        delivery.next_attempt_at = now + max(pause, wanted)
+
+
+def _give_up(delivery: WebhookDelivery, error: str | None) -> None:
+    delivery.status, delivery.last_error, delivery.next_attempt_at = DeliveryStatus.FAILED, error, None

@@ -1,0 +1,285 @@
+"""Messages to webhooks are sent until they are taken, by whichever process, and never lost or invented."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from email.utils import format_datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+import time_machine
+from sqlalchemy import delete, select
+
+from db.base import utc_now
+from db.models import Organization, User, WebhookDelivery, WebhookEndpoint
+from db.session import Database, make_engine, session
+from studio.outbound import Outbound
+from studio.webhooks import queue, senders
+from tests import factories
+from tests.listening import Answer, listening
+from tests.receiving import (
+    SETTINGS,
+    START,
+    Receiver,
+    endpoint_at,
+    happen,
+    only_delivery,
+    read,
+    send,
+    state,
+)
+
+
+def test_a_message_that_fails_is_tried_ten_times_over_three_days(
+    database: Database, receiver: Receiver
+) -> None:
+    receiver.planned = [Answer(500)] * 10
+    with time_machine.travel(START, tick=False) as clock:
+        endpoint = endpoint_at(receiver)
+        happen(database, endpoint)
+        pauses = []
+        while send(database, receiver):
+            due = only_delivery(database).next_attempt_at
+            if due is not None:
+                pauses.append(due - utc_now())
+                assert not send(database, receiver)
+                clock.move_to(due)
+        for pause, planned in zip(pauses, queue.RETRIES, strict=True):
+            assert abs(pause - planned) <= planned * queue.JITTER
+        delivery = only_delivery(database)
+        assert (delivery.status, delivery.attempts) == ("failed", 10)
+        assert (delivery.last_status_code, delivery.last_error) == (500, "refused")
+        assert len(receiver.ids) == 10
+        assert set(receiver.ids) == {delivery.message_id}
+        assert len({asked.headers["webhook-timestamp"] for asked in receiver.at.asked}) == 10
+        assert {asked.body for asked in receiver.at.asked} == {receiver.at.asked[0].body}
+        # Three days of failure are not five.
+        assert state(database, endpoint).is_enabled
+
+
+def test_five_days_without_success_disable_an_endpoint(database: Database, receiver: Receiver) -> None:
+    receiver.planned = [Answer(500)] * 2
+    with time_machine.travel(START, tick=False):
+        endpoint = endpoint_at(receiver, failing_since=START - timedelta(days=5))
+        last_try = {"status": "pending", "tries": 9, "attempts": 9, "next_attempt_at": START}
+        factories.make_webhook_delivery(endpoint, **last_try)
+        happen(database, endpoint)
+        send(database, receiver)
+        found = state(database, endpoint)
+        assert (found.is_enabled, found.disabled_reason, found.disabled_at) == (False, "failing", START)
+        # What waits ends without being sent, and what happens now is not kept.
+        assert not send(database, receiver)
+        happen(database, endpoint)
+        assert sorted(str(one.last_error) for one in read(database, WebhookDelivery)) == [
+            "endpoint_disabled",
+            "refused",
+        ]
+        assert len(receiver.ids) == 1
+
+
+def test_a_success_forgets_the_failures_before(database: Database, receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver, failing_since=utc_now() - timedelta(days=9))
+    happen(database, endpoint)
+    send(database, receiver)
+    assert state(database, endpoint).failing_since is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Answer(301, headers={"Location": "/elsewhere"}), "redirected"),
+        (Answer(404, b"a secret of the target"), "refused"),
+        (Answer(500, b"x" * 2_000_000), "refused"),
+        (Answer(write=lambda connection: connection.close()), "connection_failed"),
+    ],
+    ids=["redirect", "not found", "huge", "hangs up"],
+)
+def test_whatever_is_no_2xx_is_a_failure_of_which_only_the_kind_is_kept(
+    database: Database, receiver: Receiver, answer: Answer, error: str
+) -> None:
+    receiver.planned = [answer]
+    happen(database, endpoint_at(receiver))
+    send(database, receiver)
+    delivery = only_delivery(database)
+    assert (delivery.status, delivery.last_error) == ("pending", error)
+    assert [asked.path for asked in receiver.at.asked] == ["/hooks"]
+
+
+def test_a_target_that_is_gone_disables_its_endpoint_at_once(database: Database, receiver: Receiver) -> None:
+    receiver.planned = [Answer(410)]
+    endpoint = endpoint_at(receiver)
+    happen(database, endpoint)
+    send(database, receiver)
+    delivery, found = only_delivery(database), state(database, endpoint)
+    assert (delivery.status, delivery.last_error, delivery.last_status_code) == ("failed", "gone", 410)
+    assert (found.is_enabled, found.disabled_reason) == (False, "gone")
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "seconds"),
+    [
+        (503, "600", 600),
+        (429, format_datetime(START + timedelta(seconds=900), usegmt=True), 900),
+        (429, "99999999", 24 * 3600),
+        (503, "soon", 5),
+        (500, "600", 5),
+    ],
+)
+def test_an_overloaded_target_says_when_to_come_back(
+    database: Database, receiver: Receiver, status: int, text: str, seconds: int
+) -> None:
+    receiver.planned = [Answer(status, headers={"Retry-After": text})]
+    with time_machine.travel(START, tick=False) as clock:
+        endpoint = endpoint_at(receiver)
+        happen(database, endpoint)
+        send(database, receiver)
+        due = only_delivery(database).next_attempt_at
+        assert due is not None
+        assert abs((due - START).total_seconds() - seconds) <= 0.5
+        # Its other messages wait too, an hour at most; a test event tells whether it is back.
+        happen(database, endpoint)
+        assert send(database, receiver) == (status == 500)
+        clock.shift(timedelta(hours=1))
+        assert send(database, receiver)
+
+
+def test_a_target_that_does_not_answer_in_time_has_failed(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(senders, "TIMEOUT_SECONDS", 0.1)
+    receiver.pause_seconds = 0.4
+    endpoint = endpoint_at(receiver)
+    happen(database, endpoint)
+    send(database, receiver)
+    assert only_delivery(database).last_error == "timeout"
+    assert state(database, endpoint).busy_until is not None
+
+
+def test_a_target_that_may_not_be_called_is_not_called(database: Database, receiver: Receiver) -> None:
+    """It was allowed when it was registered; by now its name leads elsewhere."""
+    happen(database, endpoint_at(receiver))
+    assert send(database)
+    assert only_delivery(database).last_error == "target_not_allowed"
+    assert receiver.at.asked == []
+
+
+def test_a_crash_between_sending_and_recording_sends_again_under_the_same_id(
+    database: Database, receiver: Receiver
+) -> None:
+    outbound = Outbound([receiver.at.host])
+    with time_machine.travel(START, tick=False) as clock:
+        endpoint = endpoint_at(receiver)
+        happen(database, endpoint)
+        lost = queue.claim_next(database, "first")
+        assert lost is not None
+        sent = senders.attempt(SETTINGS, outbound, lost)
+        assert not send(database, receiver)
+        clock.shift(queue.LEASE)
+        assert send(database, receiver)
+        assert len(receiver.ids) == 2
+        assert len(set(receiver.ids)) == 1
+        # Who was given up for dead records nothing any more.
+        assert not queue.record(database, lost, sent)
+        delivery = only_delivery(database)
+        assert (delivery.status, delivery.attempts) == ("delivered", 2)
+
+
+def test_a_message_that_its_senders_die_of_is_given_up(database: Database, receiver: Receiver) -> None:
+    with time_machine.travel(START, tick=False) as clock:
+        happen(database, endpoint_at(receiver))
+        for _ in range(10):
+            assert queue.claim_next(database, "dies") is not None
+            clock.shift(queue.LEASE)
+        assert queue.claim_next(database, "dies") is None
+        delivery = only_delivery(database)
+        assert (delivery.status, delivery.last_error) == ("failed", "interrupted")
+
+
+def test_an_endpoint_that_is_deleted_meanwhile_takes_its_messages_with_it(
+    database: Database, receiver: Receiver
+) -> None:
+    endpoint = endpoint_at(receiver)
+    happen(database, endpoint)
+    claim = queue.claim_next(database, "first")
+    assert claim is not None
+    with database.transaction(write=True):
+        # unscoped: the row of this test
+        session().execute(delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
+    assert not queue.record(database, claim, queue.Outcome(200))
+    assert read(database, WebhookDelivery) == []
+
+
+@pytest.fixture
+def organization_and_owner(committing_database: Database) -> Iterator[tuple[UUID, UUID]]:
+    """A tenant that is really there, and gone afterwards with all that it has."""
+    with committing_database.transaction(write=True):
+        owner = factories.make_user()
+        organization = factories.make_organization(owner)
+    yield organization.id, owner.id
+    with committing_database.transaction(write=True) as cleaning:
+        # unscoped: the rows of this test
+        cleaning.execute(delete(WebhookEndpoint).where(WebhookEndpoint.organization_id == organization.id))
+        cleaning.execute(delete(Organization).where(Organization.id == organization.id))
+        cleaning.execute(delete(User).where(User.id == owner.id))
+
+
+def test_two_processes_send_each_message_once_and_a_slow_target_stops_no_other(
+    committing_database: Database,
+    database_url: str,
+    organization_and_owner: tuple[UUID, UUID],
+    receiver: Receiver,
+) -> None:
+    organization_id, owner_id = organization_and_owner
+    scope = {"organization_id": organization_id, "owner_id": owner_id}
+    slow = Receiver()
+    slow.pause_seconds = 1.0
+    receiver.pause_seconds = 0.01
+    with listening(slow.respond) as slow.at:
+        with committing_database.transaction(write=True):
+            fast = endpoint_at(receiver, **scope)
+            late = endpoint_at(slow, **scope)
+            for endpoint, count in ((fast, 20), (late, 2)):
+                for number in range(count):
+                    factories.make_webhook_delivery(
+                        endpoint,
+                        status="pending",
+                        tries=0,
+                        message_id=f"msg_{endpoint.id.hex[:30]}{number:02d}",
+                        next_attempt_at=utc_now(),
+                    )
+        outbound = Outbound([receiver.at.host, slow.at.host])
+        other = Database(make_engine(database_url, pool_size=4))
+        both = [senders.WebhookSenders(SETTINGS, one, outbound) for one in (committing_database, other)]
+        for one in both:
+            one.start()
+        wait_for(lambda: len(receiver.ids) >= 20)
+        assert len(slow.ids) <= 2
+        wait_for(lambda: not pending(committing_database, scope))
+        for one in both:
+            one.stop()
+        other.dispose()
+    assert len(receiver.ids) == len(set(receiver.ids)) == 20
+    assert len(slow.ids) == len(set(slow.ids)) == 2
+    assert (receiver.most_at_once, slow.most_at_once) == (1, 1)
+
+
+def pending(database: Database, scope: dict[str, Any]) -> bool:
+    with database.transaction(write=False) as reading:
+        # unscoped: the rows of this test
+        query = select(WebhookDelivery.id).join(
+            WebhookEndpoint, WebhookEndpoint.id == WebhookDelivery.endpoint_id
+        )
+        query = query.where(WebhookDelivery.status == "pending").filter(
+            WebhookEndpoint.organization_id == scope["organization_id"]
+        )
+        return reading.scalar(query.limit(1)) is not None
+
+
+def wait_for(condition: Any, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)

@@ -1,0 +1,152 @@
+"""What is sent to webhooks, to whom, and that it is signed as the standard says."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+import time_machine
+from sqlalchemy import select
+from standardwebhooks.webhooks import WebhookVerificationError
+
+from db.base import utc_now
+from db.models import WebhookDelivery, WebhookEndpoint
+from db.session import Database, session
+from studio.webhooks import endpoints, outbox, queue
+from studio.webhooks.signing import new_salt, secret_of
+from tests import factories
+from tests.receiving import (
+    SETTINGS,
+    START,
+    Receiver,
+    endpoint_at,
+    happen,
+    only_delivery,
+    read,
+    send,
+    state,
+    verified,
+)
+
+
+def test_a_message_is_signed_as_the_standard_says(database: Database, receiver: Receiver) -> None:
+    organization = factories.make_organization()
+    endpoint = endpoint_at(receiver, organization=organization)
+    happen(database, endpoint)
+    assert send(database, receiver)
+    (asked,) = receiver.at.asked
+    assert (asked.method, asked.path) == ("POST", "/hooks")
+    assert asked.headers["content-type"] == "application/json"
+    body = verified(asked, secret_of(SETTINGS.secret_key, endpoint.secret_salt))
+    delivery = only_delivery(database)
+    assert body == {
+        "type": "generation.completed",
+        "timestamp": delivery.payload["timestamp"],
+        "data": {
+            "id": str(endpoint.id),
+            "organization_id": str(organization.id),
+            "status": "completed",
+            "url": f"https://api.example.com/api/v1/generations/{endpoint.id}",
+        },
+    }
+    assert asked.headers["webhook-id"] == delivery.message_id
+    assert (delivery.status, delivery.attempts, delivery.last_status_code) == ("delivered", 1, 204)
+    assert (delivery.next_attempt_at, delivery.last_error) == (None, None)
+    assert not send(database, receiver)
+    with pytest.raises(WebhookVerificationError):
+        verified(asked, secret_of(SETTINGS.secret_key, new_salt()))
+
+
+def test_after_a_rotation_both_secrets_sign_for_a_day(database: Database, receiver: Receiver) -> None:
+    with time_machine.travel(START) as clock:
+        endpoint = endpoint_at(receiver)
+        former = secret_of(SETTINGS.secret_key, endpoint.secret_salt)
+        with database.transaction(write=True):
+            # unscoped: the row of this test
+            found = session().scalars(select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id)).one()
+            endpoints.rotate(found)
+        secret = secret_of(SETTINGS.secret_key, found.secret_salt)
+        assert secret != former
+        happen(database, endpoint)
+        send(database, receiver)
+        asked = receiver.at.asked[-1]
+        assert len(asked.headers["webhook-signature"].split(" ")) == 2
+        assert verified(asked, secret) == verified(asked, former)
+        clock.shift(timedelta(hours=24, seconds=1))
+        happen(database, endpoint)
+        send(database, receiver)
+        assert verified(receiver.at.asked[-1], secret)
+        with pytest.raises(WebhookVerificationError):
+            verified(receiver.at.asked[-1], former)
+        queue.forget_old(database)
+        assert state(database, endpoint).previous_secret_salt is None
+
+
+def test_a_rollback_takes_the_message_with_it(database: Database, receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver)
+
+    def fail_after_publishing() -> None:
+        with database.transaction(write=True):
+            outbox.publish("generation.completed", endpoint, "completed", "/api/v1/generations/1")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_after_publishing()
+    assert read(database, WebhookDelivery) == []
+    assert not send(database, receiver)
+
+
+def test_only_who_listens_in_the_same_scope_is_told(database: Database, receiver: Receiver) -> None:
+    owner = factories.make_user()
+    organization = factories.make_organization(owner)
+    listens = [endpoint_at(receiver, organization=organization) for _ in range(2)]
+    for other in (
+        {"organization": organization, "event_types": ["shot.rejected"]},
+        {"organization": organization, "is_enabled": False},
+        {"organization": factories.make_organization(owner)},
+        {"owner": owner},
+        {},
+    ):
+        endpoint_at(receiver, **other)
+    happen(database, listens[0])
+    found = read(database, WebhookDelivery)
+    assert {delivery.endpoint_id for delivery in found} == {endpoint.id for endpoint in listens}
+    assert len({delivery.message_id for delivery in found}) == 1
+
+
+def test_a_personal_row_tells_its_owners_personal_endpoints(database: Database, receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver)
+    endpoint_at(receiver)
+    happen(database, endpoint)
+    assert only_delivery(database).endpoint_id == endpoint.id
+
+
+def test_sending_leaves_the_tag_of_an_endpoint_alone(database: Database, receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver)
+    happen(database, endpoint)
+    send(database, receiver)
+    assert state(database, endpoint).updated_at == endpoint.updated_at
+
+
+def test_the_log_is_kept_for_thirty_days(database: Database, receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver)
+    factories.make_webhook_delivery(endpoint, created_at=utc_now() - timedelta(days=30, minutes=1))
+    kept = factories.make_webhook_delivery(endpoint, created_at=utc_now() - timedelta(days=29))
+    assert queue.forget_old(database) == 1
+    assert only_delivery(database).id == kept.id
+
+
+def test_a_secret_cannot_be_read_off_the_database(database: Database, receiver: Receiver) -> None:
+    endpoint = endpoint_at(receiver)
+    secret = secret_of(SETTINGS.secret_key, endpoint.secret_salt)
+    assert secret == secret_of(SETTINGS.secret_key, endpoint.secret_salt)
+    assert secret != secret_of("another key of the server, long enough", endpoint.secret_salt)
+    assert endpoint.secret_salt not in secret
+
+
+def test_the_stored_payload_is_what_is_sent_each_time() -> None:
+    payload = {"type": "shot.approved", "timestamp": "t", "data": {"id": "1", "url": "/api/v1/shots/1"}}
+    text = outbox.encode_body(payload, "https://api.example.com")
+    assert text == outbox.encode_body(json.loads(json.dumps(payload)), "https://api.example.com")
+    assert json.loads(text)["data"]["url"] == "https://api.example.com/api/v1/shots/1"
