@@ -95,6 +95,8 @@ def make_engine(url: str, pool_size: int = 10) -> Engine:
     options: dict[str, Any] = {}
     if address.database not in (None, "", ":memory:"):
         options = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT_SECONDS}
+    # Errors of the database are logged, and what was written is nobody's business who reads the log.
+    options["hide_parameters"] = True
     engine = create_engine(address, pool_pre_ping=address.get_backend_name() != "sqlite", **options)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)

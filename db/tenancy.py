@@ -48,15 +48,18 @@ class Caller:
 
 _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 _permission: ContextVar[str | None] = ContextVar("permission", default=None)
+_organization: ContextVar[UUID | None] = ContextVar("organization", default=None)
 
 
 @contextmanager
 def use_caller(caller: Caller, permission: str | None) -> Iterator[Caller]:
     """Act as `caller`, who wants to do what `permission` names, within the block."""
     caller_token, permission_token = _caller.set(caller), _permission.set(permission)
+    organization_token = _organization.set(None)
     try:
         yield caller
     finally:
+        _organization.reset(organization_token)
         _permission.reset(permission_token)
         _caller.reset(caller_token)
 
@@ -72,6 +75,14 @@ def current_caller() -> Caller:
 def current_permission() -> str | None:
     """The permission that the running operation asks for, None when it asks for none."""
     return _permission.get()
+
+
+def current_organization() -> UUID | None:
+    """The organization whose rows the running request touched last; None before that and for personal rows.
+
+    For those who watch: it decides nothing.
+    """
+    return _organization.get()
 
 
 def owned(model: type[OwnedModel]) -> Select[OwnedModel]:
@@ -127,6 +138,7 @@ def get_owned(
 def require_permission_on(row: Owned) -> None:
     """PermissionDenied unless the running operation's permission is granted on this visible row."""
     caller, permission = current_caller(), current_permission()
+    _organization.set(row.organization_id)
     if caller.is_superuser or permission is None:
         return
     if row.organization_id is None and row.owner_id == caller.user_id:
@@ -184,6 +196,7 @@ def require_permission_in(organization_id: UUID | None) -> None:
 def require_membership(organization_id: UUID) -> None:
     """NotFound unless the caller is a member, or a superuser and the organization exists."""
     caller = current_caller()
+    _organization.set(organization_id)
     if organization_id in caller.roles:
         return
     if not caller.is_superuser or not session().scalar(

@@ -18,11 +18,11 @@ import uvicorn
 from db.migrations import upgrade
 from db.session import Database, make_engine
 from handlers.app import create_app
-from handlers.logs import configure_logging
 from handlers.protocol import Protocol
 from studio.identity.mail import mailer_for
 from studio.seed import seed
 from studio.settings import Settings, SettingsRefused
+from studio.telemetry.logs import configure_logging
 
 # Of ten, so that closing has its share.
 SECONDS_TO_FINISH = 9
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     except SettingsRefused as refusal:
         print(f"Not started: {refusal}", file=sys.stderr)
         return 2
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format, settings.service_name)
     prepare(settings)
     if options.prepare_only:
         return 0

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from anyio import to_thread
 from connexion.exceptions import ProblemException
@@ -35,6 +35,7 @@ from handlers.contract.operations import compile_operations
 from handlers.contract.paths import PathTable
 from handlers.contract.resolver import ContractResolver, find_handlers
 from handlers.errors import error_handler
+from handlers.observing import Observed
 from handlers.pages import home
 from studio.jobs.repeating import Repeating
 from studio.jobs.upkeep import UPKEEP, Workplace
@@ -42,11 +43,23 @@ from studio.jobs.workers import RenderWorkers
 from studio.media.backends import open_storage
 from studio.outbound import Outbound
 from studio.settings import Settings
+from studio.telemetry.metrics import MetricsPort
+from studio.telemetry.traces import Tracing
 from studio.webhooks.senders import WebhookSenders
 
 BUNDLE = Path(__file__).parent.parent / "openapi" / "openapi.json"
 
 Hook = Callable[[], object]
+
+
+class Part(Protocol):
+    """Something that lives as long as the server does."""
+
+    def start(self) -> None:
+        """Begin; called once."""
+
+    def stop(self) -> None:
+        """End; called once."""
 
 
 class Application(BridgedFlaskApp):
@@ -123,6 +136,7 @@ def create_app(
         database,
         endpoints,
         middlewares=[
+            partial(Observed, base_path=contract.base_path),
             partial(Envelope, public_url=settings.public_url),
             ExceptionMiddleware,
             gate,
@@ -158,14 +172,18 @@ def _run_in_background(app: Application) -> None:
     settings = app.settings
     config = app.app.config
     workplace = Workplace(settings, app.database, config["STORAGE"], config["OUTBOUND"])
-    parts: list[RenderWorkers | WebhookSenders | Repeating] = [
+    # First to come and last to go: they see how the others end.
+    watching: list[Part] = [
+        Tracing(settings.otlp_endpoint, settings.service_name),
+        MetricsPort(settings.metrics_host, settings.metrics_port, app.database, settings.database_url),
+    ]
+    parts: list[Part] = [
         RenderWorkers(workplace.database, workplace.storage, settings.render_workers, settings.lease_seconds),
         WebhookSenders(settings, workplace.database, workplace.outbound),
         *(Repeating(each.name, partial(each.work, workplace), each.pause_seconds) for each in UPKEEP),
     ]
-    for part in parts:
-        app.on_startup.append(part.start)
-        app.on_shutdown.append(part.stop)
+    app.on_startup.extend(part.start for part in (*watching, *parts))
+    app.on_shutdown.extend(part.stop for part in (*parts, *watching))
 
 
 def _build_now(middleware: ConnexionMiddleware) -> None:

@@ -27,6 +27,7 @@ from db.tenancy import Caller
 from handlers.contract.call import CALL, Call
 from handlers.permissions import PERSONAL, ROLES
 from studio.settings import Settings
+from studio.telemetry.context import current_work
 
 ISSUER = "sartiq"
 AUDIENCE = "sartiq-api"
@@ -103,6 +104,9 @@ def bearer_security(secret_key: str) -> type[AbstractSecurityHandler]:
             claims = read_access_token(token, secret_key)
             if claims is None:
                 raise OAuthResponseProblem
+            work = current_work()
+            if work is not None:
+                work.user_id = claims["sub"]
             return claims
 
     return BearerSecurity

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from typing import cast
 
 from flask import current_app
 
 from studio.outbound import Outbound
 from studio.settings import Settings
-
-_request_id: ContextVar[str] = ContextVar("request_id", default="-")
+from studio.telemetry.context import current_work
 
 
 def current_settings() -> Settings:
@@ -25,9 +23,5 @@ def current_outbound() -> Outbound:
 
 def current_request_id() -> str:
     """Return the id of the request being served, "-" outside of one."""
-    return _request_id.get()
-
-
-def use_request_id(request_id: str) -> None:
-    """Make `request_id` the id of everything that runs in this context from now on."""
-    _request_id.set(request_id)
+    work = current_work()
+    return (work and work.request_id) or "-"

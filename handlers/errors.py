@@ -54,6 +54,7 @@ from handlers.answers import encode_json
 from handlers.contract.refusals import ContractBroken, Invalid, RequestRefused, Violation
 from handlers.current import current_request_id
 from studio.media.storage import StorageUnavailable
+from studio.telemetry.metrics import count_contract_defect
 
 logger = logging.getLogger(__name__)
 
@@ -137,6 +138,7 @@ def problem_for(error: Exception) -> Problem:
         return _for_refused(Unauthenticated())
     if isinstance(error, ContractBroken):
         logger.error("contract broken: %s", error)
+        count_contract_defect(error.operation_id, error.kind)
         return internal_error()
     if isinstance(error, StorageUnavailable) or _is_database_away(error):
         logger.error("a service that requests need does not answer: %s", error)

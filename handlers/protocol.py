@@ -14,8 +14,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from handlers.current import use_request_id
 from handlers.errors import MEDIA_TYPE, Problem
+from studio.telemetry.context import Work, begin_work
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, and close the connection."""
         request_id = secrets.token_hex(10)
-        use_request_id(request_id)
+        begin_work(Work(request_id=request_id))
         logger.info("refused what is no HTTP: %s", msg)
         problem = Problem(HTTPStatus.BAD_REQUEST, "malformed_request", msg)
         body = problem.to_bytes(self._public_url)

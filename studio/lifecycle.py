@@ -6,6 +6,7 @@ waits, and returns credits where nothing was made for them. Knows no worker and 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from sqlalchemy import and_, select
@@ -14,9 +15,10 @@ from db.base import utc_now
 from db.errors import InvalidTransition
 from db.models.generations import Generation, GenerationStatus
 from db.models.shootings import Shot
-from db.session import session
+from db.session import after_commit, session
 from studio import billing
 from studio.states import GENERATION_STATES, next_shot_status
+from studio.telemetry.metrics import count_generation
 from studio.webhooks.outbox import publish
 
 EXPIRED = {
@@ -47,6 +49,7 @@ def advance(generation: Generation, status: str, error: dict[str, Any] | None = 
         _settle_shot(generation)
         if status != GenerationStatus.COMPLETED and not stopped_at_work:
             _return_credits(generation)
+        _count(generation)
         path = f"/api/v1/generations/{generation.id}"
         publish(f"generation.{status}", generation, status, path, shot_id=generation.shot_id)
 
@@ -62,6 +65,13 @@ def request_cancel(generation: Generation) -> None:
     waits = generation.status == GenerationStatus.PENDING
     generation.cancel_requested_at = utc_now()
     advance(generation, GenerationStatus.CANCELED if waits else GenerationStatus.CANCELING)
+
+
+def _count(generation: Generation) -> None:
+    """Let those who watch from outside know, once it is certain."""
+    began, ended = generation.started_at, generation.completed_at
+    seconds = (ended - began).total_seconds() if began and ended else None
+    after_commit(partial(count_generation, generation.status, seconds))
 
 
 def _settle_shot(generation: Generation) -> None:

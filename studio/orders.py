@@ -23,6 +23,7 @@ from db.tenancy import current_caller
 from studio import billing
 from studio.jobs.signal import wake_workers
 from studio.states import OPEN_GENERATION, REPEATABLE_GENERATION, next_shot_status
+from studio.telemetry.context import current_traceparent
 
 MAX_OPEN_GENERATIONS = 50
 _REPEATED = (
@@ -77,6 +78,7 @@ def place_order(order: Order) -> Generation:
         subscription_id=subscription_id,
         cost_credits=order.cost_credits,
         deadline_at=utc_now() + timedelta(seconds=seconds) if seconds is not None else None,
+        trace_context=current_traceparent(),
     )
     # Where the shot returns to when no pictures come of it.
     generation.inputs = {**generation.inputs, "shot_status": shot.status if shot is not None else None}

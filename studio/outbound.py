@@ -24,6 +24,7 @@ import httpx
 
 from db.errors import TargetNotAllowed
 from studio.settings import Settings
+from studio.telemetry.metrics import count_outbound_call
 
 PORT = 443
 MAX_URL = 2_048
@@ -116,6 +117,24 @@ class Outbound:
         no whole answer of at most `max_bytes` came within `timeout_seconds`, redirects included.
         """
         deadline = time.monotonic() + timeout_seconds
+        try:
+            reply = self._follow(method, url, headers, content, deadline, max_bytes, redirects)
+        except OutboundFailed as failure:
+            count_outbound_call(failure.reason)
+            raise
+        count_outbound_call(f"{reply.status // 100}xx")
+        return reply
+
+    def _follow(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        content: bytes,
+        deadline: float,
+        max_bytes: int,
+        redirects: int,
+    ) -> Reply:
         target, told = self._check(url), dict(headers or {})
         while True:
             reply = self._exchange(method, target, told, content, deadline, max_bytes)

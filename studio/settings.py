@@ -14,6 +14,7 @@ from pathlib import Path
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - refused outside development
 ENVIRONMENTS = ("development", "test", "production")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LOG_FORMATS = ("json", "lines")
 SEEDS = ("demo", "contract")
 
 
@@ -60,6 +61,11 @@ class Settings:
     port: int = 8000
     public_url: str = "http://localhost:8000"
     log_level: str = "INFO"
+    log_format: str = "lines"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
+    otlp_endpoint: str | None = field(default=None, repr=False)
+    service_name: str = "sartiq-api"
     request_threads: int = 8
     render_workers: int = 2
     lease_seconds: int = 20
@@ -95,6 +101,9 @@ class Settings:
         log_level = values.get("LOG_LEVEL") or cls.log_level
         if log_level not in LOG_LEVELS:
             raise SettingsRefused(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {log_level!r}")
+        log_format = values.get("LOG_FORMAT") or ("lines" if name == "development" else "json")
+        if log_format not in LOG_FORMATS:
+            raise SettingsRefused(f"LOG_FORMAT must be one of {', '.join(LOG_FORMATS)}, not {log_format!r}")
         secret = values.get("SECRET_KEY") or DEVELOPMENT_SECRET
         if name != "development" and (secret == DEVELOPMENT_SECRET or len(secret.encode()) < 32):
             raise SettingsRefused(
@@ -115,6 +124,11 @@ class Settings:
             port=port,
             public_url=(values.get("PUBLIC_URL") or f"http://localhost:{port}").rstrip("/"),
             log_level=log_level,
+            log_format=log_format,
+            metrics_host=values.get("METRICS_HOST") or cls.metrics_host,
+            metrics_port=_whole_number(values, "METRICS_PORT", 0, 0, 65535),
+            otlp_endpoint=(values.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "").rstrip("/") or None,
+            service_name=values.get("OTEL_SERVICE_NAME") or cls.service_name,
             request_threads=_whole_number(values, "REQUEST_THREADS", 8, 1, 256),
             render_workers=_whole_number(values, "RENDER_WORKERS", 2, 0, 64),
             lease_seconds=_whole_number(values, "LEASE_SECONDS", 20, 2, 3_600),

@@ -87,6 +87,8 @@ class Generation(Owned):
     completed_at: Mapped[datetime | None]
     error: Mapped[dict[str, Any] | None]
     cost_credits: Mapped[int] = mapped_column(default=0)
+    trace_context: Mapped[str | None] = mapped_column(String(64))
+    """The `traceparent` of the request that ordered it, so that the work is part of the same trace."""
 
     if TYPE_CHECKING:
         queue_position: Mapped[int | None]

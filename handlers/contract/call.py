@@ -25,5 +25,7 @@ class Call:
     """Files of the request, closed when it has ended."""
     file: Path | None = None
     """A file to stream as the body of the answer, after the transaction."""
+    waited: float = 0.0
+    """Seconds that the answer was held back because the caller asked for it."""
     checked: bool = False
     """Whether the endpoint held the answer against the contract already."""

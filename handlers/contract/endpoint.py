@@ -14,12 +14,13 @@ import orjson
 from flask import Response, request
 
 from db.errors import PermissionDenied, Unauthenticated
-from db.tenancy import Caller, use_caller
+from db.tenancy import Caller
 from handlers.answers import Answer, encode_json, strong_etag
 from handlers.conditional import none_match
 from handlers.contract.call import CALL, Call
 from handlers.contract.operations import Operation
 from handlers.contract.refusals import ContractBroken
+from handlers.observing import acting_as
 from handlers.permissions import SUPERUSER_ONLY
 
 Transaction = Callable[[bool], AbstractContextManager[Any]]
@@ -64,7 +65,7 @@ class Endpoint:
         caller = self._load_caller(call.claims)
         if self._operation.permission in SUPERUSER_ONLY and not caller.is_superuser:
             raise PermissionDenied()
-        return use_caller(caller, self._operation.permission)
+        return acting_as(caller, self._operation.permission)
 
     def _respond(self, call: Call, answer: Answer) -> Response:
         headers = dict(answer.headers)
@@ -92,7 +93,7 @@ class Endpoint:
             return encode_json(answer.body)
         except (orjson.JSONEncodeError, TypeError) as error:
             raise ContractBroken(
-                f"{self._operation.operation_id}: the body cannot be encoded: {error}"
+                self._operation.operation_id, "encoding", f"the body cannot be encoded: {error}"
             ) from error
 
     def _is_known(self, headers: dict[str, str]) -> bool:
@@ -110,7 +111,8 @@ class Endpoint:
         lowered["x-request-id"] = call.request_id
         violation = self._operation.responses.violation(status, media_type, lowered, value, raw)
         if violation is not None:
-            raise ContractBroken(f"{self._operation.operation_id} answered {status}: {violation}")
+            words = f"answered {status}: {violation}"
+            raise ContractBroken(self._operation.operation_id, violation.kind, words)
 
 
 def _build(status: int, media_type: str, headers: dict[str, str], raw: bytes | None) -> Response:

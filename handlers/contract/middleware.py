@@ -1,15 +1,13 @@
 """The rules of HTTP, around Connexion's security: envelope, gate and check, in the order of a request.
 
-The envelope is outermost: request id, log line, and no answer that the contract does not know. The gate finds
-the operation or says why there is none. The check, after security, validates all that a request carries.
+The envelope is outermost: no answer that the contract does not know. The gate finds the operation or says
+why there is none. The check, after security, validates all that a request carries.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import secrets
-import time
 from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import quote
@@ -28,20 +26,19 @@ from handlers.contract.refusals import (
     NotAcceptable,
     UnknownPath,
 )
-from handlers.current import use_request_id
+from handlers.contract.responses import Breach
 from handlers.errors import MEDIA_TYPE, Problem, internal_error, problem_for
+from studio.telemetry.metrics import count_contract_defect
 
-access_log = logging.getLogger("sartiq.access")
 logger = logging.getLogger(__name__)
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _METHODS_OF_PAGES = "GET, HEAD, OPTIONS"
 
 
 class Envelope:
-    """Gives every answer its request id, every request its log line, and lets no undocumented answer out."""
+    """Gives every answer its request id and lets no undocumented answer out."""
 
     def __init__(self, app: ASGIApp, *, public_url: str) -> None:
         self.app = app
@@ -52,42 +49,21 @@ class Envelope:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        call = Call(_request_id(scope))
-        use_request_id(call.request_id)
+        call: Call = scope[CALL]
         outlet = _Outlet(call, scope["method"], send, self.public_url)
-        began = time.perf_counter()
         try:
-            await self.app(
-                {**scope, CALL: call, "extensions": dict(scope.get("extensions") or {})}, receive, outlet
-            )
+            await self.app({**scope, "extensions": dict(scope.get("extensions") or {})}, receive, outlet)
         except Exception as error:  # noqa: BLE001 - the last resort: the error handlers themselves failed
             await outlet.fail(error)
         finally:
             for file in call.closing:
                 file.close()
-            milliseconds = (time.perf_counter() - began) * 1000
-            access_log.info(
-                "%s %s %s %.1fms",
-                scope["method"],
-                quote(scope["path"]),
-                outlet.status,
-                milliseconds,
-                extra={"request_id": call.request_id},
-            )
-
-
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
-            return value.decode("ascii")
-    return secrets.token_hex(10)
 
 
 class _Outlet:
     """What an answer goes through last. Answers that no endpoint has checked are held until they are."""
 
     def __init__(self, call: Call, method: str, send: Send, public_url: str) -> None:
-        self.status = 0
         self._call, self._method, self._send, self._public_url = call, method, send, public_url
         self._start: Message | None = None
         self._body = b""
@@ -96,7 +72,6 @@ class _Outlet:
     async def __call__(self, message: Message) -> None:
         """Take one message of the answer."""
         if message["type"] == "http.response.start":
-            self.status = message["status"]
             if self._call.checked or self._call.operation is None:
                 await self._send_start(message)
             else:
@@ -117,13 +92,14 @@ class _Outlet:
             logger.error(
                 "contract broken: %s answered %s: %s", operation.operation_id, start["status"], violation
             )
+            count_contract_defect(operation.operation_id, violation.kind)
             if start["status"] != 500:
                 await self._send_problem(internal_error())
                 return
         await self._send_start(start)
         await self._send_body({"type": "http.response.body", "body": self._body})
 
-    def _violation(self, operation: Operation, start: Message) -> str | None:
+    def _violation(self, operation: Operation, start: Message) -> Breach | None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
         headers["x-request-id"] = self._call.request_id
         media_type = headers.get("content-type", "")
@@ -141,7 +117,6 @@ class _Outlet:
         body = problem.to_bytes(self._public_url)
         told = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **problem.headers}
         headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
-        self.status = problem.status
         await self._send_start({"type": "http.response.start", "status": problem.status, "headers": headers})
         await self._send_body({"type": "http.response.body", "body": body})
 

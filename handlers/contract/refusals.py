@@ -14,6 +14,10 @@ class ContractError(Exception):
 class ContractBroken(Exception):
     """An answer of ours is not what the contract says: the caller gets a 500, the log the violation."""
 
+    def __init__(self, operation_id: str, kind: str, words: str) -> None:
+        super().__init__(f"{operation_id} {words}")
+        self.operation_id, self.kind = operation_id, kind
+
 
 class RequestRefused(Exception):
     """A request that goes no further."""

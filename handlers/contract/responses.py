@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,17 @@ from handlers.contract.refusals import pointer
 from handlers.contract.translate import Translator
 
 PROBLEM = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Breach:
+    """How an answer breaks the contract: which part of it, and in words that quote nothing of its body."""
+
+    kind: str
+    words: str
+
+    def __str__(self) -> str:
+        return self.words
 
 
 class _Header:
@@ -47,25 +59,25 @@ class _Response:
 
     def violation(
         self, media_type: str, headers: Mapping[str, str], value: Any, raw: bytes | None
-    ) -> str | None:
+    ) -> Breach | None:
         """Return the first way in which an answer breaks the contract; header names come in lower case."""
         for header in self.headers:
             text = headers.get(header.name.lower())
             if text is None:
                 if header.required:
-                    return f"the header {header.name} is missing"
+                    return Breach("header", f"the header {header.name} is missing")
             elif not header.validator.is_valid(read_text(header.kind, text)):
-                return f"the header {header.name} has the value {text!r}"
+                return Breach("header", f"the header {header.name} has the value {text!r}")
         if not self.contents:
-            return "a body that is not documented" if raw else None
+            return Breach("body", "a body that is not documented") if raw else None
         media_type = media_type.partition(";")[0].strip().lower()
         if media_type not in self.contents:
-            return f"the media type {media_type!r} is not documented"
+            return Breach("media_type", f"the media type {media_type!r} is not documented")
         validator = self.contents[media_type]
         return None if validator is None else _body_violation(validator, value, raw)
 
 
-def _body_violation(validator: jsonschema_rs.Validator, value: Any, raw: bytes | None) -> str | None:
+def _body_violation(validator: jsonschema_rs.Validator, value: Any, raw: bytes | None) -> Breach | None:
     if isinstance(value, bytes):
         return _bytes_violation(validator, value)
     try:
@@ -74,24 +86,23 @@ def _body_violation(validator: jsonschema_rs.Validator, value: Any, raw: bytes |
     except ValueError:
         # Something that only the encoder knows, such as a UUID: the bytes tell what is sent.
         pass
-    sent = orjson.loads(raw or b"null")
-    return next(
-        (f"{pointer(error.instance_path) or '/'}: {error.message}" for error in validator.iter_errors(sent)),
-        None,
-    )
+    return _first_breach(validator, orjson.loads(raw or b"null"))
 
 
 @lru_cache(maxsize=16)
-def _bytes_violation(validator: jsonschema_rs.Validator, raw: bytes) -> str | None:
+def _bytes_violation(validator: jsonschema_rs.Validator, raw: bytes) -> Breach | None:
     """Bytes that are made once and sent often, such as the contract itself, are checked once."""
     try:
         sent = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return "the body is not JSON"
-    return next(
-        (f"{pointer(error.instance_path) or '/'}: {error.message}" for error in validator.iter_errors(sent)),
-        None,
-    )
+        return Breach("body", "the body is not JSON")
+    return _first_breach(validator, sent)
+
+
+def _first_breach(validator: jsonschema_rs.Validator, sent: Any) -> Breach | None:
+    for error in validator.iter_errors(sent):
+        return Breach("body", f"{pointer(error.instance_path) or '/'}: {error.message}")
+    return None
 
 
 class Responses:
@@ -115,7 +126,7 @@ class Responses:
 
     def violation(
         self, status: int, media_type: str, headers: Mapping[str, str], value: Any, raw: bytes | None
-    ) -> str | None:
+    ) -> Breach | None:
         """Return how an answer breaks the contract, None when it keeps it.
 
         `value` is the body before it was encoded, `raw` the encoded one; raw is None for files, of which
@@ -123,5 +134,5 @@ class Responses:
         """
         response = self._by_status.get(status)
         if response is None:
-            return f"the status {status} is not documented"
+            return Breach("status", f"the status {status} is not documented")
         return response.violation(media_type, headers, value, raw)

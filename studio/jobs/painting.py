@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
+from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -25,6 +26,7 @@ from studio.media.normalisation import Picture as StoredPicture
 from studio.media.normalisation import dominant_color
 from studio.media.storage import Storage
 from studio.providers.local_studio import Picture, Stage, make_best_picture, make_picture, set_stage
+from studio.telemetry.traces import step
 
 logger = logging.getLogger(__name__)
 
@@ -69,17 +71,19 @@ class Painting:
         Abandoned when they are not wanted any more, InputsUnusable when there is nothing to make them from.
         """
         try:
-            stage = self._await([self._painters.submit(self._set_stage)])[0]
+            stage = self._await([self._submit(self._set_stage)])[0]
             self._stage_is_set = True
             return self._await(
-                [
-                    self._painters.submit(partial(self._make, stage, index))
-                    for index in range(self._claim.batch_size)
-                ]
+                [self._submit(partial(self._make, stage, index)) for index in range(self._claim.batch_size)]
             )
         finally:
             self._dropped.set()
 
+    def _submit(self, work: Callable[[], Result]) -> Future[Result]:
+        # In a context of its own, so that its log lines and spans belong to this claim.
+        return self._painters.submit(copy_context().run, work)
+
+    @step("set_stage")
     def _set_stage(self) -> Stage:
         if self._dropped.is_set():
             raise Abandoned
@@ -88,6 +92,7 @@ class Painting:
         except (NotFound, OSError) as error:
             raise InputsUnusable from error
 
+    @step("make_picture")
     def _make(self, stage: Stage, index: int) -> queue.Made:
         claim, tell = self._claim, partial(self._tell, index)
         tell(0.0)

@@ -8,9 +8,11 @@ pictures are made.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -18,12 +20,15 @@ from sqlalchemy import ColumnElement, and_, case, or_, select, update
 
 from db.base import new_id, utc_now
 from db.models.generations import Generation, GenerationStatus, Prediction
-from db.session import Database, session
+from db.session import Database, after_commit, session
 from studio.lifecycle import EXPIRED, advance
 from studio.media.ingest import keep_picture
 from studio.media.normalisation import Picture as StoredPicture
 from studio.media.storage import Storage, media_key
 from studio.providers.local_studio import PROVIDER, Picture, renderer_version
+from studio.telemetry.context import read_traceparent
+from studio.telemetry.metrics import count_lease_recovery
+from studio.telemetry.traces import Attributes, record_step, step
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +59,8 @@ class Claim:
     inputs: dict[str, Any]
     scope: UUID
     """What the names of stored files are derived from, beside their content."""
+    organization_id: UUID | None = None
+    trace_context: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,12 +95,15 @@ def claim_next(database: Database, token: str, lease: timedelta) -> Claim | None
 
     One that was claimed too often without an end fails here.
     """
+    began = time.time_ns()
     with database.transaction(write=True) as writing:
         first = select(Generation).where(_claimable())  # unscoped: workers work for everybody
         first = first.order_by(Generation.priority.desc(), Generation.created_at, Generation.id).limit(1)
         generation = writing.scalar(first.with_for_update(skip_locked=True))
         if generation is None:
             return None
+        if generation.status == GenerationStatus.RUNNING:
+            after_commit(count_lease_recovery)
         if generation.attempts >= MAX_CLAIMS:
             advance(generation, GenerationStatus.FAILED, INTERNAL_ERROR)
             return None
@@ -103,6 +113,12 @@ def claim_next(database: Database, token: str, lease: timedelta) -> Claim | None
         advance(generation, GenerationStatus.RUNNING)
         generation.attempts += 1
         generation.lease_owner, generation.lease_expires_at = token, utc_now() + lease
+        told: Attributes = {
+            "sartiq.generation_id": str(generation.id),
+            "sartiq.attempt": generation.attempts,
+        }
+        order = read_traceparent(generation.trace_context)
+        after_commit(partial(record_step, "claim_generation", order, began, told))
         return Claim(
             generation_id=generation.id,
             token=token,
@@ -112,6 +128,8 @@ def claim_next(database: Database, token: str, lease: timedelta) -> Claim | None
             seed=generation.seed or 0,
             inputs=dict(generation.inputs),
             scope=generation.organization_id or generation.owner_id,
+            organization_id=generation.organization_id,
+            trace_context=generation.trace_context,
         )
 
 
@@ -175,6 +193,7 @@ def store_picture(storage: Storage, claim: Claim, picture: Picture, stored: Stor
     return Made(picture, stored, media_id)
 
 
+@step("record_pictures")
 def finish(database: Database, storage: Storage, claim: Claim, pictures: Sequence[Made]) -> bool:
     """Record the pictures, the end of the generation and the shot's new state, all or nothing.
 

@@ -16,6 +16,7 @@ from datetime import timedelta
 
 from db.session import Database
 from studio.jobs import queue
+from studio.jobs.attending import attending
 from studio.jobs.painting import Abandoned, InputsUnusable, Painting
 from studio.media.storage import Storage
 
@@ -44,7 +45,8 @@ class Workshop:
         claim = queue.claim_next(self._database, token, self._lease)
         if claim is None:
             return False
-        self._carry_out(claim)
+        with attending(claim):
+            self._carry_out(claim)
         return True
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,8 @@ from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
 
 from db.base import utc_now
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
-from db.session import Database, session
+from db.session import Database, after_commit, session
+from studio.telemetry.metrics import count_webhook_delivery
 from studio.webhooks.endpoints import disable
 
 LEASE = timedelta(seconds=60)
@@ -134,6 +136,8 @@ def record(database: Database, claim: Claim, outcome: Outcome) -> bool:
             _note_success(endpoint, delivery)
         else:
             _note_failure(endpoint, delivery, outcome)
+        told = "retried" if delivery.status == DeliveryStatus.PENDING else delivery.status
+        after_commit(partial(count_webhook_delivery, told))
         return True
 
 

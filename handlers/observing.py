@@ -1,0 +1,151 @@
+"""Outermost around every request: its id and trace, its log line, its measures, its span.
+
+It sees the answer as it leaves and changes nothing of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from db.tenancy import Caller, current_organization, use_caller
+from handlers.contract.call import CALL, Call
+from studio.telemetry import metrics, traces
+from studio.telemetry.context import TraceContext, Work, begin_work, current_work, read_traceparent
+
+access_log = logging.getLogger("sartiq.access")
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_ID = re.compile(r"[0-9A-Fa-f-]{36}")
+LONGEST_PATH = 300
+LONGEST_SEGMENT = 36
+"""Of a path that nothing is known about; the signature of a link is longer, an id just as long."""
+
+
+class Observed:
+    """Begins the call of a request and tells how it ended; `base_path` is where the contract begins."""
+
+    def __init__(self, app: ASGIApp, *, base_path: str) -> None:
+        self.app = app
+        self.base_path = base_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        call = Call(_request_id(scope))
+        work = Work(request_id=call.request_id)
+        begin_work(work)
+        began = time.perf_counter()
+        answer = _Answer(send)
+        metrics.request_began()
+        with traces.entry(scope["method"], traces.SERVER, _incoming_trace(scope), {}) as span:
+            try:
+                await self.app({**scope, CALL: call}, receive, answer)
+            finally:
+                ended = time.perf_counter()
+                operation_id = call.operation.operation_id if call.operation else None
+                work.operation_id = operation_id
+                latency = (answer.began or ended) - began - call.waited
+                metrics.request_ended(operation_id, scope["method"], answer.status, max(0.0, latency))
+                path = _shown_path(scope["path"], call)
+                self._log(scope["method"], path, call, answer.status, ended - began)
+                if traces.is_recording():
+                    self._describe(span, scope, path, call, answer.status)
+
+    def _log(self, method: str, path: str, call: Call, status: int, seconds: float) -> None:
+        milliseconds = round(seconds * 1000, 1)
+        access_log.info(
+            "%s %s %s %sms",
+            method,
+            path,
+            status,
+            milliseconds,
+            extra={
+                "request_id": call.request_id,
+                "method": method,
+                "path": self.base_path + call.operation.path if call.operation else path,
+                "status": status,
+                "duration_ms": milliseconds,
+            },
+        )
+
+    def _describe(self, span: traces.Recorded, scope: Scope, path: str, call: Call, status: int) -> None:
+        """Tell what the conventions of OpenTelemetry for HTTP ask for; not the query, which may hold keys."""
+        known = scope["method"] in metrics.METHODS
+        told: dict[str, str | int] = {
+            "http.request.method": scope["method"] if known else "_OTHER",
+            "url.path": path,
+            "url.scheme": scope.get("scheme", "http"),
+            "network.protocol.version": scope.get("http_version", "1.1"),
+            "sartiq.request_id": call.request_id,
+        }
+        if call.operation:
+            span.update_name(call.operation.operation_id)
+            told["http.route"] = self.base_path + call.operation.path
+        if status:
+            told["http.response.status_code"] = status
+        span.set_attributes(told)
+        if status >= 500:
+            traces.mark_failed(span, str(status))
+
+
+class _Answer:
+    """Passes an answer on and remembers its status and when it began."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        self.began: float | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status, self.began = message["status"], time.perf_counter()
+        await self._send(message)
+
+
+@contextmanager
+def acting_as(caller: Caller, permission: str | None) -> Iterator[Caller]:
+    """Act as `caller` within the block; whose rows were touched there is told with the request."""
+    with use_caller(caller, permission):
+        try:
+            yield caller
+        finally:
+            work, organization_id = current_work(), current_organization()
+            if work is not None and organization_id is not None:
+                work.organization_id = str(organization_id)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+            return value.decode("ascii")
+    return secrets.token_hex(10)
+
+
+def _incoming_trace(scope: Scope) -> TraceContext | None:
+    told = [value for name, value in scope["headers"] if name == b"traceparent"]
+    return read_traceparent(told[0].decode("latin-1")) if len(told) == 1 else None
+
+
+def _shown_path(path: str, call: Call) -> str:
+    """The path for people: ids stay, what may be a key or an address of mail gives way to its name."""
+    if call.operation is None:
+        return "/".join(_shown_segment(segment) for segment in path[:LONGEST_PATH].split("/"))
+    shown = path
+    for name, value in call.path_values.items():
+        if not _ID.fullmatch(value):
+            shown = shown.replace(f"/{value}", f"/{{{name}}}")
+    return quote(shown, safe="/{}")
+
+
+def _shown_segment(segment: str) -> str:
+    return "*" if len(segment) > LONGEST_SEGMENT or "@" in segment else quote(segment)

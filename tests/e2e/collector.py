@@ -1,0 +1,101 @@
+"""A collector of traces (OTLP over HTTP) that keeps what it gets: what the protocol's own messages decode."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+SECONDS_TO_WAIT = 20
+
+
+@dataclass(frozen=True)
+class Received:
+    """One span as it was sent; ids are hexadecimal, a root has no parent."""
+
+    service: str
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    kind: int
+    failed: bool
+    attributes: dict[str, Any]
+
+
+class Collector:
+    """Where spans arrive; `endpoint` is what a server is configured with."""
+
+    def __init__(self, port: int) -> None:
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self._spans: list[Received] = []
+        self._changed = threading.Condition()
+
+    def take(self, request: ExportTraceServiceRequest) -> None:
+        """Keep what a process has sent."""
+        with self._changed:
+            for resource in request.resource_spans:
+                service = attributes_of(resource.resource)["service.name"]
+                for scope in resource.scope_spans:
+                    self._spans.extend(received(service, span) for span in scope.spans)
+            self._changed.notify_all()
+
+    def trace(self, trace_id: str, *names: str) -> list[Received]:
+        """The spans of one trace, once those of these names are among them."""
+        deadline = time.monotonic() + SECONDS_TO_WAIT
+        with self._changed:
+            while True:
+                spans = [span for span in self._spans if span.trace_id == trace_id]
+                missing = set(names) - {span.name for span in spans}
+                if not missing:
+                    return spans
+                assert self._changed.wait(deadline - time.monotonic()), f"no span {missing} in {spans}"
+
+
+def attributes_of(holder: Any) -> dict[str, Any]:
+    """The attributes of a span or resource by name."""
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in holder.attributes}
+
+
+def received(service: str, span: Any) -> Received:
+    """A span without the clothes of the protocol."""
+    ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
+    return Received(service, span.name, *ids, span.kind, span.status.code == 2, attributes_of(span))
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    """A collector that listens."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            if self.path == "/v1/traces":
+                collector.take(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200 if self.path == "/v1/traces" else 404)
+            self.send_header("content-type", "application/x-protobuf")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    collector = Collector(server.server_address[1])
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield collector
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,224 @@
+"""Real processes, one that answers and one that renders, as those who watch them see them."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.collector import Collector, Received, collecting
+from tests.e2e.customer import prepare_look, wait_for
+from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.server import RunningServer, free_port, running_server
+
+SERVER, CONSUMER, INTERNAL = 2, 5, 1
+UNKNOWN = "/api/v1/nothing-is-here"
+
+
+@dataclass
+class Watched:
+    """An API and a worker on one database, and what was done with them."""
+
+    api: RunningServer
+    worker: RunningServer
+    metrics: dict[str, str]
+    """Address of the metrics of `api` and `worker`."""
+    collector: Collector
+    trace_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    parent_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    token: str = ""
+    link: str = ""
+    generation: dict[str, Any] = field(default_factory=dict)
+    organization_id: str = ""
+
+    def scrape(self, process: str) -> dict[str, float]:
+        """What Prometheus reads: name and labels -> value."""
+        told = httpx.get(self.metrics[process])
+        assert told.status_code == 200
+        return {
+            sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(told.text)
+            for sample in family.samples
+        }
+
+    def lines(self, process: str) -> list[dict[str, Any]]:
+        """What a process has logged."""
+        log = (self.api if process == "api" else self.worker).log
+        return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line[:1] == "{"]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A customer has signed in, ordered a picture in a trace of their own and got it."""
+    folder = tmp_path_factory.mktemp("watched")
+    ports = {"api": free_port(), "worker": free_port()}
+    shared = {"MEDIA_DIR": str(folder / "media"), "DATABASE_URL": f"sqlite:///{folder / 'sartiq.db'}"}
+    with collecting() as collector:
+        shared |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        api_side = shared | {"RENDER_WORKERS": "0", "METRICS_PORT": str(ports["api"])}
+        worker_side = shared | {"OTEL_SERVICE_NAME": "sartiq-worker", "METRICS_PORT": str(ports["worker"])}
+        with (
+            running_server(folder / "api", **api_side) as api,
+            running_server(folder / "worker", **worker_side) as worker,
+        ):
+            metrics = {name: f"http://127.0.0.1:{port}/metrics" for name, port in ports.items()}
+            made = Watched(api, worker, metrics, collector)
+            order_a_picture(made)
+            yield made
+
+
+def order_a_picture(watched: Watched) -> None:
+    """Do what a customer does, and some things that fail."""
+    with Api(watched.api.address) as api:
+        api.sign_in(EMAIL, PASSWORD)
+        watched.token = api.client.headers["authorization"].split()[1]
+        watched.organization_id = api.get("/organizations/")["data"][0]["id"]
+        shot = prepare_look(api, 96, 128)["shots"][0]
+        parent = f"00-{watched.trace_id}-{watched.parent_id}-01"
+        accepted = api.client.post(
+            f"/shots/{shot['id']}/generate",
+            json={"num_predictions": 2},
+            headers={"traceparent": parent, "x-request-id": "the-order"},
+        )
+        assert accepted.status_code == 202, accepted.text
+        watched.generation = wait_for(api, accepted.json()["id"], "completed")
+        prediction = watched.generation["predictions"][0]["id"]
+        watched.link = api.post(f"/predictions/{prediction}/share", json={"expires_in_seconds": 60})["url"]
+        assert httpx.get(watched.link).status_code == 200
+        assert httpx.get(f"{watched.link}/").status_code == 404
+        api.client.post("/password-recovery/somebody.private@example.com")
+        api.client.post("/brands/", json={"name": 7, "description": "a body that nobody logs"})
+        brand = api.post("/brands/", organization_id=watched.organization_id, json={"name": "Seen"})
+        api.get(f"/brands/{brand['id']}")
+        for _ in range(3):
+            httpx.get(watched.api.address + UNKNOWN + secrets.token_hex(4))
+
+
+def test_a_scrape_tells_what_happened(watched: Watched) -> None:
+    api, worker = watched.scrape("api"), watched.scrape("worker")
+    assert api["sartiq_requests_total POST generate_shot 202"] == 1
+    assert api["sartiq_requests_total POST create_brand 422"] == 1
+    assert api["sartiq_requests_total GET unmatched 404"] == 4
+    assert api["sartiq_request_duration_seconds_count generate_shot"] == 1
+    assert 0 < api["sartiq_request_duration_seconds_sum generate_shot"] < 10
+    assert api["sartiq_requests_in_progress"] == 0
+    assert not [name for name in api if name.startswith("sartiq_contract_defects_total")]
+    assert worker["sartiq_generations_total completed"] == 1
+    assert worker["sartiq_generation_duration_seconds_count"] == 1
+    assert worker["sartiq_lease_recoveries_total"] == 0
+    for told in (api, worker):
+        assert told["sartiq_queue_depth pending"] == told["sartiq_queue_oldest_pending_seconds"] == 0
+        assert 0 <= told["sartiq_database_connections_in_use"] <= told["sartiq_database_connections_max"]
+    assert api["process_resident_memory_bytes"] > 0
+
+
+def test_labels_hold_no_id_and_no_path(watched: Watched) -> None:
+    text = httpx.get(watched.metrics["api"]).text
+    values = set(re.findall(r'(?:operation|method|status|kind|outcome)="([^"]*)"', text))
+    assert "generate_shot" in values
+    assert [value for value in values if not re.fullmatch(r"[a-z_]+|[A-Z]+|\d{3}", value)] == []
+
+
+def test_every_line_of_a_run_is_json_and_tells_what_it_belongs_to(watched: Watched) -> None:
+    # The announcement for the terminal goes to standard output, which the test's log file holds too.
+    told = [
+        line
+        for line in watched.api.log.read_text(encoding="utf-8").splitlines()
+        if line.strip() and not line.startswith("  ")
+    ]
+    assert [line for line in told if line[0] != "{"] == []
+    lines = watched.lines("api")
+    assert {line["service"] for line in lines} == {"sartiq-api"}
+    (line,) = [line for line in lines if line.get("request_id") == "the-order"]
+    user_id = watched.generation["owner_id"]
+    assert line["message"].startswith("POST /api/v1/shots/")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["timestamp"])
+    assert line["duration_ms"] > 0
+    assert {name: line[name] for name in ("level", "logger", "trace_id", "user_id", "operation_id")} == {
+        "level": "INFO",
+        "logger": "sartiq.access",
+        "trace_id": watched.trace_id,
+        "user_id": user_id,
+        "operation_id": "generate_shot",
+    }
+    assert (line["method"], line["path"], line["status"]) == ("POST", "/api/v1/shots/{shot_id}/generate", 202)
+
+
+def test_a_line_names_the_organization_whose_rows_were_touched(watched: Watched) -> None:
+    of_brands = {
+        (line["operation_id"], line["status"], line.get("org_id"))
+        for line in watched.lines("api")
+        if line.get("operation_id") in ("create_brand", "get_brand")
+    }
+    own = watched.organization_id
+    assert of_brands == {
+        ("create_brand", 201, None), ("create_brand", 422, None), ("create_brand", 201, own),
+        ("get_brand", 200, own),
+    }  # fmt: skip
+
+
+def test_no_secret_is_in_any_line(watched: Watched) -> None:
+    signature = watched.link.rpartition("/")[2]
+    secret = (
+        watched.token, PASSWORD, signature, "somebody.private", EMAIL, "a body that nobody logs", "Bearer",
+        "secret of servers", "sqlite:///",
+    )  # fmt: skip
+    for server in (watched.api, watched.worker):
+        text = server.log.read_text(encoding="utf-8")
+        assert [word for word in secret if word in text] == []
+
+
+def test_the_work_of_a_worker_belongs_to_the_trace_of_the_request(watched: Watched) -> None:
+    names = (
+        "generate_shot", "claim_generation", "make_generation", "set_stage", "make_picture",
+        "record_pictures",
+    )  # fmt: skip
+    spans = watched.collector.trace(watched.trace_id, *names)
+    by_name: dict[str, Received] = {span.name: span for span in spans}
+    order, work = by_name["generate_shot"], by_name["make_generation"]
+    assert (order.service, order.kind, order.parent_id) == ("sartiq-api", SERVER, watched.parent_id)
+    assert order.attributes == {
+        "http.request.method": "POST",
+        "http.route": "/api/v1/shots/{shot_id}/generate",
+        "url.path": f"/api/v1/shots/{watched.generation['shot_id']}/generate",
+        "url.scheme": "http",
+        "network.protocol.version": "1.1",
+        "http.response.status_code": 202,
+        "sartiq.request_id": "the-order",
+    }
+    assert (work.service, work.kind, work.parent_id) == ("sartiq-worker", CONSUMER, order.span_id)
+    assert work.attributes["sartiq.generation_id"] == watched.generation["id"]
+    assert by_name["claim_generation"].parent_id == order.span_id
+    steps = [span for span in spans if span.parent_id == work.span_id]
+    assert sorted(span.name for span in steps) == [*["make_picture"] * 2, "record_pictures", "set_stage"]
+    assert {span.kind for span in steps} == {INTERNAL}
+    assert not any(span.failed for span in spans)
+
+
+def test_metrics_are_closed_unless_a_port_is_set(demo_server: RunningServer) -> None:
+    assert httpx.get(f"{demo_server.address}/metrics").status_code == 404
+    opened = listening(demo_server.process.pid)
+    assert opened == {int(demo_server.address.rpartition(":")[2])}
+
+
+def listening(process_id: int) -> set[int]:
+    """The ports that a process listens on; where there is no /proc, the test is not for this system."""
+    files = Path(f"/proc/{process_id}/fd")
+    if not files.is_dir():
+        pytest.skip("only Linux tells which ports a process listens on")
+    sockets = {str(file.readlink()) for file in files.iterdir()}
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/{process_id}/net/{table}").read_text().splitlines()[1:]
+    ]
+    opened = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+    return {int(address.rpartition(":")[2], 16) for address in opened}
