@@ -178,7 +178,13 @@ def _run_in_background(app: Application) -> None:
         MetricsPort(settings.metrics_host, settings.metrics_port, app.database, settings.database_url),
     ]
     parts: list[Part] = [
-        RenderWorkers(workplace.database, workplace.storage, settings.render_workers, settings.lease_seconds),
+        RenderWorkers(
+            workplace.database,
+            workplace.storage,
+            settings.render_workers,
+            settings.lease_seconds,
+            settings.max_running_per_scope,
+        ),
         WebhookSenders(settings, workplace.database, workplace.outbound),
         *(Repeating(each.name, partial(each.work, workplace), each.pause_seconds) for each in UPKEEP),
     ]

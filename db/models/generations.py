@@ -41,14 +41,15 @@ class GenerationStatus(StrEnum):
 class Generation(Owned):
     """One order for pictures. `inputs` holds everything that was asked for, frozen when it was asked.
 
-    Workers claim the pending row that is first by priority (high first) and creation; a running row whose
-    lease has expired is claimed again.
+    Workers claim the pending row whose turn it is (`studio/jobs/turns.py`); a running row whose lease has
+    expired is claimed again.
     """
 
     __tablename__ = "generations"
     __table_args__ = (
         *owned_indexes("generations"),
         Index("ix_generations_queue", "status", "priority", "created_at", "id"),
+        Index("ix_generations_age", "status", "created_at", "id"),
         Index("ix_generations_lease", "status", "lease_expires_at"),
         Index("ix_generations_deadline", "status", "deadline_at"),
     )

@@ -16,11 +16,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import ColumnElement, and_, case, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
+from sqlalchemy.orm import Session
 
 from db.base import new_id, utc_now
 from db.models.generations import Generation, GenerationStatus, Prediction
 from db.session import Database, after_commit, session
+from studio.jobs.turns import in_time, is_lost, next_in_turn
 from studio.lifecycle import EXPIRED, advance
 from studio.media.ingest import keep_picture
 from studio.media.normalisation import Picture as StoredPicture
@@ -73,39 +75,33 @@ class Made:
 
 
 def _claimable() -> ColumnElement[bool]:
-    now = utc_now()
-    return and_(
-        or_(
-            Generation.status == GenerationStatus.PENDING,
-            and_(Generation.status == GenerationStatus.RUNNING, Generation.lease_expires_at < now),
-        ),
-        or_(Generation.deadline_at.is_(None), Generation.deadline_at > now),
-    )
+    return and_(or_(Generation.status == GenerationStatus.PENDING, is_lost()), in_time())
 
 
-def has_work(database: Database) -> bool:
-    """Whether there is anything to claim; reads only, so that idle workers keep no writer waiting."""
+def count_work(database: Database, most: int) -> int:
+    """How much there is to claim, counted up to `most`; reads only, so idle workers keep no writer waiting.
+
+    What waits because its tenant has enough in hand counts too.
+    """
+    # unscoped: workers work for everybody
+    some = select(Generation.id).where(_claimable()).limit(most).subquery()
     with database.transaction(write=False) as reading:
-        # unscoped: workers work for everybody
-        return reading.scalar(select(Generation.id).where(_claimable()).limit(1)) is not None
+        return reading.scalar(select(func.count()).select_from(some)) or 0
 
 
-def claim_next(database: Database, token: str, lease: timedelta) -> Claim | None:
-    """The generation that is first in the queue, now leased to `token`; None when there is none.
+def claim_next(database: Database, token: str, lease: timedelta, max_running: int = 0) -> Claim | None:
+    """The generation whose turn it is, now leased to `token`; None when there is none.
 
-    One that was claimed too often without an end fails here.
+    A tenant has at most `max_running` generations in hand; 0 sets no limit. One that was claimed too often
+    without an end fails here.
     """
     began = time.time_ns()
     with database.transaction(write=True) as writing:
-        first = select(Generation).where(_claimable())  # unscoped: workers work for everybody
-        first = first.order_by(Generation.priority.desc(), Generation.created_at, Generation.id).limit(1)
-        generation = writing.scalar(first.with_for_update(skip_locked=True))
-        if generation is None:
-            return None
-        if generation.status == GenerationStatus.RUNNING:
-            after_commit(count_lease_recovery)
-        if generation.attempts >= MAX_CLAIMS:
+        generation = _next_in_turn(writing, max_running)
+        while generation is not None and generation.attempts >= MAX_CLAIMS:
             advance(generation, GenerationStatus.FAILED, INTERNAL_ERROR)
+            generation = _next_in_turn(writing, max_running)
+        if generation is None:
             return None
         if generation.status == GenerationStatus.RUNNING:
             # Its worker is lost: it comes back into the queue and out again.
@@ -131,6 +127,13 @@ def claim_next(database: Database, token: str, lease: timedelta) -> Claim | None
             organization_id=generation.organization_id,
             trace_context=generation.trace_context,
         )
+
+
+def _next_in_turn(writing: Session, max_running: int) -> Generation | None:
+    generation = next_in_turn(writing, max_running)
+    if generation is not None and generation.status == GenerationStatus.RUNNING:
+        after_commit(count_lease_recovery)
+    return generation
 
 
 def renew(database: Database, claim: Claim, progress: int, lease: timedelta) -> bool:

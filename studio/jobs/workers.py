@@ -21,8 +21,10 @@ DROP_SECONDS = 2.0
 class RenderWorkers:
     """The workers of one server process; `start` and `stop` once each. A count of 0 renders nothing."""
 
-    def __init__(self, database: Database, storage: Storage, count: int, lease_seconds: float) -> None:
-        self._workshop = Workshop(database, storage, max(1, count), lease_seconds)
+    def __init__(
+        self, database: Database, storage: Storage, count: int, lease_seconds: float, max_running: int = 0
+    ) -> None:
+        self._workshop = Workshop(database, storage, max(1, count), lease_seconds, max_running)
         self._wake = listen()
         self._threads = [
             threading.Thread(target=self._work, name=f"render-worker-{number}", daemon=True)

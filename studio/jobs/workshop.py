@@ -29,9 +29,16 @@ class Workshop:
     `stopping` means that nothing more is claimed, `given_up` that running work goes back to the queue.
     """
 
-    def __init__(self, database: Database, storage: Storage, painters: int, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        storage: Storage,
+        painters: int,
+        lease_seconds: float,
+        max_running: int = 0,
+    ) -> None:
         self._database, self._storage = database, storage
-        self._lease = timedelta(seconds=lease_seconds)
+        self._lease, self._max_running = timedelta(seconds=lease_seconds), max_running
         self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
         self._painters = ThreadPoolExecutor(painters, thread_name_prefix="painter")
         self.stopping = threading.Event()
@@ -39,10 +46,10 @@ class Workshop:
 
     def work_off_next(self) -> bool:
         """Claim the generation that is first in the queue and carry it out; False when there is none."""
-        if self.stopping.is_set() or not queue.has_work(self._database):
+        if self.stopping.is_set() or queue.count_work(self._database, 1) == 0:
             return False
         token = f"{self._name}:{secrets.token_hex(8)}"
-        claim = queue.claim_next(self._database, token, self._lease)
+        claim = queue.claim_next(self._database, token, self._lease, self._max_running)
         if claim is None:
             return False
         with attending(claim):
