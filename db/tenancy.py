@@ -49,16 +49,18 @@ class Caller:
 _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 _permission: ContextVar[str | None] = ContextVar("permission", default=None)
 _organization: ContextVar[UUID | None] = ContextVar("organization", default=None)
+_granted: ContextVar[list[UUID] | None] = ContextVar("granted", default=None)
 
 
 @contextmanager
 def use_caller(caller: Caller, permission: str | None) -> Iterator[Caller]:
     """Act as `caller`, who wants to do what `permission` names, within the block."""
     caller_token, permission_token = _caller.set(caller), _permission.set(permission)
-    organization_token = _organization.set(None)
+    organization_token, granted_token = _organization.set(None), _granted.set([])
     try:
         yield caller
     finally:
+        _granted.reset(granted_token)
         _organization.reset(organization_token)
         _permission.reset(permission_token)
         _caller.reset(caller_token)
@@ -83,6 +85,33 @@ def current_organization() -> UUID | None:
     For those who watch: it decides nothing.
     """
     return _organization.get()
+
+
+def note_granted(scope_id: UUID | None) -> None:
+    """Remember where the running operation was allowed: an organization, or whose personal rows."""
+    granted = _granted.get()
+    if granted is not None and scope_id is not None:
+        granted.append(scope_id)
+
+
+def granted_scope() -> UUID | None:
+    """The organization or account where the running operation was allowed first, None before it was."""
+    granted = _granted.get()
+    return granted[0] if granted else None
+
+
+def require_scope(scope_id: UUID) -> None:
+    """Ask once more what `granted_scope` told of an earlier request of the caller.
+
+    NotFound when the caller is no longer a member there, PermissionDenied when the role allows it no longer.
+    """
+    caller = current_caller()
+    if caller.is_superuser or scope_id == caller.user_id:
+        return
+    if scope_id not in caller.roles:
+        raise NotFound()
+    if not caller.may(current_permission(), scope_id):
+        raise PermissionDenied()
 
 
 def owned(model: type[OwnedModel]) -> Select[OwnedModel]:
@@ -140,6 +169,7 @@ def require_permission_on(row: Owned) -> None:
     caller, permission = current_caller(), current_permission()
     _organization.set(row.organization_id)
     if caller.is_superuser or permission is None:
+        note_granted(row.organization_id or row.owner_id)
         return
     if row.organization_id is None and row.owner_id == caller.user_id:
         allowed = permission in caller.personal_permissions
@@ -150,6 +180,7 @@ def require_permission_on(row: Owned) -> None:
         allowed = permission.endswith(":read")
     if not allowed:
         raise PermissionDenied()
+    note_granted(row.organization_id or row.owner_id)
 
 
 def refer(
@@ -191,6 +222,7 @@ def require_permission_in(organization_id: UUID | None) -> None:
         require_membership(organization_id)
     if not current_caller().may(current_permission(), organization_id):
         raise PermissionDenied()
+    note_granted(organization_id or current_caller().user_id)
 
 
 def require_membership(organization_id: UUID) -> None:

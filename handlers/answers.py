@@ -35,6 +35,16 @@ class Answer:
     tagged: bool = False
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """An answer as it is sent, the media type apart from the other headers; no body for none or a file."""
+
+    status: int
+    media_type: str
+    headers: dict[str, str]
+    body: bytes | None
+
+
 @cache
 def _presenter(schema: type[Presenter]) -> Presenter:
     return schema()

@@ -16,7 +16,8 @@ RequestRefused              handlers/contract/refusals.py: what the contract or 
   NotAcceptable       406     not_acceptable
   BodyTooLarge        413     too_large
   WrongMediaType      415     unsupported_media_type
-  Invalid             422     invalid_request, with every violation
+  Invalid             422     invalid_request, with every violation; idempotency_key_reused
+  IdempotencyKeyInProgress 409 idempotency_key_in_progress, with Retry-After
   Unavailable         503     unavailable, with Retry-After
 ContractBroken        500     internal_error: an answer of ours is not what the contract says; a defect
 OperationalError      503     unavailable: the database cannot be reached or is overloaded

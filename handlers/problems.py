@@ -170,6 +170,11 @@ PROBLEMS: dict[str, ProblemKind] = {
     "upload_consumed": ProblemKind(
         409, "The uploaded file is in use and cannot be replaced.", "Ask for a new upload address."
     ),
+    "idempotency_key_in_progress": ProblemKind(
+        409,
+        "The first request with this Idempotency-Key has not been answered yet.",
+        "Send the request again, with the same key, after the seconds that Retry-After names.",
+    ),
     "precondition_failed": ProblemKind(
         412,
         "Somebody changed the row since you read it.",
@@ -192,6 +197,11 @@ PROBLEMS: dict[str, ProblemKind] = {
         422,
         "The request breaks the contract. detail lists every violation with its place.",
         "Mend what is listed; pointer leads to each value.",
+    ),
+    "idempotency_key_reused": ProblemKind(
+        422,
+        "The Idempotency-Key came with a request of other content before.",
+        "Send the first request unchanged, or give the new one a key of its own.",
     ),
     "unreadable_image": ProblemKind(
         422, "The file looks like an image but cannot be opened.", "Send the file again; it may be cut short."

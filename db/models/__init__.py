@@ -4,6 +4,7 @@ from db.models.brands import Brand
 from db.models.generation_models import GenerationModel
 from db.models.generations import Generation, GenerationStatus, Prediction, PredictionStatus
 from db.models.guidelines import Guidelines, GuidelinesShotType, GuidelinesSubject
+from db.models.idempotency import IdempotencyKey
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.models.organizations import Membership, Organization, Role
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
@@ -34,6 +35,7 @@ __all__ = [
     "Guidelines",
     "GuidelinesShotType",
     "GuidelinesSubject",
+    "IdempotencyKey",
     "Look",
     "LookGuidelines",
     "LookProduct",

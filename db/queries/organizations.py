@@ -13,7 +13,7 @@ from db.base import Base
 from db.errors import NotFound, PermissionDenied
 from db.models import MediaResource, Membership, Organization, Upload
 from db.session import session
-from db.tenancy import current_caller, current_permission
+from db.tenancy import current_caller, current_permission, note_granted
 
 # They die with their organization: files alone are nothing that its members would miss.
 _DISPOSABLE = {MediaResource.__tablename__, Upload.__tablename__}
@@ -42,6 +42,7 @@ def get_organization(
         raise NotFound()
     if not current_caller().may(current_permission(), organization_id):
         raise PermissionDenied()
+    note_granted(organization_id)
     return organization
 
 

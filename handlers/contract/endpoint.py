@@ -1,6 +1,7 @@
 """One request in its thread: transaction, caller, permission, handler, check of the answer, commit.
 
 Returning commits, raising rolls back. An answer that breaks the contract raises, so nothing of it is kept.
+A request with an Idempotency-Key takes its turn in a short transaction before that one.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from flask import Response, request
 
 from db.errors import PermissionDenied, Unauthenticated
 from db.tenancy import Caller
-from handlers.answers import Answer, encode_json, strong_etag
+from handlers import idempotency
+from handlers.answers import Answer, Encoded, encode_json, strong_etag
 from handlers.conditional import none_match
 from handlers.contract.call import CALL, Call
 from handlers.contract.operations import Operation
 from handlers.contract.refusals import ContractBroken
 from handlers.observing import acting_as
 from handlers.permissions import SUPERUSER_ONLY
+from studio.idempotency import Turn
 
 Transaction = Callable[[bool], AbstractContextManager[Any]]
 CallerLoader = Callable[[dict[str, Any]], Caller]
@@ -50,11 +53,33 @@ class Endpoint:
     def __call__(self, **_path_values: Any) -> Response:
         """Serve the request at hand; whatever is raised rolls back and becomes a problem."""
         call: Call = request.environ[CALL]
-        with self._transaction(self._writes), self._as_caller(call):
-            answer = self._handler(**call.arguments)
-            response = self._respond(call, answer)
+        key = request.headers.get(idempotency.HEADER) if self._operation.takes_idempotency_key else None
+        encoded = self._serve(call) if key is None else self._serve_once(call, key)
         call.checked = True
-        return response
+        return _build(encoded)
+
+    def _serve(self, call: Call) -> Encoded:
+        with self._transaction(self._writes), self._as_caller(call):
+            return self._respond(call, self._handler(**call.arguments))
+
+    def _serve_once(self, call: Call, key: str) -> Encoded:
+        """Serve the first request with this key, and answer the others as it was answered."""
+        with self._transaction(True), self._as_caller(call):
+            found = idempotency.begin(call, self._operation.operation_id, key)
+        if isinstance(found, Encoded):
+            self._check(call, found, orjson.loads(found.body or b"null"))
+            return found
+        try:
+            return self._serve_in_turn(call, found)
+        except Exception as error:
+            idempotency.settle(found, error, self._transaction)
+            raise
+
+    def _serve_in_turn(self, call: Call, turn: Turn) -> Encoded:
+        with self._transaction(self._writes), self._as_caller(call):
+            encoded = self._respond(call, idempotency.act(turn, self._handler, call.arguments))
+            idempotency.keep(turn, encoded)
+            return encoded
 
     def _as_caller(self, call: Call) -> AbstractContextManager[Any]:
         """Return the context in which the handler is the caller; raise when the caller may never do this."""
@@ -67,7 +92,7 @@ class Endpoint:
             raise PermissionDenied()
         return acting_as(caller, self._operation.permission)
 
-    def _respond(self, call: Call, answer: Answer) -> Response:
+    def _respond(self, call: Call, answer: Answer) -> Encoded:
         headers = dict(answer.headers)
         raw = self._encode(answer)
         if answer.tagged and raw is not None:
@@ -80,8 +105,9 @@ class Endpoint:
         if status == 200 and self._is_known(headers):
             status, raw, value, call.file = 304, None, None, None
             headers = {name: text for name, text in headers.items() if name.lower() in _KEPT_BY_304}
-        self._check(call, status, media_type, headers, value, raw)
-        return _build(status, media_type, headers, raw)
+        encoded = Encoded(status, media_type, headers, raw)
+        self._check(call, encoded, value)
+        return encoded
 
     def _encode(self, answer: Answer) -> bytes | None:
         """Return the bytes of the body, None for no body and for files."""
@@ -103,24 +129,24 @@ class Endpoint:
             and none_match(request.headers.get("If-None-Match"), headers.get("ETag"))
         )
 
-    def _check(
-        self, call: Call, status: int, media_type: str, headers: dict[str, str], value: Any, raw: bytes | None
-    ) -> None:
-        lowered = {name.lower(): text for name, text in headers.items()}
+    def _check(self, call: Call, encoded: Encoded, value: Any) -> None:
+        lowered = {name.lower(): text for name, text in encoded.headers.items()}
         # The outermost middleware sends it with every answer.
         lowered["x-request-id"] = call.request_id
-        violation = self._operation.responses.violation(status, media_type, lowered, value, raw)
+        violation = self._operation.responses.violation(
+            encoded.status, encoded.media_type, lowered, value, encoded.body
+        )
         if violation is not None:
-            words = f"answered {status}: {violation}"
+            words = f"answered {encoded.status}: {violation}"
             raise ContractBroken(self._operation.operation_id, violation.kind, words)
 
 
-def _build(status: int, media_type: str, headers: dict[str, str], raw: bytes | None) -> Response:
-    response = Response(raw or b"", status, headers, content_type=media_type)
-    if status in (204, 304):
+def _build(encoded: Encoded) -> Response:
+    response = Response(encoded.body or b"", encoded.status, encoded.headers, content_type=encoded.media_type)
+    if encoded.status in (204, 304):
         del response.headers["Content-Type"]
-    elif raw is None and "Content-Length" in headers:
+    elif encoded.body is None and "Content-Length" in encoded.headers:
         # A file: the bridge streams it, so Werkzeug must not count the empty body it sees.
-        response.headers["Content-Length"] = headers["Content-Length"]
+        response.headers["Content-Length"] = encoded.headers["Content-Length"]
         response.automatically_set_content_length = False
     return response

@@ -38,6 +38,11 @@ class Operation:
         """The names a handler's arguments must have."""
         return [*self.parameters.arguments, *(["body"] if self.takes_body else [])]
 
+    @property
+    def takes_idempotency_key(self) -> bool:
+        """Whether a request may carry a key by which it happens once, however often it is sent."""
+        return "Idempotency-Key" in self.parameters.headers
+
     def answers_of_the_engine(self) -> set[int]:
         """Return the statuses with which a request may be answered before a handler sees it."""
         statuses = {400, 422, 500}
@@ -49,6 +54,8 @@ class Operation:
             statuses.add(406)
         if self.takes_body:
             statuses |= {413, 415}
+        if self.takes_idempotency_key:
+            statuses.add(409)
         return statuses
 
 

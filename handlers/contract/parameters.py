@@ -113,6 +113,7 @@ class Parameters:
             raise ContractError(
                 f"{raw.operation_id}: {raw.path} and its path parameters {sorted(self._path)} differ"
             )
+        self.headers = frozenset(p.name for p in by_place["header"])
         self._handed = [*self._path.values(), *self._query.values()]
         self.arguments: list[str] = [parameter.argument for parameter in self._handed]
         self._validator = translator.compile(_one_schema(by_place), "request")

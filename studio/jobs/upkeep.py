@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from db.base import utc_now
 from db.session import Database
+from studio.idempotency import forget_expired
 from studio.jobs.queue import settle_overdue
 from studio.media.storage import Storage
 from studio.media.sweep import sweep
@@ -42,6 +43,7 @@ class Upkeep:
 
 UPKEEP = (
     Upkeep("settling", lambda at: settle_overdue(at.database), 1),
+    Upkeep("forgetting", lambda at: forget_expired(at.database), 600),
     Upkeep("sweeping", lambda at: sweep(at.database, at.storage, utc_now()), 3_600),
     Upkeep("forgetting webhooks", lambda at: forget_old(at.database), 3_600),
 )

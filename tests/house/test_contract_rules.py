@@ -187,6 +187,24 @@ def test_a_create_links_to_what_can_follow(contract: Node) -> None:
     )
 
 
+def test_what_makes_or_starts_something_takes_an_idempotency_key_and_nothing_else_does(
+    contract: Node,
+) -> None:
+    found = []
+    for operation in operations(contract):
+        starts = operation.method == "post" and bool({"201", "202"} & set(operation.node["responses"]))
+        wanted = starts and bool(operation.node.get("security", contract["security"]))
+        takes = any(one["name"] == "Idempotency-Key" for one in parameters(contract, operation))
+        if takes != wanted:
+            found.append(f"{operation.id}: {'takes none' if wanted else 'takes one'}")
+        success = [code for code in ("201", "202") if takes and code in operation.node["responses"]]
+        for code in [*success, *({"404", "409"} & set(operation.node["responses"]) if takes else ())]:
+            headers = resolved(contract, operation.node["responses"][code])["headers"]
+            if "Idempotency-Replayed" not in headers:
+                found.append(f"{operation.id} {code}: does not tell a replay")
+    holds(found)
+
+
 def test_every_tool_reads_a_parameter_alike(contract: Node) -> None:
     found = []
     for operation in operations(contract):
