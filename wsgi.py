@@ -2,13 +2,17 @@
 
 `app` is ASGI, for uvicorn or granian: use it. Run it with the lifespan on (`uvicorn wsgi:app --lifespan on`),
 because start and stop of the render workers hang on it. `application` is WSGI, for hosts that speak nothing
-else: the same through a2wsgi. WSGI has no lifespan, so such a process serves requests and renders nothing.
+else: the same through a2wsgi. WSGI has no lifespan, so such a process serves requests and renders nothing,
+and has neither a port for metrics nor traces.
 """
 
 from a2wsgi import ASGIMiddleware
 
 from handlers.app import create_app
 from studio.settings import Settings
+from studio.telemetry.logs import configure_logging
 
-app = create_app(Settings.from_environment())
+settings = Settings.from_environment()
+configure_logging(settings.log_level, settings.log_format, settings.service_name)
+app = create_app(settings)
 application = ASGIMiddleware(app)

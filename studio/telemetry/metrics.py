@@ -192,7 +192,11 @@ class MetricsPort:
         """Listen."""
         if self._port == 0:
             return
-        self._server, self._thread = start_http_server(self._port, self._host)
+        try:
+            self._server, self._thread = start_http_server(self._port, self._host)
+        except OSError as error:
+            message = f"the metrics cannot be served at {self._host}:{self._port}: {error.strerror}"
+            raise OSError(error.errno, message) from error
         # A connection of its own: it is asked when all others are busy, too.
         self._database = Database(make_engine(self._url, pool_size=1))
         self._collectors = [PoolState(self._served), QueueState(self._database)]

@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.listening import Answer, Asked, listening
 
 SECONDS_TO_WAIT = 20
 
@@ -33,8 +34,8 @@ class Received:
 class Collector:
     """Where spans arrive; `endpoint` is what a server is configured with."""
 
-    def __init__(self, port: int) -> None:
-        self.endpoint = f"http://127.0.0.1:{port}"
+    def __init__(self) -> None:
+        self.endpoint = ""
         self._spans: list[Received] = []
         self._changed = threading.Condition()
 
@@ -73,29 +74,16 @@ def received(service: str, span: Any) -> Received:
 @contextmanager
 def collecting() -> Iterator[Collector]:
     """A collector that listens."""
+    collector = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            if self.headers.get("content-encoding") == "gzip":
-                body = gzip.decompress(body)
-            if self.path == "/v1/traces":
-                collector.take(ExportTraceServiceRequest.FromString(body))
-            self.send_response(200 if self.path == "/v1/traces" else 404)
-            self.send_header("content-type", "application/x-protobuf")
-            self.send_header("content-length", "0")
-            self.end_headers()
+    def respond(asked: Asked) -> Answer:
+        if asked.path != "/v1/traces":
+            return Answer(404)
+        is_packed = asked.headers.get("content-encoding") == "gzip"
+        body = gzip.decompress(asked.body) if is_packed else asked.body
+        collector.take(ExportTraceServiceRequest.FromString(body))
+        return Answer(headers={"content-type": "application/x-protobuf"})
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    collector = Collector(server.server_address[1])
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with listening(respond) as at:
+        collector.endpoint = at.url
         yield collector
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -20,12 +20,15 @@ from db.models.generations import GenerationStatus
 from db.session import Database, make_engine
 from studio.jobs import queue
 from studio.lifecycle import advance
+from studio.outbound import Outbound, OutboundFailed
 from studio.telemetry import traces
 from studio.telemetry.context import Work, current_trace, new_trace, read_traceparent, tracing_as, working_on
 from studio.telemetry.logs import JsonLine, ReadableLine, WithContext
-from studio.telemetry.metrics import PoolState, QueueState
+from studio.telemetry.metrics import MetricsPort, PoolState, QueueState
 from tests.house.sources import ROOT
+from tests.listening import Answer, listening
 from tests.production import LEASE, Production
+from tests.receiving import Receiver, endpoint_at, happen, send
 from tests.studio.test_jobs import PAST, order
 
 ALERTS = Path(studio.telemetry.__file__).parent / "alerts.yml"
@@ -202,6 +205,39 @@ def test_a_generation_taken_over_from_a_lost_worker_is_counted(
     assert counted["recoveries"] == 0
     assert queue.claim_next(database, "second", LEASE) is not None
     assert counted["recoveries"] == 1
+
+
+def test_every_attempt_to_deliver_a_webhook_is_counted_by_how_it_ended(
+    database: Database, receiver: Receiver
+) -> None:
+    name, outcomes = "sartiq_webhook_deliveries_total", ("delivered", "retried", "failed")
+    before = {outcome: value(name, outcome=outcome) for outcome in outcomes}
+    calls = {outcome: value("sartiq_outbound_calls_total", outcome=outcome) for outcome in ("2xx", "5xx")}
+    receiver.planned = [Answer(), Answer(500)]
+    for endpoint in (endpoint_at(receiver), endpoint_at(receiver)):
+        happen(database, endpoint)
+    while send(database, receiver):
+        pass
+    grown = {outcome: value(name, outcome=outcome) - before[outcome] for outcome in outcomes}
+    assert grown == {"delivered": 1, "retried": 1, "failed": 0}
+    assert value("sartiq_outbound_calls_total", outcome="5xx") - calls["5xx"] == 1
+    assert value("sartiq_outbound_calls_total", outcome="2xx") - calls["2xx"] == 1
+
+
+def test_a_call_that_comes_to_nothing_is_counted_by_its_reason() -> None:
+    with listening(lambda asked: Answer(body=b"too much")) as server:
+        before = value("sartiq_outbound_calls_total", outcome="too_large")
+        with pytest.raises(OutboundFailed):
+            Outbound([server.host]).send("GET", server.url, timeout_seconds=5, max_bytes=1)
+    assert value("sartiq_outbound_calls_total", outcome="too_large") - before == 1
+
+
+def test_a_port_for_metrics_that_is_taken_stops_the_start_and_says_so(database: Database) -> None:
+    with listening() as taken:
+        port = MetricsPort("127.0.0.1", taken.port, database, "sqlite://")
+        with pytest.raises(OSError, match=f"the metrics cannot be served at 127.0.0.1:{taken.port}: "):
+            port.start()
+    port.stop()
 
 
 def test_the_queue_is_told_by_status_with_the_age_of_its_head_and_read_once_in_a_while(
