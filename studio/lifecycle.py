@@ -6,6 +6,7 @@ waits, and returns credits where nothing was made for them. Knows no worker and 
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,8 @@ from studio import billing
 from studio.states import GENERATION_STATES, next_shot_status
 from studio.telemetry.metrics import count_generation
 from studio.webhooks.outbox import publish
+
+logger = logging.getLogger(__name__)
 
 EXPIRED = {
     "category": "expired",
@@ -49,7 +52,7 @@ def advance(generation: Generation, status: str, error: dict[str, Any] | None = 
         _settle_shot(generation)
         if status != GenerationStatus.COMPLETED and not stopped_at_work:
             _return_credits(generation)
-        _count(generation)
+        _let_know(generation)
         path = f"/api/v1/generations/{generation.id}"
         publish(f"generation.{status}", generation, status, path, shot_id=generation.shot_id)
 
@@ -67,11 +70,20 @@ def request_cancel(generation: Generation) -> None:
     advance(generation, GenerationStatus.CANCELED if waits else GenerationStatus.CANCELING)
 
 
-def _count(generation: Generation) -> None:
+def _let_know(generation: Generation) -> None:
     """Let those who watch from outside know, once it is certain."""
     began, ended = generation.started_at, generation.completed_at
     seconds = (ended - began).total_seconds() if began and ended else None
     after_commit(partial(count_generation, generation.status, seconds))
+    fields: dict[str, Any] = {"generation_id": str(generation.id), "status": generation.status}
+    if generation.organization_id is not None:
+        fields["org_id"] = str(generation.organization_id)
+    if seconds is not None:
+        fields["duration_ms"] = round(seconds * 1000)
+    words = "generation %s is %s, at attempt %s"
+    after_commit(
+        partial(logger.info, words, generation.id, generation.status, generation.attempts, extra=fields)
+    )
 
 
 def _settle_shot(generation: Generation) -> None:

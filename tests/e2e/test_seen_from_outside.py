@@ -152,6 +152,17 @@ def test_every_line_of_a_run_is_json_and_tells_what_it_belongs_to(watched: Watch
     assert (line["method"], line["path"], line["status"]) == ("POST", "/api/v1/shots/{shot_id}/generate", 202)
 
 
+def test_the_line_of_a_generation_belongs_to_the_request_that_ordered_it(watched: Watched) -> None:
+    (line,) = [
+        line for line in watched.lines("worker") if line.get("generation_id") == watched.generation["id"]
+    ]
+    assert line["message"] == f"generation {watched.generation['id']} is completed, at attempt 1"
+    assert (line["service"], line["status"], line["trace_id"]) == (
+        "sartiq-worker", "completed", watched.trace_id,
+    )  # fmt: skip
+    assert line["duration_ms"] > 0
+
+
 def test_a_line_names_the_organization_whose_rows_were_touched(watched: Watched) -> None:
     of_brands = {
         (line["operation_id"], line["status"], line.get("org_id"))

@@ -19,7 +19,9 @@ import studio.telemetry
 from db.models.generations import GenerationStatus
 from db.session import Database, make_engine
 from studio.jobs import queue
+from studio.jobs.workshop import Workshop
 from studio.lifecycle import advance
+from studio.media.storage import LocalDisk, media_folder
 from studio.outbound import Outbound, OutboundFailed
 from studio.telemetry import traces
 from studio.telemetry.context import Work, current_trace, new_trace, read_traceparent, tracing_as, working_on
@@ -195,6 +197,24 @@ def test_a_generation_counts_once_when_its_end_is_committed(
     assert counted["failed"] == 0
     queue.fail(database, claim, queue.INTERNAL_ERROR)
     assert (counted["failed"], counted["completed"], counted["timed"]) == (1, 0, 0)
+
+
+def test_what_painters_say_belongs_to_the_generation_and_the_trace_of_its_order(
+    database: Database, storage: LocalDisk, production: Production, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.handler.addFilter(WithContext())
+    ordered_in = new_trace()
+    with tracing_as(ordered_in):
+        generation_id = order(database, production)
+    storage.delete_folder(media_folder(production.media.id))
+    workshop = Workshop(database, storage, painters=1, lease_seconds=60)
+    assert workshop.work_off_next()
+    workshop.close()
+    (record,) = [record for record in caplog.records if "unusable inputs" in record.getMessage()]
+    assert (record.generation_id, record.org_id, record.trace_id) == (
+        str(generation_id), str(production.organization.id), ordered_in.trace_id,
+    )  # fmt: skip
+    assert record.span_id != ordered_in.span_id
 
 
 def test_a_generation_taken_over_from_a_lost_worker_is_counted(
