@@ -21,6 +21,8 @@ import sqlalchemy
 from tests.e2e.server import ROOT, running_server
 
 CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
+# Where the run's webhooks go: allowed, and nobody listens there.
+SINK = "127.0.0.1:9"
 POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1/postgres")
 
 
@@ -48,7 +50,12 @@ def server_under_test(module: str, kind: str, extra: dict[str, str]) -> Iterator
     with tempfile.TemporaryDirectory(prefix="sartiq-contract-") as name:
         folder = Path(name)
         with fresh_database(kind, folder) as database_url:
-            own = {"SARTIQ_SEED": "contract", "DATABASE_URL": database_url, **extra}
+            own = {
+                "SARTIQ_SEED": "contract",
+                "DATABASE_URL": database_url,
+                "OUTBOUND_ALLOWED_HOSTS": SINK,
+                **extra,
+            }
             with running_server(folder, module, **own) as server:
                 yield server.url, server.log
 

@@ -1,0 +1,52 @@
+"""A client's server hears from the real server that its pictures are made, and can prove who says so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from standardwebhooks.webhooks import Webhook
+
+from tests.contract.run import fresh_database
+from tests.e2e.customer import prepare_look
+from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.server import running_server
+from tests.listening import Answer, listening
+
+SECONDS_TO_WAIT = 60
+
+
+@pytest.fixture
+def storage(database_kind: str, database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The setting that puts a server on a database of its own; `database_url` skips where there is none."""
+    with fresh_database(database_kind, tmp_path) as url:
+        yield {"DATABASE_URL": url}
+
+
+def test_a_finished_generation_is_told_to_the_client_although_its_server_fails_at_first(
+    tmp_path: Path, storage: dict[str, str]
+) -> None:
+    answers = [Answer(500), Answer(204)]
+    with (
+        listening(lambda _asked: answers.pop(0) if answers else Answer(204)) as client,
+        running_server(tmp_path, OUTBOUND_ALLOWED_HOSTS=client.host, **storage) as server,
+        Api(server.address) as api,
+    ):
+        api.sign_in(EMAIL, PASSWORD)
+        body = {"url": f"{client.url}/hooks", "event_types": ["generation.completed", "shot.approved"]}
+        endpoint = api.post("/webhook-endpoints/", json=body)
+        shot_id = prepare_look(api, 192, 256)["shots"][0]["id"]
+        generation = api.post(f"/shots/{shot_id}/generate", json={"num_predictions": 1})
+        deadline = time.monotonic() + SECONDS_TO_WAIT
+        while len(client.asked) < 2:
+            assert time.monotonic() < deadline, server.log.read_text(errors="replace")[-2000:]
+            time.sleep(0.05)
+        webhook = Webhook(endpoint["secret"])
+        told, again = (webhook.verify(asked.body, dict(asked.headers)) for asked in client.asked)
+        assert told == again
+        assert client.asked[0].headers["webhook-id"] == client.asked[1].headers["webhook-id"]
+        assert (told["type"], told["data"]["id"]) == ("generation.completed", generation["id"])
+        assert told["data"]["url"] == f"{server.url}/generations/{generation['id']}"
+        assert api.get(told["data"]["url"].removeprefix(server.url))["status"] == told["data"]["status"]
