@@ -23,7 +23,9 @@ from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.models.subscriptions import Subscription
 from db.models.users import User
+from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 from studio.media.normalisation import Picture
+from studio.webhooks.signing import new_salt
 
 KINDS: dict[type[Any], int] = {
     User: 0x1,
@@ -44,6 +46,8 @@ KINDS: dict[type[Any], int] = {
     ResolutionPreset: 0x10,
     GenerationModel: 0x11,
     MediaResource: 0x14,
+    WebhookEndpoint: 0x1A,
+    WebhookDelivery: 0x1B,
 }
 GENERATION, PREDICTION, UPLOAD = 0x12, 0x13, 0x15
 
@@ -340,3 +344,40 @@ def house_rows(
     for number in (1, 2):
         shot_type_id = id_of(ShotType, number)
         yield new(Shot, number, shooting_id=own(Shooting), look_id=own(Look), shot_type_id=shot_type_id)
+    yield new(
+        WebhookEndpoint,
+        # The fuzzer's server may go there, and nobody listens; the demonstration sends nothing.
+        url="http://127.0.0.1:9/sartiq" if for_contract else "https://hooks.example.com/sartiq",
+        description="Tells the shop about new pictures.",
+        event_types=["generation.completed", "shot.approved"],
+        is_enabled=for_contract,
+        disabled_at=None if for_contract else utc_now(),
+        disabled_reason=None if for_contract else "manual",
+        secret_salt=new_salt(),
+    )
+    organization_id = scope["organization_id"]
+    generation_id = seed_id(GENERATION, house_number(house, 1))
+    yield WebhookDelivery(
+        id=own(WebhookDelivery),
+        endpoint_id=own(WebhookEndpoint),
+        message_id=f"msg_{own(WebhookDelivery).hex}",
+        event_type="generation.completed",
+        payload={
+            "type": "generation.completed",
+            "timestamp": "2026-11-03T14:30:00.000000Z",
+            "data": {
+                "id": str(generation_id),
+                "organization_id": str(organization_id) if organization_id else None,
+                "status": "completed",
+                "url": f"/api/v1/generations/{generation_id}",
+                "shot_id": str(own(Shot)),
+            },
+        },
+        status=DeliveryStatus.DELIVERED,
+        attempts=1,
+        tries=1,
+        next_attempt_at=None,
+        last_attempt_at=utc_now(),
+        last_status_code=200,
+        delivered_at=utc_now(),
+    )

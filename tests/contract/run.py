@@ -18,11 +18,10 @@ from pathlib import Path
 
 import sqlalchemy
 
+from tests.contract.fuzzing.client import SINK
 from tests.e2e.server import ROOT, running_server
 
 CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
-# Where the run's webhooks go: allowed, and nobody listens there.
-SINK = "127.0.0.1:9"
 POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1/postgres")
 
 

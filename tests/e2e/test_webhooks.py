@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from standardwebhooks.webhooks import Webhook
 
-from tests.contract.run import fresh_database
 from tests.e2e.customer import prepare_look
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import running_server
@@ -18,20 +15,11 @@ from tests.listening import Answer, listening
 SECONDS_TO_WAIT = 60
 
 
-@pytest.fixture
-def storage(database_kind: str, database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The setting that puts a server on a database of its own; `database_url` skips where there is none."""
-    with fresh_database(database_kind, tmp_path) as url:
-        yield {"DATABASE_URL": url}
-
-
-def test_a_finished_generation_is_told_to_the_client_although_its_server_fails_at_first(
-    tmp_path: Path, storage: dict[str, str]
-) -> None:
+def test_a_finished_generation_is_told_to_a_client_whose_server_fails_at_first(tmp_path: Path) -> None:
     answers = [Answer(500), Answer(204)]
     with (
         listening(lambda _asked: answers.pop(0) if answers else Answer(204)) as client,
-        running_server(tmp_path, OUTBOUND_ALLOWED_HOSTS=client.host, **storage) as server,
+        running_server(tmp_path, OUTBOUND_ALLOWED_HOSTS=client.host) as server,
         Api(server.address) as api,
     ):
         api.sign_in(EMAIL, PASSWORD)

@@ -123,6 +123,34 @@ def spare_model_id() -> str:
     return make("/generation-models/", body, "admin")
 
 
+WEBHOOKS = "/webhook-endpoints/"
+SINK = "127.0.0.1:9"
+"""Where the run's webhooks go: the server may go there, and nobody listens."""
+
+
+def new_endpoint_id() -> str:
+    """Return the id of a new webhook endpoint in the seeded organization."""
+    body = {"url": f"http://{SINK}/fuzzed", "event_types": ["shot.rejected"]}
+    return make(f"{WEBHOOKS}?organization_id={SEEDED_ORGANIZATION}", body)
+
+
+def make_room_for_endpoints() -> None:
+    """Delete the oldest of the run's webhook endpoints where a scope is nearly full."""
+    for scope in ({"organization_id": SEEDED_ORGANIZATION}, {}):
+        header = standing_header("demo")
+        found = http().get(WEBHOOKS, params={**scope, "sort": "created_at"}, headers=header).json()["data"]
+        for row in found[: max(0, len(found) - 16)]:
+            if not row["id"].startswith("01990000-5eed"):
+                http().delete(f"{WEBHOOKS}{row['id']}", headers=header)
+
+
+def enable_endpoint(endpoint_id: str) -> None:
+    """Let an endpoint that was disabled get messages again."""
+    http().patch(
+        f"{WEBHOOKS}{endpoint_id}", json={"is_enabled": True}, headers=standing_header("demo")
+    ).raise_for_status()
+
+
 def new_image(collection: str, images: str, fields: dict[str, str]) -> tuple[str, str]:
     """Return the ids of a new row of a collection and of a picture of it."""
     row_id = make(collection, {"name": "Fuzzed"})

@@ -7,16 +7,15 @@ Everything else of a request is left as the fuzzer made it.
 from __future__ import annotations
 
 import uuid
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import schemathesis
 
-from tests.contract.fuzzing import checks, client
+from tests.contract.fuzzing import checks, client, webhooks
+from tests.contract.fuzzing.cases import SEEDED, coin, is_alone, seeded
 from tests.contract.fuzzing.images import image_bytes
 
-SEEDED = "01990000-5eed-7000-8000-"
 SUPERUSER_ONLY = ("users:admin", "subscriptions:write", "generation_models:write")
 ACCOUNTS = {f"{name}@example.com" for name in client.PASSWORDS}
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "application/octet-stream")
@@ -111,11 +110,6 @@ def keep_the_seed(case: schemathesis.Case) -> None:
             case.path_parameters[name] = str(uuid.uuid4())
 
 
-def seeded(kind: int) -> str:
-    """Return the id of the first seeded row of a kind, as the contract's examples have it."""
-    return f"{SEEDED}{kind:04x}00000001"
-
-
 # Path parameters for which the seed has a row that the demo account may work on.
 ROWS = {
     "organization_id": seeded(0x02),
@@ -128,12 +122,9 @@ ROWS = {
     "guidelines_id": seeded(0x0D),
     "generation_id": seeded(0x12),
     "prediction_id": seeded(0x13),
+    "endpoint_id": seeded(0x1A),
+    "delivery_id": seeded(0x1B),
 }
-
-
-def is_alone(case: schemathesis.Case) -> bool:
-    """Tell whether a case stands alone: in the stateful phase links lead it to the rows of earlier steps."""
-    return case.meta is not None and case.meta.phase.name.value != "stateful"
 
 
 def work_on_seeded_rows(case: schemathesis.Case) -> None:
@@ -166,11 +157,6 @@ def refer_to_nothing_invented(case: schemathesis.Case) -> None:
             case.body[name] = REQUIRED_ROWS[name]
         elif name != "organization_id":
             del case.body[name]
-
-
-def coin(case: schemathesis.Case) -> bool:
-    """Toss a coin that falls alike whenever the same case is sent."""
-    return zlib.crc32(case.id.encode()) % 2 == 0
 
 
 def forget_the_version(case: schemathesis.Case) -> None:
@@ -294,6 +280,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "delete_product_image": delete_a_new_photograph,
     **{f"delete_{name}": delete_a_new_row for name in client.DELETABLE},
     "delete_generation_model": delete_a_new_model,
+    **webhooks.PREPARATIONS,
     "add_member": keep_peers_apart,
     "change_password": keep_the_password,
     "logout": end_another_session,
@@ -336,6 +323,7 @@ FOR_DELETION = (
     delete_a_new_row,
     delete_a_new_look,
     delete_a_new_model,
+    webhooks.delete_a_new_endpoint,
     delete_a_new_picture,
     delete_a_new_photograph,
     delete_a_new_base_image,
