@@ -38,7 +38,7 @@ from handlers.errors import error_handler
 from handlers.observing import Observed
 from handlers.pages import home
 from studio.jobs.repeating import Repeating
-from studio.jobs.upkeep import UPKEEP, Workplace
+from studio.jobs.upkeep import UPKEEP, Upkeep, Workplace
 from studio.jobs.workers import RenderWorkers
 from studio.media.backends import open_storage
 from studio.outbound import Outbound
@@ -186,10 +186,15 @@ def _run_in_background(app: Application) -> None:
             settings.max_running_per_scope,
         ),
         WebhookSenders(settings, workplace.database, workplace.outbound),
-        *(Repeating(each.name, partial(each.work, workplace), each.pause_seconds) for each in UPKEEP),
+        *(_repeating(each, workplace) for each in UPKEEP),
     ]
     app.on_startup.extend(part.start for part in (*watching, *parts))
     app.on_shutdown.extend(part.stop for part in (*parts, *watching))
+
+
+def _repeating(each: Upkeep, workplace: Workplace) -> Repeating:
+    wake = each.woken_by.listen() if each.woken_by else None
+    return Repeating(each.name, partial(each.work, workplace), each.pause_seconds, wake)
 
 
 def _build_now(middleware: ConnexionMiddleware) -> None:

@@ -58,6 +58,8 @@ class Permission(StrEnum):
     PREDICTIONS_SHARE = "predictions:share"
     WEBHOOKS_READ = "webhooks:read"
     WEBHOOKS_MANAGE = "webhooks:manage"
+    EXPORTS_READ = "exports:read"
+    EXPORTS_WRITE = "exports:write"
 
 
 _P = Permission

@@ -63,7 +63,7 @@ def get_prediction(prediction_id: UUID) -> Answer:
 
 @requires(Permission.PREDICTIONS_WRITE)
 def delete_prediction(prediction_id: UUID) -> Answer:
-    """Remove a picture that is not approved."""
+    """Remove a picture that is neither approved nor exported."""
     _locked(prediction_id)
     review.delete_picture(get_for_change(Prediction, prediction_id, PredictionSchema))
     return no_content()

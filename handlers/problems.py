@@ -158,6 +158,25 @@ PROBLEMS: dict[str, ProblemKind] = {
         "The webhook endpoint is disabled and gets nothing.",
         "Enable it first: PATCH with is_enabled true.",
     ),
+    "nothing_to_export": ProblemKind(
+        409,
+        "The shooting has no approved picture that was not exported yet.",
+        "Approve pictures, or name those that are to be exported again.",
+    ),
+    "not_approved": ProblemKind(
+        409, "A picture that was named is in review or rejected.", "Approve it first, or leave it out."
+    ),
+    "export_too_large": ProblemKind(
+        409, "More than 500 pictures are approved.", "Name up to 500 of them in prediction_ids."
+    ),
+    "too_many_exports": ProblemKind(
+        409, "Ten exports of this scope are open.", "Wait until some are completed, or delete one."
+    ),
+    "export_not_ready": ProblemKind(
+        409,
+        "The archive is not written yet, or could not be.",
+        "Read the export until its status is completed; error says why it failed.",
+    ),
     "too_many_images": ProblemKind(
         409, "The product or subject has as many images as it can.", "Delete images that are not needed."
     ),

@@ -98,7 +98,7 @@ def request_shot_revision(shot_id: UUID, body: dict[str, Any]) -> Answer:
 
 @requires(Permission.SHOTS_REVIEW)
 def reopen_shot(shot_id: UUID) -> Answer:
-    """Bring an approved or rejected shot back into review."""
+    """Bring an approved, exported or rejected shot back into review."""
     shot = _locked(shot_id)
     review.reopen_shot_review(shot)
     return ok(shot, ShotSchema)

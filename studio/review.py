@@ -1,6 +1,7 @@
 """The review of pictures: a shot and its picture are approved, rejected, sent back and reopened together.
 
-A shot is approved exactly while it names an approved picture. Whoever changes either locks the shot first.
+A shot is approved or exported exactly while it names such a picture. Whoever changes either locks the shot
+first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from db.models.generations import Prediction
 from db.models.shootings import Shot
 from db.session import session
 from db.tenancy import current_caller, get_owned
-from studio.states import next_prediction_status, next_shot_status
+from studio.states import DELIVERABLE, next_prediction_status, next_shot_status
 from studio.webhooks.outbox import publish
 
 
@@ -108,9 +109,12 @@ def send_shot_back(shot: Shot, note: str) -> None:
 
 
 def reopen_shot_review(shot: Shot) -> None:
-    """Bring a locked shot that is approved or rejected, and its approved picture, back into review."""
+    """Bring a locked shot that was approved, exported or rejected, and its picture, back into review.
+
+    Exports that hold the picture stay as they are.
+    """
     shot.status = next_shot_status(shot.status, "reopen")
-    for prediction in _of_shot(shot, Prediction.status == "approved"):
+    for prediction in _of_shot(shot, Prediction.status.in_(DELIVERABLE)):
         prediction.status = next_prediction_status(prediction.status, "reopen")
         _sign(prediction, None)
     shot.approved_prediction_id = shot.rejection_reason = None
@@ -118,9 +122,12 @@ def reopen_shot_review(shot: Shot) -> None:
 
 
 def delete_picture(prediction: Prediction) -> None:
-    """Delete a locked picture; InUse when it is approved. Its file goes when nothing refers to it."""
-    if prediction.status == "approved":
-        raise InUse("An approved picture cannot be deleted; reopen it first")
+    """Delete a locked picture; InUse while it is approved or exported.
+
+    Its file goes when nothing refers to it.
+    """
+    if prediction.status in DELIVERABLE:
+        raise InUse("An approved or exported picture cannot be deleted; reopen it first")
     session().delete(prediction)
     session().flush()
 

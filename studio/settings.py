@@ -83,7 +83,7 @@ class Settings:
     @property
     def pool_size(self) -> int:
         """Database connections that all threads of this process can hold at once."""
-        return self.request_threads + self.render_workers + self.webhook_senders + 2
+        return self.request_threads + self.render_workers + self.webhook_senders + 3
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

@@ -35,7 +35,10 @@ class ShotHasPredictions(Conflict):
 
 
 def shot_status_of(shooting: Shooting) -> str:
-    """The shots of a shooting rolled up: empty, pending, in_progress, in_review or approved."""
+    """The shots of a shooting rolled up: empty, pending, in_progress, in_review or approved.
+
+    Exported shots count as approved.
+    """
     if shooting.shots_count == 0:
         return "empty"
     if shooting.shots_approved_count == shooting.shots_count:

@@ -48,16 +48,21 @@ SHOT_ACTIONS: Mapping[str, Action] = {
     "approve": _action("pending_review approved", "approved"),
     "reject": _action("pending_review", "rejected"),
     "request_revision": _action("pending_review", "revision_requested"),
-    "reopen": _action("approved rejected", "pending_review"),
+    "export": _action("approved exported", "exported"),
+    "reopen": _action("approved rejected exported", "pending_review"),
 }
 """Action on a shot -> where it starts from and leads to. Approving an approved shot replaces its picture."""
 
 PREDICTION_ACTIONS: Mapping[str, Action] = {
     "approve": _action("pending_review approved", "approved"),
     "reject": _action("pending_review", "rejected"),
-    "reopen": _action("approved rejected", "pending_review"),
+    "export": _action("approved exported", "exported"),
+    "reopen": _action("approved rejected exported", "pending_review"),
 }
 """Action on a prediction -> where it starts from and leads to."""
+
+DELIVERABLE = ("approved", "exported")
+"""States of a picture that may be exported, for the first time or again."""
 
 GENERATION_STATES: Mapping[str, tuple[str, ...]] = {
     "pending": ("running", "failed", "canceled", "expired"),

@@ -22,6 +22,8 @@ from db.base import Base, Owned, utc_now
 from db.models import (
     BackgroundPreset,
     Brand,
+    Export,
+    ExportItem,
     Generation,
     GenerationModel,
     Guidelines,
@@ -351,3 +353,30 @@ def make_webhook_delivery(endpoint: WebhookEndpoint | None = None, **values: Any
         "last_status_code": 500,
     }
     return make(WebhookDelivery(**(defaults | values)))
+
+
+def make_export(shooting: Shooting | None = None, *predictions: Prediction, **values: Any) -> Export:
+    """A pending export of a shooting, of these pictures; the manifest would say nothing of them."""
+    shooting = shooting or make_shooting()
+    items = [
+        ExportItem(
+            position=position,
+            media_id=prediction.media_id,
+            prediction_id=prediction.id,
+            file_name=f"{position}.jpg",
+            content_hash=prediction.content_hash,
+            file_size=prediction.file_size,
+            facts={},
+        )
+        for position, prediction in enumerate(predictions, 1)
+    ]
+    return _make_owned(
+        Export,
+        values,
+        shooting_id=shooting.id,
+        shooting_name=shooting.name,
+        name_template="{sku}_{shot_type}",
+        predictions_count=max(1, len(items)),
+        items=items,
+        **same_scope(shooting),
+    )

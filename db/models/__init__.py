@@ -1,6 +1,7 @@
 """Every model of the house, importable from one place; importing it registers all tables."""
 
 from db.models.brands import Brand
+from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generation_models import GenerationModel
 from db.models.generations import Generation, GenerationStatus, Prediction, PredictionStatus
 from db.models.guidelines import Guidelines, GuidelinesShotType, GuidelinesSubject
@@ -29,6 +30,9 @@ __all__ = [
     "BackgroundPreset",
     "Brand",
     "DeliveryStatus",
+    "Export",
+    "ExportItem",
+    "ExportStatus",
     "Generation",
     "GenerationModel",
     "GenerationStatus",

@@ -111,6 +111,7 @@ class PredictionStatus(StrEnum):
     PENDING_REVIEW = "pending_review"
     APPROVED = "approved"
     REJECTED = "rejected"
+    EXPORTED = "exported"
 
 
 class Prediction(Owned):

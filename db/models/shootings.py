@@ -42,6 +42,7 @@ class ShotStatus(StrEnum):
     APPROVED = "approved"
     REJECTED = "rejected"
     REVISION_REQUESTED = "revision_requested"
+    EXPORTED = "exported"
 
 
 class Shooting(Owned):
@@ -234,5 +235,7 @@ Shooting.shots_in_review_count = _count(
     Shot, Shot.shooting_id == Shooting.id, Shot.status == ShotStatus.PENDING_REVIEW
 )
 Shooting.shots_approved_count = _count(
-    Shot, Shot.shooting_id == Shooting.id, Shot.status == ShotStatus.APPROVED
+    Shot,
+    Shot.shooting_id == Shooting.id,
+    Shot.status.in_((ShotStatus.APPROVED, ShotStatus.EXPORTED)),
 )

@@ -34,5 +34,7 @@ GENERATIONS = Signal()
 """There may be a generation to work on."""
 WEBHOOKS = Signal()
 """There may be a message to send."""
+EXPORTS = Signal()
+"""There may be an archive to write."""
 
 listen, wake_workers = GENERATIONS.listen, GENERATIONS.wake

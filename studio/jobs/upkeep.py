@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from db.base import utc_now
 from db.session import Database
+from studio.exports.work import work_off_exports
 from studio.idempotency import forget_expired
 from studio.jobs.queue import settle_overdue
+from studio.jobs.signal import EXPORTS, Signal
 from studio.media.storage import Storage
 from studio.media.sweep import sweep
 from studio.outbound import Outbound
@@ -34,16 +37,28 @@ class Workplace:
 
 @dataclass(frozen=True)
 class Upkeep:
-    """Something to do after every pause; the name is unique and goes into logs."""
+    """Something to do after every pause; the name is unique and goes into logs.
+
+    News of `woken_by` in the same process end the pause.
+    """
 
     name: str
     work: Callable[[Workplace], object]
     pause_seconds: float
+    woken_by: Signal | None = None
+
+
+EXPORT_SECONDS = 2
+
+
+def _work_off_exports(at: Workplace) -> None:
+    work_off_exports(at.database, at.storage, timedelta(seconds=at.settings.lease_seconds))
 
 
 UPKEEP = (
     Upkeep("settling", lambda at: settle_overdue(at.database), 1),
     Upkeep("forgetting", lambda at: forget_expired(at.database), 600),
+    Upkeep("exporting", _work_off_exports, EXPORT_SECONDS, woken_by=EXPORTS),
     Upkeep("sweeping", lambda at: sweep(at.database, at.storage, utc_now()), 3_600),
     Upkeep("forgetting webhooks", lambda at: forget_old(at.database), 3_600),
 )

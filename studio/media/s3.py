@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import boto3
 from botocore.config import Config
@@ -54,6 +54,22 @@ class S3Storage:
             self._client.put_object(Bucket=self._bucket, Key=self._name(key), Body=data)
         self._forget(key)
 
+    @contextmanager
+    def writing(self, key: str) -> Iterator[BinaryIO]:
+        """A new local file to write, read and seek in, which becomes the object when the block ends.
+
+        With an exception nothing is stored.
+        """
+        partial = self._partial_of(self._copy_of(key))
+        try:
+            with partial.open("x+b") as file:
+                yield file
+            with partial.open("rb") as whole, _told():
+                self._client.upload_fileobj(whole, self._bucket, self._name(key))
+        finally:
+            partial.unlink(missing_ok=True)
+        self._forget(key)
+
     def read(self, key: str) -> bytes:
         """The bytes; NotFound when there are none."""
         with _told():
@@ -75,8 +91,7 @@ class S3Storage:
         if copy.is_file():
             os.utime(copy)
             return copy
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        partial = copy.parent / f".{copy.name}.{secrets.token_hex(8)}"
+        partial = self._partial_of(copy)
         try:
             with _told():
                 self._client.download_file(self._bucket, self._name(key), str(partial))
@@ -123,6 +138,10 @@ class S3Storage:
 
     def _copy_of(self, key: str) -> Path:
         return self._cache / key if "/" not in key else self._cache / require_key(key)
+
+    def _partial_of(self, copy: Path) -> Path:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        return copy.parent / f".{copy.name}.{secrets.token_hex(8)}"
 
     def _forget(self, key: str) -> None:
         self._copy_of(key).unlink(missing_ok=True)

@@ -9,10 +9,11 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 from uuid import UUID
 
 from db.errors import NotFound
@@ -33,6 +34,16 @@ def media_key(resource_id: UUID, extension: str) -> str:
 def variant_key(resource_id: UUID, width: int, extension: str) -> str:
     """The address of a smaller or converted copy, beside the original so that both go together."""
     return f"media/{resource_id}/variants/{width}.{extension}"
+
+
+def export_folder(export_id: UUID) -> str:
+    """The folder of an export's archive."""
+    return f"exports/{export_id}"
+
+
+def export_key(export_id: UUID) -> str:
+    """The address of an export's archive."""
+    return f"exports/{export_id}/archive.zip"
 
 
 def temporary_key(upload_id: UUID) -> str:
@@ -65,6 +76,9 @@ class Storage(Protocol):
     def write(self, key: str, data: bytes) -> None:
         """Stores the bytes, replacing what was there."""
 
+    def writing(self, key: str) -> AbstractContextManager[BinaryIO]:
+        """A new file to write piece by piece; it is stored when the block ends without an exception."""
+
     def read(self, key: str) -> bytes:
         """The bytes; NotFound when there are none."""
 
@@ -95,12 +109,21 @@ class LocalDisk:
 
     def write(self, key: str, data: bytes) -> None:
         """Stores the bytes durably: other readers see the old file or the whole new one."""
+        with self.writing(key) as file:
+            file.write(data)
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[BinaryIO]:
+        """A new file to write, read and seek in, which is stored durably and at once when the block ends.
+
+        With an exception nothing is stored.
+        """
         target = self._locate(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.parent / f".{target.name}.{secrets.token_hex(8)}"
         try:
-            with partial.open("xb") as file:
-                file.write(data)
+            with partial.open("x+b") as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)

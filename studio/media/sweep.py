@@ -1,5 +1,6 @@
-"""Removes what nobody needs any more: uploads that were never used, pictures that no row refers to, and files
-without a row, which a crash leaves behind. Runs beside the requests, at any time, as often as one likes.
+"""Removes what nobody needs any more: uploads that were never used, exports whose time is over, pictures that
+no row refers to, and files without a row, which a crash leaves behind. Runs beside the requests, at any time,
+as often as one likes.
 """
 
 import logging
@@ -12,9 +13,10 @@ from sqlalchemy import ColumnElement, delete, exists, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db.base import Base
+from db.models.exports import Export
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import Database, after_commit, session
-from studio.media.storage import Storage, media_folder, temporary_key
+from studio.media.storage import Storage, export_folder, media_folder, temporary_key
 
 logger = logging.getLogger(__name__)
 
@@ -23,14 +25,14 @@ _BATCH = 200
 
 
 def sweep(database: Database, storage: Storage, now: datetime) -> int:
-    """Removes what has been useless for 24 hours; the number of uploads, pictures and files that went."""
+    """Removes what has been useless for 24 hours; the number of rows and files that went."""
     removed = 0
-    for step in (_sweep_uploads, _sweep_orphans):
+    for step in (_sweep_uploads, _sweep_exports, _sweep_orphans):
         while found := _in_transaction(database, step, storage, now):
             removed += found
     removed += _sweep_files(database, storage, now)
     if removed:
-        logger.info("removed %d unused uploads, pictures and files", removed)
+        logger.info("removed %d unused uploads, exports, pictures and files", removed)
     return removed
 
 
@@ -50,6 +52,17 @@ def _sweep_uploads(storage: Storage, now: datetime) -> int:
     removed = session().scalars(delete(Upload).where(Upload.id.in_(expired)).returning(Upload.id)).all()
     for upload_id in removed:
         after_commit(partial(storage.delete, temporary_key(upload_id)))
+    return len(removed)
+
+
+def _sweep_exports(storage: Storage, now: datetime) -> int:
+    """Exports that ended long enough ago, with their archives; the pictures of an orphan may then go too."""
+    # unscoped: time is over for everybody
+    expired = select(Export.id).where(Export.expires_at <= now).limit(_BATCH)
+    # unscoped: the same
+    removed = session().scalars(delete(Export).where(Export.id.in_(expired)).returning(Export.id)).all()
+    for export_id in removed:
+        after_commit(partial(storage.delete_folder, export_folder(export_id)))
     return len(removed)
 
 
@@ -87,12 +100,15 @@ def _sweep_files(database: Database, storage: Storage, now: datetime) -> int:
     lost_pictures = _without_row(database, pictures, MediaResource.id)
     for resource_id in lost_pictures:
         storage.delete_folder(media_folder(resource_id))
+    lost_exports = _without_row(database, _old_files(storage, "exports", now), Export.id)
+    for export_id in lost_exports:
+        storage.delete_folder(export_folder(export_id))
     uploads = _old_files(storage, "temp", now)
     lost_uploads = _without_row(database, uploads, Upload.id)
     for upload_id in lost_uploads:
         for key in uploads[upload_id]:
             storage.delete(key)
-    return len(lost_pictures) + len(lost_uploads)
+    return len(lost_pictures) + len(lost_exports) + len(lost_uploads)
 
 
 def _old_files(storage: Storage, prefix: str, now: datetime) -> dict[UUID, list[str]]:

@@ -214,6 +214,8 @@ CONFLICTS: dict[str, Conflict] = {
     "approve_prediction": _state("prediction", "rejected"),
     "reject_prediction": _state("prediction", "approved"),
     "reopen_prediction": _state("prediction", "pending_review"),
+    "create_export": _state("prediction", "rejected"),
+    "download_export": _state("export", "failed"),
     "put_upload": _consumed,
     "create_webhook_endpoint": _inner_address,
     "update_webhook_endpoint": _inner_address,

@@ -28,6 +28,7 @@ OTHER_BODIES: dict[str, dict[str, Any]] = {
     "create_subscription": {"payment_id": "another"},
     "create_user": {"full_name": "Another"},
     "create_look": {"notes": "Another"},
+    "create_export": {"name_template": "another"},
     "create_webhook_endpoint": {"description": "Another"},
     "redeliver_webhooks": {"only_failed": False},
     "generate_shot": {"seed": 1},

@@ -20,7 +20,7 @@ from handlers.permissions import SUPERUSER_ONLY
 from studio.identity.passwords import hash_password
 from studio.identity.tokens import new_token, token_hash
 from studio.media.signing import sign_share, sign_upload
-from studio.media.storage import LocalDisk, media_key
+from studio.media.storage import LocalDisk, export_key, media_key
 from studio.settings import Settings
 from tests import factories
 from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Request, resolved
@@ -33,6 +33,7 @@ KINDS = {
     0x0D: "guidelines", 0x0E: "shot_type", 0x0F: "background_preset", 0x10: "resolution_preset",
     0x11: "model", 0x12: "generation", 0x13: "prediction", 0x14: "resource", 0x15: "upload",
     0x1A: "endpoint", 0x1B: "delivery",
+    0x20: "export",
 }  # fmt: skip
 
 
@@ -92,7 +93,7 @@ class World:
             "shot_type": shot_type,
             "background_preset": background, "resolution_preset": resolution, "model": model,
             "generation": generation, "prediction": prediction, "resource": media, "upload": upload,
-            "user": self.member, "endpoint": endpoint,
+            "user": self.member, "endpoint": endpoint, "export": factories.make_export(shooting, prediction),
             "delivery": factories.make_webhook_delivery(endpoint),
         }  # fmt: skip
 
@@ -263,6 +264,14 @@ def _generation_is(status: str) -> Callable[[World, Request], None]:
     return prepare
 
 
+def _written_archive(world: World, request: Request) -> None:
+    export = world.rows["export"]
+    export.status, export.content_hash = "completed", "0" * 64
+    factories.make(export)
+    with world.storage.writing(export_key(export.id)) as file:
+        file.write(b"PK")
+
+
 def _own_password(world: World, request: Request) -> None:
     world.owner.hashed_password = hash_password(request.body["current_password"])
     factories.make(world.owner)
@@ -301,6 +310,8 @@ PREPARATIONS: dict[str, Callable[[World, Request], None]] = {
     "retry_generation": _generation_is("failed"),
     "change_password": _own_password,
     "create_webhook_endpoint": _reachable,
+    "create_export": _state("approved"),
+    "download_export": _written_archive,
 }
 
 
@@ -344,4 +355,5 @@ MORE_ROWS: dict[str, Callable[[World], Any]] = {
     "list_predictions": _picture_of,
     "list_webhook_endpoints": _in_organization(factories.make_webhook_endpoint),
     "list_webhook_deliveries": lambda world: factories.make_webhook_delivery(world.rows["endpoint"]),
+    "list_exports": lambda world: factories.make_export(world.rows["shooting"], world.rows["prediction"]),
 }

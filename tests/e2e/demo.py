@@ -33,6 +33,7 @@ SHOT_TYPES = ("front-packshot", "detail-close-up", "detail")
 GUIDELINES = "Web shop portrait"
 SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
 SECONDS_TO_GENERATE = 600
+SECONDS_TO_EXPORT = 60
 SHEET_COLUMN = 420
 
 Row = dict[str, Any]
@@ -196,7 +197,9 @@ def prepare_shots(api: Api, name: str, content: bytes) -> list[Row]:
     )
     shots = sorted(look["shots"], key=lambda shot: chosen.index(shot["shot_type_id"]))
     tell("Look", f"{len(shots)} shots: {', '.join(kinds[shot['shot_type_id']]['label'] for shot in shots)}")
-    return [{**shot, "shot_type": kinds[shot["shot_type_id"]]} for shot in shots]
+    return [
+        {**shot, "shooting_id": shooting["id"], "shot_type": kinds[shot["shot_type_id"]]} for shot in shots
+    ]
 
 
 def generate(api: Api, shots: list[Row], pictures: int) -> list[Row]:
@@ -253,6 +256,21 @@ def download(
     return paths
 
 
+def export_approved(api: Api, shooting_id: str, output: Path) -> Path:
+    """Put the archive of the approved originals into the folder and return its path."""
+    export = api.post(f"/shootings/{shooting_id}/exports", json={})
+    deadline = time.monotonic() + SECONDS_TO_EXPORT
+    while export["status"] in ("pending", "running") and time.monotonic() < deadline:
+        time.sleep(0.1)
+        export = api.get(f"/exports/{export['id']}")
+    if export["status"] != "completed":
+        raise DemoStopped(f"The export is {export['status']}.")
+    path = output / "approved.zip"
+    path.write_bytes(api.download(f"/exports/{export['id']}/file"))
+    tell("Exported", f"{export['predictions_count']} approved originals with a manifest")
+    return path
+
+
 def draw_sheet(
     name: str, content: bytes, shots: list[Row], generations: list[Row], paths: list[list[Path]]
 ) -> Path:
@@ -299,8 +317,10 @@ def walk(pictures: int, output: Path) -> None:
             approve_best(api, shot, generation) for shot, generation in zip(shots, generations, strict=True)
         }
         paths = download(api, shots, generations, approved, output)
+        archive = export_approved(api, shots[0]["shooting_id"], output)
     sheet = draw_sheet(name, content, shots, generations, paths)
     tell("Pictures", f"{sum(map(len, paths))} files in {output}/")
+    tell("Archive", str(archive))
     tell("Together", f"{sheet}\n")
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,8 @@ def test_the_demo_leaves_pictures_and_a_contact_sheet_and_says_where(
     assert f"2 files in {tmp_path}" in said
     with Image.open(tmp_path / "front-packshot-1-approved.webp") as picture:
         assert picture.size == (1536, 2048)
+    with zipfile.ZipFile(tmp_path / "approved.zip") as archive:
+        assert len([name for name in archive.namelist() if name.endswith(".webp")]) == 2
     with Image.open(tmp_path / "contact-sheet.png") as sheet:
         assert sheet.width > 2 * demo.SHEET_COLUMN
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +12,35 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from studio.jobs.upkeep import EXPORT_SECONDS
 from tests.buckets import bucket_server
 from tests.e2e.customer import prepare_look, wait_for
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import running_server
+from tests.exporting import unpacked
+
+
+def check_export(api: Api, shooting_id: str, prediction_id: str, picture: bytes) -> None:
+    """What is approved is exported at once, downloaded as it was, and not twice by who has it."""
+    export = api.post(f"/shootings/{shooting_id}/exports", json={"name_template": "{shot_type}"})
+    assert (export["status"], export["predictions_count"]) == ("pending", 1)
+    began = time.monotonic()
+    while export["status"] != "completed":
+        assert time.monotonic() - began < EXPORT_SECONDS, "it waited for the next round of an idle worker"
+        time.sleep(0.05)
+        export = api.get(f"/exports/{export['id']}")
+    archive = api.client.get(f"/exports/{export['id']}/file")
+    assert archive.headers["content-type"] == "application/zip"
+    assert archive.headers["etag"] == f'"{export["content_hash"]}"'
+    assert int(archive.headers["content-length"]) == len(archive.content) == export["file_size"]
+    assert hashlib.sha256(archive.content).hexdigest() == export["content_hash"]
+    files, manifest = unpacked(archive.content)
+    assert list(files.values()) == [picture]
+    assert [entry["prediction_id"] for entry in manifest["files"]] == [prediction_id]
+    again = api.client.get(archive.url, headers={"If-None-Match": archive.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert api.get(f"/predictions/{prediction_id}")["status"] == "exported"
+    assert api.get(f"/shootings/{shooting_id}")["shots_approved_count"] == 1
 
 
 @pytest.fixture(params=["disk", "bucket"])
@@ -26,7 +53,7 @@ def media(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
         yield {"MEDIA_URL": f"s3://{bucket}/media", "S3_ENDPOINT_URL": address}
 
 
-def test_a_phone_photograph_becomes_four_pictures_of_which_one_is_approved(
+def test_a_phone_photograph_becomes_four_pictures_of_which_one_is_approved_and_exported(
     tmp_path: Path, media: dict[str, str]
 ) -> None:
     with running_server(tmp_path, **media) as server, Api(server.address) as api:
@@ -55,6 +82,7 @@ def test_a_phone_photograph_becomes_four_pictures_of_which_one_is_approved(
         assert states == {first: "approved", **dict.fromkeys(others, "pending_review")}
         assert api.get(f"/shootings/{look['shooting_id']}")["shots_approved_count"] == 1
 
+        check_export(api, look["shooting_id"], first, pictures[0])
         link = api.post(f"/predictions/{first}/share", json={})["url"]
         del api.client.headers["Authorization"]
         assert api.client.get(link).content == pictures[0]

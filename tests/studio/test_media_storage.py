@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from db.errors import NotFound
-from studio.media.storage import LocalDisk, media_folder, media_key, temporary_key, variant_key
+from studio.media.storage import LocalDisk, export_key, media_folder, media_key, temporary_key, variant_key
 
 RESOURCE = UUID("01990000-5eed-7000-8000-000e00000001")
 
@@ -15,6 +15,7 @@ def test_keys_are_made_of_ids_and_extensions_only() -> None:
     assert media_key(RESOURCE, "jpg") == f"media/{RESOURCE}/file.jpg"
     assert variant_key(RESOURCE, 640, "webp") == f"media/{RESOURCE}/variants/640.webp"
     assert temporary_key(RESOURCE) == f"temp/{RESOURCE}"
+    assert export_key(RESOURCE) == f"exports/{RESOURCE}/archive.zip"
 
 
 def test_what_was_written_is_read_until_it_is_deleted(tmp_path: Path) -> None:

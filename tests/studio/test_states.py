@@ -11,6 +11,7 @@ import pytest
 
 from db.errors import InvalidTransition
 from studio.states import (
+    DELIVERABLE,
     GENERATION_STATES,
     PREDICTION_ACTIONS,
     REPEATABLE_GENERATION,
@@ -43,12 +44,13 @@ def test_the_contract_tells_the_phases_of_a_shooting_as_the_table_has_them() -> 
 def test_the_contract_tells_the_states_of_shots_and_pictures_as_the_tables_have_them() -> None:
     text = " ".join(CONTRACT["info"]["description"].split())
     assert "pending -> generating -> pending_review -> approved | rejected | revision_requested" in text
-    assert "generating is entered from every state but approved and generating" in text
-    assert SHOT_ACTIONS["generate"].sources == set(SHOT_STATES) - {"approved", "generating"}
-    assert "approved and rejected reopen to pending_review" in text
-    assert SHOT_ACTIONS["reopen"].sources == {"approved", "rejected"}
-    assert "pending_review -> approved | rejected, both reopen" in text
-    assert PREDICTION_ACTIONS["reopen"].sources == {"approved", "rejected"}
+    assert "generating is entered from every state but approved, exported and generating" in text
+    assert SHOT_ACTIONS["generate"].sources == set(SHOT_STATES) - {"approved", "exported", "generating"}
+    assert "approved, rejected and exported reopen to pending_review" in text
+    assert SHOT_ACTIONS["reopen"].sources == {"approved", "rejected", "exported"}
+    assert "pending_review -> approved | rejected, approved -> exported; all three reopen" in text
+    assert PREDICTION_ACTIONS["reopen"].sources == {"approved", "rejected", "exported"}
+    assert SHOT_ACTIONS["export"].sources == PREDICTION_ACTIONS["export"].sources == set(DELIVERABLE)
     targets = {action.target for action in SHOT_ACTIONS.values()} - {None}
     assert targets == set(SHOT_STATES) - {"pending"}
     assert {action.target for action in PREDICTION_ACTIONS.values()} == set(PREDICTION_STATES)

@@ -35,6 +35,8 @@ DELETABLE = (
 )  # fmt: skip
 SEEDED_ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
 SEEDED_PRODUCT = "01990000-5eed-7000-8000-000500000001"
+SEEDED_SHOOTING = "01990000-5eed-7000-8000-000700000001"
+SEEDED_SHOT_TYPE = "01990000-5eed-7000-8000-000e00000001"
 SECONDS_TO_GENERATE = 120
 PASSWORDS = {"demo": "sartiq-demo", "second": "sartiq-second", "admin": "sartiq-admin"}
 
@@ -202,6 +204,47 @@ def _finished(generation_id: str) -> list[str]:
             return [prediction["id"] for prediction in generation["predictions"]]
         time.sleep(0.2)
     raise TimeoutError(f"generation {generation_id} is not completed after {SECONDS_TO_GENERATE} s")
+
+
+@functools.cache
+def _picture_of_a_shot() -> str:
+    """Return the id of a picture of the seeded shooting, made once, of a shot that nothing else works on."""
+    look = {"main_product_id": SEEDED_PRODUCT, "shot_type_ids": [SEEDED_SHOT_TYPE]}
+    look_id = make(f"/shootings/{SEEDED_SHOOTING}/looks", look)
+    shots = http().get(
+        "/shots/",
+        params={"organization_id": SEEDED_ORGANIZATION, "look_id": look_id},
+        headers=standing_header("demo"),
+    )
+    generation = make(f"/shots/{shots.json()['data'][0]['id']}/generate", {"num_predictions": 1})
+    return _finished(generation)[0]
+
+
+def approved_prediction_id() -> str:
+    """Return the id of a picture of the seeded shooting that may be exported."""
+    prediction_id = _picture_of_a_shot()
+    # Refused when it was exported before, which is as good.
+    http().post(f"/predictions/{prediction_id}/approve", json={}, headers=standing_header("demo"))
+    return prediction_id
+
+
+def new_export_id() -> str:
+    """Return the id of a new export of one picture."""
+    body = {"prediction_ids": [approved_prediction_id()]}
+    return make(f"/shootings/{SEEDED_SHOOTING}/exports", body)
+
+
+@functools.cache
+def written_export_id() -> str:
+    """Return the id of an export, made once, whose archive can be downloaded."""
+    export_id = new_export_id()
+    deadline = time.monotonic() + SECONDS_TO_GENERATE
+    while time.monotonic() < deadline:
+        export = http().get(f"/exports/{export_id}", headers=standing_header("demo")).json()
+        if export["status"] == "completed":
+            return export_id
+        time.sleep(0.1)
+    raise TimeoutError(f"export {export_id} is not completed after {SECONDS_TO_GENERATE} s")
 
 
 def guest_is_member(organization_id: str) -> str:

@@ -14,6 +14,7 @@ import schemathesis
 
 from tests.contract.fuzzing import checks, client, webhooks
 from tests.contract.fuzzing.cases import SEEDED, coin, is_alone, seeded
+from tests.contract.fuzzing.deletions import DELETIONS
 from tests.contract.fuzzing.images import image_bytes
 
 SUPERUSER_ONLY = ("users:admin", "subscriptions:write", "generation_models:write")
@@ -193,31 +194,6 @@ def replace_a_new_model(case: schemathesis.Case) -> None:
     case.path_parameters["model_id"] = client.spare_model_id()
 
 
-def delete_a_new_row(case: schemathesis.Case) -> None:
-    """Delete a row that was made for this, where nothing refers to it."""
-    (name,) = case.path_parameters
-    collection = case.operation.path.split("{")[0]
-    body = client.SMALLEST_BODIES[collection]
-    case.path_parameters[name] = client.make(collection, {"name": "Fuzzed", **body})
-
-
-def delete_a_new_base_image(case: schemathesis.Case) -> None:
-    """Delete a base image that was made for this."""
-    made = client.new_image("/subjects/", "base-images", {"shot_type_id": seeded(0x0E)})
-    case.path_parameters["subject_id"], case.path_parameters["base_image_id"] = made
-
-
-def delete_a_new_photograph(case: schemathesis.Case) -> None:
-    """Delete a photograph that was made for this."""
-    made = client.new_image("/products/", "images", {"type": "back"})
-    case.path_parameters["product_id"], case.path_parameters["image_id"] = made
-
-
-def delete_a_new_picture(case: schemathesis.Case) -> None:
-    """Delete a picture that was generated for this."""
-    case.path_parameters["prediction_id"] = client.new_prediction_id()
-
-
 def cancel_a_new_generation(case: schemathesis.Case) -> None:
     """Cancel a generation that was ordered for this."""
     case.path_parameters["generation_id"] = client.order_small_pictures(1)
@@ -226,6 +202,20 @@ def cancel_a_new_generation(case: schemathesis.Case) -> None:
 def retry_a_canceled_generation(case: schemathesis.Case) -> None:
     """Retry a generation that was canceled for this."""
     case.path_parameters["generation_id"] = client.canceled_generation_id()
+
+
+def export_an_approved_picture(case: schemathesis.Case) -> None:
+    """Name a picture that is approved in every second case; the others find nothing, or what is approved."""
+    if coin(case) or case.auth_identity != "demo" or not isinstance(case.body, dict):
+        return
+    case.path_parameters["shooting_id"] = seeded(0x07)
+    case.body["prediction_ids"] = [client.approved_prediction_id()]
+
+
+def read_a_written_export(case: schemathesis.Case) -> None:
+    """Read an export whose archive is there; in the stateful phase links lead to others."""
+    if case.auth_identity == "demo" and is_alone(case):
+        case.path_parameters["export_id"] = client.written_export_id()
 
 
 def take_the_recommended_model(case: schemathesis.Case) -> None:
@@ -251,36 +241,21 @@ def send_as_superuser(case: schemathesis.Case) -> None:
         case.headers.update(client.standing_header("admin"))
 
 
-def delete_a_new_look(case: schemathesis.Case) -> None:
-    """Delete a look that was made for this."""
-    body = {"main_product_id": seeded(5), "shot_type_ids": [seeded(0xE)]}
-    case.path_parameters["shooting_id"] = seeded(7)
-    case.path_parameters["look_id"] = client.make(f"/shootings/{seeded(7)}/looks", body)
-
-
-def delete_a_new_model(case: schemathesis.Case) -> None:
-    """Delete a model that was made for this."""
-    body = {"name": "Fuzzed", "provider": "LOCAL_STUDIO", "tool_types": ["REFINE"]}
-    case.path_parameters["model_id"] = client.make("/generation-models/", body, "admin")
-
-
 PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "update_user": spare_the_accounts,
     "delete_user": spare_the_accounts,
     "update_member": change_a_guest,
     "remove_member": change_a_guest,
     "create_subscription": plan_for_a_new_account,
-    "delete_look": delete_a_new_look,
-    "delete_prediction": delete_a_new_picture,
     "generate_shot": take_the_recommended_model,
     "create_generation": order_a_real_product,
     "cancel_generation": cancel_a_new_generation,
     "retry_generation": retry_a_canceled_generation,
-    "delete_base_image": delete_a_new_base_image,
-    "delete_product_image": delete_a_new_photograph,
-    **{f"delete_{name}": delete_a_new_row for name in client.DELETABLE},
-    "delete_generation_model": delete_a_new_model,
+    "create_export": export_an_approved_picture,
+    "get_export": read_a_written_export,
+    "download_export": read_a_written_export,
     **webhooks.PREPARATIONS,
+    **DELETIONS,
     "add_member": keep_peers_apart,
     "change_password": keep_the_password,
     "logout": end_another_session,
@@ -317,17 +292,6 @@ def lead_nowhere(case: schemathesis.Case) -> None:
             case.path_parameters[name] = str(uuid.uuid4())
 
 
-# Rows to delete are made for cases that stand alone; in the stateful phase the row of an earlier step goes,
-# and later steps look whether it is gone.
-FOR_DELETION = (
-    delete_a_new_row,
-    delete_a_new_look,
-    delete_a_new_model,
-    webhooks.delete_a_new_endpoint,
-    delete_a_new_picture,
-    delete_a_new_photograph,
-    delete_a_new_base_image,
-)
 # What must be done to every case, not only to valid ones, or the run harms itself.
 ALWAYS = (spare_the_accounts, keep_peers_apart, keep_the_password, end_another_session)
 
@@ -346,7 +310,7 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
         refer_to_nothing_invented(case)
         if case.method.upper() not in ("DELETE", "PUT"):
             work_on_seeded_rows(case)
-        if prepare is not None and (is_alone(case) or prepare not in FOR_DELETION):
+        if prepare is not None and (is_alone(case) or operation_id(case) not in DELETIONS):
             prepare(case)
     elif prepare in ALWAYS:
         prepare(case)

@@ -32,7 +32,6 @@ def delete_a_new_endpoint(case: schemathesis.Case) -> None:
 PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "create_webhook_endpoint": name_a_reachable_target,
     "update_webhook_endpoint": name_a_reachable_target,
-    "delete_webhook_endpoint": delete_a_new_endpoint,
     "test_webhook_endpoint": send_to_an_enabled_endpoint,
     "redeliver_webhook": send_to_an_enabled_endpoint,
     "redeliver_webhooks": send_to_an_enabled_endpoint,

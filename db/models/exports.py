@@ -1,0 +1,74 @@
+"""Exports: orders for archives of approved pictures. A pending row is the job, its items what was ordered."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import Base, Owned, owned_indexes
+from db.models.media import MediaResource
+
+
+class ExportStatus(StrEnum):
+    """How far the archive of an export is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class ExportItem(Base):
+    """One picture of an export as it was when it was ordered.
+
+    The reference keeps its file from being swept; the picture itself may be reopened or deleted meanwhile, so
+    its id is no key. `facts` is its entry in the manifest.
+    """
+
+    __tablename__ = "export_items"
+
+    export_id: Mapped[UUID] = mapped_column(ForeignKey("exports.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    media_id: Mapped[UUID] = mapped_column(ForeignKey("media_resources.id", ondelete="RESTRICT"), index=True)
+    prediction_id: Mapped[UUID]
+    file_name: Mapped[str] = mapped_column(String(200))
+    content_hash: Mapped[str] = mapped_column(String(64))
+    file_size: Mapped[int]
+    facts: Mapped[dict[str, Any]]
+
+    media: Mapped[MediaResource] = relationship(lazy="raise")
+
+
+class Export(Owned):
+    """One order for an archive, of the scope of its shooting.
+
+    Workers claim the pending row that is oldest; a running row whose lease has expired is claimed again.
+    """
+
+    __tablename__ = "exports"
+    __table_args__ = (*owned_indexes("exports"), Index("ix_exports_queue", "status", "created_at", "id"))
+
+    shooting_id: Mapped[UUID] = mapped_column(ForeignKey("shootings.id", ondelete="CASCADE"), index=True)
+    # What the archive is called, whatever becomes of the shooting's name.
+    shooting_name: Mapped[str] = mapped_column(String(120))
+    name_template: Mapped[str] = mapped_column(String(200))
+    status: Mapped[str] = mapped_column(String(20), default=ExportStatus.PENDING)
+    progress: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None] = mapped_column(String(100))
+    lease_expires_at: Mapped[datetime | None]
+    predictions_count: Mapped[int]
+    file_size: Mapped[int | None] = mapped_column(BigInteger)
+    content_hash: Mapped[str | None] = mapped_column(String(64))
+    completed_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None] = mapped_column(index=True)
+    error: Mapped[dict[str, Any] | None]
+
+    items: Mapped[list[ExportItem]] = relationship(
+        lazy="raise", order_by=ExportItem.position, cascade="all, delete-orphan", passive_deletes=True
+    )
