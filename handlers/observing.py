@@ -54,8 +54,8 @@ class Observed:
                 ended = time.perf_counter()
                 operation_id = call.operation.operation_id if call.operation else None
                 work.operation_id = operation_id
-                latency = (answer.began or ended) - began - call.waited
-                metrics.request_ended(operation_id, scope["method"], answer.status, max(0.0, latency))
+                latency = answer.began - began - call.waited if answer.began is not None else None
+                metrics.request_ended(operation_id, scope["method"], answer.status, latency)
                 path = _shown_path(scope["path"], call)
                 self._log(scope["method"], path, call, answer.status, ended - began)
                 if traces.is_recording():

@@ -86,8 +86,10 @@ class Settings:
         return self.request_threads + self.render_workers + self.webhook_senders + 3
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Return the settings of this process.
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None, service_name: str = service_name
+    ) -> Settings:
+        """Return the settings of this process, which is called `service_name` unless they say otherwise.
 
         Raises SettingsRefused for unreadable values, and outside development for a missing,
         default or short SECRET_KEY.
@@ -129,7 +131,7 @@ class Settings:
             metrics_host=values.get("METRICS_HOST") or cls.metrics_host,
             metrics_port=_whole_number(values, "METRICS_PORT", 0, 0, 65535),
             otlp_endpoint=(values.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "").rstrip("/") or None,
-            service_name=values.get("OTEL_SERVICE_NAME") or cls.service_name,
+            service_name=values.get("OTEL_SERVICE_NAME") or service_name,
             request_threads=_whole_number(values, "REQUEST_THREADS", 8, 1, 256),
             render_workers=_whole_number(values, "RENDER_WORKERS", 2, 0, 64),
             lease_seconds=_whole_number(values, "LEASE_SECONDS", 20, 2, 3_600),

@@ -67,13 +67,14 @@ def request_began() -> None:
     _in_progress.inc()
 
 
-def request_ended(operation_id: str | None, method: str, status: int, seconds: float) -> None:
-    """A request has been answered; status 0 means that its client went away before."""
+def request_ended(operation_id: str | None, method: str, status: int, seconds: float | None) -> None:
+    """A request was answered after `seconds`; status 0 and None when its client went away before."""
     operation = operation_id or UNMATCHED
     _in_progress.dec()
     known = method if method in METHODS else "other"
     _requests.labels(operation, known, str(status) if status else "aborted").inc()
-    _durations.labels(operation).observe(seconds)
+    if seconds is not None:
+        _durations.labels(operation).observe(max(0.0, seconds))
 
 
 def count_contract_defect(operation_id: str, kind: str) -> None:
