@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import socket
 import sys
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from studio.seed import seed
 from studio.settings import Settings, SettingsRefused
 from studio.telemetry.logs import configure_logging
 
+logger = logging.getLogger("sartiq.server")
+
 # Of ten, so that closing has its share.
 SECONDS_TO_FINISH = 9
 
@@ -31,15 +34,17 @@ SECONDS_TO_FINISH = 9
 class AnnouncingServer(uvicorn.Server):
     """Says where it is once it really answers, and ends in time whatever its clients do."""
 
-    def __init__(self, config: uvicorn.Config, announcement: str, drain: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, announce: Callable[[], None], drain: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self.announcement = announcement
+        self.announce = announce
         self.drain = drain
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            print(self.announcement, flush=True)
+            self.announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # At once: a client that holds its connection must not keep the workers claiming.
@@ -57,8 +62,11 @@ def prepare(settings: Settings) -> None:
         database.dispose()
 
 
-def announcement(settings: Settings) -> str:
-    """Return what a person at the terminal has to know: address, login, how to stop."""
+def announce(settings: Settings) -> None:
+    """Tell a person at the terminal address, login and how to stop; tell a machine in a line of the log."""
+    if settings.log_format == "json":
+        logger.info("serving at %s", settings.public_url)
+        return
     lines = [
         "",
         f"  Sartiq Backend API   {settings.public_url}",
@@ -66,7 +74,7 @@ def announcement(settings: Settings) -> str:
     ]
     if settings.environment == "development":
         lines.append("  Demo login           demo@example.com / sartiq-demo")
-    return "\n".join([*lines, "  Stop with Ctrl-C.", ""])
+    print("\n".join([*lines, "  Stop with Ctrl-C.", ""]), flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -101,11 +109,11 @@ def serve(settings: Settings) -> int:
         "timeout_graceful_shutdown": SECONDS_TO_FINISH,
     }
     app = create_app(settings)
-    server = AnnouncingServer(uvicorn.Config(app, **config), announcement(settings), app.drain)
+    server = AnnouncingServer(uvicorn.Config(app, **config), partial(announce, settings), app.drain)
     try:
         server.run()
     except KeyboardInterrupt:
-        print("Stopped.")
+        logger.info("stopped")
     return 0 if server.started else 1
 
 

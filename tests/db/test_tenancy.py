@@ -18,6 +18,7 @@ from db.tenancy import (
     Caller,
     creation_scope,
     current_caller,
+    current_organization,
     current_permission,
     get_owned,
     listed,
@@ -56,6 +57,23 @@ def test_a_caller_acts_within_the_block_only(cast: Cast) -> None:
         assert current_permission() == READ
     with pytest.raises(RuntimeError):
         current_caller()
+
+
+def test_whose_rows_were_touched_last_is_told_within_the_block(
+    database: Database, cast: Cast, brands: dict[str, UUID]
+) -> None:
+    with database.transaction(write=False), use_caller(cast.owner_caller, READ):
+        assert current_organization() is None
+        get_owned(Brand, brands["house"])
+        assert current_organization() == cast.house.id
+        get_owned(Brand, brands["mine"])
+        assert current_organization() is None
+        listed(Brand, cast.house.id)
+        assert current_organization() == cast.house.id
+        with pytest.raises(NotFound):
+            get_owned(Brand, brands["other"])
+        assert current_organization() == cast.house.id
+    assert current_organization() is None
 
 
 def test_owned_are_personal_rows_and_those_of_ones_organizations(
