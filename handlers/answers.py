@@ -14,6 +14,8 @@ from typing import Any, Protocol, cast
 
 import orjson
 
+from studio.watching import GenerationState
+
 _JSON_OPTIONS = orjson.OPT_UTC_Z
 
 
@@ -26,13 +28,17 @@ class Presenter(Protocol):
 
 @dataclass
 class Answer:
-    """One response before it is checked and sent. `tagged` asks for a strong ETag over the body."""
+    """One response before it is checked and sent. `tagged` asks for a strong ETag over the body.
+
+    `watch` is the generation that callers may wait for or follow.
+    """
 
     status: int
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
     tagged: bool = False
+    watch: GenerationState | None = None
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,9 @@ def strong_etag(body: bytes) -> str:
     return f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
 
 
-def ok(row: object, schema: type[Presenter]) -> Answer:
+def ok(row: object, schema: type[Presenter], watch: GenerationState | None = None) -> Answer:
     """Answer 200 with one row and its ETag."""
-    return Answer(200, present(row, schema), tagged=True)
+    return Answer(200, present(row, schema), tagged=True, watch=watch)
 
 
 def created(row: object, schema: type[Presenter], location: str) -> Answer:
@@ -80,9 +86,11 @@ def created(row: object, schema: type[Presenter], location: str) -> Answer:
     return Answer(201, present(row, schema), {"Location": location}, tagged=True)
 
 
-def accepted(row: object, schema: type[Presenter], location: str) -> Answer:
+def accepted(
+    row: object, schema: type[Presenter], location: str, watch: GenerationState | None = None
+) -> Answer:
     """Answer 202 with the job that will do the work; `location` is the path to watch it at."""
-    return Answer(202, present(row, schema), {"Location": location})
+    return Answer(202, present(row, schema), {"Location": location}, watch=watch)
 
 
 def no_content() -> Answer:
@@ -99,6 +107,12 @@ def found_file(content: Path | bytes, media_type: str, etag: str | None = None, 
     if etag is not None:
         named["ETag"] = etag if etag.startswith(('"', "W/")) else f'"{etag}"'
     return Answer(200, content, named, media_type)
+
+
+def event_stream(watch: GenerationState) -> Answer:
+    """Answer 200 with a stream of events, which begins with the state given."""
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Answer(200, headers=headers, media_type="text/event-stream", watch=watch)
 
 
 def listing(data: Mapping[str, Any], **headers: str) -> Answer:

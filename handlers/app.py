@@ -34,6 +34,7 @@ from handlers.contract.middleware import Check, Envelope, Gate
 from handlers.contract.operations import compile_operations
 from handlers.contract.paths import PathTable
 from handlers.contract.resolver import ContractResolver, find_handlers
+from handlers.contract.waiting import Waiting
 from handlers.errors import error_handler
 from handlers.observing import Observed
 from handlers.pages import home
@@ -45,6 +46,7 @@ from studio.outbound import Outbound
 from studio.settings import Settings
 from studio.telemetry.metrics import MetricsPort
 from studio.telemetry.traces import Tracing
+from studio.watching import Watchers
 from studio.webhooks.senders import WebhookSenders
 
 BUNDLE = Path(__file__).parent.parent / "openapi" / "openapi.json"
@@ -66,13 +68,20 @@ class Application(BridgedFlaskApp):
     """The server as one ASGI application. `on_startup` and `on_shutdown` are called in order, in a thread."""
 
     def __init__(
-        self, settings: Settings, database: Any, endpoints: dict[str, Endpoint], **options: Any
+        self,
+        settings: Settings,
+        database: Any,
+        endpoints: dict[str, Endpoint],
+        watchers: Watchers,
+        **options: Any,
     ) -> None:
         self.settings = settings
         self.database = database
         self.endpoints = endpoints
         self.on_startup: list[Hook] = []
-        self.on_shutdown: list[Hook] = []
+        self.watchers = watchers
+        # First, so that nobody who waits keeps the server from ending.
+        self.on_shutdown: list[Hook] = [watchers.close]
         self._draining = threading.Lock()
         super().__init__(__name__, threads=settings.request_threads, lifespan=self._lifespan, **options)
 
@@ -80,6 +89,7 @@ class Application(BridgedFlaskApp):
     async def _lifespan(self, _app: object) -> AsyncIterator[None]:
         for hook in self.on_startup:
             await to_thread.run_sync(hook)
+        self.watchers.open()
         yield
         await to_thread.run_sync(self.drain)
         await to_thread.run_sync(self.bridge.pool.shutdown)
@@ -131,14 +141,23 @@ def create_app(
         base_path=contract.base_path,
         outside={"/": home(settings.public_url)} if outside is None else outside,
     )
+    watchers = Watchers(database.transaction)
+    waiting = partial(
+        Waiting,
+        watchers=watchers,
+        max_wait=settings.max_wait_seconds,
+        max_stream=settings.sse_max_seconds,
+    )
     app = Application(
         settings,
         database,
         endpoints,
+        watchers,
         middlewares=[
             partial(Observed, base_path=contract.base_path),
             partial(Envelope, public_url=settings.public_url),
             ExceptionMiddleware,
+            waiting,
             gate,
             SecurityMiddleware,
             Check,

@@ -11,7 +11,7 @@ from db.models.generations import Generation
 from db.models.shootings import Shot
 from db.session import session
 from db.tenancy import creation_scope, get_owned, listed, refer
-from handlers.answers import Answer, accepted, ok
+from handlers.answers import Answer, accepted, event_stream, ok
 from handlers.paging import page
 from handlers.permissions import Permission, requires
 from handlers.references import find_picture, require_known
@@ -20,6 +20,7 @@ from studio.generation import request_generation
 from studio.lifecycle import request_cancel
 from studio.orders import place_order, repeat_order
 from studio.states import OPEN_GENERATION
+from studio.watching import state_of
 
 ASK_AGAIN_SECONDS = 1
 WITH_PICTURES = [selectinload(Generation.predictions)]
@@ -60,10 +61,16 @@ def create_generation(body: dict[str, Any], organization_id: UUID | None = None)
 def get_generation(generation_id: UUID) -> Answer:
     """One generation with its progress and its pictures."""
     generation = get_owned(Generation, generation_id, options=WITH_PICTURES)
-    answer = ok(generation, GenerationSchema)
+    answer = ok(generation, GenerationSchema, watch=state_of(generation))
     if generation.status in OPEN_GENERATION:
         answer.headers["Retry-After"] = str(ASK_AGAIN_SECONDS)
     return answer
+
+
+@requires(Permission.GENERATIONS_READ)
+def stream_generation_events(generation_id: UUID) -> Answer:
+    """What happens to one generation, while it happens."""
+    return event_stream(state_of(get_owned(Generation, generation_id, options=WITH_PICTURES)))
 
 
 @requires(Permission.GENERATIONS_WRITE)
@@ -87,4 +94,5 @@ def retry_generation(generation_id: UUID) -> Answer:
 
 def _accepted(generation: Generation) -> Answer:
     session().refresh(generation, ["queue_position", "predictions"])
-    return accepted(generation, GenerationSchema, f"/api/v1/generations/{generation.id}")
+    location = f"/api/v1/generations/{generation.id}"
+    return accepted(generation, GenerationSchema, location, watch=state_of(generation))

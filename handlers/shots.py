@@ -21,6 +21,7 @@ from handlers.schemas.generations import GenerationSchema
 from handlers.schemas.shots import ShotSchema
 from studio import review
 from studio.generation import request_generation
+from studio.watching import state_of
 
 WITH_TYPE = [joinedload(Shot.shot_type)]
 
@@ -68,8 +69,9 @@ def generate_shot(shot_id: UUID, body: dict[str, Any]) -> Answer:
     shot = _locked(shot_id)
     order = {**body, "shot_id": shot.id, "batch_size": body["num_predictions"]}
     del order["num_predictions"]
-    generation = request_generation(order, shot.organization_id, shot, find_picture)
-    return accepted(_reloaded(generation), GenerationSchema, f"/api/v1/generations/{generation.id}")
+    generation = _reloaded(request_generation(order, shot.organization_id, shot, find_picture))
+    location = f"/api/v1/generations/{generation.id}"
+    return accepted(generation, GenerationSchema, location, watch=state_of(generation))
 
 
 @requires(Permission.SHOTS_REVIEW)

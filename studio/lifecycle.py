@@ -18,6 +18,7 @@ from db.models.generations import Generation, GenerationStatus
 from db.models.shootings import Shot
 from db.session import after_commit, session
 from studio import billing
+from studio.jobs import signal
 from studio.states import GENERATION_STATES, next_shot_status
 from studio.telemetry.metrics import count_generation
 from studio.webhooks.outbox import publish
@@ -38,6 +39,7 @@ def advance(generation: Generation, status: str, error: dict[str, Any] | None = 
     stopped_at_work = generation.status == GenerationStatus.CANCELING
     generation.status = status
     generation.revision += 1
+    after_commit(signal.CHANGES.wake)
     if status == GenerationStatus.RUNNING:
         generation.started_at = generation.started_at or utc_now()
     if status == GenerationStatus.PENDING:

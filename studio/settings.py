@@ -79,11 +79,14 @@ class Settings:
     outbound_allowed_hosts: tuple[str, ...] = ()
     max_json_bytes: int = 1_000_000
     max_upload_bytes: int = 52_428_800
+    max_wait_seconds: int = 60
+    sse_max_seconds: int = 300
 
     @property
     def pool_size(self) -> int:
         """Database connections that all threads of this process can hold at once."""
-        return self.request_threads + self.render_workers + self.webhook_senders + 3
+        # Four more for what runs beside: upkeep, exports, and watching.
+        return self.request_threads + self.render_workers + self.webhook_senders + 4
 
     @classmethod
     def from_environment(
@@ -141,4 +144,6 @@ class Settings:
             mail_from=values.get("MAIL_FROM") or cls.mail_from,
             outbox_dir=Path(values.get("OUTBOX_DIR") or data_dir / "outbox").absolute(),
             outbound_allowed_hosts=_hosts(values, "OUTBOUND_ALLOWED_HOSTS"),
+            max_wait_seconds=_whole_number(values, "MAX_WAIT_SECONDS", 60, 1, 600),
+            sse_max_seconds=_whole_number(values, "SSE_MAX_SECONDS", 300, 1, 3_600),
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from handlers.contract.operations import Operation
+    from studio.watching import GenerationState
 
 CALL = "sartiq.call"
 
@@ -29,3 +30,5 @@ class Call:
     """Seconds that the answer was held back because the caller asked for it."""
     checked: bool = False
     """Whether the endpoint held the answer against the contract already."""
+    watch: GenerationState | None = None
+    """The generation that the answer is about, if callers may wait for it or follow it."""

@@ -107,6 +107,7 @@ class Endpoint:
             headers = {name: text for name, text in headers.items() if name.lower() in _KEPT_BY_304}
         encoded = Encoded(status, media_type, headers, raw)
         self._check(call, encoded, value)
+        call.watch = answer.watch
         return encoded
 
     def _encode(self, answer: Answer) -> bytes | None:

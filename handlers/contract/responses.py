@@ -16,6 +16,7 @@ from handlers.contract.refusals import pointer
 from handlers.contract.translate import Translator
 
 PROBLEM = "application/problem+json"
+EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,21 @@ class _Header:
         self.validator = translator.compile(schema, "response")
 
 
+@dataclass(frozen=True)
+class _Events:
+    """What the events of a stream are: their lines, and what `x-event-data` says about their data."""
+
+    message: jsonschema_rs.Validator
+    data: jsonschema_rs.Validator
+
+    @classmethod
+    def of(cls, content: dict[str, Any] | None, translator: Translator) -> _Events | None:
+        if content is None:
+            return None
+        schemas = (content["schema"], content["x-event-data"])
+        return cls(*(translator.compile(schema, "response") for schema in schemas))
+
+
 class _Response:
     """One documented status of an operation."""
 
@@ -56,6 +72,7 @@ class _Response:
             )
             for media_type, content in raw.get("content", {}).items()
         }
+        self.events = _Events.of(raw.get("content", {}).get(EVENT_STREAM), translator)
 
     def violation(
         self, media_type: str, headers: Mapping[str, str], value: Any, raw: bytes | None
@@ -136,3 +153,15 @@ class Responses:
         if response is None:
             return Breach("status", f"the status {status} is not documented")
         return response.violation(media_type, headers, value, raw)
+
+    def event_violation(self, status: int, told: Mapping[str, str], data: bytes) -> Breach | None:
+        """Return how a server-sent event breaks the contract, None when it keeps it.
+
+        `told` is the event by its lines, `data` once more the bytes of its data.
+        """
+        events = self._by_status[status].events
+        if events is None:
+            return Breach("media_type", "events are not documented")
+        return _body_violation(events.message, dict(told), None) or _body_violation(
+            events.data, orjson.loads(data), data
+        )

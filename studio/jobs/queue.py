@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from db.base import new_id, utc_now
 from db.models.generations import Generation, GenerationStatus, Prediction
 from db.session import Database, after_commit, session
+from studio.jobs import signal
 from studio.jobs.turns import in_time, is_lost, next_in_turn
 from studio.lifecycle import EXPIRED, advance
 from studio.media.ingest import keep_picture
@@ -150,6 +151,7 @@ def renew(database: Database, claim: Claim, progress: int, lease: timedelta) -> 
             )
             .execution_options(synchronize_session=False)
         )
+        after_commit(signal.CHANGES.wake)
         return changed.rowcount == 1  # type: ignore[attr-defined]  # every update counts
 
 

@@ -179,6 +179,9 @@ class Provoker:
         named = {key.replace("_", "-"): value for key, value in headers.items()}
         return request.send(self.app, {**self.headers(request), **named}, method)
 
+    def get_204(self, request: Request) -> Reply:
+        return self.send(request, last_event_id=str(self.world.rows["generation"].revision))
+
     def get_304(self, request: Request) -> Reply:
         tag = self.send(request).headers["etag"]
         return self.send(request, if_none_match=tag)

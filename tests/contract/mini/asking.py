@@ -46,18 +46,22 @@ def ask(
         sent.setdefault("content-length", str(len(body)))
     elif body is not None:
         sent["transfer-encoding"] = "chunked"
-    path, _, query = target.partition("?")
-    scope = {
-        "type": "http", "http_version": "1.1", "asgi": {"version": "3.0"}, "scheme": "http", "root_path": "",
-        "method": method, "path": unquote(path), "raw_path": path.encode(), "query_string": query.encode(),
-        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent.items()],
-        "client": ("127.0.0.1", 5), "server": ("localhost", 8000),
-    }  # fmt: skip
     messages = [
         {"type": "http.request", "body": piece, "more_body": number < len(pieces) - 1}
         for number, piece in enumerate(pieces)
     ] or [{"type": "http.request", "body": b"", "more_body": False}]
-    return asyncio.run(_converse(app, scope, messages))
+    return asyncio.run(_converse(app, scope_of(method, target, sent), messages))
+
+
+def scope_of(method: str, target: str, headers: dict[str, str]) -> dict[str, Any]:
+    """Return what an HTTP server tells an application about a request; header names come in lower case."""
+    path, _, query = target.partition("?")
+    return {
+        "type": "http", "http_version": "1.1", "asgi": {"version": "3.0"}, "scheme": "http", "root_path": "",
+        "method": method, "path": unquote(path), "raw_path": path.encode(), "query_string": query.encode(),
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+        "client": ("127.0.0.1", 5), "server": ("localhost", 8000),
+    }  # fmt: skip
 
 
 async def _converse(app: Any, scope: dict[str, Any], messages: list[dict[str, Any]]) -> Reply:

@@ -1,0 +1,301 @@
+"""Waits and streams in front of the WSGI bridge, where neither costs a thread or a database connection.
+
+The handler has let the caller in and answered; its transaction is over. Who prefers to wait
+(`Prefer: wait=N`, RFC 7240) is held until the generation is over, or has changed. Then the question is asked
+again inside the process, so that the token and the permissions of that moment count. A stream sends every
+change as an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Coroutine
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from handlers.answers import encode_json
+from handlers.contract.call import CALL, Call
+from handlers.contract.operations import Operation
+from handlers.contract.refusals import ContractBroken, Unavailable
+from handlers.contract.responses import EVENT_STREAM
+from handlers.errors import problem_for
+from studio.watching import GenerationState, Watcher, Watchers
+
+HEARTBEAT_SECONDS = 15.0
+"""After so much silence a stream shows that it lives; after so long it asks again whether it still may."""
+RETRY_MILLISECONDS = 2_000
+
+_WAIT = re.compile(r"""wait\s*=\s*(?:([0-9]+)|"([0-9]+)")\s*(?:;.*)?""", re.ASCII | re.IGNORECASE | re.DOTALL)
+# Parts of the list, of which a comma in quotes is no end.
+_PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
+# What a question that follows from a POST takes over from it.
+_KEPT_HEADERS = frozenset({b"authorization", b"accept", b"traceparent", b"tracestate"})
+_FRAMING = frozenset({b"content-length", b"retry-after"})
+
+
+def preferred_wait(headers: Headers, longest: int) -> int | None:
+    """Return for how many seconds a request prefers to wait, None when it does not or says it wrongly.
+
+    Of several `wait` the first counts (RFC 7240, 2).
+    """
+    for preference in _PREFERENCE.findall(",".join(headers.getlist("prefer"))):
+        name = re.split(r"[=;\s]", preference.strip(), maxsplit=1)[0]
+        if name.lower() == "wait":
+            found = _WAIT.fullmatch(preference.strip())
+            return min(int((found[1] or found[2])[:9]), longest) if found else None
+    return None
+
+
+@dataclass
+class _Held:
+    """Passes an answer on, or holds it back when it may be waited with; without `send` it holds any."""
+
+    call: Call
+    send: Send | None
+    start: Message | None = None
+    body: bytes = b""
+
+    async def __call__(self, message: Message) -> None:
+        """Take one message of the answer."""
+        if self.send is not None and self.call.watch is None:
+            await self.send(message)
+        elif message["type"] == "http.response.start":
+            self.start = message
+        else:
+            self.body += message.get("body", b"")
+
+    @property
+    def status(self) -> int:
+        """The status, 0 when nothing is held."""
+        return self.start["status"] if self.start else 0
+
+    def header(self, name: bytes) -> bytes:
+        """Return a header, empty when there is none."""
+        return dict(self.start["headers"]).get(name, b"") if self.start else b""
+
+
+@dataclass
+class _Request:
+    """A request whose answer is held; `scope` is as it came in, before anything was found out about it."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    call: Call
+    held: _Held
+    headers: Headers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.headers = Headers(raw=self.scope["headers"])
+
+    @property
+    def state(self) -> GenerationState:
+        """The generation as the handler saw it."""
+        assert self.call.watch is not None  # noqa: S101 - otherwise nothing was held
+        return self.call.watch
+
+    @property
+    def account(self) -> str:
+        """Who is asking."""
+        return str((self.call.claims or {}).get("sub"))
+
+    async def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send an answer in one piece. The envelope holds it against the contract, since we touched it."""
+        self.call.checked = False
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+class Waiting:
+    """Stands around gate, security and check, and inside of what makes problems of errors."""
+
+    def __init__(self, app: ASGIApp, *, watchers: Watchers, max_wait: int, max_stream: int) -> None:
+        self.app = app
+        self.watchers = watchers
+        self.max_wait = max_wait
+        self.max_stream = max_stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; what is raised is raised before anything was sent."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        untouched = {**scope, "extensions": dict(scope["extensions"])}
+        call: Call = scope[CALL]
+        held = _Held(call, send)
+        await self.app(scope, receive, held)
+        if held.start is None:
+            return
+        request = _Request(untouched, receive, send, call, held)
+        if held.header(b"content-type").startswith(EVENT_STREAM.encode()):
+            await self._stream(request)
+        else:
+            await self._wait(request)
+
+    async def _wait(self, request: _Request) -> None:
+        held, state = request.held, request.state
+        assert held.start is not None  # noqa: S101 - or there were nothing to wait with
+        seconds = preferred_wait(request.headers, self.max_wait)
+        can_wait = self.watchers.is_open and self.watchers.has_room(request.account)
+        if seconds is None or not (can_wait or state.is_over):
+            await request.send(held.start)
+            await request.send({"type": "http.response.body", "body": held.body})
+            return
+        # Who has an old copy wants the new one and not the end.
+        is_news = "if-none-match" in request.headers and held.status != 304
+        if seconds and not state.is_over and not is_news:
+            began = time.monotonic()
+            with self.watchers.watching(state, request.account) as watcher:
+                waits = _until_told(watcher, seconds, any_change=held.status == 304)
+                if not await _while_there(request.receive, waits):
+                    return
+            request.call.waited = time.monotonic() - began
+            held = await self._asked_again(request)
+        assert held.start is not None  # noqa: S101 - an answer, since nothing was raised
+        applied = (b"preference-applied", f"wait={round(request.call.waited)}".encode())
+        await request.respond(held.status, [*held.start["headers"], applied], held.body)
+
+    async def _asked_again(self, request: _Request) -> _Held:
+        """Return the answer of now; a GET's errors are raised, what a POST was promised stays promised."""
+        if request.scope["method"] in ("GET", "HEAD"):
+            return await self._ask(request, request.scope)
+        location = request.held.header(b"location")
+        scope = {
+            **request.scope,
+            "method": "GET",
+            "path": location.decode("ascii"),
+            "raw_path": location,
+            "query_string": b"",
+            "headers": [pair for pair in request.scope["headers"] if pair[0] in _KEPT_HEADERS],
+        }
+        try:
+            now = await self._ask(request, scope)
+        except Exception as error:  # noqa: BLE001 - the work was accepted, whatever became of the caller since
+            problem_for(error)
+            return request.held
+        assert now.start is not None and request.held.start is not None  # noqa: S101, PT018 - both are answers
+        lasting = [pair for pair in request.held.start["headers"] if pair[0] not in _FRAMING]
+        newest = [pair for pair in now.start["headers"] if pair[0] in _FRAMING]
+        start = {**request.held.start, "headers": lasting + newest}
+        return _Held(request.call, None, start, now.body)
+
+    async def _ask(self, request: _Request, scope: Scope) -> _Held:
+        """Let a request come in once more, as whoever sent it."""
+        call = Call(request.call.request_id)
+        held = _Held(call, None)
+        request.call.checked = False
+        await self.app({**scope, CALL: call, "extensions": dict(scope["extensions"])}, _receive_nothing, held)
+        return held
+
+    async def _stream(self, request: _Request) -> None:
+        state = request.state
+        known = request.headers.get("last-event-id") == str(state.revision)
+        if known and state.is_over:
+            await request.respond(204, [], b"")
+            return
+        if self.watchers.is_open and not self.watchers.has_room(request.account):
+            request.call.checked = False
+            raise Unavailable()
+        operation: Operation = request.call.operation  # type: ignore[assignment]  # it has answered
+        first = b"retry: %d\n" % RETRY_MILLISECONDS
+        first += b"\n" if known else _event(operation, state, "status")
+        assert request.held.start is not None  # noqa: S101 - that is what is streamed
+        headers = [pair for pair in request.held.start["headers"] if pair[0] != b"content-length"]
+        await request.send({**request.held.start, "headers": headers})
+        goes_on = self.watchers.is_open and not state.is_over and request.scope["method"] != "HEAD"
+        if goes_on:
+            with self.watchers.watching(state, request.account) as watcher:
+                await _while_there(request.receive, self._send_events(request, operation, watcher, first))
+            first = b""
+        await request.send({"type": "http.response.body", "body": first})
+
+    async def _send_events(
+        self, request: _Request, operation: Operation, watcher: Watcher, first: bytes
+    ) -> None:
+        """Send what is told until it is over, too long, or none of the caller's business any more."""
+        await _send_more(request.send, first)
+        last, asked_at = request.state, time.monotonic()
+        spoke_at, ends_at = asked_at, asked_at + self.max_stream
+        while not last.is_over:
+            beat_at = min(spoke_at, asked_at) + HEARTBEAT_SECONDS
+            await watcher.wait(min(beat_at, ends_at) - time.monotonic())
+            state, now = watcher.state, time.monotonic()
+            if state is None or watcher.dismissed or now >= ends_at:
+                return
+            if state.status != last.status or now >= asked_at + HEARTBEAT_SECONDS:
+                if not await self._still_may(request):
+                    return
+                asked_at = time.monotonic()
+            if state.revision != last.revision:
+                name = "progress" if state.status == last.status else "status"
+                try:
+                    message = _event(operation, state, name)
+                except ContractBroken as error:
+                    problem_for(error)
+                    return
+            elif now >= spoke_at + HEARTBEAT_SECONDS:
+                message = b":\n\n"
+            else:
+                continue
+            await _send_more(request.send, message)
+            last, spoke_at = state, time.monotonic()
+
+    async def _still_may(self, request: _Request) -> bool:
+        try:
+            return (await self._ask(request, request.scope)).status == 200
+        except Exception as error:  # noqa: BLE001 - whatever it is, the stream ends and the client comes again
+            problem_for(error)
+            return False
+
+
+def _event(operation: Operation, state: GenerationState, name: str) -> bytes:
+    """Return one server-sent event; ContractBroken when its data is not what the contract says."""
+    data = asdict(state)
+    raw = encode_json(data)
+    told = {"event": name, "id": str(state.revision), "data": raw.decode()}
+    violation = operation.responses.event_violation(200, told, raw)
+    if violation is not None:
+        words = f"was to send event {state.revision}: {violation}"
+        raise ContractBroken(operation.operation_id, violation.kind, words)
+    return b"event: %s\nid: %d\ndata: %s\n\n" % (name.encode(), state.revision, raw)
+
+
+async def _send_more(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _until_told(watcher: Watcher, seconds: float, any_change: bool) -> None:
+    """Return when the generation is over, gone or, if that is asked for, changed; or when time is up."""
+    first, ends_at = watcher.revision, time.monotonic() + seconds
+    while (left := ends_at - time.monotonic()) > 0 and not watcher.dismissed:
+        await watcher.wait(left)
+        if watcher.state is None or watcher.state.is_over or (any_change and watcher.revision != first):
+            return
+
+
+async def _while_there(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work as long as the client is there; return whether it was there to the end."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_until_gone(receive))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+        return working.done()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _receive_nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}

@@ -1,0 +1,191 @@
+"""A generation as a stream of server-sent events: what is told, from where on, and when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import delete, update
+
+from db.models import Generation, TokenFamily
+from db.session import Database
+from handlers.app import Application
+from handlers.contract import waiting
+from tests import factories
+from tests.api.catalogue import House
+from tests.api.test_waiting import generation_id, move, somebody_waits, visit
+from tests.api.visiting import Visit, visiting
+
+__all__ = ["generation_id"]
+
+
+def follow(house: House, generation_id: UUID, **headers: str) -> Visit:
+    return visit(house.client, f"/generations/{generation_id}/events", **headers)
+
+
+def told(stream: Visit) -> list[tuple[str, str, int]]:
+    return [(event["event"], event["status"], event["progress"]) for event in stream.events]
+
+
+def test_a_stream_tells_the_state_then_each_change_and_ends_with_the_last(
+    house: House, database: Database, app: Application, generation_id: UUID
+) -> None:
+    async def story() -> None:
+        stream = follow(house, generation_id)
+        await stream.until(lambda: len(stream.events) == 1)
+        for states, progress in ((["running"], None), ([], 40), (["completed"], None)):
+            before = len(stream.events)
+            await asyncio.to_thread(move, database, generation_id, *states, progress=progress)
+            await stream.until(lambda before=before: len(stream.events) > before)
+        reply = await stream.reply()
+        assert told(stream) == [
+            ("status", "pending", 0),
+            ("status", "running", 0),
+            ("progress", "running", 40),
+            ("status", "completed", 100),
+        ]
+        assert stream.events[-1] == {
+            "event": "status",
+            "generation_id": str(generation_id),
+            "revision": 3,
+            "status": "completed",
+            "progress": 100,
+            "queue_position": None,
+            "attempts": 0,
+            "predictions_count": 0,
+            "error": None,
+        }
+        assert stream.events[0]["queue_position"] >= 1
+        assert reply.body.startswith(b"retry: 2000\n")
+        assert reply.status == 200
+        assert reply.headers["content-type"] == "text/event-stream"
+        assert reply.headers["cache-control"] == "no-store"
+        assert reply.headers["x-accel-buffering"] == "no"
+        assert reply.headers["x-request-id"]
+        assert "content-length" not in reply.headers
+
+    visiting(app, story)
+
+
+def test_a_stream_goes_on_where_the_last_one_ended_and_stops_for_good_at_the_end(
+    house: House, database: Database, app: Application, generation_id: UUID
+) -> None:
+    async def story() -> None:
+        await asyncio.to_thread(move, database, generation_id, "running", progress=40)
+        stream = follow(house, generation_id, last_event_id="2")
+        await somebody_waits(app)
+        await asyncio.to_thread(move, database, generation_id, "completed")
+        await stream.reply()
+        assert told(stream) == [("status", "completed", 100)]
+        missed_the_end = follow(house, generation_id, last_event_id="2")
+        await missed_the_end.reply()
+        assert told(missed_the_end) == [("status", "completed", 100)]
+        nothing_more = await follow(house, generation_id, last_event_id="3").reply()
+        assert (nothing_more.status, nothing_more.body) == (204, b"")
+        nonsense = follow(house, generation_id, last_event_id="three")
+        await nonsense.reply()
+        assert len(nonsense.events) == 1
+
+    visiting(app, story)
+
+
+def test_head_tells_of_a_stream_and_does_not_begin_it(
+    house: House, app: Application, generation_id: UUID
+) -> None:
+    async def story() -> None:
+        path = f"/generations/{generation_id}/events"
+        reply = await visit(house.client, path, "HEAD").reply()
+        assert (reply.status, reply.headers["content-type"], reply.body) == (200, "text/event-stream", b"")
+
+    visiting(app, story)
+
+
+def test_a_silent_stream_shows_that_it_lives(
+    house: House, app: Application, generation_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "HEARTBEAT_SECONDS", 0.1)
+
+    async def story() -> None:
+        stream = follow(house, generation_id)
+        await stream.until(lambda: stream.body.endswith(b"\n\n:\n\n:\n\n"))
+        assert len(stream.events) == 1
+        stream.leave()
+        await asyncio.wait_for(stream.served, 5)
+
+    visiting(app, story)
+
+
+@pytest.mark.parametrize("reason", ["signed out", "gone"])
+def test_a_stream_ends_when_it_is_none_of_the_callers_business_any_more(
+    reason: str,
+    house: House,
+    database: Database,
+    app: Application,
+    generation_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waiting, "HEARTBEAT_SECONDS", 0.2)
+
+    def end() -> None:
+        with database.transaction(write=True) as writing:
+            if reason == "gone":
+                writing.execute(delete(Generation).where(Generation.id == generation_id))
+            else:
+                writing.execute(update(TokenFamily).values(revoked_at=factories.utc_now()))
+
+    async def story() -> None:
+        stream = follow(house, generation_id)
+        await somebody_waits(app)
+        await asyncio.to_thread(end)
+        await stream.reply()
+        assert told(stream) == [("status", "pending", 0)]
+
+    visiting(app, story)
+
+
+def test_an_event_that_breaks_the_contract_is_never_sent(
+    house: House,
+    database: Database,
+    app: Application,
+    generation_id: UUID,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def spoil() -> None:
+        with database.transaction(write=True) as writing:
+            changes = {"progress": 101, "revision": Generation.revision + 1}
+            writing.execute(update(Generation).where(Generation.id == generation_id).values(changes))
+
+    async def story() -> None:
+        stream = follow(house, generation_id)
+        await stream.until(lambda: stream.events)
+        await asyncio.to_thread(spoil)
+        await stream.reply()
+        assert told(stream) == [("status", "pending", 0)]
+        refused = await follow(house, generation_id).reply()
+        assert (refused.status, refused.json()["code"]) == (500, "internal_error")
+
+    visiting(app, story)
+    broken = [record for record in caplog.records if "contract broken" in record.message]
+    assert [record.levelno for record in broken] == [logging.ERROR] * 2
+
+
+def test_all_streams_end_when_the_server_is_about_to(
+    house: House, app: Application, generation_id: UUID
+) -> None:
+    async def story() -> None:
+        streams: list[Any] = [follow(house, generation_id) for _ in range(3)]
+        waits = visit(house.client, f"/generations/{generation_id}", prefer="wait=30")
+        for stream in streams:
+            await stream.until(lambda stream=stream: stream.events)
+        await asyncio.to_thread(app.watchers.close)
+        for stream in streams:
+            await stream.reply()
+        assert (await waits.reply()).json()["status"] == "pending"
+        late = follow(house, generation_id)
+        await late.reply()
+        assert len(late.events) == 1
+
+    visiting(app, story)

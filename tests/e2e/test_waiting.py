@@ -1,0 +1,130 @@
+"""Waiting at real servers: two processes on one database, limits that are set, and a server that ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import httpx_sse
+import pytest
+
+from tests.contract.run import fresh_database
+from tests.e2e.customer import prepare_look
+from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.server import RunningServer, running_server
+
+NOBODY_WORKS = {"RENDER_WORKERS": "0"}
+
+
+def signed_in(address: str) -> Api:
+    api = Api(address)
+    api.sign_in(EMAIL, PASSWORD)
+    return api
+
+
+def order(api: Api) -> str:
+    """The path of a new generation."""
+    shot_id = prepare_look(api, 96, 128)["shots"][0]["id"]
+    return f"/generations/{api.post(f'/shots/{shot_id}/generate', json={'num_predictions': 1})['id']}"
+
+
+class Following(threading.Thread):
+    """Somebody who follows a stream to its end; `began` is set with the first event."""
+
+    def __init__(self, api: Api, path: str) -> None:
+        super().__init__()
+        self.api, self.path = api, path
+        self.began, self.events = threading.Event(), []
+        self.start()
+
+    def run(self) -> None:
+        """Read the stream."""
+        with httpx_sse.connect_sse(self.api.client, "GET", f"{self.path}/events") as source:
+            for event in source.iter_sse():
+                self.events.append(event)
+                self.began.set()
+
+    def finish(self) -> list[Any]:
+        """Return all events once the stream has ended."""
+        self.join(30)
+        assert not self.is_alive()
+        return self.events
+
+
+class Waiting(threading.Thread):
+    """Somebody who prefers to wait for a generation, for longer than any server here allows."""
+
+    def __init__(self, server: RunningServer, api: Api, path: str) -> None:
+        super().__init__()
+        self.url, self.headers = server.url + path, {**api.client.headers, "Prefer": "wait=50"}
+        self.answer: httpx.Response | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Ask."""
+        self.answer = httpx.get(self.url, headers=self.headers, timeout=60)
+
+    def finish(self) -> httpx.Response:
+        """Return the answer once it is there."""
+        self.join(30)
+        assert self.answer is not None
+        return self.answer
+
+
+@pytest.fixture
+def shared_database(database_kind: str, database_url: str, tmp_path: Path) -> Iterator[str]:
+    """A database for more than one server; `database_url` skips where there is no PostgreSQL."""
+    if database_kind == "sqlite":
+        pytest.skip("two processes share a PostgreSQL database; SQLite is for one")
+    with fresh_database(database_kind, tmp_path) as url:
+        yield url
+
+
+def test_what_another_process_did_is_seen(tmp_path: Path, shared_database: str) -> None:
+    with (
+        running_server(tmp_path / "idle", DATABASE_URL=shared_database, **NOBODY_WORKS) as idle,
+        signed_in(idle.address) as api,
+    ):
+        path = order(api)
+        following = Following(api, path)
+        assert following.began.wait(10)
+        with running_server(
+            tmp_path / "busy", DATABASE_URL=shared_database, MEDIA_DIR=str(tmp_path / "idle" / "media")
+        ):
+            done = api.client.get(path, headers={"Prefer": "wait=30"})
+            events = following.finish()
+    assert done.json()["status"] == "completed"
+    assert done.headers["preference-applied"].startswith("wait=")
+    assert (events[0].event, events[0].json()["status"]) == ("status", "pending")
+    assert (events[-1].event, events[-1].json()["status"]) == ("status", "completed")
+    assert events[-1].json()["predictions_count"] == 1
+    assert [int(event.id) for event in events] == sorted({int(event.id) for event in events})
+    assert events[0].retry == 2_000
+
+
+def test_waits_and_streams_have_an_end_and_a_server_that_is_told_to_end_lets_everybody_go(
+    tmp_path: Path,
+) -> None:
+    limits = {"MAX_WAIT_SECONDS": "2", "SSE_MAX_SECONDS": "2"}
+    with running_server(tmp_path, **limits, **NOBODY_WORKS) as server, signed_in(server.address) as api:
+        path = order(api)
+        for ends_by_itself in (True, False):
+            followers = [Following(api, path) for _ in range(3)]
+            waiting = Waiting(server, api, path)
+            for follower in followers:
+                assert follower.began.wait(10)
+            began = time.monotonic()
+            if not ends_by_itself:
+                server.process.terminate()
+                server.process.wait(15)
+            assert [len(follower.finish()) for follower in followers] == [1, 1, 1]
+            answer = waiting.finish()
+            assert (answer.status_code, answer.json()["status"]) == (200, "pending")
+            if ends_by_itself:
+                assert answer.headers["preference-applied"] == "wait=2"
+            assert time.monotonic() - began < 10
+    assert "Traceback" not in server.log.read_text()
