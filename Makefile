@@ -51,6 +51,10 @@ contract: .venv/.dev ## Fuzz the running server against its contract (minutes; p
 contract-selftest: .venv/.dev ## Seed defects one by one and see the fuzzer catch each
 	@$(BIN)/python -m tests.contract.selftest $(ARGS)
 
+.PHONY: bench-waiting
+bench-waiting: .venv/.dev ## Measure whether 200 callers who wait slow the others down (on PostgreSQL, a minute)
+	@$(BIN)/python -m tests.bench.waiting $(ARGS)
+
 .PHONY: check
 check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules, house rules, the bundle's freshness
 	@$(BIN)/ruff format --check --quiet . || { echo "Run: make format"; exit 1; }

@@ -3,7 +3,11 @@
 `app` is ASGI, for uvicorn or granian: use it. Run it with the lifespan on (`uvicorn wsgi:app --lifespan on`),
 because start and stop of the render workers hang on it. `application` is WSGI, for hosts that speak nothing
 else: the same through a2wsgi. WSGI has no lifespan, so such a process serves requests and renders nothing,
-and has neither a port for metrics nor traces.
+has neither a port for metrics nor traces, and answers without waiting: `Prefer: wait` is not applied, and a
+stream of events is one event long.
+
+A server other than `python -m handlers` does not tell `app` that it is about to end before its clients have
+left: give it a limit (`--timeout-graceful-shutdown 10`), or streams keep it for as long as they last.
 """
 
 from a2wsgi import ASGIMiddleware

@@ -22,6 +22,8 @@ from tests.contract.fuzzing.client import SINK
 from tests.e2e.server import ROOT, running_server
 
 CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
+# A run must not spend its time on waits that nothing ends.
+SHORT_WAITS = {"MAX_WAIT_SECONDS": "2", "SSE_MAX_SECONDS": "5"}
 POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1/postgres")
 
 
@@ -53,6 +55,7 @@ def server_under_test(module: str, kind: str, extra: dict[str, str]) -> Iterator
                 "SARTIQ_SEED": "contract",
                 "DATABASE_URL": database_url,
                 "OUTBOUND_ALLOWED_HOSTS": SINK,
+                **SHORT_WAITS,
                 **extra,
             }
             with running_server(folder, module, **own) as server:

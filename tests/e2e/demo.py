@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from httpx_sse import connect_sse
 from PIL import Image, ImageOps
 
 from studio.rendering.contact_sheet import contact_sheet
@@ -202,6 +204,29 @@ def prepare_shots(api: Api, name: str, content: bytes) -> list[Row]:
     ]
 
 
+def follow(api: Api, generations: list[Row], bar: ProgressBar) -> None:
+    """Show the progress of all generations as the server tells it, until it has no more to tell."""
+    progress = {generation["id"]: generation["progress"] for generation in generations}
+    turn = threading.Lock()
+
+    def listen(generation_id: str) -> None:
+        with (
+            contextlib.suppress(httpx.TransportError),
+            connect_sse(api.client, "GET", f"/generations/{generation_id}/events") as source,
+        ):
+            for event in source.iter_sse():
+                with turn:
+                    progress[generation_id] = event.json()["progress"]
+                    bar.show(sum(progress.values()) / len(progress))
+
+    # Daemons, so that Ctrl-C ends the demonstration at once.
+    listeners = [threading.Thread(target=listen, args=(one,), daemon=True) for one in progress]
+    for listener in listeners:
+        listener.start()
+    for listener in listeners:
+        listener.join()
+
+
 def generate(api: Api, shots: list[Row], pictures: int) -> list[Row]:
     """Ask for pictures of every shot and return the finished generations, in the same order."""
     waiting = [
@@ -211,11 +236,14 @@ def generate(api: Api, shots: list[Row], pictures: int) -> list[Row]:
     bar = ProgressBar("Generating")
     deadline = time.monotonic() + SECONDS_TO_GENERATE
     while True:
+        follow(api, waiting, bar)
+        # A stream ends after the last event; that one ends before it is no reason to give up.
         now = [api.get(f"/generations/{generation['id']}") for generation in waiting]
         bar.show(sum(generation["progress"] for generation in now) / len(now))
         for generation in now:
-            if generation["status"] == "failed":
-                raise DemoStopped(f"A generation failed: {generation['error']['message']}")
+            if generation["completed_at"] and generation["status"] != "completed":
+                reason = (generation["error"] or {}).get("message", "nobody says why")
+                raise DemoStopped(f"A generation {generation['status']}: {reason}")
         if all(generation["status"] == "completed" for generation in now):
             return now
         if time.monotonic() > deadline:

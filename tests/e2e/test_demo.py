@@ -20,10 +20,14 @@ from tests.e2e.server import ROOT, RunningServer
 def test_the_first_calls_of_the_readme_work_as_printed(demo_server: RunningServer) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     calls = [block for block in re.findall(r"```sh\n(.*?)```", readme, re.DOTALL) if "curl" in block]
-    assert len(calls) == 2
-    script = "".join(calls).replace("http://localhost:8000", demo_server.address)
+    assert len(calls) == 6
+    script = "echo; echo '# next'\n".join(calls).replace("http://localhost:8000", demo_server.address)
     answer = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True)
-    assert json.loads(answer.stdout)["name"] == "Atelier Sud"
+    said = [part.strip() for part in answer.stdout.split("# next\n")]
+    assert json.loads(said[1])["name"] == "Atelier Sud"
+    assert json.loads(said[3])["status"] == "completed"
+    assert said[4].startswith("retry: 2000\nevent: status\n")
+    assert said[5].startswith("HTTP/1.1 304 Not Modified")
 
 
 def test_the_demo_leaves_pictures_and_a_contact_sheet_and_says_where(
