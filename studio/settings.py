@@ -69,7 +69,7 @@ class Settings:
     request_threads: int = 8
     render_workers: int = 2
     lease_seconds: int = 20
-    webhook_senders: int = 2
+    webhook_senders: int = 4
     max_running_per_scope: int = 4
     smtp_url: str | None = field(default=None, repr=False)
     mail_from: str = "Sartiq <no-reply@example.com>"
@@ -138,7 +138,7 @@ class Settings:
             request_threads=_whole_number(values, "REQUEST_THREADS", 8, 1, 256),
             render_workers=_whole_number(values, "RENDER_WORKERS", 2, 0, 64),
             lease_seconds=_whole_number(values, "LEASE_SECONDS", 20, 2, 3_600),
-            webhook_senders=_whole_number(values, "WEBHOOK_SENDERS", 2, 0, 32),
+            webhook_senders=_whole_number(values, "WEBHOOK_SENDERS", 4, 0, 32),
             max_running_per_scope=_whole_number(values, "MAX_RUNNING_PER_SCOPE", 4, 0, 1_000),
             smtp_url=values.get("SMTP_URL") or None,
             mail_from=values.get("MAIL_FROM") or cls.mail_from,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -32,7 +32,7 @@ RETRIES = tuple(
 JITTER = 0.1
 PERSISTENT = timedelta(days=5)
 REST = timedelta(seconds=5)
-"""How long an endpoint that is overloaded or away is left alone, if it does not say itself."""
+"""How long an endpoint that is overloaded or away is left alone at least."""
 LONGEST_REST = timedelta(hours=1)
 LONGEST_WAIT = timedelta(hours=24)
 OVERLOADED = frozenset({429, 502, 503, 504})
@@ -126,7 +126,7 @@ def record(database: Database, claim: Claim, outcome: Outcome) -> bool:
         endpoint = writing.scalar(found.with_for_update(key_share=True))
         if endpoint is None:
             return False
-        _mark(endpoint, claimed_by=None, busy_until=_rest(outcome))
+        _mark(endpoint, claimed_by=None, busy_until=_rest(endpoint, outcome))
         sent = select(WebhookDelivery).where(WebhookDelivery.id == claim.delivery_id)
         delivery = writing.scalar(sent.where(WebhookDelivery.status == DeliveryStatus.PENDING))
         if delivery is None:
@@ -189,11 +189,16 @@ def _mark(endpoint: WebhookEndpoint, **values: Any) -> None:
     )
 
 
-def _rest(outcome: Outcome) -> Any:
-    """Until when the whole endpoint is left alone: who is overloaded or away is not asked again and again."""
-    if outcome.status_code in OVERLOADED or outcome.error in ("timeout", "connection_failed"):
-        return utc_now() + min(max(outcome.retry_after or REST, REST), LONGEST_REST)
-    return None
+def _rest(endpoint: WebhookEndpoint, outcome: Outcome) -> datetime | None:
+    """Until when an endpoint that is overloaded or away is left alone with all of its messages.
+
+    The longer it has been failing the longer, or those who never answer would keep the senders from others.
+    """
+    if outcome.status_code not in OVERLOADED and outcome.error not in ("timeout", "connection_failed"):
+        return None
+    now = utc_now()
+    failing_for = now - (endpoint.failing_since or now)
+    return now + min(max(REST, failing_for / 4, outcome.retry_after or REST), LONGEST_REST)
 
 
 def _note_success(endpoint: WebhookEndpoint, delivery: WebhookDelivery) -> None:
