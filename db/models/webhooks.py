@@ -57,6 +57,7 @@ class WebhookDelivery(Identified):
     __table_args__ = (
         Index("ix_webhook_deliveries_endpoint", "endpoint_id", "created_at", "id"),
         Index("ix_webhook_deliveries_due", "endpoint_id", "status", "next_attempt_at"),
+        Index("ix_webhook_deliveries_waiting", "status", "next_attempt_at", "endpoint_id"),
         Index("ix_webhook_deliveries_age", "created_at"),
     )
 

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 
 from db.base import utc_now
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
@@ -85,17 +85,14 @@ def claim_next(database: Database, token: str) -> Claim | None:
         endpoint = writing.scalar(waiting.with_for_update(skip_locked=True, key_share=True))
         if endpoint is None:
             return None
-        due = select(WebhookDelivery).where(*_due(endpoint.id))
-        delivery = writing.scalars(
-            due.order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id).limit(1)
-        ).one()
+        here = and_(WebhookDelivery.endpoint_id == endpoint.id, _due())
         if not endpoint.is_enabled:
-            ended = {
-                "status": DeliveryStatus.FAILED,
-                "last_error": "endpoint_disabled",
-                "next_attempt_at": None,
-            }
-            writing.execute(update(WebhookDelivery).where(*_due(endpoint.id)).values(**ended))
+            writing.execute(update(WebhookDelivery).where(here).values(_given_up("endpoint_disabled")))
+            return None
+        due = select(WebhookDelivery).where(here)
+        delivery = writing.scalar(due.order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id).limit(1))
+        if delivery is None:
+            # Another sender has sent it since this transaction looked, and is free again already.
             return None
         if delivery.tries > len(RETRIES):
             _give_up(delivery, "interrupted")
@@ -159,17 +156,14 @@ def forget_old(database: Database) -> int:
             return forgotten
 
 
-def _due(endpoint_id: Any) -> tuple[ColumnElement[bool], ...]:
-    return (
-        WebhookDelivery.endpoint_id == endpoint_id,
-        WebhookDelivery.status == DeliveryStatus.PENDING,
-        WebhookDelivery.next_attempt_at <= utc_now(),
-    )
+def _due() -> ColumnElement[bool]:
+    pending = WebhookDelivery.status == DeliveryStatus.PENDING
+    return and_(pending, WebhookDelivery.next_attempt_at <= utc_now())
 
 
 def _claimable() -> ColumnElement[bool]:
     free = or_(WebhookEndpoint.busy_until.is_(None), WebhookEndpoint.busy_until <= utc_now())
-    return and_(free, exists().where(*_due(WebhookEndpoint.id)))
+    return and_(free, WebhookEndpoint.id.in_(select(WebhookDelivery.endpoint_id).where(_due())))
 
 
 def _salts(endpoint: WebhookEndpoint) -> tuple[str, ...]:
@@ -225,4 +219,9 @@ def _note_failure(endpoint: WebhookEndpoint, delivery: WebhookDelivery, outcome:
 
 
 def _give_up(delivery: WebhookDelivery, error: str | None) -> None:
-    delivery.status, delivery.last_error, delivery.next_attempt_at = DeliveryStatus.FAILED, error, None
+    for name, value in _given_up(error).items():
+        setattr(delivery, name, value)
+
+
+def _given_up(error: str | None) -> dict[str, Any]:
+    return {"status": DeliveryStatus.FAILED, "last_error": error, "next_attempt_at": None}

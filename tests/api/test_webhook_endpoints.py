@@ -16,6 +16,7 @@ from db.models import WebhookDelivery, WebhookEndpoint
 from db.session import Database
 from handlers.app import Application
 from studio.jobs import queue as generations
+from studio.media.storage import LocalDisk
 from studio.outbound import Outbound
 from studio.webhooks.senders import send_next
 from tests import factories
@@ -182,25 +183,32 @@ def test_the_events_of_a_shot_name_its_shooting_and_its_picture(house: House) ->
 
 
 def test_every_end_of_a_generation_is_an_event(
-    client_of: Callable[..., Client], production: Production, database: Database
+    client_of: Callable[..., Client], production: Production, database: Database, storage: LocalDisk
 ) -> None:
     house = House(client_of(production.owner), production.owner, production.organization)
-    types = [f"generation.{end}" for end in ("canceled", "completed", "expired", "failed")]
-    endpoint = new_endpoint(house, event_types=types)
-    generation_ids = []
-    for end in ("failed", "expired"):
-        past = utc_now() - timedelta(seconds=1) if end == "expired" else None
-        row = factories.make_generation(production.shot, deadline_at=past)
-        generation_ids.append(str(row.id))
-        if end == "failed":
-            claim = generations.claim_next(database, "test", LEASE)
-            assert claim is not None
-            generations.fail(database, claim, generations.INTERNAL_ERROR)
-        else:
-            assert generations.settle_overdue(database) == 1
+    ends = ["canceled", "failed", "completed", "expired"]
+    endpoint = new_endpoint(house, event_types=[f"generation.{end}" for end in ends])
+
+    def claimed() -> generations.Claim:
+        claim = generations.claim_next(database, "test", LEASE)
+        assert claim is not None
+        return claim
+
+    def new_generation(**columns: Any) -> str:
+        return str(factories.make_generation(production.shot, **columns).id)
+
+    ids = [new_generation()]
+    assert house.client("POST", f"/generations/{ids[0]}/cancel").status == 200
+    ids.append(new_generation())
+    generations.fail(database, claimed(), generations.INTERNAL_ERROR)
+    ids.append(new_generation())
+    assert generations.finish(database, storage, claimed(), [])
+    ids.append(new_generation(deadline_at=utc_now() - timedelta(seconds=1)))
+    assert generations.settle_overdue(database) == 1
     told = payloads(house, endpoint)
-    assert [one["type"] for one in told] == ["generation.failed", "generation.expired"]
-    assert [one["data"]["id"] for one in told] == generation_ids
+    assert [one["type"] for one in told] == [f"generation.{end}" for end in ends]
+    assert [one["data"]["status"] for one in told] == ends
+    assert [one["data"]["id"] for one in told] == ids
     assert {one["data"]["shot_id"] for one in told} == {str(production.shot.id)}
 
 

@@ -166,6 +166,28 @@ def test_a_target_that_may_not_be_called_is_not_called(database: Database, recei
     assert receiver.at.asked == []
 
 
+def test_who_does_not_answer_for_long_is_left_alone_for_longer(
+    database: Database, receiver: Receiver
+) -> None:
+    receiver.planned = [Answer(503)] * 3
+    with time_machine.travel(START, tick=False):
+        for minutes, rest in ((0, 5), (8, 120), (3_000, 3_600)):
+            endpoint = endpoint_at(receiver, failing_since=START - timedelta(minutes=minutes))
+            happen(database, endpoint)
+            send(database, receiver)
+            assert state(database, endpoint).busy_until == START + timedelta(seconds=rest)
+
+
+def test_a_name_that_leads_elsewhere_by_now_is_not_called(database: Database, receiver: Receiver) -> None:
+    port = receiver.at.port
+    endpoint = factories.make_webhook_endpoint(url="https://hooks.example.com/sartiq")
+    happen(database, endpoint)
+    inside = Outbound([f"127.0.0.1:{port}"], resolve=lambda _host, _port: ["93.184.216.34", "127.0.0.1"])
+    assert senders.send_next(SETTINGS, database, inside, "test")
+    assert only_delivery(database).last_error == "target_not_allowed"
+    assert receiver.at.asked == []
+
+
 def test_a_crash_between_sending_and_recording_sends_again_under_the_same_id(
     database: Database, receiver: Receiver
 ) -> None:
