@@ -37,6 +37,10 @@ demo: .venv/.dev ## Walk from a photograph to approved pictures (PHOTO=path)
 seed: .venv/.runtime ## Bring the database up to date and add the presets and demo rows
 	@$(BIN)/python -m handlers --prepare-only
 
+.PHONY: move-to-postgres
+move-to-postgres: .venv/.runtime ## Copy the SQLite database to an empty PostgreSQL one (TO=url, FROM=url)
+	@$(if $(TO),DATABASE_URL='$(TO)') $(BIN)/python -m studio.moving $(if $(FROM),--from '$(FROM)')
+
 ##@ Prove it
 
 .PHONY: test
