@@ -203,6 +203,7 @@ def _run_in_background(app: Application) -> None:
             settings.render_workers,
             settings.lease_seconds,
             settings.max_running_per_scope,
+            workplace.outbound,
         ),
         WebhookSenders(settings, workplace.database, workplace.outbound),
         *(_repeating(each, workplace) for each in UPKEEP),

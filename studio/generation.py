@@ -31,7 +31,8 @@ from studio.generation_inputs import (
 )
 from studio.generation_order import ORDER
 from studio.orders import Order, place_order
-from studio.providers import local_studio
+from studio.providers import compute
+from studio.providers.table import PROVIDERS, can_make
 
 MAX_DRAWN_SEED = 2_000_000_000
 
@@ -54,6 +55,8 @@ _USED = {
     "REFINE": "source_prediction_id scale_factor target_width target_height width height",
     "BACKGROUND_FIXING": "source_prediction_id",
     "IMAGE_ADJUSTING": "source_prediction_id style_id style_slug",
+    "EDITING": "source_prediction_id",
+    "FACE_FIXING": "source_prediction_id",
 }
 _FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
 
@@ -116,8 +119,13 @@ def check_order(
             "asked": _shown(order, resolved, model),
             "scene": scene,
             "rows": resolved.rows,
-            "ignored": _ignored(order, resolved.used),
-            "model": {"name": model.name, "provider": model.provider},
+            "ignored": _ignored(order, resolved.used, model.provider),
+            "fallback_ignored": _ignored(order, resolved.used, model.fallback_provider),
+            "model": {
+                "name": model.name,
+                "provider": model.provider,
+                "fallback_provider": _able_fallback(model, order["generation_strategy"], scene),
+            },
         },
     }
     return Order(organization_id, owner_id, shot, columns)
@@ -137,21 +145,19 @@ def _choose_model(order: Mapping[str, Any]) -> GenerationModel:
         best_first = (GenerationModel.recommended.desc(), GenerationModel.created_at, GenerationModel.id)
         models = list(session().scalars(select(GenerationModel).order_by(*best_first)))
     able = [model for model in models if tool in model.tool_types]
-    if (
-        not able
-        or order["generation_strategy"] not in local_studio.STRATEGIES
-        or order["tool"] not in (None, tool)
-    ):
+    able = [model for model in able if order["generation_strategy"] in PROVIDERS[model.provider].strategies]
+    if not able or order["tool"] not in (None, tool):
         raise StrategyNotSupported()
     return able[0]
 
 
 def _limits(model: GenerationModel) -> tuple[int, int, int]:
     """Most pixels, largest width, largest height: the model's, never beyond the provider's."""
+    provider = PROVIDERS[model.provider]
     return (
-        min(model.max_size_pixels or local_studio.MAX_PIXELS, local_studio.MAX_PIXELS),
-        min(model.max_output_width or local_studio.MAX_SIDE, local_studio.MAX_SIDE),
-        min(model.max_output_height or local_studio.MAX_SIDE, local_studio.MAX_SIDE),
+        min(model.max_size_pixels or provider.max_pixels, provider.max_pixels),
+        min(model.max_output_width or provider.max_side, provider.max_side),
+        min(model.max_output_height or provider.max_side, provider.max_side),
     )
 
 
@@ -160,6 +166,12 @@ def _require_size(model: GenerationModel, scene: Mapping[str, Any]) -> None:
     width, height = scene["width"], scene["height"]
     if width * height > pixels or width > largest_width or height > largest_height:
         raise ResolutionNotSupported(f"{width} x {height} is larger than {model.name} makes pictures")
+
+
+def _able_fallback(model: GenerationModel, strategy: str, scene: Mapping[str, Any]) -> str | None:
+    """Who makes the pictures when the model's provider cannot, if that one is able to."""
+    able = can_make(model.fallback_provider, strategy, scene["width"], scene["height"])
+    return model.fallback_provider if able else None
 
 
 def _freeze(order: Mapping[str, Any], resolved: Resolved, largest: int) -> dict[str, Any]:
@@ -184,6 +196,8 @@ def _freeze(order: Mapping[str, Any], resolved: Resolved, largest: int) -> dict[
     }
     if strategy == "REFINE":
         scene["width"], scene["height"] = _refined_size(order, source.width, source.height, largest)
+        return scene
+    if strategy in ("EDITING", "FACE_FIXING"):
         return scene
     if strategy == "IMAGE_ADJUSTING":
         return {**scene, "grade": grade_of(resolved, {**order, "lighting": None})}
@@ -230,9 +244,14 @@ def _shown(order: Mapping[str, Any], resolved: Resolved, model: GenerationModel)
     return {name: shown[name] for name in ORDER}
 
 
-def _ignored(order: Mapping[str, Any], made_a_difference: set[str]) -> list[str]:
+def _ignored(order: Mapping[str, Any], made_a_difference: set[str], provider_name: str | None) -> list[str]:
     """What the caller gave, beyond what is said by silence, and this provider does not use."""
     used = {*_ALWAYS_USED.split(), *_USED[order["generation_strategy"]].split(), *made_a_difference}
-    if order["generation_type"] == "AGENTIC":
+    if provider_name is not None:
+        used |= PROVIDERS[provider_name].honours
+    if provider_name == compute.PROVIDER:
+        # Which of its pictures are good enough, a Compute API is not asked.
+        used -= {"generation_type"}
+    elif order["generation_type"] == "AGENTIC":
         used |= {"max_attempts", "min_confidence_score"}
     return [name for name in ORDER if order[name] not in (None, ORDER[name]) and name not in used]

@@ -69,6 +69,10 @@ def request_cancel(generation: Generation) -> None:
         return
     waits = generation.status == GenerationStatus.PENDING
     generation.cancel_requested_at = utc_now()
+    if generation.lease_owner is None:
+        # Made elsewhere and watched by nobody at the moment: due at once, to be canceled there.
+        generation.lease_expires_at = utc_now()
+        after_commit(signal.wake_workers)
     advance(generation, GenerationStatus.CANCELED if waits else GenerationStatus.CANCELING)
 
 

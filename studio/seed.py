@@ -198,16 +198,7 @@ def _claimed(generation: Generation) -> queue.Claim:
     generation.attempts = 1
     generation.lease_owner, generation.lease_expires_at = LEASE_OWNER, utc_now() + LEASE
     session().flush()
-    return queue.Claim(
-        generation_id=generation.id,
-        token=LEASE_OWNER,
-        strategy=generation.generation_strategy,
-        agentic=False,
-        batch_size=generation.batch_size,
-        seed=generation.seed or 0,
-        inputs=dict(generation.inputs),
-        scope=generation.organization_id or generation.owner_id,
-    )
+    return queue.claim_of(generation, LEASE_OWNER)
 
 
 def _paint(database: Database, storage: Storage, claims: Iterable[queue.Claim]) -> None:

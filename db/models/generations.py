@@ -84,6 +84,13 @@ class Generation(Owned):
     lease_expires_at: Mapped[datetime | None]
     deadline_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
+    fallen_back: Mapped[bool] = mapped_column(default=False)
+    """Whether the model's fallback provider makes the pictures."""
+    remote_task_id: Mapped[str | None] = mapped_column(String(200), index=True)
+    """The task at a provider elsewhere. Running and leased to nobody is parked: due at `lease_expires_at`."""
+    remote_steps: Mapped[int] = mapped_column(default=0)
+    remote_failures: Mapped[int] = mapped_column(default=0)
+    """Looks in a row that failed."""
     started_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
     error: Mapped[dict[str, Any] | None]

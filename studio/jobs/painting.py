@@ -103,7 +103,7 @@ class Painting:
             )
         else:
             picture = make_picture(stage, claim.seed, index, tell)
-        return queue.store_picture(self._storage, claim, picture, _as_stored(picture))
+        return queue.store_picture(self._storage, claim, picture, as_stored(picture))
 
     def _tell(self, index: int, share: float) -> None:
         if self._dropped.is_set():
@@ -144,10 +144,8 @@ class Painting:
         return ours
 
 
-def _as_stored(picture: Picture) -> StoredPicture:
-    """A picture of our own making is in its final form already; only what the row wants to know is
-    measured.
-    """
+def as_stored(picture: Picture) -> StoredPicture:
+    """A picture of our own making as it is stored: in its final form already, only measured for the row."""
     with Image.open(io.BytesIO(picture.image)) as opened:
         opened.draft("RGB", (192, 192))
         color = dominant_color(opened)

@@ -1,8 +1,8 @@
 """Whose turn it is: picks the generation that a worker gets next, so that nobody starves.
 
-First comes what a lost worker left, then what has waited for longer than `PATIENCE`, then what has the
-highest priority. Among equals it is a tenant with the least work in hand, and of that the oldest. A tenant
-that has as much in hand as one may have has to wait, whatever its priority.
+First comes what a lost worker left and what is made elsewhere and due, then what has waited for longer than
+`PATIENCE`, then what has the highest priority. Among equals it is a tenant with the least work in hand, and
+of that the oldest. A tenant that has as much in hand as one may have has to wait, whatever its priority.
 """
 
 from __future__ import annotations
@@ -31,9 +31,22 @@ def in_time() -> ColumnElement[bool]:
     return or_(Generation.deadline_at.is_(None), Generation.deadline_at > utc_now())
 
 
-def is_lost() -> ColumnElement[bool]:
-    """The condition that a worker had the generation and let its lease run out."""
-    return and_(Generation.status == GenerationStatus.RUNNING, Generation.lease_expires_at < utc_now())
+def is_left() -> ColumnElement[bool]:
+    """The condition that nobody works on a generation that has begun, and it is time that somebody does.
+
+    A worker had it and let its lease run out, or it is made elsewhere and the next look is due: also past its
+    deadline or to be canceled, for then it has one step left, which ends it there.
+    """
+    is_due, is_remote = Generation.lease_expires_at < utc_now(), Generation.remote_task_id.is_not(None)
+    running = and_(Generation.status == GenerationStatus.RUNNING, or_(in_time(), is_remote))
+    parked = and_(is_remote, Generation.lease_owner.is_(None))
+    return and_(is_due, or_(running, and_(Generation.status == GenerationStatus.CANCELING, parked)))
+
+
+def is_parked(generation: Generation) -> bool:
+    """Whether a generation is made elsewhere and nobody looks at it at the moment."""
+    begun = generation.status != GenerationStatus.PENDING
+    return begun and generation.remote_task_id is not None and generation.lease_owner is None
 
 
 def next_in_turn(writing: Session, max_running: int) -> Generation | None:
@@ -42,10 +55,10 @@ def next_in_turn(writing: Session, max_running: int) -> Generation | None:
     No tenant gets a generation beyond `max_running` at a time, however many claim at once; 0 sets no limit.
     """
     _one_at_a_time(writing)
-    lost = _first(writing, is_lost() & in_time(), Generation.priority.desc())
-    if lost is not None:
+    left = _first(writing, is_left(), Generation.priority.desc())
+    if left is not None:
         # Counted as in hand all along, so that the limit holds even when its worker wakes up again.
-        return lost
+        return left
     in_hand = _count_in_hand(writing)
     levels = sorted(count for count in {0, *in_hand.values()} if not max_running or count < max_running)
     peers = _foremost(writing, _with_at_most(levels[-1], in_hand))

@@ -10,6 +10,7 @@ from db.session import Database
 from studio.jobs.signal import listen
 from studio.jobs.workshop import Workshop
 from studio.media.storage import Storage
+from studio.outbound import Outbound
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +23,15 @@ class RenderWorkers:
     """The workers of one server process; `start` and `stop` once each. A count of 0 renders nothing."""
 
     def __init__(
-        self, database: Database, storage: Storage, count: int, lease_seconds: float, max_running: int = 0
+        self,
+        database: Database,
+        storage: Storage,
+        count: int,
+        lease_seconds: float,
+        max_running: int = 0,
+        outbound: Outbound | None = None,
     ) -> None:
-        self._workshop = Workshop(database, storage, max(1, count), lease_seconds, max_running)
+        self._workshop = Workshop(database, storage, max(1, count), lease_seconds, max_running, outbound)
         self._wake = listen()
         self._threads = [
             threading.Thread(target=self._work, name=f"render-worker-{number}", daemon=True)

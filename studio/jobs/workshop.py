@@ -18,7 +18,11 @@ from db.session import Database
 from studio.jobs import queue
 from studio.jobs.attending import attending
 from studio.jobs.painting import Abandoned, InputsUnusable, Painting
+from studio.jobs.remote import RemoteWork
 from studio.media.storage import Storage
+from studio.outbound import Outbound
+from studio.providers.compute import PROVIDER as COMPUTE
+from studio.providers.compute import Compute
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +40,12 @@ class Workshop:
         painters: int,
         lease_seconds: float,
         max_running: int = 0,
+        outbound: Outbound | None = None,
     ) -> None:
         self._database, self._storage = database, storage
         self._lease, self._max_running = timedelta(seconds=lease_seconds), max_running
         self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
+        self._remote = RemoteWork(database, storage, Compute(outbound or Outbound()))
         self._painters = ThreadPoolExecutor(painters, thread_name_prefix="painter")
         self.stopping = threading.Event()
         self.given_up = threading.Event()
@@ -61,11 +67,11 @@ class Workshop:
         self._painters.shutdown(wait=False, cancel_futures=True)
 
     def _carry_out(self, claim: queue.Claim) -> None:
-        painting = Painting(
-            self._database, self._storage, self._painters, claim, self._lease, self.given_up.is_set
-        )
         try:
-            made = painting.carry_out()
+            if claim.remote.provider == COMPUTE:
+                self._remote.take_step(claim)
+            else:
+                self._paint(claim)
         except Abandoned:
             queue.release(self._database, claim)
         except InputsUnusable:
@@ -74,6 +80,10 @@ class Workshop:
         except Exception:
             logger.exception("generation %s failed", claim.generation_id)
             queue.fail(self._database, claim, queue.INTERNAL_ERROR)
-        else:
-            if not queue.finish(self._database, self._storage, claim, made):
-                logger.warning("generation %s was taken over by another worker", claim.generation_id)
+
+    def _paint(self, claim: queue.Claim) -> None:
+        painting = Painting(
+            self._database, self._storage, self._painters, claim, self._lease, self.given_up.is_set
+        )
+        if not queue.finish(self._database, self._storage, claim, painting.carry_out()):
+            logger.warning("generation %s was taken over by another worker", claim.generation_id)

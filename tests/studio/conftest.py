@@ -10,11 +10,17 @@ import pytest
 
 from db.migrations import upgrade
 from db.session import Database, make_engine
+from studio.jobs import remote
+from studio.jobs.workshop import Workshop
 from studio.media.storage import LocalDisk
+from studio.outbound import Outbound
+from studio.providers import compute
+from tests.compute_server import ComputeServer, compute_server
 from tests.contract.run import fresh_database
 from tests.listening import listening
 from tests.production import Production, make_production
 from tests.receiving import Receiver
+from tests.studio.compute_house import use_compute
 
 
 @pytest.fixture
@@ -53,3 +59,31 @@ def receiver() -> Iterator[Receiver]:
     made = Receiver()
     with listening(made.respond) as made.at:
         yield made
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be waited for: every parked row is due at once."""
+    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(compute, "LONGEST_PAUSE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def server(impatient: None) -> Iterator[ComputeServer]:
+    """A Compute API."""
+    with compute_server() as running:
+        yield running
+
+
+@pytest.fixture
+def made_elsewhere(production: Production, server: ComputeServer) -> Production:
+    """The production, whose model is now one of the Compute API."""
+    return use_compute(production, server)
+
+
+@pytest.fixture
+def workshop(database: Database, storage: LocalDisk, server: ComputeServer) -> Iterator[Workshop]:
+    """A workshop that may reach the Compute API."""
+    made = Workshop(database, storage, 1, 60, outbound=Outbound([server.server.host]))
+    yield made
+    made.close()

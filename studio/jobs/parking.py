@@ -1,0 +1,115 @@
+"""Generations that are made elsewhere, while nobody here works on them: parked until the next look is due.
+
+A parked row is running and leased to nobody; `lease_expires_at` says when it is due, for any worker on any
+machine. So a remote task holds no thread, and survives whoever asked for it. The queue claims it as others.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+
+from db.base import utc_now
+from db.models.generations import Generation, GenerationStatus
+from db.session import Database, after_commit, session
+from studio.jobs.queue import Claim, locked, ours
+from studio.jobs.signal import CHANGES, wake_workers
+from studio.lifecycle import EXPIRED, advance
+
+HOLD = timedelta(seconds=60)
+"""How long a step may go without a sign of life: longer than the tries of one request."""
+
+
+def hold(database: Database, claim: Claim) -> bool:
+    """Prolong the lease for a step; False when the generation is no longer ours."""
+    with database.transaction(write=True) as writing:
+        changed = writing.execute(
+            update(Generation)  # unscoped: the row that was claimed
+            .where(*ours(claim, GenerationStatus.RUNNING, GenerationStatus.CANCELING))
+            .values(lease_expires_at=utc_now() + HOLD)
+            .execution_options(synchronize_session=False)
+        )
+        return changed.rowcount == 1  # type: ignore[attr-defined]  # every update counts
+
+
+def park(
+    database: Database, claim: Claim, task_id: str, pause: timedelta, progress: int, failures: int = 0
+) -> bool:
+    """Let go of the generation until the pause is over; False when it is no longer ours to watch.
+
+    One that is to be canceled is due at once, and one with a deadline when that has passed.
+    """
+    with database.transaction(write=True):
+        generation = locked(claim)
+        if generation is None:
+            return False
+        now = utc_now()
+        due = now if generation.status == GenerationStatus.CANCELING else now + pause
+        generation.lease_owner = None
+        generation.lease_expires_at = min(due, max(now, generation.deadline_at or due))
+        generation.remote_task_id = task_id
+        generation.remote_steps += 1
+        generation.remote_failures = failures
+        _tell_progress(generation, progress)
+    return True
+
+
+def end(database: Database, claim: Claim) -> None:
+    """The end of a generation that was canceled, or whose deadline has passed; nothing if it is not ours."""
+    with database.transaction(write=True):
+        generation = locked(claim)
+        if generation is None:
+            return
+        if generation.status == GenerationStatus.CANCELING:
+            advance(generation, GenerationStatus.CANCELED)
+        else:
+            advance(generation, GenerationStatus.EXPIRED, EXPIRED)
+
+
+def fall_back(database: Database, claim: Claim, error: dict[str, Any]) -> None:
+    """Back into the queue for the model's fallback provider; without one, failed and the credits returned."""
+    with database.transaction(write=True):
+        generation = locked(claim)
+        if generation is None:
+            return
+        if generation.status == GenerationStatus.CANCELING:
+            advance(generation, GenerationStatus.CANCELED)
+        elif claim.remote.fallback is None:
+            advance(generation, GenerationStatus.FAILED, error)
+        else:
+            advance(generation, GenerationStatus.PENDING)
+            generation.fallen_back = True
+            generation.remote_task_id = None
+            generation.remote_steps = generation.remote_failures = generation.attempts = 0
+            after_commit(wake_workers)
+
+
+def look_now(task_id: str, generation_id: UUID | None, progress: int | None) -> None:
+    """Make a parked generation due, because its task has news; what the news is, the next look decides.
+
+    Of a task that is not parked here nothing changes, and nothing is told.
+    """
+    parked = select(Generation).where(  # unscoped: the other side knows no tenants
+        Generation.remote_task_id == task_id,
+        Generation.status == GenerationStatus.RUNNING,
+        Generation.lease_owner.is_(None),
+        *(() if generation_id is None else (Generation.id == generation_id,)),
+    )
+    generation = session().scalar(parked.with_for_update(of=Generation))
+    if generation is None:
+        return
+    generation.lease_expires_at = utc_now()
+    _tell_progress(generation, progress or 0)
+    after_commit(wake_workers)
+
+
+def _tell_progress(generation: Generation, progress: int) -> None:
+    """Only ever more, and the last step is ours: call-backs and looks arrive in any order."""
+    told = max(generation.progress, min(99, progress))
+    if told != generation.progress:
+        generation.progress = told
+        generation.revision += 1
+        after_commit(CHANGES.wake)
