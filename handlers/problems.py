@@ -38,6 +38,11 @@ PROBLEMS: dict[str, ProblemKind] = {
         "Address and password do not belong together.",
         "Check both; a forgotten password is recovered at /api/v1/password-recovery/{email}.",
     ),
+    "invalid_webhook_signature": ProblemKind(
+        401,
+        "The message is not signed with the secret that was agreed on, or not within the last five minutes.",
+        "Sign webhook-id, webhook-timestamp and the body as Standard Webhooks says, with the current time.",
+    ),
     "not_enough_permissions": ProblemKind(
         403,
         "You may see this row, but your role does not allow the action.",

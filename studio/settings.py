@@ -5,6 +5,7 @@ Nothing else reads the environment; whoever needs a value is handed this object 
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - refused outside development
+DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1zZWNyZXQhIQ=="  # noqa: S105 - refused outside development
 ENVIRONMENTS = ("development", "test", "production")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("json", "lines")
@@ -34,6 +36,22 @@ def _bucket_address(environment: Mapping[str, str]) -> str | None:
     if address is not None and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{2,62}(/[\w./-]*)?", address):
         raise SettingsRefused(f"MEDIA_URL must be s3://bucket or s3://bucket/folder, not {address!r}")
     return address
+
+
+def _signing_secret(environment: Mapping[str, str], name: str, runs_for: str) -> str | None:
+    """A secret as Standard Webhooks writes it: whsec_ and base64 of 24 to 64 bytes."""
+    secret = environment.get(name) or (DEVELOPMENT_WEBHOOK_SECRET if runs_for == "development" else None)
+    if secret is None:
+        return None
+    try:
+        length = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except ValueError:
+        length = 0
+    if not secret.startswith("whsec_") or not 24 <= length <= 64:
+        raise SettingsRefused(f"{name} must be whsec_ and the base64 of 24 to 64 bytes")
+    if runs_for != "development" and secret == DEVELOPMENT_WEBHOOK_SECRET:
+        raise SettingsRefused(f"{name} must be your own outside development")
+    return secret
 
 
 def _hosts(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
@@ -77,6 +95,7 @@ class Settings:
     access_token_seconds: int = 3600
     refresh_token_seconds: int = 30 * 24 * 3600
     outbound_allowed_hosts: tuple[str, ...] = ()
+    compute_webhook_secret: str | None = field(default=None, repr=False)
     max_json_bytes: int = 1_000_000
     max_upload_bytes: int = 52_428_800
     max_wait_seconds: int = 60
@@ -146,4 +165,5 @@ class Settings:
             outbound_allowed_hosts=_hosts(values, "OUTBOUND_ALLOWED_HOSTS"),
             max_wait_seconds=_whole_number(values, "MAX_WAIT_SECONDS", 60, 1, 600),
             sse_max_seconds=_whole_number(values, "SSE_MAX_SECONDS", 300, 1, 3_600),
+            compute_webhook_secret=_signing_secret(values, "COMPUTE_WEBHOOK_SECRET", name),
         )

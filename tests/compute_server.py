@@ -8,10 +8,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from PIL import Image
+from standardwebhooks import Webhook
 
+from tests.e2e.server import COMPUTE_WEBHOOK_SECRET
 from tests.listening import Answer, Asked, Listening, listening
 
 BASE = "/api/v1"
@@ -108,6 +111,17 @@ def shown(task: Task) -> dict[str, Any]:
     """Return a task as the API shows it."""
     answer = {"id": task.task_id, "type": "generation", "status": task.status, "progress": task.progress}
     return answer if task.images is None else {**answer, "output": {"images": task.images}}
+
+
+def signature(body: bytes, message_id: str, at: datetime | None = None) -> dict[str, str]:
+    """Return the headers that sign a call-back as Standard Webhooks says."""
+    moment = at or datetime.now(UTC)
+    signed = Webhook(COMPUTE_WEBHOOK_SECRET).sign(message_id, moment, body.decode())
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": signed,
+    }
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from handlers.app import Application, create_app
 from handlers.auth import ALGORITHM, AUDIENCE, ISSUER
 from studio.settings import Settings
 from tests import factories
+from tests.e2e.server import COMPUTE_WEBHOOK_SECRET
 
 REACHABLE_HOST = "127.0.0.1:9"
 """A target that the server may go to; nobody answers there."""
@@ -57,6 +58,7 @@ def app_for_tests(folder: Path, **options: Any) -> Application:
     settings = Settings(
         environment="test",
         secret_key="a secret for tests that is long enough for every algorithm",
+        compute_webhook_secret=COMPUTE_WEBHOOK_SECRET,
         data_dir=folder,
         media_dir=folder / "media",
         outbox_dir=folder / "outbox",

@@ -23,6 +23,7 @@ from db.models.shootings import (
 from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.models.subscriptions import PaymentStatus, Subscription
+from db.models.task_callbacks import TaskCallback
 from db.models.users import PasswordResetToken, RefreshToken, TokenFamily, User
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 
@@ -66,6 +67,7 @@ __all__ = [
     "Subject",
     "SubjectBaseImage",
     "Subscription",
+    "TaskCallback",
     "TokenFamily",
     "Upload",
     "UploadStatus",

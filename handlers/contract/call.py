@@ -22,6 +22,8 @@ class Call:
     path_values: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     claims: dict[str, Any] | None = None
+    signed_body: bytes = b""
+    """The body as it came, for operations that verify a signature over it."""
     closing: list[Any] = field(default_factory=list)
     """Files of the request, closed when it has ended."""
     file: Path | None = None

@@ -225,6 +225,8 @@ class Check:
             call.path_values, scope["query_string"], scope["headers"]
         )
         if operation.takes_body:
+            if operation.is_signed:
+                receive = _keeping_the_body(receive, call)
             try:
                 arguments["body"], of_body = await operation.bodies.read(headers, receive, call.closing)
             except ClientGone:
@@ -234,6 +236,17 @@ class Check:
             raise Invalid(violations)
         call.arguments = arguments
         await self.app(scope, receive, send)
+
+
+def _keeping_the_body(receive: Receive, call: Call) -> Receive:
+    """Return a `receive` that notes the bytes as they pass: a signature is over them, not their meaning."""
+
+    async def receive_and_keep() -> Message:
+        message = await receive()
+        call.signed_body += message.get("body", b"")
+        return message
+
+    return receive_and_keep
 
 
 def _require_acceptable(operation: Operation, accept: str) -> None:

@@ -24,6 +24,7 @@ class Operation:
     tag: str
     permission: str | None
     is_open: bool
+    is_signed: bool
     parameters: Parameters
     bodies: Bodies
     responses: Responses
@@ -76,6 +77,7 @@ def compile_operations(bundle: Bundle, limits: Limits) -> list[Operation]:
                 tag=tags[0],
                 permission=raw.definition.get("x-permission"),
                 is_open=not security,
+                is_signed=raw.definition.get("x-signed-body", False),
                 parameters=Parameters(bundle, translator, planner, raw),
                 bodies=Bodies(bundle, translator, planner, raw, limits),
                 responses=Responses(bundle, translator, raw),

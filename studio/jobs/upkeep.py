@@ -16,6 +16,7 @@ from db.base import utc_now
 from db.session import Database
 from studio.exports.work import work_off_exports
 from studio.idempotency import forget_expired
+from studio.jobs.callbacks import forget_callbacks
 from studio.jobs.queue import settle_overdue
 from studio.jobs.signal import EXPORTS, Signal
 from studio.media.storage import Storage
@@ -60,5 +61,6 @@ UPKEEP = (
     Upkeep("forgetting", lambda at: forget_expired(at.database), 600),
     Upkeep("exporting", _work_off_exports, EXPORT_SECONDS, woken_by=EXPORTS),
     Upkeep("sweeping", lambda at: sweep(at.database, at.storage, utc_now()), 3_600),
+    Upkeep("forgetting call-backs", lambda at: forget_callbacks(at.database), 3_600),
     Upkeep("forgetting webhooks", lambda at: forget_old(at.database), 3_600),
 )

@@ -129,7 +129,13 @@ def test_foreign_ids_in_a_body_look_like_unknown_ones(name: str, app: Applicatio
         assert without_request_id(replies[0]) == without_request_id(replies[1])
 
 
-@each(lambda operation: "application/json" in operation.media_types)
+def is_closed(operation: Operation) -> bool:
+    """Tell whether the contract lists all that a JSON body may hold; call-backs of others may hold more."""
+    json_body = "application/json" in operation.media_types
+    return json_body and operation.body_schema("application/json").get("additionalProperties") is not True
+
+
+@each(is_closed)
 def test_an_unknown_property_is_refused(name: str, app: Application, world: World) -> None:
     request = world.request_for(name)
     request.media_type = "application/json"
@@ -195,6 +201,8 @@ class Provoker:
         for key in ("password", "token", "refresh_token"):
             if key in request.body:
                 request.body[key] = "not-the-one"
+        if "webhook-signature" in request.headers:
+            request.headers["webhook-signature"] = "v1,bm90LXRoZS1vbmU="
         return request.send(self.app)
 
     def get_403(self, request: Request) -> Reply:

@@ -23,7 +23,8 @@ from studio.media.signing import sign_share, sign_upload
 from studio.media.storage import LocalDisk, export_key, media_key
 from studio.settings import Settings
 from tests import factories
-from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Request, resolved
+from tests.compute_server import signature
+from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Request, encode, resolved
 from tests.serving import REACHABLE_HOST
 
 SEEDED = "01990000-5eed-7000-8000-"
@@ -272,6 +273,10 @@ def _written_archive(world: World, request: Request) -> None:
         file.write(b"PK")
 
 
+def _sign_the_callback(world: World, request: Request) -> None:
+    request.headers |= signature(encode("application/json", request.body), "msg_of_the_suite")
+
+
 def _own_password(world: World, request: Request) -> None:
     world.owner.hashed_password = hash_password(request.body["current_password"])
     factories.make(world.owner)
@@ -309,6 +314,7 @@ PREPARATIONS: dict[str, Callable[[World, Request], None]] = {
     "cancel_generation": _generation_is("pending"),
     "retry_generation": _generation_is("failed"),
     "change_password": _own_password,
+    "receive_task_webhook": _sign_the_callback,
     "create_webhook_endpoint": _reachable,
     "create_export": _state("approved"),
     "download_export": _written_archive,

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
+COMPUTE_WEBHOOK_SECRET = "whsec_c2VjcmV0IG9mIHNlcnZlcnMgdW5kZXIgdGVzdA=="
 BASE_PATH = "/api/v1"
 SECONDS_TO_START = 60
 SECONDS_TO_STOP = 30
@@ -64,6 +65,7 @@ def running_server(
     own = {
         "SARTIQ_ENV": "test",
         "SECRET_KEY": "a secret of servers under test that is long enough",
+        "COMPUTE_WEBHOOK_SECRET": COMPUTE_WEBHOOK_SECRET,
         "DATA_DIR": str(folder),
         "MEDIA_DIR": str(folder / "media"),
         "OUTBOX_DIR": str(folder / "outbox"),

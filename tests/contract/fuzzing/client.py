@@ -9,11 +9,14 @@ import functools
 import os
 import re
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 import httpx
+import requests
 
+from tests.compute_server import signature
 from tests.contract.fuzzing.images import picture
 
 # Rows that stand alone: what they need beside a name, by the path of their collection.
@@ -50,6 +53,14 @@ def base_url() -> str:
 def http() -> httpx.Client:
     """Return the one client of this process."""
     return httpx.Client(base_url=base_url(), timeout=30)
+
+
+def sign_callback(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Sign a request as the Compute API does, over the very bytes that go out."""
+    body = prepared.body or b""
+    raw = body if isinstance(body, bytes) else body.encode()
+    prepared.headers.update(signature(raw, f"msg_{uuid.uuid4().hex}"))
+    return prepared
 
 
 def sign_in(name: str = "demo") -> dict[str, Any]:
