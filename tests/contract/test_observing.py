@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from handlers.contract.call import CALL
+from handlers.observing import Observed
 from studio.telemetry.logs import WithContext
 from tests.contract.mini.asking import Reply, ask
 from tests.contract.mini.server import USER
@@ -107,6 +110,33 @@ def test_requests_are_counted_by_operation_method_and_status(mini: Any, call: Ca
     assert [growth(name, **labels) for labels, _ in expected] == [count for _, count in expected]
     assert growth("sartiq_request_duration_seconds_count", operation="get_my_widget") == 2
     assert REGISTRY.get_sample_value("sartiq_requests_in_progress") == 0
+
+
+@pytest.mark.parametrize(("leaves", "observed"), [(False, 1), (True, 0)])
+def test_a_latency_leaves_out_what_the_caller_asked_to_wait_and_callers_that_went_away(
+    growth: Growth, leaves: bool, observed: int
+) -> None:
+    async def wait_and_answer(scope: Any, _receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.2)
+        scope[CALL].waited = 0.2
+        if not leaves:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        # What a slow client takes to read is not our latency either.
+        await asyncio.sleep(0.2)
+
+    async def send(_message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    count, total = (f"sartiq_request_duration_seconds_{name}" for name in ("count", "sum"))
+    status = {"operation": "unmatched", "method": "GET", "status": "aborted" if leaves else "200"}
+    for name in (count, total):
+        growth(name, operation="unmatched")
+    growth("sartiq_requests_total", **status)
+    asyncio.run(Observed(wait_and_answer, base_path="")(scope, None, send))
+    assert growth("sartiq_requests_total", **status) == 1
+    assert growth(count, operation="unmatched") == observed
+    assert growth(total, operation="unmatched") < 0.15
 
 
 def test_the_line_of_a_request_tells_who_asked_for_what(call: Call, lines: list[Any]) -> None:

@@ -70,6 +70,8 @@ def running_server(
         "MEDIA_DIR": str(folder / "media"),
         "OUTBOX_DIR": str(folder / "outbox"),
         "DATABASE_URL": f"sqlite:///{folder / 'sartiq.db'}",
+        # People read it when a test fails, and the fuzzer looks for errors in it.
+        "LOG_FORMAT": "lines",
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "PUBLIC_URL": address,

@@ -63,6 +63,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     shared = {"MEDIA_DIR": str(folder / "media"), "DATABASE_URL": f"sqlite:///{folder / 'sartiq.db'}"}
     with collecting() as collector:
         shared |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        shared |= {"LOG_FORMAT": "json"}
         api_side = shared | {"RENDER_WORKERS": "0", "METRICS_PORT": str(ports["api"])}
         worker_side = shared | {"OTEL_SERVICE_NAME": "sartiq-worker", "METRICS_PORT": str(ports["worker"])}
         with (

@@ -23,6 +23,7 @@ from studio.jobs.workshop import Workshop
 from studio.lifecycle import advance
 from studio.media.storage import LocalDisk, media_folder
 from studio.outbound import Outbound, OutboundFailed
+from studio.settings import Settings, SettingsRefused
 from studio.telemetry import traces
 from studio.telemetry.context import Work, current_trace, new_trace, read_traceparent, tracing_as, working_on
 from studio.telemetry.logs import JsonLine, ReadableLine, WithContext
@@ -111,6 +112,18 @@ def test_an_exception_is_a_field_of_its_line() -> None:
     assert told["exception"].startswith("Traceback")
     assert told["exception"].endswith("ValueError: a reason")
     assert "request_id" not in told
+
+
+def test_logs_are_for_people_in_development_and_for_machines_elsewhere() -> None:
+    secret = {"SECRET_KEY": "a secret of tests that is long enough for every algorithm"}
+    formats = {
+        name: Settings.from_environment({"SARTIQ_ENV": name, **secret}).log_format
+        for name in ("development", "test", "production")
+    }
+    assert formats == {"development": "lines", "test": "json", "production": "json"}
+    assert Settings.from_environment({"LOG_FORMAT": "json"}).log_format == "json"
+    with pytest.raises(SettingsRefused, match="LOG_FORMAT must be one of json, lines"):
+        Settings.from_environment({"LOG_FORMAT": "xml"})
 
 
 def test_a_readable_line_names_its_request() -> None:
