@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -112,22 +113,30 @@ def claim_next(database: Database, token: str) -> Claim | None:
         )
 
 
-def record(database: Database, claim: Claim, outcome: Outcome) -> bool:
-    """Write down how a try ended and when the next one follows.
+class Recorded(StrEnum):
+    """What became of an outcome that was to be written down."""
 
-    False, and nothing recorded, when the endpoint is gone or another sender has taken over.
-    """
+    DONE = "done"
+    DISABLED = "disabled"
+    """Written down, and the endpoint is disabled from now on."""
+    LOST = "lost"
+    """Not written down: the endpoint is gone, or another sender has taken over."""
+
+
+def record(database: Database, claim: Claim, outcome: Outcome) -> Recorded:
+    """Write down how a try ended and when the next one follows, if the endpoint is still ours."""
     ours = (WebhookEndpoint.id == claim.endpoint_id, WebhookEndpoint.claimed_by == claim.token)
     with database.transaction(write=True) as writing:
         found = select(WebhookEndpoint).where(*ours)  # unscoped: the endpoint that was claimed
         endpoint = writing.scalar(found.with_for_update(key_share=True))
         if endpoint is None:
-            return False
+            return Recorded.LOST
+        was_enabled = endpoint.is_enabled
         _mark(endpoint, claimed_by=None, busy_until=_rest(endpoint, outcome))
         sent = select(WebhookDelivery).where(WebhookDelivery.id == claim.delivery_id)
         delivery = writing.scalar(sent.where(WebhookDelivery.status == DeliveryStatus.PENDING))
         if delivery is None:
-            return False
+            return Recorded.LOST
         delivery.last_status_code, delivery.last_error = outcome.status_code, outcome.error
         if outcome.is_delivered:
             _note_success(endpoint, delivery)
@@ -135,7 +144,7 @@ def record(database: Database, claim: Claim, outcome: Outcome) -> bool:
             _note_failure(endpoint, delivery, outcome)
         told = "retried" if delivery.status == DeliveryStatus.PENDING else delivery.status
         after_commit(partial(count_webhook_delivery, told))
-        return True
+        return Recorded.DISABLED if was_enabled and not endpoint.is_enabled else Recorded.DONE
 
 
 def forget_old(database: Database) -> int:
@@ -207,7 +216,8 @@ def _note_failure(endpoint: WebhookEndpoint, delivery: WebhookDelivery, outcome:
     endpoint.failing_since = endpoint.failing_since or now
     if outcome.error == "gone":
         _give_up(delivery, "gone")
-        disable(endpoint, "gone")
+        if endpoint.is_enabled:
+            disable(endpoint, "gone")
     elif delivery.tries > len(RETRIES):
         _give_up(delivery, outcome.error)
         if endpoint.is_enabled and now - endpoint.failing_since >= PERSISTENT:

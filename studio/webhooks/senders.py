@@ -19,6 +19,7 @@ from studio.jobs.signal import WEBHOOKS
 from studio.outbound import Outbound, OutboundFailed, Reply
 from studio.settings import Settings
 from studio.webhooks import queue
+from studio.webhooks.notice import tell_owner
 from studio.webhooks.outbox import encode_body
 from studio.webhooks.signing import secret_of, signed_headers
 
@@ -76,8 +77,11 @@ def send_next(settings: Settings, database: Database, outbound: Outbound, name: 
         claim = queue.claim_next(database, f"{name}:{secrets.token_hex(8)}")
     if claim is None:
         return False
-    if not queue.record(database, claim, attempt(settings, outbound, claim)):
+    recorded = queue.record(database, claim, attempt(settings, outbound, claim))
+    if recorded == queue.Recorded.LOST:
         logger.warning("message %s: the endpoint is gone, or another sender took over", claim.message_id)
+    if recorded == queue.Recorded.DISABLED:
+        tell_owner(settings, database, claim.endpoint_id)
     return True
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from sqlalchemy import delete, select
 from db.base import utc_now
 from db.models import Organization, User, WebhookDelivery, WebhookEndpoint
 from db.session import Database, make_engine, session
+from studio.identity.mail import Mailer, Outbox
 from studio.outbound import Outbound
 from studio.webhooks import queue, senders
 from tests import factories
@@ -31,6 +33,16 @@ from tests.receiving import (
     send,
     state,
 )
+
+
+@pytest.fixture(autouse=True)
+def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the letters that owners get."""
+    folder = tmp_path / "letters"
+    monkeypatch.setattr(
+        "studio.webhooks.notice.mailer_for", lambda settings: Mailer(Outbox(folder), settings.mail_from)
+    )
+    return folder
 
 
 def test_a_message_that_fails_is_tried_ten_times_over_three_days(
@@ -108,14 +120,22 @@ def test_whatever_is_no_2xx_is_a_failure_of_which_only_the_kind_is_kept(
     assert [asked.path for asked in receiver.at.asked] == ["/hooks"]
 
 
-def test_a_target_that_is_gone_disables_its_endpoint_at_once(database: Database, receiver: Receiver) -> None:
+def test_a_target_that_is_gone_disables_its_endpoint_and_its_owner_is_told(
+    database: Database, receiver: Receiver, letters: Path
+) -> None:
     receiver.planned = [Answer(410)]
-    endpoint = endpoint_at(receiver)
+    owner = factories.make_user(email="owner@example.com")
+    endpoint = endpoint_at(receiver, owner=owner)
     happen(database, endpoint)
     send(database, receiver)
     delivery, found = only_delivery(database), state(database, endpoint)
     assert (delivery.status, delivery.last_error, delivery.last_status_code) == ("failed", "gone", 410)
     assert (found.is_enabled, found.disabled_reason) == (False, "gone")
+    (letter,) = letters.glob("*.eml")
+    text = letter.read_text().replace("=\n", "")
+    assert "To: owner@example.com" in text
+    assert "127.0.0.1 was disabled, because it answered that it is gone" in text
+    assert "/hooks" not in text
 
 
 @pytest.mark.parametrize(
@@ -204,7 +224,7 @@ def test_a_crash_between_sending_and_recording_sends_again_under_the_same_id(
         assert len(receiver.ids) == 2
         assert len(set(receiver.ids)) == 1
         # Who was given up for dead records nothing any more.
-        assert not queue.record(database, lost, sent)
+        assert queue.record(database, lost, sent) == queue.Recorded.LOST
         delivery = only_delivery(database)
         assert (delivery.status, delivery.attempts) == ("delivered", 2)
 
@@ -230,7 +250,7 @@ def test_an_endpoint_that_is_deleted_meanwhile_takes_its_messages_with_it(
     with database.transaction(write=True):
         # unscoped: the row of this test
         session().execute(delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
-    assert not queue.record(database, claim, queue.Outcome(200))
+    assert queue.record(database, claim, queue.Outcome(200)) == queue.Recorded.LOST
     assert read(database, WebhookDelivery) == []
 
 
