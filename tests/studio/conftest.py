@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from sqlalchemy import delete
 
+from db.base import Base
 from db.migrations import upgrade
 from db.session import Database, make_engine
 from studio.jobs import remote
@@ -87,3 +89,12 @@ def workshop(database: Database, storage: LocalDisk, server: ComputeServer) -> I
     made = Workshop(database, storage, 1, 60, outbound=Outbound([server.server.host]))
     yield made
     made.close()
+
+
+@pytest.fixture
+def emptied_database(committing_database: Database) -> Iterator[Database]:
+    """A database that commits for real, for what needs several connections or processes; empty afterwards."""
+    yield committing_database
+    with committing_database.transaction(write=True) as writing:
+        for table in reversed(Base.metadata.sorted_tables):
+            writing.execute(delete(table))

@@ -9,7 +9,6 @@ import threading
 import time
 import tracemalloc
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
-from db.base import Base, new_id, utc_now
+from db.base import new_id, utc_now
 from db.models import Export, Prediction, Shooting, Shot
 from db.session import Database
 from db.tenancy import get_owned, use_caller
@@ -330,21 +329,16 @@ def test_an_order_starts_at_once_although_the_pause_is_long(
 
 
 @pytest.fixture
-def shared(committing_database: Database, tmp_path: Path) -> Iterator[Production]:
-    """A production that every connection sees; nothing of it remains."""
-    with committing_database.transaction(write=True):
-        made = make_production(LocalDisk(tmp_path / "media"), None)
-    yield made
-    with committing_database.transaction(write=True) as writing:
-        for table in reversed(Base.metadata.sorted_tables):
-            writing.execute(delete(table))
+def shared(emptied_database: Database, storage: LocalDisk) -> Production:
+    """A production that every connection sees."""
+    with emptied_database.transaction(write=True):
+        return make_production(storage, None)
 
 
-@pytest.mark.filterwarnings("ignore:.*cycle.*")
 def test_many_workers_write_two_exports_of_the_same_pictures_once_each(
-    committing_database: Database, storage: LocalDisk, shared: Production
+    emptied_database: Database, storage: LocalDisk, shared: Production
 ) -> None:
-    database = committing_database
+    database = emptied_database
     with database.transaction(write=True):
         pictures = [approved_picture(storage, shared, f"picture {n}".encode()) for n in range(8)]
     exports = [order(database, shared), order(database, shared, *reversed(pictures))]

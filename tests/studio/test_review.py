@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 
-from db.base import Base
 from db.errors import Conflict
 from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database, session
@@ -24,16 +23,10 @@ from tests.production import Production, make_production
 
 
 @pytest.fixture
-def shared(committing_database: Database, tmp_path: Path) -> Iterator[Production]:
-    """A production that every connection sees; nothing of it remains."""
-    database, made = committing_database, []
-    storage = LocalDisk(tmp_path)
-    with database.transaction(write=True):
-        made.append(make_production(storage, None))
-    yield made[0]
-    with database.transaction(write=True) as writing:
-        for table in reversed(Base.metadata.sorted_tables):
-            writing.execute(delete(table))
+def shared(emptied_database: Database, tmp_path: Path) -> Production:
+    """A production that every connection sees."""
+    with emptied_database.transaction(write=True):
+        return make_production(LocalDisk(tmp_path), None)
 
 
 def at_once(database: Database, production: Production, *acts: Callable[[Shot], Any]) -> list[str]:

@@ -1,0 +1,68 @@
+"""A process that is really killed while it writes an archive: another one ends the work, one file remains."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from db.models import Export
+from db.session import Database, session
+from studio.exports.order import order_export
+from studio.exports.work import work_off_exports
+from studio.media.storage import LocalDisk, export_folder, export_key
+from tests.e2e.server import ROOT
+from tests.exporting import approved_picture, unpacked
+from tests.production import make_production
+
+LEASE_SECONDS = 1
+# Writes the first half of the archive, says so, and hangs with the file open.
+WRITER = f"""
+import sys, time
+from datetime import timedelta
+from pathlib import Path
+from db.session import Database, make_engine
+from studio.exports import work
+from studio.media.storage import LocalDisk
+
+def hang(file, *rest):
+    file.write(b"PK" * 1000)
+    file.flush()
+    print("writing", flush=True)
+    time.sleep(60)
+
+work.write_archive = hang
+database = Database(make_engine(sys.argv[1], pool_size=2))
+work.work_off_exports(database, LocalDisk(Path(sys.argv[2])), timedelta(seconds={LEASE_SECONDS}))
+"""
+
+
+def test_an_export_survives_a_killed_process(
+    emptied_database: Database, database_url: str, tmp_path: Path
+) -> None:
+    database, storage = emptied_database, LocalDisk(tmp_path)
+    with database.transaction(write=True):
+        production = make_production(storage, None)
+        approved_picture(storage, production, b"picture")
+        export_id = order_export(production.shooting, None).id
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, database_url, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"writing\n"
+        writer.kill()
+    left = [file.key for file in storage.files(export_folder(export_id))]
+    assert len(left) == 1
+    assert left != [export_key(export_id)]
+
+    deadline = time.monotonic() + 20
+    while not work_off_exports(database, storage):
+        assert time.monotonic() < deadline, "the lease does not end"
+        time.sleep(0.05)
+    assert [file.key for file in storage.files(export_folder(export_id))] == [export_key(export_id)]
+    files, _ = unpacked(storage.read(export_key(export_id)))
+    assert list(files.values()) == [b"picture"]
+    with database.transaction(write=False):
+        export = session().get_one(Export, export_id)  # unscoped: the one of this test
+        assert (export.status, export.attempts) == ("completed", 2)
