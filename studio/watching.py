@@ -99,11 +99,15 @@ def _states(generation_ids: list[UUID]) -> Any:
 
 
 class Watcher:
-    """One who waits for news of one generation. `state` is the newest known, None once the row is gone."""
+    """One who waits for news of one generation. `state` is the newest known, None once the row is gone.
 
-    def __init__(self, state: GenerationState) -> None:
+    With `to_the_end` only the end is news.
+    """
+
+    def __init__(self, state: GenerationState, to_the_end: bool) -> None:
         self.generation_id, self.revision = state.generation_id, state.revision
         self.state: GenerationState | None = state
+        self._to_the_end = to_the_end
         self.dismissed = False
         """Whether no more news will come, because the process ends."""
         self._news = asyncio.Event()
@@ -121,7 +125,8 @@ class Watcher:
             return
         self.state = state
         self.revision = state.revision if state is not None else self.revision
-        self._news.set()
+        if not self._to_the_end or state is None or state.is_over:
+            self._news.set()
 
     def dismiss(self) -> None:
         """Let the watcher go."""
@@ -160,9 +165,9 @@ class Watchers:
         return self._places.total() < MAX_WATCHERS and self._places[account] < MAX_WATCHERS_OF_ONE
 
     @contextmanager
-    def watching(self, state: GenerationState, account: str) -> Iterator[Watcher]:
-        """Be told of all that is later than `state`, for as long as the block lasts."""
-        watcher = Watcher(state)
+    def watching(self, state: GenerationState, account: str, to_the_end: bool = False) -> Iterator[Watcher]:
+        """Be told of all that is later than `state`, or of the end only, for as long as the block lasts."""
+        watcher = Watcher(state, to_the_end)
         self._watching.setdefault(state.generation_id, set()).add(watcher)
         self._places[account] += 1
         self._look_out()
@@ -215,8 +220,10 @@ class Watchers:
             await asyncio.sleep(SECONDS_AFTER_FAILURE)
             return
         for generation_id, state in changed.items():
-            for watcher in self._watching.get(generation_id, ()):
+            for watcher in list(self._watching.get(generation_id, ())):
                 watcher.tell(state)
+            # Each may wake a hundred who have something to send: others shall get their turn in between.
+            await asyncio.sleep(0)
 
     def _wake(self) -> None:
         self._call(self._woken.set)

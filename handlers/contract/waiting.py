@@ -12,7 +12,7 @@ import asyncio
 import re
 import time
 from collections.abc import Coroutine
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -150,9 +150,9 @@ class Waiting:
         is_news = "if-none-match" in request.headers and held.status != 304
         if seconds and not state.is_over and not is_news:
             began = time.monotonic()
-            with self.watchers.watching(state, request.account) as watcher:
-                waits = _until_told(watcher, seconds, any_change=held.status == 304)
-                if not await _while_there(request.receive, waits):
+            to_the_end = held.status != 304
+            with self.watchers.watching(state, request.account, to_the_end) as watcher:
+                if not await _while_there(request.receive, watcher.wait(seconds)):
                     return
             request.call.waited = time.monotonic() - began
             held = await self._asked_again(request)
@@ -255,8 +255,7 @@ class Waiting:
 
 def _event(operation: Operation, state: GenerationState, name: str) -> bytes:
     """Return one server-sent event; ContractBroken when its data is not what the contract says."""
-    data = asdict(state)
-    raw = encode_json(data)
+    raw = encode_json(state)
     told = {"event": name, "id": str(state.revision), "data": raw.decode()}
     violation = operation.responses.event_violation(200, told, raw)
     if violation is not None:
@@ -267,15 +266,6 @@ def _event(operation: Operation, state: GenerationState, name: str) -> bytes:
 
 async def _send_more(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _until_told(watcher: Watcher, seconds: float, any_change: bool) -> None:
-    """Return when the generation is over, gone or, if that is asked for, changed; or when time is up."""
-    first, ends_at = watcher.revision, time.monotonic() + seconds
-    while (left := ends_at - time.monotonic()) > 0 and not watcher.dismissed:
-        await watcher.wait(left)
-        if watcher.state is None or watcher.state.is_over or (any_change and watcher.revision != first):
-            return
 
 
 async def _while_there(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -24,7 +26,7 @@ import sqlalchemy
 
 from tests.contract.run import fresh_database
 from tests.e2e.demo import EMAIL, PASSWORD, Api
-from tests.e2e.server import ROOT, running_server
+from tests.e2e.server import ROOT, RunningServer, running_server
 
 CALLERS, GENERATIONS, PRODUCTS = 200, 20, 60
 REQUESTS_PER_SECOND = 40
@@ -101,21 +103,39 @@ def moving(database_url: str) -> Iterator[None]:
         engine.dispose()
 
 
-def measure(api: Api, path: str, seconds: float) -> list[float]:
-    """Ask for the list at a steady rate; return how many milliseconds each answer took."""
-    taken, began = [], time.perf_counter()
+@dataclass
+class Measured:
+    """Milliseconds that each answer took, and what the server worked meanwhile."""
+
+    taken: list[float] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+def cpu_seconds(process_id: int) -> float:
+    """Return how long a process has worked so far (Linux)."""
+    columns = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(columns[11]) + int(columns[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(server: RunningServer, api: Api, path: str, seconds: float, into: Measured) -> None:
+    """Ask for the list at a steady rate."""
+    began, worked = time.perf_counter(), cpu_seconds(server.process.pid)
     for number in range(int(seconds * REQUESTS_PER_SECOND)):
         time.sleep(max(0.0, began + number / REQUESTS_PER_SECOND - time.perf_counter()))
         asked = time.perf_counter()
         api.get(path)
-        taken.append((time.perf_counter() - asked) * 1000)
-    return taken
+        into.taken.append((time.perf_counter() - asked) * 1000)
+    into.cpu_seconds += cpu_seconds(server.process.pid) - worked
+    into.seconds += time.perf_counter() - began
 
 
-def row(name: str, taken: list[float]) -> str:
+def row(name: str, measured: Measured) -> str:
     """Return one line of the table."""
-    cuts = statistics.quantiles(taken, n=100)
-    return f"{name:<22}{len(taken):>9}{cuts[49]:>10.1f}{cuts[94]:>10.1f}{cuts[98]:>10.1f}"
+    cuts = statistics.quantiles(measured.taken, n=100)
+    core = 100 * measured.cpu_seconds / measured.seconds
+    numbers = f"{cuts[49]:>10.1f}{cuts[94]:>10.1f}{cuts[98]:>10.1f}{core:>14.0f}"
+    return f"{name:<24}{len(measured.taken):>9}{numbers}"
 
 
 def compare(rounds: int, seconds: float) -> None:
@@ -131,16 +151,15 @@ def compare(rounds: int, seconds: float) -> None:
         api.sign_in(EMAIL, PASSWORD)
         path, generations = prepare(api)
         token = api.client.headers["Authorization"].removeprefix("Bearer ")
-        measure(api, path, 2)
-        alone: list[float] = []
-        crowded: list[float] = []
+        measure(server, api, path, 2, Measured())
+        alone, crowded = Measured(), Measured()
         with moving(database_url):
             for _ in range(rounds):
-                alone += measure(api, path, seconds)
+                measure(server, api, path, seconds, alone)
                 with callers_in_line(server.url, token, generations):
-                    crowded += measure(api, path, seconds)
+                    measure(server, api, path, seconds, crowded)
                 time.sleep(1)
-    print(f"{'GET /products/?limit=20':<22} requests    p50 ms    p95 ms    p99 ms")
+    print(f"{'GET /products/?limit=20':<24} requests    p50 ms    p95 ms    p99 ms  server CPU %")
     print(row("alone", alone), row(f"with {CALLERS} who wait", crowded), sep="\n")
 
 

@@ -78,12 +78,11 @@ class Waiting(threading.Thread):
 @pytest.fixture
 def shared_database(database_kind: str, database_url: str, tmp_path: Path) -> Iterator[str]:
     """A database for more than one server; `database_url` skips where there is no PostgreSQL."""
-    if database_kind == "sqlite":
-        pytest.skip("two processes share a PostgreSQL database; SQLite is for one")
     with fresh_database(database_kind, tmp_path) as url:
         yield url
 
 
+@pytest.mark.parametrize("database_kind", ["postgresql"], scope="session")  # SQLite is for one process
 def test_what_another_process_did_is_seen(tmp_path: Path, shared_database: str) -> None:
     with (
         running_server(tmp_path / "idle", DATABASE_URL=shared_database, **NOBODY_WORKS) as idle,
