@@ -1,0 +1,106 @@
+"""A request with an Idempotency-Key happens once: when many send it at once, when the server dies of it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.contract.run import fresh_database
+from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.mortal import DIE_BEFORE_ANSWER, DIE_BEFORE_COMMIT
+from tests.e2e.server import RunningServer, running_server, wait_until_ready
+
+SEEDED = "01990000-5eed-7000-8000-"
+ORGANIZATION, PRODUCT = f"{SEEDED}000200000001", f"{SEEDED}000500000001"
+KEY = "8e03978e-40d5-43e8-bc93-6894a57f9324"
+SENDS = 20
+SECONDS_TO_WAIT = 20
+
+
+@pytest.fixture(scope="module")
+def server(
+    database_kind: str, database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A server that two keys kill, on a database of its own; `database_url` skips where none can be made."""
+    folder: Path = tmp_path_factory.mktemp("mortal")
+    with (
+        fresh_database(database_kind, folder) as url,
+        running_server(folder, "tests.e2e.mortal", RENDER_WORKERS="0", DATABASE_URL=url) as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def api(server: RunningServer) -> Iterator[Api]:
+    """Somebody who is signed in there."""
+    with Api(server.address) as made:
+        made.sign_in(EMAIL, PASSWORD)
+        yield made
+
+
+def send(api: Api, path: str, body: object, key: str = KEY) -> httpx.Response:
+    return api.client.post(path, json=body, headers={"Idempotency-Key": key})
+
+
+def sent_until_answered(api: Api, path: str, body: object, key: str = KEY) -> httpx.Response:
+    """The first answer that is not "still at work"."""
+    deadline = time.monotonic() + SECONDS_TO_WAIT
+    while time.monotonic() < deadline:
+        answer = send(api, path, body, key)
+        if answer.status_code != 409:
+            return answer
+        assert answer.json()["code"] == "idempotency_key_in_progress", answer.text
+        time.sleep(0.1)
+    raise AssertionError(f"still refused after {SECONDS_TO_WAIT} s: {answer.text}")
+
+
+def credits_used(api: Api) -> int:
+    return sum(plan["credits_used"] for plan in api.get("/subscriptions/")["data"])
+
+
+def test_twenty_sends_at_once_make_one_generation_that_is_paid_once(api: Api) -> None:
+    path, used = f"/generations/?organization_id={ORGANIZATION}", credits_used(api)
+    order = {"product_id": PRODUCT, "batch_size": 2, "width": 64, "height": 64}
+    before = api.get("/generations/", organization_id=ORGANIZATION)["count"]
+    with ThreadPoolExecutor(SENDS) as clients:
+        answers = list(clients.map(lambda _: send(api, path, order), range(SENDS)))
+    answers.append(sent_until_answered(api, path, order))
+    made = [answer for answer in answers if answer.status_code == 202]
+    refused = [answer for answer in answers if answer.status_code != 202]
+    assert {answer.content for answer in made} == {answers[-1].content}
+    assert sum("Idempotency-Replayed" not in answer.headers for answer in made) == 1
+    assert {answer.json()["code"] for answer in refused} <= {"idempotency_key_in_progress"}
+    assert api.get("/generations/", organization_id=ORGANIZATION)["count"] == before + 1
+    assert credits_used(api) == used + 2
+
+
+def test_a_server_that_is_killed_around_its_commit_leaves_the_change_once(
+    api: Api, server: RunningServer
+) -> None:
+    for key, committed in ((DIE_BEFORE_COMMIT, 0), (DIE_BEFORE_ANSWER, 1)):
+        with pytest.raises(httpx.TransportError):
+            send(api, "/products/", {"name": key}, key)
+        wait_until_ready(server)
+        assert api.get("/products/", q=key)["count"] == committed
+    for key, is_replay in ((DIE_BEFORE_COMMIT, False), (DIE_BEFORE_ANSWER, True)):
+        answer = sent_until_answered(api, "/products/", {"name": key}, key)
+        assert (answer.status_code, answer.json()["name"]) == (201, key)
+        assert ("Idempotency-Replayed" in answer.headers) == is_replay
+        rows = api.get("/products/", q=key)["data"]
+        assert [row["id"] for row in rows] == [answer.json()["id"]]
+
+
+@pytest.mark.parametrize("key", [b"a\rb", b"a\n b", b"a\r\n b", b"a\x00b"])
+def test_a_key_with_a_line_break_is_no_http(demo_server: RunningServer, key: bytes) -> None:
+    host = urlsplit(demo_server.address)
+    head = b"POST /api/v1/brands/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nIdempotency-Key: "
+    with socket.create_connection((host.hostname, host.port), timeout=10) as connection:
+        connection.sendall(head + key + b"\r\nContent-Type: application/json\r\n\r\n{}")
+        assert connection.recv(65_536).split(b" ", 2)[1] == b"400"
