@@ -118,8 +118,10 @@ def _hash_of(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def act(turn: Turn, handler: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    """Call the handler and note on whose rows it was allowed to work, whether it answers or raises."""
+def act(turn: Turn | None, handler: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Call the handler; note in the turn on whose rows it was allowed to work, even when it raises."""
+    if turn is None:
+        return handler(**arguments)
     try:
         return handler(**arguments)
     finally:

@@ -16,6 +16,7 @@ from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
+from handlers.preparing import decodes_after
 from handlers.references import refer_all, scope_of_new, take_picture, with_pictures
 from handlers.schemas.products import ProductImageSchema, ProductSchema
 from studio.pictures import require_room_for_image
@@ -90,7 +91,13 @@ def list_product_images(product_id: UUID, **listing: Any) -> Answer:
     return page(query, ProductImage, ProductImageSchema, listing, options=options)
 
 
+def _may_add_image(product_id: UUID, **_: Any) -> None:
+    product = get_owned(Product, product_id)
+    require_room_for_image(ProductImage, ProductImage.product_id == product.id)
+
+
 @requires(Permission.PRODUCTS_WRITE)
+@decodes_after(_may_add_image)
 def add_product_image(product_id: UUID, body: dict[str, Any]) -> Answer:
     """Take a photograph, as a file or by the address of an upload."""
     product = get_owned(Product, product_id, for_update=True)

@@ -15,8 +15,8 @@ from db.base import Owned
 from db.models.media import MediaResource
 from db.tenancy import creation_scope, current_caller, get_owned, refer
 from handlers.current import current_settings
-from handlers.uploaded import UploadedFile
 from studio.media.ingest import ingest_upload, resolve_file_url
+from studio.media.normalisation import Picture
 from studio.media.storage import Storage
 
 
@@ -65,15 +65,10 @@ def find_picture(address: str | None, organization_id: UUID | None) -> MediaReso
     return resolve_file_url(current_storage(), current_settings().public_url, address, organization_id)
 
 
-def take_picture(
-    source: UploadedFile | str, organization_id: UUID | None, public: bool = False
-) -> MediaResource:
-    """The stored picture of a file that came with the request, or of the upload behind an address.
-
-    NotAnImage, TooLarge or Unreadable when the bytes are no picture that is taken.
-    """
-    if isinstance(source, UploadedFile):
-        return ingest_upload(current_storage(), source.file, organization_id, public)
+def take_picture(source: Picture | str, organization_id: UUID | None, public: bool = False) -> MediaResource:
+    """The stored picture that came with the request, or of the upload behind an address."""
+    if isinstance(source, Picture):
+        return ingest_upload(current_storage(), source, organization_id, public)
     return resolve_file_url(current_storage(), current_settings().public_url, source, organization_id)
 
 

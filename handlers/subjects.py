@@ -16,6 +16,7 @@ from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
+from handlers.preparing import decodes_after
 from handlers.references import scope_of_new, take_picture, with_pictures
 from handlers.schemas.subjects import BaseImageSchema, SubjectSchema
 from studio.pictures import require_room_for_image
@@ -90,7 +91,14 @@ def delete_subject(subject_id: UUID) -> Answer:
     return no_content()
 
 
+def _may_add_image(subject_id: UUID, body: dict[str, Any]) -> None:
+    subject = get_owned(Subject, subject_id)
+    require_room_for_image(SubjectBaseImage, SubjectBaseImage.subject_id == subject.id)
+    refer(ShotType, body["shot_type_id"], subject.organization_id, subject.owner_id)
+
+
 @requires(Permission.SUBJECTS_WRITE)
+@decodes_after(_may_add_image)
 def add_base_image(subject_id: UUID, body: dict[str, Any]) -> Answer:
     """Take a picture of the subject for one shot type."""
     subject = get_owned(Subject, subject_id, for_update=True)

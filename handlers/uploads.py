@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import UUID
 
 from db.base import utc_now
 from handlers.answers import Answer, listing, no_content
 from handlers.current import current_settings
 from handlers.permissions import Permission, requires
+from handlers.preparing import decodes_after
 from handlers.references import current_storage
 from studio.media.ingest import file_url
-from studio.media.normalisation import EXTENSION_OF_TYPE
+from studio.media.normalisation import EXTENSION_OF_TYPE, Picture
 from studio.media.signing import check_upload_signature, sign_upload
-from studio.media.uploads import address_lifetime, announce_upload, receive_upload
+from studio.media.uploads import address_lifetime, announce_upload, get_open_upload, receive_upload
 
 
 @requires(Permission.UPLOADS_WRITE)
@@ -33,8 +34,13 @@ def create_presigned_url(body: dict[str, Any]) -> Answer:
     return listing(answer, Cache_Control="no-store")
 
 
-def put_upload(upload_id: UUID, expires: int, signature: str, body: BinaryIO) -> Answer:
-    """Take the bytes of a picture from the holder of the signature; they may be replaced until used."""
+def _may_send(upload_id: UUID, expires: int, signature: str, **_: Any) -> None:
     check_upload_signature(current_settings().secret_key, upload_id, expires, signature, utc_now())
+    get_open_upload(upload_id)
+
+
+@decodes_after(_may_send)
+def put_upload(upload_id: UUID, expires: int, signature: str, body: Picture) -> Answer:
+    """Take the bytes of a picture from the holder of the signature; they may be replaced until used."""
     receive_upload(current_storage(), upload_id, body)
     return no_content()

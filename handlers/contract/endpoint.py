@@ -1,7 +1,8 @@
 """One request in its thread: transaction, caller, permission, handler, check of the answer, commit.
 
 Returning commits, raising rolls back. An answer that breaks the contract raises, so nothing of it is kept.
-A request with an Idempotency-Key takes its turn in a short transaction before that one.
+A request with an Idempotency-Key takes its turn in a short transaction before that one; pictures are decoded
+before it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from handlers.contract.operations import Operation
 from handlers.contract.refusals import ContractBroken
 from handlers.observing import acting_as
 from handlers.permissions import SUPERUSER_ONLY
+from handlers.preparing import decoded, has_file, look_before
 from studio.idempotency import Turn
 
 Transaction = Callable[[bool], AbstractContextManager[Any]]
@@ -44,6 +46,7 @@ class Endpoint:
     ) -> None:
         self._operation = operation
         self._handler = handler
+        self._look = look_before(handler)
         self._transaction = transaction
         self._load_caller = load_caller
         self._writes = operation.method not in ("GET", "HEAD")
@@ -58,9 +61,17 @@ class Endpoint:
         call.checked = True
         return _build(encoded)
 
-    def _serve(self, call: Call) -> Encoded:
+    def _serve(self, call: Call, turn: Turn | None = None) -> Encoded:
+        arguments = call.arguments
+        if self._look is not None and has_file(arguments):
+            with self._transaction(False), self._as_caller(call):
+                idempotency.act(turn, self._look, arguments)
+            arguments = decoded(arguments)
         with self._transaction(self._writes), self._as_caller(call):
-            return self._respond(call, self._handler(**call.arguments))
+            encoded = self._respond(call, idempotency.act(turn, self._handler, arguments))
+            if turn is not None:
+                idempotency.keep(turn, encoded)
+            return encoded
 
     def _serve_once(self, call: Call, key: str) -> Encoded:
         """Serve the first request with this key, and answer the others as it was answered."""
@@ -70,16 +81,10 @@ class Endpoint:
             self._check(call, found, orjson.loads(found.body or b"null"))
             return found
         try:
-            return self._serve_in_turn(call, found)
+            return self._serve(call, found)
         except Exception as error:
             idempotency.settle(found, error, self._transaction)
             raise
-
-    def _serve_in_turn(self, call: Call, turn: Turn) -> Encoded:
-        with self._transaction(self._writes), self._as_caller(call):
-            encoded = self._respond(call, idempotency.act(turn, self._handler, call.arguments))
-            idempotency.keep(turn, encoded)
-            return encoded
 
     def _as_caller(self, call: Call) -> AbstractContextManager[Any]:
         """Return the context in which the handler is the caller; raise when the caller may never do this."""

@@ -4,7 +4,6 @@ The same picture is stored once in each scope. A file is on the disk before its 
 again when the row is rolled back; what a crash leaves behind is removed by `sweep.py`.
 """
 
-from typing import BinaryIO
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -16,7 +15,6 @@ from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, session
 from db.tenancy import current_caller, get_owned, owned, refer
-from studio.media.inspection import read_bounded
 from studio.media.normalisation import EXTENSION_OF_TYPE, Picture, normalise
 from studio.media.storage import Storage, media_folder, media_key, temporary_key
 
@@ -32,13 +30,9 @@ def file_url(public_url: str, resource_id: UUID, extension: str) -> str:
 
 
 def ingest_upload(
-    storage: Storage, file: BinaryIO, organization_id: UUID | None, public: bool = False
+    storage: Storage, picture: Picture, organization_id: UUID | None, public: bool = False
 ) -> MediaResource:
-    """The stored picture of a file that came with the request, in the scope given.
-
-    The caller becomes its owner. NotAnImage, TooLarge or Unreadable when it is no picture that we take.
-    """
-    picture = normalise(read_bounded(file))
+    """The picture that came with the request, stored in the scope given; the caller becomes its owner."""
     return keep_picture(storage, picture, organization_id, current_caller().user_id, public=public)
 
 

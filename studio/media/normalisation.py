@@ -12,12 +12,20 @@ import io
 import struct
 import threading
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms
 
 from db.errors import Unreadable
-from studio.media.inspection import JPEG_END, Inspected, inspect, jpeg_segments, open_picture
+from studio.media.inspection import (
+    JPEG_END,
+    Inspected,
+    inspect,
+    jpeg_segments,
+    open_picture,
+    read_bounded,
+)
 
 # A picture at the budget takes up to half a gigabyte while it is turned and converted: two at a time bound
 # the memory. Variants take their turn here too.
@@ -66,6 +74,11 @@ class Picture:
     @property
     def content_type(self) -> str:
         return CONTENT_TYPES[self.extension]
+
+
+def read_picture(file: BinaryIO) -> Picture:
+    """The picture in a file, as it is stored; NotAnImage, TooLarge or Unreadable when there is none."""
+    return normalise(read_bounded(file))
 
 
 def normalise(data: bytes) -> Picture:

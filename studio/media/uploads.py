@@ -4,7 +4,6 @@ The bytes wait as a temporary file until a row refers to them (`ingest.py`) or t
 """
 
 from datetime import timedelta
-from typing import BinaryIO
 from uuid import UUID
 
 from sqlalchemy import select
@@ -14,8 +13,7 @@ from db.errors import Conflict, NotFound
 from db.models.media import Upload, UploadStatus
 from db.session import session
 from db.tenancy import current_caller
-from studio.media.inspection import read_bounded
-from studio.media.normalisation import normalise
+from studio.media.normalisation import Picture
 from studio.media.storage import Storage, temporary_key
 from studio.media.sweep import TEMPORARY_LIFETIME
 
@@ -49,18 +47,23 @@ def address_lifetime(size: int | None) -> timedelta:
     return _SHORTEST_LIFETIME + timedelta(seconds=(size or 0) // _SLOWEST_BYTES_PER_SECOND)
 
 
-def receive_upload(storage: Storage, upload_id: UUID, file: BinaryIO) -> None:
-    """Stores the bytes of an upload, normalised already; until something uses them they may be replaced.
+def receive_upload(storage: Storage, upload_id: UUID, picture: Picture) -> None:
+    """Stores the picture of an upload; until something uses it, it may be replaced.
 
-    NotFound when the upload is over, UploadConsumed when it is used; NotAnImage, TooLarge or Unreadable when
-    the bytes are no picture that is taken.
+    NotFound when the upload is over, UploadConsumed when it is used.
     """
+    upload = get_open_upload(upload_id, for_update=True)
+    storage.write(temporary_key(upload.id), picture.data)
+    upload.status = UploadStatus.RECEIVED
+
+
+def get_open_upload(upload_id: UUID, for_update: bool = False) -> Upload:
+    """The upload that still waits for its bytes, or may get others; NotFound or UploadConsumed."""
     # unscoped: whoever sends the bytes holds the signature, and has no other right
-    statement = select(Upload).where(Upload.id == upload_id, Upload.expires_at > utc_now()).with_for_update()
-    upload = session().scalar(statement)
+    statement = select(Upload).where(Upload.id == upload_id, Upload.expires_at > utc_now())
+    upload = session().scalar(statement.with_for_update() if for_update else statement)
     if upload is None:
         raise NotFound
     if upload.status == UploadStatus.INGESTED:
         raise UploadConsumed
-    storage.write(temporary_key(upload.id), normalise(read_bounded(file)).data)
-    upload.status = UploadStatus.RECEIVED
+    return upload

@@ -42,7 +42,7 @@ def live(settings: Settings, is_mortal: bool) -> int:
     turns.LEASE = LEASE
     if is_mortal:
         idempotency.keep = fatal(idempotency.keep, DIE_BEFORE_COMMIT)
-        Endpoint._serve_in_turn = fatal(Endpoint._serve_in_turn, DIE_BEFORE_ANSWER)
+        Endpoint._serve_once = fatal(Endpoint._serve_once, DIE_BEFORE_ANSWER)
     return server.serve(settings)
 
 

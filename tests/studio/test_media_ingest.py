@@ -20,6 +20,7 @@ from db.session import Database, session
 from db.tenancy import use_caller
 from studio.jobs.repeating import Repeating
 from studio.media.ingest import file_url, ingest_upload, resolve_file_url
+from studio.media.normalisation import read_picture
 from studio.media.storage import LocalDisk, StoredFile, media_key, temporary_key
 from studio.media.sweep import sweep
 from studio.media.uploads import UploadConsumed, receive_upload
@@ -60,7 +61,7 @@ def test_a_photo_becomes_a_row_and_a_file(
     database: Database, storage: LocalDisk, user: User, organization: Organization
 ) -> None:
     with acting(database, user, organization):
-        media = ingest_upload(storage, io.BytesIO(PHOTO), organization.id)
+        media = ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), organization.id)
         assert (media.owner_id, media.organization_id, media.public) == (user.id, organization.id, False)
         assert (media.width, media.height, media.extension) == (80, 120, "jpg")
         assert (media.content_type, media.has_alpha) == ("image/jpeg", False)
@@ -73,9 +74,9 @@ def test_the_same_photo_is_stored_once_in_a_scope_and_again_in_another(
     database: Database, storage: LocalDisk, user: User, organization: Organization
 ) -> None:
     with acting(database, user, organization):
-        first = ingest_upload(storage, io.BytesIO(PHOTO), organization.id)
-        assert ingest_upload(storage, io.BytesIO(PHOTO), organization.id) is first
-        personal = ingest_upload(storage, io.BytesIO(PHOTO), None)
+        first = ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), organization.id)
+        assert ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), organization.id) is first
+        personal = ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None)
         assert personal.id != first.id
         assert personal.content_hash == first.content_hash
         assert len(files(storage)) == 2
@@ -86,15 +87,15 @@ def test_two_users_with_the_same_personal_photo_have_two_rows(
 ) -> None:
     other = factories.make_user()
     with acting(database, user):
-        mine = ingest_upload(storage, io.BytesIO(PHOTO), None)
+        mine = ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None)
     with acting(database, other):
-        assert ingest_upload(storage, io.BytesIO(PHOTO), None).id != mine.id
+        assert ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None).id != mine.id
 
 
 def test_a_rolled_back_request_leaves_no_file(database: Database, storage: LocalDisk, user: User) -> None:
     def fail_after_the_photo() -> None:
         with acting(database, user):
-            ingest_upload(storage, io.BytesIO(PHOTO), None)
+            ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None)
             assert len(files(storage)) == 1
             raise KeyError("something later in the request")
 
@@ -107,9 +108,9 @@ def test_a_lost_file_comes_back_with_the_same_photo(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
     with acting(database, user):
-        media = ingest_upload(storage, io.BytesIO(PHOTO), None)
+        media = ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None)
         storage.delete(media_key(media.id, "jpg"))
-        ingest_upload(storage, io.BytesIO(PHOTO), None)
+        ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None)
         assert storage.exists(media_key(media.id, "jpg"))
 
 
@@ -117,7 +118,7 @@ def test_what_is_no_picture_leaves_neither_row_nor_file(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
     with pytest.raises(NotAnImage), acting(database, user):
-        ingest_upload(storage, io.BytesIO(b"%PDF-1.7"), None)
+        ingest_upload(storage, read_picture(io.BytesIO(b"%PDF-1.7")), None)
     assert files(storage) == []
 
 
@@ -133,7 +134,7 @@ def test_many_requests_with_the_same_photo_make_one_row(
     def send() -> None:
         start.wait()
         with acting(database, user):
-            found.append(ingest_upload(storage, io.BytesIO(PHOTO), None).id)
+            found.append(ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None).id)
 
     threads = [threading.Thread(target=send) for _ in range(4)]
     for thread in threads:
@@ -155,7 +156,7 @@ def test_an_upload_becomes_a_picture_on_its_first_use_and_stays_that_picture(
     upload = factories.make_upload(owner=user)
     url = file_url(PUBLIC_URL, upload.id, "jpg")
     with acting(database, user, organization):
-        receive_upload(storage, upload.id, io.BytesIO(PHOTO))
+        receive_upload(storage, upload.id, read_picture(io.BytesIO(PHOTO)))
     assert files(storage) == [temporary_key(upload.id)]
     with acting(database, user, organization):
         media = resolve_file_url(storage, PUBLIC_URL, url, organization.id)
@@ -165,7 +166,7 @@ def test_an_upload_becomes_a_picture_on_its_first_use_and_stays_that_picture(
     with acting(database, user, organization):
         assert resolve_file_url(storage, PUBLIC_URL, url, organization.id).id == media.id
         with pytest.raises(UploadConsumed):
-            receive_upload(storage, upload.id, io.BytesIO(PHOTO))
+            receive_upload(storage, upload.id, read_picture(io.BytesIO(PHOTO)))
 
 
 def test_an_upload_of_a_known_photo_leads_to_the_picture_that_is_there(
@@ -173,8 +174,8 @@ def test_an_upload_of_a_known_photo_leads_to_the_picture_that_is_there(
 ) -> None:
     upload = factories.make_upload(owner=user)
     with acting(database, user):
-        known = ingest_upload(storage, io.BytesIO(PHOTO), None)
-        receive_upload(storage, upload.id, io.BytesIO(PHOTO))
+        known = ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None)
+        receive_upload(storage, upload.id, read_picture(io.BytesIO(PHOTO)))
         url = file_url(PUBLIC_URL, upload.id, "jpg")
         assert resolve_file_url(storage, PUBLIC_URL, url, None) is known
     assert files(storage) == [media_key(known.id, "jpg")]
@@ -188,7 +189,7 @@ def test_a_first_use_that_is_rolled_back_can_be_repeated(
     upload = factories.make_upload(owner=user)
     url = file_url(PUBLIC_URL, upload.id, "jpg")
     with acting(database, user):
-        receive_upload(storage, upload.id, io.BytesIO(PHOTO))
+        receive_upload(storage, upload.id, read_picture(io.BytesIO(PHOTO)))
 
     def fail_after_the_use() -> None:
         with acting(database, user):
@@ -281,9 +282,9 @@ def test_the_sweep_removes_what_is_useless_for_a_day_and_nothing_else(
 ) -> None:
     used_up = factories.make_upload(owner=user)
     with acting(database, user):
-        receive_upload(storage, used_up.id, io.BytesIO(PHOTO))
+        receive_upload(storage, used_up.id, read_picture(io.BytesIO(PHOTO)))
         kept = resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, used_up.id, "jpg"), None)
-        orphan = ingest_upload(storage, io.BytesIO(encoded(scene(9, 9), "PNG")), None)
+        orphan = ingest_upload(storage, read_picture(io.BytesIO(encoded(scene(9, 9), "PNG"))), None)
     factories.make_product(owner=user, cover_media_id=kept.id)
     abandoned = factories.make_upload(owner=user)
     storage.write(temporary_key(abandoned.id), b"never used")
