@@ -6,11 +6,16 @@ machine. So a remote task holds no thread, and survives whoever asked for it. Th
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.base import utc_now
 from db.models.generations import Generation, GenerationStatus
@@ -19,17 +24,38 @@ from studio.jobs.queue import Claim, locked, ours
 from studio.jobs.signal import CHANGES, wake_workers
 from studio.lifecycle import EXPIRED, advance
 
-HOLD = timedelta(seconds=60)
-"""How long a step may go without a sign of life: longer than the tries of one request."""
+logger = logging.getLogger(__name__)
 
 
-def hold(database: Database, claim: Claim) -> bool:
-    """Prolong the lease for a step; False when the generation is no longer ours."""
+@contextmanager
+def held(database: Database, claim: Claim, lease: timedelta) -> Iterator[None]:
+    """Keep the generation leased within the block, however long the other side takes to answer."""
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(lease.total_seconds() / 3):
+            try:
+                hold(database, claim, lease)
+            except SQLAlchemyError:
+                # A database that is away for a moment does not undo the step; the token decides in the end.
+                logger.warning("the lease of %s was not renewed", claim.generation_id, exc_info=True)
+
+    keeper = threading.Thread(target=keep, name="lease-keeper", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
+
+
+def hold(database: Database, claim: Claim, lease: timedelta) -> bool:
+    """Prolong the lease; False when the generation is no longer ours."""
     with database.transaction(write=True) as writing:
         changed = writing.execute(
             update(Generation)  # unscoped: the row that was claimed
             .where(*ours(claim, GenerationStatus.RUNNING, GenerationStatus.CANCELING))
-            .values(lease_expires_at=utc_now() + HOLD)
+            .values(lease_expires_at=utc_now() + lease)
             .execution_options(synchronize_session=False)
         )
         return changed.rowcount == 1  # type: ignore[attr-defined]  # every update counts
@@ -40,14 +66,16 @@ def park(
 ) -> bool:
     """Let go of the generation until the pause is over; False when it is no longer ours to watch.
 
-    One that is to be canceled is due at once, and one with a deadline when that has passed.
+    One that is to be canceled is due at once, as is one of which there came news during the step, and one
+    with a deadline when that has passed.
     """
     with database.transaction(write=True):
         generation = locked(claim)
         if generation is None:
             return False
         now = utc_now()
-        due = now if generation.status == GenerationStatus.CANCELING else now + pause
+        has_news = generation.remote_steps != claim.remote.steps
+        due = now if has_news or generation.status == GenerationStatus.CANCELING else now + pause
         generation.lease_owner = None
         generation.lease_expires_at = min(due, max(now, generation.deadline_at or due))
         generation.remote_task_id = task_id
@@ -88,20 +116,23 @@ def fall_back(database: Database, claim: Claim, error: dict[str, Any]) -> None:
 
 
 def look_now(task_id: str, generation_id: UUID | None, progress: int | None) -> None:
-    """Make a parked generation due, because its task has news; what the news is, the next look decides.
+    """Make a generation due, because its task has news; what the news is, the next look decides.
 
-    Of a task that is not parked here nothing changes, and nothing is told.
+    Of a task that is not running here nothing changes, and nothing is told.
     """
-    parked = select(Generation).where(  # unscoped: the other side knows no tenants
+    running = select(Generation).where(  # unscoped: the other side knows no tenants
         Generation.remote_task_id == task_id,
         Generation.status == GenerationStatus.RUNNING,
-        Generation.lease_owner.is_(None),
         *(() if generation_id is None else (Generation.id == generation_id,)),
     )
-    generation = session().scalar(parked.with_for_update(of=Generation))
+    generation = session().scalar(running.with_for_update(of=Generation))
     if generation is None:
         return
-    generation.lease_expires_at = utc_now()
+    if generation.lease_owner is None:
+        generation.lease_expires_at = utc_now()
+    else:
+        # Somebody looks at it right now, perhaps a moment too early: whoever parks it will see the mark.
+        generation.remote_steps += 1
     _tell_progress(generation, progress or 0)
     after_commit(wake_workers)
 

@@ -59,16 +59,18 @@ class _Unusable(ComputeUnavailable):
 class RemoteWork:
     """Takes steps of claims whose provider is COMPUTE. One per process; share it among threads."""
 
-    def __init__(self, database: Database, storage: Storage, compute: Compute) -> None:
-        self._database, self._storage, self._compute = database, storage, compute
+    def __init__(self, database: Database, storage: Storage, compute: Compute, lease: timedelta) -> None:
+        self._database, self._storage, self._compute, self._lease = database, storage, compute, lease
 
     def take_step(self, claim: queue.Claim) -> None:
         """Bring the generation one step further and let go of it.
 
         InputsUnusable when a photograph is gone, Abandoned when the generation is no longer ours.
         """
-        if not parking.hold(self._database, claim):
-            raise Abandoned
+        with parking.held(self._database, claim, self._lease):
+            self._take_step(claim)
+
+    def _take_step(self, claim: queue.Claim) -> None:
         try:
             access = Access.of(self._config(claim))
             if claim.remote.ending:
@@ -132,7 +134,7 @@ class RemoteWork:
             raise _Unusable(f"{len(task.pictures)} pictures came of {claim.batch_size}")
         made = []
         for index, remote in enumerate(task.pictures[: claim.batch_size]):
-            if not parking.hold(self._database, claim):
+            if not parking.hold(self._database, claim, self._lease):
                 raise Abandoned
             picture = _finished(claim, remote, index, self._compute.fetch(remote.url))
             made.append(queue.store_picture(self._storage, claim, picture, as_stored(picture)))

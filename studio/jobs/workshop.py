@@ -45,7 +45,7 @@ class Workshop:
         self._database, self._storage = database, storage
         self._lease, self._max_running = timedelta(seconds=lease_seconds), max_running
         self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
-        self._remote = RemoteWork(database, storage, Compute(outbound or Outbound()))
+        self._remote = RemoteWork(database, storage, Compute(outbound or Outbound()), self._lease)
         self._painters = ThreadPoolExecutor(painters, thread_name_prefix="painter")
         self.stopping = threading.Event()
         self.given_up = threading.Event()

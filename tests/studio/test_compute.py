@@ -19,6 +19,7 @@ from studio.jobs.workers import RenderWorkers
 from studio.jobs.workshop import Workshop
 from studio.lifecycle import request_cancel
 from studio.outbound import Outbound
+from studio.providers import compute
 from tests import factories
 from tests.compute_server import Answer, ComputeServer
 from tests.production import HEIGHT, WIDTH, Production
@@ -161,6 +162,44 @@ def test_news_of_a_task_make_it_due_and_progress_never_goes_back(
     assert (told.progress, told.revision) == (80, before + 1)
     assert workshop.work_off_next()
     assert row(database, generation_id).progress == 80
+
+
+def test_news_that_come_during_a_look_make_the_task_due_again(
+    database: Database,
+    made_elsewhere: Production,
+    server: ComputeServer,
+    workshop: Workshop,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generation_id = order(database, made_elsewhere)
+    assert workshop.work_off_next()
+    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 60.0)
+    look = compute.Compute.look
+
+    def look_while_news_come(*arguments: Any) -> compute.RemoteTask:
+        found = look(*arguments)
+        with database.transaction(write=True):
+            parking.look_now("task_0", generation_id, 50)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compute.Compute, "look", look_while_news_come)
+        assert workshop.work_off_next()
+    assert row(database, generation_id).progress == 50
+    assert workshop.work_off_next()
+    assert not workshop.work_off_next()
+
+
+def test_a_step_that_lasts_keeps_its_lease(
+    database: Database, made_elsewhere: Production, workshop: Workshop
+) -> None:
+    generation_id = order(database, made_elsewhere)
+    lease = timedelta(milliseconds=300)
+    claim = queue.claim_next(database, "slow", lease)
+    assert claim is not None
+    with parking.held(database, claim, lease):
+        first = row(database, generation_id).lease_expires_at
+        wait_until(lambda: row(database, generation_id).lease_expires_at > first + 2 * lease)
 
 
 def test_many_remote_tasks_leave_the_one_worker_free_for_others(
