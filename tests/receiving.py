@@ -28,6 +28,8 @@ class Receiver:
     def __init__(self) -> None:
         self.planned: list[Answer] = []
         self.pause_seconds = 0.0
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self.at: Listening
         self._guard, self._inside = threading.Lock(), 0
         self.most_at_once = 0
@@ -37,6 +39,7 @@ class Receiver:
             self._inside += 1
             self.most_at_once = max(self.most_at_once, self._inside)
         time.sleep(self.pause_seconds)
+        self.may_answer.wait(10)
         with self._guard:
             self._inside -= 1
             return self.planned.pop(0) if self.planned else Answer(204)
