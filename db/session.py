@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -73,6 +73,18 @@ def after_commit(callback: Callable[[], object]) -> None:
 def after_rollback(callback: Callable[[], object]) -> None:
     """Call `callback` once the running transaction is rolled back, to undo what the database cannot."""
     _current_unit().after_rollback.append(callback)
+
+
+def undo() -> None:
+    """Roll back all that the running transaction has done; it goes on empty, to read and to answer.
+
+    What was to happen after its commit is dropped.
+    """
+    unit = _current_unit()
+    unit.session.rollback()
+    unit.after_commit.clear()
+    callbacks, unit.after_rollback = unit.after_rollback, []
+    _call_all(callbacks)
 
 
 def record_apart(callback: Callable[[Session], object]) -> None:
@@ -235,11 +247,15 @@ class Database:
                     record(session)
             except Exception:
                 logger.exception("a record that was to be kept apart from its transaction failed")
-        for callback in unit.after_commit if committed else unit.after_rollback:
-            try:
-                callback()
-            except Exception:
-                logger.exception("what was to happen after a transaction failed")
+        _call_all(unit.after_commit if committed else unit.after_rollback)
+
+
+def _call_all(callbacks: Iterable[Callable[[], object]]) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:
+            logger.exception("what was to happen after a transaction failed")
 
 
 @contextmanager

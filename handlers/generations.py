@@ -11,14 +11,15 @@ from db.models.generations import Generation
 from db.models.shootings import Shot
 from db.session import session
 from db.tenancy import creation_scope, get_owned, listed, refer
-from handlers.answers import Answer, accepted, event_stream, ok
+from handlers.answers import Answer, event_stream, ok
+from handlers.ordering import ordered
 from handlers.paging import page
 from handlers.permissions import Permission, requires
 from handlers.references import find_picture, require_known
 from handlers.schemas.generations import GenerationSchema
-from studio.generation import request_generation
+from studio.generation import check_order
 from studio.lifecycle import request_cancel
-from studio.orders import place_order, repeat_order
+from studio.orders import repeat_order
 from studio.states import OPEN_GENERATION
 from studio.watching import state_of
 
@@ -47,14 +48,16 @@ def list_generations(
 
 
 @requires(Permission.GENERATIONS_WRITE)
-def create_generation(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
+def create_generation(
+    body: dict[str, Any], organization_id: UUID | None = None, validate_only: bool = False
+) -> Answer:
     """Queue a generation; it reports progress and result."""
     scope = creation_scope(organization_id)
     shot = None
     if body.get("shot_id") is not None:
         refer(Shot, body["shot_id"], scope)
         shot = get_owned(Shot, body["shot_id"], for_update=True)
-    return _accepted(request_generation(body, scope, shot, find_picture))
+    return ordered(check_order(body, scope, shot, find_picture), validate_only)
 
 
 @requires(Permission.GENERATIONS_READ)
@@ -89,10 +92,4 @@ def retry_generation(generation_id: UUID) -> Answer:
     # Not locked: only what has ended can be repeated, and that changes no more.
     generation = get_owned(Generation, generation_id)
     shot = get_owned(Shot, generation.shot_id, for_update=True) if generation.shot_id else None
-    return _accepted(place_order(repeat_order(generation, shot)))
-
-
-def _accepted(generation: Generation) -> Answer:
-    session().refresh(generation, ["queue_position", "predictions"])
-    location = f"/api/v1/generations/{generation.id}"
-    return accepted(generation, GenerationSchema, location, watch=state_of(generation))
+    return ordered(repeat_order(generation, shot))

@@ -7,21 +7,19 @@ from uuid import UUID
 
 from sqlalchemy.orm import joinedload
 
-from db.models.generations import Generation
 from db.models.presets import ShotType
 from db.models.shootings import Look, Shooting, Shot
 from db.session import session
 from db.tenancy import get_owned, listed
-from handlers.answers import Answer, accepted, ok
+from handlers.answers import Answer, ok
 from handlers.conditional import apply_changes, get_for_change
+from handlers.ordering import ordered
 from handlers.paging import page
 from handlers.permissions import Permission, requires
 from handlers.references import find_picture, require_known
-from handlers.schemas.generations import GenerationSchema
 from handlers.schemas.shots import ShotSchema
 from studio import review
-from studio.generation import request_generation
-from studio.watching import state_of
+from studio.generation import check_order
 
 WITH_TYPE = [joinedload(Shot.shot_type)]
 
@@ -64,14 +62,12 @@ def update_shot(shot_id: UUID, body: dict[str, Any]) -> Answer:
 
 
 @requires(Permission.SHOTS_GENERATE)
-def generate_shot(shot_id: UUID, body: dict[str, Any]) -> Answer:
+def generate_shot(shot_id: UUID, body: dict[str, Any], validate_only: bool = False) -> Answer:
     """Queue a generation for one shot; the generation reports progress and result."""
     shot = _locked(shot_id)
     order = {**body, "shot_id": shot.id, "batch_size": body["num_predictions"]}
     del order["num_predictions"]
-    generation = _reloaded(request_generation(order, shot.organization_id, shot, find_picture))
-    location = f"/api/v1/generations/{generation.id}"
-    return accepted(generation, GenerationSchema, location, watch=state_of(generation))
+    return ordered(check_order(order, shot.organization_id, shot, find_picture), validate_only)
 
 
 @requires(Permission.SHOTS_REVIEW)
@@ -108,8 +104,3 @@ def reopen_shot(shot_id: UUID) -> Answer:
 
 def _locked(shot_id: UUID) -> Shot:
     return get_owned(Shot, shot_id, for_update=True, options=WITH_TYPE)
-
-
-def _reloaded(generation: Generation) -> Generation:
-    session().refresh(generation, ["queue_position", "predictions"])
-    return generation

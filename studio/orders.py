@@ -18,7 +18,8 @@ from db.base import utc_now
 from db.errors import Conflict, InvalidTransition
 from db.models.generations import Generation
 from db.models.shootings import Shot
-from db.session import after_commit, session
+from db.models.subscriptions import Subscription
+from db.session import after_commit, session, undo
 from db.tenancy import current_caller
 from studio import billing
 from studio.jobs.signal import wake_workers
@@ -57,6 +58,37 @@ class Order:
         """How long the pictures are waited for; None means for ever."""
         seconds: int | None = self.columns["inputs"].get("asked", {}).get("cancel_after_seconds")
         return seconds
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an order would make and cost; `credits_remaining` is what is left without it."""
+
+    cost_credits: int
+    credits_remaining: int
+    model_id: UUID
+    width: int
+    height: int
+    batch_size: int
+
+
+def try_order(order: Order) -> Estimate:
+    """What placing the order would cost. It is placed and undone with all that the transaction did.
+
+    Refused as `place_order`.
+    """
+    subscription_id = place_order(order).subscription_id
+    undo()
+    paying = session().scalars(select(Subscription).where(Subscription.id == subscription_id)).one()
+    columns, scene = order.columns, order.columns["inputs"]["scene"]
+    return Estimate(
+        cost_credits=order.cost_credits,
+        credits_remaining=paying.credits_remaining,
+        model_id=columns["model_id"],
+        width=scene["width"],
+        height=scene["height"],
+        batch_size=columns["batch_size"],
+    )
 
 
 def place_order(order: Order) -> Generation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from marshmallow import fields, post_dump
+from marshmallow import Schema, fields, post_dump
 
 from db.models.generations import Generation
 from handlers.schemas.fields import Identifier, Moment, OwnedSchema
@@ -43,6 +43,17 @@ class GenerationSchema(OwnedSchema):
     def _unfold_order(self, shown: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Put the order's properties beside the others; what is a column of the row wins."""
         return {**ORDER, **shown.pop("asked"), **shown}
+
+
+class EstimateSchema(Schema):
+    """What an order would cost."""
+
+    cost_credits = fields.Raw()
+    credits_remaining = fields.Raw()
+    model_id = Identifier()
+    width = fields.Raw()
+    height = fields.Raw()
+    batch_size = fields.Raw()
 
 
 def _urls_of(generation: Generation) -> dict[str, str]:

@@ -57,8 +57,8 @@ class Operation:
 
     @property
     def success(self) -> int:
-        """The status of a good answer."""
-        return min(self.statuses)
+        """The status of a good answer; 200 beside 202 answers what is only tried."""
+        return 202 if 202 in self.statuses else min(self.statuses)
 
     @property
     def media_types(self) -> list[str]:

@@ -185,6 +185,10 @@ class Provoker:
         named = {key.replace("_", "-"): value for key, value in headers.items()}
         return request.send(self.app, {**self.headers(request), **named}, method)
 
+    def get_200(self, request: Request) -> Reply:
+        request.query["validate_only"] = "true"
+        return self.send(request)
+
     def get_204(self, request: Request) -> Reply:
         return self.send(request, last_event_id=str(self.world.rows["generation"].revision))
 

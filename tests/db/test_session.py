@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, select, update
 from db.errors import EmailTaken, InUse, NotFound
 from db.models import BackgroundPreset, Brand, User
 from db.queries.users import find_user_by_email
-from db.session import Database, after_commit, after_rollback, make_engine, record_apart, session
+from db.session import Database, after_commit, after_rollback, make_engine, record_apart, session, undo
 from tests.factories import make_background_preset, make_brand, make_user
 
 
@@ -32,6 +32,20 @@ def test_raising_rolls_back(database: Database) -> None:
         make_user(email="gone@example.com")
         raise NotFound()
     assert "gone@example.com" not in emails(database)
+
+
+def test_what_is_undone_leaves_nothing_and_the_transaction_goes_on(database: Database) -> None:
+    calls: list[str] = []
+    with database.transaction(write=True) as opened:
+        make_user(email="tried@example.com")
+        after_commit(lambda: calls.append("committed"))
+        after_rollback(lambda: calls.append("rolled back"))
+        undo()
+        assert calls == ["rolled back"]
+        assert opened.scalar(select(User.id).where(User.email == "tried@example.com")) is None
+        make_user(email="meant@example.com")
+    assert calls == ["rolled back"]
+    assert emails(database) & {"tried@example.com", "meant@example.com"} == {"meant@example.com"}
 
 
 def test_the_session_is_there_within_a_transaction_only(database: Database) -> None:
