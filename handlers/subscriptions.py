@@ -8,14 +8,14 @@ from uuid import UUID
 from sqlalchemy import Select, select
 
 from db.errors import NotFound
-from db.models.subscriptions import Subscription
+from db.models.subscriptions import CreditMovement, Subscription
 from db.session import session
 from db.tenancy import current_caller
 from handlers.answers import Answer, created, ok
 from handlers.conditional import require_fresh
 from handlers.paging import page
 from handlers.permissions import Permission, requires
-from handlers.schemas.subscriptions import SubscriptionSchema
+from handlers.schemas.subscriptions import CreditMovementSchema, SubscriptionSchema
 from studio.billing import change_plan, renew, subscribe
 
 
@@ -54,6 +54,13 @@ def renew_subscription(subscription_id: UUID) -> Answer:
     subscription = _find(subscription_id, for_update=True)
     renew(subscription)
     return ok(subscription, SubscriptionSchema)
+
+
+@requires(Permission.SUBSCRIPTIONS_READ)
+def list_subscription_usage(subscription_id: UUID, **listing: Any) -> Answer:
+    """The ledger of one subscription."""
+    query = select(CreditMovement).where(CreditMovement.subscription_id == _find(subscription_id).id)
+    return page(query, CreditMovement, CreditMovementSchema, listing)
 
 
 def _visible() -> Select[Any]:

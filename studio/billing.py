@@ -1,4 +1,5 @@
-"""Plans and credits: what a tier gives, who pays for a generation, and the one place where credits move.
+"""Plans and credits: what a tier gives, who pays for a generation, and the one place where credits move, each
+time with its entry in the ledger.
 
 Knows nothing of payment providers: a superuser records what they report.
 """
@@ -7,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, select, update
+from sqlalchemy import ColumnElement, select, update
 
 from db.base import utc_now
 from db.errors import NotFound, OutOfCredits, SubscriptionExists
 from db.models.organizations import Membership, Role
-from db.models.subscriptions import PaymentStatus, Subscription
+from db.models.subscriptions import CreditMovement, MovementKind, PaymentStatus, Subscription
 from db.models.users import User
 from db.session import session
 
@@ -26,28 +27,39 @@ CURRENCY = "EUR"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a tier gives for one period; the price is in the minor unit (cents)."""
+    """What a tier gives for one period; the price is in the minor unit (cents).
+
+    Orders of a higher priority are worked off first.
+    """
 
     credits: int
     price_minor: int
+    priority: int
 
 
 PLANS = {
-    "START": Plan(500, 49_00),
-    "GROW": Plan(5_000, 199_00),
-    "SCALE": Plan(25_000, 799_00),
-    "ENTERPRISE": Plan(200_000, 2_999_00),
+    "START": Plan(500, 49_00, 0),
+    "GROW": Plan(5_000, 199_00, 10),
+    "SCALE": Plan(25_000, 799_00, 20),
+    "ENTERPRISE": Plan(200_000, 2_999_00, 30),
 }
 
 
-def charge(organization_id: UUID | None, user_id: UUID, amount: int) -> UUID:
-    """Take an amount of credits for work in a scope; returns the paying subscription's id, for `refund`.
+class Payment(NamedTuple):
+    """Which subscription paid, for `refund`, and how urgent its tier makes the work."""
+
+    subscription_id: UUID
+    priority: int
+
+
+def charge(organization_id: UUID | None, user_id: UUID, amount: int, generation_id: UUID) -> Payment:
+    """Take an amount of credits for work in a scope, and note it for the generation.
 
     The subscription of the organization's owner pays, for personal work (None) that of `user_id`, who owns
     the row. OutOfCredits when there is none that runs, or too little is left: then nothing is taken.
     """
     # One statement that compares and takes, so that parallel charges cannot overdraw.
-    taken = session().scalar(
+    taking = (
         update(Subscription)
         .where(
             Subscription.user_id == _payer(organization_id, user_id),
@@ -55,24 +67,37 @@ def charge(organization_id: UUID | None, user_id: UUID, amount: int) -> UUID:
             Subscription.credits_used + amount <= Subscription.credits_total,
         )
         .values(credits_used=Subscription.credits_used + amount)
-        .returning(Subscription.id)
+        .returning(Subscription.id, Subscription.tier, Subscription.credits_total, Subscription.start_date)
     )
+    taken = session().execute(taking).one_or_none()
     if taken is None:
         raise OutOfCredits()
-    return taken
+    _note(taken.id, taken.credits_total, MovementKind.CHARGE, amount, taken.start_date, generation_id)
+    return Payment(taken.id, PLANS[taken.tier].priority)
 
 
-def refund(subscription_id: UUID, amount: int) -> None:
-    """Give an amount of credits back to the subscription that paid.
+def refund(subscription_id: UUID, amount: int, generation_id: UUID) -> None:
+    """Give an amount of credits back to the period of the subscription that paid for the generation.
 
-    A period that has been renewed since had its credits set back already, so use never falls below zero.
+    A period that has been renewed since is over: what comes back to it cannot be spent any more.
     """
-    rest = Subscription.credits_used - amount
-    session().execute(
-        update(Subscription)
-        .where(Subscription.id == subscription_id)
-        .values(credits_used=case((rest > 0, rest), else_=0))
+    locked = select(Subscription).where(Subscription.id == subscription_id).with_for_update()
+    subscription = session().scalar(locked.execution_options(populate_existing=True))
+    if subscription is None:
+        return
+    paid_in = session().scalar(
+        select(CreditMovement.period_start).where(
+            CreditMovement.generation_id == generation_id, CreditMovement.kind == MovementKind.CHARGE
+        )
     )
+    period = paid_in or subscription.start_date
+    if period == subscription.start_date:
+        # What was paid before there was a ledger may be more than the period has used.
+        amount = min(amount, subscription.credits_used)
+        subscription.credits_used -= amount
+    total = subscription.credits_total
+    _note(subscription_id, total, MovementKind.REFUND, -amount, period, generation_id)
+    session().flush()
 
 
 def running(now: datetime) -> ColumnElement[bool]:
@@ -106,20 +131,26 @@ def subscribe(user_id: UUID, service_type: str, tier: str, payment_id: str | Non
     _begin_period(subscription, now)
     session().add(subscription)
     session().flush()
+    _note_event(subscription, MovementKind.OPENING)
     return subscription
 
 
 def change_plan(subscription: Subscription, body: dict[str, Any]) -> None:
-    """Set plan and payment state to what the body says; used credits stay used.
+    """Set plan and payment state to what the body says; used credits stay used, the period ends as it would.
 
-    A payment id that is absent is removed; payment state and activity that are absent stay. One that is made
+    Another tier changes the period's price by the difference of the list prices for the time that is left. A
+    payment id that is absent is removed; payment state and activity that are absent stay. One that is made
     active takes the place of the account's other active one.
     """
     if body.get("is_active"):
         _stop_others(subscription.user_id, subscription.id)
     subscription.service_type = body["service_type"]
     if body["tier"] != subscription.tier:
+        price, list_price = subscription.actual_price_minor, subscription.base_price_minor
         _set_tier(subscription, body["tier"])
+        difference = subscription.base_price_minor - list_price
+        subscription.actual_price_minor = max(0, price + round(difference * _time_left(subscription)))
+        _note_event(subscription, MovementKind.PLAN_CHANGE)
     subscription.payment_id = body.get("payment_id")
     subscription.payment_status = body.get("payment_status", subscription.payment_status)
     subscription.is_active = body.get("is_active", subscription.is_active)
@@ -132,7 +163,40 @@ def renew(subscription: Subscription) -> None:
     A stopped subscription stays stopped.
     """
     _begin_period(subscription, max(subscription.end_date, utc_now()))
+    subscription.actual_price_minor = subscription.base_price_minor
+    _note_event(subscription, MovementKind.RENEWAL)
     session().flush()
+
+
+def _note(
+    subscription_id: UUID,
+    credits_total: int,
+    kind: MovementKind,
+    amount: int,
+    period_start: datetime,
+    generation_id: UUID | None = None,
+) -> None:
+    """Write the one entry of the ledger that belongs to a change of credits."""
+    session().add(
+        CreditMovement(
+            subscription_id=subscription_id,
+            generation_id=generation_id,
+            kind=kind,
+            amount=amount,
+            credits_total=credits_total,
+            period_start=period_start,
+        )
+    )
+
+
+def _note_event(subscription: Subscription, kind: MovementKind) -> None:
+    _note(subscription.id, subscription.credits_total, kind, 0, subscription.start_date)
+
+
+def _time_left(subscription: Subscription) -> float:
+    """The share of the period that is still to come, 0..1."""
+    share = (subscription.end_date - utc_now()) / (subscription.end_date - subscription.start_date)
+    return min(1.0, max(0.0, share))
 
 
 def _payer(organization_id: UUID | None, user_id: UUID) -> Any:

@@ -109,5 +109,5 @@ def _settle_shot(generation: Generation) -> None:
 
 def _return_credits(generation: Generation) -> None:
     if generation.subscription_id is not None:
-        billing.refund(generation.subscription_id, generation.cost_credits)
+        billing.refund(generation.subscription_id, generation.cost_credits, generation.id)
     generation.cost_credits = 0

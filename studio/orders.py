@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
-from db.base import utc_now
+from db.base import new_id, utc_now
 from db.errors import Conflict, InvalidTransition
 from db.models.generations import Generation
 from db.models.shootings import Shot
@@ -98,16 +98,19 @@ def place_order(order: Order) -> Generation:
     """
     shot = order.shot
     status_after = next_shot_status(shot.status, "generate") if shot is not None else None
-    subscription_id = billing.charge(order.organization_id, order.owner_id, order.cost_credits)
+    generation_id = new_id()
+    payment = billing.charge(order.organization_id, order.owner_id, order.cost_credits, generation_id)
     # After the charge, which locks the subscription: two requests cannot both be the fiftieth.
     _require_room(order)
     seconds = order.deadline_seconds
     generation = Generation(
         **order.columns,
+        id=generation_id,
         owner_id=order.owner_id,
         organization_id=order.organization_id,
         shot_id=shot.id if shot is not None else None,
-        subscription_id=subscription_id,
+        subscription_id=payment.subscription_id,
+        priority=payment.priority,
         cost_credits=order.cost_credits,
         deadline_at=utc_now() + timedelta(seconds=seconds) if seconds is not None else None,
         trace_context=current_traceparent(),

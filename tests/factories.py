@@ -22,6 +22,7 @@ from db.base import Base, Owned, utc_now
 from db.models import (
     BackgroundPreset,
     Brand,
+    CreditMovement,
     Export,
     ExportItem,
     Generation,
@@ -154,6 +155,13 @@ def make_subscription(user: User | None = None, **values: Any) -> Subscription:
         "payment_status": "PAID",
     }
     return make(Subscription(**(defaults | values)))
+
+
+def make_credit_movement(subscription: Subscription, **values: Any) -> CreditMovement:
+    """A charge of one credit in the running period."""
+    defaults = {"kind": "charge", "amount": 1, "credits_total": subscription.credits_total}
+    period = {"subscription_id": subscription.id, "period_start": subscription.start_date}
+    return make(CreditMovement(**(defaults | period | values)))
 
 
 def make_media(**values: Any) -> MediaResource:

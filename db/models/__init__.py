@@ -22,7 +22,7 @@ from db.models.shootings import (
 )
 from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
-from db.models.subscriptions import PaymentStatus, Subscription
+from db.models.subscriptions import CreditMovement, MovementKind, PaymentStatus, Subscription
 from db.models.task_callbacks import TaskCallback
 from db.models.users import PasswordResetToken, RefreshToken, TokenFamily, User
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
@@ -30,6 +30,7 @@ from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 __all__ = [
     "BackgroundPreset",
     "Brand",
+    "CreditMovement",
     "DeliveryStatus",
     "Export",
     "ExportItem",
@@ -47,6 +48,7 @@ __all__ = [
     "LookShotType",
     "MediaResource",
     "Membership",
+    "MovementKind",
     "Organization",
     "PasswordResetToken",
     "PaymentStatus",

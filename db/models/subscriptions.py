@@ -1,4 +1,4 @@
-"""Subscriptions: whose plan pays, and how many credits are left."""
+"""Subscriptions: whose plan pays, how many credits are left, and the ledger of how they were spent."""
 
 from __future__ import annotations
 
@@ -60,3 +60,34 @@ class Subscription(Identified):
     def credits_remaining(self) -> int:
         """How many credits can still be spent."""
         return max(0, self.credits_total - self.credits_used)
+
+
+class MovementKind(StrEnum):
+    """Why credits moved, or a period or plan began."""
+
+    OPENING = "opening"
+    CHARGE = "charge"
+    REFUND = "refund"
+    RENEWAL = "renewal"
+    PLAN_CHANGE = "plan_change"
+
+
+class CreditMovement(Identified):
+    """One entry of the ledger; entries are added and never changed.
+
+    The amounts of a period add up to the credits that were used in it. There is no foreign key to the
+    generation: the ledger outlives what it paid for.
+    """
+
+    __tablename__ = "credit_movements"
+    __table_args__ = (
+        Index("ix_credit_movements_subscription", "subscription_id", "created_at", "id"),
+        Index("ix_credit_movements_generation_id", "generation_id"),
+    )
+
+    subscription_id: Mapped[UUID] = mapped_column(ForeignKey("subscriptions.id", ondelete="CASCADE"))
+    generation_id: Mapped[UUID | None]
+    kind: Mapped[str] = mapped_column(String(20))
+    amount: Mapped[int]
+    credits_total: Mapped[int]
+    period_start: Mapped[datetime]

@@ -1,4 +1,4 @@
-"""How a subscription looks outside."""
+"""How a subscription and its ledger look outside."""
 
 from typing import Any
 
@@ -37,3 +37,14 @@ class SubscriptionSchema(IdentifiedSchema):
 
     def _pays_now(self, subscription: Subscription) -> bool:
         return is_running(subscription)
+
+
+class CreditMovementSchema(IdentifiedSchema):
+    """An entry of the ledger."""
+
+    subscription_id = Identifier()
+    generation_id = Identifier()
+    kind = fields.Raw()
+    amount = fields.Raw()
+    credits_total = fields.Raw()
+    period_start = Moment()

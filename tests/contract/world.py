@@ -338,6 +338,7 @@ MORE_ROWS: dict[str, Callable[[World], Any]] = {
     "list_organizations": lambda world: factories.make_organization(world.owner),
     "list_members": lambda world: factories.make_membership(world.organization),
     "list_subscriptions": lambda world: factories.make_subscription(world.owner, is_active=False),
+    "list_subscription_usage": lambda world: factories.make_credit_movement(world.rows["subscription"]),
     "list_brands": _in_organization(factories.make_brand),
     "list_products": lambda world: factories.make_product_image(
         factories.make_product(organization=world.organization)

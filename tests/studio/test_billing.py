@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete
 
-from db.base import utc_now
+from db.base import new_id, utc_now
 from db.errors import OutOfCredits, SubscriptionExists
 from db.models import Subscription, User
 from db.session import Database, session
@@ -46,23 +46,23 @@ def test_the_owner_of_the_organization_pays_for_every_member() -> None:
     organization = make_organization(owner)
     make_membership(organization, member)
     paying, spared = make_subscription(owner), make_subscription(member)
-    assert charge(organization.id, member.id, 4) == paying.id
+    assert charge(organization.id, member.id, 4, new_id()).subscription_id == paying.id
     assert (_used(paying), _used(spared)) == (4, 0)
 
 
 def test_personal_work_is_paid_by_its_owner() -> None:
     user = make_user()
     subscription = make_subscription(user)
-    assert charge(None, user.id, 3) == subscription.id
+    assert charge(None, user.id, 3, new_id()).subscription_id == subscription.id
     assert _used(subscription) == 3
 
 
 def test_the_last_credit_can_be_spent_but_not_one_more() -> None:
     user = make_user()
     subscription = make_subscription(user, credits_total=10, credits_used=6)
-    charge(None, user.id, 4)
+    charge(None, user.id, 4, new_id())
     with pytest.raises(OutOfCredits):
-        charge(None, user.id, 1)
+        charge(None, user.id, 1, new_id())
     assert _used(subscription) == 10
 
 
@@ -74,25 +74,25 @@ def test_a_stopped_or_expired_subscription_does_not_pay(values: dict[str, Any]) 
     subscription = make_subscription(user, **values)
     assert not is_running(subscription)
     with pytest.raises(OutOfCredits):
-        charge(None, user.id, 1)
+        charge(None, user.id, 1, new_id())
 
 
 def test_the_grace_period_still_pays() -> None:
     user, now = make_user(), utc_now()
     make_subscription(user, end_date=now - timedelta(days=1), grace_period_end=now + timedelta(days=6))
-    charge(None, user.id, 1)
+    charge(None, user.id, 1, new_id())
 
 
 def test_nobody_pays_without_a_subscription() -> None:
     with pytest.raises(OutOfCredits):
-        charge(None, make_user().id, 1)
+        charge(None, make_user().id, 1, new_id())
 
 
 def test_a_refund_gives_back_and_never_more_than_was_used() -> None:
     subscription = make_subscription(credits_used=5)
-    refund(subscription.id, 2)
+    refund(subscription.id, 2, new_id())
     assert _used(subscription) == 3
-    refund(subscription.id, 10)
+    refund(subscription.id, 10, new_id())
     assert _used(subscription) == 0
 
 
@@ -142,7 +142,7 @@ def test_parallel_charges_do_not_overdraw(committing_database: Database) -> None
     def spend() -> None:
         try:
             with committing_database.transaction(write=True):
-                charge(None, user.id, 2)
+                charge(None, user.id, 2, new_id())
             outcomes.append(True)
         except OutOfCredits:
             outcomes.append(False)

@@ -114,6 +114,7 @@ def keep_the_seed(case: schemathesis.Case) -> None:
 # Path parameters for which the seed has a row that the demo account may work on.
 ROWS = {
     "organization_id": seeded(0x02),
+    "subscription_id": seeded(0x03),
     "brand_id": seeded(0x04),
     "product_id": seeded(0x05),
     "image_id": seeded(0x06),
