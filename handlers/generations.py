@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy.orm import selectinload
 
 from db.models.generations import Generation
-from db.models.shootings import Shot
+from db.models.shootings import Shooting, Shot
 from db.session import session
-from db.tenancy import creation_scope, get_owned, listed, refer
+from db.tenancy import creation_scope, get_owned, listed, owned, refer
 from handlers.answers import Answer, event_stream, ok
 from handlers.ordering import ordered
 from handlers.paging import page
@@ -31,18 +31,22 @@ WITH_PICTURES = [selectinload(Generation.predictions)]
 def list_generations(
     organization_id: UUID | None = None,
     shot_id: UUID | None = None,
+    shooting_id: UUID | None = None,
     status: str | None = None,
     generation_strategy: str | None = None,
     **listing: Any,
 ) -> Answer:
     """The generations of one scope."""
-    require_known({Shot: shot_id})
+    require_known({Shot: shot_id, Shooting: shooting_id})
     filters = {
         Generation.shot_id: shot_id,
         Generation.status: status,
         Generation.generation_strategy: generation_strategy,
     }
     given = [column == value for column, value in filters.items() if value is not None]
+    if shooting_id is not None:
+        shots = owned(Shot).where(Shot.shooting_id == shooting_id).with_only_columns(Shot.id)
+        given.append(Generation.shot_id.in_(shots))
     query = listed(Generation, organization_id).where(*given)
     return page(query, Generation, GenerationSchema, listing, filters=len(given), options=WITH_PICTURES)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from sqlalchemy.orm import selectinload
@@ -15,15 +16,16 @@ from db.models.products import Product
 from db.models.shootings import Look, Shooting
 from db.models.styles import Style
 from db.models.subjects import Subject
-from db.session import session
+from db.session import session, undo
 from db.tenancy import get_owned, listed, owned
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
-from handlers.references import refer_all, require_known, scope_of_new
-from handlers.schemas.shootings import LookSchema, ShootingSchema
+from handlers.references import find_picture, refer_all, require_known, scope_of_new
+from handlers.schemas.shootings import LookSchema, ShootingSchema, present_batch
 from studio import shootings as studio
+from studio.batches import request_generations
 
 WITH_LISTS = [
     selectinload(Look.shots),
@@ -90,6 +92,21 @@ def delete_shooting(shooting_id: UUID) -> Answer:
     """Remove the shooting with its looks, shots and pictures."""
     studio.delete_shooting_rows(get_for_change(Shooting, shooting_id, ShootingSchema))
     return no_content()
+
+
+@requires(Permission.SHOTS_GENERATE)
+def generate_shooting(shooting_id: UUID, body: dict[str, Any], validate_only: bool = False) -> Answer:
+    """Queue a generation for each pending shot, or only say what that would cost."""
+    shooting = get_owned(Shooting, shooting_id, for_update=True)
+    order = {**body, "batch_size": body["num_predictions"]}
+    del order["num_predictions"]
+    results = request_generations(shooting, order, find_picture)
+    if validate_only:
+        undo()
+        return Answer(200, present_batch(results, tried=True))
+    scope = {"organization_id": shooting.organization_id} if shooting.organization_id else {}
+    query = urlencode(scope | {"shooting_id": shooting.id})
+    return Answer(202, present_batch(results), {"Location": f"/api/v1/generations/?{query}"})
 
 
 @requires(Permission.SHOOTINGS_READ)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from marshmallow import Schema, fields
 
 from db.models.shootings import Look, Shooting, Shot
 from handlers.schemas.fields import Identifier, Identifiers, Moment, OwnedSchema
+from studio.batches import ShotOrdered
 from studio.shootings import shot_status_of
 
 
@@ -66,3 +70,25 @@ def _shots_in_order(look: Look) -> list[dict[str, object]]:
 
     shown: list[dict[str, object]] = _brief.dump(sorted(look.shots, key=place_of))
     return shown
+
+
+def present_batch(results: Sequence[ShotOrdered], tried: bool = False) -> dict[str, Any]:
+    """What became of the shots of a shooting; what was only tried has left no generation to name."""
+    accepted = sum(1 for result in results if result.error is None)
+    return {
+        "cost_credits": sum(result.cost_credits for result in results),
+        "accepted_count": accepted,
+        "refused_count": len(results) - accepted,
+        "results": [_present_ordered(result, tried) for result in results],
+    }
+
+
+def _present_ordered(result: ShotOrdered, tried: bool) -> dict[str, Any]:
+    error = result.error
+    named = None if tried or result.generation_id is None else str(result.generation_id)
+    return {
+        "shot_id": str(result.shot_id),
+        "generation_id": named,
+        "cost_credits": result.cost_credits,
+        "error": None if error is None else {"code": error.code, "detail": error.detail},
+    }

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
+from db.migrations import upgrade
 from db.models import User
-from db.session import Database
+from db.session import Database, make_engine
 from handlers.app import Application
 from studio.media.storage import LocalDisk
 from tests import factories
 from tests.api.catalogue import House
 from tests.contract.mini.asking import Reply, ask
+from tests.contract.run import fresh_database
 from tests.production import Production, make_production
 from tests.serving import app_for_tests, bearer
 
@@ -87,3 +90,27 @@ def storage(application: Application) -> LocalDisk:
 def production(database: Database, storage: LocalDisk) -> Production:
     """A customer with a photographed product and a pending shot."""
     return make_production(storage, database)
+
+
+class Committed(NamedTuple):
+    """Somebody who asks a server whose requests have connections of their own and commit."""
+
+    client: Client
+    database: Database
+    production: Production
+
+
+@pytest.fixture
+def committed(
+    application: Application, database_kind: str, database_url: str, storage: LocalDisk, tmp_path: Path
+) -> Iterator[Committed]:
+    """The server on a database of its own, on which every request has a connection of its own and commits."""
+    with fresh_database(database_kind, tmp_path) as url:
+        upgrade(url)
+        database = Database(make_engine(url, pool_size=8))
+        with database.transaction(write=True):
+            production = make_production(storage, None)
+            headers = bearer(application, production.owner)
+        with application.database.switched_to(database):
+            yield Committed(Client(application, headers), database, production)
+        database.dispose()

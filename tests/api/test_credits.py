@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import pytest
 from sqlalchemy import func, select
 
-from db.migrations import upgrade
 from db.models import CreditMovement, Generation, Subscription
-from db.session import Database, make_engine
-from handlers.app import Application
-from studio.media.storage import LocalDisk
 from tests import factories
-from tests.api.conftest import Client
-from tests.contract.run import fresh_database
-from tests.production import Production, make_production
-from tests.serving import bearer
+from tests.api.conftest import Client, Committed
+from tests.contract.mini.asking import Reply
+from tests.production import Production
 
 CREDITS, ORDERS = 10, 50
+
+
+def at_once(count: int, send: Callable[[], Reply]) -> list[Reply]:
+    """The answers to requests that are sent together."""
+    together = threading.Barrier(count)
+
+    def wait_and_send(_number: int) -> Reply:
+        together.wait()
+        return send()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(wait_and_send, range(count)))
 
 
 def test_the_ledger_tells_what_was_paid_and_paid_back(
@@ -48,43 +53,31 @@ def test_the_ledger_of_others_looks_like_none(
     assert superuser("GET", usage).status == 200
 
 
-@pytest.fixture
-def committed(
-    application: Application, database_kind: str, database_url: str, storage: LocalDisk, tmp_path: Path
-) -> Iterator[tuple[Client, Database, Production]]:
-    """The server on a database of its own, on which every request has a connection of its own and commits."""
-    with fresh_database(database_kind, tmp_path) as url:
-        upgrade(url)
-        database = Database(make_engine(url, pool_size=8))
-        with database.transaction(write=True):
-            production = make_production(storage, None)
-            headers = bearer(application, production.owner)
-        with application.database.switched_to(database):
-            yield Client(application, headers), database, production
-        database.dispose()
-
-
 def test_fifty_orders_at_once_on_credit_for_ten_are_ten(
-    committed: tuple[Client, Database, Production],
+    committed: Committed,
 ) -> None:
     client, database, production = committed
     with database.transaction(write=True) as writing:
         writing.get_one(Subscription, production.subscription.id).credits_total = CREDITS
-    path, order = (
-        f"/generations/?organization_id={production.organization.id}",
-        {"product_id": str(production.product.id)},
-    )
-    together = threading.Barrier(ORDERS)
-
-    def send(_number: int) -> tuple[int, str | None]:
-        together.wait()
-        reply = client("POST", path, order)
-        return reply.status, reply.json().get("code")
-
-    with ThreadPoolExecutor(ORDERS) as pool:
-        replies = sorted(pool.map(send, range(ORDERS)))
-    assert replies == [(202, None)] * CREDITS + [(409, "out_of_credits")] * (ORDERS - CREDITS)
+    path = f"/generations/?organization_id={production.organization.id}"
+    replies = at_once(ORDERS, lambda: client("POST", path, {"product_id": str(production.product.id)}))
+    told = sorted((reply.status, reply.json().get("code")) for reply in replies)
+    assert told == [(202, None)] * CREDITS + [(409, "out_of_credits")] * (ORDERS - CREDITS)
     with database.transaction(write=False) as reading:
         assert reading.scalar(select(func.count(Generation.id))) == CREDITS
         assert reading.scalar(select(func.sum(CreditMovement.amount))) == CREDITS
         assert reading.scalar(select(Subscription.credits_used)) == CREDITS
+
+
+def test_four_batches_at_once_generate_each_shot_once(committed: Committed) -> None:
+    client, database, production = committed
+    with database.transaction(write=True):
+        for _ in range(2):
+            factories.make_shot(production.look)
+    path = f"/shootings/{production.shooting.id}/generate"
+    replies = at_once(4, lambda: client("POST", path, {"num_predictions": 1}))
+    assert [reply.status for reply in replies] == [202] * 4
+    assert sorted(reply.json()["accepted_count"] for reply in replies) == [0, 0, 0, 3]
+    with database.transaction(write=False) as reading:
+        assert reading.scalar(select(func.count(Generation.id))) == 3
+        assert reading.scalar(select(Subscription.credits_used)) == 3

@@ -31,6 +31,7 @@ OTHER_BODIES: dict[str, dict[str, Any]] = {
     "create_export": {"name_template": "another"},
     "create_webhook_endpoint": {"description": "Another"},
     "redeliver_webhooks": {"only_failed": False},
+    "generate_shooting": {"seed": 99},
     "generate_shot": {"seed": 1},
     "create_generation": {"seed": 1},
 }

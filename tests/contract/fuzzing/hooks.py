@@ -249,6 +249,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "remove_member": change_a_guest,
     "create_subscription": plan_for_a_new_account,
     "generate_shot": take_the_recommended_model,
+    "generate_shooting": take_the_recommended_model,
     "create_generation": order_a_real_product,
     "cancel_generation": cancel_a_new_generation,
     "retry_generation": retry_a_canceled_generation,

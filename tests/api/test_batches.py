@@ -1,0 +1,111 @@
+"""All pending shots of a shooting ordered at once: one result a shot, and a refused one undoes no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from db.base import new_id
+from db.models import Shot, Subscription
+from db.session import Database
+from studio.media.storage import LocalDisk
+from tests import factories
+from tests.api.conftest import Client
+from tests.api.workflow import refusal
+from tests.production import Production, work_off
+
+
+@pytest.fixture
+def client(client_of: Callable[..., Client], production: Production) -> Client:
+    return client_of(production.owner)
+
+
+@pytest.fixture
+def path(production: Production) -> str:
+    return f"/shootings/{production.shooting.id}/generate"
+
+
+@pytest.fixture
+def shots(production: Production) -> list[Shot]:
+    """Three shots: one that can be generated, one without a photograph, one more that can."""
+    bare = factories.make_look(
+        production.shooting, main_product_id=factories.make_product(**production.scope).id
+    )
+    return [production.shot, factories.make_shot(bare), factories.make_shot(production.look)]
+
+
+def summary(reply: Any) -> tuple[int, int, int, list[str | None]]:
+    """Cost, accepted, refused, and the code of each shot's refusal."""
+    body = reply.json()
+    codes = [result["error"] and result["error"]["code"] for result in body["results"]]
+    return body["cost_credits"], body["accepted_count"], body["refused_count"], codes
+
+
+def test_a_refused_shot_undoes_no_other(
+    client: Client, path: str, shots: list[Shot], database: Database, storage: LocalDisk
+) -> None:
+    tried = client("POST", f"{path}?validate_only=true", {"num_predictions": 2})
+    assert tried.status == 200
+    assert summary(tried) == (4, 2, 1, [None, "nothing_to_generate", None])
+    assert {result["generation_id"] for result in tried.json()["results"]} == {None}
+    assert client("GET", f"/shots/{shots[0].id}").json()["status"] == "pending"
+
+    reply = client("POST", path, {"num_predictions": 2})
+    assert reply.status == 202
+    assert summary(reply) == summary(tried)
+    results = reply.json()["results"]
+    assert [result["shot_id"] for result in results] == [str(shot.id) for shot in shots]
+    assert results[1]["error"]["detail"] == tried.json()["results"][1]["error"]["detail"]
+    states = [client("GET", f"/shots/{shot.id}").json()["status"] for shot in shots]
+    assert states == ["generating", "pending", "generating"]
+    listed = client("GET", reply.headers["location"].removeprefix("/api/v1")).json()
+    assert {row["id"] for row in listed["data"]} == {results[0]["generation_id"], results[2]["generation_id"]}
+    assert work_off(database, storage) == 2
+    assert summary(client("POST", path, {})) == (0, 0, 1, ["nothing_to_generate"])
+
+
+def test_what_is_used_up_is_used_up_for_all_that_follow(
+    client: Client, production: Production, path: str, shots: list[Shot], database: Database
+) -> None:
+    used_up = [None, "nothing_to_generate", "out_of_credits", "out_of_credits"]
+    factories.make_shot(production.look)
+    change_plan(database, production, credits_total=7)
+    assert summary(client("POST", f"{path}?validate_only=true", {})) == (4, 1, 3, used_up)
+    change_plan(database, production, credits_total=20)
+    for _ in range(49):
+        factories.make_generation(**production.scope, model_id=production.model.id)
+    full = [None, "nothing_to_generate", "queue_full", "queue_full"]
+    assert summary(client("POST", path, {"num_predictions": 1})) == (1, 1, 3, full)
+    plan = client("GET", f"/subscriptions/{production.subscription.id}").json()
+    assert plan["credits_used"] == 1
+
+
+def change_plan(database: Database, production: Production, **values: Any) -> None:
+    with database.transaction(write=True) as session:
+        subscription = session.get_one(Subscription, production.subscription.id)
+        for name, value in values.items():
+            setattr(subscription, name, value)
+
+
+def test_every_shot_is_ordered_as_the_body_says(client: Client, path: str, production: Production) -> None:
+    body = {
+        "model_id": str(production.model.id),
+        "num_predictions": 1,
+        "generation_type": "AGENTIC",
+        "seed": 7,
+        "extra_prompt": "calm",
+        "cancel_after_seconds": 60,
+    }
+    reply = client("POST", path, body)
+    shown = client("GET", f"/generations/{reply.json()['results'][0]['generation_id']}").json()
+    assert {name: shown[name] for name in body} == body
+
+
+def test_an_unknown_model_and_a_foreign_shooting_are_told(
+    client: Client, client_of: Callable[..., Client], path: str
+) -> None:
+    assert refusal(client("POST", path, {"model_id": str(new_id())})) == (404, "not_found")
+    assert client_of(factories.make_user())("POST", path, {}).status == 404
+    assert summary(client("POST", path, {"num_predictions": 1})) == (1, 1, 0, [None])
