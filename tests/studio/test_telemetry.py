@@ -200,7 +200,7 @@ def test_a_generation_counts_once_when_its_end_is_committed(
 
     def fail_and_break_off() -> None:
         with database.transaction(write=True):
-            generation = queue._locked(claim)
+            generation = queue.locked(claim)
             assert generation is not None
             advance(generation, GenerationStatus.FAILED, queue.INTERNAL_ERROR)
             raise KeyError("the process is interrupted")
