@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 from a2wsgi import ASGIMiddleware
 from sqlalchemy import delete, select, update
+from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers
 
 from db.models import Generation, Membership, TokenFamily
@@ -247,10 +248,18 @@ def test_where_there_is_no_room_or_no_end_in_sight_the_answer_comes_at_once(
     visiting(app, story)
 
 
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("a defect"), OperationalError("SELECT 1", {}, Exception("connection refused"))]
+)
 def test_a_failing_database_is_asked_again(
-    house: House, database: Database, app: Application, generation_id: UUID, monkeypatch: pytest.MonkeyPatch
+    failure: Exception,
+    house: House,
+    database: Database,
+    app: Application,
+    generation_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    read, failures = watching.read_changed, [RuntimeError("a defect")]
+    read, failures = watching.read_changed, [failure]
 
     def read_or_fail(*arguments: Any) -> Any:
         if failures:

@@ -82,11 +82,12 @@ def request_roots(contract: Node) -> list[tuple[str, Node]]:
 
 def response_roots(contract: Node) -> list[tuple[str, Node]]:
     return [
-        (f"{operation.id} {status}", media["schema"])
+        (f"{operation.id} {status}", media[word])
         for operation in operations(contract)
         for status, response in operation.node["responses"].items()
         for media in resolved(contract, response).get("content", {}).values()
-        if "schema" in media
+        for word in ("schema", "x-event-data")
+        if word in media
     ]
 
 
