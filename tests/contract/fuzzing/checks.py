@@ -59,6 +59,7 @@ def a_key_answers_again(
     )
     what = f"{case.operation.label} sent again"
     assert answer.status_code == response.status_code, f"{what} answered {answer.status_code}"
+    assert response.headers["location"] == [answer.headers["Location"]], f"{what} led elsewhere"
     # Who waited was told of a later moment than the one of the answer that is kept.
     if "preference-applied" not in response.headers:
         assert answer.content == response.content, f"{what} answered with another body"
