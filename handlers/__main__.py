@@ -21,6 +21,7 @@ from db.session import Database, make_engine
 from handlers.app import create_app
 from handlers.protocol import Protocol
 from studio.identity.mail import mailer_for
+from studio.media.backends import open_storage
 from studio.seed import seed
 from studio.settings import Settings, SettingsRefused
 from studio.telemetry.logs import configure_logging
@@ -52,8 +53,9 @@ class AnnouncingServer(uvicorn.Server):
 
 
 def prepare(settings: Settings) -> None:
-    """Create or upgrade the database of these settings and add the rows that every installation has."""
+    """Bring database and place of the pictures up to date, with the rows that every installation has."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    open_storage(settings).prepare()
     upgrade(settings.database_url)
     database = Database(make_engine(settings.database_url, pool_size=2))
     try:

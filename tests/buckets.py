@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from uuid import uuid4
 
-import boto3
 from moto.server import ThreadedMotoServer
 
 CREDENTIALS = {
@@ -20,19 +19,16 @@ KEYS_A_PAGE = 10
 
 @contextlib.contextmanager
 def bucket_server() -> Iterator[tuple[str, str]]:
-    """Give the address of a server and its one empty bucket; this process has the credentials meanwhile."""
+    """Give a server's address and a bucket's name to use there; credentials are set meanwhile."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     address = f"http://{host}:{port}"
-    # Servers of one process share what they hold.
+    # A new one each time: servers of one process share what they hold.
     bucket = f"sartiq-{uuid4()}"
     before = dict(os.environ)
     os.environ.update(CREDENTIALS, MOTO_S3_DEFAULT_MAX_KEYS=str(KEYS_A_PAGE))
     try:
-        place = {"LocationConstraint": CREDENTIALS["AWS_DEFAULT_REGION"]}
-        client = boto3.client("s3", endpoint_url=address)
-        client.create_bucket(Bucket=bucket, CreateBucketConfiguration=place)
         yield address, bucket
     finally:
         os.environ.clear()

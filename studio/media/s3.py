@@ -26,7 +26,9 @@ CACHE_BYTES = 2_000_000_000
 KEEP_SECONDS = 600
 """A local copy that was used so lately may be on its way to a client: it stays."""
 
-_ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
+# Amazon's first region must not be named when a bucket is made there.
+_NO_PLACE = (None, "us-east-1", "aws-global")
+_ABSENT = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 
 
 class S3Storage:
@@ -122,6 +124,17 @@ class S3Storage:
             for page in pages:
                 for entry in page.get("Contents", ()):
                     yield StoredFile(prefix + "/" + entry["Key"][len(start) :], entry["LastModified"])
+
+    def prepare(self) -> None:
+        """Makes the bucket, if it is not there; who may not list buckets brings one that is."""
+        try:
+            with _told():
+                self._client.head_bucket(Bucket=self._bucket)
+        except NotFound:
+            region = self._client.meta.region_name
+            place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+            with _told():
+                self._client.create_bucket(Bucket=self._bucket, **({} if region in _NO_PLACE else place))
 
     def check(self) -> None:
         """OSError unless objects can be written and read now."""

@@ -97,6 +97,9 @@ class Storage(Protocol):
     def files(self, prefix: str) -> Iterator[StoredFile]:
         """All files below a folder."""
 
+    def prepare(self) -> None:
+        """Makes the place for the files, if it is not there."""
+
     def check(self) -> None:
         """OSError unless files can be written and read now."""
 
@@ -162,9 +165,13 @@ class LocalDisk:
                 moment = datetime.fromtimestamp(path.stat().st_mtime, UTC)
                 yield StoredFile(path.relative_to(self.root).as_posix(), moment)
 
+    def prepare(self) -> None:
+        """Makes the folder, if it is not there."""
+        self.root.mkdir(parents=True, exist_ok=True)
+
     def check(self) -> None:
         """OSError unless the folder can be written to now."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        self.prepare()
         probe = self.root / f".probe.{secrets.token_hex(8)}"
         probe.write_bytes(b"")
         probe.unlink()

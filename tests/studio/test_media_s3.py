@@ -28,7 +28,9 @@ def server() -> Iterator[tuple[str, str]]:
 @pytest.fixture
 def storage(server: tuple[str, str], tmp_path: Path) -> S3Storage:
     address, bucket = server
-    return S3Storage(bucket, f"/{uuid4()}/", tmp_path, address)
+    made = S3Storage(bucket, f"/{uuid4()}/", tmp_path, address)
+    made.prepare()
+    return made
 
 
 def test_what_was_written_is_read_until_it_is_deleted(storage: S3Storage) -> None:
@@ -102,8 +104,12 @@ def test_the_copies_least_recently_used_make_room(
 
 def test_a_bucket_that_is_not_there_or_not_reached_says_so(server: tuple[str, str], tmp_path: Path) -> None:
     address, bucket = server
+    absent = S3Storage(f"{bucket}-2", "", tmp_path, address)
     with pytest.raises(StorageUnavailable):
-        S3Storage("no-such-bucket", "", tmp_path, address).check()
+        absent.check()
+    absent.prepare()
+    absent.prepare()
+    absent.check()
     unreachable = S3Storage(bucket, "", tmp_path, "http://127.0.0.1:9")
     with pytest.raises(StorageUnavailable):
         unreachable.read(media_key(uuid4(), "png"))
@@ -117,6 +123,7 @@ def test_the_settings_decide_where_pictures_are(tmp_path: Path, server: tuple[st
         {**own, "MEDIA_URL": f"s3://{bucket}/deep/folder", "S3_ENDPOINT_URL": address}
     )
     storage = open_storage(settings)
+    storage.prepare()
     storage.write("temp/a", b"")
     assert [file.key for file in storage.files("temp")] == ["temp/a"]
     for wrong in ("http://bucket", "s3://", "s3://B", "s3://bucket?x"):
