@@ -29,6 +29,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 run: .venv/.runtime ## Start the server on an embedded database (PORT=8000)
 	@exec $(BIN)/python -m handlers
 
+.PHONY: worker
+worker: .venv/.runtime ## Start a worker beside the server (CELERY_BROKER_URL=redis://host:6379/0)
+	@exec $(BIN)/python -m studio.jobs worker $(ARGS)
+
+.PHONY: beat
+beat: .venv/.runtime ## Start the clock of the workers, once for all of them
+	@exec $(BIN)/python -m studio.jobs beat
+
 .PHONY: demo
 demo: .venv/.dev ## Walk from a photograph to approved pictures (PHOTO=path)
 	@$(BIN)/python -m tests.e2e.demo $(ARGS)
@@ -58,6 +66,10 @@ contract-selftest: .venv/.dev ## Seed defects one by one and see the fuzzer catc
 .PHONY: bench-waiting
 bench-waiting: .venv/.dev ## Measure whether 200 callers who wait slow the others down (on PostgreSQL, a minute)
 	@$(BIN)/python -m tests.bench.waiting $(ARGS)
+
+.PHONY: faults
+faults: .venv/.dev ## Break Redis, PostgreSQL and workers amid 200 generations and count what is left (minutes)
+	@$(BIN)/python -m tests.faults.run $(ARGS)
 
 .PHONY: check
 check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules, house rules, the bundle's freshness

@@ -187,7 +187,7 @@ def create_app(
 
 
 def _run_in_background(app: Application) -> None:
-    """Let the render workers and the upkeep of this process live as long as the server does."""
+    """Let what this process does beside serving live as long as the server does."""
     settings = app.settings
     config = app.app.config
     workplace = Workplace(settings, app.database, config["STORAGE"], config["OUTBOUND"])
@@ -196,25 +196,36 @@ def _run_in_background(app: Application) -> None:
         Tracing(settings.otlp_endpoint, settings.service_name),
         MetricsPort(settings.metrics_host, settings.metrics_port, app.database, settings.database_url),
     ]
-    parts: list[Part] = [
-        RenderWorkers(
-            workplace.database,
-            workplace.storage,
-            settings.render_workers,
-            settings.lease_seconds,
-            settings.max_running_per_scope,
-            workplace.outbound,
-        ),
-        WebhookSenders(settings, workplace.database, workplace.outbound),
-        *(_repeating(each, workplace) for each in UPKEEP),
-    ]
+    parts = _work_of(workplace)
     app.on_startup.extend(part.start for part in (*watching, *parts))
     app.on_shutdown.extend(part.stop for part in (*parts, *watching))
 
 
-def _repeating(each: Upkeep, workplace: Workplace) -> Repeating:
+def _work_of(at: Workplace) -> list[Part]:
+    """What this process does beside serving: all there is, or, with a broker, to call others for it."""
+    settings = at.settings
+    if settings.celery_broker_url is not None:
+        # Here, because a server that works for itself need not wait for Celery to load.
+        from studio.jobs.messenger import Messenger
+
+        return [Messenger(at)]
+    return [
+        RenderWorkers(
+            at.database,
+            at.storage,
+            settings.render_workers,
+            settings.lease_seconds,
+            settings.max_running_per_scope,
+            at.outbound,
+        ),
+        WebhookSenders(settings, at.database, at.outbound),
+        *(_repeating(each, at) for each in UPKEEP),
+    ]
+
+
+def _repeating(each: Upkeep, at: Workplace) -> Repeating:
     wake = each.woken_by.listen() if each.woken_by else None
-    return Repeating(each.name, partial(each.work, workplace), each.pause_seconds, wake)
+    return Repeating(each.name, partial(each.work, at), each.pause_seconds, wake)
 
 
 def _build_now(middleware: ConnexionMiddleware) -> None:

@@ -54,6 +54,14 @@ def _signing_secret(environment: Mapping[str, str], name: str, runs_for: str) ->
     return secret
 
 
+def _broker_address(environment: Mapping[str, str]) -> str | None:
+    address = environment.get("CELERY_BROKER_URL") or None
+    if address is not None and not address.startswith(("redis://", "rediss://")):
+        # Without the address itself: it may hold a password.
+        raise SettingsRefused("CELERY_BROKER_URL must be redis://host:port/number or rediss://...")
+    return address
+
+
 def _hosts(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
     listed = (environment.get(name) or "").split(",")
     hosts = tuple(host.strip().lower() for host in listed if host.strip())
@@ -89,6 +97,7 @@ class Settings:
     lease_seconds: int = 20
     webhook_senders: int = 4
     max_running_per_scope: int = 4
+    celery_broker_url: str | None = field(default=None, repr=False)
     smtp_url: str | None = field(default=None, repr=False)
     mail_from: str = "Sartiq <no-reply@example.com>"
     outbox_dir: Path = Path(".data/outbox")
@@ -159,6 +168,7 @@ class Settings:
             lease_seconds=_whole_number(values, "LEASE_SECONDS", 20, 2, 3_600),
             webhook_senders=_whole_number(values, "WEBHOOK_SENDERS", 4, 0, 32),
             max_running_per_scope=_whole_number(values, "MAX_RUNNING_PER_SCOPE", 4, 0, 1_000),
+            celery_broker_url=_broker_address(values),
             smtp_url=values.get("SMTP_URL") or None,
             mail_from=values.get("MAIL_FROM") or cls.mail_from,
             outbox_dir=Path(values.get("OUTBOX_DIR") or data_dir / "outbox").absolute(),

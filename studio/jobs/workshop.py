@@ -11,8 +11,14 @@ import os
 import secrets
 import socket
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy.exc import OperationalError
 
 from db.session import Database
 from studio.jobs import queue
@@ -25,6 +31,10 @@ from studio.providers.compute import PROVIDER as COMPUTE
 from studio.providers.compute import Compute
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+RECORD_PAUSE_SECONDS = 0.5
 
 
 class Workshop:
@@ -73,17 +83,36 @@ class Workshop:
             else:
                 self._paint(claim)
         except Abandoned:
-            queue.release(self._database, claim)
+            self._record(partial(queue.release, self._database, claim))
         except InputsUnusable:
             logger.warning("generation %s has unusable inputs", claim.generation_id, exc_info=True)
-            queue.fail(self._database, claim, queue.INPUT_ERROR)
+            self._record(partial(queue.fail, self._database, claim, queue.INPUT_ERROR))
+        except OperationalError:
+            # No fault of the generation: its lease runs out, and it is taken up again.
+            raise
         except Exception:
             logger.exception("generation %s failed", claim.generation_id)
-            queue.fail(self._database, claim, queue.INTERNAL_ERROR)
+            self._record(partial(queue.fail, self._database, claim, queue.INTERNAL_ERROR))
 
     def _paint(self, claim: queue.Claim) -> None:
         painting = Painting(
             self._database, self._storage, self._painters, claim, self._lease, self.given_up.is_set
         )
-        if not queue.finish(self._database, self._storage, claim, painting.carry_out()):
+        made = painting.carry_out()
+        if not self._record(partial(queue.finish, self._database, self._storage, claim, made)):
             logger.warning("generation %s was taken over by another worker", claim.generation_id)
+
+    def _record(self, step: Callable[[], Result]) -> Result:
+        """Write down how a claim ended; a database that is away is waited for as long as a lease lasts.
+
+        Once more does no harm: the claim's token decides.
+        """
+        deadline = time.monotonic() + self._lease.total_seconds()
+        while True:
+            try:
+                return step()
+            except OperationalError:
+                if time.monotonic() > deadline or self.given_up.is_set():
+                    raise
+                logger.warning("the end of a generation was not recorded; it is tried again", exc_info=True)
+                self.given_up.wait(RECORD_PAUSE_SECONDS)

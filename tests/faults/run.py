@@ -1,0 +1,126 @@
+"""`make faults`: break Redis, PostgreSQL and workers amid 200 generations, and count what is left.
+
+Everything is real and of its own: a PostgreSQL cluster, a Redis, the server, two workers and beat. The exit
+status is 0 when nothing was lost, doubled or charged wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from db.base import utc_now
+from db.session import Database
+from tests.e2e.server import running_server
+from tests.faults.orders import Accepted, count_ended, judge, make_tenants, open_database, order_all
+from tests.faults.stage import (
+    Broker,
+    Cluster,
+    Helper,
+    environment_of,
+    has_work_in_hand,
+    helpers,
+    own_broker,
+    own_postgresql,
+    wait_until,
+)
+
+Happenings = dict[str, Callable[[], object]]
+
+TENANTS = 5
+LEASE_SECONDS = 5
+SECONDS_AWAY = 3
+SECONDS_IN_ALL = 1_800
+
+
+def restart_broker(broker: Broker) -> None:
+    """Take Redis away for a moment."""
+    broker.stop()
+    time.sleep(SECONDS_AWAY)
+    broker.start()
+
+
+def lose_worker(worker: Helper) -> None:
+    """Kill a worker in the middle of its work and start it again."""
+    worker.kill()
+    time.sleep(SECONDS_AWAY)
+    worker.start()
+
+
+def pause_worker(worker: Helper, database: Database) -> None:
+    """Stop a worker that has something in hand until others have taken it over, then let it go on."""
+    wait_until(lambda: has_work_in_hand(database, worker), "the worker has work in hand")
+    worker.pause()
+    time.sleep(2 * LEASE_SECONDS)
+    worker.go_on()
+
+
+def faults(broker: Broker, cluster: Cluster, workers: list[Helper], database: Database) -> Happenings:
+    """What happens, in this order and evenly spread."""
+    return {
+        "Redis emptied": broker.flush,
+        "broker restarted": lambda: restart_broker(broker),
+        "worker killed": lambda: lose_worker(workers[0]),
+        "database restarted": cluster.restart,
+        "worker paused beyond its lease": lambda: pause_worker(workers[1], database),
+    }
+
+
+def break_things(count_done: Callable[[], int], total: int, happenings: Happenings) -> None:
+    """Let one thing after the other happen, each when its share of the work is done."""
+    for number, (name, happen) in enumerate(happenings.items(), start=1):
+        share = total * number // (len(happenings) + 1)
+        wait_until(lambda share=share: count_done() >= share, f"{share} are done", SECONDS_IN_ALL)
+        print(f"  {count_done():>4} done: {name}", flush=True)
+        happen()
+
+
+def run(folder: Path, count: int, breaking: bool, worker_count: int) -> bool:
+    """One run; True when everything is as it has to be."""
+    with own_postgresql(folder / "postgresql") as cluster, own_broker() as broker:
+        environment = environment_of(folder, cluster.url, broker, LEASE_SECONDS=str(LEASE_SECONDS))
+        commands = [*["worker"] * worker_count, "beat"]
+        with running_server(folder, **environment) as server, helpers(folder, environment, *commands) as all_:
+            workers = all_[:-1]
+            wait_until(lambda: all(worker.is_ready() for worker in workers), "the workers are ready")
+            tenants = make_tenants(cluster.url, folder / "media", TENANTS, count // TENANTS)
+            accepted, began = Accepted(), utc_now()
+            ordering = threading.Thread(
+                target=order_all, args=(server.address, tenants, 1, accepted), daemon=True
+            )
+            ordering.start()
+            with open_database(cluster.url) as database:
+                count_done = partial(count_ended, database, accepted)
+                if breaking:
+                    break_things(count_done, count, faults(broker, cluster, workers, database))
+                wait_until(
+                    lambda: accepted.done.is_set() and count_done() >= len(accepted.generation_ids),
+                    "all is done",
+                    SECONDS_IN_ALL,
+                )
+            verdict = judge(cluster.url, tenants, accepted, began)
+    print(verdict.table(), flush=True)
+    return verdict.is_good and verdict.accepted == count
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run it; return 0 when nothing was lost."""
+    parser = argparse.ArgumentParser(prog="make faults ARGS=...", description=__doc__)
+    parser.add_argument("--count", type=int, default=200, help="generations")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes, at least 2 to break them")
+    parser.add_argument("--calm", action="store_true", help="break nothing: how fast is it?")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="sartiq-faults-", ignore_cleanup_errors=True) as name:
+        print(f"{options.count} generations, {options.workers} workers", flush=True)
+        passed = run(Path(name), options.count, not options.calm, options.workers)
+    print("passed" if passed else "FAILED")
+    return int(not passed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
