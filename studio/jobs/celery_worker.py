@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from db.session import Database, make_engine
 from studio.jobs.celery_app import KEEP_UP, WAKE, WORK, Courier, make_celery
 from studio.jobs.repeating import Repeating
 from studio.jobs.upkeep import UPKEEP, Workplace
-from studio.jobs.workers import DRAIN_SECONDS
+from studio.jobs.workers import DRAIN_SECONDS, DROP_SECONDS
 from studio.jobs.workshop import Workshop
 from studio.media.backends import open_storage
 from studio.outbound import Outbound
@@ -39,7 +40,7 @@ class Hands:
     """The hands of one worker process: so many generations at a time, however many messages come."""
 
     def __init__(self, workshop: Workshop, count: int) -> None:
-        self._workshop = workshop
+        self._workshop, self._count = workshop, count
         self._free = threading.Semaphore(count)
 
     def work(self) -> None:
@@ -52,6 +53,16 @@ class Hands:
                 pass
         finally:
             self._free.release()
+
+    def rest(self) -> None:
+        """Begin nothing more, and return when nothing is in hand, at the latest after 8 s.
+
+        What is not finished by then is back in the queue.
+        """
+        drain(self._workshop)
+        deadline = time.monotonic() + DRAIN_SECONDS + DROP_SECONDS
+        for _ in range(self._count):
+            self._free.acquire(timeout=max(0.0, deadline - time.monotonic()))
 
 
 class Keeper:
@@ -105,8 +116,8 @@ def run_worker(settings: Settings, with_beat: bool) -> int:
     ]
     if with_beat:
         parts.append(EmbeddedService(app, thread=True))
-    drain = partial(_drain, workshop)
-    signals.worker_shutting_down.connect(drain)
+    draining = partial(drain, workshop)
+    signals.worker_shutting_down.connect(draining)
     signals.worker_ready.connect(_say_ready)
     for part in parts:
         part.start()
@@ -123,7 +134,7 @@ def run_worker(settings: Settings, with_beat: bool) -> int:
         worker.start()
         return worker.exitcode or 0
     finally:
-        workshop.stopping.set()
+        hands.rest()
         for part in reversed(parts):
             part.stop()
         workshop.close()
@@ -147,8 +158,10 @@ def _say_ready(**_: object) -> None:
     logger.info("the worker is ready")
 
 
-def _drain(workshop: Workshop, **_: object) -> None:
+def drain(workshop: Workshop, **_: object) -> None:
     """Claim nothing more, and give back what is not finished in time. Called by a signal: it only begins."""
+    if workshop.stopping.is_set():
+        return
     workshop.stopping.set()
     timer = threading.Timer(DRAIN_SECONDS, workshop.given_up.set)
     timer.daemon = True

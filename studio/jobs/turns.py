@@ -19,6 +19,7 @@ from db.base import utc_now
 from db.models.generations import Generation, GenerationStatus
 
 PATIENCE = timedelta(minutes=10)
+CLAIM_TIMEOUT = "30s"
 _CLAIMING = 0x5A7271
 """Number of the lock under which PostgreSQL lets one claim after the other choose."""
 
@@ -71,7 +72,9 @@ def next_in_turn(writing: Session, max_running: int) -> Generation | None:
 def _one_at_a_time(writing: Session) -> None:
     """Wait until no other claim is choosing; SQLite has one writer anyway."""
     if writing.get_bind().dialect.name == "postgresql":
-        writing.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
+        # A process that hangs in the middle of its claim must not hold up all others.
+        patience = func.set_config("idle_in_transaction_session_timeout", CLAIM_TIMEOUT, True)
+        writing.execute(select(patience, func.pg_advisory_xact_lock(_CLAIMING)))
 
 
 def _count_in_hand(writing: Session) -> dict[Scope, int]:

@@ -61,7 +61,9 @@ def pause_worker(worker: Helper, database: Database) -> None:
 
 
 def faults(broker: Broker, cluster: Cluster, workers: list[Helper], database: Database) -> Happenings:
-    """What happens, in this order and evenly spread."""
+    """What happens, in this order and evenly spread; a server that works for itself needs no more."""
+    if not workers:
+        return {"database restarted": cluster.restart}
     return {
         "Redis emptied": broker.flush,
         "broker restarted": lambda: restart_broker(broker),
@@ -81,12 +83,14 @@ def break_things(count_done: Callable[[], int], total: int, happenings: Happenin
 
 
 def run(folder: Path, count: int, breaking: bool, worker_count: int) -> bool:
-    """One run; True when everything is as it has to be."""
+    """One run, by the server alone when there are no workers; True when everything is as it has to be."""
     with own_postgresql(folder / "postgresql") as cluster, own_broker() as broker:
         environment = environment_of(folder, cluster.url, broker, LEASE_SECONDS=str(LEASE_SECONDS))
-        commands = [*["worker"] * worker_count, "beat"]
+        if worker_count == 0:
+            environment["CELERY_BROKER_URL"] = ""
+        commands = [*["worker"] * worker_count, "beat"] if worker_count else []
         with running_server(folder, **environment) as server, helpers(folder, environment, *commands) as all_:
-            workers = all_[:-1]
+            workers = all_[:worker_count]
             wait_until(lambda: all(worker.is_ready() for worker in workers), "the workers are ready")
             tenants = make_tenants(cluster.url, folder / "media", TENANTS, count // TENANTS)
             accepted, began = Accepted(), utc_now()
@@ -112,9 +116,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run it; return 0 when nothing was lost."""
     parser = argparse.ArgumentParser(prog="make faults ARGS=...", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="generations")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes, at least 2 to break them")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes; 0 for the server alone")
     parser.add_argument("--calm", action="store_true", help="break nothing: how fast is it?")
     options = parser.parse_args(arguments)
+    if options.workers == 1 and not options.calm:
+        parser.error("two workers are needed when one is to be killed")
     with tempfile.TemporaryDirectory(prefix="sartiq-faults-", ignore_cleanup_errors=True) as name:
         print(f"{options.count} generations, {options.workers} workers", flush=True)
         passed = run(Path(name), options.count, not options.calm, options.workers)

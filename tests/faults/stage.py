@@ -69,6 +69,11 @@ class Broker:
         if self.process is not None:
             stop(self.process)
 
+    def length(self, name: str) -> int:
+        """How many messages wait in a queue."""
+        with redis.Redis(port=self.port) as client:
+            return int(client.llen(name))
+
     def flush(self) -> None:
         """Forget every message, queue and binding."""
         with redis.Redis(port=self.port) as client:
