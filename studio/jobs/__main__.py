@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--beat", action="store_true", help="be beat too: for one worker only")
     options = parser.parse_args(arguments)
     try:
-        settings = Settings.from_environment()
+        settings = Settings.from_environment(service_name=f"sartiq-{options.process}")
         if settings.celery_broker_url is None:
             raise SettingsRefused("CELERY_BROKER_URL is not set; without it the server works for itself")
     except SettingsRefused as refusal:
