@@ -1,20 +1,32 @@
-"""What a server tells Celery's workers, on a real Redis that comes and goes."""
+"""The short form of `make faults`: Redis is emptied, a worker hangs and another one is killed."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from db.base import utc_now
 from studio.jobs.celery_app import QUEUE, Courier, make_celery
 from studio.settings import Settings
+from tests.contract.run import fresh_database
+from tests.e2e.server import running_server
+from tests.faults.orders import Accepted, count_ended, judge, make_tenants, open_database, order_all
 from tests.faults.stage import (
     Broker,
     NotThere,
+    environment_of,
+    has_work_in_hand,
+    helpers,
     own_broker,
+    wait_until,
 )
+
+GENERATIONS, TENANTS = 12, 3
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +39,43 @@ def broker() -> Iterator[Broker]:
         if os.environ.get("CI") == "true":
             pytest.fail(str(missing))
         pytest.skip(str(missing))
+
+
+@pytest.fixture
+def postgresql(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of its own on the server that tests use; skips where there is none."""
+    with fresh_database("postgresql", tmp_path) as url:
+        yield url
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True, scope="session")
+def test_a_flushed_redis_a_paused_and_a_killed_worker_lose_and_double_nothing(
+    broker: Broker, database_url: str, postgresql: str, tmp_path: Path
+) -> None:
+    environment = environment_of(tmp_path, postgresql, broker, LEASE_SECONDS="2")
+    with (
+        running_server(tmp_path, **environment) as server,
+        helpers(tmp_path, environment, "worker", "worker --beat") as (first, second),
+        open_database(postgresql) as database,
+    ):
+        tenants = make_tenants(postgresql, tmp_path / "media", TENANTS, GENERATIONS // TENANTS)
+        wait_until(lambda: first.is_ready() and second.is_ready(), "the workers are ready")
+        accepted, began = Accepted(), utc_now()
+        ordering = threading.Thread(target=order_all, args=(server.address, tenants, 2, accepted))
+        ordering.start()
+        wait_until(lambda: has_work_in_hand(database, first), "the first worker has work in hand")
+        first.pause()
+        broker.flush()
+        wait_until(lambda: count_ended(database, accepted) >= GENERATIONS // 2, "half of it is done")
+        wait_until(lambda: not has_work_in_hand(database, first), "what it had is up for others")
+        first.go_on()
+        second.kill()
+        second.start()
+        ordering.join()
+        wait_until(lambda: count_ended(database, accepted) == GENERATIONS, "all is done")
+        verdict = judge(postgresql, tenants, accepted, began)
+    assert (verdict.accepted, verdict.completed) == (GENERATIONS, GENERATIONS), verdict.table()
+    assert verdict.is_good, verdict.table()
 
 
 class Rows:
