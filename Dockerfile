@@ -1,0 +1,15 @@
+# The API, the workers and the beat are one image: compose.yaml says which command each of them runs.
+FROM python:3.13-slim AS packages
+COPY requirements.txt .
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements.txt
+
+FROM python:3.13-slim
+RUN useradd --uid 10001 --home-dir /data --create-home --shell /usr/sbin/nologin sartiq
+COPY --from=packages /venv /venv
+COPY . /app
+WORKDIR /app
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 DATA_DIR=/data
+USER 10001
+VOLUME /data
+EXPOSE 8000
+CMD ["python", "-m", "handlers"]
