@@ -17,7 +17,7 @@ from celery import Celery, signals
 from celery.beat import EmbeddedService
 
 from db.session import Database, make_engine
-from studio.jobs.celery_app import KEEP_UP, WAKE, WORK, Courier, make_celery
+from studio.jobs.celery_app import KEEP_UP, WAKE, WORK, Courier, Scheduler, make_celery
 from studio.jobs.repeating import Repeating
 from studio.jobs.upkeep import UPKEEP, Workplace
 from studio.jobs.workers import DRAIN_SECONDS, DROP_SECONDS
@@ -115,7 +115,8 @@ def run_worker(settings: Settings, with_beat: bool) -> int:
         Repeating("looking without being called", hands.work, OWN_LOOK_SECONDS),
     ]
     if with_beat:
-        parts.append(EmbeddedService(app, thread=True))
+        # Without the class it would take Celery's own, which keeps files.
+        parts.append(EmbeddedService(app, thread=True, scheduler_cls=Scheduler))
     draining = partial(drain, workshop)
     signals.worker_shutting_down.connect(draining)
     signals.worker_ready.connect(_say_ready)

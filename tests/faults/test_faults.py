@@ -61,7 +61,7 @@ def test_a_flushed_redis_a_paused_and_a_killed_worker_lose_and_double_nothing(
         tenants = make_tenants(postgresql, tmp_path / "media", TENANTS, GENERATIONS // TENANTS)
         wait_until(lambda: first.is_ready() and second.is_ready(), "the workers are ready")
         accepted, began = Accepted(), utc_now()
-        ordering = threading.Thread(target=order_all, args=(server.address, tenants, 2, accepted))
+        ordering = threading.Thread(target=order_all, args=(server.address, tenants, 1, accepted))
         ordering.start()
         wait_until(lambda: has_work_in_hand(database, first), "the first worker has work in hand")
         first.pause()
