@@ -33,6 +33,7 @@ from studio.generation_order import ORDER
 from studio.orders import Order, place_order
 from studio.providers import compute
 from studio.providers.table import PROVIDERS, can_make
+from studio.states import next_shot_status
 
 MAX_DRAWN_SEED = 2_000_000_000
 
@@ -97,14 +98,16 @@ def check_order(
 ) -> Order:
     """The order with all its inputs found and frozen; nothing is written.
 
-    Refused with NothingToGenerate, StrategyNotSupported, ResolutionNotSupported; NotFound and ScopeMismatch
-    for what the order refers to.
+    Refused with NothingToGenerate, StrategyNotSupported, ResolutionNotSupported, ShotBusy or
+    InvalidTransition; NotFound and ScopeMismatch for what the order refers to.
     """
     order = {**ORDER, **asked}
     personal_owner = shot.owner_id if shot is not None and organization_id is None else None
     owner_id = personal_owner or current_caller().user_id
     model = _choose_model(order)
     resolved = resolve(order, organization_id, owner_id, shot, find_media)
+    if shot is not None:
+        next_shot_status(shot.status, "generate")  # said before what its inputs lack, which may change
     scene = _freeze(order, resolved, _limits(model)[0])
     _require_size(model, scene)
     seed = order["seed"] if order["seed"] is not None else secrets.randbelow(MAX_DRAWN_SEED)
