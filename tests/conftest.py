@@ -24,6 +24,17 @@ from tests import factories
 DEFAULT_ADMIN_URL = "postgresql+psycopg://postgres@127.0.0.1/postgres"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the option that `make security` sets."""
+    parser.addoption("--long", action="store_true", help="run the long forms of tests that have one")
+
+
+@pytest.fixture(scope="session")
+def long_form(request: pytest.FixtureRequest) -> bool:
+    """Whether a test that measures or repeats should do so thoroughly."""
+    return bool(request.config.getoption("--long"))
+
+
 def _admin_engine() -> Engine:
     url = make_url(os.environ.get("TEST_POSTGRESQL_URL", DEFAULT_ADMIN_URL)).update_query_dict(
         {"connect_timeout": "3"}

@@ -45,7 +45,7 @@ def test_the_ledger_tells_what_was_paid_and_paid_back(
     assert sum(row["amount"] for row in listed["data"]) == subscription["credits_used"] == 0
 
 
-def test_the_ledger_of_others_looks_like_none(
+def test_s01_the_ledger_of_others_looks_like_none(
     client_of: Callable[..., Client], superuser: Client, production: Production
 ) -> None:
     usage = f"/subscriptions/{production.subscription.id}/usage"
@@ -53,7 +53,7 @@ def test_the_ledger_of_others_looks_like_none(
     assert superuser("GET", usage).status == 200
 
 
-def test_fifty_orders_at_once_on_credit_for_ten_are_ten(
+def test_s20_fifty_orders_at_once_on_credit_for_ten_are_ten(
     committed: Committed,
 ) -> None:
     client, database, production = committed
@@ -69,7 +69,7 @@ def test_fifty_orders_at_once_on_credit_for_ten_are_ten(
         assert reading.scalar(select(Subscription.credits_used)) == CREDITS
 
 
-def test_four_batches_at_once_generate_each_shot_once(committed: Committed) -> None:
+def test_s20_four_batches_at_once_generate_each_shot_once(committed: Committed) -> None:
     client, database, production = committed
     with database.transaction(write=True):
         for _ in range(2):

@@ -84,7 +84,7 @@ def test_forms_are_compared_by_their_content_and_not_by_their_boundary(house: Ho
     assert house.client("GET", path).json()["count"] == 1
 
 
-def test_the_same_key_counts_for_each_organization_operation_and_account_alone(
+def test_s21_the_same_key_counts_for_each_organization_operation_and_account_alone(
     house: House, client_of: Callable[..., Client]
 ) -> None:
     colleague = factories.make_user()
@@ -172,7 +172,7 @@ def test_a_defect_and_a_dead_database_are_never_kept(
     assert house.client("GET", f"/brands/{house.scope}").json()["count"] == 1
 
 
-def test_a_key_is_one_to_255_characters(house: House) -> None:
+def test_s21_a_key_is_one_to_255_characters(house: House) -> None:
     path = f"/brands/{house.scope}"
     for key in ("", "k" * 256):
         refused = keyed(house.client, path, NORD, key=key)
@@ -182,7 +182,7 @@ def test_a_key_is_one_to_255_characters(house: House) -> None:
     assert keyed(house.client, path, NORD, key="k" * 255).status == 201
 
 
-def test_neither_key_nor_password_can_be_read_from_the_database(
+def test_s21_neither_key_nor_password_can_be_read_from_the_database(
     superuser: Client, database: Database
 ) -> None:
     reply = keyed(superuser, "/users/", {"email": "new@example.com", "password": "terracotta-1953"})
@@ -197,7 +197,7 @@ def test_neither_key_nor_password_can_be_read_from_the_database(
     assert again.body == reply.body
 
 
-def test_a_superuser_of_yesterday_gets_no_answer_of_yesterday(
+def test_s21_a_superuser_of_yesterday_gets_no_answer_of_yesterday(
     superuser: Client, house: House, app: Application, database: Database
 ) -> None:
     shooting = factories.make_shooting(owner=house.owner)
@@ -215,7 +215,7 @@ def test_a_superuser_of_yesterday_gets_no_answer_of_yesterday(
     assert keyed(superuser, path, body).status == 404
 
 
-def test_a_generation_is_paid_once_and_told_as_it_was(
+def test_s20_a_generation_is_paid_once_and_told_as_it_was(
     client_of: Callable[..., Client], production: Production, app: Application
 ) -> None:
     client, path = client_of(production.owner), f"/shots/{production.shot.id}/generate"

@@ -71,7 +71,7 @@ def test_a_call_back_makes_the_task_due_and_tells_its_progress(
     assert (row(database, parked).progress, row(database, parked).status) == (65, "running")
 
 
-def test_what_a_call_back_says_of_the_state_is_not_believed(
+def test_s22_what_a_call_back_says_of_the_state_is_not_believed(
     nobody: Client, database: Database, parked: Generation
 ) -> None:
     for number, status in enumerate(("completed", "failed", "canceled", "nonsense", None)):
@@ -79,7 +79,7 @@ def test_what_a_call_back_says_of_the_state_is_not_believed(
     assert (row(database, parked).status, row(database, parked).progress) == ("running", 99)
 
 
-def test_a_message_that_is_sent_again_is_answered_alike_and_has_no_second_effect(
+def test_s22_a_message_that_is_sent_again_is_answered_alike_and_has_no_second_effect(
     nobody: Client, app: Application, database: Database, parked: Generation
 ) -> None:
     first = call_back(nobody, progress=20)
@@ -111,7 +111,7 @@ def test_messages_are_remembered_for_a_day(nobody: Client, database: Database, p
         {"entity_id": "nonsense"},
     ],
 )
-def test_news_of_what_is_not_known_here_are_answered_like_any_other(
+def test_s22_news_of_what_is_not_known_here_are_answered_like_any_other(
     nobody: Client, database: Database, parked: Generation, news: dict[str, Any]
 ) -> None:
     assert call_back(nobody, **news, progress=90).status == 204
@@ -154,7 +154,7 @@ def forged() -> dict[str, Callable[[dict[str, str]], dict[str, str]]]:
 
 
 @pytest.mark.parametrize("how", forged())
-def test_a_forged_call_back_is_refused_and_changes_nothing(
+def test_s22_a_forged_call_back_is_refused_and_changes_nothing(
     nobody: Client, database: Database, parked: Generation, how: str
 ) -> None:
     body = json.dumps({"event_type": "x", "task_id": "task_abc123", "progress": 90}).encode()
@@ -168,7 +168,7 @@ def test_a_forged_call_back_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("minutes", [-6, 6])
-def test_a_call_back_from_another_time_is_refused(
+def test_s22_a_call_back_from_another_time_is_refused(
     nobody: Client, database: Database, parked: Generation, minutes: int
 ) -> None:
     reply = call_back(nobody, at=datetime.now(UTC) + timedelta(minutes=minutes))
@@ -176,7 +176,7 @@ def test_a_call_back_from_another_time_is_refused(
     assert not is_due(database, parked)
 
 
-def test_the_signature_is_over_the_bytes_as_they_came(
+def test_s22_the_signature_is_over_the_bytes_as_they_came(
     nobody: Client, database: Database, parked: Generation
 ) -> None:
     body = b'{ "task_id":"task_abc123",\n "event_type" : "x", "metadata": {"caf\xc3\xa9": 1.50} }'
@@ -187,7 +187,7 @@ def test_the_signature_is_over_the_bytes_as_they_came(
     assert nobody("POST", PATH, body=changed, headers=headers).status == 401
 
 
-def test_without_a_secret_no_call_back_is_genuine() -> None:
+def test_s22_without_a_secret_no_call_back_is_genuine() -> None:
     with pytest.raises(callbacks.InvalidWebhookSignature):
         callbacks.require_signature(None, b"{}", signature(b"{}", "msg_1"))
 

@@ -125,7 +125,7 @@ def test_a_request_that_is_sent_again_is_answered_again_and_changes_nothing(
 
 
 @pytest.mark.parametrize("name", OF_ORGANIZATIONS)
-def test_who_may_no_longer_gets_what_is_answered_today(
+def test_s21_who_may_no_longer_gets_what_is_answered_today(
     name: str, app: Application, world: World, send: Callable[..., Reply]
 ) -> None:
     request, admin = world.request_for(name), factories.make_user()

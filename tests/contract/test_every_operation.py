@@ -75,7 +75,7 @@ def has_foreign_rows(operation: Operation) -> bool:
 
 
 @each(has_foreign_rows)
-def test_rows_of_others_look_like_no_rows(name: str, app: Application, world: World) -> None:
+def test_s01_rows_of_others_look_like_no_rows(name: str, app: Application, world: World) -> None:
     request, stranger = world.request_for(name), World(app.settings)
     operation = request.operation
     headers = bearer(app, stranger.owner)
@@ -94,7 +94,7 @@ def test_rows_of_others_look_like_no_rows(name: str, app: Application, world: Wo
         one["name"] == "organization_id" and one["in"] == "query" for one in operation.parameters
     )
 )
-def test_an_organization_of_others_looks_like_none(name: str, app: Application, world: World) -> None:
+def test_s01_an_organization_of_others_looks_like_none(name: str, app: Application, world: World) -> None:
     request, headers = world.request_for(name), bearer(app, World(app.settings).owner)
     foreign = request.send(app, headers)
     unknown = request.changed(query={**request.query, "organization_id": unknown_id()}).send(app, headers)
@@ -110,7 +110,7 @@ def ids_in_body(body: Any) -> list[tuple[str, Any]]:
 
 
 @each(lambda operation: "application/json" in operation.media_types and not is_for_superusers(operation))
-def test_foreign_ids_in_a_body_look_like_unknown_ones(name: str, app: Application, world: World) -> None:
+def test_s02_foreign_ids_in_a_body_look_like_unknown_ones(name: str, app: Application, world: World) -> None:
     request = world.request_for(name)
     headers, stranger = bearer(app, world.owner), World(app.settings)
     for key, value in ids_in_body(request.body):
@@ -136,7 +136,7 @@ def is_closed(operation: Operation) -> bool:
 
 
 @each(is_closed)
-def test_an_unknown_property_is_refused(name: str, app: Application, world: World) -> None:
+def test_s04_an_unknown_property_is_refused(name: str, app: Application, world: World) -> None:
     request = world.request_for(name)
     request.media_type = "application/json"
     request.body = {**world.body_for(request.operation, "application/json"), "surprise": 1}

@@ -5,6 +5,6 @@ import pytest
 from tests.contract import run
 
 
-def test_the_running_server_keeps_its_contract(capfd: pytest.CaptureFixture[str]) -> None:
+def test_s28_the_running_server_keeps_its_contract(capfd: pytest.CaptureFixture[str]) -> None:
     status = run.main(["--quick", "--database", "sqlite"])
     assert status == 0, capfd.readouterr().out[-6000:]

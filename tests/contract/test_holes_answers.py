@@ -66,7 +66,7 @@ def test_a_problem_with_an_undocumented_status_is_a_logged_500(
     assert "misbehave answered 40" in record.getMessage()
 
 
-def test_a_problem_whose_body_or_header_is_not_as_documented_is_a_500(
+def test_s23_a_problem_whose_body_or_header_is_not_as_documented_is_a_500(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     document = mini_document()
@@ -77,7 +77,7 @@ def test_a_problem_whose_body_or_header_is_not_as_documented_is_a_500(
 
 
 @pytest.mark.parametrize("how", ["crash", "abort", "missing-table"])
-def test_a_defect_is_a_neutral_500_that_tells_nothing(call: Call, ends: list[str], how: str) -> None:
+def test_s23_a_defect_is_a_neutral_500_that_tells_nothing(call: Call, ends: list[str], how: str) -> None:
     reply = call("POST", f"/misbehave/{how}")
     assert (reply.status, reply.json()["detail"]) == (500, "Internal server error")
     assert ends == ["rolled back"]
@@ -99,7 +99,7 @@ def test_a_business_rule_is_a_409_with_its_code(call: Call, ends: list[str]) -> 
     assert ends == ["rolled back"]
 
 
-def test_every_layer_answers_with_the_one_problem_shape(mini: Any, call: Call) -> None:
+def test_s23_every_layer_answers_with_the_one_problem_shape(mini: Any, call: Call) -> None:
     json_type = {"content-type": "application/json"}
     replies = [
         ask(mini, "GET", "/api/v1/nothing"),
@@ -143,7 +143,9 @@ def test_every_layer_answers_with_the_one_problem_shape(mini: Any, call: Call) -
         assert int(reply.headers["content-length"]) == len(reply.body)
 
 
-def test_an_error_of_the_error_handling_itself_is_still_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s23_an_error_of_the_error_handling_itself_is_still_a_problem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     app = mini_app()
     real, calls = __import__("handlers.errors", fromlist=["problem_for"]).problem_for, []
 

@@ -168,7 +168,7 @@ def test_a_refused_password_is_not_repeated(call: Call) -> None:
     assert b"hunter2" not in reply.body
 
 
-def test_a_thousand_violations_and_a_name_of_null_characters_still_make_one_problem(call: Call) -> None:
+def test_s19_a_thousand_violations_and_a_name_of_null_characters_still_make_one_problem(call: Call) -> None:
     reply = call("POST", "/widgets/", as_json={"name": "a", **{f"\0{number}": 1 for number in range(1200)}})
     assert reply.status == 422
     assert len(reply.json()["detail"]) == 1000
@@ -262,7 +262,7 @@ def test_equal_items_are_told_where_items_are_unique(call: Call) -> None:
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_a_json_body_over_its_limit_is_413_before_it_is_read_whole(declared: bool) -> None:
+def test_s19_a_json_body_over_its_limit_is_413_before_it_is_read_whole(declared: bool) -> None:
     app = mini_app(max_json_bytes=100)
     raw = b'{"name": "' + b"x" * 200 + b'"}'
     headers = {**JSON, "authorization": f"Bearer {token()}"}

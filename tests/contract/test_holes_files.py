@@ -85,7 +85,7 @@ def test_multipart_that_stops_in_the_middle_is_400(call: Call) -> None:
     assert photographed(call, ("file", "a.png", b"x"), ("type", None, b"front"), end="").status == 400
 
 
-def test_multipart_with_too_much_text_or_too_many_parts_is_refused(call: Call) -> None:
+def test_s19_multipart_with_too_much_text_or_too_many_parts_is_refused(call: Call) -> None:
     assert photographed(call, ("type", None, b"x" * 1_100_000)).status == 413
     assert photographed(call, *[(f"f{number}", None, b"") for number in range(1001)]).status == 413
 

@@ -43,7 +43,7 @@ def test_a_whole_number_is_written_with_the_digits_0_to_9_only(call: Call, text:
     assert listed(call, f"limit={text}") == {("query", "limit"): "int_parsing"}
 
 
-def test_a_number_of_5_000_digits_is_a_violation(call: Call) -> None:
+def test_s19_a_number_of_5_000_digits_is_a_violation(call: Call) -> None:
     assert listed(call, f"limit={'9' * 5000}") == {("query", "limit"): "int_parsing"}
 
 

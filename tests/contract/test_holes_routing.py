@@ -72,7 +72,7 @@ def test_an_item_path_with_a_slash_is_404(call: Call) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "TRACE", "CONNECT", "PROPFIND", "BREW", "get"])
-def test_405_names_every_method_of_the_path(mini: Any, method: str) -> None:
+def test_s25_405_names_every_method_of_the_path(mini: Any, method: str) -> None:
     reply = ask(mini, method, "/api/v1/widgets/")
     assert (reply.status, reply.json()["code"]) == (405, "method_not_allowed")
     assert reply.headers["allow"] == "GET, HEAD, OPTIONS, POST"
@@ -93,7 +93,7 @@ def test_a_concrete_path_wins_over_a_template_in_routing_405_and_allow(call: Cal
     assert call("OPTIONS", f"/widgets/{USER}").headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH"
 
 
-def test_options_is_204_with_allow_and_needs_no_token(mini: Any) -> None:
+def test_s25_options_is_204_with_allow_and_needs_no_token(mini: Any) -> None:
     reply = ask(mini, "OPTIONS", "/api/v1/widgets/")
     assert (reply.status, reply.body, reply.headers["allow"]) == (204, b"", "GET, HEAD, OPTIONS, POST")
     assert ask(mini, "OPTIONS", "/api/v1/nothing").status == 404

@@ -65,7 +65,7 @@ def credits_used(api: Api) -> int:
     return sum(plan["credits_used"] for plan in api.get("/subscriptions/")["data"])
 
 
-def test_twenty_sends_at_once_make_one_generation_that_is_paid_once(api: Api) -> None:
+def test_s20_twenty_sends_at_once_make_one_generation_that_is_paid_once(api: Api) -> None:
     path, used = f"/generations/?organization_id={ORGANIZATION}", credits_used(api)
     order = {"product_id": PRODUCT, "batch_size": 2, "width": 64, "height": 64}
     before = api.get("/generations/", organization_id=ORGANIZATION)["count"]
@@ -98,7 +98,7 @@ def test_a_server_that_is_killed_around_its_commit_leaves_the_change_once(
 
 
 @pytest.mark.parametrize("key", [b"a\rb", b"a\n b", b"a\r\n b", b"a\x00b"])
-def test_a_key_with_a_line_break_is_no_http(demo_server: RunningServer, key: bytes) -> None:
+def test_s21_a_key_with_a_line_break_is_no_http(demo_server: RunningServer, key: bytes) -> None:
     host = urlsplit(demo_server.address)
     head = b"POST /api/v1/brands/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nIdempotency-Key: "
     with socket.create_connection((host.hostname, host.port), timeout=10) as connection:

@@ -69,7 +69,7 @@ def test_it_answers_as_soon_as_it_says_so(server) -> None:
 
 
 @pytest.mark.parametrize("head", [[b"A: " + b"a" * 1000 + b"\r\n"] * 100, [b"A: "] + [b"a" * 10_000] * 10])
-def test_a_request_head_without_end_is_cut_off(server, head: list[bytes]) -> None:
+def test_s19_a_request_head_without_end_is_cut_off(server, head: list[bytes]) -> None:
     _, port, _ = server
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(b"GET /api/v1/utils/version HTTP/1.1\r\nHost: localhost\r\n" + b"".join(head))
@@ -87,7 +87,7 @@ def exchange(port: int, sent: bytes) -> tuple[str, dict[str, str], dict[str, obj
 
 
 @pytest.mark.parametrize("method", ["BREW", "get", "CONNECT", "PROPFIND", "X-!#$%&'*+.^_`|~"])
-def test_a_method_that_nobody_knows_is_refused_as_such(server, method: str) -> None:
+def test_s25_a_method_that_nobody_knows_is_refused_as_such(server, method: str) -> None:
     _, port, _ = server
     request = (
         f"{method} /api/v1/brands/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"

@@ -145,7 +145,7 @@ def test_a_summary_has_at_most_six_words_and_a_description_says_more(contract: N
     holds(found)
 
 
-def test_errors_are_declared_as_problems_and_one_by_one(contract: Node) -> None:
+def test_s27_errors_are_declared_as_problems_and_one_by_one(contract: Node) -> None:
     found = []
     for operation in operations(contract):
         responses = operation.node["responses"]
@@ -246,7 +246,7 @@ def test_nullable_stands_beside_a_type(contract: Node) -> None:
     holds(found)
 
 
-def test_a_request_body_is_closed(contract: Node) -> None:
+def test_s27_a_request_body_is_closed(contract: Node) -> None:
     """An unknown property is a mistake of the caller; a map of free names is bounded by maxProperties."""
     holds(
         [
@@ -273,7 +273,7 @@ def is_bounded(schema: Node) -> bool:
     return True
 
 
-def test_strings_arrays_and_numbers_are_bounded(contract: Node) -> None:
+def test_s27_strings_arrays_and_numbers_are_bounded(contract: Node) -> None:
     holds([name for name, schema in all_schemas(contract) if not is_bounded(schema)])
 
 
@@ -361,7 +361,7 @@ def test_every_property_is_described_and_exemplified(contract: Node) -> None:
     holds(found)
 
 
-def test_whatever_wants_a_token_names_a_permission(contract: Node) -> None:
+def test_s27_whatever_wants_a_token_names_a_permission(contract: Node) -> None:
     found = []
     for operation in operations(contract):
         secured = bool(operation.node.get("security", contract["security"]))

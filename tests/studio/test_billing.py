@@ -88,7 +88,7 @@ def test_nobody_pays_without_a_subscription() -> None:
         charge(None, make_user().id, 1, new_id())
 
 
-def test_a_refund_gives_back_and_never_more_than_was_used() -> None:
+def test_s20_a_refund_gives_back_and_never_more_than_was_used() -> None:
     subscription = make_subscription(credits_used=5)
     refund(subscription.id, 2, new_id())
     assert _used(subscription) == 3
@@ -133,7 +133,7 @@ def test_a_renewal_of_a_period_that_is_past_begins_now() -> None:
     assert utc_now() - subscription.start_date < timedelta(minutes=1)
 
 
-def test_parallel_charges_do_not_overdraw(committing_database: Database) -> None:
+def test_s20_parallel_charges_do_not_overdraw(committing_database: Database) -> None:
     with committing_database.transaction(write=True):
         user = make_user(email="parallel@example.com")
         subscription = make_subscription(user, credits_total=5)

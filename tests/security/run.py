@@ -1,0 +1,117 @@
+"""`make security`: every test whose name begins with the number of a security row, and the table of the rows.
+
+Tests named `test_sNN_...` anywhere below `tests` belong to it, in their long forms. A row without a
+test fails the run.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.security.plugin import NUMBERED, REQUESTS
+
+TESTS = Path(__file__).parents[1]
+
+ROWS = {
+    1: "Broken object authorization",
+    2: "Ids inside bodies and lists",
+    3: "Function authorization",
+    4: "Mass assignment",
+    5: "Property leak",
+    6: "SSRF by URL",
+    7: "SSRF by redirect",
+    8: "SSRF by DNS rebinding",
+    9: "Webhook target",
+    10: "Upload bomb",
+    11: "Wrong type",
+    12: "Names of files",
+    13: "Brute force",
+    14: "User enumeration",
+    15: "Token confusion",
+    16: "Revocation",
+    17: "Refresh re-use",
+    18: "Passwords",
+    19: "Resource use",
+    20: "Credits race",
+    21: "Idempotency store",
+    22: "Forged callbacks",
+    23: "Error hygiene",
+    24: "Audit",
+    25: "Headers, CORS, methods",
+    26: "Signed file URLs",
+    27: "Contract audit",
+    28: "Contract fuzz",
+}
+
+
+class Results:
+    """Takes the reports of the tests, from whatever process they come."""
+
+    def __init__(self) -> None:
+        self.tests: dict[int, set[str]] = {number: set() for number in ROWS}
+        self.outcomes: dict[int, Counter[str]] = {number: Counter() for number in ROWS}
+        self.requests: Counter[int] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count one phase of one test."""
+        found = NUMBERED.search(report.nodeid)
+        number = int(found[1]) if found else 0
+        if number not in ROWS:
+            return
+        if report.when == "call" or report.outcome != "passed":
+            self.tests[number].add(report.nodeid)
+            self.outcomes[number][report.outcome] += 1
+        if report.when == "call":
+            self.requests[number] += sum(int(n) for name, n in report.user_properties if name == REQUESTS)
+
+    def result(self, number: int) -> str:
+        """Return how the tests of a row ended."""
+        if not self.tests[number]:
+            return "NO TEST"
+        outcomes = self.outcomes[number]
+        if outcomes["failed"]:
+            return f"FAILED ({outcomes['failed']})"
+        return f"passed, {outcomes['skipped']} skipped" if outcomes["skipped"] else "passed"
+
+    def lines(self) -> list[str]:
+        """Return the table."""
+        lines = ["", f"{'#':<4} {'Risk':<28} {'Tests':>6} {'Requests':>9}  Result"]
+        for number, risk in ROWS.items():
+            tests, requests = len(self.tests[number]), self.requests[number]
+            lines.append(f"S{number:<3} {risk:<28} {tests:>6} {requests:>9}  {self.result(number)}")
+        total = sum(len(tests) for tests in self.tests.values())
+        return [*lines, f"{'':<4} {'all':<28} {total:>6} {self.requests.total():>9}"]
+
+    def without_test(self) -> list[int]:
+        """Return the rows that nothing proves."""
+        return [number for number, tests in self.tests.items() if not tests]
+
+
+def modules() -> list[str]:
+    """Return the modules in which there are numbered tests."""
+    found = [
+        path for path in TESTS.rglob("test_*.py") if re.search(r"def test_s\d\d_", path.read_text("utf-8"))
+    ]
+    return sorted(str(path) for path in found)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tests, print the table, and return 0 when every row has a test and all of them passed."""
+    results = Results()
+    options = ["--long", "--quiet", "-p", "tests.security.plugin", *arguments, *modules()]
+    status = int(pytest.main(options, plugins=[results]))
+    print(*results.lines(), sep="\n", flush=True)
+    missing = results.without_test()
+    if missing:
+        print("Without a test:", ", ".join(f"S{number}" for number in missing), flush=True)
+    return status or int(bool(missing))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
