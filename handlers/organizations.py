@@ -10,15 +10,27 @@ from sqlalchemy.orm import joinedload
 
 from db.models.organizations import Membership, Organization
 from db.queries import organizations as query
+from db.queries.users import get_user
 from db.session import session
 from db.tenancy import current_caller
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, require_fresh
+from handlers.current import current_settings
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
 from handlers.references import find_picture
 from handlers.schemas.organizations import MemberSchema, OrganizationSchema
-from studio.organizations import change_role, dismiss, dissolve, found_organization, take_in
+from studio.identity.accounts import require_password
+from studio.identity.mail import mailer_for
+from studio.organizations import (
+    change_role,
+    dismiss,
+    dissolve,
+    found_organization,
+    hand_over,
+    take_in,
+    tell_new_owner,
+)
 
 WITH_LOGO = [joinedload(Organization.logo_media)]
 
@@ -57,6 +69,17 @@ def delete_organization(organization_id: UUID) -> Answer:
     """Remove an organization that has no records left."""
     dissolve(_for_change(organization_id))
     return no_content()
+
+
+@requires(Permission.ORGANIZATIONS_TRANSFER)
+def transfer_ownership(organization_id: UUID, body: dict[str, Any]) -> Answer:
+    """Make a member the owner; who was it stays as an admin."""
+    organization = query.get_organization(organization_id, options=WITH_LOGO)
+    caller, settings = current_caller(), current_settings()
+    require_password(get_user(caller.user_id), body["password"])
+    account = hand_over(organization, body["user_id"], None if caller.is_superuser else caller.user_id)
+    tell_new_owner(organization, account, mailer_for(settings), settings.public_url)
+    return ok(organization, OrganizationSchema)
 
 
 @requires(Permission.MEMBERS_READ)

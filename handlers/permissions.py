@@ -18,6 +18,7 @@ class Permission(StrEnum):
     ORGANIZATIONS_READ = "organizations:read"
     ORGANIZATIONS_WRITE = "organizations:write"
     ORGANIZATIONS_DELETE = "organizations:delete"
+    ORGANIZATIONS_TRANSFER = "organizations:transfer"
     MEMBERS_READ = "members:read"
     MEMBERS_WRITE = "members:write"
     SUBSCRIPTIONS_READ = "subscriptions:read"
@@ -80,7 +81,8 @@ SIGNED_IN = frozenset(
     }
 )
 
-_ADMINISTRATION = frozenset({_P.MEMBERS_WRITE, _P.ORGANIZATIONS_WRITE, _P.ORGANIZATIONS_DELETE})
+_ADMIN = frozenset({_P.MEMBERS_WRITE, _P.ORGANIZATIONS_WRITE})
+_ADMINISTRATION = _ADMIN | {_P.ORGANIZATIONS_DELETE, _P.ORGANIZATIONS_TRANSFER}
 
 # An address may hold a credential of its receiver: who only looks at pictures does not see it.
 _WEBHOOKS = frozenset({_P.WEBHOOKS_READ, _P.WEBHOOKS_MANAGE})
@@ -91,7 +93,7 @@ _STUDIO_READ = frozenset(permission for permission in STUDIO if permission.endsw
 ROLES: dict[str, frozenset[str]] = {
     "viewer": SIGNED_IN | _STUDIO_READ,
     "member": SIGNED_IN | STUDIO | {_P.WEBHOOKS_READ},
-    "admin": SIGNED_IN | STUDIO | _WEBHOOKS | {_P.MEMBERS_WRITE, _P.ORGANIZATIONS_WRITE},
+    "admin": SIGNED_IN | STUDIO | _WEBHOOKS | _ADMIN,
     "owner": SIGNED_IN | STUDIO | _WEBHOOKS | _ADMINISTRATION,
 }
 """What a role may do in its organization. On personal rows the owner may do everything (PERSONAL)."""

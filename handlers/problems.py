@@ -94,10 +94,16 @@ PROBLEMS: dict[str, ProblemKind] = {
         "Let another superuser do it.",
     ),
     "owns_organization": ProblemKind(
-        409, "The account owns an organization.", "Delete the organization first."
+        409, "The account owns an organization.", "Hand the organization over, or delete it, first."
     ),
     "owner_required": ProblemKind(
         409, "An organization has exactly one owner.", "Change or remove another member."
+    ),
+    "already_owner": ProblemKind(
+        409, "The account owns the organization already.", "Name another member as the new owner."
+    ),
+    "account_locked": ProblemKind(
+        409, "The account that was to become the owner is locked.", "Name a member who can sign in."
     ),
     "already_member": ProblemKind(
         409, "The account is a member of the organization.", "Change the member's role instead."

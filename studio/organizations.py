@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.exc import IntegrityError
 
-from db.errors import AlreadyMember, Conflict, NotFound, SlugTaken
+from db.errors import AlreadyMember, Conflict, NotFound, PermissionDenied, SlugTaken
 from db.models.media import MediaResource, Upload
 from db.models.organizations import Membership, Organization, Role
-from db.queries.organizations import has_records
-from db.queries.users import find_user_by_email
-from db.session import session
+from db.models.users import User
+from db.queries.organizations import get_membership, has_records
+from db.queries.users import find_user_by_email, get_user
+from db.session import after_commit, session
+from studio.identity.mail import Mailer, one_line
 from studio.slugs import ATTEMPTS, MAX_SLUG_LENGTH, free_of, slug_of
 
 
@@ -31,6 +33,31 @@ class OwnerRequired(Conflict):
 
     code = "owner_required"
     default_detail = "The organization's owner keeps the role"
+
+
+class AlreadyOwner(Conflict):
+    """The organization was to be handed over to its owner."""
+
+    code = "already_owner"
+    default_detail = "The account owns the organization already"
+
+
+class AccountLocked(Conflict):
+    """The organization was to be handed over to an account that is locked out."""
+
+    code = "account_locked"
+    default_detail = "The account is locked"
+
+
+_NEW_OWNER_LETTER = """\
+Hello,
+
+you are now the owner of the organization {organization} at Sartiq.
+What it generates is paid by your plan from now on. The owner until now stays as an admin.
+
+If you do not want that, hand it over to another member with
+POST {public_url}/api/v1/organizations/{organization_id}/transfer-ownership
+"""
 
 
 def found_organization(name: str, slug: str | None, owner_id: UUID) -> Organization:
@@ -89,6 +116,54 @@ def dismiss(membership: Membership) -> None:
     _require_other_than_owner(membership)
     session().delete(membership)
     session().flush()
+
+
+def hand_over(organization: Organization, heir_id: UUID, owner_id: UUID | None) -> User:
+    """Make a member the owner and the owner an admin; return the new owner's account.
+
+    NotFound when the heir is no member, AlreadyOwner, AccountLocked; PermissionDenied when `owner_id`, where
+    it is given, is not the owner any more.
+    """
+    get_membership(organization.id, heir_id)
+    # Locked before the memberships, as a deletion of the account does it: who is deleted inherits nothing.
+    account = get_user(heir_id, for_update=True)
+    concerned = (
+        select(Membership)
+        .where(
+            Membership.organization_id == organization.id,
+            or_(Membership.role == Role.OWNER, Membership.user_id == heir_id),
+        )
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    locked = session().scalars(concerned).all()
+    heir = next((one for one in locked if one.user_id == heir_id), None)
+    owner = next((one for one in locked if one.role == Role.OWNER), None)
+    if heir is None:
+        raise NotFound()
+    if heir.role == Role.OWNER:
+        raise AlreadyOwner()
+    # Of two transfers at once the second finds that the owner has gone while it waited.
+    if owner is None or owner_id not in (None, owner.user_id):
+        raise PermissionDenied()
+    if not account.is_active:
+        raise AccountLocked()
+    owner.role = Role.ADMIN
+    # First, because the index allows no second owner within the transaction either.
+    session().flush()
+    heir.role = Role.OWNER
+    session().flush()
+    session().refresh(organization, ["owner_id"])
+    return account
+
+
+def tell_new_owner(organization: Organization, account: User, mailer: Mailer, public_url: str) -> None:
+    """Write to who has become the owner once the transaction is committed: from then on they pay."""
+    text = _NEW_OWNER_LETTER.format(
+        organization=one_line(organization.name), organization_id=organization.id, public_url=public_url
+    )
+    letter = mailer.write(account.email, "You are the owner of an organization", text)
+    after_commit(lambda: mailer.send(letter))
 
 
 def _require_other_than_owner(membership: Membership) -> None:

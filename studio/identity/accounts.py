@@ -37,6 +37,12 @@ class IncorrectPassword(Conflict):
     default_detail = "Incorrect password"
 
 
+def require_password(user: User, password: str) -> None:
+    """IncorrectPassword unless it is the account's: who found an open session does not have it."""
+    if not verify_password(user.hashed_password, password):
+        raise IncorrectPassword()
+
+
 def make_account(email: str, password: str, **values: Any) -> User:
     """A new account; EmailTaken when another one has the address, in whatever case."""
     _require_free(email)
@@ -69,8 +75,7 @@ def change_account(user: User, changes: Mapping[str, Any], changed_by: UUID) -> 
 
 def change_password(user: User, current_password: str, new_password: str, session_id: UUID) -> None:
     """Set a new password and end all other sessions; IncorrectPassword when the current one is wrong."""
-    if not verify_password(user.hashed_password, current_password):
-        raise IncorrectPassword()
+    require_password(user, current_password)
     set_password(user, new_password, but_session=session_id)
     session().flush()
 

@@ -120,6 +120,11 @@ class Mailer:
         self._transport.deliver(letter)
 
 
+def one_line(name: str) -> str:
+    """A name that somebody chose, fit for a sentence of a letter: no further lines, no control characters."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
+
+
 @cache
 def mailer_for(settings: Settings) -> Mailer:
     """The mailer of these settings; SettingsRefused when SMTP_URL cannot be read."""

@@ -115,7 +115,8 @@ def _member_again(world: World, request: Request) -> None:
 
 
 def _wrong_password(world: World, request: Request) -> None:
-    request.body["current_password"] = "not-the-password"
+    for key in {"current_password", "password"} & request.body.keys():
+        request.body[key] = "not-the-password"
 
 
 def _organization_with_rows(world: World, request: Request) -> None:
@@ -166,6 +167,7 @@ CONFLICTS: dict[str, Conflict] = {
     "create_organization": _slug_of_another_organization,
     "update_organization": _slug_of_another_organization,
     "delete_organization": _organization_with_rows,
+    "transfer_ownership": _wrong_password,
     "add_member": _member_again,
     "update_member": _owner,
     "remove_member": _owner,

@@ -282,6 +282,11 @@ def _own_password(world: World, request: Request) -> None:
     factories.make(world.owner)
 
 
+def _password_of_the_owner(world: World, request: Request) -> None:
+    world.owner.hashed_password = hash_password(request.body["password"])
+    factories.make(world.owner)
+
+
 def _reachable(world: World, request: Request) -> None:
     request.body["url"] = f"http://{REACHABLE_HOST}/hooks"
 
@@ -301,6 +306,7 @@ PREPARATIONS: dict[str, Callable[[World, Request], None]] = {
     "create_subscription": _plan_for_nobody_yet,
     "delete_user": _lonely_account,
     "delete_organization": _empty_organization,
+    "transfer_ownership": _password_of_the_owner,
     "delete_product": _unused("product", factories.make_product),
     "delete_subject": _unused("subject", factories.make_subject),
     "delete_style": _unused("style", factories.make_style),

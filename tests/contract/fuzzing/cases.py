@@ -22,3 +22,12 @@ def seeded(kind: int) -> str:
 def is_alone(case: schemathesis.Case) -> bool:
     """Tell whether a case stands alone: in the stateful phase links lead it to the rows of earlier steps."""
     return case.meta is not None and case.meta.phase.name.value != "stateful"
+
+
+def is_as_declared(case: schemathesis.Case) -> bool:
+    """Tell whether a case is meant to be valid and calls its operation by the declared method."""
+    return (
+        case.meta is not None
+        and case.meta.generation.mode.is_positive
+        and case.method.upper() == case.operation.method.upper()
+    )

@@ -12,8 +12,8 @@ from typing import Any
 
 import schemathesis
 
-from tests.contract.fuzzing import checks, client, webhooks
-from tests.contract.fuzzing.cases import SEEDED, coin, is_alone, seeded
+from tests.contract.fuzzing import checks, client, people, webhooks
+from tests.contract.fuzzing.cases import SEEDED, coin, is_alone, is_as_declared, seeded
 from tests.contract.fuzzing.deletions import DELETIONS
 from tests.contract.fuzzing.images import image_bytes
 
@@ -257,6 +257,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "get_export": read_a_written_export,
     "download_export": read_a_written_export,
     **webhooks.PREPARATIONS,
+    **people.PREPARATIONS,
     **DELETIONS,
     "add_member": keep_peers_apart,
     "change_password": keep_the_password,
@@ -274,15 +275,6 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
 }
 
 
-def is_as_declared(case: schemathesis.Case) -> bool:
-    """Tell whether a case is meant to be valid and calls its operation by the declared method."""
-    return (
-        case.meta is not None
-        and case.meta.generation.mode.is_positive
-        and case.method.upper() == case.operation.method.upper()
-    )
-
-
 def lead_nowhere(case: schemathesis.Case) -> None:
     """Ask for an unknown row where the fuzzer took a null of an earlier answer for an id.
 
@@ -295,7 +287,13 @@ def lead_nowhere(case: schemathesis.Case) -> None:
 
 
 # What must be done to every case, not only to valid ones, or the run harms itself.
-ALWAYS = (spare_the_accounts, keep_peers_apart, keep_the_password, end_another_session)
+ALWAYS = (
+    spare_the_accounts,
+    keep_peers_apart,
+    keep_the_password,
+    end_another_session,
+    people.hand_over_a_new_organization,
+)
 
 
 @schemathesis.hook
