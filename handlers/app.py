@@ -34,10 +34,11 @@ from handlers.contract.middleware import Check, Envelope, Gate
 from handlers.contract.operations import compile_operations
 from handlers.contract.paths import PathTable
 from handlers.contract.resolver import ContractResolver, find_handlers
+from handlers.contract.surface import Surface
 from handlers.contract.waiting import Waiting
 from handlers.errors import error_handler
 from handlers.observing import Observed
-from handlers.pages import home
+from handlers.pages import home, security_txt
 from studio.jobs.repeating import Repeating
 from studio.jobs.upkeep import UPKEEP, Upkeep, Workplace
 from studio.jobs.workers import RenderWorkers
@@ -139,7 +140,7 @@ def create_app(
         Gate,
         table=PathTable(contract.base_path, operations),
         base_path=contract.base_path,
-        outside={"/": home(settings.public_url)} if outside is None else outside,
+        outside=_pages(settings) if outside is None else outside,
     )
     watchers = Watchers(database.transaction)
     waiting = partial(
@@ -155,6 +156,9 @@ def create_app(
         watchers,
         middlewares=[
             partial(Observed, base_path=contract.base_path),
+            partial(
+                Surface, public_url=settings.public_url, origins=settings.cors_origins, contract=contract
+            ),
             partial(Envelope, public_url=settings.public_url),
             ExceptionMiddleware,
             waiting,
@@ -184,6 +188,14 @@ def create_app(
         _run_in_background(app)
     _build_now(app.middleware)
     return app
+
+
+def _pages(settings: Settings) -> dict[str, ASGIApp]:
+    """What is served beside the contract."""
+    return {
+        "/": home(settings.public_url),
+        "/.well-known/security.txt": security_txt(settings.public_url, settings.security_contact),
+    }
 
 
 def _run_in_background(app: Application) -> None:

@@ -119,7 +119,10 @@ def get_shared_image(share_token: str, width: int | None = None, format_: str | 
     prediction = session().scalars(shared.options(*WITH_FILE)).one_or_none()
     if prediction is None:
         raise NotFound()
-    return _image(prediction, width, format_)
+    answer = _image(prediction, width, format_)
+    # It was shared to be shown: on pages of others too.
+    answer.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    return answer
 
 
 def _image(prediction: Prediction, width: int | None, format_: str | None) -> Answer:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - refused outside development
 DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1zZWNyZXQhIQ=="  # noqa: S105 - refused outside development
@@ -71,6 +72,28 @@ def _hosts(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
     return hosts
 
 
+def _origins(environment: Mapping[str, str]) -> tuple[str, ...]:
+    listed = (environment.get("CORS_ORIGINS") or "").split(",")
+    origins = tuple(origin.strip() for origin in listed if origin.strip())
+    wrong = next(
+        (one for one in origins if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", one)), None
+    )
+    if wrong is not None:
+        raise SettingsRefused(
+            f"CORS_ORIGINS must be a list of https://host, separated by commas, not {wrong!r}"
+        )
+    return origins
+
+
+def _contact(environment: Mapping[str, str], public_url: str) -> str:
+    contact = environment.get("SECURITY_CONTACT") or f"mailto:security@{urlsplit(public_url).hostname}"
+    if not re.fullmatch(r"(mailto:[^\s@]+@\S+|https://\S+|tel:\+[0-9-]+)", contact):
+        raise SettingsRefused(
+            f"SECURITY_CONTACT must be mailto:..., https://... or tel:+..., not {contact!r}"
+        )
+    return contact
+
+
 @dataclass(frozen=True)
 class Settings:
     """The values one process runs with. Paths are absolute, times are seconds."""
@@ -104,6 +127,8 @@ class Settings:
     access_token_seconds: int = 3600
     refresh_token_seconds: int = 30 * 24 * 3600
     outbound_allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    security_contact: str = "mailto:security@localhost"
     compute_webhook_secret: str | None = field(default=None, repr=False)
     max_json_bytes: int = 1_000_000
     max_upload_bytes: int = 52_428_800
@@ -144,6 +169,7 @@ class Settings:
                 "SECRET_KEY must be set to at least 32 bytes of your own outside development"
             )
         port = _whole_number(values, "PORT", 8000, 1, 65535)
+        public_url = (values.get("PUBLIC_URL") or f"http://localhost:{port}").rstrip("/")
         data_dir = Path(values.get("DATA_DIR") or ".data").absolute()
         return cls(
             environment=name,
@@ -156,7 +182,7 @@ class Settings:
             s3_endpoint_url=values.get("S3_ENDPOINT_URL") or None,
             host=values.get("HOST") or cls.host,
             port=port,
-            public_url=(values.get("PUBLIC_URL") or f"http://localhost:{port}").rstrip("/"),
+            public_url=public_url,
             log_level=log_level,
             log_format=log_format,
             metrics_host=values.get("METRICS_HOST") or cls.metrics_host,
@@ -173,6 +199,8 @@ class Settings:
             mail_from=values.get("MAIL_FROM") or cls.mail_from,
             outbox_dir=Path(values.get("OUTBOX_DIR") or data_dir / "outbox").absolute(),
             outbound_allowed_hosts=_hosts(values, "OUTBOUND_ALLOWED_HOSTS"),
+            cors_origins=_origins(values),
+            security_contact=_contact(values, public_url),
             max_wait_seconds=_whole_number(values, "MAX_WAIT_SECONDS", 60, 1, 600),
             sse_max_seconds=_whole_number(values, "SSE_MAX_SECONDS", 300, 1, 3_600),
             compute_webhook_secret=_signing_secret(values, "COMPUTE_WEBHOOK_SECRET", name),

@@ -5,14 +5,16 @@ Everything they load is served from here; the policy below lets a browser fetch 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
 import swagger_ui_bundle
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.responses import HTMLResponse
-from starlette.types import ASGIApp
+from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from db.base import utc_now
 from handlers.problems import PROBLEMS
 
 HERE = Path(__file__).parent
@@ -59,9 +61,26 @@ def problem_page(code: str) -> bytes | None:
 
 
 def home(address: str) -> ASGIApp:
-    """Return the application that answers `/`, the one path that is not of the contract."""
-    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "X-Content-Type-Options": "nosniff"}
+    """Return the application that answers `/`."""
+    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-cache"}
     return HTMLResponse(home_page(address), headers=headers)
+
+
+def security_txt(address: str, contact: str) -> ASGIApp:
+    """Return the application that answers `/.well-known/security.txt` (RFC 9116): whom to tell of a hole."""
+    path = "/.well-known/security.txt"
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        # At midnight, so that copies of one day are equal; the standard recommends less than a year.
+        expires = (utc_now() + timedelta(days=180)).replace(hour=0, minute=0, second=0, microsecond=0)
+        lines = [f"Contact: {contact}", f"Expires: {expires:%Y-%m-%dT%H:%M:%SZ}", "Preferred-Languages: en"]
+        if address.startswith("https:"):
+            # The standard allows no other scheme there.
+            lines.append(f"Canonical: {address}{path}")
+        headers = {"Cache-Control": "max-age=86400"}
+        await PlainTextResponse("\n".join([*lines, ""]), headers=headers)(scope, receive, send)
+
+    return answer
 
 
 @cache
