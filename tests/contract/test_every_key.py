@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,14 +10,13 @@ from sqlalchemy import delete, func, select
 
 from db.base import Base
 from db.models import IdempotencyKey, Membership, TokenFamily, User
-from db.session import Database
 from handlers.app import Application
 from tests import factories
 from tests.contract.every_operation import OPERATIONS, Operation, Request, unknown_id
 from tests.contract.keys import HEADER, back_to_work
 from tests.contract.mini.asking import Reply
 from tests.contract.world import World, is_for_superusers, picture
-from tests.serving import app_for_tests, bearer
+from tests.serving import bearer
 
 KEY = "8e03978e-40d5-43e8-bc93-6894a57f9324"
 NOT_COUNTED = {IdempotencyKey.__tablename__, TokenFamily.__tablename__}
@@ -46,21 +45,6 @@ KEYED = [name for name, operation in OPERATIONS.items() if takes_key(operation)]
 OF_ORGANIZATIONS = [
     name for name in KEYED if not is_for_superusers(OPERATIONS[name]) and name != "create_organization"
 ]
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """The real application, made once."""
-    made = app_for_tests(tmp_path_factory.mktemp("keys"))
-    yield made
-    made.bridge.pool.shutdown()
-
-
-@pytest.fixture
-def world(app: Application, database: Database) -> Iterator[World]:
-    """A tenant with a row of every kind, and the app on this test's database."""
-    with app.database.switched_to(database):
-        yield World(app.settings)
 
 
 @pytest.fixture
@@ -126,18 +110,17 @@ def test_a_request_that_is_sent_again_is_answered_again_and_changes_nothing(
 
 @pytest.mark.parametrize("name", OF_ORGANIZATIONS)
 def test_s21_who_may_no_longer_gets_what_is_answered_today(
-    name: str, app: Application, world: World, send: Callable[..., Reply]
+    name: str, app: Application, world: World, stranger: World, send: Callable[..., Reply]
 ) -> None:
     request, admin = world.request_for(name), factories.make_user()
     membership = factories.make_membership(world.organization, admin, role="admin")
     assert send(request, admin).status == request.operation.success
-    stranger = World(app.settings).owner
     with app.database.transaction(write=True) as writing:
         writing.get_one(Membership, membership.id).role = "viewer"
     assert send(request, admin).status == 403
     with app.database.transaction(write=True) as writing:
         writing.execute(delete(Membership).where(Membership.id == membership.id))
-    for user in (admin, stranger):
+    for user in (admin, stranger.owner):
         with_key = send(request, user)
         without_key = request.send(app, bearer(app, user))
         assert with_key.status == 404

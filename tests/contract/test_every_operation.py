@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
-from db.session import Database
 from handlers.app import Application
 from tests.contract.conflicts import CONFLICTS
 from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Request, unknown_id
@@ -18,22 +17,7 @@ from tests.contract.examples import violations
 from tests.contract.keys import back_to_work
 from tests.contract.mini.asking import Reply, ask
 from tests.contract.world import MORE_ROWS, World, is_for_superusers, sign
-from tests.serving import app_for_tests, bearer
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """The real application, made once."""
-    made = app_for_tests(tmp_path_factory.mktemp("contract"))
-    yield made
-    made.bridge.pool.shutdown()
-
-
-@pytest.fixture
-def world(app: Application, database: Database) -> Iterator[World]:
-    """A tenant with a row of every kind, and the app on this test's database."""
-    with app.database.switched_to(database):
-        yield World(app.settings)
+from tests.serving import bearer
 
 
 def each(keep: Callable[[Operation], bool] = lambda operation: True) -> Any:
@@ -75,8 +59,10 @@ def has_foreign_rows(operation: Operation) -> bool:
 
 
 @each(has_foreign_rows)
-def test_s01_rows_of_others_look_like_no_rows(name: str, app: Application, world: World) -> None:
-    request, stranger = world.request_for(name), World(app.settings)
+def test_s01_rows_of_others_look_like_no_rows(
+    name: str, app: Application, world: World, stranger: World
+) -> None:
+    request = world.request_for(name)
     operation = request.operation
     headers = bearer(app, stranger.owner)
     request.query.pop("organization_id", None)
@@ -94,8 +80,10 @@ def test_s01_rows_of_others_look_like_no_rows(name: str, app: Application, world
         one["name"] == "organization_id" and one["in"] == "query" for one in operation.parameters
     )
 )
-def test_s01_an_organization_of_others_looks_like_none(name: str, app: Application, world: World) -> None:
-    request, headers = world.request_for(name), bearer(app, World(app.settings).owner)
+def test_s01_an_organization_of_others_looks_like_none(
+    name: str, app: Application, world: World, stranger: World
+) -> None:
+    request, headers = world.request_for(name), bearer(app, stranger.owner)
     foreign = request.send(app, headers)
     unknown = request.changed(query={**request.query, "organization_id": unknown_id()}).send(app, headers)
     assert foreign.status == 404, explain(foreign)
@@ -110,9 +98,10 @@ def ids_in_body(body: Any) -> list[tuple[str, Any]]:
 
 
 @each(lambda operation: "application/json" in operation.media_types and not is_for_superusers(operation))
-def test_s02_foreign_ids_in_a_body_look_like_unknown_ones(name: str, app: Application, world: World) -> None:
-    request = world.request_for(name)
-    headers, stranger = bearer(app, world.owner), World(app.settings)
+def test_s02_foreign_ids_in_a_body_look_like_unknown_ones(
+    name: str, app: Application, world: World, stranger: World
+) -> None:
+    request, headers = world.request_for(name), bearer(app, world.owner)
     for key, value in ids_in_body(request.body):
         row = stranger.rows.get(
             key.removesuffix("s").removesuffix("_id").split("default_")[-1].split("main_")[-1]
@@ -164,8 +153,10 @@ def test_what_is_created_is_where_location_says(name: str, app: Application, wor
 class Provoker:
     """Knows for each status of the contract a way to get it."""
 
-    def __init__(self, app: Application, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.app, self.world, self.monkeypatch = app, world, monkeypatch
+    def __init__(
+        self, app: Application, world: World, elsewhere: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.app, self.world, self.elsewhere, self.monkeypatch = app, world, elsewhere, monkeypatch
 
     def provoke(self, status: int, name: str) -> Reply:
         """Return the answer to a request that should get this status."""
@@ -248,7 +239,7 @@ class Provoker:
 
     def get_409(self, request: Request) -> Reply:
         # A tenant of its own: what collides here must not be in the way of the good answer.
-        elsewhere = Provoker(self.app, World(self.app.settings), self.monkeypatch)
+        elsewhere = Provoker(self.app, self.elsewhere, self.world, self.monkeypatch)
         request = elsewhere.world.request_for(request.operation.operation_id)
         conflict = CONFLICTS.get(request.operation.operation_id)
         if conflict is None:
@@ -300,9 +291,9 @@ class Provoker:
 
 @each()
 def test_every_declared_response_is_produced(
-    name: str, app: Application, world: World, monkeypatch: pytest.MonkeyPatch
+    name: str, app: Application, world: World, stranger: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provoker, operation = Provoker(app, world, monkeypatch), OPERATIONS[name]
+    provoker, operation = Provoker(app, world, stranger, monkeypatch), OPERATIONS[name]
     # The good answer last: it may delete what the others are about.
     for status in sorted(operation.statuses, key=lambda status: status == operation.success):
         reply = provoker.provoke(status, name)

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from PIL import Image
+from sqlalchemy.orm import Session
 
 from db.base import utc_now
 from db.models import Organization, PasswordResetToken, RefreshToken, TokenFamily, User
@@ -98,6 +99,17 @@ class World:
             "delivery": factories.make_webhook_delivery(endpoint),
         }  # fmt: skip
 
+    def settle(self, session: Session) -> None:
+        """Read all rows anew, so that they are plain columns and can be copied."""
+        self.rows = {name: _read(session, row) for name, row in self.rows.items()}
+        self.organization, self.member = self.rows["organization"], self.rows["user"]
+        self.owner, self.viewer = _read(session, self.owner), _read(session, self.viewer)
+        self.second_shot_type = _read(session, self.second_shot_type)
+
+    def move_to(self, session: Session) -> None:
+        """Go on in another session."""
+        session.add_all([self.owner, self.viewer, self.second_shot_type, *self.rows.values()])
+
     @cached_property
     def superuser(self) -> User:
         """An account that administers the system and is no member."""
@@ -163,6 +175,10 @@ class World:
         if isinstance(value, str) and "/files/media/" in value:
             return f"{self.settings.public_url}/api/v1/files/media/{self.rows['resource'].id}/file.png"
         return value
+
+
+def _read(session: Session, row: Any) -> Any:
+    return session.get_one(type(row), row.id)
 
 
 def is_for_superusers(operation: Operation) -> bool:
