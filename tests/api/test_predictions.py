@@ -17,8 +17,8 @@ from studio.media.signing import sign_share
 from studio.media.storage import LocalDisk
 from tests import factories
 from tests.api.conftest import Client
-from tests.api.workflow import generated, refusal
-from tests.production import HEIGHT, WIDTH, Production
+from tests.api.workflow import refusal
+from tests.production import HEIGHT, WIDTH, Production, stored_picture
 
 
 @pytest.fixture
@@ -31,8 +31,21 @@ def pictures(
     client: Client, production: Production, database: Database, storage: LocalDisk
 ) -> list[dict[str, Any]]:
     """Two pictures of the production's shot, waiting for review."""
-    made = generated(client, production.shot, database, storage, num_predictions=2)["predictions"]
-    assert isinstance(made, list)
+    shot = production.shot
+    shot.status = "pending_review"
+    factories.make(shot)
+    generation = factories.make_generation(
+        shot, model_id=production.model.id, status="completed", progress=100, batch_size=2
+    )
+    made = []
+    for index, colour in enumerate(("#8a4b3c", "#3c6f8a")):
+        content = io.BytesIO()
+        Image.new("RGB", (WIDTH, HEIGHT), colour).save(content, "WEBP")
+        media = stored_picture(storage, database, production.scope, content.getvalue())
+        columns = {"content_type": media.content_type, "file_size": media.file_size, "index": index}
+        size = {"width": WIDTH, "height": HEIGHT}
+        prediction = factories.make_prediction(generation, media_id=media.id, **columns, **size)
+        made.append(client("GET", f"/predictions/{prediction.id}").json())
     return made
 
 
