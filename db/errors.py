@@ -56,6 +56,18 @@ class IncorrectCredentials(Unauthenticated):
     default_detail = "Incorrect email or password"
 
 
+class RateLimited(Refused):
+    """Somebody asks more than a limit allows; `policy` names it, `retry_after` is in seconds."""
+
+    code = "rate_limited"
+    default_detail = "Too many requests"
+
+    def __init__(self, policy: str, retry_after: int) -> None:
+        self.policy, self.retry_after = policy, max(1, retry_after)
+        unit = "second" if self.retry_after == 1 else "seconds"
+        super().__init__(f"Too many requests; try again in {self.retry_after} {unit}")
+
+
 class Conflict(Refused):
     """A business rule that the contract's schema cannot say forbids the change."""
 

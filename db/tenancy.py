@@ -6,7 +6,7 @@ and handed in with the caller; this module compares, it knows no table of permis
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -50,11 +50,19 @@ _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 _permission: ContextVar[str | None] = ContextVar("permission", default=None)
 _organization: ContextVar[UUID | None] = ContextVar("organization", default=None)
 _granted: ContextVar[list[UUID] | None] = ContextVar("granted", default=None)
+_on_organization: ContextVar[Callable[[UUID], object] | None] = ContextVar("on_organization", default=None)
 
 
 @contextmanager
-def use_caller(caller: Caller, permission: str | None) -> Iterator[Caller]:
-    """Act as `caller`, who wants to do what `permission` names, within the block."""
+def use_caller(
+    caller: Caller, permission: str | None, on_organization: Callable[[UUID], object] | None = None
+) -> Iterator[Caller]:
+    """Act as `caller`, who wants to do what `permission` names, within the block.
+
+    `on_organization` is called with each organization of the caller whose rows are about to be touched, and
+    may refuse by raising.
+    """
+    told_token = _on_organization.set(on_organization)
     caller_token, permission_token = _caller.set(caller), _permission.set(permission)
     organization_token, granted_token = _organization.set(None), _granted.set([])
     try:
@@ -64,6 +72,7 @@ def use_caller(caller: Caller, permission: str | None) -> Iterator[Caller]:
         _organization.reset(organization_token)
         _permission.reset(permission_token)
         _caller.reset(caller_token)
+        _on_organization.reset(told_token)
 
 
 def current_caller() -> Caller:
@@ -85,6 +94,14 @@ def current_organization() -> UUID | None:
     For those who watch: it decides nothing.
     """
     return _organization.get()
+
+
+def _touch(organization_id: UUID | None) -> None:
+    """Remember whose rows are touched, and tell who wants to know when it is the caller's organization."""
+    _organization.set(organization_id)
+    tell = _on_organization.get()
+    if tell is not None and organization_id is not None and organization_id in current_caller().roles:
+        tell(organization_id)
 
 
 def note_granted(scope_id: UUID | None) -> None:
@@ -167,7 +184,7 @@ def get_owned(
 def require_permission_on(row: Owned) -> None:
     """PermissionDenied unless the running operation's permission is granted on this visible row."""
     caller, permission = current_caller(), current_permission()
-    _organization.set(row.organization_id)
+    _touch(row.organization_id)
     if caller.is_superuser or permission is None:
         note_granted(row.organization_id or row.owner_id)
         return
@@ -228,7 +245,7 @@ def require_permission_in(organization_id: UUID | None) -> None:
 def require_membership(organization_id: UUID) -> None:
     """NotFound unless the caller is a member, or a superuser and the organization exists."""
     caller = current_caller()
-    _organization.set(organization_id)
+    _touch(organization_id)
     if organization_id in caller.roles:
         return
     if not caller.is_superuser or not session().scalar(

@@ -99,24 +99,31 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(settings: Settings) -> int:
     """Answer requests until told to stop; running requests and pictures get ten seconds to finish."""
-    config: dict[str, Any] = {
+    app = create_app(settings)
+    config = uvicorn.Config(app, **options_of_the_server(settings))
+    server = AnnouncingServer(config, partial(announce, settings), app.drain)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        logger.info("stopped")
+    return 0 if server.started else 1
+
+
+def options_of_the_server(settings: Settings) -> dict[str, Any]:
+    """Return how uvicorn is to serve; who forwards requests is believed only where the settings trust him."""
+    return {
         "host": settings.host,
         "port": settings.port,
         "http": partial(Protocol, public_url=settings.public_url),
         "ws": "none",
         "lifespan": "on",
         "server_header": False,
+        "proxy_headers": bool(settings.trusted_proxies),
+        "forwarded_allow_ips": list(settings.trusted_proxies),
         "access_log": False,
         "log_config": None,
         "timeout_graceful_shutdown": SECONDS_TO_FINISH,
     }
-    app = create_app(settings)
-    server = AnnouncingServer(uvicorn.Config(app, **config), partial(announce, settings), app.drain)
-    try:
-        server.run()
-    except KeyboardInterrupt:
-        logger.info("stopped")
-    return 0 if server.started else 1
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from handlers.contract.bodies import Limits
 from handlers.contract.bridge import BridgedFlaskApp
 from handlers.contract.bundle import Bundle
 from handlers.contract.endpoint import CallerLoader, Endpoint
+from handlers.contract.limiting import CallersDoor, StrangersDoor
 from handlers.contract.middleware import Check, Envelope, Gate
 from handlers.contract.operations import compile_operations
 from handlers.contract.paths import PathTable
@@ -42,6 +43,7 @@ from handlers.pages import home, security_txt
 from studio.jobs.repeating import Repeating
 from studio.jobs.upkeep import UPKEEP, Upkeep, Workplace
 from studio.jobs.workers import RenderWorkers
+from studio.limits.limits import Limits as RateLimits
 from studio.media.backends import open_storage
 from studio.outbound import Outbound
 from studio.settings import Settings
@@ -130,9 +132,10 @@ def create_app(
         database = Database(make_engine(settings.database_url, settings.pool_size))
     operations = compile_operations(contract, Limits(settings.max_json_bytes, settings.max_upload_bytes))
     handlers = find_handlers(operations, package)
+    limits = RateLimits.from_settings(settings)
     endpoints = {
         operation.operation_id: Endpoint(
-            operation, handlers[operation.operation_id], database.transaction, load_caller
+            operation, handlers[operation.operation_id], database.transaction, load_caller, limits
         )
         for operation in operations
     }
@@ -163,7 +166,9 @@ def create_app(
             ExceptionMiddleware,
             waiting,
             gate,
+            partial(StrangersDoor, limits=limits),
             SecurityMiddleware,
+            partial(CallersDoor, limits=limits),
             Check,
             LifespanMiddleware,
             ContextMiddleware,
@@ -171,6 +176,7 @@ def create_app(
     )
     app.app.config["SETTINGS"] = settings
     app.app.config["STORAGE"] = open_storage(settings)
+    app.app.config["LIMITS"] = limits
     app.app.config["OUTBOUND"] = Outbound.from_settings(settings)
     set_up_tokens(app.app, settings)
     app.app.config["CONTRACT_JSON"] = (

@@ -9,6 +9,7 @@ Refused                     db/errors.py: what the house says no to
   TooLarge            413     too_large
   UnsupportedType     415     unsupported_media_type, not_an_image
   Unreadable          422     invalid_request, with one violation at body.file
+  RateLimited         429     rate_limited, with the policy and Retry-After
 RequestRefused              handlers/contract/refusals.py: what the contract or HTTP itself does not allow
   Malformed           400     malformed_request
   UnknownPath         404     not_found
@@ -44,6 +45,7 @@ from db.errors import (
     InvalidToken,
     NotFound,
     PermissionDenied,
+    RateLimited,
     Refused,
     Stale,
     TooLarge,
@@ -55,7 +57,7 @@ from handlers.answers import encode_json
 from handlers.contract.refusals import ContractBroken, Invalid, RequestRefused, Violation
 from handlers.current import current_request_id
 from studio.media.storage import StorageUnavailable
-from studio.telemetry.metrics import count_contract_defect
+from studio.telemetry.metrics import count_contract_defect, count_rate_limited
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +92,13 @@ _CODE_OF_STATUS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem before it is bytes. `detail` is text, for 422 the list of violations."""
+    """A problem before it is bytes. `detail` is text, for 422 the list of violations; `more` are members."""
 
     status: int
     code: str
     detail: str | list[dict[str, Any]]
     headers: dict[str, str] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self, public_url: str) -> bytes:
         """Return the body; `public_url` is where the page that explains the code is served."""
@@ -105,6 +108,7 @@ class Problem:
             "status": self.status,
             "detail": self.detail,
             "code": self.code,
+            **self.more,
             "request_id": current_request_id(),
         }
         return encode_json(members)
@@ -157,6 +161,10 @@ def _for_refused(error: Refused) -> Problem:
     if isinstance(error, Unreadable):
         violation = Violation(("body", "file"), error.detail, error.code)
         return Problem(422, "invalid_request", [violation.to_dict()])
+    if isinstance(error, RateLimited):
+        count_rate_limited(error.policy)
+        headers, more = {"Retry-After": str(error.retry_after)}, {"policy": error.policy}
+        return Problem(429, error.code, error.detail, headers, more)
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 409)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return Problem(status, error.code, error.detail, headers)

@@ -9,9 +9,10 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
+from uuid import UUID
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -113,9 +114,11 @@ class _Answer:
 
 
 @contextmanager
-def acting_as(caller: Caller, permission: str | None) -> Iterator[Caller]:
+def acting_as(
+    caller: Caller, permission: str | None, on_organization: Callable[[UUID], object]
+) -> Iterator[Caller]:
     """Act as `caller` within the block; whose rows were touched there is told with the request."""
-    with use_caller(caller, permission):
+    with use_caller(caller, permission, on_organization):
         try:
             yield caller
         finally:

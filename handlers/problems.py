@@ -236,6 +236,11 @@ PROBLEMS: dict[str, ProblemKind] = {
     "unreadable_image": ProblemKind(
         422, "The file looks like an image but cannot be opened.", "Send the file again; it may be cut short."
     ),
+    "rate_limited": ProblemKind(
+        429,
+        "More was asked than a limit allows; policy names it. Nothing was done.",
+        "Wait as long as Retry-After says. RateLimit-Policy and RateLimit tell beforehand what is left.",
+    ),
     "internal_error": ProblemKind(
         500,
         "The server failed. The failure is logged under the request_id; nothing of the request was kept.",

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -61,6 +62,22 @@ def _broker_address(environment: Mapping[str, str]) -> str | None:
         # Without the address itself: it may hold a password.
         raise SettingsRefused("CELERY_BROKER_URL must be redis://host:port/number or rediss://...")
     return address
+
+
+def _networks(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
+    listed = tuple(one.strip() for one in (environment.get(name) or "").split(",") if one.strip())
+    for one in listed:
+        try:
+            ip_network(one)
+        except ValueError:
+            raise SettingsRefused(
+                f"{name} must be a list of addresses or networks, separated by commas, not {one!r}"
+            ) from None
+    return listed
+
+
+def _limit(environment: Mapping[str, str], name: str, default: int) -> int:
+    return _whole_number(environment, name, default, 1, 1_000_000)
 
 
 def _hosts(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
@@ -132,6 +149,13 @@ class Settings:
     compute_webhook_secret: str | None = field(default=None, repr=False)
     max_json_bytes: int = 1_000_000
     max_upload_bytes: int = 52_428_800
+    trusted_proxies: tuple[str, ...] = ()
+    limit_account: int = 1_200
+    limit_organization: int = 6_000
+    limit_address: int = 600
+    limit_sign_in_account: int = 10
+    limit_sign_in_address: int = 100
+    limit_recovery_account: int = 5
     max_wait_seconds: int = 60
     sse_max_seconds: int = 300
 
@@ -201,6 +225,13 @@ class Settings:
             outbound_allowed_hosts=_hosts(values, "OUTBOUND_ALLOWED_HOSTS"),
             cors_origins=_origins(values),
             security_contact=_contact(values, public_url),
+            trusted_proxies=_networks(values, "TRUSTED_PROXIES"),
+            limit_account=_limit(values, "LIMIT_ACCOUNT", cls.limit_account),
+            limit_organization=_limit(values, "LIMIT_ORGANIZATION", cls.limit_organization),
+            limit_address=_limit(values, "LIMIT_ADDRESS", cls.limit_address),
+            limit_sign_in_account=_limit(values, "LIMIT_SIGN_IN_ACCOUNT", cls.limit_sign_in_account),
+            limit_sign_in_address=_limit(values, "LIMIT_SIGN_IN_ADDRESS", cls.limit_sign_in_address),
+            limit_recovery_account=_limit(values, "LIMIT_RECOVERY_ACCOUNT", cls.limit_recovery_account),
             max_wait_seconds=_whole_number(values, "MAX_WAIT_SECONDS", 60, 1, 600),
             sse_max_seconds=_whole_number(values, "SSE_MAX_SECONDS", 300, 1, 3_600),
             compute_webhook_secret=_signing_secret(values, "COMPUTE_WEBHOOK_SECRET", name),

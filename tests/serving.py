@@ -24,6 +24,8 @@ from studio.settings import Settings
 from tests import factories
 from tests.e2e.server import COMPUTE_WEBHOOK_SECRET
 
+UNLIMITED = 1_000_000
+"""Requests, where a test is not about limits."""
 REACHABLE_HOST = "127.0.0.1:9"
 """A target that the server may go to; nobody answers there."""
 
@@ -66,6 +68,12 @@ def app_for_tests(folder: Path, **options: Any) -> Application:
         render_workers=0,
         webhook_senders=0,
         outbound_allowed_hosts=(REACHABLE_HOST,),
+        limit_account=UNLIMITED,
+        limit_organization=UNLIMITED,
+        limit_address=UNLIMITED,
+        limit_sign_in_account=UNLIMITED,
+        limit_sign_in_address=UNLIMITED,
+        limit_recovery_account=UNLIMITED,
     )
     return create_app(settings, database=SwitchedDatabase(), **options)
 

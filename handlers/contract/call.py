@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from handlers.contract.operations import Operation
+    from studio.limits.policies import Standing
     from studio.watching import GenerationState
 
 CALL = "sartiq.call"
@@ -34,3 +35,19 @@ class Call:
     """Whether the endpoint held the answer against the contract already."""
     watch: GenerationState | None = None
     """The generation that the answer is about, if callers may wait for it or follow it."""
+    standings: list[Standing] = field(default_factory=list)
+    """How things stand with each limit that counted the request."""
+
+    def is_counted_by(self, policy: str) -> bool:
+        """Return whether the limit of this name has counted the request."""
+        return any(standing.policy.name == policy for standing in self.standings)
+
+    def limit_headers(self) -> dict[str, str]:
+        """Return what the answer tells of limits (draft-ietf-httpapi-ratelimit-headers-10)."""
+        if not self.standings:
+            return {}
+        policies = [
+            f'"{one.policy.name}";q={one.policy.quota};w={one.policy.window}' for one in self.standings
+        ]
+        left = [f'"{one.policy.name}";r={one.remaining};t={one.seconds}' for one in self.standings]
+        return {"ratelimit-policy": ", ".join(policies), "ratelimit": ", ".join(left)}

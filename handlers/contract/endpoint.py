@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from handlers.conditional import none_match
 from handlers.contract.call import CALL, Call
 from handlers.contract.operations import Operation
 from handlers.contract.refusals import ContractBroken
+from handlers.limiting import count_organization, note, tries_of
 from handlers.observing import acting_as
 from handlers.permissions import SUPERUSER_ONLY
 from handlers.preparing import decoded, has_file, look_before
 from studio.idempotency import Turn
+from studio.limits.limits import Limits
 
 Transaction = Callable[[bool], AbstractContextManager[Any]]
 CallerLoader = Callable[[dict[str, Any]], Caller]
@@ -43,12 +46,15 @@ class Endpoint:
         handler: Callable[..., Answer],
         transaction: Transaction,
         load_caller: CallerLoader,
+        limits: Limits,
     ) -> None:
         self._operation = operation
         self._handler = handler
         self._look = look_before(handler)
+        self._count_tries = tries_of(handler)
         self._transaction = transaction
         self._load_caller = load_caller
+        self._limits = limits
         self._writes = operation.method not in ("GET", "HEAD")
         # Flask and Connexion name views by this.
         self.__name__ = operation.operation_id
@@ -56,6 +62,9 @@ class Endpoint:
     def __call__(self, **_path_values: Any) -> Response:
         """Serve the request at hand; whatever is raised rolls back and becomes a problem."""
         call: Call = request.environ[CALL]
+        if self._count_tries is not None:
+            with self._transaction(True):
+                note(call, self._count_tries(**call.arguments))
         key = request.headers.get(idempotency.HEADER) if self._operation.takes_idempotency_key else None
         encoded = self._serve(call) if key is None else self._serve_once(call, key)
         call.checked = True
@@ -95,7 +104,7 @@ class Endpoint:
         caller = self._load_caller(call.claims)
         if self._operation.permission in SUPERUSER_ONLY and not caller.is_superuser:
             raise PermissionDenied()
-        return acting_as(caller, self._operation.permission)
+        return acting_as(caller, self._operation.permission, partial(count_organization, self._limits, call))
 
     def _respond(self, call: Call, answer: Answer) -> Encoded:
         headers = dict(answer.headers)
@@ -138,7 +147,7 @@ class Endpoint:
     def _check(self, call: Call, encoded: Encoded, value: Any) -> None:
         lowered = {name.lower(): text for name, text in encoded.headers.items()}
         # The outermost middleware sends it with every answer.
-        lowered["x-request-id"] = call.request_id
+        lowered |= {"x-request-id": call.request_id, **call.limit_headers()}
         violation = self._operation.responses.violation(
             encoded.status, encoded.media_type, lowered, value, encoded.body
         )

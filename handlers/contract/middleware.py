@@ -101,7 +101,7 @@ class _Outlet:
 
     def _violation(self, operation: Operation, start: Message) -> Breach | None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
-        headers["x-request-id"] = self._call.request_id
+        headers |= {"x-request-id": self._call.request_id, **self._call.limit_headers()}
         media_type = headers.get("content-type", "")
         return operation.responses.violation(start["status"], media_type, headers, self._body, self._body)
 
@@ -123,7 +123,8 @@ class _Outlet:
     async def _send_start(self, message: Message) -> None:
         self._sent = True
         headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
-        headers.append((b"x-request-id", self._call.request_id.encode()))
+        told = {"x-request-id": self._call.request_id, **self._call.limit_headers()}
+        headers += [(name.encode(), value.encode()) for name, value in told.items()]
         await self._send({**message, "headers": headers})
 
     async def _send_body(self, message: Message) -> None:

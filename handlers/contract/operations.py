@@ -30,6 +30,11 @@ class Operation:
     responses: Responses
 
     @property
+    def is_limited(self) -> bool:
+        """Whether requests are counted, and may be refused because there were too many."""
+        return self.responses.documents(429)
+
+    @property
     def takes_body(self) -> bool:
         """Whether requests have a body."""
         return bool(self.bodies.contents)

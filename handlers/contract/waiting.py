@@ -186,7 +186,8 @@ class Waiting:
 
     async def _ask(self, request: _Request, scope: Scope) -> _Held:
         """Let a request come in once more, as whoever sent it."""
-        call = Call(request.call.request_id)
+        # What has counted the request once does not count it again.
+        call = Call(request.call.request_id, standings=list(request.call.standings))
         held = _Held(call, None)
         request.call.checked = False
         await self.app({**scope, CALL: call, "extensions": dict(scope["extensions"])}, _receive_nothing, held)

@@ -44,6 +44,7 @@ _in_progress = Gauge("sartiq_requests_in_progress", "Requests being worked on, w
 _defects = Counter(
     "sartiq_contract_defects", "Answers that broke the contract and were not sent", ["operation", "kind"]
 )
+_rate_limited = Counter("sartiq_rate_limited", "Requests refused by a limit", ["policy"])
 _generations = Counter("sartiq_generations", "Generations that ended, by how they did", ["outcome"])
 _generation_durations = Histogram(
     "sartiq_generation_duration_seconds",
@@ -80,6 +81,11 @@ def request_ended(operation_id: str | None, method: str, status: int, seconds: f
 def count_contract_defect(operation_id: str, kind: str) -> None:
     """An answer broke the contract in its `kind`: status, header, media_type, body or encoding."""
     _defects.labels(operation_id, kind).inc()
+
+
+def count_rate_limited(policy: str) -> None:
+    """A request was refused by the limit of this name."""
+    _rate_limited.labels(policy).inc()
 
 
 def count_generation(outcome: str, seconds: float | None) -> None:

@@ -14,7 +14,7 @@ from handlers.app import Application
 from tests import factories
 from tests.contract.every_operation import OPERATIONS, Operation, Request, unknown_id
 from tests.contract.keys import HEADER, back_to_work
-from tests.contract.mini.asking import Reply
+from tests.contract.mini.asking import Reply, without_limits
 from tests.contract.world import World, is_for_superusers, picture
 from tests.serving import bearer
 
@@ -97,7 +97,7 @@ def test_a_request_that_is_sent_again_is_answered_again_and_changes_nothing(
     assert (again.status, again.body) == (first.status, first.body)
     assert again.headers.pop("idempotency-replayed") == "true"
     assert again.headers.pop("x-request-id") != first.headers.pop("x-request-id")
-    assert again.headers == first.headers
+    assert without_limits(again.headers) == without_limits(first.headers)
     reused = send(other_request(request))
     assert (reused.status, reused.json()["code"]) == (422, "idempotency_key_reused")
     assert reused.types == {("header", "Idempotency-Key"): "idempotency_key_reused"}

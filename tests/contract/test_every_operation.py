@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,11 +12,14 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
 from handlers.app import Application
+from studio.limits.counters import MemoryCounters
+from studio.limits.limits import Limits
+from studio.limits.policies import Policies
 from tests.contract.conflicts import CONFLICTS
 from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Request, unknown_id
 from tests.contract.examples import violations
 from tests.contract.keys import back_to_work
-from tests.contract.mini.asking import Reply, ask
+from tests.contract.mini.asking import Reply, ask, without_limits
 from tests.contract.world import MORE_ROWS, World, is_for_superusers, sign
 from tests.serving import bearer
 
@@ -28,7 +32,7 @@ def each(keep: Callable[[Operation], bool] = lambda operation: True) -> Any:
 
 def without_request_id(reply: Reply) -> tuple[int, dict[str, str], Any]:
     """Return what a stranger could compare: status, headers and body, all without the request id."""
-    headers = {key: value for key, value in reply.headers.items() if key != "x-request-id"}
+    headers = {key: value for key, value in without_limits(reply.headers).items() if key != "x-request-id"}
     body = {key: value for key, value in reply.json().items() if key != "request_id"}
     return reply.status, headers, body
 
@@ -269,6 +273,21 @@ class Provoker:
 
     def get_500(self, request: Request) -> Reply:
         return self.failing(request, RuntimeError("secret words of a defect"))
+
+    def get_429(self, request: Request) -> Reply:
+        limits: Limits = self.app.app.config["LIMITS"]
+        few = Policies.from_settings(replace(self.app.settings, limit_account=1, limit_address=1))
+        with self.monkeypatch.context() as patch:
+            patch.setattr(limits, "policies", few)
+            patch.setattr(limits, "counters", MemoryCounters())
+            headers = self.headers(request)
+            request.changed(raw_query="q=%FF").send(self.app, headers)
+            reply = request.send(self.app, headers)
+        policy = "address" if request.operation.is_open else "account"
+        assert (reply.json()["policy"], reply.headers["retry-after"]) == (policy, "60")
+        assert reply.headers["ratelimit-policy"] == f'"{policy}";q=1;w=60'
+        assert reply.headers["ratelimit"] == f'"{policy}";r=0;t=60'
+        return reply
 
     def get_503(self, request: Request) -> Reply:
         reply = self.failing(request, OperationalError("SELECT secret", {}, Exception("no connection")))

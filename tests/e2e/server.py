@@ -20,6 +20,13 @@ import httpx
 ROOT = Path(__file__).resolve().parents[2]
 COMPUTE_WEBHOOK_SECRET = "whsec_c2VjcmV0IG9mIHNlcnZlcnMgdW5kZXIgdGVzdA=="
 BASE_PATH = "/api/v1"
+# Where a test is not about limits. The documented defaults would stop the fuzzer, and callers by the dozen.
+UNLIMITED = {
+    f"LIMIT_{name}": "1000000"
+    for name in (
+        "ACCOUNT", "ORGANIZATION", "ADDRESS", "SIGN_IN_ACCOUNT", "SIGN_IN_ADDRESS", "RECOVERY_ACCOUNT"
+    )
+}  # fmt: skip
 SECONDS_TO_START = 60
 SECONDS_TO_STOP = 30
 
@@ -75,6 +82,7 @@ def running_server(
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "PUBLIC_URL": address,
+        **UNLIMITED,
     }
     log = folder / "server.log"
     with log.open("ab") as output:

@@ -163,6 +163,18 @@ def test_s27_errors_are_declared_as_problems_and_one_by_one(contract: Node) -> N
     holds(found)
 
 
+def test_every_operation_is_limited_and_tells_what_is_left_or_says_why_not(contract: Node) -> None:
+    found = []
+    for operation in operations(contract):
+        responses, excused = operation.node["responses"], "x-not-limited" in operation.node
+        if ("429" in responses) == excused:
+            found.append(f"{operation.id}: declares 429 and x-not-limited, or neither")
+        for status in (one for one in responses if one < "400" and not excused):
+            if not {"RateLimit-Policy", "RateLimit"} <= set(resolved(contract, responses[status])["headers"]):
+                found.append(f"{operation.id} {status}: does not tell what is left")
+    holds(found)
+
+
 def test_what_was_made_or_accepted_says_where_it_is(contract: Node) -> None:
     holds(
         [

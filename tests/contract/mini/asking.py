@@ -10,6 +10,11 @@ from typing import Any
 from urllib.parse import unquote
 
 
+def without_limits(headers: dict[str, str]) -> dict[str, str]:
+    """Return the headers of an answer but for what is left of the limits, which changes with each request."""
+    return {name: value for name, value in headers.items() if not name.startswith("ratelimit")}
+
+
 @dataclass(frozen=True)
 class Reply:
     """An answer as it went to the server; header names in lower case."""

@@ -1,0 +1,65 @@
+"""What handlers and the endpoint say about limits: whose rows are touched, which handlers count tries.
+
+A request is counted once by each limit, however often it is looked at on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from flask import current_app, request
+
+from db.errors import RateLimited
+from handlers.contract.call import Call
+from studio.limits.addresses import counted_address
+from studio.limits.limits import Limits
+from studio.limits.policies import Policies, Standing
+
+Handler = TypeVar("Handler", bound=Callable[..., object])
+TryCounter = Callable[..., Iterable[Standing]]
+
+
+def counts_tries(count: TryCounter) -> Callable[[Handler], Handler]:
+    """Count before the handler, in a transaction of its own that stays whatever comes of the request.
+
+    `count` gets the handler's own arguments and returns how things stand with each limit. RateLimited when
+    there is nothing left of one; then nothing is counted.
+    """
+
+    def name_it(handler: Handler) -> Handler:
+        handler.__tries__ = count  # type: ignore[attr-defined]  # the mark itself
+        return handler
+
+    return name_it
+
+
+def tries_of(handler: Callable[..., object]) -> TryCounter | None:
+    """Return what `counts_tries` named, None for a handler without it."""
+    return getattr(handler, "__tries__", None)
+
+
+def note(call: Call, standings: Iterable[Standing]) -> None:
+    """Let the answer tell how things stand; RateLimited when one of the limits is used up."""
+    for standing in standings:
+        call.standings.append(standing)
+        if not standing.allowed:
+            raise RateLimited(standing.policy.name, standing.seconds)
+
+
+def count_organization(limits: Limits, call: Call, organization_id: UUID) -> None:
+    """Count a request for the first organization whose rows it touches; RateLimited when that has no more."""
+    policy = limits.policies.organization
+    if call.operation is not None and call.operation.is_limited and not call.is_counted_by(policy.name):
+        note(call, [limits.spend(policy, str(organization_id))])
+
+
+def current_policies() -> Policies:
+    """Return the limits of the running application."""
+    return cast(Limits, current_app.config["LIMITS"]).policies
+
+
+def caller_address() -> str:
+    """Return the address that the running request is counted under."""
+    return counted_address(cast(Any, request).remote_addr or "")

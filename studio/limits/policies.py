@@ -1,0 +1,89 @@
+"""The limits of this installation, and how somebody stands with one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+
+from pyrate_limiter import GCRA, Decision, Rate
+
+from studio.settings import Settings
+
+MINUTE, QUARTER, HOUR = 60, 900, 3600
+
+ALGORITHM = GCRA()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A limit: `quota` units can be spent at once, and grow again within `window` seconds."""
+
+    name: str
+    quota: int
+    window: int
+
+    @cached_property
+    def rates(self) -> list[Rate]:
+        """The limit as the algorithm wants it; its unit of time is the millisecond."""
+        return [Rate(self.quota, self.window * 1000)]
+
+    def spend(self, state: int, now: int) -> tuple[int, Standing]:
+        """Take one unit at `now` (milliseconds) from a count; give the new count and how things stand then.
+
+        A count is the microsecond at which nothing will be spent any more. Without a unit left it stays.
+        """
+        states, decision = ALGORITHM.step(self.rates, (state,), now, 1)
+        return int(states[0]), self.standing(int(states[0]), now, decision)
+
+    def give_back(self, state: int) -> int:
+        """Put one unit back into a count."""
+        return state - self._emission
+
+    def standing(self, state: int, now: int, decision: Decision) -> Standing:
+        """How things stand with a count after a decision."""
+        spent = ALGORITHM.consumed(self.rates, (state,), now)
+        # Until the next unit: what is spent comes back one by one, the last one when all the others have.
+        wait = state - now * 1000 - max(0, spent - 1) * self._emission
+        if not decision.allowed:
+            wait = (decision.retry_after_ms or 1) * 1000
+        return Standing(self, max(0, self.quota - spent), max(0, ceil(wait / 1_000_000)), decision.allowed)
+
+    @property
+    def _emission(self) -> int:
+        """Microseconds in which one unit grows, rounded as the algorithm does."""
+        return max(1, ceil(self.window * 1_000_000 / self.quota))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is left of a limit after a request: units, and seconds until there is one more."""
+
+    policy: Policy
+    remaining: int
+    seconds: int
+    allowed: bool
+
+
+@dataclass(frozen=True)
+class Policies:
+    """Every limit of this installation."""
+
+    account: Policy
+    organization: Policy
+    address: Policy
+    sign_in_account: Policy
+    sign_in_address: Policy
+    recovery_account: Policy
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Policies:
+        """The limits that the settings want."""
+        return cls(
+            Policy("account", settings.limit_account, MINUTE),
+            Policy("organization", settings.limit_organization, MINUTE),
+            Policy("address", settings.limit_address, MINUTE),
+            Policy("sign-in-account", settings.limit_sign_in_account, QUARTER),
+            Policy("sign-in-address", settings.limit_sign_in_address, QUARTER),
+            Policy("recovery-account", settings.limit_recovery_account, HOUR),
+        )

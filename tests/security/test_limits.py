@@ -1,0 +1,145 @@
+"""Nobody asks without end: requests are counted for accounts, organizations and addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+
+from handlers.__main__ import options_of_the_server
+from handlers.app import Application
+from studio.limits.counters import MemoryCounters
+from studio.limits.limits import Limits
+from studio.limits.policies import Policies
+from tests import factories
+from tests.api.catalogue import House
+from tests.api.conftest import Client
+from tests.contract.mini.asking import Reply, ask
+from tests.serving import bearer
+
+NOON = 1_800_000_000_000
+
+
+@pytest.fixture
+def limited(app: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Let the application have other limits, fresh counts and a clock that the test moves."""
+    limits: Limits = app.app.config["LIMITS"]
+    clock = SimpleNamespace(now=NOON)
+    monkeypatch.setattr(limits, "counters", MemoryCounters())
+    monkeypatch.setattr(limits, "clock", lambda: clock.now)
+
+    def set_limits(**settings: int) -> SimpleNamespace:
+        monkeypatch.setattr(limits, "policies", Policies.from_settings(replace(app.settings, **settings)))
+        return clock
+
+    return set_limits
+
+
+def refused(reply: Reply) -> str:
+    """Return the name of the limit that refused a request."""
+    assert (reply.status, reply.json()["code"]) == (429, "rate_limited"), reply.body
+    assert int(reply.headers["retry-after"]) > 0
+    return str(reply.json()["policy"])
+
+
+def test_s13_an_account_asks_so_often_and_is_told_how_things_stand(
+    limited: Callable[..., Any], client_of: Callable[..., Client]
+) -> None:
+    clock, client = limited(limit_account=2), client_of(factories.make_user())
+    told = [client("GET", "/users/me") for _ in range(3)]
+    assert [reply.status for reply in told] == [200, 200, 429]
+    assert [reply.headers["ratelimit"] for reply in told] == [
+        '"account";r=1;t=30', '"account";r=0;t=30', '"account";r=0;t=30',
+    ]  # fmt: skip
+    assert {reply.headers["ratelimit-policy"] for reply in told} == {'"account";q=2;w=60'}
+    assert told[2].json() == {
+        "type": "http://localhost:8000/api/v1/problems/rate_limited",
+        "title": "Too Many Requests",
+        "status": 429,
+        "detail": "Too many requests; try again in 30 seconds",
+        "code": "rate_limited",
+        "policy": "account",
+        "request_id": told[2].headers["x-request-id"],
+    }
+    assert told[2].headers["retry-after"] == "30"
+    other = client_of(factories.make_user())
+    assert other("GET", "/users/me").status == 200
+    clock.now += 30_000
+    assert client("GET", "/users/me").status == 200
+
+
+def test_s13_the_members_of_an_organization_share_its_limit_and_nobody_else_spends_it(
+    limited: Callable[..., Any], house: House, client_of: Callable[..., Client]
+) -> None:
+    limited(limit_organization=2)
+    member, stranger = factories.make_user(), client_of(factories.make_user())
+    factories.make_membership(house.organization, member)
+    brand = factories.make_brand(organization=house.organization)
+    for _ in range(4):
+        assert stranger("GET", f"/brands/{house.scope}").status == 404
+        assert stranger("GET", f"/brands/{brand.id}").status == 404
+        assert house.client("GET", "/brands/").status == 200
+    by_scope = house.client("GET", f"/brands/{house.scope}")
+    assert by_scope.headers["ratelimit"].partition(", ")[2] == '"organization";r=1;t=30'
+    by_row = client_of(member)("GET", f"/brands/{brand.id}")
+    assert by_row.headers["ratelimit"].partition(", ")[2] == '"organization";r=0;t=30'
+    change = house.client("PATCH", f"/brands/{brand.id}", as_json={"name": "Changed"})
+    assert refused(change) == "organization"
+    assert refused(client_of(member)("GET", f"/brands/{house.scope}")) == "organization"
+    assert stranger("GET", f"/brands/{brand.id}").status == 404
+
+
+def test_s13_who_shows_no_good_credential_is_counted_by_address(
+    limited: Callable[..., Any], app: Application, client_of: Callable[..., Client]
+) -> None:
+    limited(limit_address=3)
+    nobody, signed_out = client_of(None), factories.make_user()
+    ended = bearer(app, signed_out)
+    assert Client(app, ended)("POST", "/logout").status == 204
+    assert nobody("GET", "/generation-models/").status == 200
+    assert nobody("GET", "/users/me", headers={"authorization": "Bearer nonsense"}).status == 401
+    assert nobody("GET", "/users/me", headers=ended).status == 401
+    for headers in ({}, {"authorization": "Bearer nonsense"}, ended):
+        assert refused(nobody("GET", "/users/me", headers=headers)) == "address"
+    assert refused(nobody("GET", "/generation-models/")) == "address"
+    assert client_of(factories.make_user())("GET", "/users/me").status == 200
+    assert nobody("GET", "/utils/readiness").status == 200
+    assert nobody("GET", "/nothing").status == 404
+
+
+def test_s13_a_refused_request_is_not_read(
+    limited: Callable[..., Any], client_of: Callable[..., Client]
+) -> None:
+    limited(limit_account=1)
+    client = client_of(factories.make_user())
+    client("GET", "/users/me")
+
+    # Otherwise it would be 415, 413 or 400.
+    for headers in ({}, {"content-length": "99999999999"}, {"content-type": "application/json"}):
+        assert refused(client("POST", "/brands/", body=b"{", headers=headers)) == "account"
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "counted"),
+    [
+        ((), "192.0.2.9", "127.0.0.1"),
+        (("10.0.0.0/8",), "192.0.2.9", "127.0.0.1"),
+        (("127.0.0.0/8",), "192.0.2.9", "192.0.2.9"),
+        (("127.0.0.0/8",), "198.51.100.1, 192.0.2.9", "192.0.2.9"),
+        (("127.0.0.0/8", "192.0.2.9"), "198.51.100.1, 192.0.2.9", "198.51.100.1"),
+    ],
+)
+def test_s13_only_a_trusted_proxy_says_who_is_calling(
+    proxies: tuple[str, ...], forwarded: str, counted: str, limited: Callable[..., Any], app: Application
+) -> None:
+    limited()
+    settings = replace(app.settings, trusted_proxies=proxies)
+    served = uvicorn.Config(app, **options_of_the_server(settings))
+    served.load()
+    ask(served.loaded_app, "GET", "/api/v1/utils/version", {"x-forwarded-for": forwarded})
+    counters: MemoryCounters = app.app.config["LIMITS"].counters
+    assert list(counters._states) == [("address", counted)]
