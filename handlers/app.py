@@ -178,6 +178,7 @@ def create_app(
     app.app.config["STORAGE"] = open_storage(settings)
     app.app.config["LIMITS"] = limits
     app.app.config["OUTBOUND"] = Outbound.from_settings(settings)
+    app.app.config["FETCHING"] = threading.BoundedSemaphore(max(1, settings.request_threads // 2))
     set_up_tokens(app.app, settings)
     app.app.config["CONTRACT_JSON"] = (
         bundle.read_bytes() if isinstance(bundle, Path) else json.dumps(bundle).encode("utf-8")

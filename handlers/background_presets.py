@@ -11,10 +11,11 @@ from db.models.presets import BackgroundPreset
 from db.session import session
 from db.tenancy import get_owned, listed
 from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, get_for_change
+from handlers.conditional import apply_changes, get_for_change, may_change
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
-from handlers.references import scope_of_new, with_pictures
+from handlers.preparing import decodes_after
+from handlers.references import may_create, scope_of_new, with_pictures
 from handlers.schemas.background_presets import BackgroundPresetSchema
 from studio.publishing import check_public, settle_pictures
 
@@ -32,6 +33,7 @@ def list_background_presets(
 
 
 @requires(Permission.BACKGROUND_PRESETS_WRITE)
+@decodes_after(may_create, "image_url")
 def create_background_preset(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
     """Make a background."""
     check_public(body)
@@ -51,6 +53,9 @@ def get_background_preset(background_preset_id: UUID) -> Answer:
 
 
 @requires(Permission.BACKGROUND_PRESETS_WRITE)
+@decodes_after(
+    may_change(BackgroundPreset, "background_preset_id", BackgroundPresetSchema, WITH_PICTURE), "image_url"
+)
 def update_background_preset(background_preset_id: UUID, body: dict[str, Any]) -> Answer:
     """Change what the body names."""
     preset = get_for_change(BackgroundPreset, background_preset_id, BackgroundPresetSchema, WITH_PICTURE)

@@ -14,10 +14,11 @@ from db.models.styles import Style
 from db.session import session
 from db.tenancy import get_owned, listed
 from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, get_for_change
+from handlers.conditional import apply_changes, get_for_change, may_change
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
-from handlers.references import refer_all, scope_of_new, with_pictures
+from handlers.preparing import decodes_after
+from handlers.references import may_create, refer_all, scope_of_new, with_pictures
 from handlers.schemas.brands import BrandSchema
 from studio.brands import detach_brand
 from studio.slugs import add_with_slug
@@ -33,6 +34,7 @@ def list_brands(organization_id: UUID | None = None, **listing: Any) -> Answer:
 
 
 @requires(Permission.BRANDS_WRITE)
+@decodes_after(may_create, "logo_url")
 def create_brand(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
     """Make a brand, with a slug from its name when it comes without."""
     brand = Brand(**scope_of_new(organization_id), logo_media=None)
@@ -48,6 +50,7 @@ def get_brand(brand_id: UUID) -> Answer:
 
 
 @requires(Permission.BRANDS_WRITE)
+@decodes_after(may_change(Brand, "brand_id", BrandSchema, WITH_LOGO), "logo_url")
 def update_brand(brand_id: UUID, body: dict[str, Any]) -> Answer:
     """Change what the body names."""
     brand = get_for_change(Brand, brand_id, BrandSchema, WITH_LOGO)

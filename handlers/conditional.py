@@ -5,7 +5,7 @@ The tag of a row is the tag of the bytes that GET answers: it needs no column an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -51,6 +51,20 @@ def get_for_change(
     row = get_owned(model, row_id, for_update=True, options=options, where=where)
     require_fresh(row, schema)
     return row
+
+
+def may_change(
+    model: type[Owned], id_name: str, schema: type[Presenter], options: Sequence[ORMOption] = ()
+) -> Callable[..., None]:
+    """Return the look (see `preparing.py`) at the row that `id_name` of the path names, without a lock.
+
+    It raises as `get_for_change`.
+    """
+
+    def look(**arguments: Any) -> None:
+        require_fresh(get_owned(model, arguments[id_name], options=options), schema)
+
+    return look
 
 
 def apply_changes(row: object, body: Mapping[str, Any], *names: str) -> None:

@@ -15,6 +15,7 @@ from handlers.answers import Answer, event_stream, ok
 from handlers.ordering import ordered
 from handlers.paging import page
 from handlers.permissions import Permission, requires
+from handlers.preparing import decodes_after
 from handlers.references import find_picture, require_known
 from handlers.schemas.generations import GenerationSchema
 from studio.generation import check_order
@@ -51,7 +52,15 @@ def list_generations(
     return page(query, Generation, GenerationSchema, listing, filters=len(given), options=WITH_PICTURES)
 
 
+def _may_order(body: dict[str, Any], organization_id: UUID | None = None, **_: Any) -> None:
+    scope = creation_scope(organization_id)
+    if body.get("shot_id") is not None:
+        refer(Shot, body["shot_id"], scope)
+        get_owned(Shot, body["shot_id"])
+
+
 @requires(Permission.GENERATIONS_WRITE)
+@decodes_after(_may_order, "product_image", "product2_image")
 def create_generation(
     body: dict[str, Any], organization_id: UUID | None = None, validate_only: bool = False
 ) -> Answer:

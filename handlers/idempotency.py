@@ -17,7 +17,7 @@ from uuid import UUID
 
 import orjson
 
-from db.errors import PermissionDenied, Refused, Unauthenticated
+from db.errors import PermissionDenied, Refused, TargetNotAllowed, Unauthenticated
 from db.models.idempotency import IdempotencyKey
 from db.tenancy import current_caller, granted_scope, require_scope
 from handlers.answers import Encoded, encode_json
@@ -27,6 +27,7 @@ from handlers.current import current_request_id, current_settings
 from handlers.errors import MEDIA_TYPE, problem_for
 from handlers.uploaded import UploadedFile
 from studio.idempotency import Slot, Turn, give_up, keep_answer, take_turn
+from studio.media.fetching import ImageNotFetched, ImageNotUsable
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ REPLAYED = "Idempotency-Replayed"
 _CHUNK_BYTES = 1_048_576
 _KEPT_PROBLEMS = (404, 409)
 """What a handler found in the database. Bytes that are no picture are none the next time either."""
+
+_PASSING = (Unauthenticated, PermissionDenied, TargetNotAllowed, ImageNotFetched, ImageNotUsable)
+"""Permission can be given, a token renewed, and other servers repent: then the same request deserves another
+answer."""
 
 
 class IdempotencyKeyInProgress(RequestRefused):
@@ -167,8 +172,7 @@ def settle(turn: Turn, error: Exception, transaction: Callable[[bool], AbstractC
 
 
 def _kept_problem(error: Exception) -> tuple[int, dict[str, str], bytes] | None:
-    # Permission can be given, and a token renewed: then the same request deserves another answer.
-    if not isinstance(error, Refused) or isinstance(error, Unauthenticated | PermissionDenied):
+    if not isinstance(error, Refused) or isinstance(error, _PASSING):
         return None
     problem = problem_for(error)
     if problem.status not in _KEPT_PROBLEMS:

@@ -18,6 +18,7 @@ from handlers.conditional import apply_changes, require_fresh
 from handlers.current import current_settings
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
+from handlers.preparing import decodes_after
 from handlers.references import find_picture
 from handlers.schemas.organizations import MemberSchema, OrganizationSchema
 from studio.identity.accounts import require_password
@@ -43,6 +44,7 @@ def list_organizations(**listing: Any) -> Answer:
 
 
 @requires(Permission.ORGANIZATIONS_CREATE)
+@decodes_after(lambda body: None, "logo_url")
 def create_organization(body: dict[str, Any]) -> Answer:
     """Make an organization that the caller owns."""
     organization = found_organization(body["name"], body.get("slug"), current_caller().user_id)
@@ -56,7 +58,12 @@ def get_organization(organization_id: UUID) -> Answer:
     return ok(query.get_organization(organization_id, options=WITH_LOGO), OrganizationSchema)
 
 
+def _may_change(organization_id: UUID, **_: Any) -> None:
+    require_fresh(query.get_organization(organization_id, options=WITH_LOGO), OrganizationSchema)
+
+
 @requires(Permission.ORGANIZATIONS_WRITE)
+@decodes_after(_may_change, "logo_url")
 def update_organization(organization_id: UUID, body: dict[str, Any]) -> Answer:
     """Change what the body names."""
     organization = _for_change(organization_id)

@@ -193,9 +193,19 @@ PROBLEMS: dict[str, ProblemKind] = {
     ),
     "target_not_allowed": ProblemKind(
         409,
-        "This server does not go to the address: images must be addresses of this API, other targets "
-        "https on the public internet.",
-        "Upload the image and use the file_url of the answer, or name a public https address without port.",
+        "This server goes to https on the public internet, and the address is not there or leads elsewhere.",
+        "Name a public https address without port, or upload the image and use the file_url of the answer.",
+    ),
+    "image_not_fetched": ProblemKind(
+        409,
+        "No image came from the address: the server was not reached, took too long, or answered with another "
+        "status than 200.",
+        "Look whether anybody can open the address without signing in, and send the request again.",
+    ),
+    "image_not_usable": ProblemKind(
+        409,
+        "What came from the address is no image that we read, cannot be opened or is too large.",
+        "Name an address of a JPEG, PNG, WebP, AVIF or GIF of at most 50 MB and 64 megapixels.",
     ),
     "upload_consumed": ProblemKind(
         409, "The uploaded file is in use and cannot be replaced.", "Ask for a new upload address."

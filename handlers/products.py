@@ -13,11 +13,11 @@ from db.models.products import Product, ProductImage, ProductState
 from db.session import session
 from db.tenancy import get_owned, listed, owned
 from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, get_for_change
+from handlers.conditional import apply_changes, get_for_change, may_change
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
 from handlers.preparing import decodes_after
-from handlers.references import refer_all, scope_of_new, take_picture, with_pictures
+from handlers.references import may_create, refer_all, scope_of_new, take_picture, with_pictures
 from handlers.schemas.products import ProductImageSchema, ProductSchema
 from studio.pictures import require_room_for_image
 
@@ -45,6 +45,7 @@ def list_products(
 
 
 @requires(Permission.PRODUCTS_WRITE)
+@decodes_after(may_create, "cover_image")
 def create_product(
     body: dict[str, Any],
     organization_id: UUID | None = None,
@@ -67,6 +68,7 @@ def get_product(product_id: UUID) -> Answer:
 
 
 @requires(Permission.PRODUCTS_WRITE)
+@decodes_after(may_change(Product, "product_id", ProductSchema, WITH_PICTURES), "cover_image")
 def update_product(product_id: UUID, body: dict[str, Any]) -> Answer:
     """Change what the body names."""
     product = get_for_change(Product, product_id, ProductSchema, WITH_PICTURES)
@@ -97,9 +99,9 @@ def _may_add_image(product_id: UUID, **_: Any) -> None:
 
 
 @requires(Permission.PRODUCTS_WRITE)
-@decodes_after(_may_add_image)
+@decodes_after(_may_add_image, "file_url")
 def add_product_image(product_id: UUID, body: dict[str, Any]) -> Answer:
-    """Take a photograph, as a file or by the address of an upload."""
+    """Take a photograph, as a file or by its address."""
     product = get_owned(Product, product_id, for_update=True)
     require_room_for_image(ProductImage, ProductImage.product_id == product.id)
     scope = {"owner_id": product.owner_id, "organization_id": product.organization_id}

@@ -15,6 +15,7 @@ from db.base import Owned
 from db.models.media import MediaResource
 from db.tenancy import creation_scope, current_caller, get_owned, refer
 from handlers.current import current_settings
+from studio.media.fetching import FetchedAddress
 from studio.media.ingest import ingest_upload, resolve_file_url
 from studio.media.normalisation import Picture
 from studio.media.storage import Storage
@@ -26,6 +27,11 @@ def scope_of_new(organization_id: UUID | None) -> dict[str, UUID | None]:
     NotFound when the caller is no member of it; PermissionDenied when the role may not create there.
     """
     return {"owner_id": current_caller().user_id, "organization_id": creation_scope(organization_id)}
+
+
+def may_create(organization_id: UUID | None = None, **_: Any) -> None:
+    """The look (see `preparing.py`) of handlers that make a row; raises as `scope_of_new`."""
+    scope_of_new(organization_id)
 
 
 def refer_all(row: Owned, body: Mapping[str, Any], **models: type[Owned]) -> None:
@@ -59,17 +65,16 @@ def with_pictures(row: Owned, body: Mapping[str, Any], **names: str) -> dict[str
 
 
 def find_picture(address: str | None, organization_id: UUID | None) -> MediaResource | None:
-    """The picture behind an address of ours, for a row of the scope given; None for none."""
-    if address is None:
-        return None
-    return resolve_file_url(current_storage(), current_settings().public_url, address, organization_id)
+    """The picture behind an address, for a row of the scope given; None for none."""
+    return None if address is None else take_picture(address, organization_id)
 
 
 def take_picture(source: Picture | str, organization_id: UUID | None, public: bool = False) -> MediaResource:
-    """The stored picture that came with the request, or of the upload behind an address."""
-    if isinstance(source, Picture):
-        return ingest_upload(current_storage(), source, organization_id, public)
-    return resolve_file_url(current_storage(), current_settings().public_url, source, organization_id)
+    """The stored picture that came with the request, was fetched, or is behind an address of ours."""
+    picture = source.picture if isinstance(source, FetchedAddress) else source
+    if isinstance(picture, Picture):
+        return ingest_upload(current_storage(), picture, organization_id, public)
+    return resolve_file_url(current_storage(), current_settings().public_url, picture, organization_id)
 
 
 def current_storage() -> Storage:

@@ -11,10 +11,11 @@ from db.models.styles import Style
 from db.session import session
 from db.tenancy import get_owned, listed
 from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, get_for_change
+from handlers.conditional import apply_changes, get_for_change, may_change
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
-from handlers.references import scope_of_new, with_pictures
+from handlers.preparing import decodes_after
+from handlers.references import may_create, scope_of_new, with_pictures
 from handlers.schemas.styles import StyleSchema
 from studio.publishing import check_public, settle_pictures
 from studio.slugs import add_with_slug
@@ -30,6 +31,7 @@ def list_styles(organization_id: UUID | None = None, include_public: bool = True
 
 
 @requires(Permission.STYLES_WRITE)
+@decodes_after(may_create, "cover_image")
 def create_style(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
     """Make a style, with a slug from its name when it comes without."""
     check_public(body)
@@ -47,6 +49,7 @@ def get_style(style_id: UUID) -> Answer:
 
 
 @requires(Permission.STYLES_WRITE)
+@decodes_after(may_change(Style, "style_id", StyleSchema, WITH_COVER), "cover_image")
 def update_style(style_id: UUID, body: dict[str, Any]) -> Answer:
     """Change what the body names."""
     style = get_for_change(Style, style_id, StyleSchema, WITH_COVER)

@@ -13,11 +13,11 @@ from db.models.subjects import Subject, SubjectBaseImage
 from db.session import session
 from db.tenancy import get_owned, listed, refer
 from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, get_for_change
+from handlers.conditional import apply_changes, get_for_change, may_change
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
 from handlers.preparing import decodes_after
-from handlers.references import scope_of_new, take_picture, with_pictures
+from handlers.references import may_create, scope_of_new, take_picture, with_pictures
 from handlers.schemas.subjects import BaseImageSchema, SubjectSchema
 from studio.pictures import require_room_for_image
 from studio.publishing import check_public, settle_pictures, settle_subject
@@ -53,6 +53,7 @@ def list_subjects(
 
 
 @requires(Permission.SUBJECTS_WRITE)
+@decodes_after(may_create, "cover_image")
 def create_subject(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
     """Make a subject, with a slug from its name when it comes without."""
     check_public(body)
@@ -70,6 +71,7 @@ def get_subject(subject_id: UUID) -> Answer:
 
 
 @requires(Permission.SUBJECTS_WRITE)
+@decodes_after(may_change(Subject, "subject_id", SubjectSchema, WITH_PICTURES), "cover_image")
 def update_subject(subject_id: UUID, body: dict[str, Any]) -> Answer:
     """Change what the body names."""
     subject = get_for_change(Subject, subject_id, SubjectSchema, WITH_PICTURES)

@@ -10,12 +10,12 @@ from sqlalchemy import select
 from db.errors import NotFound
 from db.models.webhooks import WebhookDelivery, WebhookEndpoint
 from db.session import session
-from db.tenancy import get_owned, listed, require_permission_in
+from db.tenancy import current_caller, get_owned, listed, require_permission_in
 from handlers.answers import Answer, accepted, encode_json, no_content, ok, present, strong_etag
-from handlers.conditional import get_for_change
-from handlers.current import current_outbound
+from handlers.conditional import get_for_change, may_change
 from handlers.paging import page
 from handlers.permissions import Permission, requires
+from handlers.preparing import checks_target_after
 from handlers.references import scope_of_new
 from handlers.schemas.webhook_endpoints import (
     WebhookDeliverySchema,
@@ -36,12 +36,17 @@ def list_webhook_endpoints(organization_id: UUID | None = None, **listing: Any) 
     return page(query, WebhookEndpoint, WebhookEndpointSchema, listing)
 
 
+def _may_create(organization_id: UUID | None = None, **_: Any) -> None:
+    scope_of_new(organization_id)
+    studio.require_room(organization_id, current_caller().user_id)
+
+
 @requires(Permission.WEBHOOKS_MANAGE)
+@checks_target_after(_may_create)
 def create_webhook_endpoint(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
     """Register an address; the answer holds its secret."""
     endpoint = WebhookEndpoint(**scope_of_new(organization_id), is_enabled=True, secret_salt=new_salt())
     studio.require_room(endpoint.organization_id, endpoint.owner_id)
-    current_outbound().require_allowed(body["url"])
     studio.change(endpoint, body)
     session().add(endpoint)
     session().flush()
@@ -58,12 +63,9 @@ def get_webhook_endpoint(endpoint_id: UUID) -> Answer:
 
 
 @requires(Permission.WEBHOOKS_MANAGE)
+@checks_target_after(may_change(WebhookEndpoint, "endpoint_id", WebhookEndpointSchema))
 def update_webhook_endpoint(endpoint_id: UUID, body: dict[str, Any]) -> Answer:
     """Change what the body names."""
-    get_owned(WebhookEndpoint, endpoint_id)
-    if "url" in body:
-        # Before the row is locked: a name may take its time to resolve.
-        current_outbound().require_allowed(body["url"])
     endpoint = get_for_change(WebhookEndpoint, endpoint_id, WebhookEndpointSchema)
     studio.change(endpoint, body)
     session().flush()

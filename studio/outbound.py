@@ -2,8 +2,8 @@
 
 An address is allowed by where it leads, not by how it is spelled: https, port 443, and every address that the
 name resolves to is public. The connection goes to an address that was checked, so a name that resolves
-differently a moment later changes nothing; each redirect is checked anew. Time and size of a whole exchange
-are bounded. No cookies, no proxies, no decompression.
+differently a moment later changes nothing; each redirect is checked anew. Time (that of the resolver too) and
+size of a whole exchange are bounded. No cookies, no proxies, no decompression.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import ipaddress
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_network
@@ -28,6 +30,9 @@ from studio.telemetry.metrics import count_outbound_call
 
 PORT = 443
 MAX_URL = 2_048
+LOOKUP_SECONDS = 5.0
+NOT_PUBLIC = "The host is unknown or not on the public internet"
+"""One text for both: which names there are within a network is nothing to tell those outside."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRIED_ADDRESSES = 3
 _PIECE = 16_384
@@ -94,11 +99,14 @@ class Outbound:
         return cls(settings.outbound_allowed_hosts)
 
     def require_allowed(self, url: str) -> None:
-        """TargetNotAllowed unless this server would connect to the address now; nothing is sent there."""
+        """TargetNotAllowed unless this server would connect to the address now; nothing is sent there.
+
+        It may take LOOKUP_SECONDS.
+        """
         try:
-            self._check(url)
+            self._check(url, time.monotonic() + LOOKUP_SECONDS)
         except OutboundFailed as failure:
-            raise TargetNotAllowed("The host of the address is unknown") from failure
+            raise TargetNotAllowed(NOT_PUBLIC) from failure
 
     def send(
         self,
@@ -135,14 +143,14 @@ class Outbound:
         max_bytes: int,
         redirects: int,
     ) -> Reply:
-        target, told = self._check(url), dict(headers or {})
+        target, told = self._check(url, deadline), dict(headers or {})
         while True:
             reply = self._exchange(method, target, told, content, deadline, max_bytes)
             location = reply.headers.get("location")
             if redirects == 0 or reply.status not in REDIRECTS or not location:
                 return reply
             redirects -= 1
-            following = self._check(_joined(target.url, location))
+            following = self._check_next(target, location, deadline)
             if reply.status == 303 or (reply.status in (301, 302) and method == "POST"):
                 method, content = "GET", b""
             if (following.url.scheme, following.host, following.port) != (
@@ -154,24 +162,47 @@ class Outbound:
                 told = {}
             target = following
 
-    def _check(self, text: str) -> _Target:
+    def _check_next(self, target: _Target, location: str, deadline: float) -> _Target:
+        try:
+            return self._check(str(target.url.join(location)), deadline)
+        except (TargetNotAllowed, httpx.InvalidURL, ValueError) as error:
+            # Where it leads is the other server's answer, of which nothing is told.
+            raise TargetNotAllowed("The address leads to one that is not allowed") from error
+
+    def _check(self, text: str, deadline: float) -> _Target:
         url = _parsed(text)
         host = url.raw_host.decode("ascii")
         port = {"http": 80, "https": PORT}.get(url.scheme, 0) if url.port is None else url.port
         if url.scheme not in ("http", "https") or url.userinfo or not _HOST.fullmatch(host):
             raise TargetNotAllowed("Only https addresses without credentials are allowed")
         if f"{host}:{port}" in self._allowed:
-            return _Target(url, host, port, tuple(self._resolve(host, port)))
+            return _Target(url, host, port, self._look_up(host, port, deadline))
         if url.scheme != "https":
             raise TargetNotAllowed("Only https addresses are allowed")
         if port != PORT:
             raise TargetNotAllowed(f"Only port {PORT} is allowed")
         if _is_disguised_number(host):
             raise TargetNotAllowed("The host is an address in a spelling that is not allowed")
-        addresses = tuple(self._resolve(host, port))
+        addresses = self._look_up(host, port, deadline)
         if not addresses or not all(is_public(address) for address in addresses):
-            raise TargetNotAllowed("The host is not on the public internet")
+            raise TargetNotAllowed(NOT_PUBLIC)
         return _Target(url, host, port, addresses)
+
+    def _look_up(self, host: str, port: int, deadline: float) -> tuple[str, ...]:
+        """The addresses of a host. The system's resolver knows no deadline, so it is left behind at ours."""
+        answer: Future[Sequence[str]] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(self._resolve(host, port))
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the answer is awaited
+                answer.set_exception(error)
+
+        threading.Thread(target=ask, name="resolver", daemon=True).start()
+        try:
+            return tuple(answer.result(max(0.0, min(LOOKUP_SECONDS, deadline - time.monotonic()))))
+        except TimeoutError as error:
+            raise OutboundFailed("timeout", "The host was not found in time") from error
 
     def _exchange(
         self,
@@ -193,7 +224,7 @@ class Outbound:
         try:
             with (
                 httpcore.ConnectionPool(ssl_context=self._ssl_context, network_backend=network) as pool,
-                pool.stream(method, url, headers=list(told.items()), content=content) as response,
+                pool.stream(method, url, headers=list(told.items()), content=content or None) as response,
             ):
                 return Reply(response.status, _headers_of(response), _read(response.iter_stream(), max_bytes))
         except httpcore.TimeoutException as error:
@@ -258,13 +289,6 @@ def _parsed(text: str) -> httpx.URL:
         return httpx.URL(text)
     except (httpx.InvalidURL, ValueError) as error:
         raise TargetNotAllowed("The address cannot be read") from error
-
-
-def _joined(base: httpx.URL, location: str) -> str:
-    try:
-        return str(base.join(location))
-    except (httpx.InvalidURL, ValueError) as error:
-        raise TargetNotAllowed("The server redirects to an address that cannot be read") from error
 
 
 def _headers_of(response: httpcore.Response) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """One request in its thread: transaction, caller, permission, handler, check of the answer, commit.
 
 Returning commits, raising rolls back. An answer that breaks the contract raises, so nothing of it is kept.
-A request with an Idempotency-Key takes its turn in a short transaction before that one; pictures are decoded
-before it.
+A request with an Idempotency-Key takes its turn in a short transaction before that one; what takes its time,
+such as decoding a picture, is done before it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from handlers.contract.refusals import ContractBroken
 from handlers.limiting import count_organization, note, tries_of
 from handlers.observing import acting_as
 from handlers.permissions import SUPERUSER_ONLY
-from handlers.preparing import decoded, has_file, look_before
+from handlers.preparing import preparation_of
 from studio.idempotency import Turn
 from studio.limits.limits import Limits
 
@@ -50,7 +50,7 @@ class Endpoint:
     ) -> None:
         self._operation = operation
         self._handler = handler
-        self._look = look_before(handler)
+        self._preparation = preparation_of(handler)
         self._count_tries = tries_of(handler)
         self._transaction = transaction
         self._load_caller = load_caller
@@ -71,11 +71,11 @@ class Endpoint:
         return _build(encoded)
 
     def _serve(self, call: Call, turn: Turn | None = None) -> Encoded:
-        arguments = call.arguments
-        if self._look is not None and has_file(arguments):
+        arguments, before = call.arguments, self._preparation
+        if before is not None and before.is_needed(arguments):
             with self._transaction(False), self._as_caller(call):
-                idempotency.act(turn, self._look, arguments)
-            arguments = decoded(arguments)
+                idempotency.act(turn, before.look, arguments)
+            arguments = before.prepare(arguments)
         with self._transaction(self._writes), self._as_caller(call):
             encoded = self._respond(call, idempotency.act(turn, self._handler, arguments))
             if turn is not None:

@@ -19,7 +19,7 @@ from studio.media.normalisation import EXTENSION_OF_TYPE, Picture, normalise
 from studio.media.storage import Storage, media_folder, media_key, temporary_key
 
 _PATH = "/api/v1/files/media/"
-_NOT_OURS = "Only addresses of files that were uploaded here are accepted"
+_NOT_A_FILE = "The address is of this server, but of none of its files"
 # Of every format that is taken: an upload is named before it is known what it will be stored as.
 _EXTENSIONS = frozenset(EXTENSION_OF_TYPE.values())
 
@@ -32,8 +32,20 @@ def file_url(public_url: str, resource_id: UUID, extension: str) -> str:
 def ingest_upload(
     storage: Storage, picture: Picture, organization_id: UUID | None, public: bool = False
 ) -> MediaResource:
-    """The picture that came with the request, stored in the scope given; the caller becomes its owner."""
+    """The picture that came with the request, or by its address, stored in the scope given.
+
+    The caller becomes its owner.
+    """
     return keep_picture(storage, picture, organization_id, current_caller().user_id, public=public)
+
+
+def is_of_this_server(public_url: str, url: str) -> bool:
+    """Whether an address, wherever it leads there, leads to this server."""
+    try:
+        ours, named = urlsplit(public_url), urlsplit(url)
+    except ValueError:
+        return False
+    return (named.scheme.lower(), named.netloc.lower()) == (ours.scheme.lower(), ours.netloc.lower())
 
 
 def resolve_file_url(
@@ -41,8 +53,9 @@ def resolve_file_url(
 ) -> MediaResource:
     """The picture behind an address that a client names, for a row of the scope given.
 
-    An upload is moved to its place on first use. TargetNotAllowed for an address of another server, NotFound
-    for one of ours that leads nowhere the caller may look, ScopeMismatch for a picture of another scope.
+    An upload is moved to its place on first use. TargetNotAllowed for an address of another server, which
+    is not asked here; NotFound for one of ours that leads nowhere the caller may look, ScopeMismatch for a
+    picture of another scope.
     """
     resource_id = _resource_id(public_url, url)
     # The upload is locked, so that two requests that use it first do not both move it.
@@ -133,14 +146,12 @@ def _in_scope(organization_id: UUID | None, owner_id: UUID | None) -> tuple[Colu
 
 def _resource_id(public_url: str, url: str) -> UUID:
     """The id in an address of ours; what follows it, the file's name, says nothing that the id does not."""
-    try:
-        ours, named = urlsplit(public_url + _PATH), urlsplit(url)
-        same_server = (named.scheme.lower(), named.netloc.lower()) == (ours.scheme, ours.netloc.lower())
-    except ValueError as error:
-        raise TargetNotAllowed(_NOT_OURS) from error
-    if not same_server or not named.path.startswith(ours.path):
-        raise TargetNotAllowed(_NOT_OURS)
-    resource_id, _, name = named.path.removeprefix(ours.path).partition("/")
+    if not is_of_this_server(public_url, url):
+        raise TargetNotAllowed()
+    root, path = urlsplit(public_url + _PATH).path, urlsplit(url).path
+    if not path.startswith(root):
+        raise TargetNotAllowed(_NOT_A_FILE)
+    resource_id, _, name = path.removeprefix(root).partition("/")
     try:
         found = UUID(resource_id)
     except ValueError as error:

@@ -133,7 +133,7 @@ def _plan_again(world: World, request: Request) -> None:
 
 def _foreign_address(world: World, request: Request) -> None:
     request.media_type = "application/json"
-    request.body = {"file_url": "https://elsewhere.example.com/dress.jpg", "type": "front"}
+    request.body = {"file_url": "https://localhost/dress.jpg", "type": "front"}
 
 
 def _shot_type_that_has_pictures(world: World, request: Request) -> None:

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import sqlalchemy
 
+from tests.contract.fuzzing import pictures
 from tests.contract.fuzzing.client import SINK
 from tests.e2e.server import ROOT, running_server
+from tests.listening import listening
 
 CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
 # A run must not spend its time on waits that nothing ends.
@@ -46,23 +48,26 @@ def fresh_database(kind: str, folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def server_under_test(module: str, kind: str, extra: dict[str, str]) -> Iterator[tuple[str, Path]]:
-    """Run the server on a fresh database and give its address and its log file."""
-    with tempfile.TemporaryDirectory(prefix="sartiq-contract-") as name:
+def server_under_test(module: str, kind: str, extra: dict[str, str]) -> Iterator[tuple[str, Path, str]]:
+    """Run the server on a fresh database; give its address, its log file and where pictures elsewhere are."""
+    with (
+        tempfile.TemporaryDirectory(prefix="sartiq-contract-") as name,
+        listening(pictures.respond) as elsewhere,
+    ):
         folder = Path(name)
         with fresh_database(kind, folder) as database_url:
             own = {
                 "SARTIQ_SEED": "contract",
                 "DATABASE_URL": database_url,
-                "OUTBOUND_ALLOWED_HOSTS": SINK,
+                "OUTBOUND_ALLOWED_HOSTS": f"{SINK},{elsewhere.host}",
                 **SHORT_WAITS,
                 **extra,
             }
             with running_server(folder, module, **own) as server:
-                yield server.url, server.log
+                yield server.url, server.log, elsewhere.url
 
 
-def fuzz(url: str, log: Path, options: argparse.Namespace, seed: int) -> bool:
+def fuzz(url: str, log: Path, elsewhere: str, options: argparse.Namespace, seed: int) -> bool:
     """Run Schemathesis once; return whether it found nothing and the server logged no defect."""
     command = [
         str(Path(sys.executable).with_name("st")),
@@ -87,6 +92,7 @@ def fuzz(url: str, log: Path, options: argparse.Namespace, seed: int) -> bool:
         "PYTHONPATH": str(ROOT),
         "SARTIQ_CONTRACT_URL": url,
         "SARTIQ_CONTRACT_OUTBOX": str(log.parent / "outbox"),
+        "SARTIQ_CONTRACT_PICTURES": elsewhere,
     }
     status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     defects = [
@@ -121,8 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
     for kind in kinds:
         seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
         print(f"Contract run on {kind}, seed {seed}", flush=True)
-        with server_under_test(options.server, kind, {}) as (url, log):
-            found_nothing = fuzz(url, log, options, seed)
+        with server_under_test(options.server, kind, {}) as (url, log, elsewhere):
+            found_nothing = fuzz(url, log, elsewhere, options, seed)
         print(f"Contract run on {kind}, seed {seed}: {'passed' if found_nothing else 'FAILED'}", flush=True)
         passed = passed and found_nothing
     return int(not passed)

@@ -12,7 +12,7 @@ from typing import Any
 
 import schemathesis
 
-from tests.contract.fuzzing import checks, client, people, webhooks
+from tests.contract.fuzzing import checks, client, people, pictures, webhooks
 from tests.contract.fuzzing.cases import SEEDED, coin, is_alone, is_as_declared, seeded
 from tests.contract.fuzzing.deletions import DELETIONS
 from tests.contract.fuzzing.images import image_bytes
@@ -308,6 +308,7 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
         forget_the_version(case)
         send_only_once(case)
         refer_to_nothing_invented(case)
+        pictures.lead_to_the_runs_own_server(case)
         if case.method.upper() not in ("DELETE", "PUT"):
             work_on_seeded_rows(case)
         if prepare is not None and (is_alone(case) or operation_id(case) not in DELETIONS):
