@@ -117,7 +117,7 @@ def test_members_see_endpoints_and_only_admins_manage_them(
         "https://93.184.216.34:22/",
     ],
 )
-def test_an_address_inside_is_refused_at_creation_and_at_every_change(house: House, url: str) -> None:
+def test_s09_an_address_inside_is_refused_at_creation_and_at_every_change(house: House, url: str) -> None:
     refused = house.client(
         "POST", f"/webhook-endpoints/{house.scope}", {"url": url, "event_types": ["shot.approved"]}
     )

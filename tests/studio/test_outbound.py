@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-import httpcore
 import pytest
 
 from db.errors import TargetNotAllowed
 from studio.outbound import Outbound, OutboundFailed, Reply, is_public
 from studio.settings import Settings, SettingsRefused
 from tests.listening import Answer, Asked, Listening, listening
-
-PUBLIC = "93.184.215.14"
-NAME = "hooks.example.test"
-CERTIFICATE = Path(__file__).with_name(f"{NAME}.pem")
+from tests.pictures_elsewhere import CERTIFICATE, NAME, PUBLIC, Rerouted, public_outbound, tls_listening
 
 
 def outbound_to(*servers: Listening, **options: Any) -> Outbound:
@@ -33,24 +27,8 @@ def send(outbound: Outbound, url: str, method: str = "GET", **options: Any) -> R
 
 @pytest.fixture
 def tls_server() -> Iterator[Listening]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE)
-    with listening(lambda asked: Answer(body=b"pong"), context) as server:
+    with tls_listening(lambda asked: Answer(body=b"pong")) as server:
         yield server
-
-
-class Rerouted(httpcore.SyncBackend):
-    """Notes where a connection should go, and takes it to a server of the test."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.wanted: list[tuple[str, int]] = []
-
-    def connect_tcp(
-        self, host: str, port: int, *rest: Any, **options: Iterable[Any]
-    ) -> httpcore.NetworkStream:
-        self.wanted.append((host, port))
-        return super().connect_tcp("127.0.0.1", self.port, *rest, **options)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -82,7 +60,7 @@ class Rerouted(httpcore.SyncBackend):
         "example.com\\@127.0.0.1",
     ],
 )
-def test_no_spelling_of_this_machine_is_reached(scheme: str, host: str) -> None:
+def test_s06_no_spelling_of_this_machine_is_reached(scheme: str, host: str) -> None:
     with listening() as canary:
         url = f"{scheme}://{host}:{canary.port}/"
         with pytest.raises(TargetNotAllowed):
@@ -118,7 +96,7 @@ def test_no_spelling_of_this_machine_is_reached(scheme: str, host: str) -> None:
         f"https://{PUBLIC}/{'x' * 2_048}",
     ],
 )
-def test_only_https_on_its_own_port_without_credentials_is_allowed(url: str) -> None:
+def test_s06_only_https_on_its_own_port_without_credentials_is_allowed(url: str) -> None:
     with pytest.raises(TargetNotAllowed):
         Outbound(resolve=lambda host, port: [PUBLIC]).require_allowed(url)
 
@@ -134,7 +112,9 @@ def test_only_https_on_its_own_port_without_credentials_is_allowed(url: str) -> 
         "fc00::1", "fd12:3456::1", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "ff0e::1", "nonsense",
     ],
 )  # fmt: skip
-def test_an_address_that_is_not_on_the_public_internet_is_refused_with_all_its_names(address: str) -> None:
+def test_s06_an_address_that_is_not_on_the_public_internet_is_refused_with_all_its_names(
+    address: str,
+) -> None:
     assert not is_public(address)
     for addresses in ([address], [PUBLIC, address]):
         with pytest.raises(TargetNotAllowed):
@@ -161,23 +141,43 @@ def test_a_host_that_nobody_knows_is_no_target_and_fails_when_it_is_lost_later()
     assert failure.value.reason == "unresolved"
 
 
-def test_the_connection_goes_to_the_checked_address_however_the_name_resolves_later(
+def test_s08_the_connection_goes_to_the_checked_address_however_the_name_resolves_later(
     tls_server: Listening,
 ) -> None:
     """DNS rebinding: public when it is checked, this machine ever after."""
-    answers: Iterator[Sequence[str]] = itertools.chain([[PUBLIC]], itertools.repeat(["127.0.0.1"]))
-    network = Rerouted(tls_server.port)
-    outbound = Outbound(
-        resolve=lambda host, port: next(answers),
-        network=network,
-        ssl_context=ssl.create_default_context(cafile=CERTIFICATE),
-    )
+    outbound, network = public_outbound(tls_server, [PUBLIC], ["127.0.0.1"])
     assert send(outbound, f"https://{NAME}/hook").content == b"pong"
     assert network.wanted == [(PUBLIC, 443)]
     assert tls_server.asked[0].headers["host"] == NAME
     with pytest.raises(TargetNotAllowed):
         send(outbound, f"https://{NAME}/hook")
     assert len(network.wanted) == 1
+
+
+def test_a_name_that_takes_too_long_to_resolve_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studio.outbound.LOOKUP_SECONDS", 0.1)
+    over = threading.Event()
+
+    def never(host: str, port: int) -> list[str]:
+        over.wait(10)
+        return [PUBLIC]
+
+    began = time.monotonic()
+    with pytest.raises(TargetNotAllowed):
+        Outbound(resolve=never).require_allowed(f"https://{NAME}/")
+    with pytest.raises(OutboundFailed) as failure:
+        send(Outbound(resolve=never), f"https://{NAME}/")
+    assert failure.value.reason == "timeout"
+    assert time.monotonic() - began < 2
+    over.set()
+
+
+def test_which_names_there_are_inside_is_not_told() -> None:
+    with pytest.raises(TargetNotAllowed) as inside:
+        Outbound(resolve=lambda host, port: ["10.0.0.5"]).require_allowed("https://database.internal/")
+    with pytest.raises(TargetNotAllowed) as unknown:
+        Outbound().require_allowed("https://nobody.invalid/")
+    assert inside.value.detail == unknown.value.detail
 
 
 def test_a_certificate_of_another_name_or_authority_is_refused(tls_server: Listening) -> None:
@@ -211,7 +211,7 @@ def test_a_request_arrives_as_it_was_given_and_carries_nothing_else(monkeypatch:
     assert server.asked[1] == Asked("POST", "/a?b=c", told, b"body")
 
 
-def test_every_hop_of_a_redirect_is_checked_again() -> None:
+def test_s07_every_hop_of_a_redirect_is_checked_again() -> None:
     with (
         listening() as canary,
         listening(lambda asked: Answer(302, headers={"Location": f"{canary.url}/secret"})) as server,

@@ -109,7 +109,7 @@ def test_a_success_forgets_the_failures_before(database: Database, receiver: Rec
     ],
     ids=["redirect", "not found", "huge", "hangs up"],
 )
-def test_whatever_is_no_2xx_is_a_failure_of_which_only_the_kind_is_kept(
+def test_s09_whatever_is_no_2xx_is_a_failure_of_which_only_the_kind_is_kept(
     database: Database, receiver: Receiver, answer: Answer, error: str
 ) -> None:
     receiver.planned = [answer]
@@ -178,7 +178,7 @@ def test_a_target_that_does_not_answer_in_time_has_failed(
     assert state(database, endpoint).busy_until is not None
 
 
-def test_a_target_that_may_not_be_called_is_not_called(database: Database, receiver: Receiver) -> None:
+def test_s09_a_target_that_may_not_be_called_is_not_called(database: Database, receiver: Receiver) -> None:
     """It was allowed when it was registered; by now its name leads elsewhere."""
     happen(database, endpoint_at(receiver))
     assert send(database)
@@ -198,7 +198,7 @@ def test_who_does_not_answer_for_long_is_left_alone_for_longer(
             assert state(database, endpoint).busy_until == START + timedelta(seconds=rest)
 
 
-def test_a_name_that_leads_elsewhere_by_now_is_not_called(database: Database, receiver: Receiver) -> None:
+def test_s09_a_name_that_leads_elsewhere_by_now_is_not_called(database: Database, receiver: Receiver) -> None:
     port = receiver.at.port
     endpoint = factories.make_webhook_endpoint(url="https://hooks.example.com/sartiq")
     happen(database, endpoint)
