@@ -99,9 +99,9 @@ def list_members(organization_id: UUID, **listing: Any) -> Answer:
 
 @requires(Permission.MEMBERS_WRITE)
 def add_member(organization_id: UUID, body: dict[str, Any]) -> Answer:
-    """Take an existing account in."""
+    """Take a colleague in."""
     organization = query.get_organization(organization_id)
-    member = take_in(organization, body["email"], body["role"])
+    member = take_in(organization, body["email"], body["role"], current_caller())
     location = f"/api/v1/organizations/{organization.id}/members/{member.user_id}"
     return created(member, MemberSchema, location)
 

@@ -108,6 +108,21 @@ PROBLEMS: dict[str, ProblemKind] = {
     "already_member": ProblemKind(
         409, "The account is a member of the organization.", "Change the member's role instead."
     ),
+    "password_required": ProblemKind(
+        409,
+        "The request needs a password: that of the account, or the one that a new account shall have.",
+        "Send the request again with the password.",
+    ),
+    "invitation_void": ProblemKind(
+        409,
+        "Whoever sent the invitation left the organization, is locked or may no longer give the role.",
+        "Ask for another invitation.",
+    ),
+    "too_many_invitations": ProblemKind(
+        409,
+        "Fifty invitations of the organization are open.",
+        "Withdraw some, or wait until they are accepted.",
+    ),
     "not_empty": ProblemKind(409, "The organization still has rows.", "Delete its rows first."),
     "subscription_exists": ProblemKind(
         409, "The account has an active subscription.", "Change or renew that one."

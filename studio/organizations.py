@@ -11,12 +11,14 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from db.errors import AlreadyMember, Conflict, NotFound, PermissionDenied, SlugTaken
+from db.models.invitations import Invitation
 from db.models.media import MediaResource, Upload
 from db.models.organizations import Membership, Organization, Role
 from db.models.users import User
 from db.queries.organizations import get_membership, has_records
-from db.queries.users import find_user_by_email, get_user
+from db.queries.users import find_colleague, get_user
 from db.session import after_commit, session
+from db.tenancy import Caller
 from studio.identity.mail import Mailer, one_line
 from studio.slugs import ATTEMPTS, MAX_SLUG_LENGTH, free_of, slug_of
 
@@ -87,18 +89,24 @@ def dissolve(organization: Organization) -> None:
     session().flush()
 
 
-def take_in(organization: Organization, email: str, role: str) -> Membership:
-    """Make the account with this address a member.
+def take_in(organization: Organization, email: str, role: str, caller: Caller) -> Membership:
+    """Make somebody a member whom the caller shares an organization with; superusers take in everybody.
 
-    NotFound when there is no such account, AlreadyMember when it is one.
+    NotFound for every other address, whether or not it has an account: strangers are invited. AlreadyMember.
     """
-    user = find_user_by_email(email)
+    user = find_colleague(email, caller)
     if user is None:
         raise NotFound()
-    mine = (Membership.organization_id == organization.id, Membership.user_id == user.id)
+    return join(organization.id, user, role)
+
+
+def join(organization_id: UUID, user: User, role: str) -> Membership:
+    """Make an account a member and spend what it was invited with; AlreadyMember when it is one."""
+    mine = (Membership.organization_id == organization_id, Membership.user_id == user.id)
     if session().scalar(select(Membership.id).where(*mine)) is not None:
         raise AlreadyMember()
-    membership = Membership(organization_id=organization.id, user=user, role=role)
+    _spend_invitation(organization_id, user)
+    membership = Membership(organization_id=organization_id, user=user, role=role)
     session().add(membership)
     session().flush()
     return membership
@@ -112,8 +120,9 @@ def change_role(membership: Membership, role: str) -> None:
 
 
 def dismiss(membership: Membership) -> None:
-    """End a locked membership; OwnerRequired for the owner's."""
+    """End a locked membership, and no token that is in the mail undoes it; OwnerRequired for the owner's."""
     _require_other_than_owner(membership)
+    _spend_invitation(membership.organization_id, membership.user)
     session().delete(membership)
     session().flush()
 
@@ -164,6 +173,11 @@ def tell_new_owner(organization: Organization, account: User, mailer: Mailer, pu
     )
     letter = mailer.write(account.email, "You are the owner of an organization", text)
     after_commit(lambda: mailer.send(letter))
+
+
+def _spend_invitation(organization_id: UUID, user: User) -> None:
+    address = Invitation.email_key == user.email_key
+    session().execute(delete(Invitation).where(Invitation.organization_id == organization_id, address))
 
 
 def _require_other_than_owner(membership: Membership) -> None:

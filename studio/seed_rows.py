@@ -14,6 +14,7 @@ from db.base import Base, utc_now
 from db.models.brands import Brand
 from db.models.generation_models import GenerationModel
 from db.models.guidelines import Guidelines
+from db.models.invitations import Invitation
 from db.models.media import MediaResource
 from db.models.organizations import Membership, Organization
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
@@ -48,6 +49,7 @@ KINDS: dict[type[Any], int] = {
     MediaResource: 0x14,
     WebhookEndpoint: 0x1A,
     WebhookDelivery: 0x1B,
+    Invitation: 0x2A,
 }
 GENERATION, PREDICTION, UPLOAD = 0x12, 0x13, 0x15
 
@@ -266,6 +268,16 @@ def account_rows(hashed: dict[str, str]) -> Iterator[Base]:
         yield Organization(id=id_of(Organization, number), name=name, slug=slug(name))
         yield Membership(
             organization_id=id_of(Organization, number), user_id=id_of(User, number), role="owner"
+        )
+        yield Invitation(
+            id=id_of(Invitation, number),
+            organization_id=id_of(Organization, number),
+            email="noa@example.com",
+            role="viewer",
+            invited_by_id=id_of(User, number),
+            # No token has this hash: nobody can accept what was never mailed.
+            token_hash=f"!{number}",
+            expires_at=utc_now() + timedelta(days=7),
         )
 
 

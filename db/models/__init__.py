@@ -6,6 +6,7 @@ from db.models.generation_models import GenerationModel
 from db.models.generations import Generation, GenerationStatus, Prediction, PredictionStatus
 from db.models.guidelines import Guidelines, GuidelinesShotType, GuidelinesSubject
 from db.models.idempotency import IdempotencyKey
+from db.models.invitations import Invitation
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.models.organizations import Membership, Organization, Role
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
@@ -42,6 +43,7 @@ __all__ = [
     "GuidelinesShotType",
     "GuidelinesSubject",
     "IdempotencyKey",
+    "Invitation",
     "Look",
     "LookGuidelines",
     "LookProduct",

@@ -1,4 +1,4 @@
-"""Reading organizations by membership, and whether one holds records."""
+"""Reading organizations by membership, what belongs to one, and whether it holds records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 
 from db.base import Base
 from db.errors import NotFound, PermissionDenied
-from db.models import MediaResource, Membership, Organization, Upload
+from db.models import Invitation, MediaResource, Membership, Organization, Upload
 from db.session import session
 from db.tenancy import current_caller, current_permission, note_granted
 
@@ -59,6 +59,19 @@ def get_membership(organization_id: UUID, user_id: UUID, for_update: bool = Fals
     if membership is None:
         raise NotFound()
     return membership
+
+
+def get_invitation(organization_id: UUID, invitation_id: UUID, for_update: bool = False) -> Invitation:
+    """One invitation of an organization the caller may see; NotFound when there is none."""
+    query = select(Invitation).where(
+        Invitation.organization_id == organization_id, Invitation.id == invitation_id
+    )
+    if for_update:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    invitation = session().scalars(query).one_or_none()
+    if invitation is None:
+        raise NotFound()
+    return invitation
 
 
 def has_records(organization_id: UUID) -> bool:

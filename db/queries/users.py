@@ -13,6 +13,7 @@ from db.models import Membership, User
 from db.models.organizations import Role
 from db.models.users import email_key
 from db.session import session
+from db.tenancy import Caller
 
 
 def get_user(user_id: UUID, for_update: bool = False) -> User:
@@ -29,6 +30,18 @@ def get_user(user_id: UUID, for_update: bool = False) -> User:
 def find_user_by_email(email: str) -> User | None:
     """The account with this address in whatever letter case, or None."""
     return session().scalars(select(User).where(User.email_key == email_key(email))).one_or_none()
+
+
+def find_colleague(email: str, caller: Caller) -> User | None:
+    """The account with this address if it shares an organization with the caller, for superusers any.
+
+    None for everybody else, known or not.
+    """
+    query = select(User).where(User.email_key == email_key(email))
+    if not caller.is_superuser:
+        colleagues = select(Membership.user_id).where(Membership.organization_id.in_(caller.roles))
+        query = query.where(User.id.in_(colleagues))
+    return session().scalars(query).one_or_none()
 
 
 def owns_organization(user_id: UUID) -> bool:

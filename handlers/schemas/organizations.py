@@ -1,8 +1,8 @@
-"""How organizations and their members look outside."""
+"""How organizations, their members and those who are to be members look outside."""
 
 from marshmallow import fields
 
-from handlers.schemas.fields import IdentifiedSchema, Identifier, PictureAddress
+from handlers.schemas.fields import IdentifiedSchema, Identifier, Moment, PictureAddress
 
 
 class OrganizationSchema(IdentifiedSchema):
@@ -23,3 +23,13 @@ class MemberSchema(IdentifiedSchema):
     email = fields.Raw(attribute="user.email")
     full_name = fields.Raw(attribute="user.full_name")
     role = fields.Raw()
+
+
+class InvitationSchema(IdentifiedSchema):
+    """An open invitation; nothing of its token."""
+
+    organization_id = Identifier()
+    email = fields.Raw()
+    role = fields.Raw()
+    invited_by_id = Identifier()
+    expires_at = Moment()

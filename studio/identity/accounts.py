@@ -37,6 +37,13 @@ class IncorrectPassword(Conflict):
     default_detail = "Incorrect password"
 
 
+class PasswordRequired(Conflict):
+    """What was asked for needs a password, which no schema can know beforehand."""
+
+    code = "password_required"
+    default_detail = "This needs a password"
+
+
 def require_password(user: User, password: str) -> None:
     """IncorrectPassword unless it is the account's: who found an open session does not have it."""
     if not verify_password(user.hashed_password, password):

@@ -151,8 +151,11 @@ def test_an_organization_with_records_stays(
     assert client("GET", path).status == 404
 
 
-def test_people_are_taken_in_by_their_address(client: Client, organization: Organization) -> None:
+def test_colleagues_are_taken_in_by_their_address(
+    client: Client, organization: Organization, owner: User
+) -> None:
     person = factories.make_user(email="second@example.com", full_name="Sam Second")
+    factories.make_membership(factories.make_organization(owner), person)
     reply = client("POST", members(organization), {"email": "Second@example.com", "role": "member"})
     shown = reply.json()
     assert reply.status == 201, reply.body
@@ -171,8 +174,21 @@ def test_people_are_taken_in_by_their_address(client: Client, organization: Orga
     assert client("GET", f"/organizations/{organization.id}").json()["members_count"] == 2
     again = client("POST", members(organization), {"email": "second@example.com", "role": "viewer"})
     assert_conflict(again, "already_member")
-    unknown = client("POST", members(organization), {"email": "nobody@example.com", "role": "viewer"})
-    assert unknown.status == 404
+
+
+def test_s14_taking_in_does_not_tell_which_strangers_have_an_account(
+    client: Client, superuser: Client, organization: Organization
+) -> None:
+    factories.make_user(email="known@example.com", full_name="Kim Known")
+    factories.make_user(email="locked@example.com", is_active=False)
+    told = []
+    for name in ("known", "locked", "nobody"):
+        reply = client("POST", members(organization), {"email": f"{name}@example.com", "role": "viewer"})
+        told.append((reply.status, {**reply.json(), "request_id": None}))
+    assert told == [told[2]] * 3
+    assert told[0][0] == 404
+    known = {"email": "known@example.com", "role": "viewer"}
+    assert superuser("POST", members(organization), known).json()["full_name"] == "Kim Known"
 
 
 def test_every_member_sees_the_members_and_a_stranger_does_not(

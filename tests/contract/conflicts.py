@@ -119,6 +119,10 @@ def _wrong_password(world: World, request: Request) -> None:
         request.body[key] = "not-the-password"
 
 
+def _without_password(world: World, request: Request) -> None:
+    del request.body["password"]
+
+
 def _organization_with_rows(world: World, request: Request) -> None:
     request.path["organization_id"] = str(world.organization.id)
 
@@ -169,6 +173,8 @@ CONFLICTS: dict[str, Conflict] = {
     "delete_organization": _organization_with_rows,
     "transfer_ownership": _wrong_password,
     "add_member": _member_again,
+    "create_invitation": _member_again,
+    "accept_invitation": _without_password,
     "update_member": _owner,
     "remove_member": _owner,
     "create_subscription": _plan_again,

@@ -24,6 +24,7 @@ NOT_COUNTED = {IdempotencyKey.__tablename__, TokenFamily.__tablename__}
 # A property that makes the request another one, where it is not the name.
 OTHER_BODIES: dict[str, dict[str, Any]] = {
     "add_member": {"role": "viewer"},
+    "create_invitation": {"role": "viewer"},
     "create_subscription": {"payment_id": "another"},
     "create_user": {"full_name": "Another"},
     "create_look": {"notes": "Another"},
@@ -114,6 +115,8 @@ def test_s21_who_may_no_longer_gets_what_is_answered_today(
 ) -> None:
     request, admin = world.request_for(name), factories.make_user()
     membership = factories.make_membership(world.organization, admin, role="admin")
+    # Who is taken in is a colleague of whoever takes in.
+    factories.make_membership(world.sister, admin)
     assert send(request, admin).status == request.operation.success
     with app.database.transaction(write=True) as writing:
         writing.get_one(Membership, membership.id).role = "viewer"

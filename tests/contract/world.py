@@ -26,6 +26,7 @@ from studio.settings import Settings
 from tests import factories
 from tests.compute_server import signature
 from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Request, encode, resolved
+from tests.inviting import make_invitation
 from tests.serving import REACHABLE_HOST
 
 SEEDED = "01990000-5eed-7000-8000-"
@@ -35,6 +36,7 @@ KINDS = {
     0x0D: "guidelines", 0x0E: "shot_type", 0x0F: "background_preset", 0x10: "resolution_preset",
     0x11: "model", 0x12: "generation", 0x13: "prediction", 0x14: "resource", 0x15: "upload",
     0x1A: "endpoint", 0x1B: "delivery",
+    0x2A: "invitation",
     0x20: "export",
 }  # fmt: skip
 
@@ -97,6 +99,7 @@ class World:
             "generation": generation, "prediction": prediction, "resource": media, "upload": upload,
             "user": self.member, "endpoint": endpoint, "export": factories.make_export(shooting, prediction),
             "delivery": factories.make_webhook_delivery(endpoint),
+            "invitation": make_invitation(self.organization),
         }  # fmt: skip
 
     def settle(self, session: Session) -> None:
@@ -114,6 +117,11 @@ class World:
     def superuser(self) -> User:
         """An account that administers the system and is no member."""
         return factories.make_user(is_superuser=True)
+
+    @cached_property
+    def sister(self) -> Organization:
+        """Another organization of the owner, whose members are colleagues and no members here."""
+        return factories.make_organization(self.owner)
 
     def stored(self, media: Any) -> Any:
         """Write a real file for a media row and return the row."""
@@ -204,7 +212,9 @@ def _new_account(world: World, request: Request) -> None:
 
 
 def _newcomer(world: World, request: Request) -> None:
-    request.body["email"] = factories.make_user().email
+    colleague = factories.make_user()
+    factories.make_membership(world.sister, colleague)
+    request.body["email"] = colleague.email
 
 
 def _plan_for_nobody_yet(world: World, request: Request) -> None:
@@ -293,6 +303,12 @@ def _sign_the_callback(world: World, request: Request) -> None:
     request.headers |= signature(encode("application/json", request.body), "msg_of_the_suite")
 
 
+def _mailed_invitation(world: World, request: Request) -> None:
+    token = new_token("iv")
+    make_invitation(world.organization, token_hash=token_hash(token))
+    request.body["token"] = token
+
+
 def _own_password(world: World, request: Request) -> None:
     world.owner.hashed_password = hash_password(request.body["current_password"])
     factories.make(world.owner)
@@ -319,6 +335,7 @@ PREPARATIONS: dict[str, Callable[[World, Request], None]] = {
     "create_user": _new_account,
     "update_user": _new_account,
     "add_member": _newcomer,
+    "accept_invitation": _mailed_invitation,
     "create_subscription": _plan_for_nobody_yet,
     "delete_user": _lonely_account,
     "delete_organization": _empty_organization,
@@ -359,6 +376,7 @@ MORE_ROWS: dict[str, Callable[[World], Any]] = {
     "list_users": lambda world: factories.make_user(),
     "list_organizations": lambda world: factories.make_organization(world.owner),
     "list_members": lambda world: factories.make_membership(world.organization),
+    "list_invitations": lambda world: make_invitation(world.organization),
     "list_subscriptions": lambda world: factories.make_subscription(world.owner, is_active=False),
     "list_subscription_usage": lambda world: factories.make_credit_movement(world.rows["subscription"]),
     "list_brands": _in_organization(factories.make_brand),

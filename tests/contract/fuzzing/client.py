@@ -42,6 +42,7 @@ SEEDED_SHOOTING = "01990000-5eed-7000-8000-000700000001"
 SEEDED_SHOT_TYPE = "01990000-5eed-7000-8000-000e00000001"
 SECONDS_TO_GENERATE = 120
 PASSWORDS = {"demo": "sartiq-demo", "second": "sartiq-second", "admin": "sartiq-admin"}
+ACCOUNTS = {f"{name}@example.com" for name in PASSWORDS}
 
 
 def base_url() -> str:
@@ -269,13 +270,18 @@ def recovery_token() -> str | None:
     """Ask for a new password for the guest account and return the token from its mail, if it came."""
     guest_id()
     http().post(f"/password-recovery/{GUEST}").raise_for_status()
+    return mailed_token("pr", GUEST)
+
+
+def mailed_token(prefix: str, address: str) -> str | None:
+    """Return the token of a kind from the newest mail to an address that has one, if it came."""
     mails = sorted(
         Path(os.environ["SARTIQ_CONTRACT_OUTBOX"]).glob("*.eml"), key=lambda path: path.stat().st_mtime
     )
     for mail in reversed(mails):
         text = mail.read_text().replace("=\n", "")
-        found = re.search(r"pr_[A-Za-z0-9_-]+", text)
-        if found and f"To: {GUEST}" in text:
+        found = re.search(rf"^{prefix}_[A-Za-z0-9_-]+", text, re.MULTILINE)
+        if found and f"To: {address}" in text:
             return found[0]
     return None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import schemathesis
 
-from tests.contract.fuzzing import client, webhooks
+from tests.contract.fuzzing import client, people, webhooks
 from tests.contract.fuzzing.cases import seeded
 
 
@@ -62,6 +62,7 @@ DELETIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "delete_product_image": delete_a_new_photograph,
     "delete_generation_model": delete_a_new_model,
     "delete_export": delete_a_new_export,
+    "delete_invitation": people.withdraw_a_new_invitation,
     "delete_webhook_endpoint": webhooks.delete_a_new_endpoint,
     **{f"delete_{name}": delete_a_new_row for name in client.DELETABLE},
 }

@@ -18,7 +18,6 @@ from tests.contract.fuzzing.deletions import DELETIONS
 from tests.contract.fuzzing.images import image_bytes
 
 SUPERUSER_ONLY = ("users:admin", "subscriptions:write", "generation_models:write")
-ACCOUNTS = {f"{name}@example.com" for name in client.PASSWORDS}
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "application/octet-stream")
 
 # Importing them registers them.
@@ -42,13 +41,6 @@ def spare_the_accounts(case: schemathesis.Case) -> None:
     """Send changes of the run's own accounts to an account that does not exist."""
     if str(case.path_parameters.get("user_id", "")).startswith(SEEDED):
         case.path_parameters["user_id"] = str(uuid.uuid4())
-
-
-def keep_peers_apart(case: schemathesis.Case) -> None:
-    """Take the guest account into an organization where a peer was meant: peers must stay strangers."""
-    if isinstance(case.body, dict) and str(case.body.get("email")).lower() in ACCOUNTS:
-        client.guest_id()
-        case.body["email"] = client.GUEST
 
 
 def keep_the_password(case: schemathesis.Case) -> None:
@@ -126,6 +118,7 @@ ROWS = {
     "prediction_id": seeded(0x13),
     "endpoint_id": seeded(0x1A),
     "delivery_id": seeded(0x1B),
+    "invitation_id": seeded(0x2A),
 }
 
 
@@ -259,7 +252,6 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     **webhooks.PREPARATIONS,
     **people.PREPARATIONS,
     **DELETIONS,
-    "add_member": keep_peers_apart,
     "change_password": keep_the_password,
     "logout": end_another_session,
     "refresh_token": spend_a_real_refresh_token,
@@ -289,10 +281,10 @@ def lead_nowhere(case: schemathesis.Case) -> None:
 # What must be done to every case, not only to valid ones, or the run harms itself.
 ALWAYS = (
     spare_the_accounts,
-    keep_peers_apart,
     keep_the_password,
     end_another_session,
     people.hand_over_a_new_organization,
+    people.take_a_colleague_in,
 )
 
 

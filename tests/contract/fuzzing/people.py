@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import uuid
 from collections.abc import Callable
 
 import schemathesis
 
 from tests.contract.fuzzing import client
-from tests.contract.fuzzing.cases import is_alone, is_as_declared
+from tests.contract.fuzzing.cases import coin, is_alone, is_as_declared, seeded
 
 
 def hand_over_a_new_organization(case: schemathesis.Case) -> None:
@@ -23,6 +25,48 @@ def hand_over_a_new_organization(case: schemathesis.Case) -> None:
         case.body["password"] = "not-the-password"
 
 
+def take_a_colleague_in(case: schemathesis.Case) -> None:
+    """Take the guest into a new organization where a peer or, in every second case, a stranger was meant.
+
+    Peers must stay strangers, and strangers are not taken in.
+    """
+    if not isinstance(case.body, dict):
+        return
+    if is_as_declared(case) and not coin(case):
+        client.guest_is_member(seeded(2))
+        case.path_parameters["organization_id"] = client.make("/organizations/", {"name": "Fuzzed"})
+        case.body["email"] = client.GUEST
+    elif str(case.body.get("email")).lower() in client.ACCOUNTS:
+        client.guest_id()
+        case.body["email"] = client.GUEST
+
+
+@functools.cache
+def _inviting_organization() -> str:
+    return client.make("/organizations/", {"name": "Inviting"})
+
+
+def _new_invitation() -> tuple[str, str]:
+    """Return the id of a new invitation and the address that it went to."""
+    address = f"{uuid.uuid4().hex}@example.com"
+    body = {"email": address, "role": "viewer"}
+    return client.make(f"/organizations/{_inviting_organization()}/invitations", body), address
+
+
+def withdraw_a_new_invitation(case: schemathesis.Case) -> None:
+    """Withdraw an invitation that was sent for this."""
+    case.path_parameters["organization_id"] = _inviting_organization()
+    case.path_parameters["invitation_id"] = _new_invitation()[0]
+
+
+def accept_a_real_invitation(case: schemathesis.Case) -> None:
+    """Replace an invented token by one that was really mailed."""
+    if isinstance(case.body, dict) and isinstance(case.body.get("token"), str):
+        case.body["token"] = client.mailed_token("iv", _new_invitation()[1]) or case.body["token"]
+
+
 PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "transfer_ownership": hand_over_a_new_organization,
+    "add_member": take_a_colleague_in,
+    "accept_invitation": accept_a_real_invitation,
 }

@@ -1,0 +1,338 @@
+"""Invitations: by mail, once, for one address, as long as whoever invited could still do so."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, select, update
+
+from db.base import utc_now
+from db.models import Invitation, Membership, Organization, User
+from db.session import Database
+from handlers.app import Application
+from studio.identity.passwords import hash_password, verify_password
+from studio.invitations import MOST_OPEN
+from tests import factories
+from tests.api.conftest import Client, Committed
+from tests.api.mailbox import letters_to, token_mailed_to
+from tests.contract.mini.asking import Reply
+from tests.inviting import make_invitation
+
+PASSWORD = "a-linen-dress-in-may"
+ADDRESS = "Ines@Example.com"
+
+
+@pytest.fixture
+def owner(database: Database) -> User:
+    return factories.make_user(email="dana@example.com")
+
+
+@pytest.fixture
+def organization(owner: User) -> Organization:
+    return factories.make_organization(owner, name="Maison\r\n\r\nhttps://elsewhere.example.com Demo")
+
+
+@pytest.fixture
+def client(client_of: Callable[..., Client], owner: User) -> Client:
+    return client_of(owner)
+
+
+@pytest.fixture
+def anybody(client_of: Callable[..., Client]) -> Client:
+    return client_of(None)
+
+
+@pytest.fixture
+def admin(organization: Organization) -> User:
+    admin = factories.make_user()
+    factories.make_membership(organization, admin, role="admin")
+    return admin
+
+
+def invitations(organization: Organization) -> str:
+    return f"/organizations/{organization.id}/invitations"
+
+
+def invite(client: Client, organization: Organization, address: str = ADDRESS, role: str = "member") -> Reply:
+    return client("POST", invitations(organization), {"email": address, "role": role})
+
+
+def mailed(app: Application, address: str = ADDRESS) -> str:
+    return token_mailed_to(app, address.lower(), "iv")
+
+
+def accept(anybody: Client, token: str, **more: str) -> Reply:
+    return anybody("POST", "/invitations/accept", {"token": token, **more})
+
+
+def assert_conflict(reply: Reply, code: str) -> None:
+    assert (reply.status, reply.json()["code"]) == (409, code), reply.body
+
+
+def assert_refused(reply: Reply) -> None:
+    assert (reply.status, reply.json()["code"]) == (401, "invalid_token"), reply.body
+
+
+def test_an_invitation_is_mailed_and_shown_without_its_token(
+    app: Application, client: Client, organization: Organization, owner: User, database: Database
+) -> None:
+    reply = invite(client, organization)
+    shown = reply.json()
+    assert reply.status == 201, reply.body
+    assert shown == {
+        "id": shown["id"],
+        "created_at": shown["created_at"],
+        "updated_at": shown["updated_at"],
+        "organization_id": str(organization.id),
+        "email": "ines@example.com",
+        "role": "member",
+        "invited_by_id": str(owner.id),
+        "expires_at": shown["expires_at"],
+    }
+    assert reply.headers["location"] == f"/api/v1{invitations(organization)}/{shown['id']}"
+    assert client("GET", f"{invitations(organization)}/{shown['id']}").json() == shown
+    assert client("GET", invitations(organization)).json()["data"] == [shown]
+    letter, token = letters_to(app, "ines@example.com")[-1], mailed(app)
+    # The name of an organization is somebody's choice: it stays within its line.
+    named = "the organization Maison https://elsewhere.example.com Demo at Sartiq"
+    assert f"dana@example.com invites you to {named}, as member." in letter
+    with database.transaction(write=False) as reading:
+        row = reading.connection().exec_driver_sql("SELECT * FROM invitations").one()
+        kept = reading.scalars(select(Invitation)).one()
+    assert token not in str(row)
+    assert timedelta(days=6, hours=23) < kept.expires_at - utc_now() <= timedelta(days=7)
+
+
+def test_accepting_makes_the_account_that_was_missing(
+    app: Application, client: Client, anybody: Client, organization: Organization, database: Database
+) -> None:
+    invite(client, organization, role="admin")
+    assert_conflict(accept(anybody, mailed(app)), "password_required")
+    assert accept(anybody, mailed(app), password="short").status == 422
+    reply = accept(anybody, mailed(app), password=PASSWORD, full_name="Inès Martin")
+    shown = reply.json()
+    assert reply.status == 201, reply.body
+    assert shown == {
+        "id": shown["id"],
+        "created_at": shown["created_at"],
+        "updated_at": shown["updated_at"],
+        "organization_id": str(organization.id),
+        "user_id": shown["user_id"],
+        "email": "ines@example.com",
+        "full_name": "Inès Martin",
+        "role": "admin",
+    }
+    member = f"/organizations/{organization.id}/members/{shown['user_id']}"
+    assert reply.headers["location"] == f"/api/v1{member}"
+    assert client("GET", member).json() == shown
+    assert client("GET", invitations(organization)).json()["count"] == 0
+    with database.transaction(write=False) as reading:
+        made = reading.scalars(select(User).where(User.email == "ines@example.com")).one()
+    assert verify_password(made.hashed_password, PASSWORD)
+    assert (made.is_active, made.is_superuser) == (True, False)
+    assert_refused(accept(anybody, mailed(app), password=PASSWORD))
+
+
+def test_accepting_leaves_an_account_as_it_is_and_makes_it_a_member(
+    app: Application,
+    client: Client,
+    anybody: Client,
+    organization: Organization,
+    database: Database,
+    client_of: Callable[..., Client],
+) -> None:
+    person = factories.make_user(
+        email="ines@example.com", full_name="Inès", hashed_password=hash_password("sartiq-demo")
+    )
+    theirs = client_of(person)
+    invite(client, organization, role="viewer")
+    reply = accept(anybody, mailed(app), password=PASSWORD, full_name="Somebody else")
+    assert (reply.status, reply.json()["user_id"], reply.json()["full_name"]) == (201, str(person.id), "Inès")
+    assert theirs("GET", f"/organizations/{organization.id}").status == 200
+    with database.transaction(write=False) as reading:
+        kept = reading.get_one(User, person.id)
+    assert verify_password(kept.hashed_password, "sartiq-demo")
+
+
+def test_a_second_invitation_of_an_address_replaces_the_first(
+    app: Application, client: Client, anybody: Client, organization: Organization
+) -> None:
+    first = invite(client, organization, "ines@example.com", "admin").json()
+    old = mailed(app)
+    second = invite(client, organization, "INES@example.com", "viewer").json()
+    assert first["id"] != second["id"]
+    assert client("GET", invitations(organization)).json()["data"] == [second]
+    assert_refused(accept(anybody, old, password=PASSWORD))
+    assert accept(anybody, mailed(app), password=PASSWORD).json()["role"] == "viewer"
+
+
+def test_an_invitation_is_good_for_a_week_and_until_it_is_withdrawn(
+    app: Application, client: Client, anybody: Client, organization: Organization, database: Database
+) -> None:
+    path = f"{invitations(organization)}/{invite(client, organization).json()['id']}"
+    with database.transaction(write=True) as writing:
+        writing.execute(update(Invitation).values(expires_at=utc_now()))
+    assert_refused(accept(anybody, mailed(app), password=PASSWORD))
+    assert client("GET", path).status == 200
+    invite(client, organization, "another@example.com")
+    assert client("GET", path).status == 404
+    path = f"{invitations(organization)}/{invite(client, organization).json()['id']}"
+    assert client("DELETE", path, headers={"if-match": '"another"'}).status == 412
+    assert client("DELETE", path).status == 204
+    assert client("GET", path).status == 404
+    assert_refused(accept(anybody, mailed(app), password=PASSWORD))
+
+
+@pytest.mark.parametrize("role", ["viewer", "member"])
+def test_only_admins_and_the_owner_invite_and_see_invitations(
+    client_of: Callable[..., Client], organization: Organization, role: str
+) -> None:
+    somebody = factories.make_user()
+    factories.make_membership(organization, somebody, role=role)
+    theirs, open_one = client_of(somebody), make_invitation(organization)
+    path = f"{invitations(organization)}/{open_one.id}"
+    replies = [
+        invite(theirs, organization),
+        theirs("GET", invitations(organization)),
+        theirs("GET", path),
+        theirs("DELETE", path),
+    ]
+    assert [reply.status for reply in replies] == [403] * 4
+    assert client_of(factories.make_user())("GET", path).status == 404
+
+
+def test_nobody_is_invited_to_own_an_organization(client: Client, organization: Organization) -> None:
+    assert invite(client, organization, role="owner").status == 422
+
+
+def test_members_are_not_invited(client: Client, organization: Organization, admin: User) -> None:
+    assert_conflict(invite(client, organization, admin.email.upper()), "already_member")
+
+
+def test_fifty_invitations_may_be_open(client: Client, organization: Organization) -> None:
+    for _ in range(MOST_OPEN):
+        last = make_invitation(organization)
+    assert_conflict(invite(client, organization), "too_many_invitations")
+    assert invite(client, organization, last.email).status == 201
+
+
+@pytest.mark.parametrize("lost", ["removed", "demoted", "locked", "deleted"])
+def test_s16_who_may_not_invite_any_more_did_not_invite(
+    app: Application,
+    client: Client,
+    superuser: Client,
+    anybody: Client,
+    client_of: Callable[..., Client],
+    organization: Organization,
+    admin: User,
+    lost: str,
+) -> None:
+    assert invite(client_of(admin), organization, role="admin").status == 201
+    member = f"/organizations/{organization.id}/members/{admin.id}"
+    done = {
+        "removed": lambda: client("DELETE", member),
+        "demoted": lambda: client("PATCH", member, {"role": "member"}),
+        "locked": lambda: superuser("PATCH", f"/users/{admin.id}", {"is_active": False}),
+        "deleted": lambda: superuser("DELETE", f"/users/{admin.id}"),
+    }[lost]()
+    assert done.status in (200, 204), done.body
+    reply = accept(anybody, mailed(app), password=PASSWORD)
+    if lost == "deleted":
+        assert_refused(reply)
+    else:
+        assert_conflict(reply, "invitation_void")
+    assert client("GET", f"/organizations/{organization.id}/members").json()["count"] <= 2
+    invite(client, organization, role="admin")
+    assert accept(anybody, mailed(app), password=PASSWORD).status == 201
+
+
+def test_an_owner_who_is_an_admin_now_may_still_invite(
+    app: Application, client: Client, anybody: Client, organization: Organization, owner: User, admin: User
+) -> None:
+    owner.hashed_password = hash_password("sartiq-demo")
+    factories.make(owner)
+    invite(client, organization, role="admin")
+    body = {"user_id": str(admin.id), "password": "sartiq-demo"}
+    assert client("POST", f"/organizations/{organization.id}/transfer-ownership", body).status == 200
+    assert accept(anybody, mailed(app), password=PASSWORD).status == 201
+
+
+def test_superusers_invite_wherever_it_is_needed(
+    app: Application, superuser: Client, anybody: Client, organization: Organization
+) -> None:
+    assert invite(superuser, organization, role="admin").status == 201
+    assert accept(anybody, mailed(app), password=PASSWORD).status == 201
+
+
+def test_s16_who_was_removed_does_not_come_back_by_an_old_invitation(
+    app: Application, client: Client, anybody: Client, organization: Organization, owner: User
+) -> None:
+    person = factories.make_user(email="ines@example.com")
+    invite(client, organization)
+    factories.make_membership(factories.make_organization(owner), person)
+    taken_in = {"email": "ines@example.com", "role": "viewer"}
+    assert client("POST", f"/organizations/{organization.id}/members", taken_in).status == 201
+    assert_refused(accept(anybody, mailed(app)))
+    assert client("DELETE", f"/organizations/{organization.id}/members/{person.id}").status == 204
+    assert_refused(accept(anybody, mailed(app)))
+
+
+def test_a_locked_account_does_not_join(
+    app: Application, client: Client, anybody: Client, organization: Organization
+) -> None:
+    factories.make_user(email="ines@example.com", is_active=False)
+    invite(client, organization)
+    assert_refused(accept(anybody, mailed(app), password=PASSWORD))
+
+
+def test_an_invitation_goes_with_its_organization(
+    app: Application, client: Client, anybody: Client, organization: Organization
+) -> None:
+    invite(client, organization)
+    assert client("DELETE", f"/organizations/{organization.id}").status == 204
+    assert_refused(accept(anybody, mailed(app), password=PASSWORD))
+
+
+@pytest.mark.parametrize("address", [".@a.b", "a..b@c.d", "a|b@-.-", "x" * 64 + "@a.b", "'&/?=@a.b"])
+def test_odd_addresses_that_the_contract_allows_do_no_harm(
+    client: Client, organization: Organization, address: str
+) -> None:
+    assert invite(client, organization, address).status in (201, 422)
+
+
+def test_a_token_that_is_sent_many_times_at_once_is_good_for_one_member(
+    committed: Committed, application: Application
+) -> None:
+    client, database, production = committed
+    invite(client, production.organization)
+    token, together = mailed(application), threading.Barrier(4)
+
+    def send(_number: int) -> int:
+        together.wait()
+        return accept(Client(application), token, password=PASSWORD).status
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = sorted(pool.map(send, range(4)))
+    assert statuses == [201, 401, 401, 401]
+    with database.transaction(write=False) as reading:
+        joined = select(func.count()).select_from(Membership).join(User, User.id == Membership.user_id)
+        assert reading.scalar(joined.where(User.email == "ines@example.com")) == 1
+
+
+def test_an_address_that_is_invited_many_times_at_once_has_one_invitation(
+    committed: Committed, application: Application
+) -> None:
+    client, _, production = committed
+    together = threading.Barrier(4)
+
+    def send(_number: int) -> int:
+        together.wait()
+        return invite(client, production.organization).status
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(send, range(4))) == [201] * 4
+    assert client("GET", invitations(production.organization)).json()["count"] == 1
