@@ -17,10 +17,12 @@ from handlers.answers import Answer, created, no_content, ok
 from handlers.answers import listing as plain
 from handlers.auth import current_session_id
 from handlers.conditional import apply_changes, require_fresh
+from handlers.current import current_settings
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
 from handlers.schemas.users import UserSchema
-from studio.identity import accounts
+from studio.identity import accounts, email_changes
+from studio.identity.mail import mailer_for
 
 
 @requires(Permission.USERS_ADMIN)
@@ -45,9 +47,12 @@ def get_current_user() -> Answer:
 
 @requires(Permission.ACCOUNT_SELF)
 def update_current_user(body: dict[str, Any]) -> Answer:
-    """Change what the body names of one's own account."""
-    user = _for_change(current_caller().user_id)
+    """Change what the body names of one's own account; another address waits for its proof."""
+    user, settings = _for_change(current_caller().user_id), current_settings()
     apply_changes(user, body, "full_name")
+    if "email" in body:
+        password, mailer = body.get("current_password"), mailer_for(settings)
+        email_changes.ask_for_change(user, body["email"], password, mailer, settings.public_url)
     session().flush()
     return ok(user, UserSchema)
 
@@ -58,6 +63,12 @@ def change_password(body: dict[str, Any]) -> Answer:
     user = get_account(current_caller().user_id, for_update=True)
     accounts.change_password(user, body["current_password"], body["new_password"], current_session_id())
     return plain({"message": "Password changed"})
+
+
+def confirm_email_change(body: dict[str, Any]) -> Answer:
+    """Give an account the address that a mailed token proves."""
+    email_changes.confirm_change(body["token"], mailer_for(current_settings()))
+    return plain({"message": "Address changed"})
 
 
 @requires(Permission.ACCOUNT_SELF)

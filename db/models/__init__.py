@@ -1,6 +1,7 @@
 """Every model of the house, importable from one place; importing it registers all tables."""
 
 from db.models.brands import Brand
+from db.models.email_changes import EmailChange
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generation_models import GenerationModel
 from db.models.generations import Generation, GenerationStatus, Prediction, PredictionStatus
@@ -33,6 +34,7 @@ __all__ = [
     "Brand",
     "CreditMovement",
     "DeliveryStatus",
+    "EmailChange",
     "Export",
     "ExportItem",
     "ExportStatus",

@@ -9,7 +9,7 @@ from sqlalchemy.orm import undefer
 
 from db.base import Base
 from db.errors import NotFound
-from db.models import Membership, User
+from db.models import EmailChange, Membership, User
 from db.models.organizations import Role
 from db.models.users import email_key
 from db.session import session
@@ -42,6 +42,11 @@ def find_colleague(email: str, caller: Caller) -> User | None:
         colleagues = select(Membership.user_id).where(Membership.organization_id.in_(caller.roles))
         query = query.where(User.id.in_(colleagues))
     return session().scalars(query).one_or_none()
+
+
+def forget_email_change(user_id: UUID) -> None:
+    """Drop the change of address that waits for its proof, if the account has one."""
+    session().execute(delete(EmailChange).where(EmailChange.user_id == user_id))
 
 
 def owns_organization(user_id: UUID) -> bool:

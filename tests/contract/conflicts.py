@@ -8,6 +8,7 @@ from typing import Any
 from db.models import Upload
 from tests import factories
 from tests.contract.every_operation import Request
+from tests.contract.people import prove_address
 from tests.contract.world import World
 
 Conflict = Callable[[World, Request], None]
@@ -110,6 +111,14 @@ def _taken_address(world: World, request: Request) -> None:
     request.body["email"] = world.owner.email
 
 
+def _address_without_password(world: World, request: Request) -> None:
+    request.body = {"email": f"new-{world.owner.email}"}
+
+
+def _address_got_an_account(world: World, request: Request) -> None:
+    prove_address(request, world.member.email)
+
+
 def _member_again(world: World, request: Request) -> None:
     request.body["email"] = world.member.email
 
@@ -166,6 +175,8 @@ def _disabled(world: World, request: Request) -> None:
 CONFLICTS: dict[str, Conflict] = {
     "create_user": _taken_address,
     "change_password": _wrong_password,
+    "update_current_user": _address_without_password,
+    "confirm_email_change": _address_got_an_account,
     "update_user": _own_account,
     "delete_user": _own_account,
     "create_organization": _slug_of_another_organization,

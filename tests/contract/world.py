@@ -18,14 +18,21 @@ from sqlalchemy.orm import Session
 from db.base import utc_now
 from db.models import Organization, PasswordResetToken, RefreshToken, TokenFamily, User
 from handlers.permissions import SUPERUSER_ONLY
-from studio.identity.passwords import hash_password
 from studio.identity.tokens import new_token, token_hash
 from studio.media.signing import sign_share, sign_upload
 from studio.media.storage import LocalDisk, export_key, media_key
 from studio.settings import Settings
 from tests import factories
 from tests.compute_server import signature
-from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Request, encode, resolved
+from tests.contract.every_operation import (
+    CONTRACT,
+    OPERATIONS,
+    Operation,
+    Request,
+    encode,
+    resolved,
+)
+from tests.contract.people import ABOUT_PEOPLE
 from tests.inviting import make_invitation
 from tests.serving import REACHABLE_HOST
 
@@ -207,16 +214,6 @@ def _share(world: World, request: Request) -> None:
     request.path["share_token"] = sign_share(world.settings.secret_key, prediction.id, until)
 
 
-def _new_account(world: World, request: Request) -> None:
-    request.body["email"] = f"new-{world.owner.email}"
-
-
-def _newcomer(world: World, request: Request) -> None:
-    colleague = factories.make_user()
-    factories.make_membership(world.sister, colleague)
-    request.body["email"] = colleague.email
-
-
 def _plan_for_nobody_yet(world: World, request: Request) -> None:
     request.path["subscription_id"] = str(factories.make_user().id)
 
@@ -236,24 +233,10 @@ def _unused_model(world: World, request: Request) -> None:
     request.path["model_id"] = str(factories.make_generation_model().id)
 
 
-def _lonely_account(world: World, request: Request) -> None:
-    request.path["user_id"] = str(factories.make_user().id)
-
-
 def _empty_organization(world: World, request: Request) -> None:
     organization = factories.make_organization(world.owner)
     factories.make_membership(organization, world.viewer, role="viewer")
     request.path["organization_id"] = str(organization.id)
-
-
-def _oneself(world: World, request: Request) -> None:
-    request.path["user_id"] = str(world.owner.id)
-
-
-def _account_with_password(world: World, request: Request) -> None:
-    world.owner.hashed_password = hash_password(request.body["password"])
-    factories.make(world.owner)
-    request.body["username"] = world.owner.email
 
 
 def _open_session(world: World, request: Request) -> None:
@@ -303,43 +286,20 @@ def _sign_the_callback(world: World, request: Request) -> None:
     request.headers |= signature(encode("application/json", request.body), "msg_of_the_suite")
 
 
-def _mailed_invitation(world: World, request: Request) -> None:
-    token = new_token("iv")
-    make_invitation(world.organization, token_hash=token_hash(token))
-    request.body["token"] = token
-
-
-def _own_password(world: World, request: Request) -> None:
-    world.owner.hashed_password = hash_password(request.body["current_password"])
-    factories.make(world.owner)
-
-
-def _password_of_the_owner(world: World, request: Request) -> None:
-    world.owner.hashed_password = hash_password(request.body["password"])
-    factories.make(world.owner)
-
-
 def _reachable(world: World, request: Request) -> None:
     request.body["url"] = f"http://{REACHABLE_HOST}/hooks"
 
 
 # What a request needs beyond the contract's example to succeed.
 PREPARATIONS: dict[str, Callable[[World, Request], None]] = {
-    "login": _account_with_password,
+    **ABOUT_PEOPLE,
     "refresh_token": _open_session,
     "reset_password": _mailed_token,
-    "get_user": _oneself,
     "put_upload": sign,
     "get_shared_image": _share,
     "get_file": _png,
-    "create_user": _new_account,
-    "update_user": _new_account,
-    "add_member": _newcomer,
-    "accept_invitation": _mailed_invitation,
     "create_subscription": _plan_for_nobody_yet,
-    "delete_user": _lonely_account,
     "delete_organization": _empty_organization,
-    "transfer_ownership": _password_of_the_owner,
     "delete_product": _unused("product", factories.make_product),
     "delete_subject": _unused("subject", factories.make_subject),
     "delete_style": _unused("style", factories.make_style),
@@ -352,7 +312,6 @@ PREPARATIONS: dict[str, Callable[[World, Request], None]] = {
     "reopen_prediction": _state("approved"),
     "cancel_generation": _generation_is("pending"),
     "retry_generation": _generation_is("failed"),
-    "change_password": _own_password,
     "receive_task_webhook": _sign_the_callback,
     "create_webhook_endpoint": _reachable,
     "create_export": _state("approved"),

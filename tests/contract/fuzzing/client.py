@@ -273,6 +273,17 @@ def recovery_token() -> str | None:
     return mailed_token("pr", GUEST)
 
 
+def ask_for_address(email: str, password: str, address: str) -> None:
+    """Ask for another address as an account that nothing else uses."""
+    answer = http().post("/login/access-token", data={"username": email, "password": password})
+    answer.raise_for_status()
+    http().patch(
+        "/users/me",
+        json={"email": address, "current_password": password},
+        headers={"Authorization": f"Bearer {answer.json()['access_token']}"},
+    ).raise_for_status()
+
+
 def mailed_token(prefix: str, address: str) -> str | None:
     """Return the token of a kind from the newest mail to an address that has one, if it came."""
     mails = sorted(

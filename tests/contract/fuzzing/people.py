@@ -65,8 +65,20 @@ def accept_a_real_invitation(case: schemathesis.Case) -> None:
         case.body["token"] = client.mailed_token("iv", _new_invitation()[1]) or case.body["token"]
 
 
+def confirm_a_real_change(case: schemathesis.Case) -> None:
+    """Replace an invented token by one that was mailed for an account made for this."""
+    if not isinstance(case.body, dict) or not isinstance(case.body.get("token"), str):
+        return
+    account = {"email": f"{uuid.uuid4().hex}@example.com", "password": "sartiq-fuzzed"}
+    client.make("/users/", account, "admin")
+    address = f"new-{account['email']}"
+    client.ask_for_address(account["email"], account["password"], address)
+    case.body["token"] = client.mailed_token("ec", address) or case.body["token"]
+
+
 PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "transfer_ownership": hand_over_a_new_organization,
     "add_member": take_a_colleague_in,
+    "confirm_email_change": confirm_a_real_change,
     "accept_invitation": accept_a_real_invitation,
 }

@@ -1,4 +1,4 @@
-"""Invitations to organizations."""
+"""Invitations to organizations, and changes of address that wait for their proof."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -39,7 +39,24 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_invitations_email_key"), "invitations", ["email_key"])
     op.create_index(op.f("ix_invitations_invited_by_id"), "invitations", ["invited_by_id"])
+    op.create_table(
+        "email_changes",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("email", sa.String(320), nullable=False),
+        sa.Column("token_hash", sa.String(128), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_email_changes_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_email_changes")),
+        sa.UniqueConstraint("user_id", name=op.f("uq_email_changes_user_id")),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_email_changes_token_hash")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("email_changes")
     op.drop_table("invitations")
