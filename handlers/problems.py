@@ -88,6 +88,11 @@ PROBLEMS: dict[str, ProblemKind] = {
     "incorrect_password": ProblemKind(
         409, "The current password is wrong.", "Repeat the request with the password as it is now."
     ),
+    "password_too_common": ProblemKind(
+        409,
+        "The new password is one of those that everybody tries first, in whatever letter case.",
+        "Choose another one; several words in a row do.",
+    ),
     "own_account": ProblemKind(
         409,
         "One cannot delete, lock or demote the own account.",

@@ -110,8 +110,8 @@ def accept(
     """Spend a mailed token: its address joins, with a new account where it has none.
 
     `inviting_roles` are those that may invite. InvalidToken when the token is unknown, spent or too old, or
-    the account is locked; InvitationVoid when the inviter could not invite any more; PasswordRequired for a
-    new account, AlreadyMember.
+    the account is locked; InvitationVoid when the inviter could not invite any more; PasswordRequired and
+    PasswordTooCommon for a new account, AlreadyMember.
     """
     named = (Invitation.token_hash == token_hash(token), Invitation.expires_at > utc_now())
     organization = select(Organization.id).join(Invitation, Invitation.organization_id == Organization.id)

@@ -12,7 +12,7 @@ from db.errors import Conflict, EmailTaken
 from db.models.users import User, email_key
 from db.queries.users import forget_email_change, owns_organization, remove_user
 from db.session import session
-from studio.identity.passwords import hash_password, verify_password
+from studio.identity.passwords import hash_new_password, verify_password
 from studio.identity.sessions import end_sessions, set_password
 
 
@@ -51,9 +51,11 @@ def require_password(user: User, password: str) -> None:
 
 
 def make_account(email: str, password: str, **values: Any) -> User:
-    """A new account; EmailTaken when another one has the address, in whatever case."""
+    """A new account; EmailTaken when another one has the address, in whatever case, PasswordTooCommon."""
     _require_free(email)
-    user = User(email=email.lower(), hashed_password=hash_password(password), rework_available=0, **values)
+    user = User(
+        email=email.lower(), hashed_password=hash_new_password(password), rework_available=0, **values
+    )
     session().add(user)
     session().flush()
     return user
@@ -62,7 +64,8 @@ def make_account(email: str, password: str, **values: Any) -> User:
 def change_account(user: User, changes: Mapping[str, Any], changed_by: UUID) -> None:
     """Apply an administrator's changes to a locked account; absent stays, null clears.
 
-    A lock or a password ends its sessions. OwnAccount for locking or demoting oneself, EmailTaken.
+    A lock or a password ends its sessions. OwnAccount for locking or demoting oneself, EmailTaken,
+    PasswordTooCommon.
     """
     loses_power = changes.get("is_active") is False or changes.get("is_superuser") is False
     if loses_power and user.id == changed_by:
@@ -82,7 +85,10 @@ def change_account(user: User, changes: Mapping[str, Any], changed_by: UUID) -> 
 
 
 def change_password(user: User, current_password: str, new_password: str, session_id: UUID) -> None:
-    """Set a new password and end all other sessions; IncorrectPassword when the current one is wrong."""
+    """Set a new password and end all other sessions.
+
+    IncorrectPassword when the current one is wrong, PasswordTooCommon.
+    """
     require_password(user, current_password)
     set_password(user, new_password, but_session=session_id)
     session().flush()

@@ -63,7 +63,7 @@ def recover_password(email: str, mailer: Mailer, public_url: str) -> None:
 def reset_password(token: str, new_password: str) -> None:
     """Spend a mailed token: the account gets the new password, its sessions and other such tokens end.
 
-    InvalidToken when it is unknown, spent or too old, or the account is locked.
+    InvalidToken when it is unknown, spent or too old, or the account is locked; PasswordTooCommon.
     """
     now = utc_now()
     found = session().scalar(

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import jwt
 import pytest
@@ -22,9 +22,10 @@ from handlers.app import Application
 from handlers.auth import AUDIENCE
 from studio.identity.passwords import hash_password
 from studio.identity.recovery import LEAST_SECONDS
-from tests import factories
+from tests import factories, signing_in
 from tests.api.conftest import Client
 from tests.contract.mini.asking import Reply
+from tests.signing_in import assert_refused, refresh, who
 
 PASSWORD = "päss wörd 🔑 & % =+"
 
@@ -42,26 +43,7 @@ def anybody(client_of: Callable[..., Client]) -> Client:
 def sign_in(
     client: Client, username: str = "dana@example.com", password: str = PASSWORD, **more: str
 ) -> Reply:
-    form = urlencode({"username": username, "password": password, **more}).encode()
-    return client(
-        "POST",
-        "/login/access-token",
-        body=form,
-        headers={"content-type": "application/x-www-form-urlencoded"},
-    )
-
-
-def who(client: Client, access_token: str) -> Reply:
-    return client("POST", "/login/test-token", headers={"authorization": f"Bearer {access_token}"})
-
-
-def refresh(client: Client, token: str) -> Reply:
-    return client("POST", "/login/refresh-token", {"refresh_token": token})
-
-
-def assert_refused(reply: Reply, detail: str = "Could not validate credentials") -> None:
-    assert (reply.status, reply.json()["detail"]) == (401, detail)
-    assert reply.headers["www-authenticate"] == "Bearer"
+    return signing_in.sign_in(client, username, password, **more)
 
 
 def mails(app: Application, to: str) -> list[str]:

@@ -128,6 +128,10 @@ def _wrong_password(world: World, request: Request) -> None:
         request.body[key] = "not-the-password"
 
 
+def _common_password(world: World, request: Request) -> None:
+    request.body["new_password"] = "password1"
+
+
 def _without_password(world: World, request: Request) -> None:
     del request.body["password"]
 
@@ -175,6 +179,7 @@ def _disabled(world: World, request: Request) -> None:
 CONFLICTS: dict[str, Conflict] = {
     "create_user": _taken_address,
     "change_password": _wrong_password,
+    "reset_password": _common_password,
     "update_current_user": _address_without_password,
     "confirm_email_change": _address_got_an_account,
     "update_user": _own_account,
