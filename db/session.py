@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
@@ -31,7 +32,8 @@ from db.errors import (
 
 logger = logging.getLogger(__name__)
 
-BUSY_TIMEOUT_MILLISECONDS = 15_000
+LONGEST_LOCK_MILLISECONDS = 15_000
+"""How long a statement waits for the lock of another transaction, on both databases."""
 POOL_TIMEOUT_SECONDS = 15
 BOUND_LOCK_SECONDS = 30
 
@@ -96,10 +98,11 @@ def record_apart(callback: Callable[[Session], object]) -> None:
     _current_unit().apart.append(callback)
 
 
-def make_engine(url: str, pool_size: int = 10) -> Engine:
+def make_engine(url: str, pool_size: int = 10, statement_seconds: int | None = None) -> Engine:
     """An engine for SQLite or PostgreSQL with at most `pool_size` connections.
 
-    `postgresql://` means psycopg 3, as `postgresql+psycopg://` does.
+    `postgresql://` means psycopg 3, as `postgresql+psycopg://` does. With `statement_seconds` PostgreSQL ends
+    statements that take longer, and those that wait too long for a lock.
     """
     address = make_url(url)
     if address.drivername in ("postgresql", "postgres"):
@@ -113,7 +116,17 @@ def make_engine(url: str, pool_size: int = 10) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    elif statement_seconds is not None:
+        event.listen(engine, "connect", partial(_limit_statements, statement_seconds))
     return engine
+
+
+def _limit_statements(seconds: int, connection: Any, _record: object) -> None:
+    # Outside of a transaction, or the end of the first one would take the limits back.
+    connection.autocommit = True
+    connection.execute(f"SET statement_timeout = {seconds * 1000}")
+    connection.execute(f"SET lock_timeout = {LONGEST_LOCK_MILLISECONDS}")
+    connection.autocommit = False
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -122,7 +135,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     # First, so that the switch to WAL waits too when another process is making it.
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MILLISECONDS}")
+    cursor.execute(f"PRAGMA busy_timeout={LONGEST_LOCK_MILLISECONDS}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()

@@ -114,7 +114,7 @@ def options_of_the_server(settings: Settings) -> dict[str, Any]:
     return {
         "host": settings.host,
         "port": settings.port,
-        "http": partial(Protocol, public_url=settings.public_url),
+        "http": partial(Protocol, public_url=settings.public_url, patience=settings.slow_client_seconds),
         "ws": "none",
         "lifespan": "on",
         "server_header": False,

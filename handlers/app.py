@@ -86,7 +86,13 @@ class Application(BridgedFlaskApp):
         # First, so that nobody who waits keeps the server from ending.
         self.on_shutdown: list[Hook] = [watchers.close]
         self._draining = threading.Lock()
-        super().__init__(__name__, threads=settings.request_threads, lifespan=self._lifespan, **options)
+        super().__init__(
+            __name__,
+            threads=settings.request_threads,
+            seconds=settings.request_seconds,
+            lifespan=self._lifespan,
+            **options,
+        )
 
     @asynccontextmanager
     async def _lifespan(self, _app: object) -> AsyncIterator[None]:
@@ -129,8 +135,10 @@ def create_app(
         contract = contract.only(tags)
     if database is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        database = Database(make_engine(settings.database_url, settings.pool_size))
-    operations = compile_operations(contract, Limits(settings.max_json_bytes, settings.max_upload_bytes))
+        engine = make_engine(settings.database_url, settings.pool_size, settings.request_seconds)
+        database = Database(engine)
+    body_limits = Limits(settings.max_json_bytes, settings.max_upload_bytes, settings.slow_client_seconds)
+    operations = compile_operations(contract, body_limits)
     handlers = find_handlers(operations, package)
     limits = RateLimits.from_settings(settings)
     endpoints = {

@@ -15,11 +15,13 @@ RequestRefused              handlers/contract/refusals.py: what the contract or 
   UnknownPath         404     not_found
   MethodNotAllowed    405     method_not_allowed, with Allow
   NotAcceptable       406     not_acceptable
+  BodyTooSlow         408     request_timeout
   BodyTooLarge        413     too_large
   WrongMediaType      415     unsupported_media_type
   Invalid             422     invalid_request, with every violation; idempotency_key_reused
   IdempotencyKeyInProgress 409 idempotency_key_in_progress, with Retry-After
   Unavailable         503     unavailable, with Retry-After
+    TookTooLong       503     took_too_long, with Retry-After
 ContractBroken        500     internal_error: an answer of ours is not what the contract says; a defect
 OperationalError      503     unavailable: the database cannot be reached or is overloaded
 StorageUnavailable    503     unavailable: the bucket of the pictures cannot be reached

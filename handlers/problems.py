@@ -66,6 +66,11 @@ PROBLEMS: dict[str, ProblemKind] = {
         "None of the media types in Accept can be answered.",
         "Accept what the operation lists in the contract, or */*.",
     ),
+    "request_timeout": ProblemKind(
+        408,
+        "The request did not come, or came more slowly than 32 kB a second. Nothing was done.",
+        "Send the request again, in one go; over a slow line send a smaller file.",
+    ),
     "conflict": ProblemKind(
         409,
         "The row collides with another one that came first.",
@@ -280,5 +285,11 @@ PROBLEMS: dict[str, ProblemKind] = {
         503,
         "The server cannot work at the moment, for instance because its database does not answer.",
         "Try again after the seconds that Retry-After names.",
+    ),
+    "took_too_long": ProblemKind(
+        503,
+        "For a minute the server was at work on the request, or had no thread for it, and gave it up. "
+        "Nothing of it was kept.",
+        "Try again after the seconds that Retry-After names; ask for less at once.",
     ),
 }

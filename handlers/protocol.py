@@ -1,11 +1,13 @@
 """What the server takes for HTTP/1.1: uvicorn's fast parser, made to keep the house's promises.
 
-The parser knows a fixed list of methods, collects headers until memory ends and refuses in plain text. Here
-every method reaches the application, request heads are bounded, and a refusal is a problem like any other.
+The parser knows a fixed list of methods, collects headers until memory ends, waits for them for ever and
+refuses in plain text. Here every method reaches the application, request heads are bounded in size and time,
+nobody holds a connection without using it, and a refusal is a problem like any other.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -14,12 +16,15 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from handlers.contract.refusals import BodyTooSlow
 from handlers.errors import MEDIA_TYPE, Problem
 from studio.telemetry.context import Work, begin_work
 
 logger = logging.getLogger(__name__)
 
 LARGEST_HEAD_BYTES = 65_536
+MOST_HEADERS = 100
+TOO_LARGE = "The request head is too large"
 
 _METHOD = re.compile(rb"(?:\r?\n)*([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}) ")
 # The methods that are handed to the parser as they are. It knows others too, but an application that answers
@@ -30,15 +35,33 @@ _STAND_IN = b"SOURCE"
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. `public_url` is where problems are explained."""
+    """One connection. `public_url` is where problems are explained.
 
-    def __init__(self, *arguments: Any, public_url: str, **options: Any) -> None:
+    `patience` is for how many seconds a client may keep us waiting for a request, or for room to answer in.
+    """
+
+    def __init__(self, *arguments: Any, public_url: str, patience: float, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._public_url = public_url
-        self._head_bytes = 0
+        self._patience = patience
+        self._waiting: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._head_bytes = self._header_bytes = 0
+        self._words = ""
         self._head_is_complete = False
         self._is_between_messages = True
         self._method: bytes | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Greet a client, who is to send a request."""
+        super().connection_made(transport)
+        self._wait_for_a_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the client."""
+        _cancel(self._waiting)
+        _cancel(self._stalled)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client as they come."""
@@ -52,16 +75,26 @@ class Protocol(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         if self._head_bytes > LARGEST_HEAD_BYTES:
-            self.send_400_response("The request head is too large")
+            self._refuse(HTTPStatus.BAD_REQUEST, "malformed_request", TOO_LARGE)
 
     def on_message_begin(self) -> None:
         """Begin to count the head of a request."""
-        self._head_bytes, self._head_is_complete, self._is_between_messages = 0, False, False
+        self._head_bytes, self._header_bytes = 0, 0
+        self._head_is_complete = self._is_between_messages = False
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; more than a head may hold end the parser's work, also when they come all at once."""
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes + len(self.url) > LARGEST_HEAD_BYTES or len(self.headers) == MOST_HEADERS:
+            self._words = TOO_LARGE
+            raise ValueError(TOO_LARGE)
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Hand the request to the application, by the method that the client sent."""
         self._head_is_complete = True
+        _cancel(self._waiting)
         super().on_headers_complete()
         if self._method is not None:
             # The application starts in the next turn of the event loop and sees this.
@@ -74,14 +107,52 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, and close the connection."""
+        self._refuse(HTTPStatus.BAD_REQUEST, "malformed_request", self._words or msg)
+
+    def on_response_complete(self) -> None:
+        """Expect the next request, or the rest of one that was answered before it had come."""
+        super().on_response_complete()
+        self._wait_for_a_request()
+
+    def pause_writing(self) -> None:
+        """Wait until the client has read what was sent, but not for ever."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self._patience, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the client reads."""
+        _cancel(self._stalled)
+        super().resume_writing()
+
+    def _wait_for_a_request(self) -> None:
+        _cancel(self._waiting)
+        self._waiting = self.loop.call_later(self._patience, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        is_at_work = self.cycle is not None and not self.cycle.response_complete
+        if self.transport.is_closing() or is_at_work:
+            return
+        if self._is_between_messages or self._head_is_complete:
+            self.transport.close()
+        else:
+            words = "The request head did not come in time"
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, BodyTooSlow.code, words)
+
+    def _refuse(self, status: HTTPStatus, code: str, words: str) -> None:
         request_id = secrets.token_hex(10)
         begin_work(Work(request_id=request_id))
-        logger.info("refused what is no HTTP: %s", msg)
-        problem = Problem(HTTPStatus.BAD_REQUEST, "malformed_request", msg)
+        logger.info("refused what is no HTTP: %s", words)
+        problem = Problem(status, code, words)
         body = problem.to_bytes(self._public_url)
         head = (
-            f"HTTP/1.1 400 Bad Request\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-            f"cache-control: no-store\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+            f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+            f"content-length: {len(body)}\r\ncache-control: no-store\r\n"
+            f"x-request-id: {request_id}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode("ascii") + body)
         self.transport.close()
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -133,6 +133,8 @@ class Settings:
     otlp_endpoint: str | None = field(default=None, repr=False)
     service_name: str = "sartiq-api"
     request_threads: int = 8
+    request_seconds: int = 60
+    slow_client_seconds: int = 20
     render_workers: int = 2
     lease_seconds: int = 20
     webhook_senders: int = 4
@@ -214,6 +216,8 @@ class Settings:
             otlp_endpoint=(values.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "").rstrip("/") or None,
             service_name=values.get("OTEL_SERVICE_NAME") or service_name,
             request_threads=_whole_number(values, "REQUEST_THREADS", 8, 1, 256),
+            request_seconds=_whole_number(values, "REQUEST_SECONDS", cls.request_seconds, 1, 600),
+            slow_client_seconds=_whole_number(values, "SLOW_CLIENT_SECONDS", cls.slow_client_seconds, 1, 600),
             render_workers=_whole_number(values, "RENDER_WORKERS", 2, 0, 64),
             lease_seconds=_whole_number(values, "LEASE_SECONDS", 20, 2, 3_600),
             webhook_senders=_whole_number(values, "WEBHOOK_SENDERS", 4, 0, 32),

@@ -5,6 +5,7 @@ JSON and forms are held in memory up to 1 MB, files go to disk when they grow. A
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import tempfile
@@ -22,6 +23,7 @@ from handlers.contract.coerce import Plan, Planner, read_text
 from handlers.contract.parameters import parse_pairs
 from handlers.contract.refusals import (
     BodyTooLarge,
+    BodyTooSlow,
     ContractError,
     Malformed,
     RequestRefused,
@@ -36,6 +38,7 @@ JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded",
 MULTIPART_OVERHEAD = 65_536
 SPOOL_BYTES = 1_048_576
 MAX_DEPTH = 60
+SLOWEST_RATE = 32_768
 LOOP_BYTES = 65_536
 """A JSON body up to this size is read on the event loop: a hop to a thread would cost more."""
 
@@ -47,21 +50,31 @@ _BOUNDARY = re.compile(r";\s*boundary\s*=\s*(\"[^\"]{1,70}\"|[^\";\s]{1,70})", r
 
 @dataclass(frozen=True)
 class Limits:
-    """How many bytes of each kind of body are taken."""
+    """How many bytes of each kind of body are taken, and how long in seconds one may keep us waiting."""
 
     json: int = 1_000_000
     upload: int = 52_428_800
+    patience: float = 20.0
 
 
 class ClientGone(Exception):
     """The client closed the connection before its body was complete; there is nobody to answer."""
 
 
-async def chunks_of(receive: Receive, limit: int) -> AsyncGenerator[bytes, None]:
-    """Give the pieces of a body as they come; BodyTooLarge as soon as there are more bytes than `limit`."""
+async def chunks_of(receive: Receive, limit: int, patience: float) -> AsyncGenerator[bytes, None]:
+    """Give the pieces of a body as they come; BodyTooLarge as soon as there are more bytes than `limit`.
+
+    Raises BodyTooSlow when it is not complete after `patience` seconds and one more for every SLOWEST_RATE
+    bytes that came.
+    """
+    began = asyncio.get_running_loop().time()
     total, more = 0, True
     while more:
-        message = await receive()
+        try:
+            async with asyncio.timeout_at(began + patience + total / SLOWEST_RATE):
+                message = await receive()
+        except TimeoutError:
+            raise BodyTooSlow from None
         if message["type"] == "http.disconnect":
             raise ClientGone
         piece = message.get("body", b"")
@@ -227,7 +240,7 @@ class Bodies:
     ) -> tuple[Any, list[Violation]]:
         """Return the body as the handler gets it, or all violations; files are appended to `closing`.
 
-        Raises BodyTooLarge, WrongMediaType, Malformed, and ClientGone.
+        Raises BodyTooLarge, BodyTooSlow, WrongMediaType, Malformed, and ClientGone.
         """
         declared = headers.get("content-length")
         if (declared is None and "transfer-encoding" not in headers) or declared == "0":
@@ -237,12 +250,13 @@ class Bodies:
         limit = content.limit(self.limits)
         if declared is not None and not (_LENGTH.fullmatch(declared) and int(declared) <= limit):
             raise BodyTooLarge(f"The request body is larger than {limit} bytes")
+        chunks = chunks_of(receive, limit, self.limits.patience)
         if content.media_type == MULTIPART:
-            return await _read_multipart(content, content_type, chunks_of(receive, limit), closing)
+            return await _read_multipart(content, content_type, chunks, closing)
         if content.is_binary:
-            file, size = await _spool(chunks_of(receive, limit), closing)
+            file, size = await _spool(chunks, closing)
             return (file, []) if size else self._absent()
-        raw = b"".join([piece async for piece in chunks_of(receive, limit)])
+        raw = b"".join([piece async for piece in chunks])
         if not raw:
             return self._absent()
         if content.media_type == FORM:

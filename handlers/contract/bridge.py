@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,9 @@ from connexion.apps.flask import FlaskApi, FlaskApp, FlaskASGIApp
 from starlette.types import Message, Receive, Scope, Send
 
 from handlers.contract.call import CALL, Call
+from handlers.contract.refusals import TookTooLong
+
+logger = logging.getLogger(__name__)
 
 FILE_CHUNK_BYTES = 262_144
 
@@ -32,18 +36,30 @@ WSGI = Callable[..., Iterable[bytes]]
 
 
 class Bridge:
-    """An ASGI application that runs a WSGI one in a pool of threads. Request bodies were read before."""
+    """An ASGI application that runs a WSGI one in a pool of threads. Request bodies were read before.
 
-    def __init__(self, wsgi: WSGI, threads: int) -> None:
+    What has not been decided after `seconds` is given up, whether it is at work or still waits for a thread.
+    """
+
+    def __init__(self, wsgi: WSGI, threads: int, seconds: float) -> None:
         self.wsgi = wsgi
+        self.seconds = seconds
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; what the WSGI application raises is raised here."""
+        """Serve one request; what the WSGI application raises is raised here, and TookTooLong."""
         call: Call = scope[CALL]
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
-        status, headers, body = await loop.run_in_executor(self.pool, context.run, self._serve, scope, call)
+        work = loop.run_in_executor(self.pool, context.run, self._serve, scope, call)
+        done, _ = await asyncio.wait((work,), timeout=self.seconds)
+        if not done and call.claim_ending():
+            # A thread that is at work cannot be stopped; it finds out before it commits, and rolls back.
+            work.cancel()
+            name = call.operation.operation_id if call.operation else "a request"
+            logger.warning("gave up %s after %s seconds", name, self.seconds)
+            raise TookTooLong
+        status, headers, body = await work
         start = {"type": "http.response.start", "status": status, "headers": headers}
         if call.file is not None:
             await self._send_file(start, call.file, send)
@@ -126,9 +142,9 @@ class _DirectApi(FlaskApi):
 class _BridgedFlask(FlaskASGIApp):
     """Connexion's Flask side with our bridge in place of a2wsgi's."""
 
-    def __init__(self, import_name: str, threads: int) -> None:
+    def __init__(self, import_name: str, threads: int, seconds: float) -> None:
         super().__init__(import_name, {"static_folder": None})
-        self.bridge = Bridge(self.app.wsgi_app, threads)
+        self.bridge = Bridge(self.app.wsgi_app, threads, seconds)
         self.asgi_app = self.bridge
 
     def add_api(self, specification: Any, *, name: str | None = None, **kwargs: Any) -> FlaskApi:
@@ -139,10 +155,10 @@ class _BridgedFlask(FlaskASGIApp):
 
 
 class BridgedFlaskApp(FlaskApp):
-    """Connexion's FlaskApp over our bridge; `threads` requests run at once."""
+    """Connexion's FlaskApp over our bridge; `threads` requests run at once, for `seconds` at most."""
 
-    def __init__(self, import_name: str, *, threads: int, **options: Any) -> None:
-        self._middleware_app = flask_side = _BridgedFlask(import_name, threads)
+    def __init__(self, import_name: str, *, threads: int, seconds: float, **options: Any) -> None:
+        self._middleware_app = flask_side = _BridgedFlask(import_name, threads, seconds)
         # Not FlaskApp's own __init__, which would build the bridge that is replaced here.
         AbstractApp.__init__(self, import_name, **options)
         self.app: flask.Flask = flask_side.app

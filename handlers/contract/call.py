@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,14 @@ class Call:
     """The generation that the answer is about, if callers may wait for it or follow it."""
     standings: list[Standing] = field(default_factory=list)
     """How things stand with each limit that counted the request."""
+    _ending: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def claim_ending(self) -> bool:
+        """Return whether who asks is the first to, and so decides how the request ends.
+
+        The thread that is about to commit asks, and so does the event loop when the time is over.
+        """
+        return self._ending.acquire(blocking=False)
 
     def is_counted_by(self, policy: str) -> bool:
         """Return whether the limit of this name has counted the request."""

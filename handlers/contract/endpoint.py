@@ -23,7 +23,7 @@ from handlers.answers import Answer, Encoded, encode_json, strong_etag
 from handlers.conditional import none_match
 from handlers.contract.call import CALL, Call
 from handlers.contract.operations import Operation
-from handlers.contract.refusals import ContractBroken
+from handlers.contract.refusals import ContractBroken, TookTooLong
 from handlers.limiting import count_organization, note, tries_of
 from handlers.observing import acting_as
 from handlers.permissions import SUPERUSER_ONLY
@@ -80,6 +80,8 @@ class Endpoint:
             encoded = self._respond(call, idempotency.act(turn, self._handler, arguments))
             if turn is not None:
                 idempotency.keep(turn, encoded)
+            if not call.claim_ending():
+                raise TookTooLong
             return encoded
 
     def _serve_once(self, call: Call, key: str) -> Encoded:

@@ -60,6 +60,18 @@ class NotAcceptable(RequestRefused):
     default_detail = "None of the accepted media types is available"
 
 
+class BodyTooSlow(RequestRefused):
+    """The body does not come, or comes more slowly than a client of today sends."""
+
+    status = 408
+    code = "request_timeout"
+    default_detail = "The request body did not come in time"
+
+    def __init__(self) -> None:
+        # What is still to come would be taken for the next request (RFC 9110, 15.5.9).
+        super().__init__(headers={"Connection": "close"})
+
+
 class BodyTooLarge(RequestRefused):
     """The body exceeds the limit of its kind."""
 
@@ -85,6 +97,13 @@ class Unavailable(RequestRefused):
 
     def __init__(self) -> None:
         super().__init__(headers={"Retry-After": "5"})
+
+
+class TookTooLong(Unavailable):
+    """The request was worked on for longer than a request may take; nothing of it is kept."""
+
+    code = "took_too_long"
+    default_detail = "The request took too long and was given up"
 
 
 @dataclass(frozen=True)

@@ -110,15 +110,23 @@ class Request:
         query = urlencode(self.query) if self.raw_query is None else self.raw_query
         return path + (f"?{query}" if query else "")
 
-    def send(self, app: Any, headers: dict[str, str] | None = None, method: str | None = None) -> Reply:
-        """Return the answer; `headers` are the caller's credentials."""
+    def send(
+        self,
+        app: Any,
+        headers: dict[str, str] | None = None,
+        method: str | None = None,
+        stalls: bool = False,
+    ) -> Reply:
+        """Return the answer; `headers` are the caller's credentials, and who `stalls` sends half of it."""
         sent = {**self.headers, **(headers or {})}
         encoded = None
         if self.media_type is not None:
             encoded = encode(self.media_type, self.body)
             marker = f"; boundary={BOUNDARY}" if self.media_type == "multipart/form-data" else ""
             sent.setdefault("content-type", self.media_type + marker)
-        return ask(app, method or self.operation.method, self.target, sent, body=encoded)
+        if stalls:
+            sent["content-length"] = str(len(encoded or b"") + 1)
+        return ask(app, method or self.operation.method, self.target, sent, body=encoded, stalls=stalls)
 
     def changed(self, **changes: Any) -> Request:
         """Return a copy with other values."""

@@ -241,6 +241,14 @@ class Provoker:
     def get_406(self, request: Request) -> Reply:
         return self.send(request, accept="application/x-unknown")
 
+    def get_408(self, request: Request) -> Reply:
+        bodies = self.app.endpoints[request.operation.operation_id]._operation.bodies
+        with self.monkeypatch.context() as patch:
+            patch.setattr(bodies, "limits", replace(bodies.limits, patience=0.01))
+            reply = request.send(self.app, self.headers(request), stalls=True)
+        assert reply.headers["connection"] == "close"
+        return reply
+
     def get_409(self, request: Request) -> Reply:
         # A tenant of its own: what collides here must not be in the way of the good answer.
         elsewhere = Provoker(self.app, self.elsewhere, self.world, self.monkeypatch)

@@ -40,8 +40,12 @@ def ask(
     headers: dict[str, str] | None = None,
     body: bytes | Iterable[bytes] | None = None,
     as_json: Any = None,
+    stalls: bool = False,
 ) -> Reply:
-    """Return the answer to one request. A body of several pieces is sent chunked, without a length."""
+    """Return the answer to one request. A body of several pieces is sent chunked, without a length.
+
+    A client that `stalls` sends all of it but the end.
+    """
     sent = {name.lower(): value for name, value in (headers or {}).items()}
     if as_json is not None:
         body = json.dumps(as_json).encode()
@@ -52,10 +56,10 @@ def ask(
     elif body is not None:
         sent["transfer-encoding"] = "chunked"
     messages = [
-        {"type": "http.request", "body": piece, "more_body": number < len(pieces) - 1}
+        {"type": "http.request", "body": piece, "more_body": stalls or number < len(pieces) - 1}
         for number, piece in enumerate(pieces)
     ] or [{"type": "http.request", "body": b"", "more_body": False}]
-    return asyncio.run(_converse(app, scope_of(method, target, sent), messages))
+    return asyncio.run(_converse(app, scope_of(method, target, sent), messages, stalls))
 
 
 def scope_of(method: str, target: str, headers: dict[str, str]) -> dict[str, Any]:
@@ -69,12 +73,13 @@ def scope_of(method: str, target: str, headers: dict[str, str]) -> dict[str, Any
     }  # fmt: skip
 
 
-async def _converse(app: Any, scope: dict[str, Any], messages: list[dict[str, Any]]) -> Reply:
-    waiting = iter([*messages, {"type": "http.disconnect"}])
+async def _converse(app: Any, scope: dict[str, Any], messages: list[dict[str, Any]], stalls: bool) -> Reply:
+    waiting = iter(messages if stalls else [*messages, {"type": "http.disconnect"}])
     got: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
-        return next(waiting)
+        message = next(waiting, None)
+        return message if message is not None else await asyncio.Event().wait()
 
     async def send(message: dict[str, Any]) -> None:
         got.append(message)

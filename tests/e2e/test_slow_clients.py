@@ -1,0 +1,150 @@
+"""Clients that come slowly, or do not take what they asked for: none keeps its connection for long."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.server import RunningServer, running_server
+
+SECONDS = 1
+"""How long the server waits for slow clients here."""
+ENOUGH = 8
+"""Seconds after which a busy machine has long noticed."""
+GET = b"GET /api/v1/utils/version HTTP/1.1\r\nHost: localhost\r\n"
+SIGN_IN = (
+    b"POST /api/v1/login/access-token HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/x-www-form-urlencoded\r\n"
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with little patience, on which pictures are ordered and never made."""
+    folder: Path = tmp_path_factory.mktemp("slow")
+    with running_server(folder, SLOW_CLIENT_SECONDS=str(SECONDS), RENDER_WORKERS="0") as running:
+        yield running
+
+
+@pytest.fixture
+def connection(server: RunningServer) -> Iterator[socket.socket]:
+    """A connection to the server."""
+    port = int(server.address.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=ENOUGH) as made:
+        yield made
+
+
+def trickle(connection: socket.socket, first: bytes, drop: bytes) -> tuple[str, dict[str, str], bytes, float]:
+    """Send a drop every tenth of a second until the server hangs up: what it said, and after how long."""
+    began = time.monotonic()
+    received = b""
+    connection.sendall(first)
+    connection.settimeout(0.1)
+    # Who hangs up while drops are under way resets the connection.
+    with contextlib.suppress(ConnectionError):
+        while time.monotonic() - began < ENOUGH:
+            with contextlib.suppress(TimeoutError):
+                piece = connection.recv(65_536)
+                received += piece
+                if not piece:
+                    break
+            connection.sendall(drop)
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, *lines = head.decode("ascii").split("\r\n")
+    return status, dict(line.lower().split(": ", 1) for line in lines), body, time.monotonic() - began
+
+
+def assert_is_408(status: str, headers: dict[str, str], body: bytes, seconds: float) -> None:
+    problem = json.loads(body)
+    assert status == "HTTP/1.1 408 Request Timeout"
+    assert (headers["content-type"], headers["connection"]) == ("application/problem+json", "close")
+    assert "server" not in headers
+    assert (problem["code"], problem["request_id"]) == ("request_timeout", headers["x-request-id"])
+    assert SECONDS * 0.9 < seconds < ENOUGH
+
+
+@pytest.mark.parametrize("drop", [b"", b"X-Drop: 1\r\n", b"x"])
+def test_s19_a_head_that_never_ends_is_cut_off(connection: socket.socket, drop: bytes) -> None:
+    assert_is_408(*trickle(connection, GET, drop))
+
+
+@pytest.mark.parametrize("drop", [b"", b"\r\n"])
+def test_s19_who_says_nothing_is_not_listened_to(connection: socket.socket, drop: bytes) -> None:
+    status, _, _, seconds = trickle(connection, drop, drop)
+    assert status == ""
+    assert SECONDS * 0.9 < seconds < ENOUGH
+
+
+@pytest.mark.parametrize(
+    ("length", "drop"),
+    [(b"Content-Length: 900\r\n\r\n", b"u"), (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nu\r\n")],
+)
+def test_s19_a_body_that_trickles_is_cut_off(connection: socket.socket, length: bytes, drop: bytes) -> None:
+    assert_is_408(*trickle(connection, SIGN_IN + length, drop))
+
+
+def test_s19_the_rest_of_a_request_that_was_refused_is_not_awaited(connection: socket.socket) -> None:
+    length = b"Content-Length: 99999999\r\n\r\n"
+    status, _, body, seconds = trickle(connection, SIGN_IN + length, b"u")
+    assert (status[:12], json.loads(body)["code"]) == ("HTTP/1.1 413", "too_large")
+    assert SECONDS * 0.9 < seconds < ENOUGH
+
+
+def test_s19_who_does_not_read_the_answer_is_hung_up_on(connection: socket.socket) -> None:
+    ask = b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    connection.sendall(ask * 60)
+    time.sleep(3 * SECONDS)
+    connection.settimeout(ENOUGH)
+    read = 0
+    with contextlib.suppress(ConnectionError):
+        while piece := connection.recv(1_048_576):
+            read += len(piece)
+    # What lay in buffers came; that all of it came would show that nobody hung up.
+    whole = len((Path(__file__).parents[2] / "openapi" / "openapi.json").read_bytes())
+    assert 0 < read < 60 * whole
+
+
+@pytest.mark.parametrize("bytes_more", [0, 1])
+def test_s19_a_large_head_is_refused_also_when_it_comes_at_once(
+    connection: socket.socket, bytes_more: int
+) -> None:
+    padding = b"A: " + b"a" * (60_000 + 10_000 * bytes_more) + b"\r\n"
+    connection.sendall(GET + padding + b"Connection: close\r\n\r\n")
+    assert connection.recv(100).startswith(b"HTTP/1.1 400 " if bytes_more else b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("count", [90, 101])
+def test_s19_a_head_has_at_most_a_hundred_headers(connection: socket.socket, count: int) -> None:
+    connection.sendall(GET + b"A: b\r\n" * count + b"Connection: close\r\n\r\n")
+    assert connection.recv(100).startswith(b"HTTP/1.1 200 " if count == 90 else b"HTTP/1.1 400 ")
+
+
+def test_whoever_waits_for_an_answer_is_not_taken_for_slow(server: RunningServer) -> None:
+    with Api(server.address) as api:
+        api.sign_in(EMAIL, PASSWORD)
+        body = {"product_id": "01990000-5eed-7000-8000-000500000001", "width": 64, "height": 64}
+        scope = {"organization_id": "01990000-5eed-7000-8000-000200000001"}
+        headers = {"Prefer": f"wait={SECONDS + 2}"}
+        answer = api.client.post("/generations/", params=scope, json=body, headers=headers, timeout=30)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["preference-applied"] == f"wait={SECONDS + 2}"
+
+
+def test_a_connection_is_kept_for_who_asks_again_in_time(server: RunningServer) -> None:
+    client = http.client.HTTPConnection("127.0.0.1", int(server.address.rpartition(":")[2]), timeout=ENOUGH)
+    client.connect()
+    own_end = client.sock.getsockname()
+    for _ in range(4):
+        client.request("GET", "/api/v1/utils/version")
+        client.getresponse().read()
+        time.sleep(SECONDS / 2)
+        assert client.sock.getsockname() == own_end
+    client.close()
