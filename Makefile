@@ -84,9 +84,10 @@ check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules
 ##@ Change it
 
 .PHONY: openapi
-openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml to openapi/openapi.json
+openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml to openapi/openapi.json, and list who may call what
 	@$(REDOCLY) bundle openapi/openapi.yaml --output openapi/openapi.json 2>&1 | sed '/^bundling/d;/^$$/d'
 	@echo >> openapi/openapi.json
+	@$(BIN)/python -m tests.contract.matrix
 
 .PHONY: lint
 lint: .venv/.dev node_modules/.stamp ## Lint code and contract, check types and imports

@@ -48,6 +48,11 @@ def get_docs() -> Answer:
     return _page(pages.docs_page())
 
 
+def get_permissions_page() -> Answer:
+    """Answer the page that says who may call which operation."""
+    return _page(pages.permissions_page(_bundle_json()))
+
+
 def get_docs_asset(asset_name: str) -> Answer:
     """Answer a script or style sheet of that page; NotFound for any other name."""
     found = pages.asset(asset_name)

@@ -78,9 +78,9 @@ def app_for_tests(folder: Path, **options: Any) -> Application:
     return create_app(settings, database=SwitchedDatabase(), **options)
 
 
-def bearer(app: Application, user: User) -> dict[str, str]:
-    """Return the Authorization header of a fresh session of this account, made without signing in."""
-    now = int(time.time())
+def bearer(app: Application, user: User, age: int = 0) -> dict[str, str]:
+    """Return the Authorization header of a session of this account; its token was made `age` seconds ago."""
+    now = int(time.time()) - age
     family = factories.make(TokenFamily(user_id=user.id, expires_at=utc_now() + timedelta(days=1)))
     claims = {
         "iss": ISSUER, "aud": AUDIENCE, "sub": str(user.id), "sid": str(family.id), "jti": uuid.uuid4().hex,

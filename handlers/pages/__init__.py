@@ -5,6 +5,7 @@ Everything they load is served from here; the policy below lets a browser fetch 
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.base import utc_now
+from handlers.pages.permissions import ROLES, matrix
 from handlers.problems import PROBLEMS
 
 HERE = Path(__file__).parent
@@ -28,6 +30,7 @@ CONTENT_SECURITY_POLICY = (
 
 ASSETS: dict[str, tuple[Path, str]] = {
     "pages.css": (HERE / "pages.css", "text/css"),
+    "permissions.css": (HERE / "permissions.css", "text/css"),
     "docs.css": (HERE / "docs.css", "text/css"),
     "docs.js": (HERE / "docs.js", "text/javascript"),
     "swagger-ui.css": (SWAGGER_UI / "swagger-ui.css", "text/css"),
@@ -49,6 +52,13 @@ def home_page(address: str) -> bytes:
 def docs_page() -> bytes:
     """Return the page on which the contract is read and its operations are tried."""
     return _templates.get_template("docs.html").render().encode("utf-8")
+
+
+@cache
+def permissions_page(bundle: bytes) -> bytes:
+    """Return the page that says who may call which operation of a bundled contract."""
+    tables = matrix(json.loads(bundle))
+    return _templates.get_template("permissions.html").render(tables=tables, roles=ROLES).encode("utf-8")
 
 
 @cache

@@ -15,8 +15,21 @@ function tellExamples(node) {
   Object.values(node).forEach(tellExamples);
 }
 
+// Tools hide what a contract adds to OpenAPI, so each operation tells who may call it.
+function tellPermission(operation, roles) {
+  const permission = operation["x-permission"];
+  if (permission === undefined) return;
+  const link = `[\`${permission}\`](/api/v1/docs/permissions#${operation.operationId})`;
+  operation.description += `\n\nPermission ${link}: ${roles[permission].join(", ")}.`;
+}
+
 async function showContract() {
   const contract = await (await fetch("/api/v1/openapi.json")).json();
+  for (const item of Object.values(contract.paths)) {
+    for (const operation of Object.values(item)) {
+      if (operation.operationId) tellPermission(operation, contract["x-permissions"]);
+    }
+  }
   tellExamples(contract.paths);
   tellExamples(contract.components.parameters);
   window.documentation = SwaggerUIBundle({

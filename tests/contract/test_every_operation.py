@@ -42,20 +42,6 @@ def explain(reply: Reply) -> str:
     return f"{reply.status} {reply.body[:600]!r}"
 
 
-@each(lambda operation: not operation.is_open)
-def test_without_a_token_nothing_is_told(name: str, app: Application, world: World) -> None:
-    reply = world.request_for(name).send(app)
-    assert reply.status == 401, explain(reply)
-    assert reply.headers["www-authenticate"] == "Bearer"
-    assert reply.json()["detail"] == "Not authenticated"
-
-
-@each(lambda operation: 403 in operation.statuses and not operation.is_open)
-def test_a_role_without_the_permission_is_refused(name: str, app: Application, world: World) -> None:
-    reply = world.request_for(name).send(app, bearer(app, world.viewer))
-    assert (reply.status, reply.json()["detail"]) == (403, "Not enough permissions"), explain(reply)
-
-
 def has_foreign_rows(operation: Operation) -> bool:
     """Tell whether a path may name a stranger's row: superusers see all, and models belong to none."""
     named = bool(operation.path_names()) and not operation.is_open

@@ -62,14 +62,17 @@ def picture(file_format: str = "PNG", size: tuple[int, int] = (48, 64)) -> bytes
 
 
 class World:
-    """A tenant. `rows` holds one row of every kind by the name of its path parameter, without `_id`."""
+    """A tenant. `rows` holds one row of every kind by the name of its path parameter, without `_id`.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    In a personal one they belong to the owner and to no organization.
+    """
+
+    def __init__(self, settings: Settings, personal: bool = False) -> None:
+        self.settings, self.personal = settings, personal
         self.storage = LocalDisk(settings.media_dir)
         self.owner: User = factories.make_user()
         self.organization: Organization = factories.make_organization(self.owner)
-        scope = {"organization": self.organization}
+        scope = self.scope
         subscription = factories.make_subscription(self.owner)
         brand = factories.make_brand(**scope)
         shot_type, second_shot_type = factories.make_shot_type(**scope), factories.make_shot_type(**scope)
@@ -94,8 +97,9 @@ class World:
         endpoint = factories.make_webhook_endpoint(**scope)
         self.member = factories.make_user()
         factories.make_membership(self.organization, self.member)
-        self.viewer = factories.make_user()
+        self.viewer, self.admin = factories.make_user(), factories.make_user()
         factories.make_membership(self.organization, self.viewer, role="viewer")
+        factories.make_membership(self.organization, self.admin, role="admin")
         self.second_shot_type = second_shot_type
         self.rows: dict[str, Any] = {
             "organization": self.organization, "subscription": subscription, "brand": brand,
@@ -114,11 +118,17 @@ class World:
         self.rows = {name: _read(session, row) for name, row in self.rows.items()}
         self.organization, self.member = self.rows["organization"], self.rows["user"]
         self.owner, self.viewer = _read(session, self.owner), _read(session, self.viewer)
+        self.admin = _read(session, self.admin)
         self.second_shot_type = _read(session, self.second_shot_type)
 
     def move_to(self, session: Session) -> None:
         """Go on in another session."""
-        session.add_all([self.owner, self.viewer, self.second_shot_type, *self.rows.values()])
+        session.add_all([self.owner, self.viewer, self.admin, self.second_shot_type, *self.rows.values()])
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """The scope of the rows, as factories take it."""
+        return {"owner": self.owner} if self.personal else {"organization": self.organization}
 
     @cached_property
     def superuser(self) -> User:
@@ -147,7 +157,7 @@ class World:
             request.path[name] = self.path_value(operation, name)
         for parameter in operation.parameters:
             if parameter["in"] == "query" and (
-                parameter.get("required") or parameter["name"] == "organization_id"
+                parameter.get("required") or (parameter["name"] == "organization_id" and not self.personal)
             ):
                 request.query[parameter["name"]] = self.own(parameter["schema"].get("example"))
         if operation.media_types:
@@ -224,7 +234,7 @@ def _png(world: World, request: Request) -> None:
 
 def _unused(kind: str, make: Callable[..., Any]) -> Callable[[World, Request], None]:
     def prepare(world: World, request: Request) -> None:
-        request.path[f"{kind}_id"] = str(make(organization=world.organization).id)
+        request.path[f"{kind}_id"] = str(make(**world.scope).id)
 
     return prepare
 
@@ -235,7 +245,8 @@ def _unused_model(world: World, request: Request) -> None:
 
 def _empty_organization(world: World, request: Request) -> None:
     organization = factories.make_organization(world.owner)
-    factories.make_membership(organization, world.viewer, role="viewer")
+    for role, account in (("admin", world.admin), ("member", world.member), ("viewer", world.viewer)):
+        factories.make_membership(organization, account, role=role)
     request.path["organization_id"] = str(organization.id)
 
 

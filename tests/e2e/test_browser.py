@@ -131,6 +131,31 @@ def test_one_signs_in_on_the_documentation_page_and_tries_an_operation(visit: Vi
     assert visit.complaints == []
 
 
+def test_the_page_of_permissions_says_who_may_call_what(visit: Visit) -> None:
+    visit.open("/api/v1/docs")
+    page = visit.page
+    page.locator("#operations-tag-brands").click()
+    operation = page.locator("#operations-brands-update_brand")
+    operation.locator(".opblock-summary-control").click()
+    expect(operation).to_contain_text("Permission brands:write: superuser, owner, admin, member, personal.")
+    visit.keep("docs-permission")
+    place = "/api/v1/docs/permissions#update_brand"
+    expect(operation.get_by_role("link", name="brands:write")).to_have_attribute("href", place)
+    visit.open(place)
+    row = page.locator("#update_brand")
+    expect(row).to_be_in_viewport()
+    allowed = row.locator("td.role").filter(has_text="yes")
+    roles = [cell.get_attribute("data-role") for cell in allowed.all()]
+    assert roles == ["superuser", "owner", "admin", "member", "personal"]
+    visit.keep("permissions-row")
+    page.emulate_media(color_scheme="dark")
+    page.evaluate("window.scrollTo(0, 0)")
+    visit.keep("permissions")
+    assert visit.width_beyond_the_screen() == 0
+    assert visit.strangers() == []
+    assert visit.complaints == []
+
+
 def test_every_problem_leads_to_a_page_that_explains_it(visit: Visit) -> None:
     visit.open("/api/v1/problems/not_found")
     visit.keep("problem")

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from handlers.permissions import Permission
+from handlers.permissions import PERSONAL, ROLES, Permission
+from tests.contract.matrix import TEXT, as_text
 from tests.house.sources import Module
 
 METHODS = ("get", "put", "post", "patch", "delete")
@@ -67,6 +68,28 @@ def test_a_handler_requires_the_permission_that_the_contract_names(
 def test_every_permission_is_needed_by_an_operation(contract: dict) -> None:
     named = {operation.get("x-permission") for _, operation in operations(contract)} - {None}
     assert named == {str(permission) for permission in Permission}
+
+
+def test_the_contract_says_which_roles_have_a_permission(contract: dict) -> None:
+    """Superusers have all of them, and some they have alone."""
+    granted = {**ROLES, "personal": PERSONAL}
+    table = {
+        str(permission): {
+            "superuser",
+            *(role for role, permissions in granted.items() if permission in permissions),
+        }
+        for permission in Permission
+    }
+    assert {name: set(roles) for name, roles in contract["x-permissions"].items()} == table
+
+
+def test_s03_the_matrix_has_a_row_for_every_operation(contract: dict) -> None:
+    """Who may do more or less than before is seen in the difference of one file."""
+    text = TEXT.read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `\S+ \S+` \| (\w+) \|", text, re.MULTILINE)
+    assert listed
+    assert sorted(listed) == sorted(operation["operationId"] for _, operation in operations(contract))
+    assert text == as_text(contract), "Stale: run `make openapi`, and read what has changed."
 
 
 def test_a_handler_takes_the_parameters_of_its_operation(contract: dict, modules: list[Module]) -> None:

@@ -1,0 +1,41 @@
+"""The matrix of operations and roles as a text to be read in reviews; `make openapi` writes it.
+
+The suite of every role holds the running server against the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from handlers.pages.permissions import ROLES, matrix
+
+HERE = Path(__file__).parents[2] / "openapi"
+BUNDLE, TEXT = HERE / "openapi.json", HERE / "permissions.md"
+
+HEAD = """\
+# Who may call what
+
+Made by `make openapi` of `x-permission` and `x-permissions` in the contract: each difference here is somebody
+who may do more, or less, than before. The contract's description says what the columns mean.
+"""
+
+
+def as_text(contract: dict[str, Any]) -> str:
+    """Return the matrix of a bundle in Markdown, a table for each tag."""
+    head = f"| Request | Operation | Permission | {' | '.join(ROLES)} |"
+    lines = [HEAD]
+    for tag, rows in matrix(contract).items():
+        lines += [f"## {tag}", "", head, "|---|---|---|" + ":-:|" * len(ROLES)]
+        for row in rows:
+            wanted = f"`{row.permission}`" if row.permission else f"none: {row.public}"
+            marks = ["yes" if role in row.roles else "" for role in ROLES]
+            cells = [f"`{row.method} {row.path}`", row.operation_id, wanted, *marks]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    TEXT.write_text(as_text(json.loads(BUNDLE.read_text(encoding="utf-8"))), encoding="utf-8")

@@ -1,0 +1,19 @@
+"""Everything that the database holds, to be compared before and after a request that must change nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from db.base import Base
+from handlers.app import Application
+
+
+def all_rows(app: Application) -> dict[str, list[Any]]:
+    """Return the rows of each table, of every tenant."""
+    with app.database.transaction(write=False) as reading:
+        return {
+            table.name: [tuple(row) for row in reading.execute(select(table).order_by(*table.primary_key))]
+            for table in Base.metadata.sorted_tables
+        }
