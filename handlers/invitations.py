@@ -17,6 +17,7 @@ from handlers.current import current_settings
 from handlers.paging import page
 from handlers.permissions import ROLES, Permission, requires
 from handlers.schemas.organizations import InvitationSchema, MemberSchema
+from handlers.trying import counts_wrong_tokens
 from studio import invitations
 from studio.identity.mail import mailer_for
 
@@ -64,6 +65,7 @@ def delete_invitation(organization_id: UUID, invitation_id: UUID) -> Answer:
     return no_content()
 
 
+@counts_wrong_tokens
 def accept_invitation(body: dict[str, Any]) -> Answer:
     """Join with a mailed token, in a new account where the address has none."""
     member = invitations.accept(body["token"], body.get("password"), body.get("full_name"), INVITING_ROLES)

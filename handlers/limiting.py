@@ -1,12 +1,12 @@
-"""What handlers and the endpoint say about limits: whose rows are touched, which handlers count tries.
+"""What the endpoint says about limits of requests: whose rows are touched, and how the caller stands.
 
 A request is counted once by each limit, however often it is looked at on its way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable
+from typing import Any, cast
 from uuid import UUID
 
 from flask import current_app, request
@@ -15,29 +15,7 @@ from db.errors import RateLimited
 from handlers.contract.call import Call
 from studio.limits.addresses import counted_address
 from studio.limits.limits import Limits
-from studio.limits.policies import Policies, Standing
-
-Handler = TypeVar("Handler", bound=Callable[..., object])
-TryCounter = Callable[..., Iterable[Standing]]
-
-
-def counts_tries(count: TryCounter) -> Callable[[Handler], Handler]:
-    """Count before the handler, in a transaction of its own that stays whatever comes of the request.
-
-    `count` gets the handler's own arguments and returns how things stand with each limit. RateLimited when
-    there is nothing left of one; then nothing is counted.
-    """
-
-    def name_it(handler: Handler) -> Handler:
-        handler.__tries__ = count  # type: ignore[attr-defined]  # the mark itself
-        return handler
-
-    return name_it
-
-
-def tries_of(handler: Callable[..., object]) -> TryCounter | None:
-    """Return what `counts_tries` named, None for a handler without it."""
-    return getattr(handler, "__tries__", None)
+from studio.limits.policies import Standing
 
 
 def note(call: Call, standings: Iterable[Standing]) -> None:
@@ -55,9 +33,9 @@ def count_organization(limits: Limits, call: Call, organization_id: UUID) -> Non
         note(call, [limits.spend(policy, str(organization_id))])
 
 
-def current_policies() -> Policies:
+def current_limits() -> Limits:
     """Return the limits of the running application."""
-    return cast(Limits, current_app.config["LIMITS"]).policies
+    return cast(Limits, current_app.config["LIMITS"])
 
 
 def caller_address() -> str:

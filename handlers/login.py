@@ -14,18 +14,28 @@ from handlers.auth import current_session_id, make_access_token
 from handlers.current import current_settings
 from handlers.permissions import Permission, requires
 from handlers.schemas.users import UserSchema
+from handlers.trying import (
+    counts_guesses,
+    counts_requests,
+    counts_wrong_tokens,
+    recovery_requests,
+    remember_caller,
+    sign_in_tries,
+)
 from studio.identity import recovery, sessions
 from studio.identity.mail import mailer_for
 
 RECOVERY_SAID = "If there is an account with this address, a mail with further steps is on its way"
 
 
+@counts_guesses(sign_in_tries)
 def login(body: dict[str, Any]) -> Answer:
     """Open a session for an address and a password."""
     lifetime = timedelta(seconds=current_settings().refresh_token_seconds)
-    return _tokens(
-        sessions.sign_in(body["username"], body["password"], lifetime, request.headers.get("User-Agent"))
-    )
+    agent = request.headers.get("User-Agent")
+    grant = sessions.sign_in(body["username"], body["password"], lifetime, agent)
+    remember_caller(grant.user_id)
+    return _tokens(grant)
 
 
 @requires(Permission.ACCOUNT_SELF)
@@ -34,6 +44,7 @@ def test_token() -> Answer:
     return ok(get_user(current_caller().user_id), UserSchema)
 
 
+@counts_wrong_tokens
 def refresh_token(body: dict[str, Any]) -> Answer:
     """Spend a refresh token for a new pair."""
     return _tokens(sessions.refresh(body["refresh_token"]))
@@ -46,6 +57,7 @@ def logout() -> Answer:
     return no_content()
 
 
+@counts_requests(recovery_requests)
 def recover_password(email: str) -> Answer:
     """Mail a recovery token to the account, if there is one; the answer does not tell."""
     settings = current_settings()
@@ -53,9 +65,10 @@ def recover_password(email: str) -> Answer:
     return listing({"message": RECOVERY_SAID})
 
 
+@counts_wrong_tokens
 def reset_password(body: dict[str, Any]) -> Answer:
     """Set the new password that a mailed token allows."""
-    recovery.reset_password(body["token"], body["new_password"])
+    remember_caller(recovery.reset_password(body["token"], body["new_password"]))
     return listing({"message": "Password changed"})
 
 

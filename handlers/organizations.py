@@ -21,6 +21,7 @@ from handlers.permissions import Permission, requires
 from handlers.preparing import decodes_after
 from handlers.references import find_picture
 from handlers.schemas.organizations import MemberSchema, OrganizationSchema
+from handlers.trying import counts_guesses, own_password_tries
 from studio.identity.accounts import require_password
 from studio.identity.mail import mailer_for
 from studio.organizations import (
@@ -79,6 +80,7 @@ def delete_organization(organization_id: UUID) -> Answer:
 
 
 @requires(Permission.ORGANIZATIONS_TRANSFER)
+@counts_guesses(own_password_tries)
 def transfer_ownership(organization_id: UUID, body: dict[str, Any]) -> Answer:
     """Make a member the owner; who was it stays as an admin."""
     organization = query.get_organization(organization_id, options=WITH_LOGO)

@@ -21,6 +21,7 @@ from handlers.current import current_settings
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
 from handlers.schemas.users import UserSchema
+from handlers.trying import counts_guesses, counts_wrong_tokens, own_password_tries
 from studio.identity import accounts, email_changes
 from studio.identity.mail import mailer_for
 
@@ -46,6 +47,7 @@ def get_current_user() -> Answer:
 
 
 @requires(Permission.ACCOUNT_SELF)
+@counts_guesses(own_password_tries)
 def update_current_user(body: dict[str, Any]) -> Answer:
     """Change what the body names of one's own account; another address waits for its proof."""
     user, settings = _for_change(current_caller().user_id), current_settings()
@@ -58,6 +60,7 @@ def update_current_user(body: dict[str, Any]) -> Answer:
 
 
 @requires(Permission.ACCOUNT_SELF)
+@counts_guesses(own_password_tries)
 def change_password(body: dict[str, Any]) -> Answer:
     """Set a new password and end the other sessions."""
     user = get_account(current_caller().user_id, for_update=True)
@@ -65,6 +68,7 @@ def change_password(body: dict[str, Any]) -> Answer:
     return plain({"message": "Password changed"})
 
 
+@counts_wrong_tokens
 def confirm_email_change(body: dict[str, Any]) -> Answer:
     """Give an account the address that a mailed token proves."""
     email_changes.confirm_change(body["token"], mailer_for(current_settings()))

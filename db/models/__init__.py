@@ -26,6 +26,7 @@ from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.models.subscriptions import CreditMovement, MovementKind, PaymentStatus, Subscription
 from db.models.task_callbacks import TaskCallback
+from db.models.tries import KnownAddress, TryCount
 from db.models.users import PasswordResetToken, RefreshToken, TokenFamily, User
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 
@@ -46,6 +47,7 @@ __all__ = [
     "GuidelinesSubject",
     "IdempotencyKey",
     "Invitation",
+    "KnownAddress",
     "Look",
     "LookGuidelines",
     "LookProduct",
@@ -75,6 +77,7 @@ __all__ = [
     "Subscription",
     "TaskCallback",
     "TokenFamily",
+    "TryCount",
     "Upload",
     "UploadStatus",
     "User",

@@ -51,6 +51,11 @@ class Call:
         """Return whether the limit of this name has counted the request."""
         return any(standing.policy.name == policy for standing in self.standings)
 
+    def restate(self, standings: list[Standing]) -> None:
+        """Replace how things stand with these limits."""
+        newer = {standing.policy.name: standing for standing in standings}
+        self.standings = [newer.get(standing.policy.name, standing) for standing in self.standings]
+
     def limit_headers(self) -> dict[str, str]:
         """Return what the answer tells of limits (draft-ietf-httpapi-ratelimit-headers-10)."""
         if not self.standings:

@@ -24,10 +24,11 @@ from handlers.conditional import none_match
 from handlers.contract.call import CALL, Call
 from handlers.contract.operations import Operation
 from handlers.contract.refusals import ContractBroken, TookTooLong
-from handlers.limiting import count_organization, note, tries_of
+from handlers.limiting import count_organization
 from handlers.observing import acting_as
 from handlers.permissions import SUPERUSER_ONLY
 from handlers.preparing import preparation_of
+from handlers.trying import counted, counting_of
 from studio.idempotency import Turn
 from studio.limits.limits import Limits
 
@@ -51,7 +52,7 @@ class Endpoint:
         self._operation = operation
         self._handler = handler
         self._preparation = preparation_of(handler)
-        self._count_tries = tries_of(handler)
+        self._counting = counting_of(handler)
         self._transaction = transaction
         self._load_caller = load_caller
         self._limits = limits
@@ -62,11 +63,9 @@ class Endpoint:
     def __call__(self, **_path_values: Any) -> Response:
         """Serve the request at hand; whatever is raised rolls back and becomes a problem."""
         call: Call = request.environ[CALL]
-        if self._count_tries is not None:
-            with self._transaction(True):
-                note(call, self._count_tries(**call.arguments))
         key = request.headers.get(idempotency.HEADER) if self._operation.takes_idempotency_key else None
-        encoded = self._serve(call) if key is None else self._serve_once(call, key)
+        with counted(self._counting, call, self._transaction):
+            encoded = self._serve(call) if key is None else self._serve_once(call, key)
         call.checked = True
         return _build(encoded)
 

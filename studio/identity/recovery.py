@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from uuid import UUID
 
 from sqlalchemy import delete, insert, literal, select, update
 from sqlalchemy.orm import joinedload
@@ -60,10 +61,11 @@ def recover_password(email: str, mailer: Mailer, public_url: str) -> None:
     after_commit(lambda: time.sleep(max(0.0, began + LEAST_SECONDS - time.monotonic())))
 
 
-def reset_password(token: str, new_password: str) -> None:
+def reset_password(token: str, new_password: str) -> UUID:
     """Spend a mailed token: the account gets the new password, its sessions and other such tokens end.
 
-    InvalidToken when it is unknown, spent or too old, or the account is locked; PasswordTooCommon.
+    Returns the account's id. InvalidToken when it is unknown, spent or too old, or the account is locked;
+    PasswordTooCommon.
     """
     now = utc_now()
     found = session().scalar(
@@ -82,3 +84,4 @@ def reset_password(token: str, new_password: str) -> None:
         update(PasswordResetToken).where(PasswordResetToken.user_id == found.user_id).values(used_at=now)
     )
     set_password(found.user, new_password)
+    return found.user_id

@@ -19,6 +19,7 @@ from studio.idempotency import forget_expired
 from studio.jobs.callbacks import forget_callbacks
 from studio.jobs.queue import settle_overdue
 from studio.jobs.signal import EXPORTS, Signal
+from studio.limits.tries import forget_tries
 from studio.media.storage import Storage
 from studio.media.sweep import sweep
 from studio.outbound import Outbound
@@ -59,6 +60,7 @@ def _work_off_exports(at: Workplace) -> None:
 UPKEEP = (
     Upkeep("settling", lambda at: settle_overdue(at.database), 1),
     Upkeep("forgetting", lambda at: forget_expired(at.database), 600),
+    Upkeep("forgetting tries", lambda at: forget_tries(at.database, utc_now()), 600),
     Upkeep("exporting", _work_off_exports, EXPORT_SECONDS, woken_by=EXPORTS),
     Upkeep("sweeping", lambda at: sweep(at.database, at.storage, utc_now()), 3_600),
     Upkeep("forgetting call-backs", lambda at: forget_callbacks(at.database), 3_600),

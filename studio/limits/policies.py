@@ -36,22 +36,18 @@ class Policy:
         states, decision = ALGORITHM.step(self.rates, (state,), now, 1)
         return int(states[0]), self.standing(int(states[0]), now, decision)
 
-    def give_back(self, state: int) -> int:
-        """Put one unit back into a count."""
-        return state - self._emission
-
     def standing(self, state: int, now: int, decision: Decision) -> Standing:
         """How things stand with a count after a decision."""
         spent = ALGORITHM.consumed(self.rates, (state,), now)
         # Until the next unit: what is spent comes back one by one, the last one when all the others have.
-        wait = state - now * 1000 - max(0, spent - 1) * self._emission
+        wait = state - now * 1000 - max(0, spent - 1) * self.emission
         if not decision.allowed:
             wait = (decision.retry_after_ms or 1) * 1000
         return Standing(self, max(0, self.quota - spent), max(0, ceil(wait / 1_000_000)), decision.allowed)
 
     @property
-    def _emission(self) -> int:
-        """Microseconds in which one unit grows, rounded as the algorithm does."""
+    def emission(self) -> int:
+        """Microseconds in which one unit grows, as the algorithm rounds them."""
         return max(1, ceil(self.window * 1_000_000 / self.quota))
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,37 +12,12 @@ import uvicorn
 from handlers.__main__ import options_of_the_server
 from handlers.app import Application
 from studio.limits.counters import MemoryCounters
-from studio.limits.limits import Limits
-from studio.limits.policies import Policies
 from tests import factories
 from tests.api.catalogue import House
 from tests.api.conftest import Client
-from tests.contract.mini.asking import Reply, ask
+from tests.contract.mini.asking import ask
+from tests.security.limiting import refused
 from tests.serving import bearer
-
-NOON = 1_800_000_000_000
-
-
-@pytest.fixture
-def limited(app: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Let the application have other limits, fresh counts and a clock that the test moves."""
-    limits: Limits = app.app.config["LIMITS"]
-    clock = SimpleNamespace(now=NOON)
-    monkeypatch.setattr(limits, "counters", MemoryCounters())
-    monkeypatch.setattr(limits, "clock", lambda: clock.now)
-
-    def set_limits(**settings: int) -> SimpleNamespace:
-        monkeypatch.setattr(limits, "policies", Policies.from_settings(replace(app.settings, **settings)))
-        return clock
-
-    return set_limits
-
-
-def refused(reply: Reply) -> str:
-    """Return the name of the limit that refused a request."""
-    assert (reply.status, reply.json()["code"]) == (429, "rate_limited"), reply.body
-    assert int(reply.headers["retry-after"]) > 0
-    return str(reply.json()["policy"])
 
 
 def test_s13_an_account_asks_so_often_and_is_told_how_things_stand(
