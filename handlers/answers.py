@@ -16,6 +16,9 @@ import orjson
 
 from studio.watching import GenerationState
 
+SANDBOX = "default-src 'none'; frame-ancestors 'none'; sandbox"
+"""The policy of bytes that people sent: whatever a browser takes them for, it runs nothing in them."""
+
 _JSON_OPTIONS = orjson.OPT_UTC_Z
 
 

@@ -11,7 +11,7 @@ from db.models.exports import Export, ExportStatus
 from db.models.shootings import Shooting
 from db.session import after_commit, session
 from db.tenancy import get_owned, listed
-from handlers.answers import Answer, accepted, found_file, no_content, ok
+from handlers.answers import SANDBOX, Answer, accepted, found_file, no_content, ok
 from handlers.conditional import get_for_change
 from handlers.paging import page
 from handlers.permissions import Permission, requires
@@ -78,5 +78,6 @@ def download_export(export_id: UUID) -> Answer:
         export.content_hash,
         Cache_Control="private, no-cache",
         X_Content_Type_Options="nosniff",
+        Content_Security_Policy=SANDBOX,
         Content_Disposition=attachment(FileNames().take(export.shooting_name, "zip")),
     )

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from db.errors import NotFound
 from db.models.media import MediaResource
-from handlers.answers import Answer, found_file
+from handlers.answers import SANDBOX, Answer, found_file
 from handlers.permissions import Permission, requires
 from handlers.references import current_storage
 from studio.media.ingest import find_media, is_file_name
@@ -25,5 +25,11 @@ def picture_answer(media: MediaResource, width: int | None = None, format_: str 
     """A stored picture as an answer: every address that serves one answers with these headers."""
     original = Original(media.id, media.extension, media.width, media.content_hash)
     served = serve(current_storage(), original, width, format_)
-    headers = {"Cache_Control": "private, no-cache", "X_Content_Type_Options": "nosniff"}
-    return found_file(served.path, served.content_type, served.tag, **headers)
+    return found_file(
+        served.path,
+        served.content_type,
+        served.tag,
+        Cache_Control="private, no-cache",
+        X_Content_Type_Options="nosniff",
+        Content_Security_Policy=SANDBOX,
+    )

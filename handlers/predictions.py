@@ -15,7 +15,7 @@ from db.models.generations import Generation, Prediction
 from db.models.shootings import Shooting, Shot
 from db.session import session
 from db.tenancy import get_owned, listed
-from handlers.answers import Answer, found_file, no_content, ok
+from handlers.answers import SANDBOX, Answer, found_file, no_content, ok
 from handlers.answers import listing as plain
 from handlers.conditional import get_for_change
 from handlers.current import current_settings
@@ -135,6 +135,7 @@ def _image(prediction: Prediction, width: int | None, format_: str | None) -> An
         file.tag,
         Cache_Control="private, max-age=300",
         X_Content_Type_Options="nosniff",
+        Content_Security_Policy=SANDBOX,
     )
 
 

@@ -6,7 +6,6 @@ No transaction is open while anything is painted.
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -16,12 +15,12 @@ from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
-from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.errors import NotFound
 from db.session import Database
 from studio.jobs import queue
+from studio.media.inspection import open_stored
 from studio.media.normalisation import Picture as StoredPicture
 from studio.media.normalisation import dominant_color
 from studio.media.storage import Storage
@@ -146,7 +145,7 @@ class Painting:
 
 def as_stored(picture: Picture) -> StoredPicture:
     """A picture of our own making as it is stored: in its final form already, only measured for the row."""
-    with Image.open(io.BytesIO(picture.image)) as opened:
+    with open_stored(picture.image) as opened:
         opened.draft("RGB", (192, 192))
         color = dominant_color(opened)
     return StoredPicture(

@@ -23,6 +23,7 @@ from db.models.generation_models import GenerationModel
 from db.session import Database
 from studio.jobs import parking, queue
 from studio.jobs.painting import Abandoned, InputsUnusable, as_stored
+from studio.media.inspection import open_stored
 from studio.media.normalisation import CONTENT_TYPES, normalise
 from studio.media.storage import Storage, media_key
 from studio.providers.compute import (
@@ -170,7 +171,7 @@ def _photographs(storage: Storage, claim: queue.Claim) -> dict[str, str]:
 def _data_url(storage: Storage, file: dict[str, Any]) -> str:
     try:
         data = storage.read(media_key(UUID(file["media_id"]), file["extension"]))
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_stored(data) as picture:
             content_type = CONTENT_TYPES[file["extension"]]
             if max(picture.size) > LARGEST_PHOTOGRAPH:
                 picture.thumbnail((LARGEST_PHOTOGRAPH, LARGEST_PHOTOGRAPH))
@@ -189,7 +190,7 @@ def _finished(claim: queue.Claim, remote: RemotePicture, index: int, data: bytes
         received = normalise(data)
     except Refused as error:
         raise _Unusable(f"what came is no picture: {error}") from error
-    with Image.open(io.BytesIO(received.data)) as picture:
+    with open_stored(received.data) as picture:
         picture.load()
         rendering = refine(
             picture,

@@ -13,8 +13,10 @@ from uuid import UUID
 
 from PIL import Image
 
-from studio.media.normalisation import CONTENT_TYPES, decoding
+from studio.media.inspection import open_stored
+from studio.media.normalisation import CONTENT_TYPES
 from studio.media.storage import Storage, media_key, variant_key
+from studio.media.turns import place, room_for
 
 EXTENSIONS = {"webp": "webp", "jpeg": "jpg", "png": "png", "avif": "avif"}
 # A client may ask for 4,096 widths in four formats: the disk keeps the latest of them for each picture.
@@ -67,24 +69,25 @@ def serve(
     with _locks[hash(key) % len(_locks)]:
         if not storage.exists(key):
             _make_room(storage, original.resource_id)
-            source = storage.read(media_key(original.resource_id, original.extension))
-            storage.write(key, convert(source, width, extension))
+            with place():
+                source = storage.read(media_key(original.resource_id, original.extension))
+                copy = convert(source, width, extension)
+            storage.write(key, copy)
     tag = hashlib.sha256(f"{original.content_hash}/{width}/{extension}/{_ENCODER}".encode()).hexdigest()
     return ServedFile(storage.path(key), CONTENT_TYPES[extension], tag)
 
 
 def convert(source: bytes, width: int, extension: str) -> bytes:
     """A stored picture at another width and in another format; JPEG puts transparent pictures on white."""
-    with decoding:
-        return _convert(source, width, extension)
+    with open_stored(source) as stored, room_for(stored.size):
+        return _convert(stored, width, extension)
 
 
-def _convert(source: bytes, width: int, extension: str) -> bytes:
-    with Image.open(io.BytesIO(source)) as stored:
-        height = max(1, round(stored.height * width / stored.width))
-        # A JPEG decoder can skip detail that the smaller copy would not show; other formats ignore this.
-        stored.draft(None, (width, height))
-        picture: Image.Image = stored.convert("RGBA" if stored.has_transparency_data else "RGB")
+def _convert(stored: Image.Image, width: int, extension: str) -> bytes:
+    height = max(1, round(stored.height * width / stored.width))
+    # A JPEG decoder can skip detail that the smaller copy would not show; other formats ignore this.
+    stored.draft(None, (width, height))
+    picture: Image.Image = stored.convert("RGBA" if stored.has_transparency_data else "RGB")
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     if extension == "jpg" and picture.mode == "RGBA":

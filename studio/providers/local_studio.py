@@ -6,7 +6,6 @@ asked for.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from uuid import UUID
 
 from PIL import Image
 
+from studio.media.inspection import open_stored
 from studio.media.storage import Storage, media_key
 from studio.rendering import (
     RENDERER_VERSION,
@@ -188,6 +188,6 @@ def _retouched(stage: Stage, source: Image.Image, index: int, tell: Progress) ->
 
 def _opened(storage: Storage, file: Mapping[str, Any]) -> Image.Image:
     data = storage.read(media_key(UUID(file["media_id"]), file["extension"]))
-    picture = Image.open(io.BytesIO(data))
+    picture = open_stored(data)
     picture.load()  # now, by one thread: several will read it at once
     return picture

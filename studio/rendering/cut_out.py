@@ -6,12 +6,11 @@ saliency map where it is not, GrabCut on a small copy, and edges refined at full
 
 from __future__ import annotations
 
-import io
-
 import cv2
 import numpy as np
 from PIL import Image
 
+from studio.media.inspection import open_stored
 from studio.rendering.colour import lab, smoothstep, to_srgb
 from studio.rendering.matting import nearby_colour, refine_mask
 from studio.rendering.model import CutOut, CutOutMethod, Floats, Pixels
@@ -34,7 +33,7 @@ def prepare(product: bytes | Image.Image) -> CutOut:
     The picture is expected upright. Never fails on a picture: what cannot be cut out trustworthily is
     marked `framed_crop`.
     """
-    image = Image.open(io.BytesIO(product)) if isinstance(product, bytes) else product
+    image = open_stored(product) if isinstance(product, bytes) else product
     pixels, alpha = to_srgb(image)
     scale = _LARGEST_SIDE / max(pixels.shape[:2])
     if scale < 1:

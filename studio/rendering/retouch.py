@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from studio.media.inspection import open_stored
 from studio.rendering import grading
 from studio.rendering.colour import to_srgb
 from studio.rendering.encode import encode
@@ -149,7 +149,7 @@ def _lamp(lighting: str | None, strength: float, across: np.ndarray, down: np.nd
 
 
 def _pixels(image: bytes | Image.Image) -> Pixels:
-    opened = Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image
+    opened = open_stored(image) if isinstance(image, bytes) else image
     pixels, alpha = to_srgb(opened)
     if alpha is None:
         return pixels

@@ -35,14 +35,15 @@ class House:
         return row
 
 
-def post_form(client: Client, path: str, file: bytes, **values: str) -> Reply:
-    """Send a file with further fields as a browser does."""
+def post_form(client: Client, path: str, file: bytes, filename: str = "a.jpg", **values: str) -> Reply:
+    """Send a file with further fields as a browser does; the name goes out as it is, unescaped."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
         for name, value in values.items()
     ]
-    head = 'Content-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg'
-    parts.append(f"--{BOUNDARY}\r\n{head}\r\n\r\n".encode() + file + b"\r\n")
+    named = f'form-data; name="file"; filename="{filename}"'
+    head = f"Content-Disposition: {named}\r\nContent-Type: image/jpeg"
+    parts.append(f"--{BOUNDARY}\r\n{head}\r\n\r\n".encode("utf-8", "surrogateescape") + file + b"\r\n")
     body = b"".join([*parts, f"--{BOUNDARY}--\r\n".encode()])
     content_type = f"multipart/form-data; boundary={BOUNDARY}"
     return client("POST", path, body=body, headers={"content-type": content_type})

@@ -53,7 +53,7 @@ def address(media: MediaResource, query: str = "") -> str:
 @pytest.mark.parametrize(
     ("file_format", "content_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")]
 )
-def test_a_file_is_served_as_it_is_stored_and_cannot_run_as_a_page(
+def test_s11_a_file_is_served_as_it_is_stored_and_cannot_run_as_a_page(
     client: Client, user: User, stored: Callable, file_format: str, content_type: str
 ) -> None:
     media = stored(file_format, owner=user)
@@ -101,7 +101,7 @@ def test_head_answers_like_get_without_the_bytes(client: Client, user: User, sto
         assert head.headers[name] == get.headers[name]
 
 
-def test_members_see_the_files_of_their_organization_and_everybody_the_public_ones(
+def test_s26_members_see_the_files_of_their_organization_and_everybody_the_public_ones(
     client_of: Callable[..., Client], stored: Callable
 ) -> None:
     organization: Organization = factories.make_organization()
@@ -118,7 +118,7 @@ def test_members_see_the_files_of_their_organization_and_everybody_the_public_on
 
 
 @pytest.mark.parametrize("name", ["file.exe", "file", "other.png", "..", "file.png.html"])
-def test_another_name_leads_nowhere(client: Client, user: User, stored: Callable, name: str) -> None:
+def test_s12_another_name_leads_nowhere(client: Client, user: User, stored: Callable, name: str) -> None:
     assert client("GET", f"/files/media/{stored(owner=user).id}/{name}").status == 404
 
 

@@ -130,7 +130,7 @@ def test_the_addresses_of_a_picture_lead_to_its_bytes(
         assert client("GET", path).status == 200
 
 
-def test_a_shared_link_opens_the_picture_for_anybody_until_it_expires(
+def test_s26_a_shared_link_opens_the_picture_for_anybody_until_it_expires(
     client: Client,
     client_of: Callable[..., Client],
     app: Application,

@@ -107,7 +107,7 @@ def test_the_bytes_may_be_replaced_until_they_are_used(client: Client, nobody: C
     assert opened(client("GET", path_of(product.json()["cover_image"])).body).size == (30, 20)
 
 
-def test_an_address_that_was_changed_takes_nothing(client: Client, nobody: Client) -> None:
+def test_s26_an_address_that_was_changed_takes_nothing(client: Client, nobody: Client) -> None:
     address = path_of(announce(client)["upload_url"])
     other = path_of(announce(client)["upload_url"])
     for changed in (
@@ -119,7 +119,7 @@ def test_an_address_that_was_changed_takes_nothing(client: Client, nobody: Clien
         assert (reply.status, reply.json()["code"]) == (403, "invalid_signature")
 
 
-def test_an_upload_that_is_over_is_not_found(app: Application, nobody: Client) -> None:
+def test_s26_an_upload_that_is_over_is_not_found(app: Application, nobody: Client) -> None:
     late = factories.make_upload(expires_at=utc_now() - timedelta(seconds=1))
     for upload_id in (late.id, uuid4()):
         signed = sign_upload(app.settings.secret_key, upload_id, utc_now(), timedelta(minutes=1))
@@ -138,7 +138,7 @@ def test_an_upload_that_is_over_is_not_found(app: Application, nobody: Client) -
         (b"", 422, "invalid_request"),
     ],
 )
-def test_bytes_that_are_no_picture_are_refused_and_leave_nothing(
+def test_s11_bytes_that_are_no_picture_are_refused_and_leave_nothing(
     client: Client, nobody: Client, content: bytes, status: int, code: str
 ) -> None:
     announced = announce(client)
@@ -149,7 +149,7 @@ def test_bytes_that_are_no_picture_are_refused_and_leave_nothing(
     assert put(nobody, announced).status == 204
 
 
-def test_an_upload_of_somebody_else_cannot_be_used(
+def test_s26_an_upload_of_somebody_else_cannot_be_used(
     client: Client, nobody: Client, client_of: Callable[..., Client]
 ) -> None:
     announced = announce(client)

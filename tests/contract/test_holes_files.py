@@ -122,7 +122,7 @@ def test_empty_bytes_and_bytes_of_another_type_are_refused(call: Call) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "multipart/form-data; boundary=b"])
-def test_an_upload_over_its_limit_is_413_while_it_streams(content_type: str) -> None:
+def test_s10_an_upload_over_its_limit_is_413_while_it_streams(content_type: str) -> None:
     app = mini_app(max_upload_bytes=1000)
     target = "/api/v1/raw" if content_type == "image/png" else f"/api/v1{PHOTOS}"
     method = "PUT" if content_type == "image/png" else "POST"

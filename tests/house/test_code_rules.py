@@ -21,6 +21,9 @@ for _module in pkgutil.iter_modules(db.models.__path__):
     importlib.import_module(f"db.models.{_module.name}")
 
 
+OPENS_PICTURES = "studio/media/inspection.py"
+
+
 def listed(found: list[str]) -> str:
     """Return the findings of a rule, one a line."""
     return "\n" + "\n".join(found)
@@ -233,3 +236,14 @@ def test_a_skipped_test_says_why(all_modules: list[Module]) -> None:
         )
     ]
     assert not without, listed(without)
+
+
+def test_pictures_are_opened_in_one_place_which_names_the_decoders(modules: list[Module]) -> None:
+    """Pillow tries fifty decoders on a file unless it is told which ones are meant."""
+    elsewhere = [
+        f"{module.name}:{number}"
+        for module in modules
+        for number, line in enumerate(module.text.splitlines(), 1)
+        if "Image.open(" in line and (module.name != OPENS_PICTURES or "formats=" not in line)
+    ]
+    assert not elsewhere, listed(elsewhere)

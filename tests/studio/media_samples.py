@@ -68,3 +68,8 @@ def swapped_profile() -> bytes:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     profile = profile.replace(b"rXYZ", b"....").replace(b"gXYZ", b"rXYZ").replace(b"....", b"gXYZ")
     return profile.replace("sRGB".encode("utf-16-be"), "Swap".encode("utf-16-be"))
+
+
+def jpeg_segment(marker: int, data: bytes) -> bytes:
+    """One marker segment with its length."""
+    return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data

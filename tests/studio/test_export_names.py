@@ -36,12 +36,12 @@ from studio.exports.names import LONGEST_NAME_BYTES, FileNames, attachment, fill
         ('<>:"/\\|?*', "picture.webp"),
     ],
 )
-def test_a_name_is_one_plain_part_of_a_path(wanted: str, name: str) -> None:
+def test_s12_a_name_is_one_plain_part_of_a_path(wanted: str, name: str) -> None:
     assert FileNames().take(wanted, "webp") == name
 
 
 @pytest.mark.parametrize("character", ["x", "\u00e9", "\u8863", "\U0001f457", "e\u0301"])
-def test_a_name_of_4_kb_is_cut_between_characters_and_still_numbered(character: str) -> None:
+def test_s12_a_name_of_4_kb_is_cut_between_characters_and_still_numbered(character: str) -> None:
     names = FileNames()
     taken = [names.take(character * 4096, "webp") for _ in range(12)]
     assert len(set(taken)) == 12
@@ -51,7 +51,7 @@ def test_a_name_of_4_kb_is_cut_between_characters_and_still_numbered(character: 
     assert taken[11].endswith("-12.webp")
 
 
-def test_names_that_a_file_system_takes_for_one_are_numbered() -> None:
+def test_s12_names_that_a_file_system_takes_for_one_are_numbered() -> None:
     names = FileNames()
     wanted = ["Dress", "dress", "DRESS", "Cafe\u0301", "caf\u00c9", "dress-2", "stra\u00dfe", "STRASSE"]
     taken = [names.take(one, "jpg") for one in wanted]
@@ -61,11 +61,11 @@ def test_names_that_a_file_system_takes_for_one_are_numbered() -> None:
     ]  # fmt: skip
 
 
-def test_a_value_that_looks_like_a_placeholder_is_a_value() -> None:
+def test_s12_a_value_that_looks_like_a_placeholder_is_a_value() -> None:
     assert fill("{sku}_{index}", {"sku": "{index}", "index": "001"}) == "{index}_001"
 
 
-def test_the_header_that_names_a_download_is_ascii_and_cannot_be_broken_out_of() -> None:
+def test_s12_the_header_that_names_a_download_is_ascii_and_cannot_be_broken_out_of() -> None:
     name = FileNames().take('Été "2027"\r\nX-Evil: 1; 100%', "zip")
     assert attachment(name) == (
         'attachment; filename="_t_ -2027- X-Evil- 1; 100_.zip"; '

@@ -12,7 +12,7 @@ QUARTER = timedelta(minutes=15)
 SECRET = "a secret that only the server knows"
 
 
-def test_a_signed_upload_is_accepted_until_its_time_is_over() -> None:
+def test_s26_a_signed_upload_is_accepted_until_its_time_is_over() -> None:
     upload_id = uuid4()
     signed = sign_upload(SECRET, upload_id, NOW, QUARTER)
     check_upload_signature(SECRET, upload_id, signed.expires, signed.signature, NOW + QUARTER / 2)
@@ -20,7 +20,7 @@ def test_a_signed_upload_is_accepted_until_its_time_is_over() -> None:
         check_upload_signature(SECRET, upload_id, signed.expires, signed.signature, NOW + QUARTER)
 
 
-def test_a_changed_upload_time_secret_or_signature_is_refused() -> None:
+def test_s26_a_changed_upload_time_secret_or_signature_is_refused() -> None:
     upload_id = uuid4()
     signed = sign_upload(SECRET, upload_id, NOW, QUARTER)
     for tried in (
@@ -35,7 +35,7 @@ def test_a_changed_upload_time_secret_or_signature_is_refused() -> None:
             check_upload_signature(*tried, NOW)
 
 
-def test_a_share_token_names_its_prediction_until_its_time_is_over() -> None:
+def test_s26_a_share_token_names_its_prediction_until_its_time_is_over() -> None:
     prediction_id = uuid4()
     token = sign_share(SECRET, prediction_id, NOW + QUARTER)
     assert read_share(SECRET, token, NOW) == prediction_id
@@ -43,7 +43,7 @@ def test_a_share_token_names_its_prediction_until_its_time_is_over() -> None:
         read_share(SECRET, token, NOW + QUARTER)
 
 
-def test_a_share_token_of_another_secret_or_none_is_refused() -> None:
+def test_s26_a_share_token_of_another_secret_or_none_is_refused() -> None:
     token = sign_share(SECRET, uuid4(), NOW + QUARTER)
     for secret, tried in (
         (SECRET + "x", token),

@@ -11,7 +11,7 @@ from studio.media.storage import LocalDisk, export_key, media_folder, media_key,
 RESOURCE = UUID("01990000-5eed-7000-8000-000e00000001")
 
 
-def test_keys_are_made_of_ids_and_extensions_only() -> None:
+def test_s12_keys_are_made_of_ids_and_extensions_only() -> None:
     assert media_key(RESOURCE, "jpg") == f"media/{RESOURCE}/file.jpg"
     assert variant_key(RESOURCE, 640, "webp") == f"media/{RESOURCE}/variants/640.webp"
     assert temporary_key(RESOURCE) == f"temp/{RESOURCE}"
@@ -61,7 +61,7 @@ def test_a_folder_goes_with_its_variants(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "key", ["../secret", "/etc/passwd", "media/../../x", "media/a\0b", "media", "media//x"]
 )
-def test_a_key_that_leads_elsewhere_is_a_mistake_of_ours(tmp_path: Path, key: str) -> None:
+def test_s12_a_key_that_leads_elsewhere_is_a_mistake_of_ours(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="not a storage key"):
         LocalDisk(tmp_path).write(key, b"")
 

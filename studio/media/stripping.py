@@ -1,0 +1,111 @@
+"""What stays of a picture's file when its compressed pixels are kept: they, and what it takes to decode them.
+
+Parts that may hold anything are not copied but left out, or written anew in their shortest form. A file that
+is built unusually is not kept. What hides among the compressed pixels themselves stays, as it would in pixels
+that are encoded anew: the media type that a file is served with keeps it from being more than a picture.
+"""
+
+import struct
+import zlib
+
+from PIL import Image
+
+from studio.media.inspection import JPEG_END, JPEG_SCAN, jpeg_segments
+
+_JFIF, _ADOBE, _COMMENT = 0xE0, 0xEE, 0xFE
+# Version 1.1, square pixels, no thumbnail; and the start of what tells, in one byte, how colours are coded.
+_JFIF_HEADER = b"\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
+_ADOBE_HEADER = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0"
+_JPEG_METADATA = {*range(0xE0, 0xF0), _COMMENT}
+# Baseline, extended and progressive frames in Huffman code, which every browser reads, with their tables.
+_JPEG_PIXELS = {0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, JPEG_SCAN, JPEG_END}
+_PNG_PALETTE = 3
+_LONGEST_TRANSPARENCY = {0: 2, 2: 6, _PNG_PALETTE: 256}
+_WEBP_PIXELS = ([b"VP8 "], [b"VP8L"], [b"ALPH", b"VP8 "])
+_PIECE_BYTES = 1 << 20
+
+
+def strip(data: bytes, picture: Image.Image, file_format: str) -> bytes | None:
+    """The file with its compressed pixels untouched and the rest cut away; None when it must be encoded."""
+    if file_format == "JPEG" and picture.mode in ("L", "RGB"):
+        return _strip_jpeg(data)
+    if file_format == "PNG" and data[24] <= 8:
+        return _strip_png(data, picture)
+    return _strip_webp(data, picture) if file_format == "WEBP" else None
+
+
+def _strip_jpeg(data: bytes) -> bytes | None:
+    """Without comments, application data but the colour transform, and what a phone appended (videos)."""
+    marker, parts = 0, [data[:2]]
+    for segment in jpeg_segments(data):
+        marker = segment.marker
+        body = data[segment.start : segment.end]
+        if marker == _JFIF and body[4:9] == b"JFIF\0" and len(parts) == 1:
+            parts.append(_JFIF_HEADER)
+        elif marker == _ADOBE and body[4:9] == b"Adobe" and len(body) >= 16:
+            parts.append(_ADOBE_HEADER + body[15:16])
+        elif marker in _JPEG_PIXELS:
+            parts.append(body)
+        elif marker not in _JPEG_METADATA:
+            return None
+    return b"".join(parts) if marker == JPEG_END else None
+
+
+def _strip_png(data: bytes, picture: Image.Image) -> bytes | None:
+    longest = _longest_png_chunks(data[25])
+    parts, pixels, seen, position, kind = [data[:8]], [], set(), 8, b""
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if kind == b"IDAT":
+            pixels.append(data[position + 8 : end - 4])
+            parts.append(data[position:end])
+        elif kind in longest:
+            if kind in seen or length > longest[kind]:
+                return None
+            seen.add(kind)
+            parts.append(data[position:end])
+        position = len(data) if kind == b"IEND" else end
+    is_whole = kind == b"IEND" and _is_one_stream(pixels, picture.width * picture.height * 4)
+    return b"".join(parts) if is_whole else None
+
+
+def _longest_png_chunks(colour_type: int) -> dict[bytes, int]:
+    """The chunks that a decoder needs beside the pixels, with the most bytes that they may have."""
+    chunks = {b"IHDR": 13, b"sRGB": 1, b"IEND": 0}
+    if colour_type in _LONGEST_TRANSPARENCY:
+        chunks[b"tRNS"] = _LONGEST_TRANSPARENCY[colour_type]
+    return chunks | ({b"PLTE": 768} if colour_type == _PNG_PALETTE else {})
+
+
+def _is_one_stream(parts: list[bytes], pixel_bytes: int) -> bool:
+    """Whether the compressed pixels end where their bytes end, and are not many more than they should be."""
+    # Each row begins with a byte that says how it is filtered; interlaced pictures have a few rows more.
+    inflater, room = zlib.decompressobj(), pixel_bytes + pixel_bytes // 4 + _PIECE_BYTES
+    try:
+        for part in parts:
+            while part and room >= 0:
+                room -= len(inflater.decompress(part, _PIECE_BYTES))
+                part = inflater.unconsumed_tail
+        inflater.flush()
+    except zlib.error:
+        return False
+    return room >= 0 and inflater.eof and not inflater.unused_data
+
+
+def _strip_webp(data: bytes, picture: Image.Image) -> bytes | None:
+    chunks, position = [], 12
+    while position + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, position)
+        end = position + 8 + length + length % 2
+        if kind in (b"VP8 ", b"VP8L", b"ALPH"):
+            chunks.append(data[position:end].ljust(8 + length + length % 2, b"\0"))
+        position = end
+    kinds = [chunk[:4] for chunk in chunks]
+    if kinds not in _WEBP_PIXELS:
+        return None
+    if kinds[0] == b"ALPH":
+        size = (picture.width - 1).to_bytes(3, "little") + (picture.height - 1).to_bytes(3, "little")
+        chunks.insert(0, b"VP8X" + struct.pack("<I", 10) + b"\x10\0\0\0" + size)
+    body = b"WEBP" + b"".join(chunks)
+    return b"RIFF" + struct.pack("<I", len(body)) + body

@@ -1,0 +1,229 @@
+"""S11 and S12: what is no picture is not taken, what else is in one is not kept, and names lead nowhere."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from db.session import Database
+from handlers.app import Application
+from studio.exports.work import work_off_exports
+from studio.media.storage import LocalDisk
+from tests.api.catalogue import House, code_of, post_form
+from tests.api.conftest import Client
+from tests.contract.every_operation import OPERATIONS, Operation
+from tests.contract.world import World
+from tests.exporting import approved_picture
+from tests.production import Production
+from tests.serving import bearer
+from tests.studio.media_samples import encoded, jpeg_segment, located_exif, opened, png_chunk, scene
+
+HIDDEN = b"<?php system($_GET['c']); ?><script>alert(document.domain)</script>"
+OTHER_TYPES = {
+    "svg": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+    "html": b"<!doctype html><html><script>alert(1)</script></html>",
+    "html after blanks": b"\r\n \t<html><body onload=alert(1)>",
+    "php": b"<?php system($_GET['c']); ?>",
+    "pdf": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj<</Type/Catalog/OpenAction<</S/JavaScript>>>>",
+    "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(id) (r) file",
+    "script": b"#!/bin/sh\nid\n",
+    "zip": b"PK\x03\x04\x14\x00\x00\x00",
+    "program": b"\x7fELF\x02\x01\x01\x00",
+    "flash": b"CWS\x09\x00\x00\x00\x00",
+    "film": b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp42",
+    "heic": b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic",
+    "picture after a page": b"<html>" + encoded(scene(), "PNG"),
+    **{
+        kind: encoded(scene(), kind)
+        for kind in ("TIFF", "BMP", "ICO", "PPM", "TGA", "JPEG2000", "PCX", "DDS")
+    },
+}
+
+
+def takes_bytes(operation: Operation) -> bool:
+    """Tell whether an operation takes the bytes of a picture."""
+    return any(kind.startswith(("multipart/", "image/")) for kind in operation.media_types)
+
+
+@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if takes_bytes(one)])
+def test_s11_what_is_called_a_picture_and_is_none_is_refused(
+    app: Application, database: Database, name: str
+) -> None:
+    world = World(app.settings)
+    request = world.request_for(name)
+    caller = {} if request.operation.is_open else bearer(app, world.owner)
+    for kind, content in OTHER_TYPES.items():
+        if isinstance(request.body, dict):
+            request.body["file"] = content
+        else:
+            request.body, request.media_type = content, "image/png"
+        assert code_of(request.send(app, caller)) == (415, "not_an_image"), kind
+
+
+def polyglots() -> Iterator[tuple[str, bytes]]:
+    """Pictures that are something else as well, or hold it where no decoder looks."""
+    jpeg, png, gif, webp = (encoded(scene(), kind) for kind in ("JPEG", "PNG", "GIF", "WEBP"))
+    before_pixels = png.index(b"IDAT") - 4
+    end = png.index(b"IEND") - 4
+    tables = jpeg.index(b"\xff\xdb")
+    yield "jpeg comment", encoded(scene(), "JPEG", comment=HIDDEN)
+    yield "turned jpeg comment", encoded(scene(), "JPEG", comment=HIDDEN, exif=located_exif(6))
+    yield "jpeg exif", jpeg[:tables] + jpeg_segment(0xE1, b"Exif\0\0" + HIDDEN) + jpeg[tables:]
+    yield "jpeg unknown data", jpeg[:tables] + jpeg_segment(0xEB, HIDDEN) + jpeg[tables:]
+    yield "jpeg colour transform", jpeg[:tables] + jpeg_segment(0xEE, b"Adobe" + HIDDEN) + jpeg[tables:]
+    yield "jpeg number of lines", jpeg[:tables] + jpeg_segment(0xDC, HIDDEN) + jpeg[tables:]
+    yield "jpeg first data", jpeg[:2] + jpeg_segment(0xE0, b"JFIF\0" + HIDDEN) + jpeg[2:]
+    yield "jpeg tail", jpeg + HIDDEN
+    yield "jpeg archive", jpeg + zipped(HIDDEN)
+    for kind in (b"tEXt", b"iTXt", b"zTXt", b"eXIf", b"sRGB", b"tRNS", b"PLTE", b"prVt"):
+        yield f"png {kind.decode()}", png[:before_pixels] + png_chunk(kind, HIDDEN) + png[before_pixels:]
+    yield "png beside the pixels", png[:end] + png_chunk(b"IDAT", HIDDEN) + png[end:]
+    yield "png end", png[:end] + png_chunk(b"IEND", HIDDEN)
+    yield "png tail", png + HIDDEN
+    yield "gif tail", gif + HIDDEN
+    yield "gif comment", gif[:-1] + b"\x21\xfe" + bytes([len(HIDDEN)]) + HIDDEN + b"\0\x3b"
+    for kind in (b"EXIF", b"XMP ", b"JUNK", b"ALPH", b"VP8 "):
+        chunk = kind + len(HIDDEN).to_bytes(4, "little") + HIDDEN + b"\0" * (len(HIDDEN) % 2)
+        whole = webp + chunk
+        yield f"webp {kind.decode()}", whole[:4] + (len(whole) - 8).to_bytes(4, "little") + whole[8:]
+    yield "webp tail", webp + HIDDEN
+    yield "avif tail", encoded(scene(), "AVIF") + (8 + len(HIDDEN)).to_bytes(4, "big") + b"free" + HIDDEN
+
+
+def zipped(content: bytes) -> bytes:
+    """Return an archive, which is read from its end."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("shell.php", content)
+    return target.getvalue()
+
+
+POLYGLOTS = dict(polyglots())
+
+
+@pytest.mark.parametrize("kind", POLYGLOTS)
+def test_s11_what_hides_in_a_picture_is_neither_kept_nor_served_as_a_page(house: House, kind: str) -> None:
+    assert HIDDEN in POLYGLOTS[kind] or b"shell.php" in POLYGLOTS[kind]
+    product = house.create("/products/", {"name": "Dress"})
+    sent = post_form(
+        house.client, f"/products/{product['id']}/images", POLYGLOTS[kind], "a.php", type="front"
+    )
+    assert sent.status == 201, sent.body
+    path = re.sub(r"^.*?/api/v1", "", sent.json()["url"])
+    for query in ("", "?width=60&type=jpeg", "?type=webp"):
+        served = house.client("GET", path + query, headers={"accept": "text/html,*/*"})
+        assert served.status == 200
+        assert not any(part in served.body for part in (b"<?php", b"<script", b"shell.php"))
+        assert served.headers["content-type"] == f"image/{opened(served.body).format.lower()}"
+        assert served.headers["x-content-type-options"] == "nosniff"
+        assert "sandbox" in served.headers["content-security-policy"]
+        assert "default-src 'none'" in served.headers["content-security-policy"]
+    assert house.client("GET", path, headers={"accept": "text/html"}).status == 406
+
+
+HOSTILE_NAMES = {
+    "parent": "../../../etc/cron.d/evil.png",
+    "absolute": "/etc/passwd",
+    "windows": "..\\\\..\\\\windows\\\\system32\\\\evil.dll",
+    "drive": "C:evil.png",
+    "share": "\\\\\\\\server\\\\share\\\\a.png",
+    "nul": "a.png\x00.php",
+    "escaped": "..%2f..%2fevil.png",
+    "twice escaped": "..%252f..%252fevil.png",
+    "overlong utf-8": "..\udcc0\udcaf..\udcc0\udcafevil.png",
+    "fullwidth": "\uff0e\uff0e\uff0fevil.png",
+    "turned around": "evil\u202egnp.php",
+    "header": 'a.png"; filename="b.php',
+    "line": "a.png\rContent-Type: text/html",
+    "long": "a" * 4096 + ".png",
+    "long path": "../" * 1365 + "a",
+    "device": "CON.png",
+    "hidden": ".htaccess",
+    "dots": "..",
+    "nothing": "",
+    "command": "$(id).png;`id`|id",
+    "markup": "<img src=x onerror=alert(1)>.png",
+}
+# No name in a form at all.
+MALFORMED = {"overlong utf-8", "line"}
+OUR_NAMES = re.compile(r"media/media/[0-9a-f-]{36}/file\.(jpg|png|webp)")
+
+
+TEMPLATES = (
+    "{product}", "{sku}", "../../{index}", "/var/{sku}/{product}", "..\\{product}", "{shooting}/.."
+)  # fmt: skip
+
+
+def files_below(folder: Path) -> set[str]:
+    """Return all files of the server by their paths."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_NAMES)
+def test_s12_a_file_is_stored_under_our_id_whatever_it_is_called(
+    app: Application, house: House, kind: str
+) -> None:
+    folder, product = app.settings.data_dir, house.create("/products/", {"name": "Dress"})
+    before, around = files_below(folder), set(folder.parent.iterdir())
+    path = f"/products/{product['id']}/images"
+    sent = post_form(house.client, path, encoded(scene(), "PNG"), HOSTILE_NAMES[kind], type="front")
+    new = files_below(folder) - before
+    assert set(folder.parent.iterdir()) == around
+    if kind in MALFORMED:
+        assert (sent.status, new) == (400, set())
+        return
+    assert sent.status == 201, sent.body
+    (stored,) = new
+    assert OUR_NAMES.fullmatch(stored)
+    assert stored.split("/")[2] in sent.json()["url"]
+    assert b"evil" not in sent.body
+
+
+@pytest.mark.parametrize("kind", HOSTILE_NAMES)
+def test_s12_an_announced_name_is_for_people_only(app: Application, house: House, kind: str) -> None:
+    folder, name = app.settings.data_dir, HOSTILE_NAMES[kind].encode("utf-8", "replace").decode()
+    before = files_below(folder)
+    body = {"filename": name, "content_type": "image/png"}
+    reply = house.client("POST", "/uploads/presigned-url", body)
+    if kind in ("nul", "long", "long path", "nothing"):
+        assert (reply.status, list(reply.types)) == (422, [("body", "filename")])
+        return
+    assert reply.status == 200
+    assert b"evil" not in reply.body
+    target = re.sub(r"^.*?/api/v1", "", reply.json()["upload_url"])
+    content = encoded(scene(), "PNG")
+    sent = Client(app)("PUT", target, body=content, headers={"content-type": "image/png"})
+    assert sent.status == 204
+    assert files_below(folder) - before == {f"media/temp/{target.split('/')[2].split('?')[0]}"}
+
+
+def test_s12_no_entry_of_an_archive_leads_out_of_its_folder(
+    app: Application, production: Production, database: Database, storage: LocalDisk
+) -> None:
+    client = Client(app, bearer(app, production.owner))
+    shown = [name.replace("\x00", "") for name in HOSTILE_NAMES.values()]
+    pictures = []
+    for number, name in enumerate(shown):
+        # As rows, so that no name is refused before it comes to the archive.
+        text = name.encode("utf-8", "replace").decode()[:120] or "-"
+        picture = approved_picture(storage, production, b"%d" % number, text, sku=f"../{number}/{text}"[:80])
+        pictures.append(str(picture.id))
+    for template in TEMPLATES:
+        order = {"name_template": template, "prediction_ids": pictures}
+        reply = client("POST", f"/shootings/{production.shooting.id}/exports", order)
+        assert reply.status == 202, reply.body
+        work_off_exports(database, storage)
+        archive = client("GET", f"/exports/{reply.json()['id']}/file")
+        with zipfile.ZipFile(io.BytesIO(archive.body)) as opened_archive:
+            entries = opened_archive.infolist()
+        for entry in entries:
+            assert not re.search(r"[/\\:\x00-\x1f\u202a-\u202e]", entry.filename), entry.filename
+            assert entry.filename.strip(". ") == entry.filename
+            assert len(entry.filename.encode()) <= 150
+            assert entry.external_attr >> 16 == 0o100644
+        assert len({entry.filename.casefold() for entry in entries}) == len(shown) + 2
