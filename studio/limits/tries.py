@@ -97,15 +97,15 @@ def spend(tries: Sequence[Try], now: int) -> list[Standing]:
 
 
 def give_back(tries: Sequence[Try], now: int) -> list[Standing]:
-    """Undo `spend` for tries that turned out to be good."""
+    """Undo `spend` for tries that turned out to be good; who has no wrong ones leaves nothing behind."""
     if not tries:
         return []
     states = _locked(tries)
-    returned = [_columns(one, states[one.key] - one.policy.emission) for one in tries]
-    session().execute(update(TryCount), returned)
-    return [
-        one.policy.standing(row["state"], now, Decision()) for one, row in zip(tries, returned, strict=True)
-    ]
+    left = {one: states[one.key] - one.policy.emission for one in tries}
+    session().execute(update(TryCount), [_columns(one, state) for one, state in left.items()])
+    whole = [one.key for one, state in left.items() if state <= now * 1000]
+    session().execute(delete(TryCount).where(tuple_(TryCount.policy, TryCount.subject_hash).in_(whole)))
+    return [one.policy.standing(state, now, Decision()) for one, state in left.items()]
 
 
 def _locked(tries: Sequence[Try]) -> dict[tuple[str, str], int]:

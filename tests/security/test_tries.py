@@ -141,13 +141,17 @@ def test_s13_open_sessions_and_a_mailed_token_lead_past_who_guesses(
     assert refused(sign_in(elsewhere, "another-linen-dress")) == "sign-in-account"
 
 
-def test_s13_right_passwords_spend_nothing(limited: Limited, app: Application, dana: User) -> None:
+def test_s13_right_passwords_spend_nothing(
+    limited: Limited, app: Application, dana: User, database: Database
+) -> None:
     limited(limit_sign_in_account=2, limit_sign_in_address=2)
     client = at(app, HOME)
     for _ in range(5):
         reply = sign_in(client)
         assert reply.status == 200
         assert (left(reply, "sign-in-account"), left(reply, "sign-in-address")) == (2, 2)
+    with database.transaction(write=False) as reading:
+        assert reading.scalars(select(TryCount)).all() == []
 
 
 def test_s13_an_address_takes_a_hundred_wrong_tries_at_whatever_accounts(
