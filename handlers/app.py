@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from db.session import Database, make_engine
+from handlers.auditing import Auditing, Targets
 from handlers.auth import bearer_security, load_caller, set_up_tokens
 from handlers.contract.bodies import Limits
 from handlers.contract.bridge import BridgedFlaskApp
@@ -141,15 +142,22 @@ def create_app(
     operations = compile_operations(contract, body_limits)
     handlers = find_handlers(operations, package)
     limits = RateLimits.from_settings(settings)
+    table = PathTable(contract.base_path, operations)
+    targets = Targets(table, operations)
     endpoints = {
         operation.operation_id: Endpoint(
-            operation, handlers[operation.operation_id], database.transaction, load_caller, limits
+            operation,
+            handlers[operation.operation_id],
+            database.transaction,
+            load_caller,
+            limits,
+            Auditing(operation, targets) if package == "handlers" else None,
         )
         for operation in operations
     }
     gate = partial(
         Gate,
-        table=PathTable(contract.base_path, operations),
+        table=table,
         base_path=contract.base_path,
         outside=_pages(settings) if outside is None else outside,
     )

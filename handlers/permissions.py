@@ -21,6 +21,7 @@ class Permission(StrEnum):
     ORGANIZATIONS_TRANSFER = "organizations:transfer"
     MEMBERS_READ = "members:read"
     MEMBERS_WRITE = "members:write"
+    AUDIT_READ = "audit:read"
     INVITATIONS_READ = "invitations:read"
     INVITATIONS_WRITE = "invitations:write"
     SUBSCRIPTIONS_READ = "subscriptions:read"
@@ -83,7 +84,15 @@ SIGNED_IN = frozenset(
     }
 )
 
-_ADMIN = frozenset({_P.MEMBERS_WRITE, _P.INVITATIONS_READ, _P.INVITATIONS_WRITE, _P.ORGANIZATIONS_WRITE})
+_ADMIN = frozenset(
+    {
+        _P.MEMBERS_WRITE,
+        _P.INVITATIONS_READ,
+        _P.INVITATIONS_WRITE,
+        _P.ORGANIZATIONS_WRITE,
+        _P.AUDIT_READ,
+    }
+)
 _ADMINISTRATION = _ADMIN | {_P.ORGANIZATIONS_DELETE, _P.ORGANIZATIONS_TRANSFER}
 
 # An address may hold a credential of its receiver: who only looks at pictures does not see it.

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from sqlalchemy import and_, delete, func, or_, select
 
+from db.audit import concern_account
 from db.base import utc_now
 from db.errors import AlreadyMember, Conflict, InvalidToken, PermissionDenied
 from db.models.invitations import Invitation
@@ -128,6 +129,7 @@ def accept(
         user = make_account(invitation.email, password, full_name=full_name)
     if not user.is_active:
         raise InvalidToken()
+    concern_account(user)
     return join(invitation.organization_id, user, invitation.role)
 
 

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 import db.session
 from db.base import Base, Owned, utc_now
 from db.models import (
+    AuditEvent,
     BackgroundPreset,
     Brand,
     CreditMovement,
@@ -118,6 +119,13 @@ def caller_of(
         permissions={key: frozenset(table.get(role, ())) for key, role in memberships.items()},
         personal_permissions=frozenset(table.get("owner", ())),
     )
+
+
+def make_audit_event(organization: Organization | None = None, **columns: Any) -> AuditEvent:
+    """Make an event of an organization's log, or of the account that `account_id` names."""
+    defaults = {"actor_type": "user", "action": "update_brand", "outcome": "succeeded", "request_id": "r"}
+    organization_id = organization.id if organization else None
+    return make(AuditEvent(organization_id=organization_id, **{**defaults, **columns}))
 
 
 def make_user(**values: Any) -> User:

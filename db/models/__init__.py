@@ -1,5 +1,6 @@
 """Every model of the house, importable from one place; importing it registers all tables."""
 
+from db.models.audit import AuditEvent
 from db.models.brands import Brand
 from db.models.email_changes import EmailChange
 from db.models.exports import Export, ExportItem, ExportStatus
@@ -31,6 +32,7 @@ from db.models.users import PasswordResetToken, RefreshToken, TokenFamily, User
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
+    "AuditEvent",
     "BackgroundPreset",
     "Brand",
     "CreditMovement",

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from db.tenancy import Caller
     from handlers.contract.operations import Operation
     from studio.limits.policies import Standing
     from studio.watching import GenerationState
@@ -24,6 +27,9 @@ class Call:
     path_values: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     claims: dict[str, Any] | None = None
+    caller: Caller | None = None
+    organization_id: UUID | None = None
+    """The organization whose rows were touched last."""
     signed_body: bytes = b""
     """The body as it came, for operations that verify a signature over it."""
     closing: list[Any] = field(default_factory=list)

@@ -7,8 +7,8 @@ such as decoding a picture, is done before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from typing import Any
 import orjson
 from flask import Response, request
 
+from db.audit import Trail
 from db.errors import PermissionDenied, Unauthenticated
-from db.tenancy import Caller
+from db.tenancy import Caller, current_organization
 from handlers import idempotency
 from handlers.answers import Answer, Encoded, encode_json, strong_etag
+from handlers.auditing import Auditing
 from handlers.conditional import none_match
 from handlers.contract.call import CALL, Call
 from handlers.contract.operations import Operation
@@ -48,6 +50,7 @@ class Endpoint:
         transaction: Transaction,
         load_caller: CallerLoader,
         limits: Limits,
+        auditing: Auditing | None = None,
     ) -> None:
         self._operation = operation
         self._handler = handler
@@ -56,6 +59,7 @@ class Endpoint:
         self._transaction = transaction
         self._load_caller = load_caller
         self._limits = limits
+        self._auditing = auditing
         self._writes = operation.method not in ("GET", "HEAD")
         # Flask and Connexion name views by this.
         self.__name__ = operation.operation_id
@@ -75,10 +79,12 @@ class Endpoint:
             with self._transaction(False), self._as_caller(call):
                 idempotency.act(turn, before.look, arguments)
             arguments = before.prepare(arguments)
-        with self._transaction(self._writes), self._as_caller(call):
+        with self._transaction(self._writes), self._as_caller(call) as trail:
             encoded = self._respond(call, idempotency.act(turn, self._handler, arguments))
             if turn is not None:
                 idempotency.keep(turn, encoded)
+            if trail is not None and self._auditing is not None:
+                self._auditing.record(call, trail, encoded)
             if not call.claim_ending():
                 raise TookTooLong
             return encoded
@@ -96,16 +102,28 @@ class Endpoint:
             idempotency.settle(found, error, self._transaction)
             raise
 
-    def _as_caller(self, call: Call) -> AbstractContextManager[Any]:
-        """Return the context in which the handler is the caller; raise when the caller may never do this."""
-        if self._operation.is_open:
-            return nullcontext()
-        if call.claims is None:
-            raise Unauthenticated()
-        caller = self._load_caller(call.claims)
-        if self._operation.permission in SUPERUSER_ONLY and not caller.is_superuser:
-            raise PermissionDenied()
-        return acting_as(caller, self._operation.permission, partial(count_organization, self._limits, call))
+    @contextmanager
+    def _as_caller(self, call: Call) -> Iterator[Trail | None]:
+        """Let the handler be the caller within the block; raise when the caller may never do this.
+
+        What happens there is followed for the audit log, and a refusal written down.
+        """
+        watching = nullcontext() if self._auditing is None else self._auditing.watching(call)
+        with watching as trail:
+            if self._operation.is_open:
+                yield trail
+                return
+            if call.claims is None:
+                raise Unauthenticated()
+            call.caller = caller = self._load_caller(call.claims)
+            if self._operation.permission in SUPERUSER_ONLY and not caller.is_superuser:
+                raise PermissionDenied()
+            count = partial(count_organization, self._limits, call)
+            with acting_as(caller, self._operation.permission, count):
+                try:
+                    yield trail
+                finally:
+                    call.organization_id = current_organization()
 
     def _respond(self, call: Call, answer: Answer) -> Encoded:
         headers = dict(answer.headers)

@@ -25,6 +25,7 @@ class Operation:
     permission: str | None
     is_open: bool
     is_signed: bool
+    is_audited: bool
     parameters: Parameters
     bodies: Bodies
     responses: Responses
@@ -83,6 +84,7 @@ def compile_operations(bundle: Bundle, limits: Limits) -> list[Operation]:
                 permission=raw.definition.get("x-permission"),
                 is_open=not security,
                 is_signed=raw.definition.get("x-signed-body", False),
+                is_audited=raw.method not in ("GET", "HEAD") and "x-not-audited" not in raw.definition,
                 parameters=Parameters(bundle, translator, planner, raw),
                 bodies=Bodies(bundle, translator, planner, raw, limits),
                 responses=Responses(bundle, translator, raw),

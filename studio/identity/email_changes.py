@@ -11,6 +11,7 @@ from email.message import EmailMessage
 
 from sqlalchemy import delete, select
 
+from db.audit import concern_account
 from db.base import utc_now
 from db.errors import EmailTaken, InvalidToken
 from db.models.email_changes import EmailChange
@@ -104,6 +105,7 @@ def confirm_change(token: str, mailer: Mailer) -> None:
     change = session().scalar(select(EmailChange).where(*named).with_for_update())
     if user is None or change is None or not user.is_active:
         raise InvalidToken()
+    concern_account(user)
     if _has_account(change.email):
         raise EmailTaken()
     old, user.email = user.email, change.email

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import delete, insert, literal, select, update
 from sqlalchemy.orm import joinedload
 
+from db.audit import concern, concern_account
 from db.base import utc_now
 from db.errors import InvalidToken
 from db.models.users import PasswordResetToken, User, email_key
@@ -53,10 +54,12 @@ def recover_password(email: str, mailer: Mailer, public_url: str) -> None:
             ["user_id", "token_hash", "expires_at"], select(User.id, *values).where(*account)
         )
     )
-    address = session().scalar(select(User.email).where(*account))
+    found = session().execute(select(User.id, User.email).where(*account)).one_or_none()
+    address = found.email if found else None
     text = _LETTER.format(expires_at=expires_at, token=token, public_url=public_url)
     letter = mailer.write(address or email, "Your new password for Sartiq", text)
-    if address is not None:
+    if found is not None:
+        concern("user", found.id)
         after_commit(lambda: mailer.send(letter))
     after_commit(lambda: time.sleep(max(0.0, began + LEAST_SECONDS - time.monotonic())))
 
@@ -78,7 +81,10 @@ def reset_password(token: str, new_password: str) -> UUID:
         .options(joinedload(PasswordResetToken.user))
         .with_for_update(of=PasswordResetToken)
     )
-    if found is None or not found.user.is_active:
+    if found is None:
+        raise InvalidToken()
+    concern_account(found.user)
+    if not found.user.is_active:
         raise InvalidToken()
     session().execute(
         update(PasswordResetToken).where(PasswordResetToken.user_id == found.user_id).values(used_at=now)

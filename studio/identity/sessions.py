@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, joinedload
 
+from db.audit import concern_account
 from db.base import utc_now
 from db.errors import IncorrectCredentials, InvalidToken
 from db.models.users import RefreshToken, TokenFamily, User
@@ -39,6 +40,8 @@ def sign_in(email: str, password: str, lifetime: timedelta, user_agent: str | No
     in the same time.
     """
     user = find_user_by_email(email)
+    if user is not None:
+        concern_account(user)
     hashed = user.hashed_password if user else None
     if not verify_password(hashed, password) or user is None:
         raise IncorrectCredentials()
@@ -75,6 +78,7 @@ def refresh(token: str) -> Grant:
     if found is None:
         raise InvalidToken()
     family, now = found.family, utc_now()
+    concern_account(family.user)
     if found.used_at is not None:
         record_apart(lambda apart: _end(apart, family.id))
         raise InvalidToken()

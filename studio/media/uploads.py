@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from db.audit import concern
 from db.base import new_id, utc_now
 from db.errors import Conflict, NotFound
 from db.models.media import Upload, UploadStatus
@@ -39,6 +40,7 @@ def announce_upload(filename: str, content_type: str, size: int | None) -> Uploa
         expires_at=utc_now() + TEMPORARY_LIFETIME,
     )
     session().add(upload)
+    concern("upload", upload.id)
     return upload
 
 

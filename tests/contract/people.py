@@ -59,6 +59,10 @@ def _account_with_password(world: World, request: Request) -> None:
     request.body["username"] = world.owner.email
 
 
+def _own_address(world: World, request: Request) -> None:
+    request.path["email"] = world.owner.email
+
+
 def _own_password(world: World, request: Request) -> None:
     password = request.body.get("current_password") or request.body["password"]
     world.owner.hashed_password = hash_password(password)
@@ -67,6 +71,7 @@ def _own_password(world: World, request: Request) -> None:
 
 ABOUT_PEOPLE: dict[str, Callable[[World, Request], None]] = {
     "login": _account_with_password,
+    "recover_password": _own_address,
     "get_user": _oneself,
     "create_user": _new_account,
     "update_user": _new_account,

@@ -347,6 +347,8 @@ MORE_ROWS: dict[str, Callable[[World], Any]] = {
     "list_organizations": lambda world: factories.make_organization(world.owner),
     "list_members": lambda world: factories.make_membership(world.organization),
     "list_invitations": lambda world: make_invitation(world.organization),
+    "list_audit_events": _in_organization(factories.make_audit_event),
+    "list_own_audit_events": lambda world: factories.make_audit_event(account_id=world.owner.id),
     "list_subscriptions": lambda world: factories.make_subscription(world.owner, is_active=False),
     "list_subscription_usage": lambda world: factories.make_credit_movement(world.rows["subscription"]),
     "list_brands": _in_organization(factories.make_brand),

@@ -1,0 +1,79 @@
+"""The audit log: who did what to which row, one event a write, a sign-in or a refusal. It only grows."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Index, String, event
+from sqlalchemy.orm import Mapped, ORMExecuteState, Session, mapped_column
+
+from db.base import Identified
+
+
+class ActorType(StrEnum):
+    """What kind of credential asked for it."""
+
+    USER = "user"
+    ANONYMOUS = "anonymous"
+
+
+class Outcome(StrEnum):
+    """How it ended."""
+
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+
+
+class AuditEvent(Identified):
+    """One event. No foreign keys: it outlives its actor, its target and its organization.
+
+    It belongs to the organization whose rows were touched or, without one, to the account whose they were.
+    Neither the session nor triggers of the database let one be changed or deleted.
+    """
+
+    __tablename__ = "audit_events"
+    __table_args__ = (
+        *(
+            Index(f"ix_audit_events_{name}", "organization_id", *columns, "created_at", "id")
+            for name, *columns in (
+                ("organization",),
+                ("actor", "actor_id"),
+                ("action", "action"),
+                ("target", "target_id"),
+                ("target_type", "target_type"),
+                ("outcome", "outcome"),
+            )
+        ),
+        Index("ix_audit_events_account", "account_id", "created_at", "id"),
+    )
+
+    organization_id: Mapped[UUID | None]
+    account_id: Mapped[UUID | None]
+    actor_type: Mapped[str] = mapped_column(String(20))
+    actor_id: Mapped[UUID | None]
+    # As it was then; the account may have another one today, or be gone.
+    actor_email: Mapped[str | None] = mapped_column(String(320))
+    action: Mapped[str] = mapped_column(String(80))
+    target_type: Mapped[str | None] = mapped_column(String(40))
+    target_id: Mapped[UUID | None]
+    outcome: Mapped[str] = mapped_column(String(20))
+    reason: Mapped[str | None] = mapped_column(String(60))
+    changes: Mapped[list[Any]] = mapped_column(default=list)
+    address: Mapped[str | None] = mapped_column(String(64))
+    request_id: Mapped[str] = mapped_column(String(64))
+
+
+def _refuse_row(*_: object) -> None:
+    raise RuntimeError("events of the audit log are neither changed nor deleted")
+
+
+def _refuse_statement(state: ORMExecuteState) -> None:
+    if (state.is_update or state.is_delete) and state.bind_mapper is AuditEvent.__mapper__:
+        _refuse_row()
+
+
+event.listen(AuditEvent, "before_update", _refuse_row)
+event.listen(AuditEvent, "before_delete", _refuse_row)
+event.listen(Session, "do_orm_execute", _refuse_statement)

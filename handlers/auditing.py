@@ -1,0 +1,203 @@
+"""One event in the audit log for each request that writes, signs in, or is refused; handlers notice nothing.
+
+An event is written in the transaction of what it tells, so that neither is there without the other; a refusal
+in a short one of its own. What a request is about is read off its path, or off the Location of what it made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from flask import request
+from sqlalchemy import select
+
+from db.audit import Trail, append, following
+from db.errors import IncorrectCredentials, PermissionDenied, Refused, Unauthenticated
+from db.models.audit import ActorType, Outcome
+from db.models.users import User
+from db.session import record_apart, session
+from db.tenancy import Caller, current_organization, granted_scope
+from handlers.answers import Encoded
+from handlers.contract.call import Call
+from handlers.contract.operations import Operation
+from handlers.contract.paths import PathTable
+from handlers.current import current_request_id
+from studio.identity.accounts import IncorrectPassword
+
+LONGEST_ADDRESS = 64
+
+_REFUSALS = (PermissionDenied, Unauthenticated, IncorrectPassword)
+_MAKING = ("create", "add", "accept")
+
+
+class Target(NamedTuple):
+    """What an event is about, by the name that the contract has for it."""
+
+    type: str
+    id: UUID
+
+
+class Targets:
+    """Finds what a path is about: `/products/{product_id}/images/{image_id}` is about a `product_image`,
+    because `get_product_image` reads it."""
+
+    def __init__(self, table: PathTable, operations: list[Operation]) -> None:
+        self._table = table
+        self._names = {
+            operation.path: operation.operation_id.removeprefix("get_")
+            for operation in operations
+            if operation.method == "GET" and operation.operation_id.startswith("get_")
+        }
+
+    def of_path(self, path: str, values: Mapping[str, Any]) -> Target | None:
+        """Return the last row that a path names, None when it names none."""
+        head, brace, _ = path.rpartition("}")
+        if not brace:
+            return None
+        parameter = head.rpartition("{")[2]
+        row_id = _uuid(values.get(parameter))
+        name = self._names.get(head + brace) or parameter.removesuffix("_id")
+        return None if row_id is None else Target(name, row_id)
+
+    def of_location(self, location: str | None) -> Target | None:
+        """Return the row that lives at the Location of an answer."""
+        place = None if location is None else self._table.find(location)
+        if place is None or "GET" not in place.operations:
+            return None
+        return self.of_path(place.operations["GET"].path, place.values)
+
+
+class Auditing:
+    """What is written down about the requests of one operation."""
+
+    def __init__(self, operation: Operation, targets: Targets) -> None:
+        self._operation = operation
+        self._targets = targets
+        self._makes = operation.operation_id.partition("_")[0] in _MAKING
+
+    @contextmanager
+    def watching(self, call: Call) -> Iterator[Trail]:
+        """Follow what happens within the block, which is within the transaction; write down a refusal."""
+        with following() as trail:
+            try:
+                yield trail
+            except _REFUSALS as error:
+                self._note_refusal(call, trail, error)
+                raise
+
+    def record(self, call: Call, trail: Trail, encoded: Encoded) -> None:
+        """Write down that the request succeeded, as part of the running transaction."""
+        if not self._operation.is_audited or call.arguments.get("validate_only"):
+            return
+        session().flush()
+        target = self._target(call, trail, encoded.headers.get("Location"))
+        # Who calls without a credential and touches nothing leaves no trace: strangers fill no tables.
+        if call.caller is None and target is None:
+            return
+        row, changes = trail.find(*target) if target else (None, [])
+        append(
+            {
+                **self._facts(call, target),
+                **_actor(call.caller, trail),
+                **_scope_of(call, target, row),
+                "outcome": Outcome.SUCCEEDED,
+                "changes": [change._asdict() for change in changes],
+            }
+        )
+
+    def _target(self, call: Call, trail: Trail, location: str | None) -> Target | None:
+        by_path = self._targets.of_path(self._operation.path, call.arguments)
+        made = self._targets.of_location(location) if self._makes or by_path is None else None
+        told = Target(*trail.target) if trail.target else None
+        account_id = trail.account_id or (call.caller and call.caller.user_id)
+        account = Target("user", account_id) if account_id else None
+        return told or made or by_path or account
+
+    def _note_refusal(self, call: Call, trail: Trail, error: Refused) -> None:
+        """Write down a refusal once it has rolled back, when it concerns somebody whom the server knows.
+
+        Failed sign-ins are all written down: their number is limited.
+        """
+        account_id = call.caller.user_id if call.caller else _uuid((call.claims or {}).get("sub"))
+        account_id = account_id or trail.account_id
+        if account_id is None and not isinstance(error, IncorrectCredentials):
+            return
+        target = self._targets.of_path(self._operation.path, call.arguments)
+        if target is None and account_id is not None:
+            target = Target("user", account_id)
+        facts = {
+            **self._facts(call, target),
+            **_scope(_asked_for(call) or call.organization_id, account_id),
+            "outcome": Outcome.REFUSED,
+            "reason": error.code,
+            "changes": [],
+        }
+        is_signed_in = call.claims is not None
+        record_apart(lambda _: append({**facts, **_known(account_id if is_signed_in else None)}))
+
+    def _facts(self, call: Call, target: Target | None) -> dict[str, Any]:
+        return {
+            "action": self._operation.operation_id,
+            "target_type": target.type if target else None,
+            "target_id": target.id if target else None,
+            "address": (request.remote_addr or "")[:LONGEST_ADDRESS] or None,
+            "request_id": current_request_id(),
+        }
+
+
+def _scope_of(call: Call, target: Target | None, row: object) -> dict[str, UUID | None]:
+    caller, granted = call.caller, granted_scope()
+    organization_id = (
+        (target.id if target and target.type == "organization" else None)
+        or call.arguments.get("organization_id")
+        or getattr(row, "organization_id", None)
+        or (granted if caller and granted in caller.roles else None)
+        or current_organization()
+    )
+    if organization_id is not None:
+        return _scope(organization_id, None)
+    if target and target.type == "user":
+        return _scope(None, target.id)
+    owner_id = getattr(row, "owner_id", None) or getattr(row, "user_id", None) or granted
+    return _scope(None, owner_id or (caller.user_id if caller else None))
+
+
+def _asked_for(call: Call) -> UUID | None:
+    """Return the organization that a request names, if the caller is a member of it."""
+    organization_id: UUID | None = call.arguments.get("organization_id")
+    return organization_id if call.caller and organization_id in call.caller.roles else None
+
+
+def _scope(organization_id: UUID | None, account_id: UUID | None) -> dict[str, UUID | None]:
+    """Return whose event it is: an organization's or an account's, never both."""
+    return {"organization_id": organization_id, "account_id": account_id if organization_id is None else None}
+
+
+def _actor(caller: Caller | None, trail: Trail) -> dict[str, Any]:
+    if caller is not None:
+        return {"actor_type": ActorType.USER, "actor_id": caller.user_id, "actor_email": caller.email}
+    if trail.account_id is not None:
+        return {
+            "actor_type": ActorType.USER,
+            "actor_id": trail.account_id,
+            "actor_email": trail.account_email,
+        }
+    return {"actor_type": ActorType.ANONYMOUS}
+
+
+def _known(user_id: UUID | None) -> dict[str, Any]:
+    """Return who was refused, by a token of ours; the account may be gone."""
+    if user_id is None:
+        return {"actor_type": ActorType.ANONYMOUS}
+    email = session().scalar(select(User.email).where(User.id == user_id))
+    return {"actor_type": ActorType.USER, "actor_id": user_id, "actor_email": email}
+
+
+def _uuid(value: object) -> UUID | None:
+    try:
+        return UUID(str(value))
+    except ValueError:
+        return None

@@ -1,0 +1,106 @@
+"""Suites over every operation that writes: one event in the audit log each, and none for what only reads."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select
+
+from db.models import AuditEvent
+from handlers.app import Application
+from tests.contract.every_operation import OPERATIONS, Operation, Request, unknown_id
+from tests.contract.mini.asking import Reply
+from tests.contract.world import World, is_for_superusers
+from tests.serving import bearer
+
+REQUEST_ID = "request-of-the-suite"
+
+# Without a credential, or with one that names another account than the world's.
+OTHER_ACTORS = {"recover_password", "put_upload", "confirm_email_change", "accept_invitation"}
+# What an organization does not own: accounts, plans, models, and files until something refers to them.
+OF_ACCOUNTS = {
+    *("login", "refresh_token", "logout", "reset_password", "recover_password", "create_presigned_url"),
+    *("update_current_user", "change_password", "confirm_email_change"),
+}
+OTHER_ORGANIZATIONS = {"create_organization", "delete_organization"}
+
+
+def writes(operation: Operation) -> bool:
+    """Tell whether successes of an operation are written down."""
+    return operation.method != "GET" and "x-not-audited" not in operation.raw
+
+
+WRITES = [name for name, operation in OPERATIONS.items() if writes(operation)]
+
+
+def events(app: Application) -> list[AuditEvent]:
+    """Return the whole log, the oldest first."""
+    with app.database.transaction(write=False) as reading:
+        return list(reading.scalars(select(AuditEvent).order_by(AuditEvent.id)))
+
+
+def send(app: Application, world: World, request: Request) -> Reply:
+    """Return the answer to the one who may."""
+    headers = {"x-request-id": REQUEST_ID}
+    if not request.operation.is_open:
+        headers |= bearer(app, world.caller_for(request.operation))
+    return request.send(app, headers)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_s24_a_write_makes_exactly_one_event(name: str, app: Application, world: World) -> None:
+    request = world.request_for(name)
+    operation = request.operation
+    reply = send(app, world, request)
+    assert reply.status == operation.success, reply.body
+    (event,) = events(app)
+    assert (event.action, event.outcome, event.reason) == (name, "succeeded", None)
+    assert (event.request_id, event.address) == (REQUEST_ID, "127.0.0.1")
+    assert event.target_type
+    assert event.target_id
+    caller = world.caller_for(operation)
+    if name not in OTHER_ACTORS:
+        assert (event.actor_type, event.actor_id) == ("user", caller.id)
+        assert event.actor_email == caller.email
+    organization_id = event.organization_id
+    assert (organization_id is None) != (event.account_id is None)
+    if name in OF_ACCOUNTS or is_for_superusers(operation):
+        assert organization_id is None
+    elif name not in OTHER_ORGANIZATIONS:
+        assert organization_id == world.organization.id
+    if name.startswith(("create_", "add_", "update_", "delete_", "remove_", "replace_")):
+        assert event.changes, "nothing is told of what changed"
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in WRITES])
+def test_s24_what_only_reads_makes_no_event(name: str, app: Application, world: World) -> None:
+    assert send(app, world, world.request_for(name)).status < 300
+    assert events(app) == []
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, one in OPERATIONS.items() if 403 in one.statuses and not one.is_open]
+)
+def test_s24_a_call_without_the_permission_makes_one_event(name: str, app: Application, world: World) -> None:
+    request = world.request_for(name)
+    reply = request.send(app, {**bearer(app, world.viewer), "x-request-id": REQUEST_ID})
+    assert reply.status == 403
+    (event,) = events(app)
+    assert (event.action, event.outcome, event.reason) == (name, "refused", reply.json()["code"])
+    assert (event.actor_id, event.actor_email) == (world.viewer.id, world.viewer.email)
+    assert (event.request_id, event.address) == (REQUEST_ID, "127.0.0.1")
+    assert event.changes == []
+    if is_for_superusers(request.operation):
+        assert (event.organization_id, event.account_id) == (None, world.viewer.id)
+    elif name != "delete_organization":
+        assert (event.organization_id, event.account_id) == (world.organization.id, None)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in WRITES if OPERATIONS[name].path_names() and not OPERATIONS[name].is_open]
+)
+def test_s24_what_is_not_there_makes_no_event(name: str, app: Application, world: World) -> None:
+    request = world.request_for(name)
+    first = request.operation.path_names()[0]
+    request.path[first] = unknown_id()
+    assert send(app, world, request).status == 404
+    assert events(app) == []

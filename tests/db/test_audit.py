@@ -1,0 +1,87 @@
+"""The log only grows, whoever tries, and no column that may hold a secret is told."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import delete, text, update
+from sqlalchemy.exc import DBAPIError
+
+from db.audit import _columns, is_secret
+from db.base import Base, Identified
+from db.models import AuditEvent
+from db.session import Database
+from tests import factories
+
+REFUSAL = "neither changed nor deleted"
+
+
+STATEMENTS = {
+    "update": "UPDATE audit_events SET actor_email = 'nobody@example.com'",
+    "delete": "DELETE FROM audit_events",
+}
+# The way of each database to get rid of rows that a trigger of deletions does not see.
+STEALTHY = {
+    "sqlite": "REPLACE INTO audit_events SELECT * FROM audit_events",
+    "postgresql": "TRUNCATE audit_events",
+}
+
+
+@pytest.mark.parametrize("way", [*STATEMENTS, "stealthy"])
+def test_s24_the_database_refuses_to_change_or_delete_an_event(
+    database: Database, database_kind: str, way: str
+) -> None:
+    event = factories.make_audit_event(actor_email="ada@example.com")
+    statement = STATEMENTS.get(way, STEALTHY[database_kind])
+    with pytest.raises(DBAPIError, match=REFUSAL), database.transaction(write=True) as writing:
+        writing.execute(text(statement))
+    with database.transaction(write=False) as reading:
+        assert reading.get_one(AuditEvent, event.id).actor_email == "ada@example.com"
+
+
+def test_s24_the_session_refuses_to_change_or_delete_an_event(database: Database) -> None:
+    event = factories.make_audit_event()
+    with pytest.raises(RuntimeError, match=REFUSAL), database.transaction(write=True) as writing:
+        writing.get_one(AuditEvent, event.id).outcome = "refused"
+    with pytest.raises(RuntimeError, match=REFUSAL), database.transaction(write=True) as writing:
+        writing.delete(writing.get_one(AuditEvent, event.id))
+    for statement in (update(AuditEvent).values(outcome="refused"), delete(AuditEvent)):
+        with pytest.raises(RuntimeError, match=REFUSAL), database.transaction(write=True) as writing:
+            writing.execute(statement)
+
+
+def test_an_event_outlives_its_organization_and_its_actor(database: Database) -> None:
+    organization = factories.make_organization()
+    event = factories.make_audit_event(organization, actor_id=organization.owner_id)
+    with database.transaction(write=True) as writing:
+        writing.execute(text("DELETE FROM memberships"))
+        writing.execute(text("DELETE FROM organizations"))
+        writing.execute(text("DELETE FROM users"))
+    with database.transaction(write=False) as reading:
+        found = reading.get_one(AuditEvent, event.id)
+        assert (found.organization_id, found.actor_id) == (organization.id, organization.owner_id)
+
+
+# Read off all models, so that a new column is looked at: what may hold a secret is masked, the rest is told.
+MASKED = {
+    ("email_changes", "token_hash"),
+    ("generation_models", "fallback_provider_config"),
+    ("generation_models", "provider_config"),
+    ("idempotency_keys", "key_hash"),
+    ("invitations", "token_hash"),
+    ("password_reset_tokens", "token_hash"),
+    ("refresh_tokens", "token_hash"),
+    ("users", "hashed_password"),
+    ("webhook_endpoints", "previous_secret_salt"),
+    ("webhook_endpoints", "previous_secret_expires_at"),
+    ("webhook_endpoints", "secret_salt"),
+}
+
+
+def test_s24_every_column_that_may_hold_a_secret_is_masked() -> None:
+    told = {
+        (mapper.local_table.name, name)
+        for mapper in Base.registry.mappers
+        if issubclass(mapper.class_, Identified)
+        for name in _columns(mapper.class_)
+    }
+    assert {place for place in told if is_secret(place[1])} >= MASKED
