@@ -19,8 +19,8 @@ from tests.contract.conflicts import CONFLICTS
 from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Request, unknown_id
 from tests.contract.examples import violations
 from tests.contract.keys import back_to_work
-from tests.contract.mini.asking import Reply, ask, without_limits
-from tests.contract.world import MORE_ROWS, World, is_for_superusers, sign
+from tests.contract.mini.asking import Reply, ask
+from tests.contract.world import MORE_ROWS, World, sign
 from tests.serving import bearer
 
 
@@ -30,82 +30,9 @@ def each(keep: Callable[[Operation], bool] = lambda operation: True) -> Any:
     return pytest.mark.parametrize("name", chosen)
 
 
-def without_request_id(reply: Reply) -> tuple[int, dict[str, str], Any]:
-    """Return what a stranger could compare: status, headers and body, all without the request id."""
-    headers = {key: value for key, value in without_limits(reply.headers).items() if key != "x-request-id"}
-    body = {key: value for key, value in reply.json().items() if key != "request_id"}
-    return reply.status, headers, body
-
-
 def explain(reply: Reply) -> str:
     """Return an answer for the message of a failed assertion."""
     return f"{reply.status} {reply.body[:600]!r}"
-
-
-def has_foreign_rows(operation: Operation) -> bool:
-    """Tell whether a path may name a stranger's row: superusers see all, and models belong to none."""
-    named = bool(operation.path_names()) and not operation.is_open
-    return named and not is_for_superusers(operation) and operation.operation_id != "get_generation_model"
-
-
-@each(has_foreign_rows)
-def test_s01_rows_of_others_look_like_no_rows(
-    name: str, app: Application, world: World, stranger: World
-) -> None:
-    request = world.request_for(name)
-    operation = request.operation
-    headers = bearer(app, stranger.owner)
-    request.query.pop("organization_id", None)
-    foreign = request.send(app, headers)
-    first = operation.path_names()[0]
-    unknown = request.changed(path={**request.path, first: unknown_id()}).send(app, headers)
-    assert foreign.status == 404, explain(foreign)
-    assert without_request_id(foreign) == without_request_id(unknown)
-    own = request.send(app, bearer(app, world.caller_for(operation)))
-    assert own.status == operation.success, f"the stranger's call changed something: {explain(own)}"
-
-
-@each(
-    lambda operation: any(
-        one["name"] == "organization_id" and one["in"] == "query" for one in operation.parameters
-    )
-)
-def test_s01_an_organization_of_others_looks_like_none(
-    name: str, app: Application, world: World, stranger: World
-) -> None:
-    request, headers = world.request_for(name), bearer(app, stranger.owner)
-    foreign = request.send(app, headers)
-    unknown = request.changed(query={**request.query, "organization_id": unknown_id()}).send(app, headers)
-    assert foreign.status == 404, explain(foreign)
-    assert without_request_id(foreign) == without_request_id(unknown)
-
-
-def ids_in_body(body: Any) -> list[tuple[str, Any]]:
-    """Return the properties of a JSON body that name rows."""
-    if not isinstance(body, dict):
-        return []
-    return [(key, value) for key, value in body.items() if key.endswith(("_id", "_ids")) and value]
-
-
-@each(lambda operation: "application/json" in operation.media_types and not is_for_superusers(operation))
-def test_s02_foreign_ids_in_a_body_look_like_unknown_ones(
-    name: str, app: Application, world: World, stranger: World
-) -> None:
-    request, headers = world.request_for(name), bearer(app, world.owner)
-    for key, value in ids_in_body(request.body):
-        row = stranger.rows.get(
-            key.removesuffix("s").removesuffix("_id").split("default_")[-1].split("main_")[-1]
-        )
-        if row is None or key == "organization_id" or row is stranger.rows["model"]:
-            continue
-        many = isinstance(value, list)
-        foreign, nothing = str(row.id), unknown_id()
-        replies = [
-            request.changed(body={**request.body, key: [one] if many else one}).send(app, headers)
-            for one in (foreign, nothing)
-        ]
-        assert replies[0].status == 404, f"{key}: {explain(replies[0])}"
-        assert without_request_id(replies[0]) == without_request_id(replies[1])
 
 
 def is_closed(operation: Operation) -> bool:

@@ -198,8 +198,12 @@ class World:
             kind = KINDS[int(value.removeprefix(SEEDED)[:4], 16)]
             return str(self.rows[kind].id)
         if isinstance(value, str) and "/files/media/" in value:
-            return f"{self.settings.public_url}/api/v1/files/media/{self.rows['resource'].id}/file.png"
+            return self.file_url(self.rows["resource"].id)
         return value
+
+    def file_url(self, resource_id: object) -> str:
+        """Return the address of a stored picture."""
+        return f"{self.settings.public_url}/api/v1/files/media/{resource_id}/file.png"
 
 
 def _read(session: Session, row: Any) -> Any:
