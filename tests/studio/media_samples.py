@@ -73,3 +73,12 @@ def swapped_profile() -> bytes:
 def jpeg_segment(marker: int, data: bytes) -> bytes:
     """One marker segment with its length."""
     return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
+
+
+def webp_of_frames(frames: int) -> bytes:
+    """An animated WEBP of many frames of one pixel each."""
+    pixel = encoded(Image.new("RGB", (1, 1)), "WEBP", lossless=True)[12:]
+    frame = b"ANMF" + struct.pack("<I", 16 + len(pixel)) + bytes(12) + b"\x0a\0\0\0" + pixel
+    head = b"VP8X" + struct.pack("<I", 10) + b"\x02" + bytes(9) + b"ANIM" + struct.pack("<I", 6) + bytes(6)
+    body = b"WEBP" + head + frame * frames
+    return b"RIFF" + struct.pack("<I", len(body)) + body

@@ -1,0 +1,273 @@
+"""S10: small files that want to be large, before a real server whose memory is watched from outside."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.server import RunningServer, running_server
+from tests.studio.media_samples import (
+    bomb,
+    encoded,
+    gif_of_frames,
+    located_exif,
+    png_chunk,
+    scene,
+    swapped_profile,
+    webp_of_frames,
+)
+
+MEGABYTE = 1 << 20
+# What README promises; and what it takes to look at a header.
+BUDGET, BUDGET_OF_REFUSALS = 1500 * MEGABYTE, 100 * MEGABYTE
+LARGEST_FILE = 50 * MEGABYTE
+LARGEST_SIDE_OF_SQUARE = 8_000
+
+
+@dataclass
+class Target:
+    """A real server, and somebody who may send it pictures."""
+
+    server: RunningServer
+    api: Api
+
+    def address(self) -> str:
+        """Return a new address that takes the bytes of one picture."""
+        body = {"filename": "dress.png", "content_type": "image/png"}
+        return str(self.api.post("/uploads/presigned-url", json=body)["upload_url"])
+
+    def put(self, content: bytes) -> httpx.Response:
+        """Return the answer to a picture."""
+        return httpx.put(self.address(), content=content, headers={"content-type": "image/png"}, timeout=120)
+
+    def memory(self) -> int:
+        """Return the most memory that the process had in use since it was last asked, in bytes."""
+        process = Path(f"/proc/{self.server.process.pid}")
+        status = (process / "status").read_text()
+        (process / "clear_refs").write_text("5")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+    def lives(self) -> bool:
+        """Tell whether the server answers, and soon."""
+        began = time.monotonic()
+        answer = httpx.get(f"{self.server.url}/utils/health-check/", timeout=10)
+        return answer.status_code == 200 and time.monotonic() - began < 2
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A server that has taken pictures before, so that what it loads for them is loaded."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the memory of another process is read where Linux shows it")
+    with (
+        running_server(tmp_path_factory.mktemp("bombs"), SARTIQ_ENV="development") as server,
+        Api(server.address) as api,
+    ):
+        api.sign_in(EMAIL, PASSWORD)
+        made = Target(server, api)
+        for kind in ("JPEG", "PNG", "WEBP", "AVIF", "GIF"):
+            assert made.put(encoded(scene(), kind)).status_code == 204
+        made.memory()
+        yield made
+
+
+def lying_jpeg() -> bytes:
+    """A JPEG whose header tells a size that its pixels do not have."""
+    sent = bytearray(encoded(scene(), "JPEG"))
+    at = sent.index(b"\xff\xc0") + 5
+    sent[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
+    return bytes(sent)
+
+
+def apng_of_frames(frames: int) -> bytes:
+    """An animated PNG that announces so many frames."""
+    plain = encoded(scene(), "PNG")
+    pixels = plain.index(b"IDAT") - 4
+    return plain[:pixels] + png_chunk(b"acTL", struct.pack(">II", frames, 0)) + plain[pixels:]
+
+
+def webp_canvas(side: int) -> bytes:
+    """A WEBP whose header announces a canvas of this side."""
+    size = (side - 1).to_bytes(3, "little") * 2
+    rest = encoded(scene(), "WEBP")[12:]
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + size + rest
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def avif_canvas(side: int) -> bytes:
+    """An AVIF whose header announces pixels of this side."""
+    sent = bytearray(encoded(scene(), "AVIF"))
+    at = sent.index(b"ispe") + 8
+    sent[at : at + 8] = struct.pack(">II", side, side)
+    return bytes(sent)
+
+
+def png_of_compressed(kind: bytes, head: bytes) -> bytes:
+    """A PNG with a text or profile that inflates to half a gigabyte."""
+    squeezer = zlib.compressobj(9)
+    squeezed = b"".join(squeezer.compress(bytes(MEGABYTE)) for _ in range(512)) + squeezer.flush()
+    plain = encoded(scene(), "PNG")
+    pixels = plain.index(b"IDAT") - 4
+    return plain[:pixels] + png_chunk(kind, head + squeezed) + plain[pixels:]
+
+
+def jpeg_of_scans(side: int, scans: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    sent = encoded(Image.new("L", (side, side), 90), "JPEG", progressive=True)
+    last = sent.rindex(b"\xff\xda")
+    return sent[:last] + sent[last:-2] * scans + b"\xff\xd9"
+
+
+BOMBS: dict[str, tuple[int, Callable[[], bytes]]] = {
+    "png of 900 megapixels": (413, lambda: bomb(30_000, 30_000)),
+    "png one pixel high": (413, lambda: bomb(2**31 - 1, 1)),
+    "jpeg that lies": (413, lying_jpeg),
+    "jpeg of many scans": (413, lambda: jpeg_of_scans(64, 10_000)),
+    "large jpeg of too many scans": (413, lambda: jpeg_of_scans(LARGEST_SIDE_OF_SQUARE, 90)),
+    "gif of 10,000 frames": (413, lambda: gif_of_frames(10_000)),
+    "apng of 10,000 frames": (413, lambda: apng_of_frames(10_000)),
+    "webp of 10,000 frames": (413, lambda: webp_of_frames(10_000)),
+    "webp of a large canvas": (413, lambda: webp_canvas(16_384)),
+    "avif of a large canvas": (413, lambda: avif_canvas(16_000)),
+    "avif beyond what its decoder knows": (422, lambda: avif_canvas(60_000)),
+    "truncated png": (422, lambda: encoded(scene(), "PNG")[:-40]),
+    "truncated jpeg": (422, lambda: encoded(scene(2_000, 2_000), "JPEG")[:5_000]),
+    "png with a text that inflates": (422, lambda: png_of_compressed(b"zTXt", b"Title\0\0")),
+    "nothing but a signature": (422, lambda: b"\x89PNG\r\n\x1a\n"),
+    "51 MB": (413, lambda: b"\xff\xd8\xff" + bytes(51 * MEGABYTE)),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_s10_a_bomb_is_refused_before_it_is_decoded(target: Target, kind: str) -> None:
+    status, make = BOMBS[kind]
+    content = make()
+    before = target.memory()
+    began = time.monotonic()
+    answer = target.put(content)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert target.memory() - before < BUDGET_OF_REFUSALS
+    assert time.monotonic() - began < 5
+    assert target.lives()
+
+
+def largest_pictures() -> Iterator[bytes]:
+    """Pictures of as many pixels as are taken, each of which has to be turned or converted as well."""
+    ramp = np.linspace(0, 255, LARGEST_SIDE_OF_SQUARE).astype(np.uint8)
+    square = (LARGEST_SIDE_OF_SQUARE, LARGEST_SIDE_OF_SQUARE)
+    turned = {"exif": located_exif(6), "icc_profile": swapped_profile()}
+    colour = Image.merge("RGB", [Image.fromarray(np.broadcast_to(ramp, square))] * 3)
+    yield encoded(colour, "JPEG", **turned)
+    yield encoded(colour, "WEBP", quality=10, method=0, **turned)
+    colour.putalpha(Image.fromarray(np.broadcast_to(ramp[:, None], square)))
+    yield encoded(colour, "PNG", compress_level=1, **turned)
+    yield encoded(Image.new("CMYK", square, (9, 90, 30, 0)), "JPEG", exif=located_exif(6))
+    deep = np.broadcast_to(ramp.astype(np.uint16) * 257, square)
+    yield encoded(Image.fromarray(deep), "PNG", compress_level=1, exif=located_exif(6))
+
+
+def test_s10_the_largest_pictures_at_once_stay_within_the_memory_that_is_promised(
+    target: Target, long_form: bool
+) -> None:
+    pictures = list(largest_pictures()) if long_form else [next(largest_pictures())]
+    before = target.memory()
+    with ThreadPoolExecutor(8) as senders:
+        answers = list(senders.map(target.put, pictures + pictures[:2]))
+    assert {answer.status_code for answer in answers} == {204}
+    assert target.memory() - before < BUDGET
+    assert target.lives()
+
+
+class Dripping:
+    """A sender whose body comes in pieces over a socket of its own, without a length."""
+
+    def __init__(self, target: Target) -> None:
+        address = urlsplit(target.address())
+        self.connection = socket.create_connection((address.hostname, address.port), timeout=30)
+        self.sent = 0
+        head = f"PUT {address.path}?{address.query} HTTP/1.1\r\nHost: {address.netloc}\r\n"
+        self.connection.sendall(
+            f"{head}Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
+
+    def drip(self, piece: bytes) -> bool:
+        """Send a piece, and tell whether the server still listens."""
+        try:
+            self.connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+        except OSError:
+            return False
+        self.sent += len(piece)
+        return not self.is_answered()
+
+    def is_answered(self) -> bool:
+        """Tell whether an answer has come."""
+        self.connection.setblocking(False)
+        try:
+            return bool(self.connection.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return False
+        finally:
+            self.connection.setblocking(True)
+
+    def status(self) -> int:
+        """Return the status of the answer."""
+        return int(self.connection.recv(12).split()[1])
+
+
+def test_s10_of_a_slow_body_of_200_megabytes_no_more_is_taken_than_a_picture_may_have(
+    target: Target, long_form: bool
+) -> None:
+    pause = 0.05 if long_form else 0.0
+    before = target.memory()
+    with ThreadPoolExecutor(4) as senders:
+        found = list(senders.map(lambda _: trickle(target, pause), range(4)))
+    for sent, status in found:
+        assert status == 413
+        # What the sockets hold on the way was sent, and is not taken.
+        assert LARGEST_FILE < sent < LARGEST_FILE + 16 * MEGABYTE
+    assert target.memory() - before < BUDGET_OF_REFUSALS
+    assert target.lives()
+
+
+def trickle(target: Target, pause: float) -> tuple[int, int]:
+    """Send up to 200 MB; return how much of it went out, and the status of the answer."""
+    sender, piece = Dripping(target), b"\x89PNG\r\n\x1a\n".ljust(MEGABYTE, b"\0")
+    with sender.connection:
+        while sender.sent < 200 * MEGABYTE and sender.drip(piece):
+            time.sleep(pause)
+        return sender.sent, sender.status()
+
+
+def test_s10_a_declared_length_beyond_the_limit_is_refused_before_a_byte_of_it(target: Target) -> None:
+    address = urlsplit(target.address())
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        head = f"PUT {address.path}?{address.query} HTTP/1.1\r\nHost: {address.netloc}\r\n"
+        length = f"Content-Type: image/png\r\nContent-Length: {200 * MEGABYTE}\r\n\r\n"
+        connection.sendall((head + length).encode())
+        assert connection.recv(12) == b"HTTP/1.1 413"
+
+
+def test_s10_senders_who_never_finish_are_in_nobodys_way(target: Target) -> None:
+    stalled = [Dripping(target) for _ in range(40)]
+    try:
+        for sender in stalled:
+            assert sender.drip(b"\x89PNG")
+        assert target.lives()
+        assert target.put(encoded(scene(), "PNG")).status_code == 204
+    finally:
+        for sender in stalled:
+            sender.connection.close()
+    assert target.lives()
