@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from flask import request
 
 from db.queries.users import get_user
 from db.tenancy import current_caller
 from handlers.answers import Answer, listing, no_content, ok
-from handlers.auth import current_session_id, make_access_token
+from handlers.auth import current_session_id, make_access_token, read_access_token
 from handlers.current import current_settings
 from handlers.permissions import Permission, requires
 from handlers.schemas.users import UserSchema
@@ -48,6 +49,16 @@ def test_token() -> Answer:
 def refresh_token(body: dict[str, Any]) -> Answer:
     """Spend a refresh token for a new pair."""
     return _tokens(sessions.refresh(body["refresh_token"]))
+
+
+def revoke_token(body: dict[str, Any]) -> Answer:
+    """End the session of an access or refresh token; the answer does not tell whether there was one."""
+    claims = read_access_token(body["token"], current_settings().secret_key)
+    if claims is not None:
+        sessions.revoke_access_token(UUID(claims["sid"]))
+    else:
+        sessions.revoke_refresh_token(body["token"])
+    return listing({"message": "The token is good for nothing"}, Cache_Control="no-store")
 
 
 @requires(Permission.ACCOUNT_SELF)

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import undefer
 
 from db.errors import NotFound
-from db.models.users import User
+from db.models.users import TokenFamily, User
 from db.queries.users import get_user as get_account
 from db.session import session
 from db.tenancy import current_caller
@@ -20,9 +20,9 @@ from handlers.conditional import apply_changes, require_fresh
 from handlers.current import current_settings
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
-from handlers.schemas.users import UserSchema
+from handlers.schemas.users import SessionSchema, UserSchema
 from handlers.trying import counts_guesses, counts_wrong_tokens, own_password_tries
-from studio.identity import accounts, email_changes
+from studio.identity import accounts, email_changes, sessions
 from studio.identity.mail import mailer_for
 
 
@@ -66,6 +66,19 @@ def change_password(body: dict[str, Any]) -> Answer:
     user = get_account(current_caller().user_id, for_update=True)
     accounts.change_password(user, body["current_password"], body["new_password"], current_session_id())
     return plain({"message": "Password changed"})
+
+
+@requires(Permission.ACCOUNT_SELF)
+def list_sessions(**listing: Any) -> Answer:
+    """The open sessions of one's own account."""
+    return page(sessions.open_sessions(current_caller().user_id), TokenFamily, SessionSchema, listing)
+
+
+@requires(Permission.ACCOUNT_SELF)
+def end_session(session_id: UUID) -> Answer:
+    """End one session of one's own account."""
+    sessions.end_session_of(current_caller().user_id, session_id)
+    return no_content()
 
 
 @counts_wrong_tokens

@@ -30,3 +30,9 @@ def assert_refused(reply: Reply, detail: str = "Could not validate credentials")
     """The answer is 401 with these words."""
     assert (reply.status, reply.json()["detail"]) == (401, detail), reply.body
     assert reply.headers["www-authenticate"] == "Bearer"
+
+
+def revoke(client: Client, token: str, **more: str) -> Reply:
+    """Revoke a token; `more` are further fields of the form."""
+    form = urlencode({"token": token, **more}).encode()
+    return client("POST", "/oauth/revoke", body=form, headers=FORM)

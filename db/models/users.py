@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship, validates
 
-from db.base import Identified
+from db.base import Identified, utc_now
 
 
 def email_key(email: str) -> str:
@@ -47,9 +47,9 @@ class User(Identified):
 
 
 class TokenFamily(Identified):
-    """One sign-in: its id is the `sid` claim of every token that descends from it.
+    """One sign-in, a session: its id is the `sid` claim of every token that descends from it.
 
-    Revoked, all of them die.
+    Revoked, all of them die. `last_used_at` is when tokens were last given for it.
     """
 
     __tablename__ = "token_families"
@@ -57,6 +57,7 @@ class TokenFamily(Identified):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime] = mapped_column(default=utc_now)
     user_agent: Mapped[str | None] = mapped_column(String(400))
 
     user: Mapped[User] = relationship(lazy="raise")
@@ -68,7 +69,8 @@ class TokenFamily(Identified):
 class RefreshToken(Identified):
     """One refresh token of a family.
 
-    A used one stays, so that its second use is recognised and kills the family.
+    A used one stays, so that its second use is recognised and kills the family. `predecessor_id` is the token
+    that it was given for, null for the one of the sign-in.
     """
 
     __tablename__ = "refresh_tokens"
@@ -77,6 +79,9 @@ class RefreshToken(Identified):
     token_hash: Mapped[str] = mapped_column(String(128), unique=True)
     expires_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
+    predecessor_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("refresh_tokens.id", ondelete="CASCADE"), index=True
+    )
 
     family: Mapped[TokenFamily] = relationship(back_populates="refresh_tokens", lazy="raise")
 

@@ -1,8 +1,9 @@
-"""How an account looks outside."""
+"""How an account and its sessions look outside."""
 
 from marshmallow import fields
 
-from handlers.schemas.fields import IdentifiedSchema
+from handlers.auth import current_session_id
+from handlers.schemas.fields import IdentifiedSchema, Moment
 
 
 class UserSchema(IdentifiedSchema):
@@ -14,3 +15,12 @@ class UserSchema(IdentifiedSchema):
     is_superuser = fields.Raw()
     rework_available = fields.Raw()
     role = fields.Raw()
+
+
+class SessionSchema(IdentifiedSchema):
+    """A session; nothing of its tokens."""
+
+    user_agent = fields.Raw()
+    last_used_at = Moment()
+    expires_at = Moment()
+    is_current = fields.Function(lambda row: row.id == current_session_id())

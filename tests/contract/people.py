@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from db.base import utc_now
-from db.models import EmailChange
+from db.models import EmailChange, TokenFamily, User
 from studio.identity.passwords import hash_password
 from studio.identity.tokens import new_token, token_hash
 from tests import factories
@@ -50,6 +50,15 @@ def _lonely_account(world: World, request: Request) -> None:
     request.path["user_id"] = str(factories.make_user().id)
 
 
+def make_session(owner: User) -> TokenFamily:
+    """Return an open session of an account."""
+    return factories.make(TokenFamily(user_id=owner.id, expires_at=utc_now() + timedelta(days=1)))
+
+
+def _another_session(world: World, request: Request) -> None:
+    request.path["session_id"] = str(make_session(world.owner).id)
+
+
 def _oneself(world: World, request: Request) -> None:
     request.path["user_id"] = str(world.owner.id)
 
@@ -75,6 +84,7 @@ ABOUT_PEOPLE: dict[str, Callable[[World, Request], None]] = {
     "get_user": _oneself,
     "create_user": _new_account,
     "update_user": _new_account,
+    "end_session": _another_session,
     "delete_user": _lonely_account,
     "change_password": _own_password,
     "confirm_email_change": _prove_a_new_address,

@@ -19,6 +19,7 @@ OTHER_ACTORS = {"recover_password", "put_upload", "confirm_email_change", "accep
 # What an organization does not own: accounts, plans, models, and files until something refers to them.
 OF_ACCOUNTS = {
     *("login", "refresh_token", "logout", "reset_password", "recover_password", "create_presigned_url"),
+    *("revoke_token", "end_session"),
     *("update_current_user", "change_password", "confirm_email_change"),
 }
 OTHER_ORGANIZATIONS = {"create_organization", "delete_organization"}

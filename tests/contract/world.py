@@ -32,7 +32,7 @@ from tests.contract.every_operation import (
     encode,
     resolved,
 )
-from tests.contract.people import ABOUT_PEOPLE
+from tests.contract.people import ABOUT_PEOPLE, make_session
 from tests.inviting import make_invitation
 from tests.serving import REACHABLE_HOST
 
@@ -262,6 +262,12 @@ def _open_session(world: World, request: Request) -> None:
     request.body = {"refresh_token": token}
 
 
+def _token_of_an_open_session(world: World, request: Request) -> None:
+    form = request.body
+    _open_session(world, request)
+    request.body = {**form, "token": request.body["refresh_token"]}
+
+
 def _mailed_token(world: World, request: Request) -> None:
     token = new_token("pr_")
     until = utc_now() + timedelta(hours=1)
@@ -309,6 +315,7 @@ def _reachable(world: World, request: Request) -> None:
 PREPARATIONS: dict[str, Callable[[World, Request], None]] = {
     **ABOUT_PEOPLE,
     "refresh_token": _open_session,
+    "revoke_token": _token_of_an_open_session,
     "reset_password": _mailed_token,
     "put_upload": sign,
     "get_shared_image": _share,
@@ -348,6 +355,7 @@ def _picture_of(world: World) -> Any:
 # One more row for each list.
 MORE_ROWS: dict[str, Callable[[World], Any]] = {
     "list_users": lambda world: factories.make_user(),
+    "list_sessions": lambda world: make_session(world.owner),
     "list_organizations": lambda world: factories.make_organization(world.owner),
     "list_members": lambda world: factories.make_membership(world.organization),
     "list_invitations": lambda world: make_invitation(world.organization),

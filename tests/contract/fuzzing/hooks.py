@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import jwt
 import schemathesis
 
 from tests.contract.fuzzing import checks, client, people, pictures, webhooks
@@ -59,6 +60,18 @@ def spend_a_real_refresh_token(case: schemathesis.Case) -> None:
     """Replace an invented refresh token by one that was really handed out."""
     if isinstance(case.body, dict) and isinstance(case.body.get("refresh_token"), str):
         case.body["refresh_token"] = client.sign_in()["refresh_token"]
+
+
+def revoke_a_real_token(case: schemathesis.Case) -> None:
+    """Replace an invented token by one of a session of its own."""
+    if isinstance(case.body, dict) and isinstance(case.body.get("token"), str):
+        case.body["token"] = client.sign_in()["refresh_token" if coin(case) else "access_token"]
+
+
+def end_a_new_session(case: schemathesis.Case) -> None:
+    """End a session that was signed in for this."""
+    claims = jwt.decode(client.sign_in()["access_token"], options={"verify_signature": False})
+    case.path_parameters["session_id"] = claims["sid"]
 
 
 def spend_a_mailed_token(case: schemathesis.Case) -> None:
@@ -254,6 +267,8 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     **DELETIONS,
     "change_password": keep_the_password,
     "logout": end_another_session,
+    "revoke_token": revoke_a_real_token,
+    "end_session": end_a_new_session,
     "refresh_token": spend_a_real_refresh_token,
     "reset_password": spend_a_mailed_token,
     "put_upload": sign_the_upload,
