@@ -333,7 +333,7 @@ def test_the_readme_lists_every_metric_with_its_labels() -> None:
 
 def test_no_label_can_take_a_value_of_a_tenant() -> None:
     labels = {label for names in families().values() for label in names}
-    assert labels == {"operation", "method", "status", "kind", "outcome"}
+    assert labels == {"operation", "method", "status", "kind", "outcome", "policy"}
 
 
 def test_every_alert_asks_for_metrics_and_labels_that_exist() -> None:
