@@ -247,8 +247,8 @@ PROBLEMS: dict[str, ProblemKind] = {
     ),
     "too_large": ProblemKind(
         413,
-        "The body has too many bytes, or the image too many pixels.",
-        "Send at most 1 MB of JSON, or an image of at most 50 MB and 64 megapixels.",
+        "The body has too many bytes or items, or the image too many pixels.",
+        "Send at most 1 MB and 1,500 items of JSON, a form of 64 kB, an image of 50 MB and 64 megapixels.",
     ),
     "unsupported_media_type": ProblemKind(
         415,

@@ -1,6 +1,6 @@
 """The body of a request: media type, size while it streams, syntax, schema; then what the handler gets.
 
-JSON and forms are held in memory up to 1 MB, files go to disk when they grow. All sizes are bytes.
+JSON is held in memory up to 1 MB, forms up to 64 kB, files go to disk when they grow. All sizes are bytes.
 """
 
 from __future__ import annotations
@@ -36,13 +36,20 @@ from handlers.uploaded import UploadedFile
 
 JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded", "multipart/form-data"
 MULTIPART_OVERHEAD = 65_536
+LARGEST_FORM_BYTES = 65_536
 SPOOL_BYTES = 1_048_576
 MAX_DEPTH = 60
+MAX_ITEMS = 1_500
+"""Items and members of all arrays and objects together: to tell what is wrong costs time for each."""
 SLOWEST_RATE = 32_768
 LOOP_BYTES = 65_536
 """A JSON body up to this size is read on the event loop: a hop to a thread would cost more."""
 
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# One more separator than is allowed, outside of strings. Nothing in it is tried twice.
+_TOO_MANY_ITEMS = re.compile(
+    rb'(?:[^",]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^",]*+)*+,){%d}' % (MAX_ITEMS + 1), re.DOTALL
+)
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BOUNDARY = re.compile(r";\s*boundary\s*=\s*(\"[^\"]{1,70}\"|[^\";\s]{1,70})", re.IGNORECASE)
@@ -86,7 +93,12 @@ async def chunks_of(receive: Receive, limit: int, patience: float) -> AsyncGener
 
 
 def parse_json(raw: bytes) -> Any:
-    """Return the value; Malformed unless it is strict JSON (RFC 8259) in UTF-8 without repeated keys."""
+    """Return the value; Malformed unless it is strict JSON (RFC 8259) in UTF-8 without repeated keys.
+
+    BodyTooLarge for more than MAX_ITEMS items and members.
+    """
+    if raw.count(b",") > MAX_ITEMS and _TOO_MANY_ITEMS.match(raw):
+        raise BodyTooLarge(f"The body holds more than {MAX_ITEMS} items")
     try:
         text = raw.decode("utf-8")
         value = json.loads(
@@ -216,7 +228,9 @@ class _Content:
         """Return how many bytes of this media type are taken."""
         if self.is_binary:
             return limits.upload
-        return limits.upload + MULTIPART_OVERHEAD if self.media_type == MULTIPART else limits.json
+        if self.media_type == MULTIPART:
+            return limits.upload + MULTIPART_OVERHEAD
+        return min(limits.json, LARGEST_FORM_BYTES) if self.media_type == FORM else limits.json
 
 
 class Bodies:

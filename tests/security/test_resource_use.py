@@ -1,0 +1,298 @@
+"""What is large, deep or slow on purpose is refused in less than a tenth of a second, whatever it is.
+
+Nothing here reaches a database. What counts is the time that this process was at work, in the best of three:
+a machine may be busy elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import jsonschema_rs
+import jwt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+
+from handlers.app import Application
+from handlers.auth import ALGORITHM, AUDIENCE, ISSUER
+from handlers.contract.bodies import MAX_ITEMS
+from tests.contract.every_operation import BASE, CONTRACT, OPERATIONS, Operation, resolved
+from tests.contract.mini.asking import Reply, ask
+from tests.house.bundle import request_roots, schemas
+from tests.serving import app_for_tests
+
+SECONDS = 0.1
+LARGEST_BODY = 1_000_000
+LARGEST_TARGET = 60_000
+BRANDS, LOOKS = f"{BASE}/brands/", f"{BASE}/shootings/{uuid.uuid4()}/looks"
+IMAGES = f"{BASE}/products/{uuid.uuid4()}/images"
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
+    """The real application, without a database."""
+    made = app_for_tests(tmp_path_factory.mktemp("resources"))
+    yield made
+    made.bridge.pool.shutdown()
+
+
+@pytest.fixture(scope="module")
+def token(app: Application) -> str:
+    """A token that is ours, of nobody: whom it names is not looked up before the request was read."""
+    now = int(time.time())
+    claims = {
+        "iss": ISSUER, "aud": AUDIENCE, "sub": str(uuid.uuid4()), "sid": str(uuid.uuid4()), "jti": "1",
+        "type": "access", "iat": now, "nbf": now, "exp": now + 3600,
+    }  # fmt: skip
+    return jwt.encode(claims, app.settings.secret_key, ALGORITHM)
+
+
+def refused_quickly(app: Application, method: str, target: str, headers: dict[str, str], body: Any) -> Reply:
+    """Return the refusal; fail when it takes a tenth of a second three times, or is none."""
+    took = []
+    for _ in range(3):
+        began = time.process_time()
+        reply = ask(app, method, target, headers, body=body)
+        took.append(time.process_time() - began)
+        if took[-1] < SECONDS:
+            break
+    assert 400 <= reply.status < 500, (reply.status, reply.body[:300])
+    assert min(took) < SECONDS, f"{reply.status} after {min(took):.2f} s"
+    return reply
+
+
+def filled(piece: bytes, begin: bytes = b"[", end: bytes = b"]") -> bytes:
+    """Return an array, or what else begins and ends so, as full of a piece as a body can be."""
+    count = (LARGEST_BODY - len(begin) - len(end)) // (len(piece) + 1)
+    return begin + b",".join([piece] * count) + end
+
+
+IDS = b'{"shot_type_ids":['
+BODIES: dict[str, tuple[str, bytes, int]] = {
+    "nested 1,000 deep": (BRANDS, b"[" * 1000 + b"]" * 1000, 400),
+    "objects nested 1,000 deep": (BRANDS, b'{"a":' * 1000 + b"1" + b"}" * 1000, 400),
+    "as deep as fits": (BRANDS, b"[" * 499_000 + b"]" * 499_000, 400),
+    "opened and never closed": (BRANDS, b"[" * LARGEST_BODY, 400),
+    "an array of a million": (BRANDS, b"[" + b"0," * 999_999 + b"0]", 413),
+    "a string of 10 MB": (BRANDS, b'{"name":"' + b"x" * 10_000_000 + b'"}', 413),
+    "a string as long as fits": (BRANDS, b'{"name":"' + b"x" * 980_000 + b'"}', 422),
+    "a string of escapes": (BRANDS, b'{"name":"' + b"\\u0041" * 160_000 + b'"}', 422),
+    "a string of surrogates": (BRANDS, b'{"name":"' + b"\\ud83d\\ude00" * 80_000 + b'"}', 422),
+    "a string of commas": (BRANDS, b'{"name":"' + b"," * 980_000 + b'"}', 422),
+    "a string of quotes": (BRANDS, b'{"name":"' + b'\\",' * 320_000 + b'"}', 422),
+    "a string without end": (BRANDS, b'{"name":"' + b"\\," * 480_000, 400),
+    "as many numbers as fit": (LOOKS, filled(b"0", IDS, b"]}"), 413),
+    "as many texts as fit": (LOOKS, filled(b'""', IDS, b"]}"), 413),
+    "as many arrays as fit": (LOOKS, filled(b"[]", IDS, b"]}"), 413),
+    "as many objects as fit": (LOOKS, filled(b'{"a":1}', IDS, b"]}"), 413),
+    "as many members as fit": (BRANDS, filled(b'"a":0', b"{", b"}"), 413),
+    "as many items as are read": (LOOKS, IDS + b",".join([b"0"] * MAX_ITEMS) + b"]}", 422),
+    "as many arrays as are read": (LOOKS, IDS + b",".join([b"[[]]"] * MAX_ITEMS) + b"]}", 422),
+    "equal texts": (LOOKS, IDS + b",".join([b'"' + b"x" * 400 + b'"'] * MAX_ITEMS) + b"]}", 422),
+    "unknown members": (
+        BRANDS, json.dumps({f"{number}{'x' * 400}": 0 for number in range(MAX_ITEMS)}).encode(), 422,
+    ),
+    "a number of 900,000 digits": (BRANDS, b"9" * 900_000, 400),
+    "a fraction of 900,000 digits": (BRANDS, b"0." + b"9" * 900_000, 422),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BODIES)
+def test_s19_a_json_body_that_is_made_to_cost_is_refused_at_once(
+    app: Application, token: str, what: str
+) -> None:
+    target, body, status = BODIES[what]
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+    assert refused_quickly(app, "POST", target, headers, body).status == status
+
+
+def test_s19_a_body_of_10_mb_is_refused_where_its_length_is_not_told(app: Application, token: str) -> None:
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+    pieces = [b'{"name":"', *[b"x" * 65_536] * 160, b'"}']
+    assert refused_quickly(app, "POST", BRANDS, headers, pieces).status == 413
+
+
+FORM = "application/x-www-form-urlencoded"
+PARTS = "multipart/form-data; boundary=b"
+PART = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+FORMS: dict[str, tuple[str, str, bytes]] = {
+    "200,000 fields": (f"{BASE}/login/access-token", FORM, b"a=1&" * 200_000),
+    "1,000 fields": (f"{BASE}/login/access-token", FORM, b"&".join(b"a%d=1" % n for n in range(1000))),
+    "a long field": (f"{BASE}/login/access-token", FORM, b"username=" + b"%41" * 300_000),
+    "a field as long as fits": (f"{BASE}/login/access-token", FORM, b"username=" + b"%41" * 21_000),
+    "20,000 parts": (IMAGES, PARTS, (PART + b"x\r\n") * 20_000 + b"--b--\r\n"),
+    "a part of 100,000 headers": (IMAGES, PARTS, b"--b\r\n" + b"A: b\r\n" * 100_000 + b"\r\nx\r\n--b--\r\n"),
+    "a part of a long name": (IMAGES, PARTS, PART.replace(b"a", b"a" * 5_000_000) + b"x\r\n--b--\r\n"),
+    "boundaries that are none": (IMAGES, PARTS, PART + b"\r\n--" * 300_000 + b"\r\n--b--\r\n"),
+}
+
+
+@pytest.mark.parametrize("what", FORMS)
+def test_s19_a_form_that_is_made_to_cost_is_refused_at_once(app: Application, token: str, what: str) -> None:
+    target, media_type, body = FORMS[what]
+    refused_quickly(
+        app, "POST", target, {"authorization": f"Bearer {token}", "content-type": media_type}, body
+    )
+
+
+TARGETS = {
+    "a limit of a billion": f"{BRANDS}?limit=1000000000",
+    "a number of 5,000 digits": f"{BRANDS}?skip={'9' * 5000}",
+    "1,000 parameters": f"{BRANDS}?" + "&".join(f"a{number}=1" for number in range(1000)),
+    "30,000 parameters": f"{BRANDS}?" + "a&" * 30_000,
+    "a long parameter": f"{BRANDS}?q={'x' * LARGEST_TARGET}",
+    "a long cursor": f"{BRANDS}?cursor={'x' * LARGEST_TARGET}",
+    "a long segment": BRANDS + "x" * LARGEST_TARGET,
+    "30,000 segments": f"{BASE}/" + "a/" * 30_000,
+}
+
+
+@pytest.mark.parametrize("what", TARGETS)
+def test_s19_an_address_that_is_made_to_cost_is_refused_at_once(
+    app: Application, token: str, what: str
+) -> None:
+    refused_quickly(app, "GET", TARGETS[what], {"authorization": f"Bearer {token}"}, None)
+
+
+HEADERS = {
+    "authorization": ["Bearer " + "x." * 30_000, "Bearer " + " " * 60_000, "x" * 60_000],
+    "accept": ["a/b;q=0," * 7_500, "a/b;" + "; " * 30_000, "a/b;q=" + "1" * 60_000],
+    "content-type": [
+        "application/json;" + " " * 60_000 + "charset",
+        "a;" * 30_000,
+        "multipart/" + ";" * 60_000,
+    ],
+    "prefer": ['"\\' * 30_000, "wait=" + "1" * 60_000, "wait" + " " * 60_000, ',"' * 30_000],
+    "if-match": ['"' * 60_000, 'W/"a",' * 10_000],
+    "idempotency-key": ["k" * 60_000],
+    "x-request-id": ["a" * 60_000],
+    "traceparent": ["00-" * 20_000, "0" * 60_000],
+    "x-forwarded-for": ["1," * 30_000],
+    "origin": ["https://" + "a." * 30_000],
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_s19_a_header_that_is_made_to_cost_is_refused_at_once(
+    app: Application, token: str, name: str
+) -> None:
+    for value in HEADERS[name]:
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json", name: value}
+        refused_quickly(app, "POST", BRANDS, headers, b'{"name": 5}')
+
+
+class Place(NamedTuple):
+    """Where a text that must match a pattern can be sent."""
+
+    operation: Operation
+    where: str
+    name: str
+
+
+def places() -> dict[str, list[Place]]:
+    """Return for each pattern of the contract where a caller can try it."""
+    found: dict[str, list[Place]] = {}
+    for operation in OPERATIONS.values():
+        for parameter in operation.parameters:
+            pattern = resolved(parameter["schema"]).get("pattern")
+            if pattern:
+                found.setdefault(pattern, []).append(Place(operation, parameter["in"], parameter["name"]))
+        for media_type in operation.media_types:
+            for name, child in operation.body_schema(media_type).get("properties", {}).items():
+                one = resolved(child)
+                pattern = one.get("pattern") or resolved(one.get("items", {})).get("pattern")
+                if pattern:
+                    found.setdefault(pattern, []).append(Place(operation, media_type, name))
+    return found
+
+
+PLACES = places()
+
+
+def near_misses(pattern: str) -> list[str]:
+    """Return texts that begin like a match, repeat each part of it very often, and then are none."""
+    matches: list[str] = []
+
+    @given(some.from_regex(pattern))
+    @settings(
+        max_examples=8,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    def collect(text: str) -> None:
+        matches.append(text[:24])
+
+    collect()
+    return [
+        f"{text[:begin]}{text[begin:end] * (LARGEST_TARGET // (end - begin))}{text[end:]}\0"
+        for text in {*matches, "a"}
+        for begin in range(len(text))
+        for end in range(begin + 1, min(begin + 4, len(text) + 1))
+    ]
+
+
+def slowest(pattern: str) -> str:
+    """Return the near miss that costs the validator most."""
+    validator = jsonschema_rs.validator_for({"type": "string", "pattern": pattern})
+
+    def cost(text: str) -> float:
+        began = time.perf_counter()
+        validator.is_valid(text)
+        return time.perf_counter() - began
+
+    return max(near_misses(pattern), key=cost)
+
+
+def tried(app: Application, token: str, place: Place, text: str) -> Reply:
+    """Return the quick refusal of a text at its place."""
+    operation = place.operation
+    target, body = BASE + operation.path, None
+    headers = {"authorization": f"Bearer {token}"}
+    if place.where == "path":
+        target = target.replace(f"{{{place.name}}}", quote(text[: LARGEST_TARGET // 3], safe=""))
+    elif place.where == "query":
+        target += f"?{place.name}={quote(text[: LARGEST_TARGET // 3], safe='')}"
+    elif "json" in place.where:
+        headers["content-type"] = place.where
+        body = json.dumps({place.name: text + text[-1000:] * 800}, ensure_ascii=False).encode()
+    else:
+        headers["content-type"] = place.where
+        body = f"{place.name}={quote(text[: LARGEST_TARGET // 3], safe='')}".encode()
+    for name in operation.path_names():
+        target = target.replace(f"{{{name}}}", str(uuid.uuid4()))
+    return refused_quickly(app, operation.method, target, headers, body)
+
+
+@pytest.mark.parametrize("pattern", PLACES)
+def test_s19_no_input_is_slow_for_a_pattern_of_the_contract(
+    app: Application, token: str, pattern: str, long_form: bool
+) -> None:
+    text = slowest(pattern)
+    for place in PLACES[pattern] if long_form else PLACES[pattern][:2]:
+        tried(app, token, place, text)
+
+
+def test_s19_every_pattern_of_a_request_is_tried() -> None:
+    bodies = {
+        schema["pattern"] for _, schema in schemas(CONTRACT, request_roots(CONTRACT)) if "pattern" in schema
+    }
+    parameters = {
+        schema["pattern"]
+        for operation in OPERATIONS.values()
+        for parameter in operation.parameters
+        if "pattern" in (schema := resolved(parameter["schema"]))
+    }
+    assert bodies | parameters == set(PLACES)
+
+
+def test_s19_what_the_contract_allows_has_few_enough_items() -> None:
+    largest = max(schema.get("maxItems", 0) for _, schema in schemas(CONTRACT, request_roots(CONTRACT)))
+    assert 2 * largest <= MAX_ITEMS
