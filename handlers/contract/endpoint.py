@@ -69,11 +69,11 @@ class Endpoint:
         call: Call = request.environ[CALL]
         key = request.headers.get(idempotency.HEADER) if self._operation.takes_idempotency_key else None
         with counted(self._counting, call, self._transaction):
-            encoded = self._serve(call) if key is None else self._serve_once(call, key)
+            response = self._serve(call) if key is None else self._serve_once(call, key)
         call.checked = True
-        return _build(encoded)
+        return response
 
-    def _serve(self, call: Call, turn: Turn | None = None) -> Encoded:
+    def _serve(self, call: Call, turn: Turn | None = None) -> Response:
         arguments, before = call.arguments, self._preparation
         if before is not None and before.is_needed(arguments):
             with self._transaction(False), self._as_caller(call):
@@ -85,17 +85,19 @@ class Endpoint:
                 idempotency.keep(turn, encoded)
             if trail is not None and self._auditing is not None:
                 self._auditing.record(call, trail, encoded)
+            # Before the commit, as everything that may fail.
+            response = _build(encoded)
             if not call.claim_ending():
                 raise TookTooLong
-            return encoded
+            return response
 
-    def _serve_once(self, call: Call, key: str) -> Encoded:
+    def _serve_once(self, call: Call, key: str) -> Response:
         """Serve the first request with this key, and answer the others as it was answered."""
         with self._transaction(True), self._as_caller(call):
             found = idempotency.begin(call, self._operation.operation_id, key)
         if isinstance(found, Encoded):
             self._check(call, found, orjson.loads(found.body or b"null"))
-            return found
+            return _build(found)
         try:
             return self._serve(call, found)
         except Exception as error:

@@ -107,7 +107,11 @@ class _Outlet:
 
     async def fail(self, error: Exception) -> None:
         """Answer with the problem for an error that nothing else caught; too late once something was sent."""
-        problem = problem_for(error)
+        try:
+            problem = problem_for(error)
+        except Exception:
+            logger.exception("no problem could be made of an error")
+            problem = internal_error()
         if self._sent:
             # The client notices by the missing end of the body.
             raise error
