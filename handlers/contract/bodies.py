@@ -6,10 +6,9 @@ JSON is held in memory up to 1 MB, forms up to 64 kB, files go to disk when they
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import tempfile
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +29,7 @@ from handlers.contract.refusals import (
     Violation,
     WrongMediaType,
 )
+from handlers.contract.strict_json import parse_json
 from handlers.contract.translate import Translator
 from handlers.contract.violations import violations_of
 from handlers.uploaded import UploadedFile
@@ -38,18 +38,10 @@ JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded",
 MULTIPART_OVERHEAD = 65_536
 LARGEST_FORM_BYTES = 65_536
 SPOOL_BYTES = 1_048_576
-MAX_DEPTH = 60
-MAX_ITEMS = 1_500
-"""Items and members of all arrays and objects together: to tell what is wrong costs time for each."""
 SLOWEST_RATE = 32_768
 LOOP_BYTES = 65_536
 """A JSON body up to this size is read on the event loop: a hop to a thread would cost more."""
 
-_LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-# One more separator than is allowed, outside of strings. Nothing in it is tried twice.
-_TOO_MANY_ITEMS = re.compile(
-    rb'(?:[^",]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^",]*+)*+,){%d}' % (MAX_ITEMS + 1), re.DOTALL
-)
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BOUNDARY = re.compile(r";\s*boundary\s*=\s*(\"[^\"]{1,70}\"|[^\";\s]{1,70})", re.IGNORECASE)
@@ -90,79 +82,6 @@ async def chunks_of(receive: Receive, limit: int, patience: float) -> AsyncGener
             raise BodyTooLarge(f"The request body is larger than {limit} bytes")
         more = message.get("more_body", False)
         yield piece
-
-
-def parse_json(raw: bytes) -> Any:
-    """Return the value; Malformed unless it is strict JSON (RFC 8259) in UTF-8 without repeated keys.
-
-    BodyTooLarge for more than MAX_ITEMS items and members.
-    """
-    if raw.count(b",") > MAX_ITEMS and _TOO_MANY_ITEMS.match(raw):
-        raise BodyTooLarge(f"The body holds more than {MAX_ITEMS} items")
-    try:
-        text = raw.decode("utf-8")
-        value = json.loads(
-            text,
-            object_pairs_hook=_unique,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            parse_int=_whole,
-        )
-    except UnicodeDecodeError:
-        raise Malformed("The body is not UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        detail = str(error) if isinstance(error, _Refusal) else "The body is not valid JSON"
-        raise Malformed(detail) from None
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        raise Malformed(f"The body is nested deeper than {MAX_DEPTH} levels")
-    if _LONE_SURROGATE.search(text):
-        try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            raise Malformed("The body holds a lone surrogate") from None
-    return value
-
-
-class _Refusal(ValueError):
-    """A ValueError whose text may be told."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _Refusal("The body holds a key twice in one object")
-    return members
-
-
-def _no_constant(name: str) -> Any:
-    raise _Refusal(f"The body holds {name}, which is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise _Refusal("The body holds a number that is too large")
-    return number
-
-
-def _whole(text: str) -> int:
-    if len(text) > 300:
-        raise _Refusal("The body holds a number that is too large")
-    return int(text)
-
-
-def _depth(value: Any) -> int:
-    deepest, level = 0, [value]
-    while level:
-        deepest += 1
-        level = [inner for item in level for inner in _inside(item)]
-    return deepest
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 class _NotUtf8(MultiPartException):

@@ -1,4 +1,8 @@
-"""What the contract must say so that nothing unexpected can be sent or answered; read off the bundle."""
+"""What the contract must say so that nothing unexpected can be sent or answered; read off the bundle.
+
+These are the rules of OWASP's set for Spectral (@stoplight/spectral-owasp-ruleset 2.0.1) for API1 to API4 and
+API8, made to know what this contract says in other ways: a uuid is bounded without maxLength, CORS is closed.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,36 @@ from tests.house.bundle import (
     all_schemas,
     holds,
     operations,
+    parameters,
     request_roots,
     resolved,
+    response_roots,
     schemas,
 )
 
 SELF_BOUNDED_FORMATS = {"uuid", "date", "date-time", "binary"}
+# Whoever opens another operation to everybody says so here too.
+PUBLIC = {
+    "login", "refresh_token", "recover_password", "reset_password", "confirm_email_change",
+    "accept_invitation", "list_generation_models", "get_shared_image", "put_upload", "receive_task_webhook",
+    "health_check", "system_health_check", "readiness", "db_check", "get_version",
+    "get_openapi_json", "get_openapi_yaml", "get_docs", "get_docs_asset", "get_problem_page",
+    "get_permissions_page",
+}  # fmt: skip
+# Credentials of one purpose, short-lived and signed: an <img> or a browser's PUT can send an address only.
+CREDENTIALS_IN_ADDRESSES = {("get_shared_image", "share_token"), ("put_upload", "signature")}
+# Names in paths that are no ids; all others are uuids, which nobody can count through (API1).
+NAMES_IN_PATHS = {"email", "share_token", "file_name", "asset_name", "code"}
+# Maps of names that are not ours to choose, each bounded by maxProperties or read-only.
+OPEN_ANSWERS = {
+    "get_openapi_json 200", "get_openapi_yaml 200",  # the contract itself
+    "Violation/properties/ctx",  # the bound that was broken, by its name
+    "SystemHealth/properties/checks",  # one for each dependency that is there
+    "Provenance/properties/settings",  # of the renderer that made the picture
+    "ProviderConfig/properties/provider_config", "ProviderConfig/properties/fallback_provider_config",
+    "GenerationModel/properties/provider_capabilities",
+    "GenerationModel/properties/fallback_provider_capabilities",
+}  # fmt: skip
 
 
 def test_s27_errors_are_declared_as_problems_and_one_by_one(contract: Node) -> None:
@@ -77,3 +105,90 @@ def test_s27_whatever_wants_a_token_names_a_permission(contract: Node) -> None:
         if secured != ("x-permission" in operation.node):
             found.append(operation.id)
     holds(found)
+
+
+def test_s27_what_is_open_to_everybody_is_listed_and_says_why(contract: Node) -> None:
+    why = {
+        operation.id: operation.node.get("x-public", "")
+        for operation in operations(contract)
+        if not operation.node.get("security", contract["security"])
+    }
+    assert set(why) == PUBLIC
+    holds([name for name, reason in why.items() if len(reason.split()) < 4])
+
+
+def test_s27_a_scheme_of_tokens_says_by_which_rules(contract: Node) -> None:
+    schemes = contract["components"]["securitySchemes"]
+    assert contract["security"]
+    assert {name for wanted in contract["security"] for name in wanted} <= set(schemes)
+    holds([name for name, scheme in schemes.items() if scheme.get("scheme") == "basic"])
+    holds([name for name, scheme in schemes.items() if scheme.get("in") in ("query", "cookie")])
+    tokens = [scheme for scheme in schemes.values() if scheme["type"] == "oauth2"]
+    assert tokens
+    assert all("RFC 8725" in scheme["description"] for scheme in tokens)
+
+
+def test_s27_no_address_holds_a_credential(contract: Node) -> None:
+    words = ("token", "key", "secret", "password", "signature", "credential", "authorization")
+    found = {
+        (operation.id, parameter["name"])
+        for operation in operations(contract)
+        for parameter in parameters(contract, operation)
+        if parameter["in"] != "header" and any(word in parameter["name"].lower() for word in words)
+    }
+    assert found == CREDENTIALS_IN_ADDRESSES
+
+
+def test_s27_an_id_in_a_path_cannot_be_counted_through(contract: Node) -> None:
+    found = {
+        parameter["name"]
+        for operation in operations(contract)
+        for parameter in parameters(contract, operation)
+        if parameter["in"] == "path" and parameter["schema"].get("format") != "uuid"
+    }
+    assert found == NAMES_IN_PATHS
+
+
+def test_s27_every_operation_declares_the_errors_that_every_request_can_get(contract: Node) -> None:
+    found = []
+    for operation in operations(contract):
+        always = {"400", "405", "422", "500", "503"}
+        if operation.node.get("security", contract["security"]):
+            always.add("401")
+        if "x-not-limited" not in operation.node:
+            always.add("429")
+        if "requestBody" in operation.node:
+            always |= {"408", "413", "415"}
+        if "{" in operation.path:
+            always.add("404")
+        found += [f"{operation.id} {status}" for status in always - set(operation.node["responses"])]
+    holds(found)
+
+
+def test_s27_an_answer_is_closed_too(contract: Node) -> None:
+    """What is not declared would leak (API3); the server checks every answer against this."""
+    found = {
+        name
+        for name, schema in schemas(contract, response_roots(contract))
+        if schema.get("type") == "object"
+        and "enum" not in schema
+        and schema.get("additionalProperties") is not False
+    }
+    assert found == OPEN_ANSWERS
+
+
+def test_s27_a_text_that_is_sent_has_a_shape(contract: Node) -> None:
+    """A header is bounded by its length alone, so that every tool reads it alike."""
+    roots = request_roots(contract) + [
+        (f"{operation.id} {parameter['name']}", parameter["schema"])
+        for operation in operations(contract)
+        for parameter in parameters(contract, operation)
+        if parameter["in"] != "header"
+    ]
+    holds(
+        [
+            name
+            for name, schema in schemas(contract, roots)
+            if schema.get("type") == "string" and not {"enum", "format", "pattern"} & set(schema)
+        ]
+    )

@@ -21,7 +21,7 @@ from hypothesis import strategies as some
 
 from handlers.app import Application
 from handlers.auth import ALGORITHM, AUDIENCE, ISSUER
-from handlers.contract.bodies import MAX_ITEMS
+from handlers.contract.strict_json import MAX_ITEMS
 from tests.contract.every_operation import BASE, CONTRACT, OPERATIONS, Operation, resolved
 from tests.contract.mini.asking import Reply, ask
 from tests.house.bundle import request_roots, schemas
