@@ -21,7 +21,7 @@ from tests.house.bundle import (
 SELF_BOUNDED_FORMATS = {"uuid", "date", "date-time", "binary"}
 # Whoever opens another operation to everybody says so here too.
 PUBLIC = {
-    "login", "refresh_token", "recover_password", "reset_password", "confirm_email_change",
+    "login", "refresh_token", "revoke_token", "recover_password", "reset_password", "confirm_email_change",
     "accept_invitation", "list_generation_models", "get_shared_image", "put_upload", "receive_task_webhook",
     "health_check", "system_health_check", "readiness", "db_check", "get_version",
     "get_openapi_json", "get_openapi_yaml", "get_docs", "get_docs_asset", "get_problem_page",

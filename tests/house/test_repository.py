@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -84,6 +85,18 @@ def test_the_node_lock_file_names_no_download_address(root: Path) -> None:
     lock = (root / "package-lock.json").read_text(encoding="utf-8")
     assert "resolved" not in lock
     assert "://" not in lock
+
+
+def test_the_node_lock_file_pins_every_package_by_hash(root: Path) -> None:
+    packages = json.loads((root / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    installed = {name: package for name, package in packages.items() if name}
+    assert installed
+    assert [
+        name for name, package in installed.items() if not package.get("integrity", "").startswith("sha512-")
+    ] == []
+    assert [
+        name for name, package in installed.items() if not re.match(r"\d+\.\d+", package["version"])
+    ] == []
 
 
 def test_every_target_for_people_is_explained_by_make_help(root: Path) -> None:

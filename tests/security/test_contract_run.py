@@ -1,0 +1,109 @@
+"""That the contract run leaves nothing out: no check, operation or phase, and no credential that is none."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+
+from handlers.app import Application
+from tests.contract import run, selftest
+from tests.contract.every_operation import BASE, OPERATIONS
+from tests.contract.fuzzing import checks
+from tests.contract.mini.asking import ask
+from tests.serving import app_for_tests
+
+FUZZING = Path(run.__file__).parent / "fuzzing"
+USELESS = {
+    "missing": None,
+    "empty": "Bearer ",
+    "without a scheme": "invented",
+    "garbage": "Bearer invented",
+    "three parts of nothing": "Bearer a.b.c",
+    "unsigned": "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJkZW1vIn0.",
+    "Basic": "Basic ZGVtbzpkZW1v",
+    "another scheme": "Digest username=demo",
+}
+
+
+def words(node: Any) -> list[str]:
+    """Return all keys of a configuration, at every depth."""
+    if isinstance(node, list):
+        return [word for child in node for word in words(child)]
+    return (
+        [*node, *(word for child in node.values() for word in words(child))] if isinstance(node, dict) else []
+    )
+
+
+def test_s28_the_configuration_switches_nothing_off() -> None:
+    configuration = tomllib.loads((FUZZING / "schemathesis.toml").read_text(encoding="utf-8"))
+    assert configuration["warnings"] == {"fail-on": True}
+    assert len(configuration["auth"]["wfc"]["peers"]) == 2
+    assert configuration["cache"] == {"enabled": False}
+    without_cache = {name: value for name, value in configuration.items() if name != "cache"}
+    assert "enabled" not in words(without_cache)
+    # The selections say which operations may answer what, and never which ones are left out.
+    for selection in configuration["operations"]:
+        assert set(selection) - {"include-operation-id", "include-method", "exclude-operation-id"} == {
+            "checks"
+        }
+        assert list(selection["checks"]) == ["positive_data_acceptance"]
+        assert list(selection["checks"]["positive_data_acceptance"]) == ["expected-statuses"]
+
+
+def test_s28_the_peers_are_of_two_organizations() -> None:
+    configuration = tomllib.loads((FUZZING / "schemathesis.toml").read_text(encoding="utf-8"))
+    identities = json.loads((FUZZING / "identities.json").read_text(encoding="utf-8"))["auth"]
+    names = [identity["name"] for identity in identities]
+    assert set(configuration["auth"]["wfc"]["peers"]) < set(names)
+
+
+def test_s28_the_command_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    commands: list[list[str]] = []
+
+    def note(command: list[str], **_: Any) -> argparse.Namespace:
+        commands.append(command)
+        return argparse.Namespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", note)
+    log = tmp_path / "server.log"
+    log.touch()
+    assert run.fuzz("http://localhost", log, "http://localhost", run.parse([]), seed=1)
+    options = [word for word in commands[0] if word.startswith("-")]
+    assert options == ["--config-file", "--url", "--seed", "--max-examples"]
+
+
+def test_s28_our_checks_are_among_those_that_run() -> None:
+    known = set(schemathesis.checks.CHECKS.get_all_names())
+    assert {checks.oauth2_is_enforced.__name__, checks.a_key_answers_again.__name__} <= known
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Application:
+    """The real application, without a database: nobody gets that far."""
+    return app_for_tests(tmp_path_factory.mktemp("credentials"))
+
+
+@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if not one.is_open])
+def test_s28_no_operation_takes_a_credential_that_is_none(name: str, app: Application) -> None:
+    operation = OPERATIONS[name]
+    target = BASE + operation.path
+    for parameter in operation.path_names():
+        target = target.replace(f"{{{parameter}}}", "01990000-5eed-7000-8000-000400000001")
+    for what, credential in USELESS.items():
+        headers = {} if credential is None else {"authorization": credential}
+        reply = ask(app, operation.method, target, headers)
+        assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer"), what
+        assert reply.json()["code"] in ("not_authenticated", "invalid_token"), what
+
+
+def test_s28_the_run_finds_defects_that_are_put_in(long_form: bool) -> None:
+    if not long_form:
+        pytest.skip("starts eight servers, for minutes; make security does it")
+    assert selftest.main([]) == 0
