@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, false, or_, select
 from sqlalchemy.orm.interfaces import ORMOption
 
 from db.base import Owned
@@ -26,7 +26,11 @@ OwnedModel = TypeVar("OwnedModel", bound=Owned)
 
 @dataclass(frozen=True)
 class Caller:
-    """The signed-in user, the roles by organization, and what each of them grants."""
+    """The signed-in user, the roles by organization, and what each of them grants.
+
+    Where an API key acts for the user, that is the role in the key's organization and what the key's scopes
+    leave of it, and there is nothing personal.
+    """
 
     user_id: UUID
     email: str
@@ -34,6 +38,12 @@ class Caller:
     roles: Mapping[UUID, str] = field(default_factory=dict)
     permissions: Mapping[UUID, frozenset[str]] = field(default_factory=dict)
     personal_permissions: frozenset[str] = frozenset()
+    api_key_id: UUID | None = None
+
+    @property
+    def key_organization_id(self) -> UUID | None:
+        """The one organization that an API key acts in, None for people."""
+        return None if self.api_key_id is None else next(iter(self.roles))
 
     def granted(self, organization_id: UUID | None) -> frozenset[str]:
         """The permissions on an organization's rows, or on personal ones; empty for no member."""
@@ -123,7 +133,7 @@ def require_scope(scope_id: UUID) -> None:
     NotFound when the caller is no longer a member there, PermissionDenied when the role allows it no longer.
     """
     caller = current_caller()
-    if caller.is_superuser or scope_id == caller.user_id:
+    if caller.is_superuser or (scope_id == caller.user_id and caller.api_key_id is None):
         return
     if scope_id not in caller.roles:
         raise NotFound()
@@ -145,7 +155,8 @@ def listed(
 ) -> Select[OwnedModel]:
     """Select one list: the organization's rows if given, else the caller's personal ones (superusers: all).
 
-    With `include_public` the public rows come too. NotFound when the caller is no member of the organization.
+    With `include_public` the public rows come too. NotFound when the caller is no member of the organization,
+    PermissionDenied for an API key that names none: an empty list would hide the mistake.
     """
     caller = current_caller()
     if organization_id is not None:
@@ -153,6 +164,8 @@ def listed(
         scope: ColumnElement[bool] = model.organization_id == organization_id
     elif caller.is_superuser:
         return select(model)
+    elif caller.api_key_id is not None:
+        raise PermissionDenied()
     else:
         scope = _personal(model, caller)
     return select(model).where(or_(scope, *(_public(model) if include_public else ())))
@@ -188,7 +201,7 @@ def require_permission_on(row: Owned) -> None:
     if caller.is_superuser or permission is None:
         note_granted(row.organization_id or row.owner_id)
         return
-    if row.organization_id is None and row.owner_id == caller.user_id:
+    if row.organization_id is None and row.owner_id == caller.user_id and caller.api_key_id is None:
         allowed = permission in caller.personal_permissions
     elif row.organization_id in caller.roles:
         allowed = caller.may(permission, row.organization_id)
@@ -255,6 +268,8 @@ def require_membership(organization_id: UUID) -> None:
 
 
 def _personal(model: type[Owned], caller: Caller) -> ColumnElement[bool]:
+    if caller.api_key_id is not None:
+        return false()
     return and_(model.organization_id.is_(None), model.owner_id == caller.user_id)
 
 

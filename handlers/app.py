@@ -26,7 +26,7 @@ from starlette.types import ASGIApp
 
 from db.session import Database, make_engine
 from handlers.auditing import Auditing, Targets
-from handlers.auth import bearer_security, load_caller, set_up_tokens
+from handlers.auth import load_caller, security_map, set_up_tokens
 from handlers.contract.bodies import Limits
 from handlers.contract.bridge import BridgedFlaskApp
 from handlers.contract.bundle import Bundle
@@ -202,7 +202,7 @@ def create_app(
     app.add_api(
         contract.document,
         resolver=ContractResolver(endpoints),
-        security_map={"oauth2": bearer_security(settings.secret_key)},
+        security_map=security_map(settings.secret_key),
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),
     )
     for kind in (ProblemException, HTTPException, Exception):

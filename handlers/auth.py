@@ -1,4 +1,4 @@
-"""Who is calling: an access token is read on the event loop, its account is loaded in the request's thread.
+"""Who is calling: a token or key is read on the event loop, its account is loaded in the request's thread.
 
 Connexion runs security callbacks one by one on the loop and outside of Flask, so there is only arithmetic.
 """
@@ -22,10 +22,13 @@ from db.base import utc_now
 from db.errors import InvalidToken
 from db.models.organizations import Membership
 from db.models.users import TokenFamily, User
+from db.queries.api_keys import find_acting_key, note_use
 from db.session import session
 from db.tenancy import Caller
 from handlers.contract.call import CALL, Call
-from handlers.permissions import PERSONAL, ROLES
+from handlers.permissions import API_KEYS, PERSONAL, ROLES
+from studio.api_keys import read_secret
+from studio.identity.tokens import token_hash
 from studio.settings import Settings
 from studio.telemetry.context import current_work
 
@@ -87,36 +90,57 @@ def read_access_token(token: str, secret_key: str) -> dict[str, Any] | None:
     return claims if claims["type"] == "access" else None
 
 
-def bearer_security(secret_key: str) -> type[AbstractSecurityHandler]:
-    """Return what Connexion calls for the contract's oauth2 scheme; the contract itself names no function."""
+def read_api_key(secret: str, secret_key: str) -> dict[str, Any] | None:
+    """Return what stands for the claims of an API key, None for what this server did not make."""
+    key_id = read_secret(secret, secret_key)
+    return None if key_id is None else {"api_key_id": str(key_id), "secret_hash": token_hash(secret)}
+
+
+def bearer_security(
+    read: Callable[[str, str], dict[str, Any] | None], secret_key: str
+) -> type[AbstractSecurityHandler]:
+    """Return what Connexion calls for a scheme whose credentials `read` makes claims of, None of bad ones."""
 
     class BearerSecurity(AbstractSecurityHandler):
-        """Reads `Authorization: Bearer <access token>`."""
+        """Reads `Authorization: Bearer <credential>`."""
 
         def get_fn(self, _scheme: dict[str, Any], _scopes: list[str]) -> Callable[[ConnexionRequest], Any]:
             """Return the check of one request."""
             return self._claims_of
 
         def _claims_of(self, request: ConnexionRequest) -> Any:
-            scheme, token = self.get_auth_header_value(request)
+            scheme, credential = self.get_auth_header_value(request)
             if scheme != "bearer":
                 return NO_VALUE
-            claims = read_access_token(token, secret_key)
+            claims = read(credential, secret_key)
             if claims is None:
                 raise OAuthResponseProblem
             work = current_work()
             if work is not None:
-                work.user_id = claims["sub"]
+                work.user_id, work.api_key_id = claims.get("sub"), claims.get("api_key_id")
             return claims
 
     return BearerSecurity
 
 
-def load_caller(claims: dict[str, Any]) -> Caller:
-    """Return the account behind a token with its roles, by one statement in the running transaction.
+def security_map(secret_key: str) -> dict[str, type[AbstractSecurityHandler]]:
+    """Return the check for each type of scheme in the contract, which itself names no function.
 
-    InvalidToken when the account is gone or inactive, or the sign-in was revoked.
+    Connexion asks for the schemes that an operation lists, one after the other, until one holds.
     """
+    return {
+        "oauth2": bearer_security(read_access_token, secret_key),
+        "bearer": bearer_security(read_api_key, secret_key),
+    }
+
+
+def load_caller(claims: dict[str, Any]) -> Caller:
+    """Return the account behind a token or key with its roles, by one statement in the running transaction.
+
+    InvalidToken when the account is gone or inactive, the sign-in was revoked, or the key does not hold.
+    """
+    if "api_key_id" in claims:
+        return _load_key_caller(UUID(claims["api_key_id"]), claims["secret_hash"])
     # unscoped: this is what scopes everything else
     rows = (
         session()
@@ -142,4 +166,22 @@ def load_caller(claims: dict[str, Any]) -> Caller:
         roles=roles,
         permissions={organization: ROLES[role] for organization, role in roles.items()},
         personal_permissions=PERSONAL,
+    )
+
+
+def _load_key_caller(key_id: UUID, secret_hash: str) -> Caller:
+    """Return who an API key acts for, with the role there and no more of it than the key's scopes name."""
+    key = find_acting_key(key_id, secret_hash)
+    if key is None:
+        raise InvalidToken()
+    note_use(key_id, key.last_used_at)
+    work = current_work()
+    if work is not None:
+        work.user_id = str(key.user_id)
+    return Caller(
+        user_id=key.user_id,
+        email=key.email,
+        roles={key.organization_id: key.role},
+        permissions={key.organization_id: ROLES[key.role] & API_KEYS & frozenset(key.scopes)},
+        api_key_id=key_id,
     )

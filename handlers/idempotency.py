@@ -71,11 +71,14 @@ def begin(call: Call, operation_id: str, key: str) -> Turn | Encoded:
     IdempotencyKeyReused for another request; NotFound or PermissionDenied when the caller may no longer do
     what was asked.
     """
+    caller = current_caller()
+    # An API key has keys of its own: it must not be told what its maker was answered.
+    owned_key = key if caller.api_key_id is None else f"{caller.api_key_id} {key}"
     slot = Slot(
-        user_id=current_caller().user_id,
+        user_id=caller.user_id,
         organization_id=call.arguments.get("organization_id"),
         operation_id=operation_id,
-        key_hash=hashlib.sha256(key.encode("utf-8")).hexdigest(),
+        key_hash=hashlib.sha256(owned_key.encode("utf-8")).hexdigest(),
     )
     fingerprint = fingerprint_of(call.arguments)
     found = take_turn(slot, fingerprint)

@@ -24,6 +24,8 @@ class Permission(StrEnum):
     AUDIT_READ = "audit:read"
     INVITATIONS_READ = "invitations:read"
     INVITATIONS_WRITE = "invitations:write"
+    API_KEYS_READ = "api_keys:read"
+    API_KEYS_MANAGE = "api_keys:manage"
     SUBSCRIPTIONS_READ = "subscriptions:read"
     SUBSCRIPTIONS_WRITE = "subscriptions:write"
     USERS_ADMIN = "users:admin"
@@ -91,6 +93,8 @@ _ADMIN = frozenset(
         _P.INVITATIONS_WRITE,
         _P.ORGANIZATIONS_WRITE,
         _P.AUDIT_READ,
+        _P.API_KEYS_READ,
+        _P.API_KEYS_MANAGE,
     }
 )
 _ADMINISTRATION = _ADMIN | {_P.ORGANIZATIONS_DELETE, _P.ORGANIZATIONS_TRANSFER}
@@ -110,6 +114,21 @@ ROLES: dict[str, frozenset[str]] = {
 """What a role may do in its organization. On personal rows the owner may do everything (PERSONAL)."""
 
 PERSONAL: frozenset[str] = SIGNED_IN | STUDIO | _WEBHOOKS
+
+API_KEYS: frozenset[str] = (
+    STUDIO
+    | _WEBHOOKS
+    | {
+        _P.ORGANIZATIONS_READ,
+        _P.MEMBERS_READ,
+        _P.UPLOADS_WRITE,
+        _P.SEARCH_READ,
+        _P.FILES_READ,
+        _P.GENERATION_MODELS_READ,
+    }
+)
+"""What an API key can be allowed, and so the scopes of the contract. Accounts, plans, keys and who belongs to
+an organization are for people: whoever finds a key must not stay when it is deleted."""
 
 Handler = TypeVar("Handler", bound=Callable[..., object])
 

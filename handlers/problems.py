@@ -25,13 +25,14 @@ PROBLEMS: dict[str, ProblemKind] = {
     ),
     "not_authenticated": ProblemKind(
         401,
-        "The operation needs a token and none was sent.",
+        "The operation needs a token or, where the contract says so, an API key, and none was sent.",
         "Sign in at /api/v1/login/access-token and send Authorization: Bearer with the access token.",
     ),
     "invalid_token": ProblemKind(
         401,
-        "The token is not one of ours, has expired, was revoked, or its account is locked.",
-        "Renew it with the refresh token, or sign in again.",
+        "The token or API key is not one of ours, has expired, was revoked or deleted, or its account is "
+        "locked; or the operation takes no API keys.",
+        "Renew the token with the refresh token, or sign in again; make another API key.",
     ),
     "incorrect_credentials": ProblemKind(
         401,
@@ -45,7 +46,8 @@ PROBLEMS: dict[str, ProblemKind] = {
     ),
     "not_enough_permissions": ProblemKind(
         403,
-        "You may see this row, but your role does not allow the action.",
+        "You may see this row, but your role does not allow the action. Of an API key: its scopes do not, or "
+        "the request named no organization_id.",
         "Ask an admin or the owner of the organization.",
     ),
     "invalid_signature": ProblemKind(
@@ -132,6 +134,14 @@ PROBLEMS: dict[str, ProblemKind] = {
         409,
         "Fifty invitations of the organization are open.",
         "Withdraw some, or wait until they are accepted.",
+    ),
+    "too_many_api_keys": ProblemKind(
+        409, "The organization has 50 API keys, expired ones included.", "Delete those that nobody needs."
+    ),
+    "scopes_not_granted": ProblemKind(
+        409,
+        "The key was to be allowed what your role in the organization, that of a member, does not allow you.",
+        "Leave those scopes out, or let somebody make the key who may do it all.",
     ),
     "not_empty": ProblemKind(409, "The organization still has rows.", "Delete its rows first."),
     "subscription_exists": ProblemKind(

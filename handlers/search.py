@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select
@@ -13,7 +13,7 @@ from db.models.products import Product
 from db.models.shootings import Look, Shooting
 from db.models.subjects import Subject
 from db.session import session
-from db.tenancy import listed
+from db.tenancy import current_caller, listed, require_permission_in
 from handlers import products, shootings, subjects
 from handlers.answers import Answer, Presenter, listing, present_many
 from handlers.paging import matching
@@ -23,19 +23,28 @@ from handlers.schemas.shootings import LookSchema, ShootingSchema
 from handlers.schemas.subjects import SubjectSchema
 
 
+class Kind(NamedTuple):
+    """One kind of rows that is searched."""
+
+    name: str
+    permission: Permission
+    model: Any
+    matching: Callable[[str, UUID | None], Select[Any]]
+    schema: type[Presenter]
+    options: Sequence[ORMOption] = ()
+
+
 @requires(Permission.SEARCH_READ)
 def search(q: str, limit: int, organization_id: UUID | None = None) -> Answer:
-    """At most `limit` rows of each kind in one scope, the newest; public subjects are found too."""
-    results = [
-        *_found(
-            _products(q, organization_id), Product, "product", ProductSchema, limit, products.WITH_PICTURES
-        ),
-        *_found(_shootings(q, organization_id), Shooting, "shooting", ShootingSchema, limit),
-        *_found(_looks(q, organization_id), Look, "look", LookSchema, limit, shootings.WITH_LISTS),
-        *_found(
-            _subjects(q, organization_id), Subject, "subject", SubjectSchema, limit, subjects.WITH_PICTURES
-        ),
-    ]
+    """At most `limit` rows of each kind that the caller may read in one scope, the newest first.
+
+    Public subjects are found too.
+    """
+    require_permission_in(organization_id)
+    results = []
+    for kind in KINDS:
+        if current_caller().may(kind.permission, organization_id):
+            results += _found(kind, kind.matching(q, organization_id), limit)
     return listing({"results": results, "count": len(results)})
 
 
@@ -56,14 +65,15 @@ def _subjects(q: str, organization_id: UUID | None) -> Select[Subject]:
     return matching(listed(Subject, organization_id, True), [Subject.name, Subject.surname], q)
 
 
-def _found(
-    query: Select[Any],
-    model: Any,
-    kind: str,
-    schema: type[Presenter],
-    limit: int,
-    options: Sequence[ORMOption] = (),
-) -> list[dict[str, Any]]:
-    newest = query.options(*options).order_by(model.created_at.desc(), model.id.desc()).limit(limit)
-    rows = session().scalars(newest).unique().all()
-    return [{"resource_type": kind, "data": data} for data in present_many(rows, schema)]
+KINDS = (
+    Kind("product", Permission.PRODUCTS_READ, Product, _products, ProductSchema, products.WITH_PICTURES),
+    Kind("shooting", Permission.SHOOTINGS_READ, Shooting, _shootings, ShootingSchema),
+    Kind("look", Permission.SHOOTINGS_READ, Look, _looks, LookSchema, shootings.WITH_LISTS),
+    Kind("subject", Permission.SUBJECTS_READ, Subject, _subjects, SubjectSchema, subjects.WITH_PICTURES),
+)
+
+
+def _found(kind: Kind, query: Select[Any], limit: int) -> list[dict[str, Any]]:
+    newest = (kind.model.created_at.desc(), kind.model.id.desc())
+    rows = session().scalars(query.options(*kind.options).order_by(*newest).limit(limit)).unique().all()
+    return [{"resource_type": kind.name, "data": data} for data in present_many(rows, kind.schema)]

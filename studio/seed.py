@@ -30,12 +30,12 @@ from studio.lifecycle import advance
 from studio.media.backends import open_storage
 from studio.media.normalisation import Picture, normalise
 from studio.media.storage import Storage, media_key
+from studio.seed_accounts import account_rows
 from studio.seed_rows import (
     GENERATION,
     PREDICTION,
     SYSTEM_COUNTS,
     UPLOAD,
-    account_rows,
     house_number,
     house_rows,
     id_of,

@@ -6,17 +6,18 @@ Their ids are fixed, because the contract's examples name them. Nothing here rea
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from db.base import Base, utc_now
+from db.models.api_keys import ApiKey
 from db.models.brands import Brand
 from db.models.generation_models import GenerationModel
 from db.models.guidelines import Guidelines
 from db.models.invitations import Invitation
 from db.models.media import MediaResource
-from db.models.organizations import Membership, Organization
+from db.models.organizations import Organization
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.products import Product, ProductImage
 from db.models.shootings import Look, Shooting, Shot
@@ -50,6 +51,7 @@ KINDS: dict[type[Any], int] = {
     WebhookEndpoint: 0x1A,
     WebhookDelivery: 0x1B,
     Invitation: 0x2A,
+    ApiKey: 0x2C,
 }
 GENERATION, PREDICTION, UPLOAD = 0x12, 0x13, 0x15
 
@@ -230,54 +232,6 @@ def _mara(mannequins: list[Picture]) -> Iterator[Base]:
             shot_type_id=id_of(ShotType, shot_type),
             media_id=id_of(MediaResource, media),
             public=True,
-        )
-
-
-def account_rows(hashed: dict[str, str]) -> Iterator[Base]:
-    """The demonstration's accounts with their subscriptions, and two organizations; `hashed` by address."""
-    names = {
-        "demo@example.com": "Dana Demo",
-        "second@example.com": "Sascha Second",
-        "admin@example.com": "Ada Admin",
-    }
-    for number, (email, full_name) in enumerate(names.items(), 1):
-        yield User(
-            id=id_of(User, number),
-            email=email,
-            full_name=full_name,
-            hashed_password=hashed[email],
-            is_superuser=email.startswith("admin"),
-            rework_available=10,
-        )
-    for number in range(1, len(names) + 1):
-        # It never runs out while somebody tries things.
-        end = utc_now() + timedelta(days=3650)
-        yield Subscription(
-            id=id_of(Subscription, number),
-            user_id=id_of(User, number),
-            service_type="SELF_SERVICE",
-            tier="ENTERPRISE",
-            payment_id=f"pay_demo_{number}",
-            start_date=utc_now(),
-            end_date=end,
-            grace_period_end=end + timedelta(days=7),
-            credits_total=1_000_000,
-            payment_status="PAID",
-        )
-    for number, name in enumerate(["Maison Demo", "Studio Second"], 1):
-        yield Organization(id=id_of(Organization, number), name=name, slug=slug(name))
-        yield Membership(
-            organization_id=id_of(Organization, number), user_id=id_of(User, number), role="owner"
-        )
-        yield Invitation(
-            id=id_of(Invitation, number),
-            organization_id=id_of(Organization, number),
-            email="noa@example.com",
-            role="viewer",
-            invited_by_id=id_of(User, number),
-            # No token has this hash: nobody can accept what was never mailed.
-            token_hash=f"!{number}",
-            expires_at=utc_now() + timedelta(days=7),
         )
 
 

@@ -153,6 +153,7 @@ class Settings:
     max_upload_bytes: int = 52_428_800
     trusted_proxies: tuple[str, ...] = ()
     limit_account: int = 1_200
+    limit_key: int = 1_200
     limit_organization: int = 6_000
     limit_address: int = 600
     limit_sign_in_account: int = 10
@@ -231,6 +232,7 @@ class Settings:
             security_contact=_contact(values, public_url),
             trusted_proxies=_networks(values, "TRUSTED_PROXIES"),
             limit_account=_limit(values, "LIMIT_ACCOUNT", cls.limit_account),
+            limit_key=_limit(values, "LIMIT_KEY", cls.limit_key),
             limit_organization=_limit(values, "LIMIT_ORGANIZATION", cls.limit_organization),
             limit_address=_limit(values, "LIMIT_ADDRESS", cls.limit_address),
             limit_sign_in_account=_limit(values, "LIMIT_SIGN_IN_ACCOUNT", cls.limit_sign_in_account),

@@ -69,6 +69,7 @@ def app_for_tests(folder: Path, **options: Any) -> Application:
         webhook_senders=0,
         outbound_allowed_hosts=(REACHABLE_HOST,),
         limit_account=UNLIMITED,
+        limit_key=UNLIMITED,
         limit_organization=UNLIMITED,
         limit_address=UNLIMITED,
         limit_sign_in_account=UNLIMITED,

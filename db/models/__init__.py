@@ -1,5 +1,6 @@
 """Every model of the house, importable from one place; importing it registers all tables."""
 
+from db.models.api_keys import ApiKey
 from db.models.audit import AuditEvent
 from db.models.brands import Brand
 from db.models.email_changes import EmailChange
@@ -32,6 +33,7 @@ from db.models.users import PasswordResetToken, RefreshToken, TokenFamily, User
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
+    "ApiKey",
     "AuditEvent",
     "BackgroundPreset",
     "Brand",

@@ -120,6 +120,10 @@ class Endpoint:
             call.caller = caller = self._load_caller(call.claims)
             if self._operation.permission in SUPERUSER_ONLY and not caller.is_superuser:
                 raise PermissionDenied()
+            # A key, before any row is looked for: many handlers count on every role's right to read.
+            call.organization_id = caller.key_organization_id
+            if caller.api_key_id and not caller.may(self._operation.permission, call.organization_id):
+                raise PermissionDenied()
             count = partial(count_organization, self._limits, call)
             with acting_as(caller, self._operation.permission, count):
                 try:

@@ -64,11 +64,14 @@ class StrangersDoor(_Door):
 
 
 class CallersDoor(_Door):
-    """Behind security, before the body is read: counts by the account that the credential names."""
+    """Behind security, before the body is read: counts by the key or account that the credential names."""
 
     async def serve(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
         """Count and serve."""
         claims: dict[str, Any] | None = scope["extensions"].get("connexion_context", {}).get("token_info")
-        if claims is not None:
-            await self.count(call, self.limits.policies.account, str(claims["sub"]))
+        policies = self.limits.policies
+        if claims is not None and "api_key_id" in claims:
+            await self.count(call, policies.key, claims["api_key_id"])
+        elif claims is not None:
+            await self.count(call, policies.account, str(claims["sub"]))
         await self.app(scope, receive, send)

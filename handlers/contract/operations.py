@@ -13,6 +13,9 @@ from handlers.contract.responses import Responses
 from handlers.contract.translate import Translator
 from handlers.permissions import SUPERUSER_ONLY
 
+API_KEY = "ApiKey"
+"""The name that the contract gives the scheme of API keys."""
+
 
 @dataclass(frozen=True, eq=False)
 class Operation:
@@ -24,6 +27,7 @@ class Operation:
     tag: str
     permission: str | None
     is_open: bool
+    takes_api_key: bool
     is_signed: bool
     is_audited: bool
     parameters: Parameters
@@ -55,7 +59,7 @@ class Operation:
         statuses = {400, 422, 500}
         if not self.is_open:
             statuses.add(401)
-        if self.permission in SUPERUSER_ONLY:
+        if self.permission in SUPERUSER_ONLY or self.takes_api_key:
             statuses.add(403)
         if self.responses.media_types:
             statuses.add(406)
@@ -83,6 +87,7 @@ def compile_operations(bundle: Bundle, limits: Limits) -> list[Operation]:
                 tag=tags[0],
                 permission=raw.definition.get("x-permission"),
                 is_open=not security,
+                takes_api_key=any(API_KEY in schemes for schemes in security),
                 is_signed=raw.definition.get("x-signed-body", False),
                 is_audited=raw.method not in ("GET", "HEAD") and "x-not-audited" not in raw.definition,
                 parameters=Parameters(bundle, translator, planner, raw),

@@ -101,8 +101,9 @@ class _Request:
 
     @property
     def account(self) -> str:
-        """Who is asking."""
-        return str((self.call.claims or {}).get("sub"))
+        """Who is asking: an account, or an API key."""
+        claims = self.call.claims or {}
+        return str(claims.get("sub") or claims.get("api_key_id"))
 
     async def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Send an answer in one piece. The envelope holds it against the contract, since we touched it."""

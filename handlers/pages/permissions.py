@@ -10,7 +10,7 @@ from typing import Any
 
 from handlers.contract.bundle import Bundle
 
-ROLES = ("superuser", "owner", "admin", "member", "viewer", "personal", "anonymous")
+ROLES = ("superuser", "owner", "admin", "member", "viewer", "personal", "key", "anonymous")
 """The columns. `x-permissions` of the contract names all but the last; its description says what they are."""
 
 

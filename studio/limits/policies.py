@@ -66,6 +66,7 @@ class Policies:
     """Every limit of this installation."""
 
     account: Policy
+    key: Policy
     organization: Policy
     address: Policy
     sign_in_account: Policy
@@ -77,6 +78,7 @@ class Policies:
         """The limits that the settings want."""
         return cls(
             Policy("account", settings.limit_account, MINUTE),
+            Policy("key", settings.limit_key, MINUTE),
             Policy("organization", settings.limit_organization, MINUTE),
             Policy("address", settings.limit_address, MINUTE),
             Policy("sign-in-account", settings.limit_sign_in_account, QUARTER),

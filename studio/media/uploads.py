@@ -30,10 +30,15 @@ class UploadConsumed(Conflict):
 
 
 def announce_upload(filename: str, content_type: str, size: int | None) -> Upload:
-    """A new upload of the caller, which waits for its bytes for a day."""
+    """A new upload of the caller, which waits for its bytes for a day.
+
+    That of an API key stays in the key's organization, because a key sees nothing personal.
+    """
+    caller = current_caller()
     upload = Upload(
         id=new_id(),
-        owner_id=current_caller().user_id,
+        owner_id=caller.user_id,
+        organization_id=caller.key_organization_id,
         filename=filename,
         content_type=content_type,
         size=size,

@@ -57,6 +57,7 @@ class Work:
     user_id: str | None = None
     organization_id: str | None = None
     generation_id: str | None = None
+    api_key_id: str | None = None
 
 
 _work: ContextVar[Work | None] = ContextVar("work", default=None)

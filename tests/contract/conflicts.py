@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from db.models import Upload
+from studio.api_keys import MOST_KEYS
 from tests import factories
+from tests.api_keys import make_api_key
 from tests.contract.every_operation import Request
 from tests.contract.people import prove_address
 from tests.contract.world import World
@@ -123,6 +125,11 @@ def _member_again(world: World, request: Request) -> None:
     request.body["email"] = world.member.email
 
 
+def _no_room_for_keys(world: World, request: Request) -> None:
+    for _ in range(MOST_KEYS):
+        make_api_key(world.organization)
+
+
 def _wrong_password(world: World, request: Request) -> None:
     for key in {"current_password", "password"} & request.body.keys():
         request.body[key] = "not-the-password"
@@ -190,6 +197,7 @@ CONFLICTS: dict[str, Conflict] = {
     "transfer_ownership": _wrong_password,
     "add_member": _member_again,
     "create_invitation": _member_again,
+    "create_api_key": _no_room_for_keys,
     "accept_invitation": _without_password,
     "update_member": _owner,
     "remove_member": _owner,

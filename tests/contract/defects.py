@@ -54,14 +54,14 @@ def open_operation(app: Application) -> None:
 def open_the_doors() -> None:
     """Let the security callback accept any request; it is set before the application is built."""
 
-    class Open(handlers.auth.bearer_security("")):
+    class Open(handlers.auth.bearer_security(handlers.auth.read_access_token, "")):
         def _claims_of(self, request: Any) -> Any:
             return {"sub": str(DEMO)}
 
     def anybody(_claims: dict[str, Any]) -> Caller:
         return Caller(DEMO, "demo@example.com", True, personal_permissions=PERSONAL)
 
-    handlers.app.bearer_security = lambda _secret: Open
+    handlers.app.security_map = lambda _secret: {"oauth2": Open, "bearer": Open}
     build = server.create_app
     server.create_app = lambda settings: build(settings, load_caller=anybody)
 

@@ -8,14 +8,29 @@ from typing import TYPE_CHECKING
 
 from db.base import utc_now
 from db.models import EmailChange, TokenFamily, User
+from handlers.app import Application
+from handlers.permissions import API_KEYS, ROLES
 from studio.identity.passwords import hash_password
 from studio.identity.tokens import new_token, token_hash
 from tests import factories
-from tests.contract.every_operation import Request, unknown_id
+from tests.api_keys import key_bearer
+from tests.contract.every_operation import Operation, Request, unknown_id
 from tests.inviting import make_invitation
+from tests.serving import bearer
 
 if TYPE_CHECKING:
     from tests.contract.world import World
+
+
+def lesser_bearer(app: Application, world: World, operation: Operation) -> dict[str, str]:
+    """Return the credential of somebody in the world's organization who may less than an operation wants.
+
+    Where every role may it, that is an API key with all scopes but this one.
+    """
+    permission = operation.raw.get("x-permission")
+    if permission in ROLES["viewer"]:
+        return key_bearer(app, world.organization, API_KEYS - {permission})
+    return bearer(app, world.viewer)
 
 
 def prove_address(request: Request, address: str) -> None:
@@ -78,6 +93,12 @@ def _own_password(world: World, request: Request) -> None:
     factories.make(world.owner)
 
 
+def _role_to_lend(world: World, request: Request) -> None:
+    """Let a superuser join: a key acts in a role of its maker."""
+    if world.owner.is_superuser:
+        factories.make_membership(world.organization, world.owner, role="admin")
+
+
 ABOUT_PEOPLE: dict[str, Callable[[World, Request], None]] = {
     "login": _account_with_password,
     "recover_password": _own_address,
@@ -90,5 +111,6 @@ ABOUT_PEOPLE: dict[str, Callable[[World, Request], None]] = {
     "confirm_email_change": _prove_a_new_address,
     "transfer_ownership": _own_password,
     "add_member": _colleague,
+    "create_api_key": _role_to_lend,
     "accept_invitation": _accept_an_invitation,
 }

@@ -20,6 +20,7 @@ from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Requ
 from tests.contract.examples import violations
 from tests.contract.keys import back_to_work
 from tests.contract.mini.asking import Reply, ask
+from tests.contract.people import lesser_bearer
 from tests.contract.world import MORE_ROWS, World, sign
 from tests.serving import bearer
 
@@ -52,7 +53,7 @@ def test_s04_an_unknown_property_is_refused(name: str, app: Application, world: 
 
 
 # What only the answer that made it shows.
-SHOWN_ONCE = {"create_webhook_endpoint": ("secret",)}
+SHOWN_ONCE = {"create_webhook_endpoint": ("secret",), "create_api_key": ("secret",)}
 
 
 @each(lambda operation: operation.success == 201)
@@ -121,7 +122,7 @@ class Provoker:
         if request.operation.is_open:
             request.query["signature"] = "bm90LXRoZS1vbmU"
             return request.send(self.app)
-        return request.send(self.app, bearer(self.app, self.world.viewer))
+        return request.send(self.app, lesser_bearer(self.app, self.world, request.operation))
 
     def get_404(self, request: Request) -> Reply:
         operation = request.operation

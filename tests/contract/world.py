@@ -23,6 +23,7 @@ from studio.media.signing import sign_share, sign_upload
 from studio.media.storage import LocalDisk, export_key, media_key
 from studio.settings import Settings
 from tests import factories
+from tests.api_keys import make_api_key
 from tests.compute_server import signature
 from tests.contract.every_operation import (
     CONTRACT,
@@ -44,6 +45,7 @@ KINDS = {
     0x11: "model", 0x12: "generation", 0x13: "prediction", 0x14: "resource", 0x15: "upload",
     0x1A: "endpoint", 0x1B: "delivery",
     0x2A: "invitation",
+    0x2C: "api_key",
     0x20: "export",
 }  # fmt: skip
 
@@ -111,6 +113,7 @@ class World:
             "user": self.member, "endpoint": endpoint, "export": factories.make_export(shooting, prediction),
             "delivery": factories.make_webhook_delivery(endpoint),
             "invitation": make_invitation(self.organization),
+            "api_key": make_api_key(self.organization),
         }  # fmt: skip
 
     def settle(self, session: Session) -> None:
@@ -361,6 +364,7 @@ MORE_ROWS: dict[str, Callable[[World], Any]] = {
     "list_invitations": lambda world: make_invitation(world.organization),
     "list_audit_events": _in_organization(factories.make_audit_event),
     "list_own_audit_events": lambda world: factories.make_audit_event(account_id=world.owner.id),
+    "list_api_keys": lambda world: make_api_key(world.organization),
     "list_subscriptions": lambda world: factories.make_subscription(world.owner, is_active=False),
     "list_subscription_usage": lambda world: factories.make_credit_movement(world.rows["subscription"]),
     "list_brands": _in_organization(factories.make_brand),

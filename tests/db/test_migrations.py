@@ -23,8 +23,9 @@ def test_the_delete_rules_reach_the_database(database_engine: Engine) -> None:
     inspector = inspect(database_engine)
     for table in Base.metadata.sorted_tables:
         migrated = {
-            key["constrained_columns"][0]: (key["referred_table"], key["options"].get("ondelete"))
+            column: (key["referred_table"], key["options"].get("ondelete"))
             for key in inspector.get_foreign_keys(table.name)
+            for column in key["constrained_columns"]
         }
         modelled = {
             column.name: (key.column.table.name, key.ondelete)

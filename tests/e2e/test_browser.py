@@ -109,13 +109,17 @@ def test_one_signs_in_on_the_documentation_page_and_tries_an_operation(visit: Vi
 
     page.locator(".auth-wrapper .authorize").click()
     dialog = page.locator(".modal-ux")
+    expect(dialog.get_by_role("heading", name="OAuth2PasswordBearer")).to_be_visible()
+    expect(dialog.get_by_role("heading", name="ApiKey")).to_be_visible()
     dialog.locator("#oauth_username").fill("demo@example.com")
     dialog.locator("#oauth_password").fill("sartiq-demo")
     visit.keep("docs-sign-in")
-    dialog.locator("button.authorize").click()
+    dialog.locator(".auth-container").filter(has=page.locator("#oauth_username")).locator(
+        "button.authorize"
+    ).click()
     expect(dialog.get_by_role("button", name="Logout")).to_be_visible()
     visit.keep("docs-signed-in")
-    dialog.locator(".btn-done").click()
+    dialog.locator(".btn-done").first.click()
 
     page.locator("#operations-tag-users").click()
     operation = page.locator("#operations-users-get_current_user")
@@ -137,7 +141,9 @@ def test_the_page_of_permissions_says_who_may_call_what(visit: Visit) -> None:
     page.locator("#operations-tag-brands").click()
     operation = page.locator("#operations-brands-update_brand")
     operation.locator(".opblock-summary-control").click()
-    expect(operation).to_contain_text("Permission brands:write: superuser, owner, admin, member, personal.")
+    expect(operation).to_contain_text(
+        "Permission brands:write: superuser, owner, admin, member, personal, key."
+    )
     visit.keep("docs-permission")
     place = "/api/v1/docs/permissions#update_brand"
     expect(operation.get_by_role("link", name="brands:write")).to_have_attribute("href", place)
@@ -146,7 +152,7 @@ def test_the_page_of_permissions_says_who_may_call_what(visit: Visit) -> None:
     expect(row).to_be_in_viewport()
     allowed = row.locator("td.role").filter(has_text="yes")
     roles = [cell.get_attribute("data-role") for cell in allowed.all()]
-    assert roles == ["superuser", "owner", "admin", "member", "personal"]
+    assert roles == ["superuser", "owner", "admin", "member", "personal", "key"]
     visit.keep("permissions-row")
     page.emulate_media(color_scheme="dark")
     page.evaluate("window.scrollTo(0, 0)")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from handlers.permissions import PERSONAL, ROLES, Permission
+from handlers.permissions import API_KEYS, PERSONAL, ROLES, Permission
 from tests.contract.matrix import TEXT, as_text
 from tests.house.sources import Module
 
@@ -65,6 +65,25 @@ def test_a_handler_requires_the_permission_that_the_contract_names(
     assert not found, "\n" + "\n".join(found)
 
 
+def test_s03_keys_are_taken_where_their_scopes_lead_and_nowhere_else(contract: dict) -> None:
+    """Scopes are permissions, so an operation takes keys exactly when keys can have its permission."""
+    people, both = [{"OAuth2PasswordBearer": []}], [{"OAuth2PasswordBearer": []}, {"ApiKey": []}]
+    found = []
+    for _, operation in operations(contract):
+        security = operation.get("security", contract["security"])
+        wanted = both if operation.get("x-permission") in API_KEYS else people
+        if security and security != wanted:
+            found.append(f"{operation['operationId']}: {security}")
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_the_scopes_of_the_contract_are_what_keys_can_be_allowed(contract: dict) -> None:
+    schemas = contract["components"]["schemas"]
+    assert schemas["ApiKeyScope"]["enum"] == sorted(API_KEYS)
+    for name in ("ApiKey", "ApiKeyCreated", "ApiKeyCreate"):
+        assert schemas[name]["properties"]["scopes"]["maxItems"] == len(API_KEYS)
+
+
 def test_every_permission_is_needed_by_an_operation(contract: dict) -> None:
     named = {operation.get("x-permission") for _, operation in operations(contract)} - {None}
     assert named == {str(permission) for permission in Permission}
@@ -72,7 +91,7 @@ def test_every_permission_is_needed_by_an_operation(contract: dict) -> None:
 
 def test_the_contract_says_which_roles_have_a_permission(contract: dict) -> None:
     """Superusers have all of them, and some they have alone."""
-    granted = {**ROLES, "personal": PERSONAL}
+    granted = {**ROLES, "personal": PERSONAL, "key": API_KEYS}
     table = {
         str(permission): {
             "superuser",

@@ -14,7 +14,8 @@ def oauth2_is_enforced(
 ) -> None:
     """A protected operation refuses a missing, an empty, an invented and a Basic credential with 401.
 
-    The stock check `ignored_auth` looks at apiKey, basic and bearer schemes only and passes over oauth2.
+    Invented are a token and an API key. The stock check `ignored_auth` looks at apiKey, basic and bearer
+    schemes only and passes over oauth2.
     """
     operation = case.operation
     security = operation.definition.raw.get("security", operation.schema.raw_schema.get("security", []))
@@ -27,6 +28,7 @@ def oauth2_is_enforced(
     for label, credential in (
         ("none", None),
         ("invented", "Bearer invented"),
+        ("invented key", f"Bearer sk_{'A' * 76}"),
         ("Basic", "Basic ZGVtbzpkZW1v"),
         ("empty", "Bearer "),
     ):

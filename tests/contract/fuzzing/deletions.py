@@ -63,6 +63,7 @@ DELETIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "delete_generation_model": delete_a_new_model,
     "delete_export": delete_a_new_export,
     "delete_invitation": people.withdraw_a_new_invitation,
+    "delete_api_key": people.delete_a_new_key,
     "delete_webhook_endpoint": webhooks.delete_a_new_endpoint,
     **{f"delete_{name}": delete_a_new_row for name in client.DELETABLE},
 }

@@ -132,6 +132,7 @@ ROWS = {
     "endpoint_id": seeded(0x1A),
     "delivery_id": seeded(0x1B),
     "invitation_id": seeded(0x2A),
+    "api_key_id": seeded(0x2C),
 }
 
 

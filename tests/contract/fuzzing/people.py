@@ -59,6 +59,18 @@ def withdraw_a_new_invitation(case: schemathesis.Case) -> None:
     case.path_parameters["invitation_id"] = _new_invitation()[0]
 
 
+def _new_key(organization_id: str) -> str:
+    return client.make(
+        f"/organizations/{organization_id}/api-keys", {"name": "Fuzzed", "scopes": ["brands:read"]}
+    )
+
+
+def delete_a_new_key(case: schemathesis.Case) -> None:
+    """Delete an API key that was made for this."""
+    case.path_parameters["organization_id"] = _inviting_organization()
+    case.path_parameters["api_key_id"] = _new_key(_inviting_organization())
+
+
 def accept_a_real_invitation(case: schemathesis.Case) -> None:
     """Replace an invented token by one that was really mailed."""
     if isinstance(case.body, dict) and isinstance(case.body.get("token"), str):

@@ -1,0 +1,38 @@
+"""API keys: what programs of an organization sign their requests with."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKeyConstraint, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Identified
+
+
+class ApiKey(Identified):
+    """One key. It acts as the membership of whoever made it and goes with that; the secret is kept as a hash.
+
+    An expired one stays in the list until somebody deletes it.
+    """
+
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["organization_id", "created_by_id"],
+            ["memberships.organization_id", "memberships.user_id"],
+            ondelete="CASCADE",
+        ),
+        Index("ix_api_keys_membership", "organization_id", "created_by_id"),
+    )
+
+    organization_id: Mapped[UUID]
+    created_by_id: Mapped[UUID]
+    name: Mapped[str] = mapped_column(String(120))
+    scopes: Mapped[list[Any]]
+    secret_hash: Mapped[str] = mapped_column(String(64))
+    last_four: Mapped[str] = mapped_column(String(4))
+    expires_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]

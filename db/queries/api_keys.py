@@ -1,0 +1,81 @@
+"""Reading API keys: those of one organization, and the one that signs a request."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import and_, or_, select, update
+from sqlalchemy.orm import Session
+
+from db.base import utc_now
+from db.errors import NotFound
+from db.models.api_keys import ApiKey
+from db.models.organizations import Membership
+from db.models.users import User
+from db.session import record_apart, session
+
+NOTED_EVERY = timedelta(minutes=1)
+
+
+class ActingKey(NamedTuple):
+    """A key that holds, with whom it acts for and the role that they have now."""
+
+    user_id: UUID
+    email: str
+    organization_id: UUID
+    role: str
+    scopes: list[str]
+    last_used_at: datetime | None
+
+
+def get_api_key(organization_id: UUID, api_key_id: UUID, for_update: bool = False) -> ApiKey:
+    """One key of an organization the caller may see; NotFound when there is none."""
+    query = select(ApiKey).where(ApiKey.organization_id == organization_id, ApiKey.id == api_key_id)
+    if for_update:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    key = session().scalars(query).one_or_none()
+    if key is None:
+        raise NotFound()
+    return key
+
+
+def find_acting_key(api_key_id: UUID, secret_hash: str) -> ActingKey | None:
+    """The key that signs a request, by one statement; None when it does not hold.
+
+    It does not when it was deleted or has expired, or whoever made it left or is locked.
+    """
+    membership = and_(
+        Membership.organization_id == ApiKey.organization_id, Membership.user_id == ApiKey.created_by_id
+    )
+    query = (
+        select(
+            User.id, User.email, ApiKey.organization_id, Membership.role, ApiKey.scopes, ApiKey.last_used_at
+        )
+        .join(Membership, membership)
+        .join(User, User.id == Membership.user_id)
+        .where(
+            ApiKey.id == api_key_id,
+            ApiKey.secret_hash == secret_hash,
+            ApiKey.expires_at > utc_now(),
+            User.is_active.is_(True),
+        )
+    )
+    row = session().execute(query).one_or_none()
+    return ActingKey(*row) if row else None
+
+
+def note_use(api_key_id: UUID, last_used_at: datetime | None) -> None:
+    """Remember that a key was used, at most once a minute, whatever comes of the running transaction."""
+    now = utc_now()
+    if last_used_at is not None and last_used_at > now - NOTED_EVERY:
+        return
+
+    def write(apart: Session) -> None:
+        stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= now - NOTED_EVERY)
+        # A use is no change of the key: its `updated_at` stays.
+        noted = {"last_used_at": now, "updated_at": ApiKey.updated_at}
+        apart.execute(update(ApiKey).where(ApiKey.id == api_key_id, stale).values(noted))
+
+    record_apart(write)

@@ -1,0 +1,76 @@
+"""API keys of organizations: made, renamed and deleted by those who run one."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+
+from db.models.api_keys import ApiKey
+from db.queries import organizations as query
+from db.queries.api_keys import get_api_key as find_key
+from db.session import session
+from db.tenancy import current_caller
+from handlers.answers import Answer, encode_json, no_content, ok, present, strong_etag
+from handlers.conditional import apply_changes, require_fresh
+from handlers.current import current_settings
+from handlers.paging import page
+from handlers.permissions import Permission, requires
+from handlers.schemas.api_keys import ApiKeySchema
+from studio.api_keys import make_api_key
+
+
+@requires(Permission.API_KEYS_READ)
+def list_api_keys(organization_id: UUID, **listing: Any) -> Answer:
+    """The keys of one organization, without their secrets."""
+    organization = query.get_organization(organization_id)
+    keys = select(ApiKey).where(ApiKey.organization_id == organization.id)
+    return page(keys, ApiKey, ApiKeySchema, listing)
+
+
+@requires(Permission.API_KEYS_MANAGE)
+def create_api_key(organization_id: UUID, body: dict[str, Any]) -> Answer:
+    """Make a key; the answer holds its secret."""
+    # Locked, so that of two that find the last place free one gets it.
+    organization, caller = query.get_organization(organization_id, for_update=True), current_caller()
+    granted = caller.granted(organization.id)
+    key, secret = make_api_key(organization, caller.user_id, granted, current_settings().secret_key, **body)
+    shown = present(key, ApiKeySchema)
+    # The tag is that of the key as it is read from now on, without the secret.
+    tag, location = (
+        strong_etag(encode_json(shown)),
+        f"/api/v1/organizations/{organization.id}/api-keys/{key.id}",
+    )
+    headers = {"Location": location, "ETag": tag, "Cache-Control": "no-store"}
+    return Answer(201, {**shown, "secret": secret}, headers)
+
+
+@requires(Permission.API_KEYS_READ)
+def get_api_key(organization_id: UUID, api_key_id: UUID) -> Answer:
+    """One key, without its secret."""
+    organization = query.get_organization(organization_id)
+    return ok(find_key(organization.id, api_key_id), ApiKeySchema)
+
+
+@requires(Permission.API_KEYS_MANAGE)
+def update_api_key(organization_id: UUID, api_key_id: UUID, body: dict[str, Any]) -> Answer:
+    """Rename a key."""
+    key = _for_change(organization_id, api_key_id)
+    apply_changes(key, body)
+    session().flush()
+    return ok(key, ApiKeySchema)
+
+
+@requires(Permission.API_KEYS_MANAGE)
+def delete_api_key(organization_id: UUID, api_key_id: UUID) -> Answer:
+    """Remove a key: the next request with it is refused."""
+    session().delete(_for_change(organization_id, api_key_id))
+    return no_content()
+
+
+def _for_change(organization_id: UUID, api_key_id: UUID) -> ApiKey:
+    organization = query.get_organization(organization_id)
+    key = find_key(organization.id, api_key_id, for_update=True)
+    require_fresh(key, ApiKeySchema)
+    return key

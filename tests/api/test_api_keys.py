@@ -1,0 +1,246 @@
+"""API keys through the API: made with a secret that is shown once, listed, renamed, deleted."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from db.base import utc_now
+from db.models import ApiKey
+from db.session import Database
+from handlers.app import Application
+from studio.api_keys import MOST_KEYS
+from tests import factories
+from tests.api.catalogue import House, code_of
+from tests.api.conftest import Client, Committed
+from tests.api_keys import make_api_key
+from tests.contract.world import picture
+
+BODY = {"name": "Shop import", "scopes": ["products:write", "products:read"], "expires_in_days": 90}
+
+
+def keys_of(organization: Any) -> str:
+    return f"/organizations/{organization.id}/api-keys"
+
+
+def as_program(app: Application, made: dict[str, Any]) -> Client:
+    return Client(app, {"authorization": f"Bearer {made['secret']}"})
+
+
+@pytest.fixture
+def made(house: House) -> dict[str, Any]:
+    reply = house.client("POST", keys_of(house.organization), BODY)
+    assert reply.status == 201, reply.body
+    return dict(reply.json())
+
+
+def test_a_key_is_shown_with_its_secret_by_the_answer_that_makes_it_and_by_no_other(house: House) -> None:
+    path, repeated = keys_of(house.organization), {"idempotency-key": "one"}
+    reply = house.client("POST", path, BODY, headers=repeated)
+    made = reply.json()
+    assert (reply.status, reply.headers["cache-control"]) == (201, "no-store")
+    secret = made.pop("secret")
+    assert re.fullmatch(r"sk_[A-Za-z0-9_-]{76}", secret)
+    assert made == {
+        "id": made["id"],
+        "created_at": made["created_at"],
+        "updated_at": made["updated_at"],
+        "organization_id": str(house.organization.id),
+        "created_by_id": str(house.owner.id),
+        "name": "Shop import",
+        "scopes": ["products:read", "products:write"],
+        "last_four": secret[-4:],
+        "expires_at": made["expires_at"],
+        "last_used_at": None,
+    }
+    lifetime = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
+    assert abs(lifetime - timedelta(days=90)) < timedelta(seconds=5)
+    assert house.client("GET", reply.headers["location"].removeprefix("/api/v1")).json() == made
+    assert house.client("GET", path).json()["data"] == [made]
+    again = house.client("POST", path, BODY, headers=repeated)
+    assert (again.headers["idempotency-replayed"], again.json()["secret"]) == ("true", secret)
+    renamed = house.client("PATCH", f"{path}/{made['id']}", {"name": "Second shop"}).json()
+    assert renamed == {**made, "name": "Second shop", "updated_at": renamed["updated_at"]}
+
+
+def test_a_key_lasts_a_year_unless_less_is_asked_for(house: House) -> None:
+    body = {"name": "Shop import", "scopes": ["brands:read"]}
+    made = house.client("POST", keys_of(house.organization), body).json()
+    lifetime = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
+    assert abs(lifetime - timedelta(days=365)) < timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "where"),
+    [
+        ({"scopes": []}, ("body", "scopes")),
+        ({"scopes": ["brands:read", "brands:read"]}, ("body", "scopes")),
+        ({"scopes": ["members:write"]}, ("body", "scopes", 0)),
+        ({"scopes": ["everything"]}, ("body", "scopes", 0)),
+        ({"expires_in_days": 366}, ("body", "expires_in_days")),
+        ({"expires_in_days": 0}, ("body", "expires_in_days")),
+        ({"secret": "mine"}, ("body", "secret")),
+    ],
+)
+def test_what_no_key_can_be_is_refused(house: House, wrong: dict[str, Any], where: tuple[Any, ...]) -> None:
+    reply = house.client("POST", keys_of(house.organization), {**BODY, **wrong})
+    assert (reply.status, list(reply.types)) == (422, [where])
+
+
+@pytest.mark.parametrize("role", ["member", "viewer"])
+def test_keys_are_for_those_who_run_the_organization(
+    house: House, client_of: Callable[..., Client], role: str, made: dict[str, Any]
+) -> None:
+    person = factories.make_user()
+    factories.make_membership(house.organization, person, role=role)
+    client, path = client_of(person), keys_of(house.organization)
+    for method, target in (("GET", path), ("POST", path), ("GET", f"{path}/{made['id']}")):
+        assert client(method, target, BODY if method == "POST" else None).status == 403
+    assert client("DELETE", f"{path}/{made['id']}").status == 403
+
+
+def test_an_admin_may_end_the_key_of_the_owner(
+    house: House, client_of: Callable[..., Client], made: dict[str, Any]
+) -> None:
+    admin = factories.make_user()
+    factories.make_membership(house.organization, admin, role="admin")
+    assert client_of(admin)("DELETE", f"{keys_of(house.organization)}/{made['id']}").status == 204
+
+
+def test_who_has_no_role_in_the_organization_makes_no_key(house: House, superuser: Client) -> None:
+    """A superuser may call the operation, but there is no role that a key could act in."""
+    reply = superuser("POST", keys_of(house.organization), BODY)
+    assert code_of(reply) == (409, "scopes_not_granted")
+    assert reply.json()["detail"].endswith("products:read, products:write")
+    assert superuser("GET", keys_of(house.organization)).json()["count"] == 0
+
+
+def test_rows_that_a_key_makes_carry_the_account_that_made_it(
+    app: Application, house: House, made: dict[str, Any]
+) -> None:
+    program = as_program(app, made)
+    product = program("POST", f"/products/{house.scope}", {"name": "Linen dress"})
+    assert product.status == 201, product.body
+    assert product.json()["owner_id"] == str(house.owner.id)
+    assert product.json()["organization_id"] == str(house.organization.id)
+
+
+def test_a_use_is_noted_once_a_minute_and_is_no_change_of_the_key(
+    app: Application, house: House, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, path = as_program(app, made), f"{keys_of(house.organization)}/{made['id']}"
+
+    def use() -> dict[str, Any]:
+        assert program("GET", f"/products/{house.scope}").status == 200
+        return dict(house.client("GET", path).json())
+
+    first, noon = use(), utc_now()
+    assert abs(datetime.fromisoformat(first["last_used_at"]) - noon) < timedelta(seconds=5)
+    assert first["updated_at"] == made["updated_at"]
+    assert use()["last_used_at"] == first["last_used_at"]
+    monkeypatch.setattr("db.queries.api_keys.utc_now", lambda: noon + timedelta(seconds=61))
+    assert use()["last_used_at"] > first["last_used_at"]
+
+
+def test_a_request_that_is_refused_is_a_use_too(app: Application, house: House, made: dict[str, Any]) -> None:
+    assert as_program(app, made)("GET", f"/brands/{house.scope}").status == 403
+    assert house.client("GET", f"{keys_of(house.organization)}/{made['id']}").json()["last_used_at"]
+
+
+def test_an_organization_has_at_most_fifty_keys(house: House) -> None:
+    for _ in range(MOST_KEYS - 1):
+        make_api_key(house.organization, expires_at=utc_now() - timedelta(days=1))
+    assert house.client("POST", keys_of(house.organization), BODY).status == 201
+    reply = house.client("POST", keys_of(house.organization), BODY)
+    assert code_of(reply) == (409, "too_many_api_keys")
+
+
+def test_of_many_who_want_the_last_place_at_once_one_gets_it(committed: Committed) -> None:
+    client, database, production = committed
+    path, together = keys_of(production.organization), threading.Barrier(4)
+    with database.transaction(write=True) as writing, factories.making_in(writing):
+        for _ in range(MOST_KEYS - 1):
+            make_api_key(production.organization, production.owner)
+
+    def send(_number: int) -> int:
+        together.wait()
+        return client("POST", path, BODY).status
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(send, range(4))) == [201, 409, 409, 409]
+    assert client("GET", path).json()["count"] == MOST_KEYS
+
+
+def test_of_two_who_delete_a_key_at_once_one_finds_it(committed: Committed) -> None:
+    client, database, production = committed
+    made = client("POST", keys_of(production.organization), BODY).json()
+    together = threading.Barrier(2)
+
+    def send(_number: int) -> int:
+        together.wait()
+        return client("DELETE", f"{keys_of(production.organization)}/{made['id']}").status
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(send, range(2))) == [204, 404]
+    with database.transaction(write=False) as reading:
+        assert reading.scalar(select(func.count(ApiKey.id))) == 0
+
+
+def test_many_requests_of_a_key_at_once_are_all_served(
+    committed: Committed, application: Application
+) -> None:
+    client, _, production = committed
+    made = client("POST", keys_of(production.organization), BODY).json()
+    program, together = as_program(application, made), threading.Barrier(6)
+    path = f"/products/?organization_id={production.organization.id}"
+
+    def send(number: int) -> int:
+        together.wait()
+        if number % 2:
+            return program("POST", path, {"name": f"Dress {number}"}).status
+        return program("GET", path).status
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(send, range(6))) == [200, 200, 200, 201, 201, 201]
+    assert client("GET", f"{keys_of(production.organization)}/{made['id']}").json()["last_used_at"]
+
+
+def test_a_key_finds_what_its_scopes_let_it_read(app: Application, house: House) -> None:
+    factories.make_product(organization=house.organization, name="Linen dress")
+    factories.make_shooting(organization=house.organization, name="Linen summer")
+    body = {"name": "Search", "scopes": ["search:read", "products:read"]}
+    program = as_program(app, house.client("POST", keys_of(house.organization), body).json())
+    found = program("GET", f"/search/{house.scope}&q=linen").json()["results"]
+    assert [one["resource_type"] for one in found] == ["product"]
+    every = house.client("GET", f"/search/{house.scope}&q=linen").json()["results"]
+    assert {one["resource_type"] for one in every} == {"product", "shooting"}
+
+
+def test_a_key_uploads_into_its_organization(
+    app: Application, house: House, database: Database, client_of: Callable[..., Client]
+) -> None:
+    scopes = ["uploads:write", "brands:write", "brands:read", "files:read"]
+    body = {"name": "Logos", "scopes": scopes}
+    program = as_program(app, house.client("POST", keys_of(house.organization), body).json())
+    announced = program(
+        "POST", "/uploads/presigned-url", {"filename": "a.png", "content_type": "image/png"}
+    ).json()
+
+    sent = client_of(None)(
+        "PUT",
+        announced["upload_url"].partition("/api/v1")[2],
+        body=picture(),
+        headers={"content-type": "image/png"},
+    )
+    assert sent.status == 204, sent.body
+    brand = program("POST", f"/brands/{house.scope}", {"name": "A", "logo_url": announced["file_url"]})
+    assert brand.status == 201, brand.body
+    shown = program("GET", brand.json()["logo_url"].partition("/api/v1")[2])
+    assert (shown.status, shown.headers["content-type"]) == (200, "image/png")
