@@ -52,7 +52,7 @@ move-to-postgres: .venv/.runtime ## Copy the SQLite database to an empty Postgre
 ##@ Prove it
 
 .PHONY: test
-test: .venv/.dev node_modules/.stamp ## Run the tests, on every database that is there (under 3 minutes)
+test: .venv/.dev node_modules/.stamp ## Run the tests, on every database that is there (some 6 minutes on two cores)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: contract
