@@ -1,0 +1,61 @@
+"""Nobody sets what the server owns by sending it along (API3, ASVS V15.3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from handlers.app import Application
+from tests.contract.every_operation import OPERATIONS, Operation, resolved
+from tests.contract.rows import all_rows
+from tests.contract.world import World
+from tests.serving import bearer
+
+SERVER_OWNED = {
+    *("id", "owner_id", "organization_id", "role", "is_superuser", "hashed_password", "status", "created_at"),
+    *("updated_at", "credits_total", "credits_used", "credits_remaining", "cost_credits", "revision"),
+}
+"""What attackers try first, whether or not an answer shows it; the answers of an operation add their own."""
+
+
+def is_closed(operation: Operation) -> bool:
+    """Tell whether the contract lists all that a JSON body may hold; call-backs of others may hold more."""
+    if "application/json" not in operation.media_types:
+        return False
+    return operation.body_schema("application/json").get("additionalProperties") is not True
+
+
+def properties(schema: dict[str, Any]) -> Iterator[str]:
+    """Yield the names of a schema's own properties."""
+    schema = resolved(schema)
+    yield from schema.get("properties", {})
+    for part in schema.get("allOf", []):
+        yield from properties(part)
+
+
+def not_writable(operation: Operation) -> set[str]:
+    """Return what an answer shows or an attacker guesses, and the request does not take."""
+    answer = resolved(operation.raw["responses"][str(operation.success)])
+    shown = set(properties(answer.get("content", {}).get("application/json", {}).get("schema", {})))
+    return (shown | SERVER_OWNED) - set(properties(operation.body_schema("application/json")))
+
+
+@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if is_closed(one)])
+def test_s04_what_the_server_owns_is_refused_by_name_and_changes_nothing(
+    name: str, app: Application, world: World
+) -> None:
+    request = world.request_for(name)
+    operation = request.operation
+    forbidden = not_writable(operation)
+    assert {"id", "created_at", "is_superuser"} & forbidden
+    request.media_type = "application/json"
+    request.body = world.body_for(operation, "application/json") | dict.fromkeys(forbidden, "mine")
+    headers = {} if operation.is_open else bearer(app, world.caller_for(operation))
+    before = all_rows(app)
+    reply = request.send(app, headers)
+    assert reply.status == 422, reply.body[:600]
+    refused = {loc[1] for loc, kind in reply.types.items() if kind == "extra_forbidden" and len(loc) == 2}
+    assert refused == forbidden
+    assert all_rows(app) == before
