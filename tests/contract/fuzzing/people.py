@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import uuid
 from collections.abc import Callable
 
@@ -41,22 +40,20 @@ def take_a_colleague_in(case: schemathesis.Case) -> None:
         case.body["email"] = client.GUEST
 
 
-@functools.cache
-def _inviting_organization() -> str:
-    return client.make("/organizations/", {"name": "Inviting"})
+def _new_invitation() -> tuple[str, str, str]:
+    """Return a new organization, the id of its invitation and the address that it went to.
 
-
-def _new_invitation() -> tuple[str, str]:
-    """Return the id of a new invitation and the address that it went to."""
+    One organization for all of them would not last: the fuzzer deletes what it comes across.
+    """
+    organization_id = client.make("/organizations/", {"name": "Inviting"})
     address = f"{uuid.uuid4().hex}@example.com"
     body = {"email": address, "role": "viewer"}
-    return client.make(f"/organizations/{_inviting_organization()}/invitations", body), address
+    return organization_id, client.make(f"/organizations/{organization_id}/invitations", body), address
 
 
 def withdraw_a_new_invitation(case: schemathesis.Case) -> None:
     """Withdraw an invitation that was sent for this."""
-    case.path_parameters["organization_id"] = _inviting_organization()
-    case.path_parameters["invitation_id"] = _new_invitation()[0]
+    case.path_parameters["organization_id"], case.path_parameters["invitation_id"], _ = _new_invitation()
 
 
 def _new_key(organization_id: str) -> str:
@@ -74,7 +71,7 @@ def delete_a_new_key(case: schemathesis.Case) -> None:
 def accept_a_real_invitation(case: schemathesis.Case) -> None:
     """Replace an invented token by one that was really mailed."""
     if isinstance(case.body, dict) and isinstance(case.body.get("token"), str):
-        case.body["token"] = client.mailed_token("iv", _new_invitation()[1]) or case.body["token"]
+        case.body["token"] = client.mailed_token("iv", _new_invitation()[2]) or case.body["token"]
 
 
 def confirm_a_real_change(case: schemathesis.Case) -> None:
