@@ -56,16 +56,12 @@ def withdraw_a_new_invitation(case: schemathesis.Case) -> None:
     case.path_parameters["organization_id"], case.path_parameters["invitation_id"], _ = _new_invitation()
 
 
-def _new_key(organization_id: str) -> str:
-    return client.make(
-        f"/organizations/{organization_id}/api-keys", {"name": "Fuzzed", "scopes": ["brands:read"]}
-    )
-
-
 def delete_a_new_key(case: schemathesis.Case) -> None:
-    """Delete an API key that was made for this."""
-    case.path_parameters["organization_id"] = _inviting_organization()
-    case.path_parameters["api_key_id"] = _new_key(_inviting_organization())
+    """Delete an API key that was made for this, in an organization of its own."""
+    organization_id = client.make("/organizations/", {"name": "Programs"})
+    body = {"name": "Fuzzed", "scopes": ["brands:read"]}
+    case.path_parameters["organization_id"] = organization_id
+    case.path_parameters["api_key_id"] = client.make(f"/organizations/{organization_id}/api-keys", body)
 
 
 def accept_a_real_invitation(case: schemathesis.Case) -> None:
