@@ -96,6 +96,15 @@ def read_api_key(secret: str, secret_key: str) -> dict[str, Any] | None:
     return None if key_id is None else {"api_key_id": str(key_id), "secret_hash": token_hash(secret)}
 
 
+class CheckFailed(Exception):
+    """The check of a credential has a defect. Without this, the refusal by the next scheme would cover it up.
+
+    Of the errors of all schemes, Connexion raises the one with this status.
+    """
+
+    status = 403
+
+
 def bearer_security(
     read: Callable[[str, str], dict[str, Any] | None], secret_key: str
 ) -> type[AbstractSecurityHandler]:
@@ -112,7 +121,10 @@ def bearer_security(
             scheme, credential = self.get_auth_header_value(request)
             if scheme != "bearer":
                 return NO_VALUE
-            claims = read(credential, secret_key)
+            try:
+                claims = read(credential, secret_key)
+            except Exception as error:
+                raise CheckFailed from error
             if claims is None:
                 raise OAuthResponseProblem
             work = current_work()
