@@ -20,7 +20,7 @@ from tests.e2e.server import ROOT, RunningServer
 def test_the_first_calls_of_the_readme_work_as_printed(demo_server: RunningServer) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     calls = [block for block in re.findall(r"```sh\n(.*?)```", readme, re.DOTALL) if "curl" in block]
-    assert len(calls) == 6
+    assert len(calls) == 7
     script = "echo; echo '# next'\n".join(calls).replace("http://localhost:8000", demo_server.address)
     answer = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True)
     said = [part.strip() for part in answer.stdout.split("# next\n")]
@@ -28,6 +28,7 @@ def test_the_first_calls_of_the_readme_work_as_printed(demo_server: RunningServe
     assert json.loads(said[3])["status"] == "completed"
     assert said[4].startswith("retry: 2000\nevent: status\n")
     assert said[5].startswith("HTTP/1.1 304 Not Modified")
+    assert json.loads(said[6])["secret"].startswith("sk_")
 
 
 def test_the_demo_leaves_pictures_and_a_contact_sheet_and_says_where(
