@@ -81,7 +81,7 @@ def worlds(app: Application, settled: Settled) -> Iterator[tuple[World, World]]:
     connection, pickled = settled
     untouched = connection.begin_nested()
     with _session_on(connection) as session, factories.making_in(session):
-        copies: tuple[World, World] = pickle.loads(pickled)  # noqa: S301 - our own
+        copies: tuple[World, World] = pickle.loads(pickled)  # noqa: S301 - this process pickled it
         for world in copies:
             world.move_to(session)
         with app.database.switched_to(Database.bound(connection)):

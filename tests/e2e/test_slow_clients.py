@@ -48,10 +48,9 @@ def trickle(connection: socket.socket, first: bytes, drop: bytes) -> tuple[str, 
     received = b""
     connection.sendall(first)
     connection.settimeout(0.1)
-    # Who hangs up while drops are under way resets the connection.
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError):  # who hangs up while drops are under way resets the connection
         while time.monotonic() - began < ENOUGH:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # no answer yet: the next drop
                 piece = connection.recv(65_536)
                 received += piece
                 if not piece:
@@ -104,7 +103,7 @@ def test_s19_who_does_not_read_the_answer_is_hung_up_on(connection: socket.socke
     time.sleep(3 * SECONDS)
     connection.settimeout(ENOUGH)
     read = 0
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError):  # being hung up on may come as a reset
         while piece := connection.recv(1_048_576):
             read += len(piece)
     # What lay in buffers came; that all of it came would show that nobody hung up.
