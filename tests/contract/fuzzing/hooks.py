@@ -212,6 +212,13 @@ def retry_a_canceled_generation(case: schemathesis.Case) -> None:
     case.path_parameters["generation_id"] = client.canceled_generation_id()
 
 
+def add_to_a_new_subject(case: schemathesis.Case) -> None:
+    """Give pictures to a subject of one's own in every second case, and not to the system's."""
+    is_foreign = str(case.path_parameters["subject_id"]).startswith(SEEDED)
+    if case.auth_identity == "demo" and is_alone(case) and (is_foreign or not coin(case)):
+        case.path_parameters["subject_id"] = client.make("/subjects/", {"name": "Posing"})
+
+
 def export_an_approved_picture(case: schemathesis.Case) -> None:
     """Name a picture that is approved in every second case; the others find nothing, or what is approved."""
     if coin(case) or case.auth_identity != "demo" or not isinstance(case.body, dict):
@@ -260,6 +267,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "create_generation": order_a_real_product,
     "cancel_generation": cancel_a_new_generation,
     "retry_generation": retry_a_canceled_generation,
+    "add_base_image": add_to_a_new_subject,
     "create_export": export_an_approved_picture,
     "get_export": read_a_written_export,
     "download_export": read_a_written_export,
