@@ -19,6 +19,9 @@ from studio.watching import GenerationState
 SANDBOX = "default-src 'none'; frame-ancestors 'none'; sandbox"
 """The policy of bytes that people sent: whatever a browser takes them for, it runs nothing in them."""
 
+NO_STORE = {"Cache-Control": "no-store"}
+"""The header of answers that hold a secret."""
+
 _JSON_OPTIONS = orjson.OPT_UTC_Z
 
 

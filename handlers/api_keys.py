@@ -12,7 +12,7 @@ from db.queries import organizations as query
 from db.queries.api_keys import get_api_key as find_key
 from db.session import session
 from db.tenancy import current_caller
-from handlers.answers import Answer, encode_json, no_content, ok, present, strong_etag
+from handlers.answers import NO_STORE, Answer, encode_json, no_content, ok, present, strong_etag
 from handlers.conditional import apply_changes, require_fresh
 from handlers.current import current_settings
 from handlers.paging import page
@@ -38,12 +38,9 @@ def create_api_key(organization_id: UUID, body: dict[str, Any]) -> Answer:
     key, secret = make_api_key(organization, caller.user_id, granted, current_settings().secret_key, **body)
     shown = present(key, ApiKeySchema)
     # The tag is that of the key as it is read from now on, without the secret.
-    tag, location = (
-        strong_etag(encode_json(shown)),
-        f"/api/v1/organizations/{organization.id}/api-keys/{key.id}",
-    )
-    headers = {"Location": location, "ETag": tag, "Cache-Control": "no-store"}
-    return Answer(201, {**shown, "secret": secret}, headers)
+    tag = strong_etag(encode_json(shown))
+    location = f"/api/v1/organizations/{organization.id}/api-keys/{key.id}"
+    return Answer(201, {**shown, "secret": secret}, {"Location": location, "ETag": tag, **NO_STORE})
 
 
 @requires(Permission.API_KEYS_READ)

@@ -11,7 +11,7 @@ from db.errors import NotFound
 from db.models.webhooks import WebhookDelivery, WebhookEndpoint
 from db.session import session
 from db.tenancy import current_caller, get_owned, listed, require_permission_in
-from handlers.answers import Answer, accepted, encode_json, no_content, ok, present, strong_etag
+from handlers.answers import NO_STORE, Answer, accepted, encode_json, no_content, ok, present, strong_etag
 from handlers.conditional import get_for_change, may_change
 from handlers.paging import page
 from handlers.permissions import Permission, requires
@@ -24,8 +24,6 @@ from handlers.schemas.webhook_endpoints import (
 )
 from studio.webhooks import endpoints as studio
 from studio.webhooks.signing import new_salt
-
-NO_STORE = {"Cache-Control": "no-store"}
 
 
 @requires(Permission.WEBHOOKS_READ)

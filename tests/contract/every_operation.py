@@ -70,6 +70,12 @@ class Operation:
         """Return the schema of the request body."""
         return resolved(self.raw["requestBody"]["content"][media_type]["schema"])
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the contract lists all that a JSON body may hold; call-backs of others may hold more."""
+        json_body = "application/json" in self.media_types
+        return json_body and self.body_schema("application/json").get("additionalProperties") is not True
+
     def path_names(self) -> list[str]:
         """Return the names of the path parameters, in order."""
         return [step[1:-1] for step in self.path.split("/") if step.startswith("{")]
