@@ -10,12 +10,17 @@ from tests.contract.fuzzing import client, people, webhooks
 from tests.contract.fuzzing.cases import seeded
 
 
-def delete_a_new_row(case: schemathesis.Case) -> None:
-    """Delete a row that was made for this, where nothing refers to it."""
-    (name,) = case.path_parameters
+def make_row_for(case: schemathesis.Case, name: str) -> None:
+    """Let the first parameter of the path, of this name, be a row that was made for this."""
     collection = case.operation.path.split("{")[0]
     body = client.SMALLEST_BODIES[collection]
     case.path_parameters[name] = client.make(collection, {"name": "Fuzzed", **body})
+
+
+def delete_a_new_row(case: schemathesis.Case) -> None:
+    """Delete a row that was made for this, where nothing refers to it."""
+    (name,) = case.path_parameters
+    make_row_for(case, name)
 
 
 def delete_a_new_base_image(case: schemathesis.Case) -> None:

@@ -15,9 +15,10 @@ import schemathesis
 
 from tests.contract.fuzzing import checks, client, people, pictures, webhooks
 from tests.contract.fuzzing.cases import SEEDED, coin, is_alone, is_as_declared, seeded
-from tests.contract.fuzzing.deletions import DELETIONS
+from tests.contract.fuzzing.deletions import DELETIONS, make_row_for
 from tests.contract.fuzzing.images import image_bytes
 
+OF_THE_SYSTEM = ("subject", "style", "shot_type", "background_preset", "resolution_preset")
 SUPERUSER_ONLY = ("users:admin", "subscriptions:write", "generation_models:write")
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "application/octet-stream")
 
@@ -212,11 +213,12 @@ def retry_a_canceled_generation(case: schemathesis.Case) -> None:
     case.path_parameters["generation_id"] = client.canceled_generation_id()
 
 
-def add_to_a_new_subject(case: schemathesis.Case) -> None:
-    """Give pictures to a subject of one's own in every second case, and not to the system's."""
-    is_foreign = str(case.path_parameters["subject_id"]).startswith(SEEDED)
+def change_a_new_row(case: schemathesis.Case) -> None:
+    """Change a row of one's own in every second case, and never the system's, which is all the seed has."""
+    name = next(iter(case.path_parameters))
+    is_foreign = str(case.path_parameters[name]).startswith(SEEDED)
     if case.auth_identity == "demo" and is_alone(case) and (is_foreign or not coin(case)):
-        case.path_parameters["subject_id"] = client.make("/subjects/", {"name": "Posing"})
+        make_row_for(case, name)
 
 
 def export_an_approved_picture(case: schemathesis.Case) -> None:
@@ -267,7 +269,8 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "create_generation": order_a_real_product,
     "cancel_generation": cancel_a_new_generation,
     "retry_generation": retry_a_canceled_generation,
-    "add_base_image": add_to_a_new_subject,
+    "add_base_image": change_a_new_row,
+    **{f"update_{name}": change_a_new_row for name in OF_THE_SYSTEM},
     "create_export": export_an_approved_picture,
     "get_export": read_a_written_export,
     "download_export": read_a_written_export,
