@@ -117,6 +117,11 @@ def make(path: str, body: dict[str, Any], name: str = "demo") -> str:
     return str(answer.json()["id"])
 
 
+def new_account_id() -> str:
+    """Return the id of an account that nothing else of the run uses."""
+    return make("/users/", {"email": f"{uuid.uuid4().hex}@example.com", "password": "sartiq-fuzzed"}, "admin")
+
+
 @functools.cache
 def guest_id() -> str:
     """Return the id of an account, made once, that is nobody's peer and may be changed at will."""

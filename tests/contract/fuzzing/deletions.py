@@ -23,6 +23,11 @@ def delete_a_new_row(case: schemathesis.Case) -> None:
     make_row_for(case, name)
 
 
+def delete_a_new_account(case: schemathesis.Case) -> None:
+    """Delete an account that was made for this."""
+    case.path_parameters["user_id"] = client.new_account_id()
+
+
 def delete_a_new_base_image(case: schemathesis.Case) -> None:
     """Delete a base image that was made for this."""
     made = client.new_image("/subjects/", "base-images", {"shot_type_id": seeded(0x0E)})
@@ -61,6 +66,7 @@ def delete_a_new_model(case: schemathesis.Case) -> None:
 # For cases that stand alone; in the stateful phase the row of an earlier step goes, and later steps look
 # whether it is gone.
 DELETIONS: dict[str, Callable[[schemathesis.Case], None]] = {
+    "delete_user": delete_a_new_account,
     "delete_look": delete_a_new_look,
     "delete_prediction": delete_a_new_picture,
     "delete_base_image": delete_a_new_base_image,
