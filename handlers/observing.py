@@ -58,12 +58,12 @@ class Observed:
                 latency = answer.began - began - call.waited if answer.began is not None else None
                 metrics.request_ended(operation_id, scope["method"], answer.status, latency)
                 path = _shown_path(scope["path"], call)
-                self._log(scope["method"], path, call, answer.status, ended - began)
+                self._log(scope, path, call, answer.status, ended - began)
                 if traces.is_recording():
                     self._describe(span, scope, path, call, answer.status)
 
-    def _log(self, method: str, path: str, call: Call, status: int, seconds: float) -> None:
-        milliseconds = round(seconds * 1000, 1)
+    def _log(self, scope: Scope, path: str, call: Call, status: int, seconds: float) -> None:
+        method, milliseconds = scope["method"], round(seconds * 1000, 1)
         access_log.info(
             "%s %s %s %sms",
             method,
@@ -76,6 +76,7 @@ class Observed:
                 "path": self.base_path + call.operation.path if call.operation else path,
                 "status": status,
                 "duration_ms": milliseconds,
+                "address": (scope.get("client") or (None,))[0],
             },
         )
 

@@ -28,7 +28,7 @@ CONTEXT = (
     "operation_id",
     "generation_id",
 )
-ACCESS = ("method", "path", "status", "duration_ms")
+ACCESS = ("method", "path", "status", "duration_ms", "address")
 """Fields of the one line that each request leaves."""
 
 

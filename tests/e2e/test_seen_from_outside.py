@@ -110,7 +110,9 @@ def handle_secrets(api: Api, organization_id: str) -> list[str]:
     """Be told tokens and secrets, guess and lose some, and return all of them."""
     guess = "a-guess-that-was-wrong"
     sign_in = {"username": EMAIL, "password": guess}
-    assert api.client.post("/login/access-token", data=sign_in).status_code == 401
+    for username in (EMAIL, "nobody.known@example.com"):
+        wrong = sign_in | {"username": username}
+        assert api.client.post("/login/access-token", data=wrong).status_code == 401
     tokens = api.client.post("/login/access-token", data=sign_in | {"password": PASSWORD}).json()
     renewed = api.post("/login/refresh-token", json={"refresh_token": tokens["refresh_token"]})
     assert api.client.post("/login/refresh-token", json={"refresh_token": f"rt_{guess}"}).status_code == 401
@@ -162,6 +164,7 @@ def test_every_line_of_a_run_is_json_and_tells_what_it_belongs_to(watched: Watch
         "operation_id": "generate_shot",
     }
     assert (line["method"], line["path"], line["status"]) == ("POST", "/api/v1/shots/{shot_id}/generate", 202)
+    assert line["address"] == "127.0.0.1"
 
 
 def test_the_line_of_a_generation_belongs_to_the_request_that_ordered_it(watched: Watched) -> None:
@@ -188,11 +191,23 @@ def test_a_line_names_the_organization_whose_rows_were_touched(watched: Watched)
     }  # fmt: skip
 
 
+def test_s24_every_refused_sign_in_is_in_the_log_with_its_address_and_never_with_the_name(
+    watched: Watched,
+) -> None:
+    """Whether or not there is an account: a typed name may be a password in the wrong field."""
+    refused = [
+        (line["address"], line.get("user_id"), bool(line["request_id"]))
+        for line in watched.lines("api")
+        if (line.get("operation_id"), line.get("status")) == ("login", 401)
+    ]
+    assert refused == [("127.0.0.1", None, True)] * 2
+
+
 def test_s24_no_secret_is_in_any_line(watched: Watched) -> None:
     signature = watched.link.rpartition("/")[2]
     secret = (
-        watched.token, PASSWORD, signature, "somebody.private", EMAIL, "a body that nobody logs", "Bearer",
-        "secret of servers", "sqlite:///", *watched.told_once,
+        watched.token, PASSWORD, signature, "somebody.private", "nobody.known", EMAIL,
+        "a body that nobody logs", "Bearer", "secret of servers", "sqlite:///", *watched.told_once,
     )  # fmt: skip
     for server in (watched.api, watched.worker):
         text = server.log.read_text(encoding="utf-8")
