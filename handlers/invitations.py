@@ -58,7 +58,7 @@ def get_invitation(organization_id: UUID, invitation_id: UUID) -> Answer:
 @requires(Permission.INVITATIONS_WRITE)
 def delete_invitation(organization_id: UUID, invitation_id: UUID) -> Answer:
     """Withdraw an invitation: its token is good for nothing."""
-    organization = query.get_organization(organization_id)
+    organization = query.get_organization(organization_id, for_update=True)
     invitation = query.get_invitation(organization.id, invitation_id, for_update=True)
     require_fresh(invitation, InvitationSchema)
     session().delete(invitation)

@@ -83,10 +83,10 @@ def delete_organization(organization_id: UUID) -> Answer:
 @counts_guesses(own_password_tries)
 def transfer_ownership(organization_id: UUID, body: dict[str, Any]) -> Answer:
     """Make a member the owner; who was it stays as an admin."""
-    organization = query.get_organization(organization_id, options=WITH_LOGO)
-    caller, settings = current_caller(), current_settings()
-    require_password(get_user(caller.user_id), body["password"])
-    account = hand_over(organization, body["user_id"], None if caller.is_superuser else caller.user_id)
+    organization = query.get_organization(organization_id, for_update=True, options=WITH_LOGO)
+    settings = current_settings()
+    require_password(get_user(current_caller().user_id), body["password"])
+    account = hand_over(organization, body["user_id"])
     tell_new_owner(organization, account, mailer_for(settings), settings.public_url)
     return ok(organization, OrganizationSchema)
 
@@ -102,7 +102,7 @@ def list_members(organization_id: UUID, **listing: Any) -> Answer:
 @requires(Permission.MEMBERS_WRITE)
 def add_member(organization_id: UUID, body: dict[str, Any]) -> Answer:
     """Take a colleague in."""
-    organization = query.get_organization(organization_id)
+    organization = query.get_organization(organization_id, for_update=True)
     member = take_in(organization, body["email"], body["role"], current_caller())
     location = f"/api/v1/organizations/{organization.id}/members/{member.user_id}"
     return created(member, MemberSchema, location)
@@ -137,7 +137,7 @@ def _for_change(organization_id: UUID) -> Organization:
 
 
 def _member_for_change(organization_id: UUID, user_id: UUID) -> Membership:
-    organization = query.get_organization(organization_id)
+    organization = query.get_organization(organization_id, for_update=True)
     member = query.get_membership(organization.id, user_id, for_update=True)
     require_fresh(member, MemberSchema)
     return member

@@ -1,16 +1,17 @@
 """Organizations and their members: founding, taking in, and what may not happen to the one owner.
 
-Whether the caller may do it was decided before; nothing here asks again.
+Whether the caller may do it was decided before; nothing here asks again. Who belongs to an organization, and
+in which role, changes while it is locked.
 """
 
 from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
-from db.errors import AlreadyMember, Conflict, NotFound, PermissionDenied, SlugTaken
+from db.errors import AlreadyMember, Conflict, NotFound, SlugTaken
 from db.models.invitations import Invitation
 from db.models.media import MediaResource, Upload
 from db.models.organizations import Membership, Organization, Role
@@ -127,37 +128,20 @@ def dismiss(membership: Membership) -> None:
     session().flush()
 
 
-def hand_over(organization: Organization, heir_id: UUID, owner_id: UUID | None) -> User:
-    """Make a member the owner and the owner an admin; return the new owner's account.
+def hand_over(organization: Organization, heir_id: UUID) -> User:
+    """Make a member of a locked organization its owner, and the owner an admin; return the heir's account.
 
-    NotFound when the heir is no member, AlreadyOwner, AccountLocked; PermissionDenied when `owner_id`, where
-    it is given, is not the owner any more.
+    NotFound when the heir is no member, AlreadyOwner, AccountLocked.
     """
     get_membership(organization.id, heir_id)
-    # Locked before the memberships, as a deletion of the account does it: who is deleted inherits nothing.
+    # Locked before the membership, as a deletion of the account does it: who is deleted inherits nothing.
     account = get_user(heir_id, for_update=True)
-    concerned = (
-        select(Membership)
-        .where(
-            Membership.organization_id == organization.id,
-            or_(Membership.role == Role.OWNER, Membership.user_id == heir_id),
-        )
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    locked = session().scalars(concerned).all()
-    heir = next((one for one in locked if one.user_id == heir_id), None)
-    owner = next((one for one in locked if one.role == Role.OWNER), None)
-    if heir is None:
-        raise NotFound()
+    heir = get_membership(organization.id, heir_id, for_update=True)
     if heir.role == Role.OWNER:
         raise AlreadyOwner()
-    # Of two transfers at once the second finds that the owner has gone while it waited.
-    if owner is None or owner_id not in (None, owner.user_id):
-        raise PermissionDenied()
     if not account.is_active:
         raise AccountLocked()
-    owner.role = Role.ADMIN
+    get_membership(organization.id, organization.owner_id, for_update=True).role = Role.ADMIN
     # First, because the index allows no second owner within the transaction either.
     session().flush()
     heir.role = Role.OWNER

@@ -29,21 +29,41 @@ def visible_organizations() -> Select[Organization]:
 def get_organization(
     organization_id: UUID, for_update: bool = False, options: Sequence[ORMOption] = ()
 ) -> Organization:
-    """The organization, locked when it is about to change.
+    """The organization, locked when it, or who belongs to it, is about to change.
 
     NotFound when it is absent or the caller is no member; PermissionDenied when the role lacks the running
-    operation's permission.
+    operation's permission, or is another one by the time of the lock.
     """
-    query = visible_organizations().where(Organization.id == organization_id).options(*options)
+    query = visible_organizations().where(Organization.id == organization_id)
     if for_update:
-        query = query.with_for_update(of=Organization).execution_options(populate_existing=True)
-    organization = session().scalars(query).one_or_none()
+        # By a statement of its own: the next ones see what those before left behind, as the owner.
+        session().execute(query.with_only_columns(Organization.id).with_for_update())
+        query = query.execution_options(populate_existing=True)
+    organization = session().scalars(query.options(*options)).one_or_none()
     if organization is None:
         raise NotFound()
     if not current_caller().may(current_permission(), organization_id):
         raise PermissionDenied()
+    if for_update:
+        _require_role_as_it_was(organization_id)
     note_granted(organization_id)
     return organization
+
+
+def _require_role_as_it_was(organization_id: UUID) -> None:
+    """NotFound or PermissionDenied when the caller's role changed while the request waited for the lock.
+
+    Roles change under it only, so without this a request that began as an admin's could undo its demotion.
+    """
+    caller = current_caller()
+    if caller.is_superuser:
+        return
+    mine = (Membership.organization_id == organization_id, Membership.user_id == caller.user_id)
+    role = session().scalar(select(Membership.role).where(*mine))
+    if role is None:
+        raise NotFound()
+    if role != caller.roles[organization_id]:
+        raise PermissionDenied()
 
 
 def get_membership(organization_id: UUID, user_id: UUID, for_update: bool = False) -> Membership:

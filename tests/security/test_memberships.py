@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import pytest
 
 from db.models import Organization, User
+from db.queries import organizations
 from db.session import Database
+from handlers.app import Application
 from studio.identity.passwords import hash_password
 from tests import factories
-from tests.api.conftest import Client
+from tests.api.conftest import Client, Committed
+from tests.contract.mini.asking import Reply
+from tests.serving import bearer
 
 
 @pytest.fixture
@@ -79,3 +87,136 @@ def test_s16_who_handed_the_organization_over_is_no_owner_with_the_next_request(
     assert client("DELETE", path).status == 403
     assert client("POST", f"{path}/transfer-ownership", body).status == 403
     assert theirs("DELETE", path).status == 204
+
+
+class Begun:
+    """A request that has loaded its caller and goes on when it is told to, or after a second.
+
+    SQLite lets nobody write meanwhile, so there it ends first.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._loaded, self._may_go_on, self._is_first = threading.Event(), threading.Event(), True
+        self._look = organizations.visible_organizations
+        monkeypatch.setattr(organizations, "visible_organizations", self._look_later)
+
+    def _look_later(self) -> Any:
+        if self._is_first:
+            self._is_first = False
+            self._loaded.set()
+            self._may_go_on.wait(1)
+        return self._look()
+
+    def overtaken_by(self, last: Callable[[], Reply], send: Callable[[], Reply]) -> tuple[Reply, Reply]:
+        """Send one request, let another one overtake it, and give both answers."""
+        with ThreadPoolExecutor(2) as pool:
+            begun = pool.submit(send)
+            assert self._loaded.wait(10)
+            overtaking = pool.submit(last)
+            overtaking.add_done_callback(lambda _: self._may_go_on.set())
+            return begun.result(), overtaking.result()
+
+
+class Run(NamedTuple):
+    """An organization with its owner, an admin and a member, on a server whose requests commit."""
+
+    path: str
+    owner: Client
+    admin: Client
+    admin_id: UUID
+    member_id: UUID
+
+    def role(self, user_id: UUID) -> str | None:
+        """The role that somebody has now, None for no member."""
+        reply = self.owner("GET", f"{self.path}/members/{user_id}")
+        return str(reply.json()["role"]) if reply.status == 200 else None
+
+
+@pytest.fixture
+def run(committed: Committed, application: Application) -> Run:
+    owner, database, production = committed
+    with database.transaction(write=True) as writing:
+        writing.get_one(User, production.owner.id).hashed_password = hash_password("sartiq-demo")
+        admin, member = factories.make_user(), factories.make_user()
+        factories.make_membership(production.organization, admin, role="admin")
+        factories.make_membership(production.organization, member, role="member")
+        client = Client(application, bearer(application, admin))
+    return Run(f"/organizations/{production.organization.id}", owner, client, admin.id, member.id)
+
+
+@pytest.mark.parametrize(
+    ("lost", "attempt"),
+    [
+        *(("demoted", attempt) for attempt in ("own role", "removal", "invitation", "withdrawal")),
+        ("removed", "another role"),
+    ],
+)
+def test_s16_a_request_that_began_as_an_admins_does_not_end_after_the_role_is_gone(
+    run: Run, monkeypatch: pytest.MonkeyPatch, database_kind: str, lost: str, attempt: str
+) -> None:
+    me, other = f"{run.path}/members/{run.admin_id}", f"{run.path}/members/{run.member_id}"
+    body = {"email": "friend@example.com", "role": "admin"}
+    invited = run.owner("POST", f"{run.path}/invitations", {**body, "email": "ines@example.com"}).json()["id"]
+    send = {
+        "own role": lambda: run.admin("PATCH", me, {"role": "admin"}),
+        "another role": lambda: run.admin("PATCH", other, {"role": "admin"}),
+        "removal": lambda: run.admin("DELETE", other),
+        "invitation": lambda: run.admin("POST", f"{run.path}/invitations", body),
+        "withdrawal": lambda: run.admin("DELETE", f"{run.path}/invitations/{invited}"),
+    }[attempt]
+    end = {
+        "demoted": lambda: run.owner("PATCH", me, {"role": "viewer"}),
+        "removed": lambda: run.owner("DELETE", me),
+    }[lost]
+    tried, done = Begun(monkeypatch).overtaken_by(end, send)
+    assert done.status in (200, 204), done.body
+    assert run.role(run.admin_id) == ("viewer" if lost == "demoted" else None)
+    if database_kind == "postgresql":
+        assert tried.status == (403 if lost == "demoted" else 404), tried.body
+        assert run.role(run.member_id) == "member"
+        listed = run.owner("GET", f"{run.path}/invitations").json()["data"]
+        assert [one["id"] for one in listed] == [invited]
+
+
+def test_s16_of_two_admins_who_remove_each_other_at_once_one_stays(
+    run: Run, application: Application, monkeypatch: pytest.MonkeyPatch, committed: Committed
+) -> None:
+    assert run.owner("PATCH", f"{run.path}/members/{run.member_id}", {"role": "admin"}).status == 200
+    with committed.database.transaction(write=True) as writing:
+        other = Client(application, bearer(application, writing.get_one(User, run.member_id)))
+    first, second = Begun(monkeypatch).overtaken_by(
+        lambda: other("DELETE", f"{run.path}/members/{run.admin_id}"),
+        lambda: run.admin("DELETE", f"{run.path}/members/{run.member_id}"),
+    )
+    assert sorted((first.status, second.status)) == [204, 404]
+    assert sorted(str(run.role(user_id)) for user_id in (run.admin_id, run.member_id)) == ["None", "admin"]
+
+
+@pytest.mark.parametrize("attempt", ["deletion", "transfer"])
+def test_s16_a_request_that_began_as_the_owners_does_not_end_after_the_organization_was_handed_over(
+    committed: Committed,
+    application: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    database_kind: str,
+    attempt: str,
+) -> None:
+    owner, database, production = committed
+    with database.transaction(write=True) as writing:
+        writing.get_one(User, production.owner.id).hashed_password = hash_password("sartiq-demo")
+        heir, organization = factories.make_user(), factories.make_organization(production.owner)
+        factories.make_membership(organization, heir, role="viewer")
+        theirs = Client(application, bearer(application, heir))
+    path = f"/organizations/{organization.id}"
+    body = {"user_id": str(heir.id), "password": "sartiq-demo"}
+    tried, handed = Begun(monkeypatch).overtaken_by(
+        lambda: owner("POST", f"{path}/transfer-ownership", body),
+        {
+            "deletion": lambda: owner("DELETE", path),
+            "transfer": lambda: owner("POST", f"{path}/transfer-ownership", body),
+        }[attempt],
+    )
+    if database_kind == "postgresql":
+        assert (tried.status, handed.status) == (403, 200)
+        assert theirs("GET", path).json()["owner_id"] == str(heir.id)
+    else:
+        assert (tried.status, handed.status) in [(204, 404), (200, 403)]
