@@ -31,6 +31,7 @@ from studio.orders import place_order, repeat_order
 from studio.states import GENERATION_STATES
 from tests import factories
 from tests.production import LEASE, Production, work_off
+from tests.racing import at_once
 from tests.studio.conftest import Lasting
 
 PAST = timedelta(seconds=-1)
@@ -91,18 +92,6 @@ def ended(database: Database, generation: Generation, seconds: float = 10) -> st
             return str(status)
         time.sleep(0.02)
     raise AssertionError(f"the generation is still {status}")
-
-
-def at_once(*acts: Callable[[], Any]) -> list[Any]:
-    """What threads that begin together get."""
-    together = threading.Barrier(len(acts))
-
-    def begin(act: Callable[[], Any]) -> Any:
-        together.wait()
-        return act()
-
-    with ThreadPoolExecutor(len(acts)) as pool:
-        return list(pool.map(begin, acts))
 
 
 def test_a_generation_takes_the_steps_of_the_table_only(database: Database) -> None:
