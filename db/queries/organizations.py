@@ -13,7 +13,7 @@ from db.base import Base
 from db.errors import NotFound, PermissionDenied
 from db.models import Invitation, MediaResource, Membership, Organization, Upload
 from db.session import session
-from db.tenancy import current_caller, current_permission, note_granted
+from db.tenancy import current_caller, require_permission_in
 
 # They die with their organization: files alone are nothing that its members would miss.
 _DISPOSABLE = {MediaResource.__tablename__, Upload.__tablename__}
@@ -34,7 +34,8 @@ def get_organization(
     NotFound when it is absent or the caller is no member; PermissionDenied when the role lacks the running
     operation's permission, or is another one by the time of the lock.
     """
-    query = visible_organizations().where(Organization.id == organization_id)
+    require_permission_in(organization_id)
+    query = select(Organization).where(Organization.id == organization_id)
     if for_update:
         # By a statement of its own: the next ones see what those before left behind, as the owner.
         session().execute(query.with_only_columns(Organization.id).with_for_update())
@@ -42,11 +43,8 @@ def get_organization(
     organization = session().scalars(query.options(*options)).one_or_none()
     if organization is None:
         raise NotFound()
-    if not current_caller().may(current_permission(), organization_id):
-        raise PermissionDenied()
     if for_update:
         _require_role_as_it_was(organization_id)
-    note_granted(organization_id)
     return organization
 
 

@@ -15,13 +15,14 @@ from handlers.app import Application
 from studio.limits.counters import MemoryCounters
 from studio.limits.limits import Limits
 from studio.limits.policies import Policies
+from studio.telemetry.context import Work, begin_work
 from tests.contract.conflicts import CONFLICTS
 from tests.contract.every_operation import CONTRACT, OPERATIONS, Operation, Request, unknown_id
 from tests.contract.examples import violations
 from tests.contract.keys import back_to_work
 from tests.contract.mini.asking import Reply, ask
 from tests.contract.people import lesser_bearer
-from tests.contract.world import MORE_ROWS, World, sign
+from tests.contract.world import MORE_ROWS, World, is_for_superusers, sign
 from tests.serving import bearer
 
 
@@ -60,6 +61,30 @@ def test_what_is_created_is_where_location_says(name: str, app: Application, wor
     made = {key: value for key, value in reply.json().items() if key not in SHOWN_ONCE.get(name, ())}
     assert (fetched.status, fetched.json()) == (200, made)
     assert fetched.headers["etag"] == reply.headers["etag"]
+
+
+# What belongs to an account or to nobody: plans too, and a file until something refers to it.
+OF_NO_ORGANIZATION = {
+    *("test_token", "logout", "list_sessions", "end_session", "list_own_audit_events"),
+    *("get_user", "get_current_user", "update_current_user", "change_password", "create_presigned_url"),
+    *("list_subscriptions", "get_subscription", "renew_subscription", "list_subscription_usage"),
+    *("list_organizations", "create_organization", "get_generation_model"),
+}
+
+
+@each(
+    lambda one: not one.is_open and not is_for_superusers(one) and one.operation_id not in OF_NO_ORGANIZATION
+)
+def test_s13_what_touches_rows_of_an_organization_counts_for_it_and_is_logged_with_it(
+    name: str, app: Application, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works: list[Work] = []
+    monkeypatch.setattr("handlers.observing.begin_work", lambda work: (works.append(work), begin_work(work)))
+    request = world.request_for(name)
+    reply = request.send(app, bearer(app, world.owner))
+    assert reply.status == request.operation.success, explain(reply)
+    assert '"organization";' in reply.headers["ratelimit-policy"]
+    assert works[0].organization_id == request.path.get("organization_id", str(world.organization.id))
 
 
 class Provoker:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import pytest
@@ -97,15 +97,15 @@ class Begun:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._loaded, self._may_go_on, self._is_first = threading.Event(), threading.Event(), True
-        self._look = organizations.visible_organizations
-        monkeypatch.setattr(organizations, "visible_organizations", self._look_later)
+        self._look = organizations.require_permission_in
+        monkeypatch.setattr(organizations, "require_permission_in", self._look_later)
 
-    def _look_later(self) -> Any:
+    def _look_later(self, organization_id: UUID | None) -> None:
         if self._is_first:
             self._is_first = False
             self._loaded.set()
             self._may_go_on.wait(1)
-        return self._look()
+        self._look(organization_id)
 
     def overtaken_by(self, last: Callable[[], Reply], send: Callable[[], Reply]) -> tuple[Reply, Reply]:
         """Send one request, let another one overtake it, and give both answers."""
