@@ -50,6 +50,7 @@ def what_is_wrong(storage: Storage, key: str, content_hash: str) -> str | None:
         return "is not there"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
+    # compared: a file of ours with its row
     return None if digest.hexdigest() == content_hash else "has other bytes than its row says"
 
 

@@ -50,6 +50,7 @@ def sign_in(email: str, password: str, lifetime: timedelta, user_agent: str | No
         raise IncorrectCredentials()
     # Under the lock, so that no session outlives a new password that was set while the old one was checked.
     session().refresh(user, with_for_update=True)
+    # compared: both are from the row, and nobody sends one
     if user.hashed_password != hashed or not user.is_active:
         raise IncorrectCredentials()
     if needs_rehash(user.hashed_password):

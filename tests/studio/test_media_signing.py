@@ -1,14 +1,19 @@
 """Signed addresses open one thing, for a while, and nothing else."""
 
+import itertools
+import string
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from itsdangerous import URLSafeSerializer
 
+from studio.api_keys import write_secret
 from studio.media.signing import InvalidSignature, check_upload_signature, read_share, sign_share, sign_upload
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
+LETTERS = string.ascii_letters + string.digits + "-_.+/=é"
 SECRET = "a secret that only the server knows"
 
 
@@ -54,3 +59,33 @@ def test_s26_a_share_token_of_another_secret_or_none_is_refused() -> None:
     ):
         with pytest.raises(InvalidSignature):
             read_share(secret, tried, NOW)
+
+
+def test_s26_a_share_token_that_was_altered_anywhere_is_refused() -> None:
+    """In its last letter too, of which the decoder ignores two bits."""
+    token = sign_share(SECRET, uuid4(), NOW + QUARTER)
+    for place, letter in itertools.product(range(len(token)), LETTERS):
+        altered = token[:place] + letter + token[place + 1 :]
+        if altered != token:
+            with pytest.raises(InvalidSignature):
+                read_share(SECRET, altered, NOW)
+    for altered in (token + "=", token + "A", "." + token, token + ".", token.swapcase()):
+        with pytest.raises(InvalidSignature):
+            read_share(SECRET, altered, NOW)
+
+
+def test_s26_what_is_signed_for_one_purpose_is_worth_nothing_for_another() -> None:
+    subject, expires = uuid4(), int((NOW + QUARTER).timestamp())
+    upload = sign_upload(SECRET, subject, NOW, QUARTER)
+    token = sign_share(SECRET, subject, NOW + QUARTER)
+    payload, signature = token.split(".")
+    for tried in (f"{payload}.{upload.signature}", upload.signature):
+        with pytest.raises(InvalidSignature):
+            read_share(SECRET, tried, NOW)
+    with pytest.raises(InvalidSignature):
+        read_share(
+            SECRET, URLSafeSerializer(SECRET, salt="another purpose").dumps([str(subject), expires]), NOW
+        )
+    for tried in (signature, token, write_secret(subject, SECRET)):
+        with pytest.raises(InvalidSignature):
+            check_upload_signature(SECRET, subject, expires, tried, NOW)
