@@ -32,7 +32,7 @@ from handlers.contract.bridge import BridgedFlaskApp
 from handlers.contract.bundle import Bundle
 from handlers.contract.endpoint import CallerLoader, Endpoint
 from handlers.contract.limiting import CallersDoor, StrangersDoor
-from handlers.contract.middleware import Check, Envelope, Gate
+from handlers.contract.middleware import Check, Envelope, Gate, LastResort
 from handlers.contract.operations import compile_operations
 from handlers.contract.paths import PathTable
 from handlers.contract.resolver import ContractResolver, find_handlers
@@ -161,6 +161,7 @@ def create_app(
         base_path=contract.base_path,
         outside=_pages(settings) if outside is None else outside,
     )
+    last_resort = partial(LastResort, public_url=settings.public_url)
     watchers = Watchers(database.transaction)
     waiting = partial(
         Waiting,
@@ -174,7 +175,9 @@ def create_app(
         endpoints,
         watchers,
         middlewares=[
+            last_resort,
             partial(Observed, base_path=contract.base_path),
+            last_resort,
             partial(
                 Surface, public_url=settings.public_url, origins=settings.cors_origins, contract=contract
             ),

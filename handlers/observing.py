@@ -1,4 +1,4 @@
-"""Outermost around every request: its id and trace, its log line, its measures, its span.
+"""Around every request and all that answers it: its id and trace, its log line, its measures, its span.
 
 It sees the answer as it leaves and changes nothing of it.
 """

@@ -1,6 +1,7 @@
 """The rules of HTTP, around Connexion's security: envelope, gate and check, in the order of a request.
 
-The envelope is outermost: no answer that the contract does not know. The gate finds the operation or says
+The envelope is around the others: no answer that the contract does not know. Only who watches, and who adds
+headers, stands further out, each within a last resort. The gate finds the operation or says
 why there is none. The check, after security, validates all that a request carries.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import quote
@@ -27,7 +29,9 @@ from handlers.contract.refusals import (
     UnknownPath,
 )
 from handlers.contract.responses import Breach
+from handlers.contract.surface import headers_of_every_answer
 from handlers.errors import MEDIA_TYPE, Problem, internal_error, problem_for
+from studio.telemetry.context import Work, begin_work, current_work
 from studio.telemetry.metrics import count_contract_defect
 
 logger = logging.getLogger(__name__)
@@ -35,6 +39,57 @@ logger = logging.getLogger(__name__)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _METHODS_OF_PAGES = "GET, HEAD, OPTIONS"
+
+
+class LastResort:
+    """Answers with the neutral problem when a layer outside of the envelope fails before it has answered.
+
+    There is one around each of them, so that those further out see and count that answer.
+    """
+
+    def __init__(self, app: ASGIApp, *, public_url: str) -> None:
+        self.app = app
+        self._public_url = public_url
+        self._headers = [*headers_of_every_answer(public_url), (b"cache-control", b"no-store")]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; what fails after the answer began is raised, and the server breaks it off."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        except Exception:
+            if has_begun:
+                raise
+            logger.exception("a layer outside of the envelope failed")
+            await self._send_problem(scope["method"], send)
+
+    async def _send_problem(self, method: str, send: Send) -> None:
+        work = current_work()
+        if work is None:
+            work = Work(request_id=secrets.token_hex(10))
+            begin_work(work)
+        start, body = _messages_of(internal_error(), self._public_url)
+        told = (b"x-request-id", str(work.request_id).encode())
+        await send({**start, "headers": [*start["headers"], *self._headers, told]})
+        await send({**body, "body": b""} if method == "HEAD" else body)
+
+
+def _messages_of(problem: Problem, public_url: str) -> tuple[Message, Message]:
+    """Return a problem as the two messages of an answer."""
+    body = problem.to_bytes(public_url)
+    told = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **problem.headers}
+    headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
+    start = {"type": "http.response.start", "status": problem.status, "headers": headers}
+    return start, {"type": "http.response.body", "body": body}
 
 
 class Envelope:
@@ -118,11 +173,9 @@ class _Outlet:
         await self._send_problem(problem)
 
     async def _send_problem(self, problem: Problem) -> None:
-        body = problem.to_bytes(self._public_url)
-        told = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **problem.headers}
-        headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
-        await self._send_start({"type": "http.response.start", "status": problem.status, "headers": headers})
-        await self._send_body({"type": "http.response.body", "body": body})
+        start, body = _messages_of(problem, self._public_url)
+        await self._send_start(start)
+        await self._send_body(body)
 
     async def _send_start(self, message: Message) -> None:
         self._sent = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,19 +52,30 @@ LAYERS = {
     "answer": "handlers.contract.endpoint._build",
 }
 
+# And those around them all, which see the answer when it is made already.
+OUTER_LAYERS = {
+    "request id": "handlers.observing._request_id",
+    "metrics": "handlers.observing.metrics.request_began",
+    "trace": "handlers.observing.traces.entry",
+    "answer on its way out": "handlers.observing._Answer.__call__",
+    "surface": "handlers.contract.surface.Surface.__call__",
+    "headers": "handlers.contract.surface._caching",
+    "envelope": "handlers.contract.middleware.Envelope.__call__",
+}
+
 
 def fail(*_: Any, **__: Any) -> Any:
     """Fail with words that nobody outside may read."""
     raise RuntimeError(INNER)
 
 
-def assert_tells_nothing(reply: Reply, status: int, code: str) -> None:
+def assert_tells_nothing(reply: Reply, status: int, code: str, request_id: str = "of-the-fault") -> None:
     """The answer is a problem as every other, and of what failed there is no trace."""
     problem = reply.json()
     assert (reply.status, problem["status"], problem["code"]) == (status, status, code), reply.body
     assert reply.headers["content-type"] == "application/problem+json"
     assert list(problem) == ["type", "title", "status", "detail", "code", "request_id"]
-    assert problem["request_id"] == reply.headers["x-request-id"] == "of-the-fault"
+    assert problem["request_id"] == reply.headers["x-request-id"] == request_id
     told = reply.body + repr(reply.headers).encode()
     assert [word for word in TELLING if word in told] == []
 
@@ -84,6 +96,34 @@ def test_s23_a_fault_in_a_layer_is_a_neutral_problem(
     # Whoever runs the server finds it in the log.
     assert INNER in caplog.text
     assert house.client("GET", "/brands/").json()["count"] == 0
+
+
+@pytest.mark.parametrize("layer", OUTER_LAYERS)
+def test_s23_a_fault_around_the_envelope_is_a_neutral_problem_with_every_header(
+    layer: str, house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    as_ever = house.client("GET", "/brands/")
+    monkeypatch.setattr(OUTER_LAYERS[layer], fail)
+    reply, head = create(house.client), house.client("HEAD", "/brands/")
+    # The one that the request came with is lost with what reads it.
+    request_id = reply.headers["x-request-id"]
+    assert re.fullmatch("[0-9a-f]{20}" if layer == "request id" else "of-the-fault", request_id)
+    assert_tells_nothing(reply, 500, "internal_error", request_id)
+    assert (head.status, head.body) == (500, b"")
+    assert set(reply.headers) == set(as_ever.headers) - {"ratelimit", "ratelimit-policy"}
+    assert reply.headers["cache-control"] == "no-store"
+    assert INNER in caplog.text
+
+
+@pytest.mark.parametrize("layer", ["surface", "headers", "envelope"])
+def test_s23_a_fault_around_the_envelope_is_counted_and_logged_as_what_was_answered(
+    layer: str, house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sartiq.access")
+    monkeypatch.setattr(OUTER_LAYERS[layer], fail)
+    assert create(house.client).status == 500
+    (line,) = [record for record in caplog.records if record.name == "sartiq.access"]
+    assert vars(line)["status"] == 500
 
 
 def test_s23_a_fault_in_what_makes_problems_is_a_problem(
