@@ -47,8 +47,8 @@ class Observed:
         begin_work(work)
         began = time.perf_counter()
         answer = _Answer(send)
-        metrics.request_began()
         with traces.entry(scope["method"], traces.SERVER, _incoming_trace(scope), {}) as span:
+            metrics.request_began()
             try:
                 await self.app({**scope, CALL: call}, receive, answer)
             finally:

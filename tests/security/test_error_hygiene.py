@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import make_url, text
 
 from db.session import Database, make_engine
@@ -113,6 +114,7 @@ def test_s23_a_fault_around_the_envelope_is_a_neutral_problem_with_every_header(
     assert set(reply.headers) == set(as_ever.headers) - {"ratelimit", "ratelimit-policy"}
     assert reply.headers["cache-control"] == "no-store"
     assert INNER in caplog.text
+    assert REGISTRY.get_sample_value("sartiq_requests_in_progress") == 0
 
 
 @pytest.mark.parametrize("layer", ["surface", "headers", "envelope"])
