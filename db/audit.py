@@ -38,20 +38,22 @@ _SECRET_PATHS = {"url"}
 
 # How the house keeps its books; nobody asked for it.
 _BOOKKEEPING = {
-    *(
-        "id",
-        "organization_id",
-        "created_at",
-        "updated_at",
-        "email_key",
-        "inputs",
-        "revision",
-        "trace_context",
-        "attempts",
-    ),
-    *("lease_owner", "lease_expires_at", "deadline_at", "claimed_by", "busy_until", "served_at"),
+    "id",
+    "organization_id",
+    "created_at",
+    "updated_at",
+    "email_key",
+    "inputs",
+    "revision",
+    "trace_context",
+    "attempts",
+    "lease_owner",
+    "lease_expires_at",
+    "deadline_at",
+    "claimed_by",
+    "busy_until",
+    "served_at",
 }
-
 
 _INSERT = insert(AuditEvent)
 _NOTHING = {column.name: None for column in AuditEvent.__table__.c if column.nullable}
