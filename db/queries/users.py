@@ -27,9 +27,12 @@ def get_user(user_id: UUID, for_update: bool = False) -> User:
     return user
 
 
-def find_user_by_email(email: str) -> User | None:
-    """The account with this address in whatever letter case, or None."""
-    return session().scalars(select(User).where(User.email_key == email_key(email))).one_or_none()
+def find_user_by_email(email: str, for_update: bool = False) -> User | None:
+    """The account with this address in whatever letter case, locked when it shall stay, or None."""
+    query = select(User).where(User.email_key == email_key(email))
+    if for_update:
+        query = query.with_for_update().execution_options(populate_existing=True)
+    return session().scalars(query).one_or_none()
 
 
 def find_colleague(email: str, caller: Caller) -> User | None:

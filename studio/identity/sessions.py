@@ -46,12 +46,13 @@ def sign_in(email: str, password: str, lifetime: timedelta, user_agent: str | No
     if user is not None:
         concern_account(user)
     hashed = user.hashed_password if user else None
-    if not verify_password(hashed, password) or user is None:
+    if not verify_password(hashed, password):
         raise IncorrectCredentials()
-    # Under the lock, so that no session outlives a new password that was set while the old one was checked.
-    session().refresh(user, with_for_update=True)
+    # Under the lock, so that no session outlives a new password that was set while the old one was checked,
+    # or an account that went meanwhile.
+    user = find_user_by_email(email, for_update=True)
     # compared: both are from the row, and nobody sends one
-    if user.hashed_password != hashed or not user.is_active:
+    if user is None or user.hashed_password != hashed or not user.is_active:
         raise IncorrectCredentials()
     if needs_rehash(user.hashed_password):
         user.hashed_password = hash_password(password)

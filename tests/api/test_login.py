@@ -13,14 +13,16 @@ from urllib.parse import quote
 import jwt
 import pytest
 from argon2 import PasswordHasher
-from sqlalchemy import select, update
+from sqlalchemy import Executable, delete, select, update
 
 from db.base import utc_now
 from db.models import PasswordResetToken, TokenFamily, User
 from db.session import Database
+from db.session import session as running
 from handlers.app import Application
 from handlers.auth import AUDIENCE
-from studio.identity.passwords import hash_password
+from studio.identity import sessions
+from studio.identity.passwords import hash_password, verify_password
 from studio.identity.recovery import LEAST_SECONDS
 from tests import factories, signing_in
 from tests.api.conftest import Client
@@ -106,6 +108,30 @@ def test_a_locked_account_is_answered_like_a_wrong_password(anybody: Client, use
     user.is_active = False
     factories.make(user)
     assert_refused(sign_in(anybody), "Incorrect email or password")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        delete(User),
+        update(User).values(hashed_password=hash_password("a-woollen-coat")),
+        update(User).values(is_active=False),
+        update(User).values(email_key="another@example.com"),
+    ],
+    ids=["deleted", "with another password", "locked", "of another address"],
+)
+def test_s16_an_account_that_changed_while_its_password_was_checked_gets_no_session(
+    anybody: Client, user: User, database: Database, monkeypatch: pytest.MonkeyPatch, change: Executable
+) -> None:
+    def verify(hashed: str | None, password: str) -> bool:
+        is_right = verify_password(hashed, password)
+        running().connection().execute(change)
+        return is_right
+
+    monkeypatch.setattr(sessions, "verify_password", verify)
+    assert_refused(sign_in(anybody), "Incorrect email or password")
+    with database.transaction(write=False) as reading:
+        assert reading.scalars(select(TokenFamily)).all() == []
 
 
 def test_an_old_hash_is_renewed_with_the_parameters_of_today(anybody: Client, user: User) -> None:
