@@ -122,7 +122,8 @@ def accept(
     if invitation is None:
         raise InvalidToken()
     _require_inviter(invitation, inviting_roles)
-    user = find_user_by_email(invitation.email)
+    # Locked, or the account could be deleted before it joins.
+    user = find_user_by_email(invitation.email, for_update=True)
     if user is None:
         if password is None:
             raise PasswordRequired()

@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select, update
 
+import studio.invitations
 from db.base import utc_now
 from db.models import Invitation, Membership, Organization, User
 from db.session import Database
@@ -21,6 +22,8 @@ from tests.api.conftest import Client, Committed
 from tests.api.mailbox import letters_to, token_mailed_to
 from tests.contract.mini.asking import Reply
 from tests.inviting import make_invitation
+from tests.overtaking import Begun
+from tests.serving import bearer
 
 PASSWORD = "a-linen-dress-in-may"
 ADDRESS = "Ines@Example.com"
@@ -321,6 +324,23 @@ def test_a_token_that_is_sent_many_times_at_once_is_good_for_one_member(
     with database.transaction(write=False) as reading:
         joined = select(func.count()).select_from(Membership).join(User, User.id == Membership.user_id)
         assert reading.scalar(joined.where(User.email == "ines@example.com")) == 1
+
+
+def test_an_account_that_is_deleted_while_it_joins_joins_first(
+    committed: Committed, application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, database, production = committed
+    with database.transaction(write=True):
+        person = factories.make_user(email="ines@example.com")
+        root = Client(application, bearer(application, factories.make_user(is_superuser=True)))
+    invite(client, production.organization)
+    token = mailed(application)
+    joined, deleted = Begun(monkeypatch, studio.invitations, "join").overtaken_by(
+        lambda: root("DELETE", f"/users/{person.id}"), lambda: accept(Client(application), token)
+    )
+    assert (joined.status, deleted.status) == (201, 204), joined.body
+    members = client("GET", f"/organizations/{production.organization.id}/members").json()["data"]
+    assert [row["email"] for row in members] == [production.owner.email]
 
 
 def test_an_address_that_is_invited_many_times_at_once_has_one_invitation(

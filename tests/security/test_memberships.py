@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from uuid import UUID
 
@@ -17,7 +15,7 @@ from handlers.app import Application
 from studio.identity.passwords import hash_password
 from tests import factories
 from tests.api.conftest import Client, Committed
-from tests.contract.mini.asking import Reply
+from tests.overtaking import Begun
 from tests.serving import bearer
 
 
@@ -89,34 +87,6 @@ def test_s16_who_handed_the_organization_over_is_no_owner_with_the_next_request(
     assert theirs("DELETE", path).status == 204
 
 
-class Begun:
-    """A request that has loaded its caller and goes on when it is told to, or after a second.
-
-    SQLite lets nobody write meanwhile, so there it ends first.
-    """
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._loaded, self._may_go_on, self._is_first = threading.Event(), threading.Event(), True
-        self._look = organizations.require_permission_in
-        monkeypatch.setattr(organizations, "require_permission_in", self._look_later)
-
-    def _look_later(self, organization_id: UUID | None) -> None:
-        if self._is_first:
-            self._is_first = False
-            self._loaded.set()
-            self._may_go_on.wait(1)
-        self._look(organization_id)
-
-    def overtaken_by(self, last: Callable[[], Reply], send: Callable[[], Reply]) -> tuple[Reply, Reply]:
-        """Send one request, let another one overtake it, and give both answers."""
-        with ThreadPoolExecutor(2) as pool:
-            begun = pool.submit(send)
-            assert self._loaded.wait(10)
-            overtaking = pool.submit(last)
-            overtaking.add_done_callback(lambda _: self._may_go_on.set())
-            return begun.result(), overtaking.result()
-
-
 class Run(NamedTuple):
     """An organization with its owner, an admin and a member, on a server whose requests commit."""
 
@@ -168,7 +138,7 @@ def test_s16_a_request_that_began_as_an_admins_does_not_end_after_the_role_is_go
         "demoted": lambda: run.owner("PATCH", me, {"role": "viewer"}),
         "removed": lambda: run.owner("DELETE", me),
     }[lost]
-    tried, done = Begun(monkeypatch).overtaken_by(end, send)
+    tried, done = Begun(monkeypatch, organizations, "require_permission_in").overtaken_by(end, send)
     assert done.status in (200, 204), done.body
     assert run.role(run.admin_id) == ("viewer" if lost == "demoted" else None)
     if database_kind == "postgresql":
@@ -184,7 +154,7 @@ def test_s16_of_two_admins_who_remove_each_other_at_once_one_stays(
     assert run.owner("PATCH", f"{run.path}/members/{run.member_id}", {"role": "admin"}).status == 200
     with committed.database.transaction(write=True) as writing:
         other = Client(application, bearer(application, writing.get_one(User, run.member_id)))
-    first, second = Begun(monkeypatch).overtaken_by(
+    first, second = Begun(monkeypatch, organizations, "require_permission_in").overtaken_by(
         lambda: other("DELETE", f"{run.path}/members/{run.admin_id}"),
         lambda: run.admin("DELETE", f"{run.path}/members/{run.member_id}"),
     )
@@ -208,7 +178,7 @@ def test_s16_a_request_that_began_as_the_owners_does_not_end_after_the_organizat
         theirs = Client(application, bearer(application, heir))
     path = f"/organizations/{organization.id}"
     body = {"user_id": str(heir.id), "password": "sartiq-demo"}
-    tried, handed = Begun(monkeypatch).overtaken_by(
+    tried, handed = Begun(monkeypatch, organizations, "require_permission_in").overtaken_by(
         lambda: owner("POST", f"{path}/transfer-ownership", body),
         {
             "deletion": lambda: owner("DELETE", path),
