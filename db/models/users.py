@@ -95,5 +95,3 @@ class PasswordResetToken(Identified):
     token_hash: Mapped[str] = mapped_column(String(128), unique=True)
     expires_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
-
-    user: Mapped[User] = relationship(lazy="raise")

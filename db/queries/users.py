@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import undefer
 
-from db.base import Base
+from db.base import Base, utc_now
 from db.errors import NotFound
-from db.models import EmailChange, Membership, User
+from db.models import EmailChange, Membership, PasswordResetToken, User
 from db.models.organizations import Role
 from db.models.users import email_key
 from db.session import session
@@ -50,6 +50,16 @@ def find_colleague(email: str, caller: Caller) -> User | None:
 def forget_email_change(user_id: UUID) -> None:
     """Drop the change of address that waits for its proof, if the account has one."""
     session().execute(delete(EmailChange).where(EmailChange.user_id == user_id))
+
+
+def forget_mailed_tokens(user_id: UUID) -> None:
+    """Make every token that was mailed for the account worthless: others may read its mails."""
+    forget_email_change(user_id)
+    session().execute(
+        update(PasswordResetToken)
+        .where(PasswordResetToken.user_id == user_id, PasswordResetToken.used_at.is_(None))
+        .values(used_at=utc_now())
+    )
 
 
 def owns_organization(user_id: UUID) -> bool:

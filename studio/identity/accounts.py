@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from db.errors import Conflict, EmailTaken
 from db.models.users import User, email_key
-from db.queries.users import forget_email_change, owns_organization, remove_user
+from db.queries.users import forget_mailed_tokens, owns_organization, remove_user
 from db.session import session
 from studio.identity.passwords import hash_new_password, verify_password
 from studio.identity.sessions import end_sessions, set_password
@@ -73,7 +73,7 @@ def change_account(user: User, changes: Mapping[str, Any], changed_by: UUID) -> 
     if "email" in changes and email_key(changes["email"]) != user.email_key:
         _require_free(changes["email"])
         user.email = changes["email"].lower()
-        forget_email_change(user.id)
+        forget_mailed_tokens(user.id)
     if "password" in changes:
         set_password(user, changes["password"])
     if changes.get("is_active") is False:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from datetime import timedelta
 from email.message import EmailMessage
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from db.audit import concern_account
 from db.base import utc_now
 from db.errors import EmailTaken, InvalidToken
 from db.models.email_changes import EmailChange
-from db.models.users import PasswordResetToken, User, email_key
-from db.queries.users import forget_email_change
+from db.models.users import User, email_key
+from db.queries.users import forget_email_change, forget_mailed_tokens
 from db.session import after_commit, session
 from studio.identity.accounts import PasswordRequired, require_password
 from studio.identity.mail import Mailer
@@ -109,8 +109,7 @@ def confirm_change(token: str, mailer: Mailer) -> None:
     if _has_account(change.email):
         raise EmailTaken()
     old, user.email = user.email, change.email
-    forget_email_change(user.id)
-    session().execute(delete(PasswordResetToken).where(PasswordResetToken.user_id == user.id))
+    forget_mailed_tokens(user.id)
     session().flush()
     text = _WHEN_CHANGED.format(email=user.email)
     _send_later(mailer, mailer.write(old, "Your address at Sartiq has changed", text))

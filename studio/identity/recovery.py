@@ -6,8 +6,7 @@ import time
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, insert, literal, select, update
-from sqlalchemy.orm import joinedload
+from sqlalchemy import delete, insert, literal, select
 
 from db.audit import concern, concern_account
 from db.base import utc_now
@@ -65,29 +64,24 @@ def recover_password(email: str, mailer: Mailer, public_url: str) -> None:
 
 
 def reset_password(token: str, new_password: str) -> UUID:
-    """Spend a mailed token: the account gets the new password, its sessions and other such tokens end.
+    """Spend a mailed token: the account gets the new password, its sessions and other mailed tokens end.
 
     Returns the account's id. InvalidToken when it is unknown, spent or too old, or the account is locked;
     PasswordTooCommon.
     """
-    now = utc_now()
-    found = session().scalar(
-        select(PasswordResetToken)
-        .where(
-            PasswordResetToken.token_hash == token_hash(token),
-            PasswordResetToken.used_at.is_(None),
-            PasswordResetToken.expires_at > now,
-        )
-        .options(joinedload(PasswordResetToken.user))
-        .with_for_update(of=PasswordResetToken)
+    named = (
+        PasswordResetToken.token_hash == token_hash(token),
+        PasswordResetToken.used_at.is_(None),
+        PasswordResetToken.expires_at > utc_now(),
     )
-    if found is None:
+    # The account first, then its tokens, so that two of them at once do not wait for each other.
+    account = select(User).join(PasswordResetToken, PasswordResetToken.user_id == User.id)
+    user = session().scalar(account.where(*named).with_for_update(of=User))
+    still_good = session().scalar(select(PasswordResetToken.id).where(*named))
+    if user is None or still_good is None:
         raise InvalidToken()
-    concern_account(found.user)
-    if not found.user.is_active:
+    concern_account(user)
+    if not user.is_active:
         raise InvalidToken()
-    session().execute(
-        update(PasswordResetToken).where(PasswordResetToken.user_id == found.user_id).values(used_at=now)
-    )
-    set_password(found.user, new_password)
-    return found.user_id
+    set_password(user, new_password)
+    return user.id

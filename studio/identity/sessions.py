@@ -18,7 +18,7 @@ from db.audit import concern_account
 from db.base import utc_now
 from db.errors import IncorrectCredentials, InvalidToken, NotFound
 from db.models.users import RefreshToken, TokenFamily, User
-from db.queries.users import find_user_by_email, forget_email_change
+from db.queries.users import find_user_by_email, forget_mailed_tokens
 from db.session import record_apart, session
 from studio.identity.passwords import hash_new_password, hash_password, needs_rehash, verify_password
 from studio.identity.tokens import new_token, token_hash
@@ -146,10 +146,11 @@ def end_sessions(user_id: UUID, but: UUID | None = None) -> None:
 def set_password(user: User, password: str, but_session: UUID | None = None) -> None:
     """Give an account a new password and end its sessions, or all but the one that asks; PasswordTooCommon.
 
-    A change of address that waits is canceled: whoever knew the old password may have asked for it.
+    A change of address that waits is canceled, because whoever knew the old password may have asked for it,
+    and no mail of before sets another password.
     """
     user.hashed_password = hash_new_password(password)
-    forget_email_change(user.id)
+    forget_mailed_tokens(user.id)
     end_sessions(user.id, but_session)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import email
 import email.policy
 import re
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -25,7 +27,7 @@ from studio.identity import sessions
 from studio.identity.passwords import hash_password, verify_password
 from studio.identity.recovery import LEAST_SECONDS
 from tests import factories, signing_in
-from tests.api.conftest import Client
+from tests.api.conftest import Client, Committed
 from tests.contract.mini.asking import Reply
 from tests.signing_in import assert_refused, refresh, who
 
@@ -248,6 +250,41 @@ def test_a_used_recovery_token_takes_the_other_ones_with_it(
         for token in tokens
     ]
     assert outcomes == [200, 401]
+
+
+def test_s16_of_two_recovery_tokens_at_once_one_sets_the_password(
+    committed: Committed, application: Application
+) -> None:
+    anybody, tokens, together = Client(application), [], threading.Barrier(2)
+    for _ in range(2):
+        anybody("POST", f"/password-recovery/{committed.production.owner.email}")
+        tokens.append(mailed_token(application, committed.production.owner.email))
+
+    def spend(token: str) -> int:
+        together.wait()
+        change = {"token": token, "new_password": "a-linen-dress-in-may"}
+        return anybody("POST", "/reset-password/", change).status
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(spend, tokens)) == [200, 401]
+
+
+@pytest.mark.parametrize("reaction", ["a new password", "an address that a superuser set"])
+def test_s16_whoever_reacts_to_a_mail_that_others_may_read_makes_its_token_worthless(
+    app: Application, anybody: Client, user: User, client_of: Callable[..., Client], reaction: str
+) -> None:
+    anybody("POST", "/password-recovery/dana@example.com")
+    client, root = client_of(user), client_of(factories.make_user(is_superuser=True))
+    body = {"current_password": PASSWORD, "new_password": "a-woollen-coat"}
+    done = {
+        "a new password": lambda: client("PATCH", "/users/me/password", body),
+        "an address that a superuser set": lambda: root(
+            "PATCH", f"/users/{user.id}", {"email": "dana@example.org"}
+        ),
+    }[reaction]()
+    assert done.status == 200, done.body
+    change = {"token": mailed_token(app, "dana@example.com"), "new_password": "a-linen-dress-in-may"}
+    assert_refused(anybody("POST", "/reset-password/", change))
 
 
 def test_a_recovery_token_is_too_old_after_an_hour(
