@@ -85,6 +85,8 @@ class Trail:
     """As whom a request without a token acts if it succeeds."""
     account_email: str | None = None
     target: tuple[str, UUID] | None = None
+    told: list[Change] = field(default_factory=list)
+    """What changed of the target without a change of its own row."""
     _touched: dict[tuple[bool, UUID], _Touched] = field(default_factory=dict)
 
     def note(self, row: Any, is_new: bool = False, is_deleted: bool = False) -> None:
@@ -102,7 +104,7 @@ class Trail:
     def find(self, target_type: str, target_id: UUID) -> tuple[Identified | None, list[Change]]:
         """The row of this name and its changes; no row when the request left it as it is."""
         touched = self._touched.get((target_type == "member", target_id))
-        return (None, []) if touched is None else (touched.row, _changes(touched))
+        return (None, self.told) if touched is None else (touched.row, [*_changes(touched), *self.told])
 
 
 _trail: ContextVar[Trail | None] = ContextVar("trail", default=None)
@@ -131,6 +133,13 @@ def concern(target_type: str, target_id: UUID) -> None:
     trail = _trail.get()
     if trail is not None:
         trail.target = (target_type, target_id)
+
+
+def tell_change(name: str, before: object, after: object) -> None:
+    """Say what changed of the target where that is kept in rows of another table."""
+    trail = _trail.get()
+    if trail is not None:
+        trail.told.append(Change(name, _plain(name, before), _plain(name, after)))
 
 
 def append(event: Mapping[str, Any]) -> None:

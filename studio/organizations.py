@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
+from db.audit import tell_change
 from db.errors import AlreadyMember, Conflict, NotFound, SlugTaken
 from db.models.invitations import Invitation
 from db.models.media import MediaResource, Upload
@@ -141,6 +142,7 @@ def hand_over(organization: Organization, heir_id: UUID) -> User:
         raise AlreadyOwner()
     if not account.is_active:
         raise AccountLocked()
+    tell_change("owner_id", organization.owner_id, heir_id)
     get_membership(organization.id, organization.owner_id, for_update=True).role = Role.ADMIN
     # First, because the index allows no second owner within the transaction either.
     session().flush()

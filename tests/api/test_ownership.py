@@ -70,6 +70,9 @@ def test_a_member_becomes_the_owner_and_the_owner_an_admin(
     assert reply.headers["etag"] == client("GET", f"/organizations/{organization.id}").headers["etag"]
     assert roles(client, organization) == {str(owner.id): "admin", str(heir.id): "owner"}
     assert "owner of the organization Maison Demo at Sartiq" in letters_to(app, heir.email)[-1]
+    (event,) = client("GET", f"/organizations/{organization.id}/audit-events").json()["data"]
+    assert (event["action"], event["target_id"]) == ("transfer_ownership", str(organization.id))
+    assert event["changes"] == [{"field": "owner_id", "before": str(owner.id), "after": str(heir.id)}]
 
 
 def test_the_owner_until_now_cannot_take_the_organization_back(
