@@ -135,8 +135,8 @@ class Auditing:
             "reason": error.code,
             "changes": [],
         }
-        is_signed_in = call.claims is not None
-        record_apart(lambda _: append({**facts, **_known(account_id if is_signed_in else None)}))
+        caller, token_of = call.caller, account_id if call.claims is not None else None
+        record_apart(lambda _: append({**facts, **(_acting(caller) if caller else _known(token_of))}))
 
     def _facts(self, call: Call, target: Target | None) -> dict[str, Any]:
         return {
@@ -178,7 +178,7 @@ def _scope(organization_id: UUID | None, account_id: UUID | None) -> dict[str, U
 
 def _actor(caller: Caller | None, trail: Trail) -> dict[str, Any]:
     if caller is not None:
-        return {"actor_type": ActorType.USER, "actor_id": caller.user_id, "actor_email": caller.email}
+        return _acting(caller)
     if trail.account_id is not None:
         return {
             "actor_type": ActorType.USER,
@@ -186,6 +186,17 @@ def _actor(caller: Caller | None, trail: Trail) -> dict[str, Any]:
             "actor_email": trail.account_email,
         }
     return {"actor_type": ActorType.ANONYMOUS}
+
+
+def _acting(caller: Caller) -> dict[str, Any]:
+    """Return who acts: a key by its own id, so that what it did can be told from what its maker did."""
+    if caller.api_key_id is not None:
+        return {
+            "actor_type": ActorType.API_KEY,
+            "actor_id": caller.api_key_id,
+            "actor_email": caller.email,
+        }
+    return {"actor_type": ActorType.USER, "actor_id": caller.user_id, "actor_email": caller.email}
 
 
 def _known(user_id: UUID | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ class ActorType(StrEnum):
     """What kind of credential asked for it."""
 
     USER = "user"
+    API_KEY = "api_key"
     ANONYMOUS = "anonymous"
 
 
@@ -53,7 +54,7 @@ class AuditEvent(Identified):
     account_id: Mapped[UUID | None]
     actor_type: Mapped[str] = mapped_column(String(20))
     actor_id: Mapped[UUID | None]
-    # As it was then; the account may have another one today, or be gone.
+    # Of the account, or of whom the key acts for, as it was then: it may have another one today, or be gone.
     actor_email: Mapped[str | None] = mapped_column(String(320))
     action: Mapped[str] = mapped_column(String(80))
     target_type: Mapped[str | None] = mapped_column(String(40))

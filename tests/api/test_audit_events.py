@@ -195,6 +195,23 @@ def test_the_log_of_an_organization_that_is_gone_is_read_by_superusers(
     assert changes(event)["name"] == (house.organization.name, None)
 
 
+def test_s24_what_a_key_did_is_told_from_what_its_maker_did(
+    app: Application, house: House, log: Callable[..., list[dict[str, Any]]]
+) -> None:
+    body = {"name": "Shop import", "scopes": ["brands:read", "brands:write"]}
+    key = house.client("POST", f"/organizations/{house.organization.id}/api-keys", body).json()
+    program = Client(app, {"authorization": f"Bearer {key['secret']}"})
+    assert program("POST", f"/brands/{house.scope}", {"name": "Nord"}).status == 201
+    assert program("POST", f"/products/{house.scope}", {"name": "Dress"}).status == 403
+    refused, made = log(actor_id=key["id"])
+    assert (made["action"], made["outcome"]) == ("create_brand", "succeeded")
+    assert (refused["action"], refused["outcome"]) == ("create_product", "refused")
+    for event in (refused, made):
+        assert (event["actor_type"], event["actor_email"]) == ("api_key", house.owner.email)
+    (by_hand,) = log(actor_id=house.owner.id)
+    assert (by_hand["action"], by_hand["actor_type"]) == ("create_api_key", "user")
+
+
 def test_s24_sign_ins_are_told_to_their_account(client_of: Callable[..., Client], database: Database) -> None:
     user = factories.make_user(hashed_password=hash_password(PASSWORD))
     nobody, client = client_of(None), client_of(user)
