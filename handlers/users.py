@@ -8,9 +8,10 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import undefer
 
-from db.errors import NotFound
+from db.errors import NotFound, PermissionDenied
 from db.models.users import TokenFamily, User
 from db.queries.users import get_user as get_account
+from db.queries.users import lock_users
 from db.session import session
 from db.tenancy import current_caller
 from handlers.answers import Answer, created, no_content, ok
@@ -100,7 +101,7 @@ def get_user(user_id: UUID) -> Answer:
 @requires(Permission.USERS_ADMIN)
 def update_user(user_id: UUID, body: dict[str, Any]) -> Answer:
     """Change what the body names of any account."""
-    user = _for_change(user_id)
+    user = _for_change_by_superuser(user_id)
     accounts.change_account(user, body, current_caller().user_id)
     return ok(user, UserSchema)
 
@@ -108,8 +109,18 @@ def update_user(user_id: UUID, body: dict[str, Any]) -> Answer:
 @requires(Permission.USERS_ADMIN)
 def delete_user(user_id: UUID) -> Answer:
     """Remove an account with its personal rows."""
-    accounts.remove_account(_for_change(user_id), current_caller().user_id)
+    accounts.remove_account(_for_change_by_superuser(user_id), current_caller().user_id)
     return no_content()
+
+
+def _for_change_by_superuser(user_id: UUID) -> User:
+    caller_id = current_caller().user_id
+    # The caller's too: of two superusers who shut each other out at once, one is none any more by then.
+    lock_users({user_id, caller_id})
+    caller = get_account(caller_id, for_update=True)
+    if not (caller.is_superuser and caller.is_active):
+        raise PermissionDenied()
+    return _for_change(user_id)
 
 
 def _for_change(user_id: UUID) -> User:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy import delete, select, update
@@ -25,6 +26,11 @@ def get_user(user_id: UUID, for_update: bool = False) -> User:
     if user is None:
         raise NotFound()
     return user
+
+
+def lock_users(user_ids: Collection[UUID]) -> None:
+    """Lock accounts, in one order for all, so that two who lock the same ones never wait for each other."""
+    session().execute(select(User.id).where(User.id.in_(user_ids)).order_by(User.id).with_for_update())
 
 
 def find_user_by_email(email: str, for_update: bool = False) -> User | None:

@@ -10,10 +10,14 @@ from sqlalchemy import func, select
 
 from db.models import Brand, User
 from db.session import Database
+from handlers import users
+from handlers.app import Application
 from studio.identity.passwords import hash_password, verify_password
 from tests import factories
-from tests.api.conftest import Client
+from tests.api.conftest import Client, Committed
 from tests.contract.mini.asking import Reply
+from tests.overtaking import Begun
+from tests.serving import bearer
 
 
 @pytest.fixture
@@ -180,6 +184,45 @@ def test_superusers_cannot_shut_themselves_out(admin: Client, superuser: User) -
     for change in ({"is_active": False}, {"is_superuser": False}):
         assert_conflict(admin("PATCH", f"/users/{superuser.id}", change), "own_account")
     assert_conflict(admin("DELETE", f"/users/{superuser.id}"), "own_account")
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [("PATCH", {"is_superuser": False}), ("PATCH", {"is_active": False}), ("DELETE", None)],
+)
+def test_s16_of_two_superusers_who_shut_each_other_out_at_once_one_stays(
+    committed: Committed,
+    application: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    body: dict[str, bool] | None,
+) -> None:
+    with committed.database.transaction(write=True):
+        one, two = (factories.make_user(is_superuser=True) for _ in range(2))
+        first, second = (Client(application, bearer(application, user)) for user in (one, two))
+    replies = Begun(monkeypatch, users, "lock_users").overtaken_by(
+        lambda: second(method, f"/users/{one.id}", body), lambda: first(method, f"/users/{two.id}", body)
+    )
+    statuses = sorted(reply.status for reply in replies)
+    assert statuses[0] in (200, 204)
+    assert statuses[1] in (401, 403, 404)
+    with committed.database.transaction(write=False) as reading:
+        active = select(User.id).where(User.is_superuser.is_(True), User.is_active.is_(True))
+        assert len(reading.scalars(active).all()) == 1
+
+
+def test_s16_a_superuser_who_is_demoted_meanwhile_does_not_undo_it(
+    committed: Committed, application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with committed.database.transaction(write=True):
+        boss, demoted = (factories.make_user(is_superuser=True) for _ in range(2))
+        first, second = (Client(application, bearer(application, user)) for user in (boss, demoted))
+    _, done = Begun(monkeypatch, users, "lock_users").overtaken_by(
+        lambda: first("PATCH", f"/users/{demoted.id}", {"is_superuser": False}),
+        lambda: second("PATCH", f"/users/{demoted.id}", {"is_superuser": True}),
+    )
+    assert done.status == 200
+    assert first("GET", f"/users/{demoted.id}").json()["is_superuser"] is False
 
 
 def test_an_owner_of_an_organization_cannot_be_deleted(admin: Client, user: User) -> None:
