@@ -1,4 +1,4 @@
-"""Rows of invitations for tests, beside those of `tests.factories`."""
+"""Invitations for tests: rows, beside those of `tests.factories`, and what is asked of the API about them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any
 
 from db.base import utc_now
 from db.models import Invitation, Organization
+from handlers.app import Application
 from tests import factories
+from tests.api.conftest import Client
+from tests.api.mailbox import token_mailed_to
+from tests.contract.mini.asking import Reply
+
+PASSWORD = "a-linen-dress-in-may"
+ADDRESS = "Ines@Example.com"
 
 
 def make_invitation(organization: Organization, **values: Any) -> Invitation:
@@ -23,3 +30,23 @@ def make_invitation(organization: Organization, **values: Any) -> Invitation:
         "expires_at": utc_now() + timedelta(days=7),
     }
     return factories.make(Invitation(**(defaults | values)))
+
+
+def invitations(organization: Organization) -> str:
+    """The path of the invitations of one organization."""
+    return f"/organizations/{organization.id}/invitations"
+
+
+def invite(client: Client, organization: Organization, address: str = ADDRESS, role: str = "member") -> Reply:
+    """Invite an address."""
+    return client("POST", invitations(organization), {"email": address, "role": role})
+
+
+def mailed(app: Application, address: str = ADDRESS) -> str:
+    """The token that was mailed last to an address."""
+    return token_mailed_to(app, address.lower(), "iv")
+
+
+def accept(anybody: Client, token: str, **more: str) -> Reply:
+    """Spend a token; `more` is what a new account gets."""
+    return anybody("POST", "/invitations/accept", {"token": token, **more})

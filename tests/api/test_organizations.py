@@ -13,6 +13,7 @@ from studio.media.ingest import file_url
 from tests import factories
 from tests.api.conftest import Client
 from tests.contract.mini.asking import Reply
+from tests.inviting import make_invitation
 
 
 @pytest.fixture
@@ -203,6 +204,28 @@ def test_every_member_sees_the_members_and_a_stranger_does_not(
     assert viewer("GET", members(organization, owner)).json()["full_name"] == "Ola Owner"
     assert stranger("GET", members(organization)).status == 404
     assert stranger("GET", members(organization, owner)).status == 404
+
+
+def test_people_and_invitations_of_other_organizations_are_not_listed(
+    client: Client, organization: Organization, owner: User
+) -> None:
+    """Not even of another one of the same owner."""
+    other = factories.make_organization(owner)
+    factories.make_membership(other)
+    make_invitation(other)
+    assert [row["user_id"] for row in client("GET", members(organization)).json()["data"]] == [str(owner.id)]
+    assert client("GET", f"/organizations/{organization.id}/invitations").json()["data"] == []
+
+
+def test_a_change_of_an_older_membership_is_refused(client: Client, organization: Organization) -> None:
+    person = factories.make_user()
+    factories.make_membership(organization, person)
+    path = members(organization, person)
+    tag = {"if-match": client("GET", path).headers["etag"]}
+    assert client("PATCH", path, {"role": "viewer"}, headers=tag).status == 200
+    assert client("PATCH", path, {"role": "admin"}, headers=tag).status == 412
+    assert client("DELETE", path, headers=tag).status == 412
+    assert client("GET", path).json()["role"] == "viewer"
 
 
 @pytest.mark.parametrize("role", ["viewer", "member"])

@@ -1,0 +1,69 @@
+"""Invitations that are sent, accepted or made worthless at the same moment, on connections of their own."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import func, select
+
+import studio.invitations
+from db.models import Membership, User
+from handlers.app import Application
+from tests import factories
+from tests.api.conftest import Client, Committed
+from tests.inviting import PASSWORD, accept, invitations, invite, mailed
+from tests.overtaking import Begun
+from tests.serving import bearer
+
+
+def test_a_token_that_is_sent_many_times_at_once_is_good_for_one_member(
+    committed: Committed, application: Application
+) -> None:
+    client, database, production = committed
+    invite(client, production.organization)
+    token, together = mailed(application), threading.Barrier(4)
+
+    def send(_number: int) -> int:
+        together.wait()
+        return accept(Client(application), token, password=PASSWORD).status
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = sorted(pool.map(send, range(4)))
+    assert statuses == [201, 401, 401, 401]
+    with database.transaction(write=False) as reading:
+        joined = select(func.count()).select_from(Membership).join(User, User.id == Membership.user_id)
+        assert reading.scalar(joined.where(User.email == "ines@example.com")) == 1
+
+
+def test_an_account_that_is_deleted_while_it_joins_joins_first(
+    committed: Committed, application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, database, production = committed
+    with database.transaction(write=True):
+        person = factories.make_user(email="ines@example.com")
+        root = Client(application, bearer(application, factories.make_user(is_superuser=True)))
+    invite(client, production.organization)
+    token = mailed(application)
+    joined, deleted = Begun(monkeypatch, studio.invitations, "join").overtaken_by(
+        lambda: root("DELETE", f"/users/{person.id}"), lambda: accept(Client(application), token)
+    )
+    assert (joined.status, deleted.status) == (201, 204), joined.body
+    members = client("GET", f"/organizations/{production.organization.id}/members").json()["data"]
+    assert [row["email"] for row in members] == [production.owner.email]
+
+
+def test_an_address_that_is_invited_many_times_at_once_has_one_invitation(
+    committed: Committed, application: Application
+) -> None:
+    client, _, production = committed
+    together = threading.Barrier(4)
+
+    def send(_number: int) -> int:
+        together.wait()
+        return invite(client, production.organization).status
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(send, range(4))) == [201] * 4
+    assert client("GET", invitations(production.organization)).json()["count"] == 1

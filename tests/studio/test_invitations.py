@@ -1,0 +1,80 @@
+"""No invitation above the role of whoever sends it, whatever roles the permissions let invite."""
+
+from __future__ import annotations
+
+from email.message import EmailMessage
+
+import pytest
+
+from db.errors import PermissionDenied
+from db.models import Membership, Organization, Role
+from db.session import Database
+from db.tenancy import Caller
+from studio.identity.mail import Mailer
+from studio.identity.tokens import new_token, token_hash
+from studio.invitations import InvitationVoid, accept, invite
+from tests import factories
+from tests.inviting import make_invitation
+
+ROLES = [str(role) for role in Role]
+PAIRS = [(own, given) for own in ROLES for given in ROLES]
+
+
+class Pigeons:
+    """Carries letters nowhere."""
+
+    def deliver(self, letter: EmailMessage) -> None:
+        """Let the letter go."""
+
+
+def is_above(given: str, own: str) -> bool:
+    """Tell whether the role that is given has more to say."""
+    return ROLES.index(given) < ROLES.index(own)
+
+
+@pytest.fixture
+def organization(database: Database) -> Organization:
+    return factories.make_organization()
+
+
+@pytest.mark.parametrize(("own", "given"), PAIRS)
+def test_s03_nobody_invites_above_the_own_role(
+    database: Database, organization: Organization, own: str, given: str
+) -> None:
+    inviter = factories.make_user()
+    caller = Caller(user_id=inviter.id, email=inviter.email, roles={organization.id: own})
+    with database.transaction(write=True):
+
+        def send() -> str:
+            mailer = Mailer(Pigeons(), "house@example.com")
+            return invite(organization, "ines@example.com", given, caller, mailer, "http://here").role
+
+        if is_above(given, own):
+            with pytest.raises(PermissionDenied):
+                send()
+        else:
+            assert send() == given
+
+
+@pytest.mark.parametrize(("own", "given"), [(own, given) for own, given in PAIRS if given != "owner"])
+def test_s03_nobody_joins_above_the_role_that_the_inviter_has_by_then(
+    database: Database, organization: Organization, own: str, given: str
+) -> None:
+    inviter_id = organization.owner_id
+    if own != "owner":
+        inviter_id = factories.make_membership(organization, factories.make_user(), role=own).user_id
+    token, invited = new_token("iv"), factories.make_user(email="ines@example.com")
+    make_invitation(
+        organization,
+        email=invited.email,
+        role=given,
+        invited_by_id=inviter_id,
+        token_hash=token_hash(token),
+    )
+    with database.transaction(write=True):
+        if is_above(given, own):
+            with pytest.raises(InvitationVoid):
+                accept(token, None, None, ROLES)
+        else:
+            joined: Membership = accept(token, None, None, ROLES)
+            assert (joined.user_id, joined.role) == (invited.id, given)
