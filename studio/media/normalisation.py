@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from db.errors import Unreadable
+from studio.media.avif import Undecodable, decode_apart
 from studio.media.inspection import Inspected, inspect, open_picture, read_bounded
 from studio.media.stripping import strip
 from studio.media.turns import place, room_for
@@ -33,6 +34,7 @@ _TURNS = {
 }
 _EXIF_ORIENTATION = 0x0112
 _STRIP_ROWS = 256
+_DAMAGED = "The picture is damaged or incomplete."
 # Beyond this, pictures are sampled before they are looked at in whole.
 _LARGEST_LOOK = 2048
 
@@ -117,11 +119,8 @@ def _sampled(picture: Image.Image) -> Image.Image:
 
 def _decode(data: bytes, inspected: Inspected) -> tuple[Image.Image, tuple[bytes, str] | None]:
     """The upright sRGB pixels, and the original without its metadata where that is allowed to stay."""
-    with open_picture(data, inspected.file_format) as picture:
-        try:
-            picture.load()
-        except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, EOFError ...
-            raise Unreadable("The picture is damaged or incomplete.") from error
+    with open_picture(data, inspected.file_format) as opened:
+        picture = _load(opened, data)
         orientation = _orientation(picture)
         profile = _foreign_profile(picture)
         kept = None
@@ -130,13 +129,34 @@ def _decode(data: bytes, inspected: Inspected) -> tuple[Image.Image, tuple[bytes
             kept = (bare, inspected.file_format) if bare else None
         pixels = _eight_bits(picture)
     # One after the other, so that two copies of the pixels are held and not four.
-    del picture
+    del opened, picture
     pixels = _to_srgb(pixels, profile)
     if orientation in _TURNS:
         pixels = pixels.transpose(_TURNS[orientation])
     # Pillow would write a comment that it read into the new file.
     pixels.info.clear()
     return pixels, kept
+
+
+def _load(picture: Image.Image, data: bytes) -> Image.Image:
+    """The picture with its pixels; Unreadable when they cannot be had."""
+    if picture.format == "AVIF":
+        return _load_avif(picture, data)
+    try:
+        picture.load()
+    except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, EOFError ...
+        raise Unreadable(_DAMAGED) from error
+    return picture
+
+
+def _load_avif(picture: Image.Image, data: bytes) -> Image.Image:
+    try:
+        loaded = Image.frombytes(picture.mode, picture.size, decode_apart(data, picture.size))
+    except (Undecodable, ValueError) as error:
+        raise Unreadable(_DAMAGED) from error
+    # With what else was in the file: how it is turned, and its colour profile.
+    loaded.info.update(picture.info)
+    return loaded
 
 
 def _orientation(picture: Image.Image) -> int:

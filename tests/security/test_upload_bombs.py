@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import cv2
 import httpx
 import numpy as np
 import pytest
@@ -35,6 +39,7 @@ MEGABYTE = 1 << 20
 BUDGET, BUDGET_OF_REFUSALS = 1500 * MEGABYTE, 100 * MEGABYTE
 LARGEST_FILE = 50 * MEGABYTE
 LARGEST_SIDE_OF_SQUARE = 8_000
+SMALLEST_AVIF = {"quality": 1, "speed": 10, "subsampling": "4:4:4"}
 
 
 @dataclass
@@ -115,6 +120,15 @@ def avif_canvas(side: int) -> bytes:
     return bytes(sent)
 
 
+@cache
+def lying_avif() -> bytes:
+    """A kilobyte of AVIF that announces 64 pixels a side and has 8,192: 250 MB when they are decoded."""
+    sent = bytearray(encoded(Image.new("RGB", (8_192, 8_192), (90, 20, 40)), "AVIF", **SMALLEST_AVIF))
+    at = sent.index(b"ispe") + 8
+    sent[at : at + 8] = struct.pack(">II", 64, 64)
+    return bytes(sent)
+
+
 def png_of_compressed(kind: bytes, head: bytes) -> bytes:
     """A PNG with a text or profile that inflates to half a gigabyte."""
     squeezer = zlib.compressobj(9)
@@ -142,6 +156,7 @@ BOMBS: dict[str, tuple[int, Callable[[], bytes]]] = {
     "webp of 10,000 frames": (413, lambda: webp_of_frames(10_000)),
     "webp of a large canvas": (413, lambda: webp_canvas(16_384)),
     "avif of a large canvas": (413, lambda: avif_canvas(16_000)),
+    "avif that lies": (422, lying_avif),
     "avif beyond what its decoder knows": (422, lambda: avif_canvas(60_000)),
     "truncated png": (422, lambda: encoded(scene(), "PNG")[:-40]),
     "truncated jpeg": (422, lambda: encoded(scene(2_000, 2_000), "JPEG")[:5_000]),
@@ -162,6 +177,44 @@ def test_s10_a_bomb_is_refused_before_it_is_decoded(target: Target, kind: str) -
     assert target.memory() - before < BUDGET_OF_REFUSALS
     assert time.monotonic() - began < 5
     assert target.lives()
+
+
+# Prints how it ended, and the most memory that any of its children had, in bytes.
+DECODING = """
+import resource, sys
+from db.errors import Unreadable
+from studio.media.normalisation import normalise
+try:
+    picture = normalise(sys.stdin.buffer.read())
+    print(picture.width, picture.height)
+except Unreadable:
+    print("unreadable")
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+"""
+
+
+def decoded_elsewhere(content: bytes) -> tuple[str, int]:
+    """How a picture ends that nobody looked at before, and what memory that takes in processes of its own."""
+    done = subprocess.run([sys.executable, "-c", DECODING], input=content, capture_output=True, check=True)
+    ending, peak = done.stdout.decode().splitlines()
+    return ending, int(peak)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is bounded on Linux only")
+def test_s10_an_avif_gets_the_memory_that_the_announced_size_needs_and_no_more() -> None:
+    assert len(lying_avif()) < 2_000
+    ending, peak = decoded_elsewhere(lying_avif())
+    assert ending == "unreadable"
+    assert peak < 150 * MEGABYTE
+
+
+def test_s10_an_avif_of_as_many_pixels_as_are_taken_is_taken(long_form: bool) -> None:
+    side = LARGEST_SIDE_OF_SQUARE if long_form else 4_000
+    deep = cv2.merge([np.broadcast_to(np.linspace(0, 1023, side).astype(np.uint16), (side, side))] * 4)
+    plain = encoded(Image.new("RGBA", (side, side), (90, 20, 40, 99)), "AVIF", **SMALLEST_AVIF)
+    ten_bits = cv2.imencode(".avif", deep, [cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_SPEED, 10])[1]
+    for content in (plain, ten_bits.tobytes()):
+        assert decoded_elsewhere(content)[0] == f"{side} {side}"
 
 
 def largest_pictures() -> Iterator[bytes]:

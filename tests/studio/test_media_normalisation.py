@@ -1,6 +1,7 @@
 """What becomes of the bytes that a client calls a picture."""
 
 import io
+import shutil
 import struct
 import time
 import tracemalloc
@@ -92,7 +93,7 @@ def test_a_transparent_webp_keeps_its_transparency_without_its_metadata() -> Non
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "AVIF"])
 def test_a_turned_picture_is_stored_upright(orientation: int, file_format: str) -> None:
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -107,9 +108,10 @@ def test_a_turned_picture_is_stored_upright(orientation: int, file_format: str) 
     assert shows_the_scene(normalise(encoded(taken, file_format, exif=located_exif(orientation))))
 
 
-def test_another_colour_space_becomes_srgb() -> None:
+@pytest.mark.parametrize("file_format", ["PNG", "AVIF"])
+def test_another_colour_space_becomes_srgb(file_format: str) -> None:
     green_meant = Image.new("RGB", (40, 40), (255, 0, 0))
-    stored = normalise(encoded(green_meant, "PNG", icc_profile=swapped_profile()))
+    stored = normalise(encoded(green_meant, file_format, icc_profile=swapped_profile()))
     assert near(opened(stored.data), (20, 20), (0, 255, 0), 20)
     assert "icc_profile" not in opened(stored.data).info
 
@@ -258,6 +260,14 @@ def test_s10_a_jpeg_of_very_many_scans_is_too_large() -> None:
 def test_s10_more_than_50_megabytes_are_too_large() -> None:
     with pytest.raises(TooLarge):
         inspection.read_bounded(io.BytesIO(bytes(inspection.MAX_FILE_BYTES + 1)))
+
+
+def test_a_decoder_that_does_not_start_is_a_defect_of_ours_and_not_of_the_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.executable", shutil.which("false"))
+    with pytest.raises(RuntimeError, match="did not start"):
+        normalise(encoded(scene(), "AVIF"))
 
 
 def test_s10_random_damage_never_ends_in_anything_but_a_picture_or_a_refusal() -> None:
