@@ -17,7 +17,7 @@ from handlers.current import current_settings
 from handlers.paging import page
 from handlers.permissions import ROLES, Permission, requires
 from handlers.schemas.organizations import InvitationSchema, MemberSchema
-from handlers.trying import counts_wrong_tokens
+from handlers.trying import count_mail, counts_wrong_tokens
 from studio import invitations
 from studio.identity.mail import mailer_for
 
@@ -44,6 +44,7 @@ def create_invitation(organization_id: UUID, body: dict[str, Any]) -> Answer:
         mailer_for(settings),
         settings.public_url,
     )
+    count_mail()
     location = f"/api/v1/organizations/{organization.id}/invitations/{invitation.id}"
     return created(invitation, InvitationSchema, location)
 

@@ -16,6 +16,7 @@ from uuid import UUID
 from flask import request
 
 from db.errors import IncorrectCredentials, InvalidToken, Refused
+from db.tenancy import current_caller
 from handlers.contract.call import CALL, Call
 from handlers.current import current_settings
 from handlers.limiting import caller_address, current_limits, note
@@ -136,6 +137,13 @@ def own_password_tries(body: dict[str, Any], **_path: Any) -> list[Try]:
         current_settings().secret_key, "session", str(claims.get("sid", claims.get("sub")))
     )
     return [Try(current_limits().policies.sign_in_account, subject)]
+
+
+def count_mail() -> None:
+    """Count a mail to an address that the caller chose, in the running transaction; RateLimited."""
+    limits, caller_id = current_limits(), str(current_caller().user_id)
+    mail = Try(limits.policies.mails, tries.conceal(current_settings().secret_key, "mails", caller_id))
+    note(request.environ[CALL], tries.spend([mail], limits.clock()))
 
 
 def remember_caller(user_id: UUID) -> None:

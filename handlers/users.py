@@ -22,7 +22,7 @@ from handlers.current import current_settings
 from handlers.paging import matching, page
 from handlers.permissions import Permission, requires
 from handlers.schemas.users import SessionSchema, UserSchema
-from handlers.trying import counts_guesses, counts_wrong_tokens, own_password_tries
+from handlers.trying import count_mail, counts_guesses, counts_wrong_tokens, own_password_tries
 from studio.identity import accounts, email_changes, sessions
 from studio.identity.mail import mailer_for
 
@@ -55,7 +55,8 @@ def update_current_user(body: dict[str, Any]) -> Answer:
     apply_changes(user, body, "full_name")
     if "email" in body:
         password, mailer = body.get("current_password"), mailer_for(settings)
-        email_changes.ask_for_change(user, body["email"], password, mailer, settings.public_url)
+        if email_changes.ask_for_change(user, body["email"], password, mailer, settings.public_url):
+            count_mail()
     session().flush()
     return ok(user, UserSchema)
 

@@ -159,6 +159,7 @@ class Settings:
     limit_sign_in_account: int = 10
     limit_sign_in_address: int = 100
     limit_recovery_account: int = 5
+    limit_mails: int = 60
     max_wait_seconds: int = 60
     sse_max_seconds: int = 300
 
@@ -238,6 +239,7 @@ class Settings:
             limit_sign_in_account=_limit(values, "LIMIT_SIGN_IN_ACCOUNT", cls.limit_sign_in_account),
             limit_sign_in_address=_limit(values, "LIMIT_SIGN_IN_ADDRESS", cls.limit_sign_in_address),
             limit_recovery_account=_limit(values, "LIMIT_RECOVERY_ACCOUNT", cls.limit_recovery_account),
+            limit_mails=_limit(values, "LIMIT_MAILS", cls.limit_mails),
             max_wait_seconds=_whole_number(values, "MAX_WAIT_SECONDS", 60, 1, 600),
             sse_max_seconds=_whole_number(values, "SSE_MAX_SECONDS", 300, 1, 3_600),
             compute_webhook_secret=_signing_secret(values, "COMPUTE_WEBHOOK_SECRET", name),

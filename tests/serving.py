@@ -75,6 +75,7 @@ def app_for_tests(folder: Path, **options: Any) -> Application:
         limit_sign_in_account=UNLIMITED,
         limit_sign_in_address=UNLIMITED,
         limit_recovery_account=UNLIMITED,
+        limit_mails=UNLIMITED,
     )
     return create_app(settings, database=SwitchedDatabase(), **options)
 

@@ -63,14 +63,14 @@ If it was not you, write to whoever runs this server.
 
 def ask_for_change(
     user: User, email: str, current_password: str | None, mailer: Mailer, public_url: str
-) -> None:
+) -> bool:
     """Mail a token to the new address of a locked account, and a notice to the old one, after the commit.
 
-    An earlier change that waits is replaced; the address that the account has is no change.
-    PasswordRequired, IncorrectPassword.
+    An earlier change that waits is replaced. Returns whether there is one: the address that the account has
+    is no change. PasswordRequired, IncorrectPassword.
     """
     if email_key(email) == user.email_key:
-        return
+        return False
     if current_password is None:
         raise PasswordRequired()
     require_password(user, current_password)
@@ -90,6 +90,7 @@ def ask_for_change(
     )
     for letter in (proof, notice):
         _send_later(mailer, letter)
+    return True
 
 
 def confirm_change(token: str, mailer: Mailer) -> None:

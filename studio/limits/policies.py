@@ -72,6 +72,7 @@ class Policies:
     sign_in_account: Policy
     sign_in_address: Policy
     recovery_account: Policy
+    mails: Policy
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Policies:
@@ -84,4 +85,5 @@ class Policies:
             Policy("sign-in-account", settings.limit_sign_in_account, QUARTER),
             Policy("sign-in-address", settings.limit_sign_in_address, QUARTER),
             Policy("recovery-account", settings.limit_recovery_account, HOUR),
+            Policy("mails", settings.limit_mails, HOUR),
         )

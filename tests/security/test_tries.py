@@ -259,6 +259,31 @@ def test_s13_who_found_an_open_session_cannot_guess_its_password(
     assert left(sign_in(client, "wrong"), "sign-in-account") == 2
 
 
+def test_s13_nobody_floods_a_strangers_box(limited: Limited, app: Application, dana: User) -> None:
+    clock = limited(limit_mails=3)
+    victim, before = "victim@example.com", len(letters_to(app, "victim@example.com"))
+    client, path = Client(app, bearer(app, dana)), "/organizations/{}/invitations"
+    paths = [path.format(factories.make_organization(dana).id) for _ in range(2)]
+    change, invitation = {"email": victim, "current_password": PASSWORD}, {"email": victim, "role": "viewer"}
+    told = [client("POST", paths[0], invitation), client("POST", paths[1], invitation)]
+    told += [client("PATCH", "/users/me", change)]
+    assert [(reply.status < 300, left(reply, "mails")) for reply in told] == [(True, 2), (True, 1), (True, 0)]
+    late = [client("POST", paths[0], invitation), client("PATCH", "/users/me", {**change, "full_name": "D"})]
+    assert [refused(reply) for reply in late] == ["mails"] * 2
+    # Nothing was done: what is open stays good, and the name is as it was.
+    assert client("GET", paths[0]).json()["data"] == [told[0].json()]
+    assert client("GET", "/users/me").json()["full_name"] == told[2].json()["full_name"]
+    assert len(letters_to(app, victim)) == before + 3
+    # What sends no mail spends nothing, and nobody spends what is another one's.
+    assert client("PATCH", "/users/me", {"email": dana.email, "full_name": "D"}).status == 200
+    assert client("POST", paths[0], {**invitation, "email": dana.email}).json()["code"] == "already_member"
+    other = factories.make_user()
+    theirs = path.format(factories.make_organization(other).id)
+    assert Client(app, bearer(app, other))("POST", theirs, invitation).status == 201
+    clock.now += 20 * 60_000
+    assert client("POST", paths[0], invitation).status == 201
+
+
 def test_s13_a_server_that_starts_again_has_forgotten_nothing(
     limited: Limited, app: Application, dana: User, database: Database, tmp_path: Path
 ) -> None:
