@@ -13,11 +13,13 @@ from uuid import UUID
 
 from flask import request
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from db.audit import Trail, append, following
 from db.errors import IncorrectCredentials, PermissionDenied, Refused, Unauthenticated
 from db.models.audit import ActorType, Outcome
 from db.models.users import User
+from db.queries.api_keys import find_maker
 from db.session import record_apart, session
 from db.tenancy import Caller, current_organization, granted_scope
 from handlers.answers import Encoded
@@ -121,22 +123,19 @@ class Auditing:
 
         Failed sign-ins are all written down: their number is limited.
         """
-        account_id = call.caller.user_id if call.caller else _uuid((call.claims or {}).get("sub"))
-        account_id = account_id or trail.account_id
-        if account_id is None and not isinstance(error, IncorrectCredentials):
+        if not (call.claims or trail.account_id or isinstance(error, IncorrectCredentials)):
             return
-        target = self._targets.of_path(self._operation.path, call.arguments)
-        if target is None and account_id is not None:
-            target = Target("user", account_id)
-        facts = {
-            **self._facts(call, target),
-            **_scope(_asked_for(call) or call.organization_id, account_id),
-            "outcome": Outcome.REFUSED,
-            "reason": error.code,
-            "changes": [],
-        }
-        caller, token_of = call.caller, account_id if call.claims is not None else None
-        record_apart(lambda _: append({**facts, **(_acting(caller) if caller else _known(token_of))}))
+        facts = {"outcome": Outcome.REFUSED, "reason": error.code, "changes": []}
+        by_path = self._targets.of_path(self._operation.path, call.arguments)
+
+        def write(_: Session) -> None:
+            refused = _refused(call, trail)
+            if refused is not None:
+                account = Target("user", refused.account_id) if refused.account_id else None
+                scope = _scope(refused.organization_id, refused.account_id)
+                append({**self._facts(call, by_path or account), **facts, **scope, **refused.actor})
+
+        record_apart(write)
 
     def _facts(self, call: Call, target: Target | None) -> dict[str, Any]:
         return {
@@ -165,10 +164,28 @@ def _scope_of(call: Call, target: Target | None, row: object) -> dict[str, UUID 
     return _scope(None, owner_id or (caller.user_id if caller else None))
 
 
-def _asked_for(call: Call) -> UUID | None:
-    """Return the organization that a request names, if the caller is a member of it."""
-    organization_id: UUID | None = call.arguments.get("organization_id")
-    return organization_id if call.caller and organization_id in call.caller.roles else None
+class _Refused(NamedTuple):
+    """Who was refused, and whose event that is."""
+
+    actor: dict[str, Any]
+    account_id: UUID | None
+    organization_id: UUID | None = None
+
+
+def _refused(call: Call, trail: Trail) -> _Refused | None:
+    """Return who was refused; None for a key that was deleted, for then nobody knows whose it was."""
+    claims, caller = call.claims or {}, call.caller
+    if caller is not None:
+        named = call.arguments.get("organization_id")
+        organization_id = named if named in caller.roles else call.organization_id
+        # A key has nothing personal, so the organization is told also where it named none.
+        return _Refused(_acting(caller), caller.user_id, organization_id or caller.key_organization_id)
+    if "api_key_id" in claims:
+        key_id = UUID(claims["api_key_id"])
+        maker = find_maker(key_id)
+        return maker and _Refused(_key(key_id, maker.email), maker.user_id, maker.organization_id)
+    account_id = _uuid(claims.get("sub")) or trail.account_id
+    return _Refused(_known(account_id if claims else None), account_id)
 
 
 def _scope(organization_id: UUID | None, account_id: UUID | None) -> dict[str, UUID | None]:
@@ -191,12 +208,12 @@ def _actor(caller: Caller | None, trail: Trail) -> dict[str, Any]:
 def _acting(caller: Caller) -> dict[str, Any]:
     """Return who acts: a key by its own id, so that what it did can be told from what its maker did."""
     if caller.api_key_id is not None:
-        return {
-            "actor_type": ActorType.API_KEY,
-            "actor_id": caller.api_key_id,
-            "actor_email": caller.email,
-        }
+        return _key(caller.api_key_id, caller.email)
     return {"actor_type": ActorType.USER, "actor_id": caller.user_id, "actor_email": caller.email}
+
+
+def _key(api_key_id: UUID, email_of_maker: str) -> dict[str, Any]:
+    return {"actor_type": ActorType.API_KEY, "actor_id": api_key_id, "actor_email": email_of_maker}
 
 
 def _known(user_id: UUID | None) -> dict[str, Any]:

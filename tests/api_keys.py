@@ -37,7 +37,7 @@ def key_bearer(
     **values: Any,
 ) -> dict[str, str]:
     """The Authorization header of a new key with these scopes, made without asking the API for one."""
-    key_id = uuid.uuid4()
+    key_id = values.pop("id", None) or uuid.uuid4()
     secret = write_secret(key_id, app.settings.secret_key)
     own = {
         "id": key_id,

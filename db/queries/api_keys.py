@@ -19,6 +19,14 @@ from db.session import record_apart, session
 NOTED_EVERY = timedelta(minutes=1)
 
 
+class Maker(NamedTuple):
+    """Who made a key, and for which organization."""
+
+    user_id: UUID
+    email: str
+    organization_id: UUID
+
+
 class ActingKey(NamedTuple):
     """A key that holds, with whom it acts for and the role that they have now."""
 
@@ -39,6 +47,17 @@ def get_api_key(organization_id: UUID, api_key_id: UUID, for_update: bool = Fals
     if key is None:
         raise NotFound()
     return key
+
+
+def find_maker(api_key_id: UUID) -> Maker | None:
+    """Who made a key, whether or not it still holds; None when it was deleted."""
+    query = (
+        select(User.id, User.email, ApiKey.organization_id)
+        .join(User, User.id == ApiKey.created_by_id)
+        .where(ApiKey.id == api_key_id)
+    )
+    row = session().execute(query).one_or_none()
+    return Maker(*row) if row else None
 
 
 def find_acting_key(api_key_id: UUID, secret_hash: str) -> ActingKey | None:

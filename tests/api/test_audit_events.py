@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 from sqlalchemy import select
 
+from db.base import utc_now
 from db.models import AuditEvent
 from db.session import Database
 from handlers import brands
@@ -21,6 +22,7 @@ from studio.identity.passwords import hash_password
 from tests import factories
 from tests.api.catalogue import House
 from tests.api.conftest import Client
+from tests.api_keys import key_bearer
 from tests.contract.mini.asking import Reply, ask
 from tests.serving import REACHABLE_HOST, bearer
 
@@ -210,6 +212,34 @@ def test_s24_what_a_key_did_is_told_from_what_its_maker_did(
         assert (event["actor_type"], event["actor_email"]) == ("api_key", house.owner.email)
     (by_hand,) = log(actor_id=house.owner.id)
     assert (by_hand["action"], by_hand["actor_type"]) == ("create_api_key", "user")
+
+
+def test_s24_what_a_program_asks_for_without_naming_the_organization_is_told_there(
+    app: Application, house: House, log: Callable[..., list[dict[str, Any]]]
+) -> None:
+    program = Client(app, key_bearer(app, house.organization, ["brands:write"]))
+    assert program("POST", "/brands/", {"name": "Nord"}).status == 403
+    (event,) = log()
+    assert (event["action"], event["reason"]) == ("create_brand", "not_enough_permissions")
+    assert event["actor_type"] == "api_key"
+
+
+def test_s24_a_key_that_holds_no_more_is_told_to_its_organization_until_it_is_deleted(
+    app: Application, house: House, log: Callable[..., list[dict[str, Any]]]
+) -> None:
+    key_id = uuid4()
+    expired = {"id": key_id, "expires_at": utc_now()}
+    program = Client(app, key_bearer(app, house.organization, ["brands:write"], **expired))
+    assert program("POST", f"/brands/{house.scope}", {"name": "Nord"}).status == 401
+    (event,) = log(actor_id=key_id)
+    assert (event["action"], event["outcome"], event["reason"]) == (
+        "create_brand", "refused", "invalid_token"
+    )  # fmt: skip
+    assert (event["actor_type"], event["actor_email"]) == ("api_key", house.owner.email)
+    path = f"/organizations/{house.organization.id}/api-keys/{key_id}"
+    assert house.client("DELETE", path).status == 204
+    assert program("POST", f"/brands/{house.scope}", {"name": "Nord"}).status == 401
+    assert [event["action"] for event in log()] == ["delete_api_key", "create_brand"]
 
 
 def test_s24_sign_ins_are_told_to_their_account(client_of: Callable[..., Client], database: Database) -> None:

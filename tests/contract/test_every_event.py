@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 from sqlalchemy import select
 
 from db.models import AuditEvent
 from handlers.app import Application
+from handlers.permissions import API_KEYS
+from tests.api_keys import key_bearer
 from tests.contract.every_operation import OPERATIONS, Operation, Request, unknown_id
 from tests.contract.mini.asking import Reply
 from tests.contract.people import lesser_bearer
@@ -76,6 +80,21 @@ def test_s24_a_write_makes_exactly_one_event(name: str, app: Application, world:
     elif name not in OTHER_ORGANIZATIONS:
         assert organization_id == world.organization.id
     assert bool(event.changes) is (name not in NO_FIELD), "nothing is told of what changed"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in WRITES if OPERATIONS[name].raw.get("x-permission") in API_KEYS]
+)
+def test_s24_a_write_with_an_api_key_names_the_key_and_whom_it_acts_for(
+    name: str, app: Application, world: World
+) -> None:
+    request, key_id = world.request_for(name), uuid4()
+    headers = key_bearer(app, world.organization, [request.operation.raw["x-permission"]], id=key_id)
+    reply = request.send(app, headers)
+    assert reply.status == request.operation.success, reply.body
+    (event,) = events(app)
+    assert (event.action, event.outcome, event.organization_id) == (name, "succeeded", world.organization.id)
+    assert (event.actor_type, event.actor_id, event.actor_email) == ("api_key", key_id, world.owner.email)
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in WRITES])
