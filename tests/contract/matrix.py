@@ -9,17 +9,37 @@ import json
 from pathlib import Path
 from typing import Any
 
-from handlers.pages.permissions import ROLES, matrix
+from handlers.pages.permissions import ROLES, Row, matrix
 
 HERE = Path(__file__).parents[2] / "openapi"
 BUNDLE, TEXT = HERE / "openapi.json", HERE / "permissions.md"
+
+MAKERS = ("owner", "admin", "member", "viewer")
+"""Who is in an organization, whose keys act there."""
 
 HEAD = """\
 # Who may call what
 
 Made by `make openapi` of `x-permission` and `x-permissions` in the contract: each difference here is somebody
-who may do more, or less, than before. The contract's description says what the columns mean.
+who may do more, or less, than before. The contract's description says what the columns mean. Where `key` says
+yes, an API key needs the permission as one of its scopes, and its maker the permission by role: the last
+table tells what each scope opens.
 """
+
+SCOPES = """\
+## Scopes of API keys
+
+| Scope | Role of its maker | Opens, and nothing else |
+|---|---|---|"""
+
+
+def opened_by_scopes(contract: dict[str, Any]) -> dict[str, list[Row]]:
+    """Return for each scope that a key can have the operations that it opens."""
+    rows = [row for rows in matrix(contract).values() for row in rows]
+    scopes = contract["components"]["schemas"]["ApiKeyScope"]["enum"]
+    return {
+        scope: [row for row in rows if row.permission == scope and "key" in row.roles] for scope in scopes
+    }
 
 
 def as_text(contract: dict[str, Any]) -> str:
@@ -34,6 +54,11 @@ def as_text(contract: dict[str, Any]) -> str:
             cells = [f"`{row.method} {row.path}`", row.operation_id, wanted, *marks]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
+    lines.append(SCOPES)
+    for scope, rows in opened_by_scopes(contract).items():
+        makers = [role for role in MAKERS if role in contract["x-permissions"][scope]]
+        lines.append(f"| `{scope}` | {', '.join(makers)} | {', '.join(row.operation_id for row in rows)} |")
+    lines.append("")
     return "\n".join(lines)
 
 

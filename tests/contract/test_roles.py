@@ -10,8 +10,10 @@ import pytest
 
 from db.models import User
 from handlers.app import Application
-from handlers.pages.permissions import matrix
+from handlers.pages.permissions import ROLES, matrix
+from handlers.permissions import API_KEYS, SUPERUSER_ONLY
 from tests import factories
+from tests.api_keys import key_bearer
 from tests.contract.every_operation import CONTRACT, OPERATIONS, Request
 from tests.contract.mini.asking import Reply
 from tests.contract.rows import all_rows
@@ -21,6 +23,7 @@ from tests.serving import bearer
 ROWS = {row.operation_id: row for rows in matrix(CONTRACT).values() for row in rows}
 IN_THE_ORGANIZATION = ("superuser", "owner", "admin", "member", "viewer")
 SECURED = [name for name, row in ROWS.items() if row.permission]
+OPEN = [name for name in ROWS if name not in SECURED]
 TWO_HOURS = 7200
 
 
@@ -75,6 +78,37 @@ def test_s03_everybody_is_served_on_an_account_and_rows_of_their_own(
     own = World(app.settings, personal=True)
     reply = own.request_for(name).send(app, bearer(app, own.owner))
     assert reply.status == OPERATIONS[name].success, explain(reply)
+
+
+def test_s03_who_is_in_no_organization_is_refused_what_only_its_roles_have(
+    app: Application, world: World
+) -> None:
+    requests = {name: world.request_for(name) for _, name in cells("personal", allowed=False)}
+    headers, before = bearer(app, factories.make_user()), all_rows(app)
+    for name, request in requests.items():
+        reply = request.send(app, headers)
+        expected = 403 if ROWS[name].permission in SUPERUSER_ONLY else 404
+        assert reply.status == expected, f"{name} {explain(reply)}"
+    assert all_rows(app) == before
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_s03_what_is_open_is_open_to_everybody(
+    name: str, app: Application, world: World, stranger: World
+) -> None:
+    """Whatever they send: a credential that is worth nothing takes nothing away either."""
+    assert ROWS[name].roles == set(ROLES)
+    for headers in (
+        {},
+        *(bearer(app, somebody(world, role)) for role in IN_THE_ORGANIZATION),
+        bearer(app, stranger.owner),
+        key_bearer(app, world.organization, API_KEYS),
+        bearer(app, world.owner, age=TWO_HOURS),
+        {"authorization": "Bearer none.of.ours"},
+        {"authorization": "Basic bm9ib2R5Om5vYm9keQ=="},
+    ):
+        reply = world.request_for(name).send(app, headers)
+        assert reply.status == OPERATIONS[name].success, f"{headers} {explain(reply)}"
 
 
 @pytest.mark.parametrize("name", SECURED)
