@@ -58,7 +58,7 @@ def revoke_token(body: dict[str, Any]) -> Answer:
         sessions.revoke_access_token(UUID(claims["sid"]))
     else:
         sessions.revoke_refresh_token(body["token"])
-    return listing({"message": "The token is good for nothing"}, Cache_Control="no-store")
+    return listing({"message": "No session takes the token any more"}, Cache_Control="no-store")
 
 
 @requires(Permission.ACCOUNT_SELF)

@@ -27,6 +27,7 @@ from tests.api.catalogue import House, code_of
 from tests.api.conftest import Client
 from tests.api_keys import key_bearer, make_api_key
 from tests.contract.mini.asking import Reply
+from tests.signing_in import revoke
 
 SCOPES = ["brands:read", "brands:write", "products:read"]
 
@@ -73,6 +74,12 @@ def test_s16_a_deleted_key_is_refused_with_the_next_request(program: Program, ho
     assert house.client("DELETE", f"{program.path}/{program.id}").status == 204
     assert_refused(program.read())
     assert_refused(program.write())
+
+
+def test_s16_a_key_is_no_token_of_a_session_and_outlives_its_revocation(program: Program) -> None:
+    reply = revoke(program.client, program.secret)
+    assert (reply.status, reply.json()) == (200, {"message": "No session takes the token any more"})
+    assert program.read().status == 200
 
 
 def test_s16_an_expired_key_is_refused(app: Application, program: Program) -> None:

@@ -194,7 +194,7 @@ def test_s16_revocation_tells_nothing_and_harms_nobody(
     mine, over = new_session(), new_session()
     first = revoke(anybody, over.refresh, token_type_hint="access_token")
     assert (first.json(), first.headers["cache-control"]) == (
-        {"message": "The token is good for nothing"},
+        {"message": "No session takes the token any more"},
         "no-store",
     )
     for token in (*over, "rt_0Zl1n2c3", "x", f"{mine.access}A", f"{mine.refresh}A", mine.refresh.upper()):
