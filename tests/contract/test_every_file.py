@@ -141,7 +141,7 @@ def test_s26_a_link_that_does_not_hold_opens_the_picture_in_no_form(app: Applica
         assert form.send(app).status == 200
 
 
-@pytest.mark.parametrize("withdraw", ["delete_prediction", "delete_look"])
+@pytest.mark.parametrize("withdraw", ["delete_prediction", "delete_look", "delete_shooting"])
 def test_s26_a_link_to_a_picture_that_was_withdrawn_opens_it_in_no_form(
     withdraw: str, app: Application, world: World
 ) -> None:
