@@ -185,6 +185,17 @@ def test_a_locked_account_is_out_at_once(anybody: Client, user: User) -> None:
     assert_refused(refresh(anybody, tokens["refresh_token"]))
 
 
+def test_sessions_that_ended_long_ago_go_with_the_next_sign_in_of_their_account(
+    anybody: Client, user: User, database: Database
+) -> None:
+    other = factories.make(TokenFamily(user_id=factories.make_user().id, expires_at=utc_now()))
+    over = factories.make(TokenFamily(user_id=user.id, expires_at=utc_now()))
+    assert sign_in(anybody).status == 200
+    with database.transaction(write=False) as reading:
+        kept = set(reading.scalars(select(TokenFamily.id)))
+    assert (len(kept), over.id in kept, other.id in kept) == (2, False, True)
+
+
 def test_secrets_are_stored_as_hashes_only(anybody: Client, user: User, database: Database) -> None:
     tokens = sign_in(anybody).json()
     with database.transaction(write=False) as opened:
@@ -297,6 +308,30 @@ def test_a_recovery_token_is_too_old_after_an_hour(
         opened.execute(update(PasswordResetToken).values(expires_at=utc_now()))
     change = {"token": mailed_token(app, "dana@example.com"), "new_password": "a-linen-dress"}
     assert_refused(anybody("POST", "/reset-password/", change))
+
+
+def test_s16_a_mail_from_before_the_lock_opens_no_account(
+    app: Application, anybody: Client, user: User
+) -> None:
+    anybody("POST", "/password-recovery/dana@example.com")
+    user.is_active = False
+    factories.make(user)
+    change = {"token": mailed_token(app, "dana@example.com"), "new_password": "a-linen-dress"}
+    assert_refused(anybody("POST", "/reset-password/", change))
+    user.is_active = True
+    factories.make(user)
+    assert sign_in(anybody).status == 200
+
+
+def test_recovery_tokens_that_are_too_old_go_with_the_next_recovery_of_anybody(
+    anybody: Client, user: User, database: Database
+) -> None:
+    anybody("POST", "/password-recovery/dana@example.com")
+    with database.transaction(write=True) as opened:
+        opened.execute(update(PasswordResetToken).values(expires_at=utc_now()))
+    anybody("POST", "/password-recovery/nobody@example.com")
+    with database.transaction(write=False) as reading:
+        assert reading.scalars(select(PasswordResetToken)).all() == []
 
 
 def test_a_locked_account_gets_no_recovery_mail(app: Application, anybody: Client) -> None:
