@@ -41,6 +41,7 @@ from handlers.contract.waiting import Waiting
 from handlers.errors import error_handler
 from handlers.observing import Observed
 from handlers.pages import home, security_txt
+from handlers.pages.discovery import CATALOG, api_catalog
 from studio.jobs.repeating import Repeating
 from studio.jobs.upkeep import UPKEEP, Upkeep, Workplace
 from studio.jobs.workers import RenderWorkers
@@ -220,6 +221,7 @@ def _pages(settings: Settings) -> dict[str, ASGIApp]:
     """What is served beside the contract."""
     return {
         "/": home(settings.public_url),
+        CATALOG: api_catalog(settings.public_url),
         "/.well-known/security.txt": security_txt(settings.public_url, settings.security_contact),
     }
 

@@ -12,6 +12,7 @@ from flask import current_app
 from db.errors import NotFound
 from handlers import pages
 from handlers.answers import Answer, found_file, strong_etag
+from handlers.pages.discovery import links
 
 
 def _bundle_json() -> bytes:
@@ -26,26 +27,35 @@ def _as_yaml(bundle: bytes) -> bytes:
     return text.encode("utf-8")
 
 
+@cache
+def _tag(document: bytes) -> str:
+    """Return the tag of a document; made once, because whoever has the document asks for nothing else."""
+    return strong_etag(document)
+
+
+def _description(document: bytes, media_type: str) -> Answer:
+    """Answer a form of the contract. Another release may serve another, so every cache has to ask."""
+    return found_file(document, media_type, _tag(document), Cache_Control="no-cache")
+
+
 def get_openapi_json() -> Answer:
     """Answer the bundled contract, byte for byte as it is committed."""
-    bundle = _bundle_json()
-    return found_file(bundle, "application/json", strong_etag(bundle))
+    return _description(_bundle_json(), "application/json")
 
 
 def get_openapi_yaml() -> Answer:
     """Answer the bundled contract as YAML."""
-    document = _as_yaml(_bundle_json())
-    return found_file(document, "application/yaml", strong_etag(document))
+    return _description(_as_yaml(_bundle_json()), "application/yaml")
 
 
-def _page(content: bytes) -> Answer:
-    policy = pages.CONTENT_SECURITY_POLICY
-    return found_file(content, "text/html", strong_etag(content), Content_Security_Policy=policy)
+def _page(content: bytes, **headers: str) -> Answer:
+    headers["Content_Security_Policy"] = pages.CONTENT_SECURITY_POLICY
+    return found_file(content, "text/html", strong_etag(content), **headers)
 
 
 def get_docs() -> Answer:
     """Answer the page on which the contract is read and tried."""
-    return _page(pages.docs_page())
+    return _page(pages.docs_page(), Link=links())
 
 
 def get_permissions_page() -> Answer:

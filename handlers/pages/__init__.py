@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.base import utc_now
+from handlers.pages.discovery import links
 from handlers.pages.permissions import ROLES, matrix
 from handlers.problems import PROBLEMS
 
@@ -72,8 +73,8 @@ def problem_page(code: str) -> bytes | None:
 
 def home(address: str) -> ASGIApp:
     """Return the application that answers `/`."""
-    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-cache"}
-    return HTMLResponse(home_page(address), headers=headers)
+    policies = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-cache"}
+    return HTMLResponse(home_page(address), headers={**policies, "Link": links()})
 
 
 def security_txt(address: str, contact: str) -> ASGIApp:

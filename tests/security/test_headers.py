@@ -56,6 +56,7 @@ REQUESTS: dict[str, tuple[str, str]] = {
     "a redirect": ("GET", "/api/v1/widgets"),
     "the page at the root": ("GET", "/"),
     "whom to tell of a hole": ("GET", "/.well-known/security.txt"),
+    "what this host offers": ("GET", "/.well-known/api-catalog"),
     "a head": ("HEAD", "/api/v1/widgets/me"),
 }
 
