@@ -162,6 +162,13 @@ def test_an_organization_has_at_most_fifty_keys(house: House) -> None:
     assert code_of(reply) == (409, "too_many_api_keys")
 
 
+def test_the_keys_of_other_organizations_take_no_place(house: House) -> None:
+    other = factories.make_organization(house.owner)
+    for _ in range(MOST_KEYS):
+        make_api_key(other, house.owner)
+    assert house.client("POST", keys_of(house.organization), BODY).status == 201
+
+
 def test_of_many_who_want_the_last_place_at_once_one_gets_it(committed: Committed) -> None:
     client, database, production = committed
     path, together = keys_of(production.organization), threading.Barrier(4)

@@ -24,6 +24,7 @@ from tests.api.catalogue import House
 from tests.api.conftest import Client
 from tests.api_keys import key_bearer
 from tests.contract.mini.asking import Reply, ask
+from tests.production import Production
 from tests.serving import REACHABLE_HOST, bearer
 
 PASSWORD = "a password of the log"
@@ -318,6 +319,17 @@ def test_what_is_refused_for_what_was_found_makes_no_event(house: House, databas
     assert house.client("POST", f"/brands/?organization_id={brand.organization_id}", taken).status == 409
     assert house.client("PATCH", path, {"name": "A"}, headers={"if-match": '"old"'}).status == 412
     assert rows(database) == []
+
+
+def test_what_is_only_tried_makes_no_event(
+    production: Production, client_of: Callable[..., Client], database: Database
+) -> None:
+    client, order = client_of(production.owner), {"product_id": str(production.product.id)}
+    path = f"/generations/?organization_id={production.organization.id}"
+    assert client("POST", f"{path}&validate_only=true", order).status == 200
+    assert rows(database) == []
+    assert client("POST", path, order).status == 202
+    assert [event.action for event in rows(database)] == ["create_generation"]
 
 
 def test_a_change_that_is_rolled_back_takes_its_event_along(
