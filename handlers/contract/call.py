@@ -62,6 +62,19 @@ class Call:
         newer = {standing.policy.name: standing for standing in standings}
         self.standings = [newer.get(standing.policy.name, standing) for standing in self.standings]
 
+    def told(self) -> dict[str, str]:
+        """Return the headers that every answer to this request carries, names in lower case."""
+        deprecation = self.operation.deprecation if self.operation else None
+        ending = deprecation.headers(self.path_values) if deprecation else {}
+        return {"x-request-id": self.request_id, **self.limit_headers(), **ending}
+
+    def complete(self, headers: dict[str, str]) -> dict[str, str]:
+        """Return an answer's own headers, names in lower case, with those of every answer to this request."""
+        told = self.told()
+        if "link" in headers and "link" in told:
+            told["link"] = f"{headers['link']}, {told['link']}"
+        return {**headers, **told}
+
     def limit_headers(self) -> dict[str, str]:
         """Return what the answer tells of limits (draft-ietf-httpapi-ratelimit-headers-10)."""
         if not self.standings:

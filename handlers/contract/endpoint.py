@@ -171,10 +171,9 @@ class Endpoint:
 
     def _check(self, call: Call, encoded: Encoded, value: Any) -> None:
         lowered = {name.lower(): text for name, text in encoded.headers.items()}
-        # The outermost middleware sends it with every answer.
-        lowered |= {"x-request-id": call.request_id, **call.limit_headers()}
+        # With what the envelope adds to every answer.
         violation = self._operation.responses.violation(
-            encoded.status, encoded.media_type, lowered, value, encoded.body
+            encoded.status, encoded.media_type, call.complete(lowered), value, encoded.body
         )
         if violation is not None:
             words = f"answered {encoded.status}: {violation}"

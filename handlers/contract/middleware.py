@@ -156,8 +156,8 @@ class _Outlet:
 
     def _violation(self, operation: Operation, start: Message) -> Breach | None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
-        headers |= {"x-request-id": self._call.request_id, **self._call.limit_headers()}
         media_type = headers.get("content-type", "")
+        headers = self._call.complete(headers)
         return operation.responses.violation(start["status"], media_type, headers, self._body, self._body)
 
     async def fail(self, error: Exception) -> None:
@@ -180,8 +180,8 @@ class _Outlet:
     async def _send_start(self, message: Message) -> None:
         self._sent = True
         headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
-        told = {"x-request-id": self._call.request_id, **self._call.limit_headers()}
-        headers += [(name.encode(), value.encode()) for name, value in told.items()]
+        # A second `Link` adds its links to those of the first (RFC 8288, 3.5).
+        headers += [(name.encode(), value.encode()) for name, value in self._call.told().items()]
         await self._send({**message, "headers": headers})
 
     async def _send_body(self, message: Message) -> None:

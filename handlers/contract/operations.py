@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from handlers.contract.bodies import Bodies, Limits
 from handlers.contract.bundle import Bundle
 from handlers.contract.coerce import Planner
+from handlers.contract.deprecation import Deprecation, find_deprecations
 from handlers.contract.parameters import Parameters
 from handlers.contract.refusals import ContractError
 from handlers.contract.responses import Responses
@@ -33,6 +34,7 @@ class Operation:
     parameters: Parameters
     bodies: Bodies
     responses: Responses
+    deprecation: Deprecation | None
 
     @property
     def is_limited(self) -> bool:
@@ -73,6 +75,7 @@ class Operation:
 def compile_operations(bundle: Bundle, limits: Limits) -> list[Operation]:
     """Compile the whole contract; ContractError names the operation that cannot be."""
     translator, planner = Translator(bundle), Planner(bundle)
+    deprecations = find_deprecations(bundle)
     compiled = []
     for raw in bundle.operations():
         tags = raw.definition.get("tags", [])
@@ -93,6 +96,7 @@ def compile_operations(bundle: Bundle, limits: Limits) -> list[Operation]:
                 parameters=Parameters(bundle, translator, planner, raw),
                 bodies=Bodies(bundle, translator, planner, raw, limits),
                 responses=Responses(bundle, translator, raw),
+                deprecation=deprecations.get(raw.operation_id),
             )
         )
     _require_declared(compiled)

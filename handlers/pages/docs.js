@@ -23,12 +23,22 @@ function tellPermission(operation, roles) {
   operation.description += `\n\nPermission ${link}: ${roles[permission].join(", ")}.`;
 }
 
+// The page only strikes its name out; what people need to know is when it ends and what to use then.
+function tellDeprecation(operation, tags) {
+  if (!operation.deprecated) return;
+  const [since, until] = ["x-deprecated-at", "x-sunset"].map((word) => operation[word].slice(0, 10));
+  const next = operation["x-replacement"];
+  const instead = next ? ` Use [\`${next}\`](/api/v1/docs#/${tags[next]}/${next}) instead.` : "";
+  operation.description = `**Deprecated since ${since}, ends on ${until}.**${instead}\n\n${operation.description}`;
+}
+
 async function showContract() {
   const contract = await (await fetch("/api/v1/openapi.json")).json();
-  for (const item of Object.values(contract.paths)) {
-    for (const operation of Object.values(item)) {
-      if (operation.operationId) tellPermission(operation, contract["x-permissions"]);
-    }
+  const operations = Object.values(contract.paths).flatMap((item) => Object.values(item)).filter((one) => one.operationId);
+  const tags = Object.fromEntries(operations.map((one) => [one.operationId, one.tags[0]]));
+  for (const operation of operations) {
+    tellPermission(operation, contract["x-permissions"]);
+    tellDeprecation(operation, tags);
   }
   tellExamples(contract.paths);
   tellExamples(contract.components.parameters);

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.e2e.server import RunningServer
 
@@ -159,6 +159,37 @@ def test_the_page_of_permissions_says_who_may_call_what(visit: Visit) -> None:
     visit.keep("permissions")
     assert visit.width_beyond_the_screen() == 0
     assert visit.strangers() == []
+    assert visit.complaints == []
+
+
+def test_a_deprecated_operation_says_when_it_ends_and_what_to_use(visit: Visit) -> None:
+    def deprecate(route: Route) -> None:
+        response = route.fetch()
+        contract = response.json()
+        contract["paths"]["/brands/"]["get"] |= {
+            "deprecated": True,
+            "x-deprecated-at": "2026-03-01T00:00:00Z",
+            "x-sunset": "2027-03-01T00:00:00Z",
+            "x-replacement": "list_products",
+        }
+        route.fulfill(response=response, json=contract)
+
+    visit.page.route("**/openapi.json", deprecate)
+    visit.open("/api/v1/docs")
+    page = visit.page
+    page.locator("#operations-tag-brands").click()
+    operation = page.locator("#operations-brands-list_brands")
+    operation.locator(".opblock-summary-control").click()
+    expect(operation).to_contain_text(
+        "Deprecated since 2026-03-01, ends on 2027-03-01. Use list_products instead."
+    )
+    place = "/api/v1/docs#/products/list_products"
+    expect(operation.get_by_role("link", name="list_products")).to_have_attribute("href", place)
+    visit.keep("docs-deprecated")
+    other = page.locator("#operations-brands-get_brand")
+    other.locator(".opblock-summary-control").click()
+    expect(other).to_contain_text("Permission brands:read")
+    expect(other).not_to_contain_text("Deprecated")
     assert visit.complaints == []
 
 

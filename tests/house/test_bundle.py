@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,21 @@ def test_the_bundle_is_fresh(redocly, root: Path, tmp_path: Path) -> None:
 
 def test_the_bundle_is_valid(contract: dict) -> None:
     OpenAPIV30SpecValidator(contract).validate()
+
+
+def test_the_linter_wants_the_dates_of_what_is_deprecated(redocly, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "openapi", tmp_path / "openapi")
+    shutil.copy(root / "redocly.yaml", tmp_path)
+    brands = tmp_path / "openapi" / "paths" / "brands.yaml"
+    words = "operationId: list_brands\n"
+    ended = words + "    deprecated: true\n    x-deprecated-at: '2026-03-01T00:00:00Z'\n"
+    sources = brands.read_text(encoding="utf-8")
+    found = []
+    for more in ("", "    x-sunset: '2027-03-01T00:00:00Z'\n"):
+        brands.write_text(sources.replace(words, ended + more), encoding="utf-8")
+        outcome = redocly("lint", "--config", str(tmp_path / "redocly.yaml"), "--format", "json")
+        found.append([problem["ruleId"] for problem in json.loads(outcome.stdout)["problems"]])
+    assert found == [["rule/deprecated-operation-says-when"], []]
 
 
 def test_the_sources_are_clean_for_the_linter(redocly) -> None:

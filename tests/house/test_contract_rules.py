@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from pathlib import Path
 
 from tests.house.bundle import (
     COMPOSITIONS,
@@ -53,6 +55,41 @@ def test_every_operation_is_limited_and_tells_what_is_left_or_says_why_not(contr
             if not {"RateLimit-Policy", "RateLimit"} <= set(resolved(contract, responses[status])["headers"]):
                 found.append(f"{operation.id} {status}: does not tell what is left")
     holds(found)
+
+
+def silent_about_their_end(contract: Node) -> list[str]:
+    """Return the good answers of deprecated operations that do not declare what they say about it."""
+    return [
+        f"{operation.id} {status}"
+        for operation in operations(contract)
+        if operation.node.get("deprecated")
+        for status in operation.node["responses"]
+        if status < "400"
+        and not {"Deprecation", "Sunset", "Link"}
+        <= set(resolved(contract, operation.node["responses"][status]).get("headers", {}))
+    ]
+
+
+def unannounced_ends(contract: Node, changelog: str) -> list[str]:
+    """Return the deprecated operations of which the changelog does not tell."""
+    return [
+        operation.id
+        for operation in operations(contract)
+        if operation.node.get("deprecated") and f"`{operation.id}`" not in changelog
+    ]
+
+
+def test_what_is_deprecated_declares_the_headers_that_say_so_and_was_announced(
+    contract: Node, root: Path
+) -> None:
+    changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    holds(silent_about_their_end(contract))
+    holds(unannounced_ends(contract, changelog))
+    ended = copy.deepcopy(contract)
+    ended["paths"]["/brands/"]["get"]["deprecated"] = True
+    assert silent_about_their_end(ended) == ["list_brands 200"]
+    assert unannounced_ends(ended, changelog) == ["list_brands"]
+    assert unannounced_ends(ended, changelog + "`list_brands` is deprecated") == []
 
 
 def test_what_was_made_or_accepted_says_where_it_is(contract: Node) -> None:

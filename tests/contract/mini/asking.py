@@ -86,5 +86,8 @@ async def _converse(app: Any, scope: dict[str, Any], messages: list[dict[str, An
 
     await app(scope, receive, send)
     assert [message["type"] for message in got].count("http.response.start") == 1
-    headers = {name.decode(): value.decode("latin-1") for name, value in got[0]["headers"]}
+    headers: dict[str, str] = {}
+    for name, value in ((name.decode(), value.decode("latin-1")) for name, value in got[0]["headers"]):
+        # Lines of one name are one list (RFC 9110, 5.2).
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return Reply(got[0]["status"], headers, b"".join(message.get("body", b"") for message in got[1:]))

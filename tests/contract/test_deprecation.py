@@ -1,0 +1,156 @@
+"""What a deprecated operation says about its end: in all its answers, and no other operation says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from handlers.answers import Answer
+from handlers.app import Application
+from handlers.contract.refusals import ContractError
+from tests.contract.mini.asking import Reply, ask
+from tests.contract.mini.server import mini_app, mini_document, token
+from tests.contract.mini.widgets import WIDGET
+
+SINCE, SUNSET = "2026-03-01T00:00:00Z", "2027-03-01T12:30:00Z"
+DATES = {"deprecated": True, "x-deprecated-at": SINCE, "x-sunset": SUNSET}
+WIDGET_PATH = f"/api/v1/widgets/{WIDGET['id']}"
+AS_TOLD = {"deprecation": "@1772323200", "sunset": "Mon, 01 Mar 2027 12:30:00 GMT"}
+
+
+def ending() -> dict[str, Any]:
+    """Return the mini contract with three operations that are going to end."""
+    document = mini_document()
+    paths = document["paths"]
+    paths["/widgets/{widget_id}"]["get"] |= {**DATES, "x-replacement": "add_photo"}
+    paths["/widgets/me"]["get"] |= {**DATES, "x-replacement": "get_widget"}
+    paths["/misbehave/{how}"]["post"] |= DATES
+    return document
+
+
+@pytest.fixture(scope="module")
+def app() -> Iterator[Application]:
+    """The engine serving it."""
+    made = mini_app(ending())
+    yield made
+    made.bridge.pool.shutdown()
+
+
+def told(reply: Reply) -> dict[str, str]:
+    """Return what an answer says about the end of its operation."""
+    return {name: reply.headers[name] for name in ("deprecation", "sunset", "link") if name in reply.headers}
+
+
+def as_somebody(app: Application, method: str, target: str, **headers: str) -> Reply:
+    """Return the answer to a request with a token."""
+    return ask(app, method, target, {"authorization": f"Bearer {token()}", **headers})
+
+
+def page_of(operation_id: str, tag: str = "widgets") -> str:
+    """Return the link to the documentation of an operation."""
+    return f'</api/v1/docs#/{tag}/{operation_id}>; rel="deprecation"; type="text/html"'
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_answer_says_since_when_until_when_and_what_comes_after(app: Application, method: str) -> None:
+    reply = as_somebody(app, method, WIDGET_PATH)
+    assert reply.status == 200
+    successor = f'<{WIDGET_PATH}/photos>; rel="successor-version"'
+    assert told(reply) == {**AS_TOLD, "link": f"{page_of('get_widget')}, {successor}"}
+    known = as_somebody(app, method, WIDGET_PATH, **{"if-none-match": reply.headers["etag"]})
+    assert (known.status, told(known)) == (304, told(reply))
+
+
+def test_a_successor_that_wants_more_than_the_path_has_is_linked_by_its_page(app: Application) -> None:
+    successor = '</api/v1/docs#/widgets/get_widget>; rel="successor-version"'
+    assert told(as_somebody(app, "GET", "/api/v1/widgets/me")) == {
+        **AS_TOLD,
+        "link": f"{page_of('get_my_widget')}, {successor}",
+    }
+
+
+ERRORS = {
+    401: lambda app: ask(app, "GET", WIDGET_PATH),
+    404: lambda app: as_somebody(app, "GET", "/api/v1/widgets/01990000-5eed-7000-8000-0000000000ff"),
+    406: lambda app: as_somebody(app, "GET", WIDGET_PATH, accept="text/html"),
+    422: lambda app: as_somebody(app, "GET", WIDGET_PATH + "?surprise=1"),
+    409: lambda app: ask(app, "POST", "/api/v1/misbehave/conflict"),
+    500: lambda app: ask(app, "POST", "/api/v1/misbehave/crash"),
+    503: lambda app: ask(app, "POST", "/api/v1/misbehave/database-away"),
+}
+
+
+@pytest.mark.parametrize("status", ERRORS)
+def test_errors_say_it_too(app: Application, status: int) -> None:
+    reply = ERRORS[status](app)
+    assert reply.status == status
+    assert {name: reply.headers.get(name) for name in AS_TOLD} == AS_TOLD
+    assert reply.headers["link"].startswith("</api/v1/docs#/")
+
+
+def test_without_a_successor_none_is_linked(app: Application) -> None:
+    reply = ask(app, "POST", "/api/v1/misbehave/well")
+    assert (reply.status, told(reply)["link"]) == (200, page_of("misbehave", "open-things"))
+
+
+def test_links_of_the_answer_stay(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = Answer(200, WIDGET, {"Link": '</next>; rel="next"'}, tagged=True)
+    monkeypatch.setattr(app.endpoints["get_my_widget"], "_handler", lambda: answer)
+    link = as_somebody(app, "GET", "/api/v1/widgets/me").headers["link"]
+    assert link.startswith(f'</next>; rel="next", {page_of("get_my_widget")}')
+
+
+def test_what_comes_in_the_path_breaks_no_header(app: Application) -> None:
+    deprecation = app.endpoints["get_widget"]._operation.deprecation
+    assert deprecation is not None
+    link = deprecation.headers({"widget_id": '1>; rel="next", <x'})["link"]
+    assert "</api/v1/widgets/1%3E%3B%20rel%3D%22next%22%2C%20%3Cx/photos>" in link
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/api/v1/widgets/"),
+        ("PATCH", WIDGET_PATH),
+        ("BREW", WIDGET_PATH),
+        ("OPTIONS", WIDGET_PATH),
+        ("GET", "/api/v1/nothing"),
+        ("GET", "/api/v1/file"),
+    ],
+)
+def test_nothing_else_says_it(app: Application, method: str, target: str) -> None:
+    assert told(as_somebody(app, method, target)) == {}
+
+
+def test_the_answer_is_checked_with_these_headers() -> None:
+    document = ending()
+    # What YAML anchors share, a change would change everywhere.
+    response = {**document["paths"]["/misbehave/{how}"]["post"]["responses"]["200"]}
+    text = {"type": "string", "enum": ["@1772323200"]}
+    response["headers"] = {**response["headers"], "Deprecation": {"required": True, "schema": text}}
+    document["paths"]["/misbehave/{how}"]["post"]["responses"]["200"] = response
+    assert ask(mini_app(document), "POST", "/api/v1/misbehave/well").status == 200
+    text["enum"] = ["@1"]
+    assert ask(mini_app(document), "POST", "/api/v1/misbehave/well").status == 500
+
+
+@pytest.mark.parametrize(
+    ("definition", "complaint"),
+    [
+        ({"x-deprecated-at": None}, "get_file is deprecated and needs x-deprecated-at"),
+        ({"x-sunset": "soon"}, "get_file is deprecated and needs x-sunset"),
+        ({"x-sunset": "2027-03-01"}, "get_file is deprecated and needs x-sunset"),
+        ({"x-sunset": "2027-03-01T00:00:00+01:00"}, "get_file is deprecated and needs x-sunset"),
+        ({"x-sunset": "2026-02-28T23:59:59Z"}, "get_file ends before it is deprecated"),
+        ({"x-replacement": "get_castle"}, "get_file is replaced by get_castle, which does not exist"),
+        ({"deprecated": False}, "get_file is not deprecated and has x-deprecated-at"),
+    ],
+)
+def test_a_server_with_a_wrong_deprecation_does_not_start(definition: dict[str, Any], complaint: str) -> None:
+    document = mini_document()
+    document["paths"]["/file"]["get"] |= {**DATES, **definition}
+    with pytest.raises(ContractError) as refusal:
+        mini_app(document)
+    assert complaint in str(refusal.value)
