@@ -71,6 +71,10 @@ contract-selftest: .venv/.dev ## Seed defects one by one and see the fuzzer catc
 bench-waiting: .venv/.dev ## Measure whether 200 callers who wait slow the others down (on PostgreSQL, a minute)
 	@$(BIN)/python -m tests.bench.waiting $(ARGS)
 
+.PHONY: bench-policies
+bench-policies: .venv/.dev ## Measure what PostgreSQL's policies cost on pages of 50 (two minutes)
+	@$(BIN)/python -m tests.bench.policies $(ARGS)
+
 .PHONY: faults
 faults: .venv/.dev ## Break Redis, PostgreSQL and workers amid 200 generations and count what is left (minutes)
 	@$(BIN)/python -m tests.faults.run $(ARGS)

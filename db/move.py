@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 import db.models  # noqa: F401 - registers every table
+from db.actors import see_all
 from db.base import Base
 from db.migrations import is_current, upgrade
 from db.session import make_engine
@@ -94,9 +95,11 @@ def move(source_url: str, target_url: str, accept: Accept) -> bool:
     source, target = make_engine(source_url, pool_size=1), make_engine(target_url, pool_size=1)
     try:
         with target.connect() as writing:
+            see_all(writing)
             _require_empty(writing)
         upgrade(target_url)
         with source.connect() as reading, target.connect() as writing:
+            see_all(writing)
             _lock(writing)
             _require_empty(writing)
             tables = Base.metadata.sorted_tables

@@ -13,12 +13,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, Select, create_engine, event, make_url
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
+from db.actors import SYSTEM, SYSTEM_ROLE, Actor, become
 from db.errors import (
     AlreadyMember,
     EmailTaken,
@@ -31,6 +32,8 @@ from db.errors import (
 )
 
 logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 LONGEST_LOCK_MILLISECONDS = 15_000
 """How long a statement waits for the lock of another transaction, on both databases."""
@@ -61,6 +64,11 @@ def _current_unit() -> _Unit:
 def session() -> Session:
     """The session of the running transaction; RuntimeError outside of one."""
     return _current_unit().session
+
+
+def is_in_transaction() -> bool:
+    """Whether there is a running transaction."""
+    return _unit.get() is not None
 
 
 def after_commit(callback: Callable[[], object]) -> None:
@@ -98,6 +106,41 @@ def record_apart(callback: Callable[[Session], object]) -> None:
     _current_unit().apart.append(callback)
 
 
+def act_as(actor: Actor) -> None:
+    """Let the running transaction go on in this name until it ends: its last flush counts too."""
+    opened = session()
+    opened.flush()
+    opened.info[_ACTOR] = actor
+    become(opened.connection(), actor)
+
+
+def current_actor() -> Actor:
+    """In whose name the running transaction works."""
+    actor: Actor = session().info[_ACTOR]
+    return actor
+
+
+@contextmanager
+def as_system() -> Iterator[None]:
+    """Let the running transaction keep the house's own books within the block, whoever its caller is.
+
+    A failure ends the transaction, as any other does.
+    """
+    actor = current_actor()
+    act_as(SYSTEM)
+    yield
+    act_as(actor)
+
+
+def ask_as_system(question: Select[Value]) -> list[Value]:
+    """The values that a question finds among everybody's rows, for a caller who may know no more than them.
+
+    Values, because rows could be read on and changed.
+    """
+    with as_system():
+        return list(session().scalars(question))
+
+
 def make_engine(url: str, pool_size: int = 10, statement_seconds: int | None = None) -> Engine:
     """An engine for SQLite or PostgreSQL with at most `pool_size` connections.
 
@@ -119,6 +162,13 @@ def make_engine(url: str, pool_size: int = 10, statement_seconds: int | None = N
     elif statement_seconds is not None:
         event.listen(engine, "connect", partial(_limit_statements, statement_seconds))
     return engine
+
+
+def _work_as_system(connection: Any, _record: object) -> None:
+    # For good, so that neither jobs nor requests pay for a statement of their own. The login sees nothing.
+    connection.autocommit = True
+    connection.execute(f"SET ROLE {SYSTEM_ROLE}")
+    connection.autocommit = False
 
 
 def _limit_statements(seconds: int, connection: Any, _record: object) -> None:
@@ -172,7 +222,25 @@ _REFUSALS: dict[str, type[Refused]] = {
 }
 
 
-class _ReadingSession(Session):
+_ACTOR = "actor"
+"""Where a session keeps in whose name it works."""
+
+
+class _ActingSession(Session):
+    """A session whose transactions begin in the name of its actor, the one after a rollback too."""
+
+
+def _begin_as_actor(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    actor = session.info[_ACTOR]
+    # Connections are the system's already.
+    if actor != SYSTEM and not transaction.nested:
+        become(connection, actor)
+
+
+event.listen(_ActingSession, "after_begin", _begin_as_actor)
+
+
+class _ReadingSession(_ActingSession):
     """The session of a transaction that was opened for reading."""
 
 
@@ -195,6 +263,8 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        if engine.dialect.name == "postgresql":
+            event.listen(engine, "connect", _work_as_system)
         self._reading_engine = engine.execution_options(write=False)
         self._writing_engine = engine.execution_options(write=True)
         self._connection: Connection | None = None
@@ -210,21 +280,22 @@ class Database:
         database = cls(connection.engine)
         database._connection = connection
         database._turn = threading.Lock()
+        become(connection, SYSTEM)
         return database
 
     @contextmanager
-    def transaction(self, write: bool) -> Iterator[Session]:
+    def transaction(self, write: bool, actor: Actor = SYSTEM) -> Iterator[Session]:
         """Open the transaction that `session()` gives: returning commits, raising rolls back.
 
-        Raises RuntimeError inside another one. A violated constraint that has a business meaning leaves as
-        the `Refused` for it (`SlugTaken`, `InUse`, ...).
+        It works in the name of `actor` until `act_as`. Raises RuntimeError inside another one. A violated
+        constraint that has a business meaning leaves as the `Refused` for it (`SlugTaken`, `InUse`, ...).
         """
         if _unit.get() is not None:
             raise RuntimeError("transactions do not nest; the running one covers the whole request")
-        unit = _Unit(self._open_session(write))
+        unit = _Unit(self._open_session(write, actor))
         committed = False
         try:
-            with self._my_turn(), unit.session:
+            with self._my_turn(), self._back_to_system(), unit.session:
                 token = _unit.set(unit)
                 try:
                     yield unit.session
@@ -244,11 +315,25 @@ class Database:
         """Close all idle connections."""
         self.engine.dispose()
 
-    def _open_session(self, write: bool) -> Session:
-        make = Session if write else _ReadingSession
+    def _open_session(self, write: bool, actor: Actor) -> Session:
+        make = _ActingSession if write else _ReadingSession
+        info = {_ACTOR: actor}
         if self._connection is not None:
-            return make(self._connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
-        return make(self._writing_engine if write else self._reading_engine, expire_on_commit=False)
+            return make(
+                self._connection,
+                expire_on_commit=False,
+                join_transaction_mode="create_savepoint",
+                info=info,
+            )
+        engine = self._writing_engine if write else self._reading_engine
+        return make(engine, expire_on_commit=False, info=info)
+
+    @contextmanager
+    def _back_to_system(self) -> Iterator[None]:
+        """Give a bound connection back as it was: what is local to a transaction outlives its savepoints."""
+        yield
+        if self._connection is not None:
+            become(self._connection, SYSTEM)
 
     def _my_turn(self) -> AbstractContextManager[object]:
         return nullcontext() if self._turn is None else _hold(self._turn)

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, false, or_, select
 from sqlalchemy.orm.interfaces import ORMOption
 
+from db.actors import APPLICATION_ROLE, Actor
 from db.base import Owned
 from db.errors import NotFound, PermissionDenied, ScopeMismatch
 from db.models.organizations import Organization
-from db.session import session
+from db.session import act_as, current_actor, is_in_transaction, session
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
 
@@ -55,6 +56,10 @@ class Caller:
         """Whether the caller may do this in that scope; superusers may everything."""
         return self.is_superuser or permission is None or permission in self.granted(organization_id)
 
+    def as_actor(self) -> Actor:
+        """What the database is told of the caller."""
+        return Actor(APPLICATION_ROLE, self.user_id, tuple(self.roles), self.is_superuser)
+
 
 _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 _permission: ContextVar[str | None] = ContextVar("permission", default=None)
@@ -69,13 +74,15 @@ def use_caller(
 ) -> Iterator[Caller]:
     """Act as `caller`, who wants to do what `permission` names, within the block.
 
-    `on_organization` is called with each organization of the caller whose rows are about to be touched, and
-    may refuse by raising.
+    The running transaction is the caller's until it ends, for PostgreSQL too. `on_organization` is called
+    with each organization of the caller whose rows are about to be touched, and may refuse by raising.
     """
     told_token = _on_organization.set(on_organization)
     caller_token, permission_token = _caller.set(caller), _permission.set(permission)
     organization_token, granted_token = _organization.set(None), _granted.set([])
     try:
+        if is_in_transaction():
+            act_as(caller.as_actor())
         yield caller
     finally:
         _granted.reset(granted_token)
@@ -189,9 +196,18 @@ def get_owned(
         statement = statement.with_for_update(of=model).execution_options(populate_existing=True)
     row = session().scalars(statement).one_or_none()
     if row is None:
+        if for_update:
+            _require_change_of_public(model, row_id, where)
         raise NotFound()
     require_permission_on(row)
     return row
+
+
+def _require_change_of_public(model: type[Owned], row_id: UUID, where: Sequence[ColumnElement[bool]]) -> None:
+    """PermissionDenied for a row that is only read: PostgreSQL locks none that the caller may not change."""
+    row = session().scalars(owned(model).where(model.id == row_id, *where)).one_or_none()
+    if row is not None:
+        require_permission_on(row)
 
 
 def require_permission_on(row: Owned) -> None:
@@ -231,6 +247,12 @@ def refer(
     if not same_scope and not getattr(row, "public", False):
         raise ScopeMismatch()
     return row
+
+
+def enter_organization(organization_id: UUID) -> None:
+    """Let the running transaction see and write the rows of an organization that the caller has just made."""
+    actor = current_actor()
+    act_as(replace(actor, organization_ids=(*actor.organization_ids, organization_id)))
 
 
 def creation_scope(organization_id: UUID | None) -> UUID | None:

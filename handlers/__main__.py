@@ -15,8 +15,10 @@ from functools import partial
 from typing import Any
 
 import uvicorn
+from sqlalchemy import make_url
 
 from db.migrations import upgrade
+from db.roles import RolesMissing
 from db.session import Database, make_engine
 from handlers.app import create_app
 from handlers.protocol import Protocol
@@ -56,7 +58,8 @@ def prepare(settings: Settings) -> None:
     """Bring database and place of the pictures up to date, with the rows that every installation has."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     open_storage(settings).prepare()
-    upgrade(settings.database_url)
+    login = make_url(settings.database_url).username
+    upgrade(settings.migration_database_url or settings.database_url, login=login)
     database = Database(make_engine(settings.database_url, pool_size=2))
     try:
         seed(database, settings)
@@ -91,7 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Not started: {refusal}", file=sys.stderr)
         return 2
     configure_logging(settings.log_level, settings.log_format, settings.service_name)
-    prepare(settings)
+    try:
+        prepare(settings)
+    except RolesMissing as missing:
+        print(f"Not started: {missing}", file=sys.stderr)
+        return 2
     if options.prepare_only:
         return 0
     return serve(settings)

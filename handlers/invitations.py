@@ -15,7 +15,7 @@ from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import require_fresh
 from handlers.current import current_settings
 from handlers.paging import page
-from handlers.permissions import ROLES, Permission, requires
+from handlers.permissions import ROLES, Permission, checks_proof, requires
 from handlers.schemas.organizations import InvitationSchema, MemberSchema
 from handlers.trying import count_mail, counts_wrong_tokens
 from studio import invitations
@@ -66,6 +66,7 @@ def delete_invitation(organization_id: UUID, invitation_id: UUID) -> Answer:
     return no_content()
 
 
+@checks_proof
 @counts_wrong_tokens
 def accept_invitation(body: dict[str, Any]) -> Answer:
     """Join with a mailed token, in a new account where the address has none."""

@@ -13,7 +13,7 @@ from db.tenancy import current_caller
 from handlers.answers import Answer, listing, no_content, ok
 from handlers.auth import current_session_id, make_access_token, read_access_token
 from handlers.current import current_settings
-from handlers.permissions import Permission, requires
+from handlers.permissions import Permission, checks_proof, requires
 from handlers.schemas.users import UserSchema
 from handlers.trying import (
     counts_guesses,
@@ -29,6 +29,7 @@ from studio.identity.mail import mailer_for
 RECOVERY_SAID = "If there is an account with this address, a mail with further steps is on its way"
 
 
+@checks_proof
 @counts_guesses(sign_in_tries)
 def login(body: dict[str, Any]) -> Answer:
     """Open a session for an address and a password."""
@@ -45,12 +46,14 @@ def test_token() -> Answer:
     return ok(get_user(current_caller().user_id), UserSchema)
 
 
+@checks_proof
 @counts_wrong_tokens
 def refresh_token(body: dict[str, Any]) -> Answer:
     """Spend a refresh token for a new pair."""
     return _tokens(sessions.refresh(body["refresh_token"]))
 
 
+@checks_proof
 def revoke_token(body: dict[str, Any]) -> Answer:
     """End the session of an access or refresh token; the answer does not tell whether there was one."""
     claims = read_access_token(body["token"], current_settings().secret_key)
@@ -68,6 +71,7 @@ def logout() -> Answer:
     return no_content()
 
 
+@checks_proof
 @counts_requests(recovery_requests)
 def recover_password(email: str) -> Answer:
     """Mail a recovery token to the account, if there is one; the answer does not tell."""
@@ -76,6 +80,7 @@ def recover_password(email: str) -> Answer:
     return listing({"message": RECOVERY_SAID})
 
 
+@checks_proof
 @counts_wrong_tokens
 def reset_password(body: dict[str, Any]) -> Answer:
     """Set the new password that a mailed token allows."""

@@ -143,6 +143,21 @@ def requires(permission: Permission) -> Callable[[Handler], Handler]:
     return name_it
 
 
+def checks_proof(handler: Handler) -> Handler:
+    """Say of a handler without a caller that it checks itself what the request brings as its proof.
+
+    Its transaction is the system's: whose rows it is about, only the proof tells. Every other operation that
+    is open sees what is public.
+    """
+    handler.__checks_proof__ = True  # type: ignore[attr-defined]  # the mark itself
+    return handler
+
+
+def checks_proof_itself(handler: Callable[..., object]) -> bool:
+    """Return whether `checks_proof` said so."""
+    return getattr(handler, "__checks_proof__", False)
+
+
 def required_permission(handler: Callable[..., object]) -> Permission | None:
     """Return what `requires` named, None for a handler without it."""
     return getattr(handler, "__permission__", None)

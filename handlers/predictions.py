@@ -20,7 +20,7 @@ from handlers.answers import listing as plain
 from handlers.conditional import get_for_change
 from handlers.current import current_settings
 from handlers.paging import page
-from handlers.permissions import Permission, requires
+from handlers.permissions import Permission, checks_proof, requires
 from handlers.references import current_storage, require_known
 from handlers.schemas.predictions import PredictionSchema
 from studio import review
@@ -109,6 +109,7 @@ def share_prediction(prediction_id: UUID, body: dict[str, Any]) -> Answer:
     return plain({"url": address, "expires_at": expires_at}, Cache_Control="no-store")
 
 
+@checks_proof
 def get_shared_image(share_token: str, width: int | None = None, format_: str | None = None) -> Answer:
     """The bytes of a picture that was shared; the link is the credential."""
     try:

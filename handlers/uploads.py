@@ -8,7 +8,7 @@ from uuid import UUID
 from db.base import utc_now
 from handlers.answers import Answer, listing, no_content
 from handlers.current import current_settings
-from handlers.permissions import Permission, requires
+from handlers.permissions import Permission, checks_proof, requires
 from handlers.preparing import decodes_after
 from handlers.references import current_storage
 from studio.media.ingest import file_url
@@ -39,6 +39,7 @@ def _may_send(upload_id: UUID, expires: int, signature: str, **_: Any) -> None:
     get_open_upload(upload_id)
 
 
+@checks_proof
 @decodes_after(_may_send)
 def put_upload(upload_id: UUID, expires: int, signature: str, body: Picture) -> Answer:
     """Take the bytes of a picture from the holder of the signature; they may be replaced until used."""

@@ -20,7 +20,7 @@ from handlers.auth import current_session_id
 from handlers.conditional import apply_changes, require_fresh
 from handlers.current import current_settings
 from handlers.paging import matching, page
-from handlers.permissions import Permission, requires
+from handlers.permissions import Permission, checks_proof, requires
 from handlers.schemas.users import SessionSchema, UserSchema
 from handlers.trying import count_mail, counts_guesses, counts_wrong_tokens, own_password_tries
 from studio.identity import accounts, email_changes, sessions
@@ -83,6 +83,7 @@ def end_session(session_id: UUID) -> Answer:
     return no_content()
 
 
+@checks_proof
 @counts_wrong_tokens
 def confirm_email_change(body: dict[str, Any]) -> Answer:
     """Give an account the address that a mailed token proves."""

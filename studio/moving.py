@@ -19,6 +19,7 @@ from db.errors import NotFound
 from db.models.exports import Export, ExportStatus
 from db.models.media import MediaResource
 from db.move import Moved, MoveFailed, MoveRefused, move
+from db.roles import RolesMissing
 from studio.media.backends import open_storage
 from studio.media.storage import Storage, export_key, media_key
 from studio.settings import Settings, SettingsRefused
@@ -80,7 +81,7 @@ class Report:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Move the database of DATA_DIR to that of DATABASE_URL.
+    """Move the database of DATA_DIR to that of DATABASE_URL, as the owner of its tables.
 
     The status is 0 when it was moved, 1 when something differs and nothing was kept, 2 when it was refused.
     """
@@ -90,10 +91,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = Settings.from_environment()
         source = options.source or f"sqlite:///{settings.data_dir / 'sartiq.db'}"
-        target = settings.database_url
+        target = settings.migration_database_url or settings.database_url
         print(f"From {source}\nto   {make_url(target).render_as_string(hide_password=True)}\n")
         kept = move(source, target, Report(open_storage(settings)).accept)
-    except (SettingsRefused, MoveRefused) as refusal:
+    except (SettingsRefused, MoveRefused, RolesMissing) as refusal:
         print(f"Not moved: {refusal}", file=sys.stderr)
         return 2
     except (MoveFailed, DBAPIError) as error:

@@ -12,6 +12,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from db.audit import tell_change
+from db.base import new_id
 from db.errors import AlreadyMember, Conflict, NotFound, SlugTaken
 from db.models.invitations import Invitation
 from db.models.media import MediaResource, Upload
@@ -19,8 +20,8 @@ from db.models.organizations import Membership, Organization, Role
 from db.models.users import User
 from db.queries.organizations import get_membership, has_records
 from db.queries.users import find_colleague, get_user
-from db.session import after_commit, session
-from db.tenancy import Caller
+from db.session import after_commit, ask_as_system, session
+from db.tenancy import Caller, enter_organization
 from studio.identity.mail import Mailer, one_line
 from studio.slugs import ATTEMPTS, MAX_SLUG_LENGTH, free_of, slug_of
 
@@ -69,7 +70,9 @@ def found_organization(name: str, slug: str | None, owner_id: UUID) -> Organizat
 
     SlugTaken when the slug is another organization's; without one, a free slug is derived from the name.
     """
-    organization = _with_slug(Organization(name=name, logo_media=None), slug)
+    organization = Organization(id=new_id(), name=name, logo_media=None)
+    enter_organization(organization.id)
+    _with_slug(organization, slug)
     session().add(Membership(organization_id=organization.id, user_id=owner_id, role=Role.OWNER))
     session().flush()
     session().refresh(organization, ["owner_id", "members_count"])
@@ -171,7 +174,7 @@ def _require_other_than_owner(membership: Membership) -> None:
         raise OwnerRequired()
 
 
-def _with_slug(organization: Organization, slug: str | None) -> Organization:
+def _with_slug(organization: Organization, slug: str | None) -> None:
     """Insert the organization; a derived slug makes way when another request takes it first."""
     for _ in range(ATTEMPTS):
         organization.slug = slug or _free_slug(organization.name)
@@ -182,7 +185,7 @@ def _with_slug(organization: Organization, slug: str | None) -> Organization:
             if slug:
                 break
             continue
-        return organization
+        return
     raise SlugTaken()
 
 
@@ -190,5 +193,5 @@ def _free_slug(name: str) -> str:
     wanted = slug_of(name, "organization")
     # A long slug loses its end to the number, so look for what its beginning can collide with.
     beginning = wanted[: MAX_SLUG_LENGTH - 8]
-    taken = session().scalars(select(Organization.slug).where(Organization.slug.startswith(beginning)))
+    taken = ask_as_system(select(Organization.slug).where(Organization.slug.startswith(beginning)))
     return free_of(wanted, set(taken))

@@ -14,13 +14,14 @@ from uuid import UUID
 
 from sqlalchemy import func, select, text
 
+from db.actors import SYSTEM
 from db.base import utc_now
 from db.models.generations import Generation, GenerationStatus
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.models.organizations import Organization, Role
 from db.models.shootings import Shot
 from db.models.users import User, email_key
-from db.session import Database, session
+from db.session import Database, act_as, session
 from db.tenancy import Caller, use_caller
 from studio.generation import request_generation
 from studio.identity.passwords import hash_password
@@ -179,6 +180,7 @@ def _order(house: int, owner_id: UUID, organization_id: UUID | None, shot: Shot)
     }
     with use_caller(Caller(user_id=owner_id, email="", roles=roles), permission=None):
         generation = request_generation(order, organization_id, shot, lambda _address, _scope: None)
+    act_as(SYSTEM)
     # The shot names its generation: it lets go while the id changes.
     shot.generation_id = None
     session().flush()

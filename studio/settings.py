@@ -120,6 +120,7 @@ class Settings:
     secret_key: str = field(default=DEVELOPMENT_SECRET, repr=False)
     data_dir: Path = Path(".data")
     database_url: str = field(default="", repr=False)
+    migration_database_url: str = field(default="", repr=False)
     media_dir: Path = Path(".data/media")
     media_url: str | None = None
     s3_endpoint_url: str | None = None
@@ -205,6 +206,7 @@ class Settings:
             secret_key=secret,
             data_dir=data_dir,
             database_url=values.get("DATABASE_URL") or f"sqlite:///{data_dir / 'sartiq.db'}",
+            migration_database_url=values.get("MIGRATION_DATABASE_URL") or "",
             media_dir=Path(values.get("MEDIA_DIR") or data_dir / "media").absolute(),
             media_url=_bucket_address(values),
             s3_endpoint_url=values.get("S3_ENDPOINT_URL") or None,

@@ -15,6 +15,7 @@ from typing import Any
 
 import jwt
 
+from db.actors import SYSTEM, Actor
 from db.base import utc_now
 from db.models import TokenFamily, User
 from db.session import Database
@@ -36,11 +37,11 @@ class SwitchedDatabase:
     def __init__(self) -> None:
         self.current: Database | None = None
 
-    def transaction(self, write: bool = True) -> AbstractContextManager[Any]:
+    def transaction(self, write: bool = True, actor: Actor = SYSTEM) -> AbstractContextManager[Any]:
         """Open a transaction of the running test's database."""
         if self.current is None:
             raise RuntimeError("the test did not ask for the fixture `database`")
-        return self.current.transaction(write)
+        return self.current.transaction(write, actor)
 
     @contextmanager
     def switched_to(self, database: Database) -> Iterator[None]:

@@ -12,18 +12,23 @@ from alembic.script import ScriptDirectory
 from db.session import make_engine
 
 
-def configuration(url: str) -> Config:
-    """Alembic's configuration for the database at this address."""
+def configuration(url: str, login: str | None = None) -> Config:
+    """Alembic's configuration for the database at this address, at which `login` is to work."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.set_main_option("path_separator", "os")
     config.attributes["url"] = url
+    config.attributes["login"] = login
     return config
 
 
-def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the database up to a revision, the newest by default. What is there already is left alone."""
-    command.upgrade(configuration(url), revision)
+def upgrade(url: str, revision: str = "head", login: str | None = None) -> None:
+    """Bring the database up to a revision, the newest by default. What is there already is left alone.
+
+    On PostgreSQL `url` signs in as the owner of the tables; another `login` of the server may then work in
+    the two roles. RolesMissing when they are not there and the owner may not make them.
+    """
+    command.upgrade(configuration(url, login), revision)
 
 
 def downgrade(url: str, revision: str = "base") -> None:

@@ -6,7 +6,9 @@ from alembic import context
 from sqlalchemy import Connection
 
 import db.models  # noqa: F401  # registers the tables
+from db.actors import see_all
 from db.base import Base
+from db.roles import prepare_roles
 from db.session import make_engine
 
 # Two servers that start at once must not both migrate. Any number will do, as long as it stays the same.
@@ -41,9 +43,11 @@ def migrate_sqlite(connection: Connection) -> None:
 
 
 def migrate_postgresql(connection: Connection) -> None:
-    """Migrate while holding a lock that ends with the transaction."""
+    """Migrate while holding a lock that ends with the transaction, as the one who sees all rows."""
     with connection.begin():
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+        prepare_roles(connection, context.config.attributes["login"])
+        see_all(connection)
         migrate(connection)
 
 

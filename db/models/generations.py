@@ -14,12 +14,11 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     case,
-    func,
-    or_,
-    select,
-    tuple_,
 )
-from sqlalchemy.orm import Mapped, aliased, column_property, mapped_column, relationship
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from db.base import Owned, owned_indexes
 from db.models.generation_models import GenerationModel
@@ -150,27 +149,35 @@ class Prediction(Owned):
     media: Mapped[MediaResource] = relationship(lazy="raise")
 
 
+class _QueuePosition(FunctionElement[int]):
+    """The place of priority, time and id among all pending orders: a number, of everybody's rows."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(_QueuePosition)
+def _count_earlier(element: _QueuePosition, compiler: SQLCompiler, **options: Any) -> str:
+    priority, created_at, row_id = (compiler.process(one, **options) for one in element.clauses)
+    later = f"earlier.priority = {priority} AND (earlier.created_at, earlier.id) < ({created_at}, {row_id})"
+    return (
+        "(SELECT count(*) + 1 FROM generations AS earlier "  # noqa: S608 - columns that were compiled
+        f"WHERE earlier.status = 'pending' AND (earlier.priority > {priority} OR ({later})))"
+    )
+
+
+@compiles(_QueuePosition, "postgresql")
+def _ask_for_number(element: _QueuePosition, compiler: SQLCompiler, **options: Any) -> str:
+    # Row-level security hides the rows of others; a function of the system counts them.
+    return f"sartiq_queue_position({compiler.process(element.clauses, **options)})"
+
+
 # Read with the row: its place among the pending ones in the order of the queue, null once it is not pending.
-_earlier = aliased(Generation)
 Generation.queue_position = column_property(
     case(
         (
             Generation.status == GenerationStatus.PENDING,
-            select(func.count() + 1)  # unscoped: a number, of everybody's rows
-            .select_from(_earlier)
-            .where(
-                _earlier.status == GenerationStatus.PENDING,
-                or_(
-                    _earlier.priority > Generation.priority,
-                    (_earlier.priority == Generation.priority)
-                    & (
-                        tuple_(_earlier.created_at, _earlier.id)
-                        < tuple_(Generation.created_at, Generation.id)
-                    ),
-                ),
-            )
-            .correlate_except(_earlier)
-            .scalar_subquery(),
+            _QueuePosition(Generation.priority, Generation.created_at, Generation.id),
         )
     )
 )

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 from flask import Response, request
 
+from db.actors import NOBODY, SYSTEM
 from db.audit import Trail
 from db.errors import PermissionDenied, Unauthenticated
 from db.tenancy import Caller, current_organization
@@ -28,13 +29,13 @@ from handlers.contract.operations import Operation
 from handlers.contract.refusals import ContractBroken, TookTooLong
 from handlers.limiting import count_organization
 from handlers.observing import acting_as
-from handlers.permissions import SUPERUSER_ONLY
+from handlers.permissions import SUPERUSER_ONLY, checks_proof_itself
 from handlers.preparing import preparation_of
 from handlers.trying import counted, counting_of
 from studio.idempotency import Turn
 from studio.limits.limits import Limits
 
-Transaction = Callable[[bool], AbstractContextManager[Any]]
+Transaction = Callable[..., AbstractContextManager[Any]]
 CallerLoader = Callable[[dict[str, Any]], Caller]
 
 _KEPT_BY_304 = ("etag", "cache-control", "vary", "expires", "content-location")
@@ -60,6 +61,8 @@ class Endpoint:
         self._load_caller = load_caller
         self._limits = limits
         self._auditing = auditing
+        # Of a request with a token, only who is calling is read as the system; then it is the caller's.
+        self._actor = NOBODY if operation.is_open and not checks_proof_itself(handler) else SYSTEM
         self._writes = operation.method not in ("GET", "HEAD")
         # Flask and Connexion name views by this.
         self.__name__ = operation.operation_id
@@ -76,10 +79,10 @@ class Endpoint:
     def _serve(self, call: Call, turn: Turn | None = None) -> Response:
         arguments, before = call.arguments, self._preparation
         if before is not None and before.is_needed(arguments):
-            with self._transaction(False), self._as_caller(call):
+            with self._transaction(False, self._actor), self._as_caller(call):
                 idempotency.act(turn, before.look, arguments)
             arguments = before.prepare(arguments)
-        with self._transaction(self._writes), self._as_caller(call) as trail:
+        with self._transaction(self._writes, self._actor), self._as_caller(call) as trail:
             encoded = self._respond(call, idempotency.act(turn, self._handler, arguments))
             if turn is not None:
                 idempotency.keep(turn, encoded)

@@ -17,7 +17,7 @@ from handlers.answers import Answer
 from handlers.contract.endpoint import Endpoint
 from handlers.contract.operations import Operation
 from handlers.contract.refusals import ContractError
-from handlers.permissions import Permission, required_permission
+from handlers.permissions import Permission, checks_proof_itself, required_permission
 
 Handler = Callable[..., Answer]
 
@@ -91,4 +91,8 @@ def _permission_complaints(operation: Operation, handler: Handler) -> list[str]:
     if required_permission(handler) != operation.permission:
         named = required_permission(handler)
         return [f"{operation.operation_id} requires {named}, the contract says {operation.permission}"]
+    if checks_proof_itself(handler) and not operation.is_open:
+        return [
+            f"{operation.operation_id} checks a proof of its own, the contract says that it wants a token"
+        ]
     return []

@@ -17,7 +17,7 @@ from db.errors import EmailTaken, InvalidToken
 from db.models.email_changes import EmailChange
 from db.models.users import User, email_key
 from db.queries.users import forget_email_change, forget_mailed_tokens
-from db.session import after_commit, session
+from db.session import after_commit, ask_as_system, session
 from studio.identity.accounts import PasswordRequired, require_password
 from studio.identity.mail import Mailer
 from studio.identity.tokens import new_token, token_hash
@@ -117,7 +117,7 @@ def confirm_change(token: str, mailer: Mailer) -> None:
 
 
 def _has_account(email: str) -> bool:
-    return session().scalar(select(User.id).where(User.email_key == email_key(email))) is not None
+    return bool(ask_as_system(select(User.id).where(User.email_key == email_key(email))))
 
 
 def _send_later(mailer: Mailer, letter: EmailMessage) -> None:

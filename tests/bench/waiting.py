@@ -24,6 +24,7 @@ from pathlib import Path
 import httpx
 import sqlalchemy
 
+from db.actors import SYSTEM, become
 from tests.contract.run import fresh_database
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import ROOT, RunningServer, running_server
@@ -91,6 +92,7 @@ def moving(database_url: str) -> Iterator[None]:
     def move() -> None:
         while not over.wait(1):
             with engine.begin() as connection:
+                become(connection, SYSTEM)
                 connection.execute(ADVANCE)
 
     mover = threading.Thread(target=move)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
+from db.actors import SYSTEM, become
 from db.session import Database
 from handlers.app import Application
 from tests import factories
@@ -64,6 +65,7 @@ def settled(app: Application, database_engine: Engine) -> Iterator[Settled]:
     """
     with database_engine.execution_options(write=True).connect() as connection:
         outer = connection.begin()
+        become(connection, SYSTEM)
         with _session_on(connection) as session, factories.making_in(session):
             worlds = World(app.settings), World(app.settings)
             session.commit()

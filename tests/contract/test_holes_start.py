@@ -9,6 +9,7 @@ import pytest
 
 from handlers.contract.refusals import ContractError
 from tests.contract.mini.server import mini_app, mini_document
+from tests.contract.mini.widgets import list_widgets
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -74,6 +75,12 @@ def test_a_body_that_the_handler_does_not_take_is_named() -> None:
 )
 def test_a_permission_that_differs_is_named(permission: str | None, complaint: str) -> None:
     assert complaint in start(lambda d: widgets(d).update({"x-permission": permission}))
+
+
+def test_a_proof_of_its_own_is_for_open_operations_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_widgets, "__checks_proof__", True, raising=False)
+    with pytest.raises(ContractError, match="list_widgets checks a proof of its own"):
+        mini_app(mini_document())
 
 
 def test_all_complaints_are_told_at_once() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import delete, text, update
+from sqlalchemy import TextClause, delete, text, update
 from sqlalchemy.exc import DBAPIError
 
+from db.actors import see_all
 from db.audit import _columns, is_secret
 from db.base import Base, Identified
 from db.models import AuditEvent
@@ -13,7 +14,7 @@ from db.session import Database
 from tests import factories
 
 REFUSAL = "neither changed nor deleted"
-
+FORBIDDEN = "permission denied"
 
 STATEMENTS = {
     "update": "UPDATE audit_events SET actor_email = 'nobody@example.com'",
@@ -26,16 +27,30 @@ STEALTHY = {
 }
 
 
-@pytest.mark.parametrize("way", [*STATEMENTS, "stealthy"])
-def test_s24_the_database_refuses_to_change_or_delete_an_event(
-    database: Database, database_kind: str, way: str
+@pytest.fixture(params=[*STATEMENTS, "stealthy"])
+def rewriting(request: pytest.FixtureRequest, database_kind: str) -> TextClause:
+    """A statement that changes or deletes events."""
+    return text(STATEMENTS.get(request.param, STEALTHY[database_kind]))
+
+
+def test_s24_the_server_is_refused_to_change_or_delete_an_event(
+    database: Database, database_kind: str, rewriting: TextClause
 ) -> None:
     event = factories.make_audit_event(actor_email="ada@example.com")
-    statement = STATEMENTS.get(way, STEALTHY[database_kind])
-    with pytest.raises(DBAPIError, match=REFUSAL), database.transaction(write=True) as writing:
-        writing.execute(text(statement))
+    refusal = FORBIDDEN if database_kind == "postgresql" else REFUSAL
+    with pytest.raises(DBAPIError, match=refusal), database.transaction(write=True) as writing:
+        writing.execute(rewriting)
     with database.transaction(write=False) as reading:
         assert reading.get_one(AuditEvent, event.id).actor_email == "ada@example.com"
+
+
+def test_s24_who_owns_the_database_is_refused_too(database: Database, rewriting: TextClause) -> None:
+    event = factories.make_audit_event(actor_email="ada@example.com")
+    with database.transaction(write=True) as writing:
+        see_all(writing.connection())
+        with pytest.raises(DBAPIError, match=REFUSAL), writing.begin_nested():
+            writing.execute(rewriting)
+        assert writing.get_one(AuditEvent, event.id).actor_email == "ada@example.com"
 
 
 def test_s24_the_session_refuses_to_change_or_delete_an_event(database: Database) -> None:

@@ -32,6 +32,7 @@ from sqlalchemy import (
     update,
 )
 
+from db.actors import see_all
 from db.base import Base
 from db.migrations import upgrade
 from db.models import Brand, Export, Generation, MediaResource, Prediction, Shot
@@ -57,6 +58,7 @@ class Place:
     def rows(self, engine: Engine) -> int:
         """How many rows all tables hold."""
         with engine.connect() as connection:
+            see_all(connection)
             counts = [
                 connection.scalar(select(func.count()).select_from(table))
                 for table in Base.metadata.sorted_tables
@@ -161,6 +163,7 @@ def write_missing_files(writing: Any, storage: LocalDisk) -> None:
 
 def raw(engine: Engine, query: str) -> list[Any]:
     with engine.connect() as connection:
+        see_all(connection)
         return [tuple(row) for row in connection.execute(text(query))]
 
 

@@ -29,7 +29,7 @@ class RememberingDatabase:
         self.ends: list[str] = []
 
     @contextmanager
-    def transaction(self, write: bool) -> Iterator[None]:
+    def transaction(self, write: bool, _actor: object = None) -> Iterator[None]:
         """Open a transaction that touches nothing."""
         try:
             yield

@@ -1,0 +1,64 @@
+"""In whose name a transaction works: what PostgreSQL's row-level security goes by, beneath `db/tenancy.py`.
+
+The policies themselves are in `db/policies.py`. On SQLite all of this does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, func, select, text
+
+APPLICATION_ROLE = "sartiq_app"
+"""Requests of a caller: the rows that the policies let that caller see."""
+SYSTEM_ROLE = "sartiq_system"
+"""Work of the house itself: signing in, jobs, upkeep."""
+MIGRATING = "sartiq.migrating"
+"""The setting with which whoever owns the tables sees their rows."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A role of the database and, for the application's, whose rows it sees."""
+
+    role: str
+    user_id: UUID | None = None
+    organization_ids: Collection[UUID] = ()
+    is_superuser: bool = False
+
+
+SYSTEM = Actor(SYSTEM_ROLE)
+NOBODY = Actor(APPLICATION_ROLE)
+"""Sees what is public and nothing else."""
+
+# Local to the transaction, so a connection goes back to the pool as the login that it was.
+_BECOME = text(
+    "SELECT set_config('role', :role, true), set_config('sartiq.user_id', :user_id, true), "
+    "set_config('sartiq.organizations', :organizations, true), "
+    "set_config('sartiq.is_superuser', :is_superuser, true)"
+)
+
+
+def become(connection: Connection, actor: Actor) -> None:
+    """Let the rest of the running transaction work in this name, by one statement."""
+    if connection.dialect.name != "postgresql":
+        return
+    connection.execute(
+        _BECOME,
+        {
+            "role": actor.role,
+            "user_id": str(actor.user_id or ""),
+            "organizations": "{" + ",".join(map(str, actor.organization_ids)) + "}",
+            "is_superuser": "on" if actor.is_superuser else "off",
+        },
+    )
+
+
+def see_all(connection: Connection) -> None:
+    """Go on as the login, which sees every row when it owns the tables: for migrations and moves."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(
+            select(func.set_config("role", "none", True), func.set_config(MIGRATING, "on", True))
+        )

@@ -1,0 +1,124 @@
+"""Every table of PostgreSQL has its policies, and the roles that they are for may nothing beyond them.
+
+What they let through is tried with rows of two tenants in `tests/contract/test_row_level_security.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, Engine, select, text
+
+from db.actors import APPLICATION_ROLE, NOBODY, SYSTEM, SYSTEM_ROLE, Actor, become
+from db.base import new_id
+from db.errors import NotFound
+from db.models import Brand
+from db.roles import RolesMissing, prepare_roles
+from db.session import Database, act_as, ask_as_system, current_actor, make_engine, undo
+from tests.factories import make_brand, make_organization
+
+pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True, scope="session")
+
+UNPROTECTED = """
+SELECT relname FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname <> 'alembic_version'
+AND NOT (
+    relrowsecurity AND relforcerowsecurity AND EXISTS (
+        SELECT FROM pg_policy WHERE polrelid = pg_class.oid AND to_regrole('sartiq_system') = ANY (polroles)
+    )
+)
+"""
+WITHOUT_TENANT = """
+SELECT attrelid::regclass::text FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND attname = 'organization_id'
+AND NOT EXISTS (
+    SELECT FROM pg_policy WHERE polrelid = attrelid AND to_regrole('sartiq_app') = ANY (polroles)
+)
+"""
+
+
+@pytest.fixture
+def connection(database_engine: Engine) -> Iterator[Connection]:
+    """The login itself, in a transaction that leaves nothing."""
+    with database_engine.connect() as opened:
+        yield opened
+
+
+def test_s01_every_table_is_protected(connection: Connection) -> None:
+    assert connection.scalars(text(UNPROTECTED)).all() == []
+    assert connection.scalars(text(WITHOUT_TENANT)).all() == []
+
+
+def test_s01_a_table_without_a_policy_is_found(connection: Connection) -> None:
+    connection.execute(text("CREATE TABLE forgotten (organization_id uuid)"))
+    assert connection.scalars(text(UNPROTECTED)).all() == ["forgotten"]
+    assert connection.scalars(text(WITHOUT_TENANT)).all() == ["forgotten"]
+
+
+@pytest.mark.parametrize("role", [APPLICATION_ROLE, SYSTEM_ROLE])
+def test_s01_the_roles_may_nothing_but_what_policies_let_them(connection: Connection, role: str) -> None:
+    attributes = "rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolcanlogin"
+    of_role = text(f"SELECT {attributes} FROM pg_roles WHERE rolname = :role")  # noqa: S608 - columns of ours
+    assert connection.execute(of_role, {"role": role}).one() == (False, False, False, False, False)
+    owned = text("SELECT relname FROM pg_class WHERE relowner = to_regrole(:role)")
+    assert connection.scalars(owned, {"role": role}).all() == []
+    become(connection, Actor(role))
+    for privilege in (
+        "has_schema_privilege('public', 'CREATE')",
+        "has_table_privilege('brands', 'TRUNCATE')",
+        "has_table_privilege('audit_events', 'UPDATE')",
+        "has_table_privilege('audit_events', 'DELETE')",
+        "has_table_privilege('alembic_version', 'SELECT')",
+    ):
+        assert not connection.scalar(text(f"SELECT {privilege}")), privilege
+
+
+def test_s01_a_connection_forgets_in_whose_name_it_worked(database_url: str) -> None:
+    database = Database(make_engine(database_url, pool_size=1))
+    organization_id = new_id()
+    someone = Actor(APPLICATION_ROLE, new_id(), (organization_id,))
+    told = text(
+        "SELECT current_user, current_setting('sartiq.user_id', true), "
+        "current_setting('sartiq.organizations', true)"
+    )
+    with database.transaction(write=False, actor=someone) as reading:
+        assert reading.execute(told).one() == (
+            APPLICATION_ROLE,
+            str(someone.user_id),
+            f"{{{organization_id}}}",
+        )
+    with pytest.raises(NotFound), database.transaction(write=True, actor=someone):
+        raise NotFound
+    with database.transaction(write=False) as reading:
+        assert reading.execute(told).one() == (SYSTEM_ROLE, "", "")
+    database.dispose()
+
+
+def test_the_name_in_which_a_transaction_works_outlives_what_is_undone(database: Database) -> None:
+    brand = make_brand(organization=make_organization())
+    question = select(Brand.id).where(Brand.id == brand.id)
+    with database.transaction(write=True, actor=NOBODY) as opened:
+        assert ask_as_system(question) == [brand.id]
+        assert opened.scalars(question).all() == []
+        assert current_actor() == NOBODY
+        act_as(Actor(APPLICATION_ROLE, organization_ids=(brand.organization_id,)))
+        assert opened.scalars(question).all() == [brand.id]
+        undo()
+        assert opened.scalars(question).all() == [brand.id]
+    with database.transaction(write=True) as opened:
+        assert current_actor() == SYSTEM
+        assert opened.scalars(question).all() == [brand.id]
+
+
+def test_roles_that_are_missing_are_told_with_what_to_run(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.roles.ROLES", ("sartiq_nowhere",))
+    become(connection, NOBODY)  # who may make no roles
+    with pytest.raises(
+        RolesMissing, match=r"(?s)once:.*CREATE ROLE sartiq_nowhere NOLOGIN .*GRANT sartiq_now"
+    ):
+        prepare_roles(connection)
+    with pytest.raises(RolesMissing, match="no role sartiq_absent, which DATABASE_URL signs in as"):
+        prepare_roles(connection, login="sartiq_absent")
