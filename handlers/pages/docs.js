@@ -32,6 +32,85 @@ function tellDeprecation(operation, tags) {
   operation.description = `**Deprecated since ${since}, ends on ${until}.**${instead}\n\n${operation.description}`;
 }
 
+// Swagger UI's own filter looks at tags only; this one finds every word in path, method, id, summary or tag.
+function searchPlugin(system) {
+  const { createElement, useRef } = system.React;
+
+  function found(operation, tag, words) {
+    const places = [["method"], ["path"], ["operation", "operationId"], ["operation", "summary"]];
+    const text = [tag, ...places.map((place) => operation.getIn(place) || "")].join(" ").toLowerCase();
+    return words.every((word) => text.includes(word));
+  }
+
+  function opsFilter(groups, phrase) {
+    const words = phrase.toLowerCase().split(/\s+/);
+    return groups
+      .map((group, tag) => group.update("operations", (all) => all.filter((one) => found(one, tag, words))))
+      .filter((group) => group.get("operations").size > 0);
+  }
+
+  function Search({ layoutActions, specSelectors }) {
+    const timer = useRef();
+    const search = (event) => {
+      const phrase = event.target.value.trim();
+      clearTimeout(timer.current);
+      timer.current = setTimeout(() => layoutActions.updateFilter(phrase), 120);
+    };
+    const groups = specSelectors.taggedOperations();
+    const count = groups.reduce((sum, group) => sum + group.get("operations").size, 0);
+    return createElement("search", { className: "search wrapper" }, [
+      createElement("label", { key: "label", htmlFor: "search" }, "Search operations"),
+      createElement("input", {
+        key: "input", id: "search", type: "search", placeholder: "path, id, summary or tag",
+        autoComplete: "off", spellCheck: false, onChange: search,
+      }),
+      createElement("output", { key: "count", htmlFor: "search" }, `${count} operations`),
+    ]);
+  }
+
+  // What was found is seen at once, without opening its tag.
+  const isShown = (original) => (_state, thing, ...rest) => {
+    const phrase = system.layoutSelectors.currentFilter();
+    const searching = typeof phrase === "string" && phrase !== "";
+    const isTag = Array.isArray(thing) && thing.length === 2 && thing[0] === "operations-tag";
+    return (searching && isTag) || original(thing, ...rest);
+  };
+
+  return {
+    fn: { opsFilter },
+    components: { FilterContainer: Search },
+    statePlugins: { layout: { wrapSelectors: { isShown } } },
+  };
+}
+
+// There is one server, the one that this page came from, and a link inside of a button can be reached by nobody.
+function plainPlugin({ React }) {
+  const withoutNestedLink = (Link) => (link) =>
+    link.path.includes("/")
+      ? React.createElement("span", { className: "path" }, link.text)
+      : React.createElement(Link, link);
+  return { components: { ServersContainer: () => null }, wrapComponents: { DeepLink: withoutNestedLink } };
+}
+
+// What Swagger UI leaves without a name, or out of reach of a keyboard.
+function nameControls() {
+  for (const button of document.querySelectorAll(".model-box-control:not([aria-label])")) {
+    if (!button.textContent.trim()) button.setAttribute("aria-label", "Details");
+  }
+  document.querySelectorAll(".close-modal:not([aria-label])").forEach((button) => (button.ariaLabel = "Close"));
+  document.querySelectorAll(".auth-btn-wrapper [aria-label]").forEach((button) => (button.ariaLabel = null));
+  document.querySelectorAll("textarea.body-param__text:not([aria-label])").forEach((body) => (body.ariaLabel = "Body"));
+  document.querySelectorAll("#documentation pre:not([tabindex])").forEach((text) => (text.tabIndex = 0));
+}
+
+// Swagger UI has dark colours, but asks a button of its top bar for them, which this page does not have.
+function followColourScheme() {
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+  dark.addEventListener("change", follow);
+  follow();
+}
+
 async function showContract() {
   const contract = await (await fetch("/api/v1/openapi.json")).json();
   const operations = Object.values(contract.paths).flatMap((item) => Object.values(item)).filter((one) => one.operationId);
@@ -46,6 +125,7 @@ async function showContract() {
     spec: contract,
     dom_id: "#documentation",
     presets: [SwaggerUIBundle.presets.apis],
+    plugins: [searchPlugin, plainPlugin],
     layout: "BaseLayout",
     deepLinking: true,
     filter: true,
@@ -57,6 +137,11 @@ async function showContract() {
     tryItOutEnabled: true,
     validatorUrl: null,
   });
+  new MutationObserver(nameControls).observe(document.querySelector("#documentation"), {
+    childList: true,
+    subtree: true,
+  });
 }
 
+followColourScheme();
 window.addEventListener("DOMContentLoaded", showContract);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,15 @@ FLAGS = [
 ]
 SIZES = {"desk": (1440, 900), "phone": (390, 844)}
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
+AXE = Path(__file__).resolve().parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+# Swagger UI fades its colours in.
+BARRIERS = """async () => {
+  await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+  await Promise.allSettled(document.getAnimations().map((animation) => animation.finished));
+  const report = await axe.run(document, { resultTypes: ["violations"] });
+  const grave = report.violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+  return grave.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html.slice(0, 150)}`));
+}"""
 
 
 @dataclass
@@ -51,6 +61,18 @@ class Visit:
         return int(
             self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         )
+
+    def barriers(self) -> list[str]:
+        """Return what axe finds serious or critical in the page as it is shown, in light and in dark."""
+        if not self.page.evaluate("'axe' in window"):
+            # The driver runs it: the page's own policy lets no script in.
+            self.page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = []
+        for scheme in ("light", "dark"):
+            self.page.emulate_media(color_scheme=scheme)
+            found += [f"{scheme}: {barrier}" for barrier in self.page.evaluate(BARRIERS)]
+        self.page.emulate_media(color_scheme="light")
+        return found
 
     def strangers(self) -> list[str]:
         """Return what was asked of any other host."""
@@ -93,6 +115,7 @@ def test_the_home_page_says_what_this_is_and_leads_to_the_documentation(visit: V
     visit.keep("home")
     expect(visit.page.locator("h1")).to_have_text("The backend of an AI product-photography studio")
     assert visit.width_beyond_the_screen() == 0
+    assert visit.barriers() == []
     visit.page.get_by_role("link", name="Open the documentation").click()
     expect(visit.page).to_have_url(f"{visit.address}/api/v1/docs")
     expect(visit.page.locator(".opblock-tag").first).to_be_visible()
@@ -114,6 +137,7 @@ def test_one_signs_in_on_the_documentation_page_and_tries_an_operation(visit: Vi
     dialog.locator("#oauth_username").fill("demo@example.com")
     dialog.locator("#oauth_password").fill("sartiq-demo")
     visit.keep("docs-sign-in")
+    assert visit.barriers() == []
     dialog.locator(".auth-container").filter(has=page.locator("#oauth_username")).locator(
         "button.authorize"
     ).click()
@@ -130,9 +154,50 @@ def test_one_signs_in_on_the_documentation_page_and_tries_an_operation(visit: Vi
     expect(answer.locator(".response-col_description")).to_contain_text("demo@example.com")
     answer.scroll_into_view_if_needed()
     visit.keep("docs-answer")
+    assert visit.barriers() == []
     assert visit.width_beyond_the_screen() == 0
     assert visit.strangers() == []
     assert visit.complaints == []
+
+
+def test_operations_are_found_by_path_id_summary_and_tag(visit: Visit) -> None:
+    visit.open("/api/v1/docs")
+    page = visit.page
+    expect(page.locator(".search output")).to_have_text(re.compile(r"^1\d\d operations$"))
+    for phrase, found in {
+        "/products/{product_id}/images post": ["add_product_image"],
+        "renew_subscr": ["renew_subscription"],
+        "Take over an invitation": [],
+        "who may call": ["get_permissions_page"],
+        "subscriptions usage": ["list_subscription_usage"],
+    }.items():
+        page.get_by_label("Search operations").fill(phrase)
+        expect(page.locator(".search output")).to_have_text(f"{len(found)} operations")
+        expect(page.locator(".opblock .opblock-summary-operation-id")).to_have_text(found)
+    visit.keep("docs-search")
+    page.get_by_label("Search operations").fill("")
+    expect(page.locator(".opblock")).to_have_count(0)
+    assert visit.complaints == []
+
+
+def test_the_documentation_follows_the_colour_scheme(visit: Visit) -> None:
+    visit.page.emulate_media(color_scheme="dark")
+    visit.open("/api/v1/docs#/brands/update_brand")
+    expect(visit.page.locator("#operations-brands-update_brand .responses-wrapper")).to_be_visible()
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert visit.page.evaluate(background) == "rgb(22, 24, 27)"
+    visit.keep("docs-dark")
+    assert visit.barriers() == []
+    visit.page.emulate_media(color_scheme="light")
+    assert visit.page.evaluate(background) == "rgb(255, 255, 255)"
+
+
+def test_no_page_lets_a_script_in_that_is_not_a_file_of_the_server(visit: Visit) -> None:
+    for path in ("/", "/api/v1/docs", "/api/v1/docs/permissions", "/api/v1/problems/not_found"):
+        answer = visit.page.goto(visit.address + path)
+        policy = answer.headers["content-security-policy"] if answer else ""
+        assert policy.startswith("default-src 'self'; img-src 'self' data: blob:; object-src 'none';"), path
+        assert "unsafe" not in policy
 
 
 def test_the_page_of_permissions_says_who_may_call_what(visit: Visit) -> None:
@@ -154,6 +219,7 @@ def test_the_page_of_permissions_says_who_may_call_what(visit: Visit) -> None:
     roles = [cell.get_attribute("data-role") for cell in allowed.all()]
     assert roles == ["superuser", "owner", "admin", "member", "personal", "key"]
     visit.keep("permissions-row")
+    assert visit.barriers() == []
     page.emulate_media(color_scheme="dark")
     page.evaluate("window.scrollTo(0, 0)")
     visit.keep("permissions")
@@ -197,6 +263,7 @@ def test_every_problem_leads_to_a_page_that_explains_it(visit: Visit) -> None:
     visit.open("/api/v1/problems/not_found")
     visit.keep("problem")
     expect(visit.page.locator("h1")).to_have_text("not_found")
+    assert visit.barriers() == []
     assert visit.width_beyond_the_screen() == 0
     assert visit.strangers() == []
     assert visit.complaints == []

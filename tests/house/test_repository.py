@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -28,6 +29,8 @@ FORBIDDEN = re.compile(
 PRESCRIBED = {"openapi", "handlers", "studio", "db", "tests", "pyproject.toml", "wsgi.py", "README.md"}
 METADATA = {"Makefile", "LICENSE", "CHANGELOG.md", "Dockerfile", "compose.yaml", "redocly.yaml"}
 LOCKED = {"requirements.txt", "requirements-dev.txt", "package.json", "package-lock.json"}
+# As their makers release it: a test compares each file with the locked package.
+SWAGGER_UI = Path("handlers/pages/swagger-ui")
 
 
 def test_the_top_level_holds_what_the_house_prescribes(tracked: list[Path], root: Path) -> None:
@@ -53,6 +56,7 @@ def test_text_files_end_with_one_newline(tracked: list[Path], root: Path) -> Non
         for path in tracked
         if (content := path.read_bytes())
         and b"\0" not in content
+        and path.parent != root / SWAGGER_UI
         and (not content.endswith(b"\n") or content.endswith(b"\n\n"))
     ]
     assert not found, "\n" + "\n".join(found)
@@ -99,6 +103,19 @@ def test_the_node_lock_file_pins_every_package_by_hash(root: Path) -> None:
     assert [
         name for name, package in installed.items() if not re.match(r"\d+\.\d+", package["version"])
     ] == []
+
+
+def test_the_swagger_ui_in_the_tree_is_the_locked_package(root: Path) -> None:
+    released = root / "node_modules" / "swagger-ui-dist"
+    package = json.loads((released / "package.json").read_text(encoding="utf-8"))
+    wanted = json.loads((root / "package.json").read_text(encoding="utf-8"))["devDependencies"]
+    assert package["version"] == wanted["swagger-ui-dist"]
+    ours = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / SWAGGER_UI).iterdir()
+    }
+    theirs = {name: hashlib.sha256((released / name).read_bytes()).hexdigest() for name in ours}
+    assert ours == theirs, "Copy these files of node_modules/swagger-ui-dist."
+    assert {"LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt"} <= set(ours)
 
 
 def test_every_target_for_people_is_explained_by_make_help(root: Path) -> None:
