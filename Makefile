@@ -93,6 +93,10 @@ openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml to openapi/open
 	@echo >> openapi/openapi.json
 	@$(BIN)/python -m tests.contract.matrix
 
+.PHONY: clients
+clients: .venv/.dev node_modules/.stamp ## Generate a Python client and TypeScript types from the contract into .clients/
+	@$(BIN)/python -m tests.clients.generate
+
 .PHONY: lint
 lint: .venv/.dev node_modules/.stamp ## Lint code and contract, check types and imports
 	@$(BIN)/ruff check --quiet .
@@ -117,7 +121,7 @@ services: ## Install and start what the complete proof needs: PostgreSQL, Redis,
 
 .PHONY: clean
 clean: ## Remove what was made: environments, caches, the local database and the demo's pictures
-	@rm -rf .venv node_modules .data demo-output .reports .pytest_cache .mypy_cache .ruff_cache \
+	@rm -rf .venv node_modules .data demo-output .clients .reports .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

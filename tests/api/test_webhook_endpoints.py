@@ -335,6 +335,6 @@ def test_a_deleted_endpoint_takes_its_log_with_it(house: House, database: Databa
 
 def test_the_events_of_the_contract_are_those_that_endpoints_can_ask_for(app: Application) -> None:
     contract = json.loads(app.app.config["CONTRACT_JSON"])["components"]["schemas"]
-    known = set(contract["WebhookEvent"]["properties"]["type"]["enum"])
-    offered = set(contract["WebhookEndpointCreate"]["properties"]["event_types"]["items"]["enum"])
+    known = set(contract["WebhookEventType"]["enum"])
+    offered = set(contract["WebhookSubscription"]["enum"])
     assert known == offered | {"webhook.test"}

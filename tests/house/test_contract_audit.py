@@ -33,13 +33,11 @@ CREDENTIALS_IN_ADDRESSES = {("get_shared_image", "share_token"), ("put_upload", 
 NAMES_IN_PATHS = {"email", "share_token", "file_name", "asset_name", "code"}
 # Maps of names that are not ours to choose, each bounded by maxProperties or read-only.
 OPEN_ANSWERS = {
-    "get_openapi_json 200", "get_openapi_yaml 200",  # the contract itself
-    "Violation/properties/ctx",  # the bound that was broken, by its name
-    "SystemHealth/properties/checks",  # one for each dependency that is there
-    "Provenance/properties/settings",  # of the renderer that made the picture
-    "ProviderConfig/properties/provider_config", "ProviderConfig/properties/fallback_provider_config",
-    "GenerationModel/properties/provider_capabilities",
-    "GenerationModel/properties/fallback_provider_capabilities",
+    "OpenApiDocument",  # the contract itself
+    "NullableViolationContext",  # the bound that was broken, by its name
+    "DependencyStates",  # one for each dependency that is there
+    "ProvenanceSettings",  # of the renderer that made the picture
+    "NullableProviderSettings", "NullableProviderCapabilities",
 }  # fmt: skip
 
 

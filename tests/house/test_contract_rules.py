@@ -17,6 +17,7 @@ from tests.house.bundle import (
     parameters,
     request_roots,
     resolved,
+    response_roots,
     schemas,
 )
 
@@ -172,6 +173,25 @@ def test_nullable_stands_beside_a_type(contract: Node) -> None:
             found.append(f"{name}: a boolean is never null")
         if schema.get("nullable") and "enum" in schema and None not in schema["enum"]:
             found.append(f"{name}: nullable, but its enum lacks null")
+    holds(found)
+
+
+def test_what_generators_make_a_type_of_has_a_name(contract: Node) -> None:
+    """Without one they make up `GenderType2Type1`. What is always the same value needs none, nor null."""
+    components = contract["components"]["schemas"]
+    found = []
+    for name, schema in schemas(contract, request_roots(contract) + response_roots(contract)):
+        values = [value for value in schema.get("enum", []) if value is not None]
+        is_object = schema.get("type") == "object" and schema.get("enum") != [None]
+        if (len(values) > 1 or is_object) and schema not in components.values():
+            found.append(f"{name}: no component")
+    for name, schema in components.items():
+        nullable = schema.get("nullable", False) and ("enum" in schema or schema["type"] == "object")
+        if nullable and not (name.startswith("Nullable") and schema.get("title") == name[len("Nullable") :]):
+            found.append(f"{name}: what may be null is called Nullable..., and its title names the value")
+        twin = components.get(name.removeprefix("Nullable"))
+        if nullable and twin and [*twin.get("enum", []), None] != schema["enum"]:
+            found.append(f"{name}: other values than where it may not be null")
     holds(found)
 
 

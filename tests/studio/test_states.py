@@ -25,8 +25,8 @@ from studio.states import (
 
 CONTRACT = json.loads((Path(__file__).parents[2] / "openapi" / "openapi.json").read_text(encoding="utf-8"))
 SCHEMAS = CONTRACT["components"]["schemas"]
-SHOT_STATES = SCHEMAS["Shot"]["properties"]["status"]["enum"]
-PREDICTION_STATES = SCHEMAS["Prediction"]["properties"]["status"]["enum"]
+SHOT_STATES = SCHEMAS["ShotStatus"]["enum"]
+PREDICTION_STATES = SCHEMAS["PredictionStatus"]["enum"]
 
 
 def test_the_contract_tells_the_phases_of_a_shooting_as_the_table_has_them() -> None:
@@ -38,7 +38,7 @@ def test_the_contract_tells_the_phases_of_a_shooting_as_the_table_has_them() -> 
         for before, after in (step.split(" -> ") for step in steps[1].split(", "))
     }
     assert told == dict(SHOOTING_PHASES)
-    assert list(SHOOTING_PHASES) == SCHEMAS["Shooting"]["properties"]["phase"]["enum"]
+    assert list(SHOOTING_PHASES) == SCHEMAS["ShootingPhase"]["enum"]
 
 
 def test_the_contract_tells_the_states_of_shots_and_pictures_as_the_tables_have_them() -> None:
@@ -65,7 +65,7 @@ def test_the_contract_tells_the_states_of_a_generation_as_the_table_has_them() -
         for before, after in (step.split(" -> ") for step in steps[1].split(", "))
     }
     assert told == {before: after for before, after in GENERATION_STATES.items() if after}
-    assert set(GENERATION_STATES) == set(SCHEMAS["Generation"]["properties"]["status"]["enum"])
+    assert set(GENERATION_STATES) == set(SCHEMAS["GenerationStatus"]["enum"])
     assert set(REPEATABLE_GENERATION) == {"failed", "canceled", "expired"}
 
 

