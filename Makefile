@@ -59,6 +59,10 @@ test: .venv/.dev node_modules/.stamp ## Run the tests, on every database that is
 contract: .venv/.dev ## Fuzz the running server against its contract (minutes; prints its seed)
 	@$(BIN)/python -m tests.contract.run $(ARGS)
 
+.PHONY: coverage-contract
+coverage-contract: .venv/.dev ## See whether the tests saw every answer that the contract declares (a minute)
+	@$(BIN)/python -m tests.contract.coverage.run $(ARGS)
+
 .PHONY: security
 security: .venv/.dev node_modules/.stamp ## Prove the rows S1 to S28 of security in their long forms and print the table
 	@$(BIN)/python -m tests.security.run --numprocesses 2 --dist loadfile $(ARGS)

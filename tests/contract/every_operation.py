@@ -56,6 +56,15 @@ class Operation:
         return {int(status) for status in self.raw["responses"]}
 
     @property
+    def answers(self) -> list[tuple[int, str | None]]:
+        """Every status that the contract declares with each of its media types, None for no body."""
+        return [
+            (int(status), media_type)
+            for status, response in self.raw["responses"].items()
+            for media_type in resolved(response).get("content") or [None]
+        ]
+
+    @property
     def success(self) -> int:
         """The status of a good answer; 200 beside 202 answers what is only tried."""
         return 202 if 202 in self.statuses else min(self.statuses)

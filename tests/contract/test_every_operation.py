@@ -95,9 +95,11 @@ class Provoker:
     ) -> None:
         self.app, self.world, self.elsewhere, self.monkeypatch = app, world, elsewhere, monkeypatch
 
-    def provoke(self, status: int, name: str) -> Reply:
-        """Return the answer to a request that should get this status."""
+    def provoke(self, status: int, media_type: str | None, name: str) -> Reply:
+        """Return the answer to a request that should get this status with a body of this type."""
         request = self.world.request_for(name)
+        if status == request.operation.success:
+            ask_for(request, media_type)
         way = getattr(self, f"get_{status}", None)
         if status == request.operation.success or way is None:
             return request.send(self.app, self.headers(request))
@@ -249,15 +251,27 @@ class Provoker:
         return reply
 
 
+def ask_for(request: Request, media_type: str | None) -> None:
+    """Ask for one of the media types between which the path or a parameter of the query chooses."""
+    if request.operation.operation_id == "get_docs_asset":
+        request.path["asset_name"] = {"text/css": "docs.css", "text/javascript": "docs.js"}[str(media_type)]
+    kind = str(media_type).removeprefix("image/")
+    for parameter in request.operation.parameters:
+        if kind in parameter["schema"].get("enum", ()):
+            request.query[parameter["name"]] = kind
+
+
 @each()
 def test_every_declared_response_is_produced(
     name: str, app: Application, world: World, stranger: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provoker, operation = Provoker(app, world, stranger, monkeypatch), OPERATIONS[name]
     # The good answer last: it may delete what the others are about.
-    for status in sorted(operation.statuses, key=lambda status: status == operation.success):
-        reply = provoker.provoke(status, name)
+    for status, media_type in sorted(operation.answers, key=lambda answer: answer[0] == operation.success):
+        reply = provoker.provoke(status, media_type, name)
         assert reply.status == status, f"{status} was asked for: {explain(reply)}"
+        sent = reply.headers.get("content-type", "").partition(";")[0] or None
+        assert sent == media_type, f"{status} with {media_type} was asked for: {explain(reply)}"
         assert reply.headers["x-request-id"]
         if status >= 400:
             body = reply.json()

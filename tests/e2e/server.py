@@ -17,6 +17,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.contract.coverage.recording import command
+
 ROOT = Path(__file__).resolve().parents[2]
 COMPUTE_WEBHOOK_SECRET = "whsec_c2VjcmV0IG9mIHNlcnZlcnMgdW5kZXIgdGVzdA=="
 BASE_PATH = "/api/v1"
@@ -88,7 +90,7 @@ def running_server(
     log = folder / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *module.split()],
+            [sys.executable, "-m", *command(module)],
             cwd=ROOT,
             env={**os.environ, **own, **environment},
             stdin=subprocess.DEVNULL,

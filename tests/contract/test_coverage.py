@@ -1,0 +1,112 @@
+"""The coverage of the contract is counted on the wire, and whatever is missing is told and fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from handlers.app import Application
+from tests.contract.coverage import recording
+from tests.contract.coverage.recording import Cell, begin, cells_of, command, recorded
+from tests.contract.coverage.run import Coverage, declared
+from tests.contract.mini.asking import ask
+from tests.e2e.server import running_server
+from tests.serving import app_for_tests
+
+PROBLEM = "application/problem+json"
+GONE, BRAND = Cell("delete_brand", 204, None), Cell("get_brand", 200, "application/json")
+PICTURES = {Cell("get_shared_image", 200, f"image/{kind}") for kind in ("webp", "png", "jpeg")}
+
+
+def test_every_kind_of_answer_is_wanted() -> None:
+    wanted = declared()
+    assert {GONE, BRAND, *PICTURES, Cell("get_brand", 304, None), Cell("get_brand", 404, PROBLEM)} <= wanted
+    assert Cell("get_brand", 201, "application/json") not in wanted
+
+
+def test_what_was_not_produced_is_told_first_and_fails() -> None:
+    webp = Cell("get_shared_image", 200, "image/webp")
+    coverage = Coverage({GONE, BRAND, *PICTURES}, {GONE, BRAND, *PICTURES} - {webp, GONE})
+    assert not coverage.is_complete
+    assert coverage.lines() == [
+        "                  200 204",
+        "delete_brand            !",
+        "get_shared_image  2/3",
+        "get_brand           +",
+        "",
+        "Not produced by any test:",
+        "  delete_brand 204 (no body)",
+        "  get_shared_image 200 image/webp",
+        "",
+        "3 of 5 answers: 60.0 %",
+    ]
+
+
+def test_a_total_is_not_rounded_up() -> None:
+    wanted = {Cell("get_brand", status, PROBLEM) for status in range(1, 3001)}
+    assert (
+        Coverage(wanted, wanted - {Cell("get_brand", 7, PROBLEM)}).lines()[-1]
+        == "2999 of 3000 answers: 99.9 %"
+    )
+    assert Coverage(wanted, wanted).is_complete
+
+
+def test_what_the_contract_does_not_declare_is_told_and_fails() -> None:
+    coverage = Coverage({BRAND}, {BRAND, Cell("get_brand", 418, None)})
+    assert not coverage.is_complete
+    assert "  get_brand 418 (no body)" in coverage.lines()
+    assert coverage.lines()[-1] == "1 of 1 answers: 100.0 %"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "operations"),
+    [
+        ("GET", "/api/v1/users/me", 200, {"get_current_user"}),
+        ("GET", "/api/v1/users/01990000-5eed-7000-8000-000100000001", 200, {"get_user"}),
+        ("HEAD", "/api/v1/users/me", 200, set()),
+        ("OPTIONS", "/api/v1/users/me", 204, set()),
+        ("TRACE", "/api/v1/brands/", 405, {"list_brands", "create_brand"}),
+        ("GET", "/api/v1/brands/a/b", 404, set()),
+        ("GET", "/", 200, set()),
+    ],
+)
+def test_an_answer_counts_for_the_operation_that_gave_it(
+    method: str, path: str, status: int, operations: set[str]
+) -> None:
+    assert {cell.operation_id for cell in cells_of(method, path, status, None)} == operations
+
+
+def test_answers_in_process_are_written_down_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Set to what it is, so that it is set back after the test.
+    monkeypatch.setattr(Application, "__call__", Application.__call__)
+    app = app_for_tests(tmp_path / "server")
+    ask(app, "GET", "/api/v1/brands/")
+    assert recorded(tmp_path / "answers") == set()
+    begin(tmp_path / "answers")
+    for _ in range(2):
+        assert ask(app, "GET", "/api/v1/brands/").status == 401
+    app.bridge.pool.shutdown()
+    assert recorded(tmp_path / "answers") == {Cell("list_brands", 401, PROBLEM)}
+    (file,) = (tmp_path / "answers").iterdir()
+    assert json.loads(file.read_text("utf-8")) == ["list_brands", 401, PROBLEM]
+
+
+def test_answers_of_a_running_server_are_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(recording.VARIABLE, str(tmp_path / "answers"))
+    with running_server(tmp_path / "server", RENDER_WORKERS="0", SARTIQ_SEED="demo") as server:
+        assert httpx.get(f"{server.url}/brands/").status_code == 401
+    cells = {Cell("list_brands", 401, PROBLEM), Cell("readiness", 200, "application/json")}
+    assert cells <= recorded(tmp_path / "answers") <= declared()
+
+
+def test_nothing_is_recorded_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(recording.VARIABLE, raising=False)
+    assert command("handlers --prepare-only") == ["handlers", "--prepare-only"]
+    monkeypatch.setenv(recording.VARIABLE, "somewhere")
+    assert command("handlers") == ["tests.contract.coverage.serve", "handlers"]
+    assert command("studio.jobs worker") == ["studio.jobs", "worker"]
