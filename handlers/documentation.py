@@ -12,6 +12,7 @@ from flask import current_app
 from db.errors import NotFound
 from handlers import pages
 from handlers.answers import Answer, found_file, strong_etag
+from handlers.current import current_settings
 from handlers.pages.discovery import links
 
 
@@ -63,9 +64,23 @@ def get_permissions_page() -> Answer:
     return _page(pages.permissions_page(_bundle_json()))
 
 
+def get_states_page() -> Answer:
+    """Answer the page that shows which state may follow which."""
+    return _page(pages.states_page())
+
+
+def get_problems_page() -> Answer:
+    """Answer the page that lists all problems."""
+    return _page(pages.problems_page())
+
+
 def get_docs_asset(asset_name: str) -> Answer:
-    """Answer a script or style sheet of that page; NotFound for any other name."""
-    found = pages.asset(asset_name)
+    """Answer a script, a style sheet or the code samples of that page; NotFound for any other name."""
+    if asset_name == "code-samples.json":
+        samples = pages.samples(_bundle_json(), current_settings().public_url)
+        found: tuple[bytes, str] | None = (samples, "application/json")
+    else:
+        found = pages.asset(asset_name)
     if found is None:
         raise NotFound()
     content, media_type = found

@@ -15,8 +15,10 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.base import utc_now
+from handlers.pages.code_samples import code_samples
 from handlers.pages.discovery import links
 from handlers.pages.permissions import ROLES, matrix
+from handlers.pages.states import machines, picture, sentences
 from handlers.problems import PROBLEMS
 
 HERE = Path(__file__).parent
@@ -32,6 +34,7 @@ CONTENT_SECURITY_POLICY = (
 ASSETS: dict[str, tuple[Path, str]] = {
     "pages.css": (HERE / "pages.css", "text/css"),
     "permissions.css": (HERE / "permissions.css", "text/css"),
+    "states.css": (HERE / "states.css", "text/css"),
     "docs.css": (HERE / "docs.css", "text/css"),
     "docs.js": (HERE / "docs.js", "text/javascript"),
     "swagger-ui.css": (SWAGGER_UI / "swagger-ui.css", "text/css"),
@@ -60,6 +63,23 @@ def permissions_page(bundle: bytes) -> bytes:
     """Return the page that says who may call which operation of a bundled contract."""
     tables = matrix(json.loads(bundle))
     return _templates.get_template("permissions.html").render(tables=tables, roles=ROLES).encode("utf-8")
+
+
+@cache
+def states_page() -> bytes:
+    """Return the page that shows which state may follow which."""
+    pictures = [picture(machine) for machine in machines()]
+    text = _templates.get_template("states.html").render(pictures=pictures, sentences=sentences)
+    return text.encode("utf-8")
+
+
+@cache
+def problems_page() -> bytes:
+    """Return the page that leads to the pages of all problems, by status."""
+    problems: dict[int, list[tuple[str, str]]] = {}
+    for code, problem in PROBLEMS.items():
+        problems.setdefault(problem.status, []).append((code, problem.meaning))
+    return _templates.get_template("problems.html").render(problems=problems).encode("utf-8")
 
 
 @cache
@@ -92,6 +112,12 @@ def security_txt(address: str, contact: str) -> ASGIApp:
         await PlainTextResponse("\n".join([*lines, ""]), headers=headers)(scope, receive, send)
 
     return answer
+
+
+@cache
+def samples(bundle: bytes, address: str) -> bytes:
+    """Return the code samples of every operation of a bundle as JSON, for the server at this address."""
+    return json.dumps(code_samples(json.loads(bundle), address), ensure_ascii=False).encode("utf-8")
 
 
 @cache

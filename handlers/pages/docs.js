@@ -92,6 +92,49 @@ function plainPlugin({ React }) {
   return { components: { ServersContainer: () => null }, wrapComponents: { DeepLink: withoutNestedLink } };
 }
 
+// Code that calls the operation, above the answers that it may get.
+function samplesPlugin({ React }) {
+  const { createElement, useEffect, useState } = React;
+  const languages = { curl: "curl", python: "Python", javascript: "JavaScript" };
+  let asked;
+
+  function ask() {
+    asked ||= fetch("/api/v1/docs/code-samples.json").then((answer) => answer.json());
+    return asked;
+  }
+
+  function Samples({ operationId }) {
+    const [samples, setSamples] = useState({});
+    const [language, setLanguage] = useState("curl");
+    const [told, setTold] = useState("");
+    useEffect(() => void ask().then((all) => setSamples(all[operationId] || {})), [operationId]);
+    useEffect(() => setTold(""), [language]);
+    const copy = async () => {
+      await navigator.clipboard.writeText(samples[language]);
+      setTold("Copied");
+    };
+    const choice = ([name, title]) =>
+      createElement("button", {
+        key: name, type: "button", "aria-pressed": name === language, onClick: () => setLanguage(name),
+      }, title);
+    return createElement("section", { className: "samples", "aria-label": "Code samples" },
+      createElement("div", { className: "choices" },
+        createElement("h4", null, "Code samples"),
+        Object.entries(languages).map(choice),
+        createElement("button", { key: "copy", type: "button", className: "copy", onClick: copy }, "Copy"),
+        createElement("output", { key: "told" }, told)),
+      createElement("pre", { tabIndex: 0, "data-language": language }, samples[language] || ""));
+  }
+
+  const withSamples = (Responses, { specSelectors }) => (props) => {
+    const id = specSelectors.specJson().getIn(["paths", props.path, props.method, "operationId"]);
+    return createElement(React.Fragment, null,
+      createElement(Samples, { key: "samples", operationId: id }),
+      createElement(Responses, { key: "responses", ...props }));
+  };
+  return { wrapComponents: { responses: withSamples } };
+}
+
 // What Swagger UI leaves without a name, or out of reach of a keyboard.
 function nameControls() {
   for (const button of document.querySelectorAll(".model-box-control:not([aria-label])")) {
@@ -125,7 +168,7 @@ async function showContract() {
     spec: contract,
     dom_id: "#documentation",
     presets: [SwaggerUIBundle.presets.apis],
-    plugins: [searchPlugin, plainPlugin],
+    plugins: [searchPlugin, plainPlugin, samplesPlugin],
     layout: "BaseLayout",
     deepLinking: true,
     filter: true,

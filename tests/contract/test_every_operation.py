@@ -254,7 +254,12 @@ class Provoker:
 def ask_for(request: Request, media_type: str | None) -> None:
     """Ask for one of the media types between which the path or a parameter of the query chooses."""
     if request.operation.operation_id == "get_docs_asset":
-        request.path["asset_name"] = {"text/css": "docs.css", "text/javascript": "docs.js"}[str(media_type)]
+        names = {
+            "text/css": "docs.css",
+            "text/javascript": "docs.js",
+            "application/json": "code-samples.json",
+        }
+        request.path["asset_name"] = names[str(media_type)]
     kind = str(media_type).removeprefix("image/")
     for parameter in request.operation.parameters:
         if kind in parameter["schema"].get("enum", ()):

@@ -168,7 +168,7 @@ def test_operations_are_found_by_path_id_summary_and_tag(visit: Visit) -> None:
         "/products/{product_id}/images post": ["add_product_image"],
         "renew_subscr": ["renew_subscription"],
         "Take over an invitation": [],
-        "who may call": ["get_permissions_page"],
+        "list the problems": ["get_problems_page"],
         "subscriptions usage": ["list_subscription_usage"],
     }.items():
         page.get_by_label("Search operations").fill(phrase)
@@ -180,10 +180,14 @@ def test_operations_are_found_by_path_id_summary_and_tag(visit: Visit) -> None:
     assert visit.complaints == []
 
 
-def test_the_documentation_follows_the_colour_scheme(visit: Visit) -> None:
+def test_an_operation_has_code_samples_and_follows_the_colour_scheme(visit: Visit) -> None:
     visit.page.emulate_media(color_scheme="dark")
     visit.open("/api/v1/docs#/brands/update_brand")
     expect(visit.page.locator("#operations-brands-update_brand .responses-wrapper")).to_be_visible()
+    samples = visit.page.get_by_role("region", name="Code samples")
+    expect(samples.locator("pre")).to_contain_text("ETAG=$(curl")
+    samples.get_by_role("button", name="JavaScript").click()
+    expect(samples.locator("pre")).to_contain_text("await fetch(url, {")
     background = "getComputedStyle(document.body).backgroundColor"
     assert visit.page.evaluate(background) == "rgb(22, 24, 27)"
     visit.keep("docs-dark")
@@ -193,7 +197,7 @@ def test_the_documentation_follows_the_colour_scheme(visit: Visit) -> None:
 
 
 def test_no_page_lets_a_script_in_that_is_not_a_file_of_the_server(visit: Visit) -> None:
-    for path in ("/", "/api/v1/docs", "/api/v1/docs/permissions", "/api/v1/problems/not_found"):
+    for path in ("/", "/api/v1/docs", "/api/v1/docs/states", "/api/v1/problems/not_found"):
         answer = visit.page.goto(visit.address + path)
         policy = answer.headers["content-security-policy"] if answer else ""
         assert policy.startswith("default-src 'self'; img-src 'self' data: blob:; object-src 'none';"), path
@@ -256,6 +260,36 @@ def test_a_deprecated_operation_says_when_it_ends_and_what_to_use(visit: Visit) 
     other.locator(".opblock-summary-control").click()
     expect(other).to_contain_text("Permission brands:read")
     expect(other).not_to_contain_text("Deprecated")
+    assert visit.complaints == []
+
+
+def test_states_are_shown_as_pictures_and_told_as_text(visit: Visit) -> None:
+    visit.open("/api/v1/docs/states")
+    page = visit.page
+    picture = page.get_by_role("img", name="States of a generation")
+    expect(picture).to_have_accessible_description(
+        re.compile(r"running: leads to pending, completed, failed")
+    )
+    expect(picture.locator("rect")).to_have_count(7)
+    section = page.get_by_role("region", name="States of a generation")
+    section.get_by_text("As text").click()
+    expect(section.get_by_role("listitem").first).to_have_text(
+        "pending: leads to running, failed, canceled, expired."
+    )
+    visit.keep("states")
+    assert visit.width_beyond_the_screen() == 0
+    assert visit.barriers() == []
+    assert visit.strangers() == []
+    assert visit.complaints == []
+
+
+def test_the_list_of_problems_leads_to_each_of_them(visit: Visit) -> None:
+    visit.open("/api/v1/problems/")
+    visit.keep("problems")
+    assert visit.width_beyond_the_screen() == 0
+    assert visit.barriers() == []
+    visit.page.get_by_role("link", name="shot_busy").click()
+    expect(visit.page.locator("h1")).to_have_text("shot_busy")
     assert visit.complaints == []
 
 

