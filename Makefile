@@ -101,6 +101,14 @@ openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml to openapi/open
 clients: .venv/.dev node_modules/.stamp ## Generate a Python client and TypeScript types from the contract into .clients/
 	@$(BIN)/python -m tests.clients.generate
 
+.PHONY: review
+review: .venv/.dev node_modules/.stamp ## Review the contract: rules, what breaks clients, what is new (ARGS="--markdown FILE")
+	@$(BIN)/python -m tests.review.run $(ARGS)
+
+.PHONY: release
+release: .venv/.dev node_modules/.stamp ## Freeze the contract as a release and write its changelog (VERSION=x.y.z)
+	@$(BIN)/python -m tests.review.release $(VERSION)
+
 .PHONY: lint
 lint: .venv/.dev node_modules/.stamp ## Lint code and contract, check types and imports
 	@$(BIN)/ruff check --quiet .

