@@ -29,6 +29,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 run: .venv/.runtime ## Start the server on an embedded database (PORT=8000)
 	@exec $(BIN)/python -m handlers
 
+.PHONY: mock
+mock: .venv/.runtime ## Start a server that keeps nothing and makes sample pictures, for your CI (PORT=8000)
+	@SARTIQ_MODE=mock exec $(BIN)/python -m handlers
+
 .PHONY: worker
 worker: .venv/.runtime ## Start a worker beside the server (CELERY_BROKER_URL=redis://host:6379/0)
 	@exec $(BIN)/python -m studio.jobs worker $(ARGS)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, QueuePool, Select, create_engine, event, make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
@@ -152,7 +152,9 @@ def make_engine(url: str, pool_size: int = 10, statement_seconds: int | None = N
         address = address.set(drivername="postgresql+psycopg")
     options: dict[str, Any] = {}
     if address.database not in (None, "", ":memory:"):
-        options = {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": POOL_TIMEOUT_SECONDS}
+        # Said, because a named SQLite database in memory would get a pool of another kind.
+        options = {"poolclass": QueuePool, "pool_size": pool_size, "max_overflow": 0}
+        options["pool_timeout"] = POOL_TIMEOUT_SECONDS
     # Errors of the database are logged, and what was written is nobody's business who reads the log.
     options["hide_parameters"] = True
     engine = create_engine(address, pool_pre_ping=address.get_backend_name() != "sqlite", **options)

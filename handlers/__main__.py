@@ -21,6 +21,7 @@ from db.migrations import upgrade
 from db.roles import RolesMissing
 from db.session import Database, make_engine
 from handlers.app import create_app
+from handlers.mock import fixed_token, furnished
 from handlers.protocol import Protocol
 from studio.identity.mail import mailer_for
 from studio.media.backends import open_storage
@@ -79,6 +80,9 @@ def announce(settings: Settings) -> None:
     ]
     if settings.environment == "development":
         lines.append("  Demo login           demo@example.com / sartiq-demo")
+    if settings.mode == "mock":
+        lines.append("  Mock                 nothing is kept, pictures are samples; every request may send")
+        lines.append(f"  Authorization: Bearer {fixed_token(settings)}")
     print("\n".join([*lines, "  Stop with Ctrl-C.", ""]), flush=True)
 
 
@@ -94,6 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Not started: {refusal}", file=sys.stderr)
         return 2
     configure_logging(settings.log_level, settings.log_format, settings.service_name)
+    if settings.mode == "mock":
+        with furnished(settings, prepare) as (own, database):
+            return serve(own, database)
     try:
         prepare(settings)
     except RolesMissing as missing:
@@ -104,9 +111,9 @@ def main(arguments: list[str] | None = None) -> int:
     return serve(settings)
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, database: Database | None = None) -> int:
     """Answer requests until told to stop; running requests and pictures get ten seconds to finish."""
-    app = create_app(settings)
+    app = create_app(settings, database=database)
     config = uvicorn.Config(app, **options_of_the_server(settings))
     server = AnnouncingServer(config, partial(announce, settings), app.drain)
     try:

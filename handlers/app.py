@@ -6,6 +6,7 @@ A contract that does not compile, or handlers that do not fit it, stop the start
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ from handlers.contract.bodies import Limits
 from handlers.contract.bridge import BridgedFlaskApp
 from handlers.contract.bundle import Bundle
 from handlers.contract.endpoint import CallerLoader, Endpoint
+from handlers.contract.exemplary import Examples, Picked
 from handlers.contract.limiting import CallersDoor, StrangersDoor
 from handlers.contract.middleware import Check, Envelope, Gate, LastResort
 from handlers.contract.operations import compile_operations
@@ -42,13 +44,18 @@ from handlers.errors import error_handler
 from handlers.observing import Observed
 from handlers.pages import home, security_txt
 from handlers.pages.discovery import CATALOG, api_catalog
+from studio.exports.work import work_off_exports
+from studio.jobs.prompt import PromptWork
 from studio.jobs.repeating import Repeating
 from studio.jobs.upkeep import UPKEEP, Upkeep, Workplace
 from studio.jobs.workers import RenderWorkers
+from studio.jobs.workshop import Workshop
 from studio.limits.limits import Limits as RateLimits
 from studio.media.backends import open_storage
 from studio.outbound import Outbound
-from studio.settings import Settings
+from studio.providers.renderers import renderer_for
+from studio.providers.samples import sample_file
+from studio.settings import Settings, SettingsRefused
 from studio.telemetry.metrics import MetricsPort
 from studio.telemetry.traces import Tracing
 from studio.watching import Watchers
@@ -136,6 +143,8 @@ def create_app(
     if tags is not None:
         contract = contract.only(tags)
     if database is None:
+        if settings.mode == "mock":
+            raise SettingsRefused("SARTIQ_MODE=mock is served by `python -m handlers`, which furnishes it")
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         engine = make_engine(settings.database_url, settings.pool_size, settings.request_seconds)
         database = Database(engine)
@@ -186,6 +195,7 @@ def create_app(
             ExceptionMiddleware,
             waiting,
             gate,
+            *([partial(Picked, examples=Examples(contract, sample_file))] if settings.mode == "mock" else ()),
             partial(StrangersDoor, limits=limits),
             SecurityMiddleware,
             partial(CallersDoor, limits=limits),
@@ -204,7 +214,7 @@ def create_app(
         bundle.read_bytes() if isinstance(bundle, Path) else json.dumps(bundle).encode("utf-8")
     )
     app.add_api(
-        contract.document,
+        contract.outline(),
         resolver=ContractResolver(endpoints),
         security_map=security_map(settings.secret_key),
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),
@@ -249,6 +259,8 @@ def _work_of(at: Workplace) -> list[Part]:
         from studio.jobs.messenger import Messenger
 
         return [Messenger(at)]
+    if settings.mode == "mock":
+        return _work_of_a_mock(at)
     return [
         RenderWorkers(
             at.database,
@@ -261,6 +273,16 @@ def _work_of(at: Workplace) -> list[Part]:
         WebhookSenders(settings, at.database, at.outbound),
         *(_repeating(each, at) for each in UPKEEP),
     ]
+
+
+def _work_of_a_mock(at: Workplace) -> list[Part]:
+    """The same, but what somebody waits for is done before he is answered."""
+    renderer, lease = renderer_for(at.settings), at.settings.lease_seconds
+    workshop = Workshop(at.database, at.storage, os.cpu_count() or 1, lease, renderer=renderer)
+    waited_for = PromptWork(workshop, lambda: work_off_exports(at.database, at.storage))
+    unasked = [each for each in UPKEEP if each.woken_by is None]
+    senders = WebhookSenders(at.settings, at.database, at.outbound)
+    return [waited_for, senders, *(_repeating(each, at) for each in unasked)]
 
 
 def _repeating(each: Upkeep, at: Workplace) -> Repeating:

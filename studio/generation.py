@@ -6,13 +6,13 @@ HTTP.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 
+from db.base import new_id
 from db.errors import Conflict, NotFound
 from db.models.generation_models import GenerationModel
 from db.models.generations import Generation
@@ -110,7 +110,8 @@ def check_order(
         next_shot_status(shot.status, "generate")  # said before what its inputs lack, which may change
     scene = _freeze(order, resolved, _limits(model)[0])
     _require_size(model, scene)
-    seed = order["seed"] if order["seed"] is not None else secrets.randbelow(MAX_DRAWN_SEED)
+    # Drawn by the one who gives out ids, so that a mock draws the same each time.
+    seed = order["seed"] if order["seed"] is not None else new_id().int % MAX_DRAWN_SEED
     columns = {
         "model_id": model.id,
         "source_prediction_id": order["source_prediction_id"],

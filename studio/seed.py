@@ -31,6 +31,7 @@ from studio.lifecycle import advance
 from studio.media.backends import open_storage
 from studio.media.normalisation import Picture, normalise
 from studio.media.storage import Storage, media_key
+from studio.providers.renderers import Renderer, renderer_for
 from studio.seed_accounts import account_rows
 from studio.seed_rows import (
     GENERATION,
@@ -75,7 +76,7 @@ def seed(database: Database, settings: Settings) -> None:
         _add_system(storage, for_contract)
         if with_demonstration and not _has_demonstration():
             claims = _add_demonstration(storage, for_contract)
-    _paint(database, storage, claims)
+    _paint(database, storage, claims, renderer_for(settings))
 
 
 def _wait_for_turn() -> None:
@@ -203,7 +204,7 @@ def _claimed(generation: Generation) -> queue.Claim:
     return queue.claim_of(generation, LEASE_OWNER)
 
 
-def _paint(database: Database, storage: Storage, claims: Iterable[queue.Claim]) -> None:
+def _paint(database: Database, storage: Storage, claims: Iterable[queue.Claim], renderer: Renderer) -> None:
     """Make the pictures of the houses as a worker does: once, for all houses ordered the same."""
     pictures: list[queue.Made] = []
     for claim in claims:
@@ -211,6 +212,6 @@ def _paint(database: Database, storage: Storage, claims: Iterable[queue.Claim]) 
             made = [queue.store_picture(storage, claim, one.picture, one.stored) for one in pictures]
         else:
             with ThreadPoolExecutor(claim.batch_size) as painters:
-                painting = Painting(database, storage, painters, claim, LEASE, given_up=lambda: False)
+                painting = Painting(database, storage, painters, claim, LEASE, lambda: False, renderer)
                 made = pictures = painting.carry_out()
         queue.finish(database, storage, claim, made)

@@ -9,7 +9,7 @@ import base64
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +20,27 @@ ENVIRONMENTS = ("development", "test", "production")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("json", "lines")
 SEEDS = ("demo", "contract")
+MODES = ("live", "mock")
+MOCK_SECRET = "mock-only-secret-that-makes-the-same-token-every-time"  # noqa: S105 - a mock has nothing to hide
+# By this name connections of one process share a database in memory, as long as one of them is open.
+MOCK_DATABASE_URL = "sqlite:///file:sartiq-mock?mode=memory&cache=shared&uri=true&check_same_thread=false"
+_KEPT_BY_A_MOCK = frozenset(
+    (
+        "SARTIQ_SEED",
+        "HOST",
+        "PORT",
+        "PUBLIC_URL",
+        "LOG_LEVEL",
+        "LOG_FORMAT",
+        "CORS_ORIGINS",
+        "OUTBOX_DIR",
+        "OUTBOUND_ALLOWED_HOSTS",
+        "COMPUTE_WEBHOOK_SECRET",
+        "WEBHOOK_SENDERS",
+        "MAX_WAIT_SECONDS",
+        "SSE_MAX_SECONDS",
+    )
+)
 
 
 class SettingsRefused(Exception):
@@ -76,6 +97,17 @@ def _networks(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
     return listed
 
 
+def _environment_of_a_mock(environment: Mapping[str, str]) -> dict[str, str]:
+    """What counts of the environment: a mock runs beside programs that have a DATABASE_URL of their own."""
+    if environment.get("SARTIQ_ENV") == "production":
+        raise SettingsRefused("SARTIQ_MODE must not be mock in production: everybody could sign in")
+    kept = {name: value for name, value in environment.items() if name in _KEPT_BY_A_MOCK}
+    names = [each.name.upper() for each in fields(Settings) if each.name.startswith("limit_")]
+    limits = {name: environment.get(name) or "1000000" for name in names}
+    own = {"DATABASE_URL": MOCK_DATABASE_URL, "SECRET_KEY": MOCK_SECRET, "MAX_RUNNING_PER_SCOPE": "0"}
+    return {**kept, **limits, **own}
+
+
 def _limit(environment: Mapping[str, str], name: str, default: int) -> int:
     return _whole_number(environment, name, default, 1, 1_000_000)
 
@@ -116,6 +148,7 @@ class Settings:
     """The values one process runs with. Paths are absolute, times are seconds."""
 
     environment: str = "development"
+    mode: str = "live"
     seed: str = "demo"
     secret_key: str = field(default=DEVELOPMENT_SECRET, repr=False)
     data_dir: Path = Path(".data")
@@ -180,6 +213,11 @@ class Settings:
         default or short SECRET_KEY.
         """
         values = os.environ if environment is None else environment
+        mode = values.get("SARTIQ_MODE") or "live"
+        if mode not in MODES:
+            raise SettingsRefused(f"SARTIQ_MODE must be one of {', '.join(MODES)}, not {mode!r}")
+        if mode == "mock":
+            values = _environment_of_a_mock(values)
         name = values.get("SARTIQ_ENV") or "development"
         if name not in ENVIRONMENTS:
             raise SettingsRefused(f"SARTIQ_ENV must be one of {', '.join(ENVIRONMENTS)}, not {name!r}")
@@ -202,6 +240,7 @@ class Settings:
         data_dir = Path(values.get("DATA_DIR") or ".data").absolute()
         return cls(
             environment=name,
+            mode=mode,
             seed=seed,
             secret_key=secret,
             data_dir=data_dir,

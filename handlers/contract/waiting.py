@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from handlers.answers import encode_json
 from handlers.contract.call import CALL, Call
 from handlers.contract.operations import Operation
+from handlers.contract.preferences import preferences
 from handlers.contract.refusals import ContractBroken, Unavailable
 from handlers.contract.responses import EVENT_STREAM
 from handlers.errors import problem_for
@@ -31,8 +32,6 @@ HEARTBEAT_SECONDS = 15.0
 RETRY_MILLISECONDS = 2_000
 
 _WAIT = re.compile(r"""wait\s*=\s*(?:([0-9]+)|"([0-9]+)")\s*(?:;.*)?""", re.ASCII | re.IGNORECASE | re.DOTALL)
-# Parts of the list, of which a comma in quotes is no end.
-_PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
 # What a question that follows from a POST takes over from it.
 _KEPT_HEADERS = frozenset({b"authorization", b"accept", b"traceparent", b"tracestate"})
 _FRAMING = frozenset({b"content-length", b"retry-after"})
@@ -43,12 +42,8 @@ def preferred_wait(headers: Headers, longest: int) -> int | None:
 
     Of several `wait` the first counts (RFC 7240, 2).
     """
-    for preference in _PREFERENCE.findall(",".join(headers.getlist("prefer"))):
-        name = re.split(r"[=;\s]", preference.strip(), maxsplit=1)[0]
-        if name.lower() == "wait":
-            found = _WAIT.fullmatch(preference.strip())
-            return min(int((found[1] or found[2])[:9]), longest) if found else None
-    return None
+    found = _WAIT.fullmatch(preferences(headers).get("wait", ""))
+    return min(int((found[1] or found[2])[:9]), longest) if found else None
 
 
 @dataclass

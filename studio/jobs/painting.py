@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
 from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,7 +24,8 @@ from studio.media.inspection import open_stored
 from studio.media.normalisation import Picture as StoredPicture
 from studio.media.normalisation import dominant_color
 from studio.media.storage import Storage
-from studio.providers.local_studio import Picture, Stage, make_best_picture, make_picture, set_stage
+from studio.providers.local_studio import Picture
+from studio.providers.renderers import LOCAL_STUDIO, Renderer
 from studio.telemetry.traces import step
 
 logger = logging.getLogger(__name__)
@@ -56,9 +57,11 @@ class Painting:
         claim: queue.Claim,
         lease: timedelta,
         given_up: Callable[[], bool],
+        renderer: Renderer = LOCAL_STUDIO,
     ) -> None:
         self._database, self._storage, self._painters = database, storage, painters
         self._claim, self._lease, self._given_up = claim, lease, given_up
+        self._renderer = renderer
         self._shares = [0.0] * claim.batch_size
         self._stage_is_set = False
         self._dropped = threading.Event()
@@ -83,25 +86,25 @@ class Painting:
         return self._painters.submit(copy_context().run, work)
 
     @step("set_stage")
-    def _set_stage(self) -> Stage:
+    def _set_stage(self) -> Any:
         if self._dropped.is_set():
             raise Abandoned
         try:
-            return set_stage(self._storage, self._claim.strategy, self._claim.inputs["scene"])
+            return self._renderer.set_stage(self._storage, self._claim.strategy, self._claim.inputs["scene"])
         except (NotFound, OSError) as error:
             raise InputsUnusable from error
 
     @step("make_picture")
-    def _make(self, stage: Stage, index: int) -> queue.Made:
+    def _make(self, stage: Any, index: int) -> queue.Made:
         claim, tell = self._claim, partial(self._tell, index)
         tell(0.0)
         if claim.agentic:
             asked = claim.inputs["asked"]
-            picture = make_best_picture(
+            picture = self._renderer.make_best_picture(
                 stage, claim.seed, index, asked["max_attempts"], asked["min_confidence_score"], tell
             )
         else:
-            picture = make_picture(stage, claim.seed, index, tell)
+            picture = self._renderer.make_picture(stage, claim.seed, index, tell)
         return queue.store_picture(self._storage, claim, picture, as_stored(picture))
 
     def _tell(self, index: int, share: float) -> None:

@@ -28,7 +28,7 @@ from studio.lifecycle import EXPIRED, advance
 from studio.media.ingest import keep_picture
 from studio.media.normalisation import Picture as StoredPicture
 from studio.media.storage import Storage, media_key
-from studio.providers.local_studio import PROVIDER, Picture, renderer_version
+from studio.providers.local_studio import PROVIDER, Picture
 from studio.telemetry.context import read_traceparent
 from studio.telemetry.metrics import count_lease_recovery
 from studio.telemetry.traces import Attributes, record_step, step
@@ -324,7 +324,7 @@ def _prediction(storage: Storage, generation: Generation, index: int, made: Made
         provenance={
             "model": inputs["model"]["name"],
             "provider": _provider_of(generation),
-            "renderer_version": renderer_version(),
+            "renderer_version": picture.renderer_version,
             "cut_out": picture.cut_out,
             "inputs": inputs["rows"],
             "settings": {

@@ -27,8 +27,8 @@ from studio.jobs.painting import Abandoned, InputsUnusable, Painting
 from studio.jobs.remote import RemoteWork
 from studio.media.storage import Storage
 from studio.outbound import Outbound
-from studio.providers.compute import PROVIDER as COMPUTE
 from studio.providers.compute import Compute
+from studio.providers.renderers import LOCAL_STUDIO, Renderer, is_made_elsewhere
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,13 @@ class Workshop:
         lease_seconds: float,
         max_running: int = 0,
         outbound: Outbound | None = None,
+        renderer: Renderer = LOCAL_STUDIO,
     ) -> None:
         self._database, self._storage = database, storage
         self._lease, self._max_running = timedelta(seconds=lease_seconds), max_running
         self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
         self._remote = RemoteWork(database, storage, Compute(outbound or Outbound()), self._lease)
+        self._renderer = renderer
         self._painters = ThreadPoolExecutor(painters, thread_name_prefix="painter")
         self.stopping = threading.Event()
         self.given_up = threading.Event()
@@ -78,7 +80,7 @@ class Workshop:
 
     def _carry_out(self, claim: queue.Claim) -> None:
         try:
-            if claim.remote.provider == COMPUTE:
+            if is_made_elsewhere(claim.remote.provider, self._renderer):
                 self._remote.take_step(claim)
             else:
                 self._paint(claim)
@@ -96,7 +98,13 @@ class Workshop:
 
     def _paint(self, claim: queue.Claim) -> None:
         painting = Painting(
-            self._database, self._storage, self._painters, claim, self._lease, self.given_up.is_set
+            self._database,
+            self._storage,
+            self._painters,
+            claim,
+            self._lease,
+            self.given_up.is_set,
+            self._renderer,
         )
         made = painting.carry_out()
         if not self._record(partial(queue.finish, self._database, self._storage, claim, made)):

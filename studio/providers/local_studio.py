@@ -58,6 +58,7 @@ class Picture:
     settings: dict[str, Any]
     unused: frozenset[str]
     """Inputs that the renderer found it could not use."""
+    renderer_version: str = RENDERER_VERSION
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,11 +133,6 @@ def make_best_picture(
     assert best is not None  # noqa: S101 - `tries` is at least 1 by contract
     best.settings.update({"tries": len(scores), "scores": scores})
     return best
-
-
-def renderer_version() -> str:
-    """The version that a picture's provenance names."""
-    return RENDERER_VERSION
 
 
 def _request(stage: Stage, seed: int) -> RenderRequest:

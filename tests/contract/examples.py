@@ -9,7 +9,7 @@ from openapi_schema_validator import OAS30ReadValidator, OAS30WriteValidator
 from referencing import Registry
 from referencing.jsonschema import DRAFT4
 
-from tests.contract.every_operation import CONTRACT
+from tests.contract.every_operation import CONTRACT, resolved
 
 WHERE = "urn:contract"
 REGISTRY: Registry[Any] = Registry().with_resource(WHERE, DRAFT4.create_resource(CONTRACT))
@@ -22,6 +22,8 @@ def schemas(node: Any, place: str = "#") -> Iterator[tuple[str, dict[str, Any], 
             yield from schemas(child, f"{place}/{number}")
     if not isinstance(node, dict):
         return
+    for name, named in node.get("examples", {}).items() if "schema" in node else ():
+        yield f"{place}/examples/{name}", node["schema"], resolved(named)["value"]
     if "example" in node and "schema" in node:
         yield place, node["schema"], node["example"]
     elif "example" in node and isinstance(node.get("type"), str):

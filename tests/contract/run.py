@@ -32,6 +32,9 @@ POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql+psycopg://postgre
 @contextlib.contextmanager
 def fresh_database(kind: str, folder: Path) -> Iterator[str]:
     """Give the URL of a database that nothing else uses, and remove it afterwards."""
+    if kind == "mock":
+        yield ""
+        return
     if kind == "sqlite":
         yield f"sqlite:///{folder / 'contract.db'}"
         return
@@ -59,6 +62,7 @@ def server_under_test(module: str, kind: str, extra: dict[str, str]) -> Iterator
             own = {
                 "SARTIQ_SEED": "contract",
                 "DATABASE_URL": database_url,
+                "SARTIQ_MODE": "mock" if kind == "mock" else "live",
                 "OUTBOUND_ALLOWED_HOSTS": f"{SINK},{elsewhere.host}",
                 **SHORT_WAITS,
                 **extra,
@@ -108,7 +112,7 @@ def fuzz(url: str, log: Path, elsewhere: str, options: argparse.Namespace, seed:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="make contract ARGS=...", description=__doc__)
-    parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
+    parser.add_argument("--database", choices=["sqlite", "postgresql", "both", "mock"], default="both")
     parser.add_argument("--seed", type=int, help="repeat a run; drawn when left out")
     parser.add_argument("--examples", type=int, default=25, help="cases an operation")
     parser.add_argument("--quick", action="store_true", help="a first impression: two cases an operation")

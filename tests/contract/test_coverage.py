@@ -8,13 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from handlers.app import Application
+from handlers.app import Application, create_app
+from studio.settings import Settings
 from tests.contract.coverage import recording
 from tests.contract.coverage.recording import Cell, begin, cells_of, command, recorded
 from tests.contract.coverage.run import Coverage, declared
 from tests.contract.mini.asking import ask
 from tests.e2e.server import running_server
-from tests.serving import app_for_tests
+from tests.serving import SwitchedDatabase, app_for_tests
 
 PROBLEM = "application/problem+json"
 GONE, BRAND = Cell("delete_brand", 204, None), Cell("get_brand", 200, "application/json")
@@ -92,6 +93,15 @@ def test_answers_in_process_are_written_down_once(tmp_path: Path, monkeypatch: p
     assert recorded(tmp_path / "answers") == {Cell("list_brands", 401, PROBLEM)}
     (file,) = (tmp_path / "answers").iterdir()
     assert json.loads(file.read_text("utf-8")) == ["list_brands", 401, PROBLEM]
+
+
+def test_answers_of_a_mock_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Application, "__call__", Application.__call__)
+    begin(tmp_path / "coverage")
+    mock = create_app(Settings(mode="mock", data_dir=tmp_path), database=SwitchedDatabase())
+    assert ask(mock, "GET", "/api/v1/brands/x", {"prefer": "code=200"}).status == 200
+    mock.bridge.pool.shutdown()
+    assert recorded(tmp_path / "coverage") == set()
 
 
 def test_answers_of_a_running_server_are_written_down(

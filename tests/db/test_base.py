@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from uuid import RFC_4122, UUID
 
 import pytest
 from sqlalchemy.exc import StatementError
 
-from db.base import Base, Owned, new_id
+from db.base import Base, Owned, count_ids_from, new_id
 from db.models import Brand, Shooting
 from db.session import Database, session
 from tests.factories import make_brand, make_shooting
@@ -65,3 +66,18 @@ def test_relationships_are_never_loaded_behind_ones_back() -> None:
         if relationship.lazy != "raise"
     ]
     assert not eager
+
+
+def test_counted_ids_are_the_same_in_the_same_order_and_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.base._counted_from", None)
+    beginning = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def three() -> list[UUID]:
+        count_ids_from(beginning)
+        return [new_id() for _ in range(3)]
+
+    first = three()
+    assert first == three()
+    assert first == sorted(set(first))
+    assert {(each.version, each.variant) for each in first} == {(7, RFC_4122)}
+    assert first[0].int >> 80 == int(beginning.timestamp() * 1000)

@@ -1,0 +1,223 @@
+"""The mock as its consumers run it: it starts at once, keeps nothing, and is the same each time."""
+
+from __future__ import annotations
+
+import io
+import resource
+import uuid
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from handlers.__main__ import main
+from handlers.app import create_app
+from studio.settings import Settings, SettingsRefused
+from tests.e2e.server import running_server
+
+ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
+PRODUCT = "01990000-5eed-7000-8000-000500000001"
+SHOT = "01990000-5eed-7000-8000-000900000002"
+PROBLEM = {"type", "title", "status", "detail", "code", "request_id"}
+
+
+@contextmanager
+def running_mock(folder: Path, **environment: str) -> Iterator[httpx.Client]:
+    """Run a mock; give a client that sends the header which the mock has printed."""
+    with running_server(folder, SARTIQ_MODE="mock", **environment) as server:
+        header = server.log.read_text().partition("Authorization: ")[2].split("\n")[0]
+        with httpx.Client(base_url=server.url, headers={"Authorization": header}, timeout=60) as client:
+            yield client
+
+
+@pytest.fixture(scope="module")
+def outbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outbox")
+
+
+@pytest.fixture(scope="module")
+def mock(tmp_path_factory: pytest.TempPathFactory, outbox: Path) -> Iterator[httpx.Client]:
+    with running_mock(tmp_path_factory.mktemp("mock"), OUTBOX_DIR=str(outbox)) as client:
+        yield client
+
+
+def made(reply: httpx.Response, status: int = 201) -> Any:
+    assert reply.status_code == status, reply.text
+    return reply.json()
+
+
+def pictures_of(mock: httpx.Client, **order: Any) -> list[Any]:
+    """Order pictures and return them: they are there as soon as the order is answered."""
+    order = {"product_id": PRODUCT, **order}
+    generation = made(mock.post("/generations/", params={"organization_id": ORGANIZATION}, json=order), 202)
+    over = mock.get(f"/generations/{generation['id']}").json()
+    assert (over["status"], over["progress"]) == ("completed", 100)
+    return list(over["predictions"])
+
+
+def test_what_was_created_can_be_fetched_changed_and_deleted(mock: httpx.Client) -> None:
+    reply = mock.post("/brands/", json={"name": "Atelier Sud"})
+    brand = made(reply)
+    place = reply.headers["location"].removeprefix("/api/v1")
+    assert mock.get(place).json() == brand
+    assert brand in mock.get("/brands/").json()["data"]
+    assert mock.patch(place, json={"name": "Atelier Est"}).json()["name"] == "Atelier Est"
+    assert mock.delete(place).status_code in (200, 204)
+    assert mock.get(place).status_code == 404
+
+
+def test_the_rows_of_the_contracts_examples_are_there(mock: httpx.Client) -> None:
+    assert mock.get(f"/products/{PRODUCT}").json()["id"] == PRODUCT
+    assert mock.get("/users/me").json()["email"] == "demo@example.com"
+
+
+def test_it_refuses_as_the_server_does_that_it_is(mock: httpx.Client) -> None:
+    stranger = httpx.Client(base_url=mock.base_url)
+    refused = {
+        401: stranger.get("/brands/"),
+        403: mock.get("/users/"),
+        404: mock.get(f"/brands/{uuid.uuid4()}"),
+        405: mock.put("/brands/"),
+        415: mock.post("/brands/", content=b"{}", headers={"content-type": "text/plain"}),
+        422: mock.post("/brands/", json={"name": "", "colour": "red"}),
+    }
+    stranger.close()
+    assert [reply.status_code for reply in refused.values()] == list(refused)
+    for reply in refused.values():
+        assert reply.headers["content-type"] == "application/problem+json"
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert set(reply.json()) >= PROBLEM
+        assert reply.json()["request_id"] == reply.headers["x-request-id"]
+    assert refused[401].headers["www-authenticate"] == "Bearer"
+    assert [each["pointer"] for each in refused[422].json()["detail"]] == ["/name", "/colour"]
+
+
+def test_signing_in_by_password_works_too(mock: httpx.Client) -> None:
+    form = {"username": "second@example.com", "password": "sartiq-second"}
+    token = made(mock.post("/login/access-token", data=form), 200)["access_token"]
+    other = {"Authorization": f"Bearer {token}"}
+    assert mock.get(f"/products/{PRODUCT}", headers=other).status_code == 404
+
+
+@pytest.mark.parametrize(("width", "height"), [(1536, 2048), (64, 4096), (900, 600)])
+def test_the_pictures_of_an_order_are_there_at_once_and_open(
+    mock: httpx.Client, width: int, height: int
+) -> None:
+    pictures = pictures_of(mock, batch_size=2, width=width, height=height, seed=7)
+    assert len({picture["content_hash"] for picture in pictures}) == 2
+    for picture in pictures:
+        reply = mock.get(f"/predictions/{picture['id']}/image")
+        assert len(reply.content) == picture["file_size"]
+        with Image.open(io.BytesIO(reply.content)) as image:
+            assert image.size == (width, height)
+        assert picture["provenance"]["settings"]["sample"] is True
+
+
+def test_pictures_of_a_provider_elsewhere_are_samples_too(mock: httpx.Client) -> None:
+    form = {"username": "admin@example.com", "password": "sartiq-admin"}
+    token = made(mock.post("/login/access-token", data=form), 200)["access_token"]
+    model = {
+        "name": "Elsewhere",
+        "provider": "COMPUTE",
+        "tool_types": ["BASE_GENERATION"],
+        "provider_config": {"base_url": "https://compute.example.com"},
+    }
+    headers = {"Authorization": f"Bearer {token}"}
+    model_id = made(mock.post("/generation-models/", json=model, headers=headers))["id"]
+    (picture,) = pictures_of(mock, model_id=model_id, width=300, height=400)
+    assert picture["provenance"]["provider"] == "COMPUTE"
+    assert picture["provenance"]["renderer_version"] == "samples-1"
+
+
+def test_an_archive_is_there_at_once(mock: httpx.Client) -> None:
+    generation = made(mock.post(f"/shots/{SHOT}/generate", json={}), 202)
+    (picture, *_) = mock.get(f"/generations/{generation['id']}").json()["predictions"]
+    made(mock.post(f"/predictions/{picture['id']}/approve", json={}), 200)
+    shooting = mock.get(f"/shots/{SHOT}").json()["shooting_id"]
+    export = made(mock.post(f"/shootings/{shooting}/exports", json={}), 202)
+    assert mock.get(f"/exports/{export['id']}").json()["status"] == "completed"
+    archive = zipfile.ZipFile(io.BytesIO(mock.get(f"/exports/{export['id']}/file").content))
+    assert archive.testzip() is None
+    assert "manifest.json" in archive.namelist()
+
+
+def one_run(folder: Path) -> list[Any]:
+    """What a consumer's test sees that does the same in the same order, but for times."""
+    with running_mock(folder) as client:
+        seen: list[Any] = [client.headers["authorization"]]
+        for name in ("Atelier Sud", "Atelier Est"):
+            seen.append(made(client.post("/brands/", json={"name": name}))["id"])
+        for picture in pictures_of(client, batch_size=2, width=300, height=400):
+            image = client.get(f"/predictions/{picture['id']}/image").content
+            seen += [picture["id"], picture["seed"], image]
+        seen.append(made(client.post("/brands/", json={"name": "Atelier Ouest"}))["id"])
+        return seen
+
+
+def test_two_runs_give_the_same_ids_and_bytes(tmp_path: Path) -> None:
+    first = one_run(tmp_path / "first")
+    assert first == one_run(tmp_path / "second")
+    assert first[1] < first[2] < first[-1]
+
+
+def test_it_starts_with_little_work_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with running_mock(tmp_path / "server", TMPDIR=str(temporary)) as client:
+        client.get("/users/me")
+        assert [each.name[:12] for each in temporary.iterdir()] == ["sartiq-mock-"]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    # Work, not time, because others may use the machine: some 1.5 seconds when nobody does.
+    assert worked < 8
+    assert list(temporary.iterdir()) == []
+    assert [each.name for each in (tmp_path / "server").iterdir()] == ["server.log"]
+
+
+def test_a_mail_can_be_read_where_an_outbox_is_named(mock: httpx.Client, outbox: Path) -> None:
+    assert mock.post("/password-recovery/demo@example.com").is_success
+    (mail,) = outbox.glob("*.eml")
+    assert "demo@example.com" in mail.read_text()
+
+
+def test_it_refuses_production(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("SARTIQ_MODE", "mock")
+    monkeypatch.setenv("SARTIQ_ENV", "production")
+    monkeypatch.setenv("SECRET_KEY", "0123456789abcdef0123456789abcdef")
+    assert main([]) == 2
+    assert "SARTIQ_MODE must not be mock in production" in capsys.readouterr().err
+
+
+def test_it_takes_nothing_of_the_program_beside_it() -> None:
+    beside = {
+        "SARTIQ_MODE": "mock",
+        "SARTIQ_ENV": "test",
+        "SECRET_KEY": "theirs",
+        "DATABASE_URL": "postgresql://theirs/theirs",
+        "CELERY_BROKER_URL": "redis://theirs:6379/0",
+        "MEDIA_URL": "s3://theirs",
+        "SMTP_URL": "smtp://theirs",
+        "LIMIT_ACCOUNT": "5",
+        "PORT": "9123",
+    }
+    settings = Settings.from_environment(beside)
+    own = {name: beside[name] for name in ("SARTIQ_MODE", "LIMIT_ACCOUNT", "PORT")}
+    assert settings == Settings.from_environment(own)
+    limits = {each.name: getattr(settings, each.name) for each in fields(settings) if "limit_" in each.name}
+    assert limits.pop("limit_account") == 5
+    assert set(limits.values()) == {1_000_000}
+    assert "memory" in settings.database_url
+
+
+def test_an_unknown_mode_is_refused_and_other_servers_cannot_serve_a_mock() -> None:
+    with pytest.raises(SettingsRefused, match="SARTIQ_MODE must be one of live, mock"):
+        Settings.from_environment({"SARTIQ_MODE": "mocking"})
+    with pytest.raises(SettingsRefused, match="python -m handlers"):
+        create_app(Settings.from_environment({"SARTIQ_MODE": "mock"}))
