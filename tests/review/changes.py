@@ -168,7 +168,10 @@ def _read(raw: Node, old: Uses, new: Uses) -> Iterator[Change]:
     if raw["typeName"] in ("PathItem", "Operation") and kind != "modified":
         for name in operations:
             yield Change(
-                impact, (name,), f"`{uses.names[name]}` is {'new' if kind == 'added' else 'gone'}.", pointer
+                impact,
+                (name,),
+                f"`{uses.names[name]}` is {'new' if kind == 'added' else 'gone'}.",
+                "/".join(["#", *encode(["paths", name.split(" ", 1)[1], name.split(" ")[0].lower()])]),
             )
         return
     subject = subject_of(pointer, uses.contract)
@@ -231,7 +234,7 @@ def _modified(raw: Node, subject: str, ways: set[str]) -> str:
     if key == "deprecated":
         return f"{subject} is {'' if now else 'no longer '}deprecated."
     if key == "key":
-        return f"`{was}` is called `{now}` now."
+        return f"{subject} is the new name of `{was}`."
     if key == "operationId":
         return f"`{was}` is called `{now}` now; generated clients have another method."
     if key == "default":

@@ -133,12 +133,16 @@ def _released() -> tuple[Comparison, str | None]:
 
 def _main() -> tuple[Comparison, str | None]:
     for branch in MAIN:
-        shown = subprocess.run(
-            ["git", "show", f"{branch}:openapi/openapi.json"], cwd=tools.ROOT, capture_output=True, text=True
-        )
-        if shown.returncode == 0:
+        # Where the work began: what others have added since is none of its changes.
+        start = _git("merge-base", "HEAD", branch)
+        shown = _git("show", f"{start.stdout.strip()}:openapi/openapi.json")
+        if start.returncode == 0 and shown.returncode == 0:
             return Comparison("Main", f"since {branch}"), shown.stdout
     return Comparison("Main", f"neither {' nor '.join(MAIN)} is here: not compared"), None
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=tools.ROOT, capture_output=True, text=True)
 
 
 def _compared(comparison: Comparison, text: str | None, contract: Node, folder: Path) -> Comparison:

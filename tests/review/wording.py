@@ -48,15 +48,15 @@ def as_markdown(review: Review) -> str:
     lines = ["# Review of the contract", "", f"**{verdict(review)}**", ""]
     lines += [*(f"- {one}" for one in review.failures), ""] * bool(review.failures)
     lines += ["| | |", "|---|---|", *(f"| {name} | {state} |" for name, state in facts(review)), ""]
-    for title, findings in review.tables():
-        if findings:
-            lines += [f"## {title}", "", *(f"- {one.text}{_at(one.place)}" for one in findings), ""]
     for comparison in review.told():
         lines += [
             f"## What it means for clients, {comparison.since}",
             "",
             *changes_as_markdown(comparison),
         ]
+    for title, findings in review.tables():
+        if findings:
+            lines += [f"## {title}", "", *(f"- {one.text}{_at(one.place)}" for one in findings), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -117,4 +117,4 @@ def _count(findings: list[Finding], fine: str = "clean") -> str:
 
 def verdict(review: Review) -> str:
     """Return the last word."""
-    return "Not yet: see above what failed." if review.failures else "Fine."
+    return "Not yet." if review.failures else "Fine."
