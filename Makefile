@@ -113,6 +113,10 @@ review: .venv/.dev node_modules/.stamp ## Review the contract: rules, what break
 release: .venv/.dev node_modules/.stamp ## Freeze the contract as a release and write its changelog (VERSION=x.y.z)
 	@$(BIN)/python -m tests.review.release $(VERSION)
 
+.PHONY: preview
+preview: .venv/.dev ## Show the documentation page of the YAML while it is edited (PORT=8001)
+	@$(BIN)/python -m tests.preview.run $(ARGS)
+
 .PHONY: lint
 lint: .venv/.dev node_modules/.stamp ## Lint code and contract, check types and imports
 	@$(BIN)/ruff check --quiet .

@@ -154,7 +154,7 @@ function followColourScheme() {
   follow();
 }
 
-async function showContract() {
+async function readContract() {
   const contract = await (await fetch("/api/v1/openapi.json")).json();
   const operations = Object.values(contract.paths).flatMap((item) => Object.values(item)).filter((one) => one.operationId);
   const tags = Object.fromEntries(operations.map((one) => [one.operationId, one.tags[0]]));
@@ -164,8 +164,12 @@ async function showContract() {
   }
   tellExamples(contract.paths);
   tellExamples(contract.components.parameters);
+  return contract;
+}
+
+async function showContract() {
   window.documentation = SwaggerUIBundle({
-    spec: contract,
+    spec: await readContract(),
     dom_id: "#documentation",
     presets: [SwaggerUIBundle.presets.apis],
     plugins: [searchPlugin, plainPlugin, samplesPlugin],

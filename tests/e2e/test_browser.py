@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +15,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from tests.e2e.server import RunningServer
+from tests.e2e.server import ROOT, RunningServer
+from tests.preview.sources import Sources
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -26,7 +30,7 @@ FLAGS = [
 ]
 SIZES = {"desk": (1440, 900), "phone": (390, 844)}
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
-AXE = Path(__file__).resolve().parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 # Swagger UI fades its colours in.
 BARRIERS = """async () => {
   await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
@@ -301,3 +305,59 @@ def test_every_problem_leads_to_a_page_that_explains_it(visit: Visit) -> None:
     assert visit.width_beyond_the_screen() == 0
     assert visit.strangers() == []
     assert visit.complaints == []
+
+
+@pytest.fixture
+def preview(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """`make preview` of a copy of the contract: the folder to edit and the address of the page."""
+    folder = tmp_path / "openapi"
+    shutil.copytree(ROOT / "openapi", folder)
+    command = [sys.executable, "-m", "tests.preview.run", "--port", "0", "--folder", str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        found = re.search(r"http://\S+/", process.stdout.readline())
+        assert found
+        yield folder, found[0]
+        process.terminate()
+
+
+def test_the_preview_follows_each_save_and_tells_what_is_wrong(
+    browser: Browser, preview: tuple[Path, str]
+) -> None:
+    folder, address = preview
+    brands = folder / "paths" / "brands.yaml"
+    text = brands.read_text(encoding="utf-8")
+    page = browser.new_page()
+    page.goto(f"{address}api/v1/docs#/brands/list_brands")
+    summary = page.locator("#operations-brands-list_brands .opblock-summary-description")
+    expect(summary).to_be_visible(timeout=15_000)
+
+    brands.write_text(text.replace("summary: ", "summary: Seen at once, ", 1), encoding="utf-8")
+    expect(page.get_by_text("Seen at once")).to_be_visible(timeout=2_000)
+
+    lines = text.splitlines()
+    lines.insert(6, "  broken: [")
+    brands.write_text("\n".join(lines), encoding="utf-8")
+    expect(page.get_by_role("alert")).to_contain_text(
+        re.compile(r"openapi/paths/brands\.yaml:\d+"), timeout=2_000
+    )
+
+    reference = "../components/responses.yaml#/NotFound"
+    brands.write_text(text.replace(reference, f"{reference}Anywhere", 1), encoding="utf-8")
+    number = next(number for number, line in enumerate(text.splitlines(), 1) if reference in line)
+    told = f"openapi/paths/brands.yaml:{number}\n{reference}Anywhere leads nowhere"
+    expect(page.get_by_role("alert")).to_have_text(told, timeout=2_000)
+
+    brands.write_text(text, encoding="utf-8")
+    expect(page.get_by_role("alert")).to_have_count(0, timeout=2_000)
+    page.close()
+
+
+def test_the_preview_bundles_as_the_linter_does() -> None:
+    bundle = json.loads(json.dumps(Sources(ROOT / "openapi").bundle(), default=str))
+    committed = json.loads((ROOT / "openapi" / "openapi.json").read_bytes())
+    for contract in (bundle, committed):
+        # The linter's tool writes the schema of an extension out, and leaves a reference nowhere else.
+        events = contract["paths"]["/generations/{generation_id}/events"]["get"]["responses"]["200"]
+        del events["content"]["text/event-stream"]["x-event-data"]
+    assert bundle == committed
