@@ -155,6 +155,10 @@ REQUIRED_ROWS = {
 }
 
 
+# Where a row goes, the task of somebody else, and the new owner, without whom a body is not valid.
+KEPT = ("organization_id", "task_id", "user_id")
+
+
 def refer_to_nothing_invented(case: schemathesis.Case) -> None:
     """Take invented ids out of every second case: nothing of them resolves, so all else would go untested."""
     if coin(case):
@@ -167,7 +171,7 @@ def refer_to_nothing_invented(case: schemathesis.Case) -> None:
     for name in [key for key in case.body if str(key).endswith(("_id", "_ids"))]:
         if name in REQUIRED_ROWS:
             case.body[name] = REQUIRED_ROWS[name]
-        elif name not in ("organization_id", "task_id"):  # the task is a row of somebody else
+        elif name not in KEPT:
             del case.body[name]
 
 
