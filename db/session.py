@@ -261,7 +261,11 @@ event.listen(_ReadingSession, "do_orm_execute", _refuse_statement)
 
 
 class Database:
-    """Where transactions come from. One per process; share it among threads."""
+    """Where transactions come from. One per process; share it among threads.
+
+    The engine must not have been used before: on PostgreSQL its connections become the system's when they
+    are made.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine

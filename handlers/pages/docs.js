@@ -143,6 +143,7 @@ function nameControls() {
   document.querySelectorAll(".close-modal:not([aria-label])").forEach((button) => (button.ariaLabel = "Close"));
   document.querySelectorAll(".auth-btn-wrapper [aria-label]").forEach((button) => (button.ariaLabel = null));
   document.querySelectorAll("textarea.body-param__text:not([aria-label])").forEach((body) => (body.ariaLabel = "Body"));
+  document.querySelectorAll(".examples-select-element:not([aria-label])").forEach((one) => (one.ariaLabel = "Example"));
   document.querySelectorAll("#documentation pre:not([tabindex])").forEach((text) => (text.tabIndex = 0));
 }
 

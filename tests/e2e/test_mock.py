@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import resource
+import subprocess
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -19,7 +22,7 @@ from PIL import Image
 from handlers.__main__ import main
 from handlers.app import create_app
 from studio.settings import Settings, SettingsRefused
-from tests.e2e.server import running_server
+from tests.e2e.server import ROOT, running_server
 
 ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
 PRODUCT = "01990000-5eed-7000-8000-000500000001"
@@ -70,6 +73,25 @@ def test_what_was_created_can_be_fetched_changed_and_deleted(mock: httpx.Client)
     assert mock.patch(place, json={"name": "Atelier Est"}).json()["name"] == "Atelier Est"
     assert mock.delete(place).status_code in (200, 204)
     assert mock.get(place).status_code == 404
+
+
+def test_the_calls_of_the_readme_work_as_printed(mock: httpx.Client) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (calls,) = re.findall(r"```sh\n(MOCK=.*?)```", readme, re.DOTALL)
+    header = f'MOCK="Authorization: {mock.headers["authorization"]}" #'
+    script = re.sub(r"^MOCK=", header, calls).replace(
+        "http://localhost:8000/api/v1", str(mock.base_url).rstrip("/")
+    )
+    answer = subprocess.run(
+        ["bash", "-euc", script.replace("\ncurl", "\necho; curl -s")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    brand, unknown, failed = (json.loads(line) for line in answer.stdout.split("\n") if line)
+    assert brand["name"] == "Atelier Sud"
+    assert (unknown["status"], unknown["code"]) == (404, "not_found")
+    assert failed["status"] == "failed"
 
 
 def test_the_rows_of_the_contracts_examples_are_there(mock: httpx.Client) -> None:

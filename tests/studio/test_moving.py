@@ -53,6 +53,7 @@ class Place:
 
     source: Engine
     target: Engine
+    target_url: str
     storage: LocalDisk
 
     def rows(self, engine: Engine) -> int:
@@ -92,7 +93,7 @@ def place(
     monkeypatch.setenv("DATABASE_URL", empty_database_url)
     source = make_engine(f"sqlite:///{tmp_path / 'sartiq.db'}", pool_size=1)
     target = make_engine(empty_database_url, pool_size=2)
-    yield Place(source, target, LocalDisk(tmp_path / "media"))
+    yield Place(source, target, empty_database_url, LocalDisk(tmp_path / "media"))
     source.dispose()
     with target.begin() as connection:
         connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
@@ -179,7 +180,7 @@ def test_every_row_arrives_as_it_was_and_circles_are_closed(
     assert "DIFFERENT" not in said
     assert f"{place.rows(place.source)} rows in {len(Base.metadata.sorted_tables)} tables" in said
     assert place.rows(place.target) == place.rows(place.source) > 2 * BATCH
-    before, after = Database(place.source), Database(place.target)
+    before, after = Database(place.source), Database(make_engine(place.target_url, pool_size=1))
     for model in (Shot, Generation, Prediction, Export):
         shown = []
         for database in (before, after):
@@ -188,6 +189,7 @@ def test_every_row_arrives_as_it_was_and_circles_are_closed(
                 columns = model.__table__.columns
                 shown.append([{column.name: getattr(row, column.name) for column in columns} for row in rows])
         assert shown[0] == shown[1]
+    after.dispose()
     # What is nothing on one side is nothing on the other, and not the JSON that says so.
     nothing = "SELECT count(*) FROM generations WHERE error IS NULL"
     assert raw(place.target, nothing) == raw(place.source, nothing) != [(0,)]
