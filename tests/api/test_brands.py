@@ -89,6 +89,13 @@ def test_a_logo_is_named_by_an_address_of_ours(app: Application, house: House) -
     assert house.client("PATCH", f"/brands/{brand['id']}", {"logo_url": None}).json()["logo_url"] is None
 
 
+def test_a_logo_that_was_public_is_still_shown_when_it_no_longer_is(house: House) -> None:
+    withdrawn = factories.make_media(organization=factories.make_organization())
+    brand = factories.make_brand(organization=house.organization, logo_media_id=withdrawn.id)
+    shown = house.client("GET", f"/brands/{brand.id}").json()
+    assert str(withdrawn.id) in shown["logo_url"]
+
+
 def test_products_and_shootings_of_a_deleted_brand_stay_and_count_as_changed(house: House) -> None:
     brand = house.create("/brands/", {"name": "Atelier"})
     product = house.create("/products/", {"name": "Dress", "brand_id": brand["id"]})
