@@ -161,8 +161,8 @@ def make_engine(url: str, pool_size: int = 10, statement_seconds: int | None = N
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
-    elif statement_seconds is not None:
-        event.listen(engine, "connect", partial(_limit_statements, statement_seconds))
+    else:
+        event.listen(engine, "connect", partial(_prepare_postgresql, statement_seconds))
     return engine
 
 
@@ -173,11 +173,14 @@ def _work_as_system(connection: Any, _record: object) -> None:
     connection.autocommit = False
 
 
-def _limit_statements(seconds: int, connection: Any, _record: object) -> None:
-    # Outside of a transaction, or the end of the first one would take the limits back.
+def _prepare_postgresql(statement_seconds: int | None, connection: Any, _record: object) -> None:
+    # Outside of a transaction, or the end of the first one would take the settings back.
     connection.autocommit = True
-    connection.execute(f"SET statement_timeout = {seconds * 1000}")
-    connection.execute(f"SET lock_timeout = {LONGEST_LOCK_MILLISECONDS}")
+    # Policies make statements look dear, and to compile one takes a hundred times as long as to run it.
+    connection.execute("SET jit = off")
+    if statement_seconds is not None:
+        connection.execute(f"SET statement_timeout = {statement_seconds * 1000}")
+        connection.execute(f"SET lock_timeout = {LONGEST_LOCK_MILLISECONDS}")
     connection.autocommit = False
 
 

@@ -95,6 +95,13 @@ def test_s01_a_connection_forgets_in_whose_name_it_worked(database_url: str) -> 
     database.dispose()
 
 
+def test_statements_are_not_compiled_however_dear_policies_make_them_look(database_url: str) -> None:
+    database = Database(make_engine(database_url, pool_size=1))
+    with database.transaction(write=False) as reading:
+        assert reading.scalar(text("SHOW jit")) == "off"
+    database.dispose()
+
+
 def test_the_name_in_which_a_transaction_works_outlives_what_is_undone(database: Database) -> None:
     brand = make_brand(organization=make_organization())
     question = select(Brand.id).where(Brand.id == brand.id)
