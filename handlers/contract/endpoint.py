@@ -38,7 +38,9 @@ from studio.limits.limits import Limits
 Transaction = Callable[..., AbstractContextManager[Any]]
 CallerLoader = Callable[[dict[str, Any]], Caller]
 
-_KEPT_BY_304 = ("etag", "cache-control", "vary", "expires", "content-location")
+# What describes a body that is not sent. All else a 304 says again: browsers put its headers in the place of
+# those of their copy (RFC 9111, 4.3.4), and one left out would be that of answers with none of their own.
+_NOT_IN_304 = ("content-encoding", "content-length")
 
 
 class Endpoint:
@@ -146,7 +148,7 @@ class Endpoint:
             call.file = value if request.method != "HEAD" else None
         if status == 200 and self._is_known(headers):
             status, raw, value, call.file = 304, None, None, None
-            headers = {name: text for name, text in headers.items() if name.lower() in _KEPT_BY_304}
+            headers = {name: text for name, text in headers.items() if name.lower() not in _NOT_IN_304}
         encoded = Encoded(status, media_type, headers, raw)
         self._check(call, encoded, value)
         call.watch = answer.watch

@@ -127,6 +127,16 @@ def test_the_home_page_says_what_this_is_and_leads_to_the_documentation(visit: V
     assert visit.complaints == []
 
 
+def test_every_page_is_the_same_when_it_is_opened_again(visit: Visit) -> None:
+    for path in ("/", "/api/v1/docs", "/api/v1/docs/permissions", "/api/v1/docs/states", "/api/v1/problems/"):
+        visit.open(path)
+        shown = visit.page.locator("main").first.inner_text()
+        # The browser asks whether its copies still hold.
+        visit.open(path)
+        expect(visit.page.locator("main").first).to_have_text(shown, use_inner_text=True)
+    assert visit.complaints == []
+
+
 def test_one_signs_in_on_the_documentation_page_and_tries_an_operation(visit: Visit) -> None:
     visit.open("/api/v1/docs")
     page = visit.page

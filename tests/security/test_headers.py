@@ -13,7 +13,7 @@ from db.session import Database
 from handlers.app import Application
 from studio.settings import Settings, SettingsRefused
 from tests.contract.every_operation import OPERATIONS, resolved
-from tests.contract.mini.asking import Reply, ask
+from tests.contract.mini.asking import Reply, ask, without_limits
 from tests.contract.mini.server import mini_app, token
 from tests.contract.world import World
 from tests.serving import app_for_tests, bearer
@@ -186,6 +186,23 @@ def world(app: Application, database: Database) -> Iterator[World]:
     """A tenant with a row of every kind, and the app on this test's database."""
     with app.database.switched_to(database):
         yield World(app.settings)
+
+
+@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if "304" in one.raw["responses"]])
+def test_s25_a_304_takes_no_policy_from_the_copy_that_it_confirms(
+    name: str, app: Application, world: World
+) -> None:
+    request = world.request_for(name)
+    is_open = request.operation.is_open
+    who = {} if is_open else bearer(app, world.caller_for(request.operation))
+    whole = request.send(app, who)
+    known = request.send(app, {**who, "if-none-match": whole.headers["etag"]})
+    assert (whole.status, known.status) == (200, 304)
+    told = without_limits(whole.headers)
+    of_the_body = {"content-type", "content-length", "x-request-id"}
+    assert {name: text for name, text in told.items() if name not in of_the_body} == {
+        name: text for name, text in without_limits(known.headers).items() if name != "x-request-id"
+    }
 
 
 # Properties that are credentials; a link that needs no token is one too.
