@@ -36,7 +36,8 @@ class Presenter(Protocol):
 class Answer:
     """One response before it is checked and sent. `tagged` asks for a strong ETag over the body.
 
-    `watch` is the generation that callers may wait for or follow.
+    `watch` is the generation that callers may wait for or follow. `packed` is the body as it is sent, where
+    that is compressed; the body itself is what is checked.
     """
 
     status: int
@@ -45,6 +46,7 @@ class Answer:
     media_type: str = "application/json"
     tagged: bool = False
     watch: GenerationState | None = None
+    packed: bytes | None = None
 
 
 @dataclass(frozen=True)

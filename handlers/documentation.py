@@ -11,7 +11,8 @@ from flask import current_app
 
 from db.errors import NotFound
 from handlers import pages
-from handlers.answers import Answer, found_file, strong_etag
+from handlers.answers import Answer
+from handlers.compressing import found_document
 from handlers.current import current_settings
 from handlers.pages.discovery import links
 
@@ -28,15 +29,9 @@ def _as_yaml(bundle: bytes) -> bytes:
     return text.encode("utf-8")
 
 
-@cache
-def _tag(document: bytes) -> str:
-    """Return the tag of a document; made once, because whoever has the document asks for nothing else."""
-    return strong_etag(document)
-
-
-def _description(document: bytes, media_type: str) -> Answer:
+def _description(content: bytes, media_type: str) -> Answer:
     """Answer a form of the contract. Another release may serve another, so every cache has to ask."""
-    return found_file(document, media_type, _tag(document), Cache_Control="no-cache")
+    return found_document(content, media_type, Cache_Control="no-cache")
 
 
 def get_openapi_json() -> Answer:
@@ -51,7 +46,7 @@ def get_openapi_yaml() -> Answer:
 
 def _page(content: bytes, **headers: str) -> Answer:
     headers["Content_Security_Policy"] = pages.CONTENT_SECURITY_POLICY
-    return found_file(content, "text/html", strong_etag(content), **headers)
+    return found_document(content, "text/html", **headers)
 
 
 def get_docs() -> Answer:
@@ -84,7 +79,7 @@ def get_docs_asset(asset_name: str) -> Answer:
     if found is None:
         raise NotFound()
     content, media_type = found
-    return found_file(content, media_type, strong_etag(content), X_Content_Type_Options="nosniff")
+    return found_document(content, media_type, X_Content_Type_Options="nosniff")
 
 
 def get_problem_page(code: str) -> Answer:

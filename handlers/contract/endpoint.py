@@ -155,7 +155,9 @@ class Endpoint:
         return encoded
 
     def _encode(self, answer: Answer) -> bytes | None:
-        """Return the bytes of the body, None for no body and for files."""
+        """Return the bytes of the body as they are sent, None for no body and for files."""
+        if answer.packed is not None:
+            return answer.packed
         if answer.body is None or isinstance(answer.body, Path):
             return None
         if isinstance(answer.body, bytes):

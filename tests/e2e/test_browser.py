@@ -127,6 +127,19 @@ def test_the_home_page_says_what_this_is_and_leads_to_the_documentation(visit: V
     assert visit.complaints == []
 
 
+def test_the_documentation_page_costs_little_and_asks_for_everything_once(visit: Visit) -> None:
+    visit.open("/api/v1/docs")
+    expect(visit.page.locator(".opblock-tag").first).to_be_visible()
+    assert len(visit.requests) == len(set(visit.requests))
+    sizes = visit.page.evaluate("performance.getEntriesByType('resource').map((one) => one.transferSize)")
+    assert sum(sizes) < 600_000
+    # And next to nothing when it is known.
+    visit.open("/api/v1/docs")
+    sizes = visit.page.evaluate("performance.getEntriesByType('resource').map((one) => one.transferSize)")
+    assert sum(sizes) < 10_000
+    assert visit.complaints == []
+
+
 def test_every_page_is_the_same_when_it_is_opened_again(visit: Visit) -> None:
     for path in ("/", "/api/v1/docs", "/api/v1/docs/permissions", "/api/v1/docs/states", "/api/v1/problems/"):
         visit.open(path)
