@@ -6,7 +6,6 @@ Asking again costs a few small reads. Two processes may ask at once; the second 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,12 @@ from db.tenancy import Caller, use_caller
 from studio.generation import request_generation
 from studio.identity.passwords import hash_password
 from studio.jobs import queue
-from studio.jobs.painting import Painting
+from studio.jobs.painting import as_stored
 from studio.lifecycle import advance
 from studio.media.backends import open_storage
 from studio.media.normalisation import Picture, normalise
 from studio.media.storage import Storage, media_key
-from studio.providers.renderers import Renderer, renderer_for
+from studio.samples.packshots import packshots
 from studio.seed_accounts import account_rows
 from studio.seed_rows import (
     GENERATION,
@@ -51,7 +50,7 @@ PASSWORDS = {
     "second@example.com": "sartiq-second",
     "admin@example.com": "sartiq-admin",
 }
-# Should this process die while it paints, the workers of the next one take over after the lease.
+# Should this process die before the pictures are there, workers paint them once the lease is over.
 LEASE_OWNER, LEASE = "seed", timedelta(seconds=60)
 ADVISORY_LOCK = 0x5EED
 
@@ -76,7 +75,7 @@ def seed(database: Database, settings: Settings) -> None:
         _add_system(storage, for_contract)
         if with_demonstration and not _has_demonstration():
             claims = _add_demonstration(storage, for_contract)
-    _paint(database, storage, claims, renderer_for(settings))
+    _hand_in(database, storage, claims)
 
 
 def _wait_for_turn() -> None:
@@ -133,7 +132,7 @@ def _write(storage: Storage, media: MediaResource, picture: Picture) -> None:
 
 
 def _add_demonstration(storage: Storage, for_contract: bool) -> list[queue.Claim]:
-    """Add accounts and houses. The first generation of each house is handed back, claimed to be painted."""
+    """Add accounts and houses. The first generation of each house is handed back, claimed."""
     _add(account_rows({email: hash_password(password) for email, password in PASSWORDS.items()}))
     demo, second = id_of(User, 1), id_of(User, 2)
     houses: dict[int, tuple[UUID, UUID | None]] = {1: (demo, id_of(Organization, 1))}
@@ -204,14 +203,9 @@ def _claimed(generation: Generation) -> queue.Claim:
     return queue.claim_of(generation, LEASE_OWNER)
 
 
-def _paint(database: Database, storage: Storage, claims: Iterable[queue.Claim], renderer: Renderer) -> None:
-    """Make the pictures of the houses as a worker does: once, for all houses ordered the same."""
-    pictures: list[queue.Made] = []
+def _hand_in(database: Database, storage: Storage, claims: Iterable[queue.Claim]) -> None:
+    """Record the pictures of the houses, which all ordered the same, as a worker does that painted them."""
+    pictures = [(picture, as_stored(picture)) for picture in packshots()]
     for claim in claims:
-        if pictures:
-            made = [queue.store_picture(storage, claim, one.picture, one.stored) for one in pictures]
-        else:
-            with ThreadPoolExecutor(claim.batch_size) as painters:
-                painting = Painting(database, storage, painters, claim, LEASE, lambda: False, renderer)
-                made = pictures = painting.carry_out()
+        made = [queue.store_picture(storage, claim, picture, stored) for picture, stored in pictures]
         queue.finish(database, storage, claim, made)

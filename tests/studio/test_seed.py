@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from sqlalchemy import func, select, update
@@ -33,9 +34,13 @@ from studio.identity.passwords import verify_password
 from studio.jobs import queue
 from studio.jobs.painting import Painting
 from studio.media.storage import LocalDisk, media_key
+from studio.providers.local_studio import Picture
+from studio.samples.packshots import packshots
 from studio.seed import PASSWORDS, seed
 from studio.seed_rows import KINDS, seed_id
 from studio.settings import Settings
+from tests.studio.media_samples import opened
+from tests.studio.packshots import painted
 
 FIRST_NUMBERS = {**KINDS, Generation: 0x12, Prediction: 0x13, Upload: 0x15}
 
@@ -123,7 +128,7 @@ def test_pictures_that_a_dying_seed_left_to_the_workers_are_those_of_the_example
         raise KeyboardInterrupt
 
     settings = settings_of(tmp_path)
-    monkeypatch.setattr("studio.seed._paint", die)
+    monkeypatch.setattr("studio.seed._hand_in", die)
     with pytest.raises(KeyboardInterrupt):
         seed(fresh, settings)
     with fresh.transaction(write=True):
@@ -138,6 +143,27 @@ def test_pictures_that_a_dying_seed_left_to_the_workers_are_those_of_the_example
     with fresh.transaction(write=False) as reading:
         ids = reading.scalars(select(Prediction.id).order_by(Prediction.index)).all()  # unscoped: the seed's
     assert ids == [seed_id(0x13, 1), seed_id(0x13, 2)]
+
+
+def test_the_pictures_that_come_with_the_seed_are_what_the_studio_makes_of_its_order(
+    fresh: Database, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path)
+    seed(fresh, settings)
+    for made, kept in zip(painted(fresh, settings), packshots(), strict=True):
+        # Another processor may round differently; another light, crop or shadow is far beyond this.
+        difference = np.asarray(opened(made.image), int) - np.asarray(opened(kept.image), int)
+        assert np.abs(difference).mean() < 0.5
+        assert made.quality == pytest.approx(kept.quality, abs=0.02)
+        assert facts_of(made) == facts_of(kept)
+
+
+def facts_of(picture: Picture) -> tuple[object, ...]:
+    """What is told of a picture and does not depend on how a processor rounds."""
+    size, set_up = (picture.width, picture.height), picture.settings
+    look = [set_up["light"], set_up["shadow"], set_up["pose"]]
+    made_by = (picture.renderer_version, picture.seed, picture.cut_out, picture.unused)
+    return size, picture.content_type, look, made_by
 
 
 def check_accounts(fresh: Database) -> None:

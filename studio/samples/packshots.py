@@ -1,0 +1,28 @@
+"""The pictures of the demonstration's first generation, as the local studio made them of `dress.jpg`.
+
+They are read, not painted: to cut the dress out takes seconds, and whoever starts a server for the first time
+would wait for that. A test holds them against what the renderer makes; `python -m tests.studio.packshots`
+makes them again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from studio.providers.local_studio import Picture
+
+FACTS = Path(__file__).with_name("packshots.json")
+
+
+def path_of(number: int) -> Path:
+    """Return the file of picture `number`, counted from 0."""
+    return FACTS.with_name(f"packshot_{number}.webp")
+
+
+def packshots() -> list[Picture]:
+    """Return the pictures in their order."""
+    return [
+        Picture(**{**facts, "image": path_of(number).read_bytes(), "unused": frozenset(facts["unused"])})
+        for number, facts in enumerate(json.loads(FACTS.read_text(encoding="utf-8")))
+    ]

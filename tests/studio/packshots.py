@@ -1,0 +1,54 @@
+"""Paints the demonstration's first generation into `studio/samples`: `python -m tests.studio.packshots`.
+
+Needed when the renderer, the photograph of the dress or the order of the seed has changed; a test says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+from sqlalchemy import select
+
+from db.migrations import upgrade
+from db.models import Generation
+from db.session import Database, make_engine, session
+from studio.media.backends import open_storage
+from studio.providers import local_studio
+from studio.samples.packshots import FACTS, path_of
+from studio.seed import seed
+from studio.settings import Settings
+
+
+def painted(database: Database, settings: Settings) -> list[local_studio.Picture]:
+    """Return what the local studio makes of the first generation of a seeded database."""
+    with database.transaction(write=False):
+        ordered = session().scalars(select(Generation)).one()  # unscoped: there is one, the seed's
+        strategy, scene = ordered.generation_strategy, ordered.inputs["scene"]
+        first, count = ordered.seed or 0, ordered.batch_size
+    stage = local_studio.set_stage(open_storage(settings), strategy, scene)
+    return [local_studio.make_picture(stage, first, index, lambda _share: None) for index in range(count)]
+
+
+def main() -> None:
+    """Write files and facts of the pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/sartiq.db"
+        upgrade(url)
+        database = Database(make_engine(url))
+        settings = Settings(media_dir=Path(folder))
+        seed(database, settings)
+        pictures = painted(database, settings)
+        database.dispose()
+    facts = []
+    for number, picture in enumerate(pictures):
+        path_of(number).write_bytes(picture.image)
+        values = dataclasses.asdict(picture) | {"unused": sorted(picture.unused)}
+        facts.append({name: value for name, value in values.items() if name != "image"})
+    FACTS.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
