@@ -16,8 +16,8 @@ from db.base import utc_now
 from db.models import AuditEvent
 from db.session import Database
 from handlers import brands
-from handlers.__main__ import options_of_the_server
 from handlers.app import Application
+from handlers.command import options_of_the_server
 from studio.identity.passwords import hash_password
 from tests import factories
 from tests.api.catalogue import House

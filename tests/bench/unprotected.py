@@ -11,7 +11,7 @@ import sqlalchemy
 
 import db.session
 from db.base import Base
-from handlers.__main__ import main
+from handlers.command import main
 
 
 def take_policies_away(database_url: str) -> None:

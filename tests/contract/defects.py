@@ -13,10 +13,10 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-import handlers.__main__ as server
 import handlers.app
 import handlers.auth
 import handlers.brands
+import handlers.command as server
 from db.errors import NotFound, Unreadable
 from db.models import Brand
 from db.session import session

@@ -14,7 +14,7 @@ from typing import Any
 
 from flask import request
 
-import handlers.__main__ as server
+import handlers.command as server
 from handlers import idempotency
 from handlers.contract.endpoint import Endpoint
 from studio import idempotency as turns

@@ -19,8 +19,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from handlers.__main__ import main
 from handlers.app import create_app
+from handlers.command import main
 from studio.settings import Settings, SettingsRefused
 from tests.e2e.server import ROOT, running_server
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from handlers.__main__ import options_of_the_server
 from handlers.app import Application
+from handlers.command import options_of_the_server
 from studio.limits.counters import MemoryCounters
 from tests import factories
 from tests.api.catalogue import House

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.__main__ import main
+from handlers.command import main
 from studio.settings import DEVELOPMENT_SECRET, Settings, SettingsRefused
 
 OWN_SECRET = "0123456789abcdef0123456789abcdef"
