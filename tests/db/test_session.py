@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
 
 from db.errors import EmailTaken, InUse, NotFound
 from db.models import BackgroundPreset, Brand, User
@@ -217,3 +217,21 @@ def test_a_reader_does_not_wait_for_a_writer(committing_database: Database) -> N
 
 def test_plain_postgresql_addresses_mean_psycopg_3() -> None:
     assert make_engine("postgresql://someone@localhost/some").url.drivername == "postgresql+psycopg"
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True, scope="session")
+def test_a_connection_that_died_while_it_rested_is_replaced(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, other = (Database(make_engine(database_url, pool_size=1)) for _ in range(2))
+    backend = text("SELECT pg_backend_pid()")
+    with database.transaction(write=False) as reading:
+        before = reading.scalar(backend)
+    with other.transaction(write=False) as reading:
+        reading.execute(text("RESET ROLE"))
+        assert reading.scalar(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": before})
+    monkeypatch.setattr("db.session.TRUSTED_SECONDS", 0)
+    with database.transaction(write=False) as reading:
+        assert reading.scalar(backend) != before
+    for each in (database, other):
+        each.dispose()
