@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from flask import request
+from marshmallow import Schema
 from sqlalchemy.orm.interfaces import ORMOption
 
 from db.base import Owned
 from db.errors import Stale
 from db.tenancy import get_owned
-from handlers.answers import Presenter, encode_json, present, strong_etag
+from handlers.answers import encode_json, present, strong_etag
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
 
@@ -25,7 +26,7 @@ def listed_tags(header: str) -> list[str]:
     return [tag for tag in (part.strip() for part in header.split(",")) if tag]
 
 
-def require_fresh(row: object, schema: type[Presenter]) -> None:
+def require_fresh(row: object, schema: type[Schema]) -> None:
     """Raise Stale unless the request's If-Match, if it has one, names the current state of `row`.
 
     Only strong tags match; a malformed header matches nothing.
@@ -40,7 +41,7 @@ def require_fresh(row: object, schema: type[Presenter]) -> None:
 def get_for_change(
     model: type[OwnedModel],
     row_id: UUID,
-    schema: type[Presenter],
+    schema: type[Schema],
     options: Sequence[ORMOption] = (),
     where: Sequence[Any] = (),
 ) -> OwnedModel:
@@ -54,7 +55,7 @@ def get_for_change(
 
 
 def may_change(
-    model: type[Owned], id_name: str, schema: type[Presenter], options: Sequence[ORMOption] = ()
+    model: type[Owned], id_name: str, schema: type[Schema], options: Sequence[ORMOption] = ()
 ) -> Callable[..., None]:
     """Return the look (see `preparing.py`) at the row that `id_name` of the path names, without a lock.
 

@@ -17,13 +17,14 @@ from uuid import UUID
 
 import orjson
 from flask import request
+from marshmallow import Schema
 from sqlalchemy import ColumnElement, Select, func, literal, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.interfaces import ORMOption
 
 from db.errors import NotFound
 from db.session import session
-from handlers.answers import Answer, Presenter, present_many
+from handlers.answers import Answer, present_many
 from handlers.current import current_settings
 
 DEFAULT_SORT = "-created_at"
@@ -95,7 +96,7 @@ def _is_capped(listing: Mapping[str, Any], filters: int | Sequence[Any]) -> bool
 def page(
     query: Select[Any],
     model: Any,
-    schema: type[Presenter],
+    schema: type[Schema],
     listing: Mapping[str, Any],
     filters: int | Sequence[Any] = 0,
     options: Sequence[ORMOption] = (),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from marshmallow import Schema
 from sqlalchemy import Select
 from sqlalchemy.orm.interfaces import ORMOption
 
@@ -15,7 +16,7 @@ from db.models.subjects import Subject
 from db.session import session
 from db.tenancy import current_caller, listed, require_permission_in
 from handlers import products, shootings, subjects
-from handlers.answers import Answer, Presenter, listing, present_many
+from handlers.answers import Answer, listing, present_many
 from handlers.paging import matching
 from handlers.permissions import Permission, requires
 from handlers.schemas.products import ProductSchema
@@ -30,7 +31,7 @@ class Kind(NamedTuple):
     permission: Permission
     model: Any
     matching: Callable[[str, UUID | None], Select[Any]]
-    schema: type[Presenter]
+    schema: type[Schema]
     options: Sequence[ORMOption] = ()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
-from marshmallow import Schema, fields, post_dump
+from marshmallow import Schema, fields
 
 from db.models.generations import Generation
 from handlers.schemas.fields import Identifier, Moment, OwnedSchema
@@ -12,10 +13,20 @@ from handlers.schemas.predictions import PredictionSchema
 from studio.generation_order import ORDER
 
 
-class GenerationSchema(OwnedSchema):
-    """A generation. The order is shown as it was frozen; references follow the rows."""
+def _asked(name: str, generation: Generation) -> Any:
+    return generation.inputs.get("asked", {}).get(name, ORDER[name])
 
-    asked = fields.Function(lambda generation: generation.inputs.get("asked", {}))
+
+class _OrderSchema(Schema):
+    class Meta:
+        """One field for each property of an order."""
+
+        include: ClassVar = {name: fields.Function(partial(_asked, name)) for name in ORDER}
+
+
+class GenerationSchema(_OrderSchema, OwnedSchema):
+    """A generation. The order is shown as it was frozen; what is a column of the row follows the row."""
+
     shot_id = Identifier()
     model_id = Identifier()
     source_prediction_id = Identifier()
@@ -38,11 +49,6 @@ class GenerationSchema(OwnedSchema):
     cost_credits = fields.Raw()
     predictions = fields.List(fields.Nested(PredictionSchema))
     urls = fields.Function(lambda generation: _urls_of(generation))
-
-    @post_dump
-    def _unfold_order(self, shown: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Put the order's properties beside the others; what is a column of the row wins."""
-        return {**ORDER, **shown.pop("asked"), **shown}
 
 
 class EstimateSchema(Schema):

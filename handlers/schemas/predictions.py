@@ -8,6 +8,7 @@ from marshmallow import Schema, fields
 
 from db.models.generations import Prediction
 from handlers.current import current_settings
+from handlers.schemas.compiled import reader_of
 from handlers.schemas.fields import Identifier, Moment, OwnedSchema
 
 THUMBNAIL_WIDTH = 480
@@ -19,9 +20,6 @@ class ReviewSchema(Schema):
     by = Identifier(attribute="reviewed_by")
     at = Moment(attribute="reviewed_at")
     note = fields.Raw(attribute="review_note")
-
-
-_review = ReviewSchema()
 
 
 class PredictionSchema(OwnedSchema):
@@ -52,5 +50,4 @@ def image_url_of(prediction: Prediction) -> str:
 def _review_of(prediction: Prediction) -> dict[str, Any] | None:
     if prediction.reviewed_at is None:
         return None
-    shown: dict[str, Any] = _review.dump(prediction)
-    return shown
+    return reader_of(ReviewSchema)(prediction)

@@ -8,6 +8,7 @@ from typing import Any
 from marshmallow import Schema, fields
 
 from db.models.shootings import Look, Shooting, Shot
+from handlers.schemas.compiled import reader_of
 from handlers.schemas.fields import Identifier, Identifiers, Moment, OwnedSchema
 from studio.batches import ShotOrdered
 from studio.shootings import shot_status_of
@@ -55,9 +56,6 @@ class LookSchema(OwnedSchema):
     shots = fields.Function(lambda look: _shots_in_order(look))
 
 
-_brief = LookShotSchema(many=True)
-
-
 def _shot_status(shooting: Shooting) -> str:
     return shot_status_of(shooting)
 
@@ -68,8 +66,7 @@ def _shots_in_order(look: Look) -> list[dict[str, object]]:
     def place_of(shot: Shot) -> int:
         return places.get(shot.shot_type_id, len(places))
 
-    shown: list[dict[str, object]] = _brief.dump(sorted(look.shots, key=place_of))
-    return shown
+    return list(map(reader_of(LookShotSchema), sorted(look.shots, key=place_of)))
 
 
 def present_batch(results: Sequence[ShotOrdered], tried: bool = False) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""Rows are shown as marshmallow shows them, whatever way is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import getmembers, isclass
+from pkgutil import iter_modules
+from typing import Any
+
+import pytest
+from marshmallow import Schema
+
+from handlers import schemas
+from handlers.app import Application
+from handlers.schemas.compiled import reader_of
+from handlers.schemas.fields import IdentifiedSchema, OwnedSchema
+from tests.contract.every_operation import OPERATIONS
+from tests.contract.world import World
+from tests.serving import bearer
+
+Row = object
+FRAMES = {IdentifiedSchema, OwnedSchema}
+
+
+def schemas_of_resources() -> set[type[Schema]]:
+    modules = [
+        __import__(f"handlers.schemas.{found.name}", fromlist=["_"])
+        for found in iter_modules(schemas.__path__)
+    ]
+    found = {
+        kind for module in modules for _, kind in getmembers(module, isclass) if issubclass(kind, Schema)
+    }
+    return {kind for kind in found - FRAMES - {Schema} if not kind.__name__.startswith("_")}
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)  # rows are rows, wherever they are from
+def test_every_schema_reads_a_row_as_marshmallow_dumps_it(
+    app: Application, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the rows that all operations show when each is called once, but those that show none."""
+    seen: set[type[Schema]] = set()
+
+    def compared(schema: type[Schema]) -> Callable[[Row], dict[str, Any]]:
+        def read(row: Row) -> dict[str, Any]:
+            seen.add(schema)
+            shown = reader_of(schema)(row)
+            assert shown == schema().dump(row)
+            return shown
+
+        return read
+
+    for room in ("answers", "schemas.predictions", "schemas.shootings"):
+        monkeypatch.setattr(f"handlers.{room}.reader_of", compared)
+    # Estimates come first, while there are credits; what reads comes last, when there is something to read.
+    estimates = [
+        one for one in OPERATIONS.values() if "validate_only" in {each["name"] for each in one.parameters}
+    ]
+    others = [one for one in OPERATIONS.values() if one.method != "DELETE"]
+    asked = [(one, {"validate_only": "true"}) for one in estimates]
+    asked += [(one, {}) for one in sorted(others, key=lambda one: one.method, reverse=True)]
+    for operation, query in asked:
+        request = world.request_for(operation.operation_id)
+        request.query.update(query)
+        reply = request.send(app, bearer(app, world.caller_for(operation)))
+        assert reply.status != 500, (operation.operation_id, reply.body)
+    assert schemas_of_resources() - seen == set()
