@@ -17,15 +17,17 @@ def _asked(name: str, generation: Generation) -> Any:
     return generation.inputs.get("asked", {}).get(name, ORDER[name])
 
 
-class _OrderSchema(Schema):
-    class Meta:
-        """One field for each property of an order."""
-
-        include: ClassVar = {name: fields.Function(partial(_asked, name)) for name in ORDER}
-
-
-class GenerationSchema(_OrderSchema, OwnedSchema):
+class GenerationSchema(OwnedSchema):
     """A generation. The order is shown as it was frozen; what is a column of the row follows the row."""
+
+    class Meta:
+        """The properties of an order that are no columns."""
+
+        include: ClassVar = {
+            name: fields.Function(partial(_asked, name))
+            for name in ORDER
+            if name not in Generation.__table__.columns
+        }
 
     shot_id = Identifier()
     model_id = Identifier()
