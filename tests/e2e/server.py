@@ -60,6 +60,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def environment_of_tests(folder: Path, port: int) -> dict[str, str]:
+    """What a server is told that keeps all its files below `folder`, by default on an SQLite file there."""
+    return {
+        "SARTIQ_ENV": "test",
+        "SECRET_KEY": "a secret of servers under test that is long enough",
+        "COMPUTE_WEBHOOK_SECRET": COMPUTE_WEBHOOK_SECRET,
+        "DATA_DIR": str(folder),
+        "MEDIA_DIR": str(folder / "media"),
+        "OUTBOX_DIR": str(folder / "outbox"),
+        "DATABASE_URL": f"sqlite:///{folder / 'sartiq.db'}",
+        # People read it when a test fails, and the fuzzer looks for errors in it.
+        "LOG_FORMAT": "lines",
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
+        "PUBLIC_URL": f"http://127.0.0.1:{port}",
+        **UNLIMITED,
+    }
+
+
 @contextlib.contextmanager
 def running_server(
     folder: Path, module: str = "handlers", *, port: int | None = None, **environment: str
@@ -72,21 +91,7 @@ def running_server(
     port = port or free_port()
     address = f"http://127.0.0.1:{port}"
     folder.mkdir(parents=True, exist_ok=True)
-    own = {
-        "SARTIQ_ENV": "test",
-        "SECRET_KEY": "a secret of servers under test that is long enough",
-        "COMPUTE_WEBHOOK_SECRET": COMPUTE_WEBHOOK_SECRET,
-        "DATA_DIR": str(folder),
-        "MEDIA_DIR": str(folder / "media"),
-        "OUTBOX_DIR": str(folder / "outbox"),
-        "DATABASE_URL": f"sqlite:///{folder / 'sartiq.db'}",
-        # People read it when a test fails, and the fuzzer looks for errors in it.
-        "LOG_FORMAT": "lines",
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        "PUBLIC_URL": address,
-        **UNLIMITED,
-    }
+    own = environment_of_tests(folder, port)
     log = folder / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(

@@ -126,11 +126,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def own_postgresql(folder: Path) -> Iterator[Cluster]:
-    """A running PostgreSQL below `folder`; NotThere when none is installed."""
+def own_postgresql(folder: Path, **settings: str) -> Iterator[Cluster]:
+    """A running PostgreSQL below `folder` with these settings; NotThere when none is installed."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     if not installed:
-        raise NotThere("no PostgreSQL to break")
+        raise NotThere("no PostgreSQL to start (make services installs one)")
     cluster = Cluster(installed[-1], folder, free_port())
     folder.mkdir(parents=True)
     if os.geteuid() == 0:
@@ -138,7 +138,9 @@ def own_postgresql(folder: Path) -> Iterator[Cluster]:
         for above in folder.parents[:2]:
             above.chmod(0o755)
     cluster.run("initdb", "-D", str(folder / "data"), "-U", "postgres", "--auth=trust", "-E", "UTF8")
-    cluster.control("start", "-o", f"-p {cluster.port} -k {folder} -c listen_addresses=127.0.0.1")
+    told = {"listen_addresses": "127.0.0.1", **settings}
+    options = " ".join(f"-c {name}={value}" for name, value in told.items())
+    cluster.control("start", "-o", f"-p {cluster.port} -k {folder} {options}")
     try:
         yield cluster
     finally:

@@ -28,7 +28,13 @@ FORBIDDEN = re.compile(
 )
 PRESCRIBED = {"openapi", "handlers", "studio", "db", "tests", "pyproject.toml", "wsgi.py", "README.md"}
 METADATA = {"Makefile", "LICENSE", "CHANGELOG.md", "Dockerfile", "compose.yaml", "redocly.yaml"}
-LOCKED = {"requirements.txt", "requirements-dev.txt", "package.json", "package-lock.json"}
+LOCKED = {
+    "requirements.txt",
+    "requirements-dev.txt",
+    "requirements-bench.txt",
+    "package.json",
+    "package-lock.json",
+}
 # As their makers release it: a test compares each file with the locked package.
 SWAGGER_UI = Path("handlers/pages/swagger-ui")
 
@@ -62,7 +68,7 @@ def test_text_files_end_with_one_newline(tracked: list[Path], root: Path) -> Non
     assert not found, "\n" + "\n".join(found)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-bench.txt"])
 def test_a_lock_file_pins_by_hash_and_names_no_index(root: Path, name: str) -> None:
     lines = (root / name).read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if "://" in line or line.startswith("-")] == []
@@ -82,7 +88,11 @@ def test_the_lock_files_hold_what_pyproject_asks_for(root: Path) -> None:
     wanted = project["project"]["dependencies"]
     assert pins(wanted) <= runtime, "Run `make lock`."
     assert runtime | pins(project["dependency-groups"]["dev"]) <= development, "Run `make lock`."
-    assert [line for line in wanted + project["dependency-groups"]["dev"] if "==" not in line] == []
+    measured_against = project["dependency-groups"]["bench"]
+    bench = pins((root / "requirements-bench.txt").read_text(encoding="utf-8").splitlines())
+    assert pins(measured_against) <= bench, "Run `make lock`."
+    asked = [*wanted, *project["dependency-groups"]["dev"], *measured_against]
+    assert [line for line in asked if "==" not in line] == []
 
 
 def test_the_node_lock_file_names_no_download_address(root: Path) -> None:

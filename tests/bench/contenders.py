@@ -1,0 +1,82 @@
+"""Who is measured: how each is started, and what it does less than ours. Each has a database of its own."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.rows import SECRET
+from tests.e2e.server import ROOT, environment_of_tests
+
+BENCH_PYTHON = ROOT / ".venv" / "bench" / "bin" / "python"
+PEERS = Path(__file__).parent / "peers"
+
+PEERS_LACK = (
+    "checks of its answers against the contract",
+    "row-level security",
+    "rate limits",
+    "an audit log",
+    "idempotency keys",
+    "revocation of tokens",
+    "request ids, metrics and a log line for each request",
+    "filters, sorting and signed cursors of lists",
+    "`brand_id` and `cover_image` in bodies",
+)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One server. `command` may hold `{port}`; `less` is what it leaves out of what ours does."""
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    folder: Path = ROOT
+    less: tuple[str, ...] = ()
+    is_ours: bool = False
+
+    def environment(self, folder: Path, port: int, database_url: str) -> dict[str, str]:
+        """Return what it is told: its database, the secret of the tokens, and where it is."""
+        own = environment_of_tests(folder, port) if self.is_ours else {}
+        # As shipped: outside of tests, too, the log is JSON.
+        return {
+            **own,
+            "LOG_FORMAT": "json",
+            "SECRET_KEY": SECRET,
+            "DATABASE_URL": database_url,
+            "PUBLIC_URL": f"http://127.0.0.1:{port}",
+        }
+
+
+def _uvicorn(*options: str) -> tuple[str, ...]:
+    where = ("--host", "127.0.0.1", "--port", "{port}")
+    return (str(BENCH_PYTHON), "-m", "uvicorn", "app.main:app", *where, "--no-access-log", *options)
+
+
+OURS = Contender("ours", "Sartiq Backend API", (sys.executable, "-m", "handlers"), is_ours=True)
+TEMPLATE = Contender(
+    "fastapi_template",
+    "FastAPI, template layout",
+    _uvicorn(),
+    PEERS / "fastapi_template",
+    ("checks of answers other than by their response model", *PEERS_LACK[1:]),
+)
+ASYNC = Contender(
+    "fastapi_async",
+    "FastAPI, async",
+    _uvicorn(),
+    PEERS / "fastapi_async",
+    TEMPLATE.less,
+)
+FLASK = Contender(
+    "flask_core",
+    "Flask, by hand",
+    (
+        *(str(BENCH_PYTHON), "-m", "gunicorn", "app:create_app()", "--bind", "127.0.0.1:{port}"),
+        *("--worker-class", "gthread", "--workers", "1", "--threads", "8"),
+    ),
+    PEERS / "flask_core",
+    PEERS_LACK,
+)
+CONTENDERS = (OURS, TEMPLATE, ASYNC, FLASK)

@@ -1,0 +1,44 @@
+"""The arithmetic of the benchmark: medians with their spread, percentiles, ratios. It knows no servers."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+Thing = TypeVar("Thing")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A median of several rounds, with the lowest and the highest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Figure:
+        """Return the figure of at least one round."""
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
+    """Return how many times theirs ours is, round by round: rounds were measured one after the other.
+
+    What disturbs a whole round disturbs both, and so falls out.
+    """
+    return Figure.of([our / their for our, their in zip(ours, theirs, strict=True)])
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that at least this share of all values does not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def rotated(things: Sequence[Thing], number: int) -> list[Thing]:
+    """Return the things beginning with another one in each round, so that nobody is always first."""
+    start = number % len(things)
+    return [*things[start:], *things[:start]]

@@ -1,0 +1,174 @@
+"""One run of the benchmark: rounds in which the contenders take turns, and what was seen of each."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+
+import httpx
+
+from tests.bench.closed_loop import Load, load
+from tests.bench.figures import rotated
+from tests.bench.open_loop import Latencies, ask_at
+from tests.bench.operations import OF_OURS, OPERATIONS, Operation, Request, fetch
+from tests.bench.processes import peak_bytes, resident_bytes
+from tests.bench.serving import Serving, Stage
+from tests.bench.statements import statements_per_list
+
+NAMED = {operation.name: operation for operation in (*OPERATIONS, *OF_OURS)}
+REQUESTS_BEFORE_MEMORY = 100_000
+DEPTHS = (("list_100", "cursor_100"), ("everybody", "everybody_deep"))
+"""First pages, and deep ones of the same lists."""
+ONE_BY_ONE = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how often things are measured. Seconds are of one measurement in one round."""
+
+    rounds: int
+    seconds: int
+    many_connections: tuple[str, ...]
+    """The operations that are measured with 64 connections too."""
+    open_loop: tuple[str, ...]
+    shares: tuple[float, ...]
+    open_loop_seconds: float
+    requests_before_memory: int
+
+
+QUICK = Plan(3, 1, ("read", "list_20", "create"), ("read", "list_20", "create"), (0.8,), 2, 0)
+FULL = Plan(
+    rounds=3,
+    seconds=4,
+    many_connections=tuple(operation.name for operation in OPERATIONS),
+    open_loop=("read", "list_20", "list_100", "create"),
+    shares=(0.5, 0.8),
+    open_loop_seconds=8,
+    requests_before_memory=REQUESTS_BEFORE_MEMORY,
+)
+
+
+@dataclass
+class Seen:
+    """What was measured of one contender."""
+
+    seconds_to_first_answer: float
+    idle_bytes: int = 0
+    later_bytes: int = 0
+    peak_bytes: int = 0
+    requests: int = 0
+    statements: dict[int, int] = field(default_factory=dict)
+    loads: dict[tuple[str, int], list[Load]] = field(default_factory=lambda: defaultdict(list))
+    latencies: dict[tuple[str, float], list[Latencies]] = field(default_factory=lambda: defaultdict(list))
+
+    alone: dict[str, list[list[float]]] = field(default_factory=lambda: defaultdict(list))
+    """Seconds of answers to requests that came one by one, by operation and round."""
+
+    def rates(self, operation: str, connections: int) -> list[float]:
+        """Return the requests a second of each round."""
+        return [each.rate for each in self.loads.get((operation, connections), [])]
+
+
+def seconds_of(client: httpx.Client, request: Request, operation: Operation) -> float:
+    """Return how long one answer took."""
+    began = time.perf_counter()
+    fetch(client, request, operation.status)
+    return time.perf_counter() - began
+
+
+class Measuring:
+    """A run over contenders that serve already."""
+
+    def __init__(self, stage: Stage, servers: Sequence[Serving], plan: Plan) -> None:
+        self.stage, self.servers, self.plan = stage, servers, plan
+        self.seen = {server.contender.name: Seen(server.seconds_to_first_answer) for server in servers}
+        self._prepared: dict[tuple[str, str], list[Request]] = {}
+
+    def run(self) -> dict[str, Seen]:
+        """Measure everything, and return it by contender."""
+        self._warm_up()
+        for server in self.servers:
+            seen = self.seen[server.contender.name]
+            seen.idle_bytes = resident_bytes(server.process_id)
+        self._closed_loop()
+        self._open_loop()
+        self._depth()
+        for server in self.servers:
+            self._look_at(server)
+        return self.seen
+
+    def _warm_up(self) -> None:
+        for server in self.servers:
+            for operation in OPERATIONS:
+                load(server, operation, self._requests(server, operation), 8, 1)
+
+    def _closed_loop(self) -> None:
+        for number in range(self.plan.rounds):
+            print(f"round {number + 1} of {self.plan.rounds}", flush=True)
+            for operation in OPERATIONS:
+                many = operation.name in self.plan.many_connections
+                for connections in (8, 64) if many else (8,):
+                    for server in rotated(self.servers, number):
+                        self._load(server, operation, connections)
+
+    def _load(self, server: Serving, operation: Operation, connections: int) -> None:
+        requests = self._requests(server, operation)
+        found = load(server, operation, requests, connections, self.plan.seconds)
+        seen = self.seen[server.contender.name]
+        seen.loads[operation.name, connections].append(found)
+        seen.requests += found.requests
+
+    def _requests(self, server: Serving, operation: Operation) -> list[Request]:
+        """Return what is asked; places stay what they are, the tags of what changes do not."""
+        key = (server.contender.name, operation.name)
+        if key not in self._prepared or operation.feeds_back:
+            with httpx.Client(base_url=server.url, timeout=60) as client:
+                self._prepared[key] = operation.requests(client, self.stage.scale)
+        return self._prepared[key]
+
+    def ceiling(self, operation: str) -> float:
+        """Return how many requests a second the slowest contender answers at its best."""
+        return min(
+            max(rate for connections in (8, 64) for rate in seen.rates(operation, connections))
+            for seen in self.seen.values()
+        )
+
+    def _open_loop(self) -> None:
+        for number in range(self.plan.rounds):
+            for name in self.plan.open_loop:
+                for share in self.plan.shares:
+                    rate = share * self.ceiling(name)
+                    for server in rotated(self.servers, number):
+                        self._ask_at(server, NAMED[name], share, rate)
+
+    def _ask_at(self, server: Serving, operation: Operation, share: float, rate: float) -> None:
+        requests = self._requests(server, operation)
+        found = ask_at(server, operation, requests, rate, self.plan.open_loop_seconds)
+        seen = self.seen[server.contender.name]
+        seen.latencies[operation.name, share].append(found)
+        seen.requests += len(found.seconds)
+
+    def _depth(self) -> None:
+        """Ask for first and for deep pages in turn, one at a time: nothing else is of interest here."""
+        ours = next(server for server in self.servers if server.contender.is_ours)
+        seen = self.seen[ours.contender.name]
+        for number in range(self.plan.rounds):
+            for name in rotated([name for pair in DEPTHS for name in pair], number):
+                operation = NAMED[name]
+                requests = islice(cycle(self._requests(ours, operation)), ONE_BY_ONE)
+                with httpx.Client(base_url=ours.url, timeout=60) as client:
+                    seen.alone[name].append([seconds_of(client, each, operation) for each in requests])
+
+    def _look_at(self, server: Serving) -> None:
+        seen = self.seen[server.contender.name]
+        for rows in (1, 100):
+            seen.statements[rows] = statements_per_list(self.stage, server, rows)
+        while seen.requests < self.plan.requests_before_memory:
+            seen.requests += load(
+                server, NAMED["read"], self._requests(server, NAMED["read"]), 64, 5
+            ).requests
+        seen.later_bytes = resident_bytes(server.process_id)
+        seen.peak_bytes = peak_bytes(server.process_id)

@@ -1,0 +1,159 @@
+"""The open loop: requests come when they come, whether or not the server has answered the ones before.
+
+An answer's time counts from the moment at which its request was due, so a server that falls behind cannot
+hide it by being asked less (coordinated omission). All contenders get the same moments, by chance and from
+one seed. One thread of Python asks, on the core of PostgreSQL: what it costs, it costs all contenders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import random
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from tests.bench.operations import COUNTER, Operation, Request
+from tests.bench.serving import Serving
+
+CONNECTIONS = 64
+SECONDS_OF_GRACE = 20
+SEED = 2041
+
+
+@dataclass
+class Latencies:
+    """The seconds that each answer took, and how many were wrong or never came."""
+
+    seconds: list[float] = field(default_factory=list)
+    errors: int = 0
+
+
+def moments(rate: float, seconds: float) -> list[float]:
+    """Return when requests are due, in seconds from the start: on average `rate` of them in each."""
+    chance = random.Random(SEED)
+    due, found = chance.expovariate(rate), []
+    while due < seconds:
+        found.append(due)
+        due += chance.expovariate(rate)
+    return found
+
+
+def wires(requests: Sequence[Request], host: str) -> Iterator[bytes]:
+    """Give the bytes of the requests, again and again, each with a number of its own."""
+    numbers = itertools.count(1)
+    for each in itertools.cycle(requests):
+        body = each.body.replace(COUNTER, str(next(numbers))).encode()
+        lines = [
+            f"{each.method} {each.path} HTTP/1.1",
+            f"Host: {host}",
+            f"Authorization: Bearer {each.token}",
+        ]
+        if body:
+            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        if each.tag:
+            lines.append(f"If-None-Match: {each.tag}")
+        yield "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class _Asking:
+    """What is due, and the connections that are free to ask it."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.found = Latencies()
+        self.waiting: deque[tuple[float, bytes]] = deque()
+        self.free: list[_Connection] = []
+        self.unanswered = 0
+        self.all_answered = asyncio.Event()
+
+    def ask(self, due: float, wire: bytes) -> None:
+        """Send a request now, or as soon as a connection is free."""
+        self.unanswered += 1
+        self.waiting.append((due, wire))
+        self.send_next()
+
+    def send_next(self) -> None:
+        """Send what waits for a connection."""
+        while self.waiting and self.free:
+            self.free.pop().send(*self.waiting.popleft())
+
+    def note(self, due: float, status: int) -> None:
+        """Count an answer."""
+        self.unanswered -= 1
+        self.found.seconds.append(asyncio.get_running_loop().time() - due)
+        self.found.errors += status != self.status
+        if not self.unanswered:
+            self.all_answered.set()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, which asks one thing at a time."""
+
+    def __init__(self, asking: _Asking) -> None:
+        self._asking = asking
+        self._due = 0.0
+        self._parser = httptools.HttpResponseParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._asking.free.append(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def send(self, due: float, wire: bytes) -> None:
+        """Ask."""
+        self._due = due
+        self._transport.write(wire)
+
+    def on_message_complete(self) -> None:
+        """Take the answer, and what is due next."""
+        self._asking.note(self._due, self._parser.get_status_code())
+        self._asking.free.append(self)
+        self._asking.send_next()
+
+
+async def _ask_all(host: str, asked: Iterator[bytes], due: list[float], status: int) -> Latencies:
+    loop = asyncio.get_running_loop()
+    asking = _Asking(status)
+    address, _, port = host.partition(":")
+    for _ in range(CONNECTIONS):
+        await loop.create_connection(lambda: _Connection(asking), address, int(port))
+    began = loop.time()
+    for moment in due:
+        await asyncio.sleep(max(0.0, began + moment - loop.time()))
+        asking.ask(began + moment, next(asked))
+    try:
+        async with asyncio.timeout(SECONDS_OF_GRACE):
+            await asking.all_answered.wait()
+    except TimeoutError:
+        asking.found.errors += asking.unanswered
+    return asking.found
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Let no collection of garbage look like a slow answer."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def ask_at(
+    server: Serving, operation: Operation, requests: Sequence[Request], rate: float, seconds: float
+) -> Latencies:
+    """Ask at a rate, and return how long each answer took from when its request was due."""
+    host = urlsplit(server.url).netloc
+    with _without_collections():
+        return asyncio.run(_ask_all(host, wires(requests, host), moments(rate, seconds), operation.status))

@@ -1,0 +1,52 @@
+"""Errors as problem documents (RFC 9457), which the contract wants in place of FastAPI's own."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import IntegrityError
+
+from app.core.config import settings
+
+CODES = {
+    401: "invalid_token",
+    403: "not_enough_permissions",
+    404: "not_found",
+    409: "sku_taken",
+    412: "precondition_failed",
+    422: "invalid_request",
+}
+
+
+def problem(status_code: int, detail: Any) -> JSONResponse:
+    code = CODES[status_code]
+    content = {
+        "type": f"{settings.PUBLIC_URL}{settings.API_V1_STR}/problems/{code}",
+        "title": HTTPStatus(status_code).phrase,
+        "status": status_code,
+        "detail": jsonable_encoder(detail),
+        "code": code,
+    }
+    return JSONResponse(content, status_code, media_type="application/problem+json")
+
+
+async def refused(_request: Request, error: HTTPException) -> JSONResponse:
+    return problem(error.status_code, error.detail)
+
+
+async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    violations = [{"loc": each["loc"], "msg": each["msg"], "type": each["type"]} for each in error.errors()]
+    return problem(422, violations)
+
+
+async def taken(_request: Request, _error: IntegrityError) -> JSONResponse:
+    return problem(409, "A product with this SKU exists already")
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(IntegrityError, taken)

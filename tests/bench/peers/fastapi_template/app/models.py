@@ -1,0 +1,158 @@
+"""Tables and what of them is public."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, StringConstraints
+from sqlalchemy import DateTime, String
+from sqlmodel import Field, Relationship, SQLModel
+
+from app.core.config import settings
+
+Gender = Literal["FEMALE", "MALE", "UNISEX"]
+State = Literal["DRAFT", "READY", "ARCHIVED"]
+PATTERN = r"^[^\x00]*$"
+Text = Annotated[str, StringConstraints(max_length=5000, pattern=PATTERN)]
+ShortText = Annotated[str, StringConstraints(max_length=80, pattern=PATTERN)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=PATTERN)]
+
+
+def get_datetime_utc() -> datetime:
+    return datetime.now(UTC)
+
+
+class User(SQLModel, table=True):
+    __tablename__ = "users"
+
+    id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
+    email: str
+    is_active: bool = True
+    is_superuser: bool = False
+
+
+class Membership(SQLModel, table=True):
+    __tablename__ = "memberships"
+
+    id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
+    organization_id: uuid.UUID
+    user_id: uuid.UUID = Field(foreign_key="users.id")
+    role: str
+
+
+class MediaResource(SQLModel, table=True):
+    __tablename__ = "media_resources"
+
+    id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
+    extension: str
+    width: int
+    height: int
+
+    @property
+    def url(self) -> str:
+        return f"{settings.PUBLIC_URL}{settings.API_V1_STR}/files/media/{self.id}/file.{self.extension}"
+
+
+# Shared properties
+class ProductBase(SQLModel):
+    sku: Word | None = None
+    name: Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=PATTERN)]
+    description: Text | None = None
+    category: Word | None = None
+    gender: Gender | None = Field(default=None, sa_type=String)
+    materials: Annotated[str, StringConstraints(max_length=500, pattern=PATTERN)] | None = None
+    color: ShortText | None = None
+
+
+# Properties to receive on product creation
+class ProductCreate(ProductBase):
+    model_config = ConfigDict(extra="forbid")
+
+
+# Properties to receive on product update
+class ProductUpdate(ProductBase):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=PATTERN)] = ""
+    state: State = "READY"
+
+
+# Database model
+class Product(ProductBase, table=True):
+    __tablename__ = "products"
+
+    id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
+    owner_id: uuid.UUID = Field(foreign_key="users.id")
+    organization_id: uuid.UUID | None = None
+    brand_id: uuid.UUID | None = None
+    cover_media_id: uuid.UUID | None = Field(default=None, foreign_key="media_resources.id")
+    state: State = Field(default="READY", sa_type=String)
+    public: bool = False
+    created_at: datetime = Field(default_factory=get_datetime_utc, sa_type=DateTime(timezone=True))
+    updated_at: datetime = Field(default_factory=get_datetime_utc, sa_type=DateTime(timezone=True))
+    cover_media: MediaResource | None = Relationship()
+    images: list["ProductImage"] = Relationship(sa_relationship_kwargs={"order_by": "ProductImage.id"})
+
+    @property
+    def cover_image(self) -> str | None:
+        return self.cover_media.url if self.cover_media else None
+
+
+class ProductImage(SQLModel, table=True):
+    __tablename__ = "product_images"
+
+    id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
+    product_id: uuid.UUID = Field(foreign_key="products.id")
+    media_id: uuid.UUID = Field(foreign_key="media_resources.id")
+    type: str
+    created_at: datetime = Field(default_factory=get_datetime_utc, sa_type=DateTime(timezone=True))
+    updated_at: datetime = Field(default_factory=get_datetime_utc, sa_type=DateTime(timezone=True))
+    media: MediaResource = Relationship()
+
+    @property
+    def url(self) -> str:
+        return self.media.url
+
+    @property
+    def width(self) -> int:
+        return self.media.width
+
+    @property
+    def height(self) -> int:
+        return self.media.height
+
+
+# Properties to return via API
+class ProductImagePublic(SQLModel):
+    id: uuid.UUID
+    created_at: datetime
+    updated_at: datetime
+    url: str
+    type: Literal["primary", "front", "back", "side", "detail"]
+    width: int
+    height: int
+
+
+class ProductPublic(ProductBase):
+    id: uuid.UUID
+    created_at: datetime
+    updated_at: datetime
+    owner_id: uuid.UUID
+    organization_id: uuid.UUID | None
+    brand_id: uuid.UUID | None
+    cover_image: str | None
+    images: list[ProductImagePublic]
+    state: State
+    public: bool
+
+
+class ProductsPublic(SQLModel):
+    data: list[ProductPublic]
+    count: int
+    count_exact: bool = True
+    next_cursor: str | None = None
+
+
+# Contents of JWT token
+class TokenPayload(SQLModel):
+    sub: uuid.UUID

@@ -1,0 +1,50 @@
+-- The rows of the benchmark; see rows.py, which fills in the numbers between braces.
+-- Ids are counted: a kind and a number, so that whoever asks knows them without looking.
+
+CREATE FUNCTION pg_temp.id(kind int, number bigint) RETURNS uuid LANGUAGE sql IMMUTABLE
+RETURN (lpad(to_hex(kind), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(number), 12, '0'))::uuid;
+
+INSERT INTO users
+    (id, email, email_key, hashed_password, full_name, is_active, is_superuser, rework_available, created_at, updated_at)
+SELECT pg_temp.id({USER}, n), 'user' || n || '@bench.example', 'user' || n || '@bench.example', '!', 'User ' || n,
+    true, n = {superuser}, 0, now(), now()
+FROM generate_series(1, {superuser}) n;
+
+INSERT INTO token_families (id, user_id, expires_at, last_used_at, created_at, updated_at)
+SELECT pg_temp.id({SESSION}, n), pg_temp.id({USER}, n), now() + interval '1 day', now(), now(), now()
+FROM generate_series(1, {superuser}) n;
+
+INSERT INTO organizations (id, name, slug, created_at, updated_at)
+SELECT pg_temp.id({ORGANIZATION}, n), 'Organization ' || n, 'bench-' || n, now(), now()
+FROM generate_series(1, {organizations}) n;
+
+-- An owner each, and a viewer in the first one.
+INSERT INTO memberships (id, organization_id, user_id, role, created_at, updated_at)
+SELECT pg_temp.id({MEMBERSHIP}, n), pg_temp.id({ORGANIZATION}, (n - 1) % {organizations} + 1), pg_temp.id({USER}, n),
+    CASE WHEN n = {viewer} THEN 'viewer' ELSE 'owner' END, now(), now()
+FROM generate_series(1, {viewer}) n;
+
+INSERT INTO media_resources
+    (id, owner_id, organization_id, content_hash, extension, content_type, file_size, width, height, has_alpha,
+    public, created_at, updated_at)
+SELECT pg_temp.id({MEDIA}, o * {photographs} + n), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o),
+    md5(o || '/' || n), 'jpg', 'image/jpeg', 200000, 1200, 1600, false, false, now(), now()
+FROM generate_series(1, {asked}) o, generate_series(0, {photographs} - 1) n;
+
+CREATE TEMPORARY VIEW numbered AS
+SELECT n, o, CASE WHEN o <= {asked} THEN pg_temp.id({MEDIA}, o * {photographs} + n / {organizations} % {photographs}) END
+    AS photograph, timestamptz '2026-01-01' + n * interval '1 second' AS moment
+FROM (SELECT n, (n - 1) % {organizations} + 1 AS o FROM generate_series(1, {rows}) n) AS all_of_them;
+
+INSERT INTO products
+    (id, owner_id, organization_id, sku, name, description, category, gender, materials, color, cover_media_id, state,
+    public, created_at, updated_at)
+SELECT pg_temp.id({PRODUCT}, n), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o), 'SKU-' || n,
+    'Linen wrap dress ' || n, 'A wrap dress of washed linen, cut on the bias, with pockets in the side seams.',
+    'dresses', 'FEMALE', '100% linen', 'sand', photograph, 'READY', false, moment, moment
+FROM numbered ORDER BY n;
+
+INSERT INTO product_images (id, owner_id, organization_id, product_id, media_id, type, created_at, updated_at)
+SELECT pg_temp.id({IMAGE}, n), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o), pg_temp.id({PRODUCT}, n),
+    photograph, 'front', moment, moment
+FROM numbered WHERE photograph IS NOT NULL ORDER BY n;

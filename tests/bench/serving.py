@@ -1,0 +1,147 @@
+"""The stage of the benchmark: PostgreSQL on one core, the servers on the other, each with the same rows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import sqlalchemy
+
+from tests.bench.contenders import OURS, Contender
+from tests.bench.processes import on_core
+from tests.bench.rows import Scale, fill, token_of
+from tests.bench.unprotected import take_policies_away
+from tests.e2e.server import ROOT, SECONDS_TO_START, ServerDidNotStart, free_port, stop
+from tests.faults.stage import Cluster, own_postgresql
+
+SERVER_CORE, OTHER_CORE = 0, 1
+POSTGRESQL = {
+    "max_connections": "200",
+    "shared_buffers": "1GB",
+    # The servers are measured, not the disk: a commit does not wait for it.
+    "synchronous_commit": "off",
+    "max_wal_size": "4GB",
+    # Counts statements when it is told to.
+    "shared_preload_libraries": "pg_stat_statements",
+    "pg_stat_statements.track_utility": "off",
+}
+LOGIN = """
+CREATE ROLE sartiq LOGIN CREATEDB PASSWORD 'sartiq';
+CREATE ROLE sartiq_app NOLOGIN;
+CREATE ROLE sartiq_system NOLOGIN;
+GRANT sartiq_app, sartiq_system TO sartiq;
+"""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A contender that answers."""
+
+    contender: Contender
+    url: str
+    process_id: int
+    seconds_to_first_answer: float
+    database: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The cluster with the database that all are copied from."""
+
+    cluster: Cluster
+    folder: Path
+    scale: Scale
+
+    def admin_url(self, database: str = "postgres") -> str:
+        """The database, as a login that no policy holds."""
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.cluster.port}/{database}"
+
+    def url(self, database: str) -> str:
+        """The database, as the servers use it."""
+        return f"postgresql+psycopg://sartiq:sartiq@127.0.0.1:{self.cluster.port}/{database}"
+
+    def run(self, *statements: str, database: str = "postgres") -> None:
+        """Run statements one by one, outside of a transaction."""
+        engine = sqlalchemy.create_engine(self.admin_url(database), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+        engine.dispose()
+
+
+def tracking(what: str) -> tuple[str, str]:
+    """Return what makes PostgreSQL count statements from now on (`top`), or no more (`none`)."""
+    return f"ALTER SYSTEM SET pg_stat_statements.track = {what}", "SELECT pg_reload_conf()"
+
+
+@contextlib.contextmanager
+def set_up(folder: Path, scale: Scale) -> Iterator[Stage]:
+    """Start PostgreSQL, and make the database `rows` with the schema of the product and all rows."""
+    with on_core(OTHER_CORE), own_postgresql(folder / "postgresql", **POSTGRESQL) as cluster:
+        stage = Stage(cluster, folder, scale)
+        stage.run(*LOGIN.strip().splitlines(), "CREATE DATABASE rows OWNER sartiq")
+        stage.run("CREATE EXTENSION pg_stat_statements", *tracking("none"))
+        environment = OURS.environment(folder / "prepared", free_port(), stage.url("rows"))
+        command = [sys.executable, "-m", "handlers", "--prepare-only"]
+        with (folder / "preparing.log").open("wb") as log:
+            subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=True, stderr=log)
+        fill(stage.admin_url("rows"), scale)
+        yield stage
+
+
+@contextlib.contextmanager
+def serving(stage: Stage, contender: Contender) -> Iterator[Serving]:
+    """Run a contender on a copy of the rows, without what serves ours alone when it is a peer."""
+    stage.run(f"CREATE DATABASE {contender.name} TEMPLATE rows OWNER sartiq")
+    if not contender.is_ours:
+        take_policies_away(stage.url(contender.name))
+        stage.run(*_without_triggers(stage, contender.name), database=contender.name)
+    folder, port = stage.folder / contender.name, free_port()
+    folder.mkdir()
+    environment = contender.environment(folder, port, stage.url(contender.name))
+    command = [part.format(port=port) for part in contender.command]
+    with (folder / "log").open("ab") as log, on_core(SERVER_CORE):
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            cwd=contender.folder,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_for_first_answer(stage, url, process, folder / "log")
+        yield Serving(contender, url, process.pid, time.perf_counter() - began, contender.name)
+    finally:
+        stop(process)
+
+
+def _without_triggers(stage: Stage, database: str) -> list[str]:
+    engine = sqlalchemy.create_engine(stage.admin_url(database))
+    try:
+        tables = sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+    return [f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables]
+
+
+def _wait_for_first_answer(stage: Stage, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once a product is answered; raise ServerDidNotStart when it is not."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    address = f"{url}/api/v1/products/{stage.scale.product_id(1, 1)}"
+    headers = {"Authorization": f"Bearer {token_of(1)}"}
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(address, headers=headers, timeout=5).status_code == 200:
+                return
+        time.sleep(0.01)
+    raise ServerDidNotStart(f"A server did not start:\n{log.read_text(errors='replace')[-4000:]}")
