@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import venv
@@ -13,6 +14,10 @@ import pytest
 
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import ROOT, RunningServer, running_server
+from tests.listening import Answer, Asked, listening
+
+JSON = {"Content-Type": "application/json"}
+CONTRACT = (ROOT / "openapi" / "openapi.json").read_bytes()
 
 
 class Verdict(NamedTuple):
@@ -36,29 +41,33 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "environment" / "bin" / "sartiq-conformance"
 
 
-def judge(kit: Path, server: RunningServer, folder: Path) -> Verdict:
+def asked(kit: Path, url: str, token: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the kit; the token is where nobody else on the machine can read it."""
+    environment = os.environ | {"SARTIQ_TOKEN": token}
+    command = [str(kit), "--base-url", url, *options]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def judged(kit: Path, url: str, token: str, folder: Path) -> Verdict:
     """Run the kit with a small budget and read its reports."""
-    with Api(server.address) as api:
-        api.sign_in(EMAIL, PASSWORD)
-        token = api.client.headers["Authorization"].removeprefix("Bearer ")
     junit, page = folder / "junit.xml", folder / "report.html"
-    outcome = subprocess.run(
-        [str(kit), "--base-url", server.url, "--token", token, "--examples", "1", "--seed", "2041",
-         "--junit", str(junit), "--html", str(page)],
-        cwd=folder, capture_output=True, text=True,
-    )  # fmt: skip
+    reports = ("--junit", str(junit), "--html", str(page))
+    outcome = asked(kit, url, token, "--examples", "1", "--seed", "2041", *reports)
+    printed = outcome.stdout + outcome.stderr
+    assert junit.exists(), printed
     cases = {
         (case.attrib["classname"], case.attrib["name"]): case.find("failure")
-        for case in ElementTree.parse(junit).iter("testcase")  # noqa: S314 - the kit's own report
+        for case in ElementTree.parse(junit).iter("testcase")
     }
     failed = {key: str(failure.text) for key, failure in cases.items() if failure is not None}
-    return Verdict(
-        outcome.returncode,
-        outcome.stdout + outcome.stderr,
-        set(cases) - set(failed),
-        failed,
-        page.read_text(),
-    )
+    return Verdict(outcome.returncode, printed, set(cases) - set(failed), failed, page.read_text())
+
+
+def token_of(server: RunningServer) -> str:
+    """Sign in as the demo's account."""
+    with Api(server.address) as api:
+        api.sign_in(EMAIL, PASSWORD)
+        return str(api.client.headers["Authorization"]).removeprefix("Bearer ")
 
 
 def test_the_server_conforms_and_nothing_but_the_kit_s_own_rows_changed(
@@ -67,7 +76,7 @@ def test_the_server_conforms_and_nothing_but_the_kit_s_own_rows_changed(
     with Api(demo_server.address) as api:
         api.sign_in(EMAIL, PASSWORD)
         before = {row["id"]: row for row in api.get("/organizations/")["data"]}
-        verdict = judge(kit, demo_server, tmp_path)
+        verdict = judged(kit, demo_server.url, token_of(demo_server), tmp_path)
         after = {row["id"]: row for row in api.get("/organizations/")["data"]}
     assert (verdict.status, verdict.failed) == (0, {}), verdict.printed
     assert {part for part, _name in verdict.passed} == {"flow", "errors", "declared", "fuzzed"}
@@ -78,21 +87,70 @@ def test_the_server_conforms_and_nothing_but_the_kit_s_own_rows_changed(
     assert "0 failed" in verdict.page
 
 
-def test_a_server_with_a_defect_does_not_conform_and_the_report_names_it(kit: Path, tmp_path: Path) -> None:
-    defective = "tests.contract.defects missing_header"
-    with running_server(tmp_path / "server", defective, SARTIQ_ENV="development") as server:
-        verdict = judge(kit, server, tmp_path)
-    assert verdict.status == 1
-    assert set(verdict.failed) == {("flow", "sign-in to download"), ("fuzzed", "POST /brands/")}
-    assert all("/brands/" in problem for problem in verdict.failed.values())
-    assert "POST /brands/" in verdict.page
-    assert "2 failed" in verdict.page
+@pytest.mark.parametrize(
+    ("defect", "seen_by", "check"),
+    [
+        ("approval_of_nothing", "flow", "from a brand to an approved picture"),
+        ("refusal_without_request_id", "errors", "an unknown method"),
+        ("deletion_by_anybody", "declared", "DELETE /brands/{brand_id}"),
+        ("undocumented_status", "fuzzed", "GET /brands/"),
+    ],
+)
+def test_each_part_finds_a_defect_that_no_other_part_can_find(
+    kit: Path, tmp_path: Path, defect: str, seen_by: str, check: str
+) -> None:
+    module = f"tests.contract.defects {defect}"
+    with running_server(tmp_path / "server", module, SARTIQ_ENV="development", SARTIQ_MODE="mock") as server:
+        verdict = judged(kit, server.url, token_of(server), tmp_path)
+    assert (verdict.status, set(verdict.failed)) == (1, {(seen_by, check)}), verdict.printed
+    assert f"FAILED {seen_by}: {check}\n" in verdict.printed
+    assert verdict.printed.endswith(" checks, 1 failed: the server does not conform.\n")
+    assert f"<h2>{seen_by}: {check}</h2>" in verdict.page
+    assert "1 failed: the server does not conform." in verdict.page
 
 
-def test_a_server_that_cannot_be_asked_is_told_apart(kit: Path) -> None:
-    address = "http://127.0.0.1:9/api/v1"
-    outcome = subprocess.run(
-        [str(kit), "--base-url", address, "--token", "none"], capture_output=True, text=True
-    )
-    assert outcome.returncode == 2
-    assert "could not be asked" in outcome.stdout
+def test_a_server_that_answers_nonsense_does_not_conform(kit: Path, tmp_path: Path) -> None:
+    def respond(request: Asked) -> Answer:
+        if request.path == "/api/v1/openapi.json":
+            return Answer(body=CONTRACT, headers=JSON)
+        if request.path == "/api/v1/organizations/" and request.method == "POST":
+            return Answer(201, b'{"id": "no uuid"}', JSON)
+        return Answer(200, b"[\x00\x0b}", {"Content-Type": "application/problem+json"})
+
+    with listening(respond) as server:
+        verdict = judged(kit, f"{server.url}/api/v1", "anything", tmp_path)
+    assert verdict.status == 1, verdict.printed
+    assert "is a required property" in verdict.failed["flow", "an organization"]
+    assert "200, not 201" in verdict.failed["flow", "from a brand to an approved picture"]
+    assert "no JSON object" in verdict.failed["errors", "an unknown path"]
+    assert "Traceback" not in verdict.printed
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "Connection refused"),
+        (Answer(404), "404 Not Found"),
+        (Answer(body=b"<!doctype html>"), "is no contract: JSONDecodeError"),
+        (Answer(body=b'{"swagger": "?"}', headers=JSON), "is no contract: "),
+        (Answer(body=CONTRACT, headers=JSON), "POST /organizations/: 200, not 201"),
+    ],
+    ids=["nobody there", "another server", "a page", "no contract", "no organization"],
+)
+def test_a_server_that_cannot_be_asked_is_told_apart(kit: Path, answer: Answer | None, said: str) -> None:
+    with listening(lambda _asked: answer or Answer()) as server:
+        url = f"{server.url if answer else 'http://127.0.0.1:9'}/api/v1"
+        outcome = asked(kit, url, "anything")
+    assert outcome.returncode == 2, outcome.stdout + outcome.stderr
+    assert "The server could not be asked: " in outcome.stdout
+    assert said in outcome.stdout
+
+
+def test_the_command_says_what_it_needs_and_what_its_end_means(kit: Path) -> None:
+    said = subprocess.run([str(kit), "--help"], capture_output=True, text=True, check=True).stdout
+    assert "--base-url URL" in said
+    assert "0  the server conforms" in said
+    none = {key: text for key, text in os.environ.items() if key != "SARTIQ_TOKEN"}
+    refused = subprocess.run([str(kit), "--base-url", "x"], env=none, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "the following arguments are required: --token" in refused.stderr

@@ -48,7 +48,7 @@ def pictures() -> dict[str, ElementTree.Element]:
     found = re.findall(
         r'<section aria-labelledby="(\w+)">.*?(<svg .*?</svg>)', states_page().decode(), re.DOTALL
     )
-    return {name: ElementTree.fromstring(svg) for name, svg in found}  # noqa: S314 - the page is ours
+    return {name: ElementTree.fromstring(svg) for name, svg in found}
 
 
 @pytest.mark.parametrize("name", TABLES)

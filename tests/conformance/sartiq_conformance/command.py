@@ -1,37 +1,61 @@
-"""`sartiq-conformance`: hold a running server against the contract that it publishes.
+"""Hold a running server against the contract that it publishes.
 
-It makes one organization, changes nothing outside of it, and leaves it behind with its rows.
-Exit status: 0 when the server conforms, 1 when it does not, 2 when it could not be asked.
+A run makes one organization, changes nothing outside of it, and leaves it behind with its rows.
+
+exit status:
+  0  the server conforms
+  1  it does not: what is printed and both reports say where
+  2  it could not be asked
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import httpx
+from textwrap import indent
 
 from sartiq_conformance import parts
-from sartiq_conformance.reports import Result, write_html, write_junit
-from sartiq_conformance.target import Target
+from sartiq_conformance.reports import Result, verdict_on, write_html, write_junit
+from sartiq_conformance.target import NotAsked, Target, put_into_words
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="sartiq-conformance", description=__doc__)
-    parser.add_argument("--base-url", required=True, help="address of the API, such as https://host/api/v1")
-    parser.add_argument(
-        "--token", required=True, help="access token of an account that can pay for one picture"
+    parser = argparse.ArgumentParser(
+        prog="sartiq-conformance",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--junit", type=Path, help="write a JUnit report to this file")
-    parser.add_argument("--html", type=Path, help="write an HTML report to this file")
-    parser.add_argument("--examples", type=int, default=20, help="made-up requests for each operation")
-    parser.add_argument("--seed", type=int, help="repeat a run; drawn when left out")
+    add = parser.add_argument
+    add("--base-url", metavar="URL", required=True, help="address of the API, such as https://host/api/v1")
+    # In the environment it is in no list of processes.
+    token = os.environ.get("SARTIQ_TOKEN")
+    whose = "access token of an account that can pay for one picture; SARTIQ_TOKEN when left out"
+    add("--token", default=token, required=not token, help=whose)
+    add("--junit", metavar="FILE", type=Path, help="write a JUnit report to this file")
+    add("--html", metavar="FILE", type=Path, help="write an HTML report to this file")
+    add(
+        "--examples",
+        metavar="N",
+        type=positive,
+        default=20,
+        help="made-up requests an operation, 20 by default",
+    )
+    add("--seed", metavar="N", type=int, help="repeat a run; drawn when left out")
     return parser.parse_args(arguments)
+
+
+def positive(text: str) -> int:
+    """Read a number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 def say(text: str) -> None:
@@ -46,9 +70,9 @@ def run(part: str, checks: Iterator[parts.Check]) -> Iterator[Result]:
         began, problem = time.monotonic(), ""
         try:
             check()
-        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever goes wrong is the finding
-            problem = f"{type(error).__name__}: {error}"
-            say(f"FAILED {part}: {name}\n  {problem}")
+        except parts.FINDINGS as error:
+            problem = put_into_words(error)
+            say(f"FAILED {part}: {name}\n{indent(problem, '  ')}")
         yield Result(part, name, time.monotonic() - began, problem)
 
 
@@ -64,9 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         target = Target(options.base_url, options.token)
-        made = target.ask("POST", "/organizations/", 201, json={"name": f"Conformance run {seed}"})
-        target.organization_id = made.json()["id"]
-    except (httpx.HTTPError, AssertionError) as error:
+        target.make_organization(f"Conformance run {seed}")
+    except NotAsked as error:
         say(f"The server could not be asked: {error}")
         return 2
     say(f"Organization {target.organization_id}")
@@ -80,10 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.junit:
         write_junit(options.junit, results)
     if options.html:
-        write_html(options.html, options.base_url, results)
-    failed = sum(bool(result.problem) for result in results)
-    say(f"{len(results)} checks, {failed} failed: the server {'does not conform' if failed else 'conforms'}.")
-    return int(failed > 0)
+        write_html(options.html, options.base_url, seed, results)
+    say(verdict_on(results))
+    return int(any(result.problem for result in results))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,41 @@ from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{server}: {verdict}</title>
+<style>
+:root {{ color-scheme: light dark }}
+:root {{ --failed: light-dark(#b3261e, #ff8a80); --passed: light-dark(#1b6e3c, #7fd89b) }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
+h1, h2, td, pre {{ overflow-wrap: anywhere }}
+h1 {{ font-size: 1.4rem }}
+h2 {{ font-size: 1rem }}
+.failed {{ color: var(--failed) }}
+.passed {{ color: var(--passed) }}
+section {{ border-left: .25rem solid var(--failed); padding-left: 1rem; margin: 2rem 0 }}
+pre {{ white-space: pre-wrap; margin: 0 }}
+summary {{ cursor: pointer }}
+table {{ border-collapse: collapse; width: 100%; margin-top: 1rem }}
+th, td {{ text-align: left; vertical-align: top; padding: .2rem 1rem .2rem 0 }}
+tr {{ border-bottom: 1px solid #8884 }}
+td:first-child, td:last-child {{ white-space: nowrap }}
+th:last-child, td:last-child {{ text-align: right; padding-right: 0 }}
+</style>
+<h1>Conformance of {server}</h1>
+<p class="{outcome}"><strong>{verdict}</strong></p>
+<p>Seed {seed}</p>
+{findings}<details>
+<summary>{passed} passed</summary>
+<table><thead><tr><th>Part<th>Check<th>Time</thead>
+{rows}</table>
+</details>
+</html>
+"""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -35,19 +70,35 @@ def write_junit(path: Path, results: list[Result]) -> None:
     ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
 
-def write_html(path: Path, server: str, results: list[Result]) -> None:
-    """Write one page that needs nothing else: what failed first."""
+def write_html(path: Path, server: str, seed: int, results: list[Result]) -> None:
+    """Write one page that needs nothing else: what failed first, with all that was said about it."""
     failed = [result for result in results if result.problem]
-    rows = "\n".join(
-        f"<tr><td>{'failed' if one.problem else 'passed'}<td>{escape(one.part)}<td>{escape(one.name)}"
-        f"<td>{one.seconds:.2f} s<td><pre>{escape(one.problem)}</pre>"
-        for one in sorted(results, key=lambda one: not one.problem)
+    findings = "".join(
+        f"<section><h2>{escape(one.part)}: {escape(one.name)}</h2>\n<pre>{escape(one.problem)}</pre>\n"
+        for one in failed
+    )
+    rows = "".join(
+        f"<tr><td>{escape(one.part)}<td>{escape(one.name)}<td>{one.seconds:.2f} s\n"
+        for one in results
+        if not one.problem
     )
     path.write_text(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Conformance</title>"
-        "<style>body{font:16px sans-serif;margin:2em}td{padding:.2em .8em;vertical-align:top}"
-        "pre{white-space:pre-wrap;margin:0}</style>"
-        f"<h1>{escape(server)}</h1><p>{len(results)} checks, {len(failed)} failed.</p>"
-        f"<table><tr><th>Result<th>Part<th>Check<th>Time<th>Problem\n{rows}</table></html>\n",
+        PAGE.format(
+            server=escape(server),
+            seed=seed,
+            verdict=verdict_on(results),
+            outcome="failed" if failed else "passed",
+            findings=findings,
+            passed=len(results) - len(failed),
+            rows=rows,
+        ),
         encoding="utf-8",
+    )
+
+
+def verdict_on(results: list[Result]) -> str:
+    """Return how a run ended, in a sentence."""
+    failed = sum(bool(result.problem) for result in results)
+    return (
+        f"{len(results)} checks, {failed} failed: the server {'does not conform' if failed else 'conforms'}."
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import schemathesis
+from schemathesis.errors import FailureGroup, SchemathesisError
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -14,6 +16,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+# What servers answer is quoted, and may be anything (XML 1.0, 2.2).
+NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 AS_DECLARED = [
     status_code_conformance,
     content_type_conformance,
@@ -22,8 +26,22 @@ AS_DECLARED = [
 ]
 
 
+class NotAsked(Exception):
+    """There is nothing to judge: no contract, or no organization that could be used. The message says why."""
+
+
 class NotConforming(AssertionError):
     """The server did what its contract, or the flow, does not have; the message names the request."""
+
+
+def put_into_words(error: BaseException) -> str:
+    """Return what an error says, as text that XML can hold; with its kind, unless it says it all without."""
+    words = f"{type(error).__name__}: {error}"
+    if isinstance(error, FailureGroup):
+        words = error.message.strip()
+    elif isinstance(error, NotConforming):
+        words = str(error)
+    return NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", words)
 
 
 @dataclass
@@ -33,19 +51,52 @@ class Target:
     base_url: str
     token: str
     organization_id: str = ""
+    made: Any = None
     schema: Any = None
+    operations: list[Any] = field(default_factory=list)
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        """Fetch the contract and open the connection."""
+        """Fetch and read the contract; raise NotAsked when that cannot be done."""
         self.base_url = self.base_url.rstrip("/")
-        self.client = httpx.Client(base_url=self.base_url, timeout=90)
-        contract = self.client.get("/openapi.json").raise_for_status().json()
+        try:
+            self.client = httpx.Client(base_url=self.base_url, timeout=90)
+            contract = self.client.get("/openapi.json").raise_for_status().json()
+            self.schema = schemathesis.openapi.from_dict(contract)
+            self.schema.config.update(base_url=self.base_url)
+            self.operations = [found.ok() for found in self.schema.get_all_operations()]
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise NotAsked(f"{self.base_url}/openapi.json: {error}") from error
+        except (ValueError, LookupError, SchemathesisError) as error:
+            message = f"{self.base_url}/openapi.json is no contract: {put_into_words(error)}"
+            raise NotAsked(message) from error
 
-        self.schema = schemathesis.openapi.from_dict(contract)
-        self.schema.config.update(base_url=self.base_url)
+    def make_organization(self, name: str) -> None:
+        """Make the organization that the run works in, unjudged as yet; raise NotAsked when it cannot."""
+        try:
+            self.made = self._send("POST", "/organizations/", 201, json={"name": name})
+            self.organization_id = self.made.json()["id"]
+        except (NotConforming, httpx.HTTPError, ValueError, LookupError) as error:
+            raise NotAsked(put_into_words(error)) from error
 
     def ask(
+        self, method: str, template: str, status: int, ids: dict[str, str] | None = None, **options: Any
+    ) -> Any:
+        """Return the answer; raise NotConforming when it has another status or is not as declared."""
+        answer = self._send(method, template, status, ids, **options)
+        self.judge(method, template, answer, ids)
+        return answer
+
+    def judge(self, method: str, template: str, answer: Any, ids: dict[str, str] | None = None) -> None:
+        """Raise unless the answer is as the contract declares it."""
+        try:
+            case = self.schema[template][method].Case(path_parameters=ids or {})
+        except LookupError as error:
+            raise NotConforming(f"{method} {template}: the contract does not have it") from error
+        answer.request.read()  # a form is sent as a stream, and the checks look at what was sent
+        case.validate_response(answer, checks=AS_DECLARED)
+
+    def _send(
         self,
         method: str,
         template: str,
@@ -55,8 +106,6 @@ class Target:
         anonymous: bool = False,
         **options: Any,
     ) -> Any:
-        """Return the answer; raise NotConforming when it has another status or is not as declared."""
-        case = self.schema[template][method].Case(path_parameters=ids or {})
         headers = {} if anonymous else {"Authorization": f"Bearer {self.token}"}
         headers |= options.pop("headers", {})
         answer = self.client.request(method, template.format(**(ids or {})), headers=headers, **options)
@@ -64,6 +113,4 @@ class Target:
             raise NotConforming(
                 f"{method} {template}: {answer.status_code}, not {status}: {answer.text[:500]}"
             )
-        answer.request.read()  # a form is sent as a stream, and the checks look at what was sent
-        case.validate_response(answer, checks=AS_DECLARED)
         return answer
