@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from tests.api.catalogue import House, code_of
 from tests.api.conftest import Client, Committed
 from tests.api_keys import make_api_key
 from tests.contract.world import picture
+from tests.racing import at_once
 
 BODY = {"name": "Shop import", "scopes": ["products:write", "products:read"], "expires_in_days": 90}
 
@@ -171,31 +171,21 @@ def test_the_keys_of_other_organizations_take_no_place(house: House) -> None:
 
 def test_of_many_who_want_the_last_place_at_once_one_gets_it(committed: Committed) -> None:
     client, database, production = committed
-    path, together = keys_of(production.organization), threading.Barrier(4)
+    path = keys_of(production.organization)
     with database.transaction(write=True) as writing, factories.making_in(writing):
         for _ in range(MOST_KEYS - 1):
             make_api_key(production.organization, production.owner)
 
-    def send(_number: int) -> int:
-        together.wait()
-        return client("POST", path, BODY).status
-
-    with ThreadPoolExecutor(4) as pool:
-        assert sorted(pool.map(send, range(4))) == [201, 409, 409, 409]
+    replies = at_once(*[partial(client, "POST", path, BODY)] * 4)
+    assert sorted(reply.status for reply in replies) == [201, 409, 409, 409]
     assert client("GET", path).json()["count"] == MOST_KEYS
 
 
 def test_of_two_who_delete_a_key_at_once_one_finds_it(committed: Committed) -> None:
     client, database, production = committed
     made = client("POST", keys_of(production.organization), BODY).json()
-    together = threading.Barrier(2)
-
-    def send(_number: int) -> int:
-        together.wait()
-        return client("DELETE", f"{keys_of(production.organization)}/{made['id']}").status
-
-    with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(send, range(2))) == [204, 404]
+    replies = at_once(*[partial(client, "DELETE", f"{keys_of(production.organization)}/{made['id']}")] * 2)
+    assert sorted(reply.status for reply in replies) == [204, 404]
     with database.transaction(write=False) as reading:
         assert reading.scalar(select(func.count(ApiKey.id))) == 0
 
@@ -205,17 +195,11 @@ def test_many_requests_of_a_key_at_once_are_all_served(
 ) -> None:
     client, _, production = committed
     made = client("POST", keys_of(production.organization), BODY).json()
-    program, together = as_program(application, made), threading.Barrier(6)
+    program = as_program(application, made)
     path = f"/products/?organization_id={production.organization.id}"
-
-    def send(number: int) -> int:
-        together.wait()
-        if number % 2:
-            return program("POST", path, {"name": f"Dress {number}"}).status
-        return program("GET", path).status
-
-    with ThreadPoolExecutor(6) as pool:
-        assert sorted(pool.map(send, range(6))) == [200, 200, 200, 201, 201, 201]
+    writes = [partial(program, "POST", path, {"name": f"Dress {number}"}) for number in range(3)]
+    replies = at_once(*writes, *[partial(program, "GET", path)] * 3)
+    assert [reply.status for reply in replies] == [201] * 3 + [200] * 3
     assert client("GET", f"{keys_of(production.organization)}/{made['id']}").json()["last_used_at"]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 from handlers.app import Application
 from tests import factories
 from tests.api.catalogue import House, code_of
+from tests.racing import at_once
 
 
 def test_a_new_brand_is_answered_whole_and_can_be_fetched(house: House) -> None:
@@ -57,8 +57,7 @@ def test_the_same_slug_is_free_in_another_scope(house: House) -> None:
 
 
 def test_slugs_stay_unique_when_many_are_made_at_once(house: House) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        brands = list(pool.map(lambda _: house.create("/brands/", {"name": "Rush"}), range(8)))
+    brands = at_once(*[lambda: house.create("/brands/", {"name": "Rush"})] * 8)
     assert len({brand["slug"] for brand in brands}) == 8
 
 

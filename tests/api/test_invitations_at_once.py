@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from sqlalchemy import func, select
@@ -15,6 +14,7 @@ from tests import factories
 from tests.api.conftest import Client, Committed
 from tests.inviting import PASSWORD, accept, invitations, invite, mailed
 from tests.overtaking import Begun
+from tests.racing import at_once
 from tests.serving import bearer
 
 
@@ -23,15 +23,12 @@ def test_a_token_that_is_sent_many_times_at_once_is_good_for_one_member(
 ) -> None:
     client, database, production = committed
     invite(client, production.organization)
-    token, together = mailed(application), threading.Barrier(4)
+    token = mailed(application)
 
-    def send(_number: int) -> int:
-        together.wait()
+    def send() -> int:
         return accept(Client(application), token, password=PASSWORD).status
 
-    with ThreadPoolExecutor(4) as pool:
-        statuses = sorted(pool.map(send, range(4)))
-    assert statuses == [201, 401, 401, 401]
+    assert sorted(at_once(*[send] * 4)) == [201, 401, 401, 401]
     with database.transaction(write=False) as reading:
         joined = select(func.count()).select_from(Membership).join(User, User.id == Membership.user_id)
         assert reading.scalar(joined.where(User.email == "ines@example.com")) == 1
@@ -58,12 +55,6 @@ def test_an_address_that_is_invited_many_times_at_once_has_one_invitation(
     committed: Committed, application: Application
 ) -> None:
     client, _, production = committed
-    together = threading.Barrier(4)
-
-    def send(_number: int) -> int:
-        together.wait()
-        return invite(client, production.organization).status
-
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(send, range(4))) == [201] * 4
+    replies = at_once(*[partial(invite, client, production.organization)] * 4)
+    assert [reply.status for reply in replies] == [201] * 4
     assert client("GET", invitations(production.organization)).json()["count"] == 1

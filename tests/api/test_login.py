@@ -5,11 +5,10 @@ from __future__ import annotations
 import email
 import email.policy
 import re
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from urllib.parse import quote
 
 import jwt
@@ -29,6 +28,7 @@ from studio.identity.recovery import LEAST_SECONDS
 from tests import factories, signing_in
 from tests.api.conftest import Client, Committed
 from tests.contract.mini.asking import Reply
+from tests.racing import at_once
 from tests.signing_in import assert_refused, refresh, who
 
 PASSWORD = "päss wörd 🔑 & % =+"
@@ -266,18 +266,16 @@ def test_a_used_recovery_token_takes_the_other_ones_with_it(
 def test_s16_of_two_recovery_tokens_at_once_one_sets_the_password(
     committed: Committed, application: Application
 ) -> None:
-    anybody, tokens, together = Client(application), [], threading.Barrier(2)
+    anybody, tokens = Client(application), []
     for _ in range(2):
         anybody("POST", f"/password-recovery/{committed.production.owner.email}")
         tokens.append(mailed_token(application, committed.production.owner.email))
 
     def spend(token: str) -> int:
-        together.wait()
         change = {"token": token, "new_password": "a-linen-dress-in-may"}
         return anybody("POST", "/reset-password/", change).status
 
-    with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(spend, tokens)) == [200, 401]
+    assert sorted(at_once(*[partial(spend, token) for token in tokens])) == [200, 401]
 
 
 @pytest.mark.parametrize("reaction", ["a new password", "an address that a superuser set"])

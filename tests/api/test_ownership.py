@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.api.conftest import Client, Committed
 from tests.api.mailbox import letters_to
 from tests.contract.mini.asking import Reply
 from tests.production import Production
+from tests.racing import at_once
 from tests.serving import bearer
 
 PASSWORD = "sartiq-demo"
@@ -167,15 +169,10 @@ def test_of_many_transfers_at_once_one_wins_and_there_is_one_owner_at_every_mome
         heirs = [factories.make_user() for _ in range(4)]
         for heir in heirs:
             factories.make_membership(production.organization, heir)
-    counting, together = Counting(database, production.organization), threading.Barrier(len(heirs))
-
-    def hand_over_to(heir: User) -> Reply:
-        together.wait()
-        return transfer(client, production.organization, heir)
-
-    with ThreadPoolExecutor(len(heirs) + 1) as pool:
+    counting = Counting(database, production.organization)
+    with ThreadPoolExecutor(1) as pool:
         counted = pool.submit(counting)
-        replies = list(pool.map(hand_over_to, heirs))
+        replies = at_once(*[partial(transfer, client, production.organization, heir) for heir in heirs])
         counting.over.set()
         counted.result()
     assert sorted(reply.status for reply in replies) == [200, 403, 403, 403]
@@ -200,17 +197,11 @@ def test_an_heir_who_is_deleted_or_removed_meanwhile_leaves_an_organization_with
         heir, root = factories.make_user(), factories.make_user(is_superuser=True)
         factories.make_membership(production.organization, heir)
         admin = Client(application, bearer(application, root))
-    together = threading.Barrier(2)
-
-    def at_the_same_moment(send: Callable[[], Reply]) -> int:
-        together.wait()
-        return send().status
-
-    with ThreadPoolExecutor(2) as pool:
-        handed = pool.submit(at_the_same_moment, lambda: transfer(client, production.organization, heir))
-        deleted = pool.submit(at_the_same_moment, lambda: admin("DELETE", f"/users/{heir.id}"))
-        outcome = handed.result(), deleted.result()
-    assert outcome in [(200, 409), (404, 204)], outcome
+    handed, deleted = at_once(
+        lambda: transfer(client, production.organization, heir),
+        lambda: admin("DELETE", f"/users/{heir.id}"),
+    )
+    assert (handed.status, deleted.status) in [(200, 409), (404, 204)], (handed.body, deleted.body)
     assert list(roles(admin, production.organization).values()).count("owner") == 1
     with database.transaction(write=False) as reading:
         assert reading.scalar(select(func.count()).select_from(Subscription)) == 1

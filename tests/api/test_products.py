@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
@@ -11,6 +10,7 @@ from PIL import Image
 from tests import factories
 from tests.api.catalogue import House, code_of, post_form
 from tests.api.conftest import Client
+from tests.racing import at_once
 from tests.studio.media_samples import encoded, located_exif, scene
 
 PHONE_PHOTOGRAPH = encoded(scene(120, 80), "JPEG", exif=located_exif(6))
@@ -58,11 +58,10 @@ def test_an_sku_is_unique_in_its_scope_and_absent_ones_do_not_meet(house: House)
 
 
 def test_of_many_equal_skus_at_once_one_is_taken(house: House) -> None:
-    def make(_: int) -> int:
+    def make() -> int:
         return house.client("POST", f"/products/{house.scope}", {"name": "Rush", "sku": "AN-1"}).status
 
-    with ThreadPoolExecutor(4) as pool:
-        assert sorted(pool.map(make, range(4))) == [201, 409, 409, 409]
+    assert sorted(at_once(*[make] * 4)) == [201, 409, 409, 409]
 
 
 def test_a_photograph_from_a_phone_is_turned_upright_and_listed_with_its_product(house: House) -> None:

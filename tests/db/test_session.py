@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from functools import partial
 
 import pytest
 from sqlalchemy import delete, func, select, text, update
@@ -14,6 +15,7 @@ from db.models import BackgroundPreset, Brand, User
 from db.queries.users import find_user_by_email
 from db.session import Database, after_commit, after_rollback, make_engine, record_apart, session, undo
 from tests.factories import make_background_preset, make_brand, make_user
+from tests.racing import at_once
 
 
 def emails(database: Database) -> set[str]:
@@ -154,19 +156,14 @@ def test_deleting_what_is_referred_to_is_refused_as_in_use(database: Database) -
 
 def test_requests_in_other_threads_see_and_leave_rows(database: Database) -> None:
     make_user(email="before@example.com")
-    seen: list[set[str]] = []
 
-    def request(number: int) -> None:
+    def request(number: int) -> set[str]:
         with database.transaction(write=True):
             make_user_in_request(number)
-        seen.append(emails(database))
+        return emails(database)
 
-    threads = [threading.Thread(target=request, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all("before@example.com" in found for found in seen)
+    for seen in at_once(*[partial(request, number) for number in range(4)]):
+        assert "before@example.com" in seen
     assert {f"request{number}@example.com" for number in range(4)} <= emails(database)
 
 
@@ -182,18 +179,14 @@ def test_writers_queue_up_and_lose_no_update(committing_database: Database) -> N
     with committing_database.transaction(write=True):
         user_id = make_user(rework_available=0).id
 
-    def add_one() -> None:
+    def add_ten() -> None:
         for _ in range(10):
             with committing_database.transaction(write=True) as writing:
                 user = writing.scalars(select(User).where(User.id == user_id).with_for_update()).one()
                 time.sleep(0.001)
                 user.rework_available += 1
 
-    threads = [threading.Thread(target=add_one) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(*[add_ten] * 4)
     with committing_database.transaction(write=True) as writing:
         assert writing.scalar(select(User.rework_available).where(User.id == user_id)) == 40
         writing.execute(delete(User).where(User.id == user_id))

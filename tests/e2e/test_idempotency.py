@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from tests.contract.run import fresh_database
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.mortal import DIE_BEFORE_ANSWER, DIE_BEFORE_COMMIT
 from tests.e2e.server import RunningServer, running_server, wait_until_ready
+from tests.racing import at_once
 
 SEEDED = "01990000-5eed-7000-8000-"
 ORGANIZATION, PRODUCT = f"{SEEDED}000200000001", f"{SEEDED}000500000001"
@@ -69,8 +70,7 @@ def test_s20_twenty_sends_at_once_make_one_generation_that_is_paid_once(api: Api
     path, used = f"/generations/?organization_id={ORGANIZATION}", credits_used(api)
     order = {"product_id": PRODUCT, "batch_size": 2, "width": 64, "height": 64}
     before = api.get("/generations/", organization_id=ORGANIZATION)["count"]
-    with ThreadPoolExecutor(SENDS) as clients:
-        answers = list(clients.map(lambda _: send(api, path, order), range(SENDS)))
+    answers = at_once(*[partial(send, api, path, order)] * SENDS)
     answers.append(sent_until_answered(api, path, order))
     made = [answer for answer in answers if answer.status_code == 202]
     refused = [answer for answer in answers if answer.status_code != 202]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -22,6 +21,7 @@ from tests import factories
 from tests.api.conftest import Client, Committed
 from tests.api.mailbox import token_mailed_to
 from tests.contract.mini.asking import Reply
+from tests.racing import at_once
 from tests.signing_in import assert_refused, refresh, revoke, sign_in, who
 
 ADDRESS, PASSWORD, NEW_PASSWORD = "dana@example.com", "a-linen-dress-in-may", "a-woollen-coat-in-march"
@@ -332,14 +332,7 @@ def signed_in(committed: Committed) -> tuple[Client, Pair]:
 
 def refresh_at_once(client: Client, tokens: list[str]) -> list[Reply]:
     """The answers to renewals that are sent at the same moment."""
-    together = threading.Barrier(len(tokens))
-
-    def send(token: str) -> Reply:
-        together.wait()
-        return refresh(client, token)
-
-    with ThreadPoolExecutor(len(tokens)) as pool:
-        return list(pool.map(send, tokens))
+    return at_once(*[partial(refresh, client, token) for token in tokens])
 
 
 def test_s17_of_many_at_once_two_get_an_answer_and_then_the_family_is_dead(committed: Committed) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from db.models import Subscription, User
 from db.session import Database, session
 from studio.billing import PLANS, change_plan, charge, is_running, refund, renew, subscribe
 from tests.factories import make_membership, make_organization, make_subscription, make_user
+from tests.racing import at_once
 
 
 @pytest.fixture(autouse=True)
@@ -137,24 +137,18 @@ def test_s20_parallel_charges_do_not_overdraw(committing_database: Database) -> 
     with committing_database.transaction(write=True):
         user = make_user(email="parallel@example.com")
         subscription = make_subscription(user, credits_total=5)
-    outcomes: list[bool] = []
 
-    def spend() -> None:
+    def spend() -> bool:
         try:
             with committing_database.transaction(write=True):
                 charge(None, user.id, 2, new_id())
-            outcomes.append(True)
         except OutOfCredits:
-            outcomes.append(False)
+            return False
+        return True
 
-    threads = [threading.Thread(target=spend) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    assert sorted(at_once(*[spend] * 4)) == [False, False, True, True]
     with committing_database.transaction(write=True) as opened:
         left = opened.get(Subscription, subscription.id)
         assert left is not None
         assert left.credits_used == 4
         opened.execute(delete(User).where(User.id == user.id))
-    assert sorted(outcomes) == [False, False, True, True]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import threading
 import time
 import tracemalloc
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -34,6 +33,7 @@ from studio.media.sweep import sweep
 from tests import factories
 from tests.exporting import approved_picture, unpacked
 from tests.production import LEASE, Production, make_production
+from tests.racing import at_once
 
 PAST = timedelta(seconds=-1)
 SHOOTING = {"id": "01990000-5eed-7000-8000-000700000001", "name": "Spring"}
@@ -342,14 +342,7 @@ def test_many_workers_write_two_exports_of_the_same_pictures_once_each(
     with database.transaction(write=True):
         pictures = [approved_picture(storage, shared, f"picture {n}".encode()) for n in range(8)]
     exports = [order(database, shared), order(database, shared, *reversed(pictures))]
-    start = threading.Barrier(4)
-
-    def work_off(_number: int) -> int:
-        start.wait()
-        return work_off_exports(database, storage)
-
-    with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(work_off, range(4))) == 2
+    assert sum(at_once(*[partial(work_off_exports, database, storage)] * 4)) == 2
     assert {row(database, Export, one).attempts for one in exports} == {1}
     archives = {storage.read(export_key(one)) for one in exports}
     assert len(archives) == 1

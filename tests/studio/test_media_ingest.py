@@ -2,7 +2,6 @@
 
 import io
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from studio.media.storage import LocalDisk, StoredFile, media_key, temporary_key
 from studio.media.sweep import sweep
 from studio.media.uploads import UploadConsumed, receive_upload
 from tests import factories
+from tests.racing import at_once
 from tests.studio.media_samples import encoded, located_exif, scene
 
 PUBLIC_URL = "https://studio.example.com"
@@ -128,21 +128,12 @@ def test_many_requests_with_the_same_photo_make_one_row(
     database = committing_database
     with database.transaction(write=True):
         user = factories.make_user()
-    found: list[UUID] = []
-    start = threading.Barrier(4)
 
-    def send() -> None:
-        start.wait()
+    def send() -> UUID:
         with acting(database, user):
-            found.append(ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None).id)
+            return ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None).id
 
-    threads = [threading.Thread(target=send) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 4
-    assert len(set(found)) == 1
+    assert len(set(at_once(*[send] * 4))) == 1
     assert len(files(storage)) == 1
     with database.transaction(write=True) as running:
         running.delete(running.scalars(select(MediaResource)).one())

@@ -1,6 +1,5 @@
 """Smaller and converted copies: right, made once, and bounded."""
 
-import threading
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -12,6 +11,7 @@ from studio.media import variants
 from studio.media.normalisation import normalise
 from studio.media.storage import LocalDisk, media_folder, media_key
 from studio.media.variants import Original, serve
+from tests.racing import at_once
 from tests.studio.media_samples import encoded, opened, scene
 
 
@@ -88,20 +88,8 @@ def test_many_who_ask_at_once_cause_one_computation(
     original = keep(storage, scene(600, 400))
     convert, calls = variants.convert, []
     monkeypatch.setattr(variants, "convert", lambda *wish: calls.append(wish) or convert(*wish))
-    answers: list[bytes] = []
-    start = threading.Barrier(8)
-
-    def ask() -> None:
-        start.wait()
-        answers.append(serve(storage, original, 200, "webp").path.read_bytes())
-
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    answers = at_once(*[lambda: serve(storage, original, 200, "webp").path.read_bytes()] * 8)
     assert len(calls) == 1
-    assert len(answers) == 8
     assert len(set(answers)) == 1
 
 

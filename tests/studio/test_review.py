@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from studio.generation import request_generation
 from studio.media.storage import LocalDisk
 from tests import factories
 from tests.production import Production, make_production
+from tests.racing import at_once
 
 
 @pytest.fixture
@@ -29,15 +29,13 @@ def shared(emptied_database: Database, tmp_path: Path) -> Production:
         return make_production(LocalDisk(tmp_path), None)
 
 
-def at_once(database: Database, production: Production, *acts: Callable[[Shot], Any]) -> list[str]:
+def done_at_once(database: Database, production: Production, *acts: Callable[[Shot], Any]) -> list[str]:
     """Do all of it in transactions that begin at the same moment; returns `done` or the code of the
     refusal.
     """
     caller = factories.caller_of(production.owner, {production.organization: "owner"})
-    start = threading.Barrier(len(acts))
 
     def act(what: Callable[[Shot], Any]) -> str:
-        start.wait()
         try:
             with database.transaction(write=True), use_caller(caller, None):
                 what(get_owned(Shot, production.shot.id, for_update=True))
@@ -45,8 +43,7 @@ def at_once(database: Database, production: Production, *acts: Callable[[Shot], 
             return refusal.code
         return "done"
 
-    with ThreadPoolExecutor(len(acts)) as pool:
-        return sorted(pool.map(act, acts))
+    return sorted(at_once(*[partial(act, what) for what in acts]))
 
 
 @pytest.mark.filterwarnings("ignore:.*cycle.*")
@@ -56,7 +53,11 @@ def test_of_two_orders_for_one_shot_one_is_taken_and_paid(
     def order(shot: Shot) -> None:
         request_generation({"shot_id": shot.id}, shot.organization_id, shot, lambda *_: None)
 
-    assert at_once(committing_database, shared, order, order, order) == ["done", "shot_busy", "shot_busy"]
+    assert done_at_once(committing_database, shared, order, order, order) == [
+        "done",
+        "shot_busy",
+        "shot_busy",
+    ]
     with committing_database.transaction(write=False) as reading:
         assert reading.scalar(select(func.count()).select_from(Generation)) == 1
         assert reading.scalar(select(Subscription.credits_used)) == 1
@@ -73,7 +74,7 @@ def test_of_two_approvals_at_once_the_later_one_holds_and_only_that(
         shot.status = "pending_review"
     ids = [picture.id for picture in pictures]
     acts = [lambda shot, one=one: review.approve_shot_picture(shot, one, None) for one in ids]
-    assert at_once(committing_database, shared, *acts) == ["done"] * 4
+    assert done_at_once(committing_database, shared, *acts) == ["done"] * 4
     with committing_database.transaction(write=False) as reading:
         approved = reading.scalars(select(Prediction.id).where(Prediction.status == "approved")).all()
         shot = reading.scalars(select(Shot).where(Shot.id == shared.shot.id)).one()

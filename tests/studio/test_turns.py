@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from studio.jobs.turns import PATIENCE
 from tests import factories
 from tests.contract.run import fresh_database
 from tests.production import LEASE
+from tests.racing import at_once
 
 
 def wait_in(organization: Organization, minutes: float = 0, **values: Any) -> UUID:
@@ -96,17 +95,14 @@ def test_many_claims_at_once_never_exceed_the_limit_and_leave_nothing_that_may_r
     with own_database.transaction(write=True):
         tenants = [factories.make_organization(factories.make_user()) for _ in range(2)]
         made = [wait_in(tenant) for tenant in tenants for _ in range(12)]
-    start = threading.Barrier(4)
 
-    def claim_all(_: int) -> list[UUID]:
-        start.wait()
+    def claim_all() -> list[UUID]:
         found = []
         while (generation_id := claimed(own_database, max_running=3)) is not None:
             found.append(generation_id)
         return found
 
-    with ThreadPoolExecutor(4) as pool:
-        found = [generation_id for some in pool.map(claim_all, range(4)) for generation_id in some]
+    found = [generation_id for some in at_once(*[claim_all] * 4) for generation_id in some]
     assert len(set(found) & set(made)) == len(found) == 6
     with own_database.transaction(write=False) as reading:
         running = select(Generation.organization_id, func.count()).where(Generation.id.in_(found))
