@@ -5,8 +5,10 @@ Connexion runs security callbacks one by one on the loop and outside of Flask, s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
@@ -16,7 +18,7 @@ from connexion.lifecycle import ConnexionRequest
 from connexion.security import NO_VALUE, AbstractSecurityHandler
 from flask import Flask, current_app, request
 from flask_jwt_extended import JWTManager, create_access_token
-from sqlalchemy import and_, select
+from sqlalchemy import and_, bindparam, select
 
 from db.base import utc_now
 from db.errors import InvalidToken
@@ -37,6 +39,19 @@ AUDIENCE = "sartiq-api"
 ALGORITHM = "HS256"
 
 _REQUIRED_CLAIMS = ["exp", "iat", "sub", "jti", "sid", "type"]
+
+
+# unscoped: this is what scopes everything else
+_ACCOUNT = (
+    select(User.id, User.email, User.is_superuser, Membership.organization_id, Membership.role)
+    .join(TokenFamily, and_(TokenFamily.user_id == User.id, TokenFamily.revoked_at.is_(None)))
+    .outerjoin(Membership, Membership.user_id == User.id)
+    .where(
+        User.id == bindparam("user_id"),
+        TokenFamily.id == bindparam("session_id"),
+        User.is_active.is_(True),
+    )
+)
 
 
 def set_up_tokens(app: Flask, settings: Settings) -> None:
@@ -76,18 +91,26 @@ def current_session_id() -> UUID:
 def read_access_token(token: str, secret_key: str) -> dict[str, Any] | None:
     """Return the claims of an access token of ours, None for anything else. Touches no database."""
     try:
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            secret_key,
-            algorithms=[ALGORITHM],
-            issuer=ISSUER,
-            audience=AUDIENCE,
-            options={"require": _REQUIRED_CLAIMS},
-        )
-        UUID(claims["sub"]), UUID(claims["sid"])
+        claims = _verified(token, secret_key)
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
         return None
-    return claims if claims["type"] == "access" else None
+    is_over = int(claims["exp"]) <= time.time()
+    return None if is_over or claims["type"] != "access" else dict(claims)
+
+
+@lru_cache(maxsize=10_000)
+def _verified(token: str, secret_key: str) -> dict[str, Any]:
+    # Once for each token: nothing about it changes but the time. What is raised is not kept.
+    claims: dict[str, Any] = jwt.decode(
+        token,
+        secret_key,
+        algorithms=[ALGORITHM],
+        issuer=ISSUER,
+        audience=AUDIENCE,
+        options={"require": _REQUIRED_CLAIMS},
+    )
+    UUID(claims["sub"]), UUID(claims["sid"])
+    return claims
 
 
 def read_api_key(secret: str, secret_key: str) -> dict[str, Any] | None:
@@ -153,20 +176,8 @@ def load_caller(claims: dict[str, Any]) -> Caller:
     """
     if "api_key_id" in claims:
         return _load_key_caller(UUID(claims["api_key_id"]), claims["secret_hash"])
-    # unscoped: this is what scopes everything else
     rows = (
-        session()
-        .execute(
-            select(User.id, User.email, User.is_superuser, Membership.organization_id, Membership.role)
-            .join(TokenFamily, and_(TokenFamily.user_id == User.id, TokenFamily.revoked_at.is_(None)))
-            .outerjoin(Membership, Membership.user_id == User.id)
-            .where(
-                User.id == UUID(claims["sub"]),
-                TokenFamily.id == UUID(claims["sid"]),
-                User.is_active.is_(True),
-            )
-        )
-        .all()
+        session().execute(_ACCOUNT, {"user_id": UUID(claims["sub"]), "session_id": UUID(claims["sid"])}).all()
     )
     if not rows:
         raise InvalidToken()

@@ -8,6 +8,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jwt
@@ -236,6 +237,16 @@ def test_s15_a_token_of_ours_with_other_claims_is_refused(anybody: Client, good:
     claims = {name: value for name, value in changed.items() if value is not None}
     forged = [by_hand({"alg": "HS256", "typ": "JWT"}, claims, good.secret.encode())]
     assert_only_the_good_one_opens(anybody, good, forged)
+
+
+def test_s15_a_token_that_opened_before_is_refused_from_the_second_when_it_ends(
+    anybody: Client, good: Good, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_token = {"authorization": f"Bearer {good.token}"}
+    for seconds, status in ((-1, 200), (0, 401), (-1, 200), (60, 401)):
+        clock = SimpleNamespace(time=lambda now=good.claims["exp"] + seconds: now)
+        monkeypatch.setattr("handlers.auth.time", clock)
+        assert anybody("GET", "/users/me", headers=with_token).status == status
 
 
 def test_s15_the_account_of_one_session_does_not_open_that_of_another(
