@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from functools import cache, lru_cache
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, false, or_, select
+from sqlalchemy import ColumnElement, Select, Uuid, and_, bindparam, false, or_, select
 from sqlalchemy.orm.interfaces import ORMOption
 
 from db.actors import APPLICATION_ROLE, Actor
@@ -66,6 +67,12 @@ _permission: ContextVar[str | None] = ContextVar("permission", default=None)
 _organization: ContextVar[UUID | None] = ContextVar("organization", default=None)
 _granted: ContextVar[list[UUID] | None] = ContextVar("granted", default=None)
 _on_organization: ContextVar[Callable[[UUID], object] | None] = ContextVar("on_organization", default=None)
+
+
+# Asked for when a statement is run, so that one statement serves all callers.
+_USER_ID = bindparam(None, callable_=lambda: current_caller().user_id, type_=Uuid())
+_ORGANIZATIONS = bindparam(None, callable_=lambda: list(current_caller().roles), type_=Uuid(), expanding=True)
+_ROW_ID = "row_id"
 
 
 @contextmanager
@@ -150,10 +157,20 @@ def require_scope(scope_id: UUID) -> None:
 
 def owned(model: type[OwnedModel]) -> Select[OwnedModel]:
     """Select all rows the caller may read: personal, of the caller's organizations, and public ones."""
-    caller = current_caller()
-    if caller.is_superuser:
+    return cast("Select[OwnedModel]", _owned(model, *_kind(current_caller())))
+
+
+def _kind(caller: Caller) -> tuple[bool, bool]:
+    """What a statement for the caller depends on, beside values; who it is for, it asks when it is run."""
+    return caller.is_superuser, caller.api_key_id is not None
+
+
+@cache
+def _owned(model: type[Owned], is_superuser: bool, is_key: bool) -> Select[Owned]:
+    # Made once, because that takes longer than PostgreSQL takes to answer.
+    if is_superuser:
         return select(model)
-    scopes = [_personal(model, caller), model.organization_id.in_(caller.roles)]
+    scopes = [_personal(model, is_key), model.organization_id.in_(_ORGANIZATIONS)]
     return select(model).where(or_(*scopes, *_public(model)))
 
 
@@ -174,7 +191,7 @@ def listed(
     elif caller.api_key_id is not None:
         raise PermissionDenied()
     else:
-        scope = _personal(model, caller)
+        scope = _personal(model, is_key=False)
     return select(model).where(or_(scope, *(_public(model) if include_public else ())))
 
 
@@ -190,17 +207,28 @@ def get_owned(
     NotFound when it is absent or foreign; PermissionDenied when the caller may see it but the running
     operation's permission is not granted there.
     """
-    statement = owned(model).where(model.id == row_id, *where).options(*options)
-    if for_update:
-        # `of` names the one table: PostgreSQL refuses to lock the nullable side of an outer join.
-        statement = statement.with_for_update(of=model).execution_options(populate_existing=True)
-    row = session().scalars(statement).one_or_none()
+    statement = _one(model, *_kind(current_caller()), for_update, tuple(options))
+    if where:
+        statement = statement.where(*where)
+    row = cast("OwnedModel | None", session().scalars(statement, {_ROW_ID: row_id}).unique().one_or_none())
     if row is None:
         if for_update:
             _require_change_of_public(model, row_id, where)
         raise NotFound()
     require_permission_on(row)
     return row
+
+
+@lru_cache(maxsize=512)
+def _one(
+    model: type[Owned], is_superuser: bool, is_key: bool, for_update: bool, options: tuple[ORMOption, ...]
+) -> Select[Owned]:
+    """Select the row with the id `_ROW_ID`. Options are told apart as objects: keep them as constants."""
+    statement = _owned(model, is_superuser, is_key).where(model.id == bindparam(_ROW_ID)).options(*options)
+    if not for_update:
+        return statement
+    # `of` names the one table: PostgreSQL refuses to lock the nullable side of an outer join.
+    return statement.with_for_update(of=model).execution_options(populate_existing=True)
 
 
 def _require_change_of_public(model: type[Owned], row_id: UUID, where: Sequence[ColumnElement[bool]]) -> None:
@@ -289,10 +317,8 @@ def require_membership(organization_id: UUID) -> None:
         raise NotFound()
 
 
-def _personal(model: type[Owned], caller: Caller) -> ColumnElement[bool]:
-    if caller.api_key_id is not None:
-        return false()
-    return and_(model.organization_id.is_(None), model.owner_id == caller.user_id)
+def _personal(model: type[Owned], is_key: bool) -> ColumnElement[bool]:
+    return false() if is_key else and_(model.organization_id.is_(None), model.owner_id == _USER_ID)
 
 
 def _public(model: Any) -> tuple[ColumnElement[bool], ...]:

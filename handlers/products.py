@@ -25,6 +25,13 @@ WITH_PICTURES = [
     joinedload(Product.cover_media),
     selectinload(Product.images).joinedload(ProductImage.media),
 ]
+# One product comes by one statement; in a list that would repeat each for every photograph.
+ONE_WITH_PICTURES = [
+    joinedload(Product.cover_media),
+    joinedload(Product.images).joinedload(ProductImage.media),
+]
+WITH_FILE = [joinedload(ProductImage.media)]
+WITH_FILE_AND_PRODUCT = [*WITH_FILE, joinedload(ProductImage.product)]
 
 
 @requires(Permission.PRODUCTS_READ)
@@ -64,14 +71,14 @@ def create_product(
 @requires(Permission.PRODUCTS_READ)
 def get_product(product_id: UUID) -> Answer:
     """One product with its photographs."""
-    return ok(get_owned(Product, product_id, options=WITH_PICTURES), ProductSchema)
+    return ok(get_owned(Product, product_id, options=ONE_WITH_PICTURES), ProductSchema)
 
 
 @requires(Permission.PRODUCTS_WRITE)
-@decodes_after(may_change(Product, "product_id", ProductSchema, WITH_PICTURES), "cover_image")
+@decodes_after(may_change(Product, "product_id", ProductSchema, ONE_WITH_PICTURES), "cover_image")
 def update_product(product_id: UUID, body: dict[str, Any]) -> Answer:
     """Change what the body names."""
-    product = get_for_change(Product, product_id, ProductSchema, WITH_PICTURES)
+    product = get_for_change(Product, product_id, ProductSchema, ONE_WITH_PICTURES)
     _change(product, body)
     session().flush()
     return ok(product, ProductSchema)
@@ -80,7 +87,7 @@ def update_product(product_id: UUID, body: dict[str, Any]) -> Answer:
 @requires(Permission.PRODUCTS_WRITE)
 def delete_product(product_id: UUID) -> Answer:
     """Remove the product with its photographs, unless something refers to it."""
-    session().delete(get_for_change(Product, product_id, ProductSchema, WITH_PICTURES))
+    session().delete(get_for_change(Product, product_id, ProductSchema, ONE_WITH_PICTURES))
     session().flush()
     return no_content()
 
@@ -89,8 +96,7 @@ def delete_product(product_id: UUID) -> Answer:
 def list_product_images(product_id: UUID, **listing: Any) -> Answer:
     """The photographs of one product."""
     query = owned(ProductImage).where(ProductImage.product_id == get_owned(Product, product_id).id)
-    options = [joinedload(ProductImage.media)]
-    return page(query, ProductImage, ProductImageSchema, listing, options=options)
+    return page(query, ProductImage, ProductImageSchema, listing, options=WITH_FILE)
 
 
 def _may_add_image(product_id: UUID, **_: Any) -> None:
@@ -117,16 +123,14 @@ def add_product_image(product_id: UUID, body: dict[str, Any]) -> Answer:
 def get_product_image(product_id: UUID, image_id: UUID) -> Answer:
     """One photograph of a product."""
     of_product = [ProductImage.product_id == product_id]
-    options = [joinedload(ProductImage.media)]
-    return ok(get_owned(ProductImage, image_id, options=options, where=of_product), ProductImageSchema)
+    return ok(get_owned(ProductImage, image_id, options=WITH_FILE, where=of_product), ProductImageSchema)
 
 
 @requires(Permission.PRODUCTS_WRITE)
 def delete_product_image(product_id: UUID, image_id: UUID) -> Answer:
     """Remove a photograph from its product."""
     of_product = [ProductImage.product_id == product_id]
-    options = [joinedload(ProductImage.media), joinedload(ProductImage.product)]
-    image = get_for_change(ProductImage, image_id, ProductImageSchema, options, of_product)
+    image = get_for_change(ProductImage, image_id, ProductImageSchema, WITH_FILE_AND_PRODUCT, of_product)
     image.product.updated_at = utc_now()
     session().delete(image)
     session().flush()

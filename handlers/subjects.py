@@ -30,6 +30,7 @@ WITH_PICTURES = [
     ),
 ]
 WITH_PICTURE = [joinedload(SubjectBaseImage.media), joinedload(SubjectBaseImage.shot_type)]
+WITH_PICTURE_AND_SUBJECT = [*WITH_PICTURE, joinedload(SubjectBaseImage.subject)]
 
 
 @requires(Permission.SUBJECTS_READ)
@@ -127,8 +128,9 @@ def get_base_image(subject_id: UUID, base_image_id: UUID) -> Answer:
 def delete_base_image(subject_id: UUID, base_image_id: UUID) -> Answer:
     """Remove a base image from its subject."""
     of_subject = [SubjectBaseImage.subject_id == subject_id]
-    options = [*WITH_PICTURE, joinedload(SubjectBaseImage.subject)]
-    image = get_for_change(SubjectBaseImage, base_image_id, BaseImageSchema, options, of_subject)
+    image = get_for_change(
+        SubjectBaseImage, base_image_id, BaseImageSchema, WITH_PICTURE_AND_SUBJECT, of_subject
+    )
     image.subject.updated_at = utc_now()
     session().delete(image)
     session().flush()

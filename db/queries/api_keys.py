@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
 from db.base import utc_now
@@ -17,6 +17,24 @@ from db.models.users import User
 from db.session import record_apart, session
 
 NOTED_EVERY = timedelta(minutes=1)
+
+
+_ACTING_KEY = (
+    select(User.id, User.email, ApiKey.organization_id, Membership.role, ApiKey.scopes, ApiKey.last_used_at)
+    .join(
+        Membership,
+        and_(
+            Membership.organization_id == ApiKey.organization_id, Membership.user_id == ApiKey.created_by_id
+        ),
+    )
+    .join(User, User.id == Membership.user_id)
+    .where(
+        ApiKey.id == bindparam("api_key_id"),
+        ApiKey.secret_hash == bindparam("secret_hash"),
+        ApiKey.expires_at > bindparam("now"),
+        User.is_active.is_(True),
+    )
+)
 
 
 class Maker(NamedTuple):
@@ -65,23 +83,8 @@ def find_acting_key(api_key_id: UUID, secret_hash: str) -> ActingKey | None:
 
     It does not when it was deleted or has expired, or whoever made it left or is locked.
     """
-    membership = and_(
-        Membership.organization_id == ApiKey.organization_id, Membership.user_id == ApiKey.created_by_id
-    )
-    query = (
-        select(
-            User.id, User.email, ApiKey.organization_id, Membership.role, ApiKey.scopes, ApiKey.last_used_at
-        )
-        .join(Membership, membership)
-        .join(User, User.id == Membership.user_id)
-        .where(
-            ApiKey.id == api_key_id,
-            ApiKey.secret_hash == secret_hash,
-            ApiKey.expires_at > utc_now(),
-            User.is_active.is_(True),
-        )
-    )
-    row = session().execute(query).one_or_none()
+    asked = {"api_key_id": api_key_id, "secret_hash": secret_hash, "now": utc_now()}
+    row = session().execute(_ACTING_KEY, asked).one_or_none()
     return ActingKey(*row) if row else None
 
 
