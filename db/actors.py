@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, Function, bindparam, func, select
 
 APPLICATION_ROLE = "sartiq_app"
 """Requests of a caller: the rows that the policies let that caller see."""
@@ -33,12 +34,22 @@ SYSTEM = Actor(SYSTEM_ROLE)
 NOBODY = Actor(APPLICATION_ROLE)
 """Sees what is public and nothing else."""
 
-# Local to the transaction, so a connection goes back to the pool as the login that it was.
-_BECOME = text(
-    "SELECT set_config('role', :role, true), set_config('sartiq.user_id', :user_id, true), "
-    "set_config('sartiq.organizations', :organizations, true), "
-    "set_config('sartiq.is_superuser', :is_superuser, true)"
-)
+
+def settings_of(role: Any, user_id: Any, organizations: Any, is_superuser: Any) -> list[Function[str]]:
+    """What a statement selects to let the rest of its transaction work in a name; each is a text in SQL.
+
+    Local to the transaction, so a connection goes back to the pool as the login that it was.
+    """
+    settings = {
+        "role": role,
+        "sartiq.user_id": user_id,
+        "sartiq.organizations": organizations,
+        "sartiq.is_superuser": is_superuser,
+    }
+    return [func.set_config(name, value, True) for name, value in settings.items()]
+
+
+_BECOME = select(*settings_of(*map(bindparam, ("role", "user_id", "organizations", "is_superuser"))))
 
 
 def become(connection: Connection, actor: Actor) -> None:

@@ -120,6 +120,11 @@ def act_as(actor: Actor) -> None:
     become(opened.connection(), actor)
 
 
+def goes_on_as(actor: Actor) -> None:
+    """Note that a statement of the running transaction has just let it go on in this name."""
+    session().info[_ACTOR] = actor
+
+
 def current_actor() -> Actor:
     """In whose name the running transaction works."""
     actor: Actor = session().info[_ACTOR]

@@ -88,7 +88,8 @@ def use_caller(
     caller_token, permission_token = _caller.set(caller), _permission.set(permission)
     organization_token, granted_token = _organization.set(None), _granted.set([])
     try:
-        if is_in_transaction():
+        # Who was found by a statement that said so already is not named again.
+        if is_in_transaction() and current_actor() != caller.as_actor():
             act_as(caller.as_actor())
         yield caller
     finally:

@@ -18,14 +18,11 @@ from connexion.lifecycle import ConnexionRequest
 from connexion.security import NO_VALUE, AbstractSecurityHandler
 from flask import Flask, current_app, request
 from flask_jwt_extended import JWTManager, create_access_token
-from sqlalchemy import and_, bindparam, select
 
 from db.base import utc_now
 from db.errors import InvalidToken
-from db.models.organizations import Membership
-from db.models.users import TokenFamily, User
+from db.queries.accounts import find_account
 from db.queries.api_keys import find_acting_key, note_use
-from db.session import session
 from db.tenancy import Caller
 from handlers.contract.call import CALL, Call
 from handlers.permissions import API_KEYS, PERSONAL, ROLES
@@ -39,19 +36,6 @@ AUDIENCE = "sartiq-api"
 ALGORITHM = "HS256"
 
 _REQUIRED_CLAIMS = ["exp", "iat", "sub", "jti", "sid", "type"]
-
-
-# unscoped: this is what scopes everything else
-_ACCOUNT = (
-    select(User.id, User.email, User.is_superuser, Membership.organization_id, Membership.role)
-    .join(TokenFamily, and_(TokenFamily.user_id == User.id, TokenFamily.revoked_at.is_(None)))
-    .outerjoin(Membership, Membership.user_id == User.id)
-    .where(
-        User.id == bindparam("user_id"),
-        TokenFamily.id == bindparam("session_id"),
-        User.is_active.is_(True),
-    )
-)
 
 
 def set_up_tokens(app: Flask, settings: Settings) -> None:
@@ -176,18 +160,12 @@ def load_caller(claims: dict[str, Any]) -> Caller:
     """
     if "api_key_id" in claims:
         return _load_key_caller(UUID(claims["api_key_id"]), claims["secret_hash"])
-    rows = (
-        session().execute(_ACCOUNT, {"user_id": UUID(claims["sub"]), "session_id": UUID(claims["sid"])}).all()
-    )
-    if not rows:
+    account = find_account(UUID(claims["sub"]), UUID(claims["sid"]))
+    if account is None:
         raise InvalidToken()
-    roles = {row.organization_id: row.role for row in rows if row.organization_id is not None}
     return Caller(
-        user_id=rows[0].id,
-        email=rows[0].email,
-        is_superuser=rows[0].is_superuser,
-        roles=roles,
-        permissions={organization: ROLES[role] for organization, role in roles.items()},
+        **account._asdict(),
+        permissions={organization: ROLES[role] for organization, role in account.roles.items()},
         personal_permissions=PERSONAL,
     )
 
