@@ -32,6 +32,27 @@ function tellDeprecation(operation, tags) {
   operation.description = `**Deprecated since ${since}, ends on ${until}.**${instead}\n\n${operation.description}`;
 }
 
+// What has to be filled in comes first, and headers, which most calls do without, last.
+function sortParameters(item, shared) {
+  const whole = (one) => (one.$ref ? shared[one.$ref.split("/").pop()] : one);
+  const rank = (one) => (one.required ? 0 : one.in === "header" ? 2 : 1);
+  const { parameters = [], ...operations } = item;
+  delete item.parameters;
+  for (const operation of Object.values(operations)) {
+    const all = [...parameters, ...(operation.parameters || [])];
+    operation.parameters = all.sort((one, other) => rank(whole(one)) - rank(whole(other)));
+  }
+}
+
+// Paragraphs that begin with their topic fold away behind it, so that the operations are in sight.
+function foldTopics(info) {
+  const paragraphs = info.description.split("\n\n").map((paragraph) => {
+    const [, topic, text] = paragraph.match(/^([A-Z][\w ]*): (.*)$/s) || [];
+    return topic ? `<details><summary>${topic}</summary>\n\n${text}\n\n</details>` : paragraph;
+  });
+  info.description = paragraphs.join("\n\n");
+}
+
 // Swagger UI's own filter looks at tags only; this one finds every word in path, method, id, summary or tag.
 function searchPlugin(system) {
   const { createElement, useRef } = system.React;
@@ -64,9 +85,14 @@ function searchPlugin(system) {
         key: "input", id: "search", type: "search", placeholder: "path, id, summary or tag",
         autoComplete: "off", spellCheck: false, onChange: search,
       }),
-      createElement("output", { key: "count", htmlFor: "search" }, `${count} operations`),
+      createElement("output", { key: "count", htmlFor: "search" }, `${count} operation${count === 1 ? "" : "s"}`),
     ]);
   }
+
+  const withWordsForNothing = (Operations, { specSelectors }) => (props) =>
+    specSelectors.taggedOperations().size > 0
+      ? createElement(Operations, props)
+      : createElement("p", { className: "nothing" }, "No operation has all of these words in its path, id, summary or tag.");
 
   // What was found is seen at once, without opening its tag.
   const isShown = (original) => (_state, thing, ...rest) => {
@@ -79,6 +105,7 @@ function searchPlugin(system) {
   return {
     fn: { opsFilter },
     components: { FilterContainer: Search },
+    wrapComponents: { operations: withWordsForNothing },
     statePlugins: { layout: { wrapSelectors: { isShown } } },
   };
 }
@@ -144,6 +171,10 @@ function nameControls() {
   document.querySelectorAll(".auth-btn-wrapper [aria-label]").forEach((button) => (button.ariaLabel = null));
   document.querySelectorAll("textarea.body-param__text:not([aria-label])").forEach((body) => (body.ariaLabel = "Body"));
   document.querySelectorAll(".examples-select-element:not([aria-label])").forEach((one) => (one.ariaLabel = "Example"));
+  for (const row of document.querySelectorAll("[data-param-name], [data-property-name]")) {
+    const name = row.dataset.paramName || row.dataset.propertyName;
+    row.querySelectorAll(":is(input, select, textarea):not([aria-label])").forEach((one) => (one.ariaLabel = name));
+  }
   document.querySelectorAll("#documentation pre:not([tabindex])").forEach((text) => (text.tabIndex = 0));
 }
 
@@ -163,6 +194,8 @@ async function readContract() {
     tellPermission(operation, contract["x-permissions"]);
     tellDeprecation(operation, tags);
   }
+  Object.values(contract.paths).forEach((item) => sortParameters(item, contract.components.parameters));
+  foldTopics(contract.info);
   tellExamples(contract.paths);
   tellExamples(contract.components.parameters);
   return contract;
@@ -180,6 +213,7 @@ async function showContract() {
     docExpansion: "none",
     displayOperationId: true,
     displayRequestDuration: true,
+    defaultModelExpandDepth: 2,
     defaultModelsExpandDepth: -1,
     persistAuthorization: true,
     tryItOutEnabled: true,

@@ -17,7 +17,7 @@ from studio.states import (
     Action,
 )
 
-BOX_WIDTH, PORT, PADDING, GAP = 170, 18, 14, 22
+BOX_WIDTH, PORT, PADDING, GAP = 190, 18, 14, 22
 LANE, LABEL_WIDTH, NO_LABEL_WIDTH, MARGIN = 11, 116, 18, 8
 
 

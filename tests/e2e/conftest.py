@@ -1,12 +1,27 @@
-"""One real server with the demo's rows for the tests that ask it over HTTP and leave no trace."""
+"""One real server with the demo's rows for the tests that ask it and leave no trace, and a real browser."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.e2e.server import RunningServer, running_server
+from tests.e2e.visits import SIZES, Visit
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="package")
@@ -14,3 +29,34 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSer
     """A server in a process of its own, on an SQLite file, with the demo accounts."""
     with running_server(tmp_path_factory.mktemp("server"), SARTIQ_ENV="development") as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium."""
+    if not CHROMIUM:
+        message = "no Chromium on this machine (make services installs it)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=SIZES)
+def visit(request: pytest.FixtureRequest, browser: Browser, demo_server: RunningServer) -> Iterator[Visit]:
+    """A new window of one size, without memory of another."""
+    width, height = SIZES[request.param]
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, has_touch=request.param == "phone", locale="en-GB"
+    )
+    page = context.new_page()
+    visit = Visit(page, demo_server.address, request.param)
+    page.on("request", lambda asked: visit.requests.append(asked.url))
+    page.on("console", lambda said: said.type in ("error", "warning") and visit.complaints.append(said.text))
+    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    page.set_default_timeout(15_000)
+    yield visit
+    context.close()

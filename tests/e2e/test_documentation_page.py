@@ -1,0 +1,171 @@
+"""The documentation page in a real browser: one finds an operation, reads it, signs in and tries it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Route, expect
+
+from tests.e2e.visits import SIZES, Visit
+
+
+def test_the_documentation_page_costs_little_and_asks_for_everything_once(visit: Visit) -> None:
+    visit.open("/api/v1/docs")
+    expect(visit.page.locator(".opblock-tag").first).to_be_visible()
+    assert len(visit.requests) == len(set(visit.requests))
+    sizes = visit.page.evaluate("performance.getEntriesByType('resource').map((one) => one.transferSize)")
+    assert sum(sizes) < 600_000
+    # And next to nothing when it is known.
+    visit.open("/api/v1/docs")
+    sizes = visit.page.evaluate("performance.getEntriesByType('resource').map((one) => one.transferSize)")
+    assert sum(sizes) < 10_000
+    assert visit.complaints == []
+
+
+def test_one_signs_in_on_the_documentation_page_and_tries_an_operation(visit: Visit) -> None:
+    visit.open("/api/v1/docs")
+    page = visit.page
+    expect(page.locator(".opblock-tag").first).to_be_visible()
+    visit.keep("docs")
+    assert visit.width_beyond_the_screen() == 0
+
+    dialog = visit.open_sign_in()
+    expect(dialog.get_by_role("heading", name="OAuth2PasswordBearer")).to_be_visible()
+    expect(dialog.get_by_role("heading", name="ApiKey")).to_be_visible()
+    visit.keep("docs-sign-in")
+    assert visit.barriers() == []
+    visit.sign_in(dialog, "sartiq-demo")
+    expect(dialog.get_by_role("button", name="Logout")).to_be_visible()
+    visit.keep("docs-signed-in")
+    assert visit.barriers() == []
+    dialog.locator(".btn-done").first.click()
+
+    operation = visit.open_operation("users", "get_current_user")
+    operation.locator(".execute").click()
+    answer = operation.locator(".live-responses-table .response")
+    expect(answer.locator(".response-col_status")).to_contain_text("200")
+    expect(answer.locator(".response-col_description")).to_contain_text("demo@example.com")
+    answer.scroll_into_view_if_needed()
+    visit.keep("docs-answer")
+    assert visit.barriers() == []
+    assert visit.width_beyond_the_screen() == 0
+    assert visit.strangers() == []
+    assert visit.complaints == []
+
+
+def test_a_wrong_password_is_told_and_the_right_one_taken_after_it(visit: Visit) -> None:
+    visit.open("/api/v1/docs")
+    dialog = visit.open_sign_in()
+    visit.sign_in(dialog, "a wrong one")
+    expect(dialog.locator(".errors")).to_contain_text("Unauthorized")
+    visit.keep("docs-wrong-password")
+    assert visit.barriers() == []
+    visit.sign_in(dialog, "sartiq-demo")
+    expect(dialog.get_by_role("button", name="Logout")).to_be_visible()
+
+
+# A list, a form with a file and links to what follows, and a body with choices.
+@pytest.mark.parametrize(
+    ("tag", "name"),
+    [("brands", "list_brands"), ("products", "add_product_image"), ("generations", "create_generation")],
+)
+def test_an_open_operation_fits_the_screen_and_every_control_has_a_name(
+    visit: Visit, tag: str, name: str
+) -> None:
+    visit.open("/api/v1/docs")
+    operation = visit.open_operation(tag, name)
+    visit.keep(f"docs-{name}")
+    assert visit.width_beyond_the_screen() == 0
+    right_edges = "all => all.map((one) => one.getBoundingClientRect().right)"
+    assert max(operation.locator("pre, input, select").evaluate_all(right_edges)) <= SIZES[visit.size][0]
+    operation.get_by_role("tab", name="Schema").first.click()
+    assert visit.width_beyond_the_screen() == 0
+    assert visit.barriers() == []
+    assert visit.complaints == []
+
+
+def test_what_an_operation_wants_comes_first_and_headers_last(visit: Visit) -> None:
+    visit.open("/api/v1/docs")
+    operation = visit.open_operation("brands", "update_brand")
+    expect(operation.locator(".parameters .parameter__name")).to_have_text(
+        [re.compile("^brand_id"), "X-Request-Id", "If-Match"]
+    )
+
+
+def test_what_the_contract_says_at_length_is_folded_by_topic(visit: Visit) -> None:
+    visit.open("/api/v1/docs")
+    text = visit.page.get_by_text("an order costs one credit a picture")
+    expect(visit.page.get_by_text("The HTTP backend of an AI product-photography studio")).to_be_visible()
+    expect(text).to_be_hidden()
+    visit.page.locator("summary").get_by_text("Credits", exact=True).click()
+    expect(text).to_be_visible()
+    assert visit.barriers() == []
+
+
+def test_operations_are_found_by_path_id_summary_and_tag(visit: Visit) -> None:
+    visit.open("/api/v1/docs")
+    page = visit.page
+    expect(page.locator(".search output")).to_have_text(re.compile(r"^1\d\d operations$"))
+    for phrase, found in {
+        "/products/{product_id}/images post": ["add_product_image"],
+        "renew_subscr": ["renew_subscription"],
+        "Take over an invitation": [],
+        "list the problems": ["get_problems_page"],
+        "subscriptions usage": ["list_subscription_usage"],
+    }.items():
+        page.get_by_label("Search operations").fill(phrase)
+        told = "1 operation" if len(found) == 1 else f"{len(found)} operations"
+        expect(page.locator(".search output")).to_have_text(told)
+        expect(page.locator(".opblock .opblock-summary-operation-id")).to_have_text(found)
+    visit.keep("docs-search")
+    page.get_by_label("Search operations").fill("zebra crossing")
+    expect(page.get_by_text("No operation has all of these words")).to_be_visible()
+    visit.keep("docs-search-without-results")
+    assert visit.barriers() == []
+    page.get_by_label("Search operations").fill("")
+    expect(page.locator(".opblock")).to_have_count(0)
+    assert visit.complaints == []
+
+
+def test_an_operation_has_code_samples_and_follows_the_colour_scheme(visit: Visit) -> None:
+    visit.page.emulate_media(color_scheme="dark")
+    visit.open("/api/v1/docs#/brands/update_brand")
+    expect(visit.page.locator("#operations-brands-update_brand .responses-wrapper")).to_be_visible()
+    samples = visit.page.get_by_role("region", name="Code samples")
+    expect(samples.locator("pre")).to_contain_text("ETAG=$(curl")
+    samples.get_by_role("button", name="JavaScript").click()
+    expect(samples.locator("pre")).to_contain_text("await fetch(url, {")
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert visit.page.evaluate(background) == "rgb(22, 24, 27)"
+    visit.keep("docs-dark")
+    assert visit.barriers() == []
+    visit.page.emulate_media(color_scheme="light")
+    assert visit.page.evaluate(background) == "rgb(255, 255, 255)"
+
+
+def test_a_deprecated_operation_says_when_it_ends_and_what_to_use(visit: Visit) -> None:
+    def deprecate(route: Route) -> None:
+        response = route.fetch()
+        contract = response.json()
+        contract["paths"]["/brands/"]["get"] |= {
+            "deprecated": True,
+            "x-deprecated-at": "2026-03-01T00:00:00Z",
+            "x-sunset": "2027-03-01T00:00:00Z",
+            "x-replacement": "list_products",
+        }
+        route.fulfill(response=response, json=contract)
+
+    visit.page.route("**/openapi.json", deprecate)
+    visit.open("/api/v1/docs")
+    operation = visit.open_operation("brands", "list_brands")
+    expect(operation).to_contain_text(
+        "Deprecated since 2026-03-01, ends on 2027-03-01. Use list_products instead."
+    )
+    place = "/api/v1/docs#/products/list_products"
+    expect(operation.get_by_role("link", name="list_products")).to_have_attribute("href", place)
+    visit.keep("docs-deprecated")
+    other = visit.open_operation("brands", "get_brand")
+    expect(other).to_contain_text("Permission brands:read")
+    expect(other).not_to_contain_text("Deprecated")
+    assert visit.complaints == []
