@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
 from typing import cast
 
-import yaml
 from flask import current_app
 
 from db.errors import NotFound
@@ -21,14 +18,6 @@ def _bundle_json() -> bytes:
     return cast(bytes, current_app.config["CONTRACT_JSON"])
 
 
-@cache
-def _as_yaml(bundle: bytes) -> bytes:
-    """Return the same document as YAML; made once, because it takes a good part of a second."""
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text = yaml.dump(json.loads(bundle), Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)
-    return text.encode("utf-8")
-
-
 def _description(content: bytes, media_type: str) -> Answer:
     """Answer a form of the contract. Another release may serve another, so every cache has to ask."""
     return found_document(content, media_type, Cache_Control="no-cache")
@@ -41,7 +30,7 @@ def get_openapi_json() -> Answer:
 
 def get_openapi_yaml() -> Answer:
     """Answer the bundled contract as YAML."""
-    return _description(_as_yaml(_bundle_json()), "application/yaml")
+    return _description(pages.contract_yaml(_bundle_json()), "application/yaml")
 
 
 def _page(content: bytes, **headers: str) -> Answer:

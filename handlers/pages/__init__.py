@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -112,6 +113,14 @@ def security_txt(address: str, contact: str) -> ASGIApp:
         await PlainTextResponse("\n".join([*lines, ""]), headers=headers)(scope, receive, send)
 
     return answer
+
+
+@cache
+def contract_yaml(bundle: bytes) -> bytes:
+    """Return a bundle as YAML; made once, because it takes a good part of a second."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text = yaml.dump(json.loads(bundle), Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)
+    return text.encode("utf-8")
 
 
 @cache

@@ -174,6 +174,8 @@ def test_the_preview_follows_each_save_and_tells_what_is_wrong(
 
     brands.write_text(text, encoding="utf-8")
     expect(page.get_by_role("alert")).to_have_count(0, timeout=2_000)
+    for link in page.get_by_role("navigation", name="Pages").get_by_role("link").all():
+        assert page.request.get(visit.address + str(link.get_attribute("href"))).ok
     page.close()
 
 

@@ -80,11 +80,18 @@ class Preview:
             "/preview/state": self.state,
             "/api/v1/docs": self.page,
             "/api/v1/openapi.json": lambda: (self.bundle, "application/json"),
+            "/api/v1/openapi.yaml": lambda: (pages.contract_yaml(self.bundle), "application/yaml"),
             "/api/v1/docs/permissions": lambda: (pages.permissions_page(self.bundle), "text/html"),
             "/api/v1/docs/states": lambda: (pages.states_page(), "text/html"),
+            "/api/v1/problems/": lambda: (pages.problems_page(), "text/html"),
             "/api/v1/docs/code-samples.json": lambda: (self._samples(), "application/json"),
         }
-        return made[path]() if path in made else pages.asset(path.removeprefix("/api/v1/docs/"))
+        if path in made:
+            return made[path]()
+        if path.startswith("/api/v1/problems/"):
+            page = pages.problem_page(path.removeprefix("/api/v1/problems/"))
+            return (page, "text/html") if page else None
+        return pages.asset(path.removeprefix("/api/v1/docs/"))
 
     def _samples(self) -> bytes:
         return json.dumps(code_samples(json.loads(self.bundle), ADDRESS)).encode("utf-8")
