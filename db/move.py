@@ -36,8 +36,8 @@ from sqlalchemy.exc import DBAPIError
 import db.models  # noqa: F401 - registers every table
 from db.actors import see_all
 from db.base import Base
+from db.engines import make_engine
 from db.migrations import is_current, upgrade
-from db.session import make_engine
 
 BATCH = 500
 _VERSION_TABLE = "alembic_version"

@@ -25,7 +25,8 @@ from connexion.options import SwaggerUIOptions
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from db.session import Database, make_engine
+from db.engines import make_engine
+from db.session import Database
 from handlers.auditing import Auditing, Targets
 from handlers.auth import load_caller, security_map, set_up_tokens
 from handlers.contract.bodies import Limits

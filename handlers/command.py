@@ -18,9 +18,10 @@ from typing import Any
 import uvicorn
 from sqlalchemy import make_url
 
+from db.engines import make_engine
 from db.migrations import upgrade
 from db.roles import RolesMissing
-from db.session import Database, make_engine
+from db.session import Database
 from handlers.app import create_app
 from handlers.mock import fixed_token, furnished
 from handlers.protocol import Protocol

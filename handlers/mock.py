@@ -18,8 +18,9 @@ from pathlib import Path
 import jwt
 
 from db.base import count_ids_from
+from db.engines import make_engine
 from db.models.users import TokenFamily, User
-from db.session import Database, make_engine
+from db.session import Database
 from handlers.auth import ALGORITHM, AUDIENCE, ISSUER
 from studio.seed_rows import id_of, seed_id
 from studio.settings import Settings

@@ -17,8 +17,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 import db.base
+from db.engines import make_engine
 from db.migrations import upgrade
-from db.session import Database, make_engine
+from db.session import Database
 from tests import factories
 
 DEFAULT_ADMIN_URL = "postgresql+psycopg://postgres@127.0.0.1/postgres"

@@ -9,7 +9,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from db.session import make_engine
+from db.engines import make_engine
 
 
 def configuration(url: str, login: str | None = None) -> Config:

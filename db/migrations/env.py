@@ -8,8 +8,8 @@ from sqlalchemy import Connection
 import db.models  # noqa: F401  # registers the tables
 from db.actors import see_all
 from db.base import Base
+from db.engines import make_engine
 from db.roles import prepare_roles
-from db.session import make_engine
 
 # Two servers that start at once must not both migrate. Any number will do, as long as it stays the same.
 MIGRATION_LOCK = 5_172_001

@@ -16,7 +16,8 @@ from typing import Any
 from celery import Celery, signals
 from celery.beat import EmbeddedService
 
-from db.session import Database, make_engine
+from db.engines import make_engine
+from db.session import Database
 from studio.jobs.celery_app import KEEP_UP, WAKE, WORK, Courier, Scheduler, make_celery
 from studio.jobs.repeating import Repeating
 from studio.jobs.upkeep import UPKEEP, Workplace

@@ -19,8 +19,9 @@ from sqlalchemy import QueuePool, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.base import utc_now
+from db.engines import make_engine
 from db.models.generations import Generation
-from db.session import Database, make_engine
+from db.session import Database
 from studio.states import GENERATION_STATES, OPEN_GENERATION
 
 logger = logging.getLogger(__name__)

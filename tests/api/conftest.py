@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from db.engines import make_engine
 from db.migrations import upgrade
 from db.models import User
-from db.session import Database, make_engine
+from db.session import Database
 from handlers.app import Application
 from studio.media.storage import LocalDisk
 from tests import factories

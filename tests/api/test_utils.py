@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from db.session import Database, make_engine
+from db.engines import make_engine
+from db.session import Database
 from handlers import utils
 from handlers.app import Application
 from studio.media.storage import LocalDisk

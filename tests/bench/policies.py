@@ -19,8 +19,9 @@ from pathlib import Path
 
 import sqlalchemy
 
+from db.engines import make_engine
 from db.migrations import upgrade
-from db.session import Database, make_engine
+from db.session import Database
 from studio.identity.passwords import hash_password
 from tests import factories
 from tests.bench.unprotected import take_policies_away

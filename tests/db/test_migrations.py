@@ -7,8 +7,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
 from db.base import Base
+from db.engines import make_engine
 from db.migrations import downgrade, is_current, upgrade
-from db.session import Database, make_engine
+from db.session import Database
 from tests.factories import make_prediction
 
 

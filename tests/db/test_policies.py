@@ -12,10 +12,11 @@ from sqlalchemy import Connection, Engine, select, text
 
 from db.actors import APPLICATION_ROLE, NOBODY, SYSTEM, SYSTEM_ROLE, Actor, become
 from db.base import new_id
+from db.engines import make_engine
 from db.errors import NotFound
 from db.models import Brand
 from db.roles import RolesMissing, prepare_roles
-from db.session import Database, act_as, ask_as_system, current_actor, make_engine, undo
+from db.session import Database, act_as, ask_as_system, current_actor, undo
 from tests.factories import make_brand, make_organization
 
 pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True, scope="session")

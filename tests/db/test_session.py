@@ -10,10 +10,11 @@ from functools import partial
 import pytest
 from sqlalchemy import delete, func, select, text, update
 
+from db.engines import make_engine
 from db.errors import EmailTaken, InUse, NotFound
 from db.models import BackgroundPreset, Brand, User
 from db.queries.users import find_user_by_email
-from db.session import Database, after_commit, after_rollback, make_engine, record_apart, session, undo
+from db.session import Database, after_commit, after_rollback, record_apart, session, undo
 from tests.factories import make_background_preset, make_brand, make_user
 from tests.racing import at_once
 
@@ -223,7 +224,7 @@ def test_a_connection_that_died_while_it_rested_is_replaced(
     with other.transaction(write=False) as reading:
         reading.execute(text("RESET ROLE"))
         assert reading.scalar(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": before})
-    monkeypatch.setattr("db.session.TRUSTED_SECONDS", 0)
+    monkeypatch.setattr("db.engines.TRUSTED_SECONDS", 0)
     with database.transaction(write=False) as reading:
         assert reading.scalar(backend) != before
     for each in (database, other):

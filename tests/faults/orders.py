@@ -19,8 +19,9 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from db.engines import make_engine
 from db.models import Generation, Prediction, Shot, Subscription
-from db.session import Database, make_engine
+from db.session import Database
 from studio.identity.passwords import hash_password
 from studio.media.storage import LocalDisk
 from tests import factories

@@ -13,7 +13,8 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import make_url, text
 
-from db.session import Database, make_engine
+from db.engines import make_engine
+from db.session import Database
 from handlers.app import Application
 from tests.api.catalogue import House
 from tests.api.conftest import Committed
@@ -171,7 +172,7 @@ def locked(database: Database) -> Iterator[None]:
 def test_s23_a_lock_that_is_not_given_back_is_told_and_nothing_more(
     committed: Committed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.session.LONGEST_LOCK_MILLISECONDS", 300)
+    monkeypatch.setattr("db.engines.LONGEST_LOCK_MILLISECONDS", 300)
     url = committed.database.engine.url.render_as_string(hide_password=False)
     impatient = Database(make_engine(url, pool_size=2, statement_seconds=20))
     app = committed.client.app

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import OperationalError
 
+from db.engines import make_engine
 from db.models import Brand
-from db.session import make_engine
 from handlers.errors import problem_for
 from studio.settings import Settings, SettingsRefused
 from tests.api.conftest import Committed
@@ -140,7 +140,7 @@ def test_s19_a_statement_of_postgresql_has_an_end(
 ) -> None:
     if database_kind == "sqlite":
         pytest.skip("SQLite has no server that could end a statement; its locks are waited for 15 seconds")
-    monkeypatch.setattr("db.session.LONGEST_LOCK_MILLISECONDS", 300)
+    monkeypatch.setattr("db.engines.LONGEST_LOCK_MILLISECONDS", 300)
     engine = make_engine(database_url, pool_size=2, statement_seconds=1)
     try:
         began = time.monotonic()

@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import delete
 
 from db.base import Base
+from db.engines import make_engine
 from db.migrations import upgrade
 from db.models import AuditEvent
-from db.session import Database, make_engine
+from db.session import Database
 from studio.jobs import remote
 from studio.jobs.workshop import Workshop
 from studio.media.storage import LocalDisk

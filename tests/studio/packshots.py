@@ -12,9 +12,10 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+from db.engines import make_engine
 from db.migrations import upgrade
 from db.models import Generation
-from db.session import Database, make_engine, session
+from db.session import Database, session
 from studio.media.backends import open_storage
 from studio.providers import local_studio
 from studio.samples.packshots import FACTS, path_of

@@ -34,10 +34,11 @@ from sqlalchemy import (
 
 from db.actors import see_all
 from db.base import Base
+from db.engines import make_engine
 from db.migrations import upgrade
 from db.models import Brand, Export, Generation, MediaResource, Prediction, Shot
 from db.move import BATCH
-from db.session import Database, make_engine, session
+from db.session import Database, session
 from studio import moving
 from studio.media.storage import LocalDisk, export_key, media_key
 from tests import factories

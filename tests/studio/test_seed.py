@@ -14,6 +14,7 @@ from PIL import Image
 from sqlalchemy import func, select, update
 
 from db.base import utc_now
+from db.engines import make_engine
 from db.migrations import downgrade, upgrade
 from db.models import (
     Generation,
@@ -29,7 +30,7 @@ from db.models import (
     Upload,
     User,
 )
-from db.session import Database, make_engine, session
+from db.session import Database, session
 from studio.identity.passwords import verify_password
 from studio.jobs import queue
 from studio.jobs.painting import Painting

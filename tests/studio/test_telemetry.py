@@ -16,8 +16,9 @@ from sqlalchemy import literal, select, table
 from sqlalchemy.exc import DBAPIError
 
 import studio.telemetry
+from db.engines import make_engine
 from db.models.generations import GenerationStatus
-from db.session import Database, make_engine
+from db.session import Database
 from studio.jobs import queue
 from studio.jobs.workshop import Workshop
 from studio.lifecycle import advance

@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import func, select
 
 from db.base import utc_now
+from db.engines import make_engine
 from db.migrations import upgrade
 from db.models import Generation, Organization
-from db.session import Database, make_engine
+from db.session import Database
 from studio.jobs import queue
 from studio.jobs.turns import PATIENCE
 from tests import factories

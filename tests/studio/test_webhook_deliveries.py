@@ -15,8 +15,9 @@ import time_machine
 from sqlalchemy import delete, select
 
 from db.base import utc_now
+from db.engines import make_engine
 from db.models import Organization, User, WebhookDelivery, WebhookEndpoint
-from db.session import Database, make_engine, session
+from db.session import Database, session
 from studio.identity.mail import Mailer, Outbox
 from studio.outbound import Outbound
 from studio.webhooks import queue, senders
