@@ -86,8 +86,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that begins as reader and wants to write later fails at once when another one wrote
-    # in between,
-    # busy timeout or not. So writers queue up before their first statement.
+    # A transaction that begins as reader and wants to write later fails at once when another one wrote in
+    # between, busy timeout or not. So writers queue up before their first statement.
     write = connection.get_execution_options().get("write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
