@@ -108,6 +108,7 @@ openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml to openapi/open
 .PHONY: clients
 clients: .venv/.dev node_modules/.stamp ## Generate a Python client and TypeScript types from the contract into .clients/
 	@$(BIN)/python -m tests.clients.generate
+	@echo "Written: .clients/python/sartiq_client and .clients/typescript/sartiq.d.ts"
 
 .PHONY: review
 review: .venv/.dev node_modules/.stamp ## Review the contract: rules, what breaks clients, what is new (ARGS="--markdown FILE")

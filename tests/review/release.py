@@ -35,7 +35,9 @@ class Refused(Exception):
 def parsed(text: str) -> Version:
     """Return the three numbers of a version; Refused when there are not three."""
     if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", text):
-        raise Refused(f"{text!r} is no version: three numbers are wanted, as in 1.4.0.")
+        raise Refused(
+            f"{text!r} is no version: three numbers are wanted, as in `make release VERSION=1.4.0`."
+        )
     major, minor, patch = (int(part) for part in text.split("."))
     return major, minor, patch
 
@@ -120,7 +122,7 @@ def _git(*arguments: str) -> str:
 def main() -> int:
     """Release, print what was written, and return 0; 1 when it is refused."""
     parser = argparse.ArgumentParser(prog="make release", description=__doc__)
-    parser.add_argument("version", help="three numbers, as in 1.4.0")
+    parser.add_argument("version", nargs="?", default="", help="three numbers, as in 1.4.0")
     version = parser.parse_args().version
     try:
         written = release(version, datetime.datetime.now(datetime.UTC).date())

@@ -45,6 +45,7 @@ def test_a_version_that_fits_its_changes_is_taken(version: str, changes: list[Ch
         ("1.2.3", [CHANGED], "not higher than 1.2.3"),
         ("1.1.9", [ADDED], "not higher than 1.2.3"),
         ("2.0.0", [], "Nothing has changed since 1.2.3"),
+        ("", [ADDED], r"no version: .* `make release VERSION=1\.4\.0`"),
         ("1.3", [ADDED], "no version"),
         ("v1.3.0", [ADDED], "no version"),
         ("1.03.0", [ADDED], "no version"),
