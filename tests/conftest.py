@@ -6,13 +6,13 @@ commits as it always does and nothing remains. Rows are made with `tests.factori
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -21,8 +21,11 @@ from db.engines import make_engine
 from db.migrations import upgrade
 from db.session import Database
 from tests import factories
+from tests.absent import lacking
+from tests.databases import fresh_database
 
-DEFAULT_ADMIN_URL = "postgresql+psycopg://postgres@127.0.0.1/postgres"
+if TYPE_CHECKING:
+    from tests.faults.stage import Broker
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,34 +37,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def long_form(request: pytest.FixtureRequest) -> bool:
     """Whether a test that measures or repeats should do so thoroughly."""
     return bool(request.config.getoption("--long"))
-
-
-def _admin_engine() -> Engine:
-    url = make_url(os.environ.get("TEST_POSTGRESQL_URL", DEFAULT_ADMIN_URL)).update_query_dict(
-        {"connect_timeout": "3"}
-    )
-    return make_engine(url.render_as_string(hide_password=False), pool_size=1).execution_options(
-        isolation_level="AUTOCOMMIT"
-    )
-
-
-def _with_postgresql_database() -> Iterator[str]:
-    """Make a database with a random name, so that parallel runs do not meet, and drop it at the end."""
-    engine = _admin_engine()
-    name = f"test_{uuid.uuid4().hex}"
-    try:
-        with engine.connect() as connection:
-            connection.execute(text(f'CREATE DATABASE "{name}"'))
-    except OperationalError as error:
-        engine.dispose()
-        message = f"no PostgreSQL server to test on (TEST_POSTGRESQL_URL): {error.orig}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    yield engine.url.set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
-    engine.dispose()
 
 
 @pytest.fixture(autouse=True)
@@ -76,27 +51,62 @@ def database_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@contextmanager
+def _database_of(kind: str, folder: Path) -> Iterator[str]:
+    """Give the address of a fresh database, or end the test where there is no PostgreSQL."""
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(fresh_database(kind, folder))
+        except OperationalError as error:
+            lacking(
+                f"a PostgreSQL that lets TEST_POSTGRESQL_URL in (make services installs one): {error.orig}"
+            )
+        yield url
+
+
 @pytest.fixture(scope="session")
 def empty_database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A database of its own without any table, for the tests of the migrations."""
-    if database_kind == "sqlite":
-        yield f"sqlite:///{tmp_path_factory.mktemp('empty') / 'empty.db'}"
-    else:
-        yield from _with_postgresql_database()
+    with _database_of(database_kind, tmp_path_factory.mktemp("empty")) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
 def database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a database with the newest schema and no rows. What is committed there remains."""
-    if database_kind == "sqlite":
-        path: Path = tmp_path_factory.mktemp("database") / "test.db"
-        url = f"sqlite:///{path}"
+    with _database_of(database_kind, tmp_path_factory.mktemp("database")) as url:
         upgrade(url)
         yield url
-    else:
-        for url in _with_postgresql_database():
-            upgrade(url)
-            yield url
+
+
+@pytest.fixture
+def own_database_url(database_kind: str, tmp_path: Path) -> Iterator[str]:
+    """The address of a database of the test's own without any table, for servers."""
+    with _database_of(database_kind, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def own_database(own_database_url: str) -> Iterator[Database]:
+    """A database of the test's own that commits for real, for threads with connections of their own."""
+    upgrade(own_database_url)
+    database = Database(make_engine(own_database_url, pool_size=8))
+    yield database
+    database.dispose()
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    """A Redis of the module's own, which may be broken."""
+    # Here, because most tests do well without what starts processes.
+    from tests.faults.stage import NotThere, own_broker
+
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(own_broker())
+        except NotThere as missing:
+            lacking(str(missing))
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from db.engines import make_engine
-from db.migrations import upgrade
 from db.models import User
 from db.session import Database
 from handlers.app import Application
@@ -18,7 +15,6 @@ from studio.media.storage import LocalDisk
 from tests import factories
 from tests.api.catalogue import House
 from tests.contract.mini.asking import Reply, ask
-from tests.contract.run import fresh_database
 from tests.production import Production, make_production
 from tests.serving import app_for_tests, bearer
 
@@ -102,16 +98,10 @@ class Committed(NamedTuple):
 
 
 @pytest.fixture
-def committed(
-    application: Application, database_kind: str, database_url: str, storage: LocalDisk, tmp_path: Path
-) -> Iterator[Committed]:
+def committed(application: Application, own_database: Database, storage: LocalDisk) -> Iterator[Committed]:
     """The server on a database of its own, on which every request has a connection of its own and commits."""
-    with fresh_database(database_kind, tmp_path) as url:
-        upgrade(url)
-        database = Database(make_engine(url, pool_size=8))
-        with database.transaction(write=True):
-            production = make_production(storage, None)
-            headers = bearer(application, production.owner)
-        with application.database.switched_to(database):
-            yield Committed(Client(application, headers), database, production)
-        database.dispose()
+    with own_database.transaction(write=True):
+        production = make_production(storage, None)
+        headers = bearer(application, production.owner)
+    with application.database.switched_to(own_database):
+        yield Committed(Client(application, headers), own_database, production)

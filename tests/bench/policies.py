@@ -25,7 +25,7 @@ from db.session import Database
 from studio.identity.passwords import hash_password
 from tests import factories
 from tests.bench.unprotected import take_policies_away
-from tests.contract.run import fresh_database
+from tests.databases import fresh_database
 from tests.e2e.demo import Api
 from tests.e2e.server import running_server
 

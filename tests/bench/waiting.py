@@ -25,7 +25,7 @@ import sqlalchemy
 
 from db.actors import SYSTEM, become
 from tests.bench.processes import cpu_seconds
-from tests.contract.run import fresh_database
+from tests.databases import fresh_database
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import ROOT, RunningServer, running_server
 

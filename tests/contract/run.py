@@ -6,51 +6,27 @@ Every check and every phase runs; the seed is printed, so that a failure can be 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import secrets
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-
-import sqlalchemy
 
 from tests.contract.fuzzing import pictures
 from tests.contract.fuzzing.client import SINK
+from tests.databases import fresh_database
 from tests.e2e.server import ROOT, running_server
 from tests.listening import listening
 
 CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
 # A run must not spend its time on waits that nothing ends.
 SHORT_WAITS = {"MAX_WAIT_SECONDS": "2", "SSE_MAX_SECONDS": "5"}
-POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL", "postgresql+psycopg://postgres@127.0.0.1/postgres")
 
 
-@contextlib.contextmanager
-def fresh_database(kind: str, folder: Path) -> Iterator[str]:
-    """Give the URL of a database that nothing else uses, and remove it afterwards."""
-    if kind == "mock":
-        yield ""
-        return
-    if kind == "sqlite":
-        yield f"sqlite:///{folder / 'contract.db'}"
-        return
-    name = f"sartiq_contract_{uuid.uuid4().hex[:12]}"
-    engine = sqlalchemy.create_engine(POSTGRESQL, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
-    try:
-        yield engine.url.set(database=name).render_as_string(hide_password=False)
-    finally:
-        with engine.connect() as connection:
-            connection.exec_driver_sql(f'DROP DATABASE "{name}" WITH (FORCE)')
-        engine.dispose()
-
-
-@contextlib.contextmanager
+@contextmanager
 def server_under_test(module: str, kind: str, extra: dict[str, str]) -> Iterator[tuple[str, Path, str]]:
     """Run the server on a fresh database; give its address, its log file and where pictures elsewhere are."""
     with (
@@ -58,7 +34,7 @@ def server_under_test(module: str, kind: str, extra: dict[str, str]) -> Iterator
         listening(pictures.respond) as elsewhere,
     ):
         folder = Path(name)
-        with fresh_database(kind, folder) as database_url:
+        with nullcontext("") if kind == "mock" else fresh_database(kind, folder) as database_url:
             own = {
                 "SARTIQ_SEED": "contract",
                 "DATABASE_URL": database_url,

@@ -36,6 +36,7 @@ from handlers.app import Application
 from handlers.permissions import checks_proof_itself
 from tests.contract.every_operation import OPERATIONS
 from tests.contract.world import World
+from tests.databases import on_postgresql
 from tests.serving import bearer
 
 TABLES: dict[str, Table] = {table.name: table for table in Base.metadata.sorted_tables}
@@ -44,9 +45,6 @@ CLOSED = {"known_addresses", "task_callbacks", "try_counts"}
 """The system's alone: used before anybody is known, or of no tenant."""
 READ_ONLY = {"generation_models"}
 """Read by all, written by superusers."""
-
-on_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
-"""SQLite has nothing like it."""
 
 OF_THE_SAME_SCOPE = {
     ("export_items", "media_id"),

@@ -17,9 +17,10 @@ from db.errors import NotFound
 from db.models import Brand
 from db.roles import RolesMissing, prepare_roles
 from db.session import Database, act_as, ask_as_system, current_actor, undo
+from tests.databases import on_postgresql
 from tests.factories import make_brand, make_organization
 
-pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True, scope="session")
+pytestmark = on_postgresql
 
 UNPROTECTED = """
 SELECT relname FROM pg_class

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.absent import lacking
 from tests.e2e.server import RunningServer, running_server
 from tests.e2e.visits import SIZES, Visit
 
@@ -35,10 +35,7 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSer
 def browser() -> Iterator[Browser]:
     """The system's Chromium."""
     if not CHROMIUM:
-        message = "no Chromium on this machine (make services installs it)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        lacking("Chromium (make services installs it)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.absent import lacking
 from tests.e2e import demo
 from tests.e2e.server import ROOT, RunningServer
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="no curl on this machine")
 def test_the_first_calls_of_the_readme_work_as_printed(demo_server: RunningServer) -> None:
+    if not shutil.which("curl"):
+        lacking("curl")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
     # Those of a mock have a test of their own.

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.contract.run import fresh_database
+from tests.databases import fresh_database
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.mortal import DIE_BEFORE_ANSWER, DIE_BEFORE_COMMIT
 from tests.e2e.server import RunningServer, running_server, wait_until_ready

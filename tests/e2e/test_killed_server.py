@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.contract.run import fresh_database
 from tests.e2e.customer import prepare_look, wait_for
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import running_server
@@ -24,12 +23,9 @@ LEASE = {"LEASE_SECONDS": "2"}
 
 
 @pytest.fixture
-def storage(database_kind: str, database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The setting that puts a server on a database of its own; `database_url` skips where there is no
-    server.
-    """
-    with fresh_database(database_kind, tmp_path) as url:
-        yield {"DATABASE_URL": url}
+def storage(own_database_url: str) -> dict[str, str]:
+    """The setting that puts a server on a database of its own."""
+    return {"DATABASE_URL": own_database_url}
 
 
 def order_large_pictures(address: str) -> tuple[str, str]:

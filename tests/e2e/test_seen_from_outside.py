@@ -14,6 +14,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.absent import lacking
 from tests.e2e.collector import Collector, Received, collecting
 from tests.e2e.customer import prepare_look, wait_for
 from tests.e2e.demo import EMAIL, PASSWORD, Api
@@ -251,7 +252,7 @@ def listening(process_id: int) -> set[int]:
     """The ports that a process listens on; where there is no /proc, the test is not for this system."""
     files = Path(f"/proc/{process_id}/fd")
     if not files.is_dir():
-        pytest.skip("only Linux tells which ports a process listens on")
+        lacking("/proc of Linux, which tells on which ports a process listens")
     sockets = {str(file.readlink()) for file in files.iterdir()}
     rows = [
         line.split()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import httpx_sse
-import pytest
 
-from tests.contract.run import fresh_database
+from tests.databases import on_postgresql
 from tests.e2e.customer import prepare_look
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import RunningServer, running_server
@@ -75,24 +73,17 @@ class Waiting(threading.Thread):
         return self.answer
 
 
-@pytest.fixture
-def shared_database(database_kind: str, database_url: str, tmp_path: Path) -> Iterator[str]:
-    """A database for more than one server; `database_url` skips where there is no PostgreSQL."""
-    with fresh_database(database_kind, tmp_path) as url:
-        yield url
-
-
-@pytest.mark.parametrize("database_kind", ["postgresql"], scope="session")  # SQLite is for one process
-def test_what_another_process_did_is_seen(tmp_path: Path, shared_database: str) -> None:
+@on_postgresql
+def test_what_another_process_did_is_seen(tmp_path: Path, own_database_url: str) -> None:
     with (
-        running_server(tmp_path / "idle", DATABASE_URL=shared_database, **NOBODY_WORKS) as idle,
+        running_server(tmp_path / "idle", DATABASE_URL=own_database_url, **NOBODY_WORKS) as idle,
         signed_in(idle.address) as api,
     ):
         path = order(api)
         following = Following(api, path)
         assert following.began.wait(10)
         with running_server(
-            tmp_path / "busy", DATABASE_URL=shared_database, MEDIA_DIR=str(tmp_path / "idle" / "media")
+            tmp_path / "busy", DATABASE_URL=own_database_url, MEDIA_DIR=str(tmp_path / "idle" / "media")
         ):
             done = api.client.get(path, headers={"Prefer": "wait=30"})
             events = following.finish()

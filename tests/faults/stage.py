@@ -84,7 +84,7 @@ class Broker:
 def own_broker() -> Iterator[Broker]:
     """A running Redis; NotThere when none is installed."""
     if shutil.which("redis-server") is None:
-        raise NotThere("no redis-server to break")
+        raise NotThere("redis-server (make services installs it)")
     broker = Broker(free_port())
     broker.start()
     try:

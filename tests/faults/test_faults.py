@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,52 +12,31 @@ import pytest
 from db.base import utc_now
 from studio.jobs.celery_app import QUEUE, Courier, make_celery
 from studio.settings import Settings
-from tests.contract.run import fresh_database
+from tests.databases import on_postgresql
 from tests.e2e.server import running_server
 from tests.faults.orders import Accepted, count_ended, judge, make_tenants, open_database, order_all
 from tests.faults.stage import (
     Broker,
-    NotThere,
     environment_of,
     has_work_in_hand,
     helpers,
-    own_broker,
     wait_until,
 )
 
 GENERATIONS, TENANTS = 12, 3
 
 
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    """A Redis of its own."""
-    try:
-        with own_broker() as started:
-            yield started
-    except NotThere as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
-
-
-@pytest.fixture
-def postgresql(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database of its own on the server that tests use; skips where there is none."""
-    with fresh_database("postgresql", tmp_path) as url:
-        yield url
-
-
-@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True, scope="session")
+@on_postgresql
 def test_a_flushed_redis_a_paused_and_a_killed_worker_lose_and_double_nothing(
-    broker: Broker, database_url: str, postgresql: str, tmp_path: Path
+    broker: Broker, own_database_url: str, tmp_path: Path
 ) -> None:
-    environment = environment_of(tmp_path, postgresql, broker, LEASE_SECONDS="2")
+    environment = environment_of(tmp_path, own_database_url, broker, LEASE_SECONDS="2")
     with (
         running_server(tmp_path, **environment) as server,
         helpers(tmp_path, environment, "worker", "worker --beat") as (first, second),
-        open_database(postgresql) as database,
+        open_database(own_database_url) as database,
     ):
-        tenants = make_tenants(postgresql, tmp_path / "media", TENANTS, GENERATIONS // TENANTS)
+        tenants = make_tenants(own_database_url, tmp_path / "media", TENANTS, GENERATIONS // TENANTS)
         wait_until(lambda: first.is_ready() and second.is_ready(), "the workers are ready")
         accepted, began = Accepted(), utc_now()
         ordering = threading.Thread(target=order_all, args=(server.address, tenants, 1, accepted))
@@ -73,7 +51,7 @@ def test_a_flushed_redis_a_paused_and_a_killed_worker_lose_and_double_nothing(
         second.start()
         ordering.join()
         wait_until(lambda: count_ended(database, accepted) == GENERATIONS, "all is done")
-        verdict = judge(postgresql, tenants, accepted, began)
+        verdict = judge(own_database_url, tenants, accepted, began)
     assert (verdict.accepted, verdict.completed) == (GENERATIONS, GENERATIONS), verdict.table()
     assert verdict.is_good, verdict.table()
 

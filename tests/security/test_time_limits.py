@@ -19,6 +19,7 @@ from handlers.errors import problem_for
 from studio.settings import Settings, SettingsRefused
 from tests.api.conftest import Committed
 from tests.contract.mini.asking import Reply
+from tests.databases import on_postgresql
 
 PATIENCE = 0.4
 NAME = "Given up"
@@ -135,11 +136,8 @@ def test_s19_what_is_about_to_be_kept_is_not_given_up(
     assert (create(committed).status, brands(committed)) == (201, 1)
 
 
-def test_s19_a_statement_of_postgresql_has_an_end(
-    database_kind: str, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if database_kind == "sqlite":
-        pytest.skip("SQLite has no server that could end a statement; its locks are waited for 15 seconds")
+@on_postgresql
+def test_s19_a_statement_of_postgresql_has_an_end(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("db.engines.LONGEST_LOCK_MILLISECONDS", 300)
     engine = make_engine(database_url, pool_size=2, statement_seconds=1)
     try:

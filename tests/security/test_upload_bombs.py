@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.absent import lacking
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import RunningServer, running_server
 from tests.studio.media_samples import (
@@ -76,7 +77,7 @@ class Target:
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A server that has taken pictures before, so that what it loads for them is loaded."""
     if not Path("/proc/self/clear_refs").exists():
-        pytest.skip("the memory of another process is read where Linux shows it")
+        lacking("/proc of Linux, which tells what memory a process takes")
     with (
         running_server(tmp_path_factory.mktemp("bombs"), SARTIQ_ENV="development") as server,
         Api(server.address) as api,
@@ -200,8 +201,9 @@ def decoded_elsewhere(content: bytes) -> tuple[str, int]:
     return ending, int(peak)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is bounded on Linux only")
 def test_s10_an_avif_gets_the_memory_that_the_announced_size_needs_and_no_more() -> None:
+    if sys.platform != "linux":
+        lacking("Linux, which bounds the memory of a process")
     assert len(lying_avif()) < 2_000
     ending, peak = decoded_elsewhere(lying_avif())
     assert ending == "unreadable"

@@ -10,8 +10,6 @@ import pytest
 from sqlalchemy import delete
 
 from db.base import Base
-from db.engines import make_engine
-from db.migrations import upgrade
 from db.models import AuditEvent
 from db.session import Database
 from studio.jobs import remote
@@ -20,7 +18,6 @@ from studio.media.storage import LocalDisk
 from studio.outbound import Outbound
 from studio.providers import compute
 from tests.compute_server import ComputeServer, compute_server
-from tests.contract.run import fresh_database
 from tests.listening import listening
 from tests.production import Production, make_production
 from tests.receiving import Receiver
@@ -46,15 +43,11 @@ class Lasting(NamedTuple):
 
 
 @pytest.fixture
-def lasting(database_kind: str, database_url: str, storage: LocalDisk, tmp_path: Path) -> Iterator[Lasting]:
-    """For tests of concurrency; `database_url` skips where there is no server."""
-    with fresh_database(database_kind, tmp_path) as url:
-        upgrade(url)
-        database = Database(make_engine(url, pool_size=8))
-        with database.transaction(write=True):
-            production = make_production(storage, None)
-        yield Lasting(database, storage, production)
-        database.dispose()
+def lasting(own_database: Database, storage: LocalDisk) -> Lasting:
+    """For tests of concurrency."""
+    with own_database.transaction(write=True):
+        production = make_production(storage, None)
+    return Lasting(own_database, storage, production)
 
 
 @pytest.fixture

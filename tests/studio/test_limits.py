@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,22 +10,10 @@ from studio.limits.addresses import counted_address
 from studio.limits.counters import AWAY_SECONDS, Counters, MemoryCounters, SharedCounters
 from studio.limits.policies import Policy
 from studio.settings import Settings, SettingsRefused
-from tests.faults.stage import Broker, own_broker
+from tests.faults.stage import Broker
 
 THREE = Policy("account", 3, 60)
 NOON = 1_800_000_000_000
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    """A Redis of our own, which may be broken."""
-    if shutil.which("redis-server") is None:
-        message = "no redis-server to count in (make services installs it)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)  # beyond CI the rest can be proven without one
-    with own_broker() as running:
-        yield running
 
 
 @pytest.fixture(params=["memory", "shared"])

@@ -42,6 +42,7 @@ from db.session import Database, session
 from studio import moving
 from studio.media.storage import LocalDisk, export_key, media_key
 from tests import factories
+from tests.databases import on_postgresql
 from tests.exporting import approved_picture
 from tests.production import make_production
 
@@ -99,9 +100,6 @@ def place(
     with target.begin() as connection:
         connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     target.dispose()
-
-
-on_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True, scope="session")
 
 
 def work(storage: LocalDisk) -> None:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import pytest
 from sqlalchemy import func, select
 
 from db.base import utc_now
-from db.engines import make_engine
-from db.migrations import upgrade
 from db.models import Generation, Organization
 from db.session import Database
 from studio.jobs import queue
 from studio.jobs.turns import PATIENCE
 from tests import factories
-from tests.contract.run import fresh_database
 from tests.production import LEASE
 from tests.racing import at_once
 
@@ -78,16 +72,6 @@ def test_what_a_lost_worker_left_goes_first_and_does_not_lift_the_limit(database
     assert claimed(database, max_running=1) == urgent
     assert claimed(database, max_running=1) is None
     assert claimed(database, max_running=2) == lost
-
-
-@pytest.fixture
-def own_database(database_kind: str, database_url: str, tmp_path: Path) -> Iterator[Database]:
-    """A database that commits for real and is gone afterwards; `database_url` skips without a server."""
-    with fresh_database(database_kind, tmp_path) as url:
-        upgrade(url)
-        database = Database(make_engine(url, pool_size=4))
-        yield database
-        database.dispose()
 
 
 def test_many_claims_at_once_never_exceed_the_limit_and_leave_nothing_that_may_run(
