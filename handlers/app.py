@@ -54,7 +54,7 @@ from studio.jobs.workshop import Workshop
 from studio.limits.limits import Limits as RateLimits
 from studio.media.backends import open_storage
 from studio.outbound import Outbound
-from studio.providers.renderers import renderer_for
+from studio.providers.renderers import SAMPLES
 from studio.providers.samples import sample_file
 from studio.settings import Settings, SettingsRefused
 from studio.telemetry.metrics import MetricsPort
@@ -278,8 +278,8 @@ def _work_of(at: Workplace) -> list[Part]:
 
 def _work_of_a_mock(at: Workplace) -> list[Part]:
     """The same, but what somebody waits for is done before he is answered."""
-    renderer, lease = renderer_for(at.settings), at.settings.lease_seconds
-    workshop = Workshop(at.database, at.storage, os.cpu_count() or 1, lease, renderer=renderer)
+    lease = at.settings.lease_seconds
+    workshop = Workshop(at.database, at.storage, os.cpu_count() or 1, lease, renderer=SAMPLES)
     waited_for = PromptWork(workshop, lambda: work_off_exports(at.database, at.storage))
     unasked = [each for each in UPKEEP if each.woken_by is None]
     senders = WebhookSenders(at.settings, at.database, at.outbound)

@@ -25,7 +25,7 @@ from studio.media.normalisation import Picture as StoredPicture
 from studio.media.normalisation import dominant_color
 from studio.media.storage import Storage
 from studio.providers.local_studio import Picture
-from studio.providers.renderers import LOCAL_STUDIO, Renderer
+from studio.providers.renderers import Renderer, local_studio
 from studio.telemetry.traces import step
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,10 @@ class InputsUnusable(Exception):
 
 
 class Painting:
-    """One claim being worked off. `given_up` tells when running work is to be dropped."""
+    """One claim being worked off, by the local studio unless a renderer is named.
+
+    `given_up` tells when running work is to be dropped.
+    """
 
     def __init__(
         self,
@@ -57,11 +60,11 @@ class Painting:
         claim: queue.Claim,
         lease: timedelta,
         given_up: Callable[[], bool],
-        renderer: Renderer = LOCAL_STUDIO,
+        renderer: Renderer | None = None,
     ) -> None:
         self._database, self._storage, self._painters = database, storage, painters
         self._claim, self._lease, self._given_up = claim, lease, given_up
-        self._renderer = renderer
+        self._renderer = renderer or local_studio()
         self._shares = [0.0] * claim.batch_size
         self._stage_is_set = False
         self._dropped = threading.Event()

@@ -36,7 +36,6 @@ from studio.providers.compute import (
     order_of,
 )
 from studio.providers.local_studio import Picture
-from studio.rendering import prepare, reduced, refine
 
 logger = logging.getLogger(__name__)
 
@@ -185,6 +184,9 @@ def _data_url(storage: Storage, file: dict[str, Any]) -> str:
 
 def _finished(claim: queue.Claim, remote: RemotePicture, index: int, data: bytes) -> Picture:
     """The fetched bytes, checked as an upload is, as a judged picture of the size and format ordered."""
+    # Here, because servers start without OpenCV.
+    from studio.rendering import RENDERER_VERSION, prepare, reduced, refine
+
     scene = claim.inputs["scene"]
     try:
         received = normalise(data)
@@ -212,4 +214,5 @@ def _finished(claim: queue.Claim, remote: RemotePicture, index: int, data: bytes
         cut_out=None,
         settings={"received_width": received.width, "received_height": received.height},
         unused=frozenset(),
+        renderer_version=RENDERER_VERSION,
     )

@@ -28,7 +28,7 @@ from studio.jobs.remote import RemoteWork
 from studio.media.storage import Storage
 from studio.outbound import Outbound
 from studio.providers.compute import Compute
-from studio.providers.renderers import LOCAL_STUDIO, Renderer, is_made_elsewhere
+from studio.providers.renderers import Renderer, is_made_elsewhere
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Workshop:
         lease_seconds: float,
         max_running: int = 0,
         outbound: Outbound | None = None,
-        renderer: Renderer = LOCAL_STUDIO,
+        renderer: Renderer | None = None,
     ) -> None:
         self._database, self._storage = database, storage
         self._lease, self._max_running = timedelta(seconds=lease_seconds), max_running

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from studio.media.storage import Storage
-from studio.providers import compute, local_studio, samples
+from studio.providers import compute, samples
 from studio.providers.local_studio import Picture
-from studio.settings import Settings
 
 
 class Renderer(Protocol):
@@ -33,15 +32,16 @@ class Renderer(Protocol):
         """Return the best of some pictures."""
 
 
-LOCAL_STUDIO: Renderer = local_studio
 SAMPLES: Renderer = samples
 
 
-def renderer_for(settings: Settings) -> Renderer:
-    """Return who makes pictures in this process."""
-    return SAMPLES if settings.mode == "mock" else LOCAL_STUDIO
+def local_studio() -> Renderer:
+    """Return the renderer of this house, and load OpenCV for it: servers start without."""
+    from studio.providers import local_renderer
+
+    return local_renderer
 
 
-def is_made_elsewhere(provider: str, renderer: Renderer) -> bool:
+def is_made_elsewhere(provider: str, renderer: Renderer | None) -> bool:
     """Return whether this provider's pictures come from another server; samples stand for those too."""
     return provider == compute.PROVIDER and renderer is not SAMPLES

@@ -13,13 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from studio.media.inspection import open_stored
 from studio.media.storage import Storage
 from studio.providers.local_studio import Picture
-from studio.rendering.encode import encode
 
 VERSION = "samples-1"
 SAMPLES = ("mannequin_front.webp", "mannequin_three_quarter.webp")
@@ -45,6 +43,11 @@ def make_picture(
     stage: Mapping[str, Any], seed: int, index: int, _tell: Callable[[float], None] | None = None
 ) -> Picture:
     """Return sample picture number `index` of an order that starts from `seed`."""
+    # Here, because servers start without OpenCV.
+    import numpy as np
+
+    from studio.rendering.encode import encode
+
     width, height = stage["width"], stage["height"]
     canvas = _drawn(width, height, seed + index)
     image, content_type = encode(np.asarray(canvas), stage["file_format"], stage.get("quality", 90))

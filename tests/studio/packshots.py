@@ -17,20 +17,21 @@ from db.migrations import upgrade
 from db.models import Generation
 from db.session import Database, session
 from studio.media.backends import open_storage
-from studio.providers import local_studio
+from studio.providers import local_renderer
+from studio.providers.local_studio import Picture
 from studio.samples.packshots import FACTS, path_of
 from studio.seed import seed
 from studio.settings import Settings
 
 
-def painted(database: Database, settings: Settings) -> list[local_studio.Picture]:
+def painted(database: Database, settings: Settings) -> list[Picture]:
     """Return what the local studio makes of the first generation of a seeded database."""
     with database.transaction(write=False):
         ordered = session().scalars(select(Generation)).one()  # unscoped: there is one, the seed's
         strategy, scene = ordered.generation_strategy, ordered.inputs["scene"]
         first, count = ordered.seed or 0, ordered.batch_size
-    stage = local_studio.set_stage(open_storage(settings), strategy, scene)
-    return [local_studio.make_picture(stage, first, index, lambda _share: None) for index in range(count)]
+    stage = local_renderer.set_stage(open_storage(settings), strategy, scene)
+    return [local_renderer.make_picture(stage, first, index, lambda _share: None) for index in range(count)]
 
 
 def main() -> None:

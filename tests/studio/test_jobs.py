@@ -175,7 +175,7 @@ def test_work_that_does_not_end_in_time_is_given_back(
             tell(0.5)
             time.sleep(0.01)
 
-    monkeypatch.setattr("studio.providers.local_studio.make_picture", slow)
+    monkeypatch.setattr("studio.providers.local_renderer.make_picture", slow)
     workers = RenderWorkers(database, storage, 2, lease_seconds=2)
     workers.start()
     generation_id = order(database, production)

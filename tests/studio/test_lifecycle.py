@@ -134,7 +134,7 @@ class SlowWork:
 
     def __init__(self, database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.stopped = threading.Event(), threading.Event()
-        monkeypatch.setattr("studio.providers.local_studio.make_picture", self._paint)
+        monkeypatch.setattr("studio.providers.local_renderer.make_picture", self._paint)
         self.workers = RenderWorkers(database, storage, 1, lease_seconds=60)
 
     def _paint(self, _stage: Any, _seed: int, _index: int, tell: Callable[[float], None]) -> None:
