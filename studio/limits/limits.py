@@ -8,7 +8,7 @@ from typing import Self
 
 from anyio import to_thread
 
-from studio.limits.counters import Counters, MemoryCounters, SharedCounters
+from studio.limits.counters import Counters, MemoryCounters
 from studio.limits.policies import Policies, Policy, Standing
 from studio.settings import Settings
 
@@ -29,9 +29,7 @@ class Limits:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """The limits that the settings want, counted in Redis where there is one."""
-        url = settings.celery_broker_url
-        counters = MemoryCounters() if url is None else SharedCounters(url)
-        return cls(Policies.from_settings(settings), counters)
+        return cls(Policies.from_settings(settings), _counters(settings.celery_broker_url))
 
     def spend(self, policy: Policy, subject: str) -> Standing:
         """Take one unit of what `subject` has; to be called in a thread."""
@@ -42,3 +40,12 @@ class Limits:
         if self.counters.may_wait:
             return await to_thread.run_sync(self.spend, policy, subject)
         return self.spend(policy, subject)
+
+
+def _counters(url: str | None) -> Counters:
+    if url is None:
+        return MemoryCounters()
+    # Here, because a server without Redis need not load its client.
+    from studio.limits.shared_counters import SharedCounters
+
+    return SharedCounters(url)

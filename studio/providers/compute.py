@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from purgatory import SyncCircuitBreakerFactory
-from purgatory.domain.model import OpenedState
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from db.errors import TargetNotAllowed
@@ -143,7 +141,7 @@ class Compute:
 
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
-        self._breakers = SyncCircuitBreakerFactory(FAILURES_TO_OPEN, OPEN_SECONDS, exclude=[OrderRefused])
+        self._breakers: Any = None
         # The breakers themselves are not made for threads.
         self._guard = threading.Lock()
 
@@ -233,9 +231,17 @@ class Compute:
     @contextmanager
     def _counted(self, base_url: str) -> Iterator[None]:
         """Count how it goes; ComputeUnavailable at once while too much has failed."""
-        breaker = self._breakers.get_breaker(base_url)
+        # Here, because Purgatory loads the client of Redis, without which servers start.
+        from purgatory import SyncCircuitBreakerFactory
+        from purgatory.domain.model import OpenedState
+
         try:
             with self._guard:
+                if self._breakers is None:
+                    self._breakers = SyncCircuitBreakerFactory(
+                        FAILURES_TO_OPEN, OPEN_SECONDS, exclude=[OrderRefused]
+                    )
+                breaker = self._breakers.get_breaker(base_url)
                 breaker.__enter__()
         except OpenedState as error:
             raise ComputeUnavailable("the circuit is open") from error

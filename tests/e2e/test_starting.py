@@ -16,7 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e.server import running_server
+
 ROOT = Path(__file__).resolve().parents[2]
+# Where pictures are painted, where there is a broker, a bucket or a collector of traces.
+LOADED_WHEN_NEEDED = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk"}
 
 
 def free_port() -> int:
@@ -66,6 +70,15 @@ def test_it_answers_as_soon_as_it_says_so(server) -> None:
     answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/utils/readiness")
     assert answer.status_code == 200, answer.text
     assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize("mode", ["live", "mock"])
+def test_nobodys_start_waits_for_what_only_some_servers_need(tmp_path: Path, mode: str) -> None:
+    with running_server(tmp_path, SARTIQ_MODE=mode, PYTHONPROFILEIMPORTTIME="1") as server:
+        lines = server.log.read_text().splitlines()
+    loaded = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    assert {"sqlalchemy", "connexion", "uvicorn"} <= loaded
+    assert loaded & LOADED_WHEN_NEEDED == set()
 
 
 @pytest.mark.parametrize("head", [[b"A: " + b"a" * 1000 + b"\r\n"] * 100, [b"A: "] + [b"a" * 10_000] * 10])

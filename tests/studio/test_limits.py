@@ -7,8 +7,9 @@ import logging
 import pytest
 
 from studio.limits.addresses import counted_address
-from studio.limits.counters import AWAY_SECONDS, Counters, MemoryCounters, SharedCounters
+from studio.limits.counters import Counters, MemoryCounters
 from studio.limits.policies import Policy
+from studio.limits.shared_counters import AWAY_SECONDS, SharedCounters
 from studio.settings import Settings, SettingsRefused
 from tests.faults.stage import Broker
 
