@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from db.migrations.changing import changing
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -10,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("generations") as table:
+    with changing("generations") as table:
         table.add_column(sa.Column("revision", sa.Integer(), nullable=False, server_default="0"))
         table.add_column(sa.Column("retry_of_id", sa.Uuid(), nullable=True))
         table.add_column(sa.Column("deadline_at", sa.DateTime(timezone=True), nullable=True))
@@ -21,12 +23,12 @@ def upgrade() -> None:
             op.f("fk_generations_retry_of_id"), "generations", ["retry_of_id"], ["id"], ondelete="SET NULL"
         )
     # The default was for the rows that were there; new ones get theirs from the model.
-    with op.batch_alter_table("generations") as table:
+    with changing("generations") as table:
         table.alter_column("revision", server_default=None)
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("generations") as table:
+    with changing("generations") as table:
         table.drop_constraint(op.f("fk_generations_retry_of_id"), type_="foreignkey")
         table.drop_index("ix_generations_retry_of_id")
         table.drop_index("ix_generations_deadline")

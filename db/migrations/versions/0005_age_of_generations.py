@@ -1,6 +1,6 @@
 """What has waited for the longest is found at once."""
 
-from alembic import op
+from db.migrations.changing import changing
 
 revision = "0005"
 down_revision = "0004"
@@ -9,10 +9,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("generations") as table:
+    with changing("generations") as table:
         table.create_index("ix_generations_age", ["status", "created_at", "id"])
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("generations") as table:
+    with changing("generations") as table:
         table.drop_index("ix_generations_age")

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from db.migrations.changing import changing
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -45,7 +47,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_exports")),
     )
-    with op.batch_alter_table("exports") as table:
+    with changing("exports") as table:
         table.create_index("ix_exports_owner", ["owner_id", "created_at", "id"])
         table.create_index("ix_exports_organization", ["organization_id", "created_at", "id"])
         table.create_index("ix_exports_queue", ["status", "created_at", "id"])
@@ -69,7 +71,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("export_id", "position", name=op.f("pk_export_items")),
     )
-    with op.batch_alter_table("export_items") as table:
+    with changing("export_items") as table:
         table.create_index(op.f("ix_export_items_media_id"), ["media_id"])
 
 

@@ -1,7 +1,8 @@
 """Generations can be made elsewhere: the task there, the looks at it, and whether the fallback makes them."""
 
 import sqlalchemy as sa
-from alembic import op
+
+from db.migrations.changing import changing
 
 revision = "0009"
 down_revision = "0008"
@@ -10,20 +11,20 @@ depends_on = None
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("generations") as table:
+    with changing("generations") as table:
         table.add_column(sa.Column("fallen_back", sa.Boolean(), nullable=False, server_default=sa.false()))
         table.add_column(sa.Column("remote_task_id", sa.String(200), nullable=True))
         table.add_column(sa.Column("remote_steps", sa.Integer(), nullable=False, server_default="0"))
         table.add_column(sa.Column("remote_failures", sa.Integer(), nullable=False, server_default="0"))
         table.create_index("ix_generations_remote_task_id", ["remote_task_id"])
     # The defaults were for the rows that were there; new ones get theirs from the model.
-    with op.batch_alter_table("generations") as table:
+    with changing("generations") as table:
         for column in ("fallen_back", "remote_steps", "remote_failures"):
             table.alter_column(column, server_default=None)
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("generations") as table:
+    with changing("generations") as table:
         table.drop_index("ix_generations_remote_task_id")
         for column in ("remote_failures", "remote_steps", "remote_task_id", "fallen_back"):
             table.drop_column(column)

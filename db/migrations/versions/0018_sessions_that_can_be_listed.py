@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from db.migrations.changing import changing
+
 revision = "0018"
 down_revision = "0017"
 branch_labels = None
@@ -10,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("refresh_tokens") as table:
+    with changing("refresh_tokens") as table:
         table.add_column(sa.Column("predecessor_id", sa.Uuid(), nullable=True))
         table.create_index(op.f("ix_refresh_tokens_predecessor_id"), ["predecessor_id"])
         table.create_foreign_key(
@@ -20,21 +22,21 @@ def upgrade() -> None:
             ["id"],
             ondelete="CASCADE",
         )
-    with op.batch_alter_table("token_families") as table:
+    with changing("token_families") as table:
         table.add_column(sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True))
     # Each refresh made a token, and so did the sign-in.
     op.execute(
         "UPDATE token_families SET last_used_at = coalesce((SELECT max(refresh_tokens.created_at) "
         "FROM refresh_tokens WHERE refresh_tokens.family_id = token_families.id), created_at)"
     )
-    with op.batch_alter_table("token_families") as table:
+    with changing("token_families") as table:
         table.alter_column("last_used_at", existing_type=sa.DateTime(timezone=True), nullable=False)
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("token_families") as table:
+    with changing("token_families") as table:
         table.drop_column("last_used_at")
-    with op.batch_alter_table("refresh_tokens") as table:
+    with changing("refresh_tokens") as table:
         table.drop_constraint(op.f("fk_refresh_tokens_predecessor_id"), type_="foreignkey")
         table.drop_index(op.f("ix_refresh_tokens_predecessor_id"))
         table.drop_column("predecessor_id")
