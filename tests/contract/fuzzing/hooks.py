@@ -6,12 +6,15 @@ Everything else of a request is left as the fuzzer made it.
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import jwt
 import schemathesis
+from schemathesis.core.deserialization import deserialize_yaml
+from schemathesis.core.media_types import YAML_MEDIA_TYPES
 
 from tests.contract.fuzzing import checks, client, people, pictures, webhooks
 from tests.contract.fuzzing.cases import SEEDED, coin, is_alone, is_as_declared, seeded
@@ -27,6 +30,19 @@ OUR_CHECKS = (checks.oauth2_is_enforced, checks.a_key_answers_again)
 
 schemathesis.openapi.media_type(MEDIA_TYPES[0], image_bytes(), aliases=MEDIA_TYPES[1:])
 schemathesis.openapi.format("binary", image_bytes())
+
+
+@functools.lru_cache(maxsize=4)
+def read_yaml(content: bytes) -> Any:
+    """Read a document, once: the contract takes a second, and is sent some hundred times."""
+    return deserialize_yaml(content)
+
+
+# Under each of these names, because the first that Schemathesis knows stands for all of them.
+@schemathesis.deserializer(*YAML_MEDIA_TYPES)
+def deserialize(_: schemathesis.DeserializationContext, response: schemathesis.Response) -> Any:
+    """Return what a YAML answer says, which is then checked as often as it is sent."""
+    return read_yaml(response.content)
 
 
 def operation_id(case: schemathesis.Case) -> str:
