@@ -128,6 +128,18 @@ def test_every_problem_leads_to_a_page_that_explains_it(visit: Visit) -> None:
     assert visit.complaints == []
 
 
+def test_no_page_is_wider_than_the_smallest_phone_or_a_tablet(visit: Visit) -> None:
+    widths = {"phone": (320, 480), "desk": (641, 768, 1024)}[visit.size]
+    pages = ["/", "/api/v1/docs/permissions", "/api/v1/docs/states", "/api/v1/problems/"]
+    for path in [*pages, "/api/v1/docs#/products/add_product_image"]:
+        visit.open(path)
+        if "#" in path:
+            expect(visit.page.locator("#operations-products-add_product_image table").first).to_be_visible()
+        for width in widths:
+            visit.page.set_viewport_size({"width": width, "height": 900})
+            assert visit.width_beyond_the_screen() == 0, (path, width)
+
+
 @pytest.fixture
 def preview(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """`make preview` of a copy of the contract: the folder to edit and the address of the page."""
