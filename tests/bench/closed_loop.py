@@ -47,7 +47,7 @@ class Load:
 def require_wrk() -> None:
     """Raise NotThere when wrk is not installed."""
     if shutil.which("wrk") is None:
-        raise NotThere("no wrk to make load with (make services installs it)")
+        raise NotThere("wrk, which makes the load (make services installs it)")
 
 
 def load(

@@ -13,7 +13,7 @@ Thing = TypeVar("Thing")
 
 @dataclass(frozen=True)
 class Figure:
-    """A median of several rounds, with the lowest and the highest."""
+    """A median of several rounds, with what lies on both sides of it."""
 
     median: float
     low: float
@@ -21,8 +21,14 @@ class Figure:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Figure:
-        """Return the figure of at least one round."""
+        """Return the figure of a few rounds, with the lowest and the highest."""
         return cls(statistics.median(values), min(values), max(values))
+
+    @classmethod
+    def middle(cls, values: Sequence[float]) -> Figure:
+        """Return the figure of many rounds, with the bounds of their middle half."""
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, low, high)
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Figure:

@@ -15,7 +15,7 @@ from tests.bench.figures import rotated
 from tests.bench.open_loop import Latencies, ask_at
 from tests.bench.operations import OF_OURS, OPERATIONS, Operation, Request, fetch
 from tests.bench.processes import peak_bytes, resident_bytes
-from tests.bench.serving import Serving, Stage
+from tests.bench.serving import Serving, Stage, started
 from tests.bench.statements import statements_per_list
 
 NAMED = {operation.name: operation for operation in (*OPERATIONS, *OF_OURS)}
@@ -37,9 +37,22 @@ class Plan:
     shares: tuple[float, ...]
     open_loop_seconds: float
     requests_before_memory: int
+    starts: int
+    cost_rounds: int
+    """How often the servers without a guarantee take turns."""
 
 
-QUICK = Plan(3, 1, ("read", "list_20", "create"), ("read", "list_20", "create"), (0.8,), 2, 0)
+QUICK = Plan(
+    rounds=3,
+    seconds=1,
+    many_connections=("read", "list_20", "create"),
+    open_loop=("read", "list_20", "create"),
+    shares=(0.8,),
+    open_loop_seconds=2,
+    requests_before_memory=0,
+    starts=1,
+    cost_rounds=8,
+)
 FULL = Plan(
     rounds=3,
     seconds=4,
@@ -48,6 +61,8 @@ FULL = Plan(
     shares=(0.5, 0.8),
     open_loop_seconds=8,
     requests_before_memory=REQUESTS_BEFORE_MEMORY,
+    starts=3,
+    cost_rounds=40,
 )
 
 
@@ -55,7 +70,8 @@ FULL = Plan(
 class Seen:
     """What was measured of one contender."""
 
-    seconds_to_first_answer: float
+    starts: list[float]
+    """Seconds from each start to the first answer."""
     idle_bytes: int = 0
     later_bytes: int = 0
     peak_bytes: int = 0
@@ -84,7 +100,7 @@ class Measuring:
 
     def __init__(self, stage: Stage, servers: Sequence[Serving], plan: Plan) -> None:
         self.stage, self.servers, self.plan = stage, servers, plan
-        self.seen = {server.contender.name: Seen(server.seconds_to_first_answer) for server in servers}
+        self.seen = {server.contender.name: Seen([server.seconds_to_first_answer]) for server in servers}
         self._prepared: dict[tuple[str, str], list[Request]] = {}
 
     def run(self) -> dict[str, Seen]:
@@ -164,6 +180,9 @@ class Measuring:
 
     def _look_at(self, server: Serving) -> None:
         seen = self.seen[server.contender.name]
+        for _ in range(self.plan.starts - 1):
+            with started(self.stage, server.contender, server.database) as another:
+                seen.starts.append(another.seconds_to_first_answer)
         for rows in (1, 100):
             seen.statements[rows] = statements_per_list(self.stage, server, rows)
         while seen.requests < self.plan.requests_before_memory:

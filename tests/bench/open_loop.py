@@ -66,45 +66,71 @@ def wires(requests: Sequence[Request], host: str) -> Iterator[bytes]:
 class _Asking:
     """What is due, and the connections that are free to ask it."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, host: str, status: int) -> None:
+        self.address, _, self.port = host.partition(":")
         self.status = status
         self.found = Latencies()
         self.waiting: deque[tuple[float, bytes]] = deque()
-        self.free: list[_Connection] = []
+        self.connections: set[_Connection] = set()
+        # The one that rested longest comes first, so that none rests until its server closes it.
+        self.free: deque[_Connection] = deque()
         self.unanswered = 0
         self.all_answered = asyncio.Event()
+
+    async def open(self) -> None:
+        """Add a connection."""
+        await asyncio.get_running_loop().create_connection(lambda: _Connection(self), self.address, self.port)
 
     def ask(self, due: float, wire: bytes) -> None:
         """Send a request now, or as soon as a connection is free."""
         self.unanswered += 1
+        self.all_answered.clear()
         self.waiting.append((due, wire))
         self.send_next()
 
     def send_next(self) -> None:
         """Send what waits for a connection."""
         while self.waiting and self.free:
-            self.free.pop().send(*self.waiting.popleft())
+            self.free.popleft().send(*self.waiting.popleft())
 
-    def note(self, due: float, status: int) -> None:
-        """Count an answer."""
+    def note(self, due: float, is_right: bool) -> None:
+        """Count an answer, or that there will be none."""
         self.unanswered -= 1
         self.found.seconds.append(asyncio.get_running_loop().time() - due)
-        self.found.errors += status != self.status
+        self.found.errors += not is_right
         if not self.unanswered:
             self.all_answered.set()
 
+    def close(self) -> None:
+        """Close all connections."""
+        for each in tuple(self.connections):
+            each.close()
+
 
 class _Connection(asyncio.Protocol):
-    """One connection, which asks one thing at a time."""
+    """One connection, which asks one thing at a time; a new one takes its place when the server closes it."""
 
     def __init__(self, asking: _Asking) -> None:
         self._asking = asking
-        self._due = 0.0
+        self._due: float | None = None
         self._parser = httptools.HttpResponseParser(self)
+        self._is_closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._asking.connections.add(self)
         self._asking.free.append(self)
+        self._asking.send_next()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._asking.connections.discard(self)
+        if self._is_closing:
+            return
+        if self._due is None:
+            self._asking.free.remove(self)
+        else:
+            self._asking.note(self._due, is_right=False)
+        self._opening = asyncio.get_running_loop().create_task(self._asking.open())
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
@@ -116,17 +142,24 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Take the answer, and what is due next."""
-        self._asking.note(self._due, self._parser.get_status_code())
+        if self._due is not None:
+            self._asking.note(self._due, self._parser.get_status_code() == self._asking.status)
+        self._due = None
         self._asking.free.append(self)
         self._asking.send_next()
 
+    def close(self) -> None:
+        """Close, for nobody will ask any more."""
+        self._is_closing = True
+        self._transport.close()
 
-async def _ask_all(host: str, asked: Iterator[bytes], due: list[float], status: int) -> Latencies:
+
+async def ask_all(host: str, asked: Iterator[bytes], due: Sequence[float], status: int) -> Latencies:
+    """Ask at these moments, in seconds from now, and wait until all is answered, but not for ever."""
     loop = asyncio.get_running_loop()
-    asking = _Asking(status)
-    address, _, port = host.partition(":")
+    asking = _Asking(host, status)
     for _ in range(CONNECTIONS):
-        await loop.create_connection(lambda: _Connection(asking), address, int(port))
+        await asking.open()
     began = loop.time()
     for moment in due:
         await asyncio.sleep(max(0.0, began + moment - loop.time()))
@@ -136,6 +169,9 @@ async def _ask_all(host: str, asked: Iterator[bytes], due: list[float], status: 
             await asking.all_answered.wait()
     except TimeoutError:
         asking.found.errors += asking.unanswered
+    asking.close()
+    # So that they are closed before the loop is.
+    await asyncio.sleep(0)
     return asking.found
 
 
@@ -156,4 +192,4 @@ def ask_at(
     """Ask at a rate, and return how long each answer took from when its request was due."""
     host = urlsplit(server.url).netloc
     with _without_collections():
-        return asyncio.run(_ask_all(host, wires(requests, host), moments(rate, seconds), operation.status))
+        return asyncio.run(ask_all(host, wires(requests, host), moments(rate, seconds), operation.status))

@@ -24,7 +24,7 @@ from db.migrations import upgrade
 from db.session import Database
 from studio.identity.passwords import hash_password
 from tests import factories
-from tests.bench.unprotected import take_policies_away
+from tests.bench.without import take_policies_away
 from tests.databases import fresh_database
 from tests.e2e.demo import Api
 from tests.e2e.server import running_server
@@ -77,15 +77,17 @@ def fill(database_url: str) -> str:
 
 
 @contextlib.contextmanager
-def serving(module: str) -> Iterator[Server]:
+def serving(module: str, without: str = "") -> Iterator[Server]:
     """Run one of the servers on its own database."""
     with tempfile.TemporaryDirectory() as name, fresh_database("postgresql", Path(name)) as url:
         upgrade(url)
         scope = fill(url)
-        if module != "handlers":
+        if without:
             take_policies_away(url)
         with (
-            running_server(Path(name), module, DATABASE_URL=url, RENDER_WORKERS="0") as server,
+            running_server(
+                Path(name), module, DATABASE_URL=url, RENDER_WORKERS="0", WITHOUT=without
+            ) as server,
             Api(server.address) as api,
         ):
             api.sign_in(f"0-{EMAIL}", PASSWORD)
@@ -97,7 +99,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=60)
     rounds: int = parser.parse_args().rounds
-    with serving("handlers") as protected, serving("tests.bench.unprotected") as unprotected:
+    with (
+        serving("handlers") as protected,
+        serving("tests.bench.without", "policies") as unprotected,
+    ):
         for number in range(rounds):
             for page in PAGES:
                 both = (protected, unprotected)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from statistics import median
+from typing import Any
 
 from tests.bench.contenders import Contender
 from tests.bench.figures import Figure, percentile, ratios
+from tests.bench.guarantees import ASKED as ASKED_FOR_COSTS
+from tests.bench.guarantees import TITLES, Costs
 from tests.bench.measuring import NAMED, Plan, Seen
 from tests.bench.rows import ASKED, Scale
 from tests.bench.targets import MEGABYTE, Verdict, spread
@@ -33,8 +38,14 @@ class Report:
     """The pieces of the report about one run."""
 
     def __init__(
-        self, contenders: Sequence[Contender], seen: Mapping[str, Seen], plan: Plan, scale: Scale
+        self,
+        contenders: Sequence[Contender],
+        seen: Mapping[str, Seen],
+        costs: Costs,
+        plan: Plan,
+        scale: Scale,
     ) -> None:
+        self.costs = costs
         self.contenders, self.seen, self.plan, self.scale = contenders, seen, plan, scale
         self.peers = [each for each in contenders if not each.is_ours]
         self.ours = seen["ours"]
@@ -42,6 +53,7 @@ class Report:
     def lines(self, verdicts: Sequence[Verdict]) -> Iterator[str]:
         """Give the report."""
         yield from self._head()
+        yield from ("![Requests a second, ours beside the others](results.svg)", "")
         yield from ("## Targets", "")
         rows = [
             (each.what, each.measured, each.target, "yes" if each.is_met else "**no**") for each in verdicts
@@ -51,6 +63,7 @@ class Report:
             yield from self._rates(connections)
         yield from self._work()
         yield from self._latencies()
+        yield from self._guarantees()
         yield from self._processes()
         yield from self._less()
 
@@ -66,7 +79,7 @@ class Report:
         yield ""
 
     def _rates(self, connections: int) -> Iterator[str]:
-        names = [name for name, count in self.ours.loads if count == connections and name in self._common()]
+        names = [name for name, count in self.ours.loads if count == connections]
         yield from (f"## Requests a second, {connections} connections", "")
         heads = ["Operation", *(each.title for each in self.contenders)]
         heads += [f"ours / {each.name}" for each in self.peers]
@@ -79,13 +92,24 @@ class Report:
             rows.append([NAMED[name].title, *cells])
         yield from table(heads, rows)
 
-    def _common(self) -> set[str]:
-        return {name for name, _ in self.seen[self.contenders[-1].name].loads}
+    def drawing(self) -> dict[str, Any]:
+        """Return what `plot.py` draws."""
+        names = [name for name, count in self.ours.loads if count == 8]
+        return {
+            "operations": [NAMED[name].title for name in names],
+            "peers": {
+                each.title: [
+                    asdict(ratios(self.ours.rates(name, 8), self.seen[each.name].rates(name, 8)))
+                    for name in names
+                ]
+                for each in self.peers
+            },
+        }
 
     def _work(self) -> Iterator[str]:
         yield from ("## Seconds of CPU that a server works for 1,000 requests, 8 connections", "")
         rows = []
-        for name in (name for name, count in self.ours.loads if count == 8 and name in self._common()):
+        for name in (name for name, count in self.ours.loads if count == 8):
             loads = [self.seen[each.name].loads[name, 8] for each in self.contenders]
             figures = [Figure.of([each.cpu_seconds_per_1000 for each in rounds]) for rounds in loads]
             rows.append([NAMED[name].title, *(spread(each) for each in figures)])
@@ -113,12 +137,28 @@ class Report:
         ]
         return " / ".join(f"{each:.1f}" for each in medians)
 
+    def _guarantees(self) -> Iterator[str]:
+        yield from ("## What each guarantee costs, in microseconds", "")
+        yield (
+            "How much longer server and PostgreSQL together work for a request than without it: the median "
+            "of many short turns, in brackets their middle half. Where that includes 0, the cost is less "
+            "than can be seen."
+        )
+        yield ""
+        whole = [f"{self.costs.whole[name].median:,.0f}" for name in ASKED_FOR_COSTS]
+        rows = [["*all work for a request*", *whole]]
+        for guarantee, title in TITLES.items():
+            costs = self.costs.microseconds[guarantee]
+            cells = [spread(costs[name], 0) if name in costs else "" for name in ASKED_FOR_COSTS]
+            rows.append([title, *cells])
+        yield from table(["", *(NAMED[name].title for name in ASKED_FOR_COSTS)], rows)
+
     def _processes(self) -> Iterator[str]:
         yield from ("## Processes", "")
         rows = [
             [
                 each.title,
-                f"{seen.seconds_to_first_answer:.2f}",
+                f"{median(seen.starts):.2f}",
                 *(
                     f"{value / MEGABYTE:.0f}"
                     for value in (seen.idle_bytes, seen.later_bytes, seen.peak_bytes)

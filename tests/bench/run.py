@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +19,8 @@ import httpx
 
 from tests.bench.blackbox import failures
 from tests.bench.closed_loop import require_wrk
-from tests.bench.contenders import CONTENDERS, Contender
+from tests.bench.contenders import BENCH_PYTHON, CONTENDERS, Contender
+from tests.bench.guarantees import measure_costs
 from tests.bench.measuring import FULL, QUICK, Measuring, Plan
 from tests.bench.report import Report
 from tests.bench.rows import Scale
@@ -28,23 +31,27 @@ from tests.faults.stage import NotThere
 
 QUICK_SCALE, FULL_SCALE = Scale(100, 1_000), Scale(200, 5_000)
 RESULTS = Path(__file__).with_name("results.md")
+PLOT = Path(__file__).with_name("plot.py")
+
+
+class Unfit(Exception):
+    """A contender does otherwise than the contract says; the message lists where."""
 
 
 def require_cores() -> None:
     """Raise NotThere where the server cannot have a core of its own."""
     if not {SERVER_CORE, OTHER_CORE} <= os.sched_getaffinity(0):
-        raise NotThere("two cores are needed: one for the server, one for PostgreSQL and the load")
+        raise NotThere("two cores, one for the server and one for PostgreSQL and the load")
 
 
 def checked(stage: Stage, server: Serving) -> Serving:
-    """Return the server, which keeps the contract; NotThere says where it does not."""
+    """Return the server, which keeps the contract; Unfit says where it does not."""
     with httpx.Client(base_url=server.url, timeout=60) as client:
         found = list(failures(client, stage.scale))
     if found:
-        raise NotThere("\n  ".join([f"{server.contender.title} does not pass the check:", *found]))
-    print(
-        f"{server.contender.title} passes the check; it does less: {', '.join(server.contender.less) or '-'}"
-    )
+        raise Unfit("\n  ".join([f"{server.contender.title} does not pass the check:", *found]))
+    lacks = ", ".join(server.contender.less)
+    print(f"{server.contender.title} passes the check" + (f"; it has no {lacks}" if lacks else ""))
     return server
 
 
@@ -53,21 +60,26 @@ def measure(contenders: Sequence[Contender], plan: Plan, scale: Scale) -> bool:
     with (
         tempfile.TemporaryDirectory(prefix="sartiq-bench-") as folder,
         set_up(Path(folder), scale) as stage,
-        contextlib.ExitStack() as running,
     ):
-        servers = [running.enter_context(serving(stage, each)) for each in contenders]
-        seen = Measuring(stage, [checked(stage, server) for server in servers], plan).run()
-    found = list(verdicts(seen))
-    report = "\n".join(Report(contenders, seen, plan, scale).lines(found)).rstrip() + "\n"
-    RESULTS.write_text(report, encoding="utf-8")
-    print(report)
+        with contextlib.ExitStack() as running:
+            servers = [running.enter_context(serving(stage, each)) for each in contenders]
+            seen = Measuring(stage, [checked(stage, server) for server in servers], plan).run()
+        print("what each guarantee costs", flush=True)
+        costs = measure_costs(stage, plan.cost_rounds)
+    found = list(verdicts(seen, costs))
+    report = Report(contenders, seen, costs, plan, scale)
+    text = "\n".join(report.lines(found)).rstrip() + "\n"
+    RESULTS.write_text(text, encoding="utf-8")
+    plot = [str(BENCH_PYTHON), str(PLOT), str(RESULTS.with_suffix(".svg"))]
+    subprocess.run(plot, input=json.dumps(report.drawing()), text=True, check=True)
+    print(text)
     return all(each.is_met for each in found)
 
 
 def main() -> int:
     """Measure and return the exit status."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="a million rows, and half an hour")
+    parser.add_argument("--full", action="store_true", help="a million rows, and an hour")
     parser.add_argument("--only", nargs="+", default=[], help="peers to measure beside ours")
     options = parser.parse_args()
     contenders = [
@@ -79,7 +91,10 @@ def main() -> int:
         is_met = measure(
             contenders, FULL if options.full else QUICK, FULL_SCALE if options.full else QUICK_SCALE
         )
-    except (NotThere, ServerDidNotStart) as error:
+    except NotThere as missing:
+        print(f"Not measured, for want of {missing}", file=sys.stderr)
+        return 2
+    except (Unfit, ServerDidNotStart) as error:
         print(f"Not measured: {error}", file=sys.stderr)
         return 2
     return 0 if is_met else 1

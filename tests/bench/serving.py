@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import sqlalchemy
 from tests.bench.contenders import OURS, Contender
 from tests.bench.processes import on_core
 from tests.bench.rows import Scale, fill, token_of
-from tests.bench.unprotected import take_policies_away
+from tests.bench.without import take_policies_away
 from tests.e2e.server import ROOT, SECONDS_TO_START, ServerDidNotStart, free_port, stop
 from tests.faults.stage import Cluster, own_postgresql
 
@@ -67,6 +68,10 @@ class Stage:
         """The database, as the servers use it."""
         return f"postgresql+psycopg://sartiq:sartiq@127.0.0.1:{self.cluster.port}/{database}"
 
+    def copy(self, name: str) -> None:
+        """Make a database of this name with all rows."""
+        self.run(f"CREATE DATABASE {name} TEMPLATE rows OWNER sartiq")
+
     def run(self, *statements: str, database: str = "postgres") -> None:
         """Run statements one by one, outside of a transaction."""
         engine = sqlalchemy.create_engine(self.admin_url(database), isolation_level="AUTOCOMMIT")
@@ -99,28 +104,35 @@ def set_up(folder: Path, scale: Scale) -> Iterator[Stage]:
 @contextlib.contextmanager
 def serving(stage: Stage, contender: Contender) -> Iterator[Serving]:
     """Run a contender on a copy of the rows, without what serves ours alone when it is a peer."""
-    stage.run(f"CREATE DATABASE {contender.name} TEMPLATE rows OWNER sartiq")
+    stage.copy(contender.name)
     if not contender.is_ours:
         take_policies_away(stage.url(contender.name))
         stage.run(*_without_triggers(stage, contender.name), database=contender.name)
-    folder, port = stage.folder / contender.name, free_port()
-    folder.mkdir()
-    environment = contender.environment(folder, port, stage.url(contender.name))
+    with started(stage, contender, contender.name) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def started(stage: Stage, contender: Contender, database: str, **environment: str) -> Iterator[Serving]:
+    """Run a contender on a database, and say how long it took until a product was answered."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    folder = Path(tempfile.mkdtemp(prefix=contender.name, dir=stage.folder))
+    told = {**contender.environment(folder, port, stage.url(database)), **environment}
     command = [part.format(port=port) for part in contender.command]
     with (folder / "log").open("ab") as log, on_core(SERVER_CORE):
         began = time.perf_counter()
         process = subprocess.Popen(
             command,
             cwd=contender.folder,
-            env={**os.environ, **environment},
+            env={**os.environ, **told},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
         )
     try:
-        url = f"http://127.0.0.1:{port}"
         _wait_for_first_answer(stage, url, process, folder / "log")
-        yield Serving(contender, url, process.pid, time.perf_counter() - began, contender.name)
+        yield Serving(contender, url, process.pid, time.perf_counter() - began, database)
     finally:
         stop(process)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from statistics import median
 
 from tests.bench.figures import Figure, percentile, ratios
+from tests.bench.guarantees import Costs
 from tests.bench.measuring import DEPTHS, NAMED, Seen
 from tests.bench.open_loop import Latencies
 
@@ -15,6 +16,7 @@ LONGEST_START_SECONDS = 2.0
 LARGEST_WORKER_MEGABYTES = 150
 LARGEST_GROWTH = 0.05
 DEEPEST_PAGE = 1.2
+LARGEST_SHARE = 5.0
 SLOWEST = {"fastapi_template": 1.5, "fastapi_async": 1.0}
 """How many times as many requests as a peer's ours is to answer at least."""
 
@@ -39,16 +41,19 @@ def spread(figure: Figure, digits: int = 2) -> str:
     return f"{figure.median:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
 
 
-def verdicts(seen: Mapping[str, Seen]) -> Iterator[Verdict]:
+def verdicts(seen: Mapping[str, Seen], costs: Costs) -> Iterator[Verdict]:
     """Give every target with what was measured."""
     ours = seen["ours"]
     for name, least in SLOWEST.items():
         if name in seen:
-            yield from _rates(ours, seen[name], name, least)
+            yield from of_rates(ours, seen[name], name, least)
     if "fastapi_template" in seen:
         yield from _tails(ours, seen["fastapi_template"])
     yield from _depths(ours)
-    yield _at_most("start to the first answer, s", ours.seconds_to_first_answer, LONGEST_START_SECONDS)
+    share = Figure(*(100 * part for part in astuple(costs.validation_share)))
+    what = "checking request and answer of a list of 100 rows, % of its time"
+    yield Verdict(what, f"at most {LARGEST_SHARE:g}", spread(share, 1), share.median <= LARGEST_SHARE)
+    yield _at_most("start to the first answer, s", median(ours.starts), LONGEST_START_SECONDS)
     yield _at_most("memory of the idle worker, MB", ours.idle_bytes / MEGABYTE, LARGEST_WORKER_MEGABYTES)
     after = f"memory after {ours.requests:,} requests, MB"
     yield _at_most(after, ours.later_bytes / MEGABYTE, LARGEST_WORKER_MEGABYTES)
@@ -67,7 +72,8 @@ def _at_most(what: str, value: float, limit: float) -> Verdict:
     return Verdict(what, f"at most {limit:g}", f"{value:.2f}", value <= limit)
 
 
-def _rates(ours: Seen, theirs: Seen, name: str, least: float) -> Iterator[Verdict]:
+def of_rates(ours: Seen, theirs: Seen, name: str, least: float) -> Iterator[Verdict]:
+    """Give for each operation whether ours answers so many times as many requests as a peer."""
     for (operation, connections), loads in theirs.loads.items():
         found = ratios(ours.rates(operation, connections), [each.rate for each in loads])
         what = f"{NAMED[operation].title}, {connections} connections, requests/s, ours / {name}"

@@ -105,6 +105,11 @@ class Cluster:
     def url(self) -> str:
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres"
 
+    @property
+    def process_id(self) -> int:
+        """The process that all others of the server descend from."""
+        return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+
     def run(self, program: str, *arguments: str) -> None:
         """Run one of PostgreSQL's programs, as a user that it agrees to run as."""
         # It refuses to run as root.
@@ -130,7 +135,7 @@ def own_postgresql(folder: Path, **settings: str) -> Iterator[Cluster]:
     """A running PostgreSQL below `folder` with these settings; NotThere when none is installed."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     if not installed:
-        raise NotThere("no PostgreSQL to start (make services installs one)")
+        raise NotThere("PostgreSQL (make services installs it)")
     cluster = Cluster(installed[-1], folder, free_port())
     folder.mkdir(parents=True)
     if os.geteuid() == 0:

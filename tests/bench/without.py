@@ -1,0 +1,106 @@
+"""The server without some of what it guarantees, to be measured beside the one that keeps its word.
+
+`WITHOUT="etags audit" python -m tests.bench.without` serves as `python -m handlers` does. There is no such
+switch in the product: here its parts are replaced before it is put together.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy
+
+from db.base import Base
+from db.queries import accounts
+from db.session import session
+from handlers.command import main
+from studio.limits.policies import Policy, Standing
+
+Replacement = tuple[str, str, Callable[..., Any]]
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """Do nothing, and find nothing wrong."""
+
+
+def _no_violations(*_: object) -> list[Any]:
+    return []
+
+
+def _same_tag(_body: bytes) -> str:
+    return '"measured"'
+
+
+def _find_account(user_id: UUID, session_id: UUID) -> accounts.Account | None:
+    """Find the caller as on a database without policies, which is told nothing."""
+    return accounts._from_rows(session(), {"user_id": user_id, "session_id": session_id})
+
+
+@cache
+def _plenty(_limits: object, policy: Policy, _subject: str) -> Standing:
+    """Tell everybody that all is left: the headers of an answer stay, nothing is counted."""
+    return Standing(policy, policy.quota, 0, allowed=True)
+
+
+async def _plenty_on_loop(_limits: object, policy: Policy, subject: str) -> Standing:
+    return _plenty(None, policy, subject)
+
+
+PARTS: dict[str, tuple[Replacement, ...]] = {
+    "request_validation": (
+        ("handlers.contract.parameters", "violations_of", _no_violations),
+        ("handlers.contract.bodies", "violations_of", _no_violations),
+    ),
+    "response_validation": (("handlers.contract.responses", "Responses.violation", _nothing),),
+    "policies": (
+        ("db.session", "become", _nothing),
+        ("handlers.auth", "find_account", _find_account),
+    ),
+    "etags": (("handlers.contract.endpoint", "strong_etag", _same_tag),),
+    "audit": (("handlers.app", "Auditing", _nothing),),
+    "rate_limits": (
+        ("studio.limits.limits", "Limits.spend", _plenty),
+        ("studio.limits.limits", "Limits.spend_on_loop", _plenty_on_loop),
+    ),
+}
+"""What can be left away, and what is replaced for it. `policies` wants a database without them, too."""
+
+
+def leave_away(part: str) -> None:
+    """Replace what keeps a guarantee; AttributeError when the product has no such part any more."""
+    for module, name, replacement in PARTS[part]:
+        owner, last = find(module, name)
+        setattr(owner, last, replacement)
+
+
+def find(module: str, name: str) -> tuple[Any, str]:
+    """Return what holds a part of the product, and its name there; AttributeError when there is none."""
+    path, _, last = name.rpartition(".")
+    owner: Any = import_module(module)
+    for each in path.split(".") if path else ():
+        owner = getattr(owner, each)
+    if not hasattr(owner, last):
+        raise AttributeError(f"{module} has no {name}")
+    return owner, last
+
+
+def take_policies_away(database_url: str) -> None:
+    """Let the owner of the tables see and write every row again."""
+    engine = sqlalchemy.create_engine(database_url)
+    with engine.begin() as connection:
+        for table in Base.metadata.sorted_tables:
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} DISABLE ROW LEVEL SECURITY")
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} NO FORCE ROW LEVEL SECURITY")
+    engine.dispose()
+
+
+if __name__ == "__main__":
+    for one in os.environ["WITHOUT"].split():
+        leave_away(one)
+    sys.exit(main())

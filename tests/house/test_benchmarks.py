@@ -1,0 +1,112 @@
+"""The benchmark itself: its arithmetic, its open loop, and that what it leaves away is there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.bench import targets
+from tests.bench.closed_loop import Load
+from tests.bench.figures import Figure, percentile, ratios, rotated
+from tests.bench.measuring import Seen
+from tests.bench.open_loop import Latencies, ask_all, moments, wires
+from tests.bench.operations import Request
+from tests.bench.without import PARTS, find
+
+SECONDS_OF_AN_ANSWER = 0.02
+
+
+def test_a_figure_tells_the_median_and_the_rounds_on_both_sides() -> None:
+    assert Figure.of([3.0, 1.0, 2.0]) == Figure(2.0, 1.0, 3.0)
+    assert Figure.middle([0.0, 1.0, 2.0, 3.0, 100.0]) == Figure(2.0, 1.0, 3.0)
+
+
+def test_ratios_are_taken_within_a_round_so_that_a_slow_one_falls_out() -> None:
+    assert ratios([100.0, 10.0, 100.0], [50.0, 5.0, 50.0]) == Figure(2.0, 2.0, 2.0)
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    values = [float(value) for value in range(100, 0, -1)]
+    assert [percentile(values, share) for share in (0.5, 0.95, 0.99, 1)] == [50, 95, 99, 100]
+    assert percentile([7.0], 0.99) == 7
+
+
+def test_in_each_round_somebody_else_is_first() -> None:
+    orders = [rotated("abc", number) for number in range(4)]
+    assert ["".join(order) for order in orders] == ["abc", "bca", "cab", "abc"]
+
+
+def test_the_open_loop_asks_at_the_rate_and_moments_that_it_is_told() -> None:
+    due = moments(200, 60)
+    assert math.isclose(len(due), 12_000, rel_tol=0.05)
+    assert due == sorted(due)
+    assert 0 < due[0] < due[-1] < 60
+    assert moments(200, 60) == due
+
+
+def test_each_request_of_the_open_loop_has_its_own_number_and_its_length() -> None:
+    asked = wires([Request("POST", "/things", "token", '{"name": "no {n}"}')], "host:1")
+    first, second = next(asked), next(asked)
+    assert first.startswith(b"POST /things HTTP/1.1\r\nHost: host:1\r\nAuthorization: Bearer token\r\n")
+    assert first.endswith(b'Content-Length: 16\r\n\r\n{"name": "no 1"}')
+    assert second.endswith(b'{"name": "no 2"}')
+
+
+@asynccontextmanager
+async def slow_server() -> AsyncIterator[str]:
+    """A server that answers one request after the other, each after 20 milliseconds."""
+    turn = asyncio.Lock()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                async with turn:
+                    await asyncio.sleep(SECONDS_OF_AN_ANSWER)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        # Connections that the client has closed come to their end.
+        await asyncio.sleep(0.1)
+
+
+def test_a_server_that_falls_behind_cannot_hide_it_in_the_open_loop() -> None:
+    """Twice as many requests as it can bear, for half a second: the last one waits for all the others."""
+    due = moments(100, 0.5)
+
+    async def ask() -> Latencies:
+        async with slow_server() as host:
+            return await ask_all(host, wires([Request("GET", "/", "token")], host), due, 200)
+
+    found = asyncio.run(ask())
+    assert (found.errors, len(found.seconds)) == (0, len(due))
+    assert min(found.seconds) < max(found.seconds)
+    assert max(found.seconds) > len(due) * SECONDS_OF_AN_ANSWER - 0.5
+
+
+def seen_with(rate: int) -> Seen:
+    """A contender that answers so many requests a second, in each of two rounds."""
+    seen = Seen([1.0], statements={1: 5, 100: 5})
+    for _ in range(2):
+        seen.loads["read", 8].append(Load(rate, 1.0, 0, 0, 0.5))
+    return seen
+
+
+@pytest.mark.parametrize(("ours", "is_met"), [(150, True), (149, False)])
+def test_a_missed_target_is_told(ours: int, is_met: bool) -> None:
+    found = list(targets.of_rates(seen_with(ours), seen_with(100), "fastapi_template", 1.5))
+    assert [verdict.is_met for verdict in found] == [is_met]
+    assert found[0].measured.startswith(f"{ours / 100:.2f} (")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_the_benchmark_leaves_away_is_there(part: str) -> None:
+    """A part that got another name would be measured as if it cost nothing."""
+    for module, name, _ in PARTS[part]:
+        owner, last = find(module, name)
+        assert callable(getattr(owner, last))
