@@ -10,10 +10,10 @@ import os
 import threading
 import time
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, MetaData, text
+from sqlalchemy import JSON, CursorResult, DateTime, Dialect, ForeignKey, Index, MetaData, Result, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -161,3 +161,8 @@ def unique_in_scope(table: str, column: str) -> tuple[Index, Index]:
             postgresql_where=personal,
         ),
     )
+
+
+def changed_one(result: Result[Any]) -> bool:
+    """Return whether an UPDATE changed one row. It counts them, which the type of `execute` does not tell."""
+    return cast("CursorResult[Any]", result).rowcount == 1

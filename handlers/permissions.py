@@ -137,7 +137,7 @@ def requires(permission: Permission) -> Callable[[Handler], Handler]:
     """Name the permission of a handler; the endpoint makes it the current one before the handler runs."""
 
     def name_it(handler: Handler) -> Handler:
-        handler.__permission__ = permission  # type: ignore[attr-defined]  # the mark itself
+        vars(handler)["__permission__"] = permission
         return handler
 
     return name_it
@@ -149,7 +149,7 @@ def checks_proof(handler: Handler) -> Handler:
     Its transaction is the system's: whose rows it is about, only the proof tells. Every other operation that
     is open sees what is public.
     """
-    handler.__checks_proof__ = True  # type: ignore[attr-defined]  # the mark itself
+    vars(handler)["__checks_proof__"] = True
     return handler
 
 

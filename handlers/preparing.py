@@ -73,7 +73,7 @@ def checks_target_after(look: Look) -> Callable[[Handler], Handler]:
 
 def _marking(preparation: Preparation) -> Callable[[Handler], Handler]:
     def name_it(handler: Handler) -> Handler:
-        handler.__preparation__ = preparation  # type: ignore[attr-defined]  # the mark itself
+        vars(handler)["__preparation__"] = preparation
         return handler
 
     return name_it

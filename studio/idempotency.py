@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from db.base import utc_now
+from db.base import changed_one, utc_now
 from db.models.idempotency import PERSONAL, IdempotencyKey
 from db.session import Database, session
 
@@ -101,7 +101,7 @@ def keep_answer(turn: Turn, status: int, headers: dict[str, str], body: bytes) -
     """Keep the answer in the running transaction; False when the turn is over and somebody else has it."""
     kept = {"scope_id": turn.scope_id, "status": status, "headers": headers, "body": body}
     changed = session().execute(update(IdempotencyKey).where(*_mine(turn)).values(kept))
-    return changed.rowcount == 1  # type: ignore[attr-defined]  # every update counts
+    return changed_one(changed)
 
 
 def give_up(turn: Turn) -> None:

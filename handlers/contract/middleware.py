@@ -120,28 +120,28 @@ class _Outlet:
 
     def __init__(self, call: Call, method: str, send: Send, public_url: str) -> None:
         self._call, self._method, self._send, self._public_url = call, method, send, public_url
-        self._start: Message | None = None
+        self._held: tuple[Operation, Message] | None = None
         self._body = b""
         self._sent = False
 
     async def __call__(self, message: Message) -> None:
         """Take one message of the answer."""
         if message["type"] == "http.response.start":
-            if self._call.checked or self._call.operation is None:
+            operation = self._call.operation
+            if self._call.checked or operation is None:
                 await self._send_start(message)
             else:
-                self._start = message
-        elif self._start is None:
+                self._held = operation, message
+        elif self._held is None:
             await self._send_body(message)
         else:
             self._body += message.get("body", b"")
             if not message.get("more_body", False):
-                await self._release(self._start)
+                await self._release(*self._held)
 
-    async def _release(self, start: Message) -> None:
+    async def _release(self, operation: Operation, start: Message) -> None:
         """Send a held answer if the contract knows it, else the neutral problem; log the defect."""
-        self._start = None
-        operation: Operation = self._call.operation  # type: ignore[assignment]  # only called where one was found
+        self._held = None
         violation = self._violation(operation, start)
         if violation is not None:
             logger.error(

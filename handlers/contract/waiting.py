@@ -52,7 +52,8 @@ class _Held:
 
     call: Call
     send: Send | None
-    start: Message | None = None
+    start: Message = field(default_factory=dict)
+    """How the answer begins; empty when nothing is held."""
     body: bytes = b""
 
     async def __call__(self, message: Message) -> None:
@@ -67,11 +68,11 @@ class _Held:
     @property
     def status(self) -> int:
         """The status, 0 when nothing is held."""
-        return self.start["status"] if self.start else 0
+        return self.start.get("status", 0)
 
     def header(self, name: bytes) -> bytes:
         """Return a header, empty when there is none."""
-        return dict(self.start["headers"]).get(name, b"") if self.start else b""
+        return dict(self.start.get("headers", ())).get(name, b"")
 
 
 @dataclass
@@ -82,17 +83,14 @@ class _Request:
     receive: Receive
     send: Send
     call: Call
+    operation: Operation
+    state: GenerationState
+    """The generation as the handler saw it."""
     held: _Held
     headers: Headers = field(init=False)
 
     def __post_init__(self) -> None:
         self.headers = Headers(raw=self.scope["headers"])
-
-    @property
-    def state(self) -> GenerationState:
-        """The generation as the handler saw it."""
-        assert self.call.watch is not None  # noqa: S101 - otherwise nothing was held
-        return self.call.watch
 
     @property
     def account(self) -> str:
@@ -125,9 +123,9 @@ class Waiting:
         call: Call = scope[CALL]
         held = _Held(call, send)
         await self.app(scope, receive, held)
-        if held.start is None:
-            return
-        request = _Request(untouched, receive, send, call, held)
+        if call.operation is None or call.watch is None:
+            return  # Nothing that could be waited with: the answer is sent.
+        request = _Request(untouched, receive, send, call, call.operation, call.watch, held)
         if held.header(b"content-type").startswith(EVENT_STREAM.encode()):
             await self._stream(request)
         else:
@@ -135,7 +133,6 @@ class Waiting:
 
     async def _wait(self, request: _Request) -> None:
         held, state = request.held, request.state
-        assert held.start is not None  # noqa: S101 - or there were nothing to wait with
         seconds = preferred_wait(request.headers, self.max_wait)
         can_wait = self.watchers.is_open and self.watchers.has_room(request.account)
         if seconds is None or not (can_wait or state.is_over):
@@ -152,7 +149,6 @@ class Waiting:
                     return
             request.call.waited = time.monotonic() - began
             held = await self._asked_again(request)
-        assert held.start is not None  # noqa: S101 - an answer, since nothing was raised
         applied = (b"preference-applied", f"wait={round(request.call.waited)}".encode())
         await request.respond(held.status, [*held.start["headers"], applied], held.body)
 
@@ -174,7 +170,6 @@ class Waiting:
         except Exception as error:  # noqa: BLE001 - the work was accepted, whatever became of the caller since
             problem_for(error)
             return request.held
-        assert now.start is not None and request.held.start is not None  # noqa: S101, PT018 - both are answers
         lasting = [pair for pair in request.held.start["headers"] if pair[0] not in _FRAMING]
         newest = [pair for pair in now.start["headers"] if pair[0] in _FRAMING]
         start = {**request.held.start, "headers": lasting + newest}
@@ -198,22 +193,18 @@ class Waiting:
         if self.watchers.is_open and not self.watchers.has_room(request.account):
             request.call.checked = False
             raise Unavailable()
-        operation: Operation = request.call.operation  # type: ignore[assignment]  # it has answered
         first = b"retry: %d\n" % RETRY_MILLISECONDS
-        first += b"\n" if known else _event(operation, state, "status")
-        assert request.held.start is not None  # noqa: S101 - that is what is streamed
+        first += b"\n" if known else _event(request.operation, state, "status")
         headers = [pair for pair in request.held.start["headers"] if pair[0] != b"content-length"]
         await request.send({**request.held.start, "headers": headers})
         goes_on = self.watchers.is_open and not state.is_over and request.scope["method"] != "HEAD"
         if goes_on:
             with self.watchers.watching(state, request.account) as watcher:
-                await _while_there(request.receive, self._send_events(request, operation, watcher, first))
+                await _while_there(request.receive, self._send_events(request, watcher, first))
             first = b""
         await request.send({"type": "http.response.body", "body": first})
 
-    async def _send_events(
-        self, request: _Request, operation: Operation, watcher: Watcher, first: bytes
-    ) -> None:
+    async def _send_events(self, request: _Request, watcher: Watcher, first: bytes) -> None:
         """Send what is told until it is over, too long, or none of the caller's business any more."""
         await _send_more(request.send, first)
         last, asked_at = request.state, time.monotonic()
@@ -231,7 +222,7 @@ class Waiting:
             if state.revision != last.revision:
                 name = "progress" if state.status == last.status else "status"
                 try:
-                    message = _event(operation, state, name)
+                    message = _event(request.operation, state, name)
                 except ContractBroken as error:
                     problem_for(error)
                     return

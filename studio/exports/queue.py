@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import joinedload, selectinload
 
-from db.base import utc_now
+from db.base import changed_one, utc_now
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generations import Prediction
 from db.models.shootings import Shot
@@ -86,7 +86,7 @@ def renew(database: Database, claim: Claim, progress: int, lease: timedelta) -> 
             .values(progress=progress, lease_expires_at=utc_now() + lease)
             .execution_options(synchronize_session=False)
         )
-        return changed.rowcount == 1  # type: ignore[attr-defined]  # every update counts
+        return changed_one(changed)
 
 
 def finish(database: Database, claim: Claim, file_size: int, content_hash: str) -> bool:

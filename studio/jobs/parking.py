@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.base import utc_now
+from db.base import changed_one, utc_now
 from db.models.generations import Generation, GenerationStatus
 from db.session import Database, after_commit, session
 from studio.jobs.queue import Claim, locked, ours
@@ -58,7 +58,7 @@ def hold(database: Database, claim: Claim, lease: timedelta) -> bool:
             .values(lease_expires_at=utc_now() + lease)
             .execution_options(synchronize_session=False)
         )
-        return changed.rowcount == 1  # type: ignore[attr-defined]  # every update counts
+        return changed_one(changed)
 
 
 def park(

@@ -19,7 +19,7 @@ from uuid import UUID, uuid5
 from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from db.base import new_id, utc_now
+from db.base import changed_one, new_id, utc_now
 from db.models.generations import Generation, GenerationStatus, Prediction
 from db.session import Database, after_commit, session
 from studio.jobs import signal
@@ -201,7 +201,7 @@ def renew(database: Database, claim: Claim, progress: int, lease: timedelta) -> 
             .execution_options(synchronize_session=False)
         )
         after_commit(signal.CHANGES.wake)
-        return changed.rowcount == 1  # type: ignore[attr-defined]  # every update counts
+        return changed_one(changed)
 
 
 def release(database: Database, claim: Claim) -> None:

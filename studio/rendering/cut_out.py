@@ -187,7 +187,7 @@ def _background_residual(pixels: Pixels) -> tuple[Floats, float, float]:
             break
     noise = float(np.median(error[border]))
     plain_share = float(np.mean(error[border] < max(4.0, 3 * noise)))
-    plainness = plain_share * float(1 - smoothstep(2.5, 7.0, np.float32(noise)))  # type: ignore[arg-type]  # a scalar will do
+    plainness = plain_share * float(1 - smoothstep(2.5, 7.0, np.asarray(noise, np.float32)))
     return error.astype(np.float32), max(noise, 0.6), plainness
 
 

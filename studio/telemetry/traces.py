@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -24,6 +25,9 @@ from opentelemetry.trace import (
 )
 
 from studio.telemetry.context import TraceContext, current_trace, new_trace, tracing_as
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 Attributes = Mapping[str, str | int]
 Recorded = Span
@@ -42,7 +46,7 @@ class Tracing:
 
     def __init__(self, endpoint: str | None, service: str) -> None:
         self._endpoint, self._service = endpoint, service
-        self._provider: object = None
+        self._provider: TracerProvider | None = None
 
     def start(self) -> None:
         """Record from now on."""
@@ -64,7 +68,7 @@ class Tracing:
         """Send what is left, for a few seconds at most, and record no more."""
         if self._provider is not None:
             _record_with(None)
-            self._provider.shutdown()  # type: ignore[attr-defined]  # the SDK is only imported where it is used
+            self._provider.shutdown()
             self._provider = None
 
 

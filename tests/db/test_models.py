@@ -228,7 +228,7 @@ def test_an_organization_with_files_only_is_empty_and_goes(database: Database) -
 def test_an_organization_with_records_is_not_empty(database: Database) -> None:
     organization = make.make_organization()
     make.make_brand(organization=organization)
-    with pytest.raises(InUse), database.transaction(write=True) as writing:  # noqa: PT012  # the transaction is the one statement
+    with pytest.raises(InUse), database.transaction(write=True) as writing:
         assert has_records(organization.id)
         writing.delete(writing.get_one(Organization, organization.id))
 

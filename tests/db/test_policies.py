@@ -60,8 +60,10 @@ def test_s01_a_table_without_a_policy_is_found(connection: Connection) -> None:
 
 @pytest.mark.parametrize("role", [APPLICATION_ROLE, SYSTEM_ROLE])
 def test_s01_the_roles_may_nothing_but_what_policies_let_them(connection: Connection, role: str) -> None:
-    attributes = "rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolcanlogin"
-    of_role = text(f"SELECT {attributes} FROM pg_roles WHERE rolname = :role")  # noqa: S608 - columns of ours
+    of_role = text(
+        "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolcanlogin "
+        "FROM pg_roles WHERE rolname = :role"
+    )
     assert connection.execute(of_role, {"role": role}).one() == (False, False, False, False, False)
     owned = text("SELECT relname FROM pg_class WHERE relowner = to_regrole(:role)")
     assert connection.scalars(owned, {"role": role}).all() == []

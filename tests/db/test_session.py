@@ -31,7 +31,7 @@ def test_returning_commits(database: Database) -> None:
 
 
 def test_raising_rolls_back(database: Database) -> None:
-    with pytest.raises(NotFound), database.transaction(write=True):  # noqa: PT012  # the transaction is the one statement
+    with pytest.raises(NotFound), database.transaction(write=True):
         make_user(email="gone@example.com")
         raise NotFound()
     assert "gone@example.com" not in emails(database)
@@ -73,7 +73,7 @@ def test_what_follows_a_commit_follows_no_rollback(database: Database) -> None:
         after_commit(lambda: happened.append("committed"))
         after_rollback(lambda: happened.append("never"))
         assert happened == []
-    with pytest.raises(NotFound), database.transaction(write=True):  # noqa: PT012  # the transaction is the one statement
+    with pytest.raises(NotFound), database.transaction(write=True):
         after_commit(lambda: happened.append("never"))
         after_rollback(lambda: happened.append("rolled back"))
         raise NotFound()
@@ -121,7 +121,7 @@ def test_what_is_recorded_apart_is_kept_either_way(database: Database, fails: bo
 @pytest.mark.parametrize("change", ["add", "modify", "delete", "update statement", "delete statement"])
 def test_a_transaction_for_reading_cannot_write(database: Database, change: str) -> None:
     brand_id = make_brand().id
-    with (  # noqa: PT012  # the transaction is the one statement
+    with (
         pytest.raises(RuntimeError, match="opened for reading"),
         database.transaction(write=False) as reading,
     ):
@@ -200,7 +200,7 @@ def test_a_reader_does_not_wait_for_a_writer(committing_database: Database) -> N
         with committing_database.transaction(write=False) as reading:
             counted.append(reading.scalar(select(func.count()).select_from(User)))
 
-    with pytest.raises(NotFound), committing_database.transaction(write=True):  # noqa: PT012  # the transaction is the one statement
+    with pytest.raises(NotFound), committing_database.transaction(write=True):
         make_user()
         reader = threading.Thread(target=read)
         reader.start()

@@ -48,7 +48,7 @@ class Sources:
         saved = path.stat().st_mtime_ns
         if path not in self.parsed or self.parsed[path][0] != saved:
             try:
-                self.parsed[path] = saved, yaml.load(path.read_bytes(), Loader)  # noqa: S506 - a safe loader
+                self.parsed[path] = saved, Loader(path.read_bytes()).get_single_data()
             except yaml.MarkedYAMLError as error:
                 mark = error.problem_mark or error.context_mark
                 line = mark.line + 1 if mark else 1

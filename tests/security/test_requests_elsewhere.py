@@ -37,7 +37,7 @@ from tests.studio.media_samples import encoded, scene
 ADDRESS = f"https://{NAME}/dress.png"
 PHOTO = encoded(scene(), "PNG")
 HOSTS = [
-    "127.0.0.1", "127.1", "0.0.0.0", "0", "2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1",  # noqa: S104 - targets that are refused, not listened on
+    "127.0.0.1", "127.1", "0.0.0.0", "0", "2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1",
     "017700000001", "127.0.0.1.", "localhost", "localhost.", "LOCALHOST", "[::1]", "[::]",
     "[::ffff:127.0.0.1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]",
     "user@127.0.0.1", "user:word@localhost", "169.254.169.254", "10.0.0.1", "172.16.0.1", "172.31.255.254",

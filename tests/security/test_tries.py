@@ -44,7 +44,7 @@ def dana(database: Database) -> User:
 
 
 def at(app: Application, address: str) -> Client:
-    return Client(CalledFrom(app, address))  # type: ignore[arg-type]  # stands in for the application
+    return Client(CalledFrom(app, address))
 
 
 def sign_in(client: Client, password: str = PASSWORD, email: str = "dana@example.com") -> Reply:

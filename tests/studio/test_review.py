@@ -46,7 +46,6 @@ def done_at_once(database: Database, production: Production, *acts: Callable[[Sh
     return sorted(at_once(*[partial(act, what) for what in acts]))
 
 
-@pytest.mark.filterwarnings("ignore:.*cycle.*")
 def test_of_two_orders_for_one_shot_one_is_taken_and_paid(
     committing_database: Database, shared: Production
 ) -> None:
@@ -63,7 +62,6 @@ def test_of_two_orders_for_one_shot_one_is_taken_and_paid(
         assert reading.scalar(select(Subscription.credits_used)) == 1
 
 
-@pytest.mark.filterwarnings("ignore:.*cycle.*")
 def test_of_two_approvals_at_once_the_later_one_holds_and_only_that(
     committing_database: Database, shared: Production
 ) -> None:

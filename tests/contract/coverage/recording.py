@@ -87,7 +87,7 @@ def begin(folder: Path) -> None:
 
         await serve(self, scope, receive, send_and_note)
 
-    Application.__call__ = serve_and_note  # type: ignore[method-assign]  # from outside, so that it costs nothing else
+    Application.__call__ = serve_and_note
 
 
 def pytest_configure() -> None:
