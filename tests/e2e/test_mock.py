@@ -197,8 +197,8 @@ def test_it_starts_with_little_work_and_leaves_nothing_behind(tmp_path: Path) ->
         assert [each.name[:12] for each in temporary.iterdir()] == ["sartiq-mock-"]
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    # Work, not time, because others may use the machine: some 1.5 seconds when nobody does.
-    assert worked < 8
+    # Work, not time, because others may use the machine: some 1.7 seconds when nobody does.
+    assert worked < 5
     assert list(temporary.iterdir()) == []
     assert [each.name for each in (tmp_path / "server").iterdir()] == ["server.log"]
 
