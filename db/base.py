@@ -136,11 +136,44 @@ class Published(Owned):
     public: Mapped[bool] = mapped_column(default=False, index=True, sort_order=97)
 
 
+PERSONAL = text("organization_id IS NULL")
+
+
 def owned_indexes(table: str) -> tuple[Index, Index]:
     """The indexes that every list of an owned model walks: scope, then newest first."""
     return (
-        Index(f"ix_{table}_owner", "owner_id", "created_at", "id"),
+        Index(f"ix_{table}_owner", "owner_id", "organization_id", "created_at", "id"),
         Index(f"ix_{table}_organization", "organization_id", "created_at", "id"),
+    )
+
+
+def listed_indexes(table: str, *columns: str, named: bool = False) -> tuple[Index, ...]:
+    """The indexes by which the lists of a growing table are walked in every order of theirs.
+
+    Those of an organization with a value in one of `columns` too. Without them a page would be found by
+    reading all rows of the tenant, or all that lack the value.
+    """
+    orders = ("created_at", "updated_at", *(("name",) if named else ()))
+    return (
+        # Superusers list the rows of everybody.
+        Index(f"ix_{table}_created_at", "created_at", "id"),
+        *(Index(f"ix_{table}_organization_{order}", "organization_id", order, "id") for order in orders[1:]),
+        *(
+            Index(
+                f"ix_{table}_owner_{order}",
+                "owner_id",
+                order,
+                "id",
+                sqlite_where=PERSONAL,
+                postgresql_where=PERSONAL,
+            )
+            for order in orders[1:]
+        ),
+        *(
+            Index(f"ix_{table}_{column}_{order}", "organization_id", column, order, "id")
+            for column in columns
+            for order in orders
+        ),
     )
 
 
@@ -149,7 +182,6 @@ def unique_in_scope(table: str, column: str) -> tuple[Index, Index]:
 
     Two indexes, because both databases hold that NULLs differ: a single one would never bind personal rows.
     """
-    personal = text("organization_id IS NULL")
     return (
         Index(f"uq_{table}_organization_{column}", "organization_id", column, unique=True),
         Index(
@@ -157,8 +189,8 @@ def unique_in_scope(table: str, column: str) -> tuple[Index, Index]:
             "owner_id",
             column,
             unique=True,
-            sqlite_where=personal,
-            postgresql_where=personal,
+            sqlite_where=PERSONAL,
+            postgresql_where=PERSONAL,
         ),
     )
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Owned, owned_indexes, unique_in_scope
+from db.base import Owned, listed_indexes, owned_indexes, unique_in_scope
 from db.models.media import MediaResource
 
 
@@ -15,7 +15,11 @@ class Brand(Owned):
     """A customer's brand. Deleting it leaves its products and shootings without a brand."""
 
     __tablename__ = "brands"
-    __table_args__ = (*owned_indexes("brands"), *unique_in_scope("brands", "slug"))
+    __table_args__ = (
+        *owned_indexes("brands"),
+        *listed_indexes("brands", named=True),
+        *unique_in_scope("brands", "slug"),
+    )
 
     name: Mapped[str] = mapped_column(String(120))
     slug: Mapped[str] = mapped_column(String(120))

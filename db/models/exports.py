@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Base, Owned, owned_indexes
+from db.base import Base, Owned, listed_indexes, owned_indexes
 from db.models.media import MediaResource
 
 
@@ -51,7 +51,11 @@ class Export(Owned):
     """
 
     __tablename__ = "exports"
-    __table_args__ = (*owned_indexes("exports"), Index("ix_exports_queue", "status", "created_at", "id"))
+    __table_args__ = (
+        *owned_indexes("exports"),
+        *listed_indexes("exports", "status"),
+        Index("ix_exports_queue", "status", "created_at", "id"),
+    )
 
     shooting_id: Mapped[UUID] = mapped_column(ForeignKey("shootings.id", ondelete="CASCADE"), index=True)
     # What the archive is called, whatever becomes of the shooting's name.

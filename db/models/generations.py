@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from db.base import Owned, owned_indexes
+from db.base import Owned, listed_indexes, owned_indexes
 from db.models.generation_models import GenerationModel
 from db.models.media import MediaResource
 
@@ -47,6 +47,7 @@ class Generation(Owned):
     __tablename__ = "generations"
     __table_args__ = (
         *owned_indexes("generations"),
+        *listed_indexes("generations", "status", "generation_strategy"),
         Index("ix_generations_queue", "status", "priority", "created_at", "id"),
         Index("ix_generations_age", "status", "created_at", "id"),
         Index("ix_generations_lease", "status", "lease_expires_at"),
@@ -124,7 +125,11 @@ class Prediction(Owned):
     """One finished picture; its index within the generation is taken once, so no picture is made twice."""
 
     __tablename__ = "predictions"
-    __table_args__ = (*owned_indexes("predictions"), UniqueConstraint("generation_id", "index"))
+    __table_args__ = (
+        *owned_indexes("predictions"),
+        *listed_indexes("predictions", "status"),
+        UniqueConstraint("generation_id", "index"),
+    )
 
     generation_id: Mapped[UUID] = mapped_column(ForeignKey("generations.id", ondelete="CASCADE"))
     shot_id: Mapped[UUID | None] = mapped_column(ForeignKey("shots.id", ondelete="CASCADE"), index=True)

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Owned, owned_indexes, unique_in_scope
+from db.base import Owned, listed_indexes, owned_indexes, unique_in_scope
 from db.models.brands import Brand
 from db.models.media import MediaResource
 
@@ -25,7 +25,11 @@ class Product(Owned):
     """A catalogue item."""
 
     __tablename__ = "products"
-    __table_args__ = (*owned_indexes("products"), *unique_in_scope("products", "sku"))
+    __table_args__ = (
+        *owned_indexes("products"),
+        *listed_indexes("products", "brand_id", "category", "state", named=True),
+        *unique_in_scope("products", "sku"),
+    )
 
     sku: Mapped[str | None] = mapped_column(String(80))
     name: Mapped[str] = mapped_column(String(120))

@@ -12,7 +12,7 @@ from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.orderinglist import ordering_list
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
-from db.base import Base, Owned, owned_indexes
+from db.base import Base, Owned, listed_indexes, owned_indexes
 from db.models.brands import Brand
 from db.models.generations import Prediction
 from db.models.guidelines import Guidelines
@@ -49,7 +49,10 @@ class Shooting(Owned):
     """A session of looks. The counts are read with the row; refresh it after changing its looks or shots."""
 
     __tablename__ = "shootings"
-    __table_args__ = owned_indexes("shootings")
+    __table_args__ = (
+        *owned_indexes("shootings"),
+        *listed_indexes("shootings", "brand_id", "phase", "archived", named=True),
+    )
 
     name: Mapped[str] = mapped_column(String(120))
     description: Mapped[str | None] = mapped_column(String(5000))
@@ -193,7 +196,11 @@ class Shot(Owned):
     """One deliverable picture of a look. A look has at most one shot of a shot type."""
 
     __tablename__ = "shots"
-    __table_args__ = (*owned_indexes("shots"), UniqueConstraint("look_id", "shot_type_id"))
+    __table_args__ = (
+        *owned_indexes("shots"),
+        *listed_indexes("shots", "status", "shot_type_id"),
+        UniqueConstraint("look_id", "shot_type_id"),
+    )
 
     shooting_id: Mapped[UUID] = mapped_column(ForeignKey("shootings.id", ondelete="CASCADE"), index=True)
     look_id: Mapped[UUID] = mapped_column(ForeignKey("looks.id", ondelete="CASCADE"))

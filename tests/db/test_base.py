@@ -55,7 +55,7 @@ def test_every_owned_table_has_the_indexes_its_lists_walk() -> None:
         if issubclass(mapper.class_, Owned):
             table = mapper.class_.__table__
             columns = [[column.name for column in index.columns] for index in table.indexes]
-            assert ["owner_id", "created_at", "id"] in columns, table.name
+            assert ["owner_id", "organization_id", "created_at", "id"] in columns, table.name
             assert ["organization_id", "created_at", "id"] in columns, table.name
 
 
