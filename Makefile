@@ -83,6 +83,10 @@ bench: .venv/.dev .venv/bench/.stamp ## Measure the server beside others of its 
 bench-waiting: .venv/.dev ## Measure whether 200 callers who wait slow the others down (on PostgreSQL, a minute)
 	@$(BIN)/python -m tests.bench.waiting $(ARGS)
 
+.PHONY: bench-lists
+bench-lists: .venv/.dev ## Measure whether a tenant of a million products waits longer than one of a thousand (ten minutes)
+	@$(BIN)/python -m tests.bench.lists $(ARGS)
+
 .PHONY: bench-policies
 bench-policies: .venv/.dev ## Measure what PostgreSQL's policies cost on pages of 50 (two minutes)
 	@$(BIN)/python -m tests.bench.policies $(ARGS)

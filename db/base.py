@@ -25,6 +25,9 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 
+DERIVED = "derived"
+"""In the `info` of a table whose rows triggers make of others: they are not copied, but made again."""
+
 # The textual form on PostgreSQL too: the binary one refuses U+0000, which keys of free objects may hold.
 Json = JSON()
 

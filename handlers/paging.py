@@ -23,6 +23,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm.interfaces import ORMOption
 
 from db.errors import NotFound
+from db.queries.counts import kept_count
 from db.session import session
 from handlers.answers import Answer, present_many
 from handlers.current import current_settings
@@ -72,8 +73,10 @@ def _after(
     return place < position if descending else place > position
 
 
-def _count(query: Select[Any], capped: bool) -> tuple[int, bool]:
+def _count(query: Select[Any], model: Any, capped: bool) -> tuple[int, bool]:
     """Return how many rows match, and whether that is exact."""
+    if not capped and (kept := kept_count(query, model)) is not None:
+        return kept, True
     rows = query.with_only_columns(literal(1), maintain_column_froms=True).order_by(None)
     if not capped:
         return session().scalar(select(func.count()).select_from(rows.subquery())) or 0, True
@@ -114,7 +117,7 @@ def page(
     sort, limit = listing.get("sort") or DEFAULT_SORT, listing.get("limit") or 100
     descending, column = sort.startswith("-"), getattr(model, sort.lstrip("-"))
 
-    count, exact = _count(query, _is_capped(listing, filters))
+    count, exact = _count(query, model, _is_capped(listing, filters))
     order = (column.desc(), model.id.desc()) if descending else (column.asc(), model.id.asc())
     window = query.options(*options).order_by(*order).limit(limit + 1)
     if listing.get("cursor") is not None:

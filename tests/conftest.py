@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, delete
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 import db.base
+from db.base import Base
 from db.engines import make_engine
 from db.migrations import upgrade
+from db.models import AuditEvent, RowCount
 from db.session import Database
 from tests import factories
 from tests.absent import lacking
@@ -137,3 +139,16 @@ def committing_database(database_url: str) -> Iterator[Database]:
     database = Database(make_engine(database_url, pool_size=4))
     yield database
     database.dispose()
+
+
+@pytest.fixture
+def emptied_database(committing_database: Database) -> Iterator[Database]:
+    """A database that commits for real, for what needs several connections or processes; empty afterwards."""
+    yield committing_database
+    with committing_database.transaction(write=True) as writing:
+        for table in reversed(Base.metadata.sorted_tables):
+            # Nobody may delete events, and none are made without requests.
+            if table is not AuditEvent.__table__:
+                writing.execute(delete(table))
+        # Once more: each deletion was counted.
+        writing.execute(delete(RowCount))

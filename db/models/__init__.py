@@ -3,6 +3,7 @@
 from db.models.api_keys import ApiKey
 from db.models.audit import AuditEvent
 from db.models.brands import Brand
+from db.models.counts import RowCount
 from db.models.email_changes import EmailChange
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generation_models import GenerationModel
@@ -70,6 +71,7 @@ __all__ = [
     "RefreshToken",
     "ResolutionPreset",
     "Role",
+    "RowCount",
     "Shooting",
     "ShootingPhase",
     "Shot",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from db.base import utc_now
+from db.queries.counts import add_up, forget_zeros
 from db.session import Database
 from studio.exports.work import work_off_exports
 from studio.idempotency import forget_expired
@@ -51,14 +52,30 @@ class Upkeep:
 
 
 EXPORT_SECONDS = 2
+COUNTS_SECONDS = 2
+"""A list reads the changes of so many seconds besides the total."""
 
 
 def _work_off_exports(at: Workplace) -> None:
     work_off_exports(at.database, at.storage, timedelta(seconds=at.settings.lease_seconds))
 
 
+def _add_up_counts(at: Workplace) -> None:
+    more = True
+    while more:
+        with at.database.transaction(write=True) as session:
+            more = add_up(session.connection())
+
+
+def _forget_zeros(at: Workplace) -> None:
+    with at.database.transaction(write=True):
+        forget_zeros()
+
+
 UPKEEP = (
     Upkeep("settling", lambda at: settle_overdue(at.database), 1),
+    Upkeep("adding up counts", _add_up_counts, COUNTS_SECONDS),
+    Upkeep("forgetting counts", _forget_zeros, 3_600),
     Upkeep("forgetting", lambda at: forget_expired(at.database), 600),
     Upkeep("forgetting tries", lambda at: forget_tries(at.database, utc_now()), 600),
     Upkeep("exporting", _work_off_exports, EXPORT_SECONDS, woken_by=EXPORTS),

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from sqlalchemy import delete
 
-from db.base import Base
-from db.models import AuditEvent
 from db.session import Database
 from studio.jobs import remote
 from studio.jobs.workshop import Workshop
@@ -84,14 +81,3 @@ def workshop(database: Database, storage: LocalDisk, server: ComputeServer) -> I
     made = Workshop(database, storage, 1, 60, outbound=Outbound([server.server.host]))
     yield made
     made.close()
-
-
-@pytest.fixture
-def emptied_database(committing_database: Database) -> Iterator[Database]:
-    """A database that commits for real, for what needs several connections or processes; empty afterwards."""
-    yield committing_database
-    with committing_database.transaction(write=True) as writing:
-        for table in reversed(Base.metadata.sorted_tables):
-            # Nobody may delete events, and none are made without requests.
-            if table is not AuditEvent.__table__:
-                writing.execute(delete(table))

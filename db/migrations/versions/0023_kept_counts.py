@@ -1,0 +1,57 @@
+"""Triggers keep how many rows the lists of growing tables have."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from db.actors import APPLICATION_ROLE
+from db.counting import drop_counts, keep_counts
+from db.policies import NONE, USER_ID, open_up, protect
+
+revision = "0023"
+down_revision = "0022"
+branch_labels = None
+depends_on = None
+
+# The columns that counts of a table are kept by.
+KEPT = {
+    "brands": (),
+    "exports": ("status",),
+    "generations": ("status", "generation_strategy"),
+    "guidelines": (),
+    "predictions": ("status",),
+    "products": ("brand_id", "category", "state"),
+    "shootings": ("brand_id", "phase", "archived"),
+    "shots": ("status", "shot_type_id"),
+}
+KEY = ("table_name", "column_name", "value", "scope_id", "entry")
+WAITING = sa.text("entry > 0")
+OF_MY_SCOPES = f"(scope_id = ANY ((SELECT sartiq_organizations())::uuid[]) OR scope_id = {USER_ID})"
+
+
+def upgrade() -> None:
+    op.create_table(
+        "row_counts",
+        sa.Column("table_name", sa.String(40), nullable=False),
+        sa.Column("column_name", sa.String(40), nullable=False),
+        sa.Column("value", sa.String(120), nullable=False),
+        sa.Column("scope_id", sa.Uuid(), nullable=False),
+        sa.Column("entry", sa.BigInteger(), sa.Identity(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint(*KEY, name=op.f("pk_row_counts")),
+    )
+    op.create_index(
+        "ix_row_counts_waiting", "row_counts", ["entry"], sqlite_where=WAITING, postgresql_where=WAITING
+    )
+    # Triggers of the system write counts; callers read those of their scopes.
+    protect("row_counts", NONE, readable=OF_MY_SCOPES)
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(f"REVOKE INSERT, UPDATE, DELETE ON row_counts FROM {APPLICATION_ROLE}")
+    for table, columns in KEPT.items():
+        keep_counts(table, *columns)
+
+
+def downgrade() -> None:
+    for table in KEPT:
+        drop_counts(table)
+    open_up("row_counts")
+    op.drop_table("row_counts")

@@ -1,0 +1,189 @@
+"""`make bench-lists`: whether a tenant of a million products gets its pages as fast as one of a thousand.
+
+A real server on PostgreSQL answers the same requests for two organizations, a small one and a big one, among
+ten thousand others. Requests take turns, and the fastest quarters are compared, which other work on the
+machine disturbs least. It ends with 1 when a page of the big one takes longer than is accepted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+
+from db.actors import see_all
+from db.engines import make_engine
+from db.migrations import upgrade
+from db.session import Database
+from studio.identity.passwords import hash_password
+from tests import factories
+from tests.databases import fresh_database
+from tests.e2e.demo import Api
+from tests.e2e.server import running_server
+
+EMAIL, PASSWORD = "owner@example.com", "as good as any other"
+SMALL, OTHERS, OF_OTHERS = 1_000, 10_000, 5
+BRANDS, LIMIT, BLOCK = 20, 20, 5
+ACCEPTED = 1.2
+LINEAR = {"skip"}
+"""What has to walk over all rows before the page; told, and not held against the server."""
+
+# Ids grow with the time, as those of the house do. One product in a hundred is a draft.
+PRODUCTS = """
+INSERT INTO products (
+    id, owner_id, organization_id, name, category, brand_id, state, public, created_at, updated_at
+)
+SELECT
+    cast(
+        lpad(to_hex(1730000000000 + n), 12, '0') || '70008000'
+        || substr(md5(cast(:organization AS text) || n), 1, 12) AS uuid
+    ),
+    :owner, :organization, 'Product ' || md5(n::text), 'category ' || n % 10, (:brands)[1 + n % 20],
+    CASE WHEN n % 100 = 0 THEN 'DRAFT' WHEN n % 100 < 20 THEN 'ARCHIVED' ELSE 'READY' END, false,
+    timestamptz '2026-01-01' + n * interval '1 second',
+    timestamptz '2026-06-01' + (n::bigint * 7919 % :rows) * interval '1 second'
+FROM generate_series(1, :rows) AS n
+"""
+ORGANIZATIONS = """
+WITH made AS (
+    INSERT INTO organizations (id, name, slug, created_at, updated_at)
+    SELECT gen_random_uuid(), 'Other ' || n, 'other-' || n, now(), now()
+    FROM generate_series(1, :others) AS n RETURNING id
+), members AS (
+    INSERT INTO memberships (id, organization_id, user_id, role, created_at, updated_at)
+    SELECT gen_random_uuid(), id, :owner, 'owner', now(), now() FROM made
+)
+INSERT INTO products (id, owner_id, organization_id, name, category, state, public, created_at, updated_at)
+SELECT
+    gen_random_uuid(), :owner, id, 'Product ' || n, 'category ' || n, 'READY', false, now(), now()
+FROM made, generate_series(1, :of_others) AS n
+"""
+
+
+@dataclass
+class Tenant:
+    """One of the two, and the milliseconds that its answers took, by page."""
+
+    api: Api
+    scope: str
+    rows: int
+    brand: str
+    taken: dict[str, list[float]] = field(default_factory=dict)
+
+    def pages(self) -> dict[str, dict[str, Any]]:
+        """The requests by name."""
+        brand = {"brand_id": self.brand}
+        middle = self._cursor(skip=self.rows // 2)
+        return {
+            "first": {},
+            "by name": {"sort": "name"},
+            "by change": {"sort": "-updated_at"},
+            "of a brand": brand,
+            "of a category": {"category": "category 3"},
+            "drafts": {"state": "DRAFT"},
+            "drafts by name": {"state": "DRAFT", "sort": "name"},
+            "ready by change": {"state": "READY", "sort": "updated_at"},
+            "cursor": {"cursor": middle},
+            "cursor by name": {"sort": "name", "cursor": self._cursor(skip=self.rows // 2, sort="name")},
+            "cursor in a brand": {**brand, "cursor": self._cursor(skip=self.rows // 50, **brand)},
+            "skip": {"skip": self.rows // 2},
+        }
+
+    def answer(self, name: str, page: dict[str, Any]) -> None:
+        """Ask for one page, again and again."""
+        for _ in range(BLOCK):
+            began = time.perf_counter()
+            found = self._ask(**page)
+            self.taken.setdefault(name, []).append((time.perf_counter() - began) * 1000)
+            assert found["count_exact"]
+            assert len(found["data"]) > 0
+
+    def _cursor(self, **parameters: Any) -> str:
+        return str(self._ask(**parameters)["next_cursor"])
+
+    def _ask(self, **parameters: Any) -> dict[str, Any]:
+        return self.api.get("/products/", limit=LIMIT, organization_id=self.scope, **parameters)
+
+
+def fill(database_url: str, big: int) -> list[tuple[str, str]]:
+    """Make the organizations with their products; return id and a brand of the small and of the big one."""
+    database = Database(make_engine(database_url, pool_size=1))
+    made = []
+    with database.transaction(write=True):
+        account = {"email": EMAIL, "hashed_password": hash_password(PASSWORD)}
+        owner, other = factories.make_user(**account), factories.make_user()
+        for rows in (SMALL, big):
+            organization = factories.make_organization(owner)
+            brands = [factories.make_brand(organization=organization).id for _ in range(BRANDS)]
+            made.append((owner.id, organization.id, brands, rows))
+        others = {"owner": other.id, "others": OTHERS, "of_others": OF_OTHERS}
+    database.dispose()
+    engine = make_engine(database_url, pool_size=1)
+    with engine.begin() as connection:
+        see_all(connection)
+        connection.execute(sqlalchemy.text(ORGANIZATIONS), others)
+        for owner_id, organization_id, brand_ids, rows in made:
+            given = {"owner": owner_id, "organization": organization_id, "brands": brand_ids, "rows": rows}
+            connection.execute(_typed(PRODUCTS), given)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+    engine.dispose()
+    return [(str(organization_id), str(brands[0])) for _, organization_id, brands, _ in made]
+
+
+def _typed(statement: str) -> sqlalchemy.TextClause:
+    one, many = sqlalchemy.Uuid(), sqlalchemy.ARRAY(sqlalchemy.Uuid())
+    return sqlalchemy.text(statement).bindparams(
+        sqlalchemy.bindparam("owner", type_=one),
+        sqlalchemy.bindparam("organization", type_=one),
+        sqlalchemy.bindparam("brands", type_=many),
+    )
+
+
+@contextlib.contextmanager
+def serving(big: int) -> Iterator[tuple[Tenant, Tenant]]:
+    """Run a server on a database of its own; the small and the big tenant."""
+    with tempfile.TemporaryDirectory() as name, fresh_database("postgresql", Path(name)) as url:
+        upgrade(url)
+        (small, brand), (large, other_brand) = fill(url, big)
+        with (
+            running_server(Path(name), DATABASE_URL=url, RENDER_WORKERS="0") as server,
+            Api(server.address) as api,
+        ):
+            api.sign_in(EMAIL, PASSWORD)
+            yield Tenant(api, small, SMALL, brand), Tenant(api, large, big, other_brand)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    with serving(options.rows) as (small, big):
+        asked = [(tenant, tenant.pages()) for tenant in (small, big)]
+        for number in range(options.rounds):
+            for tenant, pages in asked if number % 2 else asked[::-1]:
+                for name, page in pages.items():
+                    tenant.answer(name, page)
+    print(f"{options.rounds * BLOCK} pages of {LIMIT} rows each; milliseconds")
+    print(f"{'':18} {SMALL:>9,} {options.rows:>9,} {'ratio':>7}")
+    worst = 0.0
+    for name, taken in small.taken.items():
+        fast, fast_big = (statistics.quantiles(each, n=4)[0] for each in (taken, big.taken[name]))
+        print(f"{name:18} {fast:9.2f} {fast_big:9.2f} {fast_big / fast:7.2f}")
+        worst = max(worst, 0 if name in LINEAR else fast_big / fast)
+    return int(worst > ACCEPTED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""Every list of the contract in each order and with each filter: its count is right, its plans use an index.
+
+The tables of tests are small, so the planner is told to read no whole table and to sort nothing where it has
+any other way: what it still sorts has no index. `make bench-lists` sees what it does with a million rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import psycopg
+import pytest
+from sqlalchemy import Connection, Engine, Table, event
+
+from db.actors import see_all
+from db.base import Base
+from db.queries.counts import KEPT
+from handlers.app import Application
+from tests.contract.every_operation import OPERATIONS, Operation
+from tests.contract.mini.asking import Reply
+from tests.contract.test_every_operation import LISTS, explain, make_more_rows
+from tests.contract.world import World
+from tests.databases import on_postgresql
+from tests.serving import bearer
+
+PAGING = {"skip", "limit", "cursor", "sort", "q", "search", "organization_id", "include_public"}
+TABLES = {
+    "list_sessions": "token_families", "list_members": "memberships", "list_own_audit_events": "audit_events",
+    "list_subscription_usage": "credit_movements",
+}  # fmt: skip
+"""Where the name of the operation does not say it."""
+OF_EVERYBODY = {"list_users", "list_generation_models"}
+"""Read whole, by those who run the system, or because it is short."""
+OF_PARENTS = {"shot_id", "shooting_id", "look_id", "generation_id"}
+"""Rows of one parent are few and are sorted."""
+KEPT_BY = {model.__tablename__: columns for model, columns in KEPT.items()}
+UNWANTED = ("seqscan", "sort", "incremental_sort", "hashjoin", "mergejoin")
+"""What PostgreSQL is to do only where an index leaves it no other way."""
+
+
+def table_of(operation: Operation) -> str:
+    """The table that an operation lists."""
+    name = operation.operation_id
+    return TABLES.get(name, name.removeprefix("list_"))
+
+
+def queries(operation: Operation, world: World) -> Iterator[dict[str, Any]]:
+    """What can be asked of a list: nothing, and each filter alone with a value that fits."""
+    yield {}
+    for parameter in operation.parameters:
+        if parameter["in"] == "query" and parameter["name"] not in PAGING:
+            schema = parameter["schema"]
+            fitting = schema.get("enum") or ["true" if schema["type"] == "boolean" else schema["example"]]
+            yield {parameter["name"]: world.own(fitting[0])}
+
+
+def orders(operation: Operation) -> list[str]:
+    """Every order of a list."""
+    (sort,) = [parameter for parameter in operation.parameters if parameter["name"] == "sort"]
+    return list(sort["schema"]["enum"])
+
+
+@dataclass
+class Planned:
+    """The statements of one request that read a table, and PostgreSQL's plan of each."""
+
+    plans: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def note(self, connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        """Ask for the plan of a statement that is about to run, as whom and with what it will."""
+        if statement.startswith("SELECT") and "set_config" not in statement:
+            driver: Any = connection.connection.driver_connection
+            with psycopg.ClientCursor(driver) as cursor:
+                cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
+                (plan,) = cursor.fetchone() or ()
+            plan = plan if isinstance(plan, list) else orjson.loads(plan)
+            self.plans.append((statement, plan[0]["Plan"]))
+
+    def of_page(self, table: str) -> dict[str, Any]:
+        """The plan of the statement that reads a page of a table."""
+        (plan,) = [
+            plan
+            for told, plan in self.plans
+            if f"FROM {table} " in told and " ORDER BY " in told and "LIMIT" in told
+        ]
+        return plan
+
+    def of_count(self) -> list[tuple[str, dict[str, Any]]]:
+        """Those that count."""
+        return [
+            (told, plan) for told, plan in self.plans if told.startswith(("SELECT count(", "SELECT sum("))
+        ]
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan and all that it consists of."""
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
+
+
+def condition(plan: dict[str, Any], table: str) -> str:
+    """By what a plan looks into indexes of a table; empty where it reads all of it."""
+    scans = [node for node in nodes(plan) if node.get("Relation Name") == table]
+    bitmaps = [node for scan in scans for node in nodes(scan) if node["Node Type"] == "Bitmap Index Scan"]
+    return " AND ".join(node["Index Cond"] for node in (*scans, *bitmaps) if "Index Cond" in node)
+
+
+@pytest.fixture
+def planned(database_engine: Engine) -> Iterator[Planned]:
+    """The plans of the last request."""
+    seen = Planned()
+    event.listen(database_engine, "before_cursor_execute", seen.note)
+    yield seen
+    event.remove(database_engine, "before_cursor_execute", seen.note)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_count_is_the_number_of_rows_with_each_filter(name: str, app: Application, world: World) -> None:
+    operation = OPERATIONS[name]
+    make_more_rows(world, name)
+    request, headers = world.request_for(name), bearer(app, world.caller_for(operation))
+    for query in queries(operation, world):
+        reply = request.changed(query={**request.query, **query, "limit": 100}).send(app, headers)
+        assert reply.status == 200, explain(reply)
+        page = reply.json()
+        assert (page["count"], page["count_exact"]) == (len(page["data"]), True), query
+    everything = request.changed(query={**request.query, "limit": 100}).send(app, headers).json()
+    assert everything["count"] >= 3
+
+
+@on_postgresql
+@pytest.mark.parametrize("name", [name for name in LISTS if name not in OF_EVERYBODY])
+def test_a_list_is_read_by_an_index(name: str, app: Application, world: World, planned: Planned) -> None:
+    operation, table = OPERATIONS[name], table_of(OPERATIONS[name])
+    for _ in range(4):
+        make_more_rows(world, name)
+    request, headers = world.request_for(name), bearer(app, world.caller_for(operation))
+    tell_planner(app, table)
+
+    def ask(**query: Any) -> Reply:
+        planned.plans.clear()
+        reply = request.changed(query={**request.query, **query}).send(app, headers)
+        assert reply.status == 200, explain(reply)
+        return reply
+
+    for query in queries(operation, world):
+        for order in orders(operation):
+            cursor = ask(**query, sort=order, limit=1).json()["next_cursor"]
+            assert_read_by_index(planned, table, query, order)
+            assert_counted_by_index(planned, table, query)
+            if cursor and table in KEPT_BY and not query.keys() & OF_PARENTS:
+                ask(sort=order, limit=1, cursor=cursor)
+                assert "ROW(" in condition(planned.of_page(table), table), order
+
+
+def tell_planner(app: Application, table: str) -> None:
+    """Let PostgreSQL know the table, and for the rest of the test shun what it can do without."""
+    with app.database.transaction(write=False) as session:
+        connection = session.connection()
+        see_all(connection)
+        connection.exec_driver_sql(f"ANALYZE {table}")
+        # Each row that is read in vain weighs more than anything else.
+        connection.exec_driver_sql("SET LOCAL cpu_tuple_cost = 1000")
+        for way in (*UNWANTED, *(["bitmapscan"] if table in KEPT_BY else [])):
+            connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
+
+
+def assert_read_by_index(planned: Planned, table: str, query: dict[str, Any], order: str) -> None:
+    """A page is found by an index; where rows may be many, it is walked in the order that is asked for."""
+    plan = planned.of_page(table)
+    found = condition(plan, table)
+    assert found, (table, query, order, plan)
+    if table in KEPT_BY and not query.keys() & OF_PARENTS:
+        assert [node["Node Type"] for node in nodes(plan) if "Sort" in node["Node Type"]] == [], (
+            query,
+            order,
+        )
+        for column in query.keys() & KEPT_BY[table]:
+            assert column in found, (query, order, found)
+
+
+def assert_counted_by_index(planned: Planned, table: str, query: dict[str, Any]) -> None:
+    """What is kept is not counted, and nothing is counted by reading a whole table."""
+    for told, plan in planned.of_count():
+        known: Table = Base.metadata.tables[table]
+        if table in KEPT_BY and query.keys() <= KEPT_BY[table]:
+            assert "row_counts" in told, (query, told)
+            assert "scope_id" in condition(plan, "row_counts")
+        else:
+            assert condition(plan, known.name), (query, plan)
