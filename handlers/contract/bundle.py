@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handlers.contract.pointers import steps_of
 from handlers.contract.refusals import ContractError
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
@@ -59,8 +60,8 @@ class Bundle:
         while "$ref" in node:
             target: Any = self.document
             try:
-                for step in node["$ref"].removeprefix("#/").split("/"):
-                    target = target[step.replace("~1", "/").replace("~0", "~")]
+                for step in steps_of(node["$ref"]):
+                    target = target[step]
             except (KeyError, TypeError):
                 raise ContractError(
                     f"the contract refers to {node['$ref']}, which it does not have"

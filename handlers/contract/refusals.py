@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from handlers.contract.pointers import pointer_to
+
 
 class ContractError(Exception):
     """The contract and the code do not fit; raised at start, never while serving."""
@@ -124,7 +126,7 @@ class Violation:
             told["input"] = self.input
         if self.ctx:
             told["ctx"] = dict(self.ctx)
-        told["pointer"] = pointer(self.loc[1:])
+        told["pointer"] = pointer_to(self.loc[1:])
         return told
 
 
@@ -138,8 +140,3 @@ class Invalid(RequestRefused):
     def __init__(self, violations: Iterable[Violation]) -> None:
         super().__init__()
         self.violations: Sequence[Violation] = list(violations)
-
-
-def pointer(path: Iterable[str | int]) -> str:
-    """Return the JSON pointer (RFC 6901) of a path."""
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)

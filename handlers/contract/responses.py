@@ -12,7 +12,7 @@ import orjson
 
 from handlers.contract.bundle import Bundle, RawOperation
 from handlers.contract.coerce import read_text
-from handlers.contract.refusals import pointer
+from handlers.contract.pointers import pointer_to
 from handlers.contract.translate import Translator
 
 PROBLEM = "application/problem+json"
@@ -118,7 +118,7 @@ def _bytes_violation(validator: jsonschema_rs.Validator, raw: bytes) -> Breach |
 
 def _first_breach(validator: jsonschema_rs.Validator, sent: Any) -> Breach | None:
     for error in validator.iter_errors(sent):
-        return Breach("body", f"{pointer(error.instance_path) or '/'}: {error.message}")
+        return Breach("body", f"{pointer_to(error.instance_path) or '/'}: {error.message}")
     return None
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from handlers.contract.pointers import steps_of
 from tests.contract.mini.asking import Reply, ask
 
 CONTRACT: dict[str, Any] = json.loads(
@@ -29,7 +30,7 @@ def resolved(node: dict[str, Any]) -> dict[str, Any]:
     """Return what a reference points to, or the node itself."""
     while "$ref" in node:
         target: Any = CONTRACT
-        for step in node["$ref"].removeprefix("#/").split("/"):
+        for step in steps_of(node["$ref"]):
             target = target[step]
         node = target
     return node

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from handlers.contract.pointers import pointer_to, steps_of
+
 METHODS = ("get", "put", "post", "patch", "delete")
 COMPOSITIONS = ("allOf", "anyOf", "oneOf")
 
@@ -32,8 +34,8 @@ def resolved(contract: Node, node: Node) -> Node:
     """Follow the references of a node to what it stands for."""
     while "$ref" in node:
         target: Any = contract
-        for step in node["$ref"].removeprefix("#/").split("/"):
-            target = target[step.replace("~1", "/").replace("~0", "~")]
+        for step in steps_of(node["$ref"]):
+            target = target[step]
         node = target
     return node
 
@@ -103,16 +105,16 @@ def all_schemas(contract: Node) -> Iterator[tuple[str, Node]]:
     )
 
 
-def nodes(node: Any, pointer: str = "#") -> Iterator[tuple[str, Node]]:
+def nodes(node: Any, place: str = "#") -> Iterator[tuple[str, Node]]:
     """Yield every object of the document that is not a value of an example."""
     if isinstance(node, dict):
-        yield pointer, node
+        yield place, node
         for key, child in node.items():
             if key not in ("example", "examples", "default", "enum"):
-                yield from nodes(child, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")
+                yield from nodes(child, place + pointer_to([key]))
     elif isinstance(node, list):
         for index, child in enumerate(node):
-            yield from nodes(child, f"{pointer}/{index}")
+            yield from nodes(child, place + pointer_to([index]))
 
 
 def holds(found: list[str]) -> None:

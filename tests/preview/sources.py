@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from handlers.contract.pointers import steps_of
+
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -95,8 +97,8 @@ class Sources:
     def _found(self, reference: str, path: Path, target: Path, pointer: str) -> Any:
         try:
             node = self._load(target)
-            for step in pointer.split("/")[1:]:
-                node = node[step.replace("~1", "/").replace("~0", "~")]
+            for step in steps_of(pointer):
+                node = node[step]
         except (OSError, KeyError, TypeError, IndexError):
             lines = path.read_text(encoding="utf-8").splitlines()
             line = next((number for number, text in enumerate(lines, 1) if reference in text), 1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from handlers.contract.bundle import METHODS, Bundle
+from handlers.contract.pointers import pointer_to, steps_of
 from handlers.pages.permissions import matrix
 from tests.house.bundle import resolved
 from tests.review.tools import compared
@@ -124,7 +125,7 @@ class Uses:
 
     def of(self, pointer: str) -> tuple[tuple[str, ...], set[str]]:
         """Return the operations that what a pointer names belongs to, and whether it is sent or answered."""
-        steps = split(pointer)
+        steps = steps_of(pointer)
         if steps[0] == "paths" and len(steps) > 2 and steps[2] in METHODS:
             way = {"responses": {"answer"}, "callbacks": {"answer"}}.get([*steps, ""][3], {"request"})
             return (f"{steps[2].upper()} {steps[1]}",), way
@@ -134,15 +135,10 @@ class Uses:
         return tuple(name for name in self.names if any(name in of for of in uses.values())), set(uses)
 
 
-def split(pointer: str) -> list[str]:
-    """Return the keys that a JSON pointer leads over."""
-    return [step.replace("~1", "/").replace("~0", "~") for step in pointer.removeprefix("#/").split("/")]
-
-
 def at(contract: Node, pointer: str) -> Any:
     """Return what a JSON pointer names, None when there is nothing."""
     node: Any = contract
-    for step in split(pointer):
+    for step in steps_of(pointer):
         try:
             node = node[int(step)] if isinstance(node, list) else node[step]
         except (KeyError, IndexError, TypeError, ValueError):
@@ -155,10 +151,10 @@ def _read(raw: Node, old: Uses, new: Uses) -> Iterator[Change]:
     kind, key = raw["kind"], raw.get("property", "")
     side, uses = ("base", old) if kind == "removed" else ("revision", new)
     place = pointer = raw[side]["pointer"]
-    if kind == "modified" and split(pointer)[-1] == key:
+    if kind == "modified" and steps_of(pointer)[-1] == key:
         pointer = pointer.rsplit("/", 1)[0]
     operations, ways = uses.of(pointer)
-    steps = split(pointer)
+    steps = steps_of(pointer)
     is_name = len(steps) < 4 and (kind != "modified" or key == "key")
     if steps[0] == "components" and steps[1] != "securitySchemes" and (is_name or not operations):
         return  # The name of a component is seen by nobody, and one that nothing uses neither.
@@ -171,7 +167,7 @@ def _read(raw: Node, old: Uses, new: Uses) -> Iterator[Change]:
                 impact,
                 (name,),
                 f"`{uses.names[name]}` is {'new' if kind == 'added' else 'gone'}.",
-                "/".join(["#", *encode(["paths", name.split(" ", 1)[1], name.split(" ")[0].lower()])]),
+                "#" + pointer_to(["paths", name.split(" ", 1)[1], name.split(" ")[0].lower()]),
             )
         return
     subject = subject_of(pointer, uses.contract)
@@ -269,7 +265,7 @@ def _value(value: Any) -> str:
 
 def subject_of(pointer: str, contract: Node) -> str:
     """Return what a pointer names as a person would call it: `Brand.name`, query parameter `limit` ..."""
-    steps, words, trail = split(pointer), [], ""
+    steps, words, trail = steps_of(pointer), [], ""
     rest = steps[3:] if steps[0] == "paths" else steps
     prefix = steps[: len(steps) - len(rest)]
     while rest:
@@ -279,7 +275,7 @@ def subject_of(pointer: str, contract: Node) -> str:
         match step:
             case "components" if following in ("schemas", "parameters", "headers", "responses"):
                 name = rest[2] if len(rest) > 2 else following
-                thing = at(contract, "/".join(encode([*rest[:3]]))) or {}
+                thing = at(contract, pointer_to(rest[:3])) or {}
                 if following == "schemas":
                     trail = name
                 elif following == "parameters":
@@ -288,7 +284,7 @@ def subject_of(pointer: str, contract: Node) -> str:
                     words.append(f"the {following.removesuffix('s')} `{name}`")
                 taken = 3
             case "parameters" if following:
-                thing = at(contract, "/".join(encode(prefix_here))) or {}
+                thing = at(contract, pointer_to(prefix_here)) or {}
                 thing = at(contract, thing["$ref"]) if "$ref" in thing else thing
                 words.append(f"the {thing.get('in')} parameter `{thing.get('name')}`")
             case "requestBody":
@@ -317,19 +313,13 @@ def subject_of(pointer: str, contract: Node) -> str:
     return text[0].upper() + text[1:]
 
 
-def encode(steps: list[str]) -> list[str]:
-    """Return keys as they are written in a JSON pointer."""
-    return [step.replace("~", "~0").replace("/", "~1") for step in steps]
-
-
 def _roles(base: Node, revision: Node) -> Iterator[Change]:
     """Tell for which roles an operation opened or closed."""
     before, after = _table(base), _table(revision)
     for name in before.keys() & after.keys():
         (was, operation_id), (now, _) = before[name], after[name]
-        pointer = "#/" + "/".join(
-            ["paths", *encode([name.split(" ", 1)[1]]), name.split(" ")[0].lower(), "x-permission"]
-        )
+        method, path = name.split(" ", 1)
+        pointer = "#" + pointer_to(["paths", path, method.lower(), "x-permission"])
         if lost := sorted(was - now - {"anonymous"}):
             yield Change(
                 "breaking", (name,), f"`{operation_id}` is no longer for: {', '.join(lost)}.", pointer

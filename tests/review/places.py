@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from handlers.contract.pointers import steps_of
+
 # What the bundler gathers below `components` lies in one file of each kind, or in a folder of them.
 HOISTED = {"schemas": "components/schemas/*.yaml"}
 
@@ -19,8 +21,7 @@ class Sources:
 
     def where(self, pointer: str) -> str:
         """Return `openapi/file.yaml:line` of a JSON pointer, or of the nearest place above it."""
-        steps = [step.replace("~1", "/").replace("~0", "~") for step in pointer.removeprefix("#/").split("/")]
-        return self.of_steps(steps)
+        return self.of_steps(steps_of(pointer))
 
     def of_steps(self, steps: list[str]) -> str:
         """Return the place of a path of keys in the bundle."""
@@ -77,8 +78,8 @@ class Sources:
         file, _, pointer = reference.partition("#")
         path = (path.parent / file).resolve() if file else path
         node, line = self._root(path), 1
-        for step in filter(None, pointer.split("/")):
-            line, node = _child(node, step.replace("~1", "/").replace("~0", "~")) or (line, node)
+        for step in steps_of(pointer):
+            line, node = _child(node, step) or (line, node)
         return path, node, line
 
     def _named(self, path: Path, line: int) -> str:
