@@ -49,9 +49,18 @@ class Contender:
         }
 
 
-def _uvicorn(*options: str) -> tuple[str, ...]:
+def _uvicorn() -> tuple[str, ...]:
     where = ("--host", "127.0.0.1", "--port", "{port}")
-    return (str(BENCH_PYTHON), "-m", "uvicorn", "app.main:app", *where, "--no-access-log", *options)
+    return (
+        str(BENCH_PYTHON),
+        "-m",
+        "uvicorn",
+        "app.main:app",
+        *where,
+        "--no-access-log",
+        "--timeout-keep-alive",
+        "30",
+    )
 
 
 OURS = Contender("ours", "Sartiq Backend API", (sys.executable, "-m", "handlers"), is_ours=True)
@@ -74,7 +83,7 @@ FLASK = Contender(
     "Flask, by hand",
     (
         *(str(BENCH_PYTHON), "-m", "gunicorn", "app:create_app()", "--bind", "127.0.0.1:{port}"),
-        *("--worker-class", "gthread", "--workers", "1", "--threads", "8"),
+        *("--worker-class", "gthread", "--workers", "1", "--threads", "8", "--keep-alive", "30"),
     ),
     PEERS / "flask_core",
     PEERS_LACK,

@@ -22,7 +22,9 @@ NAMED = {operation.name: operation for operation in (*OPERATIONS, *OF_OURS)}
 REQUESTS_BEFORE_MEMORY = 100_000
 DEPTHS = (("list_100", "cursor_100"), ("everybody", "everybody_deep"))
 """First pages, and deep ones of the same lists."""
-ONE_BY_ONE = 20
+ONE_BY_ONE = 10
+WARM_UP = ("list_100", "update", "create")
+"""What runs through all that the others need."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,10 @@ class Plan:
     """The operations that are measured with 64 connections too."""
     open_loop: tuple[str, ...]
     shares: tuple[float, ...]
+    open_loop_rounds: int
     open_loop_seconds: float
     requests_before_memory: int
+    """That ours has answered before its memory is looked at again."""
     starts: int
     cost_rounds: int
     """How often the servers without a guarantee take turns."""
@@ -48,10 +52,11 @@ QUICK = Plan(
     many_connections=("read", "list_20", "create"),
     open_loop=("read", "list_20", "create"),
     shares=(0.8,),
-    open_loop_seconds=2,
+    open_loop_rounds=1,
+    open_loop_seconds=3,
     requests_before_memory=0,
     starts=1,
-    cost_rounds=8,
+    cost_rounds=6,
 )
 FULL = Plan(
     rounds=3,
@@ -59,6 +64,7 @@ FULL = Plan(
     many_connections=tuple(operation.name for operation in OPERATIONS),
     open_loop=("read", "list_20", "list_100", "create"),
     shares=(0.5, 0.8),
+    open_loop_rounds=3,
     open_loop_seconds=8,
     requests_before_memory=REQUESTS_BEFORE_MEMORY,
     starts=3,
@@ -118,8 +124,8 @@ class Measuring:
 
     def _warm_up(self) -> None:
         for server in self.servers:
-            for operation in OPERATIONS:
-                load(server, operation, self._requests(server, operation), 8, 1)
+            for name in WARM_UP:
+                load(server, NAMED[name], self._requests(server, NAMED[name]), 8, self.plan.seconds)
 
     def _closed_loop(self) -> None:
         for number in range(self.plan.rounds):
@@ -153,7 +159,7 @@ class Measuring:
         )
 
     def _open_loop(self) -> None:
-        for number in range(self.plan.rounds):
+        for number in range(self.plan.open_loop_rounds):
             for name in self.plan.open_loop:
                 for share in self.plan.shares:
                     rate = share * self.ceiling(name)
@@ -185,7 +191,7 @@ class Measuring:
                 seen.starts.append(another.seconds_to_first_answer)
         for rows in (1, 100):
             seen.statements[rows] = statements_per_list(self.stage, server, rows)
-        while seen.requests < self.plan.requests_before_memory:
+        while server.contender.is_ours and seen.requests < self.plan.requests_before_memory:
             seen.requests += load(
                 server, NAMED["read"], self._requests(server, NAMED["read"]), 64, 5
             ).requests

@@ -79,7 +79,7 @@ def measure(contenders: Sequence[Contender], plan: Plan, scale: Scale) -> bool:
 def main() -> int:
     """Measure and return the exit status."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="a million rows, and an hour")
+    parser.add_argument("--full", action="store_true", help="a million rows, and 40 minutes")
     parser.add_argument("--only", nargs="+", default=[], help="peers to measure beside ours")
     options = parser.parse_args()
     contenders = [
