@@ -30,6 +30,8 @@ from handlers.current import current_settings
 
 DEFAULT_SORT = "-created_at"
 COUNT_CAP = 10_000
+FAR = 500
+"""From how many skipped rows on only their ids are read: else each is joined with its pictures first."""
 
 
 def matching(query: Select[Any], columns: Sequence[Any], q: str | None) -> Select[Any]:
@@ -119,11 +121,15 @@ def page(
 
     count, exact = _count(query, model, _is_capped(listing, filters))
     order = (column.desc(), model.id.desc()) if descending else (column.asc(), model.id.asc())
-    window = query.options(*options).order_by(*order).limit(limit + 1)
+    window = query.order_by(*order).limit(limit + 1)
     if listing.get("cursor") is not None:
         window = window.where(_after(column, model, descending, *_read_cursor(listing["cursor"], sort)))
+    elif (skip := listing.get("skip") or 0) > FAR:
+        ids = window.with_only_columns(model.id).offset(skip)
+        window = window.where(model.id.in_(ids))
     else:
-        window = window.offset(listing.get("skip") or 0)
+        window = window.offset(skip)
+    window = window.options(*options)
     rows = session().scalars(window).unique().all()
 
     answer: dict[str, Any] = {

@@ -67,7 +67,11 @@ def test_rows_that_come_and_go_neither_repeat_nor_hide_others(ask_as_owner: Any)
     assert set(names(second)) == {"3", "4"}
 
 
-def test_skip_counts_rows_and_a_cursor_wins_over_it(ask_as_owner: Any) -> None:
+@pytest.mark.parametrize("far", [500, 1])
+def test_skip_counts_rows_and_a_cursor_wins_over_it(
+    ask_as_owner: Any, monkeypatch: pytest.MonkeyPatch, far: int
+) -> None:
+    monkeypatch.setattr("handlers.paging.FAR", far)
     first = ask_as_owner("GET", "/brands/?limit=2&sort=name").json()
     assert names(ask_as_owner("GET", "/brands/?limit=2&skip=5&sort=name").json()) == ["5", "6"]
     assert names(ask_as_owner("GET", "/brands/?skip=100&sort=name").json()) == []
