@@ -22,7 +22,8 @@ WRITER = f"""
 import sys, time
 from datetime import timedelta
 from pathlib import Path
-from db.session import Database, make_engine
+from db.engines import make_engine
+from db.session import Database
 from studio.exports import work
 from studio.media.storage import LocalDisk
 
