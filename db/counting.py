@@ -49,13 +49,10 @@ def drop_counts(table: str) -> None:
 
 def _count_on_postgresql(table: str, columns: Sequence[str]) -> None:
     """Append changes, once for a statement: nobody waits for a row that others write too."""
-    branches = "".join(
-        f"IF TG_OP = '{verb.upper()}' THEN {_insert(table, columns, source)}; END IF; "
-        for verb, sources in _CHANGES.items()
-        for source in [
-            " UNION ALL ".join(_selected(columns, "", n, f"FROM {name}") for name, n in sources.items())
-        ]
-    )
+    branches = ""
+    for verb, sources in _CHANGES.items():
+        source = " UNION ALL ".join(_selected(columns, "", n, f"FROM {name}") for name, n in sources.items())
+        branches += f"IF TG_OP = '{verb.upper()}' THEN {_insert(table, columns, source)}; END IF; "
     # Of the system, because callers only read counts.
     op.execute(
         f"CREATE FUNCTION sartiq_count_{table}() RETURNS trigger LANGUAGE plpgsql "

@@ -68,6 +68,8 @@ SELECT
 FROM made, generate_series(1, :of_others) AS n
 """
 
+INDEXES = "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'products' AND indexname LIKE 'ix%'"
+
 
 @dataclass
 class Tenant:
@@ -130,10 +132,16 @@ def fill(database_url: str, big: int) -> list[tuple[str, str]]:
     engine = make_engine(database_url, pool_size=1)
     with engine.begin() as connection:
         see_all(connection)
+        # Built at the end, they take a tenth of the time.
+        indexes = connection.execute(sqlalchemy.text(INDEXES)).all()
+        for index in indexes:
+            connection.exec_driver_sql(f"DROP INDEX {index.indexname}")
         connection.execute(sqlalchemy.text(ORGANIZATIONS), others)
         for owner_id, organization_id, brand_ids, rows in made:
             given = {"owner": owner_id, "organization": organization_id, "brands": brand_ids, "rows": rows}
             connection.execute(_typed(PRODUCTS), given)
+        for index in indexes:
+            connection.exec_driver_sql(index.indexdef)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE")
     engine.dispose()

@@ -24,6 +24,8 @@ from sqlalchemy.orm import Session
 
 from db.actors import NOBODY, SYSTEM
 from db.base import new_id
+from db.engines import make_engine
+from db.migrations import downgrade, upgrade
 from db.models import (
     Brand,
     Generation,
@@ -92,6 +94,23 @@ def test_rows_of_every_table_are_counted_as_they_come_and_go(opened: Session, co
     connection.execute(delete(Shooting))
     assert_right(connection)
     assert {key[0] for key in kept(connection)} == {"brands", "guidelines", "products"}
+
+
+def test_what_was_there_before_counts_were_kept_is_counted(empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+    database = Database(make_engine(empty_database_url, pool_size=1))
+    with database.transaction(write=True):
+        make_rows()
+    downgrade(empty_database_url, "0022")
+    assert not inspect(database.engine).has_table(RowCount.__tablename__)
+    upgrade(empty_database_url)
+    with database.transaction(write=True) as session:
+        assert {key[0] for key in kept(session.connection())} == {one.__tablename__ for one in KEPT}
+        assert_right(session.connection())
+        session.execute(update(Product).values(category="Hats"))
+        assert_right(session.connection())
+    database.dispose()
+    downgrade(empty_database_url)
 
 
 def test_changes_of_what_is_counted_by_are_counted(opened: Session, connection: Connection) -> None:
