@@ -65,5 +65,5 @@ def load(
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         worked = cpu_seconds(server.process_id) - before
     line = next(line for line in done.stdout.splitlines() if line.startswith("measured\t"))
-    _, count, microseconds, unexpected, broken, _, first = line.split("\t")
+    _, count, microseconds, unexpected, broken, first = line.split("\t")
     return Load(int(count), int(microseconds) / 1e6, int(unexpected), int(broken), worked, first)

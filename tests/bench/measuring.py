@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 
 import httpx
 
@@ -56,7 +56,7 @@ QUICK = Plan(
     open_loop_seconds=3,
     requests_before_memory=0,
     starts=1,
-    cost_rounds=6,
+    cost_rounds=15,
 )
 FULL = Plan(
     rounds=3,
@@ -68,7 +68,7 @@ FULL = Plan(
     open_loop_seconds=8,
     requests_before_memory=REQUESTS_BEFORE_MEMORY,
     starts=3,
-    cost_rounds=40,
+    cost_rounds=120,
 )
 
 
@@ -85,9 +85,14 @@ class Seen:
     statements: dict[int, int] = field(default_factory=dict)
     loads: dict[tuple[str, int], list[Load]] = field(default_factory=lambda: defaultdict(list))
     latencies: dict[tuple[str, float], list[Latencies]] = field(default_factory=lambda: defaultdict(list))
-
     alone: dict[str, list[list[float]]] = field(default_factory=lambda: defaultdict(list))
     """Seconds of answers to requests that came one by one, by operation and round."""
+
+    @property
+    def errors(self) -> int:
+        """Requests that went wrong, in both loops."""
+        found = chain(*self.loads.values(), *self.latencies.values())
+        return sum(each.errors for each in found)
 
     def rates(self, operation: str, connections: int) -> list[float]:
         """Return the requests a second of each round."""

@@ -140,7 +140,7 @@ def deep_by_cursor(client: httpx.Client, scale: Scale) -> list[Request]:
 def creation(body: dict[str, object]) -> Callable[[httpx.Client, Scale], list[Request]]:
     """Return what makes requests for a new product."""
     text = json.dumps(body)
-    return lambda _, scale: [Request("POST", list_path(one), token_of(one), text) for one in askers()]
+    return lambda _, scale: [Request("POST", list_path(one), token_of(one), text) for one in makers()]
 
 
 def of_everybody(_client: httpx.Client, scale: Scale) -> list[Request]:
@@ -155,7 +155,6 @@ def of_everybody_deep(client: httpx.Client, scale: Scale) -> list[Request]:
     return [replace(first, path=f"{first.path}&cursor={page.json()['next_cursor']}")]
 
 
-# Those that write come last in a round: their rows are the newest, and in the next round on the first pages.
 OPERATIONS = (
     Operation("read", "read one product", 200, read),
     Operation("not_modified", "read one that did not change (304)", 304, read_again),

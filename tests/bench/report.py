@@ -166,7 +166,7 @@ class Report:
                 ),
                 f"{seen.requests:,}",
                 f"{seen.statements[1]} / {seen.statements[100]}",
-                str(_errors(seen)),
+                str(seen.errors),
             ]
             for each in self.contenders
             if (seen := self.seen[each.name])
@@ -189,8 +189,3 @@ class Report:
         yield ""
         for each in self.peers:
             yield f"- **{each.title}**: {'; '.join(each.less)}."
-
-
-def _errors(seen: Seen) -> int:
-    errors = sum(each.errors for loads in seen.loads.values() for each in loads)
-    return errors + sum(each.errors for found in seen.latencies.values() for each in found)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
+from tests.absent import lacking
 from tests.bench import targets
-from tests.bench.closed_loop import Load
+from tests.bench.closed_loop import Load, load
+from tests.bench.contenders import OURS
 from tests.bench.figures import Figure, percentile, ratios, rotated
-from tests.bench.measuring import Seen
+from tests.bench.measuring import NAMED, Seen
 from tests.bench.open_loop import Latencies, ask_all, moments, wires
 from tests.bench.operations import Request
+from tests.bench.serving import Serving
 from tests.bench.without import PARTS, find
 
 SECONDS_OF_AN_ANSWER = 0.02
@@ -58,8 +64,8 @@ def test_each_request_of_the_open_loop_has_its_own_number_and_its_length() -> No
 
 
 @asynccontextmanager
-async def slow_server() -> AsyncIterator[str]:
-    """A server that answers one request after the other, each after 20 milliseconds."""
+async def slow_server(status: int = 200) -> AsyncIterator[str]:
+    """A server that answers one request after the other, each after 20 milliseconds and with this status."""
     turn = asyncio.Lock()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,7 +73,7 @@ async def slow_server() -> AsyncIterator[str]:
             while await reader.readuntil(b"\r\n\r\n"):
                 async with turn:
                     await asyncio.sleep(SECONDS_OF_AN_ANSWER)
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                writer.write(f"HTTP/1.1 {status} Said\r\nContent-Length: 2\r\n\r\nok".encode())
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -87,6 +93,22 @@ def test_a_server_that_falls_behind_cannot_hide_it_in_the_open_loop() -> None:
     assert (found.errors, len(found.seconds)) == (0, len(due))
     assert min(found.seconds) < max(found.seconds)
     assert max(found.seconds) > len(due) * SECONDS_OF_AN_ANSWER - 0.5
+
+
+@pytest.mark.parametrize(("expected", "answered"), [(200, 200), (200, 404), (422, 422), (304, 200)])
+def test_the_closed_loop_counts_answers_that_are_not_as_expected(expected: int, answered: int) -> None:
+    if shutil.which("wrk") is None:
+        lacking("wrk (make services installs it)")
+    operation = replace(NAMED["read"], status=expected)
+
+    async def ask() -> Load:
+        async with slow_server(answered) as host:
+            server = Serving(OURS, f"http://{host}", os.getpid(), 0.0, "none")
+            return await asyncio.to_thread(load, server, operation, [Request("GET", "/", "token")], 2, 1)
+
+    found = asyncio.run(ask())
+    assert found.requests > 0
+    assert (found.unexpected, found.broken) == (0 if answered == expected else found.requests, 0)
 
 
 def seen_with(rate: int) -> Seen:
