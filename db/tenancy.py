@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Uuid, and_, bindparam, false, or_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, false, or_, select
 from sqlalchemy.orm.interfaces import ORMOption
 
 from db.actors import APPLICATION_ROLE, Actor
@@ -67,12 +67,6 @@ _permission: ContextVar[str | None] = ContextVar("permission", default=None)
 _organization: ContextVar[UUID | None] = ContextVar("organization", default=None)
 _granted: ContextVar[list[UUID] | None] = ContextVar("granted", default=None)
 _on_organization: ContextVar[Callable[[UUID], object] | None] = ContextVar("on_organization", default=None)
-
-
-# Asked for when a statement is run, so that one statement serves all callers.
-_USER_ID = bindparam(None, callable_=lambda: current_caller().user_id, type_=Uuid())
-_ORGANIZATIONS = bindparam(None, callable_=lambda: list(current_caller().roles), type_=Uuid(), expanding=True)
-_ROW_ID = "row_id"
 
 
 @contextmanager
@@ -158,20 +152,21 @@ def require_scope(scope_id: UUID) -> None:
 
 def owned(model: type[OwnedModel]) -> Select[OwnedModel]:
     """Select all rows the caller may read: personal, of the caller's organizations, and public ones."""
-    return cast("Select[OwnedModel]", _owned(model, *_kind(current_caller())))
+    caller = current_caller()
+    return _readable(model, *_kind(caller), caller.user_id, caller.roles)
 
 
 def _kind(caller: Caller) -> tuple[bool, bool]:
-    """What a statement for the caller depends on, beside values; who it is for, it asks when it is run."""
+    """What a statement for the caller depends on, beside values."""
     return caller.is_superuser, caller.api_key_id is not None
 
 
-@cache
-def _owned(model: type[Owned], is_superuser: bool, is_key: bool) -> Select[Owned]:
-    # Made once, because that takes longer than PostgreSQL takes to answer.
+def _readable(
+    model: type[OwnedModel], is_superuser: bool, is_key: bool, user_id: Any, organization_ids: Any
+) -> Select[OwnedModel]:
     if is_superuser:
         return select(model)
-    scopes = [_personal(model, is_key), model.organization_id.in_(_ORGANIZATIONS)]
+    scopes = [_personal(model, is_key, user_id), model.organization_id.in_(organization_ids)]
     return select(model).where(or_(*scopes, *_public(model)))
 
 
@@ -192,7 +187,7 @@ def listed(
     elif caller.api_key_id is not None:
         raise PermissionDenied()
     else:
-        scope = _personal(model, is_key=False)
+        scope = _personal(model, False, caller.user_id)
     return select(model).where(or_(scope, *(_public(model) if include_public else ())))
 
 
@@ -208,10 +203,12 @@ def get_owned(
     NotFound when it is absent or foreign; PermissionDenied when the caller may see it but the running
     operation's permission is not granted there.
     """
-    statement = _one(model, *_kind(current_caller()), for_update, tuple(options))
+    caller = current_caller()
+    statement = _one(model, *_kind(caller), for_update, tuple(options))
     if where:
         statement = statement.where(*where)
-    row = cast("OwnedModel | None", session().scalars(statement, {_ROW_ID: row_id}).unique().one_or_none())
+    values = {"row_id": row_id, "caller_id": caller.user_id, "caller_organizations": list(caller.roles)}
+    row = cast("OwnedModel | None", session().scalars(statement, values).unique().one_or_none())
     if row is None:
         if for_update:
             _require_change_of_public(model, row_id, where)
@@ -224,8 +221,14 @@ def get_owned(
 def _one(
     model: type[Owned], is_superuser: bool, is_key: bool, for_update: bool, options: tuple[ORMOption, ...]
 ) -> Select[Owned]:
-    """Select the row with the id `_ROW_ID`. Options are told apart as objects: keep them as constants."""
-    statement = _owned(model, is_superuser, is_key).where(model.id == bindparam(_ROW_ID)).options(*options)
+    """Select one row by values that are named when it is run.
+
+    Made once, because that takes longer than PostgreSQL takes to answer. Options are told apart as objects:
+    keep them as constants.
+    """
+    organization_ids: Any = bindparam("caller_organizations", expanding=True)
+    statement = _readable(model, is_superuser, is_key, bindparam("caller_id"), organization_ids)
+    statement = statement.where(model.id == bindparam("row_id")).options(*options)
     if not for_update:
         return statement
     # `of` names the one table: PostgreSQL refuses to lock the nullable side of an outer join.
@@ -318,8 +321,8 @@ def require_membership(organization_id: UUID) -> None:
         raise NotFound()
 
 
-def _personal(model: type[Owned], is_key: bool) -> ColumnElement[bool]:
-    return false() if is_key else and_(model.organization_id.is_(None), model.owner_id == _USER_ID)
+def _personal(model: type[Owned], is_key: bool, user_id: Any) -> ColumnElement[bool]:
+    return false() if is_key else and_(model.organization_id.is_(None), model.owner_id == user_id)
 
 
 def _public(model: Any) -> tuple[ColumnElement[bool], ...]:

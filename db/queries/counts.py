@@ -145,7 +145,7 @@ def _equalities(condition: ColumnElement[bool] | None, model: Any) -> dict[str, 
         if part.operator is operators.is_ and isinstance(value, Null):
             found[name] = None
         elif part.operator is operators.eq and isinstance(value, BindParameter):
-            found[name] = literal(value.effective_value, part.left.type)
+            found[name] = literal(value.value, part.left.type)
         elif part.operator is operators.eq and isinstance(value, True_ | False_):
             found[name] = value
         else:

@@ -9,8 +9,6 @@ import pytest
 from sqlalchemy import (
     Connection,
     Select,
-    Uuid,
-    bindparam,
     delete,
     false,
     func,
@@ -271,13 +269,3 @@ def test_every_kind_of_value_is_found_again(opened: Session) -> None:
             query = query.where(inspect(model).columns[name] == value)
             counted = opened.scalar(query.with_only_columns(func.count()))
             assert kept_count(query, model) == counted > 0, name
-
-
-def test_a_value_may_be_known_only_when_the_statement_runs(opened: Session) -> None:
-    """As the caller's id is: what was compiled for the one form must not answer for the other."""
-    brand = make.make_brand()
-    opened.flush()
-    later = bindparam(None, callable_=lambda: brand.owner_id, type_=Uuid())
-    for owner_id in (brand.owner_id, later, brand.owner_id):
-        query = select(Brand).where(Brand.organization_id.is_(None), Brand.owner_id == owner_id)
-        assert kept_count(query, Brand) == 1
