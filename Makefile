@@ -91,6 +91,10 @@ bench-lists: .venv/.dev ## Measure whether a tenant of a million products waits 
 bench-policies: .venv/.dev ## Measure what PostgreSQL's policies cost on pages of 50 (two minutes)
 	@$(BIN)/python -m tests.bench.policies $(ARGS)
 
+.PHONY: bench-profile
+bench-profile: .venv/.dev ## Tell where the microseconds of one request go (on PostgreSQL, a minute; ARGS="--write")
+	@$(BIN)/python -m tests.bench.profile $(ARGS)
+
 .PHONY: faults
 faults: .venv/.dev ## Break Redis, PostgreSQL and workers amid 200 generations and count what is left (minutes)
 	@$(BIN)/python -m tests.faults.run $(ARGS)

@@ -59,7 +59,7 @@ def wires(requests: Sequence[Request], host: str) -> Iterator[bytes]:
         if body:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         if each.tag:
-            lines.append(f"If-None-Match: {each.tag}")
+            lines.append(f"{each.condition}: {each.tag}")
         yield "\r\n".join([*lines, "", ""]).encode() + body
 
 

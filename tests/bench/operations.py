@@ -40,6 +40,11 @@ class Request:
     body: str = ""
     tag: str = ""
 
+    @property
+    def condition(self) -> str:
+        """The header that the tag goes into."""
+        return "If-None-Match" if self.method == "GET" else "If-Match"
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -63,7 +68,7 @@ def fetch(client: httpx.Client, request: Request, status: int = 200) -> httpx.Re
     if request.body:
         headers["Content-Type"] = "application/json"
     if request.tag:
-        headers["If-None-Match" if request.method == "GET" else "If-Match"] = request.tag
+        headers[request.condition] = request.tag
     answer = client.request(request.method, request.path, headers=headers, content=request.body or None)
     if answer.status_code != status:
         told = f"{answer.status_code} {answer.text[:500]}"

@@ -1,0 +1,165 @@
+"""The server within this process, asked over a connection that is none: all of it runs, and can be looked at.
+
+Parser, middleware, threads and database are those of `python -m handlers`; only the socket is missing, and
+what works beside requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httptools
+import httpx
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
+
+from handlers.app import create_app
+from handlers.command import options_of_the_server
+from handlers.protocol import Protocol
+from studio.settings import Settings
+from studio.telemetry.logs import configure_logging
+from tests.bench.contenders import OURS
+from tests.bench.stacks import Profiling, Spent, WatchedPool
+
+PORT = 8000
+SECONDS = 60
+
+
+class _Wire(asyncio.Transport):
+    """Keeps what the server writes."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 50_000), "sockname": ("127.0.0.1", PORT)})
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class _Connection(Protocol):
+    """A connection that says when an answer is complete."""
+
+    answered: asyncio.Event
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self.answered.set()
+
+
+class _Answer:
+    """What `httptools` finds in the bytes of one answer."""
+
+    def __init__(self, data: bytes) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.body = b""
+        parser = httptools.HttpResponseParser(self)
+        parser.feed_data(data)
+        self.status: int = parser.get_status_code()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+
+class Inside(httpx.BaseTransport):
+    """The server, as a transport for `httpx` and as something to profile."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._loop = uvloop.new_event_loop()
+        self._profiling = Profiling()
+        app = create_app(settings)
+        app.bridge.pool.shutdown()
+        app.bridge.pool = WatchedPool(self._profiling)
+        self._app = app
+        self._wire = _Wire()
+        self._connection = self._loop.run_until_complete(self._connect(settings))
+
+    async def _connect(self, settings: Settings) -> _Connection:
+        config = uvicorn.Config(self._app, **options_of_the_server(settings))
+        connection = _Connection(
+            config=config,
+            server_state=ServerState(),
+            app_state={},
+            public_url=settings.public_url,
+            patience=settings.slow_client_seconds,
+        )
+        connection.answered = asyncio.Event()
+        connection.connection_made(self._wire)
+        return connection
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer a request of `httpx`."""
+        head = [f"{request.method} {request.url.raw_path.decode()} HTTP/1.1".encode()]
+        head += [name + b": " + value for name, value in request.headers.raw]
+        answer = _Answer(self.ask(b"\r\n".join([*head, b"", b""]) + request.read()))
+        return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
+
+    def ask(self, wire: bytes) -> bytes:
+        """Answer the bytes of a request."""
+        return self._loop.run_until_complete(self._ask(wire))
+
+    def profile(self, wire: bytes) -> Spent:
+        """Answer the bytes of a request, and tell what that took."""
+        return self._loop.run_until_complete(self._ask_profiled(wire))
+
+    def work_of(self, wire: bytes) -> float:
+        """Answer the bytes of a request, and tell for how many seconds this process worked for it."""
+        began = time.process_time()
+        self.ask(wire)
+        return time.process_time() - began
+
+    async def _ask(self, wire: bytes) -> bytes:
+        self._connection.answered.clear()
+        self._wire.written.clear()
+        self._connection.data_received(wire)
+        await asyncio.wait_for(self._connection.answered.wait(), SECONDS)
+        return b"".join(self._wire.written)
+
+    async def _ask_profiled(self, wire: bytes) -> Spent:
+        self._connection.answered.clear()
+        self._profiling.begin()
+        try:
+            self._connection.data_received(wire)
+            await self._connection.answered.wait()
+            # The task of the request comes to its end.
+            await asyncio.sleep(0)
+        finally:
+            spent = self._profiling.end()
+        return spent
+
+    def end(self) -> None:
+        """Let go of everything; clients that come and go do not end it."""
+        self._connection.connection_lost(None)
+        self._app.bridge.pool.shutdown()
+        self._app.database.dispose()
+        self._loop.close()
+
+
+@contextlib.contextmanager
+def inside(folder: Path, database_url: str) -> Iterator[Inside]:
+    """Have the server on a database that is prepared, its log in a file."""
+    environment = OURS.environment(folder, PORT, database_url)
+    settings = Settings.from_environment(environment)
+    with (folder / "log").open("a") as log, contextlib.redirect_stderr(log):
+        configure_logging(settings.log_level, settings.log_format, settings.service_name)
+        server = Inside(settings)
+        try:
+            yield server
+        finally:
+            server.end()

@@ -1,0 +1,60 @@
+"""The profile of a request: its table names what there is, and time goes to who is worked for."""
+
+from __future__ import annotations
+
+import sys
+from time import perf_counter
+
+import pytest
+
+from tests.bench.stacks import Spent, Stack
+from tests.bench.stages import STAGES, named, stage_of
+
+
+def test_each_name_is_of_one_stage() -> None:
+    names = [name for names in STAGES.values() for name in names]
+    assert sorted(set(names)) == sorted(names)
+
+
+@pytest.mark.parametrize("name", [name for names in STAGES.values() for name in names])
+def test_what_a_stage_names_is_there(name: str) -> None:
+    """What got another name would be counted for whoever calls it."""
+    assert named(name) is not None
+
+
+def test_a_name_that_is_gone_is_noticed() -> None:
+    with pytest.raises(LookupError, match="has no turn"):
+        named("handlers.paging.turn")
+    with pytest.raises(LookupError, match="there is no handler"):
+        named("handler.paging")
+
+
+def test_the_longest_name_decides_and_names_end_at_dots() -> None:
+    assert stage_of("handlers.contract.endpoint", "Endpoint._serve") == "endpoint"
+    assert stage_of("handlers.contract.endpoint", "Endpoint._check") == "check of the answer"
+    assert stage_of("handlers.contract.endpoint", "Endpoint._checked") == "endpoint"
+    assert stage_of("psycopg_pool.pool", "ConnectionPool.wait") is None
+
+
+def test_what_has_no_stage_works_for_its_caller_and_takes_its_time() -> None:
+    spent = Spent()
+    stack = Stack(spent)
+
+    def enter(module: str, function: str) -> None:
+        code = compile(f"def {function}(): return sys._getframe()\nframe = {function}()", "", "exec")
+        scope = {"__name__": module, "sys": sys}
+        exec(code, scope)  # noqa: S102 - a frame of a module of that name, which only a run of code makes
+        stack(scope["frame"], "call", None)  # type: ignore[arg-type]  # what the code above puts there
+
+    began = perf_counter()
+    enter("handlers.paging", "page")
+    enter("urllib.parse", "urlencode")
+    stack(sys._getframe(), "return", None)
+    enter("marshmallow.schema", "dump")
+    stack(sys._getframe(), "return", None)
+    stack(sys._getframe(), "return", None)
+    stack(sys._getframe(), "return", None)
+    whole = 1e9 * (perf_counter() - began)
+    assert dict(spent.calls) == {"handler": 2, "serialisation of rows": 1}
+    assert set(spent.nanoseconds) == {"handler", "serialisation of rows"}
+    assert 0 < sum(spent.nanoseconds.values()) < whole
