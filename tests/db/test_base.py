@@ -6,11 +6,14 @@ from datetime import UTC, datetime, timedelta, timezone
 from uuid import RFC_4122, UUID
 
 import pytest
+from sqlalchemy import func, literal, make_url, select
 from sqlalchemy.exc import StatementError
 
-from db.base import Base, Owned, count_ids_from, new_id
+from db.base import Base, Owned, UtcDateTime, count_ids_from, new_id
+from db.engines import make_engine
 from db.models import Brand, Shooting
 from db.session import Database, session
+from tests.databases import on_postgresql
 from tests.factories import make_brand, make_shooting
 
 
@@ -30,6 +33,19 @@ def test_a_time_comes_back_in_utc_with_its_microseconds(database: Database) -> N
         found = session().get_one(Shooting, shooting_id)
         assert found.due_date == due
         assert found.due_date.isoformat() == "2026-02-28T23:30:00.123456+00:00"
+
+
+@on_postgresql
+def test_a_time_comes_back_in_utc_from_a_server_that_is_elsewhere(database_url: str) -> None:
+    elsewhere = make_url(database_url).update_query_dict({"options": "-c timezone=Asia/Tokyo"})
+    engine = make_engine(elsewhere.render_as_string(hide_password=False), pool_size=1)
+    moment = select(literal(datetime(2026, 3, 1, tzinfo=UTC), UtcDateTime()))
+    with engine.connect() as connection:
+        found = connection.scalar(moment)
+        assert connection.scalar(select(func.current_setting("timezone"))) == "UTC"
+    engine.dispose()
+    assert found is not None
+    assert (found.isoformat(), found.tzinfo) == ("2026-03-01T00:00:00+00:00", UTC)
 
 
 def test_a_time_without_a_zone_is_refused(database: Database) -> None:
