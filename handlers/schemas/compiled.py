@@ -15,6 +15,8 @@ from typing import Any
 from marshmallow import Schema, fields
 
 Reader = Callable[[Any], Any]
+Converter = Callable[[Any, str | None, Any], Any]
+"""What makes of a value, its name and the row that it is from what is shown, as a field's class says it."""
 
 
 @cache
@@ -40,17 +42,17 @@ def _field_reader(name: str, field: fields.Field[Any]) -> Reader:
         return lambda row: field.serialize(name, row)
     if type(field) is fields.Raw:
         return get
-    convert = _converter(name, field)
-    return lambda row: convert(get(row), row)
+    convert = _converter(field)
+    return lambda row: convert(get(row), name, row)
 
 
-def _converter(name: str, field: fields.Field[Any]) -> Callable[[Any, Any], Any]:
-    """What makes of a value, and the row that it is from, what is shown."""
+def _converter(field: fields.Field[Any]) -> Converter:
     if isinstance(field, fields.List):
-        item = _converter(name, field.inner)
-        return lambda values, row: None if values is None else [item(value, row) for value in values]
+        item = _converter(field.inner)
+        return lambda values, name, row: (
+            None if values is None else [item(each, name, row) for each in values]
+        )
     if isinstance(field, fields.Nested):
         read = _reader_of(field.schema)
-        return lambda value, row: None if value is None else read(value)
-    serialize = field._serialize
-    return lambda value, row: serialize(value, name, row)
+        return lambda value, _name, _row: None if value is None else read(value)
+    return field._serialize
