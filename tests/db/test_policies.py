@@ -44,6 +44,8 @@ AND NOT EXISTS (
 def connection(database_engine: Engine) -> Iterator[Connection]:
     """The login itself, in a transaction that leaves nothing."""
     with database_engine.connect() as opened:
+        # Connections that were made since a `Database` knows the engine begin as the system.
+        opened.execute(text("RESET ROLE"))
         yield opened
 
 
