@@ -7,18 +7,25 @@ cannot be chosen (OWASP ASVS 5.0.0, 6.2.4).
 from __future__ import annotations
 
 import secrets
+from functools import cache
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
-from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from db.errors import Conflict
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
 # Of a password that nobody knows: what unknown addresses are checked against.
 _NOBODY = _hasher.hash(secrets.token_urlsafe())
-# 30,000 of them, in lower case; 11,611 have the eight characters that the contract asks for.
-_COMMON = frozenset(FREQUENCY_LISTS["passwords"])
+
+
+@cache
+def _common_passwords() -> frozenset[str]:
+    """30,000 of them, in lower case; 11,611 have the eight characters that the contract asks for."""
+    # With the first password that somebody chooses: 14 MB that a server may never need.
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS
+
+    return frozenset(FREQUENCY_LISTS["passwords"])
 
 
 class PasswordTooCommon(Conflict):
@@ -30,7 +37,7 @@ class PasswordTooCommon(Conflict):
 
 def hash_new_password(password: str) -> str:
     """The hash of a password that somebody chose just now; PasswordTooCommon, in whatever letter case."""
-    if password.lower() in _COMMON:
+    if password.lower() in _common_passwords():
         raise PasswordTooCommon()
     return hash_password(password)
 

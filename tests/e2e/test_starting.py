@@ -20,7 +20,7 @@ from tests.e2e.server import running_server
 
 ROOT = Path(__file__).resolve().parents[2]
 # Where pictures are painted, where there is a broker, a bucket or a collector of traces.
-LOADED_WHEN_NEEDED = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk"}
+LOADED_WHEN_NEEDED = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk", "zxcvbn"}
 
 
 def free_port() -> int:
