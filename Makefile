@@ -95,6 +95,10 @@ bench-policies: .venv/.dev ## Measure what PostgreSQL's policies cost on pages o
 bench-profile: .venv/.dev ## Tell where the microseconds of one request go (on PostgreSQL, a minute; ARGS="--write")
 	@$(BIN)/python -m tests.bench.profile $(ARGS)
 
+.PHONY: bench-generation
+bench-generation: .venv/.dev ## Measure what four pictures of the local studio cost, stage by stage (half a minute)
+	@$(BIN)/python -m tests.bench.generation $(ARGS)
+
 .PHONY: faults
 faults: .venv/.dev ## Break Redis, PostgreSQL and workers amid 200 generations and count what is left (minutes)
 	@$(BIN)/python -m tests.faults.run $(ARGS)
