@@ -15,7 +15,7 @@ from studio.rendering.colour import lab, smoothstep, to_srgb
 from studio.rendering.matting import nearby_colour, refine_mask
 from studio.rendering.model import CutOut, CutOutMethod, Floats, Pixels
 from studio.rendering.saliency import saliency
-from studio.rendering.trust import explained, judge
+from studio.rendering.trust import AGREED, explained, judge, overlap
 
 TRUSTED = 0.7
 Segmentation = tuple[np.ndarray, float, dict[str, float]]
@@ -131,7 +131,7 @@ def _segmented_plain(
     mask = _cleaned(_grab(pixels, hints))
     if not mask.any():
         return mask, 0.0, {}
-    trust, parts = judge(pixels, mask, _cleaned(_grab(pixels, _hints_around(mask, None))), plainness, None)
+    trust, parts = judge(pixels, mask, _agreement(pixels, mask, None), plainness, None)
     strange = (residual > max(8.0, 6.0 * noise)) & ~mask & (hints != cv2.GC_BGD)
     return mask, *explained(trust, parts, float(strange.sum()) / float(mask.sum()))
 
@@ -150,9 +150,25 @@ def _segmented_busy(pixels: Pixels, plainness: float) -> Segmentation:
         mask = _cleaned(_grab(pixels, hints))
         if not mask.any():
             return mask, 0.0, {}
-    # A segmentation that is right does not depend on how it was started.
-    again = _cleaned(_grab(pixels, _hints_around(mask, body)))
-    return mask, *judge(pixels, mask, again, plainness, body)
+    return mask, *judge(pixels, mask, _agreement(pixels, mask, body), plainness, body)
+
+
+def _agreement(pixels: Pixels, mask: np.ndarray, body: np.ndarray | None) -> float:
+    """How far a segmentation that began elsewhere finds the same: one that is right does not depend on that.
+
+    Half the size tells it in a fifth of the time; only what does not agree there is looked at in whole.
+    """
+    small_body = None if body is None else _halved(body)
+    at_half = _overlap_again(_resized(pixels, 0.5), _halved(mask), small_body)
+    return at_half if at_half >= AGREED else _overlap_again(pixels, mask, body)
+
+
+def _halved(mask: np.ndarray) -> np.ndarray:
+    return _resized(mask.astype(np.uint8) * 255, 0.5) > 127
+
+
+def _overlap_again(pixels: Pixels, mask: np.ndarray, body: np.ndarray | None) -> float:
+    return overlap(mask, _cleaned(_grab(pixels, _hints_around(mask, body))))
 
 
 def _box_of(alpha: Pixels, pad: int) -> tuple[int, int, int, int]:

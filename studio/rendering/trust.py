@@ -8,13 +8,17 @@ import numpy as np
 from studio.rendering.colour import lab, smoothstep
 from studio.rendering.model import Pixels
 
+AGREED = 0.96
+"""Overlap from which on two segmentations are as good as the same."""
+
 
 def judge(
-    pixels: Pixels, mask: np.ndarray, again: np.ndarray, plainness: float, body: np.ndarray | None
+    pixels: Pixels, mask: np.ndarray, agreement: float, plainness: float, body: np.ndarray | None
 ) -> tuple[float, dict[str, float]]:
     """Trust 0..1 and the parts it was judged by, for a mask over a small copy of the photograph.
 
-    `again` is the mask of a second segmentation that began elsewhere, `body` the skin of whom wears it.
+    `agreement` is the overlap with a second segmentation that began elsewhere, `body` the skin of whom wears
+    it.
     """
     parts = {
         "size": _size(mask),
@@ -22,7 +26,7 @@ def judge(
         "contrast": _contrast(pixels, mask),
         "wholeness": _wholeness(mask),
         "smoothness": _smoothness(mask),
-        "stability": _stability(mask, again),
+        "stability": _step(0.70, AGREED, agreement),
         "plainness": round(plainness, 3),
     }
     if body is not None:
@@ -45,6 +49,11 @@ def explained(trust: float, parts: dict[str, float], strange: float) -> tuple[fl
     """Trust and parts again, knowing how much, by the product's area, is neither product nor background."""
     part = 1 - _step(0.03, 0.20, strange)
     return round(trust * (0.2 + 0.8 * part), 4), {**parts, "explained": round(part, 4)}
+
+
+def overlap(mask: np.ndarray, again: np.ndarray) -> float:
+    """How far two segmentations agree: intersection over union."""
+    return float((mask & again).sum()) / max(1.0, float((mask | again).sum()))
 
 
 def _step(low: float, high: float, value: float) -> float:
@@ -87,11 +96,6 @@ def _contrast(pixels: Pixels, mask: np.ndarray) -> float:
 
     change = np.linalg.norm(beside(1) - beside(-1), axis=1)
     return _step(0.45, 0.92, float(np.mean(change > 9.0)))
-
-
-def _stability(mask: np.ndarray, again: np.ndarray) -> float:
-    """How far two segmentations agree (intersection over union)."""
-    return _step(0.70, 0.96, float((mask & again).sum()) / max(1.0, float((mask | again).sum())))
 
 
 def _wholeness(mask: np.ndarray) -> float:

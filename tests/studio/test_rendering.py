@@ -88,6 +88,15 @@ def test_the_samples_product_is_cut_out_with_its_handles_hole_and_without_its_sh
     assert lowest_right.mean() < 3
 
 
+def test_what_half_the_size_confirms_is_not_cut_out_again_in_whole(
+    photograph: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heights, cut = [], cv2.grabCut
+    monkeypatch.setattr(cv2, "grabCut", lambda *given: (heights.append(len(given[0])), cut(*given)))
+    prepare(photograph)
+    assert heights == [480, 480, 240]
+
+
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF"])
 def test_the_same_seed_gives_the_same_bytes(photograph: Image.Image, file_format: str) -> None:
     small = photograph.resize((450, 600))
