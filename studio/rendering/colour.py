@@ -90,7 +90,7 @@ def encoded(value: Floats) -> Floats:
     """Linear light 0..1 as sRGB values 0..255."""
     unit = np.clip(value, 0, 1)
     curve = np.where(unit <= 0.0031308, unit * 12.92, 1.055 * unit ** (1 / 2.4) - 0.055)
-    return (curve * 255.0).astype(np.float32)
+    return (curve * 255.0).astype(np.float32, copy=False)
 
 
 def luminance(pixels: Pixels | Floats) -> Floats:

@@ -29,11 +29,12 @@ def nearby_colour(pixels: Floats, where: Floats, radius: int) -> Floats:
     """For every pixel the mean colour of the close pixels marked by `where`, found at growing distances."""
     result = np.zeros_like(pixels)
     known = np.zeros(where.shape, dtype=np.float32)
+    marked = pixels * where[..., None]
     for reach in (radius, radius * 3, radius * 9):
         small = max(1, reach // 6)
         size = (max(1, pixels.shape[1] // small), max(1, pixels.shape[0] // small))
         weight = cv2.resize(where, size, interpolation=cv2.INTER_AREA)
-        colour = cv2.resize(pixels * where[..., None], size, interpolation=cv2.INTER_AREA)
+        colour = cv2.resize(marked, size, interpolation=cv2.INTER_AREA)
         sigma = max(0.8, reach / small / 2)
         weight = cv2.GaussianBlur(weight, (0, 0), sigma)
         colour = cv2.GaussianBlur(colour, (0, 0), sigma) / np.maximum(weight, 1e-4)[..., None]
