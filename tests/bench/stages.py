@@ -94,7 +94,15 @@ STAGES: dict[str, tuple[str, ...]] = {
         "sqlalchemy.pool",
     ),
     "psycopg": ("psycopg",),
-    WAITING: ("psycopg.connection.Connection.wait",),
+    # To hand a statement to the kernel is to wait, too, where PostgreSQL gets the core at once.
+    WAITING: (
+        "psycopg.connection.Connection.wait",
+        "psycopg._connection_base.BaseConnection._exec_command",
+        "psycopg._cursor_base.BaseCursor._execute_send",
+        "psycopg._cursor_base.BaseCursor._maybe_prepare_gen",
+        "psycopg._cursor_base.BaseCursor._send_prepare",
+        "psycopg._cursor_base.BaseCursor._send_query_prepared",
+    ),
     "serialisation of rows": (
         "handlers.schemas",
         "handlers.answers.present",
