@@ -150,7 +150,9 @@ def lines(found: list[Profile]) -> Iterator[str]:
             yield f"| {stage} | {' | '.join(cells)} |"
     yield _row("**work, µs**", [each.work for each in found])
     yield _row("**function calls**", [sum(each.calls.values()) for each in found])
-    yield _row("PostgreSQL worked meanwhile, µs", [each.waiting for each in found])
+    yield _row(
+        "waited for PostgreSQL beside, µs (grows with what else runs)", [each.waiting for each in found]
+    )
     yield _row("statements", [each.statements for each in found])
     yield _row("round trips, with begin and end of transactions", [each.round_trips for each in found])
 
