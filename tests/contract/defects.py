@@ -22,7 +22,7 @@ import handlers.command as server
 from db.errors import NotFound, Unreadable
 from db.models import Brand
 from db.session import session
-from db.tenancy import Caller
+from db.tenancy import Caller, current_caller
 from handlers.answers import Answer, encode_json, no_content
 from handlers.app import Application
 from handlers.errors import Problem
@@ -92,6 +92,23 @@ def delete_that_keeps(app: Application) -> None:
     app.endpoints["delete_brand"]._handler = lambda **_arguments: no_content()
 
 
+def reading_from_memory(app: Application) -> None:
+    """Reading a brand remembers what it answered, and answers its reader again when the brand is gone."""
+    remembered: dict[tuple[UUID, UUID], Answer] = {}
+    read = app.endpoints["get_brand"]._handler
+
+    def remember(brand_id: UUID, **arguments: Any) -> Answer:
+        key = (current_caller().user_id, brand_id)
+        try:
+            remembered[key] = read(brand_id=brand_id, **arguments)
+        except NotFound:
+            if key not in remembered:
+                raise
+        return remembered[key]
+
+    app.endpoints["get_brand"]._handler = remember
+
+
 def create_that_forgets_a_field(app: Application) -> None:
     """A new brand is answered without its description."""
 
@@ -157,6 +174,7 @@ DOORS: dict[str, Callable[[], None]] = {
 DEFECTS: dict[str, Callable[[Application], None]] = {
     "tenant_leak": tenant_leak,
     "delete_that_keeps": delete_that_keeps,
+    "reading_from_memory": reading_from_memory,
     "create_that_forgets_a_field": create_that_forgets_a_field,
     "undocumented_status": undocumented_status,
     "valid_data_refused": valid_data_refused,

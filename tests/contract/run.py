@@ -1,6 +1,7 @@
 """`make contract`: start the real server on a fresh database and let Schemathesis hold it to the contract.
 
-Every check and every phase runs; the seed is printed, so that a failure can be looked at again.
+Every check and every phase runs; the seed is printed, so that a failure can be looked at again. Its stateful
+phase is our own (tests/contract/fuzzing/walking.py) and has a server of its own, as new as the first.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -21,9 +22,14 @@ from tests.databases import fresh_database
 from tests.e2e.server import ROOT, running_server
 from tests.listening import listening
 
+PHASES = ("examples", "coverage", "fuzzing")
+WALK = "walk"
 CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
 # A run must not spend its time on waits that nothing ends.
 SHORT_WAITS = {"MAX_WAIT_SECONDS": "2", "SSE_MAX_SECONDS": "5"}
+
+# What gives the command of a step for the address of a server, the options and the seed.
+Step = Callable[[str, argparse.Namespace, int], list[str]]
 
 
 @contextmanager
@@ -47,8 +53,8 @@ def server_under_test(module: str, kind: str, extra: dict[str, str]) -> Iterator
                 yield server.url, server.log, elsewhere.url
 
 
-def fuzz(url: str, log: Path, elsewhere: str, options: argparse.Namespace, seed: int) -> bool:
-    """Run Schemathesis once; return whether it found nothing and the server logged no defect."""
+def fuzz(url: str, options: argparse.Namespace, seed: int) -> list[str]:
+    """Return the command of Schemathesis that sends many cases to each operation."""
     command = [
         str(Path(sys.executable).with_name("st")),
         "--config-file", CONFIGURATION,
@@ -56,33 +62,60 @@ def fuzz(url: str, log: Path, elsewhere: str, options: argparse.Namespace, seed:
         "--url", url,
         "--seed", str(seed),
         "--max-examples", str(2 if options.quick else options.examples),
+        "--phases", ",".join(phase for phase in options.phases if phase != WALK),
     ]  # fmt: skip
     if options.quick:
         # So few cases cannot reach everything: what they miss is no finding of this run. The examples are
         # sent by the suites over every operation too.
-        command += ["--warnings", "off", "--phases", "fuzzing"]
-    elif options.phases:
-        command += ["--phases", options.phases]
+        command += ["--warnings", "off"]
     for name in options.operation or []:
         command += ["--include-operation-id", name]
     if options.report:
         command += ["--report", "junit,html", "--report-dir", options.report]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "SARTIQ_CONTRACT_URL": url,
-        "SARTIQ_CONTRACT_OUTBOX": str(log.parent / "outbox"),
-        "SARTIQ_CONTRACT_PICTURES": elsewhere,
-    }
-    status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
-    defects = [
-        line
-        for line in log.read_text(errors="replace").splitlines()
-        if " ERROR " in line or "Traceback" in line
-    ]
+    return command
+
+
+def walk(_url: str, options: argparse.Namespace, seed: int) -> list[str]:
+    """Return the command that walks along the links of the contract."""
+    command = [sys.executable, "-m", "tests.contract.fuzzing.walking", "--seed", str(seed)]
+    for name in options.operation or []:
+        command += ["--operation", name]
+    return command
+
+
+def steps(kind: str, phases: tuple[str, ...]) -> list[Step]:
+    """Return what is run one after the other, each on a new server; a mock remembers nothing to walk to."""
+    fuzzed: list[Step] = [fuzz] if set(phases) - {WALK} else []
+    return [*fuzzed, walk] if WALK in phases and kind != "mock" else fuzzed
+
+
+def finds_nothing(step: Step, kind: str, options: argparse.Namespace, seed: int) -> bool:
+    """Run a step on a new server; return whether it found nothing and the server logged no defect."""
+    with server_under_test(options.server, kind, {}) as (url, log, elsewhere):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "SARTIQ_CONTRACT_URL": url,
+            "SARTIQ_CONTRACT_OUTBOX": str(log.parent / "outbox"),
+            "SARTIQ_CONTRACT_PICTURES": elsewhere,
+        }
+        status = subprocess.run(step(url, options, seed), cwd=ROOT, env=environment, check=False).returncode
+        defects = [
+            line
+            for line in log.read_text(errors="replace").splitlines()
+            if " ERROR " in line or "Traceback" in line
+        ]
     if defects:
         print(f"The server logged {len(defects)} defects, the first ones:", *defects[:5], sep="\n  ")
     return status == 0 and not defects
+
+
+def phases_of(text: str) -> tuple[str, ...]:
+    """Read a list of phases; raises ValueError for one that there is not."""
+    phases = tuple(text.split(","))
+    if set(phases) - {*PHASES, WALK}:
+        raise ValueError(text)
+    return phases
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -90,13 +123,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make contract ARGS=...", description=__doc__)
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both", "mock"], default="both")
     parser.add_argument("--seed", type=int, help="repeat a run; drawn when left out")
-    parser.add_argument("--examples", type=int, default=25, help="cases an operation")
+    parser.add_argument("--examples", type=int, default=20, help="cases an operation")
     parser.add_argument("--quick", action="store_true", help="a first impression: two cases an operation")
-    parser.add_argument("--phases", help="comma-separated, all when left out")
+    parser.add_argument(
+        "--phases",
+        type=phases_of,
+        default=(*PHASES, WALK),
+        help=f"comma-separated, of {', '.join(PHASES)} and {WALK}; all when left out",
+    )
     parser.add_argument("--operation", action="append", help="only this operationId; may be repeated")
     parser.add_argument("--report", help="folder for JUnit and HTML reports")
     parser.add_argument("--server", default="handlers", help="module that starts the server under test")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.phases = ("fuzzing",)
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,8 +148,8 @@ def main(arguments: list[str] | None = None) -> int:
     for kind in kinds:
         seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
         print(f"Contract run on {kind}, seed {seed}", flush=True)
-        with server_under_test(options.server, kind, {}) as (url, log, elsewhere):
-            found_nothing = fuzz(url, log, elsewhere, options, seed)
+        results = [finds_nothing(step, kind, options, seed) for step in steps(kind, options.phases)]
+        found_nothing = all(results)
         print(f"Contract run on {kind}, seed {seed}: {'passed' if found_nothing else 'FAILED'}", flush=True)
         passed = passed and found_nothing
     return int(not passed)

@@ -1,4 +1,4 @@
-"""`make contract-selftest`: does the contract run bite? Seeds seven defects one by one; each must be found.
+"""`make contract-selftest`: does the contract run bite? Seeds eight defects one by one; each must be found.
 
 The same run on the server without a defect must pass, so that it is the defect that is found.
 """
@@ -19,6 +19,8 @@ RUNS = {
     "tenant_leak": (["create_brand", "list_brands", "get_brand"], "ST402"),
     "open_operation": (["create_brand", "list_brands", "get_brand"], "ST901"),
     "delete_that_keeps": (["create_brand", "get_brand", "delete_brand"], "ST301"),
+    # Only a walk reads a brand, deletes it and reads it again.
+    "reading_from_memory": (["create_brand", "get_brand", "delete_brand"], "ST301"),
     "create_that_forgets_a_field": (["create_brand"], "ST101"),
     "undocumented_status": (["create_brand", "get_brand"], "ST101"),
     "valid_data_refused": (["create_brand"], "ST202"),

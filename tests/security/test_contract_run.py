@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -63,19 +61,18 @@ def test_s28_the_peers_are_of_two_organizations() -> None:
     assert set(configuration["auth"]["wfc"]["peers"]) < set(names)
 
 
-def test_s28_the_command_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    commands: list[list[str]] = []
-
-    def note(command: list[str], **_: Any) -> argparse.Namespace:
-        commands.append(command)
-        return argparse.Namespace(returncode=0)
-
-    monkeypatch.setattr(subprocess, "run", note)
-    log = tmp_path / "server.log"
-    log.touch()
-    assert run.fuzz("http://localhost", log, "http://localhost", run.parse([]), seed=1)
-    options = [word for word in commands[0] if word.startswith("-")]
-    assert options == ["--config-file", "--url", "--seed", "--max-examples"]
+def test_s28_the_commands_leave_nothing_out() -> None:
+    everything = run.parse([])
+    assert [run.steps(kind, everything.phases) for kind in ("sqlite", "postgresql")] == [
+        [run.fuzz, run.walk]
+    ] * 2
+    fuzz = run.fuzz("http://localhost", everything, seed=1)
+    options = [word for word in fuzz if word.startswith("-")]
+    assert options == ["--config-file", "--url", "--seed", "--max-examples", "--phases"]
+    assert fuzz[-1] == "examples,coverage,fuzzing"
+    assert run.walk("http://localhost", everything, seed=1)[2:] == [
+        "tests.contract.fuzzing.walking", "--seed", "1"
+    ]  # fmt: skip
 
 
 def test_s28_our_checks_are_among_those_that_run() -> None:
@@ -104,5 +101,5 @@ def test_s28_no_operation_takes_a_credential_that_is_none(name: str, app: Applic
 
 def test_s28_the_run_finds_defects_that_are_put_in(long_form: bool) -> None:
     if not long_form:
-        pytest.skip("starts eight servers, for minutes; make security does it")
+        pytest.skip("starts eighteen servers, for minutes; make security does it")
     assert selftest.main([]) == 0

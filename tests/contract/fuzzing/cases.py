@@ -19,9 +19,18 @@ def seeded(kind: int) -> str:
     return f"{SEEDED}{kind:04x}00000001"
 
 
+LED: set[str] = set()
+"""The cases of walks that a link led to the row of an earlier step."""
+
+
 def is_alone(case: schemathesis.Case) -> bool:
-    """Tell whether a case stands alone: in the stateful phase links lead it to the rows of earlier steps."""
-    return case.meta is not None and case.meta.phase.name.value != "stateful"
+    """Tell whether a case stands alone: a link leads it to no row of an earlier step."""
+    return case.id not in LED
+
+
+def sender(case: schemathesis.Case) -> str:
+    """Return the account that sends a case; walks name none, and most are the demo account's."""
+    return case.auth_identity or "demo"
 
 
 def is_as_declared(case: schemathesis.Case) -> bool:

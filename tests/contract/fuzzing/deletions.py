@@ -63,7 +63,7 @@ def delete_a_new_model(case: schemathesis.Case) -> None:
     case.path_parameters["model_id"] = client.make("/generation-models/", body, "admin")
 
 
-# For cases that stand alone; in the stateful phase the row of an earlier step goes, and later steps look
+# For cases that stand alone; in a walk the row of an earlier step goes, and later steps look
 # whether it is gone.
 DELETIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "delete_user": delete_a_new_account,

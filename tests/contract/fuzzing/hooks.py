@@ -7,6 +7,7 @@ Everything else of a request is left as the fuzzer made it.
 from __future__ import annotations
 
 import functools
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from schemathesis.core.deserialization import deserialize_yaml
 from schemathesis.core.media_types import YAML_MEDIA_TYPES
 
 from tests.contract.fuzzing import checks, client, people, pictures, webhooks
-from tests.contract.fuzzing.cases import SEEDED, coin, is_alone, is_as_declared, seeded
+from tests.contract.fuzzing.cases import SEEDED, coin, is_alone, is_as_declared, seeded, sender
 from tests.contract.fuzzing.deletions import DELETIONS, make_row_for
 from tests.contract.fuzzing.images import image_bytes
 
@@ -108,7 +109,7 @@ def sign_the_upload(case: schemathesis.Case) -> None:
 
 def name_a_stored_file(case: schemathesis.Case) -> None:
     """Ask for a file that is really there, and that the identity may see."""
-    found = client.stored_file("second" if case.auth_identity == "second" else "demo")
+    found = client.stored_file("second" if sender(case) == "second" else "demo")
     if found:
         case.path_parameters["resource_id"], case.path_parameters["file_name"] = found
 
@@ -129,10 +130,13 @@ def explain_a_real_problem(case: schemathesis.Case) -> None:
 
 
 def keep_the_seed(case: schemathesis.Case) -> None:
-    """Delete or replace only what the run made itself: later steps need the seeded rows."""
-    for name, value in list(case.path_parameters.items()):
-        if str(value).startswith(SEEDED):
-            case.path_parameters[name] = str(uuid.uuid4())
+    """Delete or replace only what the run made itself: later steps need the seeded rows.
+
+    The row that goes is the one of the last parameter; what it belongs to stays.
+    """
+    names = re.findall(r"{(\w+)}", case.path)
+    if names and str(case.path_parameters.get(names[-1])).startswith(SEEDED):
+        case.path_parameters[names[-1]] = str(uuid.uuid4())
 
 
 # Path parameters for which the seed has a row that the demo account may work on.
@@ -156,8 +160,8 @@ ROWS = {
 
 
 def work_on_seeded_rows(case: schemathesis.Case) -> None:
-    """Lead changes, and every second read, to rows that are there; in the stateful phase links do."""
-    if case.auth_identity != "demo" or not is_alone(case) or (case.method == "GET" and coin(case)):
+    """Lead changes, and every second read, to rows that are there; in a walk links do."""
+    if sender(case) != "demo" or not is_alone(case) or (case.method == "GET" and coin(case)):
         return
     for name in ROWS.keys() & case.path_parameters.keys():
         case.path_parameters[name] = ROWS[name]
@@ -179,7 +183,7 @@ def refer_to_nothing_invented(case: schemathesis.Case) -> None:
     """Take invented ids out of every second case: nothing of them resolves, so all else would go untested."""
     if coin(case):
         return
-    if "organization_id" in case.query and case.auth_identity == "demo":
+    if "organization_id" in case.query and sender(case) == "demo":
         case.query["organization_id"] = seeded(0x02)
     # Of a changed multipart body the fuzzer no longer knows that it is valid: it cannot check raw bytes.
     if not isinstance(case.body, dict) or case.media_type != "application/json":
@@ -194,9 +198,10 @@ def refer_to_nothing_invented(case: schemathesis.Case) -> None:
 def forget_the_version(case: schemathesis.Case) -> None:
     """Leave If-Match out of every second change: an invented version is always another one.
 
-    Of those that are led to rows that are there, so that they come as far as to change them.
+    Of those that are led to rows that are there, so that they come as far as to change them; of every
+    one in a walk, which would end there.
     """
-    if not coin(case):
+    if not coin(case) or not is_alone(case):
         case.headers.pop("If-Match", None)
 
 
@@ -241,21 +246,21 @@ def change_a_new_row(case: schemathesis.Case) -> None:
     """Change a row of one's own in every second case, and never the system's, which is all the seed has."""
     name = next(iter(case.path_parameters))
     is_foreign = str(case.path_parameters[name]).startswith(SEEDED)
-    if case.auth_identity == "demo" and is_alone(case) and (is_foreign or not coin(case)):
+    if sender(case) == "demo" and is_alone(case) and (is_foreign or not coin(case)):
         make_row_for(case, name)
 
 
 def export_an_approved_picture(case: schemathesis.Case) -> None:
     """Name a picture that is approved in every second case; the others find nothing, or what is approved."""
-    if coin(case) or case.auth_identity != "demo" or not isinstance(case.body, dict):
+    if coin(case) or sender(case) != "demo" or not isinstance(case.body, dict):
         return
     case.path_parameters["shooting_id"] = seeded(0x07)
     case.body["prediction_ids"] = [client.approved_prediction_id()]
 
 
 def read_a_written_export(case: schemathesis.Case) -> None:
-    """Read an export whose archive is there; in the stateful phase links lead to others."""
-    if case.auth_identity == "demo" and is_alone(case):
+    """Read an export whose archive is there; in a walk links lead to others."""
+    if sender(case) == "demo" and is_alone(case):
         case.path_parameters["export_id"] = client.written_export_id()
 
 
@@ -316,6 +321,12 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "replace_generation_model": replace_a_new_model,
 }
 
+# What works on the very row that a path names: in a walk, that of an earlier step.
+OF_ROWS = {
+    *DELETIONS, "cancel_generation", "retry_generation", "replace_subscription", "renew_subscription",
+    "replace_generation_model", "remove_member",
+}  # fmt: skip
+
 
 def lead_nowhere(case: schemathesis.Case) -> None:
     """Ask for an unknown row where the fuzzer took a null of an earlier answer for an id.
@@ -353,7 +364,7 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
         pictures.lead_to_the_runs_own_server(case)
         if case.method.upper() not in ("DELETE", "PUT"):
             work_on_seeded_rows(case)
-        if prepare is not None and (is_alone(case) or operation_id(case) not in DELETIONS):
+        if prepare is not None and (is_alone(case) or operation_id(case) not in OF_ROWS):
             prepare(case)
         if operation_id(case) == "receive_task_webhook":
             kwargs["auth"] = client.sign_callback
