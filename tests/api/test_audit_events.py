@@ -15,7 +15,6 @@ from sqlalchemy import select
 from db.base import utc_now
 from db.models import AuditEvent
 from db.session import Database
-from handlers import brands
 from handlers.app import Application
 from handlers.command import options_of_the_server
 from studio.identity.passwords import hash_password
@@ -335,7 +334,8 @@ def test_what_is_only_tried_makes_no_event(
 def test_a_change_that_is_rolled_back_takes_its_event_along(
     house: House, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(brands.BrandSchema, "dump", lambda *_: {"name": "not what the contract says"})
+    broken = {"name": "not what the contract says"}
+    monkeypatch.setattr("handlers.answers.present", lambda *_: broken)
     reply = house.client("POST", f"/brands/?organization_id={house.organization.id}", {"name": "Nord"})
     assert reply.status == 500
     assert rows(database) == []
