@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import sqlalchemy
 
 from tests.bench.contenders import OURS, Contender
 from tests.bench.processes import on_core
 from tests.bench.rows import Scale, fill, token_of
 from tests.bench.without import take_policies_away
-from tests.e2e.server import ROOT, SECONDS_TO_START, ServerDidNotStart, free_port, stop
+from tests.e2e.server import ROOT, free_port, stop, wait_for_answer
 from tests.faults.stage import Cluster, own_postgresql
 
 SERVER_CORE, OTHER_CORE = 0, 1
@@ -131,7 +130,9 @@ def started(stage: Stage, contender: Contender, database: str, **environment: st
             stderr=log,
         )
     try:
-        _wait_for_first_answer(stage, url, process, folder / "log")
+        address = f"{url}/api/v1/products/{stage.scale.product_id(1, 1)}"
+        signed = {"Authorization": f"Bearer {token_of(1)}"}
+        wait_for_answer(address, process, folder / "log", signed, pause=0.01)
         yield Serving(contender, url, process.pid, time.perf_counter() - began, database)
     finally:
         stop(process)
@@ -144,16 +145,3 @@ def _without_triggers(stage: Stage, database: str) -> list[str]:
     finally:
         engine.dispose()
     return [f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables]
-
-
-def _wait_for_first_answer(stage: Stage, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Return once a product is answered; raise ServerDidNotStart when it is not."""
-    deadline = time.monotonic() + SECONDS_TO_START
-    address = f"{url}/api/v1/products/{stage.scale.product_id(1, 1)}"
-    headers = {"Authorization": f"Bearer {token_of(1)}"}
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(address, headers=headers, timeout=5).status_code == 200:
-                return
-        time.sleep(0.01)
-    raise ServerDidNotStart(f"A server did not start:\n{log.read_text(errors='replace')[-4000:]}")

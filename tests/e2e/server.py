@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,13 +112,24 @@ def running_server(
 
 def wait_until_ready(server: RunningServer) -> None:
     """Return once the server takes traffic; raise ServerDidNotStart when it does not."""
+    wait_for_answer(f"{server.url}/utils/readiness", server.process, server.log)
+
+
+def wait_for_answer(
+    address: str,
+    process: subprocess.Popen[bytes],
+    log: Path,
+    headers: Mapping[str, str] | None = None,
+    pause: float = 0.1,
+) -> None:
+    """Return once an address, asked every `pause` seconds, answers 200; raise ServerDidNotStart otherwise."""
     deadline = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < deadline and server.process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{server.url}/utils/readiness", timeout=5).status_code == 200:
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):  # it does not listen yet
+            if httpx.get(address, headers=headers, timeout=5).status_code == 200:
                 return
-        time.sleep(0.1)
-    raise ServerDidNotStart(f"The server did not start:\n{server.log.read_text(errors='replace')[-4000:]}")
+        time.sleep(pause)
+    raise ServerDidNotStart(f"The server did not start:\n{log.read_text(errors='replace')[-4000:]}")
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from time import perf_counter
+from types import FrameType, FunctionType
 
 import pytest
 
@@ -36,15 +37,18 @@ def test_the_longest_name_decides_and_names_end_at_dots() -> None:
     assert stage_of("psycopg_pool.pool", "ConnectionPool.wait") is None
 
 
+def here() -> FrameType:
+    """Return the frame of this call."""
+    return sys._getframe()
+
+
 def test_what_has_no_stage_works_for_its_caller_and_takes_its_time() -> None:
     spent = Spent()
     stack = Stack(spent)
 
     def enter(module: str, function: str) -> None:
-        code = compile(f"def {function}(): return sys._getframe()\nframe = {function}()", "", "exec")
-        scope = {"__name__": module, "sys": sys}
-        exec(code, scope)  # noqa: S102 - a frame of a module of that name, which only a run of code makes
-        stack(scope["frame"], "call", None)  # type: ignore[arg-type]  # what the code above puts there
+        named = here.__code__.replace(co_name=function, co_qualname=function)
+        stack(FunctionType(named, {"__name__": module, "sys": sys})(), "call", None)
 
     began = perf_counter()
     enter("handlers.paging", "page")

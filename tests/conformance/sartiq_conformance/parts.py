@@ -166,8 +166,7 @@ def fuzz(target: Target, operation: Any, examples: int, seed: int) -> None:
         database=None,
         phases=[hypothesis.Phase.generate],
         report_multiple_bugs=False,
-        # How long this machine takes to make up a request says nothing about the server.
-        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a slow machine says nothing of the server
     )
     @hypothesis.given(case=operation.as_strategy())
     def send(case: schemathesis.Case) -> None:

@@ -38,7 +38,8 @@ SETTINGS = hypothesis.settings(
     max_examples=3,
     stateful_step_count=10,
     phases=[hypothesis.Phase.generate],
-    suppress_health_check=list(hypothesis.HealthCheck),
+    # A walk that ends early is given up, and how long a request takes to make up says nothing of the server.
+    suppress_health_check=[hypothesis.HealthCheck.filter_too_much, hypothesis.HealthCheck.too_slow],
     deadline=None,
     database=None,
 )
