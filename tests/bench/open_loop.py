@@ -51,15 +51,10 @@ def wires(requests: Sequence[Request], host: str) -> Iterator[bytes]:
     numbers = itertools.count(1)
     for each in itertools.cycle(requests):
         body = each.body.replace(COUNTER, str(next(numbers))).encode()
-        lines = [
-            f"{each.method} {each.path} HTTP/1.1",
-            f"Host: {host}",
-            f"Authorization: Bearer {each.token}",
-        ]
+        lines = [f"{each.method} {each.path} HTTP/1.1", f"Host: {host}"]
+        lines += [f"{name}: {value}" for name, value in each.headers.items()]
         if body:
-            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-        if each.tag:
-            lines.append(f"{each.condition}: {each.tag}")
+            lines.append(f"Content-Length: {len(body)}")
         yield "\r\n".join([*lines, "", ""]).encode() + body
 
 

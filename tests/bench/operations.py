@@ -41,9 +41,14 @@ class Request:
     tag: str = ""
 
     @property
-    def condition(self) -> str:
-        """The header that the tag goes into."""
-        return "If-None-Match" if self.method == "GET" else "If-Match"
+    def headers(self) -> dict[str, str]:
+        """What it says beside its body."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        if self.body:
+            headers["Content-Type"] = "application/json"
+        if self.tag:
+            headers["If-None-Match" if self.method == "GET" else "If-Match"] = self.tag
+        return headers
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,8 @@ class Unexpected(RuntimeError):
 
 def fetch(client: httpx.Client, request: Request, status: int = 200) -> httpx.Response:
     """Return the answer to one request; Unexpected for another status."""
-    headers = {"Authorization": f"Bearer {request.token}"}
-    if request.body:
-        headers["Content-Type"] = "application/json"
-    if request.tag:
-        headers[request.condition] = request.tag
-    answer = client.request(request.method, request.path, headers=headers, content=request.body or None)
+    content = request.body or None
+    answer = client.request(request.method, request.path, headers=request.headers, content=content)
     if answer.status_code != status:
         told = f"{answer.status_code} {answer.text[:500]}"
         raise Unexpected(f"{request.method} {request.path} was answered {told}, not {status}")
@@ -177,3 +178,5 @@ OF_OURS = (
     Operation("everybody", "list 100 of all rows", 200, of_everybody),
     Operation("everybody_deep", "the last 100 of all rows, by `cursor`", 200, of_everybody_deep),
 )
+
+NAMED = {operation.name: operation for operation in (*OPERATIONS, *OF_OURS)}

@@ -28,7 +28,7 @@ from db.migrations import upgrade
 from studio.identity.passwords import hash_password
 from tests.bench.inside import PORT, Inside, inside
 from tests.bench.open_loop import wires
-from tests.bench.operations import OPERATIONS
+from tests.bench.operations import NAMED
 from tests.bench.rows import Scale, fill
 from tests.bench.stacks import Spent
 from tests.bench.stages import REST, STAGES, WAITING
@@ -91,7 +91,7 @@ def _asked(server: Inside, name: str, times: int) -> tuple[str, int, Iterator[by
     """Return the title, the status and the requests of one kind, the same few again and again."""
     if name == SIGN_IN:
         return "sign in", 200, _sign_ins()
-    operation = next(each for each in OPERATIONS if each.name == name)
+    operation = NAMED[name]
     with httpx.Client(transport=server, base_url=f"http://{HOST}") as client:
         requests = operation.requests(client, SCALE)
     # A tag is good for one change, so each of those is asked once.

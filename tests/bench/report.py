@@ -13,7 +13,8 @@ from tests.bench.contenders import Contender
 from tests.bench.figures import Figure, percentile, ratios
 from tests.bench.guarantees import ASKED as ASKED_FOR_COSTS
 from tests.bench.guarantees import TITLES, Costs
-from tests.bench.measuring import NAMED, Plan, Seen
+from tests.bench.measuring import Plan, Seen
+from tests.bench.operations import NAMED
 from tests.bench.rows import ASKED, Scale
 from tests.bench.targets import MEGABYTE, Verdict, spread
 

@@ -149,7 +149,7 @@ def stage_of(module: str, function: str) -> str | None:
 
 def named(name: str) -> object:
     """What an entry of the table stands for; LookupError when there is no such thing any more."""
-    module, rest = _longest_module(name), name
+    module = _longest_module(name)
     rest = name.removeprefix(module.__name__).lstrip(".")
     found: object = module
     for part in rest.split(".") if rest else ():

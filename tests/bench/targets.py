@@ -8,8 +8,9 @@ from statistics import median
 
 from tests.bench.figures import Figure, percentile, ratios
 from tests.bench.guarantees import Costs
-from tests.bench.measuring import DEPTHS, NAMED, Seen
+from tests.bench.measuring import DEPTHS, Seen
 from tests.bench.open_loop import Latencies
+from tests.bench.operations import NAMED
 
 MEGABYTE = 1_000_000
 LONGEST_START_SECONDS = 2.0

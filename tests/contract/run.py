@@ -33,7 +33,7 @@ Step = Callable[[str, argparse.Namespace, int], list[str]]
 
 
 @contextmanager
-def server_under_test(module: str, kind: str, extra: dict[str, str]) -> Iterator[tuple[str, Path, str]]:
+def server_under_test(module: str, kind: str) -> Iterator[tuple[str, Path, str]]:
     """Run the server on a fresh database; give its address, its log file and where pictures elsewhere are."""
     with (
         tempfile.TemporaryDirectory(prefix="sartiq-contract-") as name,
@@ -47,7 +47,6 @@ def server_under_test(module: str, kind: str, extra: dict[str, str]) -> Iterator
                 "SARTIQ_MODE": "mock" if kind == "mock" else "live",
                 "OUTBOUND_ALLOWED_HOSTS": f"{SINK},{elsewhere.host}",
                 **SHORT_WAITS,
-                **extra,
             }
             with running_server(folder, module, **own) as server:
                 yield server.url, server.log, elsewhere.url
@@ -65,8 +64,7 @@ def fuzz(url: str, options: argparse.Namespace, seed: int) -> list[str]:
         "--phases", ",".join(phase for phase in options.phases if phase != WALK),
     ]  # fmt: skip
     if options.quick:
-        # So few cases cannot reach everything: what they miss is no finding of this run. The examples are
-        # sent by the suites over every operation too.
+        # So few cases cannot reach everything: what they miss is no finding of this run.
         command += ["--warnings", "off"]
     for name in options.operation or []:
         command += ["--include-operation-id", name]
@@ -91,7 +89,7 @@ def steps(kind: str, phases: tuple[str, ...]) -> list[Step]:
 
 def finds_nothing(step: Step, kind: str, options: argparse.Namespace, seed: int) -> bool:
     """Run a step on a new server; return whether it found nothing and the server logged no defect."""
-    with server_under_test(options.server, kind, {}) as (url, log, elsewhere):
+    with server_under_test(options.server, kind) as (url, log, elsewhere):
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -136,6 +134,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--server", default="handlers", help="module that starts the server under test")
     options = parser.parse_args(arguments)
     if options.quick:
+        # The examples are sent by the suites over every operation too.
         options.phases = ("fuzzing",)
     return options
 

@@ -15,6 +15,7 @@ from db.errors import EmailTaken, InUse, NotFound
 from db.models import BackgroundPreset, Brand, User
 from db.queries.users import find_user_by_email
 from db.session import Database, after_commit, after_rollback, record_apart, session, undo
+from tests.databases import on_postgresql
 from tests.factories import make_background_preset, make_brand, make_user
 from tests.racing import at_once
 
@@ -213,7 +214,7 @@ def test_plain_postgresql_addresses_mean_psycopg_3() -> None:
     assert make_engine("postgresql://someone@localhost/some").url.drivername == "postgresql+psycopg"
 
 
-@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True, scope="session")
+@on_postgresql
 def test_a_connection_that_died_while_it_rested_is_replaced(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,17 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.server import running_server
+from tests.e2e.server import ROOT, free_port, running_server
 
-ROOT = Path(__file__).resolve().parents[2]
 # Where pictures are painted, where there is a broker, a bucket or a collector of traces.
 LOADED_WHEN_NEEDED = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk", "zxcvbn"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start(folder: Path, **settings: str) -> subprocess.Popen[str]:

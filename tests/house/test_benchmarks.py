@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,14 +14,15 @@ import pytest
 
 from tests.absent import lacking
 from tests.bench import targets
-from tests.bench.closed_loop import Load, load
+from tests.bench.closed_loop import Load, load, require_wrk
 from tests.bench.contenders import OURS
 from tests.bench.figures import Figure, percentile, ratios, rotated
-from tests.bench.measuring import NAMED, Seen
+from tests.bench.measuring import Seen
 from tests.bench.open_loop import Latencies, ask_all, moments, wires
-from tests.bench.operations import Request
+from tests.bench.operations import NAMED, Request
 from tests.bench.serving import Serving
 from tests.bench.without import PARTS, find
+from tests.faults.stage import NotThere
 
 SECONDS_OF_AN_ANSWER = 0.02
 
@@ -100,8 +100,10 @@ def test_a_server_that_falls_behind_cannot_hide_it_in_the_open_loop() -> None:
 
 @pytest.mark.parametrize(("expected", "answered"), [(200, 200), (200, 404), (422, 422), (304, 200)])
 def test_the_closed_loop_counts_answers_that_are_not_as_expected(expected: int, answered: int) -> None:
-    if shutil.which("wrk") is None:
-        lacking("wrk (make services installs it)")
+    try:
+        require_wrk()
+    except NotThere as missing:
+        lacking(str(missing))
     operation = replace(NAMED["read"], status=expected)
 
     async def ask() -> Load:
