@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ from db.models import (
 )
 from db.queries.counts import KEPT, add_up, forget_zeros, kept_count
 from db.session import Database, act_as, undo
+from studio.jobs.upkeep import UPKEEP
 from tests import factories as make
 from tests.databases import on_postgresql
 from tests.recounting import kept, recounted
@@ -269,3 +271,10 @@ def test_every_kind_of_value_is_found_again(opened: Session) -> None:
             query = query.where(inspect(model).columns[name] == value)
             counted = opened.scalar(query.with_only_columns(func.count()))
             assert kept_count(query, model) == counted > 0, name
+
+
+def test_upkeep_takes_no_turn_of_sqlite_which_adds_up_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(make_engine("sqlite://"))
+    monkeypatch.setattr(database, "transaction", lambda **_: pytest.fail("a turn was taken"))
+    adding_up = next(each for each in UPKEEP if each.name == "adding up counts")
+    adding_up.work(SimpleNamespace(database=database))
