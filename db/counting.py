@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from alembic import op
 
 from db.actors import SYSTEM_ROLE
+from db.policies import is_postgresql
 
 # For each kind of statement where its rows are found and what each of them counts. A change of a row is one
 # that went and one that came: where both have the same key, they cancel out.
@@ -30,7 +31,7 @@ def keep_counts(table: str, *columns: str) -> None:
 
     What is there already is counted; nobody else can write to the table before the migration has ended.
     """
-    if _is_postgresql():
+    if is_postgresql():
         _count_on_postgresql(table, columns)
     else:
         _count_on_sqlite(table, columns)
@@ -41,8 +42,8 @@ def keep_counts(table: str, *columns: str) -> None:
 def drop_counts(table: str) -> None:
     """Take back what `keep_counts` did."""
     for verb in _CHANGES:
-        op.execute(f"DROP TRIGGER {table}_counted_{verb}" + (f" ON {table}" if _is_postgresql() else ""))
-    if _is_postgresql():
+        op.execute(f"DROP TRIGGER {table}_counted_{verb}" + (f" ON {table}" if is_postgresql() else ""))
+    if is_postgresql():
         op.execute(f"DROP FUNCTION sartiq_count_{table}()")
     op.execute(f"DELETE FROM row_counts WHERE table_name = '{table}'")  # noqa: S608 - a name of ours
 
@@ -107,7 +108,3 @@ def _insert(table: str, columns: Sequence[str], source: str, entry: str | None =
         f"FROM ({' UNION ALL '.join([of_all, *by_values])}) AS parts "
         "GROUP BY column_name, value, scope_id HAVING sum(change) <> 0"
     )
-
-
-def _is_postgresql() -> bool:
-    return op.get_bind().dialect.name == "postgresql"

@@ -58,7 +58,7 @@ def protect(
     Those for which `lockable` holds, they may lock and not change. Superusers of the product see all, the
     system too. `privileges` are those of both roles: leave away what nobody may do, such as UPDATE.
     """
-    if not _is_postgresql():
+    if not is_postgresql():
         return
     close(table, privileges)
     op.execute(f"GRANT {privileges} ON {table} TO {APPLICATION_ROLE}")
@@ -82,7 +82,7 @@ def protect(
 
 def close(table: str, privileges: str = EVERYTHING) -> None:
     """Close a table to all callers, superusers of the product included: its rows are the system's alone."""
-    if not _is_postgresql():
+    if not is_postgresql():
         return
     op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
@@ -97,7 +97,7 @@ def close(table: str, privileges: str = EVERYTHING) -> None:
 
 def open_up(table: str) -> None:
     """Take back what `protect` or `close` did."""
-    if not _is_postgresql():
+    if not is_postgresql():
         return
     callers = ("select", "insert", "update", "delete", "lock")
     for policy in ("system", "migrating", *(f"caller_{command}" for command in callers)):
@@ -113,7 +113,7 @@ def show_referred(table: str, references: Sequence[tuple[str, str]]) -> None:
     The planner cannot look into it. The rows that it reads have policies too, and to plan all of them with
     every statement takes longer than most statements do. The cost keeps it from being asked for all rows.
     """
-    if not _is_postgresql():
+    if not is_postgresql():
         return
     questions = " OR ".join(
         f"EXISTS (SELECT 1 FROM public.{child} WHERE {column} = $1)"  # noqa: S608 - names of ours
@@ -127,7 +127,7 @@ def show_referred(table: str, references: Sequence[tuple[str, str]]) -> None:
 
 def hide_referred(table: str) -> None:
     """Take back what `show_referred` did."""
-    if _is_postgresql():
+    if is_postgresql():
         op.execute(f"DROP FUNCTION IF EXISTS {_name_of_referred(table)}")
 
 
@@ -142,7 +142,7 @@ def _name_of_referred(table: str) -> str:
 
 def create_functions() -> None:
     """Make the functions that read in policies who the caller is; without one, null, which equals no row."""
-    if not _is_postgresql():
+    if not is_postgresql():
         return
     for signature, body in _FUNCTIONS.items():
         op.execute(f"CREATE FUNCTION {signature} LANGUAGE sql STABLE PARALLEL SAFE RETURN {body}")
@@ -150,11 +150,12 @@ def create_functions() -> None:
 
 def drop_functions() -> None:
     """Take back what `create_functions` did."""
-    if not _is_postgresql():
+    if not is_postgresql():
         return
     for signature in _FUNCTIONS:
         op.execute(f"DROP FUNCTION {signature.split(' ')[0]}")
 
 
-def _is_postgresql() -> bool:
+def is_postgresql() -> bool:
+    """Whether the migration that runs is one of PostgreSQL."""
     return op.get_bind().dialect.name == "postgresql"

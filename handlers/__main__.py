@@ -6,8 +6,9 @@ quarter of the start; `AnnouncingServer` begins with it.
 
 import gc
 
-gc.disable()
+if __name__ == "__main__":
+    gc.disable()
 
-from handlers.command import main  # noqa: E402 - all that it loads is made after the line above
+    from handlers.command import main
 
-raise SystemExit(main())
+    raise SystemExit(main())

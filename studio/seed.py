@@ -75,7 +75,8 @@ def seed(database: Database, settings: Settings) -> None:
         _add_system(storage, for_contract)
         if with_demonstration and not _has_demonstration():
             claims = _add_demonstration(storage, for_contract)
-    _hand_in(database, storage, claims)
+    if claims:
+        _hand_in(database, storage, claims)
 
 
 def _wait_for_turn() -> None:

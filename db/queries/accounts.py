@@ -27,17 +27,16 @@ class Account(NamedTuple):
     roles: dict[UUID, str]
 
 
-_IS_SIGNED_IN = (
-    User.id == bindparam("user_id"),
-    User.is_active.is_(True),
-    TokenFamily.id == bindparam("session_id"),
-    TokenFamily.revoked_at.is_(None),
-)
 _ROWS = (
     select(User.id, User.email, User.is_superuser, Membership.organization_id, Membership.role)
     .join(TokenFamily, TokenFamily.user_id == User.id)
     .outerjoin(Membership, Membership.user_id == User.id)
-    .where(*_IS_SIGNED_IN)
+    .where(
+        User.id == bindparam("user_id"),
+        User.is_active.is_(True),
+        TokenFamily.id == bindparam("session_id"),
+        TokenFamily.revoked_at.is_(None),
+    )
 )
 _is_member = Membership.organization_id.is_not(None)
 # One row, complete before its settings count: from then on the role sees less.

@@ -87,8 +87,7 @@ def kept_count(query: Select[Any], model: Any) -> int | None:
 
     It must have no joins and no limit; what it asks for is read from its conditions.
     """
-    conditions = _equalities(query.whereclause, model)
-    if model not in KEPT or conditions is None:
+    if model not in KEPT or (conditions := _equalities(query.whereclause, model)) is None:
         return None
     scopes = _take_scope(conditions)
     if scopes is None or len(conditions) > 1 or not conditions.keys() <= KEPT[model]:

@@ -2,7 +2,7 @@
 
 A schema becomes a list of names and functions once; what a field makes of a value its class still says. That
 takes a fifth of the time of `Schema.dump` (`fields.Raw` is one look at an attribute), and leaves away what no
-schema here uses: hooks, attributes that may be missing, and other names outside than inside.
+schema here uses: hooks, attributes that may be missing, `data_key`, and `many` of what is nested.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from alembic import op
 
 from db.actors import APPLICATION_ROLE
 from db.counting import drop_counts, keep_counts
-from db.policies import NONE, USER_ID, open_up, protect
+from db.policies import NONE, USER_ID, is_postgresql, open_up, protect
 
 revision = "0023"
 down_revision = "0022"
@@ -44,7 +44,7 @@ def upgrade() -> None:
     )
     # Triggers of the system write counts; callers read those of their scopes.
     protect("row_counts", NONE, readable=OF_MY_SCOPES)
-    if op.get_bind().dialect.name == "postgresql":
+    if is_postgresql():
         op.execute(f"REVOKE INSERT, UPDATE, DELETE ON row_counts FROM {APPLICATION_ROLE}")
     for table, columns in KEPT.items():
         keep_counts(table, *columns)
