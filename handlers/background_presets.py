@@ -29,7 +29,7 @@ def list_background_presets(
     """The backgrounds of one scope, public ones included unless they are not wanted."""
     query = listed(BackgroundPreset, organization_id, include_public)
     query = matching(query, [BackgroundPreset.name], listing.get("q"))
-    return page(query, BackgroundPreset, BackgroundPresetSchema, listing, options=WITH_PICTURE)
+    return page(query, BackgroundPreset, BackgroundPresetSchema, listing)
 
 
 @requires(Permission.BACKGROUND_PRESETS_WRITE)

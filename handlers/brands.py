@@ -30,7 +30,7 @@ WITH_LOGO = [joinedload(Brand.logo_media)]
 def list_brands(organization_id: UUID | None = None, **listing: Any) -> Answer:
     """The brands of one scope."""
     query = matching(listed(Brand, organization_id), [Brand.name], listing.get("q"))
-    return page(query, Brand, BrandSchema, listing, options=WITH_LOGO)
+    return page(query, Brand, BrandSchema, listing)
 
 
 @requires(Permission.BRANDS_WRITE)

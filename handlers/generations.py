@@ -49,7 +49,7 @@ def list_generations(
         shots = owned(Shot).where(Shot.shooting_id == shooting_id).with_only_columns(Shot.id)
         given.append(Generation.shot_id.in_(shots))
     query = listed(Generation, organization_id).where(*given)
-    return page(query, Generation, GenerationSchema, listing, filters=len(given), options=WITH_PICTURES)
+    return page(query, Generation, GenerationSchema, listing, filters=len(given))
 
 
 def _may_order(body: dict[str, Any], organization_id: UUID | None = None, **_: Any) -> None:

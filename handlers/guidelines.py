@@ -27,7 +27,7 @@ WITH_LISTS = [selectinload(Guidelines.shot_type_links), selectinload(Guidelines.
 def list_guidelines(organization_id: UUID | None = None, **listing: Any) -> Answer:
     """The guidelines of one scope."""
     query = matching(listed(Guidelines, organization_id), [Guidelines.name], listing.get("q"))
-    return page(query, Guidelines, GuidelinesSchema, listing, options=WITH_LISTS)
+    return page(query, Guidelines, GuidelinesSchema, listing)
 
 
 @requires(Permission.GUIDELINES_WRITE)

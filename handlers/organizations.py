@@ -41,7 +41,7 @@ WITH_LOGO = [joinedload(Organization.logo_media)]
 def list_organizations(**listing: Any) -> Answer:
     """The caller's organizations; all for superusers."""
     found = matching(query.visible_organizations(), [Organization.name], listing.get("q"))
-    return page(found, Organization, OrganizationSchema, listing, options=WITH_LOGO)
+    return page(found, Organization, OrganizationSchema, listing)
 
 
 @requires(Permission.ORGANIZATIONS_CREATE)
@@ -96,7 +96,7 @@ def list_members(organization_id: UUID, **listing: Any) -> Answer:
     """The members of one organization."""
     organization = query.get_organization(organization_id)
     members = select(Membership).where(Membership.organization_id == organization.id)
-    return page(members, Membership, MemberSchema, listing, options=[joinedload(Membership.user)])
+    return page(members, Membership, MemberSchema, listing)
 
 
 @requires(Permission.MEMBERS_WRITE)

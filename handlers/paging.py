@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -20,13 +21,14 @@ from flask import request
 from marshmallow import Schema
 from sqlalchemy import ColumnElement, Select, func, literal, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
-from sqlalchemy.orm.interfaces import ORMOption
 
 from db.errors import NotFound
 from db.queries.counts import kept_count
+from db.records import Reading, Record
 from db.session import session
 from handlers.answers import Answer, present_many
 from handlers.current import current_settings
+from handlers.schemas.compiled import paths_of
 
 DEFAULT_SORT = "-created_at"
 COUNT_CAP = 10_000
@@ -46,9 +48,9 @@ def _signature(payload: bytes) -> bytes:
     return hmac.digest(b"cursor:" + current_settings().secret_key.encode(), payload, hashlib.sha256)[:12]
 
 
-def _write_cursor(sort: str, value: object, row_id: UUID) -> str:
+def _write_cursor(sort: str, value: object, row_id: str) -> str:
     text = value.isoformat() if isinstance(value, datetime) else value
-    payload = orjson.dumps([sort, text, str(row_id)])
+    payload = orjson.dumps([sort, text, row_id])
     return base64.urlsafe_b64encode(_signature(payload) + payload).rstrip(b"=").decode()
 
 
@@ -92,6 +94,16 @@ def _next_link(cursor: str) -> str:
     return f'<{request.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'
 
 
+@cache
+def _reading_of(model: Any, schema: type[Schema]) -> Reading:
+    return Reading(model, paths_of(schema()))
+
+
+def read(query: Select[Any], model: Any, schema: type[Schema]) -> list[Record]:
+    """Return what a query of a model finds, with what the schema shows of it."""
+    return _reading_of(model, schema).records(query)
+
+
 def _is_capped(listing: Mapping[str, Any], filters: int | Sequence[Any]) -> bool:
     given = filters if isinstance(filters, int) else sum(1 for value in filters if value is not None)
     given += sum(1 for name in ("created_after", "updated_after") if listing.get(name) is not None)
@@ -104,7 +116,6 @@ def page(
     schema: type[Schema],
     listing: Mapping[str, Any],
     filters: int | Sequence[Any] = 0,
-    options: Sequence[ORMOption] = (),
 ) -> Answer:
     """Answer one page of `query`, which is scoped and filtered already.
 
@@ -129,8 +140,7 @@ def page(
         window = window.where(model.id.in_(ids))
     else:
         window = window.offset(skip)
-    window = window.options(*options)
-    rows = session().scalars(window).unique().all()
+    rows = read(window, model, schema)
 
     answer: dict[str, Any] = {
         "data": present_many(rows[:limit], schema),

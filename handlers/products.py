@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.orm import joinedload, load_only, selectinload
+from sqlalchemy.orm import joinedload, load_only
 
 from db.base import utc_now
 from db.models.brands import Brand
@@ -22,15 +22,9 @@ from handlers.references import may_create, refer_all, scope_of_new, take_pictur
 from handlers.schemas.products import ProductImageSchema, ProductSchema
 from studio.pictures import require_room_for_image
 
-WITH_PICTURES = [
-    joinedload(Product.cover_media),
-    selectinload(Product.images).joinedload(ProductImage.media),
-]
-# Of a stored picture one product shows four of 14 columns. A list, whose statement is made for each request,
-# would lose more by naming them than it saves.
+# Of a stored picture a product shows four of 14 columns.
 SHOWN = load_only(MediaResource.extension, MediaResource.width, MediaResource.height, raiseload=True)
-# One product comes by one statement; in a list that would repeat each for every photograph.
-ONE_WITH_PICTURES = [
+WITH_PICTURES = [
     joinedload(Product.cover_media).options(SHOWN),
     joinedload(Product.images).joinedload(ProductImage.media).options(SHOWN),
 ]
@@ -52,7 +46,7 @@ def list_products(
         query = query.where(Product.brand_id == get_owned(Brand, brand_id).id)
     given = {"category": category, "state": state}
     query = query.filter_by(**{name: value for name, value in given.items() if value is not None})
-    return page(query, Product, ProductSchema, listing, [brand_id, category, state], WITH_PICTURES)
+    return page(query, Product, ProductSchema, listing, [brand_id, category, state])
 
 
 @requires(Permission.PRODUCTS_WRITE)
@@ -75,14 +69,14 @@ def create_product(
 @requires(Permission.PRODUCTS_READ)
 def get_product(product_id: UUID) -> Answer:
     """One product with its photographs."""
-    return ok(get_owned(Product, product_id, options=ONE_WITH_PICTURES), ProductSchema)
+    return ok(get_owned(Product, product_id, options=WITH_PICTURES), ProductSchema)
 
 
 @requires(Permission.PRODUCTS_WRITE)
-@decodes_after(may_change(Product, "product_id", ProductSchema, ONE_WITH_PICTURES), "cover_image")
+@decodes_after(may_change(Product, "product_id", ProductSchema, WITH_PICTURES), "cover_image")
 def update_product(product_id: UUID, body: dict[str, Any]) -> Answer:
     """Change what the body names."""
-    product = get_for_change(Product, product_id, ProductSchema, ONE_WITH_PICTURES)
+    product = get_for_change(Product, product_id, ProductSchema, WITH_PICTURES)
     _change(product, body)
     session().flush()
     return ok(product, ProductSchema)
@@ -91,7 +85,7 @@ def update_product(product_id: UUID, body: dict[str, Any]) -> Answer:
 @requires(Permission.PRODUCTS_WRITE)
 def delete_product(product_id: UUID) -> Answer:
     """Remove the product with its photographs, unless something refers to it."""
-    session().delete(get_for_change(Product, product_id, ProductSchema, ONE_WITH_PICTURES))
+    session().delete(get_for_change(Product, product_id, ProductSchema, WITH_PICTURES))
     session().flush()
     return no_content()
 
@@ -100,7 +94,7 @@ def delete_product(product_id: UUID) -> Answer:
 def list_product_images(product_id: UUID, **listing: Any) -> Answer:
     """The photographs of one product."""
     query = owned(ProductImage).where(ProductImage.product_id == get_owned(Product, product_id).id)
-    return page(query, ProductImage, ProductImageSchema, listing, options=WITH_FILE)
+    return page(query, ProductImage, ProductImageSchema, listing)
 
 
 def _may_add_image(product_id: UUID, **_: Any) -> None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from marshmallow import Schema
 from sqlalchemy import Select
-from sqlalchemy.orm.interfaces import ORMOption
 
 from db.models.products import Product
 from db.models.shootings import Look, Shooting
 from db.models.subjects import Subject
-from db.session import session
 from db.tenancy import current_caller, listed, require_permission_in
-from handlers import products, shootings, subjects
 from handlers.answers import Answer, listing, present_many
-from handlers.paging import matching
+from handlers.paging import matching, read
 from handlers.permissions import Permission, requires
 from handlers.schemas.products import ProductSchema
 from handlers.schemas.shootings import LookSchema, ShootingSchema
@@ -32,7 +29,6 @@ class Kind(NamedTuple):
     model: Any
     matching: Callable[[str, UUID | None], Select[Any]]
     schema: type[Schema]
-    options: Sequence[ORMOption] = ()
 
 
 @requires(Permission.SEARCH_READ)
@@ -67,14 +63,14 @@ def _subjects(q: str, organization_id: UUID | None) -> Select[Subject]:
 
 
 KINDS = (
-    Kind("product", Permission.PRODUCTS_READ, Product, _products, ProductSchema, products.WITH_PICTURES),
+    Kind("product", Permission.PRODUCTS_READ, Product, _products, ProductSchema),
     Kind("shooting", Permission.SHOOTINGS_READ, Shooting, _shootings, ShootingSchema),
-    Kind("look", Permission.SHOOTINGS_READ, Look, _looks, LookSchema, shootings.WITH_LISTS),
-    Kind("subject", Permission.SUBJECTS_READ, Subject, _subjects, SubjectSchema, subjects.WITH_PICTURES),
+    Kind("look", Permission.SHOOTINGS_READ, Look, _looks, LookSchema),
+    Kind("subject", Permission.SUBJECTS_READ, Subject, _subjects, SubjectSchema),
 )
 
 
 def _found(kind: Kind, query: Select[Any], limit: int) -> list[dict[str, Any]]:
     newest = (kind.model.created_at.desc(), kind.model.id.desc())
-    rows = session().scalars(query.options(*kind.options).order_by(*newest).limit(limit)).unique().all()
-    return [{"resource_type": kind.name, "data": data} for data in present_many(rows, kind.schema)]
+    records = read(query.order_by(*newest).limit(limit), kind.model, kind.schema)
+    return [{"resource_type": kind.name, "data": data} for data in present_many(records, kind.schema)]

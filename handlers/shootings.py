@@ -114,7 +114,7 @@ def list_looks(shooting_id: UUID, **listing: Any) -> Answer:
     """The looks of one shooting."""
     shooting = get_owned(Shooting, shooting_id)
     query = owned(Look).where(Look.shooting_id == shooting.id)
-    return page(query, Look, LookSchema, listing, options=WITH_LISTS)
+    return page(query, Look, LookSchema, listing)
 
 
 @requires(Permission.SHOOTINGS_WRITE)

@@ -43,7 +43,7 @@ def list_shots(
     }
     given = [column == value for column, value in filters.items() if value is not None]
     query = listed(Shot, organization_id).where(*given)
-    return page(query, Shot, ShotSchema, listing, filters=len(given), options=WITH_TYPE)
+    return page(query, Shot, ShotSchema, listing, filters=len(given))
 
 
 @requires(Permission.SHOTS_READ)

@@ -27,7 +27,7 @@ WITH_COVER = [joinedload(Style.cover_media)]
 def list_styles(organization_id: UUID | None = None, include_public: bool = True, **listing: Any) -> Answer:
     """The styles of one scope, public ones included unless they are not wanted."""
     query = matching(listed(Style, organization_id, include_public), [Style.name], listing.get("q"))
-    return page(query, Style, StyleSchema, listing, options=WITH_COVER)
+    return page(query, Style, StyleSchema, listing)
 
 
 @requires(Permission.STYLES_WRITE)

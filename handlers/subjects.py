@@ -50,7 +50,7 @@ def list_subjects(
     if only_with_base_images:
         query = query.where(Subject.base_images.any())
     filters = [age_class, body_type, only_with_base_images or None]
-    return page(query, Subject, SubjectSchema, listing, filters, WITH_PICTURES)
+    return page(query, Subject, SubjectSchema, listing, filters)
 
 
 @requires(Permission.SUBJECTS_WRITE)

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.orm import undefer
 
 from db.errors import NotFound, PermissionDenied
 from db.models.users import TokenFamily, User
@@ -31,7 +30,7 @@ from studio.identity.mail import mailer_for
 def list_users(**listing: Any) -> Answer:
     """All accounts."""
     query = matching(select(User), [User.email, User.full_name], listing.get("search"))
-    return page(query, User, UserSchema, listing, options=[undefer(User.role)])
+    return page(query, User, UserSchema, listing)
 
 
 @requires(Permission.USERS_ADMIN)

@@ -6,7 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, text
+from sqlalchemy import ColumnElement, ForeignKey, Index, String, case, text
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import Identified
@@ -56,10 +57,15 @@ class Subscription(Identified):
 
     user: Mapped[User] = relationship(lazy="raise")
 
-    @property
+    @hybrid_property
     def credits_remaining(self) -> int:
         """How many credits can still be spent."""
         return max(0, self.credits_total - self.credits_used)
+
+    @credits_remaining.inplace.expression
+    @classmethod
+    def _credits_remaining(cls) -> ColumnElement[int]:
+        return case((cls.credits_used < cls.credits_total, cls.credits_total - cls.credits_used), else_=0)
 
 
 class MovementKind(StrEnum):

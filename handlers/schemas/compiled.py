@@ -7,12 +7,14 @@ schema here uses: hooks, attributes that may be missing, `data_key`, and `many` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from operator import attrgetter
 from typing import Any
 
 from marshmallow import Schema, fields
+
+from db.records import EVERY_COLUMN
 
 Reader = Callable[[Any], Any]
 Converter = Callable[[Any, str | None, Any], Any]
@@ -23,6 +25,26 @@ Converter = Callable[[Any, str | None, Any], Any]
 def reader_of(schema: type[Schema]) -> Callable[[Any], dict[str, Any]]:
     """Return what makes of a row what `schema().dump(row)` does; AttributeError for an attribute it lacks."""
     return _reader_of(schema())
+
+
+def paths_of(schema: Schema) -> Iterator[str]:
+    """Give what a schema reads of a row and of what belongs to it, as `db.records` names it."""
+    for name, field in schema.dump_fields.items():
+        path = field.attribute or name
+        if isinstance(field, (fields.Function, fields.Method)):
+            yield EVERY_COLUMN
+        elif not isinstance(field, fields.Constant):
+            yield from _paths_of(path, field)
+
+
+def _paths_of(path: str, field: fields.Field[Any]) -> Iterator[str]:
+    if isinstance(field, fields.List):
+        yield from _paths_of(path, field.inner)
+    elif isinstance(field, fields.Nested):
+        yield from (f"{path}.{below}" for below in paths_of(field.schema))
+    else:
+        below = getattr(field, "reads", ())
+        yield from (f"{path}.{each}" for each in below) if below else (path,)
 
 
 def _reader_of(schema: Schema) -> Callable[[Any], dict[str, Any]]:

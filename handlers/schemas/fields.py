@@ -37,6 +37,8 @@ class Moment(fields.Field[Any]):
 class PictureAddress(fields.Field[Any]):
     """The stable address of a stored picture, null when there is none."""
 
+    reads = ("id", "extension")
+
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else file_url(current_settings().public_url, value.id, value.extension)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from marshmallow import Schema, fields
 
-from db.models.shootings import Look, Shooting, Shot
-from handlers.schemas.compiled import reader_of
+from db.models.shootings import Shooting
+from handlers.schemas.compiled import paths_of, reader_of
 from handlers.schemas.fields import Identifier, Identifiers, Moment, OwnedSchema
 from studio.batches import ShotOrdered
 from studio.shootings import shot_status_of
@@ -42,6 +42,17 @@ class LookShotSchema(Schema):
     status = fields.Raw()
 
 
+class ShotsOfLook(fields.Field[Any]):
+    """The shots of a look in brief, in the order of its shot types."""
+
+    reads = tuple(paths_of(LookShotSchema()))
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        places = {shot_type_id: place for place, shot_type_id in enumerate(obj.shot_type_ids)}
+        shots = sorted(value, key=lambda shot: places.get(shot.shot_type_id, len(places)))
+        return list(map(reader_of(LookShotSchema), shots))
+
+
 class LookSchema(OwnedSchema):
     """A look with its shots in the order of its shot types."""
 
@@ -53,20 +64,11 @@ class LookSchema(OwnedSchema):
     product_ids = Identifiers()
     guidelines_ids = Identifiers()
     notes = fields.Raw()
-    shots = fields.Function(lambda look: _shots_in_order(look))
+    shots = ShotsOfLook()
 
 
 def _shot_status(shooting: Shooting) -> str:
     return shot_status_of(shooting)
-
-
-def _shots_in_order(look: Look) -> list[dict[str, object]]:
-    places = {shot_type_id: place for place, shot_type_id in enumerate(look.shot_type_ids)}
-
-    def place_of(shot: Shot) -> int:
-        return places.get(shot.shot_type_id, len(places))
-
-    return list(map(reader_of(LookShotSchema), sorted(look.shots, key=place_of)))
 
 
 def present_batch(results: Sequence[ShotOrdered], tried: bool = False) -> dict[str, Any]:

@@ -23,4 +23,4 @@ class SessionSchema(IdentifiedSchema):
     user_agent = fields.Raw()
     last_used_at = Moment()
     expires_at = Moment()
-    is_current = fields.Function(lambda row: row.id == current_session_id())
+    is_current = fields.Function(lambda row: str(row.id) == str(current_session_id()))

@@ -80,6 +80,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "handlers.answers",
         "db.base",
         "db.queries",
+        "db.records",
         "db.models",
     ),
     "passwords and sessions": ("studio.identity", "db.queries.users"),

@@ -14,7 +14,8 @@ from handlers import schemas
 from handlers.app import Application
 from handlers.schemas.compiled import reader_of
 from handlers.schemas.fields import IdentifiedSchema, OwnedSchema
-from tests.contract.every_operation import OPERATIONS
+from tests.contract.every_operation import OPERATIONS, Operation
+from tests.contract.test_every_operation import LISTS
 from tests.contract.world import World
 from tests.serving import bearer
 
@@ -64,3 +65,21 @@ def test_every_schema_reads_a_row_as_marshmallow_dumps_it(
         reply = request.send(app, bearer(app, world.caller_for(operation)))
         assert reply.status != 500, (operation.operation_id, reply.body)
     assert schemas_of_resources() - seen == set()
+
+
+def reads_one(listing: Operation) -> str | None:
+    """The operation that reads a row of a list alone, where there is one."""
+    beginning = listing.path.rstrip("/") + "/{"
+    found = (one for one in OPERATIONS.values() if one.method == "GET" and one.path.startswith(beginning))
+    return next((one.operation_id for one in found if one.path.endswith("}")), None)
+
+
+@pytest.mark.parametrize("name", [name for name in LISTS if reads_one(OPERATIONS[name])])
+def test_a_list_shows_a_row_as_it_is_shown_alone(name: str, app: Application, world: World) -> None:
+    """Lists read records, what is shown alone is an entity."""
+    alone = world.request_for(reads_one(OPERATIONS[name]) or "")
+    headers = bearer(app, world.caller_for(OPERATIONS[name]))
+    row = alone.send(app, headers).json()
+    request = world.request_for(name)
+    listed = request.changed(query={**request.query, "limit": 100}).send(app, headers).json()["data"]
+    assert [each for each in listed if each["id"] == row["id"]] == [row]
