@@ -53,6 +53,10 @@ def _prepare_postgresql(statement_seconds: int | None, connection: Any, _record:
     connection.execute("SET jit = off")
     # Times come as `UtcDateTime` wants them; a list of 100 products has 800.
     connection.execute("SET timezone = 'UTC'")
+    # What a transaction locked is free a minute after its machine went away without a word, not after hours.
+    connection.execute(
+        "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+    )
     if statement_seconds is not None:
         connection.execute(f"SET statement_timeout = {statement_seconds * 1000}")
         connection.execute(f"SET lock_timeout = {LONGEST_LOCK_MILLISECONDS}")

@@ -12,13 +12,14 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 from uuid import UUID
 
 import orjson
+from sqlalchemy import Row
 
 from db.errors import PermissionDenied, Refused, TargetNotAllowed, Unauthenticated
-from db.models.idempotency import IdempotencyKey
 from db.tenancy import current_caller, granted_scope, require_scope
 from handlers.answers import Encoded, encode_json
 from handlers.contract.call import Call
@@ -26,7 +27,7 @@ from handlers.contract.refusals import Invalid, RequestRefused, Violation
 from handlers.current import current_request_id, current_settings
 from handlers.errors import MEDIA_TYPE, problem_for
 from handlers.uploaded import UploadedFile
-from studio.idempotency import Slot, Turn, give_up, keep_answer, take_turn
+from studio.idempotency import AtWork, Slot, Turn, give_up, hold, keep_answer, take_turn
 from studio.media.fetching import ImageNotFetched, ImageNotUsable
 
 logger = logging.getLogger(__name__)
@@ -64,36 +65,54 @@ class IdempotencyKeyReused(Invalid):
         super().__init__([Violation(("header", HEADER), told, self.code)])
 
 
-def begin(call: Call, operation_id: str, key: str) -> Turn | Encoded:
-    """Return the turn of a new key, or the answer that the key's first request got.
+@dataclass
+class Once:
+    """The key of a request that is to happen once, and its turn as soon as the request has it."""
 
-    In the running transaction, as the caller. IdempotencyKeyInProgress while there is no answer,
-    IdempotencyKeyReused for another request; NotFound or PermissionDenied when the caller may no longer do
-    what was asked.
-    """
-    caller = current_caller()
-    # An API key has keys of its own: it must not be told what its maker was answered.
-    owned_key = key if caller.api_key_id is None else f"{caller.api_key_id} {key}"
-    slot = Slot(
-        user_id=caller.user_id,
-        organization_id=call.arguments.get("organization_id"),
-        operation_id=operation_id,
-        key_hash=hashlib.sha256(owned_key.encode("utf-8")).hexdigest(),
-    )
-    fingerprint = fingerprint_of(call.arguments)
-    found = take_turn(slot, fingerprint)
-    if isinstance(found, Turn):
-        return found
-    if found.scope_id is not None:
-        require_scope(found.scope_id)
-    if not hmac.compare_digest(found.fingerprint, fingerprint):
-        raise IdempotencyKeyReused()
-    if found.status is None:
-        raise IdempotencyKeyInProgress()
-    return _replay(found)
+    operation_id: str
+    key: str
+    turn: Turn | None = None
+
+    def begin(self, call: Call, is_held: bool = False) -> Encoded | None:
+        """Take the turn, unless the request has it, or return the answer that the key's first request got.
+
+        In the running transaction, as the caller; a turn that is held outlives it. IdempotencyKeyInProgress
+        while there is no answer, IdempotencyKeyReused for another request; NotFound or PermissionDenied when
+        the caller may no longer do what was asked.
+        """
+        if self.turn is not None:
+            return None
+        fingerprint = fingerprint_of(call.arguments)
+        try:
+            found = take_turn(self._slot(call), fingerprint)
+            if isinstance(found, Turn):
+                if is_held:
+                    hold(found)
+                self.turn = found
+                return None
+        except AtWork as error:
+            raise IdempotencyKeyInProgress() from error
+        if found.scope_id is not None:
+            require_scope(found.scope_id)
+        if not hmac.compare_digest(found.fingerprint, fingerprint):
+            raise IdempotencyKeyReused()
+        if found.status is None:
+            raise IdempotencyKeyInProgress()
+        return _replay(found)
+
+    def _slot(self, call: Call) -> Slot:
+        caller = current_caller()
+        # An API key has keys of its own: it must not be told what its maker was answered.
+        owned_key = self.key if caller.api_key_id is None else f"{caller.api_key_id} {self.key}"
+        return Slot(
+            user_id=caller.user_id,
+            organization_id=call.arguments.get("organization_id"),
+            operation_id=self.operation_id,
+            key_hash=hashlib.sha256(owned_key.encode("utf-8")).hexdigest(),
+        )
 
 
-def _replay(row: IdempotencyKey) -> Encoded:
+def _replay(row: Row[Any]) -> Encoded:
     headers, body = {**(row.headers or {}), REPLAYED: "true"}, _veil(row.body or b"", row.turn)
     media_type = headers.pop("Content-Type")
     if media_type == MEDIA_TYPE:
@@ -126,14 +145,14 @@ def _hash_of(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def act(turn: Turn | None, handler: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+def act(once: Once | None, handler: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     """Call the handler; note in the turn on whose rows it was allowed to work, even when it raises."""
-    if turn is None:
+    if once is None or once.turn is None:
         return handler(**arguments)
     try:
         return handler(**arguments)
     finally:
-        turn.scope_id = granted_scope()
+        once.turn.scope_id = granted_scope()
 
 
 def keep(turn: Turn, encoded: Encoded) -> None:
@@ -160,8 +179,11 @@ def _veil(body: bytes, token: UUID) -> bytes:
 def settle(turn: Turn, error: Exception, transaction: Callable[[bool], AbstractContextManager[Any]]) -> None:
     """Keep what the handler refused by what it found, free the key after everything else.
 
-    In a transaction of its own, after the rollback. A failure is logged: the lease frees the key in the end.
+    In a transaction of its own, after the rollback. IdempotencyKeyInProgress when another send has taken the
+    turn meanwhile: only what is kept is told. A failure is logged: the key is free, or will be when its lease
+    is over.
     """
+    is_kept = True
     try:
         with transaction(True):
             problem = _kept_problem(error)
@@ -169,9 +191,11 @@ def settle(turn: Turn, error: Exception, transaction: Callable[[bool], AbstractC
                 give_up(turn)
             else:
                 status, headers, body = problem
-                keep_answer(turn, status, headers, _veil(body, turn.token))
+                is_kept = keep_answer(turn, status, headers, _veil(body, turn.token))
     except Exception:
-        logger.exception("an idempotency key is held until its lease is over")
+        logger.exception("the answer to a request with an idempotency key was not kept")
+    if not is_kept:
+        raise IdempotencyKeyInProgress() from error
 
 
 def _kept_problem(error: Exception) -> tuple[int, dict[str, str], bytes] | None:

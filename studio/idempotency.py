@@ -1,21 +1,24 @@
 """What makes a request that carries a key happen once: whose turn it is, and the answer for who asks again.
 
-A turn is taken in a short transaction of its own before the work, and the answer is kept in the transaction
-of the work itself: either both are there or neither. Whoever dies in between loses the turn with its lease.
+The answer is kept in the transaction of the work itself: either both are there or neither. That transaction
+is the turn, too: on PostgreSQL by a lock which ends with it, on SQLite because there is one writer. Who has
+to work before it opens one holds the turn by a row, with a lease for the case of death.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Executable, Row, and_, bindparam, delete, func, literal_column, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from db.base import changed_one, utc_now
+from db.base import changed_one, new_id, utc_now
 from db.models.idempotency import PERSONAL, IdempotencyKey
 from db.session import Database, session
 
@@ -24,6 +27,8 @@ LEASE = timedelta(seconds=60)
 KEPT_FOR = timedelta(hours=24)
 FORGET_BATCH = 500
 
+_COLUMNS = IdempotencyKey.__table__.c
+_SLOT = ("user_id", "organization_id", "operation_id", "key_hash")
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
@@ -45,72 +50,125 @@ class Slot:
             "key_hash": self.key_hash,
         }
 
+    def number(self) -> int:
+        """What the slot is called as a lock. Two that were called the same would be in each other's way."""
+        name = " ".join(map(str, self.columns().values())).encode("ascii")
+        return int.from_bytes(hashlib.sha256(name).digest()[:8], signed=True)
+
 
 @dataclass
 class Turn:
-    """The right to do the work of a key, until its lease is over."""
+    """The right to do the work of a key: until the running transaction ends, or the lease of its row."""
 
-    row_id: UUID
+    slot: Slot
+    fingerprint: str
     token: UUID
     scope_id: UUID | None = None
     """The organization or account on whose rows the work was allowed; the worker writes it down here."""
+    row_id: UUID | None = None
+    """The row by which the turn is held beyond its transaction."""
 
 
-def take_turn(slot: Slot, fingerprint: str) -> Turn | IdempotencyKey:
+class AtWork(Exception):
+    """Somebody else has the turn."""
+
+
+def take_turn(slot: Slot, fingerprint: str) -> Turn | Row[Any]:
     """The turn for a key that is new, forgotten, or left behind by who died; else the row in the way.
 
-    The caller commits before the work begins.
+    In the running transaction, which must be one that writes. AtWork while another one has the turn.
     """
-    now, turn = utc_now(), Turn(uuid4(), uuid4())
-    fresh = {
-        "created_at": now,
-        "fingerprint": fingerprint,
-        "turn": turn.token,
-        "lease_expires_at": now + LEASE,
-        "expires_at": now + KEPT_FOR,
-        "scope_id": None,
-        "status": None,
-        "headers": None,
-        "body": None,
-    }
-    # No error when the key is there: PostgreSQL would take the whole transaction for failed.
-    insert = _INSERT[session().get_bind().dialect.name](IdempotencyKey).on_conflict_do_nothing()
-    values = {"id": turn.row_id, **slot.columns(), **fresh}
-    if session().scalar(insert.values(values).returning(IdempotencyKey.id)) is not None:
-        return turn
-    there = select(IdempotencyKey).filter_by(**slot.columns()).with_for_update()
-    row = session().scalars(there).one_or_none()
-    if row is None:
-        # Its turn was given up between the two statements: now it is as new.
-        return take_turn(slot, fingerprint)
-    if not _is_over(row, fingerprint, now):
+    values = {**slot.columns(), "number": slot.number()}
+    connection = session().connection()
+    row = connection.execute(_look(connection.dialect.name), values).one()
+    if row.id is not None and not _is_over(row, fingerprint, utc_now()):
         return row
-    # Row and writer are locked, so of two that find it left behind one takes over.
-    for name, value in fresh.items():
-        setattr(row, name, value)
-    turn.row_id = row.id
+    if not row.is_mine:
+        raise AtWork
+    turn = Turn(slot, fingerprint, uuid4())
+    # What was there when the statement began may have made room for another before the lock was ours.
+    if row.id is not None and not _remove(row.id, row.turn):
+        raise AtWork
     return turn
 
 
-def _is_over(row: IdempotencyKey, fingerprint: str, now: datetime) -> bool:
+@cache
+def _look(dialect: str) -> Executable:
+    """Select the row of a slot, nulls if there is none, and whether the turn is the running transaction's."""
+    is_mine: Any = true()
+    if dialect == "postgresql":
+        is_mine = func.pg_try_advisory_xact_lock(bindparam("number"))
+    always = select(literal_column("1")).subquery()
+    of_slot = [_COLUMNS[name] == bindparam(name) for name in _SLOT]
+    columns = (_COLUMNS[name] for name in ("id", "turn", "fingerprint", "lease_expires_at", "expires_at"))
+    answer = (_COLUMNS[name] for name in ("scope_id", "status", "headers", "body"))
+    found = select(is_mine.label("is_mine"), *columns, *answer)
+    return found.select_from(always.outerjoin(IdempotencyKey, and_(*of_slot)))
+
+
+def _is_over(row: Row[Any], fingerprint: str, now: datetime) -> bool:
     left_behind = row.status is None and row.lease_expires_at <= now
     return row.expires_at <= now or (left_behind and hmac.compare_digest(row.fingerprint, fingerprint))
 
 
+def hold(turn: Turn) -> None:
+    """Hold a turn that was just taken until its lease is over, beyond the running transaction."""
+    turn.row_id = new_id()
+    if not _insert(turn, turn.row_id, None, None, None):
+        raise AtWork
+
+
 def keep_answer(turn: Turn, status: int, headers: dict[str, str], body: bytes) -> bool:
-    """Keep the answer in the running transaction; False when the turn is over and somebody else has it."""
+    """Keep the answer in the running transaction; False when somebody else has the turn, or had it."""
+    if turn.row_id is None:
+        return _insert(turn, new_id(), status, headers, body)
     kept = {"scope_id": turn.scope_id, "status": status, "headers": headers, "body": body}
-    changed = session().execute(update(IdempotencyKey).where(*_mine(turn)).values(kept))
-    return changed_one(changed)
+    mine = update(IdempotencyKey).where(*_is(turn.row_id, turn.token))
+    return changed_one(session().connection().execute(mine.values(kept)))
 
 
 def give_up(turn: Turn) -> None:
     """Free the key: the work did not happen, and the next send is the first."""
-    session().execute(delete(IdempotencyKey).where(*_mine(turn)))
+    if turn.row_id is not None:
+        _remove(turn.row_id, turn.token)
 
 
-def _mine(turn: Turn) -> tuple[Any, ...]:
-    return IdempotencyKey.id == turn.row_id, IdempotencyKey.turn == turn.token
+def _insert(
+    turn: Turn, row_id: UUID, status: int | None, headers: dict[str, str] | None, body: bytes | None
+) -> bool:
+    """Write down the row of a turn; False when another one is there by now."""
+    now, connection = utc_now(), session().connection()
+    row = {
+        "id": row_id,
+        **turn.slot.columns(),
+        "created_at": now,
+        "updated_at": now,
+        "fingerprint": turn.fingerprint,
+        "turn": turn.token,
+        "lease_expires_at": now + LEASE,
+        "expires_at": now + KEPT_FOR,
+        "scope_id": turn.scope_id,
+        "status": status,
+        "headers": headers,
+        "body": body,
+    }
+    return changed_one(connection.execute(_inserting(connection.dialect.name), row))
+
+
+@cache
+def _inserting(dialect: str) -> Executable:
+    # No error when the key is there: PostgreSQL would take the whole transaction for failed.
+    insert: Executable = _INSERT[dialect](IdempotencyKey).on_conflict_do_nothing()
+    return insert.execution_options(preserve_rowcount=True)
+
+
+def _remove(row_id: UUID, token: UUID) -> bool:
+    return changed_one(session().connection().execute(delete(IdempotencyKey).where(*_is(row_id, token))))
+
+
+def _is(row_id: UUID, token: UUID) -> tuple[Any, ...]:
+    """The row as the turn of that token left it."""
+    return IdempotencyKey.id == row_id, IdempotencyKey.turn == token
 
 
 def forget_expired(database: Database) -> int:

@@ -1,8 +1,8 @@
 """One request in its thread: transaction, caller, permission, handler, check of the answer, commit.
 
 Returning commits, raising rolls back. An answer that breaks the contract raises, so nothing of it is kept.
-A request with an Idempotency-Key takes its turn in a short transaction before that one; what takes its time,
-such as decoding a picture, is done before it.
+What takes its time, such as decoding a picture, is done before that transaction. A request with an
+Idempotency-Key takes its turn within it, or, where something comes before it, in a short one of its own.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from handlers.conditional import none_match
 from handlers.contract.call import CALL, Call
 from handlers.contract.operations import Operation
 from handlers.contract.refusals import ContractBroken, TookTooLong
+from handlers.idempotency import Once
 from handlers.limiting import count_organization
 from handlers.observing import acting_as
 from handlers.permissions import SUPERUSER_ONLY, checks_proof_itself
 from handlers.preparing import preparation_of
 from handlers.trying import counted, counting_of
-from studio.idempotency import Turn
 from studio.limits.limits import Limits
 
 Transaction = Callable[..., AbstractContextManager[Any]]
@@ -78,16 +78,19 @@ class Endpoint:
         call.checked = True
         return response
 
-    def _serve(self, call: Call, turn: Turn | None = None) -> Response:
+    def _serve(self, call: Call, once: Once | None = None) -> Response:
         arguments, before = call.arguments, self._preparation
         if before is not None and before.is_needed(arguments):
             with self._transaction(False, self._actor), self._as_caller(call):
-                idempotency.act(turn, before.look, arguments)
+                idempotency.act(once, before.look, arguments)
             arguments = before.prepare(arguments)
         with self._transaction(self._writes, self._actor), self._as_caller(call) as trail:
-            encoded = self._respond(call, idempotency.act(turn, self._handler, arguments))
-            if turn is not None:
-                idempotency.keep(turn, encoded)
+            first = None if once is None else once.begin(call)
+            if first is not None:
+                return self._again(call, first)
+            encoded = self._respond(call, idempotency.act(once, self._handler, arguments))
+            if once is not None and once.turn is not None:
+                idempotency.keep(once.turn, encoded)
             if trail is not None and self._auditing is not None:
                 self._auditing.record(call, trail, encoded)
             # Before the commit, as everything that may fail.
@@ -98,16 +101,23 @@ class Endpoint:
 
     def _serve_once(self, call: Call, key: str) -> Response:
         """Serve the first request with this key, and answer the others as it was answered."""
-        with self._transaction(True), self._as_caller(call):
-            found = idempotency.begin(call, self._operation.operation_id, key)
-        if isinstance(found, Encoded):
-            self._check(call, found, orjson.loads(found.body or b"null"))
-            return _build(found)
+        once, before = Once(self._operation.operation_id, key), self._preparation
         try:
-            return self._serve(call, found)
+            if before is not None and before.is_needed(call.arguments):
+                # While it prepares no transaction is open that would keep others from doing the same.
+                with self._transaction(True), self._as_caller(call):
+                    first = once.begin(call, is_held=True)
+                if first is not None:
+                    return self._again(call, first)
+            return self._serve(call, once)
         except Exception as error:
-            idempotency.settle(found, error, self._transaction)
+            if once.turn is not None:
+                idempotency.settle(once.turn, error, self._transaction)
             raise
+
+    def _again(self, call: Call, first: Encoded) -> Response:
+        self._check(call, first, orjson.loads(first.body or b"null"))
+        return _build(first)
 
     @contextmanager
     def _as_caller(self, call: Call) -> Iterator[Trail | None]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import select, update
 
+import handlers.idempotency
 from db.base import utc_now
 from db.models import Generation, IdempotencyKey, Membership, Subscription, User
 from db.session import Database, session
@@ -19,9 +22,10 @@ from studio import idempotency
 from studio.idempotency import Turn, forget_expired, keep_answer
 from tests import factories
 from tests.api.catalogue import House, code_of
-from tests.api.conftest import Client
+from tests.api.conftest import Client, Committed
 from tests.contract.keys import HEADER, back_to_work, change_key
 from tests.contract.mini.asking import Reply
+from tests.overtaking import Begun
 from tests.production import Production, photograph
 
 KEY = "8e03978e-40d5-43e8-bc93-6894a57f9324"
@@ -246,11 +250,60 @@ def test_who_is_slower_than_the_lease_keeps_nothing(house: House, monkeypatch: p
         session().execute(update(IdempotencyKey).values(turn=uuid4()))
         return keep_answer(turn, *answer)
 
+    path = f"/products/{house.create('/products/', {'name': 'Wrap dress'})['id']}/images"
+    monkeypatch.setattr("handlers.idempotency.keep_answer", keep_too_late)
+    # A picture is decoded before there is a transaction that could be the turn.
+    refused = keyed(house.client, path, **form("a-line", photograph()))
+    assert code_of(refused) == (409, "idempotency_key_in_progress")
+    # Whoever took over adds the picture; here is nothing left of it.
+    assert house.client("GET", path).json()["count"] == 0
+
+
+def test_of_two_answers_at_once_one_is_kept_and_nothing_is_left_of_the_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep_too_late(turn: Turn, *answer: Any) -> bool:
+        """Keep what another send is answered, which ends just after this one looked for it."""
+        assert keep_answer(replace(turn, token=uuid4()), *answer)
+        return keep_answer(turn, *answer)
+
     monkeypatch.setattr("handlers.idempotency.keep_answer", keep_too_late)
     path = f"/brands/{house.scope}"
     assert code_of(keyed(house.client, path, NORD)) == (409, "idempotency_key_in_progress")
-    # Whoever took over makes the brand; here is nothing left of it.
     assert house.client("GET", path).json()["count"] == 0
+
+
+def test_who_sends_again_while_the_first_is_at_work_is_told_so_where_nobody_has_to_wait(
+    committed: Committed, database_kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Begun(monkeypatch, handlers.idempotency, "keep")
+    send = partial(keyed, committed.client, "/brands/", NORD)
+    answer, again = first.overtaken_by(send, send)
+    assert (answer.status, is_replay(answer)) == (201, False)
+    if database_kind == "postgresql":
+        assert code_of(again) == (409, "idempotency_key_in_progress")
+        assert again.headers["retry-after"] == "1"
+        again = send()
+    assert (again.body, is_replay(again)) == (answer.body, True)
+    assert committed.client("GET", "/brands/").json()["count"] == 1
+
+
+def test_what_is_refused_is_told_only_where_it_is_kept(
+    committed: Committed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, body = committed.client, {**NORD, "slug": "nord"}
+    in_the_way = client("POST", "/brands/", body).json()["id"]
+
+    def send_when_the_way_is_free() -> Reply:
+        assert client("DELETE", f"/brands/{in_the_way}").status == 204
+        return keyed(client, "/brands/", body)
+
+    refused = Begun(monkeypatch, handlers.idempotency, "settle")
+    answer, made = refused.overtaken_by(send_when_the_way_is_free, partial(keyed, client, "/brands/", body))
+    assert (made.status, is_replay(made)) == (201, False)
+    assert code_of(answer) == (409, "idempotency_key_in_progress")
+    again = keyed(client, "/brands/", body)
+    assert (again.body, is_replay(again)) == (made.body, True)
 
 
 def test_a_key_is_forgotten_after_a_day(

@@ -15,6 +15,7 @@ from db.errors import EmailTaken, InUse, NotFound
 from db.models import BackgroundPreset, Brand, User
 from db.queries.users import find_user_by_email
 from db.session import Database, after_commit, after_rollback, record_apart, session, undo
+from studio.idempotency import LEASE
 from tests.databases import on_postgresql
 from tests.factories import make_background_preset, make_brand, make_user
 from tests.racing import at_once
@@ -212,6 +213,16 @@ def test_a_reader_does_not_wait_for_a_writer(committing_database: Database) -> N
 
 def test_plain_postgresql_addresses_mean_psycopg_3() -> None:
     assert make_engine("postgresql://someone@localhost/some").url.drivername == "postgresql+psycopg"
+
+
+@on_postgresql
+def test_a_machine_that_went_away_is_noticed_before_a_lease_would_be_over(database_url: str) -> None:
+    database = Database(make_engine(database_url, pool_size=1))
+    names = [f"tcp_keepalives_{name}" for name in ("idle", "interval", "count")]
+    with database.transaction(write=False) as reading:
+        idle, interval, count = (int(reading.scalar(text(f"SHOW {name}")) or 0) for name in names)
+    assert 0 < idle + interval * count <= LEASE.total_seconds()
+    database.dispose()
 
 
 @on_postgresql
