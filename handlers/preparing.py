@@ -20,7 +20,7 @@ from handlers.current import current_outbound, current_settings
 from handlers.uploaded import UploadedFile
 from studio.media.fetching import fetch_pictures
 from studio.media.ingest import is_of_this_server
-from studio.media.normalisation import read_picture
+from studio.media.picture import read_picture
 
 Handler = TypeVar("Handler", bound=Callable[..., object])
 Look = Callable[..., object]

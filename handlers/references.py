@@ -17,7 +17,7 @@ from db.tenancy import creation_scope, current_caller, get_owned, refer
 from handlers.current import current_settings
 from studio.media.fetching import FetchedAddress
 from studio.media.ingest import ingest_upload, resolve_file_url
-from studio.media.normalisation import Picture
+from studio.media.picture import Picture
 from studio.media.storage import Storage
 
 

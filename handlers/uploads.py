@@ -12,7 +12,7 @@ from handlers.permissions import Permission, checks_proof, requires
 from handlers.preparing import decodes_after
 from handlers.references import current_storage
 from studio.media.ingest import file_url
-from studio.media.normalisation import EXTENSION_OF_TYPE, Picture
+from studio.media.picture import EXTENSION_OF_TYPE, Picture
 from studio.media.signing import check_upload_signature, sign_upload
 from studio.media.uploads import address_lifetime, announce_upload, get_open_upload, receive_upload
 

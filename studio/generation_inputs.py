@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
-from PIL import ImageColor
 from sqlalchemy import ColumnElement, Select, and_, case, or_
 from sqlalchemy.orm import joinedload, selectinload
 
@@ -370,6 +369,9 @@ def background_of(resolved: Resolved, order: Mapping[str, Any]) -> dict[str, Any
 
 def _colour(words: str | None) -> str | None:
     """`#rrggbb` for a colour in hexadecimal or by its CSS name, None for anything else."""
+    # Here, because servers start without Pillow.
+    from PIL import ImageColor
+
     try:
         red, green, blue = ImageColor.getrgb((words or "").strip())[:3]
     except ValueError:

@@ -28,7 +28,7 @@ from studio.jobs import queue
 from studio.jobs.painting import as_stored
 from studio.lifecycle import advance
 from studio.media.backends import open_storage
-from studio.media.normalisation import Picture, normalise
+from studio.media.picture import Picture, normalise
 from studio.media.storage import Storage, media_key
 from studio.samples.packshots import packshots
 from studio.seed_accounts import account_rows

@@ -26,7 +26,7 @@ from db.models.subjects import Subject, SubjectBaseImage
 from db.models.subscriptions import Subscription
 from db.models.users import User
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
-from studio.media.normalisation import Picture
+from studio.media.picture import Picture
 from studio.webhooks.signing import new_salt
 
 KINDS: dict[type[Any], int] = {

@@ -20,9 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.errors import NotFound
 from db.session import Database
 from studio.jobs import queue
-from studio.media.inspection import open_stored
-from studio.media.normalisation import Picture as StoredPicture
-from studio.media.normalisation import dominant_color
+from studio.media.picture import Picture as StoredPicture
+from studio.media.picture import open_stored
 from studio.media.storage import Storage
 from studio.providers.local_studio import Picture
 from studio.providers.renderers import Renderer, local_studio
@@ -151,6 +150,9 @@ class Painting:
 
 def as_stored(picture: Picture) -> StoredPicture:
     """A picture of our own making as it is stored: in its final form already, only measured for the row."""
+    # Here, because servers start without Pillow.
+    from studio.media.normalisation import dominant_color
+
     with open_stored(picture.image) as opened:
         opened.draft("RGB", (192, 192))
         color = dominant_color(opened)

@@ -26,7 +26,7 @@ from studio.jobs import signal
 from studio.jobs.turns import in_time, is_left, is_parked, next_in_turn
 from studio.lifecycle import EXPIRED, advance
 from studio.media.ingest import keep_picture
-from studio.media.normalisation import Picture as StoredPicture
+from studio.media.picture import Picture as StoredPicture
 from studio.media.storage import Storage, media_key
 from studio.providers.local_studio import PROVIDER, Picture
 from studio.telemetry.context import read_traceparent

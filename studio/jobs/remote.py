@@ -14,7 +14,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from PIL import Image
 from sqlalchemy import select
 
 from db.base import utc_now
@@ -23,8 +22,7 @@ from db.models.generation_models import GenerationModel
 from db.session import Database
 from studio.jobs import parking, queue
 from studio.jobs.painting import Abandoned, InputsUnusable, as_stored
-from studio.media.inspection import open_stored
-from studio.media.normalisation import CONTENT_TYPES, normalise
+from studio.media.picture import CONTENT_TYPES, normalise, open_stored
 from studio.media.storage import Storage, media_key
 from studio.providers.compute import (
     Access,
@@ -175,8 +173,9 @@ def _data_url(storage: Storage, file: dict[str, Any]) -> str:
             if max(picture.size) > LARGEST_PHOTOGRAPH:
                 picture.thumbnail((LARGEST_PHOTOGRAPH, LARGEST_PHOTOGRAPH))
                 smaller = io.BytesIO()
-                picture.save(smaller, "PNG" if "A" in picture.mode else "JPEG", quality=92)
-                data, content_type = smaller.getvalue(), Image.MIME["PNG" if "A" in picture.mode else "JPEG"]
+                file_format = "png" if "A" in picture.mode else "jpeg"
+                picture.save(smaller, file_format, quality=92)
+                data, content_type = smaller.getvalue(), f"image/{file_format}"
     except (NotFound, OSError) as error:
         raise InputsUnusable from error
     return f"data:{content_type};base64,{base64.b64encode(data).decode()}"

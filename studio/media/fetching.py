@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterable
 
 from db.errors import Conflict, NotAnImage, TargetNotAllowed, TooLarge, Unreadable
-from studio.media.inspection import MAX_FILE_BYTES
-from studio.media.normalisation import Picture, normalise
+from studio.media.picture import MAX_FILE_BYTES, Picture, normalise
 from studio.outbound import NOT_PUBLIC, Outbound, OutboundFailed
 
 SECONDS = 15.0

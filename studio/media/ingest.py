@@ -15,7 +15,7 @@ from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, session
 from db.tenancy import current_caller, get_owned, owned, refer
-from studio.media.normalisation import EXTENSION_OF_TYPE, Picture, normalise
+from studio.media.picture import EXTENSION_OF_TYPE, Picture, normalise
 from studio.media.storage import Storage, media_folder, media_key, temporary_key
 
 _PATH = "/api/v1/files/media/"

@@ -15,9 +15,13 @@ from typing import BinaryIO
 from PIL import Image
 
 from db.errors import NotAnImage, TooLarge, Unreadable
+from studio.media.picture import MAX_FILE_BYTES, MAX_PIXELS
 
-MAX_FILE_BYTES = 50 * 1024 * 1024
-MAX_PIXELS = 64_000_000
+# Blocks beyond 32 MB come from the system and go back to it when they are freed. Smaller ones, such as the
+# 16 MB that are the default, stay with the thread that had them: threads then hold pictures long gone.
+# https://pillow.readthedocs.io/en/stable/reference/block_allocator.html
+Image.core.set_block_size(64 * 1024 * 1024)  # type: ignore[attr-defined]  # documented, but not typed
+
 MAX_SIDE = 16_384
 MAX_FRAMES = 1_000
 # A progressive JPEG is decoded once per scan: a small file of very many scans would keep a core busy. Ten are

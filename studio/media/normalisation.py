@@ -9,7 +9,6 @@ other as PNG. So AVIF and GIF are never stored.
 
 import hashlib
 import io
-from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -18,6 +17,7 @@ from PIL import Image, ImageCms
 from db.errors import Unreadable
 from studio.media.avif import Undecodable, decode_apart
 from studio.media.inspection import Inspected, inspect, open_picture, read_bounded
+from studio.media.picture import Picture
 from studio.media.stripping import strip
 from studio.media.turns import place, room_for
 
@@ -38,32 +38,7 @@ _DAMAGED = "The picture is damaged or incomplete."
 # Beyond this, pictures are sampled before they are looked at in whole.
 _LARGEST_LOOK = 2048
 
-CONTENT_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "avif": "image/avif"}
-EXTENSION_OF_TYPE = {
-    "image/jpeg": "jpg",
-    "image/png": "png",
-    "image/webp": "webp",
-    "image/avif": "avif",
-    "image/gif": "gif",
-}
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A normalised picture: the bytes to store and what the database says about them."""
-
-    data: bytes
-    extension: str
-    width: int
-    height: int
-    has_alpha: bool
-    dominant_color: str
-    content_hash: str
-
-    @property
-    def content_type(self) -> str:
-        return CONTENT_TYPES[self.extension]
 
 
 def read_picture(file: BinaryIO) -> Picture:

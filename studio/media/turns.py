@@ -9,13 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from PIL import Image
-
-# Blocks beyond 32 MB come from the system and go back to it when they are freed. Smaller ones, such as the
-# 16 MB that are the default, stay with the thread that had them: threads then hold pictures long gone.
-# https://pillow.readthedocs.io/en/stable/reference/block_allocator.html
-Image.core.set_block_size(64 * 1024 * 1024)  # type: ignore[attr-defined]  # documented, but not typed
-
 LARGE_PIXELS = 16_000_000
 
 # Who waits for the large one has a place already: so whoever has both can always finish.

@@ -14,7 +14,7 @@ from db.errors import Conflict, NotFound
 from db.models.media import Upload, UploadStatus
 from db.session import session
 from db.tenancy import current_caller
-from studio.media.normalisation import Picture
+from studio.media.picture import Picture
 from studio.media.storage import Storage, temporary_key
 from studio.media.sweep import TEMPORARY_LIFETIME
 

@@ -4,33 +4,21 @@ A copy is made once, however many ask for it at the same moment, and never large
 """
 
 import hashlib
-import io
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
-from PIL import Image
-
-from studio.media.inspection import open_stored
-from studio.media.normalisation import CONTENT_TYPES
+from studio.media.picture import CONTENT_TYPES
 from studio.media.storage import Storage, media_key, variant_key
-from studio.media.turns import place, room_for
+from studio.media.turns import place
 
 EXTENSIONS = {"webp": "webp", "jpeg": "jpg", "png": "png", "avif": "avif"}
 # A client may ask for 4,096 widths in four formats: the disk keeps the latest of them for each picture.
 MAX_KEPT = 48
 
-# In the ETag, so that copies made by other encoder settings are not taken for these.
+# In the ETag, so that copies made by other encoder settings (`converting.py`) are not taken for these.
 _ENCODER = "1"
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "webp": {"format": "WEBP", "quality": 84, "method": 2},
-    "jpg": {"format": "JPEG", "quality": 88, "progressive": True},
-    "png": {"format": "PNG", "compress_level": 2},
-    # One thread: with more, the bytes depend on the number of cores.
-    "avif": {"format": "AVIF", "quality": 65, "speed": 9, "max_threads": 1},
-}
 _locks = [threading.Lock() for _ in range(64)]
 
 
@@ -65,38 +53,19 @@ def serve(
     if width == original.width and extension == original.extension:
         path = storage.path(media_key(original.resource_id, extension))
         return ServedFile(path, CONTENT_TYPES[extension], original.content_hash)
+    # Here, because servers start without Pillow.
+    from studio.media import converting
+
     key = variant_key(original.resource_id, width, extension)
     with _locks[hash(key) % len(_locks)]:
         if not storage.exists(key):
             _make_room(storage, original.resource_id)
             with place():
                 source = storage.read(media_key(original.resource_id, original.extension))
-                copy = convert(source, width, extension)
+                copy = converting.convert(source, width, extension)
             storage.write(key, copy)
     tag = hashlib.sha256(f"{original.content_hash}/{width}/{extension}/{_ENCODER}".encode()).hexdigest()
     return ServedFile(storage.path(key), CONTENT_TYPES[extension], tag)
-
-
-def convert(source: bytes, width: int, extension: str) -> bytes:
-    """A stored picture at another width and in another format; JPEG puts transparent pictures on white."""
-    with open_stored(source) as stored, room_for(stored.size):
-        return _convert(stored, width, extension)
-
-
-def _convert(stored: Image.Image, width: int, extension: str) -> bytes:
-    height = max(1, round(stored.height * width / stored.width))
-    # A JPEG decoder can skip detail that the smaller copy would not show; other formats ignore this.
-    stored.draft(None, (width, height))
-    picture: Image.Image = stored.convert("RGBA" if stored.has_transparency_data else "RGB")
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    if extension == "jpg" and picture.mode == "RGBA":
-        ground = Image.new("RGB", picture.size, "white")
-        ground.paste(picture, mask=picture.getchannel("A"))
-        picture = ground
-    output = io.BytesIO()
-    picture.save(output, **_SAVE_OPTIONS[extension])
-    return output.getvalue()
 
 
 def _make_room(storage: Storage, resource_id: UUID) -> None:

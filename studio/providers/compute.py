@@ -19,8 +19,8 @@ from urllib.parse import quote
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from db.errors import TargetNotAllowed
-from studio.media.inspection import MAX_FILE_BYTES
-from studio.media.inspection import MAX_PIXELS as LARGEST_PICTURE
+from studio.media.picture import MAX_FILE_BYTES
+from studio.media.picture import MAX_PIXELS as LARGEST_PICTURE
 from studio.outbound import Outbound, OutboundFailed, Reply
 
 logger = logging.getLogger(__name__)

@@ -11,13 +11,14 @@ import zipfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw, ImageFont
-
-from studio.media.inspection import open_stored
+from studio.media.picture import open_stored
 from studio.media.storage import Storage
 from studio.providers.local_studio import Picture
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 VERSION = "samples-1"
 SAMPLES = ("mannequin_front.webp", "mannequin_three_quarter.webp")
@@ -78,6 +79,9 @@ def make_best_picture(
 
 
 def _drawn(width: int, height: int, seed: int) -> Image.Image:
+    # Here, because servers start without Pillow.
+    from PIL import Image, ImageDraw, ImageFont
+
     canvas = Image.new("RGB", (width, height), PAPERS[seed % len(PAPERS)])
     sample = _opened(SAMPLES[seed % len(SAMPLES)])
     factor = SHARE_OF_THE_PICTURE * min(width / sample.width, height / sample.height)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from db.errors import NotFound
-from studio.media import variants
+from studio.media import converting, variants
 from studio.media.normalisation import normalise
 from studio.media.storage import LocalDisk, media_folder, media_key
 from studio.media.variants import Original, serve
@@ -86,8 +86,8 @@ def test_many_who_ask_at_once_cause_one_computation(
     storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = keep(storage, scene(600, 400))
-    convert, calls = variants.convert, []
-    monkeypatch.setattr(variants, "convert", lambda *wish: calls.append(wish) or convert(*wish))
+    convert, calls = converting.convert, []
+    monkeypatch.setattr(converting, "convert", lambda *wish: calls.append(wish) or convert(*wish))
     answers = at_once(*[lambda: serve(storage, original, 200, "webp").path.read_bytes()] * 8)
     assert len(calls) == 1
     assert len(set(answers)) == 1
