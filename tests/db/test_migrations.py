@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 from db.base import Base
 from db.engines import make_engine
-from db.migrations import downgrade, is_current, upgrade
+from db.migrations import configuration, downgrade, is_current, newest_revision, upgrade
 from db.session import Database
 from tests.factories import make_prediction
 
@@ -17,6 +18,10 @@ def test_the_migrated_schema_is_that_of_the_models(database_engine: Engine) -> N
     with database_engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_the_newest_revision_is_the_one_that_all_steps_lead_to() -> None:
+    assert newest_revision() == ScriptDirectory.from_config(configuration("sqlite://")).get_current_head()
 
 
 def test_the_delete_rules_reach_the_database(database_engine: Engine) -> None:

@@ -14,6 +14,7 @@ from db.actors import APPLICATION_ROLE, NOBODY, SYSTEM, SYSTEM_ROLE, Actor, beco
 from db.base import new_id
 from db.engines import make_engine
 from db.errors import NotFound
+from db.migrations import upgrade
 from db.models import Brand
 from db.roles import RolesMissing, prepare_roles
 from db.session import Database, act_as, ask_as_system, current_actor, undo
@@ -135,3 +136,8 @@ def test_roles_that_are_missing_are_told_with_what_to_run(
         prepare_roles(connection)
     with pytest.raises(RolesMissing, match="no role sartiq_absent, which DATABASE_URL signs in as"):
         prepare_roles(connection, login="sartiq_absent")
+
+
+def test_a_login_needs_the_roles_of_a_database_that_is_up_to_date_too(database_engine: Engine) -> None:
+    with pytest.raises(RolesMissing, match="no role sartiq_absent"):
+        upgrade(database_engine.url.render_as_string(hide_password=False), login="sartiq_absent")
