@@ -77,12 +77,14 @@ def fill(database_url: str) -> str:
 
 
 @contextlib.contextmanager
-def serving(module: str, without: str = "") -> Iterator[Server]:
-    """Run one of the servers on its own database."""
+def serving(without: str = "") -> Iterator[Server]:
+    """Run one of the servers on its own database, as it is or without a part."""
     with tempfile.TemporaryDirectory() as name, fresh_database("postgresql", Path(name)) as url:
         upgrade(url)
         scope = fill(url)
+        module = "handlers"
         if without:
+            module = "tests.bench.without"
             take_policies_away(url)
         with (
             running_server(
@@ -99,10 +101,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=60)
     rounds: int = parser.parse_args().rounds
-    with (
-        serving("handlers") as protected,
-        serving("tests.bench.without", "policies") as unprotected,
-    ):
+    with serving() as protected, serving(without="policies") as unprotected:
         for number in range(rounds):
             for page in PAGES:
                 both = (protected, unprotected)
