@@ -76,7 +76,7 @@ contract-selftest: .venv/.dev ## Seed defects one by one and see the fuzzer catc
 	@$(BIN)/python -m tests.contract.selftest $(ARGS)
 
 .PHONY: bench
-bench: .venv/.dev .venv/bench/.stamp ## Measure the server beside others of its kind (5 minutes; FULL=1: a million rows, 40 minutes)
+bench: .venv/.dev .venv/bench/.stamp ## Measure the server beside others of its kind (5 minutes; FULL=1: a million rows, half an hour)
 	@$(BIN)/python -m tests.bench.run $(if $(FULL),--full) $(ARGS)
 
 .PHONY: bench-waiting

@@ -25,10 +25,16 @@ class Figure:
         return cls(statistics.median(values), min(values), max(values))
 
     @classmethod
-    def middle(cls, values: Sequence[float]) -> Figure:
-        """Return the figure of many rounds, with the bounds of their middle half."""
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        return cls(median, low, high)
+    def sure(cls, values: Sequence[float]) -> Figure:
+        """Return the median of many values with the bounds between which it surely is, 95 times of 100.
+
+        How many values are below the true median is chance alone, so the bounds are two of the values.
+        """
+        ordered = sorted(values)
+        off = math.ceil(1.96 * math.sqrt(len(ordered)) / 2)
+        middle = (len(ordered) - 1) / 2
+        low, high = max(0, math.floor(middle - off)), min(len(ordered) - 1, math.ceil(middle + off))
+        return cls(statistics.median(ordered), ordered[low], ordered[high])
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Figure:

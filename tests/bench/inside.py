@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httptools
 import httpx
+import sqlalchemy
 import uvicorn
 import uvloop
 from uvicorn.server import ServerState
@@ -27,6 +30,7 @@ from tests.bench.contenders import OURS
 from tests.bench.stacks import Profiling, Spent, WatchedPool
 
 PORT = 8000
+HOST = f"127.0.0.1:{PORT}"
 SECONDS = 60
 
 
@@ -87,8 +91,14 @@ class Inside(httpx.BaseTransport):
         app.bridge.pool.shutdown()
         app.bridge.pool = WatchedPool(self._profiling)
         self._app = app
+        self.backends: list[int] = []
+        """The processes of PostgreSQL that work for this server."""
+        sqlalchemy.event.listen(app.database.engine, "connect", self._note_backend)
         self._wire = _Wire()
         self._connection = self._loop.run_until_complete(self._connect(settings))
+
+    def _note_backend(self, connection: Any, _record: object) -> None:
+        self.backends.append(connection.info.backend_pid)
 
     async def _connect(self, settings: Settings) -> _Connection:
         config = uvicorn.Config(self._app, **options_of_the_server(settings))
@@ -102,6 +112,10 @@ class Inside(httpx.BaseTransport):
         connection.answered = asyncio.Event()
         connection.connection_made(self._wire)
         return connection
+
+    def client(self) -> httpx.Client:
+        """Return a client of this server; nothing of it needs to be closed."""
+        return httpx.Client(transport=self, base_url=f"http://{HOST}")
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer a request of `httpx`."""
@@ -159,7 +173,10 @@ def inside(folder: Path, database_url: str) -> Iterator[Inside]:
     with (folder / "log").open("a") as log, contextlib.redirect_stderr(log):
         configure_logging(settings.log_level, settings.log_format, settings.service_name)
         server = Inside(settings)
+        # As the server does when it starts.
+        gc.freeze()
         try:
             yield server
         finally:
             server.end()
+            gc.unfreeze()

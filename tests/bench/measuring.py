@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, cycle, islice
 
 import httpx
@@ -15,15 +17,24 @@ from tests.bench.figures import rotated
 from tests.bench.open_loop import Latencies, ask_at
 from tests.bench.operations import NAMED, OPERATIONS, Operation, Request, fetch
 from tests.bench.processes import peak_bytes, resident_bytes
+from tests.bench.progress import Progress
 from tests.bench.serving import Serving, Stage, started
 from tests.bench.statements import statements_per_list
 
+logger = logging.getLogger(__name__)
+
 REQUESTS_BEFORE_MEMORY = 100_000
+# What a run is thought to take, beside what its plan says.
+SECONDS_BESIDE = 0.3
+SECONDS_OF_A_MILLION_ROWS, SECONDS_OF_A_COPIED_MILLION, SECONDS_OF_A_START = 120, 20, 2
+REQUESTS_A_SECOND = 400
 DEPTHS = (("list_100", "cursor_100"), ("everybody", "everybody_deep"))
 """First pages, and deep ones of the same lists."""
 ONE_BY_ONE = 10
 WARM_UP = ("list_100", "update", "create")
 """What runs through all that the others need."""
+MANY = ("read", "list_20", "not_modified", "create")
+"""What is asked in turn before memory is looked at again."""
 
 
 @dataclass(frozen=True)
@@ -41,33 +52,50 @@ class Plan:
     requests_before_memory: int
     """That ours has answered before its memory is looked at again."""
     starts: int
-    cost_rounds: int
-    """How often the servers without a guarantee take turns."""
+    cost_seconds: float
+    """For which ours takes turns with itself without a guarantee."""
+    worker_rounds: int
+
+    def expected_seconds(self, contenders: int, rows: int) -> float:
+        """Return about how long all of it takes: what is asked for, and what goes with it."""
+        loads = len(WARM_UP) + self.rounds * (len(OPERATIONS) + len(self.many_connections))
+        open_loops = self.open_loop_rounds * len(self.open_loop) * len(self.shares)
+        asking = loads * (self.seconds + SECONDS_BESIDE) + open_loops * (
+            self.open_loop_seconds + SECONDS_BESIDE
+        )
+        rows_made = SECONDS_OF_A_MILLION_ROWS * rows / 1e6
+        copied = (contenders + 1) * SECONDS_OF_A_COPIED_MILLION * rows / 1e6
+        started = contenders * self.starts * SECONDS_OF_A_START
+        memory = self.requests_before_memory / REQUESTS_A_SECOND
+        workers = 2 * (1 + self.worker_rounds) * self.seconds + 4 * SECONDS_OF_A_START
+        return contenders * asking + rows_made + copied + started + memory + workers + self.cost_seconds
 
 
 QUICK = Plan(
     rounds=3,
     seconds=1,
-    many_connections=("read", "list_20", "create"),
+    many_connections=("read", "create"),
     open_loop=("read", "list_20", "create"),
     shares=(0.8,),
     open_loop_rounds=1,
     open_loop_seconds=3,
     requests_before_memory=0,
     starts=1,
-    cost_rounds=15,
+    cost_seconds=40,
+    worker_rounds=3,
 )
 FULL = Plan(
     rounds=3,
-    seconds=4,
+    seconds=3,
     many_connections=tuple(operation.name for operation in OPERATIONS),
     open_loop=("read", "list_20", "list_100", "create"),
     shares=(0.5, 0.8),
     open_loop_rounds=3,
-    open_loop_seconds=8,
+    open_loop_seconds=4,
     requests_before_memory=REQUESTS_BEFORE_MEMORY,
     starts=3,
-    cost_rounds=120,
+    cost_seconds=180,
+    worker_rounds=5,
 )
 
 
@@ -108,37 +136,52 @@ def seconds_of(client: httpx.Client, request: Request, operation: Operation) -> 
 class Measuring:
     """A run over contenders that serve already."""
 
-    def __init__(self, stage: Stage, servers: Sequence[Serving], plan: Plan) -> None:
-        self.stage, self.servers, self.plan = stage, servers, plan
+    def __init__(self, stage: Stage, servers: list[Serving], plan: Plan, progress: Progress) -> None:
+        self.stage, self.servers, self.plan, self.progress = stage, servers, plan, progress
+        self.failed: dict[str, str] = {}
+        """Who could not be measured, by title, and why."""
         self.seen = {server.contender.name: Seen([server.seconds_to_first_answer]) for server in servers}
         self._prepared: dict[tuple[str, str], list[Request]] = {}
 
     def run(self) -> dict[str, Seen]:
         """Measure everything, and return it by contender."""
-        self._warm_up()
-        for server in self.servers:
-            seen = self.seen[server.contender.name]
-            seen.idle_bytes = resident_bytes(server.process_id)
+        self.progress.tell("warm-up")
+        self._each(0, self._warm_up)
         self._closed_loop()
         self._open_loop()
+        self.progress.tell("first and deep pages")
         self._depth()
-        for server in self.servers:
-            self._look_at(server)
+        self.progress.tell("starts, statements and memory")
+        self._each(0, self._look_at)
         return self.seen
 
-    def _warm_up(self) -> None:
-        for server in self.servers:
-            for name in WARM_UP:
-                load(server, NAMED[name], self._requests(server, NAMED[name]), 8, self.plan.seconds)
+    def _each(self, number: int, measure: Callable[[Serving], None]) -> None:
+        """Measure one after the other. Who fails is left out from then on; without ours there is nothing."""
+        for server in rotated(self.servers, number):
+            try:
+                measure(server)
+            except Exception as error:
+                if server.contender.is_ours:
+                    raise
+                logger.exception("%s is measured no more", server.contender.title)
+                self.servers.remove(server)
+                self.failed[server.contender.title] = repr(error)
+                del self.seen[server.contender.name]
+
+    def _warm_up(self, server: Serving) -> None:
+        for name in WARM_UP:
+            load(server, NAMED[name], self._requests(server, NAMED[name]), 8, self.plan.seconds)
+        self.seen[server.contender.name].idle_bytes = resident_bytes(server.process_id)
 
     def _closed_loop(self) -> None:
         for number in range(self.plan.rounds):
-            print(f"round {number + 1} of {self.plan.rounds}", flush=True)
             for operation in OPERATIONS:
                 many = operation.name in self.plan.many_connections
                 for connections in (8, 64) if many else (8,):
-                    for server in rotated(self.servers, number):
-                        self._load(server, operation, connections)
+                    what = f"{operation.title}, {connections} connections"
+                    self.progress.tell(f"round {number + 1} of {self.plan.rounds}: {what}")
+                    measure = partial(self._load, operation=operation, connections=connections)
+                    self._each(number, measure)
 
     def _load(self, server: Serving, operation: Operation, connections: int) -> None:
         requests = self._requests(server, operation)
@@ -167,8 +210,9 @@ class Measuring:
             for name in self.plan.open_loop:
                 for share in self.plan.shares:
                     rate = share * self.ceiling(name)
-                    for server in rotated(self.servers, number):
-                        self._ask_at(server, NAMED[name], share, rate)
+                    self.progress.tell(f"open loop: {NAMED[name].title}, {rate:.0f} requests a second")
+                    measure = partial(self._ask_at, operation=NAMED[name], share=share, rate=rate)
+                    self._each(number, measure)
 
     def _ask_at(self, server: Serving, operation: Operation, share: float, rate: float) -> None:
         requests = self._requests(server, operation)
@@ -195,9 +239,9 @@ class Measuring:
                 seen.starts.append(another.seconds_to_first_answer)
         for rows in (1, 100):
             seen.statements[rows] = statements_per_list(self.stage, server, rows)
-        while server.contender.is_ours and seen.requests < self.plan.requests_before_memory:
-            seen.requests += load(
-                server, NAMED["read"], self._requests(server, NAMED["read"]), 64, 5
-            ).requests
+        for name in cycle(MANY):
+            if not server.contender.is_ours or seen.requests >= self.plan.requests_before_memory:
+                break
+            seen.requests += load(server, NAMED[name], self._requests(server, NAMED[name]), 64, 5).requests
         seen.later_bytes = resident_bytes(server.process_id)
         seen.peak_bytes = peak_bytes(server.process_id)

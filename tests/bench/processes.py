@@ -10,14 +10,21 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def on_core(number: int) -> Iterator[None]:
-    """Let this thread, and whatever it starts within the block, run on one core alone."""
+def on_cores(*numbers: int) -> Iterator[None]:
+    """Let this thread, and whatever it starts within the block, run on these cores alone."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {number})
+    os.sched_setaffinity(0, numbers)
     try:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def move(process_id: int, *cores: int) -> None:
+    """Let a process, all that descend from it, and whatever they start run on these cores alone."""
+    for each in tree_of(process_id):
+        with contextlib.suppress(ProcessLookupError):  # ended meanwhile
+            os.sched_setaffinity(each, cores)
 
 
 def tree_of(process_id: int) -> list[int]:
@@ -31,25 +38,11 @@ def tree_of(process_id: int) -> list[int]:
 
 def cpu_seconds(process_id: int) -> float:
     """Return how long a process and its descendants have worked so far."""
-    return sum(_cpu_seconds_of_one(each) for each in tree_of(process_id))
+    return sum(seconds_of_one(each) for each in tree_of(process_id))
 
 
-class Work:
-    """How long processes and their descendants work from now on; who comes or goes does not count."""
-
-    def __init__(self, *process_ids: int) -> None:
-        self._began = {each: _cpu_seconds_of_one(each) for one in process_ids for each in tree_of(one)}
-
-    def seconds(self) -> float:
-        """Return how long they have worked."""
-        found = 0.0
-        for each, before in self._began.items():
-            with contextlib.suppress(OSError):  # ended meanwhile
-                found += _cpu_seconds_of_one(each) - before
-        return found
-
-
-def _cpu_seconds_of_one(process_id: int) -> float:
+def seconds_of_one(process_id: int) -> float:
+    """Return how long a process has worked so far, without its descendants."""
     # The clock of a process by its number, as clock_getcpuclockid(3) makes it: exact, where /proc counts in
     # hundredths of a second.
     return time.clock_gettime(~process_id << 3 | 2)

@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import median
 from urllib.parse import urlencode
 
-import httpx
 import sqlalchemy
 from sqlalchemy.exc import OperationalError
 
@@ -26,7 +25,7 @@ from db.actors import MIGRATING
 from db.engines import make_engine
 from db.migrations import upgrade
 from studio.identity.passwords import hash_password
-from tests.bench.inside import PORT, Inside, inside
+from tests.bench.inside import HOST, Inside, inside
 from tests.bench.open_loop import wires
 from tests.bench.operations import NAMED
 from tests.bench.rows import Scale, fill
@@ -39,7 +38,6 @@ SCALE = Scale(organizations=100, products=200)
 KINDS = ("read", "not_modified", "list_20", "list_100", "create", "update", "invalid")
 SIGN_IN = "sign_in"
 EMAIL, PASSWORD = "user1@bench.example", "as good as any other"
-HOST = f"127.0.0.1:{PORT}"
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,7 @@ def _asked(server: Inside, name: str, times: int) -> tuple[str, int, Iterator[by
     if name == SIGN_IN:
         return "sign in", 200, _sign_ins()
     operation = NAMED[name]
-    with httpx.Client(transport=server, base_url=f"http://{HOST}") as client:
-        requests = operation.requests(client, SCALE)
+    requests = operation.requests(server.client(), SCALE)
     # A tag is good for one change, so each of those is asked once.
     again = requests if operation.feeds_back else requests[:times]
     return operation.title, operation.status, wires(again, HOST)
@@ -129,13 +126,13 @@ def _calls(found: list[Spent]) -> dict[str, int]:
     return {stage: int(median(each.calls[stage] for each in found)) for stage in (*STAGES, REST)}
 
 
-def profiles(times: int, kinds: tuple[str, ...] = (*KINDS, SIGN_IN)) -> list[Profile]:
+def profiles(times: int) -> list[Profile]:
     """Profile each kind of request on a database of its own; OperationalError without a PostgreSQL."""
     with tempfile.TemporaryDirectory() as name, fresh_database("postgresql", Path(name)) as url:
         prepare(url)
         with inside(Path(name), url) as server:
             # A password is meant to take its time.
-            return [profile(server, kind, 5 if kind == SIGN_IN else times) for kind in kinds]
+            return [profile(server, kind, 5 if kind == SIGN_IN else times) for kind in (*KINDS, SIGN_IN)]
 
 
 def lines(found: list[Profile]) -> Iterator[str]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from statistics import median
 from typing import Any
 
 from tests.bench.contenders import Contender
-from tests.bench.figures import Figure, percentile, ratios
+from tests.bench.figures import Figure, ratios
 from tests.bench.guarantees import ASKED as ASKED_FOR_COSTS
 from tests.bench.guarantees import TITLES, Costs
-from tests.bench.measuring import Plan, Seen
+from tests.bench.measuring import Plan
 from tests.bench.operations import NAMED
 from tests.bench.rows import ASKED, Scale
-from tests.bench.targets import MEGABYTE, Verdict, spread
+from tests.bench.targets import MEGABYTE, Run, Verdict, milliseconds, shares, spread
+from tests.bench.workers import CONNECTIONS, Workers
+
+COSTS_BEGIN, COSTS_END = "<!-- costs of guarantees, written by make bench -->", "<!-- end of costs -->"
 
 
 def machine() -> str:
@@ -41,15 +44,14 @@ class Report:
     def __init__(
         self,
         contenders: Sequence[Contender],
-        seen: Mapping[str, Seen],
-        costs: Costs,
+        run: Run,
         plan: Plan,
         scale: Scale,
     ) -> None:
-        self.costs = costs
-        self.contenders, self.seen, self.plan, self.scale = contenders, seen, plan, scale
-        self.peers = [each for each in contenders if not each.is_ours]
-        self.ours = seen["ours"]
+        self.run, self.seen, self.plan, self.scale = run, run.seen, plan, scale
+        self.contenders = [each for each in contenders if each.name in run.seen]
+        self.peers = [each for each in self.contenders if not each.is_ours]
+        self.ours = run.seen["ours"]
 
     def lines(self, verdicts: Sequence[Verdict]) -> Iterator[str]:
         """Give the report."""
@@ -64,7 +66,10 @@ class Report:
             yield from self._rates(connections)
         yield from self._work()
         yield from self._latencies()
-        yield from self._guarantees()
+        if self.run.costs is not None:
+            yield from _guarantees(self.run.costs)
+        if self.run.workers is not None:
+            yield from _workers(self.run.workers)
         yield from self._processes()
         yield from self._less()
 
@@ -133,27 +138,8 @@ class Report:
 
     def _percentiles(self, contender: str, operation: str, share: float) -> str:
         rounds = self.seen[contender].latencies[operation, share]
-        medians = [
-            Figure.of([1000 * percentile(each.seconds, part) for each in rounds]).median
-            for part in (0.50, 0.95, 0.99)
-        ]
+        medians = [median(milliseconds(rounds, part)) for part in (0.50, 0.95, 0.99)]
         return " / ".join(f"{each:.1f}" for each in medians)
-
-    def _guarantees(self) -> Iterator[str]:
-        yield from ("## What each guarantee costs, in microseconds", "")
-        yield (
-            "How much longer server and PostgreSQL together work for a request than without it: the median "
-            "of many short turns, in brackets their middle half. Where that includes 0, the cost is less "
-            "than can be seen."
-        )
-        yield ""
-        whole = [f"{self.costs.whole[name].median:,.0f}" for name in ASKED_FOR_COSTS]
-        rows = [["*all work for a request*", *whole]]
-        for guarantee, title in TITLES.items():
-            costs = self.costs.microseconds[guarantee]
-            cells = [spread(costs[name], 0) if name in costs else "" for name in ASKED_FOR_COSTS]
-            rows.append([title, *cells])
-        yield from table(["", *(NAMED[name].title for name in ASKED_FOR_COSTS)], rows)
 
     def _processes(self) -> Iterator[str]:
         yield from ("## Processes", "")
@@ -190,3 +176,65 @@ class Report:
         yield ""
         for each in self.peers:
             yield f"- **{each.title}**: {'; '.join(each.less)}."
+
+
+def _guarantees(costs: Costs) -> Iterator[str]:
+    yield from ("## What each guarantee costs, in microseconds", "")
+    turns = ", ".join(f"{costs.turns[name]:,} of {NAMED[name].title}" for name in ASKED_FOR_COSTS)
+    yield (
+        "Time of the processor for one request, medians with what they surely are (95 times of 100) in "
+        "brackets. Checks, entity tags and counting are clocked in their functions. Policies, the audit log "
+        "and keys are switched off and on between two requests, and the work of the server and of its side "
+        f"of PostgreSQL is compared: turns, {turns}. Less than 0 is no mistake: without policies PostgreSQL "
+        "plans otherwise."
+    )
+    yield ""
+    yield COSTS_BEGIN
+    yield from costs_table(costs)
+    yield from (COSTS_END, "")
+    yield (
+        f"Both checks are {100 * costs.clocked_share:.1f} % of the work for a list of 100 by their clocks, "
+        f"and {shares(costs.share_of_checks)} by switching them off."
+    )
+    yield ""
+
+
+def costs_table(costs: Costs) -> Iterator[str]:
+    """Give the table of what guarantees cost, for the README too."""
+    whole = [f"{costs.whole[name].median:,.0f}" for name in ASKED_FOR_COSTS]
+    rows = [["*all work for a request*", *whole]]
+    for guarantee, title in TITLES.items():
+        found = costs.microseconds[guarantee]
+        cells = [spread(found[name], 0) if name in found else "" for name in ASKED_FOR_COSTS]
+        rows.append([title, *cells])
+    yield from table(["", *(NAMED[name].title for name in ASKED_FOR_COSTS)], rows)
+
+
+def with_costs_of(results: str, text: str) -> str:
+    """Return a text with the table of costs that the results have in the place of its own."""
+    head, begin, rest = text.partition(COSTS_BEGIN)
+    found = results.partition(COSTS_BEGIN)[2].partition(COSTS_END)[0]
+    return head + begin + found + COSTS_END + rest.partition(COSTS_END)[2] if begin and found else text
+
+
+def _workers(workers: Workers) -> Iterator[str]:
+    yield from ("## One worker and two", "")
+    yield (
+        f"Reading one product, {CONNECTIONS} connections. Server, PostgreSQL and load share the two cores, "
+        "with one worker as with two, so two cannot answer twice as much."
+    )
+    yield ""
+    rows = [
+        [
+            title,
+            *(
+                spread(Figure.of(values), digits)
+                for values, digits in (
+                    ([each.rate for each in loads], 0),
+                    ([each.cpu_seconds_per_1000 for each in loads], 2),
+                )
+            ),
+        ]
+        for title, loads in (("one", workers.one), ("two", workers.two))
+    ]
+    yield from table(("Workers", "requests/s", "CPU seconds for 1,000 requests"), rows)

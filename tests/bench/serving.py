@@ -8,20 +8,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy
 
+from db.base import Base
 from tests.bench.contenders import OURS, Contender
-from tests.bench.processes import on_core
+from tests.bench.processes import move, on_cores
 from tests.bench.rows import Scale, fill, token_of
 from tests.bench.without import take_policies_away
 from tests.e2e.server import ROOT, free_port, stop, wait_for_answer
 from tests.faults.stage import Cluster, own_postgresql
 
-SERVER_CORE, OTHER_CORE = 0, 1
+SERVER_CORE, OTHER_CORE = BOTH_CORES = 0, 1
 POSTGRESQL = {
     "max_connections": "200",
     "shared_buffers": "1GB",
@@ -71,6 +72,16 @@ class Stage:
         """Make a database of this name with all rows."""
         self.run(f"CREATE DATABASE {name} TEMPLATE rows OWNER sartiq")
 
+    @contextlib.contextmanager
+    def on_both_cores(self) -> Iterator[None]:
+        """Let PostgreSQL, and whatever is started within the block, run on both cores."""
+        move(self.cluster.process_id, *BOTH_CORES)
+        try:
+            with on_cores(*BOTH_CORES):
+                yield
+        finally:
+            move(self.cluster.process_id, OTHER_CORE)
+
     def run(self, *statements: str, database: str = "postgres") -> None:
         """Run statements one by one, outside of a transaction."""
         engine = sqlalchemy.create_engine(self.admin_url(database), isolation_level="AUTOCOMMIT")
@@ -88,7 +99,7 @@ def tracking(what: str) -> tuple[str, str]:
 @contextlib.contextmanager
 def set_up(folder: Path, scale: Scale) -> Iterator[Stage]:
     """Start PostgreSQL, and make the database `rows` with the schema of the product and all rows."""
-    with on_core(OTHER_CORE), own_postgresql(folder / "postgresql", **POSTGRESQL) as cluster:
+    with on_cores(OTHER_CORE), own_postgresql(folder / "postgresql", **POSTGRESQL) as cluster:
         stage = Stage(cluster, folder, scale)
         stage.run(*LOGIN.strip().splitlines(), "CREATE DATABASE rows OWNER sartiq")
         stage.run("CREATE EXTENSION pg_stat_statements", *tracking("none"))
@@ -106,20 +117,27 @@ def serving(stage: Stage, contender: Contender) -> Iterator[Serving]:
     stage.copy(contender.name)
     if not contender.is_ours:
         take_policies_away(stage.url(contender.name))
-        stage.run(*_without_triggers(stage, contender.name), database=contender.name)
+        tables = [table.name for table in Base.metadata.sorted_tables]
+        stage.run(*(f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables), database=contender.name)
     with started(stage, contender, contender.name) as server:
         yield server
 
 
 @contextlib.contextmanager
-def started(stage: Stage, contender: Contender, database: str, **environment: str) -> Iterator[Serving]:
+def started(
+    stage: Stage,
+    contender: Contender,
+    database: str,
+    cores: Sequence[int] = (SERVER_CORE,),
+    **environment: str,
+) -> Iterator[Serving]:
     """Run a contender on a database, and say how long it took until a product was answered."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     folder = Path(tempfile.mkdtemp(prefix=contender.name, dir=stage.folder))
     told = {**contender.environment(folder, port, stage.url(database)), **environment}
     command = [part.format(port=port) for part in contender.command]
-    with (folder / "log").open("ab") as log, on_core(SERVER_CORE):
+    with (folder / "log").open("ab") as log, on_cores(*cores):
         began = time.perf_counter()
         process = subprocess.Popen(
             command,
@@ -136,12 +154,3 @@ def started(stage: Stage, contender: Contender, database: str, **environment: st
         yield Serving(contender, url, process.pid, time.perf_counter() - began, database)
     finally:
         stop(process)
-
-
-def _without_triggers(stage: Stage, database: str) -> list[str]:
-    engine = sqlalchemy.create_engine(stage.admin_url(database))
-    try:
-        tables = sqlalchemy.inspect(engine).get_table_names()
-    finally:
-        engine.dispose()
-    return [f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables]

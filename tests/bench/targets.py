@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from statistics import median
 
 from tests.bench.figures import Figure, percentile, ratios
@@ -11,13 +11,18 @@ from tests.bench.guarantees import Costs
 from tests.bench.measuring import DEPTHS, Seen
 from tests.bench.open_loop import Latencies
 from tests.bench.operations import NAMED
+from tests.bench.workers import Workers
 
 MEGABYTE = 1_000_000
 LONGEST_START_SECONDS = 2.0
 LARGEST_WORKER_MEGABYTES = 150
 LARGEST_GROWTH = 0.05
 DEEPEST_PAGE = 1.2
-LARGEST_SHARE = 5.0
+LARGEST_TENANT = 1.2
+"""How many times as long as of a small tenant a page of a large one may take."""
+LEAST_GAIN, HIGHEST_PRICE = 1.4, 1.1
+"""Of two workers beside one: requests a second, and work for a request."""
+LARGEST_SHARE = 0.05
 SLOWEST = {"fastapi_template": 1.5, "fastapi_async": 1.0}
 """How many times as many requests as a peer's ours is to answer at least."""
 
@@ -32,9 +37,19 @@ class Verdict:
     is_met: bool
 
 
-def p99_milliseconds(rounds: list[Latencies]) -> list[float]:
-    """Return the 99th percentile of each round."""
-    return [1000 * percentile(each.seconds, 0.99) for each in rounds]
+@dataclass(frozen=True)
+class Run:
+    """What was measured, and of what could not be, why not."""
+
+    seen: Mapping[str, Seen]
+    costs: Costs | None
+    workers: Workers | None
+    failed: Mapping[str, str]
+
+
+def milliseconds(rounds: list[Latencies], part: float) -> list[float]:
+    """Return for each round how long at most this part of its answers took."""
+    return [1000 * percentile(each.seconds, part) for each in rounds]
 
 
 def spread(figure: Figure, digits: int = 2) -> str:
@@ -42,8 +57,24 @@ def spread(figure: Figure, digits: int = 2) -> str:
     return f"{figure.median:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
 
 
-def verdicts(seen: Mapping[str, Seen], costs: Costs) -> Iterator[Verdict]:
+def shares(figure: Figure) -> str:
+    """Return a part of a whole in per cent, with its lowest and highest."""
+    return f"{100 * figure.median:.1f} % ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+
+
+def verdicts(run: Run) -> Iterator[Verdict]:
     """Give every target with what was measured."""
+    yield from of_contenders(run.seen)
+    if run.costs is not None:
+        yield _of_checks(run.costs)
+    if run.workers is not None:
+        yield from of_workers(run.workers)
+    for what, why in run.failed.items():
+        yield Verdict(what, "to be measured", f"failed: {why}", is_met=False)
+
+
+def of_contenders(seen: Mapping[str, Seen]) -> Iterator[Verdict]:
+    """Give the targets that ours reaches beside others, or alone."""
     ours = seen["ours"]
     for name, least in SLOWEST.items():
         if name in seen:
@@ -51,9 +82,6 @@ def verdicts(seen: Mapping[str, Seen], costs: Costs) -> Iterator[Verdict]:
     if "fastapi_template" in seen:
         yield from _tails(ours, seen["fastapi_template"])
     yield from _depths(ours)
-    share = Figure(*(100 * part for part in astuple(costs.validation_share)))
-    what = "checking request and answer of a list of 100 rows, % of its time"
-    yield Verdict(what, f"at most {LARGEST_SHARE:g}", spread(share, 1), share.median <= LARGEST_SHARE)
     yield _at_most("start to the first answer, s", median(ours.starts), LONGEST_START_SECONDS)
     yield _at_most("memory of the idle worker, MB", ours.idle_bytes / MEGABYTE, LARGEST_WORKER_MEGABYTES)
     after = f"memory after {ours.requests:,} requests, MB"
@@ -65,6 +93,23 @@ def verdicts(seen: Mapping[str, Seen], costs: Costs) -> Iterator[Verdict]:
         "statements of a list of 1 and of 100 rows", "equal", f"{one} and {hundred}", one == hundred
     )
     yield Verdict("requests that went wrong", "0", str(ours.errors), ours.errors == 0)
+
+
+def _of_checks(costs: Costs) -> Verdict:
+    switched, clocked = costs.share_of_checks, costs.clocked_share
+    measured = f"{100 * clocked:.1f} % by a clock, {shares(switched)} by switching off"
+    what = "checking request and answer of a list of 100 rows"
+    is_met = max(clocked, switched.median) <= LARGEST_SHARE
+    return Verdict(what, f"at most {LARGEST_SHARE:.0%}", measured, is_met)
+
+
+def of_workers(workers: Workers) -> Iterator[Verdict]:
+    """Give whether a second worker pays."""
+    gain, price = workers.gain(), workers.price()
+    what = "read one product, requests/s, 2 workers / 1"
+    yield Verdict(what, f"at least {LEAST_GAIN:g}", spread(gain), gain.median >= LEAST_GAIN)
+    what = "read one product, CPU of the server for 1,000 requests, 2 workers / 1"
+    yield Verdict(what, f"at most {HIGHEST_PRICE:g}", spread(price), price.median <= HIGHEST_PRICE)
 
 
 def _at_most(what: str, value: float, limit: float) -> Verdict:
@@ -82,8 +127,8 @@ def of_rates(ours: Seen, theirs: Seen, name: str, least: float) -> Iterator[Verd
 def _tails(ours: Seen, theirs: Seen) -> Iterator[Verdict]:
     for (operation, share), rounds in theirs.latencies.items():
         if share == max(share for _, share in theirs.latencies):
-            mine = p99_milliseconds(ours.latencies[operation, share])
-            found = ratios(mine, p99_milliseconds(rounds))
+            mine = milliseconds(ours.latencies[operation, share], 0.99)
+            found = ratios(mine, milliseconds(rounds, 0.99))
             what = f"{NAMED[operation].title}, p99 at {share:.0%} load, ours / fastapi_template"
             yield Verdict(what, "at most 1", spread(found), found.median <= 1)
 

@@ -6,30 +6,42 @@ import asyncio
 import contextlib
 import math
 import os
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.absent import lacking
 from tests.bench import targets
 from tests.bench.closed_loop import Load, load, require_wrk
-from tests.bench.contenders import OURS
+from tests.bench.contenders import ASYNC, OURS, TEMPLATE
 from tests.bench.figures import Figure, percentile, ratios, rotated
-from tests.bench.measuring import Seen
+from tests.bench.measuring import QUICK, Measuring, Seen
 from tests.bench.open_loop import Latencies, ask_all, moments, wires
 from tests.bench.operations import NAMED, Request
-from tests.bench.serving import Serving
-from tests.bench.without import PARTS, find
-from tests.faults.stage import NotThere
+from tests.bench.progress import Progress
+from tests.bench.report import COSTS_BEGIN, with_costs_of
+from tests.bench.run import QUICK_SCALE, README, RESULTS, attempt
+from tests.bench.serving import Serving, Stage
+from tests.bench.without import PARTS, find, left_away
+from tests.bench.workers import Workers
+from tests.faults.stage import Cluster, NotThere
 
 SECONDS_OF_AN_ANSWER = 0.02
 
 
 def test_a_figure_tells_the_median_and_the_rounds_on_both_sides() -> None:
     assert Figure.of([3.0, 1.0, 2.0]) == Figure(2.0, 1.0, 3.0)
-    assert Figure.middle([0.0, 1.0, 2.0, 3.0, 100.0]) == Figure(2.0, 1.0, 3.0)
+
+
+def test_the_bounds_of_a_median_hold_19_times_of_20_and_are_no_wider_than_need_be() -> None:
+    chance = random.Random(1)
+    figures = [Figure.sure([chance.expovariate(1) for _ in range(100)]) for _ in range(1_000)]
+    held = sum(figure.low <= math.log(2) <= figure.high for figure in figures)
+    assert 940 <= held <= 980
 
 
 def test_ratios_are_taken_within_a_round_so_that_a_slow_one_falls_out() -> None:
@@ -137,3 +149,58 @@ def test_what_the_benchmark_leaves_away_is_there(part: str) -> None:
     for module, name, _ in PARTS[part]:
         owner, last = find(module, name)
         assert callable(getattr(owner, last))
+
+
+def test_what_is_left_away_comes_back() -> None:
+    owner, last = find("handlers.contract.responses", "Responses.violation")
+    before = getattr(owner, last)
+    with left_away("response_validation"):
+        assert getattr(owner, last) is not before
+    assert getattr(owner, last) is before
+
+
+def test_a_contender_that_fails_is_left_out_and_ours_may_not() -> None:
+    servers = [Serving(each, "http://127.0.0.1", 1, 1.0, "none") for each in (OURS, TEMPLATE, ASYNC)]
+    measuring = Measuring(Stage(Cluster(Path(), Path(), 1), Path(), QUICK_SCALE), servers, QUICK, Progress(0))
+
+    def fail_at(name: str) -> None:
+        def measure(server: Serving) -> None:
+            if server.contender.name == name:
+                raise ValueError("broken")
+
+        measuring._each(1, measure)
+
+    fail_at(TEMPLATE.name)
+    assert list(measuring.seen) == [OURS.name, ASYNC.name]
+    assert [server.contender for server in measuring.servers] == [OURS, ASYNC]
+    assert measuring.failed == {TEMPLATE.title: "ValueError('broken')"}
+    with pytest.raises(ValueError, match="broken"):
+        fail_at(OURS.name)
+
+
+def test_a_part_of_a_run_that_fails_loses_nothing_and_is_told() -> None:
+    failed: dict[str, str] = {}
+    assert attempt("easy", failed, lambda: 7) == 7
+    assert attempt("hard", failed, lambda: int("seven")) is None
+    assert list(failed) == ["hard"]
+    assert "invalid literal" in failed["hard"]
+
+
+@pytest.mark.parametrize(
+    ("rates", "work", "are_met"),
+    [((100, 140), (1.0, 1.1), [True, True]), ((100, 139), (1.0, 1.2), [False, False])],
+)
+def test_a_second_worker_has_to_pay(
+    rates: tuple[int, int], work: tuple[float, float], are_met: list[bool]
+) -> None:
+    one, two = (
+        [Load(rate, 1.0, 0, 0, seconds * rate / 1000)] for rate, seconds in zip(rates, work, strict=True)
+    )
+    assert [verdict.is_met for verdict in targets.of_workers(Workers(one, two))] == are_met
+
+
+def test_the_readme_tells_what_guarantees_cost_as_the_results_do() -> None:
+    results, readme = RESULTS.read_text(encoding="utf-8"), README.read_text(encoding="utf-8")
+    assert COSTS_BEGIN in results
+    assert with_costs_of(results, readme) == readme
+    assert with_costs_of(results.replace("|", "!"), readme) != readme
