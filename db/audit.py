@@ -25,7 +25,7 @@ from db.base import Identified, utc_now
 from db.models.audit import AuditEvent
 from db.models.organizations import Membership
 from db.models.users import User
-from db.session import session
+from db.session import writing_connection
 
 MASK = "***"
 LONGEST_TEXT = 500
@@ -142,13 +142,20 @@ def tell_change(name: str, before: object, after: object) -> None:
         trail.told.append(Change(name, _plain(name, before), _plain(name, after)))
 
 
+def note_new(row: Identified) -> None:
+    """Remember a row that was inserted past the session's flushes."""
+    trail = _trail.get()
+    if trail is not None:
+        trail.note(row, is_new=True)
+
+
 def append(event: Mapping[str, Any]) -> None:
     """Add an event to the log in the running transaction; it is not read back.
 
     Past the session's own machinery, which would take several times as long.
     """
     now = utc_now()
-    session().connection().execute(_INSERT, {**_NOTHING, **event, "created_at": now, "updated_at": now})
+    writing_connection().execute(_INSERT, {**_NOTHING, **event, "created_at": now, "updated_at": now})
 
 
 def _note_flush(flushing: Session, _context: object) -> None:

@@ -62,6 +62,17 @@ def session() -> Session:
     return _current_unit().session
 
 
+def writing_connection() -> Connection:
+    """The connection of the running transaction, to write past its session.
+
+    RuntimeError in a transaction that was opened for reading.
+    """
+    opened = session()
+    if isinstance(opened, _ReadingSession):
+        raise RuntimeError(_READING)
+    return opened.connection()
+
+
 def is_in_transaction() -> bool:
     """Whether there is a running transaction."""
     return _unit.get() is not None
@@ -194,14 +205,17 @@ class _ReadingSession(_ActingSession):
     """The session of a transaction that was opened for reading."""
 
 
+_READING = "a transaction that was opened for reading cannot write"
+
+
 def _refuse_flush(session: Session, *_: object) -> None:
     if session.new or session.deleted or any(session.is_modified(row) for row in session.dirty):
-        raise RuntimeError("a transaction that was opened for reading cannot write")
+        raise RuntimeError(_READING)
 
 
 def _refuse_statement(state: ORMExecuteState) -> None:
     if state.is_insert or state.is_update or state.is_delete:
-        raise RuntimeError("a transaction that was opened for reading cannot write")
+        raise RuntimeError(_READING)
 
 
 event.listen(_ReadingSession, "before_flush", _refuse_flush)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import joinedload
 
+from db.inserting import insert_row
 from db.models.presets import BackgroundPreset
 from db.session import session
 from db.tenancy import get_owned, listed
@@ -39,8 +40,7 @@ def create_background_preset(body: dict[str, Any], organization_id: UUID | None 
     check_public(body)
     preset = BackgroundPreset(**scope_of_new(organization_id), image_media=None)
     apply_changes(preset, with_pictures(preset, body, image_url="image_media"))
-    session().add(preset)
-    session().flush()
+    insert_row(preset)
     settle_pictures(preset.image_media_id)
     return created(preset, BackgroundPresetSchema, f"/api/v1/background-presets/{preset.id}")
 

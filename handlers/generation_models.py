@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from db.errors import NotFound
+from db.inserting import insert_row
 from db.models.generation_models import GenerationModel
 from db.session import session
 from handlers.answers import Answer, created, no_content, ok
@@ -46,8 +47,7 @@ def list_generation_models(**listing: Any) -> Answer:
 def create_generation_model(body: dict[str, Any]) -> Answer:
     """Make a model."""
     model = GenerationModel(**(BLANK | body))
-    session().add(model)
-    session().flush()
+    insert_row(model)
     return created(model, GenerationModelSchema, f"/api/v1/generation-models/{model.id}")
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy.orm import selectinload
 
 from db.base import utc_now
+from db.inserting import insert_row
 from db.models.guidelines import Guidelines
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.subjects import Subject
@@ -35,8 +36,7 @@ def create_guidelines(body: dict[str, Any], organization_id: UUID | None = None)
     """Make guidelines."""
     guidelines = Guidelines(**scope_of_new(organization_id), shot_type_links=[], subject_links=[])
     _change(guidelines, body)
-    session().add(guidelines)
-    session().flush()
+    insert_row(guidelines)
     return created(guidelines, GuidelinesSchema, f"/api/v1/guidelines/{guidelines.id}")
 
 

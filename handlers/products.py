@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy.orm import joinedload, load_only
 
 from db.base import utc_now
+from db.inserting import insert_row
 from db.models.brands import Brand
 from db.models.media import MediaResource
 from db.models.products import Product, ProductImage, ProductState
@@ -61,8 +62,7 @@ def create_product(
     state = ProductState.DRAFT if mode == "basic" else ProductState.READY
     product = Product(**scope_of_new(organization_id), state=state, cover_media=None, images=[])
     _change(product, body)
-    session().add(product)
-    session().flush()
+    insert_row(product)
     return created(product, ProductSchema, f"/api/v1/products/{product.id}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from db.inserting import insert_row
 from db.models.presets import ResolutionPreset
 from db.session import session
 from db.tenancy import get_owned, listed
@@ -33,8 +34,7 @@ def create_resolution_preset(body: dict[str, Any], organization_id: UUID | None 
     check_public(body)
     preset = ResolutionPreset(**scope_of_new(organization_id))
     apply_changes(preset, body)
-    session().add(preset)
-    session().flush()
+    insert_row(preset)
     return created(preset, ResolutionPresetSchema, f"/api/v1/resolution-presets/{preset.id}")
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import selectinload
 
 from db.errors import ScopeMismatch
+from db.inserting import insert_row
 from db.models.brands import Brand
 from db.models.guidelines import Guidelines
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
@@ -64,8 +65,7 @@ def create_shooting(body: dict[str, Any], organization_id: UUID | None = None) -
     apply_changes(shooting, body)
     if inline is not None:
         shooting.default_guidelines_id = _inline_guidelines(shooting, inline).id
-    session().add(shooting)
-    session().flush()
+    insert_row(shooting)
     return created(shooting, ShootingSchema, f"/api/v1/shootings/{shooting.id}")
 
 
@@ -197,6 +197,5 @@ def _inline_guidelines(shooting: Shooting, body: dict[str, Any]) -> Guidelines:
         subject_ids=Subject,
     )
     apply_changes(guidelines, body)
-    session().add(guidelines)
-    session().flush()
+    insert_row(guidelines)
     return guidelines

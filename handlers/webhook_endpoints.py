@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from db.errors import NotFound
+from db.inserting import insert_row
 from db.models.webhooks import WebhookDelivery, WebhookEndpoint
 from db.session import session
 from db.tenancy import current_caller, get_owned, listed, require_permission_in
@@ -46,8 +47,7 @@ def create_webhook_endpoint(body: dict[str, Any], organization_id: UUID | None =
     endpoint = WebhookEndpoint(**scope_of_new(organization_id), is_enabled=True, secret_salt=new_salt())
     studio.require_room(endpoint.organization_id, endpoint.owner_id)
     studio.change(endpoint, body)
-    session().add(endpoint)
-    session().flush()
+    insert_row(endpoint)
     # The tag is that of the endpoint as it is read from now on, without the secret.
     tag = strong_etag(encode_json(present(endpoint, WebhookEndpointSchema)))
     headers = {"Location": _path(endpoint), "ETag": tag, **NO_STORE}
