@@ -39,7 +39,7 @@ from handlers.contract.middleware import Check, Envelope, Gate, LastResort
 from handlers.contract.operations import compile_operations
 from handlers.contract.paths import PathTable
 from handlers.contract.resolver import ContractResolver, find_handlers
-from handlers.contract.surface import Surface
+from handlers.contract.surface import Surface, headers_of_answers, headers_of_requests
 from handlers.contract.waiting import Waiting
 from handlers.errors import error_handler
 from handlers.observing import Observed
@@ -190,7 +190,11 @@ def create_app(
             partial(Observed, base_path=contract.base_path),
             last_resort,
             partial(
-                Surface, public_url=settings.public_url, origins=settings.cors_origins, contract=contract
+                Surface,
+                public_url=settings.public_url,
+                origins=settings.cors_origins,
+                sent=headers_of_requests(contract),
+                shown=headers_of_answers(contract),
             ),
             partial(Envelope, public_url=settings.public_url),
             ExceptionMiddleware,

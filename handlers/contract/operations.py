@@ -10,7 +10,7 @@ from handlers.contract.coerce import Planner
 from handlers.contract.deprecation import Deprecation, find_deprecations
 from handlers.contract.parameters import Parameters
 from handlers.contract.refusals import ContractError
-from handlers.contract.responses import Responses
+from handlers.contract.responses import Compiler, Responses
 from handlers.contract.translate import Translator
 from handlers.permissions import SUPERUSER_ONLY
 
@@ -75,6 +75,7 @@ class Operation:
 def compile_operations(bundle: Bundle, limits: Limits) -> list[Operation]:
     """Compile the whole contract; ContractError names the operation that cannot be."""
     translator, planner = Translator(bundle), Planner(bundle)
+    answers = Compiler(bundle, translator)
     deprecations = find_deprecations(bundle)
     compiled = []
     for raw in bundle.operations():
@@ -95,7 +96,7 @@ def compile_operations(bundle: Bundle, limits: Limits) -> list[Operation]:
                 is_audited=raw.method not in ("GET", "HEAD") and "x-not-audited" not in raw.definition,
                 parameters=Parameters(bundle, translator, planner, raw),
                 bodies=Bodies(bundle, translator, planner, raw, limits),
-                responses=Responses(bundle, translator, raw),
+                responses=Responses(answers, raw),
                 deprecation=deprecations.get(raw.operation_id),
             )
         )

@@ -122,12 +122,29 @@ def _first_breach(validator: jsonschema_rs.Validator, sent: Any) -> Breach | Non
     return None
 
 
+class Compiler:
+    """Compiles the responses of a contract; nine in ten are references to a few, which are compiled once."""
+
+    def __init__(self, bundle: Bundle, translator: Translator) -> None:
+        self._bundle, self._translator = bundle, translator
+        self._shared: dict[str, _Response] = {}
+
+    def compile(self, raw: dict[str, Any]) -> _Response:
+        """Return the response; operations that refer to the same one get the same one."""
+        reference = raw.get("$ref")
+        if reference is None:
+            return _Response(raw, self._bundle, self._translator)
+        if reference not in self._shared:
+            self._shared[reference] = _Response(self._bundle.resolve(raw), self._bundle, self._translator)
+        return self._shared[reference]
+
+
 class Responses:
     """Everything that one operation may answer."""
 
-    def __init__(self, bundle: Bundle, translator: Translator, raw: RawOperation) -> None:
+    def __init__(self, compiler: Compiler, raw: RawOperation) -> None:
         self._by_status = {
-            int(status): _Response(bundle.resolve(response), bundle, translator)
+            int(status): compiler.compile(response)
             for status, response in raw.definition["responses"].items()
         }
         self.media_types = frozenset(

@@ -43,14 +43,25 @@ def headers_of_every_answer(public_url: str) -> RawHeaders:
 
 
 class Surface:
-    """Adds these headers to every answer. `origins` are the other sites whose scripts may read them."""
+    """Adds these headers to every answer. `origins` are the other sites whose scripts may read them.
 
-    def __init__(self, app: ASGIApp, *, public_url: str, origins: Collection[str], contract: Bundle) -> None:
+    `sent` are the headers of requests that the contract declares, `shown` those of answers.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        public_url: str,
+        origins: Collection[str],
+        sent: Collection[str],
+        shown: Collection[str],
+    ) -> None:
         self.app = app
         self._always = headers_of_every_answer(public_url)
         self._origins = {origin.encode("ascii") for origin in origins}
-        self._sent = _joined({*_SENT, *_headers_of_requests(contract)})
-        self._shown = _joined({*_SHOWN, *_headers_of_answers(contract)})
+        self._sent = _joined({*_SENT, *sent})
+        self._shown = _joined({*_SHOWN, *shown})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -105,13 +116,15 @@ def _joined(names: Iterable[str]) -> bytes:
     return ", ".join(sorted(names, key=str.lower)).encode("ascii")
 
 
-def _headers_of_requests(contract: Bundle) -> set[str]:
+def headers_of_requests(contract: Bundle) -> set[str]:
+    """Return the headers that requests may bring."""
     schemes = contract.document.get("components", {}).get("securitySchemes", {}).values()
     declared = [parameter for raw in contract.operations() for parameter in raw.parameters]
     return {one["name"] for one in [*declared, *schemes] if one.get("in") == "header"}
 
 
-def _headers_of_answers(contract: Bundle) -> set[str]:
+def headers_of_answers(contract: Bundle) -> set[str]:
+    """Return the headers that answers may have."""
     return {
         name
         for raw in contract.operations()

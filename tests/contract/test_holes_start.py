@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -162,3 +164,16 @@ def test_a_part_of_the_contract_can_be_served() -> None:
         if method != "parameters"
     }
     assert {tag_of[name] for name in app.endpoints} == {"open-things"}
+
+
+def test_the_contract_is_let_go_once_it_is_compiled() -> None:
+    class Document(dict[str, Any]):
+        """A dict that can be watched."""
+
+    document = Document(mini_document())
+    watched = weakref.ref(document)
+    app = mini_app(document)
+    del document
+    gc.collect()
+    assert app.endpoints
+    assert watched() is None
