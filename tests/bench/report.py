@@ -16,6 +16,7 @@ from tests.bench.guarantees import TITLES, Costs
 from tests.bench.measuring import Plan
 from tests.bench.operations import NAMED
 from tests.bench.rows import ASKED, Scale
+from tests.bench.serving import BOTH_CORES
 from tests.bench.targets import MEGABYTE, Run, Verdict, milliseconds, shares, spread
 from tests.bench.workers import CONNECTIONS, Workers
 
@@ -219,9 +220,11 @@ def with_costs_of(results: str, text: str) -> str:
 
 def _workers(workers: Workers) -> Iterator[str]:
     yield from ("## One worker and two", "")
+    busy = median(workers.cores)
     yield (
         f"Reading one product, {CONNECTIONS} connections. Server, PostgreSQL and load share the two cores, "
-        "with one worker as with two, so two cannot answer twice as much."
+        f"with one worker as with two. With one they use {busy:.2f} cores, so two workers cannot answer more "
+        f"than {len(BOTH_CORES) / busy:.2f} times as much."
     )
     yield ""
     rows = [

@@ -1,11 +1,13 @@
 """Whether a second worker pays: servers of one and of two processes answer the same reads in turns.
 
 Server, PostgreSQL and load share both cores, for one worker as for two: nothing but their number differs.
+What one worker leaves idle of them is all that a second one can win.
 """
 
 from __future__ import annotations
 
 import contextlib
+import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +18,7 @@ from tests.bench.closed_loop import Load, load
 from tests.bench.contenders import OURS, Contender
 from tests.bench.figures import Figure, ratios, rotated
 from tests.bench.operations import NAMED
+from tests.bench.processes import cpu_seconds
 from tests.bench.serving import BOTH_CORES, Stage, started
 
 COUNTS = (1, 2)
@@ -30,6 +33,8 @@ class Workers:
 
     one: Sequence[Load]
     two: Sequence[Load]
+    cores: Sequence[float]
+    """How many cores server, PostgreSQL and load used with one worker."""
 
     def gain(self) -> Figure:
         """Return how many times as many requests a second two answer."""
@@ -50,6 +55,7 @@ def measure_workers(stage: Stage, database: str, rounds: int, seconds: int) -> W
     """Start both and let them take turns."""
     operation = NAMED["read"]
     found: dict[int, list[Load]] = {count: [] for count in COUNTS}
+    cores: dict[int, list[float]] = {count: [] for count in COUNTS}
     with stage.on_both_cores(), contextlib.ExitStack() as stack:
         servers = {
             count: stack.enter_context(
@@ -61,8 +67,17 @@ def measure_workers(stage: Stage, database: str, rounds: int, seconds: int) -> W
             requests = operation.requests(client, stage.scale)
         for number in range(rounds + 1):
             for count in rotated(COUNTS, number):
+                before = _beside(stage)
                 seen = load(servers[count], operation, requests, CONNECTIONS, seconds)
+                worked = seen.cpu_seconds + _beside(stage) - before
                 # The first round was a warm-up.
                 if number:
                     found[count].append(seen)
-    return Workers(found[1], found[2])
+                    cores[count].append(worked / seen.seconds)
+    return Workers(found[1], found[2], cores[1])
+
+
+def _beside(stage: Stage) -> float:
+    """Return how many seconds PostgreSQL has worked, and whatever made load and is over."""
+    load_made = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return cpu_seconds(stage.cluster.process_id) + load_made.ru_utime + load_made.ru_stime

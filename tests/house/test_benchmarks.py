@@ -196,7 +196,7 @@ def test_a_second_worker_has_to_pay(
     one, two = (
         [Load(rate, 1.0, 0, 0, seconds * rate / 1000)] for rate, seconds in zip(rates, work, strict=True)
     )
-    assert [verdict.is_met for verdict in targets.of_workers(Workers(one, two))] == are_met
+    assert [verdict.is_met for verdict in targets.of_workers(Workers(one, two, [1.5]))] == are_met
 
 
 def test_the_readme_tells_what_guarantees_cost_as_the_results_do() -> None:
