@@ -84,7 +84,7 @@ bench-waiting: .venv/.dev ## Measure whether 200 callers who wait slow the other
 	@$(BIN)/python -m tests.bench.waiting $(ARGS)
 
 .PHONY: bench-lists
-bench-lists: .venv/.dev ## Measure whether a tenant of a million products waits longer than one of a thousand (four minutes)
+bench-lists: .venv/.dev ## Measure whether a tenant of a million products waits longer than one of a thousand (five minutes)
 	@$(BIN)/python -m tests.bench.lists $(ARGS)
 
 .PHONY: bench-policies

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.absent import lacking
-from tests.bench import targets
+from tests.bench import lists, targets
 from tests.bench.closed_loop import Load, load, require_wrk
 from tests.bench.contenders import ASYNC, OURS, TEMPLATE
 from tests.bench.figures import Figure, percentile, ratios, rotated
@@ -197,6 +197,13 @@ def test_a_second_worker_has_to_pay(
         [Load(rate, 1.0, 0, 0, seconds * rate / 1000)] for rate, seconds in zip(rates, work, strict=True)
     )
     assert [verdict.is_met for verdict in targets.of_workers(Workers(one, two, [1.5]))] == are_met
+
+
+def test_a_list_is_as_slow_as_its_worst_page_but_for_what_has_to_walk(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert lists.told(10, 1000, {"first": (2.0, 2.0), "by name": (2.0, 3.0), "skip": (1.0, 9.0)}) == 1.5
+    assert "by name" in capsys.readouterr().out
 
 
 def test_the_readme_tells_what_guarantees_cost_as_the_results_do() -> None:
