@@ -1,9 +1,9 @@
 """`make bench-lists`: whether a tenant of a million products gets its pages as fast as one of a thousand.
 
 A real server on PostgreSQL answers the same requests for two organizations, a small one and a big one, among
-ten thousand others. First they come one by one, and the fastest quarters are compared, which other work on the
-machine disturbs least; then from a hundred clients at a time, and the best rounds are. The organizations take
-turns. It ends with 1 when pages of the big one take longer than is accepted.
+ten thousand others. First they come one by one, and the fastest quarters are compared, which other work on
+the machine disturbs least; then from a hundred clients at a time, and the best rounds are. The organizations
+take turns. It ends with 1 when pages of the big one take longer than is accepted.
 """
 
 from __future__ import annotations
