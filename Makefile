@@ -76,7 +76,7 @@ contract-selftest: .venv/.dev ## Seed defects one by one and see the fuzzer catc
 	@$(BIN)/python -m tests.contract.selftest $(ARGS)
 
 .PHONY: bench
-bench: .venv/.dev .venv/bench/.stamp ## Measure the server beside others of its kind (5 minutes; FULL=1: a million rows, half an hour)
+bench: .venv/.dev .venv/bench/.stamp .venv/server/.stamp ## Measure the server beside others of its kind (5 minutes; FULL=1: a million rows, half an hour)
 	@$(BIN)/python -m tests.bench.run $(if $(FULL),--full) $(ARGS)
 
 .PHONY: bench-waiting
@@ -184,6 +184,12 @@ help:
 	@echo "Installing what tests and checks need ..."
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.txt
 	@touch $@ .venv/.runtime
+
+.venv/server/.stamp: requirements.txt | .venv/bin/python
+	@echo "Installing what the server needs, apart from tests and tools ..."
+	@$(BIN)/python -m venv .venv/server
+	@.venv/server/bin/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	@touch $@
 
 .venv/bench/.stamp: requirements-bench.txt | .venv/bin/python
 	@echo "Installing what the server is measured against, apart from it ..."

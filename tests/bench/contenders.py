@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.rows import SECRET
 from tests.e2e.server import ROOT, environment_of_tests
 
+SERVER_PYTHON = ROOT / ".venv" / "server" / "bin" / "python"
+"""With what the server needs and nothing else, as it is deployed: some libraries load whatever they find."""
 BENCH_PYTHON = ROOT / ".venv" / "bench" / "bin" / "python"
 PEERS = Path(__file__).parent / "peers"
 
@@ -63,7 +64,7 @@ def _uvicorn() -> tuple[str, ...]:
     )
 
 
-OURS = Contender("ours", "Sartiq Backend API", (sys.executable, "-m", "handlers"), is_ours=True)
+OURS = Contender("ours", "Sartiq Backend API", (str(SERVER_PYTHON), "-m", "handlers"), is_ours=True)
 TEMPLATE = Contender(
     "fastapi_template",
     "FastAPI, template layout",
