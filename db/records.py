@@ -49,9 +49,12 @@ class Reading:
         own = {name: below for name, below in tree.items() if name not in self._collections}
         self._row = _Part(model, {**_ID, **own}, tuple(self._collections))
 
-    def records(self, query: Select[Any]) -> list[Record]:
-        """What a query of the model finds, in its order."""
-        rows = session().execute(_narrow(query, self._row.columns, self._row.joins)).all()
+    def narrow(self, query: Select[Any]) -> Select[Any]:
+        """The query with what is read in place of its columns; others may be added."""
+        return _narrow(query, self._row.columns, self._row.joins)
+
+    def records(self, rows: Sequence[Row[Any]]) -> list[Record]:
+        """The records of rows that a narrowed query found."""
         ids = [row[0] for row in rows]
         found = [collection.by_parent(ids) for collection in self._collections.values()] if rows else ()
         return [self._row.record(row, *(of[row[0]] for of in found)) for row in rows]

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, false, or_, select
+from sqlalchemy import ColumnElement, Select, Uuid, and_, bindparam, or_, select
 from sqlalchemy.orm.interfaces import ORMOption
 
 from db.actors import APPLICATION_ROLE, Actor
@@ -150,24 +151,79 @@ def require_scope(scope_id: UUID) -> None:
         raise PermissionDenied()
 
 
+class ScopeKind(Enum):
+    """Whose rows a statement is about."""
+
+    EVERYTHING = "everything"
+    ORGANIZATION = "organization"
+    PERSONAL = "personal"
+    READABLE = "readable"
+    READABLE_BY_KEY = "readable by key"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Whose rows, and the values that say so, by the names of `VALUES`."""
+
+    kind: ScopeKind
+    values: Mapping[str, Any] = field(default_factory=dict)
+    with_public: bool = False
+
+
+VALUES: Mapping[str, Any] = {
+    "organization_id": bindparam("organization_id", type_=Uuid()),
+    "caller_id": bindparam("caller_id", type_=Uuid()),
+    "caller_organizations": bindparam("caller_organizations", type_=Uuid(), expanding=True),
+}
+"""The values of scopes, as statements that are kept name them."""
+
+
+def readable_scope() -> Scope:
+    """All that the caller may read: personal rows, those of the caller's organizations, and public ones."""
+    caller = current_caller()
+    values = {"caller_id": caller.user_id, "caller_organizations": list(caller.roles)}
+    return Scope(_readable_kind(caller), values, with_public=True)
+
+
+def list_scope(organization_id: UUID | None, include_public: bool = False) -> Scope:
+    """What a list is of: the organization if given, else the caller personally (superusers: everything).
+
+    NotFound when the caller is no member of the organization, PermissionDenied for an API key that names
+    none: an empty list would hide the mistake.
+    """
+    caller = current_caller()
+    if organization_id is not None:
+        require_membership(organization_id)
+        return Scope(ScopeKind.ORGANIZATION, {"organization_id": organization_id}, include_public)
+    if caller.is_superuser:
+        return Scope(ScopeKind.EVERYTHING)
+    if caller.api_key_id is not None:
+        raise PermissionDenied()
+    return Scope(ScopeKind.PERSONAL, {"caller_id": caller.user_id}, include_public)
+
+
+def in_scope(
+    model: type[Owned], kind: ScopeKind, with_public: bool, values: Mapping[str, Any] = VALUES
+) -> tuple[ColumnElement[bool], ...]:
+    """The condition for the rows of a scope, none for everything; by default on values named later."""
+    match kind:
+        case ScopeKind.EVERYTHING:
+            return ()
+        case ScopeKind.ORGANIZATION:
+            scopes = [model.organization_id == values["organization_id"]]
+        case ScopeKind.PERSONAL:
+            scopes = [_personal(model, values["caller_id"])]
+        case ScopeKind.READABLE:
+            personal = _personal(model, values["caller_id"])
+            scopes = [personal, model.organization_id.in_(values["caller_organizations"])]
+        case ScopeKind.READABLE_BY_KEY:
+            scopes = [model.organization_id.in_(values["caller_organizations"])]
+    return (or_(*scopes, *(_public(model) if with_public else ())),)
+
+
 def owned(model: type[OwnedModel]) -> Select[OwnedModel]:
     """Select all rows the caller may read: personal, of the caller's organizations, and public ones."""
-    caller = current_caller()
-    return _readable(model, *_kind(caller), caller.user_id, caller.roles)
-
-
-def _kind(caller: Caller) -> tuple[bool, bool]:
-    """What a statement for the caller depends on, beside values."""
-    return caller.is_superuser, caller.api_key_id is not None
-
-
-def _readable(
-    model: type[OwnedModel], is_superuser: bool, is_key: bool, user_id: Any, organization_ids: Any
-) -> Select[OwnedModel]:
-    if is_superuser:
-        return select(model)
-    scopes = [_personal(model, is_key, user_id), model.organization_id.in_(organization_ids)]
-    return select(model).where(or_(*scopes, *_public(model)))
+    return _select(model, readable_scope())
 
 
 def listed(
@@ -175,20 +231,19 @@ def listed(
 ) -> Select[OwnedModel]:
     """Select one list: the organization's rows if given, else the caller's personal ones (superusers: all).
 
-    With `include_public` the public rows come too. NotFound when the caller is no member of the organization,
-    PermissionDenied for an API key that names none: an empty list would hide the mistake.
+    With `include_public` the public rows come too. Raises as `list_scope`.
     """
-    caller = current_caller()
-    if organization_id is not None:
-        require_membership(organization_id)
-        scope: ColumnElement[bool] = model.organization_id == organization_id
-    elif caller.is_superuser:
-        return select(model)
-    elif caller.api_key_id is not None:
-        raise PermissionDenied()
-    else:
-        scope = _personal(model, False, caller.user_id)
-    return select(model).where(or_(scope, *(_public(model) if include_public else ())))
+    return _select(model, list_scope(organization_id, include_public))
+
+
+def _select(model: type[OwnedModel], scope: Scope) -> Select[OwnedModel]:
+    return select(model).where(*in_scope(model, scope.kind, scope.with_public, scope.values))
+
+
+def _readable_kind(caller: Caller) -> ScopeKind:
+    if caller.is_superuser:
+        return ScopeKind.EVERYTHING
+    return ScopeKind.READABLE if caller.api_key_id is None else ScopeKind.READABLE_BY_KEY
 
 
 def get_owned(
@@ -203,11 +258,11 @@ def get_owned(
     NotFound when it is absent or foreign; PermissionDenied when the caller may see it but the running
     operation's permission is not granted there.
     """
-    caller = current_caller()
-    statement = _one(model, *_kind(caller), for_update, tuple(options))
+    scope = readable_scope()
+    statement = _one(model, scope.kind, for_update, tuple(options))
     if where:
         statement = statement.where(*where)
-    values = {"row_id": row_id, "caller_id": caller.user_id, "caller_organizations": list(caller.roles)}
+    values = {"row_id": row_id, **scope.values}
     row = cast("OwnedModel | None", session().scalars(statement, values).unique().one_or_none())
     if row is None:
         if for_update:
@@ -219,16 +274,15 @@ def get_owned(
 
 @lru_cache(maxsize=512)
 def _one(
-    model: type[Owned], is_superuser: bool, is_key: bool, for_update: bool, options: tuple[ORMOption, ...]
+    model: type[Owned], kind: ScopeKind, for_update: bool, options: tuple[ORMOption, ...]
 ) -> Select[Owned]:
     """Select one row by values that are named when it is run.
 
     Made once, because that takes longer than PostgreSQL takes to answer. Options are told apart as objects:
     keep them as constants.
     """
-    organization_ids: Any = bindparam("caller_organizations", expanding=True)
-    statement = _readable(model, is_superuser, is_key, bindparam("caller_id"), organization_ids)
-    statement = statement.where(model.id == bindparam("row_id")).options(*options)
+    conditions = in_scope(model, kind, with_public=True)
+    statement = select(model).where(*conditions, model.id == bindparam("row_id")).options(*options)
     if not for_update:
         return statement
     # `of` names the one table: PostgreSQL refuses to lock the nullable side of an outer join.
@@ -321,8 +375,8 @@ def require_membership(organization_id: UUID) -> None:
         raise NotFound()
 
 
-def _personal(model: type[Owned], is_key: bool, user_id: Any) -> ColumnElement[bool]:
-    return false() if is_key else and_(model.organization_id.is_(None), model.owner_id == user_id)
+def _personal(model: type[Owned], user_id: Any) -> ColumnElement[bool]:
+    return and_(model.organization_id.is_(None), model.owner_id == user_id)
 
 
 def _public(model: Any) -> tuple[ColumnElement[bool], ...]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
-
 from db.models.api_keys import ApiKey
 from db.queries import organizations as query
 from db.queries.api_keys import get_api_key as find_key
@@ -15,18 +13,19 @@ from db.tenancy import current_caller
 from handlers.answers import NO_STORE, Answer, encode_json, no_content, ok, present, strong_etag
 from handlers.conditional import apply_changes, require_fresh
 from handlers.current import current_settings
-from handlers.paging import page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.schemas.api_keys import ApiKeySchema
 from studio.api_keys import make_api_key
 
+API_KEYS = Listing(ApiKey, ApiKeySchema, within={"organization_id": ApiKey.organization_id})
+
 
 @requires(Permission.API_KEYS_READ)
-def list_api_keys(organization_id: UUID, **listing: Any) -> Answer:
+def list_api_keys(organization_id: UUID, **asked: Any) -> Answer:
     """The keys of one organization, without their secrets."""
-    organization = query.get_organization(organization_id)
-    keys = select(ApiKey).where(ApiKey.organization_id == organization.id)
-    return page(keys, ApiKey, ApiKeySchema, listing)
+    asked["organization_id"] = query.get_organization(organization_id).id
+    return API_KEYS.page(asked)
 
 
 @requires(Permission.API_KEYS_MANAGE)

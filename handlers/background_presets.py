@@ -10,10 +10,10 @@ from sqlalchemy.orm import joinedload
 from db.inserting import insert_row
 from db.models.presets import BackgroundPreset
 from db.session import session
-from db.tenancy import get_owned, listed
+from db.tenancy import get_owned, list_scope
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change, may_change
-from handlers.paging import matching, page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.preparing import decodes_after
 from handlers.references import may_create, scope_of_new, with_pictures
@@ -21,16 +21,15 @@ from handlers.schemas.background_presets import BackgroundPresetSchema
 from studio.publishing import check_public, settle_pictures
 
 WITH_PICTURE = [joinedload(BackgroundPreset.image_media)]
+BACKGROUNDS = Listing(BackgroundPreset, BackgroundPresetSchema, searched=(BackgroundPreset.name,))
 
 
 @requires(Permission.BACKGROUND_PRESETS_READ)
 def list_background_presets(
-    organization_id: UUID | None = None, include_public: bool = True, **listing: Any
+    organization_id: UUID | None = None, include_public: bool = True, **asked: Any
 ) -> Answer:
     """The backgrounds of one scope, public ones included unless they are not wanted."""
-    query = listed(BackgroundPreset, organization_id, include_public)
-    query = matching(query, [BackgroundPreset.name], listing.get("q"))
-    return page(query, BackgroundPreset, BackgroundPresetSchema, listing)
+    return BACKGROUNDS.page(asked, list_scope(organization_id, include_public))
 
 
 @requires(Permission.BACKGROUND_PRESETS_WRITE)

@@ -12,10 +12,10 @@ from db.models.guidelines import Guidelines
 from db.models.presets import BackgroundPreset, ResolutionPreset
 from db.models.styles import Style
 from db.session import session
-from db.tenancy import get_owned, listed
+from db.tenancy import get_owned, list_scope
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change, may_change
-from handlers.paging import matching, page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.preparing import decodes_after
 from handlers.references import may_create, refer_all, scope_of_new, with_pictures
@@ -24,13 +24,13 @@ from studio.brands import detach_brand
 from studio.slugs import add_with_slug
 
 WITH_LOGO = [joinedload(Brand.logo_media)]
+BRANDS = Listing(Brand, BrandSchema, searched=(Brand.name,))
 
 
 @requires(Permission.BRANDS_READ)
-def list_brands(organization_id: UUID | None = None, **listing: Any) -> Answer:
+def list_brands(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The brands of one scope."""
-    query = matching(listed(Brand, organization_id), [Brand.name], listing.get("q"))
-    return page(query, Brand, BrandSchema, listing)
+    return BRANDS.page(asked, list_scope(organization_id))
 
 
 @requires(Permission.BRANDS_WRITE)

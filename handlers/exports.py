@@ -10,10 +10,10 @@ from db.errors import Conflict
 from db.models.exports import Export, ExportStatus
 from db.models.shootings import Shooting
 from db.session import after_commit, session
-from db.tenancy import get_owned, listed
+from db.tenancy import get_owned, list_scope
 from handlers.answers import SANDBOX, Answer, accepted, found_file, no_content, ok
 from handlers.conditional import get_for_change
-from handlers.paging import page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.references import current_storage, require_known
 from handlers.schemas.exports import ExportSchema
@@ -29,19 +29,14 @@ class ExportNotReady(Conflict):
     default_detail = "The export is not completed"
 
 
+EXPORTS = Listing(Export, ExportSchema, filters={"shooting_id": Export.shooting_id, "status": Export.status})
+
+
 @requires(Permission.EXPORTS_READ)
-def list_exports(
-    organization_id: UUID | None = None,
-    shooting_id: UUID | None = None,
-    status: str | None = None,
-    **listing: Any,
-) -> Answer:
+def list_exports(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The exports of one scope."""
-    require_known({Shooting: shooting_id})
-    filters = {Export.shooting_id: shooting_id, Export.status: status}
-    given = [column == value for column, value in filters.items() if value is not None]
-    query = listed(Export, organization_id).where(*given)
-    return page(query, Export, ExportSchema, listing, filters=len(given))
+    require_known({Shooting: asked.get("shooting_id")})
+    return EXPORTS.page(asked, list_scope(organization_id))
 
 
 @requires(Permission.EXPORTS_WRITE)

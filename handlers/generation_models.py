@@ -16,7 +16,7 @@ from db.models.generation_models import GenerationModel
 from db.session import session
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, require_fresh
-from handlers.paging import matching, page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.schemas.generation_models import GenerationModelSchema, ProviderConfigSchema
 from studio.provider_settings import with_kept_secrets
@@ -35,12 +35,12 @@ BLANK: dict[str, Any] = {
     "max_output_height": None,
     "max_size_pixels": None,
 }
+MODELS = Listing(GenerationModel, GenerationModelSchema, searched=(GenerationModel.name,))
 
 
-def list_generation_models(**listing: Any) -> Answer:
+def list_generation_models(**asked: Any) -> Answer:
     """All models, for anybody."""
-    query = matching(select(GenerationModel), [GenerationModel.name], listing.get("q"))
-    return page(query, GenerationModel, GenerationModelSchema, listing)
+    return MODELS.page(asked)
 
 
 @requires(Permission.GENERATION_MODELS_WRITE)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import selectinload
 
 from db.models.generations import Generation
 from db.models.shootings import Shooting, Shot
 from db.session import session
-from db.tenancy import creation_scope, get_owned, listed, owned, refer
+from db.tenancy import creation_scope, get_owned, list_scope, refer
 from handlers.answers import Answer, event_stream, ok
 from handlers.ordering import ordered
-from handlers.paging import page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.preparing import decodes_after
 from handlers.references import find_picture, require_known
@@ -28,28 +29,25 @@ ASK_AGAIN_SECONDS = 1
 WITH_PICTURES = [selectinload(Generation.predictions)]
 
 
+# unscoped: narrows generations that are scoped already
+_SHOTS = select(Shot.id).where(Shot.shooting_id == bindparam("shooting_id"))  # unscoped: see above
+GENERATIONS = Listing(
+    Generation,
+    GenerationSchema,
+    filters={
+        "shot_id": Generation.shot_id,
+        "shooting_id": Generation.shot_id.in_(_SHOTS),
+        "status": Generation.status,
+        "generation_strategy": Generation.generation_strategy,
+    },
+)
+
+
 @requires(Permission.GENERATIONS_READ)
-def list_generations(
-    organization_id: UUID | None = None,
-    shot_id: UUID | None = None,
-    shooting_id: UUID | None = None,
-    status: str | None = None,
-    generation_strategy: str | None = None,
-    **listing: Any,
-) -> Answer:
+def list_generations(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The generations of one scope."""
-    require_known({Shot: shot_id, Shooting: shooting_id})
-    filters = {
-        Generation.shot_id: shot_id,
-        Generation.status: status,
-        Generation.generation_strategy: generation_strategy,
-    }
-    given = [column == value for column, value in filters.items() if value is not None]
-    if shooting_id is not None:
-        shots = owned(Shot).where(Shot.shooting_id == shooting_id).with_only_columns(Shot.id)
-        given.append(Generation.shot_id.in_(shots))
-    query = listed(Generation, organization_id).where(*given)
-    return page(query, Generation, GenerationSchema, listing, filters=len(given))
+    require_known({Shot: asked.get("shot_id"), Shooting: asked.get("shooting_id")})
+    return GENERATIONS.page(asked, list_scope(organization_id))
 
 
 def _may_order(body: dict[str, Any], organization_id: UUID | None = None, **_: Any) -> None:

@@ -13,22 +13,22 @@ from db.models.guidelines import Guidelines
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.subjects import Subject
 from db.session import session
-from db.tenancy import get_owned, listed
+from db.tenancy import get_owned, list_scope
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change
-from handlers.paging import matching, page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.references import refer_all, scope_of_new
 from handlers.schemas.guidelines import GuidelinesSchema
 
 WITH_LISTS = [selectinload(Guidelines.shot_type_links), selectinload(Guidelines.subject_links)]
+GUIDELINES = Listing(Guidelines, GuidelinesSchema, searched=(Guidelines.name,))
 
 
 @requires(Permission.GUIDELINES_READ)
-def list_guidelines(organization_id: UUID | None = None, **listing: Any) -> Answer:
+def list_guidelines(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The guidelines of one scope."""
-    query = matching(listed(Guidelines, organization_id), [Guidelines.name], listing.get("q"))
-    return page(query, Guidelines, GuidelinesSchema, listing)
+    return GUIDELINES.page(asked, list_scope(organization_id))
 
 
 @requires(Permission.GUIDELINES_WRITE)

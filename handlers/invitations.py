@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
-
 from db.models.invitations import Invitation
 from db.queries import organizations as query
 from db.session import session
@@ -14,7 +12,7 @@ from db.tenancy import current_caller
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import require_fresh
 from handlers.current import current_settings
-from handlers.paging import page
+from handlers.paging import Listing
 from handlers.permissions import ROLES, Permission, checks_proof, requires
 from handlers.schemas.organizations import InvitationSchema, MemberSchema
 from handlers.trying import count_mail, counts_wrong_tokens
@@ -22,14 +20,14 @@ from studio import invitations
 from studio.identity.mail import mailer_for
 
 INVITING_ROLES = frozenset(role for role, granted in ROLES.items() if Permission.INVITATIONS_WRITE in granted)
+INVITATIONS = Listing(Invitation, InvitationSchema, within={"organization_id": Invitation.organization_id})
 
 
 @requires(Permission.INVITATIONS_READ)
-def list_invitations(organization_id: UUID, **listing: Any) -> Answer:
+def list_invitations(organization_id: UUID, **asked: Any) -> Answer:
     """The invitations of one organization that were not accepted."""
-    organization = query.get_organization(organization_id)
-    found = select(Invitation).where(Invitation.organization_id == organization.id)
-    return page(found, Invitation, InvitationSchema, listing)
+    asked["organization_id"] = query.get_organization(organization_id).id
+    return INVITATIONS.page(asked)
 
 
 @requires(Permission.INVITATIONS_WRITE)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam
 from sqlalchemy.orm import joinedload
 
 from db.models.organizations import Membership, Organization
@@ -16,7 +17,7 @@ from db.tenancy import current_caller
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, require_fresh
 from handlers.current import current_settings
-from handlers.paging import matching, page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.preparing import decodes_after
 from handlers.references import find_picture
@@ -35,13 +36,20 @@ from studio.organizations import (
 )
 
 WITH_LOGO = [joinedload(Organization.logo_media)]
+EVERY_ORGANIZATION = Listing(Organization, OrganizationSchema, searched=(Organization.name,))
+ORGANIZATIONS = replace(
+    EVERY_ORGANIZATION, within={"ids": Organization.id.in_(bindparam("ids", expanding=True))}
+)
+MEMBERS = Listing(Membership, MemberSchema, within={"organization_id": Membership.organization_id})
 
 
 @requires(Permission.ORGANIZATIONS_READ)
-def list_organizations(**listing: Any) -> Answer:
+def list_organizations(**asked: Any) -> Answer:
     """The caller's organizations; all for superusers."""
-    found = matching(query.visible_organizations(), [Organization.name], listing.get("q"))
-    return page(found, Organization, OrganizationSchema, listing)
+    caller = current_caller()
+    if caller.is_superuser:
+        return EVERY_ORGANIZATION.page(asked)
+    return ORGANIZATIONS.page({**asked, "ids": list(caller.roles)})
 
 
 @requires(Permission.ORGANIZATIONS_CREATE)
@@ -92,11 +100,10 @@ def transfer_ownership(organization_id: UUID, body: dict[str, Any]) -> Answer:
 
 
 @requires(Permission.MEMBERS_READ)
-def list_members(organization_id: UUID, **listing: Any) -> Answer:
+def list_members(organization_id: UUID, **asked: Any) -> Answer:
     """The members of one organization."""
-    organization = query.get_organization(organization_id)
-    members = select(Membership).where(Membership.organization_id == organization.id)
-    return page(members, Membership, MemberSchema, listing)
+    asked["organization_id"] = query.get_organization(organization_id).id
+    return MEMBERS.page(asked)
 
 
 @requires(Permission.MEMBERS_WRITE)

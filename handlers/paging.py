@@ -1,6 +1,9 @@
-"""One page of a list: a total order, skip or a signed cursor, the count, and the link to the next page.
+"""Lists: whose rows, narrowed by what, a page at a time in a total order, with their number.
 
-A cursor is a position in the order, not a promise of access: the query it is applied to was scoped before.
+A list is declared once. Its statements are made when they are first asked for, and kept: to make one takes
+longer than PostgreSQL takes to answer it. What differs from request to request are named values.
+
+A cursor is a position in the order, not a promise of access: what it is applied to is scoped as any page is.
 """
 
 from __future__ import annotations
@@ -9,23 +12,37 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 from uuid import UUID
 
 import orjson
 from flask import request
 from marshmallow import Schema
-from sqlalchemy import ColumnElement, Select, func, literal, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    SQLColumnExpression,
+    bindparam,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 
+from db.base import Owned
 from db.errors import NotFound
-from db.queries.counts import kept_count
-from db.records import Reading, Record
+from db.queries.counts import kept_total
+from db.records import Reading
 from db.session import session
+from db.tenancy import VALUES, Scope, ScopeKind, in_scope
 from handlers.answers import Answer, present_many
 from handlers.current import current_settings
 from handlers.schemas.compiled import paths_of
@@ -36,12 +53,186 @@ FAR = 500
 """From how many skipped rows on only their ids are read: else each is joined with its pictures first."""
 
 
-def matching(query: Select[Any], columns: Sequence[Any], q: str | None) -> Select[Any]:
-    """Narrow the query to rows in which a column contains `q`, in any case; None changes nothing."""
-    if not q:
-        return query
-    escaped = q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return query.where(or_(*(column.ilike(f"%{escaped}%", escape="\\") for column in columns)))
+class _Form(NamedTuple):
+    """What the statement of a page depends on, beside values."""
+
+    scope: ScopeKind | None
+    with_public: bool
+    is_searched: bool
+    given: frozenset[str] = frozenset()
+    """The filters that are in use."""
+    sort: str = DEFAULT_SORT
+    way: Literal["skip", "far", "cursor"] = "skip"
+    """How the page is found."""
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """A list of the contract, of the rows of a model as a schema shows them.
+
+    `filters` are columns, or conditions on a value of the filter's name; one is in use when its value is
+    given. `within` are such conditions of every page, on rows that belong to something. `searched` are the
+    columns in which a text is looked for, in any case. What `grows` without end is counted up to 10,000.
+    """
+
+    model: Any
+    schema: type[Schema]
+    filters: Mapping[str, SQLColumnExpression[Any]] = field(default_factory=dict)
+    within: Mapping[str, SQLColumnExpression[Any]] = field(default_factory=dict)
+    searched: tuple[Any, ...] = ()
+    grows: bool = False
+
+    @cached_property
+    def reading(self) -> Reading:
+        """Reads what the schema shows."""
+        return Reading(self.model, paths_of(self.schema()))
+
+    @cached_property
+    def conditions(self) -> Mapping[str, SQLColumnExpression[bool]]:
+        """The condition of each filter, those of every list included."""
+        columns = self.model.__table__.columns
+        after = {
+            name: getattr(self.model, name.replace("_after", "_at")) > bindparam(name)
+            for name in ("created_after", "updated_after")
+            if name.replace("_after", "_at") in columns
+        }
+        return {**after, **_conditions(self.filters)}
+
+    def page(self, asked: Mapping[str, Any], scope: Scope | None = None) -> Answer:
+        """Answer one page of the rows of a scope, which rows of tenants must have.
+
+        `asked` holds the paging parameters (skip, limit, cursor, sort, created_after, updated_after, and `q`
+        or `search`), the filters, of which None is not in use, and what the page is `within`. With a text or
+        two filters the count stops at 10,000 and `count_exact` is then false. NotFound for a cursor that is
+        not ours or of another order, TypeError for a list of tenants' rows without a scope.
+        """
+        if scope is None and issubclass(self.model, Owned):
+            raise TypeError(f"a list of {self.model.__name__} must say whose")
+        sort, limit = asked.get("sort") or DEFAULT_SORT, asked.get("limit") or 100
+        given = frozenset(name for name in self.conditions if asked.get(name) is not None)
+        values = {name: asked[name] for name in (*given, *self.within)}
+        values |= {"rows": limit + 1, "most": COUNT_CAP + 1, **(scope.values if scope else {})}
+        if text := asked.get("q") or asked.get("search"):
+            values["text"] = containing(text)
+        way: Literal["skip", "far", "cursor"] = "skip"
+        if asked.get("cursor") is not None:
+            way, (values["place"], values["place_id"]) = "cursor", _read_cursor(asked["cursor"], sort)
+        else:
+            values["skip"] = asked.get("skip") or 0
+            way = "far" if values["skip"] > FAR else "skip"
+        kind, with_public = (scope.kind, scope.with_public) if scope else (None, False)
+        form = _Form(kind, with_public, bool(text), given, sort, way)
+
+        found = session().execute(_page_of(self, form), values).all()
+        counted: int = found[0].counted if found else session().scalars(_count_of(self, form), values).one()
+        records = self.reading.records(found[:limit])
+        exact = not _is_capped(self, form) or counted <= COUNT_CAP
+        answer: dict[str, Any] = {
+            "data": present_many(records, self.schema),
+            "count": counted if exact else COUNT_CAP,
+            "count_exact": exact,
+            "next_cursor": None,
+        }
+        headers = {}
+        if len(found) > limit:
+            last = records[-1]
+            answer["next_cursor"] = _write_cursor(sort, getattr(last, sort.lstrip("-")), last.id)
+            headers["Link"] = _next_link(answer["next_cursor"])
+        return Answer(200, answer, headers)
+
+    def newest(self, text: str, limit: int, scope: Scope) -> list[dict[str, Any]]:
+        """Return the newest rows of a scope in which a text is found, as the schema shows them."""
+        values = {**scope.values, "text": containing(text), "rows": limit, "skip": 0}
+        form = _Form(scope.kind, scope.with_public, is_searched=True)
+        found = session().execute(_newest_of(self, form), values).all()
+        return present_many(self.reading.records(found), self.schema)
+
+
+def containing(text: str) -> str:
+    """Return the pattern of LIKE for what contains a text; its escape is a backslash."""
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
+
+
+def contains(columns: Iterable[SQLColumnExpression[Any]]) -> ColumnElement[bool]:
+    """Return the condition that a column matches the pattern `text`, in any case."""
+    return or_(*(column.ilike(bindparam("text"), escape="\\") for column in columns))
+
+
+def _conditions(named: Mapping[str, SQLColumnExpression[Any]]) -> dict[str, SQLColumnExpression[bool]]:
+    return {
+        name: column == bindparam(name) if isinstance(column, InstrumentedAttribute) else column
+        for name, column in named.items()
+    }
+
+
+def _all_rows(listing: Listing, form: _Form) -> Select[Any]:
+    """Select all rows of a list, without an order."""
+    conditions: list[Any] = [*_conditions(listing.within).values()]
+    if form.scope is not None:
+        conditions += in_scope(listing.model, form.scope, form.with_public)
+    conditions += [listing.conditions[name] for name in sorted(form.given)]
+    if form.is_searched:
+        conditions.append(contains(listing.searched))
+    return select(listing.model).where(*conditions)
+
+
+@lru_cache(maxsize=1024)
+def _page_of(listing: Listing, form: _Form) -> Select[Any]:
+    """Select what is read of a page, with the number of all rows in each of it."""
+    counted = _count_of(listing, form).correlate(None).scalar_subquery()
+    return listing.reading.narrow(_window(listing, form)).add_columns(counted.label("counted"))
+
+
+@lru_cache(maxsize=1024)
+def _newest_of(listing: Listing, form: _Form) -> Select[Any]:
+    return listing.reading.narrow(_window(listing, form))
+
+
+def _window(listing: Listing, form: _Form) -> Select[Any]:
+    """Select the rows of a page."""
+    model, descending = listing.model, form.sort.startswith("-")
+    column = getattr(model, form.sort.lstrip("-"))
+    window = _all_rows(listing, form).limit(bindparam("rows", type_=Integer))
+    window = window.order_by(*((column.desc(), model.id.desc()) if descending else (column, model.id)))
+    skip = bindparam("skip", type_=Integer)
+    if form.way == "cursor":
+        place = tuple_(bindparam("place", type_=column.type), bindparam("place_id", type_=model.id.type))
+        here = tuple_(column, model.id)
+        window = window.where(here < place if descending else here > place)
+    elif form.way == "far":
+        window = window.where(model.id.in_(window.with_only_columns(model.id).offset(skip)))
+    else:
+        window = window.offset(skip)
+    return window
+
+
+@lru_cache(maxsize=1024)
+def _count_of(listing: Listing, form: _Form) -> Select[Any]:
+    if (kept := _kept(listing, form)) is not None:
+        return kept
+    rows = _all_rows(listing, form).with_only_columns(literal(1), maintain_column_froms=True)
+    if _is_capped(listing, form):
+        rows = rows.limit(bindparam("most", type_=Integer))
+    return select(func.count()).select_from(rows.subquery())
+
+
+def _is_capped(listing: Listing, form: _Form) -> bool:
+    return listing.grows or form.is_searched or len(form.given) >= 2
+
+
+def _kept(listing: Listing, form: _Form) -> Select[Any] | None:
+    if _is_capped(listing, form) or form.with_public or listing.within:
+        return None
+    column = next(iter(form.given), None)
+    match form.scope:
+        case ScopeKind.EVERYTHING:
+            return kept_total(listing.model, column, None)
+        case ScopeKind.ORGANIZATION:
+            return kept_total(listing.model, column, VALUES["organization_id"])
+        case ScopeKind.PERSONAL:
+            return kept_total(listing.model, column, VALUES["caller_id"])
+    return None
 
 
 def _signature(payload: bytes) -> bytes:
@@ -69,88 +260,7 @@ def _read_cursor(cursor: str, sort: str) -> tuple[Any, UUID]:
     return (value if sort.lstrip("-") == "name" else datetime.fromisoformat(value)), UUID(row_id)
 
 
-def _after(
-    column: InstrumentedAttribute[Any], model: Any, descending: bool, value: Any, row_id: UUID
-) -> ColumnElement[bool]:
-    position = tuple_(literal(value, column.type), literal(row_id, model.id.type))
-    place = tuple_(column, model.id)
-    return place < position if descending else place > position
-
-
-def _count(query: Select[Any], model: Any, capped: bool) -> tuple[int, bool]:
-    """Return how many rows match, and whether that is exact."""
-    if not capped and (kept := kept_count(query, model)) is not None:
-        return kept, True
-    rows = query.with_only_columns(literal(1), maintain_column_froms=True).order_by(None)
-    if not capped:
-        return session().scalar(select(func.count()).select_from(rows.subquery())) or 0, True
-    found = session().scalar(select(func.count()).select_from(rows.limit(COUNT_CAP + 1).subquery())) or 0
-    return min(found, COUNT_CAP), found <= COUNT_CAP
-
-
 def _next_link(cursor: str) -> str:
     """Return the address of the next page: this request's, with the cursor in place of skip."""
     kept = [(name, value) for name, value in request.args.items(multi=True) if name not in ("cursor", "skip")]
     return f'<{request.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'
-
-
-@cache
-def _reading_of(model: Any, schema: type[Schema]) -> Reading:
-    return Reading(model, paths_of(schema()))
-
-
-def read(query: Select[Any], model: Any, schema: type[Schema]) -> list[Record]:
-    """Return what a query of a model finds, with what the schema shows of it."""
-    return _reading_of(model, schema).records(query)
-
-
-def _is_capped(listing: Mapping[str, Any], filters: int | Sequence[Any]) -> bool:
-    given = filters if isinstance(filters, int) else sum(1 for value in filters if value is not None)
-    given += sum(1 for name in ("created_after", "updated_after") if listing.get(name) is not None)
-    return bool(listing.get("q") or listing.get("search")) or given >= 2
-
-
-def page(
-    query: Select[Any],
-    model: Any,
-    schema: type[Schema],
-    listing: Mapping[str, Any],
-    filters: int | Sequence[Any] = 0,
-) -> Answer:
-    """Answer one page of `query`, which is scoped and filtered already.
-
-    `listing` holds the paging parameters (skip, limit, cursor, sort, created_after, updated_after); `filters`
-    the number of other filters in use, or their values, of which None does not count. With `q` or two filters
-    the count stops at 10,000 and `count_exact` is then false. NotFound for a cursor that is not ours or of
-    another order.
-    """
-    for name in ("created_after", "updated_after"):
-        if listing.get(name) is not None:
-            query = query.where(getattr(model, name.replace("_after", "_at")) > listing[name])
-    sort, limit = listing.get("sort") or DEFAULT_SORT, listing.get("limit") or 100
-    descending, column = sort.startswith("-"), getattr(model, sort.lstrip("-"))
-
-    count, exact = _count(query, model, _is_capped(listing, filters))
-    order = (column.desc(), model.id.desc()) if descending else (column.asc(), model.id.asc())
-    window = query.order_by(*order).limit(limit + 1)
-    if listing.get("cursor") is not None:
-        window = window.where(_after(column, model, descending, *_read_cursor(listing["cursor"], sort)))
-    elif (skip := listing.get("skip") or 0) > FAR:
-        ids = window.with_only_columns(model.id).offset(skip)
-        window = window.where(model.id.in_(ids))
-    else:
-        window = window.offset(skip)
-    rows = read(window, model, schema)
-
-    answer: dict[str, Any] = {
-        "data": present_many(rows[:limit], schema),
-        "count": count,
-        "count_exact": exact,
-    }
-    headers = {}
-    answer["next_cursor"] = None
-    if len(rows) > limit:
-        last = rows[limit - 1]
-        answer["next_cursor"] = _write_cursor(sort, getattr(last, column.key), last.id)
-        headers["Link"] = _next_link(answer["next_cursor"])
-    return Answer(200, answer, headers)

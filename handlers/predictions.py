@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import joinedload
 
 from db.base import utc_now
@@ -14,12 +14,12 @@ from db.errors import NotFound
 from db.models.generations import Generation, Prediction
 from db.models.shootings import Shooting, Shot
 from db.session import session
-from db.tenancy import get_owned, listed
+from db.tenancy import get_owned, list_scope
 from handlers.answers import SANDBOX, Answer, found_file, no_content, ok
 from handlers.answers import listing as plain
 from handlers.conditional import get_for_change
 from handlers.current import current_settings
-from handlers.paging import page
+from handlers.paging import Listing
 from handlers.permissions import Permission, checks_proof, requires
 from handlers.references import current_storage, require_known
 from handlers.schemas.predictions import PredictionSchema
@@ -30,29 +30,26 @@ from studio.media.variants import Original, serve
 WITH_FILE = [joinedload(Prediction.media)]
 
 
+# unscoped: narrows pictures that are scoped already
+_SHOTS = select(Shot.id).where(Shot.shooting_id == bindparam("shooting_id"))  # unscoped: see above
+PREDICTIONS = Listing(
+    Prediction,
+    PredictionSchema,
+    filters={
+        "shot_id": Prediction.shot_id,
+        "generation_id": Prediction.generation_id,
+        "shooting_id": Prediction.shot_id.in_(_SHOTS),
+        "status": Prediction.status,
+    },
+)
+
+
 @requires(Permission.PREDICTIONS_READ)
-def list_predictions(
-    organization_id: UUID | None = None,
-    shot_id: UUID | None = None,
-    generation_id: UUID | None = None,
-    shooting_id: UUID | None = None,
-    status: str | None = None,
-    **listing: Any,
-) -> Answer:
+def list_predictions(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The pictures of one scope."""
-    require_known({Shot: shot_id, Generation: generation_id, Shooting: shooting_id})
-    filters = {
-        Prediction.shot_id: shot_id,
-        Prediction.generation_id: generation_id,
-        Prediction.status: status,
-    }
-    given = [column == value for column, value in filters.items() if value is not None]
-    if shooting_id is not None:
-        # unscoped: narrows pictures that are scoped already
-        shots = select(Shot.id).where(Shot.shooting_id == shooting_id)  # unscoped: see above
-        given.append(Prediction.shot_id.in_(shots))
-    query = listed(Prediction, organization_id).where(*given)
-    return page(query, Prediction, PredictionSchema, listing, filters=len(given))
+    known = {Shot: "shot_id", Generation: "generation_id", Shooting: "shooting_id"}
+    require_known({model: asked.get(name) for model, name in known.items()})
+    return PREDICTIONS.page(asked, list_scope(organization_id))
 
 
 @requires(Permission.PREDICTIONS_READ)

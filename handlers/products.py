@@ -13,13 +13,20 @@ from db.models.brands import Brand
 from db.models.media import MediaResource
 from db.models.products import Product, ProductImage, ProductState
 from db.session import session
-from db.tenancy import get_owned, listed, owned
+from db.tenancy import get_owned, list_scope, readable_scope
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change, may_change
-from handlers.paging import matching, page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.preparing import decodes_after
-from handlers.references import may_create, refer_all, scope_of_new, take_picture, with_pictures
+from handlers.references import (
+    may_create,
+    refer_all,
+    require_known,
+    scope_of_new,
+    take_picture,
+    with_pictures,
+)
 from handlers.schemas.products import ProductImageSchema, ProductSchema
 from studio.pictures import require_room_for_image
 
@@ -31,23 +38,20 @@ WITH_PICTURES = [
 ]
 WITH_FILE = [joinedload(ProductImage.media)]
 WITH_FILE_AND_PRODUCT = [*WITH_FILE, joinedload(ProductImage.product)]
+PRODUCTS = Listing(
+    Product,
+    ProductSchema,
+    filters={"brand_id": Product.brand_id, "category": Product.category, "state": Product.state},
+    searched=(Product.name, Product.sku),
+)
+IMAGES = Listing(ProductImage, ProductImageSchema, within={"product_id": ProductImage.product_id})
 
 
 @requires(Permission.PRODUCTS_READ)
-def list_products(
-    organization_id: UUID | None = None,
-    brand_id: UUID | None = None,
-    category: str | None = None,
-    state: str | None = None,
-    **listing: Any,
-) -> Answer:
+def list_products(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The products of one scope, narrowed by what is given."""
-    query = matching(listed(Product, organization_id), [Product.name, Product.sku], listing.get("q"))
-    if brand_id is not None:
-        query = query.where(Product.brand_id == get_owned(Brand, brand_id).id)
-    given = {"category": category, "state": state}
-    query = query.filter_by(**{name: value for name, value in given.items() if value is not None})
-    return page(query, Product, ProductSchema, listing, [brand_id, category, state])
+    require_known({Brand: asked.get("brand_id")})
+    return PRODUCTS.page(asked, list_scope(organization_id))
 
 
 @requires(Permission.PRODUCTS_WRITE)
@@ -91,10 +95,10 @@ def delete_product(product_id: UUID) -> Answer:
 
 
 @requires(Permission.PRODUCTS_READ)
-def list_product_images(product_id: UUID, **listing: Any) -> Answer:
+def list_product_images(product_id: UUID, **asked: Any) -> Answer:
     """The photographs of one product."""
-    query = owned(ProductImage).where(ProductImage.product_id == get_owned(Product, product_id).id)
-    return page(query, ProductImage, ProductImageSchema, listing)
+    asked["product_id"] = get_owned(Product, product_id).id
+    return IMAGES.page(asked, readable_scope())
 
 
 def _may_add_image(product_id: UUID, **_: Any) -> None:

@@ -8,24 +8,24 @@ from uuid import UUID
 from db.inserting import insert_row
 from db.models.presets import ResolutionPreset
 from db.session import session
-from db.tenancy import get_owned, listed
+from db.tenancy import get_owned, list_scope
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change
-from handlers.paging import matching, page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.references import scope_of_new
 from handlers.schemas.resolution_presets import ResolutionPresetSchema
 from studio.publishing import check_public
 
+SIZES = Listing(ResolutionPreset, ResolutionPresetSchema, searched=(ResolutionPreset.name,))
+
 
 @requires(Permission.RESOLUTION_PRESETS_READ)
 def list_resolution_presets(
-    organization_id: UUID | None = None, include_public: bool = True, **listing: Any
+    organization_id: UUID | None = None, include_public: bool = True, **asked: Any
 ) -> Answer:
     """The sizes of one scope, public ones included unless they are not wanted."""
-    query = listed(ResolutionPreset, organization_id, include_public)
-    query = matching(query, [ResolutionPreset.name], listing.get("q"))
-    return page(query, ResolutionPreset, ResolutionPresetSchema, listing)
+    return SIZES.page(asked, list_scope(organization_id, include_public))
 
 
 @requires(Permission.RESOLUTION_PRESETS_WRITE)

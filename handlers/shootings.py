@@ -18,10 +18,10 @@ from db.models.shootings import Look, Shooting
 from db.models.styles import Style
 from db.models.subjects import Subject
 from db.session import session, undo
-from db.tenancy import get_owned, listed, owned
+from db.tenancy import get_owned, list_scope, readable_scope
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change
-from handlers.paging import matching, page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.references import find_picture, refer_all, require_known, scope_of_new
 from handlers.schemas.shootings import LookSchema, ShootingSchema, present_batch
@@ -35,23 +35,20 @@ WITH_LISTS = [
     selectinload(Look.guidelines_links),
 ]
 LISTS = ("shot_type_ids", "product_ids", "guidelines_ids")
+SHOOTINGS = Listing(
+    Shooting,
+    ShootingSchema,
+    filters={"brand_id": Shooting.brand_id, "phase": Shooting.phase, "archived": Shooting.archived},
+    searched=(Shooting.name,),
+)
+LOOKS = Listing(Look, LookSchema, within={"shooting_id": Look.shooting_id})
 
 
 @requires(Permission.SHOOTINGS_READ)
-def list_shootings(
-    organization_id: UUID | None = None,
-    brand_id: UUID | None = None,
-    phase: str | None = None,
-    archived: bool | None = None,
-    **listing: Any,
-) -> Answer:
+def list_shootings(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The shootings of one scope."""
-    require_known({Brand: brand_id})
-    filters = {Shooting.brand_id: brand_id, Shooting.phase: phase, Shooting.archived: archived}
-    given = [column == value for column, value in filters.items() if value is not None]
-    query = listed(Shooting, organization_id).where(*given)
-    query = matching(query, [Shooting.name], listing.get("q"))
-    return page(query, Shooting, ShootingSchema, listing, filters=len(given))
+    require_known({Brand: asked.get("brand_id")})
+    return SHOOTINGS.page(asked, list_scope(organization_id))
 
 
 @requires(Permission.SHOOTINGS_WRITE)
@@ -110,11 +107,10 @@ def generate_shooting(shooting_id: UUID, body: dict[str, Any], validate_only: bo
 
 
 @requires(Permission.SHOOTINGS_READ)
-def list_looks(shooting_id: UUID, **listing: Any) -> Answer:
+def list_looks(shooting_id: UUID, **asked: Any) -> Answer:
     """The looks of one shooting."""
-    shooting = get_owned(Shooting, shooting_id)
-    query = owned(Look).where(Look.shooting_id == shooting.id)
-    return page(query, Look, LookSchema, listing)
+    asked["shooting_id"] = get_owned(Shooting, shooting_id).id
+    return LOOKS.page(asked, readable_scope())
 
 
 @requires(Permission.SHOOTINGS_WRITE)

@@ -7,24 +7,23 @@ from uuid import UUID
 
 from db.models.presets import ShotType
 from db.session import session
-from db.tenancy import get_owned, listed
+from db.tenancy import get_owned, list_scope
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change
-from handlers.paging import matching, page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.references import scope_of_new
 from handlers.schemas.shot_types import ShotTypeSchema
 from studio.publishing import check_public
 from studio.slugs import add_with_slug
 
+SHOT_TYPES = Listing(ShotType, ShotTypeSchema, searched=(ShotType.name,))
+
 
 @requires(Permission.SHOT_TYPES_READ)
-def list_shot_types(
-    organization_id: UUID | None = None, include_public: bool = True, **listing: Any
-) -> Answer:
+def list_shot_types(organization_id: UUID | None = None, include_public: bool = True, **asked: Any) -> Answer:
     """The shot types of one scope, public ones included unless they are not wanted."""
-    query = matching(listed(ShotType, organization_id, include_public), [ShotType.name], listing.get("q"))
-    return page(query, ShotType, ShotTypeSchema, listing)
+    return SHOT_TYPES.page(asked, list_scope(organization_id, include_public))
 
 
 @requires(Permission.SHOT_TYPES_WRITE)

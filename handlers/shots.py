@@ -10,11 +10,11 @@ from sqlalchemy.orm import joinedload
 from db.models.presets import ShotType
 from db.models.shootings import Look, Shooting, Shot
 from db.session import session
-from db.tenancy import get_owned, listed
+from db.tenancy import get_owned, list_scope
 from handlers.answers import Answer, ok
 from handlers.conditional import apply_changes, get_for_change
 from handlers.ordering import ordered
-from handlers.paging import page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.references import find_picture, require_known
 from handlers.schemas.shots import ShotSchema
@@ -22,28 +22,24 @@ from studio import review
 from studio.generation import check_order
 
 WITH_TYPE = [joinedload(Shot.shot_type)]
+SHOTS = Listing(
+    Shot,
+    ShotSchema,
+    filters={
+        "shooting_id": Shot.shooting_id,
+        "look_id": Shot.look_id,
+        "status": Shot.status,
+        "shot_type_id": Shot.shot_type_id,
+    },
+)
 
 
 @requires(Permission.SHOTS_READ)
-def list_shots(
-    organization_id: UUID | None = None,
-    shooting_id: UUID | None = None,
-    look_id: UUID | None = None,
-    status: str | None = None,
-    shot_type_id: UUID | None = None,
-    **listing: Any,
-) -> Answer:
+def list_shots(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The shots of one scope."""
-    require_known({Shooting: shooting_id, Look: look_id, ShotType: shot_type_id})
-    filters = {
-        Shot.shooting_id: shooting_id,
-        Shot.look_id: look_id,
-        Shot.status: status,
-        Shot.shot_type_id: shot_type_id,
-    }
-    given = [column == value for column, value in filters.items() if value is not None]
-    query = listed(Shot, organization_id).where(*given)
-    return page(query, Shot, ShotSchema, listing, filters=len(given))
+    known = {Shooting: "shooting_id", Look: "look_id", ShotType: "shot_type_id"}
+    require_known({model: asked.get(name) for model, name in known.items()})
+    return SHOTS.page(asked, list_scope(organization_id))
 
 
 @requires(Permission.SHOTS_READ)

@@ -9,10 +9,10 @@ from sqlalchemy.orm import joinedload
 
 from db.models.styles import Style
 from db.session import session
-from db.tenancy import get_owned, listed
+from db.tenancy import get_owned, list_scope
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change, may_change
-from handlers.paging import matching, page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.preparing import decodes_after
 from handlers.references import may_create, scope_of_new, with_pictures
@@ -21,13 +21,13 @@ from studio.publishing import check_public, settle_pictures
 from studio.slugs import add_with_slug
 
 WITH_COVER = [joinedload(Style.cover_media)]
+STYLES = Listing(Style, StyleSchema, searched=(Style.name,))
 
 
 @requires(Permission.STYLES_READ)
-def list_styles(organization_id: UUID | None = None, include_public: bool = True, **listing: Any) -> Answer:
+def list_styles(organization_id: UUID | None = None, include_public: bool = True, **asked: Any) -> Answer:
     """The styles of one scope, public ones included unless they are not wanted."""
-    query = matching(listed(Style, organization_id, include_public), [Style.name], listing.get("q"))
-    return page(query, Style, StyleSchema, listing)
+    return STYLES.page(asked, list_scope(organization_id, include_public))
 
 
 @requires(Permission.STYLES_WRITE)

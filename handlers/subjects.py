@@ -11,10 +11,10 @@ from db.base import utc_now
 from db.models.presets import ShotType
 from db.models.subjects import Subject, SubjectBaseImage
 from db.session import session
-from db.tenancy import get_owned, listed, refer
+from db.tenancy import get_owned, list_scope, refer
 from handlers.answers import Answer, created, no_content, ok
 from handlers.conditional import apply_changes, get_for_change, may_change
-from handlers.paging import matching, page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.preparing import decodes_after
 from handlers.references import may_create, scope_of_new, take_picture, with_pictures
@@ -31,26 +31,28 @@ WITH_PICTURES = [
 ]
 WITH_PICTURE = [joinedload(SubjectBaseImage.media), joinedload(SubjectBaseImage.shot_type)]
 WITH_PICTURE_AND_SUBJECT = [*WITH_PICTURE, joinedload(SubjectBaseImage.subject)]
+SUBJECTS = Listing(
+    Subject,
+    SubjectSchema,
+    filters={
+        "age_class": Subject.age_class,
+        "body_type": Subject.body_type,
+        "only_with_base_images": Subject.base_images.any(),
+    },
+    searched=(Subject.name,),
+)
 
 
 @requires(Permission.SUBJECTS_READ)
 def list_subjects(
     organization_id: UUID | None = None,
-    age_class: str | None = None,
-    body_type: str | None = None,
     include_public: bool = True,
     only_with_base_images: bool = False,
-    **listing: Any,
+    **asked: Any,
 ) -> Answer:
     """The subjects of one scope, public ones included unless they are not wanted."""
-    query = listed(Subject, organization_id, include_public)
-    query = matching(query, [Subject.name], listing.get("q"))
-    given = {"age_class": age_class, "body_type": body_type}
-    query = query.filter_by(**{name: value for name, value in given.items() if value is not None})
-    if only_with_base_images:
-        query = query.where(Subject.base_images.any())
-    filters = [age_class, body_type, only_with_base_images or None]
-    return page(query, Subject, SubjectSchema, listing, filters)
+    asked["only_with_base_images"] = only_with_base_images or None
+    return SUBJECTS.page(asked, list_scope(organization_id, include_public))
 
 
 @requires(Permission.SUBJECTS_WRITE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -13,16 +14,25 @@ from db.session import session
 from db.tenancy import current_caller
 from handlers.answers import Answer, created, ok
 from handlers.conditional import require_fresh
-from handlers.paging import page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.schemas.subscriptions import CreditMovementSchema, SubscriptionSchema
 from studio.billing import change_plan, renew, subscribe
 
+EVERY_SUBSCRIPTION = Listing(Subscription, SubscriptionSchema)
+SUBSCRIPTIONS = replace(EVERY_SUBSCRIPTION, within={"user_id": Subscription.user_id})
+USAGE = Listing(
+    CreditMovement, CreditMovementSchema, within={"subscription_id": CreditMovement.subscription_id}
+)
+
 
 @requires(Permission.SUBSCRIPTIONS_READ)
-def list_subscriptions(**listing: Any) -> Answer:
+def list_subscriptions(**asked: Any) -> Answer:
     """The caller's subscriptions; all for superusers."""
-    return page(_visible(), Subscription, SubscriptionSchema, listing)
+    caller = current_caller()
+    if caller.is_superuser:
+        return EVERY_SUBSCRIPTION.page(asked)
+    return SUBSCRIPTIONS.page({**asked, "user_id": caller.user_id})
 
 
 @requires(Permission.SUBSCRIPTIONS_READ)
@@ -57,10 +67,10 @@ def renew_subscription(subscription_id: UUID) -> Answer:
 
 
 @requires(Permission.SUBSCRIPTIONS_READ)
-def list_subscription_usage(subscription_id: UUID, **listing: Any) -> Answer:
+def list_subscription_usage(subscription_id: UUID, **asked: Any) -> Answer:
     """The ledger of one subscription."""
-    query = select(CreditMovement).where(CreditMovement.subscription_id == _find(subscription_id).id)
-    return page(query, CreditMovement, CreditMovementSchema, listing)
+    asked["subscription_id"] = _find(subscription_id).id
+    return USAGE.page(asked)
 
 
 def _visible() -> Select[Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam
 
+from db.base import utc_now
 from db.errors import NotFound, PermissionDenied
 from db.models.users import TokenFamily, User
 from db.queries.users import get_user as get_account
@@ -18,19 +19,25 @@ from handlers.answers import listing as plain
 from handlers.auth import current_session_id
 from handlers.conditional import apply_changes, require_fresh
 from handlers.current import current_settings
-from handlers.paging import matching, page
+from handlers.paging import Listing
 from handlers.permissions import Permission, checks_proof, requires
 from handlers.schemas.users import SessionSchema, UserSchema
 from handlers.trying import count_mail, counts_guesses, counts_wrong_tokens, own_password_tries
 from studio.identity import accounts, email_changes, sessions
 from studio.identity.mail import mailer_for
 
+USERS = Listing(User, UserSchema, searched=(User.email, User.full_name))
+SESSIONS = Listing(
+    TokenFamily,
+    SessionSchema,
+    within={"user_id": TokenFamily.user_id, "now": sessions.is_open(bindparam("now"))},
+)
+
 
 @requires(Permission.USERS_ADMIN)
-def list_users(**listing: Any) -> Answer:
+def list_users(**asked: Any) -> Answer:
     """All accounts."""
-    query = matching(select(User), [User.email, User.full_name], listing.get("search"))
-    return page(query, User, UserSchema, listing)
+    return USERS.page(asked)
 
 
 @requires(Permission.USERS_ADMIN)
@@ -70,9 +77,9 @@ def change_password(body: dict[str, Any]) -> Answer:
 
 
 @requires(Permission.ACCOUNT_SELF)
-def list_sessions(**listing: Any) -> Answer:
+def list_sessions(**asked: Any) -> Answer:
     """The open sessions of one's own account."""
-    return page(sessions.open_sessions(current_caller().user_id), TokenFamily, SessionSchema, listing)
+    return SESSIONS.page({**asked, "user_id": current_caller().user_id, "now": utc_now()})
 
 
 @requires(Permission.ACCOUNT_SELF)

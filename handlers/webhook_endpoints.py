@@ -11,10 +11,10 @@ from db.errors import NotFound
 from db.inserting import insert_row
 from db.models.webhooks import WebhookDelivery, WebhookEndpoint
 from db.session import session
-from db.tenancy import current_caller, get_owned, listed, require_permission_in
+from db.tenancy import current_caller, get_owned, list_scope, require_permission_in
 from handlers.answers import NO_STORE, Answer, accepted, encode_json, no_content, ok, present, strong_etag
 from handlers.conditional import get_for_change, may_change
-from handlers.paging import page
+from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.preparing import checks_target_after
 from handlers.references import scope_of_new
@@ -26,13 +26,20 @@ from handlers.schemas.webhook_endpoints import (
 from studio.webhooks import endpoints as studio
 from studio.webhooks.signing import new_salt
 
+ENDPOINTS = Listing(WebhookEndpoint, WebhookEndpointSchema)
+DELIVERIES = Listing(
+    WebhookDelivery,
+    WebhookDeliverySchema,
+    filters={"status": WebhookDelivery.status, "event_type": WebhookDelivery.event_type},
+    within={"endpoint_id": WebhookDelivery.endpoint_id},
+)
+
 
 @requires(Permission.WEBHOOKS_READ)
-def list_webhook_endpoints(organization_id: UUID | None = None, **listing: Any) -> Answer:
+def list_webhook_endpoints(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The endpoints of one scope."""
     require_permission_in(organization_id)
-    query = listed(WebhookEndpoint, organization_id)
-    return page(query, WebhookEndpoint, WebhookEndpointSchema, listing)
+    return ENDPOINTS.page(asked, list_scope(organization_id))
 
 
 def _may_create(organization_id: UUID | None = None, **_: Any) -> None:
@@ -104,15 +111,10 @@ def redeliver_webhooks(endpoint_id: UUID, body: dict[str, Any]) -> Answer:
 
 
 @requires(Permission.WEBHOOKS_READ)
-def list_webhook_deliveries(
-    endpoint_id: UUID, status: str | None = None, event_type: str | None = None, **listing: Any
-) -> Answer:
+def list_webhook_deliveries(endpoint_id: UUID, **asked: Any) -> Answer:
     """What was sent to one endpoint, or waits."""
-    endpoint = get_owned(WebhookEndpoint, endpoint_id)
-    filters = {WebhookDelivery.status: status, WebhookDelivery.event_type: event_type}
-    given = [column == value for column, value in filters.items() if value is not None]
-    query = select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint.id, *given)
-    return page(query, WebhookDelivery, WebhookDeliverySchema, listing, filters=len(given))
+    asked["endpoint_id"] = get_owned(WebhookEndpoint, endpoint_id).id
+    return DELIVERIES.page(asked)
 
 
 @requires(Permission.WEBHOOKS_READ)

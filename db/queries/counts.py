@@ -9,34 +9,29 @@
 - On PostgreSQL changes are appended, one row a statement and key: a total that each writer updates would let
   them wait for each other. `add_up` replaces those that wait by one total, in one statement: a reader sees
   them before or after. SQLite, which has one writer, adds them to the total at once.
-- `kept_count` reads a query's own conditions. It answers those that are one scope and at most one value, so a
-  condition that it does not know leads to COUNT(*), never to a wrong number.
+- `kept_total` answers what is one scope and at most one value; all else leads to COUNT(*).
 - Without a scope, as superusers ask, the totals of all scopes are summed: one row for each tenant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import (
-    BinaryExpression,
-    BindParameter,
-    BooleanClauseList,
-    Column,
+    BigInteger,
     ColumnElement,
     Connection,
     Select,
     Text,
+    bindparam,
     cast,
     delete,
     func,
+    inspect,
     literal,
     select,
     text,
 )
-from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import False_, Null, True_
 
 from db.base import Owned
 from db.models.brands import Brand
@@ -82,26 +77,22 @@ _ADD_UP = text(
 )
 
 
-def kept_count(query: Select[Any], model: Any) -> int | None:
-    """How many rows a query of one model finds, None where that is not kept.
+def kept_total(model: Any, column: str | None, scope_id: ColumnElement[Any] | None) -> Select[Any] | None:
+    """Select how many rows of a model a scope has, or all scopes have; None where that is not kept.
 
-    It must have no joins and no limit; what it asks for is read from its conditions.
+    With a column those that have one value in it, which is named as the column is and given later.
     """
-    if model not in KEPT or (conditions := _equalities(query.whereclause, model)) is None:
+    if model not in KEPT or (column is not None and column not in KEPT[model]):
         return None
-    scopes = _take_scope(conditions)
-    if scopes is None or len(conditions) > 1 or not conditions.keys() <= KEPT[model]:
-        return None
-    name, value = next(iter(conditions.items()), ("", literal("")))
-    if value is None:
-        return None
-    total = select(func.sum(RowCount.number)).where(
+    value: ColumnElement[Any] = literal("")
+    if column is not None:
+        value = cast(bindparam(column, type_=inspect(model).columns[column].type), Text)
+    return select(cast(func.coalesce(func.sum(RowCount.number), 0), BigInteger)).where(
         RowCount.table_name == model.__tablename__,
-        RowCount.column_name == name,
-        RowCount.value == cast(value, Text),
-        *scopes,
+        RowCount.column_name == (column or ""),
+        RowCount.value == value,
+        *([] if scope_id is None else [RowCount.scope_id == scope_id]),
     )
-    return int(session().scalar(total) or 0)
 
 
 def add_up(connection: Connection) -> bool:
@@ -119,42 +110,3 @@ def add_up(connection: Connection) -> bool:
 def forget_zeros() -> None:
     """Remove totals that came to nothing, such as those by a brand that is gone."""
     session().execute(delete(RowCount).where(RowCount.entry == 0, RowCount.number == 0))
-
-
-def _take_scope(conditions: dict[str, Any]) -> list[ColumnElement[bool]] | None:
-    """The condition for the scope that these name, taken from them: none for all rows, None for others."""
-    if "organization_id" not in conditions:
-        return None if "owner_id" in conditions else []
-    organization_id = conditions.pop("organization_id")
-    if organization_id is not None:
-        return [RowCount.scope_id == organization_id]
-    owner_id = conditions.pop("owner_id", None)
-    return None if owner_id is None else [RowCount.scope_id == owner_id]
-
-
-def _equalities(condition: ColumnElement[bool] | None, model: Any) -> dict[str, Any] | None:
-    """The value that each column must have, by its name; None when the condition is of another form."""
-    found: dict[str, Any] = {}
-    for part in _conjuncts(condition):
-        if not isinstance(part, BinaryExpression) or not isinstance(part.left, Column):
-            return None
-        name, value = part.left.key, part.right
-        if part.left.table.name != model.__tablename__ or name in found:
-            return None
-        if part.operator is operators.is_ and isinstance(value, Null):
-            found[name] = None
-        elif part.operator is operators.eq and isinstance(value, BindParameter):
-            found[name] = literal(value.value, part.left.type)
-        elif part.operator is operators.eq and isinstance(value, True_ | False_):
-            found[name] = value
-        else:
-            return None
-    return found
-
-
-def _conjuncts(condition: ColumnElement[bool] | None) -> Iterator[ColumnElement[bool]]:
-    if isinstance(condition, BooleanClauseList) and condition.operator is operators.and_:
-        for part in condition.clauses:
-            yield from _conjuncts(part)
-    elif condition is not None:
-        yield condition

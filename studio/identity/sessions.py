@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from db.audit import concern_account
@@ -106,9 +107,9 @@ def _successor_that_was_lost(found: RefreshToken, now: datetime) -> RefreshToken
     return successors[0] if in_time and len(successors) == 1 and successors[0].used_at is None else None
 
 
-def open_sessions(user_id: UUID) -> Select[TokenFamily]:
-    """Select the sessions of an account that are not over."""
-    return select(TokenFamily).where(*_open_ones_of(user_id))
+def is_open(now: Any) -> ColumnElement[bool]:
+    """The condition that a session is not over at a time, which may be named later."""
+    return and_(TokenFamily.revoked_at.is_(None), TokenFamily.expires_at > now)
 
 
 def end_session(session_id: UUID) -> None:
@@ -118,7 +119,7 @@ def end_session(session_id: UUID) -> None:
 
 def end_session_of(user_id: UUID, session_id: UUID) -> None:
     """End one session of an account; NotFound when it is over, somebody else's or none."""
-    own = (TokenFamily.id == session_id, *_open_ones_of(user_id))
+    own = (TokenFamily.id == session_id, TokenFamily.user_id == user_id, is_open(utc_now()))
     ended = update(TokenFamily).where(*own).values(revoked_at=utc_now()).returning(TokenFamily.id)
     if session().scalar(ended) is None:
         raise NotFound()
@@ -154,16 +155,8 @@ def set_password(user: User, password: str, but_session: UUID | None = None) -> 
     end_sessions(user.id, but_session)
 
 
-def _is_open() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return TokenFamily.revoked_at.is_(None), TokenFamily.expires_at > utc_now()
-
-
-def _open_ones_of(user_id: UUID) -> tuple[ColumnElement[bool], ...]:
-    return (TokenFamily.user_id == user_id, *_is_open())
-
-
 def _revoke(which: ColumnElement[bool]) -> None:
-    named = select(TokenFamily).where(which, *_is_open()).options(joinedload(TokenFamily.user))
+    named = select(TokenFamily).where(which, is_open(utc_now())).options(joinedload(TokenFamily.user))
     family = session().scalar(named)
     if family is not None:
         concern_account(family.user)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from db.base import new_id
+from handlers.brands import BRANDS
 from tests import factories
 from tests.api.catalogue import House, code_of
 
@@ -167,3 +168,23 @@ def test_a_filter_by_what_one_cannot_see_is_not_found_whether_or_not_it_exists(
         assert code_of(reply) == (404, "not_found")
         bodies.append(reply.body)
     assert bodies[0] == bodies[1]
+
+
+def test_a_count_is_of_the_scope_that_is_listed(house: House, superuser: Any) -> None:
+    """The caller's own rows, everybody's for superusers, an organization's for both."""
+    factories.make_brand(owner_id=house.owner.id)
+    factories.make_brand(owner_id=house.owner.id, organization_id=house.organization.id)
+    factories.make_brand()
+    for ask, query, count in (
+        (house.client, "", 1),
+        (house.client, house.scope, 1),
+        (superuser, "", 3),
+        (superuser, house.scope, 1),
+    ):
+        page = ask("GET", f"/brands/{query}").json()
+        assert (page["count"], len(page["data"])) == (count, count), (ask, query)
+
+
+def test_a_list_of_rows_of_tenants_must_say_whose() -> None:
+    with pytest.raises(TypeError, match="Brand"):
+        BRANDS.page({})
