@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from flask import Response, request
+from werkzeug.datastructures import Headers
 
 from db.actors import NOBODY, SYSTEM
 from db.audit import Trail
@@ -34,6 +35,9 @@ from handlers.permissions import SUPERUSER_ONLY, checks_proof_itself
 from handlers.preparing import preparation_of
 from handlers.trying import counted, counting_of
 from studio.limits.limits import Limits
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 Transaction = Callable[..., AbstractContextManager[Any]]
 CallerLoader = Callable[[dict[str, Any]], Caller]
@@ -197,12 +201,22 @@ class Endpoint:
             raise ContractBroken(self._operation.operation_id, violation.kind, words)
 
 
+class _Complete(Response):
+    """An answer whose headers are sent as they are: they were checked, and Werkzeug would only copy them."""
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
+        """Return them."""
+        return self.headers
+
+
 def _build(encoded: Encoded) -> Response:
-    response = Response(encoded.body or b"", encoded.status, encoded.headers, content_type=encoded.media_type)
+    response = _Complete(
+        encoded.body or b"", encoded.status, encoded.headers, content_type=encoded.media_type
+    )
     if encoded.status in (204, 304):
         del response.headers["Content-Type"]
+        del response.headers["Content-Length"]
     elif encoded.body is None and "Content-Length" in encoded.headers:
-        # A file: the bridge streams it, so Werkzeug must not count the empty body it sees.
+        # A file: the bridge streams it, so the length of the empty body is none.
         response.headers["Content-Length"] = encoded.headers["Content-Length"]
-        response.automatically_set_content_length = False
     return response
