@@ -74,7 +74,8 @@ def find_account(user_id: UUID, session_id: UUID) -> Account | None:
     asked = {"user_id": user_id, "session_id": session_id}
     if opened.get_bind().dialect.name != "postgresql":
         return _from_rows(opened, asked)
-    row = opened.execute(_ROW_AND_GO_ON, asked).one_or_none()
+    # Its connection, because the session would prepare for rows that it knows.
+    row = opened.connection().execute(_ROW_AND_GO_ON, asked).one_or_none()
     if row is None:
         return None
     roles = {UUID(organization_id): role for organization_id, role in (row.roles or {}).items()}
