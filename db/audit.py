@@ -55,6 +55,7 @@ _BOOKKEEPING = {
     "served_at",
 }
 
+_TOLD = (str, int, float, UUID, datetime, dict, list)
 _INSERT = insert(AuditEvent)
 _NOTHING = {column.name: None for column in AuditEvent.__table__.c if column.nullable}
 
@@ -194,6 +195,7 @@ def _links(model: type[Identified]) -> dict[str, tuple[str, str]]:
     return found
 
 
+@cache
 def is_secret(name: str) -> bool:
     """Whether the values of a column of this name are masked."""
     return bool(_SECRET.search(name)) and name not in _NO_SECRET
@@ -203,14 +205,16 @@ def _changes(touched: _Touched) -> list[Change]:
     model, now = type(touched.row), touched.row.__dict__
     found = []
     for name in _columns(model):
+        before = after = None
         if touched.is_new:
-            change = Change(name, None, _plain(name, now.get(name)))
+            after = now.get(name)
         elif touched.is_deleted:
-            change = Change(name, _plain(name, touched.before.get(name, now.get(name))), None)
+            before = touched.before.get(name, now.get(name))
         elif name in touched.before and touched.before[name] != now.get(name):
-            change = Change(name, _plain(name, touched.before[name]), _plain(name, now.get(name)))
-        else:
+            before, after = touched.before[name], now.get(name)
+        if before is None and after is None:
             continue
+        change = Change(name, _plain(name, before), _plain(name, after))
         if change.before is not None or change.after is not None:
             found.append(change)
     for name, (told, column) in _links(model).items():
@@ -225,7 +229,7 @@ def _changes(touched: _Touched) -> list[Change]:
 
 def _plain(name: str, value: Any) -> Any:
     """A value as the log keeps it: a scalar, or a list of texts; long ones are cut short."""
-    if value is None or not isinstance(value, str | int | float | UUID | datetime | dict | list):
+    if value is None or not isinstance(value, _TOLD):
         return None
     if is_secret(name):
         return MASK

@@ -236,7 +236,7 @@ class Database:
         self._reading_engine = engine.execution_options(write=False)
         self._writing_engine = engine.execution_options(write=True)
         self._connection: Connection | None = None
-        self._turn: threading.Lock | None = None
+        self._turn = threading.Lock()
 
     @classmethod
     def bound(cls, connection: Connection) -> Database:
@@ -247,7 +247,6 @@ class Database:
         """
         database = cls(connection.engine)
         database._connection = connection
-        database._turn = threading.Lock()
         become(connection, SYSTEM)
         return database
 
@@ -263,7 +262,7 @@ class Database:
         unit = _Unit(self._open_session(write, actor))
         committed = False
         try:
-            with self._my_turn(), self._back_to_system(), unit.session:
+            with self._alone(), unit.session:
                 token = _unit.set(unit)
                 try:
                     yield unit.session
@@ -296,15 +295,20 @@ class Database:
         engine = self._writing_engine if write else self._reading_engine
         return make(engine, expire_on_commit=False, info=info)
 
-    @contextmanager
-    def _back_to_system(self) -> Iterator[None]:
-        """Give a bound connection back as it was: what is local to a transaction outlives its savepoints."""
-        yield
-        if self._connection is not None:
-            become(self._connection, SYSTEM)
+    def _alone(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._connection is None else self._hold(self._connection)
 
-    def _my_turn(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._turn is None else _hold(self._turn)
+    @contextmanager
+    def _hold(self, connection: Connection) -> Iterator[None]:
+        """Have a bound connection alone, and give it back as it was: what is local to a transaction outlives
+        its savepoints."""
+        if not self._turn.acquire(timeout=BOUND_LOCK_SECONDS):
+            raise RuntimeError("another thread kept the one connection of this database too long")
+        try:
+            yield
+            become(connection, SYSTEM)
+        finally:
+            self._turn.release()
 
     def _finish(self, unit: _Unit, committed: bool) -> None:
         for record in unit.apart:
@@ -322,13 +326,3 @@ def _call_all(callbacks: Iterable[Callable[[], object]]) -> None:
             callback()
         except Exception:
             logger.exception("what was to happen after a transaction failed")
-
-
-@contextmanager
-def _hold(lock: threading.Lock) -> Iterator[None]:
-    if not lock.acquire(timeout=BOUND_LOCK_SECONDS):
-        raise RuntimeError("another thread kept the one connection of this database too long")
-    try:
-        yield
-    finally:
-        lock.release()
