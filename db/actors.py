@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Function, bindparam, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Function,
+    String,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    true,
+)
 
 APPLICATION_ROLE = "sartiq_app"
 """Requests of a caller: the rows that the policies let that caller see."""
@@ -35,10 +45,11 @@ NOBODY = Actor(APPLICATION_ROLE)
 """Sees what is public and nothing else."""
 
 
-def settings_of(role: Any, user_id: Any, organizations: Any, is_superuser: Any) -> list[Function[str]]:
+def settings_of(role: Any, user_id: Any, organizations: Any, is_superuser: Any) -> Function[str]:
     """What a statement selects to let the rest of its transaction work in a name; each is a text in SQL.
 
-    Local to the transaction, so a connection goes back to the pool as the login that it was.
+    Local to the transaction, so a connection goes back to the pool as the login that it was. One column, and
+    no parameters beside those given, because the driver looks at each of them.
     """
     settings = {
         "role": role,
@@ -46,10 +57,15 @@ def settings_of(role: Any, user_id: Any, organizations: Any, is_superuser: Any) 
         "sartiq.organizations": organizations,
         "sartiq.is_superuser": is_superuser,
     }
-    return [func.set_config(name, value, True) for name, value in settings.items()]
+    return func.concat(*(func.set_config(text_of(name), value, true()) for name, value in settings.items()))
 
 
-_BECOME = select(*settings_of(*map(bindparam, ("role", "user_id", "organizations", "is_superuser"))))
+def text_of(word: str) -> ColumnElement[str]:
+    """A word of ours as it stands in a statement."""
+    return literal_column(f"'{word}'", String)
+
+
+_BECOME = select(settings_of(*map(bindparam, ("role", "user_id", "organizations", "is_superuser"))))
 
 
 def become(connection: Connection, actor: Actor) -> None:

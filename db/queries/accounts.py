@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import String, bindparam, case, cast, func, select
 from sqlalchemy.orm import Session
 
-from db.actors import APPLICATION_ROLE, Actor, settings_of
+from db.actors import APPLICATION_ROLE, Actor, settings_of, text_of
 from db.models.organizations import Membership
 from db.models.users import TokenFamily, User
 from db.session import goes_on_as, session
@@ -56,11 +56,11 @@ _ROW_AND_GO_ON = select(
     _found.c.email,
     _found.c.is_superuser,
     _found.c.roles,
-    *settings_of(
-        APPLICATION_ROLE,
+    settings_of(
+        text_of(APPLICATION_ROLE),
         cast(_found.c.id, String),
-        func.coalesce(cast(_found.c.organizations, String), "{}"),
-        case((_found.c.is_superuser, "on"), else_="off"),
+        func.coalesce(cast(_found.c.organizations, String), text_of("{}")),
+        case((_found.c.is_superuser, text_of("on")), else_=text_of("off")),
     ),
 )
 
