@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from inspect import getmembers, isclass
 from pkgutil import iter_modules
 from typing import Any
@@ -13,7 +14,7 @@ from marshmallow import Schema
 from handlers import schemas
 from handlers.app import Application
 from handlers.schemas.compiled import reader_of
-from handlers.schemas.fields import IdentifiedSchema, OwnedSchema
+from handlers.schemas.fields import IdentifiedSchema, Moment, OwnedSchema
 from tests.contract.every_operation import OPERATIONS, Operation
 from tests.contract.test_every_operation import LISTS
 from tests.contract.world import World
@@ -83,3 +84,15 @@ def test_a_list_shows_a_row_as_it_is_shown_alone(name: str, app: Application, wo
     request = world.request_for(name)
     listed = request.changed(query={**request.query, "limit": 100}).send(app, headers).json()["data"]
     assert [each for each in listed if each["id"] == row["id"]] == [row]
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC), "2026-01-02T03:04:05.000006Z"),
+        (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00.000000Z"),
+        (None, None),
+    ],
+)
+def test_a_moment_has_its_microseconds(moment: datetime | None, text: str | None) -> None:
+    assert Moment()._serialize(moment, None, None) == text
