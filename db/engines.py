@@ -35,6 +35,11 @@ def make_engine(url: str, pool_size: int = 10, statement_seconds: int | None = N
         options["pool_timeout"] = POOL_TIMEOUT_SECONDS
     # Errors of the database are logged, and what was written is nobody's business who reads the log.
     options["hide_parameters"] = True
+    if address.get_backend_name() == "postgresql":
+        # Here, because whoever has SQLite needs no driver of PostgreSQL.
+        from db.cursors import SparingCursor
+
+        options["connect_args"] = {"cursor_factory": SparingCursor}
     engine = create_engine(address, **options)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)

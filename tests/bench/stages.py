@@ -84,7 +84,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "db.models",
     ),
     "passwords and sessions": ("studio.identity", "db.queries.users"),
-    "transaction": ("db.session", "db.actors", "db.engines", "db.inserting"),
+    "transaction": ("db.session", "db.actors", "db.engines", "db.inserting", "db.cursors"),
     "SQLAlchemy: statements": ("sqlalchemy.sql",),
     "SQLAlchemy: rows and units of work": ("sqlalchemy.orm",),
     "SQLAlchemy: connection, execution, results": (

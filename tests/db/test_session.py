@@ -216,6 +216,23 @@ def test_plain_postgresql_addresses_mean_psycopg_3() -> None:
 
 
 @on_postgresql
+def test_columns_are_told_to_who_looks_at_them(database_url: str) -> None:
+    database = Database(make_engine(database_url, pool_size=1))
+    with database.transaction(write=False) as reading:
+        cursor = reading.connection().connection.cursor()
+        cursor.execute("SELECT 1 AS one, 'b' AS two")
+        assert [each.name for each in cursor.description] == ["one", "two"]
+        assert (len(cursor.description), cursor.description[-1].type_display) == (2, "text")
+        cursor.execute("SET LOCAL jit = off")
+        assert cursor.description is None
+        # The second time SQLAlchemy knows the names.
+        for _ in range(2):
+            row = reading.execute(text("SELECT 1 AS one, 'b' AS two")).one()
+            assert (row.two, row._fields) == ("b", ("one", "two"))
+    database.dispose()
+
+
+@on_postgresql
 def test_a_machine_that_went_away_is_noticed_before_a_lease_would_be_over(database_url: str) -> None:
     database = Database(make_engine(database_url, pool_size=1))
     names = [f"tcp_keepalives_{name}" for name in ("idle", "interval", "count")]
