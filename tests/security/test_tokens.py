@@ -6,6 +6,7 @@ import base64
 import hmac
 import json
 import time
+import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from db.models import User
 from db.session import Database
 from handlers.app import Application
-from handlers.auth import AUDIENCE
+from handlers.auth import AUDIENCE, KEPT_TOKENS, read_access_token
 from studio.identity.passwords import hash_password
 from tests import factories
 from tests.api.conftest import Client
@@ -307,3 +308,12 @@ def test_s15_a_credential_that_is_not_written_as_it_should_be_is_refused(
         assert anybody("GET", path).status in (401, 422)
     assert anybody("GET", "/users/me", headers={"cookie": f"access_token={good.token}"}).status == 401
     assert who(anybody, good.token).status == 200
+
+
+def test_tokens_that_were_read_take_a_bounded_part_of_the_memory(good: Good) -> None:
+    tokens = [jwt.encode({**good.claims, "jti": str(n)}, good.secret) for n in range(2 * KEPT_TOKENS)]
+    tracemalloc.start()
+    assert all(read_access_token("".join(token), good.secret) for token in tokens)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 2_500_000
