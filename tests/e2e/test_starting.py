@@ -16,12 +16,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.bench.processes import resident_bytes
 from tests.e2e.server import ROOT, RunningServer, free_port, running_server
 
 # Where pictures are painted, where there is a broker, a bucket or a collector of traces.
 LOADED_WHEN_NEEDED = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk", "zxcvbn"}
 # What a first start needs, to make the schema and to read the pictures of the demonstration; and each upload.
 LOADED_BY_FIRST_STARTS = {"alembic", "numpy", "PIL"}
+# What a worker may hold. This one was asked nothing yet, but loads 12 MB of libraries that only tests need.
+MOST_BYTES = 150_000_000
 
 
 def start(folder: Path, **settings: str) -> subprocess.Popen[str]:
@@ -86,6 +89,8 @@ def test_a_start_after_the_first_loads_neither_migrations_nor_what_reads_picture
         pass
     with running_server(tmp_path, PYTHONPROFILEIMPORTTIME="1") as server:
         assert loaded_by_the_start_of(server) & (LOADED_WHEN_NEEDED | LOADED_BY_FIRST_STARTS) == set()
+        if sys.platform == "linux":
+            assert resident_bytes(server.process.pid) < MOST_BYTES
 
 
 @pytest.mark.parametrize("head", [[b"A: " + b"a" * 1000 + b"\r\n"] * 100, [b"A: "] + [b"a" * 10_000] * 10])
