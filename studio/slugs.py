@@ -8,13 +8,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import IntegrityError
 
 from db.errors import SlugTaken
+from db.inserting import insert_row
+from db.models import Brand, ShotType, Style, Subject
 from db.session import session
 
 MAX_SLUG_LENGTH = 120
@@ -24,13 +26,8 @@ ATTEMPTS = 50
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 
 
-class Sluggable(Protocol):
-    """A row of a tenant that has a slug."""
-
-    name: Any
-    slug: Any
-    owner_id: Any
-    organization_id: Any
+Sluggable: TypeAlias = Brand | ShotType | Style | Subject
+"""A row of a tenant that has a slug."""
 
 
 def slug_of(name: str, fallback: str) -> str:
@@ -60,7 +57,7 @@ def add_with_slug(row: Sluggable, fallback: str) -> None:
             row.slug = _free_slug(row, slug_of(row.name, fallback))
         try:
             with session().begin_nested():
-                session().add(row)
+                insert_row(row)
         except IntegrityError as error:
             if not derived or "slug" not in str(error.orig):
                 raise
