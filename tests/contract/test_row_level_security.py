@@ -253,7 +253,7 @@ def test_s01_a_handler_that_forgets_the_scope_answers_404(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Over HTTP, with the first layer taken away: where there is no second one, the foreign row is found."""
-    monkeypatch.setattr(tenancy, "_readable", lambda model, *_: select(model))
+    monkeypatch.setattr(tenancy, "in_scope", lambda *_, **__: ())
     monkeypatch.setattr(tenancy, "_one", tenancy._one.__wrapped__)
     reply = stranger.request_for("get_brand").send(app, bearer(app, world.owner))
     assert reply.status == (404 if database_kind == "postgresql" else 200)
