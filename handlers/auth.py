@@ -38,8 +38,8 @@ ALGORITHM = "HS256"
 _REQUIRED_CLAIMS = ["exp", "iat", "sub", "jti", "sid", "type"]
 _USED_CLAIMS = ("sub", "sid", "type", "exp")
 
-KEPT_TOKENS = 2_000
-"""Tokens whose signature is not verified again, some 2 MB: to verify one takes 30 microseconds."""
+KEPT_TOKENS = 1_000
+"""Tokens whose signature is not verified again, some 1 MB: to verify one takes 30 microseconds."""
 
 
 def set_up_tokens(app: Flask, settings: Settings) -> None:

@@ -316,4 +316,4 @@ def test_tokens_that_were_read_take_a_bounded_part_of_the_memory(good: Good) -> 
     assert all(read_access_token("".join(token), good.secret) for token in tokens)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert kept < 2_500_000
+    assert kept < 1_250_000
