@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -46,7 +45,7 @@ class Workers:
 
 
 def _with_workers(count: int) -> Contender:
-    command = (sys.executable, "-m", "uvicorn", "wsgi:app", "--lifespan", "on", "--workers", str(count))
+    command = (OURS.command[0], "-m", "uvicorn", "wsgi:app", "--lifespan", "on", "--workers", str(count))
     told = ("--port", "{port}", "--no-access-log", "--timeout-keep-alive", "30", "--log-level", "warning")
     return replace(OURS, name=f"workers_{count}", command=(*command, *told))
 
