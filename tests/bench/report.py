@@ -224,8 +224,8 @@ def _workers(workers: Workers) -> Iterator[str]:
     busy = median(workers.cores)
     yield (
         f"Reading one product, {CONNECTIONS} connections. Server, PostgreSQL and load share the two cores, "
-        f"with one worker as with two. With one they use {busy:.2f} cores: at the same work for a request two "
-        f"workers could answer {len(BOTH_CORES) / busy:.2f} times as much. They win more where the threads of "
+        f"with one worker as with two. With one they use {busy:.2f} cores: at the same work for a request "
+        f"two could answer {len(BOTH_CORES) / busy:.2f} times as much. They win more where the threads of "
         "one stand in each other's way."
     )
     yield ""
