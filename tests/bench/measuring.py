@@ -81,7 +81,7 @@ QUICK = Plan(
     open_loop_seconds=3,
     requests_before_memory=0,
     starts=1,
-    cost_seconds=40,
+    cost_seconds=28,
     worker_rounds=3,
 )
 FULL = Plan(
