@@ -60,7 +60,9 @@ def _prepare_postgresql(statement_seconds: int | None, connection: Any, _record:
     connection.execute("SET timezone = 'UTC'")
     # What a transaction locked is free a minute after its machine went away without a word, not after hours.
     connection.execute(
-        "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3"
+        "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
+        # Who went away amid an answer is not probed: what was sent waits for a word.
+        "SET tcp_user_timeout = 60000"
     )
     if statement_seconds is not None:
         connection.execute(f"SET statement_timeout = {statement_seconds * 1000}")

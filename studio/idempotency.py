@@ -67,6 +67,9 @@ class Turn:
     """The organization or account on whose rows the work was allowed; the worker writes it down here."""
     row_id: UUID | None = None
     """The row by which the turn is held beyond its transaction."""
+    over: tuple[UUID, UUID] | None = None
+    """The id and token of a row that is over. It makes room for the row of this turn, not before: what the
+    work did may be undone, and the refusal kept all the same."""
 
 
 class AtWork(Exception):
@@ -85,11 +88,7 @@ def take_turn(slot: Slot, fingerprint: str) -> Turn | Row[Any]:
         return row
     if not row.is_mine:
         raise AtWork
-    turn = Turn(slot, fingerprint, uuid4())
-    # What was there when the statement began may have made room for another before the lock was ours.
-    if row.id is not None and not _remove(row.id, row.turn):
-        raise AtWork
-    return turn
+    return Turn(slot, fingerprint, uuid4(), over=None if row.id is None else (row.id, row.turn))
 
 
 @cache
@@ -137,6 +136,8 @@ def _insert(
     turn: Turn, row_id: UUID, status: int | None, headers: dict[str, str] | None, body: bytes | None
 ) -> bool:
     """Write down the row of a turn; False when another one is there by now."""
+    if turn.over is not None:
+        _remove(*turn.over)
     now, connection = utc_now(), session().connection()
     row = {
         "id": row_id,
@@ -162,8 +163,8 @@ def _inserting(dialect: str) -> Executable:
     return insert.execution_options(preserve_rowcount=True)
 
 
-def _remove(row_id: UUID, token: UUID) -> bool:
-    return changed_one(session().connection().execute(delete(IdempotencyKey).where(*_is(row_id, token))))
+def _remove(row_id: UUID, token: UUID) -> None:
+    session().connection().execute(delete(IdempotencyKey).where(*_is(row_id, token)))
 
 
 def _is(row_id: UUID, token: UUID) -> tuple[Any, ...]:

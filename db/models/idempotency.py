@@ -35,7 +35,7 @@ class IdempotencyKey(Identified):
     key_hash: Mapped[str] = mapped_column(String(64))
     fingerprint: Mapped[str] = mapped_column(String(64))
     turn: Mapped[UUID]
-    """Who is at work; changes when another send takes over, so that the one before can keep nothing."""
+    """Who is at work; a send that takes over has another one, so that the one before can keep nothing."""
     lease_expires_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
     scope_id: Mapped[UUID | None]

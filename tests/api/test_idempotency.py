@@ -306,6 +306,22 @@ def test_what_is_refused_is_told_only_where_it_is_kept(
     assert (again.body, is_replay(again)) == (made.body, True)
 
 
+def test_a_key_that_is_over_takes_in_a_refusal_and_what_is_only_tried(
+    client_of: Callable[..., Client], production: Production, app: Application
+) -> None:
+    """Both undo what the request did: the row that is over must not come back and be taken for work."""
+    client, shot = client_of(production.owner), f"/shots/{production.shot.id}/generate?validate_only=true"
+    absent = f"/shootings/{uuid4()}/looks"
+    look = {"main_product_id": str(uuid4()), "shot_type_ids": [str(uuid4())]}
+    for path, body, status in ((absent, look, 404), (shot, {}, 200)):
+        assert keyed(client, path, body, key=path).status == status
+        change_key(app, path, expires_at=utc_now())
+        anew = keyed(client, path, body, key=path)
+        assert (anew.status, is_replay(anew)) == (status, False), anew.body
+        again = keyed(client, path, body, key=path)
+        assert (again.status, is_replay(again)) == (status, True), again.body
+
+
 def test_a_key_is_forgotten_after_a_day(
     house: House, app: Application, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

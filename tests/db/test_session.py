@@ -238,7 +238,9 @@ def test_a_machine_that_went_away_is_noticed_before_a_lease_would_be_over(databa
     names = [f"tcp_keepalives_{name}" for name in ("idle", "interval", "count")]
     with database.transaction(write=False) as reading:
         idle, interval, count = (int(reading.scalar(text(f"SHOW {name}")) or 0) for name in names)
+        unanswered = reading.scalar(text("SELECT setting FROM pg_settings WHERE name = 'tcp_user_timeout'"))
     assert 0 < idle + interval * count <= LEASE.total_seconds()
+    assert 0 < int(unanswered or 0) <= 1000 * LEASE.total_seconds()
     database.dispose()
 
 
