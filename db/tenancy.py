@@ -226,16 +226,6 @@ def owned(model: type[OwnedModel]) -> Select[OwnedModel]:
     return _select(model, readable_scope())
 
 
-def listed(
-    model: type[OwnedModel], organization_id: UUID | None, include_public: bool = False
-) -> Select[OwnedModel]:
-    """Select one list: the organization's rows if given, else the caller's personal ones (superusers: all).
-
-    With `include_public` the public rows come too. Raises as `list_scope`.
-    """
-    return _select(model, list_scope(organization_id, include_public))
-
-
 def _select(model: type[OwnedModel], scope: Scope) -> Select[OwnedModel]:
     return select(model).where(*in_scope(model, scope.kind, scope.with_public, scope.values))
 

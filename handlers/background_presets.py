@@ -21,7 +21,7 @@ from handlers.schemas.background_presets import BackgroundPresetSchema
 from studio.publishing import check_public, settle_pictures
 
 WITH_PICTURE = [joinedload(BackgroundPreset.image_media)]
-BACKGROUNDS = Listing(BackgroundPreset, BackgroundPresetSchema, searched=(BackgroundPreset.name,))
+BACKGROUND_PRESETS = Listing(BackgroundPreset, BackgroundPresetSchema, searched=(BackgroundPreset.name,))
 
 
 @requires(Permission.BACKGROUND_PRESETS_READ)
@@ -29,7 +29,7 @@ def list_background_presets(
     organization_id: UUID | None = None, include_public: bool = True, **asked: Any
 ) -> Answer:
     """The backgrounds of one scope, public ones included unless they are not wanted."""
-    return BACKGROUNDS.page(asked, list_scope(organization_id, include_public))
+    return BACKGROUND_PRESETS.page(asked, list_scope(organization_id, include_public))
 
 
 @requires(Permission.BACKGROUND_PRESETS_WRITE)

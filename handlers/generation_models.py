@@ -35,12 +35,14 @@ BLANK: dict[str, Any] = {
     "max_output_height": None,
     "max_size_pixels": None,
 }
-MODELS = Listing(GenerationModel, GenerationModelSchema, searched=(GenerationModel.name,))
+GENERATION_MODELS = Listing(
+    GenerationModel, GenerationModelSchema, searched=(GenerationModel.name,), of_everybody=True
+)
 
 
 def list_generation_models(**asked: Any) -> Answer:
     """All models, for anybody."""
-    return MODELS.page(asked)
+    return GENERATION_MODELS.page(asked)
 
 
 @requires(Permission.GENERATION_MODELS_WRITE)

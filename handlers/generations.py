@@ -30,7 +30,7 @@ WITH_PICTURES = [selectinload(Generation.predictions)]
 
 
 # unscoped: narrows generations that are scoped already
-_SHOTS = select(Shot.id).where(Shot.shooting_id == bindparam("shooting_id"))  # unscoped: see above
+_SHOTS = select(Shot.id).where(Shot.shooting_id == bindparam("shooting_id"))
 GENERATIONS = Listing(
     Generation,
     GenerationSchema,

@@ -36,9 +36,13 @@ from studio.organizations import (
 )
 
 WITH_LOGO = [joinedload(Organization.logo_media)]
-EVERY_ORGANIZATION = Listing(Organization, OrganizationSchema, searched=(Organization.name,))
+EVERY_ORGANIZATION = Listing(
+    Organization, OrganizationSchema, searched=(Organization.name,), of_everybody=True
+)
 ORGANIZATIONS = replace(
-    EVERY_ORGANIZATION, within={"ids": Organization.id.in_(bindparam("ids", expanding=True))}
+    EVERY_ORGANIZATION,
+    within={"ids": Organization.id.in_(bindparam("ids", expanding=True))},
+    of_everybody=False,
 )
 MEMBERS = Listing(Membership, MemberSchema, within={"organization_id": Membership.organization_id})
 

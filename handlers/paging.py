@@ -49,6 +49,9 @@ from handlers.schemas.compiled import paths_of
 
 DEFAULT_SORT = "-created_at"
 COUNT_CAP = 10_000
+PAGING = frozenset(("skip", "limit", "cursor", "sort", "q", "search"))
+KEPT_STATEMENTS = 256
+"""Of each kind: a list has thousands of forms, and clients use a few."""
 FAR = 500
 """From how many skipped rows on only their ids are read: else each is joined with its pictures first."""
 
@@ -72,7 +75,8 @@ class Listing:
 
     `filters` are columns, or conditions on a value of the filter's name; one is in use when its value is
     given. `within` are such conditions of every page, on rows that belong to something. `searched` are the
-    columns in which a text is looked for, in any case. What `grows` without end is counted up to 10,000.
+    columns in which a text is looked for, in any case. What `grows` without end is counted up to 10,000. A
+    list that is neither of a scope nor `within` anything must say that it is `of_everybody`.
     """
 
     model: Any
@@ -81,6 +85,7 @@ class Listing:
     within: Mapping[str, SQLColumnExpression[Any]] = field(default_factory=dict)
     searched: tuple[Any, ...] = ()
     grows: bool = False
+    of_everybody: bool = False
 
     @cached_property
     def reading(self) -> Reading:
@@ -104,10 +109,10 @@ class Listing:
         `asked` holds the paging parameters (skip, limit, cursor, sort, created_after, updated_after, and `q`
         or `search`), the filters, of which None is not in use, and what the page is `within`. With a text or
         two filters the count stops at 10,000 and `count_exact` is then false. NotFound for a cursor that is
-        not ours or of another order, TypeError for a list of tenants' rows without a scope.
+        not ours or of another order; TypeError for a list that does not say whose rows it has, and for a
+        filter that it does not know.
         """
-        if scope is None and issubclass(self.model, Owned):
-            raise TypeError(f"a list of {self.model.__name__} must say whose")
+        self._check(asked, scope)
         sort, limit = asked.get("sort") or DEFAULT_SORT, asked.get("limit") or 100
         given = frozenset(name for name in self.conditions if asked.get(name) is not None)
         values = {name: asked[name] for name in (*given, *self.within)}
@@ -139,6 +144,13 @@ class Listing:
             answer["next_cursor"] = _write_cursor(sort, getattr(last, sort.lstrip("-")), last.id)
             headers["Link"] = _next_link(answer["next_cursor"])
         return Answer(200, answer, headers)
+
+    def _check(self, asked: Mapping[str, Any], scope: Scope | None) -> None:
+        if scope is None and (issubclass(self.model, Owned) or not (self.within or self.of_everybody)):
+            raise TypeError(f"a list of {self.model.__name__} must say whose")
+        unknown = asked.keys() - PAGING - self.conditions.keys() - self.within.keys()
+        if unknown:
+            raise TypeError(f"{self.model.__name__} is not narrowed by {', '.join(sorted(unknown))}")
 
     def newest(self, text: str, limit: int, scope: Scope) -> list[dict[str, Any]]:
         """Return the newest rows of a scope in which a text is found, as the schema shows them."""
@@ -177,14 +189,14 @@ def _all_rows(listing: Listing, form: _Form) -> Select[Any]:
     return select(listing.model).where(*conditions)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=KEPT_STATEMENTS)
 def _page_of(listing: Listing, form: _Form) -> Select[Any]:
     """Select what is read of a page, with the number of all rows in each of it."""
     counted = _count_of(listing, form).correlate(None).scalar_subquery()
     return listing.reading.narrow(_window(listing, form)).add_columns(counted.label("counted"))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=KEPT_STATEMENTS)
 def _newest_of(listing: Listing, form: _Form) -> Select[Any]:
     return listing.reading.narrow(_window(listing, form))
 
@@ -207,7 +219,7 @@ def _window(listing: Listing, form: _Form) -> Select[Any]:
     return window
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=KEPT_STATEMENTS)
 def _count_of(listing: Listing, form: _Form) -> Select[Any]:
     if (kept := _kept(listing, form)) is not None:
         return kept
@@ -225,6 +237,8 @@ def _kept(listing: Listing, form: _Form) -> Select[Any] | None:
     if _is_capped(listing, form) or form.with_public or listing.within:
         return None
     column = next(iter(form.given), None)
+    if column is not None and not isinstance(listing.filters.get(column), InstrumentedAttribute):
+        return None
     match form.scope:
         case ScopeKind.EVERYTHING:
             return kept_total(listing.model, column, None)

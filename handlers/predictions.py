@@ -31,7 +31,7 @@ WITH_FILE = [joinedload(Prediction.media)]
 
 
 # unscoped: narrows pictures that are scoped already
-_SHOTS = select(Shot.id).where(Shot.shooting_id == bindparam("shooting_id"))  # unscoped: see above
+_SHOTS = select(Shot.id).where(Shot.shooting_id == bindparam("shooting_id"))
 PREDICTIONS = Listing(
     Prediction,
     PredictionSchema,

@@ -44,14 +44,15 @@ PRODUCTS = Listing(
     filters={"brand_id": Product.brand_id, "category": Product.category, "state": Product.state},
     searched=(Product.name, Product.sku),
 )
-IMAGES = Listing(ProductImage, ProductImageSchema, within={"product_id": ProductImage.product_id})
+PRODUCT_IMAGES = Listing(ProductImage, ProductImageSchema, within={"product_id": ProductImage.product_id})
 
 
 @requires(Permission.PRODUCTS_READ)
 def list_products(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The products of one scope, narrowed by what is given."""
+    scope = list_scope(organization_id)
     require_known({Brand: asked.get("brand_id")})
-    return PRODUCTS.page(asked, list_scope(organization_id))
+    return PRODUCTS.page(asked, scope)
 
 
 @requires(Permission.PRODUCTS_WRITE)
@@ -98,7 +99,7 @@ def delete_product(product_id: UUID) -> Answer:
 def list_product_images(product_id: UUID, **asked: Any) -> Answer:
     """The photographs of one product."""
     asked["product_id"] = get_owned(Product, product_id).id
-    return IMAGES.page(asked, readable_scope())
+    return PRODUCT_IMAGES.page(asked, readable_scope())
 
 
 def _may_add_image(product_id: UUID, **_: Any) -> None:

@@ -17,7 +17,7 @@ from handlers.references import scope_of_new
 from handlers.schemas.resolution_presets import ResolutionPresetSchema
 from studio.publishing import check_public
 
-SIZES = Listing(ResolutionPreset, ResolutionPresetSchema, searched=(ResolutionPreset.name,))
+RESOLUTION_PRESETS = Listing(ResolutionPreset, ResolutionPresetSchema, searched=(ResolutionPreset.name,))
 
 
 @requires(Permission.RESOLUTION_PRESETS_READ)
@@ -25,7 +25,7 @@ def list_resolution_presets(
     organization_id: UUID | None = None, include_public: bool = True, **asked: Any
 ) -> Answer:
     """The sizes of one scope, public ones included unless they are not wanted."""
-    return SIZES.page(asked, list_scope(organization_id, include_public))
+    return RESOLUTION_PRESETS.page(asked, list_scope(organization_id, include_public))
 
 
 @requires(Permission.RESOLUTION_PRESETS_WRITE)

@@ -30,7 +30,7 @@ class Kind(NamedTuple):
 
 # Looks have no name: people call them by their product.
 # unscoped: of a look that is scoped already
-_NAME_OF_PRODUCT = select(Product.name).where(Product.id == Look.main_product_id)  # unscoped: see above
+_NAME_OF_PRODUCT = select(Product.name).where(Product.id == Look.main_product_id)
 KINDS = (
     Kind(
         "product",

@@ -19,9 +19,9 @@ from handlers.permissions import Permission, requires
 from handlers.schemas.subscriptions import CreditMovementSchema, SubscriptionSchema
 from studio.billing import change_plan, renew, subscribe
 
-EVERY_SUBSCRIPTION = Listing(Subscription, SubscriptionSchema)
-SUBSCRIPTIONS = replace(EVERY_SUBSCRIPTION, within={"user_id": Subscription.user_id})
-USAGE = Listing(
+EVERY_SUBSCRIPTION = Listing(Subscription, SubscriptionSchema, of_everybody=True)
+SUBSCRIPTIONS = replace(EVERY_SUBSCRIPTION, within={"user_id": Subscription.user_id}, of_everybody=False)
+SUBSCRIPTION_USAGE = Listing(
     CreditMovement, CreditMovementSchema, within={"subscription_id": CreditMovement.subscription_id}
 )
 
@@ -70,7 +70,7 @@ def renew_subscription(subscription_id: UUID) -> Answer:
 def list_subscription_usage(subscription_id: UUID, **asked: Any) -> Answer:
     """The ledger of one subscription."""
     asked["subscription_id"] = _find(subscription_id).id
-    return USAGE.page(asked)
+    return SUBSCRIPTION_USAGE.page(asked)
 
 
 def _visible() -> Select[Any]:

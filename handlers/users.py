@@ -26,7 +26,7 @@ from handlers.trying import count_mail, counts_guesses, counts_wrong_tokens, own
 from studio.identity import accounts, email_changes, sessions
 from studio.identity.mail import mailer_for
 
-USERS = Listing(User, UserSchema, searched=(User.email, User.full_name))
+USERS = Listing(User, UserSchema, searched=(User.email, User.full_name), of_everybody=True)
 SESSIONS = Listing(
     TokenFamily,
     SessionSchema,

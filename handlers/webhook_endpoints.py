@@ -26,8 +26,8 @@ from handlers.schemas.webhook_endpoints import (
 from studio.webhooks import endpoints as studio
 from studio.webhooks.signing import new_salt
 
-ENDPOINTS = Listing(WebhookEndpoint, WebhookEndpointSchema)
-DELIVERIES = Listing(
+WEBHOOK_ENDPOINTS = Listing(WebhookEndpoint, WebhookEndpointSchema)
+WEBHOOK_DELIVERIES = Listing(
     WebhookDelivery,
     WebhookDeliverySchema,
     filters={"status": WebhookDelivery.status, "event_type": WebhookDelivery.event_type},
@@ -39,7 +39,7 @@ DELIVERIES = Listing(
 def list_webhook_endpoints(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The endpoints of one scope."""
     require_permission_in(organization_id)
-    return ENDPOINTS.page(asked, list_scope(organization_id))
+    return WEBHOOK_ENDPOINTS.page(asked, list_scope(organization_id))
 
 
 def _may_create(organization_id: UUID | None = None, **_: Any) -> None:
@@ -114,7 +114,7 @@ def redeliver_webhooks(endpoint_id: UUID, body: dict[str, Any]) -> Answer:
 def list_webhook_deliveries(endpoint_id: UUID, **asked: Any) -> Answer:
     """What was sent to one endpoint, or waits."""
     asked["endpoint_id"] = get_owned(WebhookEndpoint, endpoint_id).id
-    return DELIVERIES.page(asked)
+    return WEBHOOK_DELIVERIES.page(asked)
 
 
 @requires(Permission.WEBHOOKS_READ)

@@ -9,7 +9,8 @@
 - On PostgreSQL changes are appended, one row a statement and key: a total that each writer updates would let
   them wait for each other. `add_up` replaces those that wait by one total, in one statement: a reader sees
   them before or after. SQLite, which has one writer, adds them to the total at once.
-- `kept_total` answers what is one scope and at most one value; all else leads to COUNT(*).
+- `kept_total` answers what is one scope and at most one value; all else leads to COUNT(*). Who asks says what
+  the rows are narrowed by, and that is equality with a column.
 - Without a scope, as superusers ask, the totals of all scopes are summed: one row for each tenant.
 """
 

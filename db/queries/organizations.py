@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Select, select, union_all
+from sqlalchemy import select, union_all
 from sqlalchemy.orm import joinedload
 from sqlalchemy.orm.interfaces import ORMOption
 
@@ -17,13 +17,6 @@ from db.tenancy import current_caller, require_permission_in
 
 # They die with their organization: files alone are nothing that its members would miss.
 _DISPOSABLE = {MediaResource.__tablename__, Upload.__tablename__}
-
-
-def visible_organizations() -> Select[Organization]:
-    """Select the organizations that the caller is a member of; superusers see all."""
-    caller = current_caller()
-    query = select(Organization)
-    return query if caller.is_superuser else query.where(Organization.id.in_(caller.roles))
 
 
 def get_organization(

@@ -10,7 +10,11 @@ from urllib.parse import quote
 import pytest
 
 from db.base import new_id
+from db.models import Membership
+from db.tenancy import Scope, ScopeKind
 from handlers.brands import BRANDS
+from handlers.paging import Listing
+from handlers.schemas.organizations import MemberSchema
 from tests import factories
 from tests.api.catalogue import House, code_of
 
@@ -185,6 +189,12 @@ def test_a_count_is_of_the_scope_that_is_listed(house: House, superuser: Any) ->
         assert (page["count"], len(page["data"])) == (count, count), (ask, query)
 
 
-def test_a_list_of_rows_of_tenants_must_say_whose() -> None:
-    with pytest.raises(TypeError, match="Brand"):
-        BRANDS.page({})
+@pytest.mark.parametrize("listing", [BRANDS, Listing(Membership, MemberSchema)])
+def test_a_list_must_say_whose(listing: Listing) -> None:
+    with pytest.raises(TypeError, match="must say whose"):
+        listing.page({})
+
+
+def test_a_list_refuses_a_filter_that_it_does_not_know() -> None:
+    with pytest.raises(TypeError, match="not narrowed by colour"):
+        BRANDS.page({"colour": "red"}, Scope(ScopeKind.EVERYTHING))

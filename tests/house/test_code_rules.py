@@ -160,6 +160,22 @@ def test_rows_of_tenants_are_read_through_tenancy_or_the_line_says_why(modules: 
     assert not found, listed(found)
 
 
+def test_a_scope_is_made_by_tenancy_only(modules: list[Module]) -> None:
+    """A handler that made one could list the rows of everybody."""
+    makers = {"Scope", "ScopeKind", "in_scope"}
+    found = [
+        module.name
+        for module in modules
+        if module.name != "handlers/paging.py"
+        and any(
+            makers & {one.name for one in node.names}
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "db.tenancy"
+        )
+    ]
+    assert not found, listed(found)
+
+
 @pytest.mark.parametrize(
     "source",
     [
