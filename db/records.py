@@ -38,7 +38,8 @@ class Reading:
     """Reads what `paths` names of the rows of a model: `name`, `cover_media.width`, `images.media.id`.
 
     A path leads over references, and may begin with a collection; `*` stands for every column. AttributeError
-    for what the model does not have. Made once, it serves any number of transactions.
+    for what the model does not have, TypeError for a collection further on. Made once, it serves any number
+    of transactions.
     """
 
     def __init__(self, model: type[Any], paths: Iterable[str]) -> None:
@@ -74,6 +75,8 @@ class _Part:
         self._own = slice(start, start + len(names))
         self._references: list[_Part] = []
         for name in related:
+            if mapper.relationships[name].uselist:
+                raise TypeError(f"{name} is a collection: a path can only begin with one")
             target = aliased(mapper.relationships[name].mapper.class_)
             part = _Part(target, {**_ID, **tree[name]}, start=start + len(self.columns))
             self.columns += part.columns
