@@ -21,7 +21,8 @@ from db.session import session, writing_connection
 def insert_row(row: Identified) -> None:
     """Insert a new row at once; from then on the session and the audit log know it as any other.
 
-    One that brings others along goes with them through the session. Raises as a flush does.
+    One that brings others along goes with them through the session. Not within what is undone while the
+    session goes on: it would keep the row. Raises as a flush does.
     """
     opened, given, plan = session(), row.__dict__, _plan(type(row))
     if any(given.get(name) for name in plan.links):
@@ -31,10 +32,14 @@ def insert_row(row: Identified) -> None:
     # What it refers to may be waiting there.
     opened.flush()
     values = {name: given[name] for name in plan.columns if name in given}
+    for name in plan.defaults:
+        # As the unit of work does: what is None gets its default.
+        if values.get(name) is None:
+            values.pop(name, None)
     result = writing_connection().execute(plan.statement, {**plan.nothing, **values})
     inserted = cast("Mapping[str, Any]", result.last_inserted_params())  # one row, so it is no list of them
     for name, value in inserted.items():
-        if name not in given:
+        if name not in given or (given[name] is None and value is not None):
             set_committed_value(row, name, value)
     make_transient_to_detached(row)
     opened.add(row)
@@ -48,6 +53,8 @@ class _Plan(NamedTuple):
     columns: tuple[str, ...]
     nothing: dict[str, None]
     """The columns that are null unless they are given: to name them each time makes it the same statement."""
+    defaults: tuple[str, ...]
+    """The columns that have a default."""
     links: tuple[str, ...]
     """What may bring other rows along."""
 
@@ -57,4 +64,5 @@ def _plan(model: type[Identified]) -> _Plan:
     table, links = model.__table__, inspect(model).relationships.keys()
     # Some types, such as JSON, would write None as a value of theirs.
     nothing = [one.key for one in table.c if one.default is None and not one.type.should_evaluate_none]
-    return _Plan(insert(model), tuple(table.c.keys()), dict.fromkeys(nothing), tuple(links))
+    defaults = [one.key for one in table.c if one.default is not None and not one.type.should_evaluate_none]
+    return _Plan(insert(model), tuple(table.c.keys()), dict.fromkeys(nothing), tuple(defaults), tuple(links))

@@ -20,7 +20,8 @@ DUE = datetime(2026, 12, 1, tzinfo=UTC)
 Make = Callable[[User], dict[str, Any]]
 MADE: dict[type[Identified], Make] = {
     Product: lambda owner: {"owner_id": owner.id, "name": "Linen dress"},
-    Shooting: lambda owner: {"owner_id": owner.id, "name": "Spring", "due_date": DUE},
+    # What is given as None has a default all the same.
+    Shooting: lambda owner: {"owner_id": owner.id, "name": "Spring", "due_date": DUE, "phase": None},
     # One value of JSON is given as null, the others are not given.
     GenerationModel: lambda _: {"name": "Local", "provider": "LOCAL_STUDIO", "provider_config": None},
 }
