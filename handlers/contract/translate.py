@@ -59,6 +59,9 @@ _FORMATS: dict[Direction, dict[str, Callable[[str], bool]]] = {
     "request": {"date-time": _is_date_time, "date": _is_date},
     "response": {},
 }
+# Patterns of texts without NUL, and what else they say. To look for one character takes a fifth of the time
+# of a look at each, where texts are long.
+_WITHOUT_NUL = {r"^[^\x00]*$": "", r"^https?://[^\x00]+$": r"^https?://[^\x00]"}
 
 
 def translate(schema: Any, direction: Direction) -> Any:
@@ -79,6 +82,9 @@ def translate(schema: Any, direction: Direction) -> Any:
             translated[keyword] = value
     _translate_bounds(schema, translated)
     _hide_one_way_properties(schema, translated, direction)
+    if direction == "response":
+        # A request is to be told of the pattern that it does not match.
+        _look_for_nul(schema, translated)
     if schema.get("format") == "binary":
         # Bytes never meet a schema; their place is held by a marker.
         return {}
@@ -96,6 +102,15 @@ def _translate_bounds(schema: dict[str, Any], translated: dict[str, Any]) -> Non
     if bits is not None:
         translated["minimum"] = max(translated.get("minimum", -(2**bits)), -(2**bits))
         translated["maximum"] = min(translated.get("maximum", 2**bits - 1), 2**bits - 1)
+
+
+def _look_for_nul(schema: dict[str, Any], translated: dict[str, Any]) -> None:
+    rest = _WITHOUT_NUL.get(schema.get("pattern", ""))
+    if rest is not None and "not" not in schema:
+        del translated["pattern"]
+        if rest:
+            translated["pattern"] = rest
+        translated["not"] = {"type": "string", "pattern": "\\x00"}
 
 
 def _hide_one_way_properties(
