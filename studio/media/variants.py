@@ -53,12 +53,12 @@ def serve(
     if width == original.width and extension == original.extension:
         path = storage.path(media_key(original.resource_id, extension))
         return ServedFile(path, CONTENT_TYPES[extension], original.content_hash)
-    # Here, because servers start without Pillow.
-    from studio.media import converting
-
     key = variant_key(original.resource_id, width, extension)
     with _locks[hash(key) % len(_locks)]:
         if not storage.exists(key):
+            # Here, because who only hands out copies needs no Pillow.
+            from studio.media import converting
+
             _make_room(storage, original.resource_id)
             with place():
                 source = storage.read(media_key(original.resource_id, original.extension))
