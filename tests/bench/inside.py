@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from handlers.app import create_app
 from handlers.command import options_of_the_server
 from handlers.protocol import Protocol
 from studio.settings import Settings
-from studio.telemetry.logs import configure_logging
+from studio.telemetry.logs import PACKAGES, configure_logging
 from tests.bench.contenders import OURS
 from tests.bench.stacks import Profiling, Spent, WatchedPool
 
@@ -166,11 +167,25 @@ class Inside(httpx.BaseTransport):
 
 
 @contextlib.contextmanager
+def _logging_as_before() -> Iterator[None]:
+    """Put back who logs where, and from which level on: the server's file is closed with the block."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, PACKAGES)]
+    kept = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, level, handlers in kept:
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+
+
+@contextlib.contextmanager
 def inside(folder: Path, database_url: str) -> Iterator[Inside]:
     """Have the server on a database that is prepared, its log in a file."""
     environment = OURS.environment(folder, PORT, database_url)
     settings = Settings.from_environment(environment)
-    with (folder / "log").open("a") as log, contextlib.redirect_stderr(log):
+    with (folder / "log").open("a") as log, contextlib.redirect_stderr(log), _logging_as_before():
         configure_logging(settings.log_level, settings.log_format, settings.service_name)
         server = Inside(settings)
         # As the server does when it starts.

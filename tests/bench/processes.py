@@ -30,15 +30,25 @@ def move(process_id: int, *cores: int) -> None:
 def tree_of(process_id: int) -> list[int]:
     """Return a process and all that descend from it."""
     found = [process_id]
-    for task in Path(f"/proc/{process_id}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += tree_of(int(child))
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+        for task in Path(f"/proc/{process_id}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += tree_of(int(child))
     return found
 
 
 def cpu_seconds(process_id: int) -> float:
     """Return how long a process and its descendants have worked so far."""
-    return sum(seconds_of_one(each) for each in tree_of(process_id))
+    return sum(seconds_of_each(process_id).values())
+
+
+def seconds_of_each(process_id: int) -> dict[int, float]:
+    """Return how long a process and each of its descendants have worked so far, by their ids."""
+    found = {}
+    for each in tree_of(process_id):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            found[each] = seconds_of_one(each)
+    return found
 
 
 def seconds_of_one(process_id: int) -> float:

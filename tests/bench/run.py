@@ -117,10 +117,11 @@ def measure(contenders: Sequence[Contender], plan: Plan, scale: Scale) -> bool:
     found = list(verdicts(run))
     report = Report(contenders, run, plan, scale)
     text = "\n".join(report.lines(found)).rstrip() + "\n"
-    RESULTS.write_text(text, encoding="utf-8")
-    README.write_text(with_costs_of(text, README.read_text(encoding="utf-8")), encoding="utf-8")
     print(text)
-    if report.peers:
+    # A part of a run is not what others go by.
+    if len(contenders) == len(CONTENDERS):
+        RESULTS.write_text(text, encoding="utf-8")
+        README.write_text(with_costs_of(text, README.read_text(encoding="utf-8")), encoding="utf-8")
         draw(report.drawing())
     return all(each.is_met for each in found)
 
@@ -135,7 +136,9 @@ def main() -> int:
     """Measure and return the exit status."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     parser.add_argument("--full", action="store_true", help="a million rows, and half an hour")
-    parser.add_argument("--only", nargs="+", default=[], help="peers to measure beside ours")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="peers to measure beside ours; nothing is written"
+    )
     options = parser.parse_args()
     contenders = [
         each for each in CONTENDERS if each.is_ours or not options.only or each.name in options.only

@@ -66,7 +66,7 @@ def verdicts(run: Run) -> Iterator[Verdict]:
     """Give every target with what was measured."""
     yield from of_contenders(run.seen)
     if run.costs is not None:
-        yield _of_checks(run.costs)
+        yield of_checks(run.costs)
     if run.workers is not None:
         yield from of_workers(run.workers)
     for what, why in run.failed.items():
@@ -83,11 +83,15 @@ def of_contenders(seen: Mapping[str, Seen]) -> Iterator[Verdict]:
         yield from _tails(ours, seen["fastapi_template"])
     yield from _depths(ours)
     yield _at_most("start to the first answer, s", median(ours.starts), LONGEST_START_SECONDS)
-    yield _at_most("memory of the idle worker, MB", ours.idle_bytes / MEGABYTE, LARGEST_WORKER_MEGABYTES)
+    yield _at_most(
+        "memory of the worker at rest, after the warm-up, MB",
+        ours.idle_bytes / MEGABYTE,
+        LARGEST_WORKER_MEGABYTES,
+    )
     after = f"memory after {ours.requests:,} requests, MB"
     yield _at_most(after, ours.later_bytes / MEGABYTE, LARGEST_WORKER_MEGABYTES)
     growth = ours.later_bytes / ours.idle_bytes - 1
-    yield _at_most("growth of memory meanwhile, %", 100 * growth, 100 * LARGEST_GROWTH)
+    yield _at_most("growth of memory since then, %", 100 * growth, 100 * LARGEST_GROWTH)
     one, hundred = ours.statements[1], ours.statements[100]
     yield Verdict(
         "statements of a list of 1 and of 100 rows", "equal", f"{one} and {hundred}", one == hundred
@@ -95,10 +99,11 @@ def of_contenders(seen: Mapping[str, Seen]) -> Iterator[Verdict]:
     yield Verdict("requests that went wrong", "0", str(ours.errors), ours.errors == 0)
 
 
-def _of_checks(costs: Costs) -> Verdict:
+def of_checks(costs: Costs) -> Verdict:
+    """Give whether checks are a small part of a list: by a clock or by switching off, whichever is more."""
     switched, clocked = costs.share_of_checks, costs.clocked_share
     measured = f"{100 * clocked:.1f} % by a clock, {shares(switched)} by switching off"
-    what = "checking request and answer of a list of 100 rows"
+    what = "checking request and answer, share of the work of server and PostgreSQL for a list of 100"
     is_met = max(clocked, switched.median) <= LARGEST_SHARE
     return Verdict(what, f"at most {LARGEST_SHARE:.0%}", measured, is_met)
 

@@ -17,7 +17,7 @@ from tests.bench.closed_loop import Load, load
 from tests.bench.contenders import OURS, Contender
 from tests.bench.figures import Figure, ratios, rotated
 from tests.bench.operations import NAMED
-from tests.bench.processes import cpu_seconds
+from tests.bench.processes import seconds_of_each
 from tests.bench.serving import BOTH_CORES, Stage, started
 
 COUNTS = (1, 2)
@@ -66,9 +66,12 @@ def measure_workers(stage: Stage, database: str, rounds: int, seconds: int) -> W
             requests = operation.requests(client, stage.scale)
         for number in range(rounds + 1):
             for count in rotated(COUNTS, number):
-                before = _beside(stage)
+                before, loading = seconds_of_each(stage.cluster.process_id), _seconds_of_load()
                 seen = load(servers[count], operation, requests, CONNECTIONS, seconds)
-                worked = seen.cpu_seconds + _beside(stage) - before
+                after = seconds_of_each(stage.cluster.process_id)
+                # Who came or ended meanwhile does not count.
+                beside = sum(after[each] - before[each] for each in before.keys() & after)
+                worked = seen.cpu_seconds + beside + _seconds_of_load() - loading
                 # The first round was a warm-up.
                 if number:
                     found[count].append(seen)
@@ -76,7 +79,7 @@ def measure_workers(stage: Stage, database: str, rounds: int, seconds: int) -> W
     return Workers(found[1], found[2], cores[1])
 
 
-def _beside(stage: Stage) -> float:
-    """Return how many seconds PostgreSQL has worked, and whatever made load and is over."""
-    load_made = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return cpu_seconds(stage.cluster.process_id) + load_made.ru_utime + load_made.ru_stime
+def _seconds_of_load() -> float:
+    """Return how many seconds whatever made load and is over has worked."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime

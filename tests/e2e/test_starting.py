@@ -21,7 +21,8 @@ from tests.e2e.server import ROOT, RunningServer, free_port, running_server
 
 # Where pictures are painted, where there is a broker, a bucket or a collector of traces.
 LOADED_WHEN_NEEDED = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk", "zxcvbn"}
-# What a first start needs, to make the schema and to read the pictures of the demonstration; and each upload.
+# What a first start needs, to make the schema and to read the pictures of the demonstration; later the first
+# upload does.
 LOADED_BY_FIRST_STARTS = {"alembic", "numpy", "PIL"}
 # What a worker may hold. This one was asked nothing yet, but loads 12 MB of libraries that only tests need.
 MOST_BYTES = 150_000_000
@@ -89,6 +90,7 @@ def test_a_start_after_the_first_loads_neither_migrations_nor_what_reads_picture
         pass
     with running_server(tmp_path, PYTHONPROFILEIMPORTTIME="1") as server:
         assert loaded_by_the_start_of(server) & (LOADED_WHEN_NEEDED | LOADED_BY_FIRST_STARTS) == set()
+        # Only Linux tells it this way.
         if sys.platform == "linux":
             assert resident_bytes(server.process.pid) < MOST_BYTES
 

@@ -19,6 +19,7 @@ from tests.bench import lists, targets
 from tests.bench.closed_loop import Load, load, require_wrk
 from tests.bench.contenders import ASYNC, OURS, TEMPLATE
 from tests.bench.figures import Figure, percentile, ratios, rotated
+from tests.bench.guarantees import Costs
 from tests.bench.measuring import QUICK, Measuring, Seen
 from tests.bench.open_loop import Latencies, ask_all, moments, wires
 from tests.bench.operations import NAMED, Request
@@ -26,7 +27,7 @@ from tests.bench.progress import Progress
 from tests.bench.report import COSTS_BEGIN, with_costs_of
 from tests.bench.run import QUICK_SCALE, README, RESULTS, attempt
 from tests.bench.serving import Serving, Stage
-from tests.bench.without import PARTS, find, left_away
+from tests.bench.without import PARTS, Clock, find, left_away
 from tests.bench.workers import Workers
 from tests.faults.stage import Cluster, NotThere
 
@@ -151,6 +152,15 @@ def test_what_the_benchmark_leaves_away_is_there(part: str) -> None:
         assert callable(getattr(owner, last))
 
 
+def test_a_clock_counts_a_part_that_calls_another_once() -> None:
+    clock = Clock("rate_limits")
+    inner = clock._counted(lambda: None)
+    clock._counted(inner)()
+    assert (clock.calls, clock.seconds > 0) == (1, True)
+    inner()
+    assert clock.calls == 2
+
+
 def test_what_is_left_away_comes_back() -> None:
     owner, last = find("handlers.contract.responses", "Responses.violation")
     before = getattr(owner, last)
@@ -176,6 +186,26 @@ def test_a_contender_that_fails_is_left_out_and_ours_may_not() -> None:
     assert measuring.failed == {TEMPLATE.title: "ValueError('broken')"}
     with pytest.raises(ValueError, match="broken"):
         fail_at(OURS.name)
+
+
+def test_the_open_loop_asks_no_more_than_the_slowest_bears_over_few_connections_and_many() -> None:
+    servers = [Serving(each, "http://127.0.0.1", 1, 1.0, "none") for each in (OURS, TEMPLATE)]
+    measuring = Measuring(Stage(Cluster(Path(), Path(), 1), Path(), QUICK_SCALE), servers, QUICK, Progress(0))
+    for contender, few, many in ((OURS, 300, 200), (TEMPLATE, 150, 100)):
+        for connections, rates in ((8, [few, few + 1, 900]), (64, [many, many + 1, 900])):
+            loads = [Load(rate, 1.0, 0, 0, 0.5) for rate in rates]
+            measuring.seen[contender.name].loads["read", connections] = loads
+    assert measuring.ceiling("read") == 101
+
+
+@pytest.mark.parametrize(
+    ("clocked", "switched", "is_met"), [(0.04, 0.05, True), (0.06, 0.04, False), (0.04, 0.06, False)]
+)
+def test_checks_cost_what_the_dearer_of_two_ways_to_measure_says(
+    clocked: float, switched: float, is_met: bool
+) -> None:
+    costs = Costs({}, {}, Figure(switched, 0.0, 1.0), clocked, {})
+    assert targets.of_checks(costs).is_met == is_met
 
 
 def test_a_part_of_a_run_that_fails_loses_nothing_and_is_told() -> None:
