@@ -10,7 +10,7 @@ from handlers.contract.coerce import Planner
 from handlers.contract.deprecation import Deprecation, find_deprecations
 from handlers.contract.parameters import Parameters
 from handlers.contract.refusals import ContractError
-from handlers.contract.responses import Compiler, Responses
+from handlers.contract.responses import ResponseCompiler, Responses
 from handlers.contract.translate import Translator
 from handlers.permissions import SUPERUSER_ONLY
 
@@ -75,7 +75,7 @@ class Operation:
 def compile_operations(bundle: Bundle, limits: Limits) -> list[Operation]:
     """Compile the whole contract; ContractError names the operation that cannot be."""
     translator, planner = Translator(bundle), Planner(bundle)
-    answers = Compiler(bundle, translator)
+    answers = ResponseCompiler(bundle, translator)
     deprecations = find_deprecations(bundle)
     compiled = []
     for raw in bundle.operations():

@@ -122,7 +122,7 @@ def _first_breach(validator: jsonschema_rs.Validator, sent: Any) -> Breach | Non
     return None
 
 
-class Compiler:
+class ResponseCompiler:
     """Compiles the responses of a contract; nine in ten are references to a few, which are compiled once."""
 
     def __init__(self, bundle: Bundle, translator: Translator) -> None:
@@ -142,7 +142,7 @@ class Compiler:
 class Responses:
     """Everything that one operation may answer."""
 
-    def __init__(self, compiler: Compiler, raw: RawOperation) -> None:
+    def __init__(self, compiler: ResponseCompiler, raw: RawOperation) -> None:
         self._by_status = {
             int(status): compiler.compile(response)
             for status, response in raw.definition["responses"].items()
