@@ -65,7 +65,7 @@ class _Form(NamedTuple):
     given: frozenset[str] = frozenset()
     """The filters that are in use."""
     sort: str = DEFAULT_SORT
-    way: Literal["skip", "far", "cursor"] = "skip"
+    way: Literal["first", "skip", "far", "cursor"] = "first"
     """How the page is found."""
 
 
@@ -119,12 +119,11 @@ class Listing:
         values |= {"rows": limit + 1, "most": COUNT_CAP + 1, **(scope.values if scope else {})}
         if text := asked.get("q") or asked.get("search"):
             values["text"] = containing(text)
-        way: Literal["skip", "far", "cursor"] = "skip"
+        way: Literal["first", "skip", "far", "cursor"] = "first"
         if asked.get("cursor") is not None:
             way, (values["place"], values["place_id"]) = "cursor", _read_cursor(asked["cursor"], sort)
-        else:
-            values["skip"] = asked.get("skip") or 0
-            way = "far" if values["skip"] > FAR else "skip"
+        elif skip := asked.get("skip"):
+            way, values["skip"] = "far" if skip > FAR else "skip", skip
         kind, with_public = (scope.kind, scope.with_public) if scope else (None, False)
         form = _Form(kind, with_public, bool(text), given, sort, way)
 
@@ -154,7 +153,7 @@ class Listing:
 
     def newest(self, text: str, limit: int, scope: Scope) -> list[dict[str, Any]]:
         """Return the newest rows of a scope in which a text is found, as the schema shows them."""
-        values = {**scope.values, "text": containing(text), "rows": limit, "skip": 0}
+        values = {**scope.values, "text": containing(text), "rows": limit}
         form = _Form(scope.kind, scope.with_public, is_searched=True)
         found = session().execute(_newest_of(self, form), values).all()
         return present_many(self.reading.records(found), self.schema)
@@ -205,7 +204,9 @@ def _window(listing: Listing, form: _Form) -> Select[Any]:
     """Select the rows of a page."""
     model, descending = listing.model, form.sort.startswith("-")
     column = getattr(model, form.sort.lstrip("-"))
-    window = _all_rows(listing, form).limit(bindparam("rows", type_=Integer))
+    # Written out, because PostgreSQL keeps a plan only where it knows how many rows are wanted. To plan a
+    # list anew each time took two fifths of its work.
+    window = _all_rows(listing, form).limit(bindparam("rows", type_=Integer, literal_execute=True))
     window = window.order_by(*((column.desc(), model.id.desc()) if descending else (column, model.id)))
     skip = bindparam("skip", type_=Integer)
     if form.way == "cursor":
@@ -214,7 +215,7 @@ def _window(listing: Listing, form: _Form) -> Select[Any]:
         window = window.where(here < place if descending else here > place)
     elif form.way == "far":
         window = window.where(model.id.in_(window.with_only_columns(model.id).offset(skip)))
-    else:
+    elif form.way == "skip":
         window = window.offset(skip)
     return window
 
