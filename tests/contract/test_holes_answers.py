@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.contract.mini.asking import Reply, ask
-from tests.contract.mini.server import RememberingDatabase, mini_app, mini_document, token
+from tests.contract.mini.server import SUPERUSER, RememberingDatabase, mini_app, mini_document, token
 
 Call = Callable[..., Reply]
 
@@ -201,7 +201,7 @@ def test_json_is_written_without_white_space(call: Call) -> None:
 
 
 def test_204_has_neither_body_nor_content_type(mini: Any) -> None:
-    headers = {"authorization": f"Bearer {token(super=True)}"}
+    headers = {"authorization": f"Bearer {token(sub=SUPERUSER)}"}
     reply = ask(mini, "DELETE", "/api/v1/widgets/01990000-5eed-7000-8000-000400000001", headers)
     assert (reply.status, reply.body) == (204, b"")
     assert "content-type" not in reply.headers

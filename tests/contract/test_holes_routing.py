@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from tests.contract.mini.asking import Reply, ask
-from tests.contract.mini.server import SECRET, USER, mini_app, token
+from tests.contract.mini.server import SECRET, SUPERUSER, USER, mini_app, token
 
 Call = Callable[..., Reply]
 
@@ -173,7 +173,7 @@ def test_a_permission_of_superusers_is_refused_to_others(mini: Any, ends: list[s
     reply = ask(mini, "DELETE", target, {"authorization": f"Bearer {token()}"})
     assert (reply.status, reply.json()["code"]) == (403, "not_enough_permissions")
     assert reply.json()["detail"] == "Not enough permissions"
-    assert ask(mini, "DELETE", target, {"authorization": f"Bearer {token(super=True)}"}).status == 204
+    assert ask(mini, "DELETE", target, {"authorization": f"Bearer {token(sub=SUPERUSER)}"}).status == 204
     assert ends == ["rolled back", "committed"]
 
 

@@ -19,6 +19,7 @@ from handlers.permissions import PERSONAL
 from studio.settings import Settings
 
 USER = "01990000-5eed-7000-8000-000100000001"
+SUPERUSER = "01990000-5eed-7000-8000-000100000002"
 SECRET = "a secret of the mini contract that is long enough for every algorithm"
 
 
@@ -49,9 +50,8 @@ def mini_document() -> dict[str, Any]:
 
 def caller_of(claims: dict[str, Any]) -> Caller:
     """Return a caller with every personal permission."""
-    return Caller(
-        UUID(claims["sub"]), "mini@example.com", claims.get("super", False), personal_permissions=PERSONAL
-    )
+    is_superuser = claims["sub"] == SUPERUSER
+    return Caller(UUID(claims["sub"]), "mini@example.com", is_superuser, personal_permissions=PERSONAL)
 
 
 def mini_app(document: dict[str, Any] | None = None, database: Any = None, **settings: Any) -> Application:
