@@ -47,7 +47,8 @@ CLIENTS, SECONDS = 100, 1
 LINEAR = {"skip"}
 """What has to walk over all rows before the page; told, and not held against the server."""
 
-# Ids grow with the time, as those of the house do. One product in a hundred is a draft.
+# Ids grow with the time, as those of the house do. One product in forty is a draft: the small tenant has to
+# have a whole page of them, too.
 PRODUCTS = """
 INSERT INTO products (
     id, owner_id, organization_id, name, category, brand_id, state, public, created_at, updated_at
@@ -58,7 +59,7 @@ SELECT
         || substr(md5(cast(:organization AS text) || n), 1, 12) AS uuid
     ),
     :owner, :organization, 'Product ' || md5(n::text), 'category ' || n % 10, (:brands)[1 + n % 20],
-    CASE WHEN n % 100 = 0 THEN 'DRAFT' WHEN n % 100 < 20 THEN 'ARCHIVED' ELSE 'READY' END, false,
+    CASE WHEN n % 40 = 0 THEN 'DRAFT' WHEN n % 100 < 20 THEN 'ARCHIVED' ELSE 'READY' END, false,
     timestamptz '2026-01-01' + n * interval '1 second',
     timestamptz '2026-06-01' + (n::bigint * 7919 % :rows) * interval '1 second'
 FROM generate_series(1, :rows) AS n
