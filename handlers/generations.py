@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, select
 from sqlalchemy.orm import selectinload
 
 from db.models.generations import Generation
@@ -17,7 +16,7 @@ from handlers.ordering import ordered
 from handlers.paging import Listing
 from handlers.permissions import Permission, requires
 from handlers.preparing import decodes_after
-from handlers.references import find_picture, require_known
+from handlers.references import SHOTS_OF_SHOOTING, find_picture, require_known
 from handlers.schemas.generations import GenerationSchema
 from studio.generation import check_order
 from studio.lifecycle import request_cancel
@@ -28,15 +27,12 @@ from studio.watching import state_of
 ASK_AGAIN_SECONDS = 1
 WITH_PICTURES = [selectinload(Generation.predictions)]
 
-
-# unscoped: narrows generations that are scoped already
-_SHOTS = select(Shot.id).where(Shot.shooting_id == bindparam("shooting_id"))
 GENERATIONS = Listing(
     Generation,
     GenerationSchema,
     filters={
         "shot_id": Generation.shot_id,
-        "shooting_id": Generation.shot_id.in_(_SHOTS),
+        "shooting_id": Generation.shot_id.in_(SHOTS_OF_SHOOTING),
         "status": Generation.status,
         "generation_strategy": Generation.generation_strategy,
     },

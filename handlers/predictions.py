@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
 from db.base import utc_now
@@ -21,7 +21,7 @@ from handlers.conditional import get_for_change
 from handlers.current import current_settings
 from handlers.paging import Listing
 from handlers.permissions import Permission, checks_proof, requires
-from handlers.references import current_storage, require_known
+from handlers.references import SHOTS_OF_SHOOTING, current_storage, require_known
 from handlers.schemas.predictions import PredictionSchema
 from studio import review
 from studio.media.signing import InvalidSignature, read_share, sign_share
@@ -29,16 +29,13 @@ from studio.media.variants import Original, serve
 
 WITH_FILE = [joinedload(Prediction.media)]
 
-
-# unscoped: narrows pictures that are scoped already
-_SHOTS = select(Shot.id).where(Shot.shooting_id == bindparam("shooting_id"))
 PREDICTIONS = Listing(
     Prediction,
     PredictionSchema,
     filters={
         "shot_id": Prediction.shot_id,
         "generation_id": Prediction.generation_id,
-        "shooting_id": Prediction.shot_id.in_(_SHOTS),
+        "shooting_id": Prediction.shot_id.in_(SHOTS_OF_SHOOTING),
         "status": Prediction.status,
     },
 )
@@ -47,8 +44,13 @@ PREDICTIONS = Listing(
 @requires(Permission.PREDICTIONS_READ)
 def list_predictions(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The pictures of one scope."""
-    known = {Shot: "shot_id", Generation: "generation_id", Shooting: "shooting_id"}
-    require_known({model: asked.get(name) for model, name in known.items()})
+    require_known(
+        {
+            Shot: asked.get("shot_id"),
+            Generation: asked.get("generation_id"),
+            Shooting: asked.get("shooting_id"),
+        }
+    )
     return PREDICTIONS.page(asked, list_scope(organization_id))
 
 

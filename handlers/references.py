@@ -10,15 +10,21 @@ from typing import Any, cast
 from uuid import UUID
 
 from flask import current_app
+from sqlalchemy import bindparam, select
 
 from db.base import Owned
 from db.models.media import MediaResource
+from db.models.shootings import Shot
 from db.tenancy import creation_scope, current_caller, get_owned, refer
 from handlers.current import current_settings
 from studio.media.fetching import FetchedAddress
 from studio.media.ingest import ingest_upload, resolve_file_url
 from studio.media.picture import Picture
 from studio.media.storage import Storage
+
+# unscoped: narrows rows that are scoped already
+SHOTS_OF_SHOOTING = select(Shot.id).where(Shot.shooting_id == bindparam("shooting_id"))
+"""The shots of the shooting that a filter of this name gives."""
 
 
 def scope_of_new(organization_id: UUID | None) -> dict[str, UUID | None]:

@@ -37,8 +37,13 @@ SHOTS = Listing(
 @requires(Permission.SHOTS_READ)
 def list_shots(organization_id: UUID | None = None, **asked: Any) -> Answer:
     """The shots of one scope."""
-    known = {Shooting: "shooting_id", Look: "look_id", ShotType: "shot_type_id"}
-    require_known({model: asked.get(name) for model, name in known.items()})
+    require_known(
+        {
+            Shooting: asked.get("shooting_id"),
+            Look: asked.get("look_id"),
+            ShotType: asked.get("shot_type_id"),
+        }
+    )
     return SHOTS.page(asked, list_scope(organization_id))
 
 

@@ -211,7 +211,7 @@ def follow(api: Api, generations: list[Row], bar: ProgressBar) -> None:
 
     def listen(generation_id: str) -> None:
         with (
-            contextlib.suppress(httpx.TransportError),
+            contextlib.suppress(httpx.TransportError),  # who cannot listen any more sees the end all the same
             connect_sse(api.client, "GET", f"/generations/{generation_id}/events") as source,
         ):
             for event in source.iter_sse():

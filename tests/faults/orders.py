@@ -134,7 +134,7 @@ def _insist(client: httpx.Client, path: str, body: dict[str, int]) -> dict[str, 
     key = {"Idempotency-Key": str(uuid.uuid4())}
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.TransportError):
+        with contextlib.suppress(httpx.TransportError):  # its server was killed; it is sent again
             answer = client.post(path, json=body, headers=key)
             if answer.status_code == 202:
                 return dict(answer.json())

@@ -38,8 +38,10 @@ SETTINGS = hypothesis.settings(
     max_examples=3,
     stateful_step_count=10,
     phases=[hypothesis.Phase.generate],
-    # A walk that ends early is given up, and how long a request takes to make up says nothing of the server.
-    suppress_health_check=[hypothesis.HealthCheck.filter_too_much, hypothesis.HealthCheck.too_slow],
+    suppress_health_check=[
+        hypothesis.HealthCheck.filter_too_much,  # a walk that ends early is given up
+        hypothesis.HealthCheck.too_slow,  # how long a request takes to make up says nothing of the server
+    ],
     deadline=None,
     database=None,
 )
