@@ -56,7 +56,7 @@ move-to-postgres: .venv/.runtime ## Copy the SQLite database to an empty Postgre
 ##@ Prove it
 
 .PHONY: test
-test: .venv/.dev node_modules/.stamp ## Run the tests, on every database that is there (some 6 minutes on two cores)
+test: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run the tests, on every database that is there (some 6 minutes on two cores)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: contract
@@ -187,7 +187,7 @@ help:
 
 .venv/server/.stamp: requirements.txt | .venv/bin/python
 	@echo "Installing what the server needs, apart from tests and tools ..."
-	@$(BIN)/python -m venv .venv/server
+	@$(BIN)/python -m venv --clear .venv/server # a package that left the lock must be missing here too
 	@.venv/server/bin/python -m pip install --quiet --require-hashes --requirement requirements.txt
 	@touch $@
 

@@ -81,13 +81,20 @@ def environment_of_tests(folder: Path, port: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def running_server(
-    folder: Path, module: str = "handlers", *, port: int | None = None, **environment: str
+    folder: Path,
+    module: str = "handlers",
+    *,
+    port: int | None = None,
+    python: str = sys.executable,
+    **environment: str,
 ) -> Iterator[RunningServer]:
     """Run `python -m module` with all its files below `folder`, by default on an SQLite file there.
 
     `environment` wins over what the server inherits. Raises ServerDidNotStart. The process is stopped at the
     end.
     """
+    # The recorder of `command` needs the development packages: another interpreter may lack them.
+    arguments = command(module) if python == sys.executable else module.split()
     port = port or free_port()
     address = f"http://127.0.0.1:{port}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +102,7 @@ def running_server(
     log = folder / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", *command(module)],
+            [python, "-m", *arguments],
             cwd=ROOT,
             env={**os.environ, **own, **environment},
             stdin=subprocess.DEVNULL,

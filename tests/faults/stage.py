@@ -159,12 +159,13 @@ class Helper:
     arguments: tuple[str, ...]
     environment: dict[str, str]
     log: Path
+    python: str = sys.executable
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "studio.jobs", *self.arguments],
+                [self.python, "-m", "studio.jobs", *self.arguments],
                 cwd=ROOT,
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
@@ -197,10 +198,13 @@ class Helper:
 
 
 @contextlib.contextmanager
-def helpers(folder: Path, environment: dict[str, str], *commands: str) -> Iterator[list[Helper]]:
+def helpers(
+    folder: Path, environment: dict[str, str], *commands: str, python: str = sys.executable
+) -> Iterator[list[Helper]]:
     """Workers and beat, started together; the commands are what follows `python -m studio.jobs`."""
+    folder.mkdir(parents=True, exist_ok=True)
     started = [
-        Helper(tuple(command.split()), environment, folder / f"helper-{number}.log")
+        Helper(tuple(command.split()), environment, folder / f"helper-{number}.log", python)
         for number, command in enumerate(commands)
     ]
     try:
