@@ -1,4 +1,5 @@
 # The API, the workers and the beat are one image: compose.yaml says which command each of them runs.
+# It is for production by default: none of them starts without a SECRET_KEY.
 FROM python:3.13-slim AS packages
 COPY requirements.txt .
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements.txt
@@ -8,7 +9,8 @@ RUN useradd --uid 10001 --home-dir /data --create-home --shell /usr/sbin/nologin
 COPY --from=packages /venv /venv
 COPY . /app
 WORKDIR /app
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 DATA_DIR=/data
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV SARTIQ_ENV=production HOST=0.0.0.0 DATA_DIR=/data
 USER 10001
 VOLUME /data
 EXPOSE 8000

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import shlex
+import string
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,12 @@ import yaml
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+# Of the last stage, which is what runs.
+IMAGE = dict(
+    pair.split("=", 1)
+    for line in re.findall(r"^ENV (.+)$", DOCKERFILE.rpartition("\nFROM ")[2], re.MULTILINE)
+    for pair in shlex.split(line)
+)
 OURS = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 
 
@@ -45,3 +56,30 @@ def test_the_image_holds_what_the_server_reads_and_runs_as_nobody_special() -> N
     assert all((ROOT / path).exists() for path in allowed)
     assert {"db", "handlers", "studio", "openapi/openapi.json", "pyproject.toml", "wsgi.py"} <= set(allowed)
     assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE) == ["10001"]
+
+
+def test_the_image_is_for_production_and_compose_does_not_say_otherwise() -> None:
+    assert IMAGE["SARTIQ_ENV"] == "production"
+    assert {service["environment"].get("SARTIQ_ENV", "production") for service in OURS.values()} == {
+        "production"
+    }
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_no_process_of_the_image_starts_without_a_secret_key(name: str, tmp_path: Path) -> None:
+    _, *arguments = OURS[name].get("command", re.findall(r'"([^"]+)"', DOCKERFILE.rpartition("CMD")[2]))
+    environment = {
+        variable: string.Template(value).substitute(PATH=os.defpath) for variable, value in IMAGE.items()
+    }
+    refused = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        # Nothing is inherited. The volume exists in a container only.
+        env=environment | {"DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert refused.returncode == 2, refused.stderr
+    assert refused.stderr.startswith("Not started: SECRET_KEY must be set"), refused.stderr
+    assert list(tmp_path.iterdir()) == []
