@@ -7,9 +7,11 @@ that are encoded anew: the media type that a file is served with keeps it from b
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 from PIL import Image
 
+from db.errors import Unreadable
 from studio.media.inspection import JPEG_END, JPEG_SCAN, jpeg_segments
 
 _JFIF, _ADOBE, _COMMENT = 0xE0, 0xEE, 0xFE
@@ -22,15 +24,36 @@ _JPEG_PIXELS = {0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, JPEG_SCAN, JPEG_END}
 _PNG_PALETTE = 3
 _LONGEST_TRANSPARENCY = {0: 2, 2: 6, _PNG_PALETTE: 256}
 _WEBP_PIXELS = ([b"VP8 "], [b"VP8L"], [b"ALPH", b"VP8 "])
-_PIECE_BYTES = 1 << 20
+# Adam7: the first column and row of each pass, and the steps to the next.
+_PNG_PASSES = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+_ONE_PASS = ((0, 0, 1, 1),)
+_PNG_SAMPLES = {0: 1, 2: 3, _PNG_PALETTE: 1, 4: 2, 6: 4}
+_PIECE_BYTES, _SLICE_BYTES = 1 << 20, 1 << 16
+# Some encoders append rows that decoders ignore: such a file is encoded anew, and not refused.
+_SPARE_BYTES = 1 << 20
 
 
 def strip(data: bytes, picture: Image.Image, file_format: str) -> bytes | None:
-    """The file with its compressed pixels untouched and the rest cut away; None when it must be encoded."""
+    """Return the file with its compressed pixels untouched and the rest cut away.
+
+    Returns:
+        The bytes to store, or None when the picture must be encoded anew.
+
+    Raises:
+        Unreadable: The pixels of a PNG inflate to far more than its header announces.
+    """
     if file_format == "JPEG" and picture.mode in ("L", "RGB"):
         return _strip_jpeg(data)
     if file_format == "PNG" and data[24] <= 8:
-        return _strip_png(data, picture)
+        return _strip_png(data)
     return _strip_webp(data, picture) if file_format == "WEBP" else None
 
 
@@ -51,7 +74,9 @@ def _strip_jpeg(data: bytes) -> bytes | None:
     return b"".join(parts) if marker == JPEG_END else None
 
 
-def _strip_png(data: bytes, picture: Image.Image) -> bytes | None:
+def _strip_png(data: bytes) -> bytes | None:
+    if data[12:16] != b"IHDR":
+        return None
     longest = _longest_png_chunks(data[25])
     parts, pixels, seen, position, kind = [data[:8]], [], set(), 8, b""
     while position + 12 <= len(data):
@@ -66,7 +91,7 @@ def _strip_png(data: bytes, picture: Image.Image) -> bytes | None:
             seen.add(kind)
             parts.append(data[position:end])
         position = len(data) if kind == b"IEND" else end
-    is_whole = kind == b"IEND" and _is_one_stream(pixels, picture.width * picture.height * 4)
+    is_whole = kind == b"IEND" and _is_one_stream(pixels, _announced_bytes(data[16:29]))
     return b"".join(parts) if is_whole else None
 
 
@@ -78,19 +103,47 @@ def _longest_png_chunks(colour_type: int) -> dict[bytes, int]:
     return chunks | ({b"PLTE": 768} if colour_type == _PNG_PALETTE else {})
 
 
-def _is_one_stream(parts: list[bytes], pixel_bytes: int) -> bool:
-    """Whether the compressed pixels end where their bytes end, and are not many more than they should be."""
-    # Each row begins with a byte that says how it is filtered; interlaced pictures have a few rows more.
-    inflater, room = zlib.decompressobj(), pixel_bytes + pixel_bytes // 4 + _PIECE_BYTES
+def _announced_bytes(header: bytes) -> int:
+    """Return how many bytes the rows of pixels have, by the content of the IHDR chunk."""
+    width, height, depth, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", header[:13])
+    bits = depth * _PNG_SAMPLES[colour_type]
+    total = 0
+    for left, top, across, down in _PNG_PASSES if interlaced else _ONE_PASS:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        # A byte before each row says how it is filtered. A pass without columns has no rows.
+        total += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
+    return total
+
+
+def _is_one_stream(parts: list[bytes], announced: int) -> bool:
+    """Return whether the compressed pixels end where their bytes end, and are not more than announced.
+
+    Raises:
+        Unreadable: They inflate to far more than announced. No more than that is inflated.
+    """
+    inflater, inflated = zlib.decompressobj(), 0
     try:
-        for part in parts:
-            while part and room >= 0:
-                room -= len(inflater.decompress(part, _PIECE_BYTES))
-                part = inflater.unconsumed_tail
-        inflater.flush()
+        for part in _slices(parts):
+            if inflater.eof:
+                return False
+            piece, grown = part, _PIECE_BYTES
+            # A full piece means that there may be more, even of input that is used up. `flush` has no bound.
+            while grown == _PIECE_BYTES:
+                grown = len(inflater.decompress(piece, _PIECE_BYTES))
+                piece = inflater.unconsumed_tail
+                inflated += grown
+                if inflated > announced + _SPARE_BYTES:
+                    raise Unreadable("The picture has more pixels than its header announces.")
     except zlib.error:
         return False
-    return room >= 0 and inflater.eof and not inflater.unused_data
+    return inflated <= announced and inflater.eof and not inflater.unused_data
+
+
+def _slices(parts: list[bytes]) -> Iterator[bytes]:
+    """Yield the bytes in short slices: what a call leaves over is copied each time."""
+    for part in parts:
+        for start in range(0, len(part), _SLICE_BYTES):
+            yield part[start : start + _SLICE_BYTES]
 
 
 def _strip_webp(data: bytes, picture: Image.Image) -> bytes | None:

@@ -26,11 +26,16 @@ from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import RunningServer, running_server
 from tests.studio.media_samples import (
     bomb,
+    broken_megabyte,
+    deflated_zeros,
     encoded,
     gif_of_frames,
     located_exif,
     png_chunk,
+    png_of,
+    png_of_chunks,
     scene,
+    split_png,
     swapped_profile,
     webp_of_frames,
 )
@@ -162,6 +167,9 @@ BOMBS: dict[str, tuple[int, Callable[[], bytes]]] = {
     "truncated png": (422, lambda: encoded(scene(), "PNG")[:-40]),
     "truncated jpeg": (422, lambda: encoded(scene(2_000, 2_000), "JPEG")[:5_000]),
     "png with a text that inflates": (422, lambda: png_of_compressed(b"zTXt", b"Title\0\0")),
+    "png whose pixels go on": (422, lambda: png_of(deflated_zeros(1_024))),
+    "png of many profiles": (413, lambda: png_of_chunks(b"iCCP", b"p\0\0" + broken_megabyte())),
+    "png of many chunks": (413, lambda: png_of_chunks(b"prVt", b"")),
     "nothing but a signature": (422, lambda: b"\x89PNG\r\n\x1a\n"),
     "51 MB": (413, lambda: b"\xff\xd8\xff" + bytes(51 * MEGABYTE)),
 }
@@ -217,6 +225,59 @@ def test_s10_an_avif_of_as_many_pixels_as_are_taken_is_taken(long_form: bool) ->
     ten_bits = cv2.imencode(".avif", deep, [cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_SPEED, 10])[1]
     for content in (plain, ten_bits.tobytes()):
         assert decoded_elsewhere(content)[0] == f"{side} {side}"
+
+
+# Prints how it ended, the memory in bytes beyond what the process had, and the seconds of CPU that it took.
+MEASURING = """
+import io, resource, sys
+from PIL import Image
+from db.errors import TooLarge, Unreadable
+from studio.media.normalisation import normalise
+def used():
+    found = resource.getrusage(resource.RUSAGE_SELF)
+    return found.ru_maxrss * 1024, found.ru_utime + found.ru_stime
+plain = io.BytesIO()
+Image.new("RGB", (10, 10)).save(plain, "PNG")
+normalise(plain.getvalue())
+sent = sys.stdin.buffer.read()
+memory, seconds = used()
+try:
+    ending = normalise(sent).extension
+except (TooLarge, Unreadable) as error:
+    ending = type(error).__name__
+print(ending, used()[0] - memory, used()[1] - seconds)
+"""
+
+INFLATING: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "one chunk of pixels": ("Unreadable", lambda: png_of(deflated_zeros(1_024))),
+    "many chunks of pixels": ("Unreadable", lambda: split_png(png_of(deflated_zeros(1_024)))),
+    "interlaced": ("Unreadable", lambda: png_of(deflated_zeros(1_024), kind=(8, 2, 1))),
+    "one bit a pixel": ("Unreadable", lambda: png_of(deflated_zeros(1_024), kind=(1, 0, 0))),
+    # Pillow stops after the announced rows, and files of 16 bits are always encoded anew.
+    "16 bits": ("png", lambda: png_of(deflated_zeros(1_024), kind=(16, 2, 0))),
+    "a text": ("Unreadable", lambda: png_of_compressed(b"zTXt", b"Title\0\0")),
+    "an international text": ("Unreadable", lambda: png_of_compressed(b"iTXt", b"Title\0\1\0\0\0")),
+    "a profile": ("Unreadable", lambda: png_of_compressed(b"iCCP", b"p\0\0")),
+    "many texts": ("TooLarge", lambda: png_of_chunks(b"zTXt", b"Title\0\0" + broken_megabyte())),
+    "many international texts": (
+        "TooLarge",
+        lambda: png_of_chunks(b"iTXt", b"Title\0\1\0\0\0" + broken_megabyte()),
+    ),
+    "many profiles": ("TooLarge", lambda: png_of_chunks(b"iCCP", b"p\0\0" + broken_megabyte())),
+    "many empty chunks": ("TooLarge", lambda: png_of_chunks(b"prVt", b"")),
+}
+
+
+@pytest.mark.parametrize("kind", INFLATING)
+def test_s10_a_png_inflates_to_what_its_header_announces_and_no_more(kind: str) -> None:
+    expected, make = INFLATING[kind]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURING], input=make(), capture_output=True, check=True, timeout=120
+    )
+    ending, memory, seconds = done.stdout.decode().split()
+    assert ending == expected
+    assert int(memory) < BUDGET_OF_REFUSALS
+    assert float(seconds) < 1
 
 
 def largest_pictures() -> Iterator[bytes]:

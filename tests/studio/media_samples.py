@@ -46,6 +46,46 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
+def png_of(pixels: bytes, size: tuple[int, int] = (10, 10), kind: tuple[int, int, int] = (8, 2, 0)) -> bytes:
+    """Return a PNG with this compressed stream; `kind` is its bit depth, colour type and interlacing."""
+    depth, colour_type, interlaced = kind
+    header = struct.pack(">IIBBBBB", *size, depth, colour_type, 0, 0, interlaced)
+    chunks = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def deflated_zeros(megabytes: int) -> bytes:
+    """Return a valid zlib stream of so many megabytes of zeros, without the time to compress them."""
+    squeezer, megabyte = zlib.compressobj(9), bytes(1 << 20)
+    first, again = (squeezer.compress(megabyte) + squeezer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    last_block = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS).flush()
+    checksum = struct.pack(">HH", (megabytes << 20) % 65_521, 1)
+    return first + again * (megabytes - 1) + last_block + checksum
+
+
+def png_of_chunks(kind: bytes, body: bytes) -> bytes:
+    """Return a PNG of 45 MB that repeats one chunk before its pixels."""
+    chunk, plain = png_chunk(kind, body), encoded(scene(), "PNG")
+    pixels = plain.index(b"IDAT") - 4
+    return plain[:pixels] + chunk * ((45 << 20) // len(chunk)) + plain[pixels:]
+
+
+def broken_megabyte() -> bytes:
+    """Return a stream that inflates to a megabyte and then breaks: Pillow does not count its bytes."""
+    squeezer = zlib.compressobj(9)
+    return squeezer.compress(bytes((1 << 20) - 1)) + squeezer.flush(zlib.Z_FULL_FLUSH) + b"\x07"
+
+
+def split_png(whole: bytes) -> bytes:
+    """Return the PNG with its pixels in many chunks."""
+    start = whole.index(b"IDAT") - 4
+    length = int.from_bytes(whole[start : start + 4], "big")
+    pixels = whole[start + 8 : start + 8 + length]
+    pieces = (pixels[at : at + 8_192] for at in range(0, length, 8_192))
+    parts = [png_chunk(b"IDAT", piece) for piece in pieces]
+    return whole[:start] + b"".join(parts) + whole[start + 12 + length :]
+
+
 def gif_of_frames(frames: int) -> bytes:
     """A GIF of many frames of one pixel each."""
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"

@@ -21,6 +21,7 @@ from tests.studio.media_samples import (
     located_exif,
     opened,
     png_chunk,
+    png_of,
     scene,
     swapped_profile,
 )
@@ -39,6 +40,23 @@ def shows_the_scene(stored: Picture, tolerance: int = 12) -> bool:
     picture = opened(stored.data)
     assert picture.size == (stored.width, stored.height) == (120, 80)
     return near(picture, (20, 15), RED, tolerance) and near(picture, (90, 60), BLUE, tolerance)
+
+
+def announced_bytes(size: tuple[int, int], bits: int, interlaced: int) -> int:
+    """Return the bytes of the rows of a PNG, counted pixel by pixel as the standard numbers the passes."""
+    passes = ["16462646", "77777777", "56565656", "77777777", "36463646", "77777777", "56565656", "77777777"]
+    rows: dict[tuple[str, int], int] = {}
+    for y in range(size[1]):
+        for x in range(size[0]):
+            row = (passes[y % 8][x % 8] if interlaced else "0", y)
+            rows[row] = rows.get(row, 0) + bits
+    return sum(1 + -(-row // 8) for row in rows.values())
+
+
+def idat(png: bytes) -> bytes:
+    """Return the content of the only chunk of pixels."""
+    start = png.index(b"IDAT")
+    return png[start + 4 : start + 4 + int.from_bytes(png[start - 4 : start], "big")]
 
 
 @pytest.mark.parametrize(
@@ -146,6 +164,47 @@ def test_a_16_bit_colour_png_becomes_a_correct_8_bit_picture() -> None:
     stored = normalise(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
     assert stored.data[24] == 8
     assert shows_the_scene(stored, tolerance=0)
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize(
+    ("depth", "colour_type", "samples"),
+    [(1, 0, 1), (2, 0, 1), (4, 0, 1), (8, 0, 1), (8, 2, 3), (8, 4, 2), (8, 6, 4)],
+)
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (5, 9), (10, 10), (33, 17)])
+def test_a_png_of_exactly_the_announced_bytes_is_kept_and_one_with_more_is_encoded_anew(
+    size: tuple[int, int], depth: int, colour_type: int, samples: int, interlaced: int
+) -> None:
+    rows = bytes(announced_bytes(size, depth * samples, interlaced))
+    kind = (depth, colour_type, interlaced)
+    exact = png_of(zlib.compress(rows), size, kind)
+    assert normalise(exact).data == exact
+    for trailing in (zlib.compress(rows + b"\0"), zlib.compress(rows) + b"more"):
+        stored = normalise(png_of(trailing, size, kind))
+        assert (stored.width, stored.height) == size
+        assert trailing not in stored.data
+
+
+def test_a_png_in_very_small_chunks_is_kept() -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (80, 120, 3), np.uint8)
+    plain = encoded(Image.fromarray(noise), "PNG")
+    start, pixels = plain.index(b"IDAT") - 4, idat(plain)
+    chunks = [png_chunk(b"IDAT", pixels[at : at + 3]) for at in range(0, len(pixels), 3)]
+    sent = plain[:start] + b"".join([*chunks, png_chunk(b"IDAT", b""), png_chunk(b"IEND", b"")])
+    assert normalise(sent).data == sent
+
+
+def test_a_png_is_kept_without_the_padding_after_its_end() -> None:
+    plain = encoded(scene(), "PNG")
+    assert normalise(plain + bytes(1_000_000)).data == plain
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
+def test_a_png_with_as_many_texts_as_are_usual_is_accepted(kind: bytes) -> None:
+    plain = encoded(scene(), "PNG")
+    pixels = plain.index(b"IDAT") - 4
+    text = b"Title\0" + (b"\1\0\0\0" if kind == b"iTXt" else b"\0") + zlib.compress(b"a dress")
+    assert normalise(plain[:pixels] + png_chunk(kind, text) * 60 + plain[pixels:]).data == plain
 
 
 def test_of_an_animated_gif_the_first_frame_is_stored() -> None:
