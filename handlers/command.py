@@ -1,6 +1,7 @@
 """The command behind `make run`: bring the database up to date, seed it, serve, and say where.
 
 It knows the HTTP server (uvicorn) and nothing of operations; who deploys behind another server uses wsgi.py.
+The commands that end at once are in administration.py.
 """
 
 from __future__ import annotations
@@ -16,17 +17,22 @@ from functools import partial
 from typing import Any
 
 import uvicorn
-from sqlalchemy import make_url
 
 from db.engines import make_engine
-from db.migrations import upgrade
 from db.roles import RolesMissing
 from db.session import Database
+from handlers.administration import (
+    CommandRefused,
+    create_superuser,
+    deactivate_demo_accounts,
+    upgrade_schema,
+)
 from handlers.app import create_app
 from handlers.mock import fixed_token, furnished
 from handlers.protocol import Protocol
 from studio.identity.mail import mailer_for
 from studio.media.backends import open_storage
+from studio.published_accounts import StartRefused, require_no_published_account
 from studio.seed import seed
 from studio.settings import Settings, SettingsRefused
 from studio.telemetry.logs import configure_logging
@@ -64,8 +70,7 @@ def prepare(settings: Settings) -> None:
     """Bring database and place of the pictures up to date, with the rows that every installation has."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     open_storage(settings).prepare()
-    login = make_url(settings.database_url).username
-    upgrade(settings.migration_database_url or settings.database_url, login=login)
+    upgrade_schema(settings)
     database = Database(make_engine(settings.database_url, pool_size=2))
     try:
         seed(database, settings)
@@ -92,28 +97,60 @@ def announce(settings: Settings) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prepare the database and serve until SIGINT or SIGTERM; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m handlers", description=__doc__)
-    parser.add_argument("--prepare-only", action="store_true", help="migrate and seed the database, then end")
-    options = parser.parse_args(arguments)
+    """Prepare the database and serve until SIGINT or SIGTERM, or run a command; return the exit status."""
+    options = parse(arguments)
     try:
         settings = Settings.from_environment()
         mailer_for(settings)
-    except SettingsRefused as refusal:
-        print(f"Not started: {refusal}", file=sys.stderr)
-        return 2
-    configure_logging(settings.log_level, settings.log_format, settings.service_name)
-    if settings.mode == "mock":
-        with furnished(settings, prepare) as (own, database):
-            return serve(own, database)
-    try:
+        configure_logging(settings.log_level, settings.log_format, settings.service_name)
+        if options.run is not None:
+            print(options.run(settings, options))
+            return 0
+        if settings.mode == "mock":
+            with furnished(settings, prepare) as (own, database):
+                return serve(own, database)
         prepare(settings)
-    except RolesMissing as missing:
-        print(f"Not started: {missing}", file=sys.stderr)
+        require_no_published_account(settings)
+    except CommandRefused as refusal:
+        print(f"Not done: {refusal}", file=sys.stderr)
+        return 1
+    except (SettingsRefused, RolesMissing, StartRefused) as refusal:
+        print(f"Not started: {refusal}", file=sys.stderr)
         return 2
     if options.prepare_only:
         return 0
     return serve(settings)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the options of the command line; `run` is the command to run instead of the server, or None."""
+    parser = argparse.ArgumentParser(prog="python -m handlers", description=__doc__)
+    parser.add_argument("--prepare-only", action="store_true", help="migrate and seed the database, then end")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands, instead of serving", metavar="COMMAND")
+    create = commands.add_parser(
+        "create-superuser",
+        help="create an account that administers the system",
+        description="Create a superuser. The password is asked for, or read from standard input.",
+    )
+    create.add_argument("--email", required=True, metavar="ADDRESS")
+    create.add_argument("--full-name", metavar="NAME")
+    create.add_argument(
+        "--reset-password",
+        action="store_true",
+        help="take an existing account: set its password, activate it, make it a superuser, end its sessions",
+    )
+    create.set_defaults(run=create_superuser)
+    deactivate = commands.add_parser(
+        "deactivate-demo-accounts",
+        help="deactivate the demo accounts that have their published passwords",
+        description="Deactivate the demo accounts with their published passwords, and end their sessions.",
+    )
+    deactivate.set_defaults(run=deactivate_demo_accounts)
+    options = parser.parse_args(arguments)
+    if options.prepare_only and options.run is not None:
+        parser.error("--prepare-only takes no command")
+    return options
 
 
 def serve(settings: Settings, database: Database | None = None) -> int:

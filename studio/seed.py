@@ -23,7 +23,7 @@ from db.models.users import User, email_key
 from db.session import Database, act_as, session
 from db.tenancy import Caller, use_caller
 from studio.generation import request_generation
-from studio.identity.passwords import hash_password
+from studio.identity.passwords import PUBLISHED_PASSWORDS, hash_password
 from studio.jobs import queue
 from studio.jobs.painting import as_stored
 from studio.lifecycle import advance
@@ -45,11 +45,6 @@ from studio.seed_rows import (
 )
 from studio.settings import Settings
 
-PASSWORDS = {
-    "demo@example.com": "sartiq-demo",
-    "second@example.com": "sartiq-second",
-    "admin@example.com": "sartiq-admin",
-}
 # Should this process die before the pictures are there, workers paint them once the lease is over.
 LEASE_OWNER, LEASE = "seed", timedelta(seconds=60)
 ADVISORY_LOCK = 0x5EED
@@ -99,7 +94,7 @@ def _present(model: Any, ids: set[UUID]) -> set[UUID]:
 
 
 def _has_demonstration() -> bool:
-    keys = [email_key(email) for email in PASSWORDS]
+    keys = [email_key(email) for email in PUBLISHED_PASSWORDS]
     return bool(session().scalar(select(func.count()).select_from(User).where(User.email_key.in_(keys))))
 
 
@@ -134,7 +129,7 @@ def _write(storage: Storage, media: MediaResource, picture: Picture) -> None:
 
 def _add_demonstration(storage: Storage, for_contract: bool) -> list[queue.Claim]:
     """Add accounts and houses. The first generation of each house is handed back, claimed."""
-    _add(account_rows({email: hash_password(password) for email, password in PASSWORDS.items()}))
+    _add(account_rows({email: hash_password(password) for email, password in PUBLISHED_PASSWORDS.items()}))
     demo, second = id_of(User, 1), id_of(User, 2)
     houses: dict[int, tuple[UUID, UUID | None]] = {1: (demo, id_of(Organization, 1))}
     if for_contract:

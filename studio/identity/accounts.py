@@ -8,9 +8,14 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from db.errors import Conflict, EmailTaken
+from db.errors import Conflict, EmailTaken, NotFound
 from db.models.users import User, email_key
-from db.queries.users import forget_mailed_tokens, owns_organization, remove_user
+from db.queries.users import (
+    find_user_by_email,
+    forget_mailed_tokens,
+    owns_organization,
+    remove_user,
+)
 from db.session import session
 from studio.identity.passwords import hash_new_password, verify_password
 from studio.identity.sessions import end_sessions, set_password
@@ -82,6 +87,26 @@ def change_account(user: User, changes: Mapping[str, Any], changed_by: UUID) -> 
         if name in changes:
             setattr(user, name, changes[name])
     session().flush()
+
+
+def reset_superuser(email: str, password: str, full_name: str | None = None) -> User:
+    """Set the password of an existing account, make it an active superuser and end its sessions.
+
+    Without `full_name` the account keeps its name.
+
+    Raises:
+        NotFound: No account has this address.
+        PasswordTooCommon: The password is common or published.
+    """
+    user = find_user_by_email(email, for_update=True)
+    if user is None:
+        raise NotFound()
+    set_password(user, password)
+    user.is_active = user.is_superuser = True
+    if full_name is not None:
+        user.full_name = full_name
+    session().flush()
+    return user
 
 
 def change_password(user: User, current_password: str, new_password: str, session_id: UUID) -> None:

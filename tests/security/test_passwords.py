@@ -77,7 +77,16 @@ def test_s18_a_common_password_is_refused_in_any_letter_case_and_costs_nothing(
     doors: Doors, door: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = getattr(doors, door)()
-    for common in ("password", "12345678", "QWERTYUIOP", "PassWord1", "1q2w3e4r", "iloveyou"):
+    for common in (
+        "password",
+        "12345678",
+        "QWERTYUIOP",
+        "PassWord1",
+        "1q2w3e4r",
+        "iloveyou",
+        "sartiq-demo",
+        "Sartiq-ADMIN",
+    ):
         reply = send(common)
         assert (reply.status, reply.json()["code"]) == (409, "password_too_common"), common
         assert sign_in(doors.anybody, ADDRESS, common).status == 401

@@ -31,13 +31,13 @@ from db.models import (
     User,
 )
 from db.session import Database, session
-from studio.identity.passwords import verify_password
+from studio.identity.passwords import PUBLISHED_PASSWORDS, verify_password
 from studio.jobs import queue
 from studio.jobs.painting import Painting
 from studio.media.storage import LocalDisk, media_key
 from studio.providers.local_studio import Picture
 from studio.samples.packshots import packshots
-from studio.seed import PASSWORDS, seed
+from studio.seed import seed
 from studio.seed_rows import KINDS, seed_id
 from studio.settings import Settings
 from tests.studio.media_samples import opened
@@ -171,9 +171,9 @@ def check_accounts(fresh: Database) -> None:
     """The accounts can sign in, have credit and own their organizations."""
     with fresh.transaction(write=False) as reading:
         users = reading.scalars(select(User).order_by(User.id)).all()
-        assert [user.email for user in users] == list(PASSWORDS)
+        assert [user.email for user in users] == list(PUBLISHED_PASSWORDS)
         assert [user.is_superuser for user in users] == [False, False, True]
-        assert all(verify_password(user.hashed_password, PASSWORDS[user.email]) for user in users)
+        assert all(verify_password(user.hashed_password, PUBLISHED_PASSWORDS[user.email]) for user in users)
         left = [row.credits_remaining for row in reading.scalars(select(Subscription))]
         assert len(left) == 3
         assert min(left) > 100_000

@@ -1,0 +1,98 @@
+"""The check for published accounts on both databases: what it refuses, and what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from db.models import User
+from db.session import Database
+from studio import published_accounts
+from studio.identity.passwords import PUBLISHED_PASSWORDS, hash_password
+from studio.published_accounts import (
+    StartRefused,
+    deactivate_published_accounts,
+    require_no_published_account,
+)
+from studio.seed import seed
+from studio.seed_rows import id_of
+from studio.settings import Settings
+
+
+@pytest.fixture
+def seeded(own_database: Database, tmp_path: Path) -> Database:
+    """A database that was seeded for development."""
+    seed(own_database, Settings(media_dir=tmp_path / "media"))
+    return own_database
+
+
+@pytest.fixture
+def production(own_database_url: str, tmp_path: Path) -> Settings:
+    return Settings(environment="production", database_url=own_database_url, media_dir=tmp_path / "media")
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The passwords that were verified."""
+    seen: list[str] = []
+    verify = published_accounts.verify_password
+
+    def note(hashed: str | None, password: str) -> bool:
+        seen.append(password)
+        return verify(hashed, password)
+
+    monkeypatch.setattr(published_accounts, "verify_password", note)
+    return seen
+
+
+def test_the_seeded_accounts_are_refused_after_three_verifications(
+    seeded: Database, production: Settings, verified: list[str]
+) -> None:
+    with pytest.raises(StartRefused) as refusal:
+        require_no_published_account(production)
+    for email in PUBLISHED_PASSWORDS:
+        assert email in str(refusal.value)
+    assert verified == list(PUBLISHED_PASSWORDS.values())
+
+
+def test_accounts_that_are_not_active_cost_no_verification(
+    seeded: Database, production: Settings, verified: list[str]
+) -> None:
+    with seeded.transaction(write=True) as writing:
+        writing.execute(update(User).values(is_active=False))
+    require_no_published_account(production)
+    assert verified == []
+
+
+def test_an_account_of_another_id_costs_no_verification(
+    own_database: Database, production: Settings, verified: list[str]
+) -> None:
+    with own_database.transaction(write=True) as writing:
+        writing.add(User(email="demo@example.com", hashed_password=hash_password("sartiq-demo")))
+    require_no_published_account(production)
+    assert verified == []
+
+
+@pytest.mark.parametrize("environment", ["development", "test"])
+def test_other_environments_are_not_checked(tmp_path: Path, environment: str) -> None:
+    # Nothing could be read from there.
+    require_no_published_account(
+        Settings(environment=environment, database_url=f"sqlite:///{tmp_path}/none/at.all")
+    )
+
+
+def test_deactivated_accounts_are_refused_no_more(seeded: Database, production: Settings) -> None:
+    assert deactivate_published_accounts(seeded) == list(PUBLISHED_PASSWORDS)
+    require_no_published_account(production)
+    assert deactivate_published_accounts(seeded) == []
+    with seeded.transaction(write=False) as reading:
+        users = reading.scalars(select(User).order_by(User.id)).all()
+    assert [(user.id, user.is_active) for user in users] == [(id_of(User, n), False) for n in (1, 2, 3)]
+    assert len({user.hashed_password for user in users}) == 3
+
+
+def test_a_database_without_tables_is_refused(own_database_url: str, production: Settings) -> None:
+    with pytest.raises(StartRefused, match="--prepare-only"):
+        require_no_published_account(production)
