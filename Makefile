@@ -51,7 +51,7 @@ seed: .venv/.runtime ## Bring the database up to date and add the presets and de
 
 .PHONY: move-to-postgres
 move-to-postgres: .venv/.runtime ## Copy the SQLite database to an empty PostgreSQL one (TO=url, FROM=url)
-	@$(if $(TO),DATABASE_URL='$(TO)') $(BIN)/python -m studio.moving $(if $(FROM),--from '$(FROM)')
+	@$(if $(TO),DATABASE_URL='$(TO)') $(BIN)/python -m studio.migrate_to_postgres $(if $(FROM),--from '$(FROM)')
 
 ##@ Prove it
 
@@ -77,37 +77,37 @@ contract-selftest: .venv/.dev ## Seed defects one by one and see the fuzzer catc
 
 .PHONY: bench
 bench: .venv/.dev .venv/bench/.stamp .venv/server/.stamp ## Measure the server beside others of its kind (5 minutes; FULL=1: a million rows, half an hour)
-	@$(BIN)/python -m tests.bench.run $(if $(FULL),--full) $(ARGS)
+	@$(BIN)/python -m tests.tools.bench.run $(if $(FULL),--full) $(ARGS)
 
 .PHONY: bench-waiting
 bench-waiting: .venv/.dev ## Measure whether 200 callers who wait slow the others down (on PostgreSQL, a minute)
-	@$(BIN)/python -m tests.bench.waiting $(ARGS)
+	@$(BIN)/python -m tests.tools.bench.long_polling $(ARGS)
 
 .PHONY: bench-lists
 bench-lists: .venv/.dev ## Measure whether a tenant of a million products waits longer than one of a thousand (five minutes)
-	@$(BIN)/python -m tests.bench.lists $(ARGS)
+	@$(BIN)/python -m tests.tools.bench.lists $(ARGS)
 
 .PHONY: bench-policies
 bench-policies: .venv/.dev ## Measure what PostgreSQL's policies cost on pages of 50 (two minutes)
-	@$(BIN)/python -m tests.bench.policies $(ARGS)
+	@$(BIN)/python -m tests.tools.bench.policies $(ARGS)
 
 .PHONY: bench-profile
 bench-profile: .venv/.dev ## Tell where the microseconds of one request go (on PostgreSQL, a minute; ARGS="--write")
-	@$(BIN)/python -m tests.bench.profile $(ARGS)
+	@$(BIN)/python -m tests.tools.bench.profile $(ARGS)
 
 .PHONY: bench-generation
 bench-generation: .venv/.dev ## Measure what four pictures of the local studio cost, stage by stage (half a minute)
-	@$(BIN)/python -m tests.bench.generation $(ARGS)
+	@$(BIN)/python -m tests.tools.bench.generation $(ARGS)
 
 .PHONY: faults
 faults: .venv/.dev ## Break Redis, PostgreSQL and workers amid 200 generations and count what is left (minutes)
-	@$(BIN)/python -m tests.faults.run $(ARGS)
+	@$(BIN)/python -m tests.resilience.run $(ARGS)
 
 .PHONY: check
 check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules, house rules, the bundle's freshness
 	@$(BIN)/ruff format --check --quiet . || { echo "Run: make format"; exit 1; }
 	@$(MAKE) lint
-	@$(BIN)/python -m pytest --quiet tests/house
+	@$(BIN)/python -m pytest --quiet tests/architecture
 
 ##@ Change it
 
@@ -115,24 +115,24 @@ check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules
 openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml to openapi/openapi.json, and list who may call what
 	@$(REDOCLY) bundle openapi/openapi.yaml --output openapi/openapi.json 2>&1 | sed '/^bundling/d;/^$$/d'
 	@echo >> openapi/openapi.json
-	@$(BIN)/python -m tests.contract.matrix
+	@$(BIN)/python -m tests.tools.permission_matrix
 
 .PHONY: clients
 clients: .venv/.dev node_modules/.stamp ## Generate a Python client and TypeScript types from the contract into .clients/
-	@$(BIN)/python -m tests.clients.generate
+	@$(BIN)/python -m tests.tools.clients.generate
 	@echo "Written: .clients/python/sartiq_client and .clients/typescript/sartiq.d.ts"
 
 .PHONY: review
 review: .venv/.dev node_modules/.stamp ## Review the contract: rules, what breaks clients, what is new (ARGS="--markdown FILE")
-	@$(BIN)/python -m tests.review.run $(ARGS)
+	@$(BIN)/python -m tests.tools.review.run $(ARGS)
 
 .PHONY: release
 release: .venv/.dev node_modules/.stamp ## Freeze the contract as a release and write its changelog (VERSION=x.y.z)
-	@$(BIN)/python -m tests.review.release $(VERSION)
+	@$(BIN)/python -m tests.tools.review.release $(VERSION)
 
 .PHONY: preview
 preview: .venv/.dev ## Show the documentation page of the YAML while it is edited (PORT=8001)
-	@$(BIN)/python -m tests.preview.run $(ARGS)
+	@$(BIN)/python -m tests.tools.preview.run $(ARGS)
 
 .PHONY: lint
 lint: .venv/.dev node_modules/.stamp ## Lint code and contract, check types and imports

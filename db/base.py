@@ -25,7 +25,7 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 
-DERIVED = "derived"
+TRIGGER_MAINTAINED = "derived"
 """In the `info` of a table whose rows triggers make of others: they are not copied, but made again."""
 
 # The textual form on PostgreSQL too: the binary one refuses U+0000, which keys of free objects may hold.
@@ -33,7 +33,7 @@ Json = JSON()
 
 _id_lock = threading.Lock()
 _last_id_time = 0
-_counted_from: int | None = None
+_deterministic_start: int | None = None
 
 
 def utc_now() -> datetime:
@@ -48,24 +48,24 @@ def new_id() -> UUID:
     """
     global _last_id_time
     with _id_lock:
-        now = time.time_ns() if _counted_from is None else _counted_from
+        now = time.time_ns() if _deterministic_start is None else _deterministic_start
         # 48 bits of milliseconds and 12 bits of a fraction of one: units of about 244 ns.
         moment = (now // 1_000_000 << 12) | ((now % 1_000_000) * 4096 // 1_000_000)
         _last_id_time = moment = max(moment, _last_id_time + 1)
     value = (moment >> 12 << 80) | (0x7 << 76) | ((moment & 0xFFF) << 64)
-    noise = os.urandom(8) if _counted_from is None else hashlib.sha256(moment.to_bytes(8)).digest()[:8]
+    noise = os.urandom(8) if _deterministic_start is None else hashlib.sha256(moment.to_bytes(8)).digest()[:8]
     value |= (0b10 << 62) | (int.from_bytes(noise) & ((1 << 62) - 1))
     return UUID(int=value)
 
 
-def count_ids_from(moment: datetime) -> None:
+def use_deterministic_ids(start: datetime) -> None:
     """Let `new_id` of this process count from a moment on, without clock and chance: for mocks only.
 
     Whoever makes the same rows in the same order gets the same ids.
     """
     global _counted_from, _last_id_time
     with _id_lock:
-        _counted_from, _last_id_time = int(moment.timestamp()) * 1_000_000_000, 0
+        _deterministic_start, _last_id_time = int(start.timestamp()) * 1_000_000_000, 0
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -130,7 +130,7 @@ class Owned(Identified):
     )
 
 
-class Published(Owned):
+class Publishable(Owned):
     """A tenant's row that superusers may publish to everybody. System rows are public and have no owner."""
 
     __abstract__ = True
@@ -141,10 +141,10 @@ class Published(Owned):
     public: Mapped[bool] = mapped_column(default=False, index=True, sort_order=97)
 
 
-PERSONAL = text("organization_id IS NULL")
+IS_PERSONAL = text("organization_id IS NULL")
 
 
-def owned_indexes(table: str) -> tuple[Index, Index]:
+def tenant_indexes(table: str) -> tuple[Index, Index]:
     """The indexes that every list of an owned model walks: scope, then newest first."""
     return (
         Index(f"ix_{table}_owner", "owner_id", "organization_id", "created_at", "id"),
@@ -152,7 +152,7 @@ def owned_indexes(table: str) -> tuple[Index, Index]:
     )
 
 
-def listed_indexes(table: str, *columns: str, named: bool = False) -> tuple[Index, ...]:
+def sort_indexes(table: str, *columns: str, named: bool = False) -> tuple[Index, ...]:
     """The indexes by which the lists of a growing table are walked in every order of theirs.
 
     Those of an organization with a value in one of `columns` too. Without them a page would be found by
@@ -169,8 +169,8 @@ def listed_indexes(table: str, *columns: str, named: bool = False) -> tuple[Inde
                 "owner_id",
                 order,
                 "id",
-                sqlite_where=PERSONAL,
-                postgresql_where=PERSONAL,
+                sqlite_where=IS_PERSONAL,
+                postgresql_where=IS_PERSONAL,
             )
             for order in orders[1:]
         ),
@@ -182,7 +182,7 @@ def listed_indexes(table: str, *columns: str, named: bool = False) -> tuple[Inde
     )
 
 
-def unique_in_scope(table: str, column: str) -> tuple[Index, Index]:
+def unique_per_tenant(table: str, column: str) -> tuple[Index, Index]:
     """Make a column unique within an organization and, for personal rows, within an owner.
 
     Two indexes, because both databases hold that NULLs differ: a single one would never bind personal rows.
@@ -194,12 +194,12 @@ def unique_in_scope(table: str, column: str) -> tuple[Index, Index]:
             "owner_id",
             column,
             unique=True,
-            sqlite_where=PERSONAL,
-            postgresql_where=PERSONAL,
+            sqlite_where=IS_PERSONAL,
+            postgresql_where=IS_PERSONAL,
         ),
     )
 
 
-def changed_one(result: Result[Any]) -> bool:
+def affected_one(result: Result[Any]) -> bool:
     """Return whether an UPDATE changed one row. It counts them, which the type of `execute` does not tell."""
     return cast("CursorResult[Any]", result).rowcount == 1

@@ -1,6 +1,7 @@
 """The refusals that the whole house raises when it says no to a caller, each with a stable code.
 
-There is no HTTP in here: which status a refusal becomes is decided in one place, `handlers/errors.py`.
+There is no HTTP in here: which status a refusal becomes is decided in one place,
+`handlers/pipeline/errors.py`.
 A business rule is a subclass of `Conflict` named for what happened; it lives where it is raised.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 
-class Refused(Exception):
+class DomainError(Exception):
     """Something asked for is not done; `code` is stable, `detail` for people, `extra` for programs."""
 
     code: ClassVar[str] = "refused"
@@ -21,21 +22,21 @@ class Refused(Exception):
         super().__init__(self.detail)
 
 
-class NotFound(Refused):
+class NotFound(DomainError):
     """The row does not exist, or belongs to someone else: the two must not be told apart."""
 
     code = "not_found"
     default_detail = "Not found"
 
 
-class PermissionDenied(Refused):
+class PermissionDenied(DomainError):
     """The caller may see the row, but its role does not allow the action."""
 
     code = "not_enough_permissions"
     default_detail = "Not enough permissions"
 
 
-class Unauthenticated(Refused):
+class Unauthenticated(DomainError):
     """Nobody is signed in."""
 
     code = "not_authenticated"
@@ -56,7 +57,7 @@ class IncorrectCredentials(Unauthenticated):
     default_detail = "Incorrect email or password"
 
 
-class RateLimited(Refused):
+class RateLimited(DomainError):
     """Somebody asks more than a limit allows; `policy` names it, `retry_after` is in seconds."""
 
     code = "rate_limited"
@@ -68,7 +69,7 @@ class RateLimited(Refused):
         super().__init__(f"Too many requests; try again in {self.retry_after} {unit}")
 
 
-class Conflict(Refused):
+class Conflict(DomainError):
     """A business rule that the contract's schema cannot say forbids the change."""
 
     code = "conflict"
@@ -152,35 +153,35 @@ class TargetNotAllowed(Conflict):
     default_detail = "This server does not connect to the address"
 
 
-class Stale(Refused):
+class PreconditionFailed(DomainError):
     """The caller's copy, named by `If-Match`, is not the current one."""
 
     code = "precondition_failed"
     default_detail = "The record has changed since it was read"
 
 
-class TooLarge(Refused):
+class TooLarge(DomainError):
     """The upload has more bytes or pixels than are accepted."""
 
     code = "too_large"
     default_detail = "The upload is too large"
 
 
-class UnsupportedType(Refused):
+class UnsupportedImageType(DomainError):
     """The upload is of a type that is not accepted."""
 
     code = "unsupported_media_type"
     default_detail = "The media type is not supported"
 
 
-class NotAnImage(UnsupportedType):
+class NotAnImage(UnsupportedImageType):
     """The uploaded bytes are not an image, whatever their name or declared type says."""
 
     code = "not_an_image"
     default_detail = "The file is not an image"
 
 
-class Unreadable(Refused):
+class UnreadableImage(DomainError):
     """The upload looks like an image but cannot be decoded."""
 
     code = "unreadable_image"

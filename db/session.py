@@ -18,64 +18,64 @@ from sqlalchemy import Connection, Engine, Select, event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction
 
-from db.actors import SYSTEM, SYSTEM_ROLE, Actor, become
 from db.errors import (
     AlreadyMember,
+    DomainError,
     EmailTaken,
     InUse,
     NotFound,
-    Refused,
     SkuTaken,
     SlugTaken,
     SubscriptionExists,
 )
+from db.rls.session_role import SYSTEM, SYSTEM_ROLE, SessionRole, set_role
 
 logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-BOUND_LOCK_SECONDS = 30
+BOUND_CONNECTION_WAIT_SECONDS = 30
 
 
 @dataclass
-class _Unit:
+class _UnitOfWork:
     """The running transaction and what is to happen when it has ended."""
 
     session: Session
     after_commit: list[Callable[[], object]] = field(default_factory=list)
     after_rollback: list[Callable[[], object]] = field(default_factory=list)
-    apart: list[Callable[[Session], object]] = field(default_factory=list)
+    separate_callbacks: list[Callable[[Session], object]] = field(default_factory=list)
 
 
-_unit: ContextVar[_Unit | None] = ContextVar("unit", default=None)
+_unit_of_work: ContextVar[_UnitOfWork | None] = ContextVar("unit", default=None)
 
 
-def _current_unit() -> _Unit:
-    unit = _unit.get()
+def _current_unit_of_work() -> _UnitOfWork:
+    unit = _unit_of_work.get()
     if unit is None:
         raise RuntimeError("there is no running transaction; open one with Database.transaction()")
     return unit
 
 
-def session() -> Session:
+def current_session() -> Session:
     """The session of the running transaction; RuntimeError outside of one."""
-    return _current_unit().session
+    return _current_unit_of_work().session
 
 
-def writing_connection() -> Connection:
+def current_write_connection() -> Connection:
     """The connection of the running transaction, to write past its session.
 
     RuntimeError in a transaction that was opened for reading.
     """
-    opened = session()
-    if isinstance(opened, _ReadingSession):
-        raise RuntimeError(_READING)
+    opened = current_session()
+    if isinstance(opened, _ReadOnlySession):
+        raise RuntimeError(_READ_ONLY_MESSAGE)
     return opened.connection()
 
 
 def is_in_transaction() -> bool:
     """Whether there is a running transaction."""
-    return _unit.get() is not None
+    return _unit_of_work.get() is not None
 
 
 def after_commit(callback: Callable[[], object]) -> None:
@@ -84,51 +84,51 @@ def after_commit(callback: Callable[[], object]) -> None:
     It runs outside of any transaction. Its failure is logged and changes nothing: the row is the queue, so a
     wake-up that got lost loses no work.
     """
-    _current_unit().after_commit.append(callback)
+    _current_unit_of_work().after_commit.append(callback)
 
 
 def after_rollback(callback: Callable[[], object]) -> None:
     """Call `callback` once the running transaction is rolled back, to undo what the database cannot."""
-    _current_unit().after_rollback.append(callback)
+    _current_unit_of_work().after_rollback.append(callback)
 
 
-def undo() -> None:
+def rollback_and_continue() -> None:
     """Roll back all that the running transaction has done; it goes on empty, to read and to answer.
 
     What was to happen after its commit is dropped.
     """
-    unit = _current_unit()
+    unit = _current_unit_of_work()
     unit.session.rollback()
     unit.after_commit.clear()
     callbacks, unit.after_rollback = unit.after_rollback, []
-    _call_all(callbacks)
+    _run_callbacks(callbacks)
 
 
-def record_apart(callback: Callable[[Session], object]) -> None:
+def run_in_separate_transaction(callback: Callable[[Session], object]) -> None:
     """Call `callback(session)` in a short transaction of its own when the running one has ended either way.
 
     It waits for the end, because SQLite has one writer: a second transaction inside the first would wait for
     ever. Its failure is logged and does not replace the outcome of the request.
     """
-    _current_unit().apart.append(callback)
+    _current_unit_of_work().separate_callbacks.append(callback)
 
 
-def act_as(actor: Actor) -> None:
+def switch_role(role: SessionRole) -> None:
     """Let the running transaction go on in this name until it ends: its last flush counts too."""
-    opened = session()
+    opened = current_session()
     opened.flush()
-    opened.info[_ACTOR] = actor
-    become(opened.connection(), actor)
+    opened.info[_ROLE_KEY] = role
+    set_role(opened.connection(), role)
 
 
-def goes_on_as(actor: Actor) -> None:
+def record_role(role: SessionRole) -> None:
     """Note that a statement of the running transaction has just let it go on in this name."""
-    session().info[_ACTOR] = actor
+    current_session().info[_ROLE_KEY] = role
 
 
-def current_actor() -> Actor:
+def current_role() -> SessionRole:
     """In whose name the running transaction works."""
-    actor: Actor = session().info[_ACTOR]
+    actor: SessionRole = current_session().info[_ROLE_KEY]
     return actor
 
 
@@ -138,43 +138,43 @@ def as_system() -> Iterator[None]:
 
     A failure ends the transaction, as any other does.
     """
-    actor = current_actor()
-    act_as(SYSTEM)
+    actor = current_role()
+    switch_role(SYSTEM)
     yield
-    act_as(actor)
+    switch_role(actor)
 
 
-def ask_as_system(question: Select[Value]) -> list[Value]:
+def query_as_system(query: Select[Value]) -> list[Value]:
     """The values that a question finds among everybody's rows, for a caller who may know no more than them.
 
     Values, because rows could be read on and changed.
     """
     with as_system():
-        return list(session().scalars(question))
+        return list(current_session().scalars(query))
 
 
-def _work_as_system(connection: Any, _record: object) -> None:
+def _set_system_role(connection: Any, _record: object) -> None:
     # For good, so that neither jobs nor requests pay for a statement of their own. The login sees nothing.
     connection.autocommit = True
     connection.execute(f"SET ROLE {SYSTEM_ROLE}")
     connection.autocommit = False
 
 
-def _refusal_for(error: IntegrityError) -> Refused | None:
+def _error_for_constraint(error: IntegrityError) -> DomainError | None:
     """The business meaning of a violated constraint, or None when it is a defect of ours."""
     told = str(getattr(getattr(error.orig, "diag", None), "constraint_name", None) or error.orig)
     if "FOREIGN KEY" in told or told.startswith("fk_"):
         deleting = (error.statement or "").lstrip().upper().startswith("DELETE")
         # An insert or update fails only when a row that was there a moment ago has been deleted meanwhile.
         return InUse() if deleting else NotFound()
-    for word, refusal in _REFUSALS.items():
+    for word, refusal in _CONSTRAINT_ERRORS.items():
         if word in told:
             return refusal()
     return None
 
 
 # A word of the violated index: SQLite names its columns, PostgreSQL the index, and ours are named by columns.
-_REFUSALS: dict[str, type[Refused]] = {
+_CONSTRAINT_ERRORS: dict[str, type[DomainError]] = {
     "subscriptions": SubscriptionExists,
     "user_id": AlreadyMember,
     "slug": SlugTaken,
@@ -183,43 +183,43 @@ _REFUSALS: dict[str, type[Refused]] = {
 }
 
 
-_ACTOR = "actor"
+_ROLE_KEY = "actor"
 """Where a session keeps in whose name it works."""
 
 
-class _ActingSession(Session):
+class _RoleSession(Session):
     """A session whose transactions begin in the name of its actor, the one after a rollback too."""
 
 
-def _begin_as_actor(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    actor = session.info[_ACTOR]
+def _set_role_on_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    actor = session.info[_ROLE_KEY]
     # Connections are the system's already.
     if actor != SYSTEM and not transaction.nested:
-        become(connection, actor)
+        set_role(connection, actor)
 
 
-event.listen(_ActingSession, "after_begin", _begin_as_actor)
+event.listen(_RoleSession, "after_begin", _set_role_on_begin)
 
 
-class _ReadingSession(_ActingSession):
+class _ReadOnlySession(_RoleSession):
     """The session of a transaction that was opened for reading."""
 
 
-_READING = "a transaction that was opened for reading cannot write"
+_READ_ONLY_MESSAGE = "a transaction that was opened for reading cannot write"
 
 
-def _refuse_flush(session: Session, *_: object) -> None:
+def _reject_flush(session: Session, *_: object) -> None:
     if session.new or session.deleted or any(session.is_modified(row) for row in session.dirty):
-        raise RuntimeError(_READING)
+        raise RuntimeError(_READ_ONLY_MESSAGE)
 
 
-def _refuse_statement(state: ORMExecuteState) -> None:
+def _reject_statement(state: ORMExecuteState) -> None:
     if state.is_insert or state.is_update or state.is_delete:
-        raise RuntimeError(_READING)
+        raise RuntimeError(_READ_ONLY_MESSAGE)
 
 
-event.listen(_ReadingSession, "before_flush", _refuse_flush)
-event.listen(_ReadingSession, "do_orm_execute", _refuse_statement)
+event.listen(_ReadOnlySession, "before_flush", _reject_flush)
+event.listen(_ReadOnlySession, "do_orm_execute", _reject_statement)
 
 
 class Database:
@@ -232,14 +232,14 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         if engine.dialect.name == "postgresql":
-            event.listen(engine, "connect", _work_as_system)
+            event.listen(engine, "connect", _set_system_role)
         self._reading_engine = engine.execution_options(write=False)
         self._writing_engine = engine.execution_options(write=True)
         self._connection: Connection | None = None
-        self._turn = threading.Lock()
+        self._connection_lock = threading.Lock()
 
     @classmethod
-    def bound(cls, connection: Connection) -> Database:
+    def from_connection(cls, connection: Connection) -> Database:
         """A database whose transactions are savepoints on one connection: rolling that back undoes them all.
 
         For tests and tools. Threads take turns; a transaction that waits 30 s for its turn raises
@@ -247,31 +247,31 @@ class Database:
         """
         database = cls(connection.engine)
         database._connection = connection
-        become(connection, SYSTEM)
+        set_role(connection, SYSTEM)
         return database
 
     @contextmanager
-    def transaction(self, write: bool, actor: Actor = SYSTEM) -> Iterator[Session]:
+    def transaction(self, write: bool, role: SessionRole = SYSTEM) -> Iterator[Session]:
         """Open the transaction that `session()` gives: returning commits, raising rolls back.
 
         It works in the name of `actor` until `act_as`. Raises RuntimeError inside another one. A violated
         constraint that has a business meaning leaves as the `Refused` for it (`SlugTaken`, `InUse`, ...).
         """
-        if _unit.get() is not None:
+        if _unit_of_work.get() is not None:
             raise RuntimeError("transactions do not nest; the running one covers the whole request")
-        unit = _Unit(self._open_session(write, actor))
+        unit = _UnitOfWork(self._open_session(write, role))
         committed = False
         try:
-            with self._alone(), unit.session:
-                token = _unit.set(unit)
+            with self._exclusive_connection(), unit.session:
+                token = _unit_of_work.set(unit)
                 try:
                     yield unit.session
                     unit.session.commit()
                     committed = True
                 finally:
-                    _unit.reset(token)
+                    _unit_of_work.reset(token)
         except IntegrityError as error:
-            refusal = _refusal_for(error)
+            refusal = _error_for_constraint(error)
             if refusal is None:
                 raise
             raise refusal from error
@@ -282,9 +282,9 @@ class Database:
         """Close all idle connections."""
         self.engine.dispose()
 
-    def _open_session(self, write: bool, actor: Actor) -> Session:
-        make = _ActingSession if write else _ReadingSession
-        info = {_ACTOR: actor}
+    def _open_session(self, write: bool, role: SessionRole) -> Session:
+        make = _RoleSession if write else _ReadOnlySession
+        info = {_ROLE_KEY: role}
         if self._connection is not None:
             return make(
                 self._connection,
@@ -295,32 +295,32 @@ class Database:
         engine = self._writing_engine if write else self._reading_engine
         return make(engine, expire_on_commit=False, info=info)
 
-    def _alone(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._connection is None else self._hold(self._connection)
+    def _exclusive_connection(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._connection is None else self._lock_connection(self._connection)
 
     @contextmanager
-    def _hold(self, connection: Connection) -> Iterator[None]:
+    def _lock_connection(self, connection: Connection) -> Iterator[None]:
         """Have a bound connection alone, and give it back as it was: what is local to a transaction outlives
         its savepoints."""
-        if not self._turn.acquire(timeout=BOUND_LOCK_SECONDS):
+        if not self._connection_lock.acquire(timeout=BOUND_CONNECTION_WAIT_SECONDS):
             raise RuntimeError("another thread kept the one connection of this database too long")
         try:
             yield
-            become(connection, SYSTEM)
+            set_role(connection, SYSTEM)
         finally:
-            self._turn.release()
+            self._connection_lock.release()
 
-    def _finish(self, unit: _Unit, committed: bool) -> None:
-        for record in unit.apart:
+    def _finish(self, unit: _UnitOfWork, committed: bool) -> None:
+        for record in unit.separate_callbacks:
             try:
                 with self.transaction(write=True) as session:
                     record(session)
             except Exception:
                 logger.exception("a record that was to be kept apart from its transaction failed")
-        _call_all(unit.after_commit if committed else unit.after_rollback)
+        _run_callbacks(unit.after_commit if committed else unit.after_rollback)
 
 
-def _call_all(callbacks: Iterable[Callable[[], object]]) -> None:
+def _run_callbacks(callbacks: Iterable[Callable[[], object]]) -> None:
     for callback in callbacks:
         try:
             callback()

@@ -9,6 +9,6 @@ import gc
 if __name__ == "__main__":
     gc.disable()
 
-    from handlers.command import main
+    from handlers.server.cli import main
 
     raise SystemExit(main())

@@ -8,65 +8,75 @@ from uuid import UUID
 from db.models.api_keys import ApiKey
 from db.queries import organizations as query
 from db.queries.api_keys import get_api_key as find_key
-from db.session import session
+from db.session import current_session
 from db.tenancy import current_caller
-from handlers.answers import NO_STORE, Answer, encode_json, no_content, ok, present, strong_etag
-from handlers.conditional import apply_changes, require_fresh
-from handlers.current import current_settings
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
+from handlers.common.context import current_settings
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.preconditions import apply_changes, require_etag_match
+from handlers.common.responses import (
+    NO_STORE,
+    ApiResponse,
+    encode_json,
+    no_content,
+    ok,
+    serialize,
+    strong_etag,
+)
 from handlers.schemas.api_keys import ApiKeySchema
-from studio.api_keys import make_api_key
+from studio.accounts import api_keys
 
-API_KEYS = Listing(ApiKey, ApiKeySchema, within={"organization_id": ApiKey.organization_id})
+API_KEYS = ListQuery(ApiKey, ApiKeySchema, parent={"organization_id": ApiKey.organization_id})
 
 
 @requires(Permission.API_KEYS_READ)
-def list_api_keys(organization_id: UUID, **asked: Any) -> Answer:
+def list_api_keys(organization_id: UUID, **params: Any) -> ApiResponse:
     """The keys of one organization, without their secrets."""
-    asked["organization_id"] = query.get_organization(organization_id).id
-    return API_KEYS.page(asked)
+    params["organization_id"] = query.get_organization(organization_id).id
+    return API_KEYS.list_response(params)
 
 
 @requires(Permission.API_KEYS_MANAGE)
-def create_api_key(organization_id: UUID, body: dict[str, Any]) -> Answer:
+def create_api_key(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Make a key; the answer holds its secret."""
     # Locked, so that of two that find the last place free one gets it.
     organization, caller = query.get_organization(organization_id, for_update=True), current_caller()
-    granted = caller.granted(organization.id)
-    key, secret = make_api_key(organization, caller.user_id, granted, current_settings().secret_key, **body)
-    shown = present(key, ApiKeySchema)
+    granted = caller.permissions_in(organization.id)
+    key, secret = api_keys.create_api_key(
+        organization, caller.user_id, granted, current_settings().secret_key, **body
+    )
+    shown = serialize(key, ApiKeySchema)
     # The tag is that of the key as it is read from now on, without the secret.
     tag = strong_etag(encode_json(shown))
     location = f"/api/v1/organizations/{organization.id}/api-keys/{key.id}"
-    return Answer(201, {**shown, "secret": secret}, {"Location": location, "ETag": tag, **NO_STORE})
+    return ApiResponse(201, {**shown, "secret": secret}, {"Location": location, "ETag": tag, **NO_STORE})
 
 
 @requires(Permission.API_KEYS_READ)
-def get_api_key(organization_id: UUID, api_key_id: UUID) -> Answer:
+def get_api_key(organization_id: UUID, api_key_id: UUID) -> ApiResponse:
     """One key, without its secret."""
     organization = query.get_organization(organization_id)
     return ok(find_key(organization.id, api_key_id), ApiKeySchema)
 
 
 @requires(Permission.API_KEYS_MANAGE)
-def update_api_key(organization_id: UUID, api_key_id: UUID, body: dict[str, Any]) -> Answer:
+def update_api_key(organization_id: UUID, api_key_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Rename a key."""
-    key = _for_change(organization_id, api_key_id)
+    key = _get_for_update(organization_id, api_key_id)
     apply_changes(key, body)
-    session().flush()
+    current_session().flush()
     return ok(key, ApiKeySchema)
 
 
 @requires(Permission.API_KEYS_MANAGE)
-def delete_api_key(organization_id: UUID, api_key_id: UUID) -> Answer:
+def delete_api_key(organization_id: UUID, api_key_id: UUID) -> ApiResponse:
     """Remove a key: the next request with it is refused."""
-    session().delete(_for_change(organization_id, api_key_id))
+    current_session().delete(_get_for_update(organization_id, api_key_id))
     return no_content()
 
 
-def _for_change(organization_id: UUID, api_key_id: UUID) -> ApiKey:
+def _get_for_update(organization_id: UUID, api_key_id: UUID) -> ApiKey:
     organization = query.get_organization(organization_id)
     key = find_key(organization.id, api_key_id, for_update=True)
-    require_fresh(key, ApiKeySchema)
+    require_etag_match(key, ApiKeySchema)
     return key

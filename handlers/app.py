@@ -25,49 +25,56 @@ from connexion.options import SwaggerUIOptions
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from db.engines import make_engine
+from db.engine import build_engine
 from db.session import Database
-from handlers.auditing import Auditing, Targets
-from handlers.auth import load_caller, security_map, set_up_tokens
-from handlers.contract.bodies import Limits
-from handlers.contract.bridge import BridgedFlaskApp
-from handlers.contract.bundle import Bundle
-from handlers.contract.endpoint import CallerLoader, Endpoint
-from handlers.contract.exemplary import Examples, Picked
-from handlers.contract.limiting import CallersDoor, StrangersDoor
-from handlers.contract.middleware import Check, Envelope, Gate, LastResort
+from handlers.contract.document import Document
 from handlers.contract.operations import compile_operations
-from handlers.contract.paths import PathTable
+from handlers.contract.request_bodies import BodyLimits
 from handlers.contract.resolver import ContractResolver, find_handlers
-from handlers.contract.surface import Surface, headers_of_answers, headers_of_requests
-from handlers.contract.waiting import Waiting
-from handlers.errors import error_handler
-from handlers.observing import Observed
+from handlers.contract.router import Router
 from handlers.pages import home, security_txt
-from handlers.pages.discovery import CATALOG, api_catalog
-from studio.exports.work import work_off_exports
-from studio.jobs.prompt import PromptWork
-from studio.jobs.repeating import Repeating
-from studio.jobs.upkeep import UPKEEP, Upkeep, Workplace
-from studio.jobs.workers import RenderWorkers
-from studio.jobs.workshop import Workshop
-from studio.limits.limits import Limits as RateLimits
+from handlers.pages.api_catalog import CATALOG_PATH, api_catalog
+from handlers.pipeline.audit import AuditRecorder, TargetResolver
+from handlers.pipeline.auth import build_security_map, configure_jwt, load_caller
+from handlers.pipeline.endpoint import CallerLoader, Endpoint
+from handlers.pipeline.errors import build_error_handler
+from handlers.pipeline.middleware.error_boundary import ErrorBoundary
+from handlers.pipeline.middleware.long_polling import LongPolling
+from handlers.pipeline.middleware.mock_responses import ExampleResponses, MockResponseMiddleware
+from handlers.pipeline.middleware.observability import ObservabilityMiddleware
+from handlers.pipeline.middleware.rate_limits import AnonymousRateLimit, CallerRateLimit
+from handlers.pipeline.middleware.request_validation import RequestValidation
+from handlers.pipeline.middleware.response_validation import ResponseValidation
+from handlers.pipeline.middleware.routing import Routing
+from handlers.pipeline.middleware.security_headers import (
+    SecurityHeaders,
+    declared_request_headers,
+    declared_response_headers,
+)
+from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
+from studio.exports.worker import run_pending_exports
+from studio.generations.watch import ChangeHub
+from studio.generations.worker.executor import GenerationExecutor
+from studio.generations.worker.inline import InlineRunner
+from studio.generations.worker.threads import GenerationWorkers
+from studio.http_client import SafeHttpClient
+from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services
+from studio.jobs.periodic import PeriodicTask
 from studio.media.backends import open_storage
-from studio.outbound import Outbound
-from studio.providers.renderers import SAMPLES
-from studio.providers.samples import sample_file
-from studio.settings import Settings, SettingsRefused
-from studio.telemetry.metrics import MetricsPort
+from studio.providers.base import SAMPLE_RENDERER
+from studio.providers.sample import build_sample_file
+from studio.rate_limits.limiter import RateLimiter as RateLimits
+from studio.settings import InvalidSettings, Settings
+from studio.telemetry.metrics import MetricsServer
 from studio.telemetry.traces import Tracing
-from studio.watching import Watchers
-from studio.webhooks.senders import WebhookSenders
+from studio.webhooks.dispatcher import WebhookDispatcher
 
 BUNDLE = Path(__file__).parent.parent / "openapi" / "openapi.json"
 
 Hook = Callable[[], object]
 
 
-class Part(Protocol):
+class BackgroundService(Protocol):
     """Something that lives as long as the server does."""
 
     def start(self) -> None:
@@ -85,16 +92,16 @@ class Application(BridgedFlaskApp):
         settings: Settings,
         database: Any,
         endpoints: dict[str, Endpoint],
-        watchers: Watchers,
+        change_hub: ChangeHub,
         **options: Any,
     ) -> None:
         self.settings = settings
         self.database = database
         self.endpoints = endpoints
         self.on_startup: list[Hook] = []
-        self.watchers = watchers
+        self.change_hub = change_hub
         # First, so that nobody who waits keeps the server from ending.
-        self.on_shutdown: list[Hook] = [watchers.close]
+        self.on_shutdown: list[Hook] = [change_hub.close]
         self._draining = threading.Lock()
         super().__init__(
             __name__,
@@ -108,7 +115,7 @@ class Application(BridgedFlaskApp):
     async def _lifespan(self, _app: object) -> AsyncIterator[None]:
         for hook in self.on_startup:
             await to_thread.run_sync(hook)
-        self.watchers.open()
+        self.change_hub.open()
         yield
         await to_thread.run_sync(self.drain)
         await to_thread.run_sync(self.bridge.pool.shutdown)
@@ -131,7 +138,7 @@ def create_app(
     package: str = "handlers",
     database: Any = None,
     load_caller: CallerLoader = load_caller,
-    outside: Mapping[str, ASGIApp] | None = None,
+    extra_routes: Mapping[str, ASGIApp] | None = None,
     tags: Collection[str] | None = None,
 ) -> Application:
     """Return the server, ready to serve.
@@ -140,21 +147,21 @@ def create_app(
     the handlers, `outside` maps paths that are not of the contract to ASGI applications, `tags`
     limits the server to a part of the contract. Raises ContractError when contract and handlers do not fit.
     """
-    contract = Bundle.load(bundle) if isinstance(bundle, Path) else Bundle(bundle)
+    contract = Document.load(bundle) if isinstance(bundle, Path) else Document(bundle)
     if tags is not None:
-        contract = contract.only(tags)
+        contract = contract.with_tags(tags)
     if database is None:
         if settings.mode == "mock":
-            raise SettingsRefused("SARTIQ_MODE=mock is served by `python -m handlers`, which furnishes it")
+            raise InvalidSettings("SARTIQ_MODE=mock is served by `python -m handlers`, which furnishes it")
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        engine = make_engine(settings.database_url, settings.pool_size, settings.request_seconds)
+        engine = build_engine(settings.database_url, settings.pool_size, settings.request_seconds)
         database = Database(engine)
-    body_limits = Limits(settings.max_json_bytes, settings.max_upload_bytes, settings.slow_client_seconds)
+    body_limits = BodyLimits(settings.max_json_bytes, settings.max_upload_bytes, settings.slow_client_seconds)
     operations = compile_operations(contract, body_limits)
     handlers = find_handlers(operations, package)
     limits = RateLimits.from_settings(settings)
-    table = PathTable(contract.base_path, operations)
-    targets = Targets(table, operations)
+    table = Router(contract.base_path, operations)
+    targets = TargetResolver(table, operations)
     endpoints = {
         operation.operation_id: Endpoint(
             operation,
@@ -162,21 +169,21 @@ def create_app(
             database.transaction,
             load_caller,
             limits,
-            Auditing(operation, targets) if package == "handlers" else None,
+            AuditRecorder(operation, targets) if package == "handlers" else None,
         )
         for operation in operations
     }
     gate = partial(
-        Gate,
-        table=table,
+        Routing,
+        router=table,
         base_path=contract.base_path,
-        outside=_pages(settings) if outside is None else outside,
+        extra_routes=_pages(settings) if extra_routes is None else extra_routes,
     )
-    last_resort = partial(LastResort, public_url=settings.public_url)
-    watchers = Watchers(database.transaction)
+    last_resort = partial(ErrorBoundary, public_url=settings.public_url)
+    watchers = ChangeHub(database.transaction)
     waiting = partial(
-        Waiting,
-        watchers=watchers,
+        LongPolling,
+        change_hub=watchers,
         max_wait=settings.max_wait_seconds,
         max_stream=settings.sse_max_seconds,
     )
@@ -187,24 +194,28 @@ def create_app(
         watchers,
         middlewares=[
             last_resort,
-            partial(Observed, base_path=contract.base_path),
+            partial(ObservabilityMiddleware, base_path=contract.base_path),
             last_resort,
             partial(
-                Surface,
+                SecurityHeaders,
                 public_url=settings.public_url,
-                origins=settings.cors_origins,
-                sent=headers_of_requests(contract),
-                shown=headers_of_answers(contract),
+                allow_origins=settings.cors_origins,
+                allow_headers=declared_request_headers(contract),
+                expose_headers=declared_response_headers(contract),
             ),
-            partial(Envelope, public_url=settings.public_url),
+            partial(ResponseValidation, public_url=settings.public_url),
             ExceptionMiddleware,
             waiting,
             gate,
-            *([partial(Picked, examples=Examples(contract, sample_file))] if settings.mode == "mock" else ()),
-            partial(StrangersDoor, limits=limits),
+            *(
+                [partial(MockResponseMiddleware, examples=ExampleResponses(contract, build_sample_file))]
+                if settings.mode == "mock"
+                else ()
+            ),
+            partial(AnonymousRateLimit, limits=limits),
             SecurityMiddleware,
-            partial(CallersDoor, limits=limits),
-            Check,
+            partial(CallerRateLimit, limits=limits),
+            RequestValidation,
             LifespanMiddleware,
             ContextMiddleware,
         ],
@@ -212,23 +223,23 @@ def create_app(
     app.app.config["SETTINGS"] = settings
     app.app.config["STORAGE"] = open_storage(settings)
     app.app.config["LIMITS"] = limits
-    app.app.config["OUTBOUND"] = Outbound.from_settings(settings)
+    app.app.config["OUTBOUND"] = SafeHttpClient.from_settings(settings)
     app.app.config["FETCHING"] = threading.BoundedSemaphore(max(1, settings.request_threads // 2))
-    set_up_tokens(app.app, settings)
+    configure_jwt(app.app, settings)
     app.app.config["CONTRACT_JSON"] = (
         bundle.read_bytes() if isinstance(bundle, Path) else json.dumps(bundle).encode("utf-8")
     )
     app.add_api(
-        contract.outline(),
+        contract.connexion_spec(),
         resolver=ContractResolver(endpoints),
-        security_map=security_map(settings.secret_key),
+        security_map=build_security_map(settings.secret_key),
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),
     )
     for kind in (ProblemException, HTTPException, Exception):
-        app.add_error_handler(kind, error_handler(settings.public_url))
+        app.add_error_handler(kind, build_error_handler(settings.public_url))
     if package == "handlers":
-        _run_in_background(app)
-    _build_now(app.middleware)
+        _attach_services(app)
+    _build_middleware_stack_eagerly(app.middleware)
     return app
 
 
@@ -236,65 +247,67 @@ def _pages(settings: Settings) -> dict[str, ASGIApp]:
     """What is served beside the contract."""
     return {
         "/": home(settings.public_url),
-        CATALOG: api_catalog(settings.public_url),
+        CATALOG_PATH: api_catalog(settings.public_url),
         "/.well-known/security.txt": security_txt(settings.public_url, settings.security_contact),
     }
 
 
-def _run_in_background(app: Application) -> None:
+def _attach_services(app: Application) -> None:
     """Let what this process does beside serving live as long as the server does."""
     settings = app.settings
     config = app.app.config
-    workplace = Workplace(settings, app.database, config["STORAGE"], config["OUTBOUND"])
+    workplace = Services(settings, app.database, config["STORAGE"], config["OUTBOUND"])
     # First to come and last to go: they see how the others end.
-    watching: list[Part] = [
+    watching: list[BackgroundService] = [
         Tracing(settings.otlp_endpoint, settings.service_name),
-        MetricsPort(settings.metrics_host, settings.metrics_port, app.database, settings.database_url),
+        MetricsServer(settings.metrics_host, settings.metrics_port, app.database, settings.database_url),
     ]
-    parts = _work_of(workplace)
+    parts = _background_services(workplace)
     app.on_startup.extend(part.start for part in (*watching, *parts))
     app.on_shutdown.extend(part.stop for part in (*parts, *watching))
 
 
-def _work_of(at: Workplace) -> list[Part]:
+def _background_services(services: Services) -> list[BackgroundService]:
     """What this process does beside serving: all there is, or, with a broker, to call others for it."""
-    settings = at.settings
+    settings = services.settings
     if settings.celery_broker_url is not None:
         # Here, because a server that works for itself need not wait for Celery to load.
-        from studio.jobs.messenger import Messenger
+        from studio.jobs.celery.relay import WakeupRelay
 
-        return [Messenger(at)]
+        return [WakeupRelay(services)]
     if settings.mode == "mock":
-        return _work_of_a_mock(at)
+        return _mock_services(services)
     return [
-        RenderWorkers(
-            at.database,
-            at.storage,
+        GenerationWorkers(
+            services.database,
+            services.storage,
             settings.render_workers,
             settings.lease_seconds,
             settings.max_running_per_scope,
-            at.outbound,
+            services.http_client,
         ),
-        WebhookSenders(settings, at.database, at.outbound),
-        *(_repeating(each, at) for each in UPKEEP),
+        WebhookDispatcher(settings, services.database, services.http_client),
+        *(_periodic_task(each, services) for each in MAINTENANCE_TASKS),
     ]
 
 
-def _work_of_a_mock(at: Workplace) -> list[Part]:
+def _mock_services(services: Services) -> list[BackgroundService]:
     """The same, but what somebody waits for is done before he is answered."""
-    lease = at.settings.lease_seconds
-    workshop = Workshop(at.database, at.storage, os.cpu_count() or 1, lease, renderer=SAMPLES)
-    waited_for = PromptWork(workshop, lambda: work_off_exports(at.database, at.storage))
-    unasked = [each for each in UPKEEP if each.woken_by is None]
-    senders = WebhookSenders(at.settings, at.database, at.outbound)
-    return [waited_for, senders, *(_repeating(each, at) for each in unasked)]
+    lease = services.settings.lease_seconds
+    workshop = GenerationExecutor(
+        services.database, services.storage, os.cpu_count() or 1, lease, renderer=SAMPLE_RENDERER
+    )
+    waited_for = InlineRunner(workshop, lambda: run_pending_exports(services.database, services.storage))
+    unasked = [each for each in MAINTENANCE_TASKS if each.trigger is None]
+    senders = WebhookDispatcher(services.settings, services.database, services.http_client)
+    return [waited_for, senders, *(_periodic_task(each, services) for each in unasked)]
 
 
-def _repeating(each: Upkeep, at: Workplace) -> Repeating:
-    wake = each.woken_by.listen() if each.woken_by else None
-    return Repeating(each.name, partial(each.work, at), each.pause_seconds, wake)
+def _periodic_task(task: MaintenanceTask, services: Services) -> PeriodicTask:
+    wake = task.trigger.listen() if task.trigger else None
+    return PeriodicTask(task.name, partial(task.run, services), task.interval_seconds, wake)
 
 
-def _build_now(middleware: ConnexionMiddleware) -> None:
+def _build_middleware_stack_eagerly(middleware: ConnexionMiddleware) -> None:
     """Build the middleware stack; Connexion would on the first request, and fail on every one."""
     middleware.app, middleware.middleware_stack = middleware._build_middleware_stack()

@@ -10,11 +10,11 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, bindparam, select
 
 from db.models.audit import AuditEvent
 from db.queries.organizations import get_organization
-from db.session import session
+from db.session import current_session
 from db.tenancy import current_caller
-from handlers.answers import Answer
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.responses import ApiResponse
 from handlers.schemas.audit_events import AuditEventSchema
 
 _FILTERS: dict[str, SQLColumnExpression[Any]] = {
@@ -28,30 +28,30 @@ _FILTERS: dict[str, SQLColumnExpression[Any]] = {
     "updated_after": AuditEvent.created_at > bindparam("updated_after"),
 }
 # Logs grow without end: the count stops, whatever they are narrowed by.
-OF_ORGANIZATION = Listing(
+ORGANIZATION_EVENTS = ListQuery(
     AuditEvent,
     AuditEventSchema,
     filters=_FILTERS,
-    within={"organization_id": AuditEvent.organization_id},
-    grows=True,
+    parent={"organization_id": AuditEvent.organization_id},
+    capped_count=True,
 )
-OF_ACCOUNT = replace(OF_ORGANIZATION, within={"account_id": AuditEvent.account_id})
+ACCOUNT_EVENTS = replace(ORGANIZATION_EVENTS, parent={"account_id": AuditEvent.account_id})
 
 
 @requires(Permission.AUDIT_READ)
-def list_audit_events(organization_id: UUID, **asked: Any) -> Answer:
+def list_audit_events(organization_id: UUID, **params: Any) -> ApiResponse:
     """What was done to the rows of one organization."""
     # Superusers read the log of an organization that is gone, too.
-    if not current_caller().is_superuser or not _is_any(AuditEvent.organization_id == organization_id):
+    if not current_caller().is_superuser or not _has_events(AuditEvent.organization_id == organization_id):
         get_organization(organization_id)
-    return OF_ORGANIZATION.page({**asked, "organization_id": organization_id})
+    return ORGANIZATION_EVENTS.list_response({**params, "organization_id": organization_id})
 
 
 @requires(Permission.ACCOUNT_SELF)
-def list_own_audit_events(**asked: Any) -> Answer:
+def list_own_audit_events(**params: Any) -> ApiResponse:
     """What happened to the caller's account and personal rows."""
-    return OF_ACCOUNT.page({**asked, "account_id": current_caller().user_id})
+    return ACCOUNT_EVENTS.list_response({**params, "account_id": current_caller().user_id})
 
 
-def _is_any(scope: ColumnElement[bool]) -> bool:
-    return session().scalar(select(AuditEvent.id).where(scope).limit(1)) is not None
+def _has_events(scope: ColumnElement[bool]) -> bool:
+    return current_session().scalar(select(AuditEvent.id).where(scope).limit(1)) is not None

@@ -11,63 +11,64 @@ from db.models.brands import Brand
 from db.models.guidelines import Guidelines
 from db.models.presets import BackgroundPreset, ResolutionPreset
 from db.models.styles import Style
-from db.session import session
-from db.tenancy import get_owned, list_scope
-from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, get_for_change, may_change
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
-from handlers.preparing import decodes_after
-from handlers.references import may_create, refer_all, scope_of_new, with_pictures
+from db.session import current_session
+from db.tenancy import get_visible, list_filter
+from handlers.common.images import resolve_images
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.prechecks import prefetches_images
+from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
+from handlers.common.references import check_references, precheck_create, resolve_ownership
+from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.brands import BrandSchema
-from studio.brands import detach_brand
-from studio.slugs import add_with_slug
+from studio.catalogue import brands
+from studio.catalogue.slugs import insert_with_slug
 
-WITH_LOGO = [joinedload(Brand.logo_media)]
-BRANDS = Listing(Brand, BrandSchema, searched=(Brand.name,))
+LOGO_OPTIONS = [joinedload(Brand.logo_media)]
+BRANDS = ListQuery(Brand, BrandSchema, search_columns=(Brand.name,))
 
 
 @requires(Permission.BRANDS_READ)
-def list_brands(organization_id: UUID | None = None, **asked: Any) -> Answer:
+def list_brands(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """The brands of one scope."""
-    return BRANDS.page(asked, list_scope(organization_id))
+    return BRANDS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.BRANDS_WRITE)
-@decodes_after(may_create, "logo_url")
-def create_brand(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
+@prefetches_images(precheck_create, "logo_url")
+def create_brand(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Make a brand, with a slug from its name when it comes without."""
-    brand = Brand(**scope_of_new(organization_id), logo_media=None)
-    _change(brand, body)
-    add_with_slug(brand, "brand")
+    brand = Brand(**resolve_ownership(organization_id), logo_media=None)
+    _apply_body(brand, body)
+    insert_with_slug(brand, "brand")
     return created(brand, BrandSchema, f"/api/v1/brands/{brand.id}")
 
 
 @requires(Permission.BRANDS_READ)
-def get_brand(brand_id: UUID) -> Answer:
+def get_brand(brand_id: UUID) -> ApiResponse:
     """One brand."""
-    return ok(get_owned(Brand, brand_id, options=WITH_LOGO), BrandSchema)
+    return ok(get_visible(Brand, brand_id, options=LOGO_OPTIONS), BrandSchema)
 
 
 @requires(Permission.BRANDS_WRITE)
-@decodes_after(may_change(Brand, "brand_id", BrandSchema, WITH_LOGO), "logo_url")
-def update_brand(brand_id: UUID, body: dict[str, Any]) -> Answer:
+@prefetches_images(precheck_update(Brand, "brand_id", BrandSchema, LOGO_OPTIONS), "logo_url")
+def update_brand(brand_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Change what the body names."""
-    brand = get_for_change(Brand, brand_id, BrandSchema, WITH_LOGO)
-    _change(brand, body)
-    session().flush()
+    brand = get_for_update(Brand, brand_id, BrandSchema, LOGO_OPTIONS)
+    _apply_body(brand, body)
+    current_session().flush()
     return ok(brand, BrandSchema)
 
 
 @requires(Permission.BRANDS_WRITE)
-def delete_brand(brand_id: UUID) -> Answer:
+def delete_brand(brand_id: UUID) -> ApiResponse:
     """Remove the brand; its products and shootings stay without it."""
-    detach_brand(get_for_change(Brand, brand_id, BrandSchema, WITH_LOGO))
+    brands.delete_brand(get_for_update(Brand, brand_id, BrandSchema, LOGO_OPTIONS))
     return no_content()
 
 
-def _change(brand: Brand, body: dict[str, Any]) -> None:
-    refer_all(
+def _apply_body(brand: Brand, body: dict[str, Any]) -> None:
+    check_references(
         brand,
         body,
         default_guidelines_id=Guidelines,
@@ -75,4 +76,4 @@ def _change(brand: Brand, body: dict[str, Any]) -> None:
         default_background_preset_id=BackgroundPreset,
         default_resolution_preset_id=ResolutionPreset,
     )
-    apply_changes(brand, with_pictures(brand, body, logo_url="logo_media"))
+    apply_changes(brand, resolve_images(brand, body, logo_url="logo_media"))

@@ -8,72 +8,71 @@ from flask import current_app
 
 from db.errors import NotFound
 from handlers import pages
-from handlers.answers import Answer
-from handlers.compressing import found_document
-from handlers.current import current_settings
-from handlers.pages.discovery import links
+from handlers.common.context import current_settings
+from handlers.common.responses import ApiResponse, document_response
+from handlers.pages.api_catalog import build_link_header
 
 
 def _bundle_json() -> bytes:
     return cast(bytes, current_app.config["CONTRACT_JSON"])
 
 
-def _description(content: bytes, media_type: str) -> Answer:
+def _contract_response(content: bytes, media_type: str) -> ApiResponse:
     """Answer a form of the contract. Another release may serve another, so every cache has to ask."""
-    return found_document(content, media_type, Cache_Control="no-cache")
+    return document_response(content, media_type, Cache_Control="no-cache")
 
 
-def get_openapi_json() -> Answer:
+def get_openapi_json() -> ApiResponse:
     """Answer the bundled contract, byte for byte as it is committed."""
-    return _description(_bundle_json(), "application/json")
+    return _contract_response(_bundle_json(), "application/json")
 
 
-def get_openapi_yaml() -> Answer:
+def get_openapi_yaml() -> ApiResponse:
     """Answer the bundled contract as YAML."""
-    return _description(pages.contract_yaml(_bundle_json()), "application/yaml")
+    return _contract_response(pages.contract_yaml(_bundle_json()), "application/yaml")
 
 
-def _page(content: bytes, **headers: str) -> Answer:
+def _page_response(content: bytes, **headers: str) -> ApiResponse:
     headers["Content_Security_Policy"] = pages.CONTENT_SECURITY_POLICY
-    return found_document(content, "text/html", **headers)
+    return document_response(content, "text/html", **headers)
 
 
-def get_docs() -> Answer:
+def get_docs() -> ApiResponse:
     """Answer the page on which the contract is read and tried."""
-    return _page(pages.docs_page(), Link=links())
+    return _page_response(pages.docs_page(), Link=build_link_header())
 
 
-def get_permissions_page() -> Answer:
+def get_permissions_page() -> ApiResponse:
     """Answer the page that says who may call which operation."""
-    return _page(pages.permissions_page(_bundle_json()))
+    return _page_response(pages.permissions_page(_bundle_json()))
 
 
-def get_states_page() -> Answer:
+def get_states_page() -> ApiResponse:
     """Answer the page that shows which state may follow which."""
-    return _page(pages.states_page())
+    return _page_response(pages.states_page())
 
 
-def get_problems_page() -> Answer:
+def get_problems_page() -> ApiResponse:
     """Answer the page that lists all problems."""
-    return _page(pages.problems_page())
+    return _page_response(pages.problems_page())
 
 
-def get_docs_asset(asset_name: str) -> Answer:
+def get_docs_asset(asset_name: str) -> ApiResponse:
     """Answer a script, a style sheet or the code samples of that page; NotFound for any other name."""
     if asset_name == "code-samples.json":
-        samples = pages.samples(_bundle_json(), current_settings().public_url)
+        samples = pages.code_samples_json(_bundle_json(), current_settings().public_url)
         found: tuple[bytes, str] | None = (samples, "application/json")
     else:
-        found = pages.asset(asset_name)
+        found = pages.find_asset(asset_name)
     if found is None:
         raise NotFound()
     content, media_type = found
-    return found_document(content, media_type, X_Content_Type_Options="nosniff")
+    return document_response(content, media_type, X_Content_Type_Options="nosniff")
 
 
-def get_problem_page(code: str) -> Answer:
+def get_problem_page(code: str) -> ApiResponse:
     """Answer the page that explains a problem; NotFound for a code that does not exist."""
     content = pages.problem_page(code)
     if content is None:
         raise NotFound()
-    return _page(content)
+    return _page_response(content)

@@ -9,16 +9,17 @@ from uuid import UUID
 from db.errors import Conflict
 from db.models.exports import Export, ExportStatus
 from db.models.shootings import Shooting
-from db.session import after_commit, session
-from db.tenancy import get_owned, list_scope
-from handlers.answers import SANDBOX, Answer, accepted, found_file, no_content, ok
-from handlers.conditional import get_for_change
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
-from handlers.references import current_storage, require_known
+from db.session import after_commit, current_session
+from db.tenancy import get_visible, list_filter
+from handlers.common.images import current_storage
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.preconditions import get_for_update
+from handlers.common.references import require_visible_ids
+from handlers.common.responses import SANDBOX_CSP, ApiResponse, accepted, file_response, no_content, ok
 from handlers.schemas.exports import ExportSchema
-from studio.exports.names import FileNames, attachment
-from studio.exports.order import order_export
+from studio.exports import create
+from studio.exports.names import FileNames, build_content_disposition
 from studio.media.storage import export_folder, export_key
 
 
@@ -29,50 +30,52 @@ class ExportNotReady(Conflict):
     default_detail = "The export is not completed"
 
 
-EXPORTS = Listing(Export, ExportSchema, filters={"shooting_id": Export.shooting_id, "status": Export.status})
+EXPORTS = ListQuery(
+    Export, ExportSchema, filters={"shooting_id": Export.shooting_id, "status": Export.status}
+)
 
 
 @requires(Permission.EXPORTS_READ)
-def list_exports(organization_id: UUID | None = None, **asked: Any) -> Answer:
+def list_exports(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """The exports of one scope."""
-    require_known({Shooting: asked.get("shooting_id")})
-    return EXPORTS.page(asked, list_scope(organization_id))
+    require_visible_ids({Shooting: params.get("shooting_id")})
+    return EXPORTS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.EXPORTS_WRITE)
-def create_export(shooting_id: UUID, body: dict[str, Any]) -> Answer:
+def create_export(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Order an archive of approved pictures; it reports progress and result."""
-    shooting = get_owned(Shooting, shooting_id)
-    export = order_export(shooting, **body)
+    shooting = get_visible(Shooting, shooting_id)
+    export = create.create_export(shooting, **body)
     return accepted(export, ExportSchema, f"/api/v1/exports/{export.id}")
 
 
 @requires(Permission.EXPORTS_READ)
-def get_export(export_id: UUID) -> Answer:
+def get_export(export_id: UUID) -> ApiResponse:
     """One export with its progress."""
-    return ok(get_owned(Export, export_id), ExportSchema)
+    return ok(get_visible(Export, export_id), ExportSchema)
 
 
 @requires(Permission.EXPORTS_WRITE)
-def delete_export(export_id: UUID) -> Answer:
+def delete_export(export_id: UUID) -> ApiResponse:
     """Remove an export and its archive."""
-    session().delete(get_for_change(Export, export_id, ExportSchema))
+    current_session().delete(get_for_update(Export, export_id, ExportSchema))
     after_commit(partial(current_storage().delete_folder, export_folder(export_id)))
     return no_content()
 
 
 @requires(Permission.EXPORTS_READ)
-def download_export(export_id: UUID) -> Answer:
+def download_export(export_id: UUID) -> ApiResponse:
     """The archive of a completed export."""
-    export = get_owned(Export, export_id)
+    export = get_visible(Export, export_id)
     if export.status != ExportStatus.COMPLETED:
         raise ExportNotReady()
-    return found_file(
+    return file_response(
         current_storage().path(export_key(export.id)),
         "application/zip",
         export.content_hash,
         Cache_Control="private, no-cache",
         X_Content_Type_Options="nosniff",
-        Content_Security_Policy=SANDBOX,
-        Content_Disposition=attachment(FileNames().take(export.shooting_name, "zip")),
+        Content_Security_Policy=SANDBOX_CSP,
+        Content_Disposition=build_content_disposition(FileNames().reserve(export.shooting_name, "zip")),
     )

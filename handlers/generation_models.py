@@ -11,18 +11,18 @@ from uuid import UUID
 from sqlalchemy import select
 
 from db.errors import NotFound
-from db.inserting import insert_row
+from db.fast_path.insert import insert_row
 from db.models.generation_models import GenerationModel
-from db.session import session
-from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, require_fresh
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
+from db.session import current_session
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.preconditions import apply_changes, require_etag_match
+from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.generation_models import GenerationModelSchema, ProviderConfigSchema
-from studio.provider_settings import with_kept_secrets
+from studio.providers.config import merge_secrets
 
 # What a PUT that does not name a property sets it to.
-BLANK: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "icon": None,
     "provider_config": None,
     "provider_capabilities": None,
@@ -35,62 +35,62 @@ BLANK: dict[str, Any] = {
     "max_output_height": None,
     "max_size_pixels": None,
 }
-GENERATION_MODELS = Listing(
-    GenerationModel, GenerationModelSchema, searched=(GenerationModel.name,), of_everybody=True
+GENERATION_MODELS = ListQuery(
+    GenerationModel, GenerationModelSchema, search_columns=(GenerationModel.name,), is_global=True
 )
 
 
-def list_generation_models(**asked: Any) -> Answer:
+def list_generation_models(**params: Any) -> ApiResponse:
     """All models, for anybody."""
-    return GENERATION_MODELS.page(asked)
+    return GENERATION_MODELS.list_response(params)
 
 
 @requires(Permission.GENERATION_MODELS_WRITE)
-def create_generation_model(body: dict[str, Any]) -> Answer:
+def create_generation_model(body: dict[str, Any]) -> ApiResponse:
     """Make a model."""
-    model = GenerationModel(**(BLANK | body))
+    model = GenerationModel(**(DEFAULTS | body))
     insert_row(model)
     return created(model, GenerationModelSchema, f"/api/v1/generation-models/{model.id}")
 
 
 @requires(Permission.GENERATION_MODELS_READ)
-def get_generation_model(model_id: UUID) -> Answer:
+def get_generation_model(model_id: UUID) -> ApiResponse:
     """One model."""
     return ok(_get_model(model_id), GenerationModelSchema)
 
 
 @requires(Permission.GENERATION_MODELS_WRITE)
-def replace_generation_model(model_id: UUID, body: dict[str, Any]) -> Answer:
+def replace_generation_model(model_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Set every property; secrets that the body leaves out are kept."""
     model = _get_model(model_id, for_update=True)
     kept = {
-        name: with_kept_secrets(body.get(name), getattr(model, name))
+        name: merge_secrets(body.get(name), getattr(model, name))
         for name in ("provider_config", "fallback_provider_config")
     }
-    apply_changes(model, BLANK | body | kept)
-    session().flush()
+    apply_changes(model, DEFAULTS | body | kept)
+    current_session().flush()
     return ok(model, GenerationModelSchema)
 
 
 @requires(Permission.GENERATION_MODELS_WRITE)
-def delete_generation_model(model_id: UUID) -> Answer:
+def delete_generation_model(model_id: UUID) -> ApiResponse:
     """Remove a model that no generation used."""
-    session().delete(_get_model(model_id, for_update=True))
-    session().flush()
+    current_session().delete(_get_model(model_id, for_update=True))
+    current_session().flush()
     return no_content()
 
 
 @requires(Permission.GENERATION_MODELS_WRITE)
-def get_provider_config(model_id: UUID) -> Answer:
+def get_provider_config(model_id: UUID) -> ApiResponse:
     """The settings of a model's providers, secrets masked."""
     return ok(_get_model(model_id), ProviderConfigSchema)
 
 
 def _get_model(model_id: UUID, for_update: bool = False) -> GenerationModel:
     statement = select(GenerationModel).where(GenerationModel.id == model_id)
-    model = session().scalars(statement.with_for_update() if for_update else statement).one_or_none()
+    model = current_session().scalars(statement.with_for_update() if for_update else statement).one_or_none()
     if model is None:
         raise NotFound()
     if for_update:
-        require_fresh(model, GenerationModelSchema)
+        require_etag_match(model, GenerationModelSchema)
     return model

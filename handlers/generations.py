@@ -9,25 +9,25 @@ from sqlalchemy.orm import selectinload
 
 from db.models.generations import Generation
 from db.models.shootings import Shooting, Shot
-from db.session import session
-from db.tenancy import creation_scope, get_owned, list_scope, refer
-from handlers.answers import Answer, event_stream, ok
-from handlers.ordering import ordered
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
-from handlers.preparing import decodes_after
-from handlers.references import SHOTS_OF_SHOOTING, find_picture, require_known
-from handlers.schemas.generations import GenerationSchema
-from studio.generation import check_order
-from studio.lifecycle import request_cancel
-from studio.orders import repeat_order
-from studio.states import OPEN_GENERATION
-from studio.watching import state_of
+from db.session import current_session
+from db.tenancy import authorize_creation, get_reference, get_visible, list_filter
+from handlers.common.images import resolve_image
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.prechecks import prefetches_images
+from handlers.common.references import SHOTS_OF_SHOOTING, require_visible_ids
+from handlers.common.responses import ApiResponse, accepted, event_stream, ok, serialize
+from handlers.schemas.generations import EstimateSchema, GenerationSchema
+from studio.generations import create, lifecycle
+from studio.generations.create import GenerationDraft, estimate_generation
+from studio.generations.request import validate_request
+from studio.generations.watch import snapshot
+from studio.state_machines import OPEN_GENERATION
 
-ASK_AGAIN_SECONDS = 1
-WITH_PICTURES = [selectinload(Generation.predictions)]
+RETRY_AFTER_SECONDS = 1
+PREDICTION_OPTIONS = [selectinload(Generation.predictions)]
 
-GENERATIONS = Listing(
+GENERATIONS = ListQuery(
     Generation,
     GenerationSchema,
     filters={
@@ -40,63 +40,73 @@ GENERATIONS = Listing(
 
 
 @requires(Permission.GENERATIONS_READ)
-def list_generations(organization_id: UUID | None = None, **asked: Any) -> Answer:
+def list_generations(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """The generations of one scope."""
-    require_known({Shot: asked.get("shot_id"), Shooting: asked.get("shooting_id")})
-    return GENERATIONS.page(asked, list_scope(organization_id))
+    require_visible_ids({Shot: params.get("shot_id"), Shooting: params.get("shooting_id")})
+    return GENERATIONS.list_response(params, list_filter(organization_id))
 
 
-def _may_order(body: dict[str, Any], organization_id: UUID | None = None, **_: Any) -> None:
-    scope = creation_scope(organization_id)
+def _precheck_generation(body: dict[str, Any], organization_id: UUID | None = None, **_: Any) -> None:
+    scope = authorize_creation(organization_id)
     if body.get("shot_id") is not None:
-        refer(Shot, body["shot_id"], scope)
-        get_owned(Shot, body["shot_id"])
+        get_reference(Shot, body["shot_id"], scope)
+        get_visible(Shot, body["shot_id"])
 
 
 @requires(Permission.GENERATIONS_WRITE)
-@decodes_after(_may_order, "product_image", "product2_image")
+@prefetches_images(_precheck_generation, "product_image", "product2_image")
 def create_generation(
     body: dict[str, Any], organization_id: UUID | None = None, validate_only: bool = False
-) -> Answer:
+) -> ApiResponse:
     """Queue a generation; it reports progress and result."""
-    scope = creation_scope(organization_id)
+    scope = authorize_creation(organization_id)
     shot = None
     if body.get("shot_id") is not None:
-        refer(Shot, body["shot_id"], scope)
-        shot = get_owned(Shot, body["shot_id"], for_update=True)
-    return ordered(check_order(body, scope, shot, find_picture), validate_only)
+        get_reference(Shot, body["shot_id"], scope)
+        shot = get_visible(Shot, body["shot_id"], for_update=True)
+    return generation_response(validate_request(body, scope, shot, resolve_image), validate_only)
 
 
 @requires(Permission.GENERATIONS_READ)
-def get_generation(generation_id: UUID) -> Answer:
+def get_generation(generation_id: UUID) -> ApiResponse:
     """One generation with its progress and its pictures."""
-    generation = get_owned(Generation, generation_id, options=WITH_PICTURES)
-    answer = ok(generation, GenerationSchema, watch=state_of(generation))
+    generation = get_visible(Generation, generation_id, options=PREDICTION_OPTIONS)
+    answer = ok(generation, GenerationSchema, watched_generation=snapshot(generation))
     if generation.status in OPEN_GENERATION:
-        answer.headers["Retry-After"] = str(ASK_AGAIN_SECONDS)
+        answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return answer
 
 
 @requires(Permission.GENERATIONS_READ)
-def stream_generation_events(generation_id: UUID) -> Answer:
+def stream_generation_events(generation_id: UUID) -> ApiResponse:
     """What happens to one generation, while it happens."""
-    return event_stream(state_of(get_owned(Generation, generation_id, options=WITH_PICTURES)))
+    return event_stream(snapshot(get_visible(Generation, generation_id, options=PREDICTION_OPTIONS)))
 
 
 @requires(Permission.GENERATIONS_WRITE)
-def cancel_generation(generation_id: UUID) -> Answer:
+def cancel_generation(generation_id: UUID) -> ApiResponse:
     """Stop a generation: at once while it waits, at its next step while it runs."""
-    generation = get_owned(Generation, generation_id, for_update=True, options=WITH_PICTURES)
-    request_cancel(generation)
-    session().flush()
-    session().refresh(generation, ["queue_position"])
+    generation = get_visible(Generation, generation_id, for_update=True, options=PREDICTION_OPTIONS)
+    lifecycle.cancel_generation(generation)
+    current_session().flush()
+    current_session().refresh(generation, ["queue_position"])
     return ok(generation, GenerationSchema)
 
 
 @requires(Permission.GENERATIONS_WRITE)
-def retry_generation(generation_id: UUID) -> Answer:
+def retry_generation(generation_id: UUID) -> ApiResponse:
     """Queue a new generation with the frozen inputs of one that ended without pictures."""
     # Not locked: only what has ended can be repeated, and that changes no more.
-    generation = get_owned(Generation, generation_id)
-    shot = get_owned(Shot, generation.shot_id, for_update=True) if generation.shot_id else None
-    return ordered(repeat_order(generation, shot))
+    generation = get_visible(Generation, generation_id)
+    shot = get_visible(Shot, generation.shot_id, for_update=True) if generation.shot_id else None
+    return generation_response(create.retry_generation(generation, shot))
+
+
+def generation_response(draft: GenerationDraft, validate_only: bool = False) -> ApiResponse:
+    """Place a checked order and answer 202 with the generation; with `validate_only` 200 and the cost."""
+    if validate_only:
+        return ApiResponse(200, serialize(estimate_generation(draft), EstimateSchema))
+    generation = create.create_generation(draft)
+    current_session().refresh(generation, ["queue_position", "predictions"])
+    location = f"/api/v1/generations/{generation.id}"
+    return accepted(generation, GenerationSchema, location, watched_generation=snapshot(generation))

@@ -8,67 +8,67 @@ from uuid import UUID
 from sqlalchemy.orm import selectinload
 
 from db.base import utc_now
-from db.inserting import insert_row
+from db.fast_path.insert import insert_row
 from db.models.guidelines import Guidelines
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.subjects import Subject
-from db.session import session
-from db.tenancy import get_owned, list_scope
-from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, get_for_change
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
-from handlers.references import refer_all, scope_of_new
+from db.session import current_session
+from db.tenancy import get_visible, list_filter
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.preconditions import apply_changes, get_for_update
+from handlers.common.references import check_references, resolve_ownership
+from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.guidelines import GuidelinesSchema
 
-WITH_LISTS = [selectinload(Guidelines.shot_type_links), selectinload(Guidelines.subject_links)]
-GUIDELINES = Listing(Guidelines, GuidelinesSchema, searched=(Guidelines.name,))
+LIST_OPTIONS = [selectinload(Guidelines.shot_type_links), selectinload(Guidelines.subject_links)]
+GUIDELINES = ListQuery(Guidelines, GuidelinesSchema, search_columns=(Guidelines.name,))
 
 
 @requires(Permission.GUIDELINES_READ)
-def list_guidelines(organization_id: UUID | None = None, **asked: Any) -> Answer:
+def list_guidelines(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """The guidelines of one scope."""
-    return GUIDELINES.page(asked, list_scope(organization_id))
+    return GUIDELINES.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.GUIDELINES_WRITE)
-def create_guidelines(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
+def create_guidelines(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Make guidelines."""
-    guidelines = Guidelines(**scope_of_new(organization_id), shot_type_links=[], subject_links=[])
-    _change(guidelines, body)
+    guidelines = Guidelines(**resolve_ownership(organization_id), shot_type_links=[], subject_links=[])
+    _apply_body(guidelines, body)
     insert_row(guidelines)
     return created(guidelines, GuidelinesSchema, f"/api/v1/guidelines/{guidelines.id}")
 
 
 @requires(Permission.GUIDELINES_READ)
-def get_guidelines(guidelines_id: UUID) -> Answer:
+def get_guidelines(guidelines_id: UUID) -> ApiResponse:
     """One set of guidelines."""
-    return ok(get_owned(Guidelines, guidelines_id, options=WITH_LISTS), GuidelinesSchema)
+    return ok(get_visible(Guidelines, guidelines_id, options=LIST_OPTIONS), GuidelinesSchema)
 
 
 @requires(Permission.GUIDELINES_WRITE)
-def update_guidelines(guidelines_id: UUID, body: dict[str, Any]) -> Answer:
+def update_guidelines(guidelines_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Change what the body names; a list is replaced whole."""
-    guidelines = get_for_change(Guidelines, guidelines_id, GuidelinesSchema, WITH_LISTS)
-    _change(guidelines, body)
-    session().flush()
+    guidelines = get_for_update(Guidelines, guidelines_id, GuidelinesSchema, LIST_OPTIONS)
+    _apply_body(guidelines, body)
+    current_session().flush()
     return ok(guidelines, GuidelinesSchema)
 
 
 @requires(Permission.GUIDELINES_WRITE)
-def delete_guidelines(guidelines_id: UUID) -> Answer:
+def delete_guidelines(guidelines_id: UUID) -> ApiResponse:
     """Remove the guidelines, unless something refers to them."""
-    session().delete(get_for_change(Guidelines, guidelines_id, GuidelinesSchema, WITH_LISTS))
-    session().flush()
+    current_session().delete(get_for_update(Guidelines, guidelines_id, GuidelinesSchema, LIST_OPTIONS))
+    current_session().flush()
     return no_content()
 
 
-def _change(guidelines: Guidelines, body: dict[str, Any]) -> None:
+def _apply_body(guidelines: Guidelines, body: dict[str, Any]) -> None:
     # The schema sees two spellings of one id as different.
     body |= {
         name: list(dict.fromkeys(body[name])) for name in ("shot_type_ids", "subject_ids") if name in body
     }
-    refer_all(
+    check_references(
         guidelines,
         body,
         background_preset_id=BackgroundPreset,

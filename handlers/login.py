@@ -10,90 +10,90 @@ from flask import request
 
 from db.queries.users import get_user
 from db.tenancy import current_caller
-from handlers.answers import Answer, listing, no_content, ok
-from handlers.auth import current_session_id, make_access_token, read_access_token
-from handlers.current import current_settings
-from handlers.permissions import Permission, checks_proof, requires
-from handlers.schemas.users import UserSchema
-from handlers.trying import (
-    counts_guesses,
-    counts_requests,
-    counts_wrong_tokens,
+from handlers.common.attempt_limits import (
+    limits_invalid_tokens,
+    limits_password_attempts,
+    limits_requests,
     recovery_requests,
-    remember_caller,
-    sign_in_tries,
+    sign_in_attempts,
+    trust_client_address,
 )
-from studio.identity import recovery, sessions
-from studio.identity.mail import mailer_for
+from handlers.common.context import current_settings
+from handlers.common.permissions import Permission, authenticates_itself, requires
+from handlers.common.responses import ApiResponse, json_response, no_content, ok
+from handlers.pipeline.auth import current_session_id, decode_access_token, issue_access_token
+from handlers.schemas.users import UserSchema
+from studio.accounts.identity import recovery, sessions
+from studio.accounts.identity.mail import get_mailer
 
-RECOVERY_SAID = "If there is an account with this address, a mail with further steps is on its way"
+RECOVERY_MESSAGE = "If there is an account with this address, a mail with further steps is on its way"
 
 
-@checks_proof
-@counts_guesses(sign_in_tries)
-def login(body: dict[str, Any]) -> Answer:
+@authenticates_itself
+@limits_password_attempts(sign_in_attempts)
+def login(body: dict[str, Any]) -> ApiResponse:
     """Open a session for an address and a password."""
     lifetime = timedelta(seconds=current_settings().refresh_token_seconds)
     agent = request.headers.get("User-Agent")
-    grant = sessions.sign_in(body["username"], body["password"], lifetime, agent)
-    remember_caller(grant.user_id)
-    return _tokens(grant)
+    grant = sessions.login(body["username"], body["password"], lifetime, agent)
+    trust_client_address(grant.user_id)
+    return _token_response(grant)
 
 
 @requires(Permission.ACCOUNT_SELF)
-def test_token() -> Answer:
+def test_token() -> ApiResponse:
     """The account that the token belongs to."""
     return ok(get_user(current_caller().user_id), UserSchema)
 
 
-@checks_proof
-@counts_wrong_tokens
-def refresh_token(body: dict[str, Any]) -> Answer:
+@authenticates_itself
+@limits_invalid_tokens
+def refresh_token(body: dict[str, Any]) -> ApiResponse:
     """Spend a refresh token for a new pair."""
-    return _tokens(sessions.refresh(body["refresh_token"]))
+    return _token_response(sessions.refresh_token(body["refresh_token"]))
 
 
-@checks_proof
-def revoke_token(body: dict[str, Any]) -> Answer:
+@authenticates_itself
+def revoke_token(body: dict[str, Any]) -> ApiResponse:
     """End the session of an access or refresh token; the answer does not tell whether there was one."""
-    claims = read_access_token(body["token"], current_settings().secret_key)
+    claims = decode_access_token(body["token"], current_settings().secret_key)
     if claims is not None:
         sessions.revoke_access_token(UUID(claims["sid"]))
     else:
         sessions.revoke_refresh_token(body["token"])
-    return listing({"message": "No session takes the token any more"}, Cache_Control="no-store")
+    return json_response({"message": "No session takes the token any more"}, Cache_Control="no-store")
 
 
 @requires(Permission.ACCOUNT_SELF)
-def logout() -> Answer:
+def logout() -> ApiResponse:
     """End the session of the access token."""
-    sessions.end_session(current_session_id())
+    sessions.logout(current_session_id())
     return no_content()
 
 
-@checks_proof
-@counts_requests(recovery_requests)
-def recover_password(email: str) -> Answer:
+@authenticates_itself
+@limits_requests(recovery_requests)
+def recover_password(email: str) -> ApiResponse:
     """Mail a recovery token to the account, if there is one; the answer does not tell."""
     settings = current_settings()
-    recovery.recover_password(email, mailer_for(settings), settings.public_url)
-    return listing({"message": RECOVERY_SAID})
+    recovery.recover_password(email, get_mailer(settings), settings.public_url)
+    return json_response({"message": RECOVERY_MESSAGE})
 
 
-@checks_proof
-@counts_wrong_tokens
-def reset_password(body: dict[str, Any]) -> Answer:
+@authenticates_itself
+@limits_invalid_tokens
+def reset_password(body: dict[str, Any]) -> ApiResponse:
     """Set the new password that a mailed token allows."""
-    remember_caller(recovery.reset_password(body["token"], body["new_password"]))
-    return listing({"message": "Password changed"})
+    trust_client_address(recovery.reset_password(body["token"], body["new_password"]))
+    return json_response({"message": "Password changed"})
 
 
-def _tokens(grant: sessions.Grant) -> Answer:
-    token, seconds = make_access_token(grant.user_id, grant.session_id, grant.session_ends_at)
+def _token_response(grant: sessions.Grant) -> ApiResponse:
+    token, seconds = issue_access_token(grant.user_id, grant.session_id, grant.session_ends_at)
     answer = {
         "access_token": token,
         "token_type": "bearer",
         "expires_in": seconds,
         "refresh_token": grant.refresh_token,
     }
-    return listing(answer, Cache_Control="no-store")
+    return json_response(answer, Cache_Control="no-store")

@@ -12,150 +12,143 @@ from sqlalchemy.orm import joinedload
 from db.models.organizations import Membership, Organization
 from db.queries import organizations as query
 from db.queries.users import get_user
-from db.session import session
+from db.session import current_session
 from db.tenancy import current_caller
-from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, require_fresh
-from handlers.current import current_settings
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
-from handlers.preparing import decodes_after
-from handlers.references import find_picture
+from handlers.common.attempt_limits import limits_password_attempts, reauthentication_attempts
+from handlers.common.context import current_settings
+from handlers.common.images import resolve_image
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.prechecks import prefetches_images
+from handlers.common.preconditions import apply_changes, require_etag_match
+from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.organizations import MemberSchema, OrganizationSchema
-from handlers.trying import counts_guesses, own_password_tries
-from studio.identity.accounts import require_password
-from studio.identity.mail import mailer_for
-from studio.organizations import (
-    change_role,
-    dismiss,
-    dissolve,
-    found_organization,
-    hand_over,
-    take_in,
-    tell_new_owner,
-)
+from studio.accounts import organizations
+from studio.accounts.identity.mail import get_mailer
+from studio.accounts.identity.users import require_password
+from studio.accounts.organizations import notify_new_owner
 
-WITH_LOGO = [joinedload(Organization.logo_media)]
-EVERY_ORGANIZATION = Listing(
-    Organization, OrganizationSchema, searched=(Organization.name,), of_everybody=True
+LOGO_OPTIONS = [joinedload(Organization.logo_media)]
+ALL_ORGANIZATIONS = ListQuery(
+    Organization, OrganizationSchema, search_columns=(Organization.name,), is_global=True
 )
 ORGANIZATIONS = replace(
-    EVERY_ORGANIZATION,
-    within={"ids": Organization.id.in_(bindparam("ids", expanding=True))},
-    of_everybody=False,
+    ALL_ORGANIZATIONS,
+    parent={"ids": Organization.id.in_(bindparam("ids", expanding=True))},
+    is_global=False,
 )
-MEMBERS = Listing(Membership, MemberSchema, within={"organization_id": Membership.organization_id})
+MEMBERS = ListQuery(Membership, MemberSchema, parent={"organization_id": Membership.organization_id})
 
 
 @requires(Permission.ORGANIZATIONS_READ)
-def list_organizations(**asked: Any) -> Answer:
+def list_organizations(**params: Any) -> ApiResponse:
     """The caller's organizations; all for superusers."""
     caller = current_caller()
     if caller.is_superuser:
-        return EVERY_ORGANIZATION.page(asked)
-    return ORGANIZATIONS.page({**asked, "ids": list(caller.roles)})
+        return ALL_ORGANIZATIONS.list_response(params)
+    return ORGANIZATIONS.list_response({**params, "ids": list(caller.roles)})
 
 
 @requires(Permission.ORGANIZATIONS_CREATE)
-@decodes_after(lambda body: None, "logo_url")
-def create_organization(body: dict[str, Any]) -> Answer:
+@prefetches_images(lambda body: None, "logo_url")
+def create_organization(body: dict[str, Any]) -> ApiResponse:
     """Make an organization that the caller owns."""
-    organization = found_organization(body["name"], body.get("slug"), current_caller().user_id)
-    _change(organization, body)
+    organization = organizations.create_organization(body["name"], body.get("slug"), current_caller().user_id)
+    _apply_body(organization, body)
     return created(organization, OrganizationSchema, f"/api/v1/organizations/{organization.id}")
 
 
 @requires(Permission.ORGANIZATIONS_READ)
-def get_organization(organization_id: UUID) -> Answer:
+def get_organization(organization_id: UUID) -> ApiResponse:
     """One organization."""
-    return ok(query.get_organization(organization_id, options=WITH_LOGO), OrganizationSchema)
+    return ok(query.get_organization(organization_id, options=LOGO_OPTIONS), OrganizationSchema)
 
 
-def _may_change(organization_id: UUID, **_: Any) -> None:
-    require_fresh(query.get_organization(organization_id, options=WITH_LOGO), OrganizationSchema)
+def _precheck_update(organization_id: UUID, **_: Any) -> None:
+    require_etag_match(query.get_organization(organization_id, options=LOGO_OPTIONS), OrganizationSchema)
 
 
 @requires(Permission.ORGANIZATIONS_WRITE)
-@decodes_after(_may_change, "logo_url")
-def update_organization(organization_id: UUID, body: dict[str, Any]) -> Answer:
+@prefetches_images(_precheck_update, "logo_url")
+def update_organization(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Change what the body names."""
-    organization = _for_change(organization_id)
-    _change(organization, body)
+    organization = _get_for_update(organization_id)
+    _apply_body(organization, body)
     return ok(organization, OrganizationSchema)
 
 
 @requires(Permission.ORGANIZATIONS_DELETE)
-def delete_organization(organization_id: UUID) -> Answer:
+def delete_organization(organization_id: UUID) -> ApiResponse:
     """Remove an organization that has no records left."""
-    dissolve(_for_change(organization_id))
+    organizations.delete_organization(_get_for_update(organization_id))
     return no_content()
 
 
 @requires(Permission.ORGANIZATIONS_TRANSFER)
-@counts_guesses(own_password_tries)
-def transfer_ownership(organization_id: UUID, body: dict[str, Any]) -> Answer:
+@limits_password_attempts(reauthentication_attempts)
+def transfer_ownership(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Make a member the owner; who was it stays as an admin."""
-    organization = query.get_organization(organization_id, for_update=True, options=WITH_LOGO)
+    organization = query.get_organization(organization_id, for_update=True, options=LOGO_OPTIONS)
     settings = current_settings()
     require_password(get_user(current_caller().user_id), body["password"])
-    account = hand_over(organization, body["user_id"])
-    tell_new_owner(organization, account, mailer_for(settings), settings.public_url)
+    account = organizations.transfer_ownership(organization, body["user_id"])
+    notify_new_owner(organization, account, get_mailer(settings), settings.public_url)
     return ok(organization, OrganizationSchema)
 
 
 @requires(Permission.MEMBERS_READ)
-def list_members(organization_id: UUID, **asked: Any) -> Answer:
+def list_members(organization_id: UUID, **params: Any) -> ApiResponse:
     """The members of one organization."""
-    asked["organization_id"] = query.get_organization(organization_id).id
-    return MEMBERS.page(asked)
+    params["organization_id"] = query.get_organization(organization_id).id
+    return MEMBERS.list_response(params)
 
 
 @requires(Permission.MEMBERS_WRITE)
-def add_member(organization_id: UUID, body: dict[str, Any]) -> Answer:
+def add_member(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Take a colleague in."""
     organization = query.get_organization(organization_id, for_update=True)
-    member = take_in(organization, body["email"], body["role"], current_caller())
+    member = organizations.add_member(organization, body["email"], body["role"], current_caller())
     location = f"/api/v1/organizations/{organization.id}/members/{member.user_id}"
     return created(member, MemberSchema, location)
 
 
 @requires(Permission.MEMBERS_READ)
-def get_member(organization_id: UUID, user_id: UUID) -> Answer:
+def get_member(organization_id: UUID, user_id: UUID) -> ApiResponse:
     """One membership."""
     organization = query.get_organization(organization_id)
     return ok(query.get_membership(organization.id, user_id), MemberSchema)
 
 
 @requires(Permission.MEMBERS_WRITE)
-def update_member(organization_id: UUID, user_id: UUID, body: dict[str, Any]) -> Answer:
+def update_member(organization_id: UUID, user_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Give a member another role."""
-    member = _member_for_change(organization_id, user_id)
-    change_role(member, body["role"])
+    member = _get_member_for_update(organization_id, user_id)
+    organizations.update_member(member, body["role"])
     return ok(member, MemberSchema)
 
 
 @requires(Permission.MEMBERS_WRITE)
-def remove_member(organization_id: UUID, user_id: UUID) -> Answer:
+def remove_member(organization_id: UUID, user_id: UUID) -> ApiResponse:
     """End a membership."""
-    dismiss(_member_for_change(organization_id, user_id))
+    organizations.remove_member(_get_member_for_update(organization_id, user_id))
     return no_content()
 
 
-def _for_change(organization_id: UUID) -> Organization:
-    organization = query.get_organization(organization_id, for_update=True, options=WITH_LOGO)
-    require_fresh(organization, OrganizationSchema)
+def _get_for_update(organization_id: UUID) -> Organization:
+    organization = query.get_organization(organization_id, for_update=True, options=LOGO_OPTIONS)
+    require_etag_match(organization, OrganizationSchema)
     return organization
 
 
-def _member_for_change(organization_id: UUID, user_id: UUID) -> Membership:
+def _get_member_for_update(organization_id: UUID, user_id: UUID) -> Membership:
     organization = query.get_organization(organization_id, for_update=True)
     member = query.get_membership(organization.id, user_id, for_update=True)
-    require_fresh(member, MemberSchema)
+    require_etag_match(member, MemberSchema)
     return member
 
 
-def _change(organization: Organization, body: dict[str, Any]) -> None:
+def _apply_body(organization: Organization, body: dict[str, Any]) -> None:
     apply_changes(organization, body, "name", "slug")
     if "logo_url" in body:
-        organization.logo_media = find_picture(body["logo_url"], organization.id)
-    session().flush()
+        organization.logo_media = resolve_image(body["logo_url"], organization.id)
+    current_session().flush()

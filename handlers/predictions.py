@@ -13,23 +13,24 @@ from db.base import utc_now
 from db.errors import NotFound
 from db.models.generations import Generation, Prediction
 from db.models.shootings import Shooting, Shot
-from db.session import session
-from db.tenancy import get_owned, list_scope
-from handlers.answers import SANDBOX, Answer, found_file, no_content, ok
-from handlers.answers import listing as plain
-from handlers.conditional import get_for_change
-from handlers.current import current_settings
-from handlers.paging import Listing
-from handlers.permissions import Permission, checks_proof, requires
-from handlers.references import SHOTS_OF_SHOOTING, current_storage, require_known
+from db.session import current_session
+from db.tenancy import get_visible, list_filter
+from handlers.common.context import current_settings
+from handlers.common.images import current_storage
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, authenticates_itself, requires
+from handlers.common.preconditions import get_for_update
+from handlers.common.references import SHOTS_OF_SHOOTING, require_visible_ids
+from handlers.common.responses import SANDBOX_CSP, ApiResponse, file_response, no_content, ok
+from handlers.common.responses import json_response as plain
 from handlers.schemas.predictions import PredictionSchema
 from studio import review
-from studio.media.signing import InvalidSignature, read_share, sign_share
-from studio.media.variants import Original, serve
+from studio.media.signing import InvalidSignature, sign_share, verify_share
+from studio.media.variants import OriginalImage, get_variant
 
-WITH_FILE = [joinedload(Prediction.media)]
+FILE_OPTIONS = [joinedload(Prediction.media)]
 
-PREDICTIONS = Listing(
+PREDICTIONS = ListQuery(
     Prediction,
     PredictionSchema,
     filters={
@@ -42,106 +43,108 @@ PREDICTIONS = Listing(
 
 
 @requires(Permission.PREDICTIONS_READ)
-def list_predictions(organization_id: UUID | None = None, **asked: Any) -> Answer:
+def list_predictions(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """The pictures of one scope."""
-    require_known(
+    require_visible_ids(
         {
-            Shot: asked.get("shot_id"),
-            Generation: asked.get("generation_id"),
-            Shooting: asked.get("shooting_id"),
+            Shot: params.get("shot_id"),
+            Generation: params.get("generation_id"),
+            Shooting: params.get("shooting_id"),
         }
     )
-    return PREDICTIONS.page(asked, list_scope(organization_id))
+    return PREDICTIONS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.PREDICTIONS_READ)
-def get_prediction(prediction_id: UUID) -> Answer:
+def get_prediction(prediction_id: UUID) -> ApiResponse:
     """One picture with its quality, provenance and review."""
-    return ok(get_owned(Prediction, prediction_id), PredictionSchema)
+    return ok(get_visible(Prediction, prediction_id), PredictionSchema)
 
 
 @requires(Permission.PREDICTIONS_WRITE)
-def delete_prediction(prediction_id: UUID) -> Answer:
+def delete_prediction(prediction_id: UUID) -> ApiResponse:
     """Remove a picture that is neither approved nor exported."""
-    _locked(prediction_id)
-    review.delete_picture(get_for_change(Prediction, prediction_id, PredictionSchema))
+    _get_locked(prediction_id)
+    review.delete_prediction(get_for_update(Prediction, prediction_id, PredictionSchema))
     return no_content()
 
 
 @requires(Permission.PREDICTIONS_REVIEW)
-def approve_prediction(prediction_id: UUID, body: dict[str, Any]) -> Answer:
+def approve_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Approve a picture and with it its shot."""
-    prediction, shot = _locked(prediction_id)
-    review.approve_picture(prediction, shot, body.get("note"))
+    prediction, shot = _get_locked(prediction_id)
+    review.approve_prediction(prediction, shot, body.get("note"))
     return ok(prediction, PredictionSchema)
 
 
 @requires(Permission.PREDICTIONS_REVIEW)
-def reject_prediction(prediction_id: UUID, body: dict[str, Any]) -> Answer:
+def reject_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Reject a picture that is in review."""
-    prediction, _ = _locked(prediction_id)
-    review.reject_picture(prediction, body["reason"])
+    prediction, _ = _get_locked(prediction_id)
+    review.reject_prediction(prediction, body["reason"])
     return ok(prediction, PredictionSchema)
 
 
 @requires(Permission.PREDICTIONS_REVIEW)
-def reopen_prediction(prediction_id: UUID) -> Answer:
+def reopen_prediction(prediction_id: UUID) -> ApiResponse:
     """Bring a picture back into review."""
-    prediction, shot = _locked(prediction_id)
-    review.reopen_picture(prediction, shot)
+    prediction, shot = _get_locked(prediction_id)
+    review.reopen_prediction(prediction, shot)
     return ok(prediction, PredictionSchema)
 
 
 @requires(Permission.PREDICTIONS_READ)
-def get_prediction_image(prediction_id: UUID, width: int | None = None, format_: str | None = None) -> Answer:
+def get_prediction_image(
+    prediction_id: UUID, width: int | None = None, format_: str | None = None
+) -> ApiResponse:
     """The bytes of a picture, as stored or as a variant."""
-    return _image(get_owned(Prediction, prediction_id, options=WITH_FILE), width, format_)
+    return _image_response(get_visible(Prediction, prediction_id, options=FILE_OPTIONS), width, format_)
 
 
 @requires(Permission.PREDICTIONS_SHARE)
-def share_prediction(prediction_id: UUID, body: dict[str, Any]) -> Answer:
+def share_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Make a link that opens the picture without a token until it expires."""
-    prediction, settings = get_owned(Prediction, prediction_id), current_settings()
+    prediction, settings = get_visible(Prediction, prediction_id), current_settings()
     expires_at = (utc_now() + timedelta(seconds=body["expires_in_seconds"])).replace(microsecond=0)
     token = sign_share(settings.secret_key, prediction.id, expires_at)
     address = f"{settings.public_url}/api/v1/shared/predictions/{token}"
     return plain({"url": address, "expires_at": expires_at}, Cache_Control="no-store")
 
 
-@checks_proof
-def get_shared_image(share_token: str, width: int | None = None, format_: str | None = None) -> Answer:
+@authenticates_itself
+def get_shared_image(share_token: str, width: int | None = None, format_: str | None = None) -> ApiResponse:
     """The bytes of a picture that was shared; the link is the credential."""
     try:
-        prediction_id = read_share(current_settings().secret_key, share_token, utc_now())
+        prediction_id = verify_share(current_settings().secret_key, share_token, utc_now())
     except InvalidSignature:
         raise NotFound() from None
     shared = select(Prediction).where(Prediction.id == prediction_id)  # unscoped: the signature grants it
-    prediction = session().scalars(shared.options(*WITH_FILE)).one_or_none()
+    prediction = current_session().scalars(shared.options(*FILE_OPTIONS)).one_or_none()
     if prediction is None:
         raise NotFound()
-    answer = _image(prediction, width, format_)
+    answer = _image_response(prediction, width, format_)
     # It was shared to be shown: on pages of others too.
     answer.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     return answer
 
 
-def _image(prediction: Prediction, width: int | None, format_: str | None) -> Answer:
+def _image_response(prediction: Prediction, width: int | None, format_: str | None) -> ApiResponse:
     media = prediction.media
-    original = Original(media.id, media.extension, media.width, media.content_hash)
-    file = serve(current_storage(), original, width, format_)
-    return found_file(
+    original = OriginalImage(media.id, media.extension, media.width, media.content_hash)
+    file = get_variant(current_storage(), original, width, format_)
+    return file_response(
         file.path,
         file.content_type,
         file.tag,
         Cache_Control="private, max-age=300",
         X_Content_Type_Options="nosniff",
-        Content_Security_Policy=SANDBOX,
+        Content_Security_Policy=SANDBOX_CSP,
     )
 
 
-def _locked(prediction_id: UUID) -> tuple[Prediction, Shot | None]:
+def _get_locked(prediction_id: UUID) -> tuple[Prediction, Shot | None]:
     """The picture and its shot, both locked: the shot first, as everybody does who changes both."""
-    shot_id, shot = get_owned(Prediction, prediction_id).shot_id, None
+    shot_id, shot = get_visible(Prediction, prediction_id).shot_id, None
     if shot_id is not None:
-        shot = get_owned(Shot, shot_id, for_update=True)
-    return get_owned(Prediction, prediction_id, for_update=True), shot
+        shot = get_visible(Shot, shot_id, for_update=True)
+    return get_visible(Prediction, prediction_id, for_update=True), shot

@@ -5,58 +5,60 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from db.inserting import insert_row
+from db.fast_path.insert import insert_row
 from db.models.presets import ResolutionPreset
-from db.session import session
-from db.tenancy import get_owned, list_scope
-from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, get_for_change
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
-from handlers.references import scope_of_new
+from db.session import current_session
+from db.tenancy import get_visible, list_filter
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.preconditions import apply_changes, get_for_update
+from handlers.common.references import resolve_ownership
+from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.resolution_presets import ResolutionPresetSchema
-from studio.publishing import check_public
+from studio.catalogue.visibility import check_may_publish
 
-RESOLUTION_PRESETS = Listing(ResolutionPreset, ResolutionPresetSchema, searched=(ResolutionPreset.name,))
+RESOLUTION_PRESETS = ListQuery(
+    ResolutionPreset, ResolutionPresetSchema, search_columns=(ResolutionPreset.name,)
+)
 
 
 @requires(Permission.RESOLUTION_PRESETS_READ)
 def list_resolution_presets(
-    organization_id: UUID | None = None, include_public: bool = True, **asked: Any
-) -> Answer:
+    organization_id: UUID | None = None, include_public: bool = True, **params: Any
+) -> ApiResponse:
     """The sizes of one scope, public ones included unless they are not wanted."""
-    return RESOLUTION_PRESETS.page(asked, list_scope(organization_id, include_public))
+    return RESOLUTION_PRESETS.list_response(params, list_filter(organization_id, include_public))
 
 
 @requires(Permission.RESOLUTION_PRESETS_WRITE)
-def create_resolution_preset(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
+def create_resolution_preset(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Make a size."""
-    check_public(body)
-    preset = ResolutionPreset(**scope_of_new(organization_id))
+    check_may_publish(body)
+    preset = ResolutionPreset(**resolve_ownership(organization_id))
     apply_changes(preset, body)
     insert_row(preset)
     return created(preset, ResolutionPresetSchema, f"/api/v1/resolution-presets/{preset.id}")
 
 
 @requires(Permission.RESOLUTION_PRESETS_READ)
-def get_resolution_preset(resolution_preset_id: UUID) -> Answer:
+def get_resolution_preset(resolution_preset_id: UUID) -> ApiResponse:
     """One size."""
-    return ok(get_owned(ResolutionPreset, resolution_preset_id), ResolutionPresetSchema)
+    return ok(get_visible(ResolutionPreset, resolution_preset_id), ResolutionPresetSchema)
 
 
 @requires(Permission.RESOLUTION_PRESETS_WRITE)
-def update_resolution_preset(resolution_preset_id: UUID, body: dict[str, Any]) -> Answer:
+def update_resolution_preset(resolution_preset_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Change what the body names."""
-    preset = get_for_change(ResolutionPreset, resolution_preset_id, ResolutionPresetSchema)
-    check_public(body, preset.public)
+    preset = get_for_update(ResolutionPreset, resolution_preset_id, ResolutionPresetSchema)
+    check_may_publish(body, preset.public)
     apply_changes(preset, body)
-    session().flush()
+    current_session().flush()
     return ok(preset, ResolutionPresetSchema)
 
 
 @requires(Permission.RESOLUTION_PRESETS_WRITE)
-def delete_resolution_preset(resolution_preset_id: UUID) -> Answer:
+def delete_resolution_preset(resolution_preset_id: UUID) -> ApiResponse:
     """Remove the size, unless something refers to it."""
-    session().delete(get_for_change(ResolutionPreset, resolution_preset_id, ResolutionPresetSchema))
-    session().flush()
+    current_session().delete(get_for_update(ResolutionPreset, resolution_preset_id, ResolutionPresetSchema))
+    current_session().flush()
     return no_content()

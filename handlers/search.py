@@ -10,63 +10,63 @@ from sqlalchemy import select
 from db.models.products import Product
 from db.models.shootings import Look, Shooting
 from db.models.subjects import Subject
-from db.tenancy import current_caller, list_scope, require_permission_in
-from handlers.answers import Answer, listing
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
+from db.tenancy import current_caller, list_filter, require_permission_in
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.responses import ApiResponse, json_response
 from handlers.schemas.products import ProductSchema
 from handlers.schemas.shootings import LookSchema, ShootingSchema
 from handlers.schemas.subjects import SubjectSchema
 
 
-class Kind(NamedTuple):
+class Searchable(NamedTuple):
     """One kind of rows that is searched."""
 
     name: str
     permission: Permission
-    listing: Listing
+    list_query: ListQuery
     include_public: bool = False
 
 
 # Looks have no name: people call them by their product.
 # unscoped: of a look that is scoped already
-_NAME_OF_PRODUCT = select(Product.name).where(Product.id == Look.main_product_id)
-KINDS = (
-    Kind(
+_PRODUCT_NAME = select(Product.name).where(Product.id == Look.main_product_id)
+SEARCHABLES = (
+    Searchable(
         "product",
         Permission.PRODUCTS_READ,
-        Listing(Product, ProductSchema, searched=(Product.name, Product.sku, Product.description)),
+        ListQuery(Product, ProductSchema, search_columns=(Product.name, Product.sku, Product.description)),
     ),
-    Kind(
+    Searchable(
         "shooting",
         Permission.SHOOTINGS_READ,
-        Listing(Shooting, ShootingSchema, searched=(Shooting.name, Shooting.collection)),
+        ListQuery(Shooting, ShootingSchema, search_columns=(Shooting.name, Shooting.collection)),
     ),
-    Kind(
+    Searchable(
         "look",
         Permission.SHOOTINGS_READ,
-        Listing(Look, LookSchema, searched=(Look.notes, _NAME_OF_PRODUCT.scalar_subquery())),
+        ListQuery(Look, LookSchema, search_columns=(Look.notes, _PRODUCT_NAME.scalar_subquery())),
     ),
-    Kind(
+    Searchable(
         "subject",
         Permission.SUBJECTS_READ,
-        Listing(Subject, SubjectSchema, searched=(Subject.name, Subject.surname)),
+        ListQuery(Subject, SubjectSchema, search_columns=(Subject.name, Subject.surname)),
         include_public=True,
     ),
 )
 
 
 @requires(Permission.SEARCH_READ)
-def search(q: str, limit: int, organization_id: UUID | None = None) -> Answer:
+def search(q: str, limit: int, organization_id: UUID | None = None) -> ApiResponse:
     """At most `limit` rows of each kind that the caller may read in one scope, the newest first.
 
     Public subjects are found too.
     """
     require_permission_in(organization_id)
     results = []
-    for kind in KINDS:
-        if current_caller().may(kind.permission, organization_id):
-            scope = list_scope(organization_id, kind.include_public)
-            found = kind.listing.newest(q, limit, scope)
+    for kind in SEARCHABLES:
+        if current_caller().has_permission(kind.permission, organization_id):
+            scope = list_filter(organization_id, kind.include_public)
+            found = kind.list_query.list_latest(q, limit, scope)
             results += [{"resource_type": kind.name, "data": data} for data in found]
-    return listing({"results": results, "count": len(results)})
+    return json_response({"results": results, "count": len(results)})

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import selectinload
 
 from db.errors import ScopeMismatch
-from db.inserting import insert_row
+from db.fast_path.insert import insert_row
 from db.models.brands import Brand
 from db.models.guidelines import Guidelines
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
@@ -17,106 +17,107 @@ from db.models.products import Product
 from db.models.shootings import Look, Shooting
 from db.models.styles import Style
 from db.models.subjects import Subject
-from db.session import session, undo
-from db.tenancy import get_owned, list_scope, readable_scope
-from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, get_for_change
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
-from handlers.references import find_picture, refer_all, require_known, scope_of_new
-from handlers.schemas.shootings import LookSchema, ShootingSchema, present_batch
+from db.session import current_session, rollback_and_continue
+from db.tenancy import get_visible, list_filter, readable_filter
+from handlers.common.images import resolve_image
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.preconditions import apply_changes, get_for_update
+from handlers.common.references import check_references, require_visible_ids, resolve_ownership
+from handlers.common.responses import ApiResponse, created, no_content, ok
+from handlers.schemas.shootings import LookSchema, ShootingSchema, serialize_batch
 from studio import shootings as studio
-from studio.batches import request_generations
+from studio.generations import batch
 
-WITH_LISTS = [
+LIST_OPTIONS = [
     selectinload(Look.shots),
     selectinload(Look.shot_type_links),
     selectinload(Look.product_links),
     selectinload(Look.guidelines_links),
 ]
-LISTS = ("shot_type_ids", "product_ids", "guidelines_ids")
-SHOOTINGS = Listing(
+ID_LISTS = ("shot_type_ids", "product_ids", "guidelines_ids")
+SHOOTINGS = ListQuery(
     Shooting,
     ShootingSchema,
     filters={"brand_id": Shooting.brand_id, "phase": Shooting.phase, "archived": Shooting.archived},
-    searched=(Shooting.name,),
+    search_columns=(Shooting.name,),
 )
-LOOKS = Listing(Look, LookSchema, within={"shooting_id": Look.shooting_id})
+LOOKS = ListQuery(Look, LookSchema, parent={"shooting_id": Look.shooting_id})
 
 
 @requires(Permission.SHOOTINGS_READ)
-def list_shootings(organization_id: UUID | None = None, **asked: Any) -> Answer:
+def list_shootings(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """The shootings of one scope."""
-    require_known({Brand: asked.get("brand_id")})
-    return SHOOTINGS.page(asked, list_scope(organization_id))
+    require_visible_ids({Brand: params.get("brand_id")})
+    return SHOOTINGS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.SHOOTINGS_WRITE)
-def create_shooting(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
+def create_shooting(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Make a shooting, with inline guidelines in the same transaction."""
-    shooting = Shooting(**scope_of_new(organization_id))
+    shooting = Shooting(**resolve_ownership(organization_id))
     if body.pop("organization_id", None) not in (None, organization_id):
         raise ScopeMismatch("organization_id differs from the query")
     inline = body.pop("default_guidelines", None)
-    refer_all(shooting, body, brand_id=Brand, default_guidelines_id=Guidelines)
+    check_references(shooting, body, brand_id=Brand, default_guidelines_id=Guidelines)
     apply_changes(shooting, body)
     if inline is not None:
-        shooting.default_guidelines_id = _inline_guidelines(shooting, inline).id
+        shooting.default_guidelines_id = _create_inline_guidelines(shooting, inline).id
     insert_row(shooting)
     return created(shooting, ShootingSchema, f"/api/v1/shootings/{shooting.id}")
 
 
 @requires(Permission.SHOOTINGS_READ)
-def get_shooting(shooting_id: UUID) -> Answer:
+def get_shooting(shooting_id: UUID) -> ApiResponse:
     """One shooting."""
-    return ok(get_owned(Shooting, shooting_id), ShootingSchema)
+    return ok(get_visible(Shooting, shooting_id), ShootingSchema)
 
 
 @requires(Permission.SHOOTINGS_WRITE)
-def update_shooting(shooting_id: UUID, body: dict[str, Any]) -> Answer:
+def update_shooting(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Change what the body names; the phase moves by the table."""
-    shooting = get_for_change(Shooting, shooting_id, ShootingSchema)
-    refer_all(shooting, body, brand_id=Brand, default_guidelines_id=Guidelines)
+    shooting = get_for_update(Shooting, shooting_id, ShootingSchema)
+    check_references(shooting, body, brand_id=Brand, default_guidelines_id=Guidelines)
     if "phase" in body:
-        studio.move_shooting(shooting, body.pop("phase"))
+        studio.change_phase(shooting, body.pop("phase"))
     apply_changes(shooting, body)
-    session().flush()
+    current_session().flush()
     return ok(shooting, ShootingSchema)
 
 
 @requires(Permission.SHOOTINGS_WRITE)
-def delete_shooting(shooting_id: UUID) -> Answer:
+def delete_shooting(shooting_id: UUID) -> ApiResponse:
     """Remove the shooting with its looks, shots and pictures."""
-    studio.delete_shooting_rows(get_for_change(Shooting, shooting_id, ShootingSchema))
+    studio.delete_shooting(get_for_update(Shooting, shooting_id, ShootingSchema))
     return no_content()
 
 
 @requires(Permission.SHOTS_GENERATE)
-def generate_shooting(shooting_id: UUID, body: dict[str, Any], validate_only: bool = False) -> Answer:
+def generate_shooting(shooting_id: UUID, body: dict[str, Any], validate_only: bool = False) -> ApiResponse:
     """Queue a generation for each pending shot, or only say what that would cost."""
-    shooting = get_owned(Shooting, shooting_id, for_update=True)
+    shooting = get_visible(Shooting, shooting_id, for_update=True)
     order = {**body, "batch_size": body["num_predictions"]}
     del order["num_predictions"]
-    results = request_generations(shooting, order, find_picture)
+    results = batch.generate_shooting(shooting, order, resolve_image)
     if validate_only:
-        undo()
-        return Answer(200, present_batch(results, tried=True))
+        rollback_and_continue()
+        return ApiResponse(200, serialize_batch(results, validate_only=True))
     scope = {"organization_id": shooting.organization_id} if shooting.organization_id else {}
     query = urlencode(scope | {"shooting_id": shooting.id})
-    return Answer(202, present_batch(results), {"Location": f"/api/v1/generations/?{query}"})
+    return ApiResponse(202, serialize_batch(results), {"Location": f"/api/v1/generations/?{query}"})
 
 
 @requires(Permission.SHOOTINGS_READ)
-def list_looks(shooting_id: UUID, **asked: Any) -> Answer:
+def list_looks(shooting_id: UUID, **params: Any) -> ApiResponse:
     """The looks of one shooting."""
-    asked["shooting_id"] = get_owned(Shooting, shooting_id).id
-    return LOOKS.page(asked, readable_scope())
+    params["shooting_id"] = get_visible(Shooting, shooting_id).id
+    return LOOKS.list_response(params, readable_filter())
 
 
 @requires(Permission.SHOOTINGS_WRITE)
-def create_look(shooting_id: UUID, body: dict[str, Any]) -> Answer:
+def create_look(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Add a look and one pending shot for each shot type."""
-    shooting = get_owned(Shooting, shooting_id, for_update=True)
+    shooting = get_visible(Shooting, shooting_id, for_update=True)
     look = Look(
         owner_id=shooting.owner_id,
         organization_id=shooting.organization_id,
@@ -126,43 +127,43 @@ def create_look(shooting_id: UUID, body: dict[str, Any]) -> Answer:
         product_links=[],
         guidelines_links=[],
     )
-    _change_look(look, body)
-    session().add(look)
-    session().flush()
+    _apply_look_body(look, body)
+    current_session().add(look)
+    current_session().flush()
     return created(look, LookSchema, f"/api/v1/shootings/{shooting.id}/looks/{look.id}")
 
 
 @requires(Permission.SHOOTINGS_READ)
-def get_look(shooting_id: UUID, look_id: UUID) -> Answer:
+def get_look(shooting_id: UUID, look_id: UUID) -> ApiResponse:
     """One look with its shots in brief."""
     in_path = [Look.shooting_id == shooting_id]
-    return ok(get_owned(Look, look_id, options=WITH_LISTS, where=in_path), LookSchema)
+    return ok(get_visible(Look, look_id, options=LIST_OPTIONS, where=in_path), LookSchema)
 
 
 @requires(Permission.SHOOTINGS_WRITE)
-def update_look(shooting_id: UUID, look_id: UUID, body: dict[str, Any]) -> Answer:
+def update_look(shooting_id: UUID, look_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Change what the body names; shot types add and remove shots."""
-    look = _locked_look(shooting_id, look_id)
-    _change_look(look, body)
-    session().flush()
+    look = _get_locked_look(shooting_id, look_id)
+    _apply_look_body(look, body)
+    current_session().flush()
     return ok(look, LookSchema)
 
 
 @requires(Permission.SHOOTINGS_WRITE)
-def delete_look(shooting_id: UUID, look_id: UUID) -> Answer:
+def delete_look(shooting_id: UUID, look_id: UUID) -> ApiResponse:
     """Remove the look with its shots and pictures."""
-    studio.delete_look_rows(_locked_look(shooting_id, look_id))
+    studio.delete_look(_get_locked_look(shooting_id, look_id))
     return no_content()
 
 
-def _locked_look(shooting_id: UUID, look_id: UUID) -> Look:
-    return get_for_change(Look, look_id, LookSchema, WITH_LISTS, [Look.shooting_id == shooting_id])
+def _get_locked_look(shooting_id: UUID, look_id: UUID) -> Look:
+    return get_for_update(Look, look_id, LookSchema, LIST_OPTIONS, [Look.shooting_id == shooting_id])
 
 
-def _change_look(look: Look, body: dict[str, Any]) -> None:
+def _apply_look_body(look: Look, body: dict[str, Any]) -> None:
     # The schema sees two spellings of one id as different.
-    body |= {name: list(dict.fromkeys(body[name])) for name in LISTS if name in body}
-    refer_all(
+    body |= {name: list(dict.fromkeys(body[name])) for name in ID_LISTS if name in body}
+    check_references(
         look,
         body,
         main_product_id=Product,
@@ -178,13 +179,13 @@ def _change_look(look: Look, body: dict[str, Any]) -> None:
     apply_changes(look, body)
 
 
-def _inline_guidelines(shooting: Shooting, body: dict[str, Any]) -> Guidelines:
+def _create_inline_guidelines(shooting: Shooting, body: dict[str, Any]) -> Guidelines:
     """New guidelines of the shooting's scope."""
     guidelines = Guidelines(owner_id=shooting.owner_id, organization_id=shooting.organization_id)
     body |= {
         name: list(dict.fromkeys(body[name])) for name in ("shot_type_ids", "subject_ids") if name in body
     }
-    refer_all(
+    check_references(
         guidelines,
         body,
         background_preset_id=BackgroundPreset,

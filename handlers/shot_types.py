@@ -6,55 +6,57 @@ from typing import Any
 from uuid import UUID
 
 from db.models.presets import ShotType
-from db.session import session
-from db.tenancy import get_owned, list_scope
-from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, get_for_change
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
-from handlers.references import scope_of_new
+from db.session import current_session
+from db.tenancy import get_visible, list_filter
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.preconditions import apply_changes, get_for_update
+from handlers.common.references import resolve_ownership
+from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.shot_types import ShotTypeSchema
-from studio.publishing import check_public
-from studio.slugs import add_with_slug
+from studio.catalogue.slugs import insert_with_slug
+from studio.catalogue.visibility import check_may_publish
 
-SHOT_TYPES = Listing(ShotType, ShotTypeSchema, searched=(ShotType.name,))
+SHOT_TYPES = ListQuery(ShotType, ShotTypeSchema, search_columns=(ShotType.name,))
 
 
 @requires(Permission.SHOT_TYPES_READ)
-def list_shot_types(organization_id: UUID | None = None, include_public: bool = True, **asked: Any) -> Answer:
+def list_shot_types(
+    organization_id: UUID | None = None, include_public: bool = True, **params: Any
+) -> ApiResponse:
     """The shot types of one scope, public ones included unless they are not wanted."""
-    return SHOT_TYPES.page(asked, list_scope(organization_id, include_public))
+    return SHOT_TYPES.list_response(params, list_filter(organization_id, include_public))
 
 
 @requires(Permission.SHOT_TYPES_WRITE)
-def create_shot_type(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
+def create_shot_type(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Make a shot type; label and slug come from its name when they are left out."""
-    check_public(body)
-    shot_type = ShotType(**scope_of_new(organization_id), label=body["name"])
+    check_may_publish(body)
+    shot_type = ShotType(**resolve_ownership(organization_id), label=body["name"])
     apply_changes(shot_type, body)
-    add_with_slug(shot_type, "shot-type")
+    insert_with_slug(shot_type, "shot-type")
     return created(shot_type, ShotTypeSchema, f"/api/v1/shot-types/{shot_type.id}")
 
 
 @requires(Permission.SHOT_TYPES_READ)
-def get_shot_type(shot_type_id: UUID) -> Answer:
+def get_shot_type(shot_type_id: UUID) -> ApiResponse:
     """One shot type."""
-    return ok(get_owned(ShotType, shot_type_id), ShotTypeSchema)
+    return ok(get_visible(ShotType, shot_type_id), ShotTypeSchema)
 
 
 @requires(Permission.SHOT_TYPES_WRITE)
-def update_shot_type(shot_type_id: UUID, body: dict[str, Any]) -> Answer:
+def update_shot_type(shot_type_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Change what the body names."""
-    shot_type = get_for_change(ShotType, shot_type_id, ShotTypeSchema)
-    check_public(body, shot_type.public)
+    shot_type = get_for_update(ShotType, shot_type_id, ShotTypeSchema)
+    check_may_publish(body, shot_type.public)
     apply_changes(shot_type, body)
-    session().flush()
+    current_session().flush()
     return ok(shot_type, ShotTypeSchema)
 
 
 @requires(Permission.SHOT_TYPES_WRITE)
-def delete_shot_type(shot_type_id: UUID) -> Answer:
+def delete_shot_type(shot_type_id: UUID) -> ApiResponse:
     """Remove the shot type, unless something refers to it."""
-    session().delete(get_for_change(ShotType, shot_type_id, ShotTypeSchema))
-    session().flush()
+    current_session().delete(get_for_update(ShotType, shot_type_id, ShotTypeSchema))
+    current_session().flush()
     return no_content()

@@ -9,20 +9,21 @@ from sqlalchemy.orm import joinedload
 
 from db.models.presets import ShotType
 from db.models.shootings import Look, Shooting, Shot
-from db.session import session
-from db.tenancy import get_owned, list_scope
-from handlers.answers import Answer, ok
-from handlers.conditional import apply_changes, get_for_change
-from handlers.ordering import ordered
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
-from handlers.references import find_picture, require_known
+from db.session import current_session
+from db.tenancy import get_visible, list_filter
+from handlers.common.images import resolve_image
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.preconditions import apply_changes, get_for_update
+from handlers.common.references import require_visible_ids
+from handlers.common.responses import ApiResponse, ok
+from handlers.generations import generation_response
 from handlers.schemas.shots import ShotSchema
 from studio import review
-from studio.generation import check_order
+from studio.generations.request import validate_request
 
-WITH_TYPE = [joinedload(Shot.shot_type)]
-SHOTS = Listing(
+SHOT_TYPE_OPTIONS = [joinedload(Shot.shot_type)]
+SHOTS = ListQuery(
     Shot,
     ShotSchema,
     filters={
@@ -35,73 +36,75 @@ SHOTS = Listing(
 
 
 @requires(Permission.SHOTS_READ)
-def list_shots(organization_id: UUID | None = None, **asked: Any) -> Answer:
+def list_shots(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """The shots of one scope."""
-    require_known(
+    require_visible_ids(
         {
-            Shooting: asked.get("shooting_id"),
-            Look: asked.get("look_id"),
-            ShotType: asked.get("shot_type_id"),
+            Shooting: params.get("shooting_id"),
+            Look: params.get("look_id"),
+            ShotType: params.get("shot_type_id"),
         }
     )
-    return SHOTS.page(asked, list_scope(organization_id))
+    return SHOTS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.SHOTS_READ)
-def get_shot(shot_id: UUID) -> Answer:
+def get_shot(shot_id: UUID) -> ApiResponse:
     """One shot."""
-    return ok(get_owned(Shot, shot_id, options=WITH_TYPE), ShotSchema)
+    return ok(get_visible(Shot, shot_id, options=SHOT_TYPE_OPTIONS), ShotSchema)
 
 
 @requires(Permission.SHOTS_WRITE)
-def update_shot(shot_id: UUID, body: dict[str, Any]) -> Answer:
+def update_shot(shot_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Change the notes."""
-    shot = get_for_change(Shot, shot_id, ShotSchema, WITH_TYPE)
+    shot = get_for_update(Shot, shot_id, ShotSchema, SHOT_TYPE_OPTIONS)
     apply_changes(shot, body, "notes")
-    session().flush()
+    current_session().flush()
     return ok(shot, ShotSchema)
 
 
 @requires(Permission.SHOTS_GENERATE)
-def generate_shot(shot_id: UUID, body: dict[str, Any], validate_only: bool = False) -> Answer:
+def generate_shot(shot_id: UUID, body: dict[str, Any], validate_only: bool = False) -> ApiResponse:
     """Queue a generation for one shot; the generation reports progress and result."""
-    shot = _locked(shot_id)
+    shot = _get_locked(shot_id)
     order = {**body, "shot_id": shot.id, "batch_size": body["num_predictions"]}
     del order["num_predictions"]
-    return ordered(check_order(order, shot.organization_id, shot, find_picture), validate_only)
+    return generation_response(
+        validate_request(order, shot.organization_id, shot, resolve_image), validate_only
+    )
 
 
 @requires(Permission.SHOTS_REVIEW)
-def approve_shot(shot_id: UUID, body: dict[str, Any]) -> Answer:
+def approve_shot(shot_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Approve one picture and with it the shot."""
-    shot = _locked(shot_id)
-    review.approve_shot_picture(shot, body.get("prediction_id"), body.get("note"))
+    shot = _get_locked(shot_id)
+    review.approve_shot(shot, body.get("prediction_id"), body.get("note"))
     return ok(shot, ShotSchema)
 
 
 @requires(Permission.SHOTS_REVIEW)
-def reject_shot(shot_id: UUID, body: dict[str, Any]) -> Answer:
+def reject_shot(shot_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Reject a shot that is in review."""
-    shot = _locked(shot_id)
-    review.reject_shot_work(shot, body["reason"])
+    shot = _get_locked(shot_id)
+    review.reject_shot(shot, body["reason"])
     return ok(shot, ShotSchema)
 
 
 @requires(Permission.SHOTS_REVIEW)
-def request_shot_revision(shot_id: UUID, body: dict[str, Any]) -> Answer:
+def request_shot_revision(shot_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Send a shot that is in review back to the studio."""
-    shot = _locked(shot_id)
-    review.send_shot_back(shot, body["note"])
+    shot = _get_locked(shot_id)
+    review.request_shot_revision(shot, body["note"])
     return ok(shot, ShotSchema)
 
 
 @requires(Permission.SHOTS_REVIEW)
-def reopen_shot(shot_id: UUID) -> Answer:
+def reopen_shot(shot_id: UUID) -> ApiResponse:
     """Bring an approved, exported or rejected shot back into review."""
-    shot = _locked(shot_id)
-    review.reopen_shot_review(shot)
+    shot = _get_locked(shot_id)
+    review.reopen_shot(shot)
     return ok(shot, ShotSchema)
 
 
-def _locked(shot_id: UUID) -> Shot:
-    return get_owned(Shot, shot_id, for_update=True, options=WITH_TYPE)
+def _get_locked(shot_id: UUID) -> Shot:
+    return get_visible(Shot, shot_id, for_update=True, options=SHOT_TYPE_OPTIONS)

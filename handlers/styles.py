@@ -8,64 +8,67 @@ from uuid import UUID
 from sqlalchemy.orm import joinedload
 
 from db.models.styles import Style
-from db.session import session
-from db.tenancy import get_owned, list_scope
-from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, get_for_change, may_change
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
-from handlers.preparing import decodes_after
-from handlers.references import may_create, scope_of_new, with_pictures
+from db.session import current_session
+from db.tenancy import get_visible, list_filter
+from handlers.common.images import resolve_images
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.prechecks import prefetches_images
+from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
+from handlers.common.references import precheck_create, resolve_ownership
+from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.styles import StyleSchema
-from studio.publishing import check_public, settle_pictures
-from studio.slugs import add_with_slug
+from studio.catalogue.slugs import insert_with_slug
+from studio.catalogue.visibility import check_may_publish, sync_media_visibility
 
-WITH_COVER = [joinedload(Style.cover_media)]
-STYLES = Listing(Style, StyleSchema, searched=(Style.name,))
+COVER_OPTIONS = [joinedload(Style.cover_media)]
+STYLES = ListQuery(Style, StyleSchema, search_columns=(Style.name,))
 
 
 @requires(Permission.STYLES_READ)
-def list_styles(organization_id: UUID | None = None, include_public: bool = True, **asked: Any) -> Answer:
+def list_styles(
+    organization_id: UUID | None = None, include_public: bool = True, **params: Any
+) -> ApiResponse:
     """The styles of one scope, public ones included unless they are not wanted."""
-    return STYLES.page(asked, list_scope(organization_id, include_public))
+    return STYLES.list_response(params, list_filter(organization_id, include_public))
 
 
 @requires(Permission.STYLES_WRITE)
-@decodes_after(may_create, "cover_image")
-def create_style(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
+@prefetches_images(precheck_create, "cover_image")
+def create_style(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Make a style, with a slug from its name when it comes without."""
-    check_public(body)
-    style = Style(**scope_of_new(organization_id), cover_media=None)
-    apply_changes(style, with_pictures(style, body, cover_image="cover_media"))
-    add_with_slug(style, "style")
-    settle_pictures(style.cover_media_id)
+    check_may_publish(body)
+    style = Style(**resolve_ownership(organization_id), cover_media=None)
+    apply_changes(style, resolve_images(style, body, cover_image="cover_media"))
+    insert_with_slug(style, "style")
+    sync_media_visibility(style.cover_media_id)
     return created(style, StyleSchema, f"/api/v1/styles/{style.id}")
 
 
 @requires(Permission.STYLES_READ)
-def get_style(style_id: UUID) -> Answer:
+def get_style(style_id: UUID) -> ApiResponse:
     """One style."""
-    return ok(get_owned(Style, style_id, options=WITH_COVER), StyleSchema)
+    return ok(get_visible(Style, style_id, options=COVER_OPTIONS), StyleSchema)
 
 
 @requires(Permission.STYLES_WRITE)
-@decodes_after(may_change(Style, "style_id", StyleSchema, WITH_COVER), "cover_image")
-def update_style(style_id: UUID, body: dict[str, Any]) -> Answer:
+@prefetches_images(precheck_update(Style, "style_id", StyleSchema, COVER_OPTIONS), "cover_image")
+def update_style(style_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Change what the body names."""
-    style = get_for_change(Style, style_id, StyleSchema, WITH_COVER)
-    check_public(body, style.public)
+    style = get_for_update(Style, style_id, StyleSchema, COVER_OPTIONS)
+    check_may_publish(body, style.public)
     cover_before = style.cover_media_id
-    apply_changes(style, with_pictures(style, body, cover_image="cover_media"))
-    session().flush()
-    settle_pictures(cover_before, style.cover_media_id)
+    apply_changes(style, resolve_images(style, body, cover_image="cover_media"))
+    current_session().flush()
+    sync_media_visibility(cover_before, style.cover_media_id)
     return ok(style, StyleSchema)
 
 
 @requires(Permission.STYLES_WRITE)
-def delete_style(style_id: UUID) -> Answer:
+def delete_style(style_id: UUID) -> ApiResponse:
     """Remove the style, unless something refers to it."""
-    style = get_for_change(Style, style_id, StyleSchema, WITH_COVER)
-    session().delete(style)
-    session().flush()
-    settle_pictures(style.cover_media_id)
+    style = get_for_update(Style, style_id, StyleSchema, COVER_OPTIONS)
+    current_session().delete(style)
+    current_session().flush()
+    sync_media_visibility(style.cover_media_id)
     return no_content()

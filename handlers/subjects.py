@@ -10,28 +10,29 @@ from sqlalchemy.orm import joinedload, selectinload
 from db.base import utc_now
 from db.models.presets import ShotType
 from db.models.subjects import Subject, SubjectBaseImage
-from db.session import session
-from db.tenancy import get_owned, list_scope, refer
-from handlers.answers import Answer, created, no_content, ok
-from handlers.conditional import apply_changes, get_for_change, may_change
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
-from handlers.preparing import decodes_after
-from handlers.references import may_create, scope_of_new, take_picture, with_pictures
+from db.session import current_session
+from db.tenancy import get_reference, get_visible, list_filter
+from handlers.common.images import accept_image, resolve_images
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.prechecks import prefetches_images
+from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
+from handlers.common.references import precheck_create, resolve_ownership
+from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.subjects import BaseImageSchema, SubjectSchema
-from studio.pictures import require_room_for_image
-from studio.publishing import check_public, settle_pictures, settle_subject
-from studio.slugs import add_with_slug
+from studio.catalogue.image_limits import require_image_capacity
+from studio.catalogue.slugs import insert_with_slug
+from studio.catalogue.visibility import check_may_publish, save_subject, sync_media_visibility
 
-WITH_PICTURES = [
+IMAGE_OPTIONS = [
     joinedload(Subject.cover_media),
     selectinload(Subject.base_images).options(
         joinedload(SubjectBaseImage.media), joinedload(SubjectBaseImage.shot_type)
     ),
 ]
-WITH_PICTURE = [joinedload(SubjectBaseImage.media), joinedload(SubjectBaseImage.shot_type)]
-WITH_PICTURE_AND_SUBJECT = [*WITH_PICTURE, joinedload(SubjectBaseImage.subject)]
-SUBJECTS = Listing(
+BASE_IMAGE_OPTIONS = [joinedload(SubjectBaseImage.media), joinedload(SubjectBaseImage.shot_type)]
+BASE_IMAGE_AND_SUBJECT_OPTIONS = [*BASE_IMAGE_OPTIONS, joinedload(SubjectBaseImage.subject)]
+SUBJECTS = ListQuery(
     Subject,
     SubjectSchema,
     filters={
@@ -39,7 +40,7 @@ SUBJECTS = Listing(
         "body_type": Subject.body_type,
         "only_with_base_images": Subject.base_images.any(),
     },
-    searched=(Subject.name,),
+    search_columns=(Subject.name,),
 )
 
 
@@ -48,93 +49,93 @@ def list_subjects(
     organization_id: UUID | None = None,
     include_public: bool = True,
     only_with_base_images: bool = False,
-    **asked: Any,
-) -> Answer:
+    **params: Any,
+) -> ApiResponse:
     """The subjects of one scope, public ones included unless they are not wanted."""
-    asked["only_with_base_images"] = only_with_base_images or None
-    return SUBJECTS.page(asked, list_scope(organization_id, include_public))
+    params["only_with_base_images"] = only_with_base_images or None
+    return SUBJECTS.list_response(params, list_filter(organization_id, include_public))
 
 
 @requires(Permission.SUBJECTS_WRITE)
-@decodes_after(may_create, "cover_image")
-def create_subject(body: dict[str, Any], organization_id: UUID | None = None) -> Answer:
+@prefetches_images(precheck_create, "cover_image")
+def create_subject(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
     """Make a subject, with a slug from its name when it comes without."""
-    check_public(body)
-    subject = Subject(**scope_of_new(organization_id), cover_media=None, base_images=[])
-    apply_changes(subject, with_pictures(subject, body, cover_image="cover_media"))
-    add_with_slug(subject, "subject")
-    settle_pictures(subject.cover_media_id)
+    check_may_publish(body)
+    subject = Subject(**resolve_ownership(organization_id), cover_media=None, base_images=[])
+    apply_changes(subject, resolve_images(subject, body, cover_image="cover_media"))
+    insert_with_slug(subject, "subject")
+    sync_media_visibility(subject.cover_media_id)
     return created(subject, SubjectSchema, f"/api/v1/subjects/{subject.id}")
 
 
 @requires(Permission.SUBJECTS_READ)
-def get_subject(subject_id: UUID) -> Answer:
+def get_subject(subject_id: UUID) -> ApiResponse:
     """One subject with its base images."""
-    return ok(get_owned(Subject, subject_id, options=WITH_PICTURES), SubjectSchema)
+    return ok(get_visible(Subject, subject_id, options=IMAGE_OPTIONS), SubjectSchema)
 
 
 @requires(Permission.SUBJECTS_WRITE)
-@decodes_after(may_change(Subject, "subject_id", SubjectSchema, WITH_PICTURES), "cover_image")
-def update_subject(subject_id: UUID, body: dict[str, Any]) -> Answer:
+@prefetches_images(precheck_update(Subject, "subject_id", SubjectSchema, IMAGE_OPTIONS), "cover_image")
+def update_subject(subject_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Change what the body names."""
-    subject = get_for_change(Subject, subject_id, SubjectSchema, WITH_PICTURES)
-    check_public(body, subject.public)
+    subject = get_for_update(Subject, subject_id, SubjectSchema, IMAGE_OPTIONS)
+    check_may_publish(body, subject.public)
     cover_before = subject.cover_media_id
-    apply_changes(subject, with_pictures(subject, body, cover_image="cover_media"))
-    settle_subject(subject, cover_before)
+    apply_changes(subject, resolve_images(subject, body, cover_image="cover_media"))
+    save_subject(subject, cover_before)
     return ok(subject, SubjectSchema)
 
 
 @requires(Permission.SUBJECTS_WRITE)
-def delete_subject(subject_id: UUID) -> Answer:
+def delete_subject(subject_id: UUID) -> ApiResponse:
     """Remove the subject with its base images, unless something refers to it."""
-    subject = get_for_change(Subject, subject_id, SubjectSchema, WITH_PICTURES)
+    subject = get_for_update(Subject, subject_id, SubjectSchema, IMAGE_OPTIONS)
     pictures = [subject.cover_media_id, *(image.media_id for image in subject.base_images)]
-    session().delete(subject)
-    session().flush()
-    settle_pictures(*pictures)
+    current_session().delete(subject)
+    current_session().flush()
+    sync_media_visibility(*pictures)
     return no_content()
 
 
-def _may_add_image(subject_id: UUID, body: dict[str, Any]) -> None:
-    subject = get_owned(Subject, subject_id)
-    require_room_for_image(SubjectBaseImage, SubjectBaseImage.subject_id == subject.id)
-    refer(ShotType, body["shot_type_id"], subject.organization_id, subject.owner_id)
+def _precheck_add_image(subject_id: UUID, body: dict[str, Any]) -> None:
+    subject = get_visible(Subject, subject_id)
+    require_image_capacity(SubjectBaseImage, SubjectBaseImage.subject_id == subject.id)
+    get_reference(ShotType, body["shot_type_id"], subject.organization_id, subject.owner_id)
 
 
 @requires(Permission.SUBJECTS_WRITE)
-@decodes_after(_may_add_image)
-def add_base_image(subject_id: UUID, body: dict[str, Any]) -> Answer:
+@prefetches_images(_precheck_add_image)
+def add_base_image(subject_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Take a picture of the subject for one shot type."""
-    subject = get_owned(Subject, subject_id, for_update=True)
-    require_room_for_image(SubjectBaseImage, SubjectBaseImage.subject_id == subject.id)
-    shot_type = refer(ShotType, body["shot_type_id"], subject.organization_id, subject.owner_id)
+    subject = get_visible(Subject, subject_id, for_update=True)
+    require_image_capacity(SubjectBaseImage, SubjectBaseImage.subject_id == subject.id)
+    shot_type = get_reference(ShotType, body["shot_type_id"], subject.organization_id, subject.owner_id)
     scope = {name: getattr(subject, name) for name in ("owner_id", "organization_id", "public")}
-    media = take_picture(body["file"], subject.organization_id, subject.public)
+    media = accept_image(body["file"], subject.organization_id, subject.public)
     image = SubjectBaseImage(**scope, subject_id=subject.id, shot_type=shot_type, media=media)
-    session().add(image)
+    current_session().add(image)
     subject.updated_at = utc_now()
-    session().flush()
+    current_session().flush()
     return created(image, BaseImageSchema, f"/api/v1/subjects/{subject.id}/base-images/{image.id}")
 
 
 @requires(Permission.SUBJECTS_READ)
-def get_base_image(subject_id: UUID, base_image_id: UUID) -> Answer:
+def get_base_image(subject_id: UUID, base_image_id: UUID) -> ApiResponse:
     """One base image of a subject."""
     of_subject = [SubjectBaseImage.subject_id == subject_id]
-    image = get_owned(SubjectBaseImage, base_image_id, options=WITH_PICTURE, where=of_subject)
+    image = get_visible(SubjectBaseImage, base_image_id, options=BASE_IMAGE_OPTIONS, where=of_subject)
     return ok(image, BaseImageSchema)
 
 
 @requires(Permission.SUBJECTS_WRITE)
-def delete_base_image(subject_id: UUID, base_image_id: UUID) -> Answer:
+def delete_base_image(subject_id: UUID, base_image_id: UUID) -> ApiResponse:
     """Remove a base image from its subject."""
     of_subject = [SubjectBaseImage.subject_id == subject_id]
-    image = get_for_change(
-        SubjectBaseImage, base_image_id, BaseImageSchema, WITH_PICTURE_AND_SUBJECT, of_subject
+    image = get_for_update(
+        SubjectBaseImage, base_image_id, BaseImageSchema, BASE_IMAGE_AND_SUBJECT_OPTIONS, of_subject
     )
     image.subject.updated_at = utc_now()
-    session().delete(image)
-    session().flush()
-    settle_pictures(image.media_id)
+    current_session().delete(image)
+    current_session().flush()
+    sync_media_visibility(image.media_id)
     return no_content()

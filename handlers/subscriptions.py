@@ -10,80 +10,80 @@ from sqlalchemy import Select, select
 
 from db.errors import NotFound
 from db.models.subscriptions import CreditMovement, Subscription
-from db.session import session
+from db.session import current_session
 from db.tenancy import current_caller
-from handlers.answers import Answer, created, ok
-from handlers.conditional import require_fresh
-from handlers.paging import Listing
-from handlers.permissions import Permission, requires
+from handlers.common.pagination import ListQuery
+from handlers.common.permissions import Permission, requires
+from handlers.common.preconditions import require_etag_match
+from handlers.common.responses import ApiResponse, created, ok
 from handlers.schemas.subscriptions import CreditMovementSchema, SubscriptionSchema
-from studio.billing import change_plan, renew, subscribe
+from studio import billing
 
-EVERY_SUBSCRIPTION = Listing(Subscription, SubscriptionSchema, of_everybody=True)
-SUBSCRIPTIONS = replace(EVERY_SUBSCRIPTION, within={"user_id": Subscription.user_id}, of_everybody=False)
-SUBSCRIPTION_USAGE = Listing(
-    CreditMovement, CreditMovementSchema, within={"subscription_id": CreditMovement.subscription_id}
+ALL_SUBSCRIPTIONS = ListQuery(Subscription, SubscriptionSchema, is_global=True)
+SUBSCRIPTIONS = replace(ALL_SUBSCRIPTIONS, parent={"user_id": Subscription.user_id}, is_global=False)
+SUBSCRIPTION_USAGE = ListQuery(
+    CreditMovement, CreditMovementSchema, parent={"subscription_id": CreditMovement.subscription_id}
 )
 
 
 @requires(Permission.SUBSCRIPTIONS_READ)
-def list_subscriptions(**asked: Any) -> Answer:
+def list_subscriptions(**params: Any) -> ApiResponse:
     """The caller's subscriptions; all for superusers."""
     caller = current_caller()
     if caller.is_superuser:
-        return EVERY_SUBSCRIPTION.page(asked)
-    return SUBSCRIPTIONS.page({**asked, "user_id": caller.user_id})
+        return ALL_SUBSCRIPTIONS.list_response(params)
+    return SUBSCRIPTIONS.list_response({**params, "user_id": caller.user_id})
 
 
 @requires(Permission.SUBSCRIPTIONS_READ)
-def get_subscription(subscription_id: UUID) -> Answer:
+def get_subscription(subscription_id: UUID) -> ApiResponse:
     """One subscription."""
-    return ok(_find(subscription_id), SubscriptionSchema)
+    return ok(_get_subscription(subscription_id), SubscriptionSchema)
 
 
 @requires(Permission.SUBSCRIPTIONS_WRITE)
-def replace_subscription(subscription_id: UUID, body: dict[str, Any]) -> Answer:
+def replace_subscription(subscription_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Set plan and payment state."""
-    subscription = _find(subscription_id, for_update=True)
-    require_fresh(subscription, SubscriptionSchema)
-    change_plan(subscription, body)
+    subscription = _get_subscription(subscription_id, for_update=True)
+    require_etag_match(subscription, SubscriptionSchema)
+    billing.replace_subscription(subscription, body)
     return ok(subscription, SubscriptionSchema)
 
 
 @requires(Permission.SUBSCRIPTIONS_WRITE)
-def create_subscription(subscription_id: UUID, body: dict[str, Any]) -> Answer:
+def create_subscription(subscription_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Give the account whose id the path holds a plan."""
     plan = (body["service_type"], body["tier"], body.get("payment_id"))
-    subscription = subscribe(subscription_id, *plan)
+    subscription = billing.create_subscription(subscription_id, *plan)
     return created(subscription, SubscriptionSchema, f"/api/v1/subscriptions/{subscription.id}")
 
 
 @requires(Permission.SUBSCRIPTIONS_WRITE)
-def renew_subscription(subscription_id: UUID) -> Answer:
+def renew_subscription(subscription_id: UUID) -> ApiResponse:
     """Begin the next period."""
-    subscription = _find(subscription_id, for_update=True)
-    renew(subscription)
+    subscription = _get_subscription(subscription_id, for_update=True)
+    billing.renew_subscription(subscription)
     return ok(subscription, SubscriptionSchema)
 
 
 @requires(Permission.SUBSCRIPTIONS_READ)
-def list_subscription_usage(subscription_id: UUID, **asked: Any) -> Answer:
+def list_subscription_usage(subscription_id: UUID, **params: Any) -> ApiResponse:
     """The ledger of one subscription."""
-    asked["subscription_id"] = _find(subscription_id).id
-    return SUBSCRIPTION_USAGE.page(asked)
+    params["subscription_id"] = _get_subscription(subscription_id).id
+    return SUBSCRIPTION_USAGE.list_response(params)
 
 
-def _visible() -> Select[Any]:
+def _select_visible() -> Select[Any]:
     caller = current_caller()
     query = select(Subscription)
     return query if caller.is_superuser else query.where(Subscription.user_id == caller.user_id)
 
 
-def _find(subscription_id: UUID, for_update: bool = False) -> Subscription:
-    query = _visible().where(Subscription.id == subscription_id)
+def _get_subscription(subscription_id: UUID, for_update: bool = False) -> Subscription:
+    query = _select_visible().where(Subscription.id == subscription_id)
     if for_update:
         query = query.with_for_update().execution_options(populate_existing=True)
-    found: Subscription | None = session().scalars(query).one_or_none()
+    found: Subscription | None = current_session().scalars(query).one_or_none()
     if found is None:
         raise NotFound()
     return found

@@ -6,17 +6,20 @@ from typing import Any
 
 from flask import request
 
-from handlers.answers import Answer, no_content
-from handlers.contract.call import CALL
-from handlers.current import current_settings
-from handlers.permissions import checks_proof
-from studio.jobs.callbacks import receive_callback, require_signature
+from handlers.common.context import current_settings
+from handlers.common.permissions import authenticates_itself
+from handlers.common.responses import ApiResponse, no_content
+from handlers.pipeline.request_context import REQUEST_CONTEXT
+from studio.generations.worker import callbacks
+from studio.generations.worker.callbacks import require_signature
 
 
-@checks_proof
-def receive_task_webhook(body: dict[str, Any]) -> Answer:
+@authenticates_itself
+def receive_task_webhook(body: dict[str, Any]) -> ApiResponse:
     """Look at a task that has news; what is not signed is refused, what is not known is ignored."""
     secret = current_settings().compute_webhook_secret
-    message_id = require_signature(secret, request.environ[CALL].signed_body, dict(request.headers))
-    receive_callback(message_id, body)
+    message_id = require_signature(
+        secret, request.environ[REQUEST_CONTEXT].signed_body, dict(request.headers)
+    )
+    callbacks.receive_task_webhook(message_id, body)
     return no_content()

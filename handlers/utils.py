@@ -9,49 +9,51 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.session import session
-from handlers.answers import Answer, listing
-from handlers.contract.refusals import Unavailable
-from handlers.references import current_storage
+from db.session import current_session
+from handlers.common.images import current_storage
+from handlers.common.responses import ApiResponse, json_response
+from handlers.contract.errors import ServiceUnavailable
 
 _PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 VERSION: str = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"]
 
 
-def health_check() -> Answer:
+def health_check() -> ApiResponse:
     """That the process answers requests at all."""
-    return listing({"status": "ok"})
+    return json_response({"status": "ok"})
 
 
-def system_health_check() -> Answer:
+def system_health_check() -> ApiResponse:
     """What each dependency says; asking always succeeds."""
     checks = {name: "ok" if is_usable() else "failed" for name, is_usable in DEPENDENCIES.items()}
-    return listing({"status": "ok" if "failed" not in checks.values() else "degraded", "checks": checks})
+    return json_response(
+        {"status": "ok" if "failed" not in checks.values() else "degraded", "checks": checks}
+    )
 
 
-def readiness() -> Answer:
+def readiness() -> ApiResponse:
     """Whether requests should be sent here: Unavailable when something that they need cannot be used."""
     if not all(is_usable() for is_usable in DEPENDENCIES.values()):
-        raise Unavailable()
-    return listing({"status": "ok"})
+        raise ServiceUnavailable()
+    return json_response({"status": "ok"})
 
 
-def db_check() -> Answer:
+def db_check() -> ApiResponse:
     """That the database answers; Unavailable when it does not."""
     if not is_database_usable():
-        raise Unavailable()
-    return listing({"status": "ok"})
+        raise ServiceUnavailable()
+    return json_response({"status": "ok"})
 
 
-def get_version() -> Answer:
+def get_version() -> ApiResponse:
     """The version of the server and of the contract."""
-    return listing({"version": VERSION, "api_version": "v1"})
+    return json_response({"version": VERSION, "api_version": "v1"})
 
 
 def is_database_usable() -> bool:
     """Whether the database answers, asked on a connection apart: a failure must not end the request."""
     try:
-        with session().get_bind().engine.execution_options(write=False).connect() as connection:
+        with current_session().get_bind().engine.execution_options(write=False).connect() as connection:
             connection.execute(text("SELECT 1"))
     except SQLAlchemyError:
         return False

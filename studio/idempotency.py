@@ -18,22 +18,22 @@ from uuid import UUID, uuid4
 from sqlalchemy import Executable, Row, and_, bindparam, delete, func, literal_column, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from db.base import changed_one, new_id, utc_now
-from db.models.idempotency import PERSONAL, IdempotencyKey
-from db.session import Database, session
+from db.base import affected_one, new_id, utc_now
+from db.models.idempotency import NO_ORGANIZATION_ID, IdempotencyKey
+from db.session import Database, current_session
 
-LEASE = timedelta(seconds=60)
+LEASE_DURATION = timedelta(seconds=60)
 """Longer than a request may take. One that takes longer all the same keeps nothing: its turn may be over."""
-KEPT_FOR = timedelta(hours=24)
-FORGET_BATCH = 500
+RETENTION = timedelta(hours=24)
+DELETE_BATCH_SIZE = 500
 
 _COLUMNS = IdempotencyKey.__table__.c
-_SLOT = ("user_id", "organization_id", "operation_id", "key_hash")
+_NAMESPACE_COLUMNS = ("user_id", "organization_id", "operation_id", "key_hash")
 _INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True)
-class Slot:
+class IdempotencyNamespace:
     """What a key belongs to: the same key of somebody else, elsewhere, or for something else is another."""
 
     user_id: UUID
@@ -45,134 +45,140 @@ class Slot:
         """The columns that are unique together."""
         return {
             "user_id": self.user_id,
-            "organization_id": self.organization_id or PERSONAL,
+            "organization_id": self.organization_id or NO_ORGANIZATION_ID,
             "operation_id": self.operation_id,
             "key_hash": self.key_hash,
         }
 
-    def number(self) -> int:
+    def lock_id(self) -> int:
         """What the slot is called as a lock. Two that were called the same would be in each other's way."""
         name = " ".join(map(str, self.columns().values())).encode("ascii")
         return int.from_bytes(hashlib.sha256(name).digest()[:8], signed=True)
 
 
 @dataclass
-class Turn:
+class IdempotencyLock:
     """The right to do the work of a key: until the running transaction ends, or the lease of its row."""
 
-    slot: Slot
+    namespace: IdempotencyNamespace
     fingerprint: str
     token: UUID
     scope_id: UUID | None = None
     """The organization or account on whose rows the work was allowed; the worker writes it down here."""
     row_id: UUID | None = None
     """The row by which the turn is held beyond its transaction."""
-    over: tuple[UUID, UUID] | None = None
+    stale_row: tuple[UUID, UUID] | None = None
     """The id and token of a row that is over. It makes room for the row of this turn, not before: what the
     work did may be undone, and the refusal kept all the same."""
 
 
-class AtWork(Exception):
+class RequestInProgress(Exception):
     """Somebody else has the turn."""
 
 
-def take_turn(slot: Slot, fingerprint: str) -> Turn | Row[Any]:
+def acquire(namespace: IdempotencyNamespace, fingerprint: str) -> IdempotencyLock | Row[Any]:
     """The turn for a key that is new, forgotten, or left behind by who died; else the row in the way.
 
     In the running transaction, which must be one that writes. AtWork while another one has the turn.
     """
-    values = {**slot.columns(), "number": slot.number()}
-    connection = session().connection()
-    row = connection.execute(_look(connection.dialect.name), values).one()
-    if row.id is not None and not _is_over(row, fingerprint, utc_now()):
+    values = {**namespace.columns(), "number": namespace.lock_id()}
+    connection = current_session().connection()
+    row = connection.execute(_build_select(connection.dialect.name), values).one()
+    if row.id is not None and not _is_reclaimable(row, fingerprint, utc_now()):
         return row
     if not row.is_mine:
-        raise AtWork
-    return Turn(slot, fingerprint, uuid4(), over=None if row.id is None else (row.id, row.turn))
+        raise RequestInProgress
+    return IdempotencyLock(
+        namespace, fingerprint, uuid4(), stale_row=None if row.id is None else (row.id, row.turn)
+    )
 
 
 @cache
-def _look(dialect: str) -> Executable:
+def _build_select(dialect: str) -> Executable:
     """Select the row of a slot, nulls if there is none, and whether the turn is the running transaction's."""
     is_mine: Any = true()
     if dialect == "postgresql":
         is_mine = func.pg_try_advisory_xact_lock(bindparam("number"))
     always = select(literal_column("1")).subquery()
-    of_slot = [_COLUMNS[name] == bindparam(name) for name in _SLOT]
+    of_slot = [_COLUMNS[name] == bindparam(name) for name in _NAMESPACE_COLUMNS]
     columns = (_COLUMNS[name] for name in ("id", "turn", "fingerprint", "lease_expires_at", "expires_at"))
     answer = (_COLUMNS[name] for name in ("scope_id", "status", "headers", "body"))
     found = select(is_mine.label("is_mine"), *columns, *answer)
     return found.select_from(always.outerjoin(IdempotencyKey, and_(*of_slot)))
 
 
-def _is_over(row: Row[Any], fingerprint: str, now: datetime) -> bool:
+def _is_reclaimable(row: Row[Any], fingerprint: str, now: datetime) -> bool:
     left_behind = row.status is None and row.lease_expires_at <= now
     return row.expires_at <= now or (left_behind and hmac.compare_digest(row.fingerprint, fingerprint))
 
 
-def hold(turn: Turn) -> None:
+def persist_lock(lock: IdempotencyLock) -> None:
     """Hold a turn that was just taken until its lease is over, beyond the running transaction."""
-    turn.row_id = new_id()
-    if not _insert(turn, turn.row_id, None, None, None):
-        raise AtWork
+    lock.row_id = new_id()
+    if not _insert(lock, lock.row_id, None, None, None):
+        raise RequestInProgress
 
 
-def keep_answer(turn: Turn, status: int, headers: dict[str, str], body: bytes) -> bool:
+def store_response(lock: IdempotencyLock, status: int, headers: dict[str, str], body: bytes) -> bool:
     """Keep the answer in the running transaction; False when somebody else has the turn, or had it."""
-    if turn.row_id is None:
-        return _insert(turn, new_id(), status, headers, body)
-    kept = {"scope_id": turn.scope_id, "status": status, "headers": headers, "body": body}
-    mine = update(IdempotencyKey).where(*_is(turn.row_id, turn.token))
-    return changed_one(session().connection().execute(mine.values(kept)))
+    if lock.row_id is None:
+        return _insert(lock, new_id(), status, headers, body)
+    kept = {"scope_id": lock.scope_id, "status": status, "headers": headers, "body": body}
+    mine = update(IdempotencyKey).where(*_owned_by(lock.row_id, lock.token))
+    return affected_one(current_session().connection().execute(mine.values(kept)))
 
 
-def give_up(turn: Turn) -> None:
+def release(lock: IdempotencyLock) -> None:
     """Free the key: the work did not happen, and the next send is the first."""
-    if turn.row_id is not None:
-        _remove(turn.row_id, turn.token)
+    if lock.row_id is not None:
+        _delete(lock.row_id, lock.token)
 
 
 def _insert(
-    turn: Turn, row_id: UUID, status: int | None, headers: dict[str, str] | None, body: bytes | None
+    lock: IdempotencyLock,
+    row_id: UUID,
+    status: int | None,
+    headers: dict[str, str] | None,
+    body: bytes | None,
 ) -> bool:
     """Write down the row of a turn; False when another one is there by now."""
-    if turn.over is not None:
-        _remove(*turn.over)
-    now, connection = utc_now(), session().connection()
+    if lock.stale_row is not None:
+        _delete(*lock.stale_row)
+    now, connection = utc_now(), current_session().connection()
     row = {
         "id": row_id,
-        **turn.slot.columns(),
+        **lock.namespace.columns(),
         "created_at": now,
         "updated_at": now,
-        "fingerprint": turn.fingerprint,
-        "turn": turn.token,
-        "lease_expires_at": now + LEASE,
-        "expires_at": now + KEPT_FOR,
-        "scope_id": turn.scope_id,
+        "fingerprint": lock.fingerprint,
+        "turn": lock.token,
+        "lease_expires_at": now + LEASE_DURATION,
+        "expires_at": now + RETENTION,
+        "scope_id": lock.scope_id,
         "status": status,
         "headers": headers,
         "body": body,
     }
-    return changed_one(connection.execute(_inserting(connection.dialect.name), row))
+    return affected_one(connection.execute(_build_insert(connection.dialect.name), row))
 
 
 @cache
-def _inserting(dialect: str) -> Executable:
+def _build_insert(dialect: str) -> Executable:
     # No error when the key is there: PostgreSQL would take the whole transaction for failed.
     insert: Executable = _INSERT[dialect](IdempotencyKey).on_conflict_do_nothing()
     return insert.execution_options(preserve_rowcount=True)
 
 
-def _remove(row_id: UUID, token: UUID) -> None:
-    session().connection().execute(delete(IdempotencyKey).where(*_is(row_id, token)))
+def _delete(row_id: UUID, token: UUID) -> None:
+    current_session().connection().execute(delete(IdempotencyKey).where(*_owned_by(row_id, token)))
 
 
-def _is(row_id: UUID, token: UUID) -> tuple[Any, ...]:
+def _owned_by(row_id: UUID, token: UUID) -> tuple[Any, ...]:
     """The row as the turn of that token left it."""
     return IdempotencyKey.id == row_id, IdempotencyKey.turn == token
 
 
-def forget_expired(database: Database) -> int:
+def delete_expired_keys(database: Database) -> int:
     """Delete the keys that were kept long enough, some at a time; how many there were."""
     over = select(IdempotencyKey.id).where(IdempotencyKey.expires_at <= utc_now()).order_by(IdempotencyKey.id)
     with database.transaction(write=False) as reading:
@@ -182,9 +188,9 @@ def forget_expired(database: Database) -> int:
     while True:
         with database.transaction(write=True) as writing:
             # A key that somebody sends again just now, or that another process forgets, is left to them.
-            some = over.limit(FORGET_BATCH).with_for_update(skip_locked=True)
+            some = over.limit(DELETE_BATCH_SIZE).with_for_update(skip_locked=True)
             ids = writing.scalars(some).all()
             writing.execute(delete(IdempotencyKey).where(IdempotencyKey.id.in_(ids)))
         forgotten += len(ids)
-        if len(ids) < FORGET_BATCH:
+        if len(ids) < DELETE_BATCH_SIZE:
             return forgotten

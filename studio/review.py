@@ -15,9 +15,9 @@ from db.base import utc_now
 from db.errors import Conflict, InUse, ScopeMismatch
 from db.models.generations import Prediction
 from db.models.shootings import Shot
-from db.session import session
-from db.tenancy import current_caller, get_owned
-from studio.states import DELIVERABLE, next_prediction_status, next_shot_status
+from db.session import current_session
+from db.tenancy import current_caller, get_visible
+from studio.state_machines import DELIVERABLE, next_prediction_status, next_shot_status
 from studio.webhooks.outbox import publish
 
 
@@ -28,7 +28,7 @@ class PredictionAmbiguous(Conflict):
     default_detail = "Name the picture: there is not exactly one that waits for review"
 
 
-def approve_shot_picture(shot: Shot, prediction_id: UUID | None, note: str | None) -> None:
+def approve_shot(shot: Shot, prediction_id: UUID | None, note: str | None) -> None:
     """Approve one picture and with it the locked shot; the one approved before returns to review.
 
     PredictionAmbiguous without an id unless exactly one waits; ScopeMismatch for a picture of another shot;
@@ -36,49 +36,49 @@ def approve_shot_picture(shot: Shot, prediction_id: UUID | None, note: str | Non
     being generated.
     """
     if prediction_id is not None:
-        prediction = get_owned(Prediction, prediction_id, for_update=True)
+        prediction = get_visible(Prediction, prediction_id, for_update=True)
         if prediction.shot_id != shot.id:
             raise ScopeMismatch("The picture belongs to another shot")
     else:
         next_shot_status(shot.status, "approve")  # a shot that is not in review says so rather than count
-        waiting = _of_shot(shot, Prediction.status == "pending_review")
+        waiting = _lock_predictions(shot, Prediction.status == "pending_review")
         if len(waiting) != 1:
             raise PredictionAmbiguous()
         prediction = waiting[0]
     _approve(shot, prediction, note)
 
 
-def approve_picture(prediction: Prediction, shot: Shot | None, note: str | None) -> None:
+def approve_prediction(prediction: Prediction, shot: Shot | None, note: str | None) -> None:
     """Approve a locked picture and, if it has one, its locked shot. Raises as `approve_shot_picture`."""
     if shot is None:
         prediction.status = next_prediction_status(prediction.status, "approve")
-        _sign(prediction, note)
+        _record_review(prediction, note)
     else:
         _approve(shot, prediction, note)
-    session().flush()
+    current_session().flush()
 
 
 def _approve(shot: Shot, prediction: Prediction, note: str | None) -> None:
     after = next_prediction_status(prediction.status, "approve")
     shot.status = next_shot_status(shot.status, "approve")
-    for other in _of_shot(shot, Prediction.status == "approved", Prediction.id != prediction.id):
+    for other in _lock_predictions(shot, Prediction.status == "approved", Prediction.id != prediction.id):
         other.status = next_prediction_status(other.status, "reopen")
     prediction.status = after
-    _sign(prediction, note)
+    _record_review(prediction, note)
     shot.approved_prediction_id = prediction.id
     shot.rejection_reason = shot.revision_note = None
-    session().flush()
-    _tell("shot.approved", shot, prediction_id=prediction.id)
+    current_session().flush()
+    _publish_event("shot.approved", shot, prediction_id=prediction.id)
 
 
-def reject_picture(prediction: Prediction, reason: str) -> None:
+def reject_prediction(prediction: Prediction, reason: str) -> None:
     """Reject a locked picture that is in review; InvalidTransition in another state."""
     prediction.status = next_prediction_status(prediction.status, "reject")
-    _sign(prediction, reason)
-    session().flush()
+    _record_review(prediction, reason)
+    current_session().flush()
 
 
-def reopen_picture(prediction: Prediction, shot: Shot | None) -> None:
+def reopen_prediction(prediction: Prediction, shot: Shot | None) -> None:
     """Bring a locked picture back into review, and its locked shot if this was the approved picture.
 
     InvalidTransition for a picture that is in review.
@@ -87,62 +87,62 @@ def reopen_picture(prediction: Prediction, shot: Shot | None) -> None:
     if shot is not None and shot.approved_prediction_id == prediction.id:
         shot.status = next_shot_status(shot.status, "reopen")
         shot.approved_prediction_id = None
-    _sign(prediction, None)
-    session().flush()
+    _record_review(prediction, None)
+    current_session().flush()
 
 
-def reject_shot_work(shot: Shot, reason: str) -> None:
+def reject_shot(shot: Shot, reason: str) -> None:
     """Reject a locked shot that is in review; InvalidTransition in another state, ShotBusy while it is
     generated.
     """
     shot.status = next_shot_status(shot.status, "reject")
     shot.rejection_reason = reason
-    session().flush()
-    _tell("shot.rejected", shot)
+    current_session().flush()
+    _publish_event("shot.rejected", shot)
 
 
-def send_shot_back(shot: Shot, note: str) -> None:
+def request_shot_revision(shot: Shot, note: str) -> None:
     """Ask for a revision of a locked shot that is in review; raises as `reject_shot_work`."""
     shot.status = next_shot_status(shot.status, "request_revision")
     shot.revision_note = note
-    session().flush()
+    current_session().flush()
 
 
-def reopen_shot_review(shot: Shot) -> None:
+def reopen_shot(shot: Shot) -> None:
     """Bring a locked shot that was approved, exported or rejected, and its picture, back into review.
 
     Exports that hold the picture stay as they are.
     """
     shot.status = next_shot_status(shot.status, "reopen")
-    for prediction in _of_shot(shot, Prediction.status.in_(DELIVERABLE)):
+    for prediction in _lock_predictions(shot, Prediction.status.in_(DELIVERABLE)):
         prediction.status = next_prediction_status(prediction.status, "reopen")
-        _sign(prediction, None)
+        _record_review(prediction, None)
     shot.approved_prediction_id = shot.rejection_reason = None
-    session().flush()
+    current_session().flush()
 
 
-def delete_picture(prediction: Prediction) -> None:
+def delete_prediction(prediction: Prediction) -> None:
     """Delete a locked picture; InUse while it is approved or exported.
 
     Its file goes when nothing refers to it.
     """
     if prediction.status in DELIVERABLE:
         raise InUse("An approved or exported picture cannot be deleted; reopen it first")
-    session().delete(prediction)
-    session().flush()
+    current_session().delete(prediction)
+    current_session().flush()
 
 
-def _of_shot(shot: Shot, *conditions: Any) -> list[Prediction]:
+def _lock_predictions(shot: Shot, *conditions: Any) -> list[Prediction]:
     # unscoped: the pictures of a shot that was loaded scoped
     query = select(Prediction).where(Prediction.shot_id == shot.id, *conditions)  # unscoped: see above
     query = query.order_by(Prediction.id).with_for_update(of=Prediction)
-    return list(session().scalars(query.execution_options(populate_existing=True)))
+    return list(current_session().scalars(query.execution_options(populate_existing=True)))
 
 
-def _tell(event_type: str, shot: Shot, **ids: UUID) -> None:
+def _publish_event(event_type: str, shot: Shot, **ids: UUID) -> None:
     publish(event_type, shot, shot.status, f"/api/v1/shots/{shot.id}", shooting_id=shot.shooting_id, **ids)
 
 
-def _sign(prediction: Prediction, note: str | None) -> None:
+def _record_review(prediction: Prediction, note: str | None) -> None:
     prediction.reviewed_by, prediction.reviewed_at = current_caller().user_id, utc_now()
     prediction.review_note = note

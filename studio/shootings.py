@@ -15,8 +15,8 @@ from db.base import utc_now
 from db.errors import Conflict, InvalidTransition
 from db.models.generations import Generation, Prediction
 from db.models.shootings import Look, Shooting, Shot
-from db.session import session
-from studio.states import OPEN_GENERATION, require_phase
+from db.session import current_session
+from studio.state_machines import OPEN_GENERATION, require_phase_transition
 from studio.webhooks.outbox import publish
 
 
@@ -34,7 +34,7 @@ class ShotHasPredictions(Conflict):
     default_detail = "Something was generated for a shot that would be removed"
 
 
-def shot_status_of(shooting: Shooting) -> str:
+def aggregate_shot_status(shooting: Shooting) -> str:
     """The shots of a shooting rolled up: empty, pending, in_progress, in_review or approved.
 
     Exported shots count as approved.
@@ -48,13 +48,13 @@ def shot_status_of(shooting: Shooting) -> str:
     return "pending" if shooting.shots_pending_count == shooting.shots_count else "in_progress"
 
 
-def move_shooting(shooting: Shooting, phase: str) -> None:
+def change_phase(shooting: Shooting, phase: str) -> None:
     """Bring a shooting into the next phase.
 
     InvalidTransition where the table of phases has no such step, and for PRODUCTION while a required test
     shooting has not been held.
     """
-    require_phase(shooting.phase, phase)
+    require_phase_transition(shooting.phase, phase)
     if phase == "PRODUCTION" and shooting.require_test_shooting and not shooting.test_shooting_held:
         raise InvalidTransition("The required test shooting has not been held yet")
     shooting.test_shooting_held = shooting.test_shooting_held or phase == "TEST_SHOOTING"
@@ -63,11 +63,11 @@ def move_shooting(shooting: Shooting, phase: str) -> None:
         publish("shooting.phase_changed", shooting, phase, f"/api/v1/shootings/{shooting.id}")
 
 
-def delete_shooting_rows(shooting: Shooting) -> None:
+def delete_shooting(shooting: Shooting) -> None:
     """Delete a locked shooting with its looks, shots and pictures; GenerationRunning while one runs."""
-    _require_idle(Shot.shooting_id == shooting.id)
-    session().delete(shooting)
-    session().flush()
+    _require_no_open_generation(Shot.shooting_id == shooting.id)
+    current_session().delete(shooting)
+    current_session().flush()
 
 
 def add_shots(look: Look, shot_type_ids: Sequence[UUID]) -> None:
@@ -93,22 +93,25 @@ def change_shot_types(look: Look, shot_type_ids: Sequence[UUID]) -> None:
     """
     leaving = [shot for shot in look.shots if shot.shot_type_id not in shot_type_ids]
     if leaving:
-        locked = _locked_shots(Shot.id.in_([shot.id for shot in leaving]))
+        locked = _lock_shots(Shot.id.in_([shot.id for shot in leaving]))
         made = select(Prediction.id).where(
             Prediction.shot_id.in_([shot.id for shot in locked])
         )  # unscoped: its own
-        if any(shot.status == "generating" for shot in locked) or session().scalar(made.limit(1)) is not None:
+        if (
+            any(shot.status == "generating" for shot in locked)
+            or current_session().scalar(made.limit(1)) is not None
+        ):
             raise ShotHasPredictions()
     for shot in leaving:
         look.shots.remove(shot)
     add_shots(look, shot_type_ids)
 
 
-def delete_look_rows(look: Look) -> None:
+def delete_look(look: Look) -> None:
     """Delete a locked look with its shots and pictures; GenerationRunning while one runs."""
-    _require_idle(Shot.look_id == look.id)
-    session().delete(look)
-    session().flush()
+    _require_no_open_generation(Shot.look_id == look.id)
+    current_session().delete(look)
+    current_session().flush()
 
 
 def touch(row: Look, changes: Mapping[str, Any]) -> None:
@@ -117,16 +120,16 @@ def touch(row: Look, changes: Mapping[str, Any]) -> None:
         row.updated_at = utc_now()
 
 
-def _locked_shots(condition: Any) -> list[Shot]:
+def _lock_shots(condition: Any) -> list[Shot]:
     # unscoped: the shots of a row that was loaded scoped. Locked in order, so that two requests cannot cross.
     query = select(Shot).where(condition).order_by(Shot.id).with_for_update(of=Shot)  # unscoped: see above
-    return list(session().scalars(query.execution_options(populate_existing=True)))
+    return list(current_session().scalars(query.execution_options(populate_existing=True)))
 
 
-def _require_idle(condition: Any) -> None:
-    shots = _locked_shots(condition)
+def _require_no_open_generation(condition: Any) -> None:
+    shots = _lock_shots(condition)
     open_ones = select(Generation.id).where(  # unscoped: the generations of these shots
         Generation.shot_id.in_([shot.id for shot in shots]), Generation.status.in_(OPEN_GENERATION)
     )
-    if session().scalar(open_ones.limit(1)) is not None:
+    if current_session().scalar(open_ones.limit(1)) is not None:
         raise GenerationRunning()

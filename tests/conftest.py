@@ -1,7 +1,7 @@
 """The databases that tests run on: real ones, both kinds, with the schema that the migrations make.
 
 A test gets a `database` whose transactions are savepoints on one connection, so that the code under test
-commits as it always does and nothing remains. Rows are made with `tests.factories`.
+commits as it always does and nothing remains. Rows are made with `tests.support.factories`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from sqlalchemy.orm import Session
 
 import db.base
 from db.base import Base
-from db.engines import make_engine
+from db.engine import build_engine
 from db.migrations import upgrade
 from db.models import AuditEvent, RowCount
 from db.session import Database
-from tests import factories
-from tests.absent import lacking
-from tests.databases import fresh_database
+from tests.support import factories
+from tests.support.databases import create_database
+from tests.support.requirements import skip_or_fail
 
 if TYPE_CHECKING:
-    from tests.faults.stage import Broker
+    from tests.resilience.processes import RedisServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,7 +42,7 @@ def long_form(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def _ids_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
+def _reset_id_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a test that travels in time leave no clock of ids behind that is ahead of the real one."""
     monkeypatch.setattr("db.base._last_id_time", db.base._last_id_time)
 
@@ -54,13 +54,13 @@ def database_kind(request: pytest.FixtureRequest) -> str:
 
 
 @contextmanager
-def _database_of(kind: str, folder: Path) -> Iterator[str]:
+def _create_test_database(kind: str, folder: Path) -> Iterator[str]:
     """Give the address of a fresh database, or end the test where there is no PostgreSQL."""
     with ExitStack() as stack:
         try:
-            url = stack.enter_context(fresh_database(kind, folder))
+            url = stack.enter_context(create_database(kind, folder))
         except OperationalError as error:
-            lacking(
+            skip_or_fail(
                 f"a PostgreSQL that lets TEST_POSTGRESQL_URL in (make services installs one): {error.orig}"
             )
         yield url
@@ -69,14 +69,14 @@ def _database_of(kind: str, folder: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def empty_database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A database of its own without any table, for the tests of the migrations."""
-    with _database_of(database_kind, tmp_path_factory.mktemp("empty")) as url:
+    with _create_test_database(database_kind, tmp_path_factory.mktemp("empty")) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a database with the newest schema and no rows. What is committed there remains."""
-    with _database_of(database_kind, tmp_path_factory.mktemp("database")) as url:
+    with _create_test_database(database_kind, tmp_path_factory.mktemp("database")) as url:
         upgrade(url)
         yield url
 
@@ -84,7 +84,7 @@ def database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def own_database_url(database_kind: str, tmp_path: Path) -> Iterator[str]:
     """The address of a database of the test's own without any table, for servers."""
-    with _database_of(database_kind, tmp_path) as url:
+    with _create_test_database(database_kind, tmp_path) as url:
         yield url
 
 
@@ -92,29 +92,29 @@ def own_database_url(database_kind: str, tmp_path: Path) -> Iterator[str]:
 def own_database(own_database_url: str) -> Iterator[Database]:
     """A database of the test's own that commits for real, for threads with connections of their own."""
     upgrade(own_database_url)
-    database = Database(make_engine(own_database_url, pool_size=8))
+    database = Database(build_engine(own_database_url, pool_size=8))
     yield database
     database.dispose()
 
 
 @pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
+def broker() -> Iterator[RedisServer]:
     """A Redis of the module's own, which may be broken."""
     # Here, because most tests do well without what starts processes.
-    from tests.faults.stage import NotThere, own_broker
+    from tests.resilience.processes import DependencyMissing, run_redis
 
     with ExitStack() as stack:
         try:
-            running = stack.enter_context(own_broker())
-        except NotThere as missing:
-            lacking(str(missing))
+            running = stack.enter_context(run_redis())
+        except DependencyMissing as missing:
+            skip_or_fail(str(missing))
         yield running
 
 
 @pytest.fixture(scope="session")
 def database_engine(database_url: str) -> Iterator[Engine]:
     """One engine for the whole run."""
-    engine = make_engine(database_url, pool_size=4)
+    engine = build_engine(database_url, pool_size=4)
     yield engine
     engine.dispose()
 
@@ -124,10 +124,10 @@ def database(database_engine: Engine) -> Iterator[Database]:
     """A database that forgets everything after the test; threads work on it too, in turns."""
     with database_engine.execution_options(write=True).connect() as connection:
         outer = connection.begin()
-        bound = Database.bound(connection)
+        bound = Database.from_connection(connection)
         with (
             Session(connection, expire_on_commit=False, join_transaction_mode="create_savepoint") as session,
-            factories.making_in(session),
+            factories.use_session(session),
         ):
             yield bound
         outer.rollback()
@@ -136,7 +136,7 @@ def database(database_engine: Engine) -> Iterator[Database]:
 @pytest.fixture
 def committing_database(database_url: str) -> Iterator[Database]:
     """A database that commits for real, for tests of concurrency: leave no rows behind."""
-    database = Database(make_engine(database_url, pool_size=4))
+    database = Database(build_engine(database_url, pool_size=4))
     yield database
     database.dispose()
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
-from db.engines import make_engine
-from db.roles import prepare_roles
+from db.engine import build_engine
+from db.rls.setup import prepare_roles
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent
 
 
-def newest_revision() -> str:
+def head_revision() -> str:
     """The revision that this release works with: the last number that a step has."""
     return max(path.name.partition("_")[0] for path in (_FOLDER / "versions").glob("[0-9]*_*.py"))
 
 
-def configuration(url: str, login: str | None = None) -> Config:
+def build_config(url: str, login: str | None = None) -> Config:
     """Alembic's configuration for the database at this address, at which `login` is to work."""
     from alembic.config import Config
 
@@ -46,32 +46,32 @@ def upgrade(url: str, revision: str = "head", login: str | None = None) -> None:
         return
     from alembic import command
 
-    command.upgrade(configuration(url, login), revision)
+    command.upgrade(build_config(url, login), revision)
 
 
 def downgrade(url: str, revision: str = "base") -> None:
     """Take the database back to a revision, by default to nothing; the data of what goes is lost."""
     from alembic import command
 
-    command.downgrade(configuration(url), revision)
+    command.downgrade(build_config(url), revision)
 
 
 def is_current(url: str) -> bool:
     """Whether the database is at the newest revision."""
-    engine = make_engine(url, pool_size=1)
+    engine = build_engine(url, pool_size=1)
     try:
         with engine.connect() as connection:
-            return _revision(connection) == newest_revision()
+            return _revision(connection) == head_revision()
     finally:
         engine.dispose()
 
 
 def _is_ready(url: str, login: str | None) -> bool:
     """Whether there are no steps to take; then the roles are made ready, as before each step."""
-    engine = make_engine(url, pool_size=1)
+    engine = build_engine(url, pool_size=1)
     try:
         with engine.begin() as connection:
-            if _revision(connection) != newest_revision():
+            if _revision(connection) != head_revision():
                 return False
             if connection.dialect.name == "postgresql":
                 prepare_roles(connection, login)

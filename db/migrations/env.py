@@ -6,10 +6,10 @@ from alembic import context
 from sqlalchemy import Connection
 
 import db.models  # noqa: F401  # registers the tables
-from db.actors import see_all
 from db.base import Base
-from db.engines import make_engine
-from db.roles import prepare_roles
+from db.engine import build_engine
+from db.rls.session_role import bypass_rls
+from db.rls.setup import prepare_roles
 
 # Two servers that start at once must not both migrate. Any number will do, as long as it stays the same.
 MIGRATION_LOCK = 5_172_001
@@ -17,7 +17,7 @@ MIGRATION_LOCK = 5_172_001
 
 def run_migrations() -> None:
     """Migrate the database whose address the caller put into the configuration."""
-    engine = make_engine(context.config.attributes["url"], pool_size=1).execution_options(write=True)
+    engine = build_engine(context.config.attributes["url"], pool_size=1).execution_options(write=True)
     try:
         with engine.connect() as connection:
             if connection.dialect.name == "sqlite":
@@ -47,7 +47,7 @@ def migrate_postgresql(connection: Connection) -> None:
     with connection.begin():
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
         prepare_roles(connection, context.config.attributes["login"])
-        see_all(connection)
+        bypass_rls(connection)
         migrate(connection)
 
 

@@ -1,6 +1,7 @@
 """Every model of the house, importable from one place; importing it registers all tables."""
 
 from db.models.api_keys import ApiKey
+from db.models.attempts import AttemptCount, KnownAddress
 from db.models.audit import AuditEvent
 from db.models.brands import Brand
 from db.models.counts import RowCount
@@ -29,12 +30,12 @@ from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.models.subscriptions import CreditMovement, MovementKind, PaymentStatus, Subscription
 from db.models.task_callbacks import TaskCallback
-from db.models.tries import KnownAddress, TryCount
 from db.models.users import PasswordResetToken, RefreshToken, TokenFamily, User
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 
 __all__ = [
     "ApiKey",
+    "AttemptCount",
     "AuditEvent",
     "BackgroundPreset",
     "Brand",
@@ -83,7 +84,6 @@ __all__ = [
     "Subscription",
     "TaskCallback",
     "TokenFamily",
-    "TryCount",
     "Upload",
     "UploadStatus",
     "User",

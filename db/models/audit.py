@@ -66,15 +66,15 @@ class AuditEvent(Identified):
     request_id: Mapped[str] = mapped_column(String(64))
 
 
-def _refuse_row(*_: object) -> None:
+def _reject_row_change(*_: object) -> None:
     raise RuntimeError("events of the audit log are neither changed nor deleted")
 
 
-def _refuse_statement(state: ORMExecuteState) -> None:
+def _reject_statement(state: ORMExecuteState) -> None:
     if (state.is_update or state.is_delete) and state.bind_mapper is AuditEvent.__mapper__:
-        _refuse_row()
+        _reject_row_change()
 
 
-event.listen(AuditEvent, "before_update", _refuse_row)
-event.listen(AuditEvent, "before_delete", _refuse_row)
-event.listen(Session, "do_orm_execute", _refuse_statement)
+event.listen(AuditEvent, "before_update", _reject_row_change)
+event.listen(AuditEvent, "before_delete", _reject_row_change)
+event.listen(Session, "do_orm_execute", _reject_statement)

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Owned, listed_indexes, owned_indexes, unique_in_scope
+from db.base import Owned, sort_indexes, tenant_indexes, unique_per_tenant
 from db.models.media import MediaResource
 
 
@@ -16,9 +16,9 @@ class Brand(Owned):
 
     __tablename__ = "brands"
     __table_args__ = (
-        *owned_indexes("brands"),
-        *listed_indexes("brands", named=True),
-        *unique_in_scope("brands", "slug"),
+        *tenant_indexes("brands"),
+        *sort_indexes("brands", named=True),
+        *unique_per_tenant("brands", "slug"),
     )
 
     name: Mapped[str] = mapped_column(String(120))

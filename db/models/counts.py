@@ -7,22 +7,24 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Identity, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import DERIVED, Base
+from db.base import TRIGGER_MAINTAINED, Base
 
-_WAITING = text("entry > 0")
+_IS_UNCOMPACTED = text("entry > 0")
 
 
 class RowCount(Base):
     """A part of how many rows of a table a scope has, all of them or those with one value in one column.
 
     The sum over `number` is the count. Entry 0 holds what is added up, each other one a change that is not
-    yet; see `db/queries/counts.py`. No foreign keys: a count outlives its last row.
+    yet; see `db/row_counts/queries.py`. No foreign keys: a count outlives its last row.
     """
 
     __tablename__ = "row_counts"
     __table_args__ = (
-        Index("ix_row_counts_waiting", "entry", sqlite_where=_WAITING, postgresql_where=_WAITING),
-        {"info": {DERIVED: True}},
+        Index(
+            "ix_row_counts_waiting", "entry", sqlite_where=_IS_UNCOMPACTED, postgresql_where=_IS_UNCOMPACTED
+        ),
+        {"info": {TRIGGER_MAINTAINED: True}},
     )
 
     table_name: Mapped[str] = mapped_column(String(40), primary_key=True)

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Base, Owned, listed_indexes, owned_indexes
+from db.base import Base, Owned, sort_indexes, tenant_indexes
 from db.models.media import MediaResource
 
 
@@ -52,8 +52,8 @@ class Export(Owned):
 
     __tablename__ = "exports"
     __table_args__ = (
-        *owned_indexes("exports"),
-        *listed_indexes("exports", "status"),
+        *tenant_indexes("exports"),
+        *sort_indexes("exports", "status"),
         Index("ix_exports_queue", "status", "created_at", "id"),
     )
 

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from db.base import Owned, listed_indexes, owned_indexes
+from db.base import Owned, sort_indexes, tenant_indexes
 from db.models.generation_models import GenerationModel
 from db.models.media import MediaResource
 
@@ -40,14 +40,15 @@ class GenerationStatus(StrEnum):
 class Generation(Owned):
     """One order for pictures. `inputs` holds everything that was asked for, frozen when it was asked.
 
-    Workers claim the pending row whose turn it is (`studio/jobs/turns.py`); a running row whose lease has
+    Workers claim the pending row whose turn it is (`studio/generations/worker/scheduling.py`); a running
+    row whose lease has
     expired is claimed again.
     """
 
     __tablename__ = "generations"
     __table_args__ = (
-        *owned_indexes("generations"),
-        *listed_indexes("generations", "status", "generation_strategy"),
+        *tenant_indexes("generations"),
+        *sort_indexes("generations", "status", "generation_strategy"),
         Index("ix_generations_queue", "status", "priority", "created_at", "id"),
         Index("ix_generations_age", "status", "created_at", "id"),
         Index("ix_generations_lease", "status", "lease_expires_at"),
@@ -126,8 +127,8 @@ class Prediction(Owned):
 
     __tablename__ = "predictions"
     __table_args__ = (
-        *owned_indexes("predictions"),
-        *listed_indexes("predictions", "status"),
+        *tenant_indexes("predictions"),
+        *sort_indexes("predictions", "status"),
         UniqueConstraint("generation_id", "index"),
     )
 
@@ -162,7 +163,7 @@ class _QueuePosition(FunctionElement[int]):
 
 
 @compiles(_QueuePosition)
-def _count_earlier(element: _QueuePosition, compiler: SQLCompiler, **options: Any) -> str:
+def _compile_queue_position(element: _QueuePosition, compiler: SQLCompiler, **options: Any) -> str:
     priority, created_at, row_id = (compiler.process(one, **options) for one in element.clauses)
     later = f"earlier.priority = {priority} AND (earlier.created_at, earlier.id) < ({created_at}, {row_id})"
     return (
@@ -172,7 +173,7 @@ def _count_earlier(element: _QueuePosition, compiler: SQLCompiler, **options: An
 
 
 @compiles(_QueuePosition, "postgresql")
-def _ask_for_number(element: _QueuePosition, compiler: SQLCompiler, **options: Any) -> str:
+def _compile_queue_position_postgresql(element: _QueuePosition, compiler: SQLCompiler, **options: Any) -> str:
     # Row-level security hides the rows of others; a function of the system counts them.
     return f"sartiq_queue_position({compiler.process(element.clauses, **options)})"
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.orderinglist import ordering_list
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Base, Owned, listed_indexes, owned_indexes
+from db.base import Base, Owned, sort_indexes, tenant_indexes
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.subjects import Subject
 
@@ -54,7 +54,7 @@ class Guidelines(Owned):
     """
 
     __tablename__ = "guidelines"
-    __table_args__ = (*owned_indexes("guidelines"), *listed_indexes("guidelines", named=True))
+    __table_args__ = (*tenant_indexes("guidelines"), *sort_indexes("guidelines", named=True))
 
     name: Mapped[str] = mapped_column(String(120))
     file_format: Mapped[str] = mapped_column(String(10), default="WEBP")

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Identified
 
-PERSONAL = UUID(int=0)
+NO_ORGANIZATION_ID = UUID(int=0)
 """Stands for "no organization": both databases hold that NULLs differ, so a null would never be unique."""
 
 

@@ -28,6 +28,6 @@ class Invitation(Identified):
     expires_at: Mapped[datetime]
 
     @validates("email")
-    def _keep_email_key(self, _name: str, email: str) -> str:
+    def _set_email_key(self, _name: str, email: str) -> str:
         self.email_key = email_key(email)
         return email

@@ -9,16 +9,16 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Owned, Published, owned_indexes, unique_in_scope
+from db.base import Owned, Publishable, tenant_indexes, unique_per_tenant
 
 
-class MediaResource(Published):
+class MediaResource(Publishable):
     """One stored file, once per scope: tenants with the same picture have a row each and learn nothing."""
 
     __tablename__ = "media_resources"
     __table_args__ = (
-        *owned_indexes("media_resources"),
-        *unique_in_scope("media_resources", "content_hash"),
+        *tenant_indexes("media_resources"),
+        *unique_per_tenant("media_resources", "content_hash"),
     )
 
     # Files nobody refers to do not keep their organization alive.
@@ -47,7 +47,7 @@ class Upload(Owned):
     """A presigned upload: a temporary file until it expires. `size` is what the client announced."""
 
     __tablename__ = "uploads"
-    __table_args__ = owned_indexes("uploads")
+    __table_args__ = tenant_indexes("uploads")
 
     organization_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("organizations.id", ondelete="CASCADE"), sort_order=-1

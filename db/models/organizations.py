@@ -15,7 +15,7 @@ from db.models.users import User
 
 
 class Role(StrEnum):
-    """What a member may do; the table of permissions is in `handlers/permissions.py`."""
+    """What a member may do; the table of permissions is in `handlers/common/permissions.py`."""
 
     OWNER = "owner"
     ADMIN = "admin"

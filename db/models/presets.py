@@ -7,15 +7,15 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Published, owned_indexes, unique_in_scope
+from db.base import Publishable, tenant_indexes, unique_per_tenant
 from db.models.media import MediaResource
 
 
-class ShotType(Published):
+class ShotType(Publishable):
     """How a picture is framed and from where it is taken."""
 
     __tablename__ = "shot_types"
-    __table_args__ = (*owned_indexes("shot_types"), *unique_in_scope("shot_types", "slug"))
+    __table_args__ = (*tenant_indexes("shot_types"), *unique_per_tenant("shot_types", "slug"))
 
     name: Mapped[str] = mapped_column(String(120))
     slug: Mapped[str] = mapped_column(String(120))
@@ -26,11 +26,11 @@ class ShotType(Published):
     default_padding_percent: Mapped[int] = mapped_column(default=8)
 
 
-class BackgroundPreset(Published):
+class BackgroundPreset(Publishable):
     """What is behind the product, and the shadow it throws there."""
 
     __tablename__ = "background_presets"
-    __table_args__ = owned_indexes("background_presets")
+    __table_args__ = tenant_indexes("background_presets")
 
     name: Mapped[str] = mapped_column(String(120))
     kind: Mapped[str] = mapped_column(String(20))
@@ -44,11 +44,11 @@ class BackgroundPreset(Published):
     image_media: Mapped[MediaResource | None] = relationship(lazy="raise")
 
 
-class ResolutionPreset(Published):
+class ResolutionPreset(Publishable):
     """A picture size in pixels."""
 
     __tablename__ = "resolution_presets"
-    __table_args__ = owned_indexes("resolution_presets")
+    __table_args__ = tenant_indexes("resolution_presets")
 
     name: Mapped[str] = mapped_column(String(120))
     width: Mapped[int]

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Owned, listed_indexes, owned_indexes, unique_in_scope
+from db.base import Owned, sort_indexes, tenant_indexes, unique_per_tenant
 from db.models.brands import Brand
 from db.models.media import MediaResource
 
@@ -26,9 +26,9 @@ class Product(Owned):
 
     __tablename__ = "products"
     __table_args__ = (
-        *owned_indexes("products"),
-        *listed_indexes("products", "brand_id", "category", "state", named=True),
-        *unique_in_scope("products", "sku"),
+        *tenant_indexes("products"),
+        *sort_indexes("products", "brand_id", "category", "state", named=True),
+        *unique_per_tenant("products", "sku"),
     )
 
     sku: Mapped[str | None] = mapped_column(String(80))
@@ -60,7 +60,7 @@ class ProductImage(Owned):
     """One photograph of a product; `type` says which side it shows."""
 
     __tablename__ = "product_images"
-    __table_args__ = owned_indexes("product_images")
+    __table_args__ = tenant_indexes("product_images")
 
     product_id: Mapped[UUID] = mapped_column(ForeignKey("products.id", ondelete="CASCADE"), index=True)
     media_id: Mapped[UUID] = mapped_column(ForeignKey("media_resources.id", ondelete="RESTRICT"), index=True)

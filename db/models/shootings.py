@@ -12,7 +12,7 @@ from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.orderinglist import ordering_list
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
-from db.base import Base, Owned, listed_indexes, owned_indexes
+from db.base import Base, Owned, sort_indexes, tenant_indexes
 from db.models.brands import Brand
 from db.models.generations import Prediction
 from db.models.guidelines import Guidelines
@@ -50,8 +50,8 @@ class Shooting(Owned):
 
     __tablename__ = "shootings"
     __table_args__ = (
-        *owned_indexes("shootings"),
-        *listed_indexes("shootings", "brand_id", "phase", "archived", named=True),
+        *tenant_indexes("shootings"),
+        *sort_indexes("shootings", "brand_id", "phase", "archived", named=True),
     )
 
     name: Mapped[str] = mapped_column(String(120))
@@ -139,7 +139,7 @@ class Look(Owned):
     """
 
     __tablename__ = "looks"
-    __table_args__ = owned_indexes("looks")
+    __table_args__ = tenant_indexes("looks")
 
     shooting_id: Mapped[UUID] = mapped_column(ForeignKey("shootings.id", ondelete="CASCADE"), index=True)
     main_product_id: Mapped[UUID] = mapped_column(ForeignKey("products.id", ondelete="RESTRICT"), index=True)
@@ -197,8 +197,8 @@ class Shot(Owned):
 
     __tablename__ = "shots"
     __table_args__ = (
-        *owned_indexes("shots"),
-        *listed_indexes("shots", "status", "shot_type_id"),
+        *tenant_indexes("shots"),
+        *sort_indexes("shots", "status", "shot_type_id"),
         UniqueConstraint("look_id", "shot_type_id"),
     )
 
@@ -226,22 +226,22 @@ class Shot(Owned):
         predictions_count: Mapped[int]
 
 
-def _count(model: type[Look] | type[Shot] | type[Prediction], *conditions: ColumnElement[bool]) -> Any:
+def _count_column(model: type[Look] | type[Shot] | type[Prediction], *conditions: ColumnElement[bool]) -> Any:
     """A column that counts the rows of another table that belong to the row read."""
     counted = select(func.count()).select_from(model).where(*conditions)  # unscoped: belongs to a scoped row
     return column_property(counted.correlate_except(model).scalar_subquery())
 
 
-Shot.predictions_count = _count(Prediction, Prediction.shot_id == Shot.id)
-Shooting.looks_count = _count(Look, Look.shooting_id == Shooting.id)
-Shooting.shots_count = _count(Shot, Shot.shooting_id == Shooting.id)
-Shooting.shots_pending_count = _count(
+Shot.predictions_count = _count_column(Prediction, Prediction.shot_id == Shot.id)
+Shooting.looks_count = _count_column(Look, Look.shooting_id == Shooting.id)
+Shooting.shots_count = _count_column(Shot, Shot.shooting_id == Shooting.id)
+Shooting.shots_pending_count = _count_column(
     Shot, Shot.shooting_id == Shooting.id, Shot.status == ShotStatus.PENDING
 )
-Shooting.shots_in_review_count = _count(
+Shooting.shots_in_review_count = _count_column(
     Shot, Shot.shooting_id == Shooting.id, Shot.status == ShotStatus.PENDING_REVIEW
 )
-Shooting.shots_approved_count = _count(
+Shooting.shots_approved_count = _count_column(
     Shot,
     Shot.shooting_id == Shooting.id,
     Shot.status.in_((ShotStatus.APPROVED, ShotStatus.EXPORTED)),

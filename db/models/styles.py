@@ -7,18 +7,18 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Published, owned_indexes, unique_in_scope
+from db.base import Publishable, tenant_indexes, unique_per_tenant
 from db.models.media import MediaResource
 
 
-class Style(Published):
+class Style(Publishable):
     """A look of light and colour.
 
     Contrast, saturation and temperature run from -100 to 100, 0 changes nothing.
     """
 
     __tablename__ = "styles"
-    __table_args__ = (*owned_indexes("styles"), *unique_in_scope("styles", "slug"))
+    __table_args__ = (*tenant_indexes("styles"), *unique_per_tenant("styles", "slug"))
 
     name: Mapped[str] = mapped_column(String(120))
     slug: Mapped[str] = mapped_column(String(120))

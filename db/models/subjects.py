@@ -7,16 +7,16 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Published, owned_indexes, unique_in_scope
+from db.base import Publishable, tenant_indexes, unique_per_tenant
 from db.models.media import MediaResource
 from db.models.presets import ShotType
 
 
-class Subject(Published):
+class Subject(Publishable):
     """A model identity, real or drawn."""
 
     __tablename__ = "subjects"
-    __table_args__ = (*owned_indexes("subjects"), *unique_in_scope("subjects", "slug"))
+    __table_args__ = (*tenant_indexes("subjects"), *unique_per_tenant("subjects", "slug"))
 
     name: Mapped[str] = mapped_column(String(120))
     surname: Mapped[str | None] = mapped_column(String(120))
@@ -41,11 +41,11 @@ class Subject(Published):
     )
 
 
-class SubjectBaseImage(Published):
+class SubjectBaseImage(Publishable):
     """A picture of a subject, framed as one shot type asks. It is as public as its subject."""
 
     __tablename__ = "subject_base_images"
-    __table_args__ = owned_indexes("subject_base_images")
+    __table_args__ = tenant_indexes("subject_base_images")
 
     subject_id: Mapped[UUID] = mapped_column(ForeignKey("subjects.id", ondelete="CASCADE"), index=True)
     shot_type_id: Mapped[UUID] = mapped_column(ForeignKey("shot_types.id", ondelete="RESTRICT"), index=True)

@@ -41,7 +41,7 @@ class User(Identified):
         role: Mapped[str | None]
 
     @validates("email")
-    def _keep_email_key(self, _name: str, email: str) -> str:
+    def _set_email_key(self, _name: str, email: str) -> str:
         self.email_key = email_key(email)
         return email
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import Identified, Owned, owned_indexes, utc_now
+from db.base import Identified, Owned, tenant_indexes, utc_now
 
 
 class WebhookEndpoint(Owned):
@@ -21,7 +21,7 @@ class WebhookEndpoint(Owned):
     """
 
     __tablename__ = "webhook_endpoints"
-    __table_args__ = owned_indexes("webhook_endpoints")
+    __table_args__ = tenant_indexes("webhook_endpoints")
 
     url: Mapped[str] = mapped_column(String(2048))
     description: Mapped[str | None] = mapped_column(String(500))

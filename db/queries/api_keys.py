@@ -14,12 +14,12 @@ from db.errors import NotFound
 from db.models.api_keys import ApiKey
 from db.models.organizations import Membership
 from db.models.users import User
-from db.session import record_apart, session
+from db.session import current_session, run_in_separate_transaction
 
-NOTED_EVERY = timedelta(minutes=1)
+LAST_USED_INTERVAL = timedelta(minutes=1)
 
 
-_ACTING_KEY = (
+_ACTIVE_KEY = (
     select(User.id, User.email, ApiKey.organization_id, Membership.role, ApiKey.scopes, ApiKey.last_used_at)
     .join(
         Membership,
@@ -37,7 +37,7 @@ _ACTING_KEY = (
 )
 
 
-class Maker(NamedTuple):
+class KeyOwner(NamedTuple):
     """Who made a key, and for which organization."""
 
     user_id: UUID
@@ -45,7 +45,7 @@ class Maker(NamedTuple):
     organization_id: UUID
 
 
-class ActingKey(NamedTuple):
+class ActiveKey(NamedTuple):
     """A key that holds, with whom it acts for and the role that they have now."""
 
     user_id: UUID
@@ -61,43 +61,43 @@ def get_api_key(organization_id: UUID, api_key_id: UUID, for_update: bool = Fals
     query = select(ApiKey).where(ApiKey.organization_id == organization_id, ApiKey.id == api_key_id)
     if for_update:
         query = query.with_for_update().execution_options(populate_existing=True)
-    key = session().scalars(query).one_or_none()
+    key = current_session().scalars(query).one_or_none()
     if key is None:
         raise NotFound()
     return key
 
 
-def find_maker(api_key_id: UUID) -> Maker | None:
+def find_key_owner(api_key_id: UUID) -> KeyOwner | None:
     """Who made a key, whether or not it still holds; None when it was deleted."""
     query = (
         select(User.id, User.email, ApiKey.organization_id)
         .join(User, User.id == ApiKey.created_by_id)
         .where(ApiKey.id == api_key_id)
     )
-    row = session().execute(query).one_or_none()
-    return Maker(*row) if row else None
+    row = current_session().execute(query).one_or_none()
+    return KeyOwner(*row) if row else None
 
 
-def find_acting_key(api_key_id: UUID, secret_hash: str) -> ActingKey | None:
+def find_active_key(api_key_id: UUID, secret_hash: str) -> ActiveKey | None:
     """The key that signs a request, by one statement; None when it does not hold.
 
     It does not when it was deleted or has expired, or whoever made it left or is locked.
     """
     asked = {"api_key_id": api_key_id, "secret_hash": secret_hash, "now": utc_now()}
-    row = session().execute(_ACTING_KEY, asked).one_or_none()
-    return ActingKey(*row) if row else None
+    row = current_session().execute(_ACTIVE_KEY, asked).one_or_none()
+    return ActiveKey(*row) if row else None
 
 
-def note_use(api_key_id: UUID, last_used_at: datetime | None) -> None:
+def touch_last_used(api_key_id: UUID, last_used_at: datetime | None) -> None:
     """Remember that a key was used, at most once a minute, whatever comes of the running transaction."""
     now = utc_now()
-    if last_used_at is not None and last_used_at > now - NOTED_EVERY:
+    if last_used_at is not None and last_used_at > now - LAST_USED_INTERVAL:
         return
 
     def write(apart: Session) -> None:
-        stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= now - NOTED_EVERY)
+        stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= now - LAST_USED_INTERVAL)
         # A use is no change of the key: its `updated_at` stays.
         noted = {"last_used_at": now, "updated_at": ApiKey.updated_at}
         apart.execute(update(ApiKey).where(ApiKey.id == api_key_id, stale).values(noted))
 
-    record_apart(write)
+    run_in_separate_transaction(write)

@@ -12,7 +12,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 from db.base import Base
 from db.errors import NotFound, PermissionDenied
 from db.models import Invitation, MediaResource, Membership, Organization, Upload
-from db.session import session
+from db.session import current_session
 from db.tenancy import current_caller, require_permission_in
 
 # They die with their organization: files alone are nothing that its members would miss.
@@ -31,17 +31,17 @@ def get_organization(
     query = select(Organization).where(Organization.id == organization_id)
     if for_update:
         # By a statement of its own: the next ones see what those before left behind, as the owner.
-        session().execute(query.with_only_columns(Organization.id).with_for_update())
+        current_session().execute(query.with_only_columns(Organization.id).with_for_update())
         query = query.execution_options(populate_existing=True)
-    organization = session().scalars(query.options(*options)).one_or_none()
+    organization = current_session().scalars(query.options(*options)).one_or_none()
     if organization is None:
         raise NotFound()
     if for_update:
-        _require_role_as_it_was(organization_id)
+        _require_unchanged_role(organization_id)
     return organization
 
 
-def _require_role_as_it_was(organization_id: UUID) -> None:
+def _require_unchanged_role(organization_id: UUID) -> None:
     """NotFound or PermissionDenied when the caller's role changed while the request waited for the lock.
 
     Roles change under it only, so without this a request that began as an admin's could undo its demotion.
@@ -50,7 +50,7 @@ def _require_role_as_it_was(organization_id: UUID) -> None:
     if caller.is_superuser:
         return
     mine = (Membership.organization_id == organization_id, Membership.user_id == caller.user_id)
-    role = session().scalar(select(Membership.role).where(*mine))
+    role = current_session().scalar(select(Membership.role).where(*mine))
     if role is None:
         raise NotFound()
     if role != caller.roles[organization_id]:
@@ -66,7 +66,7 @@ def get_membership(organization_id: UUID, user_id: UUID, for_update: bool = Fals
     )
     if for_update:
         query = query.with_for_update(of=Membership).execution_options(populate_existing=True)
-    membership = session().scalars(query).one_or_none()
+    membership = current_session().scalars(query).one_or_none()
     if membership is None:
         raise NotFound()
     return membership
@@ -79,7 +79,7 @@ def get_invitation(organization_id: UUID, invitation_id: UUID, for_update: bool 
     )
     if for_update:
         query = query.with_for_update().execution_options(populate_existing=True)
-    invitation = session().scalars(query).one_or_none()
+    invitation = current_session().scalars(query).one_or_none()
     if invitation is None:
         raise NotFound()
     return invitation
@@ -95,4 +95,4 @@ def has_records(organization_id: UUID) -> bool:
     found = union_all(
         *(select(table.c.id).where(table.c.organization_id == organization_id) for table in tables)
     )
-    return session().execute(found.limit(1)).first() is not None
+    return current_session().execute(found.limit(1)).first() is not None

@@ -13,7 +13,7 @@ from db.errors import NotFound
 from db.models import EmailChange, Membership, PasswordResetToken, User
 from db.models.organizations import Role
 from db.models.users import email_key
-from db.session import session
+from db.session import current_session
 from db.tenancy import Caller
 
 
@@ -22,7 +22,7 @@ def get_user(user_id: UUID, for_update: bool = False) -> User:
     query = select(User).where(User.id == user_id).options(undefer(User.role))
     if for_update:
         query = query.with_for_update(of=User).execution_options(populate_existing=True)
-    user = session().scalars(query).one_or_none()
+    user = current_session().scalars(query).one_or_none()
     if user is None:
         raise NotFound()
     return user
@@ -30,7 +30,9 @@ def get_user(user_id: UUID, for_update: bool = False) -> User:
 
 def lock_users(user_ids: Collection[UUID]) -> None:
     """Lock accounts, in one order for all, so that two who lock the same ones never wait for each other."""
-    session().execute(select(User.id).where(User.id.in_(user_ids)).order_by(User.id).with_for_update())
+    current_session().execute(
+        select(User.id).where(User.id.in_(user_ids)).order_by(User.id).with_for_update()
+    )
 
 
 def find_user_by_email(email: str, for_update: bool = False) -> User | None:
@@ -38,7 +40,7 @@ def find_user_by_email(email: str, for_update: bool = False) -> User | None:
     query = select(User).where(User.email_key == email_key(email))
     if for_update:
         query = query.with_for_update().execution_options(populate_existing=True)
-    return session().scalars(query).one_or_none()
+    return current_session().scalars(query).one_or_none()
 
 
 def find_colleague(email: str, caller: Caller) -> User | None:
@@ -50,18 +52,18 @@ def find_colleague(email: str, caller: Caller) -> User | None:
     if not caller.is_superuser:
         colleagues = select(Membership.user_id).where(Membership.organization_id.in_(caller.roles))
         query = query.where(User.id.in_(colleagues))
-    return session().scalars(query).one_or_none()
+    return current_session().scalars(query).one_or_none()
 
 
-def forget_email_change(user_id: UUID) -> None:
+def delete_email_change(user_id: UUID) -> None:
     """Drop the change of address that waits for its proof, if the account has one."""
-    session().execute(delete(EmailChange).where(EmailChange.user_id == user_id))
+    current_session().execute(delete(EmailChange).where(EmailChange.user_id == user_id))
 
 
-def forget_mailed_tokens(user_id: UUID) -> None:
+def revoke_mailed_tokens(user_id: UUID) -> None:
     """Make every token that was mailed for the account worthless: others may read its mails."""
-    forget_email_change(user_id)
-    session().execute(
+    delete_email_change(user_id)
+    current_session().execute(
         update(PasswordResetToken)
         .where(PasswordResetToken.user_id == user_id, PasswordResetToken.used_at.is_(None))
         .values(used_at=utc_now())
@@ -71,10 +73,10 @@ def forget_mailed_tokens(user_id: UUID) -> None:
 def owns_organization(user_id: UUID) -> bool:
     """Whether the user is the owner of an organization."""
     query = select(Membership.id).where(Membership.user_id == user_id, Membership.role == Role.OWNER)
-    return session().scalars(query.limit(1)).first() is not None
+    return current_session().scalars(query.limit(1)).first() is not None
 
 
-def remove_user(user: User) -> None:
+def delete_user_rows(user: User) -> None:
     """Delete the account, its personal records, sessions and memberships.
 
     What it made in organizations stays and passes to the owner of each. The caller has made sure that it
@@ -85,12 +87,12 @@ def remove_user(user: User) -> None:
         if not {"owner_id", "organization_id"} <= set(table.c.keys()):
             continue
         mine = table.c.owner_id == user.id
-        session().execute(delete(table).where(mine, table.c.organization_id.is_(None)))
+        current_session().execute(delete(table).where(mine, table.c.organization_id.is_(None)))
         heir = (
             select(Membership.user_id)
             .where(Membership.organization_id == table.c.organization_id, Membership.role == Role.OWNER)
             .scalar_subquery()
         )
-        session().execute(update(table).where(mine).values(owner_id=heir))
-    session().delete(user)
-    session().flush()
+        current_session().execute(update(table).where(mine).values(owner_id=heir))
+    current_session().delete(user)
+    current_session().flush()

@@ -12,8 +12,8 @@ from email.utils import format_datetime
 from typing import Any
 from urllib.parse import quote
 
-from handlers.contract.bundle import Bundle, RawOperation
-from handlers.contract.refusals import ContractError
+from handlers.contract.document import Document, RawOperation
+from handlers.contract.errors import ContractError
 
 _SINCE, _UNTIL, _REPLACEMENT = "x-deprecated-at", "x-sunset", "x-replacement"
 
@@ -24,12 +24,12 @@ class Deprecation:
 
     since: datetime
     until: datetime
-    page: str
+    docs_url: str
     successor: str | None
 
     def headers(self, path_values: Mapping[str, str]) -> dict[str, str]:
         """Return what the answer to a request with these values in its path says; names in lower case."""
-        links = [f'<{self.page}>; rel="deprecation"; type="text/html"']
+        links = [f'<{self.docs_url}>; rel="deprecation"; type="text/html"']
         if self.successor is not None:
             quoted = {name: quote(value, safe="") for name, value in path_values.items()}
             links.append(f'<{self.successor.format_map(quoted)}>; rel="successor-version"')
@@ -40,7 +40,7 @@ class Deprecation:
         }
 
 
-def find_deprecations(bundle: Bundle) -> dict[str, Deprecation]:
+def find_deprecations(bundle: Document) -> dict[str, Deprecation]:
     """Return the deprecated operations by their operationId.
 
     ContractError lists every one without its dates, with a sunset before its deprecation, with a replacement
@@ -50,23 +50,23 @@ def find_deprecations(bundle: Bundle) -> dict[str, Deprecation]:
     found: dict[str, Deprecation] = {}
     complaints: list[str] = []
     for raw in operations.values():
-        wrong = _complaints(raw.definition, operations)
+        wrong = _find_errors(raw.definition, operations)
         complaints += [f"{raw.operation_id} {words}" for words in wrong]
         if raw.definition.get("deprecated") and not wrong:
-            found[raw.operation_id] = _deprecation(raw, operations, bundle.base_path)
+            found[raw.operation_id] = _build_deprecation(raw, operations, bundle.base_path)
     if complaints:
         raise ContractError("the contract ends operations in a wrong way:\n  " + "\n  ".join(complaints))
     return found
 
 
-def _complaints(definition: dict[str, Any], operations: Mapping[str, RawOperation]) -> list[str]:
+def _find_errors(definition: dict[str, Any], operations: Mapping[str, RawOperation]) -> list[str]:
     if not definition.get("deprecated"):
         told = [word for word in (_SINCE, _UNTIL, _REPLACEMENT) if word in definition]
         return [f"is not deprecated and has {word}" for word in told]
     complaints, times = [], []
     for word in (_SINCE, _UNTIL):
         try:
-            times.append(_time(definition.get(word)))
+            times.append(_parse_time(definition.get(word)))
         except ValueError:
             complaints.append(f"is deprecated and needs {word}, a time in UTC such as 2026-12-31T23:59:59Z")
     if times != sorted(times):
@@ -77,31 +77,33 @@ def _complaints(definition: dict[str, Any], operations: Mapping[str, RawOperatio
     return complaints
 
 
-def _time(written: object) -> datetime:
+def _parse_time(text: object) -> datetime:
     """Return a time in UTC; ValueError for anything else."""
-    time = datetime.fromisoformat(str(written))
+    time = datetime.fromisoformat(str(text))
     if time.utcoffset() != timedelta(0):
         raise ValueError("not in UTC")
     return time
 
 
-def _deprecation(raw: RawOperation, operations: Mapping[str, RawOperation], base_path: str) -> Deprecation:
-    since, until = (_time(raw.definition[word]) for word in (_SINCE, _UNTIL))
+def _build_deprecation(
+    raw: RawOperation, operations: Mapping[str, RawOperation], base_path: str
+) -> Deprecation:
+    since, until = (_parse_time(raw.definition[word]) for word in (_SINCE, _UNTIL))
     replacement = raw.definition.get(_REPLACEMENT)
-    successor = None if replacement is None else _address(operations[replacement], raw, base_path)
-    return Deprecation(since, until, _page(raw, base_path), successor)
+    successor = None if replacement is None else _successor_url(operations[replacement], raw, base_path)
+    return Deprecation(since, until, _docs_url(raw, base_path), successor)
 
 
-def _page(raw: RawOperation, base_path: str) -> str:
+def _docs_url(raw: RawOperation, base_path: str) -> str:
     """Return where the documentation page shows an operation."""
     return f"{base_path}/docs#/{raw.definition['tags'][0]}/{raw.operation_id}"
 
 
-def _address(successor: RawOperation, of: RawOperation, base_path: str) -> str:
+def _successor_url(successor: RawOperation, deprecated: RawOperation, base_path: str) -> str:
     """Return the path of the successor; its page where the old path lacks values that the new one needs."""
-    if _path_names(successor) <= _path_names(of):
+    if _path_names(successor) <= _path_names(deprecated):
         return base_path + successor.path
-    return _page(successor, base_path)
+    return _docs_url(successor, base_path)
 
 
 def _path_names(raw: RawOperation) -> set[str]:

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from handlers.contract.bundle import Bundle, RawOperation
-from handlers.contract.coerce import Plan, Planner, read_text
-from handlers.contract.refusals import ContractError, Malformed, Violation
-from handlers.contract.translate import Translator
-from handlers.contract.violations import violations_of
+from handlers.contract.coercion import Converter, ConverterCompiler, parse_text
+from handlers.contract.document import Document, RawOperation
+from handlers.contract.errors import BadRequest, ContractError, Violation
+from handlers.contract.schema_compiler import SchemaCompiler
+from handlers.contract.validation_errors import find_violations
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SHADOWED = frozenset(dir(builtins)) - {"license", "copyright", "credits"}
@@ -29,47 +29,49 @@ def argument_name(parameter_name: str) -> str:
     return f"{name}_" if keyword.iskeyword(name) or name in _SHADOWED else name
 
 
-def parse_pairs(text: str, what: str) -> dict[str, list[str]]:
+def parse_query(text: str, source: str) -> dict[str, list[str]]:
     """Return the names and values of a query or form; Malformed unless it is percent-encoded UTF-8."""
     found: dict[str, list[str]] = {}
     if not text:
         return found
     if _BAD_ESCAPE.search(text):
-        raise Malformed(f"The {what} holds an incomplete percent-encoding")
+        raise BadRequest(f"The {source} holds an incomplete percent-encoding")
     pairs = text.split("&")
     if len(pairs) > MAX_PAIRS:
-        raise Malformed(f"The {what} has more than {MAX_PAIRS} fields")
+        raise BadRequest(f"The {source} has more than {MAX_PAIRS} fields")
     for pair in pairs:
         if pair:
             name, _, value = pair.partition("=")
-            found.setdefault(_decode(name, what), []).append(_decode(value, what))
+            found.setdefault(_decode(name, source), []).append(_decode(value, source))
     return found
 
 
-def _decode(text: str, what: str) -> str:
+def _decode(text: str, source: str) -> str:
     if "%" not in text and "+" not in text:
         return text
     try:
         return unquote_to_bytes(text.replace("+", " ")).decode("utf-8")
     except UnicodeDecodeError:
-        raise Malformed(f"The {what} is not UTF-8") from None
+        raise BadRequest(f"The {source} is not UTF-8") from None
 
 
 class _Parameter:
     """One parameter, compiled."""
 
-    def __init__(self, bundle: Bundle, planner: Planner, operation_id: str, raw: dict[str, Any]) -> None:
+    def __init__(
+        self, bundle: Document, converter_compiler: ConverterCompiler, operation_id: str, raw: dict[str, Any]
+    ) -> None:
         self.name: str = raw["name"]
-        self.place: str = raw["in"]
+        self.location: str = raw["in"]
         self.required: bool = raw.get("required", False)
         schema = bundle.resolve(raw.get("schema") or {})
         where = f"parameter {self.name} of {operation_id}"
         self.kind = schema.get("type")
         if self.kind not in ("string", "integer", "number", "boolean", "array"):
             raise ContractError(f"{where} must have a schema with a plain type, not {self.kind!r}")
-        if self.place in ("header", "cookie") and self.kind != "string":
-            raise ContractError(f"{where} is in the {self.place}: it must be a string")
-        if self.place == "path" and self.kind == "array":
+        if self.location in ("header", "cookie") and self.kind != "string":
+            raise ContractError(f"{where} is in the {self.location}: it must be a string")
+        if self.location == "path" and self.kind == "array":
             raise ContractError(f"{where} is in the path: it cannot be an array")
         style = raw.get("style", "form")
         if self.kind == "array" and style != "form":
@@ -79,27 +81,35 @@ class _Parameter:
         self.schema = raw["schema"]
         self.default = schema.get("default")
         self.argument = argument_name(self.name)
-        self.plan: Plan | None = planner.compile(self.schema, fill_defaults=False)
+        self.converter: Converter | None = converter_compiler.compile(self.schema, fill_defaults=False)
 
     def read(self, texts: list[str]) -> Any:
         """Return the JSON value that these texts, one per occurrence, stand for."""
         if self.kind != "array":
-            return read_text(self.kind, texts[0])
+            return parse_text(self.kind, texts[0])
         items = texts if self.explode else (texts[0].split(",") if texts[0] else [])
-        return [read_text(self.item_kind, item) for item in items]
+        return [parse_text(self.item_kind, item) for item in items]
 
 
 class Parameters:
     """The parameters of one operation."""
 
-    def __init__(self, bundle: Bundle, translator: Translator, planner: Planner, raw: RawOperation) -> None:
+    def __init__(
+        self,
+        bundle: Document,
+        schema_compiler: SchemaCompiler,
+        converter_compiler: ConverterCompiler,
+        raw: RawOperation,
+    ) -> None:
         parameters = [
-            _Parameter(bundle, planner, raw.operation_id, parameter) for parameter in raw.parameters
+            _Parameter(bundle, converter_compiler, raw.operation_id, parameter)
+            for parameter in raw.parameters
         ]
         by_place = {
-            place: [p for p in parameters if p.place == place] for place in ("path", "query", "header")
+            location: [p for p in parameters if p.location == location]
+            for location in ("path", "query", "header")
         }
-        if any(parameter.place == "cookie" for parameter in parameters):
+        if any(parameter.location == "cookie" for parameter in parameters):
             raise ContractError(f"{raw.operation_id} has a cookie parameter; this API has none")
         self._path = {p.name: p for p in by_place["path"]}
         self._query = {p.name: p for p in by_place["query"]}
@@ -114,9 +124,9 @@ class Parameters:
                 f"{raw.operation_id}: {raw.path} and its path parameters {sorted(self._path)} differ"
             )
         self.headers = frozenset(p.name for p in by_place["header"])
-        self._handed = [*self._path.values(), *self._query.values()]
-        self.arguments: list[str] = [parameter.argument for parameter in self._handed]
-        self._validator = translator.compile(_one_schema(by_place), "request")
+        self._arguments = [*self._path.values(), *self._query.values()]
+        self.arguments: list[str] = [parameter.argument for parameter in self._arguments]
+        self._validator = schema_compiler.compile(_combine_schemas(by_place), "request")
 
     def read(
         self, path_values: dict[str, str], query_string: bytes, headers: Iterable[tuple[bytes, bytes]]
@@ -124,9 +134,9 @@ class Parameters:
         """Return the handler's arguments, or all violations. Malformed for a query that cannot be read."""
         violations: list[Violation] = []
         try:
-            texts = parse_pairs(query_string.decode("ascii"), "query")
+            texts = parse_query(query_string.decode("ascii"), "query")
         except UnicodeDecodeError:
-            raise Malformed("The query is not percent-encoded") from None
+            raise BadRequest("The query is not percent-encoded") from None
         query: dict[str, Any] = {}
         for name, values in texts.items():
             parameter = self._query.get(name)
@@ -140,12 +150,12 @@ class Parameters:
             query[name] = parameter.read(values) if parameter is not None else values[0]
         path = {name: self._path[name].read([text]) for name, text in path_values.items()}
         sent = {"path": path, "query": query, "header": self._read_headers(headers)}
-        violations += violations_of(self._validator, sent)
+        violations += find_violations(self._validator, sent)
         if violations:
             # A repeated value is left out above; that it is then missing is not a second violation.
             repeated = {violation.loc for violation in violations if violation.type == "repeated"}
             return {}, [v for v in violations if v.type != "missing" or v.loc not in repeated]
-        return self._hand_over(path, query), []
+        return self._to_arguments(path, query), []
 
     def _read_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         if not self._headers:
@@ -153,20 +163,20 @@ class Parameters:
         sent = dict(headers)
         return {name: sent[key].decode("latin-1") for key, name in self._headers if key in sent}
 
-    def _hand_over(self, path: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
+    def _to_arguments(self, path: dict[str, Any], query: dict[str, Any]) -> dict[str, Any]:
         arguments: dict[str, Any] = {}
-        for parameter in self._handed:
-            value = (path if parameter.place == "path" else query).get(parameter.name, parameter.default)
-            if parameter.plan is not None and value is not None:
-                value = parameter.plan(value)
+        for parameter in self._arguments:
+            value = (path if parameter.location == "path" else query).get(parameter.name, parameter.default)
+            if parameter.converter is not None and value is not None:
+                value = parameter.converter(value)
             arguments[parameter.argument] = value
         return arguments
 
 
-def _one_schema(by_place: dict[str, list[_Parameter]]) -> dict[str, Any]:
+def _combine_schemas(by_location: dict[str, list[_Parameter]]) -> dict[str, Any]:
     """Return one schema for all parameters, so that one call names all violations."""
     places: dict[str, Any] = {}
-    for place, parameters in by_place.items():
+    for place, parameters in by_location.items():
         places[place] = {
             "type": "object",
             "properties": {p.name: p.schema for p in parameters},

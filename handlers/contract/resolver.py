@@ -13,13 +13,13 @@ from typing import Any
 
 from connexion.resolver import Resolution, Resolver
 
-from handlers.answers import Answer
-from handlers.contract.endpoint import Endpoint
+from handlers.common.permissions import Permission, is_self_authenticating, required_permission
+from handlers.common.responses import ApiResponse
+from handlers.contract.errors import ContractError
 from handlers.contract.operations import Operation
-from handlers.contract.refusals import ContractError
-from handlers.permissions import Permission, checks_proof_itself, required_permission
+from handlers.pipeline.endpoint import Endpoint
 
-Handler = Callable[..., Answer]
+Handler = Callable[..., ApiResponse]
 
 
 class ContractResolver(Resolver):
@@ -41,7 +41,9 @@ def find_handlers(operations: list[Operation], package: str) -> dict[str, Handle
     """
     handlers: dict[str, Handler] = {}
     complaints: list[str] = []
-    modules = {tag: _load(tag, package, complaints) for tag in dict.fromkeys(op.tag for op in operations)}
+    modules = {
+        tag: _load_module(tag, package, complaints) for tag in dict.fromkeys(op.tag for op in operations)
+    }
     for operation in operations:
         module = modules[operation.tag]
         if module is None:
@@ -50,25 +52,25 @@ def find_handlers(operations: list[Operation], package: str) -> dict[str, Handle
         if not callable(handler):
             complaints.append(f"{module.__name__} has no function {operation.operation_id}")
             continue
-        complaints += _argument_complaints(operation, handler) + _permission_complaints(operation, handler)
+        complaints += _find_argument_errors(operation, handler) + _find_permission_errors(operation, handler)
         handlers[operation.operation_id] = handler
     if complaints:
         raise ContractError("the handlers do not fit the contract:\n  " + "\n  ".join(complaints))
     return handlers
 
 
-def _load(tag: str, package: str, complaints: list[str]) -> ModuleType | None:
+def _load_module(tag: str, package: str, errors: list[str]) -> ModuleType | None:
     name = f"{package}.{tag.replace('-', '_')}"
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        complaints.append(f"the tag {tag} needs a module {name}")
+        errors.append(f"the tag {tag} needs a module {name}")
         return None
 
 
-def _argument_complaints(operation: Operation, handler: Handler) -> list[str]:
+def _find_argument_errors(operation: Operation, handler: Handler) -> list[str]:
     parameters = inspect.signature(handler).parameters.values()
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     takes_rest = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -85,13 +87,13 @@ def _argument_complaints(operation: Operation, handler: Handler) -> list[str]:
     return complaints
 
 
-def _permission_complaints(operation: Operation, handler: Handler) -> list[str]:
+def _find_permission_errors(operation: Operation, handler: Handler) -> list[str]:
     if operation.permission is not None and operation.permission not in set(Permission):
         return [f"{operation.operation_id} needs {operation.permission}, which is no permission"]
     if required_permission(handler) != operation.permission:
         named = required_permission(handler)
         return [f"{operation.operation_id} requires {named}, the contract says {operation.permission}"]
-    if checks_proof_itself(handler) and not operation.is_open:
+    if is_self_authenticating(handler) and not operation.is_public:
         return [
             f"{operation.operation_id} checks a proof of its own, the contract says that it wants a token"
         ]

@@ -10,35 +10,37 @@ from typing import Any
 import jsonschema_rs
 import orjson
 
-from handlers.contract.bundle import Bundle, RawOperation
-from handlers.contract.coerce import read_text
-from handlers.contract.pointers import pointer_to
-from handlers.contract.translate import Translator
+from handlers.contract.coercion import parse_text
+from handlers.contract.document import Document, RawOperation
+from handlers.contract.json_pointer import join_pointer
+from handlers.contract.schema_compiler import SchemaCompiler
 
-PROBLEM = "application/problem+json"
+PROBLEM_JSON = "application/problem+json"
 EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True)
-class Breach:
+class SchemaMismatch:
     """How an answer breaks the contract: which part of it, and in words that quote nothing of its body."""
 
     kind: str
-    words: str
+    message: str
 
     def __str__(self) -> str:
-        return self.words
+        return self.message
 
 
 class _Header:
     """One documented header of one response."""
 
-    def __init__(self, name: str, raw: dict[str, Any], bundle: Bundle, translator: Translator) -> None:
+    def __init__(
+        self, name: str, raw: dict[str, Any], bundle: Document, schema_compiler: SchemaCompiler
+    ) -> None:
         self.name = name
         self.required: bool = raw.get("required", False)
         schema = bundle.resolve(raw.get("schema") or {})
         self.kind = schema.get("type")
-        self.validator = translator.compile(schema, "response")
+        self.validator = schema_compiler.compile(schema, "response")
 
 
 @dataclass(frozen=True)
@@ -49,93 +51,97 @@ class _Events:
     data: jsonschema_rs.Validator
 
     @classmethod
-    def of(cls, content: dict[str, Any] | None, translator: Translator) -> _Events | None:
+    def from_content(cls, content: dict[str, Any] | None, schema_compiler: SchemaCompiler) -> _Events | None:
         if content is None:
             return None
         schemas = (content["schema"], content["x-event-data"])
-        return cls(*(translator.compile(schema, "response") for schema in schemas))
+        return cls(*(schema_compiler.compile(schema, "response") for schema in schemas))
 
 
 class _Response:
     """One documented status of an operation."""
 
-    def __init__(self, raw: dict[str, Any], bundle: Bundle, translator: Translator) -> None:
+    def __init__(self, raw: dict[str, Any], bundle: Document, schema_compiler: SchemaCompiler) -> None:
         self.headers = [
-            _Header(name, bundle.resolve(header), bundle, translator)
+            _Header(name, bundle.resolve(header), bundle, schema_compiler)
             for name, header in raw.get("headers", {}).items()
         ]
         self.contents: dict[str, jsonschema_rs.Validator | None] = {
             media_type.lower(): (
-                translator.compile(content["schema"], "response")
+                schema_compiler.compile(content["schema"], "response")
                 if "schema" in content and media_type.lower().endswith("json")
                 else None
             )
             for media_type, content in raw.get("content", {}).items()
         }
-        self.events = _Events.of(raw.get("content", {}).get(EVENT_STREAM), translator)
+        self.events = _Events.from_content(raw.get("content", {}).get(EVENT_STREAM), schema_compiler)
 
-    def violation(
+    def find_mismatch(
         self, media_type: str, headers: Mapping[str, str], value: Any, raw: bytes | None
-    ) -> Breach | None:
+    ) -> SchemaMismatch | None:
         """Return the first way in which an answer breaks the contract; header names come in lower case."""
         for header in self.headers:
             text = headers.get(header.name.lower())
             if text is None:
                 if header.required:
-                    return Breach("header", f"the header {header.name} is missing")
-            elif not header.validator.is_valid(read_text(header.kind, text)):
-                return Breach("header", f"the header {header.name} has the value {text!r}")
+                    return SchemaMismatch("header", f"the header {header.name} is missing")
+            elif not header.validator.is_valid(parse_text(header.kind, text)):
+                return SchemaMismatch("header", f"the header {header.name} has the value {text!r}")
         if not self.contents:
-            return Breach("body", "a body that is not documented") if raw else None
+            return SchemaMismatch("body", "a body that is not documented") if raw else None
         media_type = media_type.partition(";")[0].strip().lower()
         if media_type not in self.contents:
-            return Breach("media_type", f"the media type {media_type!r} is not documented")
+            return SchemaMismatch("media_type", f"the media type {media_type!r} is not documented")
         validator = self.contents[media_type]
-        return None if validator is None else _body_violation(validator, value, raw)
+        return None if validator is None else _find_body_mismatch(validator, value, raw)
 
 
-def _body_violation(validator: jsonschema_rs.Validator, value: Any, raw: bytes | None) -> Breach | None:
+def _find_body_mismatch(
+    validator: jsonschema_rs.Validator, value: Any, raw: bytes | None
+) -> SchemaMismatch | None:
     if isinstance(value, bytes):
-        return _bytes_violation(validator, value)
+        return _find_bytes_mismatch(validator, value)
     try:
         if validator.is_valid(value):
             return None
     except ValueError:
         # Something that only the encoder knows, such as a UUID: the bytes tell what is sent.
         pass
-    return _first_breach(validator, orjson.loads(raw or b"null"))
+    return _find_first_mismatch(validator, orjson.loads(raw or b"null"))
 
 
 @lru_cache(maxsize=16)
-def _bytes_violation(validator: jsonschema_rs.Validator, raw: bytes) -> Breach | None:
+def _find_bytes_mismatch(validator: jsonschema_rs.Validator, raw: bytes) -> SchemaMismatch | None:
     """Bytes that are made once and sent often, such as the contract itself, are checked once."""
     try:
         sent = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return Breach("body", "the body is not JSON")
-    return _first_breach(validator, sent)
+        return SchemaMismatch("body", "the body is not JSON")
+    return _find_first_mismatch(validator, sent)
 
 
-def _first_breach(validator: jsonschema_rs.Validator, sent: Any) -> Breach | None:
+def _find_first_mismatch(validator: jsonschema_rs.Validator, sent: Any) -> SchemaMismatch | None:
     for error in validator.iter_errors(sent):
-        return Breach("body", f"{pointer_to(error.instance_path) or '/'}: {error.message}")
+        return SchemaMismatch("body", f"{join_pointer(error.instance_path) or '/'}: {error.message}")
     return None
 
 
 class ResponseCompiler:
     """Compiles the responses of a contract; nine in ten are references to a few, which are compiled once."""
 
-    def __init__(self, bundle: Bundle, translator: Translator) -> None:
-        self._bundle, self._translator = bundle, translator
+    def __init__(self, bundle: Document, schema_compiler: SchemaCompiler) -> None:
+        self._bundle, self._schema_compiler = bundle, schema_compiler
         self._shared: dict[str, _Response] = {}
 
     def compile(self, raw: dict[str, Any]) -> _Response:
         """Return the response; operations that refer to the same one get the same one."""
         reference = raw.get("$ref")
         if reference is None:
-            return _Response(raw, self._bundle, self._translator)
+            return _Response(raw, self._bundle, self._schema_compiler)
         if reference not in self._shared:
-            self._shared[reference] = _Response(self._bundle.resolve(raw), self._bundle, self._translator)
+            self._shared[reference] = _Response(
+                self._bundle.resolve(raw), self._bundle, self._schema_compiler
+            )
         return self._shared[reference]
 
 
@@ -154,13 +160,13 @@ class Responses:
             for media_type in response.contents
         )
 
-    def documents(self, status: int) -> bool:
+    def declares(self, status: int) -> bool:
         """Return whether the operation may answer with this status."""
         return status in self._by_status
 
-    def violation(
+    def find_mismatch(
         self, status: int, media_type: str, headers: Mapping[str, str], value: Any, raw: bytes | None
-    ) -> Breach | None:
+    ) -> SchemaMismatch | None:
         """Return how an answer breaks the contract, None when it keeps it.
 
         `value` is the body before it was encoded, `raw` the encoded one; raw is None for files, of which
@@ -168,17 +174,19 @@ class Responses:
         """
         response = self._by_status.get(status)
         if response is None:
-            return Breach("status", f"the status {status} is not documented")
-        return response.violation(media_type, headers, value, raw)
+            return SchemaMismatch("status", f"the status {status} is not documented")
+        return response.find_mismatch(media_type, headers, value, raw)
 
-    def event_violation(self, status: int, told: Mapping[str, str], data: bytes) -> Breach | None:
+    def find_event_mismatch(
+        self, status: int, event: Mapping[str, str], data: bytes
+    ) -> SchemaMismatch | None:
         """Return how a server-sent event breaks the contract, None when it keeps it.
 
         `told` is the event by its lines, `data` once more the bytes of its data.
         """
         events = self._by_status[status].events
         if events is None:
-            return Breach("media_type", "events are not documented")
-        return _body_violation(events.message, dict(told), None) or _body_violation(
+            return SchemaMismatch("media_type", "events are not documented")
+        return _find_body_mismatch(events.message, dict(event), None) or _find_body_mismatch(
             events.data, orjson.loads(data), data
         )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from handlers.contract.refusals import BodyTooLarge, Malformed
+from handlers.contract.errors import BadRequest, ContentTooLarge
 
 MAX_DEPTH = 60
 MAX_ITEMS = 1_500
@@ -26,68 +26,68 @@ def parse_json(raw: bytes) -> Any:
     BodyTooLarge for more than MAX_ITEMS items and members.
     """
     if raw.count(b",") > MAX_ITEMS and _TOO_MANY_ITEMS.match(raw):
-        raise BodyTooLarge(f"The body holds more than {MAX_ITEMS} items")
+        raise ContentTooLarge(f"The body holds more than {MAX_ITEMS} items")
     try:
         text = raw.decode("utf-8")
         value = json.loads(
             text,
-            object_pairs_hook=_unique,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            parse_int=_whole,
+            object_pairs_hook=_reject_duplicate_keys,
+            parse_constant=_reject_constant,
+            parse_float=_parse_float,
+            parse_int=_parse_int,
         )
     except UnicodeDecodeError:
-        raise Malformed("The body is not UTF-8") from None
+        raise BadRequest("The body is not UTF-8") from None
     except (ValueError, RecursionError) as error:
-        detail = str(error) if isinstance(error, _Refusal) else "The body is not valid JSON"
-        raise Malformed(detail) from None
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        raise Malformed(f"The body is nested deeper than {MAX_DEPTH} levels")
+        detail = str(error) if isinstance(error, _InvalidJson) else "The body is not valid JSON"
+        raise BadRequest(detail) from None
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _measure_depth(value) > MAX_DEPTH:
+        raise BadRequest(f"The body is nested deeper than {MAX_DEPTH} levels")
     if _LONE_SURROGATE.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
-            raise Malformed("The body holds a lone surrogate") from None
+            raise BadRequest("The body holds a lone surrogate") from None
     return value
 
 
-class _Refusal(ValueError):
+class _InvalidJson(ValueError):
     """A ValueError whose text may be told."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise _Refusal("The body holds a key twice in one object")
+        raise _InvalidJson("The body holds a key twice in one object")
     return members
 
 
-def _no_constant(name: str) -> Any:
-    raise _Refusal(f"The body holds {name}, which is not JSON")
+def _reject_constant(name: str) -> Any:
+    raise _InvalidJson(f"The body holds {name}, which is not JSON")
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     number = float(text)
     if number in (float("inf"), float("-inf")):
-        raise _Refusal("The body holds a number that is too large")
+        raise _InvalidJson("The body holds a number that is too large")
     return number
 
 
-def _whole(text: str) -> int:
+def _parse_int(text: str) -> int:
     if len(text) > 300:
-        raise _Refusal("The body holds a number that is too large")
+        raise _InvalidJson("The body holds a number that is too large")
     return int(text)
 
 
-def _depth(value: Any) -> int:
+def _measure_depth(value: Any) -> int:
     deepest, level = 0, [value]
     while level:
         deepest += 1
-        level = [inner for item in level for inner in _inside(item)]
+        level = [inner for item in level for inner in _list_children(item)]
     return deepest
 
 
-def _inside(value: Any) -> Iterable[Any]:
+def _list_children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()

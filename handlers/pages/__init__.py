@@ -16,11 +16,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.base import utc_now
-from handlers.pages.code_samples import code_samples
-from handlers.pages.discovery import links
-from handlers.pages.permissions import ROLES, matrix
-from handlers.pages.states import machines, picture, sentences
-from handlers.problems import PROBLEMS
+from handlers.pages.api_catalog import build_link_header
+from handlers.pages.code_samples import build_code_samples
+from handlers.pages.permission_matrix import ROLES, build_permission_matrix
+from handlers.pages.state_diagrams import build_diagram, describe_states, list_state_machines
+from handlers.pipeline.problem_types import PROBLEMS
 
 HERE = Path(__file__).parent
 SWAGGER_UI = HERE / "swagger-ui"
@@ -48,9 +48,9 @@ _templates = Environment(
 
 
 @cache
-def home_page(address: str) -> bytes:
+def home_page(public_url: str) -> bytes:
     """Return the page at `/`: what this is and where to go; `address` is the server's public one."""
-    return _templates.get_template("home.html").render(address=address).encode("utf-8")
+    return _templates.get_template("home.html").render(address=public_url).encode("utf-8")
 
 
 @cache
@@ -62,15 +62,15 @@ def docs_page() -> bytes:
 @cache
 def permissions_page(bundle: bytes) -> bytes:
     """Return the page that says who may call which operation of a bundled contract."""
-    tables = matrix(json.loads(bundle))
+    tables = build_permission_matrix(json.loads(bundle))
     return _templates.get_template("permissions.html").render(tables=tables, roles=ROLES).encode("utf-8")
 
 
 @cache
 def states_page() -> bytes:
     """Return the page that shows which state may follow which."""
-    pictures = [picture(machine) for machine in machines()]
-    text = _templates.get_template("states.html").render(pictures=pictures, sentences=sentences)
+    pictures = [build_diagram(machine) for machine in list_state_machines()]
+    text = _templates.get_template("states.html").render(pictures=pictures, sentences=describe_states)
     return text.encode("utf-8")
 
 
@@ -92,13 +92,13 @@ def problem_page(code: str) -> bytes | None:
     return _templates.get_template("problem.html").render(code=code, problem=problem).encode("utf-8")
 
 
-def home(address: str) -> ASGIApp:
+def home(public_url: str) -> ASGIApp:
     """Return the application that answers `/`."""
     policies = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-cache"}
-    return HTMLResponse(home_page(address), headers={**policies, "Link": links()})
+    return HTMLResponse(home_page(public_url), headers={**policies, "Link": build_link_header()})
 
 
-def security_txt(address: str, contact: str) -> ASGIApp:
+def security_txt(public_url: str, contact: str) -> ASGIApp:
     """Return the application that answers `/.well-known/security.txt` (RFC 9116): whom to tell of a hole."""
     path = "/.well-known/security.txt"
 
@@ -106,9 +106,9 @@ def security_txt(address: str, contact: str) -> ASGIApp:
         # At midnight, so that copies of one day are equal; the standard recommends less than a year.
         expires = (utc_now() + timedelta(days=180)).replace(hour=0, minute=0, second=0, microsecond=0)
         lines = [f"Contact: {contact}", f"Expires: {expires:%Y-%m-%dT%H:%M:%SZ}", "Preferred-Languages: en"]
-        if address.startswith("https:"):
+        if public_url.startswith("https:"):
             # The standard allows no other scheme there.
-            lines.append(f"Canonical: {address}{path}")
+            lines.append(f"Canonical: {public_url}{path}")
         headers = {"Cache-Control": "max-age=86400"}
         await PlainTextResponse("\n".join([*lines, ""]), headers=headers)(scope, receive, send)
 
@@ -124,13 +124,13 @@ def contract_yaml(bundle: bytes) -> bytes:
 
 
 @cache
-def samples(bundle: bytes, address: str) -> bytes:
+def code_samples_json(bundle: bytes, public_url: str) -> bytes:
     """Return the code samples of every operation of a bundle as JSON, for the server at this address."""
-    return json.dumps(code_samples(json.loads(bundle), address), ensure_ascii=False).encode("utf-8")
+    return json.dumps(build_code_samples(json.loads(bundle), public_url), ensure_ascii=False).encode("utf-8")
 
 
 @cache
-def asset(name: str) -> tuple[bytes, str] | None:
+def find_asset(name: str) -> tuple[bytes, str] | None:
     """Return bytes and media type of a file of the documentation page, None for any other name."""
     if name not in ASSETS:
         return None

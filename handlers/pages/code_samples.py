@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from handlers.contract.bundle import Bundle, RawOperation
+from handlers.contract.document import Document, RawOperation
 
 JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded", "multipart/form-data"
 FILE = "photo.jpg"
 # Without an organization lists and creations are personal, and an API key has no personal rows; without a
 # format the name of the file that is written would be a guess.
-NAMED_ANYWAY = ("organization_id", "format")
+ALWAYS_INCLUDED = ("organization_id", "format")
 
 Samples = Mapping[str, Mapping[str, str]]
 """operationId -> language -> text."""
 
 
 @dataclass(frozen=True)
-class Call:
+class SampleRequest:
     """One request as its example has it; `body` is JSON, a form's fields, or the name of a file."""
 
     method: str
@@ -37,16 +37,16 @@ class Call:
     media_type: str | None
     body: Any
     file_field: str | None
-    answer: str | None
+    response_media_type: str | None
     """Media type of the successful answer; None where it has no body."""
 
 
-def code_samples(contract: dict[str, Any], address: str) -> Samples:
+def build_code_samples(contract: dict[str, Any], public_url: str) -> Samples:
     """Return the samples of every operation of a bundle for the server at this address."""
-    bundle = Bundle(contract)
+    bundle = Document(contract)
     samples = {}
     for operation in bundle.operations():
-        call = _call(bundle, operation, address)
+        call = _build_request(bundle, operation, public_url)
         samples[operation.operation_id] = {
             "curl": _curl(call),
             "python": _python(call),
@@ -55,17 +55,17 @@ def code_samples(contract: dict[str, Any], address: str) -> Samples:
     return samples
 
 
-def _call(bundle: Bundle, operation: RawOperation, address: str) -> Call:
+def _build_request(bundle: Document, operation: RawOperation, public_url: str) -> SampleRequest:
     media_type, body, file_field = _body(bundle, operation)
-    return Call(
+    return SampleRequest(
         method=operation.method,
-        url=address + bundle.base_path + _path(operation),
-        token=bool(operation.definition.get("security", bundle.document.get("security"))),
+        url=public_url + bundle.base_path + _path(operation),
+        token=bool(operation.definition.get("security", bundle.spec.get("security"))),
         if_match=any(parameter["name"] == "If-Match" for parameter in operation.parameters),
         media_type=media_type,
         body=body,
         file_field=file_field,
-        answer=_answer(bundle, operation),
+        response_media_type=_response_media_type(bundle, operation),
     )
 
 
@@ -75,7 +75,8 @@ def _path(operation: RawOperation) -> str:
         place: {
             parameter["name"]: parameter["schema"].get("example", "")
             for parameter in operation.parameters
-            if parameter["in"] == place and (parameter.get("required") or parameter["name"] in NAMED_ANYWAY)
+            if parameter["in"] == place
+            and (parameter.get("required") or parameter["name"] in ALWAYS_INCLUDED)
         }
         for place in ("path", "query")
     }
@@ -85,7 +86,7 @@ def _path(operation: RawOperation) -> str:
     return f"{path}?{urlencode(examples['query'])}" if examples["query"] else path
 
 
-def _body(bundle: Bundle, operation: RawOperation) -> tuple[str | None, Any, str | None]:
+def _body(bundle: Document, operation: RawOperation) -> tuple[str | None, Any, str | None]:
     """Return media type, example and the field of the file, if the body has one."""
     content = bundle.resolve(operation.definition.get("requestBody", {})).get("content", {})
     if not content:
@@ -99,7 +100,7 @@ def _body(bundle: Bundle, operation: RawOperation) -> tuple[str | None, Any, str
     return media_type, {name: example[name] for name in example if name not in files}, next(iter(files), None)
 
 
-def _example(bundle: Bundle, schema: dict[str, Any]) -> dict[str, Any]:
+def _example(bundle: Document, schema: dict[str, Any]) -> dict[str, Any]:
     """Return the example of an object: its own, or one of the properties that it requires."""
     if "example" in schema:
         return dict(schema["example"])
@@ -108,14 +109,14 @@ def _example(bundle: Bundle, schema: dict[str, Any]) -> dict[str, Any]:
     return {name: field["example"] for name, field in fields.items() if "example" in field}
 
 
-def _answer(bundle: Bundle, operation: RawOperation) -> str | None:
+def _response_media_type(bundle: Document, operation: RawOperation) -> str | None:
     """Return the media type of the first successful answer that the contract lists."""
     success = next(status for status in operation.definition["responses"] if status.startswith("2"))
     content = bundle.resolve(operation.definition["responses"][success]).get("content", {})
     return next(iter(content), None)
 
 
-def _curl(call: Call) -> str:
+def _curl(call: SampleRequest) -> str:
     authorization = '-H "Authorization: Bearer $SARTIQ_TOKEN"'
     lines = []
     if call.if_match:
@@ -134,12 +135,12 @@ def _curl(call: Call) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _curl_output(call: Call) -> list[str]:
+def _curl_output(call: SampleRequest) -> list[str]:
     """Return where curl puts pictures and archives, which no terminal shows."""
     return [f"-o {_file_name(call)}"] if _is_file(call) else []
 
 
-def _curl_body(call: Call) -> Iterator[str]:
+def _curl_body(call: SampleRequest) -> Iterator[str]:
     if call.media_type == JSON:
         yield "-H 'Content-Type: application/json'"
         yield f"-d {shlex.quote(json.dumps(call.body, ensure_ascii=False))}"
@@ -155,7 +156,7 @@ def _curl_body(call: Call) -> Iterator[str]:
         yield f"--data-binary @{FILE}"
 
 
-def _python(call: Call) -> str:
+def _python(call: SampleRequest) -> str:
     lines = (["import os", ""] if call.token else []) + ["import httpx", "", f"url = {json.dumps(call.url)}"]
     headers = []
     if call.token:
@@ -176,14 +177,14 @@ def _python(call: Call) -> str:
     lines += [f"answer = httpx.{call.method.lower()}({text})", "answer.raise_for_status()"]
     if _is_file(call):
         lines.append(f'open("{_file_name(call)}", "wb").write(answer.content)')
-    elif call.answer == JSON:
+    elif call.response_media_type == JSON:
         lines.append("print(answer.json())")
-    elif call.answer:
+    elif call.response_media_type:
         lines.append("print(answer.text)")
     return "\n".join(lines) + "\n"
 
 
-def _python_body(call: Call) -> Iterator[str]:
+def _python_body(call: SampleRequest) -> Iterator[str]:
     if call.media_type == JSON:
         yield f"json={_python_lines(call.body)}"
     elif call.media_type == FORM:
@@ -214,7 +215,7 @@ def _python_items(value: dict[str, Any]) -> Iterator[str]:
     return (f"{json.dumps(name)}: {_as_python(item)}" for name, item in value.items())
 
 
-def _javascript(call: Call) -> str:
+def _javascript(call: SampleRequest) -> str:
     imports = []
     lines = [f"const url = {json.dumps(call.url)};"]
     headers = []
@@ -258,19 +259,21 @@ def _javascript(call: Call) -> str:
     ]
     if _is_file(call):
         lines.append(f'await writeFile("{_file_name(call)}", Buffer.from(await answer.arrayBuffer()));')
-    elif call.answer == JSON:
+    elif call.response_media_type == JSON:
         lines.append("console.log(await answer.json());")
-    elif call.answer:
+    elif call.response_media_type:
         lines.append("console.log(await answer.text());")
     return "\n".join(imports + lines) + "\n"
 
 
-def _is_file(call: Call) -> bool:
-    return call.answer is not None and call.answer.startswith(("image/", "application/zip"))
+def _is_file(call: SampleRequest) -> bool:
+    return call.response_media_type is not None and call.response_media_type.startswith(
+        ("image/", "application/zip")
+    )
 
 
-def _file_name(call: Call) -> str:
-    if call.answer == "application/zip":
+def _file_name(call: SampleRequest) -> str:
+    if call.response_media_type == "application/zip":
         return "export.zip"
     last = call.url.split("?")[0].rsplit("/", 1)[1]
     return last if "." in last else "picture.webp"

@@ -2,16 +2,16 @@
 
 from marshmallow import fields
 
-from handlers.schemas.fields import IdentifiedSchema, Identifier, Moment
+from handlers.schemas.fields import IdentifiedSchema, Timestamp, Uuid
 
 
 class ApiKeySchema(IdentifiedSchema):
     """A key as its organization sees it."""
 
-    organization_id = Identifier()
-    created_by_id = Identifier()
+    organization_id = Uuid()
+    created_by_id = Uuid()
     name = fields.Raw()
     scopes = fields.Raw()
     last_four = fields.Raw()
-    expires_at = Moment()
-    last_used_at = Moment()
+    expires_at = Timestamp()
+    last_used_at = Timestamp()

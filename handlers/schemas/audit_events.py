@@ -2,19 +2,19 @@
 
 from marshmallow import fields
 
-from handlers.schemas.fields import IdentifiedSchema, Identifier
+from handlers.schemas.fields import IdentifiedSchema, Uuid
 
 
 class AuditEventSchema(IdentifiedSchema):
     """One event."""
 
-    organization_id = Identifier()
+    organization_id = Uuid()
     actor_type = fields.Raw()
-    actor_id = Identifier()
+    actor_id = Uuid()
     actor_email = fields.Raw()
     action = fields.Raw()
     target_type = fields.Raw()
-    target_id = Identifier()
+    target_id = Uuid()
     outcome = fields.Raw()
     reason = fields.Raw()
     changes = fields.Raw()

@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from handlers.schemas.fields import OwnedSchema, PictureAddress
+from handlers.schemas.fields import MediaUrl, OwnedSchema
 
 
 class BackgroundPresetSchema(OwnedSchema):
@@ -12,6 +12,6 @@ class BackgroundPresetSchema(OwnedSchema):
     kind = fields.Raw()
     color = fields.Raw()
     color_end = fields.Raw()
-    image_url = PictureAddress(attribute="image_media")
+    image_url = MediaUrl(attribute="image_media")
     shadow = fields.Raw()
     public = fields.Raw()

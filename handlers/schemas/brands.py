@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from handlers.schemas.fields import Identifier, OwnedSchema, PictureAddress
+from handlers.schemas.fields import MediaUrl, OwnedSchema, Uuid
 
 
 class BrandSchema(OwnedSchema):
@@ -12,8 +12,8 @@ class BrandSchema(OwnedSchema):
     slug = fields.Raw()
     description = fields.Raw()
     website = fields.Raw()
-    logo_url = PictureAddress(attribute="logo_media")
-    default_guidelines_id = Identifier()
-    default_style_id = Identifier()
-    default_background_preset_id = Identifier()
-    default_resolution_preset_id = Identifier()
+    logo_url = MediaUrl(attribute="logo_media")
+    default_guidelines_id = Uuid()
+    default_style_id = Uuid()
+    default_background_preset_id = Uuid()
+    default_resolution_preset_id = Uuid()

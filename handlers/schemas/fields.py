@@ -10,25 +10,25 @@ from typing import Any
 import orjson
 from marshmallow import Schema, fields
 
-from handlers.current import current_settings
+from handlers.common.context import current_settings
 from studio.media.ingest import file_url
 
 
-class Identifier(fields.Field[Any]):
+class Uuid(fields.Field[Any]):
     """A UUID as text."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else str(value)
 
 
-class Identifiers(fields.Field[Any]):
+class UuidList(fields.Field[Any]):
     """A list of UUIDs as text, in the order of the row."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[str]:
         return [str(item) for item in value]
 
 
-class Moment(fields.Field[Any]):
+class Timestamp(fields.Field[Any]):
     """An aware UTC time in RFC 3339, always with microseconds and `Z`, so that texts sort as times do."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
@@ -39,10 +39,10 @@ class Moment(fields.Field[Any]):
         return text if value.microsecond else f"{text[:-1]}.000000Z"
 
 
-class PictureAddress(fields.Field[Any]):
+class MediaUrl(fields.Field[Any]):
     """The stable address of a stored picture, null when there is none."""
 
-    reads = ("id", "extension")
+    attribute_paths = ("id", "extension")
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else file_url(current_settings().public_url, value.id, value.extension)
@@ -58,13 +58,13 @@ class SortedMap(fields.Field[Any]):
 class IdentifiedSchema(Schema):
     """What every row shows."""
 
-    id = Identifier()
-    created_at = Moment()
-    updated_at = Moment()
+    id = Uuid()
+    created_at = Timestamp()
+    updated_at = Timestamp()
 
 
 class OwnedSchema(IdentifiedSchema):
     """What every row of a tenant shows."""
 
-    owner_id = Identifier()
-    organization_id = Identifier()
+    owner_id = Uuid()
+    organization_id = Uuid()

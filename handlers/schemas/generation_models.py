@@ -7,7 +7,7 @@ from typing import Any
 from marshmallow import Schema, fields
 
 from handlers.schemas.fields import IdentifiedSchema, SortedMap
-from studio.provider_settings import masked
+from studio.providers.config import mask_secrets
 
 
 class GenerationModelSchema(IdentifiedSchema):
@@ -29,15 +29,15 @@ class GenerationModelSchema(IdentifiedSchema):
     max_size_pixels = fields.Raw()
 
 
-class Masked(fields.Field[Any]):
+class MaskedConfig(fields.Field[Any]):
     """Provider settings with their secrets masked."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> dict[str, str] | None:
-        return masked(dict(sorted(value.items())) if value else value)
+        return mask_secrets(dict(sorted(value.items())) if value else value)
 
 
 class ProviderConfigSchema(Schema):
     """The settings of a model's providers, for superusers."""
 
-    provider_config = Masked()
-    fallback_provider_config = Masked()
+    provider_config = MaskedConfig()
+    fallback_provider_config = MaskedConfig()

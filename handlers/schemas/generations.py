@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 from marshmallow import Schema, fields
 
 from db.models.generations import Generation
-from handlers.schemas.fields import Identifier, Moment, OwnedSchema
+from handlers.schemas.fields import OwnedSchema, Timestamp, Uuid
 from handlers.schemas.predictions import PredictionSchema
-from studio.generation_order import ORDER
+from studio.generations.defaults import REQUEST_DEFAULTS
 
 
-def _asked(name: str, generation: Generation) -> Any:
-    return generation.inputs.get("asked", {}).get(name, ORDER[name])
+def _requested_input(name: str, generation: Generation) -> Any:
+    return generation.inputs.get("asked", {}).get(name, REQUEST_DEFAULTS[name])
 
 
 class GenerationSchema(OwnedSchema):
@@ -24,14 +24,14 @@ class GenerationSchema(OwnedSchema):
         """The properties of an order that are no columns."""
 
         include: ClassVar = {
-            name: fields.Function(partial(_asked, name))
-            for name in ORDER
+            name: fields.Function(partial(_requested_input, name))
+            for name in REQUEST_DEFAULTS
             if name not in Generation.__table__.columns
         }
 
-    shot_id = Identifier()
-    model_id = Identifier()
-    source_prediction_id = Identifier()
+    shot_id = Uuid()
+    model_id = Uuid()
+    source_prediction_id = Uuid()
     generation_type = fields.Raw()
     generation_strategy = fields.Raw()
     batch_size = fields.Raw()
@@ -42,15 +42,15 @@ class GenerationSchema(OwnedSchema):
     progress = fields.Raw()
     attempts = fields.Raw()
     queue_position = fields.Raw()
-    started_at = Moment()
-    completed_at = Moment()
-    deadline_at = Moment()
-    cancel_requested_at = Moment()
-    retry_of_id = Identifier()
+    started_at = Timestamp()
+    completed_at = Timestamp()
+    deadline_at = Timestamp()
+    cancel_requested_at = Timestamp()
+    retry_of_id = Uuid()
     error = fields.Raw()
     cost_credits = fields.Raw()
     predictions = fields.List(fields.Nested(PredictionSchema))
-    urls = fields.Function(lambda generation: _urls_of(generation))
+    urls = fields.Function(lambda generation: _build_urls(generation))
 
 
 class EstimateSchema(Schema):
@@ -58,13 +58,13 @@ class EstimateSchema(Schema):
 
     cost_credits = fields.Raw()
     credits_remaining = fields.Raw()
-    model_id = Identifier()
+    model_id = Uuid()
     width = fields.Raw()
     height = fields.Raw()
     batch_size = fields.Raw()
 
 
-def _urls_of(generation: Generation) -> dict[str, str]:
+def _build_urls(generation: Generation) -> dict[str, str]:
     return {
         "self": f"/api/v1/generations/{generation.id}",
         "predictions": f"/api/v1/predictions/?generation_id={generation.id}",

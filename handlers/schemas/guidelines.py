@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from handlers.schemas.fields import Identifier, Identifiers, OwnedSchema
+from handlers.schemas.fields import OwnedSchema, Uuid, UuidList
 
 
 class GuidelinesSchema(OwnedSchema):
@@ -10,10 +10,10 @@ class GuidelinesSchema(OwnedSchema):
 
     name = fields.Raw()
     file_format = fields.Raw()
-    background_preset_id = Identifier()
-    resolution_preset_id = Identifier()
-    shot_type_ids = Identifiers()
-    subject_ids = Identifiers()
+    background_preset_id = Uuid()
+    resolution_preset_id = Uuid()
+    shot_type_ids = UuidList()
+    subject_ids = UuidList()
     margin_percent = fields.Raw()
     quality = fields.Raw()
     notes = fields.Raw()

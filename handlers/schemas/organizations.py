@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from handlers.schemas.fields import IdentifiedSchema, Identifier, Moment, PictureAddress
+from handlers.schemas.fields import IdentifiedSchema, MediaUrl, Timestamp, Uuid
 
 
 class OrganizationSchema(IdentifiedSchema):
@@ -10,16 +10,16 @@ class OrganizationSchema(IdentifiedSchema):
 
     name = fields.Raw()
     slug = fields.Raw()
-    logo_url = PictureAddress(attribute="logo_media")
-    owner_id = Identifier()
+    logo_url = MediaUrl(attribute="logo_media")
+    owner_id = Uuid()
     members_count = fields.Raw()
 
 
 class MemberSchema(IdentifiedSchema):
     """A membership with the person behind it."""
 
-    organization_id = Identifier()
-    user_id = Identifier()
+    organization_id = Uuid()
+    user_id = Uuid()
     email = fields.Raw(attribute="user.email")
     full_name = fields.Raw(attribute="user.full_name")
     role = fields.Raw()
@@ -28,8 +28,8 @@ class MemberSchema(IdentifiedSchema):
 class InvitationSchema(IdentifiedSchema):
     """An open invitation; nothing of its token."""
 
-    organization_id = Identifier()
+    organization_id = Uuid()
     email = fields.Raw()
     role = fields.Raw()
-    invited_by_id = Identifier()
-    expires_at = Moment()
+    invited_by_id = Uuid()
+    expires_at = Timestamp()

@@ -2,13 +2,13 @@
 
 from marshmallow import fields
 
-from handlers.schemas.fields import IdentifiedSchema, Identifier, OwnedSchema, PictureAddress
+from handlers.schemas.fields import IdentifiedSchema, MediaUrl, OwnedSchema, Uuid
 
 
 class ProductImageSchema(IdentifiedSchema):
     """A photograph of a product."""
 
-    url = PictureAddress(attribute="media")
+    url = MediaUrl(attribute="media")
     type = fields.Raw()
     width = fields.Raw(attribute="media.width")
     height = fields.Raw(attribute="media.height")
@@ -24,8 +24,8 @@ class ProductSchema(OwnedSchema):
     gender = fields.Raw()
     materials = fields.Raw()
     color = fields.Raw()
-    brand_id = Identifier()
-    cover_image = PictureAddress(attribute="cover_media")
+    brand_id = Uuid()
+    cover_image = MediaUrl(attribute="cover_media")
     images = fields.List(fields.Nested(ProductImageSchema))
     state = fields.Raw()
     # Products belong to one customer; the property is there for clients that treat all resources alike.

@@ -2,20 +2,20 @@
 
 from marshmallow import fields
 
-from handlers.schemas.fields import Identifier, OwnedSchema
+from handlers.schemas.fields import OwnedSchema, Uuid
 
 
 class ShotSchema(OwnedSchema):
     """A shot with the label of its type."""
 
-    shooting_id = Identifier()
-    look_id = Identifier()
-    shot_type_id = Identifier()
+    shooting_id = Uuid()
+    look_id = Uuid()
+    shot_type_id = Uuid()
     shot_type = fields.Raw(attribute="shot_type.label")
     status = fields.Raw()
-    approved_prediction_id = Identifier()
+    approved_prediction_id = Uuid()
     rejection_reason = fields.Raw()
     revision_note = fields.Raw()
     notes = fields.Raw()
-    generation_id = Identifier()
+    generation_id = Uuid()
     predictions_count = fields.Raw()

@@ -2,7 +2,7 @@
 
 from marshmallow import fields
 
-from handlers.schemas.fields import OwnedSchema, PictureAddress
+from handlers.schemas.fields import MediaUrl, OwnedSchema
 
 
 class StyleSchema(OwnedSchema):
@@ -18,5 +18,5 @@ class StyleSchema(OwnedSchema):
     saturation = fields.Raw()
     temperature = fields.Raw()
     lora_weight = fields.Raw()
-    cover_image = PictureAddress(attribute="cover_media")
+    cover_image = MediaUrl(attribute="cover_media")
     public = fields.Raw()

@@ -2,14 +2,14 @@
 
 from marshmallow import fields
 
-from handlers.schemas.fields import IdentifiedSchema, Identifier, OwnedSchema, PictureAddress
+from handlers.schemas.fields import IdentifiedSchema, MediaUrl, OwnedSchema, Uuid
 
 
 class BaseImageSchema(IdentifiedSchema):
     """A picture of a subject for one shot type."""
 
-    image_url = PictureAddress(attribute="media")
-    shot_type_id = Identifier()
+    image_url = MediaUrl(attribute="media")
+    shot_type_id = Uuid()
     shot_type_label = fields.Raw(attribute="shot_type.label")
 
 
@@ -25,6 +25,6 @@ class SubjectSchema(OwnedSchema):
     gender = fields.Raw()
     eye_color = fields.Raw()
     hair_color = fields.Raw()
-    cover_image = PictureAddress(attribute="cover_media")
+    cover_image = MediaUrl(attribute="cover_media")
     public = fields.Raw()
     base_images = fields.List(fields.Nested(BaseImageSchema))

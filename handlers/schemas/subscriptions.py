@@ -5,8 +5,8 @@ from typing import Any
 from marshmallow import fields
 
 from db.models.subscriptions import Subscription
-from handlers.schemas.fields import IdentifiedSchema, Identifier, Moment
-from studio.billing import is_running
+from handlers.schemas.fields import IdentifiedSchema, Timestamp, Uuid
+from studio.billing import is_subscription_active
 
 
 class Price(fields.Field[Any]):
@@ -19,13 +19,13 @@ class Price(fields.Field[Any]):
 class SubscriptionSchema(IdentifiedSchema):
     """A subscription; active is what pays now."""
 
-    user_id = Identifier()
+    user_id = Uuid()
     service_type = fields.Raw()
     tier = fields.Raw()
     payment_id = fields.Raw()
-    start_date = Moment()
-    end_date = Moment()
-    grace_period_end = Moment()
+    start_date = Timestamp()
+    end_date = Timestamp()
+    grace_period_end = Timestamp()
     credits_total = fields.Raw()
     credits_used = fields.Raw()
     credits_remaining = fields.Raw()
@@ -36,15 +36,15 @@ class SubscriptionSchema(IdentifiedSchema):
     currency = fields.Raw()
 
     def _pays_now(self, subscription: Subscription) -> bool:
-        return is_running(subscription)
+        return is_subscription_active(subscription)
 
 
 class CreditMovementSchema(IdentifiedSchema):
     """An entry of the ledger."""
 
-    subscription_id = Identifier()
-    generation_id = Identifier()
+    subscription_id = Uuid()
+    generation_id = Uuid()
     kind = fields.Raw()
     amount = fields.Raw()
     credits_total = fields.Raw()
-    period_start = Moment()
+    period_start = Timestamp()

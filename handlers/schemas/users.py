@@ -2,8 +2,8 @@
 
 from marshmallow import fields
 
-from handlers.auth import current_session_id
-from handlers.schemas.fields import IdentifiedSchema, Moment
+from handlers.pipeline.auth import current_session_id
+from handlers.schemas.fields import IdentifiedSchema, Timestamp
 
 
 class UserSchema(IdentifiedSchema):
@@ -21,6 +21,6 @@ class SessionSchema(IdentifiedSchema):
     """A session; nothing of its tokens."""
 
     user_agent = fields.Raw()
-    last_used_at = Moment()
-    expires_at = Moment()
+    last_used_at = Timestamp()
+    expires_at = Timestamp()
     is_current = fields.Function(lambda row: str(row.id) == str(current_session_id()))

@@ -7,10 +7,10 @@ from typing import Any
 from marshmallow import fields
 
 from db.models.webhooks import WebhookDelivery, WebhookEndpoint
-from handlers.current import current_settings
-from handlers.schemas.fields import IdentifiedSchema, Identifier, Moment, OwnedSchema
-from studio.webhooks.outbox import body_of
-from studio.webhooks.signing import secret_of
+from handlers.common.context import current_settings
+from handlers.schemas.fields import IdentifiedSchema, OwnedSchema, Timestamp, Uuid
+from studio.webhooks.outbox import build_body
+from studio.webhooks.signing import derive_secret
 
 
 class WebhookEndpointSchema(OwnedSchema):
@@ -20,10 +20,10 @@ class WebhookEndpointSchema(OwnedSchema):
     description = fields.Raw()
     event_types = fields.Raw()
     is_enabled = fields.Raw()
-    disabled_at = Moment()
+    disabled_at = Timestamp()
     disabled_reason = fields.Raw()
-    failing_since = Moment()
-    previous_secret_expires_at = Moment()
+    failing_since = Timestamp()
+    previous_secret_expires_at = Timestamp()
 
 
 class WebhookEndpointCreatedSchema(WebhookEndpointSchema):
@@ -35,22 +35,22 @@ class WebhookEndpointCreatedSchema(WebhookEndpointSchema):
 class WebhookDeliverySchema(IdentifiedSchema):
     """A message with the body that is sent."""
 
-    endpoint_id = Identifier()
+    endpoint_id = Uuid()
     message_id = fields.Raw()
     event_type = fields.Raw()
     status = fields.Raw()
     attempts = fields.Raw()
-    next_attempt_at = Moment()
-    last_attempt_at = Moment()
+    next_attempt_at = Timestamp()
+    last_attempt_at = Timestamp()
     last_status_code = fields.Raw()
     last_error = fields.Raw()
-    delivered_at = Moment()
+    delivered_at = Timestamp()
     payload = fields.Function(lambda delivery: _body(delivery))
 
 
 def _secret(endpoint: WebhookEndpoint) -> str:
-    return secret_of(current_settings().secret_key, endpoint.secret_salt)
+    return derive_secret(current_settings().secret_key, endpoint.secret_salt)
 
 
 def _body(delivery: WebhookDelivery) -> dict[str, Any]:
-    return body_of(delivery.payload, current_settings().public_url)
+    return build_body(delivery.payload, current_settings().public_url)

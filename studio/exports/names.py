@@ -11,17 +11,17 @@ import unicodedata
 from collections.abc import Mapping
 from urllib.parse import quote
 
-LONGEST_NAME_BYTES = 150
+MAX_NAME_BYTES = 150
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
-_SEPARATING = frozenset('<>:"/\\|?*')
+_SEPARATORS = frozenset('<>:"/\\|?*')
 # Windows opens its devices under these names, with any extension.
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])[ .]*(\..*)?", re.IGNORECASE)
 # Dots hide files or are dropped; the others begin options in a shell or formulas in a spreadsheet.
 _NOT_AT_START, _NOT_AT_END = " .-+=@~", " ."
 
 
-def fill(template: str, values: Mapping[str, str]) -> str:
+def render_template(template: str, values: Mapping[str, str]) -> str:
     """The template with its placeholders replaced; what a value holds is not looked at again."""
     return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
 
@@ -33,34 +33,34 @@ class FileNames:
         self._taken: set[str] = set()
         self._numbers: dict[str, int] = {}
 
-    def take(self, wanted: str, extension: str) -> str:
+    def reserve(self, name_hint: str, extension: str) -> str:
         """A safe name as near to the wanted one as can be, numbered when it is taken."""
-        stem = _safe_stem(wanted)
+        stem = _sanitize_stem(name_hint)
         number = self._numbers.get(stem, 1)
         while True:
-            name = _with_ending(stem, f".{extension}" if number == 1 else f"-{number}.{extension}")
+            name = _add_extension(stem, f".{extension}" if number == 1 else f"-{number}.{extension}")
             number += 1
-            if _compared(name) not in self._taken:
-                self._taken.add(_compared(name))
+            if _fold_case(name) not in self._taken:
+                self._taken.add(_fold_case(name))
                 self._numbers[stem] = number
                 return name
 
 
-def attachment(name: str) -> str:
+def build_content_disposition(name: str) -> str:
     """The Content-Disposition header that saves a file under this name (RFC 6266), itself in ASCII."""
     # Some clients decode percent signs in the plain form.
     plain = name.encode("ascii", "replace").decode().replace("?", "_").replace("%", "_")
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
-def _safe_stem(text: str) -> str:
-    shown = "".join(_safe_character(character) for character in unicodedata.normalize("NFC", text))
+def _sanitize_stem(text: str) -> str:
+    shown = "".join(_sanitize_character(character) for character in unicodedata.normalize("NFC", text))
     stem = " ".join(shown.split()).lstrip(_NOT_AT_START).rstrip(_NOT_AT_END)
     return f"_{stem}" if _RESERVED.fullmatch(stem) else stem or "picture"
 
 
-def _safe_character(character: str) -> str:
-    if character in _SEPARATING:
+def _sanitize_character(character: str) -> str:
+    if character in _SEPARATORS:
         return "-"
     if character.isspace():
         return " "
@@ -68,12 +68,12 @@ def _safe_character(character: str) -> str:
     return "" if unicodedata.category(character)[0] == "C" else character
 
 
-def _with_ending(stem: str, ending: str) -> str:
-    room = LONGEST_NAME_BYTES - len(ending.encode())
+def _add_extension(stem: str, extension: str) -> str:
+    room = MAX_NAME_BYTES - len(extension.encode())
     cut = stem.encode()[:room].decode(errors="ignore").rstrip(_NOT_AT_END)
-    return unicodedata.normalize("NFC", cut) + ending
+    return unicodedata.normalize("NFC", cut) + extension
 
 
-def _compared(name: str) -> str:
+def _fold_case(name: str) -> str:
     """What file systems that ignore letter case compare."""
     return unicodedata.normalize("NFC", name.casefold())

@@ -6,9 +6,9 @@ import argparse
 
 from celery import signals
 
-from studio.jobs.celery_worker import run_beat, run_worker
-from studio.published_accounts import StartRefused, require_no_published_account
-from studio.settings import Settings, SettingsRefused
+from studio.accounts.published_accounts import StartRefused, require_no_published_account
+from studio.jobs.celery.worker import run_beat, run_worker
+from studio.settings import InvalidSettings, Settings
 from studio.telemetry.logs import configure_logging
 
 
@@ -21,11 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = Settings.from_environment(service_name=f"sartiq-{options.process}")
         if settings.celery_broker_url is None:
-            raise SettingsRefused("CELERY_BROKER_URL is not set; without it the server works for itself")
+            raise InvalidSettings("CELERY_BROKER_URL is not set; without it the server works for itself")
         # Beat opens no database.
         if options.process == "worker":
             require_no_published_account(settings)
-    except (SettingsRefused, StartRefused) as refusal:
+    except (InvalidSettings, StartRefused) as refusal:
         parser.exit(2, f"Not started: {refusal}\n")
     # Celery would set up the logs its own way unless somebody says that it is done.
     signals.setup_logging.connect(lambda **_: None, weak=False)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from db.errors import Conflict, NotAnImage, TargetNotAllowed, TooLarge, Unreadable
-from studio.media.picture import MAX_FILE_BYTES, Picture, normalise
-from studio.outbound import NOT_PUBLIC, Outbound, OutboundFailed
+from db.errors import Conflict, NotAnImage, TargetNotAllowed, TooLarge, UnreadableImage
+from studio.http_client import NOT_PUBLIC, HttpClientError, SafeHttpClient
+from studio.media.stored_image import MAX_FILE_BYTES, StoredImage, normalise
 
-SECONDS = 15.0
+TIMEOUT_SECONDS = 15.0
 MAX_REDIRECTS = 3
 _HEADERS = {"accept": "image/*", "user-agent": "Sartiq-Images/1.0"}
 
@@ -31,50 +31,50 @@ class ImageNotUsable(Conflict):
     default_detail = "What the address leads to cannot be used as an image"
 
 
-class FetchedAddress(str):
+class FetchedImage(str):
     """An address as the client wrote it, with the picture that came from there."""
 
-    picture: Picture
+    image: StoredImage
 
-    def __new__(cls, address: str, picture: Picture) -> FetchedAddress:
+    def __new__(cls, url: str, image: StoredImage) -> FetchedImage:
         """Return the address; it compares, and is stored, like any text."""
-        made = super().__new__(cls, address)
-        made.picture = picture
+        made = super().__new__(cls, url)
+        made.image = image
         return made
 
 
-def fetch_pictures(outbound: Outbound, addresses: Iterable[str]) -> dict[str, FetchedAddress]:
+def fetch_images(client: SafeHttpClient, urls: Iterable[str]) -> dict[str, FetchedImage]:
     """Each address with the picture behind it, all of them within SECONDS.
 
     TargetNotAllowed for an address where this server does not go, or that leads to one; ImageNotFetched and
     ImageNotUsable when no picture came of it.
     """
-    deadline = time.monotonic() + SECONDS
-    wanted = dict.fromkeys(addresses)
-    return {address: FetchedAddress(address, _fetch(outbound, address, deadline)) for address in wanted}
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    wanted = dict.fromkeys(urls)
+    return {address: FetchedImage(address, _fetch_image(client, address, deadline)) for address in wanted}
 
 
-def _fetch(outbound: Outbound, address: str, deadline: float) -> Picture:
+def _fetch_image(client: SafeHttpClient, url: str, deadline: float) -> StoredImage:
     try:
-        reply = outbound.send(
+        reply = client.send(
             "GET",
-            address,
+            url,
             headers=_HEADERS,
             timeout_seconds=deadline - time.monotonic(),
             max_bytes=MAX_FILE_BYTES,
             redirects=MAX_REDIRECTS,
         )
-    except OutboundFailed as failure:
-        raise _refusal(failure) from failure
+    except HttpClientError as failure:
+        raise _to_conflict(failure) from failure
     if reply.status != 200:
         raise ImageNotFetched()
     try:
         return normalise(reply.content)
-    except (NotAnImage, TooLarge, Unreadable) as error:
+    except (NotAnImage, TooLarge, UnreadableImage) as error:
         raise ImageNotUsable(error.detail) from error
 
 
-def _refusal(failure: OutboundFailed) -> Conflict:
+def _to_conflict(failure: HttpClientError) -> Conflict:
     if failure.reason == "unresolved":
         return TargetNotAllowed(NOT_PUBLIC)
     if failure.reason == "too_large":

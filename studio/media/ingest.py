@@ -13,15 +13,15 @@ from sqlalchemy.exc import IntegrityError
 from db.base import new_id, utc_now
 from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
-from db.session import after_commit, after_rollback, session
-from db.tenancy import current_caller, get_owned, owned, refer
-from studio.media.picture import EXTENSION_OF_TYPE, Picture, normalise
+from db.session import after_commit, after_rollback, current_session
+from db.tenancy import current_caller, get_reference, get_visible, select_visible
 from studio.media.storage import Storage, media_folder, media_key, temporary_key
+from studio.media.stored_image import EXTENSIONS_BY_TYPE, StoredImage, normalise
 
 _PATH = "/api/v1/files/media/"
-_NOT_A_FILE = "The address is of this server, but of none of its files"
+_NOT_A_FILE_URL = "The address is of this server, but of none of its files"
 # Of every format that is taken: an upload is named before it is known what it will be stored as.
-_EXTENSIONS = frozenset(EXTENSION_OF_TYPE.values())
+_EXTENSIONS = frozenset(EXTENSIONS_BY_TYPE.values())
 
 
 def file_url(public_url: str, resource_id: UUID, extension: str) -> str:
@@ -30,16 +30,16 @@ def file_url(public_url: str, resource_id: UUID, extension: str) -> str:
 
 
 def ingest_upload(
-    storage: Storage, picture: Picture, organization_id: UUID | None, public: bool = False
+    storage: Storage, image: StoredImage, organization_id: UUID | None, public: bool = False
 ) -> MediaResource:
     """The picture that came with the request, or by its address, stored in the scope given.
 
     The caller becomes its owner.
     """
-    return keep_picture(storage, picture, organization_id, current_caller().user_id, public=public)
+    return store_image(storage, image, organization_id, current_caller().user_id, public=public)
 
 
-def is_of_this_server(public_url: str, url: str) -> bool:
+def is_own_url(public_url: str, url: str) -> bool:
     """Whether an address, wherever it leads there, leads to this server."""
     try:
         ours, named = urlsplit(public_url), urlsplit(url)
@@ -57,37 +57,39 @@ def resolve_file_url(
     is not asked here; NotFound for one of ours that leads nowhere the caller may look, ScopeMismatch for a
     picture of another scope.
     """
-    resource_id = _resource_id(public_url, url)
+    resource_id = _parse_resource_id(public_url, url)
     # The upload is locked, so that two requests that use it first do not both move it.
-    upload = session().scalar(owned(Upload).where(Upload.id == resource_id).with_for_update())
+    upload = current_session().scalar(
+        select_visible(Upload).where(Upload.id == resource_id).with_for_update()
+    )
     if upload is None:
-        return refer(MediaResource, resource_id, organization_id)
+        return get_reference(MediaResource, resource_id, organization_id)
     if upload.media_resource_id is not None:
-        return refer(MediaResource, upload.media_resource_id, organization_id)
+        return get_reference(MediaResource, upload.media_resource_id, organization_id)
     caller = current_caller()
     usable = upload.status == UploadStatus.RECEIVED and upload.expires_at > utc_now()
     if not usable or upload.owner_id != caller.user_id:
         raise NotFound
     picture = normalise(storage.read(temporary_key(upload.id)))
-    media = keep_picture(storage, picture, organization_id, caller.user_id, resource_id=upload.id)
+    media = store_image(storage, picture, organization_id, caller.user_id, resource_id=upload.id)
     upload.status, upload.media_resource_id = UploadStatus.INGESTED, media.id
     after_commit(lambda: storage.delete(temporary_key(upload.id)))
     return media
 
 
-def find_media(resource_id: UUID) -> MediaResource:
+def get_media(resource_id: UUID) -> MediaResource:
     """The picture that an address of ours leads to, its own or that of the upload it came from.
 
     NotFound when there is none or the caller may not see it.
     """
-    upload = session().scalar(owned(Upload).where(Upload.id == resource_id))
+    upload = current_session().scalar(select_visible(Upload).where(Upload.id == resource_id))
     became = upload.media_resource_id if upload is not None else None
-    return get_owned(MediaResource, became or resource_id)
+    return get_visible(MediaResource, became or resource_id)
 
 
-def keep_picture(
+def store_image(
     storage: Storage,
-    picture: Picture,
+    image: StoredImage,
     organization_id: UUID | None,
     owner_id: UUID | None,
     resource_id: UUID | None = None,
@@ -97,60 +99,60 @@ def keep_picture(
 
     A worker, which has no caller, names the owner of the row that it works for; system rows have none.
     """
-    same_picture = (*_in_scope(organization_id, owner_id), MediaResource.content_hash == picture.content_hash)
+    same_picture = (*_owned_by(organization_id, owner_id), MediaResource.content_hash == image.content_hash)
     # unscoped: the scope is written out, because a worker has no caller
     find = select(MediaResource).where(*same_picture)
-    media = session().scalar(find)
+    media = current_session().scalar(find)
     if media is None:
         media = MediaResource(
             id=resource_id or new_id(),
             owner_id=owner_id,
             organization_id=organization_id,
             public=public,
-            content_hash=picture.content_hash,
-            extension=picture.extension,
-            content_type=picture.content_type,
-            file_size=len(picture.data),
-            width=picture.width,
-            height=picture.height,
-            has_alpha=picture.has_alpha,
-            dominant_color=picture.dominant_color,
+            content_hash=image.content_hash,
+            extension=image.extension,
+            content_type=image.content_type,
+            file_size=len(image.data),
+            width=image.width,
+            height=image.height,
+            has_alpha=image.has_alpha,
+            dominant_color=image.dominant_color,
         )
         try:
-            with session().begin_nested():
-                session().add(media)
+            with current_session().begin_nested():
+                current_session().add(media)
         except IntegrityError:
             # Another request stored the same picture between our look and our insert.
-            media = session().scalars(find).one()
+            media = current_session().scalars(find).one()
     media.public = media.public or public
     # A picture that is taken again is not an orphan, however old it is.
     media.updated_at = utc_now()
-    _write_file(storage, media, picture)
+    _write_file(storage, media, image)
     return media
 
 
-def _write_file(storage: Storage, media: MediaResource, picture: Picture) -> None:
+def _write_file(storage: Storage, media: MediaResource, image: StoredImage) -> None:
     key = media_key(media.id, media.extension)
     if storage.exists(key):
         return
     folder = media_folder(media.id)
     after_rollback(lambda: storage.delete_folder(folder))
-    storage.write(key, picture.data)
+    storage.write(key, image.data)
 
 
-def _in_scope(organization_id: UUID | None, owner_id: UUID | None) -> tuple[ColumnElement[bool], ...]:
+def _owned_by(organization_id: UUID | None, owner_id: UUID | None) -> tuple[ColumnElement[bool], ...]:
     if organization_id is not None:
         return (MediaResource.organization_id == organization_id,)
     return (MediaResource.organization_id.is_(None), MediaResource.owner_id == owner_id)
 
 
-def _resource_id(public_url: str, url: str) -> UUID:
+def _parse_resource_id(public_url: str, url: str) -> UUID:
     """The id in an address of ours; what follows it, the file's name, says nothing that the id does not."""
-    if not is_of_this_server(public_url, url):
+    if not is_own_url(public_url, url):
         raise TargetNotAllowed()
     root, path = urlsplit(public_url + _PATH).path, urlsplit(url).path
     if not path.startswith(root):
-        raise TargetNotAllowed(_NOT_A_FILE)
+        raise TargetNotAllowed(_NOT_A_FILE_URL)
     resource_id, _, name = path.removeprefix(root).partition("/")
     try:
         found = UUID(resource_id)

@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from db.errors import NotAnImage, TooLarge, Unreadable
-from studio.media.picture import MAX_FILE_BYTES, MAX_PIXELS
+from db.errors import NotAnImage, TooLarge, UnreadableImage
+from studio.media.stored_image import MAX_FILE_BYTES, MAX_PIXELS
 
 # Blocks beyond 32 MB come from the system and go back to it when they are freed. Smaller ones, such as the
 # 16 MB that are the default, stay with the thread that had them: threads then hold pictures long gone.
@@ -44,7 +44,7 @@ _AVIF_BRANDS = {b"avif", b"avis"}
 
 
 @dataclass(frozen=True)
-class Inspected:
+class ImageInfo:
     """What a file is, by its content: a Pillow format name, the stored (not yet rotated) size, the frames."""
 
     file_format: str
@@ -68,11 +68,11 @@ def read_bounded(file: BinaryIO) -> bytes:
     if len(data) > MAX_FILE_BYTES:
         raise TooLarge(f"A picture may have at most {MAX_FILE_BYTES} bytes.")
     if not data:
-        raise Unreadable("The file is empty.")
+        raise UnreadableImage("The file is empty.")
     return data
 
 
-def inspect(data: bytes) -> Inspected:
+def inspect_image(data: bytes) -> ImageInfo:
     """What the file is, read from its headers.
 
     NotAnImage unless it is JPEG, PNG, WEBP, AVIF or GIF; TooLarge above a budget (pixels, side, frames);
@@ -83,24 +83,24 @@ def inspect(data: bytes) -> Inspected:
         _check_gif(data)
     if file_format == "PNG":
         _check_png(data)
-    with open_picture(data, file_format) as picture:
+    with open_image(data, file_format) as picture:
         _check_size(*picture.size)
         if file_format == "JPEG":
             _check_scans(data, picture.width * picture.height)
         # GIF frames are counted above: Pillow would parse every frame of a hostile file first.
         frames = 1 if file_format == "GIF" else getattr(picture, "n_frames", 1)
         _check_frames(frames)
-        return Inspected(file_format, picture.width, picture.height, frames)
+        return ImageInfo(file_format, picture.width, picture.height, frames)
 
 
-def open_picture(data: bytes, file_format: str) -> Image.Image:
+def open_image(data: bytes, file_format: str) -> Image.Image:
     """The picture with its header read and its pixels not; TooLarge or Unreadable as `inspect` says."""
     try:
         return Image.open(io.BytesIO(data), formats=[file_format])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLarge(f"A picture may have at most {MAX_PIXELS} pixels.") from error
     except Exception as error:  # Pillow's parsers raise nearly anything on a hostile header.
-        raise Unreadable("The file's header cannot be read.") from error
+        raise UnreadableImage("The file's header cannot be read.") from error
 
 
 def open_stored(data: bytes) -> Image.Image:
@@ -196,14 +196,14 @@ def _gif_frames(data: bytes) -> Iterator[tuple[int, int]]:
             left, top, width, height, flags = struct.unpack_from("<HHHHB", data, position + 1)
             yield left + width, top + height
             position += 9 + _gif_palette_bytes(flags)
-        position = _after_gif_blocks(data, position + 2)
+        position = _skip_gif_blocks(data, position + 2)
 
 
 def _gif_palette_bytes(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _after_gif_blocks(data: bytes, position: int) -> int:
+def _skip_gif_blocks(data: bytes, position: int) -> int:
     while data[position]:
         position += data[position] + 1
     return position + 1

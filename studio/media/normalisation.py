@@ -14,16 +14,16 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms
 
-from db.errors import Unreadable
-from studio.media.avif import Undecodable, decode_apart
-from studio.media.inspection import Inspected, inspect, open_picture, read_bounded
-from studio.media.picture import Picture
-from studio.media.stripping import strip
-from studio.media.turns import place, room_for
+from db.errors import UnreadableImage
+from studio.media.avif_decoder import DecodeError, decode_in_subprocess
+from studio.media.inspection import ImageInfo, inspect_image, open_image, read_bounded
+from studio.media.memory_gate import load_slot, reserve_memory
+from studio.media.metadata_stripping import strip_metadata
+from studio.media.stored_image import StoredImage
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 _PROFILE_MODES = {"RGB": ("RGB", "RGBA"), "GRAY": ("L",), "CMYK": ("CMYK",)}
-_TURNS = {
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -36,30 +36,30 @@ _EXIF_ORIENTATION = 0x0112
 _STRIP_ROWS = 256
 _DAMAGED = "The picture is damaged or incomplete."
 # Beyond this, pictures are sampled before they are looked at in whole.
-_LARGEST_LOOK = 2048
+_MAX_SAMPLED_SIDE = 2048
 
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
-def read_picture(file: BinaryIO) -> Picture:
+def read_image(file: BinaryIO) -> StoredImage:
     """The picture in a file, as it is stored; NotAnImage, TooLarge or Unreadable when there is none."""
-    with place():
-        return _normalised(read_bounded(file))
+    with load_slot():
+        return _normalise_bounded(read_bounded(file))
 
 
-def normalise(data: bytes) -> Picture:
+def normalise(data: bytes) -> StoredImage:
     """The picture as it is stored; NotAnImage, TooLarge or Unreadable (truncated data included)."""
-    with place():
-        return _normalised(data)
+    with load_slot():
+        return _normalise_bounded(data)
 
 
-def _normalised(data: bytes) -> Picture:
-    inspected = inspect(data)
-    with room_for((inspected.width, inspected.height)):
+def _normalise_bounded(data: bytes) -> StoredImage:
+    inspected = inspect_image(data)
+    with reserve_memory((inspected.width, inspected.height)):
         upright, kept = _decode(data, inspected)
         stored, file_format = kept or _encode(upright, inspected.file_format, data)
         color = dominant_color(upright)
-    return Picture(
+    return StoredImage(
         data=stored,
         extension=_EXTENSIONS[file_format],
         width=upright.width,
@@ -70,12 +70,12 @@ def _normalised(data: bytes) -> Picture:
     )
 
 
-def dominant_color(picture: Image.Image) -> str:
+def dominant_color(image: Image.Image) -> str:
     """The most frequent colour among the visible pixels as `#rrggbb`."""
-    if max(picture.size) > _LARGEST_LOOK:
+    if max(image.size) > _MAX_SAMPLED_SIDE:
         # The nearest pixels: what else makes a picture smaller converts, and so copies, all of it first.
-        picture = _sampled(picture)
-    small = picture.convert("RGBA")
+        image = _downsample(image)
+    small = image.convert("RGBA")
     small.thumbnail((96, 96), reducing_gap=2.0)
     pixels = np.asarray(small).reshape(-1, 4)
     visible = pixels[pixels[:, 3] > 127][:, :3]
@@ -86,86 +86,86 @@ def dominant_color(picture: Image.Image) -> str:
     return "#" + bytes(members.mean(axis=0).round().astype(np.uint8)).hex()
 
 
-def _sampled(picture: Image.Image) -> Image.Image:
-    share = _LARGEST_LOOK / max(picture.size)
-    width, height = (max(1, round(side * share)) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.NEAREST)
+def _downsample(image: Image.Image) -> Image.Image:
+    share = _MAX_SAMPLED_SIDE / max(image.size)
+    width, height = (max(1, round(side * share)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.NEAREST)
 
 
-def _decode(data: bytes, inspected: Inspected) -> tuple[Image.Image, tuple[bytes, str] | None]:
+def _decode(data: bytes, inspected: ImageInfo) -> tuple[Image.Image, tuple[bytes, str] | None]:
     """The upright sRGB pixels, and the original without its metadata where that is allowed to stay."""
-    with open_picture(data, inspected.file_format) as opened:
+    with open_image(data, inspected.file_format) as opened:
         picture = _load(opened, data)
         orientation = _orientation(picture)
         profile = _foreign_profile(picture)
         kept = None
         if orientation == 1 and profile is None and inspected.frames == 1:
-            bare = strip(data, picture, inspected.file_format)
+            bare = strip_metadata(data, picture, inspected.file_format)
             kept = (bare, inspected.file_format) if bare else None
-        pixels = _eight_bits(picture)
+        pixels = _to_eight_bits(picture)
     # One after the other, so that two copies of the pixels are held and not four.
     del opened, picture
     pixels = _to_srgb(pixels, profile)
-    if orientation in _TURNS:
-        pixels = pixels.transpose(_TURNS[orientation])
+    if orientation in _TRANSPOSITIONS:
+        pixels = pixels.transpose(_TRANSPOSITIONS[orientation])
     # Pillow would write a comment that it read into the new file.
     pixels.info.clear()
     return pixels, kept
 
 
-def _load(picture: Image.Image, data: bytes) -> Image.Image:
+def _load(image: Image.Image, data: bytes) -> Image.Image:
     """The picture with its pixels; Unreadable when they cannot be had."""
-    if picture.format == "AVIF":
-        return _load_avif(picture, data)
+    if image.format == "AVIF":
+        return _load_avif(image, data)
     try:
-        picture.load()
+        image.load()
     except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, EOFError ...
-        raise Unreadable(_DAMAGED) from error
-    return picture
+        raise UnreadableImage(_DAMAGED) from error
+    return image
 
 
-def _load_avif(picture: Image.Image, data: bytes) -> Image.Image:
+def _load_avif(image: Image.Image, data: bytes) -> Image.Image:
     try:
-        loaded = Image.frombytes(picture.mode, picture.size, decode_apart(data, picture.size))
-    except (Undecodable, ValueError) as error:
-        raise Unreadable(_DAMAGED) from error
+        loaded = Image.frombytes(image.mode, image.size, decode_in_subprocess(data, image.size))
+    except (DecodeError, ValueError) as error:
+        raise UnreadableImage(_DAMAGED) from error
     # With what else was in the file: how it is turned, and its colour profile.
-    loaded.info.update(picture.info)
+    loaded.info.update(image.info)
     return loaded
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
-        orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - damaged EXIF is common and says nothing about the pixels.
         return 1
-    return orientation if orientation in _TURNS else 1
+    return orientation if orientation in _TRANSPOSITIONS else 1
 
 
-def _foreign_profile(picture: Image.Image) -> ImageCms.ImageCmsProfile | None:
+def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
     """The embedded colour profile, unless it is sRGB, damaged, or for another kind of pixels than these."""
     try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(picture.info["icc_profile"]))
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         space = profile.profile.xcolor_space.strip()
         name = ImageCms.getProfileDescription(profile)
     except (KeyError, TypeError, OSError, ImageCms.PyCMSError):
         return None
-    mode = "RGB" if picture.mode == "P" else picture.mode
+    mode = "RGB" if image.mode == "P" else image.mode
     return profile if mode in _PROFILE_MODES.get(space, ()) and "srgb" not in name.lower() else None
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
+def _to_eight_bits(image: Image.Image) -> Image.Image:
     """The same picture as L, RGB, RGBA or CMYK with 8 bits a channel."""
-    if picture.mode.startswith("I"):
-        return _scaled_grey(np.asarray(picture))
-    if picture.mode == "RGBA" or (picture.mode in ("L", "RGB", "CMYK") and not picture.has_transparency_data):
-        return picture
-    if picture.has_transparency_data:
-        return picture.convert("RGBA")
-    return picture.convert("L" if picture.mode == "1" else "RGB")
+    if image.mode.startswith("I"):
+        return _scale_grey(np.asarray(image))
+    if image.mode == "RGBA" or (image.mode in ("L", "RGB", "CMYK") and not image.has_transparency_data):
+        return image
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _scaled_grey(deep: np.ndarray) -> Image.Image:
+def _scale_grey(deep: np.ndarray) -> Image.Image:
     """16-bit greys scaled to 8 bits, where Pillow's own conversion clips them at 255; a strip at a time."""
     grey = np.empty(deep.shape, np.uint8)
     for top in range(0, len(deep), _STRIP_ROWS):
@@ -174,23 +174,23 @@ def _scaled_grey(deep: np.ndarray) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def _to_srgb(picture: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Image.Image:
     if profile is not None:
-        output_mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+        output_mode = "RGBA" if image.mode == "RGBA" else "RGB"
         try:
-            converted = ImageCms.profileToProfile(picture, profile, _SRGB, outputMode=output_mode)
+            converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode=output_mode)
         except (ImageCms.PyCMSError, ValueError):
             converted = None  # A profile that cannot be applied is worth no more than none.
         if converted is not None:
             return converted
-    return picture.convert("RGB") if picture.mode == "CMYK" else picture
+    return image.convert("RGB") if image.mode == "CMYK" else image
 
 
-def _encode(picture: Image.Image, source_format: str, source: bytes) -> tuple[bytes, str]:
+def _encode(image: Image.Image, source_format: str, source: bytes) -> tuple[bytes, str]:
     lossy = source_format in ("JPEG", "AVIF") or (source_format == "WEBP" and b"VP8L" not in source[:64])
     output = io.BytesIO()
-    if lossy and picture.mode != "RGBA":
-        picture.save(output, "JPEG", quality=95, subsampling=0, icc_profile=None)
+    if lossy and image.mode != "RGBA":
+        image.save(output, "JPEG", quality=95, subsampling=0, icc_profile=None)
         return output.getvalue(), "JPEG"
-    picture.save(output, "PNG", compress_level=3, icc_profile=None)
+    image.save(output, "PNG", compress_level=3, icc_profile=None)
     return output.getvalue(), "PNG"

@@ -46,17 +46,17 @@ def check_upload_signature(secret: str, upload_id: UUID, expires: int, signature
 
 def sign_share(secret: str, prediction_id: UUID, expires_at: datetime) -> str:
     """A token for an address under which one prediction's picture can be fetched without signing in."""
-    return _shares(secret).dumps([str(prediction_id), int(expires_at.timestamp())])
+    return _share_serializer(secret).dumps([str(prediction_id), int(expires_at.timestamp())])
 
 
-def read_share(secret: str, token: str, now: datetime) -> UUID:
+def verify_share(secret: str, token: str, now: datetime) -> UUID:
     """The prediction that a token shares; InvalidSignature when it was not made here or is over."""
     try:
-        prediction_id, expires = _shares(secret).loads(token)
+        prediction_id, expires = _share_serializer(secret).loads(token)
     except BadData as error:
         raise InvalidSignature from error
     # Base64 ends in bits that mean nothing: a token that differs in them only was altered all the same.
-    as_made = _shares(secret).dumps([prediction_id, expires])
+    as_made = _share_serializer(secret).dumps([prediction_id, expires])
     if not hmac.compare_digest(as_made.encode(), token.encode()):
         raise InvalidSignature
     if datetime.fromtimestamp(expires, UTC) <= now:
@@ -69,6 +69,6 @@ def _upload_signature(secret: str, upload_id: UUID, expires: int) -> str:
     return hmac.new(key, f"{upload_id}/{expires}".encode(), hashlib.sha256).hexdigest()
 
 
-def _shares(secret: str) -> URLSafeSerializer:
+def _share_serializer(secret: str) -> URLSafeSerializer:
     signer = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
     return URLSafeSerializer(secret, salt="sartiq prediction share", signer_kwargs=signer)

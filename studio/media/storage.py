@@ -76,7 +76,7 @@ class Storage(Protocol):
     def write(self, key: str, data: bytes) -> None:
         """Stores the bytes, replacing what was there."""
 
-    def writing(self, key: str) -> AbstractContextManager[BinaryIO]:
+    def open_writer(self, key: str) -> AbstractContextManager[BinaryIO]:
         """A new file to write piece by piece; it is stored when the block ends without an exception."""
 
     def read(self, key: str) -> bytes:
@@ -94,7 +94,7 @@ class Storage(Protocol):
     def delete_folder(self, folder: str) -> None:
         """Removes everything in a picture's folder."""
 
-    def files(self, prefix: str) -> Iterator[StoredFile]:
+    def list_files(self, prefix: str) -> Iterator[StoredFile]:
         """All files below a folder."""
 
     def prepare(self) -> None:
@@ -112,11 +112,11 @@ class LocalDisk:
 
     def write(self, key: str, data: bytes) -> None:
         """Stores the bytes durably: other readers see the old file or the whole new one."""
-        with self.writing(key) as file:
+        with self.open_writer(key) as file:
             file.write(data)
 
     @contextmanager
-    def writing(self, key: str) -> Iterator[BinaryIO]:
+    def open_writer(self, key: str) -> Iterator[BinaryIO]:
         """A new file to write, read and seek in, which is stored durably and at once when the block ends.
 
         With an exception nothing is stored.
@@ -158,7 +158,7 @@ class LocalDisk:
         """Removes a picture's folder with everything in it."""
         shutil.rmtree(self._locate(folder), ignore_errors=True)
 
-    def files(self, prefix: str) -> Iterator[StoredFile]:
+    def list_files(self, prefix: str) -> Iterator[StoredFile]:
         """All files below a folder, half-written ones of a crash included."""
         for path in sorted((self.root / prefix).rglob("*")):
             if path.is_file():

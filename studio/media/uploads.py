@@ -8,18 +8,18 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from db.audit import concern
+from db.audit import set_target
 from db.base import new_id, utc_now
 from db.errors import Conflict, NotFound
 from db.models.media import Upload, UploadStatus
-from db.session import session
+from db.session import current_session
 from db.tenancy import current_caller
-from studio.media.picture import Picture
+from studio.media.garbage_collection import TEMPORARY_LIFETIME
 from studio.media.storage import Storage, temporary_key
-from studio.media.sweep import TEMPORARY_LIFETIME
+from studio.media.stored_image import StoredImage
 
-_SHORTEST_LIFETIME = timedelta(minutes=15)
-_SLOWEST_BYTES_PER_SECOND = 50_000
+_MIN_LIFETIME = timedelta(minutes=15)
+_MIN_BYTES_PER_SECOND = 50_000
 
 
 class UploadConsumed(Conflict):
@@ -29,7 +29,7 @@ class UploadConsumed(Conflict):
     default_detail = "The uploaded file is already in use"
 
 
-def announce_upload(filename: str, content_type: str, size: int | None) -> Upload:
+def create_presigned_url(filename: str, content_type: str, size: int | None) -> Upload:
     """A new upload of the caller, which waits for its bytes for a day.
 
     That of an API key stays in the key's organization, because a key sees nothing personal.
@@ -44,23 +44,23 @@ def announce_upload(filename: str, content_type: str, size: int | None) -> Uploa
         size=size,
         expires_at=utc_now() + TEMPORARY_LIFETIME,
     )
-    session().add(upload)
-    concern("upload", upload.id)
+    current_session().add(upload)
+    set_target("upload", upload.id)
     return upload
 
 
-def address_lifetime(size: int | None) -> timedelta:
+def url_lifetime(size: int | None) -> timedelta:
     """How long the address takes bytes: a quarter of an hour, and longer for a large file."""
-    return _SHORTEST_LIFETIME + timedelta(seconds=(size or 0) // _SLOWEST_BYTES_PER_SECOND)
+    return _MIN_LIFETIME + timedelta(seconds=(size or 0) // _MIN_BYTES_PER_SECOND)
 
 
-def receive_upload(storage: Storage, upload_id: UUID, picture: Picture) -> None:
+def put_upload(storage: Storage, upload_id: UUID, image: StoredImage) -> None:
     """Stores the picture of an upload; until something uses it, it may be replaced.
 
     NotFound when the upload is over, UploadConsumed when it is used.
     """
     upload = get_open_upload(upload_id, for_update=True)
-    storage.write(temporary_key(upload.id), picture.data)
+    storage.write(temporary_key(upload.id), image.data)
     upload.status = UploadStatus.RECEIVED
 
 
@@ -68,7 +68,7 @@ def get_open_upload(upload_id: UUID, for_update: bool = False) -> Upload:
     """The upload that still waits for its bytes, or may get others; NotFound or UploadConsumed."""
     # unscoped: whoever sends the bytes holds the signature, and has no other right
     statement = select(Upload).where(Upload.id == upload_id, Upload.expires_at > utc_now())
-    upload = session().scalar(statement.with_for_update() if for_update else statement)
+    upload = current_session().scalar(statement.with_for_update() if for_update else statement)
     if upload is None:
         raise NotFound
     if upload.status == UploadStatus.INGESTED:

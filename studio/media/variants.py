@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from studio.media.picture import CONTENT_TYPES
+from studio.media.memory_gate import load_slot
 from studio.media.storage import Storage, media_key, variant_key
-from studio.media.turns import place
+from studio.media.stored_image import CONTENT_TYPES
 
 EXTENSIONS = {"webp": "webp", "jpeg": "jpg", "png": "png", "avif": "avif"}
 # A client may ask for 4,096 widths in four formats: the disk keeps the latest of them for each picture.
-MAX_KEPT = 48
+MAX_VARIANTS = 48
 
 # In the ETag, so that copies made by other encoder settings (`converting.py`) are not taken for these.
 _ENCODER = "1"
@@ -32,7 +32,7 @@ class ServedFile:
 
 
 @dataclass(frozen=True)
-class Original:
+class OriginalImage:
     """The stored picture that copies are made from."""
 
     resource_id: UUID
@@ -41,8 +41,8 @@ class Original:
     content_hash: str
 
 
-def serve(
-    storage: Storage, original: Original, width: int | None = None, type_: str | None = None
+def get_variant(
+    storage: Storage, original: OriginalImage, width: int | None = None, type_: str | None = None
 ) -> ServedFile:
     """The original, or a copy at most `width` pixels wide in the format asked for; NotFound without a file.
 
@@ -57,18 +57,18 @@ def serve(
     with _locks[hash(key) % len(_locks)]:
         if not storage.exists(key):
             # Here, because who only hands out copies needs no Pillow.
-            from studio.media import converting
+            from studio.media import conversion
 
-            _make_room(storage, original.resource_id)
-            with place():
+            _evict_old_variants(storage, original.resource_id)
+            with load_slot():
                 source = storage.read(media_key(original.resource_id, original.extension))
-                copy = converting.convert(source, width, extension)
+                copy = conversion.convert_image(source, width, extension)
             storage.write(key, copy)
     tag = hashlib.sha256(f"{original.content_hash}/{width}/{extension}/{_ENCODER}".encode()).hexdigest()
     return ServedFile(storage.path(key), CONTENT_TYPES[extension], tag)
 
 
-def _make_room(storage: Storage, resource_id: UUID) -> None:
-    kept = sorted(storage.files(f"media/{resource_id}/variants"), key=lambda file: file.modified_at)
-    for file in kept[: max(0, len(kept) - MAX_KEPT + 1)]:
+def _evict_old_variants(storage: Storage, resource_id: UUID) -> None:
+    kept = sorted(storage.list_files(f"media/{resource_id}/variants"), key=lambda file: file.modified_at)
+    for file in kept[: max(0, len(kept) - MAX_VARIANTS + 1)]:
         storage.delete(file.key)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from studio.media.inspection import open_stored
 from studio.media.storage import Storage, media_key
-from studio.providers.local_studio import Picture
+from studio.providers.local import RenderedImage
 from studio.rendering import (
     RENDERER_VERSION,
     Background,
@@ -24,13 +24,13 @@ from studio.rendering import (
     Rendering,
     RenderRequest,
     adjust,
-    prepare,
-    reduced,
+    cut_out_product,
+    downscale,
     refine,
     render,
 )
 
-SET_UPS = 8
+LIGHT_SETUPS = 8
 """The renderer repeats its set-ups of light after so many seeds; a retry keeps the set-up and varies the
 rest.
 """
@@ -42,7 +42,7 @@ Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class RenderContext:
     """What all pictures of one generation share: opened files and cut-outs."""
 
     scene: Mapping[str, Any]
@@ -53,34 +53,34 @@ class Stage:
     source: Image.Image | None = None
 
 
-def set_stage(storage: Storage, strategy: str, scene: Mapping[str, Any]) -> Stage:
+def prepare_context(storage: Storage, strategy: str, scene: Mapping[str, Any]) -> RenderContext:
     """Open and cut out what the pictures need, once. NotFound when a file is gone."""
     if strategy in ("REFINE", "IMAGE_ADJUSTING"):
-        source = _opened(storage, scene["source"])
-        return Stage(scene, strategy, source=source, cut_out=prepare(reduced(source)))
+        source = _open_image(storage, scene["source"])
+        return RenderContext(scene, strategy, source=source, cut_out=cut_out_product(downscale(source)))
     backdrop = scene["background"]["image"]
-    return Stage(
+    return RenderContext(
         scene,
         strategy,
-        cut_out=prepare(_opened(storage, scene["product"])),
-        subject=prepare(_opened(storage, scene["subject"])) if scene["subject"] else None,
-        backdrop=_opened(storage, backdrop) if backdrop else None,
+        cut_out=cut_out_product(_open_image(storage, scene["product"])),
+        subject=cut_out_product(_open_image(storage, scene["subject"])) if scene["subject"] else None,
+        backdrop=_open_image(storage, backdrop) if backdrop else None,
     )
 
 
-def make_picture(stage: Stage, seed: int, index: int, tell: Progress) -> Picture:
+def render_image(context: RenderContext, seed: int, index: int, report_progress: Progress) -> RenderedImage:
     """Picture number `index` of a generation that starts from `seed`; `tell` hears 0..1 and may raise to
     stop.
     """
-    if stage.source is not None:
-        rendering = _retouched(stage, stage.source, index, tell)
+    if context.source is not None:
+        rendering = _retouch(context, context.source, index, report_progress)
     else:
-        rendering = render(_request(stage, seed + index), tell)
+        rendering = render(_build_request(context, seed + index), report_progress)
     facts = dict(rendering.provenance)
     unused = frozenset(facts.pop("ignored_inputs", ()))
     for name in ("renderer_version", "seed", "honoured_inputs"):
         facts.pop(name, None)
-    return Picture(
+    return RenderedImage(
         image=rendering.image,
         content_type=rendering.content_type,
         width=rendering.width,
@@ -94,18 +94,23 @@ def make_picture(stage: Stage, seed: int, index: int, tell: Progress) -> Picture
     )
 
 
-def make_best_picture(
-    stage: Stage, seed: int, index: int, tries: int, threshold: float, tell: Progress
-) -> Picture:
+def render_best_image(
+    context: RenderContext,
+    seed: int,
+    index: int,
+    max_attempts: int,
+    threshold: float,
+    report_progress: Progress,
+) -> RenderedImage:
     """The best of at most `tries` pictures; the first whose score reaches the threshold ends them."""
-    best: Picture | None = None
+    best: RenderedImage | None = None
     scores = []
-    for attempt in range(tries):
+    for attempt in range(max_attempts):
 
         def tell_share(share: float, attempt: int = attempt) -> None:
-            tell((attempt + share) / tries)
+            report_progress((attempt + share) / max_attempts)
 
-        picture = make_picture(stage, seed + attempt * SET_UPS, index, tell_share)
+        picture = render_image(context, seed + attempt * LIGHT_SETUPS, index, tell_share)
         scores.append(picture.quality["score"])
         if best is None or scores[-1] > best.quality["score"]:
             best = picture
@@ -116,18 +121,18 @@ def make_best_picture(
     return best
 
 
-def _request(stage: Stage, seed: int) -> RenderRequest:
-    scene, background = stage.scene, stage.scene["background"]
-    assert stage.cut_out is not None  # noqa: S101 - a stage without source has one
+def _build_request(context: RenderContext, seed: int) -> RenderRequest:
+    scene, background = context.scene, context.scene["background"]
+    assert context.cut_out is not None  # noqa: S101 - a stage without source has one
     paper = {
         name: background[name]
         for name in ("kind", "color", "color_end", "shadow")
         if background[name] is not None
     }
     return RenderRequest(
-        cut_out=stage.cut_out,
-        subject_image=stage.subject,
-        background=Background(image=stage.backdrop, **paper),
+        cut_out=context.cut_out,
+        subject_image=context.subject,
+        background=Background(image=context.backdrop, **paper),
         grade=Grade(**scene["grade"]),
         seed=seed,
         **{
@@ -146,24 +151,24 @@ def _request(stage: Stage, seed: int) -> RenderRequest:
     )
 
 
-def _retouched(stage: Stage, source: Image.Image, index: int, tell: Progress) -> Rendering:
-    scene = stage.scene
+def _retouch(context: RenderContext, source: Image.Image, index: int, report_progress: Progress) -> Rendering:
+    scene = context.scene
     alike = {
         "width": scene["width"],
         "height": scene["height"],
         "file_format": scene["file_format"],
         "quality": scene["quality"],
-        "progress": tell,
+        "progress": report_progress,
         "strength": _STRENGTHS[index % len(_STRENGTHS)],
-        "cut_out": stage.cut_out,
+        "cut_out": context.cut_out,
         "framing": scene["framing"],
     }
-    if stage.strategy == "REFINE":
+    if context.strategy == "REFINE":
         return refine(source, **alike)
     return adjust(source, Grade(**scene["grade"]), **alike)
 
 
-def _opened(storage: Storage, file: Mapping[str, Any]) -> Image.Image:
+def _open_image(storage: Storage, file: Mapping[str, Any]) -> Image.Image:
     data = storage.read(media_key(UUID(file["media_id"]), file["extension"]))
     picture = open_stored(data)
     picture.load()  # now, by one thread: several will read it at once

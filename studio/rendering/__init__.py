@@ -3,8 +3,8 @@
 Pure image code: it knows no HTTP, no database and no files.
 """
 
-from studio.rendering.contact_sheet import contact_sheet
-from studio.rendering.cut_out import prepare
+from studio.rendering.contact_sheet import build_contact_sheet
+from studio.rendering.cut_out import cut_out_product
 from studio.rendering.model import (
     RENDERER_VERSION,
     Background,
@@ -16,7 +16,7 @@ from studio.rendering.model import (
 )
 from studio.rendering.quality import score
 from studio.rendering.render import render
-from studio.rendering.retouch import adjust, reduced, refine
+from studio.rendering.retouch import adjust, downscale, refine
 
 __all__ = [
     "RENDERER_VERSION",
@@ -27,9 +27,9 @@ __all__ = [
     "RenderRequest",
     "Rendering",
     "adjust",
-    "contact_sheet",
-    "prepare",
-    "reduced",
+    "build_contact_sheet",
+    "cut_out_product",
+    "downscale",
     "refine",
     "render",
     "score",

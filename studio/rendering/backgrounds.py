@@ -12,19 +12,21 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from studio.rendering.colour import encoded, linear, parse_color, smoothstep, to_srgb
+from studio.rendering.colour import linear_to_srgb, parse_color, smoothstep, srgb_to_linear, to_srgb
 from studio.rendering.model import Background, Floats
 from studio.rendering.variation import Variation
 
 Surface = Literal["sweep", "table", "wall"]
-Strip = Callable[[int, int], Floats]
+StripPainter = Callable[[int, int], Floats]
 """From first and last row (exclusive) to rows x width x 3, 0..255."""
 
 
-def paint(background: Background, width: int, height: int, variation: Variation, surface: Surface) -> Strip:
+def build_painter(
+    background: Background, width: int, height: int, variation: Variation, surface: Surface
+) -> StripPainter:
     """A painter of the background's strips; a table or a wall has no horizon."""
     if background.kind == "IMAGE" and background.image is not None:
-        return _picture(background.image, width, height, variation)
+        return _image(background.image, width, height, variation)
     if background.kind == "GRADIENT":
         return _gradient(background, width, height, variation)
     if background.kind == "SWEEP" or (background.kind == "IMAGE" and background.image is None):
@@ -40,9 +42,9 @@ def _axes(width: int, height: int, first: int, last: int) -> tuple[Floats, Float
     return columns, rows
 
 
-def _gradient(background: Background, width: int, height: int, variation: Variation) -> Strip:
-    start = linear(parse_color(background.color))
-    end = linear(parse_color(background.color_end, _tinted(background.color, 0.72)))
+def _gradient(background: Background, width: int, height: int, variation: Variation) -> StripPainter:
+    start = srgb_to_linear(parse_color(background.color))
+    end = srgb_to_linear(parse_color(background.color_end, _tint(background.color, 0.72)))
     tilt = 0.16 * variation.light_x
 
     def strip(first: int, last: int) -> Floats:
@@ -50,19 +52,21 @@ def _gradient(background: Background, width: int, height: int, variation: Variat
         share = smoothstep(-0.05, 1.05, rows + tilt * columns)[..., None]
         # Equal steps to the eye are about cube roots of light.
         mixed = np.cbrt(start) * (1 - share) + np.cbrt(end) * share
-        return encoded(mixed**3)
+        return linear_to_srgb(mixed**3)
 
     return strip
 
 
-def _tinted(color: str, factor: float) -> str:
-    values = np.clip(encoded(linear(parse_color(color)) * factor), 0, 255).astype(int)
+def _tint(color: str, factor: float) -> str:
+    values = np.clip(linear_to_srgb(srgb_to_linear(parse_color(color)) * factor), 0, 255).astype(int)
     return "#" + "".join(f"{value:02X}" for value in values)
 
 
-def _sweep(background: Background, width: int, height: int, variation: Variation, surface: Surface) -> Strip:
-    wall = linear(parse_color(background.color))
-    floor = linear(parse_color(background.color_end, background.color))
+def _sweep(
+    background: Background, width: int, height: int, variation: Variation, surface: Surface
+) -> StripPainter:
+    wall = srgb_to_linear(parse_color(background.color))
+    floor = srgb_to_linear(parse_color(background.color_end, background.color))
     horizon = 0.66 + variation.horizon
     glow_x, glow_y = 0.42 * variation.light_x, 0.40 - 0.10 * variation.light_back
     fall = 0.16 + 0.16 * variation.hardness
@@ -78,19 +82,19 @@ def _sweep(background: Background, width: int, height: int, variation: Variation
         side = level * (1 + 0.085 * variation.light_x * columns)
         if surface != "sweep":
             light = (1 - fall * 0.8) + fall * 0.8 * pool
-            return encoded((wall if surface == "wall" else floor) * (light * side)[..., None])
+            return linear_to_srgb((wall if surface == "wall" else floor) * (light * side)[..., None])
         bend = smoothstep(horizon - 0.10, horizon + 0.13, rows + 0 * columns)
         # Paper that turns from the wall to the floor first turns away from the lamp, then towards it.
         turn = np.exp(-(((rows - horizon) / 0.085) ** 2))
         near = smoothstep(horizon, 1.05, rows)
         light = (1 - fall) + fall * pool - 0.055 * turn + bend * (0.05 - 0.07 * near)
         colour = wall + bend[..., None] * (floor - wall)
-        return encoded(colour * (light * side)[..., None])
+        return linear_to_srgb(colour * (light * side)[..., None])
 
     return strip
 
 
-def _picture(image: Image.Image, width: int, height: int, variation: Variation) -> Strip:
+def _image(image: Image.Image, width: int, height: int, variation: Variation) -> StripPainter:
     pixels, _ = to_srgb(image)
     across, down = pixels.shape[1], pixels.shape[0]
     scale = max(width / across, height / down) * 1.04

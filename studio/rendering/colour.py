@@ -16,13 +16,13 @@ from studio.rendering.model import Floats, Pixels
 _SRGB = ImageCms.createProfile("sRGB")
 
 
-def _undated(profile: bytes) -> bytes:
+def _with_fixed_date(profile: bytes) -> bytes:
     """The profile with a fixed date (ICC.1 7.2.8): Little CMS stamps now, which would change every file."""
     date = (2020, 1, 1, 0, 0, 0)
     return profile[:24] + b"".join(number.to_bytes(2, "big") for number in date) + profile[36:]
 
 
-SRGB_PROFILE = _undated(ImageCms.ImageCmsProfile(_SRGB).tobytes())
+SRGB_PROFILE = _with_fixed_date(ImageCms.ImageCmsProfile(_SRGB).tobytes())
 
 
 def to_srgb(image: Image.Image) -> tuple[Pixels, Pixels | None]:
@@ -38,14 +38,14 @@ def to_srgb(image: Image.Image) -> tuple[Pixels, Pixels | None]:
         alpha = image.getchannel("A")
         image = image.convert("RGB") if image.mode != "LA" else image.getchannel("L")
     if image.mode.startswith(("I", "F")):
-        image = _eight_bit(image)
+        image = _to_eight_bit(image)
     if image.mode in ("P", "1"):
         image = image.convert("RGB")
-    rgb = _through_profile(image)
+    rgb = _apply_profile(image)
     return np.array(rgb, dtype=np.uint8), None if alpha is None else np.array(alpha, dtype=np.uint8)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _to_eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255.0
     if image.mode == "F" and values.max(initial=0) <= 1:
@@ -53,7 +53,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(values * (255.0 / top) + 0.5, 0, 255).astype(np.uint8))
 
 
-def _through_profile(image: Image.Image) -> Image.Image:
+def _apply_profile(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if profile and image.mode in ("RGB", "CMYK", "L", "LAB"):
         try:
@@ -80,13 +80,13 @@ def parse_color(color: str | None, fallback: str = "#FFFFFF") -> Floats:
     return np.array([255, 255, 255], dtype=np.float32)
 
 
-def linear(value: Floats) -> Floats:
+def srgb_to_linear(value: Floats) -> Floats:
     """sRGB values 0..255 as linear light 0..1."""
     unit = value / 255.0
     return np.where(unit <= 0.04045, unit / 12.92, ((unit + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
-def encoded(value: Floats) -> Floats:
+def linear_to_srgb(value: Floats) -> Floats:
     """Linear light 0..1 as sRGB values 0..255."""
     unit = np.clip(value, 0, 1)
     curve = np.where(unit <= 0.0031308, unit * 12.92, 1.055 * unit ** (1 / 2.4) - 0.055)
@@ -99,7 +99,7 @@ def luminance(pixels: Pixels | Floats) -> Floats:
     return cv2.transform(pixels.astype(np.float32), weights)
 
 
-def lab(pixels: Pixels) -> Floats:
+def to_lab(pixels: Pixels) -> Floats:
     """CIE L*a*b* of RGB pixels, so that distances are differences one sees."""
     return cv2.cvtColor(pixels.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB).astype(np.float32)
 

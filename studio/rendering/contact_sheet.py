@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 # Pillow's own font has no long dashes and no ellipsis.
-_SPELLED = str.maketrans({"—": "-", "–": "-", "…": "...", "×": "x", "·": "-"})
+_ASCII_REPLACEMENTS = str.maketrans({"—": "-", "–": "-", "…": "...", "×": "x", "·": "-"})
 _PAPER, _INK, _FAINT = (250, 249, 247), (34, 33, 31), (128, 124, 118)
 
 
-def contact_sheet(
+def build_contact_sheet(
     images: Sequence[Image.Image],
     labels: Sequence[str],
     title: str,
@@ -30,7 +30,7 @@ def contact_sheet(
     gap, edge = round(cell_width * 0.075), round(cell_width * 0.14)
     strong, small = _font(cell_width * 0.046), _font(cell_width * 0.036)
     heading = _font(cell_width * 0.092)
-    cells = [_fitted(image, cell_width) for image in images]
+    cells = [_fit(image, cell_width) for image in images]
     tallest = max(cell.height for cell in cells)
     line = round(cell_width * 0.058)
     text_height = line * max(label.count("\n") + 1 for label in labels) + round(cell_width * 0.045)
@@ -40,7 +40,7 @@ def contact_sheet(
     height = edge + head + rows * (tallest + text_height) + (rows - 1) * gap + edge // 2
     sheet = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((edge, edge * 0.72), _shortened(pen, title, heading, width - 2 * edge), font=heading, fill=_INK)
+    pen.text((edge, edge * 0.72), _shorten(pen, title, heading, width - 2 * edge), font=heading, fill=_INK)
     rule = edge + round(head * 0.62)
     pen.line((edge, rule, width - edge, rule), fill=(214, 210, 204), width=max(1, cell_width // 300))
     for index, (cell, label) in enumerate(zip(cells, labels, strict=True)):
@@ -50,7 +50,7 @@ def contact_sheet(
         for number, text in enumerate(label.split("\n")):
             font, ink = (strong, _INK) if number == 0 else (small, _FAINT)
             place = (left, top + tallest + round(cell_width * 0.032) + number * line)
-            pen.text(place, _shortened(pen, text, font, cell_width), font=font, fill=ink)
+            pen.text(place, _shorten(pen, text, font, cell_width), font=font, fill=ink)
     return sheet
 
 
@@ -58,7 +58,7 @@ def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=max(9, round(size)))
 
 
-def _fitted(image: Image.Image, width: int) -> Image.Image:
+def _fit(image: Image.Image, width: int) -> Image.Image:
     height = max(1, min(round(image.height * width / image.width), 2 * width))
     rgb = image.convert("RGB")
     scale = min(width / image.width, height / image.height)
@@ -66,10 +66,10 @@ def _fitted(image: Image.Image, width: int) -> Image.Image:
     return rgb.resize(size, Image.Resampling.LANCZOS)
 
 
-def _shortened(
+def _shorten(
     pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
 ) -> str:
-    text = text.translate(_SPELLED)
+    text = text.translate(_ASCII_REPLACEMENTS)
     if pen.textlength(text, font=font) <= width:
         return text
     while text and pen.textlength(text + "...", font=font) > width:

@@ -11,23 +11,28 @@ import numpy as np
 from PIL import Image
 
 from studio.media.inspection import open_stored
-from studio.rendering.colour import lab, smoothstep, to_srgb
+from studio.rendering.colour import smoothstep, to_lab, to_srgb
+from studio.rendering.confidence import (
+    AGREEMENT_THRESHOLD,
+    adjust_for_residual,
+    overlap,
+    score_confidence,
+)
 from studio.rendering.matting import nearby_colour, refine_mask
 from studio.rendering.model import CutOut, CutOutMethod, Floats, Pixels
 from studio.rendering.saliency import saliency
-from studio.rendering.trust import AGREED, explained, judge, overlap
 
-TRUSTED = 0.7
+MIN_CONFIDENCE = 0.7
 Segmentation = tuple[np.ndarray, float, dict[str, float]]
-_LARGEST_SIDE = 3000
+_MAX_SIDE = 3000
 _SEGMENTED_SIDE = 480
 _SALIENCY_SIDE = 220
-_NOISE = 18.0
+_MAX_NOISE = 18.0
 # Mean deviation of a base from an even curve, of the product's width, up to which it stands.
-_EVEN_BASE = 0.003
+_MAX_BASE_DEVIATION = 0.003
 
 
-def prepare(product: bytes | Image.Image) -> CutOut:
+def cut_out_product(product: bytes | Image.Image) -> CutOut:
     """The cut-out of a product photograph, to be shared by all predictions of one generation.
 
     The picture is expected upright. Never fails on a picture: what cannot be cut out trustworthily is
@@ -35,27 +40,31 @@ def prepare(product: bytes | Image.Image) -> CutOut:
     """
     image = open_stored(product) if isinstance(product, bytes) else product
     pixels, alpha = to_srgb(image)
-    scale = _LARGEST_SIDE / max(pixels.shape[:2])
+    scale = _MAX_SIDE / max(pixels.shape[:2])
     if scale < 1:
-        pixels = _resized(pixels, scale)
-        alpha = None if alpha is None else _resized(alpha, scale)
-    if alpha is not None and _meaningful(alpha):
+        pixels = _resize(pixels, scale)
+        alpha = None if alpha is None else _resize(alpha, scale)
+    if alpha is not None and _is_meaningful(alpha):
         return _from_alpha(pixels, alpha)
     if alpha is not None and int(alpha.min()) < 250:
         pixels = _over_white(pixels, alpha)
     if min(pixels.shape[:2]) < 32:
-        return untrusted(pixels)
+        return build_untrusted_cut_out(pixels)
     return _from_photograph(pixels)
 
 
-def untrusted(pixels: Pixels, trust: float = 0.0, parts: dict[str, float] | None = None) -> CutOut:
+def build_untrusted_cut_out(
+    pixels: Pixels, confidence: float = 0.0, parts: dict[str, float] | None = None
+) -> CutOut:
     """The whole photograph as a cut-out that is to be shown framed."""
     height, width = pixels.shape[:2]
     opaque = np.full((height, width), 255, dtype=np.uint8)
-    return CutOut(pixels, pixels, opaque, (0, 0, width, height), "framed_crop", trust, parts=parts or {})
+    return CutOut(
+        pixels, pixels, opaque, (0, 0, width, height), "framed_crop", confidence, confidence_parts=parts or {}
+    )
 
 
-def _resized(pixels: Pixels, scale: float) -> Pixels:
+def _resize(pixels: Pixels, scale: float) -> Pixels:
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
 
@@ -65,7 +74,7 @@ def _over_white(pixels: Pixels, alpha: Pixels) -> Pixels:
     return (pixels * share + 255.0 * (1 - share) + 0.5).astype(np.uint8)
 
 
-def _meaningful(alpha: Pixels) -> bool:
+def _is_meaningful(alpha: Pixels) -> bool:
     """Whether the file's opacity outlines a product, rather than being opaque or empty."""
     clear, solid = float(np.mean(alpha < 16)), float(np.mean(alpha > 200))
     return clear > 0.02 and solid > 0.01
@@ -74,83 +83,91 @@ def _meaningful(alpha: Pixels) -> bool:
 def _from_alpha(pixels: Pixels, alpha: Pixels) -> CutOut:
     # Transparent pixels may hold any colour; resampling would draw it into the rim.
     solid = (alpha > 240).astype(np.float32)
-    box = _box_of(alpha, pad=4)
+    box = _bounding_box(alpha, pad=4)
     left, top, right, bottom = box
     product, opacity = pixels[top:bottom, left:right].copy(), alpha[top:bottom, left:right]
     around = nearby_colour(product.astype(np.float32), solid[top:bottom, left:right], 4)
     product[opacity < 24] = np.clip(around[opacity < 24], 0, 255).astype(np.uint8)
     photograph = _over_white(pixels, alpha)
     return CutOut(
-        photograph, product, opacity.copy(), box, "alpha", 0.98, _touched(alpha), _stands(opacity), {}
+        photograph,
+        product,
+        opacity.copy(),
+        box,
+        "alpha",
+        0.98,
+        _find_touched_sides(alpha),
+        _is_standing(opacity),
+        {},
     )
 
 
 def _from_photograph(pixels: Pixels) -> CutOut:
     height, width = pixels.shape[:2]
-    small = _resized(pixels, min(1.0, _SEGMENTED_SIDE / max(height, width)))
+    small = _resize(pixels, min(1.0, _SEGMENTED_SIDE / max(height, width)))
     fine = float(np.abs(small.astype(np.float32) - cv2.GaussianBlur(small, (0, 0), 1.5)).mean())
-    if fine > _NOISE:
+    if fine > _MAX_NOISE:
         # No photograph is so restless; GrabCut would take a minute to find nothing.
-        return untrusted(pixels)
-    if fine > _NOISE / 2:
-        small = _resized(small, 0.5)
+        return build_untrusted_cut_out(pixels)
+    if fine > _MAX_NOISE / 2:
+        small = _resize(small, 0.5)
     residual, noise, plainness = _background_residual(small)
     method: CutOutMethod = "plain_background" if plainness > 0.8 else "grabcut"
     if method == "plain_background":
-        mask, trust, parts = _segmented_plain(small, residual, noise, plainness, shadows=True)
-        if trust < TRUSTED:
+        mask, trust, parts = _segment_plain(small, residual, noise, plainness, shadows=True)
+        if trust < MIN_CONFIDENCE:
             # White on white: the product's shaded sides may have been taken for its shadow.
-            mask, trust, parts = _segmented_plain(small, residual, noise, plainness, shadows=False)
+            mask, trust, parts = _segment_plain(small, residual, noise, plainness, shadows=False)
     else:
-        mask, trust, parts = _segmented_busy(small, plainness)
-    if trust < TRUSTED:
-        return untrusted(pixels, trust, parts)
+        mask, trust, parts = _segment_busy(small, plainness)
+    if trust < MIN_CONFIDENCE:
+        return build_untrusted_cut_out(pixels, trust, parts)
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.0)
     full = np.clip(cv2.resize(soft, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
     factor = max(height, width) / max(small.shape[:2])
     band = int(np.clip(round(1.6 * factor + 1), 3, 12))
-    left, top, right, bottom = _box_of((full * 255).astype(np.uint8), pad=4 * band)
+    left, top, right, bottom = _bounding_box((full * 255).astype(np.uint8), pad=4 * band)
     product, alpha = refine_mask(pixels[top:bottom, left:right], full[top:bottom, left:right], band)
-    inner = _box_of(alpha, pad=4)
+    inner = _bounding_box(alpha, pad=4)
     product = np.ascontiguousarray(product[inner[1] : inner[3], inner[0] : inner[2]])
     alpha = np.ascontiguousarray(alpha[inner[1] : inner[3], inner[0] : inner[2]])
     box = (left + inner[0], top + inner[1], left + inner[2], top + inner[3])
-    touches = _touched((full * 255).astype(np.uint8))
-    return CutOut(pixels, product, alpha, box, method, trust, touches, _stands(alpha), parts)
+    touches = _find_touched_sides((full * 255).astype(np.uint8))
+    return CutOut(pixels, product, alpha, box, method, trust, touches, _is_standing(alpha), parts)
 
 
-def _segmented_plain(
+def _segment_plain(
     pixels: Pixels, residual: Floats, noise: float, plainness: float, shadows: bool
 ) -> Segmentation:
     """The mask before a plain background, its trust and the trust's parts."""
     hints = _hints_plain(pixels, residual, noise, shadows)
-    mask = _cleaned(_grab(pixels, hints))
+    mask = _clean_mask(_run_grabcut(pixels, hints))
     if not mask.any() or mask.all():
         return mask, 0.0, {}
     hints[_contact_shadow(pixels, mask)] = cv2.GC_BGD
-    mask = _cleaned(_grab(pixels, hints))
+    mask = _clean_mask(_run_grabcut(pixels, hints))
     if not mask.any():
         return mask, 0.0, {}
-    trust, parts = judge(pixels, mask, _agreement(pixels, mask, None), plainness, None)
+    trust, parts = score_confidence(pixels, mask, _agreement(pixels, mask, None), plainness, None)
     strange = (residual > max(8.0, 6.0 * noise)) & ~mask & (hints != cv2.GC_BGD)
-    return mask, *explained(trust, parts, float(strange.sum()) / float(mask.sum()))
+    return mask, *adjust_for_residual(trust, parts, float(strange.sum()) / float(mask.sum()))
 
 
-def _segmented_busy(pixels: Pixels, plainness: float) -> Segmentation:
+def _segment_busy(pixels: Pixels, plainness: float) -> Segmentation:
     """The mask before a busy background, its trust and the trust's parts."""
-    mask = _cleaned(_grab(pixels, _hints_salient(pixels)))
+    mask = _clean_mask(_run_grabcut(pixels, _hints_salient(pixels)))
     if not mask.any() or mask.all():
         return mask, 0.0, {}
-    found = skin(pixels)
+    found = detect_skin(pixels)
     body = found if 0.004 < float(found[mask].mean()) < 0.35 else None
     if body is not None:
         # Somebody wears it: arms and hands that a cut would sever are background, too.
         hints = np.where(mask, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
         hints[body] = cv2.GC_BGD
-        mask = _cleaned(_grab(pixels, hints))
+        mask = _clean_mask(_run_grabcut(pixels, hints))
         if not mask.any():
             return mask, 0.0, {}
-    return mask, *judge(pixels, mask, _agreement(pixels, mask, body), plainness, body)
+    return mask, *score_confidence(pixels, mask, _agreement(pixels, mask, body), plainness, body)
 
 
 def _agreement(pixels: Pixels, mask: np.ndarray, body: np.ndarray | None) -> float:
@@ -158,20 +175,22 @@ def _agreement(pixels: Pixels, mask: np.ndarray, body: np.ndarray | None) -> flo
 
     Half the size tells it in a fifth of the time; only what does not agree there is looked at in whole.
     """
-    small_body = None if body is None else _halved(body)
-    at_half = _overlap_again(_resized(pixels, 0.5), _halved(mask), small_body)
-    return at_half if at_half >= AGREED else _overlap_again(pixels, mask, body)
+    small_body = None if body is None else _halve(body)
+    at_half = _overlap_with_second_segmentation(_resize(pixels, 0.5), _halve(mask), small_body)
+    return (
+        at_half if at_half >= AGREEMENT_THRESHOLD else _overlap_with_second_segmentation(pixels, mask, body)
+    )
 
 
-def _halved(mask: np.ndarray) -> np.ndarray:
-    return _resized(mask.astype(np.uint8) * 255, 0.5) > 127
+def _halve(mask: np.ndarray) -> np.ndarray:
+    return _resize(mask.astype(np.uint8) * 255, 0.5) > 127
 
 
-def _overlap_again(pixels: Pixels, mask: np.ndarray, body: np.ndarray | None) -> float:
-    return overlap(mask, _cleaned(_grab(pixels, _hints_around(mask, body))))
+def _overlap_with_second_segmentation(pixels: Pixels, mask: np.ndarray, body: np.ndarray | None) -> float:
+    return overlap(mask, _clean_mask(_run_grabcut(pixels, _hints_around(mask, body))))
 
 
-def _box_of(alpha: Pixels, pad: int) -> tuple[int, int, int, int]:
+def _bounding_box(alpha: Pixels, pad: int) -> tuple[int, int, int, int]:
     rows, columns = np.flatnonzero((alpha > 24).any(axis=1)), np.flatnonzero((alpha > 24).any(axis=0))
     if not len(rows):
         return 0, 0, alpha.shape[1], alpha.shape[0]
@@ -186,7 +205,7 @@ def _box_of(alpha: Pixels, pad: int) -> tuple[int, int, int, int]:
 
 def _background_residual(pixels: Pixels) -> tuple[Floats, float, float]:
     """Distance of each pixel to a smooth background fitted to the border, its noise, and how plain it is."""
-    values = lab(pixels)
+    values = to_lab(pixels)
     height, width = values.shape[:2]
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     terms = np.stack([np.ones_like(rows), rows, columns, rows * columns, rows**2, columns**2], axis=-1)
@@ -235,7 +254,7 @@ def _darker_background(pixels: Pixels, outside: np.ndarray) -> tuple[np.ndarray,
     return even & (mean < 1.08), mean
 
 
-def _reached(reachable: np.ndarray, outside: np.ndarray) -> np.ndarray:
+def _reachable_from(reachable: np.ndarray, outside: np.ndarray) -> np.ndarray:
     _, labels = cv2.connectedComponents((reachable | outside).astype(np.uint8), connectivity=4)
     return np.isin(labels, np.setdiff1d(np.unique(labels[outside]), [0])) & ~outside
 
@@ -251,7 +270,7 @@ def _shadow(pixels: Pixels, outside: np.ndarray) -> np.ndarray:
     slope = np.hypot(cv2.Sobel(mean, cv2.CV_32F, 1, 0), cv2.Sobel(mean, cv2.CV_32F, 0, 1)) / 8
     candidates = max(1, int((~outside).sum()))
     for steepest in (0.035, 0.012):
-        found = _reached(darker & (mean > 0.35) & (slope < steepest), outside)
+        found = _reachable_from(darker & (mean > 0.35) & (slope < steepest), outside)
         # A "shadow" larger than half of everything is the product itself, grey and softly lit.
         if found.sum() < 0.5 * candidates:
             return found
@@ -268,14 +287,14 @@ def _contact_shadow(pixels: Pixels, mask: np.ndarray) -> np.ndarray:
     tall = int(rows[-1] - rows[0])
     darker[: int(rows[-1] - 0.15 * tall)] = False
     darker &= cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3) < 0.05 * tall
-    return _reached(darker, outside)
+    return _reachable_from(darker, outside)
 
 
 def _hints_salient(pixels: Pixels) -> Pixels:
     """GrabCut's marks where the background is busy."""
     height, width = pixels.shape[:2]
-    tiny = _resized(pixels, min(1.0, _SALIENCY_SIDE / max(height, width)))
-    salient = cv2.resize(saliency(lab(tiny)), (width, height), interpolation=cv2.INTER_LINEAR)
+    tiny = _resize(pixels, min(1.0, _SALIENCY_SIDE / max(height, width)))
+    salient = cv2.resize(saliency(to_lab(tiny)), (width, height), interpolation=cv2.INTER_LINEAR)
     hints = np.full((height, width), cv2.GC_PR_BGD, dtype=np.uint8)
     hints[salient > 0.45] = cv2.GC_PR_FGD
     hints[salient > 0.92] = cv2.GC_FGD
@@ -283,7 +302,7 @@ def _hints_salient(pixels: Pixels) -> Pixels:
     return hints
 
 
-def skin(pixels: Pixels) -> np.ndarray:
+def detect_skin(pixels: Pixels) -> np.ndarray:
     """Patches that have the colour of skin (Chai and Ngan, 1999, in YCrCb)."""
     values = cv2.cvtColor(pixels, cv2.COLOR_RGB2YCrCb)
     found = cv2.inRange(values, np.array([30, 137, 85]), np.array([245, 168, 126])).astype(np.uint8)
@@ -306,7 +325,7 @@ def _hints_around(mask: np.ndarray, body: np.ndarray | None) -> Pixels:
     return hints
 
 
-def _grab(pixels: Pixels, hints: Pixels) -> np.ndarray:
+def _run_grabcut(pixels: Pixels, hints: Pixels) -> np.ndarray:
     """GrabCut's foreground from its marks; the same marks always give the same mask."""
     marked = np.isin(hints, (cv2.GC_FGD, cv2.GC_PR_FGD))
     if marked.sum() < 40 or (~marked).sum() < 40:
@@ -319,7 +338,7 @@ def _grab(pixels: Pixels, hints: Pixels) -> np.ndarray:
     return np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 
-def _cleaned(mask: np.ndarray) -> np.ndarray:
+def _clean_mask(mask: np.ndarray) -> np.ndarray:
     """Without crumbs and pinholes; real holes, such as a handle's, stay."""
     binary = mask.astype(np.uint8)
     binary = cv2.morphologyEx(binary, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
@@ -329,10 +348,10 @@ def _cleaned(mask: np.ndarray) -> np.ndarray:
     areas = stats[1:, cv2.CC_STAT_AREA]
     kept = np.flatnonzero(areas >= max(30, 0.12 * areas.max())) + 1
     binary = np.isin(labels, kept).astype(np.uint8)
-    return _without_false_holes(binary) > 0
+    return _fill_false_holes(binary) > 0
 
 
-def _without_false_holes(binary: np.ndarray) -> np.ndarray:
+def _fill_false_holes(binary: np.ndarray) -> np.ndarray:
     """Pinholes closed, and what is enclosed deep inside: a handle is thin, a white print is not a hole."""
     area = float(binary.sum())
     count, holes, stats, _ = cv2.connectedComponentsWithStats(1 - binary, connectivity=4)
@@ -346,13 +365,13 @@ def _without_false_holes(binary: np.ndarray) -> np.ndarray:
     return binary
 
 
-def _touched(alpha: Pixels) -> frozenset[str]:
+def _find_touched_sides(alpha: Pixels) -> frozenset[str]:
     """The sides of the photograph on which the product runs out of it."""
     sides = {"left": alpha[:, :2], "right": alpha[:, -2:], "top": alpha[:2], "bottom": alpha[-2:]}
     return frozenset(name for name, strip in sides.items() if float(np.mean(strip > 128)) > 0.03)
 
 
-def _stands(alpha: Pixels) -> bool:
+def _is_standing(alpha: Pixels) -> bool:
     """Whether the lowest part is a broad base, flat or evenly round: a hem is broad but wavy."""
     solid = alpha > 128
     rows = np.flatnonzero(solid.any(axis=1))
@@ -368,4 +387,4 @@ def _stands(alpha: Pixels) -> bool:
     bottoms = (solid.shape[0] - np.argmax(solid[::-1], axis=0))[columns].astype(np.float64)
     across = (columns - columns.mean()) / max(1.0, float(np.ptp(columns)))
     rest = bottoms - np.polyval(np.polyfit(across, bottoms, 2), across)
-    return float(np.abs(rest).mean()) < _EVEN_BASE * solid.shape[1]
+    return float(np.abs(rest).mean()) < _MAX_BASE_DEVIATION * solid.shape[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from studio.rendering.colour import lab
+from studio.rendering.colour import to_lab
 from studio.rendering.model import CutOut, Floats, Framing
 from studio.rendering.saliency import saliency
 from studio.rendering.variation import Variation
@@ -13,7 +13,7 @@ from studio.rendering.variation import Variation
 Crop = tuple[int, int, int, int]
 
 # Share of the largest crop of the wanted shape that a framing shows.
-_SHOWN: dict[Framing, float] = {
+_VISIBLE_SHARE: dict[Framing, float] = {
     "FULL_BODY": 0.98,
     "THREE_QUARTER": 0.90,
     "HALF_BODY": 0.82,
@@ -23,24 +23,24 @@ _SHOWN: dict[Framing, float] = {
     "STILL_LIFE": 0.96,
 }
 # Pixels of the picture for one of the photograph: a closer crop would look soft.
-_LARGEST_ENLARGEMENT: dict[Framing, float] = {"CLOSE_UP": 1.6, "DETAIL": 1.75}
-_USUAL_ENLARGEMENT = 1.5
+_MAX_ENLARGEMENT: dict[Framing, float] = {"CLOSE_UP": 1.6, "DETAIL": 1.75}
+_DEFAULT_MAX_ENLARGEMENT = 1.5
 # From here on even a close-up shows more of the photograph instead of filling the picture.
-_TOO_SOFT = 2.0
+_MAX_COVERING_ENLARGEMENT = 2.0
 # Share of what stands out that a crop may lose before more of the photograph is shown instead.
-_LOST = 0.08
+_MAX_LOST_SHARE = 0.08
 # What needs this share of the photograph gets all of it: cutting the little rest would cut the product.
 _NEARLY_ALL = 0.66
 _FULL_BLEED: frozenset[Framing] = frozenset(("CLOSE_UP", "DETAIL"))
 _MARGIN_PERCENT = 2.2
 
 
-def margin_percent(framing: Framing) -> float:
+def frame_margin_percent(framing: Framing) -> float:
     """The rim of background around a framed crop, of the picture's shorter side."""
     return 0.0 if framing in _FULL_BLEED else _MARGIN_PERCENT
 
 
-def frame(
+def crop_to_frame(
     cut_out: CutOut, size: tuple[float, float], framing: Framing, variation: Variation
 ) -> tuple[CutOut, Crop]:
     """A crop of the photograph as an opaque cut-out, and its left, top, right and bottom.
@@ -52,34 +52,42 @@ def frame(
     left, top, right, bottom = crop
     part = np.ascontiguousarray(cut_out.photograph[top:bottom, left:right])
     opaque = np.full(part.shape[:2], 255, dtype=np.uint8)
-    framed = CutOut(cut_out.photograph, part, opaque, crop, "framed_crop", cut_out.trust, parts=cut_out.parts)
+    framed = CutOut(
+        cut_out.photograph,
+        part,
+        opaque,
+        crop,
+        "framed_crop",
+        cut_out.confidence,
+        confidence_parts=cut_out.confidence_parts,
+    )
     return framed, crop
 
 
 def _crop(cut_out: CutOut, size: tuple[float, float], framing: Framing, variation: Variation) -> Crop:
     height, width = cut_out.photograph.shape[:2]
-    weight = _weight(cut_out)
+    weight = _saliency_weight(cut_out)
     across, down = _window(weight, width, height, size, framing)
-    sharp = min(size[0] / across, size[1] / down) / _LARGEST_ENLARGEMENT.get(framing, _USUAL_ENLARGEMENT)
-    shown = _SHOWN[framing] * (1 + 0.6 * (0.97 / variation.zoom - 1))
+    sharp = min(size[0] / across, size[1] / down) / _MAX_ENLARGEMENT.get(framing, _DEFAULT_MAX_ENLARGEMENT)
+    shown = _VISIBLE_SHARE[framing] * (1 + 0.6 * (0.97 / variation.zoom - 1))
     if abs(across / down * size[1] / size[0] - 1) > 0.02:
         shown = 1.0  # It was widened to show more, not to be cut again.
     shown = float(np.clip(max(shown, min(1.0, sharp)), 0.2, 1.0))
     across, down = max(1.0, across * shown), max(1.0, down * shown)
-    focus_x = (_best(weight.sum(axis=0), across / width) + 1.5 * variation.shift_x) * width
-    focus_y = (_best(weight.sum(axis=1), down / height) + variation.shift_y) * height
+    focus_x = (_best_centre(weight.sum(axis=0), across / width) + 1.5 * variation.shift_x) * width
+    focus_y = (_best_centre(weight.sum(axis=1), down / height) + variation.shift_y) * height
     left = int(np.clip(focus_x - across / 2, 0, width - across))
     top = int(np.clip(focus_y - down / 2, 0, height - down))
     return left, top, min(width, left + max(1, round(across))), min(height, top + max(1, round(down)))
 
 
-def _weight(cut_out: CutOut) -> Floats:
+def _saliency_weight(cut_out: CutOut) -> Floats:
     """What stands out in a small copy of the photograph."""
     photograph = cut_out.photograph
     factor = 200 / max(photograph.shape[:2])
     size = (max(1, round(photograph.shape[1] * factor)), max(1, round(photograph.shape[0] * factor)))
     small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
-    weight = saliency(lab(small)) if min(small.shape[:2]) > 8 else np.ones(small.shape[:2], np.float32)
+    weight = saliency(to_lab(small)) if min(small.shape[:2]) > 8 else np.ones(small.shape[:2], np.float32)
     return weight + 1e-4
 
 
@@ -91,22 +99,22 @@ def _window(
     profile = weight.sum(axis=0) if aspect < own else weight.sum(axis=1)
     kept = aspect / own if aspect < own else own / aspect
     covering = size[1] / height if aspect < own else size[0] / width
-    if framing not in _FULL_BLEED or covering > _TOO_SOFT:
-        sharp = (size[0] / width if aspect < own else size[1] / height) / _USUAL_ENLARGEMENT
-        needed = max(_needed(profile), sharp)
+    if framing not in _FULL_BLEED or covering > _MAX_COVERING_ENLARGEMENT:
+        sharp = (size[0] / width if aspect < own else size[1] / height) / _DEFAULT_MAX_ENLARGEMENT
+        needed = max(_needed_share(profile), sharp)
         kept = max(kept, 1.0 if needed > _NEARLY_ALL else needed)
     return (height * own * kept, float(height)) if aspect < own else (float(width), width / own * kept)
 
 
-def _needed(profile: Floats) -> float:
+def _needed_share(profile: Floats) -> float:
     """The share of a side that the shortest stretch holding nearly all of the profile takes."""
     reached = np.concatenate([[0.0], np.cumsum(profile) / profile.sum()])
-    ends = np.searchsorted(reached, reached + 1 - _LOST)
+    ends = np.searchsorted(reached, reached + 1 - _MAX_LOST_SHARE)
     lengths = ends - np.arange(len(reached))
     return float(lengths[ends < len(reached)].min() + 1) / len(profile)
 
 
-def _best(profile: Floats, share: float) -> float:
+def _best_centre(profile: Floats, share: float) -> float:
     """The middle, 0..1, of the stretch that holds most of the profile, near its centre where many do."""
     count = len(profile)
     centre = float((profile * (np.arange(count) + 0.5)).sum() / profile.sum())

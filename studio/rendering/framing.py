@@ -14,7 +14,7 @@ from studio.rendering.variation import Variation
 
 Pose = Literal["standing", "lying", "hanging", "bleeding", "framed"]
 
-_LARGEST_ENLARGEMENT = 6.0
+_MAX_ENLARGEMENT = 6.0
 # Share of the safe area that the fitted product fills.
 _FILL: dict[str, float] = {"FULL_BODY": 1.0, "STILL_LIFE": 0.985, "FLAT_LAY": 0.97}
 # Share of a tall product's height that is shown, and how much larger than fitted a squat one is.
@@ -26,7 +26,7 @@ _CROP: dict[str, tuple[float, float]] = {
 }
 # Pixels of the canvas for one of the photograph that still look sharp, and how much larger than fitted a
 # part is shown even where that is beyond it: a detail must be one.
-_SHARP_ENLARGEMENT, _LEAST_ENLARGED = 1.6, 1.45
+_MAX_SHARP_ENLARGEMENT, _MIN_ENLARGEMENT = 1.6, 1.45
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Placement:
     yaw: float
 
 
-def place(
+def place_product(
     cut_out: CutOut,
     area: tuple[float, float, float, float],
     framing: Framing,
@@ -65,7 +65,7 @@ def place(
     air = min(width, height) * min(air_percent, 42.0) / 100.0
     across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
     fitted = min((width - 2 * air) / across, (height - 2 * air) / down)
-    pose = pose_of(cut_out, framing, view_angle, framed)
+    pose = choose_pose(cut_out, framing, view_angle, framed)
     zoom, bleeds = variation.zoom, set[str]()
     centre_x = (left + right) / 2 + variation.shift_x * width
     if framed:
@@ -76,10 +76,10 @@ def place(
         centre_x, offset_y = (left + right) / 2, (top + bottom) / 2 - scale * down / 2
         bleeds = {"left", "top", "right", "bottom"} if air == 0 else set()
     elif cut_out.touches and pose == "bleeding":
-        scale, centre_x, offset_y = _bleeding(cut_out, area, air, framing, max(1.0, zoom), centre_x)
+        scale, centre_x, offset_y = _fit_bleeding(cut_out, area, air, framing, max(1.0, zoom), centre_x)
         bleeds = set(cut_out.touches)
     elif framing in _CROP:
-        scale, centre_x, offset_y = _cropped(cut_out, area, air, framing, zoom, centre_x)
+        scale, centre_x, offset_y = _fit_cropped(cut_out, area, air, framing, zoom, centre_x)
         if framing == "DETAIL":
             # Off the middle, so that the picture's rim cuts the product clearly instead of touching it.
             centre_x -= 0.09 * width * float(np.sign(variation.light_x))
@@ -93,12 +93,12 @@ def place(
         offset_y = float(
             np.clip(middle - scale * down / 2, top + air, max(top + air, bottom - air - scale * down))
         )
-    scale = min(scale, _LARGEST_ENLARGEMENT)
+    scale = min(scale, _MAX_ENLARGEMENT)
     offset_x = centre_x - scale * across / 2
     if not framed and framing not in _CROP and not bleeds:
         offset_x = float(np.clip(offset_x, left + air, max(left + air, right - air - scale * across)))
     box = (offset_x, offset_y, offset_x + scale * across, offset_y + scale * down)
-    bleeds |= _outside(box, area, air * 0.5) if framing in _CROP else set()
+    bleeds |= _list_outside_sides(box, area, air * 0.5) if framing in _CROP else set()
     angle = {"lying": 1.0, "hanging": 0.25, "framed": 0.0}.get(pose, 0.0) * variation.angle
     yaw = 0.0 if framed or bleeds else variation.yaw * (0.5 if pose == "lying" else 1.0)
     matrix = _projection(cut_out, scale, offset_x, offset_y, angle, yaw, pose)
@@ -106,7 +106,7 @@ def place(
     return Placement(matrix, scale, pose, box, frozenset(bleeds), clear, angle, yaw)
 
 
-def pose_of(cut_out: CutOut, framing: Framing, view_angle: ViewAngle, framed: bool) -> Pose:
+def choose_pose(cut_out: CutOut, framing: Framing, view_angle: ViewAngle, framed: bool) -> Pose:
     """How the product meets its surroundings, which decides the shadow that is right for it."""
     if framed:
         return "framed"
@@ -120,7 +120,7 @@ def pose_of(cut_out: CutOut, framing: Framing, view_angle: ViewAngle, framed: bo
     return "hanging"
 
 
-def _bleeding(
+def _fit_bleeding(
     cut_out: CutOut,
     area: tuple[float, float, float, float],
     air: float,
@@ -150,7 +150,7 @@ def _bleeding(
     return scale, centre_x, offset_y
 
 
-def _cropped(
+def _fit_cropped(
     cut_out: CutOut,
     area: tuple[float, float, float, float],
     air: float,
@@ -164,36 +164,36 @@ def _cropped(
     across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
     shown, enlarged = _CROP[framing]
     fitted = min((width - 2 * air) / across, (height - 2 * air) / down)
-    enlarged = _sharp(enlarged, fitted)
+    enlarged = _limit_enlargement(enlarged, fitted)
     tall = down / across > 1.25
     if framing in ("CLOSE_UP", "DETAIL"):
         scale = fitted * enlarged * max(1.0, zoom)
-        focus_x, focus_y = richest_spot(cut_out.product, cut_out.alpha, 1 / enlarged)
+        focus_x, focus_y = find_most_detailed_region(cut_out.product, cut_out.alpha, 1 / enlarged)
         middle = (top + bottom) / 2
         return scale, centre_x + scale * (across / 2 - focus_x), middle - scale * focus_y
     if tall:
         scale = min((height - air) / (down * shown), (width - air * 0.7) / across) * zoom
-        scale = max(min(scale, max(1.25 * _SHARP_ENLARGEMENT, fitted * _LEAST_ENLARGED)), fitted)
-        return scale, _within(centre_x, scale * across, left, right, air * 0.6), top + air
+        scale = max(min(scale, max(1.25 * _MAX_SHARP_ENLARGEMENT, fitted * _MIN_ENLARGEMENT)), fitted)
+        return scale, _clamp_centre(centre_x, scale * across, left, right, air * 0.6), top + air
     scale = min(fitted * enlarged * zoom, (width - 1.2 * air) / across)
-    centre_x = _within(centre_x, scale * across, left, right, air * 0.6)
+    centre_x = _clamp_centre(centre_x, scale * across, left, right, air * 0.6)
     return scale, centre_x, (top + bottom) / 2 - scale * down / 2
 
 
-def _within(centre: float, size: float, first: float, last: float, air: float) -> float:
+def _clamp_centre(centre: float, size: float, first: float, last: float, air: float) -> float:
     """The centre moved so far that nothing nearly touches the rim that has room inside it."""
     reach = size / 2 + air
     return float(np.clip(centre, first + reach, last - reach)) if 2 * reach < last - first else centre
 
 
-def _sharp(enlarged: float, fitted: float) -> float:
+def _limit_enlargement(enlarged: float, fitted: float) -> float:
     """The enlargement, kept to what the photograph has pixels for; closer framings stay the closer ones."""
     closest = _CROP["DETAIL"][1]
-    room = max(_SHARP_ENLARGEMENT / fitted, _LEAST_ENLARGED)
+    room = max(_MAX_SHARP_ENLARGEMENT / fitted, _MIN_ENLARGEMENT)
     return float(enlarged if room >= closest else room ** (np.log(enlarged) / np.log(closest)))
 
 
-def richest_spot(product: Pixels, alpha: Pixels, share: float) -> tuple[float, float]:
+def find_most_detailed_region(product: Pixels, alpha: Pixels, share: float) -> tuple[float, float]:
     """Centre of the window, `share` of the product large, with the most detail well inside the product."""
     factor = 160 / max(alpha.shape)
     size = (max(8, round(alpha.shape[1] * factor)), max(8, round(alpha.shape[0] * factor)))
@@ -208,7 +208,7 @@ def richest_spot(product: Pixels, alpha: Pixels, share: float) -> tuple[float, f
     return float(column) / size[0] * alpha.shape[1], float(row) / size[1] * alpha.shape[0]
 
 
-def _outside(
+def _list_outside_sides(
     box: tuple[float, float, float, float], area: tuple[float, float, float, float], slack: float
 ) -> set[str]:
     names = ("left", "top", "right", "bottom")
@@ -242,7 +242,7 @@ def _projection(
     return place_it @ rotation @ keystone @ to_pivot
 
 
-def project(
+def project_product(
     pixels: Pixels, alpha: Pixels, placement: Placement, width: int, height: int
 ) -> tuple[Pixels, Pixels, tuple[int, int]]:
     """The product's pixels and opacity where they fall on the canvas, and their place (x, y)."""

@@ -33,7 +33,7 @@ _TONES: dict[str, tuple[float, float, float, float, float]] = {
 
 
 @dataclass(frozen=True)
-class Look:
+class GradeCurve:
     """A grade worked out into numbers that are applied to pixels."""
 
     gains: tuple[float, float, float]
@@ -42,12 +42,12 @@ class Look:
     lift: float
 
     @property
-    def neutral(self) -> bool:
+    def is_neutral(self) -> bool:
         """Whether the look changes nothing."""
-        return self == Look((1.0, 1.0, 1.0), 0.0, 1.0, 0.0)
+        return self == GradeCurve((1.0, 1.0, 1.0), 0.0, 1.0, 0.0)
 
 
-def look_of(grade: Grade, share: float = 1.0) -> Look:
+def compile_grade(grade: Grade, share: float = 1.0) -> GradeCurve:
     """The look of a grade at a share of its strength."""
     contrast, saturation, temperature = (
         float(grade.contrast),
@@ -63,7 +63,7 @@ def look_of(grade: Grade, share: float = 1.0) -> Look:
     # Kept at equal luminance, so that warming does not brighten.
     red, green, blue = 1 + 0.13 * warmth, 1 + 0.015 * warmth, 1 - 0.19 * warmth
     bright = 2 ** (exposure * share / 2.2) / (0.2126 * red + 0.7152 * green + 0.0722 * blue)
-    return Look(
+    return GradeCurve(
         gains=(red * bright, green * bright, blue * bright),
         curve=float(np.clip(contrast / 100, -1, 1)) * 0.45 * share,
         saturation=1 + float(np.clip(saturation / 100, -1, 1)) * share * (0.55 if saturation > 0 else 1.0),
@@ -77,24 +77,24 @@ def known_tones(tone: str | None) -> list[str]:
     return [word for word in dict.fromkeys(words) if word in _TONES]
 
 
-def apply(look: Look, strip: Floats) -> Floats:
+def apply_grade(curve: GradeCurve, strip: Floats) -> Floats:
     """The strip with the look; highlights are rolled off instead of clipped."""
-    if look.neutral:
+    if curve.is_neutral:
         return strip
-    unit = strip * (np.array(look.gains, dtype=np.float32) / 255.0)
-    unit = _shoulder(unit)
-    if look.curve:
-        unit = unit + (4 * look.curve) * unit * (1 - unit) * (unit - 0.5)
-    if look.lift:
-        unit = unit + (look.lift / 255.0) * (1 - unit)
+    unit = strip * (np.array(curve.gains, dtype=np.float32) / 255.0)
+    unit = _roll_off_highlights(unit)
+    if curve.curve:
+        unit = unit + (4 * curve.curve) * unit * (1 - unit) * (unit - 0.5)
+    if curve.lift:
+        unit = unit + (curve.lift / 255.0) * (1 - unit)
     result = unit * 255.0
-    if look.saturation != 1:
+    if curve.saturation != 1:
         grey = luminance(result)[..., None]
-        result = grey + (result - grey) * look.saturation
+        result = grey + (result - grey) * curve.saturation
     return np.clip(result, 0, 255).astype(np.float32)
 
 
-def _shoulder(unit: Floats) -> Floats:
+def _roll_off_highlights(unit: Floats) -> Floats:
     """Values above 0.9 bent so that what would clip keeps its drawing; 1 stays 1."""
     over = np.maximum(unit - 0.9, 0)
     bent = 0.9 + over / (1 + np.maximum(over - 0.1, 0) * 10)

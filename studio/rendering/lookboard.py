@@ -7,22 +7,22 @@ from typing import Any
 
 from PIL import Image
 
-from studio.rendering.cut_out import prepare
-from studio.rendering.framed_crop import frame
-from studio.rendering.framing import Placement, place
+from studio.rendering.cut_out import cut_out_product
+from studio.rendering.framed_crop import crop_to_frame
+from studio.rendering.framing import Placement, place_product
 from studio.rendering.model import CutOut, RenderRequest
 from studio.rendering.variation import Variation
 
-Arranged = list[tuple[CutOut, Placement]]
+Arrangement = list[tuple[CutOut, Placement]]
 
 
-def arrange(request: RenderRequest, variation: Variation) -> tuple[Arranged, dict[str, Any]]:
+def arrange_lookboard(request: RenderRequest, variation: Variation) -> tuple[Arrangement, dict[str, Any]]:
     """Subject and product with their places, back to front, and what the provenance says of them.
 
     The subject stands on the light's far side, whole or cut off as its picture is; the product beside it is
     always shown whole, because a lookboard shows what is sold.
     """
-    subject = _subject(request.subject_image)
+    subject = _get_subject(request.subject_image)
     width, height = float(request.width), float(request.height)
     air = max(request.padding_percent, request.margin_percent)
     edge = min(width, height) * min(air, 30) / 100
@@ -33,23 +33,23 @@ def arrange(request: RenderRequest, variation: Variation) -> tuple[Arranged, dic
     top = height * (0.34 if wide else 0.20)
     subject_area = (0.0, 0.0, cut, height) if left_side else (width - cut, 0.0, width, height)
     product_area = (cut, top, width, height) if left_side else (0.0, top, width - cut, height)
-    arranged: Arranged = [_placed(subject, subject_area, 3.0, request, calm, edge)]
+    arranged: Arrangement = [_place(subject, subject_area, 3.0, request, calm, edge)]
     product = request.cut_out
     facts: dict[str, Any] = {"composition": "lookboard", "subject_cut_out": subject.method}
     product_variation = replace(variation, zoom=0.96 + 0.5 * (variation.zoom - 1), shift_x=0.0, shift_y=0.0)
-    arranged.append(_placed(product, product_area, 5.0, request, product_variation, edge))
+    arranged.append(_place(product, product_area, 5.0, request, product_variation, edge))
     return arranged, facts
 
 
-def _subject(image: Image.Image | CutOut | None) -> CutOut:
+def _get_subject(image: Image.Image | CutOut | None) -> CutOut:
     if isinstance(image, CutOut):
         return image
     if image is None:
         raise ValueError("A lookboard needs a subject.")
-    return prepare(image)
+    return cut_out_product(image)
 
 
-def _placed(
+def _place(
     cut_out: CutOut,
     area: tuple[float, float, float, float],
     air: float,
@@ -58,26 +58,26 @@ def _placed(
     edge: float,
 ) -> tuple[CutOut, Placement]:
     left, top, right, bottom = area
-    framed = not cut_out.trusted
+    framed = not cut_out.is_trusted
     inner = (left + edge * 0.3, top + edge * 0.5, right - edge * 0.3, bottom - edge * 0.7)
     if framed:
         size = (inner[2] - inner[0], inner[3] - inner[1])
-        cut_out, _ = frame(cut_out, size, "FULL_BODY", variation)
-        return cut_out, place(cut_out, inner, "FULL_BODY", "FRONT", air, variation, framed=True)
+        cut_out, _ = crop_to_frame(cut_out, size, "FULL_BODY", variation)
+        return cut_out, place_product(cut_out, inner, "FULL_BODY", "FRONT", air, variation, framed=True)
     if cut_out.touches:
         # What its own photograph cuts off may only be cut off by the picture's edge.
         inner = (left, top + edge * 0.5, right, bottom)
-        return cut_out, place(cut_out, inner, "FULL_BODY", "FRONT", air, variation)
+        return cut_out, place_product(cut_out, inner, "FULL_BODY", "FRONT", air, variation)
     view = "TOP" if request.framing == "FLAT_LAY" else request.view_angle
-    placement = place(cut_out, inner, "FULL_BODY", view, air, variation)
+    placement = place_product(cut_out, inner, "FULL_BODY", view, air, variation)
     if placement.pose in ("standing", "hanging") and view != "TOP":
         # The subject is somebody with feet; a garment beside it hangs.
         stands = cut_out.standing or cut_out is not request.cut_out
-        placement = _grounded(placement, inner[3] - 0.02 * (bottom - top), inner[1], stands)
+        placement = _ground(placement, inner[3] - 0.02 * (bottom - top), inner[1], stands)
     return cut_out, placement
 
 
-def _grounded(placement: Placement, ground: float, ceiling: float, stands: bool) -> Placement:
+def _ground(placement: Placement, ground: float, ceiling: float, stands: bool) -> Placement:
     """The placement lowered to the common ground, on which it stands or above which it hangs."""
     left, top, right, bottom = placement.box
     fall = max(ceiling - top, ground - bottom)

@@ -40,17 +40,17 @@ class CutOut:
     box: tuple[int, int, int, int]
     """Left, top, right, bottom of `product` in the photograph."""
     method: CutOutMethod
-    trust: float
+    confidence: float
     """0..1; below `cut_out.TRUSTED` the renderer shows a framed crop instead of the cut-out."""
     touches: frozenset[str] = frozenset()
     """Sides of the photograph that cut the product off: left, top, right, bottom."""
     standing: bool = False
     """The product rests on a flat base."""
-    parts: dict[str, float] = field(default_factory=dict)
+    confidence_parts: dict[str, float] = field(default_factory=dict)
     """What the trust was judged by."""
 
     @property
-    def trusted(self) -> bool:
+    def is_trusted(self) -> bool:
         """Whether the cut-out itself may be shown."""
         return self.method != "framed_crop"
 

@@ -15,9 +15,9 @@ import numpy as np
 from studio.rendering import backgrounds, grading, shadows
 from studio.rendering.colour import luminance
 from studio.rendering.encode import encode
-from studio.rendering.framed_crop import frame, margin_percent
-from studio.rendering.framing import Placement, place, project
-from studio.rendering.lookboard import arrange
+from studio.rendering.framed_crop import crop_to_frame, frame_margin_percent
+from studio.rendering.framing import Placement, place_product, project_product
+from studio.rendering.lookboard import arrange_lookboard
 from studio.rendering.model import (
     RENDERER_VERSION,
     CutOut,
@@ -28,7 +28,7 @@ from studio.rendering.model import (
     RenderRequest,
 )
 from studio.rendering.quality import score
-from studio.rendering.variation import Variation, vary
+from studio.rendering.variation import Variation, sample_variation
 
 _STRIP_ROWS = 192
 
@@ -54,56 +54,56 @@ def render(request: RenderRequest, progress: Progress | None = None) -> Renderin
     if request.width < 1 or request.height < 1:
         raise ValueError("A picture has at least one pixel in each direction.")
     tell = progress or (lambda share: None)
-    variation = vary(request.seed + request.variant, request.grade.lighting)
+    variation = sample_variation(request.seed + request.variant, request.grade.lighting)
     tell(0.02)
-    layers, facts = _layers(request, variation)
+    layers, facts = _build_layers(request, variation)
     tell(0.25)
     pixels, alpha = compose(request, layers, variation, lambda share: tell(0.25 + 0.45 * share))
     main = layers[-1].placement
-    edge = _edge(request.cut_out)
+    edge = _edge_confidence(request.cut_out)
     # A framed crop is all product to its rim, as a detail is.
     framing = "DETAIL" if main.pose == "framed" else request.framing
     quality = score(pixels, alpha, framing, edge, main.margin, main.bleeds, main.scale)
     tell(0.75)
     image, content_type = encode(pixels, request.file_format, request.quality)
     tell(1.0)
-    provenance = {**_provenance(request, variation, main), **facts}
+    provenance = {**_build_provenance(request, variation, main), **facts}
     return Rendering(image, content_type, request.width, request.height, quality, provenance)
 
 
-def _edge(cut_out: CutOut) -> float:
+def _edge_confidence(cut_out: CutOut) -> float:
     """Trust in the rim; a print's straight edges are clean, but not what was wanted."""
     return (
         0.5
-        if not cut_out.trusted
-        else 0.35 * cut_out.trust + 0.65 * cut_out.parts.get("contrast", cut_out.trust)
+        if not cut_out.is_trusted
+        else 0.35 * cut_out.confidence + 0.65 * cut_out.confidence_parts.get("contrast", cut_out.confidence)
     )
 
 
-def _layers(request: RenderRequest, variation: Variation) -> tuple[list[Layer], dict[str, Any]]:
+def _build_layers(request: RenderRequest, variation: Variation) -> tuple[list[Layer], dict[str, Any]]:
     width, height = request.width, request.height
     air = max(request.padding_percent, request.margin_percent)
     area = (0.0, 0.0, float(width), float(height))
     if request.subject_image is not None:
-        arranged, facts = arrange(request, variation)
-        return [layer_of(each, place_, request, variation) for each, place_ in arranged], facts
+        arranged, facts = arrange_lookboard(request, variation)
+        return [build_layer(each, place_, request, variation) for each, place_ in arranged], facts
     cut_out, facts = request.cut_out, dict[str, Any]()
-    framed = not cut_out.trusted
+    framed = not cut_out.is_trusted
     if framed:
-        air = margin_percent(request.framing)
+        air = frame_margin_percent(request.framing)
         rim = 2 * min(width, height) * air / 100
-        cut_out, crop = frame(cut_out, (width - rim, height - rim), request.framing, variation)
+        cut_out, crop = crop_to_frame(cut_out, (width - rim, height - rim), request.framing, variation)
         facts["framed_crop"] = list(crop)
-    placement = place(cut_out, area, request.framing, request.view_angle, air, variation, framed)
-    return [layer_of(cut_out, placement, request, variation)], facts
+    placement = place_product(cut_out, area, request.framing, request.view_angle, air, variation, framed)
+    return [build_layer(cut_out, placement, request, variation)], facts
 
 
-def layer_of(cut_out: CutOut, placement: Placement, request: RenderRequest, variation: Variation) -> Layer:
+def build_layer(cut_out: CutOut, placement: Placement, request: RenderRequest, variation: Variation) -> Layer:
     """The cut-out projected on the canvas, with its shadow and light."""
     width, height = request.width, request.height
-    pixels, alpha, (x, y) = project(cut_out.product, cut_out.alpha, placement, width, height)
+    pixels, alpha, (x, y) = project_product(cut_out.product, cut_out.alpha, placement, width, height)
     if placement.scale > 1.15:
-        pixels = crisper(pixels, min(1.0, placement.scale - 1.0))
+        pixels = sharpen(pixels, min(1.0, placement.scale - 1.0))
     factor = min(1.0, shadows.SMALL_SIDE / max(width, height))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     canvas = np.zeros((height, width), dtype=np.uint8)
@@ -113,11 +113,11 @@ def layer_of(cut_out: CutOut, placement: Placement, request: RenderRequest, vari
     if placement.pose == "framed":
         light = shadows.room_light(small, variation)
     else:
-        light = shadows.light_map(small, variation) * _exposed(cut_out)
+        light = shadows.light_map(small, variation) * _exposure_factor(cut_out)
     return Layer(pixels, alpha, x, y, placement, shadow, light)
 
 
-def _exposed(cut_out: CutOut) -> float:
+def _exposure_factor(cut_out: CutOut) -> float:
     """The factor that brings an underexposed product's highlights to where a studio's would be."""
     thin = max(1, round(max(cut_out.alpha.shape) / 300))
     solid = cut_out.alpha[::thin, ::thin] > 250
@@ -127,55 +127,55 @@ def _exposed(cut_out: CutOut) -> float:
     return float(np.clip(215.0 / max(brightest, 1.0), 1.0, 1.16))
 
 
-def crisper(pixels: Pixels, amount: float) -> Pixels:
+def sharpen(pixels: Pixels, amount: float) -> Pixels:
     """The pixels with some of the acutance back that enlarging took."""
     soft = cv2.GaussianBlur(pixels, (0, 0), 1.4)
     return cv2.addWeighted(pixels, 1 + 0.7 * amount, soft, -0.7 * amount, 0).astype(np.uint8)
 
 
 def compose(
-    request: RenderRequest, layers: list[Layer], variation: Variation, tell: Progress
+    request: RenderRequest, layers: list[Layer], variation: Variation, report_progress: Progress
 ) -> tuple[Pixels, Pixels]:
     """The canvas's pixels and the products' opacity on it."""
     width, height = request.width, request.height
-    paper = backgrounds.paint(request.background, width, height, variation, _surface(layers))
-    look = grading.look_of(request.grade)
+    paper = backgrounds.build_painter(request.background, width, height, variation, _get_surface(layers))
+    look = grading.compile_grade(request.grade)
     # A preset's colour is somebody's house colour: the solid one stays exact, others take half the grade.
-    backdrop = grading.look_of(request.grade, 0.0 if request.background.kind == "SOLID" else 0.4)
+    backdrop = grading.compile_grade(request.grade, 0.0 if request.background.kind == "SOLID" else 0.4)
     random = np.random.default_rng(np.random.PCG64(abs(variation.seed) + 1))
     dither = request.background.kind != "SOLID"
     result = np.empty((height, width, 3), dtype=np.uint8)
     covered = np.zeros((height, width), dtype=np.uint8)
     for first in range(0, height, _STRIP_ROWS):
         last = min(height, first + _STRIP_ROWS)
-        strip = grading.apply(backdrop, paper(first, last))
+        strip = grading.apply_grade(backdrop, paper(first, last))
         noise = random.random((last - first, width), dtype=np.float32)
         for layer in layers:
-            strip = _shaded(strip, layer, width, height, first, last)
-            strip = _laid(strip, covered, layer, look, (width, height), first, last)
+            strip = _apply_shadow(strip, layer, width, height, first, last)
+            strip = _composite(strip, covered, layer, look, (width, height), first, last)
         # Half a level of noise instead of rounding keeps smooth paper from banding.
         spread = noise[..., None] if dither else 0.5 + (noise[..., None] - 0.5) * 0.98 * (strip % 1 > 0.004)
         result[first:last] = np.clip(strip + spread, 0, 255).astype(np.uint8)
-        tell(last / height)
+        report_progress(last / height)
     return result, covered
 
 
-def _surface(layers: list[Layer]) -> backgrounds.Surface:
+def _get_surface(layers: list[Layer]) -> backgrounds.Surface:
     """What the paper is to the products: a table below them, a wall behind them, or a sweep of both."""
     poses = {layer.placement.pose for layer in layers}
     return "table" if "lying" in poses else "wall" if poses == {"hanging"} else "sweep"
 
 
-def _shaded(strip: Floats, layer: Layer, width: int, height: int, first: int, last: int) -> Floats:
-    dark = shadows.enlarged(layer.shadow, width, height, first, last)
+def _apply_shadow(strip: Floats, layer: Layer, width: int, height: int, first: int, last: int) -> Floats:
+    dark = shadows.upscale(layer.shadow, width, height, first, last)
     return strip * (1 - dark)[..., None]
 
 
-def _laid(
+def _composite(
     strip: Floats,
     covered: Pixels,
     layer: Layer,
-    look: grading.Look,
+    curve: grading.GradeCurve,
     canvas: tuple[int, int],
     first: int,
     last: int,
@@ -187,11 +187,11 @@ def _laid(
     left, right = layer.x, layer.x + layer.alpha.shape[1]
     alpha = layer.alpha[top - layer.y : bottom - layer.y]
     pixels = layer.pixels[top - layer.y : bottom - layer.y].astype(np.float32)
-    factor = shadows.enlarged(layer.light, *canvas, top, bottom)[:, left:right]
+    factor = shadows.upscale(layer.light, *canvas, top, bottom)[:, left:right]
     lit: Floats = pixels * factor[..., None]
     # Light must not wash white cloth out: what it adds fades as the pixel nears white.
     lit = np.where(lit > pixels, pixels + (lit - pixels) * (1 - pixels / 255.0) * 1.6, lit)
-    lit = grading.apply(look, lit)
+    lit = grading.apply_grade(curve, lit)
     share = alpha.astype(np.float32)[..., None] / 255.0
     strip = strip.copy() if not strip.flags.writeable else strip
     part = strip[top - first : bottom - first, left:right]
@@ -200,7 +200,7 @@ def _laid(
     return strip
 
 
-def _provenance(request: RenderRequest, variation: Variation, placement: Placement) -> dict[str, Any]:
+def _build_provenance(request: RenderRequest, variation: Variation, placement: Placement) -> dict[str, Any]:
     """Where the picture came from: what made it, what it honoured, and what it could not."""
     grade = request.grade
     honoured = [
@@ -223,8 +223,8 @@ def _provenance(request: RenderRequest, variation: Variation, placement: Placeme
     return {
         "renderer_version": RENDERER_VERSION,
         "cut_out": request.cut_out.method,
-        "trust": round(request.cut_out.trust, 4),
-        "trust_parts": dict(request.cut_out.parts),
+        "trust": round(request.cut_out.confidence, 4),
+        "trust_parts": dict(request.cut_out.confidence_parts),
         "seed": request.seed + request.variant,
         "light": variation.light,
         "shadow": request.background.shadow,

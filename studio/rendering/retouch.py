@@ -24,16 +24,16 @@ from studio.rendering.model import (
     Rendering,
 )
 from studio.rendering.quality import score
-from studio.rendering.render import crisper
+from studio.rendering.render import sharpen
 
 _STRIP_ROWS = 256
-_JUDGED_SIDE = 1_024
+_SCORED_SIDE = 1_024
 
 
-def reduced(source: Image.Image) -> Image.Image:
+def downscale(source: Image.Image) -> Image.Image:
     """A small copy, large enough to find the product in it."""
     small = source.convert("RGB")
-    small.thumbnail((_JUDGED_SIDE, _JUDGED_SIDE), Image.Resampling.LANCZOS)
+    small.thumbnail((_SCORED_SIDE, _SCORED_SIDE), Image.Resampling.LANCZOS)
     return small
 
 
@@ -56,13 +56,13 @@ def refine(
     is no picture's.
     """
     tell = progress or (lambda share: None)
-    pixels = _pixels(image)
+    pixels = _load_pixels(image)
     across = width or round(pixels.shape[1] * scale_factor)
     down = height or round(pixels.shape[0] * scale_factor)
     if across < 1 or down < 1:
         raise ValueError("A picture has at least one pixel in each direction.")
     factor = max(across / pixels.shape[1], down / pixels.shape[0])
-    pixels = _middle(pixels, round(across / factor), round(down / factor))
+    pixels = _crop_middle(pixels, round(across / factor), round(down / factor))
     # Noise is taken out before it is enlarged; what is sharp stays, because the filter knows edges.
     calm = cv2.bilateralFilter(pixels, 5, 9, 2.0) if factor > 1.05 else pixels
     tell(0.25)
@@ -71,18 +71,18 @@ def refine(
     else:
         larger = np.asarray(Image.fromarray(calm).resize((across, down), Image.Resampling.LANCZOS))
     tell(0.55)
-    larger = _bounded_sharpening(larger.astype(np.uint8), factor, strength)
+    larger = _sharpen_bounded(larger.astype(np.uint8), factor, strength)
     tell(0.75)
     facts = {"scale_factor": round(factor, 4), "strength": strength}
-    return _finished(larger, file_format, quality, facts, tell, cut_out, framing)
+    return _finish(larger, file_format, quality, facts, tell, cut_out, framing)
 
 
-def _middle(pixels: Pixels, across: int, down: int) -> Pixels:
+def _crop_middle(pixels: Pixels, across: int, down: int) -> Pixels:
     left, top = max(0, (pixels.shape[1] - across) // 2), max(0, (pixels.shape[0] - down) // 2)
     return np.ascontiguousarray(pixels[top : top + max(1, down), left : left + max(1, across)])
 
 
-def _bounded_sharpening(larger: Pixels, factor: float, strength: float) -> Pixels:
+def _sharpen_bounded(larger: Pixels, factor: float, strength: float) -> Pixels:
     """Sharpened, but nowhere beyond the darkest and brightest of its neighbourhood: no halos."""
     if factor <= 1:
         return larger
@@ -94,7 +94,7 @@ def _bounded_sharpening(larger: Pixels, factor: float, strength: float) -> Pixel
         last = min(height, first + 1024)
         begin, end = max(0, first - 16 - radius), min(height, last + 16 + radius)
         part = larger[begin:end]
-        sharp = crisper(crisper(part, 0.7 * strength), 0.5 * strength * min(1.0, factor - 1))
+        sharp = sharpen(sharpen(part, 0.7 * strength), 0.5 * strength * min(1.0, factor - 1))
         sharp = np.clip(sharp, cv2.erode(part, kernel), cv2.dilate(part, kernel))
         result[first:last] = sharp[first - begin : last - begin]
     return result
@@ -117,22 +117,22 @@ def adjust(
     `cut_out`, the product as found in a `reduced` copy, is what the quality is measured on.
     """
     tell = progress or (lambda share: None)
-    pixels = _pixels(image)
+    pixels = _load_pixels(image)
     size = (width or pixels.shape[1], height or pixels.shape[0])
     if size != (pixels.shape[1], pixels.shape[0]):
         method = cv2.INTER_AREA if size[0] < pixels.shape[1] else cv2.INTER_CUBIC
         pixels = cv2.resize(pixels, size, interpolation=method).astype(np.uint8)
-    look = grading.look_of(grade, strength)
+    look = grading.compile_grade(grade, strength)
     result = np.empty_like(pixels)
     rows = np.linspace(-1, 1, pixels.shape[0], dtype=np.float32)[:, None]
     across = np.linspace(-1, 1, pixels.shape[1], dtype=np.float32)[None, :]
     for first in range(0, pixels.shape[0], _STRIP_ROWS):
         last = min(pixels.shape[0], first + _STRIP_ROWS)
-        strip = grading.apply(look, pixels[first:last].astype(np.float32))
+        strip = grading.apply_grade(look, pixels[first:last].astype(np.float32))
         strip = strip * _lamp(grade.lighting, strength, across, rows[first:last])[..., None]
         result[first:last] = np.clip(strip + 0.5, 0, 255).astype(np.uint8)
         tell(0.7 * last / pixels.shape[0])
-    return _finished(result, file_format, quality, {"strength": strength}, tell, cut_out, framing)
+    return _finish(result, file_format, quality, {"strength": strength}, tell, cut_out, framing)
 
 
 def _lamp(lighting: str | None, strength: float, across: np.ndarray, down: np.ndarray) -> np.ndarray:
@@ -148,7 +148,7 @@ def _lamp(lighting: str | None, strength: float, across: np.ndarray, down: np.nd
     return np.ones((len(down), across.shape[1]), dtype=np.float32)
 
 
-def _pixels(image: bytes | Image.Image) -> Pixels:
+def _load_pixels(image: bytes | Image.Image) -> Pixels:
     opened = open_stored(image) if isinstance(image, bytes) else image
     pixels, alpha = to_srgb(opened)
     if alpha is None:
@@ -157,33 +157,33 @@ def _pixels(image: bytes | Image.Image) -> Pixels:
     return (pixels * share + 255.0 * (1 - share) + 0.5).astype(np.uint8)
 
 
-def _finished(
+def _finish(
     pixels: Pixels,
     file_format: FileFormat,
     quality: int,
     facts: dict[str, Any],
-    tell: Progress,
+    report_progress: Progress,
     cut_out: CutOut | None,
     framing: Framing,
 ) -> Rendering:
     """Scored on its product, or over the whole picture where none is known, and encoded."""
-    measured = _whole(pixels) if cut_out is None else _judged(pixels, cut_out, framing)
+    measured = _score_whole(pixels) if cut_out is None else _score_product(pixels, cut_out, framing)
     data, content_type = encode(pixels, file_format, quality)
-    tell(1.0)
+    report_progress(1.0)
     provenance = {"renderer_version": RENDERER_VERSION, **facts}
     return Rendering(data, content_type, pixels.shape[1], pixels.shape[0], measured, provenance)
 
 
-def _whole(pixels: Pixels) -> Quality:
+def _score_whole(pixels: Pixels) -> Quality:
     everything = np.full(pixels.shape[:2], 255, dtype=np.uint8)
     return score(pixels, everything, "DETAIL", bleeds=frozenset(("left", "right", "top", "bottom")))
 
 
-def _judged(pixels: Pixels, cut_out: CutOut, framing: Framing) -> Quality:
+def _score_product(pixels: Pixels, cut_out: CutOut, framing: Framing) -> Quality:
     height, width = cut_out.photograph.shape[:2]
     left, top, right, bottom = cut_out.box
     alpha = np.zeros((height, width), dtype=np.uint8)
     alpha[top:bottom, left:right] = cut_out.alpha
     small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
-    edge = cut_out.trust if cut_out.trusted else 0.5
+    edge = cut_out.confidence if cut_out.is_trusted else 0.5
     return score(small, alpha, framing, edge, bleeds=cut_out.touches)

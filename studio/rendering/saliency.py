@@ -23,12 +23,12 @@ def barrier_distance(image: Floats) -> Floats:
     for _ in range(_ROUNDS):
         for axis in (0, 1):
             arrays = [np.swapaxes(array, 0, axis) for array in (image, distance, upper, lower)]
-            _sweep(*arrays)
-            _sweep(*(array[::-1] for array in arrays))
+            _raster_pass(*arrays)
+            _raster_pass(*(array[::-1] for array in arrays))
     return distance.sum(axis=2)
 
 
-def _sweep(image: Floats, distance: Floats, upper: Floats, lower: Floats) -> None:
+def _raster_pass(image: Floats, distance: Floats, upper: Floats, lower: Floats) -> None:
     """One raster pass along the first axis, in place."""
     for row in range(1, image.shape[0]):
         highest = np.maximum(upper[row - 1], image[row])
@@ -43,12 +43,12 @@ def _sweep(image: Floats, distance: Floats, upper: Floats, lower: Floats) -> Non
 def saliency(image_lab: Floats) -> Floats:
     """Height x width, 0..1, how probably each pixel belongs to the product."""
     height, width = image_lab.shape[:2]
-    barrier = _normalised(barrier_distance(cv2.GaussianBlur(image_lab, (0, 0), 1.0)))
-    away = _normalised(_distance_to_border_colours(image_lab))
+    barrier = _normalise(barrier_distance(cv2.GaussianBlur(image_lab, (0, 0), 1.0)))
+    away = _normalise(_distance_to_border_colours(image_lab))
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     centre = np.exp(-(((columns / width - 0.5) / 0.42) ** 2 + ((rows / height - 0.52) / 0.48) ** 2))
     raw = (0.62 * barrier + 0.38 * away) * (0.35 + 0.65 * centre)
-    return smoothstep(0.12, 0.75, _normalised(cv2.GaussianBlur(raw.astype(np.float32), (0, 0), 2.0)))
+    return smoothstep(0.12, 0.75, _normalise(cv2.GaussianBlur(raw.astype(np.float32), (0, 0), 2.0)))
 
 
 def _distance_to_border_colours(image_lab: Floats) -> Floats:
@@ -69,6 +69,6 @@ def _distance_to_border_colours(image_lab: Floats) -> Floats:
     return np.min(distances, axis=0).astype(np.float32)
 
 
-def _normalised(values: Floats) -> Floats:
+def _normalise(values: Floats) -> Floats:
     low, high = np.percentile(values, (2, 98))
     return np.clip((values - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)

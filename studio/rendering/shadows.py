@@ -29,21 +29,21 @@ def shadow_map(alpha: Floats, kind: ShadowKind, pose: Pose, light: Variation) ->
         if soft:
             dark = 1 - (1 - dark) * (1 - _cast(alpha, side, light))
     elif pose == "lying":
-        near = _dropped(alpha, side, light, 0.0045, 0.005) * 0.42
-        far = _dropped(alpha, side, light, 0.022, 0.020) * 0.26
+        near = _drop_shadow(alpha, side, light, 0.0045, 0.005) * 0.42
+        far = _drop_shadow(alpha, side, light, 0.022, 0.020) * 0.26
         dark = near if not soft else 1 - (1 - near) * (1 - far)
     elif pose == "framed":
         # A photograph that fills the picture lies on nothing.
         return nothing
     else:
         # Nothing touches a ground here; only a wall some way behind receives a wide shadow.
-        far = _dropped(alpha, side, light, 0.030, 0.038) * 0.20
-        near = _dropped(alpha, side, light, 0.010, 0.014) * 0.12
+        far = _drop_shadow(alpha, side, light, 0.030, 0.038) * 0.20
+        near = _drop_shadow(alpha, side, light, 0.010, 0.014) * 0.12
         dark = far if soft and pose == "bleeding" else (1 - (1 - far) * (1 - near) if soft else near)
     return np.clip(dark * light.strength, 0, 0.92).astype(np.float32)
 
 
-def _dropped(alpha: Floats, side: float, light: Variation, distance: float, blur: float) -> Floats:
+def _drop_shadow(alpha: Floats, side: float, light: Variation, distance: float, blur: float) -> Floats:
     """The silhouette on a surface just behind, away from the light."""
     reach = distance * side * (0.6 + 0.8 * min(1.0, light.shadow_length))
     shift_x = -light.light_x * reach
@@ -154,7 +154,7 @@ def room_light(alpha: Floats, light: Variation) -> Floats:
     return (ramp * min(1.0, 0.97 + 0.7 * (light.intensity - 1)) * np.ones_like(alpha)).astype(np.float32)
 
 
-def enlarged(small: Floats, width: int, height: int, first: int, last: int) -> Floats:
+def upscale(small: Floats, width: int, height: int, first: int, last: int) -> Floats:
     """Rows first..last of the small map enlarged to the canvas."""
     across, down = small.shape[1] / width, small.shape[0] / height
     matrix = np.array([[across, 0, 0.5 * across - 0.5], [0, down, (first + 0.5) * down - 0.5]])

@@ -38,7 +38,7 @@ class Variation:
 
 
 # name, light_x, light_back, hardness, shadow_length, intensity, zoom, yaw, rise
-_SET_UPS = (
+_LIGHT_SETUPS = (
     ("soft box left", -0.75, -0.60, 0.25, 0.50, 1.00, 1.00, -1.6, 0.004),
     ("window right, low", 0.95, -0.45, 0.40, 0.60, 1.05, 0.93, 3.0, -0.014),
     ("overhead", -0.12, -0.30, 0.10, 0.22, 0.97, 1.06, 0.6, 0.012),
@@ -50,9 +50,11 @@ _SET_UPS = (
 )
 
 
-def vary(seed: int, lighting: str | None = None) -> Variation:
+def sample_variation(seed: int, lighting: str | None = None) -> Variation:
     """The set-up of a seed; `lighting` (left, right, top, front, soft, hard) overrides its part of it."""
-    name, light_x, light_back, hardness, length, intensity, zoom, yaw, rise = _SET_UPS[seed % len(_SET_UPS)]
+    name, light_x, light_back, hardness, length, intensity, zoom, yaw, rise = _LIGHT_SETUPS[
+        seed % len(_LIGHT_SETUPS)
+    ]
     random = np.random.default_rng(np.random.PCG64(abs(seed)))
     jitter = random.uniform(-1, 1, 12)
     asked = (lighting or "").lower()

@@ -36,7 +36,7 @@ def new_trace() -> TraceContext:
     return TraceContext(secrets.token_hex(16), secrets.token_hex(8))
 
 
-def read_traceparent(text: str | None) -> TraceContext | None:
+def parse_traceparent(text: str | None) -> TraceContext | None:
     """The step that a `traceparent` names; None when it is malformed, as the standard wants."""
     match = _TRACEPARENT.fullmatch(text or "")
     if match is None:
@@ -49,7 +49,7 @@ def read_traceparent(text: str | None) -> TraceContext | None:
 
 
 @dataclass(slots=True)
-class Work:
+class LogContext:
     """The request or job at hand, filled in as more of it becomes known; threads that work on it share it."""
 
     request_id: str | None = None
@@ -60,28 +60,28 @@ class Work:
     api_key_id: str | None = None
 
 
-_work: ContextVar[Work | None] = ContextVar("work", default=None)
+_log_context: ContextVar[LogContext | None] = ContextVar("work", default=None)
 _trace: ContextVar[TraceContext | None] = ContextVar("trace", default=None)
 
 
-def current_work() -> Work | None:
+def current_log_context() -> LogContext | None:
     """What is being worked on, None between requests and jobs."""
-    return _work.get()
+    return _log_context.get()
 
 
-def begin_work(work: Work) -> None:
+def set_log_context(context: LogContext) -> None:
     """Make this what the running context works on, for as long as the context lives."""
-    _work.set(work)
+    _log_context.set(context)
 
 
 @contextmanager
-def working_on(work: Work) -> Iterator[Work]:
+def log_context(context: LogContext) -> Iterator[LogContext]:
     """Work on this within the block."""
-    token = _work.set(work)
+    token = _log_context.set(context)
     try:
-        yield work
+        yield context
     finally:
-        _work.reset(token)
+        _log_context.reset(token)
 
 
 def current_trace() -> TraceContext | None:
@@ -96,7 +96,7 @@ def current_traceparent() -> str | None:
 
 
 @contextmanager
-def tracing_as(trace: TraceContext) -> Iterator[None]:
+def use_trace(trace: TraceContext) -> Iterator[None]:
     """Be this step of its trace within the block."""
     token = _trace.set(trace)
     try:

@@ -14,11 +14,11 @@ from typing import Any
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from db.tenancy import current_organization
-from studio.telemetry.context import current_trace, current_work
+from studio.telemetry.context import current_log_context, current_trace
 
-LINE = "%(asctime)s %(levelname)s [%(request_id)s] %(name)s: %(message)s"
+LINE_FORMAT = "%(asctime)s %(levelname)s [%(request_id)s] %(name)s: %(message)s"
 PACKAGES = ("handlers", "studio", "db", "sartiq")
-CONTEXT = (
+CONTEXT_FIELDS = (
     "request_id",
     "trace_id",
     "span_id",
@@ -28,23 +28,23 @@ CONTEXT = (
     "operation_id",
     "generation_id",
 )
-ACCESS = ("method", "path", "status", "duration_ms", "address")
+ACCESS_FIELDS = ("method", "path", "status", "duration_ms", "address")
 """Fields of the one line that each request leaves."""
 
 
-class WithContext(logging.Filter):
+class ContextFilter(logging.Filter):
     """Gives every record what it belongs to, unless who logs said so; a field that is not known is None."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let the record pass."""
-        for name, value in _context().items():
+        for name, value in _build_context().items():
             if not hasattr(record, name):
                 setattr(record, name, value)
         return True
 
 
-def _context() -> dict[str, str | None]:
-    work, trace = current_work(), current_trace()
+def _build_context() -> dict[str, str | None]:
+    work, trace = current_log_context(), current_trace()
     organization_id = current_organization()
     return {
         "request_id": work.request_id if work else None,
@@ -58,11 +58,11 @@ def _context() -> dict[str, str | None]:
     }
 
 
-class ReadableLine(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """A line for people."""
 
     def __init__(self) -> None:
-        super().__init__(LINE)
+        super().__init__(LINE_FORMAT)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and below it the traceback if there is one."""
@@ -70,7 +70,7 @@ class ReadableLine(logging.Formatter):
         return super().format(record)
 
 
-class JsonLine(OrjsonFormatter):
+class JsonFormatter(OrjsonFormatter):
     """A JSON object on one line; its time is RFC 3339 in UTC."""
 
     def __init__(self, service: str) -> None:
@@ -85,7 +85,7 @@ class JsonLine(OrjsonFormatter):
         log_data["timestamp"] = time.replace("+00:00", "Z")
         log_data["level"], log_data["logger"] = record.levelname, record.name
         log_data["message"], log_data["service"] = record.message, self._service
-        for name in (*CONTEXT, *ACCESS):
+        for name in (*CONTEXT_FIELDS, *ACCESS_FIELDS):
             value = getattr(record, name, None)
             if value is not None:
                 log_data[name] = value
@@ -95,12 +95,14 @@ class JsonLine(OrjsonFormatter):
 
 def configure_logging(level: str, layout: str, service: str) -> None:
     """Log to standard error from this level on, as `json` or `lines`; libraries only from WARNING on."""
-    line: dict[str, Any] = {"()": JsonLine, "service": service} if layout == "json" else {"()": ReadableLine}
+    line: dict[str, Any] = (
+        {"()": JsonFormatter, "service": service} if layout == "json" else {"()": TextFormatter}
+    )
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "filters": {"context": {"()": WithContext}},
+            "filters": {"context": {"()": ContextFilter}},
             "formatters": {"line": line},
             "handlers": {
                 "stderr": {"class": "logging.StreamHandler", "filters": ["context"], "formatter": "line"}

@@ -19,10 +19,10 @@ from sqlalchemy import QueuePool, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.base import utc_now
-from db.engines import make_engine
+from db.engine import build_engine
 from db.models.generations import Generation
 from db.session import Database
-from studio.states import GENERATION_STATES, OPEN_GENERATION
+from studio.state_machines import GENERATION_STATES, OPEN_GENERATION
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +64,12 @@ for _outcome in ("delivered", "retried", "failed"):
     _deliveries.labels(_outcome)
 
 
-def request_began() -> None:
+def record_request_start() -> None:
     """A request is being worked on."""
     _in_progress.inc()
 
 
-def request_ended(operation_id: str | None, method: str, status: int, seconds: float | None) -> None:
+def record_request_end(operation_id: str | None, method: str, status: int, seconds: float | None) -> None:
     """A request was answered after `seconds`; status 0 and None when its client went away before."""
     operation = operation_id or UNMATCHED
     _in_progress.dec()
@@ -111,7 +111,7 @@ def count_outbound_call(outcome: str) -> None:
     _outbound.labels(outcome).inc()
 
 
-class QueueState(Collector):
+class QueueCollector(Collector):
     """The depth of the queue and the age of its head, read when somebody asks, at most every few seconds.
 
     The queue is one for all processes, so each tells the same number. A database that is away leaves a gap.
@@ -119,7 +119,7 @@ class QueueState(Collector):
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._rows: list[Any] = []
         self._read_at = float("-inf")
 
@@ -129,7 +129,7 @@ class QueueState(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The families with their values."""
-        with self._guard:
+        with self._lock:
             if time.monotonic() - self._read_at > QUEUE_CACHE_SECONDS:
                 try:
                     self._rows = self._read()
@@ -160,7 +160,7 @@ def _queue_families(rows: list[Any]) -> Iterator[Metric]:
     yield age
 
 
-class PoolState(Collector):
+class PoolCollector(Collector):
     """How many connections to the database the threads of this process hold."""
 
     def __init__(self, database: Database) -> None:
@@ -185,7 +185,7 @@ class PoolState(Collector):
         )
 
 
-class MetricsPort:
+class MetricsServer:
     """Serves the metrics of this process over HTTP, at every path; `start` and `stop` once each.
 
     Port 0 serves nothing. OSError when the port is taken: whoever starts a process notices.
@@ -193,7 +193,7 @@ class MetricsPort:
 
     def __init__(self, host: str, port: int, database: Database, database_url: str) -> None:
         self._host, self._port = host, port
-        self._served, self._url = database, database_url
+        self._app_database, self._url = database, database_url
         self._collectors: list[Collector] = []
 
     def start(self) -> None:
@@ -206,8 +206,8 @@ class MetricsPort:
             message = f"the metrics cannot be served at {self._host}:{self._port}: {error.strerror}"
             raise OSError(error.errno, message) from error
         # A connection of its own: it is asked when all others are busy, too.
-        self._database = Database(make_engine(self._url, pool_size=1))
-        self._collectors = [PoolState(self._served), QueueState(self._database)]
+        self._database = Database(build_engine(self._url, pool_size=1))
+        self._collectors = [PoolCollector(self._app_database), QueueCollector(self._database)]
         for collector in self._collectors:
             REGISTRY.register(collector)
 

@@ -24,13 +24,13 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from studio.telemetry.context import TraceContext, current_trace, new_trace, tracing_as
+from studio.telemetry.context import TraceContext, current_trace, new_trace, use_trace
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 Attributes = Mapping[str, str | int]
-Recorded = Span
+RecordedSpan = Span
 """A step while it is recorded, or what stands in for it when nothing is."""
 
 SERVER, CONSUMER, INTERNAL = SpanKind.SERVER, SpanKind.CONSUMER, SpanKind.INTERNAL
@@ -62,12 +62,12 @@ class Tracing:
         resource = Resource.create({"service.name": self._service})
         self._provider = provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(exporter))
-        _record_with(provider.get_tracer("sartiq"))
+        _set_tracer(provider.get_tracer("sartiq"))
 
     def stop(self) -> None:
         """Send what is left, for a few seconds at most, and record no more."""
         if self._provider is not None:
-            _record_with(None)
+            _set_tracer(None)
             self._provider.shutdown()
             self._provider = None
 
@@ -75,7 +75,7 @@ class Tracing:
 _tracer: Tracer | None = None
 
 
-def _record_with(tracer: Tracer | None) -> None:
+def _set_tracer(tracer: Tracer | None) -> None:
     global _tracer
     _tracer = tracer
 
@@ -86,14 +86,16 @@ def is_recording() -> bool:
 
 
 @contextmanager
-def entry(name: str, kind: SpanKind, parent: TraceContext | None, attributes: Attributes) -> Iterator[Span]:
+def start_root_span(
+    name: str, kind: SpanKind, parent: TraceContext | None, attributes: Attributes
+) -> Iterator[Span]:
     """Begin our part of the trace of `parent`, or a new trace; within the block it is the current one."""
     if _tracer is None:
-        with tracing_as(parent.child() if parent else new_trace()):
+        with use_trace(parent.child() if parent else new_trace()):
             yield INVALID_SPAN
         return
-    span = _tracer.start_span(name, _as_parent(parent), kind, attributes)
-    with tracing_as(_step_of(span)):
+    span = _tracer.start_span(name, _parent_context(parent), kind, attributes)
+    with use_trace(_to_trace_context(span)):
         try:
             yield span
         except Exception as error:
@@ -104,12 +106,12 @@ def entry(name: str, kind: SpanKind, parent: TraceContext | None, attributes: At
 
 
 @contextmanager
-def step(name: str, attributes: Attributes | None = None) -> Iterator[Span]:
+def start_span(name: str, attributes: Attributes | None = None) -> Iterator[Span]:
     """Time what happens in the block as a step of the current trace."""
     if _tracer is None:
         yield INVALID_SPAN
         return
-    with entry(name, INTERNAL, current_trace(), attributes or {}) as span:
+    with start_root_span(name, INTERNAL, current_trace(), attributes or {}) as span:
         yield span
 
 
@@ -119,14 +121,14 @@ def mark_failed(span: Span, kind: str) -> None:
     span.set_status(Status(StatusCode.ERROR))
 
 
-def record_step(name: str, parent: TraceContext | None, began_ns: int, attributes: Attributes) -> None:
+def record_span(name: str, parent: TraceContext | None, began_ns: int, attributes: Attributes) -> None:
     """Record a step of which only now is known that it belongs to a trace; it ends now."""
     if _tracer is not None:
-        span = _tracer.start_span(name, _as_parent(parent), INTERNAL, attributes, start_time=began_ns)
+        span = _tracer.start_span(name, _parent_context(parent), INTERNAL, attributes, start_time=began_ns)
         span.end(time.time_ns())
 
 
-def _as_parent(step: TraceContext | None) -> Context:
+def _parent_context(step: TraceContext | None) -> Context:
     if step is None:
         return Context()
     flags = TraceFlags(TraceFlags.SAMPLED if step.sampled else TraceFlags.DEFAULT)
@@ -134,6 +136,6 @@ def _as_parent(step: TraceContext | None) -> Context:
     return set_span_in_context(NonRecordingSpan(told), Context())
 
 
-def _step_of(span: Span) -> TraceContext:
+def _to_trace_context(span: Span) -> TraceContext:
     told = span.get_span_context()
     return TraceContext(f"{told.trace_id:032x}", f"{told.span_id:016x}", bool(told.trace_flags.sampled))

@@ -20,29 +20,29 @@ from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 
 from db.base import utc_now
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
-from db.session import Database, after_commit, session
+from db.session import Database, after_commit, current_session
 from studio.telemetry.metrics import count_webhook_delivery
-from studio.webhooks.endpoints import disable
+from studio.webhooks.endpoints import disable_endpoint
 
-LEASE = timedelta(seconds=60)
+LEASE_DURATION = timedelta(seconds=60)
 """Far longer than one message can take, look-up of the address included."""
-RETRIES = tuple(
+RETRY_DELAYS = tuple(
     timedelta(seconds=seconds) for seconds in (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 )
 """How long after a failed try the next one follows; after the last of them the message is given up."""
 JITTER = 0.1
-PERSISTENT = timedelta(days=5)
-REST = timedelta(seconds=5)
+DISABLE_AFTER = timedelta(days=5)
+MIN_COOLDOWN = timedelta(seconds=5)
 """How long an endpoint that is overloaded or away is left alone at least."""
-LONGEST_REST = timedelta(hours=1)
-LONGEST_WAIT = timedelta(hours=24)
-OVERLOADED = frozenset({429, 502, 503, 504})
-KEPT = timedelta(days=30)
-BATCH = 1_000
+MAX_COOLDOWN = timedelta(hours=1)
+MAX_RETRY_AFTER = timedelta(hours=24)
+OVERLOADED_STATUSES = frozenset({429, 502, 503, 504})
+RETENTION = timedelta(days=30)
+DELETE_BATCH_SIZE = 1_000
 
 
 @dataclass(frozen=True)
-class Claim:
+class Lease:
     """A message in the hands of one sender, as plain values: no transaction stays open for it."""
 
     endpoint_id: UUID
@@ -68,52 +68,52 @@ class Outcome:
         return self.error is None
 
 
-def has_work(database: Database) -> bool:
+def has_available(database: Database) -> bool:
     """Whether a message can be sent now; reads only, so that idle senders keep no writer waiting."""
     with database.transaction(write=False) as reading:
         # unscoped: senders send for everybody
-        return reading.scalar(select(WebhookEndpoint.id).where(_claimable()).limit(1)) is not None
+        return reading.scalar(select(WebhookEndpoint.id).where(_available()).limit(1)) is not None
 
 
-def claim_next(database: Database, token: str) -> Claim | None:
+def lease_next(database: Database, token: str) -> Lease | None:
     """The message that is due first at the endpoint that has waited longest; None when there is none.
 
     What may not be sent any more, because its endpoint is disabled or its senders died of it, ends here.
     """
     with database.transaction(write=True) as writing:
-        waiting = select(WebhookEndpoint).where(_claimable())  # unscoped: senders send for everybody
+        waiting = select(WebhookEndpoint).where(_available())  # unscoped: senders send for everybody
         waiting = waiting.order_by(WebhookEndpoint.served_at, WebhookEndpoint.id).limit(1)
         endpoint = writing.scalar(waiting.with_for_update(skip_locked=True, key_share=True))
         if endpoint is None:
             return None
         here = and_(WebhookDelivery.endpoint_id == endpoint.id, _due())
         if not endpoint.is_enabled:
-            writing.execute(update(WebhookDelivery).where(here).values(_given_up("endpoint_disabled")))
+            writing.execute(update(WebhookDelivery).where(here).values(_failed_values("endpoint_disabled")))
             return None
         due = select(WebhookDelivery).where(here)
         delivery = writing.scalar(due.order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id).limit(1))
         if delivery is None:
             # Another sender has sent it since this transaction looked, and is free again already.
             return None
-        if delivery.tries > len(RETRIES):
-            _give_up(delivery, "interrupted")
+        if delivery.tries > len(RETRY_DELAYS):
+            _mark_failed(delivery, "interrupted")
             return None
         delivery.attempts += 1
         delivery.tries += 1
         delivery.last_attempt_at = utc_now()
-        _mark(endpoint, claimed_by=token, busy_until=utc_now() + LEASE, served_at=utc_now())
-        return Claim(
+        _set_columns(endpoint, claimed_by=token, busy_until=utc_now() + LEASE_DURATION, served_at=utc_now())
+        return Lease(
             endpoint_id=endpoint.id,
             delivery_id=delivery.id,
             token=token,
             url=endpoint.url,
-            salts=_salts(endpoint),
+            salts=_current_salts(endpoint),
             message_id=delivery.message_id,
             payload=dict(delivery.payload),
         )
 
 
-class Recorded(StrEnum):
+class RecordResult(StrEnum):
     """What became of an outcome that was to be written down."""
 
     DONE = "done"
@@ -123,31 +123,31 @@ class Recorded(StrEnum):
     """Not written down: the endpoint is gone, or another sender has taken over."""
 
 
-def record(database: Database, claim: Claim, outcome: Outcome) -> Recorded:
+def record_outcome(database: Database, lease: Lease, outcome: Outcome) -> RecordResult:
     """Write down how a try ended and when the next one follows, if the endpoint is still ours."""
-    ours = (WebhookEndpoint.id == claim.endpoint_id, WebhookEndpoint.claimed_by == claim.token)
+    ours = (WebhookEndpoint.id == lease.endpoint_id, WebhookEndpoint.claimed_by == lease.token)
     with database.transaction(write=True) as writing:
         found = select(WebhookEndpoint).where(*ours)  # unscoped: the endpoint that was claimed
         endpoint = writing.scalar(found.with_for_update(key_share=True))
         if endpoint is None:
-            return Recorded.LOST
+            return RecordResult.LOST
         was_enabled = endpoint.is_enabled
-        _mark(endpoint, claimed_by=None, busy_until=_rest(endpoint, outcome))
-        sent = select(WebhookDelivery).where(WebhookDelivery.id == claim.delivery_id)
+        _set_columns(endpoint, claimed_by=None, busy_until=_cooldown_until(endpoint, outcome))
+        sent = select(WebhookDelivery).where(WebhookDelivery.id == lease.delivery_id)
         delivery = writing.scalar(sent.where(WebhookDelivery.status == DeliveryStatus.PENDING))
         if delivery is None:
-            return Recorded.LOST
+            return RecordResult.LOST
         delivery.last_status_code, delivery.last_error = outcome.status_code, outcome.error
         if outcome.is_delivered:
-            _note_success(endpoint, delivery)
+            _record_success(endpoint, delivery)
         else:
-            _note_failure(endpoint, delivery, outcome)
+            _record_failure(endpoint, delivery, outcome)
         told = "retried" if delivery.status == DeliveryStatus.PENDING else delivery.status
         after_commit(partial(count_webhook_delivery, told))
-        return Recorded.DISABLED if was_enabled and not endpoint.is_enabled else Recorded.DONE
+        return RecordResult.DISABLED if was_enabled and not endpoint.is_enabled else RecordResult.DONE
 
 
-def forget_old(database: Database) -> int:
+def delete_old_deliveries(database: Database) -> int:
     """Delete what is older than 30 days, and secrets that no longer hold; returns how many messages went."""
     now, forgotten = utc_now(), 0
     over = WebhookEndpoint.previous_secret_expires_at <= now
@@ -157,11 +157,15 @@ def forget_old(database: Database) -> int:
         writing.execute(end.values(previous_secret_salt=None, previous_secret_expires_at=None))
     while True:
         with database.transaction(write=True) as writing:
-            old = select(WebhookDelivery.id).where(WebhookDelivery.created_at < now - KEPT).limit(BATCH)
+            old = (
+                select(WebhookDelivery.id)
+                .where(WebhookDelivery.created_at < now - RETENTION)
+                .limit(DELETE_BATCH_SIZE)
+            )
             ids = writing.scalars(old).all()
             writing.execute(delete(WebhookDelivery).where(WebhookDelivery.id.in_(ids)))
         forgotten += len(ids)
-        if len(ids) < BATCH:
+        if len(ids) < DELETE_BATCH_SIZE:
             return forgotten
 
 
@@ -170,21 +174,21 @@ def _due() -> ColumnElement[bool]:
     return and_(pending, WebhookDelivery.next_attempt_at <= utc_now())
 
 
-def _claimable() -> ColumnElement[bool]:
+def _available() -> ColumnElement[bool]:
     free = or_(WebhookEndpoint.busy_until.is_(None), WebhookEndpoint.busy_until <= utc_now())
     return and_(free, WebhookEndpoint.id.in_(select(WebhookDelivery.endpoint_id).where(_due())))
 
 
-def _salts(endpoint: WebhookEndpoint) -> tuple[str, ...]:
+def _current_salts(endpoint: WebhookEndpoint) -> tuple[str, ...]:
     """What the message is signed with: the secret, and for a while the one before."""
     former, until = endpoint.previous_secret_salt, endpoint.previous_secret_expires_at
     still_holds = former is not None and until is not None and until > utc_now()
     return (endpoint.secret_salt, former) if former and still_holds else (endpoint.secret_salt,)
 
 
-def _mark(endpoint: WebhookEndpoint, **values: Any) -> None:
+def _set_columns(endpoint: WebhookEndpoint, **values: Any) -> None:
     """Set columns that are ours alone: for the endpoint's owner, and its ETag, nothing has changed."""
-    session().execute(
+    current_session().execute(
         update(WebhookEndpoint)  # unscoped: a locked row
         .where(WebhookEndpoint.id == endpoint.id)
         .values(**values, updated_at=WebhookEndpoint.updated_at)
@@ -192,46 +196,49 @@ def _mark(endpoint: WebhookEndpoint, **values: Any) -> None:
     )
 
 
-def _rest(endpoint: WebhookEndpoint, outcome: Outcome) -> datetime | None:
+def _cooldown_until(endpoint: WebhookEndpoint, outcome: Outcome) -> datetime | None:
     """Until when an endpoint that is overloaded or away is left alone with all of its messages.
 
     The longer it has been failing the longer, or those who never answer would keep the senders from others.
     """
-    if outcome.status_code not in OVERLOADED and outcome.error not in ("timeout", "connection_failed"):
+    if outcome.status_code not in OVERLOADED_STATUSES and outcome.error not in (
+        "timeout",
+        "connection_failed",
+    ):
         return None
     now = utc_now()
     failing_for = now - (endpoint.failing_since or now)
-    return now + min(max(REST, failing_for / 4, outcome.retry_after or REST), LONGEST_REST)
+    return now + min(max(MIN_COOLDOWN, failing_for / 4, outcome.retry_after or MIN_COOLDOWN), MAX_COOLDOWN)
 
 
-def _note_success(endpoint: WebhookEndpoint, delivery: WebhookDelivery) -> None:
+def _record_success(endpoint: WebhookEndpoint, delivery: WebhookDelivery) -> None:
     delivery.status, delivery.delivered_at = DeliveryStatus.DELIVERED, utc_now()
     delivery.next_attempt_at = None
     if endpoint.failing_since is not None:
         endpoint.failing_since = None
 
 
-def _note_failure(endpoint: WebhookEndpoint, delivery: WebhookDelivery, outcome: Outcome) -> None:
+def _record_failure(endpoint: WebhookEndpoint, delivery: WebhookDelivery, outcome: Outcome) -> None:
     now = utc_now()
     endpoint.failing_since = endpoint.failing_since or now
     if outcome.error == "gone":
-        _give_up(delivery, "gone")
+        _mark_failed(delivery, "gone")
         if endpoint.is_enabled:
-            disable(endpoint, "gone")
-    elif delivery.tries > len(RETRIES):
-        _give_up(delivery, outcome.error)
-        if endpoint.is_enabled and now - endpoint.failing_since >= PERSISTENT:
-            disable(endpoint, "failing")
+            disable_endpoint(endpoint, "gone")
+    elif delivery.tries > len(RETRY_DELAYS):
+        _mark_failed(delivery, outcome.error)
+        if endpoint.is_enabled and now - endpoint.failing_since >= DISABLE_AFTER:
+            disable_endpoint(endpoint, "failing")
     else:
-        pause = RETRIES[max(delivery.tries, 1) - 1] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
-        wanted = min(outcome.retry_after or timedelta(0), LONGEST_WAIT)
+        pause = RETRY_DELAYS[max(delivery.tries, 1) - 1] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
+        wanted = min(outcome.retry_after or timedelta(0), MAX_RETRY_AFTER)
         delivery.next_attempt_at = now + max(pause, wanted)
 
 
-def _give_up(delivery: WebhookDelivery, error: str | None) -> None:
-    for name, value in _given_up(error).items():
+def _mark_failed(delivery: WebhookDelivery, error: str | None) -> None:
+    for name, value in _failed_values(error).items():
         setattr(delivery, name, value)
 
 
-def _given_up(error: str | None) -> dict[str, Any]:
+def _failed_values(error: str | None) -> dict[str, Any]:
     return {"status": DeliveryStatus.FAILED, "last_error": error, "next_attempt_at": None}

@@ -17,18 +17,18 @@ from datetime import datetime
 from standardwebhooks.webhooks import Webhook
 
 
-def new_salt() -> str:
+def generate_salt() -> str:
     """32 random bytes in hexadecimal."""
     return os.urandom(32).hex()
 
 
-def secret_of(secret_key: str, salt: str) -> str:
+def derive_secret(secret_key: str, salt: str) -> str:
     """The secret that belongs to a salt, as its endpoint's owner gets it: `whsec_` and 32 bytes in base64."""
     key = hmac.digest(secret_key.encode(), b"webhook secrets", hashlib.sha256)
     return "whsec_" + base64.b64encode(hmac.digest(key, bytes.fromhex(salt), hashlib.sha256)).decode()
 
 
-def signed_headers(secrets: Sequence[str], message_id: str, now: datetime, body: str) -> dict[str, str]:
+def sign_headers(secrets: Sequence[str], message_id: str, now: datetime, body: str) -> dict[str, str]:
     """The headers that go with a body sent now, with one signature for each secret."""
     signatures = [Webhook(secret).sign(message_id, now, body) for secret in secrets]
     return {

@@ -12,11 +12,11 @@ from db.models import User
 from db.session import Database
 from handlers.app import Application
 from studio.media.storage import LocalDisk
-from tests import factories
-from tests.api.catalogue import House
-from tests.contract.mini.asking import Reply, ask
-from tests.production import Production, make_production
-from tests.serving import app_for_tests, bearer
+from tests.support import factories
+from tests.support.app import auth_headers, create_test_app
+from tests.support.client import ClientResponse, send_request
+from tests.support.factories.catalogue import Customer
+from tests.support.scenarios import PhotographedProduct, make_photographed_product
 
 
 @dataclass
@@ -33,16 +33,16 @@ class Client:
         as_json: Any = None,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
-    ) -> Reply:
+    ) -> ClientResponse:
         """The answer to one request."""
         sent = self.headers | (headers or {})
-        return ask(self.app, method, f"/api/v1{path}", sent, body=body, as_json=as_json)
+        return send_request(self.app, method, f"/api/v1{path}", sent, body=body, as_json=as_json)
 
 
 @pytest.fixture(scope="session")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     """The server, built once."""
-    made = app_for_tests(tmp_path_factory.mktemp("api"))
+    made = create_test_app(tmp_path_factory.mktemp("api"))
     yield made
     made.bridge.pool.shutdown()
 
@@ -55,26 +55,26 @@ def app(application: Application, database: Database) -> Iterator[Application]:
 
 
 @pytest.fixture
-def client_of(app: Application) -> Callable[[User | None], Client]:
+def client_for(app: Application) -> Callable[[User | None], Client]:
     """A client for a user, signed in; for None one without a token."""
 
     def make(user: User | None) -> Client:
-        return Client(app, bearer(app, user) if user else {})
+        return Client(app, auth_headers(app, user) if user else {})
 
     return make
 
 
 @pytest.fixture
-def house(client_of: Callable[..., Client]) -> House:
+def customer(client_for: Callable[..., Client]) -> Customer:
     """Somebody with an organization."""
     owner = factories.make_user()
-    return House(client_of(owner), owner, factories.make_organization(owner))
+    return Customer(client_for(owner), owner, factories.make_organization(owner))
 
 
 @pytest.fixture
-def superuser(client_of: Callable[..., Client]) -> Client:
+def superuser(client_for: Callable[..., Client]) -> Client:
     """Somebody who may everything."""
-    return client_of(factories.make_user(is_superuser=True))
+    return client_for(factories.make_user(is_superuser=True))
 
 
 @pytest.fixture
@@ -84,24 +84,26 @@ def storage(application: Application) -> LocalDisk:
 
 
 @pytest.fixture
-def production(database: Database, storage: LocalDisk) -> Production:
+def scenario(database: Database, storage: LocalDisk) -> PhotographedProduct:
     """A customer with a photographed product and a pending shot."""
-    return make_production(storage, database)
+    return make_photographed_product(storage, database)
 
 
-class Committed(NamedTuple):
+class CommittingServer(NamedTuple):
     """Somebody who asks a server whose requests have connections of their own and commit."""
 
     client: Client
     database: Database
-    production: Production
+    scenario: PhotographedProduct
 
 
 @pytest.fixture
-def committed(application: Application, own_database: Database, storage: LocalDisk) -> Iterator[Committed]:
+def committing_server(
+    application: Application, own_database: Database, storage: LocalDisk
+) -> Iterator[CommittingServer]:
     """The server on a database of its own, on which every request has a connection of its own and commits."""
     with own_database.transaction(write=True):
-        production = make_production(storage, None)
-        headers = bearer(application, production.owner)
+        production = make_photographed_product(storage, None)
+        headers = auth_headers(application, production.owner)
     with application.database.switched_to(own_database):
-        yield Committed(Client(application, headers), own_database, production)
+        yield CommittingServer(Client(application, headers), own_database, production)

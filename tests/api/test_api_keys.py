@@ -15,35 +15,37 @@ from db.base import utc_now
 from db.models import ApiKey
 from db.session import Database
 from handlers.app import Application
-from studio.api_keys import MOST_KEYS
-from tests import factories
-from tests.api.catalogue import House, code_of
-from tests.api.conftest import Client, Committed
-from tests.api_keys import make_api_key
-from tests.contract.world import picture
-from tests.racing import at_once
+from studio.accounts.api_keys import MAX_KEYS
+from tests.api.conftest import Client, CommittingServer
+from tests.contract.tenant import make_image
+from tests.support import factories
+from tests.support.concurrency import run_concurrently
+from tests.support.factories.api_keys import make_api_key
+from tests.support.factories.catalogue import Customer, status_and_code
 
 BODY = {"name": "Shop import", "scopes": ["products:write", "products:read"], "expires_in_days": 90}
 
 
-def keys_of(organization: Any) -> str:
+def api_keys_path(organization: Any) -> str:
     return f"/organizations/{organization.id}/api-keys"
 
 
-def as_program(app: Application, made: dict[str, Any]) -> Client:
-    return Client(app, {"authorization": f"Bearer {made['secret']}"})
+def client_with_key(app: Application, new_key: dict[str, Any]) -> Client:
+    return Client(app, {"authorization": f"Bearer {new_key['secret']}"})
 
 
 @pytest.fixture
-def made(house: House) -> dict[str, Any]:
-    reply = house.client("POST", keys_of(house.organization), BODY)
+def new_key(customer: Customer) -> dict[str, Any]:
+    reply = customer.client("POST", api_keys_path(customer.organization), BODY)
     assert reply.status == 201, reply.body
     return dict(reply.json())
 
 
-def test_a_key_is_shown_with_its_secret_by_the_answer_that_makes_it_and_by_no_other(house: House) -> None:
-    path, repeated = keys_of(house.organization), {"idempotency-key": "one"}
-    reply = house.client("POST", path, BODY, headers=repeated)
+def test_a_key_is_shown_with_its_secret_by_the_answer_that_makes_it_and_by_no_other(
+    customer: Customer,
+) -> None:
+    path, repeated = api_keys_path(customer.organization), {"idempotency-key": "one"}
+    reply = customer.client("POST", path, BODY, headers=repeated)
     made = reply.json()
     assert (reply.status, reply.headers["cache-control"]) == (201, "no-store")
     secret = made.pop("secret")
@@ -52,8 +54,8 @@ def test_a_key_is_shown_with_its_secret_by_the_answer_that_makes_it_and_by_no_ot
         "id": made["id"],
         "created_at": made["created_at"],
         "updated_at": made["updated_at"],
-        "organization_id": str(house.organization.id),
-        "created_by_id": str(house.owner.id),
+        "organization_id": str(customer.organization.id),
+        "created_by_id": str(customer.owner.id),
         "name": "Shop import",
         "scopes": ["products:read", "products:write"],
         "last_four": secret[-4:],
@@ -62,17 +64,17 @@ def test_a_key_is_shown_with_its_secret_by_the_answer_that_makes_it_and_by_no_ot
     }
     lifetime = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
     assert abs(lifetime - timedelta(days=90)) < timedelta(seconds=5)
-    assert house.client("GET", reply.headers["location"].removeprefix("/api/v1")).json() == made
-    assert house.client("GET", path).json()["data"] == [made]
-    again = house.client("POST", path, BODY, headers=repeated)
+    assert customer.client("GET", reply.headers["location"].removeprefix("/api/v1")).json() == made
+    assert customer.client("GET", path).json()["data"] == [made]
+    again = customer.client("POST", path, BODY, headers=repeated)
     assert (again.headers["idempotency-replayed"], again.json()["secret"]) == ("true", secret)
-    renamed = house.client("PATCH", f"{path}/{made['id']}", {"name": "Second shop"}).json()
+    renamed = customer.client("PATCH", f"{path}/{made['id']}", {"name": "Second shop"}).json()
     assert renamed == {**made, "name": "Second shop", "updated_at": renamed["updated_at"]}
 
 
-def test_a_key_lasts_a_year_unless_less_is_asked_for(house: House) -> None:
+def test_a_key_lasts_a_year_unless_less_is_asked_for(customer: Customer) -> None:
     body = {"name": "Shop import", "scopes": ["brands:read"]}
-    made = house.client("POST", keys_of(house.organization), body).json()
+    made = customer.client("POST", api_keys_path(customer.organization), body).json()
     lifetime = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
     assert abs(lifetime - timedelta(days=365)) < timedelta(seconds=5)
 
@@ -89,149 +91,161 @@ def test_a_key_lasts_a_year_unless_less_is_asked_for(house: House) -> None:
         ({"secret": "mine"}, ("body", "secret")),
     ],
 )
-def test_what_no_key_can_be_is_refused(house: House, wrong: dict[str, Any], where: tuple[Any, ...]) -> None:
-    reply = house.client("POST", keys_of(house.organization), {**BODY, **wrong})
-    assert (reply.status, list(reply.types)) == (422, [where])
+def test_what_no_key_can_be_is_refused(
+    customer: Customer, wrong: dict[str, Any], where: tuple[Any, ...]
+) -> None:
+    reply = customer.client("POST", api_keys_path(customer.organization), {**BODY, **wrong})
+    assert (reply.status, list(reply.error_types)) == (422, [where])
 
 
 @pytest.mark.parametrize("role", ["member", "viewer"])
 def test_keys_are_for_those_who_run_the_organization(
-    house: House, client_of: Callable[..., Client], role: str, made: dict[str, Any]
+    customer: Customer, client_for: Callable[..., Client], role: str, new_key: dict[str, Any]
 ) -> None:
     person = factories.make_user()
-    factories.make_membership(house.organization, person, role=role)
-    client, path = client_of(person), keys_of(house.organization)
-    for method, target in (("GET", path), ("POST", path), ("GET", f"{path}/{made['id']}")):
+    factories.make_membership(customer.organization, person, role=role)
+    client, path = client_for(person), api_keys_path(customer.organization)
+    for method, target in (("GET", path), ("POST", path), ("GET", f"{path}/{new_key['id']}")):
         assert client(method, target, BODY if method == "POST" else None).status == 403
-    assert client("DELETE", f"{path}/{made['id']}").status == 403
+    assert client("DELETE", f"{path}/{new_key['id']}").status == 403
 
 
 def test_an_admin_may_end_the_key_of_the_owner(
-    house: House, client_of: Callable[..., Client], made: dict[str, Any]
+    customer: Customer, client_for: Callable[..., Client], new_key: dict[str, Any]
 ) -> None:
     admin = factories.make_user()
-    factories.make_membership(house.organization, admin, role="admin")
-    assert client_of(admin)("DELETE", f"{keys_of(house.organization)}/{made['id']}").status == 204
+    factories.make_membership(customer.organization, admin, role="admin")
+    assert (
+        client_for(admin)("DELETE", f"{api_keys_path(customer.organization)}/{new_key['id']}").status == 204
+    )
 
 
-def test_who_has_no_role_in_the_organization_makes_no_key(house: House, superuser: Client) -> None:
+def test_who_has_no_role_in_the_organization_makes_no_key(customer: Customer, superuser: Client) -> None:
     """A superuser may call the operation, but there is no role that a key could act in."""
-    reply = superuser("POST", keys_of(house.organization), BODY)
-    assert code_of(reply) == (409, "scopes_not_granted")
+    reply = superuser("POST", api_keys_path(customer.organization), BODY)
+    assert status_and_code(reply) == (409, "scopes_not_granted")
     assert reply.json()["detail"].endswith("products:read, products:write")
-    assert superuser("GET", keys_of(house.organization)).json()["count"] == 0
+    assert superuser("GET", api_keys_path(customer.organization)).json()["count"] == 0
 
 
 def test_rows_that_a_key_makes_carry_the_account_that_made_it(
-    app: Application, house: House, made: dict[str, Any]
+    app: Application, customer: Customer, new_key: dict[str, Any]
 ) -> None:
-    program = as_program(app, made)
-    product = program("POST", f"/products/{house.scope}", {"name": "Linen dress"})
+    program = client_with_key(app, new_key)
+    product = program("POST", f"/products/{customer.organization_query}", {"name": "Linen dress"})
     assert product.status == 201, product.body
-    assert product.json()["owner_id"] == str(house.owner.id)
-    assert product.json()["organization_id"] == str(house.organization.id)
+    assert product.json()["owner_id"] == str(customer.owner.id)
+    assert product.json()["organization_id"] == str(customer.organization.id)
 
 
 def test_a_use_is_noted_once_a_minute_and_is_no_change_of_the_key(
-    app: Application, house: House, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    app: Application, customer: Customer, new_key: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program, path = as_program(app, made), f"{keys_of(house.organization)}/{made['id']}"
+    program, path = client_with_key(app, new_key), f"{api_keys_path(customer.organization)}/{new_key['id']}"
 
     def use() -> dict[str, Any]:
-        assert program("GET", f"/products/{house.scope}").status == 200
-        return dict(house.client("GET", path).json())
+        assert program("GET", f"/products/{customer.organization_query}").status == 200
+        return dict(customer.client("GET", path).json())
 
     first, noon = use(), utc_now()
     assert abs(datetime.fromisoformat(first["last_used_at"]) - noon) < timedelta(seconds=5)
-    assert first["updated_at"] == made["updated_at"]
+    assert first["updated_at"] == new_key["updated_at"]
     assert use()["last_used_at"] == first["last_used_at"]
     monkeypatch.setattr("db.queries.api_keys.utc_now", lambda: noon + timedelta(seconds=61))
     assert use()["last_used_at"] > first["last_used_at"]
 
 
-def test_a_request_that_is_refused_is_a_use_too(app: Application, house: House, made: dict[str, Any]) -> None:
-    assert as_program(app, made)("GET", f"/brands/{house.scope}").status == 403
-    assert house.client("GET", f"{keys_of(house.organization)}/{made['id']}").json()["last_used_at"]
+def test_a_request_that_is_refused_is_a_use_too(
+    app: Application, customer: Customer, new_key: dict[str, Any]
+) -> None:
+    assert client_with_key(app, new_key)("GET", f"/brands/{customer.organization_query}").status == 403
+    assert customer.client("GET", f"{api_keys_path(customer.organization)}/{new_key['id']}").json()[
+        "last_used_at"
+    ]
 
 
-def test_an_organization_has_at_most_fifty_keys(house: House) -> None:
-    for _ in range(MOST_KEYS - 1):
-        make_api_key(house.organization, expires_at=utc_now() - timedelta(days=1))
-    assert house.client("POST", keys_of(house.organization), BODY).status == 201
-    reply = house.client("POST", keys_of(house.organization), BODY)
-    assert code_of(reply) == (409, "too_many_api_keys")
+def test_an_organization_has_at_most_fifty_keys(customer: Customer) -> None:
+    for _ in range(MAX_KEYS - 1):
+        make_api_key(customer.organization, expires_at=utc_now() - timedelta(days=1))
+    assert customer.client("POST", api_keys_path(customer.organization), BODY).status == 201
+    reply = customer.client("POST", api_keys_path(customer.organization), BODY)
+    assert status_and_code(reply) == (409, "too_many_api_keys")
 
 
-def test_the_keys_of_other_organizations_take_no_place(house: House) -> None:
-    other = factories.make_organization(house.owner)
-    for _ in range(MOST_KEYS):
-        make_api_key(other, house.owner)
-    assert house.client("POST", keys_of(house.organization), BODY).status == 201
+def test_the_keys_of_other_organizations_take_no_place(customer: Customer) -> None:
+    other = factories.make_organization(customer.owner)
+    for _ in range(MAX_KEYS):
+        make_api_key(other, customer.owner)
+    assert customer.client("POST", api_keys_path(customer.organization), BODY).status == 201
 
 
-def test_of_many_who_want_the_last_place_at_once_one_gets_it(committed: Committed) -> None:
-    client, database, production = committed
-    path = keys_of(production.organization)
-    with database.transaction(write=True) as writing, factories.making_in(writing):
-        for _ in range(MOST_KEYS - 1):
+def test_of_many_who_want_the_last_place_at_once_one_gets_it(committing_server: CommittingServer) -> None:
+    client, database, production = committing_server
+    path = api_keys_path(production.organization)
+    with database.transaction(write=True) as writing, factories.use_session(writing):
+        for _ in range(MAX_KEYS - 1):
             make_api_key(production.organization, production.owner)
 
-    replies = at_once(*[partial(client, "POST", path, BODY)] * 4)
+    replies = run_concurrently(*[partial(client, "POST", path, BODY)] * 4)
     assert sorted(reply.status for reply in replies) == [201, 409, 409, 409]
-    assert client("GET", path).json()["count"] == MOST_KEYS
+    assert client("GET", path).json()["count"] == MAX_KEYS
 
 
-def test_of_two_who_delete_a_key_at_once_one_finds_it(committed: Committed) -> None:
-    client, database, production = committed
-    made = client("POST", keys_of(production.organization), BODY).json()
-    replies = at_once(*[partial(client, "DELETE", f"{keys_of(production.organization)}/{made['id']}")] * 2)
+def test_of_two_who_delete_a_key_at_once_one_finds_it(committing_server: CommittingServer) -> None:
+    client, database, production = committing_server
+    made = client("POST", api_keys_path(production.organization), BODY).json()
+    replies = run_concurrently(
+        *[partial(client, "DELETE", f"{api_keys_path(production.organization)}/{made['id']}")] * 2
+    )
     assert sorted(reply.status for reply in replies) == [204, 404]
     with database.transaction(write=False) as reading:
         assert reading.scalar(select(func.count(ApiKey.id))) == 0
 
 
 def test_many_requests_of_a_key_at_once_are_all_served(
-    committed: Committed, application: Application
+    committing_server: CommittingServer, application: Application
 ) -> None:
-    client, _, production = committed
-    made = client("POST", keys_of(production.organization), BODY).json()
-    program = as_program(application, made)
+    client, _, production = committing_server
+    made = client("POST", api_keys_path(production.organization), BODY).json()
+    program = client_with_key(application, made)
     path = f"/products/?organization_id={production.organization.id}"
     writes = [partial(program, "POST", path, {"name": f"Dress {number}"}) for number in range(3)]
-    replies = at_once(*writes, *[partial(program, "GET", path)] * 3)
+    replies = run_concurrently(*writes, *[partial(program, "GET", path)] * 3)
     assert [reply.status for reply in replies] == [201] * 3 + [200] * 3
-    assert client("GET", f"{keys_of(production.organization)}/{made['id']}").json()["last_used_at"]
+    assert client("GET", f"{api_keys_path(production.organization)}/{made['id']}").json()["last_used_at"]
 
 
-def test_a_key_finds_what_its_scopes_let_it_read(app: Application, house: House) -> None:
-    factories.make_product(organization=house.organization, name="Linen dress")
-    factories.make_shooting(organization=house.organization, name="Linen summer")
+def test_a_key_finds_what_its_scopes_let_it_read(app: Application, customer: Customer) -> None:
+    factories.make_product(organization=customer.organization, name="Linen dress")
+    factories.make_shooting(organization=customer.organization, name="Linen summer")
     body = {"name": "Search", "scopes": ["search:read", "products:read"]}
-    program = as_program(app, house.client("POST", keys_of(house.organization), body).json())
-    found = program("GET", f"/search/{house.scope}&q=linen").json()["results"]
+    program = client_with_key(app, customer.client("POST", api_keys_path(customer.organization), body).json())
+    found = program("GET", f"/search/{customer.organization_query}&q=linen").json()["results"]
     assert [one["resource_type"] for one in found] == ["product"]
-    every = house.client("GET", f"/search/{house.scope}&q=linen").json()["results"]
+    every = customer.client("GET", f"/search/{customer.organization_query}&q=linen").json()["results"]
     assert {one["resource_type"] for one in every} == {"product", "shooting"}
 
 
 def test_a_key_uploads_into_its_organization(
-    app: Application, house: House, database: Database, client_of: Callable[..., Client]
+    app: Application, customer: Customer, database: Database, client_for: Callable[..., Client]
 ) -> None:
     scopes = ["uploads:write", "brands:write", "brands:read", "files:read"]
     body = {"name": "Logos", "scopes": scopes}
-    program = as_program(app, house.client("POST", keys_of(house.organization), body).json())
+    program = client_with_key(app, customer.client("POST", api_keys_path(customer.organization), body).json())
     announced = program(
         "POST", "/uploads/presigned-url", {"filename": "a.png", "content_type": "image/png"}
     ).json()
 
-    sent = client_of(None)(
+    sent = client_for(None)(
         "PUT",
         announced["upload_url"].partition("/api/v1")[2],
-        body=picture(),
+        body=make_image(),
         headers={"content-type": "image/png"},
     )
     assert sent.status == 204, sent.body
-    brand = program("POST", f"/brands/{house.scope}", {"name": "A", "logo_url": announced["file_url"]})
+    brand = program(
+        "POST", f"/brands/{customer.organization_query}", {"name": "A", "logo_url": announced["file_url"]}
+    )
     assert brand.status == 201, brand.body
     shown = program("GET", brand.json()["logo_url"].partition("/api/v1")[2])
     assert (shown.status, shown.headers["content-type"]) == (200, "image/png")

@@ -16,68 +16,68 @@ from db.base import utc_now
 from db.models import AuditEvent
 from db.session import Database
 from handlers.app import Application
-from handlers.command import options_of_the_server
-from studio.identity.passwords import hash_password
-from tests import factories
-from tests.api.catalogue import House
+from handlers.server.cli import uvicorn_options
+from studio.accounts.identity.passwords import hash_password
 from tests.api.conftest import Client
-from tests.api_keys import key_bearer
-from tests.contract.mini.asking import Reply, ask
-from tests.production import Production
-from tests.serving import REACHABLE_HOST, bearer
+from tests.support import factories
+from tests.support.app import REACHABLE_HOST, auth_headers
+from tests.support.client import ClientResponse, send_request
+from tests.support.factories.api_keys import api_key_headers
+from tests.support.factories.catalogue import Customer
+from tests.support.scenarios import PhotographedProduct
 
 PASSWORD = "a password of the log"
-SEEN_ELSEWHERE = ("id", "created_at", "updated_at", "request_id")
+IGNORED_FIELDS = ("id", "created_at", "updated_at", "request_id")
 
 
 @pytest.fixture
-def log(house: House) -> Callable[..., list[dict[str, Any]]]:
+def log(customer: Customer) -> Callable[..., list[dict[str, Any]]]:
     """Read the log of the house, the newest first."""
 
     def read(client: Client | None = None, **filters: Any) -> list[dict[str, Any]]:
-        path = f"/organizations/{house.organization.id}/audit-events"
-        reply = (client or house.client)("GET", f"{path}?{urlencode(filters)}")
+        path = f"/organizations/{customer.organization.id}/audit-events"
+        reply = (client or customer.client)("GET", f"{path}?{urlencode(filters)}")
         assert reply.status == 200, reply.body
         return list(reply.json()["data"])
 
     return read
 
 
-def own_log(client: Client, **filters: Any) -> list[dict[str, Any]]:
+def list_own_events(client: Client, **filters: Any) -> list[dict[str, Any]]:
     return list(client("GET", f"/users/me/audit-events?{urlencode(filters)}").json()["data"])
 
 
-def rows(database: Database) -> list[AuditEvent]:
+def list_events(database: Database) -> list[AuditEvent]:
     with database.transaction(write=False) as reading:
         return list(reading.scalars(select(AuditEvent).order_by(AuditEvent.id)))
 
 
-def changes(event: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changed_fields(event: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {change["field"]: (change["before"], change["after"]) for change in event["changes"]}
 
 
-def sign_in(client: Client, username: str, password: str) -> Reply:
+def sign_in(client: Client, username: str, password: str) -> ClientResponse:
     body = urlencode({"username": username, "password": password}).encode()
     headers = {"content-type": "application/x-www-form-urlencoded"}
     return client("POST", "/login/access-token", body=body, headers=headers)
 
 
 def test_the_life_of_a_row_is_told_with_its_values_before_and_after(
-    house: House, log: Callable[..., list[dict[str, Any]]]
+    customer: Customer, log: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    style = factories.make_style(organization=house.organization)
-    made = house.client(
-        "POST", f"/brands/?organization_id={house.organization.id}", {"name": "Nord", "website": None}
+    style = factories.make_style(organization=customer.organization)
+    made = customer.client(
+        "POST", f"/brands/?organization_id={customer.organization.id}", {"name": "Nord", "website": None}
     ).json()
     path = f"/brands/{made['id']}"
-    house.client("PATCH", path, {"name": "Sud", "slug": "nord", "default_style_id": str(style.id)})
-    house.client("DELETE", path)
+    customer.client("PATCH", path, {"name": "Sud", "slug": "nord", "default_style_id": str(style.id)})
+    customer.client("DELETE", path)
     removal, change, creation = log()
-    assert {key: value for key, value in change.items() if key not in SEEN_ELSEWHERE} == {
-        "organization_id": str(house.organization.id),
+    assert {key: value for key, value in change.items() if key not in IGNORED_FIELDS} == {
+        "organization_id": str(customer.organization.id),
         "actor_type": "user",
-        "actor_id": str(house.owner.id),
-        "actor_email": house.owner.email,
+        "actor_id": str(customer.owner.id),
+        "actor_email": customer.owner.email,
         "action": "update_brand",
         "target_type": "brand",
         "target_id": made["id"],
@@ -89,11 +89,11 @@ def test_the_life_of_a_row_is_told_with_its_values_before_and_after(
         ],
         "address": "127.0.0.1",
     }
-    assert changes(creation) == {
-        "owner_id": (None, str(house.owner.id)), "name": (None, "Nord"), "slug": (None, "nord")
+    assert changed_fields(creation) == {
+        "owner_id": (None, str(customer.owner.id)), "name": (None, "Nord"), "slug": (None, "nord")
     }  # fmt: skip
-    assert changes(removal) == {
-        "owner_id": (str(house.owner.id), None),
+    assert changed_fields(removal) == {
+        "owner_id": (str(customer.owner.id), None),
         "name": ("Sud", None),
         "slug": ("nord", None),
         "default_style_id": (str(style.id), None),
@@ -101,48 +101,48 @@ def test_the_life_of_a_row_is_told_with_its_values_before_and_after(
     assert {one["target_id"] for one in (removal, change, creation)} == {made["id"]}
 
 
-def test_lists_of_ids_are_told_whole(house: House, log: Callable[..., list[dict[str, Any]]]) -> None:
-    one, two = (str(factories.make_shot_type(organization=house.organization).id) for _ in range(2))
-    path = f"/guidelines/?organization_id={house.organization.id}"
-    made = house.client("POST", path, {"name": "Web", "shot_type_ids": [one]}).json()
-    house.client("PATCH", f"/guidelines/{made['id']}", {"shot_type_ids": [two, one]})
-    house.client("PATCH", f"/guidelines/{made['id']}", {"shot_type_ids": [two, one]})
+def test_lists_of_ids_are_told_whole(customer: Customer, log: Callable[..., list[dict[str, Any]]]) -> None:
+    one, two = (str(factories.make_shot_type(organization=customer.organization).id) for _ in range(2))
+    path = f"/guidelines/?organization_id={customer.organization.id}"
+    made = customer.client("POST", path, {"name": "Web", "shot_type_ids": [one]}).json()
+    customer.client("PATCH", f"/guidelines/{made['id']}", {"shot_type_ids": [two, one]})
+    customer.client("PATCH", f"/guidelines/{made['id']}", {"shot_type_ids": [two, one]})
     same, change, creation = log()
-    assert changes(creation)["shot_type_ids"] == (None, [one])
-    assert changes(change) == {"shot_type_ids": ([one], [two, one])}
-    assert changes(same) == {}
+    assert changed_fields(creation)["shot_type_ids"] == (None, [one])
+    assert changed_fields(change) == {"shot_type_ids": ([one], [two, one])}
+    assert changed_fields(same) == {}
 
 
 def test_s24_secrets_and_addresses_that_may_hold_some_are_masked(
-    house: House, superuser: Client, log: Callable[..., list[dict[str, Any]]], database: Database
+    customer: Customer, superuser: Client, log: Callable[..., list[dict[str, Any]]], database: Database
 ) -> None:
     body = {"url": f"http://{REACHABLE_HOST}/T0KEN?key=S3CRET", "event_types": ["generation.completed"]}
-    path = f"/webhook-endpoints/?organization_id={house.organization.id}"
-    secret = house.client("POST", path, body).json()["secret"]
+    path = f"/webhook-endpoints/?organization_id={customer.organization.id}"
+    secret = customer.client("POST", path, body).json()["secret"]
     (creation,) = log()
-    assert changes(creation)["url"] == (None, f"http://{REACHABLE_HOST}/***")
-    assert changes(creation)["secret_salt"] == (None, "***")
+    assert changed_fields(creation)["url"] == (None, f"http://{REACHABLE_HOST}/***")
+    assert changed_fields(creation)["secret_salt"] == (None, "***")
     user = factories.make_user()
     superuser("PATCH", f"/users/{user.id}", {"password": PASSWORD, "full_name": "Ada"})
-    event = rows(database)[-1]
+    event = list_events(database)[-1]
     assert {change["field"]: change["after"] for change in event.changes} == {
         "hashed_password": "***",
         "full_name": "Ada",
     }
-    everything = str([row.changes for row in rows(database)])
+    everything = str([row.changes for row in list_events(database)])
     assert not [word for word in ("T0KEN", "S3CRET", secret, PASSWORD, "$argon2") if word in everything]
 
 
-def test_long_values_are_cut(house: House, log: Callable[..., list[dict[str, Any]]]) -> None:
-    brand = factories.make_brand(organization=house.organization)
-    house.client("PATCH", f"/brands/{brand.id}", {"description": "é" * 2000})
+def test_long_values_are_cut(customer: Customer, log: Callable[..., list[dict[str, Any]]]) -> None:
+    brand = factories.make_brand(organization=customer.organization)
+    customer.client("PATCH", f"/brands/{brand.id}", {"description": "é" * 2000})
     (event,) = log()
-    assert changes(event) == {"description": (None, "é" * 499 + "…")}
+    assert changed_fields(event) == {"description": (None, "é" * 499 + "…")}
 
 
-def test_the_log_is_filtered(house: House, log: Callable[..., list[dict[str, Any]]]) -> None:
+def test_the_log_is_filtered(customer: Customer, log: Callable[..., list[dict[str, Any]]]) -> None:
     actor, target = uuid4(), uuid4()
-    scope = {"organization": house.organization}
+    scope = {"organization": customer.organization}
     events = [
         factories.make_audit_event(**scope, **columns)
         for columns in (
@@ -175,80 +175,82 @@ def test_the_log_is_filtered(house: House, log: Callable[..., list[dict[str, Any
     ("role", "status"), [("owner", 200), ("admin", 200), ("member", 403), ("viewer", 403), (None, 404)]
 )
 def test_who_runs_the_organization_reads_its_log(
-    role: str | None, status: int, house: House, client_of: Callable[..., Client], superuser: Client
+    role: str | None, status: int, customer: Customer, client_for: Callable[..., Client], superuser: Client
 ) -> None:
-    person = house.owner if role == "owner" else factories.make_user()
+    person = customer.owner if role == "owner" else factories.make_user()
     if role not in ("owner", None):
-        factories.make_membership(house.organization, person, role=role)
-    path = f"/organizations/{house.organization.id}/audit-events"
-    assert client_of(person)("GET", path).status == status
+        factories.make_membership(customer.organization, person, role=role)
+    path = f"/organizations/{customer.organization.id}/audit-events"
+    assert client_for(person)("GET", path).status == status
     assert superuser("GET", path).status == 200
     assert superuser("GET", f"/organizations/{uuid4()}/audit-events").status == 404
 
 
 def test_the_log_of_an_organization_that_is_gone_is_read_by_superusers(
-    house: House, superuser: Client
+    customer: Customer, superuser: Client
 ) -> None:
-    path = f"/organizations/{house.organization.id}"
-    assert house.client("DELETE", path).status == 204
-    assert house.client("GET", f"{path}/audit-events").status == 404
+    path = f"/organizations/{customer.organization.id}"
+    assert customer.client("DELETE", path).status == 204
+    assert customer.client("GET", f"{path}/audit-events").status == 404
     (event,) = superuser("GET", f"{path}/audit-events").json()["data"]
     assert (event["action"], event["target_type"]) == ("delete_organization", "organization")
-    assert changes(event)["name"] == (house.organization.name, None)
+    assert changed_fields(event)["name"] == (customer.organization.name, None)
 
 
 def test_s24_what_a_key_did_is_told_from_what_its_maker_did(
-    app: Application, house: House, log: Callable[..., list[dict[str, Any]]]
+    app: Application, customer: Customer, log: Callable[..., list[dict[str, Any]]]
 ) -> None:
     body = {"name": "Shop import", "scopes": ["brands:read", "brands:write"]}
-    key = house.client("POST", f"/organizations/{house.organization.id}/api-keys", body).json()
+    key = customer.client("POST", f"/organizations/{customer.organization.id}/api-keys", body).json()
     program = Client(app, {"authorization": f"Bearer {key['secret']}"})
-    assert program("POST", f"/brands/{house.scope}", {"name": "Nord"}).status == 201
-    assert program("POST", f"/products/{house.scope}", {"name": "Dress"}).status == 403
+    assert program("POST", f"/brands/{customer.organization_query}", {"name": "Nord"}).status == 201
+    assert program("POST", f"/products/{customer.organization_query}", {"name": "Dress"}).status == 403
     refused, made = log(actor_id=key["id"])
     assert (made["action"], made["outcome"]) == ("create_brand", "succeeded")
     assert (refused["action"], refused["outcome"]) == ("create_product", "refused")
     for event in (refused, made):
-        assert (event["actor_type"], event["actor_email"]) == ("api_key", house.owner.email)
-    (by_hand,) = log(actor_id=house.owner.id)
+        assert (event["actor_type"], event["actor_email"]) == ("api_key", customer.owner.email)
+    (by_hand,) = log(actor_id=customer.owner.id)
     assert (by_hand["action"], by_hand["actor_type"]) == ("create_api_key", "user")
 
 
-def test_s24_what_a_program_asks_for_without_naming_the_organization_is_told_there(
-    app: Application, house: House, log: Callable[..., list[dict[str, Any]]]
+def test_s24_calls_of_an_api_key_without_organization_id_are_logged_in_its_organization(
+    app: Application, customer: Customer, log: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    program = Client(app, key_bearer(app, house.organization, ["brands:write"]))
+    program = Client(app, api_key_headers(app, customer.organization, ["brands:write"]))
     assert program("POST", "/brands/", {"name": "Nord"}).status == 403
     (event,) = log()
     assert (event["action"], event["reason"]) == ("create_brand", "not_enough_permissions")
     assert event["actor_type"] == "api_key"
 
 
-def test_s24_a_key_that_holds_no_more_is_told_to_its_organization_until_it_is_deleted(
-    app: Application, house: House, log: Callable[..., list[dict[str, Any]]]
+def test_s24_use_of_an_invalid_key_is_logged_for_its_organization_until_the_key_is_deleted(
+    app: Application, customer: Customer, log: Callable[..., list[dict[str, Any]]]
 ) -> None:
     key_id = uuid4()
     expired = {"id": key_id, "expires_at": utc_now()}
-    program = Client(app, key_bearer(app, house.organization, ["brands:write"], **expired))
-    assert program("POST", f"/brands/{house.scope}", {"name": "Nord"}).status == 401
+    program = Client(app, api_key_headers(app, customer.organization, ["brands:write"], **expired))
+    assert program("POST", f"/brands/{customer.organization_query}", {"name": "Nord"}).status == 401
     (event,) = log(actor_id=key_id)
     assert (event["action"], event["outcome"], event["reason"]) == (
         "create_brand", "refused", "invalid_token"
     )  # fmt: skip
-    assert (event["actor_type"], event["actor_email"]) == ("api_key", house.owner.email)
-    path = f"/organizations/{house.organization.id}/api-keys/{key_id}"
-    assert house.client("DELETE", path).status == 204
-    assert program("POST", f"/brands/{house.scope}", {"name": "Nord"}).status == 401
+    assert (event["actor_type"], event["actor_email"]) == ("api_key", customer.owner.email)
+    path = f"/organizations/{customer.organization.id}/api-keys/{key_id}"
+    assert customer.client("DELETE", path).status == 204
+    assert program("POST", f"/brands/{customer.organization_query}", {"name": "Nord"}).status == 401
     assert [event["action"] for event in log()] == ["delete_api_key", "create_brand"]
 
 
-def test_s24_sign_ins_are_told_to_their_account(client_of: Callable[..., Client], database: Database) -> None:
+def test_s24_sign_ins_are_told_to_their_account(
+    client_for: Callable[..., Client], database: Database
+) -> None:
     user = factories.make_user(hashed_password=hash_password(PASSWORD))
-    nobody, client = client_of(None), client_of(user)
+    nobody, client = client_for(None), client_for(user)
     assert sign_in(nobody, user.email, PASSWORD).status == 200
     assert sign_in(nobody, user.email, "wrong").status == 401
     assert sign_in(nobody, "unknown@example.com", "wrong").status == 401
-    failed, good = own_log(client, action="login")
+    failed, good = list_own_events(client, action="login")
     about = ("outcome", "reason", "actor_type", "actor_id", "target_type", "target_id", "address")
     assert [good[name] for name in about] == [
         "succeeded", None, "user", str(user.id), "user", str(user.id), "127.0.0.1"
@@ -256,32 +258,35 @@ def test_s24_sign_ins_are_told_to_their_account(client_of: Callable[..., Client]
     assert [failed[name] for name in about] == [
         "refused", "incorrect_credentials", "anonymous", None, "user", str(user.id), "127.0.0.1"
     ]  # fmt: skip
-    unknown = rows(database)[-1]
+    unknown = list_events(database)[-1]
     assert (unknown.target_id, unknown.account_id, unknown.actor_id) == (None, None, None)
     assert (unknown.action, unknown.reason) == ("login", "incorrect_credentials")
 
 
 def test_s24_a_refresh_token_that_comes_twice_is_told_to_its_account(
-    client_of: Callable[..., Client],
+    client_for: Callable[..., Client],
 ) -> None:
     user = factories.make_user(hashed_password=hash_password(PASSWORD))
-    nobody = client_of(None)
+    nobody = client_for(None)
     token = sign_in(nobody, user.email, PASSWORD).json()["refresh_token"]
     pair = nobody("POST", "/login/refresh-token", {"refresh_token": token}).json()
     nobody("POST", "/login/refresh-token", {"refresh_token": pair["refresh_token"]})
     assert nobody("POST", "/login/refresh-token", {"refresh_token": token}).status == 401
-    told = [(event["outcome"], event["reason"]) for event in own_log(client_of(user), action="refresh_token")]
+    told = [
+        (event["outcome"], event["reason"])
+        for event in list_own_events(client_for(user), action="refresh_token")
+    ]
     assert told == [("refused", "invalid_token"), ("succeeded", None), ("succeeded", None)]
 
 
 def test_s24_a_token_that_was_revoked_is_told_to_its_account(
-    client_of: Callable[..., Client], database: Database
+    client_for: Callable[..., Client], database: Database
 ) -> None:
     user = factories.make_user()
-    client = client_of(user)
+    client = client_for(user)
     assert client("POST", "/logout").status == 204
     assert client("GET", "/brands/").status == 401
-    refused, logout = own_log(client_of(user))
+    refused, logout = list_own_events(client_for(user))
     assert (logout["action"], logout["outcome"]) == ("logout", "succeeded")
     assert (refused["action"], refused["outcome"], refused["reason"]) == (
         "list_brands", "refused", "invalid_token"
@@ -289,93 +294,96 @@ def test_s24_a_token_that_was_revoked_is_told_to_its_account(
     assert (refused["actor_id"], refused["actor_email"]) == (str(user.id), user.email)
 
 
-def test_s24_a_wrong_password_of_who_is_signed_in_is_told(client_of: Callable[..., Client]) -> None:
-    client = client_of(factories.make_user(hashed_password=hash_password(PASSWORD)))
+def test_s24_a_wrong_password_of_who_is_signed_in_is_told(client_for: Callable[..., Client]) -> None:
+    client = client_for(factories.make_user(hashed_password=hash_password(PASSWORD)))
     body = {"current_password": "wrong", "new_password": "another one of mine"}
     assert client("PATCH", "/users/me/password", body).status == 409
-    (event,) = own_log(client)
+    (event,) = list_own_events(client)
     assert (event["action"], event["outcome"], event["reason"]) == (
         "change_password", "refused", "incorrect_password"
     )  # fmt: skip
 
 
-def test_s24_strangers_fill_no_table(client_of: Callable[..., Client], database: Database) -> None:
-    nobody = client_of(None)
+def test_s24_strangers_fill_no_table(client_for: Callable[..., Client], database: Database) -> None:
+    nobody = client_for(None)
     garbage = {"authorization": "Bearer garbage"}
     assert nobody("POST", "/brands/", {"name": "A"}).status == 401
     assert nobody("POST", "/brands/", {"name": "A"}, headers=garbage).status == 401
     assert nobody("POST", "/login/refresh-token", {"refresh_token": "garbage"}).status == 401
     assert nobody("POST", "/password-recovery/unknown@example.com").status == 200
     assert nobody("PUT", f"/uploads/{uuid4()}?expires=1&signature=garbage", body=b"x").status in (403, 415)
-    assert rows(database) == []
+    assert list_events(database) == []
 
 
-def test_what_is_refused_for_what_was_found_makes_no_event(house: House, database: Database) -> None:
-    brand = factories.make_brand(organization=house.organization)
+def test_what_is_refused_for_what_was_found_makes_no_event(customer: Customer, database: Database) -> None:
+    brand = factories.make_brand(organization=customer.organization)
     path = f"/brands/{brand.id}"
-    assert house.client("POST", f"/brands/?organization_id={brand.organization_id}", {}).status == 422
+    assert customer.client("POST", f"/brands/?organization_id={brand.organization_id}", {}).status == 422
     taken = {"name": "A", "slug": brand.slug}
-    assert house.client("POST", f"/brands/?organization_id={brand.organization_id}", taken).status == 409
-    assert house.client("PATCH", path, {"name": "A"}, headers={"if-match": '"old"'}).status == 412
-    assert rows(database) == []
+    assert customer.client("POST", f"/brands/?organization_id={brand.organization_id}", taken).status == 409
+    assert customer.client("PATCH", path, {"name": "A"}, headers={"if-match": '"old"'}).status == 412
+    assert list_events(database) == []
 
 
 def test_what_is_only_tried_makes_no_event(
-    production: Production, client_of: Callable[..., Client], database: Database
+    scenario: PhotographedProduct, client_for: Callable[..., Client], database: Database
 ) -> None:
-    client, order = client_of(production.owner), {"product_id": str(production.product.id)}
-    path = f"/generations/?organization_id={production.organization.id}"
+    client, order = client_for(scenario.owner), {"product_id": str(scenario.product.id)}
+    path = f"/generations/?organization_id={scenario.organization.id}"
     assert client("POST", f"{path}&validate_only=true", order).status == 200
-    assert rows(database) == []
+    assert list_events(database) == []
     assert client("POST", path, order).status == 202
-    assert [event.action for event in rows(database)] == ["create_generation"]
+    assert [event.action for event in list_events(database)] == ["create_generation"]
 
 
 def test_a_change_that_is_rolled_back_takes_its_event_along(
-    house: House, database: Database, monkeypatch: pytest.MonkeyPatch
+    customer: Customer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = {"name": "not what the contract says"}
-    monkeypatch.setattr("handlers.answers.present", lambda *_: broken)
-    reply = house.client("POST", f"/brands/?organization_id={house.organization.id}", {"name": "Nord"})
+    monkeypatch.setattr("handlers.common.responses.serialize", lambda *_: broken)
+    reply = customer.client("POST", f"/brands/?organization_id={customer.organization.id}", {"name": "Nord"})
     assert reply.status == 500
-    assert rows(database) == []
+    assert list_events(database) == []
 
 
-def test_a_repetition_makes_no_second_event(house: House, database: Database) -> None:
-    path, key = f"/brands/?organization_id={house.organization.id}", {"idempotency-key": "k"}
-    first, again = (house.client("POST", path, {"name": "Nord"}, headers=key) for _ in range(2))
+def test_a_repetition_makes_no_second_event(customer: Customer, database: Database) -> None:
+    path, key = f"/brands/?organization_id={customer.organization.id}", {"idempotency-key": "k"}
+    first, again = (customer.client("POST", path, {"name": "Nord"}, headers=key) for _ in range(2))
     assert (first.status, again.headers["idempotency-replayed"]) == (201, "true")
-    assert [event.action for event in rows(database)] == ["create_brand"]
+    assert [event.action for event in list_events(database)] == ["create_brand"]
 
 
 def test_personal_rows_are_in_the_log_of_their_owner_whoever_changes_them(
-    client_of: Callable[..., Client], superuser: Client
+    client_for: Callable[..., Client], superuser: Client
 ) -> None:
     user = factories.make_user()
     brand = factories.make_brand(owner=user)
     assert superuser("PATCH", f"/brands/{brand.id}", {"name": "Sud"}).status == 200
-    (event,) = own_log(client_of(user))
+    (event,) = list_own_events(client_for(user))
     assert (event["organization_id"], event["target_id"]) == (None, str(brand.id))
     assert event["actor_id"] != str(user.id)
-    assert own_log(superuser) == []
+    assert list_own_events(superuser) == []
 
 
 def test_a_stranger_writes_nothing_into_the_log_of_an_organization(
-    house: House, client_of: Callable[..., Client], log: Callable[..., list[dict[str, Any]]]
+    customer: Customer, client_for: Callable[..., Client], log: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    stranger = client_of(factories.make_user())
-    path = f"/organizations/{house.organization.id}"
+    stranger = client_for(factories.make_user())
+    path = f"/organizations/{customer.organization.id}"
     assert stranger("PATCH", path, {"name": "A"}).status == 404
-    assert stranger("POST", f"/subscriptions/{house.owner.id}", {}).status in (403, 422)
+    assert stranger("POST", f"/subscriptions/{customer.owner.id}", {}).status in (403, 422)
     assert log() == []
 
 
 @pytest.mark.parametrize(("proxies", "told"), [((), "127.0.0.1"), (("127.0.0.0/8",), "2001:db8::7")])
 def test_the_address_of_an_event_is_the_callers_behind_a_trusted_proxy_only(
-    proxies: tuple[str, ...], told: str, house: House, app: Application, database: Database
+    proxies: tuple[str, ...], told: str, customer: Customer, app: Application, database: Database
 ) -> None:
-    served = uvicorn.Config(app, **options_of_the_server(replace(app.settings, trusted_proxies=proxies)))
+    served = uvicorn.Config(app, **uvicorn_options(replace(app.settings, trusted_proxies=proxies)))
     served.load()
-    headers = {**bearer(app, house.owner), "x-forwarded-for": "2001:db8::7"}
-    assert ask(served.loaded_app, "POST", "/api/v1/brands/", headers, as_json={"name": "A"}).status == 201
-    assert [event.address for event in rows(database)] == [told]
+    headers = {**auth_headers(app, customer.owner), "x-forwarded-for": "2001:db8::7"}
+    assert (
+        send_request(served.loaded_app, "POST", "/api/v1/brands/", headers, as_json={"name": "A"}).status
+        == 201
+    )
+    assert [event.address for event in list_events(database)] == [told]

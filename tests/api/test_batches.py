@@ -11,29 +11,29 @@ from db.base import new_id
 from db.models import Shot, Subscription
 from db.session import Database
 from studio.media.storage import LocalDisk
-from tests import factories
 from tests.api.conftest import Client
-from tests.api.workflow import refusal
-from tests.production import Production, work_off
+from tests.support import factories
+from tests.support.generations import status_and_code
+from tests.support.scenarios import PhotographedProduct, run_pending_generations
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], production: Production) -> Client:
-    return client_of(production.owner)
+def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
+    return client_for(scenario.owner)
 
 
 @pytest.fixture
-def path(production: Production) -> str:
-    return f"/shootings/{production.shooting.id}/generate"
+def path(scenario: PhotographedProduct) -> str:
+    return f"/shootings/{scenario.shooting.id}/generate"
 
 
 @pytest.fixture
-def shots(production: Production) -> list[Shot]:
+def shots(scenario: PhotographedProduct) -> list[Shot]:
     """Three shots: one that can be generated, one without a photograph, one more that can."""
     bare = factories.make_look(
-        production.shooting, main_product_id=factories.make_product(**production.scope).id
+        scenario.shooting, main_product_id=factories.make_product(**scenario.ownership).id
     )
-    return [production.shot, factories.make_shot(bare), factories.make_shot(production.look)]
+    return [scenario.shot, factories.make_shot(bare), factories.make_shot(scenario.look)]
 
 
 def summary(reply: Any) -> tuple[int, int, int, list[str | None]]:
@@ -62,36 +62,38 @@ def test_a_refused_shot_undoes_no_other(
     assert states == ["generating", "pending", "generating"]
     listed = client("GET", reply.headers["location"].removeprefix("/api/v1")).json()
     assert {row["id"] for row in listed["data"]} == {results[0]["generation_id"], results[2]["generation_id"]}
-    assert work_off(database, storage) == 2
+    assert run_pending_generations(database, storage) == 2
     assert summary(client("POST", path, {})) == (0, 0, 1, ["nothing_to_generate"])
 
 
 def test_what_is_used_up_is_used_up_for_all_that_follow(
-    client: Client, production: Production, path: str, shots: list[Shot], database: Database
+    client: Client, scenario: PhotographedProduct, path: str, shots: list[Shot], database: Database
 ) -> None:
     used_up = [None, "nothing_to_generate", "out_of_credits", "out_of_credits"]
-    factories.make_shot(production.look)
-    change_plan(database, production, credits_total=7)
+    factories.make_shot(scenario.look)
+    update_subscription(database, scenario, credits_total=7)
     assert summary(client("POST", f"{path}?validate_only=true", {})) == (4, 1, 3, used_up)
-    change_plan(database, production, credits_total=20)
+    update_subscription(database, scenario, credits_total=20)
     for _ in range(49):
-        factories.make_generation(**production.scope, model_id=production.model.id)
+        factories.make_generation(**scenario.ownership, model_id=scenario.model.id)
     full = [None, "nothing_to_generate", "queue_full", "queue_full"]
     assert summary(client("POST", path, {"num_predictions": 1})) == (1, 1, 3, full)
-    plan = client("GET", f"/subscriptions/{production.subscription.id}").json()
+    plan = client("GET", f"/subscriptions/{scenario.subscription.id}").json()
     assert plan["credits_used"] == 1
 
 
-def change_plan(database: Database, production: Production, **values: Any) -> None:
+def update_subscription(database: Database, scenario: PhotographedProduct, **values: Any) -> None:
     with database.transaction(write=True) as session:
-        subscription = session.get_one(Subscription, production.subscription.id)
+        subscription = session.get_one(Subscription, scenario.subscription.id)
         for name, value in values.items():
             setattr(subscription, name, value)
 
 
-def test_every_shot_is_ordered_as_the_body_says(client: Client, path: str, production: Production) -> None:
+def test_every_shot_is_ordered_as_the_body_says(
+    client: Client, path: str, scenario: PhotographedProduct
+) -> None:
     body = {
-        "model_id": str(production.model.id),
+        "model_id": str(scenario.model.id),
         "num_predictions": 1,
         "generation_type": "AGENTIC",
         "seed": 7,
@@ -104,8 +106,8 @@ def test_every_shot_is_ordered_as_the_body_says(client: Client, path: str, produ
 
 
 def test_an_unknown_model_and_a_foreign_shooting_are_told(
-    client: Client, client_of: Callable[..., Client], path: str
+    client: Client, client_for: Callable[..., Client], path: str
 ) -> None:
-    assert refusal(client("POST", path, {"model_id": str(new_id())})) == (404, "not_found")
-    assert client_of(factories.make_user())("POST", path, {}).status == 404
+    assert status_and_code(client("POST", path, {"model_id": str(new_id())})) == (404, "not_found")
+    assert client_for(factories.make_user())("POST", path, {}).status == 404
     assert summary(client("POST", path, {"num_predictions": 1})) == (1, 1, 0, [None])

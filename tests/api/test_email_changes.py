@@ -13,11 +13,11 @@ from db.base import utc_now
 from db.models import EmailChange, User
 from db.session import Database
 from handlers.app import Application
-from studio.identity.passwords import hash_password
-from tests import factories
+from studio.accounts.identity.passwords import hash_password
 from tests.api.conftest import Client
-from tests.api.mailbox import letters_to, token_mailed_to
-from tests.contract.mini.asking import Reply
+from tests.support import factories
+from tests.support.client import ClientResponse
+from tests.support.mailbox import get_mailed_token, list_emails_to
 
 PASSWORD = "sartiq-demo"
 HASHED = hash_password(PASSWORD)
@@ -30,79 +30,79 @@ def user(database: Database) -> User:
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], user: User) -> Client:
-    return client_of(user)
+def client(client_for: Callable[..., Client], user: User) -> Client:
+    return client_for(user)
 
 
 @pytest.fixture
-def anybody(client_of: Callable[..., Client]) -> Client:
-    return client_of(None)
+def anonymous(client_for: Callable[..., Client]) -> Client:
+    return client_for(None)
 
 
 @pytest.fixture(autouse=True)
-def _no_old_letters(app: Application) -> None:
+def _empty_outbox(app: Application) -> None:
     for path in app.settings.outbox_dir.glob("*.eml"):
         path.unlink()
 
 
-def ask(client: Client, email: str = NEW, **more: Any) -> Reply:
-    return client("PATCH", "/users/me", {"email": email, "current_password": PASSWORD, **more})
+def request_change(client: Client, email: str = NEW, **fields: Any) -> ClientResponse:
+    return client("PATCH", "/users/me", {"email": email, "current_password": PASSWORD, **fields})
 
 
-def confirm(anybody: Client, token: str) -> Reply:
-    return anybody("POST", "/email-change/confirm", {"token": token})
+def confirm_change(anonymous: Client, token: str) -> ClientResponse:
+    return anonymous("POST", "/email-change/confirm", {"token": token})
 
 
-def mailed(app: Application, address: str = NEW) -> str:
-    return token_mailed_to(app, address, "ec")
+def get_mailed_email_token(app: Application, address: str = NEW) -> str:
+    return get_mailed_token(app, address, "ec")
 
 
-def address_of(client: Client) -> str:
+def get_email(client: Client) -> str:
     return str(client("GET", "/users/me").json()["email"])
 
 
-def assert_conflict(reply: Reply, code: str) -> None:
+def assert_conflict(reply: ClientResponse, code: str) -> None:
     assert (reply.status, reply.json()["code"]) == (409, code), reply.body
 
 
-def assert_refused(reply: Reply) -> None:
+def assert_rejected(reply: ClientResponse) -> None:
     assert (reply.status, reply.json()["code"]) == (401, "invalid_token"), reply.body
 
 
 def test_nothing_changes_until_the_mailed_token_is_used(
-    app: Application, client: Client, anybody: Client, database: Database
+    app: Application, client: Client, anonymous: Client, database: Database
 ) -> None:
     before = client("GET", "/users/me")
-    reply = ask(client, "Dana.Demo@Example.com")
+    reply = request_change(client, "Dana.Demo@Example.com")
     assert (reply.status, reply.json()) == (200, before.json())
     assert reply.headers["etag"] == before.headers["etag"]
-    assert NEW in letters_to(app, OLD)[0]
-    token = mailed(app)
+    assert NEW in list_emails_to(app, OLD)[0]
+    token = get_mailed_email_token(app)
     with database.transaction(write=False) as reading:
         kept = reading.connection().exec_driver_sql("SELECT * FROM email_changes").one()
         change = reading.scalars(select(EmailChange)).one()
     assert token not in str(kept)
     assert timedelta(hours=23) < change.expires_at - utc_now() <= timedelta(hours=24)
-    reply = confirm(anybody, token)
+    reply = confirm_change(anonymous, token)
     assert (reply.status, reply.json()) == (200, {"message": "Address changed"})
     assert client("GET", "/users/me").json() == {
         **before.json(),
         "email": NEW,
         "updated_at": client("GET", "/users/me").json()["updated_at"],
     }
-    assert f"uses the address {NEW} from now on" in letters_to(app, OLD)[1]
-    assert_refused(confirm(anybody, token))
+    assert f"uses the address {NEW} from now on" in list_emails_to(app, OLD)[1]
+    assert_rejected(confirm_change(anonymous, token))
 
 
 def test_another_address_needs_the_password_and_the_same_one_does_not(
     app: Application, client: Client
 ) -> None:
     assert_conflict(client("PATCH", "/users/me", {"email": NEW}), "password_required")
-    assert_conflict(ask(client, current_password="not the password"), "incorrect_password")
+    assert_conflict(request_change(client, current_password="not the password"), "incorrect_password")
     both = {"email": OLD.upper(), "full_name": "Dana"}
     assert client("PATCH", "/users/me", both).json()["full_name"] == "Dana"
     assert client("PATCH", "/users/me", {"current_password": "whatever"}).status == 200
-    assert letters_to(app, NEW) + letters_to(app, OLD) == []
+    assert list_emails_to(app, NEW) + list_emails_to(app, OLD) == []
 
 
 def test_a_refused_change_changes_nothing_else(client: Client) -> None:
@@ -111,91 +111,93 @@ def test_a_refused_change_changes_nothing_else(client: Client) -> None:
 
 
 def test_a_name_and_an_address_change_in_one_request(
-    app: Application, client: Client, anybody: Client
+    app: Application, client: Client, anonymous: Client
 ) -> None:
-    assert ask(client, full_name="Dana").json()["full_name"] == "Dana"
-    assert confirm(anybody, mailed(app)).status == 200
+    assert request_change(client, full_name="Dana").json()["full_name"] == "Dana"
+    assert confirm_change(anonymous, get_mailed_email_token(app)).status == 200
     shown = client("GET", "/users/me").json()
     assert (shown["email"], shown["full_name"]) == (NEW, "Dana")
 
 
-def test_a_later_change_replaces_the_first(app: Application, client: Client, anybody: Client) -> None:
-    ask(client)
-    first = mailed(app)
-    ask(client, "other@example.com")
-    assert_refused(confirm(anybody, first))
-    assert confirm(anybody, mailed(app, "other@example.com")).status == 200
-    assert address_of(client) == "other@example.com"
+def test_a_later_change_replaces_the_first(app: Application, client: Client, anonymous: Client) -> None:
+    request_change(client)
+    first = get_mailed_email_token(app)
+    request_change(client, "other@example.com")
+    assert_rejected(confirm_change(anonymous, first))
+    assert confirm_change(anonymous, get_mailed_email_token(app, "other@example.com")).status == 200
+    assert get_email(client) == "other@example.com"
 
 
 def test_a_change_is_too_old_after_a_day(
-    app: Application, client: Client, anybody: Client, database: Database
+    app: Application, client: Client, anonymous: Client, database: Database
 ) -> None:
-    ask(client)
+    request_change(client)
     with database.transaction(write=True) as writing:
         writing.execute(update(EmailChange).values(expires_at=utc_now()))
-    assert_refused(confirm(anybody, mailed(app)))
-    assert address_of(client) == OLD
+    assert_rejected(confirm_change(anonymous, get_mailed_email_token(app)))
+    assert get_email(client) == OLD
 
 
 def test_who_has_the_address_is_told_by_mail_and_nobody_else(
-    app: Application, client: Client, anybody: Client, database: Database
+    app: Application, client: Client, anonymous: Client, database: Database
 ) -> None:
     factories.make_user(email=NEW)
-    assert ask(client).json()["email"] == OLD
-    (letter,) = letters_to(app, NEW)
+    assert request_change(client).json()["email"] == OLD
+    (letter,) = list_emails_to(app, NEW)
     assert "It belongs to your account, so nothing changes." in letter
     assert "ec_" not in letter
-    assert len(letters_to(app, OLD)) == 1
+    assert len(list_emails_to(app, OLD)) == 1
 
 
 def test_an_address_that_got_an_account_meanwhile_is_taken(
-    app: Application, client: Client, anybody: Client, superuser: Client
+    app: Application, client: Client, anonymous: Client, superuser: Client
 ) -> None:
-    ask(client)
+    request_change(client)
     account = {"email": NEW.upper(), "password": "a-linen-dress"}
     assert superuser("POST", "/users/", account).status == 201
-    assert_conflict(confirm(anybody, mailed(app)), "email_taken")
-    assert address_of(client) == OLD
+    assert_conflict(confirm_change(anonymous, get_mailed_email_token(app)), "email_taken")
+    assert get_email(client) == OLD
 
 
-def recover(app: Application, anybody: Client) -> None:
+def recover_password(app: Application, anonymous: Client) -> None:
     """Set a new password with a mailed token."""
-    anybody("POST", f"/password-recovery/{OLD}")
-    body = {"token": token_mailed_to(app, OLD, "pr"), "new_password": "a-linen-dress"}
-    assert anybody("POST", "/reset-password/", body).status == 200
+    anonymous("POST", f"/password-recovery/{OLD}")
+    body = {"token": get_mailed_token(app, OLD, "pr"), "new_password": "a-linen-dress"}
+    assert anonymous("POST", "/reset-password/", body).status == 200
 
 
 @pytest.mark.parametrize("reaction", ["password changed", "password recovered", "account locked"])
 def test_s16_whoever_reacts_to_the_notice_cancels_the_change(
-    app: Application, client: Client, anybody: Client, superuser: Client, user: User, reaction: str
+    app: Application, client: Client, anonymous: Client, superuser: Client, user: User, reaction: str
 ) -> None:
-    ask(client)
-    token = mailed(app)
+    request_change(client)
+    token = get_mailed_email_token(app)
     change = {"current_password": PASSWORD, "new_password": "a-linen-dress"}
     {
         "password changed": lambda: client("PATCH", "/users/me/password", change),
-        "password recovered": lambda: recover(app, anybody),
+        "password recovered": lambda: recover_password(app, anonymous),
         "account locked": lambda: superuser("PATCH", f"/users/{user.id}", {"is_active": False}),
     }[reaction]()
-    assert_refused(confirm(anybody, token))
+    assert_rejected(confirm_change(anonymous, token))
     assert superuser("GET", f"/users/{user.id}").json()["email"] == OLD
 
 
 def test_s16_mails_to_the_old_address_reset_no_password_any_more(
-    app: Application, client: Client, anybody: Client
+    app: Application, client: Client, anonymous: Client
 ) -> None:
-    anybody("POST", f"/password-recovery/{OLD}")
-    recovery = token_mailed_to(app, OLD, "pr")
-    ask(client)
-    assert confirm(anybody, mailed(app)).status == 200
-    assert_refused(anybody("POST", "/reset-password/", {"token": recovery, "new_password": "a-linen-dress"}))
+    anonymous("POST", f"/password-recovery/{OLD}")
+    recovery = get_mailed_token(app, OLD, "pr")
+    request_change(client)
+    assert confirm_change(anonymous, get_mailed_email_token(app)).status == 200
+    assert_rejected(
+        anonymous("POST", "/reset-password/", {"token": recovery, "new_password": "a-linen-dress"})
+    )
 
 
 def test_an_administrators_change_takes_the_place_of_ones_own(
-    app: Application, client: Client, anybody: Client, superuser: Client, user: User
+    app: Application, client: Client, anonymous: Client, superuser: Client, user: User
 ) -> None:
-    ask(client)
+    request_change(client)
     assert superuser("PATCH", f"/users/{user.id}", {"email": "third@example.com"}).status == 200
-    assert_refused(confirm(anybody, mailed(app)))
-    assert address_of(client) == "third@example.com"
+    assert_rejected(confirm_change(anonymous, get_mailed_email_token(app)))
+    assert get_email(client) == "third@example.com"

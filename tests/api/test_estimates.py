@@ -12,23 +12,23 @@ from db.base import Base
 from db.models import Subscription
 from db.session import Database
 from studio.media.storage import LocalDisk
-from tests import factories
 from tests.api.conftest import Client
-from tests.api.workflow import refusal
-from tests.production import HEIGHT, WIDTH, Production, photograph
+from tests.support import factories
+from tests.support.generations import status_and_code
+from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, make_product_photo
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], production: Production) -> Client:
-    return client_of(production.owner)
+def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
+    return client_for(scenario.owner)
 
 
 @pytest.fixture
-def path(production: Production) -> str:
-    return f"/generations/?organization_id={production.organization.id}"
+def path(scenario: PhotographedProduct) -> str:
+    return f"/generations/?organization_id={scenario.organization.id}"
 
 
-def everything(database: Database, storage: LocalDisk) -> tuple[dict[str, list[Any]], list[Path]]:
+def snapshot(database: Database, storage: LocalDisk) -> tuple[dict[str, list[Any]], list[Path]]:
     """Every row of every table, and every stored file."""
     with database.transaction(write=False) as reading:
         rows = {
@@ -39,24 +39,24 @@ def everything(database: Database, storage: LocalDisk) -> tuple[dict[str, list[A
 
 
 def test_an_estimate_tells_cost_and_size_and_leaves_nothing(
-    client: Client, production: Production, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    before = everything(database, storage)
-    reply = client("POST", f"/shots/{production.shot.id}/generate?validate_only=true", {"num_predictions": 3})
+    before = snapshot(database, storage)
+    reply = client("POST", f"/shots/{scenario.shot.id}/generate?validate_only=true", {"num_predictions": 3})
     assert (reply.status, reply.json()) == (
         200,
         {
             "cost_credits": 3,
             "credits_remaining": 20,
-            "model_id": str(production.model.id),
+            "model_id": str(scenario.model.id),
             "width": WIDTH,
             "height": HEIGHT,
             "batch_size": 3,
         },
     )
     assert "location" not in reply.headers
-    assert everything(database, storage) == before
-    real = client("POST", f"/shots/{production.shot.id}/generate?validate_only=false", {})
+    assert snapshot(database, storage) == before
+    real = client("POST", f"/shots/{scenario.shot.id}/generate?validate_only=false", {})
     assert (real.status, real.json()["cost_credits"]) == (202, 4)
 
 
@@ -67,42 +67,44 @@ def test_an_upload_that_an_estimate_names_can_still_be_used(
         "POST", "/uploads/presigned-url", {"filename": "a.jpg", "content_type": "image/jpeg"}
     ).json()
     target = upload["upload_url"].partition("/api/v1")[2]
-    assert client("PUT", target, body=photograph(), headers={"content-type": "image/jpeg"}).status < 300
-    before = everything(database, storage)
+    assert (
+        client("PUT", target, body=make_product_photo(), headers={"content-type": "image/jpeg"}).status < 300
+    )
+    before = snapshot(database, storage)
     body = {"product_image": upload["file_url"], "width": 96, "height": 96}
     assert client("POST", f"{path}&validate_only=true", body).json()["cost_credits"] == 1
-    assert everything(database, storage) == before
+    assert snapshot(database, storage) == before
     assert client("POST", path, body).status == 202
 
 
 def test_an_estimate_is_refused_as_the_order_would_be(
-    client: Client, production: Production, path: str, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, path: str, database: Database, storage: LocalDisk
 ) -> None:
-    product = {"product_id": str(production.product.id)}
-    generate = f"/shots/{production.shot.id}/generate"
+    product = {"product_id": str(scenario.product.id)}
+    generate = f"/shots/{scenario.shot.id}/generate"
     for address, body, code in [
         (path, {}, "nothing_to_generate"),
         (path, {**product, "width": 8192, "height": 8192}, "resolution_not_supported"),
         (path, {**product, "generation_strategy": "VIDEO"}, "strategy_not_supported"),
     ]:
-        refused(client, address, body, code)
+        assert_both_rejected(client, address, body, code)
     with database.transaction(write=True) as session:
-        session.get_one(Subscription, production.subscription.id).credits_used = 17
-    refused(client, generate, {}, "out_of_credits")
+        session.get_one(Subscription, scenario.subscription.id).credits_used = 17
+    assert_both_rejected(client, generate, {}, "out_of_credits")
     assert client("POST", f"{generate}?validate_only=true", {"num_predictions": 3}).status == 200
     for _ in range(50):
-        factories.make_generation(**production.scope, model_id=production.model.id)
-    refused(client, generate, {"num_predictions": 3}, "queue_full")
+        factories.make_generation(**scenario.ownership, model_id=scenario.model.id)
+    assert_both_rejected(client, generate, {"num_predictions": 3}, "queue_full")
     with database.transaction(write=True) as session:
-        session.get_one(type(production.shot), production.shot.id).status = "generating"
-    before = everything(database, storage)
-    refused(client, generate, {"num_predictions": 3}, "shot_busy")
-    assert everything(database, storage) == before
+        session.get_one(type(scenario.shot), scenario.shot.id).status = "generating"
+    before = snapshot(database, storage)
+    assert_both_rejected(client, generate, {"num_predictions": 3}, "shot_busy")
+    assert snapshot(database, storage) == before
 
 
-def refused(client: Client, address: str, body: dict[str, Any], code: str) -> None:
+def assert_both_rejected(client: Client, path: str, body: dict[str, Any], code: str) -> None:
     """Assert that trying and ordering are refused alike."""
-    tried = client("POST", address + ("&" if "?" in address else "?") + "validate_only=true", body)
-    real = client("POST", address, body)
-    assert refusal(tried) == refusal(real) == (409, code)
+    tried = client("POST", path + ("&" if "?" in path else "?") + "validate_only=true", body)
+    real = client("POST", path, body)
+    assert status_and_code(tried) == status_and_code(real) == (409, code)
     assert tried.json()["detail"] == real.json()["detail"]

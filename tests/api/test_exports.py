@@ -15,49 +15,51 @@ import pytest
 from db.base import new_id
 from db.models import Prediction
 from db.session import Database
-from studio.exports.order import MAX_OPEN_EXPORTS
-from studio.exports.work import work_off_exports
+from studio.exports.create import MAX_OPEN_EXPORTS
+from studio.exports.worker import run_pending_exports
 from studio.media.storage import LocalDisk
-from tests import factories
 from tests.api.conftest import Client
-from tests.api.workflow import refusal
-from tests.exporting import approved_picture, unpacked
-from tests.production import Production
+from tests.support import factories
+from tests.support.factories.exports import make_approved_prediction, unpack_archive
+from tests.support.generations import status_and_code
+from tests.support.scenarios import PhotographedProduct
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], production: Production) -> Client:
-    return client_of(production.owner)
+def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
+    return client_for(scenario.owner)
 
 
-def ordered(client: Client, production: Production, *pictures: Prediction, **body: Any) -> dict[str, Any]:
+def create_export(
+    client: Client, scenario: PhotographedProduct, *predictions: Prediction, **body: Any
+) -> dict[str, Any]:
     """A new export."""
-    if pictures:
-        body["prediction_ids"] = [str(picture.id) for picture in pictures]
-    reply = client("POST", f"/shootings/{production.shooting.id}/exports", body)
+    if predictions:
+        body["prediction_ids"] = [str(picture.id) for picture in predictions]
+    reply = client("POST", f"/shootings/{scenario.shooting.id}/exports", body)
     assert reply.status == 202, reply.body
     export: dict[str, Any] = reply.json()
     assert reply.headers["location"] == f"/api/v1/exports/{export['id']}"
     return export
 
 
-def status_of(client: Client, kind: str, row_id: object) -> str:
+def get_status(client: Client, kind: str, row_id: object) -> str:
     return str(client("GET", f"/{kind}/{row_id}").json()["status"])
 
 
 def test_an_export_becomes_an_archive_of_the_originals_that_says_what_they_are(
-    client: Client, production: Production, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    first = approved_picture(storage, production, b"one", "Robe d'été", sku="AN-1", seed=7)
-    second = approved_picture(storage, production, b"two", "../../=cmd|' /C calc'!A0")
-    approved_picture(storage, production, b"in review", status="pending_review")
-    export = ordered(client, production, name_template="{look}/{product}-{index}")
+    first = make_approved_prediction(storage, scenario, b"one", "Robe d'été", sku="AN-1", seed=7)
+    second = make_approved_prediction(storage, scenario, b"two", "../../=cmd|' /C calc'!A0")
+    make_approved_prediction(storage, scenario, b"in review", status="pending_review")
+    export = create_export(client, scenario, name_template="{look}/{product}-{index}")
     path = f"/exports/{export['id']}"
     assert (export["status"], export["progress"], export["predictions_count"]) == ("pending", 0, 2)
     assert (export["file_size"], export["content_hash"], export["expires_at"]) == (None, None, None)
-    assert refusal(client("GET", f"{path}/file")) == (409, "export_not_ready")
+    assert status_and_code(client("GET", f"{path}/file")) == (409, "export_not_ready")
 
-    assert work_off_exports(database, storage) == 1
+    assert run_pending_exports(database, storage) == 1
     done = client("GET", path).json()
     assert (done["status"], done["progress"], done["attempts"], done["error"]) == ("completed", 100, 1, None)
     ended, expires = (datetime.fromisoformat(done[name]) for name in ("completed_at", "expires_at"))
@@ -79,14 +81,14 @@ def test_an_export_becomes_an_archive_of_the_originals_that_says_what_they_are(
     assert client("HEAD", f"{path}/file").headers["content-length"] == str(len(archive.body))
 
     # The first look of the production has no picture.
-    files, manifest = unpacked(archive.body)
+    files, manifest = unpack_archive(archive.body)
     assert files == {"2-Robe d'été-001.webp": b"one", "3-..-..-=cmd-' -C calc'!A0-002.webp": b"two"}
-    assert manifest["shooting"] == {"id": str(production.shooting.id), "name": "Spring lookbook"}
+    assert manifest["shooting"] == {"id": str(scenario.shooting.id), "name": "Spring lookbook"}
     assert manifest["files"][0] == {
         "file_name": "2-Robe d'été-001.webp",
         "product": "Robe d'été",
         "sku": "AN-1",
-        "shot_type": production.shot_type.slug,
+        "shot_type": scenario.shot_type.slug,
         "look": 2,
         "sha256": hashlib.sha256(b"one").hexdigest(),
         "file_size": 3,
@@ -106,21 +108,21 @@ def test_an_export_becomes_an_archive_of_the_originals_that_says_what_they_are(
     assert [row["file_name"] for row in cells] == list(files)
     assert (cells[1]["product"], cells[1]["sku"]) == ("../../=cmd|' /C calc'!A0", "")
     for picture in (first, second):
-        assert status_of(client, "predictions", picture.id) == "exported"
-        assert status_of(client, "shots", picture.shot_id) == "exported"
+        assert get_status(client, "predictions", picture.id) == "exported"
+        assert get_status(client, "shots", picture.shot_id) == "exported"
 
 
 def test_names_without_a_template_are_of_sku_or_product_and_shot_type(
-    client: Client, production: Production, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    approved_picture(storage, production, b"one", "Mug", sku="AN/1")
-    approved_picture(storage, production, b"two", "Mug")
-    approved_picture(storage, production, b"three", "MUG")
-    export = ordered(client, production)
+    make_approved_prediction(storage, scenario, b"one", "Mug", sku="AN/1")
+    make_approved_prediction(storage, scenario, b"two", "Mug")
+    make_approved_prediction(storage, scenario, b"three", "MUG")
+    export = create_export(client, scenario)
     assert export["name_template"] == "{sku}_{shot_type}"
-    work_off_exports(database, storage)
-    files, _ = unpacked(client("GET", f"/exports/{export['id']}/file").body)
-    slug = production.shot_type.slug
+    run_pending_exports(database, storage)
+    files, _ = unpack_archive(client("GET", f"/exports/{export['id']}/file").body)
+    slug = scenario.shot_type.slug
     assert files == {f"AN-1_{slug}.webp": b"one", f"Mug_{slug}.webp": b"two", f"MUG_{slug}-2.webp": b"three"}
 
 
@@ -128,104 +130,104 @@ def test_names_without_a_template_are_of_sku_or_product_and_shot_type(
     "template", ["{colour}", "{sku", "sku}", "{}", "{sku}\n", "a\x00", "", "x" * 201, "{{sku}}", "{SKU}"]
 )
 def test_a_template_that_names_nothing_known_is_no_template(
-    client: Client, production: Production, template: str
+    client: Client, scenario: PhotographedProduct, template: str
 ) -> None:
-    reply = client("POST", f"/shootings/{production.shooting.id}/exports", {"name_template": template})
+    reply = client("POST", f"/shootings/{scenario.shooting.id}/exports", {"name_template": template})
     assert reply.status == 422
-    assert list(reply.types) == [("body", "name_template")]
+    assert list(reply.error_types) == [("body", "name_template")]
 
 
 def test_what_is_exported_can_be_exported_again_by_name_and_is_not_new(
-    client: Client, production: Production, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    picture = approved_picture(storage, production, b"one")
-    first = ordered(client, production)
-    work_off_exports(database, storage)
-    path = f"/shootings/{production.shooting.id}/exports"
-    assert refusal(client("POST", path, {})) == (409, "nothing_to_export")
-    second = ordered(client, production, picture)
-    work_off_exports(database, storage)
+    picture = make_approved_prediction(storage, scenario, b"one")
+    first = create_export(client, scenario)
+    run_pending_exports(database, storage)
+    path = f"/shootings/{scenario.shooting.id}/exports"
+    assert status_and_code(client("POST", path, {})) == (409, "nothing_to_export")
+    second = create_export(client, scenario, picture)
+    run_pending_exports(database, storage)
     hashes = {client("GET", f"/exports/{one['id']}").json()["content_hash"] for one in (first, second)}
     assert len(hashes) == 1
     listed = client(
         "GET",
-        f"/exports/?organization_id={production.organization.id}"
-        f"&shooting_id={production.shooting.id}&status=completed",
+        f"/exports/?organization_id={scenario.organization.id}"
+        f"&shooting_id={scenario.shooting.id}&status=completed",
     ).json()
     assert [row["id"] for row in listed["data"]] == [second["id"], first["id"]]
 
 
 def test_an_exported_shot_is_generated_approved_and_deleted_only_after_it_was_reopened(
-    client: Client, production: Production, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    picture = approved_picture(storage, production, b"one")
-    export = ordered(client, production)
-    work_off_exports(database, storage)
+    picture = make_approved_prediction(storage, scenario, b"one")
+    export = create_export(client, scenario)
+    run_pending_exports(database, storage)
     shot, prediction = f"/shots/{picture.shot_id}", f"/predictions/{picture.id}"
-    assert client("GET", f"/shootings/{production.shooting.id}").json()["shots_approved_count"] == 1
+    assert client("GET", f"/shootings/{scenario.shooting.id}").json()["shots_approved_count"] == 1
     for path in (f"{shot}/generate", f"{shot}/approve", f"{prediction}/approve"):
-        assert refusal(client("POST", path, {})) == (409, "invalid_transition")
-    assert refusal(client("DELETE", prediction)) == (409, "in_use")
+        assert status_and_code(client("POST", path, {})) == (409, "invalid_transition")
+    assert status_and_code(client("DELETE", prediction)) == (409, "in_use")
     assert client("POST", f"{shot}/reopen").json()["status"] == "pending_review"
     assert client("DELETE", prediction).status == 204
     assert client("GET", f"/exports/{export['id']}/file").status == 200
 
 
 def test_only_approved_pictures_of_this_shooting_are_exported(
-    client: Client, production: Production, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, storage: LocalDisk
 ) -> None:
-    path = f"/shootings/{production.shooting.id}/exports"
-    good = approved_picture(storage, production, b"one")
-    waiting = approved_picture(storage, production, b"two", status="pending_review")
-    elsewhere = factories.make_shot(factories.make_look(factories.make_shooting(**production.scope)))
+    path = f"/shootings/{scenario.shooting.id}/exports"
+    good = make_approved_prediction(storage, scenario, b"one")
+    waiting = make_approved_prediction(storage, scenario, b"two", status="pending_review")
+    elsewhere = factories.make_shot(factories.make_look(factories.make_shooting(**scenario.ownership)))
     other = factories.make_prediction(factories.make_generation(elsewhere), status="approved")
-    alone = factories.make_prediction(factories.make_generation(**production.scope), status="approved")
+    alone = factories.make_prediction(factories.make_generation(**scenario.ownership), status="approved")
     foreign = factories.make_prediction(status="approved")
 
     def answer(*ids: object) -> tuple[int, str]:
-        return refusal(client("POST", path, {"prediction_ids": [str(good.id), *map(str, ids)]}))
+        return status_and_code(client("POST", path, {"prediction_ids": [str(good.id), *map(str, ids)]}))
 
     assert answer(waiting.id) == (409, "not_approved")
     assert answer(other.id) == answer(alone.id) == (409, "scope_mismatch")
     assert answer(foreign.id) == answer(new_id()) == (404, "not_found")
-    assert client("GET", f"/exports/?organization_id={production.organization.id}").json()["count"] == 0
+    assert client("GET", f"/exports/?organization_id={scenario.organization.id}").json()["count"] == 0
 
 
 def test_a_scope_has_ten_open_exports_at_most(
-    client: Client, production: Production, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, storage: LocalDisk
 ) -> None:
-    picture = approved_picture(storage, production, b"one")
+    picture = make_approved_prediction(storage, scenario, b"one")
     for _ in range(MAX_OPEN_EXPORTS):
-        export = ordered(client, production, picture)
-    path = f"/shootings/{production.shooting.id}/exports"
-    assert refusal(client("POST", path, {})) == (409, "too_many_exports")
+        export = create_export(client, scenario, picture)
+    path = f"/shootings/{scenario.shooting.id}/exports"
+    assert status_and_code(client("POST", path, {})) == (409, "too_many_exports")
     assert client("DELETE", f"/exports/{export['id']}").status == 204
-    ordered(client, production, picture)
+    create_export(client, scenario, picture)
 
 
 def test_a_deleted_export_takes_its_archive_along_and_leaves_the_pictures(
-    client: Client, production: Production, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    picture = approved_picture(storage, production, b"one")
-    export = ordered(client, production)
-    work_off_exports(database, storage)
-    assert list(storage.files(f"exports/{export['id']}")) != []
+    picture = make_approved_prediction(storage, scenario, b"one")
+    export = create_export(client, scenario)
+    run_pending_exports(database, storage)
+    assert list(storage.list_files(f"exports/{export['id']}")) != []
     assert client("DELETE", f"/exports/{export['id']}").status == 204
-    assert list(storage.files(f"exports/{export['id']}")) == []
+    assert list(storage.list_files(f"exports/{export['id']}")) == []
     assert client("GET", f"/exports/{export['id']}/file").status == 404
     assert client("GET", f"/predictions/{picture.id}").json()["status"] == "exported"
 
 
 def test_a_viewer_downloads_what_others_ordered(
-    client_of: Callable[..., Client], production: Production, database: Database, storage: LocalDisk
+    client_for: Callable[..., Client], scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    approved_picture(storage, production, b"one")
+    make_approved_prediction(storage, scenario, b"one")
     viewer = factories.make_user()
-    factories.make_membership(production.organization, viewer, role="viewer")
-    reader = client_of(viewer)
-    path = f"/shootings/{production.shooting.id}/exports"
-    assert refusal(reader("POST", path, {})) == (403, "not_enough_permissions")
-    export = ordered(client_of(production.owner), production)
-    work_off_exports(database, storage)
+    factories.make_membership(scenario.organization, viewer, role="viewer")
+    reader = client_for(viewer)
+    path = f"/shootings/{scenario.shooting.id}/exports"
+    assert status_and_code(reader("POST", path, {})) == (403, "not_enough_permissions")
+    export = create_export(client_for(scenario.owner), scenario)
+    run_pending_exports(database, storage)
     assert reader("GET", f"/exports/{export['id']}/file").status == 200
-    assert refusal(reader("DELETE", f"/exports/{export['id']}")) == (403, "not_enough_permissions")
+    assert status_and_code(reader("DELETE", f"/exports/{export['id']}")) == (403, "not_enough_permissions")

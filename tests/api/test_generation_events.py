@@ -13,35 +13,40 @@ from sqlalchemy import delete, update
 from db.models import Generation, TokenFamily
 from db.session import Database
 from handlers.app import Application
-from handlers.contract import waiting
-from tests import factories
-from tests.api.catalogue import House
-from tests.api.test_waiting import generation_id, move, somebody_waits, visit
-from tests.api.visiting import Visit, visiting
+from handlers.pipeline.middleware import long_polling
+from tests.api.test_long_polling import (
+    advance_generation,
+    generation_id,
+    open_request,
+    wait_for_listener,
+)
+from tests.support import factories
+from tests.support.factories.catalogue import Customer
+from tests.support.streaming import StreamingRequest, run_with_long_polling
 
 __all__ = ["generation_id"]
 
 
-def follow(house: House, generation_id: UUID, **headers: str) -> Visit:
-    return visit(house.client, f"/generations/{generation_id}/events", **headers)
+def open_stream(customer: Customer, generation_id: UUID, **headers: str) -> StreamingRequest:
+    return open_request(customer.client, f"/generations/{generation_id}/events", **headers)
 
 
-def told(stream: Visit) -> list[tuple[str, str, int]]:
+def summarize_events(stream: StreamingRequest) -> list[tuple[str, str, int]]:
     return [(event["event"], event["status"], event["progress"]) for event in stream.events]
 
 
 def test_a_stream_tells_the_state_then_each_change_and_ends_with_the_last(
-    house: House, database: Database, app: Application, generation_id: UUID
+    customer: Customer, database: Database, app: Application, generation_id: UUID
 ) -> None:
     async def story() -> None:
-        stream = follow(house, generation_id)
-        await stream.until(lambda: len(stream.events) == 1)
+        stream = open_stream(customer, generation_id)
+        await stream.wait_until(lambda: len(stream.events) == 1)
         for states, progress in ((["running"], None), ([], 40), (["completed"], None)):
             before = len(stream.events)
-            await asyncio.to_thread(move, database, generation_id, *states, progress=progress)
-            await stream.until(lambda before=before: len(stream.events) > before)
-        reply = await stream.reply()
-        assert told(stream) == [
+            await asyncio.to_thread(advance_generation, database, generation_id, *states, progress=progress)
+            await stream.wait_until(lambda before=before: len(stream.events) > before)
+        reply = await stream.read_response()
+        assert summarize_events(stream) == [
             ("status", "pending", 0),
             ("status", "running", 0),
             ("progress", "running", 40),
@@ -67,67 +72,67 @@ def test_a_stream_tells_the_state_then_each_change_and_ends_with_the_last(
         assert reply.headers["x-request-id"]
         assert "content-length" not in reply.headers
 
-    visiting(app, story)
+    run_with_long_polling(app, story)
 
 
 def test_a_stream_goes_on_where_the_last_one_ended_and_stops_for_good_at_the_end(
-    house: House, database: Database, app: Application, generation_id: UUID
+    customer: Customer, database: Database, app: Application, generation_id: UUID
 ) -> None:
     async def story() -> None:
-        await asyncio.to_thread(move, database, generation_id, "running", progress=40)
-        stream = follow(house, generation_id, last_event_id="2")
-        await somebody_waits(app)
-        await asyncio.to_thread(move, database, generation_id, "completed")
-        await stream.reply()
-        assert told(stream) == [("status", "completed", 100)]
-        missed_the_end = follow(house, generation_id, last_event_id="2")
-        await missed_the_end.reply()
-        assert told(missed_the_end) == [("status", "completed", 100)]
-        nothing_more = await follow(house, generation_id, last_event_id="3").reply()
+        await asyncio.to_thread(advance_generation, database, generation_id, "running", progress=40)
+        stream = open_stream(customer, generation_id, last_event_id="2")
+        await wait_for_listener(app)
+        await asyncio.to_thread(advance_generation, database, generation_id, "completed")
+        await stream.read_response()
+        assert summarize_events(stream) == [("status", "completed", 100)]
+        missed_the_end = open_stream(customer, generation_id, last_event_id="2")
+        await missed_the_end.read_response()
+        assert summarize_events(missed_the_end) == [("status", "completed", 100)]
+        nothing_more = await open_stream(customer, generation_id, last_event_id="3").read_response()
         assert (nothing_more.status, nothing_more.body) == (204, b"")
-        nonsense = follow(house, generation_id, last_event_id="three")
-        await nonsense.reply()
+        nonsense = open_stream(customer, generation_id, last_event_id="three")
+        await nonsense.read_response()
         assert len(nonsense.events) == 1
 
-    visiting(app, story)
+    run_with_long_polling(app, story)
 
 
 def test_head_tells_of_a_stream_and_does_not_begin_it(
-    house: House, app: Application, generation_id: UUID
+    customer: Customer, app: Application, generation_id: UUID
 ) -> None:
     async def story() -> None:
         path = f"/generations/{generation_id}/events"
-        reply = await visit(house.client, path, "HEAD").reply()
+        reply = await open_request(customer.client, path, "HEAD").read_response()
         assert (reply.status, reply.headers["content-type"], reply.body) == (200, "text/event-stream", b"")
 
-    visiting(app, story)
+    run_with_long_polling(app, story)
 
 
 def test_a_silent_stream_shows_that_it_lives(
-    house: House, app: Application, generation_id: UUID, monkeypatch: pytest.MonkeyPatch
+    customer: Customer, app: Application, generation_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(long_polling, "HEARTBEAT_SECONDS", 0.1)
 
     async def story() -> None:
-        stream = follow(house, generation_id)
-        await stream.until(lambda: stream.body.endswith(b"\n\n:\n\n:\n\n"))
+        stream = open_stream(customer, generation_id)
+        await stream.wait_until(lambda: stream.body.endswith(b"\n\n:\n\n:\n\n"))
         assert len(stream.events) == 1
-        stream.leave()
-        await asyncio.wait_for(stream.served, 5)
+        stream.disconnect()
+        await asyncio.wait_for(stream.task, 5)
 
-    visiting(app, story)
+    run_with_long_polling(app, story)
 
 
 @pytest.mark.parametrize("reason", ["signed out", "gone"])
 def test_a_stream_ends_when_it_is_none_of_the_callers_business_any_more(
     reason: str,
-    house: House,
+    customer: Customer,
     database: Database,
     app: Application,
     generation_id: UUID,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(waiting, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(long_polling, "HEARTBEAT_SECONDS", 0.2)
 
     def end() -> None:
         with database.transaction(write=True) as writing:
@@ -137,17 +142,17 @@ def test_a_stream_ends_when_it_is_none_of_the_callers_business_any_more(
                 writing.execute(update(TokenFamily).values(revoked_at=factories.utc_now()))
 
     async def story() -> None:
-        stream = follow(house, generation_id)
-        await somebody_waits(app)
+        stream = open_stream(customer, generation_id)
+        await wait_for_listener(app)
         await asyncio.to_thread(end)
-        await stream.reply()
-        assert told(stream) == [("status", "pending", 0)]
+        await stream.read_response()
+        assert summarize_events(stream) == [("status", "pending", 0)]
 
-    visiting(app, story)
+    run_with_long_polling(app, story)
 
 
 def test_an_event_that_breaks_the_contract_is_never_sent(
-    house: House,
+    customer: Customer,
     database: Database,
     app: Application,
     generation_id: UUID,
@@ -159,33 +164,33 @@ def test_an_event_that_breaks_the_contract_is_never_sent(
             writing.execute(update(Generation).where(Generation.id == generation_id).values(changes))
 
     async def story() -> None:
-        stream = follow(house, generation_id)
-        await stream.until(lambda: stream.events)
+        stream = open_stream(customer, generation_id)
+        await stream.wait_until(lambda: stream.events)
         await asyncio.to_thread(spoil)
-        await stream.reply()
-        assert told(stream) == [("status", "pending", 0)]
-        refused = await follow(house, generation_id).reply()
+        await stream.read_response()
+        assert summarize_events(stream) == [("status", "pending", 0)]
+        refused = await open_stream(customer, generation_id).read_response()
         assert (refused.status, refused.json()["code"]) == (500, "internal_error")
 
-    visiting(app, story)
+    run_with_long_polling(app, story)
     broken = [record for record in caplog.records if "contract broken" in record.message]
     assert [record.levelno for record in broken] == [logging.ERROR] * 2
 
 
 def test_all_streams_end_when_the_server_is_about_to(
-    house: House, app: Application, generation_id: UUID
+    customer: Customer, app: Application, generation_id: UUID
 ) -> None:
     async def story() -> None:
-        streams: list[Any] = [follow(house, generation_id) for _ in range(3)]
-        waits = visit(house.client, f"/generations/{generation_id}", prefer="wait=30")
+        streams: list[Any] = [open_stream(customer, generation_id) for _ in range(3)]
+        waits = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")
         for stream in streams:
-            await stream.until(lambda stream=stream: stream.events)
-        await asyncio.to_thread(app.watchers.close)
+            await stream.wait_until(lambda stream=stream: stream.events)
+        await asyncio.to_thread(app.change_hub.close)
         for stream in streams:
-            await stream.reply()
-        assert (await waits.reply()).json()["status"] == "pending"
-        late = follow(house, generation_id)
-        await late.reply()
+            await stream.read_response()
+        assert (await waits.read_response()).json()["status"] == "pending"
+        late = open_stream(customer, generation_id)
+        await late.read_response()
         assert len(late.events) == 1
 
-    visiting(app, story)
+    run_with_long_polling(app, story)

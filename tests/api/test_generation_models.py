@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests import factories
-from tests.api.catalogue import House, code_of
 from tests.api.conftest import Client
+from tests.support import factories
+from tests.support.factories.catalogue import Customer, status_and_code
 
 MODEL = {"name": "Local studio, square only", "provider": "LOCAL_STUDIO", "tool_types": ["BASE_GENERATION"]}
 
@@ -46,25 +46,25 @@ def test_keys_of_settings_may_hold_any_character(superuser: Client) -> None:
 
 
 def test_anybody_lists_models_and_the_signed_in_read_them(
-    house: House, client_of: Callable[..., Client]
+    customer: Customer, client_for: Callable[..., Client]
 ) -> None:
     model = factories.make_generation_model(provider_config={"api_key": "hidden"})
-    nobody = client_of(None)
+    nobody = client_for(None)
     listed = nobody("GET", "/generation-models/?q=local")
     assert [row["id"] for row in listed.json()["data"]] == [str(model.id)]
     assert b"hidden" not in listed.body
     assert nobody("GET", f"/generation-models/{model.id}").status == 401
-    assert house.client("GET", f"/generation-models/{model.id}").json() == listed.json()["data"][0]
+    assert customer.client("GET", f"/generation-models/{model.id}").json() == listed.json()["data"][0]
 
 
-def test_others_than_superusers_neither_write_nor_see_settings(house: House) -> None:
+def test_others_than_superusers_neither_write_nor_see_settings(customer: Customer) -> None:
     model = factories.make_generation_model()
     path = f"/generation-models/{model.id}"
     denied = (403, "not_enough_permissions")
-    assert code_of(house.client("POST", "/generation-models/", MODEL)) == denied
-    assert code_of(house.client("PUT", path, MODEL)) == denied
-    assert code_of(house.client("DELETE", path)) == denied
-    assert code_of(house.client("GET", f"{path}/provider-config")) == denied
+    assert status_and_code(customer.client("POST", "/generation-models/", MODEL)) == denied
+    assert status_and_code(customer.client("PUT", path, MODEL)) == denied
+    assert status_and_code(customer.client("DELETE", path)) == denied
+    assert status_and_code(customer.client("GET", f"{path}/provider-config")) == denied
 
 
 def test_a_replacement_without_a_secret_keeps_it_and_everything_else_is_set(superuser: Client) -> None:
@@ -95,7 +95,7 @@ def test_a_tag_of_a_model_holds_on_every_database_whatever_the_order_of_names(su
 def test_a_model_that_a_generation_used_cannot_be_deleted(superuser: Client) -> None:
     model = factories.make_generation_model()
     factories.make_generation(model_id=model.id)
-    assert code_of(superuser("DELETE", f"/generation-models/{model.id}")) == (409, "in_use")
+    assert status_and_code(superuser("DELETE", f"/generation-models/{model.id}")) == (409, "in_use")
     unused = factories.make_generation_model()
     assert superuser("DELETE", f"/generation-models/{unused.id}").status == 204
     assert superuser("GET", f"/generation-models/{unused.id}").status == 404

@@ -11,30 +11,30 @@ import pytest
 from db.models import Subscription
 from db.session import Database
 from studio.media.storage import LocalDisk
-from tests import factories
 from tests.api.conftest import Client
-from tests.api.workflow import generated, refusal
-from tests.production import Production, work_off
+from tests.support import factories
+from tests.support.generations import complete_generation, status_and_code
+from tests.support.scenarios import PhotographedProduct, run_pending_generations
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], production: Production) -> Client:
-    return client_of(production.owner)
+def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
+    return client_for(scenario.owner)
 
 
 @pytest.fixture
-def path(production: Production) -> str:
-    return f"/generations/?organization_id={production.organization.id}"
+def path(scenario: PhotographedProduct) -> str:
+    return f"/generations/?organization_id={scenario.organization.id}"
 
 
 def test_a_product_alone_is_enough(
-    client: Client, production: Production, path: str, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, path: str, database: Database, storage: LocalDisk
 ) -> None:
-    body = {"product_id": str(production.product.id), "width": 96, "height": 128, "batch_size": 2}
+    body = {"product_id": str(scenario.product.id), "width": 96, "height": 128, "batch_size": 2}
     reply = client("POST", path, body)
     assert reply.status == 202, reply.body
     assert reply.json()["shot_id"] is None
-    assert work_off(database, storage) == 1
+    assert run_pending_generations(database, storage) == 1
     done = client("GET", f"/generations/{reply.json()['id']}").json()
     assert done["status"] == "completed"
     assert {(made["width"], made["height"], made["shot_id"]) for made in done["predictions"]} == {
@@ -44,9 +44,9 @@ def test_a_product_alone_is_enough(
     assert picture["status"] == "approved"
 
 
-def test_the_order_is_shown_as_it_was_given(client: Client, production: Production, path: str) -> None:
+def test_the_order_is_shown_as_it_was_given(client: Client, scenario: PhotographedProduct, path: str) -> None:
     body = {
-        "product_id": str(production.product.id),
+        "product_id": str(scenario.product.id),
         "steps": 12,
         "extra_prompt": "calm and bright",
         "min_confidence_score": 1,
@@ -59,24 +59,26 @@ def test_the_order_is_shown_as_it_was_given(client: Client, production: Producti
     assert shown["urls"]["self"] == f"/api/v1/generations/{shown['id']}"
 
 
-def test_a_photograph_may_be_named_by_its_address(client: Client, production: Production, path: str) -> None:
-    address = client("GET", f"/products/{production.product.id}").json()["images"][0]["url"]
+def test_a_photograph_may_be_named_by_its_address(
+    client: Client, scenario: PhotographedProduct, path: str
+) -> None:
+    address = client("GET", f"/products/{scenario.product.id}").json()["images"][0]["url"]
     assert client("POST", path, {"product_image": address}).status == 202
 
 
-def test_a_shot_of_another_scope_is_refused(client: Client, production: Production) -> None:
-    reply = client("POST", "/generations/", {"shot_id": str(production.shot.id)})
-    assert refusal(reply) == (409, "scope_mismatch")
+def test_a_shot_of_another_scope_is_refused(client: Client, scenario: PhotographedProduct) -> None:
+    reply = client("POST", "/generations/", {"shot_id": str(scenario.shot.id)})
+    assert status_and_code(reply) == (409, "scope_mismatch")
 
 
 def test_an_empty_order_has_nothing_to_generate(client: Client, path: str) -> None:
-    assert refusal(client("POST", path, {})) == (409, "nothing_to_generate")
+    assert status_and_code(client("POST", path, {})) == (409, "nothing_to_generate")
 
 
 def test_the_place_in_the_queue_counts_what_came_before(
-    client: Client, production: Production, path: str
+    client: Client, scenario: PhotographedProduct, path: str
 ) -> None:
-    body = {"product_id": str(production.product.id)}
+    body = {"product_id": str(scenario.product.id)}
     first, second = (client("POST", path, body).json() for _ in range(2))
     assert (first["queue_position"], second["queue_position"]) == (1, 2)
     listed = client("GET", path + "&status=pending").json()["data"]
@@ -84,40 +86,42 @@ def test_the_place_in_the_queue_counts_what_came_before(
 
 
 def test_generations_are_listed_by_shot_state_and_strategy(
-    client: Client, production: Production, path: str, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, path: str, database: Database, storage: LocalDisk
 ) -> None:
-    done = generated(client, production.shot, database, storage, num_predictions=1)
-    for query in (f"shot_id={production.shot.id}", "status=completed", "generation_strategy=GENERATE"):
+    done = complete_generation(client, scenario.shot, database, storage, num_predictions=1)
+    for query in (f"shot_id={scenario.shot.id}", "status=completed", "generation_strategy=GENERATE"):
         listed = client("GET", f"{path}&{query}").json()
         assert [row["id"] for row in listed["data"]] == [done["id"]]
         assert listed["data"][0] == done
     assert client("GET", f"{path}&status=failed").json()["count"] == 0
 
 
-def test_personal_work_is_paid_by_oneself(client: Client, production: Production) -> None:
-    product = factories.make_product(owner=production.owner)
-    factories.make_product_image(product, media_id=factories.make_media(owner=production.owner).id)
+def test_personal_work_is_paid_by_oneself(client: Client, scenario: PhotographedProduct) -> None:
+    product = factories.make_product(owner=scenario.owner)
+    factories.make_product_image(product, media_id=factories.make_media(owner=scenario.owner).id)
     assert client("POST", "/generations/", {"product_id": str(product.id)}).json()["cost_credits"] == 1
 
 
-def order(client: Client, production: Production, path: str, **body: object) -> dict[str, Any]:
-    reply = client("POST", path, {"product_id": str(production.product.id), **body})
+def request_generation(
+    client: Client, scenario: PhotographedProduct, path: str, **body: object
+) -> dict[str, Any]:
+    reply = client("POST", path, {"product_id": str(scenario.product.id), **body})
     assert reply.status == 202, reply.body
     answer: dict[str, Any] = reply.json()
     return answer
 
 
 def test_an_open_generation_says_when_to_ask_again(
-    client: Client, production: Production, path: str, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, path: str, database: Database, storage: LocalDisk
 ) -> None:
-    address = f"/generations/{order(client, production, path)['id']}"
+    address = f"/generations/{request_generation(client, scenario, path)['id']}"
     assert client("GET", address).headers["retry-after"] == "1"
-    work_off(database, storage)
+    run_pending_generations(database, storage)
     assert "retry-after" not in client("GET", address).headers
 
 
-def test_canceling_twice_is_canceling_once(client: Client, production: Production, path: str) -> None:
-    asked = order(client, production, path, batch_size=3)
+def test_canceling_twice_is_canceling_once(client: Client, scenario: PhotographedProduct, path: str) -> None:
+    asked = request_generation(client, scenario, path, batch_size=3)
     address = f"/generations/{asked['id']}"
     first, second = (client("POST", f"{address}/cancel") for _ in range(2))
     assert (first.status, second.status) == (200, 200)
@@ -130,22 +134,25 @@ def test_canceling_twice_is_canceling_once(client: Client, production: Productio
     assert [row["id"] for row in client("GET", f"{path}&status=canceled").json()["data"]] == [asked["id"]]
 
 
-def test_a_deadline_is_kept_with_the_order(client: Client, production: Production, path: str) -> None:
-    asked = order(client, production, path, cancel_after_seconds=3600)
+def test_a_deadline_is_kept_with_the_order(client: Client, scenario: PhotographedProduct, path: str) -> None:
+    asked = request_generation(client, scenario, path, cancel_after_seconds=3600)
     assert asked["cancel_after_seconds"] == 3600
     waiting = datetime.fromisoformat(asked["deadline_at"]) - datetime.fromisoformat(asked["created_at"])
     assert abs(waiting.total_seconds() - 3600) < 5
-    shot = client("POST", f"/shots/{production.shot.id}/generate", {"cancel_after_seconds": 5}).json()
-    assert (shot["cancel_after_seconds"], order(client, production, path)["deadline_at"]) == (5, None)
+    shot = client("POST", f"/shots/{scenario.shot.id}/generate", {"cancel_after_seconds": 5}).json()
+    assert (shot["cancel_after_seconds"], request_generation(client, scenario, path)["deadline_at"]) == (
+        5,
+        None,
+    )
     assert client("POST", path, {"cancel_after_seconds": 4}).status == 422
 
 
 def test_a_retry_is_a_new_order_of_the_same(
-    client: Client, production: Production, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    asked = client("POST", f"/shots/{production.shot.id}/generate", {"num_predictions": 2}).json()
+    asked = client("POST", f"/shots/{scenario.shot.id}/generate", {"num_predictions": 2}).json()
     retry = f"/generations/{asked['id']}/retry"
-    assert refusal(client("POST", retry)) == (409, "invalid_transition")
+    assert status_and_code(client("POST", retry)) == (409, "invalid_transition")
     client("POST", f"/generations/{asked['id']}/cancel")
     reply = client("POST", retry)
     again = reply.json()
@@ -155,23 +162,23 @@ def test_a_retry_is_a_new_order_of_the_same(
     same = client("GET", f"/generations/{asked['id']}").json().keys() - own
     assert {name: again[name] for name in same} == {name: asked[name] for name in same}
     assert (again["retry_of_id"], again["status"], again["cost_credits"]) == (asked["id"], "pending", 2)
-    assert refusal(client("POST", retry)) == (409, "shot_busy")
-    assert work_off(database, storage) == 1
-    assert client("GET", f"/shots/{production.shot.id}").json()["predictions_count"] == 2
-    assert refusal(client("POST", f"/generations/{again['id']}/retry")) == (409, "invalid_transition")
+    assert status_and_code(client("POST", retry)) == (409, "shot_busy")
+    assert run_pending_generations(database, storage) == 1
+    assert client("GET", f"/shots/{scenario.shot.id}").json()["predictions_count"] == 2
+    assert status_and_code(client("POST", f"/generations/{again['id']}/retry")) == (409, "invalid_transition")
 
 
 def test_a_retry_is_refused_like_any_order(
-    client: Client, production: Production, path: str, database: Database
+    client: Client, scenario: PhotographedProduct, path: str, database: Database
 ) -> None:
-    asked = order(client, production, path, batch_size=8)
+    asked = request_generation(client, scenario, path, batch_size=8)
     client("POST", f"/generations/{asked['id']}/cancel")
     retry = f"/generations/{asked['id']}/retry"
     with database.transaction(write=True) as session:
-        session.get_one(Subscription, production.subscription.id).credits_used = 13
-    assert refusal(client("POST", retry)) == (409, "out_of_credits")
+        session.get_one(Subscription, scenario.subscription.id).credits_used = 13
+    assert status_and_code(client("POST", retry)) == (409, "out_of_credits")
     with database.transaction(write=True) as session:
-        session.get_one(Subscription, production.subscription.id).credits_used = 0
+        session.get_one(Subscription, scenario.subscription.id).credits_used = 0
     for _ in range(50):
-        factories.make_generation(**production.scope, model_id=production.model.id)
-    assert refusal(client("POST", retry)) == (409, "queue_full")
+        factories.make_generation(**scenario.ownership, model_id=scenario.model.id)
+    assert status_and_code(client("POST", retry)) == (409, "queue_full")

@@ -12,13 +12,20 @@ from db.base import utc_now
 from db.models import Invitation, Organization, User
 from db.session import Database
 from handlers.app import Application
-from studio.identity.passwords import hash_password, verify_password
-from studio.invitations import MOST_OPEN
-from tests import factories
+from studio.accounts.identity.passwords import hash_password, verify_password
+from studio.accounts.invitations import MAX_OPEN_INVITATIONS
 from tests.api.conftest import Client
-from tests.api.mailbox import letters_to
-from tests.contract.mini.asking import Reply
-from tests.inviting import PASSWORD, accept, invitations, invite, mailed, make_invitation
+from tests.support import factories
+from tests.support.client import ClientResponse
+from tests.support.factories.invitations import (
+    PASSWORD,
+    accept,
+    get_invitation_token,
+    invitations_path,
+    invite,
+    make_invitation,
+)
+from tests.support.mailbox import list_emails_to
 
 
 @pytest.fixture
@@ -32,13 +39,13 @@ def organization(owner: User) -> Organization:
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], owner: User) -> Client:
-    return client_of(owner)
+def client(client_for: Callable[..., Client], owner: User) -> Client:
+    return client_for(owner)
 
 
 @pytest.fixture
-def anybody(client_of: Callable[..., Client]) -> Client:
-    return client_of(None)
+def anonymous(client_for: Callable[..., Client]) -> Client:
+    return client_for(None)
 
 
 @pytest.fixture
@@ -48,11 +55,11 @@ def admin(organization: Organization) -> User:
     return admin
 
 
-def assert_conflict(reply: Reply, code: str) -> None:
+def assert_conflict(reply: ClientResponse, code: str) -> None:
     assert (reply.status, reply.json()["code"]) == (409, code), reply.body
 
 
-def assert_refused(reply: Reply) -> None:
+def assert_rejected(reply: ClientResponse) -> None:
     assert (reply.status, reply.json()["code"]) == (401, "invalid_token"), reply.body
 
 
@@ -72,10 +79,10 @@ def test_an_invitation_is_mailed_and_shown_without_its_token(
         "invited_by_id": str(owner.id),
         "expires_at": shown["expires_at"],
     }
-    assert reply.headers["location"] == f"/api/v1{invitations(organization)}/{shown['id']}"
-    assert client("GET", f"{invitations(organization)}/{shown['id']}").json() == shown
-    assert client("GET", invitations(organization)).json()["data"] == [shown]
-    letter, token = letters_to(app, "ines@example.com")[-1], mailed(app)
+    assert reply.headers["location"] == f"/api/v1{invitations_path(organization)}/{shown['id']}"
+    assert client("GET", f"{invitations_path(organization)}/{shown['id']}").json() == shown
+    assert client("GET", invitations_path(organization)).json()["data"] == [shown]
+    letter, token = list_emails_to(app, "ines@example.com")[-1], get_invitation_token(app)
     # The name of an organization is somebody's choice: it stays within its line.
     named = "the organization Maison https://elsewhere.example.com Demo at Sartiq"
     assert f"dana@example.com invites you to {named}, as member." in letter
@@ -87,12 +94,12 @@ def test_an_invitation_is_mailed_and_shown_without_its_token(
 
 
 def test_accepting_makes_the_account_that_was_missing(
-    app: Application, client: Client, anybody: Client, organization: Organization, database: Database
+    app: Application, client: Client, anonymous: Client, organization: Organization, database: Database
 ) -> None:
     invite(client, organization, role="admin")
-    assert_conflict(accept(anybody, mailed(app)), "password_required")
-    assert accept(anybody, mailed(app), password="short").status == 422
-    reply = accept(anybody, mailed(app), password=PASSWORD, full_name="Inès Martin")
+    assert_conflict(accept(anonymous, get_invitation_token(app)), "password_required")
+    assert accept(anonymous, get_invitation_token(app), password="short").status == 422
+    reply = accept(anonymous, get_invitation_token(app), password=PASSWORD, full_name="Inès Martin")
     shown = reply.json()
     assert reply.status == 201, reply.body
     assert shown == {
@@ -108,28 +115,28 @@ def test_accepting_makes_the_account_that_was_missing(
     member = f"/organizations/{organization.id}/members/{shown['user_id']}"
     assert reply.headers["location"] == f"/api/v1{member}"
     assert client("GET", member).json() == shown
-    assert client("GET", invitations(organization)).json()["count"] == 0
+    assert client("GET", invitations_path(organization)).json()["count"] == 0
     with database.transaction(write=False) as reading:
         made = reading.scalars(select(User).where(User.email == "ines@example.com")).one()
     assert verify_password(made.hashed_password, PASSWORD)
     assert (made.is_active, made.is_superuser) == (True, False)
-    assert_refused(accept(anybody, mailed(app), password=PASSWORD))
+    assert_rejected(accept(anonymous, get_invitation_token(app), password=PASSWORD))
 
 
 def test_accepting_leaves_an_account_as_it_is_and_makes_it_a_member(
     app: Application,
     client: Client,
-    anybody: Client,
+    anonymous: Client,
     organization: Organization,
     database: Database,
-    client_of: Callable[..., Client],
+    client_for: Callable[..., Client],
 ) -> None:
     person = factories.make_user(
         email="ines@example.com", full_name="Inès", hashed_password=hash_password("sartiq-demo")
     )
-    theirs = client_of(person)
+    theirs = client_for(person)
     invite(client, organization, role="viewer")
-    reply = accept(anybody, mailed(app), password=PASSWORD, full_name="Somebody else")
+    reply = accept(anonymous, get_invitation_token(app), password=PASSWORD, full_name="Somebody else")
     assert (reply.status, reply.json()["user_id"], reply.json()["full_name"]) == (201, str(person.id), "Inès")
     assert theirs("GET", f"/organizations/{organization.id}").status == 200
     with database.transaction(write=False) as reading:
@@ -138,50 +145,50 @@ def test_accepting_leaves_an_account_as_it_is_and_makes_it_a_member(
 
 
 def test_a_second_invitation_of_an_address_replaces_the_first(
-    app: Application, client: Client, anybody: Client, organization: Organization
+    app: Application, client: Client, anonymous: Client, organization: Organization
 ) -> None:
     first = invite(client, organization, "ines@example.com", "admin").json()
-    old = mailed(app)
+    old = get_invitation_token(app)
     second = invite(client, organization, "INES@example.com", "viewer").json()
     assert first["id"] != second["id"]
-    assert client("GET", invitations(organization)).json()["data"] == [second]
-    assert_refused(accept(anybody, old, password=PASSWORD))
-    assert accept(anybody, mailed(app), password=PASSWORD).json()["role"] == "viewer"
+    assert client("GET", invitations_path(organization)).json()["data"] == [second]
+    assert_rejected(accept(anonymous, old, password=PASSWORD))
+    assert accept(anonymous, get_invitation_token(app), password=PASSWORD).json()["role"] == "viewer"
 
 
 def test_an_invitation_is_good_for_a_week_and_until_it_is_withdrawn(
-    app: Application, client: Client, anybody: Client, organization: Organization, database: Database
+    app: Application, client: Client, anonymous: Client, organization: Organization, database: Database
 ) -> None:
-    path = f"{invitations(organization)}/{invite(client, organization).json()['id']}"
+    path = f"{invitations_path(organization)}/{invite(client, organization).json()['id']}"
     with database.transaction(write=True) as writing:
         writing.execute(update(Invitation).values(expires_at=utc_now()))
-    assert_refused(accept(anybody, mailed(app), password=PASSWORD))
+    assert_rejected(accept(anonymous, get_invitation_token(app), password=PASSWORD))
     assert client("GET", path).status == 200
     invite(client, organization, "another@example.com")
     assert client("GET", path).status == 404
-    path = f"{invitations(organization)}/{invite(client, organization).json()['id']}"
+    path = f"{invitations_path(organization)}/{invite(client, organization).json()['id']}"
     assert client("DELETE", path, headers={"if-match": '"another"'}).status == 412
     assert client("DELETE", path).status == 204
     assert client("GET", path).status == 404
-    assert_refused(accept(anybody, mailed(app), password=PASSWORD))
+    assert_rejected(accept(anonymous, get_invitation_token(app), password=PASSWORD))
 
 
 @pytest.mark.parametrize("role", ["viewer", "member"])
 def test_only_admins_and_the_owner_invite_and_see_invitations(
-    client_of: Callable[..., Client], organization: Organization, role: str
+    client_for: Callable[..., Client], organization: Organization, role: str
 ) -> None:
     somebody = factories.make_user()
     factories.make_membership(organization, somebody, role=role)
-    theirs, open_one = client_of(somebody), make_invitation(organization)
-    path = f"{invitations(organization)}/{open_one.id}"
+    theirs, open_one = client_for(somebody), make_invitation(organization)
+    path = f"{invitations_path(organization)}/{open_one.id}"
     replies = [
         invite(theirs, organization),
-        theirs("GET", invitations(organization)),
+        theirs("GET", invitations_path(organization)),
         theirs("GET", path),
         theirs("DELETE", path),
     ]
     assert [reply.status for reply in replies] == [403] * 4
-    assert client_of(factories.make_user())("GET", path).status == 404
+    assert client_for(factories.make_user())("GET", path).status == 404
 
 
 def test_nobody_is_invited_to_own_an_organization(client: Client, organization: Organization) -> None:
@@ -198,7 +205,7 @@ def test_members_are_not_invited_and_members_of_other_organizations_are(
 
 
 def test_fifty_invitations_may_be_open(client: Client, organization: Organization) -> None:
-    for _ in range(MOST_OPEN):
+    for _ in range(MAX_OPEN_INVITATIONS):
         last = make_invitation(organization)
     assert_conflict(invite(client, organization), "too_many_invitations")
     assert invite(client, organization, last.email).status == 201
@@ -208,30 +215,30 @@ def test_the_open_invitations_of_others_take_no_place(
     client: Client, owner: User, organization: Organization
 ) -> None:
     other = factories.make_organization(owner)
-    for _ in range(MOST_OPEN):
+    for _ in range(MAX_OPEN_INVITATIONS):
         make_invitation(other)
     assert invite(client, organization).status == 201
 
 
 def test_who_is_invited_by_two_joins_both(
-    app: Application, client: Client, anybody: Client, owner: User, organization: Organization
+    app: Application, client: Client, anonymous: Client, owner: User, organization: Organization
 ) -> None:
     other = factories.make_organization(owner)
     invite(client, other)
-    first = mailed(app)
+    first = get_invitation_token(app)
     invite(client, organization)
-    assert accept(anybody, mailed(app), password=PASSWORD).status == 201
-    assert accept(anybody, first).json()["organization_id"] == str(other.id)
+    assert accept(anonymous, get_invitation_token(app), password=PASSWORD).status == 201
+    assert accept(anonymous, first).json()["organization_id"] == str(other.id)
 
 
 def test_an_invitation_that_is_not_kept_is_not_mailed(
     app: Application, client: Client, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = letters_to(app, "ines@example.com")
+    before = list_emails_to(app, "ines@example.com")
     broken = {"email": "not what the contract says"}
-    monkeypatch.setattr("handlers.answers.present", lambda *_: broken)
+    monkeypatch.setattr("handlers.common.responses.serialize", lambda *_: broken)
     assert invite(client, organization).status == 500
-    assert letters_to(app, "ines@example.com") == before
+    assert list_emails_to(app, "ines@example.com") == before
 
 
 @pytest.mark.parametrize("role", ["viewer", "admin"])
@@ -240,14 +247,14 @@ def test_s16_who_may_not_invite_any_more_did_not_invite(
     app: Application,
     client: Client,
     superuser: Client,
-    anybody: Client,
-    client_of: Callable[..., Client],
+    anonymous: Client,
+    client_for: Callable[..., Client],
     organization: Organization,
     admin: User,
     lost: str,
     role: str,
 ) -> None:
-    assert invite(client_of(admin), organization, role=role).status == 201
+    assert invite(client_for(admin), organization, role=role).status == 201
     member = f"/organizations/{organization.id}/members/{admin.id}"
     done = {
         "removed": lambda: client("DELETE", member),
@@ -256,74 +263,74 @@ def test_s16_who_may_not_invite_any_more_did_not_invite(
         "deleted": lambda: superuser("DELETE", f"/users/{admin.id}"),
     }[lost]()
     assert done.status in (200, 204), done.body
-    reply = accept(anybody, mailed(app), password=PASSWORD)
+    reply = accept(anonymous, get_invitation_token(app), password=PASSWORD)
     if lost == "deleted":
-        assert_refused(reply)
+        assert_rejected(reply)
     else:
         assert_conflict(reply, "invitation_void")
     assert client("GET", f"/organizations/{organization.id}/members").json()["count"] <= 2
     invite(client, organization, role="admin")
-    assert accept(anybody, mailed(app), password=PASSWORD).status == 201
+    assert accept(anonymous, get_invitation_token(app), password=PASSWORD).status == 201
 
 
 def test_an_owner_who_is_an_admin_now_may_still_invite(
-    app: Application, client: Client, anybody: Client, organization: Organization, owner: User, admin: User
+    app: Application, client: Client, anonymous: Client, organization: Organization, owner: User, admin: User
 ) -> None:
     owner.hashed_password = hash_password("sartiq-demo")
     factories.make(owner)
     invite(client, organization, role="admin")
     body = {"user_id": str(admin.id), "password": "sartiq-demo"}
     assert client("POST", f"/organizations/{organization.id}/transfer-ownership", body).status == 200
-    assert accept(anybody, mailed(app), password=PASSWORD).status == 201
+    assert accept(anonymous, get_invitation_token(app), password=PASSWORD).status == 201
 
 
 def test_superusers_invite_wherever_it_is_needed(
-    app: Application, superuser: Client, anybody: Client, organization: Organization
+    app: Application, superuser: Client, anonymous: Client, organization: Organization
 ) -> None:
     assert invite(superuser, organization, role="admin").status == 201
-    assert accept(anybody, mailed(app), password=PASSWORD).status == 201
+    assert accept(anonymous, get_invitation_token(app), password=PASSWORD).status == 201
 
 
 def test_s16_who_was_removed_does_not_come_back_by_an_old_invitation(
-    app: Application, client: Client, anybody: Client, organization: Organization, owner: User
+    app: Application, client: Client, anonymous: Client, organization: Organization, owner: User
 ) -> None:
     person = factories.make_user(email="ines@example.com")
     invite(client, organization)
     factories.make_membership(factories.make_organization(owner), person)
     taken_in = {"email": "ines@example.com", "role": "viewer"}
     assert client("POST", f"/organizations/{organization.id}/members", taken_in).status == 201
-    assert_refused(accept(anybody, mailed(app)))
+    assert_rejected(accept(anonymous, get_invitation_token(app)))
     assert client("DELETE", f"/organizations/{organization.id}/members/{person.id}").status == 204
-    assert_refused(accept(anybody, mailed(app)))
+    assert_rejected(accept(anonymous, get_invitation_token(app)))
 
 
 def test_s16_who_was_removed_does_not_come_back_by_an_invitation_of_a_new_address(
-    app: Application, client: Client, anybody: Client, organization: Organization, superuser: Client
+    app: Application, client: Client, anonymous: Client, organization: Organization, superuser: Client
 ) -> None:
     person = factories.make_user(email="ines@example.org")
     factories.make_membership(organization, person)
     invite(client, organization)
     changed = superuser("PATCH", f"/users/{person.id}", {"email": "ines@example.com"})
     assert changed.status == 200
-    assert_conflict(accept(anybody, mailed(app)), "already_member")
+    assert_conflict(accept(anonymous, get_invitation_token(app)), "already_member")
     assert client("DELETE", f"/organizations/{organization.id}/members/{person.id}").status == 204
-    assert_refused(accept(anybody, mailed(app)))
+    assert_rejected(accept(anonymous, get_invitation_token(app)))
 
 
 def test_a_locked_account_does_not_join(
-    app: Application, client: Client, anybody: Client, organization: Organization
+    app: Application, client: Client, anonymous: Client, organization: Organization
 ) -> None:
     factories.make_user(email="ines@example.com", is_active=False)
     invite(client, organization)
-    assert_refused(accept(anybody, mailed(app), password=PASSWORD))
+    assert_rejected(accept(anonymous, get_invitation_token(app), password=PASSWORD))
 
 
 def test_an_invitation_goes_with_its_organization(
-    app: Application, client: Client, anybody: Client, organization: Organization
+    app: Application, client: Client, anonymous: Client, organization: Organization
 ) -> None:
     invite(client, organization)
     assert client("DELETE", f"/organizations/{organization.id}").status == 204
-    assert_refused(accept(anybody, mailed(app), password=PASSWORD))
+    assert_rejected(accept(anonymous, get_invitation_token(app), password=PASSWORD))
 
 
 @pytest.mark.parametrize("address", [".@a.b", "a..b@c.d", "a|b@-.-", "x" * 64 + "@a.b", "'&/?=@a.b"])

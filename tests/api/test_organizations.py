@@ -10,10 +10,10 @@ from db.models import Organization, User
 from db.session import Database
 from handlers.app import Application
 from studio.media.ingest import file_url
-from tests import factories
 from tests.api.conftest import Client
-from tests.contract.mini.asking import Reply
-from tests.inviting import make_invitation
+from tests.support import factories
+from tests.support.client import ClientResponse
+from tests.support.factories.invitations import make_invitation
 
 
 @pytest.fixture
@@ -27,27 +27,27 @@ def organization(owner: User) -> Organization:
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], owner: User) -> Client:
-    return client_of(owner)
+def client(client_for: Callable[..., Client], owner: User) -> Client:
+    return client_for(owner)
 
 
 @pytest.fixture
-def client_as(client_of: Callable[..., Client], organization: Organization) -> Callable[[str], Client]:
+def client_as(client_for: Callable[..., Client], organization: Organization) -> Callable[[str], Client]:
     """A client of a new member with a role."""
 
     def make(role: str) -> Client:
         user = factories.make_user()
         factories.make_membership(organization, user, role=role)
-        return client_of(user)
+        return client_for(user)
 
     return make
 
 
-def assert_conflict(reply: Reply, code: str) -> None:
+def assert_conflict(reply: ClientResponse, code: str) -> None:
     assert (reply.status, reply.json()["code"]) == (409, code), reply.body
 
 
-def members(organization: Organization, user: User | None = None) -> str:
+def members_path(organization: Organization, user: User | None = None) -> str:
     return f"/organizations/{organization.id}/members" + (f"/{user.id}" if user else "")
 
 
@@ -72,9 +72,9 @@ def test_the_founder_is_the_owner_and_the_one_member(client: Client, owner: User
 
 
 def test_a_slug_is_unique_for_all_and_a_derived_one_makes_way(
-    client: Client, client_of: Callable[..., Client], organization: Organization
+    client: Client, client_for: Callable[..., Client], organization: Organization
 ) -> None:
-    stranger = client_of(factories.make_user())
+    stranger = client_for(factories.make_user())
     assert_conflict(stranger("POST", "/organizations/", {"name": "X", "slug": "maison-demo"}), "slug_taken")
     assert stranger("POST", "/organizations/", {"name": "Maison Demo"}).json()["slug"] == "maison-demo-2"
     assert stranger("POST", "/organizations/", {"name": "東京"}).json()["slug"] == "organization"
@@ -84,14 +84,14 @@ def test_a_slug_is_unique_for_all_and_a_derived_one_makes_way(
 
 
 def test_members_see_their_organizations_only(
-    client: Client, client_of: Callable[..., Client], organization: Organization
+    client: Client, client_for: Callable[..., Client], organization: Organization
 ) -> None:
     other = factories.make_organization()
     assert [row["id"] for row in client("GET", "/organizations/").json()["data"]] == [str(organization.id)]
     assert client("GET", "/organizations/?q=MAISON").json()["count"] == 1
     assert client("GET", "/organizations/?q=nothing").json()["count"] == 0
     assert client("GET", f"/organizations/{other.id}").status == 404
-    everything = client_of(factories.make_user(is_superuser=True))
+    everything = client_for(factories.make_user(is_superuser=True))
     assert everything("GET", "/organizations/").json()["count"] >= 2
     assert everything("GET", f"/organizations/{other.id}").status == 200
 
@@ -100,13 +100,13 @@ def test_members_see_their_organizations_only(
     ("role", "status"), [("viewer", 403), ("member", 403), ("admin", 200), ("stranger", 404)]
 )
 def test_admins_and_the_owner_change_an_organization(
-    client_of: Callable[..., Client],
+    client_for: Callable[..., Client],
     client_as: Callable[[str], Client],
     organization: Organization,
     role: str,
     status: int,
 ) -> None:
-    client = client_of(factories.make_user()) if role == "stranger" else client_as(role)
+    client = client_for(factories.make_user()) if role == "stranger" else client_as(role)
     reply = client("PATCH", f"/organizations/{organization.id}", {"name": "New"})
     assert reply.status == status
     if status == 200:
@@ -157,10 +157,10 @@ def test_colleagues_are_taken_in_by_their_address(
 ) -> None:
     person = factories.make_user(email="second@example.com", full_name="Sam Second")
     factories.make_membership(factories.make_organization(owner), person)
-    reply = client("POST", members(organization), {"email": "Second@example.com", "role": "member"})
+    reply = client("POST", members_path(organization), {"email": "Second@example.com", "role": "member"})
     shown = reply.json()
     assert reply.status == 201, reply.body
-    assert reply.headers["location"] == f"/api/v1{members(organization, person)}"
+    assert reply.headers["location"] == f"/api/v1{members_path(organization, person)}"
     assert shown == {
         "id": shown["id"],
         "created_at": shown["created_at"],
@@ -171,39 +171,39 @@ def test_colleagues_are_taken_in_by_their_address(
         "full_name": "Sam Second",
         "role": "member",
     }
-    assert client("GET", members(organization, person)).json() == shown
+    assert client("GET", members_path(organization, person)).json() == shown
     assert client("GET", f"/organizations/{organization.id}").json()["members_count"] == 2
-    again = client("POST", members(organization), {"email": "second@example.com", "role": "viewer"})
+    again = client("POST", members_path(organization), {"email": "second@example.com", "role": "viewer"})
     assert_conflict(again, "already_member")
 
 
-def test_s14_taking_in_does_not_tell_which_strangers_have_an_account(
+def test_s14_adding_a_member_does_not_reveal_which_accounts_exist(
     client: Client, superuser: Client, organization: Organization
 ) -> None:
     factories.make_user(email="known@example.com", full_name="Kim Known")
     factories.make_user(email="locked@example.com", is_active=False)
     told = []
     for name in ("known", "locked", "nobody"):
-        reply = client("POST", members(organization), {"email": f"{name}@example.com", "role": "viewer"})
+        reply = client("POST", members_path(organization), {"email": f"{name}@example.com", "role": "viewer"})
         told.append((reply.status, {**reply.json(), "request_id": None}))
     assert told == [told[2]] * 3
     assert told[0][0] == 404
     known = {"email": "known@example.com", "role": "viewer"}
-    assert superuser("POST", members(organization), known).json()["full_name"] == "Kim Known"
+    assert superuser("POST", members_path(organization), known).json()["full_name"] == "Kim Known"
 
 
 def test_every_member_sees_the_members_and_a_stranger_does_not(
     client_as: Callable[[str], Client],
-    client_of: Callable[..., Client],
+    client_for: Callable[..., Client],
     organization: Organization,
     owner: User,
 ) -> None:
-    viewer, stranger = client_as("viewer"), client_of(factories.make_user())
-    listed = viewer("GET", members(organization)).json()
+    viewer, stranger = client_as("viewer"), client_for(factories.make_user())
+    listed = viewer("GET", members_path(organization)).json()
     assert [row["role"] for row in listed["data"]] == ["viewer", "owner"]
-    assert viewer("GET", members(organization, owner)).json()["full_name"] == "Ola Owner"
-    assert stranger("GET", members(organization)).status == 404
-    assert stranger("GET", members(organization, owner)).status == 404
+    assert viewer("GET", members_path(organization, owner)).json()["full_name"] == "Ola Owner"
+    assert stranger("GET", members_path(organization)).status == 404
+    assert stranger("GET", members_path(organization, owner)).status == 404
 
 
 def test_people_and_invitations_of_other_organizations_are_not_listed(
@@ -213,14 +213,16 @@ def test_people_and_invitations_of_other_organizations_are_not_listed(
     other = factories.make_organization(owner)
     factories.make_membership(other)
     make_invitation(other)
-    assert [row["user_id"] for row in client("GET", members(organization)).json()["data"]] == [str(owner.id)]
+    assert [row["user_id"] for row in client("GET", members_path(organization)).json()["data"]] == [
+        str(owner.id)
+    ]
     assert client("GET", f"/organizations/{organization.id}/invitations").json()["data"] == []
 
 
 def test_a_change_of_an_older_membership_is_refused(client: Client, organization: Organization) -> None:
     person = factories.make_user()
     factories.make_membership(organization, person)
-    path = members(organization, person)
+    path = members_path(organization, person)
     tag = {"if-match": client("GET", path).headers["etag"]}
     assert client("PATCH", path, {"role": "viewer"}, headers=tag).status == 200
     assert client("PATCH", path, {"role": "admin"}, headers=tag).status == 412
@@ -234,15 +236,15 @@ def test_only_admins_change_members(
 ) -> None:
     client = client_as(role)
     body = {"email": "owner@example.com", "role": "admin"}
-    assert client("POST", members(organization), body).status == 403
-    assert client("PATCH", members(organization, owner), {"role": "viewer"}).status == 403
-    assert client("DELETE", members(organization, owner)).status == 403
+    assert client("POST", members_path(organization), body).status == 403
+    assert client("PATCH", members_path(organization, owner), {"role": "viewer"}).status == 403
+    assert client("DELETE", members_path(organization, owner)).status == 403
 
 
 def test_the_owner_stays_the_owner(
     client: Client, client_as: Callable[[str], Client], organization: Organization, owner: User
 ) -> None:
     for one in (client, client_as("admin")):
-        assert_conflict(one("PATCH", members(organization, owner), {"role": "viewer"}), "owner_required")
-        assert_conflict(one("DELETE", members(organization, owner)), "owner_required")
-    assert client("PATCH", members(organization, owner), {"role": "owner"}).status == 422
+        assert_conflict(one("PATCH", members_path(organization, owner), {"role": "viewer"}), "owner_required")
+        assert_conflict(one("DELETE", members_path(organization, owner)), "owner_required")
+    assert client("PATCH", members_path(organization, owner), {"role": "owner"}).status == 422

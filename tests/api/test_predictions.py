@@ -15,33 +15,33 @@ from db.session import Database
 from handlers.app import Application
 from studio.media.signing import sign_share
 from studio.media.storage import LocalDisk
-from tests import factories
 from tests.api.conftest import Client
-from tests.api.workflow import refusal
-from tests.production import HEIGHT, WIDTH, Production, stored_picture
+from tests.support import factories
+from tests.support.generations import status_and_code
+from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, make_stored_image
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], production: Production) -> Client:
-    return client_of(production.owner)
+def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
+    return client_for(scenario.owner)
 
 
 @pytest.fixture
-def pictures(
-    client: Client, production: Production, database: Database, storage: LocalDisk
+def predictions(
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> list[dict[str, Any]]:
     """Two pictures of the production's shot, waiting for review."""
-    shot = production.shot
+    shot = scenario.shot
     shot.status = "pending_review"
     factories.make(shot)
     generation = factories.make_generation(
-        shot, model_id=production.model.id, status="completed", progress=100, batch_size=2
+        shot, model_id=scenario.model.id, status="completed", progress=100, batch_size=2
     )
     made = []
     for index, colour in enumerate(("#8a4b3c", "#3c6f8a")):
         content = io.BytesIO()
         Image.new("RGB", (WIDTH, HEIGHT), colour).save(content, "WEBP")
-        media = stored_picture(storage, database, production.scope, content.getvalue())
+        media = make_stored_image(storage, database, scenario.ownership, content.getvalue())
         columns = {"content_type": media.content_type, "file_size": media.file_size, "index": index}
         size = {"width": WIDTH, "height": HEIGHT}
         prediction = factories.make_prediction(generation, media_id=media.id, **columns, **size)
@@ -50,51 +50,54 @@ def pictures(
 
 
 def test_approving_a_picture_approves_its_shot_and_returns_the_one_before(
-    client: Client, production: Production, pictures: list[dict[str, Any]]
+    client: Client, scenario: PhotographedProduct, predictions: list[dict[str, Any]]
 ) -> None:
-    first, second = (f"/predictions/{picture['id']}" for picture in pictures)
+    first, second = (f"/predictions/{picture['id']}" for picture in predictions)
     assert client("POST", f"{first}/approve", {"note": "Sharp."}).json()["review"]["note"] == "Sharp."
     assert client("POST", f"{second}/approve", {}).json()["status"] == "approved"
     assert client("GET", first).json()["status"] == "pending_review"
-    shot = client("GET", f"/shots/{production.shot.id}").json()
-    assert (shot["status"], shot["approved_prediction_id"]) == ("approved", pictures[1]["id"])
+    shot = client("GET", f"/shots/{scenario.shot.id}").json()
+    assert (shot["status"], shot["approved_prediction_id"]) == ("approved", predictions[1]["id"])
 
     assert client("POST", f"{second}/reopen").json()["status"] == "pending_review"
-    shot = client("GET", f"/shots/{production.shot.id}").json()
+    shot = client("GET", f"/shots/{scenario.shot.id}").json()
     assert (shot["status"], shot["approved_prediction_id"]) == ("pending_review", None)
 
 
 def test_a_rejected_picture_is_not_approved_before_it_is_reopened(
-    client: Client, pictures: list[dict[str, Any]]
+    client: Client, predictions: list[dict[str, Any]]
 ) -> None:
-    path = f"/predictions/{pictures[0]['id']}"
+    path = f"/predictions/{predictions[0]['id']}"
     rejected = client("POST", f"{path}/reject", {"reason": "Too dark."}).json()
     assert (rejected["status"], rejected["review"]["note"]) == ("rejected", "Too dark.")
-    assert refusal(client("POST", f"{path}/approve", {})) == (409, "invalid_transition")
-    assert refusal(client("POST", f"{path}/reject", {"reason": "Again"})) == (409, "invalid_transition")
+    assert status_and_code(client("POST", f"{path}/approve", {})) == (409, "invalid_transition")
+    assert status_and_code(client("POST", f"{path}/reject", {"reason": "Again"})) == (
+        409,
+        "invalid_transition",
+    )
     assert client("POST", f"{path}/reopen").json()["status"] == "pending_review"
-    assert refusal(client("POST", f"{path}/reopen")) == (409, "invalid_transition")
+    assert status_and_code(client("POST", f"{path}/reopen")) == (409, "invalid_transition")
     assert client("POST", f"{path}/approve", {}).json()["status"] == "approved"
 
 
 def test_pictures_of_a_shot_that_is_being_generated_are_not_approved(
-    client: Client, production: Production, pictures: list[dict[str, Any]]
+    client: Client, scenario: PhotographedProduct, predictions: list[dict[str, Any]]
 ) -> None:
-    assert client("POST", f"/shots/{production.shot.id}/generate", {}).status == 202
-    reply = client("POST", f"/predictions/{pictures[0]['id']}/approve", {})
-    assert refusal(reply) == (409, "shot_busy")
+    assert client("POST", f"/shots/{scenario.shot.id}/generate", {}).status == 202
+    reply = client("POST", f"/predictions/{predictions[0]['id']}/approve", {})
+    assert status_and_code(reply) == (409, "shot_busy")
 
 
 def test_an_approved_picture_is_in_use_and_others_can_go(
-    client: Client, production: Production, pictures: list[dict[str, Any]]
+    client: Client, scenario: PhotographedProduct, predictions: list[dict[str, Any]]
 ) -> None:
-    approved, other = (f"/predictions/{picture['id']}" for picture in pictures)
+    approved, other = (f"/predictions/{picture['id']}" for picture in predictions)
     client("POST", f"{approved}/approve", {})
-    assert refusal(client("DELETE", approved)) == (409, "in_use")
+    assert status_and_code(client("DELETE", approved)) == (409, "in_use")
     assert client("DELETE", other).status == 204
     assert client("GET", other).status == 404
-    shot = client("GET", f"/shots/{production.shot.id}").json()
-    assert (shot["approved_prediction_id"], shot["predictions_count"]) == (pictures[0]["id"], 1)
+    shot = client("GET", f"/shots/{scenario.shot.id}").json()
+    assert (shot["approved_prediction_id"], shot["predictions_count"]) == (predictions[0]["id"], 1)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +111,9 @@ def test_an_approved_picture_is_in_use_and_others_can_go(
     ],
 )
 def test_a_picture_is_served_in_the_size_and_format_asked_for(
-    client: Client, pictures: list[dict[str, Any]], query: str, media_type: str, size: tuple[int, int]
+    client: Client, predictions: list[dict[str, Any]], query: str, media_type: str, size: tuple[int, int]
 ) -> None:
-    path = f"/predictions/{pictures[0]['id']}/image{query}"
+    path = f"/predictions/{predictions[0]['id']}/image{query}"
     reply = client("GET", path)
     assert reply.status == 200, reply.body
     assert reply.headers["content-type"] == media_type
@@ -121,10 +124,10 @@ def test_a_picture_is_served_in_the_size_and_format_asked_for(
 
 
 def test_the_addresses_of_a_picture_lead_to_its_bytes(
-    client: Client, app: Application, pictures: list[dict[str, Any]]
+    client: Client, app: Application, predictions: list[dict[str, Any]]
 ) -> None:
     for name in ("image_url", "thumbnail_url"):
-        address = pictures[0][name]
+        address = predictions[0][name]
         assert address.startswith(app.settings.public_url)
         path = address.removeprefix(f"{app.settings.public_url}/api/v1")
         assert client("GET", path).status == 200
@@ -132,37 +135,39 @@ def test_the_addresses_of_a_picture_lead_to_its_bytes(
 
 def test_s26_a_shared_link_opens_the_picture_for_anybody_until_it_expires(
     client: Client,
-    client_of: Callable[..., Client],
+    client_for: Callable[..., Client],
     app: Application,
-    production: Production,
-    pictures: list[dict[str, Any]],
+    scenario: PhotographedProduct,
+    predictions: list[dict[str, Any]],
 ) -> None:
-    anybody, settings = client_of(None), app.settings
-    link = client("POST", f"/predictions/{pictures[0]['id']}/share", {"expires_in_seconds": 60}).json()["url"]
+    anybody, settings = client_for(None), app.settings
+    link = client("POST", f"/predictions/{predictions[0]['id']}/share", {"expires_in_seconds": 60}).json()[
+        "url"
+    ]
     path = link.removeprefix(f"{settings.public_url}/api/v1")
-    picture = client("GET", f"/predictions/{pictures[0]['id']}/image").body
+    picture = client("GET", f"/predictions/{predictions[0]['id']}/image").body
     assert anybody("GET", path).body == picture
     assert anybody("GET", f"{path}?width=48&format=png").headers["content-type"] == "image/png"
-    assert refusal(anybody("GET", path + "x")) == (404, "not_found")
+    assert status_and_code(anybody("GET", path + "x")) == (404, "not_found")
     for prediction_id, moment in (
-        (pictures[0]["id"], utc_now() - timedelta(seconds=1)),
+        (predictions[0]["id"], utc_now() - timedelta(seconds=1)),
         (new_id(), utc_now() + timedelta(hours=1)),
     ):
         token = sign_share(settings.secret_key, prediction_id, moment)
-        assert refusal(anybody("GET", f"/shared/predictions/{token}")) == (404, "not_found")
+        assert status_and_code(anybody("GET", f"/shared/predictions/{token}")) == (404, "not_found")
 
 
 def test_pictures_are_listed_by_what_they_belong_to(
-    client: Client, production: Production, pictures: list[dict[str, Any]]
+    client: Client, scenario: PhotographedProduct, predictions: list[dict[str, Any]]
 ) -> None:
-    ids = {picture["id"] for picture in pictures}
+    ids = {picture["id"] for picture in predictions}
     for query in (
-        f"shot_id={production.shot.id}",
-        f"generation_id={pictures[0]['generation_id']}",
-        f"shooting_id={production.shooting.id}&status=pending_review",
+        f"shot_id={scenario.shot.id}",
+        f"generation_id={predictions[0]['generation_id']}",
+        f"shooting_id={scenario.shooting.id}&status=pending_review",
     ):
-        reply = client("GET", f"/predictions/?organization_id={production.organization.id}&{query}")
+        reply = client("GET", f"/predictions/?organization_id={scenario.organization.id}&{query}")
         assert {row["id"] for row in reply.json()["data"]} == ids
-    other = factories.make_shooting(**production.scope)
-    query = f"organization_id={production.organization.id}&shooting_id={other.id}"
+    other = factories.make_shooting(**scenario.ownership)
+    query = f"organization_id={scenario.organization.id}&shooting_id={other.id}"
     assert client("GET", f"/predictions/?{query}").json()["count"] == 0

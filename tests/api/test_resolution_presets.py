@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from tests.api.catalogue import House, code_of
 from tests.api.conftest import Client
+from tests.support.factories.catalogue import Customer, status_and_code
 
 
-def test_a_new_size_is_answered_whole_and_can_be_changed(house: House) -> None:
-    preset = house.create("/resolution-presets/", {"name": "Square 1200", "width": 1200, "height": 1200})
+def test_a_new_size_is_answered_whole_and_can_be_changed(customer: Customer) -> None:
+    preset = customer.create("/resolution-presets/", {"name": "Square 1200", "width": 1200, "height": 1200})
     assert preset == {
         "id": preset["id"],
         "created_at": preset["created_at"],
         "updated_at": preset["updated_at"],
-        "owner_id": str(house.owner.id),
-        "organization_id": str(house.organization.id),
+        "owner_id": str(customer.owner.id),
+        "organization_id": str(customer.organization.id),
         "name": "Square 1200",
         "width": 1200,
         "height": 1200,
         "public": False,
     }
-    changed = house.client("PATCH", f"/resolution-presets/{preset['id']}", {"height": 1500}).json()
+    changed = customer.client("PATCH", f"/resolution-presets/{preset['id']}", {"height": 1500}).json()
     assert changed == preset | {"height": 1500, "updated_at": changed["updated_at"]}
 
 
-def test_a_size_in_use_cannot_be_deleted(house: House) -> None:
-    preset = house.create("/resolution-presets/", {"name": "Square", "width": 1200, "height": 1200})
-    house.create("/brands/", {"name": "Atelier", "default_resolution_preset_id": preset["id"]})
-    assert code_of(house.client("DELETE", f"/resolution-presets/{preset['id']}")) == (409, "in_use")
+def test_a_size_in_use_cannot_be_deleted(customer: Customer) -> None:
+    preset = customer.create("/resolution-presets/", {"name": "Square", "width": 1200, "height": 1200})
+    customer.create("/brands/", {"name": "Atelier", "default_resolution_preset_id": preset["id"]})
+    assert status_and_code(customer.client("DELETE", f"/resolution-presets/{preset['id']}")) == (
+        409,
+        "in_use",
+    )
 
 
-def test_only_superusers_publish(house: House, superuser: Client) -> None:
+def test_only_superusers_publish(customer: Customer, superuser: Client) -> None:
     body = {"name": "Square", "width": 1200, "height": 1200, "public": True}
-    assert code_of(house.client("POST", "/resolution-presets/", body)) == (409, "public_requires_superuser")
+    assert status_and_code(customer.client("POST", "/resolution-presets/", body)) == (
+        409,
+        "public_requires_superuser",
+    )
     assert superuser("POST", "/resolution-presets/", body).json()["public"] is True

@@ -6,8 +6,8 @@ import pytest
 
 from db.models import Organization, User
 from db.session import Database
-from tests import factories
 from tests.api.conftest import Client
+from tests.support import factories
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def organization(user: User) -> Organization:
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], user: User) -> Client:
-    return client_of(user)
+def client(client_for: Callable[..., Client], user: User) -> Client:
+    return client_for(user)
 
 
-def found(client: Client, query: str) -> list[tuple[str, str]]:
+def search(client: Client, query: str) -> list[tuple[str, str]]:
     reply = client("GET", f"/search/?{query}")
     assert reply.status == 200, reply.body
     results = reply.json()["results"]
@@ -45,14 +45,14 @@ def test_every_kind_is_found_by_what_people_call_it(client: Client, organization
     noted = factories.make_look(
         shooting, main_product_id=hat.id, shot_type_ids=shot_type_ids, notes="with the linen scarf"
     )
-    assert found(client, f"q=linen&organization_id={organization.id}") == [
+    assert search(client, f"q=linen&organization_id={organization.id}") == [
         ("product", str(product.id)),
         ("shooting", str(shooting.id)),
         ("look", str(noted.id)),
         ("look", str(worn.id)),
         ("subject", str(subject.id)),
     ]
-    assert found(client, f"q=an-2041&organization_id={organization.id}") == [("product", str(product.id))]
+    assert search(client, f"q=an-2041&organization_id={organization.id}") == [("product", str(product.id))]
 
 
 def test_the_answer_holds_whole_rows(client: Client, organization: Organization) -> None:
@@ -74,8 +74,8 @@ def test_only_one_scope_is_searched_besides_public_subjects(
     own = factories.make_product(owner=user, name="My linen")
     public = factories.make_subject(name="Linen girl", public=True)
     everywhere = [("subject", str(public.id))]
-    assert found(client, "q=linen") == [("product", str(own.id)), *everywhere]
-    assert found(client, f"q=linen&organization_id={organization.id}") == [
+    assert search(client, "q=linen") == [("product", str(own.id)), *everywhere]
+    assert search(client, f"q=linen&organization_id={organization.id}") == [
         ("product", str(shared.id)),
         *everywhere,
     ]
@@ -89,8 +89,8 @@ def test_an_organization_of_others_is_not_found(client: Client) -> None:
 def test_the_limit_counts_for_each_kind_and_the_newest_come_first(client: Client, user: User) -> None:
     rows = [factories.make_product(owner=user, name=f"Linen {number}") for number in range(7)]
     newest = [("product", str(row.id)) for row in reversed(rows)]
-    assert found(client, "q=linen&limit=3") == newest[:3]
-    assert found(client, "q=linen") == newest[:5]
+    assert search(client, "q=linen&limit=3") == newest[:3]
+    assert search(client, "q=linen") == newest[:5]
 
 
 @pytest.mark.parametrize("q", ["100%25", "a_b", "%5C"])
@@ -98,7 +98,7 @@ def test_signs_that_mean_something_to_the_database_mean_themselves(
     client: Client, user: User, q: str
 ) -> None:
     factories.make_product(owner=user, name="axb, 100 per cent")
-    assert found(client, f"q={q}") == []
+    assert search(client, f"q={q}") == []
 
 
 @pytest.mark.parametrize("query", ["", "?q=", "?q=%00", "?q=a&limit=0", "?q=a&limit=21"])

@@ -11,10 +11,10 @@ from sqlalchemy import update
 from db.base import utc_now
 from db.models import TokenFamily, User
 from db.session import Database
-from studio.identity.passwords import hash_password
-from tests import factories
+from studio.accounts.identity.passwords import hash_password
 from tests.api.conftest import Client
-from tests.signing_in import refresh, sign_in
+from tests.support import factories
+from tests.support.auth import refresh, sign_in
 
 PASSWORD = "a-linen-dress-in-may"
 
@@ -25,9 +25,9 @@ def user(database: Database) -> User:
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], user: User) -> Client:
+def client(client_for: Callable[..., Client], user: User) -> Client:
     """Somebody who signed in, with a program that has a name."""
-    named = client_of(None)
+    named = client_for(None)
     named.headers["user-agent"] = "Atelier/1.0"
     token = sign_in(named, user.email, PASSWORD).json()["access_token"]
     named.headers["authorization"] = f"Bearer {token}"
@@ -53,17 +53,17 @@ def test_a_session_is_shown_whole_and_without_its_tokens(client: Client) -> None
 
 
 def test_one_of_many_sessions_is_the_current_one(
-    client: Client, client_of: Callable[..., Client], user: User
+    client: Client, client_for: Callable[..., Client], user: User
 ) -> None:
-    other = client_of(user)
+    other = client_for(user)
     shown = {row["user_agent"]: row for row in client("GET", "/users/me/sessions").json()["data"]}
     assert {name: row["is_current"] for name, row in shown.items()} == {"Atelier/1.0": True, None: False}
     theirs = {row["id"]: row["is_current"] for row in other("GET", "/users/me/sessions").json()["data"]}
     assert theirs == {shown["Atelier/1.0"]["id"]: False, shown[None]["id"]: True}
 
 
-def test_a_renewal_is_a_use(client: Client, client_of: Callable[..., Client], user: User) -> None:
-    tokens = sign_in(client_of(None), user.email, PASSWORD).json()
+def test_a_renewal_is_a_use(client: Client, client_for: Callable[..., Client], user: User) -> None:
+    tokens = sign_in(client_for(None), user.email, PASSWORD).json()
 
     def used() -> dict[str, str]:
         rows = client("GET", "/users/me/sessions?sort=created_at").json()["data"]
@@ -95,9 +95,9 @@ def test_what_is_over_is_not_listed(client: Client, user: User, database: Databa
 
 
 def test_a_session_is_ended_once_and_the_current_one_too(
-    client: Client, client_of: Callable[..., Client], user: User
+    client: Client, client_for: Callable[..., Client], user: User
 ) -> None:
-    other = client_of(user)
+    other = client_for(user)
     sessions = {row["is_current"]: row["id"] for row in client("GET", "/users/me/sessions").json()["data"]}
     path = f"/users/me/sessions/{sessions[False]}"
     ended = client("DELETE", path)

@@ -9,25 +9,25 @@ import pytest
 
 from db.models import Guidelines, Prediction, Shot
 from db.session import Database
-from tests import factories
 from tests.api.conftest import Client
-from tests.api.workflow import refusal
-from tests.production import Production
+from tests.support import factories
+from tests.support.generations import status_and_code
+from tests.support.scenarios import PhotographedProduct
 
 DUE = "2027-01-15T12:00:00.000000Z"
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], production: Production) -> Client:
-    return client_of(production.owner)
+def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
+    return client_for(scenario.owner)
 
 
 @pytest.fixture
-def organization_query(production: Production) -> str:
-    return f"organization_id={production.organization.id}"
+def organization_query(scenario: PhotographedProduct) -> str:
+    return f"organization_id={scenario.organization.id}"
 
 
-def created(client: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def create(client: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
     reply = client("POST", path, body)
     assert reply.status == 201, reply.body
     answer: dict[str, Any] = reply.json()
@@ -36,14 +36,14 @@ def created(client: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_new_shooting_is_empty_and_in_production(
-    client: Client, production: Production, organization_query: str
+    client: Client, scenario: PhotographedProduct, organization_query: str
 ) -> None:
-    made = created(client, f"/shootings/?{organization_query}", {"name": "Spring", "due_date": DUE})
-    assert made["owner_id"] == str(production.owner.id)
-    assert made["organization_id"] == str(production.organization.id)
+    made = create(client, f"/shootings/?{organization_query}", {"name": "Spring", "due_date": DUE})
+    assert made["owner_id"] == str(scenario.owner.id)
+    assert made["organization_id"] == str(scenario.organization.id)
     told = {name: made[name] for name in made if name not in ("id", "created_at", "updated_at")}
     assert told == {
-        "owner_id": str(production.owner.id), "organization_id": str(production.organization.id),
+        "owner_id": str(scenario.owner.id), "organization_id": str(scenario.organization.id),
         "name": "Spring", "description": None, "due_date": DUE, "archived": False, "season": None,
         "collection": None, "brand": None, "brand_id": None, "default_guidelines_id": None,
         "phase": "PRODUCTION", "require_test_shooting": False, "shot_status": "empty",
@@ -52,45 +52,45 @@ def test_a_new_shooting_is_empty_and_in_production(
 
 
 def test_an_organization_in_the_body_must_be_the_one_of_the_query(
-    client: Client, production: Production, organization_query: str
+    client: Client, scenario: PhotographedProduct, organization_query: str
 ) -> None:
-    body = {"name": "Spring", "due_date": DUE, "organization_id": str(production.organization.id)}
-    assert refusal(client("POST", "/shootings/", body)) == (409, "scope_mismatch")
+    body = {"name": "Spring", "due_date": DUE, "organization_id": str(scenario.organization.id)}
+    assert status_and_code(client("POST", "/shootings/", body)) == (409, "scope_mismatch")
     assert client("POST", f"/shootings/?{organization_query}", body).status == 201
 
 
 def test_inline_guidelines_are_made_with_the_shooting_or_not_at_all(
-    client: Client, database: Database, production: Production, organization_query: str
+    client: Client, database: Database, scenario: PhotographedProduct, organization_query: str
 ) -> None:
     body: dict[str, Any] = {"name": "Spring", "due_date": DUE, "default_guidelines": {"name": "Shop"}}
-    made = created(client, f"/shootings/?{organization_query}", body)
+    made = create(client, f"/shootings/?{organization_query}", body)
     guidelines = client("GET", f"/guidelines/{made['default_guidelines_id']}").json()
     assert (guidelines["name"], guidelines["file_format"], guidelines["quality"]) == ("Shop", "WEBP", 90)
-    assert guidelines["organization_id"] == str(production.organization.id)
+    assert guidelines["organization_id"] == str(scenario.organization.id)
 
     with database.transaction(write=False) as reading:
         before = reading.query(Guidelines).count()
     foreign = factories.make_shot_type()
     body["default_guidelines"] = {"name": "Shop", "shot_type_ids": [str(foreign.id)]}
-    assert refusal(client("POST", f"/shootings/?{organization_query}", body)) == (404, "not_found")
+    assert status_and_code(client("POST", f"/shootings/?{organization_query}", body)) == (404, "not_found")
     with database.transaction(write=False) as reading:
         assert reading.query(Guidelines).count() == before
 
 
 def test_phases_move_along_the_table(client: Client, organization_query: str) -> None:
     body = {"name": "Spring", "due_date": DUE, "phase": "BRIEF"}
-    path = f"/shootings/{created(client, f'/shootings/?{organization_query}', body)['id']}"
-    assert refusal(client("PATCH", path, {"phase": "AGREEMENT"})) == (409, "invalid_transition")
+    path = f"/shootings/{create(client, f'/shootings/?{organization_query}', body)['id']}"
+    assert status_and_code(client("PATCH", path, {"phase": "AGREEMENT"})) == (409, "invalid_transition")
     for phase in ("PRODUCTS_SELECTION", "AGREEMENT", "PRODUCTION", "CLOSED", "PRODUCTION"):
         assert client("PATCH", path, {"phase": phase}).json()["phase"] == phase
 
 
 def test_production_waits_for_a_required_test_shooting(client: Client, organization_query: str) -> None:
     body = {"name": "Spring", "due_date": DUE, "phase": "BRIEF", "require_test_shooting": True}
-    path = f"/shootings/{created(client, f'/shootings/?{organization_query}', body)['id']}"
+    path = f"/shootings/{create(client, f'/shootings/?{organization_query}', body)['id']}"
     for phase in ("PRODUCTS_SELECTION", "AGREEMENT"):
         client("PATCH", path, {"phase": phase})
-    assert refusal(client("PATCH", path, {"phase": "PRODUCTION"})) == (409, "invalid_transition")
+    assert status_and_code(client("PATCH", path, {"phase": "PRODUCTION"})) == (409, "invalid_transition")
     for phase in ("PRODUCTS_SELECTION", "BRIEF", "TEST_SHOOTING", "PRODUCTS_SELECTION", "AGREEMENT"):
         assert client("PATCH", path, {"phase": phase}).status == 200
     assert client("PATCH", path, {"phase": "PRODUCTION"}).json()["phase"] == "PRODUCTION"
@@ -112,9 +112,9 @@ def test_a_production_that_requires_a_test_shooting_breaks_the_contract(client: 
     ],
 )
 def test_the_shots_of_a_shooting_are_rolled_up(
-    client: Client, production: Production, states: list[str], rolled_up: str
+    client: Client, scenario: PhotographedProduct, states: list[str], rolled_up: str
 ) -> None:
-    shooting = factories.make_shooting(**production.scope)
+    shooting = factories.make_shooting(**scenario.ownership)
     look = factories.make_look(shooting)
     for state in states:
         factories.make_shot(look, status=state)
@@ -125,10 +125,10 @@ def test_the_shots_of_a_shooting_are_rolled_up(
 
 
 def test_shootings_are_found_by_brand_phase_and_name(
-    client: Client, production: Production, organization_query: str
+    client: Client, scenario: PhotographedProduct, organization_query: str
 ) -> None:
-    brand = factories.make_brand(**production.scope)
-    mine = factories.make_shooting(**production.scope, name="100% linen", brand_id=brand.id, phase="BRIEF")
+    brand = factories.make_brand(**scenario.ownership)
+    mine = factories.make_shooting(**scenario.ownership, name="100% linen", brand_id=brand.id, phase="BRIEF")
 
     def found(query: str) -> list[str]:
         reply = client("GET", f"/shootings/?{organization_query}&{query}")
@@ -141,12 +141,12 @@ def test_shootings_are_found_by_brand_phase_and_name(
 
 
 def test_a_look_makes_one_shot_for_each_shot_type_in_their_order(
-    client: Client, production: Production
+    client: Client, scenario: PhotographedProduct
 ) -> None:
-    types = [factories.make_shot_type(**production.scope) for _ in range(3)]
+    types = [factories.make_shot_type(**scenario.ownership) for _ in range(3)]
     wanted = [str(row.id) for row in reversed(types)]
-    body = {"main_product_id": str(production.product.id), "shot_type_ids": wanted}
-    look = created(client, f"/shootings/{production.shooting.id}/looks", body)
+    body = {"main_product_id": str(scenario.product.id), "shot_type_ids": wanted}
+    look = create(client, f"/shootings/{scenario.shooting.id}/looks", body)
     assert look["shot_type_ids"] == wanted
     assert [shot["shot_type_id"] for shot in look["shots"]] == wanted
     assert {shot["status"] for shot in look["shots"]} == {"pending"}
@@ -154,13 +154,13 @@ def test_a_look_makes_one_shot_for_each_shot_type_in_their_order(
 
 
 def test_shot_types_that_come_and_go_bring_and_take_their_shots(
-    client: Client, production: Production
+    client: Client, scenario: PhotographedProduct
 ) -> None:
-    first, second, third = (str(factories.make_shot_type(**production.scope).id) for _ in range(3))
-    body = {"main_product_id": str(production.product.id), "shot_type_ids": [first, second]}
-    look = created(client, f"/shootings/{production.shooting.id}/looks", body)
+    first, second, third = (str(factories.make_shot_type(**scenario.ownership).id) for _ in range(3))
+    body = {"main_product_id": str(scenario.product.id), "shot_type_ids": [first, second]}
+    look = create(client, f"/shootings/{scenario.shooting.id}/looks", body)
     kept = look["shots"][1]["id"]
-    path = f"/shootings/{production.shooting.id}/looks/{look['id']}"
+    path = f"/shootings/{scenario.shooting.id}/looks/{look['id']}"
     changed = client("PATCH", path, {"shot_type_ids": [third, second]}).json()
     assert [shot["shot_type_id"] for shot in changed["shots"]] == [third, second]
     assert changed["shots"][1]["id"] == kept
@@ -171,47 +171,47 @@ def test_shot_types_that_come_and_go_bring_and_take_their_shots(
 
 @pytest.mark.parametrize("state", ["generating", "pending_review"])
 def test_a_shot_type_with_pictures_cannot_be_left_out(
-    client: Client, production: Production, state: str
+    client: Client, scenario: PhotographedProduct, state: str
 ) -> None:
-    look = factories.make_look(production.shooting, shot_type_ids=[production.shot_type.id])
-    shot = factories.make_shot(look, shot_type_id=production.shot_type.id, status=state)
+    look = factories.make_look(scenario.shooting, shot_type_ids=[scenario.shot_type.id])
+    shot = factories.make_shot(look, shot_type_id=scenario.shot_type.id, status=state)
     if state == "pending_review":
         factories.make_prediction(factories.make_generation(shot, status="completed"))
-    other = factories.make_shot_type(**production.scope)
-    path = f"/shootings/{production.shooting.id}/looks/{look.id}"
+    other = factories.make_shot_type(**scenario.ownership)
+    path = f"/shootings/{scenario.shooting.id}/looks/{look.id}"
     reply = client("PATCH", path, {"shot_type_ids": [str(other.id)]})
-    assert refusal(reply) == (409, "shot_has_predictions")
+    assert status_and_code(reply) == (409, "shot_has_predictions")
     assert [shot["id"] for shot in client("GET", path).json()["shots"]] == [str(shot.id)]
 
 
-def test_a_look_takes_no_rows_of_another_scope(client: Client, production: Production) -> None:
-    personal = factories.make_product(owner=production.owner)
-    body = {"main_product_id": str(personal.id), "shot_type_ids": [str(production.shot_type.id)]}
-    path = f"/shootings/{production.shooting.id}/looks"
-    assert refusal(client("POST", path, body)) == (409, "scope_mismatch")
+def test_a_look_takes_no_rows_of_another_scope(client: Client, scenario: PhotographedProduct) -> None:
+    personal = factories.make_product(owner=scenario.owner)
+    body = {"main_product_id": str(personal.id), "shot_type_ids": [str(scenario.shot_type.id)]}
+    path = f"/shootings/{scenario.shooting.id}/looks"
+    assert status_and_code(client("POST", path, body)) == (409, "scope_mismatch")
     body["main_product_id"] = str(factories.make_product().id)
-    assert refusal(client("POST", path, body)) == (404, "not_found")
+    assert status_and_code(client("POST", path, body)) == (404, "not_found")
 
 
 @pytest.mark.parametrize("what", ["shooting", "look"])
-def test_nothing_goes_while_a_generation_runs_and_everything_goes_afterwards(
-    client: Client, database: Database, production: Production, what: str
+def test_shootings_and_looks_cannot_be_deleted_while_a_generation_runs(
+    client: Client, database: Database, scenario: PhotographedProduct, what: str
 ) -> None:
-    prediction = factories.make_prediction(factories.make_generation(production.shot, status="completed"))
-    running = factories.make_generation(production.shot, status="running")
-    path = f"/shootings/{production.shooting.id}"
-    path += f"/looks/{production.look.id}" if what == "look" else ""
-    assert refusal(client("DELETE", path)) == (409, "generation_running")
+    prediction = factories.make_prediction(factories.make_generation(scenario.shot, status="completed"))
+    running = factories.make_generation(scenario.shot, status="running")
+    path = f"/shootings/{scenario.shooting.id}"
+    path += f"/looks/{scenario.look.id}" if what == "look" else ""
+    assert status_and_code(client("DELETE", path)) == (409, "generation_running")
     with database.transaction(write=True) as writing:
         writing.merge(running).status = "failed"
     assert client("DELETE", path).status == 204
     assert client("GET", path).status == 404
     with database.transaction(write=False) as reading:
-        assert reading.query(Shot).filter(Shot.id == production.shot.id).count() == 0
+        assert reading.query(Shot).filter(Shot.id == scenario.shot.id).count() == 0
         assert reading.query(Prediction).filter(Prediction.id == prediction.id).count() == 0
 
 
-def test_looks_are_listed_with_their_shots(client: Client, production: Production) -> None:
-    reply = client("GET", f"/shootings/{production.shooting.id}/looks")
-    assert [look["id"] for look in reply.json()["data"]] == [str(production.look.id)]
-    assert [shot["id"] for shot in reply.json()["data"][0]["shots"]] == [str(production.shot.id)]
+def test_looks_are_listed_with_their_shots(client: Client, scenario: PhotographedProduct) -> None:
+    reply = client("GET", f"/shootings/{scenario.shooting.id}/looks")
+    assert [look["id"] for look in reply.json()["data"]] == [str(scenario.look.id)]
+    assert [shot["id"] for shot in reply.json()["data"][0]["shots"]] == [str(scenario.shot.id)]

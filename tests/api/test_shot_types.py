@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from tests import factories
-from tests.api.catalogue import House, code_of
 from tests.api.conftest import Client
+from tests.support import factories
+from tests.support.factories.catalogue import Customer, status_and_code
 
 
-def test_a_new_shot_type_takes_label_and_slug_from_its_name(house: House) -> None:
-    shot_type = house.create("/shot-types/", {"name": "Collar detail", "framing": "DETAIL"})
+def test_a_new_shot_type_takes_label_and_slug_from_its_name(customer: Customer) -> None:
+    shot_type = customer.create("/shot-types/", {"name": "Collar detail", "framing": "DETAIL"})
     assert shot_type == {
         "id": shot_type["id"],
         "created_at": shot_type["created_at"],
         "updated_at": shot_type["updated_at"],
-        "owner_id": str(house.owner.id),
-        "organization_id": str(house.organization.id),
+        "owner_id": str(customer.owner.id),
+        "organization_id": str(customer.organization.id),
         "name": "Collar detail",
         "slug": "collar-detail",
         "label": "Collar detail",
@@ -24,34 +24,44 @@ def test_a_new_shot_type_takes_label_and_slug_from_its_name(house: House) -> Non
         "default_padding_percent": 8,
         "public": False,
     }
-    labelled = house.create("/shot-types/", {"name": "Collar", "label": "C1", "framing": "DETAIL"})
+    labelled = customer.create("/shot-types/", {"name": "Collar", "label": "C1", "framing": "DETAIL"})
     assert labelled["label"] == "C1"
 
 
-def test_system_rows_are_changed_by_superusers_only(house: House, superuser: Client) -> None:
+def test_system_rows_are_changed_by_superusers_only(customer: Customer, superuser: Client) -> None:
     system = factories.make_shot_type(owner_id=None, public=True)
     path = f"/shot-types/{system.id}"
-    assert house.client("GET", path).json()["owner_id"] is None
-    assert code_of(house.client("PATCH", path, {"name": "Mine"})) == (403, "not_enough_permissions")
-    assert code_of(house.client("DELETE", path)) == (403, "not_enough_permissions")
+    assert customer.client("GET", path).json()["owner_id"] is None
+    assert status_and_code(customer.client("PATCH", path, {"name": "Mine"})) == (
+        403,
+        "not_enough_permissions",
+    )
+    assert status_and_code(customer.client("DELETE", path)) == (403, "not_enough_permissions")
     assert superuser("PATCH", path, {"label": "Ours"}).json()["label"] == "Ours"
     assert superuser("DELETE", path).status == 204
 
 
-def test_a_slug_of_the_system_may_be_ones_own_too(house: House) -> None:
+def test_a_slug_of_the_system_may_be_ones_own_too(customer: Customer) -> None:
     factories.make_shot_type(owner_id=None, public=True, slug="front-packshot")
-    own = house.create("/shot-types/", {"name": "Front packshot", "framing": "STILL_LIFE"})
+    own = customer.create("/shot-types/", {"name": "Front packshot", "framing": "STILL_LIFE"})
     assert own["slug"] == "front-packshot"
 
 
-def test_a_shot_type_that_guidelines_ask_for_cannot_be_deleted(house: House) -> None:
-    shot_type = house.create("/shot-types/", {"name": "Collar", "framing": "DETAIL"})
-    house.create("/guidelines/", {"name": "Shop", "shot_type_ids": [shot_type["id"]]})
-    assert code_of(house.client("DELETE", f"/shot-types/{shot_type['id']}")) == (409, "in_use")
+def test_a_shot_type_that_guidelines_ask_for_cannot_be_deleted(customer: Customer) -> None:
+    shot_type = customer.create("/shot-types/", {"name": "Collar", "framing": "DETAIL"})
+    customer.create("/guidelines/", {"name": "Shop", "shot_type_ids": [shot_type["id"]]})
+    assert status_and_code(customer.client("DELETE", f"/shot-types/{shot_type['id']}")) == (409, "in_use")
 
 
-def test_a_row_made_public_by_a_superuser_is_listed_for_everybody(house: House, superuser: Client) -> None:
+def test_a_row_made_public_by_a_superuser_is_listed_for_everybody(
+    customer: Customer, superuser: Client
+) -> None:
     made = superuser("POST", "/shot-types/", {"name": "Collar", "framing": "DETAIL", "public": True})
-    listed = house.client("GET", f"/shot-types/{house.scope}").json()["data"]
+    listed = customer.client("GET", f"/shot-types/{customer.organization_query}").json()["data"]
     assert [row["id"] for row in listed] == [made.json()["id"]]
-    assert house.client("GET", f"/shot-types/{house.scope}&include_public=false").json()["data"] == []
+    assert (
+        customer.client("GET", f"/shot-types/{customer.organization_query}&include_public=false").json()[
+            "data"
+        ]
+        == []
+    )

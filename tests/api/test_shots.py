@@ -14,18 +14,18 @@ from db.base import new_id
 from db.models import Generation, Prediction, Shot
 from db.session import Database
 from studio.media.storage import LocalDisk
-from tests import factories
 from tests.api.conftest import Client
-from tests.api.workflow import generated, refusal
-from tests.production import HEIGHT, WIDTH, Production, work_off
+from tests.support import factories
+from tests.support.generations import complete_generation, status_and_code
+from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, run_pending_generations
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], production: Production) -> Client:
-    return client_of(production.owner)
+def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> Client:
+    return client_for(scenario.owner)
 
 
-def shown(client: Client, shot: Shot) -> dict[str, Any]:
+def get_shot(client: Client, shot: Shot) -> dict[str, Any]:
     reply = client("GET", f"/shots/{shot.id}")
     assert reply.status == 200, reply.body
     answer: dict[str, Any] = reply.json()
@@ -33,18 +33,18 @@ def shown(client: Client, shot: Shot) -> dict[str, Any]:
 
 
 def test_a_shot_is_generated_into_different_pictures_of_the_guidelines_size_and_format(
-    client: Client, production: Production, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    reply = client("POST", f"/shots/{production.shot.id}/generate", {"seed": 7})
+    reply = client("POST", f"/shots/{scenario.shot.id}/generate", {"seed": 7})
     assert reply.status == 202, reply.body
     asked = reply.json()
     assert reply.headers["location"] == f"/api/v1/generations/{asked['id']}"
     assert (asked["status"], asked["progress"], asked["queue_position"]) == ("pending", 0, 1)
     assert (asked["num_predictions"], asked["cost_credits"], asked["predictions"]) == (4, 4, [])
-    assert asked["product_id"] == str(production.product.id)
-    assert shown(client, production.shot)["status"] == "generating"
+    assert asked["product_id"] == str(scenario.product.id)
+    assert get_shot(client, scenario.shot)["status"] == "generating"
 
-    assert work_off(database, storage) == 1
+    assert run_pending_generations(database, storage) == 1
     done = client("GET", f"/generations/{asked['id']}").json()
     assert (done["status"], done["progress"], done["attempts"]) == ("completed", 100, 1)
     assert done["queue_position"] is None
@@ -56,135 +56,147 @@ def test_a_shot_is_generated_into_different_pictures_of_the_guidelines_size_and_
         assert image.headers["content-type"] == picture["content_type"] == "image/webp"
         with Image.open(io.BytesIO(image.body)) as opened:
             assert (opened.format, opened.size) == ("WEBP", (WIDTH, HEIGHT))
-    after = shown(client, production.shot)
+    after = get_shot(client, scenario.shot)
     assert (after["status"], after["predictions_count"]) == ("pending_review", 4)
     assert after["generation_id"] == asked["id"]
 
 
-def test_a_second_generation_while_one_runs_is_refused(client: Client, production: Production) -> None:
-    assert client("POST", f"/shots/{production.shot.id}/generate", {}).status == 202
-    assert refusal(client("POST", f"/shots/{production.shot.id}/generate", {})) == (409, "shot_busy")
+def test_a_second_generation_while_one_runs_is_refused(client: Client, scenario: PhotographedProduct) -> None:
+    assert client("POST", f"/shots/{scenario.shot.id}/generate", {}).status == 202
+    assert status_and_code(client("POST", f"/shots/{scenario.shot.id}/generate", {})) == (409, "shot_busy")
 
 
 def test_an_approved_shot_is_not_generated_again(
-    client: Client, production: Production, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    generated(client, production.shot, database, storage, num_predictions=1)
-    assert client("POST", f"/shots/{production.shot.id}/approve", {}).status == 200
-    reply = client("POST", f"/shots/{production.shot.id}/generate", {})
-    assert refusal(reply) == (409, "invalid_transition")
+    complete_generation(client, scenario.shot, database, storage, num_predictions=1)
+    assert client("POST", f"/shots/{scenario.shot.id}/approve", {}).status == 200
+    reply = client("POST", f"/shots/{scenario.shot.id}/generate", {})
+    assert status_and_code(reply) == (409, "invalid_transition")
 
 
-def test_a_product_without_a_photograph_cannot_be_generated(client: Client, production: Production) -> None:
-    bare = factories.make_product(**production.scope)
-    look = factories.make_look(production.shooting, main_product_id=bare.id)
+def test_a_product_without_a_photograph_cannot_be_generated(
+    client: Client, scenario: PhotographedProduct
+) -> None:
+    bare = factories.make_product(**scenario.ownership)
+    look = factories.make_look(scenario.shooting, main_product_id=bare.id)
     shot = factories.make_shot(look)
-    assert refusal(client("POST", f"/shots/{shot.id}/generate", {})) == (409, "nothing_to_generate")
+    assert status_and_code(client("POST", f"/shots/{shot.id}/generate", {})) == (409, "nothing_to_generate")
 
 
 def test_who_has_too_few_credits_gets_nothing_and_pays_nothing(
-    client: Client, production: Production, database: Database
+    client: Client, scenario: PhotographedProduct, database: Database
 ) -> None:
     with database.transaction(write=True) as session:
-        subscription = session.get_one(type(production.subscription), production.subscription.id)
+        subscription = session.get_one(type(scenario.subscription), scenario.subscription.id)
         subscription.credits_used = 17
-    assert refusal(client("POST", f"/shots/{production.shot.id}/generate", {})) == (409, "out_of_credits")
-    assert shown(client, production.shot)["status"] == "pending"
-    assert client("POST", f"/shots/{production.shot.id}/generate", {"num_predictions": 3}).status == 202
+    assert status_and_code(client("POST", f"/shots/{scenario.shot.id}/generate", {})) == (
+        409,
+        "out_of_credits",
+    )
+    assert get_shot(client, scenario.shot)["status"] == "pending"
+    assert client("POST", f"/shots/{scenario.shot.id}/generate", {"num_predictions": 3}).status == 202
 
 
 def test_the_fifty_first_open_generation_of_an_organization_is_refused(
-    client: Client, production: Production
+    client: Client, scenario: PhotographedProduct
 ) -> None:
     for _ in range(50):
-        factories.make_generation(**production.scope, model_id=production.model.id)
-    assert refusal(client("POST", f"/shots/{production.shot.id}/generate", {})) == (409, "queue_full")
+        factories.make_generation(**scenario.ownership, model_id=scenario.model.id)
+    assert status_and_code(client("POST", f"/shots/{scenario.shot.id}/generate", {})) == (409, "queue_full")
 
 
 def test_approving_a_second_picture_returns_the_first_to_review(
-    client: Client, production: Production, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    done = generated(client, production.shot, database, storage, num_predictions=2)
+    done = complete_generation(client, scenario.shot, database, storage, num_predictions=2)
     first, second = (picture["id"] for picture in done["predictions"])
-    assert refusal(client("POST", f"/shots/{production.shot.id}/approve", {})) == (
+    assert status_and_code(client("POST", f"/shots/{scenario.shot.id}/approve", {})) == (
         409,
         "prediction_ambiguous",
     )
 
     body = {"prediction_id": first, "note": "The hem is sharp."}
-    reply = client("POST", f"/shots/{production.shot.id}/approve", body)
+    reply = client("POST", f"/shots/{scenario.shot.id}/approve", body)
     assert (reply.json()["status"], reply.json()["approved_prediction_id"]) == ("approved", first)
     approved = client("GET", f"/predictions/{first}").json()
     assert approved["status"] == "approved"
-    assert approved["review"]["by"] == str(production.owner.id)
+    assert approved["review"]["by"] == str(scenario.owner.id)
     assert approved["review"]["note"] == "The hem is sharp."
 
-    reply = client("POST", f"/shots/{production.shot.id}/approve", {"prediction_id": second})
+    reply = client("POST", f"/shots/{scenario.shot.id}/approve", {"prediction_id": second})
     assert (reply.json()["status"], reply.json()["approved_prediction_id"]) == ("approved", second)
     statuses = [client("GET", f"/predictions/{one}").json()["status"] for one in (first, second)]
     assert statuses == ["pending_review", "approved"]
 
 
-def test_a_picture_of_another_shot_cannot_approve_this_one(client: Client, production: Production) -> None:
+def test_a_picture_of_another_shot_cannot_approve_this_one(
+    client: Client, scenario: PhotographedProduct
+) -> None:
     other = factories.make_prediction(
-        factories.make_generation(factories.make_shot(production.look), status="completed")
+        factories.make_generation(factories.make_shot(scenario.look), status="completed")
     )
-    reply = client("POST", f"/shots/{production.shot.id}/approve", {"prediction_id": str(other.id)})
-    assert refusal(reply) == (409, "scope_mismatch")
-    reply = client("POST", f"/shots/{production.shot.id}/approve", {"prediction_id": str(new_id())})
-    assert refusal(reply) == (404, "not_found")
+    reply = client("POST", f"/shots/{scenario.shot.id}/approve", {"prediction_id": str(other.id)})
+    assert status_and_code(reply) == (409, "scope_mismatch")
+    reply = client("POST", f"/shots/{scenario.shot.id}/approve", {"prediction_id": str(new_id())})
+    assert status_and_code(reply) == (404, "not_found")
 
 
-def test_a_shot_in_review_is_rejected_reopened_and_sent_back(client: Client, production: Production) -> None:
-    shot = factories.make_shot(production.look, status="pending_review")
+def test_a_shot_in_review_is_rejected_reopened_and_sent_back(
+    client: Client, scenario: PhotographedProduct
+) -> None:
+    shot = factories.make_shot(scenario.look, status="pending_review")
     path = f"/shots/{shot.id}"
     rejected = client("POST", f"{path}/reject", {"reason": "The shadow is wrong."}).json()
     assert (rejected["status"], rejected["rejection_reason"]) == ("rejected", "The shadow is wrong.")
-    assert refusal(client("POST", f"{path}/reject", {"reason": "Again"})) == (409, "invalid_transition")
+    assert status_and_code(client("POST", f"{path}/reject", {"reason": "Again"})) == (
+        409,
+        "invalid_transition",
+    )
     reopened = client("POST", f"{path}/reopen").json()
     assert (reopened["status"], reopened["rejection_reason"]) == ("pending_review", None)
     returned = client("POST", f"{path}/request-revision", {"note": "More room above."}).json()
     assert (returned["status"], returned["revision_note"]) == ("revision_requested", "More room above.")
-    assert refusal(client("POST", f"{path}/reopen")) == (409, "invalid_transition")
+    assert status_and_code(client("POST", f"{path}/reopen")) == (409, "invalid_transition")
 
 
 def test_reopening_an_approved_shot_brings_its_picture_back_into_review(
-    client: Client, production: Production, database: Database, storage: LocalDisk
+    client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    done = generated(client, production.shot, database, storage, num_predictions=1)
-    client("POST", f"/shots/{production.shot.id}/approve", {})
-    reopened = client("POST", f"/shots/{production.shot.id}/reopen").json()
+    done = complete_generation(client, scenario.shot, database, storage, num_predictions=1)
+    client("POST", f"/shots/{scenario.shot.id}/approve", {})
+    reopened = client("POST", f"/shots/{scenario.shot.id}/reopen").json()
     assert (reopened["status"], reopened["approved_prediction_id"]) == ("pending_review", None)
     picture = client("GET", f"/predictions/{done['predictions'][0]['id']}").json()
     assert picture["status"] == "pending_review"
 
 
-def test_notes_change_and_states_do_not(client: Client, production: Production) -> None:
-    reply = client("PATCH", f"/shots/{production.shot.id}", {"notes": "Sleeves rolled up."})
+def test_notes_change_and_states_do_not(client: Client, scenario: PhotographedProduct) -> None:
+    reply = client("PATCH", f"/shots/{scenario.shot.id}", {"notes": "Sleeves rolled up."})
     assert (reply.status, reply.json()["notes"]) == (200, "Sleeves rolled up.")
-    assert client("PATCH", f"/shots/{production.shot.id}", {"status": "approved"}).status == 422
+    assert client("PATCH", f"/shots/{scenario.shot.id}", {"status": "approved"}).status == 422
 
 
-def test_shots_are_listed_by_what_they_belong_to(client: Client, production: Production) -> None:
-    other = factories.make_shot(production.look, status="pending_review")
-    scope = f"organization_id={production.organization.id}"
+def test_shots_are_listed_by_what_they_belong_to(client: Client, scenario: PhotographedProduct) -> None:
+    other = factories.make_shot(scenario.look, status="pending_review")
+    scope = f"organization_id={scenario.organization.id}"
 
     def ids(query: str) -> set[UUID]:
         reply = client("GET", f"/shots/?{scope}&{query}")
         assert reply.status == 200, reply.body
         return {UUID(row["id"]) for row in reply.json()["data"]}
 
-    assert ids(f"look_id={production.look.id}") == {production.shot.id, other.id}
+    assert ids(f"look_id={scenario.look.id}") == {scenario.shot.id, other.id}
     assert ids("status=pending_review") == {other.id}
-    assert ids(f"shooting_id={production.shooting.id}&shot_type_id={production.shot_type.id}") == {
-        production.shot.id
+    assert ids(f"shooting_id={scenario.shooting.id}&shot_type_id={scenario.shot_type.id}") == {
+        scenario.shot.id
     }
 
 
 def test_nothing_is_left_of_a_refused_generation(
-    client: Client, production: Production, database: Database
+    client: Client, scenario: PhotographedProduct, database: Database
 ) -> None:
     body = {"model_id": str(new_id())}
-    assert refusal(client("POST", f"/shots/{production.shot.id}/generate", body)) == (404, "not_found")
+    assert status_and_code(client("POST", f"/shots/{scenario.shot.id}/generate", body)) == (404, "not_found")
     with database.transaction(write=False) as session:
         assert session.query(Generation).count() == session.query(Prediction).count() == 0

@@ -9,8 +9,8 @@ import pytest
 
 from db.models import User
 from db.session import Database
-from tests import factories
 from tests.api.conftest import Client
+from tests.support import factories
 
 PLAN = {"service_type": "SELF_SERVICE", "tier": "GROW"}
 
@@ -21,13 +21,13 @@ def user(database: Database) -> User:
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], user: User) -> Client:
-    return client_of(user)
+def client(client_for: Callable[..., Client], user: User) -> Client:
+    return client_for(user)
 
 
 @pytest.fixture
-def admin(client_of: Callable[..., Client], database: Database) -> Client:
-    return client_of(factories.make_user(is_superuser=True))
+def admin(client_for: Callable[..., Client], database: Database) -> Client:
+    return client_for(factories.make_user(is_superuser=True))
 
 
 def test_a_plan_is_given_to_an_account(admin: Client, client: Client, user: User) -> None:

@@ -14,25 +14,25 @@ from db.base import utc_now
 from db.models import Generation, TaskCallback, User
 from db.session import Database
 from handlers.app import Application
-from studio.jobs import callbacks
-from studio.settings import DEVELOPMENT_WEBHOOK_SECRET, Settings, SettingsRefused
-from tests import factories
+from studio.generations.worker import callbacks
+from studio.settings import DEVELOPMENT_WEBHOOK_SECRET, InvalidSettings, Settings
 from tests.api.conftest import Client
-from tests.compute_server import signature
-from tests.contract.mini.asking import Reply
 from tests.e2e.server import COMPUTE_WEBHOOK_SECRET
+from tests.support import factories
+from tests.support.client import ClientResponse
+from tests.support.servers.compute import signature_headers
 
 PATH = "/tasks/webhook"
 LATER = timedelta(minutes=5)
 
 
 @pytest.fixture
-def nobody(client_of: Callable[[User | None], Client]) -> Client:
-    return client_of(None)
+def anonymous(client_for: Callable[[User | None], Client]) -> Client:
+    return client_for(None)
 
 
 @pytest.fixture
-def parked(database: Database) -> Generation:
+def awaiting_poll(database: Database) -> Generation:
     """A generation whose task will be looked at in five minutes."""
     return factories.make_generation(
         status="running",
@@ -43,62 +43,74 @@ def parked(database: Database) -> Generation:
     )
 
 
-def call_back(client: Client, message_id: str = "msg_1", at: datetime | None = None, **news: Any) -> Reply:
-    told = {"event_type": "task_status_update", "task_id": "task_abc123", "status": "running", **news}
+def send_callback(
+    client: Client, message_id: str = "msg_1", at: datetime | None = None, **payload: Any
+) -> ClientResponse:
+    told = {"event_type": "task_status_update", "task_id": "task_abc123", "status": "running", **payload}
     body = json.dumps(told).encode()
-    headers = {"content-type": "application/json", **signature(body, message_id, at)}
+    headers = {"content-type": "application/json", **signature_headers(body, message_id, at)}
     return client("POST", PATH, body=body, headers=headers)
 
 
-def row(database: Database, generation: Generation) -> Generation:
+def load_generation(database: Database, generation: Generation) -> Generation:
     with database.transaction(write=False) as reading:
         found = select(Generation).where(Generation.id == generation.id)
         return reading.scalars(found.execution_options(populate_existing=True)).one()
 
 
 def is_due(database: Database, generation: Generation) -> bool:
-    due = row(database, generation).lease_expires_at
+    due = load_generation(database, generation).lease_expires_at
     return due is not None and due <= utc_now()
 
 
 def test_a_call_back_makes_the_task_due_and_tells_its_progress(
-    nobody: Client, database: Database, parked: Generation
+    anonymous: Client, database: Database, awaiting_poll: Generation
 ) -> None:
-    assert not is_due(database, parked)
-    reply = call_back(nobody, progress=65.4, entity_id=str(parked.id), gpu={"name": "something new"})
+    assert not is_due(database, awaiting_poll)
+    reply = send_callback(
+        anonymous, progress=65.4, entity_id=str(awaiting_poll.id), gpu={"name": "something new"}
+    )
     assert (reply.status, reply.body) == (204, b"")
-    assert is_due(database, parked)
-    assert (row(database, parked).progress, row(database, parked).status) == (65, "running")
+    assert is_due(database, awaiting_poll)
+    assert (
+        load_generation(database, awaiting_poll).progress,
+        load_generation(database, awaiting_poll).status,
+    ) == (65, "running")
 
 
 def test_s22_what_a_call_back_says_of_the_state_is_not_believed(
-    nobody: Client, database: Database, parked: Generation
+    anonymous: Client, database: Database, awaiting_poll: Generation
 ) -> None:
     for number, status in enumerate(("completed", "failed", "canceled", "nonsense", None)):
-        assert call_back(nobody, f"msg_{number}", status=status, progress=100).status == 204
-    assert (row(database, parked).status, row(database, parked).progress) == ("running", 99)
+        assert send_callback(anonymous, f"msg_{number}", status=status, progress=100).status == 204
+    assert (
+        load_generation(database, awaiting_poll).status,
+        load_generation(database, awaiting_poll).progress,
+    ) == ("running", 99)
 
 
 def test_s22_a_message_that_is_sent_again_is_answered_alike_and_has_no_second_effect(
-    nobody: Client, app: Application, database: Database, parked: Generation
+    anonymous: Client, app: Application, database: Database, awaiting_poll: Generation
 ) -> None:
-    first = call_back(nobody, progress=20)
+    first = send_callback(anonymous, progress=20)
     with database.transaction(write=True) as writing:
-        writing.merge(parked).lease_expires_at = utc_now() + LATER
-    again = call_back(nobody, progress=20)
+        writing.merge(awaiting_poll).lease_expires_at = utc_now() + LATER
+    again = send_callback(anonymous, progress=20)
     assert (again.status, again.body) == (first.status, first.body)
-    assert not is_due(database, parked)
-    assert call_back(nobody, "msg_2", progress=20).status == 204
-    assert is_due(database, parked)
+    assert not is_due(database, awaiting_poll)
+    assert send_callback(anonymous, "msg_2", progress=20).status == 204
+    assert is_due(database, awaiting_poll)
 
 
-def test_messages_are_remembered_for_a_day(nobody: Client, database: Database, parked: Generation) -> None:
+def test_messages_are_remembered_for_a_day(
+    anonymous: Client, database: Database, awaiting_poll: Generation
+) -> None:
     for number in (1, 2):
-        call_back(nobody, f"msg_{number}")
+        send_callback(anonymous, f"msg_{number}")
     with database.transaction(write=True) as writing:
         old = writing.scalars(select(TaskCallback).where(TaskCallback.message_id == "msg_1")).one()
-        old.created_at = utc_now() - 2 * callbacks.KEPT
-    callbacks.forget_callbacks(database)
+        old.created_at = utc_now() - 2 * callbacks.RETENTION
+    callbacks.delete_old_callbacks(database)
     with database.transaction(write=False) as reading:
         assert reading.scalars(select(TaskCallback.message_id)).all() == ["msg_2"]
 
@@ -111,27 +123,30 @@ def test_messages_are_remembered_for_a_day(nobody: Client, database: Database, p
         {"entity_id": "nonsense"},
     ],
 )
-def test_s22_news_of_what_is_not_known_here_are_answered_like_any_other(
-    nobody: Client, database: Database, parked: Generation, news: dict[str, Any]
+def test_s22_callbacks_about_unknown_tasks_get_the_same_response(
+    anonymous: Client, database: Database, awaiting_poll: Generation, news: dict[str, Any]
 ) -> None:
-    assert call_back(nobody, **news, progress=90).status == 204
-    assert not is_due(database, parked)
-    assert row(database, parked).progress == 10
+    assert send_callback(anonymous, **news, progress=90).status == 204
+    assert not is_due(database, awaiting_poll)
+    assert load_generation(database, awaiting_poll).progress == 10
 
 
 @pytest.mark.parametrize("status", ["pending", "completed", "failed", "canceled", "canceling"])
 def test_a_generation_that_is_not_parked_is_left_alone(
-    nobody: Client, database: Database, parked: Generation, status: str
+    anonymous: Client, database: Database, awaiting_poll: Generation, status: str
 ) -> None:
     with database.transaction(write=True) as writing:
-        writing.merge(parked).status = status
-    assert call_back(nobody, progress=90).status == 204
-    assert (row(database, parked).status, row(database, parked).progress) == (status, 10)
+        writing.merge(awaiting_poll).status = status
+    assert send_callback(anonymous, progress=90).status == 204
+    assert (
+        load_generation(database, awaiting_poll).status,
+        load_generation(database, awaiting_poll).progress,
+    ) == (status, 10)
 
 
-def forged() -> dict[str, Callable[[dict[str, str]], dict[str, str]]]:
+def forged_headers() -> dict[str, Callable[[dict[str, str]], dict[str, str]]]:
     """Ways to spoil the headers of a genuine message."""
-    other = signature(b"{}", "msg_1")["webhook-signature"]
+    other = signature_headers(b"{}", "msg_1")["webhook-signature"]
     return {
         "unsigned": lambda headers: {},
         "no id": lambda headers: {**headers, "webhook-id": ""},
@@ -153,43 +168,43 @@ def forged() -> dict[str, Callable[[dict[str, str]], dict[str, str]]]:
     }
 
 
-@pytest.mark.parametrize("how", forged())
+@pytest.mark.parametrize("how", forged_headers())
 def test_s22_a_forged_call_back_is_refused_and_changes_nothing(
-    nobody: Client, database: Database, parked: Generation, how: str
+    anonymous: Client, database: Database, awaiting_poll: Generation, how: str
 ) -> None:
     body = json.dumps({"event_type": "x", "task_id": "task_abc123", "progress": 90}).encode()
-    headers = {"content-type": "application/json", **forged()[how](signature(body, "msg_1"))}
-    reply = nobody("POST", PATH, body=body, headers=headers)
+    headers = {"content-type": "application/json", **forged_headers()[how](signature_headers(body, "msg_1"))}
+    reply = anonymous("POST", PATH, body=body, headers=headers)
     assert (reply.status, reply.json()["code"]) == (401, "invalid_webhook_signature")
-    assert not is_due(database, parked)
-    assert row(database, parked).progress == 10
+    assert not is_due(database, awaiting_poll)
+    assert load_generation(database, awaiting_poll).progress == 10
     with database.transaction(write=False) as reading:
         assert reading.scalar(select(func.count()).select_from(TaskCallback)) == 0
 
 
 @pytest.mark.parametrize("minutes", [-6, 6])
 def test_s22_a_call_back_from_another_time_is_refused(
-    nobody: Client, database: Database, parked: Generation, minutes: int
+    anonymous: Client, database: Database, awaiting_poll: Generation, minutes: int
 ) -> None:
-    reply = call_back(nobody, at=datetime.now(UTC) + timedelta(minutes=minutes))
+    reply = send_callback(anonymous, at=datetime.now(UTC) + timedelta(minutes=minutes))
     assert (reply.status, reply.json()["code"]) == (401, "invalid_webhook_signature")
-    assert not is_due(database, parked)
+    assert not is_due(database, awaiting_poll)
 
 
 def test_s22_the_signature_is_over_the_bytes_as_they_came(
-    nobody: Client, database: Database, parked: Generation
+    anonymous: Client, database: Database, awaiting_poll: Generation
 ) -> None:
     body = b'{ "task_id":"task_abc123",\n "event_type" : "x", "metadata": {"caf\xc3\xa9": 1.50} }'
-    headers = {"content-type": "application/json", **signature(body, "msg_1")}
-    assert nobody("POST", PATH, body=body, headers=headers).status == 204
-    assert is_due(database, parked)
+    headers = {"content-type": "application/json", **signature_headers(body, "msg_1")}
+    assert anonymous("POST", PATH, body=body, headers=headers).status == 204
+    assert is_due(database, awaiting_poll)
     changed = body.replace(b"1.50", b"1.5")
-    assert nobody("POST", PATH, body=changed, headers=headers).status == 401
+    assert anonymous("POST", PATH, body=changed, headers=headers).status == 401
 
 
 def test_s22_without_a_secret_no_call_back_is_genuine() -> None:
     with pytest.raises(callbacks.InvalidWebhookSignature):
-        callbacks.require_signature(None, b"{}", signature(b"{}", "msg_1"))
+        callbacks.require_signature(None, b"{}", signature_headers(b"{}", "msg_1"))
 
 
 def test_the_secret_of_call_backs_is_ones_own_outside_development() -> None:
@@ -200,5 +215,5 @@ def test_the_secret_of_call_backs_is_ones_own_outside_development() -> None:
     assert given.compute_webhook_secret == COMPUTE_WEBHOOK_SECRET
     assert COMPUTE_WEBHOOK_SECRET not in repr(given)
     for wrong in (DEVELOPMENT_WEBHOOK_SECRET, "secret", "whsec_", "whsec_c2hvcnQ=", "whsec_%"):
-        with pytest.raises(SettingsRefused, match="COMPUTE_WEBHOOK_SECRET"):
+        with pytest.raises(InvalidSettings, match="COMPUTE_WEBHOOK_SECRET"):
             Settings.from_environment({**own, "COMPUTE_WEBHOOK_SECRET": wrong})

@@ -12,12 +12,18 @@ from db.models import User
 from db.session import Database
 from handlers.app import Application
 from studio.media.signing import sign_upload
-from tests import factories
 from tests.api.conftest import Client
-from tests.contract.mini.asking import Reply
-from tests.studio.media_samples import bomb, encoded, located_exif, opened, scene
+from tests.support import factories
+from tests.support.client import ClientResponse
+from tests.support.sample_media import (
+    build_orientation_image,
+    encode_image,
+    exif_with_location,
+    open_image,
+    png_bomb,
+)
 
-PHOTO = encoded(scene(), "JPEG", exif=located_exif(6))
+PHOTO = encode_image(build_orientation_image(), "JPEG", exif=exif_with_location(6))
 JPEG = {"content-type": "image/jpeg"}
 
 
@@ -27,104 +33,114 @@ def user(database: Database) -> User:
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], user: User) -> Client:
-    return client_of(user)
+def client(client_for: Callable[..., Client], user: User) -> Client:
+    return client_for(user)
 
 
 @pytest.fixture
-def nobody(client_of: Callable[..., Client]) -> Client:
-    return client_of(None)
+def anonymous(client_for: Callable[..., Client]) -> Client:
+    return client_for(None)
 
 
-def announce(client: Client, **body: object) -> dict:
+def create_presigned_url(client: Client, **body: object) -> dict:
     asked = {"filename": "../../my dress.jpg", "content_type": "image/jpeg"} | body
     reply = client("POST", "/uploads/presigned-url", asked)
     assert (reply.status, reply.headers["cache-control"]) == (200, "no-store"), reply.body
     return reply.json()
 
 
-def path_of(url: str) -> str:
+def url_path(url: str) -> str:
     parts = urlsplit(url)
     return parts.path.removeprefix("/api/v1") + (f"?{parts.query}" if parts.query else "")
 
 
-def put(nobody: Client, announced: dict, content: bytes = PHOTO, headers: dict | None = None) -> Reply:
-    return nobody("PUT", path_of(announced["upload_url"]), body=content, headers=headers or JPEG)
+def put_upload(
+    anonymous: Client, announced: dict, content: bytes = PHOTO, headers: dict | None = None
+) -> ClientResponse:
+    return anonymous("PUT", url_path(announced["upload_url"]), body=content, headers=headers or JPEG)
 
 
 def test_an_upload_is_announced_with_an_address_for_the_bytes_and_one_for_the_file(
     app: Application, client: Client
 ) -> None:
-    announced = announce(client)
+    announced = create_presigned_url(client)
     assert announced["upload_url"].startswith(f"{app.settings.public_url}/api/v1/uploads/")
     assert announced["file_url"].startswith(f"{app.settings.public_url}/api/v1/files/media/")
     assert announced["file_url"].endswith("/file.jpg")
     assert (announced["upload_method"], announced["max_file_size"]) == ("PUT", 52_428_800)
     assert announced["expires_in_seconds"] == 900
-    assert announce(client, size=52_428_800)["expires_in_seconds"] > 900
+    assert create_presigned_url(client, size=52_428_800)["expires_in_seconds"] > 900
 
 
 def test_a_photo_from_a_phone_goes_up_becomes_a_cover_and_comes_down_upright(
-    client: Client, nobody: Client
+    client: Client, anonymous: Client
 ) -> None:
-    announced = announce(client)
-    sent = put(nobody, announced)
+    announced = create_presigned_url(client)
+    sent = put_upload(anonymous, announced)
     assert (sent.status, sent.body) == (204, b"")
 
     product = client("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]})
     assert product.status == 201, product.body
     assert product.json()["cover_image"] == announced["file_url"]
 
-    served = client("GET", path_of(announced["file_url"]))
+    served = client("GET", url_path(announced["file_url"]))
     assert (served.status, served.headers["content-type"]) == (200, "image/jpeg")
-    picture = opened(served.body)
+    picture = open_image(served.body)
     assert picture.size == (80, 120)
     assert not picture.getexif()
 
-    late = put(nobody, announced)
+    late = put_upload(anonymous, announced)
     assert (late.status, late.json()["code"]) == (409, "upload_consumed")
 
 
 def test_the_same_photo_twice_is_one_file_and_both_addresses_lead_to_it(
-    client: Client, nobody: Client
+    client: Client, anonymous: Client
 ) -> None:
-    first, second = announce(client), announce(client)
+    first, second = create_presigned_url(client), create_presigned_url(client)
     for announced in (first, second):
-        assert put(nobody, announced).status == 204
+        assert put_upload(anonymous, announced).status == 204
     covers = [
         client("POST", "/products/", {"name": "Dress", "cover_image": url["file_url"]}).json()["cover_image"]
         for url in (first, second)
     ]
     assert covers == [first["file_url"], first["file_url"]]
-    assert client("GET", path_of(second["file_url"])).body == client("GET", path_of(first["file_url"])).body
+    assert client("GET", url_path(second["file_url"])).body == client("GET", url_path(first["file_url"])).body
 
 
-def test_the_bytes_may_be_replaced_until_they_are_used(client: Client, nobody: Client) -> None:
-    announced = announce(client)
-    assert put(nobody, announced).status == 204
-    assert put(nobody, announced, encoded(scene(30, 20), "PNG"), {"content-type": "image/png"}).status == 204
+def test_the_bytes_may_be_replaced_until_they_are_used(client: Client, anonymous: Client) -> None:
+    announced = create_presigned_url(client)
+    assert put_upload(anonymous, announced).status == 204
+    assert (
+        put_upload(
+            anonymous,
+            announced,
+            encode_image(build_orientation_image(30, 20), "PNG"),
+            {"content-type": "image/png"},
+        ).status
+        == 204
+    )
     product = client("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]})
-    assert opened(client("GET", path_of(product.json()["cover_image"])).body).size == (30, 20)
+    assert open_image(client("GET", url_path(product.json()["cover_image"])).body).size == (30, 20)
 
 
-def test_s26_an_address_that_was_changed_takes_nothing(client: Client, nobody: Client) -> None:
-    address = path_of(announce(client)["upload_url"])
-    other = path_of(announce(client)["upload_url"])
+def test_s26_an_address_that_was_changed_takes_nothing(client: Client, anonymous: Client) -> None:
+    address = url_path(create_presigned_url(client)["upload_url"])
+    other = url_path(create_presigned_url(client)["upload_url"])
     for changed in (
         address[:-1] + ("0" if address[-1] != "0" else "1"),
         address.replace("expires=1", "expires=2"),
         address.partition("?")[0] + "?" + other.partition("?")[2],
     ):
-        reply = nobody("PUT", changed, body=PHOTO, headers=JPEG)
+        reply = anonymous("PUT", changed, body=PHOTO, headers=JPEG)
         assert (reply.status, reply.json()["code"]) == (403, "invalid_signature")
 
 
-def test_s26_an_upload_that_is_over_is_not_found(app: Application, nobody: Client) -> None:
+def test_s26_an_upload_that_is_over_is_not_found(app: Application, anonymous: Client) -> None:
     late = factories.make_upload(expires_at=utc_now() - timedelta(seconds=1))
     for upload_id in (late.id, uuid4()):
         signed = sign_upload(app.settings.secret_key, upload_id, utc_now(), timedelta(minutes=1))
         address = f"/uploads/{upload_id}?expires={signed.expires}&signature={signed.signature}"
-        reply = nobody("PUT", address, body=PHOTO, headers=JPEG)
+        reply = anonymous("PUT", address, body=PHOTO, headers=JPEG)
         assert (reply.status, reply.json()["code"]) == (404, "not_found")
 
 
@@ -133,29 +149,29 @@ def test_s26_an_upload_that_is_over_is_not_found(app: Application, nobody: Clien
     [
         (b"%PDF-1.7 named .jpg", 415, "not_an_image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "not_an_image"),
-        (bomb(30_000, 30_000), 413, "too_large"),
+        (png_bomb(30_000, 30_000), 413, "too_large"),
         (PHOTO[: len(PHOTO) // 2], 422, "invalid_request"),
         (b"", 422, "invalid_request"),
     ],
 )
 def test_s11_bytes_that_are_no_picture_are_refused_and_leave_nothing(
-    client: Client, nobody: Client, content: bytes, status: int, code: str
+    client: Client, anonymous: Client, content: bytes, status: int, code: str
 ) -> None:
-    announced = announce(client)
-    reply = put(nobody, announced, content)
+    announced = create_presigned_url(client)
+    reply = put_upload(anonymous, announced, content)
     assert (reply.status, reply.json()["code"]) == (status, code), reply.body
     unused = client("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]})
     assert (unused.status, unused.json()["code"]) == (404, "not_found")
-    assert put(nobody, announced).status == 204
+    assert put_upload(anonymous, announced).status == 204
 
 
 def test_s26_an_upload_of_somebody_else_cannot_be_used(
-    client: Client, nobody: Client, client_of: Callable[..., Client]
+    client: Client, anonymous: Client, client_for: Callable[..., Client]
 ) -> None:
-    announced = announce(client)
-    put(nobody, announced)
-    stranger = client_of(factories.make_user())
+    announced = create_presigned_url(client)
+    put_upload(anonymous, announced)
+    stranger = client_for(factories.make_user())
     used = stranger("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]})
     assert (used.status, used.json()["code"]) == (404, "not_found")
     assert client("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]}).status == 201
-    assert stranger("GET", path_of(announced["file_url"])).status == 404
+    assert stranger("GET", url_path(announced["file_url"])).status == 404

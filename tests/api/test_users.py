@@ -12,12 +12,12 @@ from db.models import Brand, User
 from db.session import Database
 from handlers import users
 from handlers.app import Application
-from studio.identity.passwords import hash_password, verify_password
-from tests import factories
-from tests.api.conftest import Client, Committed
-from tests.contract.mini.asking import Reply
-from tests.overtaking import Begun
-from tests.serving import bearer
+from studio.accounts.identity.passwords import hash_password, verify_password
+from tests.api.conftest import Client, CommittingServer
+from tests.support import factories
+from tests.support.app import auth_headers
+from tests.support.client import ClientResponse
+from tests.support.concurrency import PausedCall
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def user(database: Database) -> User:
 
 
 @pytest.fixture
-def client(client_of: Callable[..., Client], user: User) -> Client:
-    return client_of(user)
+def client(client_for: Callable[..., Client], user: User) -> Client:
+    return client_for(user)
 
 
 @pytest.fixture
@@ -36,11 +36,11 @@ def superuser(database: Database) -> User:
 
 
 @pytest.fixture
-def admin(client_of: Callable[..., Client], superuser: User) -> Client:
-    return client_of(superuser)
+def admin(client_for: Callable[..., Client], superuser: User) -> Client:
+    return client_for(superuser)
 
 
-def assert_conflict(reply: Reply, code: str) -> None:
+def assert_conflict(reply: ClientResponse, code: str) -> None:
     assert (reply.status, reply.json()["code"]) == (409, code), reply.body
 
 
@@ -92,10 +92,10 @@ def test_a_change_of_an_older_state_is_refused(client: Client) -> None:
     assert client("PATCH", "/users/me", {"full_name": "B"}, headers={"if-match": tag}).status == 412
 
 
-def test_a_new_password_ends_the_other_sessions(client_of: Callable[..., Client], user: User) -> None:
+def test_a_new_password_ends_the_other_sessions(client_for: Callable[..., Client], user: User) -> None:
     user.hashed_password = hash_password("sartiq-demo")
     factories.make(user)
-    mine, other = client_of(user), client_of(user)
+    mine, other = client_for(user), client_for(user)
     change = {"current_password": "sartiq-demo", "new_password": "a-linen-dress-in-may"}
     reply = mine("PATCH", "/users/me/password", change)
     assert (reply.status, reply.json()) == (200, {"message": "Password changed"})
@@ -191,33 +191,33 @@ def test_superusers_cannot_shut_themselves_out(admin: Client, superuser: User) -
     [("PATCH", {"is_superuser": False}), ("PATCH", {"is_active": False}), ("DELETE", None)],
 )
 def test_s16_of_two_superusers_who_shut_each_other_out_at_once_one_stays(
-    committed: Committed,
+    committing_server: CommittingServer,
     application: Application,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
     body: dict[str, bool] | None,
 ) -> None:
-    with committed.database.transaction(write=True):
+    with committing_server.database.transaction(write=True):
         one, two = (factories.make_user(is_superuser=True) for _ in range(2))
-        first, second = (Client(application, bearer(application, user)) for user in (one, two))
-    replies = Begun(monkeypatch, users, "lock_users").overtaken_by(
+        first, second = (Client(application, auth_headers(application, user)) for user in (one, two))
+    replies = PausedCall(monkeypatch, users, "lock_users").run_during_pause(
         lambda: second(method, f"/users/{one.id}", body), lambda: first(method, f"/users/{two.id}", body)
     )
     statuses = sorted(reply.status for reply in replies)
     assert statuses[0] in (200, 204)
     assert statuses[1] in (401, 403, 404)
-    with committed.database.transaction(write=False) as reading:
+    with committing_server.database.transaction(write=False) as reading:
         active = select(User.id).where(User.is_superuser.is_(True), User.is_active.is_(True))
         assert len(reading.scalars(active).all()) == 1
 
 
 def test_s16_a_superuser_who_is_demoted_meanwhile_does_not_undo_it(
-    committed: Committed, application: Application, monkeypatch: pytest.MonkeyPatch
+    committing_server: CommittingServer, application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with committed.database.transaction(write=True):
+    with committing_server.database.transaction(write=True):
         boss, demoted = (factories.make_user(is_superuser=True) for _ in range(2))
-        first, second = (Client(application, bearer(application, user)) for user in (boss, demoted))
-    _, done = Begun(monkeypatch, users, "lock_users").overtaken_by(
+        first, second = (Client(application, auth_headers(application, user)) for user in (boss, demoted))
+    _, done = PausedCall(monkeypatch, users, "lock_users").run_during_pause(
         lambda: first("PATCH", f"/users/{demoted.id}", {"is_superuser": False}),
         lambda: second("PATCH", f"/users/{demoted.id}", {"is_superuser": True}),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from db.engines import make_engine
+from db.engine import build_engine
 from db.session import Database
 from handlers import utils
 from handlers.app import Application
@@ -17,61 +17,61 @@ OK = {"status": "ok"}
 
 
 @pytest.fixture
-def nobody(client_of: Callable[..., Client]) -> Client:
-    return client_of(None)
+def anonymous(client_for: Callable[..., Client]) -> Client:
+    return client_for(None)
 
 
 @pytest.fixture
-def lost_database(application: Application, tmp_path: Path) -> Iterator[Client]:
+def unavailable_database(application: Application, tmp_path: Path) -> Iterator[Client]:
     """The server with a database that cannot be opened."""
-    database = Database(make_engine(f"sqlite:///{tmp_path}/no/such/folder/database.db"))
+    database = Database(build_engine(f"sqlite:///{tmp_path}/no/such/folder/database.db"))
     with application.database.switched_to(database):
         yield Client(application)
     database.dispose()
 
 
 @pytest.fixture
-def lost_media(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def unavailable_media(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A media folder that is a file."""
     (tmp_path / "media").write_bytes(b"")
     monkeypatch.setattr(utils, "current_storage", lambda: LocalDisk(tmp_path / "media"))
 
 
 @pytest.mark.parametrize("path", ["health-check/", "readiness", "db-check/"])
-def test_a_healthy_server_says_so(nobody: Client, path: str) -> None:
-    reply = nobody("GET", f"/utils/{path}")
+def test_a_healthy_server_says_so(anonymous: Client, path: str) -> None:
+    reply = anonymous("GET", f"/utils/{path}")
     assert (reply.status, reply.json()) == (200, OK)
 
 
-def test_each_dependency_of_a_healthy_server_is_named(nobody: Client) -> None:
-    reply = nobody("GET", "/utils/system-health-check")
+def test_each_dependency_of_a_healthy_server_is_named(anonymous: Client) -> None:
+    reply = anonymous("GET", "/utils/system-health-check")
     assert reply.status == 200
     assert reply.json() == {"status": "ok", "checks": {"database": "ok", "media": "ok"}}
 
 
-def test_without_its_database_the_server_lives_and_is_not_ready(lost_database: Client) -> None:
-    assert lost_database("GET", "/utils/health-check/").status == 200
-    system = lost_database("GET", "/utils/system-health-check")
+def test_without_its_database_the_server_lives_and_is_not_ready(unavailable_database: Client) -> None:
+    assert unavailable_database("GET", "/utils/health-check/").status == 200
+    system = unavailable_database("GET", "/utils/system-health-check")
     assert (system.status, system.json()) == (
         200,
         {"status": "degraded", "checks": {"database": "failed", "media": "ok"}},
     )
     for path in ("readiness", "db-check/"):
-        reply = lost_database("GET", f"/utils/{path}")
+        reply = unavailable_database("GET", f"/utils/{path}")
         assert (reply.status, reply.json()["code"]) == (503, "unavailable")
         assert int(reply.headers["retry-after"]) > 0
-    assert lost_database("GET", "/utils/version").status == 200
+    assert unavailable_database("GET", "/utils/version").status == 200
 
 
-@pytest.mark.usefixtures("lost_media")
-def test_without_its_media_folder_the_server_lives_and_is_not_ready(nobody: Client) -> None:
-    system = nobody("GET", "/utils/system-health-check")
+@pytest.mark.usefixtures("unavailable_media")
+def test_without_its_media_folder_the_server_lives_and_is_not_ready(anonymous: Client) -> None:
+    system = anonymous("GET", "/utils/system-health-check")
     assert system.json() == {"status": "degraded", "checks": {"database": "ok", "media": "failed"}}
-    assert nobody("GET", "/utils/db-check/").status == 200
-    reply = nobody("GET", "/utils/readiness")
+    assert anonymous("GET", "/utils/db-check/").status == 200
+    reply = anonymous("GET", "/utils/readiness")
     assert (reply.status, reply.json()["code"]) == (503, "unavailable")
 
 
-def test_the_version_is_the_one_of_the_project(nobody: Client) -> None:
+def test_the_version_is_the_one_of_the_project(anonymous: Client) -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert nobody("GET", "/utils/version").json() == {"version": project["version"], "api_version": "v1"}
+    assert anonymous("GET", "/utils/version").json() == {"version": project["version"], "api_version": "v1"}

@@ -9,37 +9,37 @@ from openapi_schema_validator import OAS30ReadValidator, OAS30WriteValidator
 from referencing import Registry
 from referencing.jsonschema import DRAFT4
 
-from tests.contract.every_operation import CONTRACT, resolved
+from tests.contract.operations import CONTRACT, resolve
 
-WHERE = "urn:contract"
-REGISTRY: Registry[Any] = Registry().with_resource(WHERE, DRAFT4.create_resource(CONTRACT))
+BASE_URI = "urn:contract"
+REGISTRY: Registry[Any] = Registry().with_resource(BASE_URI, DRAFT4.create_resource(CONTRACT))
 
 
-def schemas(node: Any, place: str = "#") -> Iterator[tuple[str, dict[str, Any], Any]]:
+def list_examples(node: Any, place: str = "#") -> Iterator[tuple[str, dict[str, Any], Any]]:
     """Yield place, schema and example of every schema, parameter and body that has one."""
     if isinstance(node, list):
         for number, child in enumerate(node):
-            yield from schemas(child, f"{place}/{number}")
+            yield from list_examples(child, f"{place}/{number}")
     if not isinstance(node, dict):
         return
     for name, named in node.get("examples", {}).items() if "schema" in node else ():
-        yield f"{place}/examples/{name}", node["schema"], resolved(named)["value"]
+        yield f"{place}/examples/{name}", node["schema"], resolve(named)["value"]
     if "example" in node and "schema" in node:
         yield place, node["schema"], node["example"]
     elif "example" in node and isinstance(node.get("type"), str):
         yield place, node, node["example"]
     for name, child in node.items():
         if name != "example":
-            yield from schemas(child, f"{place}/{name}")
+            yield from list_examples(child, f"{place}/{name}")
 
 
-def violations() -> list[str]:
+def list_invalid_examples() -> list[str]:
     """Return every example that its schema refuses, with the place and the reason."""
     found = []
-    for place, schema, example in schemas(CONTRACT):
+    for place, schema, example in list_examples(CONTRACT):
         # A password is written and never read: its example belongs to a request.
         for validator in (OAS30WriteValidator, OAS30ReadValidator):
-            errors = list(validator(absolute(schema), registry=REGISTRY).iter_errors(example))
+            errors = list(validator(with_absolute_references(schema), registry=REGISTRY).iter_errors(example))
             if not errors:
                 break
         else:
@@ -47,13 +47,15 @@ def violations() -> list[str]:
     return found
 
 
-def absolute(node: Any) -> Any:
+def with_absolute_references(node: Any) -> Any:
     """Return a schema whose references name the contract."""
     if isinstance(node, list):
-        return [absolute(child) for child in node]
+        return [with_absolute_references(child) for child in node]
     if isinstance(node, dict):
         return {
-            name: WHERE + child if name == "$ref" and isinstance(child, str) else absolute(child)
+            name: BASE_URI + child
+            if name == "$ref" and isinstance(child, str)
+            else with_absolute_references(child)
             for name, child in node.items()
         }
     return node

@@ -1,7 +1,7 @@
 """`make contract`: start the real server on a fresh database and let Schemathesis hold it to the contract.
 
 Every check and every phase runs; the seed is printed, so that a failure can be looked at again. Its stateful
-phase is our own (tests/contract/fuzzing/walking.py) and has a server of its own, as new as the first.
+phase is our own (tests/contract/fuzzing/stateful.py) and has a server of its own, as new as the first.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from tests.contract.fuzzing import pictures
-from tests.contract.fuzzing.client import SINK
-from tests.databases import fresh_database
+from tests.contract.fuzzing import image_urls
+from tests.contract.fuzzing.client import UNREACHABLE_HOST
 from tests.e2e.server import ROOT, running_server
-from tests.listening import listening
+from tests.support.databases import create_database
+from tests.support.servers.http_recorder import run_http_recorder
 
 PHASES = ("examples", "coverage", "fuzzing")
 WALK = "walk"
 CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
 # A run must not spend its time on waits that nothing ends.
-SHORT_WAITS = {"MAX_WAIT_SECONDS": "2", "SSE_MAX_SECONDS": "5"}
+SHORT_TIMEOUTS = {"MAX_WAIT_SECONDS": "2", "SSE_MAX_SECONDS": "5"}
 
 # What gives the command of a step for the address of a server, the options and the seed.
 Step = Callable[[str, argparse.Namespace, int], list[str]]
@@ -37,22 +37,22 @@ def server_under_test(module: str, kind: str) -> Iterator[tuple[str, Path, str]]
     """Run the server on a fresh database; give its address, its log file and where pictures elsewhere are."""
     with (
         tempfile.TemporaryDirectory(prefix="sartiq-contract-") as name,
-        listening(pictures.respond) as elsewhere,
+        run_http_recorder(image_urls.respond) as elsewhere,
     ):
         folder = Path(name)
-        with nullcontext("") if kind == "mock" else fresh_database(kind, folder) as database_url:
+        with nullcontext("") if kind == "mock" else create_database(kind, folder) as database_url:
             own = {
                 "SARTIQ_SEED": "contract",
                 "DATABASE_URL": database_url,
                 "SARTIQ_MODE": "mock" if kind == "mock" else "live",
-                "OUTBOUND_ALLOWED_HOSTS": f"{SINK},{elsewhere.host}",
-                **SHORT_WAITS,
+                "OUTBOUND_ALLOWED_HOSTS": f"{UNREACHABLE_HOST},{elsewhere.host}",
+                **SHORT_TIMEOUTS,
             }
             with running_server(folder, module, **own) as server:
                 yield server.url, server.log, elsewhere.url
 
 
-def fuzz(url: str, options: argparse.Namespace, seed: int) -> list[str]:
+def fuzz_command(url: str, options: argparse.Namespace, seed: int) -> list[str]:
     """Return the command of Schemathesis that sends many cases to each operation."""
     command = [
         str(Path(sys.executable).with_name("st")),
@@ -73,21 +73,21 @@ def fuzz(url: str, options: argparse.Namespace, seed: int) -> list[str]:
     return command
 
 
-def walk(_url: str, options: argparse.Namespace, seed: int) -> list[str]:
+def walk_command(_url: str, options: argparse.Namespace, seed: int) -> list[str]:
     """Return the command that walks along the links of the contract."""
-    command = [sys.executable, "-m", "tests.contract.fuzzing.walking", "--seed", str(seed)]
+    command = [sys.executable, "-m", "tests.contract.fuzzing.stateful", "--seed", str(seed)]
     for name in options.operation or []:
         command += ["--operation", name]
     return command
 
 
-def steps(kind: str, phases: tuple[str, ...]) -> list[Step]:
+def list_steps(kind: str, phases: tuple[str, ...]) -> list[Step]:
     """Return what is run one after the other, each on a new server; a mock remembers nothing to walk to."""
-    fuzzed: list[Step] = [fuzz] if set(phases) - {WALK} else []
-    return [*fuzzed, walk] if WALK in phases and kind != "mock" else fuzzed
+    fuzzed: list[Step] = [fuzz_command] if set(phases) - {WALK} else []
+    return [*fuzzed, walk_command] if WALK in phases and kind != "mock" else fuzzed
 
 
-def finds_nothing(step: Step, kind: str, options: argparse.Namespace, seed: int) -> bool:
+def run_step(step: Step, kind: str, options: argparse.Namespace, seed: int) -> bool:
     """Run a step on a new server; return whether it found nothing and the server logged no defect."""
     with server_under_test(options.server, kind) as (url, log, elsewhere):
         environment = {
@@ -108,7 +108,7 @@ def finds_nothing(step: Step, kind: str, options: argparse.Namespace, seed: int)
     return status == 0 and not defects
 
 
-def phases_of(text: str) -> tuple[str, ...]:
+def parse_phases(text: str) -> tuple[str, ...]:
     """Read a list of phases; raises ValueError for one that there is not."""
     phases = tuple(text.split(","))
     if set(phases) - {*PHASES, WALK}:
@@ -116,7 +116,7 @@ def phases_of(text: str) -> tuple[str, ...]:
     return phases
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="make contract ARGS=...", description=__doc__)
     parser.add_argument("--database", choices=["sqlite", "postgresql", "both", "mock"], default="both")
@@ -125,7 +125,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a first impression: two cases an operation")
     parser.add_argument(
         "--phases",
-        type=phases_of,
+        type=parse_phases,
         default=(*PHASES, WALK),
         help=f"comma-separated, of {', '.join(PHASES)} and {WALK}; all when left out",
     )
@@ -141,13 +141,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the fuzzer on the databases that were asked for; return 0 when nothing was found."""
-    options = parse(arguments)
+    options = parse_arguments(arguments)
     kinds = ["sqlite", "postgresql"] if options.database == "both" else [options.database]
     passed = True
     for kind in kinds:
         seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
         print(f"Contract run on {kind}, seed {seed}", flush=True)
-        results = [finds_nothing(step, kind, options, seed) for step in steps(kind, options.phases)]
+        results = [run_step(step, kind, options, seed) for step in list_steps(kind, options.phases)]
         found_nothing = all(results)
         print(f"Contract run on {kind}, seed {seed}: {'passed' if found_nothing else 'FAILED'}", flush=True)
         passed = passed and found_nothing

@@ -10,26 +10,26 @@ import subprocess
 import sys
 
 from tests.contract import run
-from tests.contract.defects import DEFECTS, DOORS
+from tests.contract.seeded_defects import AUTHENTICATION_DEFECTS, DEFECTS
 
 SEED = 2041
 # Defect -> operations that its run is limited to, and the code of the check that must find it. What our check
 # of answers turns into a 500 is found as a server error. The other defects are for the conformance kit.
 RUNS = {
     "tenant_leak": (["create_brand", "list_brands", "get_brand"], "ST402"),
-    "open_operation": (["create_brand", "list_brands", "get_brand"], "ST901"),
-    "delete_that_keeps": (["create_brand", "get_brand", "delete_brand"], "ST301"),
+    "public_operation": (["create_brand", "list_brands", "get_brand"], "ST901"),
+    "deletion_without_effect": (["create_brand", "get_brand", "delete_brand"], "ST301"),
     # Only a walk reads a brand, deletes it and reads it again.
-    "reading_from_memory": (["create_brand", "get_brand", "delete_brand"], "ST301"),
-    "create_that_forgets_a_field": (["create_brand"], "ST101"),
+    "stale_read": (["create_brand", "get_brand", "delete_brand"], "ST301"),
+    "creation_dropping_a_field": (["create_brand"], "ST101"),
     "undocumented_status": (["create_brand", "get_brand"], "ST101"),
-    "valid_data_refused": (["create_brand"], "ST202"),
+    "valid_data_rejected": (["create_brand"], "ST202"),
     "missing_header": (["create_brand"], "ST101"),
 }
 EVERY_OPERATION = sorted({name for names, _ in RUNS.values() for name in names})
 
 
-def passes(server: str, operations: list[str]) -> tuple[bool, str]:
+def run_contract(server: str, operations: list[str]) -> tuple[bool, str]:
     """Fuzz some operations of a server; return whether nothing was found, and the report."""
     command = [sys.executable, "-m", "tests.contract.run", "--database", "sqlite", "--seed", str(SEED)]
     command += ["--examples", "20", "--server", server]
@@ -45,19 +45,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--defect", choices=sorted(RUNS), help="only this one")
     options = parser.parse_args(arguments)
     names = [options.defect] if options.defect else list(RUNS)
-    sound, report = passes("handlers", EVERY_OPERATION)
+    sound, report = run_contract("handlers", EVERY_OPERATION)
     print(f"{'passed' if sound else 'FAILED':10}the server as it is", flush=True)
     if not sound:
         print(report)
     missed = 0
     for name in names:
         operations, code = RUNS[name]
-        sound_too, report = passes(f"tests.contract.defects {name}", operations)
+        sound_too, report = run_contract(f"tests.contract.seeded_defects {name}", operations)
         found = not sound_too and code in report
         missed += not found
         if not found:
             print(report)
-        print(f"{'found' if found else 'MISSED':10}{name}: {(DOORS | DEFECTS)[name].__doc__}", flush=True)
+        print(
+            f"{'found' if found else 'MISSED':10}{name}: {(AUTHENTICATION_DEFECTS | DEFECTS)[name].__doc__}",
+            flush=True,
+        )
     return int(missed > 0 or not sound)
 
 

@@ -11,26 +11,32 @@ import pytest
 from handlers.app import Application, create_app
 from studio.settings import Settings
 from tests.contract.coverage import recording
-from tests.contract.coverage.recording import Cell, begin, cells_of, command, recorded
-from tests.contract.coverage.run import Coverage, declared
-from tests.contract.mini.asking import ask
+from tests.contract.coverage.recording import (
+    Cell,
+    load_recorded_cells,
+    recorded_command,
+    response_cells,
+    start_recording,
+)
+from tests.contract.coverage.run import Coverage, declared_cells
 from tests.e2e.server import running_server
-from tests.serving import SwitchedDatabase, app_for_tests
+from tests.support.app import SwitchedDatabase, create_test_app
+from tests.support.client import send_request
 
 PROBLEM = "application/problem+json"
-GONE, BRAND = Cell("delete_brand", 204, None), Cell("get_brand", 200, "application/json")
-PICTURES = {Cell("get_shared_image", 200, f"image/{kind}") for kind in ("webp", "png", "jpeg")}
+DELETED, BRAND = Cell("delete_brand", 204, None), Cell("get_brand", 200, "application/json")
+IMAGES = {Cell("get_shared_image", 200, f"image/{kind}") for kind in ("webp", "png", "jpeg")}
 
 
 def test_every_kind_of_answer_is_wanted() -> None:
-    wanted = declared()
-    assert {GONE, BRAND, *PICTURES, Cell("get_brand", 304, None), Cell("get_brand", 404, PROBLEM)} <= wanted
+    wanted = declared_cells()
+    assert {DELETED, BRAND, *IMAGES, Cell("get_brand", 304, None), Cell("get_brand", 404, PROBLEM)} <= wanted
     assert Cell("get_brand", 201, "application/json") not in wanted
 
 
 def test_what_was_not_produced_is_told_first_and_fails() -> None:
     webp = Cell("get_shared_image", 200, "image/webp")
-    coverage = Coverage({GONE, BRAND, *PICTURES}, {GONE, BRAND, *PICTURES} - {webp, GONE})
+    coverage = Coverage({DELETED, BRAND, *IMAGES}, {DELETED, BRAND, *IMAGES} - {webp, DELETED})
     assert not coverage.is_complete
     assert coverage.lines() == [
         "                  200 204",
@@ -77,46 +83,46 @@ def test_what_the_contract_does_not_declare_is_told_and_fails() -> None:
 def test_an_answer_counts_for_the_operation_that_gave_it(
     method: str, path: str, status: int, operations: set[str]
 ) -> None:
-    assert {cell.operation_id for cell in cells_of(method, path, status, None)} == operations
+    assert {cell.operation_id for cell in response_cells(method, path, status, None)} == operations
 
 
 def test_answers_in_process_are_written_down_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Set to what it is, so that it is set back after the test.
     monkeypatch.setattr(Application, "__call__", Application.__call__)
-    app = app_for_tests(tmp_path / "server")
-    ask(app, "GET", "/api/v1/brands/")
-    assert recorded(tmp_path / "answers") == set()
-    begin(tmp_path / "answers")
+    app = create_test_app(tmp_path / "server")
+    send_request(app, "GET", "/api/v1/brands/")
+    assert load_recorded_cells(tmp_path / "answers") == set()
+    start_recording(tmp_path / "answers")
     for _ in range(2):
-        assert ask(app, "GET", "/api/v1/brands/").status == 401
+        assert send_request(app, "GET", "/api/v1/brands/").status == 401
     app.bridge.pool.shutdown()
-    assert recorded(tmp_path / "answers") == {Cell("list_brands", 401, PROBLEM)}
+    assert load_recorded_cells(tmp_path / "answers") == {Cell("list_brands", 401, PROBLEM)}
     (file,) = (tmp_path / "answers").iterdir()
     assert json.loads(file.read_text("utf-8")) == ["list_brands", 401, PROBLEM]
 
 
 def test_answers_of_a_mock_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Application, "__call__", Application.__call__)
-    begin(tmp_path / "coverage")
+    start_recording(tmp_path / "coverage")
     mock = create_app(Settings(mode="mock", data_dir=tmp_path), database=SwitchedDatabase())
-    assert ask(mock, "GET", "/api/v1/brands/x", {"prefer": "code=200"}).status == 200
+    assert send_request(mock, "GET", "/api/v1/brands/x", {"prefer": "code=200"}).status == 200
     mock.bridge.pool.shutdown()
-    assert recorded(tmp_path / "coverage") == set()
+    assert load_recorded_cells(tmp_path / "coverage") == set()
 
 
 def test_answers_of_a_running_server_are_written_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(recording.VARIABLE, str(tmp_path / "answers"))
+    monkeypatch.setenv(recording.ENVIRONMENT_VARIABLE, str(tmp_path / "answers"))
     with running_server(tmp_path / "server", RENDER_WORKERS="0", SARTIQ_SEED="demo") as server:
         assert httpx.get(f"{server.url}/brands/").status_code == 401
     cells = {Cell("list_brands", 401, PROBLEM), Cell("readiness", 200, "application/json")}
-    assert cells <= recorded(tmp_path / "answers") <= declared()
+    assert cells <= load_recorded_cells(tmp_path / "answers") <= declared_cells()
 
 
 def test_nothing_is_recorded_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(recording.VARIABLE, raising=False)
-    assert command("handlers --prepare-only") == ["handlers", "--prepare-only"]
-    monkeypatch.setenv(recording.VARIABLE, "somewhere")
-    assert command("handlers") == ["tests.contract.coverage.serve", "handlers"]
-    assert command("studio.jobs worker") == ["studio.jobs", "worker"]
+    monkeypatch.delenv(recording.ENVIRONMENT_VARIABLE, raising=False)
+    assert recorded_command("handlers --prepare-only") == ["handlers", "--prepare-only"]
+    monkeypatch.setenv(recording.ENVIRONMENT_VARIABLE, "somewhere")
+    assert recorded_command("handlers") == ["tests.contract.coverage.serve", "handlers"]
+    assert recorded_command("studio.jobs worker") == ["studio.jobs", "worker"]

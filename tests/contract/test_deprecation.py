@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 
-from handlers.answers import Answer
 from handlers.app import Application
-from handlers.contract.refusals import ContractError
-from tests.contract.mini.asking import Reply, ask
-from tests.contract.mini.server import mini_app, mini_document, token
+from handlers.common.responses import ApiResponse
+from handlers.contract.errors import ContractError
+from tests.contract.mini.server import build_token, create_mini_app, load_mini_document
 from tests.contract.mini.widgets import WIDGET
+from tests.support.client import ClientResponse, send_request
 
 SINCE, SUNSET = "2026-03-01T00:00:00Z", "2027-03-01T12:30:00Z"
 DATES = {"deprecated": True, "x-deprecated-at": SINCE, "x-sunset": SUNSET}
 WIDGET_PATH = f"/api/v1/widgets/{WIDGET['id']}"
-AS_TOLD = {"deprecation": "@1772323200", "sunset": "Mon, 01 Mar 2027 12:30:00 GMT"}
+EXPECTED_HEADERS = {"deprecation": "@1772323200", "sunset": "Mon, 01 Mar 2027 12:30:00 GMT"}
 
 
-def ending() -> dict[str, Any]:
+def deprecated_document() -> dict[str, Any]:
     """Return the mini contract with three operations that are going to end."""
-    document = mini_document()
+    document = load_mini_document()
     paths = document["paths"]
     paths["/widgets/{widget_id}"]["get"] |= {**DATES, "x-replacement": "add_photo"}
     paths["/widgets/me"]["get"] |= {**DATES, "x-replacement": "get_widget"}
@@ -33,52 +33,55 @@ def ending() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def app() -> Iterator[Application]:
     """The engine serving it."""
-    made = mini_app(ending())
+    made = create_mini_app(deprecated_document())
     yield made
     made.bridge.pool.shutdown()
 
 
-def told(reply: Reply) -> dict[str, str]:
+def deprecation_headers(reply: ClientResponse) -> dict[str, str]:
     """Return what an answer says about the end of its operation."""
     return {name: reply.headers[name] for name in ("deprecation", "sunset", "link") if name in reply.headers}
 
 
-def as_somebody(app: Application, method: str, target: str, **headers: str) -> Reply:
+def request_as_user(app: Application, method: str, target: str, **headers: str) -> ClientResponse:
     """Return the answer to a request with a token."""
-    return ask(app, method, target, {"authorization": f"Bearer {token()}", **headers})
+    return send_request(app, method, target, {"authorization": f"Bearer {build_token()}", **headers})
 
 
-def page_of(operation_id: str, tag: str = "widgets") -> str:
+def documentation_url(operation_id: str, tag: str = "widgets") -> str:
     """Return the link to the documentation of an operation."""
     return f'</api/v1/docs#/{tag}/{operation_id}>; rel="deprecation"; type="text/html"'
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_an_answer_says_since_when_until_when_and_what_comes_after(app: Application, method: str) -> None:
-    reply = as_somebody(app, method, WIDGET_PATH)
+    reply = request_as_user(app, method, WIDGET_PATH)
     assert reply.status == 200
     successor = f'<{WIDGET_PATH}/photos>; rel="successor-version"'
-    assert told(reply) == {**AS_TOLD, "link": f"{page_of('get_widget')}, {successor}"}
-    known = as_somebody(app, method, WIDGET_PATH, **{"if-none-match": reply.headers["etag"]})
-    assert (known.status, told(known)) == (304, told(reply))
+    assert deprecation_headers(reply) == {
+        **EXPECTED_HEADERS,
+        "link": f"{documentation_url('get_widget')}, {successor}",
+    }
+    known = request_as_user(app, method, WIDGET_PATH, **{"if-none-match": reply.headers["etag"]})
+    assert (known.status, deprecation_headers(known)) == (304, deprecation_headers(reply))
 
 
 def test_a_successor_that_wants_more_than_the_path_has_is_linked_by_its_page(app: Application) -> None:
     successor = '</api/v1/docs#/widgets/get_widget>; rel="successor-version"'
-    assert told(as_somebody(app, "GET", "/api/v1/widgets/me")) == {
-        **AS_TOLD,
-        "link": f"{page_of('get_my_widget')}, {successor}",
+    assert deprecation_headers(request_as_user(app, "GET", "/api/v1/widgets/me")) == {
+        **EXPECTED_HEADERS,
+        "link": f"{documentation_url('get_my_widget')}, {successor}",
     }
 
 
 ERRORS = {
-    401: lambda app: ask(app, "GET", WIDGET_PATH),
-    404: lambda app: as_somebody(app, "GET", "/api/v1/widgets/01990000-5eed-7000-8000-0000000000ff"),
-    406: lambda app: as_somebody(app, "GET", WIDGET_PATH, accept="text/html"),
-    422: lambda app: as_somebody(app, "GET", WIDGET_PATH + "?surprise=1"),
-    409: lambda app: ask(app, "POST", "/api/v1/misbehave/conflict"),
-    500: lambda app: ask(app, "POST", "/api/v1/misbehave/crash"),
-    503: lambda app: ask(app, "POST", "/api/v1/misbehave/database-away"),
+    401: lambda app: send_request(app, "GET", WIDGET_PATH),
+    404: lambda app: request_as_user(app, "GET", "/api/v1/widgets/01990000-5eed-7000-8000-0000000000ff"),
+    406: lambda app: request_as_user(app, "GET", WIDGET_PATH, accept="text/html"),
+    422: lambda app: request_as_user(app, "GET", WIDGET_PATH + "?surprise=1"),
+    409: lambda app: send_request(app, "POST", "/api/v1/misbehave/conflict"),
+    500: lambda app: send_request(app, "POST", "/api/v1/misbehave/crash"),
+    503: lambda app: send_request(app, "POST", "/api/v1/misbehave/database-away"),
 }
 
 
@@ -86,20 +89,23 @@ ERRORS = {
 def test_errors_say_it_too(app: Application, status: int) -> None:
     reply = ERRORS[status](app)
     assert reply.status == status
-    assert {name: reply.headers.get(name) for name in AS_TOLD} == AS_TOLD
+    assert {name: reply.headers.get(name) for name in EXPECTED_HEADERS} == EXPECTED_HEADERS
     assert reply.headers["link"].startswith("</api/v1/docs#/")
 
 
 def test_without_a_successor_none_is_linked(app: Application) -> None:
-    reply = ask(app, "POST", "/api/v1/misbehave/well")
-    assert (reply.status, told(reply)["link"]) == (200, page_of("misbehave", "open-things"))
+    reply = send_request(app, "POST", "/api/v1/misbehave/well")
+    assert (reply.status, deprecation_headers(reply)["link"]) == (
+        200,
+        documentation_url("misbehave", "open-things"),
+    )
 
 
 def test_links_of_the_answer_stay(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = Answer(200, WIDGET, {"Link": '</next>; rel="next"'}, tagged=True)
+    answer = ApiResponse(200, WIDGET, {"Link": '</next>; rel="next"'}, with_etag=True)
     monkeypatch.setattr(app.endpoints["get_my_widget"], "_handler", lambda: answer)
-    link = as_somebody(app, "GET", "/api/v1/widgets/me").headers["link"]
-    assert link.startswith(f'</next>; rel="next", {page_of("get_my_widget")}')
+    link = request_as_user(app, "GET", "/api/v1/widgets/me").headers["link"]
+    assert link.startswith(f'</next>; rel="next", {documentation_url("get_my_widget")}')
 
 
 def test_what_comes_in_the_path_breaks_no_header(app: Application) -> None:
@@ -121,19 +127,19 @@ def test_what_comes_in_the_path_breaks_no_header(app: Application) -> None:
     ],
 )
 def test_nothing_else_says_it(app: Application, method: str, target: str) -> None:
-    assert told(as_somebody(app, method, target)) == {}
+    assert deprecation_headers(request_as_user(app, method, target)) == {}
 
 
 def test_the_answer_is_checked_with_these_headers() -> None:
-    document = ending()
+    document = deprecated_document()
     # What YAML anchors share, a change would change everywhere.
     response = {**document["paths"]["/misbehave/{how}"]["post"]["responses"]["200"]}
     text = {"type": "string", "enum": ["@1772323200"]}
     response["headers"] = {**response["headers"], "Deprecation": {"required": True, "schema": text}}
     document["paths"]["/misbehave/{how}"]["post"]["responses"]["200"] = response
-    assert ask(mini_app(document), "POST", "/api/v1/misbehave/well").status == 200
+    assert send_request(create_mini_app(document), "POST", "/api/v1/misbehave/well").status == 200
     text["enum"] = ["@1"]
-    assert ask(mini_app(document), "POST", "/api/v1/misbehave/well").status == 500
+    assert send_request(create_mini_app(document), "POST", "/api/v1/misbehave/well").status == 500
 
 
 @pytest.mark.parametrize(
@@ -149,8 +155,8 @@ def test_the_answer_is_checked_with_these_headers() -> None:
     ],
 )
 def test_a_server_with_a_wrong_deprecation_does_not_start(definition: dict[str, Any], complaint: str) -> None:
-    document = mini_document()
+    document = load_mini_document()
     document["paths"]["/file"]["get"] |= {**DATES, **definition}
     with pytest.raises(ContractError) as refusal:
-        mini_app(document)
+        create_mini_app(document)
     assert complaint in str(refusal.value)

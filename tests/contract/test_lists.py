@@ -15,65 +15,74 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, event
 
-from db.actors import see_all
-from db.queries.counts import KEPT
+from db.rls.session_role import bypass_rls
+from db.row_counts.queries import COUNTED
 from handlers.app import Application
-from tests.contract.every_operation import OPERATIONS, Operation
-from tests.contract.mini.asking import Reply
-from tests.contract.test_every_operation import LISTS, explain, make_more_rows
-from tests.contract.world import World
-from tests.databases import on_postgresql
-from tests.serving import bearer
+from tests.contract.operations import OPERATIONS, Operation
+from tests.contract.tenant import Tenant
+from tests.contract.test_every_operation import LISTS, create_more_rows, describe_response
+from tests.support.app import auth_headers
+from tests.support.client import ClientResponse
+from tests.support.databases import on_postgresql
 
-PAGING = {"skip", "limit", "cursor", "sort", "q", "search", "organization_id", "include_public"}
+PAGINATION_PARAMETERS = {
+    "skip",
+    "limit",
+    "cursor",
+    "sort",
+    "q",
+    "search",
+    "organization_id",
+    "include_public",
+}
 TABLES = {
     "list_sessions": "token_families", "list_members": "memberships", "list_own_audit_events": "audit_events",
     "list_subscription_usage": "credit_movements",
 }  # fmt: skip
 """Where the name of the operation does not say it."""
-OF_EVERYBODY = {"list_users", "list_generation_models"}
+GLOBAL_LISTS = {"list_users", "list_generation_models"}
 """Read whole, by those who run the system, or because it is short."""
-OF_PARENTS = {"shot_id", "shooting_id", "look_id", "generation_id"}
+PARENT_PARAMETERS = {"shot_id", "shooting_id", "look_id", "generation_id"}
 """Rows of one parent are few and are sorted."""
 RANGES = {"created_after", "updated_after"}
 """What no total answers."""
-GROWING = {model.__tablename__ for model in KEPT}
+UNBOUNDED_TABLES = {model.__tablename__ for model in COUNTED}
 UNWANTED = ("seqscan", "sort", "incremental_sort", "hashjoin", "mergejoin")
 """What PostgreSQL is to do only where an index leaves it no other way."""
 
 
-def table_of(operation: Operation) -> str:
+def get_table(operation: Operation) -> str:
     """The table that an operation lists."""
     name = operation.operation_id
     return TABLES.get(name, name.removeprefix("list_"))
 
 
-def queries(operation: Operation, world: World, rare: bool = False) -> Iterator[dict[str, Any]]:
+def list_queries(operation: Operation, tenant: Tenant, rare: bool = False) -> Iterator[dict[str, Any]]:
     """What can be asked of a list: nothing, and each filter alone with a value that fits.
 
     A rare one is less common among the rows: where all have the same value, no index of it is of use.
     """
     yield {}
     for parameter in operation.parameters:
-        if parameter["in"] == "query" and parameter["name"] not in PAGING:
+        if parameter["in"] == "query" and parameter["name"] not in PAGINATION_PARAMETERS:
             schema = parameter["schema"]
             fitting = schema.get("enum") or ["true" if schema["type"] == "boolean" else schema["example"]]
-            yield {parameter["name"]: world.own(fitting[-1 if rare else 0])}
+            yield {parameter["name"]: tenant.replace_seed_ids(fitting[-1 if rare else 0])}
 
 
-def orders(operation: Operation) -> list[str]:
+def list_sort_orders(operation: Operation) -> list[str]:
     """Every order of a list."""
     (sort,) = [parameter for parameter in operation.parameters if parameter["name"] == "sort"]
     return list(sort["schema"]["enum"])
 
 
 @dataclass
-class Planned:
+class QueryPlans:
     """The statements of one request that read a table, and PostgreSQL's plan of each."""
 
     plans: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
-    def note(self, connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+    def record(self, connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         """Ask for the plan of a statement that is about to run, as whom and with what it will."""
         if statement.startswith("SELECT") and "set_config" not in statement:
             driver: Any = connection.connection.driver_connection
@@ -83,17 +92,17 @@ class Planned:
             plan = plan if isinstance(plan, list) else orjson.loads(plan)
             self.plans.append((statement, plan[0]["Plan"]))
 
-    def of_page(self, table: str) -> dict[str, Any]:
+    def page_plan(self, table: str) -> dict[str, Any]:
         """The plan of the statement that reads a page of a table, without what counts."""
-        plan = self._of_statement(table)
-        return {**plan, "Plans": [part for part in plan["Plans"] if part not in self.of_count(table)]}
+        plan = self._statement_plan(table)
+        return {**plan, "Plans": [part for part in plan["Plans"] if part not in self.count_plans(table)]}
 
-    def of_count(self, table: str) -> list[dict[str, Any]]:
+    def count_plans(self, table: str) -> list[dict[str, Any]]:
         """What counts in that statement: PostgreSQL does it once, whatever the number of rows."""
-        parts = [part for part in self._of_statement(table)["Plans"] if is_done_once(part)]
+        parts = [part for part in self._statement_plan(table)["Plans"] if is_uncorrelated(part)]
         return [part for part in parts if {table, "row_counts"} & relations(part)]
 
-    def _of_statement(self, table: str) -> dict[str, Any]:
+    def _statement_plan(self, table: str) -> dict[str, Any]:
         (plan,) = [
             plan
             for told, plan in self.plans
@@ -109,7 +118,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(part)
 
 
-def is_done_once(plan: dict[str, Any]) -> bool:
+def is_uncorrelated(plan: dict[str, Any]) -> bool:
     """Whether a part of a plan depends on no row."""
     return plan.get("Parent Relationship") == "InitPlan"
 
@@ -119,7 +128,7 @@ def relations(plan: dict[str, Any]) -> set[str]:
     return {node["Relation Name"] for node in nodes(plan) if "Relation Name" in node}
 
 
-def condition(plan: dict[str, Any], table: str) -> str:
+def index_condition(plan: dict[str, Any], table: str) -> str:
     """By what a plan looks into indexes of a table; empty where it reads all of it."""
     scans = [node for node in nodes(plan) if node.get("Relation Name") == table]
     bitmaps = [node for scan in scans for node in nodes(scan) if node["Node Type"] == "Bitmap Index Scan"]
@@ -127,71 +136,73 @@ def condition(plan: dict[str, Any], table: str) -> str:
 
 
 @pytest.fixture
-def planned(database_engine: Engine) -> Iterator[Planned]:
+def query_plans(database_engine: Engine) -> Iterator[QueryPlans]:
     """The plans of the last request."""
-    seen = Planned()
-    event.listen(database_engine, "before_cursor_execute", seen.note)
+    seen = QueryPlans()
+    event.listen(database_engine, "before_cursor_execute", seen.record)
     yield seen
-    event.remove(database_engine, "before_cursor_execute", seen.note)
+    event.remove(database_engine, "before_cursor_execute", seen.record)
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_count_is_the_number_of_rows_with_each_filter(name: str, app: Application, world: World) -> None:
+def test_a_count_is_the_number_of_rows_with_each_filter(name: str, app: Application, tenant: Tenant) -> None:
     operation = OPERATIONS[name]
-    make_more_rows(world, name)
-    request, headers = world.request_for(name), bearer(app, world.caller_for(operation))
-    for query in queries(operation, world):
-        reply = request.changed(query={**request.query, **query, "limit": 100}).send(app, headers)
-        assert reply.status == 200, explain(reply)
+    create_more_rows(tenant, name)
+    request, headers = tenant.request_for(name), auth_headers(app, tenant.caller_for(operation))
+    for query in list_queries(operation, tenant):
+        reply = request.replace(query={**request.query, **query, "limit": 100}).send(app, headers)
+        assert reply.status == 200, describe_response(reply)
         page = reply.json()
         assert (page["count"], page["count_exact"]) == (len(page["data"]), True), query
-    everything = request.changed(query={**request.query, "limit": 100}).send(app, headers).json()
+    everything = request.replace(query={**request.query, "limit": 100}).send(app, headers).json()
     assert everything["count"] >= 3
 
 
 @on_postgresql
-@pytest.mark.parametrize("name", [name for name in LISTS if name not in OF_EVERYBODY])
-def test_a_list_is_read_by_an_index(name: str, app: Application, world: World, planned: Planned) -> None:
-    operation, table = OPERATIONS[name], table_of(OPERATIONS[name])
+@pytest.mark.parametrize("name", [name for name in LISTS if name not in GLOBAL_LISTS])
+def test_a_list_is_read_by_an_index(
+    name: str, app: Application, tenant: Tenant, query_plans: QueryPlans
+) -> None:
+    operation, table = OPERATIONS[name], get_table(OPERATIONS[name])
     for _ in range(4):
-        make_more_rows(world, name)
-    request, headers = world.request_for(name), bearer(app, world.caller_for(operation))
-    tell_planner(app, table)
+        create_more_rows(tenant, name)
+    request, headers = tenant.request_for(name), auth_headers(app, tenant.caller_for(operation))
+    configure_planner(app, table)
 
-    def ask(**query: Any) -> Reply:
-        planned.plans.clear()
-        reply = request.changed(query={**request.query, **query}).send(app, headers)
-        assert reply.status == 200, explain(reply)
+    def ask(**query: Any) -> ClientResponse:
+        query_plans.plans.clear()
+        reply = request.replace(query={**request.query, **query}).send(app, headers)
+        assert reply.status == 200, describe_response(reply)
         return reply
 
-    for query in queries(operation, world, rare=True):
-        for order in orders(operation):
+    for query in list_queries(operation, tenant, rare=True):
+        for order in list_sort_orders(operation):
             cursor = ask(**query, sort=order, limit=1).json()["next_cursor"]
-            assert_read_by_index(planned, table, query, order)
-            assert_counted_by_index(planned, table, query)
-            if cursor and table in GROWING and not query.keys() & OF_PARENTS:
+            assert_read_by_index(query_plans, table, query, order)
+            assert_counted_by_index(query_plans, table, query)
+            if cursor and table in UNBOUNDED_TABLES and not query.keys() & PARENT_PARAMETERS:
                 ask(sort=order, limit=1, cursor=cursor)
-                assert "ROW(" in condition(planned.of_page(table), table), order
+                assert "ROW(" in index_condition(query_plans.page_plan(table), table), order
 
 
-def tell_planner(app: Application, table: str) -> None:
+def configure_planner(app: Application, table: str) -> None:
     """Let PostgreSQL know the table, and for the rest of the test shun what it can do without."""
     with app.database.transaction(write=False) as session:
         connection = session.connection()
-        see_all(connection)
+        bypass_rls(connection)
         connection.exec_driver_sql(f"ANALYZE {table}")
         # Each row that is read in vain weighs more than anything else.
         connection.exec_driver_sql("SET LOCAL cpu_tuple_cost = 1000")
-        for way in (*UNWANTED, *(["bitmapscan"] if table in GROWING else [])):
+        for way in (*UNWANTED, *(["bitmapscan"] if table in UNBOUNDED_TABLES else [])):
             connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
 
 
-def assert_read_by_index(planned: Planned, table: str, query: dict[str, Any], order: str) -> None:
+def assert_read_by_index(query_plans: QueryPlans, table: str, query: dict[str, Any], order: str) -> None:
     """A page is found by an index; where rows may be many, it is walked in the order that is asked for."""
-    plan = planned.of_page(table)
-    found = condition(plan, table)
+    plan = query_plans.page_plan(table)
+    found = index_condition(plan, table)
     assert found, (table, query, order, plan)
-    if table in GROWING and not query.keys() & OF_PARENTS:
+    if table in UNBOUNDED_TABLES and not query.keys() & PARENT_PARAMETERS:
         assert [node["Node Type"] for node in nodes(plan) if "Sort" in node["Node Type"]] == [], (
             query,
             order,
@@ -200,13 +211,13 @@ def assert_read_by_index(planned: Planned, table: str, query: dict[str, Any], or
             assert column in found, (query, order, found)
 
 
-def assert_counted_by_index(planned: Planned, table: str, query: dict[str, Any]) -> None:
+def assert_counted_by_index(query_plans: QueryPlans, table: str, query: dict[str, Any]) -> None:
     """What is kept is not counted, and nothing is counted by reading a whole table."""
-    counting = planned.of_count(table)
+    counting = query_plans.count_plans(table)
     assert counting
     for plan in counting:
-        if table in GROWING and not query.keys() & (OF_PARENTS | RANGES):
+        if table in UNBOUNDED_TABLES and not query.keys() & (PARENT_PARAMETERS | RANGES):
             assert relations(plan) == {"row_counts"}, (query, plan)
-            assert "scope_id" in condition(plan, "row_counts")
+            assert "scope_id" in index_condition(plan, "row_counts")
         else:
-            assert condition(plan, table), (query, plan)
+            assert index_condition(plan, table), (query, plan)

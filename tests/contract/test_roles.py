@@ -1,6 +1,7 @@
 """Every role in front of every operation: the server does what the contract's table of permissions says.
 
-The rows come from the contract (`handlers/pages/permissions.py`), so a new operation is here the day it is
+The rows come from the contract (`handlers/pages/permission_matrix.py`), so a new operation is here the day
+it is
 described; what they are compared with is the answer. Members of other organizations are S1.
 """
 
@@ -10,112 +11,112 @@ import pytest
 
 from db.models import User
 from handlers.app import Application
-from handlers.pages.permissions import ROLES, matrix
-from handlers.permissions import API_KEYS, SUPERUSER_ONLY
-from tests import factories
-from tests.api_keys import key_bearer
-from tests.contract.every_operation import CONTRACT, OPERATIONS, Request
-from tests.contract.mini.asking import Reply
-from tests.contract.rows import all_rows
-from tests.contract.world import World
-from tests.serving import bearer
+from handlers.common.permissions import API_KEYS, SUPERUSER_ONLY
+from handlers.pages.permission_matrix import ROLES, build_permission_matrix
+from tests.contract.operations import CONTRACT, OPERATIONS, Request
+from tests.contract.tenant import Tenant
+from tests.support import factories
+from tests.support.app import auth_headers
+from tests.support.client import ClientResponse
+from tests.support.factories.api_keys import api_key_headers
+from tests.support.snapshots import snapshot_rows
 
-ROWS = {row.operation_id: row for rows in matrix(CONTRACT).values() for row in rows}
-IN_THE_ORGANIZATION = ("superuser", "owner", "admin", "member", "viewer")
+ROWS = {row.operation_id: row for rows in build_permission_matrix(CONTRACT).values() for row in rows}
+ORGANIZATION_ROLES = ("superuser", "owner", "admin", "member", "viewer")
 SECURED = [name for name, row in ROWS.items() if row.permission]
-OPEN = [name for name in ROWS if name not in SECURED]
+PUBLIC = [name for name in ROWS if name not in SECURED]
 TWO_HOURS = 7200
 
 
-def cells(*roles: str, allowed: bool) -> list[tuple[str, str]]:
+def role_cells(*roles: str, allowed: bool) -> list[tuple[str, str]]:
     """Return the operations with the roles that have the permission, or lack it."""
     return [(role, name) for name in SECURED for role in roles if (role in ROWS[name].roles) is allowed]
 
 
-def somebody(world: World, role: str) -> User:
+def make_account(tenant: Tenant, role: str) -> User:
     """Return an account with this role in the world's organization."""
-    account: User = getattr(world, role)
+    account: User = getattr(tenant, role)
     return account
 
 
-def request_of(world: World, user: User, name: str) -> Request:
+def build_request(tenant: Tenant, user: User, name: str) -> Request:
     """Return a request that is about this account where it is about an account, its password or its plan."""
-    if user is not world.owner:
-        world.owner = user
+    if user is not tenant.owner:
+        tenant.owner = user
         if ROWS[name].permission == "subscriptions:read":
-            world.rows["subscription"] = factories.make_subscription(user)
-    return world.request_for(name)
+            tenant.rows["subscription"] = factories.make_subscription(user)
+    return tenant.request_for(name)
 
 
-def explain(reply: Reply) -> str:
+def describe_response(reply: ClientResponse) -> str:
     return f"{reply.status} {reply.body[:600]!r}"
 
 
-@pytest.mark.parametrize(("role", "name"), cells(*IN_THE_ORGANIZATION, allowed=True))
+@pytest.mark.parametrize(("role", "name"), role_cells(*ORGANIZATION_ROLES, allowed=True))
 def test_s03_a_role_that_has_the_permission_is_served(
-    role: str, name: str, app: Application, world: World
+    role: str, name: str, app: Application, tenant: Tenant
 ) -> None:
-    user = somebody(world, role)
-    reply = request_of(world, user, name).send(app, bearer(app, user))
-    assert reply.status == OPERATIONS[name].success, explain(reply)
+    user = make_account(tenant, role)
+    reply = build_request(tenant, user, name).send(app, auth_headers(app, user))
+    assert reply.status == OPERATIONS[name].success_status, describe_response(reply)
 
 
-@pytest.mark.parametrize(("role", "name"), cells(*IN_THE_ORGANIZATION, allowed=False))
+@pytest.mark.parametrize(("role", "name"), role_cells(*ORGANIZATION_ROLES, allowed=False))
 def test_s03_a_role_without_the_permission_is_refused(
-    role: str, name: str, app: Application, world: World
+    role: str, name: str, app: Application, tenant: Tenant
 ) -> None:
-    headers, request = bearer(app, somebody(world, role)), world.request_for(name)
-    before = all_rows(app)
+    headers, request = auth_headers(app, make_account(tenant, role)), tenant.request_for(name)
+    before = snapshot_rows(app)
     reply = request.send(app, headers)
-    assert (reply.status, reply.json()["detail"]) == (403, "Not enough permissions"), explain(reply)
-    assert all_rows(app) == before
+    assert (reply.status, reply.json()["detail"]) == (403, "Not enough permissions"), describe_response(reply)
+    assert snapshot_rows(app) == before
 
 
-@pytest.mark.parametrize("name", [name for _, name in cells("personal", allowed=True)])
+@pytest.mark.parametrize("name", [name for _, name in role_cells("personal", allowed=True)])
 def test_s03_everybody_is_served_on_an_account_and_rows_of_their_own(
-    name: str, app: Application, world: World
+    name: str, app: Application, tenant: Tenant
 ) -> None:
-    own = World(app.settings, personal=True)
-    reply = own.request_for(name).send(app, bearer(app, own.owner))
-    assert reply.status == OPERATIONS[name].success, explain(reply)
+    own = Tenant(app.settings, personal=True)
+    reply = own.request_for(name).send(app, auth_headers(app, own.owner))
+    assert reply.status == OPERATIONS[name].success_status, describe_response(reply)
 
 
 def test_s03_who_is_in_no_organization_is_refused_what_only_its_roles_have(
-    app: Application, world: World
+    app: Application, tenant: Tenant
 ) -> None:
-    requests = {name: world.request_for(name) for _, name in cells("personal", allowed=False)}
-    headers, before = bearer(app, factories.make_user()), all_rows(app)
+    requests = {name: tenant.request_for(name) for _, name in role_cells("personal", allowed=False)}
+    headers, before = auth_headers(app, factories.make_user()), snapshot_rows(app)
     for name, request in requests.items():
         reply = request.send(app, headers)
         expected = 403 if ROWS[name].permission in SUPERUSER_ONLY else 404
-        assert reply.status == expected, f"{name} {explain(reply)}"
-    assert all_rows(app) == before
+        assert reply.status == expected, f"{name} {describe_response(reply)}"
+    assert snapshot_rows(app) == before
 
 
-@pytest.mark.parametrize("name", OPEN)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_s03_what_is_open_is_open_to_everybody(
-    name: str, app: Application, world: World, stranger: World
+    name: str, app: Application, tenant: Tenant, other_tenant: Tenant
 ) -> None:
     """Whatever they send: a credential that is worth nothing takes nothing away either."""
     assert ROWS[name].roles == set(ROLES)
     for headers in (
         {},
-        *(bearer(app, somebody(world, role)) for role in IN_THE_ORGANIZATION),
-        bearer(app, stranger.owner),
-        key_bearer(app, world.organization, API_KEYS),
-        bearer(app, world.owner, age=TWO_HOURS),
+        *(auth_headers(app, make_account(tenant, role)) for role in ORGANIZATION_ROLES),
+        auth_headers(app, other_tenant.owner),
+        api_key_headers(app, tenant.organization, API_KEYS),
+        auth_headers(app, tenant.owner, age=TWO_HOURS),
         {"authorization": "Bearer none.of.ours"},
         {"authorization": "Basic bm9ib2R5Om5vYm9keQ=="},
     ):
-        reply = world.request_for(name).send(app, headers)
-        assert reply.status == OPERATIONS[name].success, f"{headers} {explain(reply)}"
+        reply = tenant.request_for(name).send(app, headers)
+        assert reply.status == OPERATIONS[name].success_status, f"{headers} {describe_response(reply)}"
 
 
 @pytest.mark.parametrize("name", SECURED)
-def test_s03_who_is_not_known_is_told_nothing(name: str, app: Application, world: World) -> None:
-    request = world.request_for(name)
-    expired = bearer(app, world.superuser, age=TWO_HOURS)
-    before = all_rows(app)
+def test_s03_who_is_not_known_is_told_nothing(name: str, app: Application, tenant: Tenant) -> None:
+    request = tenant.request_for(name)
+    expired = auth_headers(app, tenant.superuser, age=TWO_HOURS)
+    before = snapshot_rows(app)
     for headers, detail in (
         ({}, "Not authenticated"),
         ({"authorization": "Bearer"}, "Not authenticated"),
@@ -123,6 +124,6 @@ def test_s03_who_is_not_known_is_told_nothing(name: str, app: Application, world
         (expired, "Could not validate credentials"),
     ):
         reply = request.send(app, headers)
-        assert (reply.status, reply.json()["detail"]) == (401, detail), explain(reply)
+        assert (reply.status, reply.json()["detail"]) == (401, detail), describe_response(reply)
         assert reply.headers["www-authenticate"] == "Bearer"
-    assert all_rows(app) == before
+    assert snapshot_rows(app) == before

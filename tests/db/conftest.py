@@ -9,18 +9,18 @@ import pytest
 from db.models import Organization, User
 from db.session import Database
 from db.tenancy import Caller
-from tests.factories import caller_of, make_membership, make_organization, make_user
+from tests.support.factories import build_caller, make_membership, make_organization, make_user
 
 READ, WRITE = "brands:read", "brands:write"
 PERMISSIONS = {"owner": {READ, WRITE}, "member": {READ, WRITE}, "viewer": {READ}}
 
 
 @dataclass(frozen=True)
-class Cast:
+class TwoTenants:
     """Two organizations; the first has an owner and a viewer, the second only an owner."""
 
-    house: Organization
-    other_house: Organization
+    organization: Organization
+    other_organization: Organization
     owner: User
     owner_caller: Caller
     viewer_caller: Caller
@@ -29,16 +29,16 @@ class Cast:
 
 
 @pytest.fixture
-def cast(database: Database) -> Cast:
+def two_tenants(database: Database) -> TwoTenants:
     owner, viewer, stranger = make_user(), make_user(), make_user()
     house, other_house = make_organization(owner), make_organization(stranger)
     make_membership(house, viewer, role="viewer")
-    return Cast(
+    return TwoTenants(
         house,
         other_house,
         owner,
-        caller_of(owner, {house: "owner"}, PERMISSIONS),
-        caller_of(viewer, {house: "viewer"}, PERMISSIONS),
-        caller_of(stranger, {other_house: "owner"}, PERMISSIONS),
-        caller_of(make_user(is_superuser=True)),
+        build_caller(owner, {house: "owner"}, PERMISSIONS),
+        build_caller(viewer, {house: "viewer"}, PERMISSIONS),
+        build_caller(stranger, {other_house: "owner"}, PERMISSIONS),
+        build_caller(make_user(is_superuser=True)),
     )

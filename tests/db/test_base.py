@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import func, literal, make_url, select
 from sqlalchemy.exc import StatementError
 
-from db.base import Base, Owned, UtcDateTime, count_ids_from, new_id
-from db.engines import make_engine
+from db.base import Base, Owned, UtcDateTime, new_id, use_deterministic_ids
+from db.engine import build_engine
 from db.models import Brand, Shooting
-from db.session import Database, session
-from tests.databases import on_postgresql
-from tests.factories import make_brand, make_shooting
+from db.session import Database, current_session
+from tests.support.databases import on_postgresql
+from tests.support.factories import make_brand, make_shooting
 
 
 def test_ids_are_version_7_tell_the_time_and_grow() -> None:
@@ -30,7 +30,7 @@ def test_a_time_comes_back_in_utc_with_its_microseconds(database: Database) -> N
     due = datetime(2026, 3, 1, 1, 30, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
     shooting_id = make_shooting(due_date=due).id
     with database.transaction(write=False):
-        found = session().get_one(Shooting, shooting_id)
+        found = current_session().get_one(Shooting, shooting_id)
         assert found.due_date == due
         assert found.due_date.isoformat() == "2026-02-28T23:30:00.123456+00:00"
 
@@ -38,7 +38,7 @@ def test_a_time_comes_back_in_utc_with_its_microseconds(database: Database) -> N
 @on_postgresql
 def test_a_time_comes_back_in_utc_from_a_server_that_is_elsewhere(database_url: str) -> None:
     elsewhere = make_url(database_url).update_query_dict({"options": "-c timezone=Asia/Tokyo"})
-    engine = make_engine(elsewhere.render_as_string(hide_password=False), pool_size=1)
+    engine = build_engine(elsewhere.render_as_string(hide_password=False), pool_size=1)
     moment = select(literal(datetime(2026, 3, 1, tzinfo=UTC), UtcDateTime()))
     with engine.connect() as connection:
         found = connection.scalar(moment)
@@ -57,11 +57,11 @@ def test_a_time_without_a_zone_is_refused(database: Database) -> None:
 def test_a_change_moves_updated_at_and_nothing_else_does(database: Database) -> None:
     brand_id = make_brand().id
     with database.transaction(write=True):
-        brand = session().get_one(Brand, brand_id)
+        brand = current_session().get_one(Brand, brand_id)
         created, updated = brand.created_at, brand.updated_at
         brand.name = "Another name"
     with database.transaction(write=False):
-        brand = session().get_one(Brand, brand_id)
+        brand = current_session().get_one(Brand, brand_id)
         assert brand.created_at == created
         assert brand.updated_at > updated
 
@@ -86,11 +86,11 @@ def test_relationships_are_never_loaded_behind_ones_back() -> None:
 
 
 def test_counted_ids_are_the_same_in_the_same_order_and_grow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("db.base._counted_from", None)
+    monkeypatch.setattr("db.base._deterministic_start", None)
     beginning = datetime(2026, 1, 1, tzinfo=UTC)
 
     def three() -> list[UUID]:
-        count_ids_from(beginning)
+        use_deterministic_ids(beginning)
         return [new_id() for _ in range(3)]
 
     first = three()

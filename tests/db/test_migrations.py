@@ -8,10 +8,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 from db.base import Base
-from db.engines import make_engine
-from db.migrations import configuration, downgrade, is_current, newest_revision, upgrade
+from db.engine import build_engine
+from db.migrations import build_config, downgrade, head_revision, is_current, upgrade
 from db.session import Database
-from tests.factories import make_prediction
+from tests.support.factories import make_prediction
 
 
 def test_the_migrated_schema_is_that_of_the_models(database_engine: Engine) -> None:
@@ -21,7 +21,7 @@ def test_the_migrated_schema_is_that_of_the_models(database_engine: Engine) -> N
 
 
 def test_the_newest_revision_is_the_one_that_all_steps_lead_to() -> None:
-    assert newest_revision() == ScriptDirectory.from_config(configuration("sqlite://")).get_current_head()
+    assert head_revision() == ScriptDirectory.from_config(build_config("sqlite://")).get_current_head()
 
 
 def test_the_delete_rules_reach_the_database(database_engine: Engine) -> None:
@@ -45,7 +45,7 @@ def test_migrations_go_up_and_down_with_rows_in_the_tables(empty_database_url: s
     assert not is_current(empty_database_url)
     upgrade(empty_database_url)
     assert is_current(empty_database_url)
-    database = Database(make_engine(empty_database_url, pool_size=1))
+    database = Database(build_engine(empty_database_url, pool_size=1))
     with database.transaction(write=True) as session:
         prediction = make_prediction()
         session.execute(text("UPDATE shots SET approved_prediction_id = (SELECT id FROM predictions)"))

@@ -25,18 +25,18 @@ from db.models import (
     User,
 )
 from db.queries.organizations import has_records
-from db.queries.users import owns_organization, remove_user
+from db.queries.users import delete_user_rows, owns_organization
 from db.session import Database
-from tests import factories as make
+from tests.support import factories as make
 
 
-def remove(database: Database, row: Identified) -> None:
+def delete_row(database: Database, row: Identified) -> None:
     """Delete a row as a handler does, in a transaction of its own."""
     with database.transaction(write=True) as writing:
         writing.delete(writing.get_one(type(row), row.id))
 
 
-def find(database: Database, row: Any) -> Any:
+def find_row(database: Database, row: Any) -> Any:
     with database.transaction(write=False) as reading:
         return reading.get(type(row), inspect(row).identity)
 
@@ -103,15 +103,15 @@ def test_a_picture_of_a_generation_is_made_once(database: Database) -> None:
 def test_deleting_a_brand_leaves_products_and_shootings_without_brand(database: Database) -> None:
     brand = make.make_brand()
     product, shooting = make.make_product(brand_id=brand.id), make.make_shooting(brand_id=brand.id)
-    remove(database, brand)
-    assert find(database, product).brand_id is None
-    assert find(database, shooting).brand_id is None
+    delete_row(database, brand)
+    assert find_row(database, product).brand_id is None
+    assert find_row(database, shooting).brand_id is None
 
 
-def used_rows() -> dict[str, Identified]:
+def make_referenced_rows() -> dict[str, Identified]:
     """One row of each kind that something else refers to."""
     look = make.make_look()
-    scope = make.same_scope(look)
+    scope = make.same_ownership(look)
     shot_type, subject = make.make_shot_type(**scope), make.make_subject(**scope)
     style, product = make.make_style(**scope), make.make_product(**scope)
     background, resolution = make.make_background_preset(**scope), make.make_resolution_preset(**scope)
@@ -142,13 +142,13 @@ def used_rows() -> dict[str, Identified]:
 
 
 def test_what_is_in_use_cannot_be_deleted(database: Database) -> None:
-    rows = used_rows()
+    rows = make_referenced_rows()
     make.make_generation(model_id=rows["model"].id)
     make.make_look(main_product_id=rows["main product"].id)
     for name, row in rows.items():
         with pytest.raises(InUse), database.transaction(write=True) as writing:
             writing.delete(writing.get_one(type(row), row.id))
-        assert find(database, row) is not None, name
+        assert find_row(database, row) is not None, name
 
 
 def test_what_is_not_in_use_goes_with_its_parts(database: Database) -> None:
@@ -161,8 +161,8 @@ def test_what_is_not_in_use_goes_with_its_parts(database: Database) -> None:
         writing.delete(writing.get_one(Guidelines, guidelines.id))
         writing.flush()
         writing.delete(writing.get_one(ShotType, shot_type.id))
-    assert find(database, image) is None
-    assert find(database, base_image) is None
+    assert find_row(database, image) is None
+    assert find_row(database, base_image) is None
 
 
 def test_deleting_a_shooting_takes_looks_shots_generations_and_predictions_along(database: Database) -> None:
@@ -175,7 +175,7 @@ def test_deleting_a_shooting_takes_looks_shots_generations_and_predictions_along
     with database.transaction(write=True) as writing:
         writing.delete(writing.get_one(Shooting, shot.shooting_id))
     for row in (shot, generation, prediction):
-        assert find(database, row) is None
+        assert find_row(database, row) is None
 
 
 def test_deleting_an_approved_prediction_leaves_the_shot(database: Database) -> None:
@@ -222,7 +222,7 @@ def test_an_organization_with_files_only_is_empty_and_goes(database: Database) -
     with database.transaction(write=True) as writing:
         assert not has_records(organization.id)
         writing.delete(writing.get_one(Organization, organization.id))
-    assert find(database, media) is None
+    assert find_row(database, media) is None
 
 
 def test_an_organization_with_records_is_not_empty(database: Database) -> None:
@@ -244,7 +244,7 @@ def test_a_removed_user_takes_personal_rows_and_leaves_those_of_organizations(da
     with database.transaction(write=True) as writing:
         assert not owns_organization(user.id)
         assert owns_organization(organization.owner_id)
-        remove_user(writing.get_one(User, user.id))
-    assert find(database, personal) is None
-    assert find(database, user) is None
-    assert find(database, shared).owner_id == organization.owner_id
+        delete_user_rows(writing.get_one(User, user.id))
+    assert find_row(database, personal) is None
+    assert find_row(database, user) is None
+    assert find_row(database, shared).owner_id == organization.owner_id

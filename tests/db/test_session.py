@@ -10,15 +10,22 @@ from functools import partial
 import pytest
 from sqlalchemy import delete, func, select, text, update
 
-from db.engines import make_engine
+from db.engine import build_engine
 from db.errors import EmailTaken, InUse, NotFound
 from db.models import BackgroundPreset, Brand, User
 from db.queries.users import find_user_by_email
-from db.session import Database, after_commit, after_rollback, record_apart, session, undo
-from studio.idempotency import LEASE
-from tests.databases import on_postgresql
-from tests.factories import make_background_preset, make_brand, make_user
-from tests.racing import at_once
+from db.session import (
+    Database,
+    after_commit,
+    after_rollback,
+    current_session,
+    rollback_and_continue,
+    run_in_separate_transaction,
+)
+from studio.idempotency import LEASE_DURATION
+from tests.support.concurrency import run_concurrently
+from tests.support.databases import on_postgresql
+from tests.support.factories import make_background_preset, make_brand, make_user
 
 
 def emails(database: Database) -> set[str]:
@@ -45,7 +52,7 @@ def test_what_is_undone_leaves_nothing_and_the_transaction_goes_on(database: Dat
         make_user(email="tried@example.com")
         after_commit(lambda: calls.append("committed"))
         after_rollback(lambda: calls.append("rolled back"))
-        undo()
+        rollback_and_continue()
         assert calls == ["rolled back"]
         assert opened.scalar(select(User.id).where(User.email == "tried@example.com")) is None
         make_user(email="meant@example.com")
@@ -55,8 +62,8 @@ def test_what_is_undone_leaves_nothing_and_the_transaction_goes_on(database: Dat
 
 def test_the_session_is_there_within_a_transaction_only(database: Database) -> None:
     with database.transaction(write=False) as opened:
-        assert session() is opened
-    for verb in (session, lambda: after_commit(print), lambda: record_apart(print)):
+        assert current_session() is opened
+    for verb in (current_session, lambda: after_commit(print), lambda: run_in_separate_transaction(print)):
         with pytest.raises(RuntimeError, match="no running transaction"):
             verb()
 
@@ -97,7 +104,7 @@ def test_a_failing_callback_is_logged_and_changes_nothing(
     with caplog.at_level(logging.ERROR), database.transaction(write=True):
         after_commit(lambda: 1 / 0)
         after_commit(lambda: happened.append("the next one"))
-        record_apart(lambda _session: 1 / 0)
+        run_in_separate_transaction(lambda _session: 1 / 0)
     assert happened == ["the next one"]
     assert len(caplog.records) == 2
 
@@ -107,7 +114,7 @@ def test_what_is_recorded_apart_is_kept_either_way(database: Database, fails: bo
     def work() -> None:
         with database.transaction(write=True):
             make_user(email="work@example.com")
-            record_apart(lambda _session: make_user(email="record@example.com"))
+            run_in_separate_transaction(lambda _session: make_user(email="record@example.com"))
             if fails:
                 raise NotFound()
 
@@ -154,7 +161,7 @@ def test_deleting_what_is_referred_to_is_refused_as_in_use(database: Database) -
     preset_id = make_background_preset().id
     make_brand(default_background_preset_id=preset_id)
     with pytest.raises(InUse), database.transaction(write=True):
-        session().execute(delete(BackgroundPreset).where(BackgroundPreset.id == preset_id))
+        current_session().execute(delete(BackgroundPreset).where(BackgroundPreset.id == preset_id))
 
 
 def test_requests_in_other_threads_see_and_leave_rows(database: Database) -> None:
@@ -165,13 +172,13 @@ def test_requests_in_other_threads_see_and_leave_rows(database: Database) -> Non
             make_user_in_request(number)
         return emails(database)
 
-    for seen in at_once(*[partial(request, number) for number in range(4)]):
+    for seen in run_concurrently(*[partial(request, number) for number in range(4)]):
         assert "before@example.com" in seen
     assert {f"request{number}@example.com" for number in range(4)} <= emails(database)
 
 
 def make_user_in_request(number: int) -> None:
-    session().add(User(email=f"request{number}@example.com", hashed_password="!"))
+    current_session().add(User(email=f"request{number}@example.com", hashed_password="!"))
 
 
 def test_nothing_of_another_test_remains(database: Database) -> None:
@@ -189,7 +196,7 @@ def test_writers_queue_up_and_lose_no_update(committing_database: Database) -> N
                 time.sleep(0.001)
                 user.rework_available += 1
 
-    at_once(*[add_ten] * 4)
+    run_concurrently(*[add_ten] * 4)
     with committing_database.transaction(write=True) as writing:
         assert writing.scalar(select(User.rework_available).where(User.id == user_id)) == 40
         writing.execute(delete(User).where(User.id == user_id))
@@ -212,12 +219,12 @@ def test_a_reader_does_not_wait_for_a_writer(committing_database: Database) -> N
 
 
 def test_plain_postgresql_addresses_mean_psycopg_3() -> None:
-    assert make_engine("postgresql://someone@localhost/some").url.drivername == "postgresql+psycopg"
+    assert build_engine("postgresql://someone@localhost/some").url.drivername == "postgresql+psycopg"
 
 
 @on_postgresql
 def test_columns_are_told_to_who_looks_at_them(database_url: str) -> None:
-    database = Database(make_engine(database_url, pool_size=1))
+    database = Database(build_engine(database_url, pool_size=1))
     with database.transaction(write=False) as reading:
         cursor = reading.connection().connection.cursor()
         cursor.execute("SELECT 1 AS one, 'b' AS two")
@@ -234,13 +241,13 @@ def test_columns_are_told_to_who_looks_at_them(database_url: str) -> None:
 
 @on_postgresql
 def test_a_machine_that_went_away_is_noticed_before_a_lease_would_be_over(database_url: str) -> None:
-    database = Database(make_engine(database_url, pool_size=1))
+    database = Database(build_engine(database_url, pool_size=1))
     names = [f"tcp_keepalives_{name}" for name in ("idle", "interval", "count")]
     with database.transaction(write=False) as reading:
         idle, interval, count = (int(reading.scalar(text(f"SHOW {name}")) or 0) for name in names)
         unanswered = reading.scalar(text("SELECT setting FROM pg_settings WHERE name = 'tcp_user_timeout'"))
-    assert 0 < idle + interval * count <= LEASE.total_seconds()
-    assert 0 < int(unanswered or 0) <= 1000 * LEASE.total_seconds()
+    assert 0 < idle + interval * count <= LEASE_DURATION.total_seconds()
+    assert 0 < int(unanswered or 0) <= 1000 * LEASE_DURATION.total_seconds()
     database.dispose()
 
 
@@ -248,14 +255,14 @@ def test_a_machine_that_went_away_is_noticed_before_a_lease_would_be_over(databa
 def test_a_connection_that_died_while_it_rested_is_replaced(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database, other = (Database(make_engine(database_url, pool_size=1)) for _ in range(2))
+    database, other = (Database(build_engine(database_url, pool_size=1)) for _ in range(2))
     backend = text("SELECT pg_backend_pid()")
     with database.transaction(write=False) as reading:
         before = reading.scalar(backend)
     with other.transaction(write=False) as reading:
         reading.execute(text("RESET ROLE"))
         assert reading.scalar(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": before})
-    monkeypatch.setattr("db.engines.TRUSTED_SECONDS", 0)
+    monkeypatch.setattr("db.engine.PING_AFTER_IDLE_SECONDS", 0)
     with database.transaction(write=False) as reading:
         assert reading.scalar(backend) != before
     for each in (database, other):

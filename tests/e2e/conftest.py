@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.absent import lacking
+from tests.e2e.page_visits import SIZES, PageVisit
 from tests.e2e.server import RunningServer, running_server
-from tests.e2e.visits import SIZES, Visit
+from tests.support.requirements import skip_or_fail
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -35,7 +35,7 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSer
 def browser() -> Iterator[Browser]:
     """The system's Chromium."""
     if not CHROMIUM:
-        lacking("Chromium (make services installs it)")
+        skip_or_fail("Chromium (make services installs it)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
@@ -43,17 +43,21 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(params=SIZES)
-def visit(request: pytest.FixtureRequest, browser: Browser, demo_server: RunningServer) -> Iterator[Visit]:
+def visit(
+    request: pytest.FixtureRequest, browser: Browser, demo_server: RunningServer
+) -> Iterator[PageVisit]:
     """A new window of one size, without memory of another."""
     width, height = SIZES[request.param]
     context = browser.new_context(
         viewport={"width": width, "height": height}, has_touch=request.param == "phone", locale="en-GB"
     )
     page = context.new_page()
-    visit = Visit(page, demo_server.address, request.param)
+    visit = PageVisit(page, demo_server.origin, request.param)
     page.on("request", lambda asked: visit.requests.append(asked.url))
-    page.on("console", lambda said: said.type in ("error", "warning") and visit.complaints.append(said.text))
-    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    page.on(
+        "console", lambda said: said.type in ("error", "warning") and visit.console_errors.append(said.text)
+    )
+    page.on("pageerror", lambda error: visit.console_errors.append(str(error)))
     page.set_default_timeout(15_000)
     yield visit
     context.close()

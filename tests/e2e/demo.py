@@ -25,17 +25,17 @@ import httpx
 from httpx_sse import connect_sse
 from PIL import Image, ImageOps
 
-from studio.rendering.contact_sheet import contact_sheet
-from studio.samples.photograph import phone_photograph
+from studio.rendering.contact_sheet import build_contact_sheet
 from tests.e2e.server import BASE_PATH, ServerDidNotStart, running_server
+from tests.tools.sample_images.photograph import load_phone_photo
 
 EMAIL, PASSWORD = "demo@example.com", "sartiq-demo"
 # The first two of these that the server has.
 SHOT_TYPES = ("front-packshot", "detail-close-up", "detail")
 GUIDELINES = "Web shop portrait"
 SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
-SECONDS_TO_GENERATE = 600
-SECONDS_TO_EXPORT = 60
+GENERATION_TIMEOUT_SECONDS = 600
+EXPORT_TIMEOUT_SECONDS = 60
 SHEET_COLUMN = 420
 
 Row = dict[str, Any]
@@ -48,8 +48,8 @@ class DemoStopped(Exception):
 class Api:
     """The operations of one server, asked with the token of one account."""
 
-    def __init__(self, address: str) -> None:
-        self.client = httpx.Client(base_url=address + BASE_PATH, timeout=60)
+    def __init__(self, url: str) -> None:
+        self.client = httpx.Client(base_url=url + BASE_PATH, timeout=60)
 
     def __enter__(self) -> Api:
         return self
@@ -64,25 +64,25 @@ class Api:
 
     def get(self, path: str, **parameters: Any) -> Row:
         """Return the JSON that is there."""
-        return self._ask("GET", path, params=parameters).json()
+        return self._request("GET", path, params=parameters).json()
 
     def post(self, path: str, organization_id: str | None = None, **content: Any) -> Row:
         """Send a body (`json`, `data`, `files`) and return the JSON of the answer."""
         parameters = {"organization_id": organization_id} if organization_id else None
-        return self._ask("POST", path, params=parameters, **content).json()
+        return self._request("POST", path, params=parameters, **content).json()
 
     def download(self, path: str) -> bytes:
         """Return the bytes that are there."""
-        return self._ask("GET", path).content
+        return self._request("GET", path).content
 
-    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         answer = self.client.request(method, path, **options)
         if answer.is_success:
             return answer
-        raise DemoStopped(f"{method} {path} was answered with {answer.status_code}: {_reason(answer)}")
+        raise DemoStopped(f"{method} {path} was answered with {answer.status_code}: {_error_detail(answer)}")
 
 
-def _reason(answer: httpx.Response) -> str:
+def _error_detail(answer: httpx.Response) -> str:
     """Return what a problem says, in one line."""
     try:
         problem = answer.json()
@@ -115,15 +115,15 @@ class ProgressBar:
             print(line, flush=True)
 
 
-def tell(what: str, how: str) -> None:
+def print_step(step: str, detail: str) -> None:
     """Say one thing that was done."""
-    print(f"  {what:<12} {how}", flush=True)
+    print(f"  {step:<12} {detail}", flush=True)
 
 
-def read_photograph(path: str | None) -> tuple[str, bytes]:
+def read_photo(path: str | None) -> tuple[str, bytes]:
     """Return name and bytes of the photograph to work on; DemoStopped when there is none to read."""
     if not path:
-        return "mug.jpg", phone_photograph()
+        return "mug.jpg", load_phone_photo()
     photograph = Path(path).expanduser()
     try:
         content = photograph.read_bytes()
@@ -144,7 +144,7 @@ def server_to_use() -> Iterator[tuple[str, str]]:
     """Give the address of the server that runs, or start one; and say which of both."""
     named = os.environ.get("SARTIQ_URL", "").rstrip("/").removesuffix(BASE_PATH)
     address = named or f"http://localhost:{os.environ.get('PORT') or 8000}"
-    if _answers(address):
+    if _is_reachable(address):
         yield address, "already running"
     elif named:
         raise DemoStopped(f"No Sartiq server answers at SARTIQ_URL={named}.")
@@ -152,14 +152,14 @@ def server_to_use() -> Iterator[tuple[str, str]]:
         folder = Path(tempfile.mkdtemp(prefix="sartiq-demo-"))
         try:
             with running_server(folder, SARTIQ_ENV="development") as server:
-                yield server.address, "started for this demo, stopped after it"
+                yield server.origin, "started for this demo, stopped after it"
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answers(address: str) -> bool:
+def _is_reachable(url: str) -> bool:
     try:
-        answer = httpx.get(f"{address}{BASE_PATH}/utils/health-check/", timeout=5)
+        answer = httpx.get(f"{url}{BASE_PATH}/utils/health-check/", timeout=5)
         return answer.status_code == 200 and answer.json() == {"status": "ok"}
     except (httpx.HTTPError, httpx.InvalidURL, ValueError):
         return False
@@ -169,7 +169,7 @@ def prepare_shots(api: Api, name: str, content: bytes) -> list[Row]:
     """Create everything from the brand to the look; return its shots, each with its shot type."""
     organization = api.get("/organizations/", sort="created_at")["data"][0]
     scope = organization["id"]
-    tell("Signed in", f"{EMAIL}, organization {organization['name']}")
+    print_step("Signed in", f"{EMAIL}, organization {organization['name']}")
     today = datetime.now(UTC)
     title = Path(name).stem.replace("-", " ").replace("_", " ").strip()[:80] or "Product"
     brand = api.post("/brands/", scope, json={"name": f"Demo {today:%d %B, %H:%M}"})
@@ -177,7 +177,9 @@ def prepare_shots(api: Api, name: str, content: bytes) -> list[Row]:
     photograph = api.post(
         f"/products/{product['id']}/images", files={"file": (name, content)}, data={"type": "primary"}
     )
-    tell("Product", f"{product['name']}, photograph of {photograph['width']} x {photograph['height']} pixels")
+    print_step(
+        "Product", f"{product['name']}, photograph of {photograph['width']} x {photograph['height']} pixels"
+    )
     shooting: Row = {
         "name": f"{product['name']}, {today:%d %B}",
         "brand_id": brand["id"],
@@ -198,13 +200,15 @@ def prepare_shots(api: Api, name: str, content: bytes) -> list[Row]:
         json={"main_product_id": product["id"], "shot_type_ids": chosen},
     )
     shots = sorted(look["shots"], key=lambda shot: chosen.index(shot["shot_type_id"]))
-    tell("Look", f"{len(shots)} shots: {', '.join(kinds[shot['shot_type_id']]['label'] for shot in shots)}")
+    print_step(
+        "Look", f"{len(shots)} shots: {', '.join(kinds[shot['shot_type_id']]['label'] for shot in shots)}"
+    )
     return [
         {**shot, "shooting_id": shooting["id"], "shot_type": kinds[shot["shot_type_id"]]} for shot in shots
     ]
 
 
-def follow(api: Api, generations: list[Row], bar: ProgressBar) -> None:
+def show_progress(api: Api, generations: list[Row], bar: ProgressBar) -> None:
     """Show the progress of all generations as the server tells it, until it has no more to tell."""
     progress = {generation["id"]: generation["progress"] for generation in generations}
     turn = threading.Lock()
@@ -227,16 +231,18 @@ def follow(api: Api, generations: list[Row], bar: ProgressBar) -> None:
         listener.join()
 
 
-def generate(api: Api, shots: list[Row], pictures: int) -> list[Row]:
+def generate(api: Api, shots: list[Row], num_predictions: int) -> list[Row]:
     """Ask for pictures of every shot and return the finished generations, in the same order."""
     waiting = [
-        api.post(f"/shots/{shot['id']}/generate", json={"num_predictions": pictures, "seed": 20 + number})
+        api.post(
+            f"/shots/{shot['id']}/generate", json={"num_predictions": num_predictions, "seed": 20 + number}
+        )
         for number, shot in enumerate(shots)
     ]
     bar = ProgressBar("Generating")
-    deadline = time.monotonic() + SECONDS_TO_GENERATE
+    deadline = time.monotonic() + GENERATION_TIMEOUT_SECONDS
     while True:
-        follow(api, waiting, bar)
+        show_progress(api, waiting, bar)
         # A stream ends after the last event; that one ends before it is no reason to give up.
         now = [api.get(f"/generations/{generation['id']}") for generation in waiting]
         bar.show(sum(generation["progress"] for generation in now) / len(now))
@@ -260,11 +266,11 @@ def approve_best(api: Api, shot: Row, generation: Row) -> str:
     if approved["status"] != "approved":
         raise DemoStopped(f"The shot is {approved['status']} after its approval.")
     place = f"picture {best['index'] + 1} of {len(generation['predictions'])}"
-    tell("Approved", f"{shot['shot_type']['label']}: {place}, quality {best['quality']['score']:.2f}")
+    print_step("Approved", f"{shot['shot_type']['label']}: {place}, quality {best['quality']['score']:.2f}")
     return str(best["id"])
 
 
-def download(
+def download_images(
     api: Api, shots: list[Row], generations: list[Row], approved: set[str], output: Path
 ) -> list[list[Path]]:
     """Put all pictures into the folder, in place of an earlier demo's; return their paths by shot."""
@@ -287,7 +293,7 @@ def download(
 def export_approved(api: Api, shooting_id: str, output: Path) -> Path:
     """Put the archive of the approved originals into the folder and return its path."""
     export = api.post(f"/shootings/{shooting_id}/exports", json={})
-    deadline = time.monotonic() + SECONDS_TO_EXPORT
+    deadline = time.monotonic() + EXPORT_TIMEOUT_SECONDS
     while export["status"] in ("pending", "running") and time.monotonic() < deadline:
         time.sleep(0.1)
         export = api.get(f"/exports/{export['id']}")
@@ -295,7 +301,7 @@ def export_approved(api: Api, shooting_id: str, output: Path) -> Path:
         raise DemoStopped(f"The export is {export['status']}.")
     path = output / "approved.zip"
     path.write_bytes(api.download(f"/exports/{export['id']}/file"))
-    tell("Exported", f"{export['predictions_count']} approved originals with a manifest")
+    print_step("Exported", f"{export['predictions_count']} approved originals with a manifest")
     return path
 
 
@@ -312,7 +318,7 @@ def draw_sheet(
             picture = Image.open(path).convert("RGB")
             label = f"{shot['shot_type']['label']} {number}"
             if path.stem.endswith("-approved"):
-                first = (_detail(picture), f"{label}\nits middle at 100 %")
+                first = (_crop_detail(picture), f"{label}\nits middle at 100 %")
                 label += ", approved"
             facts = f"{picture.width} x {picture.height}, quality {prediction['quality']['score']:.2f}"
             if prediction["provenance"]["cut_out"] == "framed_crop":
@@ -321,35 +327,37 @@ def draw_sheet(
     path = paths[0][0].with_name("contact-sheet.png")
     title = "From one photograph to approved pictures"
     pictures, labels = zip(*cells, strict=True)
-    contact_sheet(pictures, labels, title, columns=1 + len(paths[0]), cell_width=SHEET_COLUMN).save(path)
+    build_contact_sheet(pictures, labels, title, columns=1 + len(paths[0]), cell_width=SHEET_COLUMN).save(
+        path
+    )
     return path
 
 
-def _detail(picture: Image.Image) -> Image.Image:
+def _crop_detail(image: Image.Image) -> Image.Image:
     """Return the middle of a picture, pixel for pixel as it will stand on the sheet."""
-    width, height = min(SHEET_COLUMN, picture.width), min(SHEET_COLUMN * 4 // 3, picture.height)
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    return picture.crop((left, top, left + width, top + height))
+    width, height = min(SHEET_COLUMN, image.width), min(SHEET_COLUMN * 4 // 3, image.height)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
-def walk(pictures: int, output: Path) -> None:
+def run_demo(num_predictions: int, output: Path) -> None:
     """Walk the whole way once and leave the pictures in a folder."""
-    name, content = read_photograph(os.environ.get("PHOTO"))
+    name, content = read_photo(os.environ.get("PHOTO"))
     print("\nFrom a photograph to approved pictures, through the API alone\n")
     with server_to_use() as (address, state), Api(address) as api:
-        tell("Server", f"{address} ({state})")
+        print_step("Server", f"{address} ({state})")
         api.sign_in(EMAIL, PASSWORD)
         shots = prepare_shots(api, name, content)
-        generations = generate(api, shots, pictures)
+        generations = generate(api, shots, num_predictions)
         approved = {
             approve_best(api, shot, generation) for shot, generation in zip(shots, generations, strict=True)
         }
-        paths = download(api, shots, generations, approved, output)
+        paths = download_images(api, shots, generations, approved, output)
         archive = export_approved(api, shots[0]["shooting_id"], output)
     sheet = draw_sheet(name, content, shots, generations, paths)
-    tell("Pictures", f"{sum(map(len, paths))} files in {output}/")
-    tell("Archive", str(archive))
-    tell("Together", f"{sheet}\n")
+    print_step("Pictures", f"{sum(map(len, paths))} files in {output}/")
+    print_step("Archive", str(archive))
+    print_step("Together", f"{sheet}\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -359,7 +367,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder for the pictures")
     options = parser.parse_args(arguments)
     try:
-        walk(options.pictures, options.output)
+        run_demo(options.pictures, options.output)
     except (DemoStopped, ServerDidNotStart, httpx.TransportError) as problem:
         print(f"\nThe demo stopped: {problem}", file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.contract.coverage.recording import command
+from tests.contract.coverage.recording import recorded_command
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPUTE_WEBHOOK_SECRET = "whsec_c2VjcmV0IG9mIHNlcnZlcnMgdW5kZXIgdGVzdA=="
@@ -42,7 +42,7 @@ class ServerDidNotStart(Exception):
 class RunningServer:
     """A server that takes traffic: its address without a path, its files and its process."""
 
-    address: str
+    origin: str
     folder: Path
     log: Path
     process: subprocess.Popen[bytes]
@@ -50,7 +50,7 @@ class RunningServer:
     @property
     def url(self) -> str:
         """The address that the contract's paths are relative to."""
-        return self.address + BASE_PATH
+        return self.origin + BASE_PATH
 
 
 def free_port() -> int:
@@ -60,7 +60,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def environment_of_tests(folder: Path, port: int) -> dict[str, str]:
+def build_environment(folder: Path, port: int) -> dict[str, str]:
     """What a server is told that keeps all its files below `folder`, by default on an SQLite file there."""
     return {
         "SARTIQ_ENV": "test",
@@ -94,11 +94,11 @@ def running_server(
     end.
     """
     # The recorder of `command` needs the development packages: another interpreter may lack them.
-    arguments = command(module) if python == sys.executable else module.split()
+    arguments = recorded_command(module) if python == sys.executable else module.split()
     port = port or free_port()
     address = f"http://127.0.0.1:{port}"
     folder.mkdir(parents=True, exist_ok=True)
-    own = environment_of_tests(folder, port)
+    own = build_environment(folder, port)
     log = folder / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -119,11 +119,11 @@ def running_server(
 
 def wait_until_ready(server: RunningServer) -> None:
     """Return once the server takes traffic; raise ServerDidNotStart when it does not."""
-    wait_for_answer(f"{server.url}/utils/readiness", server.process, server.log)
+    wait_for_response(f"{server.url}/utils/readiness", server.process, server.log)
 
 
-def wait_for_answer(
-    address: str,
+def wait_for_response(
+    url: str,
     process: subprocess.Popen[bytes],
     log: Path,
     headers: Mapping[str, str] | None = None,
@@ -133,7 +133,7 @@ def wait_for_answer(
     deadline = time.monotonic() + SECONDS_TO_START
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):  # it does not listen yet
-            if httpx.get(address, headers=headers, timeout=5).status_code == 200:
+            if httpx.get(url, headers=headers, timeout=5).status_code == 200:
                 return
         time.sleep(pause)
     raise ServerDidNotStart(f"The server did not start:\n{log.read_text(errors='replace')[-4000:]}")

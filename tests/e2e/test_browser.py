@@ -13,28 +13,28 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.e2e.page_visits import PageVisit
 from tests.e2e.server import ROOT
-from tests.e2e.visits import Visit
-from tests.preview.sources import Sources
+from tests.tools.preview.sources import Sources
 
-FOLLOWS_WITHIN = 6_000
+MAX_LATENCY_MS = 6_000
 """Milliseconds. Two seconds where nothing else is at work; tests share their cores with others."""
 
 
-def test_the_home_page_says_what_this_is_and_leads_to_the_documentation(visit: Visit) -> None:
+def test_the_home_page_says_what_this_is_and_leads_to_the_documentation(visit: PageVisit) -> None:
     visit.open("/")
-    visit.keep("home")
+    visit.save_screenshot("home")
     expect(visit.page.locator("h1")).to_have_text("The backend of an AI product-photography studio")
-    assert visit.width_beyond_the_screen() == 0
-    assert visit.barriers() == []
+    assert visit.horizontal_overflow() == 0
+    assert visit.find_accessibility_violations() == []
     visit.page.get_by_role("link", name="Open the documentation").click()
-    expect(visit.page).to_have_url(f"{visit.address}/api/v1/docs")
+    expect(visit.page).to_have_url(f"{visit.origin}/api/v1/docs")
     expect(visit.page.locator(".opblock-tag").first).to_be_visible()
-    assert visit.strangers() == []
-    assert visit.complaints == []
+    assert visit.list_third_party_requests() == []
+    assert visit.console_errors == []
 
 
-def test_every_page_is_the_same_when_it_is_opened_again(visit: Visit) -> None:
+def test_every_page_is_the_same_when_it_is_opened_again(visit: PageVisit) -> None:
     for path, last in {
         "/": "in production too",
         "/api/v1/docs": "The contract itself, for machines and people",
@@ -50,10 +50,10 @@ def test_every_page_is_the_same_when_it_is_opened_again(visit: Visit) -> None:
         # The browser asks whether its copies still hold.
         visit.open(path)
         expect(main).to_have_text(shown, use_inner_text=True)
-    assert visit.complaints == []
+    assert visit.console_errors == []
 
 
-def test_the_bar_tells_where_one_is(visit: Visit) -> None:
+def test_the_bar_tells_where_one_is(visit: PageVisit) -> None:
     for path, name in {
         "/api/v1/docs": "Documentation",
         "/api/v1/docs/permissions": "Permissions",
@@ -66,22 +66,22 @@ def test_the_bar_tells_where_one_is(visit: Visit) -> None:
     expect(visit.page.locator("[aria-current=page]")).to_have_count(0)
 
 
-def test_no_page_lets_a_script_in_that_is_not_a_file_of_the_server(visit: Visit) -> None:
+def test_no_page_lets_a_script_in_that_is_not_a_file_of_the_server(visit: PageVisit) -> None:
     for path in ("/", "/api/v1/docs", "/api/v1/docs/states", "/api/v1/problems/not_found"):
-        answer = visit.page.goto(visit.address + path)
+        answer = visit.page.goto(visit.origin + path)
         policy = answer.headers["content-security-policy"] if answer else ""
         assert policy.startswith("default-src 'self'; img-src 'self' data: blob:; object-src 'none';"), path
         assert "unsafe" not in policy
 
 
-def test_the_page_of_permissions_says_who_may_call_what(visit: Visit) -> None:
+def test_the_page_of_permissions_says_who_may_call_what(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     page = visit.page
     operation = visit.open_operation("brands", "update_brand")
     expect(operation).to_contain_text(
         "Permission brands:write: superuser, owner, admin, member, personal, key."
     )
-    visit.keep("docs-permission")
+    visit.save_screenshot("docs-permission")
     place = "/api/v1/docs/permissions#update_brand"
     expect(operation.get_by_role("link", name="brands:write")).to_have_attribute("href", place)
     visit.open(place)
@@ -90,17 +90,17 @@ def test_the_page_of_permissions_says_who_may_call_what(visit: Visit) -> None:
     allowed = row.locator("td.role").filter(has_text="yes")
     roles = [cell.get_attribute("data-role") for cell in allowed.all()]
     assert roles == ["superuser", "owner", "admin", "member", "personal", "key"]
-    visit.keep("permissions-row")
-    assert visit.barriers() == []
+    visit.save_screenshot("permissions-row")
+    assert visit.find_accessibility_violations() == []
     page.emulate_media(color_scheme="dark")
     page.evaluate("window.scrollTo(0, 0)")
-    visit.keep("permissions")
-    assert visit.width_beyond_the_screen() == 0
-    assert visit.strangers() == []
-    assert visit.complaints == []
+    visit.save_screenshot("permissions")
+    assert visit.horizontal_overflow() == 0
+    assert visit.list_third_party_requests() == []
+    assert visit.console_errors == []
 
 
-def test_states_are_shown_as_pictures_and_told_as_text(visit: Visit) -> None:
+def test_states_are_shown_as_pictures_and_told_as_text(visit: PageVisit) -> None:
     visit.open("/api/v1/docs/states")
     page = visit.page
     picture = page.get_by_role("img", name="States of a generation")
@@ -113,34 +113,34 @@ def test_states_are_shown_as_pictures_and_told_as_text(visit: Visit) -> None:
     expect(section.get_by_role("listitem").first).to_have_text(
         "pending: leads to running, failed, canceled, expired."
     )
-    visit.keep("states")
-    assert visit.width_beyond_the_screen() == 0
-    assert visit.barriers() == []
-    assert visit.strangers() == []
-    assert visit.complaints == []
+    visit.save_screenshot("states")
+    assert visit.horizontal_overflow() == 0
+    assert visit.find_accessibility_violations() == []
+    assert visit.list_third_party_requests() == []
+    assert visit.console_errors == []
 
 
-def test_the_list_of_problems_leads_to_each_of_them(visit: Visit) -> None:
+def test_the_list_of_problems_leads_to_each_of_them(visit: PageVisit) -> None:
     visit.open("/api/v1/problems/")
-    visit.keep("problems")
-    assert visit.width_beyond_the_screen() == 0
-    assert visit.barriers() == []
+    visit.save_screenshot("problems")
+    assert visit.horizontal_overflow() == 0
+    assert visit.find_accessibility_violations() == []
     visit.page.get_by_role("link", name="shot_busy").click()
     expect(visit.page.locator("h1")).to_have_text("shot_busy")
-    assert visit.complaints == []
+    assert visit.console_errors == []
 
 
-def test_every_problem_leads_to_a_page_that_explains_it(visit: Visit) -> None:
+def test_every_problem_leads_to_a_page_that_explains_it(visit: PageVisit) -> None:
     visit.open("/api/v1/problems/not_found")
-    visit.keep("problem")
+    visit.save_screenshot("problem")
     expect(visit.page.locator("h1")).to_have_text("not_found")
-    assert visit.barriers() == []
-    assert visit.width_beyond_the_screen() == 0
-    assert visit.strangers() == []
-    assert visit.complaints == []
+    assert visit.find_accessibility_violations() == []
+    assert visit.horizontal_overflow() == 0
+    assert visit.list_third_party_requests() == []
+    assert visit.console_errors == []
 
 
-def test_no_page_is_wider_than_the_smallest_phone_or_a_tablet(visit: Visit) -> None:
+def test_no_page_is_wider_than_the_smallest_phone_or_a_tablet(visit: PageVisit) -> None:
     widths = {"phone": (320, 480), "desk": (641, 768, 1024)}[visit.size]
     pages = ["/", "/api/v1/docs/permissions", "/api/v1/docs/states", "/api/v1/problems/"]
     for path in [*pages, "/api/v1/docs#/products/add_product_image"]:
@@ -149,7 +149,7 @@ def test_no_page_is_wider_than_the_smallest_phone_or_a_tablet(visit: Visit) -> N
             expect(visit.page.locator("#operations-products-add_product_image table").first).to_be_visible()
         for width in widths:
             visit.page.set_viewport_size({"width": width, "height": 900})
-            assert visit.width_beyond_the_screen() == 0, (path, width)
+            assert visit.horizontal_overflow() == 0, (path, width)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def preview(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """`make preview` of a copy of the contract: the folder to edit and the address of the page."""
     folder = tmp_path / "openapi"
     shutil.copytree(ROOT / "openapi", folder)
-    command = [sys.executable, "-m", "tests.preview.run", "--port", "0", "--folder", str(folder)]
+    command = [sys.executable, "-m", "tests.tools.preview.run", "--port", "0", "--folder", str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         found = re.search(r"http://\S+/", process.stdout.readline())
@@ -173,33 +173,33 @@ def test_the_preview_follows_each_save_and_tells_what_is_wrong(
     brands = folder / "paths" / "brands.yaml"
     text = brands.read_text(encoding="utf-8")
     page = browser.new_page()
-    visit = Visit(page, address.rstrip("/"), "desk")
+    visit = PageVisit(page, address.rstrip("/"), "desk")
     page.goto(f"{address}api/v1/docs#/brands/list_brands")
     summary = page.locator("#operations-brands-list_brands .opblock-summary-description")
     expect(summary).to_be_visible(timeout=15_000)
 
     brands.write_text(text.replace("summary: ", "summary: Seen at once, ", 1), encoding="utf-8")
-    expect(page.get_by_text("Seen at once")).to_be_visible(timeout=FOLLOWS_WITHIN)
+    expect(page.get_by_text("Seen at once")).to_be_visible(timeout=MAX_LATENCY_MS)
 
     lines = text.splitlines()
     lines.insert(6, "  broken: [")
     brands.write_text("\n".join(lines), encoding="utf-8")
     expect(page.get_by_role("alert")).to_contain_text(
-        re.compile(r"openapi/paths/brands\.yaml:\d+"), timeout=FOLLOWS_WITHIN
+        re.compile(r"openapi/paths/brands\.yaml:\d+"), timeout=MAX_LATENCY_MS
     )
-    visit.keep("preview-of-a-mistake")
-    assert visit.barriers() == []
+    visit.save_screenshot("preview-of-a-mistake")
+    assert visit.find_accessibility_violations() == []
 
     reference = "../components/responses.yaml#/NotFound"
     brands.write_text(text.replace(reference, f"{reference}Anywhere", 1), encoding="utf-8")
     number = next(number for number, line in enumerate(text.splitlines(), 1) if reference in line)
     told = f"openapi/paths/brands.yaml:{number}\n{reference}Anywhere leads nowhere"
-    expect(page.get_by_role("alert")).to_have_text(told, timeout=FOLLOWS_WITHIN)
+    expect(page.get_by_role("alert")).to_have_text(told, timeout=MAX_LATENCY_MS)
 
     brands.write_text(text, encoding="utf-8")
-    expect(page.get_by_role("alert")).to_have_count(0, timeout=FOLLOWS_WITHIN)
+    expect(page.get_by_role("alert")).to_have_count(0, timeout=MAX_LATENCY_MS)
     for link in page.get_by_role("navigation", name="Pages").get_by_role("link").all():
-        assert page.request.get(visit.address + str(link.get_attribute("href"))).ok
+        assert page.request.get(visit.origin + str(link.get_attribute("href"))).ok
     page.close()
 
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import httpx
 
-from tests.compute_server import ComputeServer, compute_server, signature
-from tests.e2e.customer import prepare_look, wait_for
 from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.generation_steps import prepare_look, wait_for_generation
 from tests.e2e.server import RunningServer, running_server
+from tests.support.servers.compute import ComputeServer, run_compute_server, signature_headers
 
 ADMIN = ("admin@example.com", "sartiq-admin")
 
 
-def order(address: str, compute: ComputeServer) -> str:
+def create_remote_generation(url: str, compute: ComputeServer) -> str:
     """A generation of two pictures by a new model of the Compute API, ordered there by now."""
-    with Api(address) as api:
+    with Api(url) as api:
         api.sign_in(*ADMIN)
         tools = ["BASE_GENERATION"]
         wanted = {"name": "Compute", "provider": "COMPUTE", "provider_config": compute.config}
@@ -30,23 +30,23 @@ def order(address: str, compute: ComputeServer) -> str:
         shot_id = prepare_look(api, 120, 160, "JPEG")["shots"][0]["id"]
         asked = {"num_predictions": 2, "model_id": model["id"]}
         generation_id = str(api.post(f"/shots/{shot_id}/generate", json=asked)["id"])
-        wait_for(api, generation_id, "running")
+        wait_for_generation(api, generation_id, "running")
         return generation_id
 
 
-def call_back(server: RunningServer, **news: Any) -> httpx.Response:
+def send_callback(server: RunningServer, **payload: Any) -> httpx.Response:
     """Tell the server of a task, as a Compute API does."""
-    body = json.dumps({"event_type": "task_status_update", "task_id": "task_0", **news}).encode()
-    headers = {"Content-Type": "application/json", **signature(body, f"msg_{hash(body)}")}
+    body = json.dumps({"event_type": "task_status_update", "task_id": "task_0", **payload}).encode()
+    headers = {"Content-Type": "application/json", **signature_headers(body, f"msg_{hash(body)}")}
     return httpx.post(f"{server.url}/tasks/webhook", content=body, headers=headers)
 
 
-def hear_of_progress(server: RunningServer, generation_id: str) -> None:
+def send_progress(server: RunningServer, generation_id: str) -> None:
     """Call back until the generation shows it: before the answer to the order no task is known."""
-    with Api(server.address) as api:
+    with Api(server.origin) as api:
         api.sign_in(EMAIL, PASSWORD)
         for number in range(100):
-            assert call_back(server, progress=40, metadata={"number": number}).status_code == 204
+            assert send_callback(server, progress=40, metadata={"number": number}).status_code == 204
             if api.get(f"/generations/{generation_id}")["progress"] == 40:
                 return
             time.sleep(0.1)
@@ -54,21 +54,21 @@ def hear_of_progress(server: RunningServer, generation_id: str) -> None:
 
 
 def test_pictures_of_a_compute_api_arrive_though_the_server_is_killed_meanwhile(tmp_path: Path) -> None:
-    with compute_server() as compute:
+    with run_compute_server() as compute:
         settings = {
             "LEASE_SECONDS": "2",
             "OUTBOUND_ALLOWED_HOSTS": compute.server.host,
         }
         with running_server(tmp_path, **settings) as server:
-            generation_id = order(server.address, compute)
-            hear_of_progress(server, generation_id)
+            generation_id = create_remote_generation(server.origin, compute)
+            send_progress(server, generation_id)
             server.process.send_signal(signal.SIGKILL)
             server.process.wait()
         compute.finish()
-        with running_server(tmp_path, **settings) as server, Api(server.address) as api:
-            assert call_back(server, progress=100, status="completed").status_code == 204
+        with running_server(tmp_path, **settings) as server, Api(server.origin) as api:
+            assert send_callback(server, progress=100, status="completed").status_code == 204
             api.sign_in(EMAIL, PASSWORD)
-            done = wait_for(api, generation_id, "completed", "failed")
+            done = wait_for_generation(api, generation_id, "completed", "failed")
     assert (done["status"], done["cost_credits"], len(compute.tasks)) == ("completed", 2, 1)
     first = done["predictions"][0]
     assert (first["width"], first["height"], first["content_type"]) == (120, 160, "image/jpeg")

@@ -14,13 +14,13 @@ import pytest
 
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import ROOT, RunningServer, running_server
-from tests.listening import Answer, Asked, listening
+from tests.support.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
 
 JSON = {"Content-Type": "application/json"}
 CONTRACT = (ROOT / "openapi" / "openapi.json").read_bytes()
 
 
-class Verdict(NamedTuple):
+class KitRun(NamedTuple):
     """What a run of the kit told."""
 
     status: int
@@ -41,18 +41,18 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "environment" / "bin" / "sartiq-conformance"
 
 
-def asked(kit: Path, url: str, token: str, *options: str) -> subprocess.CompletedProcess[str]:
+def run_kit(kit: Path, url: str, token: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the kit; the token is where nobody else on the machine can read it."""
     environment = os.environ | {"SARTIQ_TOKEN": token}
     command = [str(kit), "--base-url", url, *options]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-def judged(kit: Path, url: str, token: str, folder: Path) -> Verdict:
+def run_kit_with_reports(kit: Path, url: str, token: str, folder: Path) -> KitRun:
     """Run the kit with a small budget and read its reports."""
     junit, page = folder / "junit.xml", folder / "report.html"
     reports = ("--junit", str(junit), "--html", str(page))
-    outcome = asked(kit, url, token, "--examples", "1", "--seed", "2041", *reports)
+    outcome = run_kit(kit, url, token, "--examples", "1", "--seed", "2041", *reports)
     printed = outcome.stdout + outcome.stderr
     assert junit.exists(), printed
     cases = {
@@ -60,12 +60,12 @@ def judged(kit: Path, url: str, token: str, folder: Path) -> Verdict:
         for case in ElementTree.parse(junit).iter("testcase")
     }
     failed = {key: str(failure.text) for key, failure in cases.items() if failure is not None}
-    return Verdict(outcome.returncode, printed, set(cases) - set(failed), failed, page.read_text())
+    return KitRun(outcome.returncode, printed, set(cases) - set(failed), failed, page.read_text())
 
 
-def token_of(server: RunningServer) -> str:
+def get_token(server: RunningServer) -> str:
     """Sign in as the demo's account."""
-    with Api(server.address) as api:
+    with Api(server.origin) as api:
         api.sign_in(EMAIL, PASSWORD)
         return str(api.client.headers["Authorization"]).removeprefix("Bearer ")
 
@@ -73,10 +73,10 @@ def token_of(server: RunningServer) -> str:
 def test_the_server_conforms_and_nothing_but_the_kit_s_own_rows_changed(
     kit: Path, demo_server: RunningServer, tmp_path: Path
 ) -> None:
-    with Api(demo_server.address) as api:
+    with Api(demo_server.origin) as api:
         api.sign_in(EMAIL, PASSWORD)
         before = {row["id"]: row for row in api.get("/organizations/")["data"]}
-        verdict = judged(kit, demo_server.url, token_of(demo_server), tmp_path)
+        verdict = run_kit_with_reports(kit, demo_server.url, get_token(demo_server), tmp_path)
         after = {row["id"]: row for row in api.get("/organizations/")["data"]}
     assert (verdict.status, verdict.failed) == (0, {}), verdict.printed
     assert {part for part, _name in verdict.passed} == {"flow", "errors", "declared", "fuzzed"}
@@ -90,18 +90,18 @@ def test_the_server_conforms_and_nothing_but_the_kit_s_own_rows_changed(
 @pytest.mark.parametrize(
     ("defect", "seen_by", "check"),
     [
-        ("approval_of_nothing", "flow", "from a brand to an approved picture"),
-        ("refusal_without_request_id", "errors", "an unknown method"),
-        ("deletion_by_anybody", "declared", "DELETE /brands/{brand_id}"),
+        ("approval_without_effect", "flow", "from a brand to an approved picture"),
+        ("problem_without_request_id", "errors", "an unknown method"),
+        ("anonymous_deletion", "declared", "DELETE /brands/{brand_id}"),
         ("undocumented_status", "fuzzed", "GET /brands/"),
     ],
 )
 def test_each_part_finds_a_defect_that_no_other_part_can_find(
     kit: Path, tmp_path: Path, defect: str, seen_by: str, check: str
 ) -> None:
-    module = f"tests.contract.defects {defect}"
+    module = f"tests.contract.seeded_defects {defect}"
     with running_server(tmp_path / "server", module, SARTIQ_ENV="development", SARTIQ_MODE="mock") as server:
-        verdict = judged(kit, server.url, token_of(server), tmp_path)
+        verdict = run_kit_with_reports(kit, server.url, get_token(server), tmp_path)
     assert (verdict.status, set(verdict.failed)) == (1, {(seen_by, check)}), verdict.printed
     assert f"FAILED {seen_by}: {check}\n" in verdict.printed
     assert verdict.printed.endswith(" checks, 1 failed: the server does not conform.\n")
@@ -110,15 +110,15 @@ def test_each_part_finds_a_defect_that_no_other_part_can_find(
 
 
 def test_a_server_that_answers_nonsense_does_not_conform(kit: Path, tmp_path: Path) -> None:
-    def respond(request: Asked) -> Answer:
+    def respond(request: RecordedRequest) -> StubResponse:
         if request.path == "/api/v1/openapi.json":
-            return Answer(body=CONTRACT, headers=JSON)
+            return StubResponse(body=CONTRACT, headers=JSON)
         if request.path == "/api/v1/organizations/" and request.method == "POST":
-            return Answer(201, b'{"id": "no uuid"}', JSON)
-        return Answer(200, b"[\x00\x0b}", {"Content-Type": "application/problem+json"})
+            return StubResponse(201, b'{"id": "no uuid"}', JSON)
+        return StubResponse(200, b"[\x00\x0b}", {"Content-Type": "application/problem+json"})
 
-    with listening(respond) as server:
-        verdict = judged(kit, f"{server.url}/api/v1", "anything", tmp_path)
+    with run_http_recorder(respond) as server:
+        verdict = run_kit_with_reports(kit, f"{server.url}/api/v1", "anything", tmp_path)
     assert verdict.status == 1, verdict.printed
     assert "is a required property" in verdict.failed["flow", "an organization"]
     assert "200, not 201" in verdict.failed["flow", "from a brand to an approved picture"]
@@ -130,17 +130,19 @@ def test_a_server_that_answers_nonsense_does_not_conform(kit: Path, tmp_path: Pa
     ("answer", "said"),
     [
         (None, "Connection refused"),
-        (Answer(404), "404 Not Found"),
-        (Answer(body=b"<!doctype html>"), "is no contract: JSONDecodeError"),
-        (Answer(body=b'{"swagger": "?"}', headers=JSON), "is no contract: "),
-        (Answer(body=CONTRACT, headers=JSON), "POST /organizations/: 200, not 201"),
+        (StubResponse(404), "404 Not Found"),
+        (StubResponse(body=b"<!doctype html>"), "is no contract: JSONDecodeError"),
+        (StubResponse(body=b'{"swagger": "?"}', headers=JSON), "is no contract: "),
+        (StubResponse(body=CONTRACT, headers=JSON), "POST /organizations/: 200, not 201"),
     ],
     ids=["nobody there", "another server", "a page", "no contract", "no organization"],
 )
-def test_a_server_that_cannot_be_asked_is_told_apart(kit: Path, answer: Answer | None, said: str) -> None:
-    with listening(lambda _asked: answer or Answer()) as server:
+def test_a_server_that_cannot_be_asked_is_told_apart(
+    kit: Path, answer: StubResponse | None, said: str
+) -> None:
+    with run_http_recorder(lambda _asked: answer or StubResponse()) as server:
         url = f"{server.url if answer else 'http://127.0.0.1:9'}/api/v1"
-        outcome = asked(kit, url, "anything")
+        outcome = run_kit(kit, url, "anything")
     assert outcome.returncode == 2, outcome.stdout + outcome.stderr
     assert "The server could not be asked: " in outcome.stdout
     assert said in outcome.stdout

@@ -12,20 +12,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.absent import lacking
 from tests.e2e import demo
 from tests.e2e.server import ROOT, RunningServer
+from tests.support.requirements import skip_or_fail
 
 
 def test_the_first_calls_of_the_readme_work_as_printed(demo_server: RunningServer) -> None:
     if not shutil.which("curl"):
-        lacking("curl")
+        skip_or_fail("curl")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
     # Those of a mock have a test of their own.
     calls = [block for block in blocks if "curl" in block and "$MOCK" not in block]
     assert len(calls) == 7
-    script = "echo; echo '# next'\n".join(calls).replace("http://localhost:8000", demo_server.address)
+    script = "echo; echo '# next'\n".join(calls).replace("http://localhost:8000", demo_server.origin)
     answer = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True)
     said = [part.strip() for part in answer.stdout.split("# next\n")]
     assert json.loads(said[1])["name"] == "Atelier Sud"
@@ -38,7 +38,7 @@ def test_the_first_calls_of_the_readme_work_as_printed(demo_server: RunningServe
 def test_the_demo_leaves_pictures_and_a_contact_sheet_and_says_where(
     demo_server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setenv("SARTIQ_URL", demo_server.address)
+    monkeypatch.setenv("SARTIQ_URL", demo_server.origin)
     monkeypatch.delenv("PHOTO", raising=False)
     assert demo.main(["--pictures", "1", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr().out

@@ -7,10 +7,10 @@ import re
 import pytest
 from playwright.sync_api import Route, expect
 
-from tests.e2e.visits import SIZES, Visit
+from tests.e2e.page_visits import SIZES, PageVisit
 
 
-def test_the_documentation_page_costs_little_and_asks_for_everything_once(visit: Visit) -> None:
+def test_the_documentation_page_costs_little_and_asks_for_everything_once(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     expect(visit.page.locator(".opblock-tag").first).to_be_visible()
     assert len(visit.requests) == len(set(visit.requests))
@@ -20,25 +20,25 @@ def test_the_documentation_page_costs_little_and_asks_for_everything_once(visit:
     visit.open("/api/v1/docs")
     sizes = visit.page.evaluate("performance.getEntriesByType('resource').map((one) => one.transferSize)")
     assert sum(sizes) < 10_000
-    assert visit.complaints == []
+    assert visit.console_errors == []
 
 
-def test_one_signs_in_on_the_documentation_page_and_tries_an_operation(visit: Visit) -> None:
+def test_one_signs_in_on_the_documentation_page_and_tries_an_operation(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     page = visit.page
     expect(page.locator(".opblock-tag").first).to_be_visible()
-    visit.keep("docs")
-    assert visit.width_beyond_the_screen() == 0
+    visit.save_screenshot("docs")
+    assert visit.horizontal_overflow() == 0
 
     dialog = visit.open_sign_in()
     expect(dialog.get_by_role("heading", name="OAuth2PasswordBearer")).to_be_visible()
     expect(dialog.get_by_role("heading", name="ApiKey")).to_be_visible()
-    visit.keep("docs-sign-in")
-    assert visit.barriers() == []
+    visit.save_screenshot("docs-sign-in")
+    assert visit.find_accessibility_violations() == []
     visit.sign_in(dialog, "sartiq-demo")
     expect(dialog.get_by_role("button", name="Logout")).to_be_visible()
-    visit.keep("docs-signed-in")
-    assert visit.barriers() == []
+    visit.save_screenshot("docs-signed-in")
+    assert visit.find_accessibility_violations() == []
     dialog.locator(".btn-done").first.click()
 
     operation = visit.open_operation("users", "get_current_user")
@@ -47,20 +47,20 @@ def test_one_signs_in_on_the_documentation_page_and_tries_an_operation(visit: Vi
     expect(answer.locator(".response-col_status")).to_contain_text("200")
     expect(answer.locator(".response-col_description")).to_contain_text("demo@example.com")
     answer.scroll_into_view_if_needed()
-    visit.keep("docs-answer")
-    assert visit.barriers() == []
-    assert visit.width_beyond_the_screen() == 0
-    assert visit.strangers() == []
-    assert visit.complaints == []
+    visit.save_screenshot("docs-answer")
+    assert visit.find_accessibility_violations() == []
+    assert visit.horizontal_overflow() == 0
+    assert visit.list_third_party_requests() == []
+    assert visit.console_errors == []
 
 
-def test_a_wrong_password_is_told_and_the_right_one_taken_after_it(visit: Visit) -> None:
+def test_a_wrong_password_is_told_and_the_right_one_taken_after_it(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     dialog = visit.open_sign_in()
     visit.sign_in(dialog, "a wrong one")
     expect(dialog.locator(".errors")).to_contain_text("Unauthorized")
-    visit.keep("docs-wrong-password")
-    assert visit.barriers() == []
+    visit.save_screenshot("docs-wrong-password")
+    assert visit.find_accessibility_violations() == []
     visit.sign_in(dialog, "sartiq-demo")
     expect(dialog.get_by_role("button", name="Logout")).to_be_visible()
 
@@ -71,21 +71,21 @@ def test_a_wrong_password_is_told_and_the_right_one_taken_after_it(visit: Visit)
     [("brands", "list_brands"), ("products", "add_product_image"), ("generations", "create_generation")],
 )
 def test_an_open_operation_fits_the_screen_and_every_control_has_a_name(
-    visit: Visit, tag: str, name: str
+    visit: PageVisit, tag: str, name: str
 ) -> None:
     visit.open("/api/v1/docs")
     operation = visit.open_operation(tag, name)
-    visit.keep(f"docs-{name}")
-    assert visit.width_beyond_the_screen() == 0
+    visit.save_screenshot(f"docs-{name}")
+    assert visit.horizontal_overflow() == 0
     right_edges = "all => all.map((one) => one.getBoundingClientRect().right)"
     assert max(operation.locator("pre, input, select").evaluate_all(right_edges)) <= SIZES[visit.size][0]
     operation.get_by_role("tab", name="Schema").first.click()
-    assert visit.width_beyond_the_screen() == 0
-    assert visit.barriers() == []
-    assert visit.complaints == []
+    assert visit.horizontal_overflow() == 0
+    assert visit.find_accessibility_violations() == []
+    assert visit.console_errors == []
 
 
-def test_what_an_operation_wants_comes_first_and_headers_last(visit: Visit) -> None:
+def test_what_an_operation_wants_comes_first_and_headers_last(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     operation = visit.open_operation("brands", "update_brand")
     expect(operation.locator(".parameters .parameter__name")).to_have_text(
@@ -93,17 +93,17 @@ def test_what_an_operation_wants_comes_first_and_headers_last(visit: Visit) -> N
     )
 
 
-def test_what_the_contract_says_at_length_is_folded_by_topic(visit: Visit) -> None:
+def test_what_the_contract_says_at_length_is_folded_by_topic(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     text = visit.page.get_by_text("an order costs one credit a picture")
     expect(visit.page.get_by_text("The HTTP backend of an AI product-photography studio")).to_be_visible()
     expect(text).to_be_hidden()
     visit.page.locator("summary").get_by_text("Credits", exact=True).click()
     expect(text).to_be_visible()
-    assert visit.barriers() == []
+    assert visit.find_accessibility_violations() == []
 
 
-def test_operations_are_found_by_path_id_summary_and_tag(visit: Visit) -> None:
+def test_operations_are_found_by_path_id_summary_and_tag(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     page = visit.page
     expect(page.locator(".search output")).to_have_text(re.compile(r"^1\d\d operations$"))
@@ -118,17 +118,17 @@ def test_operations_are_found_by_path_id_summary_and_tag(visit: Visit) -> None:
         told = "1 operation" if len(found) == 1 else f"{len(found)} operations"
         expect(page.locator(".search output")).to_have_text(told)
         expect(page.locator(".opblock .opblock-summary-operation-id")).to_have_text(found)
-    visit.keep("docs-search")
+    visit.save_screenshot("docs-search")
     page.get_by_label("Search operations").fill("zebra crossing")
     expect(page.get_by_text("No operation has all of these words")).to_be_visible()
-    visit.keep("docs-search-without-results")
-    assert visit.barriers() == []
+    visit.save_screenshot("docs-search-without-results")
+    assert visit.find_accessibility_violations() == []
     page.get_by_label("Search operations").fill("")
     expect(page.locator(".opblock")).to_have_count(0)
-    assert visit.complaints == []
+    assert visit.console_errors == []
 
 
-def test_an_operation_has_code_samples_and_follows_the_colour_scheme(visit: Visit) -> None:
+def test_an_operation_has_code_samples_and_follows_the_colour_scheme(visit: PageVisit) -> None:
     visit.page.emulate_media(color_scheme="dark")
     visit.open("/api/v1/docs#/brands/update_brand")
     expect(visit.page.locator("#operations-brands-update_brand .responses-wrapper")).to_be_visible()
@@ -138,13 +138,13 @@ def test_an_operation_has_code_samples_and_follows_the_colour_scheme(visit: Visi
     expect(samples.locator("pre")).to_contain_text("await fetch(url, {")
     background = "getComputedStyle(document.body).backgroundColor"
     assert visit.page.evaluate(background) == "rgb(22, 24, 27)"
-    visit.keep("docs-dark")
-    assert visit.barriers() == []
+    visit.save_screenshot("docs-dark")
+    assert visit.find_accessibility_violations() == []
     visit.page.emulate_media(color_scheme="light")
     assert visit.page.evaluate(background) == "rgb(255, 255, 255)"
 
 
-def test_a_deprecated_operation_says_when_it_ends_and_what_to_use(visit: Visit) -> None:
+def test_a_deprecated_operation_says_when_it_ends_and_what_to_use(visit: PageVisit) -> None:
     def deprecate(route: Route) -> None:
         response = route.fetch()
         contract = response.json()
@@ -164,8 +164,8 @@ def test_a_deprecated_operation_says_when_it_ends_and_what_to_use(visit: Visit) 
     )
     place = "/api/v1/docs#/products/list_products"
     expect(operation.get_by_role("link", name="list_products")).to_have_attribute("href", place)
-    visit.keep("docs-deprecated")
+    visit.save_screenshot("docs-deprecated")
     other = visit.open_operation("brands", "get_brand")
     expect(other).to_contain_text("Permission brands:read")
     expect(other).not_to_contain_text("Deprecated")
-    assert visit.complaints == []
+    assert visit.console_errors == []

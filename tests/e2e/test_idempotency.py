@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.databases import fresh_database
+from tests.e2e.crashing_server import CRASH_BEFORE_COMMIT, CRASH_BEFORE_RESPONSE
 from tests.e2e.demo import EMAIL, PASSWORD, Api
-from tests.e2e.mortal import DIE_BEFORE_ANSWER, DIE_BEFORE_COMMIT
 from tests.e2e.server import RunningServer, running_server, wait_until_ready
-from tests.racing import at_once
+from tests.support.concurrency import run_concurrently
+from tests.support.databases import create_database
 
 SEEDED = "01990000-5eed-7000-8000-"
 ORGANIZATION, PRODUCT = f"{SEEDED}000200000001", f"{SEEDED}000500000001"
@@ -32,8 +32,8 @@ def server(
     """A server that two keys kill, on a database of its own; `database_url` skips where none can be made."""
     folder: Path = tmp_path_factory.mktemp("mortal")
     with (
-        fresh_database(database_kind, folder) as url,
-        running_server(folder, "tests.e2e.mortal", RENDER_WORKERS="0", DATABASE_URL=url) as running,
+        create_database(database_kind, folder) as url,
+        running_server(folder, "tests.e2e.crashing_server", RENDER_WORKERS="0", DATABASE_URL=url) as running,
     ):
         yield running
 
@@ -41,7 +41,7 @@ def server(
 @pytest.fixture
 def api(server: RunningServer) -> Iterator[Api]:
     """Somebody who is signed in there."""
-    with Api(server.address) as made:
+    with Api(server.origin) as made:
         made.sign_in(EMAIL, PASSWORD)
         yield made
 
@@ -50,7 +50,7 @@ def send(api: Api, path: str, body: object, key: str = KEY) -> httpx.Response:
     return api.client.post(path, json=body, headers={"Idempotency-Key": key})
 
 
-def sent_until_answered(api: Api, path: str, body: object, key: str = KEY) -> httpx.Response:
+def send_until_completed(api: Api, path: str, body: object, key: str = KEY) -> httpx.Response:
     """The first answer that is not "still at work"."""
     deadline = time.monotonic() + SECONDS_TO_WAIT
     while time.monotonic() < deadline:
@@ -70,8 +70,8 @@ def test_s20_twenty_sends_at_once_make_one_generation_that_is_paid_once(api: Api
     path, used = f"/generations/?organization_id={ORGANIZATION}", credits_used(api)
     order = {"product_id": PRODUCT, "batch_size": 2, "width": 64, "height": 64}
     before = api.get("/generations/", organization_id=ORGANIZATION)["count"]
-    answers = at_once(*[partial(send, api, path, order)] * SENDS)
-    answers.append(sent_until_answered(api, path, order))
+    answers = run_concurrently(*[partial(send, api, path, order)] * SENDS)
+    answers.append(send_until_completed(api, path, order))
     made = [answer for answer in answers if answer.status_code == 202]
     refused = [answer for answer in answers if answer.status_code != 202]
     assert {answer.content for answer in made} == {answers[-1].content}
@@ -84,13 +84,13 @@ def test_s20_twenty_sends_at_once_make_one_generation_that_is_paid_once(api: Api
 def test_a_server_that_is_killed_around_its_commit_leaves_the_change_once(
     api: Api, server: RunningServer
 ) -> None:
-    for key, committed in ((DIE_BEFORE_COMMIT, 0), (DIE_BEFORE_ANSWER, 1)):
+    for key, committed in ((CRASH_BEFORE_COMMIT, 0), (CRASH_BEFORE_RESPONSE, 1)):
         with pytest.raises(httpx.TransportError):
             send(api, "/products/", {"name": key}, key)
         wait_until_ready(server)
         assert api.get("/products/", q=key)["count"] == committed
-    for key, is_replay in ((DIE_BEFORE_COMMIT, False), (DIE_BEFORE_ANSWER, True)):
-        answer = sent_until_answered(api, "/products/", {"name": key}, key)
+    for key, is_replay in ((CRASH_BEFORE_COMMIT, False), (CRASH_BEFORE_RESPONSE, True)):
+        answer = send_until_completed(api, "/products/", {"name": key}, key)
         assert (answer.status_code, answer.json()["name"]) == (201, key)
         assert ("Idempotency-Replayed" in answer.headers) == is_replay
         rows = api.get("/products/", q=key)["data"]
@@ -99,7 +99,7 @@ def test_a_server_that_is_killed_around_its_commit_leaves_the_change_once(
 
 @pytest.mark.parametrize("key", [b"a\rb", b"a\n b", b"a\r\n b", b"a\x00b"])
 def test_s21_a_key_with_a_line_break_is_no_http(demo_server: RunningServer, key: bytes) -> None:
-    host = urlsplit(demo_server.address)
+    host = urlsplit(demo_server.origin)
     head = b"POST /api/v1/brands/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nIdempotency-Key: "
     with socket.create_connection((host.hostname, host.port), timeout=10) as connection:
         connection.sendall(head + key + b"\r\nContent-Type: application/json\r\n\r\n{}")

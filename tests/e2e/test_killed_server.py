@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.customer import prepare_look, wait_for
 from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.generation_steps import prepare_look, wait_for_generation
 from tests.e2e.server import running_server
 
-LARGE = (1_500, 2_000)
+LARGE_SIZE = (1_500, 2_000)
 LEASE = {"LEASE_SECONDS": "2"}
 
 
@@ -28,31 +28,31 @@ def storage(own_database_url: str) -> dict[str, str]:
     return {"DATABASE_URL": own_database_url}
 
 
-def order_large_pictures(address: str) -> tuple[str, str]:
+def request_large_generation(url: str) -> tuple[str, str]:
     """A generation that takes seconds, running by now, and its shot."""
-    with Api(address) as api:
+    with Api(url) as api:
         api.sign_in(EMAIL, PASSWORD)
-        shot_id = prepare_look(api, *LARGE)["shots"][0]["id"]
+        shot_id = prepare_look(api, *LARGE_SIZE)["shots"][0]["id"]
         generation = api.post(f"/shots/{shot_id}/generate", json={"num_predictions": 4})
-        wait_for(api, generation["id"], "running")
+        wait_for_generation(api, generation["id"], "running")
         return str(generation["id"]), str(shot_id)
 
 
 @contextmanager
-def stalled_client(address: str) -> Iterator[None]:
+def open_stalled_request(url: str) -> Iterator[None]:
     """Somebody who never sends the rest of a request."""
-    host = urlsplit(address)
+    host = urlsplit(url)
     with socket.create_connection((host.hostname, host.port)) as connection:
         head = "POST /api/v1/login/access-token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
         connection.sendall(f"{head}Content-Type: application/x-www-form-urlencoded\r\n\r\nuser".encode())
         yield
 
 
-def finished_by(address: str, generation_id: str) -> dict[str, Any]:
+def wait_for_generation_and_shot(url: str, generation_id: str) -> dict[str, Any]:
     """The generation when it is over, as this server tells it, with the state of its shot."""
-    with Api(address) as api:
+    with Api(url) as api:
         api.sign_in(EMAIL, PASSWORD)
-        done = wait_for(api, generation_id, "completed", "failed")
+        done = wait_for_generation(api, generation_id, "completed", "failed")
         return done | {"shot": api.get(f"/shots/{done['shot_id']}")}
 
 
@@ -60,11 +60,11 @@ def test_a_generation_survives_a_killed_server_and_is_made_exactly_once(
     tmp_path: Path, storage: dict[str, str]
 ) -> None:
     with running_server(tmp_path, **LEASE, **storage) as server:
-        generation_id, _ = order_large_pictures(server.address)
+        generation_id, _ = request_large_generation(server.origin)
         server.process.send_signal(signal.SIGKILL)
         server.process.wait()
     with running_server(tmp_path, **LEASE, **storage) as server:
-        done = finished_by(server.address, generation_id)
+        done = wait_for_generation_and_shot(server.origin, generation_id)
     assert (done["status"], done["attempts"], done["cost_credits"]) == ("completed", 2, 4)
     assert [picture["index"] for picture in done["predictions"]] == [0, 1, 2, 3]
     assert (done["shot"]["status"], done["shot"]["predictions_count"]) == ("pending_review", 4)
@@ -72,8 +72,8 @@ def test_a_generation_survives_a_killed_server_and_is_made_exactly_once(
 
 def test_a_server_that_is_told_to_end_finishes_or_gives_its_work_back_in_time(tmp_path: Path) -> None:
     with running_server(tmp_path) as server:
-        generation_id, _ = order_large_pictures(server.address)
-        with stalled_client(server.address):
+        generation_id, _ = request_large_generation(server.origin)
+        with open_stalled_request(server.origin):
             told_at = time.monotonic()
             server.process.terminate()
             try:
@@ -82,6 +82,6 @@ def test_a_server_that_is_told_to_end_finishes_or_gives_its_work_back_in_time(tm
                 pytest.fail("the server did not end")
             assert time.monotonic() - told_at < 10
     with running_server(tmp_path) as server:
-        done = finished_by(server.address, generation_id)
+        done = wait_for_generation_and_shot(server.origin, generation_id)
     assert (done["status"], len(done["predictions"])) == ("completed", 4)
     assert done["attempts"] == 1

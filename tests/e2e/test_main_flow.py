@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.buckets import bucket_server
-from tests.e2e.customer import SECONDS_TO_WAIT, prepare_look, wait_for
 from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.generation_steps import SECONDS_TO_WAIT, prepare_look, wait_for_generation
 from tests.e2e.server import running_server
-from tests.exporting import unpacked
+from tests.support.factories.exports import unpack_archive
+from tests.support.servers.s3 import run_s3_server
 
 
-def check_export(api: Api, shooting_id: str, prediction_id: str, picture: bytes) -> None:
+def check_export(api: Api, shooting_id: str, prediction_id: str, image: bytes) -> None:
     """What is approved is exported, downloaded as it was, and not twice by who has it."""
     export = api.post(f"/shootings/{shooting_id}/exports", json={"name_template": "{shot_type}"})
     assert (export["status"], export["predictions_count"]) == ("pending", 1)
@@ -33,8 +33,8 @@ def check_export(api: Api, shooting_id: str, prediction_id: str, picture: bytes)
     assert archive.headers["etag"] == f'"{export["content_hash"]}"'
     assert int(archive.headers["content-length"]) == len(archive.content) == export["file_size"]
     assert hashlib.sha256(archive.content).hexdigest() == export["content_hash"]
-    files, manifest = unpacked(archive.content)
-    assert list(files.values()) == [picture]
+    files, manifest = unpack_archive(archive.content)
+    assert list(files.values()) == [image]
     assert [entry["prediction_id"] for entry in manifest["files"]] == [prediction_id]
     again = api.client.get(archive.url, headers={"If-None-Match": archive.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
@@ -48,14 +48,14 @@ def media(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     if request.param == "disk":
         yield {}
         return
-    with bucket_server() as (address, bucket):
+    with run_s3_server() as (address, bucket):
         yield {"MEDIA_URL": f"s3://{bucket}/media", "S3_ENDPOINT_URL": address}
 
 
 def test_a_phone_photograph_becomes_four_pictures_of_which_one_is_approved_and_exported(
     tmp_path: Path, media: dict[str, str]
 ) -> None:
-    with running_server(tmp_path, **media) as server, Api(server.address) as api:
+    with running_server(tmp_path, **media) as server, Api(server.origin) as api:
         api.sign_in(EMAIL, PASSWORD)
         look = prepare_look(api, 384, 512, "JPEG")
         assert [shot["status"] for shot in look["shots"]] == ["pending", "pending"]
@@ -63,7 +63,7 @@ def test_a_phone_photograph_becomes_four_pictures_of_which_one_is_approved_and_e
 
         asked = api.post(f"/shots/{shot_id}/generate", json={"num_predictions": 4})
         assert asked["status"] == "pending"
-        done = wait_for(api, asked["id"], "completed", "failed")
+        done = wait_for_generation(api, asked["id"], "completed", "failed")
         assert (done["status"], done["progress"], done["error"]) == ("completed", 100, None)
 
         pictures = [api.download(f"/predictions/{made['id']}/image") for made in done["predictions"]]

@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 from handlers.app import create_app
-from handlers.command import main
-from studio.settings import Settings, SettingsRefused
+from handlers.server.cli import main
+from studio.settings import InvalidSettings, Settings
 from tests.e2e.server import ROOT, running_server
 
 ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
@@ -50,15 +50,17 @@ def mock(tmp_path_factory: pytest.TempPathFactory, outbox: Path) -> Iterator[htt
         yield client
 
 
-def made(reply: httpx.Response, status: int = 201) -> Any:
+def get_json(reply: httpx.Response, status: int = 201) -> Any:
     assert reply.status_code == status, reply.text
     return reply.json()
 
 
-def pictures_of(mock: httpx.Client, **order: Any) -> list[Any]:
+def generate_predictions(mock: httpx.Client, **params: Any) -> list[Any]:
     """Order pictures and return them: they are there as soon as the order is answered."""
-    order = {"product_id": PRODUCT, **order}
-    generation = made(mock.post("/generations/", params={"organization_id": ORGANIZATION}, json=order), 202)
+    params = {"product_id": PRODUCT, **params}
+    generation = get_json(
+        mock.post("/generations/", params={"organization_id": ORGANIZATION}, json=params), 202
+    )
     over = mock.get(f"/generations/{generation['id']}").json()
     assert (over["status"], over["progress"]) == ("completed", 100)
     return list(over["predictions"])
@@ -66,7 +68,7 @@ def pictures_of(mock: httpx.Client, **order: Any) -> list[Any]:
 
 def test_what_was_created_can_be_fetched_changed_and_deleted(mock: httpx.Client) -> None:
     reply = mock.post("/brands/", json={"name": "Atelier Sud"})
-    brand = made(reply)
+    brand = get_json(reply)
     place = reply.headers["location"].removeprefix("/api/v1")
     assert mock.get(place).json() == brand
     assert brand in mock.get("/brands/").json()["data"]
@@ -122,7 +124,7 @@ def test_it_refuses_as_the_server_does_that_it_is(mock: httpx.Client) -> None:
 
 def test_signing_in_by_password_works_too(mock: httpx.Client) -> None:
     form = {"username": "second@example.com", "password": "sartiq-second"}
-    token = made(mock.post("/login/access-token", data=form), 200)["access_token"]
+    token = get_json(mock.post("/login/access-token", data=form), 200)["access_token"]
     other = {"Authorization": f"Bearer {token}"}
     assert mock.get(f"/products/{PRODUCT}", headers=other).status_code == 404
 
@@ -131,7 +133,7 @@ def test_signing_in_by_password_works_too(mock: httpx.Client) -> None:
 def test_the_pictures_of_an_order_are_there_at_once_and_open(
     mock: httpx.Client, width: int, height: int
 ) -> None:
-    pictures = pictures_of(mock, batch_size=2, width=width, height=height, seed=7)
+    pictures = generate_predictions(mock, batch_size=2, width=width, height=height, seed=7)
     assert len({picture["content_hash"] for picture in pictures}) == 2
     for picture in pictures:
         reply = mock.get(f"/predictions/{picture['id']}/image")
@@ -143,7 +145,7 @@ def test_the_pictures_of_an_order_are_there_at_once_and_open(
 
 def test_pictures_of_a_provider_elsewhere_are_samples_too(mock: httpx.Client) -> None:
     form = {"username": "admin@example.com", "password": "sartiq-admin"}
-    token = made(mock.post("/login/access-token", data=form), 200)["access_token"]
+    token = get_json(mock.post("/login/access-token", data=form), 200)["access_token"]
     model = {
         "name": "Elsewhere",
         "provider": "COMPUTE",
@@ -151,40 +153,40 @@ def test_pictures_of_a_provider_elsewhere_are_samples_too(mock: httpx.Client) ->
         "provider_config": {"base_url": "https://compute.example.com"},
     }
     headers = {"Authorization": f"Bearer {token}"}
-    model_id = made(mock.post("/generation-models/", json=model, headers=headers))["id"]
-    (picture,) = pictures_of(mock, model_id=model_id, width=300, height=400)
+    model_id = get_json(mock.post("/generation-models/", json=model, headers=headers))["id"]
+    (picture,) = generate_predictions(mock, model_id=model_id, width=300, height=400)
     assert picture["provenance"]["provider"] == "COMPUTE"
     assert picture["provenance"]["renderer_version"] == "samples-1"
 
 
 def test_an_archive_is_there_at_once(mock: httpx.Client) -> None:
-    generation = made(mock.post(f"/shots/{SHOT}/generate", json={}), 202)
+    generation = get_json(mock.post(f"/shots/{SHOT}/generate", json={}), 202)
     (picture, *_) = mock.get(f"/generations/{generation['id']}").json()["predictions"]
-    made(mock.post(f"/predictions/{picture['id']}/approve", json={}), 200)
+    get_json(mock.post(f"/predictions/{picture['id']}/approve", json={}), 200)
     shooting = mock.get(f"/shots/{SHOT}").json()["shooting_id"]
-    export = made(mock.post(f"/shootings/{shooting}/exports", json={}), 202)
+    export = get_json(mock.post(f"/shootings/{shooting}/exports", json={}), 202)
     assert mock.get(f"/exports/{export['id']}").json()["status"] == "completed"
     archive = zipfile.ZipFile(io.BytesIO(mock.get(f"/exports/{export['id']}/file").content))
     assert archive.testzip() is None
     assert "manifest.json" in archive.namelist()
 
 
-def one_run(folder: Path) -> list[Any]:
+def run_scenario(folder: Path) -> list[Any]:
     """What a consumer's test sees that does the same in the same order, but for times."""
     with running_mock(folder) as client:
         seen: list[Any] = [client.headers["authorization"]]
         for name in ("Atelier Sud", "Atelier Est"):
-            seen.append(made(client.post("/brands/", json={"name": name}))["id"])
-        for picture in pictures_of(client, batch_size=2, width=300, height=400):
+            seen.append(get_json(client.post("/brands/", json={"name": name}))["id"])
+        for picture in generate_predictions(client, batch_size=2, width=300, height=400):
             image = client.get(f"/predictions/{picture['id']}/image").content
             seen += [picture["id"], picture["seed"], image]
-        seen.append(made(client.post("/brands/", json={"name": "Atelier Ouest"}))["id"])
+        seen.append(get_json(client.post("/brands/", json={"name": "Atelier Ouest"}))["id"])
         return seen
 
 
 def test_two_runs_give_the_same_ids_and_bytes(tmp_path: Path) -> None:
-    first = one_run(tmp_path / "first")
-    assert first == one_run(tmp_path / "second")
+    first = run_scenario(tmp_path / "first")
+    assert first == run_scenario(tmp_path / "second")
     assert first[1] < first[2] < first[-1]
 
 
@@ -239,7 +241,7 @@ def test_it_takes_nothing_of_the_program_beside_it() -> None:
 
 
 def test_an_unknown_mode_is_refused_and_other_servers_cannot_serve_a_mock() -> None:
-    with pytest.raises(SettingsRefused, match="SARTIQ_MODE must be one of live, mock"):
+    with pytest.raises(InvalidSettings, match="SARTIQ_MODE must be one of live, mock"):
         Settings.from_environment({"SARTIQ_MODE": "mocking"})
-    with pytest.raises(SettingsRefused, match="python -m handlers"):
+    with pytest.raises(InvalidSettings, match="python -m handlers"):
         create_app(Settings.from_environment({"SARTIQ_MODE": "mock"}))

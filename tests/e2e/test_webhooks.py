@@ -7,19 +7,19 @@ from pathlib import Path
 
 from standardwebhooks.webhooks import Webhook
 
-from tests.e2e.customer import prepare_look
 from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.generation_steps import prepare_look
 from tests.e2e.server import running_server
-from tests.listening import listening
+from tests.support.servers.http_recorder import run_http_recorder
 
 SECONDS_TO_WAIT = 60
 
 
 def test_a_finished_generation_is_told_to_the_client(tmp_path: Path) -> None:
     with (
-        listening() as client,
+        run_http_recorder() as client,
         running_server(tmp_path, OUTBOUND_ALLOWED_HOSTS=client.host) as server,
-        Api(server.address) as api,
+        Api(server.origin) as api,
     ):
         api.sign_in(EMAIL, PASSWORD)
         body = {"url": f"{client.url}/hooks", "event_types": ["generation.completed", "shot.approved"]}
@@ -27,11 +27,11 @@ def test_a_finished_generation_is_told_to_the_client(tmp_path: Path) -> None:
         shot_id = prepare_look(api, 192, 256)["shots"][0]["id"]
         generation = api.post(f"/shots/{shot_id}/generate", json={"num_predictions": 1})
         deadline = time.monotonic() + SECONDS_TO_WAIT
-        while not client.asked:
+        while not client.requests:
             assert time.monotonic() < deadline, server.log.read_text(errors="replace")[-2000:]
             time.sleep(0.05)
         webhook = Webhook(endpoint["secret"])
-        told = webhook.verify(client.asked[0].body, dict(client.asked[0].headers))
+        told = webhook.verify(client.requests[0].body, dict(client.requests[0].headers))
         assert (told["type"], told["data"]["id"]) == ("generation.completed", generation["id"])
         assert told["data"]["url"] == f"{server.url}/generations/{generation['id']}"
         assert api.get(told["data"]["url"].removeprefix(server.url))["status"] == told["data"]["status"]

@@ -1,16 +1,25 @@
 """The real application and somebody who asks it, as the tests of the API have them."""
 
-from tests.api.conftest import app, application, client_of, committed, house, production, storage, superuser
-from tests.security.limiting import limited
+from tests.api.conftest import (
+    app,
+    application,
+    client_for,
+    committing_server,
+    customer,
+    scenario,
+    storage,
+    superuser,
+)
+from tests.security.rate_limits import set_limits
 
 __all__ = [
     "app",
     "application",
-    "client_of",
-    "committed",
-    "house",
-    "limited",
-    "production",
+    "client_for",
+    "committing_server",
+    "customer",
+    "scenario",
+    "set_limits",
     "storage",
     "superuser",
 ]

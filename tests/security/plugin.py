@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from handlers.observing import Observed
+from handlers.pipeline.middleware.observability import ObservabilityMiddleware
 
 NUMBERED = re.compile(r"\btest_s(\d\d)_")
 REQUESTS = "requests"
@@ -23,20 +23,20 @@ REQUESTS = "requests"
 _sent = itertools.count()
 
 
-def sent(number: int = 1) -> None:
+def record_requests(number: int = 1) -> None:
     """Count requests that went over a socket of the test's own."""
     for _ in range(number):
         next(_sent)
 
 
-def _so_far() -> int:
+def _current_count() -> int:
     # What the next number would be; reading it takes none.
     return int(repr(_sent).removeprefix("count(").removesuffix(")"))
 
 
-def _counting(original: Any) -> Any:
+def _counted(original: Any) -> Any:
     def call(*arguments: Any, **options: Any) -> Any:
-        sent()
+        record_requests()
         return original(*arguments, **options)
 
     return call
@@ -44,8 +44,8 @@ def _counting(original: Any) -> Any:
 
 def pytest_configure() -> None:
     """Begin to count."""
-    for kind, name in ((Observed, "__call__"), (httpx.HTTPTransport, "handle_request")):
-        setattr(kind, name, _counting(getattr(kind, name)))
+    for kind, name in ((ObservabilityMiddleware, "__call__"), (httpx.HTTPTransport, "handle_request")):
+        setattr(kind, name, _counted(getattr(kind, name)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,8 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Note with the test how many requests it sent; what its fixtures asked for is not counted."""
-    before = _so_far()
+    before = _current_count()
     try:
         return (yield)
     finally:
-        item.user_properties.append((REQUESTS, _so_far() - before))
+        item.user_properties.append((REQUESTS, _current_count() - before))

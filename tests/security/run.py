@@ -18,7 +18,7 @@ from tests.security.plugin import NUMBERED, REQUESTS
 
 TESTS = Path(__file__).parents[1]
 
-ROWS = {
+SECURITY_ROWS = {
     1: "Broken object authorization",
     2: "Ids inside bodies and lists",
     3: "Function authorization",
@@ -54,15 +54,15 @@ class Results:
     """Takes the reports of the tests, from whatever process they come."""
 
     def __init__(self) -> None:
-        self.tests: dict[int, set[str]] = {number: set() for number in ROWS}
-        self.outcomes: dict[int, Counter[str]] = {number: Counter() for number in ROWS}
+        self.tests: dict[int, set[str]] = {number: set() for number in SECURITY_ROWS}
+        self.outcomes: dict[int, Counter[str]] = {number: Counter() for number in SECURITY_ROWS}
         self.requests: Counter[int] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count one phase of one test."""
         found = NUMBERED.search(report.nodeid)
         number = int(found[1]) if found else 0
-        if number not in ROWS:
+        if number not in SECURITY_ROWS:
             return
         if report.when == "call" or report.outcome != "passed":
             self.tests[number].add(report.nodeid)
@@ -82,18 +82,18 @@ class Results:
     def lines(self) -> list[str]:
         """Return the table."""
         lines = ["", f"{'#':<4} {'Risk':<28} {'Tests':>6} {'Requests':>9}  Result"]
-        for number, risk in ROWS.items():
+        for number, risk in SECURITY_ROWS.items():
             tests, requests = len(self.tests[number]), self.requests[number]
             lines.append(f"S{number:<3} {risk:<28} {tests:>6} {requests:>9}  {self.result(number)}")
         total = sum(len(tests) for tests in self.tests.values())
         return [*lines, f"{'':<4} {'all':<28} {total:>6} {self.requests.total():>9}"]
 
-    def without_test(self) -> list[int]:
+    def list_untested_rows(self) -> list[int]:
         """Return the rows that nothing proves."""
         return [number for number, tests in self.tests.items() if not tests]
 
 
-def modules() -> list[str]:
+def list_modules() -> list[str]:
     """Return the modules in which there are numbered tests."""
     found = [
         path for path in TESTS.rglob("test_*.py") if re.search(r"def test_s\d\d_", path.read_text("utf-8"))
@@ -104,10 +104,10 @@ def modules() -> list[str]:
 def main(arguments: Sequence[str]) -> int:
     """Run the tests, print the table, and return 0 when every row has a test and all of them passed."""
     results = Results()
-    options = ["--long", "--quiet", "-p", "tests.security.plugin", *arguments, *modules()]
+    options = ["--long", "--quiet", "-p", "tests.security.plugin", *arguments, *list_modules()]
     status = int(pytest.main(options, plugins=[results]))
     print(*results.lines(), sep="\n", flush=True)
-    missing = results.without_test()
+    missing = results.list_untested_rows()
     if missing:
         print("Without a test:", ", ".join(f"S{number}" for number in missing), flush=True)
     return status or int(bool(missing))

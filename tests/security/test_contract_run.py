@@ -12,13 +12,13 @@ import schemathesis
 
 from handlers.app import Application
 from tests.contract import run, selftest
-from tests.contract.every_operation import BASE, OPERATIONS
 from tests.contract.fuzzing import checks
-from tests.contract.mini.asking import ask
-from tests.serving import app_for_tests
+from tests.contract.operations import BASE, OPERATIONS
+from tests.support.app import create_test_app
+from tests.support.client import send_request
 
 FUZZING = Path(run.__file__).parent / "fuzzing"
-USELESS = {
+INVALID_CREDENTIALS = {
     "missing": None,
     "empty": "Bearer ",
     "without a scheme": "invented",
@@ -30,12 +30,14 @@ USELESS = {
 }
 
 
-def words(node: Any) -> list[str]:
+def list_keys(node: Any) -> list[str]:
     """Return all keys of a configuration, at every depth."""
     if isinstance(node, list):
-        return [word for child in node for word in words(child)]
+        return [word for child in node for word in list_keys(child)]
     return (
-        [*node, *(word for child in node.values() for word in words(child))] if isinstance(node, dict) else []
+        [*node, *(word for child in node.values() for word in list_keys(child))]
+        if isinstance(node, dict)
+        else []
     )
 
 
@@ -45,7 +47,7 @@ def test_s28_the_configuration_switches_nothing_off() -> None:
     assert len(configuration["auth"]["wfc"]["peers"]) == 2
     assert configuration["cache"] == {"enabled": False}
     without_cache = {name: value for name, value in configuration.items() if name != "cache"}
-    assert "enabled" not in words(without_cache)
+    assert "enabled" not in list_keys(without_cache)
     # The selections say which operations may answer what, and never which ones are left out.
     for selection in configuration["operations"]:
         named = {"include-operation-id", "include-method", "exclude-operation-id"}  # whose answers these are
@@ -62,39 +64,39 @@ def test_s28_the_peers_are_of_two_organizations() -> None:
 
 
 def test_s28_the_commands_leave_nothing_out() -> None:
-    everything = run.parse([])
-    assert [run.steps(kind, everything.phases) for kind in ("sqlite", "postgresql")] == [
-        [run.fuzz, run.walk]
+    everything = run.parse_arguments([])
+    assert [run.list_steps(kind, everything.phases) for kind in ("sqlite", "postgresql")] == [
+        [run.fuzz_command, run.walk_command]
     ] * 2
-    fuzz = run.fuzz("http://localhost", everything, seed=1)
+    fuzz = run.fuzz_command("http://localhost", everything, seed=1)
     options = [word for word in fuzz if word.startswith("-")]
     assert options == ["--config-file", "--url", "--seed", "--max-examples", "--phases"]
     assert fuzz[-1] == "examples,coverage,fuzzing"
-    assert run.walk("http://localhost", everything, seed=1)[2:] == [
-        "tests.contract.fuzzing.walking", "--seed", "1"
+    assert run.walk_command("http://localhost", everything, seed=1)[2:] == [
+        "tests.contract.fuzzing.stateful", "--seed", "1"
     ]  # fmt: skip
 
 
 def test_s28_our_checks_are_among_those_that_run() -> None:
     known = set(schemathesis.checks.CHECKS.get_all_names())
-    assert {checks.oauth2_is_enforced.__name__, checks.a_key_answers_again.__name__} <= known
+    assert {checks.oauth2_is_enforced.__name__, checks.idempotency_key_replays_response.__name__} <= known
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Application:
     """The real application, without a database: nobody gets that far."""
-    return app_for_tests(tmp_path_factory.mktemp("credentials"))
+    return create_test_app(tmp_path_factory.mktemp("credentials"))
 
 
-@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if not one.is_open])
+@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if not one.is_public])
 def test_s28_no_operation_takes_a_credential_that_is_none(name: str, app: Application) -> None:
     operation = OPERATIONS[name]
     target = BASE + operation.path
     for parameter in operation.path_names():
         target = target.replace(f"{{{parameter}}}", "01990000-5eed-7000-8000-000400000001")
-    for what, credential in USELESS.items():
+    for what, credential in INVALID_CREDENTIALS.items():
         headers = {} if credential is None else {"authorization": credential}
-        reply = ask(app, operation.method, target, headers)
+        reply = send_request(app, operation.method, target, headers)
         assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer"), what
         assert reply.json()["code"] in ("not_authenticated", "invalid_token"), what
 

@@ -12,12 +12,12 @@ import pytest
 from db.models import User
 from db.session import Database
 from handlers.app import Application
-from studio.identity import passwords
-from studio.identity.passwords import hash_password
-from tests import factories
+from studio.accounts.identity import passwords
+from studio.accounts.identity.passwords import hash_password
 from tests.api.conftest import Client
-from tests.contract.mini.asking import Reply
-from tests.security.test_tries import at, sign_in, told_to
+from tests.security.test_attempt_limits import client_at, comparable_response, sign_in
+from tests.support import factories
+from tests.support.client import ClientResponse
 
 PASSWORD = "a-linen-dress-in-may"
 KNOWN, UNKNOWN, INACTIVE = "dana@example.com", "nobody@example.com", "idle@example.com"
@@ -25,12 +25,12 @@ ADDRESSES = (KNOWN, UNKNOWN, INACTIVE)
 LONG, SHORT = 200, 5
 
 
-def _sign_in(client: Client, email: str) -> Reply:
+def _sign_in(client: Client, email: str) -> ClientResponse:
     # The inactive account is asked with its own password: that it is right must not show either.
     return sign_in(client, PASSWORD if email == INACTIVE else "wrong", email)
 
 
-def _recover(client: Client, email: str) -> Reply:
+def _recover(client: Client, email: str) -> ClientResponse:
     return client("POST", f"/password-recovery/{email}")
 
 
@@ -44,14 +44,14 @@ def accounts(database: Database) -> list[User]:
 
 
 @pytest.fixture
-def unlimited(limited: Callable[..., Any]) -> None:
+def unlimited(set_limits: Callable[..., Any]) -> None:
     """The tries are not what is tested here."""
-    limited(limit_sign_in_account=10_000, limit_sign_in_address=10_000, limit_recovery_account=10_000)
+    set_limits(limit_sign_in_account=10_000, limit_sign_in_address=10_000, limit_recovery_account=10_000)
 
 
 @pytest.mark.parametrize("ask", [_sign_in, _recover])
 def test_s14_known_unknown_and_inactive_addresses_are_answered_alike(
-    ask: Callable[[Client, str], Reply],
+    ask: Callable[[Client, str], ClientResponse],
     unlimited: None,
     app: Application,
     accounts: list[User],
@@ -70,7 +70,7 @@ def test_s14_known_unknown_and_inactive_addresses_are_answered_alike(
         hashing.clear()
         with monkeypatch.context() as patch:
             patch.setattr(passwords, "_hasher", Counting())
-            told.append(told_to(ask(at(app, f"192.0.2.{number}"), email)))
+            told.append(comparable_response(ask(client_at(app, f"192.0.2.{number}"), email)))
         cost.append(len(hashing))
     assert told[0] == told[1] == told[2]
     assert cost == [1 if ask is _sign_in else 0] * 3
@@ -78,13 +78,13 @@ def test_s14_known_unknown_and_inactive_addresses_are_answered_alike(
 
 @pytest.mark.parametrize("ask", [_sign_in, _recover])
 def test_s14_known_unknown_and_inactive_addresses_take_as_long(
-    ask: Callable[[Client, str], Reply],
+    ask: Callable[[Client, str], ClientResponse],
     unlimited: None,
     app: Application,
     accounts: list[User],
     long_form: bool,
 ) -> None:
-    client = at(app, "192.0.2.1")
+    client = client_at(app, "192.0.2.1")
     spans: dict[str, list[float]] = {email: [] for email in ADDRESSES}
     # In turns, so that a busy moment of the machine falls on all three.
     for _ in range(LONG if long_form else SHORT):

@@ -12,11 +12,11 @@ from db.models import Organization, User
 from db.queries import organizations
 from db.session import Database
 from handlers.app import Application
-from studio.identity.passwords import hash_password
-from tests import factories
-from tests.api.conftest import Client, Committed
-from tests.overtaking import Begun
-from tests.serving import bearer
+from studio.accounts.identity.passwords import hash_password
+from tests.api.conftest import Client, CommittingServer
+from tests.support import factories
+from tests.support.app import auth_headers
+from tests.support.concurrency import PausedCall
 
 
 @pytest.fixture
@@ -30,16 +30,16 @@ def organization(owner: User) -> Organization:
 
 
 @pytest.fixture
-def person(organization: Organization) -> User:
+def member(organization: Organization) -> User:
     person = factories.make_user()
     factories.make_membership(organization, person, role="admin")
     return person
 
 
 def test_s16_a_new_role_counts_with_the_next_request(
-    client_of: Callable[..., Client], organization: Organization, owner: User, person: User
+    client_for: Callable[..., Client], organization: Organization, owner: User, member: User
 ) -> None:
-    client, theirs = client_of(owner), client_of(person)
+    client, theirs = client_for(owner), client_for(member)
     path = f"/organizations/{organization.id}"
     brand = factories.make_brand(organization=organization)
     for role, may_rename, may_change_brands in (
@@ -48,20 +48,20 @@ def test_s16_a_new_role_counts_with_the_next_request(
         ("viewer", 403, 403),
         ("admin", 200, 200),
     ):
-        assert client("PATCH", f"{path}/members/{person.id}", {"role": role}).json()["role"] == role
+        assert client("PATCH", f"{path}/members/{member.id}", {"role": role}).json()["role"] == role
         assert theirs("PATCH", path, {"name": role}).status == may_rename
         assert theirs("PATCH", f"/brands/{brand.id}", {"name": role}).status == may_change_brands
         assert theirs("GET", f"/brands/{brand.id}").status == 200
 
 
 def test_s16_a_removed_member_sees_nothing_with_the_next_request(
-    client_of: Callable[..., Client], organization: Organization, owner: User, person: User
+    client_for: Callable[..., Client], organization: Organization, owner: User, member: User
 ) -> None:
-    client, theirs = client_of(owner), client_of(person)
+    client, theirs = client_for(owner), client_for(member)
     path, brand = f"/organizations/{organization.id}", factories.make_brand(organization=organization)
     assert theirs("GET", f"/brands/{brand.id}").status == 200
-    assert client("DELETE", f"{path}/members/{person.id}").status == 204
-    assert client("GET", f"{path}/members/{person.id}").status == 404
+    assert client("DELETE", f"{path}/members/{member.id}").status == 204
+    assert client("GET", f"{path}/members/{member.id}").status == 404
     for method, gone in (
         ("GET", path),
         ("PATCH", path),
@@ -75,19 +75,19 @@ def test_s16_a_removed_member_sees_nothing_with_the_next_request(
 
 
 def test_s16_who_handed_the_organization_over_is_no_owner_with_the_next_request(
-    client_of: Callable[..., Client], organization: Organization, owner: User, person: User
+    client_for: Callable[..., Client], organization: Organization, owner: User, member: User
 ) -> None:
-    client, theirs = client_of(owner), client_of(person)
+    client, theirs = client_for(owner), client_for(member)
     path = f"/organizations/{organization.id}"
     assert theirs("DELETE", path).status == 403
-    body = {"user_id": str(person.id), "password": "sartiq-demo"}
+    body = {"user_id": str(member.id), "password": "sartiq-demo"}
     assert client("POST", f"{path}/transfer-ownership", body).status == 200
     assert client("DELETE", path).status == 403
     assert client("POST", f"{path}/transfer-ownership", body).status == 403
     assert theirs("DELETE", path).status == 204
 
 
-class Run(NamedTuple):
+class Team(NamedTuple):
     """An organization with its owner, an admin and a member, on a server whose requests commit."""
 
     path: str
@@ -103,15 +103,15 @@ class Run(NamedTuple):
 
 
 @pytest.fixture
-def run(committed: Committed, application: Application) -> Run:
-    owner, database, production = committed
+def team(committing_server: CommittingServer, application: Application) -> Team:
+    owner, database, production = committing_server
     with database.transaction(write=True) as writing:
         writing.get_one(User, production.owner.id).hashed_password = hash_password("sartiq-demo")
         admin, member = factories.make_user(), factories.make_user()
         factories.make_membership(production.organization, admin, role="admin")
         factories.make_membership(production.organization, member, role="member")
-        client = Client(application, bearer(application, admin))
-    return Run(f"/organizations/{production.organization.id}", owner, client, admin.id, member.id)
+        client = Client(application, auth_headers(application, admin))
+    return Team(f"/organizations/{production.organization.id}", owner, client, admin.id, member.id)
 
 
 @pytest.mark.parametrize(
@@ -122,63 +122,65 @@ def run(committed: Committed, application: Application) -> Run:
     ],
 )
 def test_s16_a_request_that_began_as_an_admins_does_not_end_after_the_role_is_gone(
-    run: Run, monkeypatch: pytest.MonkeyPatch, database_kind: str, lost: str, attempt: str
+    team: Team, monkeypatch: pytest.MonkeyPatch, database_kind: str, lost: str, attempt: str
 ) -> None:
-    me, other = f"{run.path}/members/{run.admin_id}", f"{run.path}/members/{run.member_id}"
+    me, other = f"{team.path}/members/{team.admin_id}", f"{team.path}/members/{team.member_id}"
     body = {"email": "friend@example.com", "role": "admin"}
-    invited = run.owner("POST", f"{run.path}/invitations", {**body, "email": "ines@example.com"}).json()["id"]
+    invited = team.owner("POST", f"{team.path}/invitations", {**body, "email": "ines@example.com"}).json()[
+        "id"
+    ]
     send = {
-        "own role": lambda: run.admin("PATCH", me, {"role": "admin"}),
-        "another role": lambda: run.admin("PATCH", other, {"role": "admin"}),
-        "removal": lambda: run.admin("DELETE", other),
-        "invitation": lambda: run.admin("POST", f"{run.path}/invitations", body),
-        "withdrawal": lambda: run.admin("DELETE", f"{run.path}/invitations/{invited}"),
+        "own role": lambda: team.admin("PATCH", me, {"role": "admin"}),
+        "another role": lambda: team.admin("PATCH", other, {"role": "admin"}),
+        "removal": lambda: team.admin("DELETE", other),
+        "invitation": lambda: team.admin("POST", f"{team.path}/invitations", body),
+        "withdrawal": lambda: team.admin("DELETE", f"{team.path}/invitations/{invited}"),
     }[attempt]
     end = {
-        "demoted": lambda: run.owner("PATCH", me, {"role": "viewer"}),
-        "removed": lambda: run.owner("DELETE", me),
+        "demoted": lambda: team.owner("PATCH", me, {"role": "viewer"}),
+        "removed": lambda: team.owner("DELETE", me),
     }[lost]
-    tried, done = Begun(monkeypatch, organizations, "require_permission_in").overtaken_by(end, send)
+    tried, done = PausedCall(monkeypatch, organizations, "require_permission_in").run_during_pause(end, send)
     assert done.status in (200, 204), done.body
-    assert run.role(run.admin_id) == ("viewer" if lost == "demoted" else None)
+    assert team.role(team.admin_id) == ("viewer" if lost == "demoted" else None)
     if database_kind == "postgresql":
         assert tried.status == (403 if lost == "demoted" else 404), tried.body
-        assert run.role(run.member_id) == "member"
-        listed = run.owner("GET", f"{run.path}/invitations").json()["data"]
+        assert team.role(team.member_id) == "member"
+        listed = team.owner("GET", f"{team.path}/invitations").json()["data"]
         assert [one["id"] for one in listed] == [invited]
 
 
 def test_s16_of_two_admins_who_remove_each_other_at_once_one_stays(
-    run: Run, application: Application, monkeypatch: pytest.MonkeyPatch, committed: Committed
+    team: Team, application: Application, monkeypatch: pytest.MonkeyPatch, committing_server: CommittingServer
 ) -> None:
-    assert run.owner("PATCH", f"{run.path}/members/{run.member_id}", {"role": "admin"}).status == 200
-    with committed.database.transaction(write=True) as writing:
-        other = Client(application, bearer(application, writing.get_one(User, run.member_id)))
-    first, second = Begun(monkeypatch, organizations, "require_permission_in").overtaken_by(
-        lambda: other("DELETE", f"{run.path}/members/{run.admin_id}"),
-        lambda: run.admin("DELETE", f"{run.path}/members/{run.member_id}"),
+    assert team.owner("PATCH", f"{team.path}/members/{team.member_id}", {"role": "admin"}).status == 200
+    with committing_server.database.transaction(write=True) as writing:
+        other = Client(application, auth_headers(application, writing.get_one(User, team.member_id)))
+    first, second = PausedCall(monkeypatch, organizations, "require_permission_in").run_during_pause(
+        lambda: other("DELETE", f"{team.path}/members/{team.admin_id}"),
+        lambda: team.admin("DELETE", f"{team.path}/members/{team.member_id}"),
     )
     assert sorted((first.status, second.status)) == [204, 404]
-    assert sorted(str(run.role(user_id)) for user_id in (run.admin_id, run.member_id)) == ["None", "admin"]
+    assert sorted(str(team.role(user_id)) for user_id in (team.admin_id, team.member_id)) == ["None", "admin"]
 
 
 @pytest.mark.parametrize("attempt", ["deletion", "transfer"])
 def test_s16_a_request_that_began_as_the_owners_does_not_end_after_the_organization_was_handed_over(
-    committed: Committed,
+    committing_server: CommittingServer,
     application: Application,
     monkeypatch: pytest.MonkeyPatch,
     database_kind: str,
     attempt: str,
 ) -> None:
-    owner, database, production = committed
+    owner, database, production = committing_server
     with database.transaction(write=True) as writing:
         writing.get_one(User, production.owner.id).hashed_password = hash_password("sartiq-demo")
         heir, organization = factories.make_user(), factories.make_organization(production.owner)
         factories.make_membership(organization, heir, role="viewer")
-        theirs = Client(application, bearer(application, heir))
+        theirs = Client(application, auth_headers(application, heir))
     path = f"/organizations/{organization.id}"
     body = {"user_id": str(heir.id), "password": "sartiq-demo"}
-    tried, handed = Begun(monkeypatch, organizations, "require_permission_in").overtaken_by(
+    tried, handed = PausedCall(monkeypatch, organizations, "require_permission_in").run_during_pause(
         lambda: owner("POST", f"{path}/transfer-ownership", body),
         {
             "deletion": lambda: owner("DELETE", path),

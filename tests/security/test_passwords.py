@@ -10,73 +10,73 @@ import pytest
 
 from db.models import User
 from handlers.app import Application
-from studio.identity import passwords
-from studio.identity.passwords import hash_password
-from tests import factories
+from studio.accounts.identity import passwords
+from studio.accounts.identity.passwords import hash_password
 from tests.api.conftest import Client
-from tests.api.mailbox import token_mailed_to
-from tests.contract.mini.asking import Reply
-from tests.signing_in import FORM, sign_in
+from tests.support import factories
+from tests.support.auth import FORM, sign_in
+from tests.support.client import ClientResponse
+from tests.support.mailbox import get_mailed_token
 
 OLD = "a-linen-dress-in-may"
 ADDRESS = "ines@example.com"
 
 
-class Doors:
+class PasswordSetters:
     """Every request that sets a password, each for the account of one address."""
 
-    def __init__(self, app: Application, client_of: Callable[[User | None], Client]) -> None:
-        self.app, self.client_of = app, client_of
-        self.anybody, self.superuser = client_of(None), client_of(factories.make_user(is_superuser=True))
+    def __init__(self, app: Application, client_for: Callable[[User | None], Client]) -> None:
+        self.app, self.client_of = app, client_for
+        self.anybody, self.superuser = client_for(None), client_for(factories.make_user(is_superuser=True))
 
     def account(self) -> User:
         """The account, which is there already."""
         return factories.make_user(email=ADDRESS, hashed_password=hash_password(OLD))
 
-    def create_user(self) -> Callable[[str], Reply]:
+    def create_user(self) -> Callable[[str], ClientResponse]:
         """A superuser makes the account."""
         return lambda password: self.superuser("POST", "/users/", {"email": ADDRESS, "password": password})
 
-    def update_user(self) -> Callable[[str], Reply]:
+    def update_user(self) -> Callable[[str], ClientResponse]:
         """A superuser gives the account a password."""
         path = f"/users/{self.account().id}"
         return lambda password: self.superuser("PATCH", path, {"password": password})
 
-    def change_password(self) -> Callable[[str], Reply]:
+    def change_password(self) -> Callable[[str], ClientResponse]:
         """Its owner changes the password."""
         client, body = self.client_of(self.account()), {"current_password": OLD}
         return lambda password: client("PATCH", "/users/me/password", {**body, "new_password": password})
 
-    def reset_password(self) -> Callable[[str], Reply]:
+    def reset_password(self) -> Callable[[str], ClientResponse]:
         """Its owner forgot the password."""
         self.account()
         assert self.anybody("POST", f"/password-recovery/{ADDRESS}").status == 200
-        body = {"token": token_mailed_to(self.app, ADDRESS, "pr")}
+        body = {"token": get_mailed_token(self.app, ADDRESS, "pr")}
         return lambda password: self.anybody("POST", "/reset-password/", {**body, "new_password": password})
 
-    def accept_invitation(self) -> Callable[[str], Reply]:
+    def accept_invitation(self) -> Callable[[str], ClientResponse]:
         """The account is made by an invitation."""
         owner = factories.make_user()
         path = f"/organizations/{factories.make_organization(owner).id}/invitations"
         body = {"email": ADDRESS, "role": "member"}
         assert self.client_of(owner)("POST", path, body).status == 201
-        token = {"token": token_mailed_to(self.app, ADDRESS, "iv")}
+        token = {"token": get_mailed_token(self.app, ADDRESS, "iv")}
         return lambda password: self.anybody("POST", "/invitations/accept", {**token, "password": password})
 
 
-DOORS = ("create_user", "update_user", "change_password", "reset_password", "accept_invitation")
+PASSWORD_OPERATIONS = ("create_user", "update_user", "change_password", "reset_password", "accept_invitation")
 
 
 @pytest.fixture
-def doors(app: Application, client_of: Callable[[User | None], Client]) -> Doors:
-    return Doors(app, client_of)
+def password_setters(app: Application, client_for: Callable[[User | None], Client]) -> PasswordSetters:
+    return PasswordSetters(app, client_for)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", PASSWORD_OPERATIONS)
 def test_s18_a_common_password_is_refused_in_any_letter_case_and_costs_nothing(
-    doors: Doors, door: str, monkeypatch: pytest.MonkeyPatch
+    password_setters: PasswordSetters, door: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = getattr(doors, door)()
+    send = getattr(password_setters, door)()
     for common in (
         "password",
         "12345678",
@@ -89,22 +89,24 @@ def test_s18_a_common_password_is_refused_in_any_letter_case_and_costs_nothing(
     ):
         reply = send(common)
         assert (reply.status, reply.json()["code"]) == (409, "password_too_common"), common
-        assert sign_in(doors.anybody, ADDRESS, common).status == 401
+        assert sign_in(password_setters.anybody, ADDRESS, common).status == 401
     # The mailed token, for instance, was not spent by the refusals.
     assert send("seven common words in a row").status in (200, 201)
-    assert sign_in(doors.anybody, ADDRESS, "seven common words in a row").status == 200
+    assert sign_in(password_setters.anybody, ADDRESS, "seven common words in a row").status == 200
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_s18_a_password_has_8_to_128_characters_and_never_the_null_character(doors: Doors, door: str) -> None:
-    send = getattr(doors, door)()
+@pytest.mark.parametrize("door", PASSWORD_OPERATIONS)
+def test_s18_a_password_has_8_to_128_characters_and_never_the_null_character(
+    password_setters: PasswordSetters, door: str
+) -> None:
+    send = getattr(password_setters, door)()
     for wrong in ("", "seven77", "é" * 7, "🔑" * 7, "x" * 129, "nothing\x00else", "\x00" * 8):
         reply = send(wrong)
         assert reply.status == 422, wrong
-        assert {where[-1] for where in reply.types} <= {"password", "new_password"}
+        assert {where[-1] for where in reply.error_types} <= {"password", "new_password"}
     longest = "🔑" * 128
     assert send(longest).status in (200, 201)
-    assert sign_in(doors.anybody, ADDRESS, longest).status == 200
+    assert sign_in(password_setters.anybody, ADDRESS, longest).status == 200
 
 
 @pytest.mark.parametrize(
@@ -115,36 +117,36 @@ def test_s18_a_password_has_8_to_128_characters_and_never_the_null_character(doo
     ],
 )  # fmt: skip
 def test_s18_every_other_character_is_one_of_a_password_and_stays_as_it_is(
-    doors: Doors, password: str
+    password_setters: PasswordSetters, password: str
 ) -> None:
-    assert doors.create_user()(password).status == 201
-    assert sign_in(doors.anybody, ADDRESS, password).status == 200
+    assert password_setters.create_user()(password).status == 201
+    assert sign_in(password_setters.anybody, ADDRESS, password).status == 200
     for other in (password + "x", password[:-1], password.strip() + "y", password.swapcase() + "z"):
-        assert sign_in(doors.anybody, ADDRESS, other).status == 401
+        assert sign_in(password_setters.anybody, ADDRESS, other).status == 401
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "漢", "🔑"])
-def test_s18_no_password_is_cut(doors: Doors, letter: str) -> None:
+def test_s18_no_password_is_cut(password_setters: PasswordSetters, letter: str) -> None:
     """72 bytes is where bcrypt cuts; each place up to the last is tried on both sides of it."""
     longest = letter * 128
-    assert doors.create_user()(longest).status == 201
+    assert password_setters.create_user()(longest).status == 201
     for place in (17, 18, 23, 24, 35, 36, 71, 72, 127):
         other = f"{longest[:place]}!{longest[place + 1 :]}"
-        assert sign_in(doors.anybody, ADDRESS, other).status == 401, place
-    assert sign_in(doors.anybody, ADDRESS, longest[:-1]).status == 401
-    assert sign_in(doors.anybody, ADDRESS, longest).status == 200
+        assert sign_in(password_setters.anybody, ADDRESS, other).status == 401, place
+    assert sign_in(password_setters.anybody, ADDRESS, longest[:-1]).status == 401
+    assert sign_in(password_setters.anybody, ADDRESS, longest).status == 200
 
 
 @pytest.mark.parametrize("size", [129, 10_000, 1_000_000, 10_000_000])
 def test_s18_a_huge_password_is_refused_before_it_is_hashed(
-    doors: Doors, size: int, monkeypatch: pytest.MonkeyPatch
+    password_setters: PasswordSetters, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sends = [getattr(doors, door)() for door in ("create_user", "change_password")]
+    sends = [getattr(password_setters, door)() for door in ("create_user", "change_password")]
     hashed: list[str] = []
-    monkeypatch.setattr(passwords, "_hasher", _Noting(hashed))
+    monkeypatch.setattr(passwords, "_hasher", _RecordingHasher(hashed))
     huge = "x" * size
     began = time.perf_counter()
-    replies = [send(huge) for send in sends] + [sign_in(doors.anybody, ADDRESS, huge)]
+    replies = [send(huge) for send in sends] + [sign_in(password_setters.anybody, ADDRESS, huge)]
     spent = time.perf_counter() - began
     assert {reply.status for reply in replies} <= {413, 422}
     assert all(size > 1_000_000 or reply.status in (413, 422) for reply in replies)
@@ -153,7 +155,7 @@ def test_s18_a_huge_password_is_refused_before_it_is_hashed(
     assert spent < 3 * len(replies)
 
 
-class _Noting:
+class _RecordingHasher:
     """Stands where the hasher is, and notes what it was asked to hash or to verify."""
 
     def __init__(self, seen: list[str]) -> None:
@@ -168,12 +170,15 @@ class _Noting:
         return True
 
 
-def test_s18_what_is_sent_twice_or_not_as_text_is_refused(doors: Doors) -> None:
-    user = doors.account()
+def test_s18_what_is_sent_twice_or_not_as_text_is_refused(password_setters: PasswordSetters) -> None:
+    user = password_setters.account()
     form = b"username=ines%40example.com&password=wrong&password=" + OLD.encode()
-    assert doors.anybody("POST", "/login/access-token", body=form, headers=FORM).status in (400, 422)
+    assert password_setters.anybody("POST", "/login/access-token", body=form, headers=FORM).status in (
+        400,
+        422,
+    )
     values: list[Any] = [12345678, None, True, ["a-linen-dress"], {"$ne": ""}]
     for value in values:
-        reply = doors.superuser("PATCH", f"/users/{user.id}", {"password": value})
+        reply = password_setters.superuser("PATCH", f"/users/{user.id}", {"password": value})
         assert reply.status == 422, value
-    assert sign_in(doors.anybody, ADDRESS, OLD).status == 200
+    assert sign_in(password_setters.anybody, ADDRESS, OLD).status == 200

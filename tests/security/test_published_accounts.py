@@ -15,13 +15,13 @@ import pytest
 from sqlalchemy import func, select, update
 
 from db.base import utc_now
-from db.engines import make_engine
+from db.engine import build_engine
 from db.models import User
 from db.models.users import TokenFamily
 from db.queries.users import find_user_by_email
 from db.session import Database
-from studio.identity.passwords import hash_password, verify_password
-from tests.e2e.server import ROOT, environment_of_tests, free_port, running_server
+from studio.accounts.identity.passwords import hash_password, verify_password
+from tests.e2e.server import ROOT, build_environment, free_port, running_server
 
 DEMO, SECOND, ADMIN = "demo@example.com", "second@example.com", "admin@example.com"
 PUBLISHED = {DEMO: "sartiq-demo", SECOND: "sartiq-second", ADMIN: "sartiq-admin"}
@@ -30,7 +30,7 @@ FIX = "python -m handlers deactivate-demo-accounts"
 
 
 def environment_of(folder: Path, name: str) -> dict[str, str]:
-    return {**os.environ, **environment_of_tests(folder, free_port()), "SARTIQ_ENV": name}
+    return {**os.environ, **build_environment(folder, free_port()), "SARTIQ_ENV": name}
 
 
 def run(
@@ -54,7 +54,7 @@ def run(
 
 
 def database_in(folder: Path) -> Database:
-    return Database(make_engine(f"sqlite:///{folder / 'sartiq.db'}", pool_size=2))
+    return Database(build_engine(f"sqlite:///{folder / 'sartiq.db'}", pool_size=2))
 
 
 def change_account(folder: Path, email: str, /, **columns: object) -> None:
@@ -128,7 +128,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def production(prepared: Path, tmp_path: Path) -> Path:
+def production_folder(prepared: Path, tmp_path: Path) -> Path:
     """A copy of an installation that was prepared for production."""
     return shutil.copytree(prepared, tmp_path / "production")
 
@@ -209,10 +209,12 @@ def test_s18_another_asgi_server_cannot_load_the_application_either(development:
     assert FIX in refused.stderr.splitlines()[-1]
 
 
-def test_s18_another_asgi_server_loads_the_application_when_the_accounts_are_closed(production: Path) -> None:
+def test_s18_another_asgi_server_loads_the_application_when_the_accounts_are_closed(
+    production_folder: Path,
+) -> None:
     port = free_port()
     module = f"uvicorn wsgi:app --lifespan on --port {port}"
-    with running_server(production, module, port=port, SARTIQ_ENV="production") as server:
+    with running_server(production_folder, module, port=port, SARTIQ_ENV="production") as server:
         assert sign_in(server.url, DEMO, PUBLISHED[DEMO]).status_code == 401
 
 
@@ -286,34 +288,34 @@ def test_s18_the_first_superuser_can_be_made_before_anything_else(tmp_path: Path
     ],
 )
 def test_s18_a_superuser_needs_a_password_by_the_rules_of_the_api(
-    production: Path, email: str, password: str, reason: str
+    production_folder: Path, email: str, password: str, reason: str
 ) -> None:
-    refused = run(production, "create-superuser", "--email", email, given=f"{password}\n")
+    refused = run(production_folder, "create-superuser", "--email", email, given=f"{password}\n")
     assert refused.returncode == 1
     assert refused.stderr.startswith("Not done: ")
     assert reason in refused.stderr
     assert not password or password not in refused.stderr
-    assert addresses(production) == []
+    assert addresses(production_folder) == []
 
 
-def test_s18_a_password_that_is_not_utf8_is_refused(production: Path) -> None:
+def test_s18_a_password_that_is_not_utf8_is_refused(production_folder: Path) -> None:
     refused = subprocess.run(
         [sys.executable, "-m", "handlers", "create-superuser", "--email", ADDRESS],
         cwd=ROOT,
-        env=environment_of(production, "production"),
+        env=environment_of(production_folder, "production"),
         input=b"\xff\xfe-a-linen-dress\n",
         capture_output=True,
         timeout=60,
     )
     assert refused.returncode == 1
     assert b"UTF-8" in refused.stderr
-    assert addresses(production) == []
+    assert addresses(production_folder) == []
 
 
-def test_s18_a_password_is_never_an_argument(production: Path) -> None:
+def test_s18_a_password_is_never_an_argument(production_folder: Path) -> None:
     arguments = ("create-superuser", "--email", ADDRESS, "--password", PASSWORD)
-    assert run(production, *arguments, given=f"{PASSWORD}\n").returncode == 2
-    assert addresses(production) == []
+    assert run(production_folder, *arguments, given=f"{PASSWORD}\n").returncode == 2
+    assert addresses(production_folder) == []
 
 
 def test_s18_an_account_is_taken_over_only_when_that_is_asked_for(development: Path) -> None:
@@ -336,12 +338,12 @@ def test_s18_an_account_is_taken_over_only_when_that_is_asked_for(development: P
     assert verify_password(user.hashed_password, PASSWORD)
 
 
-def test_s18_a_reset_makes_no_account(production: Path) -> None:
+def test_s18_a_reset_makes_no_account(production_folder: Path) -> None:
     arguments = ("create-superuser", "--email", ADDRESS, "--reset-password")
-    refused = run(production, *arguments, given=f"{PASSWORD}\n")
+    refused = run(production_folder, *arguments, given=f"{PASSWORD}\n")
     assert refused.returncode == 1
     assert f"no account with the address {ADDRESS}" in refused.stderr
-    assert addresses(production) == []
+    assert addresses(production_folder) == []
 
 
 def ask_at_a_terminal(folder: Path, *typed: str) -> tuple[int, str]:
@@ -373,19 +375,19 @@ def ask_at_a_terminal(folder: Path, *typed: str) -> tuple[int, str]:
     return process.wait(30), shown
 
 
-def test_s18_at_a_terminal_the_password_is_asked_twice_and_not_shown(production: Path) -> None:
-    status, shown = ask_at_a_terminal(production, PASSWORD, PASSWORD)
+def test_s18_at_a_terminal_the_password_is_asked_twice_and_not_shown(production_folder: Path) -> None:
+    status, shown = ask_at_a_terminal(production_folder, PASSWORD, PASSWORD)
     assert status == 0, shown
     assert PASSWORD not in shown
-    user = account(production, ADDRESS)
+    user = account(production_folder, ADDRESS)
     assert user is not None
     assert verify_password(user.hashed_password, PASSWORD)
 
 
-def test_s18_at_a_terminal_two_different_passwords_are_refused(production: Path) -> None:
-    status, shown = ask_at_a_terminal(production, PASSWORD, f"{PASSWORD}!")
+def test_s18_at_a_terminal_two_different_passwords_are_refused(production_folder: Path) -> None:
+    status, shown = ask_at_a_terminal(production_folder, PASSWORD, f"{PASSWORD}!")
     assert (status, "The passwords differ" in shown) == (1, True), shown
-    assert addresses(production) == []
+    assert addresses(production_folder) == []
 
 
 def test_s18_a_mock_has_no_accounts_to_administer(tmp_path: Path) -> None:

@@ -20,16 +20,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from handlers.app import Application
-from handlers.auth import ALGORITHM, AUDIENCE, ISSUER
 from handlers.contract.strict_json import MAX_ITEMS
-from tests.contract.every_operation import BASE, CONTRACT, OPERATIONS, Operation, resolved
-from tests.contract.mini.asking import Reply, ask
-from tests.house.bundle import request_roots, schemas
-from tests.serving import app_for_tests
+from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
+from tests.architecture.bundle import list_schemas, request_roots
+from tests.contract.operations import BASE, CONTRACT, OPERATIONS, Operation, resolve
+from tests.support.app import create_test_app
+from tests.support.client import ClientResponse, send_request
 
-SECONDS = 0.1
-LARGEST_BODY = 1_000_000
-LARGEST_TARGET = 60_000
+MAX_SECONDS = 0.1
+MAX_BODY_BYTES = 1_000_000
+MAX_TARGET_LENGTH = 60_000
 BRANDS, LOOKS = f"{BASE}/brands/", f"{BASE}/shootings/{uuid.uuid4()}/looks"
 IMAGES = f"{BASE}/products/{uuid.uuid4()}/images"
 
@@ -37,7 +37,7 @@ IMAGES = f"{BASE}/products/{uuid.uuid4()}/images"
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     """The real application, without a database."""
-    made = app_for_tests(tmp_path_factory.mktemp("resources"))
+    made = create_test_app(tmp_path_factory.mktemp("resources"))
     yield made
     made.bridge.pool.shutdown()
 
@@ -53,23 +53,25 @@ def token(app: Application) -> str:
     return jwt.encode(claims, app.settings.secret_key, ALGORITHM)
 
 
-def refused_quickly(app: Application, method: str, target: str, headers: dict[str, str], body: Any) -> Reply:
+def assert_rejected_quickly(
+    app: Application, method: str, target: str, headers: dict[str, str], body: Any
+) -> ClientResponse:
     """Return the refusal; fail when it takes a tenth of a second three times, or is none."""
     took = []
     for _ in range(3):
         began = time.process_time()
-        reply = ask(app, method, target, headers, body=body)
+        reply = send_request(app, method, target, headers, body=body)
         took.append(time.process_time() - began)
-        if took[-1] < SECONDS:
+        if took[-1] < MAX_SECONDS:
             break
     assert 400 <= reply.status < 500, (reply.status, reply.body[:300])
-    assert min(took) < SECONDS, f"{reply.status} after {min(took):.2f} s"
+    assert min(took) < MAX_SECONDS, f"{reply.status} after {min(took):.2f} s"
     return reply
 
 
-def filled(piece: bytes, begin: bytes = b"[", end: bytes = b"]") -> bytes:
+def fill_body(piece: bytes, begin: bytes = b"[", end: bytes = b"]") -> bytes:
     """Return an array, or what else begins and ends so, as full of a piece as a body can be."""
-    count = (LARGEST_BODY - len(begin) - len(end)) // (len(piece) + 1)
+    count = (MAX_BODY_BYTES - len(begin) - len(end)) // (len(piece) + 1)
     return begin + b",".join([piece] * count) + end
 
 
@@ -78,7 +80,7 @@ BODIES: dict[str, tuple[str, bytes, int]] = {
     "nested 1,000 deep": (BRANDS, b"[" * 1000 + b"]" * 1000, 400),
     "objects nested 1,000 deep": (BRANDS, b'{"a":' * 1000 + b"1" + b"}" * 1000, 400),
     "as deep as fits": (BRANDS, b"[" * 499_000 + b"]" * 499_000, 400),
-    "opened and never closed": (BRANDS, b"[" * LARGEST_BODY, 400),
+    "opened and never closed": (BRANDS, b"[" * MAX_BODY_BYTES, 400),
     "an array of a million": (BRANDS, b"[" + b"0," * 999_999 + b"0]", 413),
     "a string of 10 MB": (BRANDS, b'{"name":"' + b"x" * 10_000_000 + b'"}', 413),
     "a string as long as fits": (BRANDS, b'{"name":"' + b"x" * 980_000 + b'"}', 422),
@@ -87,11 +89,11 @@ BODIES: dict[str, tuple[str, bytes, int]] = {
     "a string of commas": (BRANDS, b'{"name":"' + b"," * 980_000 + b'"}', 422),
     "a string of quotes": (BRANDS, b'{"name":"' + b'\\",' * 320_000 + b'"}', 422),
     "a string without end": (BRANDS, b'{"name":"' + b"\\," * 480_000, 400),
-    "as many numbers as fit": (LOOKS, filled(b"0", IDS, b"]}"), 413),
-    "as many texts as fit": (LOOKS, filled(b'""', IDS, b"]}"), 413),
-    "as many arrays as fit": (LOOKS, filled(b"[]", IDS, b"]}"), 413),
-    "as many objects as fit": (LOOKS, filled(b'{"a":1}', IDS, b"]}"), 413),
-    "as many members as fit": (BRANDS, filled(b'"a":0', b"{", b"}"), 413),
+    "as many numbers as fit": (LOOKS, fill_body(b"0", IDS, b"]}"), 413),
+    "as many texts as fit": (LOOKS, fill_body(b'""', IDS, b"]}"), 413),
+    "as many arrays as fit": (LOOKS, fill_body(b"[]", IDS, b"]}"), 413),
+    "as many objects as fit": (LOOKS, fill_body(b'{"a":1}', IDS, b"]}"), 413),
+    "as many members as fit": (BRANDS, fill_body(b'"a":0', b"{", b"}"), 413),
     "as many items as are read": (LOOKS, IDS + b",".join([b"0"] * MAX_ITEMS) + b"]}", 422),
     "as many arrays as are read": (LOOKS, IDS + b",".join([b"[[]]"] * MAX_ITEMS) + b"]}", 422),
     "equal texts": (LOOKS, IDS + b",".join([b'"' + b"x" * 400 + b'"'] * MAX_ITEMS) + b"]}", 422),
@@ -109,13 +111,13 @@ def test_s19_a_json_body_that_is_made_to_cost_is_refused_at_once(
 ) -> None:
     target, body, status = BODIES[what]
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-    assert refused_quickly(app, "POST", target, headers, body).status == status
+    assert assert_rejected_quickly(app, "POST", target, headers, body).status == status
 
 
 def test_s19_a_body_of_10_mb_is_refused_where_its_length_is_not_told(app: Application, token: str) -> None:
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     pieces = [b'{"name":"', *[b"x" * 65_536] * 160, b'"}']
-    assert refused_quickly(app, "POST", BRANDS, headers, pieces).status == 413
+    assert assert_rejected_quickly(app, "POST", BRANDS, headers, pieces).status == 413
 
 
 FORM = "application/x-www-form-urlencoded"
@@ -136,7 +138,7 @@ FORMS: dict[str, tuple[str, str, bytes]] = {
 @pytest.mark.parametrize("what", FORMS)
 def test_s19_a_form_that_is_made_to_cost_is_refused_at_once(app: Application, token: str, what: str) -> None:
     target, media_type, body = FORMS[what]
-    refused_quickly(
+    assert_rejected_quickly(
         app, "POST", target, {"authorization": f"Bearer {token}", "content-type": media_type}, body
     )
 
@@ -146,9 +148,9 @@ TARGETS = {
     "a number of 5,000 digits": f"{BRANDS}?skip={'9' * 5000}",
     "1,000 parameters": f"{BRANDS}?" + "&".join(f"a{number}=1" for number in range(1000)),
     "30,000 parameters": f"{BRANDS}?" + "a&" * 30_000,
-    "a long parameter": f"{BRANDS}?q={'x' * LARGEST_TARGET}",
-    "a long cursor": f"{BRANDS}?cursor={'x' * LARGEST_TARGET}",
-    "a long segment": BRANDS + "x" * LARGEST_TARGET,
+    "a long parameter": f"{BRANDS}?q={'x' * MAX_TARGET_LENGTH}",
+    "a long cursor": f"{BRANDS}?cursor={'x' * MAX_TARGET_LENGTH}",
+    "a long segment": BRANDS + "x" * MAX_TARGET_LENGTH,
     "30,000 segments": f"{BASE}/" + "a/" * 30_000,
 }
 
@@ -157,7 +159,7 @@ TARGETS = {
 def test_s19_an_address_that_is_made_to_cost_is_refused_at_once(
     app: Application, token: str, what: str
 ) -> None:
-    refused_quickly(app, "GET", TARGETS[what], {"authorization": f"Bearer {token}"}, None)
+    assert_rejected_quickly(app, "GET", TARGETS[what], {"authorization": f"Bearer {token}"}, None)
 
 
 HEADERS = {
@@ -184,10 +186,10 @@ def test_s19_a_header_that_is_made_to_cost_is_refused_at_once(
 ) -> None:
     for value in HEADERS[name]:
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json", name: value}
-        refused_quickly(app, "POST", BRANDS, headers, b'{"name": 5}')
+        assert_rejected_quickly(app, "POST", BRANDS, headers, b'{"name": 5}')
 
 
-class Place(NamedTuple):
+class PatternInput(NamedTuple):
     """Where a text that must match a pattern can be sent."""
 
     operation: Operation
@@ -195,27 +197,29 @@ class Place(NamedTuple):
     name: str
 
 
-def places() -> dict[str, list[Place]]:
+def list_pattern_inputs() -> dict[str, list[PatternInput]]:
     """Return for each pattern of the contract where a caller can try it."""
-    found: dict[str, list[Place]] = {}
+    found: dict[str, list[PatternInput]] = {}
     for operation in OPERATIONS.values():
         for parameter in operation.parameters:
-            pattern = resolved(parameter["schema"]).get("pattern")
+            pattern = resolve(parameter["schema"]).get("pattern")
             if pattern:
-                found.setdefault(pattern, []).append(Place(operation, parameter["in"], parameter["name"]))
+                found.setdefault(pattern, []).append(
+                    PatternInput(operation, parameter["in"], parameter["name"])
+                )
         for media_type in operation.media_types:
             for name, child in operation.body_schema(media_type).get("properties", {}).items():
-                one = resolved(child)
-                pattern = one.get("pattern") or resolved(one.get("items", {})).get("pattern")
+                one = resolve(child)
+                pattern = one.get("pattern") or resolve(one.get("items", {})).get("pattern")
                 if pattern:
-                    found.setdefault(pattern, []).append(Place(operation, media_type, name))
+                    found.setdefault(pattern, []).append(PatternInput(operation, media_type, name))
     return found
 
 
-PLACES = places()
+PATTERN_INPUTS = list_pattern_inputs()
 
 
-def near_misses(pattern: str) -> list[str]:
+def list_near_misses(pattern: str) -> list[str]:
     """Return texts that begin like a match, repeat each part of it very often, and then are none."""
     matches: list[str] = []
 
@@ -231,14 +235,14 @@ def near_misses(pattern: str) -> list[str]:
 
     collect()
     return [
-        f"{text[:begin]}{text[begin:end] * (LARGEST_TARGET // (end - begin))}{text[end:]}\0"
+        f"{text[:begin]}{text[begin:end] * (MAX_TARGET_LENGTH // (end - begin))}{text[end:]}\0"
         for text in {*matches, "a"}
         for begin in range(len(text))
         for end in range(begin + 1, min(begin + 4, len(text) + 1))
     ]
 
 
-def slowest(pattern: str) -> str:
+def find_slowest_near_miss(pattern: str) -> str:
     """Return the near miss that costs the validator most."""
     validator = jsonschema_rs.validator_for({"type": "string", "pattern": pattern})
 
@@ -247,51 +251,53 @@ def slowest(pattern: str) -> str:
         validator.is_valid(text)
         return time.perf_counter() - began
 
-    return max(near_misses(pattern), key=cost)
+    return max(list_near_misses(pattern), key=cost)
 
 
-def tried(app: Application, token: str, place: Place, text: str) -> Reply:
+def send_text(app: Application, token: str, place: PatternInput, text: str) -> ClientResponse:
     """Return the quick refusal of a text at its place."""
     operation = place.operation
     target, body = BASE + operation.path, None
     headers = {"authorization": f"Bearer {token}"}
     if place.where == "path":
-        target = target.replace(f"{{{place.name}}}", quote(text[: LARGEST_TARGET // 3], safe=""))
+        target = target.replace(f"{{{place.name}}}", quote(text[: MAX_TARGET_LENGTH // 3], safe=""))
     elif place.where == "query":
-        target += f"?{place.name}={quote(text[: LARGEST_TARGET // 3], safe='')}"
+        target += f"?{place.name}={quote(text[: MAX_TARGET_LENGTH // 3], safe='')}"
     elif "json" in place.where:
         headers["content-type"] = place.where
         body = json.dumps({place.name: text + text[-1000:] * 800}, ensure_ascii=False).encode()
     else:
         headers["content-type"] = place.where
-        body = f"{place.name}={quote(text[: LARGEST_TARGET // 3], safe='')}".encode()
+        body = f"{place.name}={quote(text[: MAX_TARGET_LENGTH // 3], safe='')}".encode()
     for name in operation.path_names():
         target = target.replace(f"{{{name}}}", str(uuid.uuid4()))
-    return refused_quickly(app, operation.method, target, headers, body)
+    return assert_rejected_quickly(app, operation.method, target, headers, body)
 
 
-@pytest.mark.parametrize("pattern", PLACES)
+@pytest.mark.parametrize("pattern", PATTERN_INPUTS)
 def test_s19_no_input_is_slow_for_a_pattern_of_the_contract(
     app: Application, token: str, pattern: str, long_form: bool
 ) -> None:
-    text = slowest(pattern)
-    for place in PLACES[pattern] if long_form else PLACES[pattern][:2]:
-        tried(app, token, place, text)
+    text = find_slowest_near_miss(pattern)
+    for place in PATTERN_INPUTS[pattern] if long_form else PATTERN_INPUTS[pattern][:2]:
+        send_text(app, token, place, text)
 
 
 def test_s19_every_pattern_of_a_request_is_tried() -> None:
     bodies = {
-        schema["pattern"] for _, schema in schemas(CONTRACT, request_roots(CONTRACT)) if "pattern" in schema
+        schema["pattern"]
+        for _, schema in list_schemas(CONTRACT, request_roots(CONTRACT))
+        if "pattern" in schema
     }
     parameters = {
         schema["pattern"]
         for operation in OPERATIONS.values()
         for parameter in operation.parameters
-        if "pattern" in (schema := resolved(parameter["schema"]))
+        if "pattern" in (schema := resolve(parameter["schema"]))
     }
-    assert bodies | parameters == set(PLACES)
+    assert bodies | parameters == set(PATTERN_INPUTS)
 
 
 def test_s19_what_the_contract_allows_has_few_enough_items() -> None:
-    largest = max(schema.get("maxItems", 0) for _, schema in schemas(CONTRACT, request_roots(CONTRACT)))
+    largest = max(schema.get("maxItems", 0) for _, schema in list_schemas(CONTRACT, request_roots(CONTRACT)))
     assert 2 * largest <= MAX_ITEMS

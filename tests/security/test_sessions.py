@@ -15,33 +15,33 @@ from db.base import utc_now
 from db.models import RefreshToken, TokenFamily, User
 from db.session import Database
 from handlers.app import Application
-from studio.identity.passwords import hash_password
-from studio.limits.counters import MemoryCounters
-from tests import factories
-from tests.api.conftest import Client, Committed
-from tests.api.mailbox import token_mailed_to
-from tests.contract.mini.asking import Reply
-from tests.racing import at_once
-from tests.signing_in import assert_refused, refresh, revoke, sign_in, who
+from studio.accounts.identity.passwords import hash_password
+from studio.rate_limits.memory_store import MemoryStore
+from tests.api.conftest import Client, CommittingServer
+from tests.support import factories
+from tests.support.auth import assert_unauthorized, get_token_owner, refresh, revoke, sign_in
+from tests.support.client import ClientResponse
+from tests.support.concurrency import run_concurrently
+from tests.support.mailbox import get_mailed_token
 
 ADDRESS, PASSWORD, NEW_PASSWORD = "dana@example.com", "a-linen-dress-in-may", "a-woollen-coat-in-march"
 
 
-class Pair(NamedTuple):
+class TokenPair(NamedTuple):
     """The tokens of a session."""
 
     access: str
     refresh: str
 
     @property
-    def header(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str]:
         """The access token as it is sent."""
         return {"authorization": f"Bearer {self.access}"}
 
 
-def pair(reply: Reply) -> Pair:
+def parse_token_pair(reply: ClientResponse) -> TokenPair:
     assert (reply.status, reply.headers["cache-control"]) == (200, "no-store"), reply.body
-    return Pair(reply.json()["access_token"], reply.json()["refresh_token"])
+    return TokenPair(reply.json()["access_token"], reply.json()["refresh_token"])
 
 
 @pytest.fixture
@@ -50,84 +50,86 @@ def user(database: Database) -> User:
 
 
 @pytest.fixture
-def anybody(client_of: Callable[..., Client], user: User) -> Client:
-    return client_of(None)
+def anonymous(client_for: Callable[..., Client], user: User) -> Client:
+    return client_for(None)
 
 
 @pytest.fixture
-def new_session(anybody: Client) -> Callable[[], Pair]:
-    return lambda: pair(sign_in(anybody, ADDRESS, PASSWORD))
+def new_session(anonymous: Client) -> Callable[[], TokenPair]:
+    return lambda: parse_token_pair(sign_in(anonymous, ADDRESS, PASSWORD))
 
 
 @pytest.fixture
 def clock(app: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[time_machine.Coordinates]:
     # What was counted in the future would refuse the requests of today.
-    monkeypatch.setattr(app.app.config["LIMITS"], "counters", MemoryCounters())
+    monkeypatch.setattr(app.app.config["LIMITS"], "store", MemoryStore())
     with time_machine.travel(utc_now(), tick=False) as coordinates:
         yield coordinates
 
 
-def assert_over(anybody: Client, tokens: Pair) -> None:
+def assert_session_ended(anonymous: Client, tokens: TokenPair) -> None:
     """Nothing can be done with the tokens of a session any more."""
     for method, path in (("GET", "/users/me"), ("GET", "/brands/"), ("POST", "/logout")):
-        assert_refused(anybody(method, path, headers=tokens.header))
-    assert_refused(anybody("POST", "/brands/", {"name": "Atelier Sud"}, headers=tokens.header))
-    assert_refused(refresh(anybody, tokens.refresh))
+        assert_unauthorized(anonymous(method, path, headers=tokens.headers))
+    assert_unauthorized(anonymous("POST", "/brands/", {"name": "Atelier Sud"}, headers=tokens.headers))
+    assert_unauthorized(refresh(anonymous, tokens.refresh))
 
 
-def assert_open(anybody: Client, tokens: Pair) -> None:
-    assert who(anybody, tokens.access).status == 200
+def assert_session_open(anonymous: Client, tokens: TokenPair) -> None:
+    assert get_token_owner(anonymous, tokens.access).status == 200
 
 
-class Ends:
+class SessionEnders:
     """Each way in which the session of an account ends, for somebody who holds its tokens."""
 
-    def __init__(self, app: Application, client_of: Callable[..., Client], user: User) -> None:
-        self.app, self.user, self.anybody = app, user, client_of(None)
-        self.superuser = client_of(factories.make_user(is_superuser=True))
+    def __init__(self, app: Application, client_for: Callable[..., Client], user: User) -> None:
+        self.app, self.user, self.anybody = app, user, client_for(None)
+        self.superuser = client_for(factories.make_user(is_superuser=True))
 
-    def by_logout(self, tokens: Pair) -> int:
-        return self.anybody("POST", "/logout", headers=tokens.header).status
+    def by_logout(self, tokens: TokenPair) -> int:
+        return self.anybody("POST", "/logout", headers=tokens.headers).status
 
-    def by_revoking_the_access_token(self, tokens: Pair) -> int:
+    def by_revoking_the_access_token(self, tokens: TokenPair) -> int:
         return revoke(self.anybody, tokens.access).status
 
-    def by_revoking_the_refresh_token(self, tokens: Pair) -> int:
+    def by_revoking_the_refresh_token(self, tokens: TokenPair) -> int:
         return revoke(self.anybody, tokens.refresh).status
 
-    def by_its_owner_in_the_list(self, tokens: Pair) -> int:
-        mine = pair(sign_in(self.anybody, ADDRESS, PASSWORD))
-        found = self.anybody("GET", "/users/me/sessions", headers=tokens.header).json()["data"]
+    def by_its_owner_in_the_list(self, tokens: TokenPair) -> int:
+        mine = parse_token_pair(sign_in(self.anybody, ADDRESS, PASSWORD))
+        found = self.anybody("GET", "/users/me/sessions", headers=tokens.headers).json()["data"]
         (session_id,) = [row["id"] for row in found if row["is_current"]]
-        return self.anybody("DELETE", f"/users/me/sessions/{session_id}", headers=mine.header).status
+        return self.anybody("DELETE", f"/users/me/sessions/{session_id}", headers=mine.headers).status
 
-    def by_a_change_of_the_password_elsewhere(self, tokens: Pair) -> int:
-        mine = pair(sign_in(self.anybody, ADDRESS, PASSWORD))
+    def by_a_change_of_the_password_elsewhere(self, tokens: TokenPair) -> int:
+        mine = parse_token_pair(sign_in(self.anybody, ADDRESS, PASSWORD))
         body = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
-        return self.anybody("PATCH", "/users/me/password", body, headers=mine.header).status
+        return self.anybody("PATCH", "/users/me/password", body, headers=mine.headers).status
 
-    def by_recovery_of_the_password(self, tokens: Pair) -> int:
+    def by_recovery_of_the_password(self, tokens: TokenPair) -> int:
         assert self.anybody("POST", f"/password-recovery/{ADDRESS}").status == 200
-        body = {"token": token_mailed_to(self.app, ADDRESS, "pr"), "new_password": NEW_PASSWORD}
+        body = {"token": get_mailed_token(self.app, ADDRESS, "pr"), "new_password": NEW_PASSWORD}
         return self.anybody("POST", "/reset-password/", body).status
 
-    def by_a_password_that_a_superuser_set(self, tokens: Pair) -> int:
+    def by_a_password_that_a_superuser_set(self, tokens: TokenPair) -> int:
         return self.superuser("PATCH", f"/users/{self.user.id}", {"password": NEW_PASSWORD}).status
 
-    def by_locking_the_account(self, tokens: Pair) -> int:
+    def by_locking_the_account(self, tokens: TokenPair) -> int:
         return self.superuser("PATCH", f"/users/{self.user.id}", {"is_active": False}).status
 
-    def by_deleting_the_account(self, tokens: Pair) -> int:
+    def by_deleting_the_account(self, tokens: TokenPair) -> int:
         return self.superuser("DELETE", f"/users/{self.user.id}").status
 
-    def by_a_second_use_of_a_refresh_token(self, tokens: Pair) -> int:
+    def by_a_second_use_of_a_refresh_token(self, tokens: TokenPair) -> int:
         for _ in range(2):
             assert refresh(self.anybody, tokens.refresh).status == 200
         return refresh(self.anybody, tokens.refresh).status
 
 
-ENDS = {name: name.removeprefix("by_").replace("_", " ") for name in vars(Ends) if name.startswith("by_")}
-FOR_THE_WHOLE_ACCOUNT = {
+SESSION_ENDERS = {
+    name: name.removeprefix("by_").replace("_", " ") for name in vars(SessionEnders) if name.startswith("by_")
+}
+ENDS_ALL_SESSIONS = {
     "by_a_change_of_the_password_elsewhere",
     "by_recovery_of_the_password",
     "by_a_password_that_a_superuser_set",
@@ -136,161 +138,161 @@ FOR_THE_WHOLE_ACCOUNT = {
 }
 
 
-@pytest.mark.parametrize("end", ENDS, ids=ENDS.values())
+@pytest.mark.parametrize("end", SESSION_ENDERS, ids=SESSION_ENDERS.values())
 def test_s16_a_session_that_was_ended_is_over_with_the_next_request(
     app: Application,
-    client_of: Callable[..., Client],
+    client_for: Callable[..., Client],
     user: User,
-    new_session: Callable[[], Pair],
+    new_session: Callable[[], TokenPair],
     end: str,
 ) -> None:
-    anybody, stranger = client_of(None), client_of(factories.make_user())
+    anybody, stranger = client_for(None), client_for(factories.make_user())
     mine, other = new_session(), new_session()
-    assert_open(anybody, mine)
-    assert getattr(Ends(app, client_of, user), end)(mine) in (200, 204, 401)
-    assert_over(anybody, mine)
-    if end in FOR_THE_WHOLE_ACCOUNT:
-        assert_over(anybody, other)
+    assert_session_open(anybody, mine)
+    assert getattr(SessionEnders(app, client_for, user), end)(mine) in (200, 204, 401)
+    assert_session_ended(anybody, mine)
+    if end in ENDS_ALL_SESSIONS:
+        assert_session_ended(anybody, other)
     else:
-        assert_open(anybody, other)
+        assert_session_open(anybody, other)
         assert refresh(anybody, other.refresh).status == 200
     assert stranger("GET", "/users/me").status == 200
 
 
 def test_s16_who_changes_the_password_stays_signed_in(
-    anybody: Client, new_session: Callable[[], Pair]
+    anonymous: Client, new_session: Callable[[], TokenPair]
 ) -> None:
     mine, body = new_session(), {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
-    assert anybody("PATCH", "/users/me/password", body, headers=mine.header).status == 200
-    assert_open(anybody, mine)
-    assert refresh(anybody, mine.refresh).status == 200
+    assert anonymous("PATCH", "/users/me/password", body, headers=mine.headers).status == 200
+    assert_session_open(anonymous, mine)
+    assert refresh(anonymous, mine.refresh).status == 200
 
 
 def test_s16_an_account_that_is_unlocked_has_none_of_its_old_sessions(
-    anybody: Client, client_of: Callable[..., Client], user: User, new_session: Callable[[], Pair]
+    anonymous: Client, client_for: Callable[..., Client], user: User, new_session: Callable[[], TokenPair]
 ) -> None:
-    mine, root = new_session(), client_of(factories.make_user(is_superuser=True))
+    mine, root = new_session(), client_for(factories.make_user(is_superuser=True))
     for is_active in (False, True):
         assert root("PATCH", f"/users/{user.id}", {"is_active": is_active}).status == 200
-        assert_over(anybody, mine)
-    assert_open(anybody, new_session())
+        assert_session_ended(anonymous, mine)
+    assert_session_open(anonymous, new_session())
 
 
 def test_s16_every_token_of_a_session_dies_with_any_of_them(
-    anybody: Client, new_session: Callable[[], Pair]
+    anonymous: Client, new_session: Callable[[], TokenPair]
 ) -> None:
     for pick in range(4):
         first = new_session()
-        second = pair(refresh(anybody, first.refresh))
-        assert_open(anybody, first)
-        assert revoke(anybody, (*first, *second)[pick]).status == 200
+        second = parse_token_pair(refresh(anonymous, first.refresh))
+        assert_session_open(anonymous, first)
+        assert revoke(anonymous, (*first, *second)[pick]).status == 200
         for tokens in (first, second):
-            assert_over(anybody, tokens)
+            assert_session_ended(anonymous, tokens)
 
 
 def test_s16_revocation_tells_nothing_and_harms_nobody(
-    anybody: Client, new_session: Callable[[], Pair], clock: time_machine.Coordinates
+    anonymous: Client, new_session: Callable[[], TokenPair], clock: time_machine.Coordinates
 ) -> None:
     mine, over = new_session(), new_session()
-    first = revoke(anybody, over.refresh, token_type_hint="access_token")
+    first = revoke(anonymous, over.refresh, token_type_hint="access_token")
     assert (first.json(), first.headers["cache-control"]) == (
         {"message": "No session takes the token any more"},
         "no-store",
     )
     for token in (*over, "rt_0Zl1n2c3", "x", f"{mine.access}A", f"{mine.refresh}A", mine.refresh.upper()):
         for hint in ({}, {"token_type_hint": "refresh_token"}, {"token_type_hint": "of another kind"}):
-            reply = revoke(anybody, token, **hint)
+            reply = revoke(anonymous, token, **hint)
             assert (reply.status, reply.body) == (200, first.body)
-    assert_open(anybody, mine)
+    assert_session_open(anonymous, mine)
     clock.shift(timedelta(hours=1, seconds=1))
     # An access token that ran out is none any more, also for this; the session goes on.
-    assert revoke(anybody, mine.access).status == 200
-    assert refresh(anybody, mine.refresh).status == 200
+    assert revoke(anonymous, mine.access).status == 200
+    assert refresh(anonymous, mine.refresh).status == 200
 
 
 def test_s16_sessions_of_others_cannot_be_seen_or_ended(
-    anybody: Client, client_of: Callable[..., Client], new_session: Callable[[], Pair]
+    anonymous: Client, client_for: Callable[..., Client], new_session: Callable[[], TokenPair]
 ) -> None:
     mine, other = new_session(), new_session()
-    rows = anybody("GET", "/users/me/sessions", headers=mine.header).json()["data"]
-    for stranger in (client_of(factories.make_user()), client_of(factories.make_user(is_superuser=True))):
+    rows = anonymous("GET", "/users/me/sessions", headers=mine.headers).json()["data"]
+    for stranger in (client_for(factories.make_user()), client_for(factories.make_user(is_superuser=True))):
         assert len(stranger("GET", "/users/me/sessions").json()["data"]) == 1
         for row in rows:
             assert stranger("DELETE", f"/users/me/sessions/{row['id']}").status == 404
     for tokens in (mine, other):
-        assert_open(anybody, tokens)
+        assert_session_open(anonymous, tokens)
 
 
 def test_s17_an_old_refresh_token_after_its_successor_was_used_ends_the_family(
-    anybody: Client, new_session: Callable[[], Pair]
+    anonymous: Client, new_session: Callable[[], TokenPair]
 ) -> None:
     first, other = new_session(), new_session()
-    second = pair(refresh(anybody, first.refresh))
-    third = pair(refresh(anybody, second.refresh))
-    assert_refused(refresh(anybody, first.refresh))
+    second = parse_token_pair(refresh(anonymous, first.refresh))
+    third = parse_token_pair(refresh(anonymous, second.refresh))
+    assert_unauthorized(refresh(anonymous, first.refresh))
     for tokens in (first, second, third):
-        assert_over(anybody, tokens)
-    assert_open(anybody, other)
+        assert_session_ended(anonymous, tokens)
+    assert_session_open(anonymous, other)
 
 
 @pytest.mark.parametrize(("seconds", "is_tolerated"), [(0, True), (9.9, True), (10.1, False), (3600, False)])
 def test_s17_an_answer_that_was_lost_can_be_asked_for_again_for_ten_seconds(
-    anybody: Client,
-    new_session: Callable[[], Pair],
+    anonymous: Client,
+    new_session: Callable[[], TokenPair],
     clock: time_machine.Coordinates,
     seconds: float,
     is_tolerated: bool,
 ) -> None:
     first = new_session()
-    lost = pair(refresh(anybody, first.refresh))
+    lost = parse_token_pair(refresh(anonymous, first.refresh))
     clock.shift(timedelta(seconds=seconds))
-    again = refresh(anybody, first.refresh)
+    again = refresh(anonymous, first.refresh)
     if not is_tolerated:
-        assert_refused(again)
-        assert_over(anybody, lost)
+        assert_unauthorized(again)
+        assert_session_ended(anonymous, lost)
         return
-    got = pair(again)
+    got = parse_token_pair(again)
     assert len({first.refresh, lost.refresh, got.refresh}) == 3
-    assert_open(anybody, got)
-    assert refresh(anybody, got.refresh).status == 200
+    assert_session_open(anonymous, got)
+    assert refresh(anonymous, got.refresh).status == 200
 
 
-def test_s17_the_successor_that_was_given_up_ends_the_family_when_it_comes_all_the_same(
-    anybody: Client, new_session: Callable[[], Pair]
+def test_s17_reuse_of_an_abandoned_refresh_token_revokes_the_token_family(
+    anonymous: Client, new_session: Callable[[], TokenPair]
 ) -> None:
     first = new_session()
-    lost = pair(refresh(anybody, first.refresh))
-    got = pair(refresh(anybody, first.refresh))
-    assert_refused(refresh(anybody, lost.refresh))
+    lost = parse_token_pair(refresh(anonymous, first.refresh))
+    got = parse_token_pair(refresh(anonymous, first.refresh))
+    assert_unauthorized(refresh(anonymous, lost.refresh))
     for tokens in (first, lost, got):
-        assert_over(anybody, tokens)
+        assert_session_ended(anonymous, tokens)
 
 
 def test_s17_one_lost_answer_is_tolerated_and_no_second_one(
-    anybody: Client, new_session: Callable[[], Pair]
+    anonymous: Client, new_session: Callable[[], TokenPair]
 ) -> None:
     first = new_session()
-    got = [pair(refresh(anybody, first.refresh)) for _ in range(2)]
-    assert_refused(refresh(anybody, first.refresh))
+    got = [parse_token_pair(refresh(anonymous, first.refresh)) for _ in range(2)]
+    assert_unauthorized(refresh(anonymous, first.refresh))
     for tokens in (first, *got):
-        assert_over(anybody, tokens)
+        assert_session_ended(anonymous, tokens)
 
 
 def test_s17_each_renewal_may_lose_its_answer_once(
-    anybody: Client, new_session: Callable[[], Pair], clock: time_machine.Coordinates
+    anonymous: Client, new_session: Callable[[], TokenPair], clock: time_machine.Coordinates
 ) -> None:
     tokens = new_session()
     for _ in range(5):
-        assert refresh(anybody, tokens.refresh).status == 200
+        assert refresh(anonymous, tokens.refresh).status == 200
         clock.shift(timedelta(seconds=5))
-        tokens = pair(refresh(anybody, tokens.refresh))
-    assert_open(anybody, tokens)
+        tokens = parse_token_pair(refresh(anonymous, tokens.refresh))
+    assert_session_open(anonymous, tokens)
 
 
 def test_s17_a_session_ends_on_its_day_however_it_was_renewed(
-    anybody: Client,
+    anonymous: Client,
     user: User,
-    new_session: Callable[[], Pair],
+    new_session: Callable[[], TokenPair],
     clock: time_machine.Coordinates,
     database: Database,
 ) -> None:
@@ -306,49 +308,51 @@ def test_s17_a_session_ends_on_its_day_however_it_was_renewed(
     assert ends_at - utc_now() == timedelta(days=30)
     for _ in range(29):
         clock.shift(timedelta(days=1))
-        lost = pair(refresh(anybody, tokens.refresh))
-        tokens = pair(refresh(anybody, tokens.refresh))
+        lost = parse_token_pair(refresh(anonymous, tokens.refresh))
+        tokens = parse_token_pair(refresh(anonymous, tokens.refresh))
         assert lost != tokens
     assert end() == {ends_at}
     clock.shift(timedelta(hours=23, minutes=59))
-    last = refresh(anybody, tokens.refresh)
+    last = refresh(anonymous, tokens.refresh)
     assert last.json()["expires_in"] == 60
     clock.shift(timedelta(seconds=60))
     # Neither the newest token nor a retry of the last renewal opens it again.
-    assert_over(anybody, pair(last))
-    assert_refused(refresh(anybody, tokens.refresh))
+    assert_session_ended(anonymous, parse_token_pair(last))
+    assert_unauthorized(refresh(anonymous, tokens.refresh))
 
 
-def signed_in(committed: Committed) -> tuple[Client, Pair]:
+def sign_in_committing(committing_server: CommittingServer) -> tuple[Client, TokenPair]:
     """Somebody without a token of the server whose requests commit, and a session there."""
-    client, database, production = committed
+    client, database, production = committing_server
     with database.transaction(write=True) as writing:
         owner = writing.get_one(User, production.owner.id)
         owner.hashed_password = hash_password(PASSWORD)
         address = owner.email
     anybody = Client(client.app)
-    return anybody, pair(sign_in(anybody, address, PASSWORD))
+    return anybody, parse_token_pair(sign_in(anybody, address, PASSWORD))
 
 
-def refresh_at_once(client: Client, tokens: list[str]) -> list[Reply]:
+def refresh_concurrently(client: Client, tokens: list[str]) -> list[ClientResponse]:
     """The answers to renewals that are sent at the same moment."""
-    return at_once(*[partial(refresh, client, token) for token in tokens])
+    return run_concurrently(*[partial(refresh, client, token) for token in tokens])
 
 
-def test_s17_of_many_at_once_two_get_an_answer_and_then_the_family_is_dead(committed: Committed) -> None:
-    anybody, tokens = signed_in(committed)
-    replies = refresh_at_once(anybody, [tokens.refresh] * 8)
+def test_s17_of_many_at_once_two_get_an_answer_and_then_the_family_is_dead(
+    committing_server: CommittingServer,
+) -> None:
+    anybody, tokens = sign_in_committing(committing_server)
+    replies = refresh_concurrently(anybody, [tokens.refresh] * 8)
     assert sorted(reply.status for reply in replies) == [200, 200, *[401] * 6]
     for reply in replies:
         if reply.status == 200:
-            assert_over(anybody, pair(reply))
+            assert_session_ended(anybody, parse_token_pair(reply))
 
 
-def test_s17_of_two_at_once_one_has_the_session(committed: Committed, long_form: bool) -> None:
+def test_s17_of_two_at_once_one_has_the_session(committing_server: CommittingServer, long_form: bool) -> None:
     for _ in range(20 if long_form else 2):
-        anybody, tokens = signed_in(committed)
-        got = [pair(reply) for reply in refresh_at_once(anybody, [tokens.refresh] * 2)]
-        with committed.database.transaction(write=False) as reading:
+        anybody, tokens = sign_in_committing(committing_server)
+        got = [parse_token_pair(reply) for reply in refresh_concurrently(anybody, [tokens.refresh] * 2)]
+        with committing_server.database.transaction(write=False) as reading:
             family = reading.scalars(select(TokenFamily).order_by(TokenFamily.created_at.desc())).first()
             assert family is not None
             unused = RefreshToken.used_at.is_(None) & (RefreshToken.family_id == family.id)
@@ -356,18 +360,18 @@ def test_s17_of_two_at_once_one_has_the_session(committed: Committed, long_form:
         # The other one is the thief, or its owner who lost: nobody can tell, so both are out.
         statuses = [refresh(anybody, tokens.refresh).status for tokens in got]
         assert sorted(statuses) in ([200, 401], [401, 401])
-        assert_over(anybody, got[0])
-        assert_over(anybody, got[1])
+        assert_session_ended(anybody, got[0])
+        assert_session_ended(anybody, got[1])
 
 
 def test_s17_a_retry_and_the_use_of_what_was_lost_at_once_end_the_family(
-    committed: Committed, long_form: bool
+    committing_server: CommittingServer, long_form: bool
 ) -> None:
     for _ in range(20 if long_form else 2):
-        anybody, tokens = signed_in(committed)
-        lost = pair(refresh(anybody, tokens.refresh))
-        replies = refresh_at_once(anybody, [tokens.refresh, lost.refresh])
+        anybody, tokens = sign_in_committing(committing_server)
+        lost = parse_token_pair(refresh(anybody, tokens.refresh))
+        replies = refresh_concurrently(anybody, [tokens.refresh, lost.refresh])
         assert sorted(reply.status for reply in replies) == [200, 401]
-        (won,) = (pair(reply) for reply in replies if reply.status == 200)
+        (won,) = (parse_token_pair(reply) for reply in replies if reply.status == 200)
         for one in (tokens, lost, won):
-            assert_over(anybody, one)
+            assert_session_ended(anybody, one)

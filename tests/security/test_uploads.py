@@ -12,16 +12,23 @@ import pytest
 
 from db.session import Database
 from handlers.app import Application
-from studio.exports.work import work_off_exports
+from studio.exports.worker import run_pending_exports
 from studio.media.storage import LocalDisk
-from tests.api.catalogue import House, code_of, post_form
 from tests.api.conftest import Client
-from tests.contract.every_operation import OPERATIONS, Operation
-from tests.contract.world import World
-from tests.exporting import approved_picture
-from tests.production import Production
-from tests.serving import bearer
-from tests.studio.media_samples import encoded, jpeg_segment, located_exif, opened, png_chunk, scene
+from tests.contract.operations import OPERATIONS, Operation
+from tests.contract.tenant import Tenant
+from tests.support.app import auth_headers
+from tests.support.factories.catalogue import Customer, post_form, status_and_code
+from tests.support.factories.exports import make_approved_prediction
+from tests.support.sample_media import (
+    build_orientation_image,
+    encode_image,
+    exif_with_location,
+    jpeg_segment,
+    open_image,
+    png_chunk,
+)
+from tests.support.scenarios import PhotographedProduct
 
 HIDDEN = b"<?php system($_GET['c']); ?><script>alert(document.domain)</script>"
 OTHER_TYPES = {
@@ -37,49 +44,54 @@ OTHER_TYPES = {
     "flash": b"CWS\x09\x00\x00\x00\x00",
     "film": b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp42",
     "heic": b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic",
-    "picture after a page": b"<html>" + encoded(scene(), "PNG"),
+    "picture after a page": b"<html>" + encode_image(build_orientation_image(), "PNG"),
     **{
-        kind: encoded(scene(), kind)
+        kind: encode_image(build_orientation_image(), kind)
         for kind in ("TIFF", "BMP", "ICO", "PPM", "TGA", "JPEG2000", "PCX", "DDS")
     },
 }
 
 
-def takes_bytes(operation: Operation) -> bool:
+def accepts_image_bytes(operation: Operation) -> bool:
     """Tell whether an operation takes the bytes of a picture."""
     return any(kind.startswith(("multipart/", "image/")) for kind in operation.media_types)
 
 
-@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if takes_bytes(one)])
+@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if accepts_image_bytes(one)])
 def test_s11_what_is_called_a_picture_and_is_none_is_refused(
     app: Application, database: Database, name: str
 ) -> None:
-    world = World(app.settings)
+    world = Tenant(app.settings)
     request = world.request_for(name)
-    caller = {} if request.operation.is_open else bearer(app, world.owner)
+    caller = {} if request.operation.is_public else auth_headers(app, world.owner)
     for kind, content in OTHER_TYPES.items():
         if isinstance(request.body, dict):
             request.body["file"] = content
         else:
             request.body, request.media_type = content, "image/png"
-        assert code_of(request.send(app, caller)) == (415, "not_an_image"), kind
+        assert status_and_code(request.send(app, caller)) == (415, "not_an_image"), kind
 
 
-def polyglots() -> Iterator[tuple[str, bytes]]:
+def build_polyglots() -> Iterator[tuple[str, bytes]]:
     """Pictures that are something else as well, or hold it where no decoder looks."""
-    jpeg, png, gif, webp = (encoded(scene(), kind) for kind in ("JPEG", "PNG", "GIF", "WEBP"))
+    jpeg, png, gif, webp = (
+        encode_image(build_orientation_image(), kind) for kind in ("JPEG", "PNG", "GIF", "WEBP")
+    )
     before_pixels = png.index(b"IDAT") - 4
     end = png.index(b"IEND") - 4
     tables = jpeg.index(b"\xff\xdb")
-    yield "jpeg comment", encoded(scene(), "JPEG", comment=HIDDEN)
-    yield "turned jpeg comment", encoded(scene(), "JPEG", comment=HIDDEN, exif=located_exif(6))
+    yield "jpeg comment", encode_image(build_orientation_image(), "JPEG", comment=HIDDEN)
+    yield (
+        "turned jpeg comment",
+        encode_image(build_orientation_image(), "JPEG", comment=HIDDEN, exif=exif_with_location(6)),
+    )
     yield "jpeg exif", jpeg[:tables] + jpeg_segment(0xE1, b"Exif\0\0" + HIDDEN) + jpeg[tables:]
     yield "jpeg unknown data", jpeg[:tables] + jpeg_segment(0xEB, HIDDEN) + jpeg[tables:]
     yield "jpeg colour transform", jpeg[:tables] + jpeg_segment(0xEE, b"Adobe" + HIDDEN) + jpeg[tables:]
     yield "jpeg number of lines", jpeg[:tables] + jpeg_segment(0xDC, HIDDEN) + jpeg[tables:]
     yield "jpeg first data", jpeg[:2] + jpeg_segment(0xE0, b"JFIF\0" + HIDDEN) + jpeg[2:]
     yield "jpeg tail", jpeg + HIDDEN
-    yield "jpeg archive", jpeg + zipped(HIDDEN)
+    yield "jpeg archive", jpeg + build_zip(HIDDEN)
     for kind in (b"tEXt", b"iTXt", b"zTXt", b"eXIf", b"sRGB", b"tRNS", b"PLTE", b"prVt"):
         yield f"png {kind.decode()}", png[:before_pixels] + png_chunk(kind, HIDDEN) + png[before_pixels:]
     yield "png beside the pixels", png[:end] + png_chunk(b"IDAT", HIDDEN) + png[end:]
@@ -92,10 +104,16 @@ def polyglots() -> Iterator[tuple[str, bytes]]:
         whole = webp + chunk
         yield f"webp {kind.decode()}", whole[:4] + (len(whole) - 8).to_bytes(4, "little") + whole[8:]
     yield "webp tail", webp + HIDDEN
-    yield "avif tail", encoded(scene(), "AVIF") + (8 + len(HIDDEN)).to_bytes(4, "big") + b"free" + HIDDEN
+    yield (
+        "avif tail",
+        encode_image(build_orientation_image(), "AVIF")
+        + (8 + len(HIDDEN)).to_bytes(4, "big")
+        + b"free"
+        + HIDDEN,
+    )
 
 
-def zipped(content: bytes) -> bytes:
+def build_zip(content: bytes) -> bytes:
     """Return an archive, which is read from its end."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
@@ -103,27 +121,29 @@ def zipped(content: bytes) -> bytes:
     return target.getvalue()
 
 
-POLYGLOTS = dict(polyglots())
+POLYGLOTS = dict(build_polyglots())
 
 
 @pytest.mark.parametrize("kind", POLYGLOTS)
-def test_s11_what_hides_in_a_picture_is_neither_kept_nor_served_as_a_page(house: House, kind: str) -> None:
+def test_s11_what_hides_in_a_picture_is_neither_kept_nor_served_as_a_page(
+    customer: Customer, kind: str
+) -> None:
     assert HIDDEN in POLYGLOTS[kind] or b"shell.php" in POLYGLOTS[kind]
-    product = house.create("/products/", {"name": "Dress"})
+    product = customer.create("/products/", {"name": "Dress"})
     sent = post_form(
-        house.client, f"/products/{product['id']}/images", POLYGLOTS[kind], "a.php", type="front"
+        customer.client, f"/products/{product['id']}/images", POLYGLOTS[kind], "a.php", type="front"
     )
     assert sent.status == 201, sent.body
     path = re.sub(r"^.*?/api/v1", "", sent.json()["url"])
     for query in ("", "?width=60&type=jpeg", "?type=webp"):
-        served = house.client("GET", path + query, headers={"accept": "text/html,*/*"})
+        served = customer.client("GET", path + query, headers={"accept": "text/html,*/*"})
         assert served.status == 200
         assert not any(part in served.body for part in (b"<?php", b"<script", b"shell.php"))
-        assert served.headers["content-type"] == f"image/{opened(served.body).format.lower()}"
+        assert served.headers["content-type"] == f"image/{open_image(served.body).format.lower()}"
         assert served.headers["x-content-type-options"] == "nosniff"
         assert "sandbox" in served.headers["content-security-policy"]
         assert "default-src 'none'" in served.headers["content-security-policy"]
-    assert house.client("GET", path, headers={"accept": "text/html"}).status == 406
+    assert customer.client("GET", path, headers={"accept": "text/html"}).status == 406
 
 
 HOSTILE_NAMES = {
@@ -151,7 +171,7 @@ HOSTILE_NAMES = {
 }
 # No name in a form at all.
 MALFORMED = {"overlong utf-8", "line"}
-OUR_NAMES = re.compile(r"media/media/[0-9a-f-]{36}/file\.(jpg|png|webp)")
+STORED_NAME = re.compile(r"media/media/[0-9a-f-]{36}/file\.(jpg|png|webp)")
 
 
 TEMPLATES = (
@@ -159,65 +179,73 @@ TEMPLATES = (
 )  # fmt: skip
 
 
-def files_below(folder: Path) -> set[str]:
+def list_files(folder: Path) -> set[str]:
     """Return all files of the server by their paths."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("kind", HOSTILE_NAMES)
 def test_s12_a_file_is_stored_under_our_id_whatever_it_is_called(
-    app: Application, house: House, kind: str
+    app: Application, customer: Customer, kind: str
 ) -> None:
-    folder, product = app.settings.data_dir, house.create("/products/", {"name": "Dress"})
-    before, around = files_below(folder), set(folder.parent.iterdir())
+    folder, product = app.settings.data_dir, customer.create("/products/", {"name": "Dress"})
+    before, around = list_files(folder), set(folder.parent.iterdir())
     path = f"/products/{product['id']}/images"
-    sent = post_form(house.client, path, encoded(scene(), "PNG"), HOSTILE_NAMES[kind], type="front")
-    new = files_below(folder) - before
+    sent = post_form(
+        customer.client,
+        path,
+        encode_image(build_orientation_image(), "PNG"),
+        HOSTILE_NAMES[kind],
+        type="front",
+    )
+    new = list_files(folder) - before
     assert set(folder.parent.iterdir()) == around
     if kind in MALFORMED:
         assert (sent.status, new) == (400, set())
         return
     assert sent.status == 201, sent.body
     (stored,) = new
-    assert OUR_NAMES.fullmatch(stored)
+    assert STORED_NAME.fullmatch(stored)
     assert stored.split("/")[2] in sent.json()["url"]
     assert b"evil" not in sent.body
 
 
 @pytest.mark.parametrize("kind", HOSTILE_NAMES)
-def test_s12_an_announced_name_is_for_people_only(app: Application, house: House, kind: str) -> None:
+def test_s12_an_announced_name_is_for_people_only(app: Application, customer: Customer, kind: str) -> None:
     folder, name = app.settings.data_dir, HOSTILE_NAMES[kind].encode("utf-8", "replace").decode()
-    before = files_below(folder)
+    before = list_files(folder)
     body = {"filename": name, "content_type": "image/png"}
-    reply = house.client("POST", "/uploads/presigned-url", body)
+    reply = customer.client("POST", "/uploads/presigned-url", body)
     if kind in ("nul", "long", "long path", "nothing"):
-        assert (reply.status, list(reply.types)) == (422, [("body", "filename")])
+        assert (reply.status, list(reply.error_types)) == (422, [("body", "filename")])
         return
     assert reply.status == 200
     assert b"evil" not in reply.body
     target = re.sub(r"^.*?/api/v1", "", reply.json()["upload_url"])
-    content = encoded(scene(), "PNG")
+    content = encode_image(build_orientation_image(), "PNG")
     sent = Client(app)("PUT", target, body=content, headers={"content-type": "image/png"})
     assert sent.status == 204
-    assert files_below(folder) - before == {f"media/temp/{target.split('/')[2].split('?')[0]}"}
+    assert list_files(folder) - before == {f"media/temp/{target.split('/')[2].split('?')[0]}"}
 
 
 def test_s12_no_entry_of_an_archive_leads_out_of_its_folder(
-    app: Application, production: Production, database: Database, storage: LocalDisk
+    app: Application, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    client = Client(app, bearer(app, production.owner))
+    client = Client(app, auth_headers(app, scenario.owner))
     shown = [name.replace("\x00", "") for name in HOSTILE_NAMES.values()]
     pictures = []
     for number, name in enumerate(shown):
         # As rows, so that no name is refused before it comes to the archive.
         text = name.encode("utf-8", "replace").decode()[:120] or "-"
-        picture = approved_picture(storage, production, b"%d" % number, text, sku=f"../{number}/{text}"[:80])
+        picture = make_approved_prediction(
+            storage, scenario, b"%d" % number, text, sku=f"../{number}/{text}"[:80]
+        )
         pictures.append(str(picture.id))
     for template in TEMPLATES:
         order = {"name_template": template, "prediction_ids": pictures}
-        reply = client("POST", f"/shootings/{production.shooting.id}/exports", order)
+        reply = client("POST", f"/shootings/{scenario.shooting.id}/exports", order)
         assert reply.status == 202, reply.body
-        work_off_exports(database, storage)
+        run_pending_exports(database, storage)
         archive = client("GET", f"/exports/{reply.json()['id']}/file")
         with zipfile.ZipFile(io.BytesIO(archive.body)) as opened_archive:
             entries = opened_archive.infolist()

@@ -9,16 +9,16 @@ from typing import NamedTuple
 import pytest
 
 from db.session import Database
-from studio.jobs import remote
-from studio.jobs.workshop import Workshop
+from studio.generations.worker import remote
+from studio.generations.worker.executor import GenerationExecutor
+from studio.http_client import SafeHttpClient
 from studio.media.storage import LocalDisk
-from studio.outbound import Outbound
 from studio.providers import compute
-from tests.compute_server import ComputeServer, compute_server
-from tests.listening import listening
-from tests.production import Production, make_production
-from tests.receiving import Receiver
-from tests.studio.compute_house import use_compute
+from tests.studio.compute_fixtures import use_compute
+from tests.support.scenarios import PhotographedProduct, make_photographed_product
+from tests.support.servers.compute import ComputeServer, run_compute_server
+from tests.support.servers.http_recorder import run_http_recorder
+from tests.support.servers.webhook_receiver import WebhookReceiver
 
 
 @pytest.fixture
@@ -27,57 +27,57 @@ def storage(tmp_path: Path) -> LocalDisk:
 
 
 @pytest.fixture
-def production(database: Database, storage: LocalDisk) -> Production:
-    return make_production(storage, database)
+def scenario(database: Database, storage: LocalDisk) -> PhotographedProduct:
+    return make_photographed_product(storage, database)
 
 
-class Lasting(NamedTuple):
+class CommittingStudio(NamedTuple):
     """A studio on a database of its own, whose threads have connections of their own and commit."""
 
     database: Database
     storage: LocalDisk
-    production: Production
+    scenario: PhotographedProduct
 
 
 @pytest.fixture
-def lasting(own_database: Database, storage: LocalDisk) -> Lasting:
+def committing_studio(own_database: Database, storage: LocalDisk) -> CommittingStudio:
     """For tests of concurrency."""
     with own_database.transaction(write=True):
-        production = make_production(storage, None)
-    return Lasting(own_database, storage, production)
+        production = make_photographed_product(storage, None)
+    return CommittingStudio(own_database, storage, production)
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Iterator[WebhookReceiver]:
     """A client's server for webhooks."""
-    made = Receiver()
-    with listening(made.respond) as made.at:
+    made = WebhookReceiver()
+    with run_http_recorder(made.respond) as made.recorder:
         yield made
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def immediate_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing be waited for: every parked row is due at once."""
-    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(compute, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(remote, "MIN_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(compute, "MAX_BACKOFF_SECONDS", 0.01)
 
 
 @pytest.fixture
-def server(impatient: None) -> Iterator[ComputeServer]:
+def server(immediate_polling: None) -> Iterator[ComputeServer]:
     """A Compute API."""
-    with compute_server() as running:
+    with run_compute_server() as running:
         yield running
 
 
 @pytest.fixture
-def made_elsewhere(production: Production, server: ComputeServer) -> Production:
+def remote_scenario(scenario: PhotographedProduct, server: ComputeServer) -> PhotographedProduct:
     """The production, whose model is now one of the Compute API."""
-    return use_compute(production, server)
+    return use_compute(scenario, server)
 
 
 @pytest.fixture
-def workshop(database: Database, storage: LocalDisk, server: ComputeServer) -> Iterator[Workshop]:
+def executor(database: Database, storage: LocalDisk, server: ComputeServer) -> Iterator[GenerationExecutor]:
     """A workshop that may reach the Compute API."""
-    made = Workshop(database, storage, 1, 60, outbound=Outbound([server.server.host]))
+    made = GenerationExecutor(database, storage, 1, 60, http_client=SafeHttpClient([server.server.host]))
     yield made
     made.close()

@@ -12,10 +12,18 @@ from sqlalchemy import delete
 from db.base import new_id, utc_now
 from db.errors import OutOfCredits, SubscriptionExists
 from db.models import Subscription, User
-from db.session import Database, session
-from studio.billing import PLANS, change_plan, charge, is_running, refund, renew, subscribe
-from tests.factories import make_membership, make_organization, make_subscription, make_user
-from tests.racing import at_once
+from db.session import Database, current_session
+from studio.billing import (
+    PLANS,
+    charge,
+    create_subscription,
+    is_subscription_active,
+    refund,
+    renew_subscription,
+    replace_subscription,
+)
+from tests.support.concurrency import run_concurrently
+from tests.support.factories import make_membership, make_organization, make_subscription, make_user
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +44,8 @@ def _on_both(database_kind: str) -> str:
 pytestmark = pytest.mark.usefixtures("_on_both")
 
 
-def _used(subscription: Subscription) -> int:
-    session().refresh(subscription)
+def _credits_used(subscription: Subscription) -> int:
+    current_session().refresh(subscription)
     return subscription.credits_used
 
 
@@ -47,14 +55,14 @@ def test_the_owner_of_the_organization_pays_for_every_member() -> None:
     make_membership(organization, member)
     paying, spared = make_subscription(owner), make_subscription(member)
     assert charge(organization.id, member.id, 4, new_id()).subscription_id == paying.id
-    assert (_used(paying), _used(spared)) == (4, 0)
+    assert (_credits_used(paying), _credits_used(spared)) == (4, 0)
 
 
 def test_personal_work_is_paid_by_its_owner() -> None:
     user = make_user()
     subscription = make_subscription(user)
     assert charge(None, user.id, 3, new_id()).subscription_id == subscription.id
-    assert _used(subscription) == 3
+    assert _credits_used(subscription) == 3
 
 
 def test_the_last_credit_can_be_spent_but_not_one_more() -> None:
@@ -63,7 +71,7 @@ def test_the_last_credit_can_be_spent_but_not_one_more() -> None:
     charge(None, user.id, 4, new_id())
     with pytest.raises(OutOfCredits):
         charge(None, user.id, 1, new_id())
-    assert _used(subscription) == 10
+    assert _credits_used(subscription) == 10
 
 
 @pytest.mark.parametrize(
@@ -72,7 +80,7 @@ def test_the_last_credit_can_be_spent_but_not_one_more() -> None:
 def test_a_stopped_or_expired_subscription_does_not_pay(values: dict[str, Any]) -> None:
     user = make_user()
     subscription = make_subscription(user, **values)
-    assert not is_running(subscription)
+    assert not is_subscription_active(subscription)
     with pytest.raises(OutOfCredits):
         charge(None, user.id, 1, new_id())
 
@@ -91,13 +99,13 @@ def test_nobody_pays_without_a_subscription() -> None:
 def test_s20_a_refund_gives_back_and_never_more_than_was_used() -> None:
     subscription = make_subscription(credits_used=5)
     refund(subscription.id, 2, new_id())
-    assert _used(subscription) == 3
+    assert _credits_used(subscription) == 3
     refund(subscription.id, 10, new_id())
-    assert _used(subscription) == 0
+    assert _credits_used(subscription) == 0
 
 
 def test_a_tier_gives_its_credits_and_price_for_thirty_days() -> None:
-    subscription = subscribe(make_user().id, "SELF_SERVICE", "SCALE", "pay_1")
+    subscription = create_subscription(make_user().id, "SELF_SERVICE", "SCALE", "pay_1")
     assert (subscription.credits_total, subscription.base_price_minor) == (25_000, 799_00)
     assert subscription.end_date - subscription.start_date == timedelta(days=30)
     assert subscription.grace_period_end - subscription.end_date == timedelta(days=7)
@@ -106,16 +114,16 @@ def test_a_tier_gives_its_credits_and_price_for_thirty_days() -> None:
 def test_a_second_running_subscription_is_refused_and_an_expired_one_makes_way() -> None:
     user = make_user()
     expired = make_subscription(user, grace_period_end=utc_now() - timedelta(seconds=1))
-    subscribe(user.id, "MANAGED", "START", None)
-    session().refresh(expired)
+    create_subscription(user.id, "MANAGED", "START", None)
+    current_session().refresh(expired)
     assert expired.is_active is False
     with pytest.raises(SubscriptionExists):
-        subscribe(user.id, "MANAGED", "START", None)
+        create_subscription(user.id, "MANAGED", "START", None)
 
 
 def test_another_tier_keeps_what_was_used() -> None:
     subscription = make_subscription(tier="GROW", credits_total=5000, credits_used=600)
-    change_plan(subscription, {"service_type": "MANAGED", "tier": "START"})
+    replace_subscription(subscription, {"service_type": "MANAGED", "tier": "START"})
     assert (subscription.credits_total, subscription.credits_used) == (PLANS["START"].credits, 600)
     assert subscription.credits_remaining == 0
 
@@ -123,13 +131,13 @@ def test_another_tier_keeps_what_was_used() -> None:
 def test_a_renewal_continues_the_period_with_fresh_credits() -> None:
     subscription = make_subscription(credits_used=9)
     end = subscription.end_date
-    renew(subscription)
+    renew_subscription(subscription)
     assert (subscription.start_date, subscription.credits_used) == (end, 0)
 
 
 def test_a_renewal_of_a_period_that_is_past_begins_now() -> None:
     subscription = make_subscription(end_date=utc_now() - timedelta(days=90))
-    renew(subscription)
+    renew_subscription(subscription)
     assert utc_now() - subscription.start_date < timedelta(minutes=1)
 
 
@@ -146,7 +154,7 @@ def test_s20_parallel_charges_do_not_overdraw(committing_database: Database) -> 
             return False
         return True
 
-    assert sorted(at_once(*[spend] * 4)) == [False, False, True, True]
+    assert sorted(run_concurrently(*[spend] * 4)) == [False, False, True, True]
     with committing_database.transaction(write=True) as opened:
         left = opened.get(Subscription, subscription.id)
         assert left is not None

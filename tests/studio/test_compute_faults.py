@@ -11,204 +11,225 @@ import pytest
 
 from db.base import utc_now
 from db.session import Database
-from studio.jobs import remote
-from studio.jobs.workshop import Workshop
+from studio.generations.worker import remote
+from studio.generations.worker.executor import GenerationExecutor
+from studio.http_client import SafeHttpClient
 from studio.media.storage import LocalDisk
-from studio.outbound import Outbound
 from studio.providers import compute
-from tests.compute_server import Answer, ComputeServer, as_json, compute_server
-from tests.listening import listening
-from tests.production import Production
-from tests.studio.compute_house import (
-    assert_paid_back,
-    change,
-    order,
-    pictures,
-    row,
+from tests.studio.compute_fixtures import (
+    assert_refunded,
+    create_remote_generation,
+    list_predictions,
+    load_generation,
+    update_generation,
     use_compute,
 )
+from tests.support.scenarios import PhotographedProduct
+from tests.support.servers.compute import ComputeServer, StubResponse, json_response, run_compute_server
+from tests.support.servers.http_recorder import run_http_recorder
 
-HANGING = threading.Event()
+HANG_RELEASED = threading.Event()
 
 
-def hang(connection: Any) -> None:
-    HANGING.wait(2)
+def hang_connection(connection: Any) -> None:
+    HANG_RELEASED.wait(2)
 
 
-BROKEN = {
-    "500": Answer(500),
-    "not JSON": Answer(200, b"<html>"),
-    "not an object": as_json([]),
-    "no id": as_json({"status": "pending"}),
-    "an id that is no text": as_json({"id": {"a": 1}, "status": "pending"}),
-    "unauthorized": as_json({}, 401),
-    "refused": as_json({}, 422),
-    "a redirect": Answer(302, headers={"Location": "http://169.254.169.254/"}),
-    "hangs": Answer(write=hang),
-    "dies": Answer(write=lambda connection: connection.close()),
-    "too much": Answer(200, b" " * 2_000_000),
+BROKEN_RESPONSES = {
+    "500": StubResponse(500),
+    "not JSON": StubResponse(200, b"<html>"),
+    "not an object": json_response([]),
+    "no id": json_response({"status": "pending"}),
+    "an id that is no text": json_response({"id": {"a": 1}, "status": "pending"}),
+    "unauthorized": json_response({}, 401),
+    "refused": json_response({}, 422),
+    "a redirect": StubResponse(302, headers={"Location": "http://169.254.169.254/"}),
+    "hangs": StubResponse(write=hang_connection),
+    "dies": StubResponse(write=lambda connection: connection.close()),
+    "too much": StubResponse(200, b" " * 2_000_000),
 }
 
 
 def test_an_order_that_the_provider_does_not_take_fails_and_is_paid_back(
     database: Database,
-    made_elsewhere: Production,
+    remote_scenario: PhotographedProduct,
     server: ComputeServer,
     storage: LocalDisk,
     monkeypatch: pytest.MonkeyPatch,
     subtests: pytest.Subtests,
 ) -> None:
-    for fault, answer in BROKEN.items():
-        monkeypatch.setattr(compute, "REQUEST_SECONDS", 0.2 if fault == "hangs" else 10)
-        server.broken = answer
+    for fault, answer in BROKEN_RESPONSES.items():
+        monkeypatch.setattr(compute, "REQUEST_TIMEOUT_SECONDS", 0.2 if fault == "hangs" else 10)
+        server.permanent_fault = answer
         # A workshop for each: an open circuit would hide the next fault.
-        workshop = Workshop(database, storage, 1, 60, outbound=Outbound([server.server.host]))
+        workshop = GenerationExecutor(
+            database, storage, 1, 60, http_client=SafeHttpClient([server.server.host])
+        )
         with subtests.test(fault):
-            generation_id = order(database, made_elsewhere)
-            assert workshop.work_off_next()
-            assert_paid_back(database, made_elsewhere, generation_id)
-            assert not workshop.work_off_next()
+            generation_id = create_remote_generation(database, remote_scenario)
+            assert workshop.run_next()
+            assert_refunded(database, remote_scenario, generation_id)
+            assert not workshop.run_next()
         workshop.close()
 
 
 def test_a_model_without_an_address_that_is_allowed_makes_nothing(
     database: Database,
-    made_elsewhere: Production,
+    remote_scenario: PhotographedProduct,
     server: ComputeServer,
-    workshop: Workshop,
+    executor: GenerationExecutor,
     subtests: pytest.Subtests,
 ) -> None:
     config: Any
     for config in (None, {}, {"base_url": "http://127.0.0.1:1/"}, {"base_url": "nonsense"}):
-        use_compute(made_elsewhere, server, provider_config=config)
+        use_compute(remote_scenario, server, provider_config=config)
         with subtests.test(str(config)):
-            generation_id = order(database, made_elsewhere)
-            assert workshop.work_off_next()
-            assert_paid_back(database, made_elsewhere, generation_id)
+            generation_id = create_remote_generation(database, remote_scenario)
+            assert executor.run_next()
+            assert_refunded(database, remote_scenario, generation_id)
 
 
 def test_a_moment_of_trouble_is_no_failure(
-    database: Database, made_elsewhere: Production, server: ComputeServer, workshop: Workshop
+    database: Database,
+    remote_scenario: PhotographedProduct,
+    server: ComputeServer,
+    executor: GenerationExecutor,
 ) -> None:
-    server.faults.extend([Answer(500), Answer(200, b"{")])
-    generation_id = order(database, made_elsewhere)
-    assert workshop.work_off_next()
+    server.next_faults.extend([StubResponse(500), StubResponse(200, b"{")])
+    generation_id = create_remote_generation(database, remote_scenario)
+    assert executor.run_next()
     assert len(server.tasks) == 1
-    server.faults.extend([Answer(503)] * compute.TRIES)
-    assert workshop.work_off_next()
-    assert row(database, generation_id).remote_failures == 1
+    server.next_faults.extend([StubResponse(503)] * compute.MAX_ATTEMPTS)
+    assert executor.run_next()
+    assert load_generation(database, generation_id).remote_failures == 1
     server.finish()
-    assert workshop.work_off_next()
-    assert row(database, generation_id).status == "completed"
+    assert executor.run_next()
+    assert load_generation(database, generation_id).status == "completed"
 
 
 def test_a_provider_that_goes_down_for_good_is_given_up_after_some_looks(
-    database: Database, made_elsewhere: Production, server: ComputeServer, workshop: Workshop
+    database: Database,
+    remote_scenario: PhotographedProduct,
+    server: ComputeServer,
+    executor: GenerationExecutor,
 ) -> None:
-    generation_id = order(database, made_elsewhere)
-    assert workshop.work_off_next()
-    server.broken = Answer(500)
+    generation_id = create_remote_generation(database, remote_scenario)
+    assert executor.run_next()
+    server.permanent_fault = StubResponse(500)
     for _ in range(remote.MAX_FAILURES):
-        assert row(database, generation_id).status == "running"
-        assert workshop.work_off_next()
-    assert_paid_back(database, made_elsewhere, generation_id)
+        assert load_generation(database, generation_id).status == "running"
+        assert executor.run_next()
+    assert_refunded(database, remote_scenario, generation_id)
 
 
 def test_the_fallback_provider_carries_out_the_order_and_the_pictures_say_so(
-    database: Database, made_elsewhere: Production, server: ComputeServer, workshop: Workshop
+    database: Database,
+    remote_scenario: PhotographedProduct,
+    server: ComputeServer,
+    executor: GenerationExecutor,
 ) -> None:
-    use_compute(made_elsewhere, server, fallback_provider="LOCAL_STUDIO")
-    server.broken = Answer(500)
-    generation_id = order(database, made_elsewhere, extra_prompt="on a beach")
-    assert workshop.work_off_next()
-    waiting = row(database, generation_id)
+    use_compute(remote_scenario, server, fallback_provider="LOCAL_STUDIO")
+    server.permanent_fault = StubResponse(500)
+    generation_id = create_remote_generation(database, remote_scenario, extra_prompt="on a beach")
+    assert executor.run_next()
+    waiting = load_generation(database, generation_id)
     assert (waiting.status, waiting.fallen_back, waiting.cost_credits) == ("pending", True, 2)
-    assert workshop.work_off_next()
-    told = pictures(database, generation_id)[0].provenance
+    assert executor.run_next()
+    told = list_predictions(database, generation_id)[0].provenance
     assert (told["provider"], told["settings"]["fallback_of"]) == ("LOCAL_STUDIO", "COMPUTE")
     assert told["ignored_inputs"] == ["extra_prompt"]
 
 
 def test_another_compute_api_can_be_the_fallback(
-    database: Database, made_elsewhere: Production, server: ComputeServer, storage: LocalDisk
+    database: Database, remote_scenario: PhotographedProduct, server: ComputeServer, storage: LocalDisk
 ) -> None:
-    with compute_server() as second:
+    with run_compute_server() as second:
         use_compute(
-            made_elsewhere, server, fallback_provider="COMPUTE", fallback_provider_config=second.config
+            remote_scenario, server, fallback_provider="COMPUTE", fallback_provider_config=second.config
         )
-        server.broken = Answer(500)
-        generation_id = order(database, made_elsewhere)
-        workshop = Workshop(
-            database, storage, 1, 60, outbound=Outbound([server.server.host, second.server.host])
+        server.permanent_fault = StubResponse(500)
+        generation_id = create_remote_generation(database, remote_scenario)
+        workshop = GenerationExecutor(
+            database, storage, 1, 60, http_client=SafeHttpClient([server.server.host, second.server.host])
         )
         for _ in range(2):
-            assert workshop.work_off_next()
+            assert workshop.run_next()
         second.finish()
-        assert workshop.work_off_next()
+        assert workshop.run_next()
         workshop.close()
-        assert row(database, generation_id).status == "completed"
+        assert load_generation(database, generation_id).status == "completed"
 
 
 def test_an_open_circuit_spares_the_provider_until_it_is_time_to_try_again(
     database: Database,
-    made_elsewhere: Production,
+    remote_scenario: PhotographedProduct,
     server: ComputeServer,
     storage: LocalDisk,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compute, "OPEN_SECONDS", 0.5)
-    access = compute.Access.of(server.config)
-    asking = compute.Compute(Outbound([server.server.host]))
-    server.broken = Answer(500)
+    monkeypatch.setattr(compute, "CIRCUIT_OPEN_SECONDS", 0.5)
+    access = compute.ComputeConfig.from_config(server.config)
+    asking = compute.ComputeClient(SafeHttpClient([server.server.host]))
+    server.permanent_fault = StubResponse(500)
     for _ in range(2):
         with pytest.raises(compute.ComputeUnavailable):
-            asking.look(access, "task_0")
-    asked = len(server.server.asked)
-    assert asked == compute.FAILURES_TO_OPEN
+            asking.get_task(access, "task_0")
+    asked = len(server.server.requests)
+    assert asked == compute.CIRCUIT_FAILURE_THRESHOLD
     for _ in range(5):
         with pytest.raises(compute.ComputeUnavailable, match="circuit"):
-            asking.look(access, "task_0")
-    assert len(server.server.asked) == asked
-    server.broken = None
+            asking.get_task(access, "task_0")
+    assert len(server.server.requests) == asked
+    server.permanent_fault = None
     threading.Event().wait(0.6)
-    with pytest.raises(compute.TaskUnknown):
-        asking.look(access, "task_0")
+    with pytest.raises(compute.TaskNotFound):
+        asking.get_task(access, "task_0")
 
 
 def test_a_task_that_the_provider_has_lost_is_paid_back(
-    database: Database, made_elsewhere: Production, server: ComputeServer, workshop: Workshop
+    database: Database,
+    remote_scenario: PhotographedProduct,
+    server: ComputeServer,
+    executor: GenerationExecutor,
 ) -> None:
-    generation_id = order(database, made_elsewhere)
-    assert workshop.work_off_next()
+    generation_id = create_remote_generation(database, remote_scenario)
+    assert executor.run_next()
     server.tasks.clear()
-    assert workshop.work_off_next()
-    assert_paid_back(database, made_elsewhere, generation_id)
+    assert executor.run_next()
+    assert_refunded(database, remote_scenario, generation_id)
 
 
 @pytest.mark.parametrize("status", ["failed", "canceled"])
 def test_a_task_that_ends_without_pictures_is_paid_back(
-    status: str, database: Database, made_elsewhere: Production, server: ComputeServer, workshop: Workshop
+    status: str,
+    database: Database,
+    remote_scenario: PhotographedProduct,
+    server: ComputeServer,
+    executor: GenerationExecutor,
 ) -> None:
-    generation_id = order(database, made_elsewhere)
-    assert workshop.work_off_next()
+    generation_id = create_remote_generation(database, remote_scenario)
+    assert executor.run_next()
     server.task.status = status
-    assert workshop.work_off_next()
-    assert_paid_back(database, made_elsewhere, generation_id)
+    assert executor.run_next()
+    assert_refunded(database, remote_scenario, generation_id)
 
 
 def test_a_task_that_never_ends_is_canceled_one_day(
-    database: Database, made_elsewhere: Production, server: ComputeServer, workshop: Workshop
+    database: Database,
+    remote_scenario: PhotographedProduct,
+    server: ComputeServer,
+    executor: GenerationExecutor,
 ) -> None:
-    generation_id = order(database, made_elsewhere)
-    assert workshop.work_off_next()
-    change(database, generation_id, started_at=utc_now() - 2 * remote.MAX_TASK)
+    generation_id = create_remote_generation(database, remote_scenario)
+    assert executor.run_next()
+    update_generation(database, generation_id, started_at=utc_now() - 2 * remote.MAX_TASK_DURATION)
     server.task.status = "running"
-    assert workshop.work_off_next()
+    assert executor.run_next()
     assert server.task.status == "canceled"
-    assert_paid_back(database, made_elsewhere, generation_id)
+    assert_refunded(database, remote_scenario, generation_id)
 
 
-def bomb() -> bytes:
+def build_bomb() -> bytes:
     """A PNG of a few bytes that declares 900 megapixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -218,70 +239,70 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-NO_PICTURES = {
+INVALID_IMAGES = {
     "svg": b"<svg/>",
     "nothing": b"",
-    "bomb": bomb(),
+    "bomb": build_bomb(),
     "broken": b"\xff\xd8\xff" + b"\0" * 100,
 }
 
 
 def test_what_is_no_picture_is_never_taken_for_one(
     database: Database,
-    made_elsewhere: Production,
+    remote_scenario: PhotographedProduct,
     server: ComputeServer,
-    workshop: Workshop,
+    executor: GenerationExecutor,
     subtests: pytest.Subtests,
 ) -> None:
-    for name, data in NO_PICTURES.items():
+    for name, data in INVALID_IMAGES.items():
         server.tasks.clear()
         with subtests.test(name):
-            generation_id = order(database, made_elsewhere)
-            assert workshop.work_off_next()
-            server.picture = Answer(body=data)
+            generation_id = create_remote_generation(database, remote_scenario)
+            assert executor.run_next()
+            server.image_response = StubResponse(body=data)
             server.finish()
-            assert workshop.work_off_next()
-            assert_paid_back(database, made_elsewhere, generation_id)
-            assert pictures(database, generation_id) == []
+            assert executor.run_next()
+            assert_refunded(database, remote_scenario, generation_id)
+            assert list_predictions(database, generation_id) == []
 
 
 def test_a_completed_task_without_all_its_pictures_is_paid_back(
     database: Database,
-    made_elsewhere: Production,
+    remote_scenario: PhotographedProduct,
     server: ComputeServer,
-    workshop: Workshop,
+    executor: GenerationExecutor,
     subtests: pytest.Subtests,
 ) -> None:
     images: Any
     for images in (None, [], [{"url": None}], [{}, {}], "images"):
         server.tasks.clear()
         with subtests.test(str(images)):
-            generation_id = order(database, made_elsewhere)
-            assert workshop.work_off_next()
+            generation_id = create_remote_generation(database, remote_scenario)
+            assert executor.run_next()
             server.finish(images=images)
-            while workshop.work_off_next():
+            while executor.run_next():
                 pass
-            assert_paid_back(database, made_elsewhere, generation_id)
+            assert_refunded(database, remote_scenario, generation_id)
 
 
 @pytest.mark.parametrize("by_redirect", [False, True])
 def test_a_picture_is_not_fetched_from_where_this_server_does_not_go(
     by_redirect: bool,
     database: Database,
-    made_elsewhere: Production,
+    remote_scenario: PhotographedProduct,
     server: ComputeServer,
-    workshop: Workshop,
+    executor: GenerationExecutor,
 ) -> None:
-    with listening(lambda asked: server.picture) as canary:
-        generation_id = order(database, made_elsewhere)
-        assert workshop.work_off_next()
+    with run_http_recorder(lambda asked: server.image_response) as canary:
+        generation_id = create_remote_generation(database, remote_scenario)
+        assert executor.run_next()
         inside = f"{canary.url}/secret"
         if by_redirect:
-            server.picture = Answer(302, headers={"Location": inside})
+            server.image_response = StubResponse(302, headers={"Location": inside})
             server.finish()
         else:
             server.finish(images=[{"url": inside, "seed": 1}] * 2)
-        while workshop.work_off_next():
+        while executor.run_next():
             pass
-        assert canary.asked == []
-    assert_paid_back(database, made_elsewhere, generation_id)
+        assert canary.requests == []
+    assert_refunded(database, remote_scenario, generation_id)

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from studio.exports.names import LONGEST_NAME_BYTES, FileNames, attachment, fill
+from studio.exports.names import MAX_NAME_BYTES, FileNames, build_content_disposition, render_template
 
 
 @pytest.mark.parametrize(
@@ -37,16 +37,16 @@ from studio.exports.names import LONGEST_NAME_BYTES, FileNames, attachment, fill
     ],
 )
 def test_s12_a_name_is_one_plain_part_of_a_path(wanted: str, name: str) -> None:
-    assert FileNames().take(wanted, "webp") == name
+    assert FileNames().reserve(wanted, "webp") == name
 
 
 @pytest.mark.parametrize("character", ["x", "\u00e9", "\u8863", "\U0001f457", "e\u0301"])
 def test_s12_a_name_of_4_kb_is_cut_between_characters_and_still_numbered(character: str) -> None:
     names = FileNames()
-    taken = [names.take(character * 4096, "webp") for _ in range(12)]
+    taken = [names.reserve(character * 4096, "webp") for _ in range(12)]
     assert len(set(taken)) == 12
     for name in taken:
-        assert LONGEST_NAME_BYTES - 4 <= len(name.encode()) <= LONGEST_NAME_BYTES
+        assert MAX_NAME_BYTES - 4 <= len(name.encode()) <= MAX_NAME_BYTES
         assert unicodedata.is_normalized("NFC", name)
     assert taken[11].endswith("-12.webp")
 
@@ -54,7 +54,7 @@ def test_s12_a_name_of_4_kb_is_cut_between_characters_and_still_numbered(charact
 def test_s12_names_that_a_file_system_takes_for_one_are_numbered() -> None:
     names = FileNames()
     wanted = ["Dress", "dress", "DRESS", "Cafe\u0301", "caf\u00c9", "dress-2", "stra\u00dfe", "STRASSE"]
-    taken = [names.take(one, "jpg") for one in wanted]
+    taken = [names.reserve(one, "jpg") for one in wanted]
     assert taken == [
         "Dress.jpg", "dress-2.jpg", "DRESS-3.jpg", "Caf\u00e9.jpg", "caf\u00c9-2.jpg", "dress-2-2.jpg",
         "stra\u00dfe.jpg", "STRASSE-2.jpg",
@@ -62,12 +62,12 @@ def test_s12_names_that_a_file_system_takes_for_one_are_numbered() -> None:
 
 
 def test_s12_a_value_that_looks_like_a_placeholder_is_a_value() -> None:
-    assert fill("{sku}_{index}", {"sku": "{index}", "index": "001"}) == "{index}_001"
+    assert render_template("{sku}_{index}", {"sku": "{index}", "index": "001"}) == "{index}_001"
 
 
 def test_s12_the_header_that_names_a_download_is_ascii_and_cannot_be_broken_out_of() -> None:
-    name = FileNames().take('Été "2027"\r\nX-Evil: 1; 100%', "zip")
-    assert attachment(name) == (
+    name = FileNames().reserve('Été "2027"\r\nX-Evil: 1; 100%', "zip")
+    assert build_content_disposition(name) == (
         'attachment; filename="_t_ -2027- X-Evil- 1; 100_.zip"; '
         "filename*=UTF-8''%C3%89t%C3%A9%20-2027-%20X-Evil-%201%3B%20100%25.zip"
     )

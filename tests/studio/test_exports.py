@@ -20,80 +20,89 @@ from sqlalchemy import select
 from db.base import new_id, utc_now
 from db.models import Export, Prediction, Shooting, Shot
 from db.session import Database
-from db.tenancy import get_owned, use_caller
+from db.tenancy import caller_context, get_visible
 from studio import review
-from studio.exports import queue, work
-from studio.exports.archive import COLUMNS, Picture, PictureLost, write_archive
-from studio.exports.order import MAX_PICTURES, ExportTooLarge, order_export
-from studio.exports.work import work_off_exports
-from studio.jobs.repeating import Repeating
-from studio.jobs.signal import EXPORTS
+from studio.exports import queue, worker
+from studio.exports.archive import COLUMNS, ArchiveEntry, SourceFileMissing, write_archive
+from studio.exports.create import MAX_PREDICTIONS, ExportTooLarge, create_export
+from studio.exports.worker import run_pending_exports
+from studio.jobs.periodic import PeriodicTask
+from studio.media.garbage_collection import delete_unreferenced
 from studio.media.storage import LocalDisk, export_folder, export_key, media_key
-from studio.media.sweep import sweep
-from tests import factories
-from tests.exporting import approved_picture, unpacked
-from tests.production import LEASE, Production, make_production
-from tests.racing import at_once
+from studio.pubsub import EXPORTS
+from tests.support import factories
+from tests.support.concurrency import run_concurrently
+from tests.support.factories.exports import make_approved_prediction, unpack_archive
+from tests.support.scenarios import LEASE, PhotographedProduct, make_photographed_product
 
 PAST = timedelta(seconds=-1)
 SHOOTING = {"id": "01990000-5eed-7000-8000-000700000001", "name": "Spring"}
 
 
-def order(database: Database, production: Production, *pictures: Prediction, **asked: Any) -> UUID:
+def request_export(
+    database: Database, scenario: PhotographedProduct, *predictions: Prediction, **params: Any
+) -> UUID:
     """An export of these pictures, of all approved ones without any."""
-    caller = factories.caller_of(production.owner, {production.organization: "owner"})
-    with database.transaction(write=True), use_caller(caller, None):
-        shooting = get_owned(Shooting, production.shooting.id)
-        return order_export(shooting, [one.id for one in pictures] or None, **asked).id
+    caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
+    with database.transaction(write=True), caller_context(caller, None):
+        shooting = get_visible(Shooting, scenario.shooting.id)
+        return create_export(shooting, [one.id for one in predictions] or None, **params).id
 
 
-def row(database: Database, model: type[Any], row_id: UUID) -> Any:
+def get_row(database: Database, model: type[Any], row_id: UUID) -> Any:
     with database.transaction(write=False) as reading:
         return reading.scalars(
             select(model).where(model.id == row_id).execution_options(populate_existing=True)
         ).one()
 
 
-def reviewed(database: Database, production: Production, prediction: Prediction, act: Any) -> None:
+def review_prediction(
+    database: Database, scenario: PhotographedProduct, prediction: Prediction, action: Any
+) -> None:
     """Do something with a picture and its shot as a reviewer does."""
-    caller = factories.caller_of(production.owner, {production.organization: "owner"})
-    with database.transaction(write=True), use_caller(caller, None):
-        shot = get_owned(Shot, prediction.shot_id, for_update=True)
-        act(get_owned(Prediction, prediction.id, for_update=True), shot)
+    caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
+    with database.transaction(write=True), caller_context(caller, None):
+        shot = get_visible(Shot, prediction.shot_id, for_update=True)
+        action(get_visible(Prediction, prediction.id, for_update=True), shot)
 
 
-def stored(storage: LocalDisk, data: bytes, name: str = "a.webp", **facts: Any) -> Picture:
+def make_stored_entry(storage: LocalDisk, data: bytes, name: str = "a.webp", **facts: Any) -> ArchiveEntry:
     """A picture of an archive, with its file."""
     key = media_key(new_id(), "webp")
     storage.write(key, data)
     known = {**dict.fromkeys(COLUMNS), **facts}
     known.pop("file_name")
-    return Picture(key, name, hashlib.sha256(data).hexdigest(), len(data), known)
+    return ArchiveEntry(key, name, hashlib.sha256(data).hexdigest(), len(data), known)
 
 
-def archived(storage: LocalDisk, *pictures: Picture) -> bytes:
+def build_archive(storage: LocalDisk, *pictures: ArchiveEntry) -> bytes:
     target = io.BytesIO()
     write_archive(target, storage, SHOOTING, pictures, lambda done: None)
     return target.getvalue()
 
 
 def test_an_archive_holds_the_originals_and_two_manifests_and_nothing_that_varies(storage: LocalDisk) -> None:
-    pictures = [stored(storage, b"one", "one.webp", look=1), stored(storage, b"two" * 999, "zwei ü.webp")]
-    archive = archived(storage, *pictures)
-    files, manifest = unpacked(archive)
+    pictures = [
+        make_stored_entry(storage, b"one", "one.webp", look=1),
+        make_stored_entry(storage, b"two" * 999, "zwei ü.webp"),
+    ]
+    archive = build_archive(storage, *pictures)
+    files, manifest = unpack_archive(archive)
     assert files == {"one.webp": b"one", "zwei ü.webp": b"two" * 999}
     assert manifest["shooting"] == SHOOTING
     assert [entry["file_name"] for entry in manifest["files"]] == list(files)
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         assert {entry.compress_type for entry in opened.infolist()} == {zipfile.ZIP_STORED}
         assert {entry.date_time for entry in opened.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-    assert archived(storage, *pictures) == archive
+    assert build_archive(storage, *pictures) == archive
 
 
 def test_no_cell_of_the_manifest_is_a_formula_to_a_spreadsheet(storage: LocalDisk) -> None:
     texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\r=1", 'say "hi", then\nleave', "'quoted", "plain"]
-    pictures = [stored(storage, b"x", f"{n}.webp", product=text, seed=-5) for n, text in enumerate(texts)]
-    with zipfile.ZipFile(io.BytesIO(archived(storage, *pictures))) as opened:
+    pictures = [
+        make_stored_entry(storage, b"x", f"{n}.webp", product=text, seed=-5) for n, text in enumerate(texts)
+    ]
+    with zipfile.ZipFile(io.BytesIO(build_archive(storage, *pictures))) as opened:
         content = opened.read("manifest.csv")
     assert content.startswith(b"\xef\xbb\xbf")
     rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
@@ -103,8 +112,10 @@ def test_no_cell_of_the_manifest_is_a_formula_to_a_spreadsheet(storage: LocalDis
 
 
 def test_500_pictures_need_no_more_memory_than_one(storage: LocalDisk, tmp_path: Path) -> None:
-    one = stored(storage, bytes(range(256)) * 256)
-    pictures = [Picture(one.key, f"{n}.webp", one.content_hash, one.file_size, one.facts) for n in range(500)]
+    one = make_stored_entry(storage, bytes(range(256)) * 256)
+    pictures = [
+        ArchiveEntry(one.key, f"{n}.webp", one.content_hash, one.file_size, one.facts) for n in range(500)
+    ]
     tracemalloc.start()
     try:
         with (tmp_path / "archive.zip").open("x+b") as file:
@@ -118,10 +129,10 @@ def test_500_pictures_need_no_more_memory_than_one(storage: LocalDisk, tmp_path:
 
 def test_a_picture_beyond_4_gb_is_announced_so(storage: LocalDisk) -> None:
     """The size decides before the bytes come; writing them would take a minute."""
-    one = stored(storage, b"small")
-    large = Picture(one.key, "large.webp", one.content_hash, 5 << 30, one.facts)
+    one = make_stored_entry(storage, b"small")
+    large = ArchiveEntry(one.key, "large.webp", one.content_hash, 5 << 30, one.facts)
     target = io.BytesIO()
-    with pytest.raises(PictureLost):
+    with pytest.raises(SourceFileMissing):
         write_archive(target, storage, SHOOTING, [large], lambda done: None)
     with zipfile.ZipFile(target) as opened:
         assert opened.getinfo("large.webp").extract_version == zipfile.ZIP64_VERSION
@@ -129,130 +140,130 @@ def test_a_picture_beyond_4_gb_is_announced_so(storage: LocalDisk) -> None:
 
 @pytest.mark.parametrize("damage", ["gone", "longer", "shorter", "other"])
 def test_a_picture_that_is_not_what_was_ordered_fails_the_export_and_leaves_no_file(
-    database: Database, storage: LocalDisk, production: Production, damage: str
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct, damage: str
 ) -> None:
-    prediction = approved_picture(storage, production, b"picture")
-    export_id = order(database, production)
+    prediction = make_approved_prediction(storage, scenario, b"picture")
+    export_id = request_export(database, scenario)
     key = media_key(prediction.media_id, "webp")
     if damage == "gone":
         storage.delete(key)
     else:
         storage.write(key, {"longer": b"pictures", "shorter": b"pic", "other": b"Picture"}[damage])
-    assert work_off_exports(database, storage) == 0
-    failed = row(database, Export, export_id)
+    assert run_pending_exports(database, storage) == 0
+    failed = get_row(database, Export, export_id)
     assert (failed.status, failed.error, failed.file_size) == ("failed", queue.INPUT_ERROR, None)
     assert failed.expires_at - failed.completed_at == timedelta(days=30)
-    assert list(storage.files("exports")) == []
-    assert row(database, Prediction, prediction.id).status == "approved"
+    assert list(storage.list_files("exports")) == []
+    assert get_row(database, Prediction, prediction.id).status == "approved"
 
 
 def test_an_expired_lease_is_taken_over_and_one_file_remains(
-    database: Database, storage: LocalDisk, production: Production
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    prediction = approved_picture(storage, production, b"picture")
-    export_id = order(database, production)
-    lost = queue.claim_next(database, "killed", PAST)
+    prediction = make_approved_prediction(storage, scenario, b"picture")
+    export_id = request_export(database, scenario)
+    lost = queue.lease_next(database, "killed", PAST)
     assert lost is not None
     half_written = storage.root / export_folder(export_id) / ".archive.zip.0123456789abcdef"
     half_written.parent.mkdir(parents=True)
     half_written.write_bytes(b"PK")
 
-    assert work_off_exports(database, storage) == 1
-    done = row(database, Export, export_id)
+    assert run_pending_exports(database, storage) == 1
+    done = get_row(database, Export, export_id)
     assert (done.status, done.attempts, done.lease_owner, done.progress) == ("completed", 2, None, 100)
-    assert [file.key for file in storage.files("exports")] == [export_key(export_id)]
+    assert [file.key for file in storage.list_files("exports")] == [export_key(export_id)]
     archive = storage.read(export_key(export_id))
     assert (done.file_size, done.content_hash) == (len(archive), hashlib.sha256(archive).hexdigest())
 
     # It was slow, not dead: what it does now changes nothing.
-    assert not work.carry_out(database, storage, lost, LEASE)
+    assert not worker.run_export(database, storage, lost, LEASE)
     queue.fail(database, lost, queue.INTERNAL_ERROR)
-    assert row(database, Export, export_id).status == "completed"
+    assert get_row(database, Export, export_id).status == "completed"
     assert storage.read(export_key(export_id)) == archive
-    assert row(database, Prediction, prediction.id).status == "exported"
+    assert get_row(database, Prediction, prediction.id).status == "exported"
 
 
 def test_an_export_that_kills_its_workers_three_times_fails(
-    database: Database, storage: LocalDisk, production: Production
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    approved_picture(storage, production, b"picture")
-    export_id = order(database, production)
-    for number in range(queue.MAX_CLAIMS):
-        assert queue.claim_next(database, f"victim {number}", PAST) is not None
-    assert work_off_exports(database, storage) == 0
-    failed = row(database, Export, export_id)
+    make_approved_prediction(storage, scenario, b"picture")
+    export_id = request_export(database, scenario)
+    for number in range(queue.MAX_ATTEMPTS):
+        assert queue.lease_next(database, f"victim {number}", PAST) is not None
+    assert run_pending_exports(database, storage) == 0
+    failed = get_row(database, Export, export_id)
     assert (failed.status, failed.error) == ("failed", queue.INTERNAL_ERROR)
 
 
 def test_a_worker_whose_lease_was_taken_stops_writing(
-    database: Database, storage: LocalDisk, production: Production, monkeypatch: pytest.MonkeyPatch
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    approved_picture(storage, production, b"picture")
-    order(database, production)
-    lost = queue.claim_next(database, "slow", PAST)
+    make_approved_prediction(storage, scenario, b"picture")
+    request_export(database, scenario)
+    lost = queue.lease_next(database, "slow", PAST)
     assert lost is not None
-    assert queue.claim_next(database, "second", LEASE) is not None
-    monkeypatch.setattr(work, "TELL_SECONDS", 0.0)
-    assert not work.carry_out(database, storage, lost, LEASE)
-    assert list(storage.files("exports")) == []
+    assert queue.lease_next(database, "second", LEASE) is not None
+    monkeypatch.setattr(worker, "PROGRESS_SECONDS", 0.0)
+    assert not worker.run_export(database, storage, lost, LEASE)
+    assert list(storage.list_files("exports")) == []
 
 
 def test_what_was_withdrawn_after_the_order_is_in_the_archive_and_stays_withdrawn(
-    database: Database, storage: LocalDisk, production: Production
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    kept = approved_picture(storage, production, b"kept", product="Kept")
-    withdrawn = approved_picture(storage, production, b"withdrawn", product="Withdrawn")
-    export_id = order(database, production)
-    reviewed(database, production, withdrawn, review.reopen_picture)
-    reviewed(database, production, withdrawn, lambda picture, shot: review.delete_picture(picture))
+    kept = make_approved_prediction(storage, scenario, b"kept", product="Kept")
+    withdrawn = make_approved_prediction(storage, scenario, b"withdrawn", product="Withdrawn")
+    export_id = request_export(database, scenario)
+    review_prediction(database, scenario, withdrawn, review.reopen_prediction)
+    review_prediction(database, scenario, withdrawn, lambda picture, shot: review.delete_prediction(picture))
     # Nothing but the order refers to the file any more.
-    assert sweep(database, storage, utc_now() + timedelta(days=2)) == 0
+    assert delete_unreferenced(database, storage, utc_now() + timedelta(days=2)) == 0
     assert storage.exists(media_key(withdrawn.media_id, "webp"))
 
-    assert work_off_exports(database, storage) == 1
-    files, _ = unpacked(storage.read(export_key(export_id)))
+    assert run_pending_exports(database, storage) == 1
+    files, _ = unpack_archive(storage.read(export_key(export_id)))
     assert sorted(files.values()) == [b"kept", b"withdrawn"]
-    assert row(database, Shot, kept.shot_id).status == "exported"
-    assert row(database, Shot, withdrawn.shot_id).status == "pending_review"
+    assert get_row(database, Shot, kept.shot_id).status == "exported"
+    assert get_row(database, Shot, withdrawn.shot_id).status == "pending_review"
 
 
 def test_a_reopened_picture_leaves_its_export_as_it_is_and_can_be_exported_again(
-    database: Database, storage: LocalDisk, production: Production
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    picture = approved_picture(storage, production, b"picture")
-    first = order(database, production)
-    assert work_off_exports(database, storage) == 1
-    again = order(database, production, picture)
-    assert work_off_exports(database, storage) == 1
+    picture = make_approved_prediction(storage, scenario, b"picture")
+    first = request_export(database, scenario)
+    assert run_pending_exports(database, storage) == 1
+    again = request_export(database, scenario, picture)
+    assert run_pending_exports(database, storage) == 1
     assert storage.read(export_key(again)) == storage.read(export_key(first))
-    reviewed(database, production, picture, review.reopen_picture)
-    assert row(database, Shot, picture.shot_id).status == "pending_review"
-    assert row(database, Export, first).status == "completed"
+    review_prediction(database, scenario, picture, review.reopen_prediction)
+    assert get_row(database, Shot, picture.shot_id).status == "pending_review"
+    assert get_row(database, Export, first).status == "completed"
     assert storage.exists(export_key(first))
 
 
 def test_an_export_that_is_deleted_while_it_is_written_leaves_nothing(
-    database: Database, storage: LocalDisk, production: Production
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    approved_picture(storage, production, b"picture")
-    export_id = order(database, production)
-    claim = queue.claim_next(database, "writer", LEASE)
+    make_approved_prediction(storage, scenario, b"picture")
+    export_id = request_export(database, scenario)
+    claim = queue.lease_next(database, "writer", LEASE)
     assert claim is not None
     with database.transaction(write=True) as writing:
         writing.delete(writing.get_one(Export, export_id))
-    assert not work.carry_out(database, storage, claim, LEASE)
-    assert list(storage.files("exports")) == []
+    assert not worker.run_export(database, storage, claim, LEASE)
+    assert list(storage.list_files("exports")) == []
 
 
 def test_an_archive_whose_folder_is_taken_away_meanwhile_is_no_failure(
     database: Database,
     storage: LocalDisk,
-    production: Production,
+    scenario: PhotographedProduct,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    approved_picture(storage, production, b"picture")
-    export_id = order(database, production)
+    make_approved_prediction(storage, scenario, b"picture")
+    export_id = request_export(database, scenario)
 
     def write_and_lose(*arguments: Any) -> None:
         write_archive(*arguments)
@@ -260,31 +271,33 @@ def test_an_archive_whose_folder_is_taken_away_meanwhile_is_no_failure(
             writing.delete(writing.get_one(Export, export_id))
         storage.delete_folder(export_folder(export_id))
 
-    monkeypatch.setattr(work, "write_archive", write_and_lose)
-    assert work_off_exports(database, storage) == 0
-    assert list(storage.files("exports")) == []
+    monkeypatch.setattr(worker, "write_archive", write_and_lose)
+    assert run_pending_exports(database, storage) == 0
+    assert list(storage.list_files("exports")) == []
     assert caplog.records == []
 
 
 def test_the_sweep_removes_expired_exports_and_lost_archives_and_no_other(
-    database: Database, storage: LocalDisk, production: Production
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    approved_picture(storage, production, b"picture")
-    export_id = order(database, production)
-    assert work_off_exports(database, storage) == 1
-    with storage.writing(export_key(new_id())) as file:
+    make_approved_prediction(storage, scenario, b"picture")
+    export_id = request_export(database, scenario)
+    assert run_pending_exports(database, storage) == 1
+    with storage.open_writer(export_key(new_id())) as file:
         file.write(b"of an export that is gone")
-    sweep(database, storage, utc_now() + timedelta(days=29))
-    assert [file.key for file in storage.files("exports")] == [export_key(export_id)]
-    sweep(database, storage, utc_now() + timedelta(days=31))
-    assert list(storage.files("exports")) == []
+    delete_unreferenced(database, storage, utc_now() + timedelta(days=29))
+    assert [file.key for file in storage.list_files("exports")] == [export_key(export_id)]
+    delete_unreferenced(database, storage, utc_now() + timedelta(days=31))
+    assert list(storage.list_files("exports")) == []
     with database.transaction(write=False) as reading:
         assert reading.get(Export, export_id) is None
 
 
-def many_approved(database: Database, storage: LocalDisk, production: Production, count: int) -> None:
+def make_approved_predictions(
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct, count: int
+) -> None:
     """So many approved pictures that nothing but their number tells apart."""
-    first = approved_picture(storage, production, b"the same", sku="AN-2041")
+    first = make_approved_prediction(storage, scenario, b"the same", sku="AN-2041")
     own = {"id", "index", "created_at", "updated_at"}
     names = [column.key for column in Prediction.__table__.columns]
     same = {name: getattr(first, name) for name in names if name not in own}
@@ -293,34 +306,38 @@ def many_approved(database: Database, storage: LocalDisk, production: Production
 
 
 def test_500_pictures_go_into_one_archive(
-    database: Database, storage: LocalDisk, production: Production
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    many_approved(database, storage, production, MAX_PICTURES)
-    export_id = order(database, production)
-    assert work_off_exports(database, storage) == 1
-    files, manifest = unpacked(storage.read(export_key(export_id)))
-    assert len(files) == len(manifest["files"]) == row(database, Export, export_id).predictions_count == 500
-    name = f"AN-2041_{production.shot_type.slug}"
+    make_approved_predictions(database, storage, scenario, MAX_PREDICTIONS)
+    export_id = request_export(database, scenario)
+    assert run_pending_exports(database, storage) == 1
+    files, manifest = unpack_archive(storage.read(export_key(export_id)))
+    assert (
+        len(files) == len(manifest["files"]) == get_row(database, Export, export_id).predictions_count == 500
+    )
+    name = f"AN-2041_{scenario.shot_type.slug}"
     assert {f"{name}.webp", f"{name}-2.webp", f"{name}-500.webp"} <= set(files)
 
 
 def test_more_pictures_than_an_archive_holds_are_refused(
-    database: Database, storage: LocalDisk, production: Production
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    many_approved(database, storage, production, MAX_PICTURES + 1)
+    make_approved_predictions(database, storage, scenario, MAX_PREDICTIONS + 1)
     with pytest.raises(ExportTooLarge):
-        order(database, production)
+        request_export(database, scenario)
 
 
 def test_an_order_starts_at_once_although_the_pause_is_long(
-    database: Database, storage: LocalDisk, production: Production
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    approved_picture(storage, production, b"picture")
-    exporting = Repeating("exporting", lambda: work_off_exports(database, storage), 60, EXPORTS.listen())
+    make_approved_prediction(storage, scenario, b"picture")
+    exporting = PeriodicTask(
+        "exporting", lambda: run_pending_exports(database, storage), 60, EXPORTS.listen()
+    )
     exporting.start()
-    export_id = order(database, production)
+    export_id = request_export(database, scenario)
     deadline = time.monotonic() + 10
-    while row(database, Export, export_id).status != "completed":
+    while get_row(database, Export, export_id).status != "completed":
         assert time.monotonic() < deadline
         time.sleep(0.02)
     began = time.monotonic()
@@ -329,23 +346,28 @@ def test_an_order_starts_at_once_although_the_pause_is_long(
 
 
 @pytest.fixture
-def shared(emptied_database: Database, storage: LocalDisk) -> Production:
+def shared_scenario(emptied_database: Database, storage: LocalDisk) -> PhotographedProduct:
     """A production that every connection sees."""
     with emptied_database.transaction(write=True):
-        return make_production(storage, None)
+        return make_photographed_product(storage, None)
 
 
 def test_many_workers_write_two_exports_of_the_same_pictures_once_each(
-    emptied_database: Database, storage: LocalDisk, shared: Production
+    emptied_database: Database, storage: LocalDisk, shared_scenario: PhotographedProduct
 ) -> None:
     database = emptied_database
     with database.transaction(write=True):
-        pictures = [approved_picture(storage, shared, f"picture {n}".encode()) for n in range(8)]
-    exports = [order(database, shared), order(database, shared, *reversed(pictures))]
-    assert sum(at_once(*[partial(work_off_exports, database, storage)] * 4)) == 2
-    assert {row(database, Export, one).attempts for one in exports} == {1}
+        pictures = [
+            make_approved_prediction(storage, shared_scenario, f"picture {n}".encode()) for n in range(8)
+        ]
+    exports = [
+        request_export(database, shared_scenario),
+        request_export(database, shared_scenario, *reversed(pictures)),
+    ]
+    assert sum(run_concurrently(*[partial(run_pending_exports, database, storage)] * 4)) == 2
+    assert {get_row(database, Export, one).attempts for one in exports} == {1}
     archives = {storage.read(export_key(one)) for one in exports}
     assert len(archives) == 1
     for picture in pictures:
-        assert row(database, Prediction, picture.id).status == "exported"
-        assert row(database, Shot, picture.shot_id).status == "exported"
+        assert get_row(database, Prediction, picture.id).status == "exported"
+        assert get_row(database, Shot, picture.shot_id).status == "exported"

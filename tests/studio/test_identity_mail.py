@@ -18,20 +18,20 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope
 
-from studio.identity.mail import Mailer, Outbox, SmtpServer, mailer_for
-from studio.settings import Settings, SettingsRefused
+from studio.accounts.identity.mail import FileTransport, Mailer, SmtpTransport, get_mailer
+from studio.settings import InvalidSettings, Settings
 
 SENDER = "Sartiq Ateliér <no-reply@example.com>"
 
 
-def letter_of(data: bytes) -> EmailMessage:
+def parse_email(data: bytes) -> EmailMessage:
     found = email.message_from_bytes(data, policy=email.policy.default)
     assert isinstance(found, EmailMessage)
     assert not found.defects
     return found
 
 
-class Inbox:
+class RecordingHandler:
     """Keeps what a server accepts."""
 
     def __init__(self) -> None:
@@ -44,8 +44,8 @@ class Inbox:
 
 
 @pytest.fixture
-def inbox() -> Inbox:
-    return Inbox()
+def inbox() -> RecordingHandler:
+    return RecordingHandler()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return certificate, key
 
 
-def serve(inbox: Inbox, **options: Any) -> Iterator[Controller]:
+def run_smtp_server(inbox: RecordingHandler, **options: Any) -> Iterator[Controller]:
     # The controller cannot be asked which port it got, so it is given one that was free a moment ago.
     with socket.create_server(("localhost", 0)) as taken:
         port = taken.getsockname()[1]
@@ -86,12 +86,12 @@ def serve(inbox: Inbox, **options: Any) -> Iterator[Controller]:
 
 
 @pytest.fixture
-def server(inbox: Inbox) -> Iterator[Controller]:
-    yield from serve(inbox)
+def server(inbox: RecordingHandler) -> Iterator[Controller]:
+    yield from run_smtp_server(inbox)
 
 
 @pytest.fixture
-def encrypting_server(inbox: Inbox, certificate: tuple[Path, Path]) -> Iterator[Controller]:
+def encrypting_server(inbox: RecordingHandler, certificate: tuple[Path, Path]) -> Iterator[Controller]:
     """A server that wants STARTTLS and a password before it takes anything."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
@@ -99,58 +99,58 @@ def encrypting_server(inbox: Inbox, certificate: tuple[Path, Path]) -> Iterator[
     def authenticate(_server: Any, _session: Any, _envelope: Any, _mechanism: str, given: Any) -> AuthResult:
         return AuthResult(success=(given.login, given.password) == (b"studio", b"p@ss/word"))
 
-    yield from serve(
+    yield from run_smtp_server(
         inbox, tls_context=context, require_starttls=True, auth_required=True, authenticator=authenticate
     )
 
 
-def send(url: str) -> None:
-    transport = SmtpServer(url)
+def send_email(url: str) -> None:
+    transport = SmtpTransport(url)
     mailer = Mailer(transport, SENDER)
-    mailer.send(mailer.write("dana@example.com", "Grüße", "Bonjour Inès\n"))
+    mailer.send(mailer.compose("dana@example.com", "Grüße", "Bonjour Inès\n"))
     transport.close()
 
 
 def test_the_outbox_holds_letters_that_only_their_owner_reads(tmp_path: Path) -> None:
-    mailer = Mailer(Outbox(tmp_path / "outbox"), SENDER)
-    mailer.send(mailer.write("dana@example.com", "Grüße", "Bonjour Inès\n"))
-    mailer.send(mailer.write("second@example.com", "Second", "Two\n"))
+    mailer = Mailer(FileTransport(tmp_path / "outbox"), SENDER)
+    mailer.send(mailer.compose("dana@example.com", "Grüße", "Bonjour Inès\n"))
+    mailer.send(mailer.compose("second@example.com", "Second", "Two\n"))
     files = sorted((tmp_path / "outbox").iterdir())
     assert [path.suffix for path in files] == [".eml", ".eml"]
     assert stat.S_IMODE(files[0].stat().st_mode) == 0o600
-    letter = letter_of(files[0].read_bytes())
+    letter = parse_email(files[0].read_bytes())
     assert (letter["To"], letter["From"], letter["Subject"]) == ("dana@example.com", SENDER, "Grüße")
     assert letter.get_content().splitlines() == ["Bonjour Inès"]
     assert letter["Message-ID"].endswith("@example.com>")
     assert letter["Date"].datetime.tzinfo is not None
-    assert letter_of(files[1].read_bytes())["To"] == "second@example.com"
+    assert parse_email(files[1].read_bytes())["To"] == "second@example.com"
 
 
-def test_a_letter_reaches_an_smtp_server(server: Controller, inbox: Inbox) -> None:
-    send(f"smtp://localhost:{server.port}")
+def test_a_letter_reaches_an_smtp_server(server: Controller, inbox: RecordingHandler) -> None:
+    send_email(f"smtp://localhost:{server.port}")
     envelope = inbox.envelopes[0]
     assert (envelope.mail_from, envelope.rcpt_tos) == ("no-reply@example.com", ["dana@example.com"])
     assert isinstance(envelope.content, bytes)
-    assert letter_of(envelope.content)["Subject"] == "Grüße"
+    assert parse_email(envelope.content)["Subject"] == "Grüße"
 
 
 def test_a_letter_travels_encrypted_after_signing_in(
     encrypting_server: Controller,
-    inbox: Inbox,
+    inbox: RecordingHandler,
     certificate: tuple[Path, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    send(f"smtp+starttls://studio:p%40ss%2Fword@localhost:{encrypting_server.port}")
+    send_email(f"smtp+starttls://studio:p%40ss%2Fword@localhost:{encrypting_server.port}")
     assert inbox.envelopes[0].rcpt_tos == ["dana@example.com"]
 
 
 @pytest.mark.parametrize("url", ["smtp+starttls://studio:p%40ss%2Fword@localhost", "smtp://localhost"])
 def test_a_letter_that_cannot_be_delivered_is_logged_and_stops_nobody(
-    encrypting_server: Controller, inbox: Inbox, caplog: pytest.LogCaptureFixture, url: str
+    encrypting_server: Controller, inbox: RecordingHandler, caplog: pytest.LogCaptureFixture, url: str
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        send(f"{url}:{encrypting_server.port}")
+        send_email(f"{url}:{encrypting_server.port}")
     assert "a letter could not be delivered" in caplog.text
     assert not inbox.envelopes
 
@@ -159,5 +159,5 @@ def test_a_letter_that_cannot_be_delivered_is_logged_and_stops_nobody(
     "url", ["http://localhost", "localhost:25", "smtp://localhost:none", "smtp://localhost:99999"]
 )
 def test_an_address_that_is_no_mail_server_stops_the_start(url: str) -> None:
-    with pytest.raises(SettingsRefused, match="SMTP_URL"):
-        mailer_for(Settings(smtp_url=url))
+    with pytest.raises(InvalidSettings, match="SMTP_URL"):
+        get_mailer(Settings(smtp_url=url))

@@ -8,8 +8,8 @@ from statistics import median
 import pytest
 from argon2 import PasswordHasher
 
-from studio.identity.passwords import hash_password, needs_rehash, verify_password
-from studio.identity.tokens import new_token, token_hash
+from studio.accounts.identity.passwords import hash_password, needs_rehash, verify_password
+from studio.accounts.identity.tokens import generate_token, hash_token
 
 
 def test_a_hash_names_argon2id_and_the_parameters() -> None:
@@ -54,9 +54,9 @@ def test_other_parameters_ask_for_a_new_hash() -> None:
 
 
 def test_tokens_are_random_and_stored_as_something_else() -> None:
-    one, other = new_token("rt"), new_token("rt")
+    one, other = generate_token("rt"), generate_token("rt")
     assert one.startswith("rt_")
     assert len(one) == 46
     assert one != other
-    assert token_hash(one) != one
-    assert len(token_hash(one)) == 64
+    assert hash_token(one) != one
+    assert len(hash_token(one)) == 64

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from handlers.command import main
-from studio.settings import DEVELOPMENT_SECRET, Settings, SettingsRefused
+from handlers.server.cli import main
+from studio.settings import DEVELOPMENT_SECRET, InvalidSettings, Settings
 
 OWN_SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -24,7 +24,7 @@ def test_a_missing_default_or_short_secret_is_refused_outside_development(
     name: str, secret: str | None
 ) -> None:
     environment = {"SARTIQ_ENV": name} | ({} if secret is None else {"SECRET_KEY": secret})
-    with pytest.raises(SettingsRefused, match="SECRET_KEY"):
+    with pytest.raises(InvalidSettings, match="SECRET_KEY"):
         Settings.from_environment(environment)
 
 
@@ -34,7 +34,7 @@ def test_production_starts_with_a_secret_of_its_own() -> None:
 
 
 def test_an_unknown_environment_is_not_taken_for_development() -> None:
-    with pytest.raises(SettingsRefused, match="SARTIQ_ENV"):
+    with pytest.raises(InvalidSettings, match="SARTIQ_ENV"):
         Settings.from_environment({"SARTIQ_ENV": "staging"})
 
 

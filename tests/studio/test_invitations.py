@@ -10,24 +10,24 @@ from db.errors import PermissionDenied
 from db.models import Membership, Organization, Role
 from db.session import Database
 from db.tenancy import Caller
-from studio.identity.mail import Mailer
-from studio.identity.tokens import new_token, token_hash
-from studio.invitations import InvitationVoid, accept, invite
-from tests import factories
-from tests.inviting import make_invitation
+from studio.accounts.identity.mail import Mailer
+from studio.accounts.identity.tokens import generate_token, hash_token
+from studio.accounts.invitations import InvitationVoid, accept_invitation, create_invitation
+from tests.support import factories
+from tests.support.factories.invitations import make_invitation
 
 ROLES = [str(role) for role in Role]
 PAIRS = [(own, given) for own in ROLES for given in ROLES]
 
 
-class Pigeons:
+class DiscardTransport:
     """Carries letters nowhere."""
 
-    def deliver(self, letter: EmailMessage) -> None:
+    def deliver(self, message: EmailMessage) -> None:
         """Let the letter go."""
 
 
-def is_above(given: str, own: str) -> bool:
+def is_higher_role(given: str, own: str) -> bool:
     """Tell whether the role that is given has more to say."""
     return ROLES.index(given) < ROLES.index(own)
 
@@ -46,10 +46,12 @@ def test_s03_nobody_invites_above_the_own_role(
     with database.transaction(write=True):
 
         def send() -> str:
-            mailer = Mailer(Pigeons(), "house@example.com")
-            return invite(organization, "ines@example.com", given, caller, mailer, "http://here").role
+            mailer = Mailer(DiscardTransport(), "house@example.com")
+            return create_invitation(
+                organization, "ines@example.com", given, caller, mailer, "http://here"
+            ).role
 
-        if is_above(given, own):
+        if is_higher_role(given, own):
             with pytest.raises(PermissionDenied):
                 send()
         else:
@@ -63,18 +65,18 @@ def test_s03_nobody_joins_above_the_role_that_the_inviter_has_by_then(
     inviter_id = organization.owner_id
     if own != "owner":
         inviter_id = factories.make_membership(organization, factories.make_user(), role=own).user_id
-    token, invited = new_token("iv"), factories.make_user(email="ines@example.com")
+    token, invited = generate_token("iv"), factories.make_user(email="ines@example.com")
     make_invitation(
         organization,
         email=invited.email,
         role=given,
         invited_by_id=inviter_id,
-        token_hash=token_hash(token),
+        token_hash=hash_token(token),
     )
     with database.transaction(write=True):
-        if is_above(given, own):
+        if is_higher_role(given, own):
             with pytest.raises(InvitationVoid):
-                accept(token, None, None, ROLES)
+                accept_invitation(token, None, None, ROLES)
         else:
-            joined: Membership = accept(token, None, None, ROLES)
+            joined: Membership = accept_invitation(token, None, None, ROLES)
             assert (joined.user_id, joined.role) == (invited.id, given)

@@ -15,15 +15,15 @@ from sqlalchemy import func, select
 from db.base import new_id, utc_now
 from db.errors import OutOfCredits
 from db.models import CreditMovement, Generation, Subscription
-from db.session import Database, session
-from db.tenancy import use_caller
+from db.session import Database, current_session
+from db.tenancy import caller_context
 from studio import billing
-from studio.generation import request_generation
-from studio.jobs import queue
-from studio.lifecycle import advance, request_cancel
+from studio.generations.lifecycle import cancel_generation, transition
+from studio.generations.request import request_generation
+from studio.generations.worker import queue
 from studio.media.storage import LocalDisk
-from tests import factories
-from tests.production import LEASE, Production, make_production
+from tests.support import factories
+from tests.support.scenarios import LEASE, PhotographedProduct, make_photographed_product
 
 STEPS = 80
 
@@ -35,32 +35,32 @@ def clock() -> Iterator[time_machine.Coordinates]:
         yield coordinates
 
 
-def sums(subscription: Subscription) -> dict[datetime, int]:
+def sum_by_period(subscription: Subscription) -> dict[datetime, int]:
     """What the entries of each period add up to."""
     query = select(CreditMovement.period_start, func.sum(CreditMovement.amount))
     query = query.where(CreditMovement.subscription_id == subscription.id)
-    return {start: int(total) for start, total in session().execute(query.group_by("period_start"))}
+    return {start: int(total) for start, total in current_session().execute(query.group_by("period_start"))}
 
 
-def kinds(subscription: Subscription) -> list[tuple[str, int]]:
+def list_entries(subscription: Subscription) -> list[tuple[str, int]]:
     """Kind and amount of every entry, the oldest first."""
-    session().flush()
+    current_session().flush()
     mine = select(CreditMovement).where(CreditMovement.subscription_id == subscription.id)
-    return [(row.kind, row.amount) for row in session().scalars(mine.order_by(CreditMovement.id))]
+    return [(row.kind, row.amount) for row in current_session().scalars(mine.order_by(CreditMovement.id))]
 
 
-class Walk:
+class RandomWalk:
     """Somebody who does at random what moves credits, or stops what would."""
 
-    def __init__(self, production: Production, seed: int, clock: time_machine.Coordinates) -> None:
-        self.production, self.dice, self.clock = production, random.Random(seed), clock
-        self.subscription = session().get_one(Subscription, production.subscription.id)
+    def __init__(self, scenario: PhotographedProduct, seed: int, clock: time_machine.Coordinates) -> None:
+        self.scenario, self.dice, self.clock = scenario, random.Random(seed), clock
+        self.subscription = current_session().get_one(Subscription, scenario.subscription.id)
 
     def order(self) -> None:
-        production = self.production
-        caller = factories.caller_of(production.owner, {production.organization: "owner"})
+        production = self.scenario
+        caller = factories.build_caller(production.owner, {production.organization: "owner"})
         asked = {"product_id": production.product.id, "batch_size": self.dice.randint(1, 8)}
-        with use_caller(caller, None):
+        with caller_context(caller, None):
             try:
                 request_generation(asked, production.organization.id, None, lambda *_: None)
             except OutOfCredits:
@@ -68,49 +68,49 @@ class Walk:
 
     def cancel(self) -> None:
         for generation in self.open("pending", "running")[:1]:
-            request_cancel(generation)
+            cancel_generation(generation)
 
     def work(self) -> None:
         for generation in self.open("pending")[:1]:
-            advance(generation, "running")
+            transition(generation, "running")
         for generation in self.open("canceling"):
-            advance(generation, "canceled")
+            transition(generation, "canceled")
 
     def end(self) -> None:
         for generation in self.open("running")[:1]:
-            advance(generation, self.dice.choice(["completed", "failed", "expired", "pending"]))
+            transition(generation, self.dice.choice(["completed", "failed", "expired", "pending"]))
 
     def renew(self) -> None:
-        billing.renew(self.subscription)
+        billing.renew_subscription(self.subscription)
 
     def change_tier(self) -> None:
         tier = self.dice.choice(list(billing.PLANS))
-        billing.change_plan(self.subscription, {"service_type": "MANAGED", "tier": tier})
+        billing.replace_subscription(self.subscription, {"service_type": "MANAGED", "tier": tier})
 
     def wait(self) -> None:
         self.clock.shift(timedelta(days=self.dice.randint(1, 12)))
 
     def open(self, *states: str) -> list[Generation]:
         mine = Generation.subscription_id == self.subscription.id
-        found = list(session().scalars(select(Generation).where(mine, Generation.status.in_(states))))
+        found = list(current_session().scalars(select(Generation).where(mine, Generation.status.in_(states))))
         self.dice.shuffle(found)
         return found
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_after_any_walk_the_running_period_adds_up_to_what_was_used(
-    database: Database, production: Production, clock: time_machine.Coordinates, seed: int
+    database: Database, scenario: PhotographedProduct, clock: time_machine.Coordinates, seed: int
 ) -> None:
     with database.transaction(write=True):
-        walk = Walk(production, seed, clock)
+        walk = RandomWalk(scenario, seed, clock)
         steps = [walk.order] * 5 + [walk.cancel, walk.work, walk.work, walk.end, walk.end]
         steps += [walk.renew, walk.change_tier, walk.wait]
         for _ in range(STEPS):
-            before, period = sums(walk.subscription), walk.subscription.start_date
+            before, period = sum_by_period(walk.subscription), walk.subscription.start_date
             walk.dice.choice(steps)()
-            session().flush()
-            session().refresh(walk.subscription)
-            after = sums(walk.subscription)
+            current_session().flush()
+            current_session().refresh(walk.subscription)
+            after = sum_by_period(walk.subscription)
             assert after.get(walk.subscription.start_date, 0) == walk.subscription.credits_used
             assert min(after.values(), default=0) >= 0
             # A period that is over only ever shrinks, by what is refunded of it.
@@ -118,25 +118,25 @@ def test_after_any_walk_the_running_period_adds_up_to_what_was_used(
         paid = select(func.sum(Generation.cost_credits)).where(
             Generation.subscription_id == walk.subscription.id
         )
-        assert session().scalar(paid) == sum(sums(walk.subscription).values()) > 0
-        assert len(sums(walk.subscription)) > 1
+        assert current_session().scalar(paid) == sum(sum_by_period(walk.subscription).values()) > 0
+        assert len(sum_by_period(walk.subscription)) > 1
 
 
 def test_what_is_refunded_after_a_renewal_counts_in_the_period_that_paid(
-    database: Database, production: Production, clock: time_machine.Coordinates
+    database: Database, scenario: PhotographedProduct, clock: time_machine.Coordinates
 ) -> None:
     with database.transaction(write=True):
-        subscription = session().get_one(Subscription, production.subscription.id)
+        subscription = current_session().get_one(Subscription, scenario.subscription.id)
         old, generation_id = subscription.start_date, new_id()
-        billing.charge(production.organization.id, production.owner.id, 6, generation_id)
+        billing.charge(scenario.organization.id, scenario.owner.id, 6, generation_id)
         clock.shift(timedelta(days=31))
-        billing.renew(subscription)
-        billing.charge(production.organization.id, production.owner.id, 2, new_id())
+        billing.renew_subscription(subscription)
+        billing.charge(scenario.organization.id, scenario.owner.id, 2, new_id())
         billing.refund(subscription.id, 6, generation_id)
-        session().refresh(subscription)
+        current_session().refresh(subscription)
         assert (subscription.credits_used, subscription.credits_remaining) == (2, 18)
-        assert sums(subscription) == {old: 0, subscription.start_date: 2}
-        assert kinds(subscription) == [("charge", 6), ("renewal", 0), ("charge", 2), ("refund", -6)]
+        assert sum_by_period(subscription) == {old: 0, subscription.start_date: 2}
+        assert list_entries(subscription) == [("charge", 6), ("renewal", 0), ("charge", 2), ("refund", -6)]
 
 
 def test_credits_are_spent_until_the_grace_period_ends_and_again_from_the_renewal_on(
@@ -144,22 +144,22 @@ def test_credits_are_spent_until_the_grace_period_ends_and_again_from_the_renewa
 ) -> None:
     with database.transaction(write=True):
         user = factories.make_user()
-        subscription = billing.subscribe(user.id, "SELF_SERVICE", "START", None)
+        subscription = billing.create_subscription(user.id, "SELF_SERVICE", "START", None)
         spend = partial(billing.charge, None, user.id, 100, new_id())
         spend()
         clock.shift(timedelta(days=36, hours=23))
         spend()
-        session().refresh(subscription)
+        current_session().refresh(subscription)
         assert subscription.credits_remaining == 300
         clock.shift(timedelta(hours=1))
         with pytest.raises(OutOfCredits):
             spend()
-        billing.renew(subscription)
+        billing.renew_subscription(subscription)
         assert (subscription.start_date, subscription.credits_remaining) == (utc_now(), 500)
         assert subscription.end_date == utc_now() + timedelta(days=30)
         spend()
         expected = [("opening", 0), ("charge", 100), ("charge", 100), ("renewal", 0), ("charge", 100)]
-        assert kinds(subscription) == expected
+        assert list_entries(subscription) == expected
 
 
 def test_a_renewal_ahead_of_time_follows_the_running_period_and_carries_nothing_over(
@@ -167,11 +167,11 @@ def test_a_renewal_ahead_of_time_follows_the_running_period_and_carries_nothing_
 ) -> None:
     with database.transaction(write=True):
         user = factories.make_user()
-        subscription = billing.subscribe(user.id, "SELF_SERVICE", "START", None)
+        subscription = billing.create_subscription(user.id, "SELF_SERVICE", "START", None)
         end = subscription.end_date
         billing.charge(None, user.id, 100, new_id())
         clock.shift(timedelta(days=20))
-        billing.renew(subscription)
+        billing.renew_subscription(subscription)
         assert (subscription.start_date, subscription.end_date) == (end, end + timedelta(days=30))
         assert (subscription.credits_total, subscription.credits_used) == (500, 0)
 
@@ -181,38 +181,38 @@ def test_an_upgrade_in_the_middle_of_a_period_counts_at_once_and_costs_the_rest_
 ) -> None:
     with database.transaction(write=True):
         user = factories.make_user()
-        subscription = billing.subscribe(user.id, "SELF_SERVICE", "START", None)
+        subscription = billing.create_subscription(user.id, "SELF_SERVICE", "START", None)
         end = subscription.end_date
         billing.charge(None, user.id, 450, new_id())
-        session().refresh(subscription)
+        current_session().refresh(subscription)
         clock.shift(timedelta(days=15))
-        billing.change_plan(subscription, {"service_type": "SELF_SERVICE", "tier": "GROW"})
+        billing.replace_subscription(subscription, {"service_type": "SELF_SERVICE", "tier": "GROW"})
         assert (subscription.credits_used, subscription.credits_remaining) == (450, 4550)
         assert subscription.end_date == end
         assert (subscription.base_price_minor, subscription.actual_price_minor) == (199_00, 124_00)
         assert billing.charge(None, user.id, 1, new_id()).priority == billing.PLANS["GROW"].priority
         clock.shift(timedelta(days=20))
-        billing.change_plan(subscription, {"service_type": "SELF_SERVICE", "tier": "START"})
+        billing.replace_subscription(subscription, {"service_type": "SELF_SERVICE", "tier": "START"})
         assert subscription.actual_price_minor == 124_00
-        billing.renew(subscription)
+        billing.renew_subscription(subscription)
         assert (subscription.actual_price_minor, subscription.credits_remaining) == (49_00, 500)
 
 
 def test_who_pays_more_is_served_first(
-    database: Database, storage: LocalDisk, production: Production
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    other = make_production(storage, database)
-    ordered = [order_as(database, production, "START"), order_as(database, other, "SCALE")]
-    ordered += [order_as(database, production, "ENTERPRISE"), order_as(database, other, "GROW")]
-    claimed = [claim.generation_id for _ in ordered if (claim := queue.claim_next(database, "one", LEASE))]
+    other = make_photographed_product(storage, database)
+    ordered = [request_on_tier(database, scenario, "START"), request_on_tier(database, other, "SCALE")]
+    ordered += [request_on_tier(database, scenario, "ENTERPRISE"), request_on_tier(database, other, "GROW")]
+    claimed = [claim.generation_id for _ in ordered if (claim := queue.lease_next(database, "one", LEASE))]
     assert claimed == [ordered[number] for number in (2, 1, 3, 0)]
 
 
-def order_as(database: Database, production: Production, tier: str) -> Any:
+def request_on_tier(database: Database, scenario: PhotographedProduct, tier: str) -> Any:
     """The id of a generation that was ordered on a plan of this tier."""
-    caller = factories.caller_of(production.owner, {production.organization: "owner"})
-    with database.transaction(write=True), use_caller(caller, None):
-        session().get_one(Subscription, production.subscription.id).tier = tier
-        session().flush()
-        asked = {"product_id": production.product.id}
-        return request_generation(asked, production.organization.id, None, lambda *_: None).id
+    caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
+    with database.transaction(write=True), caller_context(caller, None):
+        current_session().get_one(Subscription, scenario.subscription.id).tier = tier
+        current_session().flush()
+        asked = {"product_id": scenario.product.id}
+        return request_generation(asked, scenario.organization.id, None, lambda *_: None).id

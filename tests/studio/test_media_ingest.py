@@ -15,20 +15,20 @@ from sqlalchemy import func, select
 from db.base import utc_now
 from db.errors import NotAnImage, NotFound, ScopeMismatch, TargetNotAllowed
 from db.models import MediaResource, Organization, Upload, User
-from db.session import Database, session
-from db.tenancy import use_caller
-from studio.jobs.repeating import Repeating
+from db.session import Database, current_session
+from db.tenancy import caller_context
+from studio.jobs.periodic import PeriodicTask
+from studio.media.garbage_collection import delete_unreferenced
 from studio.media.ingest import file_url, ingest_upload, resolve_file_url
-from studio.media.normalisation import read_picture
+from studio.media.normalisation import read_image
 from studio.media.storage import LocalDisk, StoredFile, media_key, temporary_key
-from studio.media.sweep import sweep
-from studio.media.uploads import UploadConsumed, receive_upload
-from tests import factories
-from tests.racing import at_once
-from tests.studio.media_samples import encoded, located_exif, scene
+from studio.media.uploads import UploadConsumed, put_upload
+from tests.support import factories
+from tests.support.concurrency import run_concurrently
+from tests.support.sample_media import build_orientation_image, encode_image, exif_with_location
 
 PUBLIC_URL = "https://studio.example.com"
-PHOTO = encoded(scene(), "JPEG", exif=located_exif(6))
+PHOTO = encode_image(build_orientation_image(), "JPEG", exif=exif_with_location(6))
 
 
 @pytest.fixture
@@ -47,21 +47,21 @@ def organization(user: User) -> Organization:
 
 
 @contextmanager
-def acting(database: Database, user: User, *organizations: Organization) -> Iterator[None]:
-    caller = factories.caller_of(user, dict.fromkeys(organizations, "owner"))
-    with database.transaction(write=True), use_caller(caller, None):
+def acting_as(database: Database, user: User, *organizations: Organization) -> Iterator[None]:
+    caller = factories.build_caller(user, dict.fromkeys(organizations, "owner"))
+    with database.transaction(write=True), caller_context(caller, None):
         yield
 
 
-def files(storage: LocalDisk) -> list[str]:
-    return [file.key for prefix in ("media", "temp") for file in storage.files(prefix)]
+def list_files(storage: LocalDisk) -> list[str]:
+    return [file.key for prefix in ("media", "temp") for file in storage.list_files(prefix)]
 
 
 def test_a_photo_becomes_a_row_and_a_file(
     database: Database, storage: LocalDisk, user: User, organization: Organization
 ) -> None:
-    with acting(database, user, organization):
-        media = ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), organization.id)
+    with acting_as(database, user, organization):
+        media = ingest_upload(storage, read_image(io.BytesIO(PHOTO)), organization.id)
         assert (media.owner_id, media.organization_id, media.public) == (user.id, organization.id, False)
         assert (media.width, media.height, media.extension) == (80, 120, "jpg")
         assert (media.content_type, media.has_alpha) == ("image/jpeg", False)
@@ -73,53 +73,53 @@ def test_a_photo_becomes_a_row_and_a_file(
 def test_the_same_photo_is_stored_once_in_a_scope_and_again_in_another(
     database: Database, storage: LocalDisk, user: User, organization: Organization
 ) -> None:
-    with acting(database, user, organization):
-        first = ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), organization.id)
-        assert ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), organization.id) is first
-        personal = ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None)
+    with acting_as(database, user, organization):
+        first = ingest_upload(storage, read_image(io.BytesIO(PHOTO)), organization.id)
+        assert ingest_upload(storage, read_image(io.BytesIO(PHOTO)), organization.id) is first
+        personal = ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None)
         assert personal.id != first.id
         assert personal.content_hash == first.content_hash
-        assert len(files(storage)) == 2
+        assert len(list_files(storage)) == 2
 
 
 def test_two_users_with_the_same_personal_photo_have_two_rows(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
     other = factories.make_user()
-    with acting(database, user):
-        mine = ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None)
-    with acting(database, other):
-        assert ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None).id != mine.id
+    with acting_as(database, user):
+        mine = ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None)
+    with acting_as(database, other):
+        assert ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None).id != mine.id
 
 
 def test_a_rolled_back_request_leaves_no_file(database: Database, storage: LocalDisk, user: User) -> None:
     def fail_after_the_photo() -> None:
-        with acting(database, user):
-            ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None)
-            assert len(files(storage)) == 1
+        with acting_as(database, user):
+            ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None)
+            assert len(list_files(storage)) == 1
             raise KeyError("something later in the request")
 
     with pytest.raises(KeyError):
         fail_after_the_photo()
-    assert files(storage) == []
+    assert list_files(storage) == []
 
 
 def test_a_lost_file_comes_back_with_the_same_photo(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
-    with acting(database, user):
-        media = ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None)
+    with acting_as(database, user):
+        media = ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None)
         storage.delete(media_key(media.id, "jpg"))
-        ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None)
+        ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None)
         assert storage.exists(media_key(media.id, "jpg"))
 
 
 def test_what_is_no_picture_leaves_neither_row_nor_file(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
-    with pytest.raises(NotAnImage), acting(database, user):
-        ingest_upload(storage, read_picture(io.BytesIO(b"%PDF-1.7")), None)
-    assert files(storage) == []
+    with pytest.raises(NotAnImage), acting_as(database, user):
+        ingest_upload(storage, read_image(io.BytesIO(b"%PDF-1.7")), None)
+    assert list_files(storage) == []
 
 
 def test_many_requests_with_the_same_photo_make_one_row(
@@ -130,11 +130,11 @@ def test_many_requests_with_the_same_photo_make_one_row(
         user = factories.make_user()
 
     def send() -> UUID:
-        with acting(database, user):
-            return ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None).id
+        with acting_as(database, user):
+            return ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None).id
 
-    assert len(set(at_once(*[send] * 4))) == 1
-    assert len(files(storage)) == 1
+    assert len(set(run_concurrently(*[send] * 4))) == 1
+    assert len(list_files(storage)) == 1
     with database.transaction(write=True) as running:
         running.delete(running.scalars(select(MediaResource)).one())
         running.flush()
@@ -146,31 +146,31 @@ def test_an_upload_becomes_a_picture_on_its_first_use_and_stays_that_picture(
 ) -> None:
     upload = factories.make_upload(owner=user)
     url = file_url(PUBLIC_URL, upload.id, "jpg")
-    with acting(database, user, organization):
-        receive_upload(storage, upload.id, read_picture(io.BytesIO(PHOTO)))
-    assert files(storage) == [temporary_key(upload.id)]
-    with acting(database, user, organization):
+    with acting_as(database, user, organization):
+        put_upload(storage, upload.id, read_image(io.BytesIO(PHOTO)))
+    assert list_files(storage) == [temporary_key(upload.id)]
+    with acting_as(database, user, organization):
         media = resolve_file_url(storage, PUBLIC_URL, url, organization.id)
         assert media.id == upload.id
         assert media.organization_id == organization.id
-    assert files(storage) == [media_key(upload.id, "jpg")]
-    with acting(database, user, organization):
+    assert list_files(storage) == [media_key(upload.id, "jpg")]
+    with acting_as(database, user, organization):
         assert resolve_file_url(storage, PUBLIC_URL, url, organization.id).id == media.id
         with pytest.raises(UploadConsumed):
-            receive_upload(storage, upload.id, read_picture(io.BytesIO(PHOTO)))
+            put_upload(storage, upload.id, read_image(io.BytesIO(PHOTO)))
 
 
 def test_an_upload_of_a_known_photo_leads_to_the_picture_that_is_there(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
     upload = factories.make_upload(owner=user)
-    with acting(database, user):
-        known = ingest_upload(storage, read_picture(io.BytesIO(PHOTO)), None)
-        receive_upload(storage, upload.id, read_picture(io.BytesIO(PHOTO)))
+    with acting_as(database, user):
+        known = ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None)
+        put_upload(storage, upload.id, read_image(io.BytesIO(PHOTO)))
         url = file_url(PUBLIC_URL, upload.id, "jpg")
         assert resolve_file_url(storage, PUBLIC_URL, url, None) is known
-    assert files(storage) == [media_key(known.id, "jpg")]
-    with acting(database, user):
+    assert list_files(storage) == [media_key(known.id, "jpg")]
+    with acting_as(database, user):
         assert resolve_file_url(storage, PUBLIC_URL, url, None).id == known.id
 
 
@@ -179,18 +179,18 @@ def test_a_first_use_that_is_rolled_back_can_be_repeated(
 ) -> None:
     upload = factories.make_upload(owner=user)
     url = file_url(PUBLIC_URL, upload.id, "jpg")
-    with acting(database, user):
-        receive_upload(storage, upload.id, read_picture(io.BytesIO(PHOTO)))
+    with acting_as(database, user):
+        put_upload(storage, upload.id, read_image(io.BytesIO(PHOTO)))
 
     def fail_after_the_use() -> None:
-        with acting(database, user):
+        with acting_as(database, user):
             resolve_file_url(storage, PUBLIC_URL, url, None)
             raise KeyError("something later in the request")
 
     with pytest.raises(KeyError):
         fail_after_the_use()
-    assert files(storage) == [temporary_key(upload.id)]
-    with acting(database, user):
+    assert list_files(storage) == [temporary_key(upload.id)]
+    with acting_as(database, user):
         assert resolve_file_url(storage, PUBLIC_URL, url, None).id == upload.id
 
 
@@ -201,7 +201,7 @@ def test_an_upload_without_bytes_over_or_of_somebody_else_is_not_found(
     late = factories.make_upload(owner=user, status="received", expires_at=utc_now() - timedelta(hours=1))
     foreign = factories.make_upload(status="received")
     for upload in (waiting, late, foreign):
-        with pytest.raises(NotFound), acting(database, user):
+        with pytest.raises(NotFound), acting_as(database, user):
             resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, upload.id, "jpg"), None)
 
 
@@ -210,7 +210,7 @@ def test_a_picture_of_the_same_scope_or_a_public_one_is_taken(
 ) -> None:
     media = factories.make_media(owner=user, organization=organization)
     public = factories.make_media(public=True)
-    with acting(database, user, organization):
+    with acting_as(database, user, organization):
         for row in (media, public):
             url = file_url(PUBLIC_URL, row.id, row.extension)
             assert resolve_file_url(storage, PUBLIC_URL, url, organization.id).id == row.id
@@ -220,7 +220,7 @@ def test_a_picture_of_another_scope_is_refused_and_a_foreign_one_is_not_found(
     database: Database, storage: LocalDisk, user: User, organization: Organization
 ) -> None:
     personal, foreign = factories.make_media(owner=user), factories.make_media()
-    with acting(database, user, organization):
+    with acting_as(database, user, organization):
         with pytest.raises(ScopeMismatch):
             resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, personal.id, "jpg"), organization.id)
         with pytest.raises(NotFound):
@@ -247,7 +247,7 @@ def test_a_picture_of_another_scope_is_refused_and_a_foreign_one_is_not_found(
 def test_an_address_of_another_server_is_refused_and_never_asked(
     database: Database, storage: LocalDisk, user: User, url: str
 ) -> None:
-    with pytest.raises(TargetNotAllowed), acting(database, user):
+    with pytest.raises(TargetNotAllowed), acting_as(database, user):
         resolve_file_url(storage, PUBLIC_URL, url, None)
 
 
@@ -264,7 +264,7 @@ def test_an_address_of_another_server_is_refused_and_never_asked(
 def test_an_address_of_ours_that_names_no_file_is_not_found(
     database: Database, storage: LocalDisk, user: User, rest: str
 ) -> None:
-    with pytest.raises(NotFound), acting(database, user):
+    with pytest.raises(NotFound), acting_as(database, user):
         resolve_file_url(storage, PUBLIC_URL, f"{PUBLIC_URL}/api/v1/files/media/{rest}", None)
 
 
@@ -272,10 +272,12 @@ def test_the_sweep_removes_what_is_useless_for_a_day_and_nothing_else(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
     used_up = factories.make_upload(owner=user)
-    with acting(database, user):
-        receive_upload(storage, used_up.id, read_picture(io.BytesIO(PHOTO)))
+    with acting_as(database, user):
+        put_upload(storage, used_up.id, read_image(io.BytesIO(PHOTO)))
         kept = resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, used_up.id, "jpg"), None)
-        orphan = ingest_upload(storage, read_picture(io.BytesIO(encoded(scene(9, 9), "PNG"))), None)
+        orphan = ingest_upload(
+            storage, read_image(io.BytesIO(encode_image(build_orientation_image(9, 9), "PNG"))), None
+        )
     factories.make_product(owner=user, cover_media_id=kept.id)
     abandoned = factories.make_upload(owner=user)
     storage.write(temporary_key(abandoned.id), b"never used")
@@ -284,13 +286,13 @@ def test_the_sweep_removes_what_is_useless_for_a_day_and_nothing_else(
     storage.write(lost, b"of a crashed request")
     storage.write(f"temp/.{uuid4()}.0123456789abcdef", b"half of it")
 
-    assert sweep(database, storage, utc_now() + timedelta(hours=23)) == 0
-    assert sweep(database, storage, utc_now() + timedelta(hours=25)) == 5
-    assert files(storage) == [media_key(kept.id, "jpg")]
-    assert sweep(database, storage, utc_now() + timedelta(hours=25)) == 0
-    with acting(database, user):
-        assert session().scalar(select(func.count()).select_from(Upload)) == 1
-        assert session().scalars(select(MediaResource.id)).all() == [kept.id]
+    assert delete_unreferenced(database, storage, utc_now() + timedelta(hours=23)) == 0
+    assert delete_unreferenced(database, storage, utc_now() + timedelta(hours=25)) == 5
+    assert list_files(storage) == [media_key(kept.id, "jpg")]
+    assert delete_unreferenced(database, storage, utc_now() + timedelta(hours=25)) == 0
+    with acting_as(database, user):
+        assert current_session().scalar(select(func.count()).select_from(Upload)) == 1
+        assert current_session().scalars(select(MediaResource.id)).all() == [kept.id]
         assert orphan.id != kept.id
 
 
@@ -304,7 +306,7 @@ def test_the_sweep_keeps_every_picture_that_a_row_of_any_kind_refers_to(
     factories.make_style(cover_media_id=factories.make_media().id)
     factories.make_background_preset(image_media_id=factories.make_media().id)
     factories.make_subject(cover_media_id=factories.make_media(public=True).id)
-    assert sweep(database, storage, utc_now() + timedelta(days=400)) == 0
+    assert delete_unreferenced(database, storage, utc_now() + timedelta(days=400)) == 0
 
 
 def test_files_get_old_by_their_own_time(database: Database, storage: LocalDisk) -> None:
@@ -312,7 +314,7 @@ def test_files_get_old_by_their_own_time(database: Database, storage: LocalDisk)
     storage.write(key, b"of a crashed request")
     yesterday = (utc_now() - timedelta(hours=25)).timestamp()
     os.utime(storage.path(key), (yesterday, yesterday))
-    assert sweep(database, storage, utc_now()) == 1
+    assert delete_unreferenced(database, storage, utc_now()) == 1
 
 
 def test_a_server_sweeps_now_and_then_and_outlives_a_failure(
@@ -321,15 +323,17 @@ def test_a_server_sweeps_now_and_then_and_outlives_a_failure(
     key = media_key(uuid4(), "png")
     storage.write(key, b"of a crashed request")
     os.utime(storage.path(key), (1_000_000_000, 1_000_000_000))
-    listing, failures = storage.files, iter([OSError("the disk is away")])
+    listing, failures = storage.list_files, iter([OSError("the disk is away")])
 
     def fail_once(prefix: str) -> Iterator[StoredFile]:
         for failure in failures:
             raise failure
         return listing(prefix)
 
-    monkeypatch.setattr(storage, "files", fail_once)
-    sweeper = Repeating("sweeping", lambda: sweep(committing_database, storage, utc_now()), 0.01)
+    monkeypatch.setattr(storage, "list_files", fail_once)
+    sweeper = PeriodicTask(
+        "sweeping", lambda: delete_unreferenced(committing_database, storage, utc_now()), 0.01
+    )
     sweeper.start()
     deadline = time.monotonic() + 10
     while storage.exists(key) and time.monotonic() < deadline:

@@ -11,35 +11,36 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from db.errors import NotAnImage, TooLarge, Unreadable
+from db.errors import NotAnImage, TooLarge, UnreadableImage
 from studio.media import inspection
-from studio.media.normalisation import Picture, normalise
-from tests.studio.media_samples import (
-    bomb,
-    encoded,
+from studio.media.normalisation import normalise
+from studio.media.stored_image import StoredImage
+from tests.support.sample_media import (
+    build_orientation_image,
+    encode_image,
+    exif_with_location,
     gif_of_frames,
-    located_exif,
-    opened,
+    open_image,
+    png_bomb,
     png_chunk,
     png_of,
-    scene,
-    swapped_profile,
+    swapped_primaries_profile,
 )
 
 RED, BLUE = (220, 30, 30), (20, 40, 200)
 
 
-def near(
-    picture: Image.Image, position: tuple[int, int], expected: tuple[int, ...], tolerance: int = 12
+def is_near(
+    image: Image.Image, position: tuple[int, int], expected: tuple[int, ...], tolerance: int = 12
 ) -> bool:
-    found = picture.convert("RGB").getpixel(position)
+    found = image.convert("RGB").getpixel(position)
     return all(abs(a - b) <= tolerance for a, b in zip(found, expected, strict=True))
 
 
-def shows_the_scene(stored: Picture, tolerance: int = 12) -> bool:
-    picture = opened(stored.data)
+def shows_orientation_image(stored: StoredImage, tolerance: int = 12) -> bool:
+    picture = open_image(stored.data)
     assert picture.size == (stored.width, stored.height) == (120, 80)
-    return near(picture, (20, 15), RED, tolerance) and near(picture, (90, 60), BLUE, tolerance)
+    return is_near(picture, (20, 15), RED, tolerance) and is_near(picture, (90, 60), BLUE, tolerance)
 
 
 def announced_bytes(size: tuple[int, int], bits: int, interlaced: int) -> int:
@@ -72,41 +73,48 @@ def idat(png: bytes) -> bytes:
     ],
 )
 def test_each_format_is_stored_as_the_rule_says(file_format: str, options: dict, extension: str) -> None:
-    stored = normalise(encoded(scene(), file_format, **options))
+    stored = normalise(encode_image(build_orientation_image(), file_format, **options))
     assert stored.extension == extension
-    assert shows_the_scene(stored, tolerance=20)
+    assert shows_orientation_image(stored, tolerance=20)
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF"])
 def test_s11_the_place_where_a_phone_stood_is_not_stored(file_format: str) -> None:
-    sent = encoded(scene(), file_format, exif=located_exif())
+    sent = encode_image(build_orientation_image(), file_format, exif=exif_with_location())
     assert b"Secret Camera Maker" in sent
     stored = normalise(sent)
     assert b"Secret Camera" not in stored.data
     assert b"Exif" not in stored.data
-    assert not opened(stored.data).getexif()
-    assert shows_the_scene(stored, tolerance=20)
+    assert not open_image(stored.data).getexif()
+    assert shows_orientation_image(stored, tolerance=20)
 
 
 def test_s11_a_jpeg_keeps_its_compressed_pixels_and_loses_everything_around_them() -> None:
-    plain = encoded(scene(), "JPEG", quality=90)
-    sent = encoded(scene(), "JPEG", quality=90, exif=located_exif(), comment=b"at home", xmp=b"<gps/>")
+    plain = encode_image(build_orientation_image(), "JPEG", quality=90)
+    sent = encode_image(
+        build_orientation_image(),
+        "JPEG",
+        quality=90,
+        exif=exif_with_location(),
+        comment=b"at home",
+        xmp=b"<gps/>",
+    )
     stored = normalise(sent + b"a video that the phone appended")
     assert stored.data == plain
 
 
 def test_s11_a_png_keeps_its_compressed_pixels_and_loses_its_texts() -> None:
-    plain = encoded(scene(), "PNG")
+    plain = encode_image(build_orientation_image(), "PNG")
     end = plain.index(b"IEND") - 4
     sent = plain[:end] + png_chunk(b"tEXt", b"Location\0here") + plain[end:] + b"appended"
     assert normalise(sent).data == plain
 
 
 def test_a_transparent_webp_keeps_its_transparency_without_its_metadata() -> None:
-    picture = scene().convert("RGBA")
+    picture = build_orientation_image().convert("RGBA")
     picture.putalpha(Image.linear_gradient("L").resize(picture.size))
-    plain = encoded(picture, "WEBP", quality=80)
-    stored = normalise(encoded(picture, "WEBP", quality=80, exif=located_exif()))
+    plain = encode_image(picture, "WEBP", quality=80)
+    stored = normalise(encode_image(picture, "WEBP", quality=80, exif=exif_with_location()))
     assert stored.data == plain
 
 
@@ -122,48 +130,58 @@ def test_a_turned_picture_is_stored_upright(orientation: int, file_format: str) 
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }
-    taken = scene().transpose(undo[orientation]) if orientation > 1 else scene()
-    assert shows_the_scene(normalise(encoded(taken, file_format, exif=located_exif(orientation))))
+    taken = (
+        build_orientation_image().transpose(undo[orientation])
+        if orientation > 1
+        else build_orientation_image()
+    )
+    assert shows_orientation_image(
+        normalise(encode_image(taken, file_format, exif=exif_with_location(orientation)))
+    )
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "AVIF"])
 def test_another_colour_space_becomes_srgb(file_format: str) -> None:
     green_meant = Image.new("RGB", (40, 40), (255, 0, 0))
-    stored = normalise(encoded(green_meant, file_format, icc_profile=swapped_profile()))
-    assert near(opened(stored.data), (20, 20), (0, 255, 0), 20)
-    assert "icc_profile" not in opened(stored.data).info
+    stored = normalise(encode_image(green_meant, file_format, icc_profile=swapped_primaries_profile()))
+    assert is_near(open_image(stored.data), (20, 20), (0, 255, 0), 20)
+    assert "icc_profile" not in open_image(stored.data).info
 
 
 def test_an_srgb_profile_is_dropped_without_touching_the_pixels() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert normalise(encoded(scene(), "JPEG", icc_profile=srgb)).data == encoded(scene(), "JPEG")
+    assert normalise(encode_image(build_orientation_image(), "JPEG", icc_profile=srgb)).data == encode_image(
+        build_orientation_image(), "JPEG"
+    )
 
 
 def test_a_damaged_colour_profile_is_ignored() -> None:
-    assert shows_the_scene(normalise(encoded(scene(), "PNG", icc_profile=b"not a profile")))
+    assert shows_orientation_image(
+        normalise(encode_image(build_orientation_image(), "PNG", icc_profile=b"not a profile"))
+    )
 
 
 def test_a_cmyk_jpeg_becomes_a_correct_rgb_picture() -> None:
-    stored = normalise(encoded(scene().convert("CMYK"), "JPEG", quality=95))
-    assert opened(stored.data).mode == "RGB"
-    assert shows_the_scene(stored, tolerance=25)
+    stored = normalise(encode_image(build_orientation_image().convert("CMYK"), "JPEG", quality=95))
+    assert open_image(stored.data).mode == "RGB"
+    assert shows_orientation_image(stored, tolerance=25)
 
 
 def test_a_16_bit_grey_png_is_scaled_and_not_clipped() -> None:
     ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None, :].repeat(4, axis=0)
-    picture = opened(normalise(encoded(Image.fromarray(ramp), "PNG")).data)
+    picture = open_image(normalise(encode_image(Image.fromarray(ramp), "PNG")).data)
     assert picture.mode == "L"
     assert np.array_equal(np.asarray(picture)[0], np.arange(256))
 
 
 def test_a_16_bit_colour_png_becomes_a_correct_8_bit_picture() -> None:
-    deep = np.repeat(np.asarray(scene()).astype(">u2") * 257, 1, axis=2)
+    deep = np.repeat(np.asarray(build_orientation_image()).astype(">u2") * 257, 1, axis=2)
     rows = b"".join(b"\0" + row.tobytes() for row in deep)
     header = struct.pack(">IIBBBBB", 120, 80, 16, 2, 0, 0, 0)
     chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
     stored = normalise(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
     assert stored.data[24] == 8
-    assert shows_the_scene(stored, tolerance=0)
+    assert shows_orientation_image(stored, tolerance=0)
 
 
 @pytest.mark.parametrize("interlaced", [0, 1])
@@ -187,7 +205,7 @@ def test_a_png_of_exactly_the_announced_bytes_is_kept_and_one_with_more_is_encod
 
 def test_a_png_in_very_small_chunks_is_kept() -> None:
     noise = np.random.default_rng(1).integers(0, 255, (80, 120, 3), np.uint8)
-    plain = encoded(Image.fromarray(noise), "PNG")
+    plain = encode_image(Image.fromarray(noise), "PNG")
     start, pixels = plain.index(b"IDAT") - 4, idat(plain)
     chunks = [png_chunk(b"IDAT", pixels[at : at + 3]) for at in range(0, len(pixels), 3)]
     sent = plain[:start] + b"".join([*chunks, png_chunk(b"IDAT", b""), png_chunk(b"IEND", b"")])
@@ -195,37 +213,41 @@ def test_a_png_in_very_small_chunks_is_kept() -> None:
 
 
 def test_a_png_is_kept_without_the_padding_after_its_end() -> None:
-    plain = encoded(scene(), "PNG")
+    plain = encode_image(build_orientation_image(), "PNG")
     assert normalise(plain + bytes(1_000_000)).data == plain
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
 def test_a_png_with_as_many_texts_as_are_usual_is_accepted(kind: bytes) -> None:
-    plain = encoded(scene(), "PNG")
+    plain = encode_image(build_orientation_image(), "PNG")
     pixels = plain.index(b"IDAT") - 4
     text = b"Title\0" + (b"\1\0\0\0" if kind == b"iTXt" else b"\0") + zlib.compress(b"a dress")
     assert normalise(plain[:pixels] + png_chunk(kind, text) * 60 + plain[pixels:]).data == plain
 
 
 def test_of_an_animated_gif_the_first_frame_is_stored() -> None:
-    frames = [scene(), Image.new("RGB", (120, 80), "green"), Image.new("RGB", (120, 80), "black")]
-    stored = normalise(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50))
-    assert shows_the_scene(stored)
+    frames = [
+        build_orientation_image(),
+        Image.new("RGB", (120, 80), "green"),
+        Image.new("RGB", (120, 80), "black"),
+    ]
+    stored = normalise(encode_image(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50))
+    assert shows_orientation_image(stored)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
 def test_of_other_animations_the_first_frame_is_stored(file_format: str) -> None:
-    frames = [scene(), Image.new("RGB", (120, 80), "green")]
-    sent = encoded(frames[0], file_format, save_all=True, append_images=frames[1:], lossless=True)
+    frames = [build_orientation_image(), Image.new("RGB", (120, 80), "green")]
+    sent = encode_image(frames[0], file_format, save_all=True, append_images=frames[1:], lossless=True)
     stored = normalise(sent)
-    assert shows_the_scene(stored)
-    assert getattr(opened(stored.data), "n_frames", 1) == 1
+    assert shows_orientation_image(stored)
+    assert getattr(open_image(stored.data), "n_frames", 1) == 1
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
 def test_every_kind_of_png_pixels_gives_a_picture(mode: str) -> None:
-    stored = normalise(encoded(scene().convert(mode), "PNG"))
-    assert opened(stored.data).size == (120, 80)
+    stored = normalise(encode_image(build_orientation_image().convert(mode), "PNG"))
+    assert open_image(stored.data).size == (120, 80)
     assert stored.dominant_color.startswith("#")
     assert len(stored.dominant_color) == 7
 
@@ -233,7 +255,7 @@ def test_every_kind_of_png_pixels_gives_a_picture(mode: str) -> None:
 def test_the_dominant_colour_is_the_most_frequent_visible_one() -> None:
     picture = Image.new("RGBA", (100, 100), (250, 250, 250, 0))
     picture.paste((10, 120, 60, 255), (10, 10, 60, 60))
-    assert normalise(encoded(picture, "PNG")).dominant_color == "#0a783c"
+    assert normalise(encode_image(picture, "PNG")).dominant_color == "#0a783c"
 
 
 @pytest.mark.parametrize(
@@ -242,8 +264,8 @@ def test_the_dominant_colour_is_the_most_frequent_visible_one() -> None:
         ("a PDF", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj"),
         ("an SVG", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'),
         ("a web page", b"<!doctype html><script>alert(1)</script>"),
-        ("a TIFF", encoded(scene(), "TIFF")),
-        ("a BMP", encoded(scene(), "BMP")),
+        ("a TIFF", encode_image(build_orientation_image(), "TIFF")),
+        ("a BMP", encode_image(build_orientation_image(), "BMP")),
         ("one byte", b"\xff"),
         ("a film", b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp42"),
     ],
@@ -254,7 +276,7 @@ def test_s11_what_is_no_picture_of_ours_is_refused_by_its_content(what: str, sen
 
 
 def test_an_empty_file_is_unreadable() -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableImage):
         inspection.read_bounded(io.BytesIO(b""))
 
 
@@ -262,13 +284,13 @@ def test_an_empty_file_is_unreadable() -> None:
 @pytest.mark.parametrize("part", [0.08, 0.5, 0.9])
 def test_s10_a_truncated_picture_is_unreadable(file_format: str, part: float) -> None:
     noise = np.random.default_rng(1).integers(0, 255, (80, 120, 3), np.uint8)
-    sent = encoded(Image.fromarray(noise), file_format)
-    with pytest.raises(Unreadable):
+    sent = encode_image(Image.fromarray(noise), file_format)
+    with pytest.raises(UnreadableImage):
         normalise(sent[: int(len(sent) * part)])
 
 
 def test_s10_a_png_of_900_million_pixels_is_refused_before_it_is_decoded() -> None:
-    sent = bomb(30_000, 30_000)
+    sent = png_bomb(30_000, 30_000)
     assert len(sent) < 150_000
     tracemalloc.start()
     began = time.perf_counter()
@@ -282,11 +304,11 @@ def test_s10_a_png_of_900_million_pixels_is_refused_before_it_is_decoded() -> No
 @pytest.mark.parametrize("size", [(10_000, 8_000), (20_000, 10)])
 def test_s10_a_picture_above_the_budget_of_pixels_or_side_is_too_large(size: tuple[int, int]) -> None:
     with pytest.raises(TooLarge):
-        normalise(bomb(*size))
+        normalise(png_bomb(*size))
 
 
 def test_s10_a_jpeg_whose_header_lies_about_its_size_is_too_large() -> None:
-    sent = bytearray(encoded(scene(), "JPEG"))
+    sent = bytearray(encode_image(build_orientation_image(), "JPEG"))
     at = sent.index(b"\xff\xc0") + 5
     sent[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
     with pytest.raises(TooLarge):
@@ -310,7 +332,7 @@ def test_s10_a_gif_whose_frame_exceeds_its_screen_is_too_large() -> None:
 
 
 def test_s10_a_jpeg_of_very_many_scans_is_too_large() -> None:
-    sent = encoded(scene(), "JPEG", progressive=True)
+    sent = encode_image(build_orientation_image(), "JPEG", progressive=True)
     last_scan = sent.rindex(b"\xff\xda")
     with pytest.raises(TooLarge):
         normalise(sent[:last_scan] + sent[last_scan:-2] * 500 + b"\xff\xd9")
@@ -326,19 +348,19 @@ def test_a_decoder_that_does_not_start_is_a_defect_of_ours_and_not_of_the_pictur
 ) -> None:
     monkeypatch.setattr("sys.executable", shutil.which("false"))
     with pytest.raises(RuntimeError, match="did not start"):
-        normalise(encoded(scene(), "AVIF"))
+        normalise(encode_image(build_orientation_image(), "AVIF"))
 
 
 def test_s10_random_damage_never_ends_in_anything_but_a_picture_or_a_refusal() -> None:
     random = np.random.default_rng(7)
     for file_format in ("JPEG", "PNG", "WEBP", "AVIF", "GIF"):
-        sent = encoded(scene(64, 48), file_format)
+        sent = encode_image(build_orientation_image(64, 48), file_format)
         for _ in range(60):
             damaged = bytearray(sent)
             for position in random.integers(0, len(sent), 3):
                 damaged[position] = random.integers(0, 256)
             try:
                 stored = normalise(bytes(damaged))
-            except (NotAnImage, TooLarge, Unreadable):
+            except (NotAnImage, TooLarge, UnreadableImage):
                 continue
-            assert opened(stored.data).size == (stored.width, stored.height)
+            assert open_image(stored.data).size == (stored.width, stored.height)

@@ -15,13 +15,13 @@ from studio.media import s3
 from studio.media.backends import open_storage
 from studio.media.s3 import S3Storage
 from studio.media.storage import LocalDisk, StorageUnavailable, media_folder, media_key, variant_key
-from studio.settings import Settings, SettingsRefused
-from tests.buckets import KEYS_A_PAGE, bucket_server
+from studio.settings import InvalidSettings, Settings
+from tests.support.servers.s3 import PAGE_SIZE, run_s3_server
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, str]]:
-    with bucket_server() as found:
+    with run_s3_server() as found:
         yield found
 
 
@@ -40,14 +40,14 @@ def test_what_was_written_is_read_until_it_is_deleted(storage: S3Storage) -> Non
     storage.write(key, b"two")
     assert storage.exists(key)
     assert storage.read(key) == storage.path(key).read_bytes() == b"two"
-    assert [file.key for file in storage.files("media")] == [key]
+    assert [file.key for file in storage.list_files("media")] == [key]
     storage.delete(key)
     storage.delete(key)
     for look in (storage.read, storage.path):
         with pytest.raises(NotFound):
             look(key)
     storage.check()
-    assert list(storage.files("probe")) == []
+    assert list(storage.list_files("probe")) == []
 
 
 def test_a_new_file_at_an_old_key_is_not_served_from_the_copy_before(storage: S3Storage) -> None:
@@ -64,7 +64,7 @@ def test_a_folder_goes_with_its_variants_and_their_copies(storage: S3Storage, tm
         storage.write(key, b"file")
         storage.path(key)
     storage.delete_folder(media_folder(picture))
-    assert [file.key for file in storage.files("media")] == [media_key(other, "png")]
+    assert [file.key for file in storage.list_files("media")] == [media_key(other, "png")]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / media_key(other, "png")]
 
 
@@ -78,9 +78,9 @@ def test_two_machines_share_a_bucket(storage: S3Storage, server: tuple[str, str]
 
 def test_more_files_than_a_page_of_the_bucket_are_all_listed(storage: S3Storage) -> None:
     picture = uuid4()
-    for width in range(2 * KEYS_A_PAGE + 1):
+    for width in range(2 * PAGE_SIZE + 1):
         storage.write(variant_key(picture, width, "webp"), b"")
-    assert sum(1 for _ in storage.files("media")) == 2 * KEYS_A_PAGE + 1
+    assert sum(1 for _ in storage.list_files("media")) == 2 * PAGE_SIZE + 1
 
 
 def test_the_copies_least_recently_used_make_room(
@@ -90,13 +90,13 @@ def test_the_copies_least_recently_used_make_room(
     keys = [media_key(uuid4(), "png") for _ in range(4)]
     for age, key in enumerate(keys):
         storage.write(key, b"x" * 30)
-        long_ago = time.time() - s3.KEEP_SECONDS - 100 + age
+        long_ago = time.time() - s3.CACHE_GRACE_SECONDS - 100 + age
         os.utime(storage.path(key), (long_ago, long_ago))
     storage.path(keys[0])
     late = media_key(uuid4(), "png")
     storage.write(late, b"x" * 30)
     storage.path(late)
-    kept = [key for key in [*keys, late] if storage._copy_of(key).is_file()]
+    kept = [key for key in [*keys, late] if storage._copy_path(key).is_file()]
     assert kept[0] == keys[0]
     assert kept[-1] == late
     assert len(kept) < 5
@@ -125,7 +125,7 @@ def test_the_settings_decide_where_pictures_are(tmp_path: Path, server: tuple[st
     storage = open_storage(settings)
     storage.prepare()
     storage.write("temp/a", b"")
-    assert [file.key for file in storage.files("temp")] == ["temp/a"]
+    assert [file.key for file in storage.list_files("temp")] == ["temp/a"]
     for wrong in ("http://bucket", "s3://", "s3://B", "s3://bucket?x"):
-        with pytest.raises(SettingsRefused):
+        with pytest.raises(InvalidSettings):
             Settings.from_environment({"MEDIA_URL": wrong})

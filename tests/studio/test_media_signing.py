@@ -8,8 +8,14 @@ from uuid import uuid4
 import pytest
 from itsdangerous import URLSafeSerializer
 
-from studio.api_keys import write_secret
-from studio.media.signing import InvalidSignature, check_upload_signature, read_share, sign_share, sign_upload
+from studio.accounts.api_keys import generate_secret
+from studio.media.signing import (
+    InvalidSignature,
+    check_upload_signature,
+    sign_share,
+    sign_upload,
+    verify_share,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
@@ -43,9 +49,9 @@ def test_s26_a_changed_upload_time_secret_or_signature_is_refused() -> None:
 def test_s26_a_share_token_names_its_prediction_until_its_time_is_over() -> None:
     prediction_id = uuid4()
     token = sign_share(SECRET, prediction_id, NOW + QUARTER)
-    assert read_share(SECRET, token, NOW) == prediction_id
+    assert verify_share(SECRET, token, NOW) == prediction_id
     with pytest.raises(InvalidSignature):
-        read_share(SECRET, token, NOW + QUARTER)
+        verify_share(SECRET, token, NOW + QUARTER)
 
 
 def test_s26_a_share_token_of_another_secret_or_none_is_refused() -> None:
@@ -58,7 +64,7 @@ def test_s26_a_share_token_of_another_secret_or_none_is_refused() -> None:
         (SECRET, "x" * 999),
     ):
         with pytest.raises(InvalidSignature):
-            read_share(secret, tried, NOW)
+            verify_share(secret, tried, NOW)
 
 
 def test_s26_a_share_token_that_was_altered_anywhere_is_refused() -> None:
@@ -68,10 +74,10 @@ def test_s26_a_share_token_that_was_altered_anywhere_is_refused() -> None:
         altered = token[:place] + letter + token[place + 1 :]
         if altered != token:
             with pytest.raises(InvalidSignature):
-                read_share(SECRET, altered, NOW)
+                verify_share(SECRET, altered, NOW)
     for altered in (token + "=", token + "A", "." + token, token + ".", token.swapcase()):
         with pytest.raises(InvalidSignature):
-            read_share(SECRET, altered, NOW)
+            verify_share(SECRET, altered, NOW)
 
 
 def test_s26_what_is_signed_for_one_purpose_is_worth_nothing_for_another() -> None:
@@ -81,11 +87,11 @@ def test_s26_what_is_signed_for_one_purpose_is_worth_nothing_for_another() -> No
     payload, signature = token.split(".")
     for tried in (f"{payload}.{upload.signature}", upload.signature):
         with pytest.raises(InvalidSignature):
-            read_share(SECRET, tried, NOW)
+            verify_share(SECRET, tried, NOW)
     with pytest.raises(InvalidSignature):
-        read_share(
+        verify_share(
             SECRET, URLSafeSerializer(SECRET, salt="another purpose").dumps([str(subject), expires]), NOW
         )
-    for tried in (signature, token, write_secret(subject, SECRET)):
+    for tried in (signature, token, generate_secret(subject, SECRET)):
         with pytest.raises(InvalidSignature):
             check_upload_signature(SECRET, subject, expires, tried, NOW)

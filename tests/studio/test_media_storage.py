@@ -6,7 +6,14 @@ from uuid import UUID
 import pytest
 
 from db.errors import NotFound
-from studio.media.storage import LocalDisk, export_key, media_folder, media_key, temporary_key, variant_key
+from studio.media.storage import (
+    LocalDisk,
+    export_key,
+    media_folder,
+    media_key,
+    temporary_key,
+    variant_key,
+)
 
 RESOURCE = UUID("01990000-5eed-7000-8000-000e00000001")
 
@@ -25,7 +32,7 @@ def test_what_was_written_is_read_until_it_is_deleted(tmp_path: Path) -> None:
     storage.write(key, b"one")
     storage.write(key, b"two")
     assert storage.read(key) == b"two"
-    assert [file.key for file in storage.files("media")] == [key]
+    assert [file.key for file in storage.list_files("media")] == [key]
     storage.delete(key)
     storage.delete(key)
     with pytest.raises(NotFound):
@@ -47,7 +54,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(
     with pytest.raises(OSError, match="No space"):
         storage.write("temp/a", b"new")
     assert storage.read("temp/a") == b"old"
-    assert [file.key for file in storage.files("temp")] == ["temp/a"]
+    assert [file.key for file in storage.list_files("temp")] == ["temp/a"]
 
 
 def test_a_folder_goes_with_its_variants(tmp_path: Path) -> None:
@@ -55,13 +62,13 @@ def test_a_folder_goes_with_its_variants(tmp_path: Path) -> None:
     storage.write(media_key(RESOURCE, "png"), b"file")
     storage.write(variant_key(RESOURCE, 1, "webp"), b"variant")
     storage.delete_folder(media_folder(RESOURCE))
-    assert list(storage.files("media")) == []
+    assert list(storage.list_files("media")) == []
 
 
 @pytest.mark.parametrize(
     "key", ["../secret", "/etc/passwd", "media/../../x", "media/a\0b", "media", "media//x"]
 )
-def test_s12_a_key_that_leads_elsewhere_is_a_mistake_of_ours(tmp_path: Path, key: str) -> None:
+def test_s12_a_storage_key_outside_the_media_folder_is_an_internal_error(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match="not a storage key"):
         LocalDisk(tmp_path).write(key, b"")
 

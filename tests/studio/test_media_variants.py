@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from db.errors import NotFound
-from studio.media import converting, variants
+from studio.media import conversion, variants
 from studio.media.normalisation import normalise
 from studio.media.storage import LocalDisk, media_folder, media_key
-from studio.media.variants import Original, serve
-from tests.racing import at_once
-from tests.studio.media_samples import encoded, opened, scene
+from studio.media.variants import OriginalImage, get_variant
+from tests.support.concurrency import run_concurrently
+from tests.support.sample_media import build_orientation_image, encode_image, open_image
 
 
 @pytest.fixture
@@ -20,16 +20,16 @@ def storage(tmp_path: Path) -> LocalDisk:
     return LocalDisk(tmp_path)
 
 
-def keep(storage: LocalDisk, picture: Image.Image, file_format: str = "PNG") -> Original:
-    stored = normalise(encoded(picture, file_format))
+def store_original(storage: LocalDisk, image: Image.Image, file_format: str = "PNG") -> OriginalImage:
+    stored = normalise(encode_image(image, file_format))
     resource_id: UUID = uuid4()
     storage.write(media_key(resource_id, stored.extension), stored.data)
-    return Original(resource_id, stored.extension, stored.width, stored.content_hash)
+    return OriginalImage(resource_id, stored.extension, stored.width, stored.content_hash)
 
 
 def test_without_a_wish_the_original_itself_is_served(storage: LocalDisk) -> None:
-    original = keep(storage, scene())
-    served = serve(storage, original)
+    original = store_original(storage, build_orientation_image())
+    served = get_variant(storage, original)
     assert served.path == storage.path(media_key(original.resource_id, "png"))
     assert (served.content_type, served.tag) == ("image/png", original.content_hash)
 
@@ -47,8 +47,10 @@ def test_without_a_wish_the_original_itself_is_served(storage: LocalDisk) -> Non
 def test_a_variant_has_the_width_and_format_asked_for(
     storage: LocalDisk, type_: str, content_type: str, file_format: str, source: str
 ) -> None:
-    served = serve(storage, keep(storage, scene(), source), width=60, type_=type_)
-    picture = opened(served.path.read_bytes())
+    served = get_variant(
+        storage, store_original(storage, build_orientation_image(), source), width=60, type_=type_
+    )
+    picture = open_image(served.path.read_bytes())
     assert served.content_type == content_type
     assert (picture.format, picture.size) == (file_format, (60, 40))
     red, _, blue = picture.convert("RGB").getpixel((10, 8))
@@ -57,51 +59,54 @@ def test_a_variant_has_the_width_and_format_asked_for(
 
 
 def test_a_variant_is_never_larger_than_its_original(storage: LocalDisk) -> None:
-    original = keep(storage, scene())
-    assert serve(storage, original, width=4096).path == serve(storage, original).path
-    assert opened(serve(storage, original, 4096, "webp").path.read_bytes()).size == (120, 80)
+    original = store_original(storage, build_orientation_image())
+    assert get_variant(storage, original, width=4096).path == get_variant(storage, original).path
+    assert open_image(get_variant(storage, original, 4096, "webp").path.read_bytes()).size == (120, 80)
 
 
 def test_a_variant_of_one_pixel_is_a_picture(storage: LocalDisk) -> None:
-    served = serve(storage, keep(storage, scene(500, 3)), width=1)
-    assert opened(served.path.read_bytes()).size == (1, 1)
+    served = get_variant(storage, store_original(storage, build_orientation_image(500, 3)), width=1)
+    assert open_image(served.path.read_bytes()).size == (1, 1)
 
 
 def test_transparency_stays_in_webp_and_becomes_white_in_jpeg(storage: LocalDisk) -> None:
-    original = keep(storage, Image.new("RGBA", (80, 80), (255, 0, 0, 0)))
-    assert opened(serve(storage, original, 40, "webp").path.read_bytes()).mode == "RGBA"
-    picture = opened(serve(storage, original, 40, "jpeg").path.read_bytes())
+    original = store_original(storage, Image.new("RGBA", (80, 80), (255, 0, 0, 0)))
+    assert open_image(get_variant(storage, original, 40, "webp").path.read_bytes()).mode == "RGBA"
+    picture = open_image(get_variant(storage, original, 40, "jpeg").path.read_bytes())
     assert min(picture.getpixel((20, 20))) > 250
 
 
 def test_tags_differ_between_the_copies_and_repeat_for_the_same_one(storage: LocalDisk) -> None:
-    original = keep(storage, scene())
+    original = store_original(storage, build_orientation_image())
     wishes = [(None, None), (60, None), (60, "webp"), (61, "webp"), (None, "avif")]
-    tags = [serve(storage, original, *wish).tag for wish in wishes]
+    tags = [get_variant(storage, original, *wish).tag for wish in wishes]
     assert len(set(tags)) == len(wishes)
-    assert [serve(storage, original, *wish).tag for wish in wishes] == tags
+    assert [get_variant(storage, original, *wish).tag for wish in wishes] == tags
 
 
 def test_many_who_ask_at_once_cause_one_computation(
     storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = keep(storage, scene(600, 400))
-    convert, calls = converting.convert, []
-    monkeypatch.setattr(converting, "convert", lambda *wish: calls.append(wish) or convert(*wish))
-    answers = at_once(*[lambda: serve(storage, original, 200, "webp").path.read_bytes()] * 8)
+    original = store_original(storage, build_orientation_image(600, 400))
+    convert, calls = conversion.convert_image, []
+    monkeypatch.setattr(conversion, "convert_image", lambda *wish: calls.append(wish) or convert(*wish))
+    answers = run_concurrently(*[lambda: get_variant(storage, original, 200, "webp").path.read_bytes()] * 8)
     assert len(calls) == 1
     assert len(set(answers)) == 1
 
 
 def test_a_client_that_asks_for_every_width_does_not_fill_the_disk(storage: LocalDisk) -> None:
-    original = keep(storage, scene())
-    for width in range(1, variants.MAX_KEPT + 12):
-        serve(storage, original, width)
-    assert len(list(storage.files(f"{media_folder(original.resource_id)}/variants"))) == variants.MAX_KEPT
+    original = store_original(storage, build_orientation_image())
+    for width in range(1, variants.MAX_VARIANTS + 12):
+        get_variant(storage, original, width)
+    assert (
+        len(list(storage.list_files(f"{media_folder(original.resource_id)}/variants")))
+        == variants.MAX_VARIANTS
+    )
 
 
 def test_a_missing_original_is_not_found(storage: LocalDisk) -> None:
     with pytest.raises(NotFound):
-        serve(storage, Original(uuid4(), "png", 100, "hash"), 10)
+        get_variant(storage, OriginalImage(uuid4(), "png", 100, "hash"), 10)
     with pytest.raises(NotFound):
-        serve(storage, Original(uuid4(), "png", 100, "hash"))
+        get_variant(storage, OriginalImage(uuid4(), "png", 100, "hash"))

@@ -9,27 +9,27 @@ from sqlalchemy import select, update
 
 from db.models import User
 from db.session import Database
-from studio import published_accounts
-from studio.identity.passwords import PUBLISHED_PASSWORDS, hash_password
-from studio.published_accounts import (
+from studio.accounts import published_accounts
+from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, hash_password
+from studio.accounts.published_accounts import (
     StartRefused,
     deactivate_published_accounts,
     require_no_published_account,
 )
-from studio.seed import seed
-from studio.seed_rows import id_of
+from studio.seed import seed_database
+from studio.seed.rows import get_seed_id
 from studio.settings import Settings
 
 
 @pytest.fixture
 def seeded(own_database: Database, tmp_path: Path) -> Database:
     """A database that was seeded for development."""
-    seed(own_database, Settings(media_dir=tmp_path / "media"))
+    seed_database(own_database, Settings(media_dir=tmp_path / "media"))
     return own_database
 
 
 @pytest.fixture
-def production(own_database_url: str, tmp_path: Path) -> Settings:
+def scenario(own_database_url: str, tmp_path: Path) -> Settings:
     return Settings(environment="production", database_url=own_database_url, media_dir=tmp_path / "media")
 
 
@@ -48,30 +48,30 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_seeded_accounts_are_refused_after_three_verifications(
-    seeded: Database, production: Settings, verified: list[str]
+    seeded: Database, production_settings: Settings, verified: list[str]
 ) -> None:
     with pytest.raises(StartRefused) as refusal:
-        require_no_published_account(production)
+        require_no_published_account(production_settings)
     for email in PUBLISHED_PASSWORDS:
         assert email in str(refusal.value)
     assert verified == list(PUBLISHED_PASSWORDS.values())
 
 
 def test_accounts_that_are_not_active_cost_no_verification(
-    seeded: Database, production: Settings, verified: list[str]
+    seeded: Database, production_settings: Settings, verified: list[str]
 ) -> None:
     with seeded.transaction(write=True) as writing:
         writing.execute(update(User).values(is_active=False))
-    require_no_published_account(production)
+    require_no_published_account(production_settings)
     assert verified == []
 
 
 def test_an_account_of_another_id_costs_no_verification(
-    own_database: Database, production: Settings, verified: list[str]
+    own_database: Database, production_settings: Settings, verified: list[str]
 ) -> None:
     with own_database.transaction(write=True) as writing:
         writing.add(User(email="demo@example.com", hashed_password=hash_password("sartiq-demo")))
-    require_no_published_account(production)
+    require_no_published_account(production_settings)
     assert verified == []
 
 
@@ -83,16 +83,16 @@ def test_other_environments_are_not_checked(tmp_path: Path, environment: str) ->
     )
 
 
-def test_deactivated_accounts_are_refused_no_more(seeded: Database, production: Settings) -> None:
+def test_deactivated_accounts_are_refused_no_more(seeded: Database, production_settings: Settings) -> None:
     assert deactivate_published_accounts(seeded) == list(PUBLISHED_PASSWORDS)
-    require_no_published_account(production)
+    require_no_published_account(production_settings)
     assert deactivate_published_accounts(seeded) == []
     with seeded.transaction(write=False) as reading:
         users = reading.scalars(select(User).order_by(User.id)).all()
-    assert [(user.id, user.is_active) for user in users] == [(id_of(User, n), False) for n in (1, 2, 3)]
+    assert [(user.id, user.is_active) for user in users] == [(get_seed_id(User, n), False) for n in (1, 2, 3)]
     assert len({user.hashed_password for user in users}) == 3
 
 
-def test_a_database_without_tables_is_refused(own_database_url: str, production: Settings) -> None:
+def test_a_database_without_tables_is_refused(own_database_url: str, production_settings: Settings) -> None:
     with pytest.raises(StartRefused, match="--prepare-only"):
-        require_no_published_account(production)
+        require_no_published_account(production_settings)

@@ -19,30 +19,30 @@ from studio.rendering import (
     RenderRequest,
     adjust,
     contact_sheet,
-    prepare,
+    cut_out_product,
     refine,
     render,
     score,
 )
-from studio.samples.mannequin import draw, mannequin
-from studio.samples.photograph import phone_photograph
+from tests.tools.sample_images.mannequin import draw, encode_mannequin
+from tests.tools.sample_images.photograph import load_phone_photo
 
 FRAMINGS = ("FULL_BODY", "THREE_QUARTER", "HALF_BODY", "CLOSE_UP", "DETAIL", "FLAT_LAY", "STILL_LIFE")
 KINDS = ("SOLID", "GRADIENT", "SWEEP", "IMAGE")
 
 
 @pytest.fixture(scope="module")
-def photograph() -> Image.Image:
-    return ImageOps.exif_transpose(Image.open(io.BytesIO(phone_photograph()))).convert("RGB")
+def photo() -> Image.Image:
+    return ImageOps.exif_transpose(Image.open(io.BytesIO(load_phone_photo()))).convert("RGB")
 
 
 @pytest.fixture(scope="module")
-def cut_out(photograph: Image.Image) -> CutOut:
-    return prepare(photograph)
+def cut_out(photo: Image.Image) -> CutOut:
+    return cut_out_product(photo)
 
 
 @pytest.fixture(scope="module")
-def busy() -> CutOut:
+def noisy_photo() -> CutOut:
     """A photograph of nothing in particular: coloured noise of all sizes."""
     random = np.random.default_rng(5)
     layers = [
@@ -51,10 +51,10 @@ def busy() -> CutOut:
         )
         for n in (4, 12, 40)
     ]
-    return prepare(Image.fromarray(np.mean(layers, axis=0).astype(np.uint8)))
+    return cut_out_product(Image.fromarray(np.mean(layers, axis=0).astype(np.uint8)))
 
 
-def opened(data: bytes) -> Image.Image:
+def open_rendered(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data))
     image.load()
     return image
@@ -66,8 +66,8 @@ def difference_hash(image: Image.Image) -> np.ndarray:
 
 
 def test_the_sample_is_a_phones_photograph_on_its_side() -> None:
-    data = phone_photograph()
-    image = opened(data)
+    data = load_phone_photo()
+    image = open_rendered(data)
     assert len(data) < 400_000
     assert image.getexif()[0x0112] == 6
     assert image.getexif().get_ifd(0x8825)
@@ -76,7 +76,7 @@ def test_the_sample_is_a_phones_photograph_on_its_side() -> None:
 
 def test_the_samples_product_is_cut_out_with_its_handles_hole_and_without_its_shadow(cut_out: CutOut) -> None:
     assert cut_out.method == "plain_background"
-    assert cut_out.trust > 0.9
+    assert cut_out.confidence > 0.9
     assert cut_out.standing
     enclosed, _ = cv2.connectedComponents((cut_out.alpha < 30).astype(np.uint8))
     holes = [
@@ -88,22 +88,22 @@ def test_the_samples_product_is_cut_out_with_its_handles_hole_and_without_its_sh
     assert lowest_right.mean() < 3
 
 
-def test_what_half_the_size_confirms_is_not_cut_out_again_in_whole(
-    photograph: Image.Image, monkeypatch: pytest.MonkeyPatch
+def test_a_cutout_confirmed_at_half_size_is_not_repeated_at_full_size(
+    photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heights, cut = [], cv2.grabCut
     monkeypatch.setattr(cv2, "grabCut", lambda *given: (heights.append(len(given[0])), cut(*given)))
-    prepare(photograph)
+    cut_out_product(photo)
     assert heights == [480, 480, 240]
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_the_same_seed_gives_the_same_bytes(photograph: Image.Image, file_format: str) -> None:
-    small = photograph.resize((450, 600))
-    first = render(RenderRequest(prepare(small), 240, 320, file_format, seed=41))
+def test_the_same_seed_gives_the_same_bytes(photo: Image.Image, file_format: str) -> None:
+    small = photo.resize((450, 600))
+    first = render(RenderRequest(cut_out_product(small), 240, 320, file_format, seed=41))
     # Somebody else's use of OpenCV's generator must not matter.
     cv2.setRNGSeed(99)
-    second = render(RenderRequest(prepare(small), 240, 320, file_format, seed=40, variant=1))
+    second = render(RenderRequest(cut_out_product(small), 240, 320, file_format, seed=40, variant=1))
     assert first.image == second.image
     assert first.provenance == second.provenance
 
@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_bytes(photograph: Image.Image, file_format
 def test_predictions_of_one_generation_differ(cut_out: CutOut) -> None:
     request = RenderRequest(cut_out, 480, 640, seed=7)
     renderings = [render(replace(request, variant=variant)) for variant in range(8)]
-    hashes = [difference_hash(opened(rendering.image)) for rendering in renderings]
+    hashes = [difference_hash(open_rendered(rendering.image)) for rendering in renderings]
     for index, one in enumerate(hashes):
         for other in hashes[index + 1 :]:
             assert np.count_nonzero(one != other) >= 6
@@ -124,7 +124,7 @@ def test_the_picture_has_exactly_the_size_and_format_that_were_asked_for(
     cut_out: CutOut, file_format: str, size: tuple[int, int]
 ) -> None:
     rendering = render(RenderRequest(cut_out, *size, file_format))
-    image = opened(rendering.image)
+    image = open_rendered(rendering.image)
     assert (image.width, image.height, image.format) == (*size, file_format)
     assert rendering.content_type == f"image/{file_format.lower()}"
     assert not image.getexif()
@@ -135,11 +135,11 @@ def test_the_picture_has_exactly_the_size_and_format_that_were_asked_for(
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_framing_renders_on_every_background(
-    cut_out: CutOut, busy: CutOut, photograph: Image.Image, framing: str, kind: str
+    cut_out: CutOut, noisy_photo: CutOut, photo: Image.Image, framing: str, kind: str
 ) -> None:
-    for product in (cut_out, busy):
+    for product in (cut_out, noisy_photo):
         for shadow in ("NONE", "CONTACT", "SOFT"):
-            background = Background(kind, "#E8E4DD", "#BFB6A8", photograph, shadow)
+            background = Background(kind, "#E8E4DD", "#BFB6A8", photo, shadow)
             rendering = render(RenderRequest(product, 90, 120, framing=framing, background=background))
             for name, value in rendering.quality.as_dict().items():
                 assert 0 <= value <= 1, name
@@ -159,7 +159,7 @@ def test_the_margin_stays_clear(cut_out: CutOut, variant: int) -> None:
     request = RenderRequest(
         cut_out, 400, 400, "PNG", framing="FULL_BODY", padding_percent=0, margin_percent=20, variant=variant
     )
-    pixels = np.asarray(opened(render(replace(request, background=background)).image))
+    pixels = np.asarray(open_rendered(render(replace(request, background=background)).image))
     frame = np.ones((400, 400), dtype=bool)
     frame[76:324, 76:324] = False
     assert (pixels[frame] == 255).all()
@@ -169,21 +169,21 @@ def test_a_solid_background_keeps_its_exact_colour_under_any_grade(cut_out: CutO
     background = Background("SOLID", "#F3E9DA", shadow="SOFT")
     grade = Grade(60, -40, 70, tone="moody", lighting="hard left")
     rendering = render(RenderRequest(cut_out, 300, 400, "PNG", background=background, grade=grade))
-    pixels = np.asarray(opened(rendering.image))
+    pixels = np.asarray(open_rendered(rendering.image))
     assert (pixels[:20] == (0xF3, 0xE9, 0xDA)).all()
 
 
 def test_a_gradient_is_dithered_and_does_not_band(cut_out: CutOut) -> None:
     background = Background("GRADIENT", "#808080", "#8A8A8A", shadow="NONE")
     rendering = render(RenderRequest(cut_out, 400, 800, "PNG", background=background, padding_percent=30))
-    column = np.asarray(opened(rendering.image))[:, 5, 1].astype(int)
+    column = np.asarray(open_rendered(rendering.image))[:, 5, 1].astype(int)
     runs = np.diff(np.flatnonzero(np.diff(column) != 0))
     assert runs.max() < 40
 
 
 def test_a_files_opacity_is_taken_as_the_cut_out() -> None:
-    cut_out = prepare(mannequin("three_quarter"))
-    assert (cut_out.method, cut_out.trusted) == ("alpha", True)
+    cut_out = cut_out_product(encode_mannequin("three_quarter"))
+    assert (cut_out.method, cut_out.is_trusted) == ("alpha", True)
     rendering = render(RenderRequest(cut_out, 300, 400, framing="FULL_BODY"))
     assert rendering.provenance["cut_out"] == "alpha"
 
@@ -196,17 +196,17 @@ def test_the_larger_of_padding_and_margin_counts_and_a_still_life_fills_the_rest
 
 
 def test_a_wavy_hem_hangs_on_the_wall_and_a_flat_base_stands(cut_out: CutOut) -> None:
-    dress = prepare((resources.files("studio.samples") / "dress.jpg").read_bytes())
+    dress = cut_out_product((resources.files("studio.seed.images") / "dress.jpg").read_bytes())
     assert cut_out.standing
     assert not dress.standing
     assert render(RenderRequest(dress, 90, 120, framing="STILL_LIFE")).provenance["pose"] == "hanging"
 
 
-def test_a_framed_crop_nearly_fills_the_picture_and_a_detail_quite(busy: CutOut) -> None:
+def test_a_framed_crop_nearly_fills_the_picture_and_a_detail_quite(noisy_photo: CutOut) -> None:
     background = Background("SOLID", "#FF0000")
     for framing, margin in (("STILL_LIFE", 7), ("DETAIL", 0)):
-        request = RenderRequest(busy, 300, 400, "PNG", framing=framing, background=background)
-        pixels = np.asarray(opened(render(request).image))
+        request = RenderRequest(noisy_photo, 300, 400, "PNG", framing=framing, background=background)
+        pixels = np.asarray(open_rendered(render(request).image))
         red = (pixels == (255, 0, 0)).all(axis=2)
         assert not red[margin + 1 : 399 - margin, margin + 1 : 299 - margin].any()
         assert red[:, : margin // 2].all()
@@ -215,20 +215,20 @@ def test_a_framed_crop_nearly_fills_the_picture_and_a_detail_quite(busy: CutOut)
 def test_a_wide_photograph_in_a_tall_picture_is_shown_whole_rather_than_enlarged_threefold() -> None:
     random = np.random.default_rng(3)
     photograph = cv2.resize(random.integers(0, 256, (20, 30, 3), dtype=np.uint8), (480, 320))
-    rendering = render(RenderRequest(prepare(Image.fromarray(photograph)), 720, 960))
+    rendering = render(RenderRequest(cut_out_product(Image.fromarray(photograph)), 720, 960))
     left, _, right, _ = rendering.provenance["framed_crop"]
     assert right - left == 480
 
 
-def test_what_is_enlarged_beyond_its_photograph_scores_lower_in_sharpness(photograph: Image.Image) -> None:
-    pixels = np.asarray(photograph.resize((300, 400)))
+def test_what_is_enlarged_beyond_its_photograph_scores_lower_in_sharpness(photo: Image.Image) -> None:
+    pixels = np.asarray(photo.resize((300, 400)))
     whole = np.full(pixels.shape[:2], 255, dtype=np.uint8)
     values = [score(pixels, whole, enlarged=enlarged).sharpness for enlarged in (0.5, 1.0, 1.6, 3.0)]
     assert values[0] == values[1] > values[2] > values[3]
 
 
-def test_what_cannot_be_cut_out_is_framed_and_says_so(busy: CutOut) -> None:
-    rendering = render(RenderRequest(busy, 300, 400))
+def test_what_cannot_be_cut_out_is_framed_and_says_so(noisy_photo: CutOut) -> None:
+    rendering = render(RenderRequest(noisy_photo, 300, 400))
     assert rendering.provenance["cut_out"] == "framed_crop"
     assert rendering.provenance["pose"] == "framed"
     left, top, right, bottom = rendering.provenance["framed_crop"]
@@ -246,25 +246,25 @@ def test_a_picture_of_nothing_still_becomes_a_picture_quickly(make: str) -> None
         "line": Image.new("RGB", (2000, 1), (250, 0, 0)),
     }[make]
     begin = time.process_time()
-    rendering = render(RenderRequest(prepare(image), 120, 160))
+    rendering = render(RenderRequest(cut_out_product(image), 120, 160))
     assert rendering.provenance["cut_out"] == "framed_crop"
     assert time.process_time() - begin < 8
 
 
-def test_every_mode_of_picture_is_taken(photograph: Image.Image) -> None:
-    small = photograph.resize((90, 120))
+def test_every_mode_of_picture_is_taken(photo: Image.Image) -> None:
+    small = photo.resize((90, 120))
     sixteen = Image.fromarray(np.asarray(small.convert("L")).astype(np.uint16) * 257)
     bitmap = small.convert("1")
     palette = small.convert("RGBA").quantize(64)
     modes = [small.convert(mode) for mode in ("L", "LA", "CMYK", "P", "I", "F")]
     for image in [*modes, sixteen, bitmap, palette, small.convert("YCbCr")]:
-        rendering = render(RenderRequest(prepare(image), 60, 80))
-        assert opened(rendering.image).size == (60, 80)
-    assert abs(prepare(sixteen).photograph.mean() - np.asarray(small.convert("L")).mean()) < 2
+        rendering = render(RenderRequest(cut_out_product(image), 60, 80))
+        assert open_rendered(rendering.image).size == (60, 80)
+    assert abs(cut_out_product(sixteen).photograph.mean() - np.asarray(small.convert("L")).mean()) < 2
 
 
-def test_a_blurred_product_scores_lower_in_sharpness(photograph: Image.Image) -> None:
-    pixels = np.asarray(photograph.resize((600, 800)))
+def test_a_blurred_product_scores_lower_in_sharpness(photo: Image.Image) -> None:
+    pixels = np.asarray(photo.resize((600, 800)))
     whole = np.full(pixels.shape[:2], 255, dtype=np.uint8)
     values = [
         score(cv2.GaussianBlur(pixels, (0, 0), sigma) if sigma else pixels, whole).sharpness
@@ -295,46 +295,50 @@ def test_light_from_the_left_brightens_the_left_and_shades_to_the_right(cut_out:
         request = RenderRequest(
             cut_out, 300, 400, "PNG", background=background, grade=Grade(lighting=lighting)
         )
-        pixels = np.asarray(opened(render(request).image)).astype(float)
+        pixels = np.asarray(open_rendered(render(request).image)).astype(float)
         return pixels[:, :150].mean(), pixels[:, 150:].mean()
 
     left, right = sides("left hard"), sides("right hard")
     assert left[0] - left[1] > right[0] - right[1]
 
 
-def test_a_subject_makes_a_lookboard_of_both(cut_out: CutOut, busy: CutOut) -> None:
+def test_a_subject_makes_a_lookboard_of_both(cut_out: CutOut, noisy_photo: CutOut) -> None:
     alone = render(RenderRequest(cut_out, 300, 400))
     both = render(RenderRequest(cut_out, 300, 400, subject_image=draw("front")))
     assert "subject" in both.provenance["honoured_inputs"]
     assert both.provenance["composition"] == "lookboard"
     assert both.image != alone.image
-    framed = render(RenderRequest(busy, 400, 300, subject_image=busy))
-    assert opened(framed.image).size == (400, 300)
+    framed = render(RenderRequest(noisy_photo, 400, 300, subject_image=noisy_photo))
+    assert open_rendered(framed.image).size == (400, 300)
 
 
-def test_refining_enlarges_and_keeps_edges_crisp(photograph: Image.Image) -> None:
-    small = photograph.resize((300, 400), Image.Resampling.LANCZOS)
+def test_refining_enlarges_and_keeps_edges_crisp(photo: Image.Image) -> None:
+    small = photo.resize((300, 400), Image.Resampling.LANCZOS)
     rendering = refine(small, 2.0, file_format="PNG")
     assert (rendering.width, rendering.height) == (600, 800)
     plain = np.asarray(small.resize((600, 800), Image.Resampling.BICUBIC))
     whole = np.full((800, 600), 255, dtype=np.uint8)
     assert rendering.quality.sharpness > score(plain, whole, "DETAIL").sharpness
-    assert opened(refine(small, width=450, height=600, file_format="WEBP").image).size == (450, 600)
+    assert open_rendered(refine(small, width=450, height=600, file_format="WEBP").image).size == (450, 600)
 
 
-def test_refining_to_another_shape_crops_instead_of_stretching(photograph: Image.Image) -> None:
-    small = photograph.resize((300, 400), Image.Resampling.LANCZOS)
-    square = opened(refine(small, width=600, height=600, file_format="PNG").image)
+def test_refining_to_another_shape_crops_instead_of_stretching(photo: Image.Image) -> None:
+    small = photo.resize((300, 400), Image.Resampling.LANCZOS)
+    square = open_rendered(refine(small, width=600, height=600, file_format="PNG").image)
     middle = small.crop((0, 50, 300, 350)).resize((600, 600), Image.Resampling.BICUBIC)
     assert np.abs(np.asarray(square).astype(int) - np.asarray(middle)).mean() < 4
 
 
-def test_adjusting_grades_the_whole_picture(photograph: Image.Image) -> None:
-    small = photograph.resize((150, 200))
+def test_adjusting_grades_the_whole_picture(photo: Image.Image) -> None:
+    small = photo.resize((150, 200))
     before = np.asarray(small).astype(float)
-    warm = np.asarray(opened(adjust(small, Grade(temperature=80), file_format="PNG").image)).astype(float)
-    grey = np.asarray(opened(adjust(small, Grade(saturation=-100), file_format="PNG").image)).astype(int)
-    same = np.asarray(opened(adjust(small, Grade(), file_format="PNG").image))
+    warm = np.asarray(open_rendered(adjust(small, Grade(temperature=80), file_format="PNG").image)).astype(
+        float
+    )
+    grey = np.asarray(open_rendered(adjust(small, Grade(saturation=-100), file_format="PNG").image)).astype(
+        int
+    )
+    same = np.asarray(open_rendered(adjust(small, Grade(), file_format="PNG").image))
     assert warm[..., 0].mean() > before[..., 0].mean()
     assert warm[..., 2].mean() < before[..., 2].mean()
     assert np.ptp(grey, axis=2).max() <= 1
@@ -358,8 +362,8 @@ def test_a_view_from_behind_is_admitted_to_be_ignored(cut_out: CutOut) -> None:
 def test_four_predictions_of_three_megapixels_take_less_than_ten_seconds() -> None:
     # Processor time of all threads: what a busy machine takes longer is not the renderer's.
     begin = time.process_time()
-    photograph = ImageOps.exif_transpose(Image.open(io.BytesIO(phone_photograph())))
-    cut_out = prepare(photograph)
+    photograph = ImageOps.exif_transpose(Image.open(io.BytesIO(load_phone_photo())))
+    cut_out = cut_out_product(photograph)
     for variant in range(4):
         render(RenderRequest(cut_out, 1536, 2048, "WEBP", variant=variant))
     assert time.process_time() - begin < 10
@@ -377,16 +381,16 @@ def test_a_contact_sheet_holds_all_pictures_and_refuses_none() -> None:
 
 
 def test_the_mannequin_is_the_same_every_time() -> None:
-    first = mannequin("front")
-    image = opened(first)
-    assert first == mannequin("front")
+    first = encode_mannequin("front")
+    image = open_rendered(first)
+    assert first == encode_mannequin("front")
     assert (image.size, image.mode) == ((1200, 1600), "RGBA")
 
 
 def test_a_light_product_before_a_light_background_is_cut_out_whole() -> None:
     figure = draw("front")
     paper = Image.new("RGBA", figure.size, (240, 238, 234, 255))
-    cut_out = prepare(Image.alpha_composite(paper, figure).convert("RGB"))
+    cut_out = cut_out_product(Image.alpha_composite(paper, figure).convert("RGB"))
     known = np.asarray(figure.getchannel("A")) > 128
     left, top, right, bottom = cut_out.box
     assert cut_out.method == "plain_background"

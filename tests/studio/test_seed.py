@@ -14,7 +14,7 @@ from PIL import Image
 from sqlalchemy import func, select, update
 
 from db.base import utc_now
-from db.engines import make_engine
+from db.engine import build_engine
 from db.migrations import downgrade, upgrade
 from db.models import (
     Generation,
@@ -30,53 +30,55 @@ from db.models import (
     Upload,
     User,
 )
-from db.session import Database, session
-from studio.identity.passwords import PUBLISHED_PASSWORDS, verify_password
-from studio.jobs import queue
-from studio.jobs.painting import Painting
+from db.session import Database, current_session
+from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, verify_password
+from studio.generations.worker import queue
+from studio.generations.worker.render_job import RenderJob
 from studio.media.storage import LocalDisk, media_key
-from studio.providers.local_studio import Picture
-from studio.samples.packshots import packshots
-from studio.seed import seed
-from studio.seed_rows import KINDS, seed_id
+from studio.providers.local import RenderedImage
+from studio.seed import seed_database
+from studio.seed.images.packshots import load_packshots
+from studio.seed.rows import KINDS, build_seed_id
 from studio.settings import Settings
-from tests.studio.media_samples import opened
-from tests.studio.packshots import painted
+from tests.support.sample_media import open_image
+from tests.tools.sample_images.packshots import render_samples
 
 FIRST_NUMBERS = {**KINDS, Generation: 0x12, Prediction: 0x13, Upload: 0x15}
 
 
 @pytest.fixture
-def fresh(empty_database_url: str) -> Iterator[Database]:
+def fresh_database(empty_database_url: str) -> Iterator[Database]:
     """A database of its own with the newest schema, which commits for real."""
     upgrade(empty_database_url)
-    database = Database(make_engine(empty_database_url, pool_size=6))
+    database = Database(build_engine(empty_database_url, pool_size=6))
     yield database
     database.dispose()
     downgrade(empty_database_url)
 
 
-def settings_of(tmp_path: Path, environment: str = "development", name: str = "demo") -> Settings:
+def build_settings(tmp_path: Path, environment: str = "development", name: str = "demo") -> Settings:
     return Settings(environment=environment, seed=name, media_dir=tmp_path / "media")
 
 
-def counts() -> dict[str, int]:
+def count_seeded_rows() -> dict[str, int]:
     """How many rows each table of interest has; every table is the whole story here."""
     return {
         # unscoped: the database of this test belongs to nobody
-        model.__name__: session().scalar(select(func.count()).select_from(model)) or 0
+        model.__name__: current_session().scalar(select(func.count()).select_from(model)) or 0
         for model in (*FIRST_NUMBERS, Membership)
     }
 
 
-def shown(database: Database) -> dict[str, int]:
+def count_rows_shown(database: Database) -> dict[str, int]:
     with database.transaction(write=False):
-        return counts()
+        return count_seeded_rows()
 
 
-def test_a_production_gets_the_system_rows_and_nobody_can_sign_in(fresh: Database, tmp_path: Path) -> None:
-    seed(fresh, settings_of(tmp_path, "production"))
-    there = {name: count for name, count in shown(fresh).items() if count}
+def test_a_production_gets_the_system_rows_and_nobody_can_sign_in(
+    fresh_database: Database, tmp_path: Path
+) -> None:
+    seed_database(fresh_database, build_settings(tmp_path, "production"))
+    there = {name: count for name, count in count_rows_shown(fresh_database).items() if count}
     assert there == {
         "ShotType": 10,
         "BackgroundPreset": 7,
@@ -87,27 +89,27 @@ def test_a_production_gets_the_system_rows_and_nobody_can_sign_in(fresh: Databas
         "SubjectBaseImage": 3,
         "MediaResource": 2,
     }
-    with fresh.transaction(write=False):
-        public = session().scalars(select(Subject))  # unscoped: what the system ships with
+    with fresh_database.transaction(write=False):
+        public = current_session().scalars(select(Subject))  # unscoped: what the system ships with
         assert [(row.name, row.owner_id, row.public) for row in public] == [("Mara", None, True)]
 
 
 def test_the_rows_of_the_examples_are_there_with_accounts_and_pictures(
-    fresh: Database, tmp_path: Path
+    fresh_database: Database, tmp_path: Path
 ) -> None:
-    settings = settings_of(tmp_path)
-    seed(fresh, settings)
-    check_accounts(fresh)
+    settings = build_settings(tmp_path)
+    seed_database(fresh_database, settings)
+    check_accounts(fresh_database)
     storage = LocalDisk(settings.media_dir)
-    with fresh.transaction(write=False) as reading:
+    with fresh_database.transaction(write=False) as reading:
         for model, kind in FIRST_NUMBERS.items():
             # unscoped: the examples of the contract name these rows
-            assert reading.get(model, seed_id(kind, 1)) is not None, model.__name__
+            assert reading.get(model, build_seed_id(kind, 1)) is not None, model.__name__
         for media in reading.scalars(select(MediaResource)):  # unscoped: all of them are the seed's
             data = storage.read(media_key(media.id, media.extension))
             assert len(data) == media.file_size
             assert Image.open(io.BytesIO(data)).size == (media.width, media.height)
-        house = reading.get(Organization, seed_id(KINDS[Organization], 1))
+        house = reading.get(Organization, build_seed_id(KINDS[Organization], 1))
         assert house is not None
         assert house.name == "Maison Demo"
         generation = reading.scalars(select(Generation)).one()  # unscoped: there is one
@@ -115,51 +117,51 @@ def test_the_rows_of_the_examples_are_there_with_accounts_and_pictures(
         shots = reading.scalars(select(Shot).order_by(Shot.id)).all()  # unscoped: both are the seed's
         assert [shot.status for shot in shots] == ["pending_review", "pending"]
         made = reading.scalars(select(Prediction).order_by(Prediction.index)).all()  # unscoped: the seed's
-        assert [row.id for row in made] == [seed_id(0x13, 1), seed_id(0x13, 2)]
+        assert [row.id for row in made] == [build_seed_id(0x13, 1), build_seed_id(0x13, 2)]
         assert len({row.content_hash for row in made}) == 2
-    before = shown(fresh)
-    seed(fresh, settings)
-    assert shown(fresh) == before
+    before = count_rows_shown(fresh_database)
+    seed_database(fresh_database, settings)
+    assert count_rows_shown(fresh_database) == before
 
 
 def test_pictures_that_a_dying_seed_left_to_the_workers_are_those_of_the_examples(
-    fresh: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    settings = settings_of(tmp_path)
-    monkeypatch.setattr("studio.seed._hand_in", die)
+    settings = build_settings(tmp_path)
+    monkeypatch.setattr("studio.seed._complete_generations", die)
     with pytest.raises(KeyboardInterrupt):
-        seed(fresh, settings)
-    with fresh.transaction(write=True):
+        seed_database(fresh_database, settings)
+    with fresh_database.transaction(write=True):
         # unscoped: there is one; its lease is over
-        session().execute(update(Generation).values(lease_expires_at=utc_now()))
-    claim = queue.claim_next(fresh, "a worker", timedelta(seconds=60))
+        current_session().execute(update(Generation).values(lease_expires_at=utc_now()))
+    claim = queue.lease_next(fresh_database, "a worker", timedelta(seconds=60))
     assert claim is not None
     storage = LocalDisk(settings.media_dir)
     with ThreadPoolExecutor(1) as painters:
-        made = Painting(fresh, storage, painters, claim, timedelta(seconds=60), lambda: False).carry_out()
-    assert queue.finish(fresh, storage, claim, made)
-    with fresh.transaction(write=False) as reading:
+        made = RenderJob(fresh_database, storage, painters, claim, timedelta(seconds=60), lambda: False).run()
+    assert queue.try_complete(fresh_database, storage, claim, made)
+    with fresh_database.transaction(write=False) as reading:
         ids = reading.scalars(select(Prediction.id).order_by(Prediction.index)).all()  # unscoped: the seed's
-    assert ids == [seed_id(0x13, 1), seed_id(0x13, 2)]
+    assert ids == [build_seed_id(0x13, 1), build_seed_id(0x13, 2)]
 
 
 def test_the_pictures_that_come_with_the_seed_are_what_the_studio_makes_of_its_order(
-    fresh: Database, tmp_path: Path
+    fresh_database: Database, tmp_path: Path
 ) -> None:
-    settings = settings_of(tmp_path)
-    seed(fresh, settings)
-    for made, kept in zip(painted(fresh, settings), packshots(), strict=True):
+    settings = build_settings(tmp_path)
+    seed_database(fresh_database, settings)
+    for made, kept in zip(render_samples(fresh_database, settings), load_packshots(), strict=True):
         # Another processor may round differently; another light, crop or shadow is far beyond this.
-        difference = np.asarray(opened(made.image), int) - np.asarray(opened(kept.image), int)
+        difference = np.asarray(open_image(made.image), int) - np.asarray(open_image(kept.image), int)
         assert np.abs(difference).mean() < 0.5
         assert made.quality == pytest.approx(kept.quality, abs=0.02)
-        assert facts_of(made) == facts_of(kept)
+        assert image_facts(made) == image_facts(kept)
 
 
-def facts_of(picture: Picture) -> tuple[object, ...]:
+def image_facts(picture: RenderedImage) -> tuple[object, ...]:
     """What is told of a picture and does not depend on how a processor rounds."""
     size, set_up = (picture.width, picture.height), picture.settings
     look = [set_up["light"], set_up["shadow"], set_up["pose"]]
@@ -167,9 +169,9 @@ def facts_of(picture: Picture) -> tuple[object, ...]:
     return size, picture.content_type, look, made_by
 
 
-def check_accounts(fresh: Database) -> None:
+def check_accounts(fresh_database: Database) -> None:
     """The accounts can sign in, have credit and own their organizations."""
-    with fresh.transaction(write=False) as reading:
+    with fresh_database.transaction(write=False) as reading:
         users = reading.scalars(select(User).order_by(User.id)).all()
         assert [user.email for user in users] == list(PUBLISHED_PASSWORDS)
         assert [user.is_superuser for user in users] == [False, False, True]
@@ -182,29 +184,29 @@ def check_accounts(fresh: Database) -> None:
 
 
 def test_two_processes_may_seed_at_once_and_what_people_delete_stays_deleted(
-    fresh: Database, tmp_path: Path
+    fresh_database: Database, tmp_path: Path
 ) -> None:
-    settings = settings_of(tmp_path, "test", "contract")
+    settings = build_settings(tmp_path, "test", "contract")
     with ThreadPoolExecutor(2) as pool:
-        for outcome in [pool.submit(seed, fresh, settings) for _ in range(2)]:
+        for outcome in [pool.submit(seed_database, fresh_database, settings) for _ in range(2)]:
             outcome.result()
-    check_the_contracts_proof(fresh)
-    before = shown(fresh)
+    check_fuzzer_requirements(fresh_database)
+    before = count_rows_shown(fresh_database)
     assert (before["User"], before["Style"], before["Prediction"]) == (3, 6, 8)
-    with fresh.transaction(write=True) as writing:
+    with fresh_database.transaction(write=True) as writing:
         for image in writing.scalars(select(ProductImage)):  # unscoped: those of the seed
             writing.delete(image)
-    seed(fresh, settings)
-    assert shown(fresh) == before | {"ProductImage": 0}
+    seed_database(fresh_database, settings)
+    assert count_rows_shown(fresh_database) == before | {"ProductImage": 0}
 
 
-def check_the_contracts_proof(fresh: Database) -> None:
+def check_fuzzer_requirements(fresh_database: Database) -> None:
     """The fuzzer finds a finished generation in every scope, and a model that makes small pictures."""
-    with fresh.transaction(write=False) as reading:
+    with fresh_database.transaction(write=False) as reading:
         generations = reading.scalars(select(Generation)).all()  # unscoped: all of them are the seed's
         assert {row.status for row in generations} == {"completed"}
-        demo, second = (seed_id(KINDS[User], number) for number in (1, 2))
-        houses = [seed_id(KINDS[Organization], number) for number in (1, 2)]
+        demo, second = (build_seed_id(KINDS[User], number) for number in (1, 2))
+        houses = [build_seed_id(KINDS[Organization], number) for number in (1, 2)]
         assert {(row.owner_id, row.organization_id) for row in generations} == {
             (demo, houses[0]),
             (second, houses[1]),

@@ -6,8 +6,8 @@ import pytest
 
 from db.models import Brand
 from db.session import Database
-from studio.slugs import MAX_SLUG_LENGTH, add_with_slug, free_of, slug_of
-from tests import factories
+from studio.catalogue.slugs import MAX_SLUG_LENGTH, insert_with_slug, make_unique, slugify
+from tests.support import factories
 
 
 @pytest.mark.parametrize(
@@ -21,28 +21,28 @@ from tests import factories
     ],
 )
 def test_a_name_reads_as_a_slug(name: str, slug: str) -> None:
-    assert slug_of(name, "brand") == slug
+    assert slugify(name, "brand") == slug
 
 
 def test_a_taken_slug_gets_the_first_free_number() -> None:
-    assert free_of("atelier", []) == "atelier"
-    assert free_of("atelier", ["atelier", "atelier-2", "atelier-4"]) == "atelier-3"
+    assert make_unique("atelier", []) == "atelier"
+    assert make_unique("atelier", ["atelier", "atelier-2", "atelier-4"]) == "atelier-3"
 
 
 def test_a_long_slug_gives_room_to_its_number() -> None:
     slug = "x" * MAX_SLUG_LENGTH
-    assert free_of(slug, [slug]) == "x" * (MAX_SLUG_LENGTH - 2) + "-2"
+    assert make_unique(slug, [slug]) == "x" * (MAX_SLUG_LENGTH - 2) + "-2"
 
 
-def test_a_slug_that_others_take_first_makes_way_again_and_again(
+def test_a_slug_taken_concurrently_is_retried_until_one_is_free(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owner = factories.make_user()
     factories.make_brand(owner=owner, slug="rush")
     # What a request sees that loses the race for a slug ten times in a row.
     seen = iter([*["rush"] * 10, "rush-2"])
-    monkeypatch.setattr("studio.slugs._free_slug", lambda *_: next(seen))
+    monkeypatch.setattr("studio.catalogue.slugs._choose_slug", lambda *_: next(seen))
     with database.transaction(write=True):
         brand = Brand(owner_id=owner.id, organization_id=None, name="Rush")
-        add_with_slug(brand, "brand")
+        insert_with_slug(brand, "brand")
     assert brand.slug == "rush-2"

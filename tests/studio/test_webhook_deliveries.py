@@ -15,124 +15,127 @@ import time_machine
 from sqlalchemy import delete, select
 
 from db.base import utc_now
-from db.engines import make_engine
+from db.engine import build_engine
 from db.models import Organization, User, WebhookDelivery, WebhookEndpoint
-from db.session import Database, session
-from studio.identity.mail import Mailer, Outbox
-from studio.outbound import Outbound
-from studio.webhooks import queue, senders
-from tests import factories
-from tests.listening import Answer, listening
-from tests.receiving import (
+from db.session import Database, current_session
+from studio.accounts.identity.mail import FileTransport, Mailer
+from studio.http_client import SafeHttpClient
+from studio.webhooks import dispatcher, queue
+from tests.support import factories
+from tests.support.servers.http_recorder import StubResponse, run_http_recorder
+from tests.support.servers.webhook_receiver import (
     SETTINGS,
     START,
-    Receiver,
-    endpoint_at,
-    happen,
-    only_delivery,
-    read,
-    send,
-    state,
+    WebhookReceiver,
+    get_endpoint,
+    get_only_delivery,
+    list_rows,
+    make_endpoint,
+    publish_event,
+    send_next_delivery,
 )
 
 
 @pytest.fixture(autouse=True)
-def letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def mail_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the letters that owners get."""
     folder = tmp_path / "letters"
     monkeypatch.setattr(
-        "studio.webhooks.notice.mailer_for", lambda settings: Mailer(Outbox(folder), settings.mail_from)
+        "studio.webhooks.owner_notification.mailer_for",
+        lambda settings: Mailer(FileTransport(folder), settings.mail_from),
     )
     return folder
 
 
 def test_a_message_that_fails_is_tried_ten_times_over_three_days(
-    database: Database, receiver: Receiver
+    database: Database, receiver: WebhookReceiver
 ) -> None:
-    receiver.planned = [Answer(500)] * 10
+    receiver.responses = [StubResponse(500)] * 10
     with time_machine.travel(START, tick=False) as clock:
-        endpoint = endpoint_at(receiver)
-        happen(database, endpoint)
+        endpoint = make_endpoint(receiver)
+        publish_event(database, endpoint)
         pauses = []
-        while send(database, receiver):
-            due = only_delivery(database).next_attempt_at
+        while send_next_delivery(database, receiver):
+            due = get_only_delivery(database).next_attempt_at
             if due is not None:
                 pauses.append(due - utc_now())
-                assert not send(database, receiver)
+                assert not send_next_delivery(database, receiver)
                 clock.move_to(due)
-        for pause, planned in zip(pauses, queue.RETRIES, strict=True):
+        for pause, planned in zip(pauses, queue.RETRY_DELAYS, strict=True):
             assert abs(pause - planned) <= planned * queue.JITTER
-        delivery = only_delivery(database)
+        delivery = get_only_delivery(database)
         assert (delivery.status, delivery.attempts) == ("failed", 10)
         assert (delivery.last_status_code, delivery.last_error) == (500, "refused")
         assert len(receiver.ids) == 10
         assert set(receiver.ids) == {delivery.message_id}
-        assert len({asked.headers["webhook-timestamp"] for asked in receiver.at.asked}) == 10
-        assert {asked.body for asked in receiver.at.asked} == {receiver.at.asked[0].body}
+        assert len({requests.headers["webhook-timestamp"] for requests in receiver.recorder.requests}) == 10
+        assert {requests.body for requests in receiver.recorder.requests} == {
+            receiver.recorder.requests[0].body
+        }
         # Three days of failure are not five.
-        assert state(database, endpoint).is_enabled
+        assert get_endpoint(database, endpoint).is_enabled
 
 
-def test_five_days_without_success_disable_an_endpoint(database: Database, receiver: Receiver) -> None:
-    receiver.planned = [Answer(500)] * 2
+def test_five_days_without_success_disable_an_endpoint(database: Database, receiver: WebhookReceiver) -> None:
+    receiver.responses = [StubResponse(500)] * 2
     with time_machine.travel(START, tick=False):
-        endpoint = endpoint_at(receiver, failing_since=START - timedelta(days=5))
+        endpoint = make_endpoint(receiver, failing_since=START - timedelta(days=5))
         last_try = {"status": "pending", "tries": 9, "attempts": 9, "next_attempt_at": START}
         factories.make_webhook_delivery(endpoint, **last_try)
-        happen(database, endpoint)
-        send(database, receiver)
-        found = state(database, endpoint)
+        publish_event(database, endpoint)
+        send_next_delivery(database, receiver)
+        found = get_endpoint(database, endpoint)
         assert (found.is_enabled, found.disabled_reason, found.disabled_at) == (False, "failing", START)
         # What waits ends without being sent, and what happens now is not kept.
-        assert not send(database, receiver)
-        happen(database, endpoint)
-        assert sorted(str(one.last_error) for one in read(database, WebhookDelivery)) == [
+        assert not send_next_delivery(database, receiver)
+        publish_event(database, endpoint)
+        assert sorted(str(one.last_error) for one in list_rows(database, WebhookDelivery)) == [
             "endpoint_disabled",
             "refused",
         ]
         assert len(receiver.ids) == 1
 
 
-def test_a_success_forgets_the_failures_before(database: Database, receiver: Receiver) -> None:
-    endpoint = endpoint_at(receiver, failing_since=utc_now() - timedelta(days=9))
-    happen(database, endpoint)
-    send(database, receiver)
-    assert state(database, endpoint).failing_since is None
+def test_a_success_forgets_the_failures_before(database: Database, receiver: WebhookReceiver) -> None:
+    endpoint = make_endpoint(receiver, failing_since=utc_now() - timedelta(days=9))
+    publish_event(database, endpoint)
+    send_next_delivery(database, receiver)
+    assert get_endpoint(database, endpoint).failing_since is None
 
 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (Answer(301, headers={"Location": "/elsewhere"}), "redirected"),
-        (Answer(404, b"a secret of the target"), "refused"),
-        (Answer(500, b"x" * 2_000_000), "refused"),
-        (Answer(write=lambda connection: connection.close()), "connection_failed"),
+        (StubResponse(301, headers={"Location": "/elsewhere"}), "redirected"),
+        (StubResponse(404, b"a secret of the target"), "refused"),
+        (StubResponse(500, b"x" * 2_000_000), "refused"),
+        (StubResponse(write=lambda connection: connection.close()), "connection_failed"),
     ],
     ids=["redirect", "not found", "huge", "hangs up"],
 )
-def test_s09_whatever_is_no_2xx_is_a_failure_of_which_only_the_kind_is_kept(
-    database: Database, receiver: Receiver, answer: Answer, error: str
+def test_s09_every_non_2xx_response_is_a_failure_recorded_by_kind_only(
+    database: Database, receiver: WebhookReceiver, answer: StubResponse, error: str
 ) -> None:
-    receiver.planned = [answer]
-    happen(database, endpoint_at(receiver))
-    send(database, receiver)
-    delivery = only_delivery(database)
+    receiver.responses = [answer]
+    publish_event(database, make_endpoint(receiver))
+    send_next_delivery(database, receiver)
+    delivery = get_only_delivery(database)
     assert (delivery.status, delivery.last_error) == ("pending", error)
-    assert [asked.path for asked in receiver.at.asked] == ["/hooks"]
+    assert [requests.path for requests in receiver.recorder.requests] == ["/hooks"]
 
 
 def test_a_target_that_is_gone_disables_its_endpoint_and_its_owner_is_told(
-    database: Database, receiver: Receiver, letters: Path
+    database: Database, receiver: WebhookReceiver, mail_folder: Path
 ) -> None:
-    receiver.planned = [Answer(410)]
+    receiver.responses = [StubResponse(410)]
     owner = factories.make_user(email="owner@example.com")
-    endpoint = endpoint_at(receiver, owner=owner)
-    happen(database, endpoint)
-    send(database, receiver)
-    delivery, found = only_delivery(database), state(database, endpoint)
+    endpoint = make_endpoint(receiver, owner=owner)
+    publish_event(database, endpoint)
+    send_next_delivery(database, receiver)
+    delivery, found = get_only_delivery(database), get_endpoint(database, endpoint)
     assert (delivery.status, delivery.last_error, delivery.last_status_code) == ("failed", "gone", 410)
     assert (found.is_enabled, found.disabled_reason) == (False, "gone")
-    (letter,) = letters.glob("*.eml")
+    (letter,) = mail_folder.glob("*.eml")
     text = letter.read_text().replace("=\n", "")
     assert "To: owner@example.com" in text
     assert "127.0.0.1 was disabled, because it answered that it is gone" in text
@@ -150,109 +153,115 @@ def test_a_target_that_is_gone_disables_its_endpoint_and_its_owner_is_told(
     ],
 )
 def test_an_overloaded_target_says_when_to_come_back(
-    database: Database, receiver: Receiver, status: int, text: str, seconds: int
+    database: Database, receiver: WebhookReceiver, status: int, text: str, seconds: int
 ) -> None:
-    receiver.planned = [Answer(status, headers={"Retry-After": text})]
+    receiver.responses = [StubResponse(status, headers={"Retry-After": text})]
     with time_machine.travel(START, tick=False) as clock:
-        endpoint = endpoint_at(receiver)
-        happen(database, endpoint)
-        send(database, receiver)
-        due = only_delivery(database).next_attempt_at
+        endpoint = make_endpoint(receiver)
+        publish_event(database, endpoint)
+        send_next_delivery(database, receiver)
+        due = get_only_delivery(database).next_attempt_at
         assert due is not None
         assert abs((due - START).total_seconds() - seconds) <= 0.5
         # Its other messages wait too, an hour at most; a test event tells whether it is back.
-        happen(database, endpoint)
-        assert send(database, receiver) == (status == 500)
+        publish_event(database, endpoint)
+        assert send_next_delivery(database, receiver) == (status == 500)
         clock.shift(timedelta(hours=1))
-        assert send(database, receiver)
+        assert send_next_delivery(database, receiver)
 
 
 def test_a_target_that_does_not_answer_in_time_has_failed(
-    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    database: Database, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(senders, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(dispatcher, "TIMEOUT_SECONDS", 0.1)
     receiver.pause_seconds = 0.4
-    endpoint = endpoint_at(receiver)
-    happen(database, endpoint)
-    send(database, receiver)
-    assert only_delivery(database).last_error == "timeout"
-    assert state(database, endpoint).busy_until is not None
+    endpoint = make_endpoint(receiver)
+    publish_event(database, endpoint)
+    send_next_delivery(database, receiver)
+    assert get_only_delivery(database).last_error == "timeout"
+    assert get_endpoint(database, endpoint).busy_until is not None
 
 
-def test_s09_a_target_that_may_not_be_called_is_not_called(database: Database, receiver: Receiver) -> None:
-    """It was allowed when it was registered; by now its name leads elsewhere."""
-    happen(database, endpoint_at(receiver))
-    assert send(database)
-    assert only_delivery(database).last_error == "target_not_allowed"
-    assert receiver.at.asked == []
-
-
-def test_who_does_not_answer_for_long_is_left_alone_for_longer(
-    database: Database, receiver: Receiver
+def test_s09_a_target_that_may_not_be_called_is_not_called(
+    database: Database, receiver: WebhookReceiver
 ) -> None:
-    receiver.planned = [Answer(503)] * 3
+    """It was allowed when it was registered; by now its name leads elsewhere."""
+    publish_event(database, make_endpoint(receiver))
+    assert send_next_delivery(database)
+    assert get_only_delivery(database).last_error == "target_not_allowed"
+    assert receiver.recorder.requests == []
+
+
+def test_the_cooldown_grows_with_the_time_an_endpoint_has_been_failing(
+    database: Database, receiver: WebhookReceiver
+) -> None:
+    receiver.responses = [StubResponse(503)] * 3
     with time_machine.travel(START, tick=False):
         for minutes, rest in ((0, 5), (8, 120), (3_000, 3_600)):
-            endpoint = endpoint_at(receiver, failing_since=START - timedelta(minutes=minutes))
-            happen(database, endpoint)
-            send(database, receiver)
-            assert state(database, endpoint).busy_until == START + timedelta(seconds=rest)
+            endpoint = make_endpoint(receiver, failing_since=START - timedelta(minutes=minutes))
+            publish_event(database, endpoint)
+            send_next_delivery(database, receiver)
+            assert get_endpoint(database, endpoint).busy_until == START + timedelta(seconds=rest)
 
 
-def test_s09_a_name_that_leads_elsewhere_by_now_is_not_called(database: Database, receiver: Receiver) -> None:
-    port = receiver.at.port
+def test_s09_a_name_that_leads_elsewhere_by_now_is_not_called(
+    database: Database, receiver: WebhookReceiver
+) -> None:
+    port = receiver.recorder.port
     endpoint = factories.make_webhook_endpoint(url="https://hooks.example.com/sartiq")
-    happen(database, endpoint)
-    inside = Outbound([f"127.0.0.1:{port}"], resolve=lambda _host, _port: ["93.184.216.34", "127.0.0.1"])
-    assert senders.send_next(SETTINGS, database, inside, "test")
-    assert only_delivery(database).last_error == "target_not_allowed"
-    assert receiver.at.asked == []
+    publish_event(database, endpoint)
+    inside = SafeHttpClient(
+        [f"127.0.0.1:{port}"], resolve=lambda _host, _port: ["93.184.216.34", "127.0.0.1"]
+    )
+    assert dispatcher.send_next(SETTINGS, database, inside, "test")
+    assert get_only_delivery(database).last_error == "target_not_allowed"
+    assert receiver.recorder.requests == []
 
 
 def test_a_crash_between_sending_and_recording_sends_again_under_the_same_id(
-    database: Database, receiver: Receiver
+    database: Database, receiver: WebhookReceiver
 ) -> None:
-    outbound = Outbound([receiver.at.host])
+    outbound = SafeHttpClient([receiver.recorder.host])
     with time_machine.travel(START, tick=False) as clock:
-        endpoint = endpoint_at(receiver)
-        happen(database, endpoint)
-        lost = queue.claim_next(database, "first")
+        endpoint = make_endpoint(receiver)
+        publish_event(database, endpoint)
+        lost = queue.lease_next(database, "first")
         assert lost is not None
-        sent = senders.attempt(SETTINGS, outbound, lost)
-        assert not send(database, receiver)
-        clock.shift(queue.LEASE)
-        assert send(database, receiver)
+        sent = dispatcher.deliver(SETTINGS, outbound, lost)
+        assert not send_next_delivery(database, receiver)
+        clock.shift(queue.LEASE_DURATION)
+        assert send_next_delivery(database, receiver)
         assert len(receiver.ids) == 2
         assert len(set(receiver.ids)) == 1
         # Who was given up for dead records nothing any more.
-        assert queue.record(database, lost, sent) == queue.Recorded.LOST
-        delivery = only_delivery(database)
+        assert queue.record_outcome(database, lost, sent) == queue.RecordResult.LOST
+        delivery = get_only_delivery(database)
         assert (delivery.status, delivery.attempts) == ("delivered", 2)
 
 
-def test_a_message_that_its_senders_die_of_is_given_up(database: Database, receiver: Receiver) -> None:
+def test_a_message_that_its_senders_die_of_is_given_up(database: Database, receiver: WebhookReceiver) -> None:
     with time_machine.travel(START, tick=False) as clock:
-        happen(database, endpoint_at(receiver))
+        publish_event(database, make_endpoint(receiver))
         for _ in range(10):
-            assert queue.claim_next(database, "dies") is not None
-            clock.shift(queue.LEASE)
-        assert queue.claim_next(database, "dies") is None
-        delivery = only_delivery(database)
+            assert queue.lease_next(database, "dies") is not None
+            clock.shift(queue.LEASE_DURATION)
+        assert queue.lease_next(database, "dies") is None
+        delivery = get_only_delivery(database)
         assert (delivery.status, delivery.last_error) == ("failed", "interrupted")
 
 
 def test_an_endpoint_that_is_deleted_meanwhile_takes_its_messages_with_it(
-    database: Database, receiver: Receiver
+    database: Database, receiver: WebhookReceiver
 ) -> None:
-    endpoint = endpoint_at(receiver)
-    happen(database, endpoint)
-    claim = queue.claim_next(database, "first")
+    endpoint = make_endpoint(receiver)
+    publish_event(database, endpoint)
+    claim = queue.lease_next(database, "first")
     assert claim is not None
     with database.transaction(write=True):
         # unscoped: the row of this test
-        session().execute(delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
-    assert queue.record(database, claim, queue.Outcome(200)) == queue.Recorded.LOST
-    assert read(database, WebhookDelivery) == []
+        current_session().execute(delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
+    assert queue.record_outcome(database, claim, queue.Outcome(200)) == queue.RecordResult.LOST
+    assert list_rows(database, WebhookDelivery) == []
 
 
 @pytest.fixture
@@ -273,17 +282,17 @@ def test_two_processes_send_each_message_once_and_a_slow_target_stops_no_other(
     committing_database: Database,
     database_url: str,
     organization_and_owner: tuple[UUID, UUID],
-    receiver: Receiver,
+    receiver: WebhookReceiver,
 ) -> None:
     organization_id, owner_id = organization_and_owner
     scope = {"organization_id": organization_id, "owner_id": owner_id}
-    slow = Receiver()
-    slow.may_answer.clear()
+    slow = WebhookReceiver()
+    slow.may_respond.clear()
     receiver.pause_seconds = 0.01
-    with listening(slow.respond) as slow.at:
+    with run_http_recorder(slow.respond) as slow.recorder:
         with committing_database.transaction(write=True):
-            fast = endpoint_at(receiver, **scope)
-            late = endpoint_at(slow, **scope)
+            fast = make_endpoint(receiver, **scope)
+            late = make_endpoint(slow, **scope)
             for endpoint, count in ((fast, 20), (late, 2)):
                 for number in range(count):
                     factories.make_webhook_delivery(
@@ -293,24 +302,24 @@ def test_two_processes_send_each_message_once_and_a_slow_target_stops_no_other(
                         message_id=f"msg_{endpoint.id.hex[:30]}{number:02d}",
                         next_attempt_at=utc_now(),
                     )
-        outbound = Outbound([receiver.at.host, slow.at.host])
-        other = Database(make_engine(database_url, pool_size=4))
-        both = [senders.WebhookSenders(SETTINGS, one, outbound) for one in (committing_database, other)]
+        outbound = SafeHttpClient([receiver.recorder.host, slow.recorder.host])
+        other = Database(build_engine(database_url, pool_size=4))
+        both = [dispatcher.WebhookDispatcher(SETTINGS, one, outbound) for one in (committing_database, other)]
         for one in both:
             one.start()
         wait_for(lambda: len(receiver.ids) >= 20)
         assert len(slow.ids) <= 1
-        slow.may_answer.set()
-        wait_for(lambda: not pending(committing_database, scope))
+        slow.may_respond.set()
+        wait_for(lambda: not has_pending(committing_database, scope))
         for one in both:
             one.stop()
         other.dispose()
     assert len(receiver.ids) == len(set(receiver.ids)) == 20
     assert len(slow.ids) == len(set(slow.ids)) == 2
-    assert (receiver.most_at_once, slow.most_at_once) == (1, 1)
+    assert (receiver.max_concurrent, slow.max_concurrent) == (1, 1)
 
 
-def pending(database: Database, scope: dict[str, Any]) -> bool:
+def has_pending(database: Database, scope: dict[str, Any]) -> bool:
     with database.transaction(write=False) as reading:
         # unscoped: the rows of this test
         query = select(WebhookDelivery.id).join(

@@ -12,34 +12,34 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from db.base import utc_now
 from db.models import WebhookDelivery, WebhookEndpoint
-from db.session import Database, session
+from db.session import Database, current_session
 from studio.webhooks import endpoints, outbox, queue
-from studio.webhooks.signing import new_salt, secret_of
-from tests import factories
-from tests.receiving import (
+from studio.webhooks.signing import derive_secret, generate_salt
+from tests.support import factories
+from tests.support.servers.webhook_receiver import (
     SETTINGS,
     START,
-    Receiver,
-    endpoint_at,
-    happen,
-    only_delivery,
-    read,
-    send,
-    state,
-    verified,
+    WebhookReceiver,
+    get_endpoint,
+    get_only_delivery,
+    list_rows,
+    make_endpoint,
+    publish_event,
+    send_next_delivery,
+    verify_signature,
 )
 
 
-def test_a_message_is_signed_as_the_standard_says(database: Database, receiver: Receiver) -> None:
+def test_a_message_is_signed_as_the_standard_says(database: Database, receiver: WebhookReceiver) -> None:
     organization = factories.make_organization()
-    endpoint = endpoint_at(receiver, organization=organization)
-    happen(database, endpoint)
-    assert send(database, receiver)
-    (asked,) = receiver.at.asked
+    endpoint = make_endpoint(receiver, organization=organization)
+    publish_event(database, endpoint)
+    assert send_next_delivery(database, receiver)
+    (asked,) = receiver.recorder.requests
     assert (asked.method, asked.path) == ("POST", "/hooks")
     assert asked.headers["content-type"] == "application/json"
-    body = verified(asked, secret_of(SETTINGS.secret_key, endpoint.secret_salt))
-    delivery = only_delivery(database)
+    body = verify_signature(asked, derive_secret(SETTINGS.secret_key, endpoint.secret_salt))
+    delivery = get_only_delivery(database)
     assert body == {
         "type": "generation.completed",
         "timestamp": delivery.payload["timestamp"],
@@ -53,38 +53,42 @@ def test_a_message_is_signed_as_the_standard_says(database: Database, receiver: 
     assert asked.headers["webhook-id"] == delivery.message_id
     assert (delivery.status, delivery.attempts, delivery.last_status_code) == ("delivered", 1, 204)
     assert (delivery.next_attempt_at, delivery.last_error) == (None, None)
-    assert not send(database, receiver)
+    assert not send_next_delivery(database, receiver)
     with pytest.raises(WebhookVerificationError):
-        verified(asked, secret_of(SETTINGS.secret_key, new_salt()))
+        verify_signature(asked, derive_secret(SETTINGS.secret_key, generate_salt()))
 
 
-def test_after_a_rotation_both_secrets_sign_for_a_day(database: Database, receiver: Receiver) -> None:
+def test_after_a_rotation_both_secrets_sign_for_a_day(database: Database, receiver: WebhookReceiver) -> None:
     with time_machine.travel(START) as clock:
-        endpoint = endpoint_at(receiver)
-        former = secret_of(SETTINGS.secret_key, endpoint.secret_salt)
+        endpoint = make_endpoint(receiver)
+        former = derive_secret(SETTINGS.secret_key, endpoint.secret_salt)
         with database.transaction(write=True):
             # unscoped: the row of this test
-            found = session().scalars(select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id)).one()
-            endpoints.rotate(found)
-        secret = secret_of(SETTINGS.secret_key, found.secret_salt)
+            found = (
+                current_session()
+                .scalars(select(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
+                .one()
+            )
+            endpoints.rotate_webhook_secret(found)
+        secret = derive_secret(SETTINGS.secret_key, found.secret_salt)
         assert secret != former
-        happen(database, endpoint)
-        send(database, receiver)
-        asked = receiver.at.asked[-1]
+        publish_event(database, endpoint)
+        send_next_delivery(database, receiver)
+        asked = receiver.recorder.requests[-1]
         assert len(asked.headers["webhook-signature"].split(" ")) == 2
-        assert verified(asked, secret) == verified(asked, former)
+        assert verify_signature(asked, secret) == verify_signature(asked, former)
         clock.shift(timedelta(hours=24, seconds=1))
-        happen(database, endpoint)
-        send(database, receiver)
-        assert verified(receiver.at.asked[-1], secret)
+        publish_event(database, endpoint)
+        send_next_delivery(database, receiver)
+        assert verify_signature(receiver.recorder.requests[-1], secret)
         with pytest.raises(WebhookVerificationError):
-            verified(receiver.at.asked[-1], former)
-        queue.forget_old(database)
-        assert state(database, endpoint).previous_secret_salt is None
+            verify_signature(receiver.recorder.requests[-1], former)
+        queue.delete_old_deliveries(database)
+        assert get_endpoint(database, endpoint).previous_secret_salt is None
 
 
-def test_a_rollback_takes_the_message_with_it(database: Database, receiver: Receiver) -> None:
-    endpoint = endpoint_at(receiver)
+def test_a_rollback_takes_the_message_with_it(database: Database, receiver: WebhookReceiver) -> None:
+    endpoint = make_endpoint(receiver)
 
     def fail_after_publishing() -> None:
         with database.transaction(write=True):
@@ -93,14 +97,14 @@ def test_a_rollback_takes_the_message_with_it(database: Database, receiver: Rece
 
     with pytest.raises(ZeroDivisionError):
         fail_after_publishing()
-    assert read(database, WebhookDelivery) == []
-    assert not send(database, receiver)
+    assert list_rows(database, WebhookDelivery) == []
+    assert not send_next_delivery(database, receiver)
 
 
-def test_only_who_listens_in_the_same_scope_is_told(database: Database, receiver: Receiver) -> None:
+def test_only_who_listens_in_the_same_scope_is_told(database: Database, receiver: WebhookReceiver) -> None:
     owner = factories.make_user()
     organization = factories.make_organization(owner)
-    listens = [endpoint_at(receiver, organization=organization) for _ in range(2)]
+    listens = [make_endpoint(receiver, organization=organization) for _ in range(2)]
     for other in (
         {"organization": organization, "event_types": ["shot.rejected"]},
         {"organization": organization, "is_enabled": False},
@@ -108,40 +112,42 @@ def test_only_who_listens_in_the_same_scope_is_told(database: Database, receiver
         {"owner": owner},
         {},
     ):
-        endpoint_at(receiver, **other)
-    happen(database, listens[0])
-    found = read(database, WebhookDelivery)
+        make_endpoint(receiver, **other)
+    publish_event(database, listens[0])
+    found = list_rows(database, WebhookDelivery)
     assert {delivery.endpoint_id for delivery in found} == {endpoint.id for endpoint in listens}
     assert len({delivery.message_id for delivery in found}) == 1
 
 
-def test_a_personal_row_tells_its_owners_personal_endpoints(database: Database, receiver: Receiver) -> None:
-    endpoint = endpoint_at(receiver)
-    endpoint_at(receiver)
-    happen(database, endpoint)
-    assert only_delivery(database).endpoint_id == endpoint.id
+def test_a_personal_row_tells_its_owners_personal_endpoints(
+    database: Database, receiver: WebhookReceiver
+) -> None:
+    endpoint = make_endpoint(receiver)
+    make_endpoint(receiver)
+    publish_event(database, endpoint)
+    assert get_only_delivery(database).endpoint_id == endpoint.id
 
 
-def test_sending_leaves_the_tag_of_an_endpoint_alone(database: Database, receiver: Receiver) -> None:
-    endpoint = endpoint_at(receiver)
-    happen(database, endpoint)
-    send(database, receiver)
-    assert state(database, endpoint).updated_at == endpoint.updated_at
+def test_sending_leaves_the_tag_of_an_endpoint_alone(database: Database, receiver: WebhookReceiver) -> None:
+    endpoint = make_endpoint(receiver)
+    publish_event(database, endpoint)
+    send_next_delivery(database, receiver)
+    assert get_endpoint(database, endpoint).updated_at == endpoint.updated_at
 
 
-def test_the_log_is_kept_for_thirty_days(database: Database, receiver: Receiver) -> None:
-    endpoint = endpoint_at(receiver)
+def test_the_log_is_kept_for_thirty_days(database: Database, receiver: WebhookReceiver) -> None:
+    endpoint = make_endpoint(receiver)
     factories.make_webhook_delivery(endpoint, created_at=utc_now() - timedelta(days=30, minutes=1))
     kept = factories.make_webhook_delivery(endpoint, created_at=utc_now() - timedelta(days=29))
-    assert queue.forget_old(database) == 1
-    assert only_delivery(database).id == kept.id
+    assert queue.delete_old_deliveries(database) == 1
+    assert get_only_delivery(database).id == kept.id
 
 
-def test_a_secret_cannot_be_read_off_the_database(database: Database, receiver: Receiver) -> None:
-    endpoint = endpoint_at(receiver)
-    secret = secret_of(SETTINGS.secret_key, endpoint.secret_salt)
-    assert secret == secret_of(SETTINGS.secret_key, endpoint.secret_salt)
-    assert secret != secret_of("another key of the server, long enough", endpoint.secret_salt)
+def test_a_secret_cannot_be_read_off_the_database(database: Database, receiver: WebhookReceiver) -> None:
+    endpoint = make_endpoint(receiver)
+    secret = derive_secret(SETTINGS.secret_key, endpoint.secret_salt)
+    assert secret == derive_secret(SETTINGS.secret_key, endpoint.secret_salt)
+    assert secret != derive_secret("another key of the server, long enough", endpoint.secret_salt)
     assert endpoint.secret_salt not in secret
 
 

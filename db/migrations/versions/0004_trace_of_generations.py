@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from db.migrations.changing import changing
+from db.migrations.batch import alter_table as changing
 
 revision = "0004"
 down_revision = "0003"

@@ -1,6 +1,6 @@
 """What has waited for the longest is found at once."""
 
-from db.migrations.changing import changing
+from db.migrations.batch import alter_table as changing
 
 revision = "0005"
 down_revision = "0004"

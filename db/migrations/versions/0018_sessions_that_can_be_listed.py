@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.migrations.changing import changing
+from db.migrations.batch import alter_table as changing
 
 revision = "0018"
 down_revision = "0017"

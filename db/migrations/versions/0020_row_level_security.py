@@ -2,25 +2,43 @@
 
 from alembic import op
 
-from db.actors import APPLICATION_ROLE, SYSTEM_ROLE
-from db.policies import (
+from db.rls.policies import (
     ALL,
     NONE,
-    OF_MY_ACCOUNT,
-    OF_MY_ORGANIZATIONS,
     OWNED,
     PUBLIC,
     USER_ID,
-    close,
     create_functions,
     drop_functions,
-    hide_referred,
-    open_up,
-    protect,
-    referred,
-    show_referred,
-    through,
 )
+from db.rls.policies import (
+    IN_CALLER_ORGANIZATIONS as OF_MY_ORGANIZATIONS,
+)
+from db.rls.policies import (
+    IS_CALLER_ACCOUNT as OF_MY_ACCOUNT,
+)
+from db.rls.policies import (
+    create_reference_check as show_referred,
+)
+from db.rls.policies import (
+    deny_all as close,
+)
+from db.rls.policies import (
+    disable_rls as open_up,
+)
+from db.rls.policies import (
+    drop_reference_check as hide_referred,
+)
+from db.rls.policies import (
+    enable_rls as protect,
+)
+from db.rls.policies import (
+    is_referenced as referred,
+)
+from db.rls.policies import (
+    parent_is_visible as through,
+)
+from db.rls.session_role import APPLICATION_ROLE, SYSTEM_ROLE
 
 revision = "0020"
 down_revision = "0019"

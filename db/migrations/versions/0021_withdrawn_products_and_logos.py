@@ -1,14 +1,26 @@
 """What was published and is withdrawn stays where it is in use: products, logos, pictures of subjects too."""
 
-from db.policies import (
+from db.rls.policies import (
     OWNED,
     PUBLIC,
-    hide_referred,
-    open_up,
-    protect,
-    referred,
-    show_referred,
-    through,
+)
+from db.rls.policies import (
+    create_reference_check as show_referred,
+)
+from db.rls.policies import (
+    disable_rls as open_up,
+)
+from db.rls.policies import (
+    drop_reference_check as hide_referred,
+)
+from db.rls.policies import (
+    enable_rls as protect,
+)
+from db.rls.policies import (
+    is_referenced as referred,
+)
+from db.rls.policies import (
+    parent_is_visible as through,
 )
 
 revision = "0021"

@@ -3,9 +3,16 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.actors import APPLICATION_ROLE
-from db.counting import drop_counts, keep_counts
-from db.policies import NONE, USER_ID, is_postgresql, open_up, protect
+from db.rls.policies import NONE, USER_ID, is_postgresql
+from db.rls.policies import disable_rls as open_up
+from db.rls.policies import enable_rls as protect
+from db.rls.session_role import APPLICATION_ROLE
+from db.row_counts.triggers import (
+    create_count_triggers as keep_counts,
+)
+from db.row_counts.triggers import (
+    drop_count_triggers as drop_counts,
+)
 
 revision = "0023"
 down_revision = "0022"

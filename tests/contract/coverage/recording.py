@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.contract.every_operation import BASE, OPERATIONS, Operation
+from tests.contract.operations import BASE, OPERATIONS, Operation
 
-VARIABLE = "CONTRACT_COVERAGE"
+ENVIRONMENT_VARIABLE = "CONTRACT_COVERAGE"
 """The environment variable that names the folder; each process writes a file of its own there."""
 
 
@@ -28,7 +28,7 @@ class Cell(NamedTuple):
     media_type: str | None
 
 
-def _places() -> list[tuple[re.Pattern[str], list[Operation]]]:
+def _build_routes() -> list[tuple[re.Pattern[str], list[Operation]]]:
     """Return the paths of the contract with their operations; a concrete path comes before a template."""
     by_path: dict[str, list[Operation]] = {}
     for operation in OPERATIONS.values():
@@ -39,12 +39,12 @@ def _places() -> list[tuple[re.Pattern[str], list[Operation]]]:
     ]
 
 
-PLACES = _places()
+ROUTES = _build_routes()
 
 
-def cells_of(method: str, path: str, status: int, media_type: str | None) -> Iterator[Cell]:
+def response_cells(method: str, path: str, status: int, media_type: str | None) -> Iterator[Cell]:
     """Yield what an answer is in the contract; 405 belongs to every operation of the path."""
-    for pattern, operations in PLACES:
+    for pattern, operations in ROUTES:
         if pattern.fullmatch(path):
             for operation in operations:
                 if method == operation.method or status == 405:
@@ -60,18 +60,18 @@ class Recorder:
         self._path = folder / f"{os.getpid()}.jsonl"
         self._seen: set[Cell] = set()
 
-    def note(self, scope: dict[str, Any], message: dict[str, Any]) -> None:
+    def record(self, scope: dict[str, Any], message: dict[str, Any]) -> None:
         """Take the beginning of an answer."""
         headers = {name.lower(): value for name, value in message["headers"]}
         media_type = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip() or None
-        for cell in cells_of(scope["method"], scope["path"], message["status"], media_type):
+        for cell in response_cells(scope["method"], scope["path"], message["status"], media_type):
             if cell not in self._seen:
                 self._seen.add(cell)
                 with self._path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(cell) + "\n")
 
 
-def begin(folder: Path) -> None:
+def start_recording(folder: Path) -> None:
     """Record what every application of this process answers from now on."""
     # Here, because pytest wants to load one of its packages first.
     from handlers.app import Application
@@ -82,7 +82,7 @@ def begin(folder: Path) -> None:
         async def send_and_note(message: Any) -> None:
             # A mock answers what is asked for: that proves nothing.
             if message["type"] == "http.response.start" and self.settings.mode != "mock":
-                recorder.note(scope, message)
+                recorder.record(scope, message)
             await send(message)
 
         await serve(self, scope, receive, send_and_note)
@@ -92,18 +92,18 @@ def begin(folder: Path) -> None:
 
 def pytest_configure() -> None:
     """Begin, in each process of a test run."""
-    begin(Path(os.environ[VARIABLE]))
+    start_recording(Path(os.environ[ENVIRONMENT_VARIABLE]))
 
 
-def recorded(folder: Path) -> set[Cell]:
+def load_recorded_cells(folder: Path) -> set[Cell]:
     """Return what all processes wrote."""
     lines = (line for path in folder.glob("*.jsonl") for line in path.read_text("utf-8").splitlines())
     return {Cell(*json.loads(line)) for line in lines}
 
 
-def command(module: str) -> list[str]:
+def recorded_command(module: str) -> list[str]:
     """Return the arguments with which Python runs a module of the server, recorded where that is wanted."""
     arguments = module.split()
-    if os.environ.get(VARIABLE) and arguments[0] == "handlers":
+    if os.environ.get(ENVIRONMENT_VARIABLE) and arguments[0] == "handlers":
         return ["tests.contract.coverage.serve", *arguments]
     return arguments

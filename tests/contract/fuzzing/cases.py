@@ -9,31 +9,31 @@ import schemathesis
 SEEDED = "01990000-5eed-7000-8000-"
 
 
-def coin(case: schemathesis.Case) -> bool:
+def coin_flip(case: schemathesis.Case) -> bool:
     """Toss a coin that falls alike whenever the same case is sent."""
     return zlib.crc32(case.id.encode()) % 2 == 0
 
 
-def seeded(kind: int) -> str:
+def seeded_id(kind: int) -> str:
     """Return the id of the first seeded row of a kind, as the contract's examples have it."""
     return f"{SEEDED}{kind:04x}00000001"
 
 
-LED: set[str] = set()
+LINKED: set[str] = set()
 """The cases of walks that a link led to the row of an earlier step."""
 
 
-def is_alone(case: schemathesis.Case) -> bool:
+def is_unlinked(case: schemathesis.Case) -> bool:
     """Tell whether a case stands alone: a link leads it to no row of an earlier step."""
-    return case.id not in LED
+    return case.id not in LINKED
 
 
-def sender(case: schemathesis.Case) -> str:
+def get_sender(case: schemathesis.Case) -> str:
     """Return the account that sends a case; walks name none, and most are the demo account's."""
     return case.auth_identity or "demo"
 
 
-def is_as_declared(case: schemathesis.Case) -> bool:
+def is_valid_case(case: schemathesis.Case) -> bool:
     """Tell whether a case is meant to be valid and calls its operation by the declared method."""
     return (
         case.meta is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import requests
 import schemathesis
 
-PROVEN: set[str] = set()
+CHECKED: set[str] = set()
 
 
 @schemathesis.check
@@ -20,11 +20,11 @@ def oauth2_is_enforced(
     operation = case.operation
     security = operation.definition.raw.get("security", operation.schema.raw_schema.get("security", []))
     request = response.request
-    if not security or {} in security or operation.label in PROVEN or not 200 <= response.status_code < 300:
+    if not security or {} in security or operation.label in CHECKED or not 200 <= response.status_code < 300:
         return
     if request.method != operation.method.upper():
         return
-    PROVEN.add(operation.label)
+    CHECKED.add(operation.label)
     for label, credential in (
         ("none", None),
         ("invented", "Bearer invented"),
@@ -44,7 +44,7 @@ def oauth2_is_enforced(
 
 
 @schemathesis.check
-def a_key_answers_again(
+def idempotency_key_replays_response(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
 ) -> None:
     """A request that succeeded with an Idempotency-Key gets the same answer when it is sent again."""

@@ -6,21 +6,21 @@ from collections.abc import Callable
 
 import schemathesis
 
-from tests.contract.fuzzing import client, people, webhooks
-from tests.contract.fuzzing.cases import seeded
+from tests.contract.fuzzing import accounts, client, webhooks
+from tests.contract.fuzzing.cases import seeded_id
 
 
-def make_row_for(case: schemathesis.Case, name: str) -> None:
+def target_new_row(case: schemathesis.Case, name: str) -> None:
     """Let the first parameter of the path, of this name, be a row that was made for this."""
     collection = case.operation.path.split("{")[0]
-    body = client.SMALLEST_BODIES[collection]
-    case.path_parameters[name] = client.make(collection, {"name": "Fuzzed", **body})
+    body = client.MINIMAL_BODIES[collection]
+    case.path_parameters[name] = client.create_row(collection, {"name": "Fuzzed", **body})
 
 
 def delete_a_new_row(case: schemathesis.Case) -> None:
     """Delete a row that was made for this, where nothing refers to it."""
     (name,) = case.path_parameters
-    make_row_for(case, name)
+    target_new_row(case, name)
 
 
 def delete_a_new_account(case: schemathesis.Case) -> None:
@@ -30,17 +30,17 @@ def delete_a_new_account(case: schemathesis.Case) -> None:
 
 def delete_a_new_base_image(case: schemathesis.Case) -> None:
     """Delete a base image that was made for this."""
-    made = client.new_image("/subjects/", "base-images", {"shot_type_id": seeded(0x0E)})
+    made = client.create_image("/subjects/", "base-images", {"shot_type_id": seeded_id(0x0E)})
     case.path_parameters["subject_id"], case.path_parameters["base_image_id"] = made
 
 
-def delete_a_new_photograph(case: schemathesis.Case) -> None:
+def delete_a_new_photo(case: schemathesis.Case) -> None:
     """Delete a photograph that was made for this."""
-    made = client.new_image("/products/", "images", {"type": "back"})
+    made = client.create_image("/products/", "images", {"type": "back"})
     case.path_parameters["product_id"], case.path_parameters["image_id"] = made
 
 
-def delete_a_new_picture(case: schemathesis.Case) -> None:
+def delete_a_new_prediction(case: schemathesis.Case) -> None:
     """Delete a picture that was generated for this."""
     case.path_parameters["prediction_id"] = client.new_prediction_id()
 
@@ -52,15 +52,15 @@ def delete_a_new_export(case: schemathesis.Case) -> None:
 
 def delete_a_new_look(case: schemathesis.Case) -> None:
     """Delete a look that was made for this."""
-    body = {"main_product_id": seeded(5), "shot_type_ids": [seeded(0xE)]}
-    case.path_parameters["shooting_id"] = seeded(7)
-    case.path_parameters["look_id"] = client.make(f"/shootings/{seeded(7)}/looks", body)
+    body = {"main_product_id": seeded_id(5), "shot_type_ids": [seeded_id(0xE)]}
+    case.path_parameters["shooting_id"] = seeded_id(7)
+    case.path_parameters["look_id"] = client.create_row(f"/shootings/{seeded_id(7)}/looks", body)
 
 
 def delete_a_new_model(case: schemathesis.Case) -> None:
     """Delete a model that was made for this."""
     body = {"name": "Fuzzed", "provider": "LOCAL_STUDIO", "tool_types": ["REFINE"]}
-    case.path_parameters["model_id"] = client.make("/generation-models/", body, "admin")
+    case.path_parameters["model_id"] = client.create_row("/generation-models/", body, "admin")
 
 
 # For cases that stand alone; in a walk the row of an earlier step goes, and later steps look
@@ -68,13 +68,13 @@ def delete_a_new_model(case: schemathesis.Case) -> None:
 DELETIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "delete_user": delete_a_new_account,
     "delete_look": delete_a_new_look,
-    "delete_prediction": delete_a_new_picture,
+    "delete_prediction": delete_a_new_prediction,
     "delete_base_image": delete_a_new_base_image,
-    "delete_product_image": delete_a_new_photograph,
+    "delete_product_image": delete_a_new_photo,
     "delete_generation_model": delete_a_new_model,
     "delete_export": delete_a_new_export,
-    "delete_invitation": people.withdraw_a_new_invitation,
-    "delete_api_key": people.delete_a_new_key,
+    "delete_invitation": accounts.delete_a_new_invitation,
+    "delete_api_key": accounts.delete_a_new_key,
     "delete_webhook_endpoint": webhooks.delete_a_new_endpoint,
     **{f"delete_{name}": delete_a_new_row for name in client.DELETABLE},
 }

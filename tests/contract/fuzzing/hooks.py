@@ -17,17 +17,24 @@ import schemathesis
 from schemathesis.core.deserialization import deserialize_yaml
 from schemathesis.core.media_types import YAML_MEDIA_TYPES
 
-from tests.contract.fuzzing import checks, client, people, pictures, webhooks
-from tests.contract.fuzzing.cases import SEEDED, coin, is_alone, is_as_declared, seeded, sender
-from tests.contract.fuzzing.deletions import DELETIONS, make_row_for
+from tests.contract.fuzzing import accounts, checks, client, image_urls, webhooks
+from tests.contract.fuzzing.cases import (
+    SEEDED,
+    coin_flip,
+    get_sender,
+    is_unlinked,
+    is_valid_case,
+    seeded_id,
+)
+from tests.contract.fuzzing.deletions import DELETIONS, target_new_row
 from tests.contract.fuzzing.images import image_bytes
 
-OF_THE_SYSTEM = ("subject", "style", "shot_type", "background_preset", "resolution_preset")
+SYSTEM_RESOURCES = ("subject", "style", "shot_type", "background_preset", "resolution_preset")
 SUPERUSER_ONLY = ("users:admin", "subscriptions:write", "generation_models:write")
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "application/octet-stream")
 
 # Importing them registers them.
-OUR_CHECKS = (checks.oauth2_is_enforced, checks.a_key_answers_again)
+CUSTOM_CHECKS = (checks.oauth2_is_enforced, checks.idempotency_key_replays_response)
 
 schemathesis.openapi.media_type(MEDIA_TYPES[0], image_bytes(), aliases=MEDIA_TYPES[1:])
 schemathesis.openapi.format("binary", image_bytes())
@@ -51,20 +58,20 @@ def operation_id(case: schemathesis.Case) -> str:
     return str(case.operation.definition.raw["operationId"])
 
 
-def is_signed_in(case: schemathesis.Case) -> bool:
+def is_authenticated(case: schemathesis.Case) -> bool:
     """Tell whether a case is sent with the credential of one of the run's identities."""
     return bool(case.headers) and str(case.headers.get("Authorization", "")).startswith("Bearer ey")
 
 
-def spare_the_accounts(case: schemathesis.Case) -> None:
+def protect_accounts(case: schemathesis.Case) -> None:
     """Change an account that was made for this in every second case, and never one of the run's own."""
-    if is_as_declared(case) and is_alone(case) and not coin(case):
+    if is_valid_case(case) and is_unlinked(case) and not coin_flip(case):
         case.path_parameters["user_id"] = client.new_account_id()
     elif str(case.path_parameters.get("user_id", "")).startswith(SEEDED):
         case.path_parameters["user_id"] = str(uuid.uuid4())
 
 
-def keep_the_password(case: schemathesis.Case) -> None:
+def protect_password(case: schemathesis.Case) -> None:
     """Make the current password wrong: the run signs in with it again and again."""
     if isinstance(case.body, dict) and case.body.get("current_password") in client.PASSWORDS.values():
         case.body["current_password"] = "not-the-password"
@@ -72,11 +79,11 @@ def keep_the_password(case: schemathesis.Case) -> None:
 
 def end_another_session(case: schemathesis.Case) -> None:
     """Sign a session of its own out, not the one that the run works with."""
-    if is_signed_in(case):
+    if is_authenticated(case):
         case.headers["Authorization"] = f"Bearer {client.sign_in()['access_token']}"
 
 
-def spend_a_real_refresh_token(case: schemathesis.Case) -> None:
+def use_a_real_refresh_token(case: schemathesis.Case) -> None:
     """Replace an invented refresh token by one that was really handed out."""
     if isinstance(case.body, dict) and isinstance(case.body.get("refresh_token"), str):
         case.body["refresh_token"] = client.sign_in()["refresh_token"]
@@ -85,7 +92,7 @@ def spend_a_real_refresh_token(case: schemathesis.Case) -> None:
 def revoke_a_real_token(case: schemathesis.Case) -> None:
     """Replace an invented token by one of a session of its own."""
     if isinstance(case.body, dict) and isinstance(case.body.get("token"), str):
-        case.body["token"] = client.sign_in()["refresh_token" if coin(case) else "access_token"]
+        case.body["token"] = client.sign_in()["refresh_token" if coin_flip(case) else "access_token"]
 
 
 def end_a_new_session(case: schemathesis.Case) -> None:
@@ -94,29 +101,29 @@ def end_a_new_session(case: schemathesis.Case) -> None:
     case.path_parameters["session_id"] = claims["sid"]
 
 
-def spend_a_mailed_token(case: schemathesis.Case) -> None:
+def use_a_mailed_token(case: schemathesis.Case) -> None:
     """Replace an invented recovery token by one from the guest account's mail."""
     if isinstance(case.body, dict) and isinstance(case.body.get("token"), str):
-        case.body["token"] = client.recovery_token() or case.body["token"]
+        case.body["token"] = client.find_recovery_token() or case.body["token"]
 
 
-def sign_the_upload(case: schemathesis.Case) -> None:
+def sign_upload(case: schemathesis.Case) -> None:
     """Give the upload a signed address that holds."""
-    address = client.upload_address()
+    address = client.create_upload_url()
     case.path_parameters["upload_id"] = address["upload_id"]
     case.query.update(expires=address["expires"], signature=address["signature"])
 
 
 def name_a_stored_file(case: schemathesis.Case) -> None:
     """Ask for a file that is really there, and that the identity may see."""
-    found = client.stored_file("second" if sender(case) == "second" else "demo")
+    found = client.find_stored_file("second" if get_sender(case) == "second" else "demo")
     if found:
         case.path_parameters["resource_id"], case.path_parameters["file_name"] = found
 
 
 def open_a_real_link(case: schemathesis.Case) -> None:
     """Open a link that was really shared."""
-    case.path_parameters["share_token"] = client.share_token() or case.path_parameters["share_token"]
+    case.path_parameters["share_token"] = client.find_share_token() or case.path_parameters["share_token"]
 
 
 def name_a_real_asset(case: schemathesis.Case) -> None:
@@ -129,7 +136,7 @@ def explain_a_real_problem(case: schemathesis.Case) -> None:
     case.path_parameters["code"] = "not_found"
 
 
-def keep_the_seed(case: schemathesis.Case) -> None:
+def protect_seeded_rows(case: schemathesis.Case) -> None:
     """Delete or replace only what the run made itself: later steps need the seeded rows.
 
     The row that goes is the one of the last parameter; what it belongs to stays.
@@ -141,27 +148,27 @@ def keep_the_seed(case: schemathesis.Case) -> None:
 
 # Path parameters for which the seed has a row that the demo account may work on.
 ROWS = {
-    "organization_id": seeded(0x02),
-    "subscription_id": seeded(0x03),
-    "brand_id": seeded(0x04),
-    "product_id": seeded(0x05),
-    "image_id": seeded(0x06),
-    "shooting_id": seeded(0x07),
-    "look_id": seeded(0x08),
-    "shot_id": seeded(0x09),
-    "guidelines_id": seeded(0x0D),
-    "generation_id": seeded(0x12),
-    "prediction_id": seeded(0x13),
-    "endpoint_id": seeded(0x1A),
-    "delivery_id": seeded(0x1B),
-    "invitation_id": seeded(0x2A),
-    "api_key_id": seeded(0x2C),
+    "organization_id": seeded_id(0x02),
+    "subscription_id": seeded_id(0x03),
+    "brand_id": seeded_id(0x04),
+    "product_id": seeded_id(0x05),
+    "image_id": seeded_id(0x06),
+    "shooting_id": seeded_id(0x07),
+    "look_id": seeded_id(0x08),
+    "shot_id": seeded_id(0x09),
+    "guidelines_id": seeded_id(0x0D),
+    "generation_id": seeded_id(0x12),
+    "prediction_id": seeded_id(0x13),
+    "endpoint_id": seeded_id(0x1A),
+    "delivery_id": seeded_id(0x1B),
+    "invitation_id": seeded_id(0x2A),
+    "api_key_id": seeded_id(0x2C),
 }
 
 
-def work_on_seeded_rows(case: schemathesis.Case) -> None:
+def target_seeded_rows(case: schemathesis.Case) -> None:
     """Lead changes, and every second read, to rows that are there; in a walk links do."""
-    if sender(case) != "demo" or not is_alone(case) or (case.method == "GET" and coin(case)):
+    if get_sender(case) != "demo" or not is_unlinked(case) or (case.method == "GET" and coin_flip(case)):
         return
     for name in ROWS.keys() & case.path_parameters.keys():
         case.path_parameters[name] = ROWS[name]
@@ -169,43 +176,43 @@ def work_on_seeded_rows(case: schemathesis.Case) -> None:
 
 # Properties of bodies that must name rows, and rows that they can name.
 REQUIRED_ROWS = {
-    "main_product_id": seeded(0x05),
-    "shot_type_id": seeded(0x0E),
-    "shot_type_ids": [seeded(0x0E)],
+    "main_product_id": seeded_id(0x05),
+    "shot_type_id": seeded_id(0x0E),
+    "shot_type_ids": [seeded_id(0x0E)],
 }
 
 
 # Where a row goes, the task of somebody else, and the new owner, without whom a body is not valid.
-KEPT = ("organization_id", "task_id", "user_id")
+KEPT_REFERENCES = ("organization_id", "task_id", "user_id")
 
 
-def refer_to_nothing_invented(case: schemathesis.Case) -> None:
+def drop_invented_references(case: schemathesis.Case) -> None:
     """Take invented ids out of every second case: nothing of them resolves, so all else would go untested."""
-    if coin(case):
+    if coin_flip(case):
         return
-    if "organization_id" in case.query and sender(case) == "demo":
-        case.query["organization_id"] = seeded(0x02)
+    if "organization_id" in case.query and get_sender(case) == "demo":
+        case.query["organization_id"] = seeded_id(0x02)
     # Of a changed multipart body the fuzzer no longer knows that it is valid: it cannot check raw bytes.
     if not isinstance(case.body, dict) or case.media_type != "application/json":
         return
     for name in [key for key in case.body if str(key).endswith(("_id", "_ids"))]:
         if name in REQUIRED_ROWS:
             case.body[name] = REQUIRED_ROWS[name]
-        elif name not in KEPT:
+        elif name not in KEPT_REFERENCES:
             del case.body[name]
 
 
-def forget_the_version(case: schemathesis.Case) -> None:
+def drop_if_match(case: schemathesis.Case) -> None:
     """Leave If-Match out of every second change: an invented version is always another one.
 
     Of those that are led to rows that are there, so that they come as far as to change them; of every
     one in a walk, which would end there.
     """
-    if not coin(case) or not is_alone(case):
+    if not coin_flip(case) or not is_unlinked(case):
         case.headers.pop("If-Match", None)
 
 
-def send_only_once(case: schemathesis.Case) -> None:
+def use_unique_idempotency_key(case: schemathesis.Case) -> None:
     """Give every case a key of its own: invented ones are short and come again with another body."""
     if "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
@@ -213,28 +220,28 @@ def send_only_once(case: schemathesis.Case) -> None:
 
 def change_a_guest(case: schemathesis.Case) -> None:
     """Change a membership of the guest account: the peers must stay strangers, the owner stays."""
-    case.path_parameters["organization_id"] = seeded(2)
-    case.path_parameters["user_id"] = client.guest_is_member(seeded(2))
+    case.path_parameters["organization_id"] = seeded_id(2)
+    case.path_parameters["user_id"] = client.ensure_guest_membership(seeded_id(2))
 
 
-def plan_for_a_new_account(case: schemathesis.Case) -> None:
+def subscribe_a_new_account(case: schemathesis.Case) -> None:
     """Give a new account the plan: the path holds an account's id here, which nothing links to."""
     case.path_parameters["subscription_id"] = client.new_account_id()
 
 
-def change_the_guests_plan(case: schemathesis.Case) -> None:
+def change_the_guest_subscription(case: schemathesis.Case) -> None:
     """Change a plan that pays for nothing of the run's."""
     case.path_parameters["subscription_id"] = client.guest_plan_id()
 
 
 def replace_a_new_model(case: schemathesis.Case) -> None:
     """Replace a model that the run does not generate with."""
-    case.path_parameters["model_id"] = client.spare_model_id()
+    case.path_parameters["model_id"] = client.unused_model_id()
 
 
 def cancel_a_new_generation(case: schemathesis.Case) -> None:
     """Cancel a generation that was ordered for this."""
-    case.path_parameters["generation_id"] = client.order_small_pictures(1)
+    case.path_parameters["generation_id"] = client.request_small_generation(1)
 
 
 def retry_a_canceled_generation(case: schemathesis.Case) -> None:
@@ -246,89 +253,89 @@ def change_a_new_row(case: schemathesis.Case) -> None:
     """Change a row of one's own in every second case, and never the system's, which is all the seed has."""
     name = next(iter(case.path_parameters))
     is_foreign = str(case.path_parameters[name]).startswith(SEEDED)
-    if sender(case) == "demo" and is_alone(case) and (is_foreign or not coin(case)):
-        make_row_for(case, name)
+    if get_sender(case) == "demo" and is_unlinked(case) and (is_foreign or not coin_flip(case)):
+        target_new_row(case, name)
 
 
-def export_an_approved_picture(case: schemathesis.Case) -> None:
+def export_an_approved_prediction(case: schemathesis.Case) -> None:
     """Name a picture that is approved in every second case; the others find nothing, or what is approved."""
-    if coin(case) or sender(case) != "demo" or not isinstance(case.body, dict):
+    if coin_flip(case) or get_sender(case) != "demo" or not isinstance(case.body, dict):
         return
-    case.path_parameters["shooting_id"] = seeded(0x07)
+    case.path_parameters["shooting_id"] = seeded_id(0x07)
     case.body["prediction_ids"] = [client.approved_prediction_id()]
 
 
-def read_a_written_export(case: schemathesis.Case) -> None:
+def read_a_completed_export(case: schemathesis.Case) -> None:
     """Read an export whose archive is there; in a walk links lead to others."""
-    if sender(case) == "demo" and is_alone(case):
-        case.path_parameters["export_id"] = client.written_export_id()
+    if get_sender(case) == "demo" and is_unlinked(case):
+        case.path_parameters["export_id"] = client.completed_export_id()
 
 
-def take_the_recommended_model(case: schemathesis.Case) -> None:
+def use_the_recommended_model(case: schemathesis.Case) -> None:
     """Generate with the model that is there."""
     if isinstance(case.body, dict):
         case.body.pop("model_id", None)
 
 
-def order_a_real_product(case: schemathesis.Case) -> None:
+def request_a_real_product(case: schemathesis.Case) -> None:
     """Order pictures of a product that is there in every second case; invented slugs lead nowhere."""
-    if coin(case) or not isinstance(case.body, dict):
+    if coin_flip(case) or not isinstance(case.body, dict):
         return
     for name in [key for key in case.body if str(key).endswith(("_slug", "_image", "_string"))]:
         del case.body[name]
-    case.body.update(product_id=seeded(0x05), generation_strategy="GENERATE")
-    case.query["organization_id"] = seeded(0x02)
+    case.body.update(product_id=seeded_id(0x05), generation_strategy="GENERATE")
+    case.query["organization_id"] = seeded_id(0x02)
 
 
 def send_as_superuser(case: schemathesis.Case) -> None:
     """Send what only superusers may change as one: the run would find out by many refusals."""
     is_change = case.method.upper() != "GET"  # a read may be a peer's probe
     if is_change and case.operation.definition.raw.get("x-permission") in SUPERUSER_ONLY:
-        case.headers.update(client.standing_header("admin"))
+        case.headers.update(client.long_lived_header("admin"))
 
 
 PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
-    "update_user": spare_the_accounts,
+    "update_user": protect_accounts,
     "update_member": change_a_guest,
     "remove_member": change_a_guest,
-    "create_subscription": plan_for_a_new_account,
-    "generate_shot": take_the_recommended_model,
-    "generate_shooting": take_the_recommended_model,
-    "create_generation": order_a_real_product,
+    "create_subscription": subscribe_a_new_account,
+    "generate_shot": use_the_recommended_model,
+    "generate_shooting": use_the_recommended_model,
+    "create_generation": request_a_real_product,
     "cancel_generation": cancel_a_new_generation,
     "retry_generation": retry_a_canceled_generation,
     "add_base_image": change_a_new_row,
-    **{f"update_{name}": change_a_new_row for name in OF_THE_SYSTEM},
-    "create_export": export_an_approved_picture,
-    "get_export": read_a_written_export,
-    "download_export": read_a_written_export,
+    **{f"update_{name}": change_a_new_row for name in SYSTEM_RESOURCES},
+    "create_export": export_an_approved_prediction,
+    "get_export": read_a_completed_export,
+    "download_export": read_a_completed_export,
     **webhooks.PREPARATIONS,
-    **people.PREPARATIONS,
+    **accounts.PREPARATIONS,
     **DELETIONS,
-    "change_password": keep_the_password,
+    "change_password": protect_password,
     "logout": end_another_session,
     "revoke_token": revoke_a_real_token,
     "end_session": end_a_new_session,
-    "refresh_token": spend_a_real_refresh_token,
-    "reset_password": spend_a_mailed_token,
-    "put_upload": sign_the_upload,
+    "refresh_token": use_a_real_refresh_token,
+    "reset_password": use_a_mailed_token,
+    "put_upload": sign_upload,
     "get_file": name_a_stored_file,
     "get_shared_image": open_a_real_link,
     "get_docs_asset": name_a_real_asset,
     "get_problem_page": explain_a_real_problem,
-    "replace_subscription": change_the_guests_plan,
-    "renew_subscription": change_the_guests_plan,
+    "replace_subscription": change_the_guest_subscription,
+    "renew_subscription": change_the_guest_subscription,
     "replace_generation_model": replace_a_new_model,
 }
 
 # What works on the very row that a path names: in a walk, that of an earlier step.
-OF_ROWS = {
+ROW_OPERATIONS = {
     *DELETIONS, "cancel_generation", "retry_generation", "replace_subscription", "renew_subscription",
     "replace_generation_model", "remove_member",
 }  # fmt: skip
 
 
-def lead_nowhere(case: schemathesis.Case) -> None:
+def replace_null_ids(case: schemathesis.Case) -> None:
     """Ask for an unknown row where the fuzzer took a null of an earlier answer for an id.
 
     A personal brand has `organization_id: null`; Schemathesis 4.32.5 infers a link from it, sends
@@ -340,12 +347,12 @@ def lead_nowhere(case: schemathesis.Case) -> None:
 
 
 # What must be done to every case, not only to valid ones, or the run harms itself.
-ALWAYS = (
-    spare_the_accounts,
-    keep_the_password,
+COMMON_PREPARATIONS = (
+    protect_accounts,
+    protect_password,
     end_another_session,
-    people.hand_over_a_new_organization,
-    people.take_a_colleague_in,
+    accounts.transfer_a_new_organization,
+    accounts.add_a_new_member,
 )
 
 
@@ -354,19 +361,19 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
     """Prepare a case as its operation needs it."""
     prepare = PREPARATIONS.get(operation_id(case))
     if case.method.upper() in ("DELETE", "PUT"):
-        keep_the_seed(case)
-    if is_as_declared(case):
-        lead_nowhere(case)
+        protect_seeded_rows(case)
+    if is_valid_case(case):
+        replace_null_ids(case)
         send_as_superuser(case)
-        forget_the_version(case)
-        send_only_once(case)
-        refer_to_nothing_invented(case)
-        pictures.lead_to_the_runs_own_server(case)
+        drop_if_match(case)
+        use_unique_idempotency_key(case)
+        drop_invented_references(case)
+        image_urls.redirect_image_urls(case)
         if case.method.upper() not in ("DELETE", "PUT"):
-            work_on_seeded_rows(case)
-        if prepare is not None and (is_alone(case) or operation_id(case) not in OF_ROWS):
+            target_seeded_rows(case)
+        if prepare is not None and (is_unlinked(case) or operation_id(case) not in ROW_OPERATIONS):
             prepare(case)
         if operation_id(case) == "receive_task_webhook":
             kwargs["auth"] = client.sign_callback
-    elif prepare in ALWAYS:
+    elif prepare in COMMON_PREPARATIONS:
         prepare(case)

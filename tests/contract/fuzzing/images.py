@@ -11,7 +11,7 @@ from PIL import Image
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 
 
-def picture(seed: int, width: int, height: int, file_format: str) -> bytes:
+def build_image(seed: int, width: int, height: int, file_format: str) -> bytes:
     """Return an encoded picture of coloured blocks that depends on its arguments only."""
     blocks = numpy.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=numpy.uint8)
     target = io.BytesIO()
@@ -22,7 +22,7 @@ def picture(seed: int, width: int, height: int, file_format: str) -> bytes:
 def image_bytes() -> strategies.SearchStrategy[bytes]:
     """Return a strategy for uploads: mostly pictures that open, some cut short, some no pictures at all."""
     pictures = strategies.builds(
-        picture,
+        build_image,
         seed=strategies.integers(0, 1000),
         width=strategies.integers(1, 96),
         height=strategies.integers(1, 96),

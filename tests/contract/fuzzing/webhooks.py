@@ -7,31 +7,31 @@ from collections.abc import Callable
 import schemathesis
 
 from tests.contract.fuzzing import client
-from tests.contract.fuzzing.cases import coin, seeded
+from tests.contract.fuzzing.cases import coin_flip, seeded_id
 
 
-def name_a_reachable_target(case: schemathesis.Case) -> None:
+def use_a_reachable_target(case: schemathesis.Case) -> None:
     """Send messages in every second case where the server may go: invented hosts are refused."""
-    client.make_room_for_endpoints()
-    if not coin(case) and isinstance(case.body, dict) and "url" in case.body:
-        case.body["url"] = f"http://{client.SINK}/fuzzed"
+    client.delete_oldest_endpoints()
+    if not coin_flip(case) and isinstance(case.body, dict) and "url" in case.body:
+        case.body["url"] = f"http://{client.UNREACHABLE_HOST}/fuzzed"
 
 
 def send_to_an_enabled_endpoint(case: schemathesis.Case) -> None:
     """Enable the seeded endpoint in every second case: another one may have been disabled by a change."""
-    if not coin(case) and case.path_parameters.get("endpoint_id") == seeded(0x1A):
-        client.enable_endpoint(seeded(0x1A))
+    if not coin_flip(case) and case.path_parameters.get("endpoint_id") == seeded_id(0x1A):
+        client.enable_endpoint(seeded_id(0x1A))
 
 
 def delete_a_new_endpoint(case: schemathesis.Case) -> None:
     """Delete a webhook endpoint that was made for this."""
-    client.make_room_for_endpoints()
+    client.delete_oldest_endpoints()
     case.path_parameters["endpoint_id"] = client.new_endpoint_id()
 
 
 PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
-    "create_webhook_endpoint": name_a_reachable_target,
-    "update_webhook_endpoint": name_a_reachable_target,
+    "create_webhook_endpoint": use_a_reachable_target,
+    "update_webhook_endpoint": use_a_reachable_target,
     "test_webhook_endpoint": send_to_an_enabled_endpoint,
     "redeliver_webhook": send_to_an_enabled_endpoint,
     "redeliver_webhooks": send_to_an_enabled_endpoint,

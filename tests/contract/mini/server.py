@@ -14,8 +14,8 @@ import yaml
 
 from db.tenancy import Caller
 from handlers.app import Application, create_app
-from handlers.auth import ALGORITHM, AUDIENCE, ISSUER
-from handlers.permissions import PERSONAL
+from handlers.common.permissions import PERSONAL
+from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
 from studio.settings import Settings
 
 USER = "01990000-5eed-7000-8000-000100000001"
@@ -23,11 +23,11 @@ SUPERUSER = "01990000-5eed-7000-8000-000100000002"
 SECRET = "a secret of the mini contract that is long enough for every algorithm"
 
 
-class RememberingDatabase:
+class RecordingDatabase:
     """Gives transactions that do nothing and writes down how each ended."""
 
     def __init__(self) -> None:
-        self.ends: list[str] = []
+        self.outcomes: list[str] = []
 
     @contextmanager
     def transaction(self, write: bool, _actor: object = None) -> Iterator[None]:
@@ -35,37 +35,39 @@ class RememberingDatabase:
         try:
             yield
         except BaseException:
-            self.ends.append("rolled back")
+            self.outcomes.append("rolled back")
             raise
-        self.ends.append("committed" if write else "read")
+        self.outcomes.append("committed" if write else "read")
 
     def dispose(self) -> None:
         """Do nothing: there is nothing to close."""
 
 
-def mini_document() -> dict[str, Any]:
+def load_mini_document() -> dict[str, Any]:
     """Return the mini contract, fresh at every call."""
     return yaml.safe_load((Path(__file__).parent / "contract.yaml").read_text())
 
 
-def caller_of(claims: dict[str, Any]) -> Caller:
+def build_caller(claims: dict[str, Any]) -> Caller:
     """Return a caller with every personal permission."""
     is_superuser = claims["sub"] == SUPERUSER
     return Caller(UUID(claims["sub"]), "mini@example.com", is_superuser, personal_permissions=PERSONAL)
 
 
-def mini_app(document: dict[str, Any] | None = None, database: Any = None, **settings: Any) -> Application:
+def create_mini_app(
+    document: dict[str, Any] | None = None, database: Any = None, **settings: Any
+) -> Application:
     """Return the engine serving the mini contract."""
     return create_app(
         Settings(environment="test", secret_key=SECRET, **settings),
-        bundle=document or mini_document(),
+        bundle=document or load_mini_document(),
         package="tests.contract.mini",
-        database=database or RememberingDatabase(),
-        load_caller=caller_of,
+        database=database or RecordingDatabase(),
+        load_caller=build_caller,
     )
 
 
-def token(**changes: Any) -> str:
+def build_token(**changes: Any) -> str:
     """Return an access token; `changes` replace claims, None takes one away."""
     now = int(time.time())
     claims = {

@@ -1,0 +1,1 @@
+"""Shorter paths than the ORM's for hot statements; each has a benchmark."""

@@ -1,0 +1,1 @@
+"""What handlers call: responses, pagination, preconditions, permissions, references, images and limits."""

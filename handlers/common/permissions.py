@@ -1,0 +1,163 @@
+"""Who may do what: one table, role -> permissions, and the decorator that names a handler's permission.
+
+The same strings are the contract's `x-permission`; the server refuses to start when the two differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TypeVar
+
+
+class Permission(StrEnum):
+    """Everything that can be allowed or refused."""
+
+    ACCOUNT_SELF = "account:self"
+    ORGANIZATIONS_CREATE = "organizations:create"
+    ORGANIZATIONS_READ = "organizations:read"
+    ORGANIZATIONS_WRITE = "organizations:write"
+    ORGANIZATIONS_DELETE = "organizations:delete"
+    ORGANIZATIONS_TRANSFER = "organizations:transfer"
+    MEMBERS_READ = "members:read"
+    MEMBERS_WRITE = "members:write"
+    AUDIT_READ = "audit:read"
+    INVITATIONS_READ = "invitations:read"
+    INVITATIONS_WRITE = "invitations:write"
+    API_KEYS_READ = "api_keys:read"
+    API_KEYS_MANAGE = "api_keys:manage"
+    SUBSCRIPTIONS_READ = "subscriptions:read"
+    SUBSCRIPTIONS_WRITE = "subscriptions:write"
+    USERS_ADMIN = "users:admin"
+    UPLOADS_WRITE = "uploads:write"
+    SEARCH_READ = "search:read"
+    FILES_READ = "files:read"
+    BRANDS_READ = "brands:read"
+    BRANDS_WRITE = "brands:write"
+    PRODUCTS_READ = "products:read"
+    PRODUCTS_WRITE = "products:write"
+    SHOOTINGS_READ = "shootings:read"
+    SHOOTINGS_WRITE = "shootings:write"
+    SHOTS_READ = "shots:read"
+    SHOTS_WRITE = "shots:write"
+    SHOTS_GENERATE = "shots:generate"
+    SHOTS_REVIEW = "shots:review"
+    SUBJECTS_READ = "subjects:read"
+    SUBJECTS_WRITE = "subjects:write"
+    STYLES_READ = "styles:read"
+    STYLES_WRITE = "styles:write"
+    GUIDELINES_READ = "guidelines:read"
+    GUIDELINES_WRITE = "guidelines:write"
+    SHOT_TYPES_READ = "shot_types:read"
+    SHOT_TYPES_WRITE = "shot_types:write"
+    BACKGROUND_PRESETS_READ = "background_presets:read"
+    BACKGROUND_PRESETS_WRITE = "background_presets:write"
+    RESOLUTION_PRESETS_READ = "resolution_presets:read"
+    RESOLUTION_PRESETS_WRITE = "resolution_presets:write"
+    GENERATION_MODELS_READ = "generation_models:read"
+    GENERATION_MODELS_WRITE = "generation_models:write"
+    GENERATIONS_READ = "generations:read"
+    GENERATIONS_WRITE = "generations:write"
+    PREDICTIONS_READ = "predictions:read"
+    PREDICTIONS_WRITE = "predictions:write"
+    PREDICTIONS_REVIEW = "predictions:review"
+    PREDICTIONS_SHARE = "predictions:share"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_MANAGE = "webhooks:manage"
+    EXPORTS_READ = "exports:read"
+    EXPORTS_WRITE = "exports:write"
+
+
+_P = Permission
+
+SUPERUSER_ONLY = frozenset({_P.USERS_ADMIN, _P.SUBSCRIPTIONS_WRITE, _P.GENERATION_MODELS_WRITE})
+
+ANY_USER = frozenset(
+    {
+        _P.ACCOUNT_SELF,
+        _P.ORGANIZATIONS_CREATE,
+        _P.ORGANIZATIONS_READ,
+        _P.MEMBERS_READ,
+        _P.SUBSCRIPTIONS_READ,
+        _P.UPLOADS_WRITE,
+        _P.SEARCH_READ,
+        _P.FILES_READ,
+        _P.GENERATION_MODELS_READ,
+    }
+)
+
+_ADMIN = frozenset(
+    {
+        _P.MEMBERS_WRITE,
+        _P.INVITATIONS_READ,
+        _P.INVITATIONS_WRITE,
+        _P.ORGANIZATIONS_WRITE,
+        _P.AUDIT_READ,
+        _P.API_KEYS_READ,
+        _P.API_KEYS_MANAGE,
+    }
+)
+_ADMINISTRATION = _ADMIN | {_P.ORGANIZATIONS_DELETE, _P.ORGANIZATIONS_TRANSFER}
+
+# An address may hold a credential of its receiver: who only looks at pictures does not see it.
+_WEBHOOKS = frozenset({_P.WEBHOOKS_READ, _P.WEBHOOKS_MANAGE})
+
+STUDIO = frozenset(Permission) - SUPERUSER_ONLY - ANY_USER - _ADMINISTRATION - _WEBHOOKS
+_STUDIO_READ = frozenset(permission for permission in STUDIO if permission.endswith(":read"))
+
+ROLES: dict[str, frozenset[str]] = {
+    "viewer": ANY_USER | _STUDIO_READ,
+    "member": ANY_USER | STUDIO | {_P.WEBHOOKS_READ},
+    "admin": ANY_USER | STUDIO | _WEBHOOKS | _ADMIN,
+    "owner": ANY_USER | STUDIO | _WEBHOOKS | _ADMINISTRATION,
+}
+"""What a role may do in its organization. On personal rows the owner may do everything (PERSONAL)."""
+
+PERSONAL: frozenset[str] = ANY_USER | STUDIO | _WEBHOOKS
+
+API_KEYS: frozenset[str] = (
+    STUDIO
+    | _WEBHOOKS
+    | {
+        _P.ORGANIZATIONS_READ,
+        _P.MEMBERS_READ,
+        _P.UPLOADS_WRITE,
+        _P.SEARCH_READ,
+        _P.FILES_READ,
+        _P.GENERATION_MODELS_READ,
+    }
+)
+"""What an API key can be allowed, and so the scopes of the contract. Accounts, plans, keys and who belongs to
+an organization are for people: whoever finds a key must not stay when it is deleted."""
+
+Handler = TypeVar("Handler", bound=Callable[..., object])
+
+
+def requires(permission: Permission) -> Callable[[Handler], Handler]:
+    """Name the permission of a handler; the endpoint makes it the current one before the handler runs."""
+
+    def name_it(handler: Handler) -> Handler:
+        vars(handler)["__permission__"] = permission
+        return handler
+
+    return name_it
+
+
+def authenticates_itself(handler: Handler) -> Handler:
+    """Say of a handler without a caller that it checks itself what the request brings as its proof.
+
+    Its transaction is the system's: whose rows it is about, only the proof tells. Every other operation that
+    is open sees what is public.
+    """
+    vars(handler)["__checks_proof__"] = True
+    return handler
+
+
+def is_self_authenticating(handler: Callable[..., object]) -> bool:
+    """Return whether `checks_proof` said so."""
+    return getattr(handler, "__checks_proof__", False)
+
+
+def required_permission(handler: Callable[..., object]) -> Permission | None:
+    """Return what `requires` named, None for a handler without it."""
+    return getattr(handler, "__permission__", None)

@@ -1,0 +1,346 @@
+"""A file that came with a request, as handlers see it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from anyio import to_thread
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Receive
+
+from handlers.contract.coercion import Converter, ConverterCompiler, parse_text
+from handlers.contract.document import Document, RawOperation
+from handlers.contract.errors import (
+    BadRequest,
+    ContentTooLarge,
+    ContractError,
+    RequestError,
+    RequestTimeout,
+    UnsupportedMediaType,
+    Violation,
+)
+from handlers.contract.parameters import parse_query
+from handlers.contract.schema_compiler import SchemaCompiler
+from handlers.contract.strict_json import parse_json
+from handlers.contract.validation_errors import find_violations
+
+
+@dataclass(frozen=True)
+class UploadedFile:
+    """A binary field of a multipart body. `size` is in bytes; `file` is seekable and stands at its start.
+
+    The endpoint closes it when the request has ended. `filename` and `content_type` are what the client said.
+    """
+
+    filename: str
+    content_type: str
+    size: int
+    file: BinaryIO
+
+
+JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded", "multipart/form-data"
+MULTIPART_OVERHEAD = 65_536
+MAX_FORM_BYTES = 65_536
+MAX_MEMORY_BYTES = 1_048_576
+MIN_BYTES_PER_SECOND = 32_768
+MAX_EVENT_LOOP_BYTES = 65_536
+"""A JSON body up to this size is read on the event loop: a hop to a thread would cost more."""
+
+_CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
+_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
+_BOUNDARY = re.compile(r";\s*boundary\s*=\s*(\"[^\"]{1,70}\"|[^\";\s]{1,70})", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """How many bytes of each kind of body are taken, and how long in seconds one may keep us waiting."""
+
+    json: int = 1_000_000
+    upload: int = 52_428_800
+    timeout_seconds: float = 20.0
+
+
+class ClientDisconnected(Exception):
+    """The client closed the connection before its body was complete; there is nobody to answer."""
+
+
+async def read_chunks(receive: Receive, limit: int, timeout_seconds: float) -> AsyncGenerator[bytes, None]:
+    """Give the pieces of a body as they come; BodyTooLarge as soon as there are more bytes than `limit`.
+
+    Raises BodyTooSlow when it is not complete after `patience` seconds and one more for every SLOWEST_RATE
+    bytes that came.
+    """
+    began = asyncio.get_running_loop().time()
+    total, more = 0, True
+    while more:
+        try:
+            async with asyncio.timeout_at(began + timeout_seconds + total / MIN_BYTES_PER_SECOND):
+                message = await receive()
+        except TimeoutError:
+            raise RequestTimeout from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        piece = message.get("body", b"")
+        total += len(piece)
+        if total > limit:
+            raise ContentTooLarge(f"The request body is larger than {limit} bytes")
+        more = message.get("more_body", False)
+        yield piece
+
+
+class _NotUtf8(MultiPartException):
+    """Text of a part, or its name, is not UTF-8 (RFC 7578, 5.1)."""
+
+
+class _StrictMultipart(MultiPartParser):
+    """Starlette's parser, which takes half a body for a whole one and any bytes for text; this one tells."""
+
+    complete = False
+
+    def on_headers_finished(self) -> None:
+        """Refuse names that are not UTF-8, which would be read as latin-1."""
+        _require_utf8(self._current_part.content_disposition or b"")
+        super().on_headers_finished()
+
+    def on_part_end(self) -> None:
+        """Refuse text that is not UTF-8, which would be read as latin-1."""
+        if self._current_part.file is None:
+            _require_utf8(self._current_part.data)
+        super().on_part_end()
+
+    def on_end(self) -> None:
+        """Remember that the closing boundary came."""
+        self.complete = True
+
+
+def _require_utf8(raw: bytes | bytearray) -> None:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _NotUtf8("A text part of the multipart body is not UTF-8") from None
+
+
+class _Content:
+    """One media type that an operation takes."""
+
+    def __init__(
+        self,
+        media_type: str,
+        raw: dict[str, Any],
+        fill: bool,
+        bundle: Document,
+        schema_compiler: SchemaCompiler,
+        converter_compiler: ConverterCompiler,
+    ) -> None:
+        self.media_type = media_type
+        schema = raw.get("schema") or {}
+        resolved = bundle.resolve(schema)
+        self.is_binary = resolved.get("format") == "binary"
+        if media_type in (FORM, MULTIPART) and "properties" not in resolved:
+            raise ContractError(f"a body of {media_type} needs its properties inline")
+        if not (self.is_binary or media_type in (FORM, MULTIPART) or media_type.endswith("json")):
+            raise ContractError(f"a body of {media_type} must have the format binary")
+        self.properties = {
+            name: bundle.resolve(part) for name, part in resolved.get("properties", {}).items()
+        }
+        self.file_fields = {name for name, part in self.properties.items() if part.get("format") == "binary"}
+        self.validator = schema_compiler.compile(schema, "request")
+        self.converter: Converter | None = converter_compiler.compile(schema, fill)
+
+    def limit(self, limits: BodyLimits) -> int:
+        """Return how many bytes of this media type are taken."""
+        if self.is_binary:
+            return limits.upload
+        if self.media_type == MULTIPART:
+            return limits.upload + MULTIPART_OVERHEAD
+        return min(limits.json, MAX_FORM_BYTES) if self.media_type == FORM else limits.json
+
+
+class RequestBody:
+    """What bodies one operation takes."""
+
+    def __init__(
+        self,
+        bundle: Document,
+        schema_compiler: SchemaCompiler,
+        converter_compiler: ConverterCompiler,
+        raw: RawOperation,
+        limits: BodyLimits,
+    ) -> None:
+        request_body = bundle.resolve(raw.definition.get("requestBody") or {})
+        # A merge patch says what changes: filling in defaults would change more.
+        fill = raw.method != "PATCH"
+        self.required: bool = request_body.get("required", False)
+        self.limits = limits
+        self.contents = {
+            media_type.lower(): _Content(
+                media_type.lower(), content, fill, bundle, schema_compiler, converter_compiler
+            )
+            for media_type, content in request_body.get("content", {}).items()
+        }
+
+    async def read(
+        self, headers: Headers, receive: Receive, files_to_close: list[Any]
+    ) -> tuple[Any, list[Violation]]:
+        """Return the body as the handler gets it, or all violations; files are appended to `closing`.
+
+        Raises BodyTooLarge, BodyTooSlow, WrongMediaType, Malformed, and ClientGone.
+        """
+        declared = headers.get("content-length")
+        if (declared is None and "transfer-encoding" not in headers) or declared == "0":
+            return self._empty_body()
+        content_type = headers.get("content-type", "")
+        content = self._content(content_type, headers)
+        limit = content.limit(self.limits)
+        if declared is not None and not (_LENGTH.fullmatch(declared) and int(declared) <= limit):
+            raise ContentTooLarge(f"The request body is larger than {limit} bytes")
+        chunks = read_chunks(receive, limit, self.limits.timeout_seconds)
+        if content.media_type == MULTIPART:
+            return await _read_multipart(content, content_type, chunks, files_to_close)
+        if content.is_binary:
+            file, size = await _spool(chunks, files_to_close)
+            return (file, []) if size else self._empty_body()
+        raw = b"".join([piece async for piece in chunks])
+        if not raw:
+            return self._empty_body()
+        if content.media_type == FORM:
+            return _validate(content, *_read_form(content, raw))
+        if len(raw) > MAX_EVENT_LOOP_BYTES:
+            return await to_thread.run_sync(_read_json, content, raw)
+        return _read_json(content, raw)
+
+    def _empty_body(self) -> tuple[Any, list[Violation]]:
+        if self.required:
+            return None, [Violation(("body",), "Is required", "missing")]
+        content = self.contents.get(JSON)
+        return ({} if content is None or content.converter is None else content.converter({})), []
+
+    def _content(self, content_type: str, headers: Headers) -> _Content:
+        expected = f"Send {' or '.join(self.contents)}"
+        media_type = content_type.partition(";")[0].strip().lower()
+        content = self.contents.get(media_type)
+        if content is None:
+            main = media_type.partition("/")[0]
+            content = self.contents.get(f"{main}/*") or (self.contents.get("*/*") if media_type else None)
+        if content is None:
+            raise UnsupportedMediaType(expected)
+        charset = _CHARSET.search(content_type)
+        if charset and charset[1].lower() not in ("utf-8", "utf8") and not content.is_binary:
+            raise UnsupportedMediaType("Only UTF-8 is accepted")
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise UnsupportedMediaType("A compressed request body is not accepted")
+        return content
+
+
+def _validate(content: _Content, value: Any, violations: list[Violation]) -> tuple[Any, list[Violation]]:
+    wrong = {violation.loc for violation in violations}
+    violations = violations + [
+        v for v in find_violations(content.validator, value, ("body",)) if v.loc not in wrong
+    ]
+    if violations:
+        return None, violations
+    return (value if content.converter is None else content.converter(value)), []
+
+
+def _read_json(content: _Content, raw: bytes) -> tuple[Any, list[Violation]]:
+    return _validate(content, parse_json(raw), [])
+
+
+def _read_form(content: _Content, raw: bytes) -> tuple[dict[str, Any], list[Violation]]:
+    try:
+        texts = parse_query(raw.decode("ascii"), "body")
+    except UnicodeDecodeError:
+        raise BadRequest("The form is not percent-encoded") from None
+    return _read_fields(content, texts)
+
+
+def _read_fields(content: _Content, texts: dict[str, list[str]]) -> tuple[dict[str, Any], list[Violation]]:
+    """Return the fields of a form as JSON values; a field is given once unless it is an array."""
+    value: dict[str, Any] = {}
+    violations = []
+    for name, values in texts.items():
+        schema = content.properties.get(name, {})
+        if schema.get("type") == "array":
+            value[name] = [parse_text(schema.get("items", {}).get("type"), text) for text in values]
+            continue
+        value[name] = parse_text(schema.get("type"), values[0])
+        if len(values) > 1:
+            violations.append(Violation(("body", name), "Must be given once", "repeated"))
+    return value, violations
+
+
+async def _spool(chunks: AsyncGenerator[bytes, None], files_to_close: list[Any]) -> tuple[Any, int]:
+    file = tempfile.SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES)  # noqa: SIM115 - the endpoint closes it
+    files_to_close.append(file)
+    size = 0
+    async for piece in chunks:
+        size += len(piece)
+        if size > MAX_MEMORY_BYTES:
+            await to_thread.run_sync(file.write, piece)
+        else:
+            file.write(piece)
+    file.seek(0)
+    return file, size
+
+
+async def _read_multipart(
+    content: _Content, content_type: str, chunks: AsyncGenerator[bytes, None], files_to_close: list[Any]
+) -> tuple[Any, list[Violation]]:
+    if not _BOUNDARY.search(content_type):
+        raise BadRequest("The multipart body has no boundary")
+    parser = _StrictMultipart(Headers({"content-type": content_type}), chunks, max_files=20, max_fields=100)
+    try:
+        form = await parser.parse()
+    except _NotUtf8 as error:
+        raise BadRequest(error.message) from None
+    except MultiPartException as error:
+        if "maximum size" in error.message or "Too many" in error.message:
+            raise ContentTooLarge(error.message) from None
+        raise BadRequest("The multipart body cannot be read") from None
+    except (RequestError, ClientDisconnected):
+        raise
+    except Exception as error:  # The parser raises KeyError, UnicodeDecodeError and more
+        raise BadRequest("The multipart body cannot be read") from error
+    files_to_close.extend(part.file for _, part in form.multi_items() if isinstance(part, UploadFile))
+    if not parser.complete:
+        raise BadRequest("The multipart body ends before its closing boundary")
+    texts: dict[str, list[str]] = {}
+    files: dict[str, list[UploadFile]] = {}
+    for name, part in form.multi_items():
+        if isinstance(part, UploadFile):
+            files.setdefault(name, []).append(part)
+        else:
+            texts.setdefault(name, []).append(part)
+    return _join_parts(content, texts, files)
+
+
+def _join_parts(
+    content: _Content, texts: dict[str, list[str]], files: dict[str, list[UploadFile]]
+) -> tuple[Any, list[Violation]]:
+    misplaced = [name for name in files if name in content.properties and name not in content.file_fields]
+    as_text = [name for name in texts if name in content.file_fields]
+    violations = [Violation(("body", name), "Must be text, not a file", "string_type") for name in misplaced]
+    violations += [Violation(("body", name), "Must be a file", "file_type") for name in as_text]
+    violations += [
+        Violation(("body", name), "Must be given once", "repeated")
+        for name, parts in files.items()
+        if len(parts) > 1
+    ]
+    fields, repeated = _read_fields(
+        content, {name: values for name, values in texts.items() if name not in as_text}
+    )
+    # The schema sees a marker in place of bytes, so that required and unknown fields are noticed.
+    markers = dict.fromkeys([*files, *as_text], "")
+    value, violations = _validate(content, {**fields, **markers}, violations + repeated)
+    if violations:
+        return None, violations
+    for name, parts in files.items():
+        part = parts[0]
+        value[name] = UploadedFile(part.filename or "", part.content_type or "", part.size or 0, part.file)
+    return value, []

@@ -1,0 +1,188 @@
+"""From schemas of OpenAPI 3.0 to compiled validators of JSON Schema 2020-12 (jsonschema-rs).
+
+Everything is compiled once, at start; equal schemas share one validator.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any, Literal
+
+import jsonschema_rs
+
+from handlers.contract.document import Document
+from handlers.contract.errors import ContractError
+
+Direction = Literal["request", "response"]
+
+_REFERENCE = "#/components/schemas/"
+_DROPPED_KEYWORDS = frozenset(
+    {
+        "nullable",
+        "discriminator",
+        "xml",
+        "example",
+        "externalDocs",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "default",
+        "description",
+        "title",
+    }
+)
+_INTEGER_BITS = {"int32": 31, "int64": 63}
+_DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+
+
+def _is_date_time(text: str) -> bool:
+    """Return whether Python can hold it; the library takes leap seconds, year 0000 and lower case besides."""
+    try:
+        return bool(_DATE_TIME.fullmatch(text) and datetime.fromisoformat(text).astimezone(UTC))
+    except (ValueError, OverflowError):
+        return False
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return bool(_DATE.fullmatch(text) and date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+# What we write is made by Python: only what we read needs the stricter, slower rules.
+_FORMATS: dict[Direction, dict[str, Callable[[str], bool]]] = {
+    "request": {"date-time": _is_date_time, "date": _is_date},
+    "response": {},
+}
+# Patterns of texts without NUL, and what else they say. To look for one character takes a fifth of the time
+# of a look at each, where texts are long.
+_NUL_FREE_PATTERNS = {r"^[^\x00]*$": "", r"^https?://[^\x00]+$": r"^https?://[^\x00]"}
+
+
+def translate(schema: Any, direction: Direction) -> Any:
+    """Return the JSON Schema 2020-12 for a schema of OpenAPI 3.0; references stay, pointing into `$defs`."""
+    if isinstance(schema, list):
+        return [translate(part, direction) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return {"$ref": schema["$ref"].replace(_REFERENCE, "#/$defs/")}
+    translated: dict[str, Any] = {}
+    for keyword, value in schema.items():
+        if keyword == "properties":
+            translated[keyword] = {name: translate(part, direction) for name, part in value.items()}
+        elif keyword in ("items", "additionalProperties", "not", "allOf", "anyOf", "oneOf"):
+            translated[keyword] = translate(value, direction)
+        elif keyword not in _DROPPED_KEYWORDS and not keyword.startswith("x-"):
+            translated[keyword] = value
+    _translate_bounds(schema, translated)
+    _apply_read_write_only(schema, translated, direction)
+    if direction == "response":
+        # A request is to be told of the pattern that it does not match.
+        _forbid_nul(schema, translated)
+    if schema.get("format") == "binary":
+        # Bytes never meet a schema; their place is held by a marker.
+        return {}
+    return _translate_nullable(schema, translated)
+
+
+def _translate_bounds(schema: dict[str, Any], translated: dict[str, Any]) -> None:
+    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if not isinstance(schema.get(exclusive), bool):
+            continue
+        del translated[exclusive]
+        if schema[exclusive] and bound in translated:
+            translated[exclusive] = translated.pop(bound)
+    bits = _INTEGER_BITS.get(schema.get("format", ""))
+    if bits is not None:
+        translated["minimum"] = max(translated.get("minimum", -(2**bits)), -(2**bits))
+        translated["maximum"] = min(translated.get("maximum", 2**bits - 1), 2**bits - 1)
+
+
+def _forbid_nul(schema: dict[str, Any], translated: dict[str, Any]) -> None:
+    rest = _NUL_FREE_PATTERNS.get(schema.get("pattern", ""))
+    if rest is not None and "not" not in schema:
+        del translated["pattern"]
+        if rest:
+            translated["pattern"] = rest
+        translated["not"] = {"type": "string", "pattern": "\\x00"}
+
+
+def _apply_read_write_only(schema: dict[str, Any], translated: dict[str, Any], direction: Direction) -> None:
+    """Refuse readOnly properties in requests and writeOnly ones in responses, and require neither there."""
+    mark = "readOnly" if direction == "request" else "writeOnly"
+    hidden = {
+        name
+        for name, part in (schema.get("properties") or {}).items()
+        if isinstance(part, dict) and part.get(mark)
+    }
+    if not hidden:
+        return
+    for name in hidden:
+        translated["properties"][name] = False
+    required = [name for name in schema.get("required", ()) if name not in hidden]
+    translated.pop("required", None)
+    if required:
+        translated["required"] = required
+
+
+def _translate_nullable(schema: dict[str, Any], translated: dict[str, Any]) -> dict[str, Any]:
+    if not schema.get("nullable"):
+        return translated
+    if isinstance(translated.get("type"), str):
+        translated["type"] = [translated["type"], "null"]
+        if "enum" in translated and None not in translated["enum"]:
+            translated["enum"] = [*translated["enum"], None]
+        return translated
+    return {"anyOf": [translated, {"type": "null"}]}
+
+
+class SchemaCompiler:
+    """Compiles the schemas of one bundle, each once per direction."""
+
+    def __init__(self, bundle: Document) -> None:
+        self._components: dict[str, Any] = bundle.spec.get("components", {}).get("schemas", {})
+        self._validators: dict[tuple[str, str], jsonschema_rs.Validator] = {}
+
+    def compile(self, schema: dict[str, Any], direction: Direction) -> jsonschema_rs.Validator:
+        """Return the validator; ContractError when the schema is none."""
+        key = (direction, json.dumps(schema, sort_keys=True))
+        if key not in self._validators:
+            self._validators[key] = self._compile(schema, direction)
+        return self._validators[key]
+
+    def _compile(self, schema: dict[str, Any], direction: Direction) -> jsonschema_rs.Validator:
+        document = translate(schema, direction)
+        definitions = {name: translate(self._components[name], direction) for name in self._reachable(schema)}
+        try:
+            return jsonschema_rs.Draft202012Validator(
+                {"$defs": definitions, "allOf": [document]} if definitions else document,
+                formats=_FORMATS[direction],
+                validate_formats=True,
+                offline=True,
+                # What an answer holds is nobody's business who reads the log.
+                mask="the value" if direction == "response" else None,
+            )
+        except (ValueError, jsonschema_rs.ValidationError) as error:
+            raise ContractError(f"a schema of the contract does not compile: {error}") from error
+
+    def _reachable(self, schema: Any) -> list[str]:
+        """Return the names of the components a schema needs, so that no validator carries all of them."""
+        names: dict[str, None] = {}
+        waiting = [schema]
+        while waiting:
+            node = waiting.pop()
+            if not isinstance(node, dict):
+                waiting.extend(node if isinstance(node, list) else ())
+                continue
+            waiting.extend(node.values())
+            name = str(node.get("$ref", "")).removeprefix(_REFERENCE)
+            if name in self._components and name not in names:
+                names[name] = None
+                waiting.append(self._components[name])
+        return list(names)

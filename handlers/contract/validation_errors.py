@@ -1,0 +1,142 @@
+"""From the validator's errors to violations that people and programs can use.
+
+Messages are ours: the validator's quote the value, which may be a password or a megabyte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import jsonschema_rs
+import orjson
+
+from handlers.contract.errors import Violation
+
+MAX_VIOLATIONS = 1000
+_MAX_INPUT_BYTES = 200
+_SECRET_WORDS = ("password", "secret", "token")
+
+_TYPE_CODES = {
+    "string": ("string_type", "string_type", "a string"),
+    "integer": ("int_type", "int_parsing", "a whole number"),
+    "number": ("float_type", "float_parsing", "a number"),
+    "boolean": ("bool_type", "bool_parsing", "true or false"),
+    "array": ("list_type", "list_type", "an array"),
+    "object": ("dict_type", "dict_type", "an object"),
+    "null": ("none_required", "none_required", "null"),
+}
+
+# keyword -> type, name of the bound in ctx, message
+_BOUNDS = {
+    "minLength": ("string_too_short", "min_length", "Must have at least {} characters"),
+    "maxLength": ("string_too_long", "max_length", "Must have at most {} characters"),
+    "pattern": ("string_pattern_mismatch", "pattern", "Must match the pattern {}"),
+    "minimum": ("greater_than_equal", "ge", "Must be at least {}"),
+    "maximum": ("less_than_equal", "le", "Must be at most {}"),
+    "exclusiveMinimum": ("greater_than", "gt", "Must be greater than {}"),
+    "exclusiveMaximum": ("less_than", "lt", "Must be less than {}"),
+    "multipleOf": ("multiple_of", "multiple_of", "Must be a multiple of {}"),
+    "minItems": ("too_short", "min_length", "Must have at least {} items"),
+    "maxItems": ("too_long", "max_length", "Must have at most {} items"),
+    "minProperties": ("too_short", "min_length", "Must have at least {} properties"),
+    "maxProperties": ("too_long", "max_length", "Must have at most {} properties"),
+}
+
+_FORMAT_TYPES = {"uuid": "uuid_parsing", "date-time": "datetime_parsing", "date": "date_parsing"}
+
+_MESSAGES = {
+    "uniqueItems": ("not_unique", "Must not hold the same item twice"),
+    "not": ("not_allowed", "This combination is not allowed"),
+    "anyOf": ("no_match", "Matches none of the alternatives"),
+    "oneOf": ("no_match", "Must match exactly one of the alternatives"),
+    "falseSchema": ("extra_forbidden", "Must not be sent"),
+}
+
+
+def find_violations(
+    validator: jsonschema_rs.Validator, value: Any, location: tuple[str, ...] = ()
+) -> list[Violation]:
+    """Return every way in which `value` breaks the schema; `place` says where it stands."""
+    if validator.is_valid(value):
+        return []
+    found: list[Violation] = []
+    for error in validator.iter_errors(value):
+        found.extend(_to_violations(error, location))
+        if len(found) >= MAX_VIOLATIONS:
+            break
+    return found[:MAX_VIOLATIONS]
+
+
+def _to_violations(error: jsonschema_rs.ValidationError, location: tuple[str, ...]) -> Iterable[Violation]:
+    keyword, kind = error.kind.name, error.kind
+    loc = (*location, *(_to_step(step) for step in error.instance_path))
+    if keyword == "required":
+        missing = kind.property  # type: ignore[attr-defined]  # every kind has its own
+        return [Violation((*loc, _to_step(missing)), "Is required", "missing")]
+    if keyword in ("additionalProperties", "unevaluatedProperties"):
+        names = kind.unexpected  # type: ignore[attr-defined]  # every kind has its own
+        return [Violation((*loc, _to_step(name)), "Is not known here", "extra_forbidden") for name in names]
+    if keyword in ("anyOf", "oneOf"):
+        branch = _find_likely_branch(error)
+        if branch is not None:
+            return [violation for inner in branch for violation in _to_violations(inner, location)]
+    message, code, context = _describe(keyword, kind, error.instance, loc)
+    shown, has_input = _reportable_input(error.instance, loc)
+    return [Violation(loc, message, code, shown, has_input, context)]
+
+
+def _describe(
+    keyword: str, kind: Any, value: Any, loc: tuple[str | int, ...]
+) -> tuple[str, str, dict[str, Any]]:
+    if keyword in _BOUNDS:
+        code, name, message = _BOUNDS[keyword]
+        return message.format(kind.value), code, {name: kind.value}
+    if keyword == "type":
+        types = [name for name in _type_names(kind) if name != "null"] or ["null"]
+        strict, parsing, words = _TYPE_CODES.get(types[0], ("type", "type", types[0]))
+        as_text = isinstance(value, str) and loc[:1] != ("body",)
+        return f"Must be {words}", parsing if as_text else strict, {}
+    if keyword in ("enum", "const"):
+        allowed = kind.value if isinstance(kind.value, list) else [kind.value]
+        return "Must be one of the allowed values", "enum", {"expected": allowed}
+    if keyword == "format":
+        return f"Must be a valid {kind.format}", _FORMAT_TYPES.get(kind.format, f"{kind.format}_format"), {}
+    code_and_message = _MESSAGES.get(keyword, ("invalid", "Does not match the contract"))
+    return code_and_message[1], code_and_message[0], {}
+
+
+def _type_names(kind: Any) -> list[str]:
+    told = kind.value
+    return [told] if isinstance(told, str) else [str(name) for name in told]
+
+
+def _find_likely_branch(error: jsonschema_rs.ValidationError) -> list[jsonschema_rs.ValidationError] | None:
+    """Return the errors of the alternative that was meant, None when that cannot be told.
+
+    Meant is the one whose type, and whose tag if it has one, the value carries.
+    """
+    depth = len(error.instance_path)
+    meant = []
+    for branch in getattr(error.kind, "context", ()):
+        wrong_type = any(inner.kind.name == "type" and len(inner.instance_path) <= depth for inner in branch)
+        wrong_tag = any(inner.kind.name == "enum" and len(inner.kind.value) == 1 for inner in branch)
+        if branch and not wrong_type and not wrong_tag:
+            meant.append(branch)
+    return meant[0] if len(meant) == 1 else None
+
+
+def _to_step(step: Any) -> str | int:
+    """Return a path step that the problem itself may hold: names come from the caller."""
+    return step if isinstance(step, int) else str(step).replace("\0", "\ufffd")[:200]
+
+
+def _reportable_input(value: Any, loc: tuple[str | int, ...]) -> tuple[Any, bool]:
+    """Return the refused value if it is short and no secret."""
+    if any(word in str(step).lower() for step in loc for word in _SECRET_WORDS):
+        return None, False
+    try:
+        short = len(orjson.dumps(value)) <= _MAX_INPUT_BYTES
+    except (TypeError, ValueError):
+        return None, False
+    return (value, True) if short else (None, False)

@@ -1,0 +1,1 @@
+"""What happens around a handler: middleware, authentication, transaction, idempotency, audit log, errors."""

@@ -1,0 +1,112 @@
+"""Validate responses that no endpoint has validated, and add the headers that every response carries."""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from handlers.contract.operations import Operation
+from handlers.contract.responses import SchemaMismatch
+from handlers.pipeline.errors import Problem, build_problem, internal_error
+from handlers.pipeline.middleware.error_boundary import to_messages
+from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
+from studio.telemetry.metrics import count_contract_defect
+
+logger = logging.getLogger(__name__)
+
+
+class ResponseValidation:
+    """Gives every answer its request id and lets no undocumented answer out."""
+
+    def __init__(self, app: ASGIApp, *, public_url: str) -> None:
+        self.app = app
+        self.public_url = public_url
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; nothing is raised to the server."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        call: RequestContext = scope[REQUEST_CONTEXT]
+        outlet = _ValidatingSend(call, scope["method"], send, self.public_url)
+        try:
+            await self.app({**scope, "extensions": dict(scope.get("extensions") or {})}, receive, outlet)
+        except Exception as error:  # noqa: BLE001 - the last resort: the error handlers themselves failed
+            await outlet.send_error(error)
+        finally:
+            for file in call.files_to_close:
+                file.close()
+
+
+class _ValidatingSend:
+    """What an answer goes through last. Answers that no endpoint has checked are held until they are."""
+
+    def __init__(self, call: RequestContext, method: str, send: Send, public_url: str) -> None:
+        self._call, self._method, self._send, self._public_url = call, method, send, public_url
+        self._buffered_start: tuple[Operation, Message] | None = None
+        self._body = b""
+        self._has_started = False
+
+    async def __call__(self, message: Message) -> None:
+        """Take one message of the answer."""
+        if message["type"] == "http.response.start":
+            operation = self._call.operation
+            if self._call.is_validated or operation is None:
+                await self._send_start(message)
+            else:
+                self._buffered_start = operation, message
+        elif self._buffered_start is None:
+            await self._send_body(message)
+        else:
+            self._body += message.get("body", b"")
+            if not message.get("more_body", False):
+                await self._send_buffered(*self._buffered_start)
+
+    async def _send_buffered(self, operation: Operation, start: Message) -> None:
+        """Send a held answer if the contract knows it, else the neutral problem; log the defect."""
+        self._buffered_start = None
+        violation = self._find_mismatch(operation, start)
+        if violation is not None:
+            logger.error(
+                "contract broken: %s answered %s: %s", operation.operation_id, start["status"], violation
+            )
+            count_contract_defect(operation.operation_id, violation.kind)
+            if start["status"] != 500:
+                await self._send_problem(internal_error())
+                return
+        await self._send_start(start)
+        await self._send_body({"type": "http.response.body", "body": self._body})
+
+    def _find_mismatch(self, operation: Operation, start: Message) -> SchemaMismatch | None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
+        media_type = headers.get("content-type", "")
+        headers = self._call.merge_headers(headers)
+        return operation.responses.find_mismatch(start["status"], media_type, headers, self._body, self._body)
+
+    async def send_error(self, error: Exception) -> None:
+        """Answer with the problem for an error that nothing else caught; too late once something was sent."""
+        try:
+            problem = build_problem(error)
+        except Exception:
+            logger.exception("no problem could be made of an error")
+            problem = internal_error()
+        if self._has_started:
+            # The client notices by the missing end of the body.
+            raise error
+        await self._send_problem(problem)
+
+    async def _send_problem(self, problem: Problem) -> None:
+        start, body = to_messages(problem, self._public_url)
+        await self._send_start(start)
+        await self._send_body(body)
+
+    async def _send_start(self, message: Message) -> None:
+        self._has_started = True
+        headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
+        # A second `Link` adds its links to those of the first (RFC 8288, 3.5).
+        headers += [(name.encode(), value.encode()) for name, value in self._call.response_headers().items()]
+        await self._send({**message, "headers": headers})
+
+    async def _send_body(self, message: Message) -> None:
+        await self._send({**message, "body": b""} if self._method == "HEAD" else message)

@@ -1,0 +1,95 @@
+"""Find the operation of a request, or reject the request; replaces Connexion's routing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from connexion.middleware.abstract import ROUTING_CONTEXT
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from handlers.contract.errors import MethodNotAllowed, PathNotFound
+from handlers.contract.router import Router
+from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+_METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+
+
+_PAGE_METHODS = "GET, HEAD, OPTIONS"
+
+
+class Routing:
+    """Finds the operation of a request or refuses it, in place of Connexion's routing.
+
+    With one router, security, validation and Flask cannot disagree about what a path means.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, router: Router, base_path: str, extra_routes: Mapping[str, ASGIApp]
+    ) -> None:
+        self.app = app
+        self.router = router
+        self.base_path = base_path
+        self.extra_routes = extra_routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route one request; raises UnknownPath and MethodNotAllowed."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path, method = scope["path"], scope["method"]
+        if path == "*" and method == "OPTIONS":
+            await _send_empty(send, 204, b"allow", _METHODS)
+            return
+        if _CONTROL.search(path) or "//" in path:
+            raise PathNotFound()
+        place = self.router.match(path)
+        if place is None:
+            await self._serve_or_redirect(scope, receive, send)
+            return
+        operation = place.operations.get(method)
+        if operation is None and method == "OPTIONS":
+            await _send_empty(send, 204, b"allow", place.allow)
+            return
+        if operation is None:
+            raise MethodNotAllowed(headers={"Allow": place.allow})
+        call: RequestContext = scope[REQUEST_CONTEXT]
+        call.operation, call.path_values = operation, place.values
+        routing = {"api_base_path": self.base_path, "operation_id": operation.operation_id}
+        scope["extensions"][ROUTING_CONTEXT] = routing
+        scope["path_params"] = place.values
+        await self.app(scope, receive, send)
+
+    async def _serve_or_redirect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a page outside of the contract, or lead a collection without its slash to where it lives."""
+        page = self.extra_routes.get(scope["path"])
+        if page is not None:
+            await _serve_page(page, scope, receive, send)
+            return
+        collection = scope["path"] + "/"
+        if not self.router.has_static(collection):
+            raise PathNotFound()
+        query = scope["query_string"].decode("latin-1")
+        await _send_empty(send, 308, b"location", quote(collection) + (f"?{query}" if query else ""))
+
+
+async def _serve_page(page: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve a page outside of the contract: it can be read, and nothing else."""
+    if scope["method"] == "OPTIONS":
+        await _send_empty(send, 204, b"allow", _PAGE_METHODS)
+    elif scope["method"] not in ("GET", "HEAD"):
+        raise MethodNotAllowed(headers={"Allow": _PAGE_METHODS})
+    else:
+        await page(scope, receive, send)
+
+
+async def _send_empty(send: Send, status: int, name: bytes, value: str) -> None:
+    headers = [(name, value.encode("latin-1"))]
+    if status != 204:
+        headers.append((b"content-length", b"0"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

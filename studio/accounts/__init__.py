@@ -1,0 +1,1 @@
+"""Users, sessions, organizations, invitations and API keys."""

@@ -1,0 +1,1 @@
+"""Rules shared by catalogue resources: slugs, brands, visibility, image limits."""

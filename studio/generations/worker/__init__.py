@@ -1,0 +1,1 @@
+"""The workers of generations: queue, fair scheduling, executor, rendering, polling of remote providers."""

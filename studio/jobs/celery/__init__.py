@@ -1,0 +1,1 @@
+"""Celery: the application, its worker process and the relay that wakes workers up."""

@@ -1,0 +1,51 @@
+"""The limits of one server: what everybody may ask, and where it is counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Self
+
+from anyio import to_thread
+
+from studio.rate_limits.limits import LimitUsage, QuotaPolicies, QuotaPolicy
+from studio.rate_limits.memory_store import MemoryStore, RateLimitStore
+from studio.settings import Settings
+
+
+def now_ms() -> int:
+    """The time since 1970, which processes on several machines share."""
+    return time.time_ns() // 1_000_000
+
+
+class RateLimiter:
+    """Counts requests; `clock` gives milliseconds."""
+
+    def __init__(
+        self, policies: QuotaPolicies, store: RateLimitStore, clock: Callable[[], int] = now_ms
+    ) -> None:
+        self.policies, self.store, self.clock = policies, store, clock
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The limits that the settings want, counted in Redis where there is one."""
+        return cls(QuotaPolicies.from_settings(settings), _build_store(settings.celery_broker_url))
+
+    def consume(self, policy: QuotaPolicy, subject: str) -> LimitUsage:
+        """Take one unit of what `subject` has; to be called in a thread."""
+        return self.store.consume(policy, subject, self.clock())
+
+    async def consume_async(self, policy: QuotaPolicy, subject: str) -> LimitUsage:
+        """Do the same on an event loop, which it never holds up."""
+        if self.store.is_blocking:
+            return await to_thread.run_sync(self.consume, policy, subject)
+        return self.consume(policy, subject)
+
+
+def _build_store(url: str | None) -> RateLimitStore:
+    if url is None:
+        return MemoryStore()
+    # Here, because a server without Redis need not load its client.
+    from studio.rate_limits.redis_store import RedisStore
+
+    return RedisStore(url)

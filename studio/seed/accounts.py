@@ -1,0 +1,73 @@
+"""The demonstration's accounts in a new database, their plans and organizations, and what is in these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from db.base import Base, utc_now
+from db.models.api_keys import ApiKey
+from db.models.invitations import Invitation
+from db.models.organizations import Membership, Organization
+from db.models.subscriptions import Subscription
+from db.models.users import User
+from studio.seed.rows import get_seed_id, slugify
+
+
+def build_account_rows(hashed: dict[str, str]) -> Iterator[Base]:
+    """The demonstration's accounts with their subscriptions, and two organizations; `hashed` by address."""
+    names = {
+        "demo@example.com": "Dana Demo",
+        "second@example.com": "Sascha Second",
+        "admin@example.com": "Ada Admin",
+    }
+    for number, (email, full_name) in enumerate(names.items(), 1):
+        yield User(
+            id=get_seed_id(User, number),
+            email=email,
+            full_name=full_name,
+            hashed_password=hashed[email],
+            is_superuser=email.startswith("admin"),
+            rework_available=10,
+        )
+    for number in range(1, len(names) + 1):
+        # It never runs out while somebody tries things.
+        end = utc_now() + timedelta(days=3650)
+        yield Subscription(
+            id=get_seed_id(Subscription, number),
+            user_id=get_seed_id(User, number),
+            service_type="SELF_SERVICE",
+            tier="ENTERPRISE",
+            payment_id=f"pay_demo_{number}",
+            start_date=utc_now(),
+            end_date=end,
+            grace_period_end=end + timedelta(days=7),
+            credits_total=1_000_000,
+            payment_status="PAID",
+        )
+    for number, name in enumerate(["Maison Demo", "Studio Second"], 1):
+        yield Organization(id=get_seed_id(Organization, number), name=name, slug=slugify(name))
+        yield Membership(
+            organization_id=get_seed_id(Organization, number), user_id=get_seed_id(User, number), role="owner"
+        )
+        yield Invitation(
+            id=get_seed_id(Invitation, number),
+            organization_id=get_seed_id(Organization, number),
+            email="noa@example.com",
+            role="viewer",
+            invited_by_id=get_seed_id(User, number),
+            # No token has this hash: nobody can accept what was never mailed.
+            token_hash=f"!{number}",
+            expires_at=utc_now() + timedelta(days=7),
+        )
+        yield ApiKey(
+            id=get_seed_id(ApiKey, number),
+            organization_id=get_seed_id(Organization, number),
+            created_by_id=get_seed_id(User, number),
+            name="Shop import",
+            scopes=["brands:read", "products:read", "products:write"],
+            # No secret has this hash: nobody can use what was never shown.
+            secret_hash=f"!{number}",
+            last_four="x9Qd",
+            expires_at=utc_now() + timedelta(days=90),
+        )

@@ -1,0 +1,101 @@
+"""How a program that knows nothing but the host finds the API and its description, and keeps it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from handlers.app import Application
+from tests.support.client import ClientResponse, send_request
+
+CATALOG = "/.well-known/api-catalog"
+PUBLIC = "http://localhost:8000"
+DESCRIPTIONS = {"/api/v1/openapi.json": "application/json", "/api/v1/openapi.yaml": "application/yaml"}
+
+
+def parse_links(reply: ClientResponse) -> set[tuple[str, str, str]]:
+    """Return relation, target and type of each link."""
+    found = set()
+    for link in reply.headers["link"].split(", "):
+        target, relation, media_type = link.split("; ")
+        found.add((relation[5:-1], target[1:-1], media_type[6:-1]))
+    return found
+
+
+def test_the_catalog_leads_to_the_api_and_to_all_that_describes_it(app: Application) -> None:
+    reply = send_request(app, "GET", CATALOG)
+    assert reply.status == 200
+    profile = 'profile="https://www.rfc-editor.org/info/rfc9727"'
+    assert reply.headers["content-type"] == f"application/linkset+json; {profile}"
+    assert reply.headers["cache-control"] == "max-age=3600"
+    assert reply.json() == {
+        "linkset": [
+            {"anchor": PUBLIC + CATALOG, "item": [{"href": f"{PUBLIC}/api/v1"}]},
+            {
+                "anchor": f"{PUBLIC}/api/v1",
+                "service-desc": [
+                    {"href": PUBLIC + path, "type": media_type} for path, media_type in DESCRIPTIONS.items()
+                ],
+                "service-doc": [{"href": f"{PUBLIC}/api/v1/docs", "type": "text/html"}],
+                "status": [
+                    {"href": f"{PUBLIC}/api/v1/utils/system-health-check", "type": "application/json"}
+                ],
+            },
+        ]
+    }
+
+
+def test_head_of_the_api_catalog_returns_its_link_and_writes_are_rejected(app: Application) -> None:
+    reply, whole = send_request(app, "HEAD", CATALOG), send_request(app, "GET", CATALOG)
+    assert (reply.status, reply.body) == (200, b"")
+    assert reply.headers["content-length"] == str(len(whole.body))
+    assert ("api-catalog", CATALOG, "application/linkset+json") in parse_links(reply)
+    refused = send_request(app, "PUT", CATALOG)
+    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/docs", CATALOG])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_first_page_links_to_the_api_description(app: Application, method: str, path: str) -> None:
+    assert parse_links(send_request(app, method, path)) == {
+        *(("service-desc", target, media_type) for target, media_type in DESCRIPTIONS.items()),
+        ("service-doc", "/api/v1/docs", "text/html"),
+        ("api-catalog", CATALOG, "application/linkset+json"),
+    }
+
+
+def test_every_link_leads_to_what_it_says(app: Application) -> None:
+    for _, target, media_type in parse_links(send_request(app, "GET", "/")):
+        reply = send_request(app, "GET", target)
+        assert (reply.status, reply.headers["content-type"].partition(";")[0]) == (200, media_type)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/utils/health-check/", "/api/v1/nothing"])
+def test_other_answers_are_no_service_and_link_to_nothing(app: Application, path: str) -> None:
+    assert "link" not in send_request(app, "GET", path).headers
+
+
+@pytest.mark.parametrize("path", DESCRIPTIONS)
+def test_a_description_that_is_known_is_not_sent_again(app: Application, path: str) -> None:
+    first = send_request(app, "GET", path)
+    tag = first.headers["etag"]
+    assert first.headers["cache-control"] == "no-cache"
+    assert tag.startswith('"')
+    for known in (tag, f"W/{tag}", f'"another", {tag}', "*"):
+        for method in ("GET", "HEAD"):
+            again = send_request(app, method, path, {"if-none-match": known})
+            assert (again.status, again.body) == (304, b"")
+            assert (again.headers["etag"], again.headers["cache-control"]) == (tag, "no-cache")
+    other = send_request(app, "GET", path, {"if-none-match": '"another"'})
+    assert (other.status, other.body) == (200, first.body)
+
+
+def test_both_forms_are_one_document_and_have_tags_of_their_own(app: Application) -> None:
+    as_json, as_yaml = (send_request(app, "GET", path) for path in DESCRIPTIONS)
+    committed = Path(__file__).parents[2] / "openapi" / "openapi.json"
+    assert as_json.body == committed.read_bytes()
+    assert yaml.load(as_yaml.body, yaml.CSafeLoader) == json.loads(as_json.body)
+    assert as_json.headers["etag"] != as_yaml.headers["etag"]

@@ -1,0 +1,100 @@
+"""The documentation is sent compressed to whoever takes that, and is the same document to everybody."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from handlers.app import Application
+from tests.support import factories
+from tests.support.client import ClientResponse, send_request
+
+DOCUMENTS = [
+    f"/api/v1/{path}"
+    for path in (
+        "openapi.json", "openapi.yaml", "docs", "docs/swagger-ui-bundle.js", "docs/docs.css",
+        "docs/code-samples.json", "docs/permissions", "docs/states", "problems/", "problems/not_found",
+    )
+]  # fmt: skip
+SCRIPT = "/api/v1/docs/swagger-ui-bundle.js"
+
+
+def fetch_plain_and_compressed(
+    app: Application, path: str, method: str = "GET", **headers: str
+) -> tuple[ClientResponse, ClientResponse]:
+    """Return the plain and the compressed form of what is at a path."""
+    named = {name.replace("_", "-"): text for name, text in headers.items()}
+    return send_request(app, method, path, named), send_request(
+        app, method, path, {**named, "accept-encoding": "gzip"}
+    )
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_a_document_is_the_same_in_both_forms_and_each_has_its_tag(app: Application, path: str) -> None:
+    plain, packed = fetch_plain_and_compressed(app, path)
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(packed.body) == plain.body
+    assert packed.headers["content-length"] == str(len(packed.body))
+    assert len(packed.body) < len(plain.body)
+    assert packed.headers["content-type"] == plain.headers["content-type"]
+    assert packed.headers["etag"] != plain.headers["etag"]
+    assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_a_head_says_of_both_forms_what_a_get_would(app: Application, path: str) -> None:
+    for asked, whole in zip(
+        fetch_plain_and_compressed(app, path, "HEAD"), fetch_plain_and_compressed(app, path), strict=True
+    ):
+        assert (asked.status, asked.body) == (200, b"")
+        for name in ("etag", "vary", "content-type", "content-length", "content-encoding"):
+            assert asked.headers.get(name) == whole.headers.get(name)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_each_content_encoding_has_its_own_etag(app: Application, path: str) -> None:
+    plain, packed = (reply.headers["etag"] for reply in fetch_plain_and_compressed(app, path))
+    for known, statuses in {plain: [304, 200], packed: [200, 304], f"{plain}, {packed}": [304, 304]}.items():
+        replies = fetch_plain_and_compressed(app, path, if_none_match=known)
+        assert [reply.status for reply in replies] == statuses
+        for reply, tag in zip(replies, (plain, packed), strict=True):
+            assert (reply.headers["etag"], reply.headers["vary"]) == (tag, "Accept-Encoding")
+            if reply.status == 304:
+                assert reply.body == b""
+                assert "content-encoding" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("gzip", "gzip"), ("GZIP", "gzip"), ("gzip, deflate, br, zstd", "gzip"), ("*", "gzip"),
+        ("br;q=1, gzip;q=0.001", "gzip"), ("identity;q=0, gzip", "gzip"), ("identity;q=0.5, gzip", "gzip"),
+        ("gzip;q=0", None), ("gzip;q=0, *", None), ("*;q=0", None), ("br", None), ("identity", None),
+        ("", None), ("identity, gzip;q=0.9", None), ("gzip;q=much", None), ("gzipped", None), (";,q", None),
+    ],
+)  # fmt: skip
+def test_the_form_is_that_which_the_caller_takes(
+    app: Application, accepted: str, encoding: str | None
+) -> None:
+    reply = send_request(app, "GET", SCRIPT, {"accept-encoding": accepted})
+    assert (reply.status, reply.headers.get("content-encoding")) == (200, encoding)
+
+
+def test_a_compressed_answer_is_held_against_the_contract_too(
+    app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.app.config, "CONTRACT_JSON", b"[]")
+    for reply in fetch_plain_and_compressed(app, "/api/v1/openapi.json"):
+        assert (reply.status, reply.json()["code"]) == (500, "internal_error")
+        assert "content-encoding" not in reply.headers
+
+
+def test_answers_about_somebody_are_never_compressed(client_for: Callable[[Any], Any]) -> None:
+    client = client_for(factories.make_user())
+    reply = client("GET", "/users/me", headers={"accept-encoding": "gzip"})
+    assert reply.status == 200
+    assert "content-encoding" not in reply.headers

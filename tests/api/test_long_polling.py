@@ -1,0 +1,328 @@
+"""Waiting for a generation: `Prefer: wait`, alone and with If-None-Match, and what may happen meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from a2wsgi import ASGIMiddleware
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import OperationalError
+from starlette.datastructures import Headers
+
+from db.models import Generation, Membership, TokenFamily
+from db.session import Database, current_session
+from handlers.app import Application
+from handlers.pipeline.middleware.long_polling import find_preferred_wait
+from studio.generations import lifecycle, watch
+from tests.api.conftest import Client
+from tests.support import factories
+from tests.support.client import drop_rate_limit_headers
+from tests.support.factories.catalogue import Customer
+from tests.support.scenarios import PhotographedProduct
+from tests.support.streaming import StreamingRequest, run_with_long_polling
+
+
+@pytest.fixture
+def generation_id(customer: Customer, database: Database) -> UUID:
+    """A pending generation of the house."""
+    with database.transaction(write=True):
+        return factories.make_generation(organization=customer.organization).id
+
+
+def advance_generation(
+    database: Database, generation_id: UUID, *states: str, progress: int | None = None
+) -> None:
+    """Let a generation go through these states, then to this progress, as a worker does."""
+    with database.transaction(write=True):
+        statement = select(Generation).where(Generation.id == generation_id).with_for_update(of=Generation)
+        generation = current_session().scalars(statement).one()
+        for state in states:
+            lifecycle.transition(generation, state)
+        if progress is not None:
+            generation.progress, generation.revision = progress, generation.revision + 1
+
+
+def open_request(
+    client: Client, path: str, method: str = "GET", as_json: Any = None, **headers: str
+) -> StreamingRequest:
+    return StreamingRequest(
+        client, method, path, as_json, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
+
+
+async def wait_for_listener(app: Application) -> None:
+    async with asyncio.timeout(10):
+        while not len(app.change_hub):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("wait=7", 7),
+        ("WAIT = 7", 7),
+        ('wait="7"', 7),
+        ("respond-async, wait=7; why=not", 7),
+        ("wait=7, wait=9", 7),
+        ("wait=0", 0),
+        ("wait=61", 60),
+        ("wait=99999999999999999999", 60),
+        ("wait", None),
+        ("wait=", None),
+        ("wait=-1", None),
+        ("wait=1.5", None),
+        ("wait=seven", None),
+        ("wait=²", None),
+        ('why="a, wait=9", wait=7', 7),
+        ("wait=x, wait=7", None),
+        ("waiting=7", None),
+        ("respond-async", None),
+        (",;=", None),
+        ("", None),
+    ],
+)
+def test_a_preference_is_read_as_rfc_7240_has_it_and_else_ignored(header: str, seconds: int | None) -> None:
+    assert find_preferred_wait(Headers({"prefer": header}), 60) == seconds
+
+
+def test_a_long_poll_returns_as_soon_as_the_generation_ends(
+    customer: Customer, database: Database, app: Application, generation_id: UUID
+) -> None:
+    async def story() -> None:
+        began = time.monotonic()
+        waiting = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")
+        await wait_for_listener(app)
+        await asyncio.to_thread(advance_generation, database, generation_id, "running", progress=40)
+        await asyncio.sleep(2 * watch.POLL_SECONDS)
+        assert not waiting.task.done()
+        await asyncio.to_thread(advance_generation, database, generation_id, "completed")
+        reply = await waiting.read_response()
+        assert (reply.status, reply.json()["status"]) == (200, "completed")
+        assert reply.headers["preference-applied"] in ("wait=0", "wait=1", "wait=2")
+        assert time.monotonic() - began < 10
+        again = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")
+        assert drop_rate_limit_headers((await again.read_response()).headers) == drop_rate_limit_headers(
+            reply.headers
+        ) | {
+            "preference-applied": "wait=0",
+            "x-request-id": (await again.read_response()).headers["x-request-id"],
+        }
+
+    run_with_long_polling(app, story)
+
+
+def test_a_wait_ends_when_its_time_is_up_and_tells_how_long_it_was(
+    customer: Customer, app: Application, generation_id: UUID
+) -> None:
+    async def story() -> None:
+        reply = await open_request(
+            customer.client, f"/generations/{generation_id}", prefer="wait=1"
+        ).read_response()
+        assert (reply.status, reply.json()["status"]) == (200, "pending")
+        assert reply.headers["preference-applied"] == "wait=1"
+        plain = await open_request(customer.client, f"/generations/{generation_id}").read_response()
+        assert "preference-applied" not in plain.headers
+        assert plain.body == reply.body
+
+    run_with_long_polling(app, story)
+
+
+def test_with_a_tag_that_still_holds_a_wait_ends_at_any_change(
+    customer: Customer, database: Database, app: Application, generation_id: UUID
+) -> None:
+    path = f"/generations/{generation_id}"
+
+    async def story() -> None:
+        tag = (await open_request(customer.client, path).read_response()).headers["etag"]
+        same = await open_request(customer.client, path, if_none_match=tag, prefer="wait=1").read_response()
+        assert (same.status, same.headers["preference-applied"], same.body) == (304, "wait=1", b"")
+        waiting = open_request(customer.client, path, if_none_match=tag, prefer="wait=30")
+        await wait_for_listener(app)
+        await asyncio.to_thread(advance_generation, database, generation_id, "running")
+        changed = await waiting.read_response()
+        assert (changed.status, changed.json()["status"]) == (200, "running")
+        late = await open_request(customer.client, path, if_none_match=tag, prefer="wait=30").read_response()
+        assert (late.status, late.headers["preference-applied"]) == (200, "wait=0")
+
+    run_with_long_polling(app, story)
+
+
+def test_who_loses_the_row_or_the_session_while_waiting_is_refused_at_the_end(
+    customer: Customer,
+    database: Database,
+    app: Application,
+    client_for: Callable[..., Client],
+    generation_id: UUID,
+) -> None:
+    member, other = factories.make_user(), factories.make_user()
+    for user in (member, other):
+        factories.make_membership(customer.organization, user)
+    path = f"/generations/{generation_id}"
+
+    def lose() -> None:
+        with database.transaction(write=True) as writing:
+            writing.execute(delete(Membership).where(Membership.user_id == member.id))
+            writing.execute(
+                update(TokenFamily)
+                .where(TokenFamily.user_id == other.id)
+                .values(revoked_at=factories.utc_now())
+            )
+            writing.execute(delete(Membership).where(Membership.user_id == member.id))
+
+    async def story() -> None:
+        removed = open_request(client_for(member), path, prefer="wait=30")
+        revoked = open_request(client_for(other), path, prefer="wait=30")
+        await wait_for_listener(app)
+        await asyncio.to_thread(lose)
+        await asyncio.to_thread(advance_generation, database, generation_id, "running", "completed")
+        assert (await removed.read_response()).json()["code"] == "not_found"
+        assert (await revoked.read_response()).json()["code"] == "invalid_token"
+
+    run_with_long_polling(app, story)
+
+
+def test_who_leaves_while_waiting_takes_up_no_place(
+    customer: Customer, app: Application, generation_id: UUID
+) -> None:
+    async def story() -> None:
+        waiting = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")
+        await wait_for_listener(app)
+        waiting.disconnect()
+        await asyncio.wait_for(waiting.task, 5)
+        assert waiting.body == b""
+
+    run_with_long_polling(app, story)
+
+
+def test_an_order_that_waits_is_answered_with_the_generation_as_it_is_then(
+    scenario: PhotographedProduct, client_for: Callable[..., Client], database: Database, app: Application
+) -> None:
+    client = client_for(scenario.owner)
+    order = {"product_id": str(scenario.product.id), "width": 96, "height": 128}
+    path = f"/generations/?organization_id={scenario.organization.id}"
+
+    async def story() -> None:
+        waiting = open_request(client, path, "POST", order, prefer="respond-async, wait=30")
+        await wait_for_listener(app)
+        [generation_id] = app.change_hub.watched_ids()
+        await asyncio.to_thread(advance_generation, database, generation_id, "running", "completed")
+        reply = await waiting.read_response()
+        assert (reply.status, reply.json()["status"]) == (202, "completed")
+        assert reply.headers["location"] == f"/api/v1/generations/{generation_id}"
+        assert "preference-applied" in reply.headers
+        fetched = await open_request(client, f"/generations/{generation_id}").read_response()
+        assert fetched.body == reply.body
+
+    run_with_long_polling(app, story)
+
+
+def test_an_order_stays_accepted_when_its_caller_is_signed_out_meanwhile(
+    scenario: PhotographedProduct, client_for: Callable[..., Client], database: Database, app: Application
+) -> None:
+    client = client_for(scenario.owner)
+
+    def sign_out() -> None:
+        with database.transaction(write=True) as writing:
+            writing.execute(update(TokenFamily).values(revoked_at=factories.utc_now()))
+
+    async def story() -> None:
+        path = f"/shots/{scenario.shot.id}/generate"
+        waiting = open_request(client, path, "POST", {"num_predictions": 1}, prefer="wait=30")
+        await wait_for_listener(app)
+        [generation_id] = app.change_hub.watched_ids()
+        await asyncio.to_thread(sign_out)
+        await asyncio.to_thread(advance_generation, database, generation_id, "running", "completed")
+        reply = await waiting.read_response()
+        assert (reply.status, reply.json()["status"]) == (202, "pending")
+
+    run_with_long_polling(app, story)
+
+
+def test_long_polling_returns_at_once_at_the_watcher_limit(
+    customer: Customer, app: Application, generation_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"/generations/{generation_id}"
+
+    async def story() -> None:
+        monkeypatch.setattr(watch, "MAX_LISTENERS_PER_ACCOUNT", 0)
+        full = await open_request(customer.client, path, prefer="wait=30").read_response()
+        assert (full.status, "preference-applied" in full.headers) == (200, False)
+        refused = await open_request(customer.client, f"{path}/events").read_response()
+        assert (refused.status, refused.json()["code"]) == (503, "unavailable")
+        assert int(refused.headers["retry-after"]) > 0
+
+    run_with_long_polling(app, story)
+
+
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("a defect"), OperationalError("SELECT 1", {}, Exception("connection refused"))]
+)
+def test_a_failing_database_is_asked_again(
+    failure: Exception,
+    customer: Customer,
+    database: Database,
+    app: Application,
+    generation_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, failures = watch.load_changed, [failure]
+
+    def read_or_fail(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return read(*arguments)
+
+    monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(watch, "load_changed", read_or_fail)
+
+    async def story() -> None:
+        waiting = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")
+        await wait_for_listener(app)
+        await asyncio.to_thread(advance_generation, database, generation_id, "running", "completed")
+        assert (await waiting.read_response()).json()["status"] == "completed"
+        assert not failures
+
+    run_with_long_polling(app, story)
+
+
+@pytest.fixture
+def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop in a thread of its own, as a WSGI host has it."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def test_a_wsgi_host_answers_without_waiting(
+    customer: Customer, app: Application, generation_id: UUID, other_loop: asyncio.AbstractEventLoop
+) -> None:
+    application = ASGIMiddleware(app, loop=other_loop)
+
+    def get(path: str, **headers: str) -> tuple[str, dict[str, str], bytes]:
+        told: list[Any] = []
+        environ = {
+            "REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": f"/api/v1{path}", "QUERY_STRING": "",
+            "SERVER_NAME": "localhost", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1",
+            "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(),
+            "HTTP_AUTHORIZATION": customer.client.headers["authorization"], **headers,
+        }  # fmt: skip
+        body = b"".join(application(environ, lambda *start: told.extend(start)))
+        return told[0], dict(told[1]), body
+
+    status, headers, _ = get(f"/generations/{generation_id}", HTTP_PREFER="wait=30")
+    assert status == "200 OK"
+    assert "preference-applied" not in headers
+    status, headers, body = get(f"/generations/{generation_id}/events")
+    assert (status, headers["content-type"]) == ("200 OK", "text/event-stream")
+    assert body.count(b"data: ") == 1

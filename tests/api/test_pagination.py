@@ -1,0 +1,206 @@
+"""Pages of a list: order, cursors, counts, filters, through the brands of one user, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from db.base import new_id
+from db.models import Membership
+from db.tenancy import RowFilter, RowFilterKind
+from handlers.brands import BRANDS
+from handlers.common.pagination import ListQuery
+from handlers.schemas.organizations import MemberSchema
+from tests.support import factories
+from tests.support.factories.catalogue import Customer, status_and_code
+
+ClientFactory = Callable[[Any], Any]
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def request_as_owner(client_for: ClientFactory) -> Any:
+    """A signed-in user with seven brands; 3 and 4 are of the same microsecond."""
+    user = factories.make_user()
+    for number in range(7):
+        moment = START + timedelta(hours=min(number, 3) if number < 5 else number)
+        factories.make_brand(owner_id=user.id, name=f"Brand {number}", created_at=moment, updated_at=moment)
+    return client_for(user)
+
+
+def names(page: Any) -> list[str]:
+    return [row["name"].removeprefix("Brand ") for row in page["data"]]
+
+
+def follow_next_links(request: Any, query: str, count: int = 7) -> list[str]:
+    """Follow the links from page to page and return the names met."""
+    found: list[str] = []
+    target = f"/brands/?{query}"
+    while target:
+        reply = request("GET", target)
+        assert reply.json()["count"] == count
+        found += names(reply.json())
+        link = reply.headers.get("link")
+        assert (link is None) == (reply.json()["next_cursor"] is None)
+        target = link.split(">")[0].removeprefix("</api/v1") if link else ""
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("sort", ["created_at", "updated_at", "name"])
+def test_a_cursor_walks_every_row_once_in_either_direction(
+    request_as_owner: Any, sort: str, limit: int
+) -> None:
+    up = follow_next_links(request_as_owner, f"sort={sort}&limit={limit}")
+    down = follow_next_links(request_as_owner, f"sort=-{sort}&limit={limit}")
+    assert sorted(up) == list("0123456")
+    assert up == down[::-1]
+
+
+def test_newest_first_is_the_default(request_as_owner: Any) -> None:
+    assert follow_next_links(request_as_owner, "limit=3") == follow_next_links(
+        request_as_owner, "limit=100&sort=-created_at"
+    )
+    assert follow_next_links(request_as_owner, "limit=3")[:2] == ["6", "5"]
+
+
+def test_rows_that_come_and_go_neither_repeat_nor_hide_others(request_as_owner: Any) -> None:
+    first = request_as_owner("GET", "/brands/?limit=2").json()
+    request_as_owner("POST", "/brands/", as_json={"name": "Newer than all"})
+    request_as_owner("DELETE", f"/brands/{first['data'][0]['id']}")
+    second = request_as_owner("GET", f"/brands/?limit=2&cursor={first['next_cursor']}").json()
+    assert set(names(second)) == {"3", "4"}
+
+
+@pytest.mark.parametrize("far", [500, 1])
+def test_skip_counts_rows_and_a_cursor_wins_over_it(
+    request_as_owner: Any, monkeypatch: pytest.MonkeyPatch, far: int
+) -> None:
+    monkeypatch.setattr("handlers.common.pagination.DEEP_OFFSET", far)
+    first = request_as_owner("GET", "/brands/?limit=2&sort=name").json()
+    assert names(request_as_owner("GET", "/brands/?limit=2&skip=5&sort=name").json()) == ["5", "6"]
+    assert names(request_as_owner("GET", "/brands/?skip=100&sort=name").json()) == []
+    both = request_as_owner("GET", f"/brands/?limit=2&skip=5&sort=name&cursor={first['next_cursor']}")
+    assert names(both.json()) == ["2", "3"]
+
+
+def test_a_cursor_that_does_not_resolve_is_404(request_as_owner: Any) -> None:
+    cursor = request_as_owner("GET", "/brands/?limit=2").json()["next_cursor"]
+    forged = [f"{cursor[:20]}A{cursor[21:]}", cursor[:-4], "abc", "a=b", "A" * 40, "...", f"{cursor}AAAA"]
+    for text in forged:
+        assert request_as_owner("GET", f"/brands/?limit=2&cursor={text}").status == 404, text
+    assert request_as_owner("GET", f"/brands/?limit=2&sort=name&cursor={cursor}").status == 404
+
+
+def test_the_link_keeps_the_rest_of_the_query(request_as_owner: Any) -> None:
+    reply = request_as_owner("GET", "/brands/?limit=1&skip=1&q=brand%20&sort=name")
+    cursor = reply.json()["next_cursor"]
+    assert reply.headers["link"] == (
+        f'</api/v1/brands/?limit=1&q=brand+&sort=name&cursor={cursor}>; rel="next"'
+    )
+
+
+def test_a_count_is_exact_until_a_search_meets_the_cap(
+    request_as_owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handlers.common.pagination.MAX_EXACT_COUNT", 5)
+    for query, count, exact in [
+        ("limit=1", 7, True),
+        ("created_after=2025-01-01T00:00:00Z", 7, True),
+        ("q=Brand", 5, False),
+        ("q=Brand 6", 1, True),
+        ("created_after=2025-01-01T00:00:00Z&updated_after=2025-01-01T00:00:00Z", 5, False),
+    ]:
+        page = request_as_owner("GET", f"/brands/?{query.replace(' ', '%20')}").json()
+        assert (page["count"], page["count_exact"]) == (count, exact), query
+
+
+def test_a_search_takes_its_words_literally(request_as_owner: Any) -> None:
+    request_as_owner("POST", "/brands/", as_json={"name": "50% off_all\\now"})
+    for q, found in [("%", 1), ("_", 1), ("\\", 1), ("50%25", 1), ("OFF_A", 1), ("b_and", 0), ("brand", 7)]:
+        encoded = q if "%25" in q else quote(q)
+        assert request_as_owner("GET", f"/brands/?q={encoded}").json()["count"] == found, q
+
+
+def test_times_filter_after_and_an_empty_range_is_an_empty_page(request_as_owner: Any) -> None:
+    late = request_as_owner("GET", "/brands/?created_after=2026-01-01T04:00:00Z&sort=name").json()
+    assert names(late) == ["5", "6"]
+    assert names(request_as_owner("GET", "/brands/?updated_after=2026-01-01T06:00:00Z").json()) == []
+    empty = request_as_owner("GET", "/brands/?created_after=2100-01-01T00:00:00Z").json()
+    assert empty == {"data": [], "count": 0, "count_exact": True, "next_cursor": None}
+
+
+def test_the_longest_names_make_a_cursor_that_the_contract_takes(client_for: ClientFactory) -> None:
+    user = factories.make_user()
+    for letter in ("😀", "\x01"):
+        for number in range(2):
+            factories.make_brand(owner_id=user.id, name=letter * 119 + str(number))
+    assert len(follow_next_links(client_for(user), "limit=1&sort=name", count=4)) == 4
+
+
+@pytest.mark.parametrize(
+    "narrowed",
+    [
+        "products/brand_id",
+        "shootings/brand_id",
+        "shots/shooting_id",
+        "shots/look_id",
+        "shots/shot_type_id",
+        "generations/shot_id",
+        "predictions/shot_id",
+        "predictions/generation_id",
+        "predictions/shooting_id",
+    ],
+)
+def test_a_filter_by_what_one_cannot_see_is_not_found_whether_or_not_it_exists(
+    customer: Customer, narrowed: str
+) -> None:
+    resource, name = narrowed.split("/")
+    make = {
+        "brand_id": factories.make_brand,
+        "shooting_id": factories.make_shooting,
+        "look_id": factories.make_look,
+        "shot_id": factories.make_shot,
+        "shot_type_id": factories.make_shot_type,
+        "generation_id": factories.make_generation,
+    }[name]
+    bodies = []
+    for row_id in (make().id, new_id()):
+        reply = customer.client(
+            "GET",
+            f"/{resource}/{customer.organization_query}&{name}={row_id}",
+            headers={"x-request-id": "one"},
+        )
+        assert status_and_code(reply) == (404, "not_found")
+        bodies.append(reply.body)
+    assert bodies[0] == bodies[1]
+
+
+def test_a_count_is_of_the_scope_that_is_listed(customer: Customer, superuser: Any) -> None:
+    """The caller's own rows, everybody's for superusers, an organization's for both."""
+    factories.make_brand(owner_id=customer.owner.id)
+    factories.make_brand(owner_id=customer.owner.id, organization_id=customer.organization.id)
+    factories.make_brand()
+    for ask, query, count in (
+        (customer.client, "", 1),
+        (customer.client, customer.organization_query, 1),
+        (superuser, "", 3),
+        (superuser, customer.organization_query, 1),
+    ):
+        page = ask("GET", f"/brands/{query}").json()
+        assert (page["count"], len(page["data"])) == (count, count), (ask, query)
+
+
+@pytest.mark.parametrize("listing", [BRANDS, ListQuery(Membership, MemberSchema)])
+def test_a_list_must_say_whose(listing: ListQuery) -> None:
+    with pytest.raises(TypeError, match="must say whose"):
+        listing.list_response({})
+
+
+def test_a_list_refuses_a_filter_that_it_does_not_know() -> None:
+    with pytest.raises(TypeError, match="not narrowed by colour"):
+        BRANDS.list_response({"colour": "red"}, RowFilter(RowFilterKind.EVERYTHING))

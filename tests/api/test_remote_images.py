@@ -1,0 +1,292 @@
+"""Image addresses of other servers: fetched once, before the transaction, and from then on like uploads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from db.models import MediaResource
+from db.session import Database, current_session
+from handlers.app import Application
+from studio.http_client import SafeHttpClient
+from studio.media import fetching
+from tests.contract.tenant import Tenant
+from tests.support.app import auth_headers
+from tests.support.client import ClientResponse
+from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.sample_media import (
+    build_orientation_image,
+    encode_image,
+    exif_with_location,
+    open_image,
+    png_bomb,
+)
+from tests.support.servers.http_recorder import HttpRecorder, StubResponse, run_http_recorder
+from tests.support.servers.image_hosts import IMAGE_URL_FIELDS, ImageUrlField, build_request_with_url
+
+PHOTO = encode_image(build_orientation_image(), "JPEG", exif=exif_with_location(6))
+
+
+class ImageHost:
+    """A server of somebody else; it answers as told, a photograph unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.response = StubResponse(body=PHOTO, headers={"Content-Type": "text/html"})
+        self.recorder: HttpRecorder
+
+    @property
+    def url(self) -> str:
+        """Where the picture is."""
+        return f"{self.recorder.url}/dress.jpg"
+
+
+@pytest.fixture
+def image_host(app: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageHost]:
+    """A server that this one may ask."""
+    made = ImageHost()
+    with run_http_recorder(lambda _asked: made.response) as made.recorder:
+        monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([made.recorder.host]))
+        yield made
+
+
+def create_with_cover(
+    customer: Customer, address: str, headers: dict[str, str] | None = None
+) -> ClientResponse:
+    body = {"name": "Wrap dress", "cover_image": address}
+    return customer.client("POST", f"/products/{customer.organization_query}", body, headers=headers)
+
+
+def count_images(database: Database) -> int:
+    with database.transaction(write=False):
+        # unscoped: all that there are
+        return current_session().scalar(select(func.count()).select_from(MediaResource)) or 0
+
+
+def test_the_contract_has_all_the_places_that_take_addresses() -> None:
+    assert len(IMAGE_URL_FIELDS) == 15
+    assert {place.name for place in IMAGE_URL_FIELDS} == {
+        "logo_url", "cover_image", "image_url", "file_url", "product_image", "product2_image",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("place", IMAGE_URL_FIELDS, ids=":".join)
+def test_a_picture_elsewhere_is_taken_wherever_a_picture_is_named(
+    place: ImageUrlField, app: Application, database: Database, image_host: ImageHost
+) -> None:
+    world = Tenant(app.settings)
+    before = count_images(database)
+    request = build_request_with_url(world, place, image_host.url)
+    reply = request.send(app, auth_headers(app, world.owner))
+    assert reply.status == request.operation.success_status, reply.body
+    assert [(requests.method, requests.path) for requests in image_host.recorder.requests] == [
+        ("GET", "/dress.jpg")
+    ]
+    assert count_images(database) == before + 1
+    told = reply.json().get(place.name, reply.json().get("url"))
+    if place.operation_id == "create_generation":
+        # Orders are shown as they were given.
+        assert told == image_host.url
+    else:
+        assert told.startswith(f"{app.settings.public_url}/api/v1/files/media/")
+
+
+def test_it_is_stored_like_an_upload_and_the_other_server_learns_nothing(
+    customer: Customer, image_host: ImageHost
+) -> None:
+    made = create_with_cover(customer, image_host.url).json()
+    served = customer.client("GET", made["cover_image"].partition("/api/v1")[2])
+    assert served.headers["content-type"] == "image/jpeg"
+    picture = open_image(served.body)
+    assert picture.size == (80, 120)
+    assert not picture.getexif()
+    (asked,) = image_host.recorder.requests
+    assert asked.headers == {
+        "host": image_host.recorder.host,
+        "accept-encoding": "identity",
+        "accept": "image/*",
+        "user-agent": "Sartiq-Images/1.0",
+    }
+
+
+def test_a_picture_that_is_there_already_is_not_stored_twice(
+    customer: Customer, image_host: ImageHost
+) -> None:
+    first, second = (create_with_cover(customer, f"{image_host.url}?{number}").json() for number in range(2))
+    assert first["cover_image"] == second["cover_image"]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"%PDF-1.7", "not a JPEG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a JPEG"),
+        (b"", "not a JPEG"),
+        (PHOTO[: len(PHOTO) // 2], "cannot be read"),
+        (png_bomb(30_000, 30_000), "pixels"),
+        (PHOTO + bytes(200_000), "bytes"),
+    ],
+)
+def test_what_would_be_refused_as_an_upload_is_a_conflict(
+    customer: Customer, image_host: ImageHost, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str
+) -> None:
+    monkeypatch.setattr(fetching, "MAX_FILE_BYTES", 200_000)
+    image_host.response = StubResponse(body=content, headers={"Content-Type": "image/jpeg"})
+    reply = create_with_cover(customer, image_host.url)
+    assert status_and_code(reply) == (409, "image_not_usable")
+    assert why in reply.json()["detail"]
+
+
+@pytest.mark.parametrize("status", [201, 204, 206, 301, 304, 401, 404, 418, 500, 503])
+def test_any_status_but_200_is_one_and_the_same_conflict(
+    customer: Customer, image_host: ImageHost, status: int
+) -> None:
+    image_host.response = StubResponse(status, b"" if status in (204, 304) else PHOTO)
+    reply = create_with_cover(customer, image_host.url)
+    assert status_and_code(reply) == (409, "image_not_fetched")
+    assert reply.json()["detail"] == "The image could not be fetched from its address"
+
+
+def test_a_server_that_is_not_there_or_too_slow_is_the_same_conflict(
+    app: Application, customer: Customer, image_host: ImageHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 0.2)
+    over = threading.Event()
+    image_host.response = StubResponse(write=lambda _connection: over.wait(5))
+    slow = create_with_cover(customer, image_host.url)
+    over.set()
+    with run_http_recorder() as gone:
+        pass
+    monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([gone.host]))
+    absent = create_with_cover(customer, gone.url)
+    for reply in (slow, absent):
+        assert status_and_code(reply) == (409, "image_not_fetched")
+        assert reply.json()["detail"] == "The image could not be fetched from its address"
+
+
+@pytest.mark.parametrize(("redirects", "status"), [(3, 201), (4, 409)])
+def test_three_redirects_are_followed(
+    app: Application, customer: Customer, monkeypatch: pytest.MonkeyPatch, redirects: int, status: int
+) -> None:
+    def respond(asked: Any) -> StubResponse:
+        hop = int(asked.path.strip("/"))
+        return (
+            StubResponse(302, headers={"Location": f"/{hop + 1}"})
+            if hop < redirects
+            else StubResponse(body=PHOTO)
+        )
+
+    with run_http_recorder(respond) as server:
+        monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([server.host]))
+        reply = create_with_cover(customer, f"{server.url}/0")
+    assert reply.status == status, reply.body
+    assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("path", ["", "/api/v1/brands/", "/api/v1/files/", "/api/v1/docs"])
+def test_this_server_does_not_ask_itself(customer: Customer, app: Application, path: str) -> None:
+    reply = create_with_cover(customer, f"{app.settings.public_url}{path}")
+    assert status_and_code(reply) == (409, "target_not_allowed")
+
+
+def test_nobody_makes_the_server_fetch_for_rows_of_others_or_without_the_right(
+    app: Application, database: Database, image_host: ImageHost
+) -> None:
+    world, stranger = Tenant(app.settings), Tenant(app.settings)
+    for place in IMAGE_URL_FIELDS:
+        request = build_request_with_url(world, place, image_host.url)
+        viewer = request.send(app, auth_headers(app, world.viewer))
+        if place.operation_id != "create_organization":
+            assert viewer.status == 403, (place, viewer.body)
+            foreign = request.send(app, auth_headers(app, stranger.owner))
+            assert foreign.status == 404, (place, foreign.body)
+    del image_host.recorder.requests[:-1]
+    assert [requests.path for requests in image_host.recorder.requests] == ["/dress.jpg"], (
+        "the new organization's logo"
+    )
+
+
+def test_a_change_of_an_old_version_fetches_nothing(customer: Customer, image_host: ImageHost) -> None:
+    product = customer.create("/products/", {"name": "Wrap dress"})
+    old = {"if-match": '"another version"'}
+    body = {"cover_image": image_host.url}
+    assert customer.client("PATCH", f"/products/{product['id']}", body, headers=old).status == 412
+    unknown = {"shot_id": "01990000-5eed-7000-8000-0009000000ff", "product_image": image_host.url}
+    assert customer.client("POST", f"/generations/{customer.organization_query}", unknown).status == 404
+    assert image_host.recorder.requests == []
+
+
+def test_no_transaction_is_open_while_a_picture_is_fetched(
+    customer: Customer, image_host: ImageHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+
+    def normalise(data: bytes) -> Any:
+        with pytest.raises(RuntimeError, match="no running transaction"):
+            current_session()
+        looked.append(len(data))
+        return original(data)
+
+    original = fetching.normalise
+    monkeypatch.setattr(fetching, "normalise", normalise)
+    assert create_with_cover(customer, image_host.url).status == 201
+    assert looked == [len(PHOTO)]
+
+
+def test_a_key_is_good_again_after_a_failed_fetch_and_a_replay_fetches_nothing(
+    customer: Customer, image_host: ImageHost
+) -> None:
+    key = {"idempotency-key": "one-cover"}
+    image_host.response = StubResponse(503)
+    assert status_and_code(create_with_cover(customer, image_host.url, key)) == (409, "image_not_fetched")
+    image_host.response = StubResponse(body=b"maintenance")
+    assert status_and_code(create_with_cover(customer, image_host.url, key)) == (409, "image_not_usable")
+    image_host.response = StubResponse(body=PHOTO)
+    first, again = (create_with_cover(customer, image_host.url, key) for _ in range(2))
+    assert (first.status, again.status) == (201, 201)
+    assert again.body == first.body
+    assert len(image_host.recorder.requests) == 3
+
+
+def test_a_refused_change_leaves_no_picture(
+    customer: Customer, database: Database, image_host: ImageHost
+) -> None:
+    customer.create("/products/", {"name": "Wrap dress", "sku": "AN-2041"})
+    body = {"name": "Wrap dress", "sku": "AN-2041", "cover_image": image_host.url}
+    assert status_and_code(customer.client("POST", f"/products/{customer.organization_query}", body)) == (
+        409,
+        "sku_taken",
+    )
+    assert count_images(database) == 0
+
+
+def test_half_of_the_threads_are_reserved_for_requests_without_image_fetches(
+    app: Application, customer: Customer, image_host: ImageHost
+) -> None:
+    places = app.app.config["FETCHING"]
+    for _ in range(app.settings.request_threads // 2):
+        assert places.acquire(blocking=False)
+    try:
+        reply = create_with_cover(customer, image_host.url)
+        assert status_and_code(reply) == (503, "unavailable")
+        assert int(reply.headers["retry-after"]) > 0
+        assert image_host.recorder.requests == []
+    finally:
+        for _ in range(app.settings.request_threads // 2):
+            places.release()
+    assert create_with_cover(customer, image_host.url).status == 201
+
+
+def test_two_pictures_of_one_order_are_both_fetched(
+    app: Application, database: Database, image_host: ImageHost
+) -> None:
+    world = Tenant(app.settings)
+    request = build_request_with_url(
+        world, ImageUrlField("create_generation", "product_image"), image_host.url
+    )
+    request.body["product2_image"] = f"{image_host.url}?2"
+    assert request.send(app, auth_headers(app, world.owner)).status == 202
+    assert [requests.path for requests in image_host.recorder.requests] == ["/dress.jpg", "/dress.jpg?2"]

@@ -1,0 +1,50 @@
+"""The profile of real requests: nothing of ours is without a stage, and little is left over."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from tests.support.requirements import skip_or_fail
+from tests.tools.bench.profile import OPERATIONS, SIGN_IN, Profile, format_table, profile_operations
+from tests.tools.bench.stages import OURS, REST, WAITING
+
+MAX_REST_PERCENT = 10
+
+
+@pytest.fixture(scope="module")
+def measured_profiles() -> list[Profile]:
+    try:
+        return profile_operations(times=3)
+    except OperationalError as error:
+        skip_or_fail(f"a PostgreSQL that lets TEST_POSTGRESQL_URL in: {error.orig}")
+
+
+def test_every_function_of_ours_has_a_stage(measured_profiles: list[Profile]) -> None:
+    assert set().union(*(profile.unmapped for profile in measured_profiles)) == set()
+
+
+def test_little_is_left_over(measured_profiles: list[Profile]) -> None:
+    assert [profile.title for profile in measured_profiles if profile.share(REST) >= MAX_REST_PERCENT] == []
+    assert len(measured_profiles) == len((*OPERATIONS, SIGN_IN))
+
+
+def test_the_stages_of_a_request_add_up_to_its_work(measured_profiles: list[Profile]) -> None:
+    for profile in measured_profiles:
+        assert sum(profile.stages.values()) == pytest.approx(profile.work)
+
+
+def test_a_list_makes_as_many_round_trips_for_100_rows_as_for_20_and_none_when_invalid(
+    measured_profiles: list[Profile],
+) -> None:
+    of = dict(zip((*OPERATIONS, SIGN_IN), measured_profiles, strict=True))
+    assert of["list_20"].round_trips == of["list_100"].round_trips > 0
+    assert of["list_20"].calls["psycopg"] < of["list_100"].calls["psycopg"]
+    assert of["invalid"].round_trips == of["invalid"].calls[WAITING] == 0
+    assert of["create"].calls["audit"] > of["read"].calls["audit"]
+
+
+def test_the_table_has_a_column_for_each_kind(measured_profiles: list[Profile]) -> None:
+    head, rule, *rows = format_table(measured_profiles)
+    assert {line.count("|") for line in (head, rule, *rows)} == {len(measured_profiles) + 2}
+    assert len(rows) > len(OURS)

@@ -1,0 +1,121 @@
+"""Reads the bundle for the tests about it: operations, parameters, and every schema that they reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from handlers.contract.json_pointer import join_pointer, split_pointer
+
+METHODS = ("get", "put", "post", "patch", "delete")
+COMPOSITIONS = ("allOf", "anyOf", "oneOf")
+
+Node = dict[str, Any]
+
+
+class Operation(NamedTuple):
+    path: str
+    method: str
+    node: Node
+
+    @property
+    def id(self) -> str:
+        return self.node["operationId"]
+
+
+def list_operations(contract: Node) -> Iterator[Operation]:
+    for path, item in contract["paths"].items():
+        for method in METHODS:
+            if method in item:
+                yield Operation(path, method, item[method])
+
+
+def resolve(contract: Node, node: Node) -> Node:
+    """Follow the references of a node to what it stands for."""
+    while "$ref" in node:
+        target: Any = contract
+        for step in split_pointer(node["$ref"]):
+            target = target[step]
+        node = target
+    return node
+
+
+def list_parameters(contract: Node, operation: Operation) -> Iterator[Node]:
+    shared = contract["paths"][operation.path].get("parameters", [])
+    for parameter in shared + operation.node.get("parameters", []):
+        yield resolve(contract, parameter)
+
+
+def list_inner_schemas(schema: Node) -> Iterator[tuple[str, Node]]:
+    for name, child in schema.get("properties", {}).items():
+        yield f"properties/{name}", child
+    for word in COMPOSITIONS:
+        for index, child in enumerate(schema.get(word, [])):
+            yield f"{word}/{index}", child
+    for word in ("items", "additionalProperties"):
+        if isinstance(schema.get(word), dict):
+            yield word, schema[word]
+
+
+def list_schemas(contract: Node, roots: list[tuple[str, Node]]) -> Iterator[tuple[str, Node]]:
+    """Yield every schema that can be reached from the roots, once, with a name to find it by."""
+    seen: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        name, schema = waiting.pop()
+        if "$ref" in schema:
+            name, schema = schema["$ref"].removeprefix("#/components/schemas/"), resolve(contract, schema)
+        if id(schema) in seen:
+            continue
+        seen.add(id(schema))
+        yield name, schema
+        waiting += [(f"{name}/{step}", child) for step, child in list_inner_schemas(schema)]
+
+
+def request_roots(contract: Node) -> list[tuple[str, Node]]:
+    return [
+        (f"{operation.id} body", media["schema"])
+        for operation in list_operations(contract)
+        for media in resolve(contract, operation.node.get("requestBody", {})).get("content", {}).values()
+    ]
+
+
+def response_roots(contract: Node) -> list[tuple[str, Node]]:
+    return [
+        (f"{operation.id} {status}", media[word])
+        for operation in list_operations(contract)
+        for status, response in operation.node["responses"].items()
+        for media in resolve(contract, response).get("content", {}).values()
+        for word in ("schema", "x-event-data")
+        if word in media
+    ]
+
+
+def parameter_roots(contract: Node) -> list[tuple[str, Node]]:
+    return [
+        (f"{operation.id} {parameter['in']} {parameter['name']}", parameter["schema"])
+        for operation in list_operations(contract)
+        for parameter in list_parameters(contract, operation)
+    ]
+
+
+def all_schemas(contract: Node) -> Iterator[tuple[str, Node]]:
+    yield from list_schemas(
+        contract, request_roots(contract) + response_roots(contract) + parameter_roots(contract)
+    )
+
+
+def list_nodes(node: Any, place: str = "#") -> Iterator[tuple[str, Node]]:
+    """Yield every object of the document that is not a value of an example."""
+    if isinstance(node, dict):
+        yield place, node
+        for key, child in node.items():
+            if key not in ("example", "examples", "default", "enum"):
+                yield from list_nodes(child, place + join_pointer([key]))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from list_nodes(child, place + join_pointer([index]))
+
+
+def assert_no_findings(found: list[str]) -> None:
+    assert not found, "\n" + "\n".join(sorted(set(found)))

@@ -1,0 +1,57 @@
+"""What the house rules look at: the tracked files, the modules, and the contract as the server loads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.architecture.sources import PACKAGES, ROOT, Module
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def tracked_files() -> list[Path]:
+    """Files that git knows, or would take: what a clone has."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return [path for name in listing.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="session")
+def modules(tracked_files: list[Path]) -> list[Module]:
+    """Every Python file of the rooms, without the generated-by-hand history of the database."""
+    return [
+        Module(path)
+        for path in tracked_files
+        if path.suffix == ".py"
+        and path.relative_to(ROOT).parts[0] in PACKAGES
+        and "versions" not in path.relative_to(ROOT).parts
+    ]
+
+
+@pytest.fixture(scope="session")
+def all_modules(tracked_files: list[Path]) -> list[Module]:
+    """Every Python file, tests included."""
+    return [Module(path) for path in tracked_files if path.suffix == ".py"]
+
+
+@pytest.fixture(scope="session")
+def contract(root: Path) -> dict[str, Any]:
+    """The committed bundle, or the one that a review has made of the sources as they are."""
+    path = Path(os.environ.get("REVIEWED_BUNDLE", root / "openapi" / "openapi.json"))
+    bundle: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return bundle

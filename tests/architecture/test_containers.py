@@ -1,0 +1,87 @@
+"""The files for containers name settings, commands and folders that exist: no engine here can build them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import string
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+# Of the last stage, which is what runs.
+IMAGE = dict(
+    pair.split("=", 1)
+    for line in re.findall(r"^ENV (.+)$", DOCKERFILE.rpartition("\nFROM ")[2], re.MULTILINE)
+    for pair in shlex.split(line)
+)
+OWN_SERVICES = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
+
+
+def test_the_services_are_those_that_the_readme_names() -> None:
+    assert set(OWN_SERVICES) == {"prepare", "api", "worker", "beat"}
+    assert set(COMPOSE["services"]) - set(OWN_SERVICES) == {"postgres", "redis", "s3"}
+
+
+@pytest.mark.parametrize("name", OWN_SERVICES)
+def test_every_setting_of_a_service_is_one(name: str) -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8")
+    known = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", table, re.MULTILINE))
+    given = set(OWN_SERVICES[name]["environment"])
+    assert {setting for setting in given if not setting.startswith("AWS_")} <= known
+    assert {"SECRET_KEY", "DATABASE_URL", "CELERY_BROKER_URL", "MEDIA_URL"} <= given
+
+
+@pytest.mark.parametrize("name", OWN_SERVICES)
+def test_every_command_runs_a_module_that_is_in_the_image(name: str) -> None:
+    default = re.findall(r'"([^"]+)"', DOCKERFILE.rpartition("CMD")[2])
+    python, flag, module, *_ = OWN_SERVICES[name].get("command", default)
+    assert (python, flag) == ("python", "-m")
+    assert importlib.util.find_spec(f"{module}.__main__") is not None
+    allowed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert f"!{module.partition('.')[0]}" in allowed
+
+
+def test_the_image_holds_what_the_server_reads_and_runs_as_nobody_special() -> None:
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert all((ROOT / path).exists() for path in allowed)
+    assert {"db", "handlers", "studio", "openapi/openapi.json", "pyproject.toml", "wsgi.py"} <= set(allowed)
+    assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE) == ["10001"]
+
+
+def test_the_image_is_for_production_and_compose_does_not_say_otherwise() -> None:
+    assert IMAGE["SARTIQ_ENV"] == "production"
+    assert {service["environment"].get("SARTIQ_ENV", "production") for service in OWN_SERVICES.values()} == {
+        "production"
+    }
+
+
+@pytest.mark.parametrize("name", OWN_SERVICES)
+def test_no_process_of_the_image_starts_without_a_secret_key(name: str, tmp_path: Path) -> None:
+    _, *arguments = OWN_SERVICES[name].get(
+        "command", re.findall(r'"([^"]+)"', DOCKERFILE.rpartition("CMD")[2])
+    )
+    environment = {
+        variable: string.Template(value).substitute(PATH=os.defpath) for variable, value in IMAGE.items()
+    }
+    refused = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        # Nothing is inherited. The volume exists in a container only.
+        env=environment | {"DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert refused.returncode == 2, refused.stderr
+    assert refused.stderr.startswith("Not started: SECRET_KEY must be set"), refused.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,192 @@
+"""A fact that two places need is the same in both: permissions, argument names, settings, problem codes."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import keyword
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from handlers.common.permissions import API_KEYS, PERSONAL, ROLES, Permission
+from tests.architecture.sources import Module
+from tests.tools.permission_matrix import TEXT, render_markdown
+
+METHODS = ("get", "put", "post", "patch", "delete")
+
+
+def list_operations(contract: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for item in contract["paths"].values():
+        for method in METHODS:
+            if method in item:
+                yield item, item[method]
+
+
+def find_handler(operation: dict[str, Any], modules: list[Module]) -> ast.FunctionDef | None:
+    """Return the function that answers an operation, as written."""
+    file = f"handlers/{operation['tags'][0].replace('-', '_')}.py"
+    for module in modules:
+        if module.name == file:
+            for function in module.tree.body:
+                if isinstance(function, ast.FunctionDef) and function.name == operation["operationId"]:
+                    return function
+    return None
+
+
+def find_required_permission(function: ast.FunctionDef) -> str | None:
+    for decorator in function.decorator_list:
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "requires":
+            return str(Permission[ast.unparse(decorator.args[0]).removeprefix("Permission.")])
+    return None
+
+
+def test_every_operation_has_a_handler_in_the_module_of_its_tag(
+    contract: dict, modules: list[Module]
+) -> None:
+    missing = [
+        f"{operation['tags'][0]}: {operation['operationId']}"
+        for _, operation in list_operations(contract)
+        if not find_handler(operation, modules)
+    ]
+    assert not missing, "\n" + "\n".join(missing)
+
+
+def test_a_handler_requires_the_permission_that_the_contract_names(
+    contract: dict, modules: list[Module]
+) -> None:
+    found = []
+    for _, operation in list_operations(contract):
+        function = find_handler(operation, modules)
+        named = operation.get("x-permission")
+        if function and find_required_permission(function) != named:
+            found.append(
+                f"{operation['operationId']}: contract {named}, handler {find_required_permission(function)}"
+            )
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_s03_keys_are_taken_where_their_scopes_lead_and_nowhere_else(contract: dict) -> None:
+    """Scopes are permissions, so an operation takes keys exactly when keys can have its permission."""
+    people, both = [{"OAuth2PasswordBearer": []}], [{"OAuth2PasswordBearer": []}, {"ApiKey": []}]
+    found = []
+    for _, operation in list_operations(contract):
+        security = operation.get("security", contract["security"])
+        wanted = both if operation.get("x-permission") in API_KEYS else people
+        if security and security != wanted:
+            found.append(f"{operation['operationId']}: {security}")
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_the_scopes_of_the_contract_are_what_keys_can_be_allowed(contract: dict) -> None:
+    schemas = contract["components"]["schemas"]
+    assert schemas["ApiKeyScope"]["enum"] == sorted(API_KEYS)
+    for name in ("ApiKey", "ApiKeyCreated", "ApiKeyCreate"):
+        assert schemas[name]["properties"]["scopes"]["maxItems"] == len(API_KEYS)
+
+
+def test_every_permission_is_needed_by_an_operation(contract: dict) -> None:
+    named = {operation.get("x-permission") for _, operation in list_operations(contract)} - {None}
+    assert named == {str(permission) for permission in Permission}
+
+
+def test_the_contract_says_which_roles_have_a_permission(contract: dict) -> None:
+    """Superusers have all of them, and some they have alone."""
+    granted = {**ROLES, "personal": PERSONAL, "key": API_KEYS}
+    table = {
+        str(permission): {
+            "superuser",
+            *(role for role, permissions in granted.items() if permission in permissions),
+        }
+        for permission in Permission
+    }
+    assert {name: set(roles) for name, roles in contract["x-permissions"].items()} == table
+
+
+def test_s03_the_matrix_has_a_row_for_every_operation(contract: dict) -> None:
+    """Who may do more or less than before is seen in the difference of one file."""
+    text = TEXT.read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `\S+ \S+` \| (\w+) \|", text, re.MULTILINE)
+    assert listed
+    assert sorted(listed) == sorted(operation["operationId"] for _, operation in list_operations(contract))
+    assert text == render_markdown(contract), "Stale: run `make openapi`, and read what has changed."
+
+
+def test_a_handler_takes_the_parameters_of_its_operation(contract: dict, modules: list[Module]) -> None:
+    found = []
+    for item, operation in list_operations(contract):
+        function = find_handler(operation, modules)
+        if not function:
+            continue
+        expected = {"body"} if "requestBody" in operation else set()
+        for parameter in item.get("parameters", []) + operation.get("parameters", []):
+            if "$ref" in parameter:
+                parameter = contract["components"]["parameters"][parameter["$ref"].rsplit("/", 1)[1]]
+            if parameter["in"] in ("path", "query"):
+                name = parameter["name"]
+                expected.add(f"{name}_" if keyword.iskeyword(name) or hasattr(builtins, name) else name)
+        taken = {argument.arg for argument in function.args.args + function.args.kwonlyargs}
+        if not taken <= expected or (taken != expected and not function.args.kwarg):
+            found.append(f"{function.name}: takes {sorted(taken)}, the contract has {sorted(expected)}")
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_every_setting_is_in_the_table_of_the_readme(root: Path) -> None:
+    tree = Module(root / "studio" / "settings.py").tree
+    reads = [
+        node.args
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and (ast.unparse(node.func).endswith(".get") or ast.unparse(node.func).startswith("_"))
+    ]
+    names = {
+        argument.value
+        for arguments in reads
+        for argument in arguments
+        if isinstance(argument, ast.Constant) and re.fullmatch(r"[A-Z][A-Z0-9_]+", str(argument.value))
+    }
+    assert {"PORT", "DATABASE_URL", "SECRET_KEY"} <= names
+    table = set(
+        re.findall(r"^\| *`([A-Z0-9_]+)`", (root / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    assert table == names
+
+
+def test_nothing_but_the_settings_reads_the_environment(modules: list[Module]) -> None:
+    found = [
+        f"{module.name}:{node.lineno}"
+        for module in modules
+        if module.name != "studio/settings.py"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node) in ("os.environ", "os.getenv")
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_every_code_of_a_refusal_is_a_word_of_the_contract(root: Path, modules: list[Module]) -> None:
+    """Clients program against codes: each that can be raised is named by the operation that raises it."""
+    contract = (root / "openapi" / "openapi.json").read_text(encoding="utf-8")
+    classes = [node for module in modules for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
+    bases = {ast.unparse(base) for node in classes for base in node.bases}
+    unnamed = [
+        f"{node.name}: {code}"
+        for node in classes
+        if node.name not in bases and (code := find_code(node))
+        if not re.search(rf"\b{code}\b", contract)
+    ]
+    assert not unnamed, "\n" + "\n".join(unnamed)
+
+
+def find_code(node: ast.ClassDef) -> str | None:
+    """Return the code that a class of refusals gives itself."""
+    for statement in node.body:
+        if isinstance(statement, ast.Assign):
+            target, value = statement.targets[0], statement.value
+        elif isinstance(statement, ast.AnnAssign) and statement.value:
+            target, value = statement.target, statement.value
+        else:
+            continue
+        if ast.unparse(target) == "code" and isinstance(value, ast.Constant):
+            return str(value.value)
+    return None

@@ -1,0 +1,148 @@
+"""What a clone must have, and what no file of it may hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+# Spelled in pieces, so that this file passes its own test.
+FORBIDDEN = re.compile(
+    "|".join(
+        (
+            r"(?<![\w.])/wor" + r"k/\w",
+            r"(?<![\w.])/roo" + r"t/\w",
+            r"(?<![\w.])/hom" + r"e/\w",
+            r"(?<![\w.])/Users/\w",
+            r"py" + r"pi\.org",
+            r"pythonh" + r"osted\.org",
+            r"npmjs" + r"\.(org|com)",
+            r"deb" + r"ian\.org",
+        )
+    )
+)
+REQUIRED_TOP_LEVEL = {
+    "openapi",
+    "handlers",
+    "studio",
+    "db",
+    "tests",
+    "pyproject.toml",
+    "wsgi.py",
+    "README.md",
+}
+METADATA = {"Makefile", "LICENSE", "CHANGELOG.md", "Dockerfile", "compose.yaml", "redocly.yaml"}
+LOCKED = {
+    "requirements.txt",
+    "requirements-dev.txt",
+    "requirements-bench.txt",
+    "package.json",
+    "package-lock.json",
+}
+# As their makers release it: a test compares each file with the locked package.
+SWAGGER_UI = Path("handlers/pages/swagger-ui")
+
+
+def test_the_top_level_holds_what_the_house_prescribes(tracked_files: list[Path], root: Path) -> None:
+    names = {path.relative_to(root).parts[0] for path in tracked_files}
+    assert {name for name in names if not name.startswith(".")} <= REQUIRED_TOP_LEVEL | METADATA | LOCKED
+
+
+def test_no_file_names_a_machine_or_a_registry(tracked_files: list[Path], root: Path) -> None:
+    found = []
+    for path in tracked_files:
+        content = path.read_bytes()
+        if b"\0" in content:
+            continue
+        for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
+            if FORBIDDEN.search(line):
+                found.append(f"{path.relative_to(root)}:{number} {line.strip()[:120]}")
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_text_files_end_with_one_newline(tracked_files: list[Path], root: Path) -> None:
+    found = [
+        str(path.relative_to(root))
+        for path in tracked_files
+        if (content := path.read_bytes())
+        and b"\0" not in content
+        and path.parent != root / SWAGGER_UI
+        and (not content.endswith(b"\n") or content.endswith(b"\n\n"))
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-bench.txt"])
+def test_a_lock_file_pins_by_hash_and_names_no_index(root: Path, name: str) -> None:
+    lines = (root / name).read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if "://" in line or line.startswith("-")] == []
+    packages = [line for line in lines if line and line[0] not in "# "]
+    assert [line for line in packages if not re.match(r"[a-z0-9-]+==\S+ (; .* )?\\$", line)] == []
+    assert len([line for line in lines if "--hash=sha256:" in line]) >= len(packages)
+
+
+def test_the_lock_files_hold_what_pyproject_asks_for(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+
+    def pins(lines: list[str]) -> set[str]:
+        return {re.sub(r"\[.*?\]", "", line.split(" ")[0]).lower() for line in lines if "==" in line}
+
+    runtime = pins((root / "requirements.txt").read_text(encoding="utf-8").splitlines())
+    development = pins((root / "requirements-dev.txt").read_text(encoding="utf-8").splitlines())
+    wanted = project["project"]["dependencies"]
+    assert pins(wanted) <= runtime, "Run `make lock`."
+    assert runtime | pins(project["dependency-groups"]["dev"]) <= development, "Run `make lock`."
+    measured_against = project["dependency-groups"]["bench"]
+    bench = pins((root / "requirements-bench.txt").read_text(encoding="utf-8").splitlines())
+    assert pins(measured_against) <= bench, "Run `make lock`."
+    asked = [*wanted, *project["dependency-groups"]["dev"], *measured_against]
+    assert [line for line in asked if "==" not in line] == []
+
+
+def test_the_node_lock_file_names_no_download_address(root: Path) -> None:
+    packages = json.loads((root / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    for package in packages.values():
+        package.pop("funding", None)  # where its authors take donations
+    assert [name for name, package in packages.items() if "resolved" in package] == []
+    assert "://" not in json.dumps(packages)
+
+
+def test_the_node_lock_file_pins_every_package_by_hash(root: Path) -> None:
+    packages = json.loads((root / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    installed = {name: package for name, package in packages.items() if name}
+    assert installed
+    assert [
+        name for name, package in installed.items() if not package.get("integrity", "").startswith("sha512-")
+    ] == []
+    assert [
+        name for name, package in installed.items() if not re.match(r"\d+\.\d+", package["version"])
+    ] == []
+
+
+def test_the_swagger_ui_in_the_tree_is_the_locked_package(root: Path) -> None:
+    released = root / "node_modules" / "swagger-ui-dist"
+    package = json.loads((released / "package.json").read_text(encoding="utf-8"))
+    wanted = json.loads((root / "package.json").read_text(encoding="utf-8"))["devDependencies"]
+    assert package["version"] == wanted["swagger-ui-dist"]
+    ours = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / SWAGGER_UI).iterdir()
+    }
+    theirs = {name: hashlib.sha256((released / name).read_bytes()).hexdigest() for name in ours}
+    assert ours == theirs, "Copy these files of node_modules/swagger-ui-dist."
+    assert {"LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt"} <= set(ours)
+
+
+def test_every_target_for_people_is_explained_by_make_help(root: Path) -> None:
+    lines = (root / "Makefile").read_text(encoding="utf-8").splitlines()
+    phony = {line.split(":")[1].strip() for line in lines if line.startswith(".PHONY:")} - {"help"}
+    explained = {line.split(":")[0] for line in lines if re.match(r"[a-z-]+:.*## \S", line)}
+    assert phony == explained
+
+
+def test_the_scripts_of_the_continuous_integration_can_be_run(root: Path) -> None:
+    assert os.access(root / ".ci" / "run", os.X_OK)

@@ -1,0 +1,257 @@
+"""For each operation that declares 409: how to run into one of its rules that no schema can say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from db.models import Upload
+from studio.accounts.api_keys import MAX_KEYS
+from tests.contract.operations import Request
+from tests.contract.tenant import Tenant
+from tests.support import factories
+from tests.support.accounts import use_email_change_token
+from tests.support.factories.api_keys import make_api_key
+
+Conflict = Callable[[Tenant, Request], None]
+
+
+def _personal(make: Callable[..., Any], key: str, many: bool = False) -> Conflict:
+    """Refer to a row of the caller's own personal scope: seen, but of another scope."""
+
+    def prepare(tenant: Tenant, request: Request) -> None:
+        row_id = str(make(owner=tenant.owner).id)
+        request.body = {**request.body, key: [row_id] if many else row_id}
+
+    return prepare
+
+
+def _duplicate_value(key: str, kind: str) -> Conflict:
+    """Give a value that another row of the scope has."""
+
+    def prepare(tenant: Tenant, request: Request) -> None:
+        request.body = {**request.body, key: getattr(tenant.rows[kind], key)}
+
+    return prepare
+
+
+def _duplicate_of_new_row(key: str, make: Callable[..., Any]) -> Conflict:
+    def prepare(tenant: Tenant, request: Request) -> None:
+        other = make(organization=tenant.organization)
+        request.body = {**request.body, key: getattr(other, key)}
+
+    return prepare
+
+
+def _make_public(tenant: Tenant, request: Request) -> None:
+    request.body = {**request.body, "public": True}
+
+
+def _row_in_use(kind: str) -> Conflict:
+    """Ask for the row that the world's other rows refer to, not for the unused one."""
+
+    def prepare(tenant: Tenant, request: Request) -> None:
+        request.path[f"{kind}_id"] = str(tenant.rows[kind].id)
+
+    return prepare
+
+
+def _preset_in_use(kind: str) -> Conflict:
+    def prepare(tenant: Tenant, request: Request) -> None:
+        row = tenant.rows[kind]
+        factories.make_guidelines(organization=tenant.organization, **{f"{kind}_id": row.id})
+        request.path[f"{kind}_id"] = str(row.id)
+
+    return prepare
+
+
+def _look_in_use(column: str, kind: str) -> Conflict:
+    def prepare(tenant: Tenant, request: Request) -> None:
+        row = tenant.rows[kind]
+        factories.make_look(tenant.rows["shooting"], **{column: row.id})
+        request.path[f"{kind}_id"] = str(row.id)
+
+    return prepare
+
+
+def _guidelines_in_use(tenant: Tenant, request: Request) -> None:
+    tenant.rows["shooting"].default_guidelines_id = tenant.rows["guidelines"].id
+    factories.make(tenant.rows["shooting"])
+    request.path["guidelines_id"] = str(tenant.rows["guidelines"].id)
+
+
+def _generation_running(tenant: Tenant, request: Request) -> None:
+    tenant.rows["generation"].status = "running"
+    tenant.rows["shot"].status = "generating"
+    factories.make(tenant.rows["generation"])
+    factories.make(tenant.rows["shot"])
+
+
+def _row_in_state(kind: str, status: str) -> Conflict:
+    def prepare(tenant: Tenant, request: Request) -> None:
+        tenant.rows[kind].status = status
+        factories.make(tenant.rows[kind])
+
+    return prepare
+
+
+def _two_pending_predictions(tenant: Tenant, request: Request) -> None:
+    factories.make_prediction(tenant.rows["generation"], media_id=tenant.rows["resource"].id, index=1)
+    request.body = {}
+
+
+def _own_superuser_account(tenant: Tenant, request: Request) -> None:
+    request.path["user_id"] = str(tenant.superuser.id)
+    request.body = {"is_active": False} if request.operation.method == "PATCH" else None
+
+
+def _owner_account(tenant: Tenant, request: Request) -> None:
+    request.path["user_id"] = str(tenant.owner.id)
+
+
+def _taken_email(tenant: Tenant, request: Request) -> None:
+    request.body["email"] = tenant.owner.email
+
+
+def _email_without_password(tenant: Tenant, request: Request) -> None:
+    request.body = {"email": f"new-{tenant.owner.email}"}
+
+
+def _email_taken_meanwhile(tenant: Tenant, request: Request) -> None:
+    use_email_change_token(request, tenant.member.email)
+
+
+def _duplicate_member(tenant: Tenant, request: Request) -> None:
+    request.body["email"] = tenant.member.email
+
+
+def _max_api_keys(tenant: Tenant, request: Request) -> None:
+    for _ in range(MAX_KEYS):
+        make_api_key(tenant.organization)
+
+
+def _wrong_password(tenant: Tenant, request: Request) -> None:
+    for key in {"current_password", "password"} & request.body.keys():
+        request.body[key] = "not-the-password"
+
+
+def _common_password(tenant: Tenant, request: Request) -> None:
+    request.body["new_password"] = "password1"
+
+
+def _missing_password(tenant: Tenant, request: Request) -> None:
+    del request.body["password"]
+
+
+def _organization_with_rows(tenant: Tenant, request: Request) -> None:
+    request.path["organization_id"] = str(tenant.organization.id)
+
+
+def _slug_of_another_organization(tenant: Tenant, request: Request) -> None:
+    request.body = {**request.body, "slug": factories.make_organization().slug}
+
+
+def _second_subscription(tenant: Tenant, request: Request) -> None:
+    request.path["subscription_id"] = str(tenant.owner.id)
+
+
+def _disallowed_image_url(tenant: Tenant, request: Request) -> None:
+    request.media_type = "application/json"
+    request.body = {"file_url": "https://localhost/dress.jpg", "type": "front"}
+
+
+def _shot_type_with_predictions(tenant: Tenant, request: Request) -> None:
+    request.body = {"shot_type_ids": [str(tenant.second_shot_type.id)]}
+
+
+def _skipped_phase(tenant: Tenant, request: Request) -> None:
+    request.body = {"phase": "AGREEMENT"}
+
+
+def _consumed_upload(tenant: Tenant, request: Request) -> None:
+    upload: Upload = tenant.rows["upload"]
+    upload.status, upload.media_resource_id = "ingested", tenant.rows["resource"].id
+    factories.make(upload)
+
+
+def _internal_webhook_url(tenant: Tenant, request: Request) -> None:
+    request.body = {**request.body, "url": "https://localhost/hooks"}
+
+
+def _disabled_endpoint(tenant: Tenant, request: Request) -> None:
+    tenant.rows["endpoint"].is_enabled = False
+    factories.make(tenant.rows["endpoint"])
+
+
+CONFLICTS: dict[str, Conflict] = {
+    "create_user": _taken_email,
+    "change_password": _wrong_password,
+    "reset_password": _common_password,
+    "update_current_user": _email_without_password,
+    "confirm_email_change": _email_taken_meanwhile,
+    "update_user": _own_superuser_account,
+    "delete_user": _own_superuser_account,
+    "create_organization": _slug_of_another_organization,
+    "update_organization": _slug_of_another_organization,
+    "delete_organization": _organization_with_rows,
+    "transfer_ownership": _wrong_password,
+    "add_member": _duplicate_member,
+    "create_invitation": _duplicate_member,
+    "create_api_key": _max_api_keys,
+    "accept_invitation": _missing_password,
+    "update_member": _owner_account,
+    "remove_member": _owner_account,
+    "create_subscription": _second_subscription,
+    "create_brand": _duplicate_value("slug", "brand"),
+    "update_brand": _duplicate_of_new_row("slug", factories.make_brand),
+    "create_product": _duplicate_value("sku", "product"),
+    "update_product": _duplicate_of_new_row("sku", factories.make_product),
+    "delete_product": _row_in_use("product"),
+    "add_product_image": _disallowed_image_url,
+    "create_subject": _duplicate_value("slug", "subject"),
+    "update_subject": _duplicate_of_new_row("slug", factories.make_subject),
+    "delete_subject": _look_in_use("subject_id", "subject"),
+    "add_base_image": _personal(factories.make_shot_type, "shot_type_id"),
+    "create_style": _duplicate_value("slug", "style"),
+    "update_style": _make_public,
+    "delete_style": _look_in_use("style_id", "style"),
+    "create_guidelines": _personal(factories.make_shot_type, "shot_type_ids", many=True),
+    "update_guidelines": _personal(factories.make_background_preset, "background_preset_id"),
+    "delete_guidelines": _guidelines_in_use,
+    "create_shot_type": _duplicate_value("slug", "shot_type"),
+    "update_shot_type": _make_public,
+    "delete_shot_type": _row_in_use("shot_type"),
+    "create_background_preset": _make_public,
+    "update_background_preset": _make_public,
+    "delete_background_preset": _preset_in_use("background_preset"),
+    "create_resolution_preset": _make_public,
+    "update_resolution_preset": _make_public,
+    "delete_resolution_preset": _preset_in_use("resolution_preset"),
+    "delete_generation_model": _row_in_use("model"),
+    "create_shooting": _personal(factories.make_brand, "brand_id"),
+    "update_shooting": _skipped_phase,
+    "delete_shooting": _generation_running,
+    "create_look": _personal(factories.make_product, "main_product_id"),
+    "update_look": _shot_type_with_predictions,
+    "delete_look": _generation_running,
+    "generate_shot": _row_in_state("shot", "approved"),
+    "approve_shot": _two_pending_predictions,
+    "reject_shot": _row_in_state("shot", "pending"),
+    "request_shot_revision": _row_in_state("shot", "pending"),
+    "reopen_shot": _row_in_state("shot", "pending"),
+    "create_generation": _row_in_state("shot", "generating"),
+    "cancel_generation": _row_in_state("generation", "completed"),
+    "retry_generation": _row_in_state("generation", "completed"),
+    "delete_prediction": _row_in_state("prediction", "approved"),
+    "approve_prediction": _row_in_state("prediction", "rejected"),
+    "reject_prediction": _row_in_state("prediction", "approved"),
+    "reopen_prediction": _row_in_state("prediction", "pending_review"),
+    "create_export": _row_in_state("prediction", "rejected"),
+    "download_export": _row_in_state("export", "failed"),
+    "put_upload": _consumed_upload,
+    "create_webhook_endpoint": _internal_webhook_url,
+    "update_webhook_endpoint": _internal_webhook_url,
+    "test_webhook_endpoint": _disabled_endpoint,
+    "redeliver_webhook": _disabled_endpoint,
+    "redeliver_webhooks": _disabled_endpoint,
+}

@@ -1,0 +1,231 @@
+"""Walks along the links of the contract: what one answer names, the next steps read, change, delete and miss.
+
+Schemathesis' own stateful phase came nowhere. It infers some 5,800 links beside the declared ones and begins
+anew instead of walking on: each of 31 operations may begin twice before a link has to be followed. When a
+server that remembers answers a repeated walk otherwise, or a hook fails, it stops and calls that a success.
+Here a walk has one beginning and follows declared links only; a run is good only when it came far enough.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import hypothesis
+import schemathesis
+from hypothesis.errors import Flaky, Unsatisfiable, UnsatisfiedAssumption
+from schemathesis.core.failures import FailureGroup
+from schemathesis.core.transport import Response
+from schemathesis.generation.case import Case
+from schemathesis.generation.stateful.control import TransitionController
+from schemathesis.generation.stateful.state_machine import StepInput, StepOutput
+from schemathesis.specs.openapi.stateful import OpenAPIStateMachine
+from schemathesis.specs.openapi.stateful.links import OpenApiLink
+
+from tests.contract.fuzzing import cases, client
+
+ROOT = Path(__file__).resolve().parents[3]
+CONFIGURATION = ROOT / "tests/contract/fuzzing/schemathesis.toml"
+# What only a superuser may change, or see of others.
+SUPERUSER_PATHS = ("/users/", "/subscriptions/", "/generation-models/")
+# Few walks at a time: the more of them Hypothesis makes in one go, the likelier it repeats one.
+SETTINGS = hypothesis.settings(
+    max_examples=3,
+    stateful_step_count=10,
+    phases=[hypothesis.Phase.generate],
+    suppress_health_check=[
+        hypothesis.HealthCheck.filter_too_much,  # a walk that ends early is given up
+        hypothesis.HealthCheck.too_slow,  # how long a request takes to make up says nothing of the server
+    ],
+    deadline=None,
+    database=None,
+)
+# The first round is walked whole, however busy the machine is; later ones end with these.
+MAX_SECONDS = 50
+# The first round alone comes to four fifths of the links. Chance decides on
+# the last ones: a name that is taken, a picture that is not finished.
+MIN_LINK_COVERAGE = 2 / 3
+MIN_DELETION_COVERAGE = 2 / 3
+
+
+@dataclass
+class Findings:
+    """Where walks came, and what was wrong on the way."""
+
+    walks: int = 0
+    steps: int = 0
+    cut_short: int = 0
+    followed: set[str] = field(default_factory=set)
+    """The links that led to an answer of success."""
+    missed: set[str] = field(default_factory=set)
+    """The deletions after which a read found nothing any more."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """What went wrong, the first of each kind."""
+
+
+class SingleStartController(TransitionController):
+    """Lets a walk begin with the operations that it was made for, where Schemathesis takes all in turn."""
+
+    __slots__ = ()
+
+    def allow_root_transition(self, source: str, bundles: dict[str, Any]) -> bool:
+        """Tell whether an operation may be called without a link."""
+        return source in self.roots and super().allow_root_transition(source, bundles)
+
+
+class Walk(OpenAPIStateMachine):
+    """One walk, which notes where it came and goes on when something was wrong."""
+
+    start: ClassVar[str]
+    findings: ClassVar[Findings]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.control = SingleStartController(self._transitions, {self.start})
+        self.deleted: dict[str, str] = {}
+        self.findings.walks += 1
+
+    def step(self, step: StepInput) -> StepOutput:
+        """Send one case, and note what it showed."""
+        case = step.case
+        if step.transition is not None:
+            cases.LINKED.add(case.id)
+        try:
+            output = super().step(step)
+        except UnsatisfiedAssumption:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a hook or a check fails with is a fault of the run
+            self.findings.failures.setdefault(
+                f"{type(error).__name__} at {case.operation.label}", repr(error)
+            )
+            # This walk ends here, and is not repeated.
+            hypothesis.reject()
+        status = output.response.status_code
+        self.findings.steps += 1
+        if step.transition is not None and step.is_applied and status < 300:
+            self.findings.followed.add(step.transition.id)
+        if case.method == "DELETE" and status < 300:
+            self.deleted[case.formatted_path] = case.operation.label
+        elif case.method == "GET" and status == 404 and case.formatted_path in self.deleted:
+            self.findings.missed.add(self.deleted[case.formatted_path])
+        return output
+
+    def before_call(self, case: Case) -> None:
+        """Sign the case as the account that may walk there."""
+        name = "admin" if case.path.startswith(SUPERUSER_PATHS) else "demo"
+        case.headers.update(client.long_lived_header(name))
+
+    def validate_response(self, response: Response, case: Case, *arguments: Any, **options: Any) -> None:
+        """Run all checks and note what they find.
+
+        Raised, it would make Hypothesis repeat the walk, which a server that remembers answers otherwise.
+        """
+        try:
+            super().validate_response(response, case, *arguments, **options)
+        except FailureGroup as group:
+            for failure in group.exceptions:
+                self.findings.failures.setdefault(
+                    f"[{failure.code}] {failure.title} at {case.operation.label}", str(group)
+                )
+
+
+@dataclass(frozen=True)
+class StartOperation:
+    """An operation from which links lead on, by its label, and the names of its links and their deletions."""
+
+    label: str
+    links: frozenset[str]
+    deletions: frozenset[str]
+
+    def is_incomplete(self, findings: Findings) -> bool:
+        """Tell whether there is still something to see from here."""
+        return bool(self.links - findings.followed or self.deletions - findings.missed)
+
+
+def list_start_operations(
+    machine: type[OpenAPIStateMachine], operations: Iterable[str]
+) -> Iterator[StartOperation]:
+    """Give the beginnings of all walks, or those of some operationIds only, in the order of the contract."""
+    wanted = set(operations)
+
+    def is_wanted(links: list[OpenApiLink]) -> bool:
+        return bool(links) and (not wanted or links[0].source.definition.raw["operationId"] in wanted)
+
+    for label, operation in machine._transitions.operations.items():
+        links = operation.outgoing
+        if is_wanted(links):
+            deletions = (link.target.label for link in links if link.target.method == "delete")
+            yield StartOperation(label, frozenset(link.full_name for link in links), frozenset(deletions))
+
+
+def run_walks(seed: int, operations: Iterable[str], seconds: float) -> tuple[list[StartOperation], Findings]:
+    """Walk from everywhere, and again from where something is left to see; ends with time, or a fault."""
+    config = schemathesis.Config.from_path(CONFIGURATION)
+    schema = schemathesis.openapi.from_path(ROOT / "openapi/openapi.json", config=config)
+    schema.config.update(base_url=client.base_url())
+    machine = schema.as_state_machine()
+    assert issubclass(machine, OpenAPIStateMachine)
+    everywhere = left = list(list_start_operations(machine, operations))
+    findings = Findings()
+    deadline = time.monotonic() + seconds
+    dice = random.Random(seed)
+    while left and not findings.failures and time.monotonic() < deadline:
+        for start in left:
+            if left is not everywhere and time.monotonic() > deadline:
+                break
+            one = type("OneWalk", (Walk, machine), {"beginning": start.label, "findings": findings})
+            try:
+                hypothesis.seed(dice.getrandbits(64))(one).run(settings=SETTINGS)
+            except (Flaky, Unsatisfiable):
+                # Hypothesis repeated a walk and was answered otherwise, or all walks ended with a fault.
+                findings.cut_short += 1
+        left = [start for start in left if start.is_incomplete(findings)]
+    return everywhere, findings
+
+
+def report(everywhere: list[StartOperation], findings: Findings) -> bool:
+    """Print where walks came and what was wrong; return whether nothing was, and they came far enough."""
+    links = frozenset[str]().union(*(start.links for start in everywhere))
+    deletions = frozenset[str]().union(*(start.deletions for start in everywhere))
+    followed, missed = links & findings.followed, deletions & findings.missed
+    print(
+        f"{findings.walks} walks, {findings.steps} steps, {findings.cut_short} rounds cut short: "
+        f"{len(followed)} of {len(links)} declared links led to a success, "
+        f"after {len(missed)} of {len(deletions)} deletions a read found nothing"
+    )
+    for what in sorted((links - followed) | (deletions - missed)):
+        print(f"  not seen: {what}")
+    for name, details in findings.failures.items():
+        print(f"\n{name}\n{details}")
+    if findings.failures:
+        return False
+    goes_far = len(followed) >= MIN_LINK_COVERAGE * len(links) > 0
+    looks_after = len(missed) >= MIN_DELETION_COVERAGE * len(deletions)
+    if not (goes_far and looks_after):
+        print("The walks came too short to prove anything")
+    return goes_far and looks_after
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Walk on the server under test; return 0 when nothing was wrong and enough was seen."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument(
+        "--seconds", type=float, default=MAX_SECONDS, help="after these, only the first round goes on"
+    )
+    parser.add_argument("--operation", action="append", default=[], help="only from this operationId")
+    options = parser.parse_args(arguments)
+    everywhere, findings = run_walks(options.seed, options.operation, options.seconds)
+    if options.operation and not everywhere:
+        print("No link begins at these operations: nothing to walk")
+        return 0
+    return int(not report(everywhere, findings))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,390 @@
+"""One organization with a row of every kind, and for each operation a request about these rows that succeeds.
+
+Two worlds are two tenants: what is A's is foreign to B.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+from uuid import UUID
+
+from PIL import Image
+from sqlalchemy.orm import Session
+
+from db.base import utc_now
+from db.models import Organization, PasswordResetToken, RefreshToken, TokenFamily, User
+from handlers.common.permissions import SUPERUSER_ONLY
+from studio.accounts.identity.tokens import generate_token, hash_token
+from studio.media.signing import sign_share, sign_upload
+from studio.media.storage import LocalDisk, export_key, media_key
+from studio.settings import Settings
+from tests.contract.operations import CONTRACT, OPERATIONS, Operation, Request, encode, resolve
+from tests.support import factories
+from tests.support.accounts import ACCOUNT_PREPARATIONS, make_session
+from tests.support.app import REACHABLE_HOST
+from tests.support.factories.api_keys import make_api_key
+from tests.support.factories.invitations import make_invitation
+from tests.support.servers.compute import signature_headers
+
+SEEDED = "01990000-5eed-7000-8000-"
+KINDS = {
+    0x01: "user", 0x02: "organization", 0x03: "subscription", 0x04: "brand", 0x05: "product", 0x06: "image",
+    0x07: "shooting", 0x08: "look", 0x09: "shot", 0x0A: "subject", 0x0B: "base_image", 0x0C: "style",
+    0x0D: "guidelines", 0x0E: "shot_type", 0x0F: "background_preset", 0x10: "resolution_preset",
+    0x11: "model", 0x12: "generation", 0x13: "prediction", 0x14: "resource", 0x15: "upload",
+    0x1A: "endpoint", 0x1B: "delivery",
+    0x2A: "invitation",
+    0x2C: "api_key",
+    0x20: "export",
+}  # fmt: skip
+
+
+# What the renderer says about a picture, as the contract's example has it.
+REVIEW_FIELDS = {
+    name: CONTRACT["components"]["schemas"][name.title()]["example"] for name in ("quality", "provenance")
+}
+
+
+def make_image(file_format: str = "PNG", size: tuple[int, int] = (48, 64)) -> bytes:
+    """Return a small real picture."""
+    target = io.BytesIO()
+    Image.new("RGB", size, "#c8b49a").save(target, file_format)
+    return target.getvalue()
+
+
+class Tenant:
+    """A tenant. `rows` holds one row of every kind by the name of its path parameter, without `_id`.
+
+    In a personal one they belong to the owner and to no organization.
+    """
+
+    def __init__(self, settings: Settings, personal: bool = False) -> None:
+        self.settings, self.personal = settings, personal
+        self.storage = LocalDisk(settings.media_dir)
+        self.owner: User = factories.make_user()
+        self.organization: Organization = factories.make_organization(self.owner)
+        scope = self.ownership
+        subscription = factories.make_subscription(self.owner)
+        brand = factories.make_brand(**scope)
+        shot_type, second_shot_type = factories.make_shot_type(**scope), factories.make_shot_type(**scope)
+        style = factories.make_style(**scope)
+        subject = factories.make_subject(**scope)
+        product = factories.make_product(**scope, brand_id=brand.id)
+        media = self.write_file(factories.make_media(**scope, extension="png", content_type="image/png"))
+        base_image = factories.make_base_image(subject, shot_type_id=shot_type.id, media_id=media.id)
+        image = factories.make_product_image(product, media_id=media.id)
+        background = factories.make_background_preset(**scope)
+        resolution = factories.make_resolution_preset(**scope)
+        guidelines = factories.make_guidelines(**scope)
+        model = factories.make_generation_model(recommended=True)
+        shooting = factories.make_shooting(**scope, brand_id=brand.id)
+        look = factories.make_look(shooting, main_product_id=product.id, shot_type_ids=[shot_type.id])
+        shot = factories.make_shot(look, shot_type_id=shot_type.id, status="pending_review")
+        generation = factories.make_generation(shot, model_id=model.id, status="completed", progress=100)
+        prediction = factories.make_prediction(
+            generation, media_id=media.id, content_type="image/png", width=48, height=64, **REVIEW_FIELDS
+        )
+        upload = factories.make_upload(**scope)
+        endpoint = factories.make_webhook_endpoint(**scope)
+        self.member = factories.make_user()
+        factories.make_membership(self.organization, self.member)
+        self.viewer, self.admin = factories.make_user(), factories.make_user()
+        factories.make_membership(self.organization, self.viewer, role="viewer")
+        factories.make_membership(self.organization, self.admin, role="admin")
+        self.second_shot_type = second_shot_type
+        self.rows: dict[str, Any] = {
+            "organization": self.organization, "subscription": subscription, "brand": brand,
+            "product": product, "image": image, "shooting": shooting, "look": look, "shot": shot,
+            "subject": subject, "base_image": base_image, "style": style, "guidelines": guidelines,
+            "shot_type": shot_type,
+            "background_preset": background, "resolution_preset": resolution, "model": model,
+            "generation": generation, "prediction": prediction, "resource": media, "upload": upload,
+            "user": self.member, "endpoint": endpoint, "export": factories.make_export(shooting, prediction),
+            "delivery": factories.make_webhook_delivery(endpoint),
+            "invitation": make_invitation(self.organization),
+            "api_key": make_api_key(self.organization),
+        }  # fmt: skip
+
+    def reload(self, session: Session) -> None:
+        """Read all rows anew, so that they are plain columns and can be copied."""
+        self.rows = {name: _read(session, row) for name, row in self.rows.items()}
+        self.organization, self.member = self.rows["organization"], self.rows["user"]
+        self.owner, self.viewer = _read(session, self.owner), _read(session, self.viewer)
+        self.admin = _read(session, self.admin)
+        self.second_shot_type = _read(session, self.second_shot_type)
+
+    def attach_to(self, session: Session) -> None:
+        """Go on in another session."""
+        session.add_all([self.owner, self.viewer, self.admin, self.second_shot_type, *self.rows.values()])
+
+    @property
+    def ownership(self) -> dict[str, Any]:
+        """The scope of the rows, as factories take it."""
+        return {"owner": self.owner} if self.personal else {"organization": self.organization}
+
+    @cached_property
+    def superuser(self) -> User:
+        """An account that administers the system and is no member."""
+        return factories.make_user(is_superuser=True)
+
+    @cached_property
+    def sibling_organization(self) -> Organization:
+        """Another organization of the owner, whose members are colleagues and no members here."""
+        return factories.make_organization(self.owner)
+
+    def write_file(self, media: Any) -> Any:
+        """Write a real file for a media row and return the row."""
+        self.storage.write(media_key(media.id, media.extension), make_image())
+        return media
+
+    def caller_for(self, operation: Operation) -> User:
+        """Return the account of this world that may call an operation."""
+        return self.superuser if is_for_superusers(operation) else self.owner
+
+    def request_for(self, operation_id: str) -> Request:
+        """Return a request that the operation should answer with its success status."""
+        operation = OPERATIONS[operation_id]
+        request = Request(operation)
+        for name in operation.path_names():
+            request.path[name] = self.path_value(operation, name)
+        for parameter in operation.parameters:
+            if parameter["in"] == "query" and (
+                parameter.get("required") or (parameter["name"] == "organization_id" and not self.personal)
+            ):
+                request.query[parameter["name"]] = self.replace_seed_ids(parameter["schema"].get("example"))
+        if operation.media_types:
+            request.media_type = operation.media_types[0]
+            request.body = self.body_for(operation, request.media_type)
+        prepare = PREPARATIONS.get(operation_id)
+        if prepare is not None:
+            prepare(self, request)
+        return request
+
+    def path_value(self, operation: Operation, name: str) -> str:
+        """Return the value of a path parameter that names a row of this tenant."""
+        row = self.rows.get(name.removesuffix("_id"))
+        if row is not None and name.endswith("_id"):
+            return str(row.id)
+        parameter = next(one for one in operation.parameters if one["name"] == name)
+        return str(parameter["schema"]["example"])
+
+    def body_for(self, operation: Operation, media_type: str) -> Any:
+        """Return the contract's example of a body, with the ids of this tenant."""
+        if media_type.startswith("image/") or media_type == "application/octet-stream":
+            return make_image("PNG")
+        schema = operation.body_schema(media_type)
+        if media_type == "multipart/form-data":
+            parts = {
+                name: self.replace_seed_ids(resolve(part).get("example"))
+                for name, part in schema["properties"].items()
+            }
+            return {**parts, "file": make_image()}
+        return self.replace_seed_ids(schema.get("example", {}))
+
+    def replace_seed_ids(self, value: Any) -> Any:
+        """Return an example with the demo rows' ids replaced by ids of this tenant."""
+        if isinstance(value, dict):
+            return {name: self.replace_seed_ids(one) for name, one in value.items()}
+        if isinstance(value, list):
+            return list(dict.fromkeys(self.replace_seed_ids(one) for one in value))
+        if isinstance(value, str) and value.startswith(SEEDED):
+            kind = KINDS[int(value.removeprefix(SEEDED)[:4], 16)]
+            return str(self.rows[kind].id)
+        if isinstance(value, str) and "/files/media/" in value:
+            return self.file_url(self.rows["resource"].id)
+        return value
+
+    def file_url(self, resource_id: object) -> str:
+        """Return the address of a stored picture."""
+        return f"{self.settings.public_url}/api/v1/files/media/{resource_id}/file.png"
+
+
+def _read(session: Session, row: Any) -> Any:
+    return session.get_one(type(row), row.id)
+
+
+def is_for_superusers(operation: Operation) -> bool:
+    """Tell whether only superusers may call an operation."""
+    return operation.raw.get("x-permission") in SUPERUSER_ONLY
+
+
+def sign_upload_request(tenant: Tenant, request: Request) -> None:
+    """Give an upload a signed address that holds."""
+    upload_id = UUID(request.path["upload_id"])
+    signed = sign_upload(tenant.settings.secret_key, upload_id, utc_now(), timedelta(minutes=15))
+    request.query = {"expires": signed.expires, "signature": signed.signature}
+    request.media_type = "image/png"
+
+
+def _share(tenant: Tenant, request: Request) -> None:
+    prediction, until = tenant.rows["prediction"], utc_now() + timedelta(hours=1)
+    request.path["share_token"] = sign_share(tenant.settings.secret_key, prediction.id, until)
+
+
+def _user_without_subscription(tenant: Tenant, request: Request) -> None:
+    request.path["subscription_id"] = str(factories.make_user().id)
+
+
+def _png_file_name(tenant: Tenant, request: Request) -> None:
+    request.path["file_name"] = "file.png"
+
+
+def _unused_row(kind: str, make: Callable[..., Any]) -> Callable[[Tenant, Request], None]:
+    def prepare(tenant: Tenant, request: Request) -> None:
+        request.path[f"{kind}_id"] = str(make(**tenant.ownership).id)
+
+    return prepare
+
+
+def _unused_model(tenant: Tenant, request: Request) -> None:
+    request.path["model_id"] = str(factories.make_generation_model().id)
+
+
+def _empty_organization(tenant: Tenant, request: Request) -> None:
+    organization = factories.make_organization(tenant.owner)
+    for role, account in (("admin", tenant.admin), ("member", tenant.member), ("viewer", tenant.viewer)):
+        factories.make_membership(organization, account, role=role)
+    request.path["organization_id"] = str(organization.id)
+
+
+def _open_session(tenant: Tenant, request: Request) -> None:
+    until = utc_now() + timedelta(days=1)
+    family = factories.make(TokenFamily(user_id=tenant.owner.id, expires_at=until))
+    token = generate_token("rt_")
+    factories.make(RefreshToken(family_id=family.id, token_hash=hash_token(token), expires_at=until))
+    request.body = {"refresh_token": token}
+
+
+def _open_session_token(tenant: Tenant, request: Request) -> None:
+    form = request.body
+    _open_session(tenant, request)
+    request.body = {**form, "token": request.body["refresh_token"]}
+
+
+def _mailed_token(tenant: Tenant, request: Request) -> None:
+    token = generate_token("pr_")
+    until = utc_now() + timedelta(hours=1)
+    factories.make(
+        PasswordResetToken(user_id=tenant.owner.id, token_hash=hash_token(token), expires_at=until)
+    )
+    request.body["token"] = token
+
+
+def _set_shot_state(status: str, **columns: Any) -> Callable[[Tenant, Request], None]:
+    def prepare(tenant: Tenant, request: Request) -> None:
+        for kind in ("shot", "prediction"):
+            row = tenant.rows[kind]
+            row.status = status
+            if kind == "shot" and status == "approved":
+                row.approved_prediction_id = tenant.rows["prediction"].id
+            factories.make(row)
+
+    return prepare
+
+
+def _set_generation_state(status: str) -> Callable[[Tenant, Request], None]:
+    def prepare(tenant: Tenant, request: Request) -> None:
+        tenant.rows["generation"].status = status
+        factories.make(tenant.rows["generation"])
+
+    return prepare
+
+
+def _completed_export(tenant: Tenant, request: Request) -> None:
+    export = tenant.rows["export"]
+    export.status, export.content_hash = "completed", "0" * 64
+    factories.make(export)
+    with tenant.storage.open_writer(export_key(export.id)) as file:
+        file.write(b"PK")
+
+
+def _sign_callback(tenant: Tenant, request: Request) -> None:
+    request.headers |= signature_headers(encode("application/json", request.body), "msg_of_the_suite")
+
+
+def _reachable_url(tenant: Tenant, request: Request) -> None:
+    request.body["url"] = f"http://{REACHABLE_HOST}/hooks"
+
+
+# What a request needs beyond the contract's example to succeed.
+PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
+    **ACCOUNT_PREPARATIONS,
+    "refresh_token": _open_session,
+    "revoke_token": _open_session_token,
+    "reset_password": _mailed_token,
+    "put_upload": sign_upload_request,
+    "get_shared_image": _share,
+    "get_file": _png_file_name,
+    "create_subscription": _user_without_subscription,
+    "delete_organization": _empty_organization,
+    "delete_product": _unused_row("product", factories.make_product),
+    "delete_subject": _unused_row("subject", factories.make_subject),
+    "delete_style": _unused_row("style", factories.make_style),
+    "delete_guidelines": _unused_row("guidelines", factories.make_guidelines),
+    "delete_shot_type": _unused_row("shot_type", factories.make_shot_type),
+    "delete_background_preset": _unused_row("background_preset", factories.make_background_preset),
+    "delete_resolution_preset": _unused_row("resolution_preset", factories.make_resolution_preset),
+    "delete_generation_model": _unused_model,
+    "reopen_shot": _set_shot_state("approved"),
+    "reopen_prediction": _set_shot_state("approved"),
+    "cancel_generation": _set_generation_state("pending"),
+    "retry_generation": _set_generation_state("failed"),
+    "receive_task_webhook": _sign_callback,
+    "create_webhook_endpoint": _reachable_url,
+    "create_export": _set_shot_state("approved"),
+    "download_export": _completed_export,
+}
+
+
+def _in_organization(make: Callable[..., Any]) -> Callable[[Tenant], Any]:
+    return lambda tenant: make(organization=tenant.organization)
+
+
+def _make_prediction(tenant: Tenant) -> Any:
+    generation = factories.make_generation(
+        tenant.rows["shot"], model_id=tenant.rows["model"].id, status="completed"
+    )
+    return factories.make_prediction(generation, media_id=tenant.rows["resource"].id, **REVIEW_FIELDS)
+
+
+# One more row for each list.
+MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
+    "list_users": lambda tenant: factories.make_user(),
+    "list_sessions": lambda tenant: make_session(tenant.owner),
+    "list_organizations": lambda tenant: factories.make_organization(tenant.owner),
+    "list_members": lambda tenant: factories.make_membership(tenant.organization),
+    "list_invitations": lambda tenant: make_invitation(tenant.organization),
+    "list_audit_events": _in_organization(factories.make_audit_event),
+    "list_own_audit_events": lambda tenant: factories.make_audit_event(account_id=tenant.owner.id),
+    "list_api_keys": lambda tenant: make_api_key(tenant.organization),
+    "list_subscriptions": lambda tenant: factories.make_subscription(tenant.owner, is_active=False),
+    "list_subscription_usage": lambda tenant: factories.make_credit_movement(tenant.rows["subscription"]),
+    "list_brands": _in_organization(factories.make_brand),
+    "list_products": lambda tenant: factories.make_product_image(
+        factories.make_product(organization=tenant.organization)
+    ),
+    "list_product_images": lambda tenant: factories.make_product_image(tenant.rows["product"]),
+    "list_subjects": lambda tenant: factories.make_base_image(
+        factories.make_subject(organization=tenant.organization)
+    ),
+    "list_styles": _in_organization(factories.make_style),
+    "list_guidelines": _in_organization(factories.make_guidelines),
+    "list_shot_types": _in_organization(factories.make_shot_type),
+    "list_background_presets": _in_organization(factories.make_background_preset),
+    "list_resolution_presets": _in_organization(factories.make_resolution_preset),
+    "list_generation_models": lambda tenant: factories.make_generation_model(),
+    "list_shootings": _in_organization(factories.make_shooting),
+    "list_looks": lambda tenant: factories.make_shot(
+        factories.make_look(tenant.rows["shooting"], shot_type_ids=[tenant.rows["shot_type"].id])
+    ),
+    "list_shots": lambda tenant: factories.make_shot(tenant.rows["look"]),
+    "list_generations": _make_prediction,
+    "list_predictions": _make_prediction,
+    "list_webhook_endpoints": _in_organization(factories.make_webhook_endpoint),
+    "list_webhook_deliveries": lambda tenant: factories.make_webhook_delivery(tenant.rows["endpoint"]),
+    "list_exports": lambda tenant: factories.make_export(tenant.rows["shooting"], tenant.rows["prediction"]),
+}

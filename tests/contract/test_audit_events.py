@@ -1,0 +1,138 @@
+"""Suites over every operation that writes: one event in the audit log each, and none for what only reads."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import select
+
+from db.models import AuditEvent
+from handlers.app import Application
+from handlers.common.permissions import API_KEYS
+from tests.contract.operations import OPERATIONS, Operation, Request, unknown_id
+from tests.contract.tenant import Tenant, is_for_superusers
+from tests.support.accounts import insufficient_headers
+from tests.support.app import auth_headers
+from tests.support.client import ClientResponse
+from tests.support.factories.api_keys import api_key_headers
+
+REQUEST_ID = "request-of-the-suite"
+
+# Without a credential, or with one that names another account than the world's.
+OTHER_ACTORS = {"recover_password", "put_upload", "confirm_email_change", "accept_invitation"}
+# What an organization does not own: accounts, plans, models, and files until something refers to them.
+ACCOUNT_OPERATIONS = {
+    *("login", "refresh_token", "logout", "reset_password", "recover_password", "create_presigned_url"),
+    *("revoke_token", "end_session"),
+    *("update_current_user", "change_password", "confirm_email_change"),
+}
+# What changes no field of the row that it is about: it makes other rows, tokens or links, or ends a session.
+WITHOUT_FIELD_CHANGES = {
+    *("login", "refresh_token", "revoke_token", "logout", "end_session", "recover_password"),
+    *("generate_shooting", "retry_generation", "share_prediction"),
+    *("test_webhook_endpoint", "redeliver_webhooks"),
+}
+OTHER_ORGANIZATIONS = {"create_organization", "delete_organization"}
+
+
+def is_audited(operation: Operation) -> bool:
+    """Tell whether successes of an operation are written down."""
+    return operation.method != "GET" and "x-not-audited" not in operation.raw
+
+
+WRITES = [name for name, operation in OPERATIONS.items() if is_audited(operation)]
+
+
+def list_events(app: Application) -> list[AuditEvent]:
+    """Return the whole log, the oldest first."""
+    with app.database.transaction(write=False) as reading:
+        return list(reading.scalars(select(AuditEvent).order_by(AuditEvent.id)))
+
+
+def send_as_authorized(app: Application, tenant: Tenant, request: Request) -> ClientResponse:
+    """Return the answer to the one who may."""
+    headers = {"x-request-id": REQUEST_ID}
+    if not request.operation.is_public:
+        headers |= auth_headers(app, tenant.caller_for(request.operation))
+    return request.send(app, headers)
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_s24_a_write_makes_exactly_one_event(name: str, app: Application, tenant: Tenant) -> None:
+    request = tenant.request_for(name)
+    operation = request.operation
+    reply = send_as_authorized(app, tenant, request)
+    assert reply.status == operation.success_status, reply.body
+    (event,) = list_events(app)
+    assert (event.action, event.outcome, event.reason) == (name, "succeeded", None)
+    assert (event.request_id, event.address) == (REQUEST_ID, "127.0.0.1")
+    assert event.target_type
+    assert event.target_id
+    caller = tenant.caller_for(operation)
+    if name not in OTHER_ACTORS:
+        assert (event.actor_type, event.actor_id) == ("user", caller.id)
+        assert event.actor_email == caller.email
+    organization_id = event.organization_id
+    assert (organization_id is None) != (event.account_id is None)
+    if name in ACCOUNT_OPERATIONS or is_for_superusers(operation):
+        assert organization_id is None
+    elif name not in OTHER_ORGANIZATIONS:
+        assert organization_id == tenant.organization.id
+    assert bool(event.changes) is (name not in WITHOUT_FIELD_CHANGES), "nothing is told of what changed"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in WRITES if OPERATIONS[name].raw.get("x-permission") in API_KEYS]
+)
+def test_s24_a_write_with_an_api_key_names_the_key_and_whom_it_acts_for(
+    name: str, app: Application, tenant: Tenant
+) -> None:
+    request, key_id = tenant.request_for(name), uuid4()
+    headers = api_key_headers(app, tenant.organization, [request.operation.raw["x-permission"]], id=key_id)
+    reply = request.send(app, headers)
+    assert reply.status == request.operation.success_status, reply.body
+    (event,) = list_events(app)
+    assert (event.action, event.outcome, event.organization_id) == (name, "succeeded", tenant.organization.id)
+    assert (event.actor_type, event.actor_id, event.actor_email) == ("api_key", key_id, tenant.owner.email)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in WRITES])
+def test_s24_what_only_reads_makes_no_event(name: str, app: Application, tenant: Tenant) -> None:
+    assert send_as_authorized(app, tenant, tenant.request_for(name)).status < 300
+    assert list_events(app) == []
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, one in OPERATIONS.items() if 403 in one.statuses and not one.is_public]
+)
+def test_s24_a_call_without_the_permission_makes_one_event(
+    name: str, app: Application, tenant: Tenant
+) -> None:
+    request = tenant.request_for(name)
+    credential = insufficient_headers(app, tenant, request.operation)
+    reply = request.send(app, {**credential, "x-request-id": REQUEST_ID})
+    assert reply.status == 403
+    (event,) = list_events(app)
+    assert (event.action, event.outcome, event.reason) == (name, "refused", reply.json()["code"])
+    if event.actor_type == "api_key":
+        assert event.actor_email == tenant.owner.email
+    else:
+        assert (event.actor_id, event.actor_email) == (tenant.viewer.id, tenant.viewer.email)
+    assert (event.request_id, event.address) == (REQUEST_ID, "127.0.0.1")
+    assert event.changes == []
+    if is_for_superusers(request.operation):
+        assert (event.organization_id, event.account_id) == (None, tenant.viewer.id)
+    elif name != "delete_organization":
+        assert (event.organization_id, event.account_id) == (tenant.organization.id, None)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in WRITES if OPERATIONS[name].path_names() and not OPERATIONS[name].is_public]
+)
+def test_s24_what_is_not_there_makes_no_event(name: str, app: Application, tenant: Tenant) -> None:
+    request = tenant.request_for(name)
+    first = request.operation.path_names()[0]
+    request.path[first] = unknown_id()
+    assert send_as_authorized(app, tenant, request).status == 404
+    assert list_events(app) == []

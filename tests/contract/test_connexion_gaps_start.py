@@ -1,0 +1,183 @@
+"""What stock Connexion notices at the first request, if at all, is noticed at start."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from handlers.contract.errors import ContractError
+from tests.contract.mini.server import create_mini_app, load_mini_document
+from tests.contract.mini.widgets import list_widgets
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def start_error(change: Change) -> str:
+    """Return the complaint with which a changed contract is refused."""
+    document = load_mini_document()
+    change(document)
+    with pytest.raises(ContractError) as refusal:
+        create_mini_app(document)
+    return str(refusal.value)
+
+
+def widgets(document: dict[str, Any]) -> dict[str, Any]:
+    return document["paths"]["/widgets/"]["get"]
+
+
+def test_a_missing_handler_is_named() -> None:
+    assert "has no function list_gadgets" in start_error(
+        lambda d: widgets(d).update(operationId="list_gadgets")
+    )
+
+
+def test_an_unknown_tag_is_named() -> None:
+    assert "the tag gad-gets needs a module tests.contract.mini.gad_gets" in start_error(
+        lambda d: widgets(d).update(tags=["gad-gets"])
+    )
+
+
+def test_two_tags_or_none_are_refused() -> None:
+    assert "list_widgets needs one tag" in start_error(
+        lambda d: widgets(d).update(tags=["widgets", "open-things"])
+    )
+    assert "list_widgets needs one tag" in start_error(lambda d: widgets(d).pop("tags"))
+
+
+def test_a_missing_or_repeated_operation_id_is_refused() -> None:
+    assert "needs an operationId" in start_error(lambda d: widgets(d).pop("operationId"))
+    assert "needs an operationId" in start_error(lambda d: widgets(d).update(operationId="get_widget"))
+
+
+def test_an_argument_that_the_contract_does_not_have_is_named() -> None:
+    def rename(document: dict[str, Any]) -> None:
+        document["paths"]["/widgets/"]["post"]["parameters"][0]["name"] = "modus"
+
+    complaint = start_error(rename)
+    assert "create_widget has the argument mode, the contract no such parameter" in complaint
+    assert "create_widget lacks the argument modus, which the contract has" in complaint
+
+
+def test_a_body_that_the_handler_does_not_take_is_named() -> None:
+    def add_body(document: dict[str, Any]) -> None:
+        operation = document["paths"]["/file"]["get"]
+        operation["requestBody"] = {"content": {"application/json": {"schema": {}}}}
+        operation["responses"] |= {"413": {"description": "large"}, "415": {"description": "other"}}
+
+    assert "get_file lacks the argument body" in start_error(add_body)
+
+
+@pytest.mark.parametrize(
+    ("permission", "complaint"),
+    [
+        ("brands:write", "list_widgets requires brands:read, the contract says brands:write"),
+        (None, "list_widgets requires brands:read, the contract says None"),
+        ("castles:build", "castles:build, which is no permission"),
+    ],
+)
+def test_a_permission_that_differs_is_named(permission: str | None, complaint: str) -> None:
+    assert complaint in start_error(lambda d: widgets(d).update({"x-permission": permission}))
+
+
+def test_a_proof_of_its_own_is_for_open_operations_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_widgets, "__checks_proof__", True, raising=False)
+    with pytest.raises(ContractError, match="list_widgets checks a proof of its own"):
+        create_mini_app(load_mini_document())
+
+
+def test_all_complaints_are_told_at_once() -> None:
+    def break_two(document: dict[str, Any]) -> None:
+        widgets(document)["operationId"] = "list_gadgets"
+        document["paths"]["/file"]["get"]["operationId"] = "get_folder"
+
+    complaint = start_error(break_two)
+    assert "list_gadgets" in complaint
+    assert "get_folder" in complaint
+
+
+def test_a_reference_to_nothing_is_refused() -> None:
+    assert "#/components/schemas/Nothing" in start_error(
+        lambda d: widgets(d)["responses"].update({"200": {"$ref": "#/components/schemas/Nothing"}})
+    )
+
+
+@pytest.mark.parametrize("schema", [{"type": "text"}, {"type": "string", "pattern": "("}, {"minimum": "1"}])
+def test_a_schema_that_does_not_compile_is_refused(schema: dict[str, Any]) -> None:
+    def break_schema(document: dict[str, Any]) -> None:
+        document["components"]["schemas"]["WidgetCreate"]["properties"]["name"] = schema
+
+    assert "does not compile" in start_error(break_schema)
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        {"name": "x", "in": "query", "schema": {"anyOf": [{"type": "string"}]}},
+        {"name": "x", "in": "query", "schema": {"type": "object"}},
+        {"name": "X-N", "in": "header", "schema": {"type": "integer"}},
+        {"name": "n", "in": "cookie", "schema": {"type": "string"}},
+        {"name": "x", "in": "query", "style": "pipeDelimited", "schema": {"type": "array"}},
+        {"name": "x", "in": "path", "required": True, "schema": {"type": "string"}},
+    ],
+)
+def test_a_parameter_that_would_fail_at_request_time_is_refused(parameter: dict[str, Any]) -> None:
+    assert "list_widgets" in start_error(lambda d: widgets(d)["parameters"].append(parameter))
+
+
+def test_an_undeclared_path_parameter_is_refused() -> None:
+    assert "differ" in start_error(lambda d: d["paths"].update({"/x/{y}": d["paths"].pop("/file")}))
+
+
+def test_an_answer_of_the_engine_that_the_contract_does_not_declare_is_refused() -> None:
+    assert "list_widgets does not declare 401" in start_error(lambda d: widgets(d)["responses"].pop("401"))
+    assert "create_widget does not declare 415" in start_error(
+        lambda d: d["paths"]["/widgets/"]["post"]["responses"].pop("415")
+    )
+
+
+def test_openapi_3_1_is_refused() -> None:
+    document = load_mini_document()
+    document["openapi"] = "3.1.0"
+    with pytest.raises(Exception, match=r"3\.1\.0"):
+        create_mini_app(document)
+
+
+def test_the_middleware_stack_is_built_before_the_first_request() -> None:
+    assert create_mini_app().middleware.middleware_stack is not None
+
+
+def test_a_part_of_the_contract_can_be_served() -> None:
+    from tests.contract.mini.server import RecordingDatabase, build_caller, create_app
+
+    app = create_app(
+        create_mini_app().settings,
+        bundle=load_mini_document(),
+        package="tests.contract.mini",
+        database=RecordingDatabase(),
+        load_caller=build_caller,
+        tags=["open-things"],
+    )
+    tag_of = {
+        operation["operationId"]: operation["tags"][0]
+        for item in load_mini_document()["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+    }
+    assert {tag_of[name] for name in app.endpoints} == {"open-things"}
+
+
+def test_the_contract_is_let_go_once_it_is_compiled() -> None:
+    class Document(dict[str, Any]):
+        """A dict that can be watched."""
+
+    document = Document(load_mini_document())
+    watched = weakref.ref(document)
+    app = create_mini_app(document)
+    del document
+    gc.collect()
+    assert app.endpoints
+    assert watched() is None

@@ -1,0 +1,132 @@
+"""Suites over every operation that takes an Idempotency-Key: sent twice, it happens once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, func, select
+
+from db.base import Base
+from db.models import IdempotencyKey, Membership, TokenFamily, User
+from handlers.app import Application
+from tests.contract.operations import OPERATIONS, Operation, Request, unknown_id
+from tests.contract.tenant import Tenant, is_for_superusers, make_image
+from tests.support import factories
+from tests.support.app import auth_headers
+from tests.support.client import ClientResponse, drop_rate_limit_headers
+from tests.support.idempotency import HEADER, mark_in_progress
+
+KEY = "8e03978e-40d5-43e8-bc93-6894a57f9324"
+UNCOUNTED_TABLES = {IdempotencyKey.__tablename__, TokenFamily.__tablename__}
+
+# A property that makes the request another one, where it is not the name.
+OTHER_BODIES: dict[str, dict[str, Any]] = {
+    "add_member": {"role": "viewer"},
+    "create_invitation": {"role": "viewer"},
+    "create_subscription": {"payment_id": "another"},
+    "create_user": {"full_name": "Another"},
+    "create_look": {"notes": "Another"},
+    "create_export": {"name_template": "another"},
+    "create_webhook_endpoint": {"description": "Another"},
+    "redeliver_webhooks": {"only_failed": False},
+    "generate_shooting": {"seed": 99},
+    "generate_shot": {"seed": 1},
+    "create_generation": {"seed": 1},
+}
+
+
+def takes_key(operation: Operation) -> bool:
+    """Tell whether the contract gives an operation the header."""
+    return any(parameter["name"] == "Idempotency-Key" for parameter in operation.parameters)
+
+
+KEYED_OPERATIONS = [name for name, operation in OPERATIONS.items() if takes_key(operation)]
+ORGANIZATION_OPERATIONS = [
+    name
+    for name in KEYED_OPERATIONS
+    if not is_for_superusers(OPERATIONS[name]) and name != "create_organization"
+]
+
+
+@pytest.fixture
+def send(app: Application, tenant: Tenant) -> Callable[..., ClientResponse]:
+    """Send a request with the key, by default as somebody who may."""
+
+    def send_it(request: Request, user: User | None = None) -> ClientResponse:
+        headers = auth_headers(app, user or tenant.caller_for(request.operation))
+        return request.send(app, {**headers, HEADER: KEY})
+
+    return send_it
+
+
+def count_rows(app: Application) -> dict[str, int]:
+    """How many rows each table has."""
+    with app.database.transaction(write=False) as reading:
+        return {
+            table.name: reading.scalar(select(func.count()).select_from(table))
+            for table in Base.metadata.sorted_tables
+            if table.name not in UNCOUNTED_TABLES
+        }
+
+
+def without_request_id(reply: ClientResponse) -> tuple[int, dict[str, str], Any]:
+    headers = {name: value for name, value in reply.headers.items() if name != "x-request-id"}
+    body = {name: value for name, value in reply.json().items() if name != "request_id"}
+    return reply.status, headers, body
+
+
+def with_other_content(request: Request) -> Request:
+    """The same request with another content."""
+    if request.body is None:
+        return request.replace(path=dict.fromkeys(request.path, unknown_id()))
+    if request.media_type == "multipart/form-data":
+        return request.replace(body={**request.body, "file": make_image(size=(40, 40))})
+    changes = OTHER_BODIES.get(request.operation.operation_id, {"name": "Another"})
+    return request.replace(body={**request.body, **changes})
+
+
+@pytest.mark.parametrize("name", KEYED_OPERATIONS)
+def test_a_request_that_is_sent_again_is_answered_again_and_changes_nothing(
+    name: str, app: Application, tenant: Tenant, send: Callable[..., ClientResponse]
+) -> None:
+    request = tenant.request_for(name)
+    first = send(request)
+    assert first.status == request.operation.success_status, first.body
+    assert "idempotency-replayed" not in first.headers
+    before = count_rows(app)
+    again = send(request)
+    assert (again.status, again.body) == (first.status, first.body)
+    assert again.headers.pop("idempotency-replayed") == "true"
+    assert again.headers.pop("x-request-id") != first.headers.pop("x-request-id")
+    assert drop_rate_limit_headers(again.headers) == drop_rate_limit_headers(first.headers)
+    reused = send(with_other_content(request))
+    assert (reused.status, reused.json()["code"]) == (422, "idempotency_key_reused")
+    assert reused.error_types == {("header", "Idempotency-Key"): "idempotency_key_reused"}
+    mark_in_progress(app, KEY)
+    in_progress = send(request)
+    assert (in_progress.status, in_progress.json()["code"]) == (409, "idempotency_key_in_progress")
+    assert in_progress.headers["retry-after"] == "1"
+    assert count_rows(app) == before
+
+
+@pytest.mark.parametrize("name", ORGANIZATION_OPERATIONS)
+def test_s21_a_caller_without_the_permission_gets_no_replay(
+    name: str, app: Application, tenant: Tenant, other_tenant: Tenant, send: Callable[..., ClientResponse]
+) -> None:
+    request, admin = tenant.request_for(name), factories.make_user()
+    membership = factories.make_membership(tenant.organization, admin, role="admin")
+    # Who is taken in is a colleague of whoever takes in.
+    factories.make_membership(tenant.sibling_organization, admin)
+    assert send(request, admin).status == request.operation.success_status
+    with app.database.transaction(write=True) as writing:
+        writing.get_one(Membership, membership.id).role = "viewer"
+    assert send(request, admin).status == 403
+    with app.database.transaction(write=True) as writing:
+        writing.execute(delete(Membership).where(Membership.id == membership.id))
+    for user in (admin, other_tenant.owner):
+        with_key = send(request, user)
+        without_key = request.send(app, auth_headers(app, user))
+        assert with_key.status == 404
+        assert without_request_id(with_key) == without_request_id(without_key)

@@ -1,0 +1,143 @@
+"""Every table of PostgreSQL has its policies, and the roles that they are for may nothing beyond them.
+
+What they let through is tried with rows of two tenants in `tests/contract/test_row_level_security.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, Engine, select, text
+
+from db.base import new_id
+from db.engine import build_engine
+from db.errors import NotFound
+from db.migrations import upgrade
+from db.models import Brand
+from db.rls.session_role import ANONYMOUS, APPLICATION_ROLE, SYSTEM, SYSTEM_ROLE, SessionRole, set_role
+from db.rls.setup import RolesMissing, prepare_roles
+from db.session import Database, current_role, query_as_system, rollback_and_continue, switch_role
+from tests.support.databases import on_postgresql
+from tests.support.factories import make_brand, make_organization
+
+pytestmark = on_postgresql
+
+UNPROTECTED = """
+SELECT relname FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname <> 'alembic_version'
+AND NOT (
+    relrowsecurity AND relforcerowsecurity AND EXISTS (
+        SELECT FROM pg_policy WHERE polrelid = pg_class.oid AND to_regrole('sartiq_system') = ANY (polroles)
+    )
+)
+"""
+WITHOUT_TENANT = """
+SELECT attrelid::regclass::text FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND attname = 'organization_id'
+AND NOT EXISTS (
+    SELECT FROM pg_policy WHERE polrelid = attrelid AND to_regrole('sartiq_app') = ANY (polroles)
+)
+"""
+
+
+@pytest.fixture
+def connection(database_engine: Engine) -> Iterator[Connection]:
+    """The login itself, in a transaction that leaves nothing."""
+    with database_engine.connect() as opened:
+        # Connections that were made since a `Database` knows the engine begin as the system.
+        opened.execute(text("RESET ROLE"))
+        yield opened
+
+
+def test_s01_every_table_is_protected(connection: Connection) -> None:
+    assert connection.scalars(text(UNPROTECTED)).all() == []
+    assert connection.scalars(text(WITHOUT_TENANT)).all() == []
+
+
+def test_s01_a_table_without_a_policy_is_found(connection: Connection) -> None:
+    connection.execute(text("CREATE TABLE forgotten (organization_id uuid)"))
+    assert connection.scalars(text(UNPROTECTED)).all() == ["forgotten"]
+    assert connection.scalars(text(WITHOUT_TENANT)).all() == ["forgotten"]
+
+
+@pytest.mark.parametrize("role", [APPLICATION_ROLE, SYSTEM_ROLE])
+def test_s01_the_roles_may_nothing_but_what_policies_let_them(connection: Connection, role: str) -> None:
+    of_role = text(
+        "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolcanlogin "
+        "FROM pg_roles WHERE rolname = :role"
+    )
+    assert connection.execute(of_role, {"role": role}).one() == (False, False, False, False, False)
+    owned = text("SELECT relname FROM pg_class WHERE relowner = to_regrole(:role)")
+    assert connection.scalars(owned, {"role": role}).all() == []
+    set_role(connection, SessionRole(role))
+    for privilege in (
+        "has_schema_privilege('public', 'CREATE')",
+        "has_table_privilege('brands', 'TRUNCATE')",
+        "has_table_privilege('audit_events', 'UPDATE')",
+        "has_table_privilege('audit_events', 'DELETE')",
+        "has_table_privilege('alembic_version', 'SELECT')",
+    ):
+        assert not connection.scalar(text(f"SELECT {privilege}")), privilege
+
+
+def test_s01_a_connection_resets_its_database_role(database_url: str) -> None:
+    database = Database(build_engine(database_url, pool_size=1))
+    organization_id = new_id()
+    someone = SessionRole(APPLICATION_ROLE, new_id(), (organization_id,))
+    told = text(
+        "SELECT current_user, current_setting('sartiq.user_id', true), "
+        "current_setting('sartiq.organizations', true)"
+    )
+    with database.transaction(write=False, role=someone) as reading:
+        assert reading.execute(told).one() == (
+            APPLICATION_ROLE,
+            str(someone.user_id),
+            f"{{{organization_id}}}",
+        )
+    with pytest.raises(NotFound), database.transaction(write=True, role=someone):
+        raise NotFound
+    with database.transaction(write=False) as reading:
+        assert reading.execute(told).one() == (SYSTEM_ROLE, "", "")
+    database.dispose()
+
+
+def test_statements_are_not_compiled_however_dear_policies_make_them_look(database_url: str) -> None:
+    database = Database(build_engine(database_url, pool_size=1))
+    with database.transaction(write=False) as reading:
+        assert reading.scalar(text("SHOW jit")) == "off"
+    database.dispose()
+
+
+def test_the_database_role_of_a_transaction_survives_a_rollback(database: Database) -> None:
+    brand = make_brand(organization=make_organization())
+    question = select(Brand.id).where(Brand.id == brand.id)
+    with database.transaction(write=True, role=ANONYMOUS) as opened:
+        assert query_as_system(question) == [brand.id]
+        assert opened.scalars(question).all() == []
+        assert current_role() == ANONYMOUS
+        switch_role(SessionRole(APPLICATION_ROLE, organization_ids=(brand.organization_id,)))
+        assert opened.scalars(question).all() == [brand.id]
+        rollback_and_continue()
+        assert opened.scalars(question).all() == [brand.id]
+    with database.transaction(write=True) as opened:
+        assert current_role() == SYSTEM
+        assert opened.scalars(question).all() == [brand.id]
+
+
+def test_roles_that_are_missing_are_told_with_what_to_run(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.rls.setup.ROLES", ("sartiq_nowhere",))
+    set_role(connection, ANONYMOUS)  # who may make no roles
+    with pytest.raises(
+        RolesMissing, match=r"(?s)once:.*CREATE ROLE sartiq_nowhere NOLOGIN .*GRANT sartiq_now"
+    ):
+        prepare_roles(connection)
+    with pytest.raises(RolesMissing, match="no role sartiq_absent, which DATABASE_URL signs in as"):
+        prepare_roles(connection, login="sartiq_absent")
+
+
+def test_a_login_needs_the_roles_of_a_database_that_is_up_to_date_too(database_engine: Engine) -> None:
+    with pytest.raises(RolesMissing, match="no role sartiq_absent"):
+        upgrade(database_engine.url.render_as_string(hide_password=False), login="sartiq_absent")

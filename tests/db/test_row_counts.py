@@ -1,0 +1,255 @@
+"""What the database keeps of counts is what COUNT(*) finds, whichever way rows come, change and go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from sqlalchemy import (
+    Connection,
+    Uuid,
+    bindparam,
+    delete,
+    func,
+    inspect,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.orm import Session
+
+from db.base import new_id
+from db.engine import build_engine
+from db.migrations import downgrade, upgrade
+from db.models import (
+    Brand,
+    Generation,
+    Organization,
+    Prediction,
+    Product,
+    ProductState,
+    RowCount,
+    Shooting,
+    Shot,
+    Style,
+)
+from db.rls.session_role import ANONYMOUS, SYSTEM
+from db.row_counts.queries import COUNTED, compact_counts, delete_zero_counts, stored_count
+from db.session import Database, rollback_and_continue, switch_role
+from studio.jobs.maintenance import MAINTENANCE_TASKS
+from tests.support import factories as make
+from tests.support.databases import on_postgresql
+from tests.support.row_counts import actual_counts, stored_counts
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    """A running transaction of the system."""
+    with database.transaction(write=True) as session:
+        yield session
+
+
+@pytest.fixture
+def connection(session: Session) -> Connection:
+    """Its connection."""
+    return session.connection()
+
+
+def make_rows() -> tuple[Organization, Brand]:
+    """A row in every table whose counts are kept, of an organization and of its owner personally."""
+    owner = make.make_user()
+    organization = make.make_organization(owner)
+    brand = make.make_brand(organization=organization)
+    for scope in ({"organization": organization}, {"owner": owner}):
+        make.make_guidelines(**scope)
+        shooting = make.make_shooting(**scope, brand_id=brand.id if "organization" in scope else None)
+        look = make.make_look(shooting)
+        make.make_prediction(make.make_generation(make.make_shot(look)))
+        make.make_product(**scope, category="Dresses", state=ProductState.DRAFT)
+        make.make_export(shooting)
+    make.make_brand(owner=owner)
+    make.make_product(organization=organization, brand_id=brand.id, category="Ünüsual '%_\\")
+    return organization, brand
+
+
+def assert_counts_match(connection: Connection) -> None:
+    assert stored_counts(connection) == actual_counts(connection)
+
+
+def test_rows_of_every_table_are_counted_as_they_come_and_go(
+    session: Session, connection: Connection
+) -> None:
+    make_rows()
+    session.flush()
+    counts = stored_counts(connection)
+    assert {(key[0], key[1]) for key in counts} == {
+        (model.__tablename__, name) for model, names in COUNTED.items() for name in ("", *names)
+    }
+    assert_counts_match(connection)
+    for model in (Prediction, Generation):
+        connection.execute(delete(model))
+        assert_counts_match(connection)
+    # The database itself takes looks and shots along, and exports.
+    connection.execute(delete(Shooting))
+    assert_counts_match(connection)
+    assert {key[0] for key in stored_counts(connection)} == {"brands", "guidelines", "products"}
+
+
+def test_rows_older_than_the_count_triggers_are_counted(empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+    database = Database(build_engine(empty_database_url, pool_size=1))
+    with database.transaction(write=True):
+        make_rows()
+    downgrade(empty_database_url, "0022")
+    assert not inspect(database.engine).has_table(RowCount.__tablename__)
+    upgrade(empty_database_url)
+    with database.transaction(write=True) as session:
+        assert {key[0] for key in stored_counts(session.connection())} == {
+            one.__tablename__ for one in COUNTED
+        }
+        assert_counts_match(session.connection())
+        session.execute(update(Product).values(category="Hats"))
+        assert_counts_match(session.connection())
+    database.dispose()
+    downgrade(empty_database_url)
+
+
+def test_changes_of_what_is_counted_by_are_counted(session: Session, connection: Connection) -> None:
+    organization, brand = make_rows()
+    session.flush()
+    for values in (
+        {"state": ProductState.ARCHIVED},
+        {"category": None},
+        {"category": "Coats", "name": "renamed"},
+        {"organization_id": None},
+        {"organization_id": organization.id, "brand_id": brand.id},
+    ):
+        connection.execute(update(Product).values(values))
+        assert_counts_match(connection)
+    connection.execute(update(Shooting).values(archived=True, phase="CLOSED"))
+    connection.execute(update(Shot).values(status="approved"))
+    connection.execute(update(Generation).values(status="failed", generation_strategy="REFINE"))
+    assert_counts_match(connection)
+    # Foreign keys let go of what refers to the brand.
+    connection.execute(delete(Brand).where(Brand.id == brand.id))
+    assert_counts_match(connection)
+    assert not any(key[1] == "brand_id" for key in stored_counts(connection))
+
+
+def test_what_is_undone_is_not_counted(database: Database) -> None:
+    with database.transaction(write=True) as session:
+        make.make_brand()
+        session.commit()
+        before = stored_counts(session.connection())
+        savepoint = session.begin_nested()
+        make.make_product()
+        savepoint.rollback()
+        assert stored_counts(session.connection()) == before
+        make.make_product()
+        session.flush()
+        rollback_and_continue()
+        assert stored_counts(session.connection()) == before
+        assert_counts_match(session.connection())
+
+
+def test_a_change_of_nothing_that_is_counted_by_writes_no_count(
+    session: Session, connection: Connection
+) -> None:
+    make.make_product()
+    session.flush()
+    before = connection.execute(select(RowCount)).all()
+    connection.execute(update(Product).values(name="Another", state=Product.state))
+    assert connection.execute(select(RowCount)).all() == before
+
+
+@on_postgresql
+def test_changes_that_wait_become_one_total(
+    session: Session, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.row_counts.queries.MAX_COMPACTED_ENTRIES", 10)
+    organization, _ = make_rows()
+    for _ in range(20):
+        make.make_product(organization=organization)
+    session.flush()
+    right, steps = actual_counts(connection), 0
+    while compact_counts(connection):
+        steps += 1
+        assert stored_counts(connection) == right
+    assert steps > 5
+    assert stored_counts(connection) == right
+    assert connection.scalar(select(func.max(RowCount.entry))) == 0
+    connection.execute(delete(Product).where(Product.category == "Dresses"))
+    while compact_counts(connection):
+        pass
+    zeros = select(func.count()).select_from(RowCount).where(RowCount.number == 0)
+    assert connection.scalar(zeros)
+    delete_zero_counts()
+    assert connection.scalar(zeros) == 0
+    assert_counts_match(connection)
+
+
+@on_postgresql
+def test_one_process_at_a_time_adds_up(connection: Connection, database_engine: Any) -> None:
+    make.make_brand()
+    with database_engine.begin() as elsewhere:
+        elsewhere.execute(text("SELECT pg_advisory_xact_lock(5172002)"))
+        assert not compact_counts(connection)
+        assert connection.scalar(select(func.max(RowCount.entry)))
+    compact_counts(connection)
+    assert connection.scalar(select(func.max(RowCount.entry))) == 0
+
+
+@on_postgresql
+def test_callers_read_the_counts_of_their_scopes_and_change_none(session: Session) -> None:
+    organization, _ = make_rows()
+    owner = make.make_user()
+    make.make_brand(owner=owner)
+    session.flush()
+    every = select(RowCount.scope_id).distinct()
+    assert {organization.id, owner.id} < set(session.scalars(every))
+    for actor, seen in (
+        (make.build_caller(owner, {organization: "owner"}).to_session_role(), {organization.id, owner.id}),
+        (make.build_caller(owner).to_session_role(), {owner.id}),
+        (ANONYMOUS, set()),
+    ):
+        switch_role(actor)
+        assert set(session.scalars(every)) == seen
+    privilege = "has_table_privilege('sartiq_app', 'row_counts', '{}')"
+    for verb in ("INSERT", "UPDATE", "DELETE", "TRUNCATE"):
+        assert not session.scalar(text(f"SELECT {privilege.format(verb)}")), verb
+    switch_role(SYSTEM)
+
+
+def test_what_is_kept_is_told_and_nothing_else() -> None:
+    assert stored_count(Product, None, None) is not None
+    assert stored_count(Product, "state", None) is not None
+    assert stored_count(Product, "sku", None) is None
+    assert stored_count(Style, None, None) is None
+
+
+def test_every_kind_of_value_is_found_again(session: Session) -> None:
+    organization, brand = make_rows()
+    session.flush()
+    scope_id = bindparam("scope_id", type_=Uuid)
+    for model, values in (
+        (Product, {"brand_id": brand.id, "category": "Ünüsual '%_\\", "state": ProductState.READY}),
+        (Shooting, {"archived": False, "phase": "PRODUCTION", "brand_id": brand.id}),
+        (Generation, {"status": "pending"}),
+    ):
+        for name, value in values.items():
+            query = select(func.count()).where(model.organization_id == organization.id)
+            counted = session.scalar(query.where(inspect(model).columns[name] == value))
+            kept_one = stored_count(model, name, scope_id)
+            assert kept_one is not None
+            assert session.scalar(kept_one, {"scope_id": organization.id, name: value}) == counted > 0, name
+            nowhere = session.scalar(kept_one, {"scope_id": new_id(), name: value})
+            assert nowhere == 0, name
+
+
+def test_count_compaction_opens_no_transaction_on_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(build_engine("sqlite://"))
+    monkeypatch.setattr(database, "transaction", lambda **_: pytest.fail("a turn was taken"))
+    adding_up = next(each for each in MAINTENANCE_TASKS if each.name == "adding up counts")
+    adding_up.run(SimpleNamespace(database=database))

@@ -1,0 +1,190 @@
+"""While many write at once, give up or are killed, what is kept is what COUNT(*) finds in every snapshot."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, delete, select, update
+
+from db.engine import build_engine
+from db.models import Brand, Product, ProductState
+from db.rls.session_role import bypass_rls
+from db.row_counts.queries import compact_counts
+from db.session import Database
+from studio.jobs.maintenance import MAINTENANCE_TASKS
+from tests.e2e.server import ROOT
+from tests.support import factories as make
+from tests.support.row_counts import actual_counts, stored_counts
+
+WRITERS, STEPS, MAX_STEPS = 4, 30, 2_000
+DIFFERENT_SNAPSHOTS = 6
+CATEGORIES = (None, "Coats", "Dresses")
+
+# Writes, adds up what others wrote, and hangs before its commit.
+HANGING_SCRIPT = """
+import sys, time
+from sqlalchemy import delete, update
+from db.models import Product
+from db.row_counts.queries import add_up
+from db.engine import make_engine
+from db.session import Database
+
+database = Database(make_engine(sys.argv[1], pool_size=1))
+with database.transaction(write=True) as session:
+    session.execute(update(Product).where(Product.category == "Coats").values(state="ARCHIVED"))
+    session.execute(delete(Product).where(Product.category == "Dresses"))
+    add_up(session.connection())
+    print("written", flush=True)
+    time.sleep(60)
+"""
+
+
+class WriterAborted(Exception):
+    """What a writer raises that thought better of it."""
+
+
+@contextmanager
+def snapshot(url: str) -> Iterator[Connection]:
+    """A connection that sees the database as it is at its first look, and everybody's rows."""
+    engine = build_engine(url, pool_size=1)
+    # SQLite's readers see one moment anyway.
+    options = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+    with engine.connect().execution_options(**options) as connection:
+        bypass_rls(connection)
+        yield connection
+    engine.dispose()
+
+
+def run_writer(
+    database: Database, organization_id: UUID, owner_id: UUID, number: int, enough: threading.Event
+) -> None:
+    """Make, change and delete products of one's own, in the organization that all write to.
+
+    So long until somebody has seen enough of it.
+    """
+    chance, sku = random.Random(number), (f"{number}-{step}" for step in count())
+    mine = Product.sku.startswith(f"{number}-")
+    scope = {"owner_id": owner_id, "organization_id": organization_id}
+    brand_id: UUID | None = None
+
+    def step() -> None:
+        nonlocal brand_id
+        with database.transaction(write=True) as session:
+            match chance.randrange(6):
+                case 0:
+                    if brand_id is not None:
+                        # Which lets the database take it from the products.
+                        session.execute(delete(Brand).where(Brand.id == brand_id))
+                    brand_id = make.make_brand(**scope).id
+                case 1 | 2:
+                    for _ in range(chance.randrange(1, 6)):
+                        make.make_product(
+                            **scope, sku=next(sku), category=chance.choice(CATEGORIES), brand_id=brand_id
+                        )
+                case 3:
+                    values = {"state": chance.choice(list(ProductState)), "brand_id": brand_id}
+                    session.execute(update(Product).where(mine).values(values))
+                case 4:
+                    category = chance.choice(CATEGORIES)
+                    session.execute(update(Product).where(mine).values(category=category))
+                case 5:
+                    state = chance.choice(list(ProductState))
+                    session.execute(delete(Product).where(mine, Product.state == state))
+            session.flush()
+            if chance.random() < 0.2:
+                raise WriterAborted
+
+    for done in range(MAX_STEPS):
+        if done >= STEPS and enough.is_set():
+            break
+        known = brand_id
+        try:
+            step()
+        except WriterAborted:
+            brand_id = known
+
+
+@pytest.fixture
+def organization(emptied_database: Database) -> tuple[UUID, UUID]:
+    """An organization, and the account that owns it."""
+    with emptied_database.transaction(write=True):
+        owner = make.make_user()
+        return make.make_organization(owner).id, owner.id
+
+
+def test_every_snapshot_has_the_right_counts_while_many_write_and_one_adds_up(
+    database_url: str, organization: tuple[UUID, UUID]
+) -> None:
+    database = Database(build_engine(database_url, pool_size=WRITERS + 1))
+    over, enough = threading.Event(), threading.Event()
+    seen: set[int] = set()
+
+    def keep_adding_up() -> None:
+        while not over.wait(0.005):
+            with database.transaction(write=True) as session:
+                compact_counts(session.connection())
+
+    def keep_looking() -> None:
+        while not over.is_set():
+            with snapshot(database_url) as connection:
+                right = actual_counts(connection)
+                assert stored_counts(connection) == right
+                seen.add(right.get(("products", "", "", organization[0]), 0))
+            if len(seen) >= DIFFERENT_SNAPSHOTS:
+                enough.set()
+
+    with ThreadPoolExecutor(WRITERS + 2) as pool:
+        beside = [pool.submit(keep_adding_up), pool.submit(keep_looking)]
+        writers = [
+            pool.submit(run_writer, database, *organization, number, enough) for number in range(WRITERS)
+        ]
+        try:
+            for writer in writers:
+                writer.result()
+        finally:
+            over.set()
+        for each in beside:
+            each.result()
+    assert len(seen) >= DIFFERENT_SNAPSHOTS
+    with snapshot(database_url) as connection:
+        assert stored_counts(connection) == actual_counts(connection)
+        assert any(key[0] == "products" for key in stored_counts(connection))
+    database.dispose()
+
+
+def test_a_killed_process_leaves_the_counts_as_they_were(
+    database_url: str, emptied_database: Database, organization: tuple[UUID, UUID]
+) -> None:
+    organization_id, owner_id = organization
+    scope = {"owner_id": owner_id, "organization_id": organization_id}
+    with emptied_database.transaction(write=True):
+        for category in ("Coats", "Dresses"):
+            make.make_product(**scope, category=category)
+    with snapshot(database_url) as connection:
+        before = stored_counts(connection)
+    with subprocess.Popen(
+        [sys.executable, "-c", HANGING_SCRIPT, database_url], cwd=ROOT, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"written\n"
+        with snapshot(database_url) as connection:
+            assert stored_counts(connection) == before
+        writer.kill()
+    with emptied_database.transaction(write=True):
+        make.make_product(**scope, category="Coats")
+    (upkeep,) = [each for each in MAINTENANCE_TASKS if each.name == "adding up counts"]
+    assert upkeep.interval_seconds < 10
+    with snapshot(database_url) as connection:
+        found = stored_counts(connection)
+        assert found == actual_counts(connection)
+        assert found["products", "category", "Coats", organization_id] == 2
+        assert connection.scalar(select(Product.id).where(Product.category == "Dresses"))

@@ -1,0 +1,188 @@
+"""The command behind `make run`: it starts on nothing, says where it is, and ends when told to."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.server import ROOT, RunningServer, free_port, running_server
+from tests.tools.bench.processes import resident_bytes
+
+# Where pictures are painted, where there is a broker, a bucket or a collector of traces.
+LAZY_MODULES = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk", "zxcvbn"}
+# What a first start needs, to make the schema and to read the pictures of the demonstration; later the first
+# upload does.
+FIRST_START_MODULES = {"alembic", "numpy", "PIL"}
+# What a worker may hold. This one was asked nothing yet, but loads 12 MB of libraries that only tests need.
+MAX_MEMORY_BYTES = 150_000_000
+
+
+def start_server(folder: Path, **settings: str) -> subprocess.Popen[str]:
+    ours = ("SARTIQ_ENV", "SECRET_KEY", "DATABASE_URL", "PUBLIC_URL", "PORT", "HOST")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    return subprocess.Popen(
+        [sys.executable, "-m", "handlers"],
+        cwd=ROOT,
+        env=environment | {"DATA_DIR": str(folder)} | settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """A server on an embedded database that did not exist, with what it said when it was there."""
+    port = free_port()
+    process = start_server(tmp_path_factory.mktemp("data"), PORT=str(port))
+    said = ""
+    assert process.stdout
+    while "Ctrl-C" not in said:
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    yield process, port, said
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_it_says_where_it_is_how_to_sign_in_and_how_to_stop(server) -> None:
+    _, port, said = server
+    assert f"http://localhost:{port}/api/v1/docs" in said
+    assert "demo@example.com / sartiq-demo" in said
+
+
+def test_it_answers_as_soon_as_it_says_so(server) -> None:
+    _, port, _ = server
+    answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/utils/readiness")
+    assert answer.status_code == 200, answer.text
+    assert "server" not in answer.headers
+
+
+def list_loaded_modules(server: RunningServer) -> set[str]:
+    """The modules that a server with PYTHONPROFILEIMPORTTIME loaded until it took traffic."""
+    lines = server.log.read_text().splitlines()
+    loaded = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    assert {"sqlalchemy", "connexion", "uvicorn"} <= loaded
+    return loaded
+
+
+@pytest.mark.parametrize("mode", ["live", "mock"])
+def test_optional_dependencies_are_not_imported_at_startup(tmp_path: Path, mode: str) -> None:
+    with running_server(tmp_path, SARTIQ_MODE=mode, PYTHONPROFILEIMPORTTIME="1") as server:
+        assert list_loaded_modules(server) & LAZY_MODULES == set()
+
+
+def test_later_starts_import_neither_migrations_nor_image_libraries(tmp_path: Path) -> None:
+    with running_server(tmp_path):
+        pass
+    with running_server(tmp_path, PYTHONPROFILEIMPORTTIME="1") as server:
+        assert list_loaded_modules(server) & (LAZY_MODULES | FIRST_START_MODULES) == set()
+        # Only Linux tells it this way.
+        if sys.platform == "linux":
+            assert resident_bytes(server.process.pid) < MAX_MEMORY_BYTES
+
+
+@pytest.mark.parametrize("head", [[b"A: " + b"a" * 1000 + b"\r\n"] * 100, [b"A: "] + [b"a" * 10_000] * 10])
+def test_s19_a_request_head_without_end_is_cut_off(server, head: list[bytes]) -> None:
+    _, port, _ = server
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(b"GET /api/v1/utils/version HTTP/1.1\r\nHost: localhost\r\n" + b"".join(head))
+        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def exchange(port: int, sent: bytes) -> tuple[str, dict[str, str], dict[str, object]]:
+    """What the server says to these bytes: status line, headers and JSON."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(sent)
+        received = b"".join(iter(lambda: connection.recv(65_536), b""))
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, *lines = head.decode("ascii").split("\r\n")
+    return status, dict(line.lower().split(": ", 1) for line in lines), json.loads(body)
+
+
+@pytest.mark.parametrize("method", ["BREW", "get", "CONNECT", "PROPFIND", "X-!#$%&'*+.^_`|~"])
+def test_s25_a_method_that_nobody_knows_is_refused_as_such(server, method: str) -> None:
+    _, port, _ = server
+    request = (
+        f"{method} /api/v1/brands/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+    )
+    status, headers, problem = exchange(port, request.encode("ascii"))
+    assert status == "HTTP/1.1 405 Method Not Allowed"
+    assert headers["allow"] == "get, head, options, post"
+    assert problem["code"] == "method_not_allowed"
+    assert problem["request_id"] == headers["x-request-id"]
+
+
+def test_a_connection_that_brought_an_unknown_method_takes_the_next_request(server) -> None:
+    _, port, _ = server
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.connect()
+    own_end = connection.sock.getsockname()
+    for method, expected in (("BREW", 405), ("GET", 200), ("BREW", 405)):
+        connection.request(method, "/api/v1/utils/version")
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == expected
+        assert connection.sock.getsockname() == own_end
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /api/v1/br\xc3\xa4nds/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"hello\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_told_by_a_problem(server, sent: bytes) -> None:
+    _, port, _ = server
+    status, headers, problem = exchange(port, sent)
+    assert status == "HTTP/1.1 400 Bad Request"
+    assert headers["content-type"] == "application/problem+json"
+    assert problem == {
+        "type": f"http://localhost:{port}/api/v1/problems/malformed_request",
+        "title": "Bad Request",
+        "status": 400,
+        "detail": "Invalid HTTP request received.",
+        "code": "malformed_request",
+        "request_id": headers["x-request-id"],
+    }
+
+
+def test_a_second_server_on_the_same_port_gives_up_and_says_why(server, tmp_path: Path) -> None:
+    _, port, _ = server
+    second = start_server(tmp_path, PORT=str(port))
+    said, _ = second.communicate(timeout=30)
+    assert second.returncode != 0
+    assert "address already in use" in said
+    assert "Ctrl-C" not in said
+
+
+def test_it_ends_when_told_to(server) -> None:
+    process, _, _ = server
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=15)
+    assert time.monotonic() - began < 12
+
+
+def test_in_production_it_does_not_start_with_the_secret_that_everybody_knows(tmp_path: Path) -> None:
+    refused = start_server(tmp_path, SARTIQ_ENV="production")
+    said, _ = refused.communicate(timeout=30)
+    assert refused.returncode == 2
+    assert said.startswith("Not started: SECRET_KEY")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,96 @@
+"""The pictures of the state machines show the steps of the tables, all of them and no other."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from handlers.pages import states_page
+from studio.state_machines import GENERATION_STATES, PREDICTION_ACTIONS, SHOOTING_PHASES, SHOT_ACTIONS
+
+Steps = set[tuple[str, str, str]]
+
+
+def list_phase_steps(table: dict[str, tuple[str, ...]]) -> Steps:
+    return {(source, "", target) for source, targets in table.items() for target in targets}
+
+
+def list_action_steps(table: dict) -> Steps:
+    """Return the steps of a table of actions, but for those that lead back to where they came from."""
+    return {
+        (source, name, action.target)
+        for name, action in table.items()
+        for source in action.sources
+        if action.target
+    }
+
+
+REVERT_STEPS = {("generating", "fail", before) for before in SHOT_ACTIONS["generate"].sources}
+TABLES = {
+    "shooting": list_phase_steps(SHOOTING_PHASES),
+    "shot": list_action_steps(SHOT_ACTIONS) | REVERT_STEPS,
+    "generation": list_phase_steps(GENERATION_STATES),
+    "prediction": list_action_steps(PREDICTION_ACTIONS),
+}
+STATES = {
+    "shooting": set(SHOOTING_PHASES),
+    "shot": {state for source, _, target in TABLES["shot"] for state in (source, target)},
+    "generation": set(GENERATION_STATES),
+    "prediction": {state for source, _, target in TABLES["prediction"] for state in (source, target)},
+}
+
+
+@pytest.fixture(scope="module")
+def diagrams() -> dict[str, ElementTree.Element]:
+    """The pictures of the page by the name of their machine."""
+    found = re.findall(
+        r'<section aria-labelledby="(\w+)">.*?(<svg .*?</svg>)', states_page().decode(), re.DOTALL
+    )
+    return {name: ElementTree.fromstring(svg) for name, svg in found}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_picture_has_the_steps_and_the_states_of_its_table(
+    name: str, diagrams: dict[str, ElementTree.Element]
+) -> None:
+    lines = [path for path in diagrams[name].iter("path") if path.get("class") == "line"]
+    drawn = [(line.get("data-source"), line.get("data-action"), line.get("data-target")) for line in lines]
+    assert sorted(drawn) == sorted(TABLES[name])
+    assert sorted(box.get("data-state") or "" for box in diagrams[name].iter("rect")) == sorted(STATES[name])
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_line_leads_from_the_border_of_one_box_to_that_of_the_other(
+    name: str, diagrams: dict[str, ElementTree.Element]
+) -> None:
+    boxes = {box.get("data-state"): box for box in diagrams[name].iter("rect")}
+
+    def on_border(state: str | None, x: int, y: int) -> bool:
+        left, top, width, height = (int(boxes[state].get(side, "")) for side in ("x", "y", "width", "height"))
+        return x in (left, left + width) and top < y < top + height
+
+    ends = []
+    for line in diagrams[name].iter("path"):
+        if line.get("class") != "line":
+            continue
+        found = re.fullmatch(r"M(\d+) (\d+) H\d+ V(\d+) H(\d+)", line.get("d", ""))
+        assert found
+        x1, y1, y2, x2 = map(int, found.groups())
+        assert on_border(line.get("data-source"), x1, y1)
+        assert on_border(line.get("data-target"), x2, y2)
+        ends += [(x1, y1), (x2, y2)]
+    assert len(set(ends)) == len(ends), "no two lines end in one point"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_text_of_a_picture_tells_every_step(name: str, diagrams: dict[str, ElementTree.Element]) -> None:
+    text = diagrams[name].findtext("desc") or ""
+    told = {
+        (source, action, target)
+        for source, targets in re.findall(r"(\w+): leads to (.*?)\.", text)
+        for target, action in re.findall(r"(\w+)(?: \((\w+)\))?", targets)
+    }
+    assert told == TABLES[name]
+    assert set(re.findall(r"(\w+): ", text)) == STATES[name]

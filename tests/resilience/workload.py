@@ -1,0 +1,210 @@
+"""What customers order while things break, and what is left in the database when it is over."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from uuid import UUID
+
+import httpx
+from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from db.engine import build_engine
+from db.models import Generation, Prediction, Shot, Subscription
+from db.session import Database
+from studio.accounts.identity.passwords import hash_password
+from studio.media.storage import LocalDisk
+from tests.e2e.demo import Api
+from tests.support import factories
+from tests.support.scenarios import make_photographed_product
+
+PASSWORD = "as good as any other"
+FINAL_STATES = ("completed", "failed", "canceled", "expired")
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A customer with so many shots to make, who can pay for all of them."""
+
+    email: str
+    subscription_id: UUID
+    shots: tuple[UUID, ...]
+
+
+@dataclass
+class AcceptedGenerations:
+    """Generations that the server accepted, as they come in; `done` when there are no more."""
+
+    generation_ids: list[UUID] = field(default_factory=list)
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The counts of a run. All but the first three have to be 0."""
+
+    accepted: int
+    completed: int
+    ended_otherwise: int
+    lost: int
+    duplicated: int
+    credits_off: int
+    shots_off: int
+    seconds: float
+    seconds_to_start: float
+    attempts: int
+
+    @property
+    def is_good(self) -> bool:
+        return not (self.lost or self.duplicated or self.credits_off or self.shots_off)
+
+    def table(self) -> str:
+        """The counts for people."""
+        rows = {
+            "accepted": self.accepted,
+            "completed": self.completed,
+            "failed, canceled or expired": self.ended_otherwise,
+            "lost": self.lost,
+            "doubled": self.duplicated,
+            "credits off": self.credits_off,
+            "shots off": self.shots_off,
+            "attempts": self.attempts,
+            "seconds": f"{self.seconds:.0f}",
+            "generations a minute": f"{60 * self.completed / self.seconds:.0f}",
+            "median seconds from order to start": f"{self.seconds_to_start:.1f}",
+        }
+        return "\n".join(f"  {name:<36} {value}" for name, value in rows.items())
+
+
+@contextlib.contextmanager
+def open_database(url: str) -> Iterator[Database]:
+    """The database of the processes under test, seen from outside."""
+    database = Database(build_engine(url, pool_size=4))
+    try:
+        yield database
+    finally:
+        database.dispose()
+
+
+def make_tenants(database_url: str, media: Path, count: int, shots: int) -> list[Tenant]:
+    """Customers of their own organizations, with photographed products and pending shots."""
+    password, storage, tenants = hash_password(PASSWORD), LocalDisk(media), []
+    with open_database(database_url) as database:
+        for _ in range(count):
+            with database.transaction(write=True):
+                # Addresses of a hundred other tests begin the same.
+                made = make_photographed_product(storage, None)
+                made.owner.email = f"{uuid.uuid4().hex}@example.com"
+                made.owner.hashed_password = password
+                made.subscription.credits_total = 10 * shots
+                more = [factories.make_shot(made.look).id for _ in range(shots - 1)]
+                tenants.append(Tenant(made.owner.email, made.subscription.id, (made.shot.id, *more)))
+    return tenants
+
+
+def request_all(url: str, tenants: list[Tenant], num_predictions: int, accepted: AcceptedGenerations) -> None:
+    """Order every shot, the tenants side by side; an order without an answer is sent again with its key."""
+    try:
+        with ThreadPoolExecutor(len(tenants)) as pool:
+            for _ in pool.map(
+                lambda tenant: _request_tenant(url, tenant, num_predictions, accepted), tenants
+            ):
+                pass
+    finally:
+        accepted.done.set()
+
+
+def _request_tenant(url: str, tenant: Tenant, num_predictions: int, accepted: AcceptedGenerations) -> None:
+    with Api(url) as api:
+        api.sign_in(tenant.email, PASSWORD)
+        for shot_id in tenant.shots:
+            answer = _post_until_accepted(
+                api.client, f"/shots/{shot_id}/generate", {"num_predictions": num_predictions}
+            )
+            accepted.generation_ids.append(UUID(answer["id"]))
+
+
+def _post_until_accepted(client: httpx.Client, path: str, body: dict[str, int]) -> dict[str, str]:
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):  # its server was killed; it is sent again
+            answer = client.post(path, json=body, headers=key)
+            if answer.status_code == 202:
+                return dict(answer.json())
+            # Away for a moment, or the same order is still being worked on.
+            assert answer.status_code in (409, 500, 503), answer.text
+        time.sleep(0.3)
+    raise AssertionError(f"{path} was not accepted")
+
+
+def count_ended(database: Database, accepted: AcceptedGenerations) -> int:
+    """How many of the accepted generations are over; 0 while the database cannot be asked."""
+    ended = Generation.id.in_(accepted.generation_ids), Generation.status.in_(FINAL_STATES)
+    with contextlib.suppress(OperationalError), database.transaction(write=False) as reading:
+        return reading.scalar(select(func.count()).select_from(Generation).where(*ended)) or 0
+    return 0
+
+
+def evaluate(
+    database_url: str, tenants: list[Tenant], accepted: AcceptedGenerations, began: datetime
+) -> Verdict:
+    """What is in the database, held against what was accepted."""
+    shots = [shot_id for tenant in tenants for shot_id in tenant.shots]
+    with open_database(database_url) as database, database.transaction(write=False) as reading:
+        rows = list(reading.scalars(select(Generation).where(Generation.shot_id.in_(shots))))
+        made = {
+            generation_id: sorted(indexes)
+            for generation_id, indexes in _indexes(reading, [row.id for row in rows]).items()
+        }
+        used = {
+            row.id: row.credits_used
+            for row in reading.scalars(
+                select(Subscription).where(Subscription.id.in_([each.subscription_id for each in tenants]))
+            )
+        }
+        states = {row.id: row for row in reading.scalars(select(Shot).where(Shot.id.in_(shots)))}
+    known = {row.id: row for row in rows}
+    completed = [row for row in rows if row.status == "completed"]
+    wanted = {row.id: list(range(row.batch_size)) if row.status == "completed" else [] for row in rows}
+    costs = {each.subscription_id: 0 for each in tenants}
+    for row in rows:
+        costs[row.subscription_id] += row.cost_credits
+    ended = [row.completed_at for row in rows if row.completed_at is not None]
+    waits = [(row.started_at - row.created_at).total_seconds() for row in rows if row.started_at is not None]
+    return Verdict(
+        accepted=len(accepted.generation_ids),
+        completed=len(completed),
+        ended_otherwise=len([row for row in rows if row.status in FINAL_STATES]) - len(completed),
+        lost=sum(
+            known[each].status not in FINAL_STATES if each in known else 1 for each in accepted.generation_ids
+        ),
+        duplicated=len(known.keys() - set(accepted.generation_ids))
+        + sum(made.get(each, []) != wanted[each] for each in known),
+        credits_off=sum(abs(used[each] - cost) for each, cost in costs.items()),
+        shots_off=sum(
+            states[row.shot_id].status != ("pending_review" if row.status == "completed" else "pending")
+            for row in rows
+        ),
+        seconds=(max(ended) - began).total_seconds() if ended else 0,
+        seconds_to_start=median(waits) if waits else 0,
+        attempts=sum(row.attempts for row in rows),
+    )
+
+
+def _indexes(reading: Session, generation_ids: list[UUID]) -> dict[UUID, list[int]]:
+    found: dict[UUID, list[int]] = {}
+    pairs = select(Prediction.generation_id, Prediction.index)
+    for generation_id, index in reading.execute(pairs.where(Prediction.generation_id.in_(generation_ids))):
+        found.setdefault(generation_id, []).append(index)
+    return found

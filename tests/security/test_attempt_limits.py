@@ -1,0 +1,352 @@
+"""Nobody guesses without end, and nobody is shut out because somebody else does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from prometheus_client import REGISTRY
+from sqlalchemy import func, select
+
+from db.base import utc_now
+from db.models import AttemptCount, KnownAddress, TokenFamily, User
+from db.session import Database
+from handlers.app import Application
+from studio.accounts.identity import sessions
+from studio.accounts.identity.passwords import hash_password
+from studio.rate_limits.attempts import (
+    DELETE_BATCH_SIZE,
+    TRUSTED_FOR,
+    Attempt,
+    consume,
+    delete_expired_attempts,
+    trust_address,
+)
+from studio.rate_limits.limiter import now_ms
+from studio.rate_limits.limits import QuotaPolicies
+from tests.api.conftest import Client, CommittingServer
+from tests.security.rate_limits import NOON, AppFromAddress, exceeded_policy
+from tests.support import factories
+from tests.support.app import auth_headers, create_test_app
+from tests.support.client import ClientResponse
+from tests.support.mailbox import get_mailed_token, list_emails_to
+
+PASSWORD = "a-linen-dress-in-may"
+HASHED = hash_password(PASSWORD)
+HOME, ELSEWHERE = "192.0.2.1", "203.0.113.66"
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+Limited = Callable[..., Any]
+
+
+@pytest.fixture
+def dana(database: Database) -> User:
+    return factories.make_user(email="dana@example.com", hashed_password=HASHED)
+
+
+def client_at(app: Application, address: str) -> Client:
+    return Client(AppFromAddress(app, address))
+
+
+def sign_in(client: Client, password: str = PASSWORD, email: str = "dana@example.com") -> ClientResponse:
+    form = urlencode({"username": email, "password": password}).encode()
+    return client("POST", "/login/access-token", body=form, headers=FORM)
+
+
+def get_remaining(reply: ClientResponse, policy: str) -> int:
+    """Return the units of a limit that are left, as the answer tells it."""
+    told = dict(one.split(";")[:2] for one in reply.headers["ratelimit"].split(", "))
+    return int(told[f'"{policy}"'].removeprefix("r="))
+
+
+def comparable_response(reply: ClientResponse) -> tuple[int, dict[str, str], bytes]:
+    """Return an answer without what is different in every answer."""
+    headers = {**reply.headers, "x-request-id": ""}
+    return reply.status, headers, reply.body.replace(reply.headers["x-request-id"].encode(), b"")
+
+
+def count_rejections(policy: str) -> float:
+    return REGISTRY.get_sample_value("sartiq_rate_limited_total", {"policy": policy}) or 0.0
+
+
+def test_s13_an_account_takes_ten_wrong_tries_and_whether_it_exists_makes_no_difference(
+    set_limits: Limited, app: Application, dana: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_limits(limit_sign_in_account=10)
+    factories.make_user(email="idle@example.com", hashed_password=HASHED, is_active=False)
+    before, told = count_rejections("sign-in-account"), []
+    for number, email in enumerate(("dana@example.com", "idle@example.com", "nobody@example.com")):
+        client = client_at(app, f"192.0.2.{number}")
+        wrong = [sign_in(client, f"wrong {count}", email) for count in range(10)]
+        assert [(reply.status, get_remaining(reply, "sign-in-account")) for reply in wrong] == [
+            (401, 9 - count) for count in range(10)
+        ]
+        with monkeypatch.context() as patch:
+            # What is refused is not looked at, so that it costs nothing and tells nothing.
+            patch.delattr(sessions, "verify_password")
+            late = [sign_in(client, "wrong", email), sign_in(client, PASSWORD, email.upper())]
+        assert [exceeded_policy(reply) for reply in late] == ["sign-in-account"] * 2
+        told.append([comparable_response(reply) for reply in (*wrong, *late)])
+    assert told[0] == told[1] == told[2]
+    assert late[0].headers["retry-after"] == "90"
+    assert late[0].json() == {
+        "type": "http://localhost:8000/api/v1/problems/rate_limited",
+        "title": "Too Many Requests",
+        "status": 429,
+        "detail": "Too many requests; try again in 90 seconds",
+        "code": "rate_limited",
+        "policy": "sign-in-account",
+        "request_id": late[0].headers["x-request-id"],
+    }
+    assert count_rejections("sign-in-account") == before + 6
+
+
+def test_s13_the_victim_gets_in_later_and_at_once_where_it_signed_in_before(
+    set_limits: Limited, app: Application, dana: User
+) -> None:
+    clock = set_limits(limit_sign_in_account=3)
+    home, elsewhere, travelling = (
+        client_at(app, HOME),
+        client_at(app, ELSEWHERE),
+        client_at(app, "198.51.100.7"),
+    )
+    assert sign_in(home).status == 200
+    assert [sign_in(elsewhere, "wrong").status for _ in range(4)] == [401, 401, 401, 429]
+    assert exceeded_policy(sign_in(travelling)) == "sign-in-account"
+    assert [sign_in(home).status for _ in range(5)] == [200] * 5
+    # At home there is a share, not a way around the limit.
+    assert [sign_in(home, "wrong").status for _ in range(4)] == [401, 401, 401, 429]
+    assert exceeded_policy(sign_in(home)) == "sign-in-account"
+    clock.now += 300_000
+    assert sign_in(travelling).status == 200
+    assert sign_in(home).status == 200
+    clock.now += int(TRUSTED_FOR.total_seconds() * 1000) + 1
+    assert [sign_in(elsewhere, "wrong").status for _ in range(4)] == [401, 401, 401, 429]
+    assert exceeded_policy(sign_in(home)) == "sign-in-account"
+
+
+def test_s13_open_sessions_and_mailed_tokens_work_while_password_attempts_are_limited(
+    set_limits: Limited, app: Application, dana: User
+) -> None:
+    set_limits(limit_sign_in_account=2, limit_recovery_account=2)
+    travelling, elsewhere = client_at(app, "198.51.100.7"), client_at(app, ELSEWHERE)
+    session = sign_in(client_at(app, HOME)).json()
+    assert [sign_in(elsewhere, "wrong").status for _ in range(3)] == [401, 401, 429]
+    renewed = client_at(app, ELSEWHERE)(
+        "POST", "/login/refresh-token", {"refresh_token": session["refresh_token"]}
+    )
+    assert renewed.status == 200
+    for _ in range(2):
+        assert elsewhere("POST", "/password-recovery/dana@example.com").status == 200
+    assert exceeded_policy(travelling("POST", "/password-recovery/dana@example.com")) == "recovery-account"
+    assert client_at(app, HOME)("POST", "/password-recovery/dana@example.com").status == 200
+    # Whoever asked for it: it was mailed to the owner.
+    token = get_mailed_token(app, "dana@example.com", "pr")
+    change = {"token": token, "new_password": "another-linen-dress"}
+    assert travelling("POST", "/reset-password/", change).status == 200
+    assert sign_in(travelling, "another-linen-dress").status == 200
+    assert exceeded_policy(sign_in(elsewhere, "another-linen-dress")) == "sign-in-account"
+
+
+def test_s13_right_passwords_spend_nothing(
+    set_limits: Limited, app: Application, dana: User, database: Database
+) -> None:
+    set_limits(limit_sign_in_account=2, limit_sign_in_address=2)
+    client = client_at(app, HOME)
+    for _ in range(5):
+        reply = sign_in(client)
+        assert reply.status == 200
+        assert (get_remaining(reply, "sign-in-account"), get_remaining(reply, "sign-in-address")) == (2, 2)
+    with database.transaction(write=False) as reading:
+        assert reading.scalars(select(AttemptCount)).all() == []
+
+
+def test_s13_an_address_takes_a_hundred_wrong_tries_at_whatever_accounts(
+    set_limits: Limited, app: Application, dana: User, long_form: bool
+) -> None:
+    most = 100 if long_form else 12
+    set_limits(limit_sign_in_account=10, limit_sign_in_address=most)
+    client = client_at(app, ELSEWHERE)
+    for number in range(most):
+        assert sign_in(client, "wrong", f"nobody{number}@example.com").status == 401
+    late = sign_in(client)
+    assert (exceeded_policy(late), late.headers["retry-after"]) == ("sign-in-address", str(-(-900 // most)))
+    assert exceeded_policy(client("POST", "/password-recovery/dana@example.com")) == "sign-in-address"
+    # What was refused spends nothing of the account.
+    assert get_remaining(sign_in(client_at(app, HOME), "wrong"), "sign-in-account") == 9
+
+
+def test_s13_recovery_is_counted_alike_for_every_account(
+    set_limits: Limited, app: Application, dana: User
+) -> None:
+    clock, letters = set_limits(limit_recovery_account=5), len(list_emails_to(app, "dana@example.com"))
+    told = []
+    for number, email in enumerate(("dana@example.com", "nobody@example.com")):
+        client = client_at(app, f"192.0.2.{number}")
+        replies = [client("POST", f"/password-recovery/{email}") for _ in range(6)]
+        assert [reply.status for reply in replies] == [200] * 5 + [429]
+        assert exceeded_policy(client("POST", f"/password-recovery/{email.upper()}")) == "recovery-account"
+        told.append([comparable_response(reply) for reply in replies])
+    assert told[0] == told[1]
+    assert replies[5].headers["retry-after"] == "720"
+    assert len(list_emails_to(app, "dana@example.com")) == letters + 5
+    clock.now += 720_000
+    assert client_at(app, ELSEWHERE)("POST", "/password-recovery/dana@example.com").status == 200
+
+
+def test_s13_of_many_tries_at_once_no_more_get_in_than_the_limit_says(
+    set_limits: Limited, committing_server: CommittingServer, long_form: bool
+) -> None:
+    set_limits(limit_sign_in_account=10, limit_sign_in_address=25)
+    many = 200 if long_form else 50
+    app = committing_server.client.app
+    with committing_server.database.transaction(write=True) as writing:
+        writing.add(User(email="dana@example.com", hashed_password=HASHED))
+    with ThreadPoolExecutor(16) as pool:
+        clients = [client_at(app, f"192.0.2.{number}") for number in range(many)]
+        at_one_account = list(pool.map(sign_in, clients, ["wrong"] * many))
+        emails = [f"nobody{number}@example.com" for number in range(many)]
+        from_one_address = list(
+            pool.map(sign_in, [client_at(app, ELSEWHERE)] * many, ["wrong"] * many, emails)
+        )
+    for replies, policy, most in (
+        (at_one_account, "sign-in-account", 10),
+        (from_one_address, "sign-in-address", 25),
+    ):
+        assert Counter(reply.status for reply in replies) == {401: most, 429: many - most}
+        assert {exceeded_policy(reply) for reply in replies if reply.status == 429} == {policy}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/login/refresh-token", {"refresh_token": "rt_wrong"}),
+        ("/reset-password/", {"token": "pr_wrong", "new_password": PASSWORD}),
+        ("/email-change/confirm", {"token": "ec_wrong"}),
+        ("/invitations/accept", {"token": "iv_wrong", "password": PASSWORD}),
+    ],
+)
+def test_s13_wrong_tokens_are_counted_by_address_and_good_ones_always_taken(
+    path: str, body: dict[str, str], set_limits: Limited, app: Application, dana: User
+) -> None:
+    set_limits(limit_sign_in_address=3)
+    client = client_at(app, ELSEWHERE)
+    good = sign_in(client).json()["refresh_token"]
+    wrong = [client("POST", path, body) for _ in range(4)]
+    assert [reply.status for reply in wrong] == [401, 401, 401, 429]
+    assert [get_remaining(reply, "sign-in-address") for reply in wrong] == [2, 1, 0, 0]
+    assert exceeded_policy(wrong[3]) == "sign-in-address"
+    assert exceeded_policy(sign_in(client)) == "sign-in-address"
+    assert client("POST", "/login/refresh-token", {"refresh_token": good}).status == 200
+    assert client_at(app, HOME)("POST", path, body).status == 401
+
+
+def test_s13_who_found_an_open_session_cannot_guess_its_password(
+    set_limits: Limited, app: Application, dana: User
+) -> None:
+    set_limits(limit_sign_in_account=3)
+    organization, thief, owner = (
+        factories.make_organization(dana),
+        auth_headers(app, dana),
+        auth_headers(app, dana),
+    )
+    client = Client(app)
+    guesses = [
+        ("PATCH", "/users/me/password", {"current_password": "wrong", "new_password": "another-dress"}),
+        ("PATCH", "/users/me", {"current_password": "wrong", "email": "thief@example.com"}),
+        ("POST", f"/organizations/{organization.id}/transfer-ownership",
+         {"password": "wrong", "user_id": str(dana.id)}),
+    ]  # fmt: skip
+    found = [client(*guess, headers=thief) for guess in guesses]
+    assert [(reply.status, reply.json()["code"]) for reply in found] == [(409, "incorrect_password")] * 3
+    assert [get_remaining(reply, "sign-in-account") for reply in found] == [2, 1, 0]
+    assert [exceeded_policy(client(*guess, headers=thief)) for guess in guesses] == ["sign-in-account"] * 3
+    assert client("PATCH", "/users/me", {"full_name": "D"}, headers=thief).status == 200
+    # The owner's own session and sign-in lost no try, and refusals for other reasons cost none.
+    change = {"current_password": PASSWORD, "new_password": "another-dress"}
+    to_himself = {"password": PASSWORD, "user_id": str(dana.id)}
+    reply = client("POST", f"/organizations/{organization.id}/transfer-ownership", to_himself, headers=owner)
+    assert (reply.json()["code"], get_remaining(reply, "sign-in-account")) == ("already_owner", 3)
+    reply = client("PATCH", "/users/me/password", change, headers=owner)
+    assert (reply.status, get_remaining(reply, "sign-in-account")) == (200, 3)
+    assert get_remaining(sign_in(client, "wrong"), "sign-in-account") == 2
+
+
+def test_s13_nobody_floods_a_strangers_box(set_limits: Limited, app: Application, dana: User) -> None:
+    clock = set_limits(limit_mails=3)
+    victim, before = "victim@example.com", len(list_emails_to(app, "victim@example.com"))
+    client, path = Client(app, auth_headers(app, dana)), "/organizations/{}/invitations"
+    paths = [path.format(factories.make_organization(dana).id) for _ in range(2)]
+    change, invitation = {"email": victim, "current_password": PASSWORD}, {"email": victim, "role": "viewer"}
+    told = [client("POST", paths[0], invitation), client("POST", paths[1], invitation)]
+    told += [client("PATCH", "/users/me", change)]
+    assert [(reply.status < 300, get_remaining(reply, "mails")) for reply in told] == [
+        (True, 2),
+        (True, 1),
+        (True, 0),
+    ]
+    late = [client("POST", paths[0], invitation), client("PATCH", "/users/me", {**change, "full_name": "D"})]
+    assert [exceeded_policy(reply) for reply in late] == ["mails"] * 2
+    # Nothing was done: what is open stays good, and the name is as it was.
+    assert client("GET", paths[0]).json()["data"] == [told[0].json()]
+    assert client("GET", "/users/me").json()["full_name"] == told[2].json()["full_name"]
+    assert len(list_emails_to(app, victim)) == before + 3
+    # What sends no mail spends nothing, and nobody spends what is another one's.
+    assert client("PATCH", "/users/me", {"email": dana.email, "full_name": "D"}).status == 200
+    assert client("POST", paths[0], {**invitation, "email": dana.email}).json()["code"] == "already_member"
+    other = factories.make_user()
+    theirs = path.format(factories.make_organization(other).id)
+    assert Client(app, auth_headers(app, other))("POST", theirs, invitation).status == 201
+    clock.now += 20 * 60_000
+    assert client("POST", paths[0], invitation).status == 201
+
+
+def test_s13_a_server_that_starts_again_has_forgotten_nothing(
+    set_limits: Limited, app: Application, dana: User, database: Database, tmp_path: Path
+) -> None:
+    set_limits(limit_sign_in_account=3)
+    assert sign_in(client_at(app, HOME)).status == 200
+    assert [sign_in(client_at(app, ELSEWHERE), "wrong").status for _ in range(3)] == [401] * 3
+    restarted = create_test_app(tmp_path)
+    limits = restarted.app.config["LIMITS"]
+    limits.policies, limits.clock = app.app.config["LIMITS"].policies, lambda: NOON
+    with restarted.database.switched_to(database):
+        assert exceeded_policy(sign_in(client_at(restarted, ELSEWHERE))) == "sign-in-account"
+        assert sign_in(client_at(restarted, HOME)).status == 200
+    restarted.bridge.pool.shutdown()
+
+
+def test_s13_attempt_counters_hold_no_personal_data_and_are_deleted_when_expired(
+    set_limits: Limited, app: Application, dana: User, database: Database
+) -> None:
+    clock = set_limits()
+    clock.now = now_ms()
+    sign_in(client_at(app, HOME))
+    sign_in(client_at(app, ELSEWHERE), "wrong", "stranger@example.com")
+    policy = QuotaPolicies.from_settings(app.settings).sign_in_account
+    with database.transaction(write=True) as writing:
+        connection = writing.connection()
+        kept = [
+            str(connection.execute(select(model.__table__)).all()) for model in (AttemptCount, KnownAddress)
+        ]
+        consume([Attempt(policy, f"old {number}") for number in range(DELETE_BATCH_SIZE + 1)], NOON - 10**12)
+        trust_address("secret", dana.id, "another", NOON - 10**12)
+    for name in ("dana", "stranger", HOME, ELSEWHERE):
+        assert name not in "".join(kept)
+    delete_expired_attempts(database, utc_now())
+    with database.transaction(write=False) as reading:
+        assert reading.scalar(select(func.count()).select_from(KnownAddress)) == 1
+        assert not reading.scalars(
+            select(AttemptCount).where(AttemptCount.subject_hash.startswith("old"))
+        ).all()
+    delete_expired_attempts(database, utc_now() + timedelta(days=91))
+    with database.transaction(write=False) as reading:
+        assert reading.scalar(select(func.count()).select_from(AttemptCount)) == 0
+        assert reading.scalar(select(func.count()).select_from(KnownAddress)) == 0
+        assert reading.scalar(select(func.count()).select_from(TokenFamily)) == 1

@@ -1,0 +1,121 @@
+"""Nobody asks without end: requests are counted for accounts, organizations and addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import uvicorn
+
+from handlers.app import Application
+from handlers.server.cli import uvicorn_options
+from studio.rate_limits.memory_store import MemoryStore
+from tests.api.conftest import Client
+from tests.security.rate_limits import exceeded_policy
+from tests.support import factories
+from tests.support.app import auth_headers
+from tests.support.client import send_request
+from tests.support.factories.catalogue import Customer
+
+
+def test_s13_an_account_is_limited_and_gets_the_rate_limit_headers(
+    set_limits: Callable[..., Any], client_for: Callable[..., Client]
+) -> None:
+    clock, client = set_limits(limit_account=2), client_for(factories.make_user())
+    told = [client("GET", "/users/me") for _ in range(3)]
+    assert [reply.status for reply in told] == [200, 200, 429]
+    assert [reply.headers["ratelimit"] for reply in told] == [
+        '"account";r=1;t=30', '"account";r=0;t=30', '"account";r=0;t=30',
+    ]  # fmt: skip
+    assert {reply.headers["ratelimit-policy"] for reply in told} == {'"account";q=2;w=60'}
+    assert told[2].json() == {
+        "type": "http://localhost:8000/api/v1/problems/rate_limited",
+        "title": "Too Many Requests",
+        "status": 429,
+        "detail": "Too many requests; try again in 30 seconds",
+        "code": "rate_limited",
+        "policy": "account",
+        "request_id": told[2].headers["x-request-id"],
+    }
+    assert told[2].headers["retry-after"] == "30"
+    other = client_for(factories.make_user())
+    assert other("GET", "/users/me").status == 200
+    clock.now += 30_000
+    assert client("GET", "/users/me").status == 200
+
+
+def test_s13_the_members_of_an_organization_share_its_limit_and_nobody_else_spends_it(
+    set_limits: Callable[..., Any], customer: Customer, client_for: Callable[..., Client]
+) -> None:
+    set_limits(limit_organization=2)
+    member, stranger = factories.make_user(), client_for(factories.make_user())
+    factories.make_membership(customer.organization, member)
+    brand = factories.make_brand(organization=customer.organization)
+    for _ in range(4):
+        assert stranger("GET", f"/brands/{customer.organization_query}").status == 404
+        assert stranger("GET", f"/brands/{brand.id}").status == 404
+        assert customer.client("GET", "/brands/").status == 200
+    by_scope = customer.client("GET", f"/brands/{customer.organization_query}")
+    assert by_scope.headers["ratelimit"].partition(", ")[2] == '"organization";r=1;t=30'
+    by_row = client_for(member)("GET", f"/brands/{brand.id}")
+    assert by_row.headers["ratelimit"].partition(", ")[2] == '"organization";r=0;t=30'
+    change = customer.client("PATCH", f"/brands/{brand.id}", as_json={"name": "Changed"})
+    assert exceeded_policy(change) == "organization"
+    assert (
+        exceeded_policy(client_for(member)("GET", f"/brands/{customer.organization_query}")) == "organization"
+    )
+    assert stranger("GET", f"/brands/{brand.id}").status == 404
+
+
+def test_s13_who_shows_no_good_credential_is_counted_by_address(
+    set_limits: Callable[..., Any], app: Application, client_for: Callable[..., Client]
+) -> None:
+    set_limits(limit_address=3)
+    nobody, signed_out = client_for(None), factories.make_user()
+    ended = auth_headers(app, signed_out)
+    assert Client(app, ended)("POST", "/logout").status == 204
+    assert nobody("GET", "/generation-models/").status == 200
+    assert nobody("GET", "/users/me", headers={"authorization": "Bearer nonsense"}).status == 401
+    assert nobody("GET", "/users/me", headers=ended).status == 401
+    for headers in ({}, {"authorization": "Bearer nonsense"}, ended):
+        assert exceeded_policy(nobody("GET", "/users/me", headers=headers)) == "address"
+    assert exceeded_policy(nobody("GET", "/generation-models/")) == "address"
+    assert client_for(factories.make_user())("GET", "/users/me").status == 200
+    assert nobody("GET", "/utils/readiness").status == 200
+    assert nobody("GET", "/nothing").status == 404
+
+
+def test_s13_a_refused_request_is_not_read(
+    set_limits: Callable[..., Any], client_for: Callable[..., Client]
+) -> None:
+    set_limits(limit_account=1)
+    client = client_for(factories.make_user())
+    client("GET", "/users/me")
+
+    # Otherwise it would be 415, 413 or 400.
+    for headers in ({}, {"content-length": "99999999999"}, {"content-type": "application/json"}):
+        assert exceeded_policy(client("POST", "/brands/", body=b"{", headers=headers)) == "account"
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "counted"),
+    [
+        ((), "192.0.2.9", "127.0.0.1"),
+        (("10.0.0.0/8",), "192.0.2.9", "127.0.0.1"),
+        (("127.0.0.0/8",), "192.0.2.9", "192.0.2.9"),
+        (("127.0.0.0/8",), "198.51.100.1, 192.0.2.9", "192.0.2.9"),
+        (("127.0.0.0/8", "192.0.2.9"), "198.51.100.1, 192.0.2.9", "198.51.100.1"),
+    ],
+)
+def test_s13_only_a_trusted_proxy_says_who_is_calling(
+    proxies: tuple[str, ...], forwarded: str, counted: str, set_limits: Callable[..., Any], app: Application
+) -> None:
+    set_limits()
+    settings = replace(app.settings, trusted_proxies=proxies)
+    served = uvicorn.Config(app, **uvicorn_options(settings))
+    served.load()
+    send_request(served.loaded_app, "GET", "/api/v1/utils/version", {"x-forwarded-for": forwarded})
+    counters: MemoryStore = app.app.config["LIMITS"].store
+    assert list(counters._states) == [("address", counted)]

@@ -1,0 +1,291 @@
+"""S6 to S9: nobody makes this server ask what is inside, by an address, a redirect or a name that changes."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from db.errors import TargetNotAllowed
+from db.session import Database
+from handlers.app import Application
+from studio.http_client import SafeHttpClient
+from studio.media.ingest import is_own_url
+from studio.webhooks import dispatcher
+from tests.contract.tenant import Tenant
+from tests.support import factories
+from tests.support.app import auth_headers
+from tests.support.client import ClientResponse
+from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.sample_media import build_orientation_image, encode_image
+from tests.support.servers.http_recorder import (
+    HttpRecorder,
+    RecordedRequest,
+    StubResponse,
+    run_http_recorder,
+)
+from tests.support.servers.image_hosts import (
+    HOST,
+    IMAGE_URL_FIELDS,
+    PUBLIC_ADDRESS,
+    ImageUrlField,
+    RedirectedNetwork,
+    build_public_client,
+    build_request_with_url,
+    run_tls_recorder,
+)
+from tests.support.servers.webhook_receiver import SETTINGS, get_only_delivery, publish_event
+
+IMAGE_URL = f"https://{HOST}/dress.png"
+PHOTO = encode_image(build_orientation_image(), "PNG")
+HOSTS = [
+    "127.0.0.1", "127.1", "0.0.0.0", "0", "2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1",
+    "017700000001", "127.0.0.1.", "localhost", "localhost.", "LOCALHOST", "[::1]", "[::]",
+    "[::ffff:127.0.0.1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]",
+    "user@127.0.0.1", "user:word@localhost", "169.254.169.254", "10.0.0.1", "172.16.0.1", "172.31.255.254",
+    "192.168.0.1", "100.64.0.1", "[fc00::1]", "[fd00::1]", "[fe80::1]",
+]  # fmt: skip
+
+
+@pytest.fixture
+def network(app: Application, monkeypatch: pytest.MonkeyPatch) -> RedirectedNetwork:
+    """The way out of the server, watched: it leads to no host that was allowed."""
+    watched = RedirectedNetwork(9)
+    monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient(network=watched))
+    return watched
+
+
+@pytest.fixture
+def canary() -> Iterator[HttpRecorder]:
+    """A server of this machine that must not be asked."""
+    with run_http_recorder() as server:
+        yield server
+        assert server.requests == []
+
+
+def list_internal_urls(canary: HttpRecorder) -> Iterator[str]:
+    """Addresses of servers inside, and of the canary by every name of this machine."""
+    for host in HOSTS:
+        for scheme in ("http", "https"):
+            yield f"{scheme}://{host}/dress.png"
+            yield f"{scheme}://{host}:{canary.port}/dress.png"
+    for port in (0, 22, 80, 8443, 65_536):
+        yield f"https://{PUBLIC_ADDRESS}:{port}/dress.png"
+
+
+def create_with_cover(customer: Customer, address: str) -> ClientResponse:
+    return customer.client(
+        "POST", f"/products/{customer.organization_query}", {"name": "Dress", "cover_image": address}
+    )
+
+
+def test_s06_no_address_of_a_picture_leads_inside(
+    customer: Customer, network: RedirectedNetwork, canary: HttpRecorder
+) -> None:
+    for address in list_internal_urls(canary):
+        assert status_and_code(create_with_cover(customer, address)) == (409, "target_not_allowed"), address
+    assert network.targets == []
+
+
+@pytest.mark.parametrize("place", IMAGE_URL_FIELDS, ids=":".join)
+def test_s06_no_property_that_takes_a_picture_leads_inside(
+    place: ImageUrlField,
+    app: Application,
+    database: Database,
+    network: RedirectedNetwork,
+    canary: HttpRecorder,
+) -> None:
+    world = Tenant(app.settings)
+    caller = auth_headers(app, world.owner)
+    for address in (
+        canary.url,
+        "https://localhost./",
+        "https://[::ffff:127.0.0.1]/",
+        "http://169.254.169.254/",
+    ):
+        assert status_and_code(build_request_with_url(world, place, address).send(app, caller)) == (
+            409,
+            "target_not_allowed",
+        ), address
+    for address in (
+        "file:///etc/passwd",
+        "gopher://127.0.0.1:25/",
+        f"ftp://{PUBLIC_ADDRESS}/",
+        "//localhost/",
+    ):
+        assert build_request_with_url(world, place, address).send(app, caller).status == 422, address
+    assert network.targets == []
+
+
+@given(
+    some.one_of(
+        some.from_regex(r"https?://[^\x00]+", fullmatch=True),
+        some.builds(
+            "https://{}{}{}".format,
+            some.sampled_from(["", "a@", "a:b@", "\\", "//", "%00", "[", "*."]),
+            some.one_of(
+                some.ip_addresses().map(str),
+                some.ip_addresses(v=6).map(lambda address: f"[{address}]"),
+                some.integers(0, 2**32 - 1).map(hex),
+                some.text(min_size=1, max_size=20),
+            ),
+            some.sampled_from(
+                ["", ":443", ":80", ":x", "/..", "#", "?@127.0.0.1", "\\@localhost", "\t", "."]
+            ),
+        ),
+    )
+)
+@settings(max_examples=150, deadline=None)  # a busy machine may take its time
+def test_s06_whatever_is_invented_is_allowed_or_refused_and_nothing_else(address: str) -> None:
+    asked_for: list[str] = []
+
+    def resolve(host: str, port: int) -> list[str]:
+        asked_for.append(host)
+        return [host.strip("[]")]
+
+    assert not is_own_url("http://localhost:8000", address)
+    try:
+        SafeHttpClient(resolve=resolve).require_allowed(address)
+    except TargetNotAllowed:
+        return
+    # What passes is spelled as an address, and is a public one.
+    assert ipaddress.ip_address(asked_for[0].strip("[]")).is_global
+
+
+def redirect_to(location: str) -> Callable[[RecordedRequest], StubResponse]:
+    """A server that leads to somewhere else, over one step of its own."""
+
+    def respond(asked: RecordedRequest) -> StubResponse:
+        if asked.path == "/dress.png":
+            return StubResponse(307, b"inner words", {"Location": "/next"})
+        return StubResponse(302, b"inner words", {"Location": location})
+
+    return respond
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://127.0.0.1:{port}/", "https://127.0.0.1:{port}/", "//127.0.0.1:{port}/", "https://localhost/",
+        "https://[::1]/", "https://169.254.169.254/latest/meta-data", f"https://{HOST}:8443/", f"http://{HOST}/",
+        f"https://user@{HOST}/", "file:///etc/passwd", "gopher://127.0.0.1:{port}/", "https://[broken",
+    ],
+)  # fmt: skip
+def test_s07_a_public_server_that_leads_inside_is_not_followed(
+    app: Application, customer: Customer, canary: HttpRecorder, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    with run_tls_recorder(redirect_to(location.format(port=canary.port))) as server:
+        outbound, network = build_public_client(server)
+        monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
+        reply = create_with_cover(customer, IMAGE_URL)
+    assert status_and_code(reply) == (409, "target_not_allowed")
+    assert reply.json()["detail"] == "The address leads to one that is not allowed"
+    assert network.targets == [(PUBLIC_ADDRESS, 443)] * 2
+    assert [requests.path for requests in server.requests] == ["/dress.png", "/next"]
+
+
+def test_s07_a_webhook_that_leads_inside_is_not_followed(
+    database: Database, canary: HttpRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run_tls_recorder(
+        lambda asked: StubResponse(302, b"inner words", {"Location": canary.url})
+    ) as server:
+        outbound, network = build_public_client(server)
+        publish_event(database, factories.make_webhook_endpoint(url=f"https://{HOST}/hooks"))
+        assert dispatcher.send_next(SETTINGS, database, outbound, "test")
+    delivery = get_only_delivery(database)
+    assert (delivery.last_status_code, delivery.last_error) == (302, "redirected")
+    assert network.targets == [(PUBLIC_ADDRESS, 443)]
+
+
+def test_s08_a_picture_comes_from_the_address_that_was_checked(
+    app: Application, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run_tls_recorder(lambda asked: StubResponse(body=PHOTO)) as server:
+        outbound, network = build_public_client(server, [PUBLIC_ADDRESS], ["127.0.0.1"])
+        monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
+        assert create_with_cover(customer, IMAGE_URL).status == 201
+        assert network.targets == [(PUBLIC_ADDRESS, 443)]
+        assert status_and_code(create_with_cover(customer, IMAGE_URL)) == (409, "target_not_allowed")
+    assert len(network.targets) == len(server.requests) == 1
+
+
+def test_s08_a_name_that_changes_between_two_hops_is_not_followed(
+    app: Application, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run_tls_recorder(lambda asked: StubResponse(302, headers={"Location": "/again"})) as server:
+        outbound, network = build_public_client(server, [PUBLIC_ADDRESS], [PUBLIC_ADDRESS, "10.0.0.5"])
+        monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
+        assert status_and_code(create_with_cover(customer, IMAGE_URL)) == (409, "target_not_allowed")
+    assert network.targets == [(PUBLIC_ADDRESS, 443)]
+
+
+def test_s08_a_webhook_goes_to_the_address_that_was_checked(
+    app: Application, customer: Customer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with run_tls_recorder(lambda asked: StubResponse(204)) as server:
+        outbound, network = build_public_client(server, [PUBLIC_ADDRESS], [PUBLIC_ADDRESS], ["127.0.0.1"])
+        monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
+        body = {"url": f"https://{HOST}/hooks", "event_types": ["generation.completed"]}
+        made = customer.client("POST", f"/webhook-endpoints/{customer.organization_query}", body)
+        assert made.status == 201, made.body
+        assert network.targets == []
+        for status in ("delivered", "pending"):
+            path = f"/webhook-endpoints/{made.json()['id']}"
+            assert customer.client("POST", f"{path}/test").status == 202
+            assert dispatcher.send_next(SETTINGS, database, outbound, "test")
+            newest = customer.client("GET", f"{path}/deliveries").json()["data"][0]
+            assert newest["status"] == status
+    assert newest["last_error"] == "target_not_allowed"
+    assert network.targets == [(PUBLIC_ADDRESS, 443)]
+
+
+def test_s09_no_spelling_of_a_webhook_leads_inside(
+    customer: Customer, network: RedirectedNetwork, canary: HttpRecorder
+) -> None:
+    row = factories.make_webhook_endpoint(organization=customer.organization)
+    for address in list_internal_urls(canary):
+        body = {"url": address, "event_types": ["shot.approved"]}
+        made = customer.client("POST", f"/webhook-endpoints/{customer.organization_query}", body)
+        changed = customer.client("PATCH", f"/webhook-endpoints/{row.id}", {"url": address})
+        assert status_and_code(made) == status_and_code(changed) == (409, "target_not_allowed"), address
+    assert customer.client("GET", f"/webhook-endpoints/{row.id}").json()["url"] == row.url
+    assert network.targets == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        StubResponse(200, b"inner words"),
+        StubResponse(404, b"inner words"),
+        StubResponse(500, b"inner words", {"X-Inner": "inner words"}),
+        StubResponse(write=lambda connection: connection.sendall(b"220 inner words\r\n")),
+    ],
+    ids=["ok", "missing", "failing", "other-protocol"],
+)
+def test_s09_what_the_target_answered_is_not_told(
+    app: Application,
+    customer: Customer,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: StubResponse,
+) -> None:
+    with run_tls_recorder(lambda asked: answer) as server:
+        outbound, _ = build_public_client(server)
+        monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
+        refused = create_with_cover(customer, IMAGE_URL)
+        endpoint = factories.make_webhook_endpoint(
+            organization=customer.organization, url=f"https://{HOST}/hooks"
+        )
+        publish_event(database, endpoint)
+        assert dispatcher.send_next(SETTINGS, database, outbound, "test")
+        log = customer.client("GET", f"/webhook-endpoints/{endpoint.id}/deliveries")
+    assert refused.status == 409
+    assert log.json()["count"] == 1
+    for reply in (refused, log):
+        assert b"inner" not in reply.body
+        assert not any("inner" in f"{name}{text}".lower() for name, text in reply.headers.items())
+    assert "inner" not in str(vars(get_only_delivery(database)))

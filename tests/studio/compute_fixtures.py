@@ -1,0 +1,78 @@
+"""Generations that a Compute API makes, for the tests of what goes well there and of what does not."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+
+from db.models import Generation, Prediction, Shot, Subscription
+from db.session import Database, current_session
+from db.tenancy import caller_context
+from studio.generations.request import request_generation
+from studio.generations.worker import remote
+from tests.support import factories
+from tests.support.scenarios import PhotographedProduct
+from tests.support.servers.compute import ComputeServer
+
+TOOLS = ["BASE_GENERATION", "EDITING", "REFINE", "VIDEO", "BACKGROUND_FIX", "IMAGE_ADJUST", "FACE_FIX"]
+
+
+def use_compute(scenario: PhotographedProduct, server: ComputeServer, **columns: Any) -> PhotographedProduct:
+    """Make the production's model one of the Compute API."""
+    values = {"provider": "COMPUTE", "provider_config": server.config, "tool_types": TOOLS, **columns}
+    for name, value in values.items():
+        setattr(scenario.model, name, value)
+    factories.make(scenario.model)
+    return scenario
+
+
+def create_remote_generation(database: Database, scenario: PhotographedProduct, **params: Any) -> UUID:
+    """A generation of the production's shot, paid for and pending."""
+    caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
+    with database.transaction(write=True), caller_context(caller, None):
+        shot = current_session().scalars(select(Shot).where(Shot.id == scenario.shot.id)).one()
+        params = {"shot_id": shot.id, "seed": 7, "batch_size": 2, **params}
+        return request_generation(params, shot.organization_id, shot, lambda *_: None).id
+
+
+def load_generation(database: Database, generation_id: UUID) -> Generation:
+    """The generation as the database has it now."""
+    with database.transaction(write=False) as reading:
+        found = select(Generation).where(Generation.id == generation_id)
+        return reading.scalars(found.execution_options(populate_existing=True)).one()
+
+
+def update_generation(database: Database, generation_id: UUID, **columns: Any) -> None:
+    """Set columns of a generation, as time or another process would."""
+    with database.transaction(write=True) as writing:
+        writing.execute(update(Generation).where(Generation.id == generation_id).values(**columns))
+
+
+def list_predictions(database: Database, generation_id: UUID) -> list[Prediction]:
+    """The pictures of a generation, in order."""
+    with database.transaction(write=False) as reading:
+        found = select(Prediction).where(Prediction.generation_id == generation_id).order_by(Prediction.index)
+        return list(reading.scalars(found))
+
+
+def assert_refunded(database: Database, scenario: PhotographedProduct, generation_id: UUID) -> None:
+    """The generation failed for its provider's sake, and nobody pays for it or waits for it."""
+    failed = load_generation(database, generation_id)
+    assert (failed.status, failed.error, failed.cost_credits) == ("failed", remote.PROVIDER_ERROR, 0)
+    with database.transaction(write=False) as reading:
+        paid = select(Subscription.credits_used).where(Subscription.id == scenario.subscription.id)
+        assert reading.scalar(paid) == 0
+        assert reading.scalar(select(Shot.status).where(Shot.id == scenario.shot.id)) == "pending"
+
+
+def wait_until(condition: Any) -> None:
+    """Return once it happened; half a minute is too long."""
+    pause = threading.Event()
+    for _ in range(600):
+        if condition():
+            return
+        pause.wait(0.05)
+    raise AssertionError("it did not happen in half a minute")

@@ -1,0 +1,69 @@
+"""A process that is really killed while it writes an archive: another one ends the work, one file remains."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from db.models import Export
+from db.session import Database, current_session
+from studio.exports.create import create_export
+from studio.exports.worker import run_pending_exports
+from studio.media.storage import LocalDisk, export_folder, export_key
+from tests.e2e.server import ROOT
+from tests.support.factories.exports import make_approved_prediction, unpack_archive
+from tests.support.scenarios import make_photographed_product
+
+LEASE_SECONDS = 1
+# Writes the first half of the archive, says so, and hangs with the file open.
+WRITER_SCRIPT = f"""
+import sys, time
+from datetime import timedelta
+from pathlib import Path
+from db.engine import make_engine
+from db.session import Database
+from studio.exports import work
+from studio.media.storage import LocalDisk
+
+def hang(file, *rest):
+    file.write(b"PK" * 1000)
+    file.flush()
+    print("writing", flush=True)
+    time.sleep(60)
+
+work.write_archive = hang
+database = Database(make_engine(sys.argv[1], pool_size=2))
+work.work_off_exports(database, LocalDisk(Path(sys.argv[2])), timedelta(seconds={LEASE_SECONDS}))
+"""
+
+
+def test_an_export_survives_a_killed_process(
+    emptied_database: Database, database_url: str, tmp_path: Path
+) -> None:
+    database, storage = emptied_database, LocalDisk(tmp_path)
+    with database.transaction(write=True):
+        production = make_photographed_product(storage, None)
+        make_approved_prediction(storage, production, b"picture")
+        export_id = create_export(production.shooting, None).id
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER_SCRIPT, database_url, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"writing\n"
+        writer.kill()
+    left = [file.key for file in storage.list_files(export_folder(export_id))]
+    assert len(left) == 1
+    assert left != [export_key(export_id)]
+
+    deadline = time.monotonic() + 20
+    while not run_pending_exports(database, storage):
+        assert time.monotonic() < deadline, "the lease does not end"
+        time.sleep(0.05)
+    assert [file.key for file in storage.list_files(export_folder(export_id))] == [export_key(export_id)]
+    files, _ = unpack_archive(storage.read(export_key(export_id)))
+    assert list(files.values()) == [b"picture"]
+    with database.transaction(write=False):
+        export = current_session().get_one(Export, export_id)  # unscoped: the one of this test
+        assert (export.status, export.attempts) == ("completed", 2)

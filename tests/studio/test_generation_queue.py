@@ -1,0 +1,216 @@
+"""The queue: a claim is a lease with a token, and whoever lost it changes nothing any more."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+
+from db.models import Generation, Prediction, Shot, Subscription
+from db.session import Database, current_session
+from db.tenancy import caller_context
+from studio.generations.request import request_generation
+from studio.generations.worker import queue, render_job
+from studio.generations.worker.threads import GenerationWorkers
+from studio.media.storage import LocalDisk
+from tests.support import factories
+from tests.support.scenarios import LEASE, PhotographedProduct, run_pending_generations
+
+PAST = timedelta(seconds=-1)
+
+
+def create_pending_generation(database: Database, scenario: PhotographedProduct, **params: Any) -> UUID:
+    """A generation of the production's shot, paid for and pending."""
+    caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
+    with database.transaction(write=True), caller_context(caller, None):
+        shot = current_session().scalars(select(Shot).where(Shot.id == scenario.shot.id)).one()
+        params = {"shot_id": shot.id, "seed": 7, "batch_size": 2, **params}
+        return request_generation(params, shot.organization_id, shot, lambda *_: None).id
+
+
+def get_row(database: Database, model: type[Any], row_id: UUID) -> Any:
+    with database.transaction(write=False) as reading:
+        return reading.scalars(
+            select(model).where(model.id == row_id).execution_options(populate_existing=True)
+        ).one()
+
+
+def credits_used(database: Database, scenario: PhotographedProduct) -> int:
+    return int(get_row(database, Subscription, scenario.subscription.id).credits_used)
+
+
+def render_files(database: Database, storage: LocalDisk, lease: queue.Lease) -> list[queue.RenderedFile]:
+    with ThreadPoolExecutor(2) as painters:
+        return render_job.RenderJob(database, storage, painters, lease, LEASE, aborting=lambda: False).run()
+
+
+def test_a_claimed_generation_is_nobody_elses(database: Database, scenario: PhotographedProduct) -> None:
+    generation_id = create_pending_generation(database, scenario)
+    claim = queue.lease_next(database, "first", LEASE)
+    assert claim is not None
+    assert claim.generation_id == generation_id
+    assert queue.count_available(database, 1) == 0
+    assert queue.lease_next(database, "second", LEASE) is None
+    running = get_row(database, Generation, generation_id)
+    assert (running.status, running.attempts, running.lease_owner) == ("running", 1, "first")
+
+
+def test_an_expired_lease_is_claimed_again_and_its_owner_can_finish_nothing(
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
+) -> None:
+    generation_id = create_pending_generation(database, scenario)
+    lost = queue.lease_next(database, "first", PAST)
+    assert lost is not None
+    taken = queue.lease_next(database, "second", LEASE)
+    assert taken is not None
+    assert not queue.renew(database, lost, 50, LEASE)
+    assert not queue.try_complete(database, storage, lost, render_files(database, storage, taken))
+    queue.fail(database, lost, queue.INTERNAL_ERROR)
+    assert get_row(database, Generation, generation_id).status == "running"
+    assert queue.try_complete(database, storage, taken, render_files(database, storage, taken))
+    assert not queue.try_complete(database, storage, taken, [])
+    done = get_row(database, Generation, generation_id)
+    assert (done.status, done.attempts, done.lease_owner) == ("completed", 2, None)
+    with database.transaction(write=False) as reading:
+        indexes = reading.scalars(
+            select(Prediction.index)
+            .where(Prediction.generation_id == generation_id)
+            .order_by(Prediction.index)
+        ).all()
+    assert indexes == [0, 1]
+
+
+def test_a_generation_that_kills_its_workers_three_times_fails_and_is_paid_back(
+    database: Database, scenario: PhotographedProduct
+) -> None:
+    generation_id = create_pending_generation(database, scenario)
+    assert credits_used(database, scenario) == 2
+    for number in range(queue.MAX_ATTEMPTS):
+        assert queue.lease_next(database, f"victim {number}", PAST) is not None
+    assert queue.lease_next(database, "survivor", LEASE) is None
+    failed = get_row(database, Generation, generation_id)
+    assert (failed.status, failed.error, failed.cost_credits) == ("failed", queue.INTERNAL_ERROR, 0)
+    assert get_row(database, Shot, scenario.shot.id).status == "pending"
+    assert credits_used(database, scenario) == 0
+
+
+def test_a_released_generation_waits_again_as_if_nothing_had_been(
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
+) -> None:
+    generation_id = create_pending_generation(database, scenario)
+    claim = queue.lease_next(database, "leaving", LEASE)
+    assert claim is not None
+    queue.release(database, claim)
+    waiting = get_row(database, Generation, generation_id)
+    assert (waiting.status, waiting.attempts, waiting.progress) == ("pending", 0, 0)
+    assert run_pending_generations(database, storage) == 1
+
+
+def test_a_lost_lease_ends_the_painting(
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
+) -> None:
+    create_pending_generation(database, scenario)
+    claim = queue.lease_next(database, "first", PAST)
+    assert claim is not None
+    assert queue.lease_next(database, "second", LEASE) is not None
+    with ThreadPoolExecutor(1) as painters:
+        work = render_job.RenderJob(
+            database, storage, painters, claim, timedelta(milliseconds=4), aborting=lambda: False
+        )
+        with pytest.raises(render_job.JobAborted):
+            work.run()
+
+
+def test_a_vanished_photograph_fails_the_generation_and_returns_the_shot(
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
+) -> None:
+    generation_id = create_pending_generation(database, scenario)
+    storage.delete_folder(f"media/{scenario.media.id}")
+    workers = GenerationWorkers(database, storage, 1, lease_seconds=60)
+    workers.start()
+    failed = wait_for_status(database, generation_id, "failed")
+    workers.stop()
+    assert (failed.error["category"], failed.cost_credits) == ("input", 0)
+    assert get_row(database, Shot, scenario.shot.id).status == "pending"
+    assert credits_used(database, scenario) == 0
+
+
+def wait_for_status(database: Database, generation_id: UUID, status: str) -> Any:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        generation = get_row(database, Generation, generation_id)
+        if generation.status == status:
+            return generation
+        time.sleep(0.02)
+    raise AssertionError(f"the generation is {generation.status}")
+
+
+def test_workers_are_woken_by_new_work_and_finish_what_runs_when_told_to_stop(
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
+) -> None:
+    workers = GenerationWorkers(database, storage, 2, lease_seconds=60)
+    workers.start()
+    generation_id = create_pending_generation(database, scenario)
+    wait_for_status(database, generation_id, "running")
+    workers.stop()
+    assert get_row(database, Generation, generation_id).status == "completed"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("render-worker")]
+
+
+def test_work_that_does_not_end_in_time_is_given_back(
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.generations.worker.threads.DRAIN_SECONDS", 0.1)
+
+    def slow(_stage: Any, _seed: int, _index: int, tell: Any) -> None:
+        while True:
+            tell(0.5)
+            time.sleep(0.01)
+
+    monkeypatch.setattr("studio.providers.local_renderer.render_image", slow)
+    workers = GenerationWorkers(database, storage, 2, lease_seconds=2)
+    workers.start()
+    generation_id = create_pending_generation(database, scenario)
+    wait_for_status(database, generation_id, "running")
+    time.sleep(0.8)
+    started = time.monotonic()
+    workers.stop()
+    assert time.monotonic() - started < 3
+    waiting = get_row(database, Generation, generation_id)
+    assert (waiting.status, waiting.lease_owner, waiting.attempts) == ("pending", None, 0)
+
+
+def test_many_workers_claim_each_generation_once(committing_database: Database) -> None:
+    with committing_database.transaction(write=True) as writing:
+        owner = factories.make_user()
+        made = [factories.make_generation(owner=owner).id for _ in range(12)]
+        model_ids = [
+            generation.model_id
+            for generation in writing.scalars(select(Generation).where(Generation.id.in_(made)))
+        ]
+    start = threading.Barrier(4)
+
+    def claim_all(number: int) -> list[UUID]:
+        start.wait()
+        claims = []
+        while (claim := queue.lease_next(committing_database, f"worker {number}", LEASE)) is not None:
+            claims.append(claim.generation_id)
+        return claims
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            claimed = [row_id for claims in pool.map(claim_all, range(4)) for row_id in claims]
+        assert sorted(claimed) == sorted(made)
+    finally:
+        with committing_database.transaction(write=True) as writing:
+            for model, ids in ((Generation, made), (factories.GenerationModel, model_ids)):
+                for gone in writing.scalars(select(model).where(model.id.in_(ids))):
+                    writing.delete(gone)
+            writing.flush()
+            writing.delete(writing.merge(owner))

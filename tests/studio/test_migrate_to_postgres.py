@@ -1,0 +1,288 @@
+"""A database moves from SQLite to PostgreSQL whole or not at all, and says so truthfully."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    DateTime,
+    Engine,
+    LargeBinary,
+    Numeric,
+    String,
+    Table,
+    TypeDecorator,
+    Uuid,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+
+from db.base import Base
+from db.copy_database import BATCH_SIZE
+from db.engine import build_engine
+from db.migrations import upgrade
+from db.models import Brand, Export, Generation, MediaResource, Prediction, RowCount, Shot
+from db.rls.session_role import bypass_rls
+from db.session import Database, current_session
+from studio import migrate_to_postgres
+from studio.media.storage import LocalDisk, export_key, media_key
+from tests.support import factories
+from tests.support.databases import on_postgresql
+from tests.support.factories.exports import make_approved_prediction
+from tests.support.row_counts import actual_counts, stored_counts
+from tests.support.scenarios import make_photographed_product
+
+# What triggers make of other tables is made again.
+COPIED_TABLES = [table for table in Base.metadata.sorted_tables if table is not RowCount.__table__]
+TIMESTAMP = datetime(2026, 11, 3, 14, 30, 0, 123456, tzinfo=UTC)
+
+
+@dataclass
+class MigrationEnvironment:
+    """Two databases and the files that both name."""
+
+    source: Engine
+    target: Engine
+    target_url: str
+    storage: LocalDisk
+
+    def count_rows(self, engine: Engine) -> int:
+        """How many rows all tables hold that are moved."""
+        with engine.connect() as connection:
+            bypass_rls(connection)
+            counts = [connection.scalar(select(func.count()).select_from(table)) for table in COPIED_TABLES]
+        return sum(count or 0 for count in counts)
+
+
+@pytest.fixture(scope="module")
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a server that has worked, with a row in every table of its SQLite database."""
+    folder = tmp_path_factory.mktemp("worked")
+    url, storage = f"sqlite:///{folder / 'sartiq.db'}", LocalDisk(folder / "media")
+    upgrade(url)
+    database = Database(build_engine(url, pool_size=1))
+    with database.transaction(write=True):
+        create_rows(storage)
+    with database.transaction(write=True) as writing:
+        fill_empty_tables(writing.connection())
+        write_missing_files(writing, storage)
+    database.dispose()
+    return folder
+
+
+@pytest.fixture
+def environment(
+    server_folder: Path, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MigrationEnvironment]:
+    """A copy of that folder and an empty PostgreSQL database; the settings name both."""
+    shutil.copytree(server_folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("DATABASE_URL", empty_database_url)
+    source = build_engine(f"sqlite:///{tmp_path / 'sartiq.db'}", pool_size=1)
+    target = build_engine(empty_database_url, pool_size=2)
+    yield MigrationEnvironment(source, target, empty_database_url, LocalDisk(tmp_path / "media"))
+    source.dispose()
+    with target.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    target.dispose()
+
+
+def create_rows(storage: LocalDisk) -> None:
+    """Rows that refer to each other in circles and hold what databases like to change."""
+    production = make_photographed_product(storage, None)
+    picture = make_approved_prediction(storage, production, b"picture", product="Robe d'été \U0001f457")
+    first = factories.make_generation(
+        production.shot, error={"category": "internal", "odd \x00": [1.0, -0.0]}
+    )
+    again = factories.make_generation(production.shot, retry_of_id=first.id)
+    again.source_prediction_id, production.shot.generation_id = picture.id, again.id
+    production.organization.logo_media_id = production.media.id
+    export = factories.make_export(production.shooting, picture, status="completed", file_size=7)
+    with storage.open_writer(export_key(export.id)) as file:
+        file.write(b"archive")
+    export.content_hash = hashlib.sha256(b"archive").hexdigest()
+    numbers = range(2 * BATCH_SIZE + 1)
+    current_session().add_all(Brand(**production.ownership, slug=f"slug-{n}", name=str(n)) for n in numbers)
+
+
+def fill_empty_tables(connection: Connection) -> None:
+    """One row in each table that still has none, whatever its columns are called."""
+    for table in Base.metadata.sorted_tables:
+        if not connection.scalar(select(func.count()).select_from(table)):
+            row = {column.name: build_value(connection, column) for column in table.columns}
+            connection.execute(insert(table).values(row))
+
+
+def build_value(connection: Connection, column: Column[Any]) -> Any:
+    """Something that the column takes; where it refers to another row, one that is there."""
+    for key in column.foreign_keys:
+        return connection.scalar(select(key.column).limit(1))
+    kind = column.type.impl if isinstance(column.type, TypeDecorator) else column.type
+    match kind:
+        case JSON():
+            return {"key": ["\x00", 1.5, None, "ü"]}
+        case Uuid():
+            return uuid4()
+        case Boolean():
+            return True
+        case DateTime():
+            return TIMESTAMP
+        case LargeBinary():
+            return b"\x00\xff"
+        case String():
+            return "x"[: kind.length or 1]
+        case Numeric():
+            return kind.python_type("1.25")
+        case _:
+            return 1
+
+
+def write_missing_files(writing: Any, storage: LocalDisk) -> None:
+    """Give every stored picture a file whose hash is right."""
+    for media in writing.scalars(select(MediaResource)):
+        key = media_key(media.id, media.extension)
+        if not storage.exists(key):
+            storage.write(key, str(media.id).encode())
+            media.content_hash = hashlib.sha256(str(media.id).encode()).hexdigest()
+
+
+def query_raw(engine: Engine, query: str) -> list[Any]:
+    with engine.connect() as connection:
+        bypass_rls(connection)
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+@on_postgresql
+def test_every_row_arrives_as_it_was_and_circles_are_closed(
+    environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with environment.source.connect() as connection:
+        for table in Base.metadata.sorted_tables:
+            assert connection.scalar(select(func.count()).select_from(table)), f"{table.name} proves nothing"
+    assert migrate_to_postgres.main([]) == 0
+    said = capsys.readouterr().out
+    assert "DIFFERENT" not in said
+    assert f"{environment.count_rows(environment.source)} rows in {len(COPIED_TABLES)} tables" in said
+    assert (
+        environment.count_rows(environment.target)
+        == environment.count_rows(environment.source)
+        > 2 * BATCH_SIZE
+    )
+    before, after = Database(environment.source), Database(build_engine(environment.target_url, pool_size=1))
+    for model in (Shot, Generation, Prediction, Export):
+        shown = []
+        for database in (before, after):
+            with database.transaction(write=False) as reading:
+                rows = reading.scalars(select(model).order_by(model.id)).all()
+                columns = model.__table__.columns
+                shown.append([{column.name: getattr(row, column.name) for column in columns} for row in rows])
+        assert shown[0] == shown[1]
+    after.dispose()
+    # What is nothing on one side is nothing on the other, and not the JSON that says so.
+    nothing = "SELECT count(*) FROM generations WHERE error IS NULL"
+    assert query_raw(environment.target, nothing) == query_raw(environment.source, nothing) != [(0,)]
+    odd = "SELECT CAST(error AS VARCHAR) FROM generations WHERE error IS NOT NULL"
+    assert query_raw(environment.target, odd) == query_raw(environment.source, odd)
+    with environment.target.connect() as connection:
+        bypass_rls(connection)
+        assert stored_counts(connection) == actual_counts(connection) != {}
+        assert connection.scalar(select(func.max(RowCount.entry))) == 0
+    circles = "SELECT count(retry_of_id), count(source_prediction_id) FROM generations"
+    assert query_raw(environment.target, circles) == query_raw(environment.source, circles) == [(1, 1)]
+    # Whoever has moved does not move again over what came after.
+    assert migrate_to_postgres.main([]) == 2
+    assert "not empty: there are rows in" in capsys.readouterr().err
+
+
+@on_postgresql
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [("gone", "is not there"), ("changed", "has other bytes"), ("archive", "is not there")],
+)
+def test_a_file_that_is_not_what_its_row_says_leaves_the_target_empty(
+    environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str], damage: str, told: str
+) -> None:
+    files = [
+        file.key for file in environment.storage.list_files("exports" if damage == "archive" else "media")
+    ]
+    if damage == "changed":
+        environment.storage.write(files[0], b"other bytes")
+    else:
+        environment.storage.delete(files[0])
+    assert migrate_to_postgres.main([]) == 1
+    assert f"The file {files[0]} {told}" in capsys.readouterr().out
+    assert environment.count_rows(environment.target) == 0
+
+
+@on_postgresql
+def test_a_row_that_changes_on_the_way_is_seen_and_nothing_is_kept(
+    environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upgrade(environment.target.url.render_as_string(hide_password=False))
+    trigger = """
+        CREATE FUNCTION meddle() RETURNS trigger AS
+        $$ BEGIN IF NEW.name = '7' THEN NEW.name := '8'; END IF; RETURN NEW; END $$ LANGUAGE plpgsql;
+        CREATE TRIGGER meddle BEFORE INSERT ON brands FOR EACH ROW EXECUTE FUNCTION meddle();
+    """
+    with environment.target.begin() as connection:
+        connection.exec_driver_sql(trigger)
+    assert migrate_to_postgres.main([]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.endswith("DIFFERENT")] == ["brands"]
+    assert environment.count_rows(environment.target) == 0
+
+
+@on_postgresql
+def test_what_postgresql_cannot_hold_stops_the_move_and_is_named(
+    environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    brands: Table = Base.metadata.tables["brands"]
+    with environment.source.begin() as connection:
+        connection.execute(update(brands).where(brands.c.name == "7").values(name="x" * 500))
+    assert migrate_to_postgres.main([]) == 1
+    assert "Not moved: brands: value too long" in capsys.readouterr().err
+    assert environment.count_rows(environment.target) == 0
+
+
+@on_postgresql
+def test_a_target_that_holds_anything_is_refused_and_left_as_it_is(
+    environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with environment.target.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE of_somebody_else (id int)")
+    assert migrate_to_postgres.main([]) == 2
+    assert "it has a table of_somebody_else" in capsys.readouterr().err
+    assert query_raw(environment.target, "SELECT to_regclass('brands')") == [(None,)]
+
+
+def test_what_is_no_move_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    assert migrate_to_postgres.main([]) == 2
+    assert "from SQLite to PostgreSQL" in capsys.readouterr().err
+    monkeypatch.setenv("DATABASE_URL", "postgresql://sartiq:secret@127.0.0.1:9/none")
+    assert migrate_to_postgres.main([]) == 2
+    complaint = capsys.readouterr()
+    assert "There is no SQLite database" in complaint.err
+    assert "secret" not in complaint.out + complaint.err
+    assert not (tmp_path / "sartiq.db").exists()
+    upgrade(f"sqlite:///{tmp_path / 'sartiq.db'}", "0001")
+    assert migrate_to_postgres.main([]) == 2
+    assert "bring it up to date first" in capsys.readouterr().err

@@ -1,0 +1,127 @@
+"""Counts of limits: the numbers, the place where they are kept, and what happens when that is away."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from studio.rate_limits.client_address import get_rate_limit_address
+from studio.rate_limits.limits import QuotaPolicy
+from studio.rate_limits.memory_store import MemoryStore, RateLimitStore
+from studio.rate_limits.redis_store import RETRY_AFTER_SECONDS, RedisStore
+from studio.settings import InvalidSettings, Settings
+from tests.resilience.processes import RedisServer
+
+THREE_PER_MINUTE = QuotaPolicy("account", 3, 60)
+NOON = 1_800_000_000_000
+
+
+@pytest.fixture(params=["memory", "shared"])
+def store(request: pytest.FixtureRequest) -> RateLimitStore:
+    """Both places."""
+    if request.param == "memory":
+        return MemoryStore()
+    broker: RedisServer = request.getfixturevalue("broker")
+    broker.flush()
+    return RedisStore(broker.url)
+
+
+def test_a_quota_is_spent_at_once_and_grows_again_evenly(store: RateLimitStore) -> None:
+    def spend(now: int) -> tuple[bool, int, int]:
+        standing = store.consume(THREE_PER_MINUTE, "somebody", NOON + now)
+        return standing.allowed, standing.remaining, standing.reset_seconds
+
+    assert [spend(0) for _ in range(5)] == [
+        (True, 2, 20), (True, 1, 20), (True, 0, 20), (False, 0, 20), (False, 0, 20),
+    ]  # fmt: skip
+    assert spend(19_000) == (False, 0, 1)
+    assert [spend(20_000) for _ in range(2)] == [(True, 0, 20), (False, 0, 20)]
+    assert spend(3_600_000) == (True, 2, 20)
+
+
+def test_each_caller_has_a_separate_counter_for_each_limit(store: RateLimitStore) -> None:
+    one = QuotaPolicy("address", 1, 60)
+    assert store.consume(one, "first", NOON).allowed
+    assert store.consume(one, "second", NOON).allowed
+    assert store.consume(QuotaPolicy("organization", 1, 60), "first", NOON).allowed
+    assert not store.consume(one, "first", NOON).allowed
+
+
+def test_what_is_refused_spends_nothing(store: RateLimitStore) -> None:
+    for _ in range(50):
+        store.consume(THREE_PER_MINUTE, "eager", NOON)
+    assert store.consume(THREE_PER_MINUTE, "eager", NOON + 20_000).allowed
+
+
+def test_the_memory_store_evicts_the_least_recently_used_subject() -> None:
+    counters, one = MemoryStore(max_counts=2), QuotaPolicy("account", 1, 60)
+    for subject in ("first", "second", "first", "third"):
+        counters.consume(one, subject, NOON)
+    assert not counters.consume(one, "first", NOON).allowed
+    assert counters.consume(one, "second", NOON).allowed
+
+
+def test_processes_share_what_is_counted_in_redis(broker: RedisServer) -> None:
+    broker.flush()
+    processes = [RedisStore(broker.url) for _ in range(2)]
+    spent = [processes[number % 2].consume(THREE_PER_MINUTE, "somebody", NOON).allowed for number in range(4)]
+    assert spent == [True, True, True, False]
+
+
+def test_a_redis_that_forgot_everything_is_told_again(broker: RedisServer) -> None:
+    counters = RedisStore(broker.url)
+    counters.consume(THREE_PER_MINUTE, "somebody", NOON)
+    broker.stop()
+    broker.start()
+    assert counters.consume(THREE_PER_MINUTE, "somebody", NOON).remaining == 2
+    assert counters.is_blocking
+
+
+def test_while_redis_is_away_each_process_counts_for_itself_and_says_so(
+    broker: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = RedisStore(broker.url)
+    counters.consume(THREE_PER_MINUTE, "somebody", NOON)
+    broker.stop()
+    try:
+        with caplog.at_level(logging.INFO):
+            assert [counters.consume(THREE_PER_MINUTE, "somebody", NOON).allowed for _ in range(4)] == [
+                True
+            ] * 3 + [False]
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert not counters.is_blocking
+    finally:
+        broker.start()
+    monkeypatch.setattr(counters, "_retry_at", counters._retry_at - RETRY_AFTER_SECONDS)
+    with caplog.at_level(logging.INFO):
+        assert counters.consume(THREE_PER_MINUTE, "somebody", NOON).remaining == 2
+    assert caplog.messages[-1].startswith("Redis is back")
+
+
+@pytest.mark.parametrize(
+    ("peer", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+        ("x" * 500, "x" * 64),
+        ("", "unknown"),
+    ],
+)
+def test_an_address_is_what_one_subscriber_has(peer: str, counted: str) -> None:
+    assert get_rate_limit_address(peer) == counted
+
+
+def test_limits_and_proxies_are_settings() -> None:
+    settings = Settings.from_environment(
+        {"LIMIT_ACCOUNT": "7", "TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1,::1"}
+    )
+    assert settings.limit_account == 7
+    assert settings.trusted_proxies == ("10.0.0.0/8", "192.0.2.1", "::1")
+    for wrong in ({"LIMIT_ADDRESS": "0"}, {"LIMIT_ADDRESS": "off"}, {"TRUSTED_PROXIES": "*"}):
+        with pytest.raises(InvalidSettings, match=next(iter(wrong))):
+            Settings.from_environment(wrong)

@@ -1,0 +1,99 @@
+"""Whose turn it is: tiers come first, but nobody takes every worker and nobody waits for ever."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+
+from db.base import utc_now
+from db.models import Generation, Organization
+from db.session import Database
+from studio.generations.worker import queue
+from studio.generations.worker.scheduling import STARVATION_AFTER
+from tests.support import factories
+from tests.support.concurrency import run_concurrently
+from tests.support.scenarios import LEASE
+
+
+def make_waiting_generation(organization: Organization, minutes: float = 0, **values: Any) -> UUID:
+    """A pending generation of this organization that has waited for so long."""
+    created_at = utc_now() - timedelta(minutes=minutes)
+    return factories.make_generation(organization=organization, created_at=created_at, **values).id
+
+
+def claim_next(database: Database, max_running: int = 0, lease: timedelta = LEASE) -> UUID | None:
+    claim = queue.lease_next(database, "a worker", lease, max_running)
+    return claim.generation_id if claim else None
+
+
+def test_a_higher_priority_goes_first_and_then_the_older(database: Database) -> None:
+    one = factories.make_organization()
+    younger, older, urgent = (
+        make_waiting_generation(one, 1),
+        make_waiting_generation(one, 2),
+        make_waiting_generation(one, priority=5),
+    )
+    assert [claim_next(database) for _ in range(4)] == [urgent, older, younger, None]
+
+
+def test_at_equal_priority_the_tenant_with_fewer_running_generations_goes_first(database: Database) -> None:
+    busy, idle = factories.make_organization(), factories.make_organization()
+    first, second = make_waiting_generation(busy, 5), make_waiting_generation(busy, 4)
+    late = make_waiting_generation(idle, 1)
+    assert [claim_next(database) for _ in range(3)] == [first, late, second]
+
+
+def test_personal_work_is_a_tenant_of_its_own_for_every_owner(database: Database) -> None:
+    one, other = factories.make_user(), factories.make_user()
+    made = [factories.make_generation(owner=owner).id for owner in (one, one, other)]
+    assert [claim_next(database, max_running=1) for _ in range(3)] == [made[0], made[2], None]
+
+
+def test_a_tenant_with_enough_in_hand_waits_whatever_its_priority(database: Database) -> None:
+    large, small = factories.make_organization(), factories.make_organization()
+    urgent = [make_waiting_generation(large, 5 - number, priority=9) for number in range(3)]
+    modest = make_waiting_generation(small)
+    assert [claim_next(database, max_running=2) for _ in range(4)] == [*urgent[:2], modest, None]
+    assert queue.count_available(database, 10) == 1
+
+
+def test_what_has_waited_for_long_goes_before_every_priority(database: Database) -> None:
+    large, small = factories.make_organization(), factories.make_organization()
+    patience = STARVATION_AFTER.total_seconds() / 60
+    urgent = [make_waiting_generation(large, minutes, priority=9) for minutes in (patience + 2, 3)]
+    forgotten = make_waiting_generation(small, patience + 1)
+    assert [claim_next(database) for _ in range(3)] == [urgent[0], forgotten, urgent[1]]
+
+
+def test_generations_of_a_lost_worker_run_first_and_count_towards_the_limit(database: Database) -> None:
+    one = factories.make_organization()
+    lost, waiting = make_waiting_generation(one, 2), make_waiting_generation(one, 1, priority=9)
+    urgent = claim_next(database, max_running=2, lease=timedelta(seconds=-1))
+    assert urgent == waiting
+    assert claim_next(database, max_running=1) == urgent
+    assert claim_next(database, max_running=1) is None
+    assert claim_next(database, max_running=2) == lost
+
+
+def test_many_claims_at_once_never_exceed_the_limit_and_leave_nothing_that_may_run(
+    own_database: Database,
+) -> None:
+    with own_database.transaction(write=True):
+        tenants = [factories.make_organization(factories.make_user()) for _ in range(2)]
+        made = [make_waiting_generation(tenant) for tenant in tenants for _ in range(12)]
+
+    def claim_all() -> list[UUID]:
+        found = []
+        while (generation_id := claim_next(own_database, max_running=3)) is not None:
+            found.append(generation_id)
+        return found
+
+    found = [generation_id for some in run_concurrently(*[claim_all] * 4) for generation_id in some]
+    assert len(set(found) & set(made)) == len(found) == 6
+    with own_database.transaction(write=False) as reading:
+        running = select(Generation.organization_id, func.count()).where(Generation.id.in_(found))
+        counts = reading.execute(running.group_by(Generation.organization_id)).all()
+    assert [count for _, count in counts] == [3, 3]

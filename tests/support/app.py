@@ -1,0 +1,92 @@
+"""The whole application for tests, in process: one app, and for each test the database that it gave.
+
+Requests run in the app's own threads; the transactions they commit are savepoints of the test.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import jwt
+
+from db.base import utc_now
+from db.models import TokenFamily, User
+from db.rls.session_role import SYSTEM, SessionRole
+from db.session import Database
+from handlers.app import Application, create_app
+from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
+from studio.settings import Settings
+from tests.e2e.server import COMPUTE_WEBHOOK_SECRET
+from tests.support import factories
+
+UNLIMITED = 1_000_000
+"""Requests, where a test is not about limits."""
+REACHABLE_HOST = "127.0.0.1:9"
+"""A target that the server may go to; nobody answers there."""
+
+
+class SwitchedDatabase:
+    """Stands where the app has its database and passes on to the one of the running test."""
+
+    def __init__(self) -> None:
+        self.current: Database | None = None
+
+    def transaction(self, write: bool = True, actor: SessionRole = SYSTEM) -> AbstractContextManager[Any]:
+        """Open a transaction of the running test's database."""
+        if self.current is None:
+            raise RuntimeError("the test did not ask for the fixture `database`")
+        return self.current.transaction(write, actor)
+
+    @contextmanager
+    def switched_to(self, database: Database) -> Iterator[None]:
+        """Serve from this database."""
+        self.current = database
+        try:
+            yield
+        finally:
+            self.current = None
+
+    def dispose(self) -> None:
+        """Do nothing: the test's fixtures close what they opened."""
+
+
+def create_test_app(folder: Path, **options: Any) -> Application:
+    """Return the application with its files below `folder` and without render workers."""
+    settings = Settings(
+        environment="test",
+        secret_key="a secret for tests that is long enough for every algorithm",
+        compute_webhook_secret=COMPUTE_WEBHOOK_SECRET,
+        data_dir=folder,
+        media_dir=folder / "media",
+        outbox_dir=folder / "outbox",
+        database_url="sqlite://",
+        render_workers=0,
+        webhook_senders=0,
+        outbound_allowed_hosts=(REACHABLE_HOST,),
+        limit_account=UNLIMITED,
+        limit_key=UNLIMITED,
+        limit_organization=UNLIMITED,
+        limit_address=UNLIMITED,
+        limit_sign_in_account=UNLIMITED,
+        limit_sign_in_address=UNLIMITED,
+        limit_recovery_account=UNLIMITED,
+        limit_mails=UNLIMITED,
+    )
+    return create_app(settings, database=SwitchedDatabase(), **options)
+
+
+def auth_headers(app: Application, user: User, age: int = 0) -> dict[str, str]:
+    """Return the Authorization header of a session of this account; its token was made `age` seconds ago."""
+    now = int(time.time()) - age
+    family = factories.make(TokenFamily(user_id=user.id, expires_at=utc_now() + timedelta(days=1)))
+    claims = {
+        "iss": ISSUER, "aud": AUDIENCE, "sub": str(user.id), "sid": str(family.id), "jti": uuid.uuid4().hex,
+        "type": "access", "iat": now, "nbf": now, "exp": now + 3600,
+    }  # fmt: skip
+    return {"authorization": f"Bearer {jwt.encode(claims, app.settings.secret_key, ALGORITHM)}"}

@@ -1,0 +1,97 @@
+"""Asks an ASGI application in process with exactly the bytes a test wants to send."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+
+def drop_rate_limit_headers(headers: dict[str, str]) -> dict[str, str]:
+    """Return the headers of an answer but for what is left of the limits, which changes with each request."""
+    return {name: value for name, value in headers.items() if not name.startswith("ratelimit")}
+
+
+@dataclass(frozen=True)
+class ClientResponse:
+    """An answer as it went to the server; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def error_types(self) -> dict[tuple[Any, ...], str]:
+        """Where and how the request broke the contract: loc -> type."""
+        return {tuple(violation["loc"]): violation["type"] for violation in self.json()["detail"]}
+
+
+def send_request(
+    app: Any,
+    method: str,
+    target: str,
+    headers: dict[str, str] | None = None,
+    body: bytes | Iterable[bytes] | None = None,
+    as_json: Any = None,
+    stalls: bool = False,
+) -> ClientResponse:
+    """Return the answer to one request. A body of several pieces is sent chunked, without a length.
+
+    A client that `stalls` sends all of it but the end.
+    """
+    sent = {name.lower(): value for name, value in (headers or {}).items()}
+    if as_json is not None:
+        body = json.dumps(as_json).encode()
+        sent.setdefault("content-type", "application/json")
+    pieces = [] if body is None else [body] if isinstance(body, bytes) else list(body)
+    if isinstance(body, bytes):
+        sent.setdefault("content-length", str(len(body)))
+    elif body is not None:
+        sent["transfer-encoding"] = "chunked"
+    messages = [
+        {"type": "http.request", "body": piece, "more_body": stalls or number < len(pieces) - 1}
+        for number, piece in enumerate(pieces)
+    ] or [{"type": "http.request", "body": b"", "more_body": False}]
+    return asyncio.run(_run_request(app, build_scope(method, target, sent), messages, stalls))
+
+
+def build_scope(method: str, target: str, headers: dict[str, str]) -> dict[str, Any]:
+    """Return what an HTTP server tells an application about a request; header names come in lower case."""
+    path, _, query = target.partition("?")
+    return {
+        "type": "http", "http_version": "1.1", "asgi": {"version": "3.0"}, "scheme": "http", "root_path": "",
+        "method": method, "path": unquote(path), "raw_path": path.encode(), "query_string": query.encode(),
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+        "client": ("127.0.0.1", 5), "server": ("localhost", 8000),
+    }  # fmt: skip
+
+
+async def _run_request(
+    app: Any, scope: dict[str, Any], messages: list[dict[str, Any]], stalls: bool
+) -> ClientResponse:
+    waiting = iter(messages if stalls else [*messages, {"type": "http.disconnect"}])
+    got: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        message = next(waiting, None)
+        return message if message is not None else await asyncio.Event().wait()
+
+    async def send(message: dict[str, Any]) -> None:
+        got.append(message)
+
+    await app(scope, receive, send)
+    assert [message["type"] for message in got].count("http.response.start") == 1
+    headers: dict[str, str] = {}
+    for name, value in ((name.decode(), value.decode("latin-1")) for name, value in got[0]["headers"]):
+        # Lines of one name are one list (RFC 9110, 5.2).
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return ClientResponse(
+        got[0]["status"], headers, b"".join(message.get("body", b"") for message in got[1:])
+    )

@@ -1,0 +1,45 @@
+"""Databases of a test's own: an SQLite file, or one on the PostgreSQL that tests may use."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url, text
+
+from db.engine import build_engine
+
+DEFAULT_ADMIN_URL = "postgresql+psycopg://postgres@127.0.0.1/postgres"
+
+on_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True, scope="session")
+"""For what SQLite has nothing like."""
+
+
+@contextmanager
+def create_database(kind: str, folder: Path) -> Iterator[str]:
+    """Give the address of a database without any table that nothing else uses, and remove it afterwards.
+
+    Raises OperationalError where no PostgreSQL lets TEST_POSTGRESQL_URL in.
+    """
+    if kind == "sqlite":
+        yield f"sqlite:///{folder / 'test.db'}"
+        return
+    url = make_url(os.environ.get("TEST_POSTGRESQL_URL", DEFAULT_ADMIN_URL))
+    hasty = url.update_query_dict({"connect_timeout": "3"}).render_as_string(hide_password=False)
+    server = build_engine(hasty, pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
+    # By chance, so that parallel runs do not meet.
+    name = f"test_{uuid.uuid4().hex}"
+    try:
+        with server.connect() as connection:
+            connection.execute(text(f'CREATE DATABASE "{name}"'))
+        try:
+            yield url.set(database=name).render_as_string(hide_password=False)
+        finally:
+            with server.connect() as connection:
+                connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+    finally:
+        server.dispose()

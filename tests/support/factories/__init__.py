@@ -1,0 +1,404 @@
+"""Make rows for tests: sensible defaults, every column open to a keyword, flushed and ready to refer to.
+
+They write within the running transaction if there is one, else in the session of the `database` fixture.
+Owned rows take `owner=` and `organization=` (or the columns); without either they are personal rows of a new
+user. What else a row needs and was not given is made too, in the same scope.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import Session
+
+import db.session
+from db.base import Base, Owned, utc_now
+from db.models import (
+    AuditEvent,
+    BackgroundPreset,
+    Brand,
+    CreditMovement,
+    Export,
+    ExportItem,
+    Generation,
+    GenerationModel,
+    Guidelines,
+    Look,
+    MediaResource,
+    Membership,
+    Organization,
+    Prediction,
+    Product,
+    ProductImage,
+    ResolutionPreset,
+    Shooting,
+    Shot,
+    ShotType,
+    Style,
+    Subject,
+    SubjectBaseImage,
+    Subscription,
+    Upload,
+    User,
+    WebhookDelivery,
+    WebhookEndpoint,
+)
+from db.tenancy import Caller
+from studio.webhooks.signing import generate_salt
+
+Row = TypeVar("Row", bound=Base)
+OwnedRow = TypeVar("OwnedRow", bound=Owned)
+
+QUALITY_PARTS = ("score", "sharpness", "exposure", "cut_out_edge", "coverage", "clearance")
+
+_number = itertools.count(1)
+_session: list[Session] = []
+
+
+@contextmanager
+def use_session(session: Session) -> Iterator[None]:
+    """Use this session for rows that are made outside of a transaction of the code under test."""
+    _session.append(session)
+    try:
+        yield
+    finally:
+        _session.remove(session)
+
+
+def make(row: Row) -> Row:
+    """Add a row, flush it, and read what the database computes for it."""
+    try:
+        session = db.session.current_session()
+    except RuntimeError:
+        session = _session[-1]
+    session.add(row)
+    session.flush()
+    session.refresh(row, inspect(type(row)).column_attrs.keys())
+    return row
+
+
+def same_ownership(row: Owned) -> dict[str, Any]:
+    """The columns that put a new row into the scope of another one."""
+    return {"owner_id": row.owner_id, "organization_id": row.organization_id}
+
+
+def _make_owned(model: type[OwnedRow], values: dict[str, Any], **defaults: Any) -> OwnedRow:
+    return make(model(**(defaults | values)))
+
+
+def _with_ownership(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace `owner` and `organization` by their columns; personal to a new user when nothing is said."""
+    owner, organization = values.pop("owner", None), values.pop("organization", None)
+    if "owner_id" in values:
+        return values
+    if organization is not None:
+        owner_id = owner.id if owner else organization.owner_id
+        return values | {"owner_id": owner_id, "organization_id": organization.id}
+    return values | {"owner_id": (owner or make_user()).id}
+
+
+def build_caller(
+    user: User,
+    roles: dict[Organization, str] | None = None,
+    permissions: dict[str, set[str]] | None = None,
+) -> Caller:
+    """A caller as the server would load it; `permissions` is the table from role to permissions."""
+    table = permissions or {}
+    memberships = {organization.id: role for organization, role in (roles or {}).items()}
+    return Caller(
+        user_id=user.id,
+        email=user.email,
+        is_superuser=user.is_superuser,
+        roles=memberships,
+        permissions={key: frozenset(table.get(role, ())) for key, role in memberships.items()},
+        personal_permissions=frozenset(table.get("owner", ())),
+    )
+
+
+def make_audit_event(organization: Organization | None = None, **columns: Any) -> AuditEvent:
+    """Make an event of an organization's log, or of the account that `account_id` names."""
+    defaults = {"actor_type": "user", "action": "update_brand", "outcome": "succeeded", "request_id": "r"}
+    organization_id = organization.id if organization else None
+    return make(AuditEvent(organization_id=organization_id, **{**defaults, **columns}))
+
+
+def make_user(**values: Any) -> User:
+    """An active account without a usable password."""
+    number = next(_number)
+    defaults = {"email": f"user{number}@example.com", "hashed_password": "!", "full_name": f"User {number}"}
+    return make(User(**(defaults | values)))
+
+
+def make_organization(owner: User | None = None, **values: Any) -> Organization:
+    """An organization with its owner as the one member."""
+    number = next(_number)
+    defaults = {"name": f"Organization {number}", "slug": f"organization-{number}"}
+    organization = make(Organization(**(defaults | values)))
+    make_membership(organization, owner or make_user(), role="owner")
+    return make(organization)
+
+
+def make_membership(organization: Organization, user: User | None = None, role: str = "member") -> Membership:
+    """A further member of an organization."""
+    user = user or make_user()
+    return make(Membership(organization_id=organization.id, user_id=user.id, role=role))
+
+
+def make_subscription(user: User | None = None, **values: Any) -> Subscription:
+    """An active subscription with 1,000 credits."""
+    defaults = {
+        "user_id": (user or make_user()).id,
+        "service_type": "SELF_SERVICE",
+        "tier": "GROW",
+        "start_date": utc_now(),
+        "end_date": utc_now() + timedelta(days=30),
+        "grace_period_end": utc_now() + timedelta(days=37),
+        "credits_total": 1000,
+        "payment_status": "PAID",
+    }
+    return make(Subscription(**(defaults | values)))
+
+
+def make_credit_movement(subscription: Subscription, **values: Any) -> CreditMovement:
+    """A charge of one credit in the running period."""
+    defaults = {"kind": "charge", "amount": 1, "credits_total": subscription.credits_total}
+    period = {"subscription_id": subscription.id, "period_start": subscription.start_date}
+    return make(CreditMovement(**(defaults | period | values)))
+
+
+def make_media(**values: Any) -> MediaResource:
+    """The row of a stored picture; no file is written."""
+    return _make_owned(
+        MediaResource,
+        _with_ownership(values),
+        content_hash=hashlib.sha256(str(next(_number)).encode()).hexdigest(),
+        extension="jpg",
+        content_type="image/jpeg",
+        file_size=1000,
+        width=600,
+        height=800,
+    )
+
+
+def make_upload(**values: Any) -> Upload:
+    """A presigned upload that waits for its bytes."""
+    expires_at = utc_now() + timedelta(hours=24)
+    return _make_owned(
+        Upload,
+        _with_ownership(values),
+        filename="dress.jpg",
+        content_type="image/jpeg",
+        expires_at=expires_at,
+    )
+
+
+def make_shot_type(**values: Any) -> ShotType:
+    """A front view of the whole body."""
+    slug = f"front-{next(_number)}"
+    return _make_owned(
+        ShotType, _with_ownership(values), name="Front", slug=slug, label="Front", framing="FULL_BODY"
+    )
+
+
+def make_background_preset(**values: Any) -> BackgroundPreset:
+    """A plain white background."""
+    return _make_owned(BackgroundPreset, _with_ownership(values), name="White", kind="SOLID", color="#ffffff")
+
+
+def make_resolution_preset(**values: Any) -> ResolutionPreset:
+    """A small portrait."""
+    return _make_owned(ResolutionPreset, _with_ownership(values), name="Portrait", width=768, height=1024)
+
+
+def make_style(**values: Any) -> Style:
+    """A style that changes nothing."""
+    return _make_owned(Style, _with_ownership(values), name="Neutral", slug=f"neutral-{next(_number)}")
+
+
+def make_subject(**values: Any) -> Subject:
+    """A subject without base images."""
+    return _make_owned(Subject, _with_ownership(values), name="Mara", slug=f"mara-{next(_number)}")
+
+
+def make_base_image(subject: Subject | None = None, **values: Any) -> SubjectBaseImage:
+    """A base image of a subject for some shot type."""
+    subject = subject or make_subject()
+    scope = same_ownership(subject)
+    return _make_owned(
+        SubjectBaseImage,
+        values,
+        subject_id=subject.id,
+        public=subject.public,
+        shot_type_id=values.pop("shot_type_id", None) or make_shot_type(**scope).id,
+        media_id=values.pop("media_id", None) or make_media(**scope).id,
+        **scope,
+    )
+
+
+def make_guidelines(**values: Any) -> Guidelines:
+    """Guidelines for WEBP pictures without presets."""
+    return _make_owned(Guidelines, _with_ownership(values), name="Web shop")
+
+
+def make_brand(**values: Any) -> Brand:
+    """A brand without defaults."""
+    return _make_owned(Brand, _with_ownership(values), name="Atelier", slug=f"atelier-{next(_number)}")
+
+
+def make_product(**values: Any) -> Product:
+    """A product without images."""
+    return _make_owned(Product, _with_ownership(values), name="Linen dress", sku=f"SKU-{next(_number)}")
+
+
+def make_product_image(product: Product | None = None, **values: Any) -> ProductImage:
+    """The primary image of a product."""
+    product = product or make_product()
+    scope = same_ownership(product)
+    media_id = values.pop("media_id", None) or make_media(**scope).id
+    return _make_owned(
+        ProductImage, values, product_id=product.id, media_id=media_id, type="primary", **scope
+    )
+
+
+def make_generation_model(**values: Any) -> GenerationModel:
+    """The local studio with the tools it has."""
+    tools = ["BASE_GENERATION", "REFINE", "BACKGROUND_FIX", "IMAGE_ADJUST"]
+    defaults = {"name": "Local studio", "provider": "LOCAL_STUDIO", "tool_types": tools}
+    return make(GenerationModel(**(defaults | values)))
+
+
+def make_shooting(**values: Any) -> Shooting:
+    """A shooting in production without looks."""
+    due_date = utc_now() + timedelta(days=14)
+    return _make_owned(Shooting, _with_ownership(values), name="Spring lookbook", due_date=due_date)
+
+
+def make_look(shooting: Shooting | None = None, **values: Any) -> Look:
+    """A look of one product without shot types and shots; `shot_type_ids` gives it shot types."""
+    shooting = shooting or make_shooting()
+    scope = same_ownership(shooting)
+    main_product_id = values.pop("main_product_id", None) or make_product(**scope).id
+    return _make_owned(Look, values, shooting_id=shooting.id, main_product_id=main_product_id, **scope)
+
+
+def make_shot(look: Look | None = None, **values: Any) -> Shot:
+    """A pending shot of a look."""
+    look = look or make_look()
+    scope = same_ownership(look)
+    shot_type_id = values.pop("shot_type_id", None) or make_shot_type(**scope).id
+    return _make_owned(
+        Shot, values, look_id=look.id, shooting_id=look.shooting_id, shot_type_id=shot_type_id, **scope
+    )
+
+
+def make_generation(shot: Shot | None = None, **values: Any) -> Generation:
+    """A pending generation of a shot, or with owner or organization given and no shot, one without a shot."""
+    if shot is None and not {"owner", "organization", "owner_id"} & values.keys():
+        shot = make_shot()
+    scope = same_ownership(shot) if shot else {}
+    model_id = values.pop("model_id", None) or make_generation_model().id
+    return _make_owned(
+        Generation, _with_ownership(scope | values), shot_id=shot.id if shot else None, model_id=model_id
+    )
+
+
+def make_prediction(generation: Generation | None = None, **values: Any) -> Prediction:
+    """A picture that waits for review."""
+    generation = generation or make_generation(status="completed", progress=100)
+    scope = same_ownership(generation)
+    media_id = values.pop("media_id", None) or make_media(**scope).id
+    return _make_owned(
+        Prediction,
+        values,
+        generation_id=generation.id,
+        shot_id=generation.shot_id,
+        media_id=media_id,
+        index=0,
+        width=600,
+        height=800,
+        content_type="image/webp",
+        file_size=1000,
+        content_hash="0" * 64,
+        seed=1,
+        quality=dict.fromkeys(QUALITY_PARTS, 0.9),
+        provenance={
+            "model": "Local studio",
+            "provider": "LOCAL_STUDIO",
+            "renderer_version": "1.0",
+            "cut_out": "alpha",
+            "inputs": [],
+            "settings": {},
+            "ignored_inputs": [],
+        },
+        **scope,
+    )
+
+
+def make_webhook_endpoint(**values: Any) -> WebhookEndpoint:
+    """An enabled endpoint that listens to completed generations and approved shots."""
+    return _make_owned(
+        WebhookEndpoint,
+        _with_ownership(values),
+        url="https://hooks.example.com/sartiq",
+        event_types=["generation.completed", "shot.approved"],
+        is_enabled=True,
+        secret_salt=generate_salt(),
+    )
+
+
+def make_webhook_delivery(endpoint: WebhookEndpoint | None = None, **values: Any) -> WebhookDelivery:
+    """A message that failed and is given up."""
+    endpoint = endpoint or make_webhook_endpoint()
+    number = next(_number)
+    data = {
+        "id": str(endpoint.id),
+        "organization_id": None,
+        "status": "completed",
+        "url": "/api/v1/generations/",
+    }
+    defaults = {
+        "endpoint_id": endpoint.id,
+        "message_id": f"msg_{number:032x}",
+        "event_type": "generation.completed",
+        "payload": {"type": "generation.completed", "timestamp": "2026-11-03T14:30:00.000000Z", "data": data},
+        "status": "failed",
+        "attempts": 10,
+        "tries": 10,
+        "next_attempt_at": None,
+        "last_error": "refused",
+        "last_status_code": 500,
+    }
+    return make(WebhookDelivery(**(defaults | values)))
+
+
+def make_export(shooting: Shooting | None = None, *predictions: Prediction, **values: Any) -> Export:
+    """A pending export of a shooting, of these pictures; the manifest would say nothing of them."""
+    shooting = shooting or make_shooting()
+    items = [
+        ExportItem(
+            position=position,
+            media_id=prediction.media_id,
+            prediction_id=prediction.id,
+            file_name=f"{position}.jpg",
+            content_hash=prediction.content_hash,
+            file_size=prediction.file_size,
+            facts={},
+        )
+        for position, prediction in enumerate(predictions, 1)
+    ]
+    return _make_owned(
+        Export,
+        values,
+        shooting_id=shooting.id,
+        shooting_name=shooting.name,
+        name_template="{sku}_{shot_type}",
+        predictions_count=max(1, len(items)),
+        items=items,
+        **same_ownership(shooting),
+    )

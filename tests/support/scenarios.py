@@ -1,0 +1,119 @@
+"""A small studio for tests: a customer with a product and a shot, and a queue that is worked off at once."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from db.models import (
+    GenerationModel,
+    Guidelines,
+    Look,
+    MediaResource,
+    Organization,
+    Product,
+    Shooting,
+    Shot,
+    ShotType,
+    Subscription,
+    User,
+)
+from db.session import Database
+from studio.generations.worker import queue
+from studio.generations.worker.render_job import RenderJob
+from studio.media.ingest import store_image
+from studio.media.normalisation import normalise
+from studio.media.storage import Storage
+from tests.support import factories
+
+LEASE = timedelta(seconds=60)
+WIDTH, HEIGHT = 192, 256
+
+
+def make_product_photo() -> bytes:
+    """A plain product in front of plain paper, as JPEG."""
+    picture = Image.new("RGB", (400, 500), "#e9e6e1")
+    pen = ImageDraw.Draw(picture)
+    pen.polygon([(150, 80), (250, 80), (320, 420), (80, 420)], fill="#8a4b3c")
+    for x in range(110, 300, 14):
+        pen.line([(x, 200), (x + 6, 410)], fill="#743c30", width=3)
+    target = io.BytesIO()
+    picture.save(target, "JPEG", quality=92)
+    return target.getvalue()
+
+
+def make_stored_image(
+    storage: Storage, database: Database | None, ownership: dict[str, Any], data: bytes
+) -> MediaResource:
+    """A picture with its file, in the scope of the columns given; without a database in the transaction
+    there is.
+    """
+    with database.transaction(write=True) if database else nullcontext():
+        return store_image(storage, normalise(data), ownership["organization_id"], ownership["owner_id"])
+
+
+@dataclass
+class PhotographedProduct:
+    """The rows of one customer who can order pictures."""
+
+    owner: User
+    organization: Organization
+    subscription: Subscription
+    model: GenerationModel
+    product: Product
+    guidelines: Guidelines
+    shot_type: ShotType
+    shooting: Shooting
+    look: Look
+    shot: Shot
+    media: MediaResource
+
+    @property
+    def ownership(self) -> dict[str, Any]:
+        """The columns of rows of this customer."""
+        return {"owner_id": self.owner.id, "organization_id": self.organization.id}
+
+
+def make_photographed_product(storage: Storage, database: Database | None) -> PhotographedProduct:
+    """A customer with 20 credits, guidelines for small pictures and one pending shot."""
+    owner = factories.make_user()
+    organization = factories.make_organization(owner)
+    scope = {"owner_id": owner.id, "organization_id": organization.id}
+    product = factories.make_product(**scope)
+    media = make_stored_image(storage, database, scope, make_product_photo())
+    factories.make_product_image(product, media_id=media.id, type="primary")
+    resolution = factories.make_resolution_preset(**scope, width=WIDTH, height=HEIGHT)
+    guidelines = factories.make_guidelines(**scope, resolution_preset_id=resolution.id)
+    shot_type = factories.make_shot_type(**scope)
+    shooting = factories.make_shooting(**scope, default_guidelines_id=guidelines.id)
+    look = factories.make_look(shooting, main_product_id=product.id, shot_type_ids=[shot_type.id])
+    return PhotographedProduct(
+        owner=owner,
+        organization=organization,
+        subscription=factories.make_subscription(owner, credits_total=20, credits_used=0),
+        model=factories.make_generation_model(recommended=True),
+        product=product,
+        guidelines=guidelines,
+        shot_type=shot_type,
+        shooting=shooting,
+        look=look,
+        shot=factories.make_shot(look, shot_type_id=shot_type.id),
+        media=media,
+    )
+
+
+def run_pending_generations(database: Database, storage: Storage) -> int:
+    """Carry out everything in the queue as a worker would; returns how many generations were finished."""
+    finished = 0
+    with ThreadPoolExecutor(2) as painters:
+        while (claim := queue.lease_next(database, f"test-{finished}", LEASE)) is not None:
+            painting = RenderJob(database, storage, painters, claim, LEASE, aborting=lambda: False)
+            assert queue.try_complete(database, storage, claim, painting.run())
+            finished += 1
+    return finished

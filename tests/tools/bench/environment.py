@@ -1,0 +1,158 @@
+"""The stage of the benchmark: PostgreSQL on one core, the servers on the other, each with the same rows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy
+
+from db.base import Base
+from tests.e2e.server import ROOT, free_port, stop, wait_for_response
+from tests.resilience.processes import PostgresServer, run_postgres
+from tests.tools.bench.feature_toggles import disable_policies
+from tests.tools.bench.processes import pin_process, pinned_to_cores
+from tests.tools.bench.rows import Scale, build_token, create_rows
+from tests.tools.bench.servers import OURS, ServerSpec
+
+SERVER_CORE, DATABASE_CORE = BOTH_CORES = 0, 1
+POSTGRESQL = {
+    "max_connections": "200",
+    "shared_buffers": "1GB",
+    # The servers are measured, not the disk: a commit does not wait for it.
+    "synchronous_commit": "off",
+    "max_wal_size": "4GB",
+    # Counts statements when it is told to.
+    "shared_preload_libraries": "pg_stat_statements",
+    "pg_stat_statements.track_utility": "off",
+}
+CREATE_ROLES = """
+CREATE ROLE sartiq LOGIN CREATEDB PASSWORD 'sartiq';
+CREATE ROLE sartiq_app NOLOGIN;
+CREATE ROLE sartiq_system NOLOGIN;
+GRANT sartiq_app, sartiq_system TO sartiq;
+"""
+
+
+@dataclass(frozen=True)
+class BenchServer:
+    """A contender that answers."""
+
+    spec: ServerSpec
+    url: str
+    process_id: int
+    seconds_to_first_response: float
+    database: str
+
+
+@dataclass(frozen=True)
+class BenchEnvironment:
+    """The cluster with the database that all are copied from."""
+
+    cluster: PostgresServer
+    folder: Path
+    scale: Scale
+
+    def admin_url(self, database: str = "postgres") -> str:
+        """The database, as a login that no policy holds."""
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.cluster.port}/{database}"
+
+    def url(self, database: str) -> str:
+        """The database, as the servers use it."""
+        return f"postgresql+psycopg://sartiq:sartiq@127.0.0.1:{self.cluster.port}/{database}"
+
+    def copy(self, name: str) -> None:
+        """Make a database of this name with all rows."""
+        self.run(f"CREATE DATABASE {name} TEMPLATE rows OWNER sartiq")
+
+    @contextlib.contextmanager
+    def using_both_cores(self) -> Iterator[None]:
+        """Let PostgreSQL, and whatever is started within the block, run on both cores."""
+        pin_process(self.cluster.process_id, *BOTH_CORES)
+        try:
+            with pinned_to_cores(*BOTH_CORES):
+                yield
+        finally:
+            pin_process(self.cluster.process_id, DATABASE_CORE)
+
+    def run(self, *statements: str, database: str = "postgres") -> None:
+        """Run statements one by one, outside of a transaction."""
+        engine = sqlalchemy.create_engine(self.admin_url(database), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+        engine.dispose()
+
+
+def statement_tracking(mode: str) -> tuple[str, str]:
+    """Return what makes PostgreSQL count statements from now on (`top`), or no more (`none`)."""
+    return f"ALTER SYSTEM SET pg_stat_statements.track = {mode}", "SELECT pg_reload_conf()"
+
+
+@contextlib.contextmanager
+def run_environment(folder: Path, scale: Scale) -> Iterator[BenchEnvironment]:
+    """Start PostgreSQL, and make the database `rows` with the schema of the product and all rows."""
+    with pinned_to_cores(DATABASE_CORE), run_postgres(folder / "postgresql", **POSTGRESQL) as cluster:
+        stage = BenchEnvironment(cluster, folder, scale)
+        stage.run(*CREATE_ROLES.strip().splitlines(), "CREATE DATABASE rows OWNER sartiq")
+        stage.run("CREATE EXTENSION pg_stat_statements", *statement_tracking("none"))
+        environment = OURS.environment(folder / "prepared", free_port(), stage.url("rows"))
+        command = [sys.executable, "-m", "handlers", "--prepare-only"]
+        with (folder / "preparing.log").open("wb") as log:
+            subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=True, stderr=log)
+        create_rows(stage.admin_url("rows"), scale)
+        yield stage
+
+
+@contextlib.contextmanager
+def run_server(environment: BenchEnvironment, spec: ServerSpec) -> Iterator[BenchServer]:
+    """Run a contender on a copy of the rows, without what serves ours alone when it is a peer."""
+    environment.copy(spec.name)
+    if not spec.is_ours:
+        disable_policies(environment.url(spec.name))
+        tables = [table.name for table in Base.metadata.sorted_tables]
+        environment.run(
+            *(f"ALTER TABLE {table} DISABLE TRIGGER USER" for table in tables), database=spec.name
+        )
+    with start_server(environment, spec, spec.name) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def start_server(
+    bench_environment: BenchEnvironment,
+    contender: ServerSpec,
+    database: str,
+    cores: Sequence[int] = (SERVER_CORE,),
+    **environment: str,
+) -> Iterator[BenchServer]:
+    """Run a contender on a database, and say how long it took until a product was answered."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    folder = Path(tempfile.mkdtemp(prefix=contender.name, dir=bench_environment.folder))
+    told = {**contender.environment(folder, port, bench_environment.url(database)), **environment}
+    command = [part.format(port=port) for part in contender.command]
+    with (folder / "log").open("ab") as log, pinned_to_cores(*cores):
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            command,
+            cwd=contender.folder,
+            env={**os.environ, **told},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        address = f"{url}/api/v1/products/{bench_environment.scale.product_id(1, 1)}"
+        signed = {"Authorization": f"Bearer {build_token(1)}"}
+        wait_for_response(address, process, folder / "log", signed, pause=0.01)
+        yield BenchServer(contender, url, process.pid, time.perf_counter() - began, database)
+    finally:
+        stop(process)

@@ -1,0 +1,256 @@
+"""`make bench-lists`: whether a tenant of a million products gets its pages as fast as one of a thousand.
+
+A real server on PostgreSQL answers the same requests for two organizations, a small one and a big one, among
+ten thousand others. First they come one by one, and the fastest quarters are compared, which other work on
+the machine disturbs least; then from a hundred clients at a time, and the best rounds are. The organizations
+take turns. It ends with 1 when pages of the big one take longer than is accepted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import sqlalchemy
+
+from db.engine import build_engine
+from db.migrations import upgrade
+from db.rls.session_role import bypass_rls
+from db.session import Database
+from studio.accounts.identity.passwords import hash_password
+from tests.e2e.demo import Api
+from tests.e2e.server import running_server
+from tests.resilience.processes import DependencyMissing
+from tests.support import factories
+from tests.support.databases import create_database
+from tests.tools.bench.closed_loop import LoadResult, require_wrk, run_load
+from tests.tools.bench.environment import BenchServer
+from tests.tools.bench.operations import BASE_PATH, OPERATIONS_BY_NAME, Request
+from tests.tools.bench.servers import OURS
+from tests.tools.bench.statistics import rotate
+from tests.tools.bench.targets import MAX_LARGE_TENANT_RATIO
+
+EMAIL, PASSWORD = "owner@example.com", "as good as any other"
+SMALL, OTHER_ORGANIZATIONS, PRODUCTS_PER_OTHER = 1_000, 10_000, 5
+BRANDS, LIMIT, BLOCK = 20, 20, 5
+CLIENTS, SECONDS = 100, 1
+LINEAR = {"skip"}
+"""What has to walk over all rows before the page; told, and not held against the server."""
+
+# Ids grow with the time, as those of the house do. One product in forty is a draft: the small tenant has to
+# have a whole page of them, too.
+PRODUCTS = """
+INSERT INTO products (
+    id, owner_id, organization_id, name, category, brand_id, state, public, created_at, updated_at
+)
+SELECT
+    cast(
+        lpad(to_hex(1730000000000 + n), 12, '0') || '70008000'
+        || substr(md5(cast(:organization AS text) || n), 1, 12) AS uuid
+    ),
+    :owner, :organization, 'Product ' || md5(n::text), 'category ' || n % 10, (:brands)[1 + n % 20],
+    CASE WHEN n % 40 = 0 THEN 'DRAFT' WHEN n % 100 < 20 THEN 'ARCHIVED' ELSE 'READY' END, false,
+    timestamptz '2026-01-01' + n * interval '1 second',
+    timestamptz '2026-06-01' + (n::bigint * 7919 % :rows) * interval '1 second'
+FROM generate_series(1, :rows) AS n
+"""
+ORGANIZATIONS = """
+WITH made AS (
+    INSERT INTO organizations (id, name, slug, created_at, updated_at)
+    SELECT gen_random_uuid(), 'Other ' || n, 'other-' || n, now(), now()
+    FROM generate_series(1, :others) AS n RETURNING id
+), members AS (
+    INSERT INTO memberships (id, organization_id, user_id, role, created_at, updated_at)
+    SELECT gen_random_uuid(), id, :owner, 'owner', now(), now() FROM made
+)
+INSERT INTO products (id, owner_id, organization_id, name, category, state, public, created_at, updated_at)
+SELECT
+    gen_random_uuid(), :owner, id, 'Product ' || n, 'category ' || n, 'READY', false, now(), now()
+FROM made, generate_series(1, :of_others) AS n
+"""
+
+INDEXES = "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'products' AND indexname LIKE 'ix%'"
+
+
+@dataclass
+class Tenant:
+    """One of the two: the milliseconds that its answers took, and the load that the server bore, by page."""
+
+    api: Api
+    organization_id: str
+    rows: int
+    brand: str
+    milliseconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    loads: dict[str, list[LoadResult]] = field(default_factory=lambda: defaultdict(list))
+
+    def pages(self) -> dict[str, dict[str, Any]]:
+        """The requests by name."""
+        brand = {"brand_id": self.brand}
+        middle = self._cursor(skip=self.rows // 2)
+        return {
+            "first": {},
+            "by name": {"sort": "name"},
+            "by change": {"sort": "-updated_at"},
+            "of a brand": brand,
+            "of a category": {"category": "category 3"},
+            "drafts": {"state": "DRAFT"},
+            "drafts by name": {"state": "DRAFT", "sort": "name"},
+            "ready by change": {"state": "READY", "sort": "updated_at"},
+            "cursor": {"cursor": middle},
+            "cursor by name": {"sort": "name", "cursor": self._cursor(skip=self.rows // 2, sort="name")},
+            "cursor in a brand": {**brand, "cursor": self._cursor(skip=self.rows // 200, **brand)},
+            "skip": {"skip": self.rows // 2},
+        }
+
+    def measure_page(self, name: str, page: dict[str, Any]) -> None:
+        """Ask for one page, again and again."""
+        for _ in range(BLOCK):
+            began = time.perf_counter()
+            found = self._get(**page)
+            self.milliseconds[name].append((time.perf_counter() - began) * 1000)
+            assert found["count_exact"]
+            assert len(found["data"]) == LIMIT
+
+    def measure_page_under_load(self, server: BenchServer, name: str, page: dict[str, Any]) -> None:
+        """Let all clients ask for one page at a time."""
+        token = self.api.client.headers["Authorization"].removeprefix("Bearer ")
+        query = urlencode({"limit": LIMIT, "organization_id": self.organization_id, **page})
+        request = Request("GET", f"{BASE_PATH}?{query}", token)
+        self.loads[name].append(run_load(server, OPERATIONS_BY_NAME["list_20"], [request], CLIENTS, SECONDS))
+
+    def _cursor(self, **parameters: Any) -> str:
+        return str(self._get(**parameters)["next_cursor"])
+
+    def _get(self, **parameters: Any) -> dict[str, Any]:
+        return self.api.get("/products/", limit=LIMIT, organization_id=self.organization_id, **parameters)
+
+
+def create_rows(database_url: str, big: int) -> list[tuple[str, str]]:
+    """Make the organizations with their products; return id and a brand of the small and of the big one."""
+    database = Database(build_engine(database_url, pool_size=1))
+    made = []
+    with database.transaction(write=True):
+        account = {"email": EMAIL, "hashed_password": hash_password(PASSWORD)}
+        owner, other = factories.make_user(**account), factories.make_user()
+        for rows in (SMALL, big):
+            organization = factories.make_organization(owner)
+            brands = [factories.make_brand(organization=organization).id for _ in range(BRANDS)]
+            made.append((owner.id, organization.id, brands, rows))
+        others = {"owner": other.id, "others": OTHER_ORGANIZATIONS, "of_others": PRODUCTS_PER_OTHER}
+    database.dispose()
+    engine = build_engine(database_url, pool_size=1)
+    with engine.begin() as connection:
+        bypass_rls(connection)
+        # Built at the end, they take a tenth of the time.
+        indexes = connection.execute(sqlalchemy.text(INDEXES)).all()
+        for index in indexes:
+            connection.exec_driver_sql(f"DROP INDEX {index.indexname}")
+        connection.execute(sqlalchemy.text(ORGANIZATIONS), others)
+        for owner_id, organization_id, brand_ids, rows in made:
+            given = {"owner": owner_id, "organization": organization_id, "brands": brand_ids, "rows": rows}
+            connection.execute(_with_types(PRODUCTS), given)
+        for index in indexes:
+            connection.exec_driver_sql(index.indexdef)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+    engine.dispose()
+    return [(str(organization_id), str(brands[0])) for _, organization_id, brands, _ in made]
+
+
+def _with_types(statement: str) -> sqlalchemy.TextClause:
+    one, many = sqlalchemy.Uuid(), sqlalchemy.ARRAY(sqlalchemy.Uuid())
+    return sqlalchemy.text(statement).bindparams(
+        sqlalchemy.bindparam("owner", type_=one),
+        sqlalchemy.bindparam("organization", type_=one),
+        sqlalchemy.bindparam("brands", type_=many),
+    )
+
+
+@contextlib.contextmanager
+def run_server(big: int) -> Iterator[tuple[BenchServer, Tenant, Tenant]]:
+    """Run a server on a database of its own; it, the small and the big tenant."""
+    with tempfile.TemporaryDirectory() as name, create_database("postgresql", Path(name)) as url:
+        upgrade(url)
+        (small, brand), (large, other_brand) = create_rows(url, big)
+        with (
+            running_server(Path(name), DATABASE_URL=url, RENDER_WORKERS="0") as server,
+            Api(server.origin) as api,
+        ):
+            api.sign_in(EMAIL, PASSWORD)
+            asked = BenchServer(OURS, server.origin, server.process.pid, 0.0, "lists")
+            yield asked, Tenant(api, small, SMALL, brand), Tenant(api, large, big, other_brand)
+
+
+Comparison = dict[str, tuple[float, float]]
+"""The milliseconds of an answer for the small and for the big tenant, by page."""
+
+
+def compare_sequentially(small: Tenant, big: Tenant) -> Comparison:
+    """Return the fastest quarters of the answers to one client."""
+
+    def fastest(tenant: Tenant, name: str) -> float:
+        return statistics.quantiles(tenant.milliseconds[name], n=4)[0]
+
+    return {name: (fastest(small, name), fastest(big, name)) for name in small.milliseconds}
+
+
+def compare_concurrently(small: Tenant, big: Tenant) -> Comparison:
+    """Return how long each of all clients waits for an answer, by the best round."""
+
+    def waited(tenant: Tenant, name: str) -> float:
+        return 1000 * CLIENTS / max(each.rate for each in tenant.loads[name])
+
+    return {name: (waited(small, name), waited(big, name)) for name in small.loads}
+
+
+def print_comparison(rows: int, more_rows: int, compared: Comparison) -> float:
+    """Print a table; return how many times as long the big tenant waits for the worst of its pages."""
+    print(f"{'':18} {rows:>9,} {more_rows:>9,} {'ratio':>7}")
+    for name, (short, long) in compared.items():
+        print(f"{name:18} {short:9.2f} {long:9.2f} {long / short:7.2f}", flush=True)
+    return max(long / short for name, (short, long) in compared.items() if name not in LINEAR)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--crowds", type=int, default=3, help="rounds with a hundred clients")
+    options = parser.parse_args()
+    try:
+        require_wrk()
+    except DependencyMissing as missing:
+        print(f"Not measured, for want of {missing}", file=sys.stderr)
+        return 2
+    with run_server(options.rows) as (server, small, big):
+        asked = [(tenant, tenant.pages()) for tenant in (small, big)]
+        for number in range(options.rounds):
+            for tenant, pages in rotate(asked, number):
+                for name, page in pages.items():
+                    tenant.measure_page(name, page)
+        print(f"{options.rounds * BLOCK} pages of {LIMIT} rows each; milliseconds")
+        worst = print_comparison(small.rows, big.rows, compare_sequentially(small, big))
+        for number in range(options.crowds):
+            for name in sorted(asked[0][1].keys() - LINEAR):
+                for tenant, pages in rotate(asked, number):
+                    tenant.measure_page_under_load(server, name, pages[name])
+    errors = sum(each.errors for tenant in (small, big) for loads in tenant.loads.values() for each in loads)
+    print(f"{CLIENTS} clients, {options.crowds} rounds of {SECONDS} s, {errors} errors; milliseconds")
+    worst = max(worst, print_comparison(small.rows, big.rows, compare_concurrently(small, big)))
+    print(f"at most {worst:.2f} times as long; accepted is {MAX_LARGE_TENANT_RATIO}")
+    return int(worst > MAX_LARGE_TENANT_RATIO or errors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

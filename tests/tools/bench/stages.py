@@ -1,0 +1,180 @@
+"""What a request passes through, and which functions are which stage. Knows names and no figures."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+OURS = ("db", "handlers", "studio")
+WAITING = "PostgreSQL: send, wait, receive"
+REST = "rest"
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "server and HTTP/1.1": ("uvicorn", "handlers.server.http_protocol"),
+    "telemetry and the log's line": (
+        "handlers.pipeline.middleware.observability",
+        "studio.telemetry",
+        "logging",
+    ),
+    "middleware, headers of answers": (
+        "handlers.pipeline.middleware",
+        "handlers.pipeline.middleware.security_headers",
+        "handlers.pipeline.middleware.long_polling",
+        "handlers.pipeline.request_context",
+        "handlers.contract.deprecation",
+        "connexion",
+        "starlette",
+    ),
+    "routing": ("handlers.pipeline.middleware.Routing", "handlers.contract.router"),
+    "token": ("handlers.pipeline.auth", "connexion.security", "connexion.middleware.security", "jwt"),
+    "rate limits": (
+        "handlers.pipeline.request_context.RequestContext.has_consumed",
+        "handlers.pipeline.request_context.RequestContext.limit_headers",
+        "handlers.pipeline.middleware.rate_limits",
+        "handlers.pipeline.middleware.rate_limits",
+        "handlers.common.attempt_limits",
+        "studio.rate_limits",
+    ),
+    "parameters": (
+        "handlers.pipeline.middleware.RequestValidation",
+        "handlers.pipeline.middleware._require_acceptable",
+        "handlers.contract.coercion",
+        "handlers.contract.parameters",
+        "handlers.contract.validation_errors",
+        "handlers.contract.schema_compiler",
+        "handlers.contract.json_pointer",
+    ),
+    "body": ("handlers.contract.request_bodies", "handlers.contract.strict_json"),
+    "refusals and problems": (
+        "handlers.contract.errors",
+        "handlers.pipeline.errors",
+        "handlers.pipeline.problem_types",
+        "db.errors",
+        "connexion.middleware.exceptions",
+        "starlette._exception_handler",
+        "starlette.middleware.exceptions",
+    ),
+    "bridge to a thread": (
+        "handlers.pipeline.wsgi_bridge",
+        "asyncio",
+        "concurrent.futures",
+        "threading",
+        "anyio",
+    ),
+    "Flask": ("flask", "werkzeug", "connexion.apps", "connexion.middleware.context", "connexion.context"),
+    "endpoint": ("handlers.pipeline.endpoint", "handlers.common.prechecks", "handlers.contract.operations"),
+    "caller and tenancy": (
+        "handlers.pipeline.auth.load_caller",
+        "handlers.pipeline.middleware.observability.request_caller_context",
+        "handlers.common.permissions",
+        "handlers.pipeline.endpoint.Endpoint._authorize_caller",
+        "db.queries.callers",
+        "db.queries.api_keys",
+        "db.tenancy",
+    ),
+    "handler": (
+        "handlers.common.preconditions",
+        "handlers.common.context",
+        "handlers.login",
+        "handlers.generations",
+        "handlers.common.pagination",
+        "handlers.products",
+        "handlers.common.references",
+        "handlers.common.responses",
+        "db.base",
+        "db.queries",
+        "db.fast_path.projections",
+        "db.models",
+    ),
+    "passwords and sessions": ("studio.accounts.identity", "db.queries.users"),
+    "transaction": (
+        "db.session",
+        "db.rls.session_role",
+        "db.engine",
+        "db.fast_path.insert",
+        "db.fast_path.psycopg_cursor",
+    ),
+    "SQLAlchemy: statements": ("sqlalchemy.sql",),
+    "SQLAlchemy: rows and units of work": ("sqlalchemy.orm",),
+    "SQLAlchemy: connection, execution, results": (
+        "db.base.UtcDateTime",
+        "sqlalchemy.dialects",
+        "sqlalchemy.engine",
+        "sqlalchemy.event",
+        "sqlalchemy.pool",
+    ),
+    "psycopg": ("psycopg",),
+    # To hand a statement to the kernel is to wait, too, where PostgreSQL gets the core at once.
+    WAITING: (
+        "psycopg.connection.Connection.wait",
+        "psycopg._connection_base.BaseConnection._exec_command",
+        "psycopg._cursor_base.BaseCursor._execute_send",
+        "psycopg._cursor_base.BaseCursor._maybe_prepare_gen",
+        "psycopg._cursor_base.BaseCursor._send_prepare",
+        "psycopg._cursor_base.BaseCursor._send_query_prepared",
+    ),
+    "serialisation of rows": (
+        "handlers.schemas",
+        "handlers.common.responses.serialize",
+        "handlers.common.responses.serialize_many",
+        "studio.media.ingest.file_url",
+        "marshmallow",
+    ),
+    "JSON and entity tag": (
+        "handlers.common.responses.encode_json",
+        "handlers.common.responses.strong_etag",
+        "handlers.pipeline.endpoint.Endpoint._encode",
+    ),
+    "check of the answer": (
+        "handlers.pipeline.endpoint.Endpoint._validate_response",
+        "handlers.contract.responses",
+    ),
+    "audit": ("handlers.pipeline.audit", "db.audit"),
+    "idempotency": ("handlers.pipeline.idempotency", "studio.idempotency", "db.models.idempotency"),
+}
+"""Each stage with its modules, classes or functions; the longest name that a function begins with decides.
+
+What has no name here, such as `orjson`, `re` or a comprehension of the standard library, works for whoever
+called it.
+"""
+
+_STAGE_BY_NAME = {name: stage for stage, names in STAGES.items() for name in names}
+
+
+STATEMENTS = ("psycopg.cursor.Cursor.execute", "psycopg.cursor.Cursor.executemany")
+TRANSACTION_ENDS = ("psycopg.connection.Connection.commit", "psycopg.connection.Connection.rollback")
+"""Each is a round trip; the end of a transaction had one for its beginning, too."""
+
+
+@cache
+def find_stage(module: str, function: str) -> str | None:
+    """The stage of a function by its qualified name; None where it works for its caller."""
+    name = f"{module}.{function}"
+    while name:
+        if name in _STAGE_BY_NAME:
+            return _STAGE_BY_NAME[name]
+        name = name.rpartition(".")[0]
+    return None
+
+
+def resolve_name(name: str) -> object:
+    """What an entry of the table stands for; LookupError when there is no such thing any more."""
+    module = _longest_module(name)
+    rest = name.removeprefix(module.__name__).lstrip(".")
+    found: object = module
+    for part in rest.split(".") if rest else ():
+        if not hasattr(found, part):
+            raise LookupError(f"{module.__name__} has no {rest}")
+        found = getattr(found, part)
+    return found
+
+
+def _longest_module(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        parent = name.rpartition(".")[0]
+        if not parent:
+            raise LookupError(f"there is no {name}") from None
+        return _longest_module(parent)

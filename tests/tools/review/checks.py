@@ -1,0 +1,151 @@
+"""What a contract must be before it is read: clean for two linters and the house, served and exemplified."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from handlers.contract.document import Document
+from handlers.contract.errors import ContractError
+from handlers.contract.operations import compile_operations
+from handlers.contract.request_bodies import BodyLimits
+from handlers.contract.resolver import find_handlers
+from tests.architecture.bundle import COMPOSITIONS, Node, list_operations, resolve
+from tests.tools.review import tools
+from tests.tools.review.source_map import SourceMap
+
+ARCHITECTURE_TESTS = (
+    "tests/architecture/test_contract_rules.py",
+    "tests/architecture/test_contract_audit.py",
+)
+
+
+class Finding(NamedTuple):
+    """Something to change, and where: file and line, or an empty text."""
+
+    place: str
+    text: str
+
+
+def redocly_findings() -> list[Finding]:
+    """Return what Redocly complains of in the sources."""
+    found = []
+    for problem in tools.run_redocly_lint():
+        where = problem["location"][0]
+        place = f"{where['source']['ref']}:{where.get('start', {}).get('line', 1)}"
+        found.append(Finding(place, f"{problem['message']} ({problem['ruleId']})"))
+    return found
+
+
+def spectral_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Finding]:
+    """Return what Spectral complains of in a bundle."""
+    return [
+        Finding(sources.find_path([str(step) for step in one["path"]]), f"{one['message']} ({one['code']})")
+        for one in tools.run_spectral(bundle, folder)
+    ]
+
+
+def architecture_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Finding]:
+    """Run the tests of the house about the contract on a bundle, and return what they complain of."""
+    report = folder / "house.xml"
+    outcome = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--quiet",
+            f"--junitxml={report}",
+            "-p",
+            "no:cacheprovider",
+            *ARCHITECTURE_TESTS,
+        ],
+        cwd=tools.ROOT,
+        env=os.environ | {"REVIEWED_BUNDLE": str(bundle)},
+        capture_output=True,
+        text=True,
+    )
+    if not report.exists():
+        raise tools.ToolFailed(outcome.stdout + outcome.stderr)
+    found = []
+    for case in ElementTree.parse(report).iter("testcase"):
+        for failure in [*case.iter("failure"), *case.iter("error")]:
+            rule = re.sub(r"^test_(s\d+_)?", "", case.get("name", "")).replace("_", " ")
+            for item in parse_failures(failure.get("message", "")):
+                found.append(Finding(find_place(item, sources), f"{item} ({rule})"))
+    return found
+
+
+def parse_failures(message: str) -> list[str]:
+    """Return the lines that a failed test of the house lists, or its comparison where it has none."""
+    lines = [line.strip() for line in message.removeprefix("AssertionError:").splitlines()]
+    listed = []
+    for line in lines:
+        if line.startswith("assert "):
+            break
+        listed.append(line)
+    return [line for line in listed if line] or [" ".join(filter(None, lines))[:300]]
+
+
+def find_place(text: str, sources: SourceMap) -> str:
+    """Return the place of what a text begins with: a pointer, an operationId, or the trail of a schema."""
+    first = re.split(r"[ :]", text, maxsplit=1)[0]
+    if first.startswith("#/"):
+        return sources.find_pointer(first)
+    return sources.find_operation(first.split("/")[0]) or sources.find_schema(first) or ""
+
+
+def find_missing_handlers(contract: Node, sources: SourceMap) -> list[Finding]:
+    """Return what does not fit between the contract and the handlers."""
+    ids = {operation.id for operation in list_operations(contract)}
+    try:
+        find_handlers(compile_operations(Document(contract), BodyLimits()), "handlers")
+    except ContractError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        return [
+            Finding(
+                sources.find_operation(next((word for word in line.split() if word in ids), "")) or "", line
+            )
+            for line in lines[1:] or lines
+        ]
+    return []
+
+
+def find_missing_examples(contract: Node, sources: SourceMap) -> list[Finding]:
+    """Return the bodies and the successful answers of which the contract shows no example."""
+    found = []
+    for operation in list_operations(contract):
+        if operation.node["tags"] == ["documentation"]:
+            continue  # Its answers are whole documents.
+        bodies = {"its body": resolve(contract, operation.node.get("requestBody", {}))}
+        answers = {
+            f"its answer {status}": resolve(contract, response)
+            for status, response in operation.node["responses"].items()
+            if status < "300"
+        }
+        for name, thing in (bodies | answers).items():
+            for media_type, media in thing.get("content", {}).items():
+                if not (
+                    {"example", "examples"} & set(media) or has_example(contract, media.get("schema", {}))
+                ):
+                    place = sources.find_operation(operation.id) or ""
+                    found.append(Finding(place, f"{operation.id}: no example of {name} as {media_type}"))
+    return found
+
+
+def has_example(contract: Node, schema: Node) -> bool:
+    """Whether a schema has an example, or all of its parts have one. Bytes need none."""
+    schema = resolve(contract, schema)
+    if "example" in schema or "enum" in schema or schema.get("format") == "binary":
+        return True
+    for word in COMPOSITIONS:
+        if word in schema:
+            return all(has_example(contract, one) for one in schema[word])
+    if "items" in schema:
+        return has_example(contract, schema["items"])
+    parts: list[Any] = list(schema.get("properties", {}).values())
+    return bool(parts) and all(has_example(contract, part) for part in parts)

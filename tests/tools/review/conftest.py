@@ -1,0 +1,70 @@
+"""A copy of the repository that tests may edit, commit and release as a person would."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tools.review.tools import BUNDLE, ROOT, read_bundle
+
+COPIED = ("openapi", "handlers", "studio", "db", "tests", "pyproject.toml", "redocly.yaml", ".spectral.yaml")
+
+
+class RepositoryCopy:
+    """The copy, and what can be done in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in COPIED:
+            if (ROOT / name).is_dir():
+                shutil.copytree(
+                    ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "released")
+                )
+            else:
+                shutil.copy(ROOT / name, root / name)
+        (root / "openapi" / "CHANGELOG.md").unlink(missing_ok=True)
+        (root / "node_modules").symlink_to(ROOT / "node_modules")
+        (root / ".gitignore").write_text("node_modules\n__pycache__\n")
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.commit()
+
+    def git(self, *arguments: str) -> str:
+        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
+        outcome = subprocess.run(
+            ["git", *who, *arguments], cwd=self.root, check=True, capture_output=True, text=True
+        )
+        return outcome.stdout
+
+    def commit(self) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "A state")
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        text = (self.root / name).read_text(encoding="utf-8")
+        assert old in text, f"{name} has no {old!r}"
+        (self.root / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    def read(self, name: str) -> str:
+        return (self.root / name).read_text(encoding="utf-8")
+
+    def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments], cwd=self.root, capture_output=True, text=True
+        )
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> RepositoryCopy:
+    return RepositoryCopy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def contract() -> Callable[[], dict[str, Any]]:
+    """Give a copy of the committed bundle each time that it is called."""
+    return lambda: read_bundle(BUNDLE)

@@ -1,0 +1,126 @@
+"""A review as a text for the terminal, and as Markdown for a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from tests.tools.review.changes import Change
+from tests.tools.review.checks import Finding
+from tests.tools.review.review import Comparison, Review
+
+TITLES = {
+    "breaking": "Breaking",
+    "deprecated": "Deprecated",
+    "added": "Added",
+    "changed": "Changed, which no client minds",
+}
+MAX_LISTED = 30
+
+
+def render_text(review: Review, seconds: float) -> str:
+    """Return what a reviewer reads in the terminal: short when all is well."""
+    lines = [f"{name:<10}{state}" for name, state in list_facts(review)]
+    for title, findings in review.tables():
+        if findings:
+            lines += [
+                "",
+                title,
+                *(f"  {one.text}\n      {one.place}".rstrip() for one in findings[:MAX_LISTED]),
+            ]
+            lines += [f"  ... and {len(findings) - MAX_LISTED} more"] * (len(findings) > MAX_LISTED)
+    for comparison in review.list_distinct_comparisons():
+        lines += ["", f"What it means for clients, {comparison.since}:", *_render_changes_text(comparison)]
+    failures = [f"FAILED: {one}" for one in review.failures]
+    return "\n".join([*lines, "", *failures, f"{format_verdict(review)} ({seconds:.1f} s)"])
+
+
+def _render_changes_text(comparison: Comparison) -> Iterator[str]:
+    for impact, groups in group_by_impact(comparison.changes):
+        yield f"  {TITLES[impact]}"
+        for names, changes in groups:
+            yield f"    {format_headline(names, comparison.ids)}"
+            for change in changes:
+                yield f"      {change.text}"
+                yield f"          {comparison.places.get(change, '')}"
+    if wording := [one for one in comparison.changes if one.impact == "wording"]:
+        yield f"  Descriptions and examples changed: {len(wording)}"
+
+
+def render_markdown(review: Review) -> str:
+    """Return the review for a pull request."""
+    lines = ["# Review of the contract", "", f"**{format_verdict(review)}**", ""]
+    lines += [*(f"- {one}" for one in review.failures), ""] * bool(review.failures)
+    lines += ["| | |", "|---|---|", *(f"| {name} | {state} |" for name, state in list_facts(review)), ""]
+    for comparison in review.list_distinct_comparisons():
+        lines += [
+            f"## What it means for clients, {comparison.since}",
+            "",
+            *render_changes_markdown(comparison),
+        ]
+    for title, findings in review.tables():
+        if findings:
+            lines += [f"## {title}", "", *(f"- {one.text}{_format_place(one.place)}" for one in findings), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def render_changes_markdown(comparison: Comparison) -> Iterator[str]:
+    """Give the lines of a comparison, a heading for each kind of change; places where they are known."""
+    for impact, groups in group_by_impact(comparison.changes):
+        yield from (f"### {TITLES[impact]}", "")
+        for names, changes in groups:
+            yield f"- {format_headline(names, comparison.ids, mark='`')}"
+            for change in changes:
+                yield f"  - {change.text}{_format_place(comparison.places.get(change, ''))}"
+        yield ""
+    if wording := [one for one in comparison.changes if one.impact == "wording"]:
+        yield from (f"Descriptions and examples changed: {len(wording)}.", "")
+
+
+def _format_place(place: str) -> str:
+    return f" ({place})" if place else ""
+
+
+def group_by_impact(
+    changes: list[Change],
+) -> Iterator[tuple[str, list[tuple[tuple[str, ...], list[Change]]]]]:
+    """Give each kind of change with its groups: the operations concerned, and what changes for them."""
+    for impact in TITLES:
+        some = sorted((one for one in changes if one.impact == impact), key=lambda one: one.operations)
+        if some:
+            yield impact, [(names, list(group)) for names, group in groupby(some, lambda one: one.operations)]
+
+
+def format_headline(names: tuple[str, ...], ids: dict[str, str], mark: str = "") -> str:
+    """Return how a group of operations is called."""
+    if not names:
+        return "All operations"
+    if len(names) == 1:
+        return f"{mark}{names[0]}{mark} {ids.get(names[0], '')}".rstrip()
+    first = ", ".join(ids.get(name) or name for name in names[:4])
+    return f"{len(names)} operations: {first}" + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def list_facts(review: Review) -> Iterator[tuple[str, str]]:
+    """Give a line for each thing that was looked at."""
+    stale = (
+        ", and openapi.json is STALE: run `make openapi`"
+        if review.is_stale
+        else ", and openapi.json is fresh"
+    )
+    yield "Contract", f"{review.operations_count} operations, version {review.version}{stale}"
+    for name, findings in review.findings.items():
+        yield name, _format_count(findings)
+    yield "Handlers", _format_count(review.missing_handlers, "every operation has one that fits")
+    yield "Examples", _format_count(review.missing_examples, "every body and answer has one")
+    for comparison in review.comparisons:
+        yield comparison.name, comparison.summary()
+
+
+def _format_count(findings: list[Finding], fine: str = "clean") -> str:
+    return fine if not findings else f"{len(findings)} found, see below"
+
+
+def format_verdict(review: Review) -> str:
+    """Return the last word."""
+    return "Not yet." if review.failures else "Fine."

@@ -1,0 +1,38 @@
+"""`make review`: one command for whoever reviews or edits the contract, with Markdown for pull requests."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tests.tools.review.report import render_markdown, render_text
+from tests.tools.review.review import review_contract
+from tests.tools.review.tools import ToolFailed
+
+
+def main() -> int:
+    """Review, print, and return 0 when the contract may go on."""
+    parser = argparse.ArgumentParser(prog="make review", description=__doc__)
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the review there too, as Markdown"
+    )
+    markdown = parser.parse_args().markdown
+    start = time.monotonic()
+    try:
+        found = review_contract()
+    except ToolFailed as error:
+        print(f"{error}\nFAILED: the contract could not be read.")
+        if markdown:
+            markdown.write_text(f"# Review of the contract\n\n```text\n{error}\n```\n", encoding="utf-8")
+        return 1
+    print(render_text(found, time.monotonic() - start))
+    if markdown:
+        markdown.write_text(render_markdown(found), encoding="utf-8")
+        print(f"Written to {markdown}")
+    return 1 if found.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,419 @@
+"""Seeded edits of our own contract for the test of the gate: what breaks a client, and what does not.
+
+Each edit is of an operation, or of schemas, that no other touches: all of one kind are made in one document.
+What Redocly alone would miss on this contract is among them.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tests.architecture.bundle import resolve
+from tests.tools.review.changes import flatten_schema
+
+Contract = dict[str, Any]
+TOKENS = [{"OAuth2PasswordBearer": []}]
+
+
+class BreakingChange(NamedTuple):
+    """An edit, the operation whose clients it breaks, and words that the report must have for it."""
+
+    name: str
+    operation: str
+    words: str
+    make: Callable[[Contract], object]
+
+
+class HarmlessChange(NamedTuple):
+    """An edit that no client minds."""
+
+    name: str
+    make: Callable[[Contract], object]
+
+
+def get_schema(contract: Contract, name: str) -> Contract:
+    return contract["components"]["schemas"][name]
+
+
+def get_property(contract: Contract, name: str, schema_name: str) -> Contract:
+    """Return a property, as one of its own where it has a schema in common with others."""
+    properties = get_schema(contract, schema_name)["properties"]
+    properties[name] = copy.deepcopy(flatten_schema(resolve(contract, properties[name]), contract))
+    return properties[name]
+
+
+def get_operation(contract: Contract, operation_id: str) -> Contract:
+    for item in contract["paths"].values():
+        for node in item.values():
+            if isinstance(node, dict) and node.get("operationId") == operation_id:
+                return node
+    raise KeyError(operation_id)
+
+
+def get_parameter(contract: Contract, operation_id: str, name: str) -> Contract:
+    return next(one for one in get_operation(contract, operation_id)["parameters"] if one.get("name") == name)
+
+
+def remove_parameter(contract: Contract, operation_id: str, reference: str) -> None:
+    get_operation(contract, operation_id)["parameters"].remove(
+        {"$ref": f"#/components/parameters/{reference}"}
+    )
+
+
+def add_parameter(contract: Contract, operation_id: str, required: bool) -> None:
+    extra = {"name": "region", "in": "query", "required": required, "schema": {"type": "string"}}
+    get_operation(contract, operation_id)["parameters"].append(extra)
+
+
+def rename_key(mapping: Contract, old: str, new: str) -> None:
+    mapping[new] = mapping.pop(old)
+
+
+def rename_property(contract: Contract, schema_name: str, old: str, new: str) -> None:
+    rename_key(get_schema(contract, schema_name)["properties"], old, new)
+    required = get_schema(contract, schema_name)["required"]
+    required[required.index(old)] = new
+
+
+def get_response(contract: Contract, operation_id: str, status: str) -> Contract:
+    return get_operation(contract, operation_id)["responses"][status]
+
+
+def get_event_data(contract: Contract) -> Contract:
+    return get_response(contract, "stream_generation_events", "200")["content"]["text/event-stream"][
+        "x-event-data"
+    ]
+
+
+def rename_schema(contract: Contract, old: str, new: str) -> None:
+    text = json.dumps(contract).replace(f'"#/components/schemas/{old}"', f'"#/components/schemas/{new}"')
+    contract.clear()
+    contract.update(json.loads(text))
+    rename_key(contract["components"]["schemas"], old, new)
+
+
+def name_schema(contract: Contract, schema_name: str, name: str, new: str) -> None:
+    properties = get_schema(contract, schema_name)["properties"]
+    contract["components"]["schemas"][new] = properties[name]
+    properties[name] = {"allOf": [{"$ref": f"#/components/schemas/{new}"}], "description": "Named."}
+
+
+BREAKING_CHANGES = [
+    BreakingChange(
+        "a path is gone",
+        "create_presigned_url",
+        "is gone",
+        lambda c: c["paths"].pop("/uploads/presigned-url"),
+    ),
+    BreakingChange(
+        "an operation is gone",
+        "delete_export",
+        "is gone",
+        lambda c: c["paths"]["/exports/{export_id}"].pop("delete"),
+    ),
+    BreakingChange(
+        "a method's name is another",
+        "list_looks",
+        "list_looks",
+        lambda c: get_operation(c, "list_looks").update(operationId="list_all_looks"),
+    ),
+    BreakingChange(
+        "a parameter is gone",
+        "list_styles",
+        "`created_after`",
+        lambda c: remove_parameter(c, "list_styles", "CreatedAfter"),
+    ),
+    BreakingChange(
+        "a new parameter is required",
+        "list_brands",
+        "`region`",
+        lambda c: add_parameter(c, "list_brands", True),
+    ),
+    BreakingChange(
+        "a parameter becomes required",
+        "list_products",
+        "`q`",
+        lambda c: get_parameter(c, "list_products", "q").update(required=True),
+    ),
+    BreakingChange(
+        "a parameter takes less",
+        "search",
+        "`limit`",
+        lambda c: get_parameter(c, "search", "limit")["schema"].update(maximum=2),
+    ),
+    BreakingChange(
+        "a body has a new required property",
+        "create_resolution_preset",
+        "`depth`",
+        lambda c: (
+            get_schema(c, "ResolutionPresetCreate")["properties"].update(depth={"type": "integer"}),
+            get_schema(c, "ResolutionPresetCreate")["required"].append("depth"),
+        ),
+    ),
+    BreakingChange(
+        "a property of a body becomes required",
+        "create_subject",
+        "`surname`",
+        lambda c: get_schema(c, "SubjectCreate")["required"].append("surname"),
+    ),
+    BreakingChange(
+        "a property of a body is gone",
+        "update_style",
+        "`StyleUpdate.tone`",
+        lambda c: get_schema(c, "StyleUpdate")["properties"].pop("tone"),
+    ),
+    BreakingChange(
+        "a property of a body is renamed",
+        "create_brand",
+        "`title`",
+        lambda c: rename_property(c, "BrandCreate", "name", "title"),
+    ),
+    BreakingChange(
+        "a text may be less long",
+        "reject_shot",
+        "maxLength",
+        lambda c: get_property(c, "reason", "RejectReason").update(maxLength=100),
+    ),
+    BreakingChange(
+        "a number must be greater",
+        "create_guidelines",
+        "minimum",
+        lambda c: get_property(c, "quality", "GuidelinesCreate").update(minimum=10),
+    ),
+    BreakingChange(
+        "a text has another pattern",
+        "create_invitation",
+        "pattern",
+        lambda c: get_property(c, "email", "InvitationCreate").update(pattern="^[a-z]+$"),
+    ),
+    BreakingChange(
+        "a body takes fewer values",
+        "create_shot_type",
+        "`TOP`",
+        lambda c: get_property(c, "view_angle", "ShotTypeCreate")["enum"].remove("TOP"),
+    ),
+    BreakingChange(
+        "a body takes another type",
+        "update_shot_type",
+        "type",
+        lambda c: get_property(c, "default_padding_percent", "ShotTypeUpdate").update(type="string"),
+    ),
+    BreakingChange(
+        "a body may not be null any more",
+        "create_style",
+        "null",
+        lambda c: get_property(c, "prompt", "StyleCreate").pop("nullable"),
+    ),
+    BreakingChange(
+        "a media type of a body is gone",
+        "add_product_image",
+        "multipart/form-data",
+        lambda c: get_operation(c, "add_product_image")["requestBody"]["content"].pop("multipart/form-data"),
+    ),
+    BreakingChange(
+        "a body is wanted where there was none",
+        "logout",
+        "body",
+        lambda c: get_operation(c, "logout").update(
+            requestBody={"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+        ),
+    ),
+    BreakingChange(
+        "a status is gone",
+        "put_upload",
+        "204",
+        lambda c: get_operation(c, "put_upload")["responses"].pop("204"),
+    ),
+    BreakingChange(
+        "a media type of an answer is gone",
+        "get_prediction_image",
+        "image/",
+        lambda c: get_response(c, "get_prediction_image", "200")["content"].pop("image/png"),
+    ),
+    BreakingChange(
+        "a header of an answer is gone",
+        "get_export",
+        "ETag",
+        lambda c: get_response(c, "get_export", "200")["headers"].pop("ETag"),
+    ),
+    BreakingChange(
+        "a header need not come any more",
+        "create_product",
+        "Location",
+        lambda c: get_response(c, "create_product", "201")["headers"].update(
+            Location={**c["components"]["headers"]["Location"], "required": False}
+        ),
+    ),
+    BreakingChange(
+        "a property of an answer is gone",
+        "list_sessions",
+        "`is_current`",
+        lambda c: (
+            get_schema(c, "Session")["properties"].pop("is_current"),
+            get_schema(c, "Session")["required"].remove("is_current"),
+        ),
+    ),
+    BreakingChange(
+        "a property of an answer need not come any more",
+        "share_prediction",
+        "`expires_at`",
+        lambda c: get_schema(c, "Share")["required"].remove("expires_at"),
+    ),
+    BreakingChange(
+        "a property of an answer may be null",
+        "get_member",
+        "null",
+        lambda c: get_property(c, "email", "Member").update(nullable=True),
+    ),
+    BreakingChange(
+        "an answer has more values",
+        "list_subscription_usage",
+        "`gift`",
+        lambda c: get_property(c, "kind", "CreditMovement")["enum"].append("gift"),
+    ),
+    BreakingChange(
+        "an answer has another type",
+        "get_version",
+        "type",
+        lambda c: get_property(c, "version", "Version").update(type="number"),
+    ),
+    BreakingChange(
+        "an answer has a wider bound",
+        "get_organization",
+        "maxLength",
+        lambda c: get_property(c, "name", "Organization").update(maxLength=100000),
+    ),
+    BreakingChange(
+        "the data of events loses a property",
+        "stream_generation_events",
+        "attempts",
+        lambda c: get_event_data(c)["properties"].pop("attempts"),
+    ),
+    BreakingChange(
+        "a token is wanted",
+        "list_generation_models",
+        "Authentication",
+        lambda c: get_operation(c, "list_generation_models").update(security=TOKENS),
+    ),
+    BreakingChange(
+        "API keys are not taken any more",
+        "get_shooting",
+        "ApiKey",
+        lambda c: get_operation(c, "get_shooting").update(security=TOKENS),
+    ),
+    BreakingChange(
+        "another permission is wanted",
+        "update_shot",
+        "member",
+        lambda c: get_operation(c, "update_shot").update({"x-permission": "users:admin"}),
+    ),
+    BreakingChange(
+        "a role loses its permission",
+        "list_audit_events",
+        "admin",
+        lambda c: c["x-permissions"]["audit:read"].remove("admin"),
+    ),
+    BreakingChange(
+        "a default is another",
+        "create_background_preset",
+        "default",
+        lambda c: get_property(c, "public", "BackgroundPresetCreate").update(default=True),
+    ),
+    BreakingChange(
+        "what was open is closed",
+        "receive_task_webhook",
+        "additionalProperties",
+        lambda c: get_property(c, "metadata", "TaskCallback").update(additionalProperties=False),
+    ),
+]
+HARMLESS_CHANGES = [
+    HarmlessChange(
+        "a new path",
+        lambda c: c["paths"].update(
+            {
+                "/regions/": {
+                    "get": {
+                        "operationId": "list_regions",
+                        "tags": ["brands"],
+                        "summary": "List regions",
+                        "x-permission": "brands:read",
+                        "responses": {"204": {"description": "None."}},
+                    }
+                }
+            }
+        ),
+    ),
+    HarmlessChange(
+        "a new operation of a path",
+        lambda c: c["paths"]["/search/"].update(
+            {"delete": {**get_operation(c, "logout"), "operationId": "forget_searches"}}
+        ),
+    ),
+    HarmlessChange("a new parameter that can be left out", lambda c: add_parameter(c, "list_brands", False)),
+    HarmlessChange(
+        "a parameter takes more", lambda c: get_parameter(c, "search", "limit")["schema"].update(maximum=200)
+    ),
+    HarmlessChange(
+        "a body has a new property",
+        lambda c: get_schema(c, "ResolutionPresetCreate")["properties"].update(depth={"type": "integer"}),
+    ),
+    HarmlessChange(
+        "a body needs less", lambda c: get_schema(c, "ShotTypeCreate")["required"].remove("framing")
+    ),
+    HarmlessChange(
+        "a text may be longer", lambda c: get_property(c, "reason", "RejectReason").update(maxLength=5000)
+    ),
+    HarmlessChange(
+        "a body takes more values",
+        lambda c: get_property(c, "content_type", "PresignedUrlCreate")["enum"].append("image/heic"),
+    ),
+    HarmlessChange(
+        "a body may be null", lambda c: get_property(c, "tier", "SubscriptionCreate").update(nullable=True)
+    ),
+    HarmlessChange(
+        "an answer has a new property",
+        lambda c: (
+            get_schema(c, "Session")["properties"].update(city={"type": "string"}),
+            get_schema(c, "Session")["required"].append("city"),
+        ),
+    ),
+    HarmlessChange(
+        "an answer has a narrower bound", lambda c: get_property(c, "progress", "Export").update(maximum=99)
+    ),
+    HarmlessChange(
+        "an answer has fewer values",
+        lambda c: get_property(c, "kind", "CreditMovement")["enum"].remove("opening"),
+    ),
+    HarmlessChange(
+        "a new status of refusal",
+        lambda c: get_operation(c, "get_version")["responses"].update({"409": {"description": "Conflict."}}),
+    ),
+    HarmlessChange(
+        "a new header of an answer",
+        lambda c: get_response(c, "get_export", "200")["headers"].update(
+            {"X-Extra": {"schema": {"type": "string"}}}
+        ),
+    ),
+    HarmlessChange(
+        "another description",
+        lambda c: get_operation(c, "get_brand").update(description="Another description."),
+    ),
+    HarmlessChange("another example", lambda c: get_property(c, "name", "Brand").update(example="Nord")),
+    HarmlessChange(
+        "a schema is renamed", lambda c: rename_schema(c, "SubscriptionPage", "PageOfSubscriptions")
+    ),
+    HarmlessChange(
+        "a schema gets a name", lambda c: name_schema(c, "ExportCreate", "name_template", "NameTemplate")
+    ),
+    HarmlessChange("a role gets a permission", lambda c: c["x-permissions"]["audit:read"].append("member")),
+    HarmlessChange(
+        "an operation is deprecated", lambda c: get_operation(c, "list_looks").update(deprecated=True)
+    ),
+    HarmlessChange(
+        "API keys are taken too",
+        lambda c: get_operation(c, "create_organization").update(security=[*TOKENS, {"ApiKey": []}]),
+    ),
+]

@@ -1,0 +1,98 @@
+"""Where in the YAML something of the bundle is written, so that whoever edits can go there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from handlers.contract.json_pointer import split_pointer
+
+# What the bundler gathers below `components` lies in one file of each kind, or in a folder of them.
+HOISTED = {"schemas": "components/schemas/*.yaml"}
+
+
+class SourceMap:
+    """The YAML files below the folder of the contract, read when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[Path, yaml.Node] = {}
+
+    def find_pointer(self, pointer: str) -> str:
+        """Return `openapi/file.yaml:line` of a JSON pointer, or of the nearest place above it."""
+        return self.find_path(split_pointer(pointer))
+
+    def find_path(self, steps: list[str]) -> str:
+        """Return the place of a path of keys in the bundle."""
+        if steps[:1] == ["components"] and len(steps) > 2 and (file := self._find_file(steps[1], steps[2])):
+            return self._walk(file, steps[2:])
+        return self._walk(self.folder / "openapi.yaml", steps)
+
+    def find_operation(self, operation_id: str) -> str | None:
+        """Return the place of the operation with this id, if there is one; links name ids deeper down."""
+        wanted = f"    operationId: {operation_id}"
+        for path in sorted(self.folder.glob("paths/*.yaml")):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                if line == wanted:
+                    return self._format_place(path, number)
+        return None
+
+    def find_schema(self, path: str) -> str | None:
+        """Return the place of `Brand/properties/name`, if there is a schema with the first name."""
+        if not self._find_file("schemas", path.split("/")[0]):
+            return None
+        return self.find_path(["components", "schemas", *path.split("/")])
+
+    def _find_file(self, kind: str, name: str) -> Path | None:
+        for path in sorted(self.folder.glob(HOISTED.get(kind, f"components/{kind}.yaml"))):
+            if _child(self._root(path), name):
+                return path
+        return None
+
+    def _root(self, path: Path) -> yaml.Node:
+        if path not in self._files:
+            self._files[path] = yaml.compose(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+        return self._files[path]
+
+    def _walk(self, path: Path, steps: list[str]) -> str:
+        """Go down step by step, into other files where a reference leads there."""
+        node, line = self._root(path), 1
+        for step in steps:
+            path, node, line = self._follow(path, node, line)
+            found = _child(node, step)
+            if not found and (whole := _child(node, "allOf")) and len(whole[1].value) == 1:
+                path, node, line = self._follow(path, whole[1].value[0], whole[0])
+                found = _child(node, step)
+            if not found:
+                break
+            line, node = found
+        return self._format_place(path, line)
+
+    def _follow(self, path: Path, node: yaml.Node, line: int) -> tuple[Path, yaml.Node, int]:
+        while isinstance(reference := (_child(node, "$ref") or (None, None))[1], yaml.ScalarNode):
+            path, node, line = self._target(path, reference.value)
+        return path, node, line
+
+    def _target(self, path: Path, reference: str) -> tuple[Path, yaml.Node, int]:
+        file, _, pointer = reference.partition("#")
+        path = (path.parent / file).resolve() if file else path
+        node, line = self._root(path), 1
+        for step in split_pointer(pointer):
+            line, node = _child(node, step) or (line, node)
+        return path, node, line
+
+    def _format_place(self, path: Path, line: int) -> str:
+        return f"{path.relative_to(self.folder.parent)}:{line}"
+
+
+def _child(node: yaml.Node, key: str) -> tuple[int, yaml.Node] | None:
+    """Return the line of a key, counted from 1, and its value."""
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            if name.value == key:
+                return name.start_mark.line + 1, value
+    if isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
+        value = node.value[int(key)]
+        return value.start_mark.line + 1, value
+    return None

