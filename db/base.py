@@ -63,7 +63,7 @@ def use_deterministic_ids(start: datetime) -> None:
 
     Whoever makes the same rows in the same order gets the same ids.
     """
-    global _counted_from, _last_id_time
+    global _deterministic_start, _last_id_time
     with _id_lock:
         _deterministic_start, _last_id_time = int(start.timestamp()) * 1_000_000_000, 0
 
