@@ -24,7 +24,7 @@ from handlers.contract.schema_compiler import SchemaCompiler
 from handlers.contract.validation_errors import find_violations
 from studio.accounts.identity.passwords import PasswordTooCommon
 from studio.accounts.identity.users import create_user, reset_superuser
-from studio.accounts.published_accounts import deactivate_published_accounts
+from studio.seed.published_accounts import deactivate_published_accounts
 from studio.settings import InvalidSettings, Settings
 
 LONGEST_INPUT = 1_000

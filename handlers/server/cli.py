@@ -31,9 +31,9 @@ from handlers.server.administration import (
 from handlers.server.http_protocol import BoundedHttpProtocol
 from handlers.server.mock_environment import mock_environment, static_token
 from studio.accounts.identity.mail import get_mailer
-from studio.accounts.published_accounts import StartRefused, require_no_published_account
 from studio.media.backends import open_storage
 from studio.seed import seed_database
+from studio.seed.published_accounts import StartRefused, require_no_published_account
 from studio.settings import InvalidSettings, Settings
 from studio.telemetry.logs import configure_logging
 

@@ -6,8 +6,8 @@ import argparse
 
 from celery import signals
 
-from studio.accounts.published_accounts import StartRefused, require_no_published_account
 from studio.jobs.celery.worker import run_beat, run_worker
+from studio.seed.published_accounts import StartRefused, require_no_published_account
 from studio.settings import InvalidSettings, Settings
 from studio.telemetry.logs import configure_logging
 

@@ -9,14 +9,13 @@ from sqlalchemy import select, update
 
 from db.models import User
 from db.session import Database
-from studio.accounts import published_accounts
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, hash_password
-from studio.accounts.published_accounts import (
+from studio.seed import published_accounts, seed_database
+from studio.seed.published_accounts import (
     StartRefused,
     deactivate_published_accounts,
     require_no_published_account,
 )
-from studio.seed import seed_database
 from studio.seed.rows import get_seed_id
 from studio.settings import Settings
 
