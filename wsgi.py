@@ -15,7 +15,7 @@ In production, loading this module raises StartRefused while an active account h
 from a2wsgi import ASGIMiddleware
 
 from handlers.app import create_app
-from studio.accounts.published_accounts import require_no_published_account
+from studio.seed.published_accounts import require_no_published_account
 from studio.settings import Settings
 from studio.telemetry.logs import configure_logging
 
