@@ -1,4 +1,4 @@
-"""Storage: the models, the session, tenancy and migrations.
+"""Storage: models, queries, sessions, tenancy and migrations.
 
-Knows neither HTTP nor the studio, and reads no environment.
+This package knows neither HTTP nor the rest of the application, and reads no environment variables.
 """

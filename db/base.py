@@ -1,6 +1,6 @@
-"""The ground every model stands on: naming convention, column types, ids and the two mixins.
+"""Base classes of the models: naming convention, column types, ids and index helpers.
 
-Knows no particular model; nothing here opens a connection.
+This module knows no particular model and opens no connection.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ NAMING_CONVENTION = {
 }
 
 TRIGGER_MAINTAINED = "derived"
-"""In the `info` of a table whose rows triggers make of others: they are not copied, but made again."""
+"""A key in a table's `info`: triggers derive its rows from other tables, so a copy skips the table."""
 
-# The textual form on PostgreSQL too: the binary one refuses U+0000, which keys of free objects may hold.
+# JSON, not JSONB, on PostgreSQL: JSONB rejects U+0000, which keys of free-form objects may contain.
 Json = JSON()
 
 _id_lock = threading.Lock()
@@ -37,20 +37,22 @@ _deterministic_start: int | None = None
 
 
 def utc_now() -> datetime:
-    """The current time, aware and in UTC."""
+    """Return the current time as an aware datetime in UTC."""
     return datetime.now(UTC)
 
 
 def new_id() -> UUID:
-    """A UUID version 7 (RFC 9562, method 3) that is greater than every one this process made before.
+    """Return a UUIDv7 (RFC 9562, section 6.2, method 3), greater than all earlier ones of this process.
 
-    Rows of one flush often share a microsecond; growing ids keep their order stable all the same.
+    Lists sort by creation time and id. Rows of one flush often share a microsecond, so only ids that grow
+    keep their order stable.
     """
     global _last_id_time
     with _id_lock:
         now = time.time_ns() if _deterministic_start is None else _deterministic_start
-        # 48 bits of milliseconds and 12 bits of a fraction of one: units of about 244 ns.
+        # 48 bits of milliseconds and 12 bits of a fraction of a millisecond: units of about 244 ns.
         moment = (now // 1_000_000 << 12) | ((now % 1_000_000) * 4096 // 1_000_000)
+        # The clock may stand still or step back; the id must grow anyway.
         _last_id_time = moment = max(moment, _last_id_time + 1)
     value = (moment >> 12 << 80) | (0x7 << 76) | ((moment & 0xFFF) << 64)
     noise = os.urandom(8) if _deterministic_start is None else hashlib.sha256(moment.to_bytes(8)).digest()[:8]
@@ -59,9 +61,9 @@ def new_id() -> UUID:
 
 
 def use_deterministic_ids(start: datetime) -> None:
-    """Let `new_id` of this process count from a moment on, without clock and chance: for mocks only.
+    """Make `new_id` return a reproducible sequence of ids in this process. For the mock server only.
 
-    Whoever makes the same rows in the same order gets the same ids.
+    The ids depend on `start` and on the number of ids created so far, not on the clock or on randomness.
     """
     global _deterministic_start, _last_id_time
     with _id_lock:
@@ -69,20 +71,21 @@ def use_deterministic_ids(start: datetime) -> None:
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime with microseconds, on databases with and without time zones.
-
-    Naive values are refused.
-    """
+    """An aware UTC datetime with microseconds, on databases with and without time zones."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Leave the time zone away where the database cannot store one."""
+        """Return a type without time zone on SQLite, which cannot store one."""
         return dialect.type_descriptor(DateTime(timezone=dialect.name != "sqlite"))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Convert to UTC; raise ValueError for a naive value, whose meaning is unknown."""
+        """Convert an aware value to UTC.
+
+        Raises:
+            ValueError: The value is naive, so its time zone is unknown.
+        """
         if value is None:
             return None
         if value.tzinfo is None:
@@ -91,23 +94,23 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give back an aware UTC value."""
+        """Return the stored value as an aware datetime in UTC."""
         return None if value is None else value.replace(tzinfo=UTC)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        """Leave what PostgreSQL gives as it is: in our sessions that is aware and in UTC already."""
+        """Return no processor for PostgreSQL: `db.engine` sets the time zone of connections to UTC."""
         return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
 
 
 class Base(DeclarativeBase):
-    """The declarative base. Relationships of its models are `lazy="raise"`: what a query needs, it loads."""
+    """The declarative base. Relationships are `lazy="raise"`, so a query must load what the caller reads."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map: ClassVar = {datetime: UtcDateTime(), dict[str, Any]: Json, list[Any]: Json}
 
 
 class Identified(Base):
-    """A row with an id of its own and the times of its creation and last change."""
+    """A row with an `id` and the times of its creation and its last change."""
 
     __abstract__ = True
 
@@ -117,9 +120,9 @@ class Identified(Base):
 
 
 class Owned(Identified):
-    """A row of a tenant: of an organization, or, where `organization_id` is null, of its owner personally.
+    """A row of a tenant: of an organization or, if `organization_id` is null, of its owner personally.
 
-    Read it only through `db.tenancy`.
+    Read it only through `db.tenancy`, which applies the tenant filter.
     """
 
     __abstract__ = True
@@ -131,11 +134,11 @@ class Owned(Identified):
 
 
 class Publishable(Owned):
-    """A tenant's row that superusers may publish to everybody. System rows are public and have no owner."""
+    """A tenant's row that superusers may make public. System rows are public and have no owner."""
 
     __abstract__ = True
 
-    owner_id: Mapped[UUID | None] = mapped_column(  # type: ignore[assignment]  # wider on purpose, see above
+    owner_id: Mapped[UUID | None] = mapped_column(  # type: ignore[assignment]  # system rows have no owner
         ForeignKey("users.id", ondelete="RESTRICT"), sort_order=-2
     )
     public: Mapped[bool] = mapped_column(default=False, index=True, sort_order=97)
@@ -145,7 +148,7 @@ IS_PERSONAL = text("organization_id IS NULL")
 
 
 def tenant_indexes(table: str) -> tuple[Index, Index]:
-    """The indexes that every list of an owned model walks: scope, then newest first."""
+    """Return the indexes that every list of a tenant's rows uses: by tenant, then newest first."""
     return (
         Index(f"ix_{table}_owner", "owner_id", "organization_id", "created_at", "id"),
         Index(f"ix_{table}_organization", "organization_id", "created_at", "id"),
@@ -153,17 +156,23 @@ def tenant_indexes(table: str) -> tuple[Index, Index]:
 
 
 def sort_indexes(table: str, *columns: str, named: bool = False) -> tuple[Index, ...]:
-    """The indexes by which the lists of a growing table are walked in every order of theirs.
+    """Return the indexes for every sort order of the lists of a growing table.
 
-    Those of an organization with a value in one of `columns` too. Without them a page would be found by
-    reading all rows of the tenant, or all that lack the value.
+    Without them the database reads all rows of the tenant to find one page.
+
+    Args:
+        table: The name of the table.
+        columns: Columns that lists filter by equality. Each gets one index per sort order, so that a filter
+            for a rare value does not read all rows without that value.
+        named: Whether lists can also be sorted by `name`.
     """
     orders = ("created_at", "updated_at", *(("name",) if named else ()))
     return (
-        # Superusers list the rows of everybody.
+        # Superusers list the rows of all tenants.
         Index(f"ix_{table}_created_at", "created_at", "id"),
         *(Index(f"ix_{table}_organization_{order}", "organization_id", order, "id") for order in orders[1:]),
         *(
+            # Partial, because rows of organizations are never listed by owner.
             Index(
                 f"ix_{table}_owner_{order}",
                 "owner_id",
@@ -183,9 +192,10 @@ def sort_indexes(table: str, *columns: str, named: bool = False) -> tuple[Index,
 
 
 def unique_per_tenant(table: str, column: str) -> tuple[Index, Index]:
-    """Make a column unique within an organization and, for personal rows, within an owner.
+    """Return the unique indexes of a column: per organization and, for personal rows, per owner.
 
-    Two indexes, because both databases hold that NULLs differ: a single one would never bind personal rows.
+    There are two indexes because both databases treat NULLs as distinct: one index over `organization_id`
+    would not apply to personal rows.
     """
     return (
         Index(f"uq_{table}_organization_{column}", "organization_id", column, unique=True),
@@ -201,5 +211,6 @@ def unique_per_tenant(table: str, column: str) -> tuple[Index, Index]:
 
 
 def affected_one(result: Result[Any]) -> bool:
-    """Return whether an UPDATE changed one row. It counts them, which the type of `execute` does not tell."""
+    """Return whether an UPDATE or DELETE statement affected exactly one row."""
+    # The declared return type of `Session.execute` has no `rowcount`; results of these statements do.
     return cast("CursorResult[Any]", result).rowcount == 1

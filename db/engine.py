@@ -1,4 +1,7 @@
-"""Engines: how this project connects to SQLite and PostgreSQL, and what each connection is told first."""
+"""Build the SQLAlchemy engines for SQLite and PostgreSQL and configure each new connection.
+
+This module knows no model and no role, and reads no environment: the URL is always an argument.
+"""
 
 from __future__ import annotations
 
@@ -14,33 +17,35 @@ MAX_LOCK_WAIT_MILLISECONDS = 15_000
 """How long a statement waits for the lock of another transaction, on both databases."""
 POOL_TIMEOUT_SECONDS = 15
 PING_AFTER_IDLE_SECONDS = 1.0
-"""How long after its last use a connection of PostgreSQL is taken to be alive without asking it."""
+"""A PostgreSQL connection that was used more recently than this is assumed to be alive."""
 
 _RETURNED_AT = "returned_at"
 
 
 def build_engine(url: str, pool_size: int = 10, statement_seconds: int | None = None) -> Engine:
-    """An engine for SQLite or PostgreSQL with at most `pool_size` connections.
+    """Return an engine for SQLite or PostgreSQL with at most `pool_size` connections.
 
-    `postgresql://` means psycopg 3, as `postgresql+psycopg://` does. With `statement_seconds` PostgreSQL ends
-    statements that take longer, and those that wait too long for a lock.
+    Args:
+        url: An SQLAlchemy URL. `postgresql://` selects psycopg 3, as `postgresql+psycopg://` does.
+        statement_seconds: PostgreSQL only: the statement timeout. It also limits the wait for a lock to
+            `MAX_LOCK_WAIT_MILLISECONDS`. None sets no limit.
     """
-    address = make_url(url)
-    if address.drivername in ("postgresql", "postgres"):
-        address = address.set(drivername="postgresql+psycopg")
+    parsed_url = make_url(url)
+    if parsed_url.drivername in ("postgresql", "postgres"):
+        parsed_url = parsed_url.set(drivername="postgresql+psycopg")
     options: dict[str, Any] = {}
-    if address.database not in (None, "", ":memory:"):
-        # Said, because a named SQLite database in memory would get a pool of another kind.
+    if parsed_url.database not in (None, "", ":memory:"):
+        # The pool class is explicit because SQLAlchemy picks another one for `file:...?mode=memory`.
         options = {"poolclass": QueuePool, "pool_size": pool_size, "max_overflow": 0}
         options["pool_timeout"] = POOL_TIMEOUT_SECONDS
-    # Errors of the database are logged, and what was written is nobody's business who reads the log.
+    # Database errors are logged with their statement. Parameters may hold personal data or secrets.
     options["hide_parameters"] = True
-    if address.get_backend_name() == "postgresql":
-        # Here, because whoever has SQLite needs no driver of PostgreSQL.
+    if parsed_url.get_backend_name() == "postgresql":
+        # Imported here because an installation on SQLite needs no PostgreSQL driver.
         from db.fast_path.psycopg_cursor import LazyDescriptionCursor
 
         options["connect_args"] = {"cursor_factory": LazyDescriptionCursor}
-    engine = create_engine(address, **options)
+    engine = create_engine(parsed_url, **options)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -52,16 +57,17 @@ def build_engine(url: str, pool_size: int = 10, statement_seconds: int | None = 
 
 
 def _prepare_postgresql(statement_seconds: int | None, connection: Any, _record: object) -> None:
-    # Outside of a transaction, or the end of the first one would take the settings back.
+    # A SET inside a transaction is undone when that transaction rolls back.
     connection.autocommit = True
-    # Policies make statements look dear, and to compile one takes a hundred times as long as to run it.
+    # Row-level security makes the planner overestimate costs, which triggers JIT compilation. Compiling takes
+    # about a hundred times as long as running these statements.
     connection.execute("SET jit = off")
-    # Times come as `UtcDateTime` wants them; a list of 100 products has 800.
+    # `UtcDateTime` relies on UTC and skips the conversion: a list of 100 products has 800 timestamps.
     connection.execute("SET timezone = 'UTC'")
-    # What a transaction locked is free a minute after its machine went away without a word, not after hours.
+    # If a server's machine disappears, PostgreSQL releases its locks after a minute instead of two hours.
     connection.execute(
         "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
-        # Who went away amid an answer is not probed: what was sent waits for a word.
+        # Keepalive probes are not sent while unacknowledged data is in flight; this timeout covers that case.
         "SET tcp_user_timeout = 60000"
     )
     if statement_seconds is not None:
@@ -75,23 +81,23 @@ def _record_checkin(_connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def _ping_if_idle(engine: Engine, connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
-    # In place of `pool_pre_ping`, which asks each time: a server that went away was not in use a moment ago.
+    # This replaces `pool_pre_ping`, which costs one round trip per checkout even on a busy server.
     returned_at = record.info.get(_RETURNED_AT)
     if returned_at is None or time.monotonic() - returned_at < PING_AFTER_IDLE_SECONDS:
         return
     try:
         engine.dialect.do_ping(connection)
     except engine.dialect.loaded_dbapi.Error as error:
-        # All that are as old go with it, and a new one is made.
+        # The pool drops all older connections too: the database restarted, so they are dead as well.
         raise InvalidatePoolError from error
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # Python's driver would begin transactions by itself, late and without IMMEDIATE; None leaves it to
-    # _begin_sqlite.
+    # With None the driver does not begin transactions itself. It would begin them late and without IMMEDIATE;
+    # _begin_sqlite does it instead.
     connection.isolation_level = None
     cursor = connection.cursor()
-    # First, so that the switch to WAL waits too when another process is making it.
+    # First, because the switch to WAL must also wait for a lock when another process makes it.
     cursor.execute(f"PRAGMA busy_timeout={MAX_LOCK_WAIT_MILLISECONDS}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA foreign_keys=ON")
@@ -99,7 +105,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that begins as reader and wants to write later fails at once when another one wrote in
-    # between, busy timeout or not. So writers queue up before their first statement.
+    # A transaction that begins as a reader and writes later fails at once if another one wrote in between:
+    # the busy timeout does not apply. So a writer takes the write lock before its first statement.
     write = connection.get_execution_options().get("write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,7 +1,7 @@
-"""One transaction per request or job: returning commits, raising rolls back.
+"""Open one transaction per request or job: returning commits, raising rolls back.
 
-What goes out after a commit (`after_commit`) and what must survive a rollback (`record_apart`) is said here
-too. Knows no model and no HTTP.
+Side effects run after the commit (`after_commit`). Writes that must survive a rollback run in a transaction
+of their own (`run_in_separate_transaction`). This module knows no model and no HTTP.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 BOUND_CONNECTION_WAIT_SECONDS = 30
+"""How long a thread waits for the single connection of `Database.from_connection`."""
 
 
 @dataclass
 class _UnitOfWork:
-    """The running transaction and what is to happen when it has ended."""
+    """The running transaction and the callbacks that run when it has ended."""
 
     session: Session
     after_commit: list[Callable[[], object]] = field(default_factory=list)
@@ -47,7 +48,7 @@ class _UnitOfWork:
     separate_callbacks: list[Callable[[Session], object]] = field(default_factory=list)
 
 
-_unit_of_work: ContextVar[_UnitOfWork | None] = ContextVar("unit", default=None)
+_unit_of_work: ContextVar[_UnitOfWork | None] = ContextVar("unit_of_work", default=None)
 
 
 def _current_unit_of_work() -> _UnitOfWork:
@@ -58,44 +59,50 @@ def _current_unit_of_work() -> _UnitOfWork:
 
 
 def current_session() -> Session:
-    """The session of the running transaction; RuntimeError outside of one."""
+    """Return the session of the running transaction.
+
+    Raises:
+        RuntimeError: There is no running transaction.
+    """
     return _current_unit_of_work().session
 
 
 def current_write_connection() -> Connection:
-    """The connection of the running transaction, to write past its session.
+    """Return the connection of the running transaction, for writes that bypass the ORM session.
 
-    RuntimeError in a transaction that was opened for reading.
+    Raises:
+        RuntimeError: There is no running transaction, or it was opened for reading.
     """
-    opened = current_session()
-    if isinstance(opened, _ReadOnlySession):
+    session = current_session()
+    # The session's own checks do not see statements that bypass it.
+    if isinstance(session, _ReadOnlySession):
         raise RuntimeError(_READ_ONLY_MESSAGE)
-    return opened.connection()
+    return session.connection()
 
 
 def is_in_transaction() -> bool:
-    """Whether there is a running transaction."""
+    """Return whether a transaction is running."""
     return _unit_of_work.get() is not None
 
 
 def after_commit(callback: Callable[[], object]) -> None:
-    """Call `callback` once the running transaction is committed; a rollback drops it.
+    """Call `callback` when the running transaction has committed; a rollback drops it.
 
-    It runs outside of any transaction. Its failure is logged and changes nothing: the row is the queue, so a
-    wake-up that got lost loses no work.
+    It runs outside of any transaction. An exception is logged and ignored: queues are rows of the database,
+    so a lost wake-up delays work and does not lose it.
     """
     _current_unit_of_work().after_commit.append(callback)
 
 
 def after_rollback(callback: Callable[[], object]) -> None:
-    """Call `callback` once the running transaction is rolled back, to undo what the database cannot."""
+    """Call `callback` when the running transaction has rolled back, to undo effects outside the database."""
     _current_unit_of_work().after_rollback.append(callback)
 
 
 def rollback_and_continue() -> None:
-    """Roll back all that the running transaction has done; it goes on empty, to read and to answer.
+    """Roll back the running transaction and start an empty one in its place, so that the caller can go on.
 
-    What was to happen after its commit is dropped.
+    Callbacks registered with `after_commit` are dropped; those of `after_rollback` run now.
     """
     unit = _current_unit_of_work()
     unit.session.rollback()
@@ -105,75 +112,76 @@ def rollback_and_continue() -> None:
 
 
 def run_in_separate_transaction(callback: Callable[[Session], object]) -> None:
-    """Call `callback(session)` in a short transaction of its own when the running one has ended either way.
+    """Call `callback(session)` in a short transaction of its own after the running one, even if that fails.
 
-    It waits for the end, because SQLite has one writer: a second transaction inside the first would wait for
-    ever. Its failure is logged and does not replace the outcome of the request.
+    The callback runs after the end because SQLite has one writer: a second write transaction inside the first
+    would wait forever. An exception is logged and does not change the outcome of the request.
     """
     _current_unit_of_work().separate_callbacks.append(callback)
 
 
 def switch_role(role: SessionRole) -> None:
-    """Let the running transaction go on in this name until it ends: its last flush counts too."""
-    opened = current_session()
-    opened.flush()
-    opened.info[_ROLE_KEY] = role
-    set_role(opened.connection(), role)
+    """Run the rest of the running transaction under `role`, including the flush at its commit."""
+    session = current_session()
+    # Pending changes were made under the previous role; its policies must check them.
+    session.flush()
+    session.info[_ROLE_KEY] = role
+    set_role(session.connection(), role)
 
 
 def record_role(role: SessionRole) -> None:
-    """Note that a statement of the running transaction has just let it go on in this name."""
+    """Record that a statement of the running transaction has already switched the database to `role`."""
     current_session().info[_ROLE_KEY] = role
 
 
 def current_role() -> SessionRole:
-    """In whose name the running transaction works."""
-    actor: SessionRole = current_session().info[_ROLE_KEY]
-    return actor
+    """Return the database role of the running transaction."""
+    role: SessionRole = current_session().info[_ROLE_KEY]
+    return role
 
 
 @contextmanager
 def as_system() -> Iterator[None]:
-    """Let the running transaction keep the house's own books within the block, whoever its caller is.
-
-    A failure ends the transaction, as any other does.
-    """
-    actor = current_role()
+    """Run the block under the system role, which row-level security does not limit to one tenant."""
+    role = current_role()
     switch_role(SYSTEM)
+    # No `finally`: an exception rolls the transaction back, and PostgreSQL accepts no statement until then.
     yield
-    switch_role(actor)
+    switch_role(role)
 
 
 def query_as_system(query: Select[Value]) -> list[Value]:
-    """The values that a question finds among everybody's rows, for a caller who may know no more than them.
+    """Return the values that `query` finds in the rows of all tenants.
 
-    Values, because rows could be read on and changed.
+    Select columns, not entities: the caller could read or change more of an entity than it may.
     """
     with as_system():
         return list(current_session().scalars(query))
 
 
 def _set_system_role(connection: Any, _record: object) -> None:
-    # For good, so that neither jobs nor requests pay for a statement of their own. The login sees nothing.
+    # Set once per connection, so that transactions of the system need no extra statement. The login itself
+    # sees no rows.
     connection.autocommit = True
     connection.execute(f"SET ROLE {SYSTEM_ROLE}")
     connection.autocommit = False
 
 
 def _error_for_constraint(error: IntegrityError) -> DomainError | None:
-    """The business meaning of a violated constraint, or None when it is a defect of ours."""
-    told = str(getattr(getattr(error.orig, "diag", None), "constraint_name", None) or error.orig)
-    if "FOREIGN KEY" in told or told.startswith("fk_"):
-        deleting = (error.statement or "").lstrip().upper().startswith("DELETE")
-        # An insert or update fails only when a row that was there a moment ago has been deleted meanwhile.
-        return InUse() if deleting else NotFound()
-    for word, refusal in _CONSTRAINT_ERRORS.items():
-        if word in told:
-            return refusal()
+    """Return the domain error for a violated constraint, or None if the violation is a bug."""
+    constraint = str(getattr(getattr(error.orig, "diag", None), "constraint_name", None) or error.orig)
+    if "FOREIGN KEY" in constraint or constraint.startswith("fk_"):
+        is_delete = (error.statement or "").lstrip().upper().startswith("DELETE")
+        # References are checked before an INSERT or UPDATE. If one fails here, the row was deleted meanwhile.
+        return InUse() if is_delete else NotFound()
+    for word, domain_error in _CONSTRAINT_ERRORS.items():
+        if word in constraint:
+            return domain_error()
     return None
 
 
-# A word of the violated index: SQLite names its columns, PostgreSQL the index, and ours are named by columns.
+# The first word that occurs decides, so the order matters. SQLite's message names the columns, PostgreSQL's
+# the index; our indexes are named after their columns, so one word finds both.
 _CONSTRAINT_ERRORS: dict[str, type[DomainError]] = {
     "subscriptions": SubscriptionExists,
     "user_id": AlreadyMember,
@@ -183,26 +191,26 @@ _CONSTRAINT_ERRORS: dict[str, type[DomainError]] = {
 }
 
 
-_ROLE_KEY = "actor"
-"""Where a session keeps in whose name it works."""
+_ROLE_KEY = "role"
+"""The key in `Session.info` under which a session stores its database role."""
 
 
 class _RoleSession(Session):
-    """A session whose transactions begin in the name of its actor, the one after a rollback too."""
+    """A session that sets its database role at the begin of each transaction, also after a rollback."""
 
 
 def _set_role_on_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    actor = session.info[_ROLE_KEY]
-    # Connections are the system's already.
-    if actor != SYSTEM and not transaction.nested:
-        set_role(connection, actor)
+    role = session.info[_ROLE_KEY]
+    # Connections have the system role already, and a savepoint keeps the role of its transaction.
+    if role != SYSTEM and not transaction.nested:
+        set_role(connection, role)
 
 
 event.listen(_RoleSession, "after_begin", _set_role_on_begin)
 
 
 class _ReadOnlySession(_RoleSession):
-    """The session of a transaction that was opened for reading."""
+    """The session of a transaction that was opened for reading: it raises on every write."""
 
 
 _READ_ONLY_MESSAGE = "a transaction that was opened for reading cannot write"
@@ -223,16 +231,16 @@ event.listen(_ReadOnlySession, "do_orm_execute", _reject_statement)
 
 
 class Database:
-    """Where transactions come from. One per process; share it among threads.
+    """Opens transactions. Create one per process and share it among threads.
 
-    The engine must not have been used before: on PostgreSQL its connections become the system's when they
-    are made.
+    The engine must be unused: on PostgreSQL each connection gets the system role when it is created.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         if engine.dialect.name == "postgresql":
             event.listen(engine, "connect", _set_system_role)
+        # `_begin_sqlite` of `db.engine` reads the option `write`.
         self._reading_engine = engine.execution_options(write=False)
         self._writing_engine = engine.execution_options(write=True)
         self._connection: Connection | None = None
@@ -240,10 +248,10 @@ class Database:
 
     @classmethod
     def from_connection(cls, connection: Connection) -> Database:
-        """A database whose transactions are savepoints on one connection: rolling that back undoes them all.
+        """Return a database whose transactions are savepoints of one connection, for tests and tools.
 
-        For tests and tools. Threads take turns; a transaction that waits 30 s for its turn raises
-        RuntimeError.
+        Rolling the connection back undoes all of them. Threads use it one after the other; a transaction that
+        waits longer than `BOUND_CONNECTION_WAIT_SECONDS` raises RuntimeError.
         """
         database = cls(connection.engine)
         database._connection = connection
@@ -252,10 +260,15 @@ class Database:
 
     @contextmanager
     def transaction(self, write: bool, role: SessionRole = SYSTEM) -> Iterator[Session]:
-        """Open the transaction that `session()` gives: returning commits, raising rolls back.
+        """Open the transaction of `current_session()`: returning commits, raising rolls back.
 
-        It works in the name of `actor` until `act_as`. Raises RuntimeError inside another one. A violated
-        constraint that has a business meaning leaves as the `Refused` for it (`SlugTaken`, `InUse`, ...).
+        Args:
+            write: Whether the transaction writes. On SQLite it then takes the write lock at its begin.
+            role: The database role, until `switch_role` changes it.
+
+        Raises:
+            RuntimeError: A transaction is already running in this context.
+            DomainError: A constraint with a business meaning is violated (`SlugTaken`, `InUse`, ...).
         """
         if _unit_of_work.get() is not None:
             raise RuntimeError("transactions do not nest; the running one covers the whole request")
@@ -271,10 +284,10 @@ class Database:
                 finally:
                     _unit_of_work.reset(token)
         except IntegrityError as error:
-            refusal = _error_for_constraint(error)
-            if refusal is None:
+            domain_error = _error_for_constraint(error)
+            if domain_error is None:
                 raise
-            raise refusal from error
+            raise domain_error from error
         finally:
             self._finish(unit, committed)
 
@@ -283,27 +296,31 @@ class Database:
         self.engine.dispose()
 
     def _open_session(self, write: bool, role: SessionRole) -> Session:
-        make = _RoleSession if write else _ReadOnlySession
+        session_class = _RoleSession if write else _ReadOnlySession
         info = {_ROLE_KEY: role}
         if self._connection is not None:
-            return make(
+            return session_class(
                 self._connection,
                 expire_on_commit=False,
                 join_transaction_mode="create_savepoint",
                 info=info,
             )
         engine = self._writing_engine if write else self._reading_engine
-        return make(engine, expire_on_commit=False, info=info)
+        return session_class(engine, expire_on_commit=False, info=info)
 
     def _exclusive_connection(self) -> AbstractContextManager[object]:
         return nullcontext() if self._connection is None else self._lock_connection(self._connection)
 
     @contextmanager
     def _lock_connection(self, connection: Connection) -> Iterator[None]:
-        """Have a bound connection alone, and give it back as it was: what is local to a transaction outlives
-        its savepoints."""
+        """Hold the bound connection exclusively, and reset its role at the end.
+
+        A `SET LOCAL` outlives a released savepoint; only the end of the outer transaction would undo it.
+        """
         if not self._connection_lock.acquire(timeout=BOUND_CONNECTION_WAIT_SECONDS):
-            raise RuntimeError("another thread kept the one connection of this database too long")
+            raise RuntimeError(
+                f"another thread still uses the only connection after {BOUND_CONNECTION_WAIT_SECONDS} s"
+            )
         try:
             yield
             set_role(connection, SYSTEM)
@@ -311,12 +328,12 @@ class Database:
             self._connection_lock.release()
 
     def _finish(self, unit: _UnitOfWork, committed: bool) -> None:
-        for record in unit.separate_callbacks:
+        for callback in unit.separate_callbacks:
             try:
                 with self.transaction(write=True) as session:
-                    record(session)
+                    callback(session)
             except Exception:
-                logger.exception("a record that was to be kept apart from its transaction failed")
+                logger.exception("callback in a separate transaction failed")
         _run_callbacks(unit.after_commit if committed else unit.after_rollback)
 
 
@@ -325,4 +342,4 @@ def _run_callbacks(callbacks: Iterable[Callable[[], object]]) -> None:
         try:
             callback()
         except Exception:
-            logger.exception("what was to happen after a transaction failed")
+            logger.exception("callback after a transaction failed")
