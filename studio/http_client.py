@@ -21,8 +21,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Literal
 
-import httpcore
-import httpx
+import httpcore2
+import httpx2
 
 from db.errors import TargetNotAllowed
 from studio.settings import Settings
@@ -69,7 +69,7 @@ class HttpResponse:
 
 @dataclass(frozen=True)
 class _Target:
-    url: httpx.URL
+    url: httpx2.URL
     host: str
     port: int
     addresses: tuple[str, ...]
@@ -87,12 +87,12 @@ class SafeHttpClient:
         allowed_hosts: Iterable[str] = (),
         *,
         resolve: Resolve | None = None,
-        network: httpcore.NetworkBackend | None = None,
+        network: httpcore2.NetworkBackend | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._allowed_hosts = frozenset(allowed_hosts)
         self._resolve = resolve or resolve_host
-        self._network = network or httpcore.SyncBackend()
+        self._network = network or httpcore2.SyncBackend()
         self._ssl_context = ssl_context or _default_ssl_context()
 
     @classmethod
@@ -167,7 +167,7 @@ class SafeHttpClient:
     def _check_redirect(self, target: _Target, location: str, deadline: float) -> _Target:
         try:
             return self._check(str(target.url.join(location)), deadline)
-        except (TargetNotAllowed, httpx.InvalidURL, ValueError) as error:
+        except (TargetNotAllowed, httpx2.InvalidURL, ValueError) as error:
             # Where it leads is the other server's answer, of which nothing is told.
             raise TargetNotAllowed("The address leads to one that is not allowed") from error
 
@@ -216,7 +216,7 @@ class SafeHttpClient:
         max_bytes: int,
     ) -> HttpResponse:
         network = _PinnedBackend(self._network, target.addresses, deadline)
-        url = httpcore.URL(
+        url = httpcore2.URL(
             scheme=target.url.raw_scheme,
             host=target.url.raw_host,
             port=target.url.port,
@@ -225,23 +225,23 @@ class SafeHttpClient:
         told = {"Host": target.url.netloc.decode("ascii"), "Accept-Encoding": "identity", **headers}
         try:
             with (
-                httpcore.ConnectionPool(ssl_context=self._ssl_context, network_backend=network) as pool,
+                httpcore2.ConnectionPool(ssl_context=self._ssl_context, network_backend=network) as pool,
                 pool.stream(method, url, headers=list(told.items()), content=content or None) as response,
             ):
                 return HttpResponse(
                     response.status, _to_headers(response), _read_body(response.iter_stream(), max_bytes)
                 )
-        except httpcore.TimeoutException as error:
+        except httpcore2.TimeoutException as error:
             raise HttpClientError("timeout", "The server did not answer in time") from error
-        except httpcore.NetworkError as error:
+        except httpcore2.NetworkError as error:
             raise HttpClientError("connection", "There was no connection to the server") from error
-        except httpcore.ProtocolError as error:
+        except httpcore2.ProtocolError as error:
             raise HttpClientError("protocol", "The server does not speak HTTP as it should") from error
 
 
 @lru_cache(maxsize=1)
 def _default_ssl_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context()
+    return httpx2.create_ssl_context()
 
 
 def resolve_host(host: str, port: int) -> list[str]:
@@ -286,16 +286,16 @@ def _is_numeric_host(host: str) -> bool:
         return True
 
 
-def _parse_url(text: str) -> httpx.URL:
+def _parse_url(text: str) -> httpx2.URL:
     if len(text) > MAX_URL_LENGTH:
         raise TargetNotAllowed(f"An address may have at most {MAX_URL_LENGTH} characters")
     try:
-        return httpx.URL(text)
-    except (httpx.InvalidURL, ValueError) as error:
+        return httpx2.URL(text)
+    except (httpx2.InvalidURL, ValueError) as error:
         raise TargetNotAllowed("The address cannot be read") from error
 
 
-def _to_headers(response: httpcore.Response) -> dict[str, str]:
+def _to_headers(response: httpcore2.Response) -> dict[str, str]:
     told: dict[str, str] = {}
     for raw_name, raw_value in response.headers:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
@@ -312,10 +312,10 @@ def _read_body(chunks: Iterable[bytes], max_bytes: int) -> bytes:
     return bytes(content)
 
 
-class _PinnedBackend(httpcore.NetworkBackend):
+class _PinnedBackend(httpcore2.NetworkBackend):
     """Connects to the addresses that were checked, whatever the host's name says by now, until a deadline."""
 
-    def __init__(self, network: httpcore.NetworkBackend, addresses: Sequence[str], deadline: float) -> None:
+    def __init__(self, network: httpcore2.NetworkBackend, addresses: Sequence[str], deadline: float) -> None:
         self._network, self._addresses, self._deadline = network, addresses, deadline
 
     def connect_tcp(
@@ -324,25 +324,25 @@ class _PinnedBackend(httpcore.NetworkBackend):
         port: int,
         timeout: float | None = None,
         local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.NetworkStream:
         """A connection to the first address that takes one."""
-        failure: Exception = httpcore.ConnectError("no address")
+        failure: Exception = httpcore2.ConnectError("no address")
         for tries_left, address in zip(range(_MAX_ADDRESSES_TRIED, 0, -1), self._addresses, strict=False):
             share = _remaining_seconds(self._deadline) / min(tries_left, len(self._addresses))
             try:
                 stream = self._network.connect_tcp(address, port, share, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
             else:
                 return _DeadlineStream(stream, self._deadline)
         raise failure
 
 
-class _DeadlineStream(httpcore.NetworkStream):
+class _DeadlineStream(httpcore2.NetworkStream):
     """A connection on which nothing lasts beyond the deadline, however slowly the other side drips."""
 
-    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: float) -> None:
         self._stream, self._deadline = stream, deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -360,7 +360,7 @@ class _DeadlineStream(httpcore.NetworkStream):
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
         timeout: float | None = None,
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         left = _remaining_seconds(self._deadline)
         return _DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, left), self._deadline)
 
@@ -371,5 +371,5 @@ class _DeadlineStream(httpcore.NetworkStream):
 def _remaining_seconds(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
-        raise httpcore.ReadTimeout("the time of the exchange is over")
+        raise httpcore2.ReadTimeout("the time of the exchange is over")
     return left

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpcore
+import httpcore2
 
 from studio.http_client import SafeHttpClient, resolve_host
 from tests.contract.operations import OPERATIONS, Request
@@ -48,7 +48,7 @@ def build_request_with_url(tenant: Tenant, place: ImageUrlField, url: str) -> Re
     return request
 
 
-class RedirectedNetwork(httpcore.SyncBackend):
+class RedirectedNetwork(httpcore2.SyncBackend):
     """Notes where a connection should go, and takes it to a server of the test."""
 
     def __init__(self, port: int) -> None:
@@ -57,7 +57,7 @@ class RedirectedNetwork(httpcore.SyncBackend):
 
     def connect_tcp(
         self, host: str, port: int, *rest: Any, **options: Iterable[Any]
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         self.targets.append((host, port))
         return super().connect_tcp("127.0.0.1", self.port, *rest, **options)
 
