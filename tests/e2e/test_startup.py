@@ -20,7 +20,7 @@ from tests.e2e.server import ROOT, RunningServer, free_port, running_server
 from tests.tools.bench.processes import resident_bytes
 
 # Where pictures are painted, where there is a broker, a bucket or a collector of traces.
-LAZY_MODULES = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk", "zxcvbn"}
+LAZY_MODULES = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk"}
 # What a first start needs, to make the schema and to read the pictures of the demonstration; later the first
 # upload does.
 FIRST_START_MODULES = {"alembic", "numpy", "PIL"}

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from statistics import median
 
 import pytest
 from argon2 import PasswordHasher
 
-from studio.accounts.identity.passwords import hash_password, needs_rehash, verify_password
+from studio.accounts.identity.passwords import (
+    PUBLISHED_PASSWORDS,
+    PasswordTooCommon,
+    _common_passwords,
+    hash_new_password,
+    hash_password,
+    needs_rehash,
+    verify_password,
+)
 from studio.accounts.identity.tokens import generate_token, hash_token
 
 
@@ -51,6 +60,25 @@ def test_an_unknown_account_costs_as_much_as_a_wrong_password() -> None:
 def test_other_parameters_ask_for_a_new_hash() -> None:
     assert not needs_rehash(hash_password("a-linen-dress"))
     assert needs_rehash(PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash("a-linen-dress"))
+
+
+def test_the_list_of_common_passwords_is_the_whole_list_of_zxcvbn() -> None:
+    listed = _common_passwords()
+    assert len(listed) == 30_000
+    assert sum(len(password) >= 8 for password in listed) == 11_611
+    digest = hashlib.sha256("\n".join(sorted(listed)).encode()).hexdigest()
+    # The digest of FREQUENCY_LISTS["passwords"] of zxcvbn-python 4.5.0.
+    assert digest == "9d7f78b5e18f2ca8fee37aee43dd912e3c2ae4944f931922994f80a52fa808be"
+
+
+@pytest.mark.parametrize("password", ["12345678", "Password", "TRUSTNO1", *PUBLISHED_PASSWORDS.values()])
+def test_a_common_password_is_rejected_in_any_letter_case(password: str) -> None:
+    with pytest.raises(PasswordTooCommon):
+        hash_new_password(password)
+
+
+def test_an_uncommon_password_is_accepted() -> None:
+    assert verify_password(hash_new_password("a-linen-dress"), "a-linen-dress")
 
 
 def test_tokens_are_random_and_stored_as_something_else() -> None:

@@ -1,13 +1,15 @@
-"""Passwords become Argon2id hashes, with the parameters that OWASP's cheat sheet names for servers.
+"""Hash and verify passwords with Argon2id, and reject passwords that are too common.
 
-Checking takes the same time whether or not there is an account to check against. Common passwords and those
-that this repository publishes cannot be chosen (OWASP ASVS 5.0.0, 6.2.4).
+The parameters are those that OWASP's Password Storage Cheat Sheet names for servers. Verification takes the
+same time whether or not the account exists. Common passwords and those that this repository publishes are
+rejected (OWASP ASVS 5.0.0, 6.2.4).
 """
 
 from __future__ import annotations
 
 import secrets
 from functools import cache
+from pathlib import Path
 
 from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -21,29 +23,33 @@ PUBLISHED_PASSWORDS = {
 }
 """The seeded accounts by address, in the order of their ids. README and contract print these passwords."""
 
+_COMMON_PASSWORDS_FILE = Path(__file__).with_name("common_passwords.txt")
+
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
-# Of a password that nobody knows: what unknown addresses are checked against.
+# The hash of a random password. Passwords for unknown addresses are checked against it.
 _DUMMY_HASH = _hasher.hash(secrets.token_urlsafe())
 
 
 @cache
 def _common_passwords() -> frozenset[str]:
-    """30,000 of them, in lower case; 11,611 have the eight characters that the contract asks for."""
-    # With the first password that somebody chooses: 14 MB that a server may never need.
-    from zxcvbn.frequency_lists import FREQUENCY_LISTS
-
-    return frozenset(FREQUENCY_LISTS["passwords"])
+    """Return 30,000 common passwords in lower case; 11,611 have the eight characters that the API requires."""
+    # Loaded with the first new password: a server that never sets one saves 3 MB.
+    return frozenset(_COMMON_PASSWORDS_FILE.read_text("ascii").splitlines())
 
 
 class PasswordTooCommon(Conflict):
-    """The new password is one of those that everybody tries first."""
+    """The new password is on the list of common passwords or published with the demo accounts."""
 
     code = "password_too_common"
     default_detail = "The password is too common"
 
 
 def hash_new_password(password: str) -> str:
-    """The hash of a password that somebody chose just now; PasswordTooCommon, in whatever letter case."""
+    """Hash a password that a user has chosen.
+
+    Raises:
+        PasswordTooCommon: The password is common or published, in any letter case.
+    """
     lowered = password.lower()
     if lowered in PUBLISHED_PASSWORDS.values() or lowered in _common_passwords():
         raise PasswordTooCommon()
@@ -56,12 +62,15 @@ def unusable_hash() -> str:
 
 
 def hash_password(password: str) -> str:
-    """The hash to store, which names its own parameters and salt."""
+    """Return the hash to store. It includes its parameters and its salt."""
     return _hasher.hash(password)
 
 
 def verify_password(hashed: str | None, password: str) -> bool:
-    """Whether the password is the hashed one; None stands for an unknown account and costs as much."""
+    """Return whether `password` matches a stored hash.
+
+    None stands for an unknown account: the result is False and takes as long as a real check.
+    """
     try:
         _hasher.verify(hashed or _DUMMY_HASH, password)
     except (VerificationError, InvalidHashError):
@@ -70,5 +79,5 @@ def verify_password(hashed: str | None, password: str) -> bool:
 
 
 def needs_rehash(hashed: str) -> bool:
-    """Whether the hash was made with other parameters than those of today."""
+    """Return whether a hash was created with parameters other than the current ones."""
     return _hasher.check_needs_rehash(hashed)
