@@ -1,8 +1,12 @@
-"""Who may see and touch which rows: the one spelling of tenancy.
+"""The tenant filter: SQL conditions that keep the rows of tenants apart, and permission checks on rows.
 
-Every read of an owned model begins here. Which role grants what is decided by
-`handlers/common/permissions.py`
-and handed in with the caller; this module compares, it knows no table of permissions.
+All tenant filtering goes through this module (multi-tenancy, row-level access control): every read of a model
+that derives from `Owned` begins with `select_visible`, `get_visible`, `get_reference` or `row_filter`. A row
+that the caller may not see raises `NotFound`, like a row that does not exist. PostgreSQL's row-level security
+(`db/rls`) is the second layer beneath it.
+
+This module compares permissions and does not define them. The table of permissions per role is in
+`handlers/common/permissions.py`; the caller arrives with the result.
 """
 
 from __future__ import annotations
@@ -30,10 +34,10 @@ OwnedModel = TypeVar("OwnedModel", bound=Owned)
 
 @dataclass(frozen=True)
 class Caller:
-    """The signed-in user, the roles by organization, and what each of them grants.
+    """The user or API key that a request is authenticated as, with roles and permissions per organization.
 
-    Where an API key acts for the user, that is the role in the key's organization and what the key's scopes
-    leave of it, and there is nothing personal.
+    An API key has one organization, the permissions of its creator's role there that its scopes include, and
+    no personal permissions. `user_id` is then its creator.
     """
 
     user_id: UUID
@@ -46,102 +50,113 @@ class Caller:
 
     @property
     def key_organization_id(self) -> UUID | None:
-        """The one organization that an API key acts in, None for people."""
+        """The organization of the API key, or None if the caller is a user."""
         return None if self.api_key_id is None else next(iter(self.roles))
 
     def permissions_in(self, organization_id: UUID | None) -> frozenset[str]:
-        """The permissions on an organization's rows, or on personal ones; empty for no member."""
+        """Return the permissions on rows of an organization (None: personal rows); empty for non-members."""
         if organization_id is None:
             return self.personal_permissions
         return self.permissions.get(organization_id, frozenset())
 
     def has_permission(self, permission: str | None, organization_id: UUID | None) -> bool:
-        """Whether the caller may do this in that scope; superusers may everything."""
+        """Return whether the caller has a permission in an organization (None: on personal rows)."""
         return self.is_superuser or permission is None or permission in self.permissions_in(organization_id)
 
     def to_session_role(self) -> SessionRole:
-        """What the database is told of the caller."""
+        """Return the database role under which row-level security limits this caller."""
         return SessionRole(APPLICATION_ROLE, self.user_id, tuple(self.roles), self.is_superuser)
 
 
 _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 _permission: ContextVar[str | None] = ContextVar("permission", default=None)
 _organization: ContextVar[UUID | None] = ContextVar("organization", default=None)
-_grants: ContextVar[list[UUID] | None] = ContextVar("granted", default=None)
-_on_tenant_access: ContextVar[Callable[[UUID], object] | None] = ContextVar("on_organization", default=None)
+_grants: ContextVar[list[UUID] | None] = ContextVar("grants", default=None)
+_on_tenant_access: ContextVar[Callable[[UUID], object] | None] = ContextVar("on_tenant_access", default=None)
 
 
 @contextmanager
 def caller_context(
     caller: Caller, permission: str | None, on_tenant_access: Callable[[UUID], object] | None = None
 ) -> Iterator[Caller]:
-    """Act as `caller`, who wants to do what `permission` names, within the block.
+    """Run the block as `caller`, for an operation that requires `permission`.
 
-    The running transaction is the caller's until it ends, for PostgreSQL too. `on_organization` is called
-    with each organization of the caller whose rows are about to be touched, and may refuse by raising.
+    The running transaction keeps the caller's database role until it ends.
+
+    Args:
+        caller: The authenticated caller.
+        permission: The permission that the operation requires, or None.
+        on_tenant_access: Called with the id of each organization of the caller before its rows are used. It
+            may reject the request by raising an exception.
     """
-    told_token = _on_tenant_access.set(on_tenant_access)
+    callback_token = _on_tenant_access.set(on_tenant_access)
     caller_token, permission_token = _caller.set(caller), _permission.set(permission)
-    organization_token, granted_token = _organization.set(None), _grants.set([])
+    organization_token, grants_token = _organization.set(None), _grants.set([])
     try:
-        # Who was found by a statement that said so already is not named again.
+        # On PostgreSQL the query that finds the caller has set the role already (`db/queries/callers.py`).
         if is_in_transaction() and current_role() != caller.to_session_role():
             switch_role(caller.to_session_role())
         yield caller
     finally:
-        _grants.reset(granted_token)
+        _grants.reset(grants_token)
         _organization.reset(organization_token)
         _permission.reset(permission_token)
         _caller.reset(caller_token)
-        _on_tenant_access.reset(told_token)
+        _on_tenant_access.reset(callback_token)
 
 
 def current_caller() -> Caller:
-    """The caller of the running request; RuntimeError when nobody is signed in: a defect of the handler."""
+    """Return the caller of the running request.
+
+    Raises:
+        RuntimeError: There is no caller. That is a bug: the operation requires no authentication.
+    """
     caller = _caller.get()
     if caller is None:
-        raise RuntimeError("nobody is signed in here")
+        raise RuntimeError("there is no authenticated caller")
     return caller
 
 
 def current_permission() -> str | None:
-    """The permission that the running operation asks for, None when it asks for none."""
+    """Return the permission that the running operation requires, or None."""
     return _permission.get()
 
 
 def current_organization() -> UUID | None:
-    """The organization whose rows the running request touched last; None before that and for personal rows.
+    """Return the organization whose rows the running request used last, or None (also for personal rows).
 
-    For those who watch: it decides nothing.
+    For logs and metrics only, not for authorization.
     """
     return _organization.get()
 
 
 def _notify_access(organization_id: UUID | None) -> None:
-    """Remember whose rows are touched, and tell who wants to know when it is the caller's organization."""
+    """Record the organization whose rows are used, and call `on_tenant_access` if the caller is a member."""
     _organization.set(organization_id)
-    tell = _on_tenant_access.get()
-    if tell is not None and organization_id is not None and organization_id in current_caller().roles:
-        tell(organization_id)
+    callback = _on_tenant_access.get()
+    if callback is not None and organization_id is not None and organization_id in current_caller().roles:
+        callback(organization_id)
 
 
 def record_grant(scope_id: UUID | None) -> None:
-    """Remember where the running operation was allowed: an organization, or whose personal rows."""
-    granted = _grants.get()
-    if granted is not None and scope_id is not None:
-        granted.append(scope_id)
+    """Record where the running operation was allowed: an organization, or the owner of personal rows."""
+    grants = _grants.get()
+    if grants is not None and scope_id is not None:
+        grants.append(scope_id)
 
 
 def first_grant() -> UUID | None:
-    """The organization or account where the running operation was allowed first, None before it was."""
-    granted = _grants.get()
-    return granted[0] if granted else None
+    """Return the organization or user id where the running operation was allowed first, or None."""
+    grants = _grants.get()
+    return grants[0] if grants else None
 
 
 def require_grant(scope_id: UUID) -> None:
-    """Ask once more what `granted_scope` told of an earlier request of the caller.
+    """Check that the caller still has a grant which `first_grant` returned for one of their earlier requests.
 
-    NotFound when the caller is no longer a member there, PermissionDenied when the role allows it no longer.
+    Raises:
+        NotFound: The caller is no longer a member of the organization.
+        PermissionDenied: The caller's role no longer has the permission.
     """
     caller = current_caller()
     if caller.is_superuser or (scope_id == caller.user_id and caller.api_key_id is None):
@@ -153,7 +168,7 @@ def require_grant(scope_id: UUID) -> None:
 
 
 class RowFilterKind(Enum):
-    """Whose rows a statement is about."""
+    """Which rows a statement selects."""
 
     EVERYTHING = "everything"
     ORGANIZATION = "organization"
@@ -164,7 +179,7 @@ class RowFilterKind(Enum):
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Whose rows, and the values that say so, by the names of `VALUES`."""
+    """Which rows a statement selects, with the values for `FILTER_PARAMETERS`."""
 
     kind: RowFilterKind
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -176,21 +191,25 @@ FILTER_PARAMETERS: Mapping[str, Any] = {
     "caller_id": bindparam("caller_id", type_=Uuid()),
     "caller_organizations": bindparam("caller_organizations", type_=Uuid(), expanding=True),
 }
-"""The values of scopes, as statements that are kept name them."""
+"""The bind parameters of row filters, for statements that are built once and cached."""
 
 
 def readable_filter() -> RowFilter:
-    """All that the caller may read: personal rows, those of the caller's organizations, and public ones."""
+    """Return the filter for all rows the caller may read: personal, of their organizations, and public."""
     caller = current_caller()
     values = {"caller_id": caller.user_id, "caller_organizations": list(caller.roles)}
     return RowFilter(_readable_kind(caller), values, with_public=True)
 
 
 def list_filter(organization_id: UUID | None, include_public: bool = False) -> RowFilter:
-    """What a list is of: the organization if given, else the caller personally (superusers: everything).
+    """Return the filter of a list: one organization, or without one the caller's personal rows.
 
-    NotFound when the caller is no member of the organization, PermissionDenied for an API key that names
-    none: an empty list would hide the mistake.
+    Superusers who name no organization list the rows of all tenants.
+
+    Raises:
+        NotFound: The caller is not a member of the organization.
+        PermissionDenied: An API key named no organization. It has no personal rows, and an empty list would
+            hide the mistake.
     """
     caller = current_caller()
     if organization_id is not None:
@@ -206,29 +225,29 @@ def list_filter(organization_id: UUID | None, include_public: bool = False) -> R
 def row_filter(
     model: type[Owned], kind: RowFilterKind, with_public: bool, values: Mapping[str, Any] = FILTER_PARAMETERS
 ) -> tuple[ColumnElement[bool], ...]:
-    """The condition for the rows of a scope, none for everything; by default on values named later."""
+    """Return the SQL conditions for the rows of a filter; none for `EVERYTHING`.
+
+    By default the conditions use `FILTER_PARAMETERS`, whose values the caller passes at execution.
+    """
     match kind:
         case RowFilterKind.EVERYTHING:
             return ()
         case RowFilterKind.ORGANIZATION:
-            scopes = [model.organization_id == values["organization_id"]]
+            conditions = [model.organization_id == values["organization_id"]]
         case RowFilterKind.PERSONAL:
-            scopes = [_is_personal(model, values["caller_id"])]
+            conditions = [_is_personal(model, values["caller_id"])]
         case RowFilterKind.READABLE:
             personal = _is_personal(model, values["caller_id"])
-            scopes = [personal, model.organization_id.in_(values["caller_organizations"])]
+            conditions = [personal, model.organization_id.in_(values["caller_organizations"])]
         case RowFilterKind.READABLE_BY_KEY:
-            scopes = [model.organization_id.in_(values["caller_organizations"])]
-    return (or_(*scopes, *(_is_public(model) if with_public else ())),)
+            conditions = [model.organization_id.in_(values["caller_organizations"])]
+    return (or_(*conditions, *(_is_public(model) if with_public else ())),)
 
 
 def select_visible(model: type[OwnedModel]) -> Select[OwnedModel]:
-    """Select all rows the caller may read: personal, of the caller's organizations, and public ones."""
-    return _select_filtered(model, readable_filter())
-
-
-def _select_filtered(model: type[OwnedModel], scope: RowFilter) -> Select[OwnedModel]:
-    return select(model).where(*row_filter(model, scope.kind, scope.with_public, scope.values))
+    """Select all rows the caller may read: personal, of their organizations, and public."""
+    rows = readable_filter()
+    return select(model).where(*row_filter(model, rows.kind, rows.with_public, rows.values))
 
 
 def _readable_kind(caller: Caller) -> RowFilterKind:
@@ -244,16 +263,24 @@ def get_visible(
     options: Sequence[ORMOption] = (),
     where: Sequence[ColumnElement[bool]] = (),
 ) -> OwnedModel:
-    """The row with this id, locked when it is about to change; `where` ties it to its parent in the path.
+    """Return one row that the caller may see, after the permission check.
 
-    NotFound when it is absent or foreign; PermissionDenied when the caller may see it but the running
-    operation's permission is not granted there.
+    Args:
+        model: The model of the row.
+        row_id: The id of the row.
+        for_update: Whether to lock the row, for a change.
+        options: Loader options. Keep them as module constants: the statement is cached by their identity.
+        where: Further conditions, such as the parent in the path.
+
+    Raises:
+        NotFound: There is no such row, or the caller may not see it.
+        PermissionDenied: The caller sees the row but lacks the running operation's permission there.
     """
-    scope = readable_filter()
-    statement = _select_by_id(model, scope.kind, for_update, tuple(options))
+    rows = readable_filter()
+    statement = _select_by_id(model, rows.kind, for_update, tuple(options))
     if where:
         statement = statement.where(*where)
-    values = {"row_id": row_id, **scope.values}
+    values = {"row_id": row_id, **rows.values}
     row = cast("OwnedModel | None", current_session().scalars(statement, values).unique().one_or_none())
     if row is None:
         if for_update:
@@ -267,28 +294,36 @@ def get_visible(
 def _select_by_id(
     model: type[Owned], kind: RowFilterKind, for_update: bool, options: tuple[ORMOption, ...]
 ) -> Select[Owned]:
-    """Select one row by values that are named when it is run.
+    """Return the statement that selects one row by its id, with bind parameters.
 
-    Made once, because that takes longer than PostgreSQL takes to answer. Options are told apart as objects:
-    keep them as constants.
+    It is cached because building it takes longer than PostgreSQL takes to run it.
     """
     conditions = row_filter(model, kind, with_public=True)
     statement = select(model).where(*conditions, model.id == bindparam("row_id")).options(*options)
     if not for_update:
         return statement
-    # `of` names the one table: PostgreSQL refuses to lock the nullable side of an outer join.
+    # `of` limits the lock to this table: PostgreSQL cannot lock the nullable side of an outer join.
+    # `populate_existing` replaces values that the session read before it had the lock.
     return statement.with_for_update(of=model).execution_options(populate_existing=True)
 
 
 def _deny_if_read_only(model: type[Owned], row_id: UUID, where: Sequence[ColumnElement[bool]]) -> None:
-    """PermissionDenied for a row that is only read: PostgreSQL locks none that the caller may not change."""
+    """Raise PermissionDenied for a row that the caller may read but not change.
+
+    With row-level security, SELECT FOR UPDATE finds only rows that the caller may update, so a public row of
+    another tenant looks absent.
+    """
     row = current_session().scalars(select_visible(model).where(model.id == row_id, *where)).one_or_none()
     if row is not None:
         require_permission_on(row)
 
 
 def require_permission_on(row: Owned) -> None:
-    """PermissionDenied unless the running operation's permission is granted on this visible row."""
+    """Check the running operation's permission on a row that the caller sees.
+
+    Raises:
+        PermissionDenied: The caller lacks the permission on this row.
+    """
     caller, permission = current_caller(), current_permission()
     _notify_access(row.organization_id)
     if caller.is_superuser or permission is None:
@@ -299,7 +334,7 @@ def require_permission_on(row: Owned) -> None:
     elif row.organization_id in caller.roles:
         allowed = caller.has_permission(permission, row.organization_id)
     else:
-        # Visible only because it is public: everybody reads it, superusers alone change it.
+        # The row is visible because it is public: every caller may read it, only superusers may change it.
         allowed = permission.endswith(":read")
     if not allowed:
         raise PermissionDenied()
@@ -309,43 +344,53 @@ def require_permission_on(row: Owned) -> None:
 def get_reference(
     model: type[OwnedModel], row_id: UUID, organization_id: UUID | None, owner_id: UUID | None = None
 ) -> OwnedModel:
-    """The row that a body refers to, from a row of the given scope.
+    """Return the row that another row refers to, such as the brand of a product.
 
-    `owner_id` is the owner of that row, the caller by default; it matters in the personal scope only.
-    NotFound when the caller cannot see it; ScopeMismatch when it is of another scope and not public.
+    Args:
+        model: The model of the referenced row.
+        row_id: Its id, as the client sent it.
+        organization_id: The organization of the referring row, None if that is personal.
+        owner_id: The owner of the referring row, by default the caller. Used for personal rows only.
+
+    Raises:
+        NotFound: The caller cannot see the row.
+        ScopeMismatch: The row belongs to another tenant than the referring row and is not public.
     """
     caller = current_caller()
     row = current_session().scalars(select_visible(model).where(model.id == row_id)).one_or_none()
     if row is None:
         raise NotFound()
-    same_scope = row.organization_id == organization_id and (
+    same_tenant = row.organization_id == organization_id and (
         organization_id is not None or row.owner_id == (owner_id or caller.user_id)
     )
-    if not same_scope and not getattr(row, "public", False):
+    if not same_tenant and not getattr(row, "public", False):
         raise ScopeMismatch()
     return row
 
 
 def extend_role_to(organization_id: UUID) -> None:
-    """Let the running transaction see and write the rows of an organization that the caller has just made."""
-    actor = current_role()
-    switch_role(replace(actor, organization_ids=(*actor.organization_ids, organization_id)))
+    """Let the running transaction see and write rows of an organization that the caller has just created."""
+    role = current_role()
+    switch_role(replace(role, organization_ids=(*role.organization_ids, organization_id)))
 
 
 def authorize_creation(organization_id: UUID | None) -> UUID | None:
-    """The organization in which a new row is to be made, None for a personal one.
+    """Check the permission to create a row in an organization (None: a personal row), and return its id.
 
-    NotFound when the caller is no member of it; PermissionDenied when the role lacks the running operation's
-    permission.
+    Raises:
+        NotFound: The caller is not a member of the organization.
+        PermissionDenied: The caller's role lacks the running operation's permission.
     """
     require_permission_in(organization_id)
     return organization_id
 
 
 def require_permission_in(organization_id: UUID | None) -> None:
-    """PermissionDenied unless the running operation's permission is granted in that scope, None for personal.
+    """Check the running operation's permission in an organization, or on personal rows if it is None.
 
-    NotFound when the caller is no member of it. For lists that not every role may read.
+    Raises:
+        NotFound: The caller is not a member of the organization.
+        PermissionDenied: The caller's role lacks the permission.
     """
     if organization_id is not None:
         require_membership(organization_id)
@@ -355,9 +400,14 @@ def require_permission_in(organization_id: UUID | None) -> None:
 
 
 def require_membership(organization_id: UUID) -> None:
-    """NotFound unless the caller is a member, or a superuser and the organization exists."""
+    """Check that the caller is a member of the organization. Superusers need none.
+
+    Raises:
+        NotFound: The caller is not a member, or the organization does not exist.
+    """
     caller = current_caller()
     _notify_access(organization_id)
+    # The roles were loaded with the caller, so members cost no query here.
     if organization_id in caller.roles:
         return
     if not caller.is_superuser or not current_session().scalar(

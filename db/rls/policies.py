@@ -1,8 +1,8 @@
-"""Row-level security on PostgreSQL, for migrations: which rows of a table whom it lets see and write.
+"""Create and drop row-level security policies. For migrations, on PostgreSQL only.
 
-It stands behind `db/tenancy.py` and asks for less: who may do what in an organization is not decided here.
-A table that no migration protects is closed to both roles, so a forgotten line is found at once. SQLite has
-nothing like it.
+The policies keep tenants apart when a query lacks the tenant filter of `db/tenancy.py`. They do not know the
+permissions of roles in an organization. A table without a policy is closed to both roles, so that a migration
+which forgets one fails the first test that reads the table.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from alembic import op
 
 from db.rls.session_role import APPLICATION_ROLE, MIGRATING, SYSTEM_ROLE
 
-# Evaluated once for a statement, not for each row, because they are subqueries without reference to it; the
-# cast makes ANY take the array as a value.
+# Subqueries without a reference to the row are evaluated once per statement; plain function calls would run
+# once per row. The cast makes ANY compare with the elements of one array, not with the rows of a subquery.
 USER_ID = "(SELECT sartiq_user_id())"
 IS_SUPERUSER = "(SELECT sartiq_is_superuser())"
 IN_CALLER_ORGANIZATIONS = "organization_id = ANY ((SELECT sartiq_organizations())::uuid[])"
@@ -26,6 +26,7 @@ NONE = "false"
 ALL = "true"
 ALL_PRIVILEGES = "SELECT, INSERT, UPDATE, DELETE"
 
+# `nullif`: a setting that was set with SET LOCAL is an empty string, not null, after the transaction.
 _FUNCTIONS = {
     "sartiq_user_id() RETURNS uuid": "nullif(current_setting('sartiq.user_id', true), '')::uuid",
     "sartiq_organizations() RETURNS uuid[]": (
@@ -38,12 +39,12 @@ _FUNCTIONS = {
 
 
 def parent_is_visible(parent: str, column: str) -> str:
-    """The condition that the row of `parent` to which `column` refers is one that may be seen.
+    """Return the condition that the row of `parent` which `column` refers to is visible.
 
-    A scalar subquery is one look into an index for each row. EXISTS would let the planner read all rows of
-    the parent, once for each statement.
+    A scalar subquery costs one index lookup per row. With EXISTS the planner may choose to read the whole
+    parent table once per statement.
     """
-    return f"(SELECT true FROM {parent} WHERE {parent}.id = {column})"  # noqa: S608 - names of ours
+    return f"(SELECT true FROM {parent} WHERE {parent}.id = {column})"  # noqa: S608 - names come from migrations
 
 
 def enable_rls(
@@ -53,20 +54,26 @@ def enable_rls(
     lockable: str = NONE,
     privileges: str = ALL_PRIVILEGES,
 ) -> None:
-    """Let callers see and write only rows for which `mine` holds, and read those for which `readable` does.
+    """Enable row-level security on a table.
 
-    Those for which `lockable` holds, they may lock and not change. Superusers of the product see all, the
-    system too. `privileges` are those of both roles: leave away what nobody may do, such as UPDATE.
+    The system role and superusers of the product see all rows.
+
+    Args:
+        table: The name of the table.
+        mine: The SQL condition for rows that a caller sees and writes.
+        readable: The condition for further rows that a caller only reads.
+        lockable: The condition for further rows that a caller may lock (`FOR UPDATE`) but not change.
+        privileges: The privileges of both roles. Leave out what no code needs, such as UPDATE of a log.
     """
     if not is_postgresql():
         return
     deny_all(table, privileges)
     op.execute(f"GRANT {privileges} ON {table} TO {APPLICATION_ROLE}")
-    # From the left to the right, so what holds for most rows comes first.
+    # PostgreSQL evaluates OR from left to right, so the condition that holds for most rows comes first.
     mine = f"({mine}) OR {IS_SUPERUSER}"
-    seen = mine if readable == NONE else f"{mine} OR {readable}"
+    visible = mine if readable == NONE else f"{mine} OR {readable}"
     for command, rule in (
-        ("SELECT", f"USING ({seen})"),
+        ("SELECT", f"USING ({visible})"),
         ("INSERT", f"WITH CHECK ({mine})"),
         ("UPDATE", f"USING ({mine})"),
         ("DELETE", f"USING ({mine})"),
@@ -74,6 +81,7 @@ def enable_rls(
         name = f"caller_{command.lower()}"
         op.execute(f"CREATE POLICY {name} ON {table} FOR {command} TO {APPLICATION_ROLE} {rule}")
     if lockable != NONE:
+        # FOR UPDATE requires an UPDATE policy; `WITH CHECK (false)` rejects every actual change.
         op.execute(
             f"CREATE POLICY caller_lock ON {table} FOR UPDATE TO {APPLICATION_ROLE} USING ({lockable}) "
             "WITH CHECK (false)"
@@ -81,13 +89,15 @@ def enable_rls(
 
 
 def deny_all(table: str, privileges: str = ALL_PRIVILEGES) -> None:
-    """Close a table to all callers, superusers of the product included: its rows are the system's alone."""
+    """Close a table to all callers, including superusers of the product. Only the system role uses it."""
     if not is_postgresql():
         return
     op.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    # Without FORCE the owner of the table bypasses its policies.
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
     op.execute(f"GRANT {privileges} ON {table} TO {SYSTEM_ROLE}")
-    # By name, because a login that inherits from the role would have its rows without ever asking for it.
+    # The policy compares the current user because a login that inherits the role would otherwise see all rows
+    # without a SET ROLE.
     op.execute(f"CREATE POLICY system ON {table} TO {SYSTEM_ROLE} USING (current_user = '{SYSTEM_ROLE}')")
     op.execute(
         f"CREATE POLICY migrating ON {table} TO CURRENT_USER "
@@ -96,7 +106,7 @@ def deny_all(table: str, privileges: str = ALL_PRIVILEGES) -> None:
 
 
 def disable_rls(table: str) -> None:
-    """Take back what `protect` or `close` did."""
+    """Undo `enable_rls` or `deny_all`."""
     if not is_postgresql():
         return
     callers = ("select", "insert", "update", "delete", "lock")
@@ -108,31 +118,36 @@ def disable_rls(table: str) -> None:
 
 
 def create_reference_check(table: str, references: Sequence[tuple[str, str]]) -> None:
-    """Make the function that `referred` asks: does one of these columns, of a row that may be seen, refer?
+    """Create the function behind `is_referenced`: whether a visible row refers to a given row of `table`.
 
-    The planner cannot look into it. The rows that it reads have policies too, and to plan all of them with
-    every statement takes longer than most statements do. The cost keeps it from being asked for all rows.
+    It is a PL/pgSQL function, which the planner does not inline. The tables it reads have policies too;
+    planning all of them with every statement takes longer than most statements run. The high COST makes
+    PostgreSQL evaluate cheaper conditions first.
+
+    Args:
+        table: The table whose rows are referred to.
+        references: The referring tables and columns.
     """
     if not is_postgresql():
         return
-    questions = " OR ".join(
-        f"EXISTS (SELECT 1 FROM public.{child} WHERE {column} = $1)"  # noqa: S608 - names of ours
+    conditions = " OR ".join(
+        f"EXISTS (SELECT 1 FROM public.{child} WHERE {column} = $1)"  # noqa: S608 - names come from migrations
         for child, column in references
     )
     op.execute(
         f"CREATE FUNCTION {_reference_check_name(table)}(uuid) RETURNS boolean "
-        f"LANGUAGE plpgsql STABLE COST 100000 AS $$ BEGIN RETURN {questions}; END $$"
+        f"LANGUAGE plpgsql STABLE COST 100000 AS $$ BEGIN RETURN {conditions}; END $$"
     )
 
 
 def drop_reference_check(table: str) -> None:
-    """Take back what `show_referred` did."""
+    """Undo `create_reference_check`."""
     if is_postgresql():
         op.execute(f"DROP FUNCTION IF EXISTS {_reference_check_name(table)}")
 
 
 def is_referenced(table: str) -> str:
-    """The condition that a row which may be seen refers to the row of `table`."""
+    """Return the condition that a visible row refers to the row of `table`."""
     return f"{_reference_check_name(table)}(id)"
 
 
@@ -141,7 +156,10 @@ def _reference_check_name(table: str) -> str:
 
 
 def create_functions() -> None:
-    """Make the functions that read in policies who the caller is; without one, null, which equals no row."""
+    """Create the functions with which policies read the caller.
+
+    Without a caller they return null, which equals no column of any row.
+    """
     if not is_postgresql():
         return
     for signature, body in _FUNCTIONS.items():
@@ -149,7 +167,7 @@ def create_functions() -> None:
 
 
 def drop_functions() -> None:
-    """Take back what `create_functions` did."""
+    """Undo `create_functions`."""
     if not is_postgresql():
         return
     for signature in _FUNCTIONS:
@@ -157,5 +175,5 @@ def drop_functions() -> None:
 
 
 def is_postgresql() -> bool:
-    """Whether the migration that runs is one of PostgreSQL."""
+    """Return whether the running migration is on PostgreSQL."""
     return op.get_bind().dialect.name == "postgresql"

@@ -1,6 +1,6 @@
-"""In whose name a transaction works: what PostgreSQL's row-level security goes by, beneath `db/tenancy.py`.
+"""Set the database role of a transaction, which PostgreSQL's row-level security policies read.
 
-The policies themselves are in `db/rls/policies.py`. On SQLite all of this does nothing.
+The policies themselves are in `db/rls/policies.py`. On SQLite the functions of this module do nothing.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from sqlalchemy import (
 )
 
 APPLICATION_ROLE = "sartiq_app"
-"""Requests of a caller: the rows that the policies let that caller see."""
+"""The role of requests: policies limit it to the rows of one caller."""
 SYSTEM_ROLE = "sartiq_system"
-"""Work of the house itself: signing in, jobs, upkeep."""
+"""The role of sign-in, jobs and maintenance: it sees the rows of all tenants."""
 MIGRATING = "sartiq.migrating"
-"""The setting with which whoever owns the tables sees their rows."""
+"""The setting that lets the owner of the tables see all rows, for migrations."""
 
 
 @dataclass(frozen=True)
 class SessionRole:
-    """A role of the database and, for the application's, whose rows it sees."""
+    """A database role and, for the application role, the caller whose rows it sees."""
 
     name: str
     user_id: UUID | None = None
@@ -42,14 +42,20 @@ class SessionRole:
 
 SYSTEM = SessionRole(SYSTEM_ROLE)
 ANONYMOUS = SessionRole(APPLICATION_ROLE)
-"""Sees what is public and nothing else."""
+"""The application role without a caller: it sees public rows only."""
 
 
 def set_config_expression(role: Any, user_id: Any, organizations: Any, is_superuser: Any) -> Function[str]:
-    """What a statement selects to let the rest of its transaction work in a name; each is a text in SQL.
+    """Return an expression that sets the role of the rest of the transaction when a statement selects it.
 
-    Local to the transaction, so a connection goes back to the pool as the login that it was. One column, and
-    no parameters beside those given, because the driver looks at each of them.
+    The settings are local to the transaction, so the pool gets the connection back unchanged. They are one
+    column, and their names are literals, because the driver spends time on each column and parameter.
+
+    Args:
+        role: The role's name, as a text expression of SQL. So are the others.
+        user_id: The caller's id, or an empty text.
+        organizations: The ids of the caller's organizations as an array literal, such as `{}`.
+        is_superuser: `on` or `off`.
     """
     settings = {
         "role": role,
@@ -63,7 +69,7 @@ def set_config_expression(role: Any, user_id: Any, organizations: Any, is_superu
 
 
 def sql_literal(value: str) -> ColumnElement[str]:
-    """A word of ours as it stands in a statement."""
+    """Return a constant of this code base as a literal of SQL. It is not escaped."""
     return literal_column(f"'{value}'", String)
 
 
@@ -73,7 +79,7 @@ _SET_ROLE = select(
 
 
 def set_role(connection: Connection, role: SessionRole) -> None:
-    """Let the rest of the running transaction work in this name, by one statement."""
+    """Set the role for the rest of the running transaction, with one statement."""
     if connection.dialect.name != "postgresql":
         return
     connection.execute(
@@ -88,7 +94,7 @@ def set_role(connection: Connection, role: SessionRole) -> None:
 
 
 def bypass_rls(connection: Connection) -> None:
-    """Go on as the login, which sees every row when it owns the tables: for migrations and moves."""
+    """Continue as the login, which sees every row if it owns the tables. For migrations and copies."""
     if connection.dialect.name == "postgresql":
         connection.execute(
             select(func.set_config("role", "none", True), func.set_config(MIGRATING, "on", True))

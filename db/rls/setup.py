@@ -1,7 +1,7 @@
-"""The two roles of PostgreSQL that requests and jobs work in: made once for a cluster, given to logins.
+"""Create the two PostgreSQL roles of requests and jobs, and grant them to the server's login.
 
-Nobody signs in as one of them. A login is a member of both and takes the one or the other on in each
-transaction, so that neither the owner of the tables nor a superuser ever works.
+No client signs in as one of these roles. The login is a member of both and switches to one of them in each
+transaction, so that requests never run as the owner of the tables or as a superuser, which bypass policies.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ ROLES = (APPLICATION_ROLE, SYSTEM_ROLE)
 MAX_ATTEMPTS = 5
 
 _INSUFFICIENT_PRIVILEGE = "42501"
-# Databases of one cluster may be prepared at the same time: roles belong to all of them.
+# Roles belong to the whole cluster: a process that prepares another database may create them first.
 _CONCURRENT_CHANGE_STATES = ("42710", "23505", "XX000", "40001")
 
 
 class RolesMissing(Exception):
-    """The roles are not there, or a login is no member; the message says to a person what to run."""
+    """A role is missing or a login is not a member. The message names the statements to run."""
 
 
 def prepare_roles(connection: Connection, login: str | None = None) -> None:
-    """Make the roles where they are missing, and the current login and `login` members of them.
+    """Create the roles that are missing, and make the current login and `login` members of both.
 
-    RolesMissing when the current login may not do that.
+    Raises:
+        RolesMissing: The current login lacks the privileges, or `login` does not exist.
     """
     for attempt in range(MAX_ATTEMPTS):
         statements = _list_missing_statements(connection, login)
         try:
+            # A savepoint, because a failed statement would end the caller's transaction.
             with connection.begin_nested():
                 for statement in statements:
                     connection.execute(text(statement))
@@ -41,28 +43,31 @@ def prepare_roles(connection: Connection, login: str | None = None) -> None:
         except DBAPIError as error:
             state = getattr(error.orig, "sqlstate", None)
             if state == _INSUFFICIENT_PRIVILEGE:
-                told = "".join(f"\n    {statement};" for statement in statements)
-                raise RolesMissing(f"A superuser of PostgreSQL must run, once:{told}") from error
+                listing = "".join(f"\n    {statement};" for statement in statements)
+                raise RolesMissing(f"A superuser of PostgreSQL must run, once:{listing}") from error
             if state not in _CONCURRENT_CHANGE_STATES or attempt == MAX_ATTEMPTS - 1:
                 raise
             time.sleep(0.1 * (attempt + 1))
 
 
 def _list_missing_statements(connection: Connection, login: str | None) -> list[str]:
-    there = set(connection.scalars(text("SELECT rolname FROM pg_roles")))
+    existing = set(connection.scalars(text("SELECT rolname FROM pg_roles")))
     current = connection.scalar(text("SELECT current_user"))
-    making = [
-        f"CREATE ROLE {role} NOLOGIN NOSUPERUSER NOBYPASSRLS NOINHERIT" for role in ROLES if role not in there
+    # The attributes are explicit because row-level security relies on them.
+    create_statements = [
+        f"CREATE ROLE {role} NOLOGIN NOSUPERUSER NOBYPASSRLS NOINHERIT"
+        for role in ROLES
+        if role not in existing
     ]
     logins = {str(name) for name in (current, login) if name is not None}
-    member = text("SELECT pg_has_role(:login, :role, 'MEMBER')")
-    quoted = connection.dialect.identifier_preparer.quote
-    unknown = logins - there
+    is_member = text("SELECT pg_has_role(:login, :role, 'MEMBER')")
+    quote = connection.dialect.identifier_preparer.quote
+    unknown = logins - existing
     if unknown:
         raise RolesMissing(f"PostgreSQL has no role {unknown.pop()}, which DATABASE_URL signs in as")
-    granting = [
-        f"GRANT {role} TO {quoted(name)}"
+    grant_statements = [
+        f"GRANT {role} TO {quote(name)}"
         for name, role in product(sorted(logins), ROLES)
-        if role not in there or not connection.scalar(member, {"login": name, "role": role})
+        if role not in existing or not connection.scalar(is_member, {"login": name, "role": role})
     ]
-    return making + granting
+    return create_statements + grant_statements

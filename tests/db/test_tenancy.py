@@ -54,7 +54,7 @@ def brands(two_tenants: TwoTenants) -> dict[str, UUID]:
 
 def test_outside_of_a_request_nobody_is_signed_in() -> None:
     assert current_permission() is None
-    with pytest.raises(RuntimeError, match="nobody is signed in"):
+    with pytest.raises(RuntimeError, match="no authenticated caller"):
         current_caller()
 
 
