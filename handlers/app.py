@@ -27,6 +27,7 @@ from starlette.types import ASGIApp
 
 from db.engine import build_engine
 from db.session import Database
+from handlers.common.permissions import HANDLER_RULES, SUPERUSER_ONLY
 from handlers.contract.document import Document
 from handlers.contract.operations import compile_operations
 from handlers.contract.request_bodies import BodyLimits
@@ -157,8 +158,8 @@ def create_app(
         engine = build_engine(settings.database_url, settings.pool_size, settings.request_seconds)
         database = Database(engine)
     body_limits = BodyLimits(settings.max_json_bytes, settings.max_upload_bytes, settings.slow_client_seconds)
-    operations = compile_operations(contract, body_limits)
-    handlers = find_handlers(operations, package)
+    operations = compile_operations(contract, body_limits, SUPERUSER_ONLY)
+    handlers = find_handlers(operations, package, HANDLER_RULES)
     limits = RateLimits.from_settings(settings)
     table = Router(contract.base_path, operations)
     targets = TargetResolver(table, operations)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
 
+from handlers.contract.resolver import HandlerRules
+
 
 class Permission(StrEnum):
     """Everything that can be allowed or refused."""
@@ -161,3 +163,7 @@ def is_self_authenticating(handler: Callable[..., object]) -> bool:
 def required_permission(handler: Callable[..., object]) -> Permission | None:
     """Return what `requires` named, None for a handler without it."""
     return getattr(handler, "__permission__", None)
+
+
+HANDLER_RULES = HandlerRules(frozenset(Permission), required_permission, is_self_authenticating)
+"""What the contract's resolver needs to know to compare handlers with the contract."""

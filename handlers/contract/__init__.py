@@ -1,6 +1,8 @@
-"""The contract, compiled: it checks requests and answers and knows nothing about resources or the database.
+"""The OpenAPI document, compiled into a router, parsers and validators.
 
-Read in this order: bundle (the document), translate and coerce (one schema), operations (one operation),
-parameters, bodies and responses (the three checks), middleware (the rules of HTTP), endpoint, which commits,
-resolver (which function), bridge (from the event loop to Flask and back).
+Pure: this package imports no other package of this project. It knows neither resources nor roles nor the
+database; `handlers.app` passes in the few facts that it needs. import-linter and a test check it.
+
+Read in this order: `document`; `schema_compiler` and `coercion` (one schema); `operations` (one operation);
+`parameters`, `request_bodies` and `responses` (the three checks); `router` and `resolver` (which function).
 """

@@ -1,6 +1,6 @@
-"""From checked plain values to what handlers work with: UUID, aware datetime, date, whole numbers, defaults.
+"""Convert validated JSON values to Python types: UUID, aware datetime, date, int, float; fill in defaults.
 
-A plan is compiled from a schema at start; a part of a value that needs no work costs nothing.
+A converter is compiled from a schema at start. Parts of a value that need no conversion cost nothing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,14 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2
 
 
 def parse_text(kind: str | None, text: str) -> Any:
-    """Return what a parameter or form field says as a JSON value; text that is no such value stays text.
+    """Return the text of a parameter or form field as a JSON value.
 
-    The schema then refuses it. `1_0`, ` 5`, other digits than 0 to 9 and `True` are text.
+    Text that is not a value of this type (`1_0`, ` 5`, `True`, non-ASCII digits) stays text: the schema then
+    rejects it.
+
+    Args:
+        kind: The `type` of the schema.
+        text: The decoded text.
     """
     if kind == "integer" and _INTEGER.fullmatch(text):
         return int(text)
@@ -47,7 +52,7 @@ def _to_uuid(text: Any) -> Any:
 
 
 def _to_integer(number: Any) -> Any:
-    # JSON Schema takes 1.0 for an integer, and so does the contract.
+    # In JSON Schema, 1.0 is an integer.
     return int(number) if isinstance(number, float) else number
 
 
@@ -60,17 +65,23 @@ _BY_TYPE: dict[str, Converter] = {"integer": _to_integer, "number": _to_number}
 
 
 class ConverterCompiler:
-    """Compiles plans for the schemas of one bundle."""
+    """Compiles converters for the schemas of one document."""
 
-    def __init__(self, bundle: Document) -> None:
-        self._resolve = bundle.resolve
+    def __init__(self, document: Document) -> None:
+        self._resolve = document.resolve
         self._in_progress: dict[str, _Deferred] = {}
 
     def compile(self, schema: dict[str, Any], fill_defaults: bool) -> Converter | None:
-        """Return the plan of a schema, None where values stay as they are."""
+        """Return the converter of a schema, or None if values stay as they are.
+
+        Args:
+            schema: A schema of OpenAPI 3.0.
+            fill_defaults: Whether absent properties get the default of their schema.
+        """
         reference = schema.get("$ref")
         if reference is None:
             return self._compile(schema, fill_defaults)
+        # A schema that refers to itself gets a converter that is set once the schema is compiled.
         if reference in self._in_progress:
             self._in_progress[reference].used = True
             return self._in_progress[reference]
@@ -94,16 +105,16 @@ class ConverterCompiler:
         return _BY_FORMAT.get(schema.get("format", "")) or _BY_TYPE.get(kind or "")
 
     def _compile_object(self, schema: dict[str, Any], fill_defaults: bool) -> Converter | None:
-        plans: dict[str, Converter] = {}
+        converters: dict[str, Converter] = {}
         defaults: dict[str, Any] = {}
         for name, part in schema.get("properties", {}).items():
-            plan = self.compile(part, fill_defaults)
-            if plan is not None:
-                plans[name] = plan
+            converter = self.compile(part, fill_defaults)
+            if converter is not None:
+                converters[name] = converter
             resolved = self._resolve(part)
             if fill_defaults and "default" in resolved:
                 defaults[name] = resolved["default"]
-        if not plans and not defaults:
+        if not converters and not defaults:
             return None
 
         def convert(value: Any) -> Any:
@@ -112,26 +123,26 @@ class ConverterCompiler:
             for name, default in defaults.items():
                 if name not in value:
                     value[name] = copy.deepcopy(default)
-            for name, plan in plans.items():
+            for name, converter in converters.items():
                 if name in value:
-                    value[name] = plan(value[name])
+                    value[name] = converter(value[name])
             return value
 
         return convert
 
     def _compile_choice(self, branches: list[dict[str, Any]], fill_defaults: bool) -> Converter | None:
-        """Return a plan that takes the branch whose tag, a property with one allowed value, fits."""
+        """Return a converter that uses the branch with a matching tag: a property with one allowed value."""
         compiled = [(self._tags(branch), self.compile(branch, fill_defaults)) for branch in branches]
         choices = [(tags, converter) for tags, converter in compiled if converter is not None]
         if not choices:
             return None
 
         def convert(value: Any) -> Any:
-            for tags, plan in choices:
+            for tags, converter in choices:
                 if not tags or (
                     isinstance(value, dict) and all(value.get(name) == tag for name, tag in tags.items())
                 ):
-                    return plan(value)
+                    return converter(value)
             return value
 
         return convert
@@ -143,7 +154,7 @@ class ConverterCompiler:
 
 
 class _Deferred:
-    """Stands for the plan of a schema that refers to itself."""
+    """The converter of a schema that refers to itself."""
 
     converter: Converter | None = None
     used = False
@@ -158,8 +169,8 @@ def _chain(converters: list[Converter | None]) -> Converter | None:
         return None
 
     def convert(value: Any) -> Any:
-        for plan in needed:
-            value = plan(value)
+        for converter in needed:
+            value = converter(value)
         return value
 
     return convert

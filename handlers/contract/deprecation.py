@@ -1,6 +1,6 @@
-"""What an operation that is going to end tells: since when, until when, and what takes its place.
+"""Headers of deprecated operations: `Deprecation` (RFC 9745), `Sunset` (RFC 8594) and `Link` (RFC 8288).
 
-Headers of RFC 9745 (`Deprecation`), RFC 8594 (`Sunset`) and RFC 8288 (`Link`); nothing else about it changes.
+The contract has the dates and the replacement. Deprecated operations behave like all others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SINCE, _UNTIL, _REPLACEMENT = "x-deprecated-at", "x-sunset", "x-replacement"
 
 @dataclass(frozen=True)
 class Deprecation:
-    """The end of one operation. `page` explains it; `successor` is a path, maybe with placeholders."""
+    """The deprecation of one operation. `successor` is a URL path, possibly with placeholders."""
 
     since: datetime
     until: datetime
@@ -28,7 +28,7 @@ class Deprecation:
     successor: str | None
 
     def headers(self, path_values: Mapping[str, str]) -> dict[str, str]:
-        """Return what the answer to a request with these values in its path says; names in lower case."""
+        """Return the headers of a response. `path_values` fill the placeholders of the successor."""
         links = [f'<{self.docs_url}>; rel="deprecation"; type="text/html"']
         if self.successor is not None:
             quoted = {name: quote(value, safe="") for name, value in path_values.items()}
@@ -40,45 +40,46 @@ class Deprecation:
         }
 
 
-def find_deprecations(bundle: Document) -> dict[str, Deprecation]:
-    """Return the deprecated operations by their operationId.
+def find_deprecations(document: Document) -> dict[str, Deprecation]:
+    """Return the deprecations by operationId.
 
-    ContractError lists every one without its dates, with a sunset before its deprecation, with a replacement
-    that does not exist, and what an operation that is not deprecated says about its end.
+    Raises:
+        ContractError: Lists every deprecated operation without dates, with a sunset before its deprecation or
+            with an unknown replacement, and every other operation that has one of these extensions.
     """
-    operations = {raw.operation_id: raw for raw in bundle.operations()}
-    found: dict[str, Deprecation] = {}
-    complaints: list[str] = []
+    operations = {raw.operation_id: raw for raw in document.operations()}
+    deprecations: dict[str, Deprecation] = {}
+    errors: list[str] = []
     for raw in operations.values():
-        wrong = _find_errors(raw.definition, operations)
-        complaints += [f"{raw.operation_id} {words}" for words in wrong]
-        if raw.definition.get("deprecated") and not wrong:
-            found[raw.operation_id] = _build_deprecation(raw, operations, bundle.base_path)
-    if complaints:
-        raise ContractError("the contract ends operations in a wrong way:\n  " + "\n  ".join(complaints))
-    return found
+        own_errors = _find_errors(raw.definition, operations)
+        errors += [f"{raw.operation_id} {error}" for error in own_errors]
+        if raw.definition.get("deprecated") and not own_errors:
+            deprecations[raw.operation_id] = _build_deprecation(raw, operations, document.base_path)
+    if errors:
+        raise ContractError("deprecations in the contract are invalid:\n  " + "\n  ".join(errors))
+    return deprecations
 
 
 def _find_errors(definition: dict[str, Any], operations: Mapping[str, RawOperation]) -> list[str]:
     if not definition.get("deprecated"):
-        told = [word for word in (_SINCE, _UNTIL, _REPLACEMENT) if word in definition]
-        return [f"is not deprecated and has {word}" for word in told]
-    complaints, times = [], []
-    for word in (_SINCE, _UNTIL):
+        extensions = [name for name in (_SINCE, _UNTIL, _REPLACEMENT) if name in definition]
+        return [f"is not deprecated and has {name}" for name in extensions]
+    errors, times = [], []
+    for name in (_SINCE, _UNTIL):
         try:
-            times.append(_parse_time(definition.get(word)))
+            times.append(_parse_time(definition.get(name)))
         except ValueError:
-            complaints.append(f"is deprecated and needs {word}, a time in UTC such as 2026-12-31T23:59:59Z")
+            errors.append(f"is deprecated and needs {name}, a time in UTC such as 2026-12-31T23:59:59Z")
     if times != sorted(times):
-        complaints.append("ends before it is deprecated")
+        errors.append("ends before it is deprecated")
     replacement = definition.get(_REPLACEMENT)
     if replacement not in (None, *operations):
-        complaints.append(f"is replaced by {replacement}, which does not exist")
-    return complaints
+        errors.append(f"is replaced by {replacement}, which does not exist")
+    return errors
 
 
 def _parse_time(text: object) -> datetime:
-    """Return a time in UTC; ValueError for anything else."""
+    """Return a time in UTC. Raises ValueError for anything else, also for another offset."""
     time = datetime.fromisoformat(str(text))
     if time.utcoffset() != timedelta(0):
         raise ValueError("not in UTC")
@@ -88,19 +89,19 @@ def _parse_time(text: object) -> datetime:
 def _build_deprecation(
     raw: RawOperation, operations: Mapping[str, RawOperation], base_path: str
 ) -> Deprecation:
-    since, until = (_parse_time(raw.definition[word]) for word in (_SINCE, _UNTIL))
+    since, until = (_parse_time(raw.definition[name]) for name in (_SINCE, _UNTIL))
     replacement = raw.definition.get(_REPLACEMENT)
     successor = None if replacement is None else _successor_url(operations[replacement], raw, base_path)
     return Deprecation(since, until, _docs_url(raw, base_path), successor)
 
 
 def _docs_url(raw: RawOperation, base_path: str) -> str:
-    """Return where the documentation page shows an operation."""
+    """Return the URL of an operation on the documentation page."""
     return f"{base_path}/docs#/{raw.definition['tags'][0]}/{raw.operation_id}"
 
 
 def _successor_url(successor: RawOperation, deprecated: RawOperation, base_path: str) -> str:
-    """Return the path of the successor; its page where the old path lacks values that the new one needs."""
+    """Return the successor's path, or its documentation if the path needs values that the old one lacks."""
     if _path_names(successor) <= _path_names(deprecated):
         return base_path + successor.path
     return _docs_url(successor, base_path)

@@ -1,4 +1,4 @@
-"""The contract as one document: read, its references followed, its operations listed."""
+"""The OpenAPI document: read it, resolve its references, list its operations. Knows nothing about schemas."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 @dataclass(frozen=True)
 class RawOperation:
-    """One operation as the document has it; `parameters` include those of its path."""
+    """One operation as the document has it. `parameters` are resolved and include those of the path item."""
 
     operation_id: str
     method: str
@@ -26,7 +26,7 @@ class RawOperation:
 
 
 class Document:
-    """An OpenAPI 3.0 document with all references inside it."""
+    """An OpenAPI 3.0 document. All its references point into the document itself."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.spec = document
@@ -35,7 +35,11 @@ class Document:
 
     @classmethod
     def load(cls, path: Path) -> Document:
-        """Read a bundle; ContractError when there is none or it is not JSON."""
+        """Read a bundle.
+
+        Raises:
+            ContractError: The file is missing or is not JSON.
+        """
         try:
             document = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
@@ -43,48 +47,51 @@ class Document:
         return cls(document)
 
     def with_tags(self, tags: Collection[str]) -> Document:
-        """Return the part of the contract that bears these tags."""
+        """Return a document with only the operations that have one of these tags."""
         paths: dict[str, Any] = {}
         for path, item in self.spec["paths"].items():
-            kept = {
+            selected = {
                 key: value
                 for key, value in self.resolve(item).items()
                 if key not in METHODS or set(value.get("tags", ())) & set(tags)
             }
-            if any(method in kept for method in METHODS):
-                paths[path] = kept
+            if any(method in selected for method in METHODS):
+                paths[path] = selected
         return Document({**self.spec, "paths": paths})
 
     def resolve(self, node: dict[str, Any]) -> dict[str, Any]:
-        """Follow `$ref` until something else is found; ContractError when it leads nowhere."""
+        """Follow `$ref` until the node is not a reference.
+
+        Raises:
+            ContractError: The reference points to nothing.
+        """
         while "$ref" in node:
             target: Any = self.spec
             try:
                 for step in split_pointer(node["$ref"]):
                     target = target[step]
             except (KeyError, TypeError):
-                raise ContractError(
-                    f"the contract refers to {node['$ref']}, which it does not have"
-                ) from None
+                raise ContractError(f"the contract refers to {node['$ref']}, which does not exist") from None
             node = target
         return node
 
     def connexion_spec(self) -> dict[str, Any]:
-        """Return of the document what Connexion needs: each operation's path, name and security.
+        """Return the parts of the document that Connexion needs: paths, operationIds and security.
 
-        It would hold the whole one against the schema of OpenAPI, in Python, for half of the time that a
-        start takes. The linter has done that, and what an operation takes and answers is compiled here.
+        Connexion validates its document against the OpenAPI schema in Python. For the whole contract, that
+        takes half of the start-up time, and the linter of the contract has done it already. Requests and
+        responses are validated by this package, not by Connexion.
         """
         paths: dict[str, dict[str, Any]] = {}
         for raw in self.operations():
-            kept = _pick(raw.definition, "operationId", "tags", "security")
-            kept["parameters"] = [
-                {**_pick(one, "name", "in", "required"), "schema": self.resolve(one["schema"])}
-                for one in raw.parameters
-                if one["in"] == "path"
+            definition = _pick(raw.definition, "operationId", "tags", "security")
+            definition["parameters"] = [
+                {**_pick(parameter, "name", "in", "required"), "schema": self.resolve(parameter["schema"])}
+                for parameter in raw.parameters
+                if parameter["in"] == "path"
             ]
-            kept["responses"] = {"default": {"description": "See the contract."}}
-            paths.setdefault(raw.path, {})[raw.method.lower()] = kept
+            definition["responses"] = {"default": {"description": "See the contract."}}
+            paths.setdefault(raw.path, {})[raw.method.lower()] = definition
         top = _pick(self.spec, "openapi", "info", "servers", "security")
         return {
             **top,
@@ -93,7 +100,11 @@ class Document:
         }
 
     def operations(self) -> Iterator[RawOperation]:
-        """Give every operation; ContractError for a missing or repeated operationId."""
+        """Yield every operation.
+
+        Raises:
+            ContractError: An operationId is missing or repeated.
+        """
         seen: set[str] = set()
         for path, item in self.spec["paths"].items():
             item = self.resolve(item)
@@ -104,14 +115,14 @@ class Document:
                 operation_id = definition.get("operationId")
                 if not operation_id or operation_id in seen:
                     raise ContractError(
-                        f"{method.upper()} {path} needs an operationId of its own, not {operation_id!r}"
+                        f"{method.upper()} {path} needs a unique operationId, not {operation_id!r}"
                     )
                 seen.add(operation_id)
                 parameters = self._parameters(item, definition)
                 yield RawOperation(operation_id, method.upper(), path, definition, parameters)
 
     def _parameters(self, item: dict[str, Any], definition: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the operation's parameters; one with the place and name of a path item's replaces it."""
+        """Return the parameters. Those of the operation replace those of the path item by name."""
         merged: dict[tuple[str, str], dict[str, Any]] = {}
         for parameter in [*item.get("parameters", []), *definition.get("parameters", [])]:
             parameter = self.resolve(parameter)

@@ -1,5 +1,7 @@
-"""What the contract, or HTTP itself, does not let in; `handlers/pipeline/errors.py` turns each into a
-problem."""
+"""Errors of requests that break the contract or HTTP, and errors of the contract itself.
+
+`handlers.pipeline.errors` turns each into a problem document (RFC 9457).
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,11 @@ from handlers.contract.json_pointer import join_pointer
 
 
 class ContractError(Exception):
-    """The contract and the code do not fit; raised at start, never while serving."""
+    """The contract is broken or does not match the code. Raised at start, never while serving."""
 
 
 class ResponseViolation(Exception):
-    """An answer of ours is not what the contract says: the caller gets a 500, the log the violation."""
+    """A response does not match the contract. The client receives a 500; the log has the mismatch."""
 
     def __init__(self, operation_id: str, kind: str, message: str) -> None:
         super().__init__(f"{operation_id} {message}")
@@ -23,7 +25,7 @@ class ResponseViolation(Exception):
 
 
 class RequestError(Exception):
-    """A request that goes no further."""
+    """A request that is rejected before its handler is called."""
 
     status: ClassVar[int] = 400
     code: ClassVar[str] = "malformed_request"
@@ -36,11 +38,11 @@ class RequestError(Exception):
 
 
 class BadRequest(RequestError):
-    """Not JSON, not UTF-8, not multipart ...: there is nothing that a schema could be held against."""
+    """The request cannot be parsed (not JSON, not UTF-8, not multipart), so no schema can be applied."""
 
 
 class PathNotFound(RequestError):
-    """No operation lives there."""
+    """The contract has no such path."""
 
     status = 404
     code = "not_found"
@@ -48,7 +50,7 @@ class PathNotFound(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """The path exists, this method does not."""
+    """The path exists, but not with this method."""
 
     status = 405
     code = "method_not_allowed"
@@ -56,7 +58,7 @@ class MethodNotAllowed(RequestError):
 
 
 class NotAcceptable(RequestError):
-    """The caller accepts none of the media types that the operation answers with."""
+    """The client accepts none of the media types of the operation's responses."""
 
     status = 406
     code = "not_acceptable"
@@ -64,19 +66,19 @@ class NotAcceptable(RequestError):
 
 
 class RequestTimeout(RequestError):
-    """The body does not come, or comes more slowly than a client of today sends."""
+    """The request body did not arrive in time. Clients below a minimum rate count as stalled."""
 
     status = 408
     code = "request_timeout"
     default_detail = "The request body did not come in time"
 
     def __init__(self) -> None:
-        # What is still to come would be taken for the next request (RFC 9110, 15.5.9).
+        # The rest of the body would be read as the next request on the connection (RFC 9110, 15.5.9).
         super().__init__(headers={"Connection": "close"})
 
 
 class ContentTooLarge(RequestError):
-    """The body exceeds the limit of its kind."""
+    """The body exceeds the size limit of its media type."""
 
     status = 413
     code = "too_large"
@@ -84,7 +86,7 @@ class ContentTooLarge(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    """The body comes without a media type, with one that the operation does not take, or not in UTF-8."""
+    """The body has no media type, one that the operation does not accept, or a charset other than UTF-8."""
 
     status = 415
     code = "unsupported_media_type"
@@ -92,7 +94,7 @@ class UnsupportedMediaType(RequestError):
 
 
 class ServiceUnavailable(RequestError):
-    """Something that the server needs does not answer; the caller should come back."""
+    """A dependency of the server does not respond. The client should retry."""
 
     status = 503
     code = "unavailable"
@@ -103,7 +105,7 @@ class ServiceUnavailable(RequestError):
 
 
 class TookTooLong(ServiceUnavailable):
-    """The request was worked on for longer than a request may take; nothing of it is kept."""
+    """The request exceeded the time limit of the server and was rolled back."""
 
     code = "took_too_long"
     default_detail = "The request took too long and was given up"
@@ -111,7 +113,7 @@ class TookTooLong(ServiceUnavailable):
 
 @dataclass(frozen=True)
 class Violation:
-    """One way in which a request breaks the contract. `loc` begins with body, query, path or header."""
+    """One way in which a request breaks the contract. `loc` starts with body, query, path or header."""
 
     loc: tuple[str | int, ...]
     msg: str
@@ -121,18 +123,21 @@ class Violation:
     ctx: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the violation as it is told; `pointer` (RFC 6901) leads into what `loc` begins with."""
-        told: dict[str, Any] = {"loc": list(self.loc), "msg": self.msg, "type": self.type}
+        """Return the violation as problem documents have it.
+
+        `pointer` (RFC 6901) is relative to the part of the request that `loc` starts with.
+        """
+        document: dict[str, Any] = {"loc": list(self.loc), "msg": self.msg, "type": self.type}
         if self.has_input:
-            told["input"] = self.input
+            document["input"] = self.input
         if self.ctx:
-            told["ctx"] = dict(self.ctx)
-        told["pointer"] = join_pointer(self.loc[1:])
-        return told
+            document["ctx"] = dict(self.ctx)
+        document["pointer"] = join_pointer(self.loc[1:])
+        return document
 
 
 class ValidationFailed(RequestError):
-    """The request is well formed and breaks the contract's schemas; it names all violations."""
+    """The request was parsed but does not match the schemas of the contract. Lists all violations."""
 
     status = 422
     code = "invalid_request"

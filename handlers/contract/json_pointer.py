@@ -1,4 +1,4 @@
-"""JSON pointers (RFC 6901): from steps to text, and back."""
+"""JSON Pointer (RFC 6901): join steps to a pointer, and split a pointer into steps."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 
 def join_pointer(steps: Iterable[str | int]) -> str:
-    """Return the pointer that leads over these steps."""
+    """Return the pointer with these steps."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
 
 
 def split_pointer(pointer: str) -> list[str]:
-    """Return the steps that a pointer leads over, whether or not it is a fragment that begins with `#`."""
+    """Return the steps of a pointer, also of one in a URI fragment (`#/...`)."""
     return [step.replace("~1", "/").replace("~0", "~") for step in pointer.removeprefix("#").split("/")[1:]]

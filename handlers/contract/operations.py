@@ -1,10 +1,10 @@
-"""One operation of the contract, compiled: what it takes and what it may answer."""
+"""One operation of the contract, compiled: its parameters, request bodies and responses."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from handlers.common.permissions import SUPERUSER_ONLY
 from handlers.contract.coercion import ConverterCompiler
 from handlers.contract.deprecation import Deprecation, find_deprecations
 from handlers.contract.document import Document
@@ -15,18 +15,19 @@ from handlers.contract.responses import ResponseCompiler, Responses
 from handlers.contract.schema_compiler import SchemaCompiler
 
 API_KEY_SCHEME = "ApiKey"
-"""The name that the contract gives the scheme of API keys."""
+"""The name of the security scheme of API keys in the contract."""
 
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """An operation with everything that serving it needs, compiled."""
+    """An operation and everything that serving it needs, compiled."""
 
     operation_id: str
     method: str
     path: str
     tag: str
     permission: str | None
+    is_superuser_only: bool
     is_public: bool
     accepts_api_key: bool
     is_signed: bool
@@ -38,7 +39,7 @@ class Operation:
 
     @property
     def is_rate_limited(self) -> bool:
-        """Whether requests are counted, and may be refused because there were too many."""
+        """Whether rate limits apply: the contract declares 429 for the operation."""
         return self.responses.declares(429)
 
     @property
@@ -48,20 +49,20 @@ class Operation:
 
     @property
     def arguments(self) -> list[str]:
-        """The names a handler's arguments must have."""
+        """The argument names that the handler must have."""
         return [*self.parameters.arguments, *(["body"] if self.has_body else [])]
 
     @property
     def accepts_idempotency_key(self) -> bool:
-        """Whether a request may carry a key by which it happens once, however often it is sent."""
+        """Whether a request may send `Idempotency-Key`."""
         return "Idempotency-Key" in self.parameters.headers
 
     def framework_statuses(self) -> set[int]:
-        """Return the statuses with which a request may be answered before a handler sees it."""
+        """Return the statuses that the framework itself may respond with, without calling the handler."""
         statuses = {400, 422, 500}
         if not self.is_public:
             statuses.add(401)
-        if self.permission in SUPERUSER_ONLY or self.accepts_api_key:
+        if self.is_superuser_only or self.accepts_api_key:
             statuses.add(403)
         if self.responses.media_types:
             statuses.add(406)
@@ -72,45 +73,59 @@ class Operation:
         return statuses
 
 
-def compile_operations(bundle: Document, limits: BodyLimits) -> list[Operation]:
-    """Compile the whole contract; ContractError names the operation that cannot be."""
-    translator, planner = SchemaCompiler(bundle), ConverterCompiler(bundle)
-    answers = ResponseCompiler(bundle, translator)
-    deprecations = find_deprecations(bundle)
-    compiled = []
-    for raw in bundle.operations():
+def compile_operations(
+    document: Document, limits: BodyLimits, superuser_permissions: Collection[str]
+) -> list[Operation]:
+    """Compile all operations of the contract.
+
+    Args:
+        document: The contract.
+        limits: The size and time limits of request bodies.
+        superuser_permissions: The permissions that only superusers have. Their operations must declare 403.
+
+    Raises:
+        ContractError: An operation does not compile, has no single tag, or does not declare a status that the
+            framework may respond with. The message names the operation.
+    """
+    schema_compiler, converter_compiler = SchemaCompiler(document), ConverterCompiler(document)
+    response_compiler = ResponseCompiler(document, schema_compiler)
+    deprecations = find_deprecations(document)
+    operations = []
+    for raw in document.operations():
         tags = raw.definition.get("tags", [])
         if len(tags) != 1:
             raise ContractError(f"{raw.operation_id} needs one tag, which names its module, not {tags}")
-        security = raw.definition.get("security", bundle.spec.get("security") or [])
-        compiled.append(
+        security = raw.definition.get("security", document.spec.get("security") or [])
+        permission = raw.definition.get("x-permission")
+        operations.append(
             Operation(
                 operation_id=raw.operation_id,
                 method=raw.method,
                 path=raw.path,
                 tag=tags[0],
-                permission=raw.definition.get("x-permission"),
+                permission=permission,
+                is_superuser_only=permission in superuser_permissions,
                 is_public=not security,
                 accepts_api_key=any(API_KEY_SCHEME in schemes for schemes in security),
                 is_signed=raw.definition.get("x-signed-body", False),
                 is_audited=raw.method not in ("GET", "HEAD") and "x-not-audited" not in raw.definition,
-                parameters=Parameters(bundle, translator, planner, raw),
-                request_body=RequestBody(bundle, translator, planner, raw, limits),
-                responses=Responses(answers, raw),
+                parameters=Parameters(document, schema_compiler, converter_compiler, raw),
+                request_body=RequestBody(document, schema_compiler, converter_compiler, raw, limits),
+                responses=Responses(response_compiler, raw),
                 deprecation=deprecations.get(raw.operation_id),
             )
         )
-    _require_declared(compiled)
-    return compiled
+    _check_declared_statuses(operations)
+    return operations
 
 
-def _require_declared(operations: list[Operation]) -> None:
-    """Raise ContractError unless every status that the engine itself answers with is in the contract."""
-    complaints = [
+def _check_declared_statuses(operations: list[Operation]) -> None:
+    """Raise ContractError unless every status that the framework may respond with is declared."""
+    errors = [
         f"{operation.operation_id} does not declare {status}"
         for operation in operations
         for status in sorted(operation.framework_statuses())
         if not operation.responses.declares(status)
     ]
-    if complaints:
-        raise ContractError("the contract lacks answers that are given:\n  " + "\n  ".join(complaints))
+    if errors:
+        raise ContractError("the contract lacks responses of the framework:\n  " + "\n  ".join(errors))

@@ -1,4 +1,4 @@
-"""Path, query and header of a request: read strictly, checked in one call, given as arguments."""
+"""Parse path, query and header parameters, validate them in one call, and return the handler's arguments."""
 
 from __future__ import annotations
 
@@ -17,23 +17,31 @@ from handlers.contract.validation_errors import find_violations
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SHADOWED = frozenset(dir(builtins)) - {"license", "copyright", "credits"}
-# OpenAPI 3.0: these three are described elsewhere, a parameter of that name is ignored.
+# OpenAPI 3.0 describes these three elsewhere: a header parameter with such a name is ignored.
 _IGNORED_HEADERS = frozenset({"accept", "content-type", "authorization"})
 
 MAX_PAIRS = 1000
 
 
 def argument_name(parameter_name: str) -> str:
-    """Return the Python name of a parameter: dashes become underscores, builtins get one at the end."""
+    """Return the Python name of a parameter: `-` becomes `_`; builtins and keywords get a trailing `_`."""
     name = parameter_name.replace("-", "_")
     return f"{name}_" if keyword.iskeyword(name) or name in _SHADOWED else name
 
 
 def parse_query(text: str, source: str) -> dict[str, list[str]]:
-    """Return the names and values of a query or form; Malformed unless it is percent-encoded UTF-8."""
-    found: dict[str, list[str]] = {}
+    """Return the values of a query string or form by name, in order.
+
+    Args:
+        text: The percent-encoded text.
+        source: What the text is ("query", "body"), for error details.
+
+    Raises:
+        BadRequest: An incomplete percent-encoding, bytes that are not UTF-8, or more than MAX_PAIRS fields.
+    """
+    values_by_name: dict[str, list[str]] = {}
     if not text:
-        return found
+        return values_by_name
     if _BAD_ESCAPE.search(text):
         raise BadRequest(f"The {source} holds an incomplete percent-encoding")
     pairs = text.split("&")
@@ -42,8 +50,8 @@ def parse_query(text: str, source: str) -> dict[str, list[str]]:
     for pair in pairs:
         if pair:
             name, _, value = pair.partition("=")
-            found.setdefault(_decode(name, source), []).append(_decode(value, source))
-    return found
+            values_by_name.setdefault(_decode(name, source), []).append(_decode(value, source))
+    return values_by_name
 
 
 def _decode(text: str, source: str) -> str:
@@ -59,12 +67,16 @@ class _Parameter:
     """One parameter, compiled."""
 
     def __init__(
-        self, bundle: Document, converter_compiler: ConverterCompiler, operation_id: str, raw: dict[str, Any]
+        self,
+        document: Document,
+        converter_compiler: ConverterCompiler,
+        operation_id: str,
+        raw: dict[str, Any],
     ) -> None:
         self.name: str = raw["name"]
         self.location: str = raw["in"]
         self.required: bool = raw.get("required", False)
-        schema = bundle.resolve(raw.get("schema") or {})
+        schema = document.resolve(raw.get("schema") or {})
         where = f"parameter {self.name} of {operation_id}"
         self.kind = schema.get("type")
         if self.kind not in ("string", "integer", "number", "boolean", "array"):
@@ -75,8 +87,9 @@ class _Parameter:
             raise ContractError(f"{where} is in the path: it cannot be an array")
         style = raw.get("style", "form")
         if self.kind == "array" and style != "form":
-            raise ContractError(f"{where} has the style {style}, of which nothing is known here")
-        self.item_kind = bundle.resolve(schema.get("items", {})).get("type") if self.kind == "array" else None
+            raise ContractError(f"{where} has the style {style}, which is not supported")
+        items = document.resolve(schema.get("items", {}))
+        self.item_kind = items.get("type") if self.kind == "array" else None
         self.explode: bool = raw.get("explode", True)
         self.schema = raw["schema"]
         self.default = schema.get("default")
@@ -84,7 +97,7 @@ class _Parameter:
         self.converter: Converter | None = converter_compiler.compile(self.schema, fill_defaults=False)
 
     def read(self, texts: list[str]) -> Any:
-        """Return the JSON value that these texts, one per occurrence, stand for."""
+        """Return the JSON value of a parameter. `texts` has one item per occurrence in the request."""
         if self.kind != "array":
             return parse_text(self.kind, texts[0])
         items = texts if self.explode else (texts[0].split(",") if texts[0] else [])
@@ -96,42 +109,51 @@ class Parameters:
 
     def __init__(
         self,
-        bundle: Document,
+        document: Document,
         schema_compiler: SchemaCompiler,
         converter_compiler: ConverterCompiler,
         raw: RawOperation,
     ) -> None:
         parameters = [
-            _Parameter(bundle, converter_compiler, raw.operation_id, parameter)
+            _Parameter(document, converter_compiler, raw.operation_id, parameter)
             for parameter in raw.parameters
         ]
-        by_place = {
+        by_location = {
             location: [p for p in parameters if p.location == location]
             for location in ("path", "query", "header")
         }
         if any(parameter.location == "cookie" for parameter in parameters):
             raise ContractError(f"{raw.operation_id} has a cookie parameter; this API has none")
-        self._path = {p.name: p for p in by_place["path"]}
-        self._query = {p.name: p for p in by_place["query"]}
+        self._path = {p.name: p for p in by_location["path"]}
+        self._query = {p.name: p for p in by_location["query"]}
         self._headers = [
             (p.name.lower().encode(), p.name)
-            for p in by_place["header"]
+            for p in by_location["header"]
             if p.name.lower() not in _IGNORED_HEADERS
         ]
-        named = set(re.findall(r"\{([^}]*)\}", raw.path))
-        if named != set(self._path):
+        placeholders = set(re.findall(r"\{([^}]*)\}", raw.path))
+        if placeholders != set(self._path):
             raise ContractError(
                 f"{raw.operation_id}: {raw.path} and its path parameters {sorted(self._path)} differ"
             )
-        self.headers = frozenset(p.name for p in by_place["header"])
+        self.headers = frozenset(p.name for p in by_location["header"])
         self._arguments = [*self._path.values(), *self._query.values()]
         self.arguments: list[str] = [parameter.argument for parameter in self._arguments]
-        self._validator = schema_compiler.compile(_combine_schemas(by_place), "request")
+        self._validator = schema_compiler.compile(_combine_schemas(by_location), "request")
 
     def read(
         self, path_values: dict[str, str], query_string: bytes, headers: Iterable[tuple[bytes, bytes]]
     ) -> tuple[dict[str, Any], list[Violation]]:
-        """Return the handler's arguments, or all violations. Malformed for a query that cannot be read."""
+        """Return the handler's arguments, and all violations; with violations there are no arguments.
+
+        Args:
+            path_values: The decoded values of the path's placeholders.
+            query_string: The query as it was sent, percent-encoded.
+            headers: Names in lower case and values, as ASGI has them.
+
+        Raises:
+            BadRequest: The query cannot be decoded.
+        """
         violations: list[Violation] = []
         try:
             texts = parse_query(query_string.decode("ascii"), "query")
@@ -149,10 +171,10 @@ class Parameters:
                 continue
             query[name] = parameter.read(values) if parameter is not None else values[0]
         path = {name: self._path[name].read([text]) for name, text in path_values.items()}
-        sent = {"path": path, "query": query, "header": self._read_headers(headers)}
-        violations += find_violations(self._validator, sent)
+        values_by_location = {"path": path, "query": query, "header": self._read_headers(headers)}
+        violations += find_violations(self._validator, values_by_location)
         if violations:
-            # A repeated value is left out above; that it is then missing is not a second violation.
+            # A repeated parameter was left out above; do not report it as missing as well.
             repeated = {violation.loc for violation in violations if violation.type == "repeated"}
             return {}, [v for v in violations if v.type != "missing" or v.loc not in repeated]
         return self._to_arguments(path, query), []
@@ -174,14 +196,14 @@ class Parameters:
 
 
 def _combine_schemas(by_location: dict[str, list[_Parameter]]) -> dict[str, Any]:
-    """Return one schema for all parameters, so that one call names all violations."""
-    places: dict[str, Any] = {}
-    for place, parameters in by_location.items():
-        places[place] = {
+    """Return one schema for all parameters, so that one call finds all violations."""
+    locations: dict[str, Any] = {}
+    for location, parameters in by_location.items():
+        locations[location] = {
             "type": "object",
             "properties": {p.name: p.schema for p in parameters},
             "required": [p.name for p in parameters if p.required],
-            # Clients and proxies add headers of their own; nobody adds query parameters by accident.
-            "additionalProperties": place == "header",
+            # Clients and proxies add headers. An unknown query parameter is a mistake of the client.
+            "additionalProperties": location == "header",
         }
-    return {"type": "object", "properties": places}
+    return {"type": "object", "properties": locations}

@@ -1,4 +1,8 @@
-"""A file that came with a request, as handlers see it."""
+"""Read request bodies: JSON, forms, multipart and binary, with limits on size, time and memory.
+
+Bodies are read on the event loop and validated in one call that finds all violations. This module knows ASGI,
+but not Flask. Standards: RFC 9110 (media types), RFC 7578 (multipart).
+"""
 
 from __future__ import annotations
 
@@ -33,9 +37,13 @@ from handlers.contract.validation_errors import find_violations
 
 @dataclass(frozen=True)
 class UploadedFile:
-    """A binary field of a multipart body. `size` is in bytes; `file` is seekable and stands at its start.
+    """A binary field of a multipart body. The server closes the file at the end of the request.
 
-    The endpoint closes it when the request has ended. `filename` and `content_type` are what the client said.
+    Attributes:
+        filename: As the client sent it; may be empty or hostile.
+        content_type: As the client sent it; not verified.
+        size: In bytes.
+        file: Seekable, positioned at its start.
     """
 
     filename: str
@@ -50,7 +58,7 @@ MAX_FORM_BYTES = 65_536
 MAX_MEMORY_BYTES = 1_048_576
 MIN_BYTES_PER_SECOND = 32_768
 MAX_EVENT_LOOP_BYTES = 65_536
-"""A JSON body up to this size is read on the event loop: a hop to a thread would cost more."""
+"""JSON bodies up to this size are parsed on the event loop: a switch to a thread would cost more."""
 
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)', re.IGNORECASE)
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
@@ -59,7 +67,13 @@ _BOUNDARY = re.compile(r";\s*boundary\s*=\s*(\"[^\"]{1,70}\"|[^\";\s]{1,70})", r
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """How many bytes of each kind of body are taken, and how long in seconds one may keep us waiting."""
+    """Limits of request bodies.
+
+    Attributes:
+        json: The maximum size of a JSON body, in bytes.
+        upload: The maximum size of a binary body or of all files of a multipart body, in bytes.
+        timeout_seconds: The time limit of a body. It grows by one second per MIN_BYTES_PER_SECOND received.
+    """
 
     json: int = 1_000_000
     upload: int = 52_428_800
@@ -67,55 +81,62 @@ class BodyLimits:
 
 
 class ClientDisconnected(Exception):
-    """The client closed the connection before its body was complete; there is nobody to answer."""
+    """The client closed the connection before the body was complete. No response can be sent."""
 
 
 async def read_chunks(receive: Receive, limit: int, timeout_seconds: float) -> AsyncGenerator[bytes, None]:
-    """Give the pieces of a body as they come; BodyTooLarge as soon as there are more bytes than `limit`.
+    """Yield the chunks of a body as they arrive.
 
-    Raises BodyTooSlow when it is not complete after `patience` seconds and one more for every SLOWEST_RATE
-    bytes that came.
+    Args:
+        receive: The ASGI callable.
+        limit: The maximum size in bytes.
+        timeout_seconds: The time limit, which grows by one second per MIN_BYTES_PER_SECOND received.
+
+    Raises:
+        ContentTooLarge: The body exceeds the limit; raised at the first chunk beyond it.
+        RequestTimeout: The body is not complete in time (slow clients, OWASP API4).
+        ClientDisconnected: The client closed the connection.
     """
-    began = asyncio.get_running_loop().time()
+    started_at = asyncio.get_running_loop().time()
     total, more = 0, True
     while more:
         try:
-            async with asyncio.timeout_at(began + timeout_seconds + total / MIN_BYTES_PER_SECOND):
+            async with asyncio.timeout_at(started_at + timeout_seconds + total / MIN_BYTES_PER_SECOND):
                 message = await receive()
         except TimeoutError:
             raise RequestTimeout from None
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
-        piece = message.get("body", b"")
-        total += len(piece)
+        chunk = message.get("body", b"")
+        total += len(chunk)
         if total > limit:
             raise ContentTooLarge(f"The request body is larger than {limit} bytes")
         more = message.get("more_body", False)
-        yield piece
+        yield chunk
 
 
 class _NotUtf8(MultiPartException):
-    """Text of a part, or its name, is not UTF-8 (RFC 7578, 5.1)."""
+    """A text part or the name of a part is not UTF-8 (RFC 7578, section 5.1)."""
 
 
 class _StrictMultipart(MultiPartParser):
-    """Starlette's parser, which takes half a body for a whole one and any bytes for text; this one tells."""
+    """Starlette's parser, which accepts truncated bodies and decodes invalid UTF-8; this one rejects both."""
 
     complete = False
 
     def on_headers_finished(self) -> None:
-        """Refuse names that are not UTF-8, which would be read as latin-1."""
+        """Reject names that are not UTF-8: Starlette would decode them as Latin-1."""
         _require_utf8(self._current_part.content_disposition or b"")
         super().on_headers_finished()
 
     def on_part_end(self) -> None:
-        """Refuse text that is not UTF-8, which would be read as latin-1."""
+        """Reject text that is not UTF-8: Starlette would decode it as Latin-1."""
         if self._current_part.file is None:
             _require_utf8(self._current_part.data)
         super().on_part_end()
 
     def on_end(self) -> None:
-        """Remember that the closing boundary came."""
+        """Remember that the closing boundary arrived."""
         self.complete = True
 
 
@@ -127,34 +148,34 @@ def _require_utf8(raw: bytes | bytearray) -> None:
 
 
 class _Content:
-    """One media type that an operation takes."""
+    """A media type that an operation accepts."""
 
     def __init__(
         self,
         media_type: str,
         raw: dict[str, Any],
-        fill: bool,
-        bundle: Document,
+        fill_defaults: bool,
+        document: Document,
         schema_compiler: SchemaCompiler,
         converter_compiler: ConverterCompiler,
     ) -> None:
         self.media_type = media_type
         schema = raw.get("schema") or {}
-        resolved = bundle.resolve(schema)
+        resolved = document.resolve(schema)
         self.is_binary = resolved.get("format") == "binary"
         if media_type in (FORM, MULTIPART) and "properties" not in resolved:
             raise ContractError(f"a body of {media_type} needs its properties inline")
         if not (self.is_binary or media_type in (FORM, MULTIPART) or media_type.endswith("json")):
             raise ContractError(f"a body of {media_type} must have the format binary")
         self.properties = {
-            name: bundle.resolve(part) for name, part in resolved.get("properties", {}).items()
+            name: document.resolve(part) for name, part in resolved.get("properties", {}).items()
         }
         self.file_fields = {name for name, part in self.properties.items() if part.get("format") == "binary"}
         self.validator = schema_compiler.compile(schema, "request")
-        self.converter: Converter | None = converter_compiler.compile(schema, fill)
+        self.converter: Converter | None = converter_compiler.compile(schema, fill_defaults)
 
     def limit(self, limits: BodyLimits) -> int:
-        """Return how many bytes of this media type are taken."""
+        """Return the maximum size of a body of this media type, in bytes."""
         if self.is_binary:
             return limits.upload
         if self.media_type == MULTIPART:
@@ -163,24 +184,24 @@ class _Content:
 
 
 class RequestBody:
-    """What bodies one operation takes."""
+    """The request body of an operation."""
 
     def __init__(
         self,
-        bundle: Document,
+        document: Document,
         schema_compiler: SchemaCompiler,
         converter_compiler: ConverterCompiler,
         raw: RawOperation,
         limits: BodyLimits,
     ) -> None:
-        request_body = bundle.resolve(raw.definition.get("requestBody") or {})
-        # A merge patch says what changes: filling in defaults would change more.
-        fill = raw.method != "PATCH"
+        request_body = document.resolve(raw.definition.get("requestBody") or {})
+        # An absent property of a merge patch (RFC 7396) stays as it is; a default would overwrite it.
+        fill_defaults = raw.method != "PATCH"
         self.required: bool = request_body.get("required", False)
         self.limits = limits
         self.contents = {
             media_type.lower(): _Content(
-                media_type.lower(), content, fill, bundle, schema_compiler, converter_compiler
+                media_type.lower(), content, fill_defaults, document, schema_compiler, converter_compiler
             )
             for media_type, content in request_body.get("content", {}).items()
         }
@@ -188,9 +209,19 @@ class RequestBody:
     async def read(
         self, headers: Headers, receive: Receive, files_to_close: list[Any]
     ) -> tuple[Any, list[Violation]]:
-        """Return the body as the handler gets it, or all violations; files are appended to `closing`.
+        """Return the body as the handler receives it, and all violations; with violations the body is None.
 
-        Raises BodyTooLarge, BodyTooSlow, WrongMediaType, Malformed, and ClientGone.
+        Args:
+            headers: The request headers.
+            receive: The ASGI callable.
+            files_to_close: Temporary files are appended; the caller closes them at the end of the request.
+
+        Raises:
+            BadRequest: The body cannot be parsed.
+            ContentTooLarge: The body exceeds a limit.
+            RequestTimeout: The body did not arrive in time.
+            UnsupportedMediaType: The operation does not accept the media type, charset or content encoding.
+            ClientDisconnected: The client closed the connection.
         """
         declared = headers.get("content-length")
         if (declared is None and "transfer-encoding" not in headers) or declared == "0":
@@ -206,7 +237,7 @@ class RequestBody:
         if content.is_binary:
             file, size = await _spool(chunks, files_to_close)
             return (file, []) if size else self._empty_body()
-        raw = b"".join([piece async for piece in chunks])
+        raw = b"".join([chunk async for chunk in chunks])
         if not raw:
             return self._empty_body()
         if content.media_type == FORM:
@@ -239,9 +270,10 @@ class RequestBody:
 
 
 def _validate(content: _Content, value: Any, violations: list[Violation]) -> tuple[Any, list[Violation]]:
-    wrong = {violation.loc for violation in violations}
+    # Report one violation per field: a file in place of text would also be a wrong string.
+    known = {violation.loc for violation in violations}
     violations = violations + [
-        v for v in find_violations(content.validator, value, ("body",)) if v.loc not in wrong
+        v for v in find_violations(content.validator, value, ("body",)) if v.loc not in known
     ]
     if violations:
         return None, violations
@@ -261,7 +293,7 @@ def _read_form(content: _Content, raw: bytes) -> tuple[dict[str, Any], list[Viol
 
 
 def _read_fields(content: _Content, texts: dict[str, list[str]]) -> tuple[dict[str, Any], list[Violation]]:
-    """Return the fields of a form as JSON values; a field is given once unless it is an array."""
+    """Return the fields of a form as JSON values. Only arrays may be repeated."""
     value: dict[str, Any] = {}
     violations = []
     for name, values in texts.items():
@@ -276,15 +308,16 @@ def _read_fields(content: _Content, texts: dict[str, list[str]]) -> tuple[dict[s
 
 
 async def _spool(chunks: AsyncGenerator[bytes, None], files_to_close: list[Any]) -> tuple[Any, int]:
-    file = tempfile.SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES)  # noqa: SIM115 - the endpoint closes it
+    file = tempfile.SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES)  # noqa: SIM115 - closed at the end of the request
     files_to_close.append(file)
     size = 0
-    async for piece in chunks:
-        size += len(piece)
+    async for chunk in chunks:
+        size += len(chunk)
         if size > MAX_MEMORY_BYTES:
-            await to_thread.run_sync(file.write, piece)
+            # Beyond this size the file is on disk, and writing blocks.
+            await to_thread.run_sync(file.write, chunk)
         else:
-            file.write(piece)
+            file.write(chunk)
     file.seek(0)
     return file, size
 
@@ -305,7 +338,7 @@ async def _read_multipart(
         raise BadRequest("The multipart body cannot be read") from None
     except (RequestError, ClientDisconnected):
         raise
-    except Exception as error:  # The parser raises KeyError, UnicodeDecodeError and more
+    except Exception as error:  # The parser raises KeyError, UnicodeDecodeError and others
         raise BadRequest("The multipart body cannot be read") from error
     files_to_close.extend(part.file for _, part in form.multi_items() if isinstance(part, UploadFile))
     if not parser.complete:
@@ -335,7 +368,7 @@ def _join_parts(
     fields, repeated = _read_fields(
         content, {name: values for name, values in texts.items() if name not in as_text}
     )
-    # The schema sees a marker in place of bytes, so that required and unknown fields are noticed.
+    # Validate a marker in place of each file, so that missing and unknown files are reported.
     markers = dict.fromkeys([*files, *as_text], "")
     value, violations = _validate(content, {**fields, **markers}, violations + repeated)
     if violations:

@@ -1,31 +1,44 @@
-"""From the contract to functions: a tag names a module, an operationId a function, parameters its arguments.
+"""Find the handler of each operation: the tag names the module, the operationId the function.
 
-Everything that does not fit is told at start, all of it at once.
+Differences between the contract and the handlers stop the start, and one error lists all of them.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from connexion.resolver import Resolution, Resolver
 
-from handlers.common.permissions import Permission, is_self_authenticating, required_permission
-from handlers.common.responses import ApiResponse
 from handlers.contract.errors import ContractError
 from handlers.contract.operations import Operation
-from handlers.pipeline.endpoint import Endpoint
 
-Handler = Callable[..., ApiResponse]
+Handler = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class HandlerRules:
+    """How the application marks its handlers.
+
+    Attributes:
+        permissions: All permissions that `x-permission` may name.
+        required_permission: Returns the permission that a handler requires.
+        is_self_authenticating: Returns whether a handler checks a credential of its own, such as a signature.
+    """
+
+    permissions: Collection[str]
+    required_permission: Callable[[Handler], str | None]
+    is_self_authenticating: Callable[[Handler], bool]
 
 
 class ContractResolver(Resolver):
-    """Gives Connexion the endpoint of an operation; endpoints are built before."""
+    """Give Connexion the endpoint of an operation. All endpoints exist before Connexion asks for them."""
 
-    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+    def __init__(self, endpoints: Mapping[str, Callable[..., Any]]) -> None:
         super().__init__()
         self._endpoints = endpoints
 
@@ -34,28 +47,34 @@ class ContractResolver(Resolver):
         return Resolution(self._endpoints[operation.operation_id], operation.operation_id)
 
 
-def find_handlers(operations: list[Operation], package: str) -> dict[str, Handler]:
-    """Return the handler of every operation from the modules of `package`.
+def find_handlers(operations: list[Operation], package: str, rules: HandlerRules) -> dict[str, Handler]:
+    """Return the handler of every operation by operationId.
 
-    ContractError lists every unknown tag, missing function, and argument or permission that differs.
+    Args:
+        operations: The compiled contract.
+        package: The package that has one module per tag. Dashes in tags become underscores.
+        rules: How handlers say which permission they require.
+
+    Raises:
+        ContractError: Lists every tag without a module, missing function, and argument or permission that
+            differs.
     """
     handlers: dict[str, Handler] = {}
-    complaints: list[str] = []
-    modules = {
-        tag: _load_module(tag, package, complaints) for tag in dict.fromkeys(op.tag for op in operations)
-    }
+    errors: list[str] = []
+    modules = {tag: _load_module(tag, package, errors) for tag in dict.fromkeys(op.tag for op in operations)}
     for operation in operations:
         module = modules[operation.tag]
         if module is None:
             continue
         handler = getattr(module, operation.operation_id, None)
         if not callable(handler):
-            complaints.append(f"{module.__name__} has no function {operation.operation_id}")
+            errors.append(f"{module.__name__} has no function {operation.operation_id}")
             continue
-        complaints += _find_argument_errors(operation, handler) + _find_permission_errors(operation, handler)
+        errors += _find_argument_errors(operation, handler)
+        errors += _find_permission_errors(operation, handler, rules)
         handlers[operation.operation_id] = handler
-    if complaints:
-        raise ContractError("the handlers do not fit the contract:\n  " + "\n  ".join(complaints))
+    if errors:
+        raise ContractError("the handlers do not match the contract:\n  " + "\n  ".join(errors))
     return handlers
 
 
@@ -64,6 +83,7 @@ def _load_module(tag: str, package: str, errors: list[str]) -> ModuleType | None
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        # A module that exists but imports something missing has an error of its own.
         if error.name != name:
             raise
         errors.append(f"the tag {tag} needs a module {name}")
@@ -72,29 +92,27 @@ def _load_module(tag: str, package: str, errors: list[str]) -> ModuleType | None
 
 def _find_argument_errors(operation: Operation, handler: Handler) -> list[str]:
     parameters = inspect.signature(handler).parameters.values()
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    actual = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     takes_rest = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    wanted = set(operation.arguments)
-    complaints = [
-        f"{operation.operation_id} has the argument {name}, the contract no such parameter"
-        for name in sorted(named - wanted)
+    expected = set(operation.arguments)
+    errors = [
+        f"{operation.operation_id} has the argument {name}, which the contract does not have"
+        for name in sorted(actual - expected)
     ]
     if not takes_rest:
-        complaints += [
+        errors += [
             f"{operation.operation_id} lacks the argument {name}, which the contract has"
-            for name in sorted(wanted - named)
+            for name in sorted(expected - actual)
         ]
-    return complaints
+    return errors
 
 
-def _find_permission_errors(operation: Operation, handler: Handler) -> list[str]:
-    if operation.permission is not None and operation.permission not in set(Permission):
-        return [f"{operation.operation_id} needs {operation.permission}, which is no permission"]
-    if required_permission(handler) != operation.permission:
-        named = required_permission(handler)
-        return [f"{operation.operation_id} requires {named}, the contract says {operation.permission}"]
-    if is_self_authenticating(handler) and not operation.is_public:
-        return [
-            f"{operation.operation_id} checks a proof of its own, the contract says that it wants a token"
-        ]
+def _find_permission_errors(operation: Operation, handler: Handler, rules: HandlerRules) -> list[str]:
+    if operation.permission is not None and operation.permission not in rules.permissions:
+        return [f"{operation.operation_id} names {operation.permission}, which is not a permission"]
+    required = rules.required_permission(handler)
+    if required != operation.permission:
+        return [f"{operation.operation_id} requires {required}, the contract says {operation.permission}"]
+    if rules.is_self_authenticating(handler) and not operation.is_public:
+        return [f"{operation.operation_id} authenticates requests itself, the contract says it needs a token"]
     return []

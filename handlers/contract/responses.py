@@ -1,4 +1,7 @@
-"""What an operation may answer: each status with its media types, headers and bodies, compiled."""
+"""The documented responses of an operation: statuses, media types, headers and bodies, compiled.
+
+Used to check every response before it is sent. Mismatches never quote the body, because they are logged.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ EVENT_STREAM = "text/event-stream"
 
 @dataclass(frozen=True)
 class SchemaMismatch:
-    """How an answer breaks the contract: which part of it, and in words that quote nothing of its body."""
+    """How a response differs from the contract. `kind` is the part: status, media_type, header or body."""
 
     kind: str
     message: str
@@ -31,21 +34,21 @@ class SchemaMismatch:
 
 
 class _Header:
-    """One documented header of one response."""
+    """A documented header of a response."""
 
     def __init__(
-        self, name: str, raw: dict[str, Any], bundle: Document, schema_compiler: SchemaCompiler
+        self, name: str, raw: dict[str, Any], document: Document, schema_compiler: SchemaCompiler
     ) -> None:
         self.name = name
         self.required: bool = raw.get("required", False)
-        schema = bundle.resolve(raw.get("schema") or {})
+        schema = document.resolve(raw.get("schema") or {})
         self.kind = schema.get("type")
         self.validator = schema_compiler.compile(schema, "response")
 
 
 @dataclass(frozen=True)
 class _Events:
-    """What the events of a stream are: their lines, and what `x-event-data` says about their data."""
+    """The schemas of server-sent events: of their fields, and of their data (`x-event-data`)."""
 
     message: jsonschema_rs.Validator
     data: jsonschema_rs.Validator
@@ -59,11 +62,11 @@ class _Events:
 
 
 class _Response:
-    """One documented status of an operation."""
+    """A documented status of an operation."""
 
-    def __init__(self, raw: dict[str, Any], bundle: Document, schema_compiler: SchemaCompiler) -> None:
+    def __init__(self, raw: dict[str, Any], document: Document, schema_compiler: SchemaCompiler) -> None:
         self.headers = [
-            _Header(name, bundle.resolve(header), bundle, schema_compiler)
+            _Header(name, document.resolve(header), document, schema_compiler)
             for name, header in raw.get("headers", {}).items()
         ]
         self.contents: dict[str, jsonschema_rs.Validator | None] = {
@@ -79,7 +82,7 @@ class _Response:
     def find_mismatch(
         self, media_type: str, headers: Mapping[str, str], value: Any, raw: bytes | None
     ) -> SchemaMismatch | None:
-        """Return the first way in which an answer breaks the contract; header names come in lower case."""
+        """Return the first difference from the contract, or None. Header names are in lower case."""
         for header in self.headers:
             text = headers.get(header.name.lower())
             if text is None:
@@ -105,48 +108,48 @@ def _find_body_mismatch(
         if validator.is_valid(value):
             return None
     except ValueError:
-        # Something that only the encoder knows, such as a UUID: the bytes tell what is sent.
+        # The value has a type that only the encoder knows, such as UUID: check the encoded bytes instead.
         pass
     return _find_first_mismatch(validator, orjson.loads(raw or b"null"))
 
 
 @lru_cache(maxsize=16)
 def _find_bytes_mismatch(validator: jsonschema_rs.Validator, raw: bytes) -> SchemaMismatch | None:
-    """Bytes that are made once and sent often, such as the contract itself, are checked once."""
+    # Cached: documents that are encoded once and sent often, such as the contract, are checked once.
     try:
-        sent = orjson.loads(raw)
+        value = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return SchemaMismatch("body", "the body is not JSON")
-    return _find_first_mismatch(validator, sent)
+    return _find_first_mismatch(validator, value)
 
 
-def _find_first_mismatch(validator: jsonschema_rs.Validator, sent: Any) -> SchemaMismatch | None:
-    for error in validator.iter_errors(sent):
+def _find_first_mismatch(validator: jsonschema_rs.Validator, value: Any) -> SchemaMismatch | None:
+    for error in validator.iter_errors(value):
         return SchemaMismatch("body", f"{join_pointer(error.instance_path) or '/'}: {error.message}")
     return None
 
 
 class ResponseCompiler:
-    """Compiles the responses of a contract; nine in ten are references to a few, which are compiled once."""
+    """Compiles responses. Nine in ten are references to a few shared ones, which are compiled once."""
 
-    def __init__(self, bundle: Document, schema_compiler: SchemaCompiler) -> None:
-        self._bundle, self._schema_compiler = bundle, schema_compiler
+    def __init__(self, document: Document, schema_compiler: SchemaCompiler) -> None:
+        self._document, self._schema_compiler = document, schema_compiler
         self._shared: dict[str, _Response] = {}
 
     def compile(self, raw: dict[str, Any]) -> _Response:
-        """Return the response; operations that refer to the same one get the same one."""
+        """Return the compiled response. Equal references return the same object."""
         reference = raw.get("$ref")
         if reference is None:
-            return _Response(raw, self._bundle, self._schema_compiler)
+            return _Response(raw, self._document, self._schema_compiler)
         if reference not in self._shared:
             self._shared[reference] = _Response(
-                self._bundle.resolve(raw), self._bundle, self._schema_compiler
+                self._document.resolve(raw), self._document, self._schema_compiler
             )
         return self._shared[reference]
 
 
 class Responses:
-    """Everything that one operation may answer."""
+    """All documented responses of an operation."""
 
     def __init__(self, compiler: ResponseCompiler, raw: RawOperation) -> None:
         self._by_status = {
@@ -161,16 +164,20 @@ class Responses:
         )
 
     def declares(self, status: int) -> bool:
-        """Return whether the operation may answer with this status."""
+        """Return whether the contract declares this status for the operation."""
         return status in self._by_status
 
     def find_mismatch(
         self, status: int, media_type: str, headers: Mapping[str, str], value: Any, raw: bytes | None
     ) -> SchemaMismatch | None:
-        """Return how an answer breaks the contract, None when it keeps it.
+        """Return the first difference between a response and the contract, or None.
 
-        `value` is the body before it was encoded, `raw` the encoded one; raw is None for files, of which
-        status, media type and headers are checked. Header names come in lower case.
+        Args:
+            status: The status code.
+            media_type: The `Content-Type`; its parameters are ignored.
+            headers: All response headers, with names in lower case.
+            value: The body before encoding.
+            raw: The encoded body, or None for files, whose content is not checked.
         """
         response = self._by_status.get(status)
         if response is None:
@@ -180,9 +187,12 @@ class Responses:
     def find_event_mismatch(
         self, status: int, event: Mapping[str, str], data: bytes
     ) -> SchemaMismatch | None:
-        """Return how a server-sent event breaks the contract, None when it keeps it.
+        """Return the first difference between a server-sent event and the contract, or None.
 
-        `told` is the event by its lines, `data` once more the bytes of its data.
+        Args:
+            status: The status of the response that the event belongs to.
+            event: The fields of the event (`event`, `id`, `data`).
+            data: The same data as `event["data"]`, as bytes.
         """
         events = self._by_status[status].events
         if events is None:

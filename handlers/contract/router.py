@@ -1,4 +1,7 @@
-"""Which operation lives at a path: the only router. A concrete path wins over a template, in everything."""
+"""Match request paths to operations. Knows nothing about methods, which `pipeline.middleware.routing` checks.
+
+A path without placeholders takes precedence over a template (OpenAPI 3.0).
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,19 @@ _PLACEHOLDER = re.compile(r"\{([^}]*)\}")
 
 
 class Match(NamedTuple):
-    """The operations of one path by method, HEAD included, and the values of its template."""
+    """The operations of one path by method, including HEAD, and the values of its placeholders."""
 
     operations: dict[str, Operation]
     values: dict[str, str]
 
     @property
     def allow(self) -> str:
-        """The value of the Allow header: every method of the path."""
+        """The value of the `Allow` header."""
         return ", ".join(sorted({*self.operations, "OPTIONS"}))
 
 
 class Router:
-    """All paths of the contract, found by name where concrete, by segment count where not."""
+    """All paths of the contract: a dictionary of the static ones, templates grouped by number of segments."""
 
     def __init__(self, base_path: str, operations: list[Operation]) -> None:
         self._static: dict[str, dict[str, Operation]] = {}
@@ -32,7 +35,7 @@ class Router:
         for operation in operations:
             methods = by_path.setdefault(base_path + operation.path, {})
             methods[operation.method] = operation
-        # Templates with fewer placeholders are the more concrete ones.
+        # A template with fewer placeholders is more specific and is tried first.
         for path, methods in sorted(by_path.items(), key=lambda item: item[0].count("{")):
             if "GET" in methods:
                 methods.setdefault("HEAD", methods["GET"])
@@ -46,7 +49,7 @@ class Router:
             self._templates.setdefault(path.count("/"), []).append((re.compile(pattern), methods))
 
     def match(self, path: str) -> Match | None:
-        """Return what lives at a decoded path, None when nothing does."""
+        """Return the operations at a percent-decoded path, or None."""
         methods = self._static.get(path)
         if methods is not None:
             return Match(methods, {})
@@ -57,5 +60,5 @@ class Router:
         return None
 
     def has_static(self, path: str) -> bool:
-        """Return whether an operation lives at exactly this path, without a template."""
+        """Return whether the contract has exactly this path, without placeholders."""
         return path in self._static

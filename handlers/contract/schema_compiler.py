@@ -1,6 +1,6 @@
-"""From schemas of OpenAPI 3.0 to compiled validators of JSON Schema 2020-12 (jsonschema-rs).
+"""Compile schemas of OpenAPI 3.0 to validators of JSON Schema 2020-12 (jsonschema-rs).
 
-Everything is compiled once, at start; equal schemas share one validator.
+All schemas are compiled at start. Equal schemas share one validator.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def _is_date_time(text: str) -> bool:
-    """Return whether Python can hold it; the library takes leap seconds, year 0000 and lower case besides."""
+    """Return whether Python accepts it. The library also accepts leap seconds, year 0000 and lower case."""
     try:
         return bool(_DATE_TIME.fullmatch(text) and datetime.fromisoformat(text).astimezone(UTC))
     except (ValueError, OverflowError):
@@ -54,18 +54,21 @@ def _is_date(text: str) -> bool:
         return False
 
 
-# What we write is made by Python: only what we read needs the stricter, slower rules.
+# Responses are formatted by Python, so only requests need these stricter, slower checks.
 _FORMATS: dict[Direction, dict[str, Callable[[str], bool]]] = {
     "request": {"date-time": _is_date_time, "date": _is_date},
     "response": {},
 }
-# Patterns of texts without NUL, and what else they say. To look for one character takes a fifth of the time
-# of a look at each, where texts are long.
+# Patterns that forbid NUL, and the rest of each pattern. On long texts, searching for the one character takes
+# a fifth of the time that matching each character takes.
 _NUL_FREE_PATTERNS = {r"^[^\x00]*$": "", r"^https?://[^\x00]+$": r"^https?://[^\x00]"}
 
 
 def translate(schema: Any, direction: Direction) -> Any:
-    """Return the JSON Schema 2020-12 for a schema of OpenAPI 3.0; references stay, pointing into `$defs`."""
+    """Return the JSON Schema 2020-12 of a schema of OpenAPI 3.0. References then point into `$defs`.
+
+    In requests, `readOnly` properties are forbidden; in responses, `writeOnly` ones.
+    """
     if isinstance(schema, list):
         return [translate(part, direction) for part in schema]
     if not isinstance(schema, dict):
@@ -83,10 +86,10 @@ def translate(schema: Any, direction: Direction) -> Any:
     _translate_bounds(schema, translated)
     _apply_read_write_only(schema, translated, direction)
     if direction == "response":
-        # A request is to be told of the pattern that it does not match.
+        # In requests, the original pattern stays: the error quotes it.
         _forbid_nul(schema, translated)
     if schema.get("format") == "binary":
-        # Bytes never meet a schema; their place is held by a marker.
+        # Bytes are not validated by a schema; a marker stands in for them.
         return {}
     return _translate_nullable(schema, translated)
 
@@ -114,18 +117,18 @@ def _forbid_nul(schema: dict[str, Any], translated: dict[str, Any]) -> None:
 
 
 def _apply_read_write_only(schema: dict[str, Any], translated: dict[str, Any], direction: Direction) -> None:
-    """Refuse readOnly properties in requests and writeOnly ones in responses, and require neither there."""
+    """Forbid `readOnly` properties in requests and `writeOnly` ones in responses, and do not require them."""
     mark = "readOnly" if direction == "request" else "writeOnly"
-    hidden = {
+    forbidden = {
         name
         for name, part in (schema.get("properties") or {}).items()
         if isinstance(part, dict) and part.get(mark)
     }
-    if not hidden:
+    if not forbidden:
         return
-    for name in hidden:
+    for name in forbidden:
         translated["properties"][name] = False
-    required = [name for name in schema.get("required", ()) if name not in hidden]
+    required = [name for name in schema.get("required", ()) if name not in forbidden]
     translated.pop("required", None)
     if required:
         translated["required"] = required
@@ -143,46 +146,51 @@ def _translate_nullable(schema: dict[str, Any], translated: dict[str, Any]) -> d
 
 
 class SchemaCompiler:
-    """Compiles the schemas of one bundle, each once per direction."""
+    """Compiles the schemas of one document, each once per direction."""
 
-    def __init__(self, bundle: Document) -> None:
-        self._components: dict[str, Any] = bundle.spec.get("components", {}).get("schemas", {})
+    def __init__(self, document: Document) -> None:
+        self._components: dict[str, Any] = document.spec.get("components", {}).get("schemas", {})
         self._validators: dict[tuple[str, str], jsonschema_rs.Validator] = {}
 
     def compile(self, schema: dict[str, Any], direction: Direction) -> jsonschema_rs.Validator:
-        """Return the validator; ContractError when the schema is none."""
+        """Return the validator of a schema.
+
+        Raises:
+            ContractError: The schema is invalid.
+        """
         key = (direction, json.dumps(schema, sort_keys=True))
         if key not in self._validators:
             self._validators[key] = self._compile(schema, direction)
         return self._validators[key]
 
     def _compile(self, schema: dict[str, Any], direction: Direction) -> jsonschema_rs.Validator:
-        document = translate(schema, direction)
+        translated = translate(schema, direction)
         definitions = {name: translate(self._components[name], direction) for name in self._reachable(schema)}
         try:
             return jsonschema_rs.Draft202012Validator(
-                {"$defs": definitions, "allOf": [document]} if definitions else document,
+                {"$defs": definitions, "allOf": [translated]} if definitions else translated,
                 formats=_FORMATS[direction],
                 validate_formats=True,
                 offline=True,
-                # What an answer holds is nobody's business who reads the log.
+                # Mismatches of responses are logged; the log must not have values of users.
                 mask="the value" if direction == "response" else None,
             )
         except (ValueError, jsonschema_rs.ValidationError) as error:
             raise ContractError(f"a schema of the contract does not compile: {error}") from error
 
     def _reachable(self, schema: Any) -> list[str]:
-        """Return the names of the components a schema needs, so that no validator carries all of them."""
+        """Return the names of the components that a schema refers to, directly or indirectly."""
+        # Only these are passed to the validator: compiling all components for each schema would be slow.
         names: dict[str, None] = {}
-        waiting = [schema]
-        while waiting:
-            node = waiting.pop()
+        pending = [schema]
+        while pending:
+            node = pending.pop()
             if not isinstance(node, dict):
-                waiting.extend(node if isinstance(node, list) else ())
+                pending.extend(node if isinstance(node, list) else ())
                 continue
-            waiting.extend(node.values())
+            pending.extend(node.values())
             name = str(node.get("$ref", "")).removeprefix(_REFERENCE)
             if name in self._components and name not in names:
                 names[name] = None
-                waiting.append(self._components[name])
+                pending.append(self._components[name])
         return list(names)

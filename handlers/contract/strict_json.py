@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it and nothing beside: UTF-8, no key twice, no NaN, bounded in depth and in items."""
+"""Parse strict JSON (RFC 8259): UTF-8, unique keys, no NaN, limited depth and number of items."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from handlers.contract.errors import BadRequest, ContentTooLarge
 
 MAX_DEPTH = 60
 MAX_ITEMS = 1_500
-"""Items and members of all arrays and objects together: to tell what is wrong costs time for each."""
+"""The maximum of array items and object members in a body: reporting violations costs time for each."""
 
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-# One more separator than is allowed, outside of strings. Nothing in it is tried twice.
+# One comma outside of strings more than allowed. Possessive quantifiers rule out backtracking (ReDoS).
 _TOO_MANY_ITEMS = re.compile(
     rb'(?:[^",]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^",]*+)*+,){%d}' % (MAX_ITEMS + 1), re.DOTALL
 )
 
 
 def parse_json(raw: bytes) -> Any:
-    """Return the value; Malformed unless it is strict JSON (RFC 8259) in UTF-8 without repeated keys.
+    """Return the value of a JSON text.
 
-    BodyTooLarge for more than MAX_ITEMS items and members.
+    Raises:
+        BadRequest: Not strict JSON in UTF-8, a repeated key, a number out of range, nesting deeper than
+            MAX_DEPTH, or a lone surrogate.
+        ContentTooLarge: More than MAX_ITEMS items and members.
     """
+    # Counting is fast and enough for most bodies; the expression skips commas in strings.
     if raw.count(b",") > MAX_ITEMS and _TOO_MANY_ITEMS.match(raw):
         raise ContentTooLarge(f"The body holds more than {MAX_ITEMS} items")
     try:
@@ -52,7 +56,7 @@ def parse_json(raw: bytes) -> Any:
 
 
 class _InvalidJson(ValueError):
-    """A ValueError whose text may be told."""
+    """A ValueError whose message is safe to return to the client."""
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -74,17 +78,19 @@ def _parse_float(text: str) -> float:
 
 
 def _parse_int(text: str) -> int:
+    # int() takes quadratic time, and no schema of the contract accepts such a number.
     if len(text) > 300:
         raise _InvalidJson("The body holds a number that is too large")
     return int(text)
 
 
 def _measure_depth(value: Any) -> int:
-    deepest, level = 0, [value]
+    # Level by level, without recursion.
+    depth, level = 0, [value]
     while level:
-        deepest += 1
+        depth += 1
         level = [inner for item in level for inner in _list_children(item)]
-    return deepest
+    return depth
 
 
 def _list_children(value: Any) -> Iterable[Any]:

@@ -1,6 +1,6 @@
-"""From the validator's errors to violations that people and programs can use.
+"""Convert errors of the JSON Schema validator to violations of a problem document.
 
-Messages are ours: the validator's quote the value, which may be a password or a megabyte.
+The messages of the validator are not used: they quote the value, which may be a password or a megabyte.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TYPE_CODES = {
     "null": ("none_required", "none_required", "null"),
 }
 
-# keyword -> type, name of the bound in ctx, message
+# keyword -> (type, name of the bound in ctx, message)
 _BOUNDS = {
     "minLength": ("string_too_short", "min_length", "Must have at least {} characters"),
     "maxLength": ("string_too_long", "max_length", "Must have at most {} characters"),
@@ -57,15 +57,21 @@ _MESSAGES = {
 def find_violations(
     validator: jsonschema_rs.Validator, value: Any, location: tuple[str, ...] = ()
 ) -> list[Violation]:
-    """Return every way in which `value` breaks the schema; `place` says where it stands."""
+    """Return all violations of a schema, at most MAX_VIOLATIONS.
+
+    Args:
+        validator: The compiled schema.
+        value: The JSON value to validate.
+        location: The start of each violation's `loc`, such as `("body",)`.
+    """
     if validator.is_valid(value):
         return []
-    found: list[Violation] = []
+    violations: list[Violation] = []
     for error in validator.iter_errors(value):
-        found.extend(_to_violations(error, location))
-        if len(found) >= MAX_VIOLATIONS:
+        violations.extend(_to_violations(error, location))
+        if len(violations) >= MAX_VIOLATIONS:
             break
-    return found[:MAX_VIOLATIONS]
+    return violations[:MAX_VIOLATIONS]
 
 
 def _to_violations(error: jsonschema_rs.ValidationError, location: tuple[str, ...]) -> Iterable[Violation]:
@@ -82,8 +88,8 @@ def _to_violations(error: jsonschema_rs.ValidationError, location: tuple[str, ..
         if branch is not None:
             return [violation for inner in branch for violation in _to_violations(inner, location)]
     message, code, context = _describe(keyword, kind, error.instance, loc)
-    shown, has_input = _reportable_input(error.instance, loc)
-    return [Violation(loc, message, code, shown, has_input, context)]
+    value, has_input = _reportable_input(error.instance, loc)
+    return [Violation(loc, message, code, value, has_input, context)]
 
 
 def _describe(
@@ -94,9 +100,10 @@ def _describe(
         return message.format(kind.value), code, {name: kind.value}
     if keyword == "type":
         types = [name for name in _type_names(kind) if name != "null"] or ["null"]
-        strict, parsing, words = _TYPE_CODES.get(types[0], ("type", "type", types[0]))
+        strict, parsing, description = _TYPE_CODES.get(types[0], ("type", "type", types[0]))
+        # Outside the body, every value was text: "int_parsing" fits better than "int_type".
         as_text = isinstance(value, str) and loc[:1] != ("body",)
-        return f"Must be {words}", parsing if as_text else strict, {}
+        return f"Must be {description}", parsing if as_text else strict, {}
     if keyword in ("enum", "const"):
         allowed = kind.value if isinstance(kind.value, list) else [kind.value]
         return "Must be one of the allowed values", "enum", {"expected": allowed}
@@ -107,32 +114,32 @@ def _describe(
 
 
 def _type_names(kind: Any) -> list[str]:
-    told = kind.value
-    return [told] if isinstance(told, str) else [str(name) for name in told]
+    types = kind.value
+    return [types] if isinstance(types, str) else [str(name) for name in types]
 
 
 def _find_likely_branch(error: jsonschema_rs.ValidationError) -> list[jsonschema_rs.ValidationError] | None:
-    """Return the errors of the alternative that was meant, None when that cannot be told.
+    """Return the errors of the one branch whose type and tag match the value, or None if it is not clear.
 
-    Meant is the one whose type, and whose tag if it has one, the value carries.
+    Errors of the other branches would only confuse: the client did not mean them.
     """
     depth = len(error.instance_path)
-    meant = []
+    candidates = []
     for branch in getattr(error.kind, "context", ()):
         wrong_type = any(inner.kind.name == "type" and len(inner.instance_path) <= depth for inner in branch)
         wrong_tag = any(inner.kind.name == "enum" and len(inner.kind.value) == 1 for inner in branch)
         if branch and not wrong_type and not wrong_tag:
-            meant.append(branch)
-    return meant[0] if len(meant) == 1 else None
+            candidates.append(branch)
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def _to_step(step: Any) -> str | int:
-    """Return a path step that the problem itself may hold: names come from the caller."""
+    """Return a path step that is safe to report: property names come from the client."""
     return step if isinstance(step, int) else str(step).replace("\0", "\ufffd")[:200]
 
 
 def _reportable_input(value: Any, loc: tuple[str | int, ...]) -> tuple[Any, bool]:
-    """Return the refused value if it is short and no secret."""
+    """Return the rejected value and True if it is short and not a secret, else None and False."""
     if any(word in str(step).lower() for step in loc for word in _SECRET_WORDS):
         return None, False
     try:

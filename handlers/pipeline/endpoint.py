@@ -22,7 +22,7 @@ from db.errors import PermissionDenied, Unauthenticated
 from db.rls.session_role import ANONYMOUS, SYSTEM
 from db.tenancy import Caller, current_organization
 from handlers.common.attempt_limits import enforce_attempt_limit, find_attempt_limit
-from handlers.common.permissions import SUPERUSER_ONLY, is_self_authenticating
+from handlers.common.permissions import is_self_authenticating
 from handlers.common.prechecks import find_precheck
 from handlers.common.preconditions import matches_if_none_match
 from handlers.common.responses import ApiResponse, EncodedResponse, encode_json, strong_etag
@@ -141,7 +141,7 @@ class Endpoint:
             if call.claims is None:
                 raise Unauthenticated()
             call.caller = caller = self._load_caller(call.claims)
-            if self._operation.permission in SUPERUSER_ONLY and not caller.is_superuser:
+            if self._operation.is_superuser_only and not caller.is_superuser:
                 raise PermissionDenied()
             # A key, before any row is looked for: many handlers count on every role's right to read.
             call.organization_id = caller.key_organization_id

@@ -49,8 +49,8 @@ def test_two_tags_or_none_are_refused() -> None:
 
 
 def test_a_missing_or_repeated_operation_id_is_refused() -> None:
-    assert "needs an operationId" in start_error(lambda d: widgets(d).pop("operationId"))
-    assert "needs an operationId" in start_error(lambda d: widgets(d).update(operationId="get_widget"))
+    assert "needs a unique operationId" in start_error(lambda d: widgets(d).pop("operationId"))
+    assert "needs a unique operationId" in start_error(lambda d: widgets(d).update(operationId="get_widget"))
 
 
 def test_an_argument_that_the_contract_does_not_have_is_named() -> None:
@@ -58,7 +58,7 @@ def test_an_argument_that_the_contract_does_not_have_is_named() -> None:
         document["paths"]["/widgets/"]["post"]["parameters"][0]["name"] = "modus"
 
     complaint = start_error(rename)
-    assert "create_widget has the argument mode, the contract no such parameter" in complaint
+    assert "create_widget has the argument mode, which the contract does not have" in complaint
     assert "create_widget lacks the argument modus, which the contract has" in complaint
 
 
@@ -76,7 +76,7 @@ def test_a_body_that_the_handler_does_not_take_is_named() -> None:
     [
         ("brands:write", "list_widgets requires brands:read, the contract says brands:write"),
         (None, "list_widgets requires brands:read, the contract says None"),
-        ("castles:build", "castles:build, which is no permission"),
+        ("castles:build", "castles:build, which is not a permission"),
     ],
 )
 def test_a_permission_that_differs_is_named(permission: str | None, complaint: str) -> None:
@@ -85,7 +85,7 @@ def test_a_permission_that_differs_is_named(permission: str | None, complaint: s
 
 def test_a_proof_of_its_own_is_for_open_operations_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(list_widgets, "__checks_proof__", True, raising=False)
-    with pytest.raises(ContractError, match="list_widgets checks a proof of its own"):
+    with pytest.raises(ContractError, match="list_widgets authenticates requests itself"):
         create_mini_app(load_mini_document())
 
 

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from handlers.common.permissions import HANDLER_RULES, SUPERUSER_ONLY
 from handlers.contract.document import Document
 from handlers.contract.errors import ContractError
 from handlers.contract.operations import compile_operations
@@ -103,7 +104,9 @@ def find_missing_handlers(contract: Node, sources: SourceMap) -> list[Finding]:
     """Return what does not fit between the contract and the handlers."""
     ids = {operation.id for operation in list_operations(contract)}
     try:
-        find_handlers(compile_operations(Document(contract), BodyLimits()), "handlers")
+        find_handlers(
+            compile_operations(Document(contract), BodyLimits(), SUPERUSER_ONLY), "handlers", HANDLER_RULES
+        )
     except ContractError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         return [
