@@ -19,8 +19,8 @@ from handlers.common.context import current_http_client, current_settings
 from handlers.contract.errors import ServiceUnavailable
 from handlers.contract.request_bodies import UploadedFile
 from studio.media.fetching import fetch_images
+from studio.media.images import read_image
 from studio.media.ingest import is_own_url
-from studio.media.stored_image import read_image
 
 Handler = TypeVar("Handler", bound=Callable[..., object])
 PrecheckCallback = Callable[..., object]

@@ -1,4 +1,6 @@
-"""Pictures that clients send: inspected, normalised, stored once, served in the size and format asked for.
+"""Images that clients send: inspect, normalise, store and serve them in a requested size and format.
 
-Start with `ingest.py`, which handlers call; the other modules are the steps behind it. Nothing knows HTTP.
+Handlers call `ingest` (images that rows refer to), `uploads` (presigned uploads), `fetching` (images at
+remote URLs), `variants` (resized copies) and `signing`. The other modules are the steps behind these. Nothing
+in this package knows HTTP requests or responses.
 """

@@ -1,8 +1,12 @@
-"""Decodes AVIF in a process of its own, which gets no more memory than a picture of the announced size needs.
+"""Decode AVIF files in a sandboxed subprocess with a memory limit.
 
-The container may announce 64 pixels a side where the pixels in it are 16,384: three kilobytes that fill half
-a gigabyte. The decoder believes the pixels and finds the lie when they are there, and Pillow lets nobody set
-libavif's own bound (`imageSizeLimit`). Started as a program, this file is that process.
+The container may announce 64 pixels a side while the compressed frame in it has 16,384: three kilobytes that
+fill half a gigabyte. The decoder trusts the frame and detects the difference only after decoding, and Pillow
+does not expose libavif's own bound (`imageSizeLimit`). So the subprocess gets only as much address space as
+an image of the announced size needs.
+
+This file is also the program that the subprocess runs (with `python -I`): it must not import other modules of
+this project at the top level.
 """
 
 import io
@@ -12,57 +16,65 @@ from pathlib import Path
 
 from PIL import AvifImagePlugin
 
-# For the decoder, beside what Python and Pillow have by then.
+# Memory for the decoder itself, in addition to what Python and Pillow use when it starts.
 _BASE_BYTES = 32 * 1024 * 1024
-# Measured: 12 for an opaque picture of 8 bits a channel, 18 for one of 10 bits with alpha. They are held as
-# the decoder has them, as bytes, as Pillow's picture and as what is handed over.
+# Measured: 12 bytes for an opaque image with 8 bits a channel, 18 for one with 10 bits and alpha. The pixels
+# exist four times: in the decoder, as bytes, as Pillow's image and in the output.
 _BYTES_PER_PIXEL = 24
-# The file itself, while it is read and by the decoder.
+# The file is held while it is read and again by the decoder.
 _COPIES_OF_FILE = 3
-# 64 megapixels take two.
+# An image of 64 megapixels takes two seconds.
 _TIMEOUT_SECONDS = 30
 _EXIT_UNDECODABLE = 3
 
 
 class DecodeError(Exception):
-    """No picture came of it: the file is damaged, or its pixels are more than it announced."""
+    """The file is damaged, or its frame is larger than the container announces."""
 
 
 def decode_in_subprocess(data: bytes, size: tuple[int, int]) -> bytes:
-    """The pixels of the first frame, as Pillow lays them out in the picture's mode; Undecodable.
+    """Return the pixels of the first frame, in Pillow's raw layout for the image's mode.
 
-    `size` is what the file announces. The memory is bounded on Linux; elsewhere it is only another process's.
+    The memory limit is enforced on Linux only. On other systems a hostile file can still exhaust the memory
+    of the subprocess, but not crash the server.
+
+    Args:
+        data: The AVIF file.
+        size: Width and height that the container announces, in pixels.
+
+    Raises:
+        DecodeError: The file cannot be decoded within the memory and time limits.
     """
-    allowed = _BASE_BYTES + _COPIES_OF_FILE * len(data) + _BYTES_PER_PIXEL * size[0] * size[1]
-    command = [sys.executable, "-I", str(Path(__file__)), str(allowed)]
+    memory_limit = _BASE_BYTES + _COPIES_OF_FILE * len(data) + _BYTES_PER_PIXEL * size[0] * size[1]
+    command = [sys.executable, "-I", str(Path(__file__)), str(memory_limit)]
     try:
-        done = subprocess.run(  # noqa: S603 - our own file and a number
+        process = subprocess.run(  # noqa: S603 - this file and a number
             command, input=data, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise DecodeError from error
-    # Below zero a signal ended it: that too is what a hostile file can do.
-    if done.returncode == _EXIT_UNDECODABLE or done.returncode < 0:
+    # A negative code means that a signal ended the subprocess: a hostile file can cause that too.
+    if process.returncode == _EXIT_UNDECODABLE or process.returncode < 0:
         raise DecodeError
-    if done.returncode != 0:
-        raise RuntimeError(f"the decoder of AVIF did not start: {done.stderr.decode(errors='replace')}")
-    return done.stdout
+    if process.returncode != 0:
+        raise RuntimeError(f"the AVIF decoder did not start: {process.stderr.decode(errors='replace')}")
+    return process.stdout
 
 
 def _main() -> None:
-    """Decode standard input to standard output with as many bytes more of memory as the argument says."""
+    """Decode standard input to standard output; the first argument limits the additional memory in bytes."""
     if sys.platform == "linux":
         import resource
 
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         limit = used + int(sys.argv[1])
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    # Threads would reserve addresses that count.
+    # Each thread reserves address space for its stack, which counts towards the limit.
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     try:
-        with AvifImagePlugin.AvifImageFile(io.BytesIO(sys.stdin.buffer.read())) as picture:
-            pixels = picture.tobytes()
-    except Exception:  # noqa: BLE001 - as many kinds as there are damages, MemoryError among them
+        with AvifImagePlugin.AvifImageFile(io.BytesIO(sys.stdin.buffer.read())) as image:
+            pixels = image.tobytes()
+    except Exception:  # noqa: BLE001 - Pillow raises many kinds on damaged files, MemoryError included
         sys.exit(_EXIT_UNDECODABLE)
     sys.stdout.buffer.write(pixels)
 

@@ -1,4 +1,7 @@
-"""Which storage the settings mean: the local disk, or a bucket when there is an address of one."""
+"""Select the storage backend from the settings.
+
+It is not part of `storage`, because `s3` imports `storage` and this module imports `s3`.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ from studio.settings import Settings
 
 
 def open_storage(settings: Settings) -> Storage:
-    """The storage of these settings; make it once for each process, it is shared by threads."""
+    """Return the S3 bucket of `media_url`, or the local disk if none is set.
+
+    Create one storage per process: it is safe to share between threads.
+    """
     if settings.media_url is None:
         return LocalDisk(settings.media_dir)
-    # Here, because a server without a bucket need not wait for Amazon's client to load.
+    # Imported here: a server without a bucket does not pay the start-up time of boto3.
     from studio.media.s3 import S3Storage
 
     bucket, _, prefix = settings.media_url.removeprefix("s3://").partition("/")

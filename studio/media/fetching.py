@@ -1,6 +1,7 @@
-"""Pictures of other servers: fetched once, over the guarded client, and from then on treated like uploads.
+"""Fetch images from remote URLs that clients pass, over the SSRF-safe HTTP client.
 
-A caller learns that there was no picture to be had, and nothing of what the other server answered.
+A fetched image is normalised like an upload. The caller learns that the image is not available, but nothing
+about the response of the remote server: otherwise the API could be used to probe other hosts.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from collections.abc import Iterable
 
 from db.errors import Conflict, NotAnImage, TargetNotAllowed, TooLarge, UnreadableImage
 from studio.http_client import NOT_PUBLIC, HttpClientError, SafeHttpClient
-from studio.media.stored_image import MAX_FILE_BYTES, StoredImage, normalise
+from studio.media.images import normalise
+from studio.media.stored_image import MAX_FILE_BYTES, StoredImage
 
 TIMEOUT_SECONDS = 15.0
 MAX_REDIRECTS = 3
@@ -18,45 +20,46 @@ _HEADERS = {"accept": "image/*", "user-agent": "Sartiq-Images/1.0"}
 
 
 class ImageNotFetched(Conflict):
-    """The other server was not reached, did not answer in time, or answered with anything but 200."""
+    """The remote server is unreachable, too slow, or responds with a status other than 200."""
 
     code = "image_not_fetched"
-    default_detail = "The image could not be fetched from its address"
+    default_detail = "The image could not be fetched from its URL"
 
 
 class ImageNotUsable(Conflict):
-    """What came from the address would be refused as an upload."""
+    """The content of the URL is not accepted as an image, by the same rules as for uploads."""
 
     code = "image_not_usable"
-    default_detail = "What the address leads to cannot be used as an image"
+    default_detail = "The content of the URL cannot be used as an image"
 
 
 class FetchedImage(str):
-    """An address as the client wrote it, with the picture that came from there."""
+    """A URL as the client wrote it, with the image that was fetched from it."""
 
     image: StoredImage
 
     def __new__(cls, url: str, image: StoredImage) -> FetchedImage:
-        """Return the address; it compares, and is stored, like any text."""
-        made = super().__new__(cls, url)
-        made.image = image
-        return made
+        """Create the URL; it compares and is stored like any string."""
+        fetched = super().__new__(cls, url)
+        fetched.image = image
+        return fetched
 
 
 def fetch_images(client: SafeHttpClient, urls: Iterable[str]) -> dict[str, FetchedImage]:
-    """Each address with the picture behind it, all of them within SECONDS.
+    """Fetch the image of each URL, all of them within `TIMEOUT_SECONDS`.
 
-    TargetNotAllowed for an address where this server does not go, or that leads to one; ImageNotFetched and
-    ImageNotUsable when no picture came of it.
+    Raises:
+        TargetNotAllowed: A URL, or a redirect from it, leads to a host that is not public.
+        ImageNotFetched: A remote server did not return the content.
+        ImageNotUsable: The content of a URL is not an image, too large or damaged.
     """
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    wanted = dict.fromkeys(urls)
-    return {address: FetchedImage(address, _fetch_image(client, address, deadline)) for address in wanted}
+    return {url: FetchedImage(url, _fetch_image(client, url, deadline)) for url in dict.fromkeys(urls)}
 
 
 def _fetch_image(client: SafeHttpClient, url: str, deadline: float) -> StoredImage:
     try:
-        reply = client.send(
+        response = client.send(
             "GET",
             url,
             headers=_HEADERS,
@@ -64,19 +67,19 @@ def _fetch_image(client: SafeHttpClient, url: str, deadline: float) -> StoredIma
             max_bytes=MAX_FILE_BYTES,
             redirects=MAX_REDIRECTS,
         )
-    except HttpClientError as failure:
-        raise _to_conflict(failure) from failure
-    if reply.status != 200:
+    except HttpClientError as error:
+        raise _to_conflict(error) from error
+    if response.status != 200:
         raise ImageNotFetched()
     try:
-        return normalise(reply.content)
+        return normalise(response.content)
     except (NotAnImage, TooLarge, UnreadableImage) as error:
         raise ImageNotUsable(error.detail) from error
 
 
-def _to_conflict(failure: HttpClientError) -> Conflict:
-    if failure.reason == "unresolved":
+def _to_conflict(error: HttpClientError) -> Conflict:
+    if error.reason == "unresolved":
         return TargetNotAllowed(NOT_PUBLIC)
-    if failure.reason == "too_large":
-        return ImageNotUsable(f"A picture may have at most {MAX_FILE_BYTES} bytes.")
+    if error.reason == "too_large":
+        return ImageNotUsable(f"An image may have at most {MAX_FILE_BYTES} bytes.")
     return ImageNotFetched()

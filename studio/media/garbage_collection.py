@@ -1,6 +1,8 @@
-"""Removes what nobody needs any more: uploads that were never used, exports whose time is over, pictures that
-no row refers to, and files without a row, which a crash leaves behind. Runs beside the requests, at any time,
-as often as one likes.
+"""Garbage collection: delete stored files and rows that nothing refers to.
+
+Deletes expired uploads and exports, images that no row has referred to for 24 hours, and files without a row
+that are older than 24 hours (a crash leaves them behind). Younger files are kept: they may belong to a
+transaction that has not committed yet. It runs concurrently with requests and can be repeated at any time.
 """
 
 import logging
@@ -25,113 +27,117 @@ _BATCH_SIZE = 200
 
 
 def delete_unreferenced(database: Database, storage: Storage, now: datetime) -> int:
-    """Removes what has been useless for 24 hours; the number of rows and files that went."""
-    removed = 0
-    for step in (_delete_expired_uploads, _delete_expired_exports, _delete_orphans):
-        while found := _in_transaction(database, step, storage, now):
-            removed += found
-    removed += _delete_orphan_files(database, storage, now)
-    if removed:
-        logger.info("removed %d unused uploads, exports, pictures and files", removed)
-    return removed
+    """Delete what is expired or unreferenced; return the number of deleted rows and files."""
+    total = 0
+    for delete_batch in (_delete_expired_uploads, _delete_expired_exports, _delete_orphans):
+        while deleted := _run_in_transaction(database, delete_batch, storage, now):
+            total += deleted
+    total += _delete_orphan_files(database, storage, now)
+    if total:
+        logger.info("garbage collection: deleted %d unused uploads, exports, images and files", total)
+    return total
 
 
-def _in_transaction(
-    database: Database, step: Callable[[Storage, datetime], int], storage: Storage, now: datetime
+def _run_in_transaction(
+    database: Database, delete_batch: Callable[[Storage, datetime], int], storage: Storage, now: datetime
 ) -> int:
     with database.transaction(write=True):
-        return step(storage, now)
+        return delete_batch(storage, now)
 
 
 def _delete_expired_uploads(storage: Storage, now: datetime) -> int:
-    """Uploads whose time is over. A used one stays: its address leads to the picture it became."""
+    """Delete expired uploads that were not used. A used one stays: its URL leads to the image it became."""
     unused = or_(Upload.status != UploadStatus.INGESTED, Upload.media_resource_id.is_(None))
-    # unscoped: time is over for everybody
+    # unscoped: garbage collection covers all tenants
     expired = select(Upload.id).where(Upload.expires_at <= now, unused).limit(_BATCH_SIZE)
-    # unscoped: the same
-    removed = (
+    # unscoped: garbage collection covers all tenants
+    deleted_ids = (
         current_session().scalars(delete(Upload).where(Upload.id.in_(expired)).returning(Upload.id)).all()
     )
-    for upload_id in removed:
+    for upload_id in deleted_ids:
         after_commit(partial(storage.delete, temporary_key(upload_id)))
-    return len(removed)
+    return len(deleted_ids)
 
 
 def _delete_expired_exports(storage: Storage, now: datetime) -> int:
-    """Exports that ended long enough ago, with their archives; the pictures of an orphan may then go too."""
-    # unscoped: time is over for everybody
+    """Delete expired exports with their archives. Runs before the images, which may become unreferenced."""
+    # unscoped: garbage collection covers all tenants
     expired = select(Export.id).where(Export.expires_at <= now).limit(_BATCH_SIZE)
-    # unscoped: the same
-    removed = (
+    # unscoped: garbage collection covers all tenants
+    deleted_ids = (
         current_session().scalars(delete(Export).where(Export.id.in_(expired)).returning(Export.id)).all()
     )
-    for export_id in removed:
+    for export_id in deleted_ids:
         after_commit(partial(storage.delete_folder, export_folder(export_id)))
-    return len(removed)
+    return len(deleted_ids)
 
 
 def _delete_orphans(storage: Storage, now: datetime) -> int:
-    """Pictures that no row has referred to for a day. Public ones belong to the product itself and stay."""
+    """Delete old images that no row refers to, with their files.
+
+    Public images belong to the shared catalogue and stay.
+    """
     old = (MediaResource.updated_at <= now - TEMPORARY_LIFETIME, MediaResource.public.is_(False))
-    # unscoped: nobody's row refers to them
+    # unscoped: garbage collection covers all tenants
     orphans = select(MediaResource.id).where(*old, *_unreferenced_conditions()).limit(_BATCH_SIZE)
-    # unscoped: the same, asked again in case one of them came into use
+    # The conditions are repeated because an image may have come into use after the subquery was evaluated.
+    # unscoped: garbage collection covers all tenants
     statement = (
         delete(MediaResource)
         .where(MediaResource.id.in_(orphans), *old, *_unreferenced_conditions())
         .returning(MediaResource.id)
     )
-    removed = current_session().scalars(statement).all()
-    for resource_id in removed:
+    deleted_ids = current_session().scalars(statement).all()
+    for resource_id in deleted_ids:
         after_commit(partial(storage.delete_folder, media_folder(resource_id)))
-    return len(removed)
+    return len(deleted_ids)
 
 
 def _unreferenced_conditions() -> list[ColumnElement[bool]]:
-    """One condition for each column of the schema that can refer to a picture; a new one counts too."""
-    referring = [
+    """Return one condition per foreign key to an image. They are read from the schema, so new ones count."""
+    referring_columns = [
         foreign_key.parent
         for table in Base.metadata.tables.values()
         for foreign_key in table.foreign_keys
         if foreign_key.column is MediaResource.__table__.c.id and table is not Upload.__table__
     ]
-    return [~exists().where(column == MediaResource.id) for column in referring]
+    return [~exists().where(column == MediaResource.id) for column in referring_columns]
 
 
 def _delete_orphan_files(database: Database, storage: Storage, now: datetime) -> int:
-    """Files whose row is gone or never came to be. A younger file may belong to a running transaction."""
-    pictures = _list_old_files(storage, "media", now)
-    lost_pictures = _list_ids_without_row(database, pictures, MediaResource.id)
-    for resource_id in lost_pictures:
+    """Delete old files without a row. A younger file may belong to a running transaction."""
+    old_images = _list_old_files(storage, "media", now)
+    orphan_images = _list_ids_without_row(database, old_images, MediaResource.id)
+    for resource_id in orphan_images:
         storage.delete_folder(media_folder(resource_id))
-    lost_exports = _list_ids_without_row(database, _list_old_files(storage, "exports", now), Export.id)
-    for export_id in lost_exports:
+    orphan_exports = _list_ids_without_row(database, _list_old_files(storage, "exports", now), Export.id)
+    for export_id in orphan_exports:
         storage.delete_folder(export_folder(export_id))
-    uploads = _list_old_files(storage, "temp", now)
-    lost_uploads = _list_ids_without_row(database, uploads, Upload.id)
-    for upload_id in lost_uploads:
-        for key in uploads[upload_id]:
+    old_uploads = _list_old_files(storage, "temp", now)
+    orphan_uploads = _list_ids_without_row(database, old_uploads, Upload.id)
+    for upload_id in orphan_uploads:
+        for key in old_uploads[upload_id]:
             storage.delete(key)
-    return len(lost_pictures) + len(lost_exports) + len(lost_uploads)
+    return len(orphan_images) + len(orphan_exports) + len(orphan_uploads)
 
 
 def _list_old_files(storage: Storage, prefix: str, now: datetime) -> dict[UUID, list[str]]:
-    """The keys of old files by the id in them; half-written ones (`.{id}.{random}`) count as whole."""
-    found: dict[UUID, list[str]] = {}
+    """Return the keys of old files by the id in them, including partial files (`.{id}.{random}`)."""
+    keys_by_id: dict[UUID, list[str]] = {}
     for file in storage.list_files(prefix):
         if file.modified_at <= now - TEMPORARY_LIFETIME:
             name = file.key.split("/")[1].removeprefix(".")[:36]
-            found.setdefault(UUID(name), []).append(file.key)
-    return found
+            keys_by_id.setdefault(UUID(name), []).append(file.key)
+    return keys_by_id
 
 
 def _list_ids_without_row(
     database: Database, ids: Iterable[UUID], column: InstrumentedAttribute[UUID]
 ) -> list[UUID]:
-    wanted, lost = sorted(ids), []
-    for start in range(0, len(wanted), _BATCH_SIZE):
-        some = wanted[start : start + _BATCH_SIZE]
+    sorted_ids, missing = sorted(ids), []
+    for start in range(0, len(sorted_ids), _BATCH_SIZE):
+        batch = sorted_ids[start : start + _BATCH_SIZE]
         with database.transaction(write=False):
-            known = set(current_session().scalars(select(column).where(column.in_(some))))
-        lost += [row_id for row_id in some if row_id not in known]
-    return lost
+            existing = set(current_session().scalars(select(column).where(column.in_(batch))))
+        missing += [row_id for row_id in batch if row_id not in existing]
+    return missing

@@ -1,7 +1,7 @@
-"""How a file becomes a picture that rows can refer to, and how an address of ours leads back to it.
+"""Store images as media rows with a file, and resolve file URLs of this server to these rows.
 
-The same picture is stored once in each scope. A file is on the disk before its row is committed, and goes
-again when the row is rolled back; what a crash leaves behind is removed by `sweep.py`.
+The same image is stored once per tenant. The file is written before its row is committed and deleted if the
+transaction rolls back; `garbage_collection` deletes what a crash leaves behind.
 """
 
 from urllib.parse import urlsplit
@@ -15,50 +15,55 @@ from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, current_session
 from db.tenancy import current_caller, get_reference, get_visible, select_visible
+from studio.media.images import normalise
 from studio.media.storage import Storage, media_folder, media_key, temporary_key
-from studio.media.stored_image import EXTENSIONS_BY_TYPE, StoredImage, normalise
+from studio.media.stored_image import EXTENSIONS_BY_TYPE, StoredImage
 
 _PATH = "/api/v1/files/media/"
-_NOT_A_FILE_URL = "The address is of this server, but of none of its files"
-# Of every format that is taken: an upload is named before it is known what it will be stored as.
+_NOT_A_FILE_URL = "The URL is of this server, but not of one of its files"
+# All accepted formats: the URL of an upload is issued before the stored format is known.
 _EXTENSIONS = frozenset(EXTENSIONS_BY_TYPE.values())
 
 
 def file_url(public_url: str, resource_id: UUID, extension: str) -> str:
-    """The stable address of a picture, or of an upload that will become one."""
+    """Return the permanent URL of an image, or of an upload that will become one."""
     return f"{public_url}{_PATH}{resource_id}/file.{extension}"
 
 
 def ingest_upload(
     storage: Storage, image: StoredImage, organization_id: UUID | None, public: bool = False
 ) -> MediaResource:
-    """The picture that came with the request, or by its address, stored in the scope given.
+    """Store an image that came with the request, or from a URL in it; the caller becomes its owner.
 
-    The caller becomes its owner.
+    Args:
+        organization_id: The tenant that the image belongs to; None for the caller's personal resources.
     """
     return store_image(storage, image, organization_id, current_caller().user_id, public=public)
 
 
 def is_own_url(public_url: str, url: str) -> bool:
-    """Whether an address, wherever it leads there, leads to this server."""
+    """Return whether a URL has the scheme and host of this server, whatever its path."""
     try:
-        ours, named = urlsplit(public_url), urlsplit(url)
+        own, given = urlsplit(public_url), urlsplit(url)
     except ValueError:
         return False
-    return (named.scheme.lower(), named.netloc.lower()) == (ours.scheme.lower(), ours.netloc.lower())
+    return (given.scheme.lower(), given.netloc.lower()) == (own.scheme.lower(), own.netloc.lower())
 
 
 def resolve_file_url(
     storage: Storage, public_url: str, url: str, organization_id: UUID | None
 ) -> MediaResource:
-    """The picture behind an address that a client names, for a row of the scope given.
+    """Return the image behind a file URL of this server, for a row of the given tenant.
 
-    An upload is moved to its place on first use. TargetNotAllowed for an address of another server, which
-    is not asked here; NotFound for one of ours that leads nowhere the caller may look, ScopeMismatch for a
-    picture of another scope.
+    The first use of an upload turns it into a stored image.
+
+    Raises:
+        TargetNotAllowed: The URL is of another server (those are fetched by `fetching`), or not a file URL.
+        NotFound: The URL leads to no image, or to one that the caller may not read.
+        ScopeMismatch: The image belongs to another tenant than the row.
     """
     resource_id = _parse_resource_id(public_url, url)
-    # The upload is locked, so that two requests that use it first do not both move it.
+    # Locked: of two concurrent first uses, only one may ingest the upload.
     upload = current_session().scalar(
         select_visible(Upload).where(Upload.id == resource_id).with_for_update()
     )
@@ -70,21 +75,22 @@ def resolve_file_url(
     usable = upload.status == UploadStatus.RECEIVED and upload.expires_at > utc_now()
     if not usable or upload.owner_id != caller.user_id:
         raise NotFound
-    picture = normalise(storage.read(temporary_key(upload.id)))
-    media = store_image(storage, picture, organization_id, caller.user_id, resource_id=upload.id)
+    image = normalise(storage.read(temporary_key(upload.id)))
+    media = store_image(storage, image, organization_id, caller.user_id, resource_id=upload.id)
     upload.status, upload.media_resource_id = UploadStatus.INGESTED, media.id
     after_commit(lambda: storage.delete(temporary_key(upload.id)))
     return media
 
 
 def get_media(resource_id: UUID) -> MediaResource:
-    """The picture that an address of ours leads to, its own or that of the upload it came from.
+    """Return the image with this id, or the image that the upload with this id became.
 
-    NotFound when there is none or the caller may not see it.
+    Raises:
+        NotFound: There is no such image, or the caller may not read it.
     """
     upload = current_session().scalar(select_visible(Upload).where(Upload.id == resource_id))
-    became = upload.media_resource_id if upload is not None else None
-    return get_visible(MediaResource, became or resource_id)
+    ingested_id = upload.media_resource_id if upload is not None else None
+    return get_visible(MediaResource, ingested_id or resource_id)
 
 
 def store_image(
@@ -95,14 +101,19 @@ def store_image(
     resource_id: UUID | None = None,
     public: bool = False,
 ) -> MediaResource:
-    """The row of a normalised picture in a scope: the one that is there already, or a new one with its file.
+    """Return the tenant's row of a normalised image, creating the row and its file if they are absent.
 
-    A worker, which has no caller, names the owner of the row that it works for; system rows have none.
+    Args:
+        organization_id: The tenant of the image; None for the personal resources of `owner_id`.
+        owner_id: The owner. A worker has no caller, so it passes the owner of the row that it works for;
+            system rows have none.
+        resource_id: The id of a new row, if it is known in advance.
+        public: Whether other tenants may read the image. An image that is public stays public.
     """
-    same_picture = (*_owned_by(organization_id, owner_id), MediaResource.content_hash == image.content_hash)
-    # unscoped: the scope is written out, because a worker has no caller
-    find = select(MediaResource).where(*same_picture)
-    media = current_session().scalar(find)
+    same_image = (*_owned_by(organization_id, owner_id), MediaResource.content_hash == image.content_hash)
+    # unscoped: filtered by explicit tenant columns, because a worker has no caller
+    existing = select(MediaResource).where(*same_image)
+    media = current_session().scalar(existing)
     if media is None:
         media = MediaResource(
             id=resource_id or new_id(),
@@ -122,10 +133,11 @@ def store_image(
             with current_session().begin_nested():
                 current_session().add(media)
         except IntegrityError:
-            # Another request stored the same picture between our look and our insert.
-            media = current_session().scalars(find).one()
+            # Another transaction inserted the same image after our query.
+            media = current_session().scalars(existing).one()
     media.public = media.public or public
-    # A picture that is taken again is not an orphan, however old it is.
+    # Garbage collection deletes old images without a referring row; the row that will refer to this one is
+    # not inserted yet.
     media.updated_at = utc_now()
     _write_file(storage, media, image)
     return media
@@ -147,7 +159,7 @@ def _owned_by(organization_id: UUID | None, owner_id: UUID | None) -> tuple[Colu
 
 
 def _parse_resource_id(public_url: str, url: str) -> UUID:
-    """The id in an address of ours; what follows it, the file's name, says nothing that the id does not."""
+    """Return the id in a file URL of this server."""
     if not is_own_url(public_url, url):
         raise TargetNotAllowed()
     root, path = urlsplit(public_url + _PATH).path, urlsplit(url).path
@@ -155,14 +167,15 @@ def _parse_resource_id(public_url: str, url: str) -> UUID:
         raise TargetNotAllowed(_NOT_A_FILE_URL)
     resource_id, _, name = path.removeprefix(root).partition("/")
     try:
-        found = UUID(resource_id)
+        parsed = UUID(resource_id)
     except ValueError as error:
         raise NotFound from error
-    if str(found) != resource_id or not is_file_name(name):
+    # UUID() accepts other spellings too (braces, capitals): only the canonical one is a URL of this server.
+    if str(parsed) != resource_id or not is_file_name(name):
         raise NotFound
-    return found
+    return parsed
 
 
 def is_file_name(name: str) -> bool:
-    """Whether this is how a file is called in an address of ours."""
+    """Return whether this is the last segment of a file URL: `file.` and a known extension."""
     return name.startswith("file.") and name.removeprefix("file.") in _EXTENSIONS

@@ -1,8 +1,9 @@
-"""Decides from a file's first bytes and headers whether it may be decoded at all.
+"""Check the type and the size limits of an image file before it is decoded.
 
-A few kilobytes can declare a picture that fills the memory, and a name or a declared media type proves
-nothing. So the type is read from the content, and size, pixels and frames are checked against budgets before
-a decoder allocates anything. Nothing here decodes a pixel.
+A few kilobytes can declare an image that fills the memory (decompression bomb), and the file name and the
+declared media type are controlled by the client. So the type is read from the content, and bytes, pixels,
+frames, scans and chunks are checked against limits before a decoder allocates memory. Nothing here decodes
+pixels.
 """
 
 import io
@@ -17,26 +18,26 @@ from PIL import Image
 from db.errors import NotAnImage, TooLarge, UnreadableImage
 from studio.media.stored_image import MAX_FILE_BYTES, MAX_PIXELS
 
-# Blocks beyond 32 MB come from the system and go back to it when they are freed. Smaller ones, such as the
-# 16 MB that are the default, stay with the thread that had them: threads then hold pictures long gone.
+# malloc returns blocks of more than 32 MB to the system when they are freed. It keeps smaller ones, such as
+# Pillow's default of 16 MB, in the arena of each thread: memory would grow with the number of threads.
 # https://pillow.readthedocs.io/en/stable/reference/block_allocator.html
 Image.core.set_block_size(64 * 1024 * 1024)  # type: ignore[attr-defined]  # documented, but not typed
 
 MAX_SIDE = 16_384
 MAX_FRAMES = 1_000
-# A progressive JPEG is decoded once per scan: a small file of very many scans would keep a core busy. Ten are
-# usual; 20 of a picture at the budget take about two seconds.
+# A progressive JPEG is decoded once per scan: a small file with very many scans would keep a core busy. Ten
+# are usual; 20 scans of an image with MAX_PIXELS take about two seconds.
 MAX_JPEG_SCANS = 100
 MAX_SCANNED_PIXELS = 20 * MAX_PIXELS
-# Pillow inflates up to a megabyte of each compressed text or profile of a PNG. It counts only texts that are
-# intact, up to 64 MB: a file of 45 MB could keep a core busy for minutes. Ten such chunks are many.
+# Pillow inflates up to a megabyte of each compressed text or profile of a PNG. Its own limit of 64 MB counts
+# intact texts only: a file of 45 MB could keep a core busy for minutes. Usual files have fewer than ten.
 MAX_COMPRESSED_CHUNKS = 64
-# Pillow takes 4 microseconds for an empty chunk: 16 seconds for 45 MB of them. libpng writes 6,400 chunks
-# into a file of 50 MB.
+# Pillow takes 4 microseconds per empty chunk: 16 seconds for 45 MB of them. libpng writes 6,400 chunks into a
+# file of 50 MB.
 MAX_PNG_CHUNKS = 32_768
 
 JPEG_SCAN, JPEG_END = 0xDA, 0xD9
-# Any marker that a length follows, and EOI: restart markers and escaped 0xFF bytes belong to a scan.
+# Markers followed by a length, and EOI. Restart markers and escaped 0xFF bytes are part of a scan.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _COMPRESSED_CHUNKS = (b"iCCP", b"zTXt", b"iTXt")
 _STORED_FORMATS = ["JPEG", "PNG", "WEBP"]
@@ -45,7 +46,7 @@ _AVIF_BRANDS = {b"avif", b"avis"}
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a file is, by its content: a Pillow format name, the stored (not yet rotated) size, the frames."""
+    """The headers of a file: Pillow's format name, the size before EXIF rotation, the frame count."""
 
     file_format: str
     width: int
@@ -55,7 +56,7 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class JpegSegment:
-    """One marker segment of a JPEG, `data[start:end]`; a scan holds its entropy-coded bytes too."""
+    """One marker segment of a JPEG, `data[start:end]`; a scan includes its entropy-coded bytes."""
 
     marker: int
     start: int
@@ -63,63 +64,73 @@ class JpegSegment:
 
 
 def read_bounded(file: BinaryIO) -> bytes:
-    """The whole file; TooLarge beyond 50 MB, without reading further, and Unreadable when it is empty."""
+    """Read a file of at most 50 MB into memory.
+
+    Raises:
+        TooLarge: The file has more bytes; reading stops at the limit.
+        UnreadableImage: The file is empty.
+    """
     data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise TooLarge(f"A picture may have at most {MAX_FILE_BYTES} bytes.")
+        raise TooLarge(f"An image may have at most {MAX_FILE_BYTES} bytes.")
     if not data:
         raise UnreadableImage("The file is empty.")
     return data
 
 
 def inspect_image(data: bytes) -> ImageInfo:
-    """What the file is, read from its headers.
+    """Read the headers of a file and check them against the limits.
 
-    NotAnImage unless it is JPEG, PNG, WEBP, AVIF or GIF; TooLarge above a budget (pixels, side, frames);
-    Unreadable when the headers make no sense.
+    Raises:
+        NotAnImage: The content is not JPEG, PNG, WEBP, AVIF or GIF.
+        TooLarge: The image exceeds a limit (pixels, side, frames, scans or chunks).
+        UnreadableImage: The headers are damaged.
     """
     file_format = _sniff(data)
     if file_format == "GIF":
         _check_gif(data)
     if file_format == "PNG":
         _check_png(data)
-    with open_image(data, file_format) as picture:
-        _check_size(*picture.size)
+    with open_image(data, file_format) as image:
+        _check_size(*image.size)
         if file_format == "JPEG":
-            _check_scans(data, picture.width * picture.height)
+            _check_scans(data, image.width * image.height)
         # GIF frames are counted above: Pillow would parse every frame of a hostile file first.
-        frames = 1 if file_format == "GIF" else getattr(picture, "n_frames", 1)
+        frames = 1 if file_format == "GIF" else getattr(image, "n_frames", 1)
         _check_frames(frames)
-        return ImageInfo(file_format, picture.width, picture.height, frames)
+        return ImageInfo(file_format, image.width, image.height, frames)
 
 
 def open_image(data: bytes, file_format: str) -> Image.Image:
-    """The picture with its header read and its pixels not; TooLarge or Unreadable as `inspect` says."""
+    """Open an image without decoding its pixels; raise TooLarge or UnreadableImage like `inspect_image`."""
     try:
         return Image.open(io.BytesIO(data), formats=[file_format])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooLarge(f"A picture may have at most {MAX_PIXELS} pixels.") from error
-    except Exception as error:  # Pillow's parsers raise nearly anything on a hostile header.
+        raise TooLarge(f"An image may have at most {MAX_PIXELS} pixels.") from error
+    except Exception as error:  # Pillow's parsers raise many kinds of errors on hostile headers.
         raise UnreadableImage("The file's header cannot be read.") from error
 
 
 def open_stored(data: bytes) -> Image.Image:
-    """A picture that this server has stored, its pixels not yet read; other decoders are not tried."""
+    """Open an image that this server has stored, without decoding its pixels.
+
+    Only the decoders of stored formats are tried, which keeps the attack surface small.
+    """
     return Image.open(io.BytesIO(data), formats=_STORED_FORMATS)
 
 
 def jpeg_segments(data: bytes) -> Iterator[JpegSegment]:
-    """The marker segments after SOI, EOI included; bytes between them are skipped, as decoders do."""
+    """Yield the marker segments after SOI, including EOI; skip bytes between them, as decoders do."""
     position = 2
-    while found := _JPEG_MARKER.search(data, position):
-        start, marker = found.start(), data[found.start() + 1]
+    while match := _JPEG_MARKER.search(data, position):
+        start, marker = match.start(), data[match.start() + 1]
         if marker == JPEG_END:
             yield JpegSegment(marker, start, start + 2)
             return
         end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
         if marker == JPEG_SCAN:
-            following = _JPEG_MARKER.search(data, end)
-            end = following.start() if following else len(data)
+            next_marker = _JPEG_MARKER.search(data, end)
+            end = next_marker.start() if next_marker else len(data)
         yield JpegSegment(marker, start, min(end, len(data)))
         position = end
 
@@ -135,7 +146,7 @@ def _sniff(data: bytes) -> str:
         return "WEBP"
     if data[4:8] == b"ftyp" and _AVIF_BRANDS & _brands(data):
         return "AVIF"
-    raise NotAnImage("The content is not a JPEG, PNG, WEBP, AVIF or GIF picture.")
+    raise NotAnImage("The content is not a JPEG, PNG, WEBP, AVIF or GIF image.")
 
 
 def _brands(data: bytes) -> set[bytes]:
@@ -145,25 +156,26 @@ def _brands(data: bytes) -> set[bytes]:
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise TooLarge(f"A picture may have at most {MAX_PIXELS} pixels and {MAX_SIDE} pixels a side.")
+        raise TooLarge(f"An image may have at most {MAX_PIXELS} pixels and {MAX_SIDE} pixels a side.")
 
 
 def _check_scans(data: bytes, pixels: int) -> None:
     scans = sum(segment.marker == JPEG_SCAN for segment in jpeg_segments(data))
     allowed = min(MAX_JPEG_SCANS, MAX_SCANNED_PIXELS // max(1, pixels))
     if scans > allowed:
-        raise TooLarge(f"A picture of this size may have at most {allowed} scans.")
+        raise TooLarge(f"An image of this size may have at most {allowed} scans.")
 
 
 def _check_frames(frames: int) -> None:
     if frames > MAX_FRAMES:
-        raise TooLarge(f"A picture may have at most {MAX_FRAMES} frames.")
+        raise TooLarge(f"An image may have at most {MAX_FRAMES} frames.")
 
 
 def _check_png(data: bytes) -> None:
-    """Hold the chunks of a PNG against the budget.
+    """Check the number of chunks of a PNG.
 
-    The kinds are searched for as bytes, so that no unusual arrangement of chunks hides one from this check.
+    Compressed chunks are counted by searching for their type as bytes, so that an unusual arrangement of
+    chunks cannot hide one from this check.
     """
     if sum(data.count(kind) for kind in _COMPRESSED_CHUNKS) > MAX_COMPRESSED_CHUNKS:
         raise TooLarge(
@@ -178,19 +190,19 @@ def _check_png(data: bytes) -> None:
 
 
 def _check_gif(data: bytes) -> None:
-    """Holds the frames of a GIF against the budget, as far as it goes, or as far as the file is whole."""
+    """Check the size and number of the frames of a GIF, up to where the file is truncated."""
     try:
         for number, (right, bottom) in enumerate(_gif_frames(data), start=1):
             _check_size(right, bottom)
             _check_frames(number)
     except (IndexError, struct.error):
-        return  # A file that breaks off: decoding its first frame decides.
+        return  # A truncated file is accepted if its first frame can be decoded.
 
 
 def _gif_frames(data: bytes) -> Iterator[tuple[int, int]]:
-    """Where each frame ends, right and below: it may be larger than the declared screen."""
+    """Yield the right and bottom edge of each frame: a frame may be larger than the declared screen."""
     position = 13 + _gif_palette_bytes(data[10])
-    # An extension or a frame: Pillow stops at anything else too.
+    # 0x21 starts an extension, 0x2C a frame. Pillow stops at anything else too.
     while (kind := data[position]) in (0x21, 0x2C):
         if kind == 0x2C:
             left, top, width, height, flags = struct.unpack_from("<HHHHB", data, position + 1)

@@ -1,8 +1,8 @@
-"""Turns for whoever holds decoded pictures, so that memory does not depend on how many callers come at once.
+"""Limit the memory of decoded images with a semaphore, however many requests arrive at the same time.
 
-A picture of the most pixels that are taken fills half a gigabyte while it is converted. So there is one large
-picture at a time, with one small one beside it. The bytes of files count too: they are read when it is their
-turn.
+An image of the maximum size fills half a gigabyte while it is converted. So at most two images are in memory
+at a time, and at most one of them is large. The slot is taken before the file's bytes are read, because these
+count too.
 """
 
 import threading
@@ -11,20 +11,27 @@ from contextlib import contextmanager, nullcontext
 
 LARGE_PIXELS = 16_000_000
 
-# Who waits for the large one has a place already: so whoever has both can always finish.
+# Lock order: the slot first, then the lock for large images. The holder of both can always finish, so the two
+# cannot deadlock.
 _slots = threading.BoundedSemaphore(2)
 _large_lock = threading.Lock()
 
 
 @contextmanager
 def load_slot() -> Iterator[None]:
-    """Wait for a place among those who hold a file and its picture, and hold it for the block."""
+    """Wait for one of the two slots to load a file and its pixels, and hold it for the block."""
     with _slots:
         yield
 
 
 @contextmanager
 def reserve_memory(size: tuple[int, int]) -> Iterator[None]:
-    """In a place, wait until a picture of this width and height may be decoded, and hold it for the block."""
+    """Wait until an image of this size may be decoded, and reserve its memory for the block.
+
+    The caller already holds a `load_slot`.
+
+    Args:
+        size: Width and height in pixels.
+    """
     with _large_lock if size[0] * size[1] > LARGE_PIXELS else nullcontext():
         yield

@@ -1,8 +1,9 @@
-"""What stays of a picture's file when its compressed pixels are kept: they, and what it takes to decode them.
+"""Strip metadata (EXIF, XMP, GPS positions, comments, embedded videos) without re-encoding the pixels.
 
-Parts that may hold anything are not copied but left out, or written anew in their shortest form. A file that
-is built unusually is not kept. What hides among the compressed pixels themselves stays, as it would in pixels
-that are encoded anew: the media type that a file is served with keeps it from being more than a picture.
+Only the compressed pixels and what is needed to decode them are copied. Segments that can hold arbitrary data
+are dropped or replaced by their shortest valid form. A file with an unusual structure is not stripped but
+re-encoded (`normalisation`). Data that is hidden in the pixels themselves is not detected; it is harmless,
+because files are served with an image media type and `nosniff`.
 """
 
 import struct
@@ -15,16 +16,18 @@ from db.errors import UnreadableImage
 from studio.media.inspection import JPEG_END, JPEG_SCAN, jpeg_segments
 
 _JFIF, _ADOBE, _COMMENT = 0xE0, 0xEE, 0xFE
-# Version 1.1, square pixels, no thumbnail; and the start of what tells, in one byte, how colours are coded.
+# JFIF version 1.1 with square pixels and no thumbnail. The Adobe segment ends with one byte, the colour
+# transform.
 _JFIF_HEADER = b"\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
 _ADOBE_HEADER = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0"
 _JPEG_METADATA = {*range(0xE0, 0xF0), _COMMENT}
-# Baseline, extended and progressive frames in Huffman code, which every browser reads, with their tables.
+# Baseline, extended and progressive frames with Huffman coding, which every browser decodes, and their
+# tables.
 _JPEG_PIXELS = {0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD, JPEG_SCAN, JPEG_END}
 _PNG_PALETTE = 3
 _MAX_TRANSPARENCY_BYTES = {0: 2, 2: 6, _PNG_PALETTE: 256}
 _WEBP_PIXELS = ([b"VP8 "], [b"VP8L"], [b"ALPH", b"VP8 "])
-# Adam7: the first column and row of each pass, and the steps to the next.
+# Adam7 interlacing: first column, first row, column step and row step of each pass.
 _PNG_PASSES = (
     (0, 0, 8, 8),
     (4, 0, 8, 8),
@@ -37,18 +40,23 @@ _PNG_PASSES = (
 _ONE_PASS = ((0, 0, 1, 1),)
 _PNG_SAMPLES = {0: 1, 2: 3, _PNG_PALETTE: 1, 4: 2, 6: 4}
 _PIECE_BYTES, _SLICE_BYTES = 1 << 20, 1 << 16
-# Some encoders append rows that decoders ignore: such a file is encoded anew, and not refused.
+# Some encoders append rows that decoders ignore. Such a file is re-encoded, not rejected.
 _SPARE_BYTES = 1 << 20
 
 
 def strip_metadata(data: bytes, image: Image.Image, file_format: str) -> bytes | None:
-    """Return the file with its compressed pixels untouched and the rest cut away.
+    """Return the file with its compressed pixels unchanged and its metadata removed.
+
+    Args:
+        data: The whole file.
+        image: The same file as opened by Pillow.
+        file_format: Pillow's format name.
 
     Returns:
-        The bytes to store, or None when the picture must be encoded anew.
+        The bytes to store, or None if the image must be re-encoded.
 
     Raises:
-        Unreadable: The pixels of a PNG inflate to far more than its header announces.
+        UnreadableImage: The pixels of a PNG inflate to far more than its header announces.
     """
     if file_format == "JPEG" and image.mode in ("L", "RGB"):
         return _strip_jpeg(data)
@@ -58,7 +66,10 @@ def strip_metadata(data: bytes, image: Image.Image, file_format: str) -> bytes |
 
 
 def _strip_jpeg(data: bytes) -> bytes | None:
-    """Without comments, application data but the colour transform, and what a phone appended (videos)."""
+    """Drop comments, application segments except the colour transform, and data after the end of the image.
+
+    Phones append videos there.
+    """
     marker, parts = 0, [data[:2]]
     for segment in jpeg_segments(data):
         marker = segment.marker
@@ -77,7 +88,7 @@ def _strip_jpeg(data: bytes) -> bytes | None:
 def _strip_png(data: bytes) -> bytes | None:
     if data[12:16] != b"IHDR":
         return None
-    longest = _max_png_chunk_sizes(data[25])
+    max_sizes = _max_png_chunk_sizes(data[25])
     parts, pixels, seen, position, kind = [data[:8]], [], set(), 8, b""
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -85,18 +96,18 @@ def _strip_png(data: bytes) -> bytes | None:
         if kind == b"IDAT":
             pixels.append(data[position + 8 : end - 4])
             parts.append(data[position:end])
-        elif kind in longest:
-            if kind in seen or length > longest[kind]:
+        elif kind in max_sizes:
+            if kind in seen or length > max_sizes[kind]:
                 return None
             seen.add(kind)
             parts.append(data[position:end])
         position = len(data) if kind == b"IEND" else end
-    is_whole = kind == b"IEND" and _is_one_stream(pixels, _announced_bytes(data[16:29]))
-    return b"".join(parts) if is_whole else None
+    is_complete = kind == b"IEND" and _is_one_stream(pixels, _announced_bytes(data[16:29]))
+    return b"".join(parts) if is_complete else None
 
 
 def _max_png_chunk_sizes(colour_type: int) -> dict[bytes, int]:
-    """The chunks that a decoder needs beside the pixels, with the most bytes that they may have."""
+    """Return the chunks that a decoder needs besides the pixels, with their maximum size in bytes."""
     chunks = {b"IHDR": 13, b"sRGB": 1, b"IEND": 0}
     if colour_type in _MAX_TRANSPARENCY_BYTES:
         chunks[b"tRNS"] = _MAX_TRANSPARENCY_BYTES[colour_type]
@@ -104,22 +115,22 @@ def _max_png_chunk_sizes(colour_type: int) -> dict[bytes, int]:
 
 
 def _announced_bytes(header: bytes) -> int:
-    """Return how many bytes the rows of pixels have, by the content of the IHDR chunk."""
+    """Return the number of bytes of the inflated rows, computed from the content of the IHDR chunk."""
     width, height, depth, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", header[:13])
     bits = depth * _PNG_SAMPLES[colour_type]
     total = 0
     for left, top, across, down in _PNG_PASSES if interlaced else _ONE_PASS:
         columns, rows = -(-(width - left) // across), -(-(height - top) // down)
-        # A byte before each row says how it is filtered. A pass without columns has no rows.
+        # Each row starts with one byte, its filter type. A pass without columns has no rows.
         total += rows * (1 + -(-columns * bits // 8)) if columns > 0 and rows > 0 else 0
     return total
 
 
 def _is_one_stream(parts: list[bytes], announced: int) -> bool:
-    """Return whether the compressed pixels end where their bytes end, and are not more than announced.
+    """Return whether the parts are exactly one zlib stream that inflates to at most the announced size.
 
     Raises:
-        Unreadable: They inflate to far more than announced. No more than that is inflated.
+        UnreadableImage: They inflate to far more than announced; inflation stops there.
     """
     inflater, inflated = zlib.decompressobj(), 0
     try:
@@ -127,20 +138,21 @@ def _is_one_stream(parts: list[bytes], announced: int) -> bool:
             if inflater.eof:
                 return False
             piece, grown = part, _PIECE_BYTES
-            # A full piece means that there may be more, even of input that is used up. `flush` has no bound.
+            # A full piece means that more output may follow, even if the input is used up. `flush()` is not
+            # used, because its output has no limit.
             while grown == _PIECE_BYTES:
                 grown = len(inflater.decompress(piece, _PIECE_BYTES))
                 piece = inflater.unconsumed_tail
                 inflated += grown
                 if inflated > announced + _SPARE_BYTES:
-                    raise UnreadableImage("The picture has more pixels than its header announces.")
+                    raise UnreadableImage("The image has more pixels than its header announces.")
     except zlib.error:
         return False
     return inflated <= announced and inflater.eof and not inflater.unused_data
 
 
 def _slices(parts: list[bytes]) -> Iterator[bytes]:
-    """Yield the bytes in short slices: what a call leaves over is copied each time."""
+    """Yield the bytes in short slices: each call of the inflater copies the input that it leaves over."""
     for part in parts:
         for start in range(0, len(part), _SLICE_BYTES):
             yield part[start : start + _SLICE_BYTES]

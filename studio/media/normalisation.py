@@ -1,10 +1,9 @@
-"""Turns a file into the one form in which the studio keeps pictures: upright, sRGB, 8 bits a channel, one
-frame, without metadata (a phone writes the place where it stood into its pictures).
+"""Normalise an image file: upright, sRGB, 8 bits a channel, one frame, without metadata.
 
-The rule: the compressed pixels are kept and everything around them is cut away (`stripping.py`), when the
-file is a JPEG, PNG or still WEBP that is upright, sRGB, of 8 bits and built like any other. Everything else
-is encoded anew: an opaque picture from a lossy source as JPEG of quality 95 without chroma subsampling, any
-other as PNG. So AVIF and GIF are never stored.
+Phones write their GPS position into photos, so metadata is never stored. A JPEG, PNG or still WEBP that is
+already upright, sRGB and 8-bit keeps its compressed pixels and only loses its metadata
+(`metadata_stripping`). Every other file is re-encoded: opaque images from a lossy source as JPEG of quality
+95 without chroma subsampling, all others as PNG. So AVIF and GIF are never stored.
 """
 
 import hashlib
@@ -34,21 +33,27 @@ _TRANSPOSITIONS = {
 }
 _EXIF_ORIENTATION = 0x0112
 _STRIP_ROWS = 256
-_DAMAGED = "The picture is damaged or incomplete."
-# Beyond this, pictures are sampled before they are looked at in whole.
+_DAMAGED = "The image is damaged or incomplete."
+# Larger images are sampled before their dominant colour is computed.
 _MAX_SAMPLED_SIDE = 2048
 
 _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 def read_image(file: BinaryIO) -> StoredImage:
-    """The picture in a file, as it is stored; NotAnImage, TooLarge or Unreadable when there is none."""
+    """Return the normalised image of a file.
+
+    Raises:
+        NotAnImage: The content is not of an accepted image format.
+        TooLarge: The file exceeds a limit (bytes, pixels, side, frames, scans or chunks).
+        UnreadableImage: The file is empty, damaged or truncated.
+    """
     with load_slot():
         return _normalise_bounded(read_bounded(file))
 
 
 def normalise(data: bytes) -> StoredImage:
-    """The picture as it is stored; NotAnImage, TooLarge or Unreadable (truncated data included)."""
+    """Return the normalised image of a file's bytes; raise the same errors as `read_image`."""
     with load_slot():
         return _normalise_bounded(data)
 
@@ -56,8 +61,8 @@ def normalise(data: bytes) -> StoredImage:
 def _normalise_bounded(data: bytes) -> StoredImage:
     inspected = inspect_image(data)
     with reserve_memory((inspected.width, inspected.height)):
-        upright, kept = _decode(data, inspected)
-        stored, file_format = kept or _encode(upright, inspected.file_format, data)
+        upright, stripped = _decode(data, inspected)
+        stored, file_format = stripped or _encode(upright, inspected.file_format, data)
         color = dominant_color(upright)
     return StoredImage(
         data=stored,
@@ -71,9 +76,9 @@ def _normalise_bounded(data: bytes) -> StoredImage:
 
 
 def dominant_color(image: Image.Image) -> str:
-    """The most frequent colour among the visible pixels as `#rrggbb`."""
+    """Return the most frequent colour of the visible pixels as `#rrggbb`."""
     if max(image.size) > _MAX_SAMPLED_SIDE:
-        # The nearest pixels: what else makes a picture smaller converts, and so copies, all of it first.
+        # Other resampling filters would convert, and so copy, the whole image first.
         image = _downsample(image)
     small = image.convert("RGBA")
     small.thumbnail((96, 96), reducing_gap=2.0)
@@ -93,28 +98,31 @@ def _downsample(image: Image.Image) -> Image.Image:
 
 
 def _decode(data: bytes, inspected: ImageInfo) -> tuple[Image.Image, tuple[bytes, str] | None]:
-    """The upright sRGB pixels, and the original without its metadata where that is allowed to stay."""
+    """Return the upright sRGB pixels, and the stripped original if it need not be re-encoded.
+
+    The original comes with its format name; it is None if the pixels must be re-encoded.
+    """
     with open_image(data, inspected.file_format) as opened:
-        picture = _load(opened, data)
-        orientation = _orientation(picture)
-        profile = _foreign_profile(picture)
-        kept = None
+        image = _load(opened, data)
+        orientation = _orientation(image)
+        profile = _foreign_profile(image)
+        stripped = None
         if orientation == 1 and profile is None and inspected.frames == 1:
-            bare = strip_metadata(data, picture, inspected.file_format)
-            kept = (bare, inspected.file_format) if bare else None
-        pixels = _to_eight_bits(picture)
-    # One after the other, so that two copies of the pixels are held and not four.
-    del opened, picture
+            stripped_bytes = strip_metadata(data, image, inspected.file_format)
+            stripped = (stripped_bytes, inspected.file_format) if stripped_bytes else None
+        pixels = _to_eight_bits(image)
+    # Freed before the next conversion, so that at most two copies of the pixels exist instead of four.
+    del opened, image
     pixels = _to_srgb(pixels, profile)
     if orientation in _TRANSPOSITIONS:
         pixels = pixels.transpose(_TRANSPOSITIONS[orientation])
-    # Pillow would write a comment that it read into the new file.
+    # Pillow would write a comment of the source into the new file.
     pixels.info.clear()
-    return pixels, kept
+    return pixels, stripped
 
 
 def _load(image: Image.Image, data: bytes) -> Image.Image:
-    """The picture with its pixels; Unreadable when they cannot be had."""
+    """Return the image with its pixels decoded; raise UnreadableImage if decoding fails."""
     if image.format == "AVIF":
         return _load_avif(image, data)
     try:
@@ -129,7 +137,7 @@ def _load_avif(image: Image.Image, data: bytes) -> Image.Image:
         loaded = Image.frombytes(image.mode, image.size, decode_in_subprocess(data, image.size))
     except (DecodeError, ValueError) as error:
         raise UnreadableImage(_DAMAGED) from error
-    # With what else was in the file: how it is turned, and its colour profile.
+    # The orientation and the colour profile of the file.
     loaded.info.update(image.info)
     return loaded
 
@@ -137,13 +145,13 @@ def _load_avif(image: Image.Image, data: bytes) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - damaged EXIF is common and says nothing about the pixels.
+    except Exception:  # noqa: BLE001 - damaged EXIF is common and does not affect the pixels
         return 1
     return orientation if orientation in _TRANSPOSITIONS else 1
 
 
 def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """The embedded colour profile, unless it is sRGB, damaged, or for another kind of pixels than these."""
+    """Return the embedded colour profile, or None if it is sRGB, damaged or does not fit the mode."""
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         space = profile.profile.xcolor_space.strip()
@@ -155,7 +163,7 @@ def _foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """The same picture as L, RGB, RGBA or CMYK with 8 bits a channel."""
+    """Return the image as L, RGB, RGBA or CMYK with 8 bits a channel."""
     if image.mode.startswith("I"):
         return _scale_grey(np.asarray(image))
     if image.mode == "RGBA" or (image.mode in ("L", "RGB", "CMYK") and not image.has_transparency_data):
@@ -166,11 +174,11 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _scale_grey(deep: np.ndarray) -> Image.Image:
-    """16-bit greys scaled to 8 bits, where Pillow's own conversion clips them at 255; a strip at a time."""
+    """Return 16-bit greys scaled to 8 bits, strip by strip; Pillow's own conversion clips them at 255."""
     grey = np.empty(deep.shape, np.uint8)
     for top in range(0, len(deep), _STRIP_ROWS):
-        strip_of_rows = deep[top : top + _STRIP_ROWS].astype(np.uint32)
-        grey[top : top + _STRIP_ROWS] = ((strip_of_rows + 128) // 257).clip(0, 255)
+        strip = deep[top : top + _STRIP_ROWS].astype(np.uint32)
+        grey[top : top + _STRIP_ROWS] = ((strip + 128) // 257).clip(0, 255)
     return Image.fromarray(grey)
 
 
@@ -180,7 +188,7 @@ def _to_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Im
         try:
             converted = ImageCms.profileToProfile(image, profile, _SRGB, outputMode=output_mode)
         except (ImageCms.PyCMSError, ValueError):
-            converted = None  # A profile that cannot be applied is worth no more than none.
+            converted = None  # A profile that cannot be applied is ignored.
         if converted is not None:
             return converted
     return image.convert("RGB") if image.mode == "CMYK" else image

@@ -1,6 +1,6 @@
-"""Pictures in an S3 bucket, so that any number of machines share them; files are served from a local copy.
+"""Storage backend for an S3 bucket, shared by any number of machines; files are served from a local cache.
 
-Credentials and region come from where every AWS client looks for them (environment, profile, instance role).
+Credentials and region are found as by every AWS client (environment, profile, instance role).
 """
 
 from __future__ import annotations
@@ -24,17 +24,23 @@ from studio.media.storage import StorageUnavailable, StoredFile, require_key
 
 CACHE_BYTES = 2_000_000_000
 CACHE_GRACE_SECONDS = 600
-"""A local copy that was used so lately may be on its way to a client: it stays."""
+"""Copies used within this time are not evicted: a response may still be sending them."""
 
-# Amazon's first region must not be named when a bucket is made there.
+# CreateBucket rejects a location constraint that names the default region.
 _NO_LOCATION_CONSTRAINT = (None, "us-east-1", "aws-global")
 _ABSENT = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 
 
 class S3Storage:
-    """Objects below one prefix of a bucket. `cache` is a folder for local copies, at most about 2 GB."""
+    """Storage in the objects below one prefix of a bucket, with local copies of at most about 2 GB."""
 
     def __init__(self, bucket: str, prefix: str, cache: Path, endpoint_url: str | None = None) -> None:
+        """Create the client; no request is sent.
+
+        Args:
+            cache: Folder for local copies. It can be deleted at any time.
+            endpoint_url: Another S3-compatible server than Amazon's.
+        """
         self._bucket, self._prefix, self._cache = bucket, prefix.strip("/"), cache
         self._client: Any = boto3.client(
             "s3",
@@ -43,7 +49,7 @@ class S3Storage:
                 connect_timeout=5,
                 read_timeout=30,
                 retries={"mode": "standard", "max_attempts": 4},
-                # Servers other than Amazon's seldom have a host name for every bucket.
+                # Most other S3-compatible servers have no host name for each bucket.
                 s3={"addressing_style": "path" if endpoint_url else "auto"},
             ),
         )
@@ -51,35 +57,35 @@ class S3Storage:
         self._cached_bytes: int | None = None
 
     def write(self, key: str, data: bytes) -> None:
-        """Stores the bytes; other readers see the old object or the whole new one."""
+        """Store the bytes; concurrent readers get the old object or the complete new one."""
         with _translate_errors():
             self._client.put_object(Bucket=self._bucket, Key=self._object_name(key), Body=data)
         self._delete_copy(key)
 
     @contextmanager
     def open_writer(self, key: str) -> Iterator[BinaryIO]:
-        """A new local file to write, read and seek in, which becomes the object when the block ends.
+        """Open a new seekable local file; it is uploaded as the object when the block ends.
 
-        With an exception nothing is stored.
+        If the block raises, nothing is stored.
         """
         partial = self._partial_path(self._copy_path(key))
         try:
             with partial.open("x+b") as file:
                 yield file
-            with partial.open("rb") as whole, _translate_errors():
-                self._client.upload_fileobj(whole, self._bucket, self._object_name(key))
+            with partial.open("rb") as complete, _translate_errors():
+                self._client.upload_fileobj(complete, self._bucket, self._object_name(key))
         finally:
             partial.unlink(missing_ok=True)
         self._delete_copy(key)
 
     def read(self, key: str) -> bytes:
-        """The bytes; NotFound when there are none."""
+        """Return the content of an object; raise NotFound if it does not exist."""
         with _translate_errors():
             body = self._client.get_object(Bucket=self._bucket, Key=self._object_name(key))["Body"]
             return bytes(body.read())
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object at the key."""
+        """Return whether the object exists."""
         try:
             with _translate_errors():
                 self._client.head_object(Bucket=self._bucket, Key=self._object_name(key))
@@ -88,7 +94,7 @@ class S3Storage:
         return True
 
     def path(self, key: str) -> Path:
-        """A local copy, fetched when there is none; NotFound when there is no object."""
+        """Return a local copy, downloaded on first use; raise NotFound if the object does not exist."""
         copy = self._copy_path(key)
         if copy.is_file():
             os.utime(copy)
@@ -104,20 +110,20 @@ class S3Storage:
         return copy
 
     def delete(self, key: str) -> None:
-        """Removes an object, if there is one."""
+        """Delete an object if it exists."""
         with _translate_errors():
             self._client.delete_object(Bucket=self._bucket, Key=self._object_name(key))
         self._delete_copy(key)
 
     def delete_folder(self, folder: str) -> None:
-        """Removes everything in a picture's folder."""
-        # One by one: deleting in bulk is where other makers' servers differ.
+        """Delete all objects of a folder."""
+        # One request per object: S3-compatible servers differ in their support of DeleteObjects.
         for file in list(self.list_files(folder)):
             self.delete(file.key)
         shutil.rmtree(self._copy_path(folder), ignore_errors=True)
 
     def list_files(self, prefix: str) -> Iterator[StoredFile]:
-        """All objects below a folder."""
+        """Yield all objects below a folder."""
         start = self._object_name(prefix) + "/"
         with _translate_errors():
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=start)
@@ -126,27 +132,30 @@ class S3Storage:
                     yield StoredFile(prefix + "/" + entry["Key"][len(start) :], entry["LastModified"])
 
     def prepare(self) -> None:
-        """Makes the bucket, if it is not there; who may not list buckets brings one that is."""
+        """Create the bucket if it does not exist.
+
+        Without the permission to create buckets, the bucket must exist already.
+        """
         try:
             with _translate_errors():
                 self._client.head_bucket(Bucket=self._bucket)
         except NotFound:
             region = self._client.meta.region_name
-            place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+            configuration = {"CreateBucketConfiguration": {"LocationConstraint": region}}
             with _translate_errors():
                 self._client.create_bucket(
-                    Bucket=self._bucket, **({} if region in _NO_LOCATION_CONSTRAINT else place)
+                    Bucket=self._bucket, **({} if region in _NO_LOCATION_CONSTRAINT else configuration)
                 )
 
     def check(self) -> None:
-        """OSError unless objects can be written and read now."""
+        """Raise OSError unless objects can be written and read."""
         key = f"probe/{secrets.token_hex(8)}"
         try:
             self.write(key, b"probe")
             self.read(key)
             self.delete(key)
         except NotFound as error:
-            raise StorageUnavailable("the bucket does not exist or loses what is written") from error
+            raise StorageUnavailable("the bucket does not exist or does not store objects") from error
 
     def _object_name(self, key: str) -> str:
         return f"{self._prefix}/{key}" if self._prefix else key
@@ -162,7 +171,7 @@ class S3Storage:
         self._copy_path(key).unlink(missing_ok=True)
 
     def _evict(self, added: int) -> None:
-        """Keep the local copies below their limit: those that were not used for the longest time go."""
+        """Evict the least recently used local copies once they exceed `CACHE_BYTES`, down to 3/4 of it."""
         with self._cache_lock:
             if self._cached_bytes is None:
                 self._cached_bytes = sum(size for _, size, _ in self._copies())
@@ -170,11 +179,12 @@ class S3Storage:
                 self._cached_bytes += added
             if self._cached_bytes <= CACHE_BYTES:
                 return
+            # Recounted at the next download: simpler than tracking every deletion.
             self._cached_bytes = None
-            rest, newest = CACHE_BYTES * 3 // 4, time.time() - CACHE_GRACE_SECONDS
+            remaining, evict_before = CACHE_BYTES * 3 // 4, time.time() - CACHE_GRACE_SECONDS
             for used_at, size, path in sorted(self._copies(), reverse=True):
-                rest -= size
-                if rest < 0 and used_at < newest:
+                remaining -= size
+                if remaining < 0 and used_at < evict_before:
                     path.unlink(missing_ok=True)
 
     def _copies(self) -> Iterator[tuple[float, int, Path]]:
@@ -189,7 +199,7 @@ class S3Storage:
 
 @contextmanager
 def _translate_errors() -> Iterator[None]:
-    """Say what a failure of the client means: NotFound, or that the storage cannot be used now."""
+    """Raise NotFound for a missing object, and StorageUnavailable for every other error of the client."""
     try:
         yield
     except ClientError as error:

@@ -1,6 +1,7 @@
-"""Addresses and tokens that carry their own right: their holder may do the one thing they name, for a while.
+"""Signed URLs: presigned uploads and share links, which grant one action to their holder until they expire.
 
-Keys are derived from the secret for each purpose, so that a signature made for one is worthless for another.
+Each purpose has its own key, derived from the server's secret, so that a signature for one purpose is invalid
+for another. The strings in the derivation are part of every issued URL: never change them.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from db.errors import PermissionDenied
 
 
 class InvalidSignature(PermissionDenied):
-    """The signature is wrong, or its time is over."""
+    """The signature is wrong or has expired."""
 
     code = "invalid_signature"
     default_detail = "The signature is not valid or has expired"
@@ -23,41 +24,50 @@ class InvalidSignature(PermissionDenied):
 
 @dataclass(frozen=True)
 class SignedUpload:
-    """The query of an address to which one upload's bytes may be sent: `expires` is in seconds since 1970."""
+    """The query parameters of a presigned upload URL; `expires` is a Unix time in seconds."""
 
     expires: int
     signature: str
 
 
 def sign_upload(secret: str, upload_id: UUID, now: datetime, lifetime: timedelta) -> SignedUpload:
-    """The query that lets its holder send the bytes of this upload until the lifetime is over."""
+    """Return the query parameters that allow the bytes of this upload to be sent until they expire."""
     expires = int((now + lifetime).timestamp())
     return SignedUpload(expires, _upload_signature(secret, upload_id, expires))
 
 
 def check_upload_signature(secret: str, upload_id: UUID, expires: int, signature: str, now: datetime) -> None:
-    """InvalidSignature unless the query was signed for this upload and is not over."""
+    """Check the query parameters of a presigned upload URL.
+
+    Raises:
+        InvalidSignature: They were not signed for this upload, or they have expired.
+    """
     expected = _upload_signature(secret, upload_id, expires)
-    # Compared as bytes: compare_digest refuses text beyond ASCII, which a client may send.
-    genuine = hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogatepass"))
-    if not genuine or expires <= now.timestamp():
+    # Compared as bytes: compare_digest raises on non-ASCII text, which a client may send.
+    is_genuine = hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogatepass"))
+    if not is_genuine or expires <= now.timestamp():
         raise InvalidSignature
 
 
 def sign_share(secret: str, prediction_id: UUID, expires_at: datetime) -> str:
-    """A token for an address under which one prediction's picture can be fetched without signing in."""
+    """Return a token for the share link of one prediction, which works without authentication."""
     return _share_serializer(secret).dumps([str(prediction_id), int(expires_at.timestamp())])
 
 
 def verify_share(secret: str, token: str, now: datetime) -> UUID:
-    """The prediction that a token shares; InvalidSignature when it was not made here or is over."""
+    """Return the id of the prediction that a token shares.
+
+    Raises:
+        InvalidSignature: The token was not issued by this server, was altered, or has expired.
+    """
     try:
         prediction_id, expires = _share_serializer(secret).loads(token)
     except BadData as error:
         raise InvalidSignature from error
-    # Base64 ends in bits that mean nothing: a token that differs in them only was altered all the same.
-    as_made = _share_serializer(secret).dumps([prediction_id, expires])
-    if not hmac.compare_digest(as_made.encode(), token.encode()):
+    # Base64 decoding ignores the last unused bits, so several tokens decode alike: accept only the issued
+    # one.
+    canonical = _share_serializer(secret).dumps([prediction_id, expires])
+    if not hmac.compare_digest(canonical.encode(), token.encode()):
         raise InvalidSignature
     if datetime.fromtimestamp(expires, UTC) <= now:
         raise InvalidSignature

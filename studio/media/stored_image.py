@@ -1,15 +1,11 @@
-"""What a picture is once the studio keeps it, how large its file may be, and the doors to who reads files.
+"""The normalised image that the studio stores, and the limits and media types of image files.
 
-Behind the doors are Pillow and numpy, 18 MB. They come with the first file: who only serves never needs them.
+This module imports nothing of the project and no image library: every other module of the package may use it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 MAX_FILE_BYTES = 50 * 1024 * 1024
 MAX_PIXELS = 64_000_000
@@ -26,7 +22,7 @@ EXTENSIONS_BY_TYPE = {
 
 @dataclass(frozen=True)
 class StoredImage:
-    """A normalised picture: the bytes to store and what the database says about them."""
+    """A normalised image: the bytes to store and the columns that describe them."""
 
     data: bytes
     extension: str
@@ -39,24 +35,3 @@ class StoredImage:
     @property
     def content_type(self) -> str:
         return CONTENT_TYPES[self.extension]
-
-
-def read_image(file: BinaryIO) -> StoredImage:
-    """The picture in a file, as it is stored; NotAnImage, TooLarge or Unreadable when there is none."""
-    from studio.media import normalisation
-
-    return normalisation.read_image(file)
-
-
-def normalise(data: bytes) -> StoredImage:
-    """The picture as it is stored; NotAnImage, TooLarge or Unreadable (truncated data included)."""
-    from studio.media import normalisation
-
-    return normalisation.normalise(data)
-
-
-def open_stored(data: bytes) -> Image.Image:
-    """A picture that this server has stored, its pixels not yet read; other decoders are not tried."""
-    from studio.media import inspection
-
-    return inspection.open_stored(data)

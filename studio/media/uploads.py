@@ -1,6 +1,7 @@
-"""Presigned uploads: an address is given out first, the bytes come later and without a token.
+"""Presigned uploads: the client first gets a signed URL, then sends the bytes to it without a token.
 
-The bytes wait as a temporary file until a row refers to them (`ingest.py`) or time is over (`sweep.py`).
+The bytes stay in a temporary file until a row refers to them (`ingest`) or the upload expires
+(`garbage_collection`).
 """
 
 from datetime import timedelta
@@ -23,16 +24,16 @@ _MIN_BYTES_PER_SECOND = 50_000
 
 
 class UploadConsumed(Conflict):
-    """The bytes of an upload were to be replaced after something had begun to use them."""
+    """The bytes of an upload cannot be replaced, because a row already refers to the image."""
 
     code = "upload_consumed"
     default_detail = "The uploaded file is already in use"
 
 
 def create_presigned_url(filename: str, content_type: str, size: int | None) -> Upload:
-    """A new upload of the caller, which waits for its bytes for a day.
+    """Create an upload of the caller that expires after `TEMPORARY_LIFETIME`.
 
-    That of an API key stays in the key's organization, because a key sees nothing personal.
+    The upload of an API key belongs to the key's organization: keys cannot read personal resources.
     """
     caller = current_caller()
     upload = Upload(
@@ -50,14 +51,16 @@ def create_presigned_url(filename: str, content_type: str, size: int | None) -> 
 
 
 def url_lifetime(size: int | None) -> timedelta:
-    """How long the address takes bytes: a quarter of an hour, and longer for a large file."""
+    """Return how long the presigned URL is valid: 15 minutes, plus the transfer time of a large file."""
     return _MIN_LIFETIME + timedelta(seconds=(size or 0) // _MIN_BYTES_PER_SECOND)
 
 
 def put_upload(storage: Storage, upload_id: UUID, image: StoredImage) -> None:
-    """Stores the picture of an upload; until something uses it, it may be replaced.
+    """Store the image of an upload, replacing an earlier one.
 
-    NotFound when the upload is over, UploadConsumed when it is used.
+    Raises:
+        NotFound: The upload does not exist or has expired.
+        UploadConsumed: A row already refers to the image.
     """
     upload = get_open_upload(upload_id, for_update=True)
     storage.write(temporary_key(upload.id), image.data)
@@ -65,8 +68,13 @@ def put_upload(storage: Storage, upload_id: UUID, image: StoredImage) -> None:
 
 
 def get_open_upload(upload_id: UUID, for_update: bool = False) -> Upload:
-    """The upload that still waits for its bytes, or may get others; NotFound or UploadConsumed."""
-    # unscoped: whoever sends the bytes holds the signature, and has no other right
+    """Return an upload whose bytes may be sent or replaced.
+
+    Raises:
+        NotFound: The upload does not exist or has expired.
+        UploadConsumed: A row already refers to the image.
+    """
+    # unscoped: the request has no caller; the signature in its URL grants access to this upload only
     statement = select(Upload).where(Upload.id == upload_id, Upload.expires_at > utc_now())
     upload = current_session().scalar(statement.with_for_update() if for_update else statement)
     if upload is None:

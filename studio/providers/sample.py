@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studio.media.images import open_stored
 from studio.media.storage import Storage
-from studio.media.stored_image import open_stored
 from studio.providers.local import RenderedImage
 
 if TYPE_CHECKING:

@@ -28,8 +28,9 @@ from studio.generations.request import request_generation
 from studio.generations.worker import queue
 from studio.generations.worker.render_job import to_stored_image
 from studio.media.backends import open_storage
+from studio.media.images import normalise
 from studio.media.storage import Storage, media_key
-from studio.media.stored_image import StoredImage, normalise
+from studio.media.stored_image import StoredImage
 from studio.seed.accounts import build_account_rows
 from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import (

@@ -147,7 +147,7 @@ def test_any_status_but_200_is_one_and_the_same_conflict(
     image_host.response = StubResponse(status, b"" if status in (204, 304) else PHOTO)
     reply = create_with_cover(customer, image_host.url)
     assert status_and_code(reply) == (409, "image_not_fetched")
-    assert reply.json()["detail"] == "The image could not be fetched from its address"
+    assert reply.json()["detail"] == "The image could not be fetched from its URL"
 
 
 def test_a_server_that_is_not_there_or_too_slow_is_the_same_conflict(
@@ -164,7 +164,7 @@ def test_a_server_that_is_not_there_or_too_slow_is_the_same_conflict(
     absent = create_with_cover(customer, gone.url)
     for reply in (slow, absent):
         assert status_and_code(reply) == (409, "image_not_fetched")
-        assert reply.json()["detail"] == "The image could not be fetched from its address"
+        assert reply.json()["detail"] == "The image could not be fetched from its URL"
 
 
 @pytest.mark.parametrize(("redirects", "status"), [(3, 201), (4, 409)])

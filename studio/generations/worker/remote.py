@@ -22,8 +22,9 @@ from db.models.generation_models import GenerationModel
 from db.session import Database
 from studio.generations.worker import polling, queue
 from studio.generations.worker.render_job import JobAborted, UnusableInputs, to_stored_image
+from studio.media.images import normalise, open_stored
 from studio.media.storage import Storage, media_key
-from studio.media.stored_image import CONTENT_TYPES, normalise, open_stored
+from studio.media.stored_image import CONTENT_TYPES
 from studio.providers.compute import (
     ComputeClient,
     ComputeConfig,

@@ -20,9 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from db.errors import NotFound
 from db.session import Database
 from studio.generations.worker import queue
+from studio.media.images import open_stored
 from studio.media.storage import Storage
 from studio.media.stored_image import StoredImage as StoredPicture
-from studio.media.stored_image import open_stored
 from studio.providers.base import Renderer, load_local_renderer
 from studio.providers.local import RenderedImage
 from studio.telemetry.traces import start_span

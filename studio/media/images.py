@@ -1,0 +1,42 @@
+"""Read, normalise, open and convert images, loading Pillow on first use.
+
+Pillow and numpy take 18 MB. Modules that are imported at server start call these functions, so that a process
+that never handles an image never loads them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO
+
+from studio.media.stored_image import StoredImage
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def read_image(file: BinaryIO) -> StoredImage:
+    """Return the normalised image of a file; see `normalisation.read_image`."""
+    from studio.media import normalisation
+
+    return normalisation.read_image(file)
+
+
+def normalise(data: bytes) -> StoredImage:
+    """Return the normalised form of an image file's bytes; see `normalisation.normalise`."""
+    from studio.media import normalisation
+
+    return normalisation.normalise(data)
+
+
+def open_stored(data: bytes) -> Image.Image:
+    """Open an image that this server has stored; see `inspection.open_stored`."""
+    from studio.media import inspection
+
+    return inspection.open_stored(data)
+
+
+def convert_image(source: bytes, width: int, extension: str) -> bytes:
+    """Return a stored image in another width and format; see `conversion.convert_image`."""
+    from studio.media import conversion
+
+    return conversion.convert_image(source, width, extension)
