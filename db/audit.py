@@ -1,7 +1,7 @@
-"""What one request does to rows, gathered from the session's flushes for its event in the audit log.
+"""Track the changes of one request from the session's flushes, for its event in the audit log.
 
-Secrets stay out: what could be one is masked by its column's name, so that a new column is masked from its
-first day.
+Secrets are masked by a rule over column names, not by a list of columns, so a new secret column is masked from
+the start. This module knows no requests and responses; `handlers/pipeline/audit.py` writes the events.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ MAX_LIST_LENGTH = 100
 _SECRET = re.compile(r"hash|salt|secret|password|token|config|credential|(^|_)key(_|$)")
 _NOT_SECRET = {"content_hash"}
 _SECRET_URLS = {"url"}
-"""Addresses of others: the way and the query may hold a credential of theirs, the server is told."""
+"""URLs of third parties. Path and query may hold credentials, so only the host is logged."""
 
-# How the house keeps its books; nobody asked for it.
+# Bookkeeping that no client changes directly.
 _INTERNAL_COLUMNS = {
     "id",
     "organization_id",
@@ -61,7 +61,7 @@ _NULL_COLUMNS = {column.name: None for column in AuditEvent.__table__.c if colum
 
 
 class Change(NamedTuple):
-    """One field of the target, before and after as plain values; null for none."""
+    """One changed field of the target, with its values before and after; None for no value."""
 
     field: str
     before: Any
@@ -70,7 +70,7 @@ class Change(NamedTuple):
 
 @dataclass
 class _TrackedRow:
-    """One row and the values that it had before the request, as far as they changed."""
+    """A row with the values of its changed columns from before the request."""
 
     row: Identified
     is_new: bool
@@ -80,101 +80,101 @@ class _TrackedRow:
 
 @dataclass
 class ChangeTracker:
-    """What the running request has touched, and what was said about it that no row shows."""
+    """The rows that the running request has flushed, and facts about the request that no row shows."""
 
     account_id: UUID | None = None
-    """As whom a request without a token acts if it succeeds."""
+    """The account of a request without a token, such as a login, if it succeeds."""
     account_email: str | None = None
     target: tuple[str, UUID] | None = None
     recorded_changes: list[Change] = field(default_factory=list)
-    """What changed of the target without a change of its own row."""
+    """Changes of the target that are stored in rows of another table."""
     _rows: dict[tuple[bool, UUID], _TrackedRow] = field(default_factory=dict)
 
     def track(self, row: Any, is_new: bool = False, is_deleted: bool = False) -> None:
-        """Remember a row that is being flushed."""
+        """Record a row that is being flushed, with the values it had before."""
         if not isinstance(row, Identified):
             return
-        # Members are known outside by their account.
+        # The API identifies a member by the user's id, not by the membership's.
         is_member = isinstance(row, Membership)
         key = (is_member, row.user_id if isinstance(row, Membership) else row.id)
-        touched = self._rows.setdefault(key, _TrackedRow(row, is_new))
-        touched.is_deleted = touched.is_deleted or is_deleted
+        tracked = self._rows.setdefault(key, _TrackedRow(row, is_new))
+        tracked.is_deleted = tracked.is_deleted or is_deleted
         for name, value in inspect(row).committed_state.items():
-            touched.before.setdefault(name, value)
+            # A request may flush a row several times; only the first value is from before the request.
+            tracked.before.setdefault(name, value)
 
     def find(self, target_type: str, target_id: UUID) -> tuple[Identified | None, list[Change]]:
-        """The row of this name and its changes; no row when the request left it as it is."""
-        touched = self._rows.get((target_type == "member", target_id))
-        return (
-            (None, self.recorded_changes)
-            if touched is None
-            else (touched.row, [*_list_changes(touched), *self.recorded_changes])
-        )
+        """Return the row of a target and its changes; None for the row if the request did not change it."""
+        tracked = self._rows.get((target_type == "member", target_id))
+        if tracked is None:
+            return None, self.recorded_changes
+        return tracked.row, [*_list_changes(tracked), *self.recorded_changes]
 
 
-_tracker: ContextVar[ChangeTracker | None] = ContextVar("trail", default=None)
+_tracker: ContextVar[ChangeTracker | None] = ContextVar("change_tracker", default=None)
 
 
 @contextmanager
 def track_changes() -> Iterator[ChangeTracker]:
-    """Gather what is flushed within the block."""
-    trail = ChangeTracker()
-    token = _tracker.set(trail)
+    """Track the rows that are flushed within the block."""
+    tracker = ChangeTracker()
+    token = _tracker.set(tracker)
     try:
-        yield trail
+        yield tracker
     finally:
         _tracker.reset(token)
 
 
 def set_actor(user: User) -> None:
-    """Say as whom a request without a token acts if it succeeds: who signs in, or proves an address."""
-    trail = _tracker.get()
-    if trail is not None:
-        trail.account_id, trail.account_email = user.id, user.email
+    """Set the actor of a request without a token, such as a login or the confirmation of an address."""
+    tracker = _tracker.get()
+    if tracker is not None:
+        tracker.account_id, tracker.account_email = user.id, user.email
 
 
 def set_target(target_type: str, target_id: UUID) -> None:
-    """Say what the request is about where neither its path nor the Location of its answer does."""
-    trail = _tracker.get()
-    if trail is not None:
-        trail.target = (target_type, target_id)
+    """Set the target of the request, if neither its path nor the `Location` of its response names it."""
+    tracker = _tracker.get()
+    if tracker is not None:
+        tracker.target = (target_type, target_id)
 
 
 def record_change(name: str, before: object, after: object) -> None:
-    """Say what changed of the target where that is kept in rows of another table."""
-    trail = _tracker.get()
-    if trail is not None:
-        trail.recorded_changes.append(Change(name, _to_log_value(name, before), _to_log_value(name, after)))
+    """Record a change of the target that is stored in rows of another table."""
+    tracker = _tracker.get()
+    if tracker is not None:
+        tracker.recorded_changes.append(Change(name, _to_log_value(name, before), _to_log_value(name, after)))
 
 
 def record_insert(row: Identified) -> None:
-    """Remember a row that was inserted past the session's flushes."""
-    trail = _tracker.get()
-    if trail is not None:
-        trail.track(row, is_new=True)
+    """Record a row whose INSERT bypassed the session's flushes."""
+    tracker = _tracker.get()
+    if tracker is not None:
+        tracker.track(row, is_new=True)
 
 
 def insert_event(event: Mapping[str, Any]) -> None:
-    """Add an event to the log in the running transaction; it is not read back.
+    """Insert an event into the audit log in the running transaction.
 
-    Past the session's own machinery, which would take several times as long.
+    The statement bypasses the ORM session, which would take several times as long.
     """
     now = utc_now()
+    # All nullable columns are named, so that every event runs the same cached statement.
     current_write_connection().execute(
         _INSERT, {**_NULL_COLUMNS, **event, "created_at": now, "updated_at": now}
     )
 
 
 def _track_flush(flushing: Session, _context: object) -> None:
-    trail = _tracker.get()
-    if trail is None:
+    tracker = _tracker.get()
+    if tracker is None:
         return
     for row in flushing.new:
-        trail.track(row, is_new=True)
+        tracker.track(row, is_new=True)
     for row in flushing.dirty:
-        trail.track(row)
+        tracker.track(row)
     for row in flushing.deleted:
-        trail.track(row, is_deleted=True)
+        tracker.track(row, is_deleted=True)
 
 
 event.listen(Session, "after_flush", _track_flush)
@@ -182,77 +182,77 @@ event.listen(Session, "after_flush", _track_flush)
 
 @cache
 def _logged_columns(model: type[Identified]) -> tuple[str, ...]:
-    """The attributes that are told."""
+    """Return the attributes of a model that the log may show."""
     return tuple(
-        each.key
-        for each in inspect(model).column_attrs
-        if isinstance(each.columns[0], Column) and each.key not in _INTERNAL_COLUMNS
+        attribute.key
+        for attribute in inspect(model).column_attrs
+        # Computed attributes, such as counts, are expressions and not columns.
+        if isinstance(attribute.columns[0], Column) and attribute.key not in _INTERNAL_COLUMNS
     )
 
 
 @cache
 def _list_link_columns(model: type[Identified]) -> dict[str, tuple[str, str]]:
-    """The lists of ids that are rows of their own: the relationship, its name outside, its column."""
-    found = {}
+    """Return the relationships that store lists of ids: by name, the public name and the id's column."""
+    link_columns = {}
     for relation in inspect(model).relationships:
         if relation.key.endswith("_links"):
             (other,) = (key for key in relation.mapper.primary_key if key not in relation.remote_side)
-            found[relation.key] = (relation.key.replace("_links", "_ids"), str(other.key))
-    return found
+            link_columns[relation.key] = (relation.key.replace("_links", "_ids"), str(other.key))
+    return link_columns
 
 
 @cache
 def is_secret(name: str) -> bool:
-    """Whether the values of a column of this name are masked."""
+    """Return whether the log masks the values of a column with this name."""
     return bool(_SECRET.search(name)) and name not in _NOT_SECRET
 
 
-def _list_changes(touched: _TrackedRow) -> list[Change]:
-    model, now = type(touched.row), touched.row.__dict__
-    found = []
+def _list_changes(tracked: _TrackedRow) -> list[Change]:
+    model, now = type(tracked.row), tracked.row.__dict__
+    changes = []
     for name in _logged_columns(model):
         before = after = None
-        if touched.is_new:
+        if tracked.is_new:
             after = now.get(name)
-        elif touched.is_deleted:
-            before = touched.before.get(name, now.get(name))
-        elif name in touched.before and touched.before[name] != now.get(name):
-            before, after = touched.before[name], now.get(name)
+        elif tracked.is_deleted:
+            before = tracked.before.get(name, now.get(name))
+        elif name in tracked.before and tracked.before[name] != now.get(name):
+            before, after = tracked.before[name], now.get(name)
         if before is None and after is None:
             continue
         change = Change(name, _to_log_value(name, before), _to_log_value(name, after))
+        # A value of a type that is not logged becomes None.
         if change.before is not None or change.after is not None:
-            found.append(change)
-    for name, (told, column) in _list_link_columns(model).items():
+            changes.append(change)
+    for name, (public_name, column) in _list_link_columns(model).items():
         before, after = (
             [getattr(link, column) for link in links] if isinstance(links, list) else []
-            for links in (touched.before.get(name), now.get(name))
+            for links in (tracked.before.get(name), now.get(name))
         )
-        if (touched.is_new or name in touched.before) and before != after:
-            found.append(
-                Change(
-                    told, None if touched.is_new else _to_log_value(told, before), _to_log_value(told, after)
-                )
-            )
-    return found
+        if (tracked.is_new or name in tracked.before) and before != after:
+            logged_before = None if tracked.is_new else _to_log_value(public_name, before)
+            changes.append(Change(public_name, logged_before, _to_log_value(public_name, after)))
+    return changes
 
 
 def _to_log_value(name: str, value: Any) -> Any:
-    """A value as the log keeps it: a scalar, or a list of texts; long ones are cut short."""
+    """Return a value as the log stores it: a scalar or a list of texts, truncated if long."""
     if value is None or not isinstance(value, _LOGGED_TYPES):
         return None
     if is_secret(name):
         return MASK
     if name in _SECRET_URLS:
         parts = urlsplit(str(value))
+        # The part before "@" may be a user name and a password.
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{MASK}"
     match value:
         case bool() | int() | float():
             return value
         case datetime():
             return value.isoformat().replace("+00:00", "Z")
-        case list() if all(isinstance(one, str | UUID) for one in value):
-            return [str(one)[:MAX_TEXT_LENGTH] for one in value[:MAX_LIST_LENGTH]]
+        case list() if all(isinstance(item, str | UUID) for item in value):
+            return [str(item)[:MAX_TEXT_LENGTH] for item in value[:MAX_LIST_LENGTH]]
         case dict() | list():
             return _truncate(json.dumps(value, default=str))
     return _truncate(str(value))

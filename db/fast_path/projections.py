@@ -1,9 +1,10 @@
-"""Rows that are only shown: named values with what they refer to, read without making entities of them.
+"""Projections: read the columns that a response shows, with referenced rows, without creating ORM entities.
 
-An entity can be changed, and carries what it takes to notice that: in a list of a hundred products this was
-half of the work of the whole request. A record has those attributes of the entity in whose place it stands
-that were asked for; its ids are text. What belongs to a row in any number, such as photographs, comes by one
-more statement for all rows.
+An entity tracks changes, which a response never needs. In a list of a hundred products this was half of the
+work of the whole request. A record is a named tuple with the requested attributes of an entity; its ids are
+text, as JSON needs them. A collection, such as a product's photos, takes one more statement for all rows.
+
+Benchmark: `make bench-profile`, columns "list 20" and "list 100"; `make bench-lists` for large tables.
 """
 
 from __future__ import annotations
@@ -26,43 +27,53 @@ from sqlalchemy.types import TypeDecorator
 from db.session import current_session
 
 Record = Any
-"""A named tuple: columns of a row, rows that it refers to, lists of those that belong to it."""
+"""A named tuple: columns of a row, records that it refers to, lists of records that belong to it."""
 Paths = Mapping[str, "Paths"]
-"""Names of attributes, each with the names of what is read of it."""
+"""A tree of attribute names: each name maps to the names read from that attribute."""
 
 ALL_COLUMNS = "*"
 _ID: Paths = {"id": {}}
 
 
 class Projection:
-    """Reads what `paths` names of the rows of a model: `name`, `cover_media.width`, `images.media.id`.
+    """Reads attributes of the rows of a model, named by paths such as `name` or `cover_media.width`.
 
-    A path leads over references, and may begin with a collection; `*` stands for every column. AttributeError
-    for what the model does not have, TypeError for a collection further on. Made once, it serves any number
-    of transactions.
+    Build it once per model and paths, then use it in any number of transactions.
+
+    Args:
+        model: The model whose rows are read.
+        paths: Paths over references. A path may begin with a collection (`images.media.id`); `*` stands for
+            every column.
+
+    Raises:
+        AttributeError: The model has no such attribute.
+        TypeError: A path contains a collection after its first name.
     """
 
     def __init__(self, model: type[Any], paths: Iterable[str]) -> None:
         tree = _build_tree(paths)
         self._collections = {
-            name: found for name in tree if (found := _find_collection(model, name, tree[name])) is not None
+            name: collection
+            for name in tree
+            if (collection := _find_collection(model, name, tree[name])) is not None
         }
-        own = {name: below for name, below in tree.items() if name not in self._collections}
+        own = {name: subtree for name, subtree in tree.items() if name not in self._collections}
         self._row = _RowProjection(model, {**_ID, **own}, tuple(self._collections))
 
     def apply(self, query: Select[Any]) -> Select[Any]:
-        """The query with what is read in place of its columns; others may be added."""
+        """Return the query with the columns and joins of this projection; the caller may add columns."""
         return _apply_columns(query, self._row.columns, self._row.joins)
 
     def fetch_records(self, rows: Sequence[Row[Any]]) -> list[Record]:
-        """The records of rows that a narrowed query found."""
+        """Return the records of the rows that a query from `apply` found, and load their collections."""
+        # The first column is always the id, see __init__.
         ids = [row[0] for row in rows]
-        found = [collection.load_by_parent(ids) for collection in self._collections.values()] if rows else ()
-        return [self._row.build_record(row, *(of[row[0]] for of in found)) for row in rows]
+        collections = [each.load_by_parent(ids) for each in self._collections.values()] if rows else ()
+        return [self._row.build_record(row, *(records[row[0]] for records in collections)) for row in rows]
 
 
 class _RowProjection:
-    """One row and those that it refers to, as columns of a statement that follow each other."""
+    """A row and the rows it refers to, as consecutive columns of one statement."""
 
     def __init__(self, entity: Any, tree: Paths, collections: tuple[str, ...] = (), start: int = 0) -> None:
         mapper = inspect(entity).mapper
@@ -77,6 +88,7 @@ class _RowProjection:
         for name in related:
             if mapper.relationships[name].uselist:
                 raise TypeError(f"{name} is a collection: a path can only begin with one")
+            # An alias, because two references of a row may lead to the same table.
             target = aliased(mapper.relationships[name].mapper.class_)
             part = _RowProjection(target, {**_ID, **tree[name]}, start=start + len(self.columns))
             self.columns += part.columns
@@ -85,19 +97,25 @@ class _RowProjection:
         self._make = _build_record_type((*names, *related, *collections))._make
 
     def build_record(self, row: Row[Any], *collections: list[Record]) -> Record:
-        """The record that the row of a statement holds."""
+        """Return the record in a row of the result."""
         own = row[self._own]
         if not self._references and not collections:
             return self._make(own)
-        return self._make((*own, *[one.build_reference(row) for one in self._references], *collections))
+        return self._make(
+            (*own, *[reference.build_reference(row) for reference in self._references], *collections)
+        )
 
     def build_reference(self, row: Row[Any]) -> Record | None:
-        """The record, None when there is none: an id comes first."""
+        """Return the record of a referenced row, or None if the reference is null."""
+        # The first column is the id, which is null only if the outer join found no row.
         return None if row[self._own.start] is None else self.build_record(row)
 
 
 class _CollectionProjection:
-    """The rows of a relationship, of many rows at once; of a list of values each is one column of them."""
+    """The related rows of a collection, loaded for many parents at once.
+
+    With `is_of_values` each element is one column of the related row, not a record.
+    """
 
     def __init__(self, relationship: RelationshipProperty[Any], tree: Paths, is_of_values: bool) -> None:
         entity = relationship.mapper.class_
@@ -113,11 +131,11 @@ class _CollectionProjection:
         self._read = itemgetter(1) if is_of_values else part.build_record
 
     def load_by_parent(self, ids: Sequence[str]) -> Mapping[str, list[Any]]:
-        """What belongs to the rows with these ids, by id, in the order of the relationship."""
-        found: defaultdict[str, list[Any]] = defaultdict(list)
+        """Return the related records by parent id, in the order of the relationship."""
+        records: defaultdict[str, list[Any]] = defaultdict(list)
         for row in current_session().execute(self._statement, {"ids": ids}):
-            found[row[0]].append(self._read(row))
-        return found
+            records[row[0]].append(self._read(row))
+        return records
 
 
 def _build_record_type(names: Sequence[str]) -> Any:
@@ -127,9 +145,9 @@ def _build_record_type(names: Sequence[str]) -> Any:
 def _build_tree(paths: Iterable[str]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path in paths:
-        below = tree
+        node = tree
         for name in path.split("."):
-            below = below.setdefault(name, {})
+            node = node.setdefault(name, {})
     return tree
 
 
@@ -148,10 +166,11 @@ def _find_collection(model: type[Any], name: str, tree: Paths) -> _CollectionPro
 def _apply_columns(
     query: Select[Any], columns: Sequence[ColumnElement[Any]], joins: Iterable[QueryableAttribute[Any]]
 ) -> Select[Any]:
-    narrowed = query.with_only_columns(*columns, maintain_column_froms=True)
+    # `maintain_column_froms` keeps the FROM clause even if no column of the main table is left.
+    projected = query.with_only_columns(*columns, maintain_column_froms=True)
     for attribute in joins:
-        narrowed = narrowed.outerjoin(attribute)
-    return narrowed
+        projected = projected.outerjoin(attribute)
+    return projected
 
 
 def _select_expression(column: QueryableAttribute[Any]) -> Any:
@@ -159,7 +178,7 @@ def _select_expression(column: QueryableAttribute[Any]) -> Any:
 
 
 class _IdText(TypeDecorator[str]):
-    """The text of an id, which PostgreSQL writes itself."""
+    """An id as text. PostgreSQL formats it; SQLite stores ids without hyphens, so Python formats them."""
 
     impl = Text
     cache_ok = True
@@ -187,7 +206,7 @@ def _compile_cast_to_text(element: _IdAsText, compiler: SQLCompiler, **options: 
 
 
 class _IdArray(TypeDecorator[Sequence[str]]):
-    """Any number of ids as one value: a statement with one for each would be written anew for each number."""
+    """Any number of ids as one parameter, so that one compiled statement serves every number of ids."""
 
     impl = Text
     cache_ok = True
@@ -196,11 +215,11 @@ class _IdArray(TypeDecorator[Sequence[str]]):
         ids = value or ()
         if dialect.name == "postgresql":
             return "{" + ",".join(ids) + "}"
-        return orjson.dumps([each.replace("-", "") for each in ids]).decode()
+        return orjson.dumps([row_id.replace("-", "") for row_id in ids]).decode()
 
 
 class _AnyOf(FunctionElement[bool]):
-    """Whether a column is one of `_Ids`."""
+    """The condition that a column is one of the ids of an `_IdArray`."""
 
     type = Boolean()
     inherit_cache = True
@@ -208,11 +227,11 @@ class _AnyOf(FunctionElement[bool]):
 
 @compiles(_AnyOf)
 def _compile_in_json(element: _AnyOf, compiler: SQLCompiler, **options: Any) -> str:
-    column, ids = (compiler.process(one, **options) for one in element.clauses)
+    column, ids = (compiler.process(clause, **options) for clause in element.clauses)
     return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608 - columns that were compiled
 
 
 @compiles(_AnyOf, "postgresql")
 def _compile_in_array(element: _AnyOf, compiler: SQLCompiler, **options: Any) -> str:
-    column, ids = (compiler.process(one, **options) for one in element.clauses)
+    column, ids = (compiler.process(clause, **options) for clause in element.clauses)
     return f"{column} = ANY (CAST({ids} AS UUID[]))"

@@ -1,4 +1,10 @@
-"""Cursors of PostgreSQL that do nothing which nobody wants to know."""
+"""A psycopg cursor that builds the description of its columns only when a caller reads it.
+
+SQLAlchemy reads `description` after each statement, but only to see whether there are columns; it caches
+their names with the compiled statement. Building it took a tenth of the function calls of reading one row.
+
+Benchmark: `make bench-profile`, stage "psycopg", column "read one product".
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,7 @@ from psycopg import Column, Cursor
 
 
 class _LazyDescription(Sequence[Column]):
-    """The columns of a result, looked up when somebody looks at them."""
+    """The columns of a result, built at the first access."""
 
     def __init__(self, cursor: Cursor[Any]) -> None:
         self._cursor = cursor
@@ -27,14 +33,11 @@ class _LazyDescription(Sequence[Column]):
 
 
 class LazyDescriptionCursor(Cursor[Any]):
-    """A cursor for SQLAlchemy, which asks for the columns of each result only to see that there are some.
-
-    It knows those of a statement since the first time. To look all of them up took a tenth of the function
-    calls of reading a row.
-    """
+    """A cursor with a lazy `description`."""
 
     @property
     def description(self) -> Any:
-        """The columns of the result, None when it has none."""
+        """The columns of the result, or None for a statement without result rows (PEP 249)."""
+        # None must be exact: SQLAlchemy uses it to tell a result with rows from one without.
         has_columns = self.pgresult is not None and self.pgresult.nfields
         return _LazyDescription(self) if has_columns else super().description

@@ -1,1 +1,1 @@
-"""Row counts that triggers maintain, so that a list does not count a million rows."""
+"""The counter cache: row counts that triggers maintain, so that no list counts a million rows."""

@@ -1,17 +1,17 @@
-"""How many rows a list has, without counting them.
+"""Read the counter cache: how many rows a list has, without counting them.
 
-- Kept is what can grow with the work of a tenant: the tables of `KEPT`, in total and by each column that a
-  list filters by and that has few values. What one filters by a parent (the shots of a look) is counted: it
-  grows with the parent only. So are libraries, which people fill by hand and lists mix with public rows.
-- A row of `row_counts` is a change of the count of one key: table, column, value, scope. The count of a key
-  is the sum over its rows. Triggers write them within the transaction that changes the rows, so in any
-  snapshot the sum is what COUNT(*) would find; whoever rolls back or is killed leaves neither.
-- On PostgreSQL changes are appended, one row a statement and key: a total that each writer updates would let
-  them wait for each other. `add_up` replaces those that wait by one total, in one statement: a reader sees
-  them before or after. SQLite, which has one writer, adds them to the total at once.
-- `kept_total` answers what is one scope and at most one value; all else leads to COUNT(*). Who asks says what
-  the rows are narrowed by, and that is equality with a column.
-- Without a scope, as superusers ask, the totals of all scopes are summed: one row for each tenant.
+- **What is cached**: tables that grow with a tenant's work (`COUNTED`), in total and per value of each column
+  that lists filter by and that has few values. Lists below a parent (the shots of a look) use COUNT(*): they
+  grow with the parent only. So do libraries such as styles, which are small and mix in public rows.
+- **Storage**: a row of `row_counts` is a change of the count of one key (table, column, value, tenant); the
+  count is the sum over the rows of the key. Triggers write these rows in the transaction that changes the
+  counted rows. So in every snapshot the sum equals COUNT(*), also after a rollback or a crash.
+- **Compaction**: on PostgreSQL each statement appends one row per key. Updating one total instead would make
+  all writers of a tenant wait for each other. `compact_counts` replaces appended rows by one total in a
+  single statement, so a reader sees either the changes or the total. SQLite has one writer and updates the
+  total directly.
+- **Reading**: `stored_count` answers for one tenant and at most one filter by equality; other lists use
+  COUNT(*). Superusers who list all tenants get the sum over all tenants.
 """
 
 from __future__ import annotations
@@ -57,36 +57,42 @@ COUNTED: dict[type[Owned], frozenset[str]] = {
 
 MAX_COMPACTED_ENTRIES = 50_000
 _ADVISORY_LOCK = 5_172_002
-"""Any number that is not the one of the migrations."""
+"""An arbitrary number; it must differ from `MIGRATION_LOCK`."""
 
-# The deletion gives what it deleted, and no other process deletes the same.
+# One statement, so no snapshot contains both the total and the rows it replaces. DELETE ... RETURNING adds up
+# exactly the deleted rows: a change that commits meanwhile is neither deleted nor added.
 _COMPACT = text(
     """
-    WITH waiting AS (
-        SELECT entry FROM row_counts WHERE entry > 0 ORDER BY entry LIMIT :at_once
-    ), gone AS (
-        DELETE FROM row_counts WHERE entry > 0 AND entry <= (SELECT max(entry) FROM waiting) RETURNING *
-    ), added AS (
+    WITH pending AS (
+        SELECT entry FROM row_counts WHERE entry > 0 ORDER BY entry LIMIT :batch_size
+    ), deleted AS (
+        DELETE FROM row_counts WHERE entry > 0 AND entry <= (SELECT max(entry) FROM pending) RETURNING *
+    ), compacted AS (
         INSERT INTO row_counts (table_name, column_name, value, scope_id, entry, number)
-        SELECT table_name, column_name, value, scope_id, 0, sum(number) FROM gone
+        SELECT table_name, column_name, value, scope_id, 0, sum(number) FROM deleted
         GROUP BY table_name, column_name, value, scope_id
         ON CONFLICT (table_name, column_name, value, scope_id, entry)
         DO UPDATE SET number = row_counts.number + excluded.number
     )
-    SELECT count(*) FROM gone
+    SELECT count(*) FROM deleted
     """
 )
 
 
 def stored_count(model: Any, column: str | None, scope_id: ColumnElement[Any] | None) -> Select[Any] | None:
-    """Select how many rows of a model a scope has, or all scopes have; None where that is not kept.
+    """Return the statement that reads a cached count, or None if that count is not cached.
 
-    With a column those that have one value in it, which is named as the column is and given later.
+    Args:
+        model: The model whose rows are counted.
+        column: Count only rows with one value in this column. The value is a bind parameter with the name of
+            the column.
+        scope_id: The organization or the owner of personal rows; None counts the rows of all tenants.
     """
     if model not in COUNTED or (column is not None and column not in COUNTED[model]):
         return None
     value: ColumnElement[Any] = literal("")
     if column is not None:
+        # The database converts the value to text as the triggers do, so both spell it the same way.
         value = cast(bindparam(column, type_=inspect(model).columns[column].type), Text)
     return select(cast(func.coalesce(func.sum(RowCount.number), 0), BigInteger)).where(
         RowCount.table_name == model.__tablename__,
@@ -97,17 +103,20 @@ def stored_count(model: Any, column: str | None, scope_id: ColumnElement[Any] | 
 
 
 def compact_counts(connection: Connection) -> bool:
-    """Replace changes that wait by totals, a bounded number of them; whether more may wait.
+    """Replace up to `MAX_COMPACTED_ENTRIES` appended changes by totals; return whether more may be pending.
 
-    For the system and the owner of the tables. When another process is at it, it is left to that one.
+    The connection must have the system role or own the tables. Does nothing while another process compacts.
     """
     if connection.dialect.name == "sqlite":
         return False
+    # Two processes would wait for each other's totals; one is enough.
     if not connection.scalar(select(func.pg_try_advisory_xact_lock(_ADVISORY_LOCK))):
         return False
-    return int(connection.scalar(_COMPACT, {"at_once": MAX_COMPACTED_ENTRIES}) or 0) >= MAX_COMPACTED_ENTRIES
+    return (
+        int(connection.scalar(_COMPACT, {"batch_size": MAX_COMPACTED_ENTRIES}) or 0) >= MAX_COMPACTED_ENTRIES
+    )
 
 
 def delete_zero_counts() -> None:
-    """Remove totals that came to nothing, such as those by a brand that is gone."""
+    """Delete totals of zero, such as those of a deleted brand."""
     current_session().execute(delete(RowCount).where(RowCount.entry == 0, RowCount.number == 0))

@@ -1,4 +1,4 @@
-"""What the database keeps of counts is what COUNT(*) finds, whichever way rows come, change and go."""
+"""The cached counts equal COUNT(*), however rows are inserted, changed and deleted."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ from tests.support.row_counts import actual_counts, stored_counts
 
 @pytest.fixture
 def session(database: Database) -> Iterator[Session]:
-    """A running transaction of the system."""
+    """Yield the session of a running transaction under the system role."""
     with database.transaction(write=True) as session:
         yield session
 
 
 @pytest.fixture
 def connection(session: Session) -> Connection:
-    """Its connection."""
+    """Return the connection of `session`."""
     return session.connection()
 
 
 def make_rows() -> tuple[Organization, Brand]:
-    """A row in every table whose counts are kept, of an organization and of its owner personally."""
+    """Create a row in every counted table, for an organization and for its owner personally."""
     owner = make.make_user()
     organization = make.make_organization(owner)
     brand = make.make_brand(organization=organization)
@@ -78,9 +78,7 @@ def assert_counts_match(connection: Connection) -> None:
     assert stored_counts(connection) == actual_counts(connection)
 
 
-def test_rows_of_every_table_are_counted_as_they_come_and_go(
-    session: Session, connection: Connection
-) -> None:
+def test_counts_of_every_table_follow_inserts_and_deletes(session: Session, connection: Connection) -> None:
     make_rows()
     session.flush()
     counts = stored_counts(connection)
@@ -91,7 +89,7 @@ def test_rows_of_every_table_are_counted_as_they_come_and_go(
     for model in (Prediction, Generation):
         connection.execute(delete(model))
         assert_counts_match(connection)
-    # The database itself takes looks and shots along, and exports.
+    # Cascades of the database delete looks, shots and exports.
     connection.execute(delete(Shooting))
     assert_counts_match(connection)
     assert {key[0] for key in stored_counts(connection)} == {"brands", "guidelines", "products"}
@@ -107,7 +105,7 @@ def test_rows_older_than_the_count_triggers_are_counted(empty_database_url: str)
     upgrade(empty_database_url)
     with database.transaction(write=True) as session:
         assert {key[0] for key in stored_counts(session.connection())} == {
-            one.__tablename__ for one in COUNTED
+            model.__tablename__ for model in COUNTED
         }
         assert_counts_match(session.connection())
         session.execute(update(Product).values(category="Hats"))
@@ -116,7 +114,7 @@ def test_rows_older_than_the_count_triggers_are_counted(empty_database_url: str)
     downgrade(empty_database_url)
 
 
-def test_changes_of_what_is_counted_by_are_counted(session: Session, connection: Connection) -> None:
+def test_updates_of_counted_columns_move_the_counts(session: Session, connection: Connection) -> None:
     organization, brand = make_rows()
     session.flush()
     for values in (
@@ -132,13 +130,13 @@ def test_changes_of_what_is_counted_by_are_counted(session: Session, connection:
     connection.execute(update(Shot).values(status="approved"))
     connection.execute(update(Generation).values(status="failed", generation_strategy="REFINE"))
     assert_counts_match(connection)
-    # Foreign keys let go of what refers to the brand.
+    # The foreign key sets `brand_id` of its products to null.
     connection.execute(delete(Brand).where(Brand.id == brand.id))
     assert_counts_match(connection)
     assert not any(key[1] == "brand_id" for key in stored_counts(connection))
 
 
-def test_what_is_undone_is_not_counted(database: Database) -> None:
+def test_a_rollback_undoes_the_counts(database: Database) -> None:
     with database.transaction(write=True) as session:
         make.make_brand()
         session.commit()
@@ -154,9 +152,7 @@ def test_what_is_undone_is_not_counted(database: Database) -> None:
         assert_counts_match(session.connection())
 
 
-def test_a_change_of_nothing_that_is_counted_by_writes_no_count(
-    session: Session, connection: Connection
-) -> None:
+def test_an_update_of_other_columns_writes_no_count(session: Session, connection: Connection) -> None:
     make.make_product()
     session.flush()
     before = connection.execute(select(RowCount)).all()
@@ -165,7 +161,7 @@ def test_a_change_of_nothing_that_is_counted_by_writes_no_count(
 
 
 @on_postgresql
-def test_changes_that_wait_become_one_total(
+def test_compaction_replaces_pending_changes_by_totals(
     session: Session, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("db.row_counts.queries.MAX_COMPACTED_ENTRIES", 10)
@@ -173,12 +169,12 @@ def test_changes_that_wait_become_one_total(
     for _ in range(20):
         make.make_product(organization=organization)
     session.flush()
-    right, steps = actual_counts(connection), 0
+    expected, steps = actual_counts(connection), 0
     while compact_counts(connection):
         steps += 1
-        assert stored_counts(connection) == right
+        assert stored_counts(connection) == expected
     assert steps > 5
-    assert stored_counts(connection) == right
+    assert stored_counts(connection) == expected
     assert connection.scalar(select(func.max(RowCount.entry))) == 0
     connection.execute(delete(Product).where(Product.category == "Dresses"))
     while compact_counts(connection):
@@ -191,10 +187,10 @@ def test_changes_that_wait_become_one_total(
 
 
 @on_postgresql
-def test_one_process_at_a_time_adds_up(connection: Connection, database_engine: Any) -> None:
+def test_one_process_at_a_time_compacts(connection: Connection, database_engine: Any) -> None:
     make.make_brand()
-    with database_engine.begin() as elsewhere:
-        elsewhere.execute(text("SELECT pg_advisory_xact_lock(5172002)"))
+    with database_engine.begin() as other_connection:
+        other_connection.execute(text("SELECT pg_advisory_xact_lock(5172002)"))
         assert not compact_counts(connection)
         assert connection.scalar(select(func.max(RowCount.entry)))
     compact_counts(connection)
@@ -202,34 +198,34 @@ def test_one_process_at_a_time_adds_up(connection: Connection, database_engine: 
 
 
 @on_postgresql
-def test_callers_read_the_counts_of_their_scopes_and_change_none(session: Session) -> None:
+def test_callers_read_counts_of_their_tenants_only_and_change_none(session: Session) -> None:
     organization, _ = make_rows()
     owner = make.make_user()
     make.make_brand(owner=owner)
     session.flush()
-    every = select(RowCount.scope_id).distinct()
-    assert {organization.id, owner.id} < set(session.scalars(every))
-    for actor, seen in (
+    scope_ids = select(RowCount.scope_id).distinct()
+    assert {organization.id, owner.id} < set(session.scalars(scope_ids))
+    for role, visible in (
         (make.build_caller(owner, {organization: "owner"}).to_session_role(), {organization.id, owner.id}),
         (make.build_caller(owner).to_session_role(), {owner.id}),
         (ANONYMOUS, set()),
     ):
-        switch_role(actor)
-        assert set(session.scalars(every)) == seen
+        switch_role(role)
+        assert set(session.scalars(scope_ids)) == visible
     privilege = "has_table_privilege('sartiq_app', 'row_counts', '{}')"
     for verb in ("INSERT", "UPDATE", "DELETE", "TRUNCATE"):
         assert not session.scalar(text(f"SELECT {privilege.format(verb)}")), verb
     switch_role(SYSTEM)
 
 
-def test_what_is_kept_is_told_and_nothing_else() -> None:
+def test_stored_count_is_none_for_counts_that_are_not_cached() -> None:
     assert stored_count(Product, None, None) is not None
     assert stored_count(Product, "state", None) is not None
     assert stored_count(Product, "sku", None) is None
     assert stored_count(Style, None, None) is None
 
 
-def test_every_kind_of_value_is_found_again(session: Session) -> None:
+def test_counts_by_every_type_of_value_are_found(session: Session) -> None:
     organization, brand = make_rows()
     session.flush()
     scope_id = bindparam("scope_id", type_=Uuid)
@@ -241,15 +237,15 @@ def test_every_kind_of_value_is_found_again(session: Session) -> None:
         for name, value in values.items():
             query = select(func.count()).where(model.organization_id == organization.id)
             counted = session.scalar(query.where(inspect(model).columns[name] == value))
-            kept_one = stored_count(model, name, scope_id)
-            assert kept_one is not None
-            assert session.scalar(kept_one, {"scope_id": organization.id, name: value}) == counted > 0, name
-            nowhere = session.scalar(kept_one, {"scope_id": new_id(), name: value})
-            assert nowhere == 0, name
+            statement = stored_count(model, name, scope_id)
+            assert statement is not None
+            assert session.scalar(statement, {"scope_id": organization.id, name: value}) == counted > 0, name
+            other_tenant = session.scalar(statement, {"scope_id": new_id(), name: value})
+            assert other_tenant == 0, name
 
 
 def test_count_compaction_opens_no_transaction_on_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
     database = Database(build_engine("sqlite://"))
-    monkeypatch.setattr(database, "transaction", lambda **_: pytest.fail("a turn was taken"))
-    adding_up = next(each for each in MAINTENANCE_TASKS if each.name == "adding up counts")
-    adding_up.run(SimpleNamespace(database=database))
+    monkeypatch.setattr(database, "transaction", lambda **_: pytest.fail("a transaction was opened"))
+    compaction = next(task for task in MAINTENANCE_TASKS if task.name == "adding up counts")
+    compaction.run(SimpleNamespace(database=database))

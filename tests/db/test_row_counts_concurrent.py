@@ -1,4 +1,4 @@
-"""While many write at once, give up or are killed, what is kept is what COUNT(*) finds in every snapshot."""
+"""The cached counts equal COUNT(*) in every snapshot, while writers commit, roll back or are killed."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ WRITERS, STEPS, MAX_STEPS = 4, 30, 2_000
 DIFFERENT_SNAPSHOTS = 6
 CATEGORIES = (None, "Coats", "Dresses")
 
-# Writes, adds up what others wrote, and hangs before its commit.
+# Writes rows, compacts the counts and then hangs before its commit.
 HANGING_SCRIPT = """
 import sys, time
 from sqlalchemy import delete, update
 from db.models import Product
-from db.row_counts.queries import add_up
-from db.engine import make_engine
+from db.row_counts.queries import compact_counts
+from db.engine import build_engine
 from db.session import Database
 
-database = Database(make_engine(sys.argv[1], pool_size=1))
+database = Database(build_engine(sys.argv[1], pool_size=1))
 with database.transaction(write=True) as session:
     session.execute(update(Product).where(Product.category == "Coats").values(state="ARCHIVED"))
     session.execute(delete(Product).where(Product.category == "Dresses"))
-    add_up(session.connection())
+    compact_counts(session.connection())
     print("written", flush=True)
     time.sleep(60)
 """
 
 
 class WriterAborted(Exception):
-    """What a writer raises that thought better of it."""
+    """Raised by a writer to roll its transaction back."""
 
 
 @contextmanager
 def snapshot(url: str) -> Iterator[Connection]:
-    """A connection that sees the database as it is at its first look, and everybody's rows."""
+    """Yield a connection with one snapshot of the rows of all tenants."""
     engine = build_engine(url, pool_size=1)
-    # SQLite's readers see one moment anyway.
+    # On SQLite every read transaction is a snapshot.
     options = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
     with engine.connect().execution_options(**options) as connection:
         bypass_rls(connection)
@@ -67,11 +67,11 @@ def snapshot(url: str) -> Iterator[Connection]:
 def run_writer(
     database: Database, organization_id: UUID, owner_id: UUID, number: int, enough: threading.Event
 ) -> None:
-    """Make, change and delete products of one's own, in the organization that all write to.
+    """Create, change and delete this writer's products in the organization that all writers share.
 
-    So long until somebody has seen enough of it.
+    It runs for at least `STEPS` transactions, until `enough` is set.
     """
-    chance, sku = random.Random(number), (f"{number}-{step}" for step in count())
+    rng, sku = random.Random(number), (f"{number}-{step}" for step in count())
     mine = Product.sku.startswith(f"{number}-")
     scope = {"owner_id": owner_id, "organization_id": organization_id}
     brand_id: UUID | None = None
@@ -79,28 +79,28 @@ def run_writer(
     def step() -> None:
         nonlocal brand_id
         with database.transaction(write=True) as session:
-            match chance.randrange(6):
+            match rng.randrange(6):
                 case 0:
                     if brand_id is not None:
-                        # Which lets the database take it from the products.
+                        # The foreign key sets `brand_id` of its products to null.
                         session.execute(delete(Brand).where(Brand.id == brand_id))
                     brand_id = make.make_brand(**scope).id
                 case 1 | 2:
-                    for _ in range(chance.randrange(1, 6)):
+                    for _ in range(rng.randrange(1, 6)):
                         make.make_product(
-                            **scope, sku=next(sku), category=chance.choice(CATEGORIES), brand_id=brand_id
+                            **scope, sku=next(sku), category=rng.choice(CATEGORIES), brand_id=brand_id
                         )
                 case 3:
-                    values = {"state": chance.choice(list(ProductState)), "brand_id": brand_id}
+                    values = {"state": rng.choice(list(ProductState)), "brand_id": brand_id}
                     session.execute(update(Product).where(mine).values(values))
                 case 4:
-                    category = chance.choice(CATEGORIES)
+                    category = rng.choice(CATEGORIES)
                     session.execute(update(Product).where(mine).values(category=category))
                 case 5:
-                    state = chance.choice(list(ProductState))
+                    state = rng.choice(list(ProductState))
                     session.execute(delete(Product).where(mine, Product.state == state))
             session.flush()
-            if chance.random() < 0.2:
+            if rng.random() < 0.2:
                 raise WriterAborted
 
     for done in range(MAX_STEPS):
@@ -115,35 +115,35 @@ def run_writer(
 
 @pytest.fixture
 def organization(emptied_database: Database) -> tuple[UUID, UUID]:
-    """An organization, and the account that owns it."""
+    """Return the ids of an organization and of its owner."""
     with emptied_database.transaction(write=True):
         owner = make.make_user()
         return make.make_organization(owner).id, owner.id
 
 
-def test_every_snapshot_has_the_right_counts_while_many_write_and_one_adds_up(
+def test_every_snapshot_has_the_right_counts_during_writes_and_compaction(
     database_url: str, organization: tuple[UUID, UUID]
 ) -> None:
     database = Database(build_engine(database_url, pool_size=WRITERS + 1))
     over, enough = threading.Event(), threading.Event()
     seen: set[int] = set()
 
-    def keep_adding_up() -> None:
+    def compact_repeatedly() -> None:
         while not over.wait(0.005):
             with database.transaction(write=True) as session:
                 compact_counts(session.connection())
 
-    def keep_looking() -> None:
+    def check_repeatedly() -> None:
         while not over.is_set():
             with snapshot(database_url) as connection:
-                right = actual_counts(connection)
-                assert stored_counts(connection) == right
-                seen.add(right.get(("products", "", "", organization[0]), 0))
+                expected = actual_counts(connection)
+                assert stored_counts(connection) == expected
+                seen.add(expected.get(("products", "", "", organization[0]), 0))
             if len(seen) >= DIFFERENT_SNAPSHOTS:
                 enough.set()
 
     with ThreadPoolExecutor(WRITERS + 2) as pool:
-        beside = [pool.submit(keep_adding_up), pool.submit(keep_looking)]
+        observers = [pool.submit(compact_repeatedly), pool.submit(check_repeatedly)]
         writers = [
             pool.submit(run_writer, database, *organization, number, enough) for number in range(WRITERS)
         ]
@@ -152,8 +152,8 @@ def test_every_snapshot_has_the_right_counts_while_many_write_and_one_adds_up(
                 writer.result()
         finally:
             over.set()
-        for each in beside:
-            each.result()
+        for observer in observers:
+            observer.result()
     assert len(seen) >= DIFFERENT_SNAPSHOTS
     with snapshot(database_url) as connection:
         assert stored_counts(connection) == actual_counts(connection)
@@ -181,8 +181,8 @@ def test_a_killed_process_leaves_the_counts_as_they_were(
         writer.kill()
     with emptied_database.transaction(write=True):
         make.make_product(**scope, category="Coats")
-    (upkeep,) = [each for each in MAINTENANCE_TASKS if each.name == "adding up counts"]
-    assert upkeep.interval_seconds < 10
+    (compaction,) = [task for task in MAINTENANCE_TASKS if task.name == "adding up counts"]
+    assert compaction.interval_seconds < 10
     with snapshot(database_url) as connection:
         found = stored_counts(connection)
         assert found == actual_counts(connection)
