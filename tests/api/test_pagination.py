@@ -1,17 +1,20 @@
-"""Pages of a list: order, cursors, counts, filters, through the brands of one user, on both databases."""
+"""Pages of a list: order, cursors, counts and filters, with the brands of one user, on both databases."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from itsdangerous import URLSafeSerializer
 
 from db.base import new_id
 from db.models import Membership
 from db.tenancy import RowFilter, RowFilterKind
+from handlers.app import Application
 from handlers.brands import BRANDS
 from handlers.common.pagination import ListQuery
 from handlers.schemas.organizations import MemberSchema
@@ -24,7 +27,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def request_as_owner(client_for: ClientFactory) -> Any:
-    """A signed-in user with seven brands; 3 and 4 are of the same microsecond."""
+    """A client of a user with seven brands; brands 3 and 4 have the same creation time."""
     user = factories.make_user()
     for number in range(7):
         moment = START + timedelta(hours=min(number, 3) if number < 5 else number)
@@ -37,38 +40,36 @@ def names(page: Any) -> list[str]:
 
 
 def follow_next_links(request: Any, query: str, count: int = 7) -> list[str]:
-    """Follow the links from page to page and return the names met."""
-    found: list[str] = []
+    """Follow the links from page to page and return the names on all pages."""
+    collected: list[str] = []
     target = f"/brands/?{query}"
     while target:
         reply = request("GET", target)
         assert reply.json()["count"] == count
-        found += names(reply.json())
+        collected += names(reply.json())
         link = reply.headers.get("link")
         assert (link is None) == (reply.json()["next_cursor"] is None)
         target = link.split(">")[0].removeprefix("</api/v1") if link else ""
-    return found
+    return collected
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
 @pytest.mark.parametrize("sort", ["created_at", "updated_at", "name"])
-def test_a_cursor_walks_every_row_once_in_either_direction(
-    request_as_owner: Any, sort: str, limit: int
-) -> None:
+def test_cursors_visit_each_row_once_in_both_directions(request_as_owner: Any, sort: str, limit: int) -> None:
     up = follow_next_links(request_as_owner, f"sort={sort}&limit={limit}")
     down = follow_next_links(request_as_owner, f"sort=-{sort}&limit={limit}")
     assert sorted(up) == list("0123456")
     assert up == down[::-1]
 
 
-def test_newest_first_is_the_default(request_as_owner: Any) -> None:
+def test_the_default_order_is_newest_first(request_as_owner: Any) -> None:
     assert follow_next_links(request_as_owner, "limit=3") == follow_next_links(
         request_as_owner, "limit=100&sort=-created_at"
     )
     assert follow_next_links(request_as_owner, "limit=3")[:2] == ["6", "5"]
 
 
-def test_rows_that_come_and_go_neither_repeat_nor_hide_others(request_as_owner: Any) -> None:
+def test_created_and_deleted_rows_neither_repeat_nor_hide_others(request_as_owner: Any) -> None:
     first = request_as_owner("GET", "/brands/?limit=2").json()
     request_as_owner("POST", "/brands/", as_json={"name": "Newer than all"})
     request_as_owner("DELETE", f"/brands/{first['data'][0]['id']}")
@@ -76,11 +77,11 @@ def test_rows_that_come_and_go_neither_repeat_nor_hide_others(request_as_owner: 
     assert set(names(second)) == {"3", "4"}
 
 
-@pytest.mark.parametrize("far", [500, 1])
-def test_skip_counts_rows_and_a_cursor_wins_over_it(
-    request_as_owner: Any, monkeypatch: pytest.MonkeyPatch, far: int
+@pytest.mark.parametrize("deep_offset", [500, 1])
+def test_skip_counts_rows_and_a_cursor_takes_precedence(
+    request_as_owner: Any, monkeypatch: pytest.MonkeyPatch, deep_offset: int
 ) -> None:
-    monkeypatch.setattr("handlers.common.pagination.DEEP_OFFSET", far)
+    monkeypatch.setattr("handlers.common.pagination.DEEP_OFFSET", deep_offset)
     first = request_as_owner("GET", "/brands/?limit=2&sort=name").json()
     assert names(request_as_owner("GET", "/brands/?limit=2&skip=5&sort=name").json()) == ["5", "6"]
     assert names(request_as_owner("GET", "/brands/?skip=100&sort=name").json()) == []
@@ -88,15 +89,42 @@ def test_skip_counts_rows_and_a_cursor_wins_over_it(
     assert names(both.json()) == ["2", "3"]
 
 
-def test_a_cursor_that_does_not_resolve_is_404(request_as_owner: Any) -> None:
+def test_an_invalid_cursor_returns_404(request_as_owner: Any) -> None:
     cursor = request_as_owner("GET", "/brands/?limit=2").json()["next_cursor"]
-    forged = [f"{cursor[:20]}A{cursor[21:]}", cursor[:-4], "abc", "a=b", "A" * 40, "...", f"{cursor}AAAA"]
-    for text in forged:
-        assert request_as_owner("GET", f"/brands/?limit=2&cursor={text}").status == 404, text
-    assert request_as_owner("GET", f"/brands/?limit=2&sort=name&cursor={cursor}").status == 404
+    changed = "B" if cursor[20] == "A" else "A"
+    invalid = [
+        f"{cursor[:20]}{changed}{cursor[21:]}",
+        cursor[:-4],
+        "abc",
+        "a=b",
+        "A" * 40,
+        "...",
+        f"{cursor}AAAA",
+    ]
+    for text in invalid:
+        reply = request_as_owner("GET", f"/brands/?limit=2&cursor={text}")
+        assert status_and_code(reply) == (404, "not_found"), text
+    other_sort = request_as_owner("GET", f"/brands/?limit=2&sort=name&cursor={cursor}")
+    assert status_and_code(other_sort) == (404, "not_found")
 
 
-def test_the_link_keeps_the_rest_of_the_query(request_as_owner: Any) -> None:
+def test_a_cursor_signed_with_another_key_or_for_another_purpose_returns_404(
+    request_as_owner: Any, app: Application
+) -> None:
+    position = ["-created_at", START.isoformat(), str(new_id())]
+    key = app.settings.secret_key
+
+    def sign(secret_key: str, salt: str) -> str:
+        options = {"digest_method": hashlib.sha256}
+        return str(URLSafeSerializer(secret_key, salt=salt, signer_kwargs=options).dumps(position))
+
+    assert request_as_owner("GET", f"/brands/?limit=2&cursor={sign(key, 'cursor')}").status == 200
+    for cursor in (sign("another-secret-key-of-32-characters", "cursor"), sign(key, "share")):
+        reply = request_as_owner("GET", f"/brands/?limit=2&cursor={cursor}")
+        assert status_and_code(reply) == (404, "not_found")
+
+
+def test_the_next_link_keeps_the_rest_of_the_query(request_as_owner: Any) -> None:
     reply = request_as_owner("GET", "/brands/?limit=1&skip=1&q=brand%20&sort=name")
     cursor = reply.json()["next_cursor"]
     assert reply.headers["link"] == (
@@ -104,7 +132,7 @@ def test_the_link_keeps_the_rest_of_the_query(request_as_owner: Any) -> None:
     )
 
 
-def test_a_count_is_exact_until_a_search_meets_the_cap(
+def test_a_count_is_exact_until_a_search_reaches_the_cap(
     request_as_owner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("handlers.common.pagination.MAX_EXACT_COUNT", 5)
@@ -119,14 +147,16 @@ def test_a_count_is_exact_until_a_search_meets_the_cap(
         assert (page["count"], page["count_exact"]) == (count, exact), query
 
 
-def test_a_search_takes_its_words_literally(request_as_owner: Any) -> None:
+def test_a_search_takes_wildcards_literally(request_as_owner: Any) -> None:
     request_as_owner("POST", "/brands/", as_json={"name": "50% off_all\\now"})
-    for q, found in [("%", 1), ("_", 1), ("\\", 1), ("50%25", 1), ("OFF_A", 1), ("b_and", 0), ("brand", 7)]:
+    for q, count in [("%", 1), ("_", 1), ("\\", 1), ("50%25", 1), ("OFF_A", 1), ("b_and", 0), ("brand", 7)]:
         encoded = q if "%25" in q else quote(q)
-        assert request_as_owner("GET", f"/brands/?q={encoded}").json()["count"] == found, q
+        assert request_as_owner("GET", f"/brands/?q={encoded}").json()["count"] == count, q
 
 
-def test_times_filter_after_and_an_empty_range_is_an_empty_page(request_as_owner: Any) -> None:
+def test_after_filters_exclude_the_given_time_and_may_match_nothing(
+    request_as_owner: Any,
+) -> None:
     late = request_as_owner("GET", "/brands/?created_after=2026-01-01T04:00:00Z&sort=name").json()
     assert names(late) == ["5", "6"]
     assert names(request_as_owner("GET", "/brands/?updated_after=2026-01-01T06:00:00Z").json()) == []
@@ -134,7 +164,7 @@ def test_times_filter_after_and_an_empty_range_is_an_empty_page(request_as_owner
     assert empty == {"data": [], "count": 0, "count_exact": True, "next_cursor": None}
 
 
-def test_the_longest_names_make_a_cursor_that_the_contract_takes(client_for: ClientFactory) -> None:
+def test_the_longest_names_make_a_cursor_that_the_contract_accepts(client_for: ClientFactory) -> None:
     user = factories.make_user()
     for letter in ("😀", "\x01"):
         for number in range(2):
@@ -143,7 +173,7 @@ def test_the_longest_names_make_a_cursor_that_the_contract_takes(client_for: Cli
 
 
 @pytest.mark.parametrize(
-    "narrowed",
+    "list_and_filter",
     [
         "products/brand_id",
         "shootings/brand_id",
@@ -156,10 +186,10 @@ def test_the_longest_names_make_a_cursor_that_the_contract_takes(client_for: Cli
         "predictions/shooting_id",
     ],
 )
-def test_a_filter_by_what_one_cannot_see_is_not_found_whether_or_not_it_exists(
-    customer: Customer, narrowed: str
+def test_filtering_by_an_invisible_id_returns_404_whether_or_not_it_exists(
+    customer: Customer, list_and_filter: str
 ) -> None:
-    resource, name = narrowed.split("/")
+    resource, name = list_and_filter.split("/")
     make = {
         "brand_id": factories.make_brand,
         "shooting_id": factories.make_shooting,
@@ -180,27 +210,27 @@ def test_a_filter_by_what_one_cannot_see_is_not_found_whether_or_not_it_exists(
     assert bodies[0] == bodies[1]
 
 
-def test_a_count_is_of_the_scope_that_is_listed(customer: Customer, superuser: Any) -> None:
-    """The caller's own rows, everybody's for superusers, an organization's for both."""
+def test_a_count_covers_the_tenant_that_is_listed(customer: Customer, superuser: Any) -> None:
+    """Count the caller's own rows, all rows for superusers, and an organization's rows for both."""
     factories.make_brand(owner_id=customer.owner.id)
     factories.make_brand(owner_id=customer.owner.id, organization_id=customer.organization.id)
     factories.make_brand()
-    for ask, query, count in (
+    for client, query, count in (
         (customer.client, "", 1),
         (customer.client, customer.organization_query, 1),
         (superuser, "", 3),
         (superuser, customer.organization_query, 1),
     ):
-        page = ask("GET", f"/brands/{query}").json()
-        assert (page["count"], len(page["data"])) == (count, count), (ask, query)
+        page = client("GET", f"/brands/{query}").json()
+        assert (page["count"], len(page["data"])) == (count, count), (client, query)
 
 
-@pytest.mark.parametrize("listing", [BRANDS, ListQuery(Membership, MemberSchema)])
-def test_a_list_must_say_whose(listing: ListQuery) -> None:
-    with pytest.raises(TypeError, match="must say whose"):
-        listing.list_response({})
+@pytest.mark.parametrize("list_query", [BRANDS, ListQuery(Membership, MemberSchema)])
+def test_a_list_without_any_filter_of_rows_raises(list_query: ListQuery) -> None:
+    with pytest.raises(TypeError, match="needs a tenant filter, a parent or is_global"):
+        list_query.list_response({})
 
 
-def test_a_list_refuses_a_filter_that_it_does_not_know() -> None:
-    with pytest.raises(TypeError, match="not narrowed by colour"):
+def test_a_list_with_an_unknown_filter_raises() -> None:
+    with pytest.raises(TypeError, match="has no filter colour"):
         BRANDS.list_response({"colour": "red"}, RowFilter(RowFilterKind.EVERYTHING))
