@@ -130,6 +130,12 @@ def test_head_answers_wherever_get_does_and_has_no_body(call: Call, mini: Any) -
         ("application/problem+json", 406),
         ("application/json;q=0", 406),
         ("application/json;q=0, */*", 406),
+        ("application/*;q=0, */*", 406),
+        ("application/*;q=0, application/json;q=0.1", 200),
+        ("application/json; charset=utf-8", 200),
+        ("text/html, application/json;q=1.2.3", 200),
+        # The default of Java's HttpURLConnection, which Werkzeug's parser rejects: docs/decisions/0005.
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", 200),
     ],
 )
 def test_accept_is_honoured(call: Call, accept: str, status: int) -> None:
