@@ -26,7 +26,7 @@ from tests.tools.bench.open_loop import Latencies, arrival_times, encode_request
 from tests.tools.bench.operations import OPERATIONS_BY_NAME, Request
 from tests.tools.bench.progress import Progress
 from tests.tools.bench.report import COSTS_BEGIN, replace_costs_table
-from tests.tools.bench.run import QUICK_SCALE, README, RESULTS, try_measure
+from tests.tools.bench.run import PERFORMANCE_PAGE, QUICK_SCALE, RESULTS, try_measure
 from tests.tools.bench.servers import ASYNC, OURS, TEMPLATE
 from tests.tools.bench.statistics import Estimate, paired_ratios, percentile, rotate
 from tests.tools.bench.workers import Workers
@@ -244,8 +244,8 @@ def test_a_list_is_as_slow_as_its_worst_page_but_for_what_has_to_walk(
     assert "by name" in capsys.readouterr().out
 
 
-def test_the_readme_tells_what_guarantees_cost_as_the_results_do() -> None:
-    results, readme = RESULTS.read_text(encoding="utf-8"), README.read_text(encoding="utf-8")
+def test_the_performance_page_has_the_costs_table_of_the_results() -> None:
+    results, page = (path.read_text(encoding="utf-8") for path in (RESULTS, PERFORMANCE_PAGE))
     assert COSTS_BEGIN in results
-    assert replace_costs_table(results, readme) == readme
-    assert replace_costs_table(results.replace("|", "!"), readme) != readme
+    assert replace_costs_table(results, page) == page
+    assert replace_costs_table(results.replace("|", "!"), page) != page

@@ -27,14 +27,14 @@ IMAGE = dict(
 OWN_SERVICES = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 
 
-def test_the_services_are_those_that_the_readme_names() -> None:
+def test_the_services_are_those_of_the_documentation() -> None:
     assert set(OWN_SERVICES) == {"prepare", "api", "worker", "beat"}
     assert set(COMPOSE["services"]) - set(OWN_SERVICES) == {"postgres", "redis", "s3"}
 
 
 @pytest.mark.parametrize("name", OWN_SERVICES)
 def test_every_setting_of_a_service_is_one(name: str) -> None:
-    table = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
     known = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", table, re.MULTILINE))
     given = set(OWN_SERVICES[name]["environment"])
     assert {setting for setting in given if not setting.startswith("AWS_")} <= known

@@ -35,8 +35,18 @@ REQUIRED_TOP_LEVEL = {
     "pyproject.toml",
     "wsgi.py",
     "README.md",
+    "docs",
 }
-METADATA = {"Makefile", "LICENSE", "CHANGELOG.md", "Dockerfile", "compose.yaml", "redocly.yaml"}
+METADATA = {
+    "Makefile",
+    "LICENSE",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "Dockerfile",
+    "compose.yaml",
+    "redocly.yaml",
+}
 LOCKED = {
     "requirements.txt",
     "requirements-dev.txt",

@@ -1,11 +1,7 @@
-"""What newcomers do first works as it is printed: the calls of the README, and the demo."""
+"""The demo that a newcomer runs first leaves images, and says what is wrong with a photo."""
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-import subprocess
 import zipfile
 from pathlib import Path
 
@@ -13,26 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e import demo
-from tests.e2e.server import ROOT, RunningServer
-from tests.support.requirements import skip_or_fail
-
-
-def test_the_first_calls_of_the_readme_work_as_printed(demo_server: RunningServer) -> None:
-    if not shutil.which("curl"):
-        skip_or_fail("curl")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
-    # Those of a mock have a test of their own.
-    calls = [block for block in blocks if "curl" in block and "$MOCK" not in block]
-    assert len(calls) == 7
-    script = "echo; echo '# next'\n".join(calls).replace("http://localhost:8000", demo_server.origin)
-    answer = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True)
-    said = [part.strip() for part in answer.stdout.split("# next\n")]
-    assert json.loads(said[1])["name"] == "Atelier Sud"
-    assert json.loads(said[3])["status"] == "completed"
-    assert said[4].startswith("retry: 2000\nevent: status\n")
-    assert said[5].startswith("HTTP/1.1 304 Not Modified")
-    assert json.loads(said[6])["secret"].startswith("sk_")
+from tests.e2e.server import RunningServer
 
 
 def test_the_demo_leaves_pictures_and_a_contact_sheet_and_says_where(

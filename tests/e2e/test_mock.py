@@ -77,9 +77,9 @@ def test_what_was_created_can_be_fetched_changed_and_deleted(mock: httpx.Client)
     assert mock.get(place).status_code == 404
 
 
-def test_the_calls_of_the_readme_work_as_printed(mock: httpx.Client) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (calls,) = re.findall(r"```sh\n(MOCK=.*?)```", readme, re.DOTALL)
+def test_the_calls_of_the_documentation_work_as_printed(mock: httpx.Client) -> None:
+    page = (ROOT / "docs/guides/mock-server.md").read_text(encoding="utf-8")
+    (calls,) = re.findall(r"```sh[^\n]*\n(MOCK=.*?)```", page, re.DOTALL)
     header = f'MOCK="Authorization: {mock.headers["authorization"]}" #'
     script = re.sub(r"^MOCK=", header, calls).replace(
         "http://localhost:8000/api/v1", str(mock.base_url).rstrip("/")

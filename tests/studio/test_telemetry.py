@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from opentelemetry.trace import format_span_id, format_trace_id
 from prometheus_client import REGISTRY
 from sqlalchemy import literal, select, table
 from sqlalchemy.exc import DBAPIError
 
 import studio.telemetry
 from db.engine import build_engine
-from db.models.generations import GenerationStatus
+from db.models.generations import Generation, GenerationStatus
 from db.session import Database
 from studio.generations.lifecycle import transition
 from studio.generations.worker import queue
@@ -29,12 +30,17 @@ from studio.telemetry import traces
 from studio.telemetry.context import (
     LogContext,
     current_trace,
+    current_trace_headers,
+    current_traceparent,
+    extract_trace,
     log_context,
+    new_child,
     new_trace,
     parse_traceparent,
+    to_headers,
     use_trace,
 )
-from studio.telemetry.logs import ContextFilter, JsonFormatter, TextFormatter
+from studio.telemetry.logs import ContextFilter, JsonFormatter, TextFormatter, configure_logging
 from studio.telemetry.metrics import MetricsServer, PoolCollector, QueueCollector
 from tests.architecture.sources import ROOT
 from tests.studio.test_generation_queue import PAST, create_pending_generation
@@ -60,14 +66,15 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
         (f"cc-{TRACE}-{SPAN}-01-what-comes-later", True),
     ],
 )
-def test_a_traceparent_is_read_as_the_standard_says(text: str, sampled: bool) -> None:
-    read = parse_traceparent(text)
-    assert read is not None
-    assert (read.trace_id, read.span_id, read.sampled) == (TRACE, SPAN, sampled)
-    child = read.child()
-    assert (child.trace_id, child.sampled) == (TRACE, sampled)
-    assert child.span_id != SPAN
-    assert parse_traceparent(str(child)) == child
+def test_a_traceparent_is_parsed_as_the_standard_says(text: str, sampled: bool) -> None:
+    trace = parse_traceparent(text)
+    assert trace is not None
+    assert (format_trace_id(trace.trace_id), format_span_id(trace.span_id)) == (TRACE, SPAN)
+    assert trace.trace_flags.sampled == sampled
+    child = new_child(trace)
+    assert (child.trace_id, child.trace_flags) == (trace.trace_id, trace.trace_flags)
+    assert child.span_id != trace.span_id
+    assert parse_traceparent(to_headers(child)["traceparent"]) == child
 
 
 @pytest.mark.parametrize(
@@ -75,11 +82,59 @@ def test_a_traceparent_is_read_as_the_standard_says(text: str, sampled: bool) ->
     [
         None, "", "nonsense", f"00-{TRACE}-{SPAN}", f"ff-{TRACE}-{SPAN}-01", f"00-{'0' * 32}-{SPAN}-01",
         f"00-{TRACE}-{'0' * 16}-01", f"00-{TRACE.upper()}-{SPAN}-01", f"00-{TRACE}-{SPAN}-01-more",
-        f"00-{TRACE}-{SPAN}-1", f"00-{TRACE}-{SPAN}-01\n", f"0-{TRACE}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-1", f"0-{TRACE}-{SPAN}-01", f"cc-{TRACE}-{SPAN}-01-{'x' * 600}",
     ],
 )  # fmt: skip
 def test_a_malformed_traceparent_is_none(text: str | None) -> None:
     assert parse_traceparent(text) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "tracestate"),
+    [
+        (["congo=t61rcWkgMzE,rojo=00f067aa0ba902b7"], "congo=t61rcWkgMzE,rojo=00f067aa0ba902b7"),
+        (["congo=1", " ,rojo=2 "], "congo=1,rojo=2"),
+        (["congo=1,rojo"], None),
+        (["congo=1,congo=2"], None),
+        ([",".join(f"vendor{number}=1" for number in range(33))], None),
+        (["congo=" + "x" * 600], None),
+        ([" " * 60_000 + "x"], None),
+    ],
+)
+def test_a_tracestate_goes_on_with_its_trace_unless_it_is_malformed(
+    headers: list[str], tracestate: str | None
+) -> None:
+    parent = extract_trace({"traceparent": [f"00-{TRACE}-{SPAN}-01"], "tracestate": headers})
+    assert parent is not None
+    with traces.start_root_span("GET", traces.SERVER, parent, {}), traces.start_span("part"):
+        passed_on = current_trace_headers()
+    assert passed_on["traceparent"].startswith(f"00-{TRACE}-")
+    assert passed_on.get("tracestate") == tracestate
+
+
+def test_two_traceparents_start_a_new_trace() -> None:
+    text = f"00-{TRACE}-{SPAN}-01"
+    assert extract_trace({"traceparent": [text, text]}) is None
+    assert extract_trace({"tracestate": ["congo=1"]}) is None
+
+
+def test_a_stored_trace_context_fits_its_column() -> None:
+    parent = extract_trace({"traceparent": [f"00-{TRACE}-{SPAN}-01"], "tracestate": ["congo=1"]})
+    assert parent is not None
+    with use_trace(parent):
+        stored = current_traceparent()
+    assert stored == f"00-{TRACE}-{SPAN}-01"
+    assert len(stored) <= Generation.__table__.c.trace_context.type.length
+
+
+def test_a_malformed_trace_header_does_not_reach_the_log() -> None:
+    configured = logging.getLogger("opentelemetry.trace.span")
+    configure_logging("INFO", "json", "sartiq-test")
+    try:
+        assert not configured.isEnabledFor(logging.WARNING)
+        assert logging.getLogger("opentelemetry.exporter").isEnabledFor(logging.WARNING)
+    finally:
+        logging.getLogger("opentelemetry.trace").setLevel(logging.NOTSET)
 
 
 def build_record(message: str, *arguments: object, **extra: object) -> logging.LogRecord:
@@ -105,8 +160,8 @@ def test_a_line_of_json_tells_what_it_belongs_to_and_nothing_that_a_library_adds
         "message": "it was\nread",
         "service": "sartiq-api",
         "request_id": "request-1",
-        "trace_id": trace.trace_id,
-        "span_id": trace.span_id,
+        "trace_id": format_trace_id(trace.trace_id),
+        "span_id": format_span_id(trace.span_id),
         "user_id": "user-1",
         "org_id": "organization-1",
         "operation_id": "get_brand",
@@ -238,9 +293,9 @@ def test_log_lines_of_render_threads_carry_the_generation_and_its_trace(
     workshop.close()
     (record,) = [record for record in caplog.records if "unusable inputs" in record.getMessage()]
     assert (record.generation_id, record.org_id, record.trace_id) == (
-        str(generation_id), str(scenario.organization.id), ordered_in.trace_id,
+        str(generation_id), str(scenario.organization.id), format_trace_id(ordered_in.trace_id),
     )  # fmt: skip
-    assert record.span_id != ordered_in.span_id
+    assert record.span_id != format_span_id(ordered_in.span_id)
 
 
 def test_a_generation_taken_over_from_a_lost_worker_is_counted(
@@ -339,9 +394,9 @@ def metric_families() -> dict[str, tuple[str, ...]]:
     return found
 
 
-def test_the_readme_lists_every_metric_with_its_labels() -> None:
+def test_the_documentation_lists_every_metric_with_its_labels() -> None:
     rows = re.findall(
-        r"^\| `(sartiq_\w+)` \| ([^|]*)\|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+        r"^\| `(sartiq_\w+)` \| ([^|]*)\|", (ROOT / "docs/operations/observability.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert {name: tuple(labels.replace(",", " ").split()) for name, labels in rows} == metric_families()
 

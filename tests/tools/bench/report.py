@@ -247,7 +247,7 @@ def _feature_costs(costs: Costs) -> Iterator[str]:
 
 
 def costs_table(costs: Costs) -> Iterator[str]:
-    """Give the table of what guarantees cost, for the README too."""
+    """Give the table of what guarantees cost, for the performance page too."""
     whole = [f"{costs.totals[name].median:,.0f}" for name in ASKED_FOR_COSTS]
     rows = [["*all work for a request*", *whole]]
     for guarantee, title in TITLES.items():

@@ -42,7 +42,7 @@ from tests.tools.bench.targets import Run, list_verdicts
 from tests.tools.bench.workers import measure_workers
 
 QUICK_SCALE, FULL_SCALE = Scale(100, 1_000), Scale(200, 5_000)
-RESULTS, README = Path(__file__).with_name("results.md"), ROOT / "README.md"
+RESULTS, PERFORMANCE_PAGE = Path(__file__).with_name("results.md"), ROOT / "docs" / "performance.md"
 PLOT = Path(__file__).with_name("plot.py")
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,8 @@ def run_benchmark(specs: Sequence[ServerSpec], plan: Plan, scale: Scale) -> bool
     # A part of a run is not what others go by.
     if len(specs) == len(SERVERS):
         RESULTS.write_text(text, encoding="utf-8")
-        README.write_text(replace_costs_table(text, README.read_text(encoding="utf-8")), encoding="utf-8")
+        page = replace_costs_table(text, PERFORMANCE_PAGE.read_text(encoding="utf-8"))
+        PERFORMANCE_PAGE.write_text(page, encoding="utf-8")
         draw_plot(report.plot_data())
     return all(each.is_met for each in found)
 

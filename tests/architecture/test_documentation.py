@@ -1,0 +1,100 @@
+"""Pages of the documentation are complete: reader groups, links, anchors, headings, marked code blocks."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.documentation import DOCS, README, Page, list_pages, read_page
+
+KINDS = {"tutorial", "how-to", "reference", "explanation"}
+READERS = {"api-consumers", "contract-testers", "spec-reviewers", "operators", "contributors"}
+MAX_README_LINES = 150
+PAGES = list_pages()
+TITLES = {
+    "Authentication",
+    "Pagination and filtering",
+    "Errors",
+    "Retries and idempotency",
+    "Waiting for generations",
+    "Webhooks",
+    "Images and uploads",
+    "Organizations and roles",
+    "API keys",
+    "Audit log",
+    "Rate limits",
+    "Exports",
+    "Versioning and stability",
+    "Examples and clients",
+    "Mock server",
+    "Conformance kit",
+    "Reviewing a change of the contract",
+    "Adding an operation",
+    "Architecture",
+    "Performance",
+    "Testing",
+    "Configuration",
+    "PostgreSQL",
+    "Workers",
+    "Observability",
+    "Backup and upgrade",
+}
+
+
+def find_broken_links(page: Page) -> list[str]:
+    """Return the relative links that lead to no file or no heading."""
+    broken = []
+    for link in page.links:
+        if link.startswith(("http://", "https://")):
+            continue
+        target, _, anchor = link.partition("#")
+        path = (page.path.parent / target).resolve()
+        if (target and not path.exists()) or (
+            anchor and anchor not in (read_page(path) if target else page).anchors
+        ):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_and_a_heading(page: Page) -> None:
+    assert find_broken_links(page) == []
+
+
+def test_a_broken_link_and_a_broken_anchor_are_found() -> None:
+    page = Page(DOCS / "page.md", "# Title\n[a](missing.md) [b](#title) [c](#nowhere) [d](index.md#none)\n")
+    assert find_broken_links(page) == ["missing.md", "#nowhere", "index.md#none"]
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_every_page_names_its_title_kind_and_readers(page: Page) -> None:
+    matter = page.front_matter
+    assert matter.keys() >= {"title", "kind", "readers"}
+    assert matter["kind"] in KINDS
+    assert isinstance(matter["readers"], list)
+    assert set(matter["readers"]) <= READERS
+    assert matter["readers"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_shell_block_is_run_or_marked_with_a_reason(page: Page) -> None:
+    assert [block for block in page.code_blocks if not block.language] == []
+    # tests/e2e/test_documentation.py runs these two.
+    runnable = [
+        block for block in page.code_blocks if block.language in ("sh", "python") and not block.not_run
+    ]
+    assert all("make " not in block.code and "docker" not in block.code for block in runnable)
+
+
+def test_every_subject_that_people_search_for_has_its_page() -> None:
+    titles = {str(page.front_matter.get("title")) for page in PAGES}
+    assert titles >= TITLES
+
+
+def test_the_index_leads_to_every_page() -> None:
+    linked = {(DOCS / link.partition("#")[0]).resolve() for link in read_page(DOCS / "index.md").links}
+    decisions = {page.path for page in PAGES if page.path.parent == DOCS / "decisions"}
+    assert {page.path for page in PAGES} - linked - {README, DOCS / "index.md"} <= decisions
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= MAX_README_LINES

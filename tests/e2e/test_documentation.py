@@ -1,0 +1,111 @@
+"""The code blocks of the documentation work as printed, in the order of their page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook
+
+from tests.e2e.server import RunningServer
+from tests.support.documentation import Page, list_pages
+from tests.support.requirements import skip_or_fail
+
+SIGN_IN = """TOKEN=$(curl -s -d 'username=demo@example.com&password=sartiq-demo' \\
+    http://localhost:8000/api/v1/login/access-token | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
+"""
+MARK = "# next block"
+PAGES = {page.name: page for page in list_pages()}
+
+
+def list_runnable(page: Page, language: str) -> list[str]:
+    return [block.code for block in page.code_blocks if block.language == language and not block.not_run]
+
+
+SHELL_PAGES = [name for name, page in PAGES.items() if list_runnable(page, "sh")]
+
+
+def run_page(page: Page, server: RunningServer) -> list[str]:
+    """Run the shell blocks of a page in one shell, signed in; return what each of them printed."""
+    if not shutil.which("curl"):
+        skip_or_fail("curl")
+    script = f"echo; echo '{MARK}'\n".join([SIGN_IN, *list_runnable(page, "sh")])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script.replace("http://localhost:8000", server.origin)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return [part.strip() for part in done.stdout.split(f"{MARK}\n")][1:]
+
+
+def find_problem(output: str) -> dict[str, Any] | None:
+    """Return the problem document that an output consists of, if it does."""
+    try:
+        body = json.loads(output)
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) and {"code", "request_id"} <= body.keys() else None
+
+
+@pytest.mark.parametrize("name", SHELL_PAGES)
+def test_no_block_of_a_page_returns_an_error(name: str, demo_server: RunningServer) -> None:
+    assert [
+        problem for output in run_page(PAGES[name], demo_server) if (problem := find_problem(output))
+    ] == []
+
+
+def test_the_readme_creates_a_brand(demo_server: RunningServer) -> None:
+    assert json.loads(run_page(PAGES["README.md"], demo_server)[-1])["name"] == "Atelier Sud"
+
+
+def test_the_page_about_waiting_shows_a_completed_generation_its_events_and_a_304(
+    demo_server: RunningServer,
+) -> None:
+    _requested, waited, events, polled = run_page(PAGES["docs/guides/waiting.md"], demo_server)
+    assert json.loads(waited)["status"] == "completed"
+    assert events.startswith("retry: 2000\nevent: status\n")
+    assert polled.startswith("HTTP/1.1 304 Not Modified")
+
+
+def test_the_page_about_api_keys_creates_one(demo_server: RunningServer) -> None:
+    (created,) = run_page(PAGES["docs/guides/api-keys.md"], demo_server)
+    assert json.loads(created)["secret"].startswith("sk_")
+
+
+def test_the_receiver_of_the_page_about_webhooks_accepts_a_signed_message_only() -> None:
+    (code,) = list_runnable(PAGES["docs/guides/webhooks.md"], "python")
+    secret = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    queued: list[tuple[str, str]] = []
+    names: dict[str, Any] = {
+        "__name__": __name__,  # Flask finds its root path by it.
+        "is_new": lambda _id: True,
+        "enqueue": lambda *event: queued.append(event),
+    }
+    exec(code.replace("whsec_...", secret), names)  # noqa: S102 - the code under test is text
+    body = json.dumps({"type": "generation.completed", "data": {"url": "/api/v1/generations/1"}})
+    now = datetime.now(UTC)
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(secret).sign("msg_1", now, body),
+    }
+    client = names["app"].test_client()
+    assert client.post("/hooks", data=body, headers=headers).status_code == 204
+    assert queued == [("generation.completed", "/api/v1/generations/1")]
+    assert client.post("/hooks", data=body + " ", headers=headers).status_code == 500
+    assert len(queued) == 1
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, page in PAGES.items() if any(b.language == "json" for b in page.code_blocks)]
+)
+def test_every_json_block_is_json(name: str) -> None:
+    for block in PAGES[name].code_blocks:
+        if block.language == "json":
+            json.loads(block.code)
