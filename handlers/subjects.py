@@ -12,17 +12,17 @@ from db.models.presets import ShotType
 from db.models.subjects import Subject, SubjectBaseImage
 from db.session import current_session
 from db.tenancy import get_reference, get_visible, list_filter
-from handlers.common.images import accept_image, resolve_images
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prefetches_images
 from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
-from handlers.common.references import precheck_create, resolve_ownership
+from handlers.common.references import accept_image, precheck_create, resolve_images, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.subjects import BaseImageSchema, SubjectSchema
+from studio.catalogue import visibility
 from studio.catalogue.image_limits import require_image_capacity
 from studio.catalogue.slugs import insert_with_slug
-from studio.catalogue.visibility import check_may_publish, save_subject, sync_media_visibility
+from studio.catalogue.visibility import check_may_publish, sync_media_visibility
 
 IMAGE_OPTIONS = [
     joinedload(Subject.cover_media),
@@ -82,7 +82,7 @@ def update_subject(subject_id: UUID, body: dict[str, Any]) -> ApiResponse:
     check_may_publish(body, subject.public)
     cover_before = subject.cover_media_id
     apply_changes(subject, resolve_images(subject, body, cover_image="cover_media"))
-    save_subject(subject, cover_before)
+    visibility.update_subject(subject, cover_before)
     return ok(subject, SubjectSchema)
 
 

@@ -55,7 +55,7 @@ def sync_media_visibility(*media_ids: UUID | None) -> None:
         )
 
 
-def save_subject(subject: Subject, previous_cover_id: UUID | None) -> None:
+def update_subject(subject: Subject, previous_cover_id: UUID | None) -> None:
     """Write a changed subject; its base images, which are loaded, become as public as it is."""
     for image in subject.base_images:
         image.public = subject.public

@@ -1,4 +1,4 @@
-"""A Python file as the house rules see it: text, syntax tree and comments."""
+"""A Python file as the architecture tests see it: text, syntax tree and comments."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("db", "studio", "handlers")
 
 
+def format_findings(findings: list[str]) -> str:
+    """Return the findings of a rule for a failure message, one a line."""
+    return "\n" + "\n".join(findings)
+
+
 @dataclass(frozen=True)
 class Module:
-    """One Python file of ours, parsed; `name` is its path from the root, for messages."""
+    """A Python file of this project. `name` is its path from the root."""
 
     path: Path
 

@@ -12,7 +12,7 @@ import pytest
 
 import db.models
 from db.base import Base, Owned
-from tests.architecture.sources import Module
+from tests.architecture.sources import Module, format_findings
 
 MAX_MODULE_LINES = 400
 MAX_HANDLER_LINES = 15
@@ -22,11 +22,6 @@ for _module in pkgutil.iter_modules(db.models.__path__):
 
 
 IMAGE_DECODER_MODULE = "studio/media/inspection.py"
-
-
-def format_findings(found: list[str]) -> str:
-    """Return the findings of a rule, one a line."""
-    return "\n" + "\n".join(found)
 
 
 def test_a_module_has_at_most_400_lines(all_modules: list[Module]) -> None:
