@@ -162,7 +162,7 @@ def test_a_clock_counts_a_part_that_calls_another_once() -> None:
 
 
 def test_what_is_left_away_comes_back() -> None:
-    owner, last = resolve_target("handlers.contract.responses", "Responses.violation")
+    owner, last = resolve_target("handlers.contract.responses", "Responses.find_mismatch")
     before = getattr(owner, last)
     with disabled("response_validation"):
         assert getattr(owner, last) is not before

@@ -32,8 +32,8 @@ def test_a_name_that_is_gone_is_noticed() -> None:
 
 def test_the_longest_name_decides_and_names_end_at_dots() -> None:
     assert find_stage("handlers.pipeline.endpoint", "Endpoint._serve") == "endpoint"
-    assert find_stage("handlers.pipeline.endpoint", "Endpoint._check") == "check of the answer"
-    assert find_stage("handlers.pipeline.endpoint", "Endpoint._checked") == "endpoint"
+    assert find_stage("handlers.pipeline.endpoint", "Endpoint._validate_response") == "check of the answer"
+    assert find_stage("handlers.pipeline.endpoint", "Endpoint._validate_responses") == "endpoint"
     assert find_stage("psycopg_pool.pool", "ConnectionPool.wait") is None
 
 

@@ -46,15 +46,15 @@ def _constant_etag(_body: bytes) -> str:
     return '"measured"'
 
 
-_ACCOUNT = sqlalchemy.select(
+_CALLER = sqlalchemy.select(
     *(callers._caller_cte.c[name] for name in ("id", "email", "is_superuser", "roles"))
 )
 
 
-def _find_account(user_id: UUID, session_id: UUID) -> callers.CallerRow | None:
+def _find_caller(user_id: UUID, session_id: UUID) -> callers.CallerRow | None:
     """Find the caller as the product does, by a statement that lets nothing go on in its name."""
     asked = {"user_id": user_id, "session_id": session_id}
-    row = current_session().connection().execute(_ACCOUNT, asked).one_or_none()
+    row = current_session().connection().execute(_CALLER, asked).one_or_none()
     if row is None:
         return None
     roles = {UUID(organization_id): role for organization_id, role in (row.roles or {}).items()}
@@ -73,19 +73,19 @@ async def _unlimited_async(_limits: object, policy: QuotaPolicy, subject: str) -
 
 FEATURES: dict[str, tuple[Replacement, ...]] = {
     "request_validation": (
-        ("handlers.contract.parameters", "violations_of", _no_violations),
-        ("handlers.contract.request_bodies", "violations_of", _no_violations),
+        ("handlers.contract.parameters", "find_violations", _no_violations),
+        ("handlers.contract.request_bodies", "find_violations", _no_violations),
     ),
-    "response_validation": (("handlers.contract.responses", "Responses.violation", _noop),),
+    "response_validation": (("handlers.contract.responses", "Responses.find_mismatch", _noop),),
     "policies": (
-        ("db.session", "become", _noop),
-        ("handlers.pipeline.auth", "find_account", _find_account),
+        ("db.session", "set_role", _noop),
+        ("handlers.pipeline.auth", "find_caller", _find_caller),
     ),
     "etags": (("handlers.pipeline.endpoint", "strong_etag", _constant_etag),),
-    "audit": (("handlers.pipeline.audit", "Auditing.watching", _no_tracking),),
+    "audit": (("handlers.pipeline.audit", "AuditRecorder.track", _no_tracking),),
     "rate_limits": (
-        ("studio.rate_limits.limiter", "Limits.spend", _unlimited),
-        ("studio.rate_limits.limiter", "Limits.spend_on_loop", _unlimited_async),
+        ("studio.rate_limits.limiter", "RateLimiter.consume", _unlimited),
+        ("studio.rate_limits.limiter", "RateLimiter.consume_async", _unlimited_async),
     ),
 }
 """What can be left away, and what is replaced for it, each looked up by the product when it is called.
