@@ -1,7 +1,7 @@
 """Track the changes of one request from the session's flushes, for its event in the audit log.
 
-Secrets are masked by a rule over column names, not by a list of columns, so a new secret column is masked from
-the start. This module knows no requests and responses; `handlers/pipeline/audit.py` writes the events.
+Secrets are masked by a rule over column names, not by a list of columns, so a new secret column is masked
+from the start. This module knows no requests and responses; `handlers/pipeline/audit.py` writes the events.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The refusals that the whole house raises when it says no to a caller, each with a stable code.
+"""The domain errors: exceptions with a stable problem code that reject a request.
 
-There is no HTTP in here: which status a refusal becomes is decided in one place,
-`handlers/pipeline/errors.py`.
-A business rule is a subclass of `Conflict` named for what happened; it lives where it is raised.
+This module does not know HTTP: `handlers/pipeline/errors.py` maps the errors to status codes. A business rule
+is a subclass of `Conflict`, named after the problem and defined in the module that raises it. The subclasses
+here are raised by more than one package or for a constraint of the database.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ from typing import Any, ClassVar
 
 
 class DomainError(Exception):
-    """Something asked for is not done; `code` is stable, `detail` for people, `extra` for programs."""
+    """A request is rejected.
+
+    Attributes:
+        code: The problem code, stable for clients.
+        detail: The message for people.
+        extra: Further members of the problem document, for programs.
+    """
 
     code: ClassVar[str] = "refused"
     default_detail: ClassVar[str] = "Refused"
@@ -23,42 +29,42 @@ class DomainError(Exception):
 
 
 class NotFound(DomainError):
-    """The row does not exist, or belongs to someone else: the two must not be told apart."""
+    """The row does not exist or belongs to another tenant. Clients must not be able to tell which."""
 
     code = "not_found"
     default_detail = "Not found"
 
 
 class PermissionDenied(DomainError):
-    """The caller may see the row, but its role does not allow the action."""
+    """The caller sees the row, but their role lacks the permission."""
 
     code = "not_enough_permissions"
     default_detail = "Not enough permissions"
 
 
 class Unauthenticated(DomainError):
-    """Nobody is signed in."""
+    """The request has no credentials."""
 
     code = "not_authenticated"
     default_detail = "Not authenticated"
 
 
 class InvalidToken(Unauthenticated):
-    """A token came along, but it is malformed, expired or revoked, or its user is gone."""
+    """The token is malformed, expired or revoked, or its user is deleted or inactive."""
 
     code = "invalid_token"
     default_detail = "Could not validate credentials"
 
 
 class IncorrectCredentials(Unauthenticated):
-    """Unknown address, wrong password or inactive account: one answer for all three."""
+    """Unknown address, wrong password or inactive account: one error for all, against user enumeration."""
 
     code = "incorrect_credentials"
     default_detail = "Incorrect email or password"
 
 
 class RateLimited(DomainError):
-    """Somebody asks more than a limit allows; `policy` names it, `retry_after` is in seconds."""
+    """A rate limit is exceeded; `policy` is its name, `retry_after` is in seconds (RFC 6585, section 4)."""
 
     code = "rate_limited"
     default_detail = "Too many requests"
@@ -70,42 +76,42 @@ class RateLimited(DomainError):
 
 
 class Conflict(DomainError):
-    """A business rule that the contract's schema cannot say forbids the change."""
+    """A business rule that a JSON schema cannot express forbids the change."""
 
     code = "conflict"
     default_detail = "Conflict"
 
 
 class InUse(Conflict):
-    """Other rows still refer to the row that was to be deleted."""
+    """The row cannot be deleted because other rows refer to it."""
 
     code = "in_use"
     default_detail = "The record is in use and cannot be deleted"
 
 
 class ScopeMismatch(Conflict):
-    """A referenced row is visible to the caller but of another scope than the row that refers to it."""
+    """A referenced row is visible to the caller but belongs to another tenant than the referring row."""
 
     code = "scope_mismatch"
     default_detail = "The referenced record belongs to another organization"
 
 
 class SlugTaken(Conflict):
-    """Another row of the same scope already has this slug."""
+    """Another row of the tenant already has this slug."""
 
     code = "slug_taken"
     default_detail = "The slug is already taken"
 
 
 class SkuTaken(Conflict):
-    """Another product of the same scope already has this SKU."""
+    """Another product of the tenant already has this SKU."""
 
     code = "sku_taken"
     default_detail = "The SKU is already taken"
 
 
 class EmailTaken(Conflict):
-    """Another account already has this address, in whatever letter case."""
+    """Another account already has this address; letter case is ignored."""
 
     code = "email_taken"
     default_detail = "The email address is already registered"
@@ -126,63 +132,63 @@ class SubscriptionExists(Conflict):
 
 
 class InvalidTransition(Conflict):
-    """The state machine has no such step from the current state."""
+    """The state machine has no such transition from the current state."""
 
     code = "invalid_transition"
     default_detail = "This transition is not allowed from the current state"
 
 
 class OutOfCredits(Conflict):
-    """Whoever pays has no subscription or too few credits left."""
+    """The account that pays has no subscription or too few credits."""
 
     code = "out_of_credits"
     default_detail = "Not enough credits"
 
 
 class PublicRequiresSuperuser(Conflict):
-    """Only superusers may publish a row to everybody."""
+    """Only superusers may make a row public."""
 
     code = "public_requires_superuser"
     default_detail = "Only superusers may make a record public"
 
 
 class TargetNotAllowed(Conflict):
-    """An address leads where this server does not go, or not for this purpose."""
+    """The server does not connect to this URL, for example because it leads to a private network (SSRF)."""
 
     code = "target_not_allowed"
     default_detail = "This server does not connect to the address"
 
 
 class PreconditionFailed(DomainError):
-    """The caller's copy, named by `If-Match`, is not the current one."""
+    """`If-Match` does not name the current version (RFC 9110, section 13.1.1)."""
 
     code = "precondition_failed"
     default_detail = "The record has changed since it was read"
 
 
 class TooLarge(DomainError):
-    """The upload has more bytes or pixels than are accepted."""
+    """The upload exceeds the limit of bytes or pixels."""
 
     code = "too_large"
     default_detail = "The upload is too large"
 
 
 class UnsupportedImageType(DomainError):
-    """The upload is of a type that is not accepted."""
+    """The media type of the upload is not accepted."""
 
     code = "unsupported_media_type"
     default_detail = "The media type is not supported"
 
 
 class NotAnImage(UnsupportedImageType):
-    """The uploaded bytes are not an image, whatever their name or declared type says."""
+    """The uploaded bytes are not an image, regardless of file name and declared type."""
 
     code = "not_an_image"
     default_detail = "The file is not an image"
 
 
 class UnreadableImage(DomainError):
-    """The upload looks like an image but cannot be decoded."""
+    """The upload has the signature of an image but cannot be decoded."""
 
     code = "unreadable_image"
     default_detail = "The image cannot be read"

@@ -1,6 +1,6 @@
-"""The history of the schema, and how to move a database along it. The address always comes as an argument.
+"""Upgrade and downgrade a database with Alembic. The URL is always an argument.
 
-Alembic is loaded by who moves one: most starts find the database where it should be.
+Alembic is imported only when a revision has to run: most starts find the database at the newest revision.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _FOLDER = Path(__file__).parent
 
 
 def head_revision() -> str:
-    """The revision that this release works with: the last number that a step has."""
+    """Return the newest revision, read from the file names, so that Alembic need not be imported."""
     return max(path.name.partition("_")[0] for path in (_FOLDER / "versions").glob("[0-9]*_*.py"))
 
 
 def build_config(url: str, login: str | None = None) -> Config:
-    """Alembic's configuration for the database at this address, at which `login` is to work."""
+    """Return Alembic's configuration for a database, and for the `login` of the server that will use it."""
     from alembic.config import Config
 
     config = Config()
@@ -37,10 +37,15 @@ def build_config(url: str, login: str | None = None) -> Config:
 
 
 def upgrade(url: str, revision: str = "head", login: str | None = None) -> None:
-    """Bring the database up to a revision, the newest by default. What is there already is left alone.
+    """Upgrade a database to a revision, by default the newest. Does nothing if it is there already.
 
-    On PostgreSQL `url` signs in as the owner of the tables; another `login` of the server may then work in
-    the two roles. RolesMissing when they are not there and the owner may not make them.
+    Args:
+        url: The URL of the database. On PostgreSQL its login owns the tables.
+        revision: The revision to upgrade to.
+        login: PostgreSQL only: a further login, of the server, that becomes a member of the database roles.
+
+    Raises:
+        RolesMissing: The database roles are missing, and the owner may not create or grant them.
     """
     if revision == "head" and _is_ready(url, login):
         return
@@ -50,14 +55,14 @@ def upgrade(url: str, revision: str = "head", login: str | None = None) -> None:
 
 
 def downgrade(url: str, revision: str = "base") -> None:
-    """Take the database back to a revision, by default to nothing; the data of what goes is lost."""
+    """Downgrade a database to a revision, by default to an empty one. Data of dropped tables is lost."""
     from alembic import command
 
     command.downgrade(build_config(url), revision)
 
 
 def is_current(url: str) -> bool:
-    """Whether the database is at the newest revision."""
+    """Return whether the database is at the newest revision."""
     engine = build_engine(url, pool_size=1)
     try:
         with engine.connect() as connection:
@@ -67,12 +72,13 @@ def is_current(url: str) -> bool:
 
 
 def _is_ready(url: str, login: str | None) -> bool:
-    """Whether there are no steps to take; then the roles are made ready, as before each step."""
+    """Return whether the database is at the newest revision, and if so prepare its roles."""
     engine = build_engine(url, pool_size=1)
     try:
         with engine.begin() as connection:
             if _revision(connection) != head_revision():
                 return False
+            # The login of the server may be new although the schema is not.
             if connection.dialect.name == "postgresql":
                 prepare_roles(connection, login)
             return True

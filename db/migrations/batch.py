@@ -1,4 +1,4 @@
-"""How a step of the history changes a table that is there."""
+"""Alter a table in a migration, also on SQLite."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from alembic.operations.base import BatchOperations
 
 
 def alter_table(table: str) -> AbstractContextManager[BatchOperations]:
-    """Change a table, which SQLite copies for most of it.
+    """Return a context manager for Alembic's batch operations on a table.
 
-    Alembic would first read the tables that the copied one refers to, and those that these refer to: half of
-    the work that it is to make a new database.
+    SQLite rebuilds the table for most changes. Alembic would then also reflect all tables that it refers to,
+    directly or indirectly, which is half of the time of creating a new database.
     """
     return op.batch_alter_table(table, reflect_kwargs={"resolve_fks": False})

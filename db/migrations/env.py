@@ -1,4 +1,4 @@
-"""What Alembic runs for every command: one connection, all steps in one transaction, models as the target."""
+"""Alembic's environment: run all revisions over one connection in one transaction."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from db.engine import build_engine
 from db.rls.session_role import bypass_rls
 from db.rls.setup import prepare_roles
 
-# Two servers that start at once must not both migrate. Any number will do, as long as it stays the same.
+# Servers that start at the same time must not migrate at the same time. The number is arbitrary, but it is
+# fixed and differs from `_ADVISORY_LOCK` of `db/row_counts/queries.py`.
 MIGRATION_LOCK = 5_172_001
 
 
 def run_migrations() -> None:
-    """Migrate the database whose address the caller put into the configuration."""
+    """Migrate the database whose URL is in the configuration."""
     engine = build_engine(context.config.attributes["url"], pool_size=1).execution_options(write=True)
     try:
         with engine.connect() as connection:
@@ -29,10 +30,10 @@ def run_migrations() -> None:
 
 
 def migrate_sqlite(connection: Connection) -> None:
-    """Migrate with foreign keys off, and check them before the commit.
+    """Migrate with foreign keys disabled, and check them before the commit.
 
-    To change a table SQLite copies and drops it; with foreign keys on, the drop deletes the rows of others.
-    The switch has no effect within a transaction, hence the driver's own connection.
+    To alter a table, SQLite copies and drops it. With foreign keys enabled the drop deletes rows of other
+    tables. The PRAGMA has no effect inside a transaction, so it runs on the driver's connection before that.
     """
     connection.connection.cursor().execute("PRAGMA foreign_keys=OFF")
     with connection.begin():
@@ -43,7 +44,7 @@ def migrate_sqlite(connection: Connection) -> None:
 
 
 def migrate_postgresql(connection: Connection) -> None:
-    """Migrate while holding a lock that ends with the transaction, as the one who sees all rows."""
+    """Migrate with an advisory lock that ends with the transaction, and with access to all rows."""
     with connection.begin():
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
         prepare_roles(connection, context.config.attributes["login"])
@@ -52,12 +53,12 @@ def migrate_postgresql(connection: Connection) -> None:
 
 
 def migrate(connection: Connection) -> None:
-    """Run the steps within the transaction that the caller opened."""
+    """Run the revisions in the transaction that the caller has opened."""
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
-        render_as_batch=True,  # SQLite cannot alter most of a table in place
-        transactional_ddl=False,  # the caller's transaction is the one, for all steps
+        render_as_batch=True,  # SQLite cannot change most parts of a table in place
+        transactional_ddl=False,  # all revisions share the caller's transaction
     )
     context.run_migrations()
 

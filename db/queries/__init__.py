@@ -1,1 +1,1 @@
-"""Queries that are shared or not trivial; what one handler asks once stays in that handler."""
+"""Queries that are shared or not trivial. A simple query of one handler stays in that handler."""

@@ -1,4 +1,4 @@
-"""Reading API keys: those of one organization, and the one that signs a request."""
+"""Find API keys: those of an organization, and the one that authenticates a request."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from db.models.users import User
 from db.session import current_session, run_in_separate_transaction
 
 LAST_USED_INTERVAL = timedelta(minutes=1)
+"""A key's `last_used_at` is written at most this often."""
 
-
+# A key acts with its creator's current role, so the creator must still be a member and active.
 _ACTIVE_KEY = (
     select(User.id, User.email, ApiKey.organization_id, Membership.role, ApiKey.scopes, ApiKey.last_used_at)
     .join(
@@ -38,7 +39,7 @@ _ACTIVE_KEY = (
 
 
 class KeyOwner(NamedTuple):
-    """Who made a key, and for which organization."""
+    """The user who created a key, and the key's organization."""
 
     user_id: UUID
     email: str
@@ -46,7 +47,7 @@ class KeyOwner(NamedTuple):
 
 
 class ActiveKey(NamedTuple):
-    """A key that holds, with whom it acts for and the role that they have now."""
+    """A valid key with its creator and the creator's current role."""
 
     user_id: UUID
     email: str
@@ -57,7 +58,11 @@ class ActiveKey(NamedTuple):
 
 
 def get_api_key(organization_id: UUID, api_key_id: UUID, for_update: bool = False) -> ApiKey:
-    """One key of an organization the caller may see; NotFound when there is none."""
+    """Return a key of an organization that the caller may see.
+
+    Raises:
+        NotFound: The organization has no such key.
+    """
     query = select(ApiKey).where(ApiKey.organization_id == organization_id, ApiKey.id == api_key_id)
     if for_update:
         query = query.with_for_update().execution_options(populate_existing=True)
@@ -68,7 +73,7 @@ def get_api_key(organization_id: UUID, api_key_id: UUID, for_update: bool = Fals
 
 
 def find_key_owner(api_key_id: UUID) -> KeyOwner | None:
-    """Who made a key, whether or not it still holds; None when it was deleted."""
+    """Return the creator of a key, even if the key has expired; None if it was deleted."""
     query = (
         select(User.id, User.email, ApiKey.organization_id)
         .join(User, User.id == ApiKey.created_by_id)
@@ -79,25 +84,26 @@ def find_key_owner(api_key_id: UUID) -> KeyOwner | None:
 
 
 def find_active_key(api_key_id: UUID, secret_hash: str) -> ActiveKey | None:
-    """The key that signs a request, by one statement; None when it does not hold.
+    """Return the key that authenticates a request, with one statement, or None if it is not valid.
 
-    It does not when it was deleted or has expired, or whoever made it left or is locked.
+    A key is not valid if it is deleted or expired, or if its creator is inactive or left the organization.
     """
-    asked = {"api_key_id": api_key_id, "secret_hash": secret_hash, "now": utc_now()}
-    row = current_session().execute(_ACTIVE_KEY, asked).one_or_none()
+    values = {"api_key_id": api_key_id, "secret_hash": secret_hash, "now": utc_now()}
+    row = current_session().execute(_ACTIVE_KEY, values).one_or_none()
     return ActiveKey(*row) if row else None
 
 
 def touch_last_used(api_key_id: UUID, last_used_at: datetime | None) -> None:
-    """Remember that a key was used, at most once a minute, whatever comes of the running transaction."""
+    """Record the use of a key, at most once a minute, even if the running transaction rolls back."""
     now = utc_now()
     if last_used_at is not None and last_used_at > now - LAST_USED_INTERVAL:
         return
 
-    def write(apart: Session) -> None:
+    def write(session: Session) -> None:
+        # Checked again in the statement: requests of the same key run at the same time.
         stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at <= now - LAST_USED_INTERVAL)
-        # A use is no change of the key: its `updated_at` stays.
-        noted = {"last_used_at": now, "updated_at": ApiKey.updated_at}
-        apart.execute(update(ApiKey).where(ApiKey.id == api_key_id, stale).values(noted))
+        # A use does not change the key, so `updated_at` keeps its value in spite of `onupdate`.
+        values = {"last_used_at": now, "updated_at": ApiKey.updated_at}
+        session.execute(update(ApiKey).where(ApiKey.id == api_key_id, stale).values(values))
 
     run_in_separate_transaction(write)

@@ -1,7 +1,7 @@
-"""Who sends a request: the account behind a session with its roles, by one statement.
+"""Find the user of a session and their roles with one statement, at the begin of each request.
 
-On PostgreSQL that statement also lets the transaction go on in the account's name: to say so by another one
-would take a fifth of the time in which a row is read.
+On PostgreSQL the same statement sets the database role of the transaction. A separate statement would take a
+fifth of the time of reading one row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from db.session import current_session, record_role
 
 
 class CallerRow(NamedTuple):
-    """An active account, and its role in each of its organizations."""
+    """An active user, with their role in each of their organizations."""
 
     user_id: UUID
     email: str
@@ -39,7 +39,7 @@ _CALLER_ROWS = (
     )
 )
 _is_member = Membership.organization_id.is_not(None)
-# One row, complete before its settings count: from then on the role sees less.
+# An aggregate yields one row, which is complete before `set_config` runs. After it the role sees fewer rows.
 _caller_cte = (
     _CALLER_ROWS.with_only_columns(
         User.id,
@@ -66,16 +66,16 @@ _CALLER_AND_SET_ROLE = select(
 
 
 def find_caller(user_id: UUID, session_id: UUID) -> CallerRow | None:
-    """The account that is signed in by a session; None when it is gone or locked, or the session was ended.
+    """Return the user of a session, or None if the user is deleted or inactive or the session is revoked.
 
-    On PostgreSQL the running transaction is the account's from here on.
+    On PostgreSQL the running transaction has the user's database role afterwards.
     """
-    opened = current_session()
-    asked = {"user_id": user_id, "session_id": session_id}
-    if opened.get_bind().dialect.name != "postgresql":
-        return _build_caller(opened, asked)
-    # Its connection, because the session would prepare for rows that it knows.
-    row = opened.connection().execute(_CALLER_AND_SET_ROLE, asked).one_or_none()
+    session = current_session()
+    values = {"user_id": user_id, "session_id": session_id}
+    if session.get_bind().dialect.name != "postgresql":
+        return _build_caller(session, values)
+    # The connection is faster than the session, which would set up the loading of entities.
+    row = session.connection().execute(_CALLER_AND_SET_ROLE, values).one_or_none()
     if row is None:
         return None
     roles = {UUID(organization_id): role for organization_id, role in (row.roles or {}).items()}
@@ -83,8 +83,8 @@ def find_caller(user_id: UUID, session_id: UUID) -> CallerRow | None:
     return CallerRow(row.id, row.email, row.is_superuser, roles)
 
 
-def _build_caller(opened: Session, parameters: dict[str, UUID]) -> CallerRow | None:
-    rows = opened.execute(_CALLER_ROWS, parameters).all()
+def _build_caller(session: Session, parameters: dict[str, UUID]) -> CallerRow | None:
+    rows = session.execute(_CALLER_ROWS, parameters).all()
     if not rows:
         return None
     roles = {row.organization_id: row.role for row in rows if row.organization_id is not None}

@@ -1,4 +1,4 @@
-"""Reading organizations by membership, what belongs to one, and whether it holds records."""
+"""Find organizations, their members and invitations, and check whether an organization has records."""
 
 from __future__ import annotations
 
@@ -15,22 +15,30 @@ from db.models import Invitation, MediaResource, Membership, Organization, Uploa
 from db.session import current_session
 from db.tenancy import current_caller, require_permission_in
 
-# They die with their organization: files alone are nothing that its members would miss.
+# Stored files are deleted with their organization. Without records that use them they have no value.
 _DISPOSABLE = {MediaResource.__tablename__, Upload.__tablename__}
 
 
 def get_organization(
     organization_id: UUID, for_update: bool = False, options: Sequence[ORMOption] = ()
 ) -> Organization:
-    """The organization, locked when it, or who belongs to it, is about to change.
+    """Return an organization after the permission check.
 
-    NotFound when it is absent or the caller is no member; PermissionDenied when the role lacks the running
-    operation's permission, or is another one by the time of the lock.
+    Args:
+        organization_id: The id of the organization.
+        for_update: Whether to lock it. Changes of its members take this lock too.
+        options: Loader options.
+
+    Raises:
+        NotFound: The organization does not exist or the caller is not a member.
+        PermissionDenied: The caller's role lacks the permission, or changed while the request waited for
+            the lock.
     """
     require_permission_in(organization_id)
     query = select(Organization).where(Organization.id == organization_id)
     if for_update:
-        # By a statement of its own: the next ones see what those before left behind, as the owner.
+        # A separate statement takes the lock. The next one then has a snapshot with the changes of the
+        # transactions it waited for, such as a new owner; the locking statement's snapshot is older.
         current_session().execute(query.with_only_columns(Organization.id).with_for_update())
         query = query.execution_options(populate_existing=True)
     organization = current_session().scalars(query.options(*options)).one_or_none()
@@ -42,9 +50,14 @@ def get_organization(
 
 
 def _require_unchanged_role(organization_id: UUID) -> None:
-    """NotFound or PermissionDenied when the caller's role changed while the request waited for the lock.
+    """Check that the caller's role did not change while the request waited for the lock.
 
-    Roles change under it only, so without this a request that began as an admin's could undo its demotion.
+    Roles change only under this lock. Without the check, an admin could undo their own demotion with a
+    request that was waiting for the lock.
+
+    Raises:
+        NotFound: The caller is no longer a member.
+        PermissionDenied: The caller has another role now.
     """
     caller = current_caller()
     if caller.is_superuser:
@@ -58,7 +71,11 @@ def _require_unchanged_role(organization_id: UUID) -> None:
 
 
 def get_membership(organization_id: UUID, user_id: UUID, for_update: bool = False) -> Membership:
-    """One member with the account, of an organization the caller may see; NotFound when the user is none."""
+    """Return a membership with its user, of an organization that the caller may see.
+
+    Raises:
+        NotFound: The user is not a member.
+    """
     query = (
         select(Membership)
         .where(Membership.organization_id == organization_id, Membership.user_id == user_id)
@@ -73,7 +90,11 @@ def get_membership(organization_id: UUID, user_id: UUID, for_update: bool = Fals
 
 
 def get_invitation(organization_id: UUID, invitation_id: UUID, for_update: bool = False) -> Invitation:
-    """One invitation of an organization the caller may see; NotFound when there is none."""
+    """Return an invitation of an organization that the caller may see.
+
+    Raises:
+        NotFound: The organization has no such invitation.
+    """
     query = select(Invitation).where(
         Invitation.organization_id == organization_id, Invitation.id == invitation_id
     )
@@ -86,13 +107,14 @@ def get_invitation(organization_id: UUID, invitation_id: UUID, for_update: bool 
 
 
 def has_records(organization_id: UUID) -> bool:
-    """Whether any record of the studio belongs to the organization; stored files alone do not count."""
+    """Return whether the organization has any records; stored files alone do not count."""
+    # Derived from the tables, so that a new model is included without a change here.
     tables = [
         table
         for table in Base.metadata.sorted_tables
         if {"owner_id", "organization_id"} <= set(table.c.keys()) and table.name not in _DISPOSABLE
     ]
-    found = union_all(
+    records = union_all(
         *(select(table.c.id).where(table.c.organization_id == organization_id) for table in tables)
     )
-    return current_session().execute(found.limit(1)).first() is not None
+    return current_session().execute(records.limit(1)).first() is not None

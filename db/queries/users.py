@@ -1,4 +1,4 @@
-"""Finding an account by its address, and removing one with everything that is only its own."""
+"""Find users by id or e-mail address, and delete a user with their personal rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from db.tenancy import Caller
 
 
 def get_user(user_id: UUID, for_update: bool = False) -> User:
-    """The account with its highest role, locked when it is about to change; NotFound when there is none."""
+    """Return a user with their highest role, locked if `for_update`.
+
+    Raises:
+        NotFound: There is no such user.
+    """
     query = select(User).where(User.id == user_id).options(undefer(User.role))
     if for_update:
         query = query.with_for_update(of=User).execution_options(populate_existing=True)
@@ -29,14 +33,14 @@ def get_user(user_id: UUID, for_update: bool = False) -> User:
 
 
 def lock_users(user_ids: Collection[UUID]) -> None:
-    """Lock accounts, in one order for all, so that two who lock the same ones never wait for each other."""
+    """Lock users in the order of their ids, so that two transactions never deadlock."""
     current_session().execute(
         select(User.id).where(User.id.in_(user_ids)).order_by(User.id).with_for_update()
     )
 
 
 def find_user_by_email(email: str, for_update: bool = False) -> User | None:
-    """The account with this address in whatever letter case, locked when it shall stay, or None."""
+    """Return the user with this e-mail address, ignoring letter case, or None; locked if `for_update`."""
     query = select(User).where(User.email_key == email_key(email))
     if for_update:
         query = query.with_for_update().execution_options(populate_existing=True)
@@ -44,9 +48,9 @@ def find_user_by_email(email: str, for_update: bool = False) -> User | None:
 
 
 def find_colleague(email: str, caller: Caller) -> User | None:
-    """The account with this address if it shares an organization with the caller, for superusers any.
+    """Return the user with this e-mail address if they share an organization with the caller, else None.
 
-    None for everybody else, known or not.
+    Superusers find every user. For other callers, None does not reveal whether the address has an account.
     """
     query = select(User).where(User.email_key == email_key(email))
     if not caller.is_superuser:
@@ -56,12 +60,12 @@ def find_colleague(email: str, caller: Caller) -> User | None:
 
 
 def delete_email_change(user_id: UUID) -> None:
-    """Drop the change of address that waits for its proof, if the account has one."""
+    """Delete the user's pending change of e-mail address, if there is one."""
     current_session().execute(delete(EmailChange).where(EmailChange.user_id == user_id))
 
 
 def revoke_mailed_tokens(user_id: UUID) -> None:
-    """Make every token that was mailed for the account worthless: others may read its mails."""
+    """Revoke all tokens that were mailed to the user's address, which another person may control."""
     delete_email_change(user_id)
     current_session().execute(
         update(PasswordResetToken)
@@ -71,28 +75,27 @@ def revoke_mailed_tokens(user_id: UUID) -> None:
 
 
 def owns_organization(user_id: UUID) -> bool:
-    """Whether the user is the owner of an organization."""
+    """Return whether the user owns an organization."""
     query = select(Membership.id).where(Membership.user_id == user_id, Membership.role == Role.OWNER)
     return current_session().scalars(query.limit(1)).first() is not None
 
 
 def delete_user_rows(user: User) -> None:
-    """Delete the account, its personal records, sessions and memberships.
+    """Delete a user with their personal rows, sessions and memberships.
 
-    What it made in organizations stays and passes to the owner of each. The caller has made sure that it
-    owns no organization.
+    Rows that the user created in organizations pass to the owner of each. The user must own no organization.
     """
-    # Deepest first: rows that others refer to cannot go before those others.
+    # Referring tables first: foreign keys forbid the deletion of rows that are still referred to.
     for table in reversed(Base.metadata.sorted_tables):
         if not {"owner_id", "organization_id"} <= set(table.c.keys()):
             continue
         mine = table.c.owner_id == user.id
         current_session().execute(delete(table).where(mine, table.c.organization_id.is_(None)))
-        heir = (
+        new_owner = (
             select(Membership.user_id)
             .where(Membership.organization_id == table.c.organization_id, Membership.role == Role.OWNER)
             .scalar_subquery()
         )
-        current_session().execute(update(table).where(mine).values(owner_id=heir))
+        current_session().execute(update(table).where(mine).values(owner_id=new_owner))
     current_session().delete(user)
     current_session().flush()
