@@ -11,7 +11,7 @@ from db.models.exports import Export, ExportStatus
 from db.models.shootings import Shooting
 from db.session import after_commit, current_session
 from db.tenancy import get_visible, list_filter
-from handlers.common.images import current_storage
+from handlers.common.context import current_storage
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import get_for_update

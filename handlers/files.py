@@ -6,7 +6,7 @@ from uuid import UUID
 
 from db.errors import NotFound
 from db.models.media import MediaResource
-from handlers.common.images import current_storage
+from handlers.common.context import current_storage
 from handlers.common.permissions import Permission, requires
 from handlers.common.responses import SANDBOX_CSP, ApiResponse, file_response
 from studio.media.ingest import get_media, is_file_name

@@ -11,11 +11,10 @@ from db.models.generations import Generation
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
 from db.tenancy import authorize_creation, get_reference, get_visible, list_filter
-from handlers.common.images import resolve_image
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prefetches_images
-from handlers.common.references import SHOTS_OF_SHOOTING, require_visible_ids
+from handlers.common.references import SHOTS_OF_SHOOTING, require_visible_ids, resolve_image
 from handlers.common.responses import ApiResponse, accepted, event_stream, ok, serialize
 from handlers.schemas.generations import EstimateSchema, GenerationSchema
 from studio.generations import create, lifecycle

@@ -16,11 +16,11 @@ from db.session import current_session
 from db.tenancy import current_caller
 from handlers.common.attempt_limits import limits_password_attempts, reauthentication_attempts
 from handlers.common.context import current_settings
-from handlers.common.images import resolve_image
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prefetches_images
 from handlers.common.preconditions import apply_changes, require_etag_match
+from handlers.common.references import resolve_image
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.organizations import MemberSchema, OrganizationSchema
 from studio.accounts import organizations

@@ -15,8 +15,7 @@ from db.models.generations import Generation, Prediction
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
 from db.tenancy import get_visible, list_filter
-from handlers.common.context import current_settings
-from handlers.common.images import current_storage
+from handlers.common.context import current_settings, current_storage
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.preconditions import get_for_update

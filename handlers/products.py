@@ -14,15 +14,16 @@ from db.models.media import MediaResource
 from db.models.products import Product, ProductImage, ProductState
 from db.session import current_session
 from db.tenancy import get_visible, list_filter, readable_filter
-from handlers.common.images import accept_image, resolve_images
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prefetches_images
 from handlers.common.preconditions import apply_changes, get_for_update, precheck_update
 from handlers.common.references import (
+    accept_image,
     check_references,
     precheck_create,
     require_visible_ids,
+    resolve_images,
     resolve_ownership,
 )
 from handlers.common.responses import ApiResponse, created, no_content, ok

@@ -19,11 +19,10 @@ from db.models.styles import Style
 from db.models.subjects import Subject
 from db.session import current_session, rollback_and_continue
 from db.tenancy import get_visible, list_filter, readable_filter
-from handlers.common.images import resolve_image
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
-from handlers.common.references import check_references, require_visible_ids, resolve_ownership
+from handlers.common.references import check_references, require_visible_ids, resolve_image, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.shootings import LookSchema, ShootingSchema, serialize_batch
 from studio import shootings as studio

@@ -11,11 +11,10 @@ from db.models.presets import ShotType
 from db.models.shootings import Look, Shooting, Shot
 from db.session import current_session
 from db.tenancy import get_visible, list_filter
-from handlers.common.images import resolve_image
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
-from handlers.common.references import require_visible_ids
+from handlers.common.references import require_visible_ids, resolve_image
 from handlers.common.responses import ApiResponse, ok
 from handlers.generations import generation_response
 from handlers.schemas.shots import ShotSchema

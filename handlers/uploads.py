@@ -6,8 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from db.base import utc_now
-from handlers.common.context import current_settings
-from handlers.common.images import current_storage
+from handlers.common.context import current_settings, current_storage
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.prechecks import prefetches_images
 from handlers.common.responses import ApiResponse, json_response, no_content

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.session import current_session
-from handlers.common.images import current_storage
+from handlers.common.context import current_storage
 from handlers.common.responses import ApiResponse, json_response
 from handlers.contract.errors import ServiceUnavailable
 

@@ -1,7 +1,7 @@
-"""Which handlers can be used to guess or to pester, and how the endpoint counts what they are asked.
+"""Limit attempts to guess a password or a token, and requests that send mail (OWASP API2:2023).
 
-Guesses are spent before they are checked, so that of many at the same moment no more get in than the limit
-says, and given back when they were right.
+A decorator marks the handler, and the endpoint enforces the limit. An attempt is consumed before the password
+is checked, so that concurrent requests cannot exceed the limit, and refunded when the password was correct.
 """
 
 from __future__ import annotations
@@ -36,52 +36,59 @@ _INCORRECT_CREDENTIALS = (IncorrectCredentials, IncorrectPassword)
 
 @dataclass(frozen=True)
 class AttemptLimit:
-    """What a handler's arguments try, and when that is spent."""
+    """The attempts that a request makes, and when they are consumed.
+
+    Attributes:
+        get_attempts: Returns the attempts; called with the handler's arguments.
+        refund_on_success: Whether they are refunded unless the handler raises that the password is wrong.
+        only_invalid_tokens: Whether they are consumed only when the handler raises InvalidToken.
+    """
 
     get_attempts: Callable[..., Sequence[Attempt]]
     refund_on_success: bool = False
-    """Whether it is given back unless the handler says that it was wrong."""
     only_invalid_tokens: bool = False
-    """Whether it is spent only when the handler raises InvalidToken."""
 
 
 def _attach_attempt_limit(attempt_limit: AttemptLimit) -> Callable[[Handler], Handler]:
     def mark(handler: Handler) -> Handler:
-        vars(handler)["__counting__"] = attempt_limit
+        vars(handler)["__attempt_limit__"] = attempt_limit
         return handler
 
     return mark
 
 
 def limits_password_attempts(get_attempts: Callable[..., Sequence[Attempt]]) -> Callable[[Handler], Handler]:
-    """Mark a handler that is given what can be guessed; `named` says what its arguments try."""
+    """Mark a handler that checks a password; correct ones are refunded."""
     return _attach_attempt_limit(AttemptLimit(get_attempts, refund_on_success=True))
 
 
 def limits_requests(get_attempts: Callable[..., Sequence[Attempt]]) -> Callable[[Handler], Handler]:
-    """Mark a handler of which each request is counted, whatever comes of it."""
+    """Mark a handler of which each request counts, whatever its result."""
     return _attach_attempt_limit(AttemptLimit(get_attempts))
 
 
 def limits_invalid_tokens(handler: Handler) -> Handler:
-    """Mark a handler that is given a token, which nobody can guess: a good one is always taken."""
+    """Mark a handler that checks a token. Only invalid tokens count: a valid one cannot be guessed."""
     return _attach_attempt_limit(
         AttemptLimit(lambda **_arguments: [_address_attempt()], only_invalid_tokens=True)
     )(handler)
 
 
 def find_attempt_limit(handler: Callable[..., object]) -> AttemptLimit | None:
-    """Return the mark of a handler, None for one without."""
-    return getattr(handler, "__counting__", None)
+    """Return the attempt limit of a handler, None for a handler without one."""
+    return getattr(handler, "__attempt_limit__", None)
 
 
 @contextmanager
 def enforce_attempt_limit(
-    attempt_limit: AttemptLimit | None, call: RequestContext, transaction: Transaction
+    attempt_limit: AttemptLimit | None, context: RequestContext, transaction: Transaction
 ) -> Iterator[None]:
-    """Count around the work, in transactions of their own that stay whatever comes of the request.
+    """Consume the attempts of a request around its work.
 
-    RateLimited when there is nothing left, before the work or in place of InvalidToken; that spends nothing.
+    They are recorded in transactions of their own, so that a rollback of the request does not undo them.
+
+    Raises:
+        RateLimited: No attempt is left: before the work, or instead of InvalidToken. Nothing is consumed.
     """
     if attempt_limit is None:
         yield
@@ -89,45 +96,48 @@ def enforce_attempt_limit(
         try:
             yield
         except InvalidToken:
-            _consume(attempt_limit, call, transaction)
+            _consume(attempt_limit, context, transaction)
             raise
     else:
-        spent = _consume(attempt_limit, call, transaction)
+        consumed = _consume(attempt_limit, context, transaction)
         try:
             yield
         except _INCORRECT_CREDENTIALS:
             raise
         except DomainError:
-            # It was right, or was not looked at.
-            _refund(attempt_limit, spent, call, transaction)
+            # The password was correct, or was not checked.
+            _refund(attempt_limit, consumed, context, transaction)
             raise
-        _refund(attempt_limit, spent, call, transaction)
+        _refund(attempt_limit, consumed, context, transaction)
 
 
 def _consume(
-    attempt_limit: AttemptLimit, call: RequestContext, transaction: Transaction
+    attempt_limit: AttemptLimit, context: RequestContext, transaction: Transaction
 ) -> Sequence[Attempt]:
     with transaction(True):
-        named = attempt_limit.get_attempts(**call.arguments)
-        record_usage(call, attempts.consume(named, current_rate_limiter().clock()))
-    return named
+        to_consume = attempt_limit.get_attempts(**context.arguments)
+        record_usage(context, attempts.consume(to_consume, current_rate_limiter().clock()))
+    return to_consume
 
 
 def _refund(
-    attempt_limit: AttemptLimit, consumed: Sequence[Attempt], call: RequestContext, transaction: Transaction
+    attempt_limit: AttemptLimit,
+    consumed: Sequence[Attempt],
+    context: RequestContext,
+    transaction: Transaction,
 ) -> None:
     if not (attempt_limit.refund_on_success and consumed):
         return
     try:
         with transaction(True):
-            call.update_limit_usages(attempts.refund(consumed, current_rate_limiter().clock()))
+            context.update_limit_usages(attempts.refund(consumed, current_rate_limiter().clock()))
     except Exception:
-        # The request is answered as it was served; the try grows again by itself.
-        logger.exception("a try that was right stays spent")
+        # The request was served. The attempt expires by itself.
+        logger.exception("refund of a login attempt failed")
 
 
 def sign_in_attempts(body: dict[str, Any]) -> list[Attempt]:
-    """Return what a sign-in tries: the account, from an address."""
+    """Return the attempts of a sign-in: one of the account and one of the client's address."""
     return [
         _account_attempt(current_rate_limiter().policies.sign_in_account, body["username"]),
         _address_attempt(),
@@ -135,16 +145,19 @@ def sign_in_attempts(body: dict[str, Any]) -> list[Attempt]:
 
 
 def recovery_requests(email: str) -> list[Attempt]:
-    """Return what is asked for by who wants a mail that recovers an account."""
+    """Return the attempts of a request for a recovery mail."""
     return [_account_attempt(current_rate_limiter().policies.recovery_account, email), _address_attempt()]
 
 
 def reauthentication_attempts(body: dict[str, Any], **_path: Any) -> list[Attempt]:
-    """Return what a session tries that proves itself by the account's password: nobody else spends it."""
+    """Return the attempts of a request in a session that must repeat the account's password.
+
+    They are counted per session, so that other sessions cannot use them up.
+    """
     if not {"current_password", "password"} & body.keys():
         return []
-    call: RequestContext = request.environ[REQUEST_CONTEXT]
-    claims = call.claims or {}
+    context: RequestContext = request.environ[REQUEST_CONTEXT]
+    claims = context.claims or {}
     subject = attempts.hash_subject(
         current_settings().secret_key, "session", str(claims.get("sid", claims.get("sub")))
     )
@@ -152,7 +165,11 @@ def reauthentication_attempts(body: dict[str, Any], **_path: Any) -> list[Attemp
 
 
 def consume_mail_quota() -> None:
-    """Count a mail to an address that the caller chose, in the running transaction; RateLimited."""
+    """Count a mail to an address that the caller chose, in the current transaction.
+
+    Raises:
+        RateLimited: The caller sent too many mails.
+    """
     limits, caller_id = current_rate_limiter(), str(current_caller().user_id)
     mail = Attempt(
         limits.policies.mails, attempts.hash_subject(current_settings().secret_key, "mails", caller_id)
@@ -162,7 +179,10 @@ def consume_mail_quota() -> None:
 
 
 def trust_client_address(user_id: UUID) -> None:
-    """Let the account be known at the address of the running request, whose caller is its owner."""
+    """Record that the owner of an account uses the client's address.
+
+    Failed attempts from elsewhere then no longer lock the owner out at this address.
+    """
     limits = current_rate_limiter()
     attempts.trust_address(current_settings().secret_key, user_id, client_address(), limits.clock())
 

@@ -1,6 +1,6 @@
-"""Who may do what: one table, role -> permissions, and the decorator that names a handler's permission.
+"""The permissions of each role, and the decorator that declares a handler's permission.
 
-The same strings are the contract's `x-permission`; the server refuses to start when the two differ.
+The same strings are the contract's `x-permission`; the server does not start when the two differ.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from handlers.contract.resolver import HandlerRules
 
 
 class Permission(StrEnum):
-    """Everything that can be allowed or refused."""
+    """A permission, as in `x-permission` of the contract."""
 
     ACCOUNT_SELF = "account:self"
     ORGANIZATIONS_CREATE = "organizations:create"
@@ -101,7 +101,7 @@ _ADMIN = frozenset(
 )
 _ADMINISTRATION = _ADMIN | {_P.ORGANIZATIONS_DELETE, _P.ORGANIZATIONS_TRANSFER}
 
-# An address may hold a credential of its receiver: who only looks at pictures does not see it.
+# A webhook URL may contain a credential of its receiver, so viewers do not see it.
 _WEBHOOKS = frozenset({_P.WEBHOOKS_READ, _P.WEBHOOKS_MANAGE})
 
 STUDIO = frozenset(Permission) - SUPERUSER_ONLY - ANY_USER - _ADMINISTRATION - _WEBHOOKS
@@ -113,7 +113,7 @@ ROLES: dict[str, frozenset[str]] = {
     "admin": ANY_USER | STUDIO | _WEBHOOKS | _ADMIN,
     "owner": ANY_USER | STUDIO | _WEBHOOKS | _ADMINISTRATION,
 }
-"""What a role may do in its organization. On personal rows the owner may do everything (PERSONAL)."""
+"""The permissions of a role in its organization. Owners of personal rows have PERSONAL."""
 
 PERSONAL: frozenset[str] = ANY_USER | STUDIO | _WEBHOOKS
 
@@ -129,39 +129,39 @@ API_KEYS: frozenset[str] = (
         _P.GENERATION_MODELS_READ,
     }
 )
-"""What an API key can be allowed, and so the scopes of the contract. Accounts, plans, keys and who belongs to
-an organization are for people: whoever finds a key must not stay when it is deleted."""
+"""The permissions that an API key can have: the scopes of the contract. A key cannot manage accounts, plans,
+keys or members, so that a leaked key gives no access that outlives its deletion."""
 
 Handler = TypeVar("Handler", bound=Callable[..., object])
 
 
 def requires(permission: Permission) -> Callable[[Handler], Handler]:
-    """Name the permission of a handler; the endpoint makes it the current one before the handler runs."""
+    """Declare the permission of a handler. `db.tenancy` checks it when the handler loads or creates rows."""
 
-    def name_it(handler: Handler) -> Handler:
+    def mark(handler: Handler) -> Handler:
         vars(handler)["__permission__"] = permission
         return handler
 
-    return name_it
+    return mark
 
 
 def authenticates_itself(handler: Handler) -> Handler:
-    """Say of a handler without a caller that it checks itself what the request brings as its proof.
+    """Declare that a handler without a caller checks a credential in the request itself.
 
-    Its transaction is the system's: whose rows it is about, only the proof tells. Every other operation that
-    is open sees what is public.
+    Its transaction has the database role of the system, because only the credential tells which tenant's rows
+    are needed. Other public operations see public rows only.
     """
-    vars(handler)["__checks_proof__"] = True
+    vars(handler)["__authenticates_itself__"] = True
     return handler
 
 
 def is_self_authenticating(handler: Callable[..., object]) -> bool:
-    """Return whether `checks_proof` said so."""
-    return getattr(handler, "__checks_proof__", False)
+    """Return whether a handler is marked with `authenticates_itself`."""
+    return getattr(handler, "__authenticates_itself__", False)
 
 
 def required_permission(handler: Callable[..., object]) -> Permission | None:
-    """Return what `requires` named, None for a handler without it."""
+    """Return the permission that a handler declares, None for a handler without one."""
     return getattr(handler, "__permission__", None)
 
 

@@ -1,8 +1,8 @@
-"""What takes its time is done before the transaction is opened, because SQLite has one writer: pictures are
-decoded and fetched from other servers, names are resolved.
+"""Run slow work before the transaction of a request: decode and fetch images, resolve host names.
 
-First a short look, in a transaction that only reads, whether the caller may do it at all: nobody makes the
-server work for rows that are not there. What it found may change meanwhile, so the handler asks again.
+SQLite has one writer, so nothing slow may run inside a write transaction. A short read-only transaction first
+checks whether the caller may make the request at all, so that a request that will fail causes no work. The
+result may be outdated when the handler runs, so the handler checks again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ Arguments = dict[str, Any]
 
 @dataclass(frozen=True)
 class Precheck:
-    """What comes before a handler: `look` gets its arguments, `prepare` makes those it is called with."""
+    """What the endpoint does before it calls a handler.
+
+    Attributes:
+        check: Called with the handler's arguments in a read-only transaction; raises to reject the request.
+        is_needed: Returns whether the arguments require slow work.
+        prepare: Does the slow work outside of a transaction and returns the new arguments of the handler.
+    """
 
     check: PrecheckCallback
     is_needed: Callable[[Arguments], bool]
@@ -37,16 +43,21 @@ class Precheck:
 
 
 def find_precheck(handler: Callable[..., object]) -> Precheck | None:
-    """Return what a decorator of this module said about a handler, None for one without."""
-    return getattr(handler, "__preparation__", None)
+    """Return the precheck of a handler, None for a handler without one."""
+    return getattr(handler, "__precheck__", None)
 
 
 def prefetches_images(check: PrecheckCallback, *names: str) -> Callable[[Handler], Handler]:
-    """Give a handler the decoded picture in place of the file in its body, or in place of the body.
+    """Pass decoded images to a handler instead of the file in its body, or instead of the body.
 
-    Each of the properties `names` that holds an address of another server becomes a FetchedAddress. `look`
-    gets the handler's own arguments and raises what forbids the request; so do the decoding (NotAnImage,
-    TooLarge, Unreadable) and the fetching (TargetNotAllowed, ImageNotFetched, ImageNotUsable, Unavailable).
+    Args:
+        check: Called first with the handler's arguments; raises to reject the request.
+        names: The properties with image URLs. Each URL of another server becomes a `FetchedImage`.
+
+    Raises:
+        NotAnImage, TooLarge, UnreadableImage: A file cannot be decoded.
+        TargetNotAllowed, ImageNotFetched, ImageNotUsable: A URL cannot be fetched.
+        ServiceUnavailable: Too many requests are fetching images.
     """
 
     def is_needed(arguments: Arguments) -> bool:
@@ -59,9 +70,13 @@ def prefetches_images(check: PrecheckCallback, *names: str) -> Callable[[Handler
 
 
 def prechecks_url(check: PrecheckCallback) -> Callable[[Handler], Handler]:
-    """Call a handler only when the server may go to the `url` of its body, if there is one.
+    """Call a handler only if the server may send requests to the `url` of its body, if there is one.
 
-    TargetNotAllowed otherwise; `look` as in `decodes_after`.
+    Args:
+        check: As for `prefetches_images`.
+
+    Raises:
+        TargetNotAllowed: The host is not a public one (OWASP API7:2023, SSRF).
     """
 
     def prepare(arguments: Arguments) -> Arguments:
@@ -72,21 +87,21 @@ def prechecks_url(check: PrecheckCallback) -> Callable[[Handler], Handler]:
 
 
 def _attach_precheck(precheck: Precheck) -> Callable[[Handler], Handler]:
-    def name_it(handler: Handler) -> Handler:
-        vars(handler)["__preparation__"] = precheck
+    def mark(handler: Handler) -> Handler:
+        vars(handler)["__precheck__"] = precheck
         return handler
 
-    return name_it
+    return mark
 
 
 def has_file(arguments: Arguments) -> bool:
-    """Return whether there is anything to decode: a picture may be named by its address too."""
+    """Return whether the body has a file; an image may be given as a URL instead."""
     body = arguments["body"]
     return not isinstance(body, dict) or isinstance(body.get("file"), UploadedFile)
 
 
 def decode_upload(arguments: Arguments) -> Arguments:
-    """Return the arguments with the picture in place of the file."""
+    """Return the arguments with the decoded image instead of the file."""
     body = arguments["body"]
     if isinstance(body, dict):
         return {**arguments, "body": {**body, "file": read_image(body["file"].file)}}
@@ -94,30 +109,33 @@ def decode_upload(arguments: Arguments) -> Arguments:
 
 
 def _find_remote_urls(body: dict[str, Any], names: tuple[str, ...]) -> dict[str, str]:
-    """Return the properties that hold an address of another server."""
+    """Return the properties that hold a URL of another server."""
     public_url = current_settings().public_url
-    named = {name: body[name] for name in names if body.get(name) is not None}
-    return {name: url for name, url in named.items() if not is_own_url(public_url, url)}
+    urls = {name: body[name] for name in names if body.get(name) is not None}
+    return {name: url for name, url in urls.items() if not is_own_url(public_url, url)}
 
 
 def _fetch_images(arguments: Arguments, names: tuple[str, ...]) -> Arguments:
-    addresses = _find_remote_urls(arguments["body"], names)
+    urls = _find_remote_urls(arguments["body"], names)
     with _fetch_slot():
-        pictures = fetch_images(current_http_client(), addresses.values())
-    found = {name: pictures[address] for name, address in addresses.items()}
-    return {**arguments, "body": {**arguments["body"], **found}}
+        images = fetch_images(current_http_client(), urls.values())
+    fetched = {name: images[url] for name, url in urls.items()}
+    return {**arguments, "body": {**arguments["body"], **fetched}}
 
 
 @contextmanager
 def _fetch_slot() -> Iterator[None]:
-    """Hold one of the places for fetching; Unavailable when all are taken.
+    """Hold a slot for fetching images within the block.
 
-    Other servers may be slow: the other half of the threads stays with those who wait for nobody.
+    Other servers may be slow, so only half of the request threads may wait for them.
+
+    Raises:
+        ServiceUnavailable: All slots are in use.
     """
-    places = cast(threading.BoundedSemaphore, current_app.config["FETCHING"])
-    if not places.acquire(blocking=False):
+    slots = cast(threading.BoundedSemaphore, current_app.config["FETCHING"])
+    if not slots.acquire(blocking=False):
         raise ServiceUnavailable()
     try:
         yield
     finally:
-        places.release()
+        slots.release()

@@ -1,6 +1,6 @@
-"""Changing a row only when the caller saw its latest state (RFC 9110, 13), and applying a merge patch.
+"""Compare preconditions (RFC 9110, section 13) and apply merge patches (RFC 7396).
 
-The tag of a row is the tag of the bytes that GET answers: it needs no column and depends on nobody's token.
+The ETag of a row is a hash of the bytes that GET returns. It needs no column and is the same for each caller.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ OwnedModel = TypeVar("OwnedModel", bound=Owned)
 
 
 def parse_etags(header: str) -> list[str]:
-    """Return the members of an If-Match or If-None-Match header as written, weak marks included."""
-    return [tag for tag in (part.strip() for part in header.split(",")) if tag]
+    """Return the entity tags of an If-Match or If-None-Match header as written, with their weak marks."""
+    return [etag for etag in (part.strip() for part in header.split(",")) if etag]
 
 
 def require_etag_match(row: object, schema: type[Schema]) -> None:
-    """Raise Stale unless the request's If-Match, if it has one, names the current state of `row`.
+    """Compare the If-Match header of the request, if there is one, with a row.
 
-    Only strong tags match; a malformed header matches nothing.
+    Only strong tags match (RFC 9110, section 13.1.1); a malformed header matches nothing.
+
+    Raises:
+        PreconditionFailed: The header does not contain the ETag of the row.
     """
     header = request.headers.get("If-Match")
     if header is None or header.strip() == "*":
@@ -45,9 +48,11 @@ def get_for_update(
     options: Sequence[ORMOption] = (),
     where: Sequence[Any] = (),
 ) -> OwnedModel:
-    """Return the row locked for a change, after If-Match was compared under that lock.
+    """Return a row locked for an update. If-Match is compared after the row is locked.
 
-    NotFound and PermissionDenied as `get_owned`; Stale when the caller's tag is not the row's.
+    Raises:
+        NotFound, PermissionDenied: As `db.tenancy.get_visible`.
+        PreconditionFailed: If-Match does not contain the ETag of the row.
     """
     row = get_visible(model, row_id, for_update=True, options=options, where=where)
     require_etag_match(row, schema)
@@ -57,28 +62,38 @@ def get_for_update(
 def precheck_update(
     model: type[Owned], id_name: str, schema: type[Schema], options: Sequence[ORMOption] = ()
 ) -> Callable[..., None]:
-    """Return the look (see `preparing.py`) at the row that `id_name` of the path names, without a lock.
+    """Return the precheck of an updating handler: it raises like `get_for_update`, without locking the row.
 
-    It raises as `get_for_change`.
+    Args:
+        model: The model of the row.
+        id_name: The path parameter with the id of the row.
+        schema: The schema that GET serializes the row with.
+        options: Loader options for what the schema shows.
     """
 
-    def look(**arguments: Any) -> None:
+    def check(**arguments: Any) -> None:
         require_etag_match(get_visible(model, arguments[id_name], options=options), schema)
 
-    return look
+    return check
 
 
 def apply_changes(row: object, body: Mapping[str, Any], *names: str) -> None:
-    """Set a body's properties on a row: absent is unchanged, null clears. With `names` only these are set."""
+    """Set the properties of a body on a row: absent ones are unchanged, null clears.
+
+    Args:
+        row: The row.
+        body: The request body.
+        names: The properties to set; without any, all of the body.
+    """
     for name, value in body.items():
         if not names or name in names:
             setattr(row, name, value)
 
 
 def matches_if_none_match(header: str | None, etag: str | None) -> bool:
-    """Return whether If-None-Match says that the caller already has this state (weak comparison)."""
+    """Return whether an If-None-Match header contains an ETag (weak comparison, RFC 9110, section 13.1.2)."""
     if header is None or etag is None:
         return False
     if header.strip() == "*":
         return True
-    return etag.removeprefix("W/") in (tag.removeprefix("W/") for tag in parse_etags(header))
+    return etag.removeprefix("W/") in (listed.removeprefix("W/") for listed in parse_etags(header))

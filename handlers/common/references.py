@@ -1,4 +1,7 @@
-"""References of a request body to other rows, each checked against the tenant of the new row."""
+"""Resolve what a request body refers to: the tenant of the new row, ids of other rows, and images.
+
+Each reference is checked against the tenant of the row that refers to it. The module knows no resource.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,48 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 
 from db.base import Owned
+from db.models.media import MediaResource
 from db.models.shootings import Shot
 from db.tenancy import authorize_creation, current_caller, get_reference, get_visible
+from handlers.common.context import current_settings, current_storage
+from studio.media.fetching import FetchedImage
+from studio.media.ingest import ingest_upload, resolve_file_url
+from studio.media.stored_image import StoredImage
 
-# unscoped: narrows rows that are scoped already
+# unscoped: only narrows a list that is already filtered by tenant
 SHOTS_OF_SHOOTING = select(Shot.id).where(Shot.shooting_id == bindparam("shooting_id"))
-"""The shots of the shooting that a filter of this name gives."""
+"""The ids of the shots of the shooting in the filter `shooting_id`."""
 
 
 def resolve_ownership(organization_id: UUID | None) -> dict[str, UUID | None]:
-    """Whose a new row will be: the caller's, in the organization when one is named.
+    """Return the `owner_id` and `organization_id` of a new row.
 
-    NotFound when the caller is no member of it; PermissionDenied when the role may not create there.
+    Args:
+        organization_id: The organization that the row is created in; None creates a personal row.
+
+    Raises:
+        NotFound: The caller is not a member of the organization.
+        PermissionDenied: The caller's role may not create rows there.
     """
     return {"owner_id": current_caller().user_id, "organization_id": authorize_creation(organization_id)}
 
 
 def precheck_create(organization_id: UUID | None = None, **_: Any) -> None:
-    """The look (see `preparing.py`) of handlers that make a row; raises as `scope_of_new`."""
+    """Check whether the caller may create a row; the precheck of creating handlers."""
     resolve_ownership(organization_id)
 
 
 def check_references(row: Owned, body: Mapping[str, Any], **models: type[Owned]) -> None:
-    """Check the ids that a body names in the properties given, alone or in lists; null refers to nothing.
+    """Check the ids in a body, single ids and lists of ids; null refers to nothing.
 
-    NotFound for an id that the caller cannot see, ScopeMismatch for one of another scope than the row's.
+    Args:
+        row: The row that refers to the others.
+        body: The request body.
+        models: The model by the name of the property that holds its ids.
+
+    Raises:
+        NotFound: The caller cannot see a row.
+        ScopeMismatch: A row belongs to another tenant than `row`.
     """
     for name, model in models.items():
         value = body.get(name)
@@ -42,7 +62,40 @@ def check_references(row: Owned, body: Mapping[str, Any], **models: type[Owned])
 
 
 def require_visible_ids(filters: Mapping[type[Owned], UUID | None]) -> None:
-    """NotFound for an id that the filter of a list names and the caller cannot see; None filters nothing."""
+    """Raise NotFound for an id in a filter of a list that the caller cannot see; None is no filter."""
     for model, row_id in filters.items():
         if row_id is not None:
             get_visible(model, row_id)
+
+
+def resolve_images(row: Owned, body: Mapping[str, Any], **attributes: str) -> dict[str, Any]:
+    """Return a body in which image URLs are replaced by the images.
+
+    Args:
+        row: The row that the images are for.
+        body: The request body.
+        attributes: The attribute of the row by the name of the property: `cover_image="cover_media"`.
+
+    Raises:
+        TargetNotAllowed, NotFound, ScopeMismatch: As `studio.media.ingest.resolve_file_url`.
+    """
+    changes = {name: value for name, value in body.items() if name not in attributes}
+    for name, attribute in attributes.items():
+        if name in body:
+            changes[attribute] = resolve_image(body[name], row.organization_id)
+    return changes
+
+
+def resolve_image(url: str | None, organization_id: UUID | None) -> MediaResource | None:
+    """Return the image of a URL for a row of an organization; None for None."""
+    return None if url is None else accept_image(url, organization_id)
+
+
+def accept_image(
+    source: StoredImage | str, organization_id: UUID | None, public: bool = False
+) -> MediaResource:
+    """Return the stored image of an upload, of a fetched image or of a URL of this server."""
+    image = source.image if isinstance(source, FetchedImage) else source
+    if isinstance(image, StoredImage):
+        return ingest_upload(current_storage(), image, organization_id, public)
+    return resolve_file_url(current_storage(), current_settings().public_url, image, organization_id)

@@ -1,6 +1,6 @@
-"""What a handler returns: a status, a body that is not yet bytes, and headers.
+"""Build the responses that handlers return: status, headers and a body that is not encoded yet.
 
-An answer knows nothing about the contract; the endpoint serialises it, checks it and only then commits.
+The module knows nothing of the contract: the endpoint encodes a response, validates it and then commits.
 """
 
 from __future__ import annotations
@@ -22,20 +22,26 @@ from handlers.schemas.serializer import get_serializer
 from studio.generations.watch import GenerationState
 
 SANDBOX_CSP = "default-src 'none'; frame-ancestors 'none'; sandbox"
-"""The policy of bytes that people sent: whatever a browser takes them for, it runs nothing in them."""
+"""The Content-Security-Policy of uploaded files: browsers run no scripts in them."""
 
 NO_STORE = {"Cache-Control": "no-store"}
-"""The header of answers that hold a secret."""
+"""The header of responses that contain a secret."""
 
 _JSON_OPTIONS = orjson.OPT_UTC_Z
 
 
 @dataclass
 class ApiResponse:
-    """One response before it is checked and sent. `tagged` asks for a strong ETag over the body.
+    """A response before it is validated and sent.
 
-    `watch` is the generation that callers may wait for or follow. `packed` is the body as it is sent, where
-    that is compressed; the body itself is what is checked.
+    Attributes:
+        status: The HTTP status.
+        body: JSON data, bytes, the path of a file, or None.
+        headers: The headers, without Content-Type and ETag of `with_etag`.
+        media_type: The media type of the body.
+        with_etag: Whether the endpoint adds a strong ETag of the encoded body.
+        watched_generation: The generation that the client can wait for (long polling) or follow (events).
+        compressed_body: The bytes to send, if they are compressed; `body` is what is validated.
     """
 
     status: int
@@ -49,7 +55,7 @@ class ApiResponse:
 
 @dataclass(frozen=True)
 class EncodedResponse:
-    """An answer as it is sent, the media type apart from the other headers; no body for none or a file."""
+    """A response as it is sent; `body` is None for a file and for a response without a body."""
 
     status: int
     media_type: str
@@ -58,64 +64,68 @@ class EncodedResponse:
 
 
 def serialize(row: object, schema: type[Schema]) -> dict[str, Any]:
-    """Return one row as the outside sees it."""
+    """Return a row as JSON data."""
     return get_serializer(schema)(row)
 
 
 def serialize_many(rows: Iterable[object], schema: type[Schema]) -> list[dict[str, Any]]:
-    """Return rows as the outside sees them."""
+    """Return rows as JSON data."""
     return list(map(get_serializer(schema), rows))
 
 
 def encode_json(value: object) -> bytes:
-    """Return the bytes of a JSON answer: UTF-8, no white space, times in UTC with a Z."""
+    """Return JSON in UTF-8 without white space; times are in UTC with a `Z`."""
     return orjson.dumps(value, option=_JSON_OPTIONS)
 
 
 def strong_etag(body: bytes) -> str:
-    """Return the entity tag of an answer's bytes, quotes included (RFC 9110, 8.8.3)."""
+    """Return the entity tag of a body, with its quotes (RFC 9110, section 8.8.3)."""
     return f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
 
 
 def ok(row: object, schema: type[Schema], watched_generation: GenerationState | None = None) -> ApiResponse:
-    """Answer 200 with one row and its ETag."""
+    """Return a 200 response with a row and its ETag."""
     return ApiResponse(200, serialize(row, schema), with_etag=True, watched_generation=watched_generation)
 
 
 def created(row: object, schema: type[Schema], location: str) -> ApiResponse:
-    """Answer 201 with the new row; `location` is the path where it can be fetched."""
+    """Return a 201 response with a new row; `location` is its path."""
     return ApiResponse(201, serialize(row, schema), {"Location": location}, with_etag=True)
 
 
 def accepted(
     row: object, schema: type[Schema], location: str, watched_generation: GenerationState | None = None
 ) -> ApiResponse:
-    """Answer 202 with the job that will do the work; `location` is the path to watch it at."""
+    """Return a 202 response with the row that describes the task; `location` is the path to poll."""
     return ApiResponse(
         202, serialize(row, schema), {"Location": location}, watched_generation=watched_generation
     )
 
 
 def no_content() -> ApiResponse:
-    """Answer 204."""
+    """Return a 204 response."""
     return ApiResponse(204)
 
 
 def file_response(
     content: Path | bytes, media_type: str, etag: str | None = None, **headers: str
 ) -> ApiResponse:
-    """Answer 200 with a file; underscores in header names become dashes (`Cache_Control="..."`).
+    """Return a 200 response with a file.
 
-    A path is streamed from disk after the transaction has ended, bytes are sent as they are.
+    Args:
+        content: The bytes, or a path that is streamed after the transaction has ended.
+        media_type: The media type of the file.
+        etag: The entity tag, with or without quotes.
+        headers: More headers; underscores in names become hyphens (`Cache_Control="no-store"`).
     """
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    all_headers = {name.replace("_", "-"): value for name, value in headers.items()}
     if etag is not None:
-        named["ETag"] = etag if etag.startswith(('"', "W/")) else f'"{etag}"'
-    return ApiResponse(200, content, named, media_type)
+        all_headers["ETag"] = etag if etag.startswith(('"', "W/")) else f'"{etag}"'
+    return ApiResponse(200, content, all_headers, media_type)
 
 
 def event_stream(watched_generation: GenerationState) -> ApiResponse:
-    """Answer 200 with a stream of events, which begins with the state given."""
+    """Return a 200 response that streams the events of a generation, starting with the given state."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return ApiResponse(
         200, headers=headers, media_type="text/event-stream", watched_generation=watched_generation
@@ -123,37 +133,40 @@ def event_stream(watched_generation: GenerationState) -> ApiResponse:
 
 
 def json_response(data: Mapping[str, Any], **headers: str) -> ApiResponse:
-    """Answer 200 with a collection or any other JSON that has no single resource's ETag."""
+    """Return a 200 response with JSON that has no ETag; header names as in `file_response`."""
     return ApiResponse(200, dict(data), {name.replace("_", "-"): value for name, value in headers.items()})
 
 
 @cache
 def _gzip(document: bytes) -> bytes:
-    """Return a document compressed: once, when it is first asked for; every server makes the same bytes."""
+    # Without a modification time the bytes, and so the ETag, are the same on each server.
     return gzip.compress(document, mtime=0)
 
 
 @cache
 def _document_etag(document: bytes) -> str:
-    """Return the tag of a document; made once, because whoever has the document asks for nothing else."""
     return strong_etag(document)
 
 
 def accepts_gzip(accepted: Accept) -> bool:
-    """Return whether an Accept-Encoding (RFC 9110, 12.5.3) takes gzip, and likes nothing plain better."""
+    """Return whether an Accept-Encoding header accepts gzip at least as much as no encoding.
+
+    See RFC 9110, section 12.5.3.
+    """
     weight = accepted.quality("gzip")
     return weight > 0 and weight >= accepted.quality("identity")
 
 
 def document_response(content: bytes, media_type: str, **headers: str) -> ApiResponse:
-    """Answer 200 with a document, its compressed form where the caller takes that; each form has its own tag.
+    """Return a 200 response with a document, compressed if the client accepts that.
 
-    Headers are named as for `found_file`.
+    Each encoding has its own ETag. Header names are as in `file_response`.
     """
     headers["Vary"] = "Accept-Encoding"
     if not accepts_gzip(request.accept_encodings):
         return file_response(content, media_type, _document_etag(content), **headers)
-    packed = _gzip(content)
-    answer = file_response(content, media_type, _document_etag(packed), Content_Encoding="gzip", **headers)
-    answer.compressed_body = packed
-    return answer
+    compressed = _gzip(content)
+    etag = _document_etag(compressed)
+    response = file_response(content, media_type, etag, Content_Encoding="gzip", **headers)
+    response.compressed_body = compressed
+    return response

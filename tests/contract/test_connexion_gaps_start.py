@@ -84,7 +84,7 @@ def test_a_permission_that_differs_is_named(permission: str | None, complaint: s
 
 
 def test_a_proof_of_its_own_is_for_open_operations_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(list_widgets, "__checks_proof__", True, raising=False)
+    monkeypatch.setattr(list_widgets, "__authenticates_itself__", True, raising=False)
     with pytest.raises(ContractError, match="list_widgets authenticates requests itself"):
         create_mini_app(load_mini_document())
 
