@@ -117,6 +117,10 @@ openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml to openapi/open
 	@echo >> openapi/openapi.json
 	@$(BIN)/python -m tests.tools.permission_matrix
 
+.PHONY: docs-reference
+docs-reference: .venv/.dev ## Write the pages of docs/reference that are generated from the code
+	@$(BIN)/python -m tests.tools.reference
+
 .PHONY: clients
 clients: .venv/.dev node_modules/.stamp ## Generate a Python client and TypeScript types from the contract into .clients/
 	@$(BIN)/python -m tests.tools.clients.generate

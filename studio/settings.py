@@ -1,6 +1,8 @@
-"""Every setting of the product, read once from the environment into one frozen object.
+"""Read every setting of the product from environment variables into one frozen object.
 
-Nothing else reads the environment; whoever needs a value is handed this object or the value.
+Only this module reads environment variables. Other modules receive a `Settings` object or a value. The fields
+of `Settings` are the only list of settings: each has its variable, parser, default and description.
+`docs/reference/settings.md` is generated from them.
 """
 
 from __future__ import annotations
@@ -8,282 +10,705 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - refused outside development
-DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1zZWNyZXQhIQ=="  # noqa: S105 - refused outside development
-ENVIRONMENTS = ("development", "test", "production")
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-LOG_FORMATS = ("json", "lines")
-SEEDS = ("demo", "contract")
-MODES = ("live", "mock")
-MOCK_SECRET = "mock-only-secret-that-makes-the-same-token-every-time"  # noqa: S105 - a mock has nothing to hide
-# By this name connections of one process share a database in memory, as long as one of them is open.
+from dotenv import dotenv_values
+from environs import Env, EnvValidationError, ValidationError
+
+DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - rejected outside development
+DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1zZWNyZXQhIQ=="  # noqa: S105 - rejected outside development
+MIN_SECRET_BYTES = 32
+SMTP_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
+"""URL schemes of a mail server, and the port that each has by default."""
+
+MOCK_SECRET = "mock-only-secret-that-makes-the-same-token-every-time"  # noqa: S105 - a mock has nothing to protect
+MOCK_LIMIT = "1000000"
+# Connections of one process share an in-memory database by this name while at least one of them is open.
 MOCK_DATABASE_URL = "sqlite:///file:sartiq-mock?mode=memory&cache=shared&uri=true&check_same_thread=false"
-_MOCK_ENVIRONMENT = frozenset(
-    (
-        "SARTIQ_SEED",
-        "HOST",
-        "PORT",
-        "PUBLIC_URL",
-        "LOG_LEVEL",
-        "LOG_FORMAT",
-        "CORS_ORIGINS",
-        "OUTBOX_DIR",
-        "OUTBOUND_ALLOWED_HOSTS",
-        "COMPUTE_WEBHOOK_SECRET",
-        "WEBHOOK_SENDERS",
-        "MAX_WAIT_SECONDS",
-        "SSE_MAX_SECONDS",
-    )
-)
 
 
 class InvalidSettings(Exception):
-    """The environment holds a value with which the server must not start."""
+    """The process must not start: settings are missing or invalid. The message names all of them."""
 
 
-def _parse_int(environment: Mapping[str, str], name: str, default: int, minimum: int, maximum: int) -> int:
-    text = environment.get(name) or str(default)
-    if not (text.isascii() and text.isdigit() and minimum <= int(text) <= maximum):
-        raise InvalidSettings(f"{name} must be a whole number from {minimum} to {maximum}, not {text!r}")
-    return int(text)
+# Parsers turn the text of a variable into its value. They raise ValidationError with the rest of a sentence
+# that starts with the name of the variable. `accepts` is for the reference page.
 
 
-def _parse_bucket_url(environment: Mapping[str, str]) -> str | None:
-    address = environment.get("MEDIA_URL") or None
-    if address is not None and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{2,62}(/[\w./-]*)?", address):
-        raise InvalidSettings(f"MEDIA_URL must be s3://bucket or s3://bucket/folder, not {address!r}")
-    return address
+@dataclass(frozen=True)
+class Text:
+    """Any text, or text that matches a pattern."""
+
+    accepts: str = ""
+    pattern: str = ""
+
+    def __call__(self, text: str) -> str:
+        if self.pattern and not re.fullmatch(self.pattern, text):
+            raise ValidationError(f"must be {self.accepts}, not {text!r}")
+        return text
 
 
-def _parse_signing_secret(environment: Mapping[str, str], name: str, environment_name: str) -> str | None:
-    """A secret as Standard Webhooks writes it: whsec_ and base64 of 24 to 64 bytes."""
-    secret = environment.get(name) or (
-        DEVELOPMENT_WEBHOOK_SECRET if environment_name == "development" else None
-    )
-    if secret is None:
-        return None
+@dataclass(frozen=True)
+class OneOf:
+    """One of a few words."""
+
+    choices: tuple[str, ...]
+
+    @property
+    def accepts(self) -> str:
+        """The words, for the reference page."""
+        return ", ".join(f"`{choice}`" for choice in self.choices)
+
+    def __call__(self, text: str) -> str:
+        if text not in self.choices:
+            raise ValidationError(f"must be one of {', '.join(self.choices)}, not {text!r}")
+        return text
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A whole number within limits, in ASCII digits."""
+
+    minimum: int
+    maximum: int
+
+    @property
+    def accepts(self) -> str:
+        """The limits, for the reference page."""
+        return f"{self.minimum} to {self.maximum}"
+
+    def __call__(self, text: str) -> int:
+        if not (text.isascii() and text.isdigit() and self.minimum <= int(text) <= self.maximum):
+            raise ValidationError(
+                f"must be a whole number from {self.minimum} to {self.maximum}, not {text!r}"
+            )
+        return int(text)
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """Values that are separated by commas. Spaces around them do not count, and empty ones are skipped."""
+
+    items: str
+    is_valid: Callable[[str], object]
+    normalize: Callable[[str], str] = str
+
+    @property
+    def accepts(self) -> str:
+        """What the list consists of, for the reference page."""
+        return f"{self.items}, separated by commas"
+
+    def __call__(self, text: str) -> tuple[str, ...]:
+        values = tuple(self.normalize(value.strip()) for value in text.split(",") if value.strip())
+        for value in values:
+            if not self.is_valid(value):
+                raise ValidationError(f"must be a list of {self.accepts}, not {value!r}")
+        return values
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Any text, converted by a function."""
+
+    convert: Callable[[str], Any]
+    accepts: str = ""
+
+    def __call__(self, text: str) -> Any:
+        return self.convert(text)
+
+
+Parser = Text | OneOf | Integer | ListOf | Convert
+
+
+def _is_network(text: str) -> bool:
     try:
-        length = len(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_signing_secret(text: str) -> str:
+    """Check a secret in the notation of Standard Webhooks: `whsec_` and base64 of 24 to 64 bytes."""
+    try:
+        length = len(base64.b64decode(text.removeprefix("whsec_"), validate=True))
     except ValueError:
         length = 0
-    if not secret.startswith("whsec_") or not 24 <= length <= 64:
-        raise InvalidSettings(f"{name} must be whsec_ and the base64 of 24 to 64 bytes")
-    if environment_name != "development" and secret == DEVELOPMENT_WEBHOOK_SECRET:
-        raise InvalidSettings(f"{name} must be your own outside development")
-    return secret
+    if not text.startswith("whsec_") or not 24 <= length <= 64:
+        # Without the value: it is a secret.
+        raise ValidationError("must be whsec_ and the base64 of 24 to 64 bytes")
+    return text
 
 
-def _parse_broker_url(environment: Mapping[str, str]) -> str | None:
-    address = environment.get("CELERY_BROKER_URL") or None
-    if address is not None and not address.startswith(("redis://", "rediss://")):
-        # Without the address itself: it may hold a password.
-        raise InvalidSettings("CELERY_BROKER_URL must be redis://host:port/number or rediss://...")
-    return address
+def _parse_broker_url(text: str) -> str:
+    if not text.startswith(("redis://", "rediss://")):
+        # Without the value: the URL may hold a password.
+        raise ValidationError("must be redis://host:port/number or rediss://...")
+    return text
 
 
-def _parse_networks(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
-    listed = tuple(one.strip() for one in (environment.get(name) or "").split(",") if one.strip())
-    for one in listed:
-        try:
-            ip_network(one)
-        except ValueError:
-            raise InvalidSettings(
-                f"{name} must be a list of addresses or networks, separated by commas, not {one!r}"
-            ) from None
-    return listed
-
-
-def _build_mock_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What counts of the environment: a mock runs beside programs that have a DATABASE_URL of their own."""
-    if environment.get("SARTIQ_ENV") == "production":
-        raise InvalidSettings("SARTIQ_MODE must not be mock in production: everybody could sign in")
-    kept = {name: value for name, value in environment.items() if name in _MOCK_ENVIRONMENT}
-    names = [each.name.upper() for each in fields(Settings) if each.name.startswith("limit_")]
-    limits = {name: environment.get(name) or "1000000" for name in names}
-    own = {"DATABASE_URL": MOCK_DATABASE_URL, "SECRET_KEY": MOCK_SECRET, "MAX_RUNNING_PER_SCOPE": "0"}
-    return {**kept, **limits, **own}
-
-
-def _parse_limit(environment: Mapping[str, str], name: str, default: int) -> int:
-    return _parse_int(environment, name, default, 1, 1_000_000)
-
-
-def _parse_hosts(environment: Mapping[str, str], name: str) -> tuple[str, ...]:
-    listed = (environment.get(name) or "").split(",")
-    hosts = tuple(host.strip().lower() for host in listed if host.strip())
-    wrong = next((host for host in hosts if not re.fullmatch(r"[a-z0-9_.:-]+:[0-9]{1,5}", host)), None)
-    if wrong is not None:
-        raise InvalidSettings(f"{name} must be a list of host:port, separated by commas, not {wrong!r}")
-    return hosts
-
-
-def _parse_origins(environment: Mapping[str, str]) -> tuple[str, ...]:
-    listed = (environment.get("CORS_ORIGINS") or "").split(",")
-    origins = tuple(origin.strip() for origin in listed if origin.strip())
-    wrong = next(
-        (one for one in origins if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", one)), None
-    )
-    if wrong is not None:
-        raise InvalidSettings(
-            f"CORS_ORIGINS must be a list of https://host, separated by commas, not {wrong!r}"
+def _parse_smtp_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        # Reading the port checks it.
+        is_valid = parts.scheme in SMTP_PORTS and (parts.port is None or parts.port >= 0)
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        # Without the value: the URL may hold a password.
+        raise ValidationError(
+            f"must begin with {', '.join(SMTP_PORTS)} and ://, and its port must be a number"
         )
-    return origins
+    return text
 
 
-def _parse_contact(environment: Mapping[str, str], public_url: str) -> str:
-    contact = environment.get("SECURITY_CONTACT") or f"mailto:security@{urlsplit(public_url).hostname}"
-    if not re.fullmatch(r"(mailto:[^\s@]+@\S+|https://\S+|tel:\+[0-9-]+)", contact):
-        raise InvalidSettings(
-            f"SECURITY_CONTACT must be mailto:..., https://... or tel:+..., not {contact!r}"
-        )
-    return contact
+_FOLDER = Convert(lambda text: Path(text).absolute(), "a path")
+_HOSTS = ListOf(
+    "host:port", lambda host: re.fullmatch(r"[a-z0-9_.:-]+:[0-9]{1,5}", host), normalize=str.lower
+)
+_ORIGINS = ListOf("https://host", lambda origin: re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", origin))
+_LIMIT = Integer(1, 1_000_000)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """How one setting is read from the environment, and what the reference page says about it.
+
+    `derive_default` returns the text of a default that depends on the settings before it, or None.
+    `default_note` describes such a default. A `secret` is not in the repr of `Settings`, and can also be read
+    from the file that `NAME_FILE` names. A mock reads only the variables with `in_mock`.
+    """
+
+    group: str
+    name: str
+    description: str
+    parse: Parser
+    derive_default: Callable[[Mapping[str, Any]], str | None] | None
+    default_note: str
+    in_mock: bool
+    secret: bool
+
+
+def _setting(
+    group: str,
+    name: str,
+    default: Any,
+    description: str,
+    parse: Parser = Text(),
+    *,
+    derive_default: Callable[[Mapping[str, Any]], str | None] | None = None,
+    default_note: str = "",
+    in_mock: bool = False,
+    secret: bool = False,
+) -> Any:
+    """Return a field of `Settings` that is read from an environment variable."""
+    variable = Variable(group, name, description, parse, derive_default, default_note, in_mock, secret)
+    return field(default=default, repr=not secret, metadata={"variable": variable})
 
 
 @dataclass(frozen=True)
 class Settings:
     """The values one process runs with. Paths are absolute, times are seconds."""
 
-    environment: str = "development"
-    mode: str = "live"
-    seed: str = "demo"
-    secret_key: str = field(default=DEVELOPMENT_SECRET, repr=False)
-    data_dir: Path = Path(".data")
-    database_url: str = field(default="", repr=False)
-    migration_database_url: str = field(default="", repr=False)
-    media_dir: Path = Path(".data/media")
-    media_url: str | None = None
-    s3_endpoint_url: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 8000
-    public_url: str = "http://localhost:8000"
-    log_level: str = "INFO"
-    log_format: str = "lines"
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int = 0
-    otlp_endpoint: str | None = field(default=None, repr=False)
-    service_name: str = "sartiq-api"
-    request_threads: int = 8
-    request_seconds: int = 60
-    slow_client_seconds: int = 20
-    render_workers: int = 2
-    lease_seconds: int = 20
-    webhook_senders: int = 4
-    max_running_per_scope: int = 4
-    celery_broker_url: str | None = field(default=None, repr=False)
-    smtp_url: str | None = field(default=None, repr=False)
-    mail_from: str = "Sartiq <no-reply@example.com>"
-    outbox_dir: Path = Path(".data/outbox")
+    environment: str = _setting(
+        "General",
+        "SARTIQ_ENV",
+        "development",
+        "Demo accounts exist in development and test only. Outside development the server does not "
+        "start without a `SECRET_KEY`; in production it does not start while a demo account has its "
+        "published password. The container image sets `production`.",
+        OneOf(("development", "test", "production")),
+    )
+    mode: str = _setting(
+        "General",
+        "SARTIQ_MODE",
+        "live",
+        "`mock` serves the API from memory with sample images, for tests of clients: all data is lost "
+        "on exit.",
+        OneOf(("live", "mock")),
+    )
+    seed: str = _setting(
+        "General",
+        "SARTIQ_SEED",
+        "demo",
+        "Rows of a new database: a demonstration, or the rows that the contract tests expect.",
+        OneOf(("demo", "contract")),
+        in_mock=True,
+    )
+    secret_key: str = _setting(
+        "General",
+        "SECRET_KEY",
+        DEVELOPMENT_SECRET,
+        "Signs tokens, cursors and file URLs. Outside development it must be your own.",
+        Convert(str, f"at least {MIN_SECRET_BYTES} bytes"),
+        default_note="for development only",
+        secret=True,
+    )
+    host: str = _setting(
+        "HTTP server",
+        "HOST",
+        "127.0.0.1",
+        "Address that the server listens on; `0.0.0.0` is all IPv4 addresses.",
+        Convert(str, "an address"),
+        in_mock=True,
+    )
+    port: int = _setting(
+        "HTTP server", "PORT", 8000, "Port that the server listens on.", Integer(1, 65535), in_mock=True
+    )
+    public_url: str = _setting(
+        "HTTP server",
+        "PUBLIC_URL",
+        "http://localhost:8000",
+        "URL at which clients reach the server. URLs in responses start with it.",
+        Convert(lambda text: text.rstrip("/"), "a URL"),
+        derive_default=lambda values: f"http://localhost:{values['port']}",
+        default_note="`http://localhost:PORT`",
+        in_mock=True,
+    )
+    request_threads: int = _setting(
+        "HTTP server",
+        "REQUEST_THREADS",
+        8,
+        "Requests handled at the same time. The pool of database connections grows with it.",
+        Integer(1, 256),
+    )
+    request_seconds: int = _setting(
+        "HTTP server",
+        "REQUEST_SECONDS",
+        60,
+        "Seconds after which a request is aborted, with the PostgreSQL statement that it runs.",
+        Integer(1, 600),
+    )
+    slow_client_seconds: int = _setting(
+        "HTTP server",
+        "SLOW_CLIENT_SECONDS",
+        20,
+        "Seconds that the server waits for a slow client.",
+        Integer(1, 600),
+    )
+    max_wait_seconds: int = _setting(
+        "HTTP server",
+        "MAX_WAIT_SECONDS",
+        60,
+        "Longest wait that `Prefer: wait` can request.",
+        Integer(1, 600),
+        in_mock=True,
+    )
+    sse_max_seconds: int = _setting(
+        "HTTP server",
+        "SSE_MAX_SECONDS",
+        300,
+        "Seconds after which an event stream ends. Clients reconnect by themselves.",
+        Integer(1, 3_600),
+        in_mock=True,
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "HTTP server",
+        "CORS_ORIGINS",
+        (),
+        "Sites whose scripts may read responses in a browser: exact origins, no wildcards.",
+        _ORIGINS,
+        in_mock=True,
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        "HTTP server",
+        "TRUSTED_PROXIES",
+        (),
+        "Your load balancers, such as `10.0.0.0/8, ::1`. `X-Forwarded-For` counts only when one of them "
+        "sends it; rate limits count by the address in it.",
+        ListOf("addresses or networks", _is_network),
+    )
+    security_contact: str = _setting(
+        "HTTP server",
+        "SECURITY_CONTACT",
+        "mailto:security@localhost",
+        "Contact in `/.well-known/security.txt`.",
+        Text("mailto:..., https://... or tel:+...", r"(mailto:[^\s@]+@\S+|https://\S+|tel:\+[0-9-]+)"),
+        derive_default=lambda values: f"mailto:security@{urlsplit(values['public_url']).hostname}",
+        default_note="`mailto:security@` and the host of `PUBLIC_URL`",
+    )
+    data_dir: Path = _setting(  # noqa: RUF009 - immutable
+        "Storage",
+        "DATA_DIR",
+        Path(".data"),
+        "Folder of all files that the server stores.",
+        _FOLDER,
+        derive_default=lambda _: ".data",
+        default_note="`.data`",
+    )
+    database_url: str = _setting(
+        "Storage",
+        "DATABASE_URL",
+        "",
+        "The database.",
+        Convert(str, "`postgresql://user:password@host/name` or `sqlite:///path`"),
+        derive_default=lambda values: f"sqlite:///{values['data_dir'] / 'sartiq.db'}",
+        default_note="SQLite in `DATA_DIR`",
+        secret=True,
+    )
+    migration_database_url: str = _setting(
+        "Storage",
+        "MIGRATION_DATABASE_URL",
+        "",
+        "The same database with the login that owns the tables.",
+        default_note="`DATABASE_URL`",
+        secret=True,
+    )
+    media_dir: Path = _setting(  # noqa: RUF009 - immutable
+        "Storage",
+        "MEDIA_DIR",
+        Path(".data/media"),
+        "Folder of the images.",
+        _FOLDER,
+        derive_default=lambda values: str(values["data_dir"] / "media"),
+        default_note="`DATA_DIR/media`",
+    )
+    media_url: str | None = _setting(
+        "Storage",
+        "MEDIA_URL",
+        None,
+        "Bucket that stores the images instead of `MEDIA_DIR`, for several hosts. Credentials come from "
+        "`AWS_ACCESS_KEY_ID` and the other sources of AWS clients.",
+        Text("s3://bucket or s3://bucket/folder", r"s3://[a-z0-9][a-z0-9.-]{2,62}(/[\w./-]*)?"),
+    )
+    s3_endpoint_url: str | None = _setting(
+        "Storage", "S3_ENDPOINT_URL", None, "URL of the S3 service, if it is not AWS.", Convert(str, "a URL")
+    )
+    render_workers: int = _setting(
+        "Background work",
+        "RENDER_WORKERS",
+        2,
+        "Generations that this process renders at the same time.",
+        Integer(0, 64),
+    )
+    lease_seconds: int = _setting(
+        "Background work",
+        "LEASE_SECONDS",
+        20,
+        "Seconds after which another worker takes over the work of a crashed one.",
+        Integer(2, 3_600),
+    )
+    max_running_per_scope: int = _setting(
+        "Background work",
+        "MAX_RUNNING_PER_SCOPE",
+        4,
+        "Generations of one tenant that all processes render at the same time; `0` is no limit.",
+        Integer(0, 1_000),
+    )
+    celery_broker_url: str | None = _setting(
+        "Background work",
+        "CELERY_BROKER_URL",
+        None,
+        "Redis server of the workers. With it, workers beside the server do all background work, and "
+        "all processes share the counts of rate limits.",
+        Convert(_parse_broker_url, "`redis://host:port/number` or `rediss://...`"),
+        secret=True,
+    )
+    webhook_senders: int = _setting(
+        "Background work",
+        "WEBHOOK_SENDERS",
+        4,
+        "Webhook messages that this process sends at the same time, at most one to each endpoint.",
+        Integer(0, 32),
+        in_mock=True,
+    )
+    outbound_allowed_hosts: tuple[str, ...] = _setting(
+        "Background work",
+        "OUTBOUND_ALLOWED_HOSTS",
+        (),
+        "Servers that webhooks, image URLs and providers may reach outside the public internet, with "
+        "HTTP too. All other targets need HTTPS, port 443 and a public address.",
+        _HOSTS,
+        in_mock=True,
+    )
+    compute_webhook_secret: str | None = _setting(
+        "Background work",
+        "COMPUTE_WEBHOOK_SECRET",
+        None,
+        "Secret with which a Compute API signs its callbacks. Without one, callbacks are rejected "
+        "outside development and tasks are polled.",
+        Convert(_parse_signing_secret, "`whsec_` and base64 of 24 to 64 bytes"),
+        derive_default=lambda values: (
+            DEVELOPMENT_WEBHOOK_SECRET if values["environment"] == "development" else None
+        ),
+        default_note="for development only",
+        in_mock=True,
+        secret=True,
+    )
+    smtp_url: str | None = _setting(
+        "E-mail",
+        "SMTP_URL",
+        None,
+        "Mail server. Without one, e-mails are files in `OUTBOX_DIR`.",
+        Convert(_parse_smtp_url, "`smtp://user:password@host:25`, `smtp+starttls://...` or `smtps://...`"),
+        secret=True,
+    )
+    mail_from: str = _setting("E-mail", "MAIL_FROM", "Sartiq <no-reply@example.com>", "Sender of e-mails.")
+    outbox_dir: Path = _setting(  # noqa: RUF009 - immutable
+        "E-mail",
+        "OUTBOX_DIR",
+        Path(".data/outbox"),
+        "Folder of e-mails when there is no mail server.",
+        _FOLDER,
+        derive_default=lambda values: str(values["data_dir"] / "outbox"),
+        default_note="`DATA_DIR/outbox`",
+        in_mock=True,
+    )
+    log_level: str = _setting(
+        "Observability",
+        "LOG_LEVEL",
+        "INFO",
+        "Lowest level that is logged to standard error. `INFO` has one line for each request.",
+        OneOf(("DEBUG", "INFO", "WARNING", "ERROR")),
+        in_mock=True,
+    )
+    log_format: str = _setting(
+        "Observability",
+        "LOG_FORMAT",
+        "lines",
+        "`lines` is for people, `json` for log collectors.",
+        OneOf(("json", "lines")),
+        derive_default=lambda values: "lines" if values["environment"] == "development" else "json",
+        default_note="`lines` in development, else `json`",
+        in_mock=True,
+    )
+    metrics_host: str = _setting(
+        "Observability",
+        "METRICS_HOST",
+        "127.0.0.1",
+        "Address of the metrics port.",
+        Convert(str, "an address"),
+    )
+    metrics_port: int = _setting(
+        "Observability",
+        "METRICS_PORT",
+        0,
+        "Port at which Prometheus reads the metrics of this process; `0` opens none.",
+        Integer(0, 65535),
+    )
+    otlp_endpoint: str | None = _setting(
+        "Observability",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        None,
+        "Collector that traces are sent to. Without one, no traces are recorded.",
+        Convert(lambda text: text.rstrip("/") or None, "`http://host:4318` (OTLP over HTTP)"),
+        secret=True,
+    )
+    service_name: str = _setting(
+        "Observability",
+        "OTEL_SERVICE_NAME",
+        "sartiq-api",
+        "Name of this process in logs and traces.",
+        default_note="`sartiq-api`, `sartiq-worker` or `sartiq-beat`",
+    )
+    limit_account: int = _setting(
+        "Rate limits", "LIMIT_ACCOUNT", 1_200, "Requests of one account per minute.", _LIMIT
+    )
+    limit_key: int = _setting(
+        "Rate limits", "LIMIT_KEY", 1_200, "Requests of one API key per minute.", _LIMIT
+    )
+    limit_organization: int = _setting(
+        "Rate limits",
+        "LIMIT_ORGANIZATION",
+        6_000,
+        "Requests per minute that touch rows of one organization.",
+        _LIMIT,
+    )
+    limit_address: int = _setting(
+        "Rate limits",
+        "LIMIT_ADDRESS",
+        600,
+        "Requests of one address per minute without a valid credential.",
+        _LIMIT,
+    )
+    limit_sign_in_account: int = _setting(
+        "Rate limits", "LIMIT_SIGN_IN_ACCOUNT", 10, "Wrong passwords for one account in 15 minutes.", _LIMIT
+    )
+    limit_sign_in_address: int = _setting(
+        "Rate limits",
+        "LIMIT_SIGN_IN_ADDRESS",
+        100,
+        "Wrong passwords, wrong tokens and recovery requests from one address in 15 minutes.",
+        _LIMIT,
+    )
+    limit_recovery_account: int = _setting(
+        "Rate limits", "LIMIT_RECOVERY_ACCOUNT", 5, "Recovery e-mails for one account per hour.", _LIMIT
+    )
+    limit_mails: int = _setting(
+        "Rate limits",
+        "LIMIT_MAILS",
+        60,
+        "E-mails per hour that one account sends to addresses of its choice: invitations and changes of "
+        "address.",
+        _LIMIT,
+    )
+
+    # No settings: the contract and the lifetime of sessions are the same for every installation.
     access_token_seconds: int = 3600
     refresh_token_seconds: int = 30 * 24 * 3600
-    outbound_allowed_hosts: tuple[str, ...] = ()
-    cors_origins: tuple[str, ...] = ()
-    security_contact: str = "mailto:security@localhost"
-    compute_webhook_secret: str | None = field(default=None, repr=False)
     max_json_bytes: int = 1_000_000
     max_upload_bytes: int = 52_428_800
-    trusted_proxies: tuple[str, ...] = ()
-    limit_account: int = 1_200
-    limit_key: int = 1_200
-    limit_organization: int = 6_000
-    limit_address: int = 600
-    limit_sign_in_account: int = 10
-    limit_sign_in_address: int = 100
-    limit_recovery_account: int = 5
-    limit_mails: int = 60
-    max_wait_seconds: int = 60
-    sse_max_seconds: int = 300
 
     @property
     def pool_size(self) -> int:
         """Database connections that all threads of this process can hold at once."""
-        # Four more for what runs beside: upkeep, exports, and watching.
+        # Four more for maintenance tasks, exports and the watching of generations.
         return self.request_threads + self.render_workers + self.webhook_senders + 4
 
     @classmethod
     def from_environment(
-        cls, environment: Mapping[str, str] | None = None, service_name: str = service_name
+        cls, environment: Mapping[str, str] | None = None, service_name: str | None = None
     ) -> Settings:
-        """Return the settings of this process, which is called `service_name` unless they say otherwise.
+        """Return the settings of this process.
 
-        Raises SettingsRefused for unreadable values, and outside development for a missing,
-        default or short SECRET_KEY.
+        An empty variable counts as missing.
+
+        Args:
+            environment: The variables to read, by default those of the process.
+            service_name: The default of `OTEL_SERVICE_NAME`.
+
+        Raises:
+            InvalidSettings: Variables are invalid, or a required secret is missing outside development. The
+                message names all of them.
         """
-        values = os.environ if environment is None else environment
-        mode = values.get("SARTIQ_MODE") or "live"
-        if mode not in MODES:
-            raise InvalidSettings(f"SARTIQ_MODE must be one of {', '.join(MODES)}, not {mode!r}")
-        if mode == "mock":
-            values = _build_mock_environment(values)
-        name = values.get("SARTIQ_ENV") or "development"
-        if name not in ENVIRONMENTS:
-            raise InvalidSettings(f"SARTIQ_ENV must be one of {', '.join(ENVIRONMENTS)}, not {name!r}")
-        seed = values.get("SARTIQ_SEED") or "demo"
-        if seed not in SEEDS:
-            raise InvalidSettings(f"SARTIQ_SEED must be one of {', '.join(SEEDS)}, not {seed!r}")
-        log_level = values.get("LOG_LEVEL") or cls.log_level
-        if log_level not in LOG_LEVELS:
-            raise InvalidSettings(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {log_level!r}")
-        log_format = values.get("LOG_FORMAT") or ("lines" if name == "development" else "json")
-        if log_format not in LOG_FORMATS:
-            raise InvalidSettings(f"LOG_FORMAT must be one of {', '.join(LOG_FORMATS)}, not {log_format!r}")
-        secret = values.get("SECRET_KEY") or DEVELOPMENT_SECRET
-        if name != "development" and (secret == DEVELOPMENT_SECRET or len(secret.encode()) < 32):
-            raise InvalidSettings(
-                "SECRET_KEY must be set to at least 32 bytes of your own outside development"
-            )
-        port = _parse_int(values, "PORT", 8000, 1, 65535)
-        public_url = (values.get("PUBLIC_URL") or f"http://localhost:{port}").rstrip("/")
-        data_dir = Path(values.get("DATA_DIR") or ".data").absolute()
-        return cls(
-            environment=name,
-            mode=mode,
-            seed=seed,
-            secret_key=secret,
-            data_dir=data_dir,
-            database_url=values.get("DATABASE_URL") or f"sqlite:///{data_dir / 'sartiq.db'}",
-            migration_database_url=values.get("MIGRATION_DATABASE_URL") or "",
-            media_dir=Path(values.get("MEDIA_DIR") or data_dir / "media").absolute(),
-            media_url=_parse_bucket_url(values),
-            s3_endpoint_url=values.get("S3_ENDPOINT_URL") or None,
-            host=values.get("HOST") or cls.host,
-            port=port,
-            public_url=public_url,
-            log_level=log_level,
-            log_format=log_format,
-            metrics_host=values.get("METRICS_HOST") or cls.metrics_host,
-            metrics_port=_parse_int(values, "METRICS_PORT", 0, 0, 65535),
-            otlp_endpoint=(values.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "").rstrip("/") or None,
-            service_name=values.get("OTEL_SERVICE_NAME") or service_name,
-            request_threads=_parse_int(values, "REQUEST_THREADS", 8, 1, 256),
-            request_seconds=_parse_int(values, "REQUEST_SECONDS", cls.request_seconds, 1, 600),
-            slow_client_seconds=_parse_int(values, "SLOW_CLIENT_SECONDS", cls.slow_client_seconds, 1, 600),
-            render_workers=_parse_int(values, "RENDER_WORKERS", 2, 0, 64),
-            lease_seconds=_parse_int(values, "LEASE_SECONDS", 20, 2, 3_600),
-            webhook_senders=_parse_int(values, "WEBHOOK_SENDERS", 4, 0, 32),
-            max_running_per_scope=_parse_int(values, "MAX_RUNNING_PER_SCOPE", 4, 0, 1_000),
-            celery_broker_url=_parse_broker_url(values),
-            smtp_url=values.get("SMTP_URL") or None,
-            mail_from=values.get("MAIL_FROM") or cls.mail_from,
-            outbox_dir=Path(values.get("OUTBOX_DIR") or data_dir / "outbox").absolute(),
-            outbound_allowed_hosts=_parse_hosts(values, "OUTBOUND_ALLOWED_HOSTS"),
-            cors_origins=_parse_origins(values),
-            security_contact=_parse_contact(values, public_url),
-            trusted_proxies=_parse_networks(values, "TRUSTED_PROXIES"),
-            limit_account=_parse_limit(values, "LIMIT_ACCOUNT", cls.limit_account),
-            limit_key=_parse_limit(values, "LIMIT_KEY", cls.limit_key),
-            limit_organization=_parse_limit(values, "LIMIT_ORGANIZATION", cls.limit_organization),
-            limit_address=_parse_limit(values, "LIMIT_ADDRESS", cls.limit_address),
-            limit_sign_in_account=_parse_limit(values, "LIMIT_SIGN_IN_ACCOUNT", cls.limit_sign_in_account),
-            limit_sign_in_address=_parse_limit(values, "LIMIT_SIGN_IN_ADDRESS", cls.limit_sign_in_address),
-            limit_recovery_account=_parse_limit(values, "LIMIT_RECOVERY_ACCOUNT", cls.limit_recovery_account),
-            limit_mails=_parse_limit(values, "LIMIT_MAILS", cls.limit_mails),
-            max_wait_seconds=_parse_int(values, "MAX_WAIT_SECONDS", 60, 1, 600),
-            sse_max_seconds=_parse_int(values, "SSE_MAX_SECONDS", 300, 1, 3_600),
-            compute_webhook_secret=_parse_signing_secret(values, "COMPUTE_WEBHOOK_SECRET", name),
+        variables = dict(os.environ if environment is None else environment)
+        if variables.get("SARTIQ_MODE") == "mock":
+            variables = _build_mock_environment(variables)
+        errors = _read_secret_files(variables)
+        reader = _Reader(variables)
+        values: dict[str, Any] = {}
+        for item, variable in list_settings():
+            default = variable.derive_default(values) if variable.derive_default else None
+            # Read like a variable that has the default's text, so that a derived default is checked too.
+            value = reader.parse(variable.name, default, parser=variable.parse)
+            values[item.name] = item.default if value is None else value
+        if service_name is not None and not variables.get("OTEL_SERVICE_NAME"):
+            values["service_name"] = service_name
+        try:
+            reader.seal()
+        except EnvValidationError as error:
+            messages: Any = error.error_messages
+            errors |= {name: texts[0] for name, texts in messages.items()}
+        errors = _check_secrets(values, errors) | errors
+        if errors:
+            raise InvalidSettings(_format_errors(errors))
+        return cls(**values)
+
+
+def list_settings() -> list[tuple[Field[Any], Variable]]:
+    """Return the fields of `Settings` that are read from the environment, with their variables."""
+    return [(item, item.metadata["variable"]) for item in fields(Settings) if "variable" in item.metadata]
+
+
+def load_env_file(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Add the variables of `.env` in the working folder to the environment, in development only.
+
+    Variables that are set already keep their values. `ENV_FILE` names another file.
+
+    Raises:
+        InvalidSettings: The file cannot be read, or sets `SARTIQ_ENV` to something else than development.
+    """
+    if (environment.get("SARTIQ_ENV") or "development") != "development":
+        return
+    # A mock runs beside programs that have a file of this name too.
+    if environment.get("SARTIQ_MODE") == "mock":
+        return
+    path = Path(environment.get("ENV_FILE") or ".env")
+    if not path.exists():
+        return
+    try:
+        loaded = dotenv_values(path)
+    except (OSError, UnicodeError) as error:
+        raise InvalidSettings(f"{path} cannot be read: {error}") from error
+    if loaded.get("SARTIQ_ENV", "development") not in ("development", "", None):
+        raise InvalidSettings(
+            f"{path} is read in development only and must not set SARTIQ_ENV: set it in the environment"
         )
+    for name, value in loaded.items():
+        if value is not None:
+            environment.setdefault(name, value)
+
+
+class _Reader(Env):
+    """Reads variables from a mapping, and collects all errors until it is sealed."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        super().__init__(eager=False)
+        self._variables = variables
+        self.add_parser("parse", lambda text, parser: None if text is None else parser(text))
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        return self._variables.get(env_key) or default
+
+
+def _build_mock_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that count for a mock.
+
+    A mock runs beside programs with a DATABASE_URL of their own, so most of the environment is ignored.
+    """
+    if environment.get("SARTIQ_ENV") == "production":
+        raise InvalidSettings("SARTIQ_MODE must not be mock in production: its token is published")
+    variables = [variable for _, variable in list_settings()]
+    names = {name for each in variables if each.in_mock for name in (each.name, f"{each.name}_FILE")}
+    own = {name: value for name, value in environment.items() if name in names}
+    limits = {
+        variable.name: environment.get(variable.name) or MOCK_LIMIT
+        for variable in variables
+        if variable.group == "Rate limits"
+    }
+    fixed = {
+        "SARTIQ_MODE": "mock",
+        "DATABASE_URL": MOCK_DATABASE_URL,
+        "SECRET_KEY": MOCK_SECRET,
+        "MAX_RUNNING_PER_SCOPE": "0",
+    }
+    return own | limits | fixed
+
+
+def _read_secret_files(variables: dict[str, str]) -> dict[str, str]:
+    """Set each secret whose `NAME_FILE` is set to the content of that file; return the errors by variable."""
+    errors = {}
+    for _, variable in list_settings():
+        name, file_name = variable.name, f"{variable.name}_FILE"
+        path = variables.get(file_name)
+        if not variable.secret or not path:
+            continue
+        if variables.get(name):
+            errors[file_name] = f"and {name} must not both be set"
+            continue
+        try:
+            content = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            errors[file_name] = f"names a file that cannot be read: {error}"
+            continue
+        variables[name] = content.removesuffix("\n").removesuffix("\r")
+    return errors
+
+
+def _check_secrets(values: Mapping[str, Any], errors: Mapping[str, str]) -> dict[str, str]:
+    """Return the errors of secrets that are good enough for development only, by variable."""
+    if values["environment"] == "development":
+        return {}
+    found = {}
+    secret = values["secret_key"]
+    is_weak = secret == DEVELOPMENT_SECRET or len(secret.encode()) < MIN_SECRET_BYTES
+    # A file that cannot be read is reported already.
+    if is_weak and "SECRET_KEY_FILE" not in errors:
+        found["SECRET_KEY"] = (
+            f"must be set to at least {MIN_SECRET_BYTES} bytes of your own outside development"
+        )
+    if values["compute_webhook_secret"] == DEVELOPMENT_WEBHOOK_SECRET:
+        found["COMPUTE_WEBHOOK_SECRET"] = "must be your own outside development"  # noqa: S105 - a message
+    return found
+
+
+def _format_errors(errors: Mapping[str, str]) -> str:
+    lines = [f"{name} {message}" for name, message in errors.items()]
+    if len(lines) == 1:
+        return lines[0]
+    return "\n  - ".join([f"{len(lines)} settings are invalid:", *lines])

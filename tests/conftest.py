@@ -6,6 +6,7 @@ commits as it always does and nothing remains. Rows are made with `tests.support
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +29,10 @@ from tests.support.requirements import skip_or_fail
 
 if TYPE_CHECKING:
     from tests.resilience.processes import RedisServer
+
+
+# Servers that tests start in this folder must not read a developer's own `.env`.
+os.environ.setdefault("ENV_FILE", os.devnull)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

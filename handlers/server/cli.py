@@ -34,7 +34,7 @@ from studio.accounts.identity.mail import get_mailer
 from studio.media.backends import open_storage
 from studio.seed import seed_database
 from studio.seed.published_accounts import StartRefused, require_no_published_account
-from studio.settings import InvalidSettings, Settings
+from studio.settings import InvalidSettings, Settings, load_env_file
 from studio.telemetry.logs import configure_logging
 
 logger = logging.getLogger("sartiq.server")
@@ -100,6 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Prepare the database and serve until SIGINT or SIGTERM, or run a command; return the exit status."""
     options = parse(arguments)
     try:
+        load_env_file()
         settings = Settings.from_environment()
         get_mailer(settings)
         configure_logging(settings.log_level, settings.log_format, settings.service_name)

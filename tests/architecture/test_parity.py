@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from handlers.common.permissions import API_KEYS, PERSONAL, ROLES, Permission
 from tests.architecture.sources import Module
 from tests.tools.permission_matrix import TEXT, render_markdown
+from tests.tools.reference import PAGES
 
 METHODS = ("get", "put", "post", "patch", "delete")
 
@@ -132,25 +135,10 @@ def test_a_handler_takes_the_parameters_of_its_operation(contract: dict, modules
     assert not found, "\n" + "\n".join(found)
 
 
-def test_every_setting_is_in_the_table_of_the_readme(root: Path) -> None:
-    tree = Module(root / "studio" / "settings.py").tree
-    reads = [
-        node.args
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and (ast.unparse(node.func).endswith(".get") or ast.unparse(node.func).startswith("_"))
-    ]
-    names = {
-        argument.value
-        for arguments in reads
-        for argument in arguments
-        if isinstance(argument, ast.Constant) and re.fullmatch(r"[A-Z][A-Z0-9_]+", str(argument.value))
-    }
-    assert {"PORT", "DATABASE_URL", "SECRET_KEY"} <= names
-    table = set(
-        re.findall(r"^\| *`([A-Z0-9_]+)`", (root / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    )
-    assert table == names
+@pytest.mark.parametrize("page", PAGES)
+def test_a_generated_reference_page_is_fresh(root: Path, page: str) -> None:
+    written = (root / "docs" / "reference" / f"{page}.md").read_text(encoding="utf-8")
+    assert written == PAGES[page](), "Stale: run `make docs-reference`."
 
 
 def test_nothing_but_the_settings_reads_the_environment(modules: list[Module]) -> None:

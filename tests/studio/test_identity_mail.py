@@ -159,5 +159,5 @@ def test_a_letter_that_cannot_be_delivered_is_logged_and_stops_nobody(
     "url", ["http://localhost", "localhost:25", "smtp://localhost:none", "smtp://localhost:99999"]
 )
 def test_an_address_that_is_no_mail_server_stops_the_start(url: str) -> None:
-    with pytest.raises(InvalidSettings, match="SMTP_URL"):
-        get_mailer(Settings(smtp_url=url))
+    with pytest.raises(InvalidSettings, match="SMTP_URL must begin with smtp, smtp\\+starttls, smtps and ://"):
+        Settings.from_environment({"SMTP_URL": url})

@@ -20,12 +20,11 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from db.base import new_id, utc_now
-from studio.settings import InvalidSettings, Settings
+from studio.settings import SMTP_PORTS, Settings
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10
-DEFAULT_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 
 
 class Transport(Protocol):
@@ -59,11 +58,8 @@ class SmtpTransport:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        try:
-            self._port = parts.port or DEFAULT_PORTS[parts.scheme]
-        except (KeyError, ValueError):
-            raise InvalidSettings(f"SMTP_URL must begin with {', '.join(DEFAULT_PORTS)} and ://") from None
         self._scheme, self._host = parts.scheme, parts.hostname or "localhost"
+        self._port = parts.port or SMTP_PORTS[parts.scheme]
         self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
         self._queue = ThreadPoolExecutor(1, thread_name_prefix="mail")
 

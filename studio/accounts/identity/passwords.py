@@ -32,7 +32,7 @@ _DUMMY_HASH = _hasher.hash(secrets.token_urlsafe())
 
 @cache
 def _common_passwords() -> frozenset[str]:
-    """Return 30,000 common passwords in lower case; 11,611 have the eight characters that the API requires."""
+    """Return 30,000 common passwords in lower case. 11,611 have the eight characters that the API wants."""
     # Loaded with the first new password: a server that never sets one saves 3 MB.
     return frozenset(_COMMON_PASSWORDS_FILE.read_text("ascii").splitlines())
 
