@@ -18,8 +18,9 @@ from handlers.common.references import SHOTS_OF_SHOOTING, require_visible_ids, r
 from handlers.common.responses import ApiResponse, accepted, event_stream, ok, serialize
 from handlers.schemas.generations import EstimateSchema, GenerationSchema
 from studio.generations import create, lifecycle
-from studio.generations.create import GenerationDraft, estimate_generation
-from studio.generations.request import validate_request
+from studio.generations.inputs import resolve
+from studio.generations.request import GenerationRequest
+from studio.generations.snapshot import GenerationDraft, freeze
 from studio.generations.watch import snapshot
 from studio.state_machines import OPEN_GENERATION
 
@@ -46,9 +47,9 @@ def list_generations(organization_id: UUID | None = None, **params: Any) -> ApiR
 
 
 def _precheck_generation(body: dict[str, Any], organization_id: UUID | None = None, **_: Any) -> None:
-    scope = authorize_creation(organization_id)
+    tenant_id = authorize_creation(organization_id)
     if body.get("shot_id") is not None:
-        get_reference(Shot, body["shot_id"], scope)
+        get_reference(Shot, body["shot_id"], tenant_id)
         get_visible(Shot, body["shot_id"])
 
 
@@ -57,13 +58,17 @@ def _precheck_generation(body: dict[str, Any], organization_id: UUID | None = No
 def create_generation(
     body: dict[str, Any], organization_id: UUID | None = None, validate_only: bool = False
 ) -> ApiResponse:
-    """Queue a generation; it reports progress and result."""
-    scope = authorize_creation(organization_id)
+    """Queue a generation."""
+    tenant_id = authorize_creation(organization_id)
+    request = GenerationRequest.from_body(body)
     shot = None
-    if body.get("shot_id") is not None:
-        get_reference(Shot, body["shot_id"], scope)
-        shot = get_visible(Shot, body["shot_id"], for_update=True)
-    return generation_response(validate_request(body, scope, shot, resolve_image), validate_only)
+    if request.shot_id is not None:
+        get_reference(Shot, request.shot_id, tenant_id)
+        shot = get_visible(Shot, request.shot_id, for_update=True)
+    product_media = resolve_image(request.product_image, tenant_id)
+    # Stored and checked like the first photo, although no provider renders a second product yet.
+    resolve_image(request.product2_image, tenant_id)
+    return generation_response(freeze(resolve(request, tenant_id, shot, product_media)), validate_only)
 
 
 @requires(Permission.GENERATIONS_READ)
@@ -102,10 +107,10 @@ def retry_generation(generation_id: UUID) -> ApiResponse:
 
 
 def generation_response(draft: GenerationDraft, validate_only: bool = False) -> ApiResponse:
-    """Place a checked order and answer 202 with the generation; with `validate_only` 200 and the cost."""
+    """Create the generation and return 202 with it; with `validate_only`, return 200 with its cost."""
     if validate_only:
-        return ApiResponse(200, serialize(estimate_generation(draft), EstimateSchema))
+        return ApiResponse(200, serialize(create.estimate_generation(draft), EstimateSchema))
     generation = create.create_generation(draft)
-    current_session().refresh(generation, ["queue_position", "predictions"])
+    current_session().refresh(generation, ["queue_position"])
     location = f"/api/v1/generations/{generation.id}"
     return accepted(generation, GenerationSchema, location, watched_generation=snapshot(generation))

@@ -22,11 +22,12 @@ from db.tenancy import get_visible, list_filter, readable_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
-from handlers.common.references import check_references, require_visible_ids, resolve_image, resolve_ownership
+from handlers.common.references import check_references, require_visible_ids, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.shootings import LookSchema, ShootingSchema, serialize_batch
 from studio import shootings as studio
 from studio.generations import batch
+from studio.generations.request import GenerationRequest
 
 LIST_OPTIONS = [
     selectinload(Look.shots),
@@ -93,11 +94,9 @@ def delete_shooting(shooting_id: UUID) -> ApiResponse:
 
 @requires(Permission.SHOTS_GENERATE)
 def generate_shooting(shooting_id: UUID, body: dict[str, Any], validate_only: bool = False) -> ApiResponse:
-    """Queue a generation for each pending shot, or only say what that would cost."""
+    """Queue a generation for each pending shot, or only return what that would cost."""
     shooting = get_visible(Shooting, shooting_id, for_update=True)
-    order = {**body, "batch_size": body["num_predictions"]}
-    del order["num_predictions"]
-    results = batch.generate_shooting(shooting, order, resolve_image)
+    results = batch.generate_shooting(shooting, GenerationRequest.from_body(body))
     if validate_only:
         rollback_and_continue()
         return ApiResponse(200, serialize_batch(results, validate_only=True))

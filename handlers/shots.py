@@ -14,12 +14,14 @@ from db.tenancy import get_visible, list_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
-from handlers.common.references import require_visible_ids, resolve_image
+from handlers.common.references import require_visible_ids
 from handlers.common.responses import ApiResponse, ok
 from handlers.generations import generation_response
 from handlers.schemas.shots import ShotSchema
 from studio import review
-from studio.generations.request import validate_request
+from studio.generations.inputs import resolve
+from studio.generations.request import GenerationRequest
+from studio.generations.snapshot import freeze
 
 SHOT_TYPE_OPTIONS = [joinedload(Shot.shot_type)]
 SHOTS = ListQuery(
@@ -64,13 +66,11 @@ def update_shot(shot_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.SHOTS_GENERATE)
 def generate_shot(shot_id: UUID, body: dict[str, Any], validate_only: bool = False) -> ApiResponse:
-    """Queue a generation for one shot; the generation reports progress and result."""
+    """Queue a generation for one shot."""
     shot = _get_locked(shot_id)
-    order = {**body, "shot_id": shot.id, "batch_size": body["num_predictions"]}
-    del order["num_predictions"]
-    return generation_response(
-        validate_request(order, shot.organization_id, shot, resolve_image), validate_only
-    )
+    request = GenerationRequest.from_body(body, shot.id)
+    draft = freeze(resolve(request, shot.organization_id, shot))
+    return generation_response(draft, validate_only)
 
 
 @requires(Permission.SHOTS_REVIEW)

@@ -10,7 +10,7 @@ from marshmallow import Schema, fields
 from db.models.generations import Generation
 from handlers.schemas.fields import OwnedSchema, Timestamp, Uuid
 from handlers.schemas.predictions import PredictionSchema
-from studio.generations.defaults import REQUEST_DEFAULTS
+from studio.generations.request import REQUEST_DEFAULTS
 
 
 def _requested_input(name: str, generation: Generation) -> Any:

@@ -1,15 +1,13 @@
-"""Placing a checked order: the one place where a generation comes into being, is paid for and takes its shot.
+"""Create generations: charge the credits, insert the row and take the shot, in the caller's transaction.
 
-What may be ordered is checked in `generation.py`; here it is asked whether there is credit, room and a free
-shot.
+This is the only place that creates generations. It checks credits, the limit of open generations and the
+state of the shot; `snapshot.py` has checked the inputs before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -17,145 +15,160 @@ from sqlalchemy import func, select
 from db.base import new_id, utc_now
 from db.errors import Conflict, InvalidTransition
 from db.models.generations import Generation
+from db.models.media import MediaResource
 from db.models.shootings import Shot
 from db.models.subscriptions import Subscription
 from db.session import after_commit, current_session, rollback_and_continue
 from db.tenancy import current_caller
 from studio import billing
+from studio.generations.inputs import resolve
+from studio.generations.request import GenerationRequest
+from studio.generations.snapshot import GenerationDraft, freeze
 from studio.pubsub import notify_workers
 from studio.state_machines import OPEN_GENERATION, RETRYABLE_GENERATION, next_shot_status
 from studio.telemetry.context import current_traceparent
 
 MAX_OPEN_GENERATIONS = 50
-_RETRIED_COLUMNS = (
-    "model_id", "source_prediction_id", "generation_type", "generation_strategy", "batch_size", "seed",
-)  # fmt: skip
 
 
 class QueueFull(Conflict):
-    """The scope has as many open generations as one may have."""
+    """The tenant has the maximum of open generations."""
 
     code = "queue_full"
     default_detail = f"At most {MAX_OPEN_GENERATIONS} generations may be open at a time"
 
 
 @dataclass(frozen=True)
-class GenerationDraft:
-    """A checked order of which nothing is written yet. `columns` are the new row's; the shot is locked."""
-
-    organization_id: UUID | None
-    owner_id: UUID
-    shot: Shot | None
-    columns: Mapping[str, Any]
-
-    @property
-    def cost_credits(self) -> int:
-        """What it costs: one credit a picture."""
-        return int(self.columns["batch_size"])
-
-    @property
-    def deadline_seconds(self) -> int | None:
-        """How long the pictures are waited for; None means for ever."""
-        seconds: int | None = self.columns["inputs"].get("asked", {}).get("cancel_after_seconds")
-        return seconds
-
-
-@dataclass(frozen=True)
 class Estimate:
-    """What an order would make and cost; `credits_remaining` is what is left without it."""
+    """What a request would create and cost; `credits_remaining` is the balance before."""
 
     cost_credits: int
     credits_remaining: int
-    model_id: UUID
+    model_id: UUID | None
     width: int
     height: int
     batch_size: int
 
 
-def estimate_generation(draft: GenerationDraft) -> Estimate:
-    """What placing the order would cost. It is placed and undone with all that the transaction did.
+def request_generation(
+    request: GenerationRequest,
+    organization_id: UUID | None,
+    shot: Shot | None = None,
+    product_media: MediaResource | None = None,
+) -> Generation:
+    """Resolve, freeze and create the generation of a request.
 
-    Refused as `place_order`.
+    Args and errors are those of `resolve`, `freeze` and `create_generation`.
     """
-    subscription_id = create_generation(draft).subscription_id
-    rollback_and_continue()
-    paying = current_session().scalars(select(Subscription).where(Subscription.id == subscription_id)).one()
-    columns, scene = draft.columns, draft.columns["inputs"]["scene"]
-    return Estimate(
-        cost_credits=draft.cost_credits,
-        credits_remaining=paying.credits_remaining,
-        model_id=columns["model_id"],
-        width=scene["width"],
-        height=scene["height"],
-        batch_size=columns["batch_size"],
-    )
+    return create_generation(freeze(resolve(request, organization_id, shot, product_media)))
 
 
 def create_generation(draft: GenerationDraft) -> Generation:
-    """The new pending generation, paid for; its shot is generating.
+    """Create a pending generation, charge its credits and mark its shot as generating.
 
-    Refused with OutOfCredits, QueueFull, ShotBusy or InvalidTransition.
+    Raises:
+        OutOfCredits: The subscription is not active or has too few credits.
+        QueueFull: The tenant has the maximum of open generations.
+        ShotBusy, InvalidTransition: The shot cannot be generated in its state.
     """
     shot = draft.shot
-    status_after = next_shot_status(shot.status, "generate") if shot is not None else None
+    shot_status = shot.status if shot is not None else None
+    next_status = next_shot_status(shot_status, "generate") if shot_status is not None else None
     generation_id = new_id()
-    payment = billing.charge(draft.organization_id, draft.owner_id, draft.cost_credits, generation_id)
-    # After the charge, which locks the subscription: two requests cannot both be the fiftieth.
+    charge = billing.charge(draft.organization_id, draft.owner_id, draft.cost_credits, generation_id)
+    # After the charge, which locks the subscription: two requests cannot both become the fiftieth.
     _require_capacity(draft)
     seconds = draft.deadline_seconds
     generation = Generation(
-        **draft.columns,
         id=generation_id,
         owner_id=draft.owner_id,
         organization_id=draft.organization_id,
         shot_id=shot.id if shot is not None else None,
-        subscription_id=payment.subscription_id,
-        priority=payment.priority,
+        model_id=draft.model_id,
+        source_prediction_id=draft.source_prediction_id,
+        retry_of_id=draft.retry_of_id,
+        subscription_id=charge.subscription_id,
+        generation_type=draft.generation_type,
+        generation_strategy=draft.generation_strategy,
+        batch_size=draft.batch_size,
+        seed=draft.seed,
+        # With the status that the shot returns to if the generation does not complete.
+        inputs={**draft.inputs, "shot_status": shot_status},
+        priority=charge.priority,
         cost_credits=draft.cost_credits,
         deadline_at=utc_now() + timedelta(seconds=seconds) if seconds is not None else None,
         trace_context=current_traceparent(),
+        predictions=[],
     )
-    # Where the shot returns to when no pictures come of it.
-    generation.inputs = {**generation.inputs, "shot_status": shot.status if shot is not None else None}
     current_session().add(generation)
     current_session().flush()
-    if shot is not None and status_after is not None:
-        shot.status, shot.generation_id = status_after, generation.id
+    if shot is not None and next_status is not None:
+        shot.status, shot.generation_id = next_status, generation.id
         current_session().flush()
     after_commit(notify_workers)
     return generation
 
 
-def retry_generation(generation: Generation, shot: Shot | None) -> GenerationDraft:
-    """The order that a generation came of, its inputs and seed as frozen then; `shot` is its shot, locked.
+def estimate_generation(draft: GenerationDraft) -> Estimate:
+    """Return the cost of a draft: create the generation, then roll back all that the transaction did.
 
-    InvalidTransition while it is open, and when it was completed: its pictures are there.
+    Raises:
+        Conflict: The errors of `create_generation`.
+    """
+    subscription_id = create_generation(draft).subscription_id
+    rollback_and_continue()
+    subscription = (
+        current_session().scalars(select(Subscription).where(Subscription.id == subscription_id)).one()
+    )
+    return Estimate(
+        cost_credits=draft.cost_credits,
+        credits_remaining=subscription.credits_remaining,
+        model_id=draft.model_id,
+        width=draft.inputs["scene"]["width"],
+        height=draft.inputs["scene"]["height"],
+        batch_size=draft.batch_size,
+    )
+
+
+def retry_generation(generation: Generation, shot: Shot | None) -> GenerationDraft:
+    """Return a draft with the frozen inputs and the seed of a generation that ended without predictions.
+
+    Args:
+        generation: The generation to repeat.
+        shot: Its shot, locked.
+
+    Raises:
+        InvalidTransition: The generation is still open, or it has completed.
     """
     if generation.status not in RETRYABLE_GENERATION:
-        raise InvalidTransition(f"A generation that is {generation.status} cannot be retried")
-    # Reserved ids of pictures belong to the row that they were reserved for.
-    inputs = {name: value for name, value in generation.inputs.items() if name != "prediction_ids"}
-    personal = generation.organization_id is None
+        raise InvalidTransition(
+            f"Generation is {generation.status}; only failed, canceled and expired generations can be retried"
+        )
+    is_personal = generation.organization_id is None
     return GenerationDraft(
         organization_id=generation.organization_id,
-        owner_id=generation.owner_id if personal else current_caller().user_id,
+        owner_id=generation.owner_id if is_personal else current_caller().user_id,
         shot=shot,
-        columns={
-            **{name: getattr(generation, name) for name in _RETRIED_COLUMNS},
-            "inputs": inputs,
-            "retry_of_id": generation.id,
-        },
+        model_id=generation.model_id,
+        source_prediction_id=generation.source_prediction_id,
+        generation_type=generation.generation_type,
+        generation_strategy=generation.generation_strategy,
+        batch_size=generation.batch_size,
+        seed=generation.seed,
+        # Reserved ids of predictions belong to the row that they are reserved for.
+        inputs={name: value for name, value in generation.inputs.items() if name != "prediction_ids"},
+        retry_of_id=generation.id,
     )
 
 
 def _require_capacity(draft: GenerationDraft) -> None:
     if draft.organization_id is not None:
-        scope = Generation.organization_id == draft.organization_id
+        tenant = Generation.organization_id == draft.organization_id
     else:
-        scope = Generation.organization_id.is_(None) & (Generation.owner_id == draft.owner_id)
-    # unscoped: counts the scope that the new row was allowed into
+        tenant = Generation.organization_id.is_(None) & (Generation.owner_id == draft.owner_id)
+    # unscoped: counts rows of the tenant that the new row belongs to
     counted = (
-        select(func.count()).select_from(Generation).where(scope, Generation.status.in_(OPEN_GENERATION))
+        select(func.count()).select_from(Generation).where(tenant, Generation.status.in_(OPEN_GENERATION))
     )
     if (current_session().scalar(counted) or 0) >= MAX_OPEN_GENERATIONS:
         raise QueueFull()

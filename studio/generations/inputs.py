@@ -1,24 +1,24 @@
-"""What a generation works with: the rows that a request names, or that its shot, guidelines and brand fill
-in.
+"""Resolve a request: load the rows that it names, or that its shot, guidelines and brand provide.
 
-Everything is frozen here into plain values with ids and content hashes, so that what is made does not
-depend on what happens to the rows afterwards. Reads through tenancy; decides nothing about queues or money.
+Reads through the tenancy rules and writes nothing. Knows neither the stored form of the inputs
+(`snapshot.py`) nor credits and the queue (`create.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, case, or_
+from sqlalchemy import ColumnElement, Select, and_, case, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from db.base import Owned
-from db.errors import NotFound
+from db.errors import Conflict, NotFound
 from db.models.brands import Brand
-from db.models.generations import Generation, Prediction
+from db.models.generation_models import GenerationModel
+from db.models.generations import Prediction
 from db.models.guidelines import Guidelines
 from db.models.media import MediaResource
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
@@ -27,20 +27,12 @@ from db.models.shootings import Look, Shooting, Shot
 from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.session import current_session
-from db.tenancy import get_reference, select_visible
-
-ResolveImage = Callable[[str, UUID | None], MediaResource | None]
-"""Leads from an address of ours to the stored file, for a row of the scope given."""
+from db.tenancy import current_caller, get_reference, select_visible
+from studio.generations.request import GenerationRequest
+from studio.providers.registry import PROVIDERS
+from studio.state_machines import next_shot_status
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
-
-FRAMINGS = ("FULL_BODY", "THREE_QUARTER", "HALF_BODY", "CLOSE_UP", "DETAIL", "FLAT_LAY", "STILL_LIFE")
-VIEW_ANGLES = ("FRONT", "BACK", "SIDE", "TOP")
-LIGHTS = ("left", "right", "top", "front", "soft", "hard")
-DEFAULT_SIZE = (1536, 2048)
-DEFAULT_QUALITY = 90
-DEFAULT_MARGIN = 8
-DEFAULT_BACKGROUND = {"kind": "SWEEP", "color": "#F2F0EC", "color_end": None, "shadow": "SOFT", "image": None}
 
 _PHOTO_TYPES = {
     "BACK": ("back",),
@@ -50,341 +42,295 @@ _PHOTO_TYPES = {
 }
 
 
-@dataclass
-class ResolvedInputs:
-    """The rows of one request. `used` names the inputs that made a difference, `rows` what went in."""
+class NothingToGenerate(Conflict):
+    """The request leads neither to a photo of a product nor, where one is needed, to a source prediction."""
+
+    code = "nothing_to_generate"
+    default_detail = "There is no photograph of a product to work from"
+
+
+class StrategyNotSupported(Conflict):
+    """The model lacks the tool that the strategy needs."""
+
+    code = "strategy_not_supported"
+    default_detail = "The model does not support this strategy"
+
+
+class Tenant(NamedTuple):
+    """The organization of the new generation or, where that is None, the owner of a personal one."""
 
     organization_id: UUID | None
     owner_id: UUID
-    shot: Shot | None = None
-    look: Look | None = None
-    brand: Brand | None = None
-    guidelines: Guidelines | None = None
-    product: Product | None = None
-    product_media: MediaResource | None = None
-    subject: Subject | None = None
-    subject_media: MediaResource | None = None
-    style: Style | None = None
-    shot_type: ShotType | None = None
-    source: Prediction | None = None
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    used: set[str] = field(default_factory=set)
-
-    def record_provenance(self, kind: str, row_id: UUID | None, content_hash: str | None = None) -> None:
-        """Note for the provenance that a row or file is part of the pictures."""
-        self.rows.append({"kind": kind, "id": str(row_id) if row_id else None, "content_hash": content_hash})
 
 
-def resolve_inputs(
-    request: Mapping[str, Any],
+@dataclass(frozen=True)
+class Background:
+    """A color (`#RRGGBB`) or a preset; neither stands for the default background."""
+
+    color: str | None = None
+    preset: BackgroundPreset | None = None
+    is_requested: bool = False
+    """Whether the request names it, rather than the guidelines or the brand."""
+
+
+@dataclass(frozen=True)
+class ResolvedInputs:
+    """The rows that a request leads to. The shot is locked and may be generated."""
+
+    request: GenerationRequest
+    tenant: Tenant
+    shot: Shot | None
+    model: GenerationModel
+    product: Product | None
+    product_media: MediaResource | None
+    subject: Subject | None
+    subject_media: MediaResource | None
+    style: Style | None
+    shot_type: ShotType | None
+    guidelines: Guidelines | None
+    brand: Brand | None
+    source: Prediction | None
+    """The prediction that strategies other than GENERATE start from."""
+    resolution: ResolutionPreset | None
+    """Loaded for GENERATE only."""
+    background: Background
+    """Loaded for GENERATE and BACKGROUND_FIXING only."""
+
+
+def resolve(
+    request: GenerationRequest,
     organization_id: UUID | None,
-    owner_id: UUID,
-    shot: Shot | None,
-    resolve_image: ResolveImage,
+    shot: Shot | None = None,
+    product_media: MediaResource | None = None,
 ) -> ResolvedInputs:
-    """The rows that the order names, and what the shot's look, guidelines and brand fill in.
+    """Return the rows that the request names, and those that its shot, guidelines and brand provide.
 
-    NotFound for ids, slugs and files that do not resolve in this scope, ScopeMismatch for rows of another
-    one.
+    Args:
+        request: The request.
+        organization_id: The organization of the new generation; None for a personal one.
+        shot: The shot of the request, locked and of the same tenant.
+        product_media: The stored image behind `request.product_image`.
+
+    Raises:
+        NotFound: An id or slug does not lead to a row that the tenant can use.
+        ScopeMismatch: An id leads to a row of another tenant.
+        StrategyNotSupported: The model lacks the tool that the strategy needs.
+        ShotBusy, InvalidTransition: The shot cannot be generated in its state.
+        NothingToGenerate: There is no photo or no source prediction to start from.
     """
-    resolved = ResolvedInputs(organization_id, owner_id, shot)
+    personal_owner_id = shot.owner_id if shot is not None and organization_id is None else None
+    tenant = Tenant(organization_id, personal_owner_id or current_caller().user_id)
+    model = _choose_model(request)
+    look = _load(Look, shot.look_id, selectinload(Look.guidelines_links)) if shot is not None else None
+    shot_type = _resolve_shot_type(tenant, request, shot)
+    product = _resolve_product(tenant, request, look)
+    if product_media is None and product is not None:
+        product_media = _choose_photo(product, shot_type)
+    brand, guidelines = _resolve_brand_and_guidelines(shot, look, product)
+    style = _resolve_style(tenant, request, look, brand)
+    subject = _resolve_subject(tenant, request, look)
+    source = _resolve_source(tenant, request)
+    # Before the check for a photo: what the inputs lack can change while the shot is being generated.
     if shot is not None:
-        resolved.look = _load(Look, shot.look_id, selectinload(Look.guidelines_links))
-    resolved.shot_type = _find_named(resolved, request, "shot_type_id", "shot_type_string", ShotType)
-    if resolved.shot_type is None and shot is not None:
-        resolved.shot_type = _load(ShotType, shot.shot_type_id)
-    _resolve_product(resolved, request, resolve_image)
-    _resolve_brand_and_guidelines(resolved)
-    _resolve_style(resolved, request)
-    _resolve_subject(resolved, request)
-    if request.get("source_prediction_id"):
-        source = get_reference(Prediction, request["source_prediction_id"], organization_id, owner_id)
-        options = (joinedload(Prediction.media), joinedload(Prediction.generation))
-        resolved.source = _load(Prediction, source.id, *options)
-    return resolved
-
-
-def _load(model: type[OwnedModel], row_id: UUID, *options: Any) -> OwnedModel:
-    """A row that another visible row refers to."""
-    row = (
-        current_session()
-        .scalars(select_visible(model).where(model.id == row_id).options(*options))
-        .unique()
-        .one_or_none()
+        next_shot_status(shot.status, "generate")
+    _require_starting_point(request, product_media, source)
+    return ResolvedInputs(
+        request=request,
+        tenant=tenant,
+        shot=shot,
+        model=model,
+        product=product,
+        product_media=product_media,
+        subject=subject,
+        subject_media=_choose_base_image(subject, shot_type),
+        style=style,
+        shot_type=shot_type,
+        guidelines=guidelines,
+        brand=brand,
+        source=source,
+        resolution=_resolve_resolution(request, guidelines, brand),
+        background=_resolve_background(tenant, request, guidelines, brand),
     )
-    if row is None:
-        raise NotFound()
-    return row
 
 
-def _select_available(model: type[Any], resolved: ResolvedInputs) -> Select[Any]:
-    """The rows that a name in the order may mean: those of its scope and the public ones."""
-    if resolved.organization_id is not None:
-        scope: ColumnElement[bool] = model.organization_id == resolved.organization_id
+def _choose_model(request: GenerationRequest) -> GenerationModel:
+    """Return the requested model, by default the best recommended one that has the tool.
+
+    Raises:
+        NotFound: The requested model does not exist.
+        StrategyNotSupported: No model has the tool.
+    """
+    models: Sequence[GenerationModel]
+    if request.model_id is not None:
+        models = [_get_first(select(GenerationModel).where(GenerationModel.id == request.model_id))]
     else:
-        scope = and_(model.organization_id.is_(None), model.owner_id == resolved.owner_id)
-    return (
-        select_visible(model)
-        .where(or_(scope, model.public))
-        .order_by(model.public, model.created_at, model.id)
-    )
+        best_first = (GenerationModel.recommended.desc(), GenerationModel.created_at, GenerationModel.id)
+        models = current_session().scalars(select(GenerationModel).order_by(*best_first)).all()
+    for model in models:
+        strategies = PROVIDERS[model.provider].strategies
+        if request.required_tool in model.tool_types and request.generation_strategy in strategies:
+            break
+    else:
+        raise StrategyNotSupported()
+    if request.tool not in (None, request.required_tool):
+        raise StrategyNotSupported()
+    return model
 
 
-def _find_named(
-    resolved: ResolvedInputs, request: Mapping[str, Any], id_name: str, slug_name: str, model: Any
-) -> Any:
-    """The row that an order names by id or, without one, by slug; None when it names none."""
-    if request.get(id_name):
-        return get_reference(model, request[id_name], resolved.organization_id, resolved.owner_id)
-    if request.get(slug_name):
-        return _get_first(_select_available(model, resolved).where(model.slug == request[slug_name]))
-    return None
+def _resolve_shot_type(tenant: Tenant, request: GenerationRequest, shot: Shot | None) -> ShotType | None:
+    shot_type = _find_named(tenant, ShotType, request.shot_type_id, request.shot_type_string)
+    if shot_type is None and shot is not None:
+        return _load(ShotType, shot.shot_type_id)
+    return shot_type
 
 
-def _get_first(query: Select[Any]) -> Any:
-    row = current_session().scalars(query.limit(1)).first()
-    if row is None:
-        raise NotFound()
-    return row
+def _resolve_product(tenant: Tenant, request: GenerationRequest, look: Look | None) -> Product | None:
+    """Return the requested product, else that of the look unless the request brings its own photo."""
+    product_id = _find_product_id(tenant, request.product_id, request.product_slug)
+    if product_id is None and look is not None and not request.product_image:
+        product_id = look.main_product_id
+    product = None
+    if product_id is not None:
+        images = selectinload(Product.images).joinedload(ProductImage.media)
+        product = _load(Product, product_id, images, joinedload(Product.cover_media))
+    # No provider renders a second product yet. A reference that leads nowhere is an error all the same.
+    _find_product_id(tenant, request.product2_id, request.product2_slug)
+    return product
 
 
-def _find_product_id(resolved: ResolvedInputs, request: Mapping[str, Any], name: str) -> UUID | None:
-    """The product that the order names by id or by its SKU, else its name."""
-    row_id, words = request.get(f"{name}_id"), request.get(f"{name}_slug")
-    if row_id:
-        return get_reference(Product, row_id, resolved.organization_id, resolved.owner_id).id
-    if not words:
+def _find_product_id(tenant: Tenant, product_id: UUID | None, name: str | None) -> UUID | None:
+    """Return the id of the product with this id, SKU or name; a SKU comes before a name."""
+    if product_id:
+        return get_reference(Product, product_id, *tenant).id
+    if not name:
         return None
-    same = _select_available(Product, resolved).where(or_(Product.sku == words, Product.name == words))
-    product: Product = _get_first(
-        same.order_by(None).order_by(case((Product.sku == words, 0), else_=1), Product.id)
-    )
+    matches = _select_available(tenant, Product).where(or_(Product.sku == name, Product.name == name))
+    sku_first = matches.order_by(None).order_by(case((Product.sku == name, 0), else_=1), Product.id)
+    product: Product = _get_first(sku_first)
     return product.id
 
 
-def _resolve_product(
-    resolved: ResolvedInputs, request: Mapping[str, Any], resolve_image: ResolveImage
-) -> None:
-    """The product and the photograph of it that suits the shot type; a named file comes before the row's."""
-    product_id = _find_product_id(resolved, request, "product")
-    if product_id is None and resolved.look is not None and not request.get("product_image"):
-        product_id = resolved.look.main_product_id
-    if product_id is not None:
-        images = selectinload(Product.images).joinedload(ProductImage.media)
-        resolved.product = _load(Product, product_id, images, joinedload(Product.cover_media))
-        resolved.product_media = _choose_photo(resolved.product, resolved.shot_type)
-    if request.get("product_image"):
-        resolved.product_media = resolve_image(request["product_image"], resolved.organization_id)
-        resolved.used.add("product_image")
-    # No provider shows a second product yet, but what does not resolve is told all the same.
-    _find_product_id(resolved, request, "product2")
-    if request.get("product2_image"):
-        resolve_image(request["product2_image"], resolved.organization_id)
-
-
-def _resolve_style(resolved: ResolvedInputs, request: Mapping[str, Any]) -> None:
-    resolved.style = _find_named(resolved, request, "style_id", "style_slug", Style)
-    style_id = resolved.look.style_id if resolved.look else None
-    if style_id is None and resolved.brand is not None:
-        style_id = resolved.brand.default_style_id
-    if resolved.style is None and style_id is not None:
-        resolved.style = _load(Style, style_id)
-
-
 def _choose_photo(product: Product, shot_type: ShotType | None) -> MediaResource | None:
-    """The photograph from the shot type's side, else the primary one, else any, else the cover."""
-    by_type: dict[str, MediaResource] = {}
+    """Return the photo from the side of the shot type, else the primary one, else any, else the cover."""
+    media_by_type: dict[str, MediaResource] = {}
     for image in product.images:
-        by_type.setdefault(image.type, image.media)
-    wanted: tuple[str, ...] = ()
+        media_by_type.setdefault(image.type, image.media)
+    preferred: tuple[str, ...] = ()
     if shot_type is not None:
-        wanted = _PHOTO_TYPES.get(shot_type.view_angle, ())
+        preferred = _PHOTO_TYPES.get(shot_type.view_angle, ())
         if shot_type.framing == "DETAIL":
-            wanted = ("detail", *wanted)
-    for name in (*wanted, "primary", "front", "side", "back", "detail"):
-        if name in by_type:
-            return by_type[name]
+            preferred = ("detail", *preferred)
+    for photo_type in (*preferred, "primary", "front", "side", "back", "detail"):
+        if photo_type in media_by_type:
+            return media_by_type[photo_type]
     return product.cover_media
 
 
-def _resolve_brand_and_guidelines(resolved: ResolvedInputs) -> None:
+def _resolve_brand_and_guidelines(
+    shot: Shot | None, look: Look | None, product: Product | None
+) -> tuple[Brand | None, Guidelines | None]:
+    """Return the brand of the shooting or the product, and the first guidelines of look, shooting, brand."""
     brand_id, guidelines_ids = None, list[UUID]()
-    if resolved.shot is not None and resolved.look is not None:
-        shooting = _load(Shooting, resolved.shot.shooting_id)
+    if shot is not None and look is not None:
+        shooting = _load(Shooting, shot.shooting_id)
         brand_id = shooting.brand_id
-        guidelines_ids = [*resolved.look.guidelines_ids]
+        guidelines_ids = [*look.guidelines_ids]
         if shooting.default_guidelines_id:
             guidelines_ids.append(shooting.default_guidelines_id)
-    if brand_id is None and resolved.product is not None:
-        brand_id = resolved.product.brand_id
+    if brand_id is None and product is not None:
+        brand_id = product.brand_id
+    brand = None
     if brand_id is not None:
-        resolved.brand = _load(Brand, brand_id)
-        if resolved.brand.default_guidelines_id:
-            guidelines_ids.append(resolved.brand.default_guidelines_id)
-    if guidelines_ids:
-        resolved.guidelines = _load(Guidelines, guidelines_ids[0])
+        brand = _load(Brand, brand_id)
+        if brand.default_guidelines_id:
+            guidelines_ids.append(brand.default_guidelines_id)
+    return brand, _load(Guidelines, guidelines_ids[0]) if guidelines_ids else None
 
 
-def _resolve_subject(resolved: ResolvedInputs, request: Mapping[str, Any]) -> None:
-    """The subject, with its picture for the shot type if it has one."""
-    asked = _find_named(resolved, request, "subject_id", "subject_slug", Subject)
-    subject_id = asked.id if asked else (resolved.look.subject_id if resolved.look else None)
+def _resolve_style(
+    tenant: Tenant, request: GenerationRequest, look: Look | None, brand: Brand | None
+) -> Style | None:
+    style: Style | None = _find_named(tenant, Style, request.style_id, request.style_slug)
+    style_id = look.style_id if look is not None else None
+    if style_id is None and brand is not None:
+        style_id = brand.default_style_id
+    if style is None and style_id is not None:
+        return _load(Style, style_id)
+    return style
+
+
+def _resolve_subject(tenant: Tenant, request: GenerationRequest, look: Look | None) -> Subject | None:
+    requested = _find_named(tenant, Subject, request.subject_id, request.subject_slug)
+    subject_id = requested.id if requested else (look.subject_id if look else None)
     if subject_id is None:
-        return
-    images = selectinload(Subject.base_images).joinedload(SubjectBaseImage.media)
-    resolved.subject = _load(Subject, subject_id, images)
-    if resolved.shot_type is None:
-        return
-    for image in resolved.subject.base_images:
-        if image.shot_type_id == resolved.shot_type.id:
-            resolved.subject_media = image.media
-            resolved.used.update(("subject_id", "subject_slug"))
-            return
-
-
-def build_render_inputs(
-    resolved: ResolvedInputs, request: Mapping[str, Any], max_pixels: int
-) -> dict[str, Any]:
-    """The frozen inputs of GENERATE; `largest` bounds the pixels of a size that nobody asked for.
-
-    Fills `resolved.rows` and `resolved.used` for the provenance.
-    """
-    guidelines, shot_type = resolved.guidelines, resolved.shot_type
-    width, height = _choose_size(resolved, request, max_pixels)
-    scene = {
-        "width": width,
-        "height": height,
-        "file_format": guidelines.file_format if guidelines else "WEBP",
-        "quality": guidelines.quality if guidelines else DEFAULT_QUALITY,
-        "margin_percent": guidelines.margin_percent if guidelines else DEFAULT_MARGIN,
-        "padding_percent": shot_type.default_padding_percent if shot_type else 0,
-        "framing": _choose_framing(resolved, request),
-        "view_angle": _choose_view_angle(resolved, request),
-        "background": build_background(resolved, request),
-        "grade": build_grade(resolved, request),
-        "product": to_file_reference(resolved.product_media),
-        "subject": to_file_reference(resolved.subject_media),
-    }
-    _record_rows(resolved)
-    return scene
-
-
-def to_file_reference(media: MediaResource | None) -> dict[str, str] | None:
-    """A stored file as the provider finds it again."""
-    if media is None:
         return None
-    return {"media_id": str(media.id), "extension": media.extension, "content_hash": media.content_hash}
+    return _load(Subject, subject_id, selectinload(Subject.base_images).joinedload(SubjectBaseImage.media))
 
 
-def _record_rows(resolved: ResolvedInputs) -> None:
-    for kind in ("product", "subject", "style", "shot_type", "guidelines", "brand"):
-        row = getattr(resolved, kind)
-        if row is not None:
-            resolved.record_provenance(kind, row.id)
-    for kind, media in (
-        ("product_image", resolved.product_media),
-        ("subject_image", resolved.subject_media),
-    ):
-        if media is not None:
-            resolved.record_provenance(kind, media.id, media.content_hash)
+def _choose_base_image(subject: Subject | None, shot_type: ShotType | None) -> MediaResource | None:
+    """Return the image of the subject for the shot type, None if it has none."""
+    if subject is None or shot_type is None:
+        return None
+    media = (image.media for image in subject.base_images if image.shot_type_id == shot_type.id)
+    return next(media, None)
 
 
-def _choose_size(resolved: ResolvedInputs, request: Mapping[str, Any], max_pixels: int) -> tuple[int, int]:
-    """Width and height: as asked; one of a pair keeps the guidelines' ratio; a default shrinks to fit."""
-    guidelines, brand = resolved.guidelines, resolved.brand
+def _resolve_source(tenant: Tenant, request: GenerationRequest) -> Prediction | None:
+    if not request.source_prediction_id:
+        return None
+    prediction = get_reference(Prediction, request.source_prediction_id, *tenant)
+    return _load(Prediction, prediction.id, joinedload(Prediction.media), joinedload(Prediction.generation))
+
+
+def _require_starting_point(
+    request: GenerationRequest, product_media: MediaResource | None, source: Prediction | None
+) -> None:
+    if request.generation_strategy == "GENERATE":
+        if product_media is None:
+            raise NothingToGenerate()
+    elif source is None:
+        raise NothingToGenerate(
+            f"{request.generation_strategy} needs a source prediction: pass `source_prediction_id`"
+        )
+
+
+def _resolve_resolution(
+    request: GenerationRequest, guidelines: Guidelines | None, brand: Brand | None
+) -> ResolutionPreset | None:
     preset_id = (guidelines.resolution_preset_id if guidelines else None) or (
         brand.default_resolution_preset_id if brand else None
     )
-    width, height = DEFAULT_SIZE
-    if preset_id is not None:
-        preset = _load(ResolutionPreset, preset_id)
-        width, height = preset.width, preset.height
-        resolved.record_provenance("resolution_preset", preset.id)
-    asked = request.get("width"), request.get("height")
-    if asked[0] and asked[1]:
-        return asked[0], asked[1]
-    if asked[0]:
-        return asked[0], max(1, round(asked[0] * height / width))
-    if asked[1]:
-        return max(1, round(asked[1] * width / height)), asked[1]
-    if preset_id is None and width * height > max_pixels:
-        factor = (max_pixels / (width * height)) ** 0.5
-        return max(1, int(width * factor)), max(1, int(height * factor))
-    return width, height
+    if preset_id is None or request.generation_strategy != "GENERATE":
+        return None
+    return _load(ResolutionPreset, preset_id)
 
 
-def _normalize_enum(text: str | None) -> str:
-    return "_".join((text or "").upper().replace("-", " ").replace("_", " ").split())
-
-
-def _choose_framing(resolved: ResolvedInputs, request: Mapping[str, Any]) -> str:
-    if _normalize_enum(request.get("framing")) in FRAMINGS:
-        resolved.used.add("framing")
-        return _normalize_enum(request.get("framing"))
-    return resolved.shot_type.framing if resolved.shot_type else "STILL_LIFE"
-
-
-def _choose_view_angle(resolved: ResolvedInputs, request: Mapping[str, Any]) -> str:
-    if _normalize_enum(request.get("perspective")) in VIEW_ANGLES:
-        resolved.used.add("perspective")
-        return _normalize_enum(request.get("perspective"))
-    return resolved.shot_type.view_angle if resolved.shot_type else "FRONT"
-
-
-def build_grade(resolved: ResolvedInputs, request: Mapping[str, Any]) -> dict[str, Any]:
-    """What the style asks of colour and light, with the tone and lighting of the order before the style's."""
-    style = resolved.style
-    lighting = (request.get("lighting") or "").lower()
-    if any(word in lighting for word in LIGHTS):
-        resolved.used.add("lighting")
-    if request.get("tone"):
-        resolved.used.add("tone")  # the renderer says which words it does not know
-    return {
-        "contrast": style.contrast if style else 0,
-        "saturation": style.saturation if style else 0,
-        "temperature": style.temperature if style else 0,
-        "tone": request.get("tone") or (style.tone if style else None),
-        "lighting": request.get("lighting") or (style.lighting if style else None),
-    }
-
-
-def build_background(resolved: ResolvedInputs, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The background: a colour or a preset's name in the order, else the guidelines', else the brand's
-    preset.
-    """
-    words = request.get("background")
-    colour = _parse_color(words)
-    preset = None
-    if words and colour is None:
-        by_name = _select_available(BackgroundPreset, resolved).where(BackgroundPreset.name == words)
-        media = joinedload(BackgroundPreset.image_media)
-        preset = current_session().scalars(by_name.options(media).limit(1)).first()
-    if colour is not None or preset is not None:
-        resolved.used.add("background")
-    if colour is not None:
-        return {**DEFAULT_BACKGROUND, "kind": "SOLID", "color": colour}
-    default_id = (resolved.guidelines.background_preset_id if resolved.guidelines else None) or (
-        resolved.brand.default_background_preset_id if resolved.brand else None
+def _resolve_background(
+    tenant: Tenant, request: GenerationRequest, guidelines: Guidelines | None, brand: Brand | None
+) -> Background:
+    """Return the requested color or preset, else the preset of the guidelines, else that of the brand."""
+    if request.generation_strategy not in ("GENERATE", "BACKGROUND_FIXING"):
+        return Background()
+    color = _parse_color(request.background)
+    if color is not None:
+        return Background(color=color, is_requested=True)
+    image = joinedload(BackgroundPreset.image_media)
+    if request.background:
+        matches = _select_available(tenant, BackgroundPreset).where(
+            BackgroundPreset.name == request.background
+        )
+        preset = current_session().scalars(matches.options(image).limit(1)).first()
+        if preset is not None:
+            return Background(preset=preset, is_requested=True)
+    default_id = (guidelines.background_preset_id if guidelines else None) or (
+        brand.default_background_preset_id if brand else None
     )
-    if preset is None and default_id is not None:
-        preset = _load(BackgroundPreset, default_id, joinedload(BackgroundPreset.image_media))
-    if preset is None:
-        return dict(DEFAULT_BACKGROUND)
-    resolved.record_provenance("background_preset", preset.id)
-    image = to_file_reference(preset.image_media)
-    kind = preset.kind if preset.kind != "IMAGE" or image else "SWEEP"
-    return {
-        "kind": kind,
-        "color": preset.color or DEFAULT_BACKGROUND["color"],
-        "color_end": preset.color_end,
-        "shadow": preset.shadow,
-        "image": image,
-    }
+    return Background(preset=_load(BackgroundPreset, default_id, image) if default_id is not None else None)
 
 
 def _parse_color(text: str | None) -> str | None:
-    """`#rrggbb` for a colour in hexadecimal or by its CSS name, None for anything else."""
-    # Here, because servers start without Pillow.
+    """Return `#RRGGBB` for a hexadecimal color or a CSS color name, None for anything else."""
+    # Imported here, because servers start without Pillow.
     from PIL import ImageColor
 
     try:
@@ -394,6 +340,37 @@ def _parse_color(text: str | None) -> str | None:
     return f"#{red:02X}{green:02X}{blue:02X}"
 
 
-def get_render_inputs(generation: Generation) -> dict[str, Any]:
-    """The frozen inputs that a picture was made with; empty for one that has none."""
-    return dict((generation.inputs or {}).get("scene") or {})
+def _find_named(tenant: Tenant, model: Any, row_id: UUID | None, slug: str | None) -> Any:
+    """Return the row with this id or, without an id, with this slug; None without both."""
+    if row_id:
+        return get_reference(model, row_id, *tenant)
+    if slug:
+        return _get_first(_select_available(tenant, model).where(model.slug == slug))
+    return None
+
+
+def _select_available(tenant: Tenant, model: type[Any]) -> Select[Any]:
+    """Select the rows that a name in a request can mean: those of the tenant, then public ones."""
+    if tenant.organization_id is not None:
+        own: ColumnElement[bool] = model.organization_id == tenant.organization_id
+    else:
+        own = and_(model.organization_id.is_(None), model.owner_id == tenant.owner_id)
+    return (
+        select_visible(model).where(or_(own, model.public)).order_by(model.public, model.created_at, model.id)
+    )
+
+
+def _get_first(query: Select[Any]) -> Any:
+    row = current_session().scalars(query.limit(1)).first()
+    if row is None:
+        raise NotFound()
+    return row
+
+
+def _load(model: type[OwnedModel], row_id: UUID, *options: Any) -> OwnedModel:
+    """Return a row that another visible row refers to."""
+    query = select_visible(model).where(model.id == row_id).options(*options)
+    row = current_session().scalars(query).unique().one_or_none()
+    if row is None:
+        raise NotFound()
+    return row

@@ -23,8 +23,9 @@ from db.rls.session_role import SYSTEM
 from db.session import Database, current_session, switch_role
 from db.tenancy import Caller, caller_context
 from studio.accounts.identity.passwords import PUBLISHED_PASSWORDS, hash_password
+from studio.generations.create import request_generation
 from studio.generations.lifecycle import transition
-from studio.generations.request import request_generation
+from studio.generations.request import GenerationRequest
 from studio.generations.worker import queue
 from studio.generations.worker.render_job import to_stored_image
 from studio.media.backends import open_storage
@@ -176,15 +177,9 @@ def _request_first_generation(
 ) -> Generation:
     """The first generation of a house, asked for as its owner would and paid for, under its fixed id."""
     roles = {organization_id: str(Role.OWNER)} if organization_id else {}
-    order = {
-        "batch_size": 2,
-        "seed": 2041,
-        "width": 768,
-        "height": 1024,
-        "shot_id": shot.id,
-    }
+    request = GenerationRequest(shot_id=shot.id, batch_size=2, seed=2041, width=768, height=1024)
     with caller_context(Caller(user_id=owner_id, email="", roles=roles), permission=None):
-        generation = request_generation(order, organization_id, shot, lambda _address, _scope: None)
+        generation = request_generation(request, organization_id, shot)
     switch_role(SYSTEM)
     # The shot names its generation: it lets go while the id changes.
     shot.generation_id = None

@@ -11,10 +11,9 @@ from sqlalchemy import select, update
 from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database, current_session
 from db.tenancy import caller_context
-from studio.generations.request import request_generation
 from studio.generations.worker import remote
 from tests.support import factories
-from tests.support.scenarios import PhotographedProduct
+from tests.support.scenarios import PhotographedProduct, request_generation
 from tests.support.servers.compute import ComputeServer
 
 TOOLS = ["BASE_GENERATION", "EDITING", "REFINE", "VIDEO", "BACKGROUND_FIX", "IMAGE_ADJUST", "FACE_FIX"]
@@ -35,7 +34,7 @@ def create_remote_generation(database: Database, scenario: PhotographedProduct, 
     with database.transaction(write=True), caller_context(caller, None):
         shot = current_session().scalars(select(Shot).where(Shot.id == scenario.shot.id)).one()
         params = {"shot_id": shot.id, "seed": 7, "batch_size": 2, **params}
-        return request_generation(params, shot.organization_id, shot, lambda *_: None).id
+        return request_generation(params, shot.organization_id, shot).id
 
 
 def load_generation(database: Database, generation_id: UUID) -> Generation:

@@ -13,8 +13,8 @@ from db.base import utc_now
 from db.models import Generation
 from db.session import Database, current_session
 from db.tenancy import caller_context
+from studio.generations.inputs import StrategyNotSupported
 from studio.generations.lifecycle import cancel_generation
-from studio.generations.request import StrategyNotSupported, request_generation
 from studio.generations.worker import polling, queue, remote
 from studio.generations.worker.executor import GenerationExecutor
 from studio.generations.worker.threads import GenerationWorkers
@@ -31,7 +31,7 @@ from tests.studio.compute_fixtures import (
 )
 from tests.studio.conftest import CommittingStudio
 from tests.support import factories
-from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct
+from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, request_generation
 from tests.support.servers.compute import ComputeServer, StubResponse
 
 
@@ -232,7 +232,7 @@ def test_many_remote_tasks_leave_the_one_worker_free_for_others(
     def ask(model_id: UUID) -> UUID:
         asked = {"product_id": production.product.id, "model_id": model_id, "width": 64, "height": 64}
         with database.transaction(write=True), caller_context(caller, None):
-            return request_generation(asked, production.organization.id, None, lambda *_: None).id
+            return request_generation(asked, production.organization.id, None).id
 
     remote_ids = [ask(elsewhere.id) for _ in range(4)]
     local_id = ask(local.id)
@@ -263,7 +263,7 @@ def test_what_a_model_can_be_asked_for_depends_on_its_provider(
     def ask(strategy: str) -> Generation:
         with database.transaction(write=True), caller_context(caller, None):
             wanted = {**asked, "generation_strategy": strategy}
-            return request_generation(wanted, remote_scenario.organization.id, None, lambda *_: None)
+            return request_generation(wanted, remote_scenario.organization.id, None)
 
     for strategy in ("EDITING", "FACE_FIXING", "REFINE"):
         assert ask(strategy).inputs["model"]["provider"] == "COMPUTE"

@@ -16,9 +16,10 @@ from db.errors import NotFound, ScopeMismatch
 from db.models import Generation, GenerationModel, Prediction, Product, ResolutionPreset, Shooting, Shot
 from db.session import Database, current_session
 from db.tenancy import caller_context
-from studio.generations import request as studio
+from studio.generations.inputs import NothingToGenerate, StrategyNotSupported
+from studio.generations.snapshot import ResolutionNotSupported
 from studio.media.storage import LocalDisk, media_key
-from tests.support import factories
+from tests.support import factories, scenarios
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, run_pending_generations
 
 # One kind is enough: what an order becomes hangs on no database, and pictures take their time.
@@ -36,7 +37,7 @@ def request_generation(database: Database, scenario: PhotographedProduct) -> Any
             shot = None
             if asked["shot_id"] is not None:
                 shot = current_session().scalars(select(Shot).where(Shot.id == asked["shot_id"])).one()
-            return studio.request_generation(asked, scenario.organization.id, shot, lambda *_: scenario.media)
+            return scenarios.request_generation(asked, scenario.organization.id, shot, scenario.media)
 
     return ask
 
@@ -129,10 +130,10 @@ def test_one_side_alone_keeps_the_guidelines_ratio(
 def test_a_picture_larger_than_the_model_makes_them_is_refused(
     request_generation: Any, database: Database, scenario: PhotographedProduct
 ) -> None:
-    with pytest.raises(studio.ResolutionNotSupported):
+    with pytest.raises(ResolutionNotSupported):
         request_generation(width=4100, height=4000)
     update_row(database, GenerationModel, scenario.model.id, max_size_pixels=WIDTH * HEIGHT - 1)
-    with pytest.raises(studio.ResolutionNotSupported):
+    with pytest.raises(ResolutionNotSupported):
         request_generation()
 
 
@@ -147,7 +148,7 @@ def test_a_size_that_nobody_asked_for_shrinks_to_what_the_model_makes(
 
 @pytest.mark.parametrize("strategy", ["EDITING", "VIDEO", "FACE_FIXING"])
 def test_what_no_model_can_do_is_refused(request_generation: Any, strategy: str) -> None:
-    with pytest.raises(studio.StrategyNotSupported):
+    with pytest.raises(StrategyNotSupported):
         request_generation(generation_strategy=strategy)
 
 
@@ -155,9 +156,9 @@ def test_a_tool_that_the_model_lacks_is_refused(
     request_generation: Any, scenario: PhotographedProduct
 ) -> None:
     plain = factories.make_generation_model(tool_types=["BASE_GENERATION"])
-    with pytest.raises(studio.StrategyNotSupported):
+    with pytest.raises(StrategyNotSupported):
         request_generation(model_id=plain.id, generation_strategy="REFINE")
-    with pytest.raises(studio.StrategyNotSupported):
+    with pytest.raises(StrategyNotSupported):
         request_generation(tool="VIDEO")
 
 
@@ -165,7 +166,7 @@ def test_a_tool_that_the_model_lacks_is_refused(
 def test_without_anything_to_start_from_there_is_nothing_to_generate(
     request_generation: Any, strategy: str
 ) -> None:
-    with pytest.raises(studio.NothingToGenerate):
+    with pytest.raises(NothingToGenerate):
         request_generation(shot_id=None, generation_strategy=strategy)
 
 

@@ -15,12 +15,11 @@ from sqlalchemy import select
 from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database, current_session
 from db.tenancy import caller_context
-from studio.generations.request import request_generation
 from studio.generations.worker import queue, render_job
 from studio.generations.worker.threads import GenerationWorkers
 from studio.media.storage import LocalDisk
 from tests.support import factories
-from tests.support.scenarios import LEASE, PhotographedProduct, run_pending_generations
+from tests.support.scenarios import LEASE, PhotographedProduct, request_generation, run_pending_generations
 
 PAST = timedelta(seconds=-1)
 
@@ -31,7 +30,7 @@ def create_pending_generation(database: Database, scenario: PhotographedProduct,
     with database.transaction(write=True), caller_context(caller, None):
         shot = current_session().scalars(select(Shot).where(Shot.id == scenario.shot.id)).one()
         params = {"shot_id": shot.id, "seed": 7, "batch_size": 2, **params}
-        return request_generation(params, shot.organization_id, shot, lambda *_: None).id
+        return request_generation(params, shot.organization_id, shot).id
 
 
 def get_row(database: Database, model: type[Any], row_id: UUID) -> Any:

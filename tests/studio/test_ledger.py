@@ -19,11 +19,10 @@ from db.session import Database, current_session
 from db.tenancy import caller_context
 from studio import billing
 from studio.generations.lifecycle import cancel_generation, transition
-from studio.generations.request import request_generation
 from studio.generations.worker import queue
 from studio.media.storage import LocalDisk
 from tests.support import factories
-from tests.support.scenarios import LEASE, PhotographedProduct, make_photographed_product
+from tests.support.scenarios import LEASE, PhotographedProduct, make_photographed_product, request_generation
 
 STEPS = 80
 
@@ -62,7 +61,7 @@ class RandomWalk:
         asked = {"product_id": production.product.id, "batch_size": self.dice.randint(1, 8)}
         with caller_context(caller, None):
             try:
-                request_generation(asked, production.organization.id, None, lambda *_: None)
+                request_generation(asked, production.organization.id, None)
             except OutOfCredits:
                 assert self.subscription.credits_remaining < asked["batch_size"]
 
@@ -215,4 +214,4 @@ def request_on_tier(database: Database, scenario: PhotographedProduct, tier: str
         current_session().get_one(Subscription, scenario.subscription.id).tier = tier
         current_session().flush()
         asked = {"product_id": scenario.product.id}
-        return request_generation(asked, scenario.organization.id, None, lambda *_: None).id
+        return request_generation(asked, scenario.organization.id, None).id

@@ -24,7 +24,6 @@ from db.tenancy import caller_context
 from studio.generations import lifecycle
 from studio.generations.create import create_generation, retry_generation
 from studio.generations.lifecycle import transition
-from studio.generations.request import request_generation
 from studio.generations.worker import queue, render_job
 from studio.generations.worker.threads import GenerationWorkers
 from studio.media.storage import LocalDisk
@@ -32,7 +31,7 @@ from studio.state_machines import GENERATION_STATES
 from tests.studio.conftest import CommittingStudio
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
-from tests.support.scenarios import LEASE, PhotographedProduct, run_pending_generations
+from tests.support.scenarios import LEASE, PhotographedProduct, request_generation, run_pending_generations
 
 PAST = timedelta(seconds=-1)
 COST = 2
@@ -43,7 +42,7 @@ def create_pending_generation(database: Database, scenario: PhotographedProduct,
     with acting_as_owner(database, scenario):
         shot = current_session().scalars(select(Shot).where(Shot.id == scenario.shot.id)).one()
         params = {"shot_id": shot.id, "seed": 7, "batch_size": COST, **params}
-        return request_generation(params, shot.organization_id, shot, lambda *_: None)
+        return request_generation(params, shot.organization_id, shot)
 
 
 @contextmanager

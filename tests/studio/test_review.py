@@ -15,11 +15,10 @@ from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database, current_session
 from db.tenancy import caller_context, get_visible
 from studio import review
-from studio.generations.request import request_generation
 from studio.media.storage import LocalDisk
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
-from tests.support.scenarios import PhotographedProduct, make_photographed_product
+from tests.support.scenarios import PhotographedProduct, make_photographed_product, request_generation
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_of_two_orders_for_one_shot_one_is_taken_and_paid(
     committing_database: Database, shared_scenario: PhotographedProduct
 ) -> None:
     def order(shot: Shot) -> None:
-        request_generation({"shot_id": shot.id}, shot.organization_id, shot, lambda *_: None)
+        request_generation({"shot_id": shot.id}, shot.organization_id, shot)
 
     assert run_in_transactions(committing_database, shared_scenario, order, order, order) == [
         "done",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from PIL import Image, ImageDraw
 
 from db.models import (
+    Generation,
     GenerationModel,
     Guidelines,
     Look,
@@ -25,6 +28,8 @@ from db.models import (
     User,
 )
 from db.session import Database
+from studio.generations import create
+from studio.generations.request import GenerationRequest
 from studio.generations.worker import queue
 from studio.generations.worker.render_job import RenderJob
 from studio.media.ingest import store_image
@@ -105,6 +110,19 @@ def make_photographed_product(storage: Storage, database: Database | None) -> Ph
         look=look,
         shot=factories.make_shot(look, shot_type_id=shot_type.id),
         media=media,
+    )
+
+
+def request_generation(
+    parameters: Mapping[str, Any],
+    organization_id: UUID | None,
+    shot: Shot | None,
+    product_media: MediaResource | None = None,
+) -> Generation:
+    """Create the generation of these parameters, in the transaction of the caller."""
+    request = GenerationRequest(**parameters)
+    return create.request_generation(
+        request, organization_id, shot, product_media if request.product_image else None
     )
 
 
