@@ -1,6 +1,7 @@
-"""Puts the server together: contract, handlers, database and Connexion's middleware. Built whole at start.
+"""Build the application: contract, handlers, database, middleware and background services.
 
-A contract that does not compile, or handlers that do not fit it, stop the start.
+Everything is built before the first request. If the contract does not compile or the handlers do not match
+it, the server does not start. This module only wires the parts; it holds no rules of its own.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ from studio.jobs.periodic import PeriodicTask
 from studio.media.backends import open_storage
 from studio.providers.base import SAMPLE_RENDERER
 from studio.providers.sample import build_sample_file
-from studio.rate_limits.limiter import RateLimiter as RateLimits
+from studio.rate_limits.limiter import RateLimiter
 from studio.settings import InvalidSettings, Settings
 from studio.telemetry.metrics import MetricsServer
 from studio.telemetry.traces import Tracing
@@ -76,17 +77,20 @@ Hook = Callable[[], object]
 
 
 class BackgroundService(Protocol):
-    """Something that lives as long as the server does."""
+    """A part that runs as long as the server does."""
 
     def start(self) -> None:
-        """Begin; called once."""
+        """Start; called once."""
 
     def stop(self) -> None:
-        """End; called once."""
+        """Stop; called once."""
 
 
 class Application(BridgedFlaskApp):
-    """The server as one ASGI application. `on_startup` and `on_shutdown` are called in order, in a thread."""
+    """The ASGI application.
+
+    Its `on_startup` and `on_shutdown` hooks are called in order, in a thread.
+    """
 
     def __init__(
         self,
@@ -101,7 +105,7 @@ class Application(BridgedFlaskApp):
         self.endpoints = endpoints
         self.on_startup: list[Hook] = []
         self.change_hub = change_hub
-        # First, so that nobody who waits keeps the server from ending.
+        # Close long-polling connections first. They would delay the shutdown by up to a minute.
         self.on_shutdown: list[Hook] = [change_hub.close]
         self._draining = threading.Lock()
         super().__init__(
@@ -123,9 +127,9 @@ class Application(BridgedFlaskApp):
         self.database.dispose()
 
     def drain(self) -> None:
-        """Call the hooks of `on_shutdown`, each once; who asks second waits until the first is done.
+        """Call each hook of `on_shutdown` once; a concurrent call waits until the first one is done.
 
-        A server may ask as soon as it is told to end, while its clients are still being served.
+        A server may call it as soon as it receives the signal to stop, while it still serves clients.
         """
         with self._draining:
             while self.on_shutdown:
@@ -142,88 +146,62 @@ def create_app(
     extra_routes: Mapping[str, ASGIApp] | None = None,
     tags: Collection[str] | None = None,
 ) -> Application:
-    """Return the server, ready to serve.
+    """Create the application.
 
-    `database` offers `transaction(write)` and `dispose()`, by default that of the settings. `package` holds
-    the handlers, `outside` maps paths that are not of the contract to ASGI applications, `tags`
-    limits the server to a part of the contract. Raises ContractError when contract and handlers do not fit.
+    Args:
+        settings: the settings of the server.
+        bundle: the OpenAPI document, or the path of its JSON file.
+        package: the package with the handlers.
+        database: an object with `transaction(write)` and `dispose()`; by default that of the settings.
+        load_caller: loads the caller of a request from the claims of its credential.
+        extra_routes: ASGI applications for paths outside the contract; by default the HTML pages.
+        tags: serve only the operations with these tags.
+
+    Raises:
+        ContractError: the contract and the handlers do not match.
+        InvalidSettings: the mock server was started without its database.
     """
     contract = Document.load(bundle) if isinstance(bundle, Path) else Document(bundle)
     if tags is not None:
         contract = contract.with_tags(tags)
     if database is None:
         if settings.mode == "mock":
-            raise InvalidSettings("SARTIQ_MODE=mock is served by `python -m handlers`, which furnishes it")
+            raise InvalidSettings(
+                "SARTIQ_MODE=mock needs the demo data: start the mock server by `python -m handlers`"
+            )
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         engine = build_engine(settings.database_url, settings.pool_size, settings.request_seconds)
         database = Database(engine)
     body_limits = BodyLimits(settings.max_json_bytes, settings.max_upload_bytes, settings.slow_client_seconds)
     operations = compile_operations(contract, body_limits, SUPERUSER_ONLY)
     handlers = find_handlers(operations, package, HANDLER_RULES)
-    limits = RateLimits.from_settings(settings)
-    table = Router(contract.base_path, operations)
-    targets = TargetResolver(table, operations)
+    rate_limiter = RateLimiter.from_settings(settings)
+    router = Router(contract.base_path, operations)
+    targets = TargetResolver(router, operations)
     endpoints = {
         operation.operation_id: Endpoint(
             operation,
             handlers[operation.operation_id],
             database.transaction,
             load_caller,
-            limits,
+            rate_limiter,
             AuditRecorder(operation, targets) if package == "handlers" else None,
         )
         for operation in operations
     }
-    gate = partial(
-        Routing,
-        router=table,
-        base_path=contract.base_path,
-        extra_routes=_pages(settings) if extra_routes is None else extra_routes,
-    )
-    last_resort = partial(ErrorBoundary, public_url=settings.public_url)
-    watchers = ChangeHub(database.transaction)
-    waiting = partial(
-        LongPolling,
-        change_hub=watchers,
-        max_wait=settings.max_wait_seconds,
-        max_stream=settings.sse_max_seconds,
-    )
-    app = Application(
+    change_hub = ChangeHub(database.transaction)
+    middlewares = _build_middlewares(
         settings,
-        database,
-        endpoints,
-        watchers,
-        middlewares=[
-            last_resort,
-            partial(ObservabilityMiddleware, base_path=contract.base_path),
-            last_resort,
-            partial(
-                SecurityHeaders,
-                public_url=settings.public_url,
-                allow_origins=settings.cors_origins,
-                allow_headers=declared_request_headers(contract),
-                expose_headers=declared_response_headers(contract),
-            ),
-            partial(ResponseValidation, public_url=settings.public_url),
-            ExceptionMiddleware,
-            waiting,
-            gate,
-            *(
-                [partial(MockResponseMiddleware, examples=ExampleResponses(contract, build_sample_file))]
-                if settings.mode == "mock"
-                else ()
-            ),
-            partial(AnonymousRateLimit, limits=limits),
-            SecurityMiddleware,
-            partial(CallerRateLimit, limits=limits),
-            RequestValidation,
-            LifespanMiddleware,
-            ContextMiddleware,
-        ],
+        contract,
+        router,
+        rate_limiter,
+        change_hub,
+        _build_pages(settings) if extra_routes is None else extra_routes,
     )
+    app = Application(settings, database, endpoints, change_hub, middlewares=middlewares)
     app.app.config["SETTINGS"] = settings
     app.app.config["STORAGE"] = open_storage(settings)
-    app.app.config["LIMITS"] = limits
+    app.app.config["LIMITS"] = rate_limiter
     app.app.config["OUTBOUND"] = SafeHttpClient.from_settings(settings)
     app.app.config["FETCHING"] = threading.BoundedSemaphore(max(1, settings.request_threads // 2))
     configure_jwt(app.app, settings)
@@ -244,8 +222,57 @@ def create_app(
     return app
 
 
-def _pages(settings: Settings) -> dict[str, ASGIApp]:
-    """What is served beside the contract."""
+def _build_middlewares(
+    settings: Settings,
+    contract: Document,
+    router: Router,
+    rate_limiter: RateLimiter,
+    change_hub: ChangeHub,
+    extra_routes: Mapping[str, ASGIApp],
+) -> list[Callable[[ASGIApp], ASGIApp]]:
+    """Return the middleware, outermost first, in the order that `handlers.pipeline.middleware` documents."""
+    error_boundary = partial(ErrorBoundary, public_url=settings.public_url)
+    observability = partial(ObservabilityMiddleware, base_path=contract.base_path)
+    security_headers = partial(
+        SecurityHeaders,
+        public_url=settings.public_url,
+        allow_origins=settings.cors_origins,
+        allow_headers=declared_request_headers(contract),
+        expose_headers=declared_response_headers(contract),
+    )
+    response_validation = partial(ResponseValidation, public_url=settings.public_url)
+    long_polling = partial(
+        LongPolling,
+        change_hub=change_hub,
+        max_wait=settings.max_wait_seconds,
+        max_stream=settings.sse_max_seconds,
+    )
+    routing = partial(Routing, router=router, base_path=contract.base_path, extra_routes=extra_routes)
+    mock_responses = []
+    if settings.mode == "mock":
+        examples = ExampleResponses(contract, build_sample_file)
+        mock_responses.append(partial(MockResponseMiddleware, examples=examples))
+    return [
+        error_boundary,
+        observability,
+        error_boundary,
+        security_headers,
+        response_validation,
+        ExceptionMiddleware,
+        long_polling,
+        routing,
+        *mock_responses,
+        partial(AnonymousRateLimit, limits=rate_limiter),
+        SecurityMiddleware,
+        partial(CallerRateLimit, limits=rate_limiter),
+        RequestValidation,
+        LifespanMiddleware,
+        ContextMiddleware,
+    ]
+
+
+def _build_pages(settings: Settings) -> dict[str, ASGIApp]:
+    """Return the pages outside the contract, by path."""
     return {
         "/": home(settings.public_url),
         CATALOG_PATH: api_catalog(settings.public_url),
@@ -254,25 +281,25 @@ def _pages(settings: Settings) -> dict[str, ASGIApp]:
 
 
 def _attach_services(app: Application) -> None:
-    """Let what this process does beside serving live as long as the server does."""
+    """Start and stop this process's background services with the server."""
     settings = app.settings
     config = app.app.config
-    workplace = Services(settings, app.database, config["STORAGE"], config["OUTBOUND"])
-    # First to come and last to go: they see how the others end.
-    watching: list[BackgroundService] = [
+    services = Services(settings, app.database, config["STORAGE"], config["OUTBOUND"])
+    # They start first and stop last, so that they record how the other services start and stop.
+    telemetry: list[BackgroundService] = [
         Tracing(settings.otlp_endpoint, settings.service_name),
         MetricsServer(settings.metrics_host, settings.metrics_port, app.database, settings.database_url),
     ]
-    parts = _background_services(workplace)
-    app.on_startup.extend(part.start for part in (*watching, *parts))
-    app.on_shutdown.extend(part.stop for part in (*parts, *watching))
+    workers = _background_services(services)
+    app.on_startup.extend(service.start for service in (*telemetry, *workers))
+    app.on_shutdown.extend(service.stop for service in (*workers, *telemetry))
 
 
 def _background_services(services: Services) -> list[BackgroundService]:
-    """What this process does beside serving: all there is, or, with a broker, to call others for it."""
+    """Return the workers of this process; with a broker only the relay that wakes Celery's workers."""
     settings = services.settings
     if settings.celery_broker_url is not None:
-        # Here, because a server that works for itself need not wait for Celery to load.
+        # Imported here: a server without a broker does not wait for Celery to load.
         from studio.jobs.celery.relay import WakeupRelay
 
         return [WakeupRelay(services)]
@@ -288,27 +315,31 @@ def _background_services(services: Services) -> list[BackgroundService]:
             services.http_client,
         ),
         WebhookDispatcher(settings, services.database, services.http_client),
-        *(_periodic_task(each, services) for each in MAINTENANCE_TASKS),
+        *(_periodic_task(task, services) for task in MAINTENANCE_TASKS),
     ]
 
 
 def _mock_services(services: Services) -> list[BackgroundService]:
-    """The same, but what somebody waits for is done before he is answered."""
+    """Return the workers of the mock server, which completes jobs before it responds."""
     lease = services.settings.lease_seconds
-    workshop = GenerationExecutor(
+    executor = GenerationExecutor(
         services.database, services.storage, os.cpu_count() or 1, lease, renderer=SAMPLE_RENDERER
     )
-    waited_for = InlineRunner(workshop, lambda: run_pending_exports(services.database, services.storage))
-    unasked = [each for each in MAINTENANCE_TASKS if each.trigger is None]
-    senders = WebhookDispatcher(services.settings, services.database, services.http_client)
-    return [waited_for, senders, *(_periodic_task(each, services) for each in unasked)]
+    inline_runner = InlineRunner(executor, lambda: run_pending_exports(services.database, services.storage))
+    # Tasks with a trigger are the jobs that the inline runner completes.
+    untriggered = [task for task in MAINTENANCE_TASKS if task.trigger is None]
+    dispatcher = WebhookDispatcher(services.settings, services.database, services.http_client)
+    return [inline_runner, dispatcher, *(_periodic_task(task, services) for task in untriggered)]
 
 
 def _periodic_task(task: MaintenanceTask, services: Services) -> PeriodicTask:
-    wake = task.trigger.listen() if task.trigger else None
-    return PeriodicTask(task.name, partial(task.run, services), task.interval_seconds, wake)
+    wakeup = task.trigger.listen() if task.trigger else None
+    return PeriodicTask(task.name, partial(task.run, services), task.interval_seconds, wakeup)
 
 
 def _build_middleware_stack_eagerly(middleware: ConnexionMiddleware) -> None:
-    """Build the middleware stack; Connexion would on the first request, and fail on every one."""
+    """Build the middleware stack at start.
+
+    Connexion builds it on the first request, where an error in the contract would fail every request.
+    """
     middleware.app, middleware.middleware_stack = middleware._build_middleware_stack()

@@ -1,16 +1,22 @@
-"""ASGI middleware around Connexion's security check, in the order in which a request passes it.
+"""ASGI middleware, in the order in which a request passes it. Connexion provides the entries in brackets.
 
 | Module | Does |
 |---|---|
-| `error_boundary` | returns a generic 500 problem when an outer middleware fails |
+| `error_boundary` | returns a generic 500 problem when `observability` fails |
 | `observability` | request id, access log, metrics, root span |
+| `error_boundary` | returns a generic 500 problem when an outer middleware below fails |
 | `security_headers` | security headers, CORS, Cache-Control |
 | `response_validation` | validates responses that no endpoint has validated |
+| (`ExceptionMiddleware`) | turns exceptions into problems |
 | `long_polling` | `Prefer: wait=N` and server-sent events |
 | `routing` | finds the operation, or serves a page outside the contract |
 | `mock_responses` | example responses on demand (mock server only) |
-| `rate_limits` | per address before authentication, per caller after it |
+| `rate_limits.AnonymousRateLimit` | counts requests without a valid credential by address |
+| (`SecurityMiddleware`) | authentication: reads the token or API key |
+| `rate_limits.CallerRateLimit` | counts requests by account or API key |
 | `request_validation` | parameters and body against the contract |
+| (`LifespanMiddleware`) | start and end of the server |
+| (`ContextMiddleware`) | Connexion's request context |
 
-`handlers.app` builds the stack from these classes.
+`handlers.app` builds the stack in this order; a test compares the two. Flask and the endpoint follow.
 """
