@@ -1,1 +1,1 @@
-"""What happens around a handler: middleware, authentication, transaction, idempotency, audit log, errors."""
+"""Everything that happens around a handler: middleware, authentication, transactions, errors, audit."""

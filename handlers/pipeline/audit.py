@@ -1,7 +1,8 @@
-"""One event in the audit log for each request that writes, signs in, or is refused; handlers notice nothing.
+"""Record an audit event for each request that writes, signs in or is denied. Handlers do not call it.
 
-An event is written in the transaction of what it tells, so that neither is there without the other; a refusal
-in a short one of its own. What a request is about is read off its path, or off the Location of what it made.
+The event of a successful request is inserted in the request's own transaction, so that the change and its
+event are committed together; the event of a denied one in a transaction of its own, because the request rolls
+back. The target of an event is derived from the request's path, or from the Location of the created row.
 """
 
 from __future__ import annotations
@@ -36,44 +37,47 @@ _CREATING_VERBS = ("create", "add", "accept")
 
 
 class Target(NamedTuple):
-    """What an event is about, by the name that the contract has for it."""
+    """The row that an event is about; `type` is the name of the resource in the contract."""
 
     type: str
     id: UUID
 
 
 class TargetResolver:
-    """Finds what a path is about: `/products/{product_id}/images/{image_id}` is about a `product_image`,
-    because `get_product_image` reads it."""
+    """Find the target of a path.
+
+    The target of `/products/{product_id}/images/{image_id}` is a `product_image`, because the operation that
+    reads the path is `get_product_image`.
+    """
 
     def __init__(self, router: Router, operations: list[Operation]) -> None:
         self._router = router
-        self._names = {
+        self._target_types = {
             operation.path: operation.operation_id.removeprefix("get_")
             for operation in operations
             if operation.method == "GET" and operation.operation_id.startswith("get_")
         }
 
     def resolve_path(self, path: str, values: Mapping[str, Any]) -> Target | None:
-        """Return the last row that a path names, None when it names none."""
+        """Return the row of the last path parameter, None if there is none."""
         head, brace, _ = path.rpartition("}")
         if not brace:
             return None
         parameter = head.rpartition("{")[2]
         row_id = _parse_uuid(values.get(parameter))
-        name = self._names.get(head + brace) or parameter.removesuffix("_id")
-        return None if row_id is None else Target(name, row_id)
+        target_type = self._target_types.get(head + brace) or parameter.removesuffix("_id")
+        return None if row_id is None else Target(target_type, row_id)
 
     def resolve_location(self, location: str | None) -> Target | None:
-        """Return the row that lives at the Location of an answer."""
-        place = None if location is None else self._router.match(location)
-        if place is None or "GET" not in place.operations:
+        """Return the row at the Location of a response."""
+        match = None if location is None else self._router.match(location)
+        if match is None or "GET" not in match.operations:
             return None
-        return self.resolve_path(place.operations["GET"].path, place.values)
+        return self.resolve_path(match.operations["GET"].path, match.values)
 
 
 class AuditRecorder:
-    """What is written down about the requests of one operation."""
+    """Record the audit events of one operation."""
 
     def __init__(self, operation: Operation, targets: TargetResolver) -> None:
         self._operation = operation
@@ -81,67 +85,75 @@ class AuditRecorder:
         self._creates = operation.operation_id.partition("_")[0] in _CREATING_VERBS
 
     @contextmanager
-    def track(self, call: RequestContext) -> Iterator[ChangeTracker]:
-        """Follow what happens within the block, which is within the transaction; write down a refusal."""
-        with track_changes() as trail:
+    def track(self, context: RequestContext) -> Iterator[ChangeTracker]:
+        """Track the changes within the block, which runs in the transaction; record a denial."""
+        with track_changes() as tracker:
             try:
-                yield trail
+                yield tracker
             except _DENIALS as error:
-                self._record_denial(call, trail, error)
+                self._record_denial(context, tracker, error)
                 raise
 
-    def record_success(self, call: RequestContext, trail: ChangeTracker, encoded: EncodedResponse) -> None:
-        """Write down that the request succeeded, as part of the running transaction."""
-        if not self._operation.is_audited or call.arguments.get("validate_only"):
+    def record_success(
+        self, context: RequestContext, tracker: ChangeTracker, encoded: EncodedResponse
+    ) -> None:
+        """Insert the event of a successful request in the running transaction."""
+        if not self._operation.is_audited or context.arguments.get("validate_only"):
             return
         current_session().flush()
-        target = self._resolve_target(call, trail, encoded.headers.get("Location"))
-        # Who calls without a credential and touches nothing leaves no trace: strangers fill no tables.
-        if call.caller is None and target is None:
+        target = self._resolve_target(context, tracker, encoded.headers.get("Location"))
+        # Anonymous requests without a target are not recorded: anyone could fill the table.
+        if context.caller is None and target is None:
             return
-        row, changes = trail.find(*target) if target else (None, [])
+        row, changes = tracker.find(*target) if target else (None, [])
         insert_event(
             {
-                **self._event_fields(call, target),
-                **_build_actor(call.caller, trail),
-                **_resolve_tenant(call, target, row),
+                **self._event_fields(target),
+                **_build_actor(context.caller, tracker),
+                **_resolve_tenant(context, target, row),
                 "outcome": Outcome.SUCCEEDED,
                 "changes": [change._asdict() for change in changes],
             }
         )
 
     def _resolve_target(
-        self, call: RequestContext, trail: ChangeTracker, location: str | None
+        self, context: RequestContext, tracker: ChangeTracker, location: str | None
     ) -> Target | None:
-        by_path = self._targets.resolve_path(self._operation.path, call.arguments)
-        made = self._targets.resolve_location(location) if self._creates or by_path is None else None
-        told = Target(*trail.target) if trail.target else None
-        account_id = trail.account_id or (call.caller and call.caller.user_id)
+        path_target = self._targets.resolve_path(self._operation.path, context.arguments)
+        created = self._targets.resolve_location(location) if self._creates or path_target is None else None
+        explicit = Target(*tracker.target) if tracker.target else None
+        account_id = tracker.account_id or (context.caller and context.caller.user_id)
         account = Target("user", account_id) if account_id else None
-        return told or made or by_path or account
+        return explicit or created or path_target or account
 
-    def _record_denial(self, call: RequestContext, trail: ChangeTracker, error: DomainError) -> None:
-        """Write down a refusal once it has rolled back, when it concerns somebody whom the server knows.
+    def _record_denial(self, context: RequestContext, tracker: ChangeTracker, error: DomainError) -> None:
+        """Record a denied request after its rollback, if its caller or account is known.
 
-        Failed sign-ins are all written down: their number is limited.
+        Every failed sign-in is recorded: the login throttle limits their number.
         """
-        if not (call.claims or trail.account_id or isinstance(error, IncorrectCredentials)):
+        if not (context.claims or tracker.account_id or isinstance(error, IncorrectCredentials)):
             return
-        facts = {"outcome": Outcome.REFUSED, "reason": error.code, "changes": []}
-        by_path = self._targets.resolve_path(self._operation.path, call.arguments)
+        path_target = self._targets.resolve_path(self._operation.path, context.arguments)
 
-        def write(_: Session) -> None:
-            refused = _find_denied_request(call, trail)
-            if refused is not None:
-                account = Target("user", refused.account_id) if refused.account_id else None
-                scope = _tenant_fields(refused.organization_id, refused.account_id)
-                insert_event(
-                    {**self._event_fields(call, by_path or account), **facts, **scope, **refused.actor}
-                )
+        def insert_denial(_: Session) -> None:
+            denied = _find_denied_request(context, tracker)
+            if denied is None:
+                return
+            account = Target("user", denied.account_id) if denied.account_id else None
+            insert_event(
+                {
+                    **self._event_fields(path_target or account),
+                    **denied.actor,
+                    **_tenant_fields(denied.organization_id, denied.account_id),
+                    "outcome": Outcome.REFUSED,
+                    "reason": error.code,
+                    "changes": [],
+                }
+            )
 
-        run_in_separate_transaction(write)
+        run_in_separate_transaction(insert_denial)
 
-    def _event_fields(self, call: RequestContext, target: Target | None) -> dict[str, Any]:
+    def _event_fields(self, target: Target | None) -> dict[str, Any]:
         return {
             "action": self._operation.operation_id,
             "target_type": target.type if target else None,
@@ -151,11 +163,12 @@ class AuditRecorder:
         }
 
 
-def _resolve_tenant(call: RequestContext, target: Target | None, row: object) -> dict[str, UUID | None]:
-    caller, granted = call.caller, first_grant()
+def _resolve_tenant(context: RequestContext, target: Target | None, row: object) -> dict[str, UUID | None]:
+    """Return the tenant that may read the event, from the most to the least specific source."""
+    caller, granted = context.caller, first_grant()
     organization_id = (
         (target.id if target and target.type == "organization" else None)
-        or call.arguments.get("organization_id")
+        or context.arguments.get("organization_id")
         or getattr(row, "organization_id", None)
         or (granted if caller and granted in caller.roles else None)
         or current_organization()
@@ -169,52 +182,52 @@ def _resolve_tenant(call: RequestContext, target: Target | None, row: object) ->
 
 
 class _DeniedRequest(NamedTuple):
-    """Who was refused, and whose event that is."""
+    """The actor of a denied request, and the tenant of its event."""
 
     actor: dict[str, Any]
     account_id: UUID | None
     organization_id: UUID | None = None
 
 
-def _find_denied_request(call: RequestContext, trail: ChangeTracker) -> _DeniedRequest | None:
-    """Return who was refused; None for a key that was deleted, for then nobody knows whose it was."""
-    claims, caller = call.claims or {}, call.caller
+def _find_denied_request(context: RequestContext, tracker: ChangeTracker) -> _DeniedRequest | None:
+    """Return the denied request, None for a deleted API key: its organization is unknown."""
+    claims, caller = context.claims or {}, context.caller
     if caller is not None:
-        named = call.arguments.get("organization_id")
-        organization_id = named if named in caller.roles else call.organization_id
-        # A key has nothing personal, so the organization is told also where it named none.
+        requested_id = context.arguments.get("organization_id")
+        organization_id = requested_id if requested_id in caller.roles else context.organization_id
+        # An API key has no personal resources, so its event belongs to its organization.
         return _DeniedRequest(
             _caller_actor(caller), caller.user_id, organization_id or caller.key_organization_id
         )
     if "api_key_id" in claims:
         key_id = UUID(claims["api_key_id"])
-        maker = find_key_owner(key_id)
-        return maker and _DeniedRequest(
-            _api_key_actor(key_id, maker.email), maker.user_id, maker.organization_id
+        owner = find_key_owner(key_id)
+        return owner and _DeniedRequest(
+            _api_key_actor(key_id, owner.email), owner.user_id, owner.organization_id
         )
-    account_id = _parse_uuid(claims.get("sub")) or trail.account_id
+    account_id = _parse_uuid(claims.get("sub")) or tracker.account_id
     return _DeniedRequest(_actor_by_id(account_id if claims else None), account_id)
 
 
 def _tenant_fields(organization_id: UUID | None, account_id: UUID | None) -> dict[str, UUID | None]:
-    """Return whose event it is: an organization's or an account's, never both."""
+    """Return the tenant columns of an event: an organization or an account, never both."""
     return {"organization_id": organization_id, "account_id": account_id if organization_id is None else None}
 
 
-def _build_actor(caller: Caller | None, trail: ChangeTracker) -> dict[str, Any]:
+def _build_actor(caller: Caller | None, tracker: ChangeTracker) -> dict[str, Any]:
     if caller is not None:
         return _caller_actor(caller)
-    if trail.account_id is not None:
+    if tracker.account_id is not None:
         return {
             "actor_type": ActorType.USER,
-            "actor_id": trail.account_id,
-            "actor_email": trail.account_email,
+            "actor_id": tracker.account_id,
+            "actor_email": tracker.account_email,
         }
     return {"actor_type": ActorType.ANONYMOUS}
 
 
 def _caller_actor(caller: Caller) -> dict[str, Any]:
-    """Return who acts: a key by its own id, so that what it did can be told from what its maker did."""
+    """Return the actor columns; an API key is an actor of its own, apart from the user that created it."""
     if caller.api_key_id is not None:
         return _api_key_actor(caller.api_key_id, caller.email)
     return {"actor_type": ActorType.USER, "actor_id": caller.user_id, "actor_email": caller.email}
@@ -225,7 +238,7 @@ def _api_key_actor(api_key_id: UUID, owner_email: str) -> dict[str, Any]:
 
 
 def _actor_by_id(user_id: UUID | None) -> dict[str, Any]:
-    """Return who was refused, by a token of ours; the account may be gone."""
+    """Return the actor of a valid token whose account may have been deleted."""
     if user_id is None:
         return {"actor_type": ActorType.ANONYMOUS}
     email = current_session().scalar(select(User.email).where(User.id == user_id))

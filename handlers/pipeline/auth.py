@@ -1,6 +1,6 @@
-"""Who is calling: a token or key is read on the event loop, its account is loaded in the request's thread.
+"""Authentication: verify tokens and API keys on the event loop, load the caller in the request's thread.
 
-Connexion runs security callbacks one by one on the loop and outside of Flask, so there is only arithmetic.
+Connexion runs security callbacks on the event loop and outside of Flask. They must not access the database.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _REQUIRED_CLAIMS = ["exp", "iat", "sub", "jti", "sid", "type"]
 _USED_CLAIMS = ("sub", "sid", "type", "exp")
 
 TOKEN_CACHE_SIZE = 1_000
-"""Tokens whose signature is not verified again, some 1 MB: to verify one takes 30 microseconds."""
+"""Number of tokens whose verified claims are cached, about 1 MB. Verifying a token takes 30 microseconds."""
 
 
 def configure_jwt(app: Flask, settings: Settings) -> None:
-    """Prepare the application for `make_access_token`; to be called before its first request."""
+    """Configure Flask-JWT-Extended, which issues the access tokens; call it before the first request."""
     app.config.update(
         JWT_SECRET_KEY=settings.secret_key,
         JWT_ALGORITHM=ALGORITHM,
@@ -56,7 +56,7 @@ def configure_jwt(app: Flask, settings: Settings) -> None:
 
 
 def issue_access_token(user_id: UUID, session_id: UUID, session_ends_at: datetime) -> tuple[str, int]:
-    """Return an access token and for how many seconds it is valid: never longer than its session."""
+    """Return an access token and its lifetime in seconds, which never exceeds that of its session."""
     lifetime = min(
         cast(timedelta, current_app.config["JWT_ACCESS_TOKEN_EXPIRES"]), session_ends_at - utc_now()
     )
@@ -71,27 +71,27 @@ def issue_access_token(user_id: UUID, session_id: UUID, session_ends_at: datetim
 
 
 def current_session_id() -> UUID:
-    """Return the session that the running request's access token belongs to."""
-    call: RequestContext = request.environ[REQUEST_CONTEXT]
-    return UUID((call.claims or {})["sid"])
+    """Return the session id of the running request's access token."""
+    context: RequestContext = request.environ[REQUEST_CONTEXT]
+    return UUID((context.claims or {})["sid"])
 
 
 def decode_access_token(token: str, secret_key: str) -> dict[str, Any] | None:
-    """Return the claims of an access token of ours that are used here, None for anything else.
+    """Return the claims of a valid access token that are used here, None for any other text.
 
-    Touches no database.
+    Does not check whether the session was revoked: `load_caller` does.
     """
     try:
         claims = _verify_token(token, secret_key)
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
         return None
-    is_over = int(claims["exp"]) <= time.time()
-    return None if is_over or claims["type"] != "access" else dict(claims)
+    is_expired = int(claims["exp"]) <= time.time()
+    return None if is_expired or claims["type"] != "access" else dict(claims)
 
 
 @lru_cache(maxsize=TOKEN_CACHE_SIZE)
 def _verify_token(token: str, secret_key: str) -> dict[str, Any]:
-    # Once for each token: nothing about it changes but the time. What is raised is not kept.
+    # Cached: only time changes the result and the caller checks the expiry. Exceptions are not cached.
     claims: dict[str, Any] = jwt.decode(
         token,
         secret_key,
@@ -105,15 +105,19 @@ def _verify_token(token: str, secret_key: str) -> dict[str, Any]:
 
 
 def parse_api_key(secret: str, secret_key: str) -> dict[str, Any] | None:
-    """Return what stands for the claims of an API key, None for what this server did not make."""
+    """Return the claims of an API key that this server issued, None for any other text.
+
+    Does not check whether the key was deleted or has expired: `load_caller` does.
+    """
     key_id = parse_secret(secret, secret_key)
     return None if key_id is None else {"api_key_id": str(key_id), "secret_hash": hash_token(secret)}
 
 
 class CredentialCheckError(Exception):
-    """The check of a credential has a defect. Without this, the refusal by the next scheme would cover it up.
+    """A defect in the verification of a credential.
 
-    Of the errors of all schemes, Connexion raises the one with this status.
+    If several security schemes fail, Connexion raises the error with this status. Without it, the 401 of the
+    next scheme would hide the defect.
     """
 
     status = 403
@@ -122,13 +126,13 @@ class CredentialCheckError(Exception):
 def build_bearer_security(
     decode: Callable[[str, str], dict[str, Any] | None], secret_key: str
 ) -> type[AbstractSecurityHandler]:
-    """Return what Connexion calls for a scheme whose credentials `read` makes claims of, None of bad ones."""
+    """Return Connexion's security handler for a scheme; `decode` returns None for an invalid credential."""
 
     class BearerSecurity(AbstractSecurityHandler):
-        """Reads `Authorization: Bearer <credential>`."""
+        """Verify `Authorization: Bearer <credential>`."""
 
         def get_fn(self, _scheme: dict[str, Any], _scopes: list[str]) -> Callable[[ConnexionRequest], Any]:
-            """Return the check of one request."""
+            """Return the function that verifies one request."""
             return self._check_credential
 
         def _check_credential(self, request: ConnexionRequest) -> Any:
@@ -141,18 +145,18 @@ def build_bearer_security(
                 raise CredentialCheckError from error
             if claims is None:
                 raise OAuthResponseProblem
-            work = current_log_context()
-            if work is not None:
-                work.user_id, work.api_key_id = claims.get("sub"), claims.get("api_key_id")
+            log_context = current_log_context()
+            if log_context is not None:
+                log_context.user_id, log_context.api_key_id = claims.get("sub"), claims.get("api_key_id")
             return claims
 
     return BearerSecurity
 
 
 def build_security_map(secret_key: str) -> dict[str, type[AbstractSecurityHandler]]:
-    """Return the check for each type of scheme in the contract, which itself names no function.
+    """Return the security handler of each scheme type in the contract.
 
-    Connexion asks for the schemes that an operation lists, one after the other, until one holds.
+    Connexion tries the schemes of an operation one after the other until one succeeds.
     """
     return {
         "oauth2": build_bearer_security(decode_access_token, secret_key),
@@ -161,9 +165,11 @@ def build_security_map(secret_key: str) -> dict[str, type[AbstractSecurityHandle
 
 
 def load_caller(claims: dict[str, Any]) -> Caller:
-    """Return the account behind a token or key with its roles, by one statement in the running transaction.
+    """Return the user or API key with its roles, by one statement in the running transaction.
 
-    InvalidToken when the account is gone or inactive, the sign-in was revoked, or the key does not hold.
+    Raises:
+        InvalidToken: the account was deleted or is inactive, the session was revoked, or the key was deleted
+            or has expired.
     """
     if "api_key_id" in claims:
         return _load_key_caller(UUID(claims["api_key_id"]), claims["secret_hash"])
@@ -178,14 +184,14 @@ def load_caller(claims: dict[str, Any]) -> Caller:
 
 
 def _load_key_caller(key_id: UUID, secret_hash: str) -> Caller:
-    """Return who an API key acts for, with the role there and no more of it than the key's scopes name."""
+    """Return the caller of an API key, with the permissions of its creator's role that its scopes name."""
     key = find_active_key(key_id, secret_hash)
     if key is None:
         raise InvalidToken()
     touch_last_used(key_id, key.last_used_at)
-    work = current_log_context()
-    if work is not None:
-        work.user_id = str(key.user_id)
+    log_context = current_log_context()
+    if log_context is not None:
+        log_context.user_id = str(key.user_id)
     return Caller(
         user_id=key.user_id,
         email=key.email,

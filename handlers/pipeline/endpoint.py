@@ -1,8 +1,9 @@
-"""One request in its thread: transaction, caller, permission, handler, check of the answer, commit.
+"""The view function of an operation: transaction, caller, permission, handler, response validation, commit.
 
-Returning commits, raising rolls back. An answer that breaks the contract raises, so nothing of it is kept.
-What takes its time, such as decoding a picture, is done before that transaction. A request with an
-Idempotency-Key takes its turn within it, or, where something comes before it, in a short one of its own.
+Returning commits, raising rolls back; a response that violates the contract raises, so its changes are rolled
+back. Slow work, such as decoding an image, runs before the transaction is opened. A request with an
+Idempotency-Key acquires its lock in the transaction or, if slow work comes first, in a short one before it.
+This module knows no operation by name.
 """
 
 from __future__ import annotations
@@ -42,13 +43,22 @@ if TYPE_CHECKING:
 Transaction = Callable[..., AbstractContextManager[Any]]
 CallerLoader = Callable[[dict[str, Any]], Caller]
 
-# What describes a body that is not sent. All else a 304 says again: browsers put its headers in the place of
-# those of their copy (RFC 9111, 4.3.4), and one left out would be that of answers with none of their own.
+# A 304 repeats all other headers. Browsers replace the headers of their copy by those of the 304 (RFC 9111,
+# section 4.3.4), so the default of a header that is missing here would replace the copy's own value.
 _NOT_IN_304 = ("content-encoding", "content-length")
 
 
 class Endpoint:
-    """The view function of one operation. What it needs of the database is handed in."""
+    """The view function of one operation.
+
+    Args:
+        operation: the operation.
+        handler: the function that implements it.
+        transaction: opens a transaction, called with whether it writes and, optionally, the session role.
+        load_caller: loads the caller from the claims of the credential.
+        limits: the rate limiter, which counts the organization.
+        audit_recorder: records audit events; None for an application without an audit log.
+    """
 
     def __init__(
         self,
@@ -67,7 +77,7 @@ class Endpoint:
         self._load_caller = load_caller
         self._limits = limits
         self._audit_recorder = audit_recorder
-        # Of a request with a token, only who is calling is read as the system; then it is the caller's.
+        # The system role only loads the caller; `_authorize_caller` then switches to the caller's role.
         self._session_role = (
             ANONYMOUS if operation.is_public and not is_self_authenticating(handler) else SYSTEM
         )
@@ -76,87 +86,95 @@ class Endpoint:
         self.__name__ = operation.operation_id
 
     def __call__(self, **_path_values: Any) -> Response:
-        """Serve the request at hand; whatever is raised rolls back and becomes a problem."""
-        call: RequestContext = request.environ[REQUEST_CONTEXT]
+        """Serve the running request; an exception rolls back and becomes a problem."""
+        context: RequestContext = request.environ[REQUEST_CONTEXT]
         key = request.headers.get(idempotency.HEADER) if self._operation.accepts_idempotency_key else None
-        with enforce_attempt_limit(self._attempt_limit, call, self._transaction):
-            response = self._serve(call) if key is None else self._serve_idempotent(call, key)
-        call.is_validated = True
+        with enforce_attempt_limit(self._attempt_limit, context, self._transaction):
+            response = self._serve(context) if key is None else self._serve_idempotent(context, key)
+        context.is_validated = True
         return response
 
-    def _serve(self, call: RequestContext, idempotent_request: IdempotentRequest | None = None) -> Response:
-        arguments, before = call.arguments, self._precheck
-        if before is not None and before.is_needed(arguments):
-            with self._transaction(False, self._session_role), self._authorize_caller(call):
-                idempotency.call_handler(idempotent_request, before.check, arguments)
-            arguments = before.prepare(arguments)
-        with self._transaction(self._writes, self._session_role), self._authorize_caller(call) as trail:
-            first = None if idempotent_request is None else idempotent_request.acquire(call)
-            if first is not None:
-                return self._replay(call, first)
+    def _serve(
+        self, context: RequestContext, idempotent_request: IdempotentRequest | None = None
+    ) -> Response:
+        arguments, precheck = context.arguments, self._precheck
+        if precheck is not None and precheck.is_needed(arguments):
+            # Authorize before the slow work, in a transaction that ends before it: SQLite has one writer.
+            with self._transaction(False, self._session_role), self._authorize_caller(context):
+                idempotency.call_handler(idempotent_request, precheck.check, arguments)
+            arguments = precheck.prepare(arguments)
+        with self._transaction(self._writes, self._session_role), self._authorize_caller(context) as tracker:
+            stored = None if idempotent_request is None else idempotent_request.acquire(context)
+            if stored is not None:
+                return self._replay(context, stored)
             encoded = self._respond(
-                call, idempotency.call_handler(idempotent_request, self._handler, arguments)
+                context, idempotency.call_handler(idempotent_request, self._handler, arguments)
             )
             if idempotent_request is not None and idempotent_request.lock is not None:
                 idempotency.store_encoded_response(idempotent_request.lock, encoded)
-            if trail is not None and self._audit_recorder is not None:
-                self._audit_recorder.record_success(call, trail, encoded)
-            # Before the commit, as everything that may fail.
+            if tracker is not None and self._audit_recorder is not None:
+                self._audit_recorder.record_success(context, tracker, encoded)
+            # Inside the transaction: whatever can fail must fail before the commit.
             response = _build_response(encoded)
-            if not call.try_complete():
+            if not context.try_complete():
                 raise TookTooLong
             return response
 
-    def _serve_idempotent(self, call: RequestContext, key: str) -> Response:
-        """Serve the first request with this key, and answer the others as it was answered."""
-        once, before = IdempotentRequest(self._operation.operation_id, key), self._precheck
+    def _serve_idempotent(self, context: RequestContext, key: str) -> Response:
+        """Serve the first request with this key; replay its response to the others."""
+        idempotent_request = IdempotentRequest(self._operation.operation_id, key)
+        precheck = self._precheck
         try:
-            if before is not None and before.is_needed(call.arguments):
-                # While it prepares no transaction is open that would keep others from doing the same.
-                with self._transaction(True), self._authorize_caller(call):
-                    first = once.acquire(call, persist=True)
-                if first is not None:
-                    return self._replay(call, first)
-            return self._serve(call, once)
+            if precheck is not None and precheck.is_needed(context.arguments):
+                # No transaction is open during the slow work, so a stored lock keeps other requests from it.
+                with self._transaction(True), self._authorize_caller(context):
+                    stored = idempotent_request.acquire(context, persist=True)
+                if stored is not None:
+                    return self._replay(context, stored)
+            return self._serve(context, idempotent_request)
         except Exception as error:
-            if once.lock is not None:
-                idempotency.store_or_release(once.lock, error, self._transaction)
+            if idempotent_request.lock is not None:
+                idempotency.store_or_release(idempotent_request.lock, error, self._transaction)
             raise
 
-    def _replay(self, call: RequestContext, first: EncodedResponse) -> Response:
-        self._validate_response(call, first, orjson.loads(first.body or b"null"))
-        return _build_response(first)
+    def _replay(self, context: RequestContext, stored: EncodedResponse) -> Response:
+        self._validate_response(context, stored, orjson.loads(stored.body or b"null"))
+        return _build_response(stored)
 
     @contextmanager
-    def _authorize_caller(self, call: RequestContext) -> Iterator[ChangeTracker | None]:
-        """Let the handler be the caller within the block; raise when the caller may never do this.
+    def _authorize_caller(self, context: RequestContext) -> Iterator[ChangeTracker | None]:
+        """Act as the caller within the block, and record its changes and denials in the audit log.
 
-        What happens there is followed for the audit log, and a refusal written down.
+        Raises:
+            Unauthenticated: the request has no credential.
+            PermissionDenied: the caller can never call this operation, whatever the row.
         """
-        watching = nullcontext() if self._audit_recorder is None else self._audit_recorder.track(call)
-        with watching as trail:
+        tracking = nullcontext() if self._audit_recorder is None else self._audit_recorder.track(context)
+        with tracking as tracker:
             if self._operation.is_public:
-                yield trail
+                yield tracker
                 return
-            if call.claims is None:
+            if context.claims is None:
                 raise Unauthenticated()
-            call.caller = caller = self._load_caller(call.claims)
+            context.caller = caller = self._load_caller(context.claims)
             if self._operation.is_superuser_only and not caller.is_superuser:
                 raise PermissionDenied()
-            # A key, before any row is looked for: many handlers count on every role's right to read.
-            call.organization_id = caller.key_organization_id
+            # A key's scopes are checked before any row is read: handlers rely on every role's right to read,
+            # which a key may lack.
+            context.organization_id = caller.key_organization_id
             if caller.api_key_id and not caller.has_permission(
-                self._operation.permission, call.organization_id
+                self._operation.permission, context.organization_id
             ):
                 raise PermissionDenied()
-            count = partial(consume_organization_limit, self._limits, call)
-            with request_caller_context(caller, self._operation.permission, count):
+            on_organization = partial(consume_organization_limit, self._limits, context)
+            with request_caller_context(caller, self._operation.permission, on_organization):
                 try:
-                    yield trail
+                    yield tracker
                 finally:
-                    call.organization_id = current_organization()
+                    context.organization_id = current_organization()
 
-    def _respond(self, call: RequestContext, response: ApiResponse) -> EncodedResponse:
+    def _respond(self, context: RequestContext, response: ApiResponse) -> EncodedResponse:
+        """Encode and validate the handler's response; turn it into a 304 if the client has a current copy."""
         headers = dict(response.headers)
         raw = self._encode(response)
         if response.with_etag and raw is not None:
@@ -165,17 +183,17 @@ class Endpoint:
         status, media_type = response.status, response.media_type
         if isinstance(value, Path):
             headers["Content-Length"] = str(value.stat().st_size)
-            call.file = value if request.method != "HEAD" else None
+            context.file = value if request.method != "HEAD" else None
         if status == 200 and self._is_not_modified(headers):
-            status, raw, value, call.file = 304, None, None, None
+            status, raw, value, context.file = 304, None, None, None
             headers = {name: text for name, text in headers.items() if name.lower() not in _NOT_IN_304}
         encoded = EncodedResponse(status, media_type, headers, raw)
-        self._validate_response(call, encoded, value)
-        call.watched_generation = response.watched_generation
+        self._validate_response(context, encoded, value)
+        context.watched_generation = response.watched_generation
         return encoded
 
     def _encode(self, response: ApiResponse) -> bytes | None:
-        """Return the bytes of the body as they are sent, None for no body and for files."""
+        """Return the bytes of the body, None if there is no body or it is a file."""
         if response.compressed_body is not None:
             return response.compressed_body
         if response.body is None or isinstance(response.body, Path):
@@ -196,22 +214,22 @@ class Endpoint:
             and matches_if_none_match(request.headers.get("If-None-Match"), headers.get("ETag"))
         )
 
-    def _validate_response(self, call: RequestContext, encoded: EncodedResponse, value: Any) -> None:
-        lowered = {name.lower(): text for name, text in encoded.headers.items()}
-        # With what the envelope adds to every answer.
-        violation = self._operation.responses.find_mismatch(
-            encoded.status, encoded.media_type, call.merge_headers(lowered), value, encoded.body
+    def _validate_response(self, context: RequestContext, encoded: EncodedResponse, value: Any) -> None:
+        headers = {name.lower(): text for name, text in encoded.headers.items()}
+        # Including the headers that `response_validation` adds to every response.
+        mismatch = self._operation.responses.find_mismatch(
+            encoded.status, encoded.media_type, context.merge_headers(headers), value, encoded.body
         )
-        if violation is not None:
-            words = f"answered {encoded.status}: {violation}"
-            raise ResponseViolation(self._operation.operation_id, violation.kind, words)
+        if mismatch is not None:
+            message = f"returned {encoded.status}: {mismatch}"
+            raise ResponseViolation(self._operation.operation_id, mismatch.kind, message)
 
 
 class _FinalResponse(Response):
-    """An answer whose headers are sent as they are: they were checked, and Werkzeug would only copy them."""
+    """A response whose headers are sent as they are: they are valid, and Werkzeug would only copy them."""
 
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
-        """Return them."""
+        """Return the headers."""
         return self.headers
 
 
@@ -223,6 +241,6 @@ def _build_response(encoded: EncodedResponse) -> Response:
         del response.headers["Content-Type"]
         del response.headers["Content-Length"]
     elif encoded.body is None and "Content-Length" in encoded.headers:
-        # A file: the bridge streams it, so the length of the empty body is none.
+        # A file: the bridge streams it, and Werkzeug has set the length of the empty body.
         response.headers["Content-Length"] = encoded.headers["Content-Length"]
     return response

@@ -1,31 +1,32 @@
-"""Refusals and failures of every layer become one shape here: a problem (RFC 9457); nothing else builds one.
+"""Turn the exceptions of every layer into problem documents (RFC 9457). No other module builds one.
 
-Refused                     db/errors.py: what the house says no to
-  Unauthenticated     401     not_authenticated, invalid_token, incorrect_credentials
-  PermissionDenied    403     not_enough_permissions
-  NotFound            404     not_found
-  Conflict            409     one subclass and code per business rule
-  Stale               412     precondition_failed
-  TooLarge            413     too_large
-  UnsupportedType     415     unsupported_media_type, not_an_image
-  Unreadable          422     invalid_request, with one violation at body.file
-  RateLimited         429     rate_limited, with the policy and Retry-After
-RequestRefused              handlers/contract/errors.py: what the contract or HTTP itself does not allow
-  Malformed           400     malformed_request
-  UnknownPath         404     not_found
-  MethodNotAllowed    405     method_not_allowed, with Allow
-  NotAcceptable       406     not_acceptable
-  BodyTooSlow         408     request_timeout
-  BodyTooLarge        413     too_large
-  WrongMediaType      415     unsupported_media_type
-  Invalid             422     invalid_request, with every violation; idempotency_key_reused
-  IdempotencyKeyInProgress 409 idempotency_key_in_progress, with Retry-After
-  Unavailable         503     unavailable, with Retry-After
-    TookTooLong       503     took_too_long, with Retry-After
-ContractBroken        500     internal_error: an answer of ours is not what the contract says; a defect
-OperationalError      503     unavailable: the database cannot be reached or is overloaded
-StorageUnavailable    503     unavailable: the bucket of the pictures cannot be reached
-anything else         500     internal_error: a defect, logged, never shown
+DomainError                     db/errors.py: what the domain rejects
+  Unauthenticated          401  not_authenticated, invalid_token, incorrect_credentials
+  PermissionDenied         403  not_enough_permissions
+  NotFound                 404  not_found
+  Conflict                 409  one subclass and code per business rule
+  PreconditionFailed       412  precondition_failed
+  TooLarge                 413  too_large
+  UnsupportedImageType     415  unsupported_media_type, not_an_image
+  UnreadableImage          422  invalid_request, with one violation at body.file
+  RateLimited              429  rate_limited, with the policy and Retry-After
+RequestError                    handlers/contract/errors.py: what the contract or HTTP does not allow
+  BadRequest               400  malformed_request
+  PathNotFound             404  not_found
+  MethodNotAllowed         405  method_not_allowed, with Allow
+  NotAcceptable            406  not_acceptable
+  RequestTimeout           408  request_timeout
+  ContentTooLarge          413  too_large
+  UnsupportedMediaType     415  unsupported_media_type
+  ValidationFailed         422  invalid_request, with every violation
+    IdempotencyKeyReused   422  idempotency_key_reused
+  IdempotencyKeyInProgress 409  idempotency_key_in_progress, with Retry-After
+  ServiceUnavailable       503  unavailable, with Retry-After
+    TookTooLong            503  took_too_long, with Retry-After
+ResponseViolation          500  internal_error: a response does not match the contract; logged as a defect
+OperationalError           503  unavailable: the database cannot be reached or is overloaded
+StorageUnavailable         503  unavailable: the object storage cannot be reached
+any other exception        500  internal_error: logged as a defect, never shown
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ _STATUS_BY_ERROR: dict[type[DomainError], int] = {
     UnsupportedImageType: 415,
 }
 
-# RFC 9110's phrases; Python's own differ from version to version.
+# The phrases of RFC 9110: Python's own differ between versions.
 _REASON_PHRASES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 _CODE_BY_STATUS = {
@@ -94,7 +95,11 @@ _CODE_BY_STATUS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem before it is bytes. `detail` is text, for 422 the list of violations; `more` are members."""
+    """A problem before it is encoded.
+
+    `detail` is a text, or the list of violations of a 422; `extensions` are additional members (RFC 9457,
+    section 3.2).
+    """
 
     status: int
     code: str
@@ -103,7 +108,7 @@ class Problem:
     extensions: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self, public_url: str) -> bytes:
-        """Return the body; `public_url` is where the page that explains the code is served."""
+        """Return the body; `public_url` is the server that has the page of the problem type."""
         members = {
             "type": f"{public_url}/api/v1/problems/{self.code}",
             "title": reason_phrase(self.status),
@@ -117,17 +122,17 @@ class Problem:
 
 
 def reason_phrase(status: int) -> str:
-    """Return the words that HTTP has for a status (RFC 9110, 15)."""
+    """Return the reason phrase of a status (RFC 9110, section 15)."""
     return _REASON_PHRASES.get(status) or HTTPStatus(status).phrase
 
 
 def internal_error() -> Problem:
-    """Return the neutral problem for a defect of ours."""
+    """Return the problem for a defect of the server, which says nothing about its cause."""
     return Problem(500, "internal_error", "Internal server error")
 
 
 def build_problem(error: Exception) -> Problem:
-    """Return the problem for any exception; a 5xx is logged with its cause, of which nothing is shown."""
+    """Return the problem for any exception; log the cause of a 500 and of most 503, which is not shown."""
     if isinstance(error, DomainError):
         return _domain_problem(error)
     if isinstance(error, RequestError):
@@ -144,18 +149,18 @@ def build_problem(error: Exception) -> Problem:
     if isinstance(error, OAuthProblem):
         return _domain_problem(Unauthenticated())
     if isinstance(error, ResponseViolation):
-        logger.error("contract broken: %s", error)
+        logger.error("contract violation: %s", error)
         count_contract_defect(error.operation_id, error.kind)
         return internal_error()
     if isinstance(error, StorageUnavailable) or _is_database_unavailable(error):
-        logger.error("a service that requests need does not answer: %s", error)
+        logger.error("database or object storage unavailable: %s", error)
         headers = {"Retry-After": RETRY_AFTER_SECONDS}
         return Problem(503, "unavailable", "The service is temporarily unavailable", headers)
     status = getattr(error, "status_code", None) or getattr(error, "status", None)
     if isinstance(error, (HTTPException, ProblemException)) and status in _CODE_BY_STATUS and status < 500:
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
         return Problem(status, _CODE_BY_STATUS[status], reason_phrase(status), headers)
-    logger.error("a request failed by a defect", exc_info=error)
+    logger.error("unhandled exception in a request", exc_info=error)
     return internal_error()
 
 
@@ -165,29 +170,29 @@ def _domain_problem(error: DomainError) -> Problem:
         return Problem(422, "invalid_request", [violation.to_dict()])
     if isinstance(error, RateLimited):
         count_rate_limited(error.policy)
-        headers, more = {"Retry-After": str(error.retry_after)}, {"policy": error.policy}
-        return Problem(429, error.code, error.detail, headers, more)
-    status = next((status for kind, status in _STATUS_BY_ERROR.items() if isinstance(error, kind)), 409)
+        headers = {"Retry-After": str(error.retry_after)}
+        return Problem(429, error.code, error.detail, headers, {"policy": error.policy})
+    status = next((status for cls, status in _STATUS_BY_ERROR.items() if isinstance(error, cls)), 409)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return Problem(status, error.code, error.detail, headers)
 
 
 def _is_database_unavailable(error: Exception) -> bool:
-    """Return whether the database is unreachable, locked or out of connections."""
+    """Return whether the database is unreachable, locked or out of connections: a retry may succeed."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     if not isinstance(error, (OperationalError, InterfaceError, PoolTimeout)):
         return False
-    # SQLite reports missing tables and wrong SQL under the same class.
+    # SQLite raises the same class for missing tables and invalid SQL, which are defects.
     return not str(getattr(error, "orig", "")).startswith(("no such", "near "))
 
 
 def build_error_handler(
     public_url: str,
 ) -> Callable[[ConnexionRequest, Exception], Coroutine[Any, Any, ConnexionResponse]]:
-    """Return the one error handler that the application registers for every exception."""
+    """Return the error handler that the application registers for every exception."""
 
-    async def answer_with_problem(_request: ConnexionRequest, error: Exception) -> ConnexionResponse:
+    async def handle_error(_request: ConnexionRequest, error: Exception) -> ConnexionResponse:
         problem = build_problem(error)
         return ConnexionResponse(
             status_code=problem.status,
@@ -197,4 +202,4 @@ def build_error_handler(
             headers={**problem.headers, "Cache-Control": "no-store"},
         )
 
-    return answer_with_problem
+    return handle_error

@@ -1,6 +1,6 @@
-"""The catalogue of problem codes: what each means to a caller and what to do about it.
+"""The catalogue of problem codes (RFC 9457): what each one means for a client, and what to do about it.
 
-It is what a problem's `type` opens. A test keeps it equal to the codes that the house can raise.
+The `type` URL of a problem opens its entry. A test keeps the catalogue equal to the codes that can be raised.
 """
 
 from __future__ import annotations
@@ -19,287 +19,306 @@ class ProblemType(NamedTuple):
 PROBLEMS: dict[str, ProblemType] = {
     "malformed_request": ProblemType(
         400,
-        "The request cannot be read: it is not JSON, not UTF-8, repeats a key, nests too deep or holds a "
-        "number that is none.",
-        "Send what a JSON encoder makes, in UTF-8, or multipart with its boundary.",
+        "The request cannot be parsed: it is not JSON or not UTF-8, it repeats a key, it is nested too "
+        "deeply, or a number is not valid JSON.",
+        "Send the output of a JSON encoder in UTF-8, or multipart/form-data with its boundary.",
     ),
     "not_authenticated": ProblemType(
         401,
-        "The operation needs a token or, where the contract says so, an API key, and none was sent.",
-        "Sign in at /api/v1/login/access-token and send Authorization: Bearer with the access token.",
+        "The operation needs an access token or, where the contract says so, an API key, and none was sent.",
+        "Sign in at /api/v1/login/access-token and send the access token as Authorization: Bearer.",
     ),
     "invalid_token": ProblemType(
         401,
-        "The token or API key is not one of ours, has expired, was revoked or deleted, or its account is "
-        "locked; or the operation takes no API keys.",
-        "Renew the token with the refresh token, or sign in again; make another API key.",
+        "The token or API key was not issued by this server, has expired, or was revoked or deleted, or its "
+        "account is locked; or the operation does not accept API keys.",
+        "Renew the token with the refresh token, sign in again, or create another API key.",
     ),
     "incorrect_credentials": ProblemType(
         401,
-        "Address and password do not belong together.",
-        "Check both; a forgotten password is recovered at /api/v1/password-recovery/{email}.",
+        "The e-mail address or the password is wrong.",
+        "Check both. To reset a forgotten password, use /api/v1/password-recovery/{email}.",
     ),
     "invalid_webhook_signature": ProblemType(
         401,
-        "The message is not signed with the secret that was agreed on, or not within the last five minutes.",
-        "Sign webhook-id, webhook-timestamp and the body as Standard Webhooks says, with the current time.",
+        "The message is not signed with the shared secret, or its timestamp differs by more than five "
+        "minutes.",
+        "Sign webhook-id, webhook-timestamp and the body as Standard Webhooks defines, with the current "
+        "time.",
     ),
     "not_enough_permissions": ProblemType(
         403,
-        "You may see this row, but your role does not allow the action. Of an API key: its scopes do not, or "
-        "the request named no organization_id.",
+        "You may read the row, but your role does not allow the action. For an API key: its scopes do not "
+        "allow the action, or the request has no organization_id.",
         "Ask an admin or the owner of the organization.",
     ),
     "invalid_signature": ProblemType(
         403,
-        "The signed address was altered or has expired.",
-        "Ask for a new one and use it as it is.",
+        "The signed URL was changed or has expired.",
+        "Request a new URL and use it unchanged.",
     ),
     "not_found": ProblemType(
         404,
-        "There is no such row, path or cursor for you. Rows of other organizations look the same.",
+        "The row, path or cursor does not exist, or it belongs to another organization.",
         "Check the identifier and the organization_id of the request.",
     ),
     "method_not_allowed": ProblemType(
-        405, "The path exists, this method does not.", "The Allow header lists the methods."
+        405, "The path exists, but not with this method.", "Use one of the methods in the Allow header."
     ),
     "not_acceptable": ProblemType(
         406,
-        "None of the media types in Accept can be answered.",
-        "Accept what the operation lists in the contract, or */*.",
+        "The operation has none of the media types in the Accept header.",
+        "Accept a media type that the contract lists for the operation, or */*.",
     ),
     "request_timeout": ProblemType(
         408,
-        "The request did not come, or came more slowly than 32 kB a second. Nothing was done.",
-        "Send the request again, in one go; over a slow line send a smaller file.",
+        "The request did not arrive, or arrived at less than 32 kB per second. Nothing was changed.",
+        "Send the request again without pauses; over a slow connection, send a smaller file.",
     ),
     "conflict": ProblemType(
         409,
-        "The row collides with another one that came first.",
+        "The row conflicts with another row that was saved first.",
         "Read the rows again and repeat the request with other values.",
     ),
     "in_use": ProblemType(
-        409, "Something still refers to the row.", "Remove or change what refers to it first."
+        409, "Other rows still refer to the row.", "Delete or change the rows that refer to it first."
     ),
     "scope_mismatch": ProblemType(
         409,
-        "Two rows of different scopes were brought together, for instance a personal product and a shooting "
-        "of an organization.",
-        "Use rows of one organization, or public ones.",
+        "The request combines rows of different tenants, for example a personal product and a shooting of "
+        "an organization.",
+        "Use rows of one organization, or public rows.",
     ),
     "slug_taken": ProblemType(
-        409, "Another row of this scope has the slug.", "Choose another slug, or leave it out."
+        409,
+        "Another row of the organization or account has this slug.",
+        "Choose another slug, or omit it to have one generated.",
     ),
-    "sku_taken": ProblemType(409, "Another product of this scope has the SKU.", "Choose another SKU."),
-    "email_taken": ProblemType(409, "Another account has the address.", "Use another address."),
+    "sku_taken": ProblemType(
+        409, "Another product of the organization or account has this SKU.", "Choose another SKU."
+    ),
+    "email_taken": ProblemType(409, "Another account has this e-mail address.", "Use another address."),
     "incorrect_password": ProblemType(
-        409, "The current password is wrong.", "Repeat the request with the password as it is now."
+        409, "The current password is wrong.", "Repeat the request with the current password."
     ),
     "password_too_common": ProblemType(
         409,
-        "The new password is one of those that everybody tries first, in whatever letter case.",
-        "Choose another one; several words in a row do.",
+        "The new password is in the list of common passwords; letter case makes no difference.",
+        "Choose another password, for example several unrelated words.",
     ),
     "own_account": ProblemType(
         409,
-        "One cannot delete, lock or demote the own account.",
-        "Let another superuser do it.",
+        "Superusers cannot delete, lock or demote their own account.",
+        "Ask another superuser to do it.",
     ),
     "owns_organization": ProblemType(
-        409, "The account owns an organization.", "Hand the organization over, or delete it, first."
+        409, "The account owns an organization.", "Transfer or delete the organization first."
     ),
     "owner_required": ProblemType(
         409, "An organization has exactly one owner.", "Change or remove another member."
     ),
     "already_owner": ProblemType(
-        409, "The account owns the organization already.", "Name another member as the new owner."
+        409, "The account already owns the organization.", "Name another member as the new owner."
     ),
     "account_locked": ProblemType(
-        409, "The account that was to become the owner is locked.", "Name a member who can sign in."
+        409, "The account of the new owner is locked.", "Name a member whose account is active."
     ),
     "already_member": ProblemType(
-        409, "The account is a member of the organization.", "Change the member's role instead."
+        409, "The account is already a member of the organization.", "Change the member's role instead."
     ),
     "password_required": ProblemType(
         409,
-        "The request needs a password: that of the account, or the one that a new account shall have.",
+        "The request needs a password: the account's current one, or one for the account to be created.",
         "Send the request again with the password.",
     ),
     "invitation_void": ProblemType(
         409,
-        "Whoever sent the invitation left the organization, is locked or may no longer give the role.",
+        "The member that sent the invitation has left the organization, is locked, or can no longer grant "
+        "the role.",
         "Ask for another invitation.",
     ),
     "too_many_invitations": ProblemType(
         409,
-        "Fifty invitations of the organization are open.",
+        "The organization has 50 open invitations.",
         "Withdraw some, or wait until they are accepted.",
     ),
     "too_many_api_keys": ProblemType(
-        409, "The organization has 50 API keys, expired ones included.", "Delete those that nobody needs."
+        409, "The organization has 50 API keys, including expired ones.", "Delete keys that are not used."
     ),
     "scopes_not_granted": ProblemType(
         409,
-        "The key was to be allowed what your role in the organization, that of a member, does not allow you.",
-        "Leave those scopes out, or let somebody make the key who may do it all.",
+        "The key would have scopes that your role in the organization does not allow.",
+        "Omit those scopes, or ask a member with all of them to create the key.",
     ),
     "not_empty": ProblemType(409, "The organization still has rows.", "Delete its rows first."),
     "subscription_exists": ProblemType(
-        409, "The account has an active subscription.", "Change or renew that one."
+        409, "The account already has an active subscription.", "Change or renew that subscription."
     ),
     "public_requires_superuser": ProblemType(
-        409, "Only superusers make rows public.", "Leave public out, or false."
+        409, "Only superusers can make rows public.", "Omit the property public, or send false."
     ),
     "invalid_transition": ProblemType(
         409,
-        "The row's state does not allow the step.",
-        "Read the row; the contract lists the steps of each state.",
+        "The row's state does not allow this transition.",
+        "Read the row; the contract lists the transitions of each state.",
     ),
     "shot_busy": ProblemType(
-        409, "A generation of the shot is open.", "Wait until it is over, or cancel it."
+        409, "The shot has an open generation.", "Wait until the generation ends, or cancel it."
     ),
     "shot_has_predictions": ProblemType(
         409,
-        "A shot type cannot be taken from the look: pictures were made for its shot.",
-        "Keep the shot type, or delete the pictures first.",
+        "The shot type cannot be removed from the look: its shot has predictions.",
+        "Keep the shot type, or delete the predictions first.",
     ),
     "generation_running": ProblemType(
-        409, "A generation is open for something below.", "Wait until it is over, or cancel it."
+        409,
+        "The row, or a row below it, has an open generation.",
+        "Wait until the generation ends, or cancel it.",
     ),
     "prediction_ambiguous": ProblemType(
         409,
-        "Without prediction_id exactly one picture of the shot must be in review.",
-        "Name the picture that is meant.",
+        "Without prediction_id, exactly one prediction of the shot must be in review.",
+        "Send the prediction_id.",
     ),
     "nothing_to_generate": ProblemType(
         409,
-        "There is nothing to start from: no shot, product or source picture, or no photograph of it.",
-        "Name one of them, or upload a photograph of the product.",
+        "The generation has no input: no shot, product or source image, or the product has no photo.",
+        "Send one of them, or upload a photo of the product.",
     ),
     "strategy_not_supported": ProblemType(
         409,
         "The model lacks the tool that the strategy needs.",
-        "Choose a model whose tool_types have it.",
+        "Choose a model with that tool in its tool_types.",
     ),
     "resolution_not_supported": ProblemType(
         409,
-        "The picture would be larger than the model can make.",
-        "Ask for a smaller size, or choose another model.",
+        "The image would be larger than the model supports.",
+        "Request a smaller size, or choose another model.",
     ),
     "out_of_credits": ProblemType(
         409,
-        "Whoever pays has no active subscription, or too few credits left.",
+        "The paying account has no active subscription, or too few credits.",
         "Renew the subscription of the organization's owner.",
     ),
     "queue_full": ProblemType(
         409,
-        "Fifty generations of this scope are open, or fifty test events of this webhook endpoint wait.",
-        "Wait until some are over, or cancel some.",
+        "The organization or account has 50 open generations, or the webhook endpoint has 50 pending test "
+        "events.",
+        "Wait until some of them end, or cancel some.",
     ),
     "too_many_endpoints": ProblemType(
-        409, "The scope has 20 webhook endpoints.", "Change one of them, or delete one that is not needed."
+        409,
+        "The organization or account has 20 webhook endpoints.",
+        "Change one of them, or delete one that is not used.",
     ),
     "endpoint_disabled": ProblemType(
         409,
-        "The webhook endpoint is disabled and gets nothing.",
-        "Enable it first: PATCH with is_enabled true.",
+        "The webhook endpoint is disabled and receives no events.",
+        "Enable it first: send PATCH with is_enabled true.",
     ),
     "nothing_to_export": ProblemType(
         409,
-        "The shooting has no approved picture that was not exported yet.",
-        "Approve pictures, or name those that are to be exported again.",
+        "The shooting has no approved prediction that has not been exported yet.",
+        "Approve predictions, or name those to export again.",
     ),
     "not_approved": ProblemType(
-        409, "A picture that was named is in review or rejected.", "Approve it first, or leave it out."
+        409, "A named prediction is in review or rejected.", "Approve the prediction first, or omit it."
     ),
     "export_too_large": ProblemType(
-        409, "More than 500 pictures are approved.", "Name up to 500 of them in prediction_ids."
+        409, "More than 500 predictions are approved.", "Name at most 500 of them in prediction_ids."
     ),
     "too_many_exports": ProblemType(
-        409, "Ten exports of this scope are open.", "Wait until some are completed, or delete one."
+        409,
+        "The organization or account has ten open exports.",
+        "Wait until some are completed, or delete one.",
     ),
     "export_not_ready": ProblemType(
         409,
-        "The archive is not written yet, or could not be.",
-        "Read the export until its status is completed; error says why it failed.",
+        "The archive has not been written yet, or writing it failed.",
+        "Read the export until its status is completed; its error says why it failed.",
     ),
     "too_many_images": ProblemType(
-        409, "The product or subject has as many images as it can.", "Delete images that are not needed."
+        409,
+        "The product or subject has the maximum number of images.",
+        "Delete images that are not needed.",
     ),
     "target_not_allowed": ProblemType(
         409,
-        "This server goes to https on the public internet, and the address is not there or leads elsewhere.",
-        "Name a public https address without port, or upload the image and use the file_url of the answer.",
+        "This server connects only to https URLs on the public internet; the URL is another one or "
+        "redirects to another one.",
+        "Send a public https URL without a port, or upload the image and use the file_url of the response.",
     ),
     "image_not_fetched": ProblemType(
         409,
-        "No image came from the address: the server was not reached, took too long, or answered with another "
-        "status than 200.",
-        "Look whether anybody can open the address without signing in, and send the request again.",
+        "The URL returned no image: its server was not reached, took too long, or responded with a status "
+        "other than 200.",
+        "Check that the URL opens without signing in, and send the request again.",
     ),
     "image_not_usable": ProblemType(
         409,
-        "What came from the address is no image that we read, cannot be opened or is too large.",
-        "Name an address of a JPEG, PNG, WebP, AVIF or GIF of at most 50 MB and 64 megapixels.",
+        "The file at the URL is not a supported image, cannot be decoded, or is too large.",
+        "Send the URL of a JPEG, PNG, WebP, AVIF or GIF image of at most 50 MB and 64 megapixels.",
     ),
     "upload_consumed": ProblemType(
-        409, "The uploaded file is in use and cannot be replaced.", "Ask for a new upload address."
+        409, "The uploaded file is in use and cannot be replaced.", "Request a new upload URL."
     ),
     "idempotency_key_in_progress": ProblemType(
         409,
-        "The first request with this Idempotency-Key has not been answered yet.",
-        "Send the request again, with the same key, after the seconds that Retry-After names.",
+        "The first request with this Idempotency-Key is still running.",
+        "Send the request again with the same key after the seconds in Retry-After.",
     ),
     "precondition_failed": ProblemType(
         412,
-        "Somebody changed the row since you read it.",
-        "Read it again and repeat the change on what you find.",
+        "The row has changed since you read it.",
+        "Read the row again and repeat the change on its current state.",
     ),
     "too_large": ProblemType(
         413,
-        "The body has too many bytes or items, or the image too many pixels.",
+        "The body has too many bytes or items, or the image has too many pixels.",
         "Send at most 1 MB and 1,500 items of JSON, a form of 64 kB, an image of 50 MB and 64 megapixels.",
     ),
     "unsupported_media_type": ProblemType(
         415,
-        "The body has no media type, or one that the operation does not take.",
+        "The body has no Content-Type, or one that the operation does not accept.",
         "Send a Content-Type that the contract lists, in UTF-8.",
     ),
     "not_an_image": ProblemType(
-        415, "The file is no image that we read.", "Send JPEG, PNG, WebP, AVIF or GIF."
+        415, "The file is not a supported image.", "Send a JPEG, PNG, WebP, AVIF or GIF image."
     ),
     "invalid_request": ProblemType(
         422,
-        "The request breaks the contract. detail lists every violation with its place.",
-        "Mend what is listed; pointer leads to each value.",
+        "The request violates the contract. detail lists every violation with its location.",
+        "Correct the listed values; pointer is the JSON Pointer of each.",
     ),
     "idempotency_key_reused": ProblemType(
         422,
-        "The Idempotency-Key came with a request of other content before.",
-        "Send the first request unchanged, or give the new one a key of its own.",
+        "The Idempotency-Key was already used for a request with other content.",
+        "Repeat the first request unchanged, or use a new key for the new request.",
     ),
     "unreadable_image": ProblemType(
-        422, "The file looks like an image but cannot be opened.", "Send the file again; it may be cut short."
+        422,
+        "The file has the format of an image but cannot be decoded.",
+        "Send the file again; it may be truncated.",
     ),
     "rate_limited": ProblemType(
         429,
-        "More was asked than a limit allows; policy names it. Nothing was done.",
-        "Wait as long as Retry-After says. RateLimit-Policy and RateLimit tell beforehand what is left.",
+        "The request exceeds a rate limit, named in policy. Nothing was changed.",
+        "Wait for the seconds in Retry-After. RateLimit-Policy and RateLimit say how many requests remain.",
     ),
     "internal_error": ProblemType(
         500,
-        "The server failed. The failure is logged under the request_id; nothing of the request was kept.",
-        "Try again later; if it stays, report the request_id.",
+        "The server failed. The error is logged under the request_id, and the changes of the request were "
+        "rolled back.",
+        "Try again later; if the error remains, report the request_id.",
     ),
     "unavailable": ProblemType(
         503,
-        "The server cannot work at the moment, for instance because its database does not answer.",
-        "Try again after the seconds that Retry-After names.",
+        "The server is temporarily unavailable, for example because its database does not respond.",
+        "Try again after the seconds in Retry-After.",
     ),
     "took_too_long": ProblemType(
         503,
-        "For a minute the server was at work on the request, or had no thread for it, and gave it up. "
-        "Nothing of it was kept.",
-        "Try again after the seconds that Retry-After names; ask for less at once.",
+        "The request was not completed within a minute and was aborted. Its changes were rolled back.",
+        "Try again after the seconds in Retry-After; request less at once.",
     ),
 }

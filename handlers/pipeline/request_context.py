@@ -1,4 +1,7 @@
-"""What the layers of one request tell each other; it travels in ASGI scope and WSGI environment."""
+"""State that the layers of one request share; it travels in the ASGI scope and in the WSGI environment.
+
+It holds values only: no layer is called from here.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,13 @@ if TYPE_CHECKING:
     from studio.generations.watch import GenerationState
     from studio.rate_limits.limits import LimitUsage
 
-REQUEST_CONTEXT = "sartiq.call"
+REQUEST_CONTEXT = "sartiq.request_context"
+"""The key in the ASGI scope and the WSGI environment."""
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request on its way in, and what its answer needs on the way out."""
+    """What is known about one request, and what its response needs."""
 
     request_id: str
     operation: Operation | None = None
@@ -29,58 +33,63 @@ class RequestContext:
     claims: dict[str, Any] | None = None
     caller: Caller | None = None
     organization_id: UUID | None = None
-    """The organization whose rows were touched last."""
+    """The organization whose rows were accessed last."""
     signed_body: bytes = b""
-    """The body as it came, for operations that verify a signature over it."""
+    """The raw body, for operations that verify a signature over it."""
     files_to_close: list[Any] = field(default_factory=list)
-    """Files of the request, closed when it has ended."""
+    """Uploaded files, closed at the end of the request."""
     file: Path | None = None
-    """A file to stream as the body of the answer, after the transaction."""
+    """A file to stream as the response body, after the transaction."""
     wait_seconds: float = 0.0
-    """Seconds that the answer was held back because the caller asked for it."""
+    """Seconds that the response was delayed by `Prefer: wait`; not part of the latency."""
     is_validated: bool = False
-    """Whether the endpoint held the answer against the contract already."""
+    """Whether the endpoint has already validated the response against the contract."""
     watched_generation: GenerationState | None = None
-    """The generation that the answer is about, if callers may wait for it or follow it."""
+    """The generation that the response describes, if clients may wait for it or stream its events."""
     limit_usages: list[LimitUsage] = field(default_factory=list)
-    """How things stand with each limit that counted the request."""
+    """The usage of each rate limit that counted the request."""
     _completion_lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def try_complete(self) -> bool:
-        """Return whether who asks is the first to, and so decides how the request ends.
+        """Return whether the calling thread is the first to complete the request.
 
-        The thread that is about to commit asks, and so does the event loop when the time is over.
+        The request thread calls it before it commits, and the event loop when the time limit is reached.
+        The first of the two decides how the request ends.
         """
         return self._completion_lock.acquire(blocking=False)
 
     def has_consumed(self, policy: str) -> bool:
-        """Return whether the limit of this name has counted the request."""
-        return any(standing.policy.name == policy for standing in self.limit_usages)
+        """Return whether the rate limit of this name has counted the request."""
+        return any(usage.policy.name == policy for usage in self.limit_usages)
 
     def update_limit_usages(self, limit_usages: list[LimitUsage]) -> None:
-        """Replace how things stand with these limits."""
-        newer = {standing.policy.name: standing for standing in limit_usages}
-        self.limit_usages = [newer.get(standing.policy.name, standing) for standing in self.limit_usages]
+        """Replace the recorded usage of these rate limits."""
+        newer = {usage.policy.name: usage for usage in limit_usages}
+        self.limit_usages = [newer.get(usage.policy.name, usage) for usage in self.limit_usages]
 
     def response_headers(self) -> dict[str, str]:
-        """Return the headers that every answer to this request carries, names in lower case."""
+        """Return the headers that every response to this request carries, names in lower case."""
         deprecation = self.operation.deprecation if self.operation else None
-        ending = deprecation.headers(self.path_values) if deprecation else {}
-        return {"x-request-id": self.request_id, **self.limit_headers(), **ending}
+        deprecation_headers = deprecation.headers(self.path_values) if deprecation else {}
+        return {"x-request-id": self.request_id, **self.limit_headers(), **deprecation_headers}
 
     def merge_headers(self, headers: dict[str, str]) -> dict[str, str]:
-        """Return an answer's own headers, names in lower case, with those of every answer to this request."""
-        told = self.response_headers()
-        if "link" in headers and "link" in told:
-            told["link"] = f"{headers['link']}, {told['link']}"
-        return {**headers, **told}
+        """Return a response's own headers, names in lower case, merged with `response_headers()`."""
+        common = self.response_headers()
+        if "link" in headers and "link" in common:
+            common["link"] = f"{headers['link']}, {common['link']}"
+        return {**headers, **common}
 
     def limit_headers(self) -> dict[str, str]:
-        """Return what the answer tells of limits (draft-ietf-httpapi-ratelimit-headers-10)."""
+        """Return the rate limit headers (draft-ietf-httpapi-ratelimit-headers-10)."""
         if not self.limit_usages:
             return {}
         policies = [
-            f'"{one.policy.name}";q={one.policy.quota};w={one.policy.window}' for one in self.limit_usages
+            f'"{usage.policy.name}";q={usage.policy.quota};w={usage.policy.window}'
+            for usage in self.limit_usages
         ]
-        left = [f'"{one.policy.name}";r={one.remaining};t={one.reset_seconds}' for one in self.limit_usages]
-        return {"ratelimit-policy": ", ".join(policies), "ratelimit": ", ".join(left)}
+        remaining = [
+            f'"{usage.policy.name}";r={usage.remaining};t={usage.reset_seconds}'
+            for usage in self.limit_usages
+        ]
+        return {"ratelimit-policy": ", ".join(policies), "ratelimit": ", ".join(remaining)}

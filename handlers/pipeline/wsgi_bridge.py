@@ -1,8 +1,8 @@
-"""From the event loop to Flask and back with one thread hop, and files from disk without Flask.
+"""Bridge from ASGI to Flask's WSGI with one thread hop per request, and stream files without Flask.
 
-Connexion's own bridge hops between loop and thread for every message, and its Flask side rebuilds decorators
-on every request. This one hands the thread a complete request, and takes back a complete answer.
-Of the 90 microseconds that are left, most are the context of Flask and the objects of Werkzeug.
+Connexion's own bridge switches between event loop and thread for every message, and its Flask side rebuilds
+decorators on every request. This bridge passes a complete request to the thread and receives a complete
+response. Of its 90 microseconds, most are Flask's contexts and Werkzeug's objects.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ WsgiApp = Callable[..., Iterable[bytes]]
 
 
 class WsgiBridge:
-    """An ASGI application that runs a WSGI one in a pool of threads. Request bodies were read before.
+    """An ASGI application that runs a WSGI application in a thread pool. The request body is already read.
 
-    What has not been decided after `seconds` is given up, whether it is at work or still waits for a thread.
+    A request that has not committed after `seconds` is aborted, also if it still waits for a thread.
     """
 
     def __init__(self, wsgi: WsgiApp, threads: int, seconds: float) -> None:
@@ -47,27 +47,32 @@ class WsgiBridge:
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; what the WSGI application raises is raised here, and TookTooLong."""
-        call: RequestContext = scope[REQUEST_CONTEXT]
-        context = contextvars.copy_context()
+        """Serve one request; exceptions of the WSGI application are raised here.
+
+        Raises:
+            TookTooLong: the request was aborted.
+        """
+        context: RequestContext = scope[REQUEST_CONTEXT]
+        # The log context and the span are context variables, which a thread does not inherit.
+        context_vars = contextvars.copy_context()
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self.pool, context.run, self._serve, scope, call)
-        done, _ = await asyncio.wait((work,), timeout=self.seconds)
-        if not done and call.try_complete():
-            # A thread that is at work cannot be stopped; it finds out before it commits, and rolls back.
-            work.cancel()
-            name = call.operation.operation_id if call.operation else "a request"
-            logger.warning("gave up %s after %s seconds", name, self.seconds)
+        future = loop.run_in_executor(self.pool, context_vars.run, self._serve, scope, context)
+        done, _ = await asyncio.wait((future,), timeout=self.seconds)
+        if not done and context.try_complete():
+            # A running thread cannot be stopped. It fails at `try_complete` before its commit and rolls back.
+            future.cancel()
+            name = context.operation.operation_id if context.operation else "a request"
+            logger.warning("aborted %s after %s seconds", name, self.seconds)
             raise TookTooLong
-        status, headers, body = await work
+        status, headers, body = await future
         start = {"type": "http.response.start", "status": status, "headers": headers}
-        if call.file is not None:
-            await self._send_file(start, call.file, send)
+        if context.file is not None:
+            await self._send_file(start, context.file, send)
             return
         await send(start)
         await send({"type": "http.response.body", "body": body})
 
-    def _serve(self, scope: Scope, call: RequestContext) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    def _serve(self, scope: Scope, context: RequestContext) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         started: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> None:
@@ -76,7 +81,7 @@ class WsgiBridge:
                 [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers],
             ]
 
-        chunks = self.wsgi(_environ(scope, call), start_response)
+        chunks = self.wsgi(_environ(scope, context), start_response)
         try:
             body = b"".join(chunks)
         finally:
@@ -87,7 +92,7 @@ class WsgiBridge:
 
     @staticmethod
     async def _send_file(start: Message, path: Path, send: Send) -> None:
-        # Opened first: a file that has vanished is then a problem, not half an answer.
+        # Open before sending: a missing file becomes a problem, not a truncated response.
         async with await anyio.open_file(path, "rb") as file:
             await send(start)
             while chunk := await file.read(FILE_CHUNK_BYTES):
@@ -95,11 +100,11 @@ class WsgiBridge:
         await send({"type": "http.response.body", "body": b""})
 
 
-def _environ(scope: Scope, call: RequestContext) -> dict[str, Any]:
-    """Return the WSGI environment (PEP 3333) of a request whose body was read already."""
+def _environ(scope: Scope, context: RequestContext) -> dict[str, Any]:
+    """Return the WSGI environment (PEP 3333) of a request without its body."""
     server = scope.get("server") or ("localhost", 80)
     environ: dict[str, Any] = {
-        REQUEST_CONTEXT: call,
+        REQUEST_CONTEXT: context,
         "REQUEST_METHOD": scope["method"],
         "SCRIPT_NAME": "",
         "PATH_INFO": scope["path"].encode("utf-8").decode("latin-1"),
@@ -120,6 +125,7 @@ def _environ(scope: Scope, call: RequestContext) -> dict[str, Any]:
         environ["REMOTE_ADDR"] = client[0]
     for name, value in scope["headers"]:
         if name == b"content-length":
+            # `wsgi.input` is empty: the arguments in the request context hold the parsed body.
             continue
         key = (
             "CONTENT_TYPE"
@@ -132,15 +138,15 @@ def _environ(scope: Scope, call: RequestContext) -> dict[str, Any]:
 
 
 class _DirectApi(FlaskApi):
-    """Registers endpoints as they are: they need none of Connexion's per-request decorators."""
+    """Register endpoints as views without Connexion's decorators, which would run on every request."""
 
     def make_operation(self, operation: Any) -> Any:
-        """Return the endpoint that the resolver found."""
+        """Return the endpoint that the resolver has found."""
         return operation.function
 
 
 class _BridgedFlask(FlaskASGIApp):
-    """Connexion's Flask side with our bridge in place of a2wsgi's."""
+    """Connexion's Flask application with `WsgiBridge` in place of a2wsgi's bridge."""
 
     def __init__(self, import_name: str, threads: int, seconds: float) -> None:
         super().__init__(import_name, {"static_folder": None})
@@ -148,24 +154,24 @@ class _BridgedFlask(FlaskASGIApp):
         self.asgi_app = self.bridge
 
     def add_api(self, specification: Any, *, name: str | None = None, **kwargs: Any) -> FlaskApi:
-        """Register one contract on Flask."""
+        """Register the views of a contract with Flask."""
         api = _DirectApi(specification, **kwargs)
         self.app.register_blueprint(api.blueprint)
         return api
 
 
 class BridgedFlaskApp(FlaskApp):
-    """Connexion's FlaskApp over our bridge; `threads` requests run at once, for `seconds` at most."""
+    """Connexion's FlaskApp on a `WsgiBridge` of `threads` threads; a request may take `seconds`."""
 
     def __init__(self, import_name: str, *, threads: int, seconds: float, **options: Any) -> None:
-        self._middleware_app = flask_side = _BridgedFlask(import_name, threads, seconds)
-        # Not FlaskApp's own __init__, which would build the bridge that is replaced here.
+        self._middleware_app = bridged_flask = _BridgedFlask(import_name, threads, seconds)
+        # Skip FlaskApp.__init__, which would build the bridge that is replaced here.
         AbstractApp.__init__(self, import_name, **options)
-        self.app: flask.Flask = flask_side.app
-        self.bridge = flask_side.bridge
+        self.app: flask.Flask = bridged_flask.app
+        self.bridge = bridged_flask.bridge
         self.app.register_error_handler(werkzeug.exceptions.HTTPException, _to_starlette)
 
 
 def _to_starlette(error: werkzeug.exceptions.HTTPException) -> Any:
-    """Raise Flask's own errors, which our routing leaves no room for, where problems are made."""
+    """Raise an HTTP error of Flask or Werkzeug outside of Flask, where it becomes a problem."""
     raise starlette.exceptions.HTTPException(error.code or 500, detail=error.description)

@@ -173,7 +173,7 @@ def test_an_event_that_breaks_the_contract_is_never_sent(
         assert (refused.status, refused.json()["code"]) == (500, "internal_error")
 
     run_with_long_polling(app, story)
-    broken = [record for record in caplog.records if "contract broken" in record.message]
+    broken = [record for record in caplog.records if "contract violation" in record.message]
     assert [record.levelno for record in broken] == [logging.ERROR] * 2
 
 

@@ -18,7 +18,6 @@ from db.models import Generation, IdempotencyKey, Membership, Subscription, User
 from db.session import Database, current_session
 from handlers import brands
 from handlers.app import Application
-from studio import idempotency
 from studio.idempotency import IdempotencyLock, delete_expired_keys, store_response
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
@@ -274,7 +273,7 @@ def test_who_is_slower_than_the_lease_keeps_nothing(
         return store_response(turn, *answer)
 
     path = f"/products/{customer.create('/products/', {'name': 'Wrap dress'})['id']}/images"
-    monkeypatch.setattr("handlers.pipeline.idempotency.keep_answer", keep_too_late)
+    monkeypatch.setattr("handlers.pipeline.idempotency.store_response", keep_too_late)
     # A picture is decoded before there is a transaction that could be the turn.
     refused = send_with_key(customer.client, path, **build_form("a-line", make_product_photo()))
     assert status_and_code(refused) == (409, "idempotency_key_in_progress")
@@ -290,7 +289,7 @@ def test_of_two_concurrent_responses_one_is_stored_and_the_other_leaves_nothing(
         assert store_response(replace(turn, token=uuid4()), *answer)
         return store_response(turn, *answer)
 
-    monkeypatch.setattr("handlers.pipeline.idempotency.keep_answer", keep_too_late)
+    monkeypatch.setattr("handlers.pipeline.idempotency.store_response", keep_too_late)
     path = f"/brands/{customer.organization_query}"
     assert status_and_code(send_with_key(customer.client, path, NORD)) == (409, "idempotency_key_in_progress")
     assert customer.client("GET", path).json()["count"] == 0
@@ -299,7 +298,7 @@ def test_of_two_concurrent_responses_one_is_stored_and_the_other_leaves_nothing(
 def test_a_repeat_during_the_first_request_gets_a_conflict_or_waits_for_the_response(
     committing_server: CommittingServer, database_kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = PausedCall(monkeypatch, handlers.idempotency, "keep")
+    first = PausedCall(monkeypatch, handlers.pipeline.idempotency, "store_encoded_response")
     send = partial(send_with_key, committing_server.client, "/brands/", NORD)
     answer, again = first.run_during_pause(send, send)
     assert (answer.status, is_replay(answer)) == (201, False)
@@ -321,7 +320,7 @@ def test_what_is_refused_is_told_only_where_it_is_kept(
         assert client("DELETE", f"/brands/{in_the_way}").status == 204
         return send_with_key(client, "/brands/", body)
 
-    refused = PausedCall(monkeypatch, handlers.idempotency, "settle")
+    refused = PausedCall(monkeypatch, handlers.pipeline.idempotency, "store_or_release")
     answer, made = refused.run_during_pause(
         send_when_the_way_is_free, partial(send_with_key, client, "/brands/", body)
     )
@@ -360,7 +359,7 @@ def test_a_key_is_forgotten_after_a_day(
     # Before the upkeep comes round, the key is as good as new already.
     anew = send_with_key(customer.client, path, {"name": "Mug"}, key="third")
     assert (anew.status, is_replay(anew)) == (201, False)
-    monkeypatch.setattr(idempotency, "DELETE_BATCH_SIZE", 1)
+    monkeypatch.setattr("db.queries.statements.DELETE_BATCH_SIZE", 1)
     assert delete_expired_keys(database) == 2
     assert len(list_stored_keys(database)) == 2
     assert delete_expired_keys(database) == 0

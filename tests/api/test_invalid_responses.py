@@ -61,7 +61,7 @@ def test_a_broken_answer_leaves_no_row(
     assert count_rows(database, Brand) == 0
     logged = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(logged) == 1
-    assert logged[0].startswith("contract broken: create_brand")
+    assert logged[0].startswith("contract violation: create_brand")
 
 
 def test_a_broken_answer_leaves_no_file(

@@ -39,15 +39,15 @@ LAYERS = {
     "routing": "handlers.contract.router.Router.match",
     "security": "handlers.pipeline.auth.jwt.decode",
     "limits": "studio.rate_limits.limiter.RateLimiter.consume_async",
-    "negotiation": "handlers.pipeline.middleware._require_acceptable",
+    "negotiation": "handlers.pipeline.middleware.request_validation._require_acceptable",
     "parameters": "handlers.contract.parameters.Parameters.read",
     "body": "handlers.contract.request_bodies.RequestBody.read",
     "parsing": "handlers.contract.request_bodies.parse_json",
-    "validation": "handlers.contract.request_bodies.violations_of",
+    "validation": "handlers.contract.request_bodies.find_violations",
     "bridge": "handlers.pipeline.wsgi_bridge._environ",
     "endpoint": "handlers.pipeline.endpoint.Endpoint._serve",
-    "caller": "handlers.pipeline.endpoint.acting_as",
-    "tenancy": "handlers.common.references.creation_scope",
+    "caller": "handlers.pipeline.endpoint.request_caller_context",
+    "tenancy": "handlers.common.references.authorize_creation",
     "serialization": "handlers.pipeline.endpoint.encode_json",
     "check of the answer": "handlers.contract.responses.Responses.find_mismatch",
     "commit": "sqlalchemy.orm.Session.commit",
@@ -57,12 +57,12 @@ LAYERS = {
 # And those around them all, which see the answer when it is made already.
 OUTER_LAYERS = {
     "request id": "handlers.pipeline.middleware.observability._request_id",
-    "metrics": "handlers.pipeline.middleware.observability.metrics.request_began",
-    "trace": "handlers.pipeline.middleware.observability.traces.entry",
+    "metrics": "handlers.pipeline.middleware.observability.metrics.record_request_start",
+    "trace": "handlers.pipeline.middleware.observability.traces.start_root_span",
     "answer on its way out": "handlers.pipeline.middleware.observability._ResponseRecorder.__call__",
     "surface": "handlers.pipeline.middleware.security_headers.SecurityHeaders.__call__",
     "headers": "handlers.pipeline.middleware.security_headers._cache_control",
-    "envelope": "handlers.pipeline.middleware.ResponseValidation.__call__",
+    "envelope": "handlers.pipeline.middleware.response_validation.ResponseValidation.__call__",
 }
 
 
@@ -134,7 +134,10 @@ def test_s23_a_fault_around_the_envelope_is_counted_and_logged_as_what_was_answe
 def test_s23_a_fault_in_what_makes_problems_is_a_problem(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("handlers.pipeline.errors.build_problem", "handlers.pipeline.middleware.problem_for"):
+    for place in (
+        "handlers.pipeline.errors.build_problem",
+        "handlers.pipeline.middleware.response_validation.build_problem",
+    ):
         monkeypatch.setattr(place, raise_internal_error)
     monkeypatch.setattr(customer.client.app.endpoints["create_brand"], "_handler", raise_internal_error)
     assert_no_internals(create_brand(customer.client), 500, "internal_error")

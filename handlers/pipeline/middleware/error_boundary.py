@@ -15,9 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 class ErrorBoundary:
-    """Answers with the neutral problem when a layer outside of the envelope fails before it has answered.
+    """Turn an exception of the wrapped middleware into a 500 problem.
 
-    There is one around each of them, so that those further out see and count that answer.
+    The stack has one boundary outside of `observability` and one inside of it, so that failures further
+    inside are still logged and counted.
     """
 
     def __init__(self, app: ASGIApp, *, public_url: str) -> None:
@@ -26,40 +27,42 @@ class ErrorBoundary:
         self._headers = [*default_headers(public_url), (b"cache-control", b"no-store")]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; what fails after the answer began is raised, and the server breaks it off."""
+        """Serve one request; re-raise an exception that occurs after the response has started."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        has_begun = False
+        has_started = False
 
-        async def send_and_note(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
+        async def track_start(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             await send(message)
 
         try:
-            await self.app(scope, receive, send_and_note)
+            await self.app(scope, receive, track_start)
         except Exception:
-            if has_begun:
+            if has_started:
+                # The server closes the connection: a truncated body must not look complete.
                 raise
-            logger.exception("a layer outside of the envelope failed")
+            logger.exception("unhandled exception in an outer middleware")
             await self._send_problem(scope["method"], send)
 
     async def _send_problem(self, method: str, send: Send) -> None:
-        work = current_log_context()
-        if work is None:
-            work = LogContext(request_id=secrets.token_hex(10))
-            set_log_context(work)
+        log_context = current_log_context()
+        if log_context is None:
+            # The middleware that assigns the request id is the one that failed.
+            log_context = LogContext(request_id=secrets.token_hex(10))
+            set_log_context(log_context)
         start, body = to_messages(internal_error(), self._public_url)
-        told = (b"x-request-id", str(work.request_id).encode())
-        await send({**start, "headers": [*start["headers"], *self._headers, told]})
+        request_id = (b"x-request-id", str(log_context.request_id).encode())
+        await send({**start, "headers": [*start["headers"], *self._headers, request_id]})
         await send({**body, "body": b""} if method == "HEAD" else body)
 
 
 def to_messages(problem: Problem, public_url: str) -> tuple[Message, Message]:
-    """Return a problem as the two messages of an answer."""
+    """Return the two ASGI messages of a problem response."""
     body = problem.to_bytes(public_url)
-    told = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **problem.headers}
-    headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
+    fields = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), **problem.headers}
+    headers = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
     start = {"type": "http.response.start", "status": problem.status, "headers": headers}
     return start, {"type": "http.response.body", "body": body}

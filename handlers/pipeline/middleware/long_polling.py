@@ -1,9 +1,9 @@
-"""Waits and streams in front of the WSGI bridge, where neither costs a thread or a database connection.
+"""Long polling (`Prefer: wait=N`, RFC 7240) and server-sent events for generations.
 
-The handler has let the caller in and answered; its transaction is over. Who prefers to wait
-(`Prefer: wait=N`, RFC 7240) is held until the generation is over, or has changed. Then the question is asked
-again inside the process, so that the token and the permissions of that moment count. A stream sends every
-change as an event.
+A waiting client occupies neither a thread nor a database connection: the handler has authorized the request
+and returned, and its transaction has ended. When the generation changes or the time is up, the request is
+dispatched again inside the process, so that the token and the permissions of that moment apply. An event
+stream sends each change as an event. This module reads no rows: `studio.generations.watch` does.
 """
 
 from __future__ import annotations
@@ -28,37 +28,44 @@ from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.generations.watch import ChangeHub, GenerationState, Listener
 
 HEARTBEAT_SECONDS = 15.0
-"""After so much silence a stream shows that it lives; after so long it asks again whether it still may."""
+"""Interval of a stream's heartbeat comments, and of the checks that the caller is still authorized."""
 RETRY_MILLISECONDS = 2_000
+"""The reconnection time that a stream announces."""
 
 _WAIT = re.compile(r"""wait\s*=\s*(?:([0-9]+)|"([0-9]+)")\s*(?:;.*)?""", re.ASCII | re.IGNORECASE | re.DOTALL)
-# What a question that follows from a POST takes over from it.
+# Headers of a POST that the GET which follows from it also sends.
 _FORWARDED_HEADERS = frozenset({b"authorization", b"accept", b"traceparent", b"tracestate"})
+# Headers of the GET's response that replace those of the POST's response.
 _REPLACED_HEADERS = frozenset({b"content-length", b"retry-after"})
 
 
 def find_preferred_wait(headers: Headers, max_seconds: int) -> int | None:
-    """Return for how many seconds a request prefers to wait, None when it does not or says it wrongly.
+    """Return the seconds that a request prefers to wait, at most `max_seconds`.
 
-    Of several `wait` the first counts (RFC 7240, 2).
+    Returns None if the preference is absent or malformed. The first of several `wait` preferences wins
+    (RFC 7240, section 2).
     """
-    found = _WAIT.fullmatch(parse_prefer(headers).get("wait", ""))
-    return min(int((found[1] or found[2])[:9]), max_seconds) if found else None
+    match = _WAIT.fullmatch(parse_prefer(headers).get("wait", ""))
+    # Nine digits are enough for the comparison and keep `int` cheap for a header full of digits.
+    return min(int((match[1] or match[2])[:9]), max_seconds) if match else None
 
 
 @dataclass
 class _BufferedResponse:
-    """Passes an answer on, or holds it back when it may be waited with; without `send` it holds any."""
+    """An ASGI `send` that buffers a response about a generation, and passes on any other response.
 
-    call: RequestContext
+    Without a `send` it buffers every response.
+    """
+
+    context: RequestContext
     send: Send | None
     start: Message = field(default_factory=dict)
-    """How the answer begins; empty when nothing is held."""
+    """The first message of the response; empty if nothing is buffered."""
     body: bytes = b""
 
     async def __call__(self, message: Message) -> None:
-        """Take one message of the answer."""
-        if self.send is not None and self.call.watched_generation is None:
+        """Pass on or buffer one message."""
+        if self.send is not None and self.context.watched_generation is None:
             await self.send(message)
         elif message["type"] == "http.response.start":
             self.start = message
@@ -67,25 +74,25 @@ class _BufferedResponse:
 
     @property
     def status(self) -> int:
-        """The status, 0 when nothing is held."""
+        """The status, 0 if nothing is buffered."""
         return self.start.get("status", 0)
 
     def header(self, name: bytes) -> bytes:
-        """Return a header, empty when there is none."""
+        """Return a header of the response, empty if it is absent."""
         return dict(self.start.get("headers", ())).get(name, b"")
 
 
 @dataclass
 class _Request:
-    """A request whose answer is held; `scope` is as it came in, before anything was found out about it."""
+    """A request whose response is buffered; `scope` is a copy from before the inner middleware changed it."""
 
     scope: Scope
     receive: Receive
     send: Send
-    call: RequestContext
+    context: RequestContext
     operation: Operation
     state: GenerationState
-    """The generation as the handler saw it."""
+    """The generation as the handler read it."""
     buffered: _BufferedResponse
     headers: Headers = field(init=False)
 
@@ -94,19 +101,25 @@ class _Request:
 
     @property
     def caller_id(self) -> str:
-        """Who is asking: an account, or an API key."""
-        claims = self.call.claims or {}
+        """The id of the caller: a user or an API key."""
+        claims = self.context.claims or {}
         return str(claims.get("sub") or claims.get("api_key_id"))
 
     async def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send an answer in one piece. The envelope holds it against the contract, since we touched it."""
-        self.call.is_validated = False
+        """Send a complete response, which `response_validation` validates because it was changed here."""
+        self.context.is_validated = False
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
 
 class LongPolling:
-    """Stands around gate, security and check, and inside of what makes problems of errors."""
+    """Delay or stream responses about generations.
+
+    Args:
+        change_hub: reports the changes of generations.
+        max_wait: the longest wait, in seconds.
+        max_stream: the longest stream, in seconds.
+    """
 
     def __init__(self, app: ASGIApp, *, change_hub: ChangeHub, max_wait: int, max_stream: int) -> None:
         self.app = app
@@ -115,45 +128,48 @@ class LongPolling:
         self.max_stream = max_stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; what is raised is raised before anything was sent."""
+        """Serve one request; exceptions are raised before the response starts."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        untouched = {**scope, "extensions": dict(scope["extensions"])}
-        call: RequestContext = scope[REQUEST_CONTEXT]
-        held = _BufferedResponse(call, send)
-        await self.app(scope, receive, held)
-        if call.operation is None or call.watched_generation is None:
-            return  # Nothing that could be waited with: the answer is sent.
-        request = _Request(untouched, receive, send, call, call.operation, call.watched_generation, held)
-        if held.header(b"content-type").startswith(EVENT_STREAM.encode()):
+        original_scope = {**scope, "extensions": dict(scope["extensions"])}
+        context: RequestContext = scope[REQUEST_CONTEXT]
+        buffered = _BufferedResponse(context, send)
+        await self.app(scope, receive, buffered)
+        if context.operation is None or context.watched_generation is None:
+            return  # The response was passed on.
+        request = _Request(
+            original_scope, receive, send, context, context.operation, context.watched_generation, buffered
+        )
+        if buffered.header(b"content-type").startswith(EVENT_STREAM.encode()):
             await self._stream(request)
         else:
             await self._wait(request)
 
     async def _wait(self, request: _Request) -> None:
-        held, state = request.buffered, request.state
+        response, state = request.buffered, request.state
         seconds = find_preferred_wait(request.headers, self.max_wait)
         can_wait = self.change_hub.is_open and self.change_hub.has_capacity(request.caller_id)
         if seconds is None or not (can_wait or state.is_final):
-            await request.send(held.start)
-            await request.send({"type": "http.response.body", "body": held.body})
+            await request.send(response.start)
+            await request.send({"type": "http.response.body", "body": response.body})
             return
-        # Who has an old copy wants the new one and not the end.
-        is_news = "if-none-match" in request.headers and held.status != 304
-        if seconds and not state.is_final and not is_news:
-            began = time.monotonic()
-            to_the_end = held.status != 304
-            with self.change_hub.subscribe(state, request.caller_id, to_the_end) as watcher:
-                if not await _until_disconnected(request.receive, watcher.wait(seconds)):
+        # If-None-Match: a client with an outdated copy gets the new one at once; one with the current copy
+        # waits for any change. Without the header, a client waits for the end of the generation.
+        has_changed = "if-none-match" in request.headers and response.status != 304
+        if seconds and not state.is_final and not has_changed:
+            started_at = time.monotonic()
+            final_only = response.status != 304
+            with self.change_hub.subscribe(state, request.caller_id, final_only) as listener:
+                if not await _until_disconnected(request.receive, listener.wait(seconds)):
                     return
-            request.call.wait_seconds = time.monotonic() - began
-            held = await self._refetch(request)
-        applied = (b"preference-applied", f"wait={round(request.call.wait_seconds)}".encode())
-        await request.respond(held.status, [*held.start["headers"], applied], held.body)
+            request.context.wait_seconds = time.monotonic() - started_at
+            response = await self._refetch(request)
+        applied = (b"preference-applied", f"wait={round(request.context.wait_seconds)}".encode())
+        await request.respond(response.status, [*response.start["headers"], applied], response.body)
 
     async def _refetch(self, request: _Request) -> _BufferedResponse:
-        """Return the answer of now; a GET's errors are raised, what a POST was promised stays promised."""
+        """Return the current response: an error replaces that of a GET, but never that of a POST."""
         if request.scope["method"] in ("GET", "HEAD"):
             return await self._dispatch(request, request.scope)
         location = request.buffered.header(b"location")
@@ -166,91 +182,98 @@ class LongPolling:
             "headers": [pair for pair in request.scope["headers"] if pair[0] in _FORWARDED_HEADERS],
         }
         try:
-            now = await self._dispatch(request, scope)
-        except Exception as error:  # noqa: BLE001 - the work was accepted, whatever became of the caller since
-            build_problem(error)
+            current = await self._dispatch(request, scope)
+        except Exception as error:  # noqa: BLE001 - the generation was accepted, even if reading it fails now
+            build_problem(error)  # logs a defect
             return request.buffered
-        lasting = [pair for pair in request.buffered.start["headers"] if pair[0] not in _REPLACED_HEADERS]
-        newest = [pair for pair in now.start["headers"] if pair[0] in _REPLACED_HEADERS]
-        start = {**request.buffered.start, "headers": lasting + newest}
-        return _BufferedResponse(request.call, None, start, now.body)
+        kept = [pair for pair in request.buffered.start["headers"] if pair[0] not in _REPLACED_HEADERS]
+        replaced = [pair for pair in current.start["headers"] if pair[0] in _REPLACED_HEADERS]
+        start = {**request.buffered.start, "headers": kept + replaced}
+        return _BufferedResponse(request.context, None, start, current.body)
 
     async def _dispatch(self, request: _Request, scope: Scope) -> _BufferedResponse:
-        """Let a request come in once more, as whoever sent it."""
-        # What has counted the request once does not count it again.
-        call = RequestContext(request.call.request_id, limit_usages=list(request.call.limit_usages))
-        held = _BufferedResponse(call, None)
-        request.call.is_validated = False
+        """Send a request through the inner middleware again, with the caller's own credential."""
+        # The rate limits that have counted the request do not count it again.
+        context = RequestContext(request.context.request_id, limit_usages=list(request.context.limit_usages))
+        buffered = _BufferedResponse(context, None)
+        request.context.is_validated = False
         await self.app(
-            {**scope, REQUEST_CONTEXT: call, "extensions": dict(scope["extensions"])}, _receive_nothing, held
+            {**scope, REQUEST_CONTEXT: context, "extensions": dict(scope["extensions"])},
+            _receive_nothing,
+            buffered,
         )
-        return held
+        return buffered
 
     async def _stream(self, request: _Request) -> None:
         state = request.state
-        known = request.headers.get("last-event-id") == str(state.revision)
-        if known and state.is_final:
+        is_known = request.headers.get("last-event-id") == str(state.revision)
+        if is_known and state.is_final:
+            # 204 tells an EventSource not to reconnect.
             await request.respond(204, [], b"")
             return
         if self.change_hub.is_open and not self.change_hub.has_capacity(request.caller_id):
-            request.call.is_validated = False
+            request.context.is_validated = False
             raise ServiceUnavailable()
-        first = b"retry: %d\n" % RETRY_MILLISECONDS
-        first += b"\n" if known else _encode_event(request.operation, state, "status")
+        first_chunk = b"retry: %d\n" % RETRY_MILLISECONDS
+        first_chunk += b"\n" if is_known else _encode_event(request.operation, state, "status")
         headers = [pair for pair in request.buffered.start["headers"] if pair[0] != b"content-length"]
         await request.send({**request.buffered.start, "headers": headers})
-        goes_on = self.change_hub.is_open and not state.is_final and request.scope["method"] != "HEAD"
-        if goes_on:
-            with self.change_hub.subscribe(state, request.caller_id) as watcher:
-                await _until_disconnected(request.receive, self._send_events(request, watcher, first))
-            first = b""
-        await request.send({"type": "http.response.body", "body": first})
+        if self.change_hub.is_open and not state.is_final and request.scope["method"] != "HEAD":
+            with self.change_hub.subscribe(state, request.caller_id) as listener:
+                await _until_disconnected(request.receive, self._send_events(request, listener, first_chunk))
+            first_chunk = b""
+        await request.send({"type": "http.response.body", "body": first_chunk})
 
-    async def _send_events(self, request: _Request, watcher: Listener, first: bytes) -> None:
-        """Send what is told until it is over, too long, or none of the caller's business any more."""
-        await _send_chunk(request.send, first)
-        last, asked_at = request.state, time.monotonic()
-        spoke_at, ends_at = asked_at, asked_at + self.max_stream
-        while not last.is_final:
-            beat_at = min(spoke_at, asked_at) + HEARTBEAT_SECONDS
-            await watcher.wait(min(beat_at, ends_at) - time.monotonic())
-            state, now = watcher.state, time.monotonic()
-            if state is None or watcher.closed or now >= ends_at:
+    async def _send_events(self, request: _Request, listener: Listener, first_chunk: bytes) -> None:
+        """Send events until the generation or the time ends, or the caller is no longer authorized."""
+        await _send_chunk(request.send, first_chunk)
+        last_state, authorized_at = request.state, time.monotonic()
+        sent_at, ends_at = authorized_at, authorized_at + self.max_stream
+        while not last_state.is_final:
+            wake_at = min(sent_at, authorized_at) + HEARTBEAT_SECONDS
+            await listener.wait(min(wake_at, ends_at) - time.monotonic())
+            state, now = listener.state, time.monotonic()
+            if state is None or listener.closed or now >= ends_at:
                 return
-            if state.status != last.status or now >= asked_at + HEARTBEAT_SECONDS:
+            # Not for each progress event: there are many, and a dispatch costs a thread and a transaction.
+            if state.status != last_state.status or now >= authorized_at + HEARTBEAT_SECONDS:
                 if not await self._is_still_authorized(request):
                     return
-                asked_at = time.monotonic()
-            if state.revision != last.revision:
-                name = "progress" if state.status == last.status else "status"
+                authorized_at = time.monotonic()
+            if state.revision != last_state.revision:
+                name = "progress" if state.status == last_state.status else "status"
                 try:
-                    message = _encode_event(request.operation, state, name)
+                    chunk = _encode_event(request.operation, state, name)
                 except ResponseViolation as error:
-                    build_problem(error)
+                    build_problem(error)  # logs and counts the defect
                     return
-            elif now >= spoke_at + HEARTBEAT_SECONDS:
-                message = b":\n\n"
+            elif now >= sent_at + HEARTBEAT_SECONDS:
+                chunk = b":\n\n"
             else:
                 continue
-            await _send_chunk(request.send, message)
-            last, spoke_at = state, time.monotonic()
+            await _send_chunk(request.send, chunk)
+            last_state, sent_at = state, time.monotonic()
 
     async def _is_still_authorized(self, request: _Request) -> bool:
         try:
             return (await self._dispatch(request, request.scope)).status == 200
-        except Exception as error:  # noqa: BLE001 - whatever it is, the stream ends and the client comes again
-            build_problem(error)
+        except Exception as error:  # noqa: BLE001 - the stream ends and the client reconnects
+            build_problem(error)  # logs a defect
             return False
 
 
 def _encode_event(operation: Operation, state: GenerationState, name: str) -> bytes:
-    """Return one server-sent event; ContractBroken when its data is not what the contract says."""
+    """Return one server-sent event.
+
+    Raises:
+        ResponseViolation: the event does not match the contract.
+    """
     raw = encode_json(state)
-    told = {"event": name, "id": str(state.revision), "data": raw.decode()}
-    violation = operation.responses.find_event_mismatch(200, told, raw)
-    if violation is not None:
-        words = f"was to send event {state.revision}: {violation}"
-        raise ResponseViolation(operation.operation_id, violation.kind, words)
+    event = {"event": name, "id": str(state.revision), "data": raw.decode()}
+    mismatch = operation.responses.find_event_mismatch(200, event, raw)
+    if mismatch is not None:
+        message = f"event of revision {state.revision}: {mismatch}"
+        raise ResponseViolation(operation.operation_id, mismatch.kind, message)
     return b"event: %s\nid: %d\ndata: %s\n\n" % (name.encode(), state.revision, raw)
 
 
@@ -259,17 +282,20 @@ async def _send_chunk(send: Send, body: bytes) -> None:
 
 
 async def _until_disconnected(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
-    """Do the work as long as the client is there; return whether it was there to the end."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_wait_for_disconnect(receive))
+    """Run the coroutine until the client disconnects; return whether it finished before that."""
+    work_task, disconnect_task = (
+        asyncio.ensure_future(work),
+        asyncio.ensure_future(_wait_for_disconnect(receive)),
+    )
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            await working
-        return working.done()
+        await asyncio.wait((work_task, disconnect_task), return_when=asyncio.FIRST_COMPLETED)
+        if work_task.done():
+            await work_task
+        return work_task.done()
     finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        work_task.cancel()
+        disconnect_task.cancel()
+        await asyncio.gather(work_task, disconnect_task, return_exceptions=True)
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

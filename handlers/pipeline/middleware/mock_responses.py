@@ -1,7 +1,7 @@
-"""The answers that the contract shows: `Prefer: code=404` or `Prefer: example=name` picks one, in a mock.
+"""Return the contract's examples on request: `Prefer: code=404` or `Prefer: example=name` selects one.
 
-Who picks an answer gets it whatever else the request says, and nothing is done. The envelope holds it against
-the contract like any other.
+Only the mock server uses it. A selected example is returned whatever else the request contains, and no
+handler runs. `response_validation` checks it like any other response.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SampleFileFactory = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class ExampleResponse:
-    """One answer as the contract shows it."""
+    """One example response of the contract; header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -32,43 +32,48 @@ class ExampleResponse:
 
 
 class ExampleResponses:
-    """All answers that the contract shows; `file_of` gives the bytes of a file of a media type."""
+    """All example responses of a contract; `build_file` returns the bytes of a file of a media type."""
 
-    def __init__(self, bundle: Document, build_file: SampleFileFactory) -> None:
-        self._bundle = bundle
+    def __init__(self, contract: Document, build_file: SampleFileFactory) -> None:
+        self._contract = contract
         self._build_file = build_file
         self._responses = {
             raw.operation_id: {
-                int(status): bundle.resolve(response)
+                int(status): contract.resolve(response)
                 for status, response in sorted(raw.definition["responses"].items())
             }
-            for raw in bundle.operations()
+            for raw in contract.operations()
         }
 
     def find(
         self, operation_id: str, code: str | None, name: str | None, accept: str
     ) -> ExampleResponse | None:
-        """Return the answer with this status and this name of its example, None when there is none.
+        """Return an example response of an operation, None if no response matches.
 
-        Without a status the first that has an example of this name, without a name the first example; one of
-        the two is given.
+        Args:
+            operation_id: the operation.
+            code: the status, or None for the first response that has an example with the name.
+            name: the name of the example, or None for the first example of the response.
+            accept: the Accept header; an unknown media type selects the first one of the response.
         """
         for status, response in self._responses[operation_id].items():
             if code not in (None, str(status)):
                 continue
             media_type = _negotiate_media_type(list(response.get("content", {})), accept)
             content = response.get("content", {}).get(media_type, {})
-            named = {key: self._bundle.resolve(value) for key, value in content.get("examples", {}).items()}
-            if name is not None and name not in named:
+            examples = {
+                key: self._contract.resolve(value) for key, value in content.get("examples", {}).items()
+            }
+            if name is not None and name not in examples:
                 continue
-            value = next(iter(named.values()), content) if name is None else named[name]
-            return self._build_response(status, response, media_type, content, value)
+            example = next(iter(examples.values()), content) if name is None else examples[name]
+            return self._build_response(status, response, media_type, content, example)
         return None
 
     def _build_response(
         self, status: int, response: dict[str, Any], media_type: str, content: dict[str, Any], example: Any
     ) -> ExampleResponse:
-        headers = {header.lower(): str(value) for header, value in self._build_headers(response)}
+        headers = {name.lower(): str(value) for name, value in self._build_headers(response)}
         if not media_type:
             return ExampleResponse(status, headers, b"")
         headers["content-type"] = media_type
@@ -79,24 +84,24 @@ class ExampleResponses:
         return ExampleResponse(status, headers, self._encode_body(media_type, value))
 
     def _build_headers(self, response: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        for header, raw in response.get("headers", {}).items():
-            told = self._bundle.resolve(raw)
-            # The envelope sends the id of this very request.
-            if header != "X-Request-Id":
-                yield header, told.get("example", self._build_example(told["schema"]))
+        for name, raw in response.get("headers", {}).items():
+            header = self._contract.resolve(raw)
+            # `response_validation` adds the id of the running request.
+            if name != "X-Request-Id":
+                yield name, header.get("example", self._build_example(header["schema"]))
 
     def _encode_body(self, media_type: str, value: Any) -> bytes:
         if media_type.endswith("json"):
             return json.dumps(value, ensure_ascii=False).encode()
         if media_type == EVENT_STREAM:
-            return "".join(f"{line}: {told}\n" for line, told in value.items()).encode() + b"\n"
+            return "".join(f"{field}: {text}\n" for field, text in value.items()).encode() + b"\n"
         if media_type.startswith("text/") or media_type == "application/yaml":
             return f"{value}\n".encode()
         return self._build_file(media_type)
 
     def _build_example(self, schema: dict[str, Any]) -> Any:
-        """Return the example of a schema, put together from those of its parts where it has none itself."""
-        schema = self._bundle.resolve(schema)
+        """Return the example of a schema, or build one from the examples of its parts."""
+        schema = self._contract.resolve(schema)
         if "example" in schema:
             return schema["example"]
         if "properties" in schema:
@@ -109,38 +114,39 @@ class ExampleResponses:
 
 
 def _negotiate_media_type(media_types: list[str], accept: str) -> str:
-    """Return the media type to answer with: the first that is asked for by name, else the first."""
-    asked = [media_range.partition(";")[0].strip().lower() for media_range in accept.split(",")]
-    return next((one for one in media_types if one in asked), media_types[0] if media_types else "")
+    """Return the first media type that the Accept header names, else the first one; "" if there is none."""
+    accepted = [media_range.partition(";")[0].strip().lower() for media_range in accept.split(",")]
+    matches = (media_type for media_type in media_types if media_type in accepted)
+    return next(matches, media_types[0] if media_types else "")
 
 
 class MockResponseMiddleware:
-    """Answers in place of the server where a request picks an answer; what cannot be picked is ignored."""
+    """Return the example that a request selects; ignore a selection that the contract does not have."""
 
     def __init__(self, app: ASGIApp, *, examples: ExampleResponses) -> None:
         self.app = app
         self.examples = examples
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request whose operation was found."""
-        shown, applied = self._find(scope) if scope["type"] == "http" else (None, "")
-        if shown is None:
+        """Serve one request after routing."""
+        example, applied = self._find(scope) if scope["type"] == "http" else (None, "")
+        if example is None:
             await self.app(scope, receive, send)
             return
-        told = {**shown.headers, "preference-applied": applied}
-        if shown.status not in (204, 304):
-            told["content-length"] = str(len(shown.body))
-        headers = [(name.encode(), value.encode()) for name, value in told.items()]
-        await send({"type": "http.response.start", "status": shown.status, "headers": headers})
-        await send({"type": "http.response.body", "body": shown.body})
+        fields = {**example.headers, "preference-applied": applied}
+        if example.status not in (204, 304):
+            fields["content-length"] = str(len(example.body))
+        headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+        await send({"type": "http.response.start", "status": example.status, "headers": headers})
+        await send({"type": "http.response.body", "body": example.body})
 
     def _find(self, scope: Scope) -> tuple[ExampleResponse | None, str]:
-        """Return the answer that is picked, if any, and which preferences picked it."""
-        headers, call = Headers(raw=scope["headers"]), scope[REQUEST_CONTEXT]
+        """Return the selected example, if any, and the preferences that selected it."""
+        headers, context = Headers(raw=scope["headers"]), scope[REQUEST_CONTEXT]
         code, name = find_preference(headers, "code"), find_preference(headers, "example")
-        if call.operation is None or (code is None and name is None):
+        if context.operation is None or (code is None and name is None):
             return None, ""
-        parts = (("code", code), ("example", name))
-        applied = ", ".join(f"{key}={value}" for key, value in parts if value is not None)
+        preferences = (("code", code), ("example", name))
+        applied = ", ".join(f"{key}={value}" for key, value in preferences if value is not None)
         accept = headers.get("accept", "")
-        return self.examples.find(call.operation.operation_id, code, name, accept), applied
+        return self.examples.find(context.operation.operation_id, code, name, accept), applied

@@ -1,6 +1,6 @@
-"""What the endpoint says about limits of requests: whose rows are touched, and how the caller stands.
+"""Count requests against the rate limits: per address, per caller and per organization.
 
-A request is counted once by each limit, however often it is looked at on its way.
+Each limit counts a request once, even if several layers ask for it.
 """
 
 from __future__ import annotations
@@ -20,25 +20,33 @@ from studio.rate_limits.limiter import RateLimiter
 from studio.rate_limits.limits import LimitUsage, QuotaPolicy
 
 
-def record_usage(call: RequestContext, limit_usages: Iterable[LimitUsage]) -> None:
-    """Let the answer tell how things stand; RateLimited when one of the limits is used up."""
-    for standing in limit_usages:
-        call.limit_usages.append(standing)
-        if not standing.allowed:
-            raise RateLimited(standing.policy.name, standing.reset_seconds)
+def record_usage(context: RequestContext, limit_usages: Iterable[LimitUsage]) -> None:
+    """Add the usage of rate limits to the response headers.
+
+    Raises:
+        RateLimited: one of the limits is exhausted; the ones after it are not recorded.
+    """
+    for usage in limit_usages:
+        context.limit_usages.append(usage)
+        if not usage.allowed:
+            raise RateLimited(usage.policy.name, usage.reset_seconds)
 
 
 def consume_organization_limit(
-    rate_limiter: RateLimiter, call: RequestContext, organization_id: UUID
+    rate_limiter: RateLimiter, context: RequestContext, organization_id: UUID
 ) -> None:
-    """Count a request for the first organization whose rows it touches; RateLimited when that has no more."""
-    policy = rate_limiter.policies.organization
-    if call.operation is not None and call.operation.is_rate_limited and not call.has_consumed(policy.name):
-        record_usage(call, [rate_limiter.consume(policy, str(organization_id))])
+    """Count a request for the first organization whose rows it accesses.
+
+    Raises:
+        RateLimited: the organization's limit is exhausted.
+    """
+    policy, operation = rate_limiter.policies.organization, context.operation
+    if operation is not None and operation.is_rate_limited and not context.has_consumed(policy.name):
+        record_usage(context, [rate_limiter.consume(policy, str(organization_id))])
 
 
 def current_rate_limiter() -> RateLimiter:
-    """Return the limits of the running application."""
+    """Return the rate limiter of the running application."""
     return cast(RateLimiter, current_app.config["LIMITS"])
 
 
@@ -48,59 +56,59 @@ def client_address() -> str:
 
 
 class RateLimitMiddleware:
-    """Counts requests to limited operations in its way of doing so."""
+    """Base of the two middlewares below, which differ in the subject that they count."""
 
     def __init__(self, app: ASGIApp, *, limits: RateLimiter) -> None:
         self.app = app
         self.limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; raises RateLimited."""
-        call: RequestContext | None = scope.get(REQUEST_CONTEXT)
-        if call is None or call.operation is None or not call.operation.is_rate_limited:
+        """Serve one request; raise RateLimited if a limit is exhausted."""
+        context: RequestContext | None = scope.get(REQUEST_CONTEXT)
+        if context is None or context.operation is None or not context.operation.is_rate_limited:
             await self.app(scope, receive, send)
         else:
-            await self.serve(call, scope, receive, send)
+            await self.serve(context, scope, receive, send)
 
-    async def serve(self, call: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count and serve."""
+    async def serve(self, context: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count and serve a request to a rate limited operation."""
         raise NotImplementedError
 
-    async def consume(self, call: RequestContext, policy: QuotaPolicy, subject: str) -> None:
-        """Take one unit, once a request."""
-        if not call.has_consumed(policy.name):
-            record_usage(call, [await self.limits.consume_async(policy, subject)])
+    async def consume(self, context: RequestContext, policy: QuotaPolicy, subject: str) -> None:
+        """Consume one unit of a limit, unless it has already counted the request."""
+        if not context.has_consumed(policy.name):
+            record_usage(context, [await self.limits.consume_async(policy, subject)])
 
 
 class AnonymousRateLimit(RateLimitMiddleware):
-    """Around security: counts by address what comes without a good credential.
+    """Count requests without a valid credential by address; runs before authentication.
 
-    Where none is wanted, each request; elsewhere those whose credential turns out to be no good.
+    Public operations: each request. Other operations: requests whose credential is rejected.
     """
 
-    async def serve(self, call: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count before an open operation, and after a refused credential."""
+    async def serve(self, context: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count before a public operation, and after a rejected credential."""
         address = get_rate_limit_address((scope.get("client") or ("",))[0])
-        if call.operation is not None and call.operation.is_public:
-            await self.consume(call, self.limits.policies.address, address)
+        if context.operation is not None and context.operation.is_public:
+            await self.consume(context, self.limits.policies.address, address)
             await self.app(scope, receive, send)
             return
         try:
             await self.app(scope, receive, send)
         except (OAuthProblem, Unauthenticated):
-            await self.consume(call, self.limits.policies.address, address)
+            await self.consume(context, self.limits.policies.address, address)
             raise
 
 
 class CallerRateLimit(RateLimitMiddleware):
-    """Behind security, before the body is read: counts by the key or account that the credential names."""
+    """Count requests by API key or account; runs after authentication and before the body is read."""
 
-    async def serve(self, call: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count and serve."""
+    async def serve(self, context: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count and serve a request."""
         claims: dict[str, Any] | None = scope["extensions"].get("connexion_context", {}).get("token_info")
         policies = self.limits.policies
         if claims is not None and "api_key_id" in claims:
-            await self.consume(call, policies.key, claims["api_key_id"])
+            await self.consume(context, policies.key, claims["api_key_id"])
         elif claims is not None:
-            await self.consume(call, policies.account, str(claims["sub"]))
+            await self.consume(context, policies.account, str(claims["sub"]))
         await self.app(scope, receive, send)

@@ -15,51 +15,56 @@ from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 
 
 class RequestValidation:
-    """Reads a request and holds it against the contract; hands arguments and body to the endpoint."""
+    """Read and validate a request; store its arguments and claims in the request context."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check one request; raises Invalid with all violations of parameters and body together."""
+        """Validate one request.
+
+        Raises:
+            ValidationFailed: with the violations of parameters and body together.
+            NotAcceptable: the Accept header excludes every media type of the operation.
+        """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        call: RequestContext = scope[REQUEST_CONTEXT]
-        operation = call.operation
+        context: RequestContext = scope[REQUEST_CONTEXT]
+        operation = context.operation
         if operation is None:
             raise PathNotFound()
-        call.claims = scope["extensions"].get("connexion_context", {}).get("token_info")
+        context.claims = scope["extensions"].get("connexion_context", {}).get("token_info")
         headers = Headers(raw=scope["headers"])
         _require_acceptable(operation, ", ".join(headers.getlist("accept")))
         arguments, violations = operation.parameters.read(
-            call.path_values, scope["query_string"], scope["headers"]
+            context.path_values, scope["query_string"], scope["headers"]
         )
         if operation.has_body:
             if operation.is_signed:
-                receive = _capture_body(receive, call)
+                receive = _capture_body(receive, context)
             try:
-                arguments["body"], of_body = await operation.request_body.read(
-                    headers, receive, call.files_to_close
+                arguments["body"], body_violations = await operation.request_body.read(
+                    headers, receive, context.files_to_close
                 )
             except ClientDisconnected:
                 return
-            violations = violations + of_body
+            violations = violations + body_violations
         if violations:
             raise ValidationFailed(violations)
-        call.arguments = arguments
+        context.arguments = arguments
         await self.app(scope, receive, send)
 
 
-def _capture_body(receive: Receive, call: RequestContext) -> Receive:
-    """Return a `receive` that notes the bytes as they pass: a signature is over them, not their meaning."""
+def _capture_body(receive: Receive, context: RequestContext) -> Receive:
+    """Return a `receive` that also stores the raw bytes: a signature covers them, not the parsed value."""
 
-    async def receive_and_keep() -> Message:
+    async def receive_and_capture() -> Message:
         message = await receive()
-        call.signed_body += message.get("body", b"")
+        context.signed_body += message.get("body", b"")
         return message
 
-    return receive_and_keep
+    return receive_and_capture
 
 
 def _require_acceptable(operation: Operation, accept: str) -> None:
@@ -70,7 +75,10 @@ def _require_acceptable(operation: Operation, accept: str) -> None:
 
 @lru_cache(maxsize=512)
 def _is_acceptable(accept: str, offered: frozenset[str]) -> bool:
-    """Return whether an Accept header (RFC 9110, 12.5.1) takes one of the media types; nonsense takes all."""
+    """Return whether an Accept header (RFC 9110, section 12.5.1) allows one of the media types.
+
+    A malformed header allows all of them.
+    """
     weights: dict[str, float] = {}
     for part in accept.split(","):
         media_range, _, parameters = part.partition(";")
@@ -83,7 +91,8 @@ def _is_acceptable(accept: str, offered: frozenset[str]) -> bool:
     if not weights:
         return True
     for media_type in offered:
+        # The most specific range decides, even if it has a lower weight.
         ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
-        if next((weights[wanted] for wanted in ranges if wanted in weights), 0) > 0:
+        if next((weights[media_range] for media_range in ranges if media_range in weights), 0) > 0:
             return True
     return False

@@ -17,42 +17,44 @@ logger = logging.getLogger(__name__)
 
 
 class ResponseValidation:
-    """Gives every answer its request id and lets no undocumented answer out."""
+    """Add the request id to every response and replace responses that the contract does not declare."""
 
     def __init__(self, app: ASGIApp, *, public_url: str) -> None:
         self.app = app
         self.public_url = public_url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; nothing is raised to the server."""
+        """Serve one request; raise only if the response has already started."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        call: RequestContext = scope[REQUEST_CONTEXT]
-        outlet = _ValidatingSend(call, scope["method"], send, self.public_url)
+        context: RequestContext = scope[REQUEST_CONTEXT]
+        validating_send = _ValidatingSend(context, scope["method"], send, self.public_url)
         try:
-            await self.app({**scope, "extensions": dict(scope.get("extensions") or {})}, receive, outlet)
+            await self.app(
+                {**scope, "extensions": dict(scope.get("extensions") or {})}, receive, validating_send
+            )
         except Exception as error:  # noqa: BLE001 - the last resort: the error handlers themselves failed
-            await outlet.send_error(error)
+            await validating_send.send_error(error)
         finally:
-            for file in call.files_to_close:
+            for file in context.files_to_close:
                 file.close()
 
 
 class _ValidatingSend:
-    """What an answer goes through last. Answers that no endpoint has checked are held until they are."""
+    """An ASGI `send` that buffers unvalidated responses and validates them before it sends them."""
 
-    def __init__(self, call: RequestContext, method: str, send: Send, public_url: str) -> None:
-        self._call, self._method, self._send, self._public_url = call, method, send, public_url
+    def __init__(self, context: RequestContext, method: str, send: Send, public_url: str) -> None:
+        self._context, self._method, self._send, self._public_url = context, method, send, public_url
         self._buffered_start: tuple[Operation, Message] | None = None
         self._body = b""
         self._has_started = False
 
     async def __call__(self, message: Message) -> None:
-        """Take one message of the answer."""
+        """Send or buffer one ASGI message of the response."""
         if message["type"] == "http.response.start":
-            operation = self._call.operation
-            if self._call.is_validated or operation is None:
+            operation = self._context.operation
+            if self._context.is_validated or operation is None:
                 await self._send_start(message)
             else:
                 self._buffered_start = operation, message
@@ -64,14 +66,15 @@ class _ValidatingSend:
                 await self._send_buffered(*self._buffered_start)
 
     async def _send_buffered(self, operation: Operation, start: Message) -> None:
-        """Send a held answer if the contract knows it, else the neutral problem; log the defect."""
+        """Send the buffered response if it matches the contract; else log a defect and send a 500 problem."""
         self._buffered_start = None
-        violation = self._find_mismatch(operation, start)
-        if violation is not None:
+        mismatch = self._find_mismatch(operation, start)
+        if mismatch is not None:
             logger.error(
-                "contract broken: %s answered %s: %s", operation.operation_id, start["status"], violation
+                "contract violation: %s returned %s: %s", operation.operation_id, start["status"], mismatch
             )
-            count_contract_defect(operation.operation_id, violation.kind)
+            count_contract_defect(operation.operation_id, mismatch.kind)
+            # An undeclared 500 is sent as it is: replacing it by another 500 changes nothing.
             if start["status"] != 500:
                 await self._send_problem(internal_error())
                 return
@@ -81,18 +84,18 @@ class _ValidatingSend:
     def _find_mismatch(self, operation: Operation, start: Message) -> SchemaMismatch | None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in start["headers"]}
         media_type = headers.get("content-type", "")
-        headers = self._call.merge_headers(headers)
+        headers = self._context.merge_headers(headers)
         return operation.responses.find_mismatch(start["status"], media_type, headers, self._body, self._body)
 
     async def send_error(self, error: Exception) -> None:
-        """Answer with the problem for an error that nothing else caught; too late once something was sent."""
+        """Send the problem for an exception, or re-raise it if the response has already started."""
         try:
             problem = build_problem(error)
         except Exception:
-            logger.exception("no problem could be made of an error")
+            logger.exception("building the problem for an exception failed")
             problem = internal_error()
         if self._has_started:
-            # The client notices by the missing end of the body.
+            # The client detects the error by the missing end of the body.
             raise error
         await self._send_problem(problem)
 
@@ -104,8 +107,10 @@ class _ValidatingSend:
     async def _send_start(self, message: Message) -> None:
         self._has_started = True
         headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
-        # A second `Link` adds its links to those of the first (RFC 8288, 3.5).
-        headers += [(name.encode(), value.encode()) for name, value in self._call.response_headers().items()]
+        # A second `Link` field extends the list of the first (RFC 8288, section 3.5).
+        headers += [
+            (name.encode(), value.encode()) for name, value in self._context.response_headers().items()
+        ]
         await self._send({**message, "headers": headers})
 
     async def _send_body(self, message: Message) -> None:

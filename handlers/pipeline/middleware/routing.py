@@ -1,4 +1,7 @@
-"""Find the operation of a request, or reject the request; replaces Connexion's routing."""
+"""Find the operation of a request, or reject the request; replaces Connexion's routing.
+
+With one router, security, validation and Flask cannot disagree about which operation a path means.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,13 @@ from handlers.contract.errors import MethodNotAllowed, PathNotFound
 from handlers.contract.router import Router
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
 _METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
-
-
 _PAGE_METHODS = "GET, HEAD, OPTIONS"
 
 
 class Routing:
-    """Finds the operation of a request or refuses it, in place of Connexion's routing.
-
-    With one router, security, validation and Flask cannot disagree about what a path means.
-    """
+    """Match requests to operations; `extra_routes` maps paths outside the contract to ASGI applications."""
 
     def __init__(
         self, app: ASGIApp, *, router: Router, base_path: str, extra_routes: Mapping[str, ASGIApp]
@@ -37,7 +33,12 @@ class Routing:
         self.extra_routes = extra_routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Route one request; raises UnknownPath and MethodNotAllowed."""
+        """Route one request.
+
+        Raises:
+            PathNotFound: no operation or page has the path.
+            MethodNotAllowed: the path has no operation for the method.
+        """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -45,27 +46,29 @@ class Routing:
         if path == "*" and method == "OPTIONS":
             await _send_empty(send, 204, b"allow", _METHODS)
             return
-        if _CONTROL.search(path) or "//" in path:
+        # Proxies normalize such paths in different ways: what they checked may not be what runs here.
+        if _CONTROL_CHARACTERS.search(path) or "//" in path:
             raise PathNotFound()
-        place = self.router.match(path)
-        if place is None:
+        match = self.router.match(path)
+        if match is None:
             await self._serve_or_redirect(scope, receive, send)
             return
-        operation = place.operations.get(method)
+        operation = match.operations.get(method)
         if operation is None and method == "OPTIONS":
-            await _send_empty(send, 204, b"allow", place.allow)
+            await _send_empty(send, 204, b"allow", match.allow)
             return
         if operation is None:
-            raise MethodNotAllowed(headers={"Allow": place.allow})
-        call: RequestContext = scope[REQUEST_CONTEXT]
-        call.operation, call.path_values = operation, place.values
+            raise MethodNotAllowed(headers={"Allow": match.allow})
+        context: RequestContext = scope[REQUEST_CONTEXT]
+        context.operation, context.path_values = operation, match.values
+        # What Connexion's own routing would leave for its security and for Flask.
         routing = {"api_base_path": self.base_path, "operation_id": operation.operation_id}
         scope["extensions"][ROUTING_CONTEXT] = routing
-        scope["path_params"] = place.values
+        scope["path_params"] = match.values
         await self.app(scope, receive, send)
 
     async def _serve_or_redirect(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a page outside of the contract, or lead a collection without its slash to where it lives."""
+        """Serve a page outside the contract, or redirect a collection path that lacks its final slash."""
         page = self.extra_routes.get(scope["path"])
         if page is not None:
             await _serve_page(page, scope, receive, send)
@@ -78,7 +81,6 @@ class Routing:
 
 
 async def _serve_page(page: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve a page outside of the contract: it can be read, and nothing else."""
     if scope["method"] == "OPTIONS":
         await _send_empty(send, 204, b"allow", _PAGE_METHODS)
     elif scope["method"] not in ("GET", "HEAD"):
@@ -87,8 +89,8 @@ async def _serve_page(page: ASGIApp, scope: Scope, receive: Receive, send: Send)
         await page(scope, receive, send)
 
 
-async def _send_empty(send: Send, status: int, name: bytes, value: str) -> None:
-    headers = [(name, value.encode("latin-1"))]
+async def _send_empty(send: Send, status: int, header_name: bytes, header_value: str) -> None:
+    headers = [(header_name, header_value.encode("latin-1"))]
     if status != 204:
         headers.append((b"content-length", b"0"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

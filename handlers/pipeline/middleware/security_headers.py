@@ -1,8 +1,8 @@
-"""What browsers are told with every answer: not to guess, not to frame, not to keep, and who else may read.
+"""Add the security headers that OWASP recommends for APIs, Cache-Control, and the CORS headers.
 
-The headers are those that OWASP names for APIs. An answer that says more about itself keeps its own words. No
-other site may read answers unless `CORS_ORIGINS` names it; cookies are never asked for, because the only
-credentials of this API are sent by hand.
+A header that the response already has is kept. No other site may read responses unless `CORS_ORIGINS` lists
+it. Cookies are never allowed: this API authenticates by the Authorization header only.
+`docs/decisions/0001-cors.md` explains why Starlette's CORSMiddleware is not used.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 RawHeaders = list[tuple[bytes, bytes]]
 
 PREFLIGHT_MAX_AGE = b"600"
+"""Seconds that a browser may cache a preflight response."""
 
 _DEFAULT_HEADERS: RawHeaders = [
     (b"x-content-type-options", b"nosniff"),
@@ -25,27 +26,31 @@ _DEFAULT_HEADERS: RawHeaders = [
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
-    # Only features that browsers know: of others they complain in the console of every page.
+    # Only features that browsers know: they log a warning on every page for an unknown one.
     (
         b"permissions-policy",
         b"accelerometer=(), camera=(), geolocation=(), gyroscope=(), microphone=(), payment=(), usb=()",
     ),
 ]
 _HSTS = (b"strict-transport-security", b"max-age=63072000; includeSubDomains")
-# What any request may bring beside what the contract declares, and what any answer shows.
+# In addition to the headers that the contract declares.
 _ALLOW_HEADERS = ("Authorization", "Content-Type", "X-Request-Id", "traceparent", "tracestate")
 _EXPOSE_HEADERS = ("Deprecation", "Sunset", "WWW-Authenticate", "X-Request-Id")
 
 
 def default_headers(public_url: str) -> RawHeaders:
-    """Return what every answer carries that does not say otherwise; HTTPS is only insisted on where it is."""
+    """Return the default headers of every response; HSTS only if the public URL is HTTPS."""
     return [*_DEFAULT_HEADERS, _HSTS] if public_url.startswith("https:") else list(_DEFAULT_HEADERS)
 
 
 class SecurityHeaders:
-    """Adds these headers to every answer. `origins` are the other sites whose scripts may read them.
+    """Add security, caching and CORS headers to every response.
 
-    `sent` are the headers of requests that the contract declares, `shown` those of answers.
+    Args:
+        public_url: the URL of the server; HTTPS enables HSTS.
+        allow_origins: exact origins of the sites whose scripts may read responses.
+        allow_headers: request headers that the contract declares.
+        expose_headers: response headers that the contract declares.
     """
 
     def __init__(
@@ -68,12 +73,12 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        call: RequestContext = scope[REQUEST_CONTEXT]
+        context: RequestContext = scope[REQUEST_CONTEXT]
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers: RawHeaders = list(message["headers"])
-                self._add_defaults(headers, call)
+                self._add_defaults(headers, context)
                 if self._allow_origins:
                     headers += self._cors_headers(scope, headers)
                 message = {**message, "headers": headers}
@@ -81,35 +86,39 @@ class SecurityHeaders:
 
         await self.app(scope, receive, send_with_headers)
 
-    def _add_defaults(self, headers: RawHeaders, call: RequestContext) -> None:
+    def _add_defaults(self, headers: RawHeaders, context: RequestContext) -> None:
         present = {name for name, _ in headers}
         headers += [pair for pair in self._default_headers if pair[0] not in present]
         if b"cache-control" not in present:
-            headers.append((b"cache-control", _cache_control(call, b"etag" in present)))
+            headers.append((b"cache-control", _cache_control(context, b"etag" in present)))
 
     def _cors_headers(self, scope: Scope, headers: RawHeaders) -> RawHeaders:
-        added = [(b"vary", b"Origin")]
-        asked = dict(scope["headers"])
-        origin = asked.get(b"origin")
+        # On every response, even without an Origin: caches must not serve one origin's copy to another.
+        cors_headers = [(b"vary", b"Origin")]
+        request_headers = dict(scope["headers"])
+        origin = request_headers.get(b"origin")
         if origin is None or origin not in self._allow_origins:
-            return added
-        added.append((b"access-control-allow-origin", origin))
+            return cors_headers
+        cors_headers.append((b"access-control-allow-origin", origin))
+        # Routing answers OPTIONS with the methods that the contract has for the path.
         methods = dict(headers).get(b"allow")
-        if scope["method"] == "OPTIONS" and b"access-control-request-method" in asked and methods:
+        if scope["method"] == "OPTIONS" and b"access-control-request-method" in request_headers and methods:
             return [
-                *added,
+                *cors_headers,
                 (b"access-control-allow-methods", methods),
                 (b"access-control-allow-headers", self._allow_headers),
                 (b"access-control-max-age", PREFLIGHT_MAX_AGE),
             ]
-        return [*added, (b"access-control-expose-headers", self._expose_headers)]
+        return [*cors_headers, (b"access-control-expose-headers", self._expose_headers)]
 
 
-def _cache_control(call: RequestContext, has_etag: bool) -> bytes:
-    """An answer with a tag may be kept by whom it was for, and asked about each time; others are not kept."""
+def _cache_control(context: RequestContext, has_etag: bool) -> bytes:
+    """Return the default Cache-Control: responses with an ETag may be cached and must be revalidated."""
     if not has_etag:
         return b"no-store"
-    return b"no-cache" if call.operation is not None and call.operation.is_public else b"private, no-cache"
+    return (
+        b"no-cache" if context.operation is not None and context.operation.is_public else b"private, no-cache"
+    )
 
 
 def _join_names(names: Iterable[str]) -> bytes:
@@ -117,14 +126,14 @@ def _join_names(names: Iterable[str]) -> bytes:
 
 
 def declared_request_headers(contract: Document) -> set[str]:
-    """Return the headers that requests may bring."""
+    """Return the request headers that the contract declares, including those of its security schemes."""
     schemes = contract.spec.get("components", {}).get("securitySchemes", {}).values()
-    declared = [parameter for raw in contract.operations() for parameter in raw.parameters]
-    return {one["name"] for one in [*declared, *schemes] if one.get("in") == "header"}
+    parameters = [parameter for raw in contract.operations() for parameter in raw.parameters]
+    return {declared["name"] for declared in [*parameters, *schemes] if declared.get("in") == "header"}
 
 
 def declared_response_headers(contract: Document) -> set[str]:
-    """Return the headers that answers may have."""
+    """Return the response headers that the contract declares."""
     return {
         name
         for raw in contract.operations()
