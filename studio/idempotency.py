@@ -16,20 +16,18 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Executable, Row, and_, bindparam, delete, func, literal_column, select, true, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from db.base import affected_one, new_id, utc_now
 from db.models.idempotency import NO_ORGANIZATION_ID, IdempotencyKey
+from db.queries.statements import delete_in_batches, insert_for_dialect
 from db.session import Database, current_session
 
 LEASE_DURATION = timedelta(seconds=60)
 """Longer than a request may take. One that takes longer all the same keeps nothing: its turn may be over."""
 RETENTION = timedelta(hours=24)
-DELETE_BATCH_SIZE = 500
 
 _COLUMNS = IdempotencyKey.__table__.c
 _NAMESPACE_COLUMNS = ("user_id", "organization_id", "operation_id", "key_hash")
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def _insert(
 @cache
 def _build_insert(dialect: str) -> Executable:
     # No error when the key is there: PostgreSQL would take the whole transaction for failed.
-    insert: Executable = _INSERT[dialect](IdempotencyKey).on_conflict_do_nothing()
+    insert: Executable = insert_for_dialect(dialect, IdempotencyKey).on_conflict_do_nothing()
     return insert.execution_options(preserve_rowcount=True)
 
 
@@ -179,18 +177,5 @@ def _owned_by(row_id: UUID, token: UUID) -> tuple[Any, ...]:
 
 
 def delete_expired_keys(database: Database) -> int:
-    """Delete the keys that were kept long enough, some at a time; how many there were."""
-    over = select(IdempotencyKey.id).where(IdempotencyKey.expires_at <= utc_now()).order_by(IdempotencyKey.id)
-    with database.transaction(write=False) as reading:
-        if reading.scalar(over.limit(1)) is None:
-            return 0
-    forgotten = 0
-    while True:
-        with database.transaction(write=True) as writing:
-            # A key that somebody sends again just now, or that another process forgets, is left to them.
-            some = over.limit(DELETE_BATCH_SIZE).with_for_update(skip_locked=True)
-            ids = writing.scalars(some).all()
-            writing.execute(delete(IdempotencyKey).where(IdempotencyKey.id.in_(ids)))
-        forgotten += len(ids)
-        if len(ids) < DELETE_BATCH_SIZE:
-            return forgotten
+    """Delete the keys whose retention is over and return their number."""
+    return delete_in_batches(database, [IdempotencyKey.id], IdempotencyKey.expires_at <= utc_now())

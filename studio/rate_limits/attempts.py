@@ -16,18 +16,15 @@ from uuid import UUID
 
 from pyrate_limiter import Decision
 from sqlalchemy import delete, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from db.models.attempts import AttemptCount, KnownAddress
 from db.models.users import User, email_key
+from db.queries.statements import delete_in_batches, insert_for_dialect
 from db.session import Database, current_session
 from studio.rate_limits.limits import LimitUsage, QuotaPolicy
 
 TRUSTED_FOR = timedelta(days=90)
 """After the last proof."""
-DELETE_BATCH_SIZE = 500
-
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def get_account_bucket(secret_key: str, email: str, address: str, now: int) -> s
 def trust_address(secret_key: str, user_id: UUID, address: str, now: int) -> None:
     """Give an account a share of its own at an address from where somebody has proved to be its owner."""
     until = _to_datetime(now) + TRUSTED_FOR
-    insert = _INSERT[current_session().get_bind().dialect.name](KnownAddress)
+    insert = insert_for_dialect(current_session().get_bind().dialect.name, KnownAddress)
     values = {
         "user_id": user_id,
         "address_hash": hash_subject(secret_key, "address", address),
@@ -114,7 +111,7 @@ def _lock_counts(attempts: Sequence[Attempt]) -> dict[tuple[str, str], int]:
     """The counts of these tries, which nobody else changes before the end of the transaction."""
     # In one order for all, so that two who try never wait for each other.
     new = sorted((_to_row(one, 0) for one in attempts), key=lambda row: (row["policy"], row["subject_hash"]))
-    insert = _INSERT[current_session().get_bind().dialect.name](AttemptCount).values(new)
+    insert = insert_for_dialect(current_session().get_bind().dialect.name, AttemptCount).values(new)
     columns = (AttemptCount.policy, AttemptCount.subject_hash, AttemptCount.state)
     # An update that changes nothing: it locks what is there, and tells it.
     found = insert.on_conflict_do_update(
@@ -132,20 +129,8 @@ def _to_datetime(now: int) -> datetime:
 
 
 def delete_expired_attempts(database: Database, now: datetime) -> None:
-    """Delete the counts of which nothing is spent any more, and the addresses that were known long enough."""
-    keys = (AttemptCount.policy, AttemptCount.subject_hash)
-    _delete_in_batches(database, keys, AttemptCount.state < int(now.timestamp() * 1_000_000))
-    _delete_in_batches(
-        database, (KnownAddress.user_id, KnownAddress.address_hash), KnownAddress.expires_at < now
-    )
-
-
-def _delete_in_batches(database: Database, keys: tuple[Any, Any], condition: Any) -> None:
-    """Delete rows some at a time; those that somebody is about to change are left."""
-    model, more = keys[0].class_, True
-    while more:
-        with database.transaction(write=True) as writing:
-            some = select(*keys).where(condition).limit(DELETE_BATCH_SIZE).with_for_update(skip_locked=True)
-            found = [tuple(row) for row in writing.execute(some)]
-            writing.execute(delete(model).where(tuple_(*keys).in_(found)))
-            more = len(found) == DELETE_BATCH_SIZE
+    """Delete the counts that are back at zero, and the known addresses that have expired."""
+    count_key = (AttemptCount.policy, AttemptCount.subject_hash)
+    delete_in_batches(database, count_key, AttemptCount.state < int(now.timestamp() * 1_000_000))
+    address_key = (KnownAddress.user_id, KnownAddress.address_hash)
+    delete_in_batches(database, address_key, KnownAddress.expires_at < now)

@@ -1,9 +1,8 @@
-"""Which message is sent next, and what the answer to it means.
+"""Lease the next webhook delivery and record its outcome.
 
-A sender claims an endpoint, so that each gets one message at a time and a slow one holds up no other; the
-claim is a lease with a token, and a sender that was given up for dead records nothing any more. No
-transaction is open while a message travels. Whoever dies between sending and recording leaves it to be sent
-again.
+The leased row is the endpoint, not the delivery: each endpoint receives one message at a time, and a slow
+endpoint delays no other (see `studio.leases`). `busy_until` is the end of the lease or of a cooldown. If a
+process dies between sending a message and recording the outcome, the message is sent again.
 """
 
 from __future__ import annotations
@@ -16,34 +15,35 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
 
 from db.base import utc_now
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
+from db.queries.statements import delete_in_batches
 from db.session import Database, after_commit, current_session
+from studio import leases
 from studio.telemetry.metrics import count_webhook_delivery
 from studio.webhooks.endpoints import disable_endpoint
 
 LEASE_DURATION = timedelta(seconds=60)
-"""Far longer than one message can take, look-up of the address included."""
+"""Far longer than one message can take, DNS lookup included."""
 RETRY_DELAYS = tuple(
     timedelta(seconds=seconds) for seconds in (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 )
-"""How long after a failed try the next one follows; after the last of them the message is given up."""
+"""The backoff after each failed attempt. The delivery fails after the last one."""
 JITTER = 0.1
 DISABLE_AFTER = timedelta(days=5)
 MIN_COOLDOWN = timedelta(seconds=5)
-"""How long an endpoint that is overloaded or away is left alone at least."""
+"""The shortest time without messages for an endpoint that is overloaded or unreachable."""
 MAX_COOLDOWN = timedelta(hours=1)
 MAX_RETRY_AFTER = timedelta(hours=24)
 OVERLOADED_STATUSES = frozenset({429, 502, 503, 504})
 RETENTION = timedelta(days=30)
-DELETE_BATCH_SIZE = 1_000
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A message in the hands of one sender, as plain values: no transaction stays open for it."""
+    """A delivery whose endpoint one dispatcher has leased, as plain values: no transaction stays open."""
 
     endpoint_id: UUID
     delivery_id: UUID
@@ -56,7 +56,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a try ended: the status that was answered, or why there was none."""
+    """The result of an attempt: the status of the response, and an error unless it was delivered."""
 
     status_code: int | None = None
     error: str | None = None
@@ -64,36 +64,38 @@ class Outcome:
 
     @property
     def is_delivered(self) -> bool:
-        """Whether the target took the message."""
+        """Whether the endpoint accepted the message."""
         return self.error is None
 
 
-def has_available(database: Database) -> bool:
-    """Whether a message can be sent now; reads only, so that idle senders keep no writer waiting."""
-    with database.transaction(write=False) as reading:
-        # unscoped: senders send for everybody
-        return reading.scalar(select(WebhookEndpoint.id).where(_available()).limit(1)) is not None
+def count_available(database: Database, limit: int) -> int:
+    """Return how many endpoints have a delivery that can be sent now, counted up to `limit`."""
+    # unscoped: the dispatcher sends the messages of every tenant
+    return leases.count_available(database, select(WebhookEndpoint.id).where(_available()), limit)
 
 
 def lease_next(database: Database, token: str) -> Lease | None:
-    """The message that is due first at the endpoint that has waited longest; None when there is none.
+    """Lease the endpoint that has waited longest and return its first due delivery, or None.
 
-    What may not be sent any more, because its endpoint is disabled or its senders died of it, ends here.
+    Instead, due deliveries fail if the endpoint is disabled, or if the processes that sent them died at every
+    attempt.
     """
     with database.transaction(write=True) as writing:
-        waiting = select(WebhookEndpoint).where(_available())  # unscoped: senders send for everybody
-        waiting = waiting.order_by(WebhookEndpoint.served_at, WebhookEndpoint.id).limit(1)
-        endpoint = writing.scalar(waiting.with_for_update(skip_locked=True, key_share=True))
+        # unscoped: the dispatcher sends the messages of every tenant
+        query = select(WebhookEndpoint).where(_available())  # unscoped: see above
+        query = query.order_by(WebhookEndpoint.served_at, WebhookEndpoint.id)
+        endpoint = leases.lock_next(query, WebhookEndpoint, key_share=True)
         if endpoint is None:
             return None
-        here = and_(WebhookDelivery.endpoint_id == endpoint.id, _due())
+        due_here = and_(WebhookDelivery.endpoint_id == endpoint.id, _due())
         if not endpoint.is_enabled:
-            writing.execute(update(WebhookDelivery).where(here).values(_failed_values("endpoint_disabled")))
+            failed = _failed_values("endpoint_disabled")
+            writing.execute(update(WebhookDelivery).where(due_here).values(failed))
             return None
-        due = select(WebhookDelivery).where(here)
+        due = select(WebhookDelivery).where(due_here)
         delivery = writing.scalar(due.order_by(WebhookDelivery.next_attempt_at, WebhookDelivery.id).limit(1))
         if delivery is None:
-            # Another sender has sent it since this transaction looked, and is free again already.
+            # Another dispatcher has sent it and released the endpoint since this transaction started.
             return None
         if delivery.tries > len(RETRY_DELAYS):
             _mark_failed(delivery, "interrupted")
@@ -114,21 +116,20 @@ def lease_next(database: Database, token: str) -> Lease | None:
 
 
 class RecordResult(StrEnum):
-    """What became of an outcome that was to be written down."""
+    """What happened when an outcome was recorded."""
 
     DONE = "done"
     DISABLED = "disabled"
-    """Written down, and the endpoint is disabled from now on."""
+    """Recorded, and the endpoint is disabled now."""
     LOST = "lost"
-    """Not written down: the endpoint is gone, or another sender has taken over."""
+    """Not recorded: the endpoint was deleted, or another dispatcher has taken it over."""
 
 
 def record_outcome(database: Database, lease: Lease, outcome: Outcome) -> RecordResult:
-    """Write down how a try ended and when the next one follows, if the endpoint is still ours."""
-    ours = (WebhookEndpoint.id == lease.endpoint_id, WebhookEndpoint.claimed_by == lease.token)
+    """Record the outcome of an attempt and schedule the next one, if the endpoint is still leased."""
+    owned_by = (WebhookEndpoint.id == lease.endpoint_id, WebhookEndpoint.claimed_by == lease.token)
     with database.transaction(write=True) as writing:
-        found = select(WebhookEndpoint).where(*ours)  # unscoped: the endpoint that was claimed
-        endpoint = writing.scalar(found.with_for_update(key_share=True))
+        endpoint = leases.lock_leased(WebhookEndpoint, owned_by, key_share=True)
         if endpoint is None:
             return RecordResult.LOST
         was_enabled = endpoint.is_enabled
@@ -142,31 +143,21 @@ def record_outcome(database: Database, lease: Lease, outcome: Outcome) -> Record
             _record_success(endpoint, delivery)
         else:
             _record_failure(endpoint, delivery, outcome)
-        told = "retried" if delivery.status == DeliveryStatus.PENDING else delivery.status
-        after_commit(partial(count_webhook_delivery, told))
+        label = "retried" if delivery.status == DeliveryStatus.PENDING else delivery.status
+        after_commit(partial(count_webhook_delivery, label))
         return RecordResult.DISABLED if was_enabled and not endpoint.is_enabled else RecordResult.DONE
 
 
 def delete_old_deliveries(database: Database) -> int:
-    """Delete what is older than 30 days, and secrets that no longer hold; returns how many messages went."""
-    now, forgotten = utc_now(), 0
-    over = WebhookEndpoint.previous_secret_expires_at <= now
-    # unscoped: time is over for everybody
-    end = update(WebhookEndpoint).where(over)  # unscoped: see above
+    """Delete deliveries older than 30 days and expired previous secrets; return the number of deliveries."""
+    now = utc_now()
+    # unscoped: secrets of every tenant expire
+    expired = update(WebhookEndpoint).where(  # unscoped: see above
+        WebhookEndpoint.previous_secret_expires_at <= now
+    )
     with database.transaction(write=True) as writing:
-        writing.execute(end.values(previous_secret_salt=None, previous_secret_expires_at=None))
-    while True:
-        with database.transaction(write=True) as writing:
-            old = (
-                select(WebhookDelivery.id)
-                .where(WebhookDelivery.created_at < now - RETENTION)
-                .limit(DELETE_BATCH_SIZE)
-            )
-            ids = writing.scalars(old).all()
-            writing.execute(delete(WebhookDelivery).where(WebhookDelivery.id.in_(ids)))
-        forgotten += len(ids)
-        if len(ids) < DELETE_BATCH_SIZE:
-            return forgotten
+        writing.execute(expired.values(previous_secret_salt=None, previous_secret_expires_at=None))
+    return delete_in_batches(database, [WebhookDelivery.id], WebhookDelivery.created_at < now - RETENTION)
 
 
 def _due() -> ColumnElement[bool]:
@@ -180,14 +171,15 @@ def _available() -> ColumnElement[bool]:
 
 
 def _current_salts(endpoint: WebhookEndpoint) -> tuple[str, ...]:
-    """What the message is signed with: the secret, and for a while the one before."""
-    former, until = endpoint.previous_secret_salt, endpoint.previous_secret_expires_at
-    still_holds = former is not None and until is not None and until > utc_now()
-    return (endpoint.secret_salt, former) if former and still_holds else (endpoint.secret_salt,)
+    """Return the salts to sign with: the secret's, and the previous secret's until it expires."""
+    previous, expires_at = endpoint.previous_secret_salt, endpoint.previous_secret_expires_at
+    if previous is not None and expires_at is not None and expires_at > utc_now():
+        return (endpoint.secret_salt, previous)
+    return (endpoint.secret_salt,)
 
 
 def _set_columns(endpoint: WebhookEndpoint, **values: Any) -> None:
-    """Set columns that are ours alone: for the endpoint's owner, and its ETag, nothing has changed."""
+    """Set internal columns without a new `updated_at`: clients must not see a new ETag."""
     current_session().execute(
         update(WebhookEndpoint)  # unscoped: a locked row
         .where(WebhookEndpoint.id == endpoint.id)
@@ -197,14 +189,13 @@ def _set_columns(endpoint: WebhookEndpoint, **values: Any) -> None:
 
 
 def _cooldown_until(endpoint: WebhookEndpoint, outcome: Outcome) -> datetime | None:
-    """Until when an endpoint that is overloaded or away is left alone with all of its messages.
+    """Return until when an overloaded or unreachable endpoint receives no message, or None.
 
-    The longer it has been failing the longer, or those who never answer would keep the senders from others.
+    The cooldown grows with the time that the endpoint has been failing. Otherwise endpoints that never
+    respond would keep all threads of the dispatcher busy.
     """
-    if outcome.status_code not in OVERLOADED_STATUSES and outcome.error not in (
-        "timeout",
-        "connection_failed",
-    ):
+    is_unreachable = outcome.error in ("timeout", "connection_failed")
+    if outcome.status_code not in OVERLOADED_STATUSES and not is_unreachable:
         return None
     now = utc_now()
     failing_for = now - (endpoint.failing_since or now)
@@ -230,9 +221,10 @@ def _record_failure(endpoint: WebhookEndpoint, delivery: WebhookDelivery, outcom
         if endpoint.is_enabled and now - endpoint.failing_since >= DISABLE_AFTER:
             disable_endpoint(endpoint, "failing")
     else:
-        pause = RETRY_DELAYS[max(delivery.tries, 1) - 1] * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
-        wanted = min(outcome.retry_after or timedelta(0), MAX_RETRY_AFTER)
-        delivery.next_attempt_at = now + max(pause, wanted)
+        jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - spreads load
+        backoff = RETRY_DELAYS[max(delivery.tries, 1) - 1] * jitter
+        retry_after = min(outcome.retry_after or timedelta(0), MAX_RETRY_AFTER)
+        delivery.next_attempt_at = now + max(backoff, retry_after)
 
 
 def _mark_failed(delivery: WebhookDelivery, error: str | None) -> None:

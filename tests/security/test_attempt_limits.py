@@ -16,12 +16,12 @@ from sqlalchemy import func, select
 
 from db.base import utc_now
 from db.models import AttemptCount, KnownAddress, TokenFamily, User
+from db.queries.statements import DELETE_BATCH_SIZE
 from db.session import Database
 from handlers.app import Application
 from studio.accounts.identity import sessions
 from studio.accounts.identity.passwords import hash_password
 from studio.rate_limits.attempts import (
-    DELETE_BATCH_SIZE,
     TRUSTED_FOR,
     Attempt,
     consume,
