@@ -1,4 +1,4 @@
-"""Every model of the house, importable from one place; importing it registers all tables."""
+"""All models. Importing this package registers every table in `Base.metadata`."""
 
 from db.models.api_keys import ApiKey
 from db.models.attempts import AttemptCount, KnownAddress

@@ -1,4 +1,4 @@
-"""API keys: what programs of an organization sign their requests with."""
+"""API keys of organizations."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from db.base import Identified
 
 
 class ApiKey(Identified):
-    """One key. It acts as the membership of whoever made it and goes with that; the secret is kept as a hash.
+    """A row is one API key; it acts with its creator's membership, and the secret is stored as a hash only.
 
-    An expired one stays in the list until somebody deletes it.
+    It is deleted with the membership. An expired key stays in the list until a client deletes it.
     """
 
     __tablename__ = "api_keys"

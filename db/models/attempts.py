@@ -1,6 +1,7 @@
-"""Tries at passwords and mailed tokens, which no restart forgets, and from where accounts are signed in to.
+"""Attempts to guess passwords and mailed tokens, and the addresses from which users have signed in before.
 
-Who tried is kept as a hash that only the server's secret makes: addresses of strangers are nobody's business.
+The counts are rows, so that all processes share them and a restart does not reset them. IP and e-mail
+addresses are stored only as keyed hashes (HMAC with the server's secret).
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from db.base import Base
 
 
 class AttemptCount(Base):
-    """What somebody has spent of a limit; gone when it has all grown again."""
+    """A row is what one subject has used of a rate limit; it is deleted when the whole limit is available."""
 
     __tablename__ = "try_counts"
 
     policy: Mapped[str] = mapped_column(String(40), primary_key=True)
     subject_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
     state: Mapped[int] = mapped_column(BigInteger, index=True)
-    """The microsecond since 1970 at which nothing is spent any more."""
+    """The time when the whole limit is available again, in microseconds since 1970 (GCRA)."""
 
 
 class KnownAddress(Base):
-    """An address from which somebody has proved that an account is his."""
+    """A row is an address from which a user has signed in to their account."""
 
     __tablename__ = "known_addresses"
 

@@ -1,4 +1,4 @@
-"""The audit log: who did what to which row, one event a write, a sign-in or a refusal. It only grows."""
+"""The audit log: one event per write, sign-in or denied request. It is append-only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from db.base import Identified
 
 
 class ActorType(StrEnum):
-    """What kind of credential asked for it."""
+    """The credential of the request."""
 
     USER = "user"
     API_KEY = "api_key"
@@ -21,17 +21,17 @@ class ActorType(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How it ended."""
+    """The outcome of the request."""
 
     SUCCEEDED = "succeeded"
     REFUSED = "refused"
 
 
 class AuditEvent(Identified):
-    """One event. No foreign keys: it outlives its actor, its target and its organization.
+    """A row is one event; it has no foreign keys because it outlives its actor, target and organization.
 
-    It belongs to the organization whose rows were touched or, without one, to the account whose they were.
-    Neither the session nor triggers of the database let one be changed or deleted.
+    It belongs to the organization whose rows were used, or to the account for personal rows. The session and
+    triggers of the database reject changes and deletions.
     """
 
     __tablename__ = "audit_events"
@@ -54,7 +54,7 @@ class AuditEvent(Identified):
     account_id: Mapped[UUID | None]
     actor_type: Mapped[str] = mapped_column(String(20))
     actor_id: Mapped[UUID | None]
-    # Of the account, or of whom the key acts for, as it was then: it may have another one today, or be gone.
+    # The address of the user, or of the API key's creator, at the time of the event.
     actor_email: Mapped[str | None] = mapped_column(String(320))
     action: Mapped[str] = mapped_column(String(80))
     target_type: Mapped[str | None] = mapped_column(String(40))

@@ -1,4 +1,4 @@
-"""Brands and the defaults that their shootings and looks fall back to."""
+"""Brands, with the defaults for their shootings and looks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from db.models.media import MediaResource
 
 
 class Brand(Owned):
-    """A customer's brand. Deleting it leaves its products and shootings without a brand."""
+    """A row is a brand; deleting it leaves its products and shootings without a brand."""
 
     __tablename__ = "brands"
     __table_args__ = (

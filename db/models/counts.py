@@ -1,4 +1,4 @@
-"""How many rows the lists of growing tables have: kept by triggers, so that nobody has to count them."""
+"""The counter cache of growing tables, maintained by triggers; see `db/row_counts/queries.py`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _IS_UNCOMPACTED = text("entry > 0")
 
 
 class RowCount(Base):
-    """A part of how many rows of a table a scope has, all of them or those with one value in one column.
+    """A row is a part of the number of a tenant's rows in a table, in total or with one value in one column.
 
-    The sum over `number` is the count. Entry 0 holds what is added up, each other one a change that is not
-    yet; see `db/row_counts/queries.py`. No foreign keys: a count outlives its last row.
+    The count is the sum over `number`. Entry 0 is the compacted total, every other entry a change that is not
+    compacted yet. There are no foreign keys because a count outlives its last row.
     """
 
     __tablename__ = "row_counts"
@@ -29,10 +29,10 @@ class RowCount(Base):
 
     table_name: Mapped[str] = mapped_column(String(40), primary_key=True)
     column_name: Mapped[str] = mapped_column(String(40), primary_key=True)
-    """Empty where all rows of the scope are meant; so is the value."""
+    """Empty for the count of all rows of the tenant; so is `value`."""
     value: Mapped[str] = mapped_column(String(120), primary_key=True)
-    """As the database writes it as text."""
+    """The value as the database casts it to text."""
     scope_id: Mapped[UUID] = mapped_column(primary_key=True)
-    """The organization or, of personal rows, the account."""
+    """The organization, or the owner of personal rows."""
     entry: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True, default=0)
     number: Mapped[int] = mapped_column(BigInteger)

@@ -1,4 +1,4 @@
-"""Exports: orders for archives of approved pictures. A pending row is the job, its items what was ordered."""
+"""Exports: archives of approved predictions. A pending export is a queued job; its items are the contents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from db.models.media import MediaResource
 
 
 class ExportStatus(StrEnum):
-    """How far the archive of an export is."""
+    """The progress of an export."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -24,10 +24,10 @@ class ExportStatus(StrEnum):
 
 
 class ExportItem(Base):
-    """One picture of an export as it was when it was ordered.
+    """A row is one image of an export, as it was when the export was requested.
 
-    The reference keeps its file from being swept; the picture itself may be reopened or deleted meanwhile, so
-    its id is no key. `facts` is its entry in the manifest.
+    The foreign key to the image protects the file from garbage collection. The prediction may be reopened or
+    deleted meanwhile, so `prediction_id` is no foreign key. `facts` is the entry in the manifest.
     """
 
     __tablename__ = "export_items"
@@ -45,9 +45,9 @@ class ExportItem(Base):
 
 
 class Export(Owned):
-    """One order for an archive, of the scope of its shooting.
+    """A row is one requested archive of a shooting, and belongs to the shooting's tenant.
 
-    Workers claim the pending row that is oldest; a running row whose lease has expired is claimed again.
+    Workers lease the oldest pending row, and running rows whose lease has expired.
     """
 
     __tablename__ = "exports"
@@ -58,7 +58,7 @@ class Export(Owned):
     )
 
     shooting_id: Mapped[UUID] = mapped_column(ForeignKey("shootings.id", ondelete="CASCADE"), index=True)
-    # What the archive is called, whatever becomes of the shooting's name.
+    # The name at the time of the request, for the archive's file name.
     shooting_name: Mapped[str] = mapped_column(String(120))
     name_template: Mapped[str] = mapped_column(String(200))
     status: Mapped[str] = mapped_column(String(20), default=ExportStatus.PENDING)

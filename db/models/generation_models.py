@@ -1,4 +1,4 @@
-"""Generation models: what can be asked to make pictures. They belong to the house, not to a tenant."""
+"""Generation models: the providers that generate images. They are shared by all tenants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from db.base import Identified
 
 
 class GenerationModel(Identified):
-    """A provider with its settings. The settings may hold secrets and never leave in an answer unmasked."""
+    """A row is a provider with its configuration, which may hold secrets that responses mask."""
 
     __tablename__ = "generation_models"
 

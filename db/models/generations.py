@@ -1,4 +1,4 @@
-"""Generations, the queue of the studio, and the predictions they make. A pending row is the job."""
+"""Generations, which are also the queue of jobs, the predictions they make, and callbacks of providers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from db.models.media import MediaResource
 
 
 class GenerationStatus(StrEnum):
-    """How far the work of a generation is."""
+    """The state of a generation; the transitions are in `studio/state_machines.py`."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -38,11 +38,10 @@ class GenerationStatus(StrEnum):
 
 
 class Generation(Owned):
-    """One order for pictures. `inputs` holds everything that was asked for, frozen when it was asked.
+    """A row is one task that makes predictions; `inputs` is the snapshot of everything it was requested with.
 
-    Workers claim the pending row whose turn it is (`studio/generations/worker/scheduling.py`); a running
-    row whose lease has
-    expired is claimed again.
+    Workers lease the row: a pending one that `studio/generations/worker/scheduling.py` selects, or a running
+    one whose lease has expired.
     """
 
     __tablename__ = "generations"
@@ -59,7 +58,8 @@ class Generation(Owned):
     model_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("generation_models.id", ondelete="RESTRICT"), index=True
     )
-    # A prediction of the generation before: the tables refer to each other, so this key is added afterwards.
+    # The prediction that this generation refines. The tables refer to each other, so `use_alter` adds the key
+    # after both tables exist.
     source_prediction_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("predictions.id", ondelete="SET NULL", use_alter=True), index=True
     )
@@ -74,7 +74,7 @@ class Generation(Owned):
 
     status: Mapped[str] = mapped_column(String(20), default=GenerationStatus.PENDING)
     revision: Mapped[int] = mapped_column(default=0)
-    """Counts every change that a watcher of the generation wants to hear of."""
+    """Increases with every change that clients waiting for the generation are notified of."""
     retry_of_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("generations.id", ondelete="SET NULL"), index=True
     )
@@ -86,18 +86,18 @@ class Generation(Owned):
     deadline_at: Mapped[datetime | None]
     cancel_requested_at: Mapped[datetime | None]
     fallen_back: Mapped[bool] = mapped_column(default=False)
-    """Whether the model's fallback provider makes the pictures."""
+    """Whether the model's fallback provider runs the generation."""
     remote_task_id: Mapped[str | None] = mapped_column(String(200), index=True)
-    """The task at a provider elsewhere. Running and leased to nobody is parked: due at `lease_expires_at`."""
+    """The task id at a remote provider. A running row without lease owner is polled at `lease_expires_at`."""
     remote_steps: Mapped[int] = mapped_column(default=0)
     remote_failures: Mapped[int] = mapped_column(default=0)
-    """Looks in a row that failed."""
+    """Consecutive polls that failed."""
     started_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
     error: Mapped[dict[str, Any] | None]
     cost_credits: Mapped[int] = mapped_column(default=0)
     trace_context: Mapped[str | None] = mapped_column(String(64))
-    """The `traceparent` of the request that ordered it, so that the work is part of the same trace."""
+    """The `traceparent` of the request, so that the worker continues its trace (W3C Trace Context)."""
 
     if TYPE_CHECKING:
         queue_position: Mapped[int | None]
@@ -114,7 +114,7 @@ class Generation(Owned):
 
 
 class PredictionStatus(StrEnum):
-    """What the reviewers decided about a picture."""
+    """The review status of a prediction."""
 
     PENDING_REVIEW = "pending_review"
     APPROVED = "approved"
@@ -123,7 +123,7 @@ class PredictionStatus(StrEnum):
 
 
 class Prediction(Owned):
-    """One finished picture; its index within the generation is taken once, so no picture is made twice."""
+    """A row is one generated image; its index is unique in its generation, so no retry stores it twice."""
 
     __tablename__ = "predictions"
     __table_args__ = (
@@ -156,7 +156,7 @@ class Prediction(Owned):
 
 
 class _QueuePosition(FunctionElement[int]):
-    """The place of priority, time and id among all pending orders: a number, of everybody's rows."""
+    """The position in the queue of all tenants, ordered by priority, time and id."""
 
     type = BigInteger()
     inherit_cache = True
@@ -164,7 +164,7 @@ class _QueuePosition(FunctionElement[int]):
 
 @compiles(_QueuePosition)
 def _compile_queue_position(element: _QueuePosition, compiler: SQLCompiler, **options: Any) -> str:
-    priority, created_at, row_id = (compiler.process(one, **options) for one in element.clauses)
+    priority, created_at, row_id = (compiler.process(clause, **options) for clause in element.clauses)
     later = f"earlier.priority = {priority} AND (earlier.created_at, earlier.id) < ({created_at}, {row_id})"
     return (
         "(SELECT count(*) + 1 FROM generations AS earlier "  # noqa: S608 - columns that were compiled
@@ -174,11 +174,11 @@ def _compile_queue_position(element: _QueuePosition, compiler: SQLCompiler, **op
 
 @compiles(_QueuePosition, "postgresql")
 def _compile_queue_position_postgresql(element: _QueuePosition, compiler: SQLCompiler, **options: Any) -> str:
-    # Row-level security hides the rows of others; a function of the system counts them.
+    # Row-level security hides the rows of other tenants; this function runs as the system role.
     return f"sartiq_queue_position({compiler.process(element.clauses, **options)})"
 
 
-# Read with the row: its place among the pending ones in the order of the queue, null once it is not pending.
+# Loaded with the row; null unless the generation is pending.
 Generation.queue_position = column_property(
     case(
         (

@@ -1,4 +1,4 @@
-"""Guidelines: the format, size and set-up that pictures of a brand or shooting must have."""
+"""Guidelines: the file format, size and set-up that images of a brand or shooting must have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from db.models.subjects import Subject
 
 
 class GuidelinesShotType(Base):
-    """A shot type that the guidelines ask for, at its place in the list."""
+    """A row is a shot type that the guidelines require, with its position in the list."""
 
     __tablename__ = "guidelines_shot_types"
 
@@ -31,7 +31,7 @@ class GuidelinesShotType(Base):
 
 
 class GuidelinesSubject(Base):
-    """A subject that the guidelines allow, at its place in the list."""
+    """A row is a subject that the guidelines allow, with its position in the list."""
 
     __tablename__ = "guidelines_subjects"
 
@@ -47,10 +47,10 @@ class GuidelinesSubject(Base):
 
 
 class Guidelines(Owned):
-    """One set of guidelines.
+    """A row is one set of guidelines.
 
-    `shot_type_ids` and `subject_ids` read and replace the lists in their order; loading them takes
-    `selectinload` of the links.
+    `shot_type_ids` and `subject_ids` read and replace the ordered lists. Load their links with `selectinload`
+    before reading them.
     """
 
     __tablename__ = "guidelines"

@@ -1,4 +1,4 @@
-"""Requests that carried an Idempotency-Key, with the answers that a repetition gets again."""
+"""Requests with an `Idempotency-Key`, and the stored responses that a repeated request gets."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 from db.base import Identified
 
 NO_ORGANIZATION_ID = UUID(int=0)
-"""Stands for "no organization": both databases hold that NULLs differ, so a null would never be unique."""
+"""Stands for "no organization". Both databases treat NULLs as distinct, so a null would never be unique."""
 
 
 class IdempotencyKey(Identified):
-    """One key of one account, organization and operation. Without a `status` its request is still at work.
+    """A row is one key of a user, organization and operation; `status` is null while the request runs.
 
-    The key and the request are kept as hashes: both come from clients and may hold what is nobody's business.
-    `organization_id` is what the request named, so it refers to nothing: it may be unknown or `PERSONAL`.
+    Key and request are stored as hashes, because they come from clients and may hold personal data.
+    `organization_id` is no foreign key: it is what the request named, even if it does not exist, or
+    `NO_ORGANIZATION_ID`.
     """
 
     __tablename__ = "idempotency_keys"
@@ -35,12 +36,12 @@ class IdempotencyKey(Identified):
     key_hash: Mapped[str] = mapped_column(String(64))
     fingerprint: Mapped[str] = mapped_column(String(64))
     turn: Mapped[UUID]
-    """Who is at work; a send that takes over has another one, so that the one before can keep nothing."""
+    """The token of the request that holds the idempotency lock; a request that takes over writes its own."""
     lease_expires_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
     scope_id: Mapped[UUID | None]
-    """The organization or account on whose rows the request was allowed to work, None before it was."""
+    """The organization or user whose permission check the request passed, None before that."""
     status: Mapped[int | None]
     headers: Mapped[dict[str, Any] | None]
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
-    """Unreadable without the server's secret."""
+    """Encrypted with the server's secret."""

@@ -1,4 +1,4 @@
-"""Stored pictures and the temporary uploads that become them. The bytes are kept by the studio's storage."""
+"""Stored images, and the temporary uploads that become images. `studio/media/storage.py` stores the files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from db.base import Owned, Publishable, tenant_indexes, unique_per_tenant
 
 
 class MediaResource(Publishable):
-    """One stored file, once per scope: tenants with the same picture have a row each and learn nothing."""
+    """A row is one stored image of a tenant; two tenants with the same image have a row each."""
 
     __tablename__ = "media_resources"
     __table_args__ = (
@@ -21,7 +21,7 @@ class MediaResource(Publishable):
         *unique_per_tenant("media_resources", "content_hash"),
     )
 
-    # Files nobody refers to do not keep their organization alive.
+    # CASCADE, because files alone must not prevent the deletion of an organization.
     organization_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("organizations.id", ondelete="CASCADE"), sort_order=-1
     )
@@ -36,7 +36,7 @@ class MediaResource(Publishable):
 
 
 class UploadStatus(StrEnum):
-    """Whether the bytes of an upload have come, and whether they are a media resource already."""
+    """The progress of an upload: announced, received, or stored as an image."""
 
     PENDING = "pending"
     RECEIVED = "received"
@@ -44,7 +44,7 @@ class UploadStatus(StrEnum):
 
 
 class Upload(Owned):
-    """A presigned upload: a temporary file until it expires. `size` is what the client announced."""
+    """A row is a presigned upload, a temporary file that expires; `size` is what the client announced."""
 
     __tablename__ = "uploads"
     __table_args__ = tenant_indexes("uploads")

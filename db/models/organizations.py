@@ -1,4 +1,4 @@
-"""Organizations, the tenants, and who belongs to them."""
+"""Organizations, their members and their open invitations. An organization is a tenant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from db.models.users import User
 
 
 class Role(StrEnum):
-    """What a member may do; the table of permissions is in `handlers/common/permissions.py`."""
+    """The role of a member; `handlers/common/permissions.py` has the permissions of each role."""
 
     OWNER = "owner"
     ADMIN = "admin"
@@ -24,16 +24,16 @@ class Role(StrEnum):
 
 
 class Organization(Identified):
-    """A tenant: a brand's house or a studio whose members share their records.
+    """A row is a tenant whose members share their records.
 
-    Owner and number of members are read with the row; refresh it after changing its members.
+    `owner_id` and `members_count` are loaded with the row; refresh it after a change of its members.
     """
 
     __tablename__ = "organizations"
 
     name: Mapped[str] = mapped_column(String(120))
     slug: Mapped[str] = mapped_column(String(120), unique=True)
-    # Media belong to organizations, so this key is added afterwards.
+    # The tables refer to each other, so `use_alter` adds the key after both tables exist.
     logo_media_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("media_resources.id", ondelete="SET NULL", use_alter=True), index=True
     )
@@ -49,7 +49,7 @@ class Organization(Identified):
 
 
 class Membership(Identified):
-    """One user in one organization. Every organization has exactly one owner; the index forbids a second."""
+    """A row is one user in one organization; a partial unique index forbids a second owner."""
 
     __tablename__ = "memberships"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""What system rows offer to everybody and tenants may add to: shot types, backgrounds and resolutions."""
+"""Shot types, backgrounds and resolutions: public system rows, and rows that tenants add."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from db.models.media import MediaResource
 
 
 class ShotType(Publishable):
-    """How a picture is framed and from where it is taken."""
+    """A row is a framing and a view angle of an image."""
 
     __tablename__ = "shot_types"
     __table_args__ = (*tenant_indexes("shot_types"), *unique_per_tenant("shot_types", "slug"))
@@ -27,7 +27,7 @@ class ShotType(Publishable):
 
 
 class BackgroundPreset(Publishable):
-    """What is behind the product, and the shadow it throws there."""
+    """A row is a background of images, with the kind of shadow on it."""
 
     __tablename__ = "background_presets"
     __table_args__ = tenant_indexes("background_presets")
@@ -45,7 +45,7 @@ class BackgroundPreset(Publishable):
 
 
 class ResolutionPreset(Publishable):
-    """A picture size in pixels."""
+    """A row is an image size in pixels."""
 
     __tablename__ = "resolution_presets"
     __table_args__ = tenant_indexes("resolution_presets")

@@ -1,4 +1,4 @@
-"""Products and their photographs."""
+"""Products and their photos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from db.models.media import MediaResource
 
 
 class ProductState(StrEnum):
-    """Where a product is between its first entry and the archive."""
+    """The state of a product: being entered, ready for shootings, or archived."""
 
     DRAFT = "DRAFT"
     READY = "READY"
@@ -22,7 +22,7 @@ class ProductState(StrEnum):
 
 
 class Product(Owned):
-    """A catalogue item."""
+    """A row is an item of a tenant's catalogue."""
 
     __tablename__ = "products"
     __table_args__ = (
@@ -57,7 +57,7 @@ class Product(Owned):
 
 
 class ProductImage(Owned):
-    """One photograph of a product; `type` says which side it shows."""
+    """A row is one photo of a product; `type` is the side that it shows."""
 
     __tablename__ = "product_images"
     __table_args__ = tenant_indexes("product_images")

@@ -23,7 +23,7 @@ from db.models.subjects import Subject
 
 
 class ShootingPhase(StrEnum):
-    """How far the preparation of a shooting is."""
+    """The phase of a shooting; the transitions are in `studio/state_machines.py`."""
 
     BRIEF = "BRIEF"
     TEST_SHOOTING = "TEST_SHOOTING"
@@ -34,7 +34,7 @@ class ShootingPhase(StrEnum):
 
 
 class ShotStatus(StrEnum):
-    """Where a shot is between order and approval."""
+    """The status of a shot; the transitions are in `studio/state_machines.py`."""
 
     PENDING = "pending"
     GENERATING = "generating"
@@ -46,7 +46,7 @@ class ShotStatus(StrEnum):
 
 
 class Shooting(Owned):
-    """A session of looks. The counts are read with the row; refresh it after changing its looks or shots."""
+    """A row is a project of looks; it holds their counts, so refresh it after a change of looks or shots."""
 
     __tablename__ = "shootings"
     __table_args__ = (
@@ -60,7 +60,7 @@ class Shooting(Owned):
     archived: Mapped[bool] = mapped_column(default=False)
     season: Mapped[str | None] = mapped_column(String(80))
     collection: Mapped[str | None] = mapped_column(String(120))
-    # The brand in the client's own words; `brand_id` is the reference.
+    # Free text from the client; `brand_id` is the reference to a brand.
     brand: Mapped[str | None] = mapped_column(String(120))
     brand_id: Mapped[UUID | None] = mapped_column(ForeignKey("brands.id", ondelete="SET NULL"), index=True)
     default_guidelines_id: Mapped[UUID | None] = mapped_column(
@@ -68,7 +68,7 @@ class Shooting(Owned):
     )
     phase: Mapped[str] = mapped_column(String(30), default=ShootingPhase.PRODUCTION)
     require_test_shooting: Mapped[bool] = mapped_column(default=False)
-    # Whether the phase TEST_SHOOTING was ever entered: what `require_test_shooting` asks for.
+    # Whether the phase TEST_SHOOTING was ever entered, which `require_test_shooting` makes mandatory.
     test_shooting_held: Mapped[bool] = mapped_column(default=False)
 
     if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Shooting(Owned):
 
 
 class LookShotType(Base):
-    """A shot type of a look, at its place in the list."""
+    """A row is a shot type of a look, with its position in the list."""
 
     __tablename__ = "look_shot_types"
 
@@ -104,7 +104,7 @@ class LookShotType(Base):
 
 
 class LookProduct(Base):
-    """A further product of a look, at its place in the list."""
+    """A row is a further product of a look, with its position in the list."""
 
     __tablename__ = "look_products"
 
@@ -118,7 +118,7 @@ class LookProduct(Base):
 
 
 class LookGuidelines(Base):
-    """Guidelines that a look obeys; the first of the list comes first."""
+    """A row is a set of guidelines of a look, with its position; earlier ones take precedence."""
 
     __tablename__ = "look_guidelines"
 
@@ -132,10 +132,10 @@ class LookGuidelines(Base):
 
 
 class Look(Owned):
-    """One outfit of a shooting.
+    """A row is one outfit of a shooting.
 
-    `shot_type_ids`, `product_ids` and `guidelines_ids` read and replace the lists in their order; loading
-    them takes `selectinload` of the links.
+    `shot_type_ids`, `product_ids` and `guidelines_ids` read and replace the ordered lists. Load their links
+    with `selectinload` before reading them.
     """
 
     __tablename__ = "looks"
@@ -193,7 +193,7 @@ class Look(Owned):
 
 
 class Shot(Owned):
-    """One deliverable picture of a look. A look has at most one shot of a shot type."""
+    """A row is one image to deliver for a look; a look has at most one shot per shot type."""
 
     __tablename__ = "shots"
     __table_args__ = (
@@ -206,8 +206,8 @@ class Shot(Owned):
     look_id: Mapped[UUID] = mapped_column(ForeignKey("looks.id", ondelete="CASCADE"))
     shot_type_id: Mapped[UUID] = mapped_column(ForeignKey("shot_types.id", ondelete="RESTRICT"), index=True)
     status: Mapped[str] = mapped_column(String(20), default=ShotStatus.PENDING)
-    # Shots, generations and predictions refer to each other in a circle, so these two keys are added
-    # afterwards.
+    # Shots, generations and predictions refer to each other in a circle, so `use_alter` adds these two keys
+    # after all tables exist.
     approved_prediction_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("predictions.id", ondelete="SET NULL", use_alter=True), index=True
     )
@@ -227,7 +227,7 @@ class Shot(Owned):
 
 
 def _count_column(model: type[Look] | type[Shot] | type[Prediction], *conditions: ColumnElement[bool]) -> Any:
-    """A column that counts the rows of another table that belong to the row read."""
+    """Return a column property that counts the related rows of another table."""
     counted = select(func.count()).select_from(model).where(*conditions)  # unscoped: belongs to a scoped row
     return column_property(counted.correlate_except(model).scalar_subquery())
 

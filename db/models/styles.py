@@ -1,4 +1,4 @@
-"""Styles: how pictures are graded."""
+"""Styles: the colour grading of images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from db.models.media import MediaResource
 
 
 class Style(Publishable):
-    """A look of light and colour.
+    """A row is a grading of light and colour.
 
-    Contrast, saturation and temperature run from -100 to 100, 0 changes nothing.
+    Contrast, saturation and temperature range from -100 to 100; 0 changes nothing.
     """
 
     __tablename__ = "styles"

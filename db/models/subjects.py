@@ -1,4 +1,4 @@
-"""Subjects: who wears the product, with a base image per shot type."""
+"""Subjects: the people who wear the products, with a base image per shot type."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from db.models.presets import ShotType
 
 
 class Subject(Publishable):
-    """A model identity, real or drawn."""
+    """A row is a person that images show, real or generated."""
 
     __tablename__ = "subjects"
     __table_args__ = (*tenant_indexes("subjects"), *unique_per_tenant("subjects", "slug"))
@@ -42,7 +42,7 @@ class Subject(Publishable):
 
 
 class SubjectBaseImage(Publishable):
-    """A picture of a subject, framed as one shot type asks. It is as public as its subject."""
+    """A row is an image of a subject for one shot type; it is public if its subject is."""
 
     __tablename__ = "subject_base_images"
     __table_args__ = tenant_indexes("subject_base_images")

@@ -1,4 +1,4 @@
-"""Subscriptions: whose plan pays, how many credits are left, and the ledger of how they were spent."""
+"""Subscriptions with their credits, and the ledger of credit movements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from db.models.users import User
 
 
 class PaymentStatus(StrEnum):
-    """How far the payment of the running period is."""
+    """The payment of the current period."""
 
     PENDING = "PENDING"
     PAID = "PAID"
@@ -24,9 +24,9 @@ class PaymentStatus(StrEnum):
 
 
 class Subscription(Identified):
-    """A user's plan for a period.
+    """A row is a user's plan for a period; at most one per user is active.
 
-    At most one of a user is active. Prices are integers in the minor unit (cents).
+    Prices are integers in the minor unit of the currency (cents).
     """
 
     __tablename__ = "subscriptions"
@@ -59,7 +59,7 @@ class Subscription(Identified):
 
     @hybrid_property
     def credits_remaining(self) -> int:
-        """How many credits can still be spent."""
+        """The credits that can still be used."""
         return max(0, self.credits_total - self.credits_used)
 
     @credits_remaining.inplace.expression
@@ -69,7 +69,7 @@ class Subscription(Identified):
 
 
 class MovementKind(StrEnum):
-    """Why credits moved, or a period or plan began."""
+    """The reason of a ledger entry."""
 
     OPENING = "opening"
     CHARGE = "charge"
@@ -79,10 +79,10 @@ class MovementKind(StrEnum):
 
 
 class CreditMovement(Identified):
-    """One entry of the ledger; entries are added and never changed.
+    """A row is one entry of the append-only ledger of credits.
 
-    The amounts of a period add up to the credits that were used in it. There is no foreign key to the
-    generation: the ledger outlives what it paid for.
+    The amounts of a period add up to the credits used in it. `generation_id` is no foreign key because the
+    ledger outlives the generations it paid for.
     """
 
     __tablename__ = "credit_movements"

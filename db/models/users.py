@@ -1,6 +1,6 @@
-"""Accounts, the token families that their sign-ins open, and password resets.
+"""User accounts, their sessions (token families), password resets and pending e-mail changes.
 
-Secrets are kept as hashes only.
+Passwords and tokens are stored as hashes only.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from db.base import Identified, utc_now
 
 
 def email_key(email: str) -> str:
-    """The spelling by which two addresses are the same: letter case and surrounding blanks do not count."""
+    """Return the normalized form that makes an e-mail address unique: trimmed and case-folded."""
     return email.strip().casefold()
 
 
 class User(Identified):
-    """An account.
+    """A row is a user account.
 
-    `email` keeps the spelling that its owner chose; `email_key` is what is unique and looked up.
+    `email` keeps the user's spelling; `email_key` is its normalized form, which is unique.
     """
 
     __tablename__ = "users"
@@ -37,7 +37,7 @@ class User(Identified):
     rework_available: Mapped[int] = mapped_column(default=0)
 
     if TYPE_CHECKING:
-        # The highest role in any organization, loaded when asked for; memberships define it.
+        # The highest role in any organization. It is deferred: load it with `undefer(User.role)`.
         role: Mapped[str | None]
 
     @validates("email")
@@ -47,9 +47,9 @@ class User(Identified):
 
 
 class TokenFamily(Identified):
-    """One sign-in, a session: its id is the `sid` claim of every token that descends from it.
+    """A row is one session, from a sign-in; its id is the `sid` claim of all of its tokens.
 
-    Revoked, all of them die. `last_used_at` is when tokens were last given for it.
+    Revoking it makes all of its tokens invalid. `last_used_at` is the time of the last token refresh.
     """
 
     __tablename__ = "token_families"
@@ -67,10 +67,10 @@ class TokenFamily(Identified):
 
 
 class RefreshToken(Identified):
-    """One refresh token of a family.
+    """A row is one refresh token of a session.
 
-    A used one stays, so that its second use is recognised and kills the family. `predecessor_id` is the token
-    that it was given for, null for the one of the sign-in.
+    A used token stays, so that its reuse is detected and revokes the session (RFC 9700, section 4.14.2).
+    `predecessor_id` is the token that was exchanged for this one, null for the token of the sign-in.
     """
 
     __tablename__ = "refresh_tokens"
@@ -87,7 +87,7 @@ class RefreshToken(Identified):
 
 
 class PasswordResetToken(Identified):
-    """A password reset that was mailed: valid once, until it expires."""
+    """A row is a mailed token for a password reset; it is valid once, until it expires."""
 
     __tablename__ = "password_reset_tokens"
 

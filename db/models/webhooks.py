@@ -1,4 +1,4 @@
-"""Webhook endpoints of tenants, and the outbox: one row for each event and endpoint that it goes to."""
+"""Webhook endpoints of tenants, and the transactional outbox: one delivery per event and endpoint."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from db.base import Identified, Owned, tenant_indexes, utc_now
 
 
 class WebhookEndpoint(Owned):
-    """An address that the events of its scope are sent to.
+    """A row is a URL that receives the events of its tenant.
 
-    Who sends has written a token into `claimed_by`; nobody else takes the endpoint before `busy_until`, which
-    also lets a target rest that asked for it. `served_at` brings the one that waited longest to the front.
+    A dispatcher leases an endpoint until `busy_until` and writes its token to `claimed_by`. `busy_until` also
+    delays an endpoint that answered with `Retry-After`. The endpoint with the oldest `served_at` comes first.
     """
 
     __tablename__ = "webhook_endpoints"
@@ -30,7 +30,7 @@ class WebhookEndpoint(Owned):
     disabled_at: Mapped[datetime | None]
     disabled_reason: Mapped[str | None] = mapped_column(String(20))
     failing_since: Mapped[datetime | None]
-    # What secrets are derived from; worth nothing without the server's own key.
+    # Secrets are derived from the salt and the server's key, so the salt alone is no secret.
     secret_salt: Mapped[str] = mapped_column(String(64))
     previous_secret_salt: Mapped[str | None] = mapped_column(String(64))
     previous_secret_expires_at: Mapped[datetime | None]
@@ -40,7 +40,7 @@ class WebhookEndpoint(Owned):
 
 
 class DeliveryStatus(StrEnum):
-    """How far a message is."""
+    """The status of a delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -48,9 +48,10 @@ class DeliveryStatus(StrEnum):
 
 
 class WebhookDelivery(Identified):
-    """One message to one endpoint, through which it is scoped. Whoever changes it has locked the endpoint.
+    """A row is one message to one endpoint, and belongs to the endpoint's tenant.
 
-    `attempts` counts for ever, `tries` since the message was queued or queued again.
+    Lock the endpoint before changing it. `attempts` counts all attempts, `tries` those since the message was
+    queued or requeued.
     """
 
     __tablename__ = "webhook_deliveries"
