@@ -1,6 +1,7 @@
-"""The local studio renderer: a product photograph to finished pictures, without network or GPU.
+"""The local renderer: turn a product photo into predictions, without a network or a GPU.
 
-Pure image code: it knows no HTTP, no database and no files.
+Pure image code that knows no HTTP, database or files. Start with `model` (the request and the result) and
+`render` (the steps). The same request returns the same bytes: raise `RENDERER_VERSION` if you change them.
 """
 
 from studio.rendering.contact_sheet import build_contact_sheet

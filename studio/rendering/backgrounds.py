@@ -1,6 +1,6 @@
-"""Background presets as light falling on paper: solid, gradient, studio sweep or picture, strip by strip.
+"""Paint background presets strip by strip: solid colour, gradient, studio sweep or image.
 
-A strip is a band of full-width rows, so that the largest pictures need no more memory than small ones.
+A strip is a band of full-width rows, so that large canvases need no more memory than small ones.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from studio.rendering.variation import Variation
 
 Surface = Literal["sweep", "table", "wall"]
 StripPainter = Callable[[int, int], Floats]
-"""From first and last row (exclusive) to rows x width x 3, 0..255."""
+"""Takes the first and the last row (exclusive); returns rows x width x 3, 0..255."""
 
 
 def build_painter(
     background: Background, width: int, height: int, variation: Variation, surface: Surface
 ) -> StripPainter:
-    """A painter of the background's strips; a table or a wall has no horizon."""
+    """Return a function that paints strips of the background.
+
+    Args:
+        surface: What the paper is behind the product. A table or a wall has no horizon; a sweep has one.
+    """
     if background.kind == "IMAGE" and background.image is not None:
         return _image(background.image, width, height, variation)
     if background.kind == "GRADIENT":
@@ -36,7 +40,7 @@ def build_painter(
 
 
 def _axes(width: int, height: int, first: int, last: int) -> tuple[Floats, Floats]:
-    """Columns -1..1 and rows 0..1 of a strip, shaped to broadcast."""
+    """Return the columns (-1..1) and rows (0..1) of a strip, shaped to broadcast."""
     columns = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     rows = ((np.arange(first, last, dtype=np.float32) + 0.5) / height)[:, None]
     return columns, rows
@@ -50,7 +54,7 @@ def _gradient(background: Background, width: int, height: int, variation: Variat
     def strip(first: int, last: int) -> Floats:
         columns, rows = _axes(width, height, first, last)
         share = smoothstep(-0.05, 1.05, rows + tilt * columns)[..., None]
-        # Equal steps to the eye are about cube roots of light.
+        # Interpolated in cube roots of light, which are nearly uniform to the eye.
         mixed = np.cbrt(start) * (1 - share) + np.cbrt(end) * share
         return linear_to_srgb(mixed**3)
 
@@ -71,7 +75,7 @@ def _sweep(
     glow_x, glow_y = 0.42 * variation.light_x, 0.40 - 0.10 * variation.light_back
     fall = 0.16 + 0.16 * variation.hardness
     shape = max(width, height) / height
-    # Paper has no room above its own colour: a brighter lamp only fills its shades.
+    # Paper cannot get brighter than its own colour: a brighter lamp only reduces the falloff.
     fall *= 1.8 - 0.8 * variation.intensity
     level = min(1.0, 0.4 + 0.6 * variation.intensity)
 
@@ -84,10 +88,10 @@ def _sweep(
             light = (1 - fall * 0.8) + fall * 0.8 * pool
             return linear_to_srgb((wall if surface == "wall" else floor) * (light * side)[..., None])
         bend = smoothstep(horizon - 0.10, horizon + 0.13, rows + 0 * columns)
-        # Paper that turns from the wall to the floor first turns away from the lamp, then towards it.
-        turn = np.exp(-(((rows - horizon) / 0.085) ** 2))
+        # The bend from the wall to the floor first faces away from the lamp, then towards it.
+        crease = np.exp(-(((rows - horizon) / 0.085) ** 2))
         near = smoothstep(horizon, 1.05, rows)
-        light = (1 - fall) + fall * pool - 0.055 * turn + bend * (0.05 - 0.07 * near)
+        light = (1 - fall) + fall * pool - 0.055 * crease + bend * (0.05 - 0.07 * near)
         colour = wall + bend[..., None] * (floor - wall)
         return linear_to_srgb(colour * (light * side)[..., None])
 
@@ -101,7 +105,7 @@ def _image(image: Image.Image, width: int, height: int, variation: Variation) ->
     crop_x, crop_y = across - width / scale, down - height / scale
     left = crop_x / 2 * (1 + np.clip(12 * variation.shift_x, -0.9, 0.9))
     top = crop_y / 2
-    # A background lies behind the plane of focus.
+    # A background is out of focus.
     pixels = cv2.GaussianBlur(pixels, (0, 0), max(0.6, 0.0035 * max(width, height) / scale))
 
     def strip(first: int, last: int) -> Floats:

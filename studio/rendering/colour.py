@@ -1,6 +1,6 @@
-"""Colour: any picture to 8 bit sRGB, colours of presets, and the few curves the renderer shares.
+"""Colour conversions: images to 8-bit sRGB, preset colours to numbers, and curves shared by the renderer.
 
-Sources: IEC 61966-2-1 (the sRGB transfer function).
+The sRGB transfer function is that of IEC 61966-2-1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ _SRGB = ImageCms.createProfile("sRGB")
 
 
 def _with_fixed_date(profile: bytes) -> bytes:
-    """The profile with a fixed date (ICC.1 7.2.8): Little CMS stamps now, which would change every file."""
+    """Return the profile with a fixed date (ICC.1, section 7.2.8).
+
+    Little CMS writes the current time, which would make every encoded file different.
+    """
     date = (2020, 1, 1, 0, 0, 0)
     return profile[:24] + b"".join(number.to_bytes(2, "big") for number in date) + profile[36:]
 
@@ -26,9 +29,9 @@ SRGB_PROFILE = _with_fixed_date(ImageCms.ImageCmsProfile(_SRGB).tobytes())
 
 
 def to_srgb(image: Image.Image) -> tuple[Pixels, Pixels | None]:
-    """The picture as RGB pixels in sRGB and its opacity, None where it has none.
+    """Return the image as sRGB pixels, and its opacity or None if it is opaque.
 
-    Takes every mode Pillow opens; an embedded profile is honoured, a broken one is not.
+    Accepts every mode that Pillow opens. An embedded colour profile is applied; a damaged one is ignored.
     """
     alpha: Image.Image | None = None
     if "transparency" in image.info and image.mode in ("P", "L", "RGB", "1"):
@@ -62,12 +65,12 @@ def _apply_profile(image: Image.Image) -> Image.Image:
             if converted is not None:
                 return converted
         except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # A profile that does not fit its picture is common; the plain conversion is close.
+            pass  # A profile that does not fit its image is common; the conversion without it is close.
     return image.convert("RGB")
 
 
 def parse_color(color: str | None, fallback: str = "#FFFFFF") -> Floats:
-    """The colour `#RGB` or `#RRGGBB` as three floats 0..255; the fallback where it is none."""
+    """Return the colour `#RGB` or `#RRGGBB` as three floats 0..255; the fallback if it is not valid."""
     for text in (color, fallback):
         digits = (text or "").lstrip("#")
         if len(digits) == 3:
@@ -81,30 +84,30 @@ def parse_color(color: str | None, fallback: str = "#FFFFFF") -> Floats:
 
 
 def srgb_to_linear(value: Floats) -> Floats:
-    """sRGB values 0..255 as linear light 0..1."""
+    """Convert sRGB values 0..255 to linear light 0..1."""
     unit = value / 255.0
     return np.where(unit <= 0.04045, unit / 12.92, ((unit + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
 def linear_to_srgb(value: Floats) -> Floats:
-    """Linear light 0..1 as sRGB values 0..255."""
+    """Convert linear light 0..1 to sRGB values 0..255."""
     unit = np.clip(value, 0, 1)
     curve = np.where(unit <= 0.0031308, unit * 12.92, 1.055 * unit ** (1 / 2.4) - 0.055)
     return (curve * 255.0).astype(np.float32, copy=False)
 
 
 def luminance(pixels: Pixels | Floats) -> Floats:
-    """Rec. 709 luma of RGB pixels, 0..255."""
+    """Return the Rec. 709 luma of RGB pixels, 0..255."""
     weights = np.array([[0.2126, 0.7152, 0.0722]], dtype=np.float32)
     return cv2.transform(pixels.astype(np.float32), weights)
 
 
 def to_lab(pixels: Pixels) -> Floats:
-    """CIE L*a*b* of RGB pixels, so that distances are differences one sees."""
+    """Return the CIE L*a*b* values of RGB pixels, in which distances match perceived differences."""
     return cv2.cvtColor(pixels.astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB).astype(np.float32)
 
 
 def smoothstep(low: float, high: float, value: Floats) -> Floats:
-    """0 below low, 1 above high, smooth between."""
+    """Return 0 below low, 1 above high, and a smooth transition between."""
     unit = np.clip((value - low) / (high - low), 0, 1)
     return (unit * unit * (3 - 2 * unit)).astype(np.float32)

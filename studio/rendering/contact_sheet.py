@@ -1,4 +1,4 @@
-"""A contact sheet: pictures side by side with their labels, for the demonstration and the README."""
+"""Build a contact sheet: images side by side with labels, for the demo and the README."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-# Pillow's own font has no long dashes and no ellipsis.
+# Pillow's built-in font has no long dashes and no ellipsis.
 _ASCII_REPLACEMENTS = str.maketrans({"—": "-", "–": "-", "…": "...", "×": "x", "·": "-"})
 _PAPER, _INK, _FAINT = (250, 249, 247), (34, 33, 31), (128, 124, 118)
 
@@ -18,13 +18,18 @@ def build_contact_sheet(
     columns: int | None = None,
     cell_width: int = 420,
 ) -> Image.Image:
-    """The sheet; a label's first line is set strong, further lines small beneath it.
+    """Return the sheet.
 
-    All cells have the height of the tallest picture at `cell_width`. Raises ValueError when there is no
-    picture, or not one label for each.
+    Args:
+        labels: One per image. The first line is large, further lines are small beneath it.
+        columns: Images per row; by default chosen from the number of images.
+        cell_width: Width of an image in pixels. All cells have the height of the tallest image.
+
+    Raises:
+        ValueError: There is no image, or the number of labels differs from the number of images.
     """
     if not images or len(images) != len(labels):
-        raise ValueError("A contact sheet needs pictures and one label for each.")
+        raise ValueError("A contact sheet needs images and one label for each.")
     across = columns or (len(images) if len(images) <= 4 else -(-len(images) // 2) if len(images) <= 8 else 4)
     across = min(across, len(images))
     gap, edge = round(cell_width * 0.075), round(cell_width * 0.14)
@@ -49,8 +54,8 @@ def build_contact_sheet(
         sheet.paste(cell, (left + (cell_width - cell.width) // 2, top + tallest - cell.height))
         for number, text in enumerate(label.split("\n")):
             font, ink = (strong, _INK) if number == 0 else (small, _FAINT)
-            place = (left, top + tallest + round(cell_width * 0.032) + number * line)
-            pen.text(place, _shorten(pen, text, font, cell_width), font=font, fill=ink)
+            position = (left, top + tallest + round(cell_width * 0.032) + number * line)
+            pen.text(position, _shorten(pen, text, font, cell_width), font=font, fill=ink)
     return sheet
 
 

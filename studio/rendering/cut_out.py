@@ -1,7 +1,8 @@
-"""Cuts a product out of its photograph and judges how far the cut can be trusted.
+"""Cut a product out of its photo and score the confidence in the cut-out.
 
-Opacity of the file if it has one; else a model of the background from the borders where it is plain, a
-saliency map where it is not, GrabCut on a small copy, and edges refined at full size.
+If the file has transparency, its alpha channel is used. Otherwise GrabCut segments a small copy, starting
+from a model of the background if it is plain and from a saliency map if it is busy; `matting` then refines
+the edges at full size.
 """
 
 from __future__ import annotations
@@ -28,15 +29,18 @@ _MAX_SIDE = 3000
 _SEGMENTED_SIDE = 480
 _SALIENCY_SIDE = 220
 _MAX_NOISE = 18.0
-# Mean deviation of a base from an even curve, of the product's width, up to which it stands.
+# A product stands if its base deviates from a smooth curve by at most this share of the product's width
+# (mean).
 _MAX_BASE_DEVIATION = 0.003
 
 
 def cut_out_product(product: bytes | Image.Image) -> CutOut:
-    """The cut-out of a product photograph, to be shared by all predictions of one generation.
+    """Return the cut-out of a product photo, to be shared by all predictions of one generation.
 
-    The picture is expected upright. Never fails on a picture: what cannot be cut out trustworthily is
-    marked `framed_crop`.
+    Never raises for a valid image: below `MIN_CONFIDENCE` the method is `framed_crop`.
+
+    Args:
+        product: The upright photo, as a stored file or opened.
     """
     image = open_stored(product) if isinstance(product, bytes) else product
     pixels, alpha = to_srgb(image)
@@ -49,14 +53,14 @@ def cut_out_product(product: bytes | Image.Image) -> CutOut:
     if alpha is not None and int(alpha.min()) < 250:
         pixels = _over_white(pixels, alpha)
     if min(pixels.shape[:2]) < 32:
-        return build_untrusted_cut_out(pixels)
-    return _from_photograph(pixels)
+        return build_framed_cut_out(pixels)
+    return _from_photo(pixels)
 
 
-def build_untrusted_cut_out(
+def build_framed_cut_out(
     pixels: Pixels, confidence: float = 0.0, parts: dict[str, float] | None = None
 ) -> CutOut:
-    """The whole photograph as a cut-out that is to be shown framed."""
+    """Return the whole photo as a cut-out that is shown as a framed crop."""
     height, width = pixels.shape[:2]
     opaque = np.full((height, width), 255, dtype=np.uint8)
     return CutOut(
@@ -75,22 +79,22 @@ def _over_white(pixels: Pixels, alpha: Pixels) -> Pixels:
 
 
 def _is_meaningful(alpha: Pixels) -> bool:
-    """Whether the file's opacity outlines a product, rather than being opaque or empty."""
+    """Return whether the alpha channel outlines a product, and is not opaque or empty throughout."""
     clear, solid = float(np.mean(alpha < 16)), float(np.mean(alpha > 200))
     return clear > 0.02 and solid > 0.01
 
 
 def _from_alpha(pixels: Pixels, alpha: Pixels) -> CutOut:
-    # Transparent pixels may hold any colour; resampling would draw it into the rim.
+    # Transparent pixels may have any colour; resampling would mix it into the rim.
     solid = (alpha > 240).astype(np.float32)
     box = _bounding_box(alpha, pad=4)
     left, top, right, bottom = box
     product, opacity = pixels[top:bottom, left:right].copy(), alpha[top:bottom, left:right]
     around = nearby_colour(product.astype(np.float32), solid[top:bottom, left:right], 4)
     product[opacity < 24] = np.clip(around[opacity < 24], 0, 255).astype(np.uint8)
-    photograph = _over_white(pixels, alpha)
+    photo = _over_white(pixels, alpha)
     return CutOut(
-        photograph,
+        photo,
         product,
         opacity.copy(),
         box,
@@ -102,26 +106,26 @@ def _from_alpha(pixels: Pixels, alpha: Pixels) -> CutOut:
     )
 
 
-def _from_photograph(pixels: Pixels) -> CutOut:
+def _from_photo(pixels: Pixels) -> CutOut:
     height, width = pixels.shape[:2]
     small = _resize(pixels, min(1.0, _SEGMENTED_SIDE / max(height, width)))
     fine = float(np.abs(small.astype(np.float32) - cv2.GaussianBlur(small, (0, 0), 1.5)).mean())
     if fine > _MAX_NOISE:
-        # No photograph is so restless; GrabCut would take a minute to find nothing.
-        return build_untrusted_cut_out(pixels)
+        # No photo has so much noise; GrabCut would run for a minute without a result.
+        return build_framed_cut_out(pixels)
     if fine > _MAX_NOISE / 2:
         small = _resize(small, 0.5)
     residual, noise, plainness = _background_residual(small)
     method: CutOutMethod = "plain_background" if plainness > 0.8 else "grabcut"
     if method == "plain_background":
-        mask, trust, parts = _segment_plain(small, residual, noise, plainness, shadows=True)
-        if trust < MIN_CONFIDENCE:
-            # White on white: the product's shaded sides may have been taken for its shadow.
-            mask, trust, parts = _segment_plain(small, residual, noise, plainness, shadows=False)
+        mask, confidence, parts = _segment_plain(small, residual, noise, plainness, shadows=True)
+        if confidence < MIN_CONFIDENCE:
+            # White on white: the product's shaded sides may have been classified as its shadow.
+            mask, confidence, parts = _segment_plain(small, residual, noise, plainness, shadows=False)
     else:
-        mask, trust, parts = _segment_busy(small, plainness)
-    if trust < MIN_CONFIDENCE:
-        return build_untrusted_cut_out(pixels, trust, parts)
+        mask, confidence, parts = _segment_busy(small, plainness)
+    if confidence < MIN_CONFIDENCE:
+        return build_framed_cut_out(pixels, confidence, parts)
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.0)
     full = np.clip(cv2.resize(soft, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
     factor = max(height, width) / max(small.shape[:2])
@@ -133,13 +137,13 @@ def _from_photograph(pixels: Pixels) -> CutOut:
     alpha = np.ascontiguousarray(alpha[inner[1] : inner[3], inner[0] : inner[2]])
     box = (left + inner[0], top + inner[1], left + inner[2], top + inner[3])
     touches = _find_touched_sides((full * 255).astype(np.uint8))
-    return CutOut(pixels, product, alpha, box, method, trust, touches, _is_standing(alpha), parts)
+    return CutOut(pixels, product, alpha, box, method, confidence, touches, _is_standing(alpha), parts)
 
 
 def _segment_plain(
     pixels: Pixels, residual: Floats, noise: float, plainness: float, shadows: bool
 ) -> Segmentation:
-    """The mask before a plain background, its trust and the trust's parts."""
+    """Segment a product before a plain background; return the mask, its confidence and the score's parts."""
     hints = _hints_plain(pixels, residual, noise, shadows)
     mask = _clean_mask(_run_grabcut(pixels, hints))
     if not mask.any() or mask.all():
@@ -148,20 +152,20 @@ def _segment_plain(
     mask = _clean_mask(_run_grabcut(pixels, hints))
     if not mask.any():
         return mask, 0.0, {}
-    trust, parts = score_confidence(pixels, mask, _agreement(pixels, mask, None), plainness, None)
-    strange = (residual > max(8.0, 6.0 * noise)) & ~mask & (hints != cv2.GC_BGD)
-    return mask, *adjust_for_residual(trust, parts, float(strange.sum()) / float(mask.sum()))
+    confidence, parts = score_confidence(pixels, mask, _agreement(pixels, mask, None), plainness, None)
+    unexplained = (residual > max(8.0, 6.0 * noise)) & ~mask & (hints != cv2.GC_BGD)
+    return mask, *adjust_for_residual(confidence, parts, float(unexplained.sum()) / float(mask.sum()))
 
 
 def _segment_busy(pixels: Pixels, plainness: float) -> Segmentation:
-    """The mask before a busy background, its trust and the trust's parts."""
+    """Segment a product before a busy background; return the mask, its confidence and the score's parts."""
     mask = _clean_mask(_run_grabcut(pixels, _hints_salient(pixels)))
     if not mask.any() or mask.all():
         return mask, 0.0, {}
-    found = detect_skin(pixels)
-    body = found if 0.004 < float(found[mask].mean()) < 0.35 else None
+    skin = detect_skin(pixels)
+    body = skin if 0.004 < float(skin[mask].mean()) < 0.35 else None
     if body is not None:
-        # Somebody wears it: arms and hands that a cut would sever are background, too.
+        # A person wears the product: their arms and hands are background too.
         hints = np.where(mask, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
         hints[body] = cv2.GC_BGD
         mask = _clean_mask(_run_grabcut(pixels, hints))
@@ -171,9 +175,10 @@ def _segment_busy(pixels: Pixels, plainness: float) -> Segmentation:
 
 
 def _agreement(pixels: Pixels, mask: np.ndarray, body: np.ndarray | None) -> float:
-    """How far a segmentation that began elsewhere finds the same: one that is right does not depend on that.
+    """Return the overlap with a second segmentation that starts from other hints.
 
-    Half the size tells it in a fifth of the time; only what does not agree there is looked at in whole.
+    A correct segmentation does not depend on its start. The comparison at half size takes a fifth of the
+    time; it is repeated at full size only if the two disagree.
     """
     small_body = None if body is None else _halve(body)
     at_half = _overlap_with_second_segmentation(_resize(pixels, 0.5), _halve(mask), small_body)
@@ -204,7 +209,11 @@ def _bounding_box(alpha: Pixels, pad: int) -> tuple[int, int, int, int]:
 
 
 def _background_residual(pixels: Pixels) -> tuple[Floats, float, float]:
-    """Distance of each pixel to a smooth background fitted to the border, its noise, and how plain it is."""
+    """Fit a smooth background to the border.
+
+    Returns:
+        The distance of each pixel to it, the noise of the background, and how plain it is (0..1).
+    """
     values = to_lab(pixels)
     height, width = values.shape[:2]
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
@@ -227,12 +236,13 @@ def _background_residual(pixels: Pixels) -> tuple[Floats, float, float]:
 
 
 def _hints_plain(pixels: Pixels, residual: Floats, noise: float, shadows: bool) -> Pixels:
-    """GrabCut's marks where the border says what the background looks like."""
+    """Return GrabCut's hints for a plain background, from the residual of the fitted background."""
     smooth = cv2.GaussianBlur(residual, (0, 0), 0.8)
     low, high = max(2.4, 3.0 * noise), max(4.8, 5.0 * noise)
     hints = np.full(residual.shape, cv2.GC_PR_FGD, dtype=np.uint8)
     hints[smooth < high] = cv2.GC_PR_BGD
-    # Product surrounds what it encloses: only background that reaches the border is certain.
+    # Background-like pixels inside the product may be product: only those connected to the border are
+    # certain.
     calm = (smooth < low).astype(np.uint8)
     _, labels = cv2.connectedComponents(calm, connectivity=4)
     edges = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
@@ -246,7 +256,7 @@ def _hints_plain(pixels: Pixels, residual: Floats, noise: float, shadows: bool) 
 
 
 def _darker_background(pixels: Pixels, outside: np.ndarray) -> tuple[np.ndarray, Floats]:
-    """Where pixels are the background, only darker, and how much light of it is left there."""
+    """Return where pixels look like the background in shadow, and their brightness relative to it."""
     image = cv2.GaussianBlur(pixels, (0, 0), 1.0).astype(np.float32) + 2.0
     ratio = image / np.median(image[outside], axis=0)
     mean = ratio.mean(axis=2).astype(np.float32)
@@ -260,9 +270,9 @@ def _reachable_from(reachable: np.ndarray, outside: np.ndarray) -> np.ndarray:
 
 
 def _shadow(pixels: Pixels, outside: np.ndarray) -> np.ndarray:
-    """The product's shadow in its photograph: the background, only darker, reached without crossing an edge.
+    """Return the product's shadow in the photo: darker background, connected to it without an edge between.
 
-    A grey product is "only darker" too, but its outline is an edge where a shadow's is a slope.
+    A grey product is darker background too, but its outline is an edge, and that of a shadow is a slope.
     """
     if outside.sum() < 50:
         return np.zeros(outside.shape, dtype=bool)
@@ -270,15 +280,18 @@ def _shadow(pixels: Pixels, outside: np.ndarray) -> np.ndarray:
     slope = np.hypot(cv2.Sobel(mean, cv2.CV_32F, 1, 0), cv2.Sobel(mean, cv2.CV_32F, 0, 1)) / 8
     candidates = max(1, int((~outside).sum()))
     for steepest in (0.035, 0.012):
-        found = _reachable_from(darker & (mean > 0.35) & (slope < steepest), outside)
-        # A "shadow" larger than half of everything is the product itself, grey and softly lit.
-        if found.sum() < 0.5 * candidates:
-            return found
+        shadow = _reachable_from(darker & (mean > 0.35) & (slope < steepest), outside)
+        # A "shadow" of more than half of the area is the product itself, grey and softly lit.
+        if shadow.sum() < 0.5 * candidates:
+            return shadow
     return np.zeros(outside.shape, dtype=bool)
 
 
 def _contact_shadow(pixels: Pixels, mask: np.ndarray) -> np.ndarray:
-    """The dark line under a product of another colour than its background, where the shadow has an edge."""
+    """Return the dark contact line under a product, where the shadow has an edge.
+
+    Only for products whose colour differs from the background.
+    """
     outside = ~mask
     darker, _ = _darker_background(pixels, outside)
     if float(darker[mask].mean()) > 0.25:
@@ -291,7 +304,7 @@ def _contact_shadow(pixels: Pixels, mask: np.ndarray) -> np.ndarray:
 
 
 def _hints_salient(pixels: Pixels) -> Pixels:
-    """GrabCut's marks where the background is busy."""
+    """Return GrabCut's hints for a busy background, from a saliency map."""
     height, width = pixels.shape[:2]
     tiny = _resize(pixels, min(1.0, _SALIENCY_SIDE / max(height, width)))
     salient = cv2.resize(saliency(to_lab(tiny)), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -303,15 +316,15 @@ def _hints_salient(pixels: Pixels) -> Pixels:
 
 
 def detect_skin(pixels: Pixels) -> np.ndarray:
-    """Patches that have the colour of skin (Chai and Ngan, 1999, in YCrCb)."""
+    """Return the patches that have the colour of skin (Chai and Ngan, 1999, in YCrCb)."""
     values = cv2.cvtColor(pixels, cv2.COLOR_RGB2YCrCb)
-    found = cv2.inRange(values, np.array([30, 137, 85]), np.array([245, 168, 126])).astype(np.uint8)
-    found = cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
-    return cv2.dilate(found, np.ones((3, 3), np.uint8)) > 0
+    skin = cv2.inRange(values, np.array([30, 137, 85]), np.array([245, 168, 126])).astype(np.uint8)
+    skin = cv2.morphologyEx(skin, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    return cv2.dilate(skin, np.ones((3, 3), np.uint8)) > 0
 
 
 def _hints_around(mask: np.ndarray, body: np.ndarray | None) -> Pixels:
-    """Doubt about a found mask: certain only far outside and deep inside of it."""
+    """Return GrabCut's hints from a mask: certain only far outside of it and deep inside."""
     solid = mask.astype(np.uint8)
     reach = max(3, round(0.16 * float(np.sqrt(solid.sum()))))
     deep = cv2.distanceTransform(solid, cv2.DIST_L2, 3)
@@ -326,33 +339,33 @@ def _hints_around(mask: np.ndarray, body: np.ndarray | None) -> Pixels:
 
 
 def _run_grabcut(pixels: Pixels, hints: Pixels) -> np.ndarray:
-    """GrabCut's foreground from its marks; the same marks always give the same mask."""
-    marked = np.isin(hints, (cv2.GC_FGD, cv2.GC_PR_FGD))
-    if marked.sum() < 40 or (~marked).sum() < 40:
-        return marked
+    """Run GrabCut and return the foreground; the same hints always give the same mask."""
+    foreground = np.isin(hints, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    if foreground.sum() < 40 or (~foreground).sum() < 40:
+        return foreground
     models = np.zeros((1, 65)), np.zeros((1, 65))
     mask = hints.copy()
-    # GrabCut starts from k-means, which draws from OpenCV's per-thread generator.
+    # GrabCut starts with k-means, which uses OpenCV's random generator of the thread.
     cv2.setRNGSeed(7)
     cv2.grabCut(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), mask, None, *models, 4, cv2.GC_INIT_WITH_MASK)
     return np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 
 def _clean_mask(mask: np.ndarray) -> np.ndarray:
-    """Without crumbs and pinholes; real holes, such as a handle's, stay."""
+    """Remove specks and pinholes; real holes, such as in a handle, stay."""
     binary = mask.astype(np.uint8)
     binary = cv2.morphologyEx(binary, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=8)
     if count <= 1:
         return binary > 0
     areas = stats[1:, cv2.CC_STAT_AREA]
-    kept = np.flatnonzero(areas >= max(30, 0.12 * areas.max())) + 1
-    binary = np.isin(labels, kept).astype(np.uint8)
+    large = np.flatnonzero(areas >= max(30, 0.12 * areas.max())) + 1
+    binary = np.isin(labels, large).astype(np.uint8)
     return _fill_false_holes(binary) > 0
 
 
 def _fill_false_holes(binary: np.ndarray) -> np.ndarray:
-    """Pinholes closed, and what is enclosed deep inside: a handle is thin, a white print is not a hole."""
+    """Fill pinholes and holes deep inside: the hole of a handle is near the outline, a white print is not."""
     area = float(binary.sum())
     count, holes, stats, _ = cv2.connectedComponentsWithStats(1 - binary, connectivity=4)
     edges = np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]])
@@ -366,13 +379,13 @@ def _fill_false_holes(binary: np.ndarray) -> np.ndarray:
 
 
 def _find_touched_sides(alpha: Pixels) -> frozenset[str]:
-    """The sides of the photograph on which the product runs out of it."""
+    """Return the edges of the photo that cut the product off."""
     sides = {"left": alpha[:, :2], "right": alpha[:, -2:], "top": alpha[:2], "bottom": alpha[-2:]}
     return frozenset(name for name, strip in sides.items() if float(np.mean(strip > 128)) > 0.03)
 
 
 def _is_standing(alpha: Pixels) -> bool:
-    """Whether the lowest part is a broad base, flat or evenly round: a hem is broad but wavy."""
+    """Return whether the lowest part is a broad base, flat or evenly round. A hem is broad but wavy."""
     solid = alpha > 128
     rows = np.flatnonzero(solid.any(axis=1))
     if not len(rows):
@@ -381,10 +394,10 @@ def _is_standing(alpha: Pixels) -> bool:
     columns = np.flatnonzero(lowest.any(axis=0))
     if len(columns) / solid.shape[1] <= 0.28 or len(columns) < 8:
         return False
-    # The ends round off, also on a foot that is flat.
+    # The ends are rounded even on a flat base.
     inset = max(1, len(columns) // 12)
     columns = columns[inset:-inset]
     bottoms = (solid.shape[0] - np.argmax(solid[::-1], axis=0))[columns].astype(np.float64)
     across = (columns - columns.mean()) / max(1.0, float(np.ptp(columns)))
-    rest = bottoms - np.polyval(np.polyfit(across, bottoms, 2), across)
-    return float(np.abs(rest).mean()) < _MAX_BASE_DEVIATION * solid.shape[1]
+    deviation = bottoms - np.polyval(np.polyfit(across, bottoms, 2), across)
+    return float(np.abs(deviation).mean()) < _MAX_BASE_DEVIATION * solid.shape[1]

@@ -1,4 +1,4 @@
-"""Pixels to the bytes of a file: JPEG, PNG, WebP or AVIF with an sRGB profile and no other metadata."""
+"""Encode pixels as JPEG, PNG, WebP or AVIF, with an sRGB profile and no other metadata."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ CONTENT_TYPES: dict[FileFormat, str] = {
 
 
 def encode(pixels: Pixels, file_format: FileFormat, quality: int = 90) -> tuple[bytes, str]:
-    """The encoded picture and its content type; the same pixels always give the same bytes.
+    """Return the encoded file and its media type; the same pixels always give the same bytes.
 
-    `quality` is 1..100 and means nothing for PNG.
+    Args:
+        quality: 1..100; ignored for PNG.
     """
     all_options: dict[FileFormat, dict[str, Any]] = {
         "JPEG": {"quality": quality, "subsampling": 0 if quality >= 88 else 2, "optimize": True},
         "PNG": {"compress_level": 3},
         "WEBP": {"quality": quality, "method": 3},
-        # More than one thread may split the picture into other tiles on another machine.
+        # With more threads, the tiles (and so the bytes) depend on the number of cores.
         "AVIF": {"quality": quality, "speed": 8, "max_threads": 1},
     }
     target = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Where the product goes: framing, margins, and the seed's crop and angle as one projection."""
+"""Place the product on the canvas: framing, margins, crop and angle, combined into one projection."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ Pose = Literal["standing", "lying", "hanging", "bleeding", "framed"]
 _MAX_ENLARGEMENT = 6.0
 # Share of the safe area that the fitted product fills.
 _FILL: dict[str, float] = {"FULL_BODY": 1.0, "STILL_LIFE": 0.985, "FLAT_LAY": 0.97}
-# Share of a tall product's height that is shown, and how much larger than fitted a squat one is.
+# Share of a tall product's height that is shown, and the enlargement of a wide product relative to fitted.
 _CROP: dict[str, tuple[float, float]] = {
     "THREE_QUARTER": (0.76, 1.10),
     "HALF_BODY": (0.54, 1.28),
     "CLOSE_UP": (0.46, 1.55),
     "DETAIL": (0.30, 2.50),
 }
-# Pixels of the canvas for one of the photograph that still look sharp, and how much larger than fitted a
-# part is shown even where that is beyond it: a detail must be one.
+# Canvas pixels per photo pixel that still look sharp; and the minimum enlargement relative to fitted, even if
+# it does not look sharp, because a detail must show a part of the product.
 _MAX_SHARP_ENLARGEMENT, _MIN_ENLARGEMENT = 1.6, 1.45
 
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """A product on its canvas."""
+    """Position of a product on the canvas."""
 
     matrix: np.ndarray
-    """3 x 3, from pixels of the cut-out to pixels of the canvas."""
+    """3 x 3 projection from pixels of the cut-out to pixels of the canvas."""
     scale: float
     pose: Pose
     box: tuple[float, float, float, float]
-    """Left, top, right, bottom of the whole product on the canvas, also where it lies outside."""
+    """Left, top, right, bottom of the whole product on the canvas, including parts outside of it."""
     bleeds: frozenset[str]
-    """Sides of the canvas that are meant to cut the product off."""
+    """Sides of the canvas that cut the product off on purpose."""
     margin: float
-    """Clear pixels that were asked for on every side that does not bleed."""
+    """Requested clear pixels on each side that does not bleed."""
     angle: float
     yaw: float
 
@@ -56,9 +56,12 @@ def place_product(
     variation: Variation,
     framed: bool = False,
 ) -> Placement:
-    """The projection of the product into an area (left, top, right, bottom) of the canvas.
+    """Return the projection of the product into an area of the canvas.
 
-    `air_percent` is the clear space on every side, of the area's shorter side.
+    Args:
+        area: Left, top, right, bottom in pixels.
+        air_percent: Clear space on each side, in percent of the area's shorter side.
+        framed: Whether the cut-out is an opaque crop of the photo.
     """
     left, top, right, bottom = area
     width, height = right - left, bottom - top
@@ -70,9 +73,9 @@ def place_product(
     centre_x = (left + right) / 2 + variation.shift_x * width
     if framed:
         across_ratio, down_ratio = (width - 2 * air) / across, (height - 2 * air) / down
-        # A crop of the area's own shape covers it to the last pixel.
-        alike = max(across_ratio, down_ratio) < 1.01 * fitted
-        scale = max(across_ratio, down_ratio) if alike else fitted
+        # A crop of the area's own shape covers it completely, without a gap from rounding.
+        same_shape = max(across_ratio, down_ratio) < 1.01 * fitted
+        scale = max(across_ratio, down_ratio) if same_shape else fitted
         centre_x, offset_y = (left + right) / 2, (top + bottom) / 2 - scale * down / 2
         bleeds = {"left", "top", "right", "bottom"} if air == 0 else set()
     elif cut_out.touches and pose == "bleeding":
@@ -81,11 +84,11 @@ def place_product(
     elif framing in _CROP:
         scale, centre_x, offset_y = _fit_cropped(cut_out, area, air, framing, zoom, centre_x)
         if framing == "DETAIL":
-            # Off the middle, so that the picture's rim cuts the product clearly instead of touching it.
+            # Off-centre, so that the image's edge clearly cuts the product instead of just touching it.
             centre_x -= 0.09 * width * float(np.sign(variation.light_x))
             offset_y += 0.06 * height * float(np.sign(variation.shift_y))
     else:
-        # Zoom may only take air away that the margins do not need.
+        # Zoom must not reduce the margins.
         scale = fitted * min(1.0, _FILL[framing] * (1 + 0.6 * (zoom - 1)))
         middle = (top + bottom) / 2 + variation.shift_y * height
         if pose == "standing":
@@ -107,7 +110,7 @@ def place_product(
 
 
 def choose_pose(cut_out: CutOut, framing: Framing, view_angle: ViewAngle, framed: bool) -> Pose:
-    """How the product meets its surroundings, which decides the shadow that is right for it."""
+    """Return how the product meets its surroundings, which determines its shadow."""
     if framed:
         return "framed"
     if framing == "FLAT_LAY" or view_angle == "TOP":
@@ -128,7 +131,11 @@ def _fit_bleeding(
     zoom: float,
     centre_x: float,
 ) -> tuple[float, float, float]:
-    """A product that its photograph cuts off is cut off by the same sides of the picture."""
+    """Fit a product that its photo cuts off, so that the same sides of the image cut it off.
+
+    Returns:
+        Scale, centre x and top y on the canvas.
+    """
     left, top, right, bottom = area
     across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
     room_x = (right - left) - (0 if cut_out.touches & {"left", "right"} else 2 * air)
@@ -158,7 +165,11 @@ def _fit_cropped(
     zoom: float,
     centre_x: float,
 ) -> tuple[float, float, float]:
-    """Framings that show a part: from the top for people and clothes, around the richest spot for details."""
+    """Fit a framing that shows a part: the top of tall products, the most detailed region for details.
+
+    Returns:
+        Scale, centre x and top y on the canvas.
+    """
     left, top, right, bottom = area
     width, height = right - left, bottom - top
     across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
@@ -181,20 +192,24 @@ def _fit_cropped(
 
 
 def _clamp_centre(centre: float, size: float, first: float, last: float, air: float) -> float:
-    """The centre moved so far that nothing nearly touches the rim that has room inside it."""
+    """Move the centre so that a product that fits keeps its distance from the edges."""
     reach = size / 2 + air
     return float(np.clip(centre, first + reach, last - reach)) if 2 * reach < last - first else centre
 
 
 def _limit_enlargement(enlarged: float, fitted: float) -> float:
-    """The enlargement, kept to what the photograph has pixels for; closer framings stay the closer ones."""
+    """Limit the enlargement to the photo's resolution, keeping the order of the framings."""
     closest = _CROP["DETAIL"][1]
     room = max(_MAX_SHARP_ENLARGEMENT / fitted, _MIN_ENLARGEMENT)
     return float(enlarged if room >= closest else room ** (np.log(enlarged) / np.log(closest)))
 
 
 def find_most_detailed_region(product: Pixels, alpha: Pixels, share: float) -> tuple[float, float]:
-    """Centre of the window, `share` of the product large, with the most detail well inside the product."""
+    """Return the centre of the window with the most detail well inside the product.
+
+    Args:
+        share: Size of the window relative to the product.
+    """
     factor = 160 / max(alpha.shape)
     size = (max(8, round(alpha.shape[1] * factor)), max(8, round(alpha.shape[0] * factor)))
     small = cv2.resize(product, size, interpolation=cv2.INTER_AREA)
@@ -215,59 +230,58 @@ def _list_outside_sides(
     signs = (1, 1, -1, -1)
     return {
         name
-        for name, mine, theirs, sign in zip(names, box, area, signs, strict=True)
-        if sign * (mine - theirs) < slack
+        for name, box_edge, area_edge, sign in zip(names, box, area, signs, strict=True)
+        if sign * (box_edge - area_edge) < slack
     }
 
 
 def _projection(
     cut_out: CutOut, scale: float, offset_x: float, offset_y: float, angle: float, yaw: float, pose: Pose
 ) -> np.ndarray:
-    """Scale, turn around the product's centre (its base, if it stands) and shift."""
+    """Return scale, rotation around the product's centre (its base if it stands) and shift as one matrix."""
     across, down = cut_out.alpha.shape[1], cut_out.alpha.shape[0]
     pivot_y = down if pose == "standing" else down / 2
     to_pivot = np.array([[1, 0, -across / 2], [0, 1, -pivot_y], [0, 0, 1]], dtype=np.float64)
-    turn, tilt = np.radians(yaw), np.radians(angle)
-    # A camera five product widths away that walks a little around it: one side grows, the width shrinks.
+    yaw_angle, tilt = np.radians(yaw), np.radians(angle)
+    # A camera at a distance of five product widths moves around it: one side grows, the width shrinks.
     keystone = np.array(
-        [[np.cos(turn), 0, 0], [0, 1, 0], [np.sin(turn) / (5 * across), 0, 1]], dtype=np.float64
+        [[np.cos(yaw_angle), 0, 0], [0, 1, 0], [np.sin(yaw_angle) / (5 * across), 0, 1]], dtype=np.float64
     )
     rotation = np.array(
         [[np.cos(tilt), -np.sin(tilt), 0], [np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]], dtype=np.float64
     )
-    place_it = np.array(
+    translation = np.array(
         [[scale, 0, offset_x + scale * across / 2], [0, scale, offset_y + scale * pivot_y], [0, 0, 1]],
         dtype=np.float64,
     )
-    return place_it @ rotation @ keystone @ to_pivot
+    return translation @ rotation @ keystone @ to_pivot
 
 
 def project_product(
     pixels: Pixels, alpha: Pixels, placement: Placement, width: int, height: int
 ) -> tuple[Pixels, Pixels, tuple[int, int]]:
-    """The product's pixels and opacity where they fall on the canvas, and their place (x, y)."""
+    """Return the projected pixels and opacity of the product, and their position (x, y) on the canvas."""
     across, down = alpha.shape[1], alpha.shape[0]
     corners = np.array([[[0, 0], [across, 0], [across, down], [0, down]]], dtype=np.float64)
-    cast = cv2.perspectiveTransform(corners, placement.matrix)[0]
-    left, top = (max(0, int(np.floor(value)) - 2) for value in cast.min(axis=0))
-    right = min(width, int(np.ceil(cast[:, 0].max())) + 2)
-    bottom = min(height, int(np.ceil(cast[:, 1].max())) + 2)
+    projected = cv2.perspectiveTransform(corners, placement.matrix)[0]
+    left, top = (max(0, int(np.floor(value)) - 2) for value in projected.min(axis=0))
+    right = min(width, int(np.ceil(projected[:, 0].max())) + 2)
+    bottom = min(height, int(np.ceil(projected[:, 1].max())) + 2)
     size = (max(1, right - left), max(1, bottom - top))
     matrix = placement.matrix
     if placement.scale < 0.9:
-        # A projection samples single pixels; averaging first keeps fine cloth from flickering into moire.
+        # The projection samples single pixels; averaging first prevents moiré on fine fabrics.
         small = (max(1, round(across * placement.scale)), max(1, round(down * placement.scale)))
         pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA).astype(np.uint8)
         alpha = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA).astype(np.uint8)
         matrix = matrix @ np.diag([across / small[0], down / small[1], 1.0])
-    # Pixel centres lie at .5 in the geometry above, at whole numbers in OpenCV.
+    # Pixel centres are at .5 in the geometry above, but at whole numbers in OpenCV.
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     shift = np.array([[1, 0, -left - 0.5], [0, 1, -top - 0.5], [0, 0, 1]])
     matrix = shift @ matrix @ half
     colour = cv2.warpPerspective(pixels, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    bled = placement.bleeds
-    if bled:
-        # Where the picture cuts the product off, no soft rim may show between the two.
+    if placement.bleeds:
+        # No soft rim may show between the product and the edge that cuts it off.
         alpha = cv2.copyMakeBorder(alpha, 3, 3, 3, 3, cv2.BORDER_REPLICATE)
         matrix = matrix @ np.array([[1, 0, -3], [0, 1, -3], [0, 0, 1]], dtype=np.float64)
     opacity = cv2.warpPerspective(alpha, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)

@@ -1,4 +1,4 @@
-"""Grading: contrast, saturation, temperature and tone of a style, on float strips 0..255."""
+"""Colour grading: apply contrast, saturation, temperature and tone of a style to float strips 0..255."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TONES: dict[str, tuple[float, float, float, float, float]] = {
 
 @dataclass(frozen=True)
 class GradeCurve:
-    """A grade worked out into numbers that are applied to pixels."""
+    """A grade compiled to the numbers that are applied to pixels."""
 
     gains: tuple[float, float, float]
     curve: float
@@ -43,12 +43,16 @@ class GradeCurve:
 
     @property
     def is_neutral(self) -> bool:
-        """Whether the look changes nothing."""
+        """Return whether the curve changes nothing."""
         return self == GradeCurve((1.0, 1.0, 1.0), 0.0, 1.0, 0.0)
 
 
 def compile_grade(grade: Grade, share: float = 1.0) -> GradeCurve:
-    """The look of a grade at a share of its strength."""
+    """Return the curve of a grade.
+
+    Args:
+        share: Strength, 0..1.
+    """
     contrast, saturation, temperature = (
         float(grade.contrast),
         float(grade.saturation),
@@ -56,11 +60,11 @@ def compile_grade(grade: Grade, share: float = 1.0) -> GradeCurve:
     )
     exposure = lift = 0.0
     for word in known_tones(grade.tone):
-        more = _TONES[word]
-        contrast, saturation, temperature = contrast + more[0], saturation + more[1], temperature + more[2]
-        exposure, lift = exposure + more[3], lift + more[4]
+        tone = _TONES[word]
+        contrast, saturation, temperature = contrast + tone[0], saturation + tone[1], temperature + tone[2]
+        exposure, lift = exposure + tone[3], lift + tone[4]
     warmth = float(np.clip(temperature / 100, -1, 1)) * share
-    # Kept at equal luminance, so that warming does not brighten.
+    # Normalised to equal luminance, so that warming does not brighten.
     red, green, blue = 1 + 0.13 * warmth, 1 + 0.015 * warmth, 1 - 0.19 * warmth
     bright = 2 ** (exposure * share / 2.2) / (0.2126 * red + 0.7152 * green + 0.0722 * blue)
     return GradeCurve(
@@ -72,13 +76,13 @@ def compile_grade(grade: Grade, share: float = 1.0) -> GradeCurve:
 
 
 def known_tones(tone: str | None) -> list[str]:
-    """The words of a tone that the renderer knows, in the order they were said."""
+    """Return the words of a tone that the renderer knows, in their order and without repeats."""
     words = "".join(letter if letter.isalpha() else " " for letter in (tone or "").lower()).split()
     return [word for word in dict.fromkeys(words) if word in _TONES]
 
 
 def apply_grade(curve: GradeCurve, strip: Floats) -> Floats:
-    """The strip with the look; highlights are rolled off instead of clipped."""
+    """Return the graded strip; highlights are rolled off instead of clipped."""
     if curve.is_neutral:
         return strip
     unit = strip * (np.array(curve.gains, dtype=np.float32) / 255.0)
@@ -95,7 +99,7 @@ def apply_grade(curve: GradeCurve, strip: Floats) -> Floats:
 
 
 def _roll_off_highlights(unit: Floats) -> Floats:
-    """Values above 0.9 bent so that what would clip keeps its drawing; 1 stays 1."""
+    """Compress values above 0.9, so that highlights that would clip keep their detail; 1 stays 1."""
     over = np.maximum(unit - 0.9, 0)
-    bent = 0.9 + over / (1 + np.maximum(over - 0.1, 0) * 10)
-    return np.minimum(np.where(unit > 0.9, bent, unit), 1.0).astype(np.float32)
+    compressed = 0.9 + over / (1 + np.maximum(over - 0.1, 0) * 10)
+    return np.minimum(np.where(unit > 0.9, compressed, unit), 1.0).astype(np.float32)

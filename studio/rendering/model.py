@@ -1,6 +1,6 @@
-"""The words of the renderer: what it is asked for and what it answers.
+"""Data types of the renderer: the request, the cut-out and the result.
 
-Plain frozen values; nothing here knows HTTP, rows of a database, or files.
+Frozen dataclasses that know no HTTP, database rows or files.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, eq=False)
 class CutOut:
-    """A product cut out of its photograph; one is shared by all predictions of a generation."""
+    """A product cut out of its photo; all predictions of a generation share one."""
 
-    photograph: Pixels
-    """The whole photograph, RGB, height x width x 3."""
+    photo: Pixels
+    """The whole photo, RGB, height x width x 3."""
     product: Pixels
-    """The photograph cropped to the product, RGB, the rim freed of background colour."""
+    """The photo cropped to the product, RGB, without background colour on the rim."""
     alpha: Pixels
     """The product's opacity, of the size of `product`."""
     box: tuple[int, int, int, int]
-    """Left, top, right, bottom of `product` in the photograph."""
+    """Left, top, right, bottom of `product` in the photo."""
     method: CutOutMethod
     confidence: float
-    """0..1; below `cut_out.TRUSTED` the renderer shows a framed crop instead of the cut-out."""
+    """0..1; below `cut_out.MIN_CONFIDENCE` the renderer shows a framed crop instead of the cut-out."""
     touches: frozenset[str] = frozenset()
-    """Sides of the photograph that cut the product off: left, top, right, bottom."""
+    """Edges of the photo that cut the product off: left, top, right, bottom."""
     standing: bool = False
-    """The product rests on a flat base."""
+    """Whether the product stands on a flat base."""
     confidence_parts: dict[str, float] = field(default_factory=dict)
-    """What the trust was judged by."""
+    """The parts of the confidence score, each 0..1."""
 
     @property
     def is_trusted(self) -> bool:
-        """Whether the cut-out itself may be shown."""
+        """Return whether the cut-out may be shown, instead of a framed crop of the photo."""
         return self.method != "framed_crop"
 
 
@@ -68,7 +68,7 @@ class Background:
 
 @dataclass(frozen=True)
 class Grade:
-    """What a style asks of colour and light; contrast, saturation and temperature are -100..100."""
+    """Colour and light of a style; contrast, saturation and temperature are -100..100."""
 
     contrast: int = 0
     saturation: int = 0
@@ -79,7 +79,7 @@ class Grade:
 
 @dataclass(frozen=True, eq=False)
 class RenderRequest:
-    """One prediction to render. `seed + variant` decides everything that varies."""
+    """One prediction to render. `seed + variant` determines everything that varies."""
 
     cut_out: CutOut
     width: int = 1536
@@ -89,7 +89,7 @@ class RenderRequest:
     framing: Framing = "STILL_LIFE"
     view_angle: ViewAngle = "FRONT"
     padding_percent: float = 8
-    """Clear space on every side, of the shorter side; the larger of padding and margin counts."""
+    """Clear space on each side, in percent of the shorter side; the larger of padding and margin applies."""
     margin_percent: float = 0
     background: Background = field(default_factory=Background)
     grade: Grade = field(default_factory=Grade)
@@ -100,7 +100,7 @@ class RenderRequest:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good a rendering is: a score and the parts it is made of, each 0..1."""
+    """Quality of a rendering: a score and its parts, each 0..1."""
 
     score: float
     sharpness: float
@@ -110,13 +110,13 @@ class Quality:
     clearance: float
 
     def as_dict(self) -> dict[str, float]:
-        """The score and its parts by name, rounded to four digits."""
+        """Return the score and its parts by name, rounded to four digits."""
         return {part.name: round(getattr(self, part.name), 4) for part in fields(self)}
 
 
 @dataclass(frozen=True, eq=False)
 class Rendering:
-    """A finished picture, encoded, with its quality and where it came from."""
+    """An encoded image with its quality and its provenance."""
 
     image: bytes
     content_type: str

@@ -1,4 +1,4 @@
-"""A quality score with named parts, measured on the finished picture, as a retoucher would check it."""
+"""Score the quality of a rendered image: sharpness, exposure, edge, coverage and clearance."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from studio.rendering.colour import luminance, smoothstep
 from studio.rendering.model import Framing, Pixels, Quality
 
 _MEASURED_SIDE = 1024
-# What enlarging takes from the sharpness, which the small copy measured below cannot show.
+# Exponent of the sharpness lost by enlargement, which the small copy measured below cannot show.
 _SOFTENING = 0.5
-# Where a well lit product's highlights lie.
+# Luma of the highlights of a well-lit product.
 _HIGHLIGHT = 222.0
 _WEIGHTS = {"sharpness": 0.24, "exposure": 0.20, "cut_out_edge": 0.24, "coverage": 0.16, "clearance": 0.16}
-# Share of the picture that the product covers: none of the credit, all of it, all of it, none of it.
+# Share of the image that the product covers. The score rises from 0 to 1 between the first two values and
+# falls from 1 to 0 between the last two.
 _COVERAGE: dict[Framing, tuple[float, float, float, float]] = {
     "FULL_BODY": (0.04, 0.22, 0.72, 0.98),
     "THREE_QUARTER": (0.06, 0.26, 0.80, 1.02),
@@ -35,11 +36,16 @@ def score(
     bleeds: frozenset[str] = frozenset(),
     enlarged: float = 1.0,
 ) -> Quality:
-    """The quality of a picture whose product has the opacity `alpha` on the canvas.
+    """Return the quality of a rendered image.
 
-    `edge` is the trust in the cut-out's rim, `margin` the clear pixels asked for, `bleeds` the sides that are
-    meant to cut the product off, `enlarged` the picture's pixels for one of the photograph. Every part is
-    0..1; the score is their weighted geometric mean, so that one bad part cannot hide behind good ones.
+    Every part is 0..1. The score is their weighted geometric mean, so that one bad part lowers it a lot.
+
+    Args:
+        alpha: Opacity of the product on the canvas, of the size of `pixels`.
+        edge: Confidence in the rim of the cut-out, 0..1.
+        margin: Requested clear pixels on each side.
+        bleeds: Sides that cut the product off on purpose.
+        enlarged: Pixels of the image per pixel of the photo.
     """
     factor = min(1.0, _MEASURED_SIDE / max(alpha.shape))
     size = (max(1, round(alpha.shape[1] * factor)), max(1, round(alpha.shape[0] * factor)))
@@ -62,9 +68,9 @@ def _step(low: float, high: float, value: float) -> float:
 
 
 def _sharpness(values: np.ndarray, opacity: Pixels) -> float:
-    """How much of the product's drawing is fine: the strongest fine differences against the coarse ones.
+    """Score the strongest fine differences relative to the coarse ones.
 
-    A ratio, so that a smooth cup is not called blurred for having no texture.
+    A ratio, so that a smooth cup does not count as blurred because it has no texture.
     """
     inner = cv2.erode((opacity > 250).astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
     if inner.sum() < 100:
@@ -76,7 +82,7 @@ def _sharpness(values: np.ndarray, opacity: Pixels) -> float:
 
 
 def _exposure(values: np.ndarray, opacity: Pixels) -> float:
-    """Neither clipped nor murky, and with some range between."""
+    """Score the tones: neither clipped nor dark, and with some range between."""
     inside = values[opacity > 200]
     if inside.size < 100:
         return 0.5
@@ -89,14 +95,18 @@ def _exposure(values: np.ndarray, opacity: Pixels) -> float:
 
 
 def _coverage(share: float, framing: Framing) -> float:
-    none, enough, most, all_ = _COVERAGE[framing]
-    # Best in the middle of what is acceptable.
-    off = abs(share - (enough + most) / 2) / ((most - enough) / 2)
-    return _step(none, enough, share) * (1 - _step(most, all_, share)) * (1 - 0.2 * min(1.0, off))
+    zero_below, full_from, full_to, zero_above = _COVERAGE[framing]
+    # Best in the middle of the full-score range.
+    distance = abs(share - (full_from + full_to) / 2) / ((full_to - full_from) / 2)
+    return (
+        _step(zero_below, full_from, share)
+        * (1 - _step(full_to, zero_above, share))
+        * (1 - 0.2 * min(1.0, distance))
+    )
 
 
 def _clearance(opacity: Pixels, margin: float, bleeds: frozenset[str]) -> float:
-    """Whether the asked-for margin is free on every side that is not meant to bleed, and left as right."""
+    """Score whether the margin is clear on each side that does not bleed, and equal on the left and right."""
     solid = opacity > 128
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     if not len(rows):
@@ -107,9 +117,9 @@ def _clearance(opacity: Pixels, margin: float, bleeds: frozenset[str]) -> float:
         "top": rows[0],
         "bottom": solid.shape[0] - 1 - rows[-1],
     }
-    # A side that bleeds is judged by the picture's edge only: it can neither win nor lose much.
-    wanted = max(margin, 0.015 * max(opacity.shape))
-    ratios = [min(1.0, float(gap) / wanted) for side, gap in gaps.items() if side not in bleeds]
+    # Sides that bleed are left out.
+    required = max(margin, 0.015 * max(opacity.shape))
+    ratios = [min(1.0, float(gap) / required) for side, gap in gaps.items() if side not in bleeds]
     if not ratios:
         return 0.9
     uneven = 0.0 if bleeds else abs(float(gaps["left"]) - float(gaps["right"])) / solid.shape[1]

@@ -1,7 +1,7 @@
-"""Renders one prediction: places the cut-out, paints the background, casts the shadow, grades, encodes.
+"""Render one prediction: place the cut-out, paint the background, add the shadow, grade and encode.
 
-Pure: the same request gives the same bytes on one machine. Works in strips, so that memory stays near three
-bytes per pixel of the result for the largest pictures too.
+Pure and deterministic: on one machine the same request gives the same bytes. The canvas is composed in
+strips, so that large images need about three bytes of memory per pixel too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _STRIP_ROWS = 192
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A product as it falls on the canvas."""
+    """A product projected on the canvas, with its shadow and light."""
 
     pixels: Pixels
     alpha: Pixels
@@ -47,32 +47,36 @@ class Layer:
 
 
 def render(request: RenderRequest, progress: Progress | None = None) -> Rendering:
-    """One finished prediction of exactly the requested size; progress is told 0..1.
+    """Render one prediction of exactly the requested size.
 
-    Raises ValueError for a size below one pixel.
+    Args:
+        progress: Called with the share of the work that is done, 0..1.
+
+    Raises:
+        ValueError: The requested width or height is below one pixel.
     """
     if request.width < 1 or request.height < 1:
-        raise ValueError("A picture has at least one pixel in each direction.")
-    tell = progress or (lambda share: None)
+        raise ValueError("width and height must be at least 1 pixel")
+    report_progress = progress or (lambda share: None)
     variation = sample_variation(request.seed + request.variant, request.grade.lighting)
-    tell(0.02)
+    report_progress(0.02)
     layers, facts = _build_layers(request, variation)
-    tell(0.25)
-    pixels, alpha = compose(request, layers, variation, lambda share: tell(0.25 + 0.45 * share))
+    report_progress(0.25)
+    pixels, alpha = compose(request, layers, variation, lambda share: report_progress(0.25 + 0.45 * share))
     main = layers[-1].placement
     edge = _edge_confidence(request.cut_out)
-    # A framed crop is all product to its rim, as a detail is.
+    # A framed crop is filled by the product to its edges, like a detail.
     framing = "DETAIL" if main.pose == "framed" else request.framing
     quality = score(pixels, alpha, framing, edge, main.margin, main.bleeds, main.scale)
-    tell(0.75)
+    report_progress(0.75)
     image, content_type = encode(pixels, request.file_format, request.quality)
-    tell(1.0)
+    report_progress(1.0)
     provenance = {**_build_provenance(request, variation, main), **facts}
     return Rendering(image, content_type, request.width, request.height, quality, provenance)
 
 
 def _edge_confidence(cut_out: CutOut) -> float:
-    """Trust in the rim; a print's straight edges are clean, but not what was wanted."""
+    """Return the confidence in the rim. A framed crop has clean edges, but is not the requested cut-out."""
     return (
         0.5
         if not cut_out.is_trusted
@@ -86,20 +90,22 @@ def _build_layers(request: RenderRequest, variation: Variation) -> tuple[list[La
     area = (0.0, 0.0, float(width), float(height))
     if request.subject_image is not None:
         arranged, facts = arrange_lookboard(request, variation)
-        return [build_layer(each, place_, request, variation) for each, place_ in arranged], facts
+        layers = [build_layer(cut_out, placement, request, variation) for cut_out, placement in arranged]
+        return layers, facts
     cut_out, facts = request.cut_out, dict[str, Any]()
     framed = not cut_out.is_trusted
     if framed:
         air = frame_margin_percent(request.framing)
-        rim = 2 * min(width, height) * air / 100
-        cut_out, crop = crop_to_frame(cut_out, (width - rim, height - rim), request.framing, variation)
+        margins = 2 * min(width, height) * air / 100
+        size = (width - margins, height - margins)
+        cut_out, crop = crop_to_frame(cut_out, size, request.framing, variation)
         facts["framed_crop"] = list(crop)
     placement = place_product(cut_out, area, request.framing, request.view_angle, air, variation, framed)
     return [build_layer(cut_out, placement, request, variation)], facts
 
 
 def build_layer(cut_out: CutOut, placement: Placement, request: RenderRequest, variation: Variation) -> Layer:
-    """The cut-out projected on the canvas, with its shadow and light."""
+    """Return the cut-out projected on the canvas, with its shadow and light."""
     width, height = request.width, request.height
     pixels, alpha, (x, y) = project_product(cut_out.product, cut_out.alpha, placement, width, height)
     if placement.scale > 1.15:
@@ -118,17 +124,17 @@ def build_layer(cut_out: CutOut, placement: Placement, request: RenderRequest, v
 
 
 def _exposure_factor(cut_out: CutOut) -> float:
-    """The factor that brings an underexposed product's highlights to where a studio's would be."""
-    thin = max(1, round(max(cut_out.alpha.shape) / 300))
-    solid = cut_out.alpha[::thin, ::thin] > 250
+    """Return the factor that brings the highlights of an underexposed product to their usual brightness."""
+    step = max(1, round(max(cut_out.alpha.shape) / 300))
+    solid = cut_out.alpha[::step, ::step] > 250
     if not solid.any():
         return 1.0
-    brightest = float(np.percentile(luminance(cut_out.product[::thin, ::thin])[solid], 97))
+    brightest = float(np.percentile(luminance(cut_out.product[::step, ::step])[solid], 97))
     return float(np.clip(215.0 / max(brightest, 1.0), 1.0, 1.16))
 
 
 def sharpen(pixels: Pixels, amount: float) -> Pixels:
-    """The pixels with some of the acutance back that enlarging took."""
+    """Return the pixels with part of the sharpness restored that enlargement removed."""
     soft = cv2.GaussianBlur(pixels, (0, 0), 1.4)
     return cv2.addWeighted(pixels, 1 + 0.7 * amount, soft, -0.7 * amount, 0).astype(np.uint8)
 
@@ -136,32 +142,34 @@ def sharpen(pixels: Pixels, amount: float) -> Pixels:
 def compose(
     request: RenderRequest, layers: list[Layer], variation: Variation, report_progress: Progress
 ) -> tuple[Pixels, Pixels]:
-    """The canvas's pixels and the products' opacity on it."""
+    """Return the pixels of the canvas and the opacity of the products on it."""
     width, height = request.width, request.height
     paper = backgrounds.build_painter(request.background, width, height, variation, _get_surface(layers))
-    look = grading.compile_grade(request.grade)
-    # A preset's colour is somebody's house colour: the solid one stays exact, others take half the grade.
-    backdrop = grading.compile_grade(request.grade, 0.0 if request.background.kind == "SOLID" else 0.4)
+    product_curve = grading.compile_grade(request.grade)
+    # A solid colour may be a brand colour and stays exact; other backgrounds get less than half of the grade.
+    background_curve = grading.compile_grade(
+        request.grade, 0.0 if request.background.kind == "SOLID" else 0.4
+    )
     random = np.random.default_rng(np.random.PCG64(abs(variation.seed) + 1))
     dither = request.background.kind != "SOLID"
     result = np.empty((height, width, 3), dtype=np.uint8)
     covered = np.zeros((height, width), dtype=np.uint8)
     for first in range(0, height, _STRIP_ROWS):
         last = min(height, first + _STRIP_ROWS)
-        strip = grading.apply_grade(backdrop, paper(first, last))
+        strip = grading.apply_grade(background_curve, paper(first, last))
         noise = random.random((last - first, width), dtype=np.float32)
         for layer in layers:
             strip = _apply_shadow(strip, layer, width, height, first, last)
-            strip = _composite(strip, covered, layer, look, (width, height), first, last)
-        # Half a level of noise instead of rounding keeps smooth paper from banding.
-        spread = noise[..., None] if dither else 0.5 + (noise[..., None] - 0.5) * 0.98 * (strip % 1 > 0.004)
-        result[first:last] = np.clip(strip + spread, 0, 255).astype(np.uint8)
+            strip = _composite(strip, covered, layer, product_curve, (width, height), first, last)
+        # Dithering instead of rounding prevents banding on smooth gradients.
+        offset = noise[..., None] if dither else 0.5 + (noise[..., None] - 0.5) * 0.98 * (strip % 1 > 0.004)
+        result[first:last] = np.clip(strip + offset, 0, 255).astype(np.uint8)
         report_progress(last / height)
     return result, covered
 
 
 def _get_surface(layers: list[Layer]) -> backgrounds.Surface:
-    """What the paper is to the products: a table below them, a wall behind them, or a sweep of both."""
+    """Return what the paper is for the products: a table below, a wall behind, or a sweep of both."""
     poses = {layer.placement.pose for layer in layers}
     return "table" if "lying" in poses else "wall" if poses == {"hanging"} else "sweep"
 
@@ -180,7 +188,7 @@ def _composite(
     first: int,
     last: int,
 ) -> Floats:
-    """The strip with the part of the product that falls into it."""
+    """Return the strip with the part of the product that overlaps it; update `covered` in place."""
     top, bottom = max(first, layer.y), min(last, layer.y + layer.alpha.shape[0])
     if top >= bottom:
         return strip
@@ -189,7 +197,7 @@ def _composite(
     pixels = layer.pixels[top - layer.y : bottom - layer.y].astype(np.float32)
     factor = shadows.upscale(layer.light, *canvas, top, bottom)[:, left:right]
     lit: Floats = pixels * factor[..., None]
-    # Light must not wash white cloth out: what it adds fades as the pixel nears white.
+    # Added light fades as a pixel gets near white, so that white fabric keeps its detail.
     lit = np.where(lit > pixels, pixels + (lit - pixels) * (1 - pixels / 255.0) * 1.6, lit)
     lit = grading.apply_grade(curve, lit)
     share = alpha.astype(np.float32)[..., None] / 255.0
@@ -201,7 +209,7 @@ def _composite(
 
 
 def _build_provenance(request: RenderRequest, variation: Variation, placement: Placement) -> dict[str, Any]:
-    """Where the picture came from: what made it, what it honoured, and what it could not."""
+    """Return the provenance that is stored with the prediction, with the honoured and the ignored inputs."""
     grade = request.grade
     honoured = [
         "product",

@@ -1,4 +1,4 @@
-"""Works on a finished picture instead of a product: enlarges it, or grades it."""
+"""Retouch a finished image instead of rendering a product: upscale it (`refine`) or grade it (`adjust`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SCORED_SIDE = 1_024
 
 
 def downscale(source: Image.Image) -> Image.Image:
-    """A small copy, large enough to find the product in it."""
+    """Return a copy of at most 1,024 pixels a side, large enough to cut the product out of it."""
     small = source.convert("RGB")
     small.thumbnail((_SCORED_SIDE, _SCORED_SIDE), Image.Resampling.LANCZOS)
     return small
@@ -49,32 +49,37 @@ def refine(
     cut_out: CutOut | None = None,
     framing: Framing = "DETAIL",
 ) -> Rendering:
-    """The picture enlarged with its edges and texture kept crisp, to `scale_factor` or to an exact size.
+    """Return the image resized by `scale_factor` or to an exact size, with sharp edges and texture.
 
-    A size of another shape crops around the middle. `strength` is how much is sharpened; `cut_out`, the
-    product as found in a `reduced` copy, is what the quality is measured on. Raises ValueError where the size
-    is no picture's.
+    An exact size with another aspect ratio crops around the centre.
+
+    Args:
+        strength: Amount of sharpening, 0..1.
+        cut_out: The product in a `downscale` copy, on which the quality is measured; the whole image if None.
+
+    Raises:
+        ValueError: The resulting width or height is below one pixel.
     """
-    tell = progress or (lambda share: None)
+    report_progress = progress or (lambda share: None)
     pixels = _load_pixels(image)
     across = width or round(pixels.shape[1] * scale_factor)
     down = height or round(pixels.shape[0] * scale_factor)
     if across < 1 or down < 1:
-        raise ValueError("A picture has at least one pixel in each direction.")
+        raise ValueError("width and height must be at least 1 pixel")
     factor = max(across / pixels.shape[1], down / pixels.shape[0])
     pixels = _crop_middle(pixels, round(across / factor), round(down / factor))
-    # Noise is taken out before it is enlarged; what is sharp stays, because the filter knows edges.
-    calm = cv2.bilateralFilter(pixels, 5, 9, 2.0) if factor > 1.05 else pixels
-    tell(0.25)
+    # Noise is removed before the enlargement; the bilateral filter preserves edges.
+    denoised = cv2.bilateralFilter(pixels, 5, 9, 2.0) if factor > 1.05 else pixels
+    report_progress(0.25)
     if factor < 1:
-        larger = cv2.resize(calm, (across, down), interpolation=cv2.INTER_AREA)
+        larger = cv2.resize(denoised, (across, down), interpolation=cv2.INTER_AREA)
     else:
-        larger = np.asarray(Image.fromarray(calm).resize((across, down), Image.Resampling.LANCZOS))
-    tell(0.55)
+        larger = np.asarray(Image.fromarray(denoised).resize((across, down), Image.Resampling.LANCZOS))
+    report_progress(0.55)
     larger = _sharpen_bounded(larger.astype(np.uint8), factor, strength)
-    tell(0.75)
+    report_progress(0.75)
     facts = {"scale_factor": round(factor, 4), "strength": strength}
-    return _finish(larger, file_format, quality, facts, tell, cut_out, framing)
+    return _finish(larger, file_format, quality, facts, report_progress, cut_out, framing)
 
 
 def _crop_middle(pixels: Pixels, across: int, down: int) -> Pixels:
@@ -83,7 +88,7 @@ def _crop_middle(pixels: Pixels, across: int, down: int) -> Pixels:
 
 
 def _sharpen_bounded(larger: Pixels, factor: float, strength: float) -> Pixels:
-    """Sharpened, but nowhere beyond the darkest and brightest of its neighbourhood: no halos."""
+    """Return the sharpened pixels, limited to the range of their neighbourhood to prevent halos."""
     if factor <= 1:
         return larger
     radius = max(1, round(factor))
@@ -112,38 +117,40 @@ def adjust(
     cut_out: CutOut | None = None,
     framing: Framing = "DETAIL",
 ) -> Rendering:
-    """The picture with `strength` of a grade, of its own size unless one is given.
+    """Return the graded image, in its own size unless another one is given.
 
-    `cut_out`, the product as found in a `reduced` copy, is what the quality is measured on.
+    Args:
+        strength: Strength of the grade, 0..1.
+        cut_out: The product in a `downscale` copy, on which the quality is measured; the whole image if None.
     """
-    tell = progress or (lambda share: None)
+    report_progress = progress or (lambda share: None)
     pixels = _load_pixels(image)
     size = (width or pixels.shape[1], height or pixels.shape[0])
     if size != (pixels.shape[1], pixels.shape[0]):
         method = cv2.INTER_AREA if size[0] < pixels.shape[1] else cv2.INTER_CUBIC
         pixels = cv2.resize(pixels, size, interpolation=method).astype(np.uint8)
-    look = grading.compile_grade(grade, strength)
+    curve = grading.compile_grade(grade, strength)
     result = np.empty_like(pixels)
     rows = np.linspace(-1, 1, pixels.shape[0], dtype=np.float32)[:, None]
     across = np.linspace(-1, 1, pixels.shape[1], dtype=np.float32)[None, :]
     for first in range(0, pixels.shape[0], _STRIP_ROWS):
         last = min(pixels.shape[0], first + _STRIP_ROWS)
-        strip = grading.apply_grade(look, pixels[first:last].astype(np.float32))
+        strip = grading.apply_grade(curve, pixels[first:last].astype(np.float32))
         strip = strip * _lamp(grade.lighting, strength, across, rows[first:last])[..., None]
         result[first:last] = np.clip(strip + 0.5, 0, 255).astype(np.uint8)
-        tell(0.7 * last / pixels.shape[0])
-    return _finish(result, file_format, quality, {"strength": strength}, tell, cut_out, framing)
+        report_progress(0.7 * last / pixels.shape[0])
+    return _finish(result, file_format, quality, {"strength": strength}, report_progress, cut_out, framing)
 
 
 def _lamp(lighting: str | None, strength: float, across: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """A gentle fall of light from the named side; no lamp only takes light away, so nothing clips."""
-    asked = (lighting or "").lower()
-    amount = (0.16 if "hard" in asked else 0.10) * strength
-    if "left" in asked:
+    """Return factors for a soft falloff of light from the requested side, at most 1 so that nothing clips."""
+    requested = (lighting or "").lower()
+    amount = (0.16 if "hard" in requested else 0.10) * strength
+    if "left" in requested:
         return 1 - amount * (across + 1) / 2 + 0 * down
-    if "right" in asked:
+    if "right" in requested:
         return 1 - amount * (1 - across) / 2 + 0 * down
-    if "top" in asked:
+    if "top" in requested:
         return 1 - amount * (down + 1) / 2 + 0 * across
     return np.ones((len(down), across.shape[1]), dtype=np.float32)
 
@@ -166,7 +173,7 @@ def _finish(
     cut_out: CutOut | None,
     framing: Framing,
 ) -> Rendering:
-    """Scored on its product, or over the whole picture where none is known, and encoded."""
+    """Score the image on its product, or as a whole if there is no cut-out, and encode it."""
     measured = _score_whole(pixels) if cut_out is None else _score_product(pixels, cut_out, framing)
     data, content_type = encode(pixels, file_format, quality)
     report_progress(1.0)
@@ -175,12 +182,12 @@ def _finish(
 
 
 def _score_whole(pixels: Pixels) -> Quality:
-    everything = np.full(pixels.shape[:2], 255, dtype=np.uint8)
-    return score(pixels, everything, "DETAIL", bleeds=frozenset(("left", "right", "top", "bottom")))
+    opaque = np.full(pixels.shape[:2], 255, dtype=np.uint8)
+    return score(pixels, opaque, "DETAIL", bleeds=frozenset(("left", "right", "top", "bottom")))
 
 
 def _score_product(pixels: Pixels, cut_out: CutOut, framing: Framing) -> Quality:
-    height, width = cut_out.photograph.shape[:2]
+    height, width = cut_out.photo.shape[:2]
     left, top, right, bottom = cut_out.box
     alpha = np.zeros((height, width), dtype=np.uint8)
     alpha[top:bottom, left:right] = cut_out.alpha

@@ -1,7 +1,7 @@
-"""Where the product probably is, before anything is segmented.
+"""Saliency map: estimate where the product is before segmentation.
 
-Minimum barrier distance from the picture's border (Zhang et al., "Minimum Barrier Salient Object Detection
-at 80 FPS", ICCV 2015): a pixel is salient when every path to the border crosses a change of colour.
+Minimum barrier distance from the image border (Zhang et al., "Minimum Barrier Salient Object Detection at 80
+FPS", ICCV 2015): a pixel is salient if every path to the border crosses a change of colour.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ROUNDS = 2
 
 
 def barrier_distance(image: Floats) -> Floats:
-    """Height x width of the smallest colour range on any path to the border, summed over the channels."""
+    """Return per pixel the smallest colour range on any path to the border, summed over the channels."""
     distance = np.full_like(image, np.inf)
     distance[0], distance[-1], distance[:, 0], distance[:, -1] = 0, 0, 0, 0
     upper, lower = image.copy(), image.copy()
@@ -29,7 +29,7 @@ def barrier_distance(image: Floats) -> Floats:
 
 
 def _raster_pass(image: Floats, distance: Floats, upper: Floats, lower: Floats) -> None:
-    """One raster pass along the first axis, in place."""
+    """Run one raster pass along the first axis, in place."""
     for row in range(1, image.shape[0]):
         highest = np.maximum(upper[row - 1], image[row])
         lowest = np.minimum(lower[row - 1], image[row])
@@ -41,7 +41,7 @@ def _raster_pass(image: Floats, distance: Floats, upper: Floats, lower: Floats) 
 
 
 def saliency(image_lab: Floats) -> Floats:
-    """Height x width, 0..1, how probably each pixel belongs to the product."""
+    """Return per pixel how probably it belongs to the product, 0..1."""
     height, width = image_lab.shape[:2]
     barrier = _normalise(barrier_distance(cv2.GaussianBlur(image_lab, (0, 0), 1.0)))
     away = _normalise(_distance_to_border_colours(image_lab))
@@ -52,7 +52,10 @@ def saliency(image_lab: Floats) -> Floats:
 
 
 def _distance_to_border_colours(image_lab: Floats) -> Floats:
-    """The distance to the nearest main colour of the border, but the bottom, where products rest."""
+    """Return the distance to the nearest main colour of the top and side borders.
+
+    Products stand at the bottom.
+    """
     edge = max(2, min(image_lab.shape[:2]) // 40)
     strips = [image_lab[:edge], image_lab[:, :edge], image_lab[:, -edge:]]
     samples = np.concatenate([strip.reshape(-1, 3) for strip in strips])

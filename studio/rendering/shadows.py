@@ -1,6 +1,6 @@
-"""Shadow and light on a small copy of the canvas: where light does not reach, and how it models the product.
+"""Compute shadow and light maps on a small copy of the canvas.
 
-Both are smooth, so they are computed small and enlarged strip by strip.
+Both are smooth, so they are computed at a small size and upscaled strip by strip.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ SMALL_SIDE = 720
 
 
 def shadow_map(alpha: Floats, kind: ShadowKind, pose: Pose, light: Variation) -> Floats:
-    """The darkness 0..1 around a product whose opacity on the small canvas is `alpha` (0..1)."""
-    nothing = np.zeros_like(alpha)
+    """Return the darkness of the shadow per pixel, 0..1.
+
+    Args:
+        alpha: Opacity of the product on the small canvas, 0..1.
+    """
+    no_shadow = np.zeros_like(alpha)
     rows = np.flatnonzero((alpha > 0.5).any(axis=1))
     if kind == "NONE" or not len(rows):
-        return nothing
+        return no_shadow
     side = float(max(alpha.shape))
     soft = kind == "SOFT"
     if pose == "standing":
@@ -33,10 +37,10 @@ def shadow_map(alpha: Floats, kind: ShadowKind, pose: Pose, light: Variation) ->
         far = _drop_shadow(alpha, side, light, 0.022, 0.020) * 0.26
         dark = near if not soft else 1 - (1 - near) * (1 - far)
     elif pose == "framed":
-        # A photograph that fills the picture lies on nothing.
-        return nothing
+        # A framed crop of the photo has no surface to cast a shadow on.
+        return no_shadow
     else:
-        # Nothing touches a ground here; only a wall some way behind receives a wide shadow.
+        # The product does not touch the ground; only the wall behind it receives a wide shadow.
         far = _drop_shadow(alpha, side, light, 0.030, 0.038) * 0.20
         near = _drop_shadow(alpha, side, light, 0.010, 0.014) * 0.12
         dark = far if soft and pose == "bleeding" else (1 - (1 - far) * (1 - near) if soft else near)
@@ -44,7 +48,7 @@ def shadow_map(alpha: Floats, kind: ShadowKind, pose: Pose, light: Variation) ->
 
 
 def _drop_shadow(alpha: Floats, side: float, light: Variation, distance: float, blur: float) -> Floats:
-    """The silhouette on a surface just behind, away from the light."""
+    """Return the silhouette on a surface close behind, shifted away from the light."""
     reach = distance * side * (0.6 + 0.8 * min(1.0, light.shadow_length))
     shift_x = -light.light_x * reach
     shift_y = reach * (0.55 + 0.25 * max(0.0, light.light_back))
@@ -55,7 +59,7 @@ def _drop_shadow(alpha: Floats, side: float, light: Variation, distance: float, 
 
 
 def _base(alpha: Floats) -> tuple[int, int, float, float]:
-    """Top and lowest row of the product, and the left and right end of what it stands on."""
+    """Return the top and the lowest row of the product, and the left and right end of its base."""
     solid = alpha > 0.5
     rows = np.flatnonzero(solid.any(axis=1))
     top, lowest = int(rows[0]), int(rows[-1])
@@ -65,7 +69,7 @@ def _base(alpha: Floats) -> tuple[int, int, float, float]:
 
 
 def _sag(alpha: Floats, top: int, lowest: int) -> float:
-    """How far the base curves down between its ends: half a round foot's depth as the camera sees it."""
+    """Return how far the base curves down between its ends: half of a round base's visible depth."""
     solid = alpha > 0.5
     bottoms = solid.shape[0] - 1 - np.argmax(solid[::-1], axis=0)
     columns = np.flatnonzero(solid.any(axis=0) & (bottoms > lowest - 0.22 * (lowest - top)))
@@ -77,7 +81,7 @@ def _sag(alpha: Floats, top: int, lowest: int) -> float:
 
 
 def _contact(alpha: Floats, side: float, light: Variation) -> Floats:
-    """Where the base keeps light from the ground: dark and tight at the touch, fading within its depth."""
+    """Return the contact shadow: dark and narrow where the base touches the ground, fading around it."""
     top, lowest, left, right = _base(alpha)
     tall = max(4, lowest - top)
     rows = np.arange(alpha.shape[0], dtype=np.float32)[:, None]
@@ -95,27 +99,27 @@ def _contact(alpha: Floats, side: float, light: Variation) -> Floats:
 
 
 def _cast(alpha: Floats, side: float, light: Variation) -> Floats:
-    """The silhouette laid on the ground away from the light, softer and lighter far from the base."""
+    """Return the cast shadow: the silhouette on the ground, softer and lighter far from the base."""
     top, lowest, left, right = _base(alpha)
     tall = max(4.0, float(lowest - top))
-    # The middle of the base, seen from a little above, lies higher in the picture than its front.
+    # Seen from slightly above, the middle of the base is higher in the image than its front.
     ground = lowest - max(0.035 * (right - left), 0.85 * _sag(alpha, top, lowest))
-    # Squashed to a streak it would look cut off from its product, so it keeps some depth and leans with it.
+    # A very flat shadow would look detached from the product, so it keeps a minimum depth.
     depth = float(np.clip(abs(light.light_back) * 0.38 * (0.5 + light.shadow_length), 0.17, 0.34))
     flat = -0.8 * depth if light.light_back > 0.15 else depth
     lean = float(np.clip(-light.light_x * light.shadow_length * 0.9, -1.7 * depth, 1.7 * depth))
     matrix = np.array([[1, -lean, lean * ground], [0, flat, ground - flat * ground]])
-    # The squashed silhouette is sampled from a copy that is smooth enough for it.
+    # Smoothed first, because flattening skips rows of the silhouette.
     smooth = cv2.GaussianBlur(alpha, (0, 0), sigmaX=0.8, sigmaY=0.35 / abs(flat))
-    laid = cv2.warpAffine(smooth, matrix, alpha.shape[::-1])
+    flattened = cv2.warpAffine(smooth, matrix, alpha.shape[::-1])
     rows = np.arange(alpha.shape[0], dtype=np.float32)[:, None]
-    # Height above the ground of what casts the shadow on each row.
+    # Height above the ground of the part that casts the shadow on each row.
     height = np.clip((ground - rows) / (flat * tall), 0, 1.2)
     dark = np.zeros_like(alpha)
     levels = (0.0, 0.25, 0.6, 1.2)
     for index, level in enumerate(levels):
         sigma = side * (0.006 + 0.052 * level * (1.15 - 0.75 * light.hardness))
-        blurred = cv2.GaussianBlur(laid, (0, 0), sigmaX=sigma, sigmaY=max(0.8, sigma * 0.55))
+        blurred = cv2.GaussianBlur(flattened, (0, 0), sigmaX=sigma, sigmaY=max(0.8, sigma * 0.55))
         below = levels[index - 1] if index else -1.0
         above = levels[index + 1] if index + 1 < len(levels) else 9.0
         rise = np.clip((height - below) / (level - below), 0, 1)
@@ -126,7 +130,7 @@ def _cast(alpha: Floats, side: float, light: Variation) -> Floats:
 
 
 def light_map(alpha: Floats, light: Variation) -> Floats:
-    """Factors around 1 that model the product as lit from the light's side."""
+    """Return factors around 1 that shade the product as lit from the light's side."""
     height, width = alpha.shape
     rows = np.flatnonzero((alpha > 0.5).any(axis=1))
     if not len(rows):
@@ -136,7 +140,7 @@ def light_map(alpha: Floats, light: Variation) -> Floats:
     relief = cv2.GaussianBlur(alpha, (0, 0), size * 0.07)
     slope_x = cv2.Sobel(relief, cv2.CV_32F, 1, 0) * size * 0.035
     slope_y = cv2.Sobel(relief, cv2.CV_32F, 0, 1) * size * 0.035
-    # The relief rises inwards, so a slope to the right faces left.
+    # The relief rises inwards, so a positive slope faces left.
     facing = -slope_x * light.light_x - slope_y * -0.55
     x = (np.arange(width, dtype=np.float32)[None, :] - columns.mean()) / (size / 2)
     y = (np.arange(height, dtype=np.float32)[:, None] - rows.mean()) / (size / 2)
@@ -147,15 +151,15 @@ def light_map(alpha: Floats, light: Variation) -> Floats:
 
 
 def room_light(alpha: Floats, light: Variation) -> Floats:
-    """Factors around 1 for a photograph that has light of its own: a breath darker off the lamp."""
+    """Return factors for a framed crop, which has light of its own: slightly darker away from the lamp."""
     across = np.linspace(-1, 1, alpha.shape[1], dtype=np.float32)[None, :]
-    # Only ever takes light away: what the camera caught as white has none to spare.
+    # At most 1: white areas of the photo would clip.
     ramp = 1 - 0.035 * (1 - light.light_x * across)
     return (ramp * min(1.0, 0.97 + 0.7 * (light.intensity - 1)) * np.ones_like(alpha)).astype(np.float32)
 
 
 def upscale(small: Floats, width: int, height: int, first: int, last: int) -> Floats:
-    """Rows first..last of the small map enlarged to the canvas."""
+    """Return rows first..last (exclusive) of the small map, upscaled to the canvas."""
     across, down = small.shape[1] / width, small.shape[0] / height
     matrix = np.array([[across, 0, 0.5 * across - 0.5], [0, down, (first + 0.5) * down - 0.5]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

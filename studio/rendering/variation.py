@@ -1,7 +1,7 @@
-"""What differs between the predictions of one generation: light, shadow, crop and angle, all from one number.
+"""Derive from a seed what differs between the predictions of a generation: light, shadow, crop and angle.
 
-Consecutive seeds walk through a table of light set-ups, so that neighbours differ visibly; a generator seeded
-with the same number adds the small differences that no two frames of a shoot are without.
+Consecutive seeds take consecutive rows of a table of light set-ups, so that neighbours differ visibly. A
+random generator with the same seed adds small differences, as between two frames of a photo shoot.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Variation:
-    """One set-up of the studio."""
+    """One set-up of light and camera."""
 
     seed: int
     light: str
     light_x: float
-    """-1 light from the left .. 1 from the right."""
+    """-1: light from the left; 1: from the right."""
     light_back: float
-    """-1 light from the camera's side (shadow falls behind) .. 1 from behind (shadow falls forward)."""
+    """-1: light from the camera's side, shadow falls back; 1: from behind, shadow falls forward."""
     hardness: float
-    """0 a large soft box .. 1 a bare lamp."""
+    """0: a large soft box; 1: a bare lamp."""
     shadow_length: float
     strength: float
     intensity: float
-    """How bright the lamps are, around 1."""
+    """Brightness of the lamps, around 1."""
     zoom: float
     shift_x: float
     shift_y: float
     angle: float
-    """Degrees in the picture's plane; things that stand get a fraction of it."""
+    """Rotation in the image plane, in degrees; standing products are not rotated."""
     yaw: float
-    """Degrees of turning the camera around the product."""
+    """Rotation of the camera around the product, in degrees."""
     horizon: float
 
 
@@ -51,24 +51,28 @@ _LIGHT_SETUPS = (
 
 
 def sample_variation(seed: int, lighting: str | None = None) -> Variation:
-    """The set-up of a seed; `lighting` (left, right, top, front, soft, hard) overrides its part of it."""
+    """Return the set-up of a seed.
+
+    Args:
+        lighting: Words that override a part of the set-up: left, right, top, front, soft, hard.
+    """
     name, light_x, light_back, hardness, length, intensity, zoom, yaw, rise = _LIGHT_SETUPS[
         seed % len(_LIGHT_SETUPS)
     ]
     random = np.random.default_rng(np.random.PCG64(abs(seed)))
     jitter = random.uniform(-1, 1, 12)
-    asked = (lighting or "").lower()
-    if "left" in asked:
+    requested = (lighting or "").lower()
+    if "left" in requested:
         light_x, name = -abs(light_x) if abs(light_x) > 0.4 else -0.6, f"{name} (from the left)"
-    elif "right" in asked:
+    elif "right" in requested:
         light_x, name = abs(light_x) if abs(light_x) > 0.4 else 0.6, f"{name} (from the right)"
-    elif "top" in asked:
+    elif "top" in requested:
         light_x, length, name = light_x * 0.15, 0.20 + 0.1 * abs(light_back), f"{name} (from the top)"
-    elif "front" in asked:
+    elif "front" in requested:
         light_x, light_back, name = light_x * 0.3, -0.85, f"{name} (from the front)"
-    if "soft" in asked:
+    if "soft" in requested:
         hardness, name = hardness * 0.35, f"{name} (soft)"
-    elif "hard" in asked:
+    elif "hard" in requested:
         hardness, name = 0.65 + 0.35 * hardness, f"{name} (hard)"
     return Variation(
         seed=seed,

@@ -193,12 +193,12 @@ def test_s10_a_bomb_is_refused_before_it_is_decoded(target: Target, kind: str) -
 # Prints how it ended, and the most memory that any of its children had, in bytes.
 DECODE_SCRIPT = """
 import resource, sys
-from db.errors import Unreadable
+from db.errors import UnreadableImage
 from studio.media.normalisation import normalise
 try:
     picture = normalise(sys.stdin.buffer.read())
     print(picture.width, picture.height)
-except Unreadable:
+except UnreadableImage:
     print("unreadable")
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 """
@@ -235,7 +235,7 @@ def test_s10_an_avif_of_as_many_pixels_as_are_taken_is_taken(long_form: bool) ->
 MEASURING = """
 import io, resource, sys
 from PIL import Image
-from db.errors import TooLarge, Unreadable
+from db.errors import TooLarge, UnreadableImage
 from studio.media.normalisation import normalise
 def used():
     found = resource.getrusage(resource.RUSAGE_SELF)
@@ -247,21 +247,21 @@ sent = sys.stdin.buffer.read()
 memory, seconds = used()
 try:
     ending = normalise(sent).extension
-except (TooLarge, Unreadable) as error:
+except (TooLarge, UnreadableImage) as error:
     ending = type(error).__name__
 print(ending, used()[0] - memory, used()[1] - seconds)
 """
 
 INFLATING: dict[str, tuple[str, Callable[[], bytes]]] = {
-    "one chunk of pixels": ("Unreadable", lambda: png_of(deflated_zeros(1_024))),
-    "many chunks of pixels": ("Unreadable", lambda: split_png(png_of(deflated_zeros(1_024)))),
-    "interlaced": ("Unreadable", lambda: png_of(deflated_zeros(1_024), kind=(8, 2, 1))),
-    "one bit a pixel": ("Unreadable", lambda: png_of(deflated_zeros(1_024), kind=(1, 0, 0))),
+    "one chunk of pixels": ("UnreadableImage", lambda: png_of(deflated_zeros(1_024))),
+    "many chunks of pixels": ("UnreadableImage", lambda: split_png(png_of(deflated_zeros(1_024)))),
+    "interlaced": ("UnreadableImage", lambda: png_of(deflated_zeros(1_024), kind=(8, 2, 1))),
+    "one bit a pixel": ("UnreadableImage", lambda: png_of(deflated_zeros(1_024), kind=(1, 0, 0))),
     # Pillow stops after the announced rows, and files of 16 bits are always encoded anew.
     "16 bits": ("png", lambda: png_of(deflated_zeros(1_024), kind=(16, 2, 0))),
-    "a text": ("Unreadable", lambda: png_of_compressed(b"zTXt", b"Title\0\0")),
-    "an international text": ("Unreadable", lambda: png_of_compressed(b"iTXt", b"Title\0\1\0\0\0")),
-    "a profile": ("Unreadable", lambda: png_of_compressed(b"iCCP", b"p\0\0")),
+    "a text": ("UnreadableImage", lambda: png_of_compressed(b"zTXt", b"Title\0\0")),
+    "an international text": ("UnreadableImage", lambda: png_of_compressed(b"iTXt", b"Title\0\1\0\0\0")),
+    "a profile": ("UnreadableImage", lambda: png_of_compressed(b"iCCP", b"p\0\0")),
     "many texts": ("TooLarge", lambda: png_of_chunks(b"zTXt", b"Title\0\0" + broken_megabyte())),
     "many international texts": (
         "TooLarge",

@@ -18,7 +18,7 @@ from studio.rendering import (
     Grade,
     RenderRequest,
     adjust,
-    contact_sheet,
+    build_contact_sheet,
     cut_out_product,
     refine,
     render,
@@ -260,7 +260,7 @@ def test_every_mode_of_picture_is_taken(photo: Image.Image) -> None:
     for image in [*modes, sixteen, bitmap, palette, small.convert("YCbCr")]:
         rendering = render(RenderRequest(cut_out_product(image), 60, 80))
         assert open_rendered(rendering.image).size == (60, 80)
-    assert abs(cut_out_product(sixteen).photograph.mean() - np.asarray(small.convert("L")).mean()) < 2
+    assert abs(cut_out_product(sixteen).photo.mean() - np.asarray(small.convert("L")).mean()) < 2
 
 
 def test_a_blurred_product_scores_lower_in_sharpness(photo: Image.Image) -> None:
@@ -371,13 +371,13 @@ def test_four_predictions_of_three_megapixels_take_less_than_ten_seconds() -> No
 
 def test_a_contact_sheet_holds_all_pictures_and_refuses_none() -> None:
     pictures = [Image.new("RGB", (30, 40), color) for color in ("red", "green", "blue")]
-    sheet = contact_sheet(
+    sheet = build_contact_sheet(
         pictures, ["One\nsmall print", "Two", "A label that is far too long for its cell" * 3], "Title"
     )
     colours = {colour for _, colour in sheet.getcolors(sheet.width * sheet.height) or []}
     assert {(255, 0, 0), (0, 128, 0), (0, 0, 255)} <= colours
     with pytest.raises(ValueError, match="contact sheet"):
-        contact_sheet([], [], "Title")
+        build_contact_sheet([], [], "Title")
 
 
 def test_the_mannequin_is_the_same_every_time() -> None:
