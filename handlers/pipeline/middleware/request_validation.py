@@ -77,7 +77,8 @@ def _require_acceptable(operation: Operation, accept: str) -> None:
 def _is_acceptable(accept: str, offered: frozenset[str]) -> bool:
     """Return whether an Accept header (RFC 9110, section 12.5.1) allows one of the media types.
 
-    A malformed header allows all of them.
+    A malformed header allows all of them. `docs/decisions/0005-accept-is-parsed-here.md` says why Werkzeug's
+    parser is not used.
     """
     weights: dict[str, float] = {}
     for part in accept.split(","):

@@ -2,7 +2,7 @@
 
 A header that the response already has is kept. No other site may read responses unless `CORS_ORIGINS` lists
 it. Cookies are never allowed: this API authenticates by the Authorization header only.
-`docs/decisions/0001-cors.md` explains why Starlette's CORSMiddleware is not used.
+`docs/decisions/0006-own-cors-headers.md` explains why Starlette's CORSMiddleware is not used.
 """
 
 from __future__ import annotations
