@@ -1,4 +1,4 @@
-"""Exports: archives of approved pictures, ordered here and downloaded when they are written."""
+"""Exports: ZIP archives of approved predictions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from studio.media.storage import export_folder, export_key
 
 
 class ExportNotReady(Conflict):
-    """The archive of an export is not written, or could not be."""
+    """The archive of an export is not written yet, or its creation failed."""
 
     code = "export_not_ready"
     default_detail = "The export is not completed"
@@ -37,28 +37,28 @@ EXPORTS = ListQuery(
 
 @requires(Permission.EXPORTS_READ)
 def list_exports(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """The exports of one scope."""
+    """List the exports of a tenant."""
     require_visible_ids({Shooting: params.get("shooting_id")})
     return EXPORTS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.EXPORTS_WRITE)
 def create_export(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Order an archive of approved pictures; it reports progress and result."""
+    """Queue an export of the approved predictions of a shooting."""
     shooting = get_visible(Shooting, shooting_id)
-    export = create.create_export(shooting, **body)
+    export = create.create_export(shooting, create.ExportRequest(**body))
     return accepted(export, ExportSchema, f"/api/v1/exports/{export.id}")
 
 
 @requires(Permission.EXPORTS_READ)
 def get_export(export_id: UUID) -> ApiResponse:
-    """One export with its progress."""
+    """Return an export with its progress."""
     return ok(get_visible(Export, export_id), ExportSchema)
 
 
 @requires(Permission.EXPORTS_WRITE)
 def delete_export(export_id: UUID) -> ApiResponse:
-    """Remove an export and its archive."""
+    """Delete an export and its archive."""
     current_session().delete(get_for_update(Export, export_id, ExportSchema))
     after_commit(partial(current_storage().delete_folder, export_folder(export_id)))
     return no_content()
@@ -66,7 +66,7 @@ def delete_export(export_id: UUID) -> ApiResponse:
 
 @requires(Permission.EXPORTS_READ)
 def download_export(export_id: UUID) -> ApiResponse:
-    """The archive of a completed export."""
+    """Return the archive of a completed export."""
     export = get_visible(Export, export_id)
     if export.status != ExportStatus.COMPLETED:
         raise ExportNotReady()

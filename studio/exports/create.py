@@ -1,14 +1,16 @@
-"""Orders an export: which pictures it holds, how their files are called, and what the manifest says of them.
+"""Create exports: select the predictions and freeze file names and manifest in one transaction.
 
-All of it is frozen when it is ordered. Knows no worker and no HTTP.
+A worker writes the archive later from what is frozen here. Knows no worker and no HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Select, func, select
 
 from db.errors import Conflict, NotFound, ScopeMismatch
 from db.models.exports import Export, ExportItem, ExportStatus
@@ -27,104 +29,140 @@ from studio.state_machines import DELIVERABLE
 
 MAX_PREDICTIONS = 500
 MAX_OPEN_EXPORTS = 10
-DEFAULT_TEMPLATE = "{sku}_{shot_type}"
 
 
 class NothingToExport(Conflict):
-    """No pictures were named, and the shooting has no approved one that was not exported yet."""
+    """The request names no predictions, and the shooting has no approved one that is not exported yet."""
 
     code = "nothing_to_export"
-    default_detail = "The shooting has no approved picture that was not exported yet"
+    default_detail = "The shooting has no approved prediction that is not exported yet"
 
 
 class NotApproved(Conflict):
-    """A picture that was named is in review or rejected."""
+    """A requested prediction is in review or rejected."""
 
     code = "not_approved"
-    default_detail = "Only approved pictures can be exported"
+    default_detail = "Only approved predictions can be exported"
 
 
 class ExportTooLarge(Conflict):
-    """More pictures are approved than one archive holds."""
+    """More predictions are approved than an archive can hold."""
 
     code = "export_too_large"
-    default_detail = f"More than {MAX_PREDICTIONS} pictures are approved; name those that you want"
+    default_detail = f"More than {MAX_PREDICTIONS} predictions are approved: name some in `prediction_ids`"
 
 
 class TooManyExports(Conflict):
-    """The scope has as many open exports as one may have."""
+    """The tenant has the maximum of open exports."""
 
     code = "too_many_exports"
     default_detail = f"At most {MAX_OPEN_EXPORTS} exports may be open at a time"
 
 
-def create_export(
-    shooting: Shooting,
-    prediction_ids: Sequence[UUID] | None = None,
-    name_template: str = DEFAULT_TEMPLATE,
-) -> Export:
-    """The new pending export of a shooting that was loaded scoped, its contents frozen.
+@dataclass(frozen=True)
+class ExportRequest:
+    """What a client requests: the properties of `ExportCreate` in the contract and their defaults."""
 
-    NotFound for a picture that the caller cannot see; ScopeMismatch for one of another shooting; NotApproved,
-    NothingToExport, ExportTooLarge, TooManyExports.
+    prediction_ids: Sequence[UUID] | None = None
+    """The predictions; None for all that are approved and not exported yet."""
+    name_template: str = "{sku}_{shot_type}"
+
+
+class SelectedPrediction(NamedTuple):
+    """A prediction with the rows that its manifest entry and file name describe."""
+
+    prediction: Prediction
+    shot: Shot
+    product: str
+    sku: str | None
+    shot_type: str
+    media: MediaResource
+
+
+@dataclass(frozen=True)
+class ExportSelection:
+    """The predictions that a request leads to, in the order of looks and shots."""
+
+    shooting: Shooting
+    name_template: str
+    predictions: tuple[SelectedPrediction, ...]
+    look_numbers: Mapping[UUID, int]
+    """The position of each look in the shooting, from 1."""
+
+
+def create_export(shooting: Shooting, request: ExportRequest) -> Export:
+    """Create a pending export with its contents frozen.
+
+    Args:
+        shooting: The shooting, visible to the caller.
+        request: The request.
+
+    Raises:
+        NotFound: A prediction does not exist or is not visible to the caller.
+        ScopeMismatch: A prediction belongs to another shooting.
+        NotApproved: A prediction is in review or rejected.
+        TooManyExports: The tenant has the maximum of open exports.
+        NothingToExport: There are no predictions to export.
+        ExportTooLarge: There are more predictions than an archive can hold.
     """
-    if prediction_ids is not None:
-        _require_deliverable(shooting, prediction_ids)
-    _require_capacity(shooting)
-    found = current_session().execute(_select_predictions(shooting, prediction_ids)).all()
-    if not found:
-        raise NothingToExport()
-    if len(found) > MAX_PREDICTIONS:
-        raise ExportTooLarge()
-    export = Export(
-        owner_id=shooting.owner_id,
-        organization_id=shooting.organization_id,
-        shooting_id=shooting.id,
-        shooting_name=shooting.name,
-        name_template=name_template,
-        predictions_count=len(found),
-        items=list(_build_items(shooting, name_template, found)),
-    )
+    export = _freeze(_resolve(shooting, request))
     current_session().add(export)
     current_session().flush()
     after_commit(EXPORTS.notify)
     return export
 
 
+def _resolve(shooting: Shooting, request: ExportRequest) -> ExportSelection:
+    if request.prediction_ids is not None:
+        _require_deliverable(shooting, request.prediction_ids)
+    _require_capacity(shooting)
+    rows = current_session().execute(_select_predictions(shooting, request.prediction_ids)).all()
+    if not rows:
+        raise NothingToExport()
+    if len(rows) > MAX_PREDICTIONS:
+        raise ExportTooLarge()
+    return ExportSelection(
+        shooting=shooting,
+        name_template=request.name_template,
+        predictions=tuple(SelectedPrediction(*row) for row in rows),
+        look_numbers=_number_looks(shooting),
+    )
+
+
 def _require_deliverable(shooting: Shooting, prediction_ids: Sequence[UUID]) -> None:
-    named = select_visible(Prediction).where(Prediction.id.in_(prediction_ids))
-    named = named.outerjoin(Shot, Shot.id == Prediction.shot_id)
-    seen = current_session().execute(named.with_only_columns(Shot.shooting_id, Prediction.status)).all()
-    if len(seen) < len(set(prediction_ids)):
+    requested = select_visible(Prediction).where(Prediction.id.in_(prediction_ids))
+    requested = requested.outerjoin(Shot, Shot.id == Prediction.shot_id)
+    columns = requested.with_only_columns(Shot.shooting_id, Prediction.status)
+    rows = current_session().execute(columns).all()
+    if len(rows) < len(set(prediction_ids)):
         raise NotFound()
-    if any(shooting_id != shooting.id for shooting_id, _ in seen):
-        raise ScopeMismatch("A picture belongs to another shooting")
-    if any(status not in DELIVERABLE for _, status in seen):
+    if any(shooting_id != shooting.id for shooting_id, _ in rows):
+        raise ScopeMismatch("A prediction in `prediction_ids` belongs to another shooting")
+    if any(status not in DELIVERABLE for _, status in rows):
         raise NotApproved()
 
 
 def _require_capacity(shooting: Shooting) -> None:
-    """TooManyExports when the scope has its share; orders of one scope come here one after the other."""
+    """Check the number of open exports. The lock makes concurrent requests of a tenant take turns."""
     tenant = Organization if shooting.organization_id else User
     tenant_id = shooting.organization_id or shooting.owner_id
-    # A lock that is not in the way of those who only refer to the tenant.
+    # FOR NO KEY UPDATE: rows that refer to the tenant can be inserted meanwhile.
     current_session().execute(select(tenant.id).where(tenant.id == tenant_id).with_for_update(key_share=True))
-    # unscoped: a number, of the scope of a shooting that was loaded scoped
-    opened = select(func.count(Export.id)).where(
+    # unscoped: counts rows of the tenant of a visible shooting
+    counted = select(func.count(Export.id)).where(
         Export.organization_id == shooting.organization_id,
         *([] if shooting.organization_id else [Export.owner_id == shooting.owner_id]),
         Export.status.in_((ExportStatus.PENDING, ExportStatus.RUNNING)),
     )
-    if (current_session().scalar(opened) or 0) >= MAX_OPEN_EXPORTS:
+    if (current_session().scalar(counted) or 0) >= MAX_OPEN_EXPORTS:
         raise TooManyExports()
 
 
 def _select_predictions(
     shooting: Shooting, prediction_ids: Sequence[UUID] | None
 ) -> Select[Prediction, Shot, str, str | None, str, MediaResource]:
-    """The pictures in the order of looks and shots, with all that the manifest says of them."""
-    # unscoped: pictures of a shooting that was loaded scoped
-    chosen = (
+    # unscoped: predictions of a visible shooting
+    predictions = (
         select(
             Prediction, Shot, Product.name, Product.sku, ShotType.slug, MediaResource
         )  # unscoped: see above
@@ -138,43 +176,43 @@ def _select_predictions(
         .limit(MAX_PREDICTIONS + 1)
     )
     if prediction_ids is None:
-        return chosen.where(Prediction.status == PredictionStatus.APPROVED)
-    return chosen.where(Prediction.id.in_(prediction_ids))
+        return predictions.where(Prediction.status == PredictionStatus.APPROVED)
+    return predictions.where(Prediction.id.in_(prediction_ids))
 
 
-def _build_items(
-    shooting: Shooting,
-    template: str,
-    found: Sequence[Row[Prediction, Shot, str, str | None, str, MediaResource]],
-) -> Iterator[ExportItem]:
-    names, numbers = FileNames(), _number_looks(shooting)
-    for position, (prediction, shot, product, sku, shot_type, media) in enumerate(found, 1):
-        facts = {
-            "product": product,
-            "sku": sku,
-            "shot_type": shot_type,
-            "look": numbers[shot.look_id],
-            "sha256": media.content_hash,
-            "file_size": media.file_size,
-            "width": prediction.width,
-            "height": prediction.height,
-            "content_type": media.content_type,
-            "seed": prediction.seed,
-            "model": prediction.provenance.get("model"),
-            "provider": prediction.provenance.get("provider"),
-            "provenance": prediction.provenance,
-            "prediction_id": str(prediction.id),
-            "shot_id": str(shot.id),
-        }
-        wanted = render_template(
-            template,
+def _number_looks(shooting: Shooting) -> dict[UUID, int]:
+    # unscoped: looks of a visible shooting
+    looks = select(Look.id).where(Look.shooting_id == shooting.id).order_by(Look.id)  # unscoped: see above
+    return {look_id: number for number, look_id in enumerate(current_session().scalars(looks), 1)}
+
+
+def _freeze(selection: ExportSelection) -> Export:
+    shooting = selection.shooting
+    return Export(
+        owner_id=shooting.owner_id,
+        organization_id=shooting.organization_id,
+        shooting_id=shooting.id,
+        shooting_name=shooting.name,
+        name_template=selection.name_template,
+        predictions_count=len(selection.predictions),
+        items=list(_build_items(selection)),
+    )
+
+
+def _build_items(selection: ExportSelection) -> Iterator[ExportItem]:
+    names = FileNames()
+    for position, selected in enumerate(selection.predictions, 1):
+        prediction, shot, product, sku, shot_type, media = selected
+        look_number = selection.look_numbers[shot.look_id]
+        name = render_template(
+            selection.name_template,
             {
                 "product": product,
                 "sku": sku or product,
                 "shot_type": shot_type,
-                "look": str(facts["look"]),
+                "look": str(look_number),
                 "index": f"{position:03}",
-                "shooting": shooting.name,
+                "shooting": selection.shooting.name,
                 "prediction": str(prediction.id),
             },
         )
@@ -182,14 +220,25 @@ def _build_items(
             position=position,
             media_id=media.id,
             prediction_id=prediction.id,
-            file_name=names.reserve(wanted, media.extension),
+            file_name=names.reserve(name, media.extension),
             content_hash=media.content_hash,
             file_size=media.file_size,
-            facts=facts,
+            # The manifest entry; stored JSON keeps its keys.
+            facts={
+                "product": product,
+                "sku": sku,
+                "shot_type": shot_type,
+                "look": look_number,
+                "sha256": media.content_hash,
+                "file_size": media.file_size,
+                "width": prediction.width,
+                "height": prediction.height,
+                "content_type": media.content_type,
+                "seed": prediction.seed,
+                "model": prediction.provenance.get("model"),
+                "provider": prediction.provenance.get("provider"),
+                "provenance": prediction.provenance,
+                "prediction_id": str(prediction.id),
+                "shot_id": str(shot.id),
+            },
         )
-
-
-def _number_looks(shooting: Shooting) -> dict[UUID, int]:
-    # unscoped: looks of a shooting that was loaded scoped
-    looks = select(Look.id).where(Look.shooting_id == shooting.id).order_by(Look.id)  # unscoped: see above
-    return {look_id: number for number, look_id in enumerate(current_session().scalars(looks), 1)}

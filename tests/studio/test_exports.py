@@ -24,7 +24,7 @@ from db.tenancy import caller_context, get_visible
 from studio import review
 from studio.exports import queue, worker
 from studio.exports.archive import COLUMNS, ArchiveEntry, SourceFileMissing, write_archive
-from studio.exports.create import MAX_PREDICTIONS, ExportTooLarge, create_export
+from studio.exports.create import MAX_PREDICTIONS, ExportRequest, ExportTooLarge, create_export
 from studio.exports.worker import run_pending_exports
 from studio.jobs.periodic import PeriodicTask
 from studio.media.garbage_collection import delete_unreferenced
@@ -46,7 +46,8 @@ def request_export(
     caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
     with database.transaction(write=True), caller_context(caller, None):
         shooting = get_visible(Shooting, scenario.shooting.id)
-        return create_export(shooting, [one.id for one in predictions] or None, **params).id
+        request = ExportRequest([prediction.id for prediction in predictions] or None, **params)
+        return create_export(shooting, request).id
 
 
 def get_row(database: Database, model: type[Any], row_id: UUID) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from db.models import Export
 from db.session import Database, current_session
-from studio.exports.create import create_export
+from studio.exports.create import ExportRequest, create_export
 from studio.exports.worker import run_pending_exports
 from studio.media.storage import LocalDisk, export_folder, export_key
 from tests.e2e.server import ROOT
@@ -22,9 +22,9 @@ WRITER_SCRIPT = f"""
 import sys, time
 from datetime import timedelta
 from pathlib import Path
-from db.engine import make_engine
+from db.engine import build_engine
 from db.session import Database
-from studio.exports import work
+from studio.exports import worker
 from studio.media.storage import LocalDisk
 
 def hang(file, *rest):
@@ -33,9 +33,9 @@ def hang(file, *rest):
     print("writing", flush=True)
     time.sleep(60)
 
-work.write_archive = hang
-database = Database(make_engine(sys.argv[1], pool_size=2))
-work.work_off_exports(database, LocalDisk(Path(sys.argv[2])), timedelta(seconds={LEASE_SECONDS}))
+worker.write_archive = hang
+database = Database(build_engine(sys.argv[1], pool_size=2))
+worker.run_pending_exports(database, LocalDisk(Path(sys.argv[2])), timedelta(seconds={LEASE_SECONDS}))
 """
 
 
@@ -46,7 +46,7 @@ def test_an_export_survives_a_killed_process(
     with database.transaction(write=True):
         production = make_photographed_product(storage, None)
         make_approved_prediction(storage, production, b"picture")
-        export_id = create_export(production.shooting, None).id
+        export_id = create_export(production.shooting, ExportRequest()).id
     with subprocess.Popen(
         [sys.executable, "-c", WRITER_SCRIPT, database_url, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
     ) as writer:

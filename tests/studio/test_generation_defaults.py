@@ -1,15 +1,24 @@
-"""The order as the code knows it is the order of the contract."""
+"""The request classes have the properties and the defaults of the contract."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from studio.generations.request import REQUEST_DEFAULTS
+import pytest
+
+from studio.exports.create import ExportRequest
+from studio.generations.request import GenerationRequest
 
 CONTRACT = json.loads((Path(__file__).parents[2] / "openapi" / "openapi.json").read_text(encoding="utf-8"))
 
 
-def test_an_order_says_what_the_contract_says() -> None:
-    properties = CONTRACT["components"]["schemas"]["GenerationCreate"]["properties"]
-    assert {name: part.get("default") for name, part in properties.items()} == REQUEST_DEFAULTS
+@pytest.mark.parametrize(
+    ("schema", "request_class"), [("GenerationCreate", GenerationRequest), ("ExportCreate", ExportRequest)]
+)
+def test_a_request_has_the_defaults_of_the_contract(schema: str, request_class: Any) -> None:
+    properties = CONTRACT["components"]["schemas"][schema]["properties"]
+    defaults = {field.name: field.default for field in fields(request_class)}
+    assert {name: part.get("default") for name, part in properties.items()} == defaults
