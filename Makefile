@@ -142,6 +142,7 @@ preview: .venv/.dev ## Show the documentation page of the YAML while it is edite
 lint: .venv/.dev node_modules/.stamp ## Lint code and contract, check types and imports
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/python -m tests.architecture.lengths
 	@$(BIN)/lint-imports > .venv/imports.log 2>&1 || { cat .venv/imports.log; exit 1; }
 	@$(REDOCLY) lint --format stylish > .venv/redocly.log 2>&1 || { cat .venv/redocly.log; exit 1; }
 

@@ -1,4 +1,4 @@
-"""Statements that are kept are kept for good reasons only."""
+"""Cached statements have constant loader options: others would fill the cache with one entry per request."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from tests.architecture.sources import Module
 
 OPTIONS_ARGUMENT = 3
-"""The place of the loader options among the arguments of all of these."""
-CACHED_FUNCTIONS = {"get_owned", "get_for_change", "may_change"}
+"""The position of the loader options in the signatures of CACHED_FUNCTIONS."""
+CACHED_FUNCTIONS = {"get_visible", "get_for_update", "precheck_update"}
 
 
 def find_option_arguments(tree: ast.Module) -> Iterator[ast.expr]:
-    """Yield what is given as loader options to the verbs that keep a statement for them."""
+    """Yield the loader options that are passed to functions with a cached statement."""
     for call in ast.walk(tree):
         if (
             isinstance(call, ast.Call)
@@ -27,27 +27,27 @@ def find_option_arguments(tree: ast.Module) -> Iterator[ast.expr]:
 
 
 def find_rebuilt_options(tree: ast.Module) -> list[int]:
-    """Return the lines where options are made with each call: a statement would be kept for each request."""
+    """Return the lines that build the options anew with each call."""
     return [
-        given.lineno
-        for given in find_option_arguments(tree)
-        if not (isinstance(given, ast.Name) and (given.id.isupper() or given.id == "options"))
+        options.lineno
+        for options in find_option_arguments(tree)
+        if not (isinstance(options, ast.Name) and (options.id.isupper() or options.id == "options"))
     ]
 
 
-def test_loader_options_of_kept_statements_are_constants(modules: list[Module]) -> None:
-    given = [options for module in modules for options in find_option_arguments(module.tree)]
-    assert len(given) > 20
+def test_loader_options_of_cached_statements_are_constants(modules: list[Module]) -> None:
+    arguments = [options for module in modules for options in find_option_arguments(module.tree)]
+    assert len(arguments) > 20
     assert [f"{module.name}:{line}" for module in modules for line in find_rebuilt_options(module.tree)] == []
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        "get_owned(Brand, brand_id, options=[joinedload(Brand.logo_media)])",
-        "get_for_change(Brand, brand_id, BrandSchema, [*WITH_LOGO])",
-        "may_change(Brand, 'brand_id', BrandSchema, with_logo())",
+        "get_visible(Brand, brand_id, options=[joinedload(Brand.logo_media)])",
+        "get_for_update(Brand, brand_id, BrandSchema, [*LOGO_OPTIONS])",
+        "precheck_update(Brand, 'brand_id', BrandSchema, logo_options())",
     ],
 )
-def test_options_that_are_made_with_each_call_are_found(call: str) -> None:
+def test_options_that_are_built_with_each_call_are_noticed(call: str) -> None:
     assert find_rebuilt_options(ast.parse(call)) == [1]
