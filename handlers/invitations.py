@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from db.models.invitations import Invitation
+from db.models.organizations import Invitation
 from db.queries import organizations as query
 from db.session import current_session
 from db.tenancy import current_caller

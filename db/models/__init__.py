@@ -4,18 +4,22 @@ from db.models.api_keys import ApiKey
 from db.models.attempts import AttemptCount, KnownAddress
 from db.models.audit import AuditEvent
 from db.models.brands import Brand
-from db.models.counts import RowCount
-from db.models.email_changes import EmailChange
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generation_models import GenerationModel
-from db.models.generations import Generation, GenerationStatus, Prediction, PredictionStatus
+from db.models.generations import (
+    Generation,
+    GenerationStatus,
+    Prediction,
+    PredictionStatus,
+    TaskCallback,
+)
 from db.models.guidelines import Guidelines, GuidelinesShotType, GuidelinesSubject
 from db.models.idempotency import IdempotencyKey
-from db.models.invitations import Invitation
 from db.models.media import MediaResource, Upload, UploadStatus
-from db.models.organizations import Membership, Organization, Role
+from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.products import Product, ProductImage, ProductState
+from db.models.row_counts import RowCount
 from db.models.shootings import (
     Look,
     LookGuidelines,
@@ -29,8 +33,7 @@ from db.models.shootings import (
 from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.models.subscriptions import CreditMovement, MovementKind, PaymentStatus, Subscription
-from db.models.task_callbacks import TaskCallback
-from db.models.users import PasswordResetToken, RefreshToken, TokenFamily, User
+from db.models.users import EmailChange, PasswordResetToken, RefreshToken, TokenFamily, User
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
 
 __all__ = [

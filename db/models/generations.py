@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from db.base import Owned, sort_indexes, tenant_indexes
+from db.base import Identified, Owned, sort_indexes, tenant_indexes
 from db.models.generation_models import GenerationModel
 from db.models.media import MediaResource
 
@@ -153,6 +153,15 @@ class Prediction(Owned):
         back_populates="predictions", lazy="raise", foreign_keys=[generation_id]
     )
     media: Mapped[MediaResource] = relationship(lazy="raise")
+
+
+class TaskCallback(Identified):
+    """A row is one accepted callback of a provider, kept for a day so that a repetition has no effect."""
+
+    __tablename__ = "task_callbacks"
+    __table_args__ = (Index("ix_task_callbacks_age", "created_at"),)
+
+    message_id: Mapped[str] = mapped_column(String(200), unique=True)
 
 
 class _QueuePosition(FunctionElement[int]):

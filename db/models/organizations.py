@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, case, func, select, text
-from sqlalchemy.orm import Mapped, column_property, deferred, mapped_column, relationship
+from sqlalchemy.orm import Mapped, column_property, deferred, mapped_column, relationship, validates
 
 from db.base import Identified
 from db.models.media import MediaResource
-from db.models.users import User
+from db.models.users import User, email_key
 
 
 class Role(StrEnum):
@@ -69,6 +70,27 @@ class Membership(Identified):
 
     organization: Mapped[Organization] = relationship(back_populates="memberships", lazy="raise")
     user: Mapped[User] = relationship(lazy="raise")
+
+
+class Invitation(Identified):
+    """A row is an open invitation of an e-mail address to an organization; accepting it deletes the row."""
+
+    __tablename__ = "invitations"
+    __table_args__ = (UniqueConstraint("organization_id", "email_key"),)
+
+    organization_id: Mapped[UUID] = mapped_column(ForeignKey("organizations.id", ondelete="CASCADE"))
+    email: Mapped[str] = mapped_column(String(320))
+    email_key: Mapped[str] = mapped_column(String(640), index=True)
+    role: Mapped[str] = mapped_column(String(20))
+    # CASCADE, because accepting checks that the inviting user may still grant the role.
+    invited_by_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    token_hash: Mapped[str] = mapped_column(String(128), unique=True)
+    expires_at: Mapped[datetime]
+
+    @validates("email")
+    def _set_email_key(self, _name: str, email: str) -> str:
+        self.email_key = email_key(email)
+        return email
 
 
 _members = select(func.count()).select_from(Membership).where(Membership.organization_id == Organization.id)

@@ -36,11 +36,11 @@ from sqlalchemy import (
 
 from db.base import Owned
 from db.models.brands import Brand
-from db.models.counts import RowCount
 from db.models.exports import Export
 from db.models.generations import Generation, Prediction
 from db.models.guidelines import Guidelines
 from db.models.products import Product
+from db.models.row_counts import RowCount
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
 

@@ -14,8 +14,7 @@ from sqlalchemy import and_, delete, func, or_, select
 from db.audit import set_actor
 from db.base import utc_now
 from db.errors import AlreadyMember, Conflict, InvalidToken, PermissionDenied
-from db.models.invitations import Invitation
-from db.models.organizations import Membership, Organization, Role
+from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.users import User, email_key
 from db.queries.users import find_user_by_email
 from db.session import after_commit, current_session

@@ -14,9 +14,8 @@ from sqlalchemy.exc import IntegrityError
 from db.audit import record_change
 from db.base import new_id
 from db.errors import AlreadyMember, Conflict, NotFound, SlugTaken
-from db.models.invitations import Invitation
 from db.models.media import MediaResource, Upload
-from db.models.organizations import Membership, Organization, Role
+from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.users import User
 from db.queries.organizations import get_membership, has_records
 from db.queries.users import find_colleague, get_user

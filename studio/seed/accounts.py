@@ -7,8 +7,7 @@ from datetime import timedelta
 
 from db.base import Base, utc_now
 from db.models.api_keys import ApiKey
-from db.models.invitations import Invitation
-from db.models.organizations import Membership, Organization
+from db.models.organizations import Invitation, Membership, Organization
 from db.models.subscriptions import Subscription
 from db.models.users import User
 from studio.seed.rows import get_seed_id, slugify

@@ -15,9 +15,8 @@ from db.models.api_keys import ApiKey
 from db.models.brands import Brand
 from db.models.generation_models import GenerationModel
 from db.models.guidelines import Guidelines
-from db.models.invitations import Invitation
 from db.models.media import MediaResource
-from db.models.organizations import Organization
+from db.models.organizations import Invitation, Organization
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.products import Product, ProductImage
 from db.models.shootings import Look, Shooting, Shot

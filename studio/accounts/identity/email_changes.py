@@ -14,8 +14,7 @@ from sqlalchemy import select
 from db.audit import set_actor
 from db.base import utc_now
 from db.errors import EmailTaken, InvalidToken
-from db.models.email_changes import EmailChange
-from db.models.users import User, email_key
+from db.models.users import EmailChange, User, email_key
 from db.queries.users import delete_email_change, revoke_mailed_tokens
 from db.session import after_commit, current_session, query_as_system
 from studio.accounts.identity.mail import Mailer

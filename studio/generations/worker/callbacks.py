@@ -16,7 +16,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from db.base import utc_now
 from db.errors import Unauthenticated
-from db.models.task_callbacks import TaskCallback
+from db.models.generations import TaskCallback
 from db.session import Database, current_session
 from studio.generations.worker import polling
 
