@@ -22,6 +22,7 @@ from db.errors import TargetNotAllowed
 from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient
 from studio.media.stored_image import MAX_FILE_BYTES
 from studio.media.stored_image import MAX_PIXELS as LARGEST_PICTURE
+from studio.telemetry.context import current_trace_headers
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +198,7 @@ class ComputeClient:
     ) -> dict[str, Any]:
         """The answer's JSON object, after a few tries with growing, random pauses between."""
         content = b"" if body is None else json.dumps(body).encode()
-        told = {"Accept": "application/json", **(headers or {})}
+        told = {"Accept": "application/json", **current_trace_headers(), **(headers or {})}
         if config.api_key:
             told["Authorization"] = f"Bearer {config.api_key}"
         if body is not None:

@@ -1,56 +1,78 @@
-"""What is being worked on, for logs and traces: the request or job, and the trace (W3C) that it is part of.
+"""What the current thread works on: the request or job for log lines, and the trace (W3C Trace Context).
 
-Values only; nothing is sent from here.
+Holds values only. It sends nothing and records nothing: `studio.telemetry.traces` does.
 """
 
 from __future__ import annotations
 
-import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    get_current_span,
+    set_span_in_context,
+)
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+TraceContext = SpanContext
+"""One span of a trace: `trace_id`, `span_id`, whether it is sampled, and the `trace_state` of its vendors."""
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
-    """One step of a trace; as text it is a `traceparent` (W3C Trace Context, 3.2)."""
-
-    trace_id: str
-    span_id: str
-    sampled: bool = True
-
-    def __str__(self) -> str:
-        return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
-
-    def child(self) -> TraceContext:
-        """The next step of the same trace."""
-        return TraceContext(self.trace_id, secrets.token_hex(8), self.sampled)
+_PROPAGATOR = TraceContextTextMapPropagator()
 
 
 def new_trace() -> TraceContext:
-    """The first step of a trace that nobody has begun before."""
-    return TraceContext(secrets.token_hex(16), secrets.token_hex(8))
+    """Return the root span of a new trace."""
+    return TraceContext(
+        secrets.randbits(128),
+        secrets.randbits(64),
+        is_remote=False,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED),
+    )
+
+
+def new_child(parent: TraceContext) -> TraceContext:
+    """Return a new span of the same trace, with the sampling decision and the `tracestate` of its parent."""
+    return TraceContext(parent.trace_id, secrets.randbits(64), False, parent.trace_flags, parent.trace_state)
+
+
+def extract_trace(headers: Mapping[str, Sequence[str]]) -> TraceContext | None:
+    """Return the span that the headers of a request name, or None if they are missing or malformed.
+
+    Args:
+        headers: The values of each `traceparent` and `tracestate` header field, by lower-case name.
+    """
+    # Repeated `traceparent` fields are malformed (W3C Trace Context, section 3.2.1): the trace starts anew.
+    if len(headers.get("traceparent", ())) != 1:
+        return None
+    span = get_current_span(_PROPAGATOR.extract(headers, Context())).get_span_context()
+    return span if span.is_valid else None
 
 
 def parse_traceparent(text: str | None) -> TraceContext | None:
-    """The step that a `traceparent` names; None when it is malformed, as the standard wants."""
-    match = _TRACEPARENT.fullmatch(text or "")
-    if match is None:
-        return None
-    version, trace_id, span_id, flags, more = match.groups()
-    # Later versions may append; version ff and ids of zeros are forbidden.
-    if version == "ff" or (version == "00" and more) or not trace_id.strip("0") or not span_id.strip("0"):
-        return None
-    return TraceContext(trace_id, span_id, bool(int(flags, 16) & 1))
+    """Return the span that a stored `traceparent` names, or None if it is missing or malformed."""
+    return extract_trace({"traceparent": [text]}) if text else None
+
+
+def to_headers(trace: TraceContext) -> dict[str, str]:
+    """Return the `traceparent` header of a span, and its `tracestate` header unless it is empty."""
+    headers: dict[str, str] = {}
+    _PROPAGATOR.inject(headers, set_span_in_context(NonRecordingSpan(trace), Context()))
+    return headers
 
 
 @dataclass(slots=True)
 class LogContext:
-    """The request or job at hand, filled in as more of it becomes known; threads that work on it share it."""
+    """The request or job that log lines belong to.
+
+    Fields are filled in as they become known. Threads that work on the same request or job share the object.
+    """
 
     request_id: str | None = None
     operation_id: str | None = None
@@ -60,23 +82,23 @@ class LogContext:
     api_key_id: str | None = None
 
 
-_log_context: ContextVar[LogContext | None] = ContextVar("work", default=None)
+_log_context: ContextVar[LogContext | None] = ContextVar("log_context", default=None)
 _trace: ContextVar[TraceContext | None] = ContextVar("trace", default=None)
 
 
 def current_log_context() -> LogContext | None:
-    """What is being worked on, None between requests and jobs."""
+    """Return the log context of the current request or job, or None outside of both."""
     return _log_context.get()
 
 
 def set_log_context(context: LogContext) -> None:
-    """Make this what the running context works on, for as long as the context lives."""
+    """Set the log context until the current `contextvars` context ends."""
     _log_context.set(context)
 
 
 @contextmanager
 def log_context(context: LogContext) -> Iterator[LogContext]:
-    """Work on this within the block."""
+    """Set the log context within the block."""
     token = _log_context.set(context)
     try:
         yield context
@@ -85,19 +107,24 @@ def log_context(context: LogContext) -> Iterator[LogContext]:
 
 
 def current_trace() -> TraceContext | None:
-    """The step of the trace that is running, None outside of every trace."""
+    """Return the current span, or None outside of a trace."""
     return _trace.get()
 
 
-def current_traceparent() -> str | None:
-    """The same as text, for whoever goes on with it elsewhere."""
+def current_trace_headers() -> dict[str, str]:
+    """Return the headers that continue the current trace in another process; none outside of a trace."""
     trace = _trace.get()
-    return str(trace) if trace else None
+    return to_headers(trace) if trace else {}
+
+
+def current_traceparent() -> str | None:
+    """Return the current span as a `traceparent`, to be stored, or None outside of a trace."""
+    return current_trace_headers().get("traceparent")
 
 
 @contextmanager
 def use_trace(trace: TraceContext) -> Iterator[None]:
-    """Be this step of its trace within the block."""
+    """Make this the current span within the block."""
     token = _trace.set(trace)
     try:
         yield

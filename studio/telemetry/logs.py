@@ -11,6 +11,7 @@ import logging.config
 from datetime import UTC, datetime
 from typing import Any
 
+from opentelemetry.trace import format_span_id, format_trace_id
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 from db.tenancy import current_organization
@@ -48,8 +49,8 @@ def _build_context() -> dict[str, str | None]:
     organization_id = current_organization()
     return {
         "request_id": work.request_id if work else None,
-        "trace_id": trace.trace_id if trace else None,
-        "span_id": trace.span_id if trace else None,
+        "trace_id": format_trace_id(trace.trace_id) if trace else None,
+        "span_id": format_span_id(trace.span_id) if trace else None,
         "user_id": work.user_id if work else None,
         "api_key_id": work.api_key_id if work else None,
         "org_id": str(organization_id) if organization_id else work.organization_id if work else None,
@@ -108,7 +109,11 @@ def configure_logging(level: str, layout: str, service: str) -> None:
                 "stderr": {"class": "logging.StreamHandler", "filters": ["context"], "formatter": "line"}
             },
             "root": {"level": "WARNING", "handlers": ["stderr"]},
-            "loggers": {package: {"level": level} for package in PACKAGES},
+            "loggers": {
+                **{package: {"level": level} for package in PACKAGES},
+                # It warns about malformed trace headers and quotes them: a client could fill the log.
+                "opentelemetry.trace": {"level": "ERROR"},
+            },
         }
     )
     # What Python itself warns of is a line as well.

@@ -1,6 +1,7 @@
-"""Traces across API and workers, sent over OTLP when a collector is configured; else nothing is recorded.
+"""Traces across the server and the workers, exported over OTLP if a collector is configured.
 
-Our part of a trace begins at its entries, a request or a job, and has steps within.
+The server's part of a trace starts with a root span, a request or a job, which has child spans. Without a
+collector no span is recorded, but trace ids are still passed on.
 """
 
 from __future__ import annotations
@@ -15,33 +16,31 @@ from opentelemetry.trace import (
     INVALID_SPAN,
     NonRecordingSpan,
     Span,
-    SpanContext,
     SpanKind,
     Status,
     StatusCode,
-    TraceFlags,
     Tracer,
     set_span_in_context,
 )
 
-from studio.telemetry.context import TraceContext, current_trace, new_trace, use_trace
+from studio.telemetry.context import TraceContext, current_trace, new_child, new_trace, use_trace
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 Attributes = Mapping[str, str | int]
 RecordedSpan = Span
-"""A step while it is recorded, or what stands in for it when nothing is."""
+"""A span that is being recorded, or the placeholder for one while nothing is recorded."""
 
 SERVER, CONSUMER, INTERNAL = SpanKind.SERVER, SpanKind.CONSUMER, SpanKind.INTERNAL
 EXPORT_TIMEOUT_SECONDS = 3
 
 
 class Tracing:
-    """Sends the traces of this process to a collector; `start` and `stop` once each.
+    """The export of a process's traces to a collector; call `start` and `stop` once each.
 
-    Without an endpoint nothing is sent. The SDK reads the other standard variables (`OTEL_TRACES_SAMPLER`,
-    `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_BSP_*`, `OTEL_RESOURCE_ATTRIBUTES`) by itself.
+    Without an endpoint nothing is exported. The SDK reads the other standard variables itself
+    (`OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`, `OTEL_BSP_*`, `OTEL_RESOURCE_ATTRIBUTES`).
     """
 
     def __init__(self, endpoint: str | None, service: str) -> None:
@@ -49,10 +48,10 @@ class Tracing:
         self._provider: TracerProvider | None = None
 
     def start(self) -> None:
-        """Record from now on."""
+        """Start to record spans."""
         if self._endpoint is None:
             return
-        # Here, because a process without a collector need not wait for what they load.
+        # Imported here: a process without a collector starts faster without the SDK.
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -65,7 +64,7 @@ class Tracing:
         _set_tracer(provider.get_tracer("sartiq"))
 
     def stop(self) -> None:
-        """Send what is left, for a few seconds at most, and record no more."""
+        """Stop recording, and export what is left for a few seconds at most."""
         if self._provider is not None:
             _set_tracer(None)
             self._provider.shutdown()
@@ -81,7 +80,7 @@ def _set_tracer(tracer: Tracer | None) -> None:
 
 
 def is_recording() -> bool:
-    """Whether anybody collects traces of this process: attributes that cost something are for them."""
+    """Return whether spans are recorded: skip attributes that are costly to compute if not."""
     return _tracer is not None
 
 
@@ -89,13 +88,13 @@ def is_recording() -> bool:
 def start_root_span(
     name: str, kind: SpanKind, parent: TraceContext | None, attributes: Attributes
 ) -> Iterator[Span]:
-    """Begin our part of the trace of `parent`, or a new trace; within the block it is the current one."""
+    """Run the block as a span of the trace of `parent`, or of a new trace if it is None."""
     if _tracer is None:
-        with use_trace(parent.child() if parent else new_trace()):
+        with use_trace(new_child(parent) if parent else new_trace()):
             yield INVALID_SPAN
         return
     span = _tracer.start_span(name, _parent_context(parent), kind, attributes)
-    with use_trace(_to_trace_context(span)):
+    with use_trace(span.get_span_context()):
         try:
             yield span
         except Exception as error:
@@ -107,7 +106,7 @@ def start_root_span(
 
 @contextmanager
 def start_span(name: str, attributes: Attributes | None = None) -> Iterator[Span]:
-    """Time what happens in the block as a step of the current trace."""
+    """Run the block as a child of the current span."""
     if _tracer is None:
         yield INVALID_SPAN
         return
@@ -116,26 +115,24 @@ def start_span(name: str, attributes: Attributes | None = None) -> Iterator[Span
 
 
 def mark_failed(span: Span, kind: str) -> None:
-    """Mark a step as failed, by the kind of its error only: what an error says may quote a secret."""
+    """Mark a span as failed with the type of its error only: the message may quote a secret."""
     span.set_attribute("error.type", kind)
     span.set_status(Status(StatusCode.ERROR))
 
 
 def record_span(name: str, parent: TraceContext | None, began_ns: int, attributes: Attributes) -> None:
-    """Record a step of which only now is known that it belongs to a trace; it ends now."""
+    """Record a span that ends now and whose trace was unknown when it started.
+
+    Args:
+        name: The name of the span.
+        parent: The parent span.
+        began_ns: When the span started, in nanoseconds since the epoch.
+        attributes: The attributes of the span.
+    """
     if _tracer is not None:
         span = _tracer.start_span(name, _parent_context(parent), INTERNAL, attributes, start_time=began_ns)
         span.end(time.time_ns())
 
 
-def _parent_context(step: TraceContext | None) -> Context:
-    if step is None:
-        return Context()
-    flags = TraceFlags(TraceFlags.SAMPLED if step.sampled else TraceFlags.DEFAULT)
-    told = SpanContext(int(step.trace_id, 16), int(step.span_id, 16), is_remote=True, trace_flags=flags)
-    return set_span_in_context(NonRecordingSpan(told), Context())
-
-
-def _to_trace_context(span: Span) -> TraceContext:
-    told = span.get_span_context()
-    return TraceContext(f"{told.trace_id:032x}", f"{told.span_id:016x}", bool(told.trace_flags.sampled))
+def _parent_context(parent: TraceContext | None) -> Context:
+    return Context() if parent is None else set_span_in_context(NonRecordingSpan(parent), Context())

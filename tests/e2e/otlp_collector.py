@@ -29,6 +29,7 @@ class ReceivedSpan:
     kind: int
     failed: bool
     attributes: dict[str, Any]
+    trace_state: str
 
 
 class Collector:
@@ -68,7 +69,9 @@ def get_attributes(holder: Any) -> dict[str, Any]:
 def parse_span(service: str, span: Any) -> ReceivedSpan:
     """A span without the clothes of the protocol."""
     ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
-    return ReceivedSpan(service, span.name, *ids, span.kind, span.status.code == 2, get_attributes(span))
+    return ReceivedSpan(
+        service, span.name, *ids, span.kind, span.status.code == 2, get_attributes(span), span.trace_state
+    )
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from tests.support.requirements import skip_or_fail
 
 SERVER, CONSUMER, INTERNAL = 2, 5, 1
 UNKNOWN = "/api/v1/nothing-is-here"
+TRACE_STATE = "congo=t61rcWkgMzE"
 
 
 @dataclass
@@ -90,7 +91,7 @@ def run_customer_actions(system: RunningSystem) -> None:
         accepted = api.client.post(
             f"/shots/{shot['id']}/generate",
             json={"num_predictions": 2},
-            headers={"traceparent": parent, "x-request-id": "the-order"},
+            headers={"traceparent": parent, "tracestate": TRACE_STATE, "x-request-id": "the-order"},
         )
         assert accepted.status_code == 202, accepted.text
         system.generation = wait_for_generation(api, accepted.json()["id"], "completed")
@@ -224,6 +225,7 @@ def test_the_work_of_a_worker_belongs_to_the_trace_of_the_request(system: Runnin
     by_name: dict[str, ReceivedSpan] = {span.name: span for span in spans}
     order, work = by_name["generate_shot"], by_name["make_generation"]
     assert (order.service, order.kind, order.parent_id) == ("sartiq-api", SERVER, system.parent_id)
+    assert order.trace_state == TRACE_STATE
     assert order.attributes == {
         "http.request.method": "POST",
         "http.route": "/api/v1/shots/{shot_id}/generate",

@@ -20,6 +20,7 @@ from studio.generations.worker.executor import GenerationExecutor
 from studio.generations.worker.threads import GenerationWorkers
 from studio.http_client import SafeHttpClient
 from studio.providers import compute
+from studio.telemetry.context import new_trace, parse_traceparent, use_trace
 from tests.studio.compute_fixtures import (
     TOOLS,
     create_remote_generation,
@@ -66,6 +67,21 @@ def test_pictures_of_a_compute_api_come_in_as_ordered_and_hold_no_worker_meanwhi
     assert (told["provider"], told["ignored_inputs"]) == ("COMPUTE", [])
     assert 0 < made[0].quality["score"] <= 1
     assert not executor.run_next()
+
+
+def test_a_request_to_the_provider_continues_the_trace_of_the_generation(
+    database: Database,
+    remote_scenario: PhotographedProduct,
+    server: ComputeServer,
+    executor: GenerationExecutor,
+) -> None:
+    trace = new_trace()
+    with use_trace(trace):
+        create_remote_generation(database, remote_scenario)
+    assert executor.run_next()
+    sent = parse_traceparent(server.server.requests[0].headers["traceparent"])
+    assert sent is not None
+    assert (sent.trace_id, sent.span_id == trace.span_id) == (trace.trace_id, False)
 
 
 class ProcessKilled(BaseException):

@@ -23,7 +23,7 @@ from studio.telemetry.context import (
     LogContext,
     TraceContext,
     current_log_context,
-    parse_traceparent,
+    extract_trace,
     set_log_context,
 )
 
@@ -146,8 +146,11 @@ def _request_id(scope: Scope) -> str:
 
 
 def _incoming_trace(scope: Scope) -> TraceContext | None:
-    told = [value for name, value in scope["headers"] if name == b"traceparent"]
-    return parse_traceparent(told[0].decode("latin-1")) if len(told) == 1 else None
+    headers: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        if name in (b"traceparent", b"tracestate"):
+            headers.setdefault(name.decode("ascii"), []).append(value.decode("latin-1"))
+    return extract_trace(headers)
 
 
 def _redact_path(path: str, call: RequestContext) -> str:
