@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -23,6 +22,9 @@ from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient
 from studio.media.stored_image import MAX_FILE_BYTES
 from studio.media.stored_image import MAX_PIXELS as LARGEST_PICTURE
 from studio.telemetry.context import current_trace_headers
+
+if TYPE_CHECKING:
+    from studio.providers.circuit_breaker import CircuitBreaker
 
 logger = logging.getLogger(__name__)
 
@@ -142,9 +144,7 @@ class ComputeClient:
 
     def __init__(self, client: SafeHttpClient) -> None:
         self._client = client
-        self._breakers: Any = None
-        # The breakers themselves are not made for threads.
-        self._lock = threading.Lock()
+        self._circuit_breakers: dict[str, CircuitBreaker] = {}
 
     def submit(self, config: ComputeConfig, key: str, entity_id: str, task: Mapping[str, Any]) -> str:
         """Create the task, or find the one that was created with the same key; its id."""
@@ -231,29 +231,22 @@ class ComputeClient:
 
     @contextmanager
     def _circuit_breaker(self, base_url: str) -> Iterator[None]:
-        """Count how it goes; ComputeUnavailable at once while too much has failed."""
-        # Here, because Purgatory loads the client of Redis, without which servers start.
-        from purgatory import SyncCircuitBreakerFactory
-        from purgatory.domain.model import OpenedState
+        """Count the outcome of the block; raise ComputeUnavailable at once while the circuit is open."""
+        # Imported on the first request: pybreaker loads the Redis client, which servers start without.
+        from studio.providers.circuit_breaker import CircuitBreakerError, build_circuit_breaker
 
+        breaker = self._circuit_breakers.get(base_url)
+        if breaker is None:
+            breaker = build_circuit_breaker(
+                base_url, CIRCUIT_FAILURE_THRESHOLD, CIRCUIT_OPEN_SECONDS, excluded=TaskRejected
+            )
+            # `setdefault` is atomic: threads that get here at the same time share one breaker.
+            breaker = self._circuit_breakers.setdefault(base_url, breaker)
         try:
-            with self._lock:
-                if self._breakers is None:
-                    self._breakers = SyncCircuitBreakerFactory(
-                        CIRCUIT_FAILURE_THRESHOLD, CIRCUIT_OPEN_SECONDS, exclude=[TaskRejected]
-                    )
-                breaker = self._breakers.get_breaker(base_url)
-                breaker.__enter__()
-        except OpenedState as error:
+            with breaker.calling():
+                yield
+        except CircuitBreakerError as error:
             raise ComputeUnavailable("the circuit is open") from error
-        try:
-            yield
-        except BaseException as error:
-            with self._lock:
-                breaker.__exit__(type(error), error, None)
-            raise
-        with self._lock:
-            breaker.__exit__(None, None, None)
 
 
 class _TransientError(ComputeUnavailable):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -29,6 +31,7 @@ from tests.support.servers.compute import ComputeServer, StubResponse, json_resp
 from tests.support.servers.http_recorder import run_http_recorder
 
 HANG_RELEASED = threading.Event()
+OPEN_SECONDS = 0.5
 
 
 def hang_connection(connection: Any) -> None:
@@ -160,30 +163,106 @@ def test_another_compute_api_can_be_the_fallback(
         assert load_generation(database, generation_id).status == "completed"
 
 
-def test_an_open_circuit_spares_the_provider_until_it_is_time_to_try_again(
-    database: Database,
-    remote_scenario: PhotographedProduct,
-    server: ComputeServer,
-    storage: LocalDisk,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(compute, "CIRCUIT_OPEN_SECONDS", 0.5)
-    access = compute.ComputeConfig.from_config(server.config)
-    asking = compute.ComputeClient(SafeHttpClient([server.server.host]))
+@pytest.fixture
+def config(server: ComputeServer) -> compute.ComputeConfig:
+    """The settings of a model whose provider is `server`."""
+    return compute.ComputeConfig.from_config(server.config)
+
+
+@pytest.fixture
+def client(server: ComputeServer, monkeypatch: pytest.MonkeyPatch) -> compute.ComputeClient:
+    """A client whose circuits stay open for half a second."""
+    monkeypatch.setattr(compute, "CIRCUIT_OPEN_SECONDS", OPEN_SECONDS)
+    return compute.ComputeClient(SafeHttpClient([server.server.host]))
+
+
+def open_circuit(client: compute.ComputeClient, config: compute.ComputeConfig, server: ComputeServer) -> None:
+    """Let a provider fail until its circuit is open."""
     server.permanent_fault = StubResponse(500)
     for _ in range(2):
         with pytest.raises(compute.ComputeUnavailable):
-            asking.get_task(access, "task_0")
-    asked = len(server.server.requests)
-    assert asked == compute.CIRCUIT_FAILURE_THRESHOLD
+            client.get_task(config, "task_0")
+    assert len(server.server.requests) == compute.CIRCUIT_FAILURE_THRESHOLD
+
+
+def test_an_open_circuit_spares_the_provider_until_it_is_probed_again(
+    server: ComputeServer, client: compute.ComputeClient, config: compute.ComputeConfig
+) -> None:
+    open_circuit(client, config, server)
+    requests = len(server.server.requests)
     for _ in range(5):
         with pytest.raises(compute.ComputeUnavailable, match="circuit"):
-            asking.get_task(access, "task_0")
-    assert len(server.server.requests) == asked
+            client.get_task(config, "task_0")
+    assert len(server.server.requests) == requests
     server.permanent_fault = None
-    threading.Event().wait(0.6)
-    with pytest.raises(compute.TaskNotFound):
-        asking.get_task(access, "task_0")
+    time.sleep(OPEN_SECONDS)
+    # A task that the provider does not know proves that the provider works: the circuit closes.
+    for _ in range(2):
+        with pytest.raises(compute.TaskNotFound):
+            client.get_task(config, "task_0")
+
+
+def test_a_probe_that_fails_opens_the_circuit_again(
+    server: ComputeServer, client: compute.ComputeClient, config: compute.ComputeConfig
+) -> None:
+    open_circuit(client, config, server)
+    time.sleep(OPEN_SECONDS)
+    requests = len(server.server.requests)
+    for _ in range(3):
+        with pytest.raises(compute.ComputeUnavailable):
+            client.get_task(config, "task_0")
+    assert len(server.server.requests) == requests + 1
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_one_caller_probes_a_provider_while_the_others_are_rejected_at_once(
+    server: ComputeServer, client: compute.ComputeClient, config: compute.ComputeConfig, succeeds: bool
+) -> None:
+    open_circuit(client, config, server)
+    time.sleep(OPEN_SECONDS)
+    requests = len(server.server.requests)
+    arrived, released = threading.Event(), threading.Event()
+
+    def hold(connection: Any) -> None:
+        arrived.set()
+        released.wait(5)
+        status = b"404 Not Found" if succeeds else b"500 Internal Server Error"
+        connection.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        connection.close()
+
+    server.permanent_fault = StubResponse(write=hold)
+    with ThreadPoolExecutor(1) as pool:
+        probe = pool.submit(client.get_task, config, "task_0")
+        assert arrived.wait(5)
+        for _ in range(5):
+            with pytest.raises(compute.ComputeUnavailable, match="circuit"):
+                client.get_task(config, "task_0")
+        assert len(server.server.requests) == requests + 1
+        server.permanent_fault = None
+        released.set()
+        assert isinstance(probe.exception(5), compute.TaskNotFound) == succeeds
+    with pytest.raises(compute.ComputeUnavailable) as error:
+        client.get_task(config, "task_0")
+    assert isinstance(error.value, compute.TaskNotFound) == succeeds
+
+
+def test_each_provider_has_a_circuit_of_its_own(server: ComputeServer, config: compute.ComputeConfig) -> None:
+    with run_compute_server() as second:
+        client = compute.ComputeClient(SafeHttpClient([server.server.host, second.server.host]))
+        open_circuit(client, config, server)
+        with pytest.raises(compute.ComputeUnavailable, match="circuit"):
+            client.get_task(config, "task_0")
+        with pytest.raises(compute.TaskNotFound):
+            client.get_task(compute.ComputeConfig.from_config(second.config), "task_0")
+
+
+def test_a_request_that_the_provider_rejects_is_no_failure_of_the_provider(
+    server: ComputeServer, client: compute.ComputeClient, config: compute.ComputeConfig
+) -> None:
+    server.permanent_fault = json_response({}, 422)
+    for _ in range(compute.CIRCUIT_FAILURE_THRESHOLD + 1):
+        with pytest.raises(compute.TaskRejected, match="422"):
+            client.get_task(config, "task_0")
 
 
 def test_a_task_that_the_provider_has_lost_is_paid_back(
