@@ -1,6 +1,6 @@
-"""Short names for addresses and file names: derived from a name, free in their scope.
+"""Derive slugs from names, and insert rows with slugs that are unique in their tenant.
 
-The unique index decides in the end; what is derived here makes way when another request takes the slug first.
+The unique index decides: a derived slug gets another number when a concurrent request takes it first.
 """
 
 from __future__ import annotations
@@ -9,35 +9,37 @@ import re
 import unicodedata
 from collections.abc import Collection
 from typing import Any, TypeAlias
-from uuid import UUID
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import IntegrityError
 
 from db.errors import SlugTaken
 from db.fast_path.insert import insert_row
-from db.models import Brand, ShotType, Style, Subject
-from db.session import current_session
+from db.models import Brand, Organization, ShotType, Style, Subject
+from db.session import current_session, query_as_system
 
 MAX_SLUG_LENGTH = 120
-# Each attempt that fails is one that another request has won, so as many requests may meet at one name.
+# Each failed attempt means that another request has succeeded: so many requests can use one name at a time.
 MAX_ATTEMPTS = 50
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
+# Room for the number that makes a slug unique.
+_SUFFIX_LENGTH = 8
 
-
-Sluggable: TypeAlias = Brand | ShotType | Style | Subject
-"""A row of a tenant that has a slug."""
+Sluggable: TypeAlias = Brand | Organization | ShotType | Style | Subject
 
 
 def slugify(name: str, fallback: str) -> str:
-    """The slug that a name reads as: ASCII letters and digits joined by dashes; without any, `fallback`."""
+    """Return the slug of a name: ASCII letters and digits, joined by hyphens.
+
+    Returns `fallback` for a name without such characters.
+    """
     plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
     return _SEPARATORS.sub("-", plain).strip("-")[:MAX_SLUG_LENGTH].rstrip("-") or fallback
 
 
 def make_unique(slug: str, taken: Collection[str]) -> str:
-    """The slug itself when it is free, else with the first number behind it that is, from 2 on."""
+    """Return the slug, or the slug with the lowest number from 2 on that is not taken."""
     candidate, number = slug, 1
     while candidate in taken:
         number += 1
@@ -47,19 +49,25 @@ def make_unique(slug: str, taken: Collection[str]) -> str:
 
 
 def insert_with_slug(row: Sluggable, fallback: str) -> None:
-    """Insert a row; one without a slug gets a free one from its name.
+    """Insert a row. A row without a slug gets a free one that is derived from its name.
 
-    SlugTaken when the row came with a slug that another row of its scope has.
+    Args:
+        row: The new row. Its tenant is set and was checked.
+        fallback: The slug of a name without letters and digits.
+
+    Raises:
+        SlugTaken: No free slug was found in `MAX_ATTEMPTS` attempts.
+        IntegrityError: A constraint is violated. For a given slug the transaction turns it into SlugTaken.
     """
-    derived = not row.slug
+    is_derived = not row.slug
     for _ in range(MAX_ATTEMPTS):
-        if derived:
+        if is_derived:
             row.slug = _choose_slug(row, slugify(row.name, fallback))
         try:
             with current_session().begin_nested():
                 insert_row(row)
         except IntegrityError as error:
-            if not derived or "slug" not in str(error.orig):
+            if not is_derived or "slug" not in str(error.orig):
                 raise
             continue
         return
@@ -68,19 +76,19 @@ def insert_with_slug(row: Sluggable, fallback: str) -> None:
 
 def _choose_slug(row: Sluggable, slug: str) -> str:
     model: Any = type(row)
-    # A long slug loses its end to the number, so look for what its beginning can collide with.
-    beginning = slug[: MAX_SLUG_LENGTH - 8]
-    taken = current_session().scalars(
-        select(
-            model.slug
-        ).where(  # unscoped: the scope is the new row's, which was checked when it was chosen
-            _same_tenant(model, row.organization_id, row.owner_id), model.slug.startswith(beginning)
-        )
-    )
-    return make_unique(slug, set(taken))
+    # A long slug loses its end to the number, so search for slugs with the same beginning.
+    slugs = select(model.slug).where(model.slug.startswith(slug[: MAX_SLUG_LENGTH - _SUFFIX_LENGTH]))
+    if isinstance(row, Organization):
+        # Slugs of organizations are unique in the whole system, and the caller sees only some organizations.
+        return make_unique(slug, query_as_system(slugs))
+    # unscoped: filtered by the tenant of the row
+    return make_unique(slug, current_session().scalars(slugs.where(_same_tenant(row))).all())
 
 
-def _same_tenant(model: Any, organization_id: UUID | None, owner_id: UUID | None) -> ColumnElement[bool]:
-    if organization_id is not None:
-        return model.organization_id == organization_id
-    return model.organization_id.is_(None) & (model.owner_id == owner_id)
+def _same_tenant(row: Brand | ShotType | Style | Subject) -> ColumnElement[bool]:
+    model: Any = type(row)
+    if row.organization_id is not None:
+        condition: ColumnElement[bool] = model.organization_id == row.organization_id
+    else:
+        condition = model.organization_id.is_(None) & (model.owner_id == row.owner_id)
+    return condition
