@@ -1,6 +1,6 @@
-"""The queue of exports: claim, renew, finish and fail. The row is the queue, as it is for generations.
+"""The queue of exports: lease the next one, renew the lease, complete or fail the export.
 
-Whoever claims a row writes a token of its own into it, and every later write asks for that token.
+The row is the queue (see `studio.leases`). Knows nothing of how an archive is written.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
-from db.base import affected_one, utc_now
+from db.base import utc_now
 from db.models.exports import Export, ExportItem, ExportStatus
 from db.models.generations import Prediction
 from db.models.shootings import Shot
 from db.session import Database, current_session
+from studio import leases
 from studio.exports.archive import ArchiveEntry
 from studio.media.storage import media_key
 from studio.state_machines import DELIVERABLE, next_prediction_status, next_shot_status
@@ -34,7 +35,7 @@ INPUT_ERROR = {
 
 @dataclass(frozen=True)
 class Lease:
-    """An export in the hands of one worker, as plain values: no transaction stays open for it."""
+    """An export that one worker has leased, as plain values: no transaction stays open for it."""
 
     export_id: UUID
     token: str
@@ -43,23 +44,21 @@ class Lease:
     prediction_ids: tuple[UUID, ...]
 
 
-def has_available(database: Database) -> bool:
-    """Whether there is anything to claim; reads only, so that idle workers keep no writer waiting."""
-    with database.transaction(write=False) as reading:
-        # unscoped: workers work for everybody
-        return reading.scalar(select(Export.id).where(_available()).limit(1)) is not None
+def count_available(database: Database, limit: int) -> int:
+    """Return how many exports can be leased now, counted up to `limit`."""
+    # unscoped: workers write the exports of every tenant
+    return leases.count_available(database, select(Export.id).where(_available()), limit)
 
 
 def lease_next(database: Database, token: str, lease_duration: timedelta) -> Lease | None:
-    """The export that waits longest, now leased to `token`; None when there is none.
+    """Lease the export that has waited longest to `token`, or return None if there is none.
 
-    One that was claimed too often without an end fails here.
+    An export that was leased `MAX_ATTEMPTS` times without an end fails instead.
     """
-    with database.transaction(write=True) as writing:
-        first = select(Export).where(_available())  # unscoped: workers work for everybody
-        first = first.options(selectinload(Export.items).options(joinedload(ExportItem.media)))
-        first = first.order_by(Export.created_at, Export.id).limit(1)
-        export = writing.scalar(first.with_for_update(of=Export, skip_locked=True))
+    with database.transaction(write=True):
+        query = select(Export).where(_available())  # unscoped: workers write the exports of every tenant
+        query = query.options(selectinload(Export.items).options(joinedload(ExportItem.media)))
+        export = leases.lock_next(query.order_by(Export.created_at, Export.id), Export)
         if export is None:
             return None
         if export.attempts >= MAX_ATTEMPTS:
@@ -67,7 +66,7 @@ def lease_next(database: Database, token: str, lease_duration: timedelta) -> Lea
             return None
         export.status, export.progress = ExportStatus.RUNNING, 0
         export.attempts += 1
-        export.lease_owner, export.lease_expires_at = token, utc_now() + lease_duration
+        leases.acquire(export, token, lease_duration)
         return Lease(
             export_id=export.id,
             token=token,
@@ -78,24 +77,17 @@ def lease_next(database: Database, token: str, lease_duration: timedelta) -> Lea
 
 
 def renew(database: Database, lease: Lease, progress: int, lease_duration: timedelta) -> bool:
-    """Prolong the lease and tell the progress (0..99); False when the export is no longer ours."""
-    with database.transaction(write=True) as writing:
-        changed = writing.execute(
-            update(Export)  # unscoped: the row that was claimed
-            .where(*_owned_by(lease))
-            .values(progress=progress, lease_expires_at=utc_now() + lease_duration)
-            .execution_options(synchronize_session=False)
-        )
-        return affected_one(changed)
+    """Extend the lease and record the progress (0 to 99); return whether the export is still leased."""
+    return leases.renew(database, Export, _owned_by(lease), lease_duration, {"progress": progress})
 
 
 def try_complete(database: Database, lease: Lease, file_size: int, content_hash: str) -> bool:
-    """Record the archive and mark pictures and shots as exported; False when the export is no longer ours.
+    """Record the archive and mark predictions and shots as exported; return whether it was still leased.
 
-    An approval that was withdrawn since the order stays withdrawn.
+    A prediction that is no longer approved keeps its status.
     """
     with database.transaction(write=True):
-        # Shots before the export: whoever deletes a shooting has locked its shots when the export goes.
+        # Shots are locked before the export: the deletion of a shooting locks them in this order too.
         shots = _lock_shots(lease)
         export = _lock_leased(lease)
         if export is None:
@@ -107,7 +99,7 @@ def try_complete(database: Database, lease: Lease, file_size: int, content_hash:
 
 
 def fail(database: Database, lease: Lease, error: dict[str, Any]) -> None:
-    """Record the failure, if the export is still ours."""
+    """Record the failure if the export is still leased."""
     with database.transaction(write=True):
         export = _lock_leased(lease)
         if export is not None:
@@ -115,14 +107,14 @@ def fail(database: Database, lease: Lease, error: dict[str, Any]) -> None:
 
 
 def export_exists(database: Database, export_id: UUID) -> bool:
-    """Whether the export was not deleted meanwhile."""
+    """Return whether the export has not been deleted."""
     with database.transaction(write=False) as reading:
-        # unscoped: the row that was claimed
+        # unscoped: the leased row
         return reading.scalar(select(Export.id).where(Export.id == export_id)) is not None
 
 
 def _available() -> ColumnElement[bool]:
-    lost = and_(Export.status == ExportStatus.RUNNING, Export.lease_expires_at < utc_now())
+    lost = and_(Export.status == ExportStatus.RUNNING, leases.is_expired(Export.lease_expires_at))
     return or_(Export.status == ExportStatus.PENDING, lost)
 
 
@@ -135,9 +127,7 @@ def _owned_by(lease: Lease) -> tuple[ColumnElement[bool], ...]:
 
 
 def _lock_leased(lease: Lease) -> Export | None:
-    # unscoped: the row that was claimed
-    ours = select(Export).where(*_owned_by(lease))  # unscoped: see above
-    return current_session().scalar(ours.with_for_update(of=Export).execution_options(populate_existing=True))
+    return leases.lock_leased(Export, _owned_by(lease))
 
 
 def _to_archive_entry(item: ExportItem) -> ArchiveEntry:
@@ -154,7 +144,7 @@ def _finish(export: Export, status: ExportStatus, error: dict[str, Any] | None) 
 
 def _lock_shots(lease: Lease) -> dict[UUID, Shot]:
     shots = (
-        select(Shot)  # unscoped: the shots of the claimed pictures
+        select(Shot)  # unscoped: the shots of the leased export
         .join(Prediction, Prediction.shot_id == Shot.id)
         .where(Prediction.id.in_(lease.prediction_ids))
         .order_by(Shot.id)
@@ -165,14 +155,14 @@ def _lock_shots(lease: Lease) -> dict[UUID, Shot]:
 
 
 def _mark_exported(shots: dict[UUID, Shot], lease: Lease) -> None:
-    pictures = (
-        select(Prediction)  # unscoped: the claimed pictures
+    predictions = (
+        select(Prediction)  # unscoped: the predictions of the leased export
         .where(Prediction.id.in_(lease.prediction_ids), Prediction.status.in_(DELIVERABLE))
         .order_by(Prediction.id)
         .with_for_update(of=Prediction)
         .execution_options(populate_existing=True)
     )
-    for prediction in current_session().scalars(pictures):
+    for prediction in current_session().scalars(predictions):
         prediction.status = next_prediction_status(prediction.status, "export")
         shot = shots.get(prediction.shot_id) if prediction.shot_id else None
         if shot is not None and shot.approved_prediction_id == prediction.id:

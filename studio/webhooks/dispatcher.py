@@ -1,26 +1,33 @@
-"""Threads of a server process that send what is in the outbox. Any number of processes may do so at once."""
+"""The dispatcher: threads of a server or worker process that deliver webhooks.
+
+Any number of processes may run one on the same database.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Mapping
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from sqlalchemy import select
 
 from db.base import utc_now
 from db.errors import TargetNotAllowed
+from db.models.users import User
+from db.models.webhooks import WebhookEndpoint
 from db.session import Database
+from studio import leases
+from studio.accounts.identity.mail import get_mailer
 from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient
 from studio.pubsub import WEBHOOKS
 from studio.settings import Settings
 from studio.webhooks import queue
 from studio.webhooks.outbox import encode_body
-from studio.webhooks.owner_notification import notify_owner
 from studio.webhooks.signing import derive_secret, sign_headers
 
 logger = logging.getLogger(__name__)
@@ -31,26 +38,37 @@ TIMEOUT_SECONDS = 15.0
 MAX_RESPONSE_BYTES = 1_048_576
 USER_AGENT = "Sartiq-Webhooks/1.0"
 _RETRY_AFTER_STATUSES = frozenset({429, 503})
+# Every other failure of the exchange counts as a connection that failed.
+_ERRORS = {"timeout": "timeout", "too_large": "refused"}
+_DISABLED_REASONS = {
+    "gone": "it answered that it is gone (410)",
+    "failing": "no message has been delivered to it for five days",
+}
 
 
 class WebhookDispatcher:
-    """The senders of one server process; `start` and `stop` once each. A count of 0 sends nothing."""
+    """The threads that deliver webhooks; call `start` and `stop` once each.
+
+    With `webhook_senders` set to 0 it sends nothing.
+    """
 
     def __init__(self, settings: Settings, database: Database, http_client: SafeHttpClient) -> None:
         self._settings, self._database, self._http_client = settings, database, http_client
-        self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start the threads."""
         for number in range(self._settings.webhook_senders):
             thread = threading.Thread(target=self._run, name=f"webhook-sender-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def stop(self) -> None:
-        """Begin nothing more, and wait a little for what is on its way; the rest is sent again by others."""
+        """Send nothing new, and wait up to `STOP_SECONDS` for running attempts.
+
+        The messages of attempts that take longer are sent again once their lease has expired.
+        """
         self._stopping.set()
         WEBHOOKS.notify()
         deadline = time.monotonic() + STOP_SECONDS
@@ -61,38 +79,43 @@ class WebhookDispatcher:
         wake = WEBHOOKS.listen()
         while not self._stopping.is_set():
             try:
-                if not send_next(self._settings, self._database, self._http_client, self._name):
+                if not send_next(self._settings, self._database, self._http_client):
                     wake.wait(POLL_SECONDS)
                     wake.clear()
             except Exception:
-                # A sender must outlive whatever happens; the message is sent again when the lease is over.
-                logger.exception("a webhook sender failed")
+                # The thread must survive every error; the message is sent again when its lease has expired.
+                logger.exception("webhook dispatcher failed, next attempt in %.0f s", POLL_SECONDS)
                 self._stopping.wait(POLL_SECONDS)
 
 
-def send_next(settings: Settings, database: Database, http_client: SafeHttpClient, name: str) -> bool:
-    """Send the message that is first, and record how it went; False when there was none to send."""
-    claim = None
-    if queue.has_available(database):
-        claim = queue.lease_next(database, f"{name}:{secrets.token_hex(8)}")
-    if claim is None:
+def send_next(settings: Settings, database: Database, http_client: SafeHttpClient) -> bool:
+    """Send the next due message and record the outcome; return whether there was one."""
+    lease = None
+    if queue.count_available(database, 1):
+        lease = queue.lease_next(database, leases.new_token())
+    if lease is None:
         return False
-    recorded = queue.record_outcome(database, claim, deliver(settings, http_client, claim))
-    if recorded == queue.RecordResult.LOST:
-        logger.warning("message %s: the endpoint is gone, or another sender took over", claim.message_id)
-    if recorded == queue.RecordResult.DISABLED:
-        notify_owner(settings, database, claim.endpoint_id)
+    result = queue.record_outcome(database, lease, deliver(settings, http_client, lease))
+    if result == queue.RecordResult.LOST:
+        logger.warning(
+            "outcome of message %s not recorded: its endpoint was deleted or taken over", lease.message_id
+        )
+    if result == queue.RecordResult.DISABLED:
+        notify_owner(settings, database, lease.endpoint_id)
     return True
 
 
 def deliver(settings: Settings, http_client: SafeHttpClient, lease: queue.Lease) -> queue.Outcome:
-    """How the target answers to one try. Its words go no further than here: not to people, not to the log."""
+    """Send a message once and return the outcome.
+
+    The text of the response is neither stored nor logged: it may hold anything.
+    """
     body = encode_body(lease.payload, settings.public_url)
-    signing = [derive_secret(settings.secret_key, salt) for salt in lease.salts]
+    secrets = [derive_secret(settings.secret_key, salt) for salt in lease.salts]
     headers = {"content-type": "application/json", "user-agent": USER_AGENT}
-    headers |= sign_headers(signing, lease.message_id, utc_now(), body)
+    headers |= sign_headers(secrets, lease.message_id, utc_now(), body)
     try:
-        reply = http_client.send(
+        response = http_client.send(
             "POST",
             lease.url,
             headers=headers,
@@ -102,13 +125,9 @@ def deliver(settings: Settings, http_client: SafeHttpClient, lease: queue.Lease)
         )
     except TargetNotAllowed:
         return queue.Outcome(error="target_not_allowed")
-    except HttpClientError as failure:
-        return queue.Outcome(error=_ERRORS.get(failure.reason, "connection_failed"))
-    return _to_outcome(reply)
-
-
-# Anything else that happens on the way is a connection that came to nothing.
-_ERRORS = {"timeout": "timeout", "too_large": "refused"}
+    except HttpClientError as error:
+        return queue.Outcome(error=_ERRORS.get(error.reason, "connection_failed"))
+    return _to_outcome(response)
 
 
 def _to_outcome(response: HttpResponse) -> queue.Outcome:
@@ -118,17 +137,42 @@ def _to_outcome(response: HttpResponse) -> queue.Outcome:
         return queue.Outcome(response.status, "redirected")
     if response.status == 410:
         return queue.Outcome(response.status, "gone")
-    pause = _parse_retry_after(response.headers) if response.status in _RETRY_AFTER_STATUSES else None
-    return queue.Outcome(response.status, "refused", pause)
+    retry_after = _parse_retry_after(response.headers) if response.status in _RETRY_AFTER_STATUSES else None
+    return queue.Outcome(response.status, "refused", retry_after)
 
 
 def _parse_retry_after(headers: Mapping[str, str]) -> timedelta | None:
-    """What a Retry-After header asks for (RFC 9110, 10.2.3), in seconds or as a date; None for nonsense."""
+    """Return the delay of a Retry-After header (RFC 9110, section 10.2.3), or None if it is malformed."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return timedelta(seconds=min(int(text[:9]), int(queue.MAX_RETRY_AFTER.total_seconds())))
     try:
-        moment = parsedate_to_datetime(text)
+        date = parsedate_to_datetime(text)
     except ValueError:
         return None
-    return moment - utc_now() if moment.tzinfo is not None else None
+    return date - utc_now() if date.tzinfo is not None else None
+
+
+def notify_owner(settings: Settings, database: Database, endpoint_id: UUID) -> None:
+    """Tell the owner of an endpoint by e-mail that it was disabled, unless it is enabled again."""
+    with database.transaction(write=False) as reading:
+        query = select(WebhookEndpoint, User.email)  # unscoped: the endpoint that was leased
+        query = query.where(WebhookEndpoint.id == endpoint_id)
+        query = query.join(User, User.id == WebhookEndpoint.owner_id).where(User.is_active)
+        row = reading.execute(query).one_or_none()
+    if row is None:
+        return
+    endpoint, email = row
+    reason = _DISABLED_REASONS.get(endpoint.disabled_reason or "")
+    if reason is None:
+        return
+    mailer = get_mailer(settings)
+    # Only the host is named: the rest of the URL may hold a credential.
+    host = urlsplit(endpoint.url).hostname
+    text = (
+        f"Your webhook endpoint at {host} was disabled, because {reason}.\n\n"
+        f"When it works again, enable it with PATCH {settings.public_url}/api/v1/webhook-endpoints/"
+        f'{endpoint.id} and {{"is_enabled": true}}, then send the failed messages again with POST to its '
+        "/redeliver.\n"
+    )
+    mailer.send(mailer.compose(email, "A webhook endpoint was disabled", text))

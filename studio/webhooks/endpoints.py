@@ -1,4 +1,4 @@
-"""What may be done with an endpoint: change, disable, rotate its secret, test it, send again."""
+"""The writes of webhook endpoints: update, disable, rotate the secret, send a test event, redeliver."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 
 from db.base import utc_now
 from db.errors import Conflict
@@ -24,41 +24,44 @@ SECRET_OVERLAP = timedelta(hours=24)
 
 
 class TooManyEndpoints(Conflict):
-    """The scope has as many endpoints as it can: every event is written down once for each."""
+    """The tenant has the maximum number of endpoints. Every event is stored once for each of them."""
 
     code = "too_many_endpoints"
-    default_detail = f"A scope has at most {MAX_ENDPOINTS} webhook endpoints"
+    default_detail = f"{MAX_ENDPOINTS} webhook endpoints exist, which is the maximum: delete one first"
 
 
 class EndpointDisabled(Conflict):
-    """Something was to be sent to an endpoint that gets nothing."""
+    """A disabled endpoint receives no messages."""
 
     code = "endpoint_disabled"
-    default_detail = "The webhook endpoint is disabled"
+    default_detail = "The webhook endpoint is disabled: enable it with `is_enabled` first"
 
 
 class TooManyPendingTests(Conflict):
-    """So many test events wait that another one would tell nothing new."""
+    """The maximum number of test events of the endpoint is pending."""
 
     code = "queue_full"
-    default_detail = f"{MAX_PENDING_TESTS} test events wait already"
+    default_detail = f"{MAX_PENDING_TESTS} test events of the endpoint are pending: wait until they are sent"
 
 
 def require_capacity(organization_id: UUID | None, owner_id: UUID) -> None:
-    """TooManyEndpoints when the scope is full.
+    """Check that the tenant can have one more endpoint.
 
-    Two callers at the same moment may both find the last place free; the number is a bound, not a promise.
+    Two requests at the same time may both pass: the limit bounds the cost of an event, it is not exact.
+
+    Raises:
+        TooManyEndpoints: The tenant has the maximum number of endpoints.
     """
-    scope = WebhookEndpoint.organization_id == organization_id
+    tenant = WebhookEndpoint.organization_id == organization_id
     if organization_id is None:
-        scope = WebhookEndpoint.organization_id.is_(None) & (WebhookEndpoint.owner_id == owner_id)
-    count = select(func.count()).select_from(WebhookEndpoint).where(scope)  # unscoped: a number of one scope
-    if (current_session().scalar(count) or 0) >= MAX_ENDPOINTS:
+        tenant = WebhookEndpoint.organization_id.is_(None) & (WebhookEndpoint.owner_id == owner_id)
+    query = select(func.count()).select_from(WebhookEndpoint).where(tenant)  # unscoped: counts one tenant's
+    if (current_session().scalar(query) or 0) >= MAX_ENDPOINTS:
         raise TooManyEndpoints()
 
 
 def update_webhook_endpoint(endpoint: WebhookEndpoint, changes: Mapping[str, Any]) -> None:
-    """Set what a body names on a new or locked endpoint."""
+    """Set the fields of a request body on a new or locked endpoint."""
     for name, value in changes.items():
         if name != "is_enabled":
             setattr(endpoint, name, value)
@@ -71,38 +74,40 @@ def update_webhook_endpoint(endpoint: WebhookEndpoint, changes: Mapping[str, Any
 
 
 def disable_endpoint(endpoint: WebhookEndpoint, reason: str) -> None:
-    """Stop deliveries. What waits ends as failed when it comes due, unless the endpoint is enabled before."""
+    """Stop deliveries. Pending ones fail when they are due, unless the endpoint is enabled before."""
     endpoint.is_enabled = False
     endpoint.disabled_at, endpoint.disabled_reason = utc_now(), reason
 
 
 def rotate_webhook_secret(endpoint: WebhookEndpoint) -> None:
-    """Give a locked endpoint a new secret; the one before signs too for 24 hours."""
+    """Give a locked endpoint a new secret. The old one signs messages too for 24 hours."""
     endpoint.previous_secret_salt = endpoint.secret_salt
     endpoint.previous_secret_expires_at = utc_now() + SECRET_OVERLAP
     endpoint.secret_salt = generate_salt()
 
 
 def test_webhook_endpoint(endpoint: WebhookEndpoint) -> WebhookDelivery:
-    """Queue a test event; EndpointDisabled, or TestsWaiting when there are many."""
+    """Queue a test event.
+
+    Raises:
+        EndpointDisabled: The endpoint is disabled.
+        TooManyPendingTests: `MAX_PENDING_TESTS` test events of the endpoint are pending.
+    """
     _require_enabled(endpoint)
-    waiting = _select_deliveries(endpoint, WebhookDelivery.event_type == TEST_EVENT).where(
-        WebhookDelivery.status == DeliveryStatus.PENDING
+    pending = _select_delivery_ids(
+        endpoint, WebhookDelivery.event_type == TEST_EVENT, WebhookDelivery.status == DeliveryStatus.PENDING
     )
-    if (
-        len(
-            current_session()
-            .scalars(waiting.with_only_columns(WebhookDelivery.id).limit(MAX_PENDING_TESTS))
-            .all()
-        )
-        >= MAX_PENDING_TESTS
-    ):
+    if len(current_session().scalars(pending.limit(MAX_PENDING_TESTS)).all()) >= MAX_PENDING_TESTS:
         raise TooManyPendingTests()
     return enqueue_test_event(endpoint)
 
 
 def redeliver_webhook(endpoint: WebhookEndpoint, delivery: WebhookDelivery) -> None:
-    """Queue a message of a locked endpoint again, due at once; EndpointDisabled."""
+    """Queue a delivery of a locked endpoint again, due at once.
+
+    Raises:
+        EndpointDisabled: The endpoint is disabled.
+    """
     _require_enabled(endpoint)
     for name, value in _REQUEUED.items():
         setattr(delivery, name, value)
@@ -114,31 +119,41 @@ def redeliver_webhook(endpoint: WebhookEndpoint, delivery: WebhookDelivery) -> N
 def redeliver_webhooks(
     endpoint: WebhookEndpoint, since: datetime, until: datetime | None, only_failed: bool
 ) -> tuple[int, bool]:
-    """Queue again what was created from `since` to before `until` and does not wait already.
+    """Queue the deliveries of a period again, except those that are pending.
 
-    How many messages, at most 1,000, and whether these were all. EndpointDisabled.
+    Args:
+        endpoint: The locked endpoint.
+        since: The start of the period in which the deliveries were created.
+        until: The end of the period, exclusive.
+        only_failed: Skip the deliveries that succeeded.
+
+    Returns:
+        The number of queued deliveries, at most `MAX_REDELIVERED`, and whether these were all.
+
+    Raises:
+        EndpointDisabled: The endpoint is disabled.
     """
     _require_enabled(endpoint)
-    wanted = [WebhookDelivery.created_at >= since, WebhookDelivery.status != DeliveryStatus.PENDING]
+    conditions = [WebhookDelivery.created_at >= since, WebhookDelivery.status != DeliveryStatus.PENDING]
     if until is not None:
-        wanted.append(WebhookDelivery.created_at < until)
+        conditions.append(WebhookDelivery.created_at < until)
     if only_failed:
-        wanted.append(WebhookDelivery.status == DeliveryStatus.FAILED)
-    found = _select_deliveries(endpoint, *wanted).with_only_columns(WebhookDelivery.id)
-    found = found.order_by(WebhookDelivery.created_at, WebhookDelivery.id).limit(MAX_REDELIVERED + 1)
-    ids = current_session().scalars(found).all()
-    chosen = ids[:MAX_REDELIVERED]
-    again = update(WebhookDelivery).where(WebhookDelivery.id.in_(chosen))
-    current_session().execute(again.values(**_REQUEUED, next_attempt_at=utc_now()))
+        conditions.append(WebhookDelivery.status == DeliveryStatus.FAILED)
+    query = _select_delivery_ids(endpoint, *conditions)
+    query = query.order_by(WebhookDelivery.created_at, WebhookDelivery.id).limit(MAX_REDELIVERED + 1)
+    ids = current_session().scalars(query).all()
+    redelivered = ids[:MAX_REDELIVERED]
+    requeue = update(WebhookDelivery).where(WebhookDelivery.id.in_(redelivered))
+    current_session().execute(requeue.values(**_REQUEUED, next_attempt_at=utc_now()))
     after_commit(WEBHOOKS.notify)
-    return len(chosen), len(ids) == len(chosen)
+    return len(redelivered), len(ids) == len(redelivered)
 
 
 _REQUEUED: dict[str, Any] = {"status": DeliveryStatus.PENDING, "tries": 0, "delivered_at": None}
 
 
-def _select_deliveries(endpoint: WebhookEndpoint, *conditions: Any) -> Any:
-    return select(WebhookDelivery).where(WebhookDelivery.endpoint_id == endpoint.id, *conditions)
+def _select_delivery_ids(endpoint: WebhookEndpoint, *conditions: ColumnElement[bool]) -> Select[UUID]:
+    return select(WebhookDelivery.id).where(WebhookDelivery.endpoint_id == endpoint.id, *conditions)
 
 
 def _require_enabled(endpoint: WebhookEndpoint) -> None:
@@ -148,6 +163,6 @@ def _require_enabled(endpoint: WebhookEndpoint) -> None:
 
 
 def _end_cooldown(endpoint: WebhookEndpoint) -> None:
-    """Send to an endpoint again that was left alone: somebody took care of it. A claim stays what it is."""
+    """End the cooldown: the client has changed the endpoint or requests a delivery. A lease stays."""
     if endpoint.claimed_by is None and endpoint.busy_until is not None:
         endpoint.busy_until = None

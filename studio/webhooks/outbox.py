@@ -1,6 +1,6 @@
-"""The outbox: what happened is written down for each endpoint that listens, in the transaction of the change.
+"""The outbox: store one delivery per event and listening endpoint, in the transaction of the change.
 
-A rollback takes the message with it, and a crash after the commit loses none.
+A rollback removes the deliveries with the change, and a crash after the commit loses none. Sends nothing.
 """
 
 from __future__ import annotations
@@ -21,18 +21,24 @@ TEST_EVENT = "webhook.test"
 
 
 def publish(event_type: str, row: Owned, status: str, path: str, **ids: UUID | None) -> None:
-    """Queue an event about a row for every endpoint of its scope that listens; nothing when none does.
+    """Queue an event about a row for every endpoint of its tenant that listens to it.
 
-    `path` is where the row can be read, `ids` name related rows. Call it when the change is made: what is
-    still to be flushed is flushed here.
+    Call it after the change: it flushes the session.
+
+    Args:
+        event_type: The type of the event, for example `generation.completed`.
+        row: The row that changed.
+        status: The new status of the row.
+        path: The path of the row in the API.
+        ids: The ids of related rows, by field name.
     """
-    scope = WebhookEndpoint.organization_id == row.organization_id
+    tenant = WebhookEndpoint.organization_id == row.organization_id
     if row.organization_id is None:
-        scope = WebhookEndpoint.organization_id.is_(None) & (WebhookEndpoint.owner_id == row.owner_id)
-    # unscoped: the endpoints of the row's scope, whoever caused the event. The lock keeps an endpoint that is
-    # being deleted from failing this transaction.
-    listening = select(WebhookEndpoint).where(scope, WebhookEndpoint.is_enabled)  # unscoped: see above
-    endpoints = current_session().scalars(listening.with_for_update(read=True, key_share=True)).all()
+        tenant = WebhookEndpoint.organization_id.is_(None) & (WebhookEndpoint.owner_id == row.owner_id)
+    # unscoped: the endpoints of the row's tenant, whatever the caller may see
+    query = select(WebhookEndpoint).where(tenant, WebhookEndpoint.is_enabled)  # unscoped: see above
+    # Without the lock, the deletion of an endpoint at the same time would fail this transaction.
+    endpoints = current_session().scalars(query.with_for_update(read=True, key_share=True)).all()
     endpoints = [endpoint for endpoint in endpoints if event_type in endpoint.event_types]
     if endpoints:
         message_id = f"msg_{new_id().hex}"
@@ -48,12 +54,12 @@ def enqueue_test_event(endpoint: WebhookEndpoint) -> WebhookDelivery:
 
 
 def build_body(payload: dict[str, Any], public_url: str) -> dict[str, Any]:
-    """The body of a message as the receiver gets it: what is stored is a path, beneath no address yet."""
+    """Return the body of a message: the stored payload with an absolute `url` instead of a path."""
     return {**payload, "data": {**payload["data"], "url": public_url + payload["data"]["url"]}}
 
 
 def encode_body(payload: dict[str, Any], public_url: str) -> str:
-    """The text that is signed and sent: the same at every try."""
+    """Return the body as the JSON text that is signed and sent. Each attempt sends the same text."""
     return orjson.dumps(build_body(payload, public_url)).decode()
 
 
@@ -70,8 +76,8 @@ def _build_payload(
     return {"type": event_type, "timestamp": _format_timestamp(utc_now()), "data": data}
 
 
-def _format_timestamp(moment: datetime) -> str:
-    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+def _format_timestamp(timestamp: datetime) -> str:
+    return timestamp.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def _enqueue(endpoint: WebhookEndpoint, message_id: str, payload: dict[str, Any]) -> WebhookDelivery:

@@ -1,8 +1,7 @@
-"""Secrets of endpoints and the headers of a signed message (Standard Webhooks 1.0.0).
+"""Derive the secrets of endpoints and sign messages (Standard Webhooks 1.0.0).
 
-A secret is derived from a random salt, which is stored, and the server's SECRET_KEY, which is not: whoever
-reads the database can sign nothing, and no table of secrets has to be encrypted. Who changes SECRET_KEY
-changes every secret, and clients must rotate theirs.
+A secret is derived from the server's SECRET_KEY, which is not in the database, and a random salt, which is. A
+copy of the database is therefore not enough to sign a message. A new SECRET_KEY changes every secret.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from standardwebhooks.webhooks import Webhook
 
 
 def generate_salt() -> str:
-    """32 random bytes in hexadecimal."""
+    """Return 32 random bytes in hexadecimal."""
     return os.urandom(32).hex()
 
 
 def derive_secret(secret_key: str, salt: str) -> str:
-    """The secret that belongs to a salt, as its endpoint's owner gets it: `whsec_` and 32 bytes in base64."""
+    """Return the secret of a salt as clients see it: `whsec_` and 32 bytes in base64."""
     key = hmac.digest(secret_key.encode(), b"webhook secrets", hashlib.sha256)
     return "whsec_" + base64.b64encode(hmac.digest(key, bytes.fromhex(salt), hashlib.sha256)).decode()
 
 
 def sign_headers(secrets: Sequence[str], message_id: str, now: datetime, body: str) -> dict[str, str]:
-    """The headers that go with a body sent now, with one signature for each secret."""
+    """Return the headers of a message that is sent now, with one signature per secret."""
     signatures = [Webhook(secret).sign(message_id, now, body) for secret in secrets]
     return {
         "webhook-id": message_id,

@@ -231,7 +231,7 @@ def receiver() -> Iterator[HttpRecorder]:
 
 def send_deliveries(app: Application, database: Database, receiver: HttpRecorder) -> None:
     """Send everything that is due, to the receiver instead of where nobody answers."""
-    while send_next(app.settings, database, SafeHttpClient([receiver.host]), "test"):
+    while send_next(app.settings, database, SafeHttpClient([receiver.host])):
         pass
 
 

@@ -195,7 +195,7 @@ def test_s07_a_webhook_that_leads_inside_is_not_followed(
     ) as server:
         outbound, network = build_public_client(server)
         publish_event(database, factories.make_webhook_endpoint(url=f"https://{HOST}/hooks"))
-        assert dispatcher.send_next(SETTINGS, database, outbound, "test")
+        assert dispatcher.send_next(SETTINGS, database, outbound)
     delivery = get_only_delivery(database)
     assert (delivery.last_status_code, delivery.last_error) == (302, "redirected")
     assert network.targets == [(PUBLIC_ADDRESS, 443)]
@@ -236,7 +236,7 @@ def test_s08_a_webhook_goes_to_the_address_that_was_checked(
         for status in ("delivered", "pending"):
             path = f"/webhook-endpoints/{made.json()['id']}"
             assert customer.client("POST", f"{path}/test").status == 202
-            assert dispatcher.send_next(SETTINGS, database, outbound, "test")
+            assert dispatcher.send_next(SETTINGS, database, outbound)
             newest = customer.client("GET", f"{path}/deliveries").json()["data"][0]
             assert newest["status"] == status
     assert newest["last_error"] == "target_not_allowed"
@@ -281,7 +281,7 @@ def test_s09_what_the_target_answered_is_not_told(
             organization=customer.organization, url=f"https://{HOST}/hooks"
         )
         publish_event(database, endpoint)
-        assert dispatcher.send_next(SETTINGS, database, outbound, "test")
+        assert dispatcher.send_next(SETTINGS, database, outbound)
         log = customer.client("GET", f"/webhook-endpoints/{endpoint.id}/deliveries")
     assert refused.status == 409
     assert log.json()["count"] == 1

@@ -41,7 +41,7 @@ def mail_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the letters that owners get."""
     folder = tmp_path / "letters"
     monkeypatch.setattr(
-        "studio.webhooks.owner_notification.mailer_for",
+        "studio.webhooks.dispatcher.get_mailer",
         lambda settings: Mailer(FileTransport(folder), settings.mail_from),
     )
     return folder
@@ -213,7 +213,7 @@ def test_s09_a_name_that_leads_elsewhere_by_now_is_not_called(
     inside = SafeHttpClient(
         [f"127.0.0.1:{port}"], resolve=lambda _host, _port: ["93.184.216.34", "127.0.0.1"]
     )
-    assert dispatcher.send_next(SETTINGS, database, inside, "test")
+    assert dispatcher.send_next(SETTINGS, database, inside)
     assert get_only_delivery(database).last_error == "target_not_allowed"
     assert receiver.recorder.requests == []
 

@@ -7,9 +7,6 @@ core and several share them. Any number of processes may work on one database.
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +19,7 @@ from typing import TypeVar
 from sqlalchemy.exc import OperationalError
 
 from db.session import Database
+from studio import leases
 from studio.generations.worker import queue
 from studio.generations.worker.queue import Lease
 from studio.generations.worker.remote import RemoteRunner
@@ -58,7 +56,6 @@ class GenerationExecutor:
     ) -> None:
         self._database, self._storage = database, storage
         self._lease_duration, self._max_running = timedelta(seconds=lease_seconds), max_running
-        self._name = f"{socket.gethostname()[:40]}:{os.getpid()}"
         self._remote = RemoteRunner(
             database, storage, ComputeClient(http_client or SafeHttpClient()), self._lease_duration
         )
@@ -71,8 +68,7 @@ class GenerationExecutor:
         """Claim the generation that is first in the queue and carry it out; False when there is none."""
         if self.stopping.is_set() or queue.count_available(self._database, 1) == 0:
             return False
-        token = f"{self._name}:{secrets.token_hex(8)}"
-        claim = queue.lease_next(self._database, token, self._lease_duration, self._max_running)
+        claim = queue.lease_next(self._database, leases.new_token(), self._lease_duration, self._max_running)
         if claim is None:
             return False
         with lease_context(claim):

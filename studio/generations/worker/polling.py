@@ -6,25 +6,23 @@ machine. So a remote task holds no thread, and survives whoever asked for it. Th
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import select
 
-from db.base import affected_one, utc_now
+from db.base import utc_now
 from db.models.generations import Generation, GenerationStatus
 from db.session import Database, after_commit, current_session
+from studio import leases
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
 from studio.generations.worker.queue import Lease, lock_leased, owned_by
 from studio.pubsub import CHANGES, notify_workers
-
-logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -34,11 +32,9 @@ def keep_lease(database: Database, lease: Lease, lease_duration: timedelta) -> I
 
     def keep() -> None:
         while not over.wait(lease_duration.total_seconds() / 3):
-            try:
-                renew_lease(database, lease, lease_duration)
-            except SQLAlchemyError:
-                # A database that is away for a moment does not undo the step; the token decides in the end.
-                logger.warning("the lease of %s was not renewed", lease.generation_id, exc_info=True)
+            leases.renew_despite_outage(
+                partial(renew_lease, database, lease, lease_duration), f"generation {lease.generation_id}"
+            )
 
     keeper = threading.Thread(target=keep, name="lease-keeper", daemon=True)
     keeper.start()
@@ -51,14 +47,8 @@ def keep_lease(database: Database, lease: Lease, lease_duration: timedelta) -> I
 
 def renew_lease(database: Database, lease: Lease, lease_duration: timedelta) -> bool:
     """Prolong the lease; False when the generation is no longer ours."""
-    with database.transaction(write=True) as writing:
-        changed = writing.execute(
-            update(Generation)  # unscoped: the row that was claimed
-            .where(*owned_by(lease, GenerationStatus.RUNNING, GenerationStatus.CANCELING))
-            .values(lease_expires_at=utc_now() + lease_duration)
-            .execution_options(synchronize_session=False)
-        )
-        return affected_one(changed)
+    owned = owned_by(lease, GenerationStatus.RUNNING, GenerationStatus.CANCELING)
+    return leases.renew(database, Generation, owned, lease_duration)
 
 
 def schedule_poll(

@@ -16,13 +16,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, or_, select
 from sqlalchemy.orm import Session
 
-from db.base import affected_one, new_id, utc_now
+from db.base import new_id, utc_now
 from db.models.generations import Generation, GenerationStatus, Prediction
-from db.session import Database, after_commit, current_session
-from studio import pubsub
+from db.session import Database, after_commit
+from studio import leases, pubsub
 from studio.generations.lifecycle import EXPIRED_ERROR, transition
 from studio.generations.worker.scheduling import (
     before_deadline,
@@ -126,10 +126,8 @@ def count_available(database: Database, limit: int) -> int:
 
     What waits because its tenant has enough in hand counts too.
     """
-    # unscoped: workers work for everybody
-    some = select(Generation.id).where(_available()).limit(limit).subquery()
-    with database.transaction(write=False) as reading:
-        return reading.scalar(select(func.count()).select_from(some)) or 0
+    # unscoped: workers run the generations of every tenant
+    return leases.count_available(database, select(Generation.id).where(_available()), limit)
 
 
 def lease_next(
@@ -154,7 +152,7 @@ def lease_next(
             return None
         if not is_awaiting_poll(generation):
             _start_attempt(generation)
-        generation.lease_owner, generation.lease_expires_at = token, utc_now() + lease_duration
+        leases.acquire(generation, token, lease_duration)
         told: Attributes = {
             "sartiq.generation_id": str(generation.id),
             "sartiq.attempt": generation.attempts,
@@ -203,20 +201,13 @@ def _select_next(writing: Session, max_running: int) -> Generation | None:
 
 def renew(database: Database, lease: Lease, progress: int, lease_duration: timedelta) -> bool:
     """Prolong the lease and tell the progress (0..99); False when the generation is no longer ours."""
-    with database.transaction(write=True) as writing:
-        changed = writing.execute(
-            update(Generation)  # unscoped: the row that was claimed
-            .where(*owned_by(lease, GenerationStatus.RUNNING))
-            .values(
-                # A watcher hears of new progress only.
-                revision=Generation.revision + case((Generation.progress == progress, 0), else_=1),
-                progress=progress,
-                lease_expires_at=utc_now() + lease_duration,
-            )
-            .execution_options(synchronize_session=False)
-        )
-        after_commit(pubsub.CHANGES.notify)
-        return affected_one(changed)
+    # The revision changes only with the progress: clients that wait for changes are not woken up otherwise.
+    revision = Generation.revision + case((Generation.progress == progress, 0), else_=1)
+    running = owned_by(lease, GenerationStatus.RUNNING)
+    values = {"revision": revision, "progress": progress}
+    is_owned = leases.renew(database, Generation, running, lease_duration, values)
+    pubsub.CHANGES.notify()
+    return is_owned
 
 
 def release(database: Database, lease: Lease) -> None:
@@ -243,7 +234,7 @@ def expire_overdue(database: Database) -> int:
     )
     abandoned = and_(
         Generation.status == GenerationStatus.CANCELING,
-        Generation.lease_expires_at < now,
+        leases.is_expired(Generation.lease_expires_at),
         or_(Generation.lease_owner.is_not(None), Generation.lease_expires_at < now - CLEANUP_GRACE),
     )
     due = select(Generation).where(or_(overdue, abandoned))  # unscoped: time is over for everybody
@@ -312,9 +303,9 @@ def owned_by(lease: Lease, *statuses: GenerationStatus) -> tuple[ColumnElement[b
 
 def lock_leased(lease: Lease) -> Generation | None:
     """The claimed generation while it is ours: running, or to be canceled by us."""
-    still = owned_by(lease, GenerationStatus.RUNNING, GenerationStatus.CANCELING)
-    # unscoped: the row that was claimed
-    return current_session().scalar(select(Generation).where(*still).with_for_update(of=Generation))
+    return leases.lock_leased(
+        Generation, owned_by(lease, GenerationStatus.RUNNING, GenerationStatus.CANCELING)
+    )
 
 
 def _build_prediction(storage: Storage, generation: Generation, index: int, file: RenderedFile) -> Prediction:

@@ -6,7 +6,6 @@ No transaction is open while anything is painted.
 from __future__ import annotations
 
 import hashlib
-import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, Future, wait
@@ -15,10 +14,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from db.errors import NotFound
 from db.session import Database
+from studio import leases
 from studio.generations.worker import queue
 from studio.media.images import open_stored
 from studio.media.storage import Storage
@@ -26,8 +24,6 @@ from studio.media.stored_image import StoredImage as StoredPicture
 from studio.providers.base import Renderer, load_local_renderer
 from studio.providers.local import RenderedImage
 from studio.telemetry.traces import start_span
-
-logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -139,15 +135,10 @@ class RenderJob:
             future.cancel()
 
     def _renew_lease(self) -> bool:
-        try:
-            ours = queue.renew(self._database, self._lease, self._progress(), self._lease_duration)
-        except SQLAlchemyError:
-            # A database that is away for a moment does not undo the work; the token decides in the end.
-            logger.warning(
-                "the lease of generation %s was not renewed", self._lease.generation_id, exc_info=True
-            )
-            return True
-        return ours
+        return leases.renew_despite_outage(
+            partial(queue.renew, self._database, self._lease, self._progress(), self._lease_duration),
+            f"generation {self._lease.generation_id}",
+        )
 
 
 def to_stored_image(image: RenderedImage) -> StoredPicture:

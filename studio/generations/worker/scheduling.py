@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, defer
 
 from db.base import utc_now
 from db.models.generations import Generation, GenerationStatus
+from studio import leases
 
 STARVATION_AFTER = timedelta(minutes=10)
 SCHEDULING_TIMEOUT = "30s"
@@ -38,7 +39,7 @@ def is_reclaimable() -> ColumnElement[bool]:
     A worker had it and let its lease run out, or it is made elsewhere and the next look is due: also past its
     deadline or to be canceled, for then it has one step left, which ends it there.
     """
-    is_due, is_remote = Generation.lease_expires_at < utc_now(), Generation.remote_task_id.is_not(None)
+    is_due, is_remote = leases.is_expired(Generation.lease_expires_at), Generation.remote_task_id.is_not(None)
     running = and_(Generation.status == GenerationStatus.RUNNING, or_(before_deadline(), is_remote))
     parked = and_(is_remote, Generation.lease_owner.is_(None))
     return and_(is_due, or_(running, and_(Generation.status == GenerationStatus.CANCELING, parked)))
@@ -56,7 +57,7 @@ def select_next(writing: Session, max_running: int) -> Generation | None:
     No tenant gets a generation beyond `max_running` at a time, however many claim at once; 0 sets no limit.
     """
     _acquire_scheduling_lock(writing)
-    left = _select_first(writing, is_reclaimable(), Generation.priority.desc())
+    left = _select_first(is_reclaimable(), Generation.priority.desc())
     if left is not None:
         # Counted as in hand all along, so that the limit holds even when its worker wakes up again.
         return left
@@ -65,7 +66,7 @@ def select_next(writing: Session, max_running: int) -> Generation | None:
     peers = _top_priority(writing, _runs_at_most(levels[-1], in_hand))
     if peers is None:
         return None
-    found = (_select_first(writing, peers & _runs_at_most(level, in_hand)) for level in levels)
+    found = (_select_first(peers & _runs_at_most(level, in_hand)) for level in levels)
     return next((generation for generation in found if generation is not None), None)
 
 
@@ -111,10 +112,8 @@ def _runs_at_most(level: int, running: Mapping[Tenant, int]) -> ColumnElement[bo
     )
 
 
-def _select_first(
-    writing: Session, condition: ColumnElement[bool], *order_by: ColumnElement[Any]
-) -> Generation | None:
+def _select_first(condition: ColumnElement[bool], *order_by: ColumnElement[Any]) -> Generation | None:
     # unscoped: workers work for everybody
     first = select(Generation).where(condition).options(defer(Generation.queue_position))
-    first = first.order_by(*order_by, Generation.created_at, Generation.id).limit(1)
-    return writing.scalar(first.with_for_update(skip_locked=True, of=Generation))
+    first = first.order_by(*order_by, Generation.created_at, Generation.id)
+    return leases.lock_next(first, Generation)

@@ -64,7 +64,7 @@ def publish_event(
 
 def send_next_delivery(database: Database, *receivers: WebhookReceiver) -> bool:
     outbound = SafeHttpClient([receiver.recorder.host for receiver in receivers])
-    return dispatcher.send_next(SETTINGS, database, outbound, "test")
+    return dispatcher.send_next(SETTINGS, database, outbound)
 
 
 def list_rows(database: Database, model: type[Any], **columns: Any) -> list[Any]:

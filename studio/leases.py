@@ -1,0 +1,140 @@
+"""Leases: the time-limited ownership of a queued row by one worker. Three queues share these functions.
+
+The row is the queue: generations, exports and webhook endpoints have columns for their lease. A worker leases
+a row by writing a random token and an end time into it, and every later write requires the token. A worker
+whose lease has expired can therefore no longer change the row that another worker has taken over. No
+transaction is open between these writes.
+
+On PostgreSQL, `FOR UPDATE SKIP LOCKED` gives concurrent workers different rows. SQLite knows no row locks and
+ignores the clause: it has one writer at a time.
+
+Knows no table: a queue passes its model and its conditions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import ColumnElement, Select, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Mapped
+
+from db.base import Base, affected_one, utc_now
+from db.session import Database, current_session
+
+logger = logging.getLogger(__name__)
+
+Row = TypeVar("Row", bound=Base)
+
+
+class Leasable(Protocol):
+    """A row with the usual lease columns."""
+
+    lease_owner: str | None
+    lease_expires_at: datetime | None
+
+
+def new_token() -> str:
+    """Return a token for one lease: it names the host and the process, and ends in 64 random bits."""
+    return f"{socket.gethostname()[:40]}:{os.getpid()}:{secrets.token_hex(8)}"
+
+
+def is_expired(expires_at: Mapped[datetime | None]) -> ColumnElement[bool]:
+    """Return the condition that a lease has expired, so that another worker may take the row over."""
+    return expires_at < utc_now()
+
+
+def count_available(database: Database, available: Select[Any], limit: int) -> int:
+    """Return how many rows can be leased now, counted up to `limit`.
+
+    It only reads: idle workers that poll must not make writers wait.
+
+    Args:
+        database: The database of the queue.
+        available: A query for the ids of the available rows.
+        limit: Where to stop counting.
+    """
+    with database.transaction(write=False) as reading:
+        return reading.scalar(select(func.count()).select_from(available.limit(limit).subquery())) or 0
+
+
+def lock_next(query: Select[Row], model: type[Row], key_share: bool = False) -> Row | None:
+    """Return the first row of a query that no other transaction has locked, and lock it.
+
+    Args:
+        query: The available rows, in the order in which they are leased.
+        model: The table to lock, if the query joins others.
+        key_share: Use the lock that foreign keys to the row do not wait for.
+    """
+    locking = query.limit(1).with_for_update(of=model, skip_locked=True, key_share=key_share)
+    return current_session().scalar(locking)
+
+
+def acquire(row: Leasable, token: str, lease_duration: timedelta) -> None:
+    """Lease a locked row to `token`."""
+    row.lease_owner, row.lease_expires_at = token, utc_now() + lease_duration
+
+
+def renew(
+    database: Database,
+    model: type[Base],
+    owned_by: Iterable[ColumnElement[bool]],
+    lease_duration: timedelta,
+    values: dict[str, Any] | None = None,
+) -> bool:
+    """Extend a lease from now on, and set `values` with it.
+
+    Args:
+        database: The database of the queue.
+        model: The table of the row.
+        owned_by: The condition that the row still belongs to the lease.
+        lease_duration: How long the lease lasts from now on.
+        values: Other columns to set.
+
+    Returns:
+        Whether the row still belonged to the lease.
+    """
+    with database.transaction(write=True) as writing:
+        changed = writing.execute(
+            update(model)
+            .where(*owned_by)
+            .values(**(values or {}), lease_expires_at=utc_now() + lease_duration)
+            .execution_options(synchronize_session=False)
+        )
+        return affected_one(changed)
+
+
+def renew_despite_outage(renew_lease: Callable[[], bool], description: str) -> bool:
+    """Call `renew_lease`, and return True if the database cannot be reached.
+
+    An outage of the database does not undo the work. The token decides when the result is recorded.
+
+    Args:
+        renew_lease: Extends the lease and returns whether the row still belongs to it.
+        description: What is leased, for the log.
+    """
+    try:
+        return renew_lease()
+    except SQLAlchemyError:
+        logger.warning("the lease of %s was not renewed", description, exc_info=True)
+        return True
+
+
+def lock_leased(
+    model: type[Row], owned_by: Iterable[ColumnElement[bool]], key_share: bool = False
+) -> Row | None:
+    """Return the leased row and lock it, or None if it no longer belongs to the lease.
+
+    Args:
+        model: The table of the row.
+        owned_by: The condition that the row still belongs to the lease.
+        key_share: Use the lock that foreign keys to the row do not wait for.
+    """
+    query = select(model).where(*owned_by).with_for_update(of=model, key_share=key_share)
+    return current_session().scalar(query.execution_options(populate_existing=True))
