@@ -71,11 +71,11 @@ class PendingWorkDatabase:
 
 
 @pytest.fixture
-def courier(broker: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[WakeupPublisher]:
-    """A courier of a server whose database says how much waits."""
+def publisher(broker: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[WakeupPublisher]:
+    """A publisher of a server whose database reports a given number of pending generations."""
     broker.flush()
     monkeypatch.setattr(
-        "studio.jobs.celery.app.queue", SimpleNamespace(count_work=lambda rows, _: rows.waiting)
+        "studio.jobs.celery.app.queue", SimpleNamespace(count_available=lambda rows, _: rows.waiting)
     )
     app = build_celery(Settings(celery_broker_url=broker.url))
     yield WakeupPublisher(app)
@@ -83,25 +83,25 @@ def courier(broker: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wa
 
 
 def test_as_many_workers_are_called_as_there_is_work_and_messages_do_not_pile_up(
-    broker: RedisServer, courier: WakeupPublisher, monkeypatch: pytest.MonkeyPatch
+    broker: RedisServer, publisher: WakeupPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("studio.jobs.celery.app.MAX_WAITING", 5)
-    courier.notify_workers(PendingWorkDatabase(3))
+    publisher.notify_workers(PendingWorkDatabase(3))
     assert broker.count_messages(QUEUE) == 3
-    courier.notify_workers(PendingWorkDatabase(9))
+    publisher.notify_workers(PendingWorkDatabase(9))
     assert broker.count_messages(QUEUE) == 5
 
 
 def test_a_broker_that_is_away_is_told_once_and_found_again(
-    broker: RedisServer, courier: WakeupPublisher, caplog: pytest.LogCaptureFixture
+    broker: RedisServer, publisher: WakeupPublisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "studio")
     broker.stop()
     for _ in range(3):
-        assert not courier.send("work")
+        assert not publisher.send("work")
     broker.start()
-    assert courier.send("work")
-    assert courier.send("work")
+    assert publisher.send("work")
+    assert publisher.send("work")
     assert broker.count_messages(QUEUE) == 2
     told = [record.getMessage()[:22] for record in caplog.records if record.name.startswith("studio")]
     assert told == ["the broker is away; wh", "the broker is back"]
