@@ -1,1 +1,1 @@
-"""Everything that knows HTTP: one module per tag of the contract, and the verbs that these modules share."""
+"""Everything that knows HTTP: one module per tag of the contract, and the packages that they share."""

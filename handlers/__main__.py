@@ -1,7 +1,7 @@
-"""`python -m handlers`: the command of `command.py`, started without looking for garbage.
+"""Run the command line of `handlers.server.cli`: `python -m handlers`.
 
-What is made until the server answers stays. To look for garbage in it finds next to nothing and takes a
-quarter of the start; `AnnouncingServer` begins with it.
+Garbage collection is disabled during startup: the objects created then live as long as the process, and
+collecting among them takes a quarter of the startup time. `handlers.server.cli.Server` enables it.
 """
 
 import gc

@@ -1,4 +1,4 @@
-"""API keys of organizations: made, renamed and deleted by those who run one."""
+"""API keys of organizations."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ API_KEYS = ListQuery(ApiKey, ApiKeySchema, parent={"organization_id": ApiKey.org
 
 @requires(Permission.API_KEYS_READ)
 def list_api_keys(organization_id: UUID, **params: Any) -> ApiResponse:
-    """The keys of one organization, without their secrets."""
+    """List the API keys of an organization, without their secrets."""
     params["organization_id"] = query.get_organization(organization_id).id
     return API_KEYS.list_response(params)
 
 
 @requires(Permission.API_KEYS_MANAGE)
 def create_api_key(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Make a key; the answer holds its secret."""
-    # Locked, so that of two that find the last place free one gets it.
+    """Create an API key; the response contains its secret."""
+    # Locked, so that concurrent requests cannot exceed the number of keys.
     organization, caller = query.get_organization(organization_id, for_update=True), current_caller()
     granted = caller.permissions_in(organization.id)
     key, secret = api_keys.create_api_key(
         organization, caller.user_id, granted, current_settings().secret_key, **body
     )
-    shown = serialize(key, ApiKeySchema)
-    # The tag is that of the key as it is read from now on, without the secret.
-    tag = strong_etag(encode_json(shown))
+    data = serialize(key, ApiKeySchema)
+    # The ETag is that of later GET responses, which do not contain the secret.
+    etag = strong_etag(encode_json(data))
     location = f"/api/v1/organizations/{organization.id}/api-keys/{key.id}"
-    return ApiResponse(201, {**shown, "secret": secret}, {"Location": location, "ETag": tag, **NO_STORE})
+    return ApiResponse(201, {**data, "secret": secret}, {"Location": location, "ETag": etag, **NO_STORE})
 
 
 @requires(Permission.API_KEYS_READ)
 def get_api_key(organization_id: UUID, api_key_id: UUID) -> ApiResponse:
-    """One key, without its secret."""
+    """Return an API key, without its secret."""
     organization = query.get_organization(organization_id)
     return ok(find_key(organization.id, api_key_id), ApiKeySchema)
 
 
 @requires(Permission.API_KEYS_MANAGE)
 def update_api_key(organization_id: UUID, api_key_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Rename a key."""
+    """Update an API key."""
     key = _get_for_update(organization_id, api_key_id)
     apply_changes(key, body)
     current_session().flush()
@@ -70,7 +70,7 @@ def update_api_key(organization_id: UUID, api_key_id: UUID, body: dict[str, Any]
 
 @requires(Permission.API_KEYS_MANAGE)
 def delete_api_key(organization_id: UUID, api_key_id: UUID) -> ApiResponse:
-    """Remove a key: the next request with it is refused."""
+    """Delete an API key; it is rejected from the next request on."""
     current_session().delete(_get_for_update(organization_id, api_key_id))
     return no_content()
 

@@ -1,4 +1,4 @@
-"""The audit log, which is read here and never written: an organization's, and everybody's own."""
+"""The audit log of an organization and of an account. The pipeline writes it; this module only reads it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _FILTERS: dict[str, SQLColumnExpression[Any]] = {
     "target_id": AuditEvent.target_id,
     "outcome": AuditEvent.outcome,
     "created_before": AuditEvent.created_at < bindparam("created_before"),
-    # An event never changes, and the indexes have one time.
+    # An event is never updated, and only its creation time is indexed.
     "updated_after": AuditEvent.created_at > bindparam("updated_after"),
 }
-# Logs grow without end: the count stops, whatever they are narrowed by.
+# An audit log only grows, so its count is always capped.
 ORGANIZATION_EVENTS = ListQuery(
     AuditEvent,
     AuditEventSchema,
@@ -40,8 +40,8 @@ ACCOUNT_EVENTS = replace(ORGANIZATION_EVENTS, parent={"account_id": AuditEvent.a
 
 @requires(Permission.AUDIT_READ)
 def list_audit_events(organization_id: UUID, **params: Any) -> ApiResponse:
-    """What was done to the rows of one organization."""
-    # Superusers read the log of an organization that is gone, too.
+    """List the audit events of an organization."""
+    # Superusers can also read the log of a deleted organization.
     if not current_caller().is_superuser or not _has_events(AuditEvent.organization_id == organization_id):
         get_organization(organization_id)
     return ORGANIZATION_EVENTS.list_response({**params, "organization_id": organization_id})
@@ -49,9 +49,9 @@ def list_audit_events(organization_id: UUID, **params: Any) -> ApiResponse:
 
 @requires(Permission.ACCOUNT_SELF)
 def list_own_audit_events(**params: Any) -> ApiResponse:
-    """What happened to the caller's account and personal rows."""
+    """List the audit events of the caller's account and personal rows."""
     return ACCOUNT_EVENTS.list_response({**params, "account_id": current_caller().user_id})
 
 
-def _has_events(scope: ColumnElement[bool]) -> bool:
-    return current_session().scalar(select(AuditEvent.id).where(scope).limit(1)) is not None
+def _has_events(condition: ColumnElement[bool]) -> bool:
+    return current_session().scalar(select(AuditEvent.id).where(condition).limit(1)) is not None

@@ -1,4 +1,4 @@
-"""Background presets: what is behind the product, and the shadow it throws there."""
+"""Background presets: the background of an image and the shadow of the product on it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ BACKGROUND_PRESETS = ListQuery(
 def list_background_presets(
     organization_id: UUID | None = None, include_public: bool = True, **params: Any
 ) -> ApiResponse:
-    """The backgrounds of one scope, public ones included unless they are not wanted."""
+    """List the background presets of a tenant, with public ones by default."""
     return BACKGROUND_PRESETS.list_response(params, list_filter(organization_id, include_public))
 
 
 @requires(Permission.BACKGROUND_PRESETS_WRITE)
 @prefetches_images(precheck_create, "image_url")
 def create_background_preset(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
-    """Make a background."""
+    """Create a background preset."""
     check_may_publish(body)
     preset = BackgroundPreset(**resolve_ownership(organization_id), image_media=None)
     apply_changes(preset, resolve_images(preset, body, image_url="image_media"))
@@ -48,7 +48,7 @@ def create_background_preset(body: dict[str, Any], organization_id: UUID | None 
 
 @requires(Permission.BACKGROUND_PRESETS_READ)
 def get_background_preset(background_preset_id: UUID) -> ApiResponse:
-    """One background."""
+    """Return a background preset."""
     preset = get_visible(BackgroundPreset, background_preset_id, options=IMAGE_OPTIONS)
     return ok(preset, BackgroundPresetSchema)
 
@@ -59,19 +59,19 @@ def get_background_preset(background_preset_id: UUID) -> ApiResponse:
     "image_url",
 )
 def update_background_preset(background_preset_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names."""
+    """Update a background preset."""
     preset = get_for_update(BackgroundPreset, background_preset_id, BackgroundPresetSchema, IMAGE_OPTIONS)
     check_may_publish(body, preset.public)
-    picture_before = preset.image_media_id
+    media_before = preset.image_media_id
     apply_changes(preset, resolve_images(preset, body, image_url="image_media"))
     current_session().flush()
-    sync_media_visibility(picture_before, preset.image_media_id)
+    sync_media_visibility(media_before, preset.image_media_id)
     return ok(preset, BackgroundPresetSchema)
 
 
 @requires(Permission.BACKGROUND_PRESETS_WRITE)
 def delete_background_preset(background_preset_id: UUID) -> ApiResponse:
-    """Remove the background, unless something refers to it."""
+    """Delete a background preset that no row refers to."""
     preset = get_for_update(BackgroundPreset, background_preset_id, BackgroundPresetSchema, IMAGE_OPTIONS)
     current_session().delete(preset)
     current_session().flush()

@@ -1,4 +1,4 @@
-"""Brands: a customer's brands and the defaults that their shootings and looks fall back to."""
+"""Brands, with the defaults of their shootings and looks."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ BRANDS = ListQuery(Brand, BrandSchema, search_columns=(Brand.name,))
 
 @requires(Permission.BRANDS_READ)
 def list_brands(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """The brands of one scope."""
+    """List the brands of a tenant."""
     return BRANDS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.BRANDS_WRITE)
 @prefetches_images(precheck_create, "logo_url")
 def create_brand(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
-    """Make a brand, with a slug from its name when it comes without."""
+    """Create a brand; the slug defaults to one made from the name."""
     brand = Brand(**resolve_ownership(organization_id), logo_media=None)
     _apply_body(brand, body)
     insert_with_slug(brand, "brand")
@@ -45,14 +45,14 @@ def create_brand(body: dict[str, Any], organization_id: UUID | None = None) -> A
 
 @requires(Permission.BRANDS_READ)
 def get_brand(brand_id: UUID) -> ApiResponse:
-    """One brand."""
+    """Return a brand."""
     return ok(get_visible(Brand, brand_id, options=LOGO_OPTIONS), BrandSchema)
 
 
 @requires(Permission.BRANDS_WRITE)
 @prefetches_images(precheck_update(Brand, "brand_id", BrandSchema, LOGO_OPTIONS), "logo_url")
 def update_brand(brand_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names."""
+    """Update a brand."""
     brand = get_for_update(Brand, brand_id, BrandSchema, LOGO_OPTIONS)
     _apply_body(brand, body)
     current_session().flush()
@@ -61,7 +61,7 @@ def update_brand(brand_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.BRANDS_WRITE)
 def delete_brand(brand_id: UUID) -> ApiResponse:
-    """Remove the brand; its products and shootings stay without it."""
+    """Delete a brand; its products and shootings remain without a brand."""
     brands.delete_brand(get_for_update(Brand, brand_id, BrandSchema, LOGO_OPTIONS))
     return no_content()
 

@@ -1,4 +1,4 @@
-"""The contract itself, and the pages that explain it."""
+"""The OpenAPI document and the documentation pages."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def _bundle_json() -> bytes:
 
 
 def _contract_response(content: bytes, media_type: str) -> ApiResponse:
-    """Answer a form of the contract. Another release may serve another, so every cache has to ask."""
+    # Another release may serve another document, so caches must revalidate.
     return document_response(content, media_type, Cache_Control="no-cache")
 
 
 def get_openapi_json() -> ApiResponse:
-    """Answer the bundled contract, byte for byte as it is committed."""
+    """Return the bundled contract, byte for byte as it is committed."""
     return _contract_response(_bundle_json(), "application/json")
 
 
 def get_openapi_yaml() -> ApiResponse:
-    """Answer the bundled contract as YAML."""
+    """Return the bundled contract as YAML."""
     return _contract_response(pages.contract_yaml(_bundle_json()), "application/yaml")
 
 
@@ -38,40 +38,40 @@ def _page_response(content: bytes, **headers: str) -> ApiResponse:
 
 
 def get_docs() -> ApiResponse:
-    """Answer the page on which the contract is read and tried."""
+    """Return the documentation page."""
     return _page_response(pages.docs_page(), Link=build_link_header())
 
 
 def get_permissions_page() -> ApiResponse:
-    """Answer the page that says who may call which operation."""
+    """Return the page with the permissions of each operation."""
     return _page_response(pages.permissions_page(_bundle_json()))
 
 
 def get_states_page() -> ApiResponse:
-    """Answer the page that shows which state may follow which."""
+    """Return the page with the state machines."""
     return _page_response(pages.states_page())
 
 
 def get_problems_page() -> ApiResponse:
-    """Answer the page that lists all problems."""
+    """Return the page that lists all problem types."""
     return _page_response(pages.problems_page())
 
 
 def get_docs_asset(asset_name: str) -> ApiResponse:
-    """Answer a script, a style sheet or the code samples of that page; NotFound for any other name."""
+    """Return a script, a style sheet or the code samples of the documentation page."""
     if asset_name == "code-samples.json":
         samples = pages.code_samples_json(_bundle_json(), current_settings().public_url)
-        found: tuple[bytes, str] | None = (samples, "application/json")
+        asset: tuple[bytes, str] | None = (samples, "application/json")
     else:
-        found = pages.find_asset(asset_name)
-    if found is None:
+        asset = pages.find_asset(asset_name)
+    if asset is None:
         raise NotFound()
-    content, media_type = found
+    content, media_type = asset
     return document_response(content, media_type, X_Content_Type_Options="nosniff")
 
 
 def get_problem_page(code: str) -> ApiResponse:
-    """Answer the page that explains a problem; NotFound for a code that does not exist."""
+    """Return the page that explains a problem type."""
     content = pages.problem_page(code)
     if content is None:
         raise NotFound()

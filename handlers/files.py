@@ -1,4 +1,4 @@
-"""Files: the bytes of stored pictures, as they are, smaller, or in another format."""
+"""Files: stored images, in their original form, smaller, or in another format."""
 
 from __future__ import annotations
 
@@ -17,21 +17,26 @@ from studio.media.variants import OriginalImage, get_variant
 def get_file(
     resource_id: UUID, file_name: str, width: int | None = None, type_: str | None = None
 ) -> ApiResponse:
-    """The picture behind an address, no wider than asked for and in the format asked for."""
+    """Return an image, at most `width` pixels wide and in the requested format."""
     if not is_file_name(file_name):
         raise NotFound
     return image_response(get_media(resource_id), width, type_)
 
 
-def image_response(media: MediaResource, width: int | None = None, format_: str | None = None) -> ApiResponse:
-    """A stored picture as an answer: every address that serves one answers with these headers."""
+def image_response(
+    media: MediaResource,
+    width: int | None = None,
+    format_: str | None = None,
+    cache_control: str = "private, no-cache",
+) -> ApiResponse:
+    """Return the response with a stored image."""
     original = OriginalImage(media.id, media.extension, media.width, media.content_hash)
-    served = get_variant(current_storage(), original, width, format_)
+    variant = get_variant(current_storage(), original, width, format_)
     return file_response(
-        served.path,
-        served.content_type,
-        served.tag,
-        Cache_Control="private, no-cache",
+        variant.path,
+        variant.content_type,
+        variant.tag,
+        Cache_Control=cache_control,
         X_Content_Type_Options="nosniff",
         Content_Security_Policy=SANDBOX_CSP,
     )

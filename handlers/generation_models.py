@@ -1,7 +1,4 @@
-"""Generation models: what can be asked to make pictures.
-
-They belong to the house, not to a tenant: everybody reads them, superusers write them.
-"""
+"""Generation models. They belong to no tenant: all users read them, superusers write them."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.generation_models import GenerationModelSchema, ProviderConfigSchema
 from studio.providers.config import merge_secrets
 
-# What a PUT that does not name a property sets it to.
+# What a PUT sets a property to that its body omits.
 DEFAULTS: dict[str, Any] = {
     "icon": None,
     "provider_config": None,
@@ -41,13 +38,13 @@ GENERATION_MODELS = ListQuery(
 
 
 def list_generation_models(**params: Any) -> ApiResponse:
-    """All models, for anybody."""
+    """List the generation models."""
     return GENERATION_MODELS.list_response(params)
 
 
 @requires(Permission.GENERATION_MODELS_WRITE)
 def create_generation_model(body: dict[str, Any]) -> ApiResponse:
-    """Make a model."""
+    """Create a generation model."""
     model = GenerationModel(**(DEFAULTS | body))
     insert_row(model)
     return created(model, GenerationModelSchema, f"/api/v1/generation-models/{model.id}")
@@ -55,26 +52,26 @@ def create_generation_model(body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.GENERATION_MODELS_READ)
 def get_generation_model(model_id: UUID) -> ApiResponse:
-    """One model."""
+    """Return a generation model."""
     return ok(_get_model(model_id), GenerationModelSchema)
 
 
 @requires(Permission.GENERATION_MODELS_WRITE)
 def replace_generation_model(model_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Set every property; secrets that the body leaves out are kept."""
+    """Replace all properties of a generation model; omitted secrets are kept."""
     model = _get_model(model_id, for_update=True)
-    kept = {
+    configs = {
         name: merge_secrets(body.get(name), getattr(model, name))
         for name in ("provider_config", "fallback_provider_config")
     }
-    apply_changes(model, DEFAULTS | body | kept)
+    apply_changes(model, DEFAULTS | body | configs)
     current_session().flush()
     return ok(model, GenerationModelSchema)
 
 
 @requires(Permission.GENERATION_MODELS_WRITE)
 def delete_generation_model(model_id: UUID) -> ApiResponse:
-    """Remove a model that no generation used."""
+    """Delete a generation model that no generation uses."""
     current_session().delete(_get_model(model_id, for_update=True))
     current_session().flush()
     return no_content()
@@ -82,7 +79,7 @@ def delete_generation_model(model_id: UUID) -> ApiResponse:
 
 @requires(Permission.GENERATION_MODELS_WRITE)
 def get_provider_config(model_id: UUID) -> ApiResponse:
-    """The settings of a model's providers, secrets masked."""
+    """Return the configuration of a model's providers, with masked secrets."""
     return ok(_get_model(model_id), ProviderConfigSchema)
 
 

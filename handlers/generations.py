@@ -1,4 +1,4 @@
-"""Generations: tasks that make pictures. They are asked for, watched, canceled and retried here."""
+"""Generations: tasks that make predictions. Clients create, watch, cancel and retry them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GENERATIONS = ListQuery(
 
 @requires(Permission.GENERATIONS_READ)
 def list_generations(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """The generations of one scope."""
+    """List the generations of a tenant."""
     require_visible_ids({Shot: params.get("shot_id"), Shooting: params.get("shooting_id")})
     return GENERATIONS.list_response(params, list_filter(organization_id))
 
@@ -73,23 +73,23 @@ def create_generation(
 
 @requires(Permission.GENERATIONS_READ)
 def get_generation(generation_id: UUID) -> ApiResponse:
-    """One generation with its progress and its pictures."""
+    """Return a generation with its progress and predictions."""
     generation = get_visible(Generation, generation_id, options=PREDICTION_OPTIONS)
-    answer = ok(generation, GenerationSchema, watched_generation=snapshot(generation))
+    response = ok(generation, GenerationSchema, watched_generation=snapshot(generation))
     if generation.status in OPEN_GENERATION:
-        answer.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    return answer
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
 
 
 @requires(Permission.GENERATIONS_READ)
 def stream_generation_events(generation_id: UUID) -> ApiResponse:
-    """What happens to one generation, while it happens."""
+    """Stream the events of a generation."""
     return event_stream(snapshot(get_visible(Generation, generation_id, options=PREDICTION_OPTIONS)))
 
 
 @requires(Permission.GENERATIONS_WRITE)
 def cancel_generation(generation_id: UUID) -> ApiResponse:
-    """Stop a generation: at once while it waits, at its next step while it runs."""
+    """Cancel a generation: immediately while it is queued, at its next step while it runs."""
     generation = get_visible(Generation, generation_id, for_update=True, options=PREDICTION_OPTIONS)
     lifecycle.cancel_generation(generation)
     current_session().flush()
@@ -99,7 +99,7 @@ def cancel_generation(generation_id: UUID) -> ApiResponse:
 
 @requires(Permission.GENERATIONS_WRITE)
 def retry_generation(generation_id: UUID) -> ApiResponse:
-    """Queue a new generation with the frozen inputs of one that ended without pictures."""
+    """Queue a new generation with the inputs of one that ended without predictions."""
     # Not locked: only what has ended can be repeated, and that changes no more.
     generation = get_visible(Generation, generation_id)
     shot = get_visible(Shot, generation.shot_id, for_update=True) if generation.shot_id else None

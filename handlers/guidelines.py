@@ -1,4 +1,4 @@
-"""Guidelines: format, size and set-up that finished pictures must have."""
+"""Guidelines: the format, size and setup that finished images must have."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from db.tenancy import get_visible, list_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
-from handlers.common.references import check_references, resolve_ownership
+from handlers.common.references import check_references, deduplicate_ids, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.guidelines import GuidelinesSchema
 
@@ -27,13 +27,13 @@ GUIDELINES = ListQuery(Guidelines, GuidelinesSchema, search_columns=(Guidelines.
 
 @requires(Permission.GUIDELINES_READ)
 def list_guidelines(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """The guidelines of one scope."""
+    """List the guidelines of a tenant."""
     return GUIDELINES.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.GUIDELINES_WRITE)
 def create_guidelines(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
-    """Make guidelines."""
+    """Create guidelines."""
     guidelines = Guidelines(**resolve_ownership(organization_id), shot_type_links=[], subject_links=[])
     _apply_body(guidelines, body)
     insert_row(guidelines)
@@ -42,13 +42,13 @@ def create_guidelines(body: dict[str, Any], organization_id: UUID | None = None)
 
 @requires(Permission.GUIDELINES_READ)
 def get_guidelines(guidelines_id: UUID) -> ApiResponse:
-    """One set of guidelines."""
+    """Return guidelines."""
     return ok(get_visible(Guidelines, guidelines_id, options=LIST_OPTIONS), GuidelinesSchema)
 
 
 @requires(Permission.GUIDELINES_WRITE)
 def update_guidelines(guidelines_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names; a list is replaced whole."""
+    """Update guidelines; a list is replaced as a whole."""
     guidelines = get_for_update(Guidelines, guidelines_id, GuidelinesSchema, LIST_OPTIONS)
     _apply_body(guidelines, body)
     current_session().flush()
@@ -57,17 +57,14 @@ def update_guidelines(guidelines_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.GUIDELINES_WRITE)
 def delete_guidelines(guidelines_id: UUID) -> ApiResponse:
-    """Remove the guidelines, unless something refers to them."""
+    """Delete guidelines that no row refers to."""
     current_session().delete(get_for_update(Guidelines, guidelines_id, GuidelinesSchema, LIST_OPTIONS))
     current_session().flush()
     return no_content()
 
 
 def _apply_body(guidelines: Guidelines, body: dict[str, Any]) -> None:
-    # The schema sees two spellings of one id as different.
-    body |= {
-        name: list(dict.fromkeys(body[name])) for name in ("shot_type_ids", "subject_ids") if name in body
-    }
+    deduplicate_ids(body, "shot_type_ids", "subject_ids")
     check_references(
         guidelines,
         body,
@@ -78,5 +75,5 @@ def _apply_body(guidelines: Guidelines, body: dict[str, Any]) -> None:
     )
     apply_changes(guidelines, body)
     if body:
-        # A list that changed alone touches no column of the row.
+        # A change of only a list updates no column of the row.
         guidelines.updated_at = utc_now()

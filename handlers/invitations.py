@@ -1,4 +1,4 @@
-"""Invitations to organizations: sent and withdrawn by those who run one, accepted by those who got them."""
+"""Invitations to organizations."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ INVITATIONS = ListQuery(Invitation, InvitationSchema, parent={"organization_id":
 
 @requires(Permission.INVITATIONS_READ)
 def list_invitations(organization_id: UUID, **params: Any) -> ApiResponse:
-    """The invitations of one organization that were not accepted."""
+    """List the open invitations of an organization."""
     params["organization_id"] = query.get_organization(organization_id).id
     return INVITATIONS.list_response(params)
 
 
 @requires(Permission.INVITATIONS_WRITE)
 def create_invitation(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Invite an address by mail."""
+    """Create an invitation and send it by mail."""
     organization, settings = query.get_organization(organization_id, for_update=True), current_settings()
     invitation = invitations.create_invitation(
         organization,
@@ -49,14 +49,14 @@ def create_invitation(organization_id: UUID, body: dict[str, Any]) -> ApiRespons
 
 @requires(Permission.INVITATIONS_READ)
 def get_invitation(organization_id: UUID, invitation_id: UUID) -> ApiResponse:
-    """One invitation; its token is in the mail only."""
+    """Return an invitation, without its token."""
     organization = query.get_organization(organization_id)
     return ok(query.get_invitation(organization.id, invitation_id), InvitationSchema)
 
 
 @requires(Permission.INVITATIONS_WRITE)
 def delete_invitation(organization_id: UUID, invitation_id: UUID) -> ApiResponse:
-    """Withdraw an invitation: its token is good for nothing."""
+    """Delete an invitation; its token becomes invalid."""
     organization = query.get_organization(organization_id, for_update=True)
     invitation = query.get_invitation(organization.id, invitation_id, for_update=True)
     require_etag_match(invitation, InvitationSchema)
@@ -67,7 +67,7 @@ def delete_invitation(organization_id: UUID, invitation_id: UUID) -> ApiResponse
 @authenticates_itself
 @limits_invalid_tokens
 def accept_invitation(body: dict[str, Any]) -> ApiResponse:
-    """Join with a mailed token, in a new account where the address has none."""
+    """Accept an invitation with its token; creates the account if the address has none."""
     member = invitations.accept_invitation(
         body["token"], body.get("password"), body.get("full_name"), INVITING_ROLES
     )

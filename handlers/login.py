@@ -1,4 +1,4 @@
-"""Signing in and out, renewing tokens, and recovering a forgotten password."""
+"""Login, logout, token refresh and password recovery."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ RECOVERY_MESSAGE = "If there is an account with this address, a mail with furthe
 @authenticates_itself
 @limits_password_attempts(sign_in_attempts)
 def login(body: dict[str, Any]) -> ApiResponse:
-    """Open a session for an address and a password."""
+    """Create a session with an e-mail address and a password."""
     lifetime = timedelta(seconds=current_settings().refresh_token_seconds)
-    agent = request.headers.get("User-Agent")
-    grant = sessions.login(body["username"], body["password"], lifetime, agent)
+    user_agent = request.headers.get("User-Agent")
+    grant = sessions.login(body["username"], body["password"], lifetime, user_agent)
     trust_client_address(grant.user_id)
     return _token_response(grant)
 
 
 @requires(Permission.ACCOUNT_SELF)
 def test_token() -> ApiResponse:
-    """The account that the token belongs to."""
+    """Return the account that the token belongs to."""
     return ok(get_user(current_caller().user_id), UserSchema)
 
 
 @authenticates_itself
 @limits_invalid_tokens
 def refresh_token(body: dict[str, Any]) -> ApiResponse:
-    """Spend a refresh token for a new pair."""
+    """Exchange a refresh token for a new pair of tokens."""
     return _token_response(sessions.refresh_token(body["refresh_token"]))
 
 
 @authenticates_itself
 def revoke_token(body: dict[str, Any]) -> ApiResponse:
-    """End the session of an access or refresh token; the answer does not tell whether there was one."""
+    """End the session of a token; the response is the same for an unknown token (RFC 7009)."""
     claims = decode_access_token(body["token"], current_settings().secret_key)
     if claims is not None:
         sessions.revoke_access_token(UUID(claims["sid"]))
@@ -74,7 +74,7 @@ def logout() -> ApiResponse:
 @authenticates_itself
 @limits_requests(recovery_requests)
 def recover_password(email: str) -> ApiResponse:
-    """Mail a recovery token to the account, if there is one; the answer does not tell."""
+    """Mail a recovery token; the response is the same if the account does not exist."""
     settings = current_settings()
     recovery.recover_password(email, get_mailer(settings), settings.public_url)
     return json_response({"message": RECOVERY_MESSAGE})
@@ -83,17 +83,17 @@ def recover_password(email: str) -> ApiResponse:
 @authenticates_itself
 @limits_invalid_tokens
 def reset_password(body: dict[str, Any]) -> ApiResponse:
-    """Set the new password that a mailed token allows."""
+    """Set a new password with a mailed token."""
     trust_client_address(recovery.reset_password(body["token"], body["new_password"]))
     return json_response({"message": "Password changed"})
 
 
 def _token_response(grant: sessions.Grant) -> ApiResponse:
     token, seconds = issue_access_token(grant.user_id, grant.session_id, grant.session_ends_at)
-    answer = {
+    data = {
         "access_token": token,
         "token_type": "bearer",
         "expires_in": seconds,
         "refresh_token": grant.refresh_token,
     }
-    return json_response(answer, Cache_Control="no-store")
+    return json_response(data, Cache_Control="no-store")

@@ -42,7 +42,7 @@ MEMBERS = ListQuery(Membership, MemberSchema, parent={"organization_id": Members
 
 @requires(Permission.ORGANIZATIONS_READ)
 def list_organizations(**params: Any) -> ApiResponse:
-    """The caller's organizations; all for superusers."""
+    """List the caller's organizations; superusers list all."""
     caller = current_caller()
     if caller.is_superuser:
         return ALL_ORGANIZATIONS.list_response(params)
@@ -52,7 +52,7 @@ def list_organizations(**params: Any) -> ApiResponse:
 @requires(Permission.ORGANIZATIONS_CREATE)
 @prefetches_images(lambda body: None, "logo_url")
 def create_organization(body: dict[str, Any]) -> ApiResponse:
-    """Make an organization that the caller owns."""
+    """Create an organization that the caller owns."""
     organization = organizations.create_organization(body["name"], body.get("slug"), current_caller().user_id)
     _apply_body(organization, body)
     return created(organization, OrganizationSchema, f"/api/v1/organizations/{organization.id}")
@@ -60,7 +60,7 @@ def create_organization(body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.ORGANIZATIONS_READ)
 def get_organization(organization_id: UUID) -> ApiResponse:
-    """One organization."""
+    """Return an organization."""
     return ok(query.get_organization(organization_id, options=LOGO_OPTIONS), OrganizationSchema)
 
 
@@ -71,7 +71,7 @@ def _precheck_update(organization_id: UUID, **_: Any) -> None:
 @requires(Permission.ORGANIZATIONS_WRITE)
 @prefetches_images(_precheck_update, "logo_url")
 def update_organization(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names."""
+    """Update an organization."""
     organization = _get_for_update(organization_id)
     _apply_body(organization, body)
     return ok(organization, OrganizationSchema)
@@ -79,7 +79,7 @@ def update_organization(organization_id: UUID, body: dict[str, Any]) -> ApiRespo
 
 @requires(Permission.ORGANIZATIONS_DELETE)
 def delete_organization(organization_id: UUID) -> ApiResponse:
-    """Remove an organization that has no records left."""
+    """Delete an organization that has no rows left."""
     organizations.delete_organization(_get_for_update(organization_id))
     return no_content()
 
@@ -87,7 +87,7 @@ def delete_organization(organization_id: UUID) -> ApiResponse:
 @requires(Permission.ORGANIZATIONS_TRANSFER)
 @limits_password_attempts(reauthentication_attempts)
 def transfer_ownership(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Make a member the owner; who was it stays as an admin."""
+    """Transfer the ownership to a member; the previous owner becomes an admin."""
     organization = query.get_organization(organization_id, for_update=True, options=LOGO_OPTIONS)
     settings = current_settings()
     require_password(get_user(current_caller().user_id), body["password"])
@@ -98,14 +98,14 @@ def transfer_ownership(organization_id: UUID, body: dict[str, Any]) -> ApiRespon
 
 @requires(Permission.MEMBERS_READ)
 def list_members(organization_id: UUID, **params: Any) -> ApiResponse:
-    """The members of one organization."""
+    """List the members of an organization."""
     params["organization_id"] = query.get_organization(organization_id).id
     return MEMBERS.list_response(params)
 
 
 @requires(Permission.MEMBERS_WRITE)
 def add_member(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Take a colleague in."""
+    """Add a user to an organization."""
     organization = query.get_organization(organization_id, for_update=True)
     member = organizations.add_member(organization, body["email"], body["role"], current_caller())
     location = f"/api/v1/organizations/{organization.id}/members/{member.user_id}"
@@ -114,14 +114,14 @@ def add_member(organization_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.MEMBERS_READ)
 def get_member(organization_id: UUID, user_id: UUID) -> ApiResponse:
-    """One membership."""
+    """Return a member."""
     organization = query.get_organization(organization_id)
     return ok(query.get_membership(organization.id, user_id), MemberSchema)
 
 
 @requires(Permission.MEMBERS_WRITE)
 def update_member(organization_id: UUID, user_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Give a member another role."""
+    """Change the role of a member."""
     member = _get_member_for_update(organization_id, user_id)
     organizations.update_member(member, body["role"])
     return ok(member, MemberSchema)
@@ -129,7 +129,7 @@ def update_member(organization_id: UUID, user_id: UUID, body: dict[str, Any]) ->
 
 @requires(Permission.MEMBERS_WRITE)
 def remove_member(organization_id: UUID, user_id: UUID) -> ApiResponse:
-    """End a membership."""
+    """Remove a member."""
     organizations.remove_member(_get_member_for_update(organization_id, user_id))
     return no_content()
 

@@ -1,4 +1,4 @@
-"""Predictions: finished pictures, their review, their bytes, and links that share them."""
+"""Predictions: the images that generations made, their review, and links that share them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from db.models.generations import Generation, Prediction
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
 from db.tenancy import get_visible, list_filter
-from handlers.common.context import current_settings, current_storage
+from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.preconditions import get_for_update
 from handlers.common.references import SHOTS_OF_SHOOTING, require_visible_ids
-from handlers.common.responses import SANDBOX_CSP, ApiResponse, file_response, no_content, ok
-from handlers.common.responses import json_response as plain
+from handlers.common.responses import ApiResponse, json_response, no_content, ok
+from handlers.files import image_response
 from handlers.schemas.predictions import PredictionSchema
 from studio import review
 from studio.media.signing import InvalidSignature, sign_share, verify_share
-from studio.media.variants import OriginalImage, get_variant
 
 FILE_OPTIONS = [joinedload(Prediction.media)]
+CACHE_CONTROL = "private, max-age=300"
 
 PREDICTIONS = ListQuery(
     Prediction,
@@ -43,7 +43,7 @@ PREDICTIONS = ListQuery(
 
 @requires(Permission.PREDICTIONS_READ)
 def list_predictions(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """The pictures of one scope."""
+    """List the predictions of a tenant."""
     require_visible_ids(
         {
             Shot: params.get("shot_id"),
@@ -56,13 +56,13 @@ def list_predictions(organization_id: UUID | None = None, **params: Any) -> ApiR
 
 @requires(Permission.PREDICTIONS_READ)
 def get_prediction(prediction_id: UUID) -> ApiResponse:
-    """One picture with its quality, provenance and review."""
+    """Return a prediction with its quality, provenance and review."""
     return ok(get_visible(Prediction, prediction_id), PredictionSchema)
 
 
 @requires(Permission.PREDICTIONS_WRITE)
 def delete_prediction(prediction_id: UUID) -> ApiResponse:
-    """Remove a picture that is neither approved nor exported."""
+    """Delete a prediction that is neither approved nor exported."""
     _get_locked(prediction_id)
     review.delete_prediction(get_for_update(Prediction, prediction_id, PredictionSchema))
     return no_content()
@@ -70,7 +70,7 @@ def delete_prediction(prediction_id: UUID) -> ApiResponse:
 
 @requires(Permission.PREDICTIONS_REVIEW)
 def approve_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Approve a picture and with it its shot."""
+    """Approve a prediction and its shot."""
     prediction, shot = _get_locked(prediction_id)
     review.approve_prediction(prediction, shot, body.get("note"))
     return ok(prediction, PredictionSchema)
@@ -78,7 +78,7 @@ def approve_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse
 
 @requires(Permission.PREDICTIONS_REVIEW)
 def reject_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Reject a picture that is in review."""
+    """Reject a prediction that is in review."""
     prediction, _ = _get_locked(prediction_id)
     review.reject_prediction(prediction, body["reason"])
     return ok(prediction, PredictionSchema)
@@ -86,7 +86,7 @@ def reject_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.PREDICTIONS_REVIEW)
 def reopen_prediction(prediction_id: UUID) -> ApiResponse:
-    """Bring a picture back into review."""
+    """Return a prediction to review."""
     prediction, shot = _get_locked(prediction_id)
     review.reopen_prediction(prediction, shot)
     return ok(prediction, PredictionSchema)
@@ -96,53 +96,40 @@ def reopen_prediction(prediction_id: UUID) -> ApiResponse:
 def get_prediction_image(
     prediction_id: UUID, width: int | None = None, format_: str | None = None
 ) -> ApiResponse:
-    """The bytes of a picture, as stored or as a variant."""
-    return _image_response(get_visible(Prediction, prediction_id, options=FILE_OPTIONS), width, format_)
+    """Return the image of a prediction, in its original form or as a variant."""
+    prediction = get_visible(Prediction, prediction_id, options=FILE_OPTIONS)
+    return image_response(prediction.media, width, format_, CACHE_CONTROL)
 
 
 @requires(Permission.PREDICTIONS_SHARE)
 def share_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Make a link that opens the picture without a token until it expires."""
+    """Create a link that opens the image without a token until it expires."""
     prediction, settings = get_visible(Prediction, prediction_id), current_settings()
     expires_at = (utc_now() + timedelta(seconds=body["expires_in_seconds"])).replace(microsecond=0)
     token = sign_share(settings.secret_key, prediction.id, expires_at)
-    address = f"{settings.public_url}/api/v1/shared/predictions/{token}"
-    return plain({"url": address, "expires_at": expires_at}, Cache_Control="no-store")
+    url = f"{settings.public_url}/api/v1/shared/predictions/{token}"
+    return json_response({"url": url, "expires_at": expires_at}, Cache_Control="no-store")
 
 
 @authenticates_itself
 def get_shared_image(share_token: str, width: int | None = None, format_: str | None = None) -> ApiResponse:
-    """The bytes of a picture that was shared; the link is the credential."""
+    """Return the image of a shared prediction; the link is the credential."""
     try:
         prediction_id = verify_share(current_settings().secret_key, share_token, utc_now())
     except InvalidSignature:
         raise NotFound() from None
-    shared = select(Prediction).where(Prediction.id == prediction_id)  # unscoped: the signature grants it
-    prediction = current_session().scalars(shared.options(*FILE_OPTIONS)).one_or_none()
+    query = select(Prediction).where(Prediction.id == prediction_id)  # unscoped: the signature grants it
+    prediction = current_session().scalars(query.options(*FILE_OPTIONS)).one_or_none()
     if prediction is None:
         raise NotFound()
-    answer = _image_response(prediction, width, format_)
-    # It was shared to be shown: on pages of others too.
-    answer.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-    return answer
-
-
-def _image_response(prediction: Prediction, width: int | None, format_: str | None) -> ApiResponse:
-    media = prediction.media
-    original = OriginalImage(media.id, media.extension, media.width, media.content_hash)
-    file = get_variant(current_storage(), original, width, format_)
-    return file_response(
-        file.path,
-        file.content_type,
-        file.tag,
-        Cache_Control="private, max-age=300",
-        X_Content_Type_Options="nosniff",
-        Content_Security_Policy=SANDBOX_CSP,
-    )
+    response = image_response(prediction.media, width, format_, CACHE_CONTROL)
+    # Other sites may embed shared images.
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    return response
 
 
 def _get_locked(prediction_id: UUID) -> tuple[Prediction, Shot | None]:
-    """The picture and its shot, both locked: the shot first, as everybody does who changes both."""
+    """Return a prediction and its shot, both locked. All code locks the shot first, to avoid deadlocks."""
     shot_id, shot = get_visible(Prediction, prediction_id).shot_id, None
     if shot_id is not None:
         shot = get_visible(Shot, shot_id, for_update=True)

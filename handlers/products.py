@@ -1,4 +1,4 @@
-"""Products: catalogue items and their photographs."""
+"""Products and their photos."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.products import ProductImageSchema, ProductSchema
 from studio.catalogue.image_limits import require_image_capacity
 
-# Of a stored picture a product shows four of 14 columns.
+# A product shows four of the 14 columns of an image.
 MEDIA_COLUMNS = load_only(MediaResource.extension, MediaResource.width, MediaResource.height, raiseload=True)
 IMAGE_OPTIONS = [
     joinedload(Product.cover_media).options(MEDIA_COLUMNS),
@@ -49,10 +49,10 @@ PRODUCT_IMAGES = ListQuery(ProductImage, ProductImageSchema, parent={"product_id
 
 @requires(Permission.PRODUCTS_READ)
 def list_products(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """The products of one scope, narrowed by what is given."""
-    scope = list_filter(organization_id)
+    """List the products of a tenant."""
+    tenant_filter = list_filter(organization_id)
     require_visible_ids({Brand: params.get("brand_id")})
-    return PRODUCTS.list_response(params, scope)
+    return PRODUCTS.list_response(params, tenant_filter)
 
 
 @requires(Permission.PRODUCTS_WRITE)
@@ -63,7 +63,7 @@ def create_product(
     mode: str = "complete",
     sync_captioning: bool = True,
 ) -> ApiResponse:
-    """Make a product; `basic` makes a draft. `sync_captioning` has no effect: older clients send it."""
+    """Create a product. `basic` creates a draft; `sync_captioning` has no effect, older clients send it."""
     state = ProductState.DRAFT if mode == "basic" else ProductState.READY
     product = Product(**resolve_ownership(organization_id), state=state, cover_media=None, images=[])
     _apply_body(product, body)
@@ -73,14 +73,14 @@ def create_product(
 
 @requires(Permission.PRODUCTS_READ)
 def get_product(product_id: UUID) -> ApiResponse:
-    """One product with its photographs."""
+    """Return a product with its photos."""
     return ok(get_visible(Product, product_id, options=IMAGE_OPTIONS), ProductSchema)
 
 
 @requires(Permission.PRODUCTS_WRITE)
 @prefetches_images(precheck_update(Product, "product_id", ProductSchema, IMAGE_OPTIONS), "cover_image")
 def update_product(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names."""
+    """Update a product."""
     product = get_for_update(Product, product_id, ProductSchema, IMAGE_OPTIONS)
     _apply_body(product, body)
     current_session().flush()
@@ -89,7 +89,7 @@ def update_product(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.PRODUCTS_WRITE)
 def delete_product(product_id: UUID) -> ApiResponse:
-    """Remove the product with its photographs, unless something refers to it."""
+    """Delete a product that no row refers to, with its photos."""
     current_session().delete(get_for_update(Product, product_id, ProductSchema, IMAGE_OPTIONS))
     current_session().flush()
     return no_content()
@@ -97,7 +97,7 @@ def delete_product(product_id: UUID) -> ApiResponse:
 
 @requires(Permission.PRODUCTS_READ)
 def list_product_images(product_id: UUID, **params: Any) -> ApiResponse:
-    """The photographs of one product."""
+    """List the photos of a product."""
     params["product_id"] = get_visible(Product, product_id).id
     return PRODUCT_IMAGES.list_response(params, readable_filter())
 
@@ -110,12 +110,12 @@ def _precheck_add_image(product_id: UUID, **_: Any) -> None:
 @requires(Permission.PRODUCTS_WRITE)
 @prefetches_images(_precheck_add_image, "file_url")
 def add_product_image(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Take a photograph, as a file or by its address."""
+    """Add a photo to a product, as a file or by its URL."""
     product = get_visible(Product, product_id, for_update=True)
     require_image_capacity(ProductImage, ProductImage.product_id == product.id)
-    scope = {"owner_id": product.owner_id, "organization_id": product.organization_id}
+    ownership = {"owner_id": product.owner_id, "organization_id": product.organization_id}
     media = accept_image(body.get("file") or body["file_url"], product.organization_id)
-    image = ProductImage(**scope, product_id=product.id, media=media, type=body["type"])
+    image = ProductImage(**ownership, product_id=product.id, media=media, type=body["type"])
     current_session().add(image)
     product.updated_at = utc_now()
     current_session().flush()
@@ -124,14 +124,14 @@ def add_product_image(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.PRODUCTS_READ)
 def get_product_image(product_id: UUID, image_id: UUID) -> ApiResponse:
-    """One photograph of a product."""
+    """Return a photo of a product."""
     of_product = [ProductImage.product_id == product_id]
     return ok(get_visible(ProductImage, image_id, options=FILE_OPTIONS, where=of_product), ProductImageSchema)
 
 
 @requires(Permission.PRODUCTS_WRITE)
 def delete_product_image(product_id: UUID, image_id: UUID) -> ApiResponse:
-    """Remove a photograph from its product."""
+    """Delete a photo of a product."""
     of_product = [ProductImage.product_id == product_id]
     image = get_for_update(ProductImage, image_id, ProductImageSchema, FILE_AND_PRODUCT_OPTIONS, of_product)
     image.product.updated_at = utc_now()

@@ -1,4 +1,4 @@
-"""Resolution presets: the sizes of finished pictures."""
+"""Resolution presets: the pixel sizes of finished images."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ RESOLUTION_PRESETS = ListQuery(
 def list_resolution_presets(
     organization_id: UUID | None = None, include_public: bool = True, **params: Any
 ) -> ApiResponse:
-    """The sizes of one scope, public ones included unless they are not wanted."""
+    """List the resolution presets of a tenant, with public ones by default."""
     return RESOLUTION_PRESETS.list_response(params, list_filter(organization_id, include_public))
 
 
 @requires(Permission.RESOLUTION_PRESETS_WRITE)
 def create_resolution_preset(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
-    """Make a size."""
+    """Create a resolution preset."""
     check_may_publish(body)
     preset = ResolutionPreset(**resolve_ownership(organization_id))
     apply_changes(preset, body)
@@ -42,13 +42,13 @@ def create_resolution_preset(body: dict[str, Any], organization_id: UUID | None 
 
 @requires(Permission.RESOLUTION_PRESETS_READ)
 def get_resolution_preset(resolution_preset_id: UUID) -> ApiResponse:
-    """One size."""
+    """Return a resolution preset."""
     return ok(get_visible(ResolutionPreset, resolution_preset_id), ResolutionPresetSchema)
 
 
 @requires(Permission.RESOLUTION_PRESETS_WRITE)
 def update_resolution_preset(resolution_preset_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names."""
+    """Update a resolution preset."""
     preset = get_for_update(ResolutionPreset, resolution_preset_id, ResolutionPresetSchema)
     check_may_publish(body, preset.public)
     apply_changes(preset, body)
@@ -58,7 +58,7 @@ def update_resolution_preset(resolution_preset_id: UUID, body: dict[str, Any]) -
 
 @requires(Permission.RESOLUTION_PRESETS_WRITE)
 def delete_resolution_preset(resolution_preset_id: UUID) -> ApiResponse:
-    """Remove the size, unless something refers to it."""
+    """Delete a resolution preset that no row refers to."""
     current_session().delete(get_for_update(ResolutionPreset, resolution_preset_id, ResolutionPresetSchema))
     current_session().flush()
     return no_content()

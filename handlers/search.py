@@ -1,4 +1,4 @@
-"""Search: products, shootings, looks and subjects by what people call them."""
+"""Search products, shootings, looks and subjects by text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from handlers.schemas.subjects import SubjectSchema
 
 
 class Searchable(NamedTuple):
-    """One kind of rows that is searched."""
+    """A type of resource that is searched."""
 
     name: str
     permission: Permission
@@ -28,8 +28,8 @@ class Searchable(NamedTuple):
     include_public: bool = False
 
 
-# Looks have no name: people call them by their product.
-# unscoped: of a look that is scoped already
+# Looks have no name, so they are found by the name of their product.
+# unscoped: the look is already filtered by tenant
 _PRODUCT_NAME = select(Product.name).where(Product.id == Look.main_product_id)
 SEARCHABLES = (
     Searchable(
@@ -58,15 +58,12 @@ SEARCHABLES = (
 
 @requires(Permission.SEARCH_READ)
 def search(q: str, limit: int, organization_id: UUID | None = None) -> ApiResponse:
-    """At most `limit` rows of each kind that the caller may read in one scope, the newest first.
-
-    Public subjects are found too.
-    """
+    """Return the newest matches of each type that the caller may read, at most `limit` of each."""
     require_permission_in(organization_id)
     results = []
-    for kind in SEARCHABLES:
-        if current_caller().has_permission(kind.permission, organization_id):
-            scope = list_filter(organization_id, kind.include_public)
-            found = kind.list_query.list_latest(q, limit, scope)
-            results += [{"resource_type": kind.name, "data": data} for data in found]
+    for searchable in SEARCHABLES:
+        if current_caller().has_permission(searchable.permission, organization_id):
+            tenant_filter = list_filter(organization_id, searchable.include_public)
+            matches = searchable.list_query.list_latest(q, limit, tenant_filter)
+            results += [{"resource_type": searchable.name, "data": data} for data in matches]
     return json_response({"results": results, "count": len(results)})

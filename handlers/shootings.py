@@ -22,7 +22,12 @@ from db.tenancy import get_visible, list_filter, readable_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
-from handlers.common.references import check_references, require_visible_ids, resolve_ownership
+from handlers.common.references import (
+    check_references,
+    deduplicate_ids,
+    require_visible_ids,
+    resolve_ownership,
+)
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.shootings import LookSchema, ShootingSchema, serialize_batch
 from studio import shootings as studio
@@ -35,7 +40,6 @@ LIST_OPTIONS = [
     selectinload(Look.product_links),
     selectinload(Look.guidelines_links),
 ]
-ID_LISTS = ("shot_type_ids", "product_ids", "guidelines_ids")
 SHOOTINGS = ListQuery(
     Shooting,
     ShootingSchema,
@@ -47,14 +51,14 @@ LOOKS = ListQuery(Look, LookSchema, parent={"shooting_id": Look.shooting_id})
 
 @requires(Permission.SHOOTINGS_READ)
 def list_shootings(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """The shootings of one scope."""
+    """List the shootings of a tenant."""
     require_visible_ids({Brand: params.get("brand_id")})
     return SHOOTINGS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.SHOOTINGS_WRITE)
 def create_shooting(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
-    """Make a shooting, with inline guidelines in the same transaction."""
+    """Create a shooting, with its inline guidelines if it has any."""
     shooting = Shooting(**resolve_ownership(organization_id))
     if body.pop("organization_id", None) not in (None, organization_id):
         raise ScopeMismatch("organization_id differs from the query")
@@ -69,13 +73,13 @@ def create_shooting(body: dict[str, Any], organization_id: UUID | None = None) -
 
 @requires(Permission.SHOOTINGS_READ)
 def get_shooting(shooting_id: UUID) -> ApiResponse:
-    """One shooting."""
+    """Return a shooting."""
     return ok(get_visible(Shooting, shooting_id), ShootingSchema)
 
 
 @requires(Permission.SHOOTINGS_WRITE)
 def update_shooting(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names; the phase moves by the table."""
+    """Update a shooting; the phase changes along the state machine."""
     shooting = get_for_update(Shooting, shooting_id, ShootingSchema)
     check_references(shooting, body, brand_id=Brand, default_guidelines_id=Guidelines)
     if "phase" in body:
@@ -87,7 +91,7 @@ def update_shooting(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.SHOOTINGS_WRITE)
 def delete_shooting(shooting_id: UUID) -> ApiResponse:
-    """Remove the shooting with its looks, shots and pictures."""
+    """Delete a shooting with its looks, shots and predictions."""
     studio.delete_shooting(get_for_update(Shooting, shooting_id, ShootingSchema))
     return no_content()
 
@@ -107,14 +111,14 @@ def generate_shooting(shooting_id: UUID, body: dict[str, Any], validate_only: bo
 
 @requires(Permission.SHOOTINGS_READ)
 def list_looks(shooting_id: UUID, **params: Any) -> ApiResponse:
-    """The looks of one shooting."""
+    """List the looks of a shooting."""
     params["shooting_id"] = get_visible(Shooting, shooting_id).id
     return LOOKS.list_response(params, readable_filter())
 
 
 @requires(Permission.SHOOTINGS_WRITE)
 def create_look(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Add a look and one pending shot for each shot type."""
+    """Create a look with a pending shot for each shot type."""
     shooting = get_visible(Shooting, shooting_id, for_update=True)
     look = Look(
         owner_id=shooting.owner_id,
@@ -133,14 +137,14 @@ def create_look(shooting_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.SHOOTINGS_READ)
 def get_look(shooting_id: UUID, look_id: UUID) -> ApiResponse:
-    """One look with its shots in brief."""
-    in_path = [Look.shooting_id == shooting_id]
-    return ok(get_visible(Look, look_id, options=LIST_OPTIONS, where=in_path), LookSchema)
+    """Return a look with a summary of its shots."""
+    of_shooting = [Look.shooting_id == shooting_id]
+    return ok(get_visible(Look, look_id, options=LIST_OPTIONS, where=of_shooting), LookSchema)
 
 
 @requires(Permission.SHOOTINGS_WRITE)
 def update_look(shooting_id: UUID, look_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names; shot types add and remove shots."""
+    """Update a look; a change of its shot types adds and removes shots."""
     look = _get_locked_look(shooting_id, look_id)
     _apply_look_body(look, body)
     current_session().flush()
@@ -149,7 +153,7 @@ def update_look(shooting_id: UUID, look_id: UUID, body: dict[str, Any]) -> ApiRe
 
 @requires(Permission.SHOOTINGS_WRITE)
 def delete_look(shooting_id: UUID, look_id: UUID) -> ApiResponse:
-    """Remove the look with its shots and pictures."""
+    """Delete a look with its shots and predictions."""
     studio.delete_look(_get_locked_look(shooting_id, look_id))
     return no_content()
 
@@ -159,8 +163,7 @@ def _get_locked_look(shooting_id: UUID, look_id: UUID) -> Look:
 
 
 def _apply_look_body(look: Look, body: dict[str, Any]) -> None:
-    # The schema sees two spellings of one id as different.
-    body |= {name: list(dict.fromkeys(body[name])) for name in ID_LISTS if name in body}
+    deduplicate_ids(body, "shot_type_ids", "product_ids", "guidelines_ids")
     check_references(
         look,
         body,
@@ -178,11 +181,9 @@ def _apply_look_body(look: Look, body: dict[str, Any]) -> None:
 
 
 def _create_inline_guidelines(shooting: Shooting, body: dict[str, Any]) -> Guidelines:
-    """New guidelines of the shooting's scope."""
+    """Create guidelines in the tenant of a shooting."""
     guidelines = Guidelines(owner_id=shooting.owner_id, organization_id=shooting.organization_id)
-    body |= {
-        name: list(dict.fromkeys(body[name])) for name in ("shot_type_ids", "subject_ids") if name in body
-    }
+    deduplicate_ids(body, "shot_type_ids", "subject_ids")
     check_references(
         guidelines,
         body,

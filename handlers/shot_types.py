@@ -1,4 +1,4 @@
-"""Shot types: how pictures are framed and from where products are seen."""
+"""Shot types: the framing and view angle of images."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SHOT_TYPES = ListQuery(ShotType, ShotTypeSchema, search_columns=(ShotType.name,)
 def list_shot_types(
     organization_id: UUID | None = None, include_public: bool = True, **params: Any
 ) -> ApiResponse:
-    """The shot types of one scope, public ones included unless they are not wanted."""
+    """List the shot types of a tenant, with public ones by default."""
     return SHOT_TYPES.list_response(params, list_filter(organization_id, include_public))
 
 
 @requires(Permission.SHOT_TYPES_WRITE)
 def create_shot_type(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
-    """Make a shot type; label and slug come from its name when they are left out."""
+    """Create a shot type; the label defaults to the name, the slug to one made from it."""
     check_may_publish(body)
     shot_type = ShotType(**resolve_ownership(organization_id), label=body["name"])
     apply_changes(shot_type, body)
@@ -40,13 +40,13 @@ def create_shot_type(body: dict[str, Any], organization_id: UUID | None = None) 
 
 @requires(Permission.SHOT_TYPES_READ)
 def get_shot_type(shot_type_id: UUID) -> ApiResponse:
-    """One shot type."""
+    """Return a shot type."""
     return ok(get_visible(ShotType, shot_type_id), ShotTypeSchema)
 
 
 @requires(Permission.SHOT_TYPES_WRITE)
 def update_shot_type(shot_type_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names."""
+    """Update a shot type."""
     shot_type = get_for_update(ShotType, shot_type_id, ShotTypeSchema)
     check_may_publish(body, shot_type.public)
     apply_changes(shot_type, body)
@@ -56,7 +56,7 @@ def update_shot_type(shot_type_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.SHOT_TYPES_WRITE)
 def delete_shot_type(shot_type_id: UUID) -> ApiResponse:
-    """Remove the shot type, unless something refers to it."""
+    """Delete a shot type that no row refers to."""
     current_session().delete(get_for_update(ShotType, shot_type_id, ShotTypeSchema))
     current_session().flush()
     return no_content()

@@ -1,4 +1,4 @@
-"""Shots: the pictures to be delivered. Looks make them; actions move them through generation and review."""
+"""Shots: the images to deliver. Looks create them; actions move them through generation and review."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SHOTS = ListQuery(
 
 @requires(Permission.SHOTS_READ)
 def list_shots(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """The shots of one scope."""
+    """List the shots of a tenant."""
     require_visible_ids(
         {
             Shooting: params.get("shooting_id"),
@@ -51,13 +51,13 @@ def list_shots(organization_id: UUID | None = None, **params: Any) -> ApiRespons
 
 @requires(Permission.SHOTS_READ)
 def get_shot(shot_id: UUID) -> ApiResponse:
-    """One shot."""
+    """Return a shot."""
     return ok(get_visible(Shot, shot_id, options=SHOT_TYPE_OPTIONS), ShotSchema)
 
 
 @requires(Permission.SHOTS_WRITE)
 def update_shot(shot_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change the notes."""
+    """Update the notes of a shot."""
     shot = get_for_update(Shot, shot_id, ShotSchema, SHOT_TYPE_OPTIONS)
     apply_changes(shot, body, "notes")
     current_session().flush()
@@ -75,7 +75,7 @@ def generate_shot(shot_id: UUID, body: dict[str, Any], validate_only: bool = Fal
 
 @requires(Permission.SHOTS_REVIEW)
 def approve_shot(shot_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Approve one picture and with it the shot."""
+    """Approve a prediction of a shot and the shot."""
     shot = _get_locked(shot_id)
     review.approve_shot(shot, body.get("prediction_id"), body.get("note"))
     return ok(shot, ShotSchema)
@@ -91,7 +91,7 @@ def reject_shot(shot_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.SHOTS_REVIEW)
 def request_shot_revision(shot_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Send a shot that is in review back to the studio."""
+    """Request a revision of a shot that is in review."""
     shot = _get_locked(shot_id)
     review.request_shot_revision(shot, body["note"])
     return ok(shot, ShotSchema)
@@ -99,7 +99,7 @@ def request_shot_revision(shot_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.SHOTS_REVIEW)
 def reopen_shot(shot_id: UUID) -> ApiResponse:
-    """Bring an approved, exported or rejected shot back into review."""
+    """Return an approved, exported or rejected shot to review."""
     shot = _get_locked(shot_id)
     review.reopen_shot(shot)
     return ok(shot, ShotSchema)

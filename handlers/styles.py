@@ -1,4 +1,4 @@
-"""Styles: the aesthetics that pictures are graded to."""
+"""Styles: the color grading of images."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ STYLES = ListQuery(Style, StyleSchema, search_columns=(Style.name,))
 def list_styles(
     organization_id: UUID | None = None, include_public: bool = True, **params: Any
 ) -> ApiResponse:
-    """The styles of one scope, public ones included unless they are not wanted."""
+    """List the styles of a tenant, with public ones by default."""
     return STYLES.list_response(params, list_filter(organization_id, include_public))
 
 
 @requires(Permission.STYLES_WRITE)
 @prefetches_images(precheck_create, "cover_image")
 def create_style(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
-    """Make a style, with a slug from its name when it comes without."""
+    """Create a style; the slug defaults to one made from the name."""
     check_may_publish(body)
     style = Style(**resolve_ownership(organization_id), cover_media=None)
     apply_changes(style, resolve_images(style, body, cover_image="cover_media"))
@@ -46,14 +46,14 @@ def create_style(body: dict[str, Any], organization_id: UUID | None = None) -> A
 
 @requires(Permission.STYLES_READ)
 def get_style(style_id: UUID) -> ApiResponse:
-    """One style."""
+    """Return a style."""
     return ok(get_visible(Style, style_id, options=COVER_OPTIONS), StyleSchema)
 
 
 @requires(Permission.STYLES_WRITE)
 @prefetches_images(precheck_update(Style, "style_id", StyleSchema, COVER_OPTIONS), "cover_image")
 def update_style(style_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names."""
+    """Update a style."""
     style = get_for_update(Style, style_id, StyleSchema, COVER_OPTIONS)
     check_may_publish(body, style.public)
     cover_before = style.cover_media_id
@@ -65,7 +65,7 @@ def update_style(style_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.STYLES_WRITE)
 def delete_style(style_id: UUID) -> ApiResponse:
-    """Remove the style, unless something refers to it."""
+    """Delete a style that no row refers to."""
     style = get_for_update(Style, style_id, StyleSchema, COVER_OPTIONS)
     current_session().delete(style)
     current_session().flush()

@@ -1,4 +1,4 @@
-"""Subjects: who wears or holds the products, with base images for shot types."""
+"""Subjects: the models who wear or hold the products, with a base image for each shot type."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def list_subjects(
     only_with_base_images: bool = False,
     **params: Any,
 ) -> ApiResponse:
-    """The subjects of one scope, public ones included unless they are not wanted."""
+    """List the subjects of a tenant, with public ones by default."""
     params["only_with_base_images"] = only_with_base_images or None
     return SUBJECTS.list_response(params, list_filter(organization_id, include_public))
 
@@ -59,7 +59,7 @@ def list_subjects(
 @requires(Permission.SUBJECTS_WRITE)
 @prefetches_images(precheck_create, "cover_image")
 def create_subject(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
-    """Make a subject, with a slug from its name when it comes without."""
+    """Create a subject; the slug defaults to one made from the name."""
     check_may_publish(body)
     subject = Subject(**resolve_ownership(organization_id), cover_media=None, base_images=[])
     apply_changes(subject, resolve_images(subject, body, cover_image="cover_media"))
@@ -70,14 +70,14 @@ def create_subject(body: dict[str, Any], organization_id: UUID | None = None) ->
 
 @requires(Permission.SUBJECTS_READ)
 def get_subject(subject_id: UUID) -> ApiResponse:
-    """One subject with its base images."""
+    """Return a subject with its base images."""
     return ok(get_visible(Subject, subject_id, options=IMAGE_OPTIONS), SubjectSchema)
 
 
 @requires(Permission.SUBJECTS_WRITE)
 @prefetches_images(precheck_update(Subject, "subject_id", SubjectSchema, IMAGE_OPTIONS), "cover_image")
 def update_subject(subject_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names."""
+    """Update a subject."""
     subject = get_for_update(Subject, subject_id, SubjectSchema, IMAGE_OPTIONS)
     check_may_publish(body, subject.public)
     cover_before = subject.cover_media_id
@@ -88,12 +88,12 @@ def update_subject(subject_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.SUBJECTS_WRITE)
 def delete_subject(subject_id: UUID) -> ApiResponse:
-    """Remove the subject with its base images, unless something refers to it."""
+    """Delete a subject that no row refers to, with its base images."""
     subject = get_for_update(Subject, subject_id, SubjectSchema, IMAGE_OPTIONS)
-    pictures = [subject.cover_media_id, *(image.media_id for image in subject.base_images)]
+    media_ids = [subject.cover_media_id, *(image.media_id for image in subject.base_images)]
     current_session().delete(subject)
     current_session().flush()
-    sync_media_visibility(*pictures)
+    sync_media_visibility(*media_ids)
     return no_content()
 
 
@@ -106,13 +106,13 @@ def _precheck_add_image(subject_id: UUID, body: dict[str, Any]) -> None:
 @requires(Permission.SUBJECTS_WRITE)
 @prefetches_images(_precheck_add_image)
 def add_base_image(subject_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Take a picture of the subject for one shot type."""
+    """Add a base image of a subject for a shot type."""
     subject = get_visible(Subject, subject_id, for_update=True)
     require_image_capacity(SubjectBaseImage, SubjectBaseImage.subject_id == subject.id)
     shot_type = get_reference(ShotType, body["shot_type_id"], subject.organization_id, subject.owner_id)
-    scope = {name: getattr(subject, name) for name in ("owner_id", "organization_id", "public")}
+    ownership = {name: getattr(subject, name) for name in ("owner_id", "organization_id", "public")}
     media = accept_image(body["file"], subject.organization_id, subject.public)
-    image = SubjectBaseImage(**scope, subject_id=subject.id, shot_type=shot_type, media=media)
+    image = SubjectBaseImage(**ownership, subject_id=subject.id, shot_type=shot_type, media=media)
     current_session().add(image)
     subject.updated_at = utc_now()
     current_session().flush()
@@ -121,7 +121,7 @@ def add_base_image(subject_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.SUBJECTS_READ)
 def get_base_image(subject_id: UUID, base_image_id: UUID) -> ApiResponse:
-    """One base image of a subject."""
+    """Return a base image of a subject."""
     of_subject = [SubjectBaseImage.subject_id == subject_id]
     image = get_visible(SubjectBaseImage, base_image_id, options=BASE_IMAGE_OPTIONS, where=of_subject)
     return ok(image, BaseImageSchema)
@@ -129,7 +129,7 @@ def get_base_image(subject_id: UUID, base_image_id: UUID) -> ApiResponse:
 
 @requires(Permission.SUBJECTS_WRITE)
 def delete_base_image(subject_id: UUID, base_image_id: UUID) -> ApiResponse:
-    """Remove a base image from its subject."""
+    """Delete a base image of a subject."""
     of_subject = [SubjectBaseImage.subject_id == subject_id]
     image = get_for_update(
         SubjectBaseImage, base_image_id, BaseImageSchema, BASE_IMAGE_AND_SUBJECT_OPTIONS, of_subject

@@ -1,4 +1,4 @@
-"""Subscriptions: everybody reads the own ones, superusers give and change them."""
+"""Subscriptions. Users read their own; superusers create and change them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUBSCRIPTION_USAGE = ListQuery(
 
 @requires(Permission.SUBSCRIPTIONS_READ)
 def list_subscriptions(**params: Any) -> ApiResponse:
-    """The caller's subscriptions; all for superusers."""
+    """List the caller's subscriptions; superusers list all."""
     caller = current_caller()
     if caller.is_superuser:
         return ALL_SUBSCRIPTIONS.list_response(params)
@@ -37,13 +37,13 @@ def list_subscriptions(**params: Any) -> ApiResponse:
 
 @requires(Permission.SUBSCRIPTIONS_READ)
 def get_subscription(subscription_id: UUID) -> ApiResponse:
-    """One subscription."""
+    """Return a subscription."""
     return ok(_get_subscription(subscription_id), SubscriptionSchema)
 
 
 @requires(Permission.SUBSCRIPTIONS_WRITE)
 def replace_subscription(subscription_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Set plan and payment state."""
+    """Replace the plan and the payment status of a subscription."""
     subscription = _get_subscription(subscription_id, for_update=True)
     require_etag_match(subscription, SubscriptionSchema)
     billing.replace_subscription(subscription, body)
@@ -52,7 +52,7 @@ def replace_subscription(subscription_id: UUID, body: dict[str, Any]) -> ApiResp
 
 @requires(Permission.SUBSCRIPTIONS_WRITE)
 def create_subscription(subscription_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Give the account whose id the path holds a plan."""
+    """Create a subscription of the user whose id is in the path."""
     plan = (body["service_type"], body["tier"], body.get("payment_id"))
     subscription = billing.create_subscription(subscription_id, *plan)
     return created(subscription, SubscriptionSchema, f"/api/v1/subscriptions/{subscription.id}")
@@ -60,7 +60,7 @@ def create_subscription(subscription_id: UUID, body: dict[str, Any]) -> ApiRespo
 
 @requires(Permission.SUBSCRIPTIONS_WRITE)
 def renew_subscription(subscription_id: UUID) -> ApiResponse:
-    """Begin the next period."""
+    """Start the next period of a subscription."""
     subscription = _get_subscription(subscription_id, for_update=True)
     billing.renew_subscription(subscription)
     return ok(subscription, SubscriptionSchema)
@@ -68,7 +68,7 @@ def renew_subscription(subscription_id: UUID) -> ApiResponse:
 
 @requires(Permission.SUBSCRIPTIONS_READ)
 def list_subscription_usage(subscription_id: UUID, **params: Any) -> ApiResponse:
-    """The ledger of one subscription."""
+    """List the credit movements of a subscription."""
     params["subscription_id"] = _get_subscription(subscription_id).id
     return SUBSCRIPTION_USAGE.list_response(params)
 
@@ -83,7 +83,7 @@ def _get_subscription(subscription_id: UUID, for_update: bool = False) -> Subscr
     query = _select_visible().where(Subscription.id == subscription_id)
     if for_update:
         query = query.with_for_update().execution_options(populate_existing=True)
-    found: Subscription | None = current_session().scalars(query).one_or_none()
-    if found is None:
+    subscription: Subscription | None = current_session().scalars(query).one_or_none()
+    if subscription is None:
         raise NotFound()
-    return found
+    return subscription

@@ -1,4 +1,4 @@
-"""Tasks at a Compute API: what it calls back."""
+"""Tasks of a Compute API: its webhooks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from studio.generations.worker.callbacks import require_signature
 
 @authenticates_itself
 def receive_task_webhook(body: dict[str, Any]) -> ApiResponse:
-    """Look at a task that has news; what is not signed is refused, what is not known is ignored."""
+    """Poll the task that a signed webhook names; unknown tasks are ignored."""
     secret = current_settings().compute_webhook_secret
     message_id = require_signature(
         secret, request.environ[REQUEST_CONTEXT].signed_body, dict(request.headers)

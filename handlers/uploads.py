@@ -1,4 +1,4 @@
-"""Uploads: a signed address for the bytes of one picture, and the bytes."""
+"""Uploads of images to a presigned URL."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from studio.media.uploads import get_open_upload, url_lifetime
 
 @requires(Permission.UPLOADS_WRITE)
 def create_presigned_url(body: dict[str, Any]) -> ApiResponse:
-    """Where the bytes may be sent, and by which address they are named afterwards."""
+    """Return the URL to upload an image to, and the URL to refer to it with."""
     settings, lifetime = current_settings(), url_lifetime(body.get("size"))
     upload = uploads.create_presigned_url(body["filename"], body["content_type"], body.get("size"))
     signed = sign_upload(settings.secret_key, upload.id, utc_now(), lifetime)
-    address = f"{settings.public_url}/api/v1/uploads/{upload.id}"
-    answer = {
-        "upload_url": f"{address}?expires={signed.expires}&signature={signed.signature}",
+    url = f"{settings.public_url}/api/v1/uploads/{upload.id}"
+    data = {
+        "upload_url": f"{url}?expires={signed.expires}&signature={signed.signature}",
         "file_url": file_url(settings.public_url, upload.id, EXTENSIONS_BY_TYPE[upload.content_type]),
         "upload_method": "PUT",
         "expires_in_seconds": int(lifetime.total_seconds()),
         "max_file_size": settings.max_upload_bytes,
     }
-    return json_response(answer, Cache_Control="no-store")
+    return json_response(data, Cache_Control="no-store")
 
 
 def _precheck_upload(upload_id: UUID, expires: int, signature: str, **_: Any) -> None:
@@ -42,6 +42,6 @@ def _precheck_upload(upload_id: UUID, expires: int, signature: str, **_: Any) ->
 @authenticates_itself
 @prefetches_images(_precheck_upload)
 def put_upload(upload_id: UUID, expires: int, signature: str, body: StoredImage) -> ApiResponse:
-    """Take the bytes of a picture from the holder of the signature; they may be replaced until used."""
+    """Store the uploaded image; it can be replaced until a row refers to it."""
     uploads.put_upload(current_storage(), upload_id, body)
     return no_content()

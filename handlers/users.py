@@ -1,4 +1,4 @@
-"""Accounts: one's own, and all of them for superusers."""
+"""User accounts and their sessions. Users manage their own account, superusers all."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.preconditions import apply_changes, require_etag_match
-from handlers.common.responses import ApiResponse, created, no_content, ok
-from handlers.common.responses import json_response as plain
+from handlers.common.responses import ApiResponse, created, json_response, no_content, ok
 from handlers.pipeline.auth import current_session_id
 from handlers.schemas.users import SessionSchema, UserSchema
 from studio.accounts.identity import email_changes, sessions, users
@@ -41,27 +40,27 @@ SESSIONS = ListQuery(
 
 @requires(Permission.USERS_ADMIN)
 def list_users(**params: Any) -> ApiResponse:
-    """All accounts."""
+    """List all accounts."""
     return USERS.list_response(params)
 
 
 @requires(Permission.USERS_ADMIN)
 def create_user(body: dict[str, Any]) -> ApiResponse:
-    """Make an account."""
+    """Create an account."""
     user = users.create_user(**body)
     return created(user, UserSchema, f"/api/v1/users/{user.id}")
 
 
 @requires(Permission.ACCOUNT_SELF)
 def get_current_user() -> ApiResponse:
-    """The account that the token belongs to."""
+    """Return the caller's account."""
     return ok(get_account(current_caller().user_id), UserSchema)
 
 
 @requires(Permission.ACCOUNT_SELF)
 @limits_password_attempts(reauthentication_attempts)
 def update_current_user(body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names of one's own account; another address waits for its proof."""
+    """Update the caller's account; a new e-mail address takes effect when it is confirmed."""
     user, settings = _get_for_update(current_caller().user_id), current_settings()
     apply_changes(user, body, "full_name")
     if "email" in body:
@@ -75,21 +74,21 @@ def update_current_user(body: dict[str, Any]) -> ApiResponse:
 @requires(Permission.ACCOUNT_SELF)
 @limits_password_attempts(reauthentication_attempts)
 def change_password(body: dict[str, Any]) -> ApiResponse:
-    """Set a new password and end the other sessions."""
+    """Change the caller's password and end the other sessions."""
     user = get_account(current_caller().user_id, for_update=True)
     users.change_password(user, body["current_password"], body["new_password"], current_session_id())
-    return plain({"message": "Password changed"})
+    return json_response({"message": "Password changed"})
 
 
 @requires(Permission.ACCOUNT_SELF)
 def list_sessions(**params: Any) -> ApiResponse:
-    """The open sessions of one's own account."""
+    """List the open sessions of the caller."""
     return SESSIONS.list_response({**params, "user_id": current_caller().user_id, "now": utc_now()})
 
 
 @requires(Permission.ACCOUNT_SELF)
 def end_session(session_id: UUID) -> ApiResponse:
-    """End one session of one's own account."""
+    """End a session of the caller."""
     sessions.end_session(current_caller().user_id, session_id)
     return no_content()
 
@@ -97,14 +96,14 @@ def end_session(session_id: UUID) -> ApiResponse:
 @authenticates_itself
 @limits_invalid_tokens
 def confirm_email_change(body: dict[str, Any]) -> ApiResponse:
-    """Give an account the address that a mailed token proves."""
+    """Change the e-mail address of an account with a mailed token."""
     email_changes.confirm_email_change(body["token"], get_mailer(current_settings()))
-    return plain({"message": "Address changed"})
+    return json_response({"message": "Address changed"})
 
 
 @requires(Permission.ACCOUNT_SELF)
 def get_user(user_id: UUID) -> ApiResponse:
-    """One's own account; any for superusers."""
+    """Return an account: the caller's own, or any for superusers."""
     caller = current_caller()
     if user_id != caller.user_id and not caller.is_superuser:
         raise NotFound()
@@ -113,7 +112,7 @@ def get_user(user_id: UUID) -> ApiResponse:
 
 @requires(Permission.USERS_ADMIN)
 def update_user(user_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names of any account."""
+    """Update an account."""
     user = _get_for_update_by_superuser(user_id)
     users.update_user(user, body, current_caller().user_id)
     return ok(user, UserSchema)
@@ -121,14 +120,14 @@ def update_user(user_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.USERS_ADMIN)
 def delete_user(user_id: UUID) -> ApiResponse:
-    """Remove an account with its personal rows."""
+    """Delete an account with its personal rows."""
     users.delete_user(_get_for_update_by_superuser(user_id), current_caller().user_id)
     return no_content()
 
 
 def _get_for_update_by_superuser(user_id: UUID) -> User:
     caller_id = current_caller().user_id
-    # The caller's too: of two superusers who shut each other out at once, one is none any more by then.
+    # The caller is locked too: when two superusers deactivate each other at once, the second one is rejected.
     lock_users({user_id, caller_id})
     caller = get_account(caller_id, for_update=True)
     if not (caller.is_superuser and caller.is_active):

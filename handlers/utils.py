@@ -1,4 +1,4 @@
-"""Probes for those who run the server: whether it lives, what it depends on, what it is."""
+"""Health checks, readiness and version of the server."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ VERSION: str = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["v
 
 
 def health_check() -> ApiResponse:
-    """That the process answers requests at all."""
+    """Return 200 while the process serves requests (liveness)."""
     return json_response({"status": "ok"})
 
 
 def system_health_check() -> ApiResponse:
-    """What each dependency says; asking always succeeds."""
+    """Return the state of each dependency; the response is always 200."""
     checks = {name: "ok" if is_usable() else "failed" for name, is_usable in DEPENDENCIES.items()}
     return json_response(
         {"status": "ok" if "failed" not in checks.values() else "degraded", "checks": checks}
@@ -32,26 +32,29 @@ def system_health_check() -> ApiResponse:
 
 
 def readiness() -> ApiResponse:
-    """Whether requests should be sent here: Unavailable when something that they need cannot be used."""
+    """Return 200 if all dependencies work, 503 otherwise (readiness)."""
     if not all(is_usable() for is_usable in DEPENDENCIES.values()):
         raise ServiceUnavailable()
     return json_response({"status": "ok"})
 
 
 def db_check() -> ApiResponse:
-    """That the database answers; Unavailable when it does not."""
+    """Return 200 if the database works, 503 otherwise."""
     if not is_database_usable():
         raise ServiceUnavailable()
     return json_response({"status": "ok"})
 
 
 def get_version() -> ApiResponse:
-    """The version of the server and of the contract."""
+    """Return the versions of the server and of the API."""
     return json_response({"version": VERSION, "api_version": "v1"})
 
 
 def is_database_usable() -> bool:
-    """Whether the database answers, asked on a connection apart: a failure must not end the request."""
+    """Return whether the database answers.
+
+    The query has a connection of its own, because a failure would abort the transaction of the request.
+    """
     try:
         with current_session().get_bind().engine.execution_options(write=False).connect() as connection:
             connection.execute(text("SELECT 1"))
@@ -61,7 +64,7 @@ def is_database_usable() -> bool:
 
 
 def is_media_usable() -> bool:
-    """Whether pictures can be stored."""
+    """Return whether images can be stored."""
     try:
         current_storage().check()
     except OSError:

@@ -1,4 +1,4 @@
-"""Webhook endpoints: addresses that are told what happened, and the log of what was sent to them."""
+"""Webhook endpoints and the log of their deliveries."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WEBHOOK_DELIVERIES = ListQuery(
 
 @requires(Permission.WEBHOOKS_READ)
 def list_webhook_endpoints(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """The endpoints of one scope."""
+    """List the webhook endpoints of a tenant."""
     require_permission_in(organization_id)
     return WEBHOOK_ENDPOINTS.list_response(params, list_filter(organization_id))
 
@@ -59,29 +59,29 @@ def _precheck_create(organization_id: UUID | None = None, **_: Any) -> None:
 @requires(Permission.WEBHOOKS_MANAGE)
 @prechecks_url(_precheck_create)
 def create_webhook_endpoint(body: dict[str, Any], organization_id: UUID | None = None) -> ApiResponse:
-    """Register an address; the answer holds its secret."""
+    """Create a webhook endpoint; the response contains its secret."""
     endpoint = WebhookEndpoint(
         **resolve_ownership(organization_id), is_enabled=True, secret_salt=generate_salt()
     )
     studio.require_capacity(endpoint.organization_id, endpoint.owner_id)
     studio.update_webhook_endpoint(endpoint, body)
     insert_row(endpoint)
-    # The tag is that of the endpoint as it is read from now on, without the secret.
-    tag = strong_etag(encode_json(serialize(endpoint, WebhookEndpointSchema)))
-    headers = {"Location": _path(endpoint), "ETag": tag, **NO_STORE}
+    # The ETag is that of later GET responses, which do not contain the secret.
+    etag = strong_etag(encode_json(serialize(endpoint, WebhookEndpointSchema)))
+    headers = {"Location": _path(endpoint), "ETag": etag, **NO_STORE}
     return ApiResponse(201, serialize(endpoint, WebhookEndpointCreatedSchema), headers)
 
 
 @requires(Permission.WEBHOOKS_READ)
 def get_webhook_endpoint(endpoint_id: UUID) -> ApiResponse:
-    """One endpoint."""
+    """Return a webhook endpoint."""
     return ok(get_visible(WebhookEndpoint, endpoint_id), WebhookEndpointSchema)
 
 
 @requires(Permission.WEBHOOKS_MANAGE)
 @prechecks_url(precheck_update(WebhookEndpoint, "endpoint_id", WebhookEndpointSchema))
 def update_webhook_endpoint(endpoint_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Change what the body names."""
+    """Update a webhook endpoint."""
     endpoint = get_for_update(WebhookEndpoint, endpoint_id, WebhookEndpointSchema)
     studio.update_webhook_endpoint(endpoint, body)
     current_session().flush()
@@ -90,14 +90,14 @@ def update_webhook_endpoint(endpoint_id: UUID, body: dict[str, Any]) -> ApiRespo
 
 @requires(Permission.WEBHOOKS_MANAGE)
 def delete_webhook_endpoint(endpoint_id: UUID) -> ApiResponse:
-    """Remove the endpoint with its log."""
+    """Delete a webhook endpoint with its deliveries."""
     current_session().delete(get_for_update(WebhookEndpoint, endpoint_id, WebhookEndpointSchema))
     return no_content()
 
 
 @requires(Permission.WEBHOOKS_MANAGE)
 def rotate_webhook_secret(endpoint_id: UUID) -> ApiResponse:
-    """Make a new secret; the one before signs too for a day."""
+    """Create a new secret; the previous one also signs for a day."""
     endpoint = _get_locked(endpoint_id)
     studio.rotate_webhook_secret(endpoint)
     current_session().flush()
@@ -112,31 +112,31 @@ def test_webhook_endpoint(endpoint_id: UUID) -> ApiResponse:
 
 @requires(Permission.WEBHOOKS_MANAGE)
 def redeliver_webhooks(endpoint_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Queue again what was created in a range of time."""
+    """Queue the deliveries of a time range again."""
     endpoint = _get_locked(endpoint_id)
     count, is_complete = studio.redeliver_webhooks(
         endpoint, body["since"], body.get("until"), body["only_failed"]
     )
-    waiting = f"{_path(endpoint)}/deliveries?status=pending"
-    return ApiResponse(202, {"count": count, "is_complete": is_complete}, {"Location": waiting})
+    location = f"{_path(endpoint)}/deliveries?status=pending"
+    return ApiResponse(202, {"count": count, "is_complete": is_complete}, {"Location": location})
 
 
 @requires(Permission.WEBHOOKS_READ)
 def list_webhook_deliveries(endpoint_id: UUID, **params: Any) -> ApiResponse:
-    """What was sent to one endpoint, or waits."""
+    """List the deliveries of a webhook endpoint."""
     params["endpoint_id"] = get_visible(WebhookEndpoint, endpoint_id).id
     return WEBHOOK_DELIVERIES.list_response(params)
 
 
 @requires(Permission.WEBHOOKS_READ)
 def get_webhook_delivery(endpoint_id: UUID, delivery_id: UUID) -> ApiResponse:
-    """One message to one endpoint."""
+    """Return a delivery of a webhook endpoint."""
     return ok(_get_delivery(get_visible(WebhookEndpoint, endpoint_id), delivery_id), WebhookDeliverySchema)
 
 
 @requires(Permission.WEBHOOKS_MANAGE)
 def redeliver_webhook(endpoint_id: UUID, delivery_id: UUID) -> ApiResponse:
-    """Queue one message again."""
+    """Queue a delivery again."""
     endpoint = _get_locked(endpoint_id)
     delivery = _get_delivery(endpoint, delivery_id)
     studio.redeliver_webhook(endpoint, delivery)

@@ -61,6 +61,14 @@ def check_references(row: Owned, body: Mapping[str, Any], **models: type[Owned])
             get_reference(model, row_id, row.organization_id, row.owner_id)
 
 
+def deduplicate_ids(body: dict[str, Any], *names: str) -> None:
+    """Remove repeated ids from the lists of a body, in place.
+
+    `uniqueItems` of the contract compares text, so two spellings of one UUID pass it.
+    """
+    body.update({name: list(dict.fromkeys(body[name])) for name in names if name in body})
+
+
 def require_visible_ids(filters: Mapping[type[Owned], UUID | None]) -> None:
     """Raise NotFound for an id in a filter of a list that the caller cannot see; None is no filter."""
     for model, row_id in filters.items():

@@ -19,11 +19,11 @@ from functools import cache
 from pathlib import Path
 from threading import get_ident
 from types import CodeType, FrameType
+from typing import Any
 
 import httpx
 
 from handlers.app import Application, create_app
-from handlers.contract.resolver import find_handlers
 from handlers.server.cli import migrate_and_seed
 from studio.settings import Settings
 
@@ -110,8 +110,8 @@ def _find_function(code: CodeType) -> tuple[str, str] | None:
 
 def get_handler_codes(app: Application) -> set[CodeType]:
     """Return the code objects of all handlers of the application."""
-    operations = [endpoint._operation for endpoint in app.endpoints.values()]
-    return {handler.__code__ for handler in find_handlers(operations, "handlers").values()}
+    handlers: list[Any] = [endpoint._handler for endpoint in app.endpoints.values()]
+    return {handler.__code__ for handler in handlers}
 
 
 async def trace_request(app: Application, profiler: Profiler, method: str, path: str) -> FileTrace:
@@ -160,7 +160,7 @@ def main(arguments: list[str]) -> int:
         return 2
     requests = tuple(zip(arguments[::2], arguments[1::2], strict=True)) or DEFAULT_REQUESTS
     with tempfile.TemporaryDirectory() as folder:
-        environment = {"SARTIQ_DATA_DIR": folder, "SARTIQ_ENV": "development", "LOG_LEVEL": "ERROR"}
+        environment = {"DATA_DIR": folder, "SARTIQ_ENV": "development", "LOG_LEVEL": "ERROR"}
         settings = Settings.from_environment(environment)
         profiler = Profiler()
         profiler.install()
