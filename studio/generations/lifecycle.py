@@ -1,7 +1,7 @@
-"""The life of a generation: the one place where its state changes, with all that hangs on it.
+"""Change the status of a generation: the only place that does, with everything that follows from it.
 
-Who moves a generation has locked its row. A move counts as a revision, keeps the times, settles the shot that
-waits, and returns credits where nothing was made for them. Knows no worker and no HTTP.
+The caller has locked the row. A transition increments the revision, sets the timestamps, updates the shot,
+refunds credits and publishes webhooks. Knows no worker and no HTTP.
 """
 
 from __future__ import annotations
@@ -26,16 +26,25 @@ logger = logging.getLogger(__name__)
 
 EXPIRED_ERROR = {
     "category": "expired",
-    "message": "The deadline passed before the pictures were made; the credits were returned",
+    "message": "The deadline passed before the predictions were rendered; the credits were refunded",
     "retryable": True,
 }
 
 
 def transition(generation: Generation, status: str, error: dict[str, Any] | None = None) -> None:
-    """Move a locked generation to the next state; InvalidTransition when the table has no such step."""
+    """Move a locked generation to another status.
+
+    Args:
+        generation: The generation.
+        status: The new status.
+        error: The error to show, for a final status other than completed.
+
+    Raises:
+        InvalidTransition: The state machine does not allow the step.
+    """
     if status not in GENERATION_STATES[generation.status]:
         raise InvalidTransition(f"A generation that is {generation.status} cannot become {status}")
-    stopped_at_work = generation.status == GenerationStatus.CANCELING
+    was_rendering = generation.status == GenerationStatus.CANCELING
     generation.status = status
     generation.revision += 1
     after_commit(pubsub.CHANGES.notify)
@@ -51,7 +60,8 @@ def transition(generation: Generation, status: str, error: dict[str, Any] | None
         generation.completed_at = utc_now()
         generation.error = error
         _update_shot(generation)
-        if status != GenerationStatus.COMPLETED and not stopped_at_work:
+        # Canceled while a worker rendered it: that work is paid for.
+        if status != GenerationStatus.COMPLETED and not was_rendering:
             _refund_credits(generation)
         _emit_telemetry(generation)
         path = f"/api/v1/generations/{generation.id}"
@@ -59,46 +69,47 @@ def transition(generation: Generation, status: str, error: dict[str, Any] | None
 
 
 def cancel_generation(generation: Generation) -> None:
-    """Stop a locked generation: at once while it waits, at its next step while it runs.
+    """Cancel a locked generation: immediately while it is pending, at its next step while it runs.
 
-    Cancelling what is canceled or being canceled changes nothing; what ended otherwise is an
-    InvalidTransition.
+    A generation that is canceled or being canceled does not change.
+
+    Raises:
+        InvalidTransition: The generation has completed, failed or expired.
     """
     if generation.status in (GenerationStatus.CANCELING, GenerationStatus.CANCELED):
         return
-    waits = generation.status == GenerationStatus.PENDING
+    is_pending = generation.status == GenerationStatus.PENDING
     generation.cancel_requested_at = utc_now()
     if generation.lease_owner is None:
-        # Made elsewhere and watched by nobody at the moment: due at once, to be canceled there.
+        # A remote task that no worker polls at the moment: make it due, so that a worker cancels it there.
         generation.lease_expires_at = utc_now()
         after_commit(pubsub.notify_workers)
-    transition(generation, GenerationStatus.CANCELED if waits else GenerationStatus.CANCELING)
+    transition(generation, GenerationStatus.CANCELED if is_pending else GenerationStatus.CANCELING)
 
 
 def _emit_telemetry(generation: Generation) -> None:
-    """Let those who watch from outside know, once it is certain."""
-    began, ended = generation.started_at, generation.completed_at
-    seconds = (ended - began).total_seconds() if began and ended else None
+    """Count and log the final status after the commit."""
+    started_at, completed_at = generation.started_at, generation.completed_at
+    seconds = (completed_at - started_at).total_seconds() if started_at and completed_at else None
     after_commit(partial(count_generation, generation.status, seconds))
     fields: dict[str, Any] = {"generation_id": str(generation.id), "status": generation.status}
     if generation.organization_id is not None:
         fields["org_id"] = str(generation.organization_id)
     if seconds is not None:
         fields["duration_ms"] = round(seconds * 1000)
-    words = "generation %s is %s, at attempt %s"
+    message = "generation %s is %s, at attempt %s"
     after_commit(
-        partial(logger.info, words, generation.id, generation.status, generation.attempts, extra=fields)
+        partial(logger.info, message, generation.id, generation.status, generation.attempts, extra=fields)
     )
 
 
 def _update_shot(generation: Generation) -> None:
-    """Bring the shot that waits for this generation into review, or back to where it was."""
+    """Move the shot of the generation into review, or back to its previous status."""
     if generation.shot_id is None:
         return
-    waiting = and_(Shot.id == generation.shot_id, Shot.status == "generating")
-    shot = current_session().scalar(
-        select(Shot).where(waiting).with_for_update(of=Shot)
-    )  # unscoped: its own shot
+    generating = and_(Shot.id == generation.shot_id, Shot.status == "generating")
+    # unscoped: the shot of the generation
+    shot = current_session().scalar(select(Shot).where(generating).with_for_update(of=Shot))
     if shot is None:
         return
     if generation.status == GenerationStatus.COMPLETED:

@@ -1,7 +1,8 @@
-"""Tells whoever waits for a generation that it has changed: one look at the database a round, for everybody.
+"""Notify waiting requests when a generation changes, with one database query per round for all of them.
 
-It lives on the event loop and reads in a thread of its own; between rounds it holds no connection, and while
-nobody waits it does nothing. Who may watch what was decided before; it knows no HTTP.
+The hub lives on the event loop and reads in a thread of its own. It holds no connection between rounds and
+does nothing while no request waits. The caller has checked the permission to see the generation; the module
+knows no HTTP.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.3
 MIN_POLL_SECONDS = 0.05
-"""Pause between two looks when there is news all the time."""
+"""The shortest pause between two rounds, for times of constant changes."""
 RETRY_SECONDS = 2.0
 MAX_LISTENERS = 1_000
 MAX_LISTENERS_PER_ACCOUNT = 250
-"""So that one account cannot take the places of all others."""
+"""One account cannot use up the listeners of all others."""
 
 Transaction = Callable[[bool], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
 class GenerationState:
-    """How far a generation is, as plain values."""
+    """The progress of a generation as plain values."""
 
     generation_id: UUID
     revision: int
@@ -52,12 +53,12 @@ class GenerationState:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether the status is final."""
         return not GENERATION_STATES[self.status]
 
 
 def snapshot(generation: Generation) -> GenerationState:
-    """The state of a row whose pictures are loaded."""
+    """Return the state of a generation whose predictions are loaded."""
     return GenerationState(
         generation_id=generation.id,
         revision=generation.revision,
@@ -73,37 +74,50 @@ def snapshot(generation: Generation) -> GenerationState:
 def load_changed(
     transaction: Transaction, known: Mapping[UUID, int]
 ) -> Mapping[UUID, GenerationState | None]:
-    """The state of each generation that is past its known revision, None for one that is gone."""
+    """Return the state of each generation that has changed, None for one that was deleted.
+
+    Args:
+        transaction: Opens a transaction; False opens one for reading.
+        known: The last known revision of each generation.
+    """
     with transaction(False) as reading:
-        # unscoped: whoever watches was let in by a request of their own
-        revisions = select(Generation.id, Generation.revision).where(Generation.id.in_(known))
-        found = {row.id: row.revision for row in reading.execute(revisions)}
-        changed = [one for one, revision in found.items() if revision > known[one]]
+        # unscoped: the request of each listener has checked its permission
+        select_revisions = select(Generation.id, Generation.revision).where(Generation.id.in_(known))
+        revisions = {row.id: row.revision for row in reading.execute(select_revisions)}
+        changed = [
+            generation_id for generation_id, revision in revisions.items() if revision > known[generation_id]
+        ]
         states = (
             [GenerationState(*row) for row in reading.execute(_select_states(changed))] if changed else []
         )
-    gone: dict[UUID, GenerationState | None] = dict.fromkeys(known.keys() - found.keys())
-    return gone | {state.generation_id: state for state in states}
+    deleted: dict[UUID, GenerationState | None] = dict.fromkeys(known.keys() - revisions.keys())
+    return deleted | {state.generation_id: state for state in states}
 
 
 def _select_states(generation_ids: list[UUID]) -> Any:
-    pictures = select(func.count()).where(Prediction.generation_id == Generation.id).scalar_subquery()
-    return select(  # unscoped: whoever watches was let in by a request of their own
+    predictions_count = (
+        select(func.count()).where(Prediction.generation_id == Generation.id).scalar_subquery()
+    )
+    return select(  # unscoped: the request of each listener has checked its permission
         Generation.id,
         Generation.revision,
         Generation.status,
         Generation.progress,
         Generation.queue_position,
         Generation.attempts,
-        pictures,
+        predictions_count,
         Generation.error,
     ).where(Generation.id.in_(generation_ids))
 
 
 class Listener:
-    """One who waits for news of one generation. `state` is the newest known, None once the row is gone.
+    """A request that waits for changes of one generation.
 
-    With `to_the_end` only the end is news.
+    Attributes:
+        generation_id: The generation.
+        revision: The last known revision.
+        state: The last known state; None once the generation is deleted.
+        closed: Whether no more changes will come, because the process ends.
     """
 
     def __init__(self, state: GenerationState, final_only: bool) -> None:
@@ -111,18 +125,20 @@ class Listener:
         self.state: GenerationState | None = state
         self._final_only = final_only
         self.closed = False
-        """Whether no more news will come, because the process ends."""
         self._changed = asyncio.Event()
 
     async def wait(self, seconds: float) -> None:
-        """Return as soon as there is news, at the latest after these seconds."""
+        """Return after a change, at the latest after these seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
         self._changed.clear()
 
     def notify(self, state: GenerationState | None) -> None:
-        """Give the watcher a state, unless a later one is known already."""
+        """Pass on a state, unless a later one is known already.
+
+        With `final_only`, only a final state or the deletion ends `wait`.
+        """
         if state is not None and state.revision <= self.revision:
             return
         self.state = state
@@ -131,13 +147,13 @@ class Listener:
             self._changed.set()
 
     def close(self) -> None:
-        """Let the watcher go."""
+        """End the wait for good."""
         self.closed = True
         self._changed.set()
 
 
 class ChangeHub:
-    """All who wait in this process. Open between `open` and `close`; otherwise nobody can wait."""
+    """The listeners of this process. Requests can wait between `open` and `close` only."""
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
@@ -147,38 +163,38 @@ class ChangeHub:
         self._poller: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Begin, on the event loop that runs."""
+        """Open the hub on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._wakeup = asyncio.Event()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="watcher")
         pubsub.CHANGES.subscribe(self._on_change)
 
     def close(self) -> None:
-        """Let everybody go; may be called from any thread."""
+        """Close all listeners; can be called from any thread."""
         self._call_threadsafe(self._close_all)
 
     @property
     def is_open(self) -> bool:
-        """Whether the loop that runs is the one that was opened: a WSGI host's is not."""
+        """Whether the hub is open on the running loop; behind a WSGI server it never is."""
         return self._loop is not None and self._loop is asyncio.get_running_loop()
 
     def has_capacity(self, account: str) -> bool:
-        """Whether one more may wait, and one more of this account."""
+        """Return whether one more request, and one more of this account, can wait."""
         return self._counts.total() < MAX_LISTENERS and self._counts[account] < MAX_LISTENERS_PER_ACCOUNT
 
     @contextmanager
     def subscribe(self, state: GenerationState, account: str, final_only: bool = False) -> Iterator[Listener]:
-        """Be told of all that is later than `state`, or of the end only, for as long as the block lasts."""
-        watcher = Listener(state, final_only)
-        self._listeners.setdefault(state.generation_id, set()).add(watcher)
+        """Listen for changes after `state`, or for the final state only, within the block."""
+        listener = Listener(state, final_only)
+        self._listeners.setdefault(state.generation_id, set()).add(listener)
         self._counts[account] += 1
         self._ensure_polling()
         try:
-            yield watcher
+            yield listener
         finally:
-            others = self._listeners[state.generation_id]
-            others.discard(watcher)
-            if not others:
+            listeners = self._listeners[state.generation_id]
+            listeners.discard(listener)
+            if not listeners:
                 del self._listeners[state.generation_id]
             self._counts[account] -= 1
             if not self._counts[account]:
@@ -188,12 +204,12 @@ class ChangeHub:
         return self._counts.total()
 
     def watched_ids(self) -> set[UUID]:
-        """The generations that somebody waits for."""
+        """Return the generations that have listeners."""
         return set(self._listeners)
 
     def _ensure_polling(self) -> None:
         if self._loop is not None and (self._poller is None or self._poller.done()):
-            # A context of its own: the poller works for all, not for the request that came first.
+            # An empty context: the poller serves all requests, not only the one that starts it.
             self._poller = self._loop.create_task(self._poll(), context=Context())
 
     async def _poll(self) -> None:
@@ -207,25 +223,25 @@ class ChangeHub:
 
     async def _poll_once(self) -> None:
         known = {
-            one: min(watcher.revision for watcher in change_hub)
-            for one, change_hub in self._listeners.items()
+            generation_id: min(listener.revision for listener in listeners)
+            for generation_id, listeners in self._listeners.items()
         }
         if not known or self._loop is None:
             return
         try:
             changed = await self._loop.run_in_executor(self._reader, load_changed, self._transaction, known)
         except SQLAlchemyError as error:
-            logger.error("what is watched could not be read, it is tried again: %s", error)
+            logger.error("watched generations could not be read, retrying: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
             return
         except Exception:
-            logger.exception("what is watched could not be read, it is tried again")
+            logger.exception("watched generations could not be read, retrying")
             await asyncio.sleep(RETRY_SECONDS)
             return
         for generation_id, state in changed.items():
-            for watcher in list(self._listeners.get(generation_id, ())):
-                watcher.notify(state)
-            # Each may wake a hundred who have something to send: others shall get their turn in between.
+            for listener in list(self._listeners.get(generation_id, ())):
+                listener.notify(state)
+            # One change can wake a hundred listeners that send: let other tasks of the loop run in between.
             await asyncio.sleep(0)
 
     def _on_change(self) -> None:
@@ -234,14 +250,14 @@ class ChangeHub:
     def _call_threadsafe(self, callback: Callable[[], object]) -> None:
         loop = self._loop
         if loop is not None:
-            # A loop that is closed has nobody left who waits.
+            # A closed loop has no listeners left.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(callback)
 
     def _close_all(self) -> None:
         self._loop = None
         pubsub.CHANGES.unsubscribe(self._on_change)
-        for watchers in self._listeners.values():
-            for watcher in watchers:
-                watcher.close()
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.close()
         self._reader.shutdown(wait=False)
