@@ -1,6 +1,6 @@
-"""The first schema: every group of the contract.
+"""Create the first schema.
 
-Longer than other modules, because a migration is frozen: it repeats what the models said on its day.
+A migration never changes, so it repeats the definitions of the models instead of importing them.
 """
 
 import sqlalchemy as sa
@@ -13,8 +13,8 @@ depends_on = None
 
 JSON = sa.JSON()
 
-# Tables that refer to each other in a circle: table, column, table referred to. SQLite takes such keys within
-# CREATE TABLE; PostgreSQL wants both tables first.
+# Circular references: table, column, referenced table. SQLite accepts such keys in CREATE TABLE; PostgreSQL
+# needs both tables first.
 CIRCULAR_KEYS = (
     ("organizations", "logo_media_id", "media_resources"),
     ("shots", "approved_prediction_id", "predictions"),

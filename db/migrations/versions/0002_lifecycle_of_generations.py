@@ -1,4 +1,4 @@
-"""Generations can be canceled and retried, have a deadline, and count their revisions."""
+"""Add cancellation, retries, deadlines and revisions of generations."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,7 +22,7 @@ def upgrade() -> None:
         table.create_foreign_key(
             op.f("fk_generations_retry_of_id"), "generations", ["retry_of_id"], ["id"], ondelete="SET NULL"
         )
-    # The default was for the rows that were there; new ones get theirs from the model.
+    # The default fills existing rows; new rows get it from the model.
     with changing("generations") as table:
         table.alter_column("revision", server_default=None)
 

@@ -1,4 +1,4 @@
-"""Endpoints of webhooks, and the outbox of what is sent to them."""
+"""Add webhook endpoints and the outbox of their deliveries."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Generations remember the trace of the request that ordered them."""
+"""Store the trace context of the request with a generation."""
 
 import sqlalchemy as sa
 

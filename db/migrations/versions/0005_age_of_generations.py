@@ -1,4 +1,4 @@
-"""What has waited for the longest is found at once."""
+"""Index the oldest generations per status."""
 
 from db.migrations.batch import alter_table as changing
 

@@ -1,4 +1,4 @@
-"""Answers are kept for requests that carry an Idempotency-Key."""
+"""Add idempotency keys with their stored responses."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Exports: orders for archives of approved pictures, with what they hold."""
+"""Add exports of approved predictions and their items."""
 
 import sqlalchemy as sa
 from alembic import op

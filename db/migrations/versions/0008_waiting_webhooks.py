@@ -1,4 +1,4 @@
-"""What waits to be sent to webhooks is found without a look at every endpoint."""
+"""Index pending webhook deliveries across endpoints."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Generations can be made elsewhere: the task there, the looks at it, and whether the fallback makes them."""
+"""Add the task id, the polls and the fallback of generations that run at a remote provider."""
 
 import sqlalchemy as sa
 
@@ -17,7 +17,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("remote_steps", sa.Integer(), nullable=False, server_default="0"))
         table.add_column(sa.Column("remote_failures", sa.Integer(), nullable=False, server_default="0"))
         table.create_index("ix_generations_remote_task_id", ["remote_task_id"])
-    # The defaults were for the rows that were there; new ones get theirs from the model.
+    # The defaults fill existing rows; new rows get them from the model.
     with changing("generations") as table:
         for column in ("fallen_back", "remote_steps", "remote_failures"):
             table.alter_column(column, server_default=None)

@@ -1,4 +1,4 @@
-"""Messages about tasks at other providers are remembered for a day."""
+"""Add the callbacks of remote providers that were accepted."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""A ledger of credits: what every subscription used so far is its opening entry."""
+"""Add the ledger of credits, with the credits used so far as opening entries."""
 
 import uuid
 from datetime import UTC, datetime

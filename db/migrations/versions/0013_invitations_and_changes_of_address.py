@@ -1,4 +1,4 @@
-"""Invitations to organizations, and changes of address that wait for their proof."""
+"""Add invitations to organizations and pending changes of e-mail addresses."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Tries at passwords and mailed tokens are counted, apart for addresses from which an account is known."""
+"""Add the counts of password and token attempts, and the known addresses of users."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""An audit log, whose events can be neither changed nor deleted: triggers refuse it."""
+"""Add the audit log, with triggers that reject changes and deletions of its events."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,7 +20,7 @@ _INDEXES = {
 
 _REFUSAL = "events of the audit log are neither changed nor deleted"
 
-# REPLACE deletes without a word to the trigger of deletions, so an insertion of what is there is refused too.
+# REPLACE deletes rows without firing the delete trigger, so inserting an existing id is rejected too.
 _IS_THERE = "WHEN EXISTS (SELECT 1 FROM audit_events WHERE id = NEW.id)"
 _ON_SQLITE = [
     f"""
@@ -30,7 +30,7 @@ _ON_SQLITE = [
     for verb, condition in (("UPDATE", ""), ("DELETE", ""), ("INSERT", _IS_THERE))
 ]
 
-# For each row, so that a statement that meets no event is let through.
+# FOR EACH ROW, so that a statement that matches no event passes.
 _ON_POSTGRESQL = [
     f"""
     CREATE FUNCTION refuse_change_of_audit_events() RETURNS trigger LANGUAGE plpgsql AS

@@ -1,4 +1,4 @@
-"""When a session last renewed its tokens, and which refresh token another one was given for."""
+"""Add the time of the last refresh to sessions, and the predecessor to refresh tokens."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -24,7 +24,7 @@ def upgrade() -> None:
         )
     with changing("token_families") as table:
         table.add_column(sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True))
-    # Each refresh made a token, and so did the sign-in.
+    # The sign-in and each refresh created one token, so the newest token has the time.
     op.execute(
         "UPDATE token_families SET last_used_at = coalesce((SELECT max(refresh_tokens.created_at) "
         "FROM refresh_tokens WHERE refresh_tokens.family_id = token_families.id), created_at)"

@@ -1,4 +1,4 @@
-"""API keys of organizations."""
+"""Add API keys of organizations."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Row-level security: PostgreSQL itself keeps the rows of tenants apart."""
+"""Enable row-level security on PostgreSQL, which keeps the rows of tenants apart."""
 
 from alembic import op
 
@@ -49,7 +49,7 @@ OF_TENANTS = (
     "brands", "exports", "generations", "guidelines", "looks", "predictions", "shootings", "shots", "uploads",
     "webhook_endpoints",
 )  # fmt: skip
-# What is public can be withdrawn: rows that refer to it by then go on showing it, with its pictures.
+# A public row may be made private again. Rows that already refer to it must still show it and its images.
 PUBLISHED = {
     "background_presets": [
         ("brands", "default_background_preset_id"),
@@ -89,18 +89,18 @@ OF_PARENTS = {
 }
 OF_ACCOUNTS = ("email_changes", "idempotency_keys", "password_reset_tokens", "token_families")
 
-# Tries count before anybody is known, and the messages of the Compute API belong to no tenant.
+# Attempts are counted before a caller is authenticated; callbacks of the Compute API belong to no tenant.
 OF_THE_SYSTEM = ("known_addresses", "task_callbacks", "try_counts")
 
-# A member spends the owner's credits, and what one has paid for comes back when it is canceled, whoever owns
-# the organization by then.
+# A member spends the credits of the owner. A refund goes to the account that paid, even if the organization
+# has another owner by then.
 PAYS_FOR_ME = """
 (SELECT true FROM memberships WHERE memberships.user_id = subscriptions.user_id AND role = 'owner' LIMIT 1)
 OR (SELECT true FROM generations WHERE generations.subscription_id = subscriptions.id LIMIT 1)
 """
 COLLEAGUE = "(SELECT true FROM memberships WHERE memberships.user_id = users.id LIMIT 1)"
 
-# Everybody may know how many orders are before one's own, and nothing else of them.
+# A caller may know how many generations are ahead in the queue, and nothing else about them.
 QUEUE_POSITION = """
 CREATE FUNCTION sartiq_queue_position(priority integer, created_at timestamptz, id uuid) RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public
@@ -128,14 +128,14 @@ def upgrade() -> None:
     for table in OF_ACCOUNTS:
         protect(table, OF_MY_ACCOUNT)
     protect("organizations", OF_MY_ORGANIZATIONS.replace("organization_id", "id"))
-    # Nobody makes oneself a member elsewhere.
+    # A caller must not make themselves a member of another organization.
     protect("memberships", OF_MY_ORGANIZATIONS, readable=OF_MY_ACCOUNT)
     protect("invitations", OF_MY_ORGANIZATIONS)
     protect("api_keys", OF_MY_ORGANIZATIONS)
     protect("users", f"id = {USER_ID}", readable=COLLEAGUE, lockable=COLLEAGUE)
     protect("subscriptions", f"({OF_MY_ACCOUNT} OR {PAYS_FOR_ME})")
     protect("generation_models", NONE, readable=ALL)
-    # Triggers refuse changes of events, whoever asks.
+    # Triggers reject changes of events by every role.
     protect(
         "audit_events",
         f"({OF_MY_ORGANIZATIONS} OR (organization_id IS NULL AND account_id = {USER_ID}))",
@@ -145,7 +145,7 @@ def upgrade() -> None:
         close(table)
     if op.get_bind().dialect.name == "postgresql":
         op.execute(QUEUE_POSITION)
-        # Nobody but the system sees the orders of all, so the function must be the system's.
+        # Only the system role sees the generations of all tenants, so it must own the function.
         op.execute(f"GRANT CREATE ON SCHEMA public TO {SYSTEM_ROLE}")
         op.execute(f"ALTER FUNCTION sartiq_queue_position OWNER TO {SYSTEM_ROLE}")
         op.execute(f"REVOKE CREATE ON SCHEMA public FROM {SYSTEM_ROLE}")

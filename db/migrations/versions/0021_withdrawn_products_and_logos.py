@@ -1,4 +1,4 @@
-"""What was published and is withdrawn stays where it is in use: products, logos, pictures of subjects too."""
+"""Keep rows visible that were public and are in use: products, logos and images of subjects."""
 
 from db.rls.policies import (
     OWNED,

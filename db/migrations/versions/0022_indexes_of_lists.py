@@ -1,4 +1,4 @@
-"""Each order and filter of a growing table's lists has its index, and personal rows are found apart."""
+"""Add an index for every sort order and filter of the lists of growing tables."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,7 +13,7 @@ OWNED = (
     "predictions", "product_images", "products", "resolution_presets", "shootings", "shot_types", "shots",
     "styles", "subject_base_images", "subjects", "uploads", "webhook_endpoints",
 )  # fmt: skip
-# The columns that the lists of a table filter by.
+# The columns by which the lists of a table are filtered.
 LISTED = {
     "brands": (),
     "exports": ("status",),
@@ -52,7 +52,7 @@ def _index_owner(table: str, *columns: str) -> None:
 
 
 def _indexes(table: str) -> list[tuple[str, list[str]]]:
-    """The name of each new index and its columns; those that begin with the owner hold personal rows only."""
+    """Return the name and columns of each new index; those that begin with the owner are partial."""
     others = ["updated_at", *(["name"] if table in NAMED else [])]
     return [
         (f"ix_{table}_created_at", ["created_at", "id"]),

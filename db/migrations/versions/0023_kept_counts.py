@@ -1,4 +1,4 @@
-"""Triggers keep how many rows the lists of growing tables have."""
+"""Add the counter cache of growing tables, and the triggers that maintain it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,7 +19,7 @@ down_revision = "0022"
 branch_labels = None
 depends_on = None
 
-# The columns that counts of a table are kept by.
+# The columns by whose values the rows of a table are counted.
 KEPT = {
     "brands": (),
     "exports": ("status",),
@@ -49,7 +49,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_row_counts_waiting", "row_counts", ["entry"], sqlite_where=WAITING, postgresql_where=WAITING
     )
-    # Triggers of the system write counts; callers read those of their scopes.
+    # Triggers write counts under the system role; callers read the counts of their tenants.
     protect("row_counts", NONE, readable=OF_MY_SCOPES)
     if is_postgresql():
         op.execute(f"REVOKE INSERT, UPDATE, DELETE ON row_counts FROM {APPLICATION_ROLE}")
