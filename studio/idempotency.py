@@ -1,8 +1,9 @@
-"""What makes a request that carries a key happen once: whose turn it is, and the answer for who asks again.
+"""Locks and stored responses of idempotency keys.
 
-The answer is kept in the transaction of the work itself: either both are there or neither. That transaction
-is the turn, too: on PostgreSQL by a lock which ends with it, on SQLite because there is one writer. Who has
-to work before it opens one holds the turn by a row, with a lease for the case of death.
+The response is stored in the transaction of the change itself, so both are committed or neither. That
+transaction also holds the lock: on PostgreSQL as an advisory lock that ends with it, on SQLite because there
+is one writer. A request with slow work before its transaction holds the lock by a row instead, with a lease in
+case its process dies. This module knows neither HTTP nor the meaning of a response.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from db.queries.statements import delete_in_batches, insert_for_dialect
 from db.session import Database, current_session
 
 LEASE_DURATION = timedelta(seconds=60)
-"""Longer than a request may take. One that takes longer all the same keeps nothing: its turn may be over."""
+"""Longer than a request may take. A slower one stores nothing: its lock may have been taken over."""
 RETENTION = timedelta(hours=24)
 
 _COLUMNS = IdempotencyKey.__table__.c
@@ -32,7 +33,7 @@ _NAMESPACE_COLUMNS = ("user_id", "organization_id", "operation_id", "key_hash")
 
 @dataclass(frozen=True)
 class IdempotencyNamespace:
-    """What a key belongs to: the same key of somebody else, elsewhere, or for something else is another."""
+    """What a key is unique in: the same key of another user, organization or operation is another key."""
 
     user_id: UUID
     organization_id: UUID | None
@@ -40,7 +41,7 @@ class IdempotencyNamespace:
     key_hash: str
 
     def columns(self) -> dict[str, Any]:
-        """The columns that are unique together."""
+        """Return the columns of the unique index."""
         return {
             "user_id": self.user_id,
             "organization_id": self.organization_id or NO_ORGANIZATION_ID,
@@ -49,42 +50,46 @@ class IdempotencyNamespace:
         }
 
     def lock_id(self) -> int:
-        """What the slot is called as a lock. Two that were called the same would be in each other's way."""
+        """Return the 64-bit id of the advisory lock; on a collision two requests exclude each other."""
         name = " ".join(map(str, self.columns().values())).encode("ascii")
         return int.from_bytes(hashlib.sha256(name).digest()[:8], signed=True)
 
 
 @dataclass
 class IdempotencyLock:
-    """The right to do the work of a key: until the running transaction ends, or the lease of its row."""
+    """The right to execute the request of a key, until its transaction ends or its lease expires."""
 
     namespace: IdempotencyNamespace
     fingerprint: str
     token: UUID
     scope_id: UUID | None = None
-    """The organization or account on whose rows the work was allowed; the worker writes it down here."""
+    """The organization or account on whose rows the request was allowed to work."""
     row_id: UUID | None = None
-    """The row by which the turn is held beyond its transaction."""
+    """The row that holds the lock beyond its transaction."""
     stale_row: tuple[UUID, UUID] | None = None
-    """The id and token of a row that is over. It makes room for the row of this turn, not before: what the
-    work did may be undone, and the refusal kept all the same."""
+    """The id and token of an expired row, deleted when the row of this lock is inserted. Not before: a
+    rollback restores it, and it would keep the error from being stored."""
 
 
 class RequestInProgress(Exception):
-    """Somebody else has the turn."""
+    """Another request holds the lock."""
 
 
 def acquire(namespace: IdempotencyNamespace, fingerprint: str) -> IdempotencyLock | Row[Any]:
-    """The turn for a key that is new, forgotten, or left behind by who died; else the row in the way.
+    """Acquire the lock of a key in the running write transaction.
 
-    In the running transaction, which must be one that writes. AtWork while another one has the turn.
+    Returns:
+        The lock if the key is new, expired, or was abandoned by a process that died; else its row.
+
+    Raises:
+        RequestInProgress: another transaction holds the lock.
     """
     values = {**namespace.columns(), "number": namespace.lock_id()}
     connection = current_session().connection()
     row = connection.execute(_build_select(connection.dialect.name), values).one()
     if row.id is not None and not _is_reclaimable(row, fingerprint, utc_now()):
         return row
-    if not row.is_mine:
+    if not row.is_locked:
         raise RequestInProgress
     return IdempotencyLock(
         namespace, fingerprint, uuid4(), stale_row=None if row.id is None else (row.id, row.turn)
@@ -93,41 +98,52 @@ def acquire(namespace: IdempotencyNamespace, fingerprint: str) -> IdempotencyLoc
 
 @cache
 def _build_select(dialect: str) -> Executable:
-    """Select the row of a slot, nulls if there is none, and whether the turn is the running transaction's."""
-    is_mine: Any = true()
+    """Select the row of a key, NULLs if there is none, and whether this transaction has acquired the lock."""
+    is_locked: Any = true()
     if dialect == "postgresql":
-        is_mine = func.pg_try_advisory_xact_lock(bindparam("number"))
-    always = select(literal_column("1")).subquery()
-    of_slot = [_COLUMNS[name] == bindparam(name) for name in _NAMESPACE_COLUMNS]
-    columns = (_COLUMNS[name] for name in ("id", "turn", "fingerprint", "lease_expires_at", "expires_at"))
-    answer = (_COLUMNS[name] for name in ("scope_id", "status", "headers", "body"))
-    found = select(is_mine.label("is_mine"), *columns, *answer)
-    return found.select_from(always.outerjoin(IdempotencyKey, and_(*of_slot)))
+        # Not the waiting variant: it would hold a thread and a connection while the first request runs.
+        is_locked = func.pg_try_advisory_xact_lock(bindparam("number"))
+    one_row = select(literal_column("1")).subquery()
+    in_namespace = [_COLUMNS[name] == bindparam(name) for name in _NAMESPACE_COLUMNS]
+    lock_columns = (
+        _COLUMNS[name] for name in ("id", "turn", "fingerprint", "lease_expires_at", "expires_at")
+    )
+    response_columns = (_COLUMNS[name] for name in ("scope_id", "status", "headers", "body"))
+    statement = select(is_locked.label("is_locked"), *lock_columns, *response_columns)
+    return statement.select_from(one_row.outerjoin(IdempotencyKey, and_(*in_namespace)))
 
 
 def _is_reclaimable(row: Row[Any], fingerprint: str, now: datetime) -> bool:
-    left_behind = row.status is None and row.lease_expires_at <= now
-    return row.expires_at <= now or (left_behind and hmac.compare_digest(row.fingerprint, fingerprint))
+    is_abandoned = row.status is None and row.lease_expires_at <= now
+    return row.expires_at <= now or (is_abandoned and hmac.compare_digest(row.fingerprint, fingerprint))
 
 
 def persist_lock(lock: IdempotencyLock) -> None:
-    """Hold a turn that was just taken until its lease is over, beyond the running transaction."""
+    """Keep a lock beyond the running transaction, until its lease expires.
+
+    Raises:
+        RequestInProgress: another request has inserted the row of the key.
+    """
     lock.row_id = new_id()
     if not _insert(lock, lock.row_id, None, None, None):
         raise RequestInProgress
 
 
 def store_response(lock: IdempotencyLock, status: int, headers: dict[str, str], body: bytes) -> bool:
-    """Keep the answer in the running transaction; False when somebody else has the turn, or had it."""
+    """Store the response in the running transaction.
+
+    Returns:
+        False if another request has taken over the key, so that nothing was stored.
+    """
     if lock.row_id is None:
         return _insert(lock, new_id(), status, headers, body)
-    kept = {"scope_id": lock.scope_id, "status": status, "headers": headers, "body": body}
-    mine = update(IdempotencyKey).where(*_owned_by(lock.row_id, lock.token))
-    return affected_one(current_session().connection().execute(mine.values(kept)))
+    values = {"scope_id": lock.scope_id, "status": status, "headers": headers, "body": body}
+    statement = update(IdempotencyKey).where(*_owned_by(lock.row_id, lock.token)).values(values)
+    return affected_one(current_session().connection().execute(statement))
 
 
 def release(lock: IdempotencyLock) -> None:
-    """Free the key: the work did not happen, and the next send is the first."""
+    """Free the key: the request was not executed, and the next one with the key is the first."""
     if lock.row_id is not None:
         _delete(lock.row_id, lock.token)
 
@@ -139,7 +155,7 @@ def _insert(
     headers: dict[str, str] | None,
     body: bytes | None,
 ) -> bool:
-    """Write down the row of a turn; False when another one is there by now."""
+    """Insert the row of a lock; return False if the key has a row of another request."""
     if lock.stale_row is not None:
         _delete(*lock.stale_row)
     now, connection = utc_now(), current_session().connection()
@@ -162,7 +178,7 @@ def _insert(
 
 @cache
 def _build_insert(dialect: str) -> Executable:
-    # No error when the key is there: PostgreSQL would take the whole transaction for failed.
+    # Without an error on conflict, which would abort the whole transaction on PostgreSQL.
     insert: Executable = insert_for_dialect(dialect, IdempotencyKey).on_conflict_do_nothing()
     return insert.execution_options(preserve_rowcount=True)
 
@@ -172,7 +188,7 @@ def _delete(row_id: UUID, token: UUID) -> None:
 
 
 def _owned_by(row_id: UUID, token: UUID) -> tuple[Any, ...]:
-    """The row as the turn of that token left it."""
+    """Return the condition that a row still belongs to the lock with this token."""
     return IdempotencyKey.id == row_id, IdempotencyKey.turn == token
 
 

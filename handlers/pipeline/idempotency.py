@@ -1,7 +1,7 @@
-"""Requests with an Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-07) happen once.
+"""Execute requests with an Idempotency-Key once (draft-ietf-httpapi-idempotency-key-header-07).
 
-This module knows what two equal requests are and what is said to the second one; the turns themselves are
-`studio/idempotency.py`. Handlers notice nothing of it.
+This module decides which requests are equal, which responses are stored, and how a stored response is
+encrypted and replayed. `studio/idempotency.py` holds the locks and the rows. Handlers do not call it.
 """
 
 from __future__ import annotations
@@ -45,15 +45,14 @@ REPLAYED = "Idempotency-Replayed"
 
 _CHUNK_BYTES = 1_048_576
 _STORED_STATUSES = (404, 409)
-"""What a handler found in the database. Bytes that are no picture are none the next time either."""
+"""Statuses of errors that depend on the database. Validation errors are the same on every attempt anyway."""
 
 _RETRYABLE = (Unauthenticated, PermissionDenied, TargetNotAllowed, ImageNotFetched, ImageNotUsable)
-"""Permission can be given, a token renewed, and other servers repent: then the same request deserves another
-answer."""
+"""Errors that are not stored: a permission can be granted, a token renewed, and another server recover."""
 
 
 class IdempotencyKeyInProgress(RequestError):
-    """The first request with this key has not been answered yet."""
+    """The first request with this key is still running."""
 
     status = 409
     code = "idempotency_key_in_progress"
@@ -64,59 +63,68 @@ class IdempotencyKeyInProgress(RequestError):
 
 
 class IdempotencyKeyReused(ValidationFailed):
-    """The key came with another request before."""
+    """The key was used for a request with other content."""
 
     code = "idempotency_key_reused"
 
     def __init__(self) -> None:
-        told = "Was used for a request with other content"
-        super().__init__([Violation(("header", HEADER), told, self.code)])
+        message = "Was used for a request with other content"
+        super().__init__([Violation(("header", HEADER), message, self.code)])
 
 
 @dataclass
 class IdempotentRequest:
-    """The key of a request that is to happen once, and its turn as soon as the request has it."""
+    """A request with an Idempotency-Key; `lock` is set once the request has acquired it."""
 
     operation_id: str
     key: str
     lock: IdempotencyLock | None = None
 
-    def acquire(self, call: RequestContext, persist: bool = False) -> EncodedResponse | None:
-        """Take the turn, unless the request has it, or return the answer that the key's first request got.
+    def acquire(self, context: RequestContext, persist: bool = False) -> EncodedResponse | None:
+        """Acquire the lock of the key in the running transaction, or return the stored response.
 
-        In the running transaction, as the caller; a turn that is held outlives it. IdempotencyKeyInProgress
-        while there is no answer, IdempotencyKeyReused for another request; NotFound or PermissionDenied when
-        the caller may no longer do what was asked.
+        Args:
+            context: the request; its caller is the current caller.
+            persist: keep the lock beyond the transaction, until its lease expires.
+
+        Returns:
+            None if the request has the lock, else the response of the first request with the key.
+
+        Raises:
+            IdempotencyKeyInProgress: the first request is still running.
+            IdempotencyKeyReused: the first request had other content.
+            NotFound, PermissionDenied: the caller has lost access to the rows of the first request.
         """
         if self.lock is not None:
             return None
-        fingerprint = request_fingerprint(call.arguments)
+        fingerprint = request_fingerprint(context.arguments)
         try:
-            found = acquire(self._namespace(call), fingerprint)
-            if isinstance(found, IdempotencyLock):
+            result = acquire(self._namespace(context), fingerprint)
+            if isinstance(result, IdempotencyLock):
                 if persist:
-                    persist_lock(found)
-                self.lock = found
+                    persist_lock(result)
+                self.lock = result
                 return None
         except RequestInProgress as error:
             raise IdempotencyKeyInProgress() from error
-        if found.scope_id is not None:
-            require_grant(found.scope_id)
-        if not hmac.compare_digest(found.fingerprint, fingerprint):
+        # Before the comparison: a caller without access must not learn whether a request was made.
+        if result.scope_id is not None:
+            require_grant(result.scope_id)
+        if not hmac.compare_digest(result.fingerprint, fingerprint):
             raise IdempotencyKeyReused()
-        if found.status is None:
+        if result.status is None:
             raise IdempotencyKeyInProgress()
-        return _replay(found)
+        return _replay(result)
 
-    def _namespace(self, call: RequestContext) -> IdempotencyNamespace:
+    def _namespace(self, context: RequestContext) -> IdempotencyNamespace:
         caller = current_caller()
-        # An API key has keys of its own: it must not be told what its maker was answered.
-        owned_key = self.key if caller.api_key_id is None else f"{caller.api_key_id} {self.key}"
+        # An API key has a namespace of its own: it must not receive the stored responses of its creator.
+        qualified_key = self.key if caller.api_key_id is None else f"{caller.api_key_id} {self.key}"
         return IdempotencyNamespace(
             user_id=caller.user_id,
-            organization_id=call.arguments.get("organization_id"),
+            organization_id=context.arguments.get("organization_id"),
             operation_id=self.operation_id,
-            key_hash=hashlib.sha256(owned_key.encode("utf-8")).hexdigest(),
+            key_hash=hashlib.sha256(qualified_key.encode("utf-8")).hexdigest(),
         )
 
 
@@ -124,15 +132,16 @@ def _replay(row: Row[Any]) -> EncodedResponse:
     headers, body = {**(row.headers or {}), REPLAYED: "true"}, _encrypt(row.body or b"", row.turn)
     media_type = headers.pop("Content-Type")
     if media_type == MEDIA_TYPE:
-        # It belongs to this request: everything else of the problem is as it was.
+        # The request id is that of this request; the other members are those of the first one.
         body = encode_json({**orjson.loads(body), "request_id": current_request_id()})
     return EncodedResponse(row.status or 500, media_type, headers, body)
 
 
 def request_fingerprint(arguments: dict[str, Any]) -> str:
-    """Return what two requests with the same content have in common, files compared by their bytes.
+    """Return a keyed hash of a request's arguments, equal for requests with the same content.
 
-    Keyed with the server's secret: bodies hold passwords, which a plain hash would let one guess.
+    Files are compared by their bytes. The hash is keyed with the server's secret, because bodies contain
+    passwords, which could be guessed from a plain hash.
     """
     canonical = json.dumps(arguments, sort_keys=True, separators=(",", ":"), default=_to_json)
     secret = current_settings().secret_key.encode("utf-8")
@@ -156,7 +165,7 @@ def _hash_file(file: BinaryIO) -> str:
 def call_handler(
     idempotent_request: IdempotentRequest | None, handler: Callable[..., Any], arguments: dict[str, Any]
 ) -> Any:
-    """Call the handler; note in the turn on whose rows it was allowed to work, even when it raises."""
+    """Call the handler, and record in the lock whose rows it was authorized for, even if it raises."""
     if idempotent_request is None or idempotent_request.lock is None:
         return handler(**arguments)
     try:
@@ -166,9 +175,10 @@ def call_handler(
 
 
 def store_encoded_response(lock: IdempotencyLock, encoded: EncodedResponse) -> None:
-    """Keep the answer in the running transaction, with the change that it tells of.
+    """Store the response in the running transaction, together with the change that it describes.
 
-    IdempotencyKeyInProgress, which rolls the change back, when another send has taken over meanwhile.
+    Raises:
+        IdempotencyKeyInProgress: another request has taken over the key; raising rolls the change back.
     """
     headers = {**encoded.headers, "Content-Type": encoded.media_type}
     if not store_response(lock, encoded.status, headers, _encrypt(encoded.body or b"", lock.token)):
@@ -176,10 +186,10 @@ def store_encoded_response(lock: IdempotencyLock, encoded: EncodedResponse) -> N
 
 
 def _encrypt(body: bytes, token: UUID) -> bytes:
-    """Return the body under a pad that only the server's secret makes; once more lifts it again.
+    """Return the body XORed with a pad derived from the server's secret; a second call decrypts it.
 
-    An answer may hold a secret that is shown once: whoever reads the database alone shall not find it there.
-    A token names one attempt, which keeps one answer, so no pad is used twice.
+    A response may contain a secret that is shown once, which must not be readable in the database. A token
+    belongs to one attempt, which stores one response, so no pad is used twice.
     """
     seed = hmac.digest(current_settings().secret_key.encode("utf-8"), b"kept answer" + token.bytes, "sha256")
     pad = hashlib.shake_256(seed).digest(len(body))
@@ -189,13 +199,15 @@ def _encrypt(body: bytes, token: UUID) -> bytes:
 def store_or_release(
     lock: IdempotencyLock, error: Exception, transaction: Callable[[bool], AbstractContextManager[Any]]
 ) -> None:
-    """Keep what the handler refused by what it found, free the key after everything else.
+    """Store an error that depends on the database; release the key after any other error.
 
-    In a transaction of its own, after the rollback. IdempotencyKeyInProgress when another send has taken the
-    turn meanwhile: only what is kept is told. A failure is logged: the key is free, or will be when its lease
-    is over.
+    Runs after the rollback, in a transaction of its own. If that fails, the failure is logged: the key is
+    free, or will be when its lease expires.
+
+    Raises:
+        IdempotencyKeyInProgress: another request has taken over the key, so the error is not stored.
     """
-    is_kept = True
+    is_stored = True
     try:
         with transaction(True):
             problem = _storable_problem(error)
@@ -203,10 +215,11 @@ def store_or_release(
                 release(lock)
             else:
                 status, headers, body = problem
-                is_kept = store_response(lock, status, headers, _encrypt(body, lock.token))
+                is_stored = store_response(lock, status, headers, _encrypt(body, lock.token))
     except Exception:
-        logger.exception("the answer to a request with an idempotency key was not kept")
-    if not is_kept:
+        logger.exception("storing the error response of an idempotency key failed")
+    if not is_stored:
+        # A client must only see an error that a retry would repeat.
         raise IdempotencyKeyInProgress() from error
 
 

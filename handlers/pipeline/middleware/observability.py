@@ -1,6 +1,6 @@
-"""Around every request and all that answers it: its id and trace, its log line, its measures, its span.
+"""Assign the request id, and write the access log line, the metrics and the root span of each request.
 
-It sees the answer as it leaves and changes nothing of it.
+It observes the response as it leaves the server and does not change it.
 """
 
 from __future__ import annotations
@@ -33,44 +33,47 @@ _VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _UUID = re.compile(r"[0-9A-Fa-f-]{36}")
 MAX_PATH_LENGTH = 300
 MAX_SEGMENT_LENGTH = 36
-"""Of a path that nothing is known about; the signature of a link is longer, an id just as long."""
+"""Limit of a logged segment of an unknown path: ids fit, tokens, which must not be logged, do not."""
 
 
 class ObservabilityMiddleware:
-    """Begins the call of a request and tells how it ended; `base_path` is where the contract begins."""
+    """Create the request context and record the request; `base_path` is the path prefix of the contract."""
 
     def __init__(self, app: ASGIApp, *, base_path: str) -> None:
         self.app = app
         self.base_path = base_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve and record one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        call = RequestContext(_request_id(scope))
-        work = LogContext(request_id=call.request_id)
-        set_log_context(work)
-        began = time.perf_counter()
-        answer = _ResponseRecorder(send)
+        context = RequestContext(_request_id(scope))
+        log_context = LogContext(request_id=context.request_id)
+        set_log_context(log_context)
+        started_at = time.perf_counter()
+        response = _ResponseRecorder(send)
         with traces.start_root_span(scope["method"], traces.SERVER, _incoming_trace(scope), {}) as span:
             metrics.record_request_start()
             try:
-                await self.app({**scope, REQUEST_CONTEXT: call}, receive, answer)
+                await self.app({**scope, REQUEST_CONTEXT: context}, receive, response)
             finally:
-                ended = time.perf_counter()
-                operation_id = call.operation.operation_id if call.operation else None
-                work.operation_id = operation_id
+                ended_at = time.perf_counter()
+                operation_id = context.operation.operation_id if context.operation else None
+                log_context.operation_id = operation_id
+                # Latency excludes what the client asked to wait for, and what a slow client takes to read.
                 latency = (
-                    answer.started_at - began - call.wait_seconds if answer.started_at is not None else None
+                    response.started_at - started_at - context.wait_seconds
+                    if response.started_at is not None
+                    else None
                 )
-                metrics.record_request_end(operation_id, scope["method"], answer.status, latency)
-                path = _redact_path(scope["path"], call)
-                self._log(scope, path, call, answer.status, ended - began)
+                metrics.record_request_end(operation_id, scope["method"], response.status, latency)
+                path = _redact_path(scope["path"], context)
+                self._log(scope, path, context, response.status, ended_at - started_at)
                 if traces.is_recording():
-                    self._set_span_attributes(span, scope, path, call, answer.status)
+                    self._set_span_attributes(span, scope, path, context, response.status)
 
-    def _log(self, scope: Scope, path: str, call: RequestContext, status: int, seconds: float) -> None:
+    def _log(self, scope: Scope, path: str, context: RequestContext, status: int, seconds: float) -> None:
         method, milliseconds = scope["method"], round(seconds * 1000, 1)
         access_log.info(
             "%s %s %s %sms",
@@ -79,9 +82,9 @@ class ObservabilityMiddleware:
             status,
             milliseconds,
             extra={
-                "request_id": call.request_id,
+                "request_id": context.request_id,
                 "method": method,
-                "path": self.base_path + call.operation.path if call.operation else path,
+                "path": self.base_path + context.operation.path if context.operation else path,
                 "status": status,
                 "duration_ms": milliseconds,
                 "address": (scope.get("client") or (None,))[0],
@@ -89,29 +92,29 @@ class ObservabilityMiddleware:
         )
 
     def _set_span_attributes(
-        self, span: traces.RecordedSpan, scope: Scope, path: str, call: RequestContext, status: int
+        self, span: traces.RecordedSpan, scope: Scope, path: str, context: RequestContext, status: int
     ) -> None:
-        """Tell what the conventions of OpenTelemetry for HTTP ask for; not the query, which may hold keys."""
-        known = scope["method"] in metrics.METHODS
-        told: dict[str, str | int] = {
-            "http.request.method": scope["method"] if known else "_OTHER",
+        """Set OpenTelemetry's attributes for HTTP, except the query, which may hold secrets."""
+        attributes: dict[str, str | int] = {
+            # Clients choose the method, so unknown ones would be unbounded values.
+            "http.request.method": scope["method"] if scope["method"] in metrics.METHODS else "_OTHER",
             "url.path": path,
             "url.scheme": scope.get("scheme", "http"),
             "network.protocol.version": scope.get("http_version", "1.1"),
-            "sartiq.request_id": call.request_id,
+            "sartiq.request_id": context.request_id,
         }
-        if call.operation:
-            span.update_name(call.operation.operation_id)
-            told["http.route"] = self.base_path + call.operation.path
+        if context.operation:
+            span.update_name(context.operation.operation_id)
+            attributes["http.route"] = self.base_path + context.operation.path
         if status:
-            told["http.response.status_code"] = status
-        span.set_attributes(told)
+            attributes["http.response.status_code"] = status
+        span.set_attributes(attributes)
         if status >= 500:
             traces.mark_failed(span, str(status))
 
 
 class _ResponseRecorder:
-    """Passes an answer on and remembers its status and when it began."""
+    """An ASGI `send` that records the status and the start time of the response."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -128,14 +131,14 @@ class _ResponseRecorder:
 def request_caller_context(
     caller: Caller, permission: str | None, on_organization: Callable[[UUID], object]
 ) -> Iterator[Caller]:
-    """Act as `caller` within the block; whose rows were touched there is told with the request."""
+    """Act as `caller` within the block, and log the organization whose rows are accessed there."""
     with caller_context(caller, permission, on_organization):
         try:
             yield caller
         finally:
-            work, organization_id = current_log_context(), current_organization()
-            if work is not None and organization_id is not None:
-                work.organization_id = str(organization_id)
+            log_context, organization_id = current_log_context(), current_organization()
+            if log_context is not None and organization_id is not None:
+                log_context.organization_id = str(organization_id)
 
 
 def _request_id(scope: Scope) -> str:
@@ -153,15 +156,15 @@ def _incoming_trace(scope: Scope) -> TraceContext | None:
     return extract_trace(headers)
 
 
-def _redact_path(path: str, call: RequestContext) -> str:
-    """The path for people: ids stay, what may be a key or an address of mail gives way to its name."""
-    if call.operation is None:
+def _redact_path(path: str, context: RequestContext) -> str:
+    """Return the path for the log: ids stay; tokens and e-mail addresses become the parameter's name."""
+    if context.operation is None:
         return "/".join(_redact_segment(segment) for segment in path[:MAX_PATH_LENGTH].split("/"))
-    shown = path
-    for name, value in call.path_values.items():
+    redacted = path
+    for name, value in context.path_values.items():
         if not _UUID.fullmatch(value):
-            shown = shown.replace(f"/{value}", f"/{{{name}}}")
-    return quote(shown, safe="/{}")
+            redacted = redacted.replace(f"/{value}", f"/{{{name}}}")
+    return quote(redacted, safe="/{}")
 
 
 def _redact_segment(segment: str) -> str:
