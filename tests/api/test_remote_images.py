@@ -1,4 +1,4 @@
-"""Image addresses of other servers: fetched once, before the transaction, and from then on like uploads."""
+"""Tests of image URLs of other servers: fetched once before the transaction, and stored like uploads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PHOTO = encode_image(build_orientation_image(), "JPEG", exif=exif_with_location(
 
 
 class ImageHost:
-    """A server of somebody else; it answers as told, a photograph unless told otherwise."""
+    """A remote server that returns the configured response, by default a photo."""
 
     def __init__(self) -> None:
         self.response = StubResponse(body=PHOTO, headers={"Content-Type": "text/html"})
@@ -40,71 +40,69 @@ class ImageHost:
 
     @property
     def url(self) -> str:
-        """Where the picture is."""
+        """The URL of the image."""
         return f"{self.recorder.url}/dress.jpg"
 
 
 @pytest.fixture
 def image_host(app: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageHost]:
-    """A server that this one may ask."""
-    made = ImageHost()
-    with run_http_recorder(lambda _asked: made.response) as made.recorder:
-        monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([made.recorder.host]))
-        yield made
+    """A remote server that this server may send requests to."""
+    host = ImageHost()
+    with run_http_recorder(lambda _request: host.response) as host.recorder:
+        monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([host.recorder.host]))
+        yield host
 
 
-def create_with_cover(
-    customer: Customer, address: str, headers: dict[str, str] | None = None
-) -> ClientResponse:
-    body = {"name": "Wrap dress", "cover_image": address}
+def create_with_cover(customer: Customer, url: str, headers: dict[str, str] | None = None) -> ClientResponse:
+    body = {"name": "Wrap dress", "cover_image": url}
     return customer.client("POST", f"/products/{customer.organization_query}", body, headers=headers)
 
 
 def count_images(database: Database) -> int:
     with database.transaction(write=False):
-        # unscoped: all that there are
+        # unscoped: counts the rows of all tenants
         return current_session().scalar(select(func.count()).select_from(MediaResource)) or 0
 
 
-def test_the_contract_has_all_the_places_that_take_addresses() -> None:
+def test_the_list_of_image_url_fields_matches_the_contract() -> None:
     assert len(IMAGE_URL_FIELDS) == 15
-    assert {place.name for place in IMAGE_URL_FIELDS} == {
+    assert {field.name for field in IMAGE_URL_FIELDS} == {
         "logo_url", "cover_image", "image_url", "file_url", "product_image", "product2_image",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("place", IMAGE_URL_FIELDS, ids=":".join)
-def test_a_picture_elsewhere_is_taken_wherever_a_picture_is_named(
-    place: ImageUrlField, app: Application, database: Database, image_host: ImageHost
+@pytest.mark.parametrize("field", IMAGE_URL_FIELDS, ids=":".join)
+def test_every_image_url_field_accepts_a_remote_url(
+    field: ImageUrlField, app: Application, database: Database, image_host: ImageHost
 ) -> None:
-    world = Tenant(app.settings)
+    tenant = Tenant(app.settings)
     before = count_images(database)
-    request = build_request_with_url(world, place, image_host.url)
-    reply = request.send(app, auth_headers(app, world.owner))
+    request = build_request_with_url(tenant, field, image_host.url)
+    reply = request.send(app, auth_headers(app, tenant.owner))
     assert reply.status == request.operation.success_status, reply.body
-    assert [(requests.method, requests.path) for requests in image_host.recorder.requests] == [
+    assert [(request.method, request.path) for request in image_host.recorder.requests] == [
         ("GET", "/dress.jpg")
     ]
     assert count_images(database) == before + 1
-    told = reply.json().get(place.name, reply.json().get("url"))
-    if place.operation_id == "create_generation":
-        # Orders are shown as they were given.
-        assert told == image_host.url
+    url = reply.json().get(field.name, reply.json().get("url"))
+    if field.operation_id == "create_generation":
+        # A generation shows the inputs as the client sent them.
+        assert url == image_host.url
     else:
-        assert told.startswith(f"{app.settings.public_url}/api/v1/files/media/")
+        assert url.startswith(f"{app.settings.public_url}/api/v1/files/media/")
 
 
-def test_it_is_stored_like_an_upload_and_the_other_server_learns_nothing(
+def test_a_fetched_image_is_stored_like_an_upload_and_the_request_reveals_nothing(
     customer: Customer, image_host: ImageHost
 ) -> None:
-    made = create_with_cover(customer, image_host.url).json()
-    served = customer.client("GET", made["cover_image"].partition("/api/v1")[2])
+    product = create_with_cover(customer, image_host.url).json()
+    served = customer.client("GET", product["cover_image"].partition("/api/v1")[2])
     assert served.headers["content-type"] == "image/jpeg"
-    picture = open_image(served.body)
-    assert picture.size == (80, 120)
-    assert not picture.getexif()
-    (asked,) = image_host.recorder.requests
-    assert asked.headers == {
+    image = open_image(served.body)
+    assert image.size == (80, 120)
+    assert not image.getexif()
+    (request,) = image_host.recorder.requests
+    assert request.headers == {
         "host": image_host.recorder.host,
         "accept-encoding": "identity",
         "accept": "image/*",
@@ -112,7 +110,7 @@ def test_it_is_stored_like_an_upload_and_the_other_server_learns_nothing(
     }
 
 
-def test_a_picture_that_is_there_already_is_not_stored_twice(
+def test_an_image_that_is_already_stored_is_not_stored_again(
     customer: Customer, image_host: ImageHost
 ) -> None:
     first, second = (create_with_cover(customer, f"{image_host.url}?{number}").json() for number in range(2))
@@ -120,7 +118,7 @@ def test_a_picture_that_is_there_already_is_not_stored_twice(
 
 
 @pytest.mark.parametrize(
-    ("content", "why"),
+    ("content", "reason"),
     [
         (b"%PDF-1.7", "not a JPEG"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a JPEG"),
@@ -130,18 +128,18 @@ def test_a_picture_that_is_there_already_is_not_stored_twice(
         (PHOTO + bytes(200_000), "bytes"),
     ],
 )
-def test_what_would_be_refused_as_an_upload_is_a_conflict(
-    customer: Customer, image_host: ImageHost, monkeypatch: pytest.MonkeyPatch, content: bytes, why: str
+def test_content_that_is_not_accepted_as_an_upload_is_a_conflict(
+    customer: Customer, image_host: ImageHost, monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str
 ) -> None:
     monkeypatch.setattr(fetching, "MAX_FILE_BYTES", 200_000)
     image_host.response = StubResponse(body=content, headers={"Content-Type": "image/jpeg"})
     reply = create_with_cover(customer, image_host.url)
     assert status_and_code(reply) == (409, "image_not_usable")
-    assert why in reply.json()["detail"]
+    assert reason in reply.json()["detail"]
 
 
 @pytest.mark.parametrize("status", [201, 204, 206, 301, 304, 401, 404, 418, 500, 503])
-def test_any_status_but_200_is_one_and_the_same_conflict(
+def test_every_status_except_200_is_the_same_conflict(
     customer: Customer, image_host: ImageHost, status: int
 ) -> None:
     image_host.response = StubResponse(status, b"" if status in (204, 304) else PHOTO)
@@ -150,14 +148,14 @@ def test_any_status_but_200_is_one_and_the_same_conflict(
     assert reply.json()["detail"] == "The image could not be fetched from its URL"
 
 
-def test_a_server_that_is_not_there_or_too_slow_is_the_same_conflict(
+def test_an_unreachable_or_slow_server_is_the_same_conflict(
     app: Application, customer: Customer, image_host: ImageHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 0.2)
-    over = threading.Event()
-    image_host.response = StubResponse(write=lambda _connection: over.wait(5))
+    finished = threading.Event()
+    image_host.response = StubResponse(write=lambda _connection: finished.wait(5))
     slow = create_with_cover(customer, image_host.url)
-    over.set()
+    finished.set()
     with run_http_recorder() as gone:
         pass
     monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([gone.host]))
@@ -171,8 +169,8 @@ def test_a_server_that_is_not_there_or_too_slow_is_the_same_conflict(
 def test_three_redirects_are_followed(
     app: Application, customer: Customer, monkeypatch: pytest.MonkeyPatch, redirects: int, status: int
 ) -> None:
-    def respond(asked: Any) -> StubResponse:
-        hop = int(asked.path.strip("/"))
+    def respond(request: Any) -> StubResponse:
+        hop = int(request.path.strip("/"))
         return (
             StubResponse(302, headers={"Location": f"/{hop + 1}"})
             if hop < redirects
@@ -187,29 +185,31 @@ def test_three_redirects_are_followed(
 
 
 @pytest.mark.parametrize("path", ["", "/api/v1/brands/", "/api/v1/files/", "/api/v1/docs"])
-def test_this_server_does_not_ask_itself(customer: Customer, app: Application, path: str) -> None:
+def test_the_server_sends_no_request_to_itself(customer: Customer, app: Application, path: str) -> None:
     reply = create_with_cover(customer, f"{app.settings.public_url}{path}")
     assert status_and_code(reply) == (409, "target_not_allowed")
 
 
-def test_nobody_makes_the_server_fetch_for_rows_of_others_or_without_the_right(
+def test_a_caller_without_permission_cannot_make_the_server_fetch_an_image(
     app: Application, database: Database, image_host: ImageHost
 ) -> None:
-    world, stranger = Tenant(app.settings), Tenant(app.settings)
-    for place in IMAGE_URL_FIELDS:
-        request = build_request_with_url(world, place, image_host.url)
-        viewer = request.send(app, auth_headers(app, world.viewer))
-        if place.operation_id != "create_organization":
-            assert viewer.status == 403, (place, viewer.body)
-            foreign = request.send(app, auth_headers(app, stranger.owner))
-            assert foreign.status == 404, (place, foreign.body)
+    tenant, other = Tenant(app.settings), Tenant(app.settings)
+    for field in IMAGE_URL_FIELDS:
+        request = build_request_with_url(tenant, field, image_host.url)
+        viewer = request.send(app, auth_headers(app, tenant.viewer))
+        if field.operation_id != "create_organization":
+            assert viewer.status == 403, (field, viewer.body)
+            foreign = request.send(app, auth_headers(app, other.owner))
+            assert foreign.status == 404, (field, foreign.body)
     del image_host.recorder.requests[:-1]
-    assert [requests.path for requests in image_host.recorder.requests] == ["/dress.jpg"], (
+    assert [request.path for request in image_host.recorder.requests] == ["/dress.jpg"], (
         "the new organization's logo"
     )
 
 
-def test_a_change_of_an_old_version_fetches_nothing(customer: Customer, image_host: ImageHost) -> None:
+def test_a_failed_precondition_or_unknown_reference_fetches_nothing(
+    customer: Customer, image_host: ImageHost
+) -> None:
     product = customer.create("/products/", {"name": "Wrap dress"})
     old = {"if-match": '"another version"'}
     body = {"cover_image": image_host.url}
@@ -219,24 +219,24 @@ def test_a_change_of_an_old_version_fetches_nothing(customer: Customer, image_ho
     assert image_host.recorder.requests == []
 
 
-def test_no_transaction_is_open_while_a_picture_is_fetched(
+def test_no_transaction_is_open_while_an_image_is_fetched(
     customer: Customer, image_host: ImageHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked = []
+    sizes = []
 
     def normalise(data: bytes) -> Any:
         with pytest.raises(RuntimeError, match="no running transaction"):
             current_session()
-        looked.append(len(data))
+        sizes.append(len(data))
         return original(data)
 
     original = fetching.normalise
     monkeypatch.setattr(fetching, "normalise", normalise)
     assert create_with_cover(customer, image_host.url).status == 201
-    assert looked == [len(PHOTO)]
+    assert sizes == [len(PHOTO)]
 
 
-def test_a_key_is_good_again_after_a_failed_fetch_and_a_replay_fetches_nothing(
+def test_an_idempotency_key_can_be_reused_after_a_failed_fetch_and_a_replay_fetches_nothing(
     customer: Customer, image_host: ImageHost
 ) -> None:
     key = {"idempotency-key": "one-cover"}
@@ -245,13 +245,13 @@ def test_a_key_is_good_again_after_a_failed_fetch_and_a_replay_fetches_nothing(
     image_host.response = StubResponse(body=b"maintenance")
     assert status_and_code(create_with_cover(customer, image_host.url, key)) == (409, "image_not_usable")
     image_host.response = StubResponse(body=PHOTO)
-    first, again = (create_with_cover(customer, image_host.url, key) for _ in range(2))
-    assert (first.status, again.status) == (201, 201)
-    assert again.body == first.body
+    first, replay = (create_with_cover(customer, image_host.url, key) for _ in range(2))
+    assert (first.status, replay.status) == (201, 201)
+    assert replay.body == first.body
     assert len(image_host.recorder.requests) == 3
 
 
-def test_a_refused_change_leaves_no_picture(
+def test_a_rejected_request_stores_no_image(
     customer: Customer, database: Database, image_host: ImageHost
 ) -> None:
     customer.create("/products/", {"name": "Wrap dress", "sku": "AN-2041"})
@@ -266,9 +266,9 @@ def test_a_refused_change_leaves_no_picture(
 def test_half_of_the_threads_are_reserved_for_requests_without_image_fetches(
     app: Application, customer: Customer, image_host: ImageHost
 ) -> None:
-    places = app.app.config["FETCHING"]
+    slots = app.app.config["FETCHING"]
     for _ in range(app.settings.request_threads // 2):
-        assert places.acquire(blocking=False)
+        assert slots.acquire(blocking=False)
     try:
         reply = create_with_cover(customer, image_host.url)
         assert status_and_code(reply) == (503, "unavailable")
@@ -276,17 +276,17 @@ def test_half_of_the_threads_are_reserved_for_requests_without_image_fetches(
         assert image_host.recorder.requests == []
     finally:
         for _ in range(app.settings.request_threads // 2):
-            places.release()
+            slots.release()
     assert create_with_cover(customer, image_host.url).status == 201
 
 
-def test_two_pictures_of_one_order_are_both_fetched(
+def test_both_images_of_a_generation_request_are_fetched(
     app: Application, database: Database, image_host: ImageHost
 ) -> None:
-    world = Tenant(app.settings)
+    tenant = Tenant(app.settings)
     request = build_request_with_url(
-        world, ImageUrlField("create_generation", "product_image"), image_host.url
+        tenant, ImageUrlField("create_generation", "product_image"), image_host.url
     )
     request.body["product2_image"] = f"{image_host.url}?2"
-    assert request.send(app, auth_headers(app, world.owner)).status == 202
-    assert [requests.path for requests in image_host.recorder.requests] == ["/dress.jpg", "/dress.jpg?2"]
+    assert request.send(app, auth_headers(app, tenant.owner)).status == 202
+    assert [request.path for request in image_host.recorder.requests] == ["/dress.jpg", "/dress.jpg?2"]

@@ -1,4 +1,4 @@
-"""Presigned uploads through the API: announced, sent without a token, used."""
+"""Tests of presigned uploads: creation, sending the bytes without a token, and use by a row."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -43,8 +43,8 @@ def anonymous(client_for: Callable[..., Client]) -> Client:
 
 
 def create_presigned_url(client: Client, **body: object) -> dict:
-    asked = {"filename": "../../my dress.jpg", "content_type": "image/jpeg"} | body
-    reply = client("POST", "/uploads/presigned-url", asked)
+    payload = {"filename": "../../my dress.jpg", "content_type": "image/jpeg"} | body
+    reply = client("POST", "/uploads/presigned-url", payload)
     assert (reply.status, reply.headers["cache-control"]) == (200, "no-store"), reply.body
     return reply.json()
 
@@ -55,50 +55,48 @@ def url_path(url: str) -> str:
 
 
 def put_upload(
-    anonymous: Client, announced: dict, content: bytes = PHOTO, headers: dict | None = None
+    anonymous: Client, upload: dict, content: bytes = PHOTO, headers: dict | None = None
 ) -> ClientResponse:
-    return anonymous("PUT", url_path(announced["upload_url"]), body=content, headers=headers or JPEG)
+    return anonymous("PUT", url_path(upload["upload_url"]), body=content, headers=headers or JPEG)
 
 
-def test_an_upload_is_announced_with_an_address_for_the_bytes_and_one_for_the_file(
+def test_a_presigned_upload_has_a_url_for_the_bytes_and_one_for_the_file(
     app: Application, client: Client
 ) -> None:
-    announced = create_presigned_url(client)
-    assert announced["upload_url"].startswith(f"{app.settings.public_url}/api/v1/uploads/")
-    assert announced["file_url"].startswith(f"{app.settings.public_url}/api/v1/files/media/")
-    assert announced["file_url"].endswith("/file.jpg")
-    assert (announced["upload_method"], announced["max_file_size"]) == ("PUT", 52_428_800)
-    assert announced["expires_in_seconds"] == 900
+    upload = create_presigned_url(client)
+    assert upload["upload_url"].startswith(f"{app.settings.public_url}/api/v1/uploads/")
+    assert upload["file_url"].startswith(f"{app.settings.public_url}/api/v1/files/media/")
+    assert upload["file_url"].endswith("/file.jpg")
+    assert (upload["upload_method"], upload["max_file_size"]) == ("PUT", 52_428_800)
+    assert upload["expires_in_seconds"] == 900
     assert create_presigned_url(client, size=52_428_800)["expires_in_seconds"] > 900
 
 
-def test_a_photo_from_a_phone_goes_up_becomes_a_cover_and_comes_down_upright(
+def test_an_uploaded_phone_photo_becomes_a_cover_and_is_served_upright(
     client: Client, anonymous: Client
 ) -> None:
-    announced = create_presigned_url(client)
-    sent = put_upload(anonymous, announced)
+    upload = create_presigned_url(client)
+    sent = put_upload(anonymous, upload)
     assert (sent.status, sent.body) == (204, b"")
 
-    product = client("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]})
+    product = client("POST", "/products/", {"name": "Dress", "cover_image": upload["file_url"]})
     assert product.status == 201, product.body
-    assert product.json()["cover_image"] == announced["file_url"]
+    assert product.json()["cover_image"] == upload["file_url"]
 
-    served = client("GET", url_path(announced["file_url"]))
+    served = client("GET", url_path(upload["file_url"]))
     assert (served.status, served.headers["content-type"]) == (200, "image/jpeg")
-    picture = open_image(served.body)
-    assert picture.size == (80, 120)
-    assert not picture.getexif()
+    image = open_image(served.body)
+    assert image.size == (80, 120)
+    assert not image.getexif()
 
-    late = put_upload(anonymous, announced)
+    late = put_upload(anonymous, upload)
     assert (late.status, late.json()["code"]) == (409, "upload_consumed")
 
 
-def test_the_same_photo_twice_is_one_file_and_both_addresses_lead_to_it(
-    client: Client, anonymous: Client
-) -> None:
+def test_two_uploads_of_the_same_photo_share_one_file(client: Client, anonymous: Client) -> None:
     first, second = create_presigned_url(client), create_presigned_url(client)
-    for announced in (first, second):
-        assert put_upload(anonymous, announced).status == 204
+    for upload in (first, second):
+        assert put_upload(anonymous, upload).status == 204
     covers = [
         client("POST", "/products/", {"name": "Dress", "cover_image": url["file_url"]}).json()["cover_image"]
         for url in (first, second)
@@ -108,22 +106,22 @@ def test_the_same_photo_twice_is_one_file_and_both_addresses_lead_to_it(
 
 
 def test_the_bytes_may_be_replaced_until_they_are_used(client: Client, anonymous: Client) -> None:
-    announced = create_presigned_url(client)
-    assert put_upload(anonymous, announced).status == 204
+    upload = create_presigned_url(client)
+    assert put_upload(anonymous, upload).status == 204
     assert (
         put_upload(
             anonymous,
-            announced,
+            upload,
             encode_image(build_orientation_image(30, 20), "PNG"),
             {"content-type": "image/png"},
         ).status
         == 204
     )
-    product = client("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]})
+    product = client("POST", "/products/", {"name": "Dress", "cover_image": upload["file_url"]})
     assert open_image(client("GET", url_path(product.json()["cover_image"])).body).size == (30, 20)
 
 
-def test_s26_an_address_that_was_changed_takes_nothing(client: Client, anonymous: Client) -> None:
+def test_s26_a_changed_upload_url_is_rejected(client: Client, anonymous: Client) -> None:
     address = url_path(create_presigned_url(client)["upload_url"])
     other = url_path(create_presigned_url(client)["upload_url"])
     for changed in (
@@ -135,7 +133,7 @@ def test_s26_an_address_that_was_changed_takes_nothing(client: Client, anonymous
         assert (reply.status, reply.json()["code"]) == (403, "invalid_signature")
 
 
-def test_s26_an_upload_that_is_over_is_not_found(app: Application, anonymous: Client) -> None:
+def test_s26_an_expired_upload_is_not_found(app: Application, anonymous: Client) -> None:
     late = factories.make_upload(expires_at=utc_now() - timedelta(seconds=1))
     for upload_id in (late.id, uuid4()):
         signed = sign_upload(app.settings.secret_key, upload_id, utc_now(), timedelta(minutes=1))
@@ -154,24 +152,24 @@ def test_s26_an_upload_that_is_over_is_not_found(app: Application, anonymous: Cl
         (b"", 422, "invalid_request"),
     ],
 )
-def test_s11_bytes_that_are_no_picture_are_refused_and_leave_nothing(
+def test_s11_bytes_that_are_not_an_image_are_rejected_and_not_stored(
     client: Client, anonymous: Client, content: bytes, status: int, code: str
 ) -> None:
-    announced = create_presigned_url(client)
-    reply = put_upload(anonymous, announced, content)
+    upload = create_presigned_url(client)
+    reply = put_upload(anonymous, upload, content)
     assert (reply.status, reply.json()["code"]) == (status, code), reply.body
-    unused = client("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]})
+    unused = client("POST", "/products/", {"name": "Dress", "cover_image": upload["file_url"]})
     assert (unused.status, unused.json()["code"]) == (404, "not_found")
-    assert put_upload(anonymous, announced).status == 204
+    assert put_upload(anonymous, upload).status == 204
 
 
-def test_s26_an_upload_of_somebody_else_cannot_be_used(
+def test_s26_an_upload_of_another_user_cannot_be_used(
     client: Client, anonymous: Client, client_for: Callable[..., Client]
 ) -> None:
-    announced = create_presigned_url(client)
-    put_upload(anonymous, announced)
+    upload = create_presigned_url(client)
+    put_upload(anonymous, upload)
     stranger = client_for(factories.make_user())
-    used = stranger("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]})
+    used = stranger("POST", "/products/", {"name": "Dress", "cover_image": upload["file_url"]})
     assert (used.status, used.json()["code"]) == (404, "not_found")
-    assert client("POST", "/products/", {"name": "Dress", "cover_image": announced["file_url"]}).status == 201
-    assert stranger("GET", url_path(announced["file_url"])).status == 404
+    assert client("POST", "/products/", {"name": "Dress", "cover_image": upload["file_url"]}).status == 201
+    assert stranger("GET", url_path(upload["file_url"])).status == 404

@@ -1,4 +1,4 @@
-"""S11 and S12: what is no picture is not taken, what else is in one is not kept, and names lead nowhere."""
+"""S11 and S12: other file types are rejected, hidden payloads stripped, and file names not used in paths."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ OTHER_TYPES = {
     "zip": b"PK\x03\x04\x14\x00\x00\x00",
     "program": b"\x7fELF\x02\x01\x01\x00",
     "flash": b"CWS\x09\x00\x00\x00\x00",
-    "film": b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp42",
+    "video": b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp42",
     "heic": b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic",
-    "picture after a page": b"<html>" + encode_image(build_orientation_image(), "PNG"),
+    "image after html": b"<html>" + encode_image(build_orientation_image(), "PNG"),
     **{
         kind: encode_image(build_orientation_image(), kind)
         for kind in ("TIFF", "BMP", "ICO", "PPM", "TGA", "JPEG2000", "PCX", "DDS")
@@ -53,17 +53,19 @@ OTHER_TYPES = {
 
 
 def accepts_image_bytes(operation: Operation) -> bool:
-    """Tell whether an operation takes the bytes of a picture."""
+    """Return whether an operation accepts the bytes of an image."""
     return any(kind.startswith(("multipart/", "image/")) for kind in operation.media_types)
 
 
-@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if accepts_image_bytes(one)])
-def test_s11_what_is_called_a_picture_and_is_none_is_refused(
+@pytest.mark.parametrize(
+    "name", [name for name, operation in OPERATIONS.items() if accepts_image_bytes(operation)]
+)
+def test_s11_files_that_are_not_images_are_rejected_by_every_upload_operation(
     app: Application, database: Database, name: str
 ) -> None:
-    world = Tenant(app.settings)
-    request = world.request_for(name)
-    caller = {} if request.operation.is_public else auth_headers(app, world.owner)
+    tenant = Tenant(app.settings)
+    request = tenant.request_for(name)
+    caller = {} if request.operation.is_public else auth_headers(app, tenant.owner)
     for kind, content in OTHER_TYPES.items():
         if isinstance(request.body, dict):
             request.body["file"] = content
@@ -73,7 +75,7 @@ def test_s11_what_is_called_a_picture_and_is_none_is_refused(
 
 
 def build_polyglots() -> Iterator[tuple[str, bytes]]:
-    """Pictures that are something else as well, or hold it where no decoder looks."""
+    """Yield images that contain a payload in places that decoders ignore."""
     jpeg, png, gif, webp = (
         encode_image(build_orientation_image(), kind) for kind in ("JPEG", "PNG", "GIF", "WEBP")
     )
@@ -82,7 +84,7 @@ def build_polyglots() -> Iterator[tuple[str, bytes]]:
     tables = jpeg.index(b"\xff\xdb")
     yield "jpeg comment", encode_image(build_orientation_image(), "JPEG", comment=HIDDEN)
     yield (
-        "turned jpeg comment",
+        "rotated jpeg comment",
         encode_image(build_orientation_image(), "JPEG", comment=HIDDEN, exif=exif_with_location(6)),
     )
     yield "jpeg exif", jpeg[:tables] + jpeg_segment(0xE1, b"Exif\0\0" + HIDDEN) + jpeg[tables:]
@@ -114,7 +116,7 @@ def build_polyglots() -> Iterator[tuple[str, bytes]]:
 
 
 def build_zip(content: bytes) -> bytes:
-    """Return an archive, which is read from its end."""
+    """Return a ZIP archive. Readers find it at the end of another file too."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr("shell.php", content)
@@ -125,7 +127,7 @@ POLYGLOTS = dict(build_polyglots())
 
 
 @pytest.mark.parametrize("kind", POLYGLOTS)
-def test_s11_what_hides_in_a_picture_is_neither_kept_nor_served_as_a_page(
+def test_s11_payloads_hidden_in_an_image_are_neither_stored_nor_served_as_html(
     customer: Customer, kind: str
 ) -> None:
     assert HIDDEN in POLYGLOTS[kind] or b"shell.php" in POLYGLOTS[kind]
@@ -154,10 +156,10 @@ HOSTILE_NAMES = {
     "share": "\\\\\\\\server\\\\share\\\\a.png",
     "nul": "a.png\x00.php",
     "escaped": "..%2f..%2fevil.png",
-    "twice escaped": "..%252f..%252fevil.png",
+    "double escaped": "..%252f..%252fevil.png",
     "overlong utf-8": "..\udcc0\udcaf..\udcc0\udcafevil.png",
     "fullwidth": "\uff0e\uff0e\uff0fevil.png",
-    "turned around": "evil\u202egnp.php",
+    "right-to-left override": "evil\u202egnp.php",
     "header": 'a.png"; filename="b.php',
     "line": "a.png\rContent-Type: text/html",
     "long": "a" * 4096 + ".png",
@@ -169,7 +171,7 @@ HOSTILE_NAMES = {
     "command": "$(id).png;`id`|id",
     "markup": "<img src=x onerror=alert(1)>.png",
 }
-# No name in a form at all.
+# Names that make the form itself malformed.
 MALFORMED = {"overlong utf-8", "line"}
 STORED_NAME = re.compile(r"media/media/[0-9a-f-]{36}/file\.(jpg|png|webp)")
 
@@ -180,12 +182,12 @@ TEMPLATES = (
 
 
 def list_files(folder: Path) -> set[str]:
-    """Return all files of the server by their paths."""
+    """Return the relative paths of all files in the folder."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("kind", HOSTILE_NAMES)
-def test_s12_a_file_is_stored_under_our_id_whatever_it_is_called(
+def test_s12_the_stored_path_never_contains_the_file_name(
     app: Application, customer: Customer, kind: str
 ) -> None:
     folder, product = app.settings.data_dir, customer.create("/products/", {"name": "Dress"})
@@ -211,7 +213,9 @@ def test_s12_a_file_is_stored_under_our_id_whatever_it_is_called(
 
 
 @pytest.mark.parametrize("kind", HOSTILE_NAMES)
-def test_s12_an_announced_name_is_for_people_only(app: Application, customer: Customer, kind: str) -> None:
+def test_s12_the_file_name_of_a_presigned_upload_is_not_used_in_paths(
+    app: Application, customer: Customer, kind: str
+) -> None:
     folder, name = app.settings.data_dir, HOSTILE_NAMES[kind].encode("utf-8", "replace").decode()
     before = list_files(folder)
     body = {"filename": name, "content_type": "image/png"}
@@ -228,22 +232,22 @@ def test_s12_an_announced_name_is_for_people_only(app: Application, customer: Cu
     assert list_files(folder) - before == {f"media/temp/{target.split('/')[2].split('?')[0]}"}
 
 
-def test_s12_no_entry_of_an_archive_leads_out_of_its_folder(
+def test_s12_archive_entries_cannot_leave_the_extraction_folder(
     app: Application, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
     client = Client(app, auth_headers(app, scenario.owner))
-    shown = [name.replace("\x00", "") for name in HOSTILE_NAMES.values()]
-    pictures = []
-    for number, name in enumerate(shown):
-        # As rows, so that no name is refused before it comes to the archive.
+    names = [name.replace("\x00", "") for name in HOSTILE_NAMES.values()]
+    predictions = []
+    for number, name in enumerate(names):
+        # Inserted as rows, because the API rejects some of the names.
         text = name.encode("utf-8", "replace").decode()[:120] or "-"
-        picture = make_approved_prediction(
+        prediction = make_approved_prediction(
             storage, scenario, b"%d" % number, text, sku=f"../{number}/{text}"[:80]
         )
-        pictures.append(str(picture.id))
+        predictions.append(str(prediction.id))
     for template in TEMPLATES:
-        order = {"name_template": template, "prediction_ids": pictures}
-        reply = client("POST", f"/shootings/{scenario.shooting.id}/exports", order)
+        body = {"name_template": template, "prediction_ids": predictions}
+        reply = client("POST", f"/shootings/{scenario.shooting.id}/exports", body)
         assert reply.status == 202, reply.body
         run_pending_exports(database, storage)
         archive = client("GET", f"/exports/{reply.json()['id']}/file")
@@ -254,4 +258,4 @@ def test_s12_no_entry_of_an_archive_leads_out_of_its_folder(
             assert entry.filename.strip(". ") == entry.filename
             assert len(entry.filename.encode()) <= 150
             assert entry.external_attr >> 16 == 0o100644
-        assert len({entry.filename.casefold() for entry in entries}) == len(shown) + 2
+        assert len({entry.filename.casefold() for entry in entries}) == len(names) + 2

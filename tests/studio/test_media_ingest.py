@@ -1,4 +1,4 @@
-"""Pictures become rows: once per scope, found by their address, gone when nobody needs them."""
+"""Tests of media ingestion: one row per tenant and image, resolution of file URLs, garbage collection."""
 
 import io
 import os
@@ -70,7 +70,7 @@ def test_a_photo_becomes_a_row_and_a_file(
         assert media.file_size == len(stored)
 
 
-def test_the_same_photo_is_stored_once_in_a_scope_and_again_in_another(
+def test_the_same_photo_is_stored_once_per_tenant(
     database: Database, storage: LocalDisk, user: User, organization: Organization
 ) -> None:
     with acting_as(database, user, organization):
@@ -87,9 +87,9 @@ def test_two_users_with_the_same_personal_photo_have_two_rows(
 ) -> None:
     other = factories.make_user()
     with acting_as(database, user):
-        mine = ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None)
+        own = ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None)
     with acting_as(database, other):
-        assert ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None).id != mine.id
+        assert ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None).id != own.id
 
 
 def test_a_rolled_back_request_leaves_no_file(database: Database, storage: LocalDisk, user: User) -> None:
@@ -104,7 +104,7 @@ def test_a_rolled_back_request_leaves_no_file(database: Database, storage: Local
     assert list_files(storage) == []
 
 
-def test_a_lost_file_comes_back_with_the_same_photo(
+def test_a_missing_file_is_written_again_with_the_same_photo(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
     with acting_as(database, user):
@@ -114,7 +114,7 @@ def test_a_lost_file_comes_back_with_the_same_photo(
         assert storage.exists(media_key(media.id, "jpg"))
 
 
-def test_what_is_no_picture_leaves_neither_row_nor_file(
+def test_a_file_that_is_not_an_image_leaves_no_row_and_no_file(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
     with pytest.raises(NotAnImage), acting_as(database, user):
@@ -122,7 +122,7 @@ def test_what_is_no_picture_leaves_neither_row_nor_file(
     assert list_files(storage) == []
 
 
-def test_many_requests_with_the_same_photo_make_one_row(
+def test_concurrent_requests_with_the_same_photo_create_one_row(
     committing_database: Database, storage: LocalDisk
 ) -> None:
     database = committing_database
@@ -141,7 +141,7 @@ def test_many_requests_with_the_same_photo_make_one_row(
         running.delete(running.merge(user))
 
 
-def test_an_upload_becomes_a_picture_on_its_first_use_and_stays_that_picture(
+def test_the_first_use_of_an_upload_turns_it_into_an_image_with_the_same_id(
     database: Database, storage: LocalDisk, user: User, organization: Organization
 ) -> None:
     upload = factories.make_upload(owner=user)
@@ -160,7 +160,7 @@ def test_an_upload_becomes_a_picture_on_its_first_use_and_stays_that_picture(
             put_upload(storage, upload.id, read_image(io.BytesIO(PHOTO)))
 
 
-def test_an_upload_of_a_known_photo_leads_to_the_picture_that_is_there(
+def test_an_upload_of_a_stored_photo_leads_to_the_existing_image(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
     upload = factories.make_upload(owner=user)
@@ -194,7 +194,7 @@ def test_a_first_use_that_is_rolled_back_can_be_repeated(
         assert resolve_file_url(storage, PUBLIC_URL, url, None).id == upload.id
 
 
-def test_an_upload_without_bytes_over_or_of_somebody_else_is_not_found(
+def test_an_upload_that_is_empty_expired_or_of_another_user_is_not_found(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
     waiting = factories.make_upload(owner=user)
@@ -205,7 +205,7 @@ def test_an_upload_without_bytes_over_or_of_somebody_else_is_not_found(
             resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, upload.id, "jpg"), None)
 
 
-def test_a_picture_of_the_same_scope_or_a_public_one_is_taken(
+def test_an_image_of_the_same_tenant_or_a_public_one_is_accepted(
     database: Database, storage: LocalDisk, user: User, organization: Organization
 ) -> None:
     media = factories.make_media(owner=user, organization=organization)
@@ -216,7 +216,7 @@ def test_a_picture_of_the_same_scope_or_a_public_one_is_taken(
             assert resolve_file_url(storage, PUBLIC_URL, url, organization.id).id == row.id
 
 
-def test_a_picture_of_another_scope_is_refused_and_a_foreign_one_is_not_found(
+def test_an_image_of_another_tenant_is_a_scope_mismatch_and_an_invisible_one_is_not_found(
     database: Database, storage: LocalDisk, user: User, organization: Organization
 ) -> None:
     personal, foreign = factories.make_media(owner=user), factories.make_media()
@@ -232,7 +232,7 @@ def test_a_picture_of_another_scope_is_refused_and_a_foreign_one_is_not_found(
 @pytest.mark.parametrize(
     "url",
     [
-        "https://elsewhere.example.com/api/v1/files/media/01990000-5eed-7000-8000-001400000001/file.jpg",
+        "https://other.example.com/api/v1/files/media/01990000-5eed-7000-8000-001400000001/file.jpg",
         "http://studio.example.com/api/v1/files/media/01990000-5eed-7000-8000-001400000001/file.jpg",
         "https://studio.example.com@127.0.0.1/api/v1/files/media/01990000-5eed-7000-8000-001400000001/file.jpg",
         "https://studio.example.com:8443/api/v1/files/media/01990000-5eed-7000-8000-001400000001/file.jpg",
@@ -244,7 +244,7 @@ def test_a_picture_of_another_scope_is_refused_and_a_foreign_one_is_not_found(
         "",
     ],
 )
-def test_an_address_of_another_server_is_refused_and_never_asked(
+def test_a_url_of_another_server_is_rejected_without_a_request_to_it(
     database: Database, storage: LocalDisk, user: User, url: str
 ) -> None:
     with pytest.raises(TargetNotAllowed), acting_as(database, user):
@@ -261,42 +261,41 @@ def test_an_address_of_another_server_is_refused_and_never_asked(
         "01990000-5eed-7000-8000-001400000001",
     ],
 )
-def test_an_address_of_ours_that_names_no_file_is_not_found(
+def test_a_url_of_this_server_that_names_no_file_is_not_found(
     database: Database, storage: LocalDisk, user: User, rest: str
 ) -> None:
     with pytest.raises(NotFound), acting_as(database, user):
         resolve_file_url(storage, PUBLIC_URL, f"{PUBLIC_URL}/api/v1/files/media/{rest}", None)
 
 
-def test_the_sweep_removes_what_is_useless_for_a_day_and_nothing_else(
+def test_garbage_collection_deletes_what_is_unused_for_a_day_and_nothing_else(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
-    used_up = factories.make_upload(owner=user)
+    used = factories.make_upload(owner=user)
     with acting_as(database, user):
-        put_upload(storage, used_up.id, read_image(io.BytesIO(PHOTO)))
-        kept = resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, used_up.id, "jpg"), None)
+        put_upload(storage, used.id, read_image(io.BytesIO(PHOTO)))
+        referenced = resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, used.id, "jpg"), None)
         orphan = ingest_upload(
             storage, read_image(io.BytesIO(encode_image(build_orientation_image(9, 9), "PNG"))), None
         )
-    factories.make_product(owner=user, cover_media_id=kept.id)
+    factories.make_product(owner=user, cover_media_id=referenced.id)
     abandoned = factories.make_upload(owner=user)
     storage.write(temporary_key(abandoned.id), b"never used")
     storage.write(temporary_key(uuid4()), b"of a crashed request")
-    lost = media_key(uuid4(), "png")
-    storage.write(lost, b"of a crashed request")
-    storage.write(f"temp/.{uuid4()}.0123456789abcdef", b"half of it")
+    storage.write(media_key(uuid4(), "png"), b"of a crashed request")
+    storage.write(f"temp/.{uuid4()}.0123456789abcdef", b"partial file")
 
     assert delete_unreferenced(database, storage, utc_now() + timedelta(hours=23)) == 0
     assert delete_unreferenced(database, storage, utc_now() + timedelta(hours=25)) == 5
-    assert list_files(storage) == [media_key(kept.id, "jpg")]
+    assert list_files(storage) == [media_key(referenced.id, "jpg")]
     assert delete_unreferenced(database, storage, utc_now() + timedelta(hours=25)) == 0
     with acting_as(database, user):
         assert current_session().scalar(select(func.count()).select_from(Upload)) == 1
-        assert current_session().scalars(select(MediaResource.id)).all() == [kept.id]
-        assert orphan.id != kept.id
+        assert current_session().scalars(select(MediaResource.id)).all() == [referenced.id]
+        assert orphan.id != referenced.id
 
 
-def test_the_sweep_keeps_every_picture_that_a_row_of_any_kind_refers_to(
+def test_garbage_collection_keeps_every_image_that_a_row_refers_to(
     database: Database, storage: LocalDisk
 ) -> None:
     factories.make_brand(logo_media_id=factories.make_media().id)
@@ -309,7 +308,9 @@ def test_the_sweep_keeps_every_picture_that_a_row_of_any_kind_refers_to(
     assert delete_unreferenced(database, storage, utc_now() + timedelta(days=400)) == 0
 
 
-def test_files_get_old_by_their_own_time(database: Database, storage: LocalDisk) -> None:
+def test_the_age_of_a_file_without_a_row_is_its_modification_time(
+    database: Database, storage: LocalDisk
+) -> None:
     key = media_key(uuid4(), "png")
     storage.write(key, b"of a crashed request")
     yesterday = (utc_now() - timedelta(hours=25)).timestamp()
@@ -317,26 +318,26 @@ def test_files_get_old_by_their_own_time(database: Database, storage: LocalDisk)
     assert delete_unreferenced(database, storage, utc_now()) == 1
 
 
-def test_a_server_sweeps_now_and_then_and_outlives_a_failure(
+def test_periodic_garbage_collection_continues_after_a_failure(
     committing_database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = media_key(uuid4(), "png")
     storage.write(key, b"of a crashed request")
     os.utime(storage.path(key), (1_000_000_000, 1_000_000_000))
-    listing, failures = storage.list_files, iter([OSError("the disk is away")])
+    list_stored_files, failures = storage.list_files, iter([OSError("the disk is not mounted")])
 
     def fail_once(prefix: str) -> Iterator[StoredFile]:
         for failure in failures:
             raise failure
-        return listing(prefix)
+        return list_stored_files(prefix)
 
     monkeypatch.setattr(storage, "list_files", fail_once)
-    sweeper = PeriodicTask(
-        "sweeping", lambda: delete_unreferenced(committing_database, storage, utc_now()), 0.01
+    collector = PeriodicTask(
+        "garbage collection", lambda: delete_unreferenced(committing_database, storage, utc_now()), 0.01
     )
-    sweeper.start()
+    collector.start()
     deadline = time.monotonic() + 10
     while storage.exists(key) and time.monotonic() < deadline:
         time.sleep(0.01)
-    sweeper.stop()
+    collector.stop()
     assert not storage.exists(key)

@@ -1,4 +1,4 @@
-"""What becomes of the bytes that a client calls a picture."""
+"""Tests of image normalisation: stored formats, stripped metadata, limits and damaged files."""
 
 import io
 import shutil
@@ -33,18 +33,18 @@ RED, BLUE = (220, 30, 30), (20, 40, 200)
 def is_near(
     image: Image.Image, position: tuple[int, int], expected: tuple[int, ...], tolerance: int = 12
 ) -> bool:
-    found = image.convert("RGB").getpixel(position)
-    return all(abs(a - b) <= tolerance for a, b in zip(found, expected, strict=True))
+    actual = image.convert("RGB").getpixel(position)
+    return all(abs(a - b) <= tolerance for a, b in zip(actual, expected, strict=True))
 
 
 def shows_orientation_image(stored: StoredImage, tolerance: int = 12) -> bool:
-    picture = open_image(stored.data)
-    assert picture.size == (stored.width, stored.height) == (120, 80)
-    return is_near(picture, (20, 15), RED, tolerance) and is_near(picture, (90, 60), BLUE, tolerance)
+    image = open_image(stored.data)
+    assert image.size == (stored.width, stored.height) == (120, 80)
+    return is_near(image, (20, 15), RED, tolerance) and is_near(image, (90, 60), BLUE, tolerance)
 
 
 def announced_bytes(size: tuple[int, int], bits: int, interlaced: int) -> int:
-    """Return the bytes of the rows of a PNG, counted pixel by pixel as the standard numbers the passes."""
+    """Return the number of bytes of a PNG's rows, counted with the table of passes in the PNG standard."""
     passes = ["16462646", "77777777", "56565656", "77777777", "36463646", "77777777", "56565656", "77777777"]
     rows: dict[tuple[str, int], int] = {}
     for y in range(size[1]):
@@ -55,7 +55,7 @@ def announced_bytes(size: tuple[int, int], bits: int, interlaced: int) -> int:
 
 
 def idat(png: bytes) -> bytes:
-    """Return the content of the only chunk of pixels."""
+    """Return the content of the only IDAT chunk."""
     start = png.index(b"IDAT")
     return png[start + 4 : start + 4 + int.from_bytes(png[start - 4 : start], "big")]
 
@@ -72,14 +72,16 @@ def idat(png: bytes) -> bytes:
         ("GIF", {}, "png"),
     ],
 )
-def test_each_format_is_stored_as_the_rule_says(file_format: str, options: dict, extension: str) -> None:
+def test_each_format_is_stored_in_the_documented_format(
+    file_format: str, options: dict, extension: str
+) -> None:
     stored = normalise(encode_image(build_orientation_image(), file_format, **options))
     assert stored.extension == extension
     assert shows_orientation_image(stored, tolerance=20)
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_s11_the_place_where_a_phone_stood_is_not_stored(file_format: str) -> None:
+def test_s11_the_gps_position_of_a_photo_is_not_stored(file_format: str) -> None:
     sent = encode_image(build_orientation_image(), file_format, exif=exif_with_location())
     assert b"Secret Camera Maker" in sent
     stored = normalise(sent)
@@ -89,7 +91,7 @@ def test_s11_the_place_where_a_phone_stood_is_not_stored(file_format: str) -> No
     assert shows_orientation_image(stored, tolerance=20)
 
 
-def test_s11_a_jpeg_keeps_its_compressed_pixels_and_loses_everything_around_them() -> None:
+def test_s11_a_jpeg_keeps_its_compressed_pixels_and_loses_all_metadata() -> None:
     plain = encode_image(build_orientation_image(), "JPEG", quality=90)
     sent = encode_image(
         build_orientation_image(),
@@ -111,17 +113,17 @@ def test_s11_a_png_keeps_its_compressed_pixels_and_loses_its_texts() -> None:
 
 
 def test_a_transparent_webp_keeps_its_transparency_without_its_metadata() -> None:
-    picture = build_orientation_image().convert("RGBA")
-    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
-    plain = encode_image(picture, "WEBP", quality=80)
-    stored = normalise(encode_image(picture, "WEBP", quality=80, exif=exif_with_location()))
+    image = build_orientation_image().convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    plain = encode_image(image, "WEBP", quality=80)
+    stored = normalise(encode_image(image, "WEBP", quality=80, exif=exif_with_location()))
     assert stored.data == plain
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "AVIF"])
-def test_a_turned_picture_is_stored_upright(orientation: int, file_format: str) -> None:
-    undo = {
+def test_an_image_with_exif_rotation_is_stored_upright(orientation: int, file_format: str) -> None:
+    inverse = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
         4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -130,20 +132,21 @@ def test_a_turned_picture_is_stored_upright(orientation: int, file_format: str) 
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }
-    taken = (
-        build_orientation_image().transpose(undo[orientation])
+    rotated = (
+        build_orientation_image().transpose(inverse[orientation])
         if orientation > 1
         else build_orientation_image()
     )
     assert shows_orientation_image(
-        normalise(encode_image(taken, file_format, exif=exif_with_location(orientation)))
+        normalise(encode_image(rotated, file_format, exif=exif_with_location(orientation)))
     )
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "AVIF"])
 def test_another_colour_space_becomes_srgb(file_format: str) -> None:
-    green_meant = Image.new("RGB", (40, 40), (255, 0, 0))
-    stored = normalise(encode_image(green_meant, file_format, icc_profile=swapped_primaries_profile()))
+    # With this profile, stored red means green.
+    image = Image.new("RGB", (40, 40), (255, 0, 0))
+    stored = normalise(encode_image(image, file_format, icc_profile=swapped_primaries_profile()))
     assert is_near(open_image(stored.data), (20, 20), (0, 255, 0), 20)
     assert "icc_profile" not in open_image(stored.data).info
 
@@ -161,7 +164,7 @@ def test_a_damaged_colour_profile_is_ignored() -> None:
     )
 
 
-def test_a_cmyk_jpeg_becomes_a_correct_rgb_picture() -> None:
+def test_a_cmyk_jpeg_becomes_a_correct_rgb_image() -> None:
     stored = normalise(encode_image(build_orientation_image().convert("CMYK"), "JPEG", quality=95))
     assert open_image(stored.data).mode == "RGB"
     assert shows_orientation_image(stored, tolerance=25)
@@ -169,12 +172,12 @@ def test_a_cmyk_jpeg_becomes_a_correct_rgb_picture() -> None:
 
 def test_a_16_bit_grey_png_is_scaled_and_not_clipped() -> None:
     ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None, :].repeat(4, axis=0)
-    picture = open_image(normalise(encode_image(Image.fromarray(ramp), "PNG")).data)
-    assert picture.mode == "L"
-    assert np.array_equal(np.asarray(picture)[0], np.arange(256))
+    image = open_image(normalise(encode_image(Image.fromarray(ramp), "PNG")).data)
+    assert image.mode == "L"
+    assert np.array_equal(np.asarray(image)[0], np.arange(256))
 
 
-def test_a_16_bit_colour_png_becomes_a_correct_8_bit_picture() -> None:
+def test_a_16_bit_colour_png_becomes_a_correct_8_bit_image() -> None:
     deep = np.repeat(np.asarray(build_orientation_image()).astype(">u2") * 257, 1, axis=2)
     rows = b"".join(b"\0" + row.tobytes() for row in deep)
     header = struct.pack(">IIBBBBB", 120, 80, 16, 2, 0, 0, 0)
@@ -190,7 +193,7 @@ def test_a_16_bit_colour_png_becomes_a_correct_8_bit_picture() -> None:
     [(1, 0, 1), (2, 0, 1), (4, 0, 1), (8, 0, 1), (8, 2, 3), (8, 4, 2), (8, 6, 4)],
 )
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (5, 9), (10, 10), (33, 17)])
-def test_a_png_of_exactly_the_announced_bytes_is_kept_and_one_with_more_is_encoded_anew(
+def test_a_png_with_exactly_the_announced_bytes_is_kept_and_one_with_more_is_re_encoded(
     size: tuple[int, int], depth: int, colour_type: int, samples: int, interlaced: int
 ) -> None:
     rows = bytes(announced_bytes(size, depth * samples, interlaced))
@@ -218,7 +221,7 @@ def test_a_png_is_kept_without_the_padding_after_its_end() -> None:
 
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iTXt"])
-def test_a_png_with_as_many_texts_as_are_usual_is_accepted(kind: bytes) -> None:
+def test_a_png_with_a_usual_number_of_texts_is_accepted(kind: bytes) -> None:
     plain = encode_image(build_orientation_image(), "PNG")
     pixels = plain.index(b"IDAT") - 4
     text = b"Title\0" + (b"\1\0\0\0" if kind == b"iTXt" else b"\0") + zlib.compress(b"a dress")
@@ -245,7 +248,7 @@ def test_of_other_animations_the_first_frame_is_stored(file_format: str) -> None
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
-def test_every_kind_of_png_pixels_gives_a_picture(mode: str) -> None:
+def test_every_mode_of_png_is_accepted(mode: str) -> None:
     stored = normalise(encode_image(build_orientation_image().convert(mode), "PNG"))
     assert open_image(stored.data).size == (120, 80)
     assert stored.dominant_color.startswith("#")
@@ -253,13 +256,13 @@ def test_every_kind_of_png_pixels_gives_a_picture(mode: str) -> None:
 
 
 def test_the_dominant_colour_is_the_most_frequent_visible_one() -> None:
-    picture = Image.new("RGBA", (100, 100), (250, 250, 250, 0))
-    picture.paste((10, 120, 60, 255), (10, 10, 60, 60))
-    assert normalise(encode_image(picture, "PNG")).dominant_color == "#0a783c"
+    image = Image.new("RGBA", (100, 100), (250, 250, 250, 0))
+    image.paste((10, 120, 60, 255), (10, 10, 60, 60))
+    assert normalise(encode_image(image, "PNG")).dominant_color == "#0a783c"
 
 
 @pytest.mark.parametrize(
-    ("what", "sent"),
+    ("kind", "content"),
     [
         ("a PDF", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj"),
         ("an SVG", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'),
@@ -267,12 +270,12 @@ def test_the_dominant_colour_is_the_most_frequent_visible_one() -> None:
         ("a TIFF", encode_image(build_orientation_image(), "TIFF")),
         ("a BMP", encode_image(build_orientation_image(), "BMP")),
         ("one byte", b"\xff"),
-        ("a film", b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp42"),
+        ("a video", b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp42"),
     ],
 )
-def test_s11_what_is_no_picture_of_ours_is_refused_by_its_content(what: str, sent: bytes) -> None:
+def test_s11_files_of_other_types_are_rejected_by_their_content(kind: str, content: bytes) -> None:
     with pytest.raises(NotAnImage):
-        normalise(sent)
+        normalise(content)
 
 
 def test_an_empty_file_is_unreadable() -> None:
@@ -282,32 +285,32 @@ def test_an_empty_file_is_unreadable() -> None:
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF", "GIF"])
 @pytest.mark.parametrize("part", [0.08, 0.5, 0.9])
-def test_s10_a_truncated_picture_is_unreadable(file_format: str, part: float) -> None:
+def test_s10_a_truncated_image_is_unreadable(file_format: str, part: float) -> None:
     noise = np.random.default_rng(1).integers(0, 255, (80, 120, 3), np.uint8)
     sent = encode_image(Image.fromarray(noise), file_format)
     with pytest.raises(UnreadableImage):
         normalise(sent[: int(len(sent) * part)])
 
 
-def test_s10_a_png_of_900_million_pixels_is_refused_before_it_is_decoded() -> None:
+def test_s10_a_png_of_900_million_pixels_is_rejected_before_it_is_decoded() -> None:
     sent = png_bomb(30_000, 30_000)
     assert len(sent) < 150_000
     tracemalloc.start()
-    began = time.perf_counter()
+    started = time.perf_counter()
     with pytest.raises(TooLarge):
         normalise(sent)
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - started < 0.5
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
 
 
 @pytest.mark.parametrize("size", [(10_000, 8_000), (20_000, 10)])
-def test_s10_a_picture_above_the_budget_of_pixels_or_side_is_too_large(size: tuple[int, int]) -> None:
+def test_s10_an_image_above_the_limit_of_pixels_or_side_is_too_large(size: tuple[int, int]) -> None:
     with pytest.raises(TooLarge):
         normalise(png_bomb(*size))
 
 
-def test_s10_a_jpeg_whose_header_lies_about_its_size_is_too_large() -> None:
+def test_s10_a_jpeg_with_a_false_size_in_its_header_is_too_large() -> None:
     sent = bytearray(encode_image(build_orientation_image(), "JPEG"))
     at = sent.index(b"\xff\xc0") + 5
     sent[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
@@ -316,10 +319,10 @@ def test_s10_a_jpeg_whose_header_lies_about_its_size_is_too_large() -> None:
 
 
 def test_s10_a_gif_of_very_many_frames_is_too_large_and_the_check_is_quick() -> None:
-    began = time.perf_counter()
+    started = time.perf_counter()
     with pytest.raises(TooLarge):
         normalise(gif_of_frames(1_000_000))
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - started < 0.5
     assert normalise(gif_of_frames(900)).width == 1
 
 
@@ -343,7 +346,7 @@ def test_s10_more_than_50_megabytes_are_too_large() -> None:
         inspection.read_bounded(io.BytesIO(bytes(inspection.MAX_FILE_BYTES + 1)))
 
 
-def test_a_decoder_that_does_not_start_is_a_defect_of_ours_and_not_of_the_picture(
+def test_a_decoder_that_does_not_start_is_an_internal_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.executable", shutil.which("false"))
@@ -351,7 +354,7 @@ def test_a_decoder_that_does_not_start_is_a_defect_of_ours_and_not_of_the_pictur
         normalise(encode_image(build_orientation_image(), "AVIF"))
 
 
-def test_s10_random_damage_never_ends_in_anything_but_a_picture_or_a_refusal() -> None:
+def test_s10_random_damage_ends_in_an_image_or_a_documented_error() -> None:
     random = np.random.default_rng(7)
     for file_format in ("JPEG", "PNG", "WEBP", "AVIF", "GIF"):
         sent = encode_image(build_orientation_image(64, 48), file_format)

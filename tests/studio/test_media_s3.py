@@ -1,4 +1,4 @@
-"""Pictures in a bucket behave as on the disk, and a machine serves them from a copy of its own."""
+"""Tests of the S3 backend against an S3 server: the storage interface, the local cache and its eviction."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tests.support.servers.s3 import PAGE_SIZE, run_s3_server
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, str]]:
-    with run_s3_server() as found:
-        yield found
+    with run_s3_server() as url_and_bucket:
+        yield url_and_bucket
 
 
 @pytest.fixture
 def storage(server: tuple[str, str], tmp_path: Path) -> S3Storage:
-    address, bucket = server
-    made = S3Storage(bucket, f"/{uuid4()}/", tmp_path, address)
-    made.prepare()
-    return made
+    url, bucket = server
+    storage = S3Storage(bucket, f"/{uuid4()}/", tmp_path, url)
+    storage.prepare()
+    return storage
 
 
-def test_what_was_written_is_read_until_it_is_deleted(storage: S3Storage) -> None:
+def test_a_written_file_can_be_read_until_it_is_deleted(storage: S3Storage) -> None:
     key = media_key(uuid4(), "png")
     assert not storage.exists(key)
     storage.write(key, b"one")
@@ -43,14 +43,14 @@ def test_what_was_written_is_read_until_it_is_deleted(storage: S3Storage) -> Non
     assert [file.key for file in storage.list_files("media")] == [key]
     storage.delete(key)
     storage.delete(key)
-    for look in (storage.read, storage.path):
+    for read in (storage.read, storage.path):
         with pytest.raises(NotFound):
-            look(key)
+            read(key)
     storage.check()
     assert list(storage.list_files("probe")) == []
 
 
-def test_a_new_file_at_an_old_key_is_not_served_from_the_copy_before(storage: S3Storage) -> None:
+def test_overwriting_a_file_invalidates_its_local_copy(storage: S3Storage) -> None:
     key = media_key(uuid4(), "png")
     storage.write(key, b"old")
     assert storage.path(key).read_bytes() == b"old"
@@ -58,32 +58,36 @@ def test_a_new_file_at_an_old_key_is_not_served_from_the_copy_before(storage: S3
     assert storage.path(key).read_bytes() == b"new"
 
 
-def test_a_folder_goes_with_its_variants_and_their_copies(storage: S3Storage, tmp_path: Path) -> None:
-    picture, other = uuid4(), uuid4()
-    for key in (media_key(picture, "png"), variant_key(picture, 1, "webp"), media_key(other, "png")):
+def test_deleting_a_folder_deletes_its_variants_and_local_copies(storage: S3Storage, tmp_path: Path) -> None:
+    resource_id, other_id = uuid4(), uuid4()
+    for key in (
+        media_key(resource_id, "png"),
+        variant_key(resource_id, 1, "webp"),
+        media_key(other_id, "png"),
+    ):
         storage.write(key, b"file")
         storage.path(key)
-    storage.delete_folder(media_folder(picture))
-    assert [file.key for file in storage.list_files("media")] == [media_key(other, "png")]
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / media_key(other, "png")]
+    storage.delete_folder(media_folder(resource_id))
+    assert [file.key for file in storage.list_files("media")] == [media_key(other_id, "png")]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / media_key(other_id, "png")]
 
 
 def test_two_machines_share_a_bucket(storage: S3Storage, server: tuple[str, str], tmp_path: Path) -> None:
-    address, bucket = server
+    url, bucket = server
     key = media_key(uuid4(), "png")
-    storage.write(key, b"from the other one")
-    here = S3Storage(bucket, storage._prefix, tmp_path / "here", address)
-    assert here.path(key).read_bytes() == b"from the other one"
+    storage.write(key, b"from another machine")
+    second = S3Storage(bucket, storage._prefix, tmp_path / "second", url)
+    assert second.path(key).read_bytes() == b"from another machine"
 
 
-def test_more_files_than_a_page_of_the_bucket_are_all_listed(storage: S3Storage) -> None:
-    picture = uuid4()
+def test_listing_follows_the_pages_of_the_bucket(storage: S3Storage) -> None:
+    resource_id = uuid4()
     for width in range(2 * PAGE_SIZE + 1):
-        storage.write(variant_key(picture, width, "webp"), b"")
+        storage.write(variant_key(resource_id, width, "webp"), b"")
     assert sum(1 for _ in storage.list_files("media")) == 2 * PAGE_SIZE + 1
 
 
-def test_the_copies_least_recently_used_make_room(
+def test_the_least_recently_used_local_copies_are_evicted(
     storage: S3Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(s3, "CACHE_BYTES", 100)
@@ -93,18 +97,20 @@ def test_the_copies_least_recently_used_make_room(
         long_ago = time.time() - s3.CACHE_GRACE_SECONDS - 100 + age
         os.utime(storage.path(key), (long_ago, long_ago))
     storage.path(keys[0])
-    late = media_key(uuid4(), "png")
-    storage.write(late, b"x" * 30)
-    storage.path(late)
-    kept = [key for key in [*keys, late] if storage._copy_path(key).is_file()]
-    assert kept[0] == keys[0]
-    assert kept[-1] == late
-    assert len(kept) < 5
+    newest = media_key(uuid4(), "png")
+    storage.write(newest, b"x" * 30)
+    storage.path(newest)
+    cached = [key for key in [*keys, newest] if storage._copy_path(key).is_file()]
+    assert cached[0] == keys[0]
+    assert cached[-1] == newest
+    assert len(cached) < 5
 
 
-def test_a_bucket_that_is_not_there_or_not_reached_says_so(server: tuple[str, str], tmp_path: Path) -> None:
-    address, bucket = server
-    absent = S3Storage(f"{bucket}-2", "", tmp_path, address)
+def test_a_missing_or_unreachable_bucket_is_reported_as_unavailable(
+    server: tuple[str, str], tmp_path: Path
+) -> None:
+    url, bucket = server
+    absent = S3Storage(f"{bucket}-2", "", tmp_path, url)
     with pytest.raises(StorageUnavailable):
         absent.check()
     absent.prepare()
@@ -115,12 +121,12 @@ def test_a_bucket_that_is_not_there_or_not_reached_says_so(server: tuple[str, st
         unreachable.read(media_key(uuid4(), "png"))
 
 
-def test_the_settings_decide_where_pictures_are(tmp_path: Path, server: tuple[str, str]) -> None:
-    address, bucket = server
-    own = {"DATA_DIR": str(tmp_path)}
-    assert isinstance(open_storage(Settings.from_environment(own)), LocalDisk)
+def test_the_settings_select_the_storage_backend(tmp_path: Path, server: tuple[str, str]) -> None:
+    url, bucket = server
+    local = {"DATA_DIR": str(tmp_path)}
+    assert isinstance(open_storage(Settings.from_environment(local)), LocalDisk)
     settings = Settings.from_environment(
-        {**own, "MEDIA_URL": f"s3://{bucket}/deep/folder", "S3_ENDPOINT_URL": address}
+        {**local, "MEDIA_URL": f"s3://{bucket}/deep/folder", "S3_ENDPOINT_URL": url}
     )
     storage = open_storage(settings)
     storage.prepare()

@@ -1,4 +1,4 @@
-"""Signed addresses open one thing, for a while, and nothing else."""
+"""Tests of signed URLs: presigned uploads and share tokens grant one action until they expire."""
 
 import itertools
 import string
@@ -18,23 +18,23 @@ from studio.media.signing import (
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-QUARTER = timedelta(minutes=15)
+LIFETIME = timedelta(minutes=15)
 LETTERS = string.ascii_letters + string.digits + "-_.+/=é"
 SECRET = "a secret that only the server knows"
 
 
-def test_s26_a_signed_upload_is_accepted_until_its_time_is_over() -> None:
+def test_s26_a_signed_upload_is_accepted_until_it_expires() -> None:
     upload_id = uuid4()
-    signed = sign_upload(SECRET, upload_id, NOW, QUARTER)
-    check_upload_signature(SECRET, upload_id, signed.expires, signed.signature, NOW + QUARTER / 2)
+    signed = sign_upload(SECRET, upload_id, NOW, LIFETIME)
+    check_upload_signature(SECRET, upload_id, signed.expires, signed.signature, NOW + LIFETIME / 2)
     with pytest.raises(InvalidSignature):
-        check_upload_signature(SECRET, upload_id, signed.expires, signed.signature, NOW + QUARTER)
+        check_upload_signature(SECRET, upload_id, signed.expires, signed.signature, NOW + LIFETIME)
 
 
-def test_s26_a_changed_upload_time_secret_or_signature_is_refused() -> None:
+def test_s26_another_upload_time_secret_or_signature_is_rejected() -> None:
     upload_id = uuid4()
-    signed = sign_upload(SECRET, upload_id, NOW, QUARTER)
-    for tried in (
+    signed = sign_upload(SECRET, upload_id, NOW, LIFETIME)
+    for changed in (
         (SECRET, uuid4(), signed.expires, signed.signature),
         (SECRET, upload_id, signed.expires + 1, signed.signature),
         (SECRET + "x", upload_id, signed.expires, signed.signature),
@@ -43,20 +43,20 @@ def test_s26_a_changed_upload_time_secret_or_signature_is_refused() -> None:
         (SECRET, upload_id, signed.expires, "é\udcff" * 32),
     ):
         with pytest.raises(InvalidSignature):
-            check_upload_signature(*tried, NOW)
+            check_upload_signature(*changed, NOW)
 
 
-def test_s26_a_share_token_names_its_prediction_until_its_time_is_over() -> None:
+def test_s26_a_share_token_returns_its_prediction_until_it_expires() -> None:
     prediction_id = uuid4()
-    token = sign_share(SECRET, prediction_id, NOW + QUARTER)
+    token = sign_share(SECRET, prediction_id, NOW + LIFETIME)
     assert verify_share(SECRET, token, NOW) == prediction_id
     with pytest.raises(InvalidSignature):
-        verify_share(SECRET, token, NOW + QUARTER)
+        verify_share(SECRET, token, NOW + LIFETIME)
 
 
-def test_s26_a_share_token_of_another_secret_or_none_is_refused() -> None:
-    token = sign_share(SECRET, uuid4(), NOW + QUARTER)
-    for secret, tried in (
+def test_s26_a_share_token_with_another_secret_or_a_malformed_one_is_rejected() -> None:
+    token = sign_share(SECRET, uuid4(), NOW + LIFETIME)
+    for secret, invalid in (
         (SECRET + "x", token),
         (SECRET, token[:-1]),
         (SECRET, ""),
@@ -64,14 +64,14 @@ def test_s26_a_share_token_of_another_secret_or_none_is_refused() -> None:
         (SECRET, "x" * 999),
     ):
         with pytest.raises(InvalidSignature):
-            verify_share(secret, tried, NOW)
+            verify_share(secret, invalid, NOW)
 
 
-def test_s26_a_share_token_that_was_altered_anywhere_is_refused() -> None:
-    """In its last letter too, of which the decoder ignores two bits."""
-    token = sign_share(SECRET, uuid4(), NOW + QUARTER)
-    for place, letter in itertools.product(range(len(token)), LETTERS):
-        altered = token[:place] + letter + token[place + 1 :]
+def test_s26_a_share_token_with_any_changed_character_is_rejected() -> None:
+    """Includes the last character, of which base64 decoding ignores two bits."""
+    token = sign_share(SECRET, uuid4(), NOW + LIFETIME)
+    for position, letter in itertools.product(range(len(token)), LETTERS):
+        altered = token[:position] + letter + token[position + 1 :]
         if altered != token:
             with pytest.raises(InvalidSignature):
                 verify_share(SECRET, altered, NOW)
@@ -80,18 +80,18 @@ def test_s26_a_share_token_that_was_altered_anywhere_is_refused() -> None:
             verify_share(SECRET, altered, NOW)
 
 
-def test_s26_what_is_signed_for_one_purpose_is_worth_nothing_for_another() -> None:
-    subject, expires = uuid4(), int((NOW + QUARTER).timestamp())
-    upload = sign_upload(SECRET, subject, NOW, QUARTER)
-    token = sign_share(SECRET, subject, NOW + QUARTER)
+def test_s26_a_signature_for_one_purpose_is_invalid_for_another() -> None:
+    subject, expires = uuid4(), int((NOW + LIFETIME).timestamp())
+    upload = sign_upload(SECRET, subject, NOW, LIFETIME)
+    token = sign_share(SECRET, subject, NOW + LIFETIME)
     payload, signature = token.split(".")
-    for tried in (f"{payload}.{upload.signature}", upload.signature):
+    for invalid in (f"{payload}.{upload.signature}", upload.signature):
         with pytest.raises(InvalidSignature):
-            verify_share(SECRET, tried, NOW)
+            verify_share(SECRET, invalid, NOW)
     with pytest.raises(InvalidSignature):
         verify_share(
             SECRET, URLSafeSerializer(SECRET, salt="another purpose").dumps([str(subject), expires]), NOW
         )
-    for tried in (signature, token, generate_secret(subject, SECRET)):
+    for invalid in (signature, token, generate_secret(subject, SECRET)):
         with pytest.raises(InvalidSignature):
-            check_upload_signature(SECRET, subject, expires, tried, NOW)
+            check_upload_signature(SECRET, subject, expires, invalid, NOW)

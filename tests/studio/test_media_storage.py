@@ -1,4 +1,4 @@
-"""Files are whole or absent, and only ever below the media folder."""
+"""Tests of the local disk backend: atomic writes, and keys that stay below the media folder."""
 
 from pathlib import Path
 from uuid import UUID
@@ -25,7 +25,7 @@ def test_s12_keys_are_made_of_ids_and_extensions_only() -> None:
     assert export_key(RESOURCE) == f"exports/{RESOURCE}/archive.zip"
 
 
-def test_what_was_written_is_read_until_it_is_deleted(tmp_path: Path) -> None:
+def test_a_written_file_can_be_read_until_it_is_deleted(tmp_path: Path) -> None:
     storage = LocalDisk(tmp_path)
     key = media_key(RESOURCE, "png")
     assert not storage.exists(key)
@@ -41,7 +41,7 @@ def test_what_was_written_is_read_until_it_is_deleted(tmp_path: Path) -> None:
         storage.path(key)
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_rest(
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_partial_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = LocalDisk(tmp_path)
@@ -57,7 +57,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(
     assert [file.key for file in storage.list_files("temp")] == ["temp/a"]
 
 
-def test_a_folder_goes_with_its_variants(tmp_path: Path) -> None:
+def test_deleting_a_folder_deletes_its_variants(tmp_path: Path) -> None:
     storage = LocalDisk(tmp_path)
     storage.write(media_key(RESOURCE, "png"), b"file")
     storage.write(variant_key(RESOURCE, 1, "webp"), b"variant")
@@ -73,7 +73,7 @@ def test_s12_a_storage_key_outside_the_media_folder_is_an_internal_error(tmp_pat
         LocalDisk(tmp_path).write(key, b"")
 
 
-def test_the_check_fails_when_the_folder_cannot_be_written(tmp_path: Path) -> None:
+def test_the_check_fails_if_the_folder_is_not_writable(tmp_path: Path) -> None:
     LocalDisk(tmp_path / "media").check()
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="file"):

@@ -1,4 +1,4 @@
-"""Smaller and converted copies: right, made once, and bounded."""
+"""Tests of image variants: size and format, one computation per variant, and the limit on cached variants."""
 
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -27,7 +27,7 @@ def store_original(storage: LocalDisk, image: Image.Image, file_format: str = "P
     return OriginalImage(resource_id, stored.extension, stored.width, stored.content_hash)
 
 
-def test_without_a_wish_the_original_itself_is_served(storage: LocalDisk) -> None:
+def test_without_parameters_the_original_is_served(storage: LocalDisk) -> None:
     original = store_original(storage, build_orientation_image())
     served = get_variant(storage, original)
     assert served.path == storage.path(media_key(original.resource_id, "png"))
@@ -44,16 +44,16 @@ def test_without_a_wish_the_original_itself_is_served(storage: LocalDisk) -> Non
     ],
 )
 @pytest.mark.parametrize("source", ["JPEG", "PNG"])
-def test_a_variant_has_the_width_and_format_asked_for(
+def test_a_variant_has_the_requested_width_and_format(
     storage: LocalDisk, type_: str, content_type: str, file_format: str, source: str
 ) -> None:
     served = get_variant(
         storage, store_original(storage, build_orientation_image(), source), width=60, type_=type_
     )
-    picture = open_image(served.path.read_bytes())
+    image = open_image(served.path.read_bytes())
     assert served.content_type == content_type
-    assert (picture.format, picture.size) == (file_format, (60, 40))
-    red, _, blue = picture.convert("RGB").getpixel((10, 8))
+    assert (image.format, image.size) == (file_format, (60, 40))
+    red, _, blue = image.convert("RGB").getpixel((10, 8))
     assert red > 190
     assert blue < 70
 
@@ -64,38 +64,38 @@ def test_a_variant_is_never_larger_than_its_original(storage: LocalDisk) -> None
     assert open_image(get_variant(storage, original, 4096, "webp").path.read_bytes()).size == (120, 80)
 
 
-def test_a_variant_of_one_pixel_is_a_picture(storage: LocalDisk) -> None:
+def test_a_variant_can_be_one_pixel_wide(storage: LocalDisk) -> None:
     served = get_variant(storage, store_original(storage, build_orientation_image(500, 3)), width=1)
     assert open_image(served.path.read_bytes()).size == (1, 1)
 
 
-def test_transparency_stays_in_webp_and_becomes_white_in_jpeg(storage: LocalDisk) -> None:
+def test_transparency_is_kept_in_webp_and_becomes_white_in_jpeg(storage: LocalDisk) -> None:
     original = store_original(storage, Image.new("RGBA", (80, 80), (255, 0, 0, 0)))
     assert open_image(get_variant(storage, original, 40, "webp").path.read_bytes()).mode == "RGBA"
-    picture = open_image(get_variant(storage, original, 40, "jpeg").path.read_bytes())
-    assert min(picture.getpixel((20, 20))) > 250
+    image = open_image(get_variant(storage, original, 40, "jpeg").path.read_bytes())
+    assert min(image.getpixel((20, 20))) > 250
 
 
-def test_tags_differ_between_the_copies_and_repeat_for_the_same_one(storage: LocalDisk) -> None:
+def test_etags_differ_between_variants_and_are_stable(storage: LocalDisk) -> None:
     original = store_original(storage, build_orientation_image())
-    wishes = [(None, None), (60, None), (60, "webp"), (61, "webp"), (None, "avif")]
-    tags = [get_variant(storage, original, *wish).tag for wish in wishes]
-    assert len(set(tags)) == len(wishes)
-    assert [get_variant(storage, original, *wish).tag for wish in wishes] == tags
+    parameters = [(None, None), (60, None), (60, "webp"), (61, "webp"), (None, "avif")]
+    tags = [get_variant(storage, original, *args).tag for args in parameters]
+    assert len(set(tags)) == len(parameters)
+    assert [get_variant(storage, original, *args).tag for args in parameters] == tags
 
 
-def test_many_who_ask_at_once_cause_one_computation(
+def test_concurrent_requests_for_a_variant_compute_it_once(
     storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = store_original(storage, build_orientation_image(600, 400))
     convert, calls = conversion.convert_image, []
-    monkeypatch.setattr(conversion, "convert_image", lambda *wish: calls.append(wish) or convert(*wish))
-    answers = run_concurrently(*[lambda: get_variant(storage, original, 200, "webp").path.read_bytes()] * 8)
+    monkeypatch.setattr(conversion, "convert_image", lambda *args: calls.append(args) or convert(*args))
+    results = run_concurrently(*[lambda: get_variant(storage, original, 200, "webp").path.read_bytes()] * 8)
     assert len(calls) == 1
-    assert len(set(answers)) == 1
+    assert len(set(results)) == 1
 
 
-def test_a_client_that_asks_for_every_width_does_not_fill_the_disk(storage: LocalDisk) -> None:
+def test_the_number_of_cached_variants_is_limited(storage: LocalDisk) -> None:
     original = store_original(storage, build_orientation_image())
     for width in range(1, variants.MAX_VARIANTS + 12):
         get_variant(storage, original, width)

@@ -1,8 +1,9 @@
-"""The renderer on real pixels: reproducible, exact, varied, quick, and honest about what it could not do."""
+"""Tests of the local renderer with real pixels: determinism, size, variation, time limits and provenance."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import time
 from dataclasses import replace
 from importlib import resources
@@ -43,7 +44,7 @@ def cut_out(photo: Image.Image) -> CutOut:
 
 @pytest.fixture(scope="module")
 def noisy_photo() -> CutOut:
-    """A photograph of nothing in particular: coloured noise of all sizes."""
+    """Return the cut-out of coloured noise of several sizes, which contains no product."""
     random = np.random.default_rng(5)
     layers = [
         cv2.resize(
@@ -65,7 +66,7 @@ def difference_hash(image: Image.Image) -> np.ndarray:
     return small[:, 1:] > small[:, :-1]
 
 
-def test_the_sample_is_a_phones_photograph_on_its_side() -> None:
+def test_the_sample_photo_has_exif_rotation_and_a_gps_position() -> None:
     data = load_phone_photo()
     image = open_rendered(data)
     assert len(data) < 400_000
@@ -74,7 +75,7 @@ def test_the_sample_is_a_phones_photograph_on_its_side() -> None:
     assert image.width > image.height
 
 
-def test_the_samples_product_is_cut_out_with_its_handles_hole_and_without_its_shadow(cut_out: CutOut) -> None:
+def test_the_cut_out_of_the_sample_has_the_hole_of_the_handle_and_no_shadow(cut_out: CutOut) -> None:
     assert cut_out.method == "plain_background"
     assert cut_out.confidence > 0.9
     assert cut_out.standing
@@ -92,7 +93,7 @@ def test_a_cutout_confirmed_at_half_size_is_not_repeated_at_full_size(
     photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heights, cut = [], cv2.grabCut
-    monkeypatch.setattr(cv2, "grabCut", lambda *given: (heights.append(len(given[0])), cut(*given)))
+    monkeypatch.setattr(cv2, "grabCut", lambda *args: (heights.append(len(args[0])), cut(*args)))
     cut_out_product(photo)
     assert heights == [480, 480, 240]
 
@@ -101,7 +102,7 @@ def test_a_cutout_confirmed_at_half_size_is_not_repeated_at_full_size(
 def test_the_same_seed_gives_the_same_bytes(photo: Image.Image, file_format: str) -> None:
     small = photo.resize((450, 600))
     first = render(RenderRequest(cut_out_product(small), 240, 320, file_format, seed=41))
-    # Somebody else's use of OpenCV's generator must not matter.
+    # Other users of OpenCV's random generator in the same thread must not affect the result.
     cv2.setRNGSeed(99)
     second = render(RenderRequest(cut_out_product(small), 240, 320, file_format, seed=40, variant=1))
     assert first.image == second.image
@@ -112,15 +113,14 @@ def test_predictions_of_one_generation_differ(cut_out: CutOut) -> None:
     request = RenderRequest(cut_out, 480, 640, seed=7)
     renderings = [render(replace(request, variant=variant)) for variant in range(8)]
     hashes = [difference_hash(open_rendered(rendering.image)) for rendering in renderings]
-    for index, one in enumerate(hashes):
-        for other in hashes[index + 1 :]:
-            assert np.count_nonzero(one != other) >= 6
+    for first, second in itertools.combinations(hashes, 2):
+        assert np.count_nonzero(first != second) >= 6
     assert len({rendering.provenance["light"] for rendering in renderings}) == 8
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("size", [(301, 417), (640, 128), (64, 64)])
-def test_the_picture_has_exactly_the_size_and_format_that_were_asked_for(
+def test_the_image_has_exactly_the_requested_size_and_format(
     cut_out: CutOut, file_format: str, size: tuple[int, int]
 ) -> None:
     rendering = render(RenderRequest(cut_out, *size, file_format))
@@ -181,14 +181,14 @@ def test_a_gradient_is_dithered_and_does_not_band(cut_out: CutOut) -> None:
     assert runs.max() < 40
 
 
-def test_a_files_opacity_is_taken_as_the_cut_out() -> None:
+def test_the_alpha_channel_of_a_file_is_used_as_the_cut_out() -> None:
     cut_out = cut_out_product(encode_mannequin("three_quarter"))
     assert (cut_out.method, cut_out.is_trusted) == ("alpha", True)
     rendering = render(RenderRequest(cut_out, 300, 400, framing="FULL_BODY"))
     assert rendering.provenance["cut_out"] == "alpha"
 
 
-def test_the_larger_of_padding_and_margin_counts_and_a_still_life_fills_the_rest(cut_out: CutOut) -> None:
+def test_the_larger_of_padding_and_margin_applies_and_a_still_life_fills_the_rest(cut_out: CutOut) -> None:
     request = RenderRequest(cut_out, 300, 400, padding_percent=8, margin_percent=5)
     for variant in range(8):
         left, _, right, _ = render(replace(request, variant=variant)).provenance["crop"]
@@ -202,7 +202,7 @@ def test_a_wavy_hem_hangs_on_the_wall_and_a_flat_base_stands(cut_out: CutOut) ->
     assert render(RenderRequest(dress, 90, 120, framing="STILL_LIFE")).provenance["pose"] == "hanging"
 
 
-def test_a_framed_crop_nearly_fills_the_picture_and_a_detail_quite(noisy_photo: CutOut) -> None:
+def test_a_framed_crop_has_a_narrow_margin_and_a_detail_none(noisy_photo: CutOut) -> None:
     background = Background("SOLID", "#FF0000")
     for framing, margin in (("STILL_LIFE", 7), ("DETAIL", 0)):
         request = RenderRequest(noisy_photo, 300, 400, "PNG", framing=framing, background=background)
@@ -212,22 +212,22 @@ def test_a_framed_crop_nearly_fills_the_picture_and_a_detail_quite(noisy_photo: 
         assert red[:, : margin // 2].all()
 
 
-def test_a_wide_photograph_in_a_tall_picture_is_shown_whole_rather_than_enlarged_threefold() -> None:
+def test_a_wide_photo_in_a_tall_image_is_shown_whole_instead_of_enlarged_three_times() -> None:
     random = np.random.default_rng(3)
-    photograph = cv2.resize(random.integers(0, 256, (20, 30, 3), dtype=np.uint8), (480, 320))
-    rendering = render(RenderRequest(cut_out_product(Image.fromarray(photograph)), 720, 960))
+    pixels = cv2.resize(random.integers(0, 256, (20, 30, 3), dtype=np.uint8), (480, 320))
+    rendering = render(RenderRequest(cut_out_product(Image.fromarray(pixels)), 720, 960))
     left, _, right, _ = rendering.provenance["framed_crop"]
     assert right - left == 480
 
 
-def test_what_is_enlarged_beyond_its_photograph_scores_lower_in_sharpness(photo: Image.Image) -> None:
+def test_enlargement_beyond_the_photo_lowers_the_sharpness_score(photo: Image.Image) -> None:
     pixels = np.asarray(photo.resize((300, 400)))
     whole = np.full(pixels.shape[:2], 255, dtype=np.uint8)
     values = [score(pixels, whole, enlarged=enlarged).sharpness for enlarged in (0.5, 1.0, 1.6, 3.0)]
     assert values[0] == values[1] > values[2] > values[3]
 
 
-def test_what_cannot_be_cut_out_is_framed_and_says_so(noisy_photo: CutOut) -> None:
+def test_a_photo_without_a_confident_cut_out_becomes_a_framed_crop(noisy_photo: CutOut) -> None:
     rendering = render(RenderRequest(noisy_photo, 300, 400))
     assert rendering.provenance["cut_out"] == "framed_crop"
     assert rendering.provenance["pose"] == "framed"
@@ -237,21 +237,21 @@ def test_what_cannot_be_cut_out_is_framed_and_says_so(noisy_photo: CutOut) -> No
     assert rendering.quality.cut_out_edge == 0.5
 
 
-@pytest.mark.parametrize("make", ["noise", "flat", "pixel", "line"])
-def test_a_picture_of_nothing_still_becomes_a_picture_quickly(make: str) -> None:
+@pytest.mark.parametrize("content", ["noise", "flat", "pixel", "line"])
+def test_an_image_without_a_product_is_rendered_quickly(content: str) -> None:
     image = {
         "noise": Image.fromarray(np.random.default_rng(1).integers(0, 256, (900, 900, 3), dtype=np.uint8)),
         "flat": Image.new("RGB", (300, 300), (90, 120, 60)),
         "pixel": Image.new("RGB", (1, 1)),
         "line": Image.new("RGB", (2000, 1), (250, 0, 0)),
-    }[make]
+    }[content]
     begin = time.process_time()
     rendering = render(RenderRequest(cut_out_product(image), 120, 160))
     assert rendering.provenance["cut_out"] == "framed_crop"
     assert time.process_time() - begin < 8
 
 
-def test_every_mode_of_picture_is_taken(photo: Image.Image) -> None:
+def test_every_image_mode_is_accepted(photo: Image.Image) -> None:
     small = photo.resize((90, 120))
     sixteen = Image.fromarray(np.asarray(small.convert("L")).astype(np.uint16) * 257)
     bitmap = small.convert("1")
@@ -329,7 +329,7 @@ def test_refining_to_another_shape_crops_instead_of_stretching(photo: Image.Imag
     assert np.abs(np.asarray(square).astype(int) - np.asarray(middle)).mean() < 4
 
 
-def test_adjusting_grades_the_whole_picture(photo: Image.Image) -> None:
+def test_adjusting_grades_the_whole_image(photo: Image.Image) -> None:
     small = photo.resize((150, 200))
     before = np.asarray(small).astype(float)
     warm = np.asarray(open_rendered(adjust(small, Grade(temperature=80), file_format="PNG").image)).astype(
@@ -346,13 +346,13 @@ def test_adjusting_grades_the_whole_picture(photo: Image.Image) -> None:
 
 
 def test_progress_rises_to_one(cut_out: CutOut) -> None:
-    told: list[float] = []
-    render(RenderRequest(cut_out, 120, 160), told.append)
-    assert told == sorted(told)
-    assert told[-1] == 1
+    reported: list[float] = []
+    render(RenderRequest(cut_out, 120, 160), reported.append)
+    assert reported == sorted(reported)
+    assert reported[-1] == 1
 
 
-def test_a_view_from_behind_is_admitted_to_be_ignored(cut_out: CutOut) -> None:
+def test_unsupported_inputs_are_listed_as_ignored(cut_out: CutOut) -> None:
     provenance = render(
         RenderRequest(cut_out, 60, 80, view_angle="BACK", grade=Grade(tone="zesty"))
     ).provenance
@@ -360,19 +360,18 @@ def test_a_view_from_behind_is_admitted_to_be_ignored(cut_out: CutOut) -> None:
 
 
 def test_four_predictions_of_three_megapixels_take_less_than_ten_seconds() -> None:
-    # Processor time of all threads: what a busy machine takes longer is not the renderer's.
+    # CPU time of all threads, so that other load on the machine does not count.
     begin = time.process_time()
-    photograph = ImageOps.exif_transpose(Image.open(io.BytesIO(load_phone_photo())))
-    cut_out = cut_out_product(photograph)
+    cut_out = cut_out_product(ImageOps.exif_transpose(Image.open(io.BytesIO(load_phone_photo()))))
     for variant in range(4):
         render(RenderRequest(cut_out, 1536, 2048, "WEBP", variant=variant))
     assert time.process_time() - begin < 10
 
 
-def test_a_contact_sheet_holds_all_pictures_and_refuses_none() -> None:
-    pictures = [Image.new("RGB", (30, 40), color) for color in ("red", "green", "blue")]
+def test_a_contact_sheet_shows_all_images_and_needs_at_least_one() -> None:
+    images = [Image.new("RGB", (30, 40), color) for color in ("red", "green", "blue")]
     sheet = build_contact_sheet(
-        pictures, ["One\nsmall print", "Two", "A label that is far too long for its cell" * 3], "Title"
+        images, ["One\nsmall print", "Two", "A label that is far too long for its cell" * 3], "Title"
     )
     colours = {colour for _, colour in sheet.getcolors(sheet.width * sheet.height) or []}
     assert {(255, 0, 0), (0, 128, 0), (0, 0, 255)} <= colours
@@ -387,13 +386,13 @@ def test_the_mannequin_is_the_same_every_time() -> None:
     assert (image.size, image.mode) == ((1200, 1600), "RGBA")
 
 
-def test_a_light_product_before_a_light_background_is_cut_out_whole() -> None:
+def test_a_light_product_before_a_light_background_is_cut_out_completely() -> None:
     figure = draw("front")
     paper = Image.new("RGBA", figure.size, (240, 238, 234, 255))
     cut_out = cut_out_product(Image.alpha_composite(paper, figure).convert("RGB"))
     known = np.asarray(figure.getchannel("A")) > 128
     left, top, right, bottom = cut_out.box
     assert cut_out.method == "plain_background"
-    found = np.zeros(known.shape, dtype=bool)
-    found[top:bottom, left:right] = cut_out.alpha > 128
-    assert (found & known).sum() / (found | known).sum() > 0.97
+    mask = np.zeros(known.shape, dtype=bool)
+    mask[top:bottom, left:right] = cut_out.alpha > 128
+    assert (mask & known).sum() / (mask | known).sum() > 0.97

@@ -1,4 +1,4 @@
-"""Pictures that the media tests are about, made on the spot so that each says what is special about it."""
+"""Build image files for the media tests, valid and hostile, each with one special property."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 
 def build_orientation_image(width: int = 120, height: int = 80) -> Image.Image:
-    """A picture whose upper left quarter is red on a blue ground: it shows which way up it is."""
+    """Return a blue image whose upper left quarter is red, so that its orientation can be checked."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[:] = (20, 40, 200)
     pixels[: height // 2, : width // 2] = (220, 30, 30)
@@ -18,36 +18,40 @@ def build_orientation_image(width: int = 120, height: int = 80) -> Image.Image:
 
 
 def encode_image(image: Image.Image, file_format: str, **options: Any) -> bytes:
-    """The picture as a file's bytes."""
+    """Return the bytes of the image in a file format; options are those of Pillow's `save`."""
     output = io.BytesIO()
     image.save(output, file_format, **options)
     return output.getvalue()
 
 
 def open_image(data: bytes) -> Image.Image:
-    """The decoded picture of a file's bytes."""
-    picture = Image.open(io.BytesIO(data))
-    picture.load()
-    return picture
+    """Return the decoded image of a file's bytes."""
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
-    """One chunk with its length and checksum."""
+    """Return a PNG chunk with its length and checksum."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png_bomb(width: int, height: int) -> bytes:
-    """A valid PNG of one bit a pixel that is a few kilobytes long whatever its size."""
-    squeezer = zlib.compressobj(9)
+    """Return a valid one-bit PNG that is a few kilobytes long, whatever its width and height."""
+    compressor = zlib.compressobj(9)
     row = bytes(1 + (width + 7) // 8)
-    squeezed = b"".join(squeezer.compress(row * 1000) for _ in range(height // 1000)) + squeezer.flush()
+    compressed = b"".join(compressor.compress(row * 1000) for _ in range(height // 1000)) + compressor.flush()
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    chunks = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", squeezed), png_chunk(b"IEND", b"")]
+    chunks = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", compressed), png_chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def png_of(pixels: bytes, size: tuple[int, int] = (10, 10), kind: tuple[int, int, int] = (8, 2, 0)) -> bytes:
-    """Return a PNG with this compressed stream; `kind` is its bit depth, colour type and interlacing."""
+    """Return a PNG with these compressed pixels.
+
+    Args:
+        kind: Bit depth, colour type and interlace method of the header.
+    """
     depth, colour_type, interlaced = kind
     header = struct.pack(">IIBBBBB", *size, depth, colour_type, 0, 0, interlaced)
     chunks = [png_chunk(b"IHDR", header), png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b"")]
@@ -55,12 +59,12 @@ def png_of(pixels: bytes, size: tuple[int, int] = (10, 10), kind: tuple[int, int
 
 
 def deflated_zeros(megabytes: int) -> bytes:
-    """Return a valid zlib stream of so many megabytes of zeros, without the time to compress them."""
-    squeezer, megabyte = zlib.compressobj(9), bytes(1 << 20)
-    first, again = (squeezer.compress(megabyte) + squeezer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    """Return a valid zlib stream of zeros. One compressed megabyte is repeated, which is fast."""
+    compressor, megabyte = zlib.compressobj(9), bytes(1 << 20)
+    first, repeated = (compressor.compress(megabyte) + compressor.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
     last_block = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS).flush()
     checksum = struct.pack(">HH", (megabytes << 20) % 65_521, 1)
-    return first + again * (megabytes - 1) + last_block + checksum
+    return first + repeated * (megabytes - 1) + last_block + checksum
 
 
 def png_of_chunks(kind: bytes, body: bytes) -> bytes:
@@ -71,13 +75,13 @@ def png_of_chunks(kind: bytes, body: bytes) -> bytes:
 
 
 def broken_megabyte() -> bytes:
-    """Return a stream that inflates to a megabyte and then breaks: Pillow does not count its bytes."""
-    squeezer = zlib.compressobj(9)
-    return squeezer.compress(bytes((1 << 20) - 1)) + squeezer.flush(zlib.Z_FULL_FLUSH) + b"\x07"
+    """Return a zlib stream that inflates to a megabyte and then fails: Pillow does not count its bytes."""
+    compressor = zlib.compressobj(9)
+    return compressor.compress(bytes((1 << 20) - 1)) + compressor.flush(zlib.Z_FULL_FLUSH) + b"\x07"
 
 
 def split_png(whole: bytes) -> bytes:
-    """Return the PNG with its pixels in many chunks."""
+    """Return the PNG with its pixels split into many IDAT chunks."""
     start = whole.index(b"IDAT") - 4
     length = int.from_bytes(whole[start : start + 4], "big")
     pixels = whole[start + 8 : start + 8 + length]
@@ -87,7 +91,7 @@ def split_png(whole: bytes) -> bytes:
 
 
 def gif_of_frames(frames: int) -> bytes:
-    """A GIF of many frames of one pixel each."""
+    """Return a GIF with this number of frames of one pixel each."""
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
     return (
         b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff" + frame * frames + b"\x3b"
@@ -95,7 +99,7 @@ def gif_of_frames(frames: int) -> bytes:
 
 
 def exif_with_location(orientation: int = 1) -> Image.Exif:
-    """What a phone writes: the camera, the way up, and where it stood."""
+    """Return EXIF metadata as a phone writes it: the camera, the orientation and the GPS position."""
     exif = Image.Exif()
     exif[0x010F] = "Secret Camera Maker"
     exif[0x0112] = orientation
@@ -104,19 +108,19 @@ def exif_with_location(orientation: int = 1) -> Image.Exif:
 
 
 def swapped_primaries_profile() -> bytes:
-    """A colour profile that is plainly not sRGB: its red and green primaries are exchanged."""
+    """Return a colour profile that differs clearly from sRGB: its red and green primaries are swapped."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     profile = profile.replace(b"rXYZ", b"....").replace(b"gXYZ", b"rXYZ").replace(b"....", b"gXYZ")
     return profile.replace("sRGB".encode("utf-16-be"), "Swap".encode("utf-16-be"))
 
 
 def jpeg_segment(marker: int, data: bytes) -> bytes:
-    """One marker segment with its length."""
+    """Return a JPEG marker segment with its length."""
     return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
 
 
 def webp_of_frames(frames: int) -> bytes:
-    """An animated WEBP of many frames of one pixel each."""
+    """Return an animated WEBP with this number of frames of one pixel each."""
     pixel = encode_image(Image.new("RGB", (1, 1)), "WEBP", lossless=True)[12:]
     frame = b"ANMF" + struct.pack("<I", 16 + len(pixel)) + bytes(12) + b"\x0a\0\0\0" + pixel
     head = b"VP8X" + struct.pack("<I", 10) + b"\x02" + bytes(9) + b"ANIM" + struct.pack("<I", 6) + bytes(6)
