@@ -1,7 +1,7 @@
-"""What PostgreSQL itself keeps from a tenant when the code forgets to ask for the tenant's rows only.
+"""Row-level security keeps tenants apart even if a query lacks the tenant filter.
 
-Two tenants have a row in every table, and every table is asked without any scope. A new table is here the day
-it is made, and fails until its migration says who sees its rows.
+Two tenants have a row in every table, and every table is queried without a filter. A new table is included
+automatically, and fails until its migration has a policy.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from tests.support.databases import on_postgresql
 TABLES: dict[str, Table] = {table.name: table for table in Base.metadata.sorted_tables}
 INSUFFICIENT_PRIVILEGE = "42501"
 DENIED_TABLES = {"known_addresses", "task_callbacks", "try_counts"}
-"""The system's alone: used before anybody is known, or of no tenant."""
+"""Tables of the system role only: they are used before authentication or belong to no tenant."""
 READ_ONLY = {"generation_models"}
-"""Read by all, written by superusers."""
+"""Tables that every caller reads and only superusers write."""
 
 SAME_TENANT_REFERENCES = {
     ("export_items", "media_id"),
@@ -53,7 +53,7 @@ SAME_TENANT_REFERENCES = {
     ("subject_base_images", "subject_id"),
     ("uploads", "media_resource_id"),
 }
-"""References to rows that are made together with the one that refers, never to something published."""
+"""References to rows that are created together with the referring row and are never public rows of others."""
 
 Keys = dict[str, set[tuple[Any, ...]]]
 
@@ -67,36 +67,36 @@ class TenantRows:
 
     @property
     def owner(self) -> SessionRole:
-        """Its owner, as the database is told of him."""
+        """The database role of its owner."""
         return SessionRole(APPLICATION_ROLE, self.tenant.owner.id, (self.tenant.organization.id,))
 
     def rows_of(self, table: Table) -> ColumnElement[bool]:
-        """The condition for the tenant's rows."""
+        """Return the condition for the tenant's rows of a table."""
         return tuple_(*table.primary_key).in_(self.keys[table.name])
 
 
 @pytest.fixture
 def session(database: Database) -> Iterator[Session]:
-    """A transaction that goes on as whoever a test wants."""
+    """Yield the session of a running transaction, whose role the tests switch."""
     with database.transaction(write=True) as session:
         yield session
 
 
 @pytest.fixture
 def tenant_rows(session: Session, app: Application) -> tuple[TenantRows, TenantRows]:
-    """Two of them."""
+    """Create two tenants with a row in every table."""
     return _make_tenant_rows(session, app), _make_tenant_rows(session, app)
 
 
-def visible_keys(session: Session, actor: SessionRole) -> Keys:
-    """The keys of all rows that somebody sees, asked for without any scope."""
-    switch_role(actor)
-    tables = TABLES if actor == SYSTEM else TABLES.keys() - DENIED_TABLES
+def visible_keys(session: Session, role: SessionRole) -> Keys:
+    """Return the keys of all rows that a role sees, without a tenant filter."""
+    switch_role(role)
+    tables = TABLES if role == SYSTEM else TABLES.keys() - DENIED_TABLES
     return {name: set(map(tuple, session.execute(select(*TABLES[name].primary_key)))) for name in tables}
 
 
 def count_reached_rows(session: Session, statement: Any) -> int | str:
-    """How many rows a statement gets or changes, or the SQLSTATE with which PostgreSQL refuses it; undone."""
+    """Return the row count of a statement, or the SQLSTATE of its error, and roll it back."""
     savepoint = session.begin_nested()
     try:
         return cast("CursorResult[Any]", session.execute(statement)).rowcount
@@ -108,13 +108,13 @@ def count_reached_rows(session: Session, statement: Any) -> int | str:
 
 def _make_tenant_rows(session: Session, app: Application) -> TenantRows:
     before = visible_keys(session, SYSTEM)
-    world = Tenant(app.settings)
+    tenant = Tenant(app.settings)
     session.flush()
     for name, seen in visible_keys(session, SYSTEM).items():
         if seen == before[name]:
-            session.execute(insert(TABLES[name]).values(_build_row(session, world, TABLES[name])))
+            session.execute(insert(TABLES[name]).values(_build_row(session, tenant, TABLES[name])))
     after = visible_keys(session, SYSTEM)
-    return TenantRows(world, {name: seen - before[name] for name, seen in after.items()})
+    return TenantRows(tenant, {name: seen - before[name] for name, seen in after.items()})
 
 
 def _build_row(session: Session, tenant: Tenant, table: Table) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _build_row(session: Session, tenant: Tenant, table: Table) -> dict[str, Any]
 
 
 def _build_value(session: Session, tenant: Tenant, column: Column[Any]) -> Any:
-    """A value for a column; references go to the tenant's rows, which are the newest."""
+    """Return a value for a column. References lead to the newest row, which belongs to the tenant."""
     known = {"organization_id": tenant.organization.id, "user_id": tenant.owner.id}
     if column.name in known:
         return known[column.name]
@@ -137,7 +137,7 @@ def _build_value(session: Session, tenant: Tenant, column: Column[Any]) -> Any:
 
 
 @on_postgresql
-def test_s01_an_unscoped_query_gets_nothing_of_others(
+def test_s01_a_query_without_filter_returns_no_rows_of_other_tenants(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
     for mine, theirs in (tenant_rows, tenant_rows[::-1]):
@@ -149,7 +149,7 @@ def test_s01_an_unscoped_query_gets_nothing_of_others(
 
 
 @on_postgresql
-def test_s01_who_says_nothing_sees_nothing(
+def test_s01_an_anonymous_role_sees_no_rows(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
     seen = visible_keys(session, ANONYMOUS)
@@ -157,18 +157,18 @@ def test_s01_who_says_nothing_sees_nothing(
 
 
 @on_postgresql
-def test_s01_a_login_that_takes_on_no_role_sees_nothing(
+def test_s01_a_login_without_a_role_sees_no_rows(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
     session.execute(text("RESET ROLE"))
     sees_all = session.scalar(text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
-    assert not sees_all, "TEST_POSTGRESQL_URL signs in as a superuser, from whom PostgreSQL hides nothing"
+    assert not sees_all, "the login of TEST_POSTGRESQL_URL is a superuser, which bypasses row-level security"
     for name, table in TABLES.items():
         assert name in READ_ONLY or session.execute(select(table)).all() == [], name
 
 
 @on_postgresql
-def test_s01_an_unscoped_write_reaches_nothing_of_others(
+def test_s01_a_write_without_filter_changes_no_rows_of_other_tenants(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
     mine, theirs = tenant_rows
@@ -181,10 +181,10 @@ def test_s01_an_unscoped_write_reaches_nothing_of_others(
 
 
 @on_postgresql
-def test_s01_nobody_makes_rows_in_the_name_of_others(
+def test_s01_no_tenant_inserts_rows_of_another(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
-    """With a key of its own, so that no other rule is in the way."""
+    """The policy is checked before the unique key, so a copy of an existing row suffices."""
     mine, theirs = tenant_rows
     for name, table in TABLES.items():
         switch_role(SYSTEM)
@@ -194,7 +194,7 @@ def test_s01_nobody_makes_rows_in_the_name_of_others(
 
 
 @on_postgresql
-def test_s01_what_is_public_is_read_and_not_written_by_others(
+def test_s01_public_rows_are_read_only_for_other_tenants(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
     mine, theirs = tenant_rows
@@ -203,8 +203,8 @@ def test_s01_what_is_public_is_read_and_not_written_by_others(
     switch_role(SYSTEM)
     for table in with_public:
         session.execute(update(table).where(theirs.rows_of(table)).values(public=True))
-    for actor in (mine.owner, ANONYMOUS):
-        switch_role(actor)
+    for role in (mine.owner, ANONYMOUS):
+        switch_role(role)
         for table in with_public:
             assert session.execute(select(table).where(theirs.rows_of(table))).all(), table.name
             for statement in (update(table).values(public=False), delete(table)):
@@ -212,7 +212,7 @@ def test_s01_what_is_public_is_read_and_not_written_by_others(
 
 
 @on_postgresql
-def test_what_is_withdrawn_stays_visible_to_rows_that_refer_to_it(
+def test_rows_that_are_no_longer_public_stay_visible_where_they_are_referenced(
     session: Session, tenant_rows: tuple[TenantRows, TenantRows]
 ) -> None:
     mine, theirs = tenant_rows
@@ -225,20 +225,20 @@ def test_what_is_withdrawn_stays_visible_to_rows_that_refer_to_it(
     assert len(references) > 20
     for table, column, published in references:
         row_id = next(iter(theirs.keys[published.name]))[0]
-        question = select(published.c.id).where(published.c.id == row_id)
+        query = select(published.c.id).where(published.c.id == row_id)
         switch_role(mine.owner)
-        assert session.scalar(question) is None
+        assert session.scalar(query) is None
         switch_role(SYSTEM)
         savepoint = session.begin_nested()
         my_row = tuple_(*table.primary_key) == min(mine.keys[table.name])
         session.execute(update(table).where(my_row).values({column: row_id}))
         switch_role(mine.owner)
-        assert session.scalar(question) == row_id, f"{table.name}.{column.name}"
+        assert session.scalar(query) == row_id, f"{table.name}.{column.name}"
         savepoint.rollback()
 
 
-def test_s01_few_open_operations_work_as_the_system() -> None:
-    """Each new one is to be thought about here; all others without a token see what is public."""
+def test_s01_few_operations_run_as_the_system() -> None:
+    """A new operation must be added here after a review; other public operations see public rows only."""
     handlers = {
         name: getattr(import_module(f"handlers.{operation.raw['tags'][0]}".replace("-", "_")), name)
         for name, operation in OPERATIONS.items()
@@ -249,15 +249,15 @@ def test_s01_few_open_operations_work_as_the_system() -> None:
     }  # fmt: skip
 
 
-def test_s01_a_handler_that_forgets_the_scope_answers_404(
+def test_s01_a_handler_without_the_tenant_filter_returns_404(
     database_kind: str,
     app: Application,
     tenant: Tenant,
     other_tenant: Tenant,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Over HTTP, with the first layer taken away: where there is no second one, the foreign row is found."""
+    """Remove the tenant filter and send a request: without row-level security the row is found."""
     monkeypatch.setattr(tenancy, "row_filter", lambda *_, **__: ())
     monkeypatch.setattr(tenancy, "_select_by_id", tenancy._select_by_id.__wrapped__)
-    reply = other_tenant.request_for("get_brand").send(app, auth_headers(app, tenant.owner))
-    assert reply.status == (404 if database_kind == "postgresql" else 200)
+    response = other_tenant.request_for("get_brand").send(app, auth_headers(app, tenant.owner))
+    assert response.status == (404 if database_kind == "postgresql" else 200)

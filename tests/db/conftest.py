@@ -1,4 +1,4 @@
-"""Who acts in the tests of tenancy: a table of permissions as small as possible, and callers made from it."""
+"""Fixtures for the tests of tenancy: two organizations and callers with a minimal table of permissions."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class TwoTenants:
 @pytest.fixture
 def two_tenants(database: Database) -> TwoTenants:
     owner, viewer, stranger = make_user(), make_user(), make_user()
-    house, other_house = make_organization(owner), make_organization(stranger)
-    make_membership(house, viewer, role="viewer")
+    organization, other_organization = make_organization(owner), make_organization(stranger)
+    make_membership(organization, viewer, role="viewer")
     return TwoTenants(
-        house,
-        other_house,
+        organization,
+        other_organization,
         owner,
-        build_caller(owner, {house: "owner"}, PERMISSIONS),
-        build_caller(viewer, {house: "viewer"}, PERMISSIONS),
-        build_caller(stranger, {other_house: "owner"}, PERMISSIONS),
+        build_caller(owner, {organization: "owner"}, PERMISSIONS),
+        build_caller(viewer, {organization: "viewer"}, PERMISSIONS),
+        build_caller(stranger, {other_organization: "owner"}, PERMISSIONS),
         build_caller(make_user(is_superuser=True)),
     )

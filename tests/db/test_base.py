@@ -1,4 +1,4 @@
-"""Ids and times: what every row has."""
+"""The ids and times of rows, and the rules that hold for all models."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tests.support.databases import on_postgresql
 from tests.support.factories import make_brand, make_shooting
 
 
-def test_ids_are_version_7_tell_the_time_and_grow() -> None:
+def test_ids_are_version_7_contain_the_time_and_increase() -> None:
     before = datetime.now(UTC)
     ids = [new_id() for _ in range(5000)]
     assert ids == sorted(set(ids))
     assert {(row_id.version, row_id.variant) for row_id in ids} == {(7, "specified in RFC 4122")}
-    made = datetime.fromtimestamp((ids[0].int >> 80) / 1000, UTC)
-    assert abs(made - before) < timedelta(seconds=1)
+    id_time = datetime.fromtimestamp((ids[0].int >> 80) / 1000, UTC)
+    assert abs(id_time - before) < timedelta(seconds=1)
 
 
-def test_a_time_comes_back_in_utc_with_its_microseconds(database: Database) -> None:
+def test_a_time_is_read_back_in_utc_with_its_microseconds(database: Database) -> None:
     due = datetime(2026, 3, 1, 1, 30, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
     shooting_id = make_shooting(due_date=due).id
     with database.transaction(write=False):
@@ -36,9 +36,9 @@ def test_a_time_comes_back_in_utc_with_its_microseconds(database: Database) -> N
 
 
 @on_postgresql
-def test_a_time_comes_back_in_utc_from_a_server_that_is_elsewhere(database_url: str) -> None:
-    elsewhere = make_url(database_url).update_query_dict({"options": "-c timezone=Asia/Tokyo"})
-    engine = build_engine(elsewhere.render_as_string(hide_password=False), pool_size=1)
+def test_a_time_is_read_back_in_utc_from_a_server_in_another_time_zone(database_url: str) -> None:
+    tokyo_url = make_url(database_url).update_query_dict({"options": "-c timezone=Asia/Tokyo"})
+    engine = build_engine(tokyo_url.render_as_string(hide_password=False), pool_size=1)
     moment = select(literal(datetime(2026, 3, 1, tzinfo=UTC), UtcDateTime()))
     with engine.connect() as connection:
         found = connection.scalar(moment)
@@ -48,13 +48,13 @@ def test_a_time_comes_back_in_utc_from_a_server_that_is_elsewhere(database_url: 
     assert (found.isoformat(), found.tzinfo) == ("2026-03-01T00:00:00+00:00", UTC)
 
 
-def test_a_time_without_a_zone_is_refused(database: Database) -> None:
+def test_a_time_without_time_zone_is_rejected(database: Database) -> None:
     naive = datetime(2026, 3, 1, tzinfo=UTC).replace(tzinfo=None)
     with pytest.raises(StatementError, match="without time zone"):
         make_shooting(due_date=naive)
 
 
-def test_a_change_moves_updated_at_and_nothing_else_does(database: Database) -> None:
+def test_a_change_updates_updated_at_only(database: Database) -> None:
     brand_id = make_brand().id
     with database.transaction(write=True):
         brand = current_session().get_one(Brand, brand_id)
@@ -66,7 +66,7 @@ def test_a_change_moves_updated_at_and_nothing_else_does(database: Database) -> 
         assert brand.updated_at > updated
 
 
-def test_every_owned_table_has_the_indexes_its_lists_walk() -> None:
+def test_every_owned_table_has_the_indexes_of_its_lists() -> None:
     for mapper in Base.registry.mappers:
         if issubclass(mapper.class_, Owned):
             table = mapper.class_.__table__
@@ -75,7 +75,7 @@ def test_every_owned_table_has_the_indexes_its_lists_walk() -> None:
             assert ["organization_id", "created_at", "id"] in columns, table.name
 
 
-def test_relationships_are_never_loaded_behind_ones_back() -> None:
+def test_no_relationship_is_loaded_lazily() -> None:
     eager = [
         str(relationship)
         for mapper in Base.registry.mappers
@@ -85,16 +85,16 @@ def test_relationships_are_never_loaded_behind_ones_back() -> None:
     assert not eager
 
 
-def test_counted_ids_are_the_same_in_the_same_order_and_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deterministic_ids_are_reproducible_and_increase(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("db.base._deterministic_start", None)
-    beginning = datetime(2026, 1, 1, tzinfo=UTC)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
 
-    def three() -> list[UUID]:
-        use_deterministic_ids(beginning)
+    def three_ids() -> list[UUID]:
+        use_deterministic_ids(start)
         return [new_id() for _ in range(3)]
 
-    first = three()
-    assert first == three()
+    first = three_ids()
+    assert first == three_ids()
     assert first == sorted(set(first))
-    assert {(each.version, each.variant) for each in first} == {(7, RFC_4122)}
-    assert first[0].int >> 80 == int(beginning.timestamp() * 1000)
+    assert {(row_id.version, row_id.variant) for row_id in first} == {(7, RFC_4122)}
+    assert first[0].int >> 80 == int(start.timestamp() * 1000)

@@ -1,4 +1,4 @@
-"""A row that is inserted past the unit of work is the row that a flush would have made."""
+"""`insert_row` stores the same row as a flush of the session."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ DUE = datetime(2026, 12, 1, tzinfo=UTC)
 Make = Callable[[User], dict[str, Any]]
 VALUES: dict[type[Identified], Make] = {
     Product: lambda owner: {"owner_id": owner.id, "name": "Linen dress"},
-    # What is given as None has a default all the same.
+    # None is replaced by the default too.
     Shooting: lambda owner: {"owner_id": owner.id, "name": "Spring", "due_date": DUE, "phase": None},
-    # One value of JSON is given as null, the others are not given.
+    # One JSON column is None, the others are missing.
     GenerationModel: lambda _: {"name": "Local", "provider": "LOCAL_STUDIO", "provider_config": None},
 }
 COMMON_COLUMNS = {"id", "created_at", "updated_at"}
@@ -34,16 +34,16 @@ def flush(row: Identified) -> None:
 
 
 def stored(row: Identified) -> dict[str, Any]:
-    """What the database holds, and where that is nothing: JSON has a null of its own."""
+    """Return the stored values, and which of them are SQL NULL: JSON has a `null` of its own."""
     table = row.__table__
-    columns = [each for each in table.c if each.key not in COMMON_COLUMNS]
-    nulls = [each.is_(null()).label(f"{each.key} is null") for each in columns]
+    columns = [column for column in table.c if column.key not in COMMON_COLUMNS]
+    nulls = [column.is_(null()).label(f"{column.key} is null") for column in columns]
     found = current_session().execute(select(*columns, *nulls).where(table.c.id == row.id)).one()
     return dict(found._mapping)
 
 
 @pytest.mark.parametrize("model", VALUES, ids=lambda model: model.__name__)
-def test_an_inserted_row_is_as_one_that_was_flushed(database: Database, model: type[Identified]) -> None:
+def test_an_inserted_row_equals_a_flushed_one(database: Database, model: type[Identified]) -> None:
     owner = make_user()
     with database.transaction(write=True):
         inserted, flushed = (model(**VALUES[model](owner)) for _ in range(2))
@@ -53,9 +53,9 @@ def test_an_inserted_row_is_as_one_that_was_flushed(database: Database, model: t
         for row in (inserted, flushed):
             assert row.id.version == 7
             assert inspect(row).persistent
-        columns = [each.key for each in model.__table__.c if each.key not in COMMON_COLUMNS]
-        told = [[getattr(row, name) for name in columns] for row in (inserted, flushed)]
-        assert told[0] == told[1]
+        columns = [column.key for column in model.__table__.c if column.key not in COMMON_COLUMNS]
+        values = [[getattr(row, name) for name in columns] for row in (inserted, flushed)]
+        assert values[0] == values[1]
 
 
 def test_an_inserted_row_can_be_changed_and_deleted(database: Database) -> None:
@@ -70,7 +70,7 @@ def test_an_inserted_row_can_be_changed_and_deleted(database: Database) -> None:
         assert reading.scalars(select(Product.name)).all() == ["Wrap dress"]
 
 
-def test_a_row_brings_others_along(database: Database) -> None:
+def test_related_rows_are_inserted_too(database: Database) -> None:
     media, organization = make_media(), make_organization()
     scope = {"owner_id": organization.owner_id, "organization_id": organization.id}
     with database.transaction(write=True):
@@ -81,7 +81,7 @@ def test_a_row_brings_others_along(database: Database) -> None:
         assert reading.scalars(select(ProductImage.product_id)).all() == [product.id]
 
 
-def test_what_a_row_refers_to_is_inserted_before_it(database: Database) -> None:
+def test_pending_rows_are_inserted_before_a_row_that_refers_to_them(database: Database) -> None:
     owner, brand_id = make_user(), new_id()
     with database.transaction(write=True) as writing:
         writing.add(Brand(id=brand_id, owner_id=owner.id, name="Atelier", slug="atelier"))
@@ -90,7 +90,7 @@ def test_what_a_row_refers_to_is_inserted_before_it(database: Database) -> None:
         assert reading.scalar(select(Product.brand_id)) == brand_id
 
 
-def test_what_is_taken_is_refused_as_ever(database: Database) -> None:
+def test_a_violated_constraint_raises_its_domain_error(database: Database) -> None:
     owner = make_user()
     with pytest.raises(SkuTaken), database.transaction(write=True):
         for _ in range(2):
@@ -99,14 +99,14 @@ def test_what_is_taken_is_refused_as_ever(database: Database) -> None:
         assert reading.scalar(select(func.count()).select_from(Product)) == 0
 
 
-def test_who_only_reads_inserts_nothing(database: Database) -> None:
+def test_a_read_only_transaction_rejects_an_insert(database: Database) -> None:
     owner = make_user()
     with database.transaction(write=False), pytest.raises(RuntimeError, match="cannot write"):
         insert_row(Product(owner_id=owner.id, name="Linen dress"))
 
 
-def test_all_models_are_such_that_their_rows_can_be_inserted() -> None:
-    """Attributes are called as their columns, and no value is one that only the database knows."""
+def test_every_model_can_be_inserted_this_way() -> None:
+    """Check that attributes are named like their columns, and that no default needs the database."""
     models = [mapper for mapper in Base.registry.mappers if issubclass(mapper.class_, Identified)]
     assert len(models) > 20
     for mapper in models:

@@ -1,4 +1,4 @@
-"""The migrations make exactly the schema of the models, and unmake it, on both databases."""
+"""The migrations create exactly the schema of the models, and remove it, on both databases."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_the_migrated_schema_is_that_of_the_models(database_engine: Engine) -> N
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_the_newest_revision_is_the_one_that_all_steps_lead_to() -> None:
+def test_the_head_revision_is_the_one_of_alembic() -> None:
     assert head_revision() == ScriptDirectory.from_config(build_config("sqlite://")).get_current_head()
 
 
 def test_the_delete_rules_reach_the_database(database_engine: Engine) -> None:
-    """Alembic's comparison leaves the delete rules of foreign keys out on SQLite."""
+    """Compare ON DELETE separately: on SQLite, Alembic's comparison leaves it out."""
     inspector = inspect(database_engine)
     for table in Base.metadata.sorted_tables:
         migrated = {

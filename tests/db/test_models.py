@@ -1,4 +1,4 @@
-"""What the database itself guarantees: uniqueness per scope, and what deleting a row does to others."""
+"""The guarantees of the schema: uniqueness per tenant, and the effect of a deletion on other rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def find_row(database: Database, row: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("factory", "column", "refusal"),
+    ("factory", "column", "error"),
     [
         (make.make_brand, "slug", SlugTaken),
         (make.make_style, "slug", SlugTaken),
@@ -53,15 +53,15 @@ def find_row(database: Database, row: Any) -> Any:
     ],
 )
 @pytest.mark.parametrize("personal", [False, True])
-def test_a_name_is_unique_in_its_scope_and_free_in_any_other(
-    database: Database, factory: Callable[..., Any], column: str, refusal: type[Exception], personal: bool
+def test_a_name_is_unique_per_tenant(
+    database: Database, factory: Callable[..., Any], column: str, error: type[Exception], personal: bool
 ) -> None:
     owner = make.make_user()
     organization = None if personal else make.make_organization(owner)
     factory(owner=owner, organization=organization, **{column: "taken"})
     factory(owner=owner, organization=make.make_organization(owner), **{column: "taken"})
     factory(owner=make.make_user(), **{column: "taken"})
-    with pytest.raises(refusal), database.transaction(write=True):
+    with pytest.raises(error), database.transaction(write=True):
         factory(owner=owner, organization=organization, **{column: "taken"})
 
 
@@ -79,7 +79,7 @@ def test_an_organization_has_one_owner_and_a_user_one_membership(database: Datab
         writing.get_one(Membership, member.id).role = "owner"
 
 
-def test_the_slug_of_an_organization_is_taken_for_everybody(database: Database) -> None:
+def test_the_slug_of_an_organization_is_globally_unique(database: Database) -> None:
     make.make_organization(slug="maison-demo")
     with pytest.raises(SlugTaken), database.transaction(write=True):
         make.make_organization(slug="maison-demo")
@@ -93,7 +93,7 @@ def test_a_user_has_one_active_subscription(database: Database) -> None:
         make.make_subscription(user)
 
 
-def test_a_picture_of_a_generation_is_made_once(database: Database) -> None:
+def test_an_index_of_a_generation_has_one_prediction(database: Database) -> None:
     generation = make.make_generation()
     make.make_prediction(generation, index=1)
     with pytest.raises(IntegrityError), database.transaction(write=True):
@@ -109,7 +109,7 @@ def test_deleting_a_brand_leaves_products_and_shootings_without_brand(database: 
 
 
 def make_referenced_rows() -> dict[str, Identified]:
-    """One row of each kind that something else refers to."""
+    """Create one row of each kind that another row refers to."""
     look = make.make_look()
     scope = make.same_ownership(look)
     shot_type, subject = make.make_shot_type(**scope), make.make_subject(**scope)
@@ -141,7 +141,7 @@ def make_referenced_rows() -> dict[str, Identified]:
     }
 
 
-def test_what_is_in_use_cannot_be_deleted(database: Database) -> None:
+def test_rows_in_use_cannot_be_deleted(database: Database) -> None:
     rows = make_referenced_rows()
     make.make_generation(model_id=rows["model"].id)
     make.make_look(main_product_id=rows["main product"].id)
@@ -151,7 +151,7 @@ def test_what_is_in_use_cannot_be_deleted(database: Database) -> None:
         assert find_row(database, row) is not None, name
 
 
-def test_what_is_not_in_use_goes_with_its_parts(database: Database) -> None:
+def test_unused_rows_are_deleted_with_their_parts(database: Database) -> None:
     image, base_image = make.make_product_image(), make.make_base_image()
     shot_type = make.make_shot_type()
     guidelines = make.make_guidelines(shot_type_ids=[shot_type.id])
@@ -165,7 +165,7 @@ def test_what_is_not_in_use_goes_with_its_parts(database: Database) -> None:
     assert find_row(database, base_image) is None
 
 
-def test_deleting_a_shooting_takes_looks_shots_generations_and_predictions_along(database: Database) -> None:
+def test_deleting_a_shooting_deletes_its_looks_shots_generations_and_predictions(database: Database) -> None:
     shot = make.make_shot(make.make_look(shot_type_ids=[make.make_shot_type().id]))
     generation = make.make_generation(shot)
     prediction = make.make_prediction(generation)
@@ -213,7 +213,7 @@ def test_a_shooting_counts_its_looks_and_shots(database: Database) -> None:
         assert shooting.shots_approved_count == 2
 
 
-def test_an_organization_with_files_only_is_empty_and_goes(database: Database) -> None:
+def test_an_organization_with_files_only_can_be_deleted(database: Database) -> None:
     organization = make.make_organization()
     media = make.make_media(organization=organization)
     make.make_upload(organization=organization, media_resource_id=media.id)
@@ -225,7 +225,7 @@ def test_an_organization_with_files_only_is_empty_and_goes(database: Database) -
     assert find_row(database, media) is None
 
 
-def test_an_organization_with_records_is_not_empty(database: Database) -> None:
+def test_an_organization_with_records_cannot_be_deleted(database: Database) -> None:
     organization = make.make_organization()
     make.make_brand(organization=organization)
     with pytest.raises(InUse), database.transaction(write=True) as writing:
@@ -233,7 +233,7 @@ def test_an_organization_with_records_is_not_empty(database: Database) -> None:
         writing.delete(writing.get_one(Organization, organization.id))
 
 
-def test_a_removed_user_takes_personal_rows_and_leaves_those_of_organizations(database: Database) -> None:
+def test_deleting_a_user_deletes_personal_rows_and_keeps_those_of_organizations(database: Database) -> None:
     organization = make.make_organization()
     user = make.make_user()
     make.make_membership(organization, user)

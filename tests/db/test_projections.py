@@ -1,4 +1,4 @@
-"""Records: what a path names of rows, of what they refer to, and of what belongs to them."""
+"""Projections read columns, references and collections of rows by their paths."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.support import factories as make
 
 
 def fetch_records(model: type[Identified], *paths: str) -> list[Record]:
-    """The records of all rows of a model, the oldest first."""
-    reading = Projection(model, paths)
-    rows = current_session().execute(reading.apply(select(model).order_by(model.id))).all()
-    return reading.fetch_records(rows)
+    """Return the records of all rows of a model, oldest first."""
+    projection = Projection(model, paths)
+    rows = current_session().execute(projection.apply(select(model).order_by(model.id))).all()
+    return projection.fetch_records(rows)
 
 
-def test_paths_lead_over_references_and_into_what_belongs_to_a_row(database: Database) -> None:
+def test_paths_follow_references_and_collections(database: Database) -> None:
     brand = make.make_brand(logo_media=make.make_media())
     first, second = make.make_product(brand_id=brand.id), make.make_product()
     media = make.make_media()
@@ -38,7 +38,7 @@ def test_paths_lead_over_references_and_into_what_belongs_to_a_row(database: Dat
     assert (other.id, other.brand, other.images) == (str(second.id), None, [])
 
 
-def test_what_a_reference_refers_to_may_be_nothing(database: Database) -> None:
+def test_a_null_reference_is_none(database: Database) -> None:
     brand = make.make_brand()
     make.make_product(brand_id=brand.id)
     with database.transaction(write=False):
@@ -46,12 +46,12 @@ def test_what_a_reference_refers_to_may_be_nothing(database: Database) -> None:
     assert (product.brand.name, product.brand.logo_media) == (brand.name, None)
 
 
-def test_no_rows_are_no_records(database: Database) -> None:
+def test_no_rows_give_no_records(database: Database) -> None:
     with database.transaction(write=False):
         assert fetch_records(Product, "name", "images.type") == []
 
 
-def test_what_a_model_does_not_have_is_told_at_once() -> None:
+def test_an_unknown_path_raises_when_the_projection_is_built() -> None:
     with pytest.raises(AttributeError):
         Projection(Brand, ["colour"])
     with pytest.raises(TypeError, match="images"):

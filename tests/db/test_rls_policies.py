@@ -1,6 +1,6 @@
-"""Every table of PostgreSQL has its policies, and the roles that they are for may nothing beyond them.
+"""Every table of PostgreSQL has row-level security policies, and the roles have no further privileges.
 
-What they let through is tried with rows of two tenants in `tests/contract/test_row_level_security.py`.
+`tests/contract/test_row_level_security.py` checks the policies with rows of two tenants.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ AND NOT EXISTS (
 
 @pytest.fixture
 def connection(database_engine: Engine) -> Iterator[Connection]:
-    """The login itself, in a transaction that leaves nothing."""
+    """Yield a connection with the login's own role, in a transaction that is rolled back."""
     with database_engine.connect() as opened:
-        # Connections that were made since a `Database` knows the engine begin as the system.
+        # A `Database` on this engine gives new connections the system role.
         opened.execute(text("RESET ROLE"))
         yield opened
 
@@ -62,7 +62,7 @@ def test_s01_a_table_without_a_policy_is_found(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("role", [APPLICATION_ROLE, SYSTEM_ROLE])
-def test_s01_the_roles_may_nothing_but_what_policies_let_them(connection: Connection, role: str) -> None:
+def test_s01_the_roles_have_no_privileges_beyond_their_policies(connection: Connection, role: str) -> None:
     of_role = text(
         "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolcanlogin "
         "FROM pg_roles WHERE rolname = :role"
@@ -84,25 +84,25 @@ def test_s01_the_roles_may_nothing_but_what_policies_let_them(connection: Connec
 def test_s01_a_connection_resets_its_database_role(database_url: str) -> None:
     database = Database(build_engine(database_url, pool_size=1))
     organization_id = new_id()
-    someone = SessionRole(APPLICATION_ROLE, new_id(), (organization_id,))
-    told = text(
+    role = SessionRole(APPLICATION_ROLE, new_id(), (organization_id,))
+    settings = text(
         "SELECT current_user, current_setting('sartiq.user_id', true), "
         "current_setting('sartiq.organizations', true)"
     )
-    with database.transaction(write=False, role=someone) as reading:
-        assert reading.execute(told).one() == (
+    with database.transaction(write=False, role=role) as reading:
+        assert reading.execute(settings).one() == (
             APPLICATION_ROLE,
-            str(someone.user_id),
+            str(role.user_id),
             f"{{{organization_id}}}",
         )
-    with pytest.raises(NotFound), database.transaction(write=True, role=someone):
+    with pytest.raises(NotFound), database.transaction(write=True, role=role):
         raise NotFound
     with database.transaction(write=False) as reading:
-        assert reading.execute(told).one() == (SYSTEM_ROLE, "", "")
+        assert reading.execute(settings).one() == (SYSTEM_ROLE, "", "")
     database.dispose()
 
 
-def test_statements_are_not_compiled_however_dear_policies_make_them_look(database_url: str) -> None:
+def test_jit_compilation_is_off(database_url: str) -> None:
     database = Database(build_engine(database_url, pool_size=1))
     with database.transaction(write=False) as reading:
         assert reading.scalar(text("SHOW jit")) == "off"
@@ -111,25 +111,25 @@ def test_statements_are_not_compiled_however_dear_policies_make_them_look(databa
 
 def test_the_database_role_of_a_transaction_survives_a_rollback(database: Database) -> None:
     brand = make_brand(organization=make_organization())
-    question = select(Brand.id).where(Brand.id == brand.id)
+    query = select(Brand.id).where(Brand.id == brand.id)
     with database.transaction(write=True, role=ANONYMOUS) as opened:
-        assert query_as_system(question) == [brand.id]
-        assert opened.scalars(question).all() == []
+        assert query_as_system(query) == [brand.id]
+        assert opened.scalars(query).all() == []
         assert current_role() == ANONYMOUS
         switch_role(SessionRole(APPLICATION_ROLE, organization_ids=(brand.organization_id,)))
-        assert opened.scalars(question).all() == [brand.id]
+        assert opened.scalars(query).all() == [brand.id]
         rollback_and_continue()
-        assert opened.scalars(question).all() == [brand.id]
+        assert opened.scalars(query).all() == [brand.id]
     with database.transaction(write=True) as opened:
         assert current_role() == SYSTEM
-        assert opened.scalars(question).all() == [brand.id]
+        assert opened.scalars(query).all() == [brand.id]
 
 
-def test_roles_that_are_missing_are_told_with_what_to_run(
+def test_missing_roles_raise_an_error_with_the_statements_to_run(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("db.rls.setup.ROLES", ("sartiq_nowhere",))
-    set_role(connection, ANONYMOUS)  # who may make no roles
+    set_role(connection, ANONYMOUS)  # without the privilege to create roles
     with pytest.raises(
         RolesMissing, match=r"(?s)once:.*CREATE ROLE sartiq_nowhere NOLOGIN .*GRANT sartiq_now"
     ):
@@ -138,6 +138,6 @@ def test_roles_that_are_missing_are_told_with_what_to_run(
         prepare_roles(connection, login="sartiq_absent")
 
 
-def test_a_login_needs_the_roles_of_a_database_that_is_up_to_date_too(database_engine: Engine) -> None:
+def test_a_new_login_is_checked_even_without_pending_migrations(database_engine: Engine) -> None:
     with pytest.raises(RolesMissing, match="no role sartiq_absent"):
         upgrade(database_engine.url.render_as_string(hide_password=False), login="sartiq_absent")

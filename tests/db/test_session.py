@@ -1,4 +1,4 @@
-"""One transaction: what commits, what rolls back, what happens afterwards, and what waits for whom."""
+"""Transactions: commit, rollback, callbacks afterwards, and locks."""
 
 from __future__ import annotations
 
@@ -46,26 +46,30 @@ def test_raising_rolls_back(database: Database) -> None:
     assert "gone@example.com" not in emails(database)
 
 
-def test_what_is_undone_leaves_nothing_and_the_transaction_goes_on(database: Database) -> None:
+def test_rollback_and_continue_undoes_all_and_starts_an_empty_transaction(database: Database) -> None:
     calls: list[str] = []
     with database.transaction(write=True) as opened:
-        make_user(email="tried@example.com")
+        make_user(email="undone@example.com")
         after_commit(lambda: calls.append("committed"))
         after_rollback(lambda: calls.append("rolled back"))
         rollback_and_continue()
         assert calls == ["rolled back"]
-        assert opened.scalar(select(User.id).where(User.email == "tried@example.com")) is None
-        make_user(email="meant@example.com")
+        assert opened.scalar(select(User.id).where(User.email == "undone@example.com")) is None
+        make_user(email="later@example.com")
     assert calls == ["rolled back"]
-    assert emails(database) & {"tried@example.com", "meant@example.com"} == {"meant@example.com"}
+    assert emails(database) & {"undone@example.com", "later@example.com"} == {"later@example.com"}
 
 
-def test_the_session_is_there_within_a_transaction_only(database: Database) -> None:
+def test_there_is_a_session_within_a_transaction_only(database: Database) -> None:
     with database.transaction(write=False) as opened:
         assert current_session() is opened
-    for verb in (current_session, lambda: after_commit(print), lambda: run_in_separate_transaction(print)):
+    for function in (
+        current_session,
+        lambda: after_commit(print),
+        lambda: run_in_separate_transaction(print),
+    ):
         with pytest.raises(RuntimeError, match="no running transaction"):
-            verb()
+            function()
 
 
 def test_transactions_do_not_nest(database: Database) -> None:
@@ -76,7 +80,7 @@ def test_transactions_do_not_nest(database: Database) -> None:
     assert "outer@example.com" in emails(database)
 
 
-def test_what_follows_a_commit_follows_no_rollback(database: Database) -> None:
+def test_callbacks_run_after_their_outcome_only(database: Database) -> None:
     happened: list[str] = []
     with database.transaction(write=True):
         after_commit(lambda: happened.append("committed"))
@@ -110,7 +114,7 @@ def test_a_failing_callback_is_logged_and_changes_nothing(
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_is_recorded_apart_is_kept_either_way(database: Database, fails: bool) -> None:
+def test_a_separate_transaction_is_committed_either_way(database: Database, fails: bool) -> None:
     def work() -> None:
         with database.transaction(write=True):
             make_user(email="work@example.com")
@@ -147,7 +151,7 @@ def test_a_transaction_for_reading_cannot_write(database: Database, change: str)
             reading.execute(delete(Brand))
 
 
-def test_an_address_is_taken_in_whatever_letter_case(database: Database) -> None:
+def test_an_email_address_is_unique_in_any_letter_case(database: Database) -> None:
     make_user(email="Demo@Example.com")
     with pytest.raises(EmailTaken), database.transaction(write=True):
         make_user(email="demo@example.COM")
@@ -157,14 +161,14 @@ def test_an_address_is_taken_in_whatever_letter_case(database: Database) -> None
         assert found.email == "Demo@Example.com"
 
 
-def test_deleting_what_is_referred_to_is_refused_as_in_use(database: Database) -> None:
+def test_deleting_a_row_that_others_refer_to_raises_in_use(database: Database) -> None:
     preset_id = make_background_preset().id
     make_brand(default_background_preset_id=preset_id)
     with pytest.raises(InUse), database.transaction(write=True):
         current_session().execute(delete(BackgroundPreset).where(BackgroundPreset.id == preset_id))
 
 
-def test_requests_in_other_threads_see_and_leave_rows(database: Database) -> None:
+def test_transactions_of_other_threads_see_and_commit_rows(database: Database) -> None:
     make_user(email="before@example.com")
 
     def request(number: int) -> set[str]:
@@ -181,7 +185,7 @@ def make_user_in_request(number: int) -> None:
     current_session().add(User(email=f"request{number}@example.com", hashed_password="!"))
 
 
-def test_nothing_of_another_test_remains(database: Database) -> None:
+def test_rows_of_other_tests_are_rolled_back(database: Database) -> None:
     assert emails(database) == set()
 
 
@@ -218,21 +222,21 @@ def test_a_reader_does_not_wait_for_a_writer(committing_database: Database) -> N
         raise NotFound()
 
 
-def test_plain_postgresql_addresses_mean_psycopg_3() -> None:
+def test_plain_postgresql_urls_use_psycopg_3() -> None:
     assert build_engine("postgresql://someone@localhost/some").url.drivername == "postgresql+psycopg"
 
 
 @on_postgresql
-def test_columns_are_told_to_who_looks_at_them(database_url: str) -> None:
+def test_the_lazy_cursor_description_is_complete(database_url: str) -> None:
     database = Database(build_engine(database_url, pool_size=1))
     with database.transaction(write=False) as reading:
         cursor = reading.connection().connection.cursor()
         cursor.execute("SELECT 1 AS one, 'b' AS two")
-        assert [each.name for each in cursor.description] == ["one", "two"]
+        assert [column.name for column in cursor.description] == ["one", "two"]
         assert (len(cursor.description), cursor.description[-1].type_display) == (2, "text")
         cursor.execute("SET LOCAL jit = off")
         assert cursor.description is None
-        # The second time SQLAlchemy knows the names.
+        # SQLAlchemy caches the names with the statement, so the second time takes another path.
         for _ in range(2):
             row = reading.execute(text("SELECT 1 AS one, 'b' AS two")).one()
             assert (row.two, row._fields) == ("b", ("one", "two"))
@@ -240,7 +244,7 @@ def test_columns_are_told_to_who_looks_at_them(database_url: str) -> None:
 
 
 @on_postgresql
-def test_a_machine_that_went_away_is_noticed_before_a_lease_would_be_over(database_url: str) -> None:
+def test_a_lost_machine_is_noticed_before_its_leases_expire(database_url: str) -> None:
     database = Database(build_engine(database_url, pool_size=1))
     names = [f"tcp_keepalives_{name}" for name in ("idle", "interval", "count")]
     with database.transaction(write=False) as reading:
@@ -252,9 +256,7 @@ def test_a_machine_that_went_away_is_noticed_before_a_lease_would_be_over(databa
 
 
 @on_postgresql
-def test_a_connection_that_died_while_it_rested_is_replaced(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_idle_connection_that_died_is_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     database, other = (Database(build_engine(database_url, pool_size=1)) for _ in range(2))
     backend = text("SELECT pg_backend_pid()")
     with database.transaction(write=False) as reading:
@@ -265,5 +267,5 @@ def test_a_connection_that_died_while_it_rested_is_replaced(
     monkeypatch.setattr("db.engine.PING_AFTER_IDLE_SECONDS", 0)
     with database.transaction(write=False) as reading:
         assert reading.scalar(backend) != before
-    for each in (database, other):
-        each.dispose()
+    for opened in (database, other):
+        opened.dispose()

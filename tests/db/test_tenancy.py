@@ -1,4 +1,4 @@
-"""Whose rows are seen, listed, changed and referred to."""
+"""The tenant filter: which rows a caller sees, lists, changes and refers to."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def names(query: Select[Any]) -> set[str]:
 
 @pytest.fixture
 def brands(two_tenants: TwoTenants) -> dict[str, UUID]:
-    """A personal brand of the owner, one of the house, a stranger's personal one, one of theirs."""
+    """Return brands: a personal one of the owner, one of the organization, and two of other tenants."""
     return {
         "mine": make_brand(name="mine", owner=two_tenants.owner).id,
         "house": make_brand(name="house", organization=two_tenants.organization).id,
@@ -52,13 +52,13 @@ def brands(two_tenants: TwoTenants) -> dict[str, UUID]:
     }
 
 
-def test_outside_of_a_request_nobody_is_signed_in() -> None:
+def test_there_is_no_caller_outside_of_a_request() -> None:
     assert current_permission() is None
     with pytest.raises(RuntimeError, match="no authenticated caller"):
         current_caller()
 
 
-def test_a_caller_acts_within_the_block_only(two_tenants: TwoTenants) -> None:
+def test_a_caller_is_set_within_the_block_only(two_tenants: TwoTenants) -> None:
     with caller_context(two_tenants.owner_caller, READ):
         assert current_caller() is two_tenants.owner_caller
         assert current_permission() == READ
@@ -66,7 +66,7 @@ def test_a_caller_acts_within_the_block_only(two_tenants: TwoTenants) -> None:
         current_caller()
 
 
-def test_whose_rows_were_touched_last_is_told_within_the_block(
+def test_the_organization_used_last_is_known_within_the_block(
     database: Database, two_tenants: TwoTenants, brands: dict[str, UUID]
 ) -> None:
     with database.transaction(write=False), caller_context(two_tenants.owner_caller, READ):
@@ -83,7 +83,7 @@ def test_whose_rows_were_touched_last_is_told_within_the_block(
     assert current_organization() is None
 
 
-def test_owned_are_personal_rows_and_those_of_ones_organizations(
+def test_callers_see_personal_rows_and_those_of_their_organizations(
     database: Database, two_tenants: TwoTenants, brands: dict[str, UUID]
 ) -> None:
     with database.transaction(write=False):
@@ -103,7 +103,7 @@ def test_a_removed_member_loses_access_to_rows_they_created_in_the_organization(
         assert names(select_visible(Brand)) == {"mine"}
 
 
-def test_public_rows_are_owned_by_everybody_who_reads(database: Database, two_tenants: TwoTenants) -> None:
+def test_every_caller_sees_public_rows(database: Database, two_tenants: TwoTenants) -> None:
     make_style(name="system", owner_id=None, public=True)
     make_style(name="private", organization=two_tenants.other_organization)
     with database.transaction(write=False), caller_context(two_tenants.owner_caller, "styles:read"):
@@ -113,7 +113,9 @@ def test_public_rows_are_owned_by_everybody_who_reads(database: Database, two_te
         assert names(select_list(Style, two_tenants.organization.id, include_public=True)) == {"system"}
 
 
-def test_a_list_is_of_one_scope(database: Database, two_tenants: TwoTenants, brands: dict[str, UUID]) -> None:
+def test_a_list_holds_the_rows_of_one_tenant(
+    database: Database, two_tenants: TwoTenants, brands: dict[str, UUID]
+) -> None:
     with database.transaction(write=False):
         with caller_context(two_tenants.owner_caller, READ):
             assert names(select_list(Brand, None)) == {"mine"}
@@ -136,7 +138,7 @@ def catch_error(function: Callable[[], object]) -> tuple[type, str, str] | None:
     return None
 
 
-def test_a_foreign_row_is_refused_exactly_as_an_unknown_one(
+def test_a_row_of_another_tenant_raises_the_same_error_as_an_unknown_one(
     database: Database, two_tenants: TwoTenants, brands: dict[str, UUID]
 ) -> None:
     with database.transaction(write=False), caller_context(two_tenants.owner_caller, WRITE):
@@ -149,7 +151,7 @@ def test_a_foreign_row_is_refused_exactly_as_an_unknown_one(
         )
 
 
-def test_a_visible_row_is_denied_where_the_role_does_not_reach(
+def test_a_visible_row_is_denied_without_the_permission(
     database: Database, two_tenants: TwoTenants, brands: dict[str, UUID]
 ) -> None:
     with database.transaction(write=True):
@@ -164,7 +166,7 @@ def test_a_visible_row_is_denied_where_the_role_does_not_reach(
             assert get_visible(Brand, brands["stranger"], for_update=True).name == "stranger"
 
 
-def test_public_rows_are_changed_by_superusers_alone(database: Database, two_tenants: TwoTenants) -> None:
+def test_only_superusers_change_public_rows(database: Database, two_tenants: TwoTenants) -> None:
     style_id = make_style(name="system", owner_id=None, public=True).id
     with database.transaction(write=True):
         with caller_context(two_tenants.owner_caller, "styles:read"):
@@ -186,7 +188,7 @@ def test_where_ties_a_row_to_its_parent(
         get_visible(Brand, brands["mine"], where=[Brand.name == "another"])
 
 
-def test_references_stay_within_a_scope_or_go_to_public_rows(
+def test_references_stay_within_a_tenant_or_lead_to_public_rows(
     database: Database, two_tenants: TwoTenants, brands: dict[str, UUID]
 ) -> None:
     public_id = make_style(owner_id=None, public=True).id
@@ -200,18 +202,20 @@ def test_references_stay_within_a_scope_or_go_to_public_rows(
                 get_reference(Brand, row_id, scope)
 
 
-def test_a_superuser_cannot_mix_the_personal_rows_of_two_people(
+def test_a_superuser_cannot_mix_the_personal_rows_of_two_users(
     database: Database, two_tenants: TwoTenants
 ) -> None:
-    someone = make_user()
-    brand_id = make_brand(owner=someone).id
+    user = make_user()
+    brand_id = make_brand(owner=user).id
     with database.transaction(write=False), caller_context(two_tenants.superuser_caller, WRITE):
         with pytest.raises(ScopeMismatch):
             get_reference(Brand, brand_id, None)
-        assert get_reference(Brand, brand_id, None, owner_id=someone.id).id == brand_id
+        assert get_reference(Brand, brand_id, None, owner_id=user.id).id == brand_id
 
 
-def test_rows_are_made_where_the_role_allows_it(database: Database, two_tenants: TwoTenants) -> None:
+def test_rows_are_created_where_the_role_has_the_permission(
+    database: Database, two_tenants: TwoTenants
+) -> None:
     with database.transaction(write=True):
         with caller_context(two_tenants.owner_caller, WRITE):
             assert authorize_creation(None) is None

@@ -1,4 +1,4 @@
-"""A server whose login owns nothing: the tables are another login's, and the roles were made by a third."""
+"""A server whose login owns no table: another login owns them, and a superuser created the roles."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.requirements import skip_or_fail
 
 @pytest.fixture
 def cluster() -> Iterator[PostgresServer]:
-    """A PostgreSQL of its own with two logins that may do nothing, and a database of the first."""
+    """Run a separate PostgreSQL with two unprivileged logins, and a database that the first one owns."""
     folder = Path(tempfile.mkdtemp())
     try:
         with run_postgres(folder / "postgresql") as running:
@@ -33,14 +33,14 @@ def cluster() -> Iterator[PostgresServer]:
                 "CREATE DATABASE studio OWNER sartiq_owner",
             )
             yield running
-    except DependencyMissing as absent:
-        skip_or_fail(str(absent))
+    except DependencyMissing as error:
+        skip_or_fail(str(error))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_as_superuser(cluster: PostgresServer, *statements: str) -> None:
-    """Run statements as who may everything."""
+    """Run statements as a superuser of PostgreSQL."""
     engine = sqlalchemy.create_engine(cluster.url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for statement in statements:
@@ -49,11 +49,11 @@ def run_as_superuser(cluster: PostgresServer, *statements: str) -> None:
 
 
 def build_url(cluster: PostgresServer, login: str) -> str:
-    """The address of the database for a login."""
+    """Return the URL of the database for a login."""
     return f"postgresql://{login}@127.0.0.1:{cluster.port}/studio"
 
 
-def test_the_login_of_the_server_owns_nothing_and_serves(cluster: PostgresServer, tmp_path: Path) -> None:
+def test_a_server_works_with_a_login_that_owns_nothing(cluster: PostgresServer, tmp_path: Path) -> None:
     databases = {
         "DATABASE_URL": build_url(cluster, "sartiq_server"),
         "MIGRATION_DATABASE_URL": build_url(cluster, "sartiq_owner"),
@@ -68,14 +68,14 @@ def test_the_login_of_the_server_owns_nothing_and_serves(cluster: PostgresServer
     )
     assert prepared.returncode == 2
     assert prepared.stderr.startswith("Not started: A superuser of PostgreSQL must run, once:")
-    told = re.findall(r"^ +(.+);$", prepared.stderr, re.MULTILINE)
-    assert len(told) == 6, prepared.stderr
-    run_as_superuser(cluster, *told)
+    statements = re.findall(r"^ +(.+);$", prepared.stderr, re.MULTILINE)
+    assert len(statements) == 6, prepared.stderr
+    run_as_superuser(cluster, *statements)
 
     with running_server(tmp_path, **databases) as server, Api(server.origin) as api:
         api.sign_in(EMAIL, PASSWORD)
-        made = api.post("/brands/", json={"name": "Linen"})
-        assert api.get(f"/brands/{made['id']}") == made
+        brand = api.post("/brands/", json={"name": "Linen"})
+        assert api.get(f"/brands/{brand['id']}") == brand
     engine = sqlalchemy.create_engine(databases["DATABASE_URL"].replace("postgresql", "postgresql+psycopg"))
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM brands").scalar() == 0
