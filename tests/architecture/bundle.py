@@ -1,4 +1,4 @@
-"""Reads the bundle for the tests about it: operations, parameters, and every schema that they reach."""
+"""Read the bundle in tests: operations, parameters, and every schema that they refer to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from handlers.contract.json_pointer import join_pointer, split_pointer
+from tests.architecture.sources import format_findings
 
 METHODS = ("get", "put", "post", "patch", "delete")
 COMPOSITIONS = ("allOf", "anyOf", "oneOf")
@@ -31,7 +32,7 @@ def list_operations(contract: Node) -> Iterator[Operation]:
 
 
 def resolve(contract: Node, node: Node) -> Node:
-    """Follow the references of a node to what it stands for."""
+    """Return the node that a reference points to, or the node itself."""
     while "$ref" in node:
         target: Any = contract
         for step in split_pointer(node["$ref"]):
@@ -58,18 +59,18 @@ def list_inner_schemas(schema: Node) -> Iterator[tuple[str, Node]]:
 
 
 def list_schemas(contract: Node, roots: list[tuple[str, Node]]) -> Iterator[tuple[str, Node]]:
-    """Yield every schema that can be reached from the roots, once, with a name to find it by."""
+    """Yield every schema that the roots refer to, once, with a name for messages."""
     seen: set[int] = set()
-    waiting = list(roots)
-    while waiting:
-        name, schema = waiting.pop()
+    pending = list(roots)
+    while pending:
+        name, schema = pending.pop()
         if "$ref" in schema:
             name, schema = schema["$ref"].removeprefix("#/components/schemas/"), resolve(contract, schema)
         if id(schema) in seen:
             continue
         seen.add(id(schema))
         yield name, schema
-        waiting += [(f"{name}/{step}", child) for step, child in list_inner_schemas(schema)]
+        pending += [(f"{name}/{step}", child) for step, child in list_inner_schemas(schema)]
 
 
 def request_roots(contract: Node) -> list[tuple[str, Node]]:
@@ -105,17 +106,17 @@ def all_schemas(contract: Node) -> Iterator[tuple[str, Node]]:
     )
 
 
-def list_nodes(node: Any, place: str = "#") -> Iterator[tuple[str, Node]]:
-    """Yield every object of the document that is not a value of an example."""
+def list_nodes(node: Any, pointer: str = "#") -> Iterator[tuple[str, Node]]:
+    """Yield every object of the document, except values of examples, defaults and enums."""
     if isinstance(node, dict):
-        yield place, node
+        yield pointer, node
         for key, child in node.items():
             if key not in ("example", "examples", "default", "enum"):
-                yield from list_nodes(child, place + join_pointer([key]))
+                yield from list_nodes(child, pointer + join_pointer([key]))
     elif isinstance(node, list):
         for index, child in enumerate(node):
-            yield from list_nodes(child, place + join_pointer([index]))
+            yield from list_nodes(child, pointer + join_pointer([index]))
 
 
-def assert_no_findings(found: list[str]) -> None:
-    assert not found, "\n" + "\n".join(sorted(set(found)))
+def assert_no_findings(findings: list[str]) -> None:
+    assert not findings, format_findings(sorted(set(findings)))

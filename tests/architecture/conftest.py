@@ -1,4 +1,4 @@
-"""What the house rules look at: the tracked files, the modules, and the contract as the server loads it."""
+"""Fixtures of the architecture tests: tracked files, modules, and the contract that the server loads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def tracked_files() -> list[Path]:
-    """Files that git knows, or would take: what a clone has."""
+    """Files that git tracks or would add."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -33,7 +33,7 @@ def tracked_files() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def modules(tracked_files: list[Path]) -> list[Module]:
-    """Every Python file of the rooms, without the generated-by-hand history of the database."""
+    """Every Python file of `db`, `studio` and `handlers`, without migrations."""
     return [
         Module(path)
         for path in tracked_files
@@ -51,7 +51,7 @@ def all_modules(tracked_files: list[Path]) -> list[Module]:
 
 @pytest.fixture(scope="session")
 def contract(root: Path) -> dict[str, Any]:
-    """The committed bundle, or the one that a review has made of the sources as they are."""
+    """The committed bundle, or the one that `make review` built from the sources."""
     path = Path(os.environ.get("REVIEWED_BUNDLE", root / "openapi" / "openapi.json"))
     bundle: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return bundle

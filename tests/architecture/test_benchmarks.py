@@ -1,4 +1,4 @@
-"""The benchmark itself: its arithmetic, its open loop, and that what it leaves away is there."""
+"""The benchmark: its statistics, its open and closed loops, and the features that it can turn off."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ from tests.tools.bench.workers import Workers
 RESPONSE_SECONDS = 0.02
 
 
-def test_a_figure_tells_the_median_and_the_rounds_on_both_sides() -> None:
+def test_an_estimate_is_the_median_with_the_neighboring_rounds() -> None:
     assert Estimate.from_rounds([3.0, 1.0, 2.0]) == Estimate(2.0, 1.0, 3.0)
 
 
-def test_the_bounds_of_a_median_hold_19_times_of_20_and_are_no_wider_than_need_be() -> None:
+def test_the_bounds_of_a_median_hold_in_95_of_100_cases_and_are_no_wider() -> None:
     chance = random.Random(1)
     figures = [Estimate.from_samples([chance.expovariate(1) for _ in range(100)]) for _ in range(1_000)]
     held = sum(figure.low <= math.log(2) <= figure.high for figure in figures)
     assert 940 <= held <= 980
 
 
-def test_ratios_are_taken_within_a_round_so_that_a_slow_one_falls_out() -> None:
+def test_ratios_are_taken_within_a_round_so_that_a_slow_round_cancels_out() -> None:
     assert paired_ratios([100.0, 10.0, 100.0], [50.0, 5.0, 50.0]) == Estimate(2.0, 2.0, 2.0)
 
 
-def test_a_percentile_is_a_value_that_was_measured() -> None:
+def test_a_percentile_is_a_measured_value() -> None:
     values = [float(value) for value in range(100, 0, -1)]
     assert [percentile(values, share) for share in (0.5, 0.95, 0.99, 1)] == [50, 95, 99, 100]
     assert percentile([7.0], 0.99) == 7
 
 
-def test_in_each_round_somebody_else_is_first() -> None:
+def test_each_round_starts_with_another_server() -> None:
     orders = [rotate("abc", number) for number in range(4)]
     assert ["".join(order) for order in orders] == ["abc", "bca", "cab", "abc"]
 
 
-def test_the_open_loop_asks_at_the_rate_and_moments_that_it_is_told() -> None:
+def test_the_open_loop_sends_at_the_given_rate_and_times() -> None:
     due = arrival_times(200, 60)
     assert math.isclose(len(due), 12_000, rel_tol=0.05)
     assert due == sorted(due)
@@ -68,9 +68,9 @@ def test_the_open_loop_asks_at_the_rate_and_moments_that_it_is_told() -> None:
     assert arrival_times(200, 60) == due
 
 
-def test_each_request_of_the_open_loop_has_its_own_number_and_its_length() -> None:
-    asked = encode_requests([Request("POST", "/things", "token", '{"name": "no {n}"}')], "host:1")
-    first, second = next(asked), next(asked)
+def test_each_request_of_the_open_loop_has_a_number_and_a_content_length() -> None:
+    requests = encode_requests([Request("POST", "/things", "token", '{"name": "no {n}"}')], "host:1")
+    first, second = next(requests), next(requests)
     assert first.startswith(b"POST /things HTTP/1.1\r\nHost: host:1\r\nAuthorization: Bearer token\r\n")
     assert first.endswith(b'Content-Length: 16\r\n\r\n{"name": "no 1"}')
     assert second.endswith(b'{"name": "no 2"}')
@@ -78,16 +78,16 @@ def test_each_request_of_the_open_loop_has_its_own_number_and_its_length() -> No
 
 @asynccontextmanager
 async def run_slow_server(status: int = 200) -> AsyncIterator[str]:
-    """A server that answers one request after the other, each after 20 milliseconds and with this status."""
-    turn = asyncio.Lock()
+    """A server that handles one request at a time, in 20 ms, and returns this status."""
+    lock = asyncio.Lock()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
-            # A request without a body is lines up to an empty one; nothing more comes from who has hung up.
+            # A request without a body ends with an empty line. A closed connection ends the loop.
             while line := await reader.readline():
                 if line != b"\r\n":
                     continue
-                async with turn:
+                async with lock:
                     await asyncio.sleep(RESPONSE_SECONDS)
                 writer.write(f"HTTP/1.1 {status} Said\r\nContent-Length: 2\r\n\r\nok".encode())
 
@@ -97,71 +97,71 @@ async def run_slow_server(status: int = 200) -> AsyncIterator[str]:
         await asyncio.sleep(0.1)
 
 
-def test_a_server_that_falls_behind_cannot_hide_it_in_the_open_loop() -> None:
-    """Twice as many requests as it can bear, for half a second: the last one waits for all the others."""
+def test_the_open_loop_shows_that_a_server_falls_behind() -> None:
+    """Twice as many requests as it can handle, for half a second: the last one waits for all others."""
     due = arrival_times(100, 0.5)
 
-    async def ask() -> Latencies:
+    async def measure() -> Latencies:
         async with run_slow_server() as host:
             return await run_requests(host, encode_requests([Request("GET", "/", "token")], host), due, 200)
 
-    found = asyncio.run(ask())
-    assert (found.errors, len(found.seconds)) == (0, len(due))
-    assert min(found.seconds) < max(found.seconds)
-    assert max(found.seconds) > len(due) * RESPONSE_SECONDS - 0.5
+    latencies = asyncio.run(measure())
+    assert (latencies.errors, len(latencies.seconds)) == (0, len(due))
+    assert min(latencies.seconds) < max(latencies.seconds)
+    assert max(latencies.seconds) > len(due) * RESPONSE_SECONDS - 0.5
 
 
 @pytest.mark.parametrize(("expected", "answered"), [(200, 200), (200, 404), (422, 422), (304, 200)])
-def test_the_closed_loop_counts_answers_that_are_not_as_expected(expected: int, answered: int) -> None:
+def test_the_closed_loop_counts_unexpected_responses(expected: int, answered: int) -> None:
     try:
         require_wrk()
     except DependencyMissing as missing:
         skip_or_fail(str(missing))
     operation = replace(OPERATIONS_BY_NAME["read"], status=expected)
 
-    async def ask() -> LoadResult:
+    async def measure() -> LoadResult:
         async with run_slow_server(answered) as host:
             server = BenchServer(OURS, f"http://{host}", os.getpid(), 0.0, "none")
             return await asyncio.to_thread(run_load, server, operation, [Request("GET", "/", "token")], 2, 1)
 
-    found = asyncio.run(ask())
-    assert found.requests > 0
-    assert (found.unexpected, found.failed_connections) == (0 if answered == expected else found.requests, 0)
+    load = asyncio.run(measure())
+    assert load.requests > 0
+    assert (load.unexpected, load.failed_connections) == (0 if answered == expected else load.requests, 0)
 
 
 def build_results(rate: int) -> ServerResults:
-    """A contender that answers so many requests a second, in each of two rounds."""
-    seen = ServerResults([1.0], statements={1: 5, 100: 5})
+    """Return the results of a server with this rate in each of two rounds."""
+    results = ServerResults([1.0], statements={1: 5, 100: 5})
     for _ in range(2):
-        seen.loads["read", 8].append(LoadResult(rate, 1.0, 0, 0, 0.5))
-    return seen
+        results.loads["read", 8].append(LoadResult(rate, 1.0, 0, 0, 0.5))
+    return results
 
 
 @pytest.mark.parametrize(("ours", "is_met"), [(150, True), (149, False)])
-def test_a_missed_target_is_told(ours: int, is_met: bool) -> None:
-    found = list(targets.rate_verdicts(build_results(ours), build_results(100), "fastapi_template", 1.5))
-    assert [verdict.is_met for verdict in found] == [is_met]
-    assert found[0].measured.startswith(f"{ours / 100:.2f} (")
+def test_a_missed_target_is_reported(ours: int, is_met: bool) -> None:
+    verdicts = list(targets.rate_verdicts(build_results(ours), build_results(100), "fastapi_template", 1.5))
+    assert [verdict.is_met for verdict in verdicts] == [is_met]
+    assert verdicts[0].measured.startswith(f"{ours / 100:.2f} (")
 
 
-@pytest.mark.parametrize("part", FEATURES)
-def test_what_the_benchmark_leaves_away_is_there(part: str) -> None:
-    """A part that got another name would be measured as if it cost nothing."""
-    for module, name, _ in FEATURES[part]:
+@pytest.mark.parametrize("feature", FEATURES)
+def test_the_functions_of_a_feature_exist(feature: str) -> None:
+    """A renamed function would be measured as if it cost nothing."""
+    for module, name, _ in FEATURES[feature]:
         owner, last = resolve_target(module, name)
         assert callable(getattr(owner, last))
 
 
-def test_a_clock_counts_a_part_that_calls_another_once() -> None:
-    clock = FunctionTimer("rate_limits")
-    inner = clock._timed(lambda: None)
-    clock._timed(inner)()
-    assert (clock.calls, clock.seconds > 0) == (1, True)
+def test_a_timer_counts_nested_calls_once() -> None:
+    timer = FunctionTimer("rate_limits")
+    inner = timer._timed(lambda: None)
+    timer._timed(inner)()
+    assert (timer.calls, timer.seconds > 0) == (1, True)
     inner()
-    assert clock.calls == 2
+    assert timer.calls == 2
 
 
-def test_what_is_left_away_comes_back() -> None:
+def test_a_disabled_feature_is_restored() -> None:
     owner, last = resolve_target("handlers.contract.responses", "Responses.find_mismatch")
     before = getattr(owner, last)
     with disabled("response_validation"):
@@ -169,9 +169,9 @@ def test_what_is_left_away_comes_back() -> None:
     assert getattr(owner, last) is before
 
 
-def test_a_contender_that_fails_is_left_out_and_ours_may_not() -> None:
+def test_another_server_may_fail_and_ours_may_not() -> None:
     servers = [BenchServer(each, "http://127.0.0.1", 1, 1.0, "none") for each in (OURS, TEMPLATE, ASYNC)]
-    measuring = BenchmarkRun(
+    benchmark_run = BenchmarkRun(
         BenchEnvironment(PostgresServer(Path(), Path(), 1), Path(), QUICK_SCALE), servers, QUICK, Progress(0)
     )
 
@@ -180,39 +180,39 @@ def test_a_contender_that_fails_is_left_out_and_ours_may_not() -> None:
             if server.spec.name == name:
                 raise ValueError("broken")
 
-        measuring._for_each_server(1, measure)
+        benchmark_run._for_each_server(1, measure)
 
     fail_at(TEMPLATE.name)
-    assert list(measuring.results) == [OURS.name, ASYNC.name]
-    assert [server.spec for server in measuring.servers] == [OURS, ASYNC]
-    assert measuring.failed == {TEMPLATE.title: "ValueError('broken')"}
+    assert list(benchmark_run.results) == [OURS.name, ASYNC.name]
+    assert [server.spec for server in benchmark_run.servers] == [OURS, ASYNC]
+    assert benchmark_run.failed == {TEMPLATE.title: "ValueError('broken')"}
     with pytest.raises(ValueError, match="broken"):
         fail_at(OURS.name)
 
 
-def test_the_open_loop_asks_no_more_than_the_slowest_bears_over_few_connections_and_many() -> None:
+def test_the_open_loop_sends_no_more_than_the_slowest_server_handles() -> None:
     servers = [BenchServer(each, "http://127.0.0.1", 1, 1.0, "none") for each in (OURS, TEMPLATE)]
-    measuring = BenchmarkRun(
+    benchmark_run = BenchmarkRun(
         BenchEnvironment(PostgresServer(Path(), Path(), 1), Path(), QUICK_SCALE), servers, QUICK, Progress(0)
     )
-    for contender, few, many in ((OURS, 300, 200), (TEMPLATE, 150, 100)):
+    for spec, few, many in ((OURS, 300, 200), (TEMPLATE, 150, 100)):
         for connections, rates in ((8, [few, few + 1, 900]), (64, [many, many + 1, 900])):
             loads = [LoadResult(rate, 1.0, 0, 0, 0.5) for rate in rates]
-            measuring.results[contender.name].loads["read", connections] = loads
-    assert measuring.min_capacity("read") == 101
+            benchmark_run.results[spec.name].loads["read", connections] = loads
+    assert benchmark_run.min_capacity("read") == 101
 
 
 @pytest.mark.parametrize(
-    ("clocked", "switched", "is_met"), [(0.04, 0.05, True), (0.06, 0.04, False), (0.04, 0.06, False)]
+    ("timed", "disabled_cost", "is_met"), [(0.04, 0.05, True), (0.06, 0.04, False), (0.04, 0.06, False)]
 )
 def test_the_cost_of_validation_is_the_higher_of_two_measurements(
-    clocked: float, switched: float, is_met: bool
+    timed: float, disabled_cost: float, is_met: bool
 ) -> None:
-    costs = Costs({}, {}, Estimate(switched, 0.0, 1.0), clocked, {})
+    costs = Costs({}, {}, Estimate(disabled_cost, 0.0, 1.0), timed, {})
     assert targets.validation_verdict(costs).is_met == is_met
 
 
-def test_a_failed_part_of_a_benchmark_is_reported_and_keeps_other_results() -> None:
+def test_a_failed_measurement_is_reported_and_others_are_kept() -> None:
     failed: dict[str, str] = {}
     assert try_measure("easy", failed, lambda: 7) == 7
     assert try_measure("hard", failed, lambda: int("seven")) is None
@@ -224,7 +224,7 @@ def test_a_failed_part_of_a_benchmark_is_reported_and_keeps_other_results() -> N
     ("rates", "work", "are_met"),
     [((100, 140), (1.0, 1.1), [True, True]), ((100, 139), (1.0, 1.2), [False, False])],
 )
-def test_a_second_worker_has_to_pay(
+def test_a_second_worker_must_raise_the_rate(
     rates: tuple[int, int], work: tuple[float, float], are_met: list[bool]
 ) -> None:
     one, two = (
@@ -234,7 +234,7 @@ def test_a_second_worker_has_to_pay(
     assert [verdict.is_met for verdict in targets.worker_verdicts(Workers(one, two, [1.5]))] == are_met
 
 
-def test_a_list_is_as_slow_as_its_worst_page_but_for_what_has_to_walk(
+def test_a_list_is_as_slow_as_its_slowest_page_except_with_skip(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert (

@@ -1,4 +1,4 @@
-"""The committed bundle is what the sources say, a valid OpenAPI 3.0 document, and clean for the linter."""
+"""The committed bundle matches its sources, is a valid OpenAPI 3.0 document, and passes the linter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tools.review import tools
 
 @pytest.fixture(scope="session")
 def redocly():
-    """Run the contract's tool, as `make openapi` and `make lint` do."""
+    """Run Redocly as `make openapi` and `make lint` do."""
     return tools.redocly
 
 
@@ -30,22 +30,22 @@ def test_the_bundle_is_valid(contract: dict) -> None:
     OpenAPIV30SpecValidator(contract).validate()
 
 
-def test_the_linter_wants_the_dates_of_what_is_deprecated(redocly, root: Path, tmp_path: Path) -> None:
+def test_the_linter_requires_the_dates_of_deprecated_operations(redocly, root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "openapi", tmp_path / "openapi")
     shutil.copy(root / "redocly.yaml", tmp_path)
     brands = tmp_path / "openapi" / "paths" / "brands.yaml"
-    words = "operationId: list_brands\n"
-    ended = words + "    deprecated: true\n    x-deprecated-at: '2026-03-01T00:00:00Z'\n"
+    line = "operationId: list_brands\n"
+    deprecated = line + "    deprecated: true\n    x-deprecated-at: '2026-03-01T00:00:00Z'\n"
     sources = brands.read_text(encoding="utf-8")
-    found = []
-    for more in ("", "    x-sunset: '2027-03-01T00:00:00Z'\n"):
-        brands.write_text(sources.replace(words, ended + more), encoding="utf-8")
+    rules = []
+    for extension in ("", "    x-sunset: '2027-03-01T00:00:00Z'\n"):
+        brands.write_text(sources.replace(line, deprecated + extension), encoding="utf-8")
         outcome = redocly("lint", "--config", str(tmp_path / "redocly.yaml"), "--format", "json")
-        found.append([problem["ruleId"] for problem in json.loads(outcome.stdout)["problems"]])
-    assert found == [["rule/deprecated-operation-says-when"], []]
+        rules.append([problem["ruleId"] for problem in json.loads(outcome.stdout)["problems"]])
+    assert rules == [["rule/deprecated-operation-says-when"], []]
 
 
-def test_the_sources_are_clean_for_the_linter(redocly) -> None:
+def test_the_sources_pass_the_linter(redocly) -> None:
     outcome = redocly("lint", "--format", "json")
     report = json.loads(outcome.stdout)
     problems = [

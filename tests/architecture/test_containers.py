@@ -1,4 +1,4 @@
-"""The files for containers name settings, commands and folders that exist: no engine here can build them."""
+"""The container files name settings, commands and directories that exist. Tests cannot build the image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-# Of the last stage, which is what runs.
+# The environment of the last stage, which is the image.
 IMAGE = dict(
     pair.split("=", 1)
     for line in re.findall(r"^ENV (.+)$", DOCKERFILE.rpartition("\nFROM ")[2], re.MULTILINE)
@@ -27,13 +27,13 @@ IMAGE = dict(
 OWN_SERVICES = {name: service for name, service in COMPOSE["services"].items() if "build" in service}
 
 
-def test_the_services_are_those_of_the_documentation() -> None:
+def test_the_services_are_the_documented_ones() -> None:
     assert set(OWN_SERVICES) == {"prepare", "api", "worker", "beat"}
     assert set(COMPOSE["services"]) - set(OWN_SERVICES) == {"postgres", "redis", "s3"}
 
 
 @pytest.mark.parametrize("name", OWN_SERVICES)
-def test_every_setting_of_a_service_is_one(name: str) -> None:
+def test_every_setting_of_a_service_is_documented(name: str) -> None:
     table = (ROOT / "docs/reference/settings.md").read_text(encoding="utf-8")
     known = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", table, re.MULTILINE))
     given = set(OWN_SERVICES[name]["environment"])
@@ -42,7 +42,7 @@ def test_every_setting_of_a_service_is_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OWN_SERVICES)
-def test_every_command_runs_a_module_that_is_in_the_image(name: str) -> None:
+def test_every_command_runs_a_module_of_the_image(name: str) -> None:
     default = re.findall(r'"([^"]+)"', DOCKERFILE.rpartition("CMD")[2])
     python, flag, module, *_ = OWN_SERVICES[name].get("command", default)
     assert (python, flag) == ("python", "-m")
@@ -51,14 +51,14 @@ def test_every_command_runs_a_module_that_is_in_the_image(name: str) -> None:
     assert f"!{module.partition('.')[0]}" in allowed
 
 
-def test_the_image_holds_what_the_server_reads_and_runs_as_nobody_special() -> None:
+def test_the_image_has_the_files_of_the_server_and_an_unprivileged_user() -> None:
     allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     assert all((ROOT / path).exists() for path in allowed)
     assert {"db", "handlers", "studio", "openapi/openapi.json", "pyproject.toml", "wsgi.py"} <= set(allowed)
     assert re.findall(r"^USER (\S+)$", DOCKERFILE, re.MULTILINE) == ["10001"]
 
 
-def test_the_image_is_for_production_and_compose_does_not_say_otherwise() -> None:
+def test_the_image_and_compose_run_in_production_mode() -> None:
     assert IMAGE["SARTIQ_ENV"] == "production"
     assert {service["environment"].get("SARTIQ_ENV", "production") for service in OWN_SERVICES.values()} == {
         "production"
@@ -73,15 +73,15 @@ def test_no_process_of_the_image_starts_without_a_secret_key(name: str, tmp_path
     environment = {
         variable: string.Template(value).substitute(PATH=os.defpath) for variable, value in IMAGE.items()
     }
-    refused = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
-        # Nothing is inherited. The volume exists in a container only.
+        # Inherit nothing. The volume exists only in a container.
         env=environment | {"DATA_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert refused.returncode == 2, refused.stderr
-    assert refused.stderr.startswith("Not started: SECRET_KEY must be set"), refused.stderr
+    assert process.returncode == 2, process.stderr
+    assert process.stderr.startswith("Not started: SECRET_KEY must be set"), process.stderr
     assert list(tmp_path.iterdir()) == []

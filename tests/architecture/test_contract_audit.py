@@ -1,7 +1,7 @@
-"""What the contract must say so that nothing unexpected can be sent or answered; read off the bundle.
+"""Security rules for the contract, checked on the bundle.
 
-These are the rules of OWASP's set for Spectral (@stoplight/spectral-owasp-ruleset 2.0.1) for API1 to API4 and
-API8, made to know what this contract says in other ways: a uuid is bounded without maxLength, CORS is closed.
+The OWASP rules for Spectral (@stoplight/spectral-owasp-ruleset 2.0.1) for API1 to API4
+and API8, adapted to this contract: a UUID is bounded without `maxLength`, and CORS is off by default.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.architecture.bundle import (
 )
 
 SELF_BOUNDED_FORMATS = {"uuid", "date", "date-time", "binary"}
-# Whoever opens another operation to everybody says so here too.
+# A new public operation must be listed here.
 PUBLIC = {
     "login", "refresh_token", "revoke_token", "recover_password", "reset_password", "confirm_email_change",
     "accept_invitation", "list_generation_models", "get_shared_image", "put_upload", "receive_task_webhook",
@@ -27,47 +27,48 @@ PUBLIC = {
     "get_openapi_json", "get_openapi_yaml", "get_docs", "get_docs_asset", "get_problem_page",
     "get_permissions_page", "get_states_page", "get_problems_page",
 }  # fmt: skip
-# Credentials of one purpose, short-lived and signed: an <img> or a browser's PUT can send an address only.
+# Short-lived, signed credentials for one purpose: an <img> or a PUT by a browser can only send a URL.
 CREDENTIALS_IN_URLS = {("get_shared_image", "share_token"), ("put_upload", "signature")}
-# Names in paths that are no ids; all others are uuids, which nobody can count through (API1).
+# Path parameters that are not ids. All others are UUIDs, which cannot be enumerated (API1).
 NAMES_IN_PATHS = {"email", "share_token", "file_name", "asset_name", "code"}
-# Maps of names that are not ours to choose, each bounded by maxProperties or read-only.
+# Maps with free names, each bounded by maxProperties or read-only.
 OPEN_RESPONSES = {
     "OpenApiDocument",  # the contract itself
-    "NullableViolationContext",  # the bound that was broken, by its name
-    "CodeSamples",  # of each operation, by its name
-    "DependencyStates",  # one for each dependency that is there
-    "ProvenanceSettings",  # of the renderer that made the picture
+    "NullableViolationContext",  # the violated bound by name
+    "CodeSamples",  # one for each operation
+    "DependencyStates",  # one for each dependency
+    "ProvenanceSettings",  # settings of the renderer
     "NullableProviderSettings", "NullableProviderCapabilities",
 }  # fmt: skip
 
 
-def test_s27_errors_are_declared_as_problems_and_one_by_one(contract: Node) -> None:
+def test_s27_every_error_status_is_declared_as_a_problem(contract: Node) -> None:
     found = []
     for operation in list_operations(contract):
         responses = operation.node["responses"]
         if "default" in responses:
             found.append(f"{operation.id}: default response")
         if operation.node.get("security", contract["security"]) and "401" not in responses:
-            found.append(f"{operation.id}: wants a token and declares no 401")
+            found.append(f"{operation.id}: needs a token and declares no 401")
         found += [
             f"{operation.id} {status}: {list(resolve(contract, response).get('content', {}))}"
             for status, response in responses.items()
             if status >= "400"
             and list(resolve(contract, response).get("content", {})) != ["application/problem+json"]
         ]
-    # The two health answers that say "no" with a body of their own would be listed here; there are none.
     assert_no_findings(found)
 
 
-def test_s27_whatever_takes_a_body_says_that_it_does_not_wait_for_it_for_ever(contract: Node) -> None:
-    takes = {operation.id for operation in list_operations(contract) if "requestBody" in operation.node}
-    says = {operation.id for operation in list_operations(contract) if "408" in operation.node["responses"]}
-    assert takes == says
+def test_s27_every_operation_with_a_request_body_declares_408(contract: Node) -> None:
+    with_body = {operation.id for operation in list_operations(contract) if "requestBody" in operation.node}
+    with_timeout = {
+        operation.id for operation in list_operations(contract) if "408" in operation.node["responses"]
+    }
+    assert with_body == with_timeout
 
 
-def test_s27_a_request_body_is_closed(contract: Node) -> None:
-    """An unknown property is a mistake of the caller; a map of free names is bounded by maxProperties."""
+def test_s27_request_bodies_reject_unknown_properties(contract: Node) -> None:
+    """A map with free names is bounded by `maxProperties` instead."""
     assert_no_findings(
         [
             name
@@ -97,7 +98,7 @@ def test_s27_strings_arrays_and_numbers_are_bounded(contract: Node) -> None:
     assert_no_findings([name for name, schema in all_schemas(contract) if not is_bounded(schema)])
 
 
-def test_s27_whatever_wants_a_token_names_a_permission(contract: Node) -> None:
+def test_s27_every_operation_that_needs_a_token_names_a_permission(contract: Node) -> None:
     found = []
     for operation in list_operations(contract):
         secured = bool(operation.node.get("security", contract["security"]))
@@ -107,19 +108,19 @@ def test_s27_whatever_wants_a_token_names_a_permission(contract: Node) -> None:
 
 
 def test_s27_public_operations_are_listed_with_a_reason(contract: Node) -> None:
-    why = {
+    reasons = {
         operation.id: operation.node.get("x-public", "")
         for operation in list_operations(contract)
         if not operation.node.get("security", contract["security"])
     }
-    assert set(why) == PUBLIC
-    assert_no_findings([name for name, reason in why.items() if len(reason.split()) < 4])
+    assert set(reasons) == PUBLIC
+    assert_no_findings([name for name, reason in reasons.items() if len(reason.split()) < 4])
 
 
-def test_s27_a_scheme_of_tokens_says_by_which_rules(contract: Node) -> None:
+def test_s27_security_schemes_use_tokens_in_headers_and_name_their_rules(contract: Node) -> None:
     schemes = contract["components"]["securitySchemes"]
     assert contract["security"]
-    assert {name for wanted in contract["security"] for name in wanted} <= set(schemes)
+    assert {name for requirement in contract["security"] for name in requirement} <= set(schemes)
     assert_no_findings([name for name, scheme in schemes.items() if scheme.get("scheme") == "basic"])
     assert_no_findings([name for name, scheme in schemes.items() if scheme.get("in") in ("query", "cookie")])
     tokens = [scheme for scheme in schemes.values() if scheme["type"] == "oauth2"]
@@ -127,20 +128,20 @@ def test_s27_a_scheme_of_tokens_says_by_which_rules(contract: Node) -> None:
     assert all("RFC 8725" in scheme["description"] for scheme in tokens)
 
 
-def test_s27_no_address_holds_a_credential(contract: Node) -> None:
+def test_s27_no_url_has_a_credential(contract: Node) -> None:
     words = ("token", "key", "secret", "password", "signature", "credential", "authorization")
     found = {
         (operation.id, parameter["name"])
         for operation in list_operations(contract)
         for parameter in list_parameters(contract, operation)
         if parameter["in"] != "header" and any(word in parameter["name"].lower() for word in words)
-        # The id of a key opens nothing.
+        # The id of an API key is not a credential.
         if parameter["schema"].get("format") != "uuid"
     }
     assert found == CREDENTIALS_IN_URLS
 
 
-def test_s27_an_id_in_a_path_cannot_be_counted_through(contract: Node) -> None:
+def test_s27_ids_in_paths_cannot_be_enumerated(contract: Node) -> None:
     found = {
         parameter["name"]
         for operation in list_operations(contract)
@@ -150,7 +151,7 @@ def test_s27_an_id_in_a_path_cannot_be_counted_through(contract: Node) -> None:
     assert found == NAMES_IN_PATHS
 
 
-def test_s27_every_operation_declares_the_errors_that_every_request_can_get(contract: Node) -> None:
+def test_s27_every_operation_declares_the_errors_of_every_request(contract: Node) -> None:
     found = []
     for operation in list_operations(contract):
         always = {"400", "405", "422", "500", "503"}
@@ -166,8 +167,8 @@ def test_s27_every_operation_declares_the_errors_that_every_request_can_get(cont
     assert_no_findings(found)
 
 
-def test_s27_an_answer_is_closed_too(contract: Node) -> None:
-    """What is not declared would leak (API3); the server checks every answer against this."""
+def test_s27_responses_reject_unknown_properties(contract: Node) -> None:
+    """An undeclared property could leak data (API3). The server checks every response against the schema."""
     found = {
         name
         for name, schema in list_schemas(contract, response_roots(contract))
@@ -178,8 +179,8 @@ def test_s27_an_answer_is_closed_too(contract: Node) -> None:
     assert found == OPEN_RESPONSES
 
 
-def test_s27_a_text_that_is_sent_has_a_shape(contract: Node) -> None:
-    """A header is bounded by its length alone, so that every tool reads it alike."""
+def test_s27_every_string_in_a_request_has_a_format_or_pattern(contract: Node) -> None:
+    """Headers have only a length: tools treat patterns of headers differently."""
     roots = request_roots(contract) + [
         (f"{operation.id} {parameter['name']}", parameter["schema"])
         for operation in list_operations(contract)

@@ -1,4 +1,4 @@
-"""What the contract promises about itself and no rule of a linter can say; read off the bundle."""
+"""Rules for the contract that the linter cannot express; checked on the bundle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.architecture.bundle import (
 )
 
 
-def test_it_is_openapi_3_0_3_below_one_base_path(contract: Node) -> None:
+def test_the_contract_is_openapi_3_0_3_with_one_base_path(contract: Node) -> None:
     assert contract["openapi"] == "3.0.3"
     assert [server["url"] for server in contract["servers"]] == ["/api/v1"]
 
@@ -50,22 +50,22 @@ def test_a_summary_has_at_most_six_words_and_a_description_says_more(contract: N
     assert_no_findings(found)
 
 
-def test_every_operation_is_limited_and_tells_what_is_left_or_says_why_not(contract: Node) -> None:
+def test_every_operation_has_rate_limit_headers_or_a_reason(contract: Node) -> None:
     found = []
     for operation in list_operations(contract):
-        responses, excused = operation.node["responses"], "x-not-limited" in operation.node
-        if ("429" in responses) == excused:
+        responses, is_exempt = operation.node["responses"], "x-not-limited" in operation.node
+        if ("429" in responses) == is_exempt:
             found.append(f"{operation.id}: declares 429 and x-not-limited, or neither")
-        for status in (one for one in responses if one < "400" and not excused):
+        for status in (status for status in responses if status < "400" and not is_exempt):
             if not {"RateLimit-Policy", "RateLimit"} <= set(
                 resolve(contract, responses[status]).get("headers", {})
             ):
-                found.append(f"{operation.id} {status}: does not tell what is left")
+                found.append(f"{operation.id} {status}: lacks the RateLimit headers")
     assert_no_findings(found)
 
 
 def find_undeclared_deprecations(contract: Node) -> list[str]:
-    """Return the good answers of deprecated operations that do not declare what they say about it."""
+    """Return the successful responses of deprecated operations that do not declare the headers."""
     return [
         f"{operation.id} {status}"
         for operation in list_operations(contract)
@@ -78,7 +78,7 @@ def find_undeclared_deprecations(contract: Node) -> list[str]:
 
 
 def find_unannounced_deprecations(contract: Node, changelog: str) -> list[str]:
-    """Return the deprecated operations of which the changelog does not tell."""
+    """Return the deprecated operations that the changelog does not name."""
     return [
         operation.id
         for operation in list_operations(contract)
@@ -86,20 +86,20 @@ def find_unannounced_deprecations(contract: Node, changelog: str) -> list[str]:
     ]
 
 
-def test_what_is_deprecated_declares_the_headers_that_say_so_and_was_announced(
+def test_deprecated_operations_declare_their_headers_and_are_in_the_changelog(
     contract: Node, root: Path
 ) -> None:
     changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     assert_no_findings(find_undeclared_deprecations(contract))
     assert_no_findings(find_unannounced_deprecations(contract, changelog))
-    ended = copy.deepcopy(contract)
-    ended["paths"]["/brands/"]["get"]["deprecated"] = True
-    assert find_undeclared_deprecations(ended) == ["list_brands 200"]
-    assert find_unannounced_deprecations(ended, changelog) == ["list_brands"]
-    assert find_unannounced_deprecations(ended, changelog + "`list_brands` is deprecated") == []
+    deprecated = copy.deepcopy(contract)
+    deprecated["paths"]["/brands/"]["get"]["deprecated"] = True
+    assert find_undeclared_deprecations(deprecated) == ["list_brands 200"]
+    assert find_unannounced_deprecations(deprecated, changelog) == ["list_brands"]
+    assert find_unannounced_deprecations(deprecated, changelog + "`list_brands` is deprecated") == []
 
 
-def test_what_was_made_or_accepted_says_where_it_is(contract: Node) -> None:
+def test_201_and_202_responses_have_a_location(contract: Node) -> None:
     assert_no_findings(
         [
             f"{operation.id} {status}"
@@ -112,8 +112,8 @@ def test_what_was_made_or_accepted_says_where_it_is(contract: Node) -> None:
     )
 
 
-def test_a_create_links_to_what_can_follow(contract: Node) -> None:
-    """Stateful testing walks these links."""
+def test_a_201_response_has_links(contract: Node) -> None:
+    """Stateful tests follow these links."""
     assert_no_findings(
         [
             operation.id
@@ -129,20 +129,22 @@ def test_exactly_the_creating_operations_accept_an_idempotency_key(
 ) -> None:
     found = []
     for operation in list_operations(contract):
-        starts = operation.method == "post" and bool({"201", "202"} & set(operation.node["responses"]))
-        wanted = starts and bool(operation.node.get("security", contract["security"]))
-        takes = any(one["name"] == "Idempotency-Key" for one in list_parameters(contract, operation))
-        if takes != wanted:
-            found.append(f"{operation.id}: {'takes none' if wanted else 'takes one'}")
-        success = [code for code in ("201", "202") if takes and code in operation.node["responses"]]
-        for code in [*success, *({"404", "409"} & set(operation.node["responses"]) if takes else ())]:
+        creates = operation.method == "post" and bool({"201", "202"} & set(operation.node["responses"]))
+        expected = creates and bool(operation.node.get("security", contract["security"]))
+        accepts = any(
+            parameter["name"] == "Idempotency-Key" for parameter in list_parameters(contract, operation)
+        )
+        if accepts != expected:
+            found.append(f"{operation.id}: {'does not accept a key' if expected else 'accepts a key'}")
+        success = [code for code in ("201", "202") if accepts and code in operation.node["responses"]]
+        for code in [*success, *({"404", "409"} & set(operation.node["responses"]) if accepts else ())]:
             headers = resolve(contract, operation.node["responses"][code]).get("headers", {})
             if "Idempotency-Replayed" not in headers:
-                found.append(f"{operation.id} {code}: does not tell a replay")
+                found.append(f"{operation.id} {code}: lacks Idempotency-Replayed")
     assert_no_findings(found)
 
 
-def test_every_tool_reads_a_parameter_alike(contract: Node) -> None:
+def test_parameters_are_unambiguous_for_every_tool(contract: Node) -> None:
     found = []
     for operation in list_operations(contract):
         for parameter in list_parameters(contract, operation):
@@ -159,8 +161,8 @@ def test_every_tool_reads_a_parameter_alike(contract: Node) -> None:
     assert_no_findings(found)
 
 
-def test_a_reference_stands_alone(contract: Node) -> None:
-    """Siblings of `$ref` are dropped by some tools and honoured by others."""
+def test_a_reference_has_no_siblings(contract: Node) -> None:
+    """Some tools ignore siblings of `$ref`, others apply them."""
     assert_no_findings(
         [
             pointer
@@ -170,7 +172,7 @@ def test_a_reference_stands_alone(contract: Node) -> None:
     )
 
 
-def test_nullable_stands_beside_a_type(contract: Node) -> None:
+def test_nullable_schemas_have_a_type(contract: Node) -> None:
     found = []
     for name, schema in all_schemas(contract):
         if schema.get("nullable") and ("type" not in schema or any(word in schema for word in COMPOSITIONS)):
@@ -182,8 +184,8 @@ def test_nullable_stands_beside_a_type(contract: Node) -> None:
     assert_no_findings(found)
 
 
-def test_what_generators_make_a_type_of_has_a_name(contract: Node) -> None:
-    """Without one they make up `GenderType2Type1`. What is always the same value needs none, nor null."""
+def test_enums_and_objects_are_named_components(contract: Node) -> None:
+    """Generators invent names such as `GenderType2Type1` for others. Constants need no name."""
     components = contract["components"]["schemas"]
     found = []
     for name, schema in list_schemas(contract, request_roots(contract) + response_roots(contract)):
@@ -194,15 +196,17 @@ def test_what_generators_make_a_type_of_has_a_name(contract: Node) -> None:
     for name, schema in components.items():
         nullable = schema.get("nullable", False) and ("enum" in schema or schema["type"] == "object")
         if nullable and not (name.startswith("Nullable") and schema.get("title") == name[len("Nullable") :]):
-            found.append(f"{name}: what may be null is called Nullable..., and its title names the value")
+            found.append(
+                f"{name}: a nullable component is named Nullable..., and its title is the rest of the name"
+            )
         twin = components.get(name.removeprefix("Nullable"))
         if nullable and twin and [*twin.get("enum", []), None] != schema["enum"]:
-            found.append(f"{name}: other values than where it may not be null")
+            found.append(f"{name}: has other values than the component that is not nullable")
     assert_no_findings(found)
 
 
 def test_free_text_excludes_the_null_character(contract: Node) -> None:
-    """PostgreSQL cannot store U+0000, so the schema does not let it in."""
+    """PostgreSQL cannot store U+0000, so the schemas reject it."""
     roots = request_roots(contract) + [
         root for root in parameter_roots(contract) if " header " not in root[0]
     ]
@@ -215,7 +219,7 @@ def test_free_text_excludes_the_null_character(contract: Node) -> None:
     )
 
 
-def test_a_date_time_input_is_one_that_python_can_hold(contract: Node) -> None:
+def test_a_date_time_input_has_a_pattern_that_python_can_parse(contract: Node) -> None:
     roots = request_roots(contract) + parameter_roots(contract)
     assert_no_findings(
         [
@@ -226,7 +230,7 @@ def test_a_date_time_input_is_one_that_python_can_hold(contract: Node) -> None:
     )
 
 
-def test_required_never_names_a_read_only_property_of_a_request(contract: Node) -> None:
+def test_requests_never_require_a_read_only_property(contract: Node) -> None:
     assert_no_findings(
         [
             f"{name}/{field}"
@@ -237,8 +241,8 @@ def test_required_never_names_a_read_only_property_of_a_request(contract: Node) 
     )
 
 
-def test_a_multipart_body_is_the_file_and_what_is_required(contract: Node) -> None:
-    """Optional text beside a file cannot be fuzzed truthfully: it reaches the server as text in any case."""
+def test_a_multipart_body_has_only_files_and_required_fields(contract: Node) -> None:
+    """The fuzzer cannot generate invalid optional text: every value of a form field is valid text."""
     found = []
     for operation in list_operations(contract):
         body = resolve(contract, operation.node.get("requestBody", {}))
@@ -248,56 +252,56 @@ def test_a_multipart_body_is_the_file_and_what_is_required(contract: Node) -> No
         schema = resolve(contract, schema)
         for field, part in schema["properties"].items():
             part = resolve(contract, part)
-            text = "enum" in part or part.get("format") == "uuid"
-            if field not in schema["required"] or not (part.get("format") == "binary" or text):
+            is_text = "enum" in part or part.get("format") == "uuid"
+            if field not in schema["required"] or not (part.get("format") == "binary" or is_text):
                 found.append(f"{operation.id}/{field}")
     assert_no_findings(found)
 
 
-def test_paths_and_properties_are_spelled_one_way(contract: Node) -> None:
+def test_paths_and_properties_follow_one_spelling(contract: Node) -> None:
     found = []
     for path in contract["paths"]:
         segments = path.strip("/").split("/")
         if path.endswith("}/"):
-            found.append(f"{path}: the path of an item has no slash at the end")
+            found.append(f"{path}: the path of an item has no trailing slash")
         found += [
             path for segment in segments if not re.fullmatch(r"\{[a-z][a-z_]*\}|[a-z][a-z0-9.-]*", segment)
         ]
     for name, schema in all_schemas(contract):
         for field, child in schema.get("properties", {}).items():
             if not re.fullmatch(r"[a-z][a-z0-9_]*", field):
-                found.append(f"{name}/{field}: snake_case")
+                found.append(f"{name}/{field}: not in snake_case")
             if field.endswith("_at") and resolve(contract, child).get("format") != "date-time":
-                found.append(f"{name}/{field}: a time")
+                found.append(f"{name}/{field}: not a date-time")
     assert_no_findings(found)
 
 
-def test_every_property_is_described_and_exemplified(contract: Node) -> None:
+def test_every_property_has_a_description_and_an_example(contract: Node) -> None:
     found = []
     for name, schema in all_schemas(contract):
         for field, child in schema.get("properties", {}).items():
             child = resolve(contract, child)
             if len(child.get("description", "")) < 6:
-                found.append(f"{name}/{field}: description")
+                found.append(f"{name}/{field}: no description")
             scalar = child.get("type") in ("string", "integer", "number", "boolean")
             if scalar and "example" not in child and child.get("format") != "binary":
-                found.append(f"{name}/{field}: example")
+                found.append(f"{name}/{field}: no example")
     assert_no_findings(found)
 
 
-def test_no_name_of_the_implementation_appears(contract: Node) -> None:
+def test_no_name_of_the_implementation_occurs(contract: Node) -> None:
     words = re.compile(
         r"\b(python|handlers?\.|connexion|flask|sqlalchemy|marshmallow|x-openapi-router)", re.IGNORECASE
     )
-    # It names the languages of callers.
+    # Code samples name the languages of clients.
     samples = "#/components/schemas/OperationSamples"
-    told = [(pointer, node) for pointer, node in list_nodes(contract) if not pointer.startswith(samples)]
+    nodes = [(pointer, node) for pointer, node in list_nodes(contract) if not pointer.startswith(samples)]
     assert_no_findings(
         [
             pointer
-            for pointer, node in told
+            for pointer, node in nodes
             for value in node.values()
             if isinstance(value, str) and words.search(value)
         ]
     )
-    assert_no_findings([pointer for pointer, node in told for key in node if words.search(key)])
+    assert_no_findings([pointer for pointer, node in nodes for key in node if words.search(key)])

@@ -1,4 +1,4 @@
-"""The profile of a request: its table names what there is, and time goes to who is worked for."""
+"""The profile of a request: its table names existing functions, and time counts for the right stage."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from tests.tools.bench.profiler import CallStack, RequestProfile
 from tests.tools.bench.stages import STAGES, find_stage, resolve_name
 
 
-def test_each_name_is_of_one_stage() -> None:
+def test_each_name_belongs_to_one_stage() -> None:
     names = [name for names in STAGES.values() for name in names]
     assert sorted(set(names)) == sorted(names)
 
 
 @pytest.mark.parametrize("name", [name for names in STAGES.values() for name in names])
-def test_what_a_stage_names_is_there(name: str) -> None:
-    """What got another name would be counted for whoever calls it."""
+def test_the_name_of_a_stage_exists(name: str) -> None:
+    """Time of a renamed function would count for its caller."""
     assert resolve_name(name) is not None
 
 
-def test_a_name_that_is_gone_is_noticed() -> None:
+def test_a_name_that_does_not_exist_is_noticed() -> None:
     with pytest.raises(LookupError, match="has no turn"):
         resolve_name("handlers.common.pagination.turn")
     with pytest.raises(LookupError, match="there is no handler"):
         resolve_name("handler.paging")
 
 
-def test_the_longest_name_decides_and_names_end_at_dots() -> None:
+def test_the_longest_name_decides_and_matches_whole_parts() -> None:
     assert find_stage("handlers.pipeline.endpoint", "Endpoint._serve") == "endpoint"
     assert find_stage("handlers.pipeline.endpoint", "Endpoint._validate_response") == "check of the answer"
     assert find_stage("handlers.pipeline.endpoint", "Endpoint._validate_responses") == "endpoint"
@@ -42,15 +42,15 @@ def current_frame() -> FrameType:
     return sys._getframe()
 
 
-def test_time_of_functions_without_a_stage_counts_for_their_caller() -> None:
-    spent = RequestProfile()
-    stack = CallStack(spent)
+def test_time_of_functions_without_a_stage_counts_for_the_caller() -> None:
+    profile = RequestProfile()
+    stack = CallStack(profile)
 
     def enter(module: str, function: str) -> None:
-        named = current_frame.__code__.replace(co_name=function, co_qualname=function)
-        stack(FunctionType(named, {"__name__": module, "sys": sys})(), "call", None)
+        code = current_frame.__code__.replace(co_name=function, co_qualname=function)
+        stack(FunctionType(code, {"__name__": module, "sys": sys})(), "call", None)
 
-    began = perf_counter()
+    started_at = perf_counter()
     enter("handlers.common.pagination", "page")
     enter("urllib.parse", "urlencode")
     stack(sys._getframe(), "return", None)
@@ -58,7 +58,7 @@ def test_time_of_functions_without_a_stage_counts_for_their_caller() -> None:
     stack(sys._getframe(), "return", None)
     stack(sys._getframe(), "return", None)
     stack(sys._getframe(), "return", None)
-    whole = 1e9 * (perf_counter() - began)
-    assert dict(spent.calls) == {"handler": 2, "serialisation of rows": 1}
-    assert set(spent.nanoseconds) == {"handler", "serialisation of rows"}
-    assert 0 < sum(spent.nanoseconds.values()) < whole
+    elapsed = 1e9 * (perf_counter() - started_at)
+    assert dict(profile.calls) == {"handler": 2, "serialisation of rows": 1}
+    assert set(profile.nanoseconds) == {"handler", "serialisation of rows"}
+    assert 0 < sum(profile.nanoseconds.values()) < elapsed

@@ -1,7 +1,7 @@
-"""No secret is in the tree or was in its history: what detect-secrets knows by its form, line by line.
+"""Neither the working tree nor the history has a secret with a format that detect-secrets knows.
 
-Its guesses by entropy and by names of variables are left to ruff (S105 to S107), which tells tests from the
-server. Without a history, in an archive for instance, the tree alone is looked at.
+Its detectors by entropy and by variable name are off: ruff checks names (S105 to S107) and knows which files
+are tests. Without a history, for instance in an archive, only the working tree is checked.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ ENTROPY_DETECTORS = {
     "Secret Keyword",
     "Public IP (ipv4)",
 }
-# What looks like a secret and opens nothing, by its hash.
+# Values that look like secrets and grant no access, by hash.
 ALLOWED_SECRETS = {
-    "0c07568861910a61": "the role that make services makes on one's own machine",
-    "2bb80d537b1da3e3": "the word that tests look for in logs and answers",
+    "0c07568861910a61": "the local database role that make services creates",
+    "2bb80d537b1da3e3": "the word that tests search for in logs and responses",
     "5e884898da280471": "a placeholder of the documentation",
-    "c84edbd561781257": "a password with signs to be escaped, of a mail server that a test starts",
-    "717ef9ae6d676d46": "an example of the contract: an empty token with no signature",
-    "988ba50736ef3696": "a token without a signature, which must be refused",
+    "c84edbd561781257": "a password with characters to escape, of a mail server that a test starts",
+    "717ef9ae6d676d46": "an example of the contract: an empty token without a signature",
+    "30c952fab122c3f9": "a placeholder in URLs of a test of settings",
+    "988ba50736ef3696": "a token without a signature, which must be rejected",
 }
-# A key is known by its first line, which all keys share: so the file counts.
+# All keys have the same first line, so a key is identified by its file.
 ALLOWED_KEYS = {
-    "tests/studio/hooks.example.test.pem": "of a server that tests start, for a name that nobody has"
+    "tests/studio/hooks.example.test.pem": "of a server that tests start, for a host name that does not exist"
 }
 PRIVATE_KEY = "Private Key"
 
 
 class Line(NamedTuple):
-    """A line of a file, as it is or once was."""
+    """A line of a file, now or in the history."""
 
     path: str
     text: str
@@ -54,12 +55,12 @@ def list_plugins() -> list[BasePlugin]:
 
 
 def find_secrets(lines: Iterable[Line]) -> set[tuple[str, str, Line]]:
-    """Return what looks like a secret: its kind, its hash, and where it stands."""
-    known = list_plugins()
+    """Return everything that looks like a secret: its type, its hash and its line."""
+    plugins = list_plugins()
     return {
         (plugin.secret_type, hashlib.sha256(secret.encode()).hexdigest()[:16], line)
         for line in lines
-        for plugin in known
+        for plugin in plugins
         for secret in plugin.analyze_string(line.text)
     }
 
@@ -75,7 +76,7 @@ def list_tree_lines(tracked_files: list[Path], root: Path) -> set[Line]:
 
 
 def list_history_lines(root: Path) -> set[Line]:
-    """Every line that any commit added."""
+    """Return all lines that commits added."""
     command = [
         "git",
         "log",
@@ -86,9 +87,9 @@ def list_history_lines(root: Path) -> set[Line]:
         "--no-textconv",
         "--no-ext-diff",
     ]
-    done = subprocess.run(command, cwd=root, check=True, capture_output=True)
+    log = subprocess.run(command, cwd=root, check=True, capture_output=True)
     lines, path = set(), ""
-    for line in done.stdout.decode("utf-8", errors="replace").splitlines():
+    for line in log.stdout.decode("utf-8", errors="replace").splitlines():
         if line.startswith("+++ "):
             path = line.removeprefix("+++ ").removeprefix("b/")
         elif line.startswith("+"):
@@ -104,7 +105,7 @@ def found(tracked_files: list[Path], root: Path) -> set[tuple[str, str, Line]]:
     return find_secrets(lines)
 
 
-def test_no_secret_is_or_was_in_the_repository(found: set[tuple[str, str, Line]]) -> None:
+def test_the_repository_and_its_history_have_no_secret(found: set[tuple[str, str, Line]]) -> None:
     unknown = [
         f"{kind} {digest} in {line.path}"
         for kind, digest, line in found
@@ -113,12 +114,12 @@ def test_no_secret_is_or_was_in_the_repository(found: set[tuple[str, str, Line]]
     assert not unknown, "\n" + "\n".join(sorted(unknown))
 
 
-def test_what_is_let_through_is_there(found: set[tuple[str, str, Line]]) -> None:
+def test_allowed_values_still_exist(found: set[tuple[str, str, Line]]) -> None:
     assert set(ALLOWED_SECRETS) <= {digest for _, digest, _ in found}
     assert set(ALLOWED_KEYS) == {line.path for kind, _, line in found if kind == PRIVATE_KEY}
 
 
-# Spelled in pieces, so that this file passes its own test.
+# In pieces, so that this file passes its own test.
 @pytest.mark.parametrize(
     "line",
     [
@@ -130,5 +131,5 @@ def test_what_is_let_through_is_there(found: set[tuple[str, str, Line]]) -> None
         "stripe = sk_" + "live_" + "abcdefghijklmnopqrstuvwx",
     ],
 )
-def test_the_scan_sees_a_secret(line: str) -> None:
+def test_a_secret_is_noticed(line: str) -> None:
     assert find_secrets([Line("sample", line)])
