@@ -1,7 +1,7 @@
-"""API keys of organizations: how one is spelled, and how one comes to be.
+"""Create and parse the API keys of organizations.
 
-A key is `sk_` and 76 characters: its id, 256 random bits, and a mark that only this server can make. So a
-made-up one is told by arithmetic alone, and tools that look for leaked secrets know one by its form.
+A key is `sk_` and 76 characters of base64url: its id, 256 random bits, and a MAC of this server. A forged
+key is detected without a query, and secret scanners recognize keys by their format.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ _ID_BYTES, _RANDOM_BYTES, _MAC_BYTES = 16, 32, 9
 
 
 class TooManyApiKeys(Conflict):
-    """The organization has as many keys as it can, expired ones included."""
+    """The organization has the maximum number of keys. Expired keys count."""
 
     code = "too_many_api_keys"
     default_detail = f"An organization has at most {MAX_KEYS} API keys"
 
 
 class ScopesNotGranted(Conflict):
-    """A key was to be allowed what its maker is not."""
+    """A key cannot have scopes that its creator's role does not include."""
 
     code = "scopes_not_granted"
-    default_detail = "The scopes are beyond your role"
+    default_detail = "Your role does not include the scopes"
 
 
 def generate_secret(api_key_id: UUID, secret_key: str) -> str:
-    """A new secret of the key with this id."""
+    """Return a new secret for the key with this id."""
     content = api_key_id.bytes + secrets.token_bytes(_RANDOM_BYTES)
     return f"sk_{base64.urlsafe_b64encode(content + _mac(content, secret_key)).decode()}"
 
 
 def parse_secret(secret: str, secret_key: str) -> UUID | None:
-    """The id of the key that a secret was made for, None when this server did not make it.
+    """Return the id of the key that a secret belongs to, or None if this server did not create the secret.
 
-    Whether the key is still there, only the database knows.
+    The key may have been deleted since.
     """
     if not _PATTERN.fullmatch(secret):
         return None
     raw = base64.urlsafe_b64decode(secret.removeprefix("sk_"))
-    content, mark = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-    if not hmac.compare_digest(mark, _mac(content, secret_key)):
+    content, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
+    if not hmac.compare_digest(mac, _mac(content, secret_key)):
         return None
     return UUID(bytes=content[:_ID_BYTES])
 
@@ -75,15 +75,29 @@ def create_api_key(
     scopes: list[str],
     expires_in_days: int,
 ) -> tuple[ApiKey, str]:
-    """A new key of a locked organization and its secret, which is kept nowhere.
+    """Create a key of a locked organization.
 
-    `granted` is what whoever makes it may do there. ScopesNotGranted, TooManyApiKeys.
+    Args:
+        organization: The organization, locked so that parallel requests cannot exceed the maximum.
+        created_by_id: The user who creates the key.
+        granted: The permissions that this user has in the organization.
+        secret_key: The server's secret, for the MAC.
+        name: The name of the key.
+        scopes: The permissions of the key.
+        expires_in_days: The lifetime.
+
+    Returns:
+        The key, and its secret. Only a hash of the secret is stored.
+
+    Raises:
+        ScopesNotGranted: A scope is not in `granted`.
+        TooManyApiKeys: The organization has `MAX_KEYS` keys.
     """
-    beyond = sorted(set(scopes) - set(granted))
-    if beyond:
-        raise ScopesNotGranted(f"The scopes are beyond your role: {', '.join(beyond)}")
-    ours = select(func.count(ApiKey.id)).where(ApiKey.organization_id == organization.id)
-    if (current_session().scalar(ours) or 0) >= MAX_KEYS:
+    not_granted = sorted(set(scopes) - set(granted))
+    if not_granted:
+        raise ScopesNotGranted(f"Your role does not include these scopes: {', '.join(not_granted)}")
+    count = select(func.count(ApiKey.id)).where(ApiKey.organization_id == organization.id)
+    if (current_session().scalar(count) or 0) >= MAX_KEYS:
         raise TooManyApiKeys()
     key_id = new_id()
     secret = generate_secret(key_id, secret_key)

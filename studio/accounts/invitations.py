@@ -1,7 +1,7 @@
-"""Invitations by mail: who holds the token of one proves the address it was sent to, and joins once.
+"""Invite addresses to organizations by e-mail, and accept invitations with the token that was sent.
 
-Nothing here tells whoever invites whether an address has an account: the answers, the statements and the
-letter are the same.
+The inviter does not learn whether an address has an account: the response, the statements and the message
+are the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIFETIME = timedelta(days=7)
 MAX_OPEN_INVITATIONS = 50
 
 _RANKS = {role: rank for rank, role in enumerate(Role)}
-"""0 is the owner, who may give every role."""
+"""The rank of each role. 0 is the owner, who can grant every role."""
 
 _INVITATION_EMAIL = """\
 Hello,
@@ -41,47 +41,53 @@ This token accepts the invitation. It works once, until {expires_at:%d %B %Y, %H
 Send it to
 {public_url}/api/v1/invitations/accept
 
-Where this address has no account yet, send the password that you want along: it becomes your account.
+If this address has no account yet, send a password too: the account is created with it.
 
-If you do not know what this is about, ignore this mail: nothing happens.
+If you did not expect this invitation, ignore this e-mail: nothing changes.
 """
 
 
 class TooManyInvitations(Conflict):
-    """As many invitations of the organization are open as may be."""
+    """The organization has the maximum number of open invitations."""
 
     code = "too_many_invitations"
-    default_detail = "Too many invitations of the organization are open"
+    default_detail = f"An organization has at most {MAX_OPEN_INVITATIONS} open invitations"
 
 
 class InvitationVoid(Conflict):
-    """Whoever invited was removed, locked or demoted since, and could not give the role any more."""
+    """The inviter has been removed, deactivated or demoted and can no longer grant the role."""
 
     code = "invitation_void"
-    default_detail = "Whoever sent the invitation may no longer invite in this role"
+    default_detail = "The inviter can no longer grant this role: ask for a new invitation"
 
 
 def create_invitation(
     organization: Organization, email: str, role: str, inviter: Caller, mailer: Mailer, public_url: str
 ) -> Invitation:
-    """Invite an address to a locked organization and mail it the token once the transaction is committed.
+    """Invite an address to a locked organization, and send it the token after the commit.
 
-    An open invitation of the address is replaced: its token dies. PermissionDenied for a role above the
-    inviter's, AlreadyMember, TooManyInvitations.
+    An open invitation of the address is replaced, and its token stops working.
+
+    Raises:
+        PermissionDenied: The role is above the inviter's role.
+        AlreadyMember: The address belongs to a member.
+        TooManyInvitations: The organization has `MAX_OPEN_INVITATIONS` other open invitations.
     """
     if not inviter.is_superuser and not _can_grant(inviter.roles[organization.id], role):
         raise PermissionDenied()
     key, now, token = email_key(email), utc_now(), generate_token("iv")
-    members = select(Membership.id).join(User, User.id == Membership.user_id)
-    ours = Membership.organization_id == organization.id
-    if current_session().scalar(members.where(ours, User.email_key == key)) is not None:
+    member = (
+        select(Membership.id)
+        .join(User, User.id == Membership.user_id)
+        .where(Membership.organization_id == organization.id, User.email_key == key)
+    )
+    if current_session().scalar(member) is not None:
         raise AlreadyMember()
     of_organization = Invitation.organization_id == organization.id
-    superseded = or_(Invitation.email_key == key, Invitation.expires_at < now)
-    current_session().execute(delete(Invitation).where(of_organization, superseded))
-    if (
-        current_session().scalar(select(func.count(Invitation.id)).where(of_organization)) or 0
-    ) >= MAX_OPEN_INVITATIONS:
+    obsolete = or_(Invitation.email_key == key, Invitation.expires_at < now)
+    current_session().execute(delete(Invitation).where(of_organization, obsolete))
+    open_count = current_session().scalar(select(func.count(Invitation.id)).where(of_organization)) or 0
+    if open_count >= MAX_OPEN_INVITATIONS:
         raise TooManyInvitations()
     invitation = Invitation(
         organization_id=organization.id,
@@ -101,29 +107,38 @@ def create_invitation(
         token=token,
         public_url=public_url,
     )
-    letter = mailer.compose(invitation.email, "An invitation to Sartiq", text)
-    after_commit(lambda: mailer.send(letter))
+    message = mailer.compose(invitation.email, "An invitation to Sartiq", text)
+    after_commit(lambda: mailer.send(message))
     return invitation
 
 
 def accept_invitation(
     token: str, password: str | None, full_name: str | None, inviting_roles: Collection[str]
 ) -> Membership:
-    """Spend a mailed token: its address joins, with a new account where it has none.
+    """Make the account of an invited address a member. Creates the account if the address has none.
 
-    `inviting_roles` are those that may invite. InvalidToken when the token is unknown, spent or too old, or
-    the account is locked; InvitationVoid when the inviter could not invite any more; PasswordRequired and
-    PasswordTooCommon for a new account, AlreadyMember.
+    Args:
+        token: The token from the e-mail.
+        password: The password of a new account.
+        full_name: The name of a new account.
+        inviting_roles: The roles that may invite.
+
+    Raises:
+        InvalidToken: The token is unknown, used or expired, or the account is deactivated.
+        InvitationVoid: The inviter can no longer grant the role.
+        PasswordRequired: The address has no account and `password` is None.
+        PasswordTooCommon: The password is common or published.
+        AlreadyMember: The account is a member.
     """
-    named = (Invitation.token_hash == hash_token(token), Invitation.expires_at > utc_now())
+    is_valid = (Invitation.token_hash == hash_token(token), Invitation.expires_at > utc_now())
     organization = select(Organization.id).join(Invitation, Invitation.organization_id == Organization.id)
-    # In the order in which whoever invites locks them: the organization, then its invitation.
-    current_session().scalar(organization.where(*named).with_for_update(of=Organization))
-    invitation = current_session().scalar(select(Invitation).where(*named).with_for_update())
+    # The organization is locked before its invitation, in the same order as by the creation of an invitation.
+    current_session().scalar(organization.where(*is_valid).with_for_update(of=Organization))
+    invitation = current_session().scalar(select(Invitation).where(*is_valid).with_for_update())
     if invitation is None:
         raise InvalidToken()
     _require_inviter(invitation, inviting_roles)
-    # Locked, or the account could be deleted before it joins.
+    # The lock prevents that the account is deleted before it joins.
     user = find_user_by_email(invitation.email, for_update=True)
     if user is None:
         if password is None:
@@ -136,12 +151,12 @@ def accept_invitation(
 
 
 def _require_inviter(invitation: Invitation, inviting_roles: Collection[str]) -> None:
-    here = and_(Membership.user_id == User.id, Membership.organization_id == invitation.organization_id)
+    is_member = and_(Membership.user_id == User.id, Membership.organization_id == invitation.organization_id)
     inviter = (
         current_session()
         .execute(
             select(User.is_superuser, Membership.role)
-            .outerjoin(Membership, here)
+            .outerjoin(Membership, is_member)
             .where(User.id == invitation.invited_by_id, User.is_active.is_(True))
         )
         .one_or_none()

@@ -28,28 +28,28 @@ class NotEmpty(Conflict):
     """The organization cannot be deleted: it still has records."""
 
     code = "not_empty"
-    default_detail = "The organization still has records"
+    default_detail = "The organization still has records: delete them first"
 
 
 class OwnerRequired(Conflict):
     """The owner cannot lose the role or the membership: an organization always has an owner."""
 
     code = "owner_required"
-    default_detail = "The organization's owner keeps the role"
+    default_detail = "The owner cannot be changed or removed: transfer the ownership first"
 
 
 class AlreadyOwner(Conflict):
     """The ownership cannot be transferred: the account is the owner already."""
 
     code = "already_owner"
-    default_detail = "The account owns the organization already"
+    default_detail = "The account is the owner already"
 
 
 class AccountLocked(Conflict):
     """The ownership cannot be transferred: the account is deactivated."""
 
     code = "account_locked"
-    default_detail = "The account is locked"
+    default_detail = "The account is deactivated"
 
 
 _NEW_OWNER_EMAIL = """\

@@ -151,7 +151,7 @@ def test_a_letter_that_cannot_be_delivered_is_logged_and_stops_nobody(
 ) -> None:
     with caplog.at_level(logging.ERROR):
         send_email(f"{url}:{encrypting_server.port}")
-    assert "a letter could not be delivered" in caplog.text
+    assert "e-mail delivery failed" in caplog.text
     assert not inbox.envelopes
 
 

@@ -1,4 +1,4 @@
-"""Who somebody is: passwords, sessions and their refresh tokens, recovery by mail.
+"""User accounts: passwords, sessions with refresh tokens, password recovery and changes of address.
 
 Knows no HTTP and no JWT.
 """

@@ -1,7 +1,8 @@
-"""Changes of address: the password asks for one, a mailed token makes it, and until then nothing changes.
+"""Change the e-mail address of an account: requested with the password, confirmed with a token from an
+e-mail.
 
-Whether an address belongs to another account is told in the mail to that address, and to nobody else: both
-cases run the same statements and send as many letters.
+Only the owner of the new address learns whether it has an account already: the response, the statements and
+the number of messages are the same in both cases.
 """
 
 from __future__ import annotations
@@ -26,47 +27,53 @@ LIFETIME = timedelta(hours=24)
 _CONFIRMATION_EMAIL = """\
 Hello,
 
-somebody, hopefully you, wants to use this address for a Sartiq account.
-This token confirms that. It works once, until {expires_at:%d %B %Y, %H:%M} UTC:
+this address was entered for a Sartiq account.
+This token confirms it. It works once, until {expires_at:%d %B %Y, %H:%M} UTC:
 
 {token}
 
 Send it to
 {public_url}/api/v1/email-change/confirm
 
-If it was not you, ignore this mail: nothing changes.
+If it was not you, ignore this e-mail: nothing changes.
 """
 _ADDRESS_TAKEN_EMAIL = """\
 Hello,
 
-somebody wants to use this address for another Sartiq account. It belongs to your account, so nothing changes.
+this address was entered for another Sartiq account. It belongs to your account, so nothing changes.
 
-If it was you, sign in to the account that you have. If it was not you, ignore this mail.
+If it was you, sign in to the account that you have. If it was not you, ignore this e-mail.
 """
 _OLD_ADDRESS_EMAIL = """\
 Hello,
 
-somebody, hopefully you, asked that your Sartiq account use the address {email} from now on.
-Nothing changes until the mail that was sent there is confirmed.
+the address {email} was requested for your Sartiq account.
+Nothing changes until the e-mail that was sent there is confirmed.
 
-If it was not you, change your password now: that cancels it and ends all other sessions.
+If it was not you, change your password now: that cancels the change and ends all other sessions.
 """
 _CHANGED_EMAIL = """\
 Hello,
 
 your Sartiq account uses the address {email} from now on. Sign in with it.
 
-If it was not you, write to whoever runs this server.
+If it was not you, contact the operator of this server.
 """
 
 
 def request_email_change(
     user: User, email: str, current_password: str | None, mailer: Mailer, public_url: str
 ) -> bool:
-    """Mail a token to the new address of a locked account, and a notice to the old one, after the commit.
+    """Send a token to the new address of a locked account and a notice to the old one, after the commit.
 
-    An earlier change that waits is replaced. Returns whether there is one: the address that the account has
-    is no change. PasswordRequired, IncorrectPassword.
+    A pending change is replaced.
+
+    Returns:
+        Whether there is a change: False if the account has this address already.
+
+    Raises:
+        PasswordRequired: The address is new and `current_password` is None.
+        IncorrectPassword: `current_password` is wrong.
     """
     if email_key(email) == user.email_key:
         return False
@@ -80,39 +87,42 @@ def request_email_change(
     )
     current_session().add(change)
     current_session().flush()
-    # Who has the address gets no token, so that the change that waits for it can never be confirmed.
+    # An address that has an account gets no token, so this change can never be confirmed.
     text = _ADDRESS_TAKEN_EMAIL if _has_account(email) else _CONFIRMATION_EMAIL
     text = text.format(expires_at=expires_at, token=token, public_url=public_url)
-    proof = mailer.compose(change.email, "Your address at Sartiq", text)
+    confirmation = mailer.compose(change.email, "Your address at Sartiq", text)
     notice = mailer.compose(
         user.email, "Your address at Sartiq", _OLD_ADDRESS_EMAIL.format(email=change.email)
     )
-    for letter in (proof, notice):
-        _send_after_commit(mailer, letter)
+    for message in (confirmation, notice):
+        _send_after_commit(mailer, message)
     return True
 
 
 def confirm_email_change(token: str, mailer: Mailer) -> None:
-    """Spend a mailed token: the account gets the new address, and mails to the old one reset no password.
+    """Give an account the new address with a token from an e-mail.
 
-    InvalidToken when it is unknown, spent, canceled or too old, or the account is locked; EmailTaken when an
-    account got the address meanwhile.
+    Password resets that were sent to the old address are revoked.
+
+    Raises:
+        InvalidToken: The token is unknown, used, canceled or expired, or the account is deactivated.
+        EmailTaken: Another account got the address meanwhile.
     """
-    named = (EmailChange.token_hash == hash_token(token), EmailChange.expires_at > utc_now())
-    # In the order in which an account that asks locks them: the account, then its change.
-    account = select(User).join(EmailChange, EmailChange.user_id == User.id)
-    user = current_session().scalar(account.where(*named).with_for_update(of=User))
-    change = current_session().scalar(select(EmailChange).where(*named).with_for_update())
+    is_valid = (EmailChange.token_hash == hash_token(token), EmailChange.expires_at > utc_now())
+    # The account is locked before its change, in the same order as by the request of a change.
+    query = select(User).join(EmailChange, EmailChange.user_id == User.id)
+    user = current_session().scalar(query.where(*is_valid).with_for_update(of=User))
+    change = current_session().scalar(select(EmailChange).where(*is_valid).with_for_update())
     if user is None or change is None or not user.is_active:
         raise InvalidToken()
     set_actor(user)
     if _has_account(change.email):
         raise EmailTaken()
-    old, user.email = user.email, change.email
+    old_address, user.email = user.email, change.email
     revoke_mailed_tokens(user.id)
     current_session().flush()
     text = _CHANGED_EMAIL.format(email=user.email)
-    _send_after_commit(mailer, mailer.compose(old, "Your address at Sartiq has changed", text))
+    _send_after_commit(mailer, mailer.compose(old_address, "Your address at Sartiq has changed", text))
 
 
 def _has_account(email: str) -> bool:

@@ -1,7 +1,8 @@
-"""Mail: letters go into a folder by default, and to an SMTP server when one is configured.
+"""Send e-mails through an SMTP server, or write them to a folder if no server is configured.
 
-The folder holds RFC 5322 files that every mail program opens. SMTP is spoken in a thread of its own, so that
-no request waits for it; a letter that cannot be delivered is logged, and whoever misses it asks again.
+The folder contains RFC 5322 files that mail programs can open. SMTP runs in its own thread, so that no
+request waits for it. A message that cannot be delivered is logged and not retried: every e-mail can be
+requested again.
 """
 
 from __future__ import annotations
@@ -28,32 +29,33 @@ TIMEOUT_SECONDS = 10
 
 
 class Transport(Protocol):
-    """How letters leave."""
+    """What delivers messages."""
 
     def deliver(self, message: EmailMessage) -> None:
-        """Take over the letter."""
+        """Deliver the message, or queue it."""
 
 
 class FileTransport:
-    """A folder that keeps every letter as a file, newest last by name; only its owner can read them."""
+    """Write each message to a file that only its owner can read. The newest file sorts last by name."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def deliver(self, message: EmailMessage) -> None:
-        """Write the letter; whoever lists the folder never sees half of one."""
+        """Write the message to a hidden file and rename it, so that a reader never sees a part of it."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self._folder / f".{new_id()}"
-        handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        partial = self._folder / f".{new_id()}"
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file:
             file.write(message.as_bytes(policy=SMTP))
-        unfinished.rename(self._folder / f"{unfinished.name[1:]}.eml")
+        partial.rename(self._folder / f"{partial.name[1:]}.eml")
 
 
 class SmtpTransport:
-    """A mail server: `smtp://`, `smtp+starttls://` or `smtps://`, with `user:password@` where it wants that.
+    """Send messages to a mail server. Certificates are verified.
 
-    Certificates are verified.
+    The URL is `smtp://host`, `smtp+starttls://host` or `smtps://host`, with `user:password@` for
+    authentication.
     """
 
     def __init__(self, url: str) -> None:
@@ -64,11 +66,11 @@ class SmtpTransport:
         self._queue = ThreadPoolExecutor(1, thread_name_prefix="mail")
 
     def deliver(self, message: EmailMessage) -> None:
-        """Queue the letter; an error is logged."""
+        """Queue the message. A failed delivery is logged."""
         self._queue.submit(self._send, message).add_done_callback(_log_failure)
 
     def close(self) -> None:
-        """Wait until everything that is queued has been tried."""
+        """Wait until delivery of all queued messages has been attempted."""
         self._queue.shutdown()
 
     def _send(self, message: EmailMessage) -> None:
@@ -88,11 +90,11 @@ class SmtpTransport:
 
 def _log_failure(delivery: Future[None]) -> None:
     if delivery.exception() is not None:
-        logger.error("a letter could not be delivered", exc_info=delivery.exception())
+        logger.error("e-mail delivery failed", exc_info=delivery.exception())
 
 
 class Mailer:
-    """Writes letters from the house's address and sends them."""
+    """Composes messages from the configured sender and sends them."""
 
     def __init__(self, transport: Transport, sender: str) -> None:
         self._transport = transport
@@ -100,29 +102,29 @@ class Mailer:
         self._domain = parseaddr(sender)[1].rpartition("@")[2] or None
 
     def compose(self, recipient: str, subject: str, text: str) -> EmailMessage:
-        """A plain text letter."""
-        letter = EmailMessage()
-        letter["From"] = self._sender
-        letter["To"] = recipient
-        letter["Subject"] = subject
-        letter["Date"] = format_datetime(utc_now())
-        letter["Message-ID"] = make_msgid(domain=self._domain)
-        letter["Auto-Submitted"] = "auto-generated"
-        letter.set_content(text)
-        return letter
+        """Return a plain text message."""
+        message = EmailMessage()
+        message["From"] = self._sender
+        message["To"] = recipient
+        message["Subject"] = subject
+        message["Date"] = format_datetime(utc_now())
+        message["Message-ID"] = make_msgid(domain=self._domain)
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(text)
+        return message
 
     def send(self, message: EmailMessage) -> None:
-        """Hand the letter over for delivery."""
+        """Deliver the message, or queue it."""
         self._transport.deliver(message)
 
 
 def strip_newlines(name: str) -> str:
-    """A name that somebody chose, fit for a sentence of a letter: no further lines, no control characters."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
+    """Return a user's name for the text of a message, without line breaks and control characters."""
+    return " ".join("".join(char if char.isprintable() else " " for char in name).split())
 
 
 @cache
 def get_mailer(settings: Settings) -> Mailer:
-    """The mailer of these settings; SettingsRefused when SMTP_URL cannot be read."""
+    """Return the mailer of these settings. There is one for each `Settings` object."""
     transport = SmtpTransport(settings.smtp_url) if settings.smtp_url else FileTransport(settings.outbox_dir)
     return Mailer(transport, settings.mail_from)

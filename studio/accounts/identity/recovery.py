@@ -1,4 +1,4 @@
-"""A forgotten password is replaced by proof of the address: a mailed token that works once, for one hour."""
+"""Reset forgotten passwords with a token that is sent by e-mail. It works once, within one hour."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIN_SECONDS = 0.05
 _RECOVERY_EMAIL = """\
 Hello,
 
-somebody, hopefully you, asked for a new password for your Sartiq account.
+a new password was requested for your Sartiq account.
 This token sets one. It works once, until {expires_at:%d %B %Y, %H:%M} UTC:
 
 {token}
@@ -31,54 +31,61 @@ This token sets one. It works once, until {expires_at:%d %B %Y, %H:%M} UTC:
 Send it with the new password to
 {public_url}/api/v1/reset-password/
 
-If it was not you, ignore this mail: your password stays as it is.
+If you did not request it, ignore this e-mail: your password does not change.
 """
 
 
 def recover_password(email: str, mailer: Mailer, public_url: str) -> None:
-    """Mail a token to the address once the transaction is committed, if it is that of an active account.
+    """Send a token to the address after the commit, if it belongs to an active account.
 
-    An unknown address runs the same statements and writes the same letter. What storing and sending take
-    longer is hidden by a least duration, spent after the commit, so that time tells nothing.
+    The response must not reveal whether the address has an account (OWASP Forgot Password Cheat Sheet). So an
+    unknown address runs the same statements and composes the same message, and a minimum duration after the
+    commit hides the time for storing and sending.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     now, token = utc_now(), generate_token("pr")
     expires_at = now + LIFETIME
-    account = (User.email_key == email_key(email), User.is_active.is_(True))
+    is_account = (User.email_key == email_key(email), User.is_active.is_(True))
     current_session().execute(delete(PasswordResetToken).where(PasswordResetToken.expires_at < now))
     columns = (PasswordResetToken.token_hash, PasswordResetToken.expires_at)
     values = (literal(hash_token(token), columns[0].type), literal(expires_at, columns[1].type))
     current_session().execute(
         insert(PasswordResetToken).from_select(
-            ["user_id", "token_hash", "expires_at"], select(User.id, *values).where(*account)
+            ["user_id", "token_hash", "expires_at"], select(User.id, *values).where(*is_account)
         )
     )
-    found = current_session().execute(select(User.id, User.email).where(*account)).one_or_none()
-    address = found.email if found else None
+    account = current_session().execute(select(User.id, User.email).where(*is_account)).one_or_none()
+    address = account.email if account else email
     text = _RECOVERY_EMAIL.format(expires_at=expires_at, token=token, public_url=public_url)
-    letter = mailer.compose(address or email, "Your new password for Sartiq", text)
-    if found is not None:
-        set_target("user", found.id)
-        after_commit(lambda: mailer.send(letter))
-    after_commit(lambda: time.sleep(max(0.0, began + MIN_SECONDS - time.monotonic())))
+    message = mailer.compose(address, "Your new password for Sartiq", text)
+    if account is not None:
+        set_target("user", account.id)
+        after_commit(lambda: mailer.send(message))
+    after_commit(lambda: time.sleep(max(0.0, started + MIN_SECONDS - time.monotonic())))
 
 
 def reset_password(token: str, new_password: str) -> UUID:
-    """Spend a mailed token: the account gets the new password, its sessions and other mailed tokens end.
+    """Set a new password with a token from an e-mail. Sessions and other such tokens of the account end.
 
-    Returns the account's id. InvalidToken when it is unknown, spent or too old, or the account is locked;
-    PasswordTooCommon.
+    Returns:
+        The id of the account.
+
+    Raises:
+        InvalidToken: The token is unknown, used or expired, or the account is deactivated.
+        PasswordTooCommon: The password is common or published.
     """
-    named = (
+    is_valid = (
         PasswordResetToken.token_hash == hash_token(token),
         PasswordResetToken.used_at.is_(None),
         PasswordResetToken.expires_at > utc_now(),
     )
-    # The account first, then its tokens, so that two of them at once do not wait for each other.
-    account = select(User).join(PasswordResetToken, PasswordResetToken.user_id == User.id)
-    user = current_session().scalar(account.where(*named).with_for_update(of=User))
-    still_good = current_session().scalar(select(PasswordResetToken.id).where(*named))
-    if user is None or still_good is None:
+    # The account is locked before its tokens, so that two requests with tokens of one account cannot
+    # deadlock.
+    query = select(User).join(PasswordResetToken, PasswordResetToken.user_id == User.id)
+    user = current_session().scalar(query.where(*is_valid).with_for_update(of=User))
+    # Checked again with the lock: a parallel request may have used the token.
+    is_still_valid = current_session().scalar(select(PasswordResetToken.id).where(*is_valid)) is not None
+    if user is None or not is_still_valid:
         raise InvalidToken()
     set_actor(user)
     if not user.is_active:

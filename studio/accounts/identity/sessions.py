@@ -1,8 +1,8 @@
-"""Sessions: one sign-in is one family of rotating refresh tokens with a fixed end.
+"""Sessions: each login starts a family of rotating refresh tokens with a fixed end.
 
-A refresh token works once, but for one retry of whoever got no answer. Any other second use means that two
-parties hold it, so the whole family ends (RFC 9700, 4.14.2). The access tokens of a family carry its id and
-die with it.
+A refresh token works once. A client that lost the response may retry once within `RETRY_WINDOW`. Any other
+reuse means that the token was stolen, so the whole family is revoked (RFC 9700, section 4.14.2). Access
+tokens carry the id of their family and stop working with it. Knows no HTTP and no JWT.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RETRY_WINDOW = timedelta(seconds=10)
 
 @dataclass(frozen=True)
 class Grant:
-    """What a sign-in or a refresh gives: whom an access token is for, and the next refresh token."""
+    """The result of a login or refresh: what the access token is for, and the next refresh token."""
 
     user_id: UUID
     session_id: UUID
@@ -43,10 +43,17 @@ class Grant:
 
 
 def login(email: str, password: str, lifetime: timedelta, user_agent: str | None = None) -> Grant:
-    """Open a session of at most `lifetime`.
+    """Start a session.
 
-    IncorrectCredentials for an unknown address, a wrong password and a locked account alike; the first two
-    in the same time.
+    Args:
+        email: The address of the account.
+        password: The password in plain text.
+        lifetime: The longest lifetime of the session.
+        user_agent: The `User-Agent` header, shown in the list of sessions.
+
+    Raises:
+        IncorrectCredentials: The address is unknown, the password is wrong, or the account is deactivated.
+            The first two take the same time.
     """
     user = find_user_by_email(email)
     if user is not None:
@@ -54,15 +61,15 @@ def login(email: str, password: str, lifetime: timedelta, user_agent: str | None
     hashed = user.hashed_password if user else None
     if not verify_password(hashed, password):
         raise IncorrectCredentials()
-    # Under the lock, so that no session outlives a new password that was set while the old one was checked,
-    # or an account that went meanwhile.
+    # Loaded again with a lock: a session must not start with a password that was replaced, or for an account
+    # that was deleted, while the password was verified.
     user = find_user_by_email(email, for_update=True)
-    # compared: both are from the row, and nobody sends one
+    # compared: both hashes are from the row; no client sends one
     if user is None or user.hashed_password != hashed or not user.is_active:
         raise IncorrectCredentials()
     if needs_rehash(user.hashed_password):
         user.hashed_password = hash_password(password)
-    # Sign-ins that ended long ago are of no use; the account that made them clears them away.
+    # Expired sessions of the account are deleted here instead of by a maintenance task.
     current_session().execute(
         delete(TokenFamily).where(TokenFamily.user_id == user.id, TokenFamily.expires_at < utc_now())
     )
@@ -75,55 +82,64 @@ def login(email: str, password: str, lifetime: timedelta, user_agent: str | None
 
 
 def refresh_token(token: str) -> Grant:
-    """Spend a refresh token for the next one of its session.
+    """Exchange a refresh token for the next one of its session.
 
-    The answer may have been lost: within RETRY_FOR the same token gets another successor, once, if the first
-    was not used, which then counts as spent. InvalidToken when the token is unknown, or its session is over
-    or its account locked; any other second use ends the session although the request is refused.
+    The client may have lost the previous response. Within `RETRY_WINDOW` the same token gets one more
+    successor if the first successor was not used. The first successor then counts as used.
+
+    Raises:
+        InvalidToken: The token is unknown, its session is over, or its account is deactivated. Any other
+            reuse also revokes the session, in a transaction of its own.
     """
-    is_it = RefreshToken.token_hash == hash_token(token)
-    # The requests of one session take turns. What the one before did is seen by statements after this one.
+    has_this_hash = RefreshToken.token_hash == hash_token(token)
+    # The lock serializes the requests of one session. Later statements see what the previous request
+    # committed.
     family = current_session().scalar(
         select(TokenFamily)
         .join(RefreshToken)
-        .where(is_it)
+        .where(has_this_hash)
         .options(joinedload(TokenFamily.user))
         .with_for_update(of=TokenFamily)
     )
     if family is None:
         raise InvalidToken()
     set_actor(family.user)
-    found, now = current_session().scalars(select(RefreshToken).where(is_it)).one(), utc_now()
-    spent = found if found.used_at is None else _find_lost_successor(found, now)
-    if spent is None:
-        run_in_separate_transaction(lambda apart: _end(apart, family.id))
+    sent, now = current_session().scalars(select(RefreshToken).where(has_this_hash)).one(), utc_now()
+    usable = sent if sent.used_at is None else _find_lost_successor(sent, now)
+    if usable is None:
+        # The error rolls back this transaction; the revocation must survive it.
+        run_in_separate_transaction(lambda session: _revoke_by_id(session, family.id))
         raise InvalidToken()
     if family.revoked_at is not None or family.expires_at <= now or not family.user.is_active:
         raise InvalidToken()
-    spent.used_at = family.last_used_at = now
-    return _issue_grant(family, found.id)
+    usable.used_at = family.last_used_at = now
+    return _issue_grant(family, sent.id)
 
 
-def _find_lost_successor(found: RefreshToken, now: datetime) -> RefreshToken | None:
-    """The token that whoever spent this one cannot have got, None when there is no such excuse."""
-    followed = RefreshToken.predecessor_id == found.id
-    successors = current_session().scalars(select(RefreshToken).where(followed)).all()
-    in_time = found.used_at is not None and now - found.used_at <= RETRY_WINDOW
-    return successors[0] if in_time and len(successors) == 1 and successors[0].used_at is None else None
+def _find_lost_successor(used: RefreshToken, now: datetime) -> RefreshToken | None:
+    """Return the successor of a used token if the client may not have received it, else None."""
+    is_successor = RefreshToken.predecessor_id == used.id
+    successors = current_session().scalars(select(RefreshToken).where(is_successor)).all()
+    in_window = used.used_at is not None and now - used.used_at <= RETRY_WINDOW
+    return successors[0] if in_window and len(successors) == 1 and successors[0].used_at is None else None
 
 
 def is_open(now: Any) -> ColumnElement[bool]:
-    """The condition that a session is not over at a time, which may be named later."""
+    """Return the condition that a session is active at a time. `now` may be a bind parameter."""
     return and_(TokenFamily.revoked_at.is_(None), TokenFamily.expires_at > now)
 
 
 def logout(session_id: UUID) -> None:
-    """End one session: its access and refresh tokens stop working."""
-    _end(current_session(), session_id)
+    """End a session: its access and refresh tokens stop working."""
+    _revoke_by_id(current_session(), session_id)
 
 
 def end_session(user_id: UUID, session_id: UUID) -> None:
-    """End one session of an account; NotFound when it is over, somebody else's or none."""
+    """End a session of an account.
+
+    Raises:
+        NotFound: The session is over, belongs to another account or does not exist.
+    """
     own = (TokenFamily.id == session_id, TokenFamily.user_id == user_id, is_open(utc_now()))
     ended = update(TokenFamily).where(*own).values(revoked_at=utc_now()).returning(TokenFamily.id)
     if current_session().scalar(ended) is None:
@@ -131,18 +147,18 @@ def end_session(user_id: UUID, session_id: UUID) -> None:
 
 
 def revoke_access_token(session_id: UUID) -> None:
-    """End the session that an access token names, unless it is over."""
+    """End the session of an access token, unless it is over."""
     _revoke(TokenFamily.id == session_id)
 
 
 def revoke_refresh_token(token: str) -> None:
-    """End the session of a refresh token, spent or not; an unknown one is good for nothing anyway."""
-    descends = select(RefreshToken.family_id).where(RefreshToken.token_hash == hash_token(token))
-    _revoke(TokenFamily.id == descends.scalar_subquery())
+    """End the session of a refresh token, used or not. An unknown token changes nothing."""
+    family_id = select(RefreshToken.family_id).where(RefreshToken.token_hash == hash_token(token))
+    _revoke(TokenFamily.id == family_id.scalar_subquery())
 
 
 def end_sessions(user_id: UUID, except_session_id: UUID | None = None) -> None:
-    """End all sessions of an account, or all but one."""
+    """End all sessions of an account but `except_session_id`."""
     ending = update(TokenFamily).where(TokenFamily.user_id == user_id, TokenFamily.revoked_at.is_(None))
     if except_session_id is not None:
         ending = ending.where(TokenFamily.id != except_session_id)
@@ -150,26 +166,29 @@ def end_sessions(user_id: UUID, except_session_id: UUID | None = None) -> None:
 
 
 def set_password(user: User, password: str, except_session_id: UUID | None = None) -> None:
-    """Give an account a new password and end its sessions, or all but the one that asks; PasswordTooCommon.
+    """Set the password of an account and end its sessions but `except_session_id`.
 
-    A change of address that waits is canceled, because whoever knew the old password may have asked for it,
-    and no mail of before sets another password.
+    Pending changes of address and password resets are canceled: an attacker who knew the old password may
+    have requested them.
+
+    Raises:
+        PasswordTooCommon: The password is common or published.
     """
     user.hashed_password = hash_new_password(password)
     revoke_mailed_tokens(user.id)
     end_sessions(user.id, except_session_id)
 
 
-def _revoke(which: ColumnElement[bool]) -> None:
-    named = select(TokenFamily).where(which, is_open(utc_now())).options(joinedload(TokenFamily.user))
-    family = current_session().scalar(named)
+def _revoke(condition: ColumnElement[bool]) -> None:
+    query = select(TokenFamily).where(condition, is_open(utc_now())).options(joinedload(TokenFamily.user))
+    family = current_session().scalar(query)
     if family is not None:
         set_actor(family.user)
-        _end(current_session(), family.id)
+        _revoke_by_id(current_session(), family.id)
 
 
-def _end(opened: Session, session_id: UUID) -> None:
-    opened.execute(
+def _revoke_by_id(session: Session, session_id: UUID) -> None:
+    session.execute(
         update(TokenFamily)
         .where(TokenFamily.id == session_id, TokenFamily.revoked_at.is_(None))
         .values(revoked_at=utc_now())

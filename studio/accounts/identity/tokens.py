@@ -1,4 +1,4 @@
-"""Opaque single-use secrets: who holds one may do something once. Only their hashes are stored."""
+"""Opaque single-use tokens, for refreshes and for links in e-mails. Only their hashes are stored."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import secrets
 
 
 def generate_token(prefix: str) -> str:
-    """A secret of 256 random bits; the prefix says what it is for and lets scanners find leaked ones."""
+    """Return a token of 256 random bits. The prefix names its purpose and lets secret scanners find it."""
     return f"{prefix}_{secrets.token_urlsafe(32)}"
 
 
 def hash_token(token: str) -> str:
-    """What is stored of a token. A plain hash does, because there is nothing to guess in 256 random bits."""
+    """Return the hash of a token to store. 256 random bits cannot be guessed, so a fast hash is enough."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Accounts: making, changing and removing them, and what administrators cannot do to themselves."""
+"""Create, update and delete user accounts. Knows no HTTP and no JWT."""
 
 from __future__ import annotations
 
@@ -22,41 +22,55 @@ from studio.accounts.identity.sessions import end_sessions, set_password
 
 
 class OwnAccount(Conflict):
-    """Administrators would lock, demote or delete themselves."""
+    """Superusers cannot deactivate, demote or delete their own account."""
 
     code = "own_account"
     default_detail = "This cannot be done to one's own account"
 
 
 class OwnsOrganization(Conflict):
-    """The account owns an organization, which would be left without owner."""
+    """The account cannot be deleted: an organization would have no owner."""
 
     code = "owns_organization"
-    default_detail = "The account owns an organization"
+    default_detail = "The account owns an organization: transfer or delete the organization first"
 
 
 class IncorrectPassword(Conflict):
-    """The current password was given wrong by somebody who is signed in."""
+    """The current password that an authenticated caller sent is wrong."""
 
     code = "incorrect_password"
     default_detail = "Incorrect password"
 
 
 class PasswordRequired(Conflict):
-    """What was asked for needs a password, which no schema can know beforehand."""
+    """The request needs a password. The contract cannot say so: it depends on stored data."""
 
     code = "password_required"
-    default_detail = "This needs a password"
+    default_detail = "A password is required"
 
 
 def require_password(user: User, password: str) -> None:
-    """IncorrectPassword unless it is the account's: who found an open session does not have it."""
+    """Verify the password of an account again, because a stolen session does not prove that it is known.
+
+    Raises:
+        IncorrectPassword: The password is not the account's.
+    """
     if not verify_password(user.hashed_password, password):
         raise IncorrectPassword()
 
 
 def create_user(email: str, password: str, **values: Any) -> User:
-    """A new account; EmailTaken when another one has the address, in whatever case, PasswordTooCommon."""
+    """Create an account.
+
+    Args:
+        email: The address. It is stored in lower case.
+        password: The password in plain text.
+        **values: Further columns of the row.
+
+    Raises:
+        EmailTaken: Another account has the address, in any letter case.
+        PasswordTooCommon: The password is common or published.
+    """
     _require_email_available(email)
     user = User(
         email=email.lower(), hashed_password=hash_new_password(password), rework_available=0, **values
@@ -67,13 +81,17 @@ def create_user(email: str, password: str, **values: Any) -> User:
 
 
 def update_user(user: User, changes: Mapping[str, Any], changed_by: UUID) -> None:
-    """Apply an administrator's changes to a locked account; absent stays, null clears.
+    """Apply a superuser's changes to a locked account. Fields that are absent keep their values.
 
-    A lock or a password ends its sessions. OwnAccount for locking or demoting oneself, EmailTaken,
-    PasswordTooCommon.
+    Deactivation and a new password end the account's sessions.
+
+    Raises:
+        OwnAccount: Superusers cannot deactivate or demote themselves.
+        EmailTaken: Another account has the new address.
+        PasswordTooCommon: The new password is common or published.
     """
-    loses_power = changes.get("is_active") is False or changes.get("is_superuser") is False
-    if loses_power and user.id == changed_by:
+    loses_access = changes.get("is_active") is False or changes.get("is_superuser") is False
+    if loses_access and user.id == changed_by:
         raise OwnAccount()
     if "email" in changes and email_key(changes["email"]) != user.email_key:
         _require_email_available(changes["email"])
@@ -110,9 +128,11 @@ def reset_superuser(email: str, password: str, full_name: str | None = None) -> 
 
 
 def change_password(user: User, current_password: str, new_password: str, session_id: UUID) -> None:
-    """Set a new password and end all other sessions.
+    """Set a new password and end all sessions but the caller's.
 
-    IncorrectPassword when the current one is wrong, PasswordTooCommon.
+    Raises:
+        IncorrectPassword: `current_password` is wrong.
+        PasswordTooCommon: The new password is common or published.
     """
     require_password(user, current_password)
     set_password(user, new_password, except_session_id=session_id)
@@ -120,7 +140,12 @@ def change_password(user: User, current_password: str, new_password: str, sessio
 
 
 def delete_user(user: User, deleted_by: UUID) -> None:
-    """Delete a locked account with its personal rows; OwnAccount or OwnsOrganization where that cannot be."""
+    """Delete a locked account with its personal rows.
+
+    Raises:
+        OwnAccount: Superusers cannot delete themselves.
+        OwnsOrganization: The account owns an organization.
+    """
     if user.id == deleted_by:
         raise OwnAccount()
     if owns_organization(user.id):
