@@ -1,4 +1,4 @@
-"""What a deprecated operation says about its end: in all its answers, and no other operation says it."""
+"""All responses of deprecated operations have the headers of RFC 9745 and RFC 8594; no others have them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXPECTED_HEADERS = {"deprecation": "@1772323200", "sunset": "Mon, 01 Mar 2027 12
 
 
 def deprecated_document() -> dict[str, Any]:
-    """Return the mini contract with three operations that are going to end."""
+    """Return the mini contract with three deprecated operations."""
     document = load_mini_document()
     paths = document["paths"]
     paths["/widgets/{widget_id}"]["get"] |= {**DATES, "x-replacement": "add_photo"}
@@ -32,19 +32,19 @@ def deprecated_document() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[Application]:
-    """The engine serving it."""
-    made = create_mini_app(deprecated_document())
-    yield made
-    made.bridge.pool.shutdown()
+    """The application with this contract."""
+    app = create_mini_app(deprecated_document())
+    yield app
+    app.bridge.pool.shutdown()
 
 
 def deprecation_headers(reply: ClientResponse) -> dict[str, str]:
-    """Return what an answer says about the end of its operation."""
+    """Return the deprecation headers of a response."""
     return {name: reply.headers[name] for name in ("deprecation", "sunset", "link") if name in reply.headers}
 
 
 def request_as_user(app: Application, method: str, target: str, **headers: str) -> ClientResponse:
-    """Return the answer to a request with a token."""
+    """Return the response to a request with a token."""
     return send_request(app, method, target, {"authorization": f"Bearer {build_token()}", **headers})
 
 
@@ -54,7 +54,7 @@ def documentation_url(operation_id: str, tag: str = "widgets") -> str:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_an_answer_says_since_when_until_when_and_what_comes_after(app: Application, method: str) -> None:
+def test_a_response_has_the_dates_and_the_successor(app: Application, method: str) -> None:
     reply = request_as_user(app, method, WIDGET_PATH)
     assert reply.status == 200
     successor = f'<{WIDGET_PATH}/photos>; rel="successor-version"'
@@ -62,11 +62,11 @@ def test_an_answer_says_since_when_until_when_and_what_comes_after(app: Applicat
         **EXPECTED_HEADERS,
         "link": f"{documentation_url('get_widget')}, {successor}",
     }
-    known = request_as_user(app, method, WIDGET_PATH, **{"if-none-match": reply.headers["etag"]})
-    assert (known.status, deprecation_headers(known)) == (304, deprecation_headers(reply))
+    not_modified = request_as_user(app, method, WIDGET_PATH, **{"if-none-match": reply.headers["etag"]})
+    assert (not_modified.status, deprecation_headers(not_modified)) == (304, deprecation_headers(reply))
 
 
-def test_a_successor_that_wants_more_than_the_path_has_is_linked_by_its_page(app: Application) -> None:
+def test_a_successor_with_more_path_parameters_is_linked_by_its_documentation(app: Application) -> None:
     successor = '</api/v1/docs#/widgets/get_widget>; rel="successor-version"'
     assert deprecation_headers(request_as_user(app, "GET", "/api/v1/widgets/me")) == {
         **EXPECTED_HEADERS,
@@ -86,14 +86,14 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("status", ERRORS)
-def test_errors_say_it_too(app: Application, status: int) -> None:
+def test_errors_have_the_headers_too(app: Application, status: int) -> None:
     reply = ERRORS[status](app)
     assert reply.status == status
     assert {name: reply.headers.get(name) for name in EXPECTED_HEADERS} == EXPECTED_HEADERS
     assert reply.headers["link"].startswith("</api/v1/docs#/")
 
 
-def test_without_a_successor_none_is_linked(app: Application) -> None:
+def test_an_operation_without_a_successor_links_only_its_documentation(app: Application) -> None:
     reply = send_request(app, "POST", "/api/v1/misbehave/well")
     assert (reply.status, deprecation_headers(reply)["link"]) == (
         200,
@@ -101,14 +101,14 @@ def test_without_a_successor_none_is_linked(app: Application) -> None:
     )
 
 
-def test_links_of_the_answer_stay(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = ApiResponse(200, WIDGET, {"Link": '</next>; rel="next"'}, with_etag=True)
-    monkeypatch.setattr(app.endpoints["get_my_widget"], "_handler", lambda: answer)
+def test_links_of_the_handler_are_kept(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    response = ApiResponse(200, WIDGET, {"Link": '</next>; rel="next"'}, with_etag=True)
+    monkeypatch.setattr(app.endpoints["get_my_widget"], "_handler", lambda: response)
     link = request_as_user(app, "GET", "/api/v1/widgets/me").headers["link"]
     assert link.startswith(f'</next>; rel="next", {documentation_url("get_my_widget")}')
 
 
-def test_what_comes_in_the_path_breaks_no_header(app: Application) -> None:
+def test_path_values_are_quoted_in_headers(app: Application) -> None:
     deprecation = app.endpoints["get_widget"]._operation.deprecation
     assert deprecation is not None
     link = deprecation.headers({"widget_id": '1>; rel="next", <x'})["link"]
@@ -126,13 +126,13 @@ def test_what_comes_in_the_path_breaks_no_header(app: Application) -> None:
         ("GET", "/api/v1/file"),
     ],
 )
-def test_nothing_else_says_it(app: Application, method: str, target: str) -> None:
+def test_other_responses_have_no_deprecation_headers(app: Application, method: str, target: str) -> None:
     assert deprecation_headers(request_as_user(app, method, target)) == {}
 
 
-def test_the_answer_is_checked_with_these_headers() -> None:
+def test_responses_are_validated_with_these_headers() -> None:
     document = deprecated_document()
-    # What YAML anchors share, a change would change everywhere.
+    # Copied: YAML anchors share the response with other operations.
     response = {**document["paths"]["/misbehave/{how}"]["post"]["responses"]["200"]}
     text = {"type": "string", "enum": ["@1772323200"]}
     response["headers"] = {**response["headers"], "Deprecation": {"required": True, "schema": text}}
@@ -143,7 +143,7 @@ def test_the_answer_is_checked_with_these_headers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("definition", "complaint"),
+    ("definition", "message"),
     [
         ({"x-deprecated-at": None}, "get_file is deprecated and needs x-deprecated-at"),
         ({"x-sunset": "soon"}, "get_file is deprecated and needs x-sunset"),
@@ -154,9 +154,9 @@ def test_the_answer_is_checked_with_these_headers() -> None:
         ({"deprecated": False}, "get_file is not deprecated and has x-deprecated-at"),
     ],
 )
-def test_a_server_with_a_wrong_deprecation_does_not_start(definition: dict[str, Any], complaint: str) -> None:
+def test_an_invalid_deprecation_is_rejected_at_start(definition: dict[str, Any], message: str) -> None:
     document = load_mini_document()
     document["paths"]["/file"]["get"] |= {**DATES, **definition}
-    with pytest.raises(ContractError) as refusal:
+    with pytest.raises(ContractError) as error:
         create_mini_app(document)
-    assert complaint in str(refusal.value)
+    assert message in str(error.value)

@@ -1,4 +1,4 @@
-"""Handlers of the mini contract without a token, among them one that breaks it in the way it is told."""
+"""Public handlers of the mini contract. `misbehave` breaks the contract in the requested way."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ def get_file() -> ApiResponse:
 
 
 def misbehave(how: str) -> ApiResponse:
-    good = {"X-Count": "3"}
-    answers = {
-        "well": ApiResponse(200, WIDGET, good),
-        "status": ApiResponse(202, WIDGET, good),
-        "media-type": ApiResponse(200, WIDGET, good, "application/vnd.other+json"),
-        "body": ApiResponse(200, {**WIDGET, "name": ""}, good),
-        "extra": ApiResponse(200, {**WIDGET, "color": "red"}, good),
-        "write-only": ApiResponse(200, {**WIDGET, "secret": "s"}, good),
-        "exclusive-bound": ApiResponse(200, {**WIDGET, "price": 0}, good),
-        "null": ApiResponse(200, {**WIDGET, "name": None}, good),
-        "not-a-number": ApiResponse(200, {**WIDGET, "name": float("nan")}, good),
-        "unserialisable": ApiResponse(200, {**WIDGET, "name": object()}, good),
-        "uuid": ApiResponse(200, {**WIDGET, "id": "{01990000-5eed-7000-8000-000400000001}"}, good),
+    headers = {"X-Count": "3"}
+    responses = {
+        "well": ApiResponse(200, WIDGET, headers),
+        "status": ApiResponse(202, WIDGET, headers),
+        "media-type": ApiResponse(200, WIDGET, headers, "application/vnd.other+json"),
+        "body": ApiResponse(200, {**WIDGET, "name": ""}, headers),
+        "extra": ApiResponse(200, {**WIDGET, "color": "red"}, headers),
+        "write-only": ApiResponse(200, {**WIDGET, "secret": "s"}, headers),
+        "exclusive-bound": ApiResponse(200, {**WIDGET, "price": 0}, headers),
+        "null": ApiResponse(200, {**WIDGET, "name": None}, headers),
+        "not-a-number": ApiResponse(200, {**WIDGET, "name": float("nan")}, headers),
+        "unserialisable": ApiResponse(200, {**WIDGET, "name": object()}, headers),
+        "uuid": ApiResponse(200, {**WIDGET, "id": "{01990000-5eed-7000-8000-000400000001}"}, headers),
         "header-missing": ApiResponse(200, WIDGET),
         "header-value": ApiResponse(200, WIDGET, {"X-Count": "zero"}),
         "body-on-204": ApiResponse(204, WIDGET),
-        "bytes": ApiResponse(200, b"not json", good),
+        "bytes": ApiResponse(200, b"not json", headers),
     }
-    raised = {
+    errors = {
         "conflict": InUse(),
         "undocumented-problem": NotFound(),
         "undocumented-403": PermissionDenied(),
@@ -55,6 +55,6 @@ def misbehave(how: str) -> ApiResponse:
     }
     if how == "abort":
         abort(418)
-    if how in raised:
-        raise raised[how]
-    return answers[how]
+    if how in errors:
+        raise errors[how]
+    return responses[how]

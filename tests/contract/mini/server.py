@@ -1,4 +1,4 @@
-"""The mini contract, served by the real engine; its database only remembers how transactions ended."""
+"""The mini contract on the real application. Its database only records how transactions ended."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SECRET = "a secret of the mini contract that is long enough for every algorithm"
 
 
 class RecordingDatabase:
-    """Gives transactions that do nothing and writes down how each ended."""
+    """Opens transactions that do nothing and records how each ended."""
 
     def __init__(self) -> None:
         self.outcomes: list[str] = []
 
     @contextmanager
     def transaction(self, write: bool, _actor: object = None) -> Iterator[None]:
-        """Open a transaction that touches nothing."""
+        """Open a transaction that does nothing."""
         try:
             yield
         except BaseException:
@@ -40,11 +40,11 @@ class RecordingDatabase:
         self.outcomes.append("committed" if write else "read")
 
     def dispose(self) -> None:
-        """Do nothing: there is nothing to close."""
+        """Do nothing: there is no connection."""
 
 
 def load_mini_document() -> dict[str, Any]:
-    """Return the mini contract, fresh at every call."""
+    """Return a new copy of the mini contract."""
     return yaml.safe_load((Path(__file__).parent / "contract.yaml").read_text())
 
 
@@ -57,7 +57,7 @@ def build_caller(claims: dict[str, Any]) -> Caller:
 def create_mini_app(
     document: dict[str, Any] | None = None, database: Any = None, **settings: Any
 ) -> Application:
-    """Return the engine serving the mini contract."""
+    """Return the application with the mini contract."""
     return create_app(
         Settings(environment="test", secret_key=SECRET, **settings),
         bundle=document or load_mini_document(),
@@ -68,7 +68,7 @@ def create_mini_app(
 
 
 def build_token(**changes: Any) -> str:
-    """Return an access token; `changes` replace claims, None takes one away."""
+    """Return an access token. `changes` replace claims; None removes one."""
     now = int(time.time())
     claims = {
         "iss": ISSUER, "aud": AUDIENCE, "sub": USER, "sid": USER, "jti": "1", "type": "access", "iat": now,

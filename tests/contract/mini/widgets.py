@@ -1,4 +1,4 @@
-"""Handlers of the mini contract: they answer what they got, so that a test sees what arrived."""
+"""Handlers of the mini contract. They return their arguments, so that tests see what arrived."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDGET = {"id": "01990000-5eed-7000-8000-000400000001", "name": "Lamp", "price":
 
 
 def describe_value(value: Any) -> Any:
-    """Return a value with the Python type of each part that JSON would hide."""
+    """Return a value with the names of Python types that JSON cannot show."""
     if isinstance(value, dict):
         return {key: describe_value(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -25,8 +25,8 @@ def describe_value(value: Any) -> Any:
 
 
 @requires(Permission.BRANDS_READ)
-def list_widgets(limit: int, **listing: Any) -> ApiResponse:
-    return ApiResponse(200, {"limit": limit, **describe_value(listing)})
+def list_widgets(limit: int, **params: Any) -> ApiResponse:
+    return ApiResponse(200, {"limit": limit, **describe_value(params)})
 
 
 @requires(Permission.BRANDS_WRITE)
@@ -61,10 +61,10 @@ def add_photo(widget_id: UUID, body: dict[str, Any]) -> ApiResponse:
     if "file" not in body:
         return ApiResponse(200, body)
     file = body["file"]
-    seen = {
+    description = {
         "name": file.filename,
         "type": file.content_type,
         "size": file.size,
         "start": file.file.read(4).hex(),
     }
-    return ApiResponse(200, {"file": seen, "kind": body["type"]})
+    return ApiResponse(200, {"file": description, "kind": body["type"]})
