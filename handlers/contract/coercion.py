@@ -16,6 +16,7 @@ from handlers.contract.document import Document
 
 Converter = Callable[[Any], Any]
 
+# At most 19 digits, enough for 64 bits: int() takes quadratic time.
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})", re.ASCII)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 
@@ -57,6 +58,7 @@ def _to_integer(number: Any) -> Any:
 
 
 def _to_number(number: Any) -> Any:
+    # `bool` is a subclass of `int`.
     return float(number) if isinstance(number, int) and not isinstance(number, bool) else number
 
 
@@ -122,6 +124,7 @@ class ConverterCompiler:
                 return value
             for name, default in defaults.items():
                 if name not in value:
+                    # Copied: a handler may change the value, and the default is shared by all requests.
                     value[name] = copy.deepcopy(default)
             for name, converter in converters.items():
                 if name in value:
@@ -143,6 +146,7 @@ class ConverterCompiler:
                     isinstance(value, dict) and all(value.get(name) == tag for name, tag in tags.items())
                 ):
                     return converter(value)
+            # Only branches that need no conversion are left.
             return value
 
         return convert

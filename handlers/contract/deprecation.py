@@ -31,9 +31,11 @@ class Deprecation:
         """Return the headers of a response. `path_values` fill the placeholders of the successor."""
         links = [f'<{self.docs_url}>; rel="deprecation"; type="text/html"']
         if self.successor is not None:
+            # Path values come from the client: unquoted, `>` or `,` would end the link (header injection).
             quoted = {name: quote(value, safe="") for name, value in path_values.items()}
             links.append(f'<{self.successor.format_map(quoted)}>; rel="successor-version"')
         return {
+            # RFC 9745 uses a structured date, RFC 8594 an HTTP date.
             "deprecation": f"@{int(self.since.timestamp())}",
             "sunset": format_datetime(self.until, usegmt=True),
             "link": ", ".join(links),
@@ -70,6 +72,7 @@ def _find_errors(definition: dict[str, Any], operations: Mapping[str, RawOperati
             times.append(_parse_time(definition.get(name)))
         except ValueError:
             errors.append(f"is deprecated and needs {name}, a time in UTC such as 2026-12-31T23:59:59Z")
+    # With one time missing, the list is sorted in any case and the error is reported above.
     if times != sorted(times):
         errors.append("ends before it is deprecated")
     replacement = definition.get(_REPLACEMENT)

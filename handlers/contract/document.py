@@ -55,6 +55,7 @@ class Document:
                 for key, value in self.resolve(item).items()
                 if key not in METHODS or set(value.get("tags", ())) & set(tags)
             }
+            # A path item may have only `parameters` left.
             if any(method in selected for method in METHODS):
                 paths[path] = selected
         return Document({**self.spec, "paths": paths})
@@ -90,6 +91,7 @@ class Document:
                 for parameter in raw.parameters
                 if parameter["in"] == "path"
             ]
+            # OpenAPI requires `responses`; Connexion does not use it here.
             definition["responses"] = {"default": {"description": "See the contract."}}
             paths.setdefault(raw.path, {})[raw.method.lower()] = definition
         top = _pick(self.spec, "openapi", "info", "servers", "security")
@@ -107,6 +109,7 @@ class Document:
         """
         seen: set[str] = set()
         for path, item in self.spec["paths"].items():
+            # OpenAPI allows a reference in place of a path item.
             item = self.resolve(item)
             for method in METHODS:
                 if method not in item:

@@ -68,6 +68,7 @@ class Operation:
             statuses.add(406)
         if self.has_body:
             statuses |= {413, 415}
+        # 409: the key is in use by a request that still runs.
         if self.accepts_idempotency_key:
             statuses.add(409)
         return statuses
@@ -95,6 +96,7 @@ def compile_operations(
         tags = raw.definition.get("tags", [])
         if len(tags) != 1:
             raise ContractError(f"{raw.operation_id} needs one tag, which names its module, not {tags}")
+        # An operation without `security` inherits that of the document; an empty list makes it public.
         security = raw.definition.get("security", document.spec.get("security") or [])
         permission = raw.definition.get("x-permission")
         operations.append(

@@ -16,6 +16,7 @@ from handlers.contract.schema_compiler import SchemaCompiler
 from handlers.contract.validation_errors import find_violations
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+# `license`, `copyright` and `credits` exist only in interactive sessions.
 _SHADOWED = frozenset(dir(builtins)) - {"license", "copyright", "credits"}
 # OpenAPI 3.0 describes these three elsewhere: a header parameter with such a name is ignored.
 _IGNORED_HEADERS = frozenset({"accept", "content-type", "authorization"})
@@ -44,6 +45,7 @@ def parse_query(text: str, source: str) -> dict[str, list[str]]:
         return values_by_name
     if _BAD_ESCAPE.search(text):
         raise BadRequest(f"The {source} holds an incomplete percent-encoding")
+    # Counted before decoding: a million fields would take seconds (OWASP API4).
     pairs = text.split("&")
     if len(pairs) > MAX_PAIRS:
         raise BadRequest(f"The {source} has more than {MAX_PAIRS} fields")
@@ -169,6 +171,7 @@ class Parameters:
             ):
                 violations.append(Violation(("query", name), "Must be given once", "repeated", values, True))
                 continue
+            # Unknown names stay in the query, so that the schema reports them.
             query[name] = parameter.read(values) if parameter is not None else values[0]
         path = {name: self._path[name].read([text]) for name, text in path_values.items()}
         values_by_location = {"path": path, "query": query, "header": self._read_headers(headers)}

@@ -224,11 +224,13 @@ class RequestBody:
             ClientDisconnected: The client closed the connection.
         """
         declared = headers.get("content-length")
+        # A request without either header has no body (RFC 9112, section 6.3).
         if (declared is None and "transfer-encoding" not in headers) or declared == "0":
             return self._empty_body()
         content_type = headers.get("content-type", "")
         content = self._content(content_type, headers)
         limit = content.limit(self.limits)
+        # Reject by the header before reading; chunked bodies are counted while they arrive.
         if declared is not None and not (_LENGTH.fullmatch(declared) and int(declared) <= limit):
             raise ContentTooLarge(f"The request body is larger than {limit} bytes")
         chunks = read_chunks(receive, limit, self.limits.timeout_seconds)
@@ -249,6 +251,7 @@ class RequestBody:
     def _empty_body(self) -> tuple[Any, list[Violation]]:
         if self.required:
             return None, [Violation(("body",), "Is required", "missing")]
+        # An optional JSON body that is absent has the defaults of an empty object.
         content = self.contents.get(JSON)
         return ({} if content is None or content.converter is None else content.converter({})), []
 
@@ -333,6 +336,7 @@ async def _read_multipart(
     except _NotUtf8 as error:
         raise BadRequest(error.message) from None
     except MultiPartException as error:
+        # Starlette has one exception for limits and for syntax errors.
         if "maximum size" in error.message or "Too many" in error.message:
             raise ContentTooLarge(error.message) from None
         raise BadRequest("The multipart body cannot be read") from None

@@ -93,6 +93,7 @@ def _load_module(tag: str, package: str, errors: list[str]) -> ModuleType | None
 def _find_argument_errors(operation: Operation, handler: Handler) -> list[str]:
     parameters = inspect.signature(handler).parameters.values()
     actual = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    # `**params` may take what the handler passes on unread, such as filters of a list.
     takes_rest = any(p.kind is p.VAR_KEYWORD for p in parameters)
     expected = set(operation.arguments)
     errors = [

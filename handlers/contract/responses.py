@@ -72,6 +72,7 @@ class _Response:
         self.contents: dict[str, jsonschema_rs.Validator | None] = {
             media_type.lower(): (
                 schema_compiler.compile(content["schema"], "response")
+                # Files, HTML and event streams have no JSON to validate.
                 if "schema" in content and media_type.lower().endswith("json")
                 else None
             )
@@ -104,6 +105,7 @@ def _find_body_mismatch(
 ) -> SchemaMismatch | None:
     if isinstance(value, bytes):
         return _find_bytes_mismatch(validator, value)
+    # `is_valid` is faster than collecting errors, and almost every response is valid.
     try:
         if validator.is_valid(value):
             return None

@@ -42,10 +42,12 @@ class Router:
             if "{" not in path:
                 self._static[path] = methods
                 continue
+            # Values are matched after percent-decoding, so `%2F` in a value is another segment and not found.
             pattern = _PLACEHOLDER.sub(
                 lambda match: f"(?P<{match[1]}>[^/]+)",
                 re.escape(path).replace(r"\{", "{").replace(r"\}", "}"),
             )
+            # Grouped by slashes: a request tries only the templates with its number of segments.
             self._templates.setdefault(path.count("/"), []).append((re.compile(pattern), methods))
 
     def match(self, path: str) -> Match | None:
