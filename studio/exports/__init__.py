@@ -1,5 +1,5 @@
-"""Exports of approved pictures: what goes into an archive, how its files are called, and who writes it when.
+"""Exports: ZIP archives of approved predictions.
 
-`order.py` freezes an order, `names.py` makes safe names, `archive.py` writes the ZIP, `queue.py` says whose
-work it is, `work.py` carries it out.
+`create` fixes the contents of an export, `names` makes safe file names, `archive` writes the ZIP file,
+`queue` leases pending exports to workers, and `worker` runs them.
 """

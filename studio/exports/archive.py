@@ -1,7 +1,7 @@
-"""Writes the archive of an export: the manifest and the originals, each checked while it is copied.
+"""Write the archive of an export: the manifests and the original files, verified while they are copied.
 
-The same content makes the same bytes: nothing in them tells when or by whom the archive was made. However
-many pictures there are, one piece of one of them is in memory.
+The same contents give the same bytes: the archive holds no time and no host. Memory use does not depend on
+the number or the size of the files. Knows neither the queue nor the database.
 """
 
 from __future__ import annotations
@@ -24,28 +24,31 @@ COLUMNS = (
     "file_name", "product", "sku", "shot_type", "look", "sha256", "width", "height", "content_type",
     "file_size", "seed", "model", "provider", "prediction_id", "shot_id", "provenance",
 )  # fmt: skip
-"""The columns of the manifest; its JSON has the same names."""
+"""The columns of the CSV manifest and the keys of the JSON manifest."""
 
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _REGULAR_FILE_MODE = 0o100644 << 16
 _UNIX = 3
-# A cell that begins with one of these is a formula to a spreadsheet, or hides one behind a line break.
+# Spreadsheets run a cell that starts with one of these as a formula (OWASP: CSV injection).
 _FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class SourceFileMissing(Exception):
-    """The file of a picture is gone, or its bytes are not those that were ordered."""
+    """The file of a prediction is missing, or its bytes have changed since the export was created."""
 
 
 @dataclass(frozen=True)
 class ArchiveEntry:
-    """A picture of the order: where its bytes are, what they are, and its entry in the manifest."""
+    """One file of the archive."""
 
     key: str
+    """The storage key of the original."""
     file_name: str
     content_hash: str
+    """The expected SHA-256, in hexadecimal."""
     file_size: int
     facts: dict[str, Any]
+    """The entry of the manifest, without `file_name`."""
 
 
 def write_archive(
@@ -55,32 +58,40 @@ def write_archive(
     entries: Sequence[ArchiveEntry],
     report_progress: Callable[[int], object],
 ) -> None:
-    """Write a ZIP with the manifest of these pictures and their originals.
+    """Write a ZIP archive with the manifests and the original files.
 
-    `tell` hears with every piece how many pictures are whole; what it raises ends the writing. PictureLost
-    when an original is not what it was.
+    Args:
+        target: The file to write to. It must be seekable.
+        storage: Where the originals are.
+        shooting: The shooting's part of the JSON manifest.
+        entries: The files, in order.
+        report_progress: Called after each chunk with the number of complete files. An exception aborts the
+            archive.
+
+    Raises:
+        SourceFileMissing: An original is missing or has changed.
     """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         archive.writestr(_build_zip_info("manifest.json"), build_manifest_json(shooting, entries))
         archive.writestr(_build_zip_info("manifest.csv"), build_manifest_csv(entries))
-        for done, picture in enumerate(entries):
-            _copy_file(archive, storage, picture, partial(report_progress, done))
+        for done, entry in enumerate(entries):
+            _copy_file(archive, storage, entry, partial(report_progress, done))
 
 
 def build_manifest_json(shooting: dict[str, Any], entries: Sequence[ArchiveEntry]) -> bytes:
-    """What is in the archive, for programs."""
-    files = [{"file_name": picture.file_name, **picture.facts} for picture in entries]
+    """Return the manifest for programs."""
+    files = [{"file_name": entry.file_name, **entry.facts} for entry in entries]
     manifest = {"shooting": shooting, "files": files}
     return json.dumps(manifest, ensure_ascii=False, indent=2, sort_keys=True).encode() + b"\n"
 
 
 def build_manifest_csv(entries: Sequence[ArchiveEntry]) -> bytes:
-    """What is in the archive, for spreadsheets: UTF-8 with the mark by which they know it (RFC 4180)."""
+    """Return the manifest for spreadsheets (RFC 4180), in UTF-8 with a byte order mark."""
     target = io.StringIO(newline="")
     writer = csv.writer(target)
     writer.writerow(COLUMNS)
-    for picture in entries:
-        facts = {"file_name": picture.file_name, **picture.facts}
+    for entry in entries:
+        facts = {"file_name": entry.file_name, **entry.facts}
         writer.writerow([_format_cell(facts[column]) for column in COLUMNS])
     return target.getvalue().encode("utf-8-sig")
 
@@ -93,28 +104,28 @@ def _format_cell(value: object) -> object:
 
 
 def _copy_file(
-    archive: zipfile.ZipFile, storage: Storage, item: ArchiveEntry, report_progress: Callable[[], object]
+    archive: zipfile.ZipFile, storage: Storage, entry: ArchiveEntry, report_progress: Callable[[], object]
 ) -> None:
-    entry = _build_zip_info(item.file_name)
-    entry.file_size = item.file_size  # lets zipfile see whether the entry needs Zip64
+    info = _build_zip_info(entry.file_name)
+    info.file_size = entry.file_size  # zipfile decides by it whether the entry needs Zip64
     digest, size = hashlib.sha256(), 0
     try:
-        source = storage.path(item.key).open("rb")
+        source = storage.path(entry.key).open("rb")
     except (NotFound, FileNotFoundError) as error:
-        raise SourceFileMissing(item.key) from error
-    with source, archive.open(entry, "w") as inside:
-        while piece := source.read(CHUNK_BYTES):
-            size += len(piece)
-            if size > item.file_size:
+        raise SourceFileMissing(entry.key) from error
+    with source, archive.open(info, "w") as copy:
+        while chunk := source.read(CHUNK_BYTES):
+            size += len(chunk)
+            if size > entry.file_size:
                 break
-            digest.update(piece)
-            inside.write(piece)
+            digest.update(chunk)
+            copy.write(chunk)
             report_progress()
-    if (size, digest.hexdigest()) != (item.file_size, item.content_hash):
-        raise SourceFileMissing(item.key)
+    if (size, digest.hexdigest()) != (entry.file_size, entry.content_hash):
+        raise SourceFileMissing(entry.key)
 
 
 def _build_zip_info(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, _ZIP_EPOCH)
-    entry.create_system, entry.external_attr = _UNIX, _REGULAR_FILE_MODE
-    return entry
+    info = zipfile.ZipInfo(name, _ZIP_EPOCH)
+    info.create_system, info.external_attr = _UNIX, _REGULAR_FILE_MODE
+    return info

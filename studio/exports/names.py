@@ -1,7 +1,7 @@
-"""Names of files in an archive that every system can unpack, whatever people call their products.
+"""Make file names for archives that every operating system can unpack.
 
-A name is one path part without control, format or reserved characters, in NFC, of at most 150 bytes, and
-differs from the others in more than letter case.
+A name is one path segment in Unicode NFC, without control, format or reserved characters and with at most 150
+bytes. The names of an archive differ in more than letter case.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ MAX_NAME_BYTES = 150
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _SEPARATORS = frozenset('<>:"/\\|?*')
-# Windows opens its devices under these names, with any extension.
+# Windows opens devices under these names, whatever the extension.
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])[ .]*(\..*)?", re.IGNORECASE)
-# Dots hide files or are dropped; the others begin options in a shell or formulas in a spreadsheet.
+# A leading dot hides a file; the others start an option in a shell or a formula in a spreadsheet.
 _NOT_AT_START, _NOT_AT_END = " .-+=@~", " ."
 
 
 def render_template(template: str, values: Mapping[str, str]) -> str:
-    """The template with its placeholders replaced; what a value holds is not looked at again."""
-    return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
+    """Replace the placeholders of a template once: placeholders in the values stay as they are."""
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
 
 
 class FileNames:
-    """Hands out names that differ from all that were handed out before."""
+    """The unique file names of one archive."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
         self._numbers: dict[str, int] = {}
 
     def reserve(self, name_hint: str, extension: str) -> str:
-        """A safe name as near to the wanted one as can be, numbered when it is taken."""
+        """Return a safe name close to `name_hint`, with a number if the name is taken."""
         stem = _sanitize_stem(name_hint)
         number = self._numbers.get(stem, 1)
         while True:
@@ -47,15 +47,15 @@ class FileNames:
 
 
 def build_content_disposition(name: str) -> str:
-    """The Content-Disposition header that saves a file under this name (RFC 6266), itself in ASCII."""
-    # Some clients decode percent signs in the plain form.
+    """Return a Content-Disposition header that saves a file under this name (RFC 6266)."""
+    # Some clients decode percent signs in `filename`, which is for clients that do not know `filename*`.
     plain = name.encode("ascii", "replace").decode().replace("?", "_").replace("%", "_")
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
 def _sanitize_stem(text: str) -> str:
-    shown = "".join(_sanitize_character(character) for character in unicodedata.normalize("NFC", text))
-    stem = " ".join(shown.split()).lstrip(_NOT_AT_START).rstrip(_NOT_AT_END)
+    safe = "".join(_sanitize_character(character) for character in unicodedata.normalize("NFC", text))
+    stem = " ".join(safe.split()).lstrip(_NOT_AT_START).rstrip(_NOT_AT_END)
     return f"_{stem}" if _RESERVED.fullmatch(stem) else stem or "picture"
 
 
@@ -64,16 +64,16 @@ def _sanitize_character(character: str) -> str:
         return "-"
     if character.isspace():
         return " "
-    # Control and format characters, among them those that turn the direction of writing, and unassigned ones.
+    # Category C: control and unassigned characters, and format characters that change the writing direction.
     return "" if unicodedata.category(character)[0] == "C" else character
 
 
 def _add_extension(stem: str, extension: str) -> str:
     room = MAX_NAME_BYTES - len(extension.encode())
-    cut = stem.encode()[:room].decode(errors="ignore").rstrip(_NOT_AT_END)
-    return unicodedata.normalize("NFC", cut) + extension
+    truncated = stem.encode()[:room].decode(errors="ignore").rstrip(_NOT_AT_END)
+    return unicodedata.normalize("NFC", truncated) + extension
 
 
 def _fold_case(name: str) -> str:
-    """What file systems that ignore letter case compare."""
+    """Return the form in which case-insensitive file systems compare names."""
     return unicodedata.normalize("NFC", name.casefold())
