@@ -1,6 +1,7 @@
-"""Wakes threads of this process when there is something new for them.
+"""In-process publish and subscribe: wake up threads of this process when there is new work or a change.
 
-A lost signal loses nothing: they look by themselves too.
+Subscribers also poll, so a notification that is lost only costs time. Imports no other package of the
+project.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from weakref import WeakSet
 
 
 class Topic:
-    """One kind of news, and everybody in this process who waits for it."""
+    """A kind of notification and its subscribers in this process."""
 
     def __init__(self) -> None:
         self._events: WeakSet[threading.Event] = WeakSet()
@@ -19,39 +20,39 @@ class Topic:
         self._lock = threading.Lock()
 
     def listen(self) -> threading.Event:
-        """A new event that is set whenever there is news; keep it as long as you listen."""
+        """Return a new event that every notification sets. Keep a reference to it as long as you listen."""
         event = threading.Event()
         with self._lock:
             self._events.add(event)
         return event
 
     def subscribe(self, callback: Callable[[], object]) -> None:
-        """Call `callback`, in whatever thread, whenever there is news; until `forget`."""
+        """Call `callback` at every notification, in the thread that notifies."""
         with self._lock:
             self._subscribers.append(callback)
 
     def unsubscribe(self, callback: Callable[[], object]) -> None:
-        """Call `callback` no more."""
+        """Stop calling `callback`."""
         with self._lock:
             self._subscribers.remove(callback)
 
     def notify(self) -> None:
-        """Tell everybody who listens."""
+        """Set all events and call all subscribers."""
         with self._lock:
-            called = list(self._subscribers)
+            subscribers = list(self._subscribers)
             for event in list(self._events):
                 event.set()
-        for callback in called:
+        for callback in subscribers:
             callback()
 
 
 GENERATIONS = Topic()
-"""There may be a generation to work on."""
+"""A generation may be available to workers."""
 CHANGES = Topic()
 """A generation may have changed."""
 WEBHOOKS = Topic()
-"""There may be a message to send."""
+"""A webhook delivery may be due."""
 EXPORTS = Topic()
-"""There may be an archive to write."""
+"""An export may be pending."""
 
 listen, notify_workers = GENERATIONS.listen, GENERATIONS.notify

@@ -1,5 +1,6 @@
-"""The queue of generations: rows that are claimed, worked off and finished, and what is done beside them.
+"""Background work beside the requests: maintenance tasks, periodic threads and the Celery processes.
 
-`queue.py` says what that means, `painting.py` makes the pictures of one claim, `workshop.py` carries claims
-out, `workers.py` runs the threads of a server, `upkeep.py` lists what is done again and again.
+`maintenance` lists the tasks, `periodic` runs one in a thread of a server, `celery/` runs them in worker
+processes, and `python -m studio.jobs` starts those. The queues themselves are in `studio.generations.worker`,
+`studio.exports` and `studio.webhooks`.
 """

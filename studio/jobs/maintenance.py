@@ -1,9 +1,9 @@
-"""What is done again and again beside the requests, in one table: `UPKEEP`.
+"""The table of maintenance tasks: what runs periodically beside the requests.
 
-To add something, write a function of one `Workplace` that does what is due and returns, and put it into the
-table with a pause. In a server that works for itself a thread calls it after every pause; where Celery is the
-engine, beat does, on whichever worker is free. So it may run twice at the same moment and be killed at any
-point: each step must be whole, and what must happen once is decided by a row.
+To add a task, write a function of `Services` that does what is due and returns, and add it to
+`MAINTENANCE_TASKS` with its interval. Without Celery, a thread of the server runs it; with Celery, beat sends
+it to any free worker. So a task may run twice at the same time and may be killed at any point: each of its
+transactions must be complete in itself, and what must happen once is decided by a row.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from studio.webhooks.queue import delete_old_deliveries
 
 @dataclass(frozen=True)
 class Services:
-    """What background work of one process has at hand."""
+    """The services that the background work of one process uses."""
 
     settings: Settings
     database: Database
@@ -40,20 +40,19 @@ class Services:
 
 @dataclass(frozen=True)
 class MaintenanceTask:
-    """Something to do after every pause; the name is unique and goes into logs.
-
-    News of `woken_by` in the same process end the pause.
-    """
+    """A periodic task."""
 
     name: str
+    """A unique name for logs and Celery messages. Do not rename: other versions may be running."""
     run: Callable[[Services], object]
     interval_seconds: float
     trigger: Topic | None = None
+    """A topic that ends the wait for the next run early, in the same process."""
 
 
 EXPORT_SECONDS = 2
 COUNTS_SECONDS = 2
-"""A list reads the changes of so many seconds besides the total."""
+"""A count query adds up the changes since the last run, so a longer interval makes lists slower."""
 
 
 def _run_exports(services: Services) -> None:
@@ -63,12 +62,12 @@ def _run_exports(services: Services) -> None:
 
 
 def _compact_counts(services: Services) -> None:
-    # SQLite adds up at once (`db/row_counts/triggers.py`), and to open this would take the turn of who
-    # does write.
-    more = services.database.engine.dialect.name != "sqlite"
-    while more:
+    # On SQLite the triggers update totals directly (`db/row_counts/triggers.py`), and a write transaction
+    # here would make other writers wait.
+    has_more = services.database.engine.dialect.name != "sqlite"
+    while has_more:
         with services.database.transaction(write=True) as session:
-            more = compact_counts(session.connection())
+            has_more = compact_counts(session.connection())
 
 
 def _delete_empty_counts(services: Services) -> None:
@@ -77,13 +76,19 @@ def _delete_empty_counts(services: Services) -> None:
 
 
 MAINTENANCE_TASKS = (
-    MaintenanceTask("settling", lambda at: expire_overdue(at.database), 1),
+    MaintenanceTask("settling", lambda services: expire_overdue(services.database), 1),
     MaintenanceTask("adding up counts", _compact_counts, COUNTS_SECONDS),
     MaintenanceTask("forgetting counts", _delete_empty_counts, 3_600),
-    MaintenanceTask("forgetting", lambda at: delete_expired_keys(at.database), 600),
-    MaintenanceTask("forgetting tries", lambda at: delete_expired_attempts(at.database, utc_now()), 600),
+    MaintenanceTask("forgetting", lambda services: delete_expired_keys(services.database), 600),
+    MaintenanceTask(
+        "forgetting tries", lambda services: delete_expired_attempts(services.database, utc_now()), 600
+    ),
     MaintenanceTask("exporting", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),
-    MaintenanceTask("sweeping", lambda at: delete_unreferenced(at.database, at.storage, utc_now()), 3_600),
-    MaintenanceTask("forgetting call-backs", lambda at: delete_old_callbacks(at.database), 3_600),
-    MaintenanceTask("forgetting webhooks", lambda at: delete_old_deliveries(at.database), 3_600),
+    MaintenanceTask(
+        "sweeping",
+        lambda services: delete_unreferenced(services.database, services.storage, utc_now()),
+        3_600,
+    ),
+    MaintenanceTask("forgetting call-backs", lambda services: delete_old_callbacks(services.database), 3_600),
+    MaintenanceTask("forgetting webhooks", lambda services: delete_old_deliveries(services.database), 3_600),
 )

@@ -1,4 +1,4 @@
-"""Something that a process does again and again beside its requests, in a thread of its own."""
+"""A thread that runs a function periodically."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ logger = logging.getLogger(__name__)
 
 
 class PeriodicTask:
-    """Calls `work` after every pause, as long as the process lives; `start` and `stop` once each.
+    """A thread that calls a function after every interval; call `start` and `stop` once each.
 
-    It begins with a pause: a server that has just started has better things to do. Setting `wake` ends a
-    pause. What `work` raises is logged, and the next round tries again.
+    The first call comes after one interval, so that it does not slow down the start of a server. An exception
+    is logged, and the next call comes after the next interval.
+
+    Args:
+        name: The name of the thread, for logs.
+        work: The function to call.
+        interval_seconds: The time between two calls.
+        wake: An event that ends the wait early.
     """
 
     def __init__(
@@ -29,11 +35,14 @@ class PeriodicTask:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin with the first pause."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin no further round. One that runs is left behind, so each of its steps must be whole."""
+        """Start no further call, and wait up to a second for one that runs.
+
+        The process may end while `work` runs, so each of its transactions must be complete in itself.
+        """
         self._stopping.set()
         self._wake.set()
         self._thread.join(1.0)
@@ -43,11 +52,11 @@ class PeriodicTask:
             try:
                 self._work()
             except Exception:
-                logger.exception("%s failed; it is tried again", self._thread.name)
+                logger.exception("%s failed, next run in %s s", self._thread.name, self._interval)
 
     def _wait_for_stop(self) -> bool:
-        """Pause; whether that was the last pause."""
+        """Wait for the next call, and return whether there is none because the task was stopped."""
         self._wake.wait(self._interval)
-        # In this order: `stop` sets them the other way round.
+        # Clear before reading: `stop` sets `_stopping` first, so this order cannot miss it.
         self._wake.clear()
         return self._stopping.is_set()

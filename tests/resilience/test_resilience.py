@@ -104,4 +104,4 @@ def test_a_broker_that_is_away_is_told_once_and_found_again(
     assert publisher.send("work")
     assert broker.count_messages(QUEUE) == 2
     told = [record.getMessage()[:22] for record in caplog.records if record.name.startswith("studio")]
-    assert told == ["the broker is away; wh", "the broker is back"]
+    assert told == ["broker unavailable, wo", "broker available again"]

@@ -1,7 +1,8 @@
-"""Celery on Redis, as the messenger between processes: a message says that there may be work, never which.
+"""The Celery application: messages between processes, over Redis.
 
-The database rows are the queue and the truth, so a message that is lost, doubled or late changes nothing, and
-Redis may be emptied at any moment. Knows nothing of how work is done.
+A message says that there may be work, not which work: the queue is in the database. So a message that is
+lost, duplicated or late does no harm, and Redis may be flushed at any time. Knows nothing of how work is
+done.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 QUEUE = "sartiq"
 WORK, WAKE, MAINTAIN = "work", "wake", "keep_up"
-"""Tasks: carry out what there is, call workers for what waits, do one thing of the table of upkeep."""
+"""Names of the Celery tasks: run available generations, notify workers, run one maintenance task."""
 WAKE_SECONDS = 1.0
 MAX_WAKEUPS = 16
-"""Messages sent at once; who is called looks for more as long as there is some."""
+"""Messages sent at once. A worker that receives one continues as long as there is work."""
 MAX_WAITING = 100
-"""Messages that may wait for a worker; more would only pile up while there is none."""
+"""Length of the message queue beyond which nothing is sent, so that it does not grow while no worker runs."""
 CONNECT_SECONDS = 2.0
 READ_TIMEOUT_SECONDS = 5.0
 
 
 def build_celery(settings: Settings) -> Celery:
-    """The Celery application of these settings, without tasks: who only sends needs none."""
+    """Return the Celery application. It has no tasks: a process that only sends messages needs none."""
     app = Celery("sartiq", broker=settings.celery_broker_url, set_as_current=False)
     app.conf.update(
         task_default_queue=QUEUE,
@@ -48,8 +49,8 @@ def build_celery(settings: Settings) -> Celery:
         beat_schedule={
             WAKE: {"task": WAKE, "schedule": WAKE_SECONDS},
             **{
-                each.name: {"task": MAINTAIN, "args": [each.name], "schedule": each.interval_seconds}
-                for each in MAINTENANCE_TASKS
+                task.name: {"task": MAINTAIN, "args": [task.name], "schedule": task.interval_seconds}
+                for task in MAINTENANCE_TASKS
             },
         },
         broker_connection_max_retries=None,
@@ -58,7 +59,7 @@ def build_celery(settings: Settings) -> Celery:
             "socket_connect_timeout": CONNECT_SECONDS,
             "socket_timeout": READ_TIMEOUT_SECONDS,
             "socket_keepalive": True,
-            # A sender gives up at once: the next one comes anyway.
+            # No retries: the next message follows within seconds.
             "max_retries": 0,
         },
         worker_enable_remote_control=False,
@@ -70,20 +71,20 @@ def build_celery(settings: Settings) -> Celery:
 
 
 class WakeupPublisher:
-    """Sends messages while the broker is there and says in the log, once each, that it went and came back."""
+    """Sends messages, and logs once when the broker becomes unavailable and once when it is back."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._is_unavailable = False
 
     def notify_workers(self, database: Database) -> None:
-        """Call as many workers as there are generations to claim, up to `MOST_CALLS`."""
+        """Send one message per available generation, up to `MAX_WAKEUPS`."""
         for _ in range(queue.count_available(database, MAX_WAKEUPS)):
             if not self.send(WORK):
                 break
 
     def send(self, task: str, *args: str) -> bool:
-        """Send one message unless enough are waiting; False when the broker is away."""
+        """Send one message unless the queue is full; return whether the broker is available."""
         with self._log_outages():
             with self._app.producer_pool.acquire(block=True) as producer:
                 if not _is_full(producer.channel):
@@ -97,11 +98,11 @@ class WakeupPublisher:
             yield
         except (KombuError, RedisError, OSError) as error:
             if not self._is_unavailable:
-                logger.warning("the broker is away; what waits is found when it is back: %s", error)
+                logger.warning("broker unavailable, workers poll the database meanwhile: %s", error)
             self._is_unavailable = True
         else:
             if self._is_unavailable:
-                logger.info("the broker is back")
+                logger.info("broker available again")
             self._is_unavailable = False
 
 
@@ -109,22 +110,22 @@ def _is_full(channel: Any) -> bool:
     try:
         return int(channel.queue_declare(QUEUE, passive=True).message_count) >= MAX_WAITING
     except ChannelError:
-        # Redis has no empty lists: nothing is waiting.
+        # Redis deletes empty lists, so the queue is empty.
         return False
 
 
 class Scheduler(beat.Scheduler):
-    """Beat's clock, kept in memory; two beats by mistake do no harm."""
+    """The scheduler of beat, with its state in memory. Two instances by mistake do no harm."""
 
     def setup_schedule(self) -> None:
-        """Take the schedule of the configuration."""
+        """Load the schedule from the configuration."""
         super().setup_schedule()
         self._publisher = WakeupPublisher(self.app)
 
     @property
     def producer(self) -> None:
-        """None: the courier has connections of its own, and an absent broker must not hold up the clock."""
+        """None: the publisher has connections of its own, so a lost broker does not block the scheduler."""
 
     def apply_entry(self, entry: Any, producer: object = None) -> None:
-        """Send the message of an entry that is due."""
+        """Send the message of a due entry."""
         self._publisher.send(entry.task, *entry.args)

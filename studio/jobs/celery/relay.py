@@ -1,4 +1,4 @@
-"""Tells the workers of other processes what this one left for them, so that no request waits for a broker."""
+"""Notify the Celery workers of new generations from a thread, so that no request waits for the broker."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ logger = logging.getLogger(__name__)
 
 
 class WakeupRelay:
-    """A thread of a server that leaves work to Celery; `start` and `stop` once each.
+    """A thread of a server whose generations run in Celery workers; call `start` and `stop` once each.
 
-    What it does not come to tell is found by beat within seconds.
+    If a notification is lost, beat notifies the workers within seconds.
     """
 
     def __init__(self, services: Services) -> None:
@@ -23,14 +23,14 @@ class WakeupRelay:
         self._publisher = WakeupPublisher(build_celery(services.settings))
         self._stopping = threading.Event()
         self._wake = listen()
-        self._thread = threading.Thread(target=self._run, name="messenger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="wakeup-relay", daemon=True)
 
     def start(self) -> None:
-        """Begin to tell."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Tell nothing more."""
+        """Stop the thread."""
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -43,4 +43,4 @@ class WakeupRelay:
             try:
                 self._publisher.notify_workers(self._database)
             except Exception:
-                logger.exception("the workers were not called")
+                logger.exception("notification of workers failed")

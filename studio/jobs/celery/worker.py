@@ -1,7 +1,7 @@
-"""A worker process and a beat process: Celery around the same code that a server's own threads run.
+"""The Celery worker process and the beat process. A worker runs the same code as the threads of a server.
 
-The pool is one of threads: painting is done by threads of its own outside of Python's lock, OpenCV's own
-threads do not survive a fork, and connections to the database need not be made anew.
+The worker uses a pool of threads. OpenCV renders outside of the GIL, its own threads do not survive a fork,
+and threads share the database connections.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from celery.beat import EmbeddedService
 
 from db.engine import build_engine
 from db.session import Database
-from studio.generations.worker.executor import GenerationExecutor
-from studio.generations.worker.threads import ABORT_SECONDS, DRAIN_SECONDS
+from studio.generations.worker.executor import ABORT_SECONDS, DRAIN_SECONDS, GenerationExecutor
 from studio.http_client import SafeHttpClient
 from studio.jobs.celery.app import MAINTAIN, WAKE, WORK, Scheduler, WakeupPublisher, build_celery
 from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
@@ -33,21 +32,21 @@ from studio.webhooks.dispatcher import WebhookDispatcher
 logger = logging.getLogger(__name__)
 
 MAINTENANCE_THREADS = 2
-"""Threads of a worker beside those that wait for pictures, so that upkeep never waits behind them."""
+"""Threads for maintenance tasks, so that these never wait for a generation."""
 SELF_POLL_SECONDS = 10.0
 
 
 class WorkerSlots:
-    """The hands of one worker process: so many generations at a time, however many messages come."""
+    """The slots of one worker process: they bound the number of generations that run at the same time."""
 
     def __init__(self, executor: GenerationExecutor, count: int) -> None:
         self._executor, self._count = executor, count
         self._free = threading.Semaphore(count)
 
     def run(self) -> None:
-        """Carry out what there is until there is nothing; at once done when all hands are busy."""
+        """Run available generations until there are none, or return at once if no slot is free."""
         if not self._free.acquire(blocking=False):
-            # No loss: each busy hand looks for more when it is done.
+            # Nothing is lost: each busy slot continues with the next available generation.
             return
         try:
             while self._executor.run_next():
@@ -56,9 +55,9 @@ class WorkerSlots:
             self._free.release()
 
     def drain(self) -> None:
-        """Begin nothing more, and return when nothing is in hand, at the latest after 8 s.
+        """Start no generation, and wait up to 8 s for running ones.
 
-        What is not finished by then is back in the queue.
+        Generations that take longer go back to the queue.
         """
         drain(self._executor)
         deadline = time.monotonic() + DRAIN_SECONDS + ABORT_SECONDS
@@ -67,17 +66,17 @@ class WorkerSlots:
 
 
 class MaintenanceRunner:
-    """Does what is on the table of upkeep, each thing once at a time in this process."""
+    """Runs maintenance tasks, each at most once at a time in this process."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._locks = {each.name: threading.Lock() for each in MAINTENANCE_TASKS}
-        self._tasks = {each.name: each.run for each in MAINTENANCE_TASKS}
+        self._locks = {task.name: threading.Lock() for task in MAINTENANCE_TASKS}
+        self._tasks = {task.name: task.run for task in MAINTENANCE_TASKS}
 
     def run(self, name: str) -> None:
-        """Do the thing of this name unless it is being done."""
+        """Run the task of this name unless it is running."""
         if name not in self._tasks:
-            logger.warning("beat asks for %r, which this version does not know", name)
+            logger.warning("unknown maintenance task %r: beat runs another version", name)
         elif self._locks[name].acquire(blocking=False):
             try:
                 self._tasks[name](self._services)
@@ -86,43 +85,51 @@ class MaintenanceRunner:
 
 
 def build_services(settings: Settings) -> Services:
-    """The workplace of these settings, with connections of its own."""
+    """Return the services of a worker process, with database connections of its own."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(build_engine(settings.database_url, settings.pool_size))
     return Services(settings, database, open_storage(settings), SafeHttpClient.from_settings(settings))
 
 
 def run_worker(settings: Settings, with_beat: bool) -> int:
-    """Work until SIGTERM or SIGINT; running work gets seconds to finish and then goes back to the queue."""
-    at = build_services(settings)
-    workshop = GenerationExecutor(
-        at.database,
-        at.storage,
+    """Run a worker until SIGTERM or SIGINT, and return its exit status.
+
+    At the end, running generations get some seconds to finish and then go back to the queue.
+
+    Args:
+        settings: The settings of the process.
+        with_beat: Run beat in a thread of this process.
+    """
+    services = build_services(settings)
+    executor = GenerationExecutor(
+        services.database,
+        services.storage,
         max(1, settings.render_workers),
         settings.lease_seconds,
         settings.max_running_per_scope,
-        at.http_client,
+        services.http_client,
     )
-    hands = WorkerSlots(workshop, settings.render_workers)
+    slots = WorkerSlots(executor, settings.render_workers)
     app = build_celery(settings)
-    _add_task(app, WORK, hands.run)
-    _add_task(app, WAKE, partial(WakeupPublisher(app).notify_workers, at.database))
-    _add_task(app, MAINTAIN, MaintenanceRunner(at).run)
-    parts: list[Any] = [
+    _add_task(app, WORK, slots.run)
+    _add_task(app, WAKE, partial(WakeupPublisher(app).notify_workers, services.database))
+    _add_task(app, MAINTAIN, MaintenanceRunner(services).run)
+    background_services: list[Any] = [
         Tracing(settings.otlp_endpoint, settings.service_name),
-        MetricsServer(settings.metrics_host, settings.metrics_port, at.database, settings.database_url),
-        WebhookDispatcher(settings, at.database, at.http_client),
-        # While the broker is away nobody is called.
-        PeriodicTask("looking without being called", hands.run, SELF_POLL_SECONDS),
+        MetricsServer(settings.metrics_host, settings.metrics_port, services.database, settings.database_url),
+        WebhookDispatcher(settings, services.database, services.http_client),
+        # Without the broker no message arrives.
+        PeriodicTask("poll", slots.run, SELF_POLL_SECONDS),
     ]
     if with_beat:
-        # Without the class it would take Celery's own, which keeps files.
-        parts.append(EmbeddedService(app, thread=True, scheduler_cls=Scheduler))
-    draining = partial(drain, workshop)
-    signals.worker_shutting_down.connect(draining)
+        # Celery's default scheduler would write its state to a file.
+        background_services.append(EmbeddedService(app, thread=True, scheduler_cls=Scheduler))
+    # Signals hold weak references: this name keeps the receiver alive.
+    drain_executor = partial(drain, executor)
+    signals.worker_shutting_down.connect(drain_executor)
     signals.worker_ready.connect(_log_ready)
-    for part in parts:
-        part.start()
+    for service in background_services:
+        service.start()
     try:
         worker = app.Worker(
             pool_cls="threads",
@@ -136,15 +143,15 @@ def run_worker(settings: Settings, with_beat: bool) -> int:
         worker.start()
         return worker.exitcode or 0
     finally:
-        hands.drain()
-        for part in reversed(parts):
-            part.stop()
-        workshop.close()
-        at.database.dispose()
+        slots.drain()
+        for service in reversed(background_services):
+            service.stop()
+        executor.close()
+        services.database.dispose()
 
 
 def run_beat(settings: Settings) -> int:
-    """Send what is due until SIGTERM or SIGINT; it needs no database."""
+    """Run beat until SIGTERM or SIGINT, and return its exit status. It needs no database."""
     build_celery(settings).Beat(quiet=True, loglevel=settings.log_level).run()
     return 0
 
@@ -161,7 +168,10 @@ def _log_ready(**_: object) -> None:
 
 
 def drain(executor: GenerationExecutor, **_: object) -> None:
-    """Claim nothing more, and give back what is not finished in time. Called by a signal: it only begins."""
+    """Start no generation from now on, and abort running ones after `DRAIN_SECONDS`.
+
+    It returns at once, because Celery calls it from a signal.
+    """
     if executor.stopping.is_set():
         return
     executor.stopping.set()
