@@ -10,6 +10,7 @@ import grimp
 import pytest
 from grimp import ImportGraph
 
+from tests.architecture.bundle import list_operations
 from tests.architecture.layout import (
     SHARED_SERVICES,
     Act,
@@ -25,8 +26,6 @@ from tests.architecture.layout import (
 )
 from tests.architecture.sources import PACKAGES, Module, format_findings
 
-METHODS = ("get", "put", "post", "patch", "delete")
-
 
 @pytest.fixture(scope="module")
 def graph() -> ImportGraph:
@@ -37,10 +36,6 @@ def graph() -> ImportGraph:
 @pytest.fixture(scope="module")
 def acts(contract: dict[str, Any], modules: list[Module]) -> list[Act]:
     return list_acts(contract, modules)
-
-
-def list_operations(contract: dict[str, Any]) -> list[dict[str, Any]]:
-    return [item[method] for item in contract["paths"].values() for method in METHODS if method in item]
 
 
 def build_graph(*imports: tuple[str, str]) -> ImportGraph:
@@ -55,7 +50,7 @@ def build_graph(*imports: tuple[str, str]) -> ImportGraph:
 
 
 def test_the_modules_of_handlers_are_the_tags_of_the_contract(root: Path, contract: dict[str, Any]) -> None:
-    tags = {tag for operation in list_operations(contract) for tag in operation["tags"]}
+    tags = {tag for operation in list_operations(contract) for tag in operation.node["tags"]}
     names = {path.stem for path in (root / "handlers").glob("*.py")} - {"__init__"}
     packages = {path.parent.name for path in (root / "handlers").glob("*/__init__.py")}
     assert not (found := find_misplaced_handlers(names, packages, tags)), format_findings(found)
@@ -156,7 +151,7 @@ def test_every_operation_is_named_in_a_test(root: Path, contract: dict[str, Any]
         for folder in ("api", "contract")
         for path in (root / "tests" / folder).rglob("*.py")
     ]
-    ids = [operation["operationId"] for operation in list_operations(contract)]
+    ids = [operation.id for operation in list_operations(contract)]
     assert not (found := find_unmentioned_operations(ids, texts)), format_findings(found)
 
 

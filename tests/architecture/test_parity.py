@@ -1,4 +1,4 @@
-"""A fact that two places need is the same in both: permissions, argument names, settings, problem codes."""
+"""Facts that two places need are equal: permissions, argument names, settings, problem codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from handlers.common.permissions import API_KEYS, PERSONAL, ROLES, Permission
-from tests.architecture.sources import Module
+from tests.architecture.sources import Module, format_findings
 from tests.tools.permission_matrix import TEXT, render_markdown
 from tests.tools.reference import PAGES
 
@@ -28,7 +28,7 @@ def list_operations(contract: dict[str, Any]) -> Iterator[tuple[dict[str, Any], 
 
 
 def find_handler(operation: dict[str, Any], modules: list[Module]) -> ast.FunctionDef | None:
-    """Return the function that answers an operation, as written."""
+    """Return the syntax tree of an operation's handler."""
     file = f"handlers/{operation['tags'][0].replace('-', '_')}.py"
     for module in modules:
         if module.name == file:
@@ -53,49 +53,46 @@ def test_every_operation_has_a_handler_in_the_module_of_its_tag(
         for _, operation in list_operations(contract)
         if not find_handler(operation, modules)
     ]
-    assert not missing, "\n" + "\n".join(missing)
+    assert not missing, format_findings(missing)
 
 
-def test_a_handler_requires_the_permission_that_the_contract_names(
-    contract: dict, modules: list[Module]
-) -> None:
+def test_a_handler_requires_the_permission_of_the_contract(contract: dict, modules: list[Module]) -> None:
     found = []
     for _, operation in list_operations(contract):
         function = find_handler(operation, modules)
-        named = operation.get("x-permission")
-        if function and find_required_permission(function) != named:
-            found.append(
-                f"{operation['operationId']}: contract {named}, handler {find_required_permission(function)}"
-            )
-    assert not found, "\n" + "\n".join(found)
+        permission = operation.get("x-permission")
+        required = find_required_permission(function) if function else permission
+        if required != permission:
+            found.append(f"{operation['operationId']}: contract {permission}, handler {required}")
+    assert not found, format_findings(found)
 
 
-def test_s03_keys_are_taken_where_their_scopes_lead_and_nowhere_else(contract: dict) -> None:
-    """Scopes are permissions, so an operation takes keys exactly when keys can have its permission."""
-    people, both = [{"OAuth2PasswordBearer": []}], [{"OAuth2PasswordBearer": []}, {"ApiKey": []}]
+def test_s03_an_operation_accepts_api_keys_if_keys_can_have_its_permission(contract: dict) -> None:
+    """The scopes of API keys are permissions."""
+    users, both = [{"OAuth2PasswordBearer": []}], [{"OAuth2PasswordBearer": []}, {"ApiKey": []}]
     found = []
     for _, operation in list_operations(contract):
         security = operation.get("security", contract["security"])
-        wanted = both if operation.get("x-permission") in API_KEYS else people
-        if security and security != wanted:
+        expected = both if operation.get("x-permission") in API_KEYS else users
+        if security and security != expected:
             found.append(f"{operation['operationId']}: {security}")
-    assert not found, "\n" + "\n".join(found)
+    assert not found, format_findings(found)
 
 
-def test_the_scopes_of_the_contract_are_what_keys_can_be_allowed(contract: dict) -> None:
+def test_the_scopes_of_the_contract_are_the_permissions_of_api_keys(contract: dict) -> None:
     schemas = contract["components"]["schemas"]
     assert schemas["ApiKeyScope"]["enum"] == sorted(API_KEYS)
     for name in ("ApiKey", "ApiKeyCreated", "ApiKeyCreate"):
         assert schemas[name]["properties"]["scopes"]["maxItems"] == len(API_KEYS)
 
 
-def test_every_permission_is_needed_by_an_operation(contract: dict) -> None:
-    named = {operation.get("x-permission") for _, operation in list_operations(contract)} - {None}
-    assert named == {str(permission) for permission in Permission}
+def test_every_permission_is_required_by_an_operation(contract: dict) -> None:
+    required = {operation.get("x-permission") for _, operation in list_operations(contract)} - {None}
+    assert required == {str(permission) for permission in Permission}
 
 
-def test_the_contract_says_which_roles_have_a_permission(contract: dict) -> None:
-    """Superusers have all of them, and some they have alone."""
+def test_the_contract_lists_the_roles_of_each_permission(contract: dict) -> None:
+    """Superusers have all permissions."""
     granted = {**ROLES, "personal": PERSONAL, "key": API_KEYS}
     table = {
         str(permission): {
@@ -108,7 +105,7 @@ def test_the_contract_says_which_roles_have_a_permission(contract: dict) -> None
 
 
 def test_s03_the_matrix_has_a_row_for_every_operation(contract: dict) -> None:
-    """Who may do more or less than before is seen in the difference of one file."""
+    """A change of permissions shows in the diff of one file."""
     text = TEXT.read_text(encoding="utf-8")
     listed = re.findall(r"^\| `\S+ \S+` \| (\w+) \|", text, re.MULTILINE)
     assert listed
@@ -116,7 +113,7 @@ def test_s03_the_matrix_has_a_row_for_every_operation(contract: dict) -> None:
     assert text == render_markdown(contract), "Stale: run `make openapi`, and read what has changed."
 
 
-def test_a_handler_takes_the_parameters_of_its_operation(contract: dict, modules: list[Module]) -> None:
+def test_a_handler_has_the_arguments_of_its_operation(contract: dict, modules: list[Module]) -> None:
     found = []
     for item, operation in list_operations(contract):
         function = find_handler(operation, modules)
@@ -129,10 +126,10 @@ def test_a_handler_takes_the_parameters_of_its_operation(contract: dict, modules
             if parameter["in"] in ("path", "query"):
                 name = parameter["name"]
                 expected.add(f"{name}_" if keyword.iskeyword(name) or hasattr(builtins, name) else name)
-        taken = {argument.arg for argument in function.args.args + function.args.kwonlyargs}
-        if not taken <= expected or (taken != expected and not function.args.kwarg):
-            found.append(f"{function.name}: takes {sorted(taken)}, the contract has {sorted(expected)}")
-    assert not found, "\n" + "\n".join(found)
+        actual = {argument.arg for argument in function.args.args + function.args.kwonlyargs}
+        if not actual <= expected or (actual != expected and not function.args.kwarg):
+            found.append(f"{function.name}: has {sorted(actual)}, the contract {sorted(expected)}")
+    assert not found, format_findings(found)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -141,7 +138,7 @@ def test_a_generated_reference_page_is_fresh(root: Path, page: str) -> None:
     assert written == PAGES[page](), "Stale: run `make docs-reference`."
 
 
-def test_nothing_but_the_settings_reads_the_environment(modules: list[Module]) -> None:
+def test_only_the_settings_read_environment_variables(modules: list[Module]) -> None:
     found = [
         f"{module.name}:{node.lineno}"
         for module in modules
@@ -149,11 +146,11 @@ def test_nothing_but_the_settings_reads_the_environment(modules: list[Module]) -
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node) in ("os.environ", "os.getenv")
     ]
-    assert not found, "\n" + "\n".join(found)
+    assert not found, format_findings(found)
 
 
-def test_every_code_of_a_refusal_is_a_word_of_the_contract(root: Path, modules: list[Module]) -> None:
-    """Clients program against codes: each that can be raised is named by the operation that raises it."""
+def test_the_contract_names_every_problem_code(root: Path, modules: list[Module]) -> None:
+    """Clients depend on problem codes, so each code that can be raised is documented."""
     contract = (root / "openapi" / "openapi.json").read_text(encoding="utf-8")
     classes = [node for module in modules for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
     bases = {ast.unparse(base) for node in classes for base in node.bases}
@@ -163,11 +160,11 @@ def test_every_code_of_a_refusal_is_a_word_of_the_contract(root: Path, modules: 
         if node.name not in bases and (code := find_code(node))
         if not re.search(rf"\b{code}\b", contract)
     ]
-    assert not unnamed, "\n" + "\n".join(unnamed)
+    assert not unnamed, format_findings(unnamed)
 
 
 def find_code(node: ast.ClassDef) -> str | None:
-    """Return the code that a class of refusals gives itself."""
+    """Return the problem code that an exception class sets."""
     for statement in node.body:
         if isinstance(statement, ast.Assign):
             target, value = statement.targets[0], statement.value

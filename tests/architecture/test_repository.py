@@ -1,4 +1,4 @@
-"""What a clone must have, and what no file of it may hold."""
+"""The files of the repository: allowed names and contents, lock files, and vendored assets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-# Spelled in pieces, so that this file passes its own test.
+from tests.architecture.sources import format_findings
+
+# In pieces, so that this file passes its own test.
 FORBIDDEN = re.compile(
     "|".join(
         (
@@ -26,7 +28,7 @@ FORBIDDEN = re.compile(
         )
     )
 )
-REQUIRED_TOP_LEVEL = {
+TOP_LEVEL = {
     "openapi",
     "handlers",
     "studio",
@@ -36,6 +38,8 @@ REQUIRED_TOP_LEVEL = {
     "wsgi.py",
     "README.md",
     "docs",
+    "clients",
+    "deploy",
 }
 METADATA = {
     "Makefile",
@@ -46,21 +50,22 @@ METADATA = {
     "Dockerfile",
     "compose.yaml",
     "redocly.yaml",
+    "mkdocs.yml",
 }
-LOCKED = {
+LOCK_FILES = {
     "requirements.txt",
     "requirements-dev.txt",
     "requirements-bench.txt",
     "package.json",
     "package-lock.json",
 }
-# As their makers release it: a test compares each file with the locked package.
+# Copied from the released package: a test compares each file with the locked version.
 SWAGGER_UI = Path("handlers/pages/swagger-ui")
 
 
-def test_the_top_level_holds_what_the_house_prescribes(tracked_files: list[Path], root: Path) -> None:
+def test_the_top_level_has_only_the_documented_names(tracked_files: list[Path], root: Path) -> None:
     names = {path.relative_to(root).parts[0] for path in tracked_files}
-    assert {name for name in names if not name.startswith(".")} <= REQUIRED_TOP_LEVEL | METADATA | LOCKED
+    assert {name for name in names if not name.startswith(".")} <= TOP_LEVEL | METADATA | LOCK_FILES
 
 
 def test_no_file_names_a_machine_or_a_registry(tracked_files: list[Path], root: Path) -> None:
@@ -72,7 +77,7 @@ def test_no_file_names_a_machine_or_a_registry(tracked_files: list[Path], root: 
         for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
             if FORBIDDEN.search(line):
                 found.append(f"{path.relative_to(root)}:{number} {line.strip()[:120]}")
-    assert not found, "\n" + "\n".join(found)
+    assert not found, format_findings(found)
 
 
 def test_text_files_end_with_one_newline(tracked_files: list[Path], root: Path) -> None:
@@ -84,11 +89,11 @@ def test_text_files_end_with_one_newline(tracked_files: list[Path], root: Path) 
         and path.parent != root / SWAGGER_UI
         and (not content.endswith(b"\n") or content.endswith(b"\n\n"))
     ]
-    assert not found, "\n" + "\n".join(found)
+    assert not found, format_findings(found)
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-bench.txt"])
-def test_a_lock_file_pins_by_hash_and_names_no_index(root: Path, name: str) -> None:
+def test_a_lock_file_pins_by_hash_and_names_no_registry(root: Path, name: str) -> None:
     lines = (root / name).read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if "://" in line or line.startswith("-")] == []
     packages = [line for line in lines if line and line[0] not in "# "]
@@ -96,7 +101,7 @@ def test_a_lock_file_pins_by_hash_and_names_no_index(root: Path, name: str) -> N
     assert len([line for line in lines if "--hash=sha256:" in line]) >= len(packages)
 
 
-def test_the_lock_files_hold_what_pyproject_asks_for(root: Path) -> None:
+def test_the_lock_files_have_the_versions_of_pyproject(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
 
     def pins(lines: list[str]) -> set[str]:
@@ -104,20 +109,20 @@ def test_the_lock_files_hold_what_pyproject_asks_for(root: Path) -> None:
 
     runtime = pins((root / "requirements.txt").read_text(encoding="utf-8").splitlines())
     development = pins((root / "requirements-dev.txt").read_text(encoding="utf-8").splitlines())
-    wanted = project["project"]["dependencies"]
-    assert pins(wanted) <= runtime, "Run `make lock`."
+    dependencies = project["project"]["dependencies"]
+    assert pins(dependencies) <= runtime, "Run `make lock`."
     assert runtime | pins(project["dependency-groups"]["dev"]) <= development, "Run `make lock`."
-    measured_against = project["dependency-groups"]["bench"]
+    bench_group = project["dependency-groups"]["bench"]
     bench = pins((root / "requirements-bench.txt").read_text(encoding="utf-8").splitlines())
-    assert pins(measured_against) <= bench, "Run `make lock`."
-    asked = [*wanted, *project["dependency-groups"]["dev"], *measured_against]
-    assert [line for line in asked if "==" not in line] == []
+    assert pins(bench_group) <= bench, "Run `make lock`."
+    pinned = [*dependencies, *project["dependency-groups"]["dev"], *bench_group]
+    assert [line for line in pinned if "==" not in line] == []
 
 
-def test_the_node_lock_file_names_no_download_address(root: Path) -> None:
+def test_the_node_lock_file_has_no_download_urls(root: Path) -> None:
     packages = json.loads((root / "package-lock.json").read_text(encoding="utf-8"))["packages"]
     for package in packages.values():
-        package.pop("funding", None)  # where its authors take donations
+        package.pop("funding", None)  # URLs for donations
     assert [name for name, package in packages.items() if "resolved" in package] == []
     assert "://" not in json.dumps(packages)
 
@@ -134,25 +139,25 @@ def test_the_node_lock_file_pins_every_package_by_hash(root: Path) -> None:
     ] == []
 
 
-def test_the_swagger_ui_in_the_tree_is_the_locked_package(root: Path) -> None:
+def test_the_vendored_swagger_ui_is_the_locked_package(root: Path) -> None:
     released = root / "node_modules" / "swagger-ui-dist"
     package = json.loads((released / "package.json").read_text(encoding="utf-8"))
-    wanted = json.loads((root / "package.json").read_text(encoding="utf-8"))["devDependencies"]
-    assert package["version"] == wanted["swagger-ui-dist"]
-    ours = {
+    package_json = json.loads((root / "package.json").read_text(encoding="utf-8"))["devDependencies"]
+    assert package["version"] == package_json["swagger-ui-dist"]
+    vendored = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / SWAGGER_UI).iterdir()
     }
-    theirs = {name: hashlib.sha256((released / name).read_bytes()).hexdigest() for name in ours}
-    assert ours == theirs, "Copy these files of node_modules/swagger-ui-dist."
-    assert {"LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt"} <= set(ours)
+    originals = {name: hashlib.sha256((released / name).read_bytes()).hexdigest() for name in vendored}
+    assert vendored == originals, "Copy these files of node_modules/swagger-ui-dist."
+    assert {"LICENSE", "NOTICE", "swagger-ui-bundle.js.LICENSE.txt"} <= set(vendored)
 
 
-def test_every_target_for_people_is_explained_by_make_help(root: Path) -> None:
+def test_make_help_explains_every_target(root: Path) -> None:
     lines = (root / "Makefile").read_text(encoding="utf-8").splitlines()
     phony = {line.split(":")[1].strip() for line in lines if line.startswith(".PHONY:")} - {"help"}
-    explained = {line.split(":")[0] for line in lines if re.match(r"[a-z-]+:.*## \S", line)}
-    assert phony == explained
+    documented = {line.split(":")[0] for line in lines if re.match(r"[a-z-]+:.*## \S", line)}
+    assert phony == documented
 
 
-def test_the_scripts_of_the_continuous_integration_can_be_run(root: Path) -> None:
+def test_the_scripts_of_continuous_integration_are_executable(root: Path) -> None:
     assert os.access(root / ".ci" / "run", os.X_OK)
