@@ -98,7 +98,7 @@ def test_every_operation_has_a_sample_in_every_language(samples: dict[str, dict[
 def test_samples_run_as_printed(
     language: str, samples: dict[str, dict[str, str]], token: str, tmp_path: Path
 ) -> None:
-    shutil.copy(ROOT / "studio" / "samples" / "dress.jpg", tmp_path / "photo.jpg")
+    shutil.copy(ROOT / "studio" / "seed" / "images" / "dress.jpg", tmp_path / "photo.jpg")
     wanted = {**EXPECTED, DELETED[language]: ""}
 
     def outcome(name: str) -> subprocess.CompletedProcess[str]:
@@ -112,7 +112,7 @@ def test_samples_run_as_printed(
     assert failed == {}
     silent = {name: done.stdout for name, done in outcomes.items() if wanted[name] not in done.stdout}
     assert silent == {}
-    assert (tmp_path / "picture.webp").read_bytes()[8:12] == b"WEBP"
+    assert (tmp_path / "image.webp").read_bytes()[8:12] == b"WEBP"
 
 
 def test_a_sample_that_is_refused_fails(samples: dict[str, dict[str, str]], tmp_path: Path) -> None:

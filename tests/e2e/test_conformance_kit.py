@@ -34,7 +34,7 @@ class KitRun(NamedTuple):
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The command, in an environment that holds nothing but what the kit asks for."""
     folder = tmp_path_factory.mktemp("kit")
-    shutil.copytree(ROOT / "tests" / "conformance", folder / "source")
+    shutil.copytree(ROOT / "tests" / "tools" / "conformance", folder / "source")
     venv.create(folder / "environment", with_pip=True)
     pip = [str(folder / "environment/bin/python"), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "--disable-pip-version-check", str(folder / "source")], check=True)

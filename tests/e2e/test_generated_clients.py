@@ -19,7 +19,7 @@ from tests.e2e.generation_steps import make_phone_photo
 from tests.e2e.server import RunningServer
 from tests.tools.clients.generate import PYTHON, ROOT, generate, run_node
 
-HERE = ROOT / "tests" / "clients"
+HERE = ROOT / "tests" / "tools" / "clients"
 CLIENT_ENVIRONMENT = os.environ | {"PYTHONPATH": str(PYTHON), "MYPYPATH": str(PYTHON)}
 MYPY = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir=.mypy_cache/clients"]
 # Names that a generator makes up where the contract has none.

@@ -69,8 +69,9 @@ def write_workflow_files(folder: Path, contract: dict[str, Any]) -> None:
     """Put the workflows, the contract that they name and the photograph that they send below a folder."""
     shutil.copytree(ROOT / "openapi" / "workflows", folder / "openapi" / "workflows")
     (folder / "openapi" / "openapi.json").write_text(json.dumps(contract), encoding="utf-8")
-    (folder / "studio" / "samples").mkdir(parents=True)
-    shutil.copy(ROOT / "studio" / "samples" / "mug.jpg", folder / "studio" / "samples")
+    images = Path("studio", "seed", "images")
+    (folder / images).mkdir(parents=True)
+    shutil.copy(ROOT / images / "mug.jpg", folder / images)
 
 
 def test_respect_walks_the_workflows_that_are_published(
