@@ -2,8 +2,8 @@
 
 The response is stored in the transaction of the change itself, so both are committed or neither. That
 transaction also holds the lock: on PostgreSQL as an advisory lock that ends with it, on SQLite because there
-is one writer. A request with slow work before its transaction holds the lock by a row instead, with a lease in
-case its process dies. This module knows neither HTTP nor the meaning of a response.
+is one writer. A request with slow work before its transaction holds the lock by a row instead, with a lease
+in case its process dies. This module knows neither HTTP nor the meaning of a response.
 """
 
 from __future__ import annotations

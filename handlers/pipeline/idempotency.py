@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import logging
+import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from typing import Any, BinaryIO
 from uuid import UUID
 
 import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Row
 
 from db.errors import DomainError, PermissionDenied, TargetNotAllowed, Unauthenticated
 from db.tenancy import current_caller, first_grant, require_grant
 from handlers.common.context import current_request_id, current_settings
 from handlers.common.responses import EncodedResponse, encode_json
-from handlers.contract.errors import RequestError, ValidationFailed, Violation
+from handlers.contract.errors import RequestError, ServiceUnavailable, ValidationFailed, Violation
 from handlers.contract.request_bodies import UploadedFile
 from handlers.pipeline.errors import MEDIA_TYPE, build_problem
 from handlers.pipeline.request_context import RequestContext
@@ -44,6 +47,10 @@ HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 
 _CHUNK_BYTES = 1_048_576
+_AES_GCM = b"\x01"
+"""The version of the format of stored responses, their first byte."""
+_NONCE_BYTES = 12
+
 _STORED_STATUSES = (404, 409)
 """Statuses of errors that depend on the database. Validation errors are the same on every attempt anyway."""
 
@@ -72,6 +79,12 @@ class IdempotencyKeyReused(ValidationFailed):
         super().__init__([Violation(("header", HEADER), message, self.code)])
 
 
+class StoredResponseUnreadable(ServiceUnavailable):
+    """The stored response cannot be decrypted; the request was executed, so it must not run again."""
+
+    default_detail = "The stored response of this Idempotency-Key cannot be read; the request is not repeated"
+
+
 @dataclass
 class IdempotentRequest:
     """A request with an Idempotency-Key; `lock` is set once the request has acquired it."""
@@ -94,12 +107,14 @@ class IdempotentRequest:
             IdempotencyKeyInProgress: the first request is still running.
             IdempotencyKeyReused: the first request had other content.
             NotFound, PermissionDenied: the caller has lost access to the rows of the first request.
+            StoredResponseUnreadable: the stored response cannot be decrypted.
         """
         if self.lock is not None:
             return None
         fingerprint = request_fingerprint(context.arguments)
         try:
-            result = acquire(self._namespace(context), fingerprint)
+            namespace = self._namespace(context)
+            result = acquire(namespace, fingerprint)
             if isinstance(result, IdempotencyLock):
                 if persist:
                     persist_lock(result)
@@ -114,7 +129,7 @@ class IdempotentRequest:
             raise IdempotencyKeyReused()
         if result.status is None:
             raise IdempotencyKeyInProgress()
-        return _replay(result)
+        return _replay(result, namespace)
 
     def _namespace(self, context: RequestContext) -> IdempotencyNamespace:
         caller = current_caller()
@@ -128,13 +143,14 @@ class IdempotentRequest:
         )
 
 
-def _replay(row: Row[Any]) -> EncodedResponse:
-    headers, body = {**(row.headers or {}), REPLAYED: "true"}, _encrypt(row.body or b"", row.turn)
+def _replay(row: Row[Any], namespace: IdempotencyNamespace) -> EncodedResponse:
+    body = _decrypt(row, namespace)
+    headers = {**row.headers, REPLAYED: "true"}
     media_type = headers.pop("Content-Type")
     if media_type == MEDIA_TYPE:
         # The request id is that of this request; the other members are those of the first one.
         body = encode_json({**orjson.loads(body), "request_id": current_request_id()})
-    return EncodedResponse(row.status or 500, media_type, headers, body)
+    return EncodedResponse(row.status, media_type, headers, body)
 
 
 def request_fingerprint(arguments: dict[str, Any]) -> str:
@@ -181,19 +197,74 @@ def store_encoded_response(lock: IdempotencyLock, encoded: EncodedResponse) -> N
         IdempotencyKeyInProgress: another request has taken over the key; raising rolls the change back.
     """
     headers = {**encoded.headers, "Content-Type": encoded.media_type}
-    if not store_response(lock, encoded.status, headers, _encrypt(encoded.body or b"", lock.token)):
+    if not _store(lock, encoded.status, headers, encoded.body or b""):
         raise IdempotencyKeyInProgress()
 
 
-def _encrypt(body: bytes, token: UUID) -> bytes:
-    """Return the body XORed with a pad derived from the server's secret; a second call decrypts it.
+def _store(lock: IdempotencyLock, status: int, headers: dict[str, str], body: bytes) -> bool:
+    encrypted = _encrypt(body, lock.token, _associated_data(lock.namespace, status, headers))
+    return store_response(lock, status, headers, encrypted)
 
-    A response may contain a secret that is shown once, which must not be readable in the database. A token
-    belongs to one attempt, which stores one response, so no pad is used twice.
+
+def _encrypt(body: bytes, token: UUID, associated_data: bytes) -> bytes:
+    """Return a version byte, the nonce and the body encrypted with AES-256-GCM.
+
+    A response may contain a secret that is shown once, which must not be readable in the database.
+    """
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    return _AES_GCM + nonce + _cipher(token).encrypt(nonce, body, associated_data)
+
+
+def _decrypt(row: Row[Any], namespace: IdempotencyNamespace) -> bytes:
+    """Return the body of a stored response.
+
+    Raises:
+        StoredResponseUnreadable: the row was changed or truncated, or is encrypted with another secret.
+    """
+    stored = row.body or b""
+    if stored.startswith(_AES_GCM):
+        nonce, ciphertext = stored[1 : 1 + _NONCE_BYTES], stored[1 + _NONCE_BYTES :]
+        associated_data = _associated_data(namespace, row.status, row.headers)
+        try:
+            return _cipher(row.turn).decrypt(nonce, ciphertext, associated_data)
+        except (InvalidTag, ValueError):
+            pass  # One in 256 rows of the old format starts with this byte, too.
+    body = _decrypt_unauthenticated(stored, row.turn)
+    # The old format is not authenticated. All responses are JSON objects, which a wrong pad does not produce.
+    if not _is_json_object(body):
+        logger.error("stored response of %s cannot be decrypted", namespace.operation_id)
+        raise StoredResponseUnreadable()
+    return body
+
+
+def _decrypt_unauthenticated(stored: bytes, token: UUID) -> bytes:
+    """Decrypt a response of version 0.1.0 and before: an XOR with a pad derived from the secret.
+
+    Remove this function in the second release after 0.1.0: rows of this format expire 24 hours (`RETENTION`)
+    after the last server that writes it has stopped.
     """
     seed = hmac.digest(current_settings().secret_key.encode("utf-8"), b"kept answer" + token.bytes, "sha256")
-    pad = hashlib.shake_256(seed).digest(len(body))
-    return (int.from_bytes(body) ^ int.from_bytes(pad)).to_bytes(len(body))
+    pad = hashlib.shake_256(seed).digest(len(stored))
+    return (int.from_bytes(stored) ^ int.from_bytes(pad)).to_bytes(len(stored))
+
+
+def _is_json_object(body: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(body), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _cipher(token: UUID) -> AESGCM:
+    # A token stores one response. A key per token keeps nonces from repeating (NIST SP 800-38D, section 8.3).
+    secret = current_settings().secret_key.encode("utf-8")
+    return AESGCM(hmac.digest(secret, b"stored idempotent response" + token.bytes, "sha256"))
+
+
+def _associated_data(namespace: IdempotencyNamespace, status: int, headers: dict[str, str]) -> bytes:
+    """Return what the encryption authenticates besides the body, so that no row passes for another one."""
+    names = [str(value) for value in namespace.columns().values()]
+    return json.dumps([*names, status, headers], sort_keys=True).encode("ascii")
 
 
 def store_or_release(
@@ -215,7 +286,7 @@ def store_or_release(
                 release(lock)
             else:
                 status, headers, body = problem
-                is_stored = store_response(lock, status, headers, _encrypt(body, lock.token))
+                is_stored = _store(lock, status, headers, body)
     except Exception:
         logger.exception("storing the error response of an idempotency key failed")
     if not is_stored:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import select, update
 
 import handlers.pipeline.idempotency
@@ -213,6 +217,112 @@ def test_s21_neither_key_nor_password_can_be_read_from_the_database(
     assert again.body == reply.body
 
 
+def test_s21_stored_responses_are_encrypted_with_aes_gcm_and_a_new_nonce(
+    customer: Customer, app: Application, database: Database
+) -> None:
+    path = f"/brands/{customer.organization_query}"
+    response = send_with_key(customer.client, path, NORD)
+    (row,) = list_stored_keys(database)
+    assert row.body is not None
+    assert row.body[0] == 1
+    assert len(row.body) == 1 + 12 + len(response.body) + 16
+    associated_data = [row.user_id, row.organization_id, row.operation_id, row.key_hash]
+    secret = app.settings.secret_key.encode()
+    cipher = AESGCM(hmac.digest(secret, b"stored idempotent response" + row.turn.bytes, "sha256"))
+    authenticated = json.dumps([*map(str, associated_data), row.status, row.headers], sort_keys=True)
+    assert cipher.decrypt(row.body[1:13], row.body[13:], authenticated.encode()) == response.body
+    assert send_with_key(customer.client, path, {**NORD, "name": "Atelier Sud"}, key="another").status == 201
+    first, second = list_stored_keys(database)
+    assert first.body is not None
+    assert second.body is not None
+    assert first.body[1:13] != second.body[1:13]
+
+
+def encrypt_as_version_0_1_0(app: Application, body: bytes, token: UUID) -> bytes:
+    """Return a stored body as servers wrote it before AES-GCM."""
+    seed = hmac.digest(app.settings.secret_key.encode(), b"kept answer" + token.bytes, "sha256")
+    pad = hashlib.shake_256(seed).digest(len(body))
+    return bytes(byte ^ mask for byte, mask in zip(body, pad, strict=True))
+
+
+@pytest.mark.parametrize("starts_with_version_byte", [False, True])
+def test_a_response_that_the_previous_version_stored_is_replayed(
+    customer: Customer, app: Application, starts_with_version_byte: bool
+) -> None:
+    path = f"/brands/{customer.organization_query}"
+    first = send_with_key(customer.client, path, NORD)
+    tokens = iter(uuid4, None)
+    token, body = next(
+        (token, body)
+        for token, body in ((token, encrypt_as_version_0_1_0(app, first.body, token)) for token in tokens)
+        if (body[0] == 1) == starts_with_version_byte
+    )
+    assert update_key(app, KEY, body=body, turn=token) == 1
+    again = send_with_key(customer.client, path, NORD)
+    assert (again.status, again.body, is_replay(again)) == (201, first.body, True)
+
+
+def flip_a_bit(row: IdempotencyKey) -> dict[str, Any]:
+    body = row.body or b""
+    return {"body": body[:-20] + bytes([body[-20] ^ 1]) + body[-19:]}
+
+
+TAMPERINGS: dict[str, Callable[[IdempotencyKey], dict[str, Any]]] = {
+    "a changed bit": flip_a_bit,
+    "another nonce": lambda row: {"body": (row.body or b"")[:1] + bytes(12) + (row.body or b"")[13:]},
+    "another version": lambda row: {"body": b"\x02" + (row.body or b"")[1:]},
+    "a truncated body": lambda row: {"body": (row.body or b"")[:20]},
+    "no more than the version": lambda row: {"body": (row.body or b"")[:1]},
+    "an empty body": lambda row: {"body": b""},
+    "no body": lambda row: {"body": None},
+    "plain text": lambda row: {"body": b'{"name": "Atelier Nord"}'},
+    "another token": lambda row: {"turn": uuid4()},
+    "another status": lambda row: {"status": 200},
+    "another header": lambda row: {"headers": {**(row.headers or {}), "Location": "https://example.com/"}},
+    "no headers": lambda row: {"headers": None},
+}
+
+
+@pytest.mark.parametrize("tampering", TAMPERINGS)
+def test_s21_a_stored_response_that_cannot_be_decrypted_is_503_and_not_executed_again(
+    tampering: str,
+    customer: Customer,
+    app: Application,
+    database: Database,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = f"/brands/{customer.organization_query}"
+    assert send_with_key(customer.client, path, NORD).status == 201
+    (row,) = list_stored_keys(database)
+    assert update_key(app, KEY, **TAMPERINGS[tampering](row)) == 1
+    for _ in range(2):
+        response = send_with_key(customer.client, path, NORD)
+        assert status_and_code(response) == (503, "unavailable")
+        assert int(response.headers["retry-after"]) > 0
+        assert response.json()["detail"] == (
+            "The stored response of this Idempotency-Key cannot be read; the request is not repeated"
+        )
+        assert not is_replay(response)
+    assert customer.client("GET", path).json()["count"] == 1
+    assert "stored response of create_brand cannot be decrypted" in caplog.text
+    assert len(list_stored_keys(database)) == 1
+
+
+def test_s21_a_stored_response_is_bound_to_its_key(
+    customer: Customer, app: Application, database: Database
+) -> None:
+    path = f"/brands/{customer.organization_query}"
+    for key in ("first", "second"):
+        assert send_with_key(customer.client, path, {"name": key}, key=key).status == 201
+    first = min(list_stored_keys(database), key=lambda row: row.created_at)
+    assert update_key(app, "second", body=first.body, turn=first.turn, headers=first.headers) == 1
+    assert status_and_code(send_with_key(customer.client, path, {"name": "second"}, key="second")) == (
+        503,
+        "unavailable",
+    )
+    assert customer.client("GET", path).json()["count"] == 2
+
+
 def test_s21_a_superuser_of_yesterday_gets_no_answer_of_yesterday(
     superuser: Client, customer: Customer, app: Application, database: Database
 ) -> None:
@@ -320,7 +430,8 @@ def test_what_is_refused_is_told_only_where_it_is_kept(
         assert client("DELETE", f"/brands/{in_the_way}").status == 204
         return send_with_key(client, "/brands/", body)
 
-    refused = PausedCall(monkeypatch, handlers.pipeline.idempotency, "store_or_release")
+    # The paused request has rolled back and blocks no other one, so the pause may last.
+    refused = PausedCall(monkeypatch, handlers.pipeline.idempotency, "store_or_release", max_seconds=30)
     answer, made = refused.run_during_pause(
         send_when_the_way_is_free, partial(send_with_key, client, "/brands/", body)
     )

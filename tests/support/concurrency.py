@@ -18,7 +18,10 @@ MAX_SECONDS = 1
 class PausedCall:
     """A request that stops before its first call of a function until another one is answered or cannot be."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, max_seconds: float = MAX_SECONDS
+    ) -> None:
+        self._max_seconds = max_seconds
         self._is_there, self._may_go_on, self._is_first = threading.Event(), threading.Event(), True
         self._function = getattr(module, name)
         monkeypatch.setattr(module, name, self._pause_and_call)
@@ -27,7 +30,7 @@ class PausedCall:
         if self._is_first:
             self._is_first = False
             self._is_there.set()
-            self._may_go_on.wait(MAX_SECONDS)
+            self._may_go_on.wait(self._max_seconds)
         return self._function(*arguments, **keywords)
 
     def run_during_pause(
