@@ -1,4 +1,4 @@
-"""What happens to the things of a brand when the brand goes."""
+"""Delete brands."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from db.session import current_session
 
 
 def delete_brand(brand: Brand) -> None:
-    """Delete a brand that was loaded for it; products and shootings stay and count as changed.
+    """Delete a locked brand. Its products and shootings stay, without a brand.
 
-    The foreign keys would clear the references too, but clients that synchronise by `updated_at` would
-    miss that.
+    The foreign keys would clear the references too. The updates also change `updated_at`, which clients use
+    to synchronize.
     """
     for model in (Product, Shooting):
-        # unscoped: rows that refer to a brand are of its scope
+        # unscoped: rows that refer to a brand belong to its tenant
         current_session().execute(update(model).where(model.brand_id == brand.id).values(brand_id=None))
     current_session().delete(brand)
     current_session().flush()

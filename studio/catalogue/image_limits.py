@@ -1,4 +1,4 @@
-"""How many pictures a product or a subject may have: as many as its answer may list."""
+"""Limit the number of images of a product or subject, because responses list all of them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,25 @@ MAX_IMAGES: dict[Any, int] = {ProductImage: 100, SubjectBaseImage: 200}
 
 
 class TooManyImages(Conflict):
-    """The product or subject has as many pictures as it may have."""
+    """The product or subject has the maximum number of images."""
 
     code = "too_many_images"
-    default_detail = "There is no room for another picture"
+    default_detail = "The maximum number of images is reached: delete an image first"
 
 
 def require_image_capacity(
     model: type[ProductImage] | type[SubjectBaseImage], parent: ColumnElement[bool]
 ) -> None:
-    """TooManyImages when the parent, which the caller has locked, is full."""
-    # unscoped: counts the pictures of a row that was loaded scoped
+    """Check that another image can be added to a product or subject, which the caller has locked.
+
+    Args:
+        model: The model of the images.
+        parent: The condition that selects the images of the parent.
+
+    Raises:
+        TooManyImages: The parent has the maximum number of images.
+    """
+    # unscoped: counts the images of a row that was loaded for the caller
     count = current_session().scalar(select(func.count()).select_from(model).where(parent)) or 0
     if count >= MAX_IMAGES[model]:
         raise TooManyImages()

@@ -1,4 +1,4 @@
-"""Who may make a row public, and that the pictures of public rows can be seen by everybody."""
+"""Check who may make a row public, and keep the visibility of images in step with the rows that show them."""
 
 from __future__ import annotations
 
@@ -25,38 +25,43 @@ _IMAGE_COLUMNS: dict[Any, Any] = {
 
 
 def check_may_publish(body: Mapping[str, Any], is_public: bool = False) -> None:
-    """PublicRequiresSuperuser when anybody else asks that a row which is not public yet becomes so."""
+    """Check that only superusers make a row public.
+
+    Raises:
+        PublicRequiresSuperuser: The body makes the row public, it is not public yet, and the caller is not a
+            superuser.
+    """
     if body.get("public") and not is_public and not current_caller().is_superuser:
         raise PublicRequiresSuperuser()
 
 
 def sync_media_visibility(*media_ids: UUID | None) -> None:
-    """Make each picture public while a public row shows it, and private when the last one is gone.
+    """Make each image public while a public row shows it, else private.
 
-    Call it with the pictures a public row had and has, once its change is flushed.
+    Call this after the change of a row is flushed, with the images that the row had before and has now.
     """
-    shown = or_(
+    is_shown = or_(
         *(
             select(model.id)
-            .where(  # unscoped: asks about everybody's public rows
+            .where(  # unscoped: public rows of all tenants
                 column == MediaResource.id, model.public.is_(True)
             )
             .exists()
             for model, column in _IMAGE_COLUMNS.items()
         )
     )
-    wanted = {media_id for media_id in media_ids if media_id is not None}
-    if wanted:
+    affected = {media_id for media_id in media_ids if media_id is not None}
+    if affected:
         current_session().execute(
-            update(MediaResource)  # unscoped: the rows that show them were loaded scoped
-            .where(MediaResource.id.in_(wanted))
-            .values(public=shown)
+            update(MediaResource)  # unscoped: the rows that show them were loaded for the caller
+            .where(MediaResource.id.in_(affected))
+            .values(public=is_shown)
             .execution_options(synchronize_session=False)
         )
 
 
 def update_subject(subject: Subject, previous_cover_id: UUID | None) -> None:
-    """Write a changed subject; its base images, which are loaded, become as public as it is."""
+    """Write the changes of a subject. Its base images, which must be loaded, get the same visibility."""
     for image in subject.base_images:
         image.public = subject.public
     current_session().flush()

@@ -1,6 +1,6 @@
-"""How much anybody may ask: the limits by name, and what has been spent of each.
+"""Rate limits: the quotas, and where their usage is counted.
 
-Knows no HTTP. All counts follow one algorithm (GCRA of pyrate-limiter): a quota can be spent at once and
-grows again evenly, and a count is one number. Only the place differs: memory or Redis for requests, the
-database for tries of credentials.
+All counts use one algorithm (GCRA of pyrate-limiter): a quota can be used at once and refills evenly, and a
+count is one number. Requests are counted in memory or Redis, attempts with credentials in the database.
+Knows no HTTP.
 """

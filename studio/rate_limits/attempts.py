@@ -1,8 +1,8 @@
-"""Tries at passwords, and requests for mails: counted in the database, so that all processes share the counts
-and none forgets them.
+"""Count attempts with passwords, and requests for e-mails, in the database.
 
-An account has one share for the whole world, and one for each address from which somebody has signed in to it
-before (NIST SP 800-63B, 5.2.2). So who guesses from elsewhere cannot keep its owner out.
+All processes share the counts, and a restart does not lose them. An account has one quota for all unknown
+addresses, and one for each address from which its owner has logged in (NIST SP 800-63B, section 5.2.2). So
+an attacker cannot lock out the owner by guessing.
 """
 
 from __future__ import annotations
@@ -24,100 +24,114 @@ from db.session import Database, current_session
 from studio.rate_limits.limits import LimitUsage, QuotaPolicy
 
 TRUSTED_FOR = timedelta(days=90)
-"""After the last proof."""
+"""How long an address is trusted after the last login."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One unit of what somebody has of a limit."""
+    """One unit of a limit for one subject."""
 
     policy: QuotaPolicy
     subject_hash: str
 
     @property
     def key(self) -> tuple[str, str]:
-        """What its count is found by."""
+        """The primary key of the count."""
         return self.policy.name, self.subject_hash
 
 
 def hash_subject(secret_key: str, *parts: str) -> str:
-    """What is stored in place of who tried."""
+    """Return the keyed hash that is stored instead of an account or address."""
     return hmac.new(secret_key.encode(), "\0".join(("try", *parts)).encode(), "sha256").hexdigest()
 
 
 def get_account_bucket(secret_key: str, email: str, address: str, now: int) -> str:
-    """Whose share a try at an account takes; the same statement whether or not there is such an account."""
-    here = hash_subject(secret_key, "address", address)
+    """Return the subject that an attempt at an account counts for.
+
+    It is the account with the address if the address is trusted, else the account alone. The statement is the
+    same whether or not the account exists.
+    """
+    address_hash = hash_subject(secret_key, "address", address)
     known = (
         select(KnownAddress.user_id)
         .join(User, User.id == KnownAddress.user_id)
         .where(
             User.email_key == email_key(email),
-            KnownAddress.address_hash == here,
+            KnownAddress.address_hash == address_hash,
             KnownAddress.expires_at > _to_datetime(now),
         )
     )
-    share = ["account", email_key(email)]
+    subject = ["account", email_key(email)]
     if current_session().scalar(known) is not None:
-        share.append(here)
-    return hash_subject(secret_key, *share)
+        subject.append(address_hash)
+    return hash_subject(secret_key, *subject)
 
 
 def trust_address(secret_key: str, user_id: UUID, address: str, now: int) -> None:
-    """Give an account a share of its own at an address from where somebody has proved to be its owner."""
-    until = _to_datetime(now) + TRUSTED_FOR
+    """Give an account a quota of its own for an address from which its owner has logged in."""
+    expires_at = _to_datetime(now) + TRUSTED_FOR
     insert = insert_for_dialect(current_session().get_bind().dialect.name, KnownAddress)
     values = {
         "user_id": user_id,
         "address_hash": hash_subject(secret_key, "address", address),
-        "expires_at": until,
+        "expires_at": expires_at,
     }
     keys = [KnownAddress.user_id, KnownAddress.address_hash]
     current_session().execute(
-        insert.values(values).on_conflict_do_update(index_elements=keys, set_={"expires_at": until})
+        insert.values(values).on_conflict_do_update(index_elements=keys, set_={"expires_at": expires_at})
     )
 
 
 def consume(attempts: Sequence[Attempt], now: int) -> list[LimitUsage]:
-    """Take one unit for each try, at `now` in milliseconds since 1970, and say how things stand then.
+    """Take one unit for each attempt, or none if one of the attempts is not allowed.
 
-    When one of them is not allowed, nothing is taken. Others who try wait for the end of the transaction.
+    The counts stay locked until the end of the transaction.
+
+    Args:
+        attempts: The attempts.
+        now: The time in milliseconds since 1970.
+
+    Returns:
+        The usage of each limit.
     """
     if not attempts:
         return []
     states = _lock_counts(attempts)
-    outcomes = [one.policy.consume(states[one.key], now) for one in attempts]
-    if all(get_usage.allowed for _, get_usage in outcomes):
-        spent = [_to_row(one, state) for one, (state, _) in zip(attempts, outcomes, strict=True)]
-        current_session().execute(update(AttemptCount), spent)
-    return [get_usage for _, get_usage in outcomes]
+    outcomes = [attempt.policy.consume(states[attempt.key], now) for attempt in attempts]
+    if all(usage.allowed for _, usage in outcomes):
+        rows = [_to_row(attempt, state) for attempt, (state, _) in zip(attempts, outcomes, strict=True)]
+        current_session().execute(update(AttemptCount), rows)
+    return [usage for _, usage in outcomes]
 
 
 def refund(attempts: Sequence[Attempt], now: int) -> list[LimitUsage]:
-    """Undo `spend` for tries that turned out to be good; who has no wrong ones leaves nothing behind."""
+    """Return the units of attempts that succeeded. Counts that are back at zero are deleted."""
     if not attempts:
         return []
     states = _lock_counts(attempts)
-    left = {one: states[one.key] - one.policy.emission_interval for one in attempts}
-    current_session().execute(update(AttemptCount), [_to_row(one, state) for one, state in left.items()])
-    whole = [one.key for one, state in left.items() if state <= now * 1000]
+    refunded = {attempt: states[attempt.key] - attempt.policy.emission_interval for attempt in attempts}
+    rows = [_to_row(attempt, state) for attempt, state in refunded.items()]
+    current_session().execute(update(AttemptCount), rows)
+    unused = [attempt.key for attempt, state in refunded.items() if state <= now * 1000]
     current_session().execute(
-        delete(AttemptCount).where(tuple_(AttemptCount.policy, AttemptCount.subject_hash).in_(whole))
+        delete(AttemptCount).where(tuple_(AttemptCount.policy, AttemptCount.subject_hash).in_(unused))
     )
-    return [one.policy.get_usage(state, now, Decision()) for one, state in left.items()]
+    return [attempt.policy.get_usage(state, now, Decision()) for attempt, state in refunded.items()]
 
 
 def _lock_counts(attempts: Sequence[Attempt]) -> dict[tuple[str, str], int]:
-    """The counts of these tries, which nobody else changes before the end of the transaction."""
-    # In one order for all, so that two who try never wait for each other.
-    new = sorted((_to_row(one, 0) for one in attempts), key=lambda row: (row["policy"], row["subject_hash"]))
+    """Return the counts of these attempts, locked until the end of the transaction."""
+    # Sorted, so that parallel requests lock them in the same order and cannot deadlock.
+    new = sorted(
+        (_to_row(attempt, 0) for attempt in attempts), key=lambda row: (row["policy"], row["subject_hash"])
+    )
     insert = insert_for_dialect(current_session().get_bind().dialect.name, AttemptCount).values(new)
     columns = (AttemptCount.policy, AttemptCount.subject_hash, AttemptCount.state)
-    # An update that changes nothing: it locks what is there, and tells it.
-    found = insert.on_conflict_do_update(
+    # An update that changes nothing locks an existing row and returns it.
+    upsert = insert.on_conflict_do_update(
         index_elements=columns[:2], set_={"policy": insert.excluded.policy}
     ).returning(*columns)
-    return {(policy, subject): state for policy, subject, state in current_session().execute(found)}
+    return {(policy, subject): state for policy, subject, state in current_session().execute(upsert)}
 
 
 def _to_row(attempt: Attempt, state: int) -> dict[str, Any]:

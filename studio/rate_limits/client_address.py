@@ -1,4 +1,4 @@
-"""What counts as one address: an IPv4 address, or the network that one subscriber has of IPv6."""
+"""Map client addresses to what rate limits count: an IPv4 address, or the IPv6 network of one subscriber."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ MAX_PEER_LENGTH = 64
 
 @lru_cache(maxsize=4096)
 def get_rate_limit_address(peer: str) -> str:
-    """The address that a peer is counted under.
+    """Return the address or network that the requests of a peer are counted for.
 
-    A subscriber of IPv6 has at least a /64 and could come from another of its addresses with each request.
-    Whatever is no address, such as the name of a socket, is counted as it is.
+    An IPv6 subscriber has at least a /64 network and can use another of its addresses for each request. A
+    peer that is not an address, such as the name of a socket, is returned unchanged.
     """
     try:
         address = ip_address(peer.partition("%")[0])

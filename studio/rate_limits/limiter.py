@@ -1,4 +1,4 @@
-"""The limits of one server: what everybody may ask, and where it is counted."""
+"""Count the requests of one server against its rate limits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from studio.settings import Settings
 
 
 def now_ms() -> int:
-    """The time since 1970, which processes on several machines share."""
+    """Return the time in milliseconds since 1970, a clock that processes on several machines share."""
     return time.time_ns() // 1_000_000
 
 
 class RateLimiter:
-    """Counts requests; `clock` gives milliseconds."""
+    """Counts requests against rate limits. `clock` returns milliseconds since 1970."""
 
     def __init__(
         self, policies: QuotaPolicies, store: RateLimitStore, clock: Callable[[], int] = now_ms
@@ -28,15 +28,15 @@ class RateLimiter:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The limits that the settings want, counted in Redis where there is one."""
+        """Return the limiter of these settings, which counts in Redis if a Redis server is configured."""
         return cls(QuotaPolicies.from_settings(settings), _build_store(settings.celery_broker_url))
 
     def consume(self, policy: QuotaPolicy, subject: str) -> LimitUsage:
-        """Take one unit of what `subject` has; to be called in a thread."""
+        """Take one unit of the quota of `subject`. May block: call it in a thread."""
         return self.store.consume(policy, subject, self.clock())
 
     async def consume_async(self, policy: QuotaPolicy, subject: str) -> LimitUsage:
-        """Do the same on an event loop, which it never holds up."""
+        """Take one unit of the quota of `subject` without blocking the event loop."""
         if self.store.is_blocking:
             return await to_thread.run_sync(self.consume, policy, subject)
         return self.consume(policy, subject)
@@ -45,7 +45,7 @@ class RateLimiter:
 def _build_store(url: str | None) -> RateLimitStore:
     if url is None:
         return MemoryStore()
-    # Here, because a server without Redis need not load its client.
+    # Imported here, because a server without Redis does not need its client.
     from studio.rate_limits.redis_store import RedisStore
 
     return RedisStore(url)

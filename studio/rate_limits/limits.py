@@ -1,4 +1,4 @@
-"""The limits of this installation, and how somebody stands with one of them."""
+"""The quotas of this installation, and the arithmetic of one count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALGORITHM = GCRA()
 
 @dataclass(frozen=True)
 class QuotaPolicy:
-    """A limit: `quota` units can be spent at once, and grow again within `window` seconds."""
+    """A limit: `quota` units can be used at once, and refill within `window` seconds."""
 
     name: str
     quota: int
@@ -25,35 +25,41 @@ class QuotaPolicy:
 
     @cached_property
     def rates(self) -> list[Rate]:
-        """The limit as the algorithm wants it; its unit of time is the millisecond."""
+        """The limit in the form of the algorithm, in milliseconds."""
         return [Rate(self.quota, self.window * 1000)]
 
     def consume(self, state: int, now: int) -> tuple[int, LimitUsage]:
-        """Take one unit at `now` (milliseconds) from a count; give the new count and how things stand then.
+        """Take one unit from a count, unless none is left.
 
-        A count is the microsecond at which nothing will be spent any more. Without a unit left it stays.
+        Args:
+            state: The count: the time, in microseconds since 1970, at which the whole quota is available
+                again.
+            now: The time in milliseconds since 1970.
+
+        Returns:
+            The new count and the usage.
         """
         states, decision = ALGORITHM.step(self.rates, (state,), now, 1)
         return int(states[0]), self.get_usage(int(states[0]), now, decision)
 
     def get_usage(self, state: int, now: int, decision: Decision) -> LimitUsage:
-        """How things stand with a count after a decision."""
-        spent = ALGORITHM.consumed(self.rates, (state,), now)
-        # Until the next unit: what is spent comes back one by one, the last one when all the others have.
-        wait = state - now * 1000 - max(0, spent - 1) * self.emission_interval
+        """Return the usage of a count after a decision of the algorithm."""
+        used = ALGORITHM.consumed(self.rates, (state,), now)
+        # The time until the next unit. Units come back one by one; at `state` the last one is back.
+        wait = state - now * 1000 - max(0, used - 1) * self.emission_interval
         if not decision.allowed:
             wait = (decision.retry_after_ms or 1) * 1000
-        return LimitUsage(self, max(0, self.quota - spent), max(0, ceil(wait / 1_000_000)), decision.allowed)
+        return LimitUsage(self, max(0, self.quota - used), max(0, ceil(wait / 1_000_000)), decision.allowed)
 
     @property
     def emission_interval(self) -> int:
-        """Microseconds in which one unit grows, as the algorithm rounds them."""
+        """Microseconds until one unit refills, rounded as in the algorithm."""
         return max(1, ceil(self.window * 1_000_000 / self.quota))
 
 
 @dataclass(frozen=True)
 class LimitUsage:
-    """What is left of a limit after a request: units, and seconds until there is one more."""
+    """What is left of a limit: the units, and the seconds until one more is available."""
 
     policy: QuotaPolicy
     remaining: int
@@ -63,7 +69,7 @@ class LimitUsage:
 
 @dataclass(frozen=True)
 class QuotaPolicies:
-    """Every limit of this installation."""
+    """All limits of this installation."""
 
     account: QuotaPolicy
     key: QuotaPolicy
@@ -76,7 +82,7 @@ class QuotaPolicies:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> QuotaPolicies:
-        """The limits that the settings want."""
+        """Return the limits of these settings."""
         return cls(
             QuotaPolicy("account", settings.limit_account, MINUTE),
             QuotaPolicy("key", settings.limit_key, MINUTE),

@@ -1,7 +1,7 @@
-"""Counts of all requests in the memory of this process; `shared_counters.py` has those of all processes.
+"""Count requests in the memory of this process; `redis_store` counts for all processes.
 
-Nothing here touches the database. A count that is lost lets somebody ask a little more, so memory and Redis
-are good enough.
+A lost count only allows a client a few more requests, so memory and Redis are reliable enough. Does not use
+the database.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Protocol
 from studio.rate_limits.limits import LimitUsage, QuotaPolicy
 
 MAX_COUNTS = 100_000
-"""Counts kept in memory, some 20 MB; the one that was not asked for longest goes first."""
+"""Counts in memory, about 20 MB. The least recently used count is dropped first."""
 
 
 class RateLimitStore(Protocol):
-    """Where counts are kept."""
+    """Where counts are stored."""
 
     @property
     def is_blocking(self) -> bool:
-        """Whether spending does I/O, which must not happen on an event loop."""
+        """Whether `consume` does I/O, which must not run on an event loop."""
 
     def consume(self, policy: QuotaPolicy, subject: str, now: int) -> LimitUsage:
-        """Take one unit of what `subject` has of a limit, at `now` in milliseconds since 1970."""
+        """Take one unit of the quota of `subject`, at `now` in milliseconds since 1970."""
 
 
 class MemoryStore:
-    """Counts of this process alone."""
+    """Counts in the memory of this process."""
 
     is_blocking = False
 
@@ -38,11 +38,11 @@ class MemoryStore:
         self._lock = threading.Lock()
 
     def consume(self, policy: QuotaPolicy, subject: str, now: int) -> LimitUsage:
-        """Take one unit; microseconds, without I/O."""
+        """Take one unit. Takes microseconds and does no I/O."""
         key = (policy.name, subject)
         with self._lock:
-            # Taken out and put in again, so that the oldest is always the first.
-            self._states[key], standing = policy.consume(self._states.pop(key, 0), now)
+            # Removed and inserted again, so that the least recently used count comes first.
+            self._states[key], usage = policy.consume(self._states.pop(key, 0), now)
             if len(self._states) > self._max_counts:
                 self._states.popitem(last=False)
-        return standing
+        return usage

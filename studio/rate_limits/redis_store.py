@@ -1,4 +1,4 @@
-"""Counts of all requests in Redis, for all processes."""
+"""Count requests in Redis, for all processes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 0.25
 RETRY_AFTER_SECONDS = 5.0
-"""For how long a Redis that failed is not asked again."""
+"""Seconds without requests to Redis after one of them failed."""
 
 
 class RedisStore:
-    """Counts of all processes, in Redis, by one round trip; in memory while Redis does not answer."""
+    """Counts in Redis, with one round trip for each unit; in memory while Redis is unavailable."""
 
     def __init__(self, url: str, memory: MemoryStore | None = None) -> None:
         self._memory = memory or MemoryStore()
@@ -31,7 +31,7 @@ class RedisStore:
             url,
             socket_timeout=TIMEOUT_SECONDS,
             socket_connect_timeout=TIMEOUT_SECONDS,
-            # Once more at once: the connection may be left from before a restart.
+            # Retry once without a pause: the connection may be from before a restart of Redis.
             retry=Retry(NoBackoff(), 1),
         )
         self._script = ALGORITHM.redis_script()
@@ -40,37 +40,38 @@ class RedisStore:
 
     @property
     def is_blocking(self) -> bool:
-        """Whether Redis will be asked."""
+        """Whether the next call uses Redis."""
         return time.monotonic() >= self._retry_at
 
     def consume(self, policy: QuotaPolicy, subject: str, now: int) -> LimitUsage:
-        """Take one unit; RedisError never leaves here."""
+        """Take one unit. Falls back to memory if Redis fails, and never raises RedisError."""
         if self.is_blocking:
             try:
-                standing = self._consume_in_redis(policy, f"sartiq:limit:{policy.name}:{subject}", now)
+                usage = self._consume_in_redis(policy, f"sartiq:limit:{policy.name}:{subject}", now)
             except RedisError as error:
-                logger.warning("Redis is away, each process counts requests for itself: %s", error)
+                logger.warning("Redis is unavailable, each process counts requests for itself: %s", error)
                 self._retry_at = time.monotonic() + RETRY_AFTER_SECONDS
             else:
                 if self._retry_at:
-                    logger.info("Redis is back, requests are counted for all processes")
+                    logger.info("Redis is available again, requests are counted for all processes")
                     self._retry_at = 0.0
-                return standing
+                return usage
         return self._memory.consume(policy, subject, now)
 
     def _consume_in_redis(self, policy: QuotaPolicy, key: str, now: int) -> LimitUsage:
         if not self._sha:
             self._sha = self._redis.script_load(self._script)
-        # Twice the window: a count that has run out by then is as good as none.
-        numbers = [now, 1, 2000 * policy.window, 1, *ALGORITHM.redis_args(policy.rates)]
+        # The key expires after twice the window: the whole quota is available again before that.
+        arguments = [now, 1, 2000 * policy.window, 1, *ALGORITHM.redis_args(policy.rates)]
         for _ in range(2):
-            asking = self._redis.pipeline(transaction=False)
-            asking.evalsha(self._sha, 1, key, *numbers).hget(key, "tat1")
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.evalsha(self._sha, 1, key, *arguments).hget(key, "tat1")
             try:
-                (failing, wait), state = asking.execute()
+                (failing, wait), state = pipeline.execute()
             except NoScriptError:
+                # Redis has restarted or its scripts were flushed.
                 self._sha = self._redis.script_load(self._script)
                 continue
             decision = Decision() if failing < 0 else Decision(policy.rates[failing], wait)
             return policy.get_usage(int(state or 0), now, decision)
-        raise RedisError("it forgets scripts at once")
+        raise RedisError("the script is missing right after it was loaded")

@@ -96,7 +96,7 @@ def test_while_redis_is_away_each_process_counts_for_itself_and_says_so(
     monkeypatch.setattr(counters, "_retry_at", counters._retry_at - RETRY_AFTER_SECONDS)
     with caplog.at_level(logging.INFO):
         assert counters.consume(THREE_PER_MINUTE, "somebody", NOON).remaining == 2
-    assert caplog.messages[-1].startswith("Redis is back")
+    assert caplog.messages[-1].startswith("Redis is available again")
 
 
 @pytest.mark.parametrize(
