@@ -56,9 +56,7 @@ from handlers.pipeline.middleware.security_headers import (
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.exports.worker import run_pending_exports
 from studio.generations.watch import ChangeHub
-from studio.generations.worker.executor import GenerationExecutor
-from studio.generations.worker.inline import InlineRunner
-from studio.generations.worker.threads import GenerationWorkers
+from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers, InlineRunner
 from studio.http_client import SafeHttpClient
 from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services
 from studio.jobs.periodic import PeriodicTask
@@ -274,7 +272,7 @@ def _build_middlewares(
 def _build_pages(settings: Settings) -> dict[str, ASGIApp]:
     """Return the pages outside the contract, by path."""
     return {
-        "/": home(settings.public_url),
+        "/": home(settings.public_url, has_demo_accounts=settings.environment != "production"),
         CATALOG_PATH: api_catalog(settings.public_url),
         "/.well-known/security.txt": security_txt(settings.public_url, settings.security_contact),
     }

@@ -16,8 +16,7 @@ from db.tenancy import caller_context
 from studio.generations.inputs import StrategyNotSupported
 from studio.generations.lifecycle import cancel_generation
 from studio.generations.worker import polling, queue, remote
-from studio.generations.worker.executor import GenerationExecutor
-from studio.generations.worker.threads import GenerationWorkers
+from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers
 from studio.http_client import SafeHttpClient
 from studio.providers import compute
 from studio.telemetry.context import new_trace, parse_traceparent, use_trace

@@ -16,7 +16,7 @@ from db.models import Generation, Prediction, Shot, Subscription
 from db.session import Database, current_session
 from db.tenancy import caller_context
 from studio.generations.worker import queue, render_job
-from studio.generations.worker.threads import GenerationWorkers
+from studio.generations.worker.executor import GenerationWorkers
 from studio.media.storage import LocalDisk
 from tests.support import factories
 from tests.support.scenarios import LEASE, PhotographedProduct, request_generation, run_pending_generations
@@ -165,7 +165,7 @@ def test_workers_are_woken_by_new_work_and_finish_what_runs_when_told_to_stop(
 def test_work_that_does_not_end_in_time_is_given_back(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studio.generations.worker.threads.DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr("studio.generations.worker.executor.DRAIN_SECONDS", 0.1)
 
     def slow(_stage: Any, _seed: int, _index: int, tell: Any) -> None:
         while True:

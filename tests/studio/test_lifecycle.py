@@ -25,7 +25,7 @@ from studio.generations import lifecycle
 from studio.generations.create import create_generation, retry_generation
 from studio.generations.lifecycle import transition
 from studio.generations.worker import queue, render_job
-from studio.generations.worker.threads import GenerationWorkers
+from studio.generations.worker.executor import GenerationWorkers
 from studio.media.storage import LocalDisk
 from studio.state_machines import GENERATION_STATES
 from tests.studio.conftest import CommittingStudio

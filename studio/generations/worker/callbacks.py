@@ -1,6 +1,6 @@
-"""Call-backs of the Compute API: whether one is genuine, and that each has its effect once.
+"""Receive the callbacks of the Compute API: verify signatures and ignore repeated messages.
 
-A message only makes a parked generation due; what there is to know, the next look finds out.
+A callback only makes a generation due for a poll. The poll loads the state of the task.
 """
 
 from __future__ import annotations
@@ -21,37 +21,43 @@ from db.session import Database, current_session
 from studio.generations.worker import polling
 
 RETENTION = timedelta(days=1)
-"""How long a message is remembered; its signature holds for five minutes only."""
+"""How long the ids of messages are stored; a signature is valid for five minutes only."""
 _UNKNOWN_ID = UUID(int=0)
 
 
 class InvalidWebhookSignature(Unauthenticated):
-    """A message is not signed as agreed, or was signed too long ago or ahead of time."""
+    """The signature of a callback is missing, invalid, expired or from the future."""
 
     code = "invalid_webhook_signature"
-    default_detail = "The message is not signed as agreed"
+    default_detail = "The webhook signature is missing, invalid or expired"
 
 
 def require_signature(secret: str | None, body: bytes, headers: Mapping[str, str]) -> str:
-    """The id of a genuine message (Standard Webhooks 1.0.0); InvalidWebhookSignature for any other.
+    """Return the id of a message with a valid signature (Standard Webhooks 1.0.0).
 
-    Without a secret no message is genuine.
+    Args:
+        secret: The shared secret; None rejects every message.
+        body: The body as it was received.
+        headers: The headers of the request, in whatever case.
+
+    Raises:
+        InvalidWebhookSignature: The signature is not valid.
     """
     names = ("webhook-id", "webhook-timestamp", "webhook-signature")
-    lowered = {name.lower(): value for name, value in headers.items()}
-    told = {name: lowered.get(name, "") for name in names}
+    lowercase = {name.lower(): value for name, value in headers.items()}
+    signature_headers = {name: lowercase.get(name, "") for name in names}
     if secret is None:
         raise InvalidWebhookSignature
     try:
-        Webhook(secret).verify(body, told, json_parse=False)
-    # The package raises ValueError too, where a header is malformed.
+        Webhook(secret).verify(body, signature_headers, json_parse=False)
+    # The package raises ValueError if a header is malformed.
     except (WebhookVerificationError, ValueError) as error:
         raise InvalidWebhookSignature from error
-    return told["webhook-id"]
+    return signature_headers["webhook-id"]
 
 
 def receive_task_webhook(message_id: str, payload: Mapping[str, Any]) -> None:
-    """Look at the task that a genuine message is about, unless the same message came before."""
+    """Schedule a poll of the task of a verified message, unless the message is a repetition."""
     try:
         with current_session().begin_nested():
             current_session().add(TaskCallback(message_id=message_id))
@@ -66,13 +72,13 @@ def receive_task_webhook(message_id: str, payload: Mapping[str, Any]) -> None:
 
 
 def delete_old_callbacks(database: Database) -> None:
-    """Delete the messages that are older than a day."""
+    """Delete the ids of messages that are older than `RETENTION`."""
     with database.transaction(write=True) as writing:
         writing.execute(delete(TaskCallback).where(TaskCallback.created_at < utc_now() - RETENTION))
 
 
 def _parse_generation_id(entity_id: str | None) -> UUID | None:
-    """The generation that a message names, None when it names none, a stranger when it makes no sense."""
+    """Return the id that a message names, None if it names none, an unknown id if it is no UUID."""
     if entity_id is None:
         return None
     try:

@@ -1,7 +1,8 @@
-"""Carries claims out to their end: the one way in which generations are made, whoever calls it.
+"""Run queued generations: in worker threads, or inline in the thread of the request.
 
-The painting itself is done by a pool that all callers of a process share, so that one generation uses every
-core and several share them. Any number of processes may work on one database.
+`GenerationExecutor.run_next` is the only way in which generations are run, whether its caller is a worker
+thread, a Celery task or a mock. Images are rendered by a thread pool that all callers in a process share, so
+that one generation uses every core. Any number of processes can work on one database.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from studio.http_client import SafeHttpClient
 from studio.media.storage import Storage
 from studio.providers.base import Renderer, is_remote
 from studio.providers.compute import ComputeClient
+from studio.pubsub import EXPORTS, GENERATIONS, listen
 from studio.telemetry import traces
 from studio.telemetry.context import LogContext, log_context, parse_traceparent
 
@@ -36,12 +38,17 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 RECORD_RETRY_SECONDS = 0.5
+POLL_SECONDS = 1.0
+DRAIN_SECONDS = 6.0
+ABORT_SECONDS = 2.0
 
 
 class GenerationExecutor:
-    """The painters of one process, and what is done with a claim; share it among threads.
+    """Leases generations and runs them. One per process; threads can share it.
 
-    `stopping` means that nothing more is claimed, `given_up` that running work goes back to the queue.
+    Attributes:
+        stopping: When set, no more generations are leased.
+        aborting: When set, running generations go back to the queue.
     """
 
     def __init__(
@@ -60,26 +67,26 @@ class GenerationExecutor:
             database, storage, ComputeClient(http_client or SafeHttpClient()), self._lease_duration
         )
         self._renderer = renderer
-        self._render_pool = ThreadPoolExecutor(render_threads, thread_name_prefix="painter")
+        self._render_pool = ThreadPoolExecutor(render_threads, thread_name_prefix="renderer")
         self.stopping = threading.Event()
         self.aborting = threading.Event()
 
     def run_next(self) -> bool:
-        """Claim the generation that is first in the queue and carry it out; False when there is none."""
+        """Lease the next generation of the queue and run it; return False if there is none."""
         if self.stopping.is_set() or queue.count_available(self._database, 1) == 0:
             return False
-        claim = queue.lease_next(self._database, leases.new_token(), self._lease_duration, self._max_running)
-        if claim is None:
+        lease = queue.lease_next(self._database, leases.new_token(), self._lease_duration, self._max_running)
+        if lease is None:
             return False
-        with lease_context(claim):
-            self._run(claim)
+        with _lease_context(lease):
+            self._run(lease)
         return True
 
     def close(self) -> None:
-        """Let the painters go; what they still hold was given up before."""
+        """Stop the thread pool without waiting; set `aborting` first."""
         self._render_pool.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, lease: queue.Lease) -> None:
+    def _run(self, lease: Lease) -> None:
         try:
             if is_remote(lease.remote.provider, self._renderer):
                 self._remote.step(lease)
@@ -91,14 +98,14 @@ class GenerationExecutor:
             logger.warning("generation %s has unusable inputs", lease.generation_id, exc_info=True)
             self._record(partial(queue.fail, self._database, lease, queue.INPUT_ERROR))
         except OperationalError:
-            # No fault of the generation: its lease runs out, and it is taken up again.
+            # Not an error of the generation: a worker takes it over when the lease has expired.
             raise
         except Exception:
             logger.exception("generation %s failed", lease.generation_id)
             self._record(partial(queue.fail, self._database, lease, queue.INTERNAL_ERROR))
 
-    def _render(self, lease: queue.Lease) -> None:
-        painting = RenderJob(
+    def _render(self, lease: Lease) -> None:
+        job = RenderJob(
             self._database,
             self._storage,
             self._render_pool,
@@ -107,37 +114,121 @@ class GenerationExecutor:
             self.aborting.is_set,
             self._renderer,
         )
-        made = painting.run()
-        if not self._record(partial(queue.try_complete, self._database, self._storage, lease, made)):
+        files = job.run()
+        if not self._record(partial(queue.try_complete, self._database, self._storage, lease, files)):
             logger.warning("generation %s was taken over by another worker", lease.generation_id)
 
-    def _record(self, step: Callable[[], Result]) -> Result:
-        """Write down how a claim ended; a database that is away is waited for as long as a lease lasts.
+    def _record(self, write: Callable[[], Result]) -> Result:
+        """Call `write`, and retry during an outage of the database for as long as a lease lasts.
 
-        Once more does no harm: the claim's token decides.
+        Repeated writes are harmless: they require the token of the lease.
         """
         deadline = time.monotonic() + self._lease_duration.total_seconds()
         while True:
             try:
-                return step()
+                return write()
             except OperationalError:
                 if time.monotonic() > deadline or self.aborting.is_set():
                     raise
-                logger.warning("the end of a generation was not recorded; it is tried again", exc_info=True)
+                logger.warning("the end of a generation was not recorded, retrying", exc_info=True)
                 self.aborting.wait(RECORD_RETRY_SECONDS)
 
 
+class GenerationWorkers:
+    """The worker threads of a server process. Call `start` and `stop` once each.
+
+    With a count of 0 the process runs no generations.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        storage: Storage,
+        count: int,
+        lease_seconds: float,
+        max_running: int = 0,
+        http_client: SafeHttpClient | None = None,
+    ) -> None:
+        self._executor = GenerationExecutor(
+            database, storage, max(1, count), lease_seconds, max_running, http_client
+        )
+        self._wakeup = listen()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"render-worker-{number}", daemon=True)
+            for number in range(count)
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Lease no more, wait for running generations and return the rest to the queue, within 10 s."""
+        self._executor.stopping.set()
+        self._wakeup.set()
+        self._join(DRAIN_SECONDS)
+        self._executor.aborting.set()
+        self._join(ABORT_SECONDS)
+        self._executor.close()
+
+    def _join(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _run(self) -> None:
+        while not self._executor.stopping.is_set():
+            try:
+                has_run = self._executor.run_next()
+                if not has_run and not self._executor.stopping.is_set():
+                    self._wakeup.wait(POLL_SECONDS)
+                    self._wakeup.clear()
+            except Exception:
+                # The thread must survive any error; the generation is taken over when its lease has expired.
+                logger.exception("a generation worker failed")
+                self._executor.stopping.wait(POLL_SECONDS)
+
+
+class InlineRunner:
+    """Runs generations and exports at once, in the thread that creates them and before its response.
+
+    A mock uses it: a new generation is final when the client receives it, and ids are given out in the order
+    of the requests. Call `start` and `stop` once each.
+    """
+
+    def __init__(self, executor: GenerationExecutor, run_exports: Callable[[], object]) -> None:
+        self._executor = executor
+        self._subscriptions = ((GENERATIONS, self._run_all), (EXPORTS, run_exports))
+
+    def start(self) -> None:
+        """Subscribe to new generations and exports."""
+        for topic, callback in self._subscriptions:
+            topic.subscribe(callback)
+
+    def stop(self) -> None:
+        """End the subscriptions."""
+        for topic, callback in self._subscriptions:
+            topic.unsubscribe(callback)
+        self._executor.close()
+
+    def _run_all(self) -> None:
+        while self._executor.run_next():
+            pass
+
+
 @contextmanager
-def lease_context(lease: Lease) -> Iterator[None]:
-    """Work on the claim within the block, as a step of the trace of the request that ordered it."""
+def _lease_context(lease: Lease) -> Iterator[None]:
+    """Log and trace within the block as part of the trace of the request that created the generation."""
     generation_id = str(lease.generation_id)
     organization_id = str(lease.organization_id) if lease.organization_id else None
     attributes = {"sartiq.generation_id": generation_id, "sartiq.strategy": lease.strategy}
     if organization_id is not None:
         attributes["sartiq.organization_id"] = organization_id
-    order = parse_traceparent(lease.trace_context)
+    parent = parse_traceparent(lease.trace_context)
     with (
         log_context(LogContext(generation_id=generation_id, organization_id=organization_id)),
-        traces.start_root_span("make_generation", traces.CONSUMER, order, attributes),
+        traces.start_root_span("make_generation", traces.CONSUMER, parent, attributes),
     ):
         yield

@@ -1,7 +1,8 @@
-"""Generations that are made elsewhere, while nobody here works on them: parked until the next look is due.
+"""Schedule the polls of generations that a remote provider renders.
 
-A parked row is running and leased to nobody; `lease_expires_at` says when it is due, for any worker on any
-machine. So a remote task holds no thread, and survives whoever asked for it. The queue claims it as others.
+Between two polls, a generation is running and has no lease owner. Its `lease_expires_at` is the time of the
+next poll: any worker can lease it then, like a generation whose worker was lost. A remote task thus holds no
+thread and survives the worker that submitted it.
 """
 
 from __future__ import annotations
@@ -27,26 +28,26 @@ from studio.pubsub import CHANGES, notify_workers
 
 @contextmanager
 def keep_lease(database: Database, lease: Lease, lease_duration: timedelta) -> Iterator[None]:
-    """Keep the generation leased within the block, however long the other side takes to answer."""
-    over = threading.Event()
+    """Renew the lease within the block, however long the provider takes to respond."""
+    is_over = threading.Event()
 
-    def keep() -> None:
-        while not over.wait(lease_duration.total_seconds() / 3):
+    def renew_until_over() -> None:
+        while not is_over.wait(lease_duration.total_seconds() / 3):
             leases.renew_despite_outage(
                 partial(renew_lease, database, lease, lease_duration), f"generation {lease.generation_id}"
             )
 
-    keeper = threading.Thread(target=keep, name="lease-keeper", daemon=True)
-    keeper.start()
+    thread = threading.Thread(target=renew_until_over, name="lease-renewal", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        over.set()
-        keeper.join()
+        is_over.set()
+        thread.join()
 
 
 def renew_lease(database: Database, lease: Lease, lease_duration: timedelta) -> bool:
-    """Prolong the lease; False when the generation is no longer ours."""
+    """Extend the lease; return False if the generation no longer belongs to it."""
     owned = owned_by(lease, GenerationStatus.RUNNING, GenerationStatus.CANCELING)
     return leases.renew(database, Generation, owned, lease_duration)
 
@@ -54,18 +55,26 @@ def renew_lease(database: Database, lease: Lease, lease_duration: timedelta) -> 
 def schedule_poll(
     database: Database, lease: Lease, task_id: str, delay: timedelta, progress: int, failures: int = 0
 ) -> bool:
-    """Let go of the generation until the pause is over; False when it is no longer ours to watch.
+    """Release the generation until its next poll; return False if it no longer belongs to the lease.
 
-    One that is to be canceled is due at once, as is one of which there came news during the step, and one
-    with a deadline when that has passed.
+    It is due immediately if it is to be canceled or if a callback has arrived during this step, and at its
+    deadline at the latest.
+
+    Args:
+        database: The database of the queue.
+        lease: The lease of the generation.
+        task_id: The task of the provider.
+        delay: The time until the next poll.
+        progress: The progress of the task, 0 to 100.
+        failures: The number of consecutive failed polls.
     """
     with database.transaction(write=True):
         generation = lock_leased(lease)
         if generation is None:
             return False
         now = utc_now()
-        has_news = generation.remote_steps != lease.remote.steps
-        due = now if has_news or generation.status == GenerationStatus.CANCELING else now + delay
+        has_callback = generation.remote_steps != lease.remote.steps
+        due = now if has_callback or generation.status == GenerationStatus.CANCELING else now + delay
         generation.lease_owner = None
         generation.lease_expires_at = min(due, max(now, generation.deadline_at or due))
         generation.remote_task_id = task_id
@@ -76,7 +85,7 @@ def schedule_poll(
 
 
 def finish_stopped(database: Database, lease: Lease) -> None:
-    """The end of a generation that was canceled, or whose deadline has passed; nothing if it is not ours."""
+    """Record that a generation was canceled or has expired, if it still belongs to the lease."""
     with database.transaction(write=True):
         generation = lock_leased(lease)
         if generation is None:
@@ -88,7 +97,7 @@ def finish_stopped(database: Database, lease: Lease) -> None:
 
 
 def switch_to_fallback(database: Database, lease: Lease, error: dict[str, Any]) -> None:
-    """Back into the queue for the model's fallback provider; without one, failed and the credits returned."""
+    """Return the generation to the queue for the fallback provider; without one, record the error."""
     with database.transaction(write=True):
         generation = lock_leased(lease)
         if generation is None:
@@ -106,11 +115,16 @@ def switch_to_fallback(database: Database, lease: Lease, error: dict[str, Any]) 
 
 
 def poll_now(task_id: str, generation_id: UUID | None, progress: int | None) -> None:
-    """Make a generation due, because its task has news; what the news is, the next look decides.
+    """Make the generation of a task due for a poll, which loads the state of the task.
 
-    Of a task that is not running here nothing changes, and nothing is told.
+    Unknown tasks and tasks that are no longer running are ignored.
+
+    Args:
+        task_id: The task of the provider.
+        generation_id: The generation that the callback names, if it names one.
+        progress: The progress that the callback reports, 0 to 100.
     """
-    running = select(Generation).where(  # unscoped: the other side knows no tenants
+    running = select(Generation).where(  # unscoped: the provider knows no tenants
         Generation.remote_task_id == task_id,
         Generation.status == GenerationStatus.RUNNING,
         *(() if generation_id is None else (Generation.id == generation_id,)),
@@ -121,16 +135,16 @@ def poll_now(task_id: str, generation_id: UUID | None, progress: int | None) -> 
     if generation.lease_owner is None:
         generation.lease_expires_at = utc_now()
     else:
-        # Somebody looks at it right now, perhaps a moment too early: whoever parks it will see the mark.
+        # A worker polls it right now, perhaps too early: `schedule_poll` sees the changed number of steps.
         generation.remote_steps += 1
     _record_progress(generation, progress or 0)
     after_commit(notify_workers)
 
 
 def _record_progress(generation: Generation, progress: int) -> None:
-    """Only ever more, and the last step is ours: call-backs and looks arrive in any order."""
-    told = max(generation.progress, min(99, progress))
-    if told != generation.progress:
-        generation.progress = told
+    """Record progress up to 99. It never decreases, because callbacks and polls arrive in any order."""
+    new_progress = max(generation.progress, min(99, progress))
+    if new_progress != generation.progress:
+        generation.progress = new_progress
         generation.revision += 1
         after_commit(CHANGES.notify)

@@ -1,8 +1,7 @@
-"""The queue's meaning: claim, renew, finish, fail and release a generation. The row is the queue.
+"""The queue of generations: lease, renew, complete, fail and release them.
 
-Whoever claims a row writes a token of its own into it, and every later write asks for that token: a worker
-that was given up for dead can no longer change anything. Transactions are short, and none is open while
-pictures are made.
+The rows of generations are the queue; `studio/leases.py` describes how workers own them. Transactions are
+short, and none is open while images are rendered. `scheduling.py` chooses the next generation.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from studio.generations.worker.scheduling import (
 )
 from studio.media.ingest import store_image
 from studio.media.storage import Storage, media_key
-from studio.media.stored_image import StoredImage as StoredPicture
+from studio.media.stored_image import StoredImage
 from studio.providers.local import PROVIDER, RenderedImage
 from studio.telemetry.context import parse_traceparent
 from studio.telemetry.metrics import count_lease_recovery
@@ -50,30 +49,30 @@ INTERNAL_ERROR = {
 }
 INPUT_ERROR = {
     "category": "input",
-    "message": "A picture that this generation works from is gone or cannot be read",
+    "message": "An input image of the generation is missing or cannot be read",
     "retryable": False,
 }
 
 
 @dataclass(frozen=True)
 class RemoteState:
-    """Who makes a claimed generation, and how far that is when it is made elsewhere."""
+    """The provider of a leased generation, and the progress of its task if the provider is remote."""
 
     provider: str
     model_id: UUID | None
     fallback: str | None
-    """The provider that carries it out when this one cannot; None when there is no able one."""
+    """The provider to use if this one fails; None if there is none that can render the generation."""
     fallen_back: bool
     task_id: str | None
     steps: int
     failures: int
     started_at: datetime
     should_stop: bool
-    """Whether nobody waits for it any more: it is to be canceled, or its deadline has passed."""
+    """Whether the task must end: the generation is being canceled, or its deadline has passed."""
 
     @classmethod
     def from_generation(cls, generation: Generation) -> RemoteState:
-        """What the row of a running or canceling generation says."""
+        """Return the state of a running or canceling generation."""
         model = generation.inputs.get("model", {})
         now = utc_now()
         is_late = generation.deadline_at is not None and generation.deadline_at <= now
@@ -92,7 +91,7 @@ class RemoteState:
 
 @dataclass(frozen=True)
 class Lease:
-    """A generation in the hands of one worker, as plain values: no transaction stays open for it."""
+    """A generation that a worker has leased, as plain values for use outside of transactions."""
 
     generation_id: UUID
     token: str
@@ -102,7 +101,7 @@ class Lease:
     seed: int
     inputs: dict[str, Any]
     tenant_id: UUID
-    """What the names of stored files are derived from, beside their content."""
+    """The names of stored files are derived from this id and from their content."""
     remote: RemoteState
     organization_id: UUID | None = None
     trace_context: str | None = None
@@ -110,10 +109,10 @@ class Lease:
 
 @dataclass(frozen=True)
 class RenderedFile:
-    """A picture whose file is stored already, under a name that its content gives."""
+    """A rendered image whose file is stored, under a name that is derived from its content."""
 
     rendered: RenderedImage
-    stored: StoredPicture
+    stored: StoredImage
     media_id: UUID
 
 
@@ -122,9 +121,9 @@ def _available() -> ColumnElement[bool]:
 
 
 def count_available(database: Database, limit: int) -> int:
-    """How much there is to claim, counted up to `most`; reads only, so idle workers keep no writer waiting.
+    """Return how many generations can be leased, counted up to `limit`.
 
-    What waits because its tenant has enough in hand counts too.
+    Generations that wait because their tenant has the maximum of running ones count too.
     """
     # unscoped: workers run the generations of every tenant
     return leases.count_available(database, select(Generation.id).where(_available()), limit)
@@ -133,12 +132,17 @@ def count_available(database: Database, limit: int) -> int:
 def lease_next(
     database: Database, token: str, lease_duration: timedelta, max_running: int = 0
 ) -> Lease | None:
-    """The generation whose turn it is, now leased to `token`; None when there is none.
+    """Lease the next generation; return None if there is none.
 
-    A tenant has at most `max_running` generations in hand; 0 sets no limit. One that was claimed too often
-    without an end fails here.
+    A generation that has used up its attempts fails here.
+
+    Args:
+        database: The database of the queue.
+        token: The token of the new lease.
+        lease_duration: How long the lease lasts.
+        max_running: How many generations of a tenant may run at the same time; 0 for no limit.
     """
-    began = time.time_ns()
+    started_ns = time.time_ns()
     with database.transaction(write=True) as writing:
         generation = _select_next(writing, max_running)
         while (
@@ -153,26 +157,26 @@ def lease_next(
         if not is_awaiting_poll(generation):
             _start_attempt(generation)
         leases.acquire(generation, token, lease_duration)
-        told: Attributes = {
+        attributes: Attributes = {
             "sartiq.generation_id": str(generation.id),
             "sartiq.attempt": generation.attempts,
         }
-        order = parse_traceparent(generation.trace_context)
-        after_commit(partial(record_span, "claim_generation", order, began, told))
+        parent = parse_traceparent(generation.trace_context)
+        after_commit(partial(record_span, "claim_generation", parent, started_ns, attributes))
         return to_lease(generation, token)
 
 
 def _start_attempt(generation: Generation) -> None:
-    """Begin another attempt at a generation that waits, or whose worker is lost."""
+    """Start an attempt of a generation that is pending, or whose worker was lost."""
     if generation.status == GenerationStatus.RUNNING:
-        # It comes back into the queue and out again.
+        # The state machine has no step from running to running.
         transition(generation, GenerationStatus.PENDING)
     transition(generation, GenerationStatus.RUNNING)
     generation.attempts += 1
 
 
 def to_lease(generation: Generation, token: str) -> Lease:
-    """What a worker takes with it of a row that it has leased to `token`."""
+    """Return the values that a worker needs of a generation that is leased to `token`."""
     return Lease(
         generation_id=generation.id,
         token=token,
@@ -200,7 +204,7 @@ def _select_next(writing: Session, max_running: int) -> Generation | None:
 
 
 def renew(database: Database, lease: Lease, progress: int, lease_duration: timedelta) -> bool:
-    """Prolong the lease and tell the progress (0..99); False when the generation is no longer ours."""
+    """Extend the lease and record the progress (0 to 99); return False if the lease is lost."""
     # The revision changes only with the progress: clients that wait for changes are not woken up otherwise.
     revision = Generation.revision + case((Generation.progress == progress, 0), else_=1)
     running = owned_by(lease, GenerationStatus.RUNNING)
@@ -211,7 +215,7 @@ def renew(database: Database, lease: Lease, progress: int, lease_duration: timed
 
 
 def release(database: Database, lease: Lease) -> None:
-    """Let go of an unfinished generation: back to the queue, where the try does not count, or canceled."""
+    """Return a generation to the queue without counting the attempt, or finish its cancellation."""
     with database.transaction(write=True):
         generation = lock_leased(lease)
         if generation is None:
@@ -224,9 +228,13 @@ def release(database: Database, lease: Lease) -> None:
 
 
 def expire_overdue(database: Database) -> int:
-    """End what nobody will: past its deadline, or canceled while its worker got lost; how many ended."""
+    """End generations that no worker will end; return how many.
+
+    These are generations past their deadline, and canceled ones whose worker was lost.
+    """
     now = utc_now()
-    # What is made elsewhere is ended by its next step, which cancels it there, if any worker takes that.
+    # The next poll of a remote task cancels it at the provider and ends the generation. The grace period
+    # leaves time for that.
     overdue = and_(
         Generation.status.in_((GenerationStatus.PENDING, GenerationStatus.RUNNING)),
         Generation.deadline_at <= now,
@@ -237,7 +245,7 @@ def expire_overdue(database: Database) -> int:
         leases.is_expired(Generation.lease_expires_at),
         or_(Generation.lease_owner.is_not(None), Generation.lease_expires_at < now - CLEANUP_GRACE),
     )
-    due = select(Generation).where(or_(overdue, abandoned))  # unscoped: time is over for everybody
+    due = select(Generation).where(or_(overdue, abandoned))  # unscoped: deadlines of every tenant
     with database.transaction(write=False) as reading:
         if reading.scalar(due.with_only_columns(Generation.id).limit(1)) is None:
             return 0
@@ -253,9 +261,12 @@ def expire_overdue(database: Database) -> int:
 
 
 def store_rendered_file(
-    storage: Storage, lease: Lease, rendered: RenderedImage, stored: StoredPicture
+    storage: Storage, lease: Lease, rendered: RenderedImage, stored: StoredImage
 ) -> RenderedFile:
-    """Write the file of a picture before any row names it: a crash leaves an orphan at worst, never a gap."""
+    """Store the file of a rendered image before a row refers to it.
+
+    After a crash, garbage collection deletes the file. A row without its file cannot occur.
+    """
     media_id = uuid5(lease.tenant_id, stored.content_hash)
     storage.write(media_key(media_id, stored.extension), stored.data)
     return RenderedFile(rendered, stored, media_id)
@@ -263,9 +274,9 @@ def store_rendered_file(
 
 @start_span("record_pictures")
 def try_complete(database: Database, storage: Storage, lease: Lease, files: Sequence[RenderedFile]) -> bool:
-    """Record the pictures, the end of the generation and the shot's new state, all or nothing.
+    """Record the predictions, complete the generation and update its shot.
 
-    False, and nothing recorded, when the generation is no longer ours or was canceled meanwhile.
+    Returns False and records no predictions if the lease is lost or the generation was canceled meanwhile.
     """
     with database.transaction(write=True) as writing:
         generation = lock_leased(lease)
@@ -274,14 +285,14 @@ def try_complete(database: Database, storage: Storage, lease: Lease, files: Sequ
         if generation.status == GenerationStatus.CANCELING:
             transition(generation, GenerationStatus.CANCELED)
             return False
-        for index, made in enumerate(files):
-            writing.add(_build_prediction(storage, generation, index, made))
+        for index, file in enumerate(files):
+            writing.add(_build_prediction(storage, generation, index, file))
         transition(generation, GenerationStatus.COMPLETED)
     return True
 
 
 def fail(database: Database, lease: Lease, error: dict[str, Any]) -> None:
-    """Record the failure, return the credits and bring the shot back to where it was, if it is still ours."""
+    """Record a failure, unless the lease is lost."""
     with database.transaction(write=True):
         generation = lock_leased(lease)
         if generation is None:
@@ -293,7 +304,7 @@ def fail(database: Database, lease: Lease, error: dict[str, Any]) -> None:
 
 
 def owned_by(lease: Lease, *statuses: GenerationStatus) -> tuple[ColumnElement[bool], ...]:
-    """The claimed row, as long as it is leased to this claim and in one of these states."""
+    """Return the conditions that the generation belongs to the lease and has one of the statuses."""
     return (
         Generation.id == lease.generation_id,
         Generation.lease_owner == lease.token,
@@ -302,51 +313,51 @@ def owned_by(lease: Lease, *statuses: GenerationStatus) -> tuple[ColumnElement[b
 
 
 def lock_leased(lease: Lease) -> Generation | None:
-    """The claimed generation while it is ours: running, or to be canceled by us."""
+    """Lock and return the leased generation, running or canceling; None if the lease is lost."""
     return leases.lock_leased(
         Generation, owned_by(lease, GenerationStatus.RUNNING, GenerationStatus.CANCELING)
     )
 
 
 def _build_prediction(storage: Storage, generation: Generation, index: int, file: RenderedFile) -> Prediction:
-    picture, inputs = file.rendered, generation.inputs
+    rendered, inputs = file.rendered, generation.inputs
     media = store_image(
         storage, file.stored, generation.organization_id, generation.owner_id, resource_id=file.media_id
     )
-    reserved = inputs.get("prediction_ids")
+    reserved_ids = inputs.get("prediction_ids")
     return Prediction(
-        id=UUID(reserved[index]) if reserved else new_id(),
+        id=UUID(reserved_ids[index]) if reserved_ids else new_id(),
         owner_id=generation.owner_id,
         organization_id=generation.organization_id,
         generation_id=generation.id,
         shot_id=generation.shot_id,
         media_id=media.id,
         index=index,
-        width=picture.width,
-        height=picture.height,
-        content_type=picture.content_type,
-        file_size=len(picture.image),
+        width=rendered.width,
+        height=rendered.height,
+        content_type=rendered.content_type,
+        file_size=len(rendered.image),
         content_hash=file.stored.content_hash,
-        seed=picture.seed,
-        quality=picture.quality,
+        seed=rendered.seed,
+        quality=rendered.quality,
         provenance={
             "model": inputs["model"]["name"],
             "provider": _get_provider(generation),
-            "renderer_version": picture.renderer_version,
-            "cut_out": picture.cut_out,
+            "renderer_version": rendered.renderer_version,
+            "cut_out": rendered.cut_out,
             "inputs": inputs["rows"],
             "settings": {
                 **_get_fallback_settings(generation),
                 "strategy": generation.generation_strategy,
-                **picture.settings,
+                **rendered.settings,
             },
-            "ignored_inputs": _list_ignored(inputs, picture, generation.fallen_back),
+            "ignored_inputs": _list_ignored(inputs, rendered, generation.fallen_back),
         },
     )
 
 
 def _get_provider(generation: Generation) -> str:
-    """Who makes the pictures: the model's provider as it was when they were ordered, or its fallback."""
+    """Return the provider that the inputs name: that of the model, or the fallback."""
     model = generation.inputs.get("model", {})
     return str(model.get("fallback_provider" if generation.fallen_back else "provider") or PROVIDER)
 
@@ -356,9 +367,9 @@ def _get_fallback_settings(generation: Generation) -> dict[str, str]:
 
 
 def _list_ignored(inputs: dict[str, Any], rendered: RenderedImage, fallen_back: bool) -> list[str]:
-    """What the caller gave for nothing, with what only the renderer could tell."""
-    told = {"tone": "tone", "view_angle": "perspective", "lighting": "lighting"}
-    found_out = [told[name] for name in sorted(rendered.unused) if name in told]
-    given = [name for name in found_out if inputs["asked"].get(name) is not None]
+    """Return the requested inputs that made no difference, with those that only the renderer knows."""
+    request_names = {"tone": "tone", "view_angle": "perspective", "lighting": "lighting"}
+    unused = [request_names[name] for name in sorted(rendered.unused) if name in request_names]
+    requested = [name for name in unused if inputs["asked"].get(name) is not None]
     ignored = inputs["fallback_ignored" if fallen_back else "ignored"]
-    return list(dict.fromkeys([*ignored, *given]))
+    return list(dict.fromkeys([*ignored, *requested]))

@@ -1,7 +1,7 @@
-"""One step of a generation that a Compute API makes: submit it, look at it, fetch its pictures or end it.
+"""Run one step of a generation that a Compute API renders: submit, poll, fetch the results or cancel.
 
-A step takes seconds, then the row is parked. A step that is cut off is taken again by whoever claims the row
-next: the order's key makes no second task, and a picture is stored under a name that its content gives.
+A step takes seconds, and `polling.py` schedules the next one. Another worker repeats an interrupted step: the
+idempotency key prevents a second task, and files are stored under names that are derived from their content.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ MAX_PHOTO_SIDE = 2_048
 _BACKOFF_FACTOR = 1.4
 PROVIDER_ERROR = {
     "category": "provider",
-    "message": "The provider could not make the pictures; the credits were returned",
+    "message": "The provider could not render the images; the credits were returned",
     "retryable": True,
 }
 
 
 class _UnusableResult(ComputeUnavailable):
-    """What the task made is not what was ordered."""
+    """The results of the task do not match the generation."""
 
 
 class RemoteRunner:
-    """Takes steps of claims whose provider is COMPUTE. One per process; share it among threads."""
+    """Runs the steps of generations whose provider is COMPUTE. One per process; threads can share it."""
 
     def __init__(
         self, database: Database, storage: Storage, compute: ComputeClient, lease_duration: timedelta
@@ -69,25 +69,27 @@ class RemoteRunner:
         )
 
     def step(self, lease: queue.Lease) -> None:
-        """Bring the generation one step further and let go of it.
+        """Run one step of the generation and release it.
 
-        InputsUnusable when a photograph is gone, Abandoned when the generation is no longer ours.
+        Raises:
+            UnusableInputs: An input image is missing or cannot be read.
+            JobAborted: The lease is lost.
         """
         with polling.keep_lease(self._database, lease, self._lease_duration):
             self._step(lease)
 
     def _step(self, lease: queue.Lease) -> None:
         try:
-            access = ComputeConfig.from_config(self._load_config(lease))
+            config = ComputeConfig.from_config(self._load_config(lease))
             if lease.remote.should_stop:
-                self._cancel_task(access, lease.remote.task_id)
+                self._cancel_task(config, lease.remote.task_id)
                 polling.finish_stopped(self._database, lease)
             elif lease.remote.task_id is None:
-                self._submit(access, lease)
+                self._submit(config, lease)
             else:
-                self._poll(access, lease, lease.remote.task_id)
-        except ComputeUnavailable as failure:
-            logger.warning("generation %s is not made by its provider: %s", lease.generation_id, failure)
+                self._poll(config, lease, lease.remote.task_id)
+        except ComputeUnavailable as error:
+            logger.warning("the provider of generation %s failed: %s", lease.generation_id, error)
             if lease.remote.should_stop:
                 polling.finish_stopped(self._database, lease)
             else:
@@ -100,19 +102,19 @@ class RemoteRunner:
             return None
         return model.fallback_provider_config if lease.remote.fallen_back else model.provider_config
 
-    def _submit(self, access: ComputeConfig, lease: queue.Lease) -> None:
-        # A generation is ordered once from each provider, however often the step is repeated.
+    def _submit(self, config: ComputeConfig, lease: queue.Lease) -> None:
+        # One key per provider: a repeated step does not create a second task.
         key = f"{lease.generation_id}:{2 if lease.remote.fallen_back else 1}"
-        order = build_task(
+        task = build_task(
             lease.strategy, lease.inputs, lease.seed, lease.batch_size, _encode_images(self._storage, lease)
         )
-        task_id = self._compute.submit(access, key, str(lease.generation_id), order)
+        task_id = self._compute.submit(config, key, str(lease.generation_id), task)
         if not polling.schedule_poll(self._database, lease, task_id, _poll_delay(0), progress=0):
-            self._cancel_task(access, task_id)
+            self._cancel_task(config, task_id)
 
-    def _poll(self, access: ComputeConfig, lease: queue.Lease, task_id: str) -> None:
+    def _poll(self, config: ComputeConfig, lease: queue.Lease, task_id: str) -> None:
         try:
-            task = self._compute.get_task(access, task_id)
+            task = self._compute.get_task(config, task_id)
             if task.status == "completed":
                 self._store_results(lease, task)
                 return
@@ -121,16 +123,16 @@ class RemoteRunner:
         except ComputeUnavailable:
             failures = lease.remote.failures + 1
             if failures >= MAX_FAILURES:
-                self._cancel_task(access, task_id)
+                self._cancel_task(config, task_id)
                 raise
-            logger.warning("a look at generation %s failed", lease.generation_id, exc_info=True)
+            logger.warning("a poll of generation %s failed", lease.generation_id, exc_info=True)
             polling.schedule_poll(self._database, lease, task_id, _poll_delay(4 * failures), 0, failures)
             return
         if task.status != "running":
             logger.warning("the task of generation %s is %s", lease.generation_id, task.status)
             queue.fail(self._database, lease, PROVIDER_ERROR)
         elif utc_now() - lease.remote.started_at > MAX_TASK_DURATION:
-            self._cancel_task(access, task_id)
+            self._cancel_task(config, task_id)
             raise ComputeUnavailable("the task takes too long")
         else:
             polling.schedule_poll(
@@ -139,34 +141,34 @@ class RemoteRunner:
 
     def _store_results(self, lease: queue.Lease, task: RemoteTask) -> None:
         if len(task.images) < lease.batch_size:
-            raise _UnusableResult(f"{len(task.images)} pictures came of {lease.batch_size}")
-        made = []
+            raise _UnusableResult(f"the task has {len(task.images)} images instead of {lease.batch_size}")
+        files = []
         for index, remote in enumerate(task.images[: lease.batch_size]):
             if not polling.renew_lease(self._database, lease, self._lease_duration):
                 raise JobAborted
-            picture = _to_rendered_image(lease, remote, index, self._compute.fetch_image(remote.url))
-            made.append(queue.store_rendered_file(self._storage, lease, picture, to_stored_image(picture)))
-        if not queue.try_complete(self._database, self._storage, lease, made):
+            rendered = _to_rendered_image(lease, remote, index, self._compute.fetch_image(remote.url))
+            files.append(queue.store_rendered_file(self._storage, lease, rendered, to_stored_image(rendered)))
+        if not queue.try_complete(self._database, self._storage, lease, files):
             logger.warning("generation %s was taken over by another worker", lease.generation_id)
 
-    def _cancel_task(self, access: ComputeConfig, task_id: str | None) -> None:
-        """Cancel a task that nobody waits for; if that fails, its pictures are never asked for."""
+    def _cancel_task(self, config: ComputeConfig, task_id: str | None) -> None:
+        """Cancel a task whose results are not needed. A failure is logged: the results are never fetched."""
         if task_id is None:
             return
         try:
-            self._compute.cancel(access, task_id)
-        except ComputeUnavailable as failure:
-            logger.warning("a task of a provider could not be canceled: %s", failure)
+            self._compute.cancel(config, task_id)
+        except ComputeUnavailable as error:
+            logger.warning("a remote task could not be canceled: %s", error)
 
 
 def _poll_delay(steps: int) -> timedelta:
-    """Longer with every look, and never the same for two generations that began together."""
+    """Return the time until the next poll: it grows with each step and is randomized to spread the load."""
     seconds = min(MAX_POLL_SECONDS, MIN_POLL_SECONDS * _BACKOFF_FACTOR ** min(steps, 20))
     return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, hides nothing
 
 
 def _encode_images(storage: Storage, lease: queue.Lease) -> dict[str, str]:
-    """The order's pictures as data: addresses, so that the other side needs no way back to us."""
+    """Return the input images as `data:` URLs: the provider needs no access to this server."""
     scene = lease.inputs["scene"]
     sources = {
         "input_image_url": scene.get("source") or scene.get("product"),
@@ -178,39 +180,39 @@ def _encode_images(storage: Storage, lease: queue.Lease) -> dict[str, str]:
 def _to_data_url(storage: Storage, file: dict[str, Any]) -> str:
     try:
         data = storage.read(media_key(UUID(file["media_id"]), file["extension"]))
-        with open_stored(data) as picture:
+        with open_stored(data) as image:
             content_type = CONTENT_TYPES[file["extension"]]
-            if max(picture.size) > MAX_PHOTO_SIDE:
-                picture.thumbnail((MAX_PHOTO_SIDE, MAX_PHOTO_SIDE))
-                smaller = io.BytesIO()
-                file_format = "png" if "A" in picture.mode else "jpeg"
-                picture.save(smaller, file_format, quality=92)
-                data, content_type = smaller.getvalue(), f"image/{file_format}"
+            if max(image.size) > MAX_PHOTO_SIDE:
+                image.thumbnail((MAX_PHOTO_SIDE, MAX_PHOTO_SIDE))
+                buffer = io.BytesIO()
+                file_format = "png" if "A" in image.mode else "jpeg"
+                image.save(buffer, file_format, quality=92)
+                data, content_type = buffer.getvalue(), f"image/{file_format}"
     except (NotFound, OSError) as error:
         raise UnusableInputs from error
     return f"data:{content_type};base64,{base64.b64encode(data).decode()}"
 
 
 def _to_rendered_image(lease: queue.Lease, remote: RemoteImage, index: int, data: bytes) -> RenderedImage:
-    """The fetched bytes, checked as an upload is, as a judged picture of the size and format ordered."""
-    # Here, because servers start without OpenCV.
+    """Return fetched bytes, checked like an upload, as a scored image of the requested size and format."""
+    # Imported here, because servers start without OpenCV.
     from studio.rendering import RENDERER_VERSION, cut_out_product, downscale, refine
 
     scene = lease.inputs["scene"]
     try:
         received = normalise(data)
     except DomainError as error:
-        raise _UnusableResult(f"what came is no picture: {error}") from error
-    with open_stored(received.data) as picture:
-        picture.load()
+        raise _UnusableResult(f"the result is not an image: {error}") from error
+    with open_stored(received.data) as image:
+        image.load()
         rendering = refine(
-            picture,
+            image,
             width=scene["width"],
             height=scene["height"],
             file_format=scene["file_format"],
             quality=scene["quality"],
             strength=0.0,
-            cut_out=cut_out_product(downscale(picture)),
+            cut_out=cut_out_product(downscale(image)),
             framing=scene["framing"],
         )
     return RenderedImage(

@@ -1,6 +1,6 @@
-"""Makes the pictures of one claim: cut out once, painted in parallel, the lease renewed meanwhile.
+"""Render the images of one generation: prepare once, render in parallel, renew the lease meanwhile.
 
-No transaction is open while anything is painted.
+No transaction is open while images are rendered.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from studio import leases
 from studio.generations.worker import queue
 from studio.media.images import open_stored
 from studio.media.storage import Storage
-from studio.media.stored_image import StoredImage as StoredPicture
+from studio.media.stored_image import StoredImage
 from studio.providers.base import Renderer, load_local_renderer
 from studio.providers.local import RenderedImage
 from studio.telemetry.traces import start_span
@@ -29,22 +29,29 @@ Result = TypeVar("Result")
 
 PROGRESS_SECONDS = 1.0
 PREPARE_SHARE = 0.2
-"""Share of the progress that the cut-out is worth."""
+"""The share of the progress that the preparation counts for."""
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 
 
 class JobAborted(Exception):
-    """The pictures are no longer wanted from this process: it ends, or another one has taken over."""
+    """This process must not finish the generation: it ends, or the lease is lost."""
 
 
 class UnusableInputs(Exception):
-    """A file that the generation works from is gone or cannot be read."""
+    """An input file of the generation is missing or cannot be read."""
 
 
 class RenderJob:
-    """One claim being worked off, by the local studio unless a renderer is named.
+    """The rendering of one leased generation.
 
-    `given_up` tells when running work is to be dropped.
+    Args:
+        database: The database of the queue.
+        storage: The storage of inputs and results.
+        render_pool: The threads that render.
+        lease: The lease of the generation.
+        lease_duration: How long each renewal lasts.
+        aborting: Returns whether the job must stop.
+        renderer: The renderer; by default that of the provider LOCAL_STUDIO.
     """
 
     def __init__(
@@ -66,21 +73,26 @@ class RenderJob:
         self._renew_interval = min(PROGRESS_SECONDS, lease_duration.total_seconds() / 4)
 
     def run(self) -> list[queue.RenderedFile]:
-        """The pictures in order, their files stored.
+        """Return the rendered images in order, with their files stored.
 
-        Abandoned when they are not wanted any more, InputsUnusable when there is nothing to make them from.
+        Raises:
+            JobAborted: The process ends, or the generation no longer belongs to the lease.
+            UnusableInputs: An input file is missing or cannot be read.
         """
         try:
-            stage = self._wait_for_all([self._submit(self._prepare)])[0]
+            context = self._wait_for_all([self._submit(self._prepare)])[0]
             self._is_prepared = True
             return self._wait_for_all(
-                [self._submit(partial(self._render, stage, index)) for index in range(self._lease.batch_size)]
+                [
+                    self._submit(partial(self._render, context, index))
+                    for index in range(self._lease.batch_size)
+                ]
             )
         finally:
             self._canceled.set()
 
     def _submit(self, work: Callable[[], Result]) -> Future[Result]:
-        # In a context of its own, so that its log lines and spans belong to this claim.
+        # With a copy of the context, so that log lines and spans belong to this generation.
         return self._render_pool.submit(copy_context().run, work)
 
     @start_span("set_stage")
@@ -95,17 +107,18 @@ class RenderJob:
             raise UnusableInputs from error
 
     @start_span("make_picture")
-    def _render(self, stage: Any, index: int) -> queue.RenderedFile:
-        claim, tell = self._lease, partial(self._report_progress, index)
-        tell(0.0)
-        if claim.agentic:
-            asked = claim.inputs["asked"]
-            picture = self._renderer.render_best_image(
-                stage, claim.seed, index, asked["max_attempts"], asked["min_confidence_score"], tell
+    def _render(self, context: Any, index: int) -> queue.RenderedFile:
+        lease, report_progress = self._lease, partial(self._report_progress, index)
+        report_progress(0.0)
+        if lease.agentic:
+            request = lease.inputs["asked"]
+            max_attempts, min_score = request["max_attempts"], request["min_confidence_score"]
+            rendered = self._renderer.render_best_image(
+                context, lease.seed, index, max_attempts, min_score, report_progress
             )
         else:
-            picture = self._renderer.render_image(stage, claim.seed, index, tell)
-        return queue.store_rendered_file(self._storage, claim, picture, to_stored_image(picture))
+            rendered = self._renderer.render_image(context, lease.seed, index, report_progress)
+        return queue.store_rendered_file(self._storage, lease, rendered, to_stored_image(rendered))
 
     def _report_progress(self, index: int, share: float) -> None:
         if self._canceled.is_set():
@@ -113,12 +126,12 @@ class RenderJob:
         self._progress_shares[index] = max(self._progress_shares[index], min(1.0, share))
 
     def _progress(self) -> int:
-        painted = sum(self._progress_shares) / len(self._progress_shares)
-        done = PREPARE_SHARE + (1 - PREPARE_SHARE) * painted if self._is_prepared else PREPARE_SHARE / 2
+        rendered = sum(self._progress_shares) / len(self._progress_shares)
+        done = PREPARE_SHARE + (1 - PREPARE_SHARE) * rendered if self._is_prepared else PREPARE_SHARE / 2
         return min(99, int(100 * done))
 
     def _wait_for_all(self, futures: Sequence[Future[Result]]) -> list[Result]:
-        """The results, once all are there; progress is told and the lease renewed while they are not."""
+        """Return all results; until then, record the progress and renew the lease."""
         pending: set[Future[Result]] = set(futures)
         while pending:
             _, pending = wait(pending, timeout=self._renew_interval, return_when=FIRST_EXCEPTION)
@@ -141,15 +154,15 @@ class RenderJob:
         )
 
 
-def to_stored_image(image: RenderedImage) -> StoredPicture:
-    """A picture of our own making as it is stored: in its final form already, only measured for the row."""
-    # Here, because servers start without Pillow.
+def to_stored_image(image: RenderedImage) -> StoredImage:
+    """Return a rendered image as a stored image. Its bytes stay as they are: only the color is computed."""
+    # Imported here, because servers start without Pillow.
     from studio.media.normalisation import dominant_color
 
     with open_stored(image.image) as opened:
         opened.draft("RGB", (192, 192))
         color = dominant_color(opened)
-    return StoredPicture(
+    return StoredImage(
         data=image.image,
         extension=_EXTENSIONS[image.content_type],
         width=image.width,

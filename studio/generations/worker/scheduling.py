@@ -1,8 +1,9 @@
-"""Whose turn it is: picks the generation that a worker gets next, so that nobody starves.
+"""The fair scheduler: choose the generation that a worker runs next.
 
-First comes what a lost worker left and what is made elsewhere and due, then what has waited for longer than
-`PATIENCE`, then what has the highest priority. Among equals it is a tenant with the least work in hand, and
-of that the oldest. A tenant that has as much in hand as one may have has to wait, whatever its priority.
+The order is: generations whose worker was lost and remote tasks that are due for a poll; generations that
+have waited for longer than `STARVATION_AFTER`; the highest priority. Among equals, the tenant with the fewest
+running generations comes first, and then its oldest generation. A tenant with the maximum of running
+generations waits, whatever its priority.
 """
 
 from __future__ import annotations
@@ -22,87 +23,91 @@ from studio import leases
 STARVATION_AFTER = timedelta(minutes=10)
 SCHEDULING_TIMEOUT = "30s"
 _ADVISORY_LOCK_ID = 0x5A7271
-"""Number of the lock under which PostgreSQL lets one claim after the other choose."""
+"""The key of the PostgreSQL advisory lock that serializes the choices."""
 
 Tenant = tuple[UUID | None, UUID | None]
-"""An organization, or the owner of personal rows; the other one is None."""
+"""The id of an organization, or of the owner of personal rows; the other one is None."""
 
 
 def before_deadline() -> ColumnElement[bool]:
-    """The condition that the deadline, if there is one, is not over."""
+    """Return the condition that a generation has no deadline, or one in the future."""
     return or_(Generation.deadline_at.is_(None), Generation.deadline_at > utc_now())
 
 
 def is_reclaimable() -> ColumnElement[bool]:
-    """The condition that nobody works on a generation that has begun, and it is time that somebody does.
+    """Return the condition that a started generation needs a worker.
 
-    A worker had it and let its lease run out, or it is made elsewhere and the next look is due: also past its
-    deadline or to be canceled, for then it has one step left, which ends it there.
+    The lease of its worker has expired, or it is a remote task that is due for a poll. A remote task is due
+    even past its deadline or while it is being canceled: its last step cancels it at the provider.
     """
     is_due, is_remote = leases.is_expired(Generation.lease_expires_at), Generation.remote_task_id.is_not(None)
     running = and_(Generation.status == GenerationStatus.RUNNING, or_(before_deadline(), is_remote))
-    parked = and_(is_remote, Generation.lease_owner.is_(None))
-    return and_(is_due, or_(running, and_(Generation.status == GenerationStatus.CANCELING, parked)))
+    awaits_poll = and_(is_remote, Generation.lease_owner.is_(None))
+    canceling = and_(Generation.status == GenerationStatus.CANCELING, awaits_poll)
+    return and_(is_due, or_(running, canceling))
 
 
 def is_awaiting_poll(generation: Generation) -> bool:
-    """Whether a generation is made elsewhere and nobody looks at it at the moment."""
-    begun = generation.status != GenerationStatus.PENDING
-    return begun and generation.remote_task_id is not None and generation.lease_owner is None
+    """Return whether a generation is a remote task that no worker polls at the moment."""
+    has_started = generation.status != GenerationStatus.PENDING
+    return has_started and generation.remote_task_id is not None and generation.lease_owner is None
 
 
 def select_next(writing: Session, max_running: int) -> Generation | None:
-    """The generation to claim now, its row locked; None when there is none or each tenant has enough in hand.
+    """Return the generation to lease next, locked; None if no generation can be leased.
 
-    No tenant gets a generation beyond `max_running` at a time, however many claim at once; 0 sets no limit.
+    Args:
+        writing: The session of the writing transaction.
+        max_running: How many generations of a tenant may run at the same time, however many workers lease
+            concurrently; 0 for no limit.
     """
     _acquire_scheduling_lock(writing)
-    left = _select_first(is_reclaimable(), Generation.priority.desc())
-    if left is not None:
-        # Counted as in hand all along, so that the limit holds even when its worker wakes up again.
-        return left
-    in_hand = _count_running(writing)
-    levels = sorted(count for count in {0, *in_hand.values()} if not max_running or count < max_running)
-    peers = _top_priority(writing, _runs_at_most(levels[-1], in_hand))
-    if peers is None:
+    reclaimable = _select_first(is_reclaimable(), Generation.priority.desc())
+    if reclaimable is not None:
+        # It counts as running already: the limit holds even if the lost worker comes back.
+        return reclaimable
+    running = _count_running(writing)
+    levels = sorted(count for count in {0, *running.values()} if not max_running or count < max_running)
+    has_priority = _top_priority(writing, _runs_at_most(levels[-1], running))
+    if has_priority is None:
         return None
-    found = (_select_first(peers & _runs_at_most(level, in_hand)) for level in levels)
-    return next((generation for generation in found if generation is not None), None)
+    candidates = (_select_first(has_priority & _runs_at_most(level, running)) for level in levels)
+    return next((generation for generation in candidates if generation is not None), None)
 
 
 def _acquire_scheduling_lock(writing: Session) -> None:
-    """Wait until no other claim is choosing; SQLite has one writer anyway."""
+    """Wait until no other transaction chooses a generation. SQLite has one writer anyway."""
     if writing.get_bind().dialect.name == "postgresql":
-        # A process that hangs in the middle of its claim must not hold up all others.
-        patience = func.set_config("idle_in_transaction_session_timeout", SCHEDULING_TIMEOUT, True)
-        writing.execute(select(patience, func.pg_advisory_xact_lock(_ADVISORY_LOCK_ID)))
+        # A process that hangs in its transaction must not block all others.
+        timeout = func.set_config("idle_in_transaction_session_timeout", SCHEDULING_TIMEOUT, True)
+        writing.execute(select(timeout, func.pg_advisory_xact_lock(_ADVISORY_LOCK_ID)))
 
 
 def _count_running(writing: Session) -> dict[Tenant, int]:
     personal = case((Generation.organization_id.is_(None), Generation.owner_id))
-    in_hand = Generation.status.in_((GenerationStatus.RUNNING, GenerationStatus.CANCELING))
-    # unscoped: a number for each tenant
-    counted = select(Generation.organization_id, personal, func.count()).where(in_hand)
+    is_running = Generation.status.in_((GenerationStatus.RUNNING, GenerationStatus.CANCELING))
+    # unscoped: counts the rows of every tenant
+    counted = select(Generation.organization_id, personal, func.count()).where(is_running)
     counted = counted.group_by(Generation.organization_id, personal)
     return {(organization, owner): count for organization, owner, count in writing.execute(counted)}
 
 
 def _top_priority(writing: Session, allowed: ColumnElement[bool]) -> ColumnElement[bool] | None:
-    """The condition that those meet who come before all others; None when nobody waits."""
+    """Return the condition of the generations that come first; None if no allowed one waits."""
     waiting = and_(Generation.status == GenerationStatus.PENDING, before_deadline())
     overdue = and_(waiting, Generation.created_at <= utc_now() - STARVATION_AFTER)
-    # unscoped: workers work for everybody
+    # unscoped: workers run the generations of every tenant
     if writing.scalar(select(Generation.id).where(overdue, allowed).limit(1)) is not None:
         return overdue
-    # unscoped: workers work for everybody
+    # unscoped: workers run the generations of every tenant
     highest = select(Generation.priority).where(waiting, allowed)
     priority = writing.scalar(highest.order_by(Generation.priority.desc()).limit(1))
     return None if priority is None else and_(waiting, Generation.priority == priority)
 
 
 def _runs_at_most(level: int, running: Mapping[Tenant, int]) -> ColumnElement[bool]:
-    """The condition that a tenant has at most so much in hand."""
-    busier = [scope for scope, count in running.items() if count > level]
+    """Return the condition that the tenant has at most `level` running generations."""
+    busier = [tenant for tenant, count in running.items() if count > level]
     organizations = [organization for organization, _ in busier if organization is not None]
     owners = [owner for _, owner in busier if owner is not None]
     personal = Generation.organization_id.is_(None)
@@ -113,7 +118,7 @@ def _runs_at_most(level: int, running: Mapping[Tenant, int]) -> ColumnElement[bo
 
 
 def _select_first(condition: ColumnElement[bool], *order_by: ColumnElement[Any]) -> Generation | None:
-    # unscoped: workers work for everybody
+    # unscoped: workers run the generations of every tenant
     first = select(Generation).where(condition).options(defer(Generation.queue_position))
     first = first.order_by(*order_by, Generation.created_at, Generation.id)
     return leases.lock_next(first, Generation)
