@@ -31,6 +31,7 @@ MASK = "***"
 MAX_TEXT_LENGTH = 500
 MAX_LIST_LENGTH = 100
 
+# Words rather than column names: "token" masks `token_hash` and any later column with a token.
 _SECRET = re.compile(r"hash|salt|secret|password|token|config|credential|(^|_)key(_|$)")
 _NOT_SECRET = {"content_hash"}
 _SECRET_URLS = {"url"}
@@ -177,6 +178,7 @@ def _track_flush(flushing: Session, _context: object) -> None:
         tracker.track(row, is_deleted=True)
 
 
+# At `after_flush` the session still knows which rows are new or changed, and their previous values.
 event.listen(Session, "after_flush", _track_flush)
 
 
@@ -240,6 +242,7 @@ def _to_log_value(name: str, value: Any) -> Any:
     """Return a value as the log stores it: a scalar or a list of texts, truncated if long."""
     if value is None or not isinstance(value, _LOGGED_TYPES):
         return None
+    # The change itself is logged, so a masked field still shows that a secret was replaced.
     if is_secret(name):
         return MASK
     if name in _SECRET_URLS:

@@ -48,6 +48,7 @@ def new_id() -> UUID:
     keep their order stable.
     """
     global _last_id_time
+    # Ids are created in all request threads.
     with _id_lock:
         now = time.time_ns() if _deterministic_start is None else _deterministic_start
         # 48 bits of milliseconds and 12 bits of a fraction of a millisecond: units of about 244 ns.

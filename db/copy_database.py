@@ -174,6 +174,7 @@ def _require_empty(target: Connection) -> None:
 
 def _lock_tables(target: Connection) -> None:
     """Lock all tables against writes, so that a server that starts now waits for the end of the copy."""
+    # EXCLUSIVE blocks writes and row locks, but not reads.
     names = ", ".join(target.dialect.identifier_preparer.format_table(t) for t in Base.metadata.sorted_tables)
     target.execute(text(f"LOCK TABLE {names} IN EXCLUSIVE MODE"))
 

@@ -48,6 +48,7 @@ class _UnitOfWork:
     separate_callbacks: list[Callable[[Session], object]] = field(default_factory=list)
 
 
+# A context variable, so that functions need no session parameter and threads do not share a transaction.
 _unit_of_work: ContextVar[_UnitOfWork | None] = ContextVar("unit_of_work", default=None)
 
 
@@ -107,6 +108,7 @@ def rollback_and_continue() -> None:
     unit = _current_unit_of_work()
     unit.session.rollback()
     unit.after_commit.clear()
+    # The list is replaced first, because a second rollback at the end must not run them again.
     callbacks, unit.after_rollback = unit.after_rollback, []
     _run_callbacks(callbacks)
 
@@ -216,6 +218,7 @@ class _ReadOnlySession(_RoleSession):
 _READ_ONLY_MESSAGE = "a transaction that was opened for reading cannot write"
 
 
+# Two listeners, because changes of entities and statements of the ORM take different paths to the database.
 def _reject_flush(session: Session, *_: object) -> None:
     if session.new or session.deleted or any(session.is_modified(row) for row in session.dirty):
         raise RuntimeError(_READ_ONLY_MESSAGE)
@@ -273,6 +276,7 @@ class Database:
         if _unit_of_work.get() is not None:
             raise RuntimeError("transactions do not nest; the running one covers the whole request")
         unit = _UnitOfWork(self._open_session(write, role))
+        # Not known from an exception alone: a commit can fail too.
         committed = False
         try:
             with self._exclusive_connection(), unit.session:
@@ -289,6 +293,7 @@ class Database:
                 raise
             raise domain_error from error
         finally:
+            # Outside of the transaction and its connection: callbacks may open transactions of their own.
             self._finish(unit, committed)
 
     def dispose(self) -> None:
@@ -298,6 +303,7 @@ class Database:
     def _open_session(self, write: bool, role: SessionRole) -> Session:
         session_class = _RoleSession if write else _ReadOnlySession
         info = {_ROLE_KEY: role}
+        # `expire_on_commit=False` keeps rows readable after the commit.
         if self._connection is not None:
             return session_class(
                 self._connection,
@@ -329,6 +335,7 @@ class Database:
 
     def _finish(self, unit: _UnitOfWork, committed: bool) -> None:
         for callback in unit.separate_callbacks:
+            # One transaction each, so that a failing callback does not undo the others.
             try:
                 with self.transaction(write=True) as session:
                     callback(session)

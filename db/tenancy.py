@@ -51,6 +51,7 @@ class Caller:
     @property
     def key_organization_id(self) -> UUID | None:
         """The organization of the API key, or None if the caller is a user."""
+        # The caller of an API key has exactly one role, in the key's organization.
         return None if self.api_key_id is None else next(iter(self.roles))
 
     def permissions_in(self, organization_id: UUID | None) -> frozenset[str]:
@@ -68,6 +69,7 @@ class Caller:
         return SessionRole(APPLICATION_ROLE, self.user_id, tuple(self.roles), self.is_superuser)
 
 
+# Context variables, so that queries know the caller without an argument in every function.
 _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 _permission: ContextVar[str | None] = ContextVar("permission", default=None)
 _organization: ContextVar[UUID | None] = ContextVar("organization", default=None)
@@ -134,6 +136,7 @@ def _notify_access(organization_id: UUID | None) -> None:
     """Record the organization whose rows are used, and call `on_tenant_access` if the caller is a member."""
     _organization.set(organization_id)
     callback = _on_tenant_access.get()
+    # Members only: other callers must not use up the rate limit of an organization whose id they know.
     if callback is not None and organization_id is not None and organization_id in current_caller().roles:
         callback(organization_id)
 
@@ -161,12 +164,14 @@ def require_grant(scope_id: UUID) -> None:
     caller = current_caller()
     if caller.is_superuser or (scope_id == caller.user_id and caller.api_key_id is None):
         return
+    # Same errors and order as for a row: membership first, then the permission.
     if scope_id not in caller.roles:
         raise NotFound()
     if not caller.has_permission(current_permission(), scope_id):
         raise PermissionDenied()
 
 
+# The kind is a part of the key of cached statements, the values are not: see `_select_by_id`.
 class RowFilterKind(Enum):
     """Which rows a statement selects."""
 
@@ -216,6 +221,7 @@ def list_filter(organization_id: UUID | None, include_public: bool = False) -> R
         require_membership(organization_id)
         return RowFilter(RowFilterKind.ORGANIZATION, {"organization_id": organization_id}, include_public)
     if caller.is_superuser:
+        # No condition for public rows: they are included already.
         return RowFilter(RowFilterKind.EVERYTHING)
     if caller.api_key_id is not None:
         raise PermissionDenied()
@@ -283,6 +289,7 @@ def get_visible(
     values = {"row_id": row_id, **rows.values}
     row = cast("OwnedModel | None", current_session().scalars(statement, values).unique().one_or_none())
     if row is None:
+        # One error for absent rows and rows of other tenants: a different one would confirm the id.
         if for_update:
             _deny_if_read_only(model, row_id, where)
         raise NotFound()
@@ -329,6 +336,7 @@ def require_permission_on(row: Owned) -> None:
     if caller.is_superuser or permission is None:
         record_grant(row.organization_id or row.owner_id)
         return
+    # An API key has no access to personal rows, not even to those of its creator.
     if row.organization_id is None and row.owner_id == caller.user_id and caller.api_key_id is None:
         allowed = permission in caller.personal_permissions
     elif row.organization_id in caller.roles:
@@ -360,6 +368,7 @@ def get_reference(
     row = current_session().scalars(select_visible(model).where(model.id == row_id)).one_or_none()
     if row is None:
         raise NotFound()
+    # A reference across tenants would show the row to all members of the other one.
     same_tenant = row.organization_id == organization_id and (
         organization_id is not None or row.owner_id == (owner_id or caller.user_id)
     )
@@ -370,6 +379,7 @@ def get_reference(
 
 def extend_role_to(organization_id: UUID) -> None:
     """Let the running transaction see and write rows of an organization that the caller has just created."""
+    # The role was set from the memberships at the begin of the request, which do not have the new one.
     role = current_role()
     switch_role(replace(role, organization_ids=(*role.organization_ids, organization_id)))
 
@@ -396,6 +406,7 @@ def require_permission_in(organization_id: UUID | None) -> None:
         require_membership(organization_id)
     if not current_caller().has_permission(current_permission(), organization_id):
         raise PermissionDenied()
+    # The idempotency lock stores the grant, so that a replay can check it again.
     record_grant(organization_id or current_caller().user_id)
 
 
@@ -421,4 +432,5 @@ def _is_personal(model: type[Owned], user_id: Any) -> ColumnElement[bool]:
 
 
 def _is_public(model: Any) -> tuple[ColumnElement[bool], ...]:
+    # Only some models can be public, see `Publishable`.
     return (model.public.is_(True),) if hasattr(model, "public") else ()

@@ -32,6 +32,7 @@ Paths = Mapping[str, "Paths"]
 """A tree of attribute names: each name maps to the names read from that attribute."""
 
 ALL_COLUMNS = "*"
+# Read in any case: the id tells a missing reference and links collections to their rows.
 _ID: Paths = {"id": {}}
 
 
@@ -58,6 +59,7 @@ class Projection:
             if (collection := _find_collection(model, name, tree[name])) is not None
         }
         own = {name: subtree for name, subtree in tree.items() if name not in self._collections}
+        # First, so that the id is the first column.
         self._row = _RowProjection(model, {**_ID, **own}, tuple(self._collections))
 
     def apply(self, query: Select[Any]) -> Select[Any]:
@@ -94,6 +96,7 @@ class _RowProjection:
             self.columns += part.columns
             self.joins += [getattr(entity, name).of_type(target), *part.joins]
             self._references.append(part)
+        # Named tuples have attributes, like entities, and are cheap to create.
         self._make = _build_record_type((*names, *related, *collections))._make
 
     def build_record(self, row: Row[Any], *collections: list[Record]) -> Record:
@@ -119,6 +122,7 @@ class _CollectionProjection:
 
     def __init__(self, relationship: RelationshipProperty[Any], tree: Paths, is_of_values: bool) -> None:
         entity = relationship.mapper.class_
+        # The column of the related table that refers to the parent.
         ((_, column),) = relationship.local_remote_pairs
         parent = getattr(entity, relationship.mapper.get_property_by_column(column).key)
         part = _RowProjection(entity, tree, start=1)
@@ -187,6 +191,7 @@ class _IdText(TypeDecorator[str]):
         return None if value is None else str(UUID(value))
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        # No call per value on PostgreSQL.
         return super().result_processor(dialect, coltype) if dialect.name == "sqlite" else None
 
 
@@ -215,6 +220,7 @@ class _IdArray(TypeDecorator[Sequence[str]]):
         ids = value or ()
         if dialect.name == "postgresql":
             return "{" + ",".join(ids) + "}"
+        # SQLite has no arrays; `json_each` reads this list.
         return orjson.dumps([row_id.replace("-", "") for row_id in ids]).decode()
 
 

@@ -27,6 +27,7 @@ class CallerRow(NamedTuple):
     roles: dict[UUID, str]
 
 
+# The outer join keeps users without any organization.
 _CALLER_ROWS = (
     select(User.id, User.email, User.is_superuser, Membership.organization_id, Membership.role)
     .join(TokenFamily, TokenFamily.user_id == User.id)
@@ -79,6 +80,7 @@ def find_caller(user_id: UUID, session_id: UUID) -> CallerRow | None:
     if row is None:
         return None
     roles = {UUID(organization_id): role for organization_id, role in (row.roles or {}).items()}
+    # The statement has set the role already; the session only needs to know it for the time after a rollback.
     record_role(SessionRole(APPLICATION_ROLE, row.id, tuple(roles), row.is_superuser))
     return CallerRow(row.id, row.email, row.is_superuser, roles)
 

@@ -30,6 +30,7 @@ MIGRATING = "sartiq.migrating"
 """The setting that lets the owner of the tables see all rows, for migrations."""
 
 
+# Frozen, because roles are compared to find out whether a statement is needed to switch.
 @dataclass(frozen=True)
 class SessionRole:
     """A database role and, for the application role, the caller whose rows it sees."""
@@ -63,6 +64,7 @@ def set_config_expression(role: Any, user_id: Any, organizations: Any, is_superu
         "sartiq.organizations": organizations,
         "sartiq.is_superuser": is_superuser,
     }
+    # `true()` makes each setting local to the transaction, like SET LOCAL.
     return func.concat(
         *(func.set_config(sql_literal(name), value, true()) for name, value in settings.items())
     )
@@ -73,6 +75,7 @@ def sql_literal(value: str) -> ColumnElement[str]:
     return literal_column(f"'{value}'", String)
 
 
+# Built once, because most transactions run it.
 _SET_ROLE = select(
     set_config_expression(*map(bindparam, ("role", "user_id", "organizations", "is_superuser")))
 )
@@ -87,6 +90,7 @@ def set_role(connection: Connection, role: SessionRole) -> None:
         {
             "role": role.name,
             "user_id": str(role.user_id or ""),
+            # Settings are text, so this is an array literal.
             "organizations": "{" + ",".join(map(str, role.organization_ids)) + "}",
             "is_superuser": "on" if role.is_superuser else "off",
         },
