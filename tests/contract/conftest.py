@@ -1,4 +1,4 @@
-"""The mini contract, and two tenants of the real one: made once, and as they were made for every test."""
+"""Fixtures: an app that serves the mini contract, the real app, and two tenants in their original state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TenantSnapshot = tuple[Connection, bytes]
 
 @pytest.fixture(scope="session")
 def mini() -> Iterator[Any]:
-    """The engine serving the mini contract."""
+    """Yield an app that serves the mini contract."""
     app = create_mini_app()
     yield app
     app.bridge.pool.shutdown()
@@ -32,20 +32,21 @@ def mini() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def call(mini: Any) -> Callable[..., ClientResponse]:
-    """Ask the mini contract with a valid token: `call(method, target, headers, body=..., as_json=...)`."""
+    """Return a function that sends a request with a valid token to the mini contract's app.
+
+    Usage: `call(method, target, headers, body=..., as_json=...)`.
+    """
     bearer = {"authorization": f"Bearer {build_token()}"}
 
-    def ask_it(
-        method: str, target: str, headers: dict[str, str] | None = None, **body: Any
-    ) -> ClientResponse:
+    def send(method: str, target: str, headers: dict[str, str] | None = None, **body: Any) -> ClientResponse:
         return send_request(mini, method, f"/api/v1{target}", {**bearer, **(headers or {})}, **body)
 
-    return ask_it
+    return send
 
 
 @pytest.fixture
 def outcomes(mini: Any) -> list[str]:
-    """How the transactions of this test ended."""
+    """Return how the transactions of this test ended."""
     database: RecordingDatabase = mini.database
     database.outcomes.clear()
     return database.outcomes
@@ -53,55 +54,55 @@ def outcomes(mini: Any) -> list[str]:
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """The real application, made once for a module."""
-    made = create_test_app(tmp_path_factory.mktemp("contract"))
-    yield made
-    made.bridge.pool.shutdown()
+    """Yield the real application, built once per module."""
+    app = create_test_app(tmp_path_factory.mktemp("contract"))
+    yield app
+    app.bridge.pool.shutdown()
 
 
 @pytest.fixture(scope="module")
 def tenant_snapshot(app: Application, database_engine: Engine) -> Iterator[TenantSnapshot]:
-    """A connection on which two tenants live, and these two, pickled to be copied for each test.
+    """Yield a connection with the rows of two tenants, and the tenants, pickled to be copied for each test.
 
-    To make them takes as long as most tests do; to pickle is faster than a deep copy by far.
+    Creating them takes as long as most tests. Pickling is much faster than a deep copy.
     """
     with database_engine.execution_options(write=True).connect() as connection:
         outer = connection.begin()
         set_role(connection, SYSTEM)
         with _session_on(connection) as session, factories.use_session(session):
-            worlds = Tenant(app.settings), Tenant(app.settings)
+            tenants = Tenant(app.settings), Tenant(app.settings)
             session.commit()
             session.expunge_all()
-            for world in worlds:
-                world.reload(session)
+            for tenant in tenants:
+                tenant.reload(session)
         session.expunge_all()
-        yield connection, pickle.dumps(worlds)
+        yield connection, pickle.dumps(tenants)
         outer.rollback()
 
 
 @pytest.fixture
 def tenants(app: Application, tenant_snapshot: TenantSnapshot) -> Iterator[tuple[Tenant, Tenant]]:
-    """Two tenants with a row of every kind, and the app on this test's database."""
+    """Yield two tenants with a row of every kind, and let the app use this test's database."""
     connection, pickled = tenant_snapshot
-    untouched = connection.begin_nested()
+    savepoint = connection.begin_nested()
     with _session_on(connection) as session, factories.use_session(session):
         copies: tuple[Tenant, Tenant] = pickle.loads(pickled)  # noqa: S301 - this process pickled it
-        for world in copies:
-            world.attach_to(session)
+        for tenant in copies:
+            tenant.attach_to(session)
         with app.database.switched_to(Database.from_connection(connection)):
             yield copies
-    untouched.rollback()
+    savepoint.rollback()
 
 
 @pytest.fixture
 def tenant(tenants: tuple[Tenant, Tenant]) -> Tenant:
-    """One tenant."""
+    """Return the first tenant."""
     return tenants[0]
 
 
 @pytest.fixture
 def other_tenant(tenants: tuple[Tenant, Tenant]) -> Tenant:
-    """Another one."""
+    """Return the second tenant."""
     return tenants[1]
 
 

@@ -1,4 +1,4 @@
-"""Every example of the contract, held against its own schema by a validator that is not ours."""
+"""Validate every example of the contract against its schema, with a third-party validator."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ REGISTRY: Registry[Any] = Registry().with_resource(BASE_URI, DRAFT4.create_resou
 
 
 def list_examples(node: Any, place: str = "#") -> Iterator[tuple[str, dict[str, Any], Any]]:
-    """Yield place, schema and example of every schema, parameter and body that has one."""
+    """Yield the JSON pointer, schema and example of every schema, parameter and body that has one."""
     if isinstance(node, list):
         for number, child in enumerate(node):
             yield from list_examples(child, f"{place}/{number}")
     if not isinstance(node, dict):
         return
-    for name, named in node.get("examples", {}).items() if "schema" in node else ():
-        yield f"{place}/examples/{name}", node["schema"], resolve(named)["value"]
+    for name, example in node.get("examples", {}).items() if "schema" in node else ():
+        yield f"{place}/examples/{name}", node["schema"], resolve(example)["value"]
     if "example" in node and "schema" in node:
         yield place, node["schema"], node["example"]
     elif "example" in node and isinstance(node.get("type"), str):
@@ -34,21 +34,21 @@ def list_examples(node: Any, place: str = "#") -> Iterator[tuple[str, dict[str, 
 
 
 def list_invalid_examples() -> list[str]:
-    """Return every example that its schema refuses, with the place and the reason."""
-    found = []
+    """Return every example that does not match its schema, with its JSON pointer and the error."""
+    invalid = []
     for place, schema, example in list_examples(CONTRACT):
-        # A password is written and never read: its example belongs to a request.
+        # An example may have write-only or read-only properties, so it must be valid in one direction.
         for validator in (OAS30WriteValidator, OAS30ReadValidator):
             errors = list(validator(with_absolute_references(schema), registry=REGISTRY).iter_errors(example))
             if not errors:
                 break
         else:
-            found.append(f"{place}: {errors[0].message}")
-    return found
+            invalid.append(f"{place}: {errors[0].message}")
+    return invalid
 
 
 def with_absolute_references(node: Any) -> Any:
-    """Return a schema whose references name the contract."""
+    """Return a copy of a schema whose references start with the URI of the contract."""
     if isinstance(node, list):
         return [with_absolute_references(child) for child in node]
     if isinstance(node, dict):

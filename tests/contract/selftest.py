@@ -1,6 +1,6 @@
-"""`make contract-selftest`: does the contract run bite? Seeds eight defects one by one; each must be found.
+"""`make contract-selftest`: seed eight defects one by one and check that the contract run finds each.
 
-The same run on the server without a defect must pass, so that it is the defect that is found.
+The same run must pass on the server without a defect, so that the finding is the defect.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from tests.contract import run
 from tests.contract.seeded_defects import AUTHENTICATION_DEFECTS, DEFECTS
 
 SEED = 2041
-# Defect -> operations that its run is limited to, and the code of the check that must find it. What our check
-# of answers turns into a 500 is found as a server error. The other defects are for the conformance kit.
+# Defect -> the operations of its run, and the code of the check that must find it. Response validation turns
+# some defects into a 500, which is found as a server error. Other defects are for the conformance kit.
 RUNS = {
     "tenant_leak": (["create_brand", "list_brands", "get_brand"], "ST402"),
     "public_operation": (["create_brand", "list_brands", "get_brand"], "ST901"),
     "deletion_without_effect": (["create_brand", "get_brand", "delete_brand"], "ST301"),
-    # Only a walk reads a brand, deletes it and reads it again.
+    # Only the stateful phase reads a brand, deletes it and reads it again.
     "stale_read": (["create_brand", "get_brand", "delete_brand"], "ST301"),
     "creation_dropping_a_field": (["create_brand"], "ST101"),
     "undocumented_status": (["create_brand", "get_brand"], "ST101"),
@@ -30,30 +30,30 @@ EVERY_OPERATION = sorted({name for names, _ in RUNS.values() for name in names})
 
 
 def run_contract(server: str, operations: list[str]) -> tuple[bool, str]:
-    """Fuzz some operations of a server; return whether nothing was found, and the report."""
+    """Fuzz some operations of a server; return whether the run passed, and its report."""
     command = [sys.executable, "-m", "tests.contract.run", "--database", "sqlite", "--seed", str(SEED)]
     command += ["--examples", "20", "--server", server]
     for name in operations:
         command += ["--operation", name]
-    done = subprocess.run(command, cwd=run.ROOT, capture_output=True, text=True, check=False)
-    return done.returncode == 0, done.stdout + done.stderr
+    completed = subprocess.run(command, cwd=run.ROOT, capture_output=True, text=True, check=False)
+    return completed.returncode == 0, completed.stdout + completed.stderr
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Try every defect; return 0 when all were found and the sound server passed."""
+    """Try every defect; return 0 if all are found and the unchanged server passes."""
     parser = argparse.ArgumentParser(prog="make contract-selftest ARGS=...", description=__doc__)
-    parser.add_argument("--defect", choices=sorted(RUNS), help="only this one")
+    parser.add_argument("--defect", choices=sorted(RUNS), help="seed only this defect")
     options = parser.parse_args(arguments)
     names = [options.defect] if options.defect else list(RUNS)
-    sound, report = run_contract("handlers", EVERY_OPERATION)
-    print(f"{'passed' if sound else 'FAILED':10}the server as it is", flush=True)
-    if not sound:
+    is_sound, report = run_contract("handlers", EVERY_OPERATION)
+    print(f"{'passed' if is_sound else 'FAILED':10}the unchanged server", flush=True)
+    if not is_sound:
         print(report)
     missed = 0
     for name in names:
         operations, code = RUNS[name]
-        sound_too, report = run_contract(f"tests.contract.seeded_defects {name}", operations)
-        found = not sound_too and code in report
+        has_passed, report = run_contract(f"tests.contract.seeded_defects {name}", operations)
+        found = not has_passed and code in report
         missed += not found
         if not found:
             print(report)
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"{'found' if found else 'MISSED':10}{name}: {(AUTHENTICATION_DEFECTS | DEFECTS)[name].__doc__}",
             flush=True,
         )
-    return int(missed > 0 or not sound)
+    return int(missed > 0 or not is_sound)
 
 
 if __name__ == "__main__":

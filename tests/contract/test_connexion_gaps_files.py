@@ -1,4 +1,4 @@
-"""Holes of stock Connexion in reading files, each closed: multipart bodies, plain bytes, sizes."""
+"""Gaps of stock Connexion in reading files: multipart bodies, raw bytes and sizes."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def post_photo(call: Call, *parts: tuple[str, str | None, bytes], end: str = "--
     )
 
 
-def test_a_multipart_body_brings_file_and_text(call: Call) -> None:
-    reply = post_photo(call, ("file", "a.png", b"\x89PNG and more"), ("type", None, b"front"))
-    seen = {"name": "a.png", "type": "", "size": 13, "start": "89504e47"}
-    assert reply.json() == {"file": seen, "kind": "front"}
+def test_a_multipart_body_has_file_and_text(call: Call) -> None:
+    response = post_photo(call, ("file", "a.png", b"\x89PNG and more"), ("type", None, b"front"))
+    file = {"name": "a.png", "type": "", "size": 13, "start": "89504e47"}
+    assert response.json() == {"file": file, "kind": "front"}
 
 
-def test_the_other_media_type_of_the_same_operation_is_read_too(call: Call) -> None:
+def test_an_operation_accepts_its_other_media_type_too(call: Call) -> None:
     assert call("POST", PHOTOS, as_json={"file_url": "http://x/y"}).json() == {"file_url": "http://x/y"}
     assert call("POST", PHOTOS, as_json={"file": "x"}).status == 422
 
@@ -72,9 +72,9 @@ def test_malformed_multipart_is_400(call: Call, raw: bytes) -> None:
 
 @pytest.mark.parametrize("field", ["type", "title", "unknown"])
 def test_text_of_a_part_that_is_not_utf_8_is_400(call: Call, field: str) -> None:
-    reply = post_photo(call, ("file", "a.png", b"x"), (field, None, b"front\xff\xfe"))
-    assert (reply.status, reply.json()["code"]) == (400, "malformed_request")
-    assert "not UTF-8" in reply.json()["detail"]
+    response = post_photo(call, ("file", "a.png", b"x"), (field, None, b"front\xff\xfe"))
+    assert (response.status, response.json()["code"]) == (400, "malformed_request")
+    assert "not UTF-8" in response.json()["detail"]
 
 
 def test_the_name_of_a_part_that_is_not_utf_8_is_400(call: Call) -> None:
@@ -90,7 +90,7 @@ def test_multipart_that_stops_in_the_middle_is_400(call: Call) -> None:
     assert post_photo(call, ("file", "a.png", b"x"), ("type", None, b"front"), end="").status == 400
 
 
-def test_s19_multipart_with_too_much_text_or_too_many_parts_is_refused(call: Call) -> None:
+def test_s19_multipart_with_too_much_text_or_too_many_parts_is_413(call: Call) -> None:
     assert post_photo(call, ("type", None, b"x" * 1_100_000)).status == 413
     assert post_photo(call, *[(f"f{number}", None, b"") for number in range(1001)]).status == 413
 
@@ -99,15 +99,15 @@ def test_a_file_sent_as_text_and_a_text_sent_as_file_are_violations(call: Call) 
     assert post_photo(call, ("file", None, b"x"), ("type", None, b"front")).error_types == {
         ("body", "file"): "file_type"
     }
-    reply = post_photo(call, ("file", "a.png", b"x"), ("type", "t.txt", b"front"))
-    assert reply.error_types == {("body", "type"): "string_type"}
+    response = post_photo(call, ("file", "a.png", b"x"), ("type", "t.txt", b"front"))
+    assert response.error_types == {("body", "type"): "string_type"}
 
 
 def test_missing_unknown_and_repeated_parts_are_violations(call: Call) -> None:
-    reply = post_photo(
+    response = post_photo(
         call, ("type", None, b"sideways"), ("extra", None, b"1"), ("other", "o", b"1"), ("other", "o", b"2")
     )
-    assert reply.error_types == {
+    assert response.error_types == {
         ("body", "file"): "missing",
         ("body", "type"): "enum",
         ("body", "extra"): "extra_forbidden",
@@ -116,12 +116,12 @@ def test_missing_unknown_and_repeated_parts_are_violations(call: Call) -> None:
 
 
 @pytest.mark.parametrize("media_type", ["image/png", "IMAGE/WebP", "application/octet-stream"])
-def test_bytes_are_handed_over_as_a_file(call: Call, media_type: str) -> None:
-    reply = call("PUT", "/raw", {"content-type": media_type}, body=[b"\x89PNG", b"x" * 2_000_000, b"y"])
-    assert reply.json() == {"size": 2_000_005, "start": "89504e47"}
+def test_raw_bytes_are_passed_as_a_file(call: Call, media_type: str) -> None:
+    response = call("PUT", "/raw", {"content-type": media_type}, body=[b"\x89PNG", b"x" * 2_000_000, b"y"])
+    assert response.json() == {"size": 2_000_005, "start": "89504e47"}
 
 
-def test_empty_bytes_and_bytes_of_another_type_are_refused(call: Call) -> None:
+def test_empty_bytes_and_bytes_of_another_type_are_rejected(call: Call) -> None:
     assert call("PUT", "/raw", {"content-type": "image/png"}, body=b"").error_types == {("body",): "missing"}
     assert call("PUT", "/raw", {"content-type": "video/mp4"}, body=b"x").status == 415
 
@@ -133,14 +133,14 @@ def test_s10_an_upload_over_its_limit_is_413_while_it_streams(content_type: str)
     method = "PUT" if content_type == "image/png" else "POST"
     start = b"" if content_type == "image/png" else build_multipart(("file", "a", b""), end="")[:-2]
     headers = {"content-type": content_type, "authorization": f"Bearer {build_token()}"}
-    taken = 0
+    sent_pieces = 0
 
     def pieces() -> Any:
-        nonlocal taken
+        nonlocal sent_pieces
         yield start
         for _ in range(10):
-            taken += 1
+            sent_pieces += 1
             yield b"x" * 40_000
 
-    reply = send_request(app, method, target, headers, body=pieces())
-    assert reply.status == 413
+    response = send_request(app, method, target, headers, body=pieces())
+    assert response.status == 413

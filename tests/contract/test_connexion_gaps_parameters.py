@@ -1,4 +1,4 @@
-"""Holes of stock Connexion in reading path, query and headers, each closed."""
+"""Gaps of stock Connexion in reading path, query and headers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Call = Callable[..., ClientResponse]
 
 
 def list_widgets(call: Call, query: str) -> Any:
-    reply = call("GET", f"/widgets/?{query}")
-    return reply.json() if reply.status == 200 else reply.error_types
+    response = call("GET", f"/widgets/?{query}")
+    return response.json() if response.status == 200 else response.error_types
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def list_widgets(call: Call, query: str) -> Any:
         "5%0A",
     ],
 )
-def test_a_whole_number_is_written_with_the_digits_0_to_9_only(call: Call, text: str) -> None:
+def test_an_integer_has_the_digits_0_to_9_only(call: Call, text: str) -> None:
     assert list_widgets(call, f"limit={text}") == {("query", "limit"): "int_parsing"}
 
 
@@ -53,16 +53,16 @@ def test_a_boolean_is_true_or_false_only(call: Call, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["NaN", "inf", "Infinity", "1e999", "1_0.5", ".5", "1.", "1,5", "%D9%A1"])
-def test_a_number_is_finite_and_written_as_in_json(call: Call, text: str) -> None:
+def test_a_number_is_finite_and_in_the_format_of_json(call: Call, text: str) -> None:
     assert list_widgets(call, f"ratio={text}") == {("query", "ratio"): "float_parsing"}
 
 
 @pytest.mark.parametrize(("text", "number"), [("1", 1.0), ("-0.5", -0.5), ("1e3", 1000.0)])
-def test_a_number_arrives_as_a_number(call: Call, text: str, number: float) -> None:
+def test_a_number_is_converted(call: Call, text: str, number: float) -> None:
     assert list_widgets(call, f"ratio={text}")["ratio"] == number
 
 
-def test_a_scalar_that_is_repeated_is_a_violation(call: Call) -> None:
+def test_a_repeated_scalar_is_a_violation(call: Call) -> None:
     assert list_widgets(call, "limit=5&limit=6") == {("query", "limit"): "repeated"}
     assert list_widgets(call, "limit=5&limit=5") == {("query", "limit"): "repeated"}
 
@@ -72,7 +72,7 @@ def test_an_exploded_array_keeps_its_commas(call: Call) -> None:
     assert list_widgets(call, "tags=a,b")["tags"] == ["a,b"]
 
 
-def test_an_array_that_is_not_exploded_is_split_at_commas_and_given_once(call: Call) -> None:
+def test_an_array_that_is_not_exploded_is_split_at_commas_and_not_repeated(call: Call) -> None:
     assert list_widgets(call, "ids=1,2,3")["ids"] == [1, 2, 3]
     assert list_widgets(call, "ids=1,x") == {("query", "ids", 1): "int_parsing"}
     assert list_widgets(call, "ids=1&ids=2") == {("query", "ids"): "repeated"}
@@ -84,7 +84,7 @@ def test_an_unknown_query_parameter_is_a_violation(call: Call) -> None:
     assert list_widgets(call, "tags[]=5") == {("query", "tags[]"): "extra_forbidden"}
 
 
-def test_all_violations_of_the_query_are_told(call: Call) -> None:
+def test_all_violations_of_the_query_are_reported(call: Call) -> None:
     assert list_widgets(call, "limit=0&active=maybe&type=c&after=now&x=1") == {
         ("query", "limit"): "greater_than_equal",
         ("query", "active"): "bool_parsing",
@@ -103,7 +103,7 @@ def test_a_query_with_raw_bytes_beyond_ascii_is_400(call: Call) -> None:
     assert call("GET", "/widgets/?tags=é").status == 400
 
 
-def test_empty_pairs_and_plus_signs_are_read_as_browsers_write_them(call: Call) -> None:
+def test_empty_pairs_and_plus_signs_are_read_like_html_forms(call: Call) -> None:
     assert list_widgets(call, "&&tags=a+b%2Bc&&tags=")["tags"] == ["a b+c", ""]
 
 
@@ -119,12 +119,12 @@ def test_defaults_are_filled_in_and_absent_parameters_are_none(call: Call) -> No
     }
 
 
-def test_times_arrive_aware_and_in_utc(call: Call) -> None:
+def test_times_are_aware_and_in_utc(call: Call) -> None:
     assert (
         list_widgets(call, "after=2024-05-01T00:00:00%2B02:00")["after"]
         == "datetime:2024-04-30T22:00:00+00:00"
     )
-    # A plus sign that is not encoded is a space, and no time.
+    # An unencoded plus sign is a space, so this is not a time.
     assert list_widgets(call, "after=2024-05-01T00:00:00+02:00") == {("query", "after"): "datetime_parsing"}
 
 
@@ -139,11 +139,11 @@ def test_times_arrive_aware_and_in_utc(call: Call) -> None:
         f"{USER}%20",
     ],
 )
-def test_a_path_parameter_that_is_no_uuid_is_422(call: Call, widget_id: str) -> None:
+def test_a_path_parameter_that_is_not_a_uuid_is_422(call: Call, widget_id: str) -> None:
     assert call("GET", f"/widgets/{widget_id}").error_types == {("path", "widget_id"): "uuid_parsing"}
 
 
-def test_path_query_and_body_are_told_together(call: Call) -> None:
+def test_violations_of_path_query_and_body_are_reported_together(call: Call) -> None:
     assert call("PATCH", "/widgets/abc?x=1", as_json={"name": "é"}).error_types == {
         ("path", "widget_id"): "uuid_parsing",
         ("query", "x"): "extra_forbidden",
@@ -152,8 +152,8 @@ def test_path_query_and_body_are_told_together(call: Call) -> None:
 
 
 def test_a_header_is_checked_and_unknown_headers_are_not(call: Call) -> None:
-    reply = call("GET", "/widgets/", {"X-Word": "far too long", "X-Other": "anything"})
-    assert reply.error_types == {("header", "X-Word"): "string_too_long"}
+    response = call("GET", "/widgets/", {"X-Word": "far too long", "X-Other": "anything"})
+    assert response.error_types == {("header", "X-Word"): "string_too_long"}
     assert call("GET", "/widgets/", {"x-word": "short"}).status == 200
 
 

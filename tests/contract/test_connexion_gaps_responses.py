@@ -1,4 +1,4 @@
-"""Holes of stock Connexion in what leaves the server, each closed: undocumented answers, problems, leaks."""
+"""Gaps of stock Connexion in responses: undocumented responses, problems and leaks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from handlers.pipeline.errors import build_problem
 from tests.contract.mini.server import (
     SUPERUSER,
     RecordingDatabase,
@@ -37,12 +38,12 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_an_answer_that_breaks_the_contract_is_a_logged_500_and_nothing_is_committed(
+def test_a_response_that_breaks_the_contract_is_a_logged_500_without_commit(
     call: Call, outcomes: list[str], caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    reply = call("POST", f"/misbehave/{how}", {"x-request-id": "broken-1"})
-    assert reply.status == 500
-    assert reply.json() == {
+    response = call("POST", f"/misbehave/{how}", {"x-request-id": "broken-1"})
+    assert response.status == 500
+    assert response.json() == {
         "type": "http://localhost:8000/api/v1/problems/internal_error",
         "title": "Internal Server Error",
         "status": 500,
@@ -56,7 +57,7 @@ def test_an_answer_that_breaks_the_contract_is_a_logged_500_and_nothing_is_commi
     assert BREAKS[how] in record.getMessage()
 
 
-def test_an_answer_that_keeps_the_contract_is_committed(call: Call, outcomes: list[str]) -> None:
+def test_a_valid_response_is_committed(call: Call, outcomes: list[str]) -> None:
     assert call("POST", "/misbehave/well").status == 200
     assert outcomes == ["committed"]
 
@@ -65,49 +66,51 @@ def test_an_answer_that_keeps_the_contract_is_committed(call: Call, outcomes: li
 def test_a_problem_with_an_undocumented_status_is_a_logged_500(
     call: Call, outcomes: list[str], caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    reply = call("POST", f"/misbehave/{how}")
-    assert (reply.status, reply.json()["code"]) == (500, "internal_error")
+    response = call("POST", f"/misbehave/{how}")
+    assert (response.status, response.json()["code"]) == (500, "internal_error")
     assert outcomes == ["rolled back"]
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert "misbehave answered 40" in record.getMessage()
+    assert "misbehave returned 40" in record.getMessage()
 
 
-def test_s23_a_problem_whose_body_or_header_is_not_as_documented_is_a_500(
+def test_s23_a_problem_that_breaks_the_contract_is_a_500(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     document = load_mini_document()
     document["components"]["schemas"]["Problem"]["properties"]["code"] = {"type": "string", "enum": ["other"]}
     app = create_mini_app(document)
     assert send_request(app, "GET", "/api/v1/widgets/").status == 500
-    assert "list_widgets answered 401: /code" in caplog.text
+    assert "list_widgets returned 401: /code" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["crash", "abort", "missing-table"])
-def test_s23_a_defect_is_a_neutral_500_that_tells_nothing(call: Call, outcomes: list[str], how: str) -> None:
-    reply = call("POST", f"/misbehave/{how}")
-    assert (reply.status, reply.json()["detail"]) == (500, "Internal server error")
+def test_s23_an_unexpected_error_is_a_generic_500_without_details(
+    call: Call, outcomes: list[str], how: str
+) -> None:
+    response = call("POST", f"/misbehave/{how}")
+    assert (response.status, response.json()["detail"]) == (500, "Internal server error")
     assert outcomes == ["rolled back"]
     for word in (b"hunter2", b"teapot", b"secrets", b"Traceback", b"SELECT"):
-        assert word not in reply.body
+        assert word not in response.body
 
 
-def test_a_database_that_is_away_is_503_with_retry_after(call: Call, outcomes: list[str]) -> None:
-    reply = call("POST", "/misbehave/database-away")
-    assert (reply.status, reply.json()["code"]) == (503, "unavailable")
-    assert reply.headers["retry-after"] == "5"
-    assert b"10.1.2.3" not in reply.body
+def test_an_unavailable_database_is_503_with_retry_after(call: Call, outcomes: list[str]) -> None:
+    response = call("POST", "/misbehave/database-away")
+    assert (response.status, response.json()["code"]) == (503, "unavailable")
+    assert response.headers["retry-after"] == "5"
+    assert b"10.1.2.3" not in response.body
     assert outcomes == ["rolled back"]
 
 
 def test_a_business_rule_is_a_409_with_its_code(call: Call, outcomes: list[str]) -> None:
-    reply = call("POST", "/misbehave/conflict")
-    assert (reply.status, reply.json()["code"]) == (409, "in_use")
+    response = call("POST", "/misbehave/conflict")
+    assert (response.status, response.json()["code"]) == (409, "in_use")
     assert outcomes == ["rolled back"]
 
 
-def test_s23_every_layer_answers_with_the_one_problem_shape(mini: Any, call: Call) -> None:
+def test_s23_every_layer_returns_the_same_problem_shape(mini: Any, call: Call) -> None:
     json_type = {"content-type": "application/json"}
-    replies = [
+    responses = [
         send_request(mini, "GET", "/api/v1/nothing"),
         send_request(mini, "BREW", "/api/v1/widgets/"),
         send_request(mini, "GET", "/api/v1/widgets/"),
@@ -123,7 +126,7 @@ def test_s23_every_layer_answers_with_the_one_problem_shape(mini: Any, call: Cal
         call("POST", "/misbehave/crash"),
         call("POST", "/misbehave/database-away"),
     ]
-    assert [reply.status for reply in replies] == [
+    assert [response.status for response in responses] == [
         404,
         405,
         401,
@@ -139,33 +142,33 @@ def test_s23_every_layer_answers_with_the_one_problem_shape(mini: Any, call: Cal
         500,
         503,
     ]
-    for reply in replies:
-        problem = reply.json()
-        assert reply.headers["content-type"] == "application/problem+json"
+    for response in responses:
+        problem = response.json()
+        assert response.headers["content-type"] == "application/problem+json"
         assert list(problem) == ["type", "title", "status", "detail", "code", "request_id"]
-        assert problem["status"] == reply.status
+        assert problem["status"] == response.status
         assert problem["type"] == f"http://localhost:8000/api/v1/problems/{problem['code']}"
-        assert problem["request_id"] == reply.headers["x-request-id"]
-        assert int(reply.headers["content-length"]) == len(reply.body)
+        assert problem["request_id"] == response.headers["x-request-id"]
+        assert int(response.headers["content-length"]) == len(response.body)
 
 
 def test_s23_an_error_of_the_error_handling_itself_is_still_a_problem(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = create_mini_app()
-    real, calls = __import__("handlers.pipeline.errors", fromlist=["problem_for"]).problem_for, []
+    calls: list[Exception] = []
 
     def fail_once(error: Exception) -> Any:
         calls.append(error)
         if len(calls) == 1:
             raise RuntimeError("the handler of errors has an error")
-        return real(error)
+        return build_problem(error)
 
     monkeypatch.setattr("handlers.pipeline.errors.build_problem", fail_once)
     assert send_request(app, "GET", "/api/v1/nothing").json()["code"] == "internal_error"
 
 
-def test_a_failed_commit_is_no_success(call: Call) -> None:
+def test_a_failed_commit_is_a_500(call: Call) -> None:
     class Failing(RecordingDatabase):
         def transaction(self, write: bool) -> Any:
             from contextlib import contextmanager
@@ -183,31 +186,31 @@ def test_a_failed_commit_is_no_success(call: Call) -> None:
 
 
 def test_a_file_is_streamed_from_disk_with_its_length(mini: Any) -> None:
-    reply = send_request(mini, "GET", "/api/v1/file")
-    assert reply.status == 200
-    assert reply.headers["content-type"] == "text/plain; charset=utf-8"
-    assert int(reply.headers["content-length"]) == len(reply.body) > 1000
+    response = send_request(mini, "GET", "/api/v1/file")
+    assert response.status == 200
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert int(response.headers["content-length"]) == len(response.body) > 1000
     assert send_request(mini, "GET", "/api/v1/file", {"if-none-match": '"one"'}).status == 304
 
 
-def test_a_file_that_has_vanished_is_a_problem_and_not_half_an_answer(
+def test_a_missing_file_is_a_problem_and_not_a_partial_response(
     mini: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def vanish(*_: Any) -> Any:
         raise FileNotFoundError("/secret/place")
 
     monkeypatch.setattr("handlers.pipeline.wsgi_bridge.anyio.open_file", vanish)
-    reply = send_request(mini, "GET", "/api/v1/file")
-    assert (reply.status, reply.json()["code"]) == (500, "internal_error")
-    assert b"secret" not in reply.body
+    response = send_request(mini, "GET", "/api/v1/file")
+    assert (response.status, response.json()["code"]) == (500, "internal_error")
+    assert b"secret" not in response.body
 
 
-def test_json_is_written_without_white_space(call: Call) -> None:
+def test_json_is_written_without_whitespace(call: Call) -> None:
     assert b": " not in call("GET", "/widgets/me").body
 
 
 def test_204_has_neither_body_nor_content_type(mini: Any) -> None:
     headers = {"authorization": f"Bearer {build_token(sub=SUPERUSER)}"}
-    reply = send_request(mini, "DELETE", "/api/v1/widgets/01990000-5eed-7000-8000-000400000001", headers)
-    assert (reply.status, reply.body) == (204, b"")
-    assert "content-type" not in reply.headers
+    response = send_request(mini, "DELETE", "/api/v1/widgets/01990000-5eed-7000-8000-000400000001", headers)
+    assert (response.status, response.body) == (204, b"")
+    assert "content-type" not in response.headers

@@ -1,4 +1,4 @@
-"""Holes of stock Connexion around routing, methods, negotiation and security, each closed."""
+"""Gaps of stock Connexion in routing, methods, content negotiation and security."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ Call = Callable[..., ClientResponse]
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_path_of_nothing_is_one_and_the_same_404(mini: Any, method: str, path: str) -> None:
-    # Without a token: security must be neither skipped nor asked where there is no operation.
-    reply = send_request(mini, method, f"/api/v1{path}")
-    assert (reply.status, reply.json()["code"]) == (404, "not_found")
-    assert reply.headers["content-type"] == "application/problem+json"
+def test_every_unknown_path_is_the_same_404(mini: Any, method: str, path: str) -> None:
+    # Without a token: an unknown path must be 404, not 401.
+    response = send_request(mini, method, f"/api/v1{path}")
+    assert (response.status, response.json()["code"]) == (404, "not_found")
+    assert response.headers["content-type"] == "application/problem+json"
 
 
 def test_an_operation_is_never_reached_without_security(mini: Any) -> None:
@@ -61,9 +61,9 @@ def test_stock_pages_of_connexion_are_not_served(mini: Any) -> None:
 def test_a_collection_without_its_slash_redirects_on_this_host_and_keeps_the_query(
     mini: Any, method: str
 ) -> None:
-    reply = send_request(mini, method, "/api/v1/widgets?limit=5&tags=a%20b", {"host": "evil.example"})
-    assert (reply.status, reply.headers["location"]) == (308, "/api/v1/widgets/?limit=5&tags=a%20b")
-    assert "x-request-id" in reply.headers
+    response = send_request(mini, method, "/api/v1/widgets?limit=5&tags=a%20b", {"host": "evil.example"})
+    assert (response.status, response.headers["location"]) == (308, "/api/v1/widgets/?limit=5&tags=a%20b")
+    assert "x-request-id" in response.headers
 
 
 def test_an_item_path_with_a_slash_is_404(call: Call) -> None:
@@ -73,24 +73,24 @@ def test_an_item_path_with_a_slash_is_404(call: Call) -> None:
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "TRACE", "CONNECT", "PROPFIND", "BREW", "get"])
 def test_s25_405_names_every_method_of_the_path(mini: Any, method: str) -> None:
-    reply = send_request(mini, method, "/api/v1/widgets/")
-    assert (reply.status, reply.json()["code"]) == (405, "method_not_allowed")
-    assert reply.headers["allow"] == "GET, HEAD, OPTIONS, POST"
+    response = send_request(mini, method, "/api/v1/widgets/")
+    assert (response.status, response.json()["code"]) == (405, "method_not_allowed")
+    assert response.headers["allow"] == "GET, HEAD, OPTIONS, POST"
 
 
-def test_the_page_at_the_root_is_there_to_be_read(mini: Any) -> None:
+def test_the_page_at_the_root_is_read_only(mini: Any) -> None:
     assert [send_request(mini, method, "/").status for method in ("GET", "HEAD", "OPTIONS")] == [
         200,
         200,
         204,
     ]
     for method in ("POST", "DELETE", "BREW"):
-        reply = send_request(mini, method, "/")
-        assert (reply.status, reply.json()["code"]) == (405, "method_not_allowed")
-        assert reply.headers["allow"] == "GET, HEAD, OPTIONS"
+        response = send_request(mini, method, "/")
+        assert (response.status, response.json()["code"]) == (405, "method_not_allowed")
+        assert response.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
-def test_a_concrete_path_wins_over_a_template_in_routing_405_and_allow(call: Call) -> None:
+def test_a_concrete_path_takes_precedence_over_a_template(call: Call) -> None:
     assert call("GET", "/widgets/me").json()["name"] == "mine"
     assert call("DELETE", "/widgets/me").status == 405
     assert call("DELETE", "/widgets/me").headers["allow"] == "GET, HEAD, OPTIONS"
@@ -98,18 +98,22 @@ def test_a_concrete_path_wins_over_a_template_in_routing_405_and_allow(call: Cal
 
 
 def test_s25_options_is_204_with_allow_and_needs_no_token(mini: Any) -> None:
-    reply = send_request(mini, "OPTIONS", "/api/v1/widgets/")
-    assert (reply.status, reply.body, reply.headers["allow"]) == (204, b"", "GET, HEAD, OPTIONS, POST")
+    response = send_request(mini, "OPTIONS", "/api/v1/widgets/")
+    assert (response.status, response.body, response.headers["allow"]) == (
+        204,
+        b"",
+        "GET, HEAD, OPTIONS, POST",
+    )
     assert send_request(mini, "OPTIONS", "/api/v1/nothing").status == 404
 
 
-def test_head_answers_wherever_get_does_and_has_no_body(call: Call, mini: Any) -> None:
+def test_head_works_like_get_without_a_body(call: Call, mini: Any) -> None:
     get, head = call("GET", "/widgets/me"), call("HEAD", "/widgets/me")
     assert (head.status, head.body) == (200, b"")
     for name in ("etag", "content-length", "content-type"):
         assert head.headers[name] == get.headers[name]
-    refused = send_request(mini, "HEAD", "/api/v1/widgets/me")
-    assert (refused.status, refused.body) == (401, b"")
+    denied = send_request(mini, "HEAD", "/api/v1/widgets/me")
+    assert (denied.status, denied.body) == (401, b"")
     assert (
         send_request(mini, "HEAD", "/api/v1/file").headers["content-length"]
         == send_request(mini, "GET", "/api/v1/file").headers["content-length"]
@@ -143,12 +147,12 @@ def test_accept_is_honoured(call: Call, accept: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("credentials", [None, "", "Bearer", "Bearer ", "Basic eDp5", "Token abc", "bearer"])
-def test_no_usable_credential_is_401_not_authenticated(mini: Any, credentials: str | None) -> None:
+def test_missing_credentials_are_401_not_authenticated(mini: Any, credentials: str | None) -> None:
     headers = {} if credentials is None else {"authorization": credentials}
-    reply = send_request(mini, "GET", "/api/v1/widgets/?limit=nonsense", headers)
-    assert (reply.status, reply.json()["code"]) == (401, "not_authenticated")
-    assert reply.json()["detail"] == "Not authenticated"
-    assert reply.headers["www-authenticate"] == "Bearer"
+    response = send_request(mini, "GET", "/api/v1/widgets/?limit=nonsense", headers)
+    assert (response.status, response.json()["code"]) == (401, "not_authenticated")
+    assert response.json()["detail"] == "Not authenticated"
+    assert response.headers["www-authenticate"] == "Bearer"
 
 
 def build_foreign_token(**changes: Any) -> str:
@@ -169,11 +173,11 @@ def build_foreign_token(**changes: Any) -> str:
         build_foreign_token(key=SECRET, algorithm="HS512"), build_foreign_token(key="", algorithm="none"),
     ],
 )  # fmt: skip
-def test_a_token_that_does_not_hold_is_401_invalid_token(mini: Any, credential: str) -> None:
-    reply = send_request(mini, "GET", "/api/v1/widgets/", {"authorization": f"Bearer {credential}"})
-    assert (reply.status, reply.json()["code"]) == (401, "invalid_token")
-    assert reply.json()["detail"] == "Could not validate credentials"
-    assert reply.headers["www-authenticate"] == "Bearer"
+def test_an_invalid_token_is_401_invalid_token(mini: Any, credential: str) -> None:
+    response = send_request(mini, "GET", "/api/v1/widgets/", {"authorization": f"Bearer {credential}"})
+    assert (response.status, response.json()["code"]) == (401, "invalid_token")
+    assert response.json()["detail"] == "Could not validate credentials"
+    assert response.headers["www-authenticate"] == "Bearer"
 
 
 def test_the_scheme_is_case_insensitive(mini: Any) -> None:
@@ -183,11 +187,11 @@ def test_the_scheme_is_case_insensitive(mini: Any) -> None:
     )
 
 
-def test_a_permission_of_superusers_is_refused_to_others(mini: Any, outcomes: list[str]) -> None:
+def test_a_permission_of_superusers_is_denied_to_other_callers(mini: Any, outcomes: list[str]) -> None:
     target = f"/api/v1/widgets/{USER}"
-    reply = send_request(mini, "DELETE", target, {"authorization": f"Bearer {build_token()}"})
-    assert (reply.status, reply.json()["code"]) == (403, "not_enough_permissions")
-    assert reply.json()["detail"] == "Not enough permissions"
+    response = send_request(mini, "DELETE", target, {"authorization": f"Bearer {build_token()}"})
+    assert (response.status, response.json()["code"]) == (403, "not_enough_permissions")
+    assert response.json()["detail"] == "Not enough permissions"
     assert (
         send_request(mini, "DELETE", target, {"authorization": f"Bearer {build_token(sub=SUPERUSER)}"}).status
         == 204
@@ -196,19 +200,19 @@ def test_a_permission_of_superusers_is_refused_to_others(mini: Any, outcomes: li
 
 
 @pytest.mark.parametrize("request_id", ["abc", "0b4f-4c0e.6f_9", "x" * 64])
-def test_a_sane_request_id_is_taken_over(mini: Any, request_id: str) -> None:
-    reply = send_request(mini, "GET", "/api/v1/widgets/", {"x-request-id": request_id})
-    assert reply.headers["x-request-id"] == reply.json()["request_id"] == request_id
+def test_a_valid_request_id_is_used(mini: Any, request_id: str) -> None:
+    response = send_request(mini, "GET", "/api/v1/widgets/", {"x-request-id": request_id})
+    assert response.headers["x-request-id"] == response.json()["request_id"] == request_id
 
 
 @pytest.mark.parametrize("request_id", ["", "x" * 65, "a b", "é", "<script>", "a,b"])
 def test_any_other_request_id_is_replaced(mini: Any, request_id: str) -> None:
-    reply = send_request(mini, "GET", "/api/v1/widgets/", {"x-request-id": request_id})
-    assert reply.headers["x-request-id"] == reply.json()["request_id"] != request_id
-    assert len(reply.headers["x-request-id"]) == 20
+    response = send_request(mini, "GET", "/api/v1/widgets/", {"x-request-id": request_id})
+    assert response.headers["x-request-id"] == response.json()["request_id"] != request_id
+    assert len(response.headers["x-request-id"]) == 20
 
 
-def test_every_request_leaves_one_log_line_with_its_id(mini: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_request_writes_one_log_line_with_its_id(mini: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "sartiq.access"):
         send_request(mini, "GET", "/api/v1/widgets/a%0Ab", {"x-request-id": "line-1"})
     (record,) = caplog.records
@@ -216,21 +220,24 @@ def test_every_request_leaves_one_log_line_with_its_id(mini: Any, caplog: pytest
     assert record.request_id == "line-1"
 
 
-def test_a_known_state_is_304_without_a_body(call: Call) -> None:
+def test_a_matching_etag_is_304_without_a_body(call: Call) -> None:
     etag = call("GET", "/widgets/me").headers["etag"]
     for header in (etag, f"W/{etag}", f'"other", {etag}', "*"):
-        reply = call("GET", "/widgets/me", {"if-none-match": header})
-        assert (reply.status, reply.body, reply.headers["etag"]) == (304, b"", etag)
-        assert "content-type" not in reply.headers
+        response = call("GET", "/widgets/me", {"if-none-match": header})
+        assert (response.status, response.body, response.headers["etag"]) == (304, b"", etag)
+        assert "content-type" not in response.headers
     for header in ('"other"', "", "nonsense", etag.strip('"')):
         assert call("GET", "/widgets/me", {"if-none-match": header}).status == 200
 
 
-def test_parallel_requests_run_in_as_many_threads_as_the_setting_says() -> None:
+def test_the_setting_limits_the_number_of_request_threads() -> None:
     assert create_mini_app(request_threads=3).bridge.pool._max_workers == 3
 
 
 def test_options_of_the_whole_server_names_every_method(mini: Any) -> None:
-    reply = send_request(mini, "OPTIONS", "*")
-    assert (reply.status, reply.headers["allow"]) == (204, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
+    response = send_request(mini, "OPTIONS", "*")
+    assert (response.status, response.headers["allow"]) == (
+        204,
+        "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT",
+    )
     assert send_request(mini, "GET", "*").status == 404

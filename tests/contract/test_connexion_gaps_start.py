@@ -1,4 +1,4 @@
-"""What stock Connexion notices at the first request, if at all, is noticed at start."""
+"""Errors of a contract that stock Connexion finds at the first request, or never, are found at start."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def start_error(change: Change) -> str:
-    """Return the complaint with which a changed contract is refused."""
+    """Return the error message for a changed contract."""
     document = load_mini_document()
     change(document)
-    with pytest.raises(ContractError) as refusal:
+    with pytest.raises(ContractError) as error:
         create_mini_app(document)
-    return str(refusal.value)
+    return str(error.value)
 
 
 def widgets(document: dict[str, Any]) -> dict[str, Any]:
@@ -41,28 +41,28 @@ def test_an_unknown_tag_is_named() -> None:
     )
 
 
-def test_two_tags_or_none_are_refused() -> None:
+def test_two_tags_or_none_are_rejected() -> None:
     assert "list_widgets needs one tag" in start_error(
         lambda d: widgets(d).update(tags=["widgets", "open-things"])
     )
     assert "list_widgets needs one tag" in start_error(lambda d: widgets(d).pop("tags"))
 
 
-def test_a_missing_or_repeated_operation_id_is_refused() -> None:
+def test_a_missing_or_repeated_operation_id_is_rejected() -> None:
     assert "needs a unique operationId" in start_error(lambda d: widgets(d).pop("operationId"))
     assert "needs a unique operationId" in start_error(lambda d: widgets(d).update(operationId="get_widget"))
 
 
-def test_an_argument_that_the_contract_does_not_have_is_named() -> None:
+def test_arguments_that_differ_from_the_contract_are_named() -> None:
     def rename(document: dict[str, Any]) -> None:
         document["paths"]["/widgets/"]["post"]["parameters"][0]["name"] = "modus"
 
-    complaint = start_error(rename)
-    assert "create_widget has the argument mode, which the contract does not have" in complaint
-    assert "create_widget lacks the argument modus, which the contract has" in complaint
+    message = start_error(rename)
+    assert "create_widget has the argument mode, which the contract does not have" in message
+    assert "create_widget lacks the argument modus, which the contract has" in message
 
 
-def test_a_body_that_the_handler_does_not_take_is_named() -> None:
+def test_a_missing_body_argument_is_named() -> None:
     def add_body(document: dict[str, Any]) -> None:
         operation = document["paths"]["/file"]["get"]
         operation["requestBody"] = {"content": {"application/json": {"schema": {}}}}
@@ -72,41 +72,41 @@ def test_a_body_that_the_handler_does_not_take_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("permission", "complaint"),
+    ("permission", "message"),
     [
         ("brands:write", "list_widgets requires brands:read, the contract says brands:write"),
         (None, "list_widgets requires brands:read, the contract says None"),
         ("castles:build", "castles:build, which is not a permission"),
     ],
 )
-def test_a_permission_that_differs_is_named(permission: str | None, complaint: str) -> None:
-    assert complaint in start_error(lambda d: widgets(d).update({"x-permission": permission}))
+def test_a_permission_that_differs_is_named(permission: str | None, message: str) -> None:
+    assert message in start_error(lambda d: widgets(d).update({"x-permission": permission}))
 
 
-def test_a_proof_of_its_own_is_for_open_operations_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_public_operations_authenticate_requests_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(list_widgets, "__authenticates_itself__", True, raising=False)
     with pytest.raises(ContractError, match="list_widgets authenticates requests itself"):
         create_mini_app(load_mini_document())
 
 
-def test_all_complaints_are_told_at_once() -> None:
+def test_all_errors_are_reported_together() -> None:
     def break_two(document: dict[str, Any]) -> None:
         widgets(document)["operationId"] = "list_gadgets"
         document["paths"]["/file"]["get"]["operationId"] = "get_folder"
 
-    complaint = start_error(break_two)
-    assert "list_gadgets" in complaint
-    assert "get_folder" in complaint
+    message = start_error(break_two)
+    assert "list_gadgets" in message
+    assert "get_folder" in message
 
 
-def test_a_reference_to_nothing_is_refused() -> None:
+def test_a_broken_reference_is_rejected() -> None:
     assert "#/components/schemas/Nothing" in start_error(
         lambda d: widgets(d)["responses"].update({"200": {"$ref": "#/components/schemas/Nothing"}})
     )
 
 
 @pytest.mark.parametrize("schema", [{"type": "text"}, {"type": "string", "pattern": "("}, {"minimum": "1"}])
-def test_a_schema_that_does_not_compile_is_refused(schema: dict[str, Any]) -> None:
+def test_a_schema_that_does_not_compile_is_rejected(schema: dict[str, Any]) -> None:
     def break_schema(document: dict[str, Any]) -> None:
         document["components"]["schemas"]["WidgetCreate"]["properties"]["name"] = schema
 
@@ -124,22 +124,22 @@ def test_a_schema_that_does_not_compile_is_refused(schema: dict[str, Any]) -> No
         {"name": "x", "in": "path", "required": True, "schema": {"type": "string"}},
     ],
 )
-def test_a_parameter_that_would_fail_at_request_time_is_refused(parameter: dict[str, Any]) -> None:
+def test_a_parameter_that_would_fail_at_request_time_is_rejected(parameter: dict[str, Any]) -> None:
     assert "list_widgets" in start_error(lambda d: widgets(d)["parameters"].append(parameter))
 
 
-def test_an_undeclared_path_parameter_is_refused() -> None:
+def test_an_undeclared_path_parameter_is_rejected() -> None:
     assert "differ" in start_error(lambda d: d["paths"].update({"/x/{y}": d["paths"].pop("/file")}))
 
 
-def test_an_answer_of_the_engine_that_the_contract_does_not_declare_is_refused() -> None:
+def test_an_undeclared_status_of_the_framework_is_rejected() -> None:
     assert "list_widgets does not declare 401" in start_error(lambda d: widgets(d)["responses"].pop("401"))
     assert "create_widget does not declare 415" in start_error(
         lambda d: d["paths"]["/widgets/"]["post"]["responses"].pop("415")
     )
 
 
-def test_openapi_3_1_is_refused() -> None:
+def test_openapi_3_1_is_rejected() -> None:
     document = load_mini_document()
     document["openapi"] = "3.1.0"
     with pytest.raises(Exception, match=r"3\.1\.0"):
@@ -170,14 +170,14 @@ def test_a_part_of_the_contract_can_be_served() -> None:
     assert {tag_of[name] for name in app.endpoints} == {"open-things"}
 
 
-def test_the_contract_is_let_go_once_it_is_compiled() -> None:
+def test_the_document_is_freed_after_compilation() -> None:
     class Document(dict[str, Any]):
-        """A dict that can be watched."""
+        """A dict that supports weak references."""
 
     document = Document(load_mini_document())
-    watched = weakref.ref(document)
+    reference = weakref.ref(document)
     app = create_mini_app(document)
     del document
     gc.collect()
     assert app.endpoints
-    assert watched() is None
+    assert reference() is None

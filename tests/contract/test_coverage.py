@@ -1,4 +1,4 @@
-"""The coverage of the contract is counted on the wire, and whatever is missing is told and fails."""
+"""The coverage of the contract counts responses on the wire; a missing response fails the run."""
 
 from __future__ import annotations
 
@@ -28,13 +28,19 @@ DELETED, BRAND = Cell("delete_brand", 204, None), Cell("get_brand", 200, "applic
 IMAGES = {Cell("get_shared_image", 200, f"image/{kind}") for kind in ("webp", "png", "jpeg")}
 
 
-def test_every_kind_of_answer_is_wanted() -> None:
-    wanted = declared_cells()
-    assert {DELETED, BRAND, *IMAGES, Cell("get_brand", 304, None), Cell("get_brand", 404, PROBLEM)} <= wanted
-    assert Cell("get_brand", 201, "application/json") not in wanted
+def test_every_documented_response_is_required() -> None:
+    declared = declared_cells()
+    assert {
+        DELETED,
+        BRAND,
+        *IMAGES,
+        Cell("get_brand", 304, None),
+        Cell("get_brand", 404, PROBLEM),
+    } <= declared
+    assert Cell("get_brand", 201, "application/json") not in declared
 
 
-def test_what_was_not_produced_is_told_first_and_fails() -> None:
+def test_missing_responses_are_listed_first_and_fail() -> None:
     webp = Cell("get_shared_image", 200, "image/webp")
     coverage = Coverage({DELETED, BRAND, *IMAGES}, {DELETED, BRAND, *IMAGES} - {webp, DELETED})
     assert not coverage.is_complete
@@ -52,16 +58,16 @@ def test_what_was_not_produced_is_told_first_and_fails() -> None:
     ]
 
 
-def test_a_total_is_not_rounded_up() -> None:
-    wanted = {Cell("get_brand", status, PROBLEM) for status in range(1, 3001)}
+def test_the_total_is_not_rounded_up() -> None:
+    declared = {Cell("get_brand", status, PROBLEM) for status in range(1, 3001)}
     assert (
-        Coverage(wanted, wanted - {Cell("get_brand", 7, PROBLEM)}).lines()[-1]
+        Coverage(declared, declared - {Cell("get_brand", 7, PROBLEM)}).lines()[-1]
         == "2999 of 3000 answers: 99.9 %"
     )
-    assert Coverage(wanted, wanted).is_complete
+    assert Coverage(declared, declared).is_complete
 
 
-def test_what_the_contract_does_not_declare_is_told_and_fails() -> None:
+def test_undocumented_responses_are_listed_and_fail() -> None:
     coverage = Coverage({BRAND}, {BRAND, Cell("get_brand", 418, None)})
     assert not coverage.is_complete
     assert "  get_brand 418 (no body)" in coverage.lines()
@@ -80,14 +86,14 @@ def test_what_the_contract_does_not_declare_is_told_and_fails() -> None:
         ("GET", "/", 200, set()),
     ],
 )
-def test_an_answer_counts_for_the_operation_that_gave_it(
+def test_a_response_counts_for_its_operation(
     method: str, path: str, status: int, operations: set[str]
 ) -> None:
     assert {cell.operation_id for cell in response_cells(method, path, status, None)} == operations
 
 
-def test_answers_in_process_are_written_down_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Set to what it is, so that it is set back after the test.
+def test_responses_in_process_are_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Set to its current value, so that monkeypatch restores it after the test.
     monkeypatch.setattr(Application, "__call__", Application.__call__)
     app = create_test_app(tmp_path / "server")
     send_request(app, "GET", "/api/v1/brands/")
@@ -101,7 +107,7 @@ def test_answers_in_process_are_written_down_once(tmp_path: Path, monkeypatch: p
     assert json.loads(file.read_text("utf-8")) == ["list_brands", 401, PROBLEM]
 
 
-def test_answers_of_a_mock_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_responses_of_a_mock_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Application, "__call__", Application.__call__)
     start_recording(tmp_path / "coverage")
     mock = create_app(Settings(mode="mock", data_dir=tmp_path), database=SwitchedDatabase())
@@ -110,9 +116,7 @@ def test_answers_of_a_mock_do_not_count(tmp_path: Path, monkeypatch: pytest.Monk
     assert load_recorded_cells(tmp_path / "coverage") == set()
 
 
-def test_answers_of_a_running_server_are_written_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_responses_of_a_running_server_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(recording.ENVIRONMENT_VARIABLE, str(tmp_path / "answers"))
     with running_server(tmp_path / "server", RENDER_WORKERS="0", SARTIQ_SEED="demo") as server:
         assert httpx.get(f"{server.url}/brands/").status_code == 401
@@ -120,7 +124,7 @@ def test_answers_of_a_running_server_are_written_down(
     assert cells <= load_recorded_cells(tmp_path / "answers") <= declared_cells()
 
 
-def test_nothing_is_recorded_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_recorded_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(recording.ENVIRONMENT_VARIABLE, raising=False)
     assert recorded_command("handlers --prepare-only") == ["handlers", "--prepare-only"]
     monkeypatch.setenv(recording.ENVIRONMENT_VARIABLE, "somewhere")
