@@ -1,1 +1,1 @@
-"""What the API orchestrates: services, providers, rendering, media. It knows neither Flask nor Connexion."""
+"""The services behind the API: accounts, generations, media, webhooks. Knows neither Flask nor Connexion."""

@@ -1,7 +1,7 @@
-"""Plans and credits: what a tier gives, who pays for a generation, and the one place where credits move, each
-time with its entry in the ledger.
+"""Plans and credits: charge and refund generations, and create, replace and renew subscriptions.
 
-Knows nothing of payment providers: a superuser records what they report.
+Only this module changes credits. Every change writes an entry of the ledger (`CreditMovement`). Knows no
+payment providers: a superuser records what they report.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ CURRENCY = "EUR"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a tier gives for one period; the price is in the minor unit (cents).
+    """The credits and price of a tier for one period. The price is in the minor unit (cents).
 
-    Orders of a higher priority are worked off first.
+    Generations with a higher priority run first.
     """
 
     credits: int
@@ -46,20 +46,27 @@ PLANS = {
 
 
 class Charge(NamedTuple):
-    """Which subscription paid, for `refund`, and how urgent its tier makes the work."""
+    """The subscription that paid, which `refund` needs, and the priority of its tier."""
 
     subscription_id: UUID
     priority: int
 
 
 def charge(organization_id: UUID | None, user_id: UUID, amount: int, generation_id: UUID) -> Charge:
-    """Take an amount of credits for work in a scope, and note it for the generation.
+    """Charge credits for a generation.
 
-    The subscription of the organization's owner pays, for personal work (None) that of `user_id`, who owns
-    the row. OutOfCredits when there is none that runs, or too little is left: then nothing is taken.
+    Args:
+        organization_id: The organization of the generation, whose owner's subscription pays; None if it is
+            personal.
+        user_id: The owner of a personal generation, who pays for it.
+        amount: The number of credits.
+        generation_id: The generation, for the ledger.
+
+    Raises:
+        OutOfCredits: There is no active subscription, or it has too few credits. Nothing is charged.
     """
-    # One statement that compares and takes, so that parallel charges cannot overdraw.
-    taking = (
+    # One statement compares and updates, so that parallel charges cannot overdraw the subscription.
+    statement = (
         update(Subscription)
         .where(
             Subscription.user_id == _payer_id(organization_id, user_id),
@@ -69,19 +76,19 @@ def charge(organization_id: UUID | None, user_id: UUID, amount: int, generation_
         .values(credits_used=Subscription.credits_used + amount)
         .returning(Subscription.id, Subscription.tier, Subscription.credits_total, Subscription.start_date)
     )
-    taken = current_session().execute(taking).one_or_none()
-    if taken is None:
+    payer = current_session().execute(statement).one_or_none()
+    if payer is None:
         raise OutOfCredits()
     _record_movement(
-        taken.id, taken.credits_total, MovementKind.CHARGE, amount, taken.start_date, generation_id
+        payer.id, payer.credits_total, MovementKind.CHARGE, amount, payer.start_date, generation_id
     )
-    return Charge(taken.id, PLANS[taken.tier].priority)
+    return Charge(payer.id, PLANS[payer.tier].priority)
 
 
 def refund(subscription_id: UUID, amount: int, generation_id: UUID) -> None:
-    """Give an amount of credits back to the period of the subscription that paid for the generation.
+    """Return credits to the subscription and period that paid for a generation.
 
-    A period that has been renewed since is over: what comes back to it cannot be spent any more.
+    Credits of a period that has ended cannot be used any more; the ledger has the entry all the same.
     """
     locked = select(Subscription).where(Subscription.id == subscription_id).with_for_update()
     subscription = current_session().scalar(locked.execution_options(populate_existing=True))
@@ -94,7 +101,7 @@ def refund(subscription_id: UUID, amount: int, generation_id: UUID) -> None:
     )
     period = paid_in or subscription.start_date
     if period == subscription.start_date:
-        # What was paid before there was a ledger may be more than the period has used.
+        # Charges from before the ledger existed can be higher than what the period has used.
         amount = min(amount, subscription.credits_used)
         subscription.credits_used -= amount
     total = subscription.credits_total
@@ -103,28 +110,30 @@ def refund(subscription_id: UUID, amount: int, generation_id: UUID) -> None:
 
 
 def active_condition(now: datetime) -> ColumnElement[bool]:
-    """The condition under which a subscription pays: not stopped, and its grace period not over."""
+    """Return the condition that a subscription can pay: it is active and its grace period has not ended."""
     return Subscription.is_active.is_(True) & (Subscription.grace_period_end > now)
 
 
 def is_subscription_active(subscription: Subscription) -> bool:
-    """Whether a loaded subscription pays now."""
+    """Return whether a loaded subscription can pay now."""
     return subscription.is_active and subscription.grace_period_end > utc_now()
 
 
 def create_subscription(user_id: UUID, service_type: str, tier: str, payment_id: str | None) -> Subscription:
-    """Give an account a plan from now on.
+    """Create a subscription that starts now.
 
-    NotFound when there is no such account; SubscriptionExists while it has one that runs.
+    Raises:
+        NotFound: The account does not exist.
+        SubscriptionExists: The account has an active subscription.
     """
-    # The account is locked, so that two plans cannot be given to it at once.
+    # The account is locked, so that parallel requests cannot create two subscriptions.
     if current_session().scalar(select(User.id).where(User.id == user_id).with_for_update()) is None:
         raise NotFound()
     now = utc_now()
-    mine = Subscription.user_id == user_id
-    if current_session().scalar(select(Subscription.id).where(mine, active_condition(now))) is not None:
+    existing = select(Subscription.id).where(Subscription.user_id == user_id, active_condition(now))
+    if current_session().scalar(existing) is not None:
         raise SubscriptionExists()
-    # What ran out makes way.
+    # An expired subscription can still be marked as active; the unique index allows one.
     _deactivate_others(user_id)
     subscription = Subscription(
         user_id=user_id, service_type=service_type, payment_id=payment_id, credits_used=0, currency=CURRENCY
@@ -138,11 +147,11 @@ def create_subscription(user_id: UUID, service_type: str, tier: str, payment_id:
 
 
 def replace_subscription(subscription: Subscription, body: dict[str, Any]) -> None:
-    """Set plan and payment state to what the body says; used credits stay used, the period ends as it would.
+    """Replace the plan and the payment state of a subscription. Used credits and the period do not change.
 
-    Another tier changes the period's price by the difference of the list prices for the time that is left. A
-    payment id that is absent is removed; payment state and activity that are absent stay. One that is made
-    active takes the place of the account's other active one.
+    A new tier changes the price of the period by the difference of the list prices for the remaining time. An
+    absent `payment_id` is removed; an absent `payment_status` or `is_active` does not change. Activation
+    deactivates the other active subscription of the account.
     """
     if body.get("is_active"):
         _deactivate_others(subscription.user_id, subscription.id)
@@ -160,9 +169,9 @@ def replace_subscription(subscription: Subscription, body: dict[str, Any]) -> No
 
 
 def renew_subscription(subscription: Subscription) -> None:
-    """Begin the next period with fresh credits, at the end of the running one or now if that is past.
+    """Start the next period with all credits, at the end of the current one or now, whichever is later.
 
-    A stopped subscription stays stopped.
+    A deactivated subscription stays deactivated.
     """
     _begin_period(subscription, max(subscription.end_date, utc_now()))
     subscription.actual_price_minor = subscription.base_price_minor
@@ -178,7 +187,7 @@ def _record_movement(
     period_start: datetime,
     generation_id: UUID | None = None,
 ) -> None:
-    """Write the one entry of the ledger that belongs to a change of credits."""
+    """Write the ledger entry of a change of credits."""
     current_session().add(
         CreditMovement(
             subscription_id=subscription_id,
@@ -196,7 +205,7 @@ def _record_plan_movement(subscription: Subscription, kind: MovementKind) -> Non
 
 
 def _remaining_share(subscription: Subscription) -> float:
-    """The share of the period that is still to come, 0..1."""
+    """Return the share of the period that is left, from 0 to 1."""
     share = (subscription.end_date - utc_now()) / (subscription.end_date - subscription.start_date)
     return min(1.0, max(0.0, share))
 
@@ -212,11 +221,11 @@ def _payer_id(organization_id: UUID | None, user_id: UUID) -> Any:
 
 
 def _deactivate_others(user_id: UUID, subscription_id: UUID | None = None) -> None:
-    """Stop the account's active subscriptions but this one: the index allows one."""
-    stopping = update(Subscription).where(Subscription.user_id == user_id, Subscription.is_active.is_(True))
+    """Deactivate the other subscriptions of an account: the unique index allows one active subscription."""
+    statement = update(Subscription).where(Subscription.user_id == user_id, Subscription.is_active.is_(True))
     if subscription_id is not None:
-        stopping = stopping.where(Subscription.id != subscription_id)
-    current_session().execute(stopping.values(is_active=False))
+        statement = statement.where(Subscription.id != subscription_id)
+    current_session().execute(statement.values(is_active=False))
 
 
 def _set_tier(subscription: Subscription, tier: str) -> None:

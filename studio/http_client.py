@@ -1,9 +1,9 @@
-"""The one guarded HTTP client: whatever this server asks of other servers goes through here.
+"""The HTTP client for all requests to other servers, with protection against SSRF (OWASP API7:2023).
 
-An address is allowed by where it leads, not by how it is spelled: https, port 443, and every address that the
-name resolves to is public. The connection goes to an address that was checked, so a name that resolves
-differently a moment later changes nothing; each redirect is checked anew. Time (that of the resolver too) and
-size of a whole exchange are bounded. No cookies, no proxies, no decompression.
+A URL is allowed if it uses https and port 443 and every address that its host resolves to is public. The
+connection is pinned to an address that was checked, so a later DNS change has no effect (DNS rebinding).
+Each redirect is checked again. The time of a whole exchange, DNS included, and the size of the response are
+limited. No cookies, no proxies, no decompression.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ PORT = 443
 MAX_URL_LENGTH = 2_048
 DNS_TIMEOUT_SECONDS = 5.0
 NOT_PUBLIC = "The host is unknown or not on the public internet"
-"""One text for both: which names there are within a network is nothing to tell those outside."""
+"""One text for both cases, so that callers cannot find out which names exist in the internal network."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_ADDRESSES_TRIED = 3
 _CHUNK_BYTES = 16_384
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?|[0-9a-f:.]+")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
-# What `is_global` calls global, or does in some version of Python, and where nobody's public server lives.
+# Networks without public servers that `is_global` accepts, at least in some versions of Python.
 _NON_PUBLIC_NETWORKS = [
     ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/3", "3fff::/20")
 ]
@@ -51,7 +51,7 @@ Reason = Literal["unresolved", "timeout", "connection", "protocol", "too_large"]
 
 
 class HttpClientError(Exception):
-    """The exchange did not come to an end: `reason` says where, for programs; a later try may succeed."""
+    """The exchange failed. `reason` is a stable code for programs. A retry may succeed."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         self.reason = reason
@@ -60,7 +60,7 @@ class HttpClientError(Exception):
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """What the other server answered. Header names are lower case; repeated headers are joined by commas."""
+    """A response. Header names are in lower case; repeated headers are joined with commas."""
 
     status: int
     headers: Mapping[str, str]
@@ -76,10 +76,13 @@ class _Target:
 
 
 class SafeHttpClient:
-    """A client that goes to allowed targets only. Share it among threads; it holds no connection.
+    """A client that connects to allowed targets only. It is thread-safe and keeps no connections open.
 
-    `allowed_hosts` ("host:port") are reached over http or https, wherever they are. `resolve` and
-    `network` stand in for the system's resolver and sockets.
+    Args:
+        allowed_hosts: Hosts ("host:port") that may be reached over http or https at any address.
+        resolve: Replaces the system's resolver, for tests.
+        network: Replaces the system's sockets, for tests.
+        ssl_context: Replaces the default TLS settings, for tests.
     """
 
     def __init__(
@@ -97,13 +100,15 @@ class SafeHttpClient:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> SafeHttpClient:
-        """The client of a process with these settings."""
+        """Return the client of a process with these settings."""
         return cls(settings.outbound_allowed_hosts)
 
     def require_allowed(self, url: str) -> None:
-        """TargetNotAllowed unless this server would connect to the address now; nothing is sent there.
+        """Check that the client would connect to a URL now. Sends nothing, and takes up to
+        `DNS_TIMEOUT_SECONDS`.
 
-        It may take LOOKUP_SECONDS.
+        Raises:
+            TargetNotAllowed: The client would not connect.
         """
         try:
             self._check(url, time.monotonic() + DNS_TIMEOUT_SECONDS)
@@ -121,19 +126,29 @@ class SafeHttpClient:
         max_bytes: int,
         redirects: int = 0,
     ) -> HttpResponse:
-        """The answer, whatever its status; at most `redirects` are followed, the next one is the answer.
+        """Send a request and return the response, whatever its status.
 
-        TargetNotAllowed for an address (of a redirect too) where this server does not go; OutboundFailed when
-        no whole answer of at most `max_bytes` came within `timeout_seconds`, redirects included.
+        Args:
+            method: The method.
+            url: The URL.
+            headers: Headers for this server; they are not sent to other servers after a redirect.
+            content: The body.
+            timeout_seconds: The limit for the whole exchange, redirects included.
+            max_bytes: The limit for the body of the response.
+            redirects: How many redirects are followed. The next redirect is returned as the response.
+
+        Raises:
+            TargetNotAllowed: The URL, or that of a redirect, is not allowed.
+            HttpClientError: No complete response of at most `max_bytes` arrived in time.
         """
         deadline = time.monotonic() + timeout_seconds
         try:
-            reply = self._follow(method, url, headers, content, deadline, max_bytes, redirects)
+            response = self._follow(method, url, headers, content, deadline, max_bytes, redirects)
         except HttpClientError as failure:
             count_outbound_call(failure.reason)
             raise
-        count_outbound_call(f"{reply.status // 100}xx")
-        return reply
+        count_outbound_call(f"{response.status // 100}xx")
+        return response
 
     def _follow(
         self,
@@ -145,66 +160,67 @@ class SafeHttpClient:
         max_bytes: int,
         redirects: int,
     ) -> HttpResponse:
-        target, told = self._check(url, deadline), dict(headers or {})
+        target, own_headers = self._check(url, deadline), dict(headers or {})
         while True:
-            reply = self._exchange(method, target, told, content, deadline, max_bytes)
-            location = reply.headers.get("location")
-            if redirects == 0 or reply.status not in REDIRECTS or not location:
-                return reply
+            response = self._exchange(method, target, own_headers, content, deadline, max_bytes)
+            location = response.headers.get("location")
+            if redirects == 0 or response.status not in REDIRECTS or not location:
+                return response
             redirects -= 1
-            following = self._check_redirect(target, location, deadline)
-            if reply.status == 303 or (reply.status in (301, 302) and method == "POST"):
+            next_target = self._check_redirect(target, location, deadline)
+            if response.status == 303 or (response.status in (301, 302) and method == "POST"):
                 method, content = "GET", b""
-            if (following.url.scheme, following.host, following.port) != (
+            if (next_target.url.scheme, next_target.host, next_target.port) != (
                 target.url.scheme,
                 target.host,
                 target.port,
             ):
-                # What was meant for one server, credentials above all, is no business of another.
-                told = {}
-            target = following
+                # Headers may hold credentials: they must not reach another server.
+                own_headers = {}
+            target = next_target
 
     def _check_redirect(self, target: _Target, location: str, deadline: float) -> _Target:
         try:
             return self._check(str(target.url.join(location)), deadline)
         except (TargetNotAllowed, httpx2.InvalidURL, ValueError) as error:
-            # Where it leads is the other server's answer, of which nothing is told.
-            raise TargetNotAllowed("The address leads to one that is not allowed") from error
+            # The target is content of the other server's response, which error details must not reveal.
+            raise TargetNotAllowed("The URL redirects to a URL that is not allowed") from error
 
     def _check(self, text: str, deadline: float) -> _Target:
         url = _parse_url(text)
         host = url.raw_host.decode("ascii")
         port = {"http": 80, "https": PORT}.get(url.scheme, 0) if url.port is None else url.port
         if url.scheme not in ("http", "https") or url.userinfo or not _HOST.fullmatch(host):
-            raise TargetNotAllowed("Only https addresses without credentials are allowed")
+            raise TargetNotAllowed("Only https URLs without credentials are allowed")
         if f"{host}:{port}" in self._allowed_hosts:
             return _Target(url, host, port, self._resolve_host(host, port, deadline))
         if url.scheme != "https":
-            raise TargetNotAllowed("Only https addresses are allowed")
+            raise TargetNotAllowed("Only https URLs are allowed")
         if port != PORT:
             raise TargetNotAllowed(f"Only port {PORT} is allowed")
         if _is_numeric_host(host):
-            raise TargetNotAllowed("The host is an address in a spelling that is not allowed")
+            raise TargetNotAllowed("The host is an IP address in a notation that is not allowed")
         addresses = self._resolve_host(host, port, deadline)
         if not addresses or not all(is_global_address(address) for address in addresses):
             raise TargetNotAllowed(NOT_PUBLIC)
         return _Target(url, host, port, addresses)
 
     def _resolve_host(self, host: str, port: int, deadline: float) -> tuple[str, ...]:
-        """The addresses of a host. The system's resolver knows no deadline, so it is left behind at ours."""
-        answer: Future[Sequence[str]] = Future()
+        """Resolve a host until the deadline. The system's resolver has no timeout, so it runs in a thread."""
+        result: Future[Sequence[str]] = Future()
 
-        def ask() -> None:
+        def resolve() -> None:
             try:
-                answer.set_result(self._resolve(host, port))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the answer is awaited
-                answer.set_exception(error)
+                result.set_result(self._resolve(host, port))
+            except Exception as error:  # noqa: BLE001 - raised in the thread that waits for the result
+                result.set_exception(error)
 
-        threading.Thread(target=ask, name="resolver", daemon=True).start()
+        # If the time is over, the thread ends on its own later.
+        threading.Thread(target=resolve, name="resolver", daemon=True).start()
         try:
-            return tuple(answer.result(max(0.0, min(DNS_TIMEOUT_SECONDS, deadline - time.monotonic()))))
+            return tuple(result.result(max(0.0, min(DNS_TIMEOUT_SECONDS, deadline - time.monotonic()))))
         except TimeoutError as error:
-            raise HttpClientError("timeout", "The host was not found in time") from error
+            raise HttpClientError("timeout", "DNS did not answer in time") from error
 
     def _exchange(
         self,
@@ -222,21 +238,23 @@ class SafeHttpClient:
             port=target.url.port,
             target=target.url.raw_path,
         )
-        told = {"Host": target.url.netloc.decode("ascii"), "Accept-Encoding": "identity", **headers}
+        sent_headers = {"Host": target.url.netloc.decode("ascii"), "Accept-Encoding": "identity", **headers}
         try:
             with (
                 httpcore2.ConnectionPool(ssl_context=self._ssl_context, network_backend=network) as pool,
-                pool.stream(method, url, headers=list(told.items()), content=content or None) as response,
+                pool.stream(
+                    method, url, headers=list(sent_headers.items()), content=content or None
+                ) as response,
             ):
                 return HttpResponse(
                     response.status, _to_headers(response), _read_body(response.iter_stream(), max_bytes)
                 )
         except httpcore2.TimeoutException as error:
-            raise HttpClientError("timeout", "The server did not answer in time") from error
+            raise HttpClientError("timeout", "The server did not respond in time") from error
         except httpcore2.NetworkError as error:
-            raise HttpClientError("connection", "There was no connection to the server") from error
+            raise HttpClientError("connection", "The connection failed") from error
         except httpcore2.ProtocolError as error:
-            raise HttpClientError("protocol", "The server does not speak HTTP as it should") from error
+            raise HttpClientError("protocol", "The server sent an invalid HTTP response") from error
 
 
 @lru_cache(maxsize=1)
@@ -245,16 +263,20 @@ def _default_ssl_context() -> ssl.SSLContext:
 
 
 def resolve_host(host: str, port: int) -> list[str]:
-    """The addresses of a host by the system's resolver; OutboundFailed when it knows none."""
+    """Return the addresses of a host from the system's resolver.
+
+    Raises:
+        HttpClientError: The host is unknown.
+    """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise HttpClientError("unresolved", "The host is unknown") from error
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 def is_global_address(text: str) -> bool:
-    """Whether an address belongs to the public internet, judged by the IPv4 address that it stands for."""
+    """Return whether an IP address is public. IPv6 addresses that embed an IPv4 address count as that."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -269,14 +291,14 @@ def is_global_address(text: str) -> bool:
 
 
 def _get_embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that a packet to this one ends at: mapped, by NAT64 or by 6to4."""
+    """Return the IPv4 address that packets are sent to in the end: mapped, NAT64 or 6to4."""
     if address in _NAT64:
         return IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped or address.sixtofour
 
 
 def _is_numeric_host(host: str) -> bool:
-    """Whether a host is an IPv4 address in one of the old spellings (2130706433, 0177.1, 0x7f.0.0.1)."""
+    """Return whether a host is an IPv4 address in an old notation (2130706433, 0177.1, 0x7f.0.0.1)."""
     last_label = host.removesuffix(".").rpartition(".")[2]
     if not _NUMERIC_LABEL.fullmatch(last_label):
         return False
@@ -288,19 +310,19 @@ def _is_numeric_host(host: str) -> bool:
 
 def _parse_url(text: str) -> httpx2.URL:
     if len(text) > MAX_URL_LENGTH:
-        raise TargetNotAllowed(f"An address may have at most {MAX_URL_LENGTH} characters")
+        raise TargetNotAllowed(f"A URL can have at most {MAX_URL_LENGTH} characters")
     try:
         return httpx2.URL(text)
     except (httpx2.InvalidURL, ValueError) as error:
-        raise TargetNotAllowed("The address cannot be read") from error
+        raise TargetNotAllowed("The URL is invalid") from error
 
 
 def _to_headers(response: httpcore2.Response) -> dict[str, str]:
-    told: dict[str, str] = {}
+    headers: dict[str, str] = {}
     for raw_name, raw_value in response.headers:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        told[name] = f"{told[name]}, {value}" if name in told else value
-    return told
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 def _read_body(chunks: Iterable[bytes], max_bytes: int) -> bytes:
@@ -308,12 +330,12 @@ def _read_body(chunks: Iterable[bytes], max_bytes: int) -> bytes:
     for chunk in chunks:
         content += chunk
         if len(content) > max_bytes:
-            raise HttpClientError("too_large", f"The answer has more than {max_bytes} bytes")
+            raise HttpClientError("too_large", f"The response has more than {max_bytes} bytes")
     return bytes(content)
 
 
 class _PinnedBackend(httpcore2.NetworkBackend):
-    """Connects to the addresses that were checked, whatever the host's name says by now, until a deadline."""
+    """Connects only to the addresses that were checked, until a deadline. Ignores the host name."""
 
     def __init__(self, network: httpcore2.NetworkBackend, addresses: Sequence[str], deadline: float) -> None:
         self._network, self._addresses, self._deadline = network, addresses, deadline
@@ -326,12 +348,13 @@ class _PinnedBackend(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
-        """A connection to the first address that takes one."""
+        """Connect to the first address that accepts the connection."""
         failure: Exception = httpcore2.ConnectError("no address")
-        for tries_left, address in zip(range(_MAX_ADDRESSES_TRIED, 0, -1), self._addresses, strict=False):
-            share = _remaining_seconds(self._deadline) / min(tries_left, len(self._addresses))
+        for attempts_left, address in zip(range(_MAX_ADDRESSES_TRIED, 0, -1), self._addresses, strict=False):
+            # Each address gets an equal share of the remaining time.
+            seconds = _remaining_seconds(self._deadline) / min(attempts_left, len(self._addresses))
             try:
-                stream = self._network.connect_tcp(address, port, share, local_address, socket_options)
+                stream = self._network.connect_tcp(address, port, seconds, local_address, socket_options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
             else:
@@ -340,7 +363,7 @@ class _PinnedBackend(httpcore2.NetworkBackend):
 
 
 class _DeadlineStream(httpcore2.NetworkStream):
-    """A connection on which nothing lasts beyond the deadline, however slowly the other side drips."""
+    """A connection whose reads and writes end at the deadline, however slowly the server sends."""
 
     def __init__(self, stream: httpcore2.NetworkStream, deadline: float) -> None:
         self._stream, self._deadline = stream, deadline
@@ -361,15 +384,15 @@ class _DeadlineStream(httpcore2.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore2.NetworkStream:
-        left = _remaining_seconds(self._deadline)
-        return _DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, left), self._deadline)
+        seconds = _remaining_seconds(self._deadline)
+        return _DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, seconds), self._deadline)
 
     def get_extra_info(self, info: str) -> object:
         return self._stream.get_extra_info(info)
 
 
 def _remaining_seconds(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise httpcore2.ReadTimeout("the time of the exchange is over")
-    return left
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise httpcore2.ReadTimeout("the deadline has passed")
+    return seconds

@@ -1,7 +1,7 @@
-"""The command behind `make move-to-postgres`: copies the database, proves it, and says what it found.
+"""The command behind `make move-to-postgres`: copy the SQLite database to PostgreSQL and verify the copy.
 
-The files of pictures and archives stay where they are, because both databases name them alike; it looks
-whether each is there and what it should be. It knows no HTTP.
+The files of images and exports stay where they are, because both databases refer to them by the same keys.
+The command checks that each file exists and has the content that its row says. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -29,81 +29,89 @@ MAX_LISTED_FILES = 20
 
 
 def list_files(source: Connection) -> Iterator[tuple[str, str]]:
-    """The key and the SHA-256 of every file that the rows of a database refer to."""
-    # unscoped: the whole database moves
-    pictures: Any = select(MediaResource.id, MediaResource.extension, MediaResource.content_hash)
-    for media_id, extension, content_hash in source.execute(pictures):
+    """Yield the key and the SHA-256 of every file that the rows of a database refer to."""
+    # unscoped: the whole database is copied
+    images: Any = select(MediaResource.id, MediaResource.extension, MediaResource.content_hash)
+    for media_id, extension, content_hash in source.execute(images):
         yield media_key(media_id, extension), content_hash
-    # unscoped: the same
+    # unscoped: the whole database is copied
     archives: Any = select(Export.id, Export.content_hash).where(Export.status == ExportStatus.COMPLETED)
     for export_id, content_hash in source.execute(archives):
         yield export_key(export_id), content_hash
 
 
 def find_file_error(storage: Storage, key: str, content_hash: str) -> str | None:
-    """Why a file is not the one that its row means; None when it is."""
+    """Return why a file is not the one that its row describes, or None if it is."""
     digest = hashlib.sha256()
     try:
         with storage.path(key).open("rb") as file:
-            while piece := file.read(CHUNK_BYTES):
-                digest.update(piece)
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
     except NotFound:
-        return "is not there"
+        return "is missing"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
-    # compared: a file of ours with its row
-    return None if digest.hexdigest() == content_hash else "has other bytes than its row says"
+    # compared: a file of this server with its row; no client sends either
+    return None if digest.hexdigest() == content_hash else "has other content than its row says"
 
 
 class Report:
-    """Looks at what a move found, prints it, and says whether all of it is right."""
+    """Prints the result of a copy and decides whether it is complete."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     def verify(self, source: Connection, tables: list[CopyReport]) -> bool:
-        """Print the tables and the files; whether both are the same on both sides."""
-        width = max(len(each.table) for each in tables)
+        """Print the tables and the wrong files. Return whether all rows and files are as in the source."""
+        width = max(len(table.table) for table in tables)
         print(f"{'Table':{width}}  {'SQLite':>10}  {'PostgreSQL':>10}  Content")
-        for each in tables:
-            shown = f"{each.after.digest:064x}"[:12] if each.after.rows else "-"
-            verdict = shown if each.is_identical else "DIFFERENT"
-            print(f"{each.table:{width}}  {each.before.rows:>10}  {each.after.rows:>10}  {verdict}")
+        for table in tables:
+            digest = f"{table.after.digest:064x}"[:12] if table.after.rows else "-"
+            content = digest if table.is_identical else "DIFFERENT"
+            print(f"{table.table:{width}}  {table.before.rows:>10}  {table.after.rows:>10}  {content}")
         files = list(list_files(source))
-        wrong = [(key, told) for key, sum_ in files if (told := find_file_error(self._storage, key, sum_))]
-        for key, told in wrong[:MAX_LISTED_FILES]:
-            print(f"The file {key} {told}")
-        rows = sum(each.after.rows for each in tables)
+        wrong = [
+            (key, error)
+            for key, content_hash in files
+            if (error := find_file_error(self._storage, key, content_hash))
+        ]
+        for key, error in wrong[:MAX_LISTED_FILES]:
+            print(f"The file {key} {error}")
+        rows = sum(table.after.rows for table in tables)
         print(
             f"{rows} rows in {len(tables)} tables; {len(files) - len(wrong)} of {len(files)} files are right"
         )
-        return not wrong and all(each.is_identical for each in tables)
+        return not wrong and all(table.is_identical for table in tables)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Move the database of DATA_DIR to that of DATABASE_URL, as the owner of its tables.
+    """Copy the database of DATA_DIR to that of DATABASE_URL, as the owner of its tables.
 
-    The status is 0 when it was moved, 1 when something differs and nothing was kept, 2 when it was refused.
+    Returns:
+        The exit status: 0 for success; 1 if the copy failed or differs, and the target is empty again; 2 if
+        the settings or the databases do not allow it.
     """
     parser = argparse.ArgumentParser(prog="python -m studio.migrate_to_postgres", description=__doc__)
-    parser.add_argument("--from", dest="source", help="address of the SQLite database, that of DATA_DIR")
+    parser.add_argument(
+        "--from", dest="source", help="URL of the SQLite database, by default the one in DATA_DIR"
+    )
     options = parser.parse_args(arguments)
     try:
         settings = Settings.from_environment()
         source = options.source or f"sqlite:///{settings.data_dir / 'sartiq.db'}"
         target = settings.migration_database_url or settings.database_url
         print(f"From {source}\nto   {make_url(target).render_as_string(hide_password=True)}\n")
-        kept = copy_database(source, target, Report(open_storage(settings)).verify)
-    except (InvalidSettings, CopyRejected, RolesMissing) as refusal:
-        print(f"Not moved: {refusal}", file=sys.stderr)
+        is_complete = copy_database(source, target, Report(open_storage(settings)).verify)
+    except (InvalidSettings, CopyRejected, RolesMissing) as error:
+        print(f"Not moved: {error}", file=sys.stderr)
         return 2
     except (CopyFailed, DBAPIError) as error:
         print(f"Not moved: {getattr(error, 'orig', error)}", file=sys.stderr)
         return 1
-    if not kept:
+    if not is_complete:
         print("Not moved: the target is empty again.", file=sys.stderr)
         return 1
-    print("Moved. From now on start the server with this DATABASE_URL; the SQLite file was only read.")
+    print("Moved. Start the server with this DATABASE_URL from now on. The SQLite file has not changed.")
     return 0
 
 

@@ -1,7 +1,8 @@
-"""The review of pictures: a shot and its picture are approved, rejected, sent back and reopened together.
+"""Review predictions: approve, reject and reopen a shot together with its prediction.
 
-A shot is approved or exported exactly while it names such a picture. Whoever changes either locks the shot
-first.
+A shot is approved or exported exactly while its `approved_prediction_id` names a prediction in the same
+state. Every change of either locks the shot first. Every function changes rows that the caller has loaded
+and locked.
 """
 
 from __future__ import annotations
@@ -22,34 +23,43 @@ from studio.webhooks.outbox import publish
 
 
 class PredictionAmbiguous(Conflict):
-    """No picture was named, and there is not exactly one that waits for review."""
+    """No prediction was named, and the shot does not have exactly one prediction in review."""
 
     code = "prediction_ambiguous"
-    default_detail = "Name the picture: there is not exactly one that waits for review"
+    default_detail = "`prediction_id` is required: the shot does not have exactly one prediction in review"
 
 
 def approve_shot(shot: Shot, prediction_id: UUID | None, note: str | None) -> None:
-    """Approve one picture and with it the locked shot; the one approved before returns to review.
+    """Approve a locked shot with one of its predictions. A prediction approved before returns to review.
 
-    PredictionAmbiguous without an id unless exactly one waits; ScopeMismatch for a picture of another shot;
-    NotFound; InvalidTransition for a rejected picture or a shot that is not in review; ShotBusy while it is
-    being generated.
+    Args:
+        shot: The locked shot.
+        prediction_id: The prediction, or None for the only one in review.
+        note: A note for the review.
+
+    Raises:
+        PredictionAmbiguous: `prediction_id` is None, and the shot does not have exactly one prediction in
+            review.
+        ScopeMismatch: The prediction belongs to another shot.
+        NotFound: The prediction is not visible for the caller.
+        InvalidTransition: The prediction is rejected, or the shot is not in review.
+        ShotBusy: A generation of the shot is running.
     """
     if prediction_id is not None:
         prediction = get_visible(Prediction, prediction_id, for_update=True)
         if prediction.shot_id != shot.id:
-            raise ScopeMismatch("The picture belongs to another shot")
+            raise ScopeMismatch("`prediction_id` belongs to another shot")
     else:
-        next_shot_status(shot.status, "approve")  # a shot that is not in review says so rather than count
-        waiting = _lock_predictions(shot, Prediction.status == "pending_review")
-        if len(waiting) != 1:
+        next_shot_status(shot.status, "approve")  # reports a wrong status before the number of predictions
+        candidates = _lock_predictions(shot, Prediction.status == "pending_review")
+        if len(candidates) != 1:
             raise PredictionAmbiguous()
-        prediction = waiting[0]
+        prediction = candidates[0]
     _approve(shot, prediction, note)
 
 
 def approve_prediction(prediction: Prediction, shot: Shot | None, note: str | None) -> None:
-    """Approve a locked picture and, if it has one, its locked shot. Raises as `approve_shot_picture`."""
+    """Approve a locked prediction and its locked shot, if it has one. Raises the errors of `approve_shot`."""
     if shot is None:
         prediction.status = next_prediction_status(prediction.status, "approve")
         _record_review(prediction, note)
@@ -59,11 +69,11 @@ def approve_prediction(prediction: Prediction, shot: Shot | None, note: str | No
 
 
 def _approve(shot: Shot, prediction: Prediction, note: str | None) -> None:
-    after = next_prediction_status(prediction.status, "approve")
+    new_status = next_prediction_status(prediction.status, "approve")
     shot.status = next_shot_status(shot.status, "approve")
     for other in _lock_predictions(shot, Prediction.status == "approved", Prediction.id != prediction.id):
         other.status = next_prediction_status(other.status, "reopen")
-    prediction.status = after
+    prediction.status = new_status
     _record_review(prediction, note)
     shot.approved_prediction_id = prediction.id
     shot.rejection_reason = shot.revision_note = None
@@ -72,16 +82,17 @@ def _approve(shot: Shot, prediction: Prediction, note: str | None) -> None:
 
 
 def reject_prediction(prediction: Prediction, reason: str) -> None:
-    """Reject a locked picture that is in review; InvalidTransition in another state."""
+    """Reject a locked prediction. Raises InvalidTransition if it is not in review."""
     prediction.status = next_prediction_status(prediction.status, "reject")
     _record_review(prediction, reason)
     current_session().flush()
 
 
 def reopen_prediction(prediction: Prediction, shot: Shot | None) -> None:
-    """Bring a locked picture back into review, and its locked shot if this was the approved picture.
+    """Return a locked prediction to review, and its locked shot too if this is the approved prediction.
 
-    InvalidTransition for a picture that is in review.
+    Raises:
+        InvalidTransition: The prediction is in review.
     """
     prediction.status = next_prediction_status(prediction.status, "reopen")
     if shot is not None and shot.approved_prediction_id == prediction.id:
@@ -92,8 +103,11 @@ def reopen_prediction(prediction: Prediction, shot: Shot | None) -> None:
 
 
 def reject_shot(shot: Shot, reason: str) -> None:
-    """Reject a locked shot that is in review; InvalidTransition in another state, ShotBusy while it is
-    generated.
+    """Reject a locked shot.
+
+    Raises:
+        InvalidTransition: The shot is not in review.
+        ShotBusy: A generation of the shot is running.
     """
     shot.status = next_shot_status(shot.status, "reject")
     shot.rejection_reason = reason
@@ -102,16 +116,17 @@ def reject_shot(shot: Shot, reason: str) -> None:
 
 
 def request_shot_revision(shot: Shot, note: str) -> None:
-    """Ask for a revision of a locked shot that is in review; raises as `reject_shot_work`."""
+    """Request a revision of a locked shot. Raises the errors of `reject_shot`."""
     shot.status = next_shot_status(shot.status, "request_revision")
     shot.revision_note = note
     current_session().flush()
 
 
 def reopen_shot(shot: Shot) -> None:
-    """Bring a locked shot that was approved, exported or rejected, and its picture, back into review.
+    """Return a locked shot and its approved prediction to review. Existing exports do not change.
 
-    Exports that hold the picture stay as they are.
+    Raises:
+        InvalidTransition: The shot is not approved, exported or rejected.
     """
     shot.status = next_shot_status(shot.status, "reopen")
     for prediction in _lock_predictions(shot, Prediction.status.in_(DELIVERABLE)):
@@ -122,18 +137,19 @@ def reopen_shot(shot: Shot) -> None:
 
 
 def delete_prediction(prediction: Prediction) -> None:
-    """Delete a locked picture; InUse while it is approved or exported.
+    """Delete a locked prediction. Garbage collection deletes its file.
 
-    Its file goes when nothing refers to it.
+    Raises:
+        InUse: The prediction is approved or exported.
     """
     if prediction.status in DELIVERABLE:
-        raise InUse("An approved or exported picture cannot be deleted; reopen it first")
+        raise InUse("An approved or exported prediction cannot be deleted: reopen it first")
     current_session().delete(prediction)
     current_session().flush()
 
 
 def _lock_predictions(shot: Shot, *conditions: Any) -> list[Prediction]:
-    # unscoped: the pictures of a shot that was loaded scoped
+    # unscoped: the predictions of a shot that was loaded for the caller
     query = select(Prediction).where(Prediction.shot_id == shot.id, *conditions)  # unscoped: see above
     query = query.order_by(Prediction.id).with_for_update(of=Prediction)
     return list(current_session().scalars(query.execution_options(populate_existing=True)))

@@ -1,6 +1,6 @@
-"""Shootings and looks: the phases, the shots that looks make, and what may be deleted when.
+"""Change the phases of shootings, create the shots of looks, and delete shootings and looks.
 
-A look has exactly one shot for each of its shot types; nothing else makes or removes shots.
+A look has exactly one shot for each of its shot types. No other module creates or deletes shots.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from studio.webhooks.outbox import publish
 
 
 class GenerationRunning(Conflict):
-    """A generation still works for one of the shots that would go."""
+    """The shots cannot be deleted: a generation of one of them is running."""
 
     code = "generation_running"
-    default_detail = "A generation is running for one of the shots"
+    default_detail = "A generation is running for one of the shots: wait for it or cancel it"
 
 
 class ShotHasPredictions(Conflict):
-    """A shot type was left out although something was generated for its shot."""
+    """A shot type cannot be removed: its shot has predictions or a running generation."""
 
     code = "shot_has_predictions"
-    default_detail = "Something was generated for a shot that would be removed"
+    default_detail = "A shot that would be removed has predictions or a running generation"
 
 
 def aggregate_shot_status(shooting: Shooting) -> str:
-    """The shots of a shooting rolled up: empty, pending, in_progress, in_review or approved.
+    """Return the combined status of a shooting's shots: empty, pending, in_progress, in_review or approved.
 
     Exported shots count as approved.
     """
@@ -49,10 +49,11 @@ def aggregate_shot_status(shooting: Shooting) -> str:
 
 
 def change_phase(shooting: Shooting, phase: str) -> None:
-    """Bring a shooting into the next phase.
+    """Move a shooting to a phase.
 
-    InvalidTransition where the table of phases has no such step, and for PRODUCTION while a required test
-    shooting has not been held.
+    Raises:
+        InvalidTransition: The table of phases has no such transition, or PRODUCTION requires a test
+            shooting that has not been held.
     """
     require_phase_transition(shooting.phase, phase)
     if phase == "PRODUCTION" and shooting.require_test_shooting and not shooting.test_shooting_held:
@@ -64,18 +65,22 @@ def change_phase(shooting: Shooting, phase: str) -> None:
 
 
 def delete_shooting(shooting: Shooting) -> None:
-    """Delete a locked shooting with its looks, shots and pictures; GenerationRunning while one runs."""
+    """Delete a locked shooting with its looks, shots and predictions.
+
+    Raises:
+        GenerationRunning: A generation of one of the shots is running.
+    """
     _require_no_open_generation(Shot.shooting_id == shooting.id)
     current_session().delete(shooting)
     current_session().flush()
 
 
 def add_shots(look: Look, shot_type_ids: Sequence[UUID]) -> None:
-    """Give a look its shot types, in order, and one pending shot for each that has none yet."""
+    """Set the shot types of a look, in order, and add a pending shot for each shot type that has none."""
     look.shot_type_ids = list(shot_type_ids)
-    present = {shot.shot_type_id for shot in look.shots}
+    existing = {shot.shot_type_id for shot in look.shots}
     for shot_type_id in shot_type_ids:
-        if shot_type_id not in present:
+        if shot_type_id not in existing:
             look.shots.append(
                 Shot(
                     owner_id=look.owner_id,
@@ -87,49 +92,52 @@ def add_shots(look: Look, shot_type_ids: Sequence[UUID]) -> None:
 
 
 def change_shot_types(look: Look, shot_type_ids: Sequence[UUID]) -> None:
-    """Add shots for new shot types and remove those of shot types that are left out.
+    """Set the shot types of a locked look: add shots for new ones and delete the shots of removed ones.
 
-    ShotHasPredictions when something was, or is being, generated for a shot that would go. `look` is locked.
+    Raises:
+        ShotHasPredictions: A shot that would be deleted has predictions or a running generation.
     """
-    leaving = [shot for shot in look.shots if shot.shot_type_id not in shot_type_ids]
-    if leaving:
-        locked = _lock_shots(Shot.id.in_([shot.id for shot in leaving]))
-        made = select(Prediction.id).where(
-            Prediction.shot_id.in_([shot.id for shot in locked])
-        )  # unscoped: its own
-        if (
-            any(shot.status == "generating" for shot in locked)
-            or current_session().scalar(made.limit(1)) is not None
-        ):
+    removed = [shot for shot in look.shots if shot.shot_type_id not in shot_type_ids]
+    if removed:
+        locked = _lock_shots(Shot.id.in_([shot.id for shot in removed]))
+        is_generating = any(shot.status == "generating" for shot in locked)
+        # unscoped: predictions of the look's own shots
+        prediction = select(Prediction.id).where(Prediction.shot_id.in_([shot.id for shot in locked]))
+        if is_generating or current_session().scalar(prediction.limit(1)) is not None:
             raise ShotHasPredictions()
-    for shot in leaving:
+    for shot in removed:
         look.shots.remove(shot)
     add_shots(look, shot_type_ids)
 
 
 def delete_look(look: Look) -> None:
-    """Delete a locked look with its shots and pictures; GenerationRunning while one runs."""
+    """Delete a locked look with its shots and predictions.
+
+    Raises:
+        GenerationRunning: A generation of one of the shots is running.
+    """
     _require_no_open_generation(Shot.look_id == look.id)
     current_session().delete(look)
     current_session().flush()
 
 
 def touch(row: Look, changes: Mapping[str, Any]) -> None:
-    """Count a change of a row's lists, which touches no column of it, as a change of the row."""
+    """Update `updated_at` if there are changes. Changes of lists alone do not change a column of the row."""
     if changes:
         row.updated_at = utc_now()
 
 
 def _lock_shots(condition: Any) -> list[Shot]:
-    # unscoped: the shots of a row that was loaded scoped. Locked in order, so that two requests cannot cross.
+    # unscoped: the shots of a row that was loaded for the caller. Locked in order of their ids, so that
+    # parallel requests cannot deadlock.
     query = select(Shot).where(condition).order_by(Shot.id).with_for_update(of=Shot)  # unscoped: see above
     return list(current_session().scalars(query.execution_options(populate_existing=True)))
 
 
 def _require_no_open_generation(condition: Any) -> None:
     shots = _lock_shots(condition)
-    open_ones = select(Generation.id).where(  # unscoped: the generations of these shots
+    query = select(Generation.id).where(  # unscoped: the generations of these shots
         Generation.shot_id.in_([shot.id for shot in shots]), Generation.status.in_(OPEN_GENERATION)
     )
-    if current_session().scalar(open_ones.limit(1)) is not None:
+    if current_session().scalar(query.limit(1)) is not None:
         raise GenerationRunning()

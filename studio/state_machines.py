@@ -1,6 +1,7 @@
-"""The state machines of the workflow, each declared once: phases of a shooting, states of shots,
-predictions and generations. The contract's descriptions say the same and a test compares them. Pure values:
-no rows, no HTTP.
+"""The state machines of the workflow: phases of shootings, and states of shots, predictions and generations.
+
+Each is one table. The documentation pages draw diagrams of these tables, and a test compares them with the
+descriptions in the contract. Pure values: no rows, no HTTP.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from db.errors import Conflict, InvalidTransition
 
 
 class ShotBusy(Conflict):
-    """A generation works for the shot; nobody else may touch it until that is over."""
+    """The shot cannot change while one of its generations is running."""
 
     code = "shot_busy"
     default_detail = "A generation is running for this shot"
@@ -26,12 +27,12 @@ SHOOTING_PHASES: Mapping[str, tuple[str, ...]] = {
     "PRODUCTION": ("CLOSED",),
     "CLOSED": ("PRODUCTION",),
 }
-"""Phase of a shooting -> phases that may follow."""
+"""Phase of a shooting -> the phases that can follow."""
 
 
 @dataclass(frozen=True)
 class Action:
-    """A named step: from any of `sources` to `target`; a target of None means back to the state before."""
+    """A transition from any of `sources` to `target`. A target of None is the state before the generation."""
 
     sources: frozenset[str]
     target: str | None
@@ -51,7 +52,7 @@ SHOT_ACTIONS: Mapping[str, Action] = {
     "export": _build_action("approved exported", "exported"),
     "reopen": _build_action("approved rejected exported", "pending_review"),
 }
-"""Action on a shot -> where it starts from and leads to. Approving an approved shot replaces its picture."""
+"""Action on a shot -> its transition. Approving an approved shot replaces its prediction."""
 
 PREDICTION_ACTIONS: Mapping[str, Action] = {
     "approve": _build_action("pending_review approved", "approved"),
@@ -59,10 +60,10 @@ PREDICTION_ACTIONS: Mapping[str, Action] = {
     "export": _build_action("approved exported", "exported"),
     "reopen": _build_action("approved rejected exported", "pending_review"),
 }
-"""Action on a prediction -> where it starts from and leads to."""
+"""Action on a prediction -> its transition."""
 
 DELIVERABLE = ("approved", "exported")
-"""States of a picture that may be exported, for the first time or again."""
+"""States in which a prediction can be exported, for the first time or again."""
 
 GENERATION_STATES: Mapping[str, tuple[str, ...]] = {
     "pending": ("running", "failed", "canceled", "expired"),
@@ -73,26 +74,31 @@ GENERATION_STATES: Mapping[str, tuple[str, ...]] = {
     "canceled": (),
     "expired": (),
 }
-"""State of a generation -> states that may follow; running goes back to pending when a worker gives it up."""
+"""State of a generation -> the states that can follow. It returns to pending when a worker releases it."""
 
 OPEN_GENERATION = tuple(status for status, following in GENERATION_STATES.items() if following)
-"""States of a generation that is not over yet."""
+"""States of a generation that has not ended."""
 
 RETRYABLE_GENERATION = tuple(set(GENERATION_STATES) - {*OPEN_GENERATION, "completed"})
-"""States of a generation that ended without pictures."""
+"""States of a generation that ended without predictions."""
 
 
 def require_phase_transition(current: str, target: str) -> None:
-    """InvalidTransition unless a shooting may go from one phase to the other; staying is always allowed."""
+    """Check that a shooting can move from one phase to another. The same phase is always allowed.
+
+    Raises:
+        InvalidTransition: The table has no such transition.
+    """
     if target != current and target not in SHOOTING_PHASES[current]:
         raise InvalidTransition(f"A shooting in {current} cannot move to {target}")
 
 
 def next_shot_status(current: str, action: str) -> str:
-    """The state that the action leads a shot to.
+    """Return the state of a shot after an action.
 
-    ShotBusy while something is generated for it; InvalidTransition when the action cannot start from
-    `current`.
+    Raises:
+        ShotBusy: A generation of the shot is running.
+        InvalidTransition: The action is not allowed in the state `current`.
     """
     if current == "generating" and current not in SHOT_ACTIONS[action].sources:
         raise ShotBusy()
@@ -100,8 +106,12 @@ def next_shot_status(current: str, action: str) -> str:
 
 
 def next_prediction_status(current: str, action: str) -> str:
-    """The state that the action leads a picture to; InvalidTransition when it cannot start from `current`."""
-    return _next_status(PREDICTION_ACTIONS, "picture", current, action)
+    """Return the state of a prediction after an action.
+
+    Raises:
+        InvalidTransition: The action is not allowed in the state `current`.
+    """
+    return _next_status(PREDICTION_ACTIONS, "prediction", current, action)
 
 
 def _next_status(actions: Mapping[str, Action], noun: str, current: str, name: str) -> str:

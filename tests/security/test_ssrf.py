@@ -1,4 +1,4 @@
-"""S6 to S9: nobody makes this server ask what is inside, by an address, a redirect or a name that changes."""
+"""S6 to S9: URLs, redirects and DNS changes cannot make the server send requests to internal hosts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ HOSTS = [
 
 @pytest.fixture
 def network(app: Application, monkeypatch: pytest.MonkeyPatch) -> RedirectedNetwork:
-    """The way out of the server, watched: it leads to no host that was allowed."""
+    """An HTTP client without allowed hosts that records its connections."""
     watched = RedirectedNetwork(9)
     monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient(network=watched))
     return watched
@@ -60,14 +60,14 @@ def network(app: Application, monkeypatch: pytest.MonkeyPatch) -> RedirectedNetw
 
 @pytest.fixture
 def canary() -> Iterator[HttpRecorder]:
-    """A server of this machine that must not be asked."""
+    """Run a server on this host that must not receive a request."""
     with run_http_recorder() as server:
         yield server
         assert server.requests == []
 
 
 def list_internal_urls(canary: HttpRecorder) -> Iterator[str]:
-    """Addresses of servers inside, and of the canary by every name of this machine."""
+    """Return URLs of internal servers, and of the canary by every name of this host."""
     for host in HOSTS:
         for scheme in ("http", "https"):
             yield f"{scheme}://{host}/dress.png"
@@ -82,7 +82,7 @@ def create_with_cover(customer: Customer, address: str) -> ClientResponse:
     )
 
 
-def test_s06_no_address_of_a_picture_leads_inside(
+def test_s06_no_image_url_reaches_the_internal_network(
     customer: Customer, network: RedirectedNetwork, canary: HttpRecorder
 ) -> None:
     for address in list_internal_urls(canary):
@@ -91,7 +91,7 @@ def test_s06_no_address_of_a_picture_leads_inside(
 
 
 @pytest.mark.parametrize("place", IMAGE_URL_FIELDS, ids=":".join)
-def test_s06_no_property_that_takes_a_picture_leads_inside(
+def test_s06_no_property_with_an_image_url_reaches_the_internal_network(
     place: ImageUrlField,
     app: Application,
     database: Database,
@@ -139,7 +139,7 @@ def test_s06_no_property_that_takes_a_picture_leads_inside(
     )
 )
 @settings(max_examples=150, deadline=None)  # a busy machine may take its time
-def test_s06_whatever_is_invented_is_allowed_or_refused_and_nothing_else(address: str) -> None:
+def test_s06_every_generated_url_is_either_allowed_or_rejected(address: str) -> None:
     asked_for: list[str] = []
 
     def resolve(host: str, port: int) -> list[str]:
@@ -156,7 +156,7 @@ def test_s06_whatever_is_invented_is_allowed_or_refused_and_nothing_else(address
 
 
 def redirect_to(location: str) -> Callable[[RecordedRequest], StubResponse]:
-    """A server that leads to somewhere else, over one step of its own."""
+    """Run a server that redirects to another URL, through a redirect to itself."""
 
     def respond(asked: RecordedRequest) -> StubResponse:
         if asked.path == "/dress.png":
@@ -182,7 +182,7 @@ def test_s07_a_public_server_that_leads_inside_is_not_followed(
         monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
         reply = create_with_cover(customer, IMAGE_URL)
     assert status_and_code(reply) == (409, "target_not_allowed")
-    assert reply.json()["detail"] == "The address leads to one that is not allowed"
+    assert reply.json()["detail"] == "The URL redirects to a URL that is not allowed"
     assert network.targets == [(PUBLIC_ADDRESS, 443)] * 2
     assert [requests.path for requests in server.requests] == ["/dress.png", "/next"]
 
@@ -201,7 +201,7 @@ def test_s07_a_webhook_that_leads_inside_is_not_followed(
     assert network.targets == [(PUBLIC_ADDRESS, 443)]
 
 
-def test_s08_a_picture_comes_from_the_address_that_was_checked(
+def test_s08_an_image_comes_from_the_address_that_was_checked(
     app: Application, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with run_tls_recorder(lambda asked: StubResponse(body=PHOTO)) as server:
@@ -266,7 +266,7 @@ def test_s09_no_spelling_of_a_webhook_leads_inside(
     ],
     ids=["ok", "missing", "failing", "other-protocol"],
 )
-def test_s09_what_the_target_answered_is_not_told(
+def test_s09_errors_do_not_reveal_the_response_of_the_target(
     app: Application,
     customer: Customer,
     database: Database,

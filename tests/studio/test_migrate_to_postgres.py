@@ -1,4 +1,4 @@
-"""A database moves from SQLite to PostgreSQL whole or not at all, and says so truthfully."""
+"""The migration from SQLite to PostgreSQL copies everything or nothing, and says which."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ TIMESTAMP = datetime(2026, 11, 3, 14, 30, 0, 123456, tzinfo=UTC)
 
 @dataclass
 class MigrationEnvironment:
-    """Two databases and the files that both name."""
+    """Two databases and the files that both refer to."""
 
     source: Engine
     target: Engine
@@ -62,7 +62,7 @@ class MigrationEnvironment:
     storage: LocalDisk
 
     def count_rows(self, engine: Engine) -> int:
-        """How many rows all tables hold that are moved."""
+        """Return the number of rows in all tables that are copied."""
         with engine.connect() as connection:
             bypass_rls(connection)
             counts = [connection.scalar(select(func.count()).select_from(table)) for table in COPIED_TABLES]
@@ -71,7 +71,7 @@ class MigrationEnvironment:
 
 @pytest.fixture(scope="module")
 def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a server that has worked, with a row in every table of its SQLite database."""
+    """Create the data folder of a server with a row in every table of its SQLite database."""
     folder = tmp_path_factory.mktemp("worked")
     url, storage = f"sqlite:///{folder / 'sartiq.db'}", LocalDisk(folder / "media")
     upgrade(url)
@@ -89,7 +89,7 @@ def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(
     server_folder: Path, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MigrationEnvironment]:
-    """A copy of that folder and an empty PostgreSQL database; the settings name both."""
+    """Give a copy of that folder and an empty PostgreSQL database, with settings for both."""
     shutil.copytree(server_folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     monkeypatch.setenv("DATABASE_URL", empty_database_url)
@@ -103,7 +103,7 @@ def environment(
 
 
 def create_rows(storage: LocalDisk) -> None:
-    """Rows that refer to each other in circles and hold what databases like to change."""
+    """Add rows with circular references and with values that databases tend to change."""
     production = make_photographed_product(storage, None)
     picture = make_approved_prediction(storage, production, b"picture", product="Robe d'été \U0001f457")
     first = factories.make_generation(
@@ -121,7 +121,7 @@ def create_rows(storage: LocalDisk) -> None:
 
 
 def fill_empty_tables(connection: Connection) -> None:
-    """One row in each table that still has none, whatever its columns are called."""
+    """Add one row to each empty table, whatever its columns are."""
     for table in Base.metadata.sorted_tables:
         if not connection.scalar(select(func.count()).select_from(table)):
             row = {column.name: build_value(connection, column) for column in table.columns}
@@ -129,7 +129,7 @@ def fill_empty_tables(connection: Connection) -> None:
 
 
 def build_value(connection: Connection, column: Column[Any]) -> Any:
-    """Something that the column takes; where it refers to another row, one that is there."""
+    """Return a valid value for a column; for a foreign key, the id of an existing row."""
     for key in column.foreign_keys:
         return connection.scalar(select(key.column).limit(1))
     kind = column.type.impl if isinstance(column.type, TypeDecorator) else column.type
@@ -153,7 +153,7 @@ def build_value(connection: Connection, column: Column[Any]) -> Any:
 
 
 def write_missing_files(writing: Any, storage: LocalDisk) -> None:
-    """Give every stored picture a file whose hash is right."""
+    """Write a file with the right hash for every stored image."""
     for media in writing.scalars(select(MediaResource)):
         key = media_key(media.id, media.extension)
         if not storage.exists(key):
@@ -212,7 +212,7 @@ def test_every_row_arrives_as_it_was_and_circles_are_closed(
 @on_postgresql
 @pytest.mark.parametrize(
     ("damage", "told"),
-    [("gone", "is not there"), ("changed", "has other bytes"), ("archive", "is not there")],
+    [("gone", "is missing"), ("changed", "has other content"), ("archive", "is missing")],
 )
 def test_a_file_that_is_not_what_its_row_says_leaves_the_target_empty(
     environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str], damage: str, told: str
@@ -230,7 +230,7 @@ def test_a_file_that_is_not_what_its_row_says_leaves_the_target_empty(
 
 
 @on_postgresql
-def test_a_row_that_changes_on_the_way_is_seen_and_nothing_is_kept(
+def test_a_row_that_changes_during_the_copy_is_detected_and_the_target_is_emptied(
     environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     upgrade(environment.target.url.render_as_string(hide_password=False))
@@ -260,7 +260,7 @@ def test_what_postgresql_cannot_hold_stops_the_move_and_is_named(
 
 
 @on_postgresql
-def test_a_target_that_holds_anything_is_refused_and_left_as_it_is(
+def test_a_target_that_is_not_empty_is_rejected_and_does_not_change(
     environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with environment.target.begin() as connection:
@@ -270,7 +270,7 @@ def test_a_target_that_holds_anything_is_refused_and_left_as_it_is(
     assert query_raw(environment.target, "SELECT to_regclass('brands')") == [(None,)]
 
 
-def test_what_is_no_move_is_refused(
+def test_databases_of_the_wrong_kind_are_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
