@@ -1,4 +1,4 @@
-"""API keys through the API: made with a secret that is shown once, listed, renamed, deleted."""
+"""API keys through the API: created with a secret that is shown once, listed, renamed and deleted."""
 
 from __future__ import annotations
 
@@ -91,15 +91,13 @@ def test_a_key_lasts_a_year_unless_less_is_asked_for(customer: Customer) -> None
         ({"secret": "mine"}, ("body", "secret")),
     ],
 )
-def test_what_no_key_can_be_is_refused(
-    customer: Customer, wrong: dict[str, Any], where: tuple[Any, ...]
-) -> None:
+def test_invalid_keys_are_rejected(customer: Customer, wrong: dict[str, Any], where: tuple[Any, ...]) -> None:
     reply = customer.client("POST", api_keys_path(customer.organization), {**BODY, **wrong})
     assert (reply.status, list(reply.error_types)) == (422, [where])
 
 
 @pytest.mark.parametrize("role", ["member", "viewer"])
-def test_keys_are_for_those_who_run_the_organization(
+def test_only_owners_and_admins_can_manage_keys(
     customer: Customer, client_for: Callable[..., Client], role: str, new_key: dict[str, Any]
 ) -> None:
     person = factories.make_user()
@@ -120,7 +118,7 @@ def test_an_admin_may_end_the_key_of_the_owner(
     )
 
 
-def test_who_has_no_role_in_the_organization_makes_no_key(customer: Customer, superuser: Client) -> None:
+def test_a_caller_without_a_role_cannot_create_a_key(customer: Customer, superuser: Client) -> None:
     """A superuser may call the operation, but there is no role that a key could act in."""
     reply = superuser("POST", api_keys_path(customer.organization), BODY)
     assert status_and_code(reply) == (409, "scopes_not_granted")
@@ -155,7 +153,7 @@ def test_a_use_is_noted_once_a_minute_and_is_no_change_of_the_key(
     assert use()["last_used_at"] > first["last_used_at"]
 
 
-def test_a_request_that_is_refused_is_a_use_too(
+def test_a_rejected_request_counts_as_use_of_the_key(
     app: Application, customer: Customer, new_key: dict[str, Any]
 ) -> None:
     assert client_with_key(app, new_key)("GET", f"/brands/{customer.organization_query}").status == 403
@@ -179,7 +177,9 @@ def test_the_keys_of_other_organizations_take_no_place(customer: Customer) -> No
     assert customer.client("POST", api_keys_path(customer.organization), BODY).status == 201
 
 
-def test_of_many_who_want_the_last_place_at_once_one_gets_it(committing_server: CommittingServer) -> None:
+def test_parallel_requests_cannot_exceed_the_maximum_number_of_keys(
+    committing_server: CommittingServer,
+) -> None:
     client, database, production = committing_server
     path = api_keys_path(production.organization)
     with database.transaction(write=True) as writing, factories.use_session(writing):
@@ -191,7 +191,7 @@ def test_of_many_who_want_the_last_place_at_once_one_gets_it(committing_server: 
     assert client("GET", path).json()["count"] == MAX_KEYS
 
 
-def test_of_two_who_delete_a_key_at_once_one_finds_it(committing_server: CommittingServer) -> None:
+def test_one_of_two_parallel_deletions_of_a_key_succeeds(committing_server: CommittingServer) -> None:
     client, database, production = committing_server
     made = client("POST", api_keys_path(production.organization), BODY).json()
     replies = run_concurrently(

@@ -1,4 +1,4 @@
-"""Invitations: by mail, once, for one address, as long as whoever invited could still do so."""
+"""Invitations through the API: sent by e-mail, for one address, valid once."""
 
 from __future__ import annotations
 
@@ -191,7 +191,9 @@ def test_only_admins_and_the_owner_invite_and_see_invitations(
     assert client_for(factories.make_user())("GET", path).status == 404
 
 
-def test_nobody_is_invited_to_own_an_organization(client: Client, organization: Organization) -> None:
+def test_the_role_of_owner_cannot_be_granted_by_invitation(
+    client: Client, organization: Organization
+) -> None:
     assert invite(client, organization, role="owner").status == 422
 
 
@@ -220,7 +222,7 @@ def test_the_open_invitations_of_others_take_no_place(
     assert invite(client, organization).status == 201
 
 
-def test_who_is_invited_by_two_joins_both(
+def test_an_address_that_two_organizations_invite_joins_both(
     app: Application, client: Client, anonymous: Client, owner: User, organization: Organization
 ) -> None:
     other = factories.make_organization(owner)
@@ -231,7 +233,7 @@ def test_who_is_invited_by_two_joins_both(
     assert accept(anonymous, first).json()["organization_id"] == str(other.id)
 
 
-def test_an_invitation_that_is_not_kept_is_not_mailed(
+def test_an_invitation_that_is_rolled_back_is_not_sent(
     app: Application, client: Client, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = list_emails_to(app, "ines@example.com")
@@ -243,7 +245,7 @@ def test_an_invitation_that_is_not_kept_is_not_mailed(
 
 @pytest.mark.parametrize("role", ["viewer", "admin"])
 @pytest.mark.parametrize("lost", ["removed", "demoted", "locked", "deleted"])
-def test_s16_who_may_not_invite_any_more_did_not_invite(
+def test_s16_an_invitation_is_void_when_the_inviter_can_no_longer_invite(
     app: Application,
     client: Client,
     superuser: Client,
@@ -273,7 +275,7 @@ def test_s16_who_may_not_invite_any_more_did_not_invite(
     assert accept(anonymous, get_invitation_token(app), password=PASSWORD).status == 201
 
 
-def test_an_owner_who_is_an_admin_now_may_still_invite(
+def test_an_invitation_of_a_previous_owner_who_is_an_admin_is_valid(
     app: Application, client: Client, anonymous: Client, organization: Organization, owner: User, admin: User
 ) -> None:
     owner.hashed_password = hash_password("sartiq-demo")
@@ -291,7 +293,7 @@ def test_superusers_invite_wherever_it_is_needed(
     assert accept(anonymous, get_invitation_token(app), password=PASSWORD).status == 201
 
 
-def test_s16_who_was_removed_does_not_come_back_by_an_old_invitation(
+def test_s16_a_removed_member_cannot_return_with_an_old_invitation(
     app: Application, client: Client, anonymous: Client, organization: Organization, owner: User
 ) -> None:
     person = factories.make_user(email="ines@example.com")
@@ -304,7 +306,7 @@ def test_s16_who_was_removed_does_not_come_back_by_an_old_invitation(
     assert_rejected(accept(anonymous, get_invitation_token(app)))
 
 
-def test_s16_who_was_removed_does_not_come_back_by_an_invitation_of_a_new_address(
+def test_s16_a_removed_member_cannot_return_with_an_invitation_of_a_new_address(
     app: Application, client: Client, anonymous: Client, organization: Organization, superuser: Client
 ) -> None:
     person = factories.make_user(email="ines@example.org")

@@ -1,4 +1,4 @@
-"""Signing in and out, rotating refresh tokens, and recovering a password, through the API."""
+"""Login, logout, refresh tokens and password recovery, through the API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Organizations and members through the API: roles, the one owner, and what strangers see."""
+"""Organizations and members through the API: roles, ownership, and what other users see."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_admins_and_the_owner_change_an_organization(
         assert (reply.json()["name"], reply.json()["slug"]) == ("New", "maison-demo")
 
 
-def test_a_change_of_an_older_state_is_refused(client: Client, organization: Organization) -> None:
+def test_an_update_of_an_older_version_is_rejected(client: Client, organization: Organization) -> None:
     path = f"/organizations/{organization.id}"
     tag = {"if-match": client("GET", path).headers["etag"]}
     assert client("PATCH", path, {"name": "A"}, headers=tag).status == 200
@@ -121,7 +121,7 @@ def test_a_change_of_an_older_state_is_refused(client: Client, organization: Org
     assert client("DELETE", path, headers=tag).status == 412
 
 
-def test_the_logo_is_a_picture_of_the_organization(
+def test_the_logo_is_an_image_of_the_organization(
     app: Application, client: Client, owner: User, organization: Organization
 ) -> None:
     path = f"/organizations/{organization.id}"
@@ -192,7 +192,7 @@ def test_s14_adding_a_member_does_not_reveal_which_accounts_exist(
     assert superuser("POST", members_path(organization), known).json()["full_name"] == "Kim Known"
 
 
-def test_every_member_sees_the_members_and_a_stranger_does_not(
+def test_only_members_can_list_the_members(
     client_as: Callable[[str], Client],
     client_for: Callable[..., Client],
     organization: Organization,
@@ -219,7 +219,7 @@ def test_people_and_invitations_of_other_organizations_are_not_listed(
     assert client("GET", f"/organizations/{organization.id}/invitations").json()["data"] == []
 
 
-def test_a_change_of_an_older_membership_is_refused(client: Client, organization: Organization) -> None:
+def test_an_update_of_an_older_membership_is_rejected(client: Client, organization: Organization) -> None:
     person = factories.make_user()
     factories.make_membership(organization, person)
     path = members_path(organization, person)

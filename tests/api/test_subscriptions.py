@@ -1,4 +1,4 @@
-"""Subscriptions through the API: own ones to read, all of them for superusers to give and change."""
+"""Subscriptions through the API: users read their own, superusers create and change all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accounts through the API: one's own, and all of them for superusers."""
+"""Accounts through the API: the caller's own account, and all accounts for superusers."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ def test_the_own_name_can_be_changed_and_cleared(client: Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["is_superuser", "is_active", "rework_available"])
-def test_nobody_can_promote_the_own_account(client: Client, name: str) -> None:
+def test_a_user_cannot_promote_their_own_account(client: Client, name: str) -> None:
     assert client("PATCH", "/users/me", {name: True}).status == 422
 
 
-def test_a_change_of_an_older_state_is_refused(client: Client) -> None:
+def test_an_update_of_an_older_version_is_rejected(client: Client) -> None:
     tag = client("GET", "/users/me").headers["etag"]
     assert client("PATCH", "/users/me", {"full_name": "A"}, headers={"if-match": tag}).status == 200
     assert client("PATCH", "/users/me", {"full_name": "B"}, headers={"if-match": tag}).status == 412
@@ -190,7 +190,7 @@ def test_superusers_cannot_shut_themselves_out(admin: Client, superuser: User) -
     ("method", "body"),
     [("PATCH", {"is_superuser": False}), ("PATCH", {"is_active": False}), ("DELETE", None)],
 )
-def test_s16_of_two_superusers_who_shut_each_other_out_at_once_one_stays(
+def test_s16_one_of_two_superusers_who_deactivate_each_other_at_once_stays(
     committing_server: CommittingServer,
     application: Application,
     monkeypatch: pytest.MonkeyPatch,
@@ -211,7 +211,7 @@ def test_s16_of_two_superusers_who_shut_each_other_out_at_once_one_stays(
         assert len(reading.scalars(active).all()) == 1
 
 
-def test_s16_a_superuser_who_is_demoted_meanwhile_does_not_undo_it(
+def test_s16_a_superuser_who_is_demoted_meanwhile_cannot_undo_it(
     committing_server: CommittingServer, application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with committing_server.database.transaction(write=True):

@@ -1,4 +1,4 @@
-"""Nobody guesses without end, and nobody is shut out because somebody else does."""
+"""Password guessing is limited, and an attacker cannot lock out the owner of an account."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def sign_in(client: Client, password: str = PASSWORD, email: str = "dana@example
 
 
 def get_remaining(reply: ClientResponse, policy: str) -> int:
-    """Return the units of a limit that are left, as the answer tells it."""
+    """Return the units of a limit that are left, from the headers of a response."""
     told = dict(one.split(";")[:2] for one in reply.headers["ratelimit"].split(", "))
     return int(told[f'"{policy}"'].removeprefix("r="))
 
 
 def comparable_response(reply: ClientResponse) -> tuple[int, dict[str, str], bytes]:
-    """Return an answer without what is different in every answer."""
+    """Return a response without the parts that differ in every response."""
     headers = {**reply.headers, "x-request-id": ""}
     return reply.status, headers, reply.body.replace(reply.headers["x-request-id"].encode(), b"")
 
@@ -75,7 +75,7 @@ def count_rejections(policy: str) -> float:
     return REGISTRY.get_sample_value("sartiq_rate_limited_total", {"policy": policy}) or 0.0
 
 
-def test_s13_an_account_takes_ten_wrong_tries_and_whether_it_exists_makes_no_difference(
+def test_s13_ten_wrong_attempts_are_allowed_for_any_account_whether_or_not_it_exists(
     set_limits: Limited, app: Application, dana: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_limits(limit_sign_in_account=10)
@@ -167,7 +167,7 @@ def test_s13_right_passwords_spend_nothing(
         assert reading.scalars(select(AttemptCount)).all() == []
 
 
-def test_s13_an_address_takes_a_hundred_wrong_tries_at_whatever_accounts(
+def test_s13_a_hundred_wrong_attempts_are_allowed_from_one_address(
     set_limits: Limited, app: Application, dana: User, long_form: bool
 ) -> None:
     most = 100 if long_form else 12
@@ -200,7 +200,7 @@ def test_s13_recovery_is_counted_alike_for_every_account(
     assert client_at(app, ELSEWHERE)("POST", "/password-recovery/dana@example.com").status == 200
 
 
-def test_s13_of_many_tries_at_once_no_more_get_in_than_the_limit_says(
+def test_s13_parallel_attempts_do_not_exceed_the_limit(
     set_limits: Limited, committing_server: CommittingServer, long_form: bool
 ) -> None:
     set_limits(limit_sign_in_account=10, limit_sign_in_address=25)
@@ -247,7 +247,7 @@ def test_s13_wrong_tokens_are_counted_by_address_and_good_ones_always_taken(
     assert client_at(app, HOME)("POST", path, body).status == 401
 
 
-def test_s13_who_found_an_open_session_cannot_guess_its_password(
+def test_s13_a_stolen_session_cannot_be_used_to_guess_the_password(
     set_limits: Limited, app: Application, dana: User
 ) -> None:
     set_limits(limit_sign_in_account=3)
@@ -278,7 +278,9 @@ def test_s13_who_found_an_open_session_cannot_guess_its_password(
     assert get_remaining(sign_in(client, "wrong"), "sign-in-account") == 2
 
 
-def test_s13_nobody_floods_a_strangers_box(set_limits: Limited, app: Application, dana: User) -> None:
+def test_s13_the_number_of_mails_to_one_address_is_limited(
+    set_limits: Limited, app: Application, dana: User
+) -> None:
     clock = set_limits(limit_mails=3)
     victim, before = "victim@example.com", len(list_emails_to(app, "victim@example.com"))
     client, path = Client(app, auth_headers(app, dana)), "/organizations/{}/invitations"

@@ -1,4 +1,4 @@
-"""Passwords at every door where one is set: how long, of what, and not one that everybody tries first."""
+"""Rules for new passwords, at every operation that sets one: length, characters, common passwords."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ ADDRESS = "ines@example.com"
 
 
 class PasswordSetters:
-    """Every request that sets a password, each for the account of one address."""
+    """Every request that sets a password, for the account of one address."""
 
     def __init__(self, app: Application, client_for: Callable[[User | None], Client]) -> None:
         self.app, self.client_of = app, client_for
         self.anybody, self.superuser = client_for(None), client_for(factories.make_user(is_superuser=True))
 
     def account(self) -> User:
-        """The account, which is there already."""
+        """Return the account, which exists already."""
         return factories.make_user(email=ADDRESS, hashed_password=hash_password(OLD))
 
     def create_user(self) -> Callable[[str], ClientResponse]:
-        """A superuser makes the account."""
+        """Create the account as a superuser."""
         return lambda password: self.superuser("POST", "/users/", {"email": ADDRESS, "password": password})
 
     def update_user(self) -> Callable[[str], ClientResponse]:
-        """A superuser gives the account a password."""
+        """Set the password as a superuser."""
         path = f"/users/{self.account().id}"
         return lambda password: self.superuser("PATCH", path, {"password": password})
 
     def change_password(self) -> Callable[[str], ClientResponse]:
-        """Its owner changes the password."""
+        """Change the password as its owner."""
         client, body = self.client_of(self.account()), {"current_password": OLD}
         return lambda password: client("PATCH", "/users/me/password", {**body, "new_password": password})
 
     def reset_password(self) -> Callable[[str], ClientResponse]:
-        """Its owner forgot the password."""
+        """Reset the password with a token from an e-mail."""
         self.account()
         assert self.anybody("POST", f"/password-recovery/{ADDRESS}").status == 200
         body = {"token": get_mailed_token(self.app, ADDRESS, "pr")}
         return lambda password: self.anybody("POST", "/reset-password/", {**body, "new_password": password})
 
     def accept_invitation(self) -> Callable[[str], ClientResponse]:
-        """The account is made by an invitation."""
+        """Create the account by accepting an invitation."""
         owner = factories.make_user()
         path = f"/organizations/{factories.make_organization(owner).id}/invitations"
         body = {"email": ADDRESS, "role": "member"}
@@ -73,7 +73,7 @@ def password_setters(app: Application, client_for: Callable[[User | None], Clien
 
 
 @pytest.mark.parametrize("door", PASSWORD_OPERATIONS)
-def test_s18_a_common_password_is_refused_in_any_letter_case_and_costs_nothing(
+def test_s18_a_common_password_is_rejected_in_any_letter_case_and_nothing_changes(
     password_setters: PasswordSetters, door: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = getattr(password_setters, door)()
@@ -127,7 +127,7 @@ def test_s18_every_other_character_is_one_of_a_password_and_stays_as_it_is(
 
 @pytest.mark.parametrize("letter", ["x", "é", "漢", "🔑"])
 def test_s18_no_password_is_cut(password_setters: PasswordSetters, letter: str) -> None:
-    """72 bytes is where bcrypt cuts; each place up to the last is tried on both sides of it."""
+    """bcrypt truncates at 72 bytes, so changes before and after that byte are tried."""
     longest = letter * 128
     assert password_setters.create_user()(longest).status == 201
     for place in (17, 18, 23, 24, 35, 36, 71, 72, 127):
@@ -138,7 +138,7 @@ def test_s18_no_password_is_cut(password_setters: PasswordSetters, letter: str) 
 
 
 @pytest.mark.parametrize("size", [129, 10_000, 1_000_000, 10_000_000])
-def test_s18_a_huge_password_is_refused_before_it_is_hashed(
+def test_s18_a_huge_password_is_rejected_before_it_is_hashed(
     password_setters: PasswordSetters, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sends = [getattr(password_setters, door)() for door in ("create_user", "change_password")]
@@ -156,7 +156,7 @@ def test_s18_a_huge_password_is_refused_before_it_is_hashed(
 
 
 class _RecordingHasher:
-    """Stands where the hasher is, and notes what it was asked to hash or to verify."""
+    """Replaces the hasher and records the passwords that it hashes or verifies."""
 
     def __init__(self, seen: list[str]) -> None:
         self._seen = seen
@@ -170,7 +170,7 @@ class _RecordingHasher:
         return True
 
 
-def test_s18_what_is_sent_twice_or_not_as_text_is_refused(password_setters: PasswordSetters) -> None:
+def test_s18_duplicate_fields_and_other_types_are_rejected(password_setters: PasswordSetters) -> None:
     user = password_setters.account()
     form = b"username=ines%40example.com&password=wrong&password=" + OLD.encode()
     assert password_setters.anybody("POST", "/login/access-token", body=form, headers=FORM).status in (

@@ -1,4 +1,4 @@
-"""Nobody asks without end: requests are counted for accounts, organizations and addresses."""
+"""Requests are limited per account, organization and address."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_s13_an_account_is_limited_and_gets_the_rate_limit_headers(
     assert client("GET", "/users/me").status == 200
 
 
-def test_s13_the_members_of_an_organization_share_its_limit_and_nobody_else_spends_it(
+def test_s13_only_the_members_of_an_organization_share_its_limit(
     set_limits: Callable[..., Any], customer: Customer, client_for: Callable[..., Client]
 ) -> None:
     set_limits(limit_organization=2)
@@ -69,7 +69,7 @@ def test_s13_the_members_of_an_organization_share_its_limit_and_nobody_else_spen
     assert stranger("GET", f"/brands/{brand.id}").status == 404
 
 
-def test_s13_who_shows_no_good_credential_is_counted_by_address(
+def test_s13_requests_without_a_valid_credential_are_counted_by_address(
     set_limits: Callable[..., Any], app: Application, client_for: Callable[..., Client]
 ) -> None:
     set_limits(limit_address=3)
@@ -87,7 +87,7 @@ def test_s13_who_shows_no_good_credential_is_counted_by_address(
     assert nobody("GET", "/nothing").status == 404
 
 
-def test_s13_a_refused_request_is_not_read(
+def test_s13_the_body_of_a_rejected_request_is_not_read(
     set_limits: Callable[..., Any], client_for: Callable[..., Client]
 ) -> None:
     set_limits(limit_account=1)
@@ -109,7 +109,7 @@ def test_s13_a_refused_request_is_not_read(
         (("127.0.0.0/8", "192.0.2.9"), "198.51.100.1, 192.0.2.9", "198.51.100.1"),
     ],
 )
-def test_s13_only_a_trusted_proxy_says_who_is_calling(
+def test_s13_only_a_trusted_proxy_determines_the_client_address(
     proxies: tuple[str, ...], forwarded: str, counted: str, set_limits: Callable[..., Any], app: Application
 ) -> None:
     set_limits()

@@ -1,4 +1,4 @@
-"""What ended a session counts with the next request, and a refresh token works once (RFC 9700, 4.14.2)."""
+"""Ended sessions are rejected at once; refresh tokens work once (RFC 9700, section 4.14.2)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TokenPair(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The access token as it is sent."""
+        """The access token as a header."""
         return {"authorization": f"Bearer {self.access}"}
 
 
@@ -68,7 +68,7 @@ def clock(app: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[time_ma
 
 
 def assert_session_ended(anonymous: Client, tokens: TokenPair) -> None:
-    """Nothing can be done with the tokens of a session any more."""
+    """Assert that the tokens of a session are rejected."""
     for method, path in (("GET", "/users/me"), ("GET", "/brands/"), ("POST", "/logout")):
         assert_unauthorized(anonymous(method, path, headers=tokens.headers))
     assert_unauthorized(anonymous("POST", "/brands/", {"name": "Atelier Sud"}, headers=tokens.headers))
@@ -80,7 +80,7 @@ def assert_session_open(anonymous: Client, tokens: TokenPair) -> None:
 
 
 class SessionEnders:
-    """Each way in which the session of an account ends, for somebody who holds its tokens."""
+    """Each way to end the session of an account."""
 
     def __init__(self, app: Application, client_for: Callable[..., Client], user: User) -> None:
         self.app, self.user, self.anybody = app, user, client_for(None)
@@ -159,7 +159,7 @@ def test_s16_a_session_that_was_ended_is_over_with_the_next_request(
     assert stranger("GET", "/users/me").status == 200
 
 
-def test_s16_who_changes_the_password_stays_signed_in(
+def test_s16_the_session_that_changes_the_password_stays_active(
     anonymous: Client, new_session: Callable[[], TokenPair]
 ) -> None:
     mine, body = new_session(), {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
@@ -190,7 +190,7 @@ def test_s16_every_token_of_a_session_dies_with_any_of_them(
             assert_session_ended(anonymous, tokens)
 
 
-def test_s16_revocation_tells_nothing_and_harms_nobody(
+def test_s16_revocation_reveals_nothing_and_ends_only_its_own_session(
     anonymous: Client, new_session: Callable[[], TokenPair], clock: time_machine.Coordinates
 ) -> None:
     mine, over = new_session(), new_session()
@@ -322,7 +322,7 @@ def test_s17_a_session_ends_on_its_day_however_it_was_renewed(
 
 
 def sign_in_committing(committing_server: CommittingServer) -> tuple[Client, TokenPair]:
-    """Somebody without a token of the server whose requests commit, and a session there."""
+    """Give a client without a token whose requests commit, and a session on its server."""
     client, database, production = committing_server
     with database.transaction(write=True) as writing:
         owner = writing.get_one(User, production.owner.id)
@@ -333,7 +333,7 @@ def sign_in_committing(committing_server: CommittingServer) -> tuple[Client, Tok
 
 
 def refresh_concurrently(client: Client, tokens: list[str]) -> list[ClientResponse]:
-    """The answers to renewals that are sent at the same moment."""
+    """Return the responses to refreshes that are sent at the same time."""
     return run_concurrently(*[partial(refresh, client, token) for token in tokens])
 
 

@@ -1,4 +1,4 @@
-"""Access tokens: nothing but one of ours opens, whatever it says about itself (RFC 8725)."""
+"""Access tokens: only tokens of this server are accepted, whatever a token claims (RFC 8725)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PUBLIC_JWK = jwt.algorithms.RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=Tr
 
 
 class ValidToken(NamedTuple):
-    """A token that opens, taken apart."""
+    """The parts of a valid token."""
 
     token: str
     claims: dict[str, Any]
@@ -66,7 +66,7 @@ def valid_token(app: Application, user: User) -> ValidToken:
 
 @pytest.fixture
 def canary() -> Iterator[HttpRecorder]:
-    """A server with the forger's keys, which nobody should ask."""
+    """Run a server with an attacker's keys, which must not receive a request."""
     with run_http_recorder() as server:
         yield server
 
@@ -79,7 +79,7 @@ def encode_part(part: bytes | dict[str, Any]) -> str:
 def build_token(
     header: dict[str, Any], claims: bytes | dict[str, Any], key: bytes | None, digest: str = "sha256"
 ) -> str:
-    """A token with this header, signed with HMAC, whatever the header says, or not at all."""
+    """Return a token with this header, signed with HMAC or not at all, whatever the header says."""
     signed = f"{encode_part(header)}.{encode_part(claims)}"
     return f"{signed}.{encode_part(hmac.digest(key, signed.encode(), digest)) if key is not None else ''}"
 
@@ -92,7 +92,7 @@ def assert_only_valid_token_accepted(anonymous: Client, valid_token: ValidToken,
 
 
 @pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", "", None])
-def test_s15_a_token_that_says_it_needs_no_signature_is_refused(
+def test_s15_a_token_without_a_signature_is_rejected(
     anonymous: Client, valid_token: ValidToken, name: str | None
 ) -> None:
     header, signature = {"alg": name, "typ": "JWT"}, valid_token.token.rsplit(".", 1)[1]
@@ -120,7 +120,7 @@ def test_s15_a_public_key_is_no_secret(anonymous: Client, valid_token: ValidToke
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
 
 
-def test_s15_the_right_key_with_another_algorithm_is_refused(
+def test_s15_the_right_key_with_another_algorithm_is_rejected(
     anonymous: Client, valid_token: ValidToken
 ) -> None:
     key = valid_token.secret.encode()
@@ -173,7 +173,7 @@ def test_s15_a_key_that_comes_along_or_is_linked_is_not_taken(
     assert canary.requests == []
 
 
-def test_s15_a_token_signed_with_another_key_is_refused(anonymous: Client, valid_token: ValidToken) -> None:
+def test_s15_a_token_signed_with_another_key_is_rejected(anonymous: Client, valid_token: ValidToken) -> None:
     keys = [
         "another secret that is long enough for it",
         valid_token.secret[:-1],
@@ -187,9 +187,7 @@ def test_s15_a_token_signed_with_another_key_is_refused(anonymous: Client, valid
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
 
 
-def test_s15_a_token_that_was_changed_is_refused(
-    anonymous: Client, valid_token: ValidToken, user: User
-) -> None:
+def test_s15_a_modified_token_is_rejected(anonymous: Client, valid_token: ValidToken, user: User) -> None:
     header, payload, signature = valid_token.token.split(".")
     other = encode_part({**valid_token.claims, "sub": str(factories.make_user(is_superuser=True).id)})
     # The last character of a signature holds bits that count for nothing: the one before it is changed.
@@ -211,7 +209,7 @@ def test_s15_a_token_that_was_changed_is_refused(
 
 
 def claim_changes() -> dict[str, dict[str, Any]]:
-    """What the claims of an otherwise good token are changed to; None leaves a claim out."""
+    """Changes to the claims of a valid token; None removes a claim."""
     now = int(time.time())
     return {
         "without exp": {"exp": None},
@@ -244,7 +242,7 @@ def claim_changes() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("what", claim_changes())
-def test_s15_a_token_of_ours_with_other_claims_is_refused(
+def test_s15_a_signed_token_with_other_claims_is_rejected(
     anonymous: Client, valid_token: ValidToken, what: str
 ) -> None:
     changed = {**valid_token.claims, **claim_changes()[what]}
@@ -253,7 +251,7 @@ def test_s15_a_token_of_ours_with_other_claims_is_refused(
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
 
 
-def test_s15_a_token_that_opened_before_is_refused_from_the_second_when_it_ends(
+def test_s15_an_accepted_token_is_rejected_from_its_expiry_on(
     anonymous: Client, valid_token: ValidToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_token = {"authorization": f"Bearer {valid_token.token}"}
@@ -279,7 +277,7 @@ def test_s15_the_account_of_one_session_does_not_open_that_of_another(
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
 
 
-def test_s15_claims_that_are_no_object_are_refused(anonymous: Client, valid_token: ValidToken) -> None:
+def test_s15_claims_that_are_not_an_object_are_rejected(anonymous: Client, valid_token: ValidToken) -> None:
     contents = [b"", b"[]", b"null", b'"text"', b"\xff", b"{", b'{"exp": 1e400}', b"[" * 1000]
     forged = [build_token({"alg": "HS256"}, content, valid_token.secret.encode()) for content in contents]
     forged += [
@@ -317,7 +315,7 @@ def test_s15_a_secret_of_one_kind_is_good_for_no_other(
     ["", "Bearer", "Bearer ", "bearer", "Basic {token}", "Token {token}", "{token}", "Bearer Bearer {token}",
      "Bearer {token} {token}", "Bearer {token}, Bearer {token}", 'Bearer "{token}"'],
 )  # fmt: skip
-def test_s15_a_credential_that_is_not_written_as_it_should_be_is_refused(
+def test_s15_a_malformed_credential_is_rejected(
     anonymous: Client, valid_token: ValidToken, header: str
 ) -> None:
     for path in ("/users/me", "/brands/", "/users/me/sessions"):

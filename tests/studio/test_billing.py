@@ -1,4 +1,4 @@
-"""Who pays, and that credits never go astray: on both databases."""
+"""Charges, refunds and subscriptions, on both databases."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_personal_work_is_paid_by_its_owner() -> None:
     assert _credits_used(subscription) == 3
 
 
-def test_the_last_credit_can_be_spent_but_not_one_more() -> None:
+def test_the_last_credit_can_be_used_but_not_one_more() -> None:
     user = make_user()
     subscription = make_subscription(user, credits_total=10, credits_used=6)
     charge(None, user.id, 4, new_id())
@@ -91,7 +91,7 @@ def test_the_grace_period_still_pays() -> None:
     charge(None, user.id, 1, new_id())
 
 
-def test_nobody_pays_without_a_subscription() -> None:
+def test_a_charge_without_a_subscription_is_rejected() -> None:
     with pytest.raises(OutOfCredits):
         charge(None, make_user().id, 1, new_id())
 
@@ -111,7 +111,7 @@ def test_a_tier_gives_its_credits_and_price_for_thirty_days() -> None:
     assert subscription.grace_period_end - subscription.end_date == timedelta(days=7)
 
 
-def test_a_second_running_subscription_is_refused_and_an_expired_one_makes_way() -> None:
+def test_a_second_active_subscription_is_rejected_and_an_expired_one_is_replaced() -> None:
     user = make_user()
     expired = make_subscription(user, grace_period_end=utc_now() - timedelta(seconds=1))
     create_subscription(user.id, "MANAGED", "START", None)

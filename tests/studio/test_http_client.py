@@ -1,4 +1,4 @@
-"""The guarded client reaches public servers and those that are allowed by name, and nobody else."""
+"""The HTTP client reaches public servers and explicitly allowed hosts, and no others."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_s06_only_https_on_its_own_port_without_credentials_is_allowed(url: str)
         "fc00::1", "fd12:3456::1", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "ff0e::1", "nonsense",
     ],
 )  # fmt: skip
-def test_s06_an_address_that_is_not_on_the_public_internet_is_refused_with_all_its_names(
+def test_s06_an_address_that_is_not_public_is_rejected_in_every_notation(
     address: str,
 ) -> None:
     assert not is_global_address(address)
@@ -151,7 +151,7 @@ def test_a_public_address_is_allowed(address: str) -> None:
     SafeHttpClient(resolve=lambda host, port: [address]).require_allowed("https://example.com/hook?a=b")
 
 
-def test_a_host_that_nobody_knows_is_no_target_and_fails_when_it_is_lost_later() -> None:
+def test_an_unknown_host_is_not_allowed_and_fails_if_it_becomes_unknown_later() -> None:
     url = "https://nobody.invalid/"
     with pytest.raises(TargetNotAllowed):
         SafeHttpClient().require_allowed(url)
@@ -163,7 +163,7 @@ def test_a_host_that_nobody_knows_is_no_target_and_fails_when_it_is_lost_later()
 def test_s08_the_connection_goes_to_the_checked_address_however_the_name_resolves_later(
     tls_server: HttpRecorder,
 ) -> None:
-    """DNS rebinding: public when it is checked, this machine ever after."""
+    """DNS rebinding: a public address for the check, this host afterwards."""
     outbound, network = build_public_client(tls_server, [PUBLIC_ADDRESS], ["127.0.0.1"])
     assert send_request(outbound, f"https://{HOST}/hook").content == b"pong"
     assert network.targets == [(PUBLIC_ADDRESS, 443)]
@@ -191,7 +191,7 @@ def test_a_name_that_takes_too_long_to_resolve_is_given_up(monkeypatch: pytest.M
     over.set()
 
 
-def test_which_names_there_are_inside_is_not_told() -> None:
+def test_errors_do_not_reveal_internal_names() -> None:
     with pytest.raises(TargetNotAllowed) as inside:
         SafeHttpClient(resolve=lambda host, port: ["10.0.0.5"]).require_allowed("https://database.internal/")
     with pytest.raises(TargetNotAllowed) as unknown:
@@ -199,7 +199,7 @@ def test_which_names_there_are_inside_is_not_told() -> None:
     assert inside.value.detail == unknown.value.detail
 
 
-def test_a_certificate_of_another_name_or_authority_is_refused(tls_server: HttpRecorder) -> None:
+def test_a_certificate_of_another_name_or_authority_is_rejected(tls_server: HttpRecorder) -> None:
     trusting = ssl.create_default_context(cafile=CERTIFICATE)
     for name, context in (("other.example.test", trusting), (HOST, None)):
         outbound = SafeHttpClient(
@@ -308,7 +308,7 @@ def test_a_server_that_breaks_off_or_speaks_something_else_is_a_failure(sent: by
     assert failure.value.reason == "protocol"
 
 
-def test_a_port_that_nobody_listens_on_is_a_failure() -> None:
+def test_a_closed_port_is_a_connection_error() -> None:
     with run_http_recorder() as server:
         pass
     with pytest.raises(HttpClientError) as failure:

@@ -1,4 +1,4 @@
-"""Mail: files that mail programs open, and a real SMTP server, with encryption and sign-in."""
+"""E-mails: files that mail programs can open, and a real SMTP server with authentication."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope
 
-from studio.accounts.identity.mail import FileTransport, Mailer, SmtpTransport, get_mailer
+from studio.accounts.identity.mail import FileTransport, Mailer, SmtpTransport
 from studio.settings import InvalidSettings, Settings
 
 SENDER = "Sartiq Ateliér <no-reply@example.com>"
@@ -32,13 +32,13 @@ def parse_email(data: bytes) -> EmailMessage:
 
 
 class RecordingHandler:
-    """Keeps what a server accepts."""
+    """Records the messages that a server accepts."""
 
     def __init__(self) -> None:
         self.envelopes: list[Envelope] = []
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Envelope) -> str:
-        """Take the letter."""
+        """Record the message."""
         self.envelopes.append(envelope)
         return "250 OK"
 
@@ -50,7 +50,7 @@ def inbox() -> RecordingHandler:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate of localhost that is its own authority, and its key."""
+    """Return a self-signed certificate of localhost, and its key."""
     folder = tmp_path_factory.mktemp("certificate")
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     subprocess.run(
@@ -92,7 +92,7 @@ def server(inbox: RecordingHandler) -> Iterator[Controller]:
 
 @pytest.fixture
 def encrypting_server(inbox: RecordingHandler, certificate: tuple[Path, Path]) -> Iterator[Controller]:
-    """A server that wants STARTTLS and a password before it takes anything."""
+    """Run a server that requires STARTTLS and a password."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificate)
 
@@ -111,7 +111,7 @@ def send_email(url: str) -> None:
     transport.close()
 
 
-def test_the_outbox_holds_letters_that_only_their_owner_reads(tmp_path: Path) -> None:
+def test_the_outbox_contains_messages_that_only_the_owner_can_read(tmp_path: Path) -> None:
     mailer = Mailer(FileTransport(tmp_path / "outbox"), SENDER)
     mailer.send(mailer.compose("dana@example.com", "Grüße", "Bonjour Inès\n"))
     mailer.send(mailer.compose("second@example.com", "Second", "Two\n"))
@@ -126,7 +126,7 @@ def test_the_outbox_holds_letters_that_only_their_owner_reads(tmp_path: Path) ->
     assert parse_email(files[1].read_bytes())["To"] == "second@example.com"
 
 
-def test_a_letter_reaches_an_smtp_server(server: Controller, inbox: RecordingHandler) -> None:
+def test_a_message_reaches_an_smtp_server(server: Controller, inbox: RecordingHandler) -> None:
     send_email(f"smtp://localhost:{server.port}")
     envelope = inbox.envelopes[0]
     assert (envelope.mail_from, envelope.rcpt_tos) == ("no-reply@example.com", ["dana@example.com"])
@@ -134,7 +134,7 @@ def test_a_letter_reaches_an_smtp_server(server: Controller, inbox: RecordingHan
     assert parse_email(envelope.content)["Subject"] == "Grüße"
 
 
-def test_a_letter_travels_encrypted_after_signing_in(
+def test_a_message_is_sent_encrypted_after_authentication(
     encrypting_server: Controller,
     inbox: RecordingHandler,
     certificate: tuple[Path, Path],
@@ -146,7 +146,7 @@ def test_a_letter_travels_encrypted_after_signing_in(
 
 
 @pytest.mark.parametrize("url", ["smtp+starttls://studio:p%40ss%2Fword@localhost", "smtp://localhost"])
-def test_a_letter_that_cannot_be_delivered_is_logged_and_stops_nobody(
+def test_a_failed_delivery_is_logged_and_raises_nothing(
     encrypting_server: Controller, inbox: RecordingHandler, caplog: pytest.LogCaptureFixture, url: str
 ) -> None:
     with caplog.at_level(logging.ERROR):
@@ -159,5 +159,7 @@ def test_a_letter_that_cannot_be_delivered_is_logged_and_stops_nobody(
     "url", ["http://localhost", "localhost:25", "smtp://localhost:none", "smtp://localhost:99999"]
 )
 def test_an_address_that_is_no_mail_server_stops_the_start(url: str) -> None:
-    with pytest.raises(InvalidSettings, match="SMTP_URL must begin with smtp, smtp\\+starttls, smtps and ://"):
+    with pytest.raises(
+        InvalidSettings, match="SMTP_URL must begin with smtp, smtp\\+starttls, smtps and ://"
+    ):
         Settings.from_environment({"SMTP_URL": url})

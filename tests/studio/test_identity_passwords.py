@@ -1,4 +1,4 @@
-"""Passwords: what is stored, and that unknown accounts cost as much as known ones."""
+"""Password hashes, common passwords, and the time of a check for unknown accounts."""
 
 from __future__ import annotations
 

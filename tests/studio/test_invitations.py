@@ -1,4 +1,4 @@
-"""No invitation above the role of whoever sends it, whatever roles the permissions let invite."""
+"""Invitations cannot grant a role above the inviter's, whichever roles are allowed to invite."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ PAIRS = [(own, given) for own in ROLES for given in ROLES]
 
 
 class DiscardTransport:
-    """Carries letters nowhere."""
+    """Discards messages."""
 
     def deliver(self, message: EmailMessage) -> None:
-        """Let the letter go."""
+        """Discard the message."""
 
 
 def is_higher_role(given: str, own: str) -> bool:
-    """Tell whether the role that is given has more to say."""
+    """Return whether the granted role is above the inviter's."""
     return ROLES.index(given) < ROLES.index(own)
 
 
@@ -38,7 +38,7 @@ def organization(database: Database) -> Organization:
 
 
 @pytest.mark.parametrize(("own", "given"), PAIRS)
-def test_s03_nobody_invites_above_the_own_role(
+def test_s03_an_inviter_cannot_grant_a_role_above_their_own(
     database: Database, organization: Organization, own: str, given: str
 ) -> None:
     inviter = factories.make_user()
@@ -59,7 +59,7 @@ def test_s03_nobody_invites_above_the_own_role(
 
 
 @pytest.mark.parametrize(("own", "given"), [(own, given) for own, given in PAIRS if given != "owner"])
-def test_s03_nobody_joins_above_the_role_that_the_inviter_has_by_then(
+def test_s03_an_invitation_above_the_current_role_of_the_inviter_is_void(
     database: Database, organization: Organization, own: str, given: str
 ) -> None:
     inviter_id = organization.owner_id

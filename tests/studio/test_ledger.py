@@ -1,4 +1,4 @@
-"""The ledger of credits: whatever happens, its entries add up to what was used, period by period."""
+"""The ledger of credits: its entries add up to the used credits of every period."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ STEPS = 80
 
 @pytest.fixture
 def clock() -> Iterator[time_machine.Coordinates]:
-    """A clock that stands until it is moved."""
+    """A clock that stands still until a test moves it."""
     with time_machine.travel(utc_now(), tick=False) as coordinates:
         yield coordinates
 
 
 def sum_by_period(subscription: Subscription) -> dict[datetime, int]:
-    """What the entries of each period add up to."""
+    """Return the sum of the entries of each period."""
     query = select(CreditMovement.period_start, func.sum(CreditMovement.amount))
     query = query.where(CreditMovement.subscription_id == subscription.id)
     return {start: int(total) for start, total in current_session().execute(query.group_by("period_start"))}
 
 
 def list_entries(subscription: Subscription) -> list[tuple[str, int]]:
-    """Kind and amount of every entry, the oldest first."""
+    """Return kind and amount of every entry, the oldest first."""
     current_session().flush()
     mine = select(CreditMovement).where(CreditMovement.subscription_id == subscription.id)
     return [(row.kind, row.amount) for row in current_session().scalars(mine.order_by(CreditMovement.id))]
 
 
 class RandomWalk:
-    """Somebody who does at random what moves credits, or stops what would."""
+    """Random actions that charge, refund or reset credits, or prevent that."""
 
     def __init__(self, scenario: PhotographedProduct, seed: int, clock: time_machine.Coordinates) -> None:
         self.scenario, self.dice, self.clock = scenario, random.Random(seed), clock
@@ -138,7 +138,7 @@ def test_what_is_refunded_after_a_renewal_counts_in_the_period_that_paid(
         assert list_entries(subscription) == [("charge", 6), ("renewal", 0), ("charge", 2), ("refund", -6)]
 
 
-def test_credits_are_spent_until_the_grace_period_ends_and_again_from_the_renewal_on(
+def test_credits_can_be_used_until_the_grace_period_ends_and_again_after_the_renewal(
     database: Database, clock: time_machine.Coordinates
 ) -> None:
     with database.transaction(write=True):
@@ -197,7 +197,7 @@ def test_an_upgrade_in_the_middle_of_a_period_counts_at_once_and_costs_the_rest_
         assert (subscription.actual_price_minor, subscription.credits_remaining) == (49_00, 500)
 
 
-def test_who_pays_more_is_served_first(
+def test_generations_of_a_higher_tier_run_first(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     other = make_photographed_product(storage, database)
@@ -208,7 +208,7 @@ def test_who_pays_more_is_served_first(
 
 
 def request_on_tier(database: Database, scenario: PhotographedProduct, tier: str) -> Any:
-    """The id of a generation that was ordered on a plan of this tier."""
+    """Return the id of a generation that was requested with a plan of this tier."""
     caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
     with database.transaction(write=True), caller_context(caller, None):
         current_session().get_one(Subscription, scenario.subscription.id).tier = tier

@@ -1,4 +1,4 @@
-"""The check for published accounts on both databases: what it refuses, and what it costs."""
+"""The check for published accounts, on both databases: what it rejects, and what it costs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_the_seeded_accounts_are_refused_after_three_verifications(
+def test_the_seeded_accounts_are_rejected_after_three_verifications(
     seeded: Database, production_settings: Settings, verified: list[str]
 ) -> None:
     with pytest.raises(StartRefused) as refusal:
@@ -82,7 +82,7 @@ def test_other_environments_are_not_checked(tmp_path: Path, environment: str) ->
     )
 
 
-def test_deactivated_accounts_are_refused_no_more(seeded: Database, production_settings: Settings) -> None:
+def test_deactivated_accounts_are_accepted(seeded: Database, production_settings: Settings) -> None:
     assert deactivate_published_accounts(seeded) == list(PUBLISHED_PASSWORDS)
     require_no_published_account(production_settings)
     assert deactivate_published_accounts(seeded) == []
@@ -92,6 +92,6 @@ def test_deactivated_accounts_are_refused_no_more(seeded: Database, production_s
     assert len({user.hashed_password for user in users}) == 3
 
 
-def test_a_database_without_tables_is_refused(own_database_url: str, production_settings: Settings) -> None:
+def test_a_database_without_tables_is_rejected(own_database_url: str, production_settings: Settings) -> None:
     with pytest.raises(StartRefused, match="--prepare-only"):
         require_no_published_account(production_settings)

@@ -1,4 +1,4 @@
-"""Counts of limits: the numbers, the place where they are kept, and what happens when that is away."""
+"""Counts of rate limits in memory and Redis, and the fallback while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOON = 1_800_000_000_000
 
 @pytest.fixture(params=["memory", "shared"])
 def store(request: pytest.FixtureRequest) -> RateLimitStore:
-    """Both places."""
+    """Give a store of each kind."""
     if request.param == "memory":
         return MemoryStore()
     broker: RedisServer = request.getfixturevalue("broker")
@@ -27,7 +27,7 @@ def store(request: pytest.FixtureRequest) -> RateLimitStore:
     return RedisStore(broker.url)
 
 
-def test_a_quota_is_spent_at_once_and_grows_again_evenly(store: RateLimitStore) -> None:
+def test_a_quota_can_be_used_at_once_and_refills_evenly(store: RateLimitStore) -> None:
     def spend(now: int) -> tuple[bool, int, int]:
         standing = store.consume(THREE_PER_MINUTE, "somebody", NOON + now)
         return standing.allowed, standing.remaining, standing.reset_seconds
@@ -48,7 +48,7 @@ def test_each_caller_has_a_separate_counter_for_each_limit(store: RateLimitStore
     assert not store.consume(one, "first", NOON).allowed
 
 
-def test_what_is_refused_spends_nothing(store: RateLimitStore) -> None:
+def test_a_rejected_request_takes_no_unit(store: RateLimitStore) -> None:
     for _ in range(50):
         store.consume(THREE_PER_MINUTE, "eager", NOON)
     assert store.consume(THREE_PER_MINUTE, "eager", NOON + 20_000).allowed
@@ -69,7 +69,7 @@ def test_processes_share_what_is_counted_in_redis(broker: RedisServer) -> None:
     assert spent == [True, True, True, False]
 
 
-def test_a_redis_that_forgot_everything_is_told_again(broker: RedisServer) -> None:
+def test_the_script_is_loaded_again_after_redis_lost_it(broker: RedisServer) -> None:
     counters = RedisStore(broker.url)
     counters.consume(THREE_PER_MINUTE, "somebody", NOON)
     broker.stop()

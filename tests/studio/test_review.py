@@ -1,4 +1,4 @@
-"""Reviews and orders that come at the same moment: the lock on the shot makes one of them the first."""
+"""Concurrent reviews and generations of one shot: the lock on the shot orders them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.scenarios import PhotographedProduct, make_photographed_produ
 
 @pytest.fixture
 def shared_scenario(emptied_database: Database, tmp_path: Path) -> PhotographedProduct:
-    """A production that every connection sees."""
+    """Create a photographed product in committed rows, which every connection sees."""
     with emptied_database.transaction(write=True):
         return make_photographed_product(LocalDisk(tmp_path), None)
 

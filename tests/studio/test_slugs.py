@@ -1,4 +1,4 @@
-"""Slugs: how names read as short names, and how they make way for each other."""
+"""Slugs: derived from names, and made unique when they are taken."""
 
 from __future__ import annotations
 

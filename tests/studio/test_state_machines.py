@@ -1,4 +1,4 @@
-"""The state machines: the contract tells them as they are, and no step outside of them is possible."""
+"""State machines: the contract describes them as they are, and no other transition is possible."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_contract_tells_the_phases_of_a_shooting_as_the_table_has_them() -> 
     assert list(SHOOTING_PHASES) == SCHEMAS["ShootingPhase"]["enum"]
 
 
-def test_the_contract_tells_the_states_of_shots_and_pictures_as_the_tables_have_them() -> None:
+def test_the_contract_describes_the_states_of_shots_and_predictions_as_the_tables_do() -> None:
     text = " ".join(CONTRACT["info"]["description"].split())
     assert "pending -> generating -> pending_review -> approved | rejected | revision_requested" in text
     assert "generating is entered from every state but approved, exported and generating" in text
@@ -90,7 +90,7 @@ def test_a_shot_takes_the_steps_of_the_table_only(state: str, action: str) -> No
 
 
 @pytest.mark.parametrize(("state", "action"), list(itertools.product(PREDICTION_STATES, PREDICTION_ACTIONS)))
-def test_a_picture_takes_the_steps_of_the_table_only(state: str, action: str) -> None:
+def test_a_prediction_makes_only_the_transitions_of_the_table(state: str, action: str) -> None:
     step = PREDICTION_ACTIONS[action]
     if state in step.sources:
         assert next_prediction_status(state, action) == step.target
