@@ -1,4 +1,1 @@
-"""What a row looks like outside: one marshmallow schema per resource.
-
-Rules about values are in the contract only.
-"""
+"""The marshmallow schemas that serialize rows, one module per tag. The contract alone validates values."""

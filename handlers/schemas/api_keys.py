@@ -1,4 +1,4 @@
-"""How API keys look outside: never with the secret, which only the answer that makes one adds."""
+"""Serialize API keys, without the secret: only the response that creates a key contains it."""
 
 from marshmallow import fields
 
@@ -6,7 +6,7 @@ from handlers.schemas.fields import IdentifiedSchema, Timestamp, Uuid
 
 
 class ApiKeySchema(IdentifiedSchema):
-    """A key as its organization sees it."""
+    """An API key without its secret."""
 
     organization_id = Uuid()
     created_by_id = Uuid()

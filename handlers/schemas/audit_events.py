@@ -1,4 +1,4 @@
-"""How an event of the audit log looks outside."""
+"""Serialize audit events."""
 
 from marshmallow import fields
 
@@ -6,7 +6,7 @@ from handlers.schemas.fields import IdentifiedSchema, Uuid
 
 
 class AuditEventSchema(IdentifiedSchema):
-    """One event."""
+    """An event of the audit log."""
 
     organization_id = Uuid()
     actor_type = fields.Raw()

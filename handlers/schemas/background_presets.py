@@ -1,4 +1,4 @@
-"""How a background preset looks outside."""
+"""Serialize background presets."""
 
 from marshmallow import fields
 

@@ -1,4 +1,4 @@
-"""How a brand looks outside."""
+"""Serialize brands."""
 
 from marshmallow import fields
 

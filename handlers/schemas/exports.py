@@ -1,4 +1,4 @@
-"""How an export looks outside."""
+"""Serialize exports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from handlers.schemas.fields import OwnedSchema, Timestamp, Uuid
 
 
 class ExportSchema(OwnedSchema):
-    """An order for an archive, and how far it is."""
+    """An export with its progress."""
 
     shooting_id = Uuid()
     name_template = fields.Raw()
@@ -26,6 +26,5 @@ class ExportSchema(OwnedSchema):
 
 
 def _build_urls(export: Export) -> dict[str, str]:
-    address = f"/api/v1/exports/{export.id}"
-    shooting = f"/api/v1/shootings/{export.shooting_id}"
-    return {"self": address, "file": f"{address}/file", "shooting": shooting}
+    url = f"/api/v1/exports/{export.id}"
+    return {"self": url, "file": f"{url}/file", "shooting": f"/api/v1/shootings/{export.shooting_id}"}

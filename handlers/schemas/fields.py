@@ -1,6 +1,6 @@
-"""The field types and the two frames that the schemas of all resources share.
+"""The field types and base classes of the schemas.
 
-Ids and times become text here, so that an answer is checked as it is sent, without a detour over its bytes.
+Ids and times become text here, so that the data that is validated is the data that is sent.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ class UuidList(fields.Field[Any]):
 
 
 class Timestamp(fields.Field[Any]):
-    """An aware UTC time in RFC 3339, always with microseconds and `Z`, so that texts sort as times do."""
+    """An aware UTC time in RFC 3339 with microseconds and `Z`, so that the text sorts like the time."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         if value is None:
             return None
-        # A sixth of the time of `isoformat`, but without microseconds where there are none.
+        # Six times as fast as `isoformat`, but it omits microseconds that are zero.
         text = orjson.dumps(value, option=orjson.OPT_UTC_Z)[1:-1].decode()
         return text if value.microsecond else f"{text[:-1]}.000000Z"
 
 
 class MediaUrl(fields.Field[Any]):
-    """The stable address of a stored picture, null when there is none."""
+    """The URL of a stored image, null if there is none."""
 
     attribute_paths = ("id", "extension")
 
@@ -49,14 +49,14 @@ class MediaUrl(fields.Field[Any]):
 
 
 class SortedMap(fields.Field[Any]):
-    """A JSON object with its names in order: databases order them differently, and a tag is of bytes."""
+    """A JSON object with sorted names, because databases return different orders and an ETag hashes bytes."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> dict[str, Any] | None:
         return None if value is None else dict(sorted(value.items()))
 
 
 class IdentifiedSchema(Schema):
-    """What every row shows."""
+    """The properties of all resources."""
 
     id = Uuid()
     created_at = Timestamp()
@@ -64,7 +64,7 @@ class IdentifiedSchema(Schema):
 
 
 class OwnedSchema(IdentifiedSchema):
-    """What every row of a tenant shows."""
+    """The properties of all resources of a tenant."""
 
     owner_id = Uuid()
     organization_id = Uuid()

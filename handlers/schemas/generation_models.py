@@ -1,4 +1,4 @@
-"""How a generation model looks outside: provider settings are shown masked, and to superusers only."""
+"""Serialize generation models. Only superusers see the provider configuration, with masked secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from studio.providers.config import mask_secrets
 
 
 class GenerationModelSchema(IdentifiedSchema):
-    """A generation model. Its provider settings may hold secrets, so they are null whatever they are."""
+    """A generation model. The provider configuration is always null, because it may contain secrets."""
 
     name = fields.Raw()
     icon = fields.Raw()
@@ -30,14 +30,14 @@ class GenerationModelSchema(IdentifiedSchema):
 
 
 class MaskedConfig(fields.Field[Any]):
-    """Provider settings with their secrets masked."""
+    """A provider configuration with masked secrets."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> dict[str, str] | None:
         return mask_secrets(dict(sorted(value.items())) if value else value)
 
 
 class ProviderConfigSchema(Schema):
-    """The settings of a model's providers, for superusers."""
+    """The configuration of a model's providers, for superusers."""
 
     provider_config = MaskedConfig()
     fallback_provider_config = MaskedConfig()

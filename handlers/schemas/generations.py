@@ -1,4 +1,4 @@
-"""How a generation looks outside: what was asked for, how far it is, and its pictures."""
+"""Serialize generations: the request, the progress and the predictions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def _requested_input(name: str, generation: Generation) -> Any:
 
 
 class GenerationSchema(OwnedSchema):
-    """A generation. The order is shown as it was frozen; what is a column of the row follows the row."""
+    """A generation. Properties of the request that are no columns are read from its snapshot."""
 
     class Meta:
-        """The properties of an order that are no columns."""
+        """The properties of a request that are no columns."""
 
         include: ClassVar = {
             name: fields.Function(partial(_requested_input, name))
@@ -54,7 +54,7 @@ class GenerationSchema(OwnedSchema):
 
 
 class EstimateSchema(Schema):
-    """What an order would cost."""
+    """The cost of a generation request."""
 
     cost_credits = fields.Raw()
     credits_remaining = fields.Raw()

@@ -1,4 +1,4 @@
-"""How guidelines look outside."""
+"""Serialize guidelines."""
 
 from marshmallow import fields
 

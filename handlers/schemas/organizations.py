@@ -1,4 +1,4 @@
-"""How organizations, their members and those who are to be members look outside."""
+"""Serialize organizations, members and invitations."""
 
 from marshmallow import fields
 
@@ -16,7 +16,7 @@ class OrganizationSchema(IdentifiedSchema):
 
 
 class MemberSchema(IdentifiedSchema):
-    """A membership with the person behind it."""
+    """A membership with the name and address of the user."""
 
     organization_id = Uuid()
     user_id = Uuid()
@@ -26,7 +26,7 @@ class MemberSchema(IdentifiedSchema):
 
 
 class InvitationSchema(IdentifiedSchema):
-    """An open invitation; nothing of its token."""
+    """An open invitation, without its token."""
 
     organization_id = Uuid()
     email = fields.Raw()

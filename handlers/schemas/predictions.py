@@ -1,4 +1,4 @@
-"""How a picture looks outside: stable addresses that want the token, quality, provenance and review."""
+"""Serialize predictions: URLs of the image, quality, provenance and review."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ THUMBNAIL_WIDTH = 480
 
 
 class ReviewSchema(Schema):
-    """The last decision about a picture."""
+    """The last review of a prediction."""
 
     by = Uuid(attribute="reviewed_by")
     at = Timestamp(attribute="reviewed_at")
@@ -23,7 +23,7 @@ class ReviewSchema(Schema):
 
 
 class PredictionSchema(OwnedSchema):
-    """A finished picture."""
+    """A prediction. Its image URLs are stable and require authentication."""
 
     generation_id = Uuid()
     shot_id = Uuid()
@@ -45,7 +45,7 @@ class PredictionSchema(OwnedSchema):
 
 
 def build_image_url(prediction: Prediction) -> str:
-    """The address of a picture's bytes."""
+    """Return the URL of the image of a prediction."""
     return f"{current_settings().public_url}/api/v1/predictions/{prediction.id}/image"
 
 

@@ -1,4 +1,4 @@
-"""How products and their photographs look outside."""
+"""Serialize products and their photos."""
 
 from marshmallow import fields
 
@@ -6,7 +6,7 @@ from handlers.schemas.fields import IdentifiedSchema, MediaUrl, OwnedSchema, Uui
 
 
 class ProductImageSchema(IdentifiedSchema):
-    """A photograph of a product."""
+    """A photo of a product."""
 
     url = MediaUrl(attribute="media")
     type = fields.Raw()
@@ -15,7 +15,7 @@ class ProductImageSchema(IdentifiedSchema):
 
 
 class ProductSchema(OwnedSchema):
-    """A product with its photographs, oldest first."""
+    """A product with its photos, oldest first."""
 
     sku = fields.Raw()
     name = fields.Raw()
@@ -28,5 +28,5 @@ class ProductSchema(OwnedSchema):
     cover_image = MediaUrl(attribute="cover_media")
     images = fields.List(fields.Nested(ProductImageSchema))
     state = fields.Raw()
-    # Products belong to one customer; the property is there for clients that treat all resources alike.
+    # Products are never public; clients that handle all resources alike expect the property.
     public = fields.Constant(False)

@@ -1,4 +1,4 @@
-"""How a resolution preset looks outside."""
+"""Serialize resolution presets."""
 
 from marshmallow import fields
 

@@ -1,8 +1,7 @@
-"""Rows to plain values as marshmallow's schemas say, without asking each field of each row what it is.
+"""Serialize rows with marshmallow schemas, five times as fast as `Schema.dump`.
 
-A schema becomes a list of names and functions once; what a field makes of a value its class still says. That
-takes a fifth of the time of `Schema.dump` (`fields.Raw` is one look at an attribute), and leaves away what no
-schema here uses: hooks, attributes that may be missing, `data_key`, and `many` of what is nested.
+A schema is compiled once into a list of names and functions; the field classes still convert the values. Not
+supported, because no schema here uses it: hooks, missing attributes, `data_key` and nested `many`.
 """
 
 from __future__ import annotations
@@ -18,17 +17,20 @@ from db.fast_path.projections import ALL_COLUMNS
 
 FieldSerializer = Callable[[Any], Any]
 Converter = Callable[[Any, str | None, Any], Any]
-"""What makes of a value, its name and the row that it is from what is shown, as a field's class says it."""
+"""Called with a value, its name and its row, like `Field._serialize`."""
 
 
 @cache
 def get_serializer(schema: type[Schema]) -> Callable[[Any], dict[str, Any]]:
-    """Return what makes of a row what `schema().dump(row)` does; AttributeError for an attribute it lacks."""
+    """Return a function that returns the same as `schema().dump(row)`.
+
+    It raises AttributeError where `dump` would omit a missing attribute.
+    """
     return _build_serializer(schema())
 
 
 def list_attribute_paths(schema: Schema) -> Iterator[str]:
-    """Give what a schema reads of a row and of what belongs to it, as `db.fast_path.projections` names it."""
+    """Yield the attribute paths that a schema reads of a row, as `db.fast_path.projections` expects them."""
     for name, field in schema.dump_fields.items():
         path = field.attribute or name
         if isinstance(field, (fields.Function, fields.Method)):
@@ -41,19 +43,19 @@ def _list_field_paths(path: str, field: fields.Field[Any]) -> Iterator[str]:
     if isinstance(field, fields.List):
         yield from _list_field_paths(path, field.inner)
     elif isinstance(field, fields.Nested):
-        yield from (f"{path}.{below}" for below in list_attribute_paths(field.schema))
+        yield from (f"{path}.{nested}" for nested in list_attribute_paths(field.schema))
     else:
-        below = getattr(field, "attribute_paths", ())
-        yield from (f"{path}.{each}" for each in below) if below else (path,)
+        nested_paths = getattr(field, "attribute_paths", ())
+        yield from (f"{path}.{nested}" for nested in nested_paths) if nested_paths else (path,)
 
 
 def _build_serializer(schema: Schema) -> Callable[[Any], dict[str, Any]]:
-    readers = [(name, _build_field_serializer(name, field)) for name, field in schema.dump_fields.items()]
+    serializers = [(name, _build_field_serializer(name, field)) for name, field in schema.dump_fields.items()]
 
-    def read(row: Any) -> dict[str, Any]:
-        return {name: of(row) for name, of in readers}
+    def serialize(row: Any) -> dict[str, Any]:
+        return {name: serialize_field(row) for name, serialize_field in serializers}
 
-    return read
+    return serialize
 
 
 def _build_field_serializer(name: str, field: fields.Field[Any]) -> FieldSerializer:
@@ -70,11 +72,11 @@ def _build_field_serializer(name: str, field: fields.Field[Any]) -> FieldSeriali
 
 def _build_converter(field: fields.Field[Any]) -> Converter:
     if isinstance(field, fields.List):
-        item = _build_converter(field.inner)
+        convert = _build_converter(field.inner)
         return lambda values, name, row: (
-            None if values is None else [item(each, name, row) for each in values]
+            None if values is None else [convert(value, name, row) for value in values]
         )
     if isinstance(field, fields.Nested):
-        read = _build_serializer(field.schema)
-        return lambda value, _name, _row: None if value is None else read(value)
+        serialize = _build_serializer(field.schema)
+        return lambda value, _name, _row: None if value is None else serialize(value)
     return field._serialize

@@ -1,4 +1,4 @@
-"""How shootings and looks look outside."""
+"""Serialize shootings, looks and the results of a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from studio.shootings import aggregate_shot_status
 
 
 class ShootingSchema(OwnedSchema):
-    """A shooting with its shots rolled up."""
+    """A shooting with the aggregated status of its shots."""
 
     name = fields.Raw()
     description = fields.Raw()
@@ -35,7 +35,7 @@ class ShootingSchema(OwnedSchema):
 
 
 class LookShotSchema(Schema):
-    """A shot of a look, in brief."""
+    """A summary of a shot, as part of a look."""
 
     id = Uuid()
     shot_type_id = Uuid()
@@ -43,13 +43,13 @@ class LookShotSchema(Schema):
 
 
 class LookShots(fields.Field[Any]):
-    """The shots of a look in brief, in the order of its shot types."""
+    """The shots of a look, in the order of its shot types."""
 
     attribute_paths = tuple(list_attribute_paths(LookShotSchema()))
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> list[dict[str, Any]]:
-        places = {shot_type_id: place for place, shot_type_id in enumerate(obj.shot_type_ids)}
-        shots = sorted(value, key=lambda shot: places.get(shot.shot_type_id, len(places)))
+        order = {shot_type_id: index for index, shot_type_id in enumerate(obj.shot_type_ids)}
+        shots = sorted(value, key=lambda shot: order.get(shot.shot_type_id, len(order)))
         return list(map(get_serializer(LookShotSchema), shots))
 
 
@@ -72,7 +72,7 @@ def _shot_status(shooting: Shooting) -> str:
 
 
 def serialize_batch(results: Sequence[ShotResult], validate_only: bool = False) -> dict[str, Any]:
-    """What became of the shots of a shooting; what was only tried has left no generation to name."""
+    """Return the result of each shot of a batch; a dry run has no generation ids."""
     accepted = sum(1 for result in results if result.error is None)
     return {
         "cost_credits": sum(result.cost_credits for result in results),
@@ -84,10 +84,10 @@ def serialize_batch(results: Sequence[ShotResult], validate_only: bool = False) 
 
 def _serialize_result(result: ShotResult, validate_only: bool) -> dict[str, Any]:
     error = result.error
-    named = None if validate_only or result.generation_id is None else str(result.generation_id)
+    generation_id = None if validate_only or result.generation_id is None else str(result.generation_id)
     return {
         "shot_id": str(result.shot_id),
-        "generation_id": named,
+        "generation_id": generation_id,
         "cost_credits": result.cost_credits,
         "error": None if error is None else {"code": error.code, "detail": error.detail},
     }

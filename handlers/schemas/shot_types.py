@@ -1,4 +1,4 @@
-"""How a shot type looks outside."""
+"""Serialize shot types."""
 
 from marshmallow import fields
 

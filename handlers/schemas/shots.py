@@ -1,4 +1,4 @@
-"""How a shot looks outside."""
+"""Serialize shots."""
 
 from marshmallow import fields
 

@@ -1,4 +1,4 @@
-"""How a style looks outside."""
+"""Serialize styles."""
 
 from marshmallow import fields
 

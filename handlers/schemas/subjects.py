@@ -1,4 +1,4 @@
-"""How subjects and their base images look outside."""
+"""Serialize subjects and their base images."""
 
 from marshmallow import fields
 
@@ -6,7 +6,7 @@ from handlers.schemas.fields import IdentifiedSchema, MediaUrl, OwnedSchema, Uui
 
 
 class BaseImageSchema(IdentifiedSchema):
-    """A picture of a subject for one shot type."""
+    """An image of a subject for a shot type."""
 
     image_url = MediaUrl(attribute="media")
     shot_type_id = Uuid()

@@ -1,4 +1,4 @@
-"""How a subscription and its ledger look outside."""
+"""Serialize subscriptions and their credit movements."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from studio.billing import is_subscription_active
 
 
 class Price(fields.Field[Any]):
-    """A price that is stored in cents, as a number of the currency's units."""
+    """A price that is stored in minor units (cents), in units of the currency."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> float:
         return float(value) / 100
 
 
 class SubscriptionSchema(IdentifiedSchema):
-    """A subscription; active is what pays now."""
+    """A subscription. It is active while its owner can spend its credits."""
 
     user_id = Uuid()
     service_type = fields.Raw()
@@ -29,18 +29,18 @@ class SubscriptionSchema(IdentifiedSchema):
     credits_total = fields.Raw()
     credits_used = fields.Raw()
     credits_remaining = fields.Raw()
-    is_active = fields.Method("_pays_now")
+    is_active = fields.Method("_is_active")
     payment_status = fields.Raw()
     base_price = Price(attribute="base_price_minor")
     actual_price = Price(attribute="actual_price_minor")
     currency = fields.Raw()
 
-    def _pays_now(self, subscription: Subscription) -> bool:
+    def _is_active(self, subscription: Subscription) -> bool:
         return is_subscription_active(subscription)
 
 
 class CreditMovementSchema(IdentifiedSchema):
-    """An entry of the ledger."""
+    """A credit movement."""
 
     subscription_id = Uuid()
     generation_id = Uuid()

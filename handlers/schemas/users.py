@@ -1,4 +1,4 @@
-"""How an account and its sessions look outside."""
+"""Serialize accounts and their sessions."""
 
 from marshmallow import fields
 
@@ -7,7 +7,7 @@ from handlers.schemas.fields import IdentifiedSchema, Timestamp
 
 
 class UserSchema(IdentifiedSchema):
-    """An account with the highest role it has anywhere; nothing of its password."""
+    """An account with its highest role in any organization."""
 
     email = fields.Raw()
     full_name = fields.Raw()
@@ -18,7 +18,7 @@ class UserSchema(IdentifiedSchema):
 
 
 class SessionSchema(IdentifiedSchema):
-    """A session; nothing of its tokens."""
+    """A session, without its tokens."""
 
     user_agent = fields.Raw()
     last_used_at = Timestamp()

@@ -1,4 +1,4 @@
-"""How a webhook endpoint and what is sent to it look outside. The secret shows in one schema only."""
+"""Serialize webhook endpoints and deliveries. Only one schema contains the secret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from studio.webhooks.signing import derive_secret
 
 
 class WebhookEndpointSchema(OwnedSchema):
-    """An endpoint without its secret."""
+    """A webhook endpoint without its secret."""
 
     url = fields.Raw()
     description = fields.Raw()
@@ -27,13 +27,13 @@ class WebhookEndpointSchema(OwnedSchema):
 
 
 class WebhookEndpointCreatedSchema(WebhookEndpointSchema):
-    """An endpoint with its secret: for the answers that make one."""
+    """A webhook endpoint with its secret, for responses that create one."""
 
     secret = fields.Function(lambda endpoint: _secret(endpoint))
 
 
 class WebhookDeliverySchema(IdentifiedSchema):
-    """A message with the body that is sent."""
+    """A delivery with the body that is sent."""
 
     endpoint_id = Uuid()
     message_id = fields.Raw()

@@ -1,9 +1,10 @@
-"""Rows are shown as marshmallow shows them, whatever way is taken."""
+"""Rows are serialized like marshmallow does it, alone and in lists."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib import import_module
 from inspect import getmembers, isclass
 from pkgutil import iter_modules
 from typing import Any
@@ -25,42 +26,41 @@ BASE_SCHEMAS = {IdentifiedSchema, OwnedSchema}
 
 
 def resource_schemas() -> set[type[Schema]]:
-    modules = [
-        __import__(f"handlers.schemas.{found.name}", fromlist=["_"])
-        for found in iter_modules(schemas.__path__)
-    ]
-    found = {
-        kind for module in modules for _, kind in getmembers(module, isclass) if issubclass(kind, Schema)
-    }
-    return {kind for kind in found - BASE_SCHEMAS - {Schema} if not kind.__name__.startswith("_")}
+    modules = [import_module(f"handlers.schemas.{info.name}") for info in iter_modules(schemas.__path__)]
+    classes = {cls for module in modules for _, cls in getmembers(module, isclass) if issubclass(cls, Schema)}
+    return {cls for cls in classes - BASE_SCHEMAS - {Schema} if not cls.__name__.startswith("_")}
 
 
-@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)  # rows are rows, wherever they are from
-def test_every_schema_reads_a_row_as_marshmallow_dumps_it(
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)  # the database makes no difference
+def test_every_schema_serializes_a_row_as_marshmallow_dumps_it(
     app: Application, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the rows that all operations show when each is called once, but those that show none."""
+    """Call each operation once and compare each row that it serializes."""
     seen: set[type[Schema]] = set()
 
-    def compared(schema: type[Schema]) -> Callable[[Row], dict[str, Any]]:
-        def read(row: Row) -> dict[str, Any]:
+    def get_comparing_serializer(schema: type[Schema]) -> Callable[[Row], dict[str, Any]]:
+        def serialize(row: Row) -> dict[str, Any]:
             seen.add(schema)
-            shown = get_serializer(schema)(row)
-            assert shown == schema().dump(row)
-            return shown
+            data = get_serializer(schema)(row)
+            assert data == schema().dump(row)
+            return data
 
-        return read
+        return serialize
 
-    for room in ("answers", "schemas.predictions", "schemas.shootings"):
-        monkeypatch.setattr(f"handlers.{room}.reader_of", compared)
-    # Estimates come first, while there are credits; what reads comes last, when there is something to read.
-    estimates = [
-        one for one in OPERATIONS.values() if "validate_only" in {each["name"] for each in one.parameters}
+    for module in ("common.responses", "schemas.predictions", "schemas.shootings"):
+        monkeypatch.setattr(f"handlers.{module}.get_serializer", get_comparing_serializer)
+    # Dry runs come first, while there are credits; GET comes last, when there are rows to read.
+    dry_runs = [
+        operation
+        for operation in OPERATIONS.values()
+        if any(parameter["name"] == "validate_only" for parameter in operation.parameters)
     ]
-    others = [one for one in OPERATIONS.values() if one.method != "DELETE"]
-    asked = [(one, {"validate_only": "true"}) for one in estimates]
-    asked += [(one, {}) for one in sorted(others, key=lambda one: one.method, reverse=True)]
-    for operation, query in asked:
+    others = [operation for operation in OPERATIONS.values() if operation.method != "DELETE"]
+    requests = [(operation, {"validate_only": "true"}) for operation in dry_runs]
+    requests += [
+        (operation, {}) for operation in sorted(others, key=lambda operation: operation.method, reverse=True)
+    ]
+    for operation, query in requests:
         request = tenant.request_for(operation.operation_id)
         request.query.update(query)
         reply = request.send(app, auth_headers(app, tenant.caller_for(operation)))
@@ -69,21 +69,25 @@ def test_every_schema_reads_a_row_as_marshmallow_dumps_it(
 
 
 def find_get_operation(operation: Operation) -> str | None:
-    """The operation that reads a row of a list alone, where there is one."""
-    beginning = operation.path.rstrip("/") + "/{"
-    found = (one for one in OPERATIONS.values() if one.method == "GET" and one.path.startswith(beginning))
-    return next((one.operation_id for one in found if one.path.endswith("}")), None)
+    """Return the operation that reads a single row of a list, None if there is none."""
+    prefix = operation.path.rstrip("/") + "/{"
+    below = (
+        other for other in OPERATIONS.values() if other.method == "GET" and other.path.startswith(prefix)
+    )
+    return next((other.operation_id for other in below if other.path.endswith("}")), None)
 
 
 @pytest.mark.parametrize("name", [name for name in LISTS if find_get_operation(OPERATIONS[name])])
-def test_a_list_shows_a_row_as_it_is_shown_alone(name: str, app: Application, tenant: Tenant) -> None:
-    """Lists read records, what is shown alone is an entity."""
-    alone = tenant.request_for(find_get_operation(OPERATIONS[name]) or "")
+def test_a_list_serializes_a_row_like_the_operation_for_one_row(
+    name: str, app: Application, tenant: Tenant
+) -> None:
+    """Lists serialize records of a projection, other operations serialize entities."""
+    single = tenant.request_for(find_get_operation(OPERATIONS[name]) or "")
     headers = auth_headers(app, tenant.caller_for(OPERATIONS[name]))
-    row = alone.send(app, headers).json()
+    row = single.send(app, headers).json()
     request = tenant.request_for(name)
-    listed = request.replace(query={**request.query, "limit": 100}).send(app, headers).json()["data"]
-    assert [each for each in listed if each["id"] == row["id"]] == [row]
+    rows = request.replace(query={**request.query, "limit": 100}).send(app, headers).json()["data"]
+    assert [listed for listed in rows if listed["id"] == row["id"]] == [row]
 
 
 @pytest.mark.parametrize(
@@ -94,5 +98,5 @@ def test_a_list_shows_a_row_as_it_is_shown_alone(name: str, app: Application, te
         (None, None),
     ],
 )
-def test_a_moment_has_its_microseconds(moment: datetime | None, text: str | None) -> None:
+def test_a_timestamp_has_microseconds(moment: datetime | None, text: str | None) -> None:
     assert Timestamp()._serialize(moment, None, None) == text
