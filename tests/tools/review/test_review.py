@@ -21,8 +21,8 @@ def build_review(version: str = "1.4.0", changes: list[Change] | None = None, **
     released = Comparison("Released", "since 1.3.0, the last release", "1.3.0", changes or [])
     released.ids, released.places = {"GET /brands/": "list_brands"}, {REMOVED: PLACE}
     main = Comparison("Main", "since main", "", [])
-    fine = {"Redocly": [], "Spectral": [], "House": []}
-    values = {"is_stale": False, "findings": fine, "without_handler": [], "without_example": []} | other
+    fine = {"Redocly": [], "Spectral": [], "Project rules": []}
+    values = {"is_stale": False, "findings": fine, "missing_handlers": [], "missing_examples": []} | other
     return Review(version=version, operations_count=2, comparisons=[released, main], **values)
 
 
@@ -48,9 +48,9 @@ def test_what_was_never_released_may_be_taken_back() -> None:
     assert "1 breaking since main" in render_text(review, 1)
 
 
-@pytest.mark.parametrize("name", ["Redocly", "Spectral", "House"])
+@pytest.mark.parametrize("name", ["Redocly", "Spectral", "Project rules"])
 def test_a_finding_fails_and_is_shown_with_its_place(name: str) -> None:
-    findings = {"Redocly": [], "Spectral": [], "House": []} | {name: [Finding(PLACE, "Too long.")]}
+    findings = {"Redocly": [], "Spectral": [], "Project rules": []} | {name: [Finding(PLACE, "Too long.")]}
     review = build_review(findings=findings)
     assert review.failures == [f"{name} found 1."]
     assert f"  Too long.\n      {PLACE}" in render_text(review, 1)
@@ -76,7 +76,7 @@ def test_every_operation_and_schema_is_found_in_its_file(contract) -> None:
     for path in SOURCE.parent.rglob("*.yaml"):
         text = path.read_text(encoding="utf-8").splitlines()
         lines |= {f"openapi/{path.relative_to(SOURCE.parent)}:{n}": line for n, line in enumerate(text, 1)}
-    for operation in checks.operations(contract()):
+    for operation in checks.list_operations(contract()):
         steps = ["paths", operation.path, operation.method, "operationId"]
         place = sources.find_path(steps)
         assert lines[place].strip() == f"operationId: {operation.id}"
@@ -86,7 +86,7 @@ def test_every_operation_and_schema_is_found_in_its_file(contract) -> None:
     assert lines[sources.find_schema("Brand/properties/name/maxLength") or ""] == "      maxLength: 120"
 
 
-def test_what_the_house_complains_of_is_read_line_by_line() -> None:
+def test_findings_of_the_project_rules_are_parsed_line_by_line() -> None:
     assert checks.parse_failures("AssertionError: \nBrand/name\nBrand/slug\nassert not ['x']\n") == [
         *("Brand/name", "Brand/slug")
     ]
