@@ -1,15 +1,14 @@
-"""The server, for two kinds of HTTP servers.
+"""Entry points for ASGI and WSGI servers.
 
-`app` is ASGI, for uvicorn or granian: use it. Run it with the lifespan on (`uvicorn wsgi:app --lifespan on`),
-because start and stop of the render workers hang on it. `application` is WSGI, for hosts that speak nothing
-else: the same through a2wsgi. WSGI has no lifespan, so such a process serves requests and renders nothing,
-has neither a port for metrics nor traces, and answers without waiting: `Prefer: wait` is not applied, and a
-stream of events is one event long.
+`app` is ASGI, for uvicorn or granian; prefer it. Enable the lifespan (`uvicorn wsgi:app --lifespan on`),
+which starts and stops the generation workers. Set a shutdown timeout too (`--timeout-graceful-shutdown 10`):
+unlike `python -m handlers`, other servers wait for event streams to end before they shut `app` down.
 
-A server other than `python -m handlers` does not tell `app` that it is about to end before its clients have
-left: give it a limit (`--timeout-graceful-shutdown 10`), or streams keep it for as long as they last.
+`application` is WSGI, for hosts without ASGI. WSGI has no lifespan, so the process serves requests but has no
+generation workers, metrics port or traces. `Prefer: wait` is ignored, and an event stream ends after one
+event.
 
-In production, loading this module raises StartRefused while an active account has a published password.
+In production, importing this module raises StartRefused while an active account has a published password.
 """
 
 from a2wsgi import ASGIMiddleware

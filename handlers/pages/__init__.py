@@ -1,6 +1,6 @@
-"""The few pages for people: home, documentation, and one for each problem code.
+"""Render the HTML pages: home, documentation, permissions, state machines and problem types.
 
-Everything they load is served from here; the policy below lets a browser fetch nothing from any other host.
+All assets are served from here; the Content-Security-Policy forbids other hosts.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from handlers.pipeline.problem_types import PROBLEMS
 
 HERE = Path(__file__).parent
 SWAGGER_UI = HERE / "swagger-ui"
-"""Swagger UI as its makers release it, so that the server needs neither Node nor a network for its page."""
+"""The released files of Swagger UI, so that the page needs neither Node nor a network."""
 
-# Swagger UI draws its icons from data URLs. It styles through the DOM, which needs no leave of the policy.
+# Swagger UI uses data URLs for icons. It sets styles through the DOM, which `style-src` does not restrict.
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; "
     "object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
@@ -48,35 +48,36 @@ _templates = Environment(
 
 
 @cache
-def home_page(public_url: str) -> bytes:
-    """Return the page at `/`: what this is and where to go; `address` is the server's public one."""
-    return _templates.get_template("home.html").render(address=public_url).encode("utf-8")
+def home_page(public_url: str, has_demo_accounts: bool) -> bytes:
+    """Return the page at `/`."""
+    template = _templates.get_template("home.html")
+    return template.render(public_url=public_url, has_demo_accounts=has_demo_accounts).encode("utf-8")
 
 
 @cache
 def docs_page() -> bytes:
-    """Return the page on which the contract is read and its operations are tried."""
+    """Return the documentation page (Swagger UI)."""
     return _templates.get_template("docs.html").render().encode("utf-8")
 
 
 @cache
 def permissions_page(bundle: bytes) -> bytes:
-    """Return the page that says who may call which operation of a bundled contract."""
+    """Return the page with the permissions of each operation of a bundled contract."""
     tables = build_permission_matrix(json.loads(bundle))
     return _templates.get_template("permissions.html").render(tables=tables, roles=ROLES).encode("utf-8")
 
 
 @cache
 def states_page() -> bytes:
-    """Return the page that shows which state may follow which."""
-    pictures = [build_diagram(machine) for machine in list_state_machines()]
-    text = _templates.get_template("states.html").render(pictures=pictures, sentences=describe_states)
-    return text.encode("utf-8")
+    """Return the page with the state machines."""
+    diagrams = [build_diagram(machine) for machine in list_state_machines()]
+    template = _templates.get_template("states.html")
+    return template.render(diagrams=diagrams, describe_states=describe_states).encode("utf-8")
 
 
 @cache
 def problems_page() -> bytes:
-    """Return the page that leads to the pages of all problems, by status."""
+    """Return the page that lists the problem types by status."""
     problems: dict[int, list[tuple[str, str]]] = {}
     for code, problem in PROBLEMS.items():
         problems.setdefault(problem.status, []).append((code, problem.meaning))
@@ -85,39 +86,48 @@ def problems_page() -> bytes:
 
 @cache
 def problem_page(code: str) -> bytes | None:
-    """Return the page that explains a problem code, None for a code that does not exist."""
+    """Return the page that explains a problem code, None for an unknown code."""
     problem = PROBLEMS.get(code)
     if problem is None:
         return None
     return _templates.get_template("problem.html").render(code=code, problem=problem).encode("utf-8")
 
 
-def home(public_url: str) -> ASGIApp:
-    """Return the application that answers `/`."""
-    policies = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-cache"}
-    return HTMLResponse(home_page(public_url), headers={**policies, "Link": build_link_header()})
+def home(public_url: str, has_demo_accounts: bool = False) -> ASGIApp:
+    """Return the ASGI application for `/`.
+
+    Args:
+        public_url: The URL of the server as clients see it.
+        has_demo_accounts: Whether the page shows the login of the demo account; never in production.
+    """
+    headers = {
+        "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+        "Cache-Control": "no-cache",
+        "Link": build_link_header(),
+    }
+    return HTMLResponse(home_page(public_url, has_demo_accounts), headers=headers)
 
 
 def security_txt(public_url: str, contact: str) -> ASGIApp:
-    """Return the application that answers `/.well-known/security.txt` (RFC 9116): whom to tell of a hole."""
+    """Return the ASGI application for `/.well-known/security.txt` (RFC 9116)."""
     path = "/.well-known/security.txt"
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        # At midnight, so that copies of one day are equal; the standard recommends less than a year.
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        # At midnight, so that all responses of a day are equal. The RFC recommends less than a year.
         expires = (utc_now() + timedelta(days=180)).replace(hour=0, minute=0, second=0, microsecond=0)
         lines = [f"Contact: {contact}", f"Expires: {expires:%Y-%m-%dT%H:%M:%SZ}", "Preferred-Languages: en"]
         if public_url.startswith("https:"):
-            # The standard allows no other scheme there.
+            # The RFC requires https here.
             lines.append(f"Canonical: {public_url}{path}")
         headers = {"Cache-Control": "max-age=86400"}
         await PlainTextResponse("\n".join([*lines, ""]), headers=headers)(scope, receive, send)
 
-    return answer
+    return respond
 
 
 @cache
 def contract_yaml(bundle: bytes) -> bytes:
-    """Return a bundle as YAML; made once, because it takes a good part of a second."""
+    """Return a bundle as YAML; cached, because the conversion takes most of a second."""
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text = yaml.dump(json.loads(bundle), Dumper=dumper, sort_keys=False, allow_unicode=True, width=110)
     return text.encode("utf-8")
@@ -125,13 +135,13 @@ def contract_yaml(bundle: bytes) -> bytes:
 
 @cache
 def code_samples_json(bundle: bytes, public_url: str) -> bytes:
-    """Return the code samples of every operation of a bundle as JSON, for the server at this address."""
+    """Return the code samples of all operations of a bundle as JSON."""
     return json.dumps(build_code_samples(json.loads(bundle), public_url), ensure_ascii=False).encode("utf-8")
 
 
 @cache
 def find_asset(name: str) -> tuple[bytes, str] | None:
-    """Return bytes and media type of a file of the documentation page, None for any other name."""
+    """Return the content and the media type of an asset, None for an unknown name."""
     if name not in ASSETS:
         return None
     path, media_type = ASSETS[name]

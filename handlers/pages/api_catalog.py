@@ -1,8 +1,7 @@
-"""How programs find the API of this host and what describes it: the catalog of RFC 9727 and links.
+"""The API catalog (RFC 9727) and the `Link` headers (RFC 8631) by which programs find the API description.
 
-The links (RFC 8631) are on what is opened first: the page at the root, the documentation and the catalog. A
-link in a header is about the resource that is answered (RFC 8288, 3.2): a row is no service, and neither is
-a health check, which monitors ask for every few seconds.
+Only the home page, the documentation and the catalog have the links: a `Link` header describes the resource
+in the response (RFC 8288, section 3.2), and a row or a health check is not a service.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ PROFILE = "https://www.rfc-editor.org/info/rfc9727"
 MEDIA_TYPE = f'application/linkset+json; profile="{PROFILE}"'
 
 API = "/api/v1"
-# What describes the API, by the relation that the link has.
+# The resources that describe the API, by link relation.
 DESCRIPTIONS = {
     "service-desc": [
         {"href": f"{API}/openapi.json", "type": "application/json"},
@@ -29,31 +28,31 @@ DESCRIPTIONS = {
 
 
 def build_catalog(public_url: str) -> bytes:
-    """Return the one API of this server and its descriptions as a linkset (RFC 9264)."""
+    """Return the API and the resources that describe it as a linkset (RFC 9264)."""
     api = public_url + API
-    described = {
+    links = {
         relation: [{**target, "href": public_url + target["href"]} for target in targets]
         for relation, targets in DESCRIPTIONS.items()
     }
     linkset = [
         {"anchor": public_url + CATALOG_PATH, "item": [{"href": api}]},
-        {"anchor": api, **described},
+        {"anchor": api, **links},
     ]
     return json.dumps({"linkset": linkset}).encode("ascii")
 
 
 def build_link_header() -> str:
-    """Return the `Link` header of what is opened first; targets are relative, as every `Location` is."""
-    described = [
+    """Return the `Link` header of the pages; targets are relative, like each `Location`."""
+    links = [
         f'<{target["href"]}>; rel="{relation}"; type="{target["type"]}"'
         for relation in ("service-desc", "service-doc")
         for target in DESCRIPTIONS[relation]
     ]
-    return ", ".join([*described, f'<{CATALOG_PATH}>; rel="api-catalog"; type="application/linkset+json"'])
+    return ", ".join([*links, f'<{CATALOG_PATH}>; rel="api-catalog"; type="application/linkset+json"'])
 
 
 def api_catalog(public_url: str) -> ASGIApp:
-    """Return the application that answers `/.well-known/api-catalog`."""
-    # A HEAD has to bear the link to the catalog, of which the well-known address is one place among others.
+    """Return the ASGI application for `/.well-known/api-catalog`."""
+    # RFC 9727, section 2 requires the link to the catalog in the response to HEAD.
     headers = {"Cache-Control": "max-age=3600", "Link": build_link_header()}
     return Response(build_catalog(public_url), headers=headers, media_type=MEDIA_TYPE)

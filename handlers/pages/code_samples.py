@@ -1,8 +1,7 @@
-"""Code that calls an operation, in curl, Python (httpx) and JavaScript, made of the contract's examples.
+"""Generate code samples of each operation in curl, Python (httpx) and JavaScript from the examples.
 
-What is printed runs: the token is read from SARTIQ_TOKEN, and a file that is sent is `photo.jpg` of the
-working directory. Where the contract takes If-Match, the sample reads the row's ETag first, as a careful
-client does.
+The samples run as they are: the token is read from SARTIQ_TOKEN, and `photo.jpg` in the working directory is
+uploaded. If the operation accepts If-Match, the sample reads the ETag of the row first.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from handlers.contract.document import Document, RawOperation
 
 JSON, FORM, MULTIPART = "application/json", "application/x-www-form-urlencoded", "multipart/form-data"
 FILE = "photo.jpg"
-# Without an organization lists and creations are personal, and an API key has no personal rows; without a
-# format the name of the file that is written would be a guess.
+# Optional parameters that samples include. Without `organization_id` rows are personal, which API keys cannot
+# have; without `format` the extension of the file that is written is unknown.
 ALWAYS_INCLUDED = ("organization_id", "format")
 
 Samples = Mapping[str, Mapping[str, str]]
@@ -28,7 +27,7 @@ Samples = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One request as its example has it; `body` is JSON, a form's fields, or the name of a file."""
+    """A request with the values of the examples; `body` is JSON, the fields of a form, or a file name."""
 
     method: str
     url: str
@@ -38,19 +37,19 @@ class SampleRequest:
     body: Any
     file_field: str | None
     response_media_type: str | None
-    """Media type of the successful answer; None where it has no body."""
+    """The media type of the successful response; None if it has no body."""
 
 
 def build_code_samples(contract: dict[str, Any], public_url: str) -> Samples:
-    """Return the samples of every operation of a bundle for the server at this address."""
+    """Return the samples of all operations of a bundle for the server at a URL."""
     bundle = Document(contract)
     samples = {}
     for operation in bundle.operations():
-        call = _build_request(bundle, operation, public_url)
+        request = _build_request(bundle, operation, public_url)
         samples[operation.operation_id] = {
-            "curl": _curl(call),
-            "python": _python(call),
-            "javascript": _javascript(call),
+            "curl": _curl(request),
+            "python": _python(request),
+            "javascript": _javascript(request),
         }
     return samples
 
@@ -70,7 +69,7 @@ def _build_request(bundle: Document, operation: RawOperation, public_url: str) -
 
 
 def _path(operation: RawOperation) -> str:
-    """Return the path with the examples of its parameters, and a query where one is wanted."""
+    """Return the path with the examples of its parameters, and the query if it has one."""
     examples = {
         place: {
             parameter["name"]: parameter["schema"].get("example", "")
@@ -87,7 +86,7 @@ def _path(operation: RawOperation) -> str:
 
 
 def _body(bundle: Document, operation: RawOperation) -> tuple[str | None, Any, str | None]:
-    """Return media type, example and the field of the file, if the body has one."""
+    """Return the media type, the example and the name of the file field of the body, if there are any."""
     content = bundle.resolve(operation.definition.get("requestBody", {})).get("content", {})
     if not content:
         return None, None, None
@@ -101,7 +100,7 @@ def _body(bundle: Document, operation: RawOperation) -> tuple[str | None, Any, s
 
 
 def _example(bundle: Document, schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the example of an object: its own, or one of the properties that it requires."""
+    """Return the example of an object schema, or one built from the examples of its required properties."""
     if "example" in schema:
         return dict(schema["example"])
     required = schema.get("required", ())
@@ -110,94 +109,98 @@ def _example(bundle: Document, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _response_media_type(bundle: Document, operation: RawOperation) -> str | None:
-    """Return the media type of the first successful answer that the contract lists."""
+    """Return the media type of the first successful response that the contract lists."""
     success = next(status for status in operation.definition["responses"] if status.startswith("2"))
     content = bundle.resolve(operation.definition["responses"][success]).get("content", {})
     return next(iter(content), None)
 
 
-def _curl(call: SampleRequest) -> str:
+def _curl(request: SampleRequest) -> str:
     authorization = '-H "Authorization: Bearer $SARTIQ_TOKEN"'
     lines = []
-    if call.if_match:
+    if request.if_match:
         lines.append(f"ETAG=$(curl -sS -o /dev/null -w '%header{{etag}}' {authorization} \\")
-        lines.append(f"  {shlex.quote(call.url)})")
+        lines.append(f"  {shlex.quote(request.url)})")
     arguments = ["curl -sS --fail-with-body"]
-    # GET is what curl does by itself, POST what it does with a body.
-    if call.method != "GET" and not (call.method == "POST" and call.body is not None):
-        arguments[0] += f" -X {call.method}"
-    arguments.append(shlex.quote(call.url))
-    if call.token:
+    # The default of curl is GET, and POST with a body.
+    if request.method != "GET" and not (request.method == "POST" and request.body is not None):
+        arguments[0] += f" -X {request.method}"
+    arguments.append(shlex.quote(request.url))
+    if request.token:
         arguments.append(authorization)
-    if call.if_match:
+    if request.if_match:
         arguments.append('-H "If-Match: $ETAG"')
-    lines.append(" \\\n  ".join([*arguments, *_curl_body(call), *_curl_output(call)]))
+    lines.append(" \\\n  ".join([*arguments, *_curl_body(request), *_curl_output(request)]))
     return "\n".join(lines) + "\n"
 
 
-def _curl_output(call: SampleRequest) -> list[str]:
-    """Return where curl puts pictures and archives, which no terminal shows."""
-    return [f"-o {_file_name(call)}"] if _is_file(call) else []
+def _curl_output(request: SampleRequest) -> list[str]:
+    """Return the option that writes images and archives to a file."""
+    return [f"-o {_file_name(request)}"] if _is_file(request) else []
 
 
-def _curl_body(call: SampleRequest) -> Iterator[str]:
-    if call.media_type == JSON:
+def _curl_body(request: SampleRequest) -> Iterator[str]:
+    if request.media_type == JSON:
         yield "-H 'Content-Type: application/json'"
-        yield f"-d {shlex.quote(json.dumps(call.body, ensure_ascii=False))}"
-    elif call.media_type == FORM:
-        for name, value in call.body.items():
+        yield f"-d {shlex.quote(json.dumps(request.body, ensure_ascii=False))}"
+    elif request.media_type == FORM:
+        for name, value in request.body.items():
             yield f"--data-urlencode {shlex.quote(f'{name}={value}')}"
-    elif call.media_type == MULTIPART:
-        yield f"-F '{call.file_field}=@{FILE};type=image/jpeg'"
-        for name, value in call.body.items():
+    elif request.media_type == MULTIPART:
+        yield f"-F '{request.file_field}=@{FILE};type=image/jpeg'"
+        for name, value in request.body.items():
             yield f"-F {shlex.quote(f'{name}={value}')}"
-    elif call.media_type:
-        yield f"-H 'Content-Type: {call.media_type}'"
+    elif request.media_type:
+        yield f"-H 'Content-Type: {request.media_type}'"
         yield f"--data-binary @{FILE}"
 
 
-def _python(call: SampleRequest) -> str:
-    lines = (["import os", ""] if call.token else []) + ["import httpx", "", f"url = {json.dumps(call.url)}"]
+def _python(request: SampleRequest) -> str:
+    lines = (["import os", ""] if request.token else []) + [
+        "import httpx",
+        "",
+        f"url = {json.dumps(request.url)}",
+    ]
     headers = []
-    if call.token:
+    if request.token:
         lines.append('token = {"Authorization": f"Bearer {os.environ[\'SARTIQ_TOKEN\']}"}')
         headers.append("**token")
-    if call.if_match:
+    if request.if_match:
         lines.append('etag = httpx.get(url, headers=token).raise_for_status().headers["ETag"]')
         headers.append('"If-Match": etag')
     arguments = ["url"]
-    if call.media_type and call.media_type not in (JSON, FORM, MULTIPART):
-        headers.append(f'"Content-Type": "{call.media_type}"')
+    if request.media_type and request.media_type not in (JSON, FORM, MULTIPART):
+        headers.append(f'"Content-Type": "{request.media_type}"')
     if headers:
         arguments.append("headers=token" if headers == ["**token"] else f"headers={{{', '.join(headers)}}}")
-    arguments += _python_body(call)
+    arguments += _python_body(request)
     text = ", ".join(arguments)
     if len(text) > 70 or "\n" in text:
         text = "\n" + "".join(f"    {argument},\n" for argument in arguments)
-    lines += [f"answer = httpx.{call.method.lower()}({text})", "answer.raise_for_status()"]
-    if _is_file(call):
-        lines.append(f'open("{_file_name(call)}", "wb").write(answer.content)')
-    elif call.response_media_type == JSON:
+    lines += [f"answer = httpx.{request.method.lower()}({text})", "answer.raise_for_status()"]
+    if _is_file(request):
+        lines.append(f'open("{_file_name(request)}", "wb").write(answer.content)')
+    elif request.response_media_type == JSON:
         lines.append("print(answer.json())")
-    elif call.response_media_type:
+    elif request.response_media_type:
         lines.append("print(answer.text)")
     return "\n".join(lines) + "\n"
 
 
-def _python_body(call: SampleRequest) -> Iterator[str]:
-    if call.media_type == JSON:
-        yield f"json={_python_lines(call.body)}"
-    elif call.media_type == FORM:
-        yield f"data={_python_lines(call.body)}"
-    elif call.media_type == MULTIPART:
-        yield f'files={{"{call.file_field}": open("{FILE}", "rb")}}'
-        yield f"data={_python_lines(call.body)}"
-    elif call.media_type:
+def _python_body(request: SampleRequest) -> Iterator[str]:
+    if request.media_type == JSON:
+        yield f"json={_python_lines(request.body)}"
+    elif request.media_type == FORM:
+        yield f"data={_python_lines(request.body)}"
+    elif request.media_type == MULTIPART:
+        yield f'files={{"{request.file_field}": open("{FILE}", "rb")}}'
+        yield f"data={_python_lines(request.body)}"
+    elif request.media_type:
         yield f'content=open("{FILE}", "rb").read()'
 
 
 def _as_python(value: Any) -> str:
-    """Return a value of JSON as Python writes it, an object on one line."""
+    """Return a JSON value as a Python literal, an object on one line."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
@@ -215,65 +218,65 @@ def _python_items(value: dict[str, Any]) -> Iterator[str]:
     return (f"{json.dumps(name)}: {_as_python(item)}" for name, item in value.items())
 
 
-def _javascript(call: SampleRequest) -> str:
+def _javascript(request: SampleRequest) -> str:
     imports = []
-    lines = [f"const url = {json.dumps(call.url)};"]
+    lines = [f"const url = {json.dumps(request.url)};"]
     headers = []
-    if call.token:
+    if request.token:
         lines.append("const token = { Authorization: `Bearer ${process.env.SARTIQ_TOKEN}` };")
         headers.append("...token")
-    if call.if_match:
+    if request.if_match:
         lines.append('const etag = (await fetch(url, { headers: token })).headers.get("ETag");')
         headers.append('"If-Match": etag')
     options: list[str] = []
-    if call.media_type == JSON:
+    if request.media_type == JSON:
         headers.append('"Content-Type": "application/json"')
-        body = json.dumps(call.body, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+        body = json.dumps(request.body, indent=2, ensure_ascii=False).replace("\n", "\n  ")
         options.append(f"body: JSON.stringify({body})")
-    elif call.media_type == FORM:
-        options.append(f"body: new URLSearchParams({json.dumps(call.body, ensure_ascii=False)})")
-    elif call.media_type == MULTIPART:
+    elif request.media_type == FORM:
+        options.append(f"body: new URLSearchParams({json.dumps(request.body, ensure_ascii=False)})")
+    elif request.media_type == MULTIPART:
         imports.append('import { openAsBlob } from "node:fs";')
         lines.append("const body = new FormData();")
         lines.append(f'const file = await openAsBlob("{FILE}", {{ type: "image/jpeg" }});')
-        lines.append(f'body.append("{call.file_field}", file, "{FILE}");')
+        lines.append(f'body.append("{request.file_field}", file, "{FILE}");')
         lines += [
-            f"body.append({json.dumps(name)}, {json.dumps(value)});" for name, value in call.body.items()
+            f"body.append({json.dumps(name)}, {json.dumps(value)});" for name, value in request.body.items()
         ]
         options.append("body")
-    elif call.media_type:
+    elif request.media_type:
         imports.append('import { readFile } from "node:fs/promises";')
-        headers.append(f'"Content-Type": "{call.media_type}"')
+        headers.append(f'"Content-Type": "{request.media_type}"')
         options.append(f'body: await readFile("{FILE}")')
     if headers:
-        all_of_them = "token" if headers == ["...token"] else f"{{ {', '.join(headers)} }}"
-        options.insert(0, f"headers: {all_of_them}")
-    if call.method != "GET":
-        options.insert(0, f'method: "{call.method}"')
-    if _is_file(call):
+        merged_headers = "token" if headers == ["...token"] else f"{{ {', '.join(headers)} }}"
+        options.insert(0, f"headers: {merged_headers}")
+    if request.method != "GET":
+        options.insert(0, f'method: "{request.method}"')
+    if _is_file(request):
         imports.append('import { writeFile } from "node:fs/promises";')
     text = "".join(f"  {option},\n" for option in options)
     lines += [
         f"const answer = await fetch(url, {{\n{text}}});" if options else "const answer = await fetch(url);",
         "if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);",
     ]
-    if _is_file(call):
-        lines.append(f'await writeFile("{_file_name(call)}", Buffer.from(await answer.arrayBuffer()));')
-    elif call.response_media_type == JSON:
+    if _is_file(request):
+        lines.append(f'await writeFile("{_file_name(request)}", Buffer.from(await answer.arrayBuffer()));')
+    elif request.response_media_type == JSON:
         lines.append("console.log(await answer.json());")
-    elif call.response_media_type:
+    elif request.response_media_type:
         lines.append("console.log(await answer.text());")
     return "\n".join(imports + lines) + "\n"
 
 
-def _is_file(call: SampleRequest) -> bool:
-    return call.response_media_type is not None and call.response_media_type.startswith(
+def _is_file(request: SampleRequest) -> bool:
+    return request.response_media_type is not None and request.response_media_type.startswith(
         ("image/", "application/zip")
     )
 
 
-def _file_name(call: SampleRequest) -> str:
-    if call.response_media_type == "application/zip":
+def _file_name(request: SampleRequest) -> str:
+    if request.response_media_type == "application/zip":
         return "export.zip"
-    last = call.url.split("?")[0].rsplit("/", 1)[1]
-    return last if "." in last else "picture.webp"
+    last = request.url.split("?")[0].rsplit("/", 1)[1]
+    return last if "." in last else "image.webp"

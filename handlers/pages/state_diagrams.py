@@ -1,7 +1,7 @@
-"""The state machines as pictures (SVG), drawn from the tables that the code itself goes by.
+"""Lay out the state machines as SVG diagrams, from the tables that the code uses.
 
-States stand in a column in the order in which work reaches them; steps on go down on the right, steps back go
-up on the left. Colours are those of the style sheet, so that a picture can be read in the dark too.
+The states form a column in the order of the workflow. Forward transitions are on the right, backward ones on
+the left. The style sheet sets the colors, for light and dark mode.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LANE, LABEL_WIDTH, NO_LABEL_WIDTH, MARGIN = 11, 116, 18, 8
 
 @dataclass(frozen=True)
 class Step:
-    """From one state to another by an action, which has no name where the table only says what may follow."""
+    """A transition by an action; the action is empty where the table lists only the following states."""
 
     source: str
     action: str
@@ -32,7 +32,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Machine:
-    """One state machine: its states in the order of the picture, and its steps."""
+    """A state machine with its states in the order of the diagram."""
 
     name: str
     title: str
@@ -42,7 +42,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Box:
-    """A state in the picture."""
+    """A state in the diagram."""
 
     state: str
     x: int
@@ -53,7 +53,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Line:
-    """A step in the picture: a path from the border of one box to the border of another, and its label."""
+    """A transition in the diagram: a path between the borders of two boxes, with a label."""
 
     step: Step
     path: str
@@ -64,7 +64,7 @@ class Line:
 
 @dataclass
 class Diagram:
-    """Boxes and lines, and how large all of it is."""
+    """The boxes and lines of a state machine, and the size of the diagram."""
 
     machine: Machine
     width: int
@@ -79,7 +79,7 @@ def list_state_machines() -> list[Machine]:
         _build_from_transitions("shooting", "Phases of a shooting", SHOOTING_PHASES),
         _build_from_actions("shot", "States of a shot", "pending", SHOT_ACTIONS),
         _build_from_transitions("generation", "States of a generation", GENERATION_STATES),
-        _build_from_actions("prediction", "States of a picture", "pending_review", PREDICTION_ACTIONS),
+        _build_from_actions("prediction", "States of a prediction", "pending_review", PREDICTION_ACTIONS),
     ]
 
 
@@ -89,44 +89,45 @@ def _build_from_transitions(name: str, title: str, table: Mapping[str, tuple[str
 
 
 def _build_from_actions(name: str, title: str, first: str, table: Mapping[str, Action]) -> Machine:
-    """Return the machine of a table of actions; one without a target leads back to the state before."""
+    """Return the machine of a table of actions; an action without a target returns to the previous state."""
     steps, states = [], [first]
     for action_name, action in table.items():
         entries = [entry for entry in table.values() if entry.target in action.sources]
-        before = sorted({source for entry in entries for source in entry.sources})
-        targets = [action.target] if action.target else before
+        previous = sorted({source for entry in entries for source in entry.sources})
+        targets = [action.target] if action.target else previous
         steps += [Step(source, action_name, to) for source in sorted(action.sources) for to in targets]
     for state in states:
-        ahead = (table[step.action].target for step in steps if step.source == state)
-        states += [to for to in dict.fromkeys(ahead) if to and to not in states]
+        following = (table[step.action].target for step in steps if step.source == state)
+        states += [to for to in dict.fromkeys(following) if to and to not in states]
     return Machine(name, title, tuple(states), tuple(steps))
 
 
 def build_diagram(machine: Machine) -> Diagram:
-    """Return where everything of a machine is drawn."""
-    order = {state: place for place, state in enumerate(machine.states)}
-    back = [step for step in machine.steps if order[step.target] < order[step.source]]
-    on = [step for step in machine.steps if step not in back]
-    ports = {side: _build_ports(machine, steps) for side, steps in (("left", back), ("right", on))}
+    """Return the layout of a state machine."""
+    order = {state: index for index, state in enumerate(machine.states)}
+    backward = [step for step in machine.steps if order[step.target] < order[step.source]]
+    forward = [step for step in machine.steps if step not in backward]
+    sides = (("left", backward), ("right", forward))
+    ports = {side: _build_ports(machine, steps) for side, steps in sides}
     label = LABEL_WIDTH if any(step.action for step in machine.steps) else NO_LABEL_WIDTH
-    left = MARGIN + len(back) * LANE + (label if back else 0)
+    left = MARGIN + len(backward) * LANE + (label if backward else 0)
     boxes, y = {}, MARGIN
     for state in machine.states:
         height = PADDING + PORT * max(2, *(len(ports[side][state]) for side in ports))
         boxes[state] = Box(state, left, y, height)
         y += height + GAP
-    width = left + BOX_WIDTH + label + len(on) * LANE + MARGIN
-    drawn = Diagram(machine, width, y - GAP + MARGIN, list(boxes.values()))
-    for side, steps in (("left", back), ("right", on)):
-        # The shorter a step, the nearer to the boxes; so lines cross least.
+    width = left + BOX_WIDTH + label + len(forward) * LANE + MARGIN
+    diagram = Diagram(machine, width, y - GAP + MARGIN, list(boxes.values()))
+    for side, steps in sides:
+        # Shorter transitions are nearer to the boxes, so that few lines cross.
         by_length = sorted(steps, key=lambda step: abs(order[step.target] - order[step.source]))
         for lane, step in enumerate(by_length):
-            drawn.lines.append(_build_line(step, side, lane, label, boxes, ports[side]))
-    return drawn
+            diagram.lines.append(_build_line(step, side, lane, label, boxes, ports[side]))
+    return diagram
 
 
 Ports = dict[str, list[tuple[Step, bool]]]
-"""State -> the ends of lines at one side of its box from above; True for the end that has the arrow."""
+"""The line ends at one side of the box of a state, from top to bottom; True for an end with an arrow."""
 
 
 def _build_ports(machine: Machine, steps: list[Step]) -> Ports:
@@ -144,15 +145,15 @@ def _build_line(step: Step, side: str, lane: int, label: int, boxes: Mapping[str
         return (box.x if side == "left" else box.x + box.width), y
 
     (x1, y1), (x2, y2) = end(step.source, False), end(step.target, True)
-    away = -1 if side == "left" else 1
-    turn = x1 + away * (label + lane * LANE)
+    direction = -1 if side == "left" else 1
+    lane_x = x1 + direction * (label + lane * LANE)
     anchor = "end" if side == "left" else "start"
-    return Line(step, f"M{x1} {y1} H{turn} V{y2} H{x2}", x1 + away * 6, y1 - 3, anchor)
+    return Line(step, f"M{x1} {y1} H{lane_x} V{y2} H{x2}", x1 + direction * 6, y1 - 3, anchor)
 
 
 def describe_states(machine: Machine) -> Iterator[str]:
-    """Tell every state and where it leads to, for those who do not see the picture."""
+    """Yield a sentence for each state with the states that follow it: the text alternative of the diagram."""
     for state in machine.states:
         steps = [step for step in machine.steps if step.source == state]
-        told = [f"{step.target} ({step.action})" if step.action else step.target for step in steps]
-        yield f"{state}: leads to {', '.join(told)}." if told else f"{state}: final."
+        targets = [f"{step.target} ({step.action})" if step.action else step.target for step in steps]
+        yield f"{state}: leads to {', '.join(targets)}." if targets else f"{state}: final."

@@ -1,7 +1,6 @@
-"""The command behind `make run`: bring the database up to date, seed it, serve, and say where.
+"""The command line of the server: `python -m handlers` migrates, seeds and serves, or runs one command.
 
-It knows the HTTP server (uvicorn) and nothing of operations; who deploys behind another server uses wsgi.py.
-The commands that end at once are in administration.py.
+The module knows the HTTP server (uvicorn) and no operation. `wsgi.py` is the entry point for other servers.
 """
 
 from __future__ import annotations
@@ -9,42 +8,56 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import getpass
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import uvicorn
+from sqlalchemy import make_url
 
 from db.engine import build_engine
+from db.errors import EmailTaken, NotFound
+from db.migrations import upgrade
 from db.rls.setup import RolesMissing
 from db.session import Database
-from handlers.app import create_app
-from handlers.server.administration import (
-    CommandRefused,
-    create_superuser,
-    deactivate_demo_accounts,
-    upgrade_schema,
-)
+from handlers.app import BUNDLE, create_app
+from handlers.contract.document import Document
+from handlers.contract.schema_compiler import SchemaCompiler
+from handlers.contract.validation_errors import find_violations
 from handlers.server.http_protocol import BoundedHttpProtocol
 from handlers.server.mock_environment import mock_environment, static_token
 from studio.accounts.identity.mail import get_mailer
+from studio.accounts.identity.passwords import PasswordTooCommon
+from studio.accounts.identity.users import create_user, reset_superuser
 from studio.media.backends import open_storage
 from studio.seed import seed_database
-from studio.seed.published_accounts import StartRefused, require_no_published_account
+from studio.seed.published_accounts import (
+    StartRefused,
+    deactivate_published_accounts,
+    require_no_published_account,
+)
 from studio.settings import InvalidSettings, Settings, load_env_file
 from studio.telemetry.logs import configure_logging
 
 logger = logging.getLogger("sartiq.server")
 
-# Of ten, so that closing has its share.
+# A shutdown takes at most ten seconds; one of them remains for the database and the workers.
 GRACEFUL_SHUTDOWN_SECONDS = 9
+MAX_PASSWORD_INPUT = 1_000
+"""Characters that are read of a password: more than the contract allows, so that longer input is rejected."""
+
+
+class CommandError(Exception):
+    """A command failed and changed nothing; the message is for the terminal."""
 
 
 class Server(uvicorn.Server):
-    """Says where it is once it really answers, and ends in time whatever its clients do."""
+    """Calls a hook when it serves requests, and shuts down in time whatever its clients do."""
 
     def __init__(
         self, config: uvicorn.Config, on_started: Callable[[], None], drain: Callable[[], None]
@@ -55,19 +68,82 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What is there by now stays: to look for garbage in it would hold up requests for 0.2 seconds.
+        # Objects created at start live as long as the process: freezing them saves each collection 0.2 s.
         gc.freeze()
         gc.enable()
         if self.started:
             self.on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # At once: a client that holds its connection must not keep the workers claiming.
+        # Concurrently: while a client keeps its connection open, the workers must not lease more generations.
         await asyncio.gather(asyncio.to_thread(self.drain), super().shutdown(sockets))
 
 
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Without a command, migrate and seed the database and serve until SIGINT or SIGTERM.
+    """
+    options = parse_arguments(arguments)
+    try:
+        load_env_file()
+        settings = Settings.from_environment()
+        get_mailer(settings)
+        configure_logging(settings.log_level, settings.log_format, settings.service_name)
+        if options.run is not None:
+            print(options.run(settings, options))
+            return 0
+        if settings.mode == "mock":
+            with mock_environment(settings, migrate_and_seed) as (mock_settings, database):
+                return serve(mock_settings, database)
+        migrate_and_seed(settings)
+        require_no_published_account(settings)
+    except CommandError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except (InvalidSettings, RolesMissing, StartRefused) as error:
+        print(f"Not started: {error}", file=sys.stderr)
+        return 2
+    if options.prepare_only:
+        return 0
+    return serve(settings)
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Return the options of the command line; `run` is the function of the command, None to serve."""
+    parser = argparse.ArgumentParser(prog="python -m handlers", description="Serve the Sartiq Backend API.")
+    parser.add_argument(
+        "--prepare-only", action="store_true", help="migrate and seed the database, then exit"
+    )
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands (instead of serving)", metavar="COMMAND")
+    create = commands.add_parser(
+        "create-superuser",
+        help="create an account that administers the system",
+        description="Create a superuser. The password is read from the terminal or from standard input.",
+    )
+    create.add_argument("--email", required=True, metavar="ADDRESS")
+    create.add_argument("--full-name", metavar="NAME")
+    create.add_argument(
+        "--reset-password",
+        action="store_true",
+        help="use an existing account: set its password, activate it, make it a superuser, end its sessions",
+    )
+    create.set_defaults(run=create_superuser)
+    deactivate = commands.add_parser(
+        "deactivate-demo-accounts",
+        help="deactivate the demo accounts that have their published passwords",
+        description="Deactivate demo accounts that have their published passwords, and end their sessions.",
+    )
+    deactivate.set_defaults(run=deactivate_demo_accounts)
+    options = parser.parse_args(arguments)
+    if options.prepare_only and options.run is not None:
+        parser.error("--prepare-only cannot be combined with a command")
+    return options
+
+
 def migrate_and_seed(settings: Settings) -> None:
-    """Bring database and place of the pictures up to date, with the rows that every installation has."""
+    """Migrate the database, create the media storage and add the rows of every installation."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     open_storage(settings).prepare()
     upgrade_schema(settings)
@@ -78,84 +154,18 @@ def migrate_and_seed(settings: Settings) -> None:
         database.dispose()
 
 
-def print_banner(settings: Settings) -> None:
-    """Tell a person at the terminal address, login and how to stop; tell a machine in a line of the log."""
-    if settings.log_format == "json":
-        logger.info("serving at %s", settings.public_url)
-        return
-    lines = [
-        "",
-        f"  Sartiq Backend API   {settings.public_url}",
-        f"  Documentation        {settings.public_url}/api/v1/docs",
-    ]
-    if settings.environment == "development":
-        lines.append("  Demo login           demo@example.com / sartiq-demo")
-    if settings.mode == "mock":
-        lines.append("  Mock                 nothing is kept, pictures are samples; every request may send")
-        lines.append(f"  Authorization: Bearer {static_token(settings)}")
-    print("\n".join([*lines, "  Stop with Ctrl-C.", ""]), flush=True)
+def upgrade_schema(settings: Settings) -> None:
+    """Migrate the database with the login that owns the tables.
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Prepare the database and serve until SIGINT or SIGTERM, or run a command; return the exit status."""
-    options = parse(arguments)
-    try:
-        load_env_file()
-        settings = Settings.from_environment()
-        get_mailer(settings)
-        configure_logging(settings.log_level, settings.log_format, settings.service_name)
-        if options.run is not None:
-            print(options.run(settings, options))
-            return 0
-        if settings.mode == "mock":
-            with mock_environment(settings, migrate_and_seed) as (own, database):
-                return serve(own, database)
-        migrate_and_seed(settings)
-        require_no_published_account(settings)
-    except CommandRefused as refusal:
-        print(f"Not done: {refusal}", file=sys.stderr)
-        return 1
-    except (InvalidSettings, RolesMissing, StartRefused) as refusal:
-        print(f"Not started: {refusal}", file=sys.stderr)
-        return 2
-    if options.prepare_only:
-        return 0
-    return serve(settings)
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Return the options of the command line; `run` is the command to run instead of the server, or None."""
-    parser = argparse.ArgumentParser(prog="python -m handlers", description=__doc__)
-    parser.add_argument("--prepare-only", action="store_true", help="migrate and seed the database, then end")
-    parser.set_defaults(run=None)
-    commands = parser.add_subparsers(title="commands, instead of serving", metavar="COMMAND")
-    create = commands.add_parser(
-        "create-superuser",
-        help="create an account that administers the system",
-        description="Create a superuser. The password is asked for, or read from standard input.",
-    )
-    create.add_argument("--email", required=True, metavar="ADDRESS")
-    create.add_argument("--full-name", metavar="NAME")
-    create.add_argument(
-        "--reset-password",
-        action="store_true",
-        help="take an existing account: set its password, activate it, make it a superuser, end its sessions",
-    )
-    create.set_defaults(run=create_superuser)
-    deactivate = commands.add_parser(
-        "deactivate-demo-accounts",
-        help="deactivate the demo accounts that have their published passwords",
-        description="Deactivate the demo accounts with their published passwords, and end their sessions.",
-    )
-    deactivate.set_defaults(run=deactivate_demo_accounts)
-    options = parser.parse_args(arguments)
-    if options.prepare_only and options.run is not None:
-        parser.error("--prepare-only takes no command")
-    return options
+    Raises:
+        RolesMissing: As `db.migrations.upgrade`.
+    """
+    login = make_url(settings.database_url).username
+    upgrade(settings.migration_database_url or settings.database_url, login=login)
 
 
 def serve(settings: Settings, database: Database | None = None) -> int:
-    """Answer requests until told to stop; running requests and pictures get ten seconds to finish."""
+    """Serve until SIGINT or SIGTERM and return the exit status; requests get nine seconds to finish."""
     app = create_app(settings, database=database)
     config = uvicorn.Config(app, **uvicorn_options(settings))
     server = Server(config, partial(print_banner, settings), app.drain)
@@ -167,7 +177,7 @@ def serve(settings: Settings, database: Database | None = None) -> int:
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
-    """Return how uvicorn is to serve; who forwards requests is believed only where the settings trust him."""
+    """Return the options of uvicorn. Forwarding headers are used only of trusted proxies."""
     return {
         "host": settings.host,
         "port": settings.port,
@@ -183,3 +193,129 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "log_config": None,
         "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN_SECONDS,
     }
+
+
+def print_banner(settings: Settings) -> None:
+    """Print the URLs and the demo login; with JSON logs, log the URL instead."""
+    if settings.log_format == "json":
+        logger.info("serving at %s", settings.public_url)
+        return
+    lines = [
+        "",
+        f"  Sartiq Backend API   {settings.public_url}",
+        f"  Documentation        {settings.public_url}/api/v1/docs",
+    ]
+    if settings.environment == "development":
+        lines.append("  Demo login           demo@example.com / sartiq-demo")
+    if settings.mode == "mock":
+        lines += [
+            "  Mock                 Data is lost on exit and images are samples.",
+            "  Send this header with each request:",
+            f"  Authorization: Bearer {static_token(settings)}",
+        ]
+    print("\n".join([*lines, "  Stop with Ctrl-C.", ""]), flush=True)
+
+
+def create_superuser(settings: Settings, options: argparse.Namespace) -> str:
+    """Create a superuser, or reset an account to be one, and return what was done.
+
+    Raises:
+        CommandError: The address, name or password breaks a rule of the API, or the address has an account
+            (with `--reset-password`: has none).
+    """
+    account = {"email": options.email, "password": read_password()}
+    if options.full_name is not None:
+        account["full_name"] = options.full_name
+    validate_account(account)
+    try:
+        with open_database(settings) as database, database.transaction(write=True):
+            if options.reset_password:
+                user = reset_superuser(**account)
+                return f"{user.email} is an active superuser with a new password. Its sessions have ended."
+            user = create_user(**account, is_superuser=True)
+            return f"{user.email} is a superuser."
+    except EmailTaken:
+        raise CommandError(
+            f"{options.email} has an account already. Pass --reset-password to set its password and to make "
+            "it an active superuser."
+        ) from None
+    except NotFound:
+        raise CommandError(
+            f"There is no account with the address {options.email}. Omit --reset-password to create it."
+        ) from None
+    except PasswordTooCommon as error:
+        raise CommandError(f"password: {error}") from None
+
+
+def deactivate_demo_accounts(settings: Settings, _options: argparse.Namespace) -> str:
+    """Deactivate the demo accounts that have their published passwords, and return their addresses."""
+    with open_database(settings) as database:
+        deactivated = deactivate_published_accounts(database)
+    if not deactivated:
+        return "No account has a published password."
+    return f"Deactivated, with an unusable password and without sessions: {', '.join(deactivated)}."
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """Migrate and open the database for a command, so that it can be the first one of an installation.
+
+    Raises:
+        InvalidSettings: A mock has no accounts to administer.
+    """
+    if settings.mode == "mock":
+        raise InvalidSettings("SARTIQ_MODE must not be mock: the accounts of a mock are lost on exit")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    upgrade_schema(settings)
+    database = Database(build_engine(settings.database_url, pool_size=1))
+    try:
+        yield database
+    finally:
+        database.dispose()
+
+
+def read_password() -> str:
+    """Read a password: twice from a terminal without echo, otherwise from standard input.
+
+    The line break at the end of standard input is not part of the password.
+
+    Raises:
+        CommandError: The two passwords differ, there is no input, or it is not UTF-8.
+    """
+    try:
+        password = _prompt_password() if sys.stdin.isatty() else _read_stdin()
+        # In some locales Python decodes invalid bytes to surrogates, which cannot be encoded.
+        password.encode()
+    except (EOFError, KeyboardInterrupt):
+        raise CommandError("No password was given.") from None
+    except UnicodeError:
+        raise CommandError("password: Must be UTF-8") from None
+    return password
+
+
+def _read_stdin() -> str:
+    return sys.stdin.read(MAX_PASSWORD_INPUT).removesuffix("\n").removesuffix("\r")
+
+
+def _prompt_password() -> str:
+    password = getpass.getpass("Password: ")
+    # compared: both were typed at this terminal, so constant time is not needed.
+    if getpass.getpass("Password again: ") != password:
+        raise CommandError("The passwords differ.")
+    return password
+
+
+def validate_account(account: Mapping[str, str]) -> None:
+    """Validate a new account with the contract's schema.
+
+    Raises:
+        CommandError: The account is invalid; the message lists all violations.
+    """
+    schema = {"$ref": "#/components/schemas/UserCreate"}
+    validator = SchemaCompiler(Document.load(BUNDLE)).compile(schema, "request")
+    violations = [
+        f"{'.'.join(map(str, violation.loc))}: {violation.msg}"
+        for violation in find_violations(validator, account)
+    ]
+    if violations:
+        raise CommandError("; ".join(violations))

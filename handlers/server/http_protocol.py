@@ -1,8 +1,9 @@
-"""What the server takes for HTTP/1.1: uvicorn's fast parser, made to keep the house's promises.
+"""Extend uvicorn's httptools protocol with limits for request heads and slow clients, and with problems.
 
-The parser knows a fixed list of methods, collects headers until memory ends, waits for them for ever and
-refuses in plain text. Here every method reaches the application, request heads are bounded in size and time,
-nobody holds a connection without using it, and a refusal is a problem like any other.
+The parser of uvicorn rejects unknown methods, collects headers without a limit, waits for them without a
+timeout and rejects requests in plain text. Here each method reaches the application, which returns 405;
+request heads are limited in size and time, idle connections are closed, and errors are problem documents
+(RFC 9457).
 """
 
 from __future__ import annotations
@@ -27,19 +28,21 @@ MAX_HEADERS = 100
 HEAD_TOO_LARGE = "The request head is too large"
 
 _METHOD = re.compile(rb"(?:\r?\n)*([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}) ")
-# The methods that are handed to the parser as they are. It knows others too, but an application that answers
-# all of them with 405 need not care, and CONNECT it would take for the end of HTTP on this connection.
+# The methods that the parser sees. It knows others too, but the application returns 405 for all of them, and
+# after CONNECT the parser would stop reading HTTP on the connection.
 _PASSTHROUGH_METHODS = frozenset(
     {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE"}
 )
 _PLACEHOLDER_METHOD = b"SOURCE"
-"""What the parser reads instead of a method that it may not know; framing does not depend on it."""
+"""What the parser sees instead of another method. Message framing does not depend on the method."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """One connection. `public_url` is where problems are explained.
+    """An HTTP/1.1 connection.
 
-    `patience` is for how many seconds a client may keep us waiting for a request, or for room to answer in.
+    Args:
+        public_url: The base of the URLs of problem types.
+        idle_timeout: How many seconds the server waits for a request head, or for the client to read.
     """
 
     def __init__(self, *arguments: Any, public_url: str, idle_timeout: float, **options: Any) -> None:
@@ -55,19 +58,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._method: bytes | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Greet a client, who is to send a request."""
+        """Start the timeout for the first request."""
         super().connection_made(transport)
         self._start_request_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the client."""
+        """Cancel the timers."""
         _cancel(self._request_timer)
         _cancel(self._write_timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of the client as they come."""
-        # A client that splits its first line just here, or pipelines, gets the parser's own refusal.
+        """Feed received bytes to the parser, with a placeholder for a method that it may not know."""
+        # If the method is split between packets or the request is pipelined, the parser rejects it.
         match = _METHOD.match(data) if self._is_between_messages else None
         if match is not None and match[1] not in _PASSTHROUGH_METHODS:
             self._method = match[1]
@@ -80,13 +83,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._reject(HTTPStatus.BAD_REQUEST, "malformed_request", HEAD_TOO_LARGE)
 
     def on_message_begin(self) -> None:
-        """Begin to count the head of a request."""
+        """Reset the size of the request head."""
         self._head_bytes, self._header_bytes = 0, 0
         self._head_is_complete = self._is_between_messages = False
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; more than a head may hold end the parser's work, also when they come all at once."""
+        """Add a header; raise ValueError, which stops the parser, if the head is too large."""
         self._header_bytes += len(name) + len(value)
         if self._header_bytes + len(self.url) > MAX_HEAD_BYTES or len(self.headers) == MAX_HEADERS:
             self._detail = HEAD_TOO_LARGE
@@ -94,12 +97,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Hand the request to the application, by the method that the client sent."""
+        """Start the application with the method that the client sent."""
         self._head_is_complete = True
         _cancel(self._request_timer)
         super().on_headers_complete()
         if self._method is not None:
-            # The application starts in the next turn of the event loop and sees this.
+            # The application starts in the next iteration of the event loop, so it sees this method.
             self.scope["method"], self._method = self._method.decode("ascii"), None
 
     def on_message_complete(self) -> None:
@@ -108,21 +111,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, and close the connection."""
+        """Respond to a malformed request and close the connection."""
         self._reject(HTTPStatus.BAD_REQUEST, "malformed_request", self._detail or msg)
 
     def on_response_complete(self) -> None:
-        """Expect the next request, or the rest of one that was answered before it had come."""
+        """Start the timeout for the next request, or for the rest of the body of this one."""
         super().on_response_complete()
         self._start_request_timer()
 
     def pause_writing(self) -> None:
-        """Wait until the client has read what was sent, but not for ever."""
+        """Start the timeout for the client to read the response."""
         super().pause_writing()
         self._write_timer = self.loop.call_later(self._idle_timeout, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on: the client reads."""
+        """Cancel that timeout: the client reads."""
         _cancel(self._write_timer)
         super().resume_writing()
 
@@ -131,19 +134,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._request_timer = self.loop.call_later(self._idle_timeout, self._on_timeout)
 
     def _on_timeout(self) -> None:
-        is_at_work = self.cycle is not None and not self.cycle.response_complete
-        if self.transport.is_closing() or is_at_work:
+        is_serving = self.cycle is not None and not self.cycle.response_complete
+        if self.transport.is_closing() or is_serving:
             return
         if self._is_between_messages or self._head_is_complete:
             self.transport.close()
         else:
-            words = "The request head did not come in time"
-            self._reject(HTTPStatus.REQUEST_TIMEOUT, RequestTimeout.code, words)
+            detail = "The request head did not come in time"
+            self._reject(HTTPStatus.REQUEST_TIMEOUT, RequestTimeout.code, detail)
 
     def _reject(self, status: HTTPStatus, code: str, detail: str) -> None:
         request_id = secrets.token_hex(10)
         set_log_context(LogContext(request_id=request_id))
-        logger.info("refused what is no HTTP: %s", detail)
+        logger.info("request rejected by the HTTP protocol: %s", detail)
         problem = Problem(status, code, detail)
         body = problem.to_bytes(self._public_url)
         head = (

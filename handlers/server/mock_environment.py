@@ -1,7 +1,7 @@
-"""The mock: this same server on a database in memory, with sample pictures, for the CI of who consumes it.
+"""The environment of the mock: the same server with an in-memory database and sample images, for clients' CI.
 
-Here is only what a process is furnished with: a folder that goes with it, the database, ids that are counted,
-and a session whose token is the same every time.
+The module provides a temporary folder, the database, deterministic ids, and a session with a fixed token. The
+responses of the mock are in `handlers.pipeline.middleware.mock_responses`.
 """
 
 from __future__ import annotations
@@ -33,34 +33,37 @@ SESSION_ID = build_seed_id(0x16, 1)
 def mock_environment(
     settings: Settings, migrate_and_seed: Callable[[Settings], object]
 ) -> Iterator[tuple[Settings, Database]]:
-    """Give settings with a folder of this process, and the database that `prepare` has filled.
+    """Yield the settings with a temporary folder, and the seeded database; both are deleted at the end.
 
-    Both are gone at the end, also when the process is told to end.
+    Args:
+        settings: The settings of the mock.
+        migrate_and_seed: Called with the new settings to create the tables and rows.
     """
+    # Without a handler, SIGTERM during startup would end the process and leave the folder behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     engine = build_engine(settings.database_url)
-    # The database lives as long as this connection, by which all threads take turns.
+    # The in-memory database exists as long as this connection, which all threads share one after the other.
     with tempfile.TemporaryDirectory(prefix="sartiq-mock-") as name, engine.connect() as anchor:
-        own = with_data_dir(settings, Path(name))
+        mock_settings = with_data_dir(settings, Path(name))
         use_deterministic_ids(TOKEN_ISSUED_AT)
-        migrate_and_seed(own)
+        migrate_and_seed(mock_settings)
         database = Database.from_connection(anchor.execution_options(write=True))
         create_session(database)
-        yield own, database
+        yield mock_settings, database
     engine.dispose()
 
 
 def with_data_dir(settings: Settings, folder: Path) -> Settings:
-    """Return settings that keep all files below a folder; an outbox elsewhere, to read mails in, stays."""
-    elsewhere = settings.outbox_dir != settings.data_dir / "outbox"
-    outbox = settings.outbox_dir if elsewhere else folder / "outbox"
-    return replace(settings, data_dir=folder, media_dir=folder / "media", outbox_dir=outbox)
+    """Return settings with all files below a folder, except an outbox that was configured explicitly."""
+    is_custom_outbox = settings.outbox_dir != settings.data_dir / "outbox"
+    outbox_dir = settings.outbox_dir if is_custom_outbox else folder / "outbox"
+    return replace(settings, data_dir=folder, media_dir=folder / "media", outbox_dir=outbox_dir)
 
 
 def create_session(database: Database) -> None:
-    """Sign the demonstration's account in, for good."""
-    with database.transaction(write=True) as writing:
-        writing.add(
+    """Create the session of the demo account, which does not expire."""
+    with database.transaction(write=True) as session:
+        session.add(
             TokenFamily(
                 id=SESSION_ID, user_id=get_seed_id(User), expires_at=TOKEN_EXPIRES_AT, user_agent="mock"
             )
@@ -68,7 +71,7 @@ def create_session(database: Database) -> None:
 
 
 def static_token(settings: Settings) -> str:
-    """Return the access token of that session."""
+    """Return the access token of the session, which is the same in each process."""
     claims = {
         "iss": ISSUER, "aud": AUDIENCE, "sub": str(get_seed_id(User)), "sid": str(SESSION_ID), "jti": "mock",
         "type": "access", "iat": TOKEN_ISSUED_AT, "nbf": TOKEN_ISSUED_AT, "exp": TOKEN_EXPIRES_AT,

