@@ -1,4 +1,4 @@
-"""Reads agree with each other: a resource alone, in its list and after an update; public reads need no token."""
+"""Reads agree with each other: a resource alone, in its list and after an update; and public reads."""
 
 from __future__ import annotations
 
