@@ -1,4 +1,4 @@
-"""Idempotency-Key: what counts as the same request, what is kept, for whom, and how long."""
+"""Idempotency-Key: which requests are equal, which responses are stored, for which caller, and how long."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def list_stored_keys(database: Database) -> list[IdempotencyKey]:
         return list(reading.scalars(select(IdempotencyKey)))
 
 
-def test_without_the_header_nothing_is_kept(customer: Customer, database: Database) -> None:
+def test_without_the_header_nothing_is_stored(customer: Customer, database: Database) -> None:
     customer.create("/brands/", NORD)
     assert list_stored_keys(database) == []
 
 
-def test_the_order_of_properties_and_named_defaults_make_no_other_request(customer: Customer) -> None:
+def test_property_order_and_explicit_defaults_do_not_change_the_request(customer: Customer) -> None:
     path = f"/products/{customer.organization_query}"
     first = send_with_key(customer.client, path, {"name": "Wrap dress", "color": "terracotta"})
     again = send_with_key(
@@ -66,7 +66,7 @@ def test_the_order_of_properties_and_named_defaults_make_no_other_request(custom
     assert again.body == first.body
 
 
-def test_another_query_makes_another_request(customer: Customer) -> None:
+def test_another_query_is_another_request(customer: Customer) -> None:
     path = f"/products/{customer.organization_query}"
     send_with_key(customer.client, path, {"name": "Wrap dress"})
     refused = send_with_key(customer.client, f"{path}&mode=basic", {"name": "Wrap dress"})
@@ -74,23 +74,23 @@ def test_another_query_makes_another_request(customer: Customer) -> None:
 
 
 def build_form(boundary: str, file: bytes, kind: str = "front") -> dict[str, Any]:
-    """A photograph in a form, between lines of the sender's choice."""
+    """Return a form with a photo, between the given boundary lines."""
     text = f'--{boundary}\r\nContent-Disposition: form-data; name="type"\r\n\r\n{kind}\r\n'
     head = 'Content-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg'
     body = f"{text}--{boundary}\r\n{head}\r\n\r\n".encode() + file + f"\r\n--{boundary}--\r\n".encode()
     return {"body": body, "headers": {"content-type": f"multipart/form-data; boundary={boundary}"}}
 
 
-def test_forms_are_compared_by_their_content_and_not_by_their_boundary(customer: Customer) -> None:
+def test_forms_are_compared_by_content_and_not_by_boundary(customer: Customer) -> None:
     path = f"/products/{customer.create('/products/', {'name': 'Wrap dress'})['id']}/images"
-    # Larger than what is held in memory, so that the file has to be read twice from disk.
-    picture = make_product_photo() + bytes(1_200_000)
-    first = send_with_key(customer.client, path, **build_form("one-line", picture))
+    # Larger than the in-memory limit of uploads, so that the file is read from disk twice.
+    photo = make_product_photo() + bytes(1_200_000)
+    first = send_with_key(customer.client, path, **build_form("one-line", photo))
     assert first.status == 201, first.body
-    again = send_with_key(customer.client, path, **build_form("another-line", picture))
+    again = send_with_key(customer.client, path, **build_form("another-line", photo))
     assert is_replay(again)
     assert again.body == first.body
-    for other in (build_form("one-line", picture + b"."), build_form("one-line", picture, "back")):
+    for other in (build_form("one-line", photo + b"."), build_form("one-line", photo, "back")):
         assert status_and_code(send_with_key(customer.client, path, **other)) == (
             422,
             "idempotency_key_reused",
@@ -98,7 +98,7 @@ def test_forms_are_compared_by_their_content_and_not_by_their_boundary(customer:
     assert customer.client("GET", path).json()["count"] == 1
 
 
-def test_s21_the_same_key_counts_for_each_organization_operation_and_account_alone(
+def test_s21_a_key_belongs_to_one_organization_operation_and_account(
     customer: Customer, client_for: Callable[..., Client]
 ) -> None:
     colleague = factories.make_user()
@@ -121,7 +121,7 @@ def test_s21_the_same_key_counts_for_each_organization_operation_and_account_alo
     assert not any(is_replay(reply) for reply in [*sent, foreign])
 
 
-def test_a_conflict_is_answered_again_although_its_reason_is_gone(customer: Customer) -> None:
+def test_a_conflict_is_replayed_after_its_cause_is_gone(customer: Customer) -> None:
     body, path = {**NORD, "slug": "nord"}, f"/brands/{customer.organization_query}"
     brand = customer.create("/brands/", body)
     first = send_with_key(customer.client, path, body)
@@ -134,7 +134,7 @@ def test_a_conflict_is_answered_again_although_its_reason_is_gone(customer: Cust
     assert send_with_key(customer.client, path, body, key="another").status == 201
 
 
-def test_what_is_not_there_is_answered_again(customer: Customer) -> None:
+def test_a_404_is_replayed(customer: Customer) -> None:
     path = f"/shootings/{uuid4()}/looks"
     shot_type, product = factories.make_shot_type(), factories.make_product()
     body = {"main_product_id": str(product.id), "shot_type_ids": [str(shot_type.id)]}
@@ -147,7 +147,7 @@ def test_what_is_not_there_is_answered_again(customer: Customer) -> None:
     ]
 
 
-def test_a_refused_permission_frees_the_key(customer: Customer, app: Application, client_for: Any) -> None:
+def test_a_denied_request_releases_the_key(customer: Customer, app: Application, client_for: Any) -> None:
     viewer = factories.make_user()
     membership = factories.make_membership(customer.organization, viewer, role="viewer")
     client = client_for(viewer)
@@ -158,7 +158,9 @@ def test_a_refused_permission_frees_the_key(customer: Customer, app: Application
     assert (created.status, is_replay(created)) == (201, False)
 
 
-def test_what_the_contract_refuses_leaves_the_key_alone(customer: Customer, database: Database) -> None:
+def test_a_request_that_violates_the_contract_does_not_use_the_key(
+    customer: Customer, database: Database
+) -> None:
     path = f"/brands/{customer.organization_query}"
     assert send_with_key(customer.client, path, {**NORD, "surprise": 1}).status == 422
     assert send_with_key(customer.client, path, body=b"{").status == 415
@@ -166,9 +168,9 @@ def test_what_the_contract_refuses_leaves_the_key_alone(customer: Customer, data
     assert send_with_key(customer.client, path, NORD).status == 201
 
 
-def test_bytes_that_are_no_picture_leave_the_key_free(customer: Customer, database: Database) -> None:
+def test_an_invalid_image_releases_the_key(customer: Customer, database: Database) -> None:
     path = f"/products/{customer.create('/products/', {'name': 'Wrap dress'})['id']}/images"
-    assert status_and_code(send_with_key(customer.client, path, **build_form("a-line", b"no picture"))) == (
+    assert status_and_code(send_with_key(customer.client, path, **build_form("a-line", b"not an image"))) == (
         415,
         "not_an_image",
     )
@@ -176,7 +178,7 @@ def test_bytes_that_are_no_picture_leave_the_key_free(customer: Customer, databa
     assert send_with_key(customer.client, path, **build_form("a-line", make_product_photo())).status == 201
 
 
-def test_a_defect_and_a_dead_database_are_never_kept(
+def test_a_500_is_never_stored(
     customer: Customer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -208,11 +210,11 @@ def test_s21_neither_key_nor_password_can_be_read_from_the_database(
     reply = send_with_key(superuser, "/users/", {"email": "new@example.com", "password": "terracotta-1953"})
     assert reply.status == 201, reply.body
     (row,) = list_stored_keys(database)
-    kept = " ".join(str(getattr(row, column.key)) for column in IdempotencyKey.__table__.columns)
-    assert KEY not in kept
-    assert "terracotta" not in kept
-    # Nor the answer: some answers hold a secret that is shown once.
-    assert "new@example.com" not in kept
+    stored = " ".join(str(getattr(row, column.key)) for column in IdempotencyKey.__table__.columns)
+    assert KEY not in stored
+    assert "terracotta" not in stored
+    # The response is encrypted, too: some responses contain a secret that is shown once.
+    assert "new@example.com" not in stored
     again = send_with_key(superuser, "/users/", {"email": "new@example.com", "password": "terracotta-1953"})
     assert again.body == reply.body
 
@@ -323,7 +325,7 @@ def test_s21_a_stored_response_is_bound_to_its_key(
     assert customer.client("GET", path).json()["count"] == 2
 
 
-def test_s21_a_superuser_of_yesterday_gets_no_answer_of_yesterday(
+def test_s21_a_former_superuser_gets_no_replay(
     superuser: Client, customer: Customer, app: Application, database: Database
 ) -> None:
     shooting = factories.make_shooting(owner=customer.owner)
@@ -341,7 +343,7 @@ def test_s21_a_superuser_of_yesterday_gets_no_answer_of_yesterday(
     assert send_with_key(superuser, path, body).status == 404
 
 
-def test_s20_a_generation_is_paid_once_and_told_as_it_was(
+def test_s20_a_generation_is_charged_once_and_its_response_is_replayed_unchanged(
     client_for: Callable[..., Client], scenario: PhotographedProduct, app: Application
 ) -> None:
     client, path = client_for(scenario.owner), f"/shots/{scenario.shot.id}/generate"
@@ -355,7 +357,7 @@ def test_s20_a_generation_is_paid_once_and_told_as_it_was(
         assert reading.get_one(Subscription, scenario.subscription.id).credits_used == 2
 
 
-def test_work_of_a_dead_process_is_taken_over_when_its_lease_expires(
+def test_a_key_of_a_dead_process_can_be_taken_over_after_its_lease(
     customer: Customer, app: Application
 ) -> None:
     path = f"/products/{customer.organization_query}"
@@ -375,31 +377,31 @@ def test_work_of_a_dead_process_is_taken_over_when_its_lease_expires(
     assert is_replay(send_with_key(customer.client, path, {"name": "Wrap dress"}))
 
 
-def test_who_is_slower_than_the_lease_keeps_nothing(
+def test_a_request_that_outlives_its_lease_stores_nothing(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def keep_too_late(turn: IdempotencyLock, *answer: Any) -> bool:
+    def store_too_late(lock: IdempotencyLock, *response: Any) -> bool:
         current_session().execute(update(IdempotencyKey).values(turn=uuid4()))
-        return store_response(turn, *answer)
+        return store_response(lock, *response)
 
     path = f"/products/{customer.create('/products/', {'name': 'Wrap dress'})['id']}/images"
-    monkeypatch.setattr("handlers.pipeline.idempotency.store_response", keep_too_late)
-    # A picture is decoded before there is a transaction that could be the turn.
+    monkeypatch.setattr("handlers.pipeline.idempotency.store_response", store_too_late)
+    # An image is decoded before the transaction, so the lock is held by a row.
     refused = send_with_key(customer.client, path, **build_form("a-line", make_product_photo()))
     assert status_and_code(refused) == (409, "idempotency_key_in_progress")
-    # Whoever took over adds the picture; here is nothing left of it.
+    # The request that took over adds the image; this one has added nothing.
     assert customer.client("GET", path).json()["count"] == 0
 
 
 def test_of_two_concurrent_responses_one_is_stored_and_the_other_leaves_nothing(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def keep_too_late(turn: IdempotencyLock, *answer: Any) -> bool:
-        """Keep what another send is answered, which ends just after this one looked for it."""
-        assert store_response(replace(turn, token=uuid4()), *answer)
-        return store_response(turn, *answer)
+    def store_too_late(lock: IdempotencyLock, *response: Any) -> bool:
+        """Store the response of a concurrent request that started after this one had acquired its lock."""
+        assert store_response(replace(lock, token=uuid4()), *response)
+        return store_response(lock, *response)
 
-    monkeypatch.setattr("handlers.pipeline.idempotency.store_response", keep_too_late)
+    monkeypatch.setattr("handlers.pipeline.idempotency.store_response", store_too_late)
     path = f"/brands/{customer.organization_query}"
     assert status_and_code(send_with_key(customer.client, path, NORD)) == (409, "idempotency_key_in_progress")
     assert customer.client("GET", path).json()["count"] == 0
@@ -420,31 +422,31 @@ def test_a_repeat_during_the_first_request_gets_a_conflict_or_waits_for_the_resp
     assert committing_server.client("GET", "/brands/").json()["count"] == 1
 
 
-def test_what_is_refused_is_told_only_where_it_is_kept(
+def test_an_error_is_returned_only_if_it_is_stored(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, body = committing_server.client, {**NORD, "slug": "nord"}
-    in_the_way = client("POST", "/brands/", body).json()["id"]
+    existing_id = client("POST", "/brands/", body).json()["id"]
 
-    def send_when_the_way_is_free() -> ClientResponse:
-        assert client("DELETE", f"/brands/{in_the_way}").status == 204
+    def delete_and_send() -> ClientResponse:
+        assert client("DELETE", f"/brands/{existing_id}").status == 204
         return send_with_key(client, "/brands/", body)
 
     # The paused request has rolled back and blocks no other one, so the pause may last.
-    refused = PausedCall(monkeypatch, handlers.pipeline.idempotency, "store_or_release", max_seconds=30)
-    answer, made = refused.run_during_pause(
-        send_when_the_way_is_free, partial(send_with_key, client, "/brands/", body)
+    paused = PausedCall(monkeypatch, handlers.pipeline.idempotency, "store_or_release", max_seconds=30)
+    rejected, created = paused.run_during_pause(
+        delete_and_send, partial(send_with_key, client, "/brands/", body)
     )
-    assert (made.status, is_replay(made)) == (201, False)
-    assert status_and_code(answer) == (409, "idempotency_key_in_progress")
+    assert (created.status, is_replay(created)) == (201, False)
+    assert status_and_code(rejected) == (409, "idempotency_key_in_progress")
     again = send_with_key(client, "/brands/", body)
-    assert (again.body, is_replay(again)) == (made.body, True)
+    assert (again.body, is_replay(again)) == (created.body, True)
 
 
 def test_an_expired_idempotency_key_can_be_reused_for_rejected_requests_and_dry_runs(
     client_for: Callable[..., Client], scenario: PhotographedProduct, app: Application
 ) -> None:
-    """Both undo what the request did: the row that is over must not come back and be taken for work."""
+    """Both roll back: the deleted expired row must not reappear as a running request."""
     client, shot = client_for(scenario.owner), f"/shots/{scenario.shot.id}/generate?validate_only=true"
     absent = f"/shootings/{uuid4()}/looks"
     look = {"main_product_id": str(uuid4()), "shot_type_ids": [str(uuid4())]}
@@ -457,21 +459,21 @@ def test_an_expired_idempotency_key_can_be_reused_for_rejected_requests_and_dry_
         assert (again.status, is_replay(again)) == (status, True), again.body
 
 
-def test_a_key_is_forgotten_after_a_day(
+def test_a_key_expires_after_24_hours(
     customer: Customer, app: Application, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = f"/products/{customer.organization_query}"
-    for key in ("first", "second", "third", "young"):
+    for key in ("first", "second", "third", "recent"):
         send_with_key(customer.client, path, {"name": "Wrap dress"}, key=key)
-    for row, key in zip(list_stored_keys(database), ("first", "second", "third", "young"), strict=True):
+    for row, key in zip(list_stored_keys(database), ("first", "second", "third", "recent"), strict=True):
         assert row.expires_at - row.created_at == timedelta(hours=24), key
     for key in ("first", "second", "third"):
         update_key(app, key, expires_at=utc_now())
-    # Before the upkeep comes round, the key is as good as new already.
+    # An expired key can be reused before maintenance deletes it.
     anew = send_with_key(customer.client, path, {"name": "Mug"}, key="third")
     assert (anew.status, is_replay(anew)) == (201, False)
     monkeypatch.setattr("db.queries.statements.DELETE_BATCH_SIZE", 1)
     assert delete_expired_keys(database) == 2
     assert len(list_stored_keys(database)) == 2
     assert delete_expired_keys(database) == 0
-    assert is_replay(send_with_key(customer.client, path, {"name": "Wrap dress"}, key="young"))
+    assert is_replay(send_with_key(customer.client, path, {"name": "Wrap dress"}, key="recent"))

@@ -1,4 +1,4 @@
-"""Waiting for a generation: `Prefer: wait`, alone and with If-None-Match, and what may happen meanwhile."""
+"""Long polling of generations: `Prefer: wait`, alone and with If-None-Match."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.streaming import StreamingRequest, run_with_long_polling
 
 @pytest.fixture
 def generation_id(customer: Customer, database: Database) -> UUID:
-    """A pending generation of the house."""
+    """The id of a pending generation of the customer's organization."""
     with database.transaction(write=True):
         return factories.make_generation(organization=customer.organization).id
 
@@ -39,7 +39,7 @@ def generation_id(customer: Customer, database: Database) -> UUID:
 def advance_generation(
     database: Database, generation_id: UUID, *states: str, progress: int | None = None
 ) -> None:
-    """Let a generation go through these states, then to this progress, as a worker does."""
+    """Move a generation through these states, then to this progress, as a worker does."""
     with database.transaction(write=True):
         statement = select(Generation).where(Generation.id == generation_id).with_for_update(of=Generation)
         generation = current_session().scalars(statement).one()
@@ -88,14 +88,16 @@ async def wait_for_listener(app: Application) -> None:
         ("", None),
     ],
 )
-def test_a_preference_is_read_as_rfc_7240_has_it_and_else_ignored(header: str, seconds: int | None) -> None:
+def test_the_wait_preference_is_parsed_by_rfc_7240_and_ignored_if_malformed(
+    header: str, seconds: int | None
+) -> None:
     assert find_preferred_wait(Headers({"prefer": header}), 60) == seconds
 
 
 def test_a_long_poll_returns_as_soon_as_the_generation_ends(
     customer: Customer, database: Database, app: Application, generation_id: UUID
 ) -> None:
-    async def story() -> None:
+    async def scenario_steps() -> None:
         began = time.monotonic()
         waiting = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")
         await wait_for_listener(app)
@@ -115,13 +117,13 @@ def test_a_long_poll_returns_as_soon_as_the_generation_ends(
             "x-request-id": (await again.read_response()).headers["x-request-id"],
         }
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
-def test_a_wait_ends_when_its_time_is_up_and_tells_how_long_it_was(
+def test_a_wait_ends_after_its_time_and_returns_its_length(
     customer: Customer, app: Application, generation_id: UUID
 ) -> None:
-    async def story() -> None:
+    async def scenario_steps() -> None:
         reply = await open_request(
             customer.client, f"/generations/{generation_id}", prefer="wait=1"
         ).read_response()
@@ -131,15 +133,15 @@ def test_a_wait_ends_when_its_time_is_up_and_tells_how_long_it_was(
         assert "preference-applied" not in plain.headers
         assert plain.body == reply.body
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
-def test_with_a_tag_that_still_holds_a_wait_ends_at_any_change(
+def test_with_a_current_etag_a_wait_ends_at_any_change(
     customer: Customer, database: Database, app: Application, generation_id: UUID
 ) -> None:
     path = f"/generations/{generation_id}"
 
-    async def story() -> None:
+    async def scenario_steps() -> None:
         tag = (await open_request(customer.client, path).read_response()).headers["etag"]
         same = await open_request(customer.client, path, if_none_match=tag, prefer="wait=1").read_response()
         assert (same.status, same.headers["preference-applied"], same.body) == (304, "wait=1", b"")
@@ -151,10 +153,10 @@ def test_with_a_tag_that_still_holds_a_wait_ends_at_any_change(
         late = await open_request(customer.client, path, if_none_match=tag, prefer="wait=30").read_response()
         assert (late.status, late.headers["preference-applied"]) == (200, "wait=0")
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
-def test_who_loses_the_row_or_the_session_while_waiting_is_refused_at_the_end(
+def test_a_caller_that_loses_access_or_session_while_waiting_gets_an_error(
     customer: Customer,
     database: Database,
     app: Application,
@@ -166,7 +168,7 @@ def test_who_loses_the_row_or_the_session_while_waiting_is_refused_at_the_end(
         factories.make_membership(customer.organization, user)
     path = f"/generations/{generation_id}"
 
-    def lose() -> None:
+    def revoke_access() -> None:
         with database.transaction(write=True) as writing:
             writing.execute(delete(Membership).where(Membership.user_id == member.id))
             writing.execute(
@@ -176,40 +178,40 @@ def test_who_loses_the_row_or_the_session_while_waiting_is_refused_at_the_end(
             )
             writing.execute(delete(Membership).where(Membership.user_id == member.id))
 
-    async def story() -> None:
+    async def scenario_steps() -> None:
         removed = open_request(client_for(member), path, prefer="wait=30")
         revoked = open_request(client_for(other), path, prefer="wait=30")
         await wait_for_listener(app)
-        await asyncio.to_thread(lose)
+        await asyncio.to_thread(revoke_access)
         await asyncio.to_thread(advance_generation, database, generation_id, "running", "completed")
         assert (await removed.read_response()).json()["code"] == "not_found"
         assert (await revoked.read_response()).json()["code"] == "invalid_token"
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
-def test_who_leaves_while_waiting_takes_up_no_place(
+def test_a_client_that_disconnects_while_waiting_frees_its_slot(
     customer: Customer, app: Application, generation_id: UUID
 ) -> None:
-    async def story() -> None:
+    async def scenario_steps() -> None:
         waiting = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")
         await wait_for_listener(app)
         waiting.disconnect()
         await asyncio.wait_for(waiting.task, 5)
         assert waiting.body == b""
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
-def test_an_order_that_waits_is_answered_with_the_generation_as_it_is_then(
+def test_a_post_that_waits_returns_the_current_generation(
     scenario: PhotographedProduct, client_for: Callable[..., Client], database: Database, app: Application
 ) -> None:
     client = client_for(scenario.owner)
-    order = {"product_id": str(scenario.product.id), "width": 96, "height": 128}
+    body = {"product_id": str(scenario.product.id), "width": 96, "height": 128}
     path = f"/generations/?organization_id={scenario.organization.id}"
 
-    async def story() -> None:
-        waiting = open_request(client, path, "POST", order, prefer="respond-async, wait=30")
+    async def scenario_steps() -> None:
+        waiting = open_request(client, path, "POST", body, prefer="respond-async, wait=30")
         await wait_for_listener(app)
         [generation_id] = app.change_hub.watched_ids()
         await asyncio.to_thread(advance_generation, database, generation_id, "running", "completed")
@@ -220,10 +222,10 @@ def test_an_order_that_waits_is_answered_with_the_generation_as_it_is_then(
         fetched = await open_request(client, f"/generations/{generation_id}").read_response()
         assert fetched.body == reply.body
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
-def test_an_order_stays_accepted_when_its_caller_is_signed_out_meanwhile(
+def test_a_post_stays_accepted_if_its_caller_is_signed_out_while_waiting(
     scenario: PhotographedProduct, client_for: Callable[..., Client], database: Database, app: Application
 ) -> None:
     client = client_for(scenario.owner)
@@ -232,7 +234,7 @@ def test_an_order_stays_accepted_when_its_caller_is_signed_out_meanwhile(
         with database.transaction(write=True) as writing:
             writing.execute(update(TokenFamily).values(revoked_at=factories.utc_now()))
 
-    async def story() -> None:
+    async def scenario_steps() -> None:
         path = f"/shots/{scenario.shot.id}/generate"
         waiting = open_request(client, path, "POST", {"num_predictions": 1}, prefer="wait=30")
         await wait_for_listener(app)
@@ -242,7 +244,7 @@ def test_an_order_stays_accepted_when_its_caller_is_signed_out_meanwhile(
         reply = await waiting.read_response()
         assert (reply.status, reply.json()["status"]) == (202, "pending")
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
 def test_long_polling_returns_at_once_at_the_watcher_limit(
@@ -250,21 +252,21 @@ def test_long_polling_returns_at_once_at_the_watcher_limit(
 ) -> None:
     path = f"/generations/{generation_id}"
 
-    async def story() -> None:
+    async def scenario_steps() -> None:
         monkeypatch.setattr(watch, "MAX_LISTENERS_PER_ACCOUNT", 0)
         full = await open_request(customer.client, path, prefer="wait=30").read_response()
         assert (full.status, "preference-applied" in full.headers) == (200, False)
-        refused = await open_request(customer.client, f"{path}/events").read_response()
-        assert (refused.status, refused.json()["code"]) == (503, "unavailable")
-        assert int(refused.headers["retry-after"]) > 0
+        rejected = await open_request(customer.client, f"{path}/events").read_response()
+        assert (rejected.status, rejected.json()["code"]) == (503, "unavailable")
+        assert int(rejected.headers["retry-after"]) > 0
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
 @pytest.mark.parametrize(
     "failure", [RuntimeError("a defect"), OperationalError("SELECT 1", {}, Exception("connection refused"))]
 )
-def test_a_failing_database_is_asked_again(
+def test_polling_retries_after_a_database_error(
     failure: Exception,
     customer: Customer,
     database: Database,
@@ -282,19 +284,19 @@ def test_a_failing_database_is_asked_again(
     monkeypatch.setattr(watch, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(watch, "load_changed", read_or_fail)
 
-    async def story() -> None:
+    async def scenario_steps() -> None:
         waiting = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")
         await wait_for_listener(app)
         await asyncio.to_thread(advance_generation, database, generation_id, "running", "completed")
         assert (await waiting.read_response()).json()["status"] == "completed"
         assert not failures
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
 @pytest.fixture
 def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop in a thread of its own, as a WSGI host has it."""
+    """An event loop in another thread, as under a WSGI host."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -304,21 +306,21 @@ def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-def test_a_wsgi_host_answers_without_waiting(
+def test_a_wsgi_host_responds_without_waiting(
     customer: Customer, app: Application, generation_id: UUID, other_loop: asyncio.AbstractEventLoop
 ) -> None:
     application = ASGIMiddleware(app, loop=other_loop)
 
     def get(path: str, **headers: str) -> tuple[str, dict[str, str], bytes]:
-        told: list[Any] = []
+        started: list[Any] = []
         environ = {
             "REQUEST_METHOD": "GET", "SCRIPT_NAME": "", "PATH_INFO": f"/api/v1{path}", "QUERY_STRING": "",
             "SERVER_NAME": "localhost", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1",
             "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(),
             "HTTP_AUTHORIZATION": customer.client.headers["authorization"], **headers,
         }  # fmt: skip
-        body = b"".join(application(environ, lambda *start: told.extend(start)))
-        return told[0], dict(told[1]), body
+        body = b"".join(application(environ, lambda *start: started.extend(start)))
+        return started[0], dict(started[1]), body
 
     status, headers, _ = get(f"/generations/{generation_id}", HTTP_PREFER="wait=30")
     assert status == "200 OK"

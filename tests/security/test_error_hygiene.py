@@ -1,4 +1,4 @@
-"""A fault in any layer is a problem with a request id, and tells nothing of what is inside."""
+"""An exception in any layer becomes a problem with a request id, and reveals nothing internal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ INTERNAL_WORDS = (
     b"sqlite",
 )
 
-# Where each layer does its work; whatever it is, it fails there.
+# One function of each layer, which is replaced by one that raises.
 LAYERS = {
     "routing": "handlers.contract.router.Router.match",
     "security": "handlers.pipeline.auth.jwt.decode",
@@ -49,79 +49,79 @@ LAYERS = {
     "caller": "handlers.pipeline.endpoint.request_caller_context",
     "tenancy": "handlers.common.references.authorize_creation",
     "serialization": "handlers.pipeline.endpoint.encode_json",
-    "check of the answer": "handlers.contract.responses.Responses.find_mismatch",
+    "response validation": "handlers.contract.responses.Responses.find_mismatch",
     "commit": "sqlalchemy.orm.Session.commit",
-    "answer": "handlers.pipeline.endpoint._build_response",
+    "response": "handlers.pipeline.endpoint._build_response",
 }
 
-# And those around them all, which see the answer when it is made already.
+# Functions of the outer middleware, which run after the response has been created.
 OUTER_LAYERS = {
     "request id": "handlers.pipeline.middleware.observability._request_id",
     "metrics": "handlers.pipeline.middleware.observability.metrics.record_request_start",
     "trace": "handlers.pipeline.middleware.observability.traces.start_root_span",
-    "answer on its way out": "handlers.pipeline.middleware.observability._ResponseRecorder.__call__",
-    "surface": "handlers.pipeline.middleware.security_headers.SecurityHeaders.__call__",
-    "headers": "handlers.pipeline.middleware.security_headers._cache_control",
-    "envelope": "handlers.pipeline.middleware.response_validation.ResponseValidation.__call__",
+    "response recorder": "handlers.pipeline.middleware.observability._ResponseRecorder.__call__",
+    "security headers": "handlers.pipeline.middleware.security_headers.SecurityHeaders.__call__",
+    "cache control": "handlers.pipeline.middleware.security_headers._cache_control",
+    "response validation": "handlers.pipeline.middleware.response_validation.ResponseValidation.__call__",
 }
 
 
 def raise_internal_error(*_: Any, **__: Any) -> Any:
-    """Fail with words that nobody outside may read."""
+    """Raise an exception whose message must not reach the client."""
     raise RuntimeError(INTERNAL_MESSAGE)
 
 
 def assert_no_internals(
-    reply: ClientResponse, status: int, code: str, request_id: str = "of-the-fault"
+    reply: ClientResponse, status: int, code: str, request_id: str = "request-with-a-fault"
 ) -> None:
-    """The answer is a problem as every other, and of what failed there is no trace."""
+    """Assert that the response is a problem that reveals nothing internal."""
     problem = reply.json()
     assert (reply.status, problem["status"], problem["code"]) == (status, status, code), reply.body
     assert reply.headers["content-type"] == "application/problem+json"
     assert list(problem) == ["type", "title", "status", "detail", "code", "request_id"]
     assert problem["request_id"] == reply.headers["x-request-id"] == request_id
-    told = reply.body + repr(reply.headers).encode()
-    assert [word for word in INTERNAL_WORDS if word in told] == []
+    response = reply.body + repr(reply.headers).encode()
+    assert [word for word in INTERNAL_WORDS if word in response] == []
 
 
 def create_brand(client: Callable[..., ClientResponse]) -> ClientResponse:
-    """The answer to a request that passes every layer."""
-    return client("POST", "/brands/", {"name": "Linen"}, headers={"x-request-id": "of-the-fault"})
+    """Return the response to a request that passes every layer."""
+    return client("POST", "/brands/", {"name": "Linen"}, headers={"x-request-id": "request-with-a-fault"})
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_s23_a_fault_in_a_layer_is_a_neutral_problem(
+def test_s23_an_exception_in_a_layer_is_a_generic_problem(
     layer: str, customer: Customer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(LAYERS[layer], raise_internal_error)
     reply = create_brand(customer.client)
     monkeypatch.undo()
     assert_no_internals(reply, 500, "internal_error")
-    # Whoever runs the server finds it in the log.
+    # The log has the message.
     assert INTERNAL_MESSAGE in caplog.text
     assert customer.client("GET", "/brands/").json()["count"] == 0
 
 
 @pytest.mark.parametrize("layer", OUTER_LAYERS)
-def test_s23_a_fault_around_the_envelope_is_a_neutral_problem_with_every_header(
+def test_s23_an_exception_in_outer_middleware_is_a_generic_problem_with_every_header(
     layer: str, customer: Customer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    as_ever = customer.client("GET", "/brands/")
+    expected = customer.client("GET", "/brands/")
     monkeypatch.setattr(OUTER_LAYERS[layer], raise_internal_error)
     reply, head = create_brand(customer.client), customer.client("HEAD", "/brands/")
-    # The one that the request came with is lost with what reads it.
+    # If reading the request's own id fails, the server generates one.
     request_id = reply.headers["x-request-id"]
-    assert re.fullmatch("[0-9a-f]{20}" if layer == "request id" else "of-the-fault", request_id)
+    assert re.fullmatch("[0-9a-f]{20}" if layer == "request id" else "request-with-a-fault", request_id)
     assert_no_internals(reply, 500, "internal_error", request_id)
     assert (head.status, head.body) == (500, b"")
-    assert set(reply.headers) == set(as_ever.headers) - {"ratelimit", "ratelimit-policy"}
+    assert set(reply.headers) == set(expected.headers) - {"ratelimit", "ratelimit-policy"}
     assert reply.headers["cache-control"] == "no-store"
     assert INTERNAL_MESSAGE in caplog.text
     assert REGISTRY.get_sample_value("sartiq_requests_in_progress") == 0
 
 
-@pytest.mark.parametrize("layer", ["surface", "headers", "envelope"])
-def test_s23_a_fault_around_the_envelope_is_counted_and_logged_as_what_was_answered(
+@pytest.mark.parametrize("layer", ["security headers", "cache control", "response validation"])
+def test_s23_an_exception_in_outer_middleware_is_logged_as_500(
     layer: str, customer: Customer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "sartiq.access")
@@ -131,20 +131,20 @@ def test_s23_a_fault_around_the_envelope_is_counted_and_logged_as_what_was_answe
     assert vars(line)["status"] == 500
 
 
-def test_s23_a_fault_in_what_makes_problems_is_a_problem(
+def test_s23_an_exception_in_the_error_handling_is_a_problem(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in (
+    for target in (
         "handlers.pipeline.errors.build_problem",
         "handlers.pipeline.middleware.response_validation.build_problem",
     ):
-        monkeypatch.setattr(place, raise_internal_error)
+        monkeypatch.setattr(target, raise_internal_error)
     monkeypatch.setattr(customer.client.app.endpoints["create_brand"], "_handler", raise_internal_error)
     assert_no_internals(create_brand(customer.client), 500, "internal_error")
 
 
 def unreachable_database_url(kind: str, folder: Path, url: str) -> str:
-    """The address of a database that is not there."""
+    """Return the URL of a database that does not exist."""
     if kind == "sqlite":
         return f"sqlite:///{folder / 'no' / 'such' / 'folder' / 'database.db'}"
     with socket.socket() as probe:
@@ -156,20 +156,20 @@ def unreachable_database_url(kind: str, folder: Path, url: str) -> str:
 def test_s23_an_unreachable_database_gives_a_problem_without_internals(
     application: Application, customer: Customer, database_kind: str, database_url: str, tmp_path: Path
 ) -> None:
-    headers = {**customer.client.headers, "x-request-id": "of-the-fault"}
-    away = Database(
+    headers = {**customer.client.headers, "x-request-id": "request-with-a-fault"}
+    unreachable = Database(
         build_engine(unreachable_database_url(database_kind, tmp_path, database_url), pool_size=1)
     )
-    with application.database.switched_to(away):
+    with application.database.switched_to(unreachable):
         reply = send_request(application, "POST", "/api/v1/brands/", headers, as_json={"name": "Linen"})
-    away.dispose()
+    unreachable.dispose()
     assert_no_internals(reply, 503, "unavailable")
     assert int(reply.headers["retry-after"]) > 0
 
 
 @contextmanager
 def locked_brands(database: Database) -> Iterator[None]:
-    """Keep everybody else from writing brands."""
+    """Hold a lock within the block that keeps other transactions from writing brands."""
     with database.engine.execution_options(write=True).connect() as connection, connection.begin():
         if database.engine.dialect.name == "postgresql":
             connection.execute(text("LOCK TABLE brands IN ACCESS EXCLUSIVE MODE"))
@@ -189,17 +189,17 @@ def test_s23_a_held_database_lock_gives_a_problem_without_internals(
     assert_no_internals(reply, 503, "unavailable")
 
 
-def test_s23_a_file_that_breaks_off_is_no_text(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address of a file that vanished: the answer is a problem, for nothing of the file was sent."""
+def test_s23_a_missing_file_is_a_problem(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is opened before the response starts, so an error can still become a problem."""
     monkeypatch.setattr("handlers.pipeline.wsgi_bridge.anyio.open_file", raise_internal_error)
     monkeypatch.setattr(customer.client.app.bridge, "_serve", _with_file(customer.client.app.bridge._serve))
     assert_no_internals(create_brand(customer.client), 500, "internal_error")
 
 
 def _with_file(serve: Callable[..., Any]) -> Callable[..., Any]:
-    def serve_a_file(scope: Any, call: Any) -> Any:
-        answer = serve(scope, call)
-        call.file = Path("/srv/private/key.pem")
-        return answer
+    def serve_file(scope: Any, context: Any) -> Any:
+        response = serve(scope, context)
+        context.file = Path("/srv/private/key.pem")
+        return response
 
-    return serve_a_file
+    return serve_file

@@ -1,4 +1,4 @@
-"""What every answer tells browsers, and what pages of other sites may read."""
+"""Security headers, Cache-Control and CORS of every response."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEFAULT_CSP = "default-src 'none'; frame-ancestors 'none'"
 
 @pytest.fixture(scope="module")
 def single_origin_app() -> Iterator[Application]:
-    """A server behind HTTPS that one other site may read."""
+    """A server behind HTTPS whose responses one other site may read."""
     app = create_mini_app(public_url="https://api.example.com", cors_origins=(APP,))
     yield app
     app.bridge.pool.shutdown()
@@ -39,7 +39,7 @@ def single_origin_app() -> Iterator[Application]:
 
 @pytest.fixture(scope="module")
 def default_app() -> Iterator[Application]:
-    """A server as it is without settings."""
+    """A server with default settings."""
     app = create_mini_app()
     yield app
     app.bridge.pool.shutdown()
@@ -48,27 +48,27 @@ def default_app() -> Iterator[Application]:
 REQUESTS: dict[str, tuple[str, str]] = {
     "a row": ("GET", "/api/v1/widgets/me"),
     "a list": ("GET", "/api/v1/widgets/"),
-    "no such row": ("GET", "/api/v1/widgets/01990000-5eed-7000-8000-0000000000ff"),
-    "no such path": ("GET", "/nothing"),
+    "an unknown row": ("GET", "/api/v1/widgets/01990000-5eed-7000-8000-0000000000ff"),
+    "an unknown path": ("GET", "/nothing"),
     "a control character": ("GET", "/api/v1/widgets/%0A"),
-    "no such method": ("BREW", "/api/v1/widgets/"),
-    "what can be done": ("OPTIONS", "/api/v1/widgets/"),
+    "an unknown method": ("BREW", "/api/v1/widgets/"),
+    "the methods of a path": ("OPTIONS", "/api/v1/widgets/"),
     "a redirect": ("GET", "/api/v1/widgets"),
-    "the page at the root": ("GET", "/"),
-    "whom to tell of a hole": ("GET", "/.well-known/security.txt"),
-    "what this host offers": ("GET", "/.well-known/api-catalog"),
-    "a head": ("HEAD", "/api/v1/widgets/me"),
+    "the home page": ("GET", "/"),
+    "security.txt": ("GET", "/.well-known/security.txt"),
+    "the API catalog": ("GET", "/.well-known/api-catalog"),
+    "a HEAD request": ("HEAD", "/api/v1/widgets/me"),
 }
 
 
 def request_as_user(app: Application, method: str, target: str, **headers: str) -> ClientResponse:
-    """Return the answer to a request with a token; underscores in header names become dashes."""
+    """Return the response to a request with a token; underscores in header names become dashes."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return send_request(app, method, target, {"authorization": f"Bearer {build_token()}", **named})
 
 
 @pytest.mark.parametrize("what", REQUESTS)
-def test_s25_every_answer_of_every_layer_tells_browsers_what_not_to_do(
+def test_s25_every_response_of_every_layer_has_the_security_headers(
     what: str, default_app: Application, single_origin_app: Application
 ) -> None:
     for app in (default_app, single_origin_app):
@@ -77,17 +77,17 @@ def test_s25_every_answer_of_every_layer_tells_browsers_what_not_to_do(
         assert "geolocation=()" in reply.headers["permissions-policy"]
         assert reply.headers["cache-control"]
         assert "server" not in reply.headers
-        if what != "the page at the root":
+        if what != "the home page":
             assert reply.headers["content-security-policy"] == DEFAULT_CSP
 
 
-def test_s25_only_a_server_behind_https_insists_on_it(
+def test_s25_only_a_server_behind_https_sends_hsts(
     default_app: Application, single_origin_app: Application
 ) -> None:
     target = "/api/v1/widgets/me"
     assert "strict-transport-security" not in send_request(default_app, "GET", target).headers
-    told = send_request(single_origin_app, "GET", target).headers["strict-transport-security"]
-    assert told == "max-age=63072000; includeSubDomains"
+    hsts = send_request(single_origin_app, "GET", target).headers["strict-transport-security"]
+    assert hsts == "max-age=63072000; includeSubDomains"
 
 
 def test_s25_rows_are_cached_privately_and_lists_and_problems_are_not_stored(
@@ -95,15 +95,17 @@ def test_s25_rows_are_cached_privately_and_lists_and_problems_are_not_stored(
 ) -> None:
     row = request_as_user(default_app, "GET", "/api/v1/widgets/me")
     assert row.headers["cache-control"] == "private, no-cache"
-    same = request_as_user(default_app, "GET", "/api/v1/widgets/me", if_none_match=row.headers["etag"])
-    assert (same.status, same.headers["cache-control"]) == (304, "private, no-cache")
+    not_modified = request_as_user(
+        default_app, "GET", "/api/v1/widgets/me", if_none_match=row.headers["etag"]
+    )
+    assert (not_modified.status, not_modified.headers["cache-control"]) == (304, "private, no-cache")
     for target in ("/api/v1/widgets/", "/api/v1/nothing", "/api/v1/widgets/"):
         assert request_as_user(default_app, "GET", target).headers["cache-control"] == "no-store"
     assert send_request(default_app, "GET", "/api/v1/widgets/me").headers["cache-control"] == "no-store"
 
 
 @pytest.mark.parametrize("origin", [APP, OTHER, "null", "https://app.example.com.evil.example.com"])
-def test_s25_no_site_may_read_answers_unless_the_settings_name_it(
+def test_s25_no_site_may_read_responses_unless_the_settings_list_it(
     default_app: Application, origin: str
 ) -> None:
     for method, target in REQUESTS.values():
@@ -128,41 +130,41 @@ def test_s25_an_origin_is_never_reflected_and_credentials_never_allowed(
         assert reply.headers["vary"] == "Origin"
 
 
-def test_s25_the_named_site_reads_answers_and_problems_and_never_with_cookies(
+def test_s25_a_listed_site_may_read_responses_and_problems_without_cookies(
     single_origin_app: Application,
 ) -> None:
     for method, target in REQUESTS.values():
         reply = request_as_user(single_origin_app, method, target, origin=APP)
         assert reply.headers["access-control-allow-origin"] == APP
-        shown = reply.headers["access-control-expose-headers"].split(", ")
-        assert {"ETag", "Location", "X-Request-Id", "Retry-After"} <= set(shown)
+        exposed = reply.headers["access-control-expose-headers"].split(", ")
+        assert {"ETag", "Location", "X-Request-Id", "Retry-After"} <= set(exposed)
         assert "access-control-allow-credentials" not in reply.headers
         assert reply.headers["vary"] == "Origin"
 
 
-def test_s25_a_preflight_is_answered_by_the_paths_own_methods(single_origin_app: Application) -> None:
-    asked = {"origin": APP, "access-control-request-method": "POST"}
-    reply = send_request(single_origin_app, "OPTIONS", "/api/v1/widgets/", asked)
+def test_s25_a_preflight_response_lists_the_methods_of_its_path(single_origin_app: Application) -> None:
+    preflight = {"origin": APP, "access-control-request-method": "POST"}
+    reply = send_request(single_origin_app, "OPTIONS", "/api/v1/widgets/", preflight)
     assert (reply.status, reply.body) == (204, b"")
     assert reply.headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS, POST"
     assert reply.headers["access-control-max-age"] == "600"
     allowed = reply.headers["access-control-allow-headers"].split(", ")
     assert {"Authorization", "Content-Type", "X-Request-Id"} <= set(allowed)
-    unknown = send_request(single_origin_app, "OPTIONS", "/api/v1/nothing", asked)
+    unknown = send_request(single_origin_app, "OPTIONS", "/api/v1/nothing", preflight)
     assert (unknown.status, "access-control-allow-methods" in unknown.headers) == (404, False)
 
 
 @pytest.mark.parametrize(
-    "wrong", ["*", "app.example.com", "https://app.example.com/", "null", "https://*.example.com"]
+    "invalid", ["*", "app.example.com", "https://app.example.com/", "null", "https://*.example.com"]
 )
-def test_s25_the_settings_take_exact_origins_only(wrong: str) -> None:
+def test_s25_the_settings_accept_exact_origins_only(invalid: str) -> None:
     with pytest.raises(InvalidSettings, match="CORS_ORIGINS"):
-        Settings.from_environment({"CORS_ORIGINS": wrong})
+        Settings.from_environment({"CORS_ORIGINS": invalid})
     listed = Settings.from_environment({"CORS_ORIGINS": f"{APP}, http://localhost:3000"})
     assert listed.cors_origins == (APP, "http://localhost:3000")
 
 
-def test_s25_the_security_txt_is_one_of_rfc_9116(
+def test_s25_the_security_txt_follows_rfc_9116(
     default_app: Application, single_origin_app: Application
 ) -> None:
     reply = send_request(single_origin_app, "GET", "/.well-known/security.txt")
@@ -176,7 +178,7 @@ def test_s25_the_security_txt_is_one_of_rfc_9116(
     assert send_request(default_app, "POST", "/.well-known/security.txt").status == 405
 
 
-def test_s25_the_contact_is_that_of_the_settings_or_of_the_host() -> None:
+def test_s25_the_security_contact_comes_from_the_settings_or_the_host() -> None:
     named = Settings.from_environment({"SECURITY_CONTACT": "https://example.com/report"})
     assert named.security_contact == "https://example.com/report"
     host = Settings.from_environment({"PUBLIC_URL": "https://api.example.com:8443"})
@@ -187,65 +189,69 @@ def test_s25_the_contact_is_that_of_the_settings_or_of_the_host() -> None:
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """The real application, made once."""
-    made = create_test_app(tmp_path_factory.mktemp("headers"))
-    yield made
-    made.bridge.pool.shutdown()
+    """The real application, created once."""
+    application = create_test_app(tmp_path_factory.mktemp("headers"))
+    yield application
+    application.bridge.pool.shutdown()
 
 
 @pytest.fixture
 def tenant(app: Application, database: Database) -> Iterator[Tenant]:
-    """A tenant with a row of every kind, and the app on this test's database."""
+    """A tenant with a row of every kind, in this test's database."""
     with app.database.switched_to(database):
         yield Tenant(app.settings)
 
 
-@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if "304" in one.raw["responses"]])
-def test_s25_a_304_takes_no_policy_from_the_copy_that_it_confirms(
+@pytest.mark.parametrize(
+    "name", [name for name, operation in OPERATIONS.items() if "304" in operation.raw["responses"]]
+)
+def test_s25_a_304_repeats_the_policy_headers_of_the_full_response(
     name: str, app: Application, tenant: Tenant
 ) -> None:
     request = tenant.request_for(name)
-    is_open = request.operation.is_public
-    who = {} if is_open else auth_headers(app, tenant.caller_for(request.operation))
-    whole = request.send(app, who)
-    known = request.send(app, {**who, "if-none-match": whole.headers["etag"]})
-    assert (whole.status, known.status) == (200, 304)
-    told = drop_rate_limit_headers(whole.headers)
-    of_the_body = {"content-type", "content-length", "x-request-id"}
-    assert {name: text for name, text in told.items() if name not in of_the_body} == {
-        name: text for name, text in drop_rate_limit_headers(known.headers).items() if name != "x-request-id"
+    is_public = request.operation.is_public
+    credentials = {} if is_public else auth_headers(app, tenant.caller_for(request.operation))
+    full = request.send(app, credentials)
+    not_modified = request.send(app, {**credentials, "if-none-match": full.headers["etag"]})
+    assert (full.status, not_modified.status) == (200, 304)
+    headers = drop_rate_limit_headers(full.headers)
+    body_headers = {"content-type", "content-length", "x-request-id"}
+    assert {name: text for name, text in headers.items() if name not in body_headers} == {
+        name: text
+        for name, text in drop_rate_limit_headers(not_modified.headers).items()
+        if name != "x-request-id"
     }
 
 
-# Properties that are credentials; a link that needs no token is one too.
+# Properties that are credentials. A URL that needs no token is one, too.
 CREDENTIALS = {"access_token", "refresh_token", "secret", "key", "token", "upload_url"}
 LINKS = {"share_prediction"}
 
 
 def list_credential_responses() -> dict[str, dict[str, Any]]:
-    """Return the answers of the contract that hold credentials, by operation."""
-    found = {}
+    """Return the responses of the contract that contain credentials, by operation."""
+    responses = {}
     for name, operation in OPERATIONS.items():
-        answer = resolve(operation.raw["responses"][str(operation.success_status)])
-        schema = resolve(answer.get("content", {}).get("application/json", {}).get("schema", {}))
+        response = resolve(operation.raw["responses"][str(operation.success_status)])
+        schema = resolve(response.get("content", {}).get("application/json", {}).get("schema", {}))
         if name in LINKS or CREDENTIALS & set(schema.get("properties", {})):
-            found[name] = answer
-    return found
+            responses[name] = response
+    return responses
 
 
-def test_s25_the_contract_says_that_answers_with_credentials_are_never_stored() -> None:
-    answers = list_credential_responses()
-    assert {"login", "refresh_token", "create_webhook_endpoint", "rotate_webhook_secret"} <= set(answers)
-    silent = [
+def test_s25_the_contract_declares_no_store_for_responses_with_credentials() -> None:
+    responses = list_credential_responses()
+    assert {"login", "refresh_token", "create_webhook_endpoint", "rotate_webhook_secret"} <= set(responses)
+    undeclared = [
         name
-        for name, answer in answers.items()
-        if resolve(answer["headers"].get("Cache-Control", {})).get("schema", {}).get("enum") != ["no-store"]
+        for name, response in responses.items()
+        if resolve(response["headers"].get("Cache-Control", {})).get("schema", {}).get("enum") != ["no-store"]
     ]
-    assert silent == []
+    assert undeclared == []
 
 
 @pytest.mark.parametrize("name", list_credential_responses())
-def test_s25_answers_with_credentials_are_never_stored(name: str, app: Application, tenant: Tenant) -> None:
+def test_s25_responses_with_credentials_are_not_stored(name: str, app: Application, tenant: Tenant) -> None:
     request = tenant.request_for(name)
     operation = request.operation
     reply = request.send(app, {} if operation.is_public else auth_headers(app, tenant.caller_for(operation)))
