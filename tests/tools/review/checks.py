@@ -1,4 +1,4 @@
-"""What a contract must be before it is read: clean for two linters and the house, served and exemplified."""
+"""Check a contract: two linters, the rules of this project, handlers and examples for every operation."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def spectral_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Fi
 
 
 def architecture_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Finding]:
-    """Run the tests of the house about the contract on a bundle, and return what they complain of."""
-    report = folder / "house.xml"
+    """Run this project's tests about the contract on a bundle and return their findings."""
+    report = folder / "rules.xml"
     outcome = subprocess.run(
         [
             sys.executable,
@@ -82,7 +82,7 @@ def architecture_findings(bundle: Path, folder: Path, sources: SourceMap) -> lis
 
 
 def parse_failures(message: str) -> list[str]:
-    """Return the lines that a failed test of the house lists, or its comparison where it has none."""
+    """Return the lines that a failed test lists, or its comparison if it lists none."""
     lines = [line.strip() for line in message.removeprefix("AssertionError:").splitlines()]
     listed = []
     for line in lines:

@@ -103,7 +103,7 @@ def review_contract() -> Review:
         fresh = folder / "openapi.json"
         contract = tools.build_bundle(tools.SOURCE, fresh)
         spectral = pool.submit(checks.spectral_findings, fresh, folder, sources)
-        house = pool.submit(checks.architecture_findings, fresh, folder, sources)
+        rules = pool.submit(checks.architecture_findings, fresh, folder, sources)
         compared = [
             pool.submit(_compare, comparison, text, contract, folder)
             for comparison, text in (_compare_with_released(), _compare_with_main())
@@ -114,7 +114,7 @@ def review_contract() -> Review:
             version=contract["info"]["version"],
             operations_count=len(operation_ids_by_path(contract)),
             is_stale=not tools.BUNDLE.exists() or tools.BUNDLE.read_bytes() != fresh.read_bytes(),
-            findings={"Redocly": lint.result(), "Spectral": spectral.result(), "House": house.result()},
+            findings={"Redocly": lint.result(), "Spectral": spectral.result(), "Project rules": rules.result()},
             missing_handlers=handlers,
             missing_examples=examples,
             comparisons=[_add_places(one.result(), sources) for one in compared],
