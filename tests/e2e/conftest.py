@@ -1,4 +1,4 @@
-"""One real server with the demo's rows for the tests that ask it and leave no trace, and a real browser."""
+"""Fixtures of the end-to-end tests: a shared server with the demo data, and a real browser."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLAGS = [
 
 @pytest.fixture(scope="package")
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server in a process of its own, on an SQLite file, with the demo accounts."""
+    """A server process on an SQLite file with the demo accounts, shared by tests that change nothing."""
     with running_server(tmp_path_factory.mktemp("server"), SARTIQ_ENV="development") as server:
         yield server
 
@@ -46,16 +46,17 @@ def browser() -> Iterator[Browser]:
 def visit(
     request: pytest.FixtureRequest, browser: Browser, demo_server: RunningServer
 ) -> Iterator[PageVisit]:
-    """A new window of one size, without memory of another."""
+    """A page in a new browser context of one screen size."""
     width, height = SIZES[request.param]
     context = browser.new_context(
         viewport={"width": width, "height": height}, has_touch=request.param == "phone", locale="en-GB"
     )
     page = context.new_page()
     visit = PageVisit(page, demo_server.origin, request.param)
-    page.on("request", lambda asked: visit.requests.append(asked.url))
+    page.on("request", lambda request: visit.requests.append(request.url))
     page.on(
-        "console", lambda said: said.type in ("error", "warning") and visit.console_errors.append(said.text)
+        "console",
+        lambda message: message.type in ("error", "warning") and visit.console_errors.append(message.text),
     )
     page.on("pageerror", lambda error: visit.console_errors.append(str(error)))
     page.set_default_timeout(15_000)

@@ -1,8 +1,7 @@
-"""A server that dies twice of what it is asked, and is started again each time: `python -m
-tests.e2e.crashing_server`.
+"""A server that crashes twice and is restarted each time: `python -m tests.e2e.crashing_server`.
 
-A request with one of two Idempotency-Keys kills its process before the commit of the change, or after it and
-before the answer. The third process lives on.
+A request with one of two Idempotency-Keys kills its process: before the commit of the change, or after the
+commit and before the response. The third process does not crash.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from flask import request
 import handlers.server.cli as server
 from handlers.pipeline import idempotency
 from handlers.pipeline.endpoint import Endpoint
-from studio import idempotency as turns
+from studio import idempotency as idempotency_locks
 from studio.settings import Settings
 
 CRASH_BEFORE_COMMIT, CRASH_BEFORE_RESPONSE = "die-before-the-commit", "die-before-the-answer"
@@ -27,20 +26,20 @@ MAX_STARTS = 3
 
 
 def crash_after(work: Callable[..., Any], key: str) -> Callable[..., Any]:
-    """The same work, but of one key nobody hears the result."""
+    """Return the function, killing the process after a call for a request with this key."""
 
-    def work_and_die(*arguments: Any) -> Any:
-        result = work(*arguments)
+    def work_and_crash(*args: Any) -> Any:
+        result = work(*args)
         if request.headers.get(idempotency.HEADER) == key:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    return work_and_die
+    return work_and_crash
 
 
 def serve(settings: Settings, may_crash: bool) -> int:
-    """Serve until told to end, or dead."""
-    turns.LEASE_DURATION = LEASE
+    """Serve until SIGTERM or a crash."""
+    idempotency_locks.LEASE_DURATION = LEASE
     if may_crash:
         idempotency.store_encoded_response = crash_after(
             idempotency.store_encoded_response, CRASH_BEFORE_COMMIT
@@ -50,13 +49,13 @@ def serve(settings: Settings, may_crash: bool) -> int:
 
 
 def main() -> int:
-    """Give the server one life after the other; what it needs is made once."""
+    """Prepare the database once, then start the server again after each crash."""
     settings = Settings.from_environment()
     server.migrate_and_seed(settings)
-    for life in range(MAX_STARTS):
+    for start in range(MAX_STARTS):
         child = os.fork()
         if child == 0:
-            os._exit(serve(settings, may_crash=life + 1 < MAX_STARTS))
+            os._exit(serve(settings, may_crash=start + 1 < MAX_STARTS))
         signal.signal(signal.SIGTERM, lambda *_, child=child: os.kill(child, signal.SIGTERM))
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):

@@ -1,4 +1,4 @@
-"""A customer in front of a real server: signs in, brings a product, orders pictures and waits for them."""
+"""Client steps shared by end-to-end tests: create a product and a look, and wait for a generation."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ SECONDS_TO_WAIT = 60
 
 
 def make_phone_photo() -> bytes:
-    """The product, photographed with a phone held sideways: the metadata says how to turn the pixels."""
+    """Return a product photo as a phone held sideways writes it, with the rotation in its EXIF metadata."""
     with Image.open(io.BytesIO(make_product_photo())) as upright:
-        lying = upright.transpose(Image.Transpose.ROTATE_90)
+        rotated = upright.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6
     target = io.BytesIO()
-    lying.save(target, "JPEG", quality=92, exif=exif)
+    rotated.save(target, "JPEG", quality=92, exif=exif)
     return target.getvalue()
 
 
 def prepare_look(api: Api, width: int, height: int, file_format: str = "WEBP") -> Row:
-    """A look with two shots of a photographed product, whose guidelines ask for this size and format."""
+    """Create a look with two shots of a product, whose guidelines request this size and format."""
     brand = api.post("/brands/", json={"name": f"Atelier {time.monotonic_ns()}"})
     product = api.post("/products/", json={"name": "Wrap dress", "brand_id": brand["id"]})
     files = {"file": ("dress.jpg", make_phone_photo(), "image/jpeg")}
@@ -52,7 +52,7 @@ def prepare_look(api: Api, width: int, height: int, file_format: str = "WEBP") -
 
 
 def wait_for_generation(api: Api, generation_id: str, *states: str) -> Row:
-    """The generation once it is in one of these states."""
+    """Return the generation as soon as it is in one of these states."""
     deadline = time.monotonic() + SECONDS_TO_WAIT
     while time.monotonic() < deadline:
         generation = api.get(f"/generations/{generation_id}")

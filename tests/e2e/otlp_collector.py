@@ -1,4 +1,4 @@
-"""A collector of traces (OTLP over HTTP) that keeps what it gets: what the protocol's own messages decode."""
+"""A trace collector (OTLP over HTTP) that stores the spans it receives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS_TO_WAIT = 20
 
 @dataclass(frozen=True)
 class ReceivedSpan:
-    """One span as it was sent; ids are hexadecimal, a root has no parent."""
+    """One received span. Ids are hexadecimal; the parent of a root span is empty."""
 
     service: str
     name: str
@@ -33,7 +33,7 @@ class ReceivedSpan:
 
 
 class Collector:
-    """Where spans arrive; `endpoint` is what a server is configured with."""
+    """The received spans; `endpoint` is the URL to configure in a server."""
 
     def __init__(self) -> None:
         self.endpoint = ""
@@ -41,7 +41,7 @@ class Collector:
         self._changed = threading.Condition()
 
     def add(self, request: ExportTraceServiceRequest) -> None:
-        """Keep what a process has sent."""
+        """Store the spans of an export request."""
         with self._changed:
             for resource in request.resource_spans:
                 service = get_attributes(resource.resource)["service.name"]
@@ -50,7 +50,7 @@ class Collector:
             self._changed.notify_all()
 
     def wait_for_trace(self, trace_id: str, *names: str) -> list[ReceivedSpan]:
-        """The spans of one trace, once those of these names are among them."""
+        """Return the spans of a trace as soon as spans with all of these names are among them."""
         deadline = time.monotonic() + SECONDS_TO_WAIT
         with self._changed:
             while True:
@@ -62,12 +62,12 @@ class Collector:
 
 
 def get_attributes(holder: Any) -> dict[str, Any]:
-    """The attributes of a span or resource by name."""
+    """Return the attributes of a span or resource by name."""
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in holder.attributes}
 
 
 def parse_span(service: str, span: Any) -> ReceivedSpan:
-    """A span without the clothes of the protocol."""
+    """Return a span of the protocol as a ReceivedSpan."""
     ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
     return ReceivedSpan(
         service, span.name, *ids, span.kind, span.status.code == 2, get_attributes(span), span.trace_state
@@ -76,17 +76,17 @@ def parse_span(service: str, span: Any) -> ReceivedSpan:
 
 @contextmanager
 def run_collector() -> Iterator[Collector]:
-    """A collector that listens."""
+    """Run a collector on a free port."""
     collector = Collector()
 
-    def respond(asked: RecordedRequest) -> StubResponse:
-        if asked.path != "/v1/traces":
+    def respond(request: RecordedRequest) -> StubResponse:
+        if request.path != "/v1/traces":
             return StubResponse(404)
-        is_packed = asked.headers.get("content-encoding") == "gzip"
-        body = gzip.decompress(asked.body) if is_packed else asked.body
+        is_compressed = request.headers.get("content-encoding") == "gzip"
+        body = gzip.decompress(request.body) if is_compressed else request.body
         collector.add(ExportTraceServiceRequest.FromString(body))
         return StubResponse(headers={"content-type": "application/x-protobuf"})
 
-    with run_http_recorder(respond) as at:
-        collector.endpoint = at.url
+    with run_http_recorder(respond) as recorder:
+        collector.endpoint = recorder.url
         yield collector

@@ -1,4 +1,4 @@
-"""A page in a real browser, at a desk or on a phone: what is done there, what it asks and complains about."""
+"""A page in a real browser, in desktop or phone size: its actions, requests and console errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.server import ROOT
 SIZES = {"desk": (1440, 900), "phone": (390, 844)}
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-# Swagger UI fades its colours in.
+# Swagger UI fades its colours in, so the check waits for all animations.
 AXE_SCRIPT = """async () => {
   await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
   await Promise.allSettled(document.getAnimations().map((animation) => animation.finished));
@@ -25,7 +25,7 @@ AXE_SCRIPT = """async () => {
 
 @dataclass
 class PageVisit:
-    """A page in the browser, and what it asked and complained about."""
+    """A page in the browser with its requests and console errors."""
 
     page: Page
     origin: str
@@ -34,11 +34,11 @@ class PageVisit:
     console_errors: list[str] = field(default_factory=list)
 
     def open(self, path: str) -> None:
-        """Go to a path of the server and wait until nothing more is asked for."""
+        """Open a path of the server and wait until the network is idle."""
         self.page.goto(self.origin + path, wait_until="networkidle")
 
     def open_operation(self, tag: str, name: str) -> Locator:
-        """Open an operation of the documentation page, its tag first where that is closed, and return it."""
+        """Open an operation of the documentation page, and its tag if necessary; return the operation."""
         operation = self.page.locator(f"#operations-{tag}-{name}")
         if not operation.is_visible():
             self.page.locator(f"#operations-tag-{tag}").click()
@@ -47,40 +47,40 @@ class PageVisit:
         return operation
 
     def open_sign_in(self) -> Locator:
-        """Open the dialog in which one signs in, and return it."""
+        """Open the sign-in dialog and return it."""
         self.page.locator(".auth-wrapper .authorize").click()
         return self.page.locator(".modal-ux")
 
     def sign_in(self, dialog: Locator, password: str) -> None:
-        """Send the demo account's address and a password."""
+        """Submit the demo account's e-mail address and a password."""
         dialog.locator("#oauth_username").fill("demo@example.com")
         dialog.locator("#oauth_password").fill(password)
         form = dialog.locator(".auth-container").filter(has=self.page.locator("#oauth_username"))
         form.locator("button.authorize").click()
 
     def save_screenshot(self, name: str) -> None:
-        """Leave a picture of what is seen, when somebody wants to look (SCREENSHOTS=folder)."""
+        """Save a screenshot if SCREENSHOTS=folder is set."""
         if SCREENSHOTS:
             self.page.screenshot(path=Path(SCREENSHOTS) / f"{name}-{self.size}.png")
 
     def horizontal_overflow(self) -> int:
-        """Return by how many pixels the page is wider than the screen."""
+        """Return how many pixels the page is wider than the screen."""
         return int(
             self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         )
 
     def find_accessibility_violations(self) -> list[str]:
-        """Return what axe finds serious or critical in the page as it is shown, in light and in dark."""
+        """Return the serious and critical findings of axe in the light and the dark colour scheme."""
         if not self.page.evaluate("'axe' in window"):
-            # The driver runs it: the page's own policy lets no script in.
+            # Evaluated by the driver: the page's Content-Security-Policy blocks injected scripts.
             self.page.evaluate(AXE.read_text(encoding="utf-8"))
-        found = []
+        violations = []
         for scheme in ("light", "dark"):
             self.page.emulate_media(color_scheme=scheme)
-            found += [f"{scheme}: {barrier}" for barrier in self.page.evaluate(AXE_SCRIPT)]
+            violations += [f"{scheme}: {violation}" for violation in self.page.evaluate(AXE_SCRIPT)]
         self.page.emulate_media(color_scheme="light")
-        return found
+        return violations
 
     def list_third_party_requests(self) -> list[str]:
-        """Return what was asked of any other host."""
+        """Return the requests to other hosts."""
         return [url for url in self.requests if not url.startswith((self.origin + "/", "data:", "blob:"))]

@@ -1,6 +1,6 @@
-"""The real server in a process of its own, for everything that talks to it as a client does.
+"""Start and stop a real server process for tests that act as clients.
 
-It knows how to start and stop one, and nothing of what is asked there.
+It knows nothing about the requests of the tests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.contract.coverage.recording import recorded_command
 ROOT = Path(__file__).resolve().parents[2]
 COMPUTE_WEBHOOK_SECRET = "whsec_c2VjcmV0IG9mIHNlcnZlcnMgdW5kZXIgdGVzdA=="
 BASE_PATH = "/api/v1"
-# Where a test is not about limits. The documented defaults would stop the fuzzer, and callers by the dozen.
+# For tests that are not about rate limits: the default limits would reject the fuzzer and parallel callers.
 UNLIMITED = {
     f"LIMIT_{name}": "1000000"
     for name in (
@@ -35,12 +35,12 @@ SECONDS_TO_STOP = 30
 
 
 class ServerDidNotStart(Exception):
-    """The process ended or stayed silent; the message holds the end of its log."""
+    """The process ended or did not respond; the message contains the end of its log."""
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that takes traffic: its address without a path, its files and its process."""
+    """A server that accepts requests: its origin (URL without a path), its files and its process."""
 
     origin: str
     folder: Path
@@ -49,19 +49,19 @@ class RunningServer:
 
     @property
     def url(self) -> str:
-        """The address that the contract's paths are relative to."""
+        """The URL that the paths of the contract are relative to."""
         return self.origin + BASE_PATH
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def build_environment(folder: Path, port: int) -> dict[str, str]:
-    """What a server is told that keeps all its files below `folder`, by default on an SQLite file there."""
+    """Return the environment of a server with all its files, and by default its database, below `folder`."""
     return {
         "SARTIQ_ENV": "test",
         "SECRET_KEY": "a secret of servers under test that is long enough",
@@ -70,7 +70,7 @@ def build_environment(folder: Path, port: int) -> dict[str, str]:
         "MEDIA_DIR": str(folder / "media"),
         "OUTBOX_DIR": str(folder / "outbox"),
         "DATABASE_URL": f"sqlite:///{folder / 'sartiq.db'}",
-        # People read it when a test fails, and the fuzzer looks for errors in it.
+        # Readable when a test fails; the fuzzer also searches it for errors.
         "LOG_FORMAT": "lines",
         "HOST": "127.0.0.1",
         "PORT": str(port),
@@ -88,28 +88,31 @@ def running_server(
     python: str = sys.executable,
     **environment: str,
 ) -> Iterator[RunningServer]:
-    """Run `python -m module` with all its files below `folder`, by default on an SQLite file there.
+    """Run `python -m module` as a server with all its files below `folder`; stop it at the end of the block.
 
-    `environment` wins over what the server inherits. Raises ServerDidNotStart. The process is stopped at the
-    end.
+    Args:
+        environment: Settings that override the inherited and the default ones.
+
+    Raises:
+        ServerDidNotStart: The server does not become ready.
     """
-    # The recorder of `command` needs the development packages: another interpreter may lack them.
+    # Coverage recording needs the development packages, which another interpreter may not have.
     arguments = recorded_command(module) if python == sys.executable else module.split()
     port = port or free_port()
-    address = f"http://127.0.0.1:{port}"
+    origin = f"http://127.0.0.1:{port}"
     folder.mkdir(parents=True, exist_ok=True)
-    own = build_environment(folder, port)
+    defaults = build_environment(folder, port)
     log = folder / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
             [python, "-m", *arguments],
             cwd=ROOT,
-            env={**os.environ, **own, **environment},
+            env={**os.environ, **defaults, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
         )
-        server = RunningServer(address, folder, log, process)
+        server = RunningServer(origin, folder, log, process)
         try:
             wait_until_ready(server)
             yield server
@@ -118,7 +121,7 @@ def running_server(
 
 
 def wait_until_ready(server: RunningServer) -> None:
-    """Return once the server takes traffic; raise ServerDidNotStart when it does not."""
+    """Wait until the server accepts requests; raise ServerDidNotStart if it does not."""
     wait_for_response(f"{server.url}/utils/readiness", server.process, server.log)
 
 
@@ -129,10 +132,10 @@ def wait_for_response(
     headers: Mapping[str, str] | None = None,
     pause: float = 0.1,
 ) -> None:
-    """Return once an address, asked every `pause` seconds, answers 200; raise ServerDidNotStart otherwise."""
+    """Request a URL every `pause` seconds until it returns 200; raise ServerDidNotStart if it does not."""
     deadline = time.monotonic() + SECONDS_TO_START
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):  # it does not listen yet
+        with contextlib.suppress(httpx.TransportError):  # the server does not listen yet
             if httpx.get(url, headers=headers, timeout=5).status_code == 200:
                 return
         time.sleep(pause)
@@ -140,7 +143,7 @@ def wait_for_response(
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process to end, and end it when it does not."""
+    """Terminate the process, and kill it if it does not end in time."""
     if process.poll() is not None:
         return
     process.terminate()

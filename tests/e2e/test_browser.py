@@ -1,4 +1,4 @@
-"""The pages for people in a real browser, at a desk and on a phone: they load, stay at home, can be used."""
+"""Tests of the HTML pages in a real browser, in desktop and phone size: content, accessibility and layout."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.e2e.server import ROOT
 from tests.tools.preview.sources import Sources
 
 MAX_LATENCY_MS = 6_000
-"""Milliseconds. Two seconds where nothing else is at work; tests share their cores with others."""
+"""Maximum delay of the preview: two seconds on an idle machine, more while other tests are running."""
 
 
-def test_the_home_page_says_what_this_is_and_leads_to_the_documentation(visit: PageVisit) -> None:
+def test_the_home_page_describes_the_api_and_links_to_the_documentation(visit: PageVisit) -> None:
     visit.open("/")
     visit.save_screenshot("home")
     expect(visit.page.locator("h1")).to_have_text("The backend of an AI product-photography studio")
@@ -34,7 +34,7 @@ def test_the_home_page_says_what_this_is_and_leads_to_the_documentation(visit: P
     assert visit.console_errors == []
 
 
-def test_every_page_is_the_same_when_it_is_opened_again(visit: PageVisit) -> None:
+def test_every_page_looks_the_same_when_it_is_reloaded_from_the_cache(visit: PageVisit) -> None:
     for path, last in {
         "/": "in production too",
         "/api/v1/docs": "The contract itself, for machines and people",
@@ -44,16 +44,16 @@ def test_every_page_is_the_same_when_it_is_opened_again(visit: PageVisit) -> Non
     }.items():
         main = visit.page.locator("main").first
         visit.open(path)
-        # Nothing more is asked for, but a browser that is busy may still be drawing.
+        # The network is idle, but a busy browser may still be rendering.
         expect(main).to_contain_text(last)
         shown = main.inner_text()
-        # The browser asks whether its copies still hold.
+        # This time the browser revalidates its cached copies.
         visit.open(path)
         expect(main).to_have_text(shown, use_inner_text=True)
     assert visit.console_errors == []
 
 
-def test_the_bar_tells_where_one_is(visit: PageVisit) -> None:
+def test_the_navigation_marks_the_current_page(visit: PageVisit) -> None:
     for path, name in {
         "/api/v1/docs": "Documentation",
         "/api/v1/docs/permissions": "Permissions",
@@ -66,7 +66,7 @@ def test_the_bar_tells_where_one_is(visit: PageVisit) -> None:
     expect(visit.page.locator("[aria-current=page]")).to_have_count(0)
 
 
-def test_no_page_lets_a_script_in_that_is_not_a_file_of_the_server(visit: PageVisit) -> None:
+def test_the_content_security_policy_allows_only_scripts_of_the_server(visit: PageVisit) -> None:
     for path in ("/", "/api/v1/docs", "/api/v1/docs/states", "/api/v1/problems/not_found"):
         answer = visit.page.goto(visit.origin + path)
         policy = answer.headers["content-security-policy"] if answer else ""
@@ -74,7 +74,7 @@ def test_no_page_lets_a_script_in_that_is_not_a_file_of_the_server(visit: PageVi
         assert "unsafe" not in policy
 
 
-def test_the_page_of_permissions_says_who_may_call_what(visit: PageVisit) -> None:
+def test_the_permissions_page_shows_the_roles_of_each_operation(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     page = visit.page
     operation = visit.open_operation("brands", "update_brand")
@@ -100,14 +100,14 @@ def test_the_page_of_permissions_says_who_may_call_what(visit: PageVisit) -> Non
     assert visit.console_errors == []
 
 
-def test_states_are_shown_as_pictures_and_told_as_text(visit: PageVisit) -> None:
+def test_state_machines_are_shown_as_diagrams_and_as_text(visit: PageVisit) -> None:
     visit.open("/api/v1/docs/states")
     page = visit.page
-    picture = page.get_by_role("img", name="States of a generation")
-    expect(picture).to_have_accessible_description(
+    diagram = page.get_by_role("img", name="States of a generation")
+    expect(diagram).to_have_accessible_description(
         re.compile(r"running: leads to pending, completed, failed")
     )
-    expect(picture.locator("rect")).to_have_count(7)
+    expect(diagram.locator("rect")).to_have_count(7)
     section = page.get_by_role("region", name="States of a generation")
     section.get_by_text("As text").click()
     expect(section.get_by_role("listitem").first).to_have_text(
@@ -120,7 +120,7 @@ def test_states_are_shown_as_pictures_and_told_as_text(visit: PageVisit) -> None
     assert visit.console_errors == []
 
 
-def test_the_list_of_problems_leads_to_each_of_them(visit: PageVisit) -> None:
+def test_the_list_of_problems_links_to_each_problem(visit: PageVisit) -> None:
     visit.open("/api/v1/problems/")
     visit.save_screenshot("problems")
     assert visit.horizontal_overflow() == 0
@@ -130,7 +130,7 @@ def test_the_list_of_problems_leads_to_each_of_them(visit: PageVisit) -> None:
     assert visit.console_errors == []
 
 
-def test_every_problem_leads_to_a_page_that_explains_it(visit: PageVisit) -> None:
+def test_a_problem_has_a_page_that_explains_it(visit: PageVisit) -> None:
     visit.open("/api/v1/problems/not_found")
     visit.save_screenshot("problem")
     expect(visit.page.locator("h1")).to_have_text("not_found")
@@ -154,7 +154,7 @@ def test_no_page_is_wider_than_the_smallest_phone_or_a_tablet(visit: PageVisit) 
 
 @pytest.fixture
 def preview(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """`make preview` of a copy of the contract: the folder to edit and the address of the page."""
+    """`make preview` of a copy of the contract: the folder to edit and the URL of the page."""
     folder = tmp_path / "openapi"
     shutil.copytree(ROOT / "openapi", folder)
     command = [sys.executable, "-m", "tests.tools.preview.run", "--port", "0", "--folder", str(folder)]
@@ -166,7 +166,7 @@ def preview(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         process.terminate()
 
 
-def test_the_preview_follows_each_save_and_tells_what_is_wrong(
+def test_the_preview_updates_on_each_save_and_reports_errors(
     browser: Browser, preview: tuple[Path, str]
 ) -> None:
     folder, address = preview
@@ -193,8 +193,8 @@ def test_the_preview_follows_each_save_and_tells_what_is_wrong(
     reference = "../components/responses.yaml#/NotFound"
     brands.write_text(text.replace(reference, f"{reference}Anywhere", 1), encoding="utf-8")
     number = next(number for number, line in enumerate(text.splitlines(), 1) if reference in line)
-    told = f"openapi/paths/brands.yaml:{number}\n{reference}Anywhere leads nowhere"
-    expect(page.get_by_role("alert")).to_have_text(told, timeout=MAX_LATENCY_MS)
+    message = f"openapi/paths/brands.yaml:{number}\n{reference}Anywhere leads nowhere"
+    expect(page.get_by_role("alert")).to_have_text(message, timeout=MAX_LATENCY_MS)
 
     brands.write_text(text, encoding="utf-8")
     expect(page.get_by_role("alert")).to_have_count(0, timeout=MAX_LATENCY_MS)
@@ -203,11 +203,11 @@ def test_the_preview_follows_each_save_and_tells_what_is_wrong(
     page.close()
 
 
-def test_the_preview_bundles_as_the_linter_does() -> None:
+def test_the_preview_bundles_like_the_linter() -> None:
     bundle = json.loads(json.dumps(Sources(ROOT / "openapi").bundle(), default=str))
     committed = json.loads((ROOT / "openapi" / "openapi.json").read_bytes())
     for contract in (bundle, committed):
-        # The linter's tool writes the schema of an extension out, and leaves a reference nowhere else.
+        # The linter inlines the schema of this extension, where the preview keeps the reference.
         events = contract["paths"]["/generations/{generation_id}/events"]["get"]["responses"]["200"]
         del events["content"]["text/event-stream"]["x-event-data"]
     assert bundle == committed

@@ -1,4 +1,4 @@
-"""A real server whose pictures a Compute API makes: it orders, hears of them, dies, and still has them."""
+"""Tests of a real server with a Compute API: requests, callbacks, and recovery after a crash."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ ADMIN = ("admin@example.com", "sartiq-admin")
 
 
 def create_remote_generation(url: str, compute: ComputeServer) -> str:
-    """A generation of two pictures by a new model of the Compute API, ordered there by now."""
+    """Create a generation of two images with a new Compute model; return its id once it is running."""
     with Api(url) as api:
         api.sign_in(*ADMIN)
         tools = ["BASE_GENERATION"]
-        wanted = {"name": "Compute", "provider": "COMPUTE", "provider_config": compute.config}
-        model = api.post("/generation-models/", json={**wanted, "tool_types": tools})
+        body = {"name": "Compute", "provider": "COMPUTE", "provider_config": compute.config}
+        model = api.post("/generation-models/", json={**body, "tool_types": tools})
         assert model["provider_config"] is None
         api.sign_in(EMAIL, PASSWORD)
         shot_id = prepare_look(api, 120, 160, "JPEG")["shots"][0]["id"]
-        asked = {"num_predictions": 2, "model_id": model["id"]}
-        generation_id = str(api.post(f"/shots/{shot_id}/generate", json=asked)["id"])
+        request = {"num_predictions": 2, "model_id": model["id"]}
+        generation_id = str(api.post(f"/shots/{shot_id}/generate", json=request)["id"])
         wait_for_generation(api, generation_id, "running")
         return generation_id
 
 
 def send_callback(server: RunningServer, **payload: Any) -> httpx.Response:
-    """Tell the server of a task, as a Compute API does."""
+    """Send a signed callback for a task, as a Compute API does."""
     body = json.dumps({"event_type": "task_status_update", "task_id": "task_0", **payload}).encode()
     headers = {"Content-Type": "application/json", **signature_headers(body, f"msg_{hash(body)}")}
     return httpx.post(f"{server.url}/tasks/webhook", content=body, headers=headers)
 
 
 def send_progress(server: RunningServer, generation_id: str) -> None:
-    """Call back until the generation shows it: before the answer to the order no task is known."""
+    """Send progress until the generation shows it: the server ignores callbacks before it knows the task."""
     with Api(server.origin) as api:
         api.sign_in(EMAIL, PASSWORD)
         for number in range(100):
@@ -53,7 +53,7 @@ def send_progress(server: RunningServer, generation_id: str) -> None:
     raise AssertionError("the generation does not show its progress")
 
 
-def test_pictures_of_a_compute_api_arrive_though_the_server_is_killed_meanwhile(tmp_path: Path) -> None:
+def test_images_of_a_compute_api_are_received_after_the_server_was_killed(tmp_path: Path) -> None:
     with run_compute_server() as compute:
         settings = {
             "LEASE_SECONDS": "2",

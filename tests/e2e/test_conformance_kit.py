@@ -1,4 +1,4 @@
-"""The conformance kit as its users have it: installed on its own, asked about a server that runs already."""
+"""Tests of the conformance kit as installed by its users, against a running server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONTRACT = (ROOT / "openapi" / "openapi.json").read_bytes()
 
 
 class KitRun(NamedTuple):
-    """What a run of the kit told."""
+    """The result of a run of the kit."""
 
     status: int
     printed: str
@@ -32,7 +32,7 @@ class KitRun(NamedTuple):
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command, in an environment that holds nothing but what the kit asks for."""
+    """The command, installed in an environment with only the dependencies of the kit."""
     folder = tmp_path_factory.mktemp("kit")
     shutil.copytree(ROOT / "tests" / "tools" / "conformance", folder / "source")
     venv.create(folder / "environment", with_pip=True)
@@ -42,7 +42,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_kit(kit: Path, url: str, token: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run the kit; the token is where nobody else on the machine can read it."""
+    """Run the kit with the token in the environment, where other users of the machine cannot read it."""
     environment = os.environ | {"SARTIQ_TOKEN": token}
     command = [str(kit), "--base-url", url, *options]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -64,13 +64,13 @@ def run_kit_with_reports(kit: Path, url: str, token: str, folder: Path) -> KitRu
 
 
 def get_token(server: RunningServer) -> str:
-    """Sign in as the demo's account."""
+    """Return an access token of the demo account."""
     with Api(server.origin) as api:
         api.sign_in(EMAIL, PASSWORD)
         return str(api.client.headers["Authorization"]).removeprefix("Bearer ")
 
 
-def test_the_server_conforms_and_nothing_but_the_kit_s_own_rows_changed(
+def test_the_server_conforms_and_only_the_rows_of_the_kit_change(
     kit: Path, demo_server: RunningServer, tmp_path: Path
 ) -> None:
     with Api(demo_server.origin) as api:
@@ -96,7 +96,7 @@ def test_the_server_conforms_and_nothing_but_the_kit_s_own_rows_changed(
         ("undocumented_status", "fuzzed", "GET /brands/"),
     ],
 )
-def test_each_part_finds_a_defect_that_no_other_part_can_find(
+def test_each_part_finds_a_defect_that_no_other_part_finds(
     kit: Path, tmp_path: Path, defect: str, seen_by: str, check: str
 ) -> None:
     module = f"tests.contract.seeded_defects {defect}"
@@ -109,7 +109,7 @@ def test_each_part_finds_a_defect_that_no_other_part_can_find(
     assert "1 failed: the server does not conform." in verdict.page
 
 
-def test_a_server_that_answers_nonsense_does_not_conform(kit: Path, tmp_path: Path) -> None:
+def test_a_server_with_malformed_responses_does_not_conform(kit: Path, tmp_path: Path) -> None:
     def respond(request: RecordedRequest) -> StubResponse:
         if request.path == "/api/v1/openapi.json":
             return StubResponse(body=CONTRACT, headers=JSON)
@@ -137,10 +137,10 @@ def test_a_server_that_answers_nonsense_does_not_conform(kit: Path, tmp_path: Pa
     ],
     ids=["nobody there", "another server", "a page", "no contract", "no organization"],
 )
-def test_a_server_that_cannot_be_asked_is_told_apart(
+def test_a_server_that_cannot_be_tested_has_its_own_exit_status(
     kit: Path, answer: StubResponse | None, said: str
 ) -> None:
-    with run_http_recorder(lambda _asked: answer or StubResponse()) as server:
+    with run_http_recorder(lambda _request: answer or StubResponse()) as server:
         url = f"{server.url if answer else 'http://127.0.0.1:9'}/api/v1"
         outcome = run_kit(kit, url, "anything")
     assert outcome.returncode == 2, outcome.stdout + outcome.stderr
@@ -148,7 +148,7 @@ def test_a_server_that_cannot_be_asked_is_told_apart(
     assert said in outcome.stdout
 
 
-def test_the_command_says_what_it_needs_and_what_its_end_means(kit: Path) -> None:
+def test_the_help_lists_the_options_and_exit_statuses(kit: Path) -> None:
     said = subprocess.run([str(kit), "--help"], capture_output=True, text=True, check=True).stdout
     assert "--base-url URL" in said
     assert "0  the server conforms" in said

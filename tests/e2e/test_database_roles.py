@@ -1,4 +1,4 @@
-"""A server whose login owns no table: another login owns them, and a superuser created the roles."""
+"""Tests of a server whose database login owns no table: another login owns all tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo that a newcomer runs first leaves images, and says what is wrong with a photo."""
+"""Tests of `make demo`: the files that it writes, and its error messages."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from tests.e2e import demo
 from tests.e2e.server import RunningServer
 
 
-def test_the_demo_leaves_pictures_and_a_contact_sheet_and_says_where(
+def test_the_demo_writes_images_an_archive_and_a_contact_sheet(
     demo_server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("SARTIQ_URL", demo_server.origin)
     monkeypatch.delenv("PHOTO", raising=False)
-    assert demo.main(["--pictures", "1", "--output", str(tmp_path)]) == 0
-    said = capsys.readouterr().out
-    assert "Approved     Front packshot: picture 1 of 1" in said
-    assert f"2 files in {tmp_path}" in said
-    with Image.open(tmp_path / "front-packshot-1-approved.webp") as picture:
-        assert picture.size == (1536, 2048)
+    assert demo.main(["--images", "1", "--output", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "Approved     Front packshot: image 1 of 1" in output
+    assert f"2 files in {tmp_path}" in output
+    with Image.open(tmp_path / "front-packshot-1-approved.webp") as image:
+        assert image.size == (1536, 2048)
     with zipfile.ZipFile(tmp_path / "approved.zip") as archive:
         assert len([name for name in archive.namelist() if name.endswith(".webp")]) == 2
     with Image.open(tmp_path / "contact-sheet.png") as sheet:
         assert sheet.width > 2 * demo.SHEET_COLUMN
 
 
-@pytest.mark.parametrize(("content", "said"), [(None, "cannot be read"), (b"%PDF-1.7", "not a picture")])
-def test_the_demo_says_what_is_wrong_with_a_photograph(
+@pytest.mark.parametrize(("content", "reason"), [(None, "cannot be read"), (b"%PDF-1.7", "not an image")])
+def test_the_demo_reports_a_photo_that_cannot_be_used(
     content: bytes | None,
-    said: str,
+    reason: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    photograph = tmp_path / "photograph.jpg"
+    photo = tmp_path / "photo.jpg"
     if content:
-        photograph.write_bytes(content)
-    monkeypatch.setenv("PHOTO", str(photograph))
+        photo.write_bytes(content)
+    monkeypatch.setenv("PHOTO", str(photo))
     assert demo.main([]) == 1
-    complaint = capsys.readouterr().err
-    assert f"PHOTO={photograph}" in complaint
-    assert said in complaint
+    message = capsys.readouterr().err
+    assert f"PHOTO={photo}" in message
+    assert reason in message
 
 
-def test_the_demo_says_when_the_server_that_was_named_does_not_answer(
+def test_the_demo_reports_a_configured_server_that_does_not_respond(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("SARTIQ_URL", "http://127.0.0.1:9")
     assert demo.main([]) == 1
-    assert "No Sartiq server answers at SARTIQ_URL=http://127.0.0.1:9" in capsys.readouterr().err
+    assert "No Sartiq server responds at SARTIQ_URL=http://127.0.0.1:9" in capsys.readouterr().err

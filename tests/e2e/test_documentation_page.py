@@ -1,4 +1,4 @@
-"""The documentation page in a real browser: one finds an operation, reads it, signs in and tries it."""
+"""Tests of the documentation page in a real browser: search, sign-in, requests, samples and layout."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from playwright.sync_api import Route, expect
 from tests.e2e.page_visits import SIZES, PageVisit
 
 
-def test_the_documentation_page_costs_little_and_asks_for_everything_once(visit: PageVisit) -> None:
+def test_the_documentation_page_is_small_and_requests_each_file_once(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     expect(visit.page.locator(".opblock-tag").first).to_be_visible()
     assert len(visit.requests) == len(set(visit.requests))
     sizes = visit.page.evaluate("performance.getEntriesByType('resource').map((one) => one.transferSize)")
     assert sum(sizes) < 600_000
-    # And next to nothing when it is known.
+    # The second visit uses the cache.
     visit.open("/api/v1/docs")
     sizes = visit.page.evaluate("performance.getEntriesByType('resource').map((one) => one.transferSize)")
     assert sum(sizes) < 10_000
     assert visit.console_errors == []
 
 
-def test_one_signs_in_on_the_documentation_page_and_tries_an_operation(visit: PageVisit) -> None:
+def test_users_can_sign_in_and_send_a_request_on_the_documentation_page(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     page = visit.page
     expect(page.locator(".opblock-tag").first).to_be_visible()
@@ -54,7 +54,7 @@ def test_one_signs_in_on_the_documentation_page_and_tries_an_operation(visit: Pa
     assert visit.console_errors == []
 
 
-def test_a_wrong_password_is_told_and_the_right_one_taken_after_it(visit: PageVisit) -> None:
+def test_a_wrong_password_shows_an_error_and_the_correct_one_then_works(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     dialog = visit.open_sign_in()
     visit.sign_in(dialog, "a wrong one")
@@ -85,7 +85,7 @@ def test_an_open_operation_fits_the_screen_and_every_control_has_a_name(
     assert visit.console_errors == []
 
 
-def test_what_an_operation_wants_comes_first_and_headers_last(visit: PageVisit) -> None:
+def test_path_parameters_come_before_headers(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     operation = visit.open_operation("brands", "update_brand")
     expect(operation.locator(".parameters .parameter__name")).to_have_text(
@@ -93,7 +93,7 @@ def test_what_an_operation_wants_comes_first_and_headers_last(visit: PageVisit) 
     )
 
 
-def test_what_the_contract_says_at_length_is_folded_by_topic(visit: PageVisit) -> None:
+def test_long_descriptions_of_the_contract_are_folded_by_topic(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     text = visit.page.get_by_text("an order costs one credit a picture")
     expect(visit.page.get_by_text("The HTTP backend of an AI product-photography studio")).to_be_visible()
@@ -115,8 +115,8 @@ def test_operations_are_found_by_path_id_summary_and_tag(visit: PageVisit) -> No
         "subscriptions usage": ["list_subscription_usage"],
     }.items():
         page.get_by_label("Search operations").fill(phrase)
-        told = "1 operation" if len(found) == 1 else f"{len(found)} operations"
-        expect(page.locator(".search output")).to_have_text(told)
+        label = "1 operation" if len(found) == 1 else f"{len(found)} operations"
+        expect(page.locator(".search output")).to_have_text(label)
         expect(page.locator(".opblock .opblock-summary-operation-id")).to_have_text(found)
     visit.save_screenshot("docs-search")
     page.get_by_label("Search operations").fill("zebra crossing")
@@ -144,7 +144,7 @@ def test_an_operation_has_code_samples_and_follows_the_colour_scheme(visit: Page
     assert visit.page.evaluate(background) == "rgb(255, 255, 255)"
 
 
-def test_a_deprecated_operation_says_when_it_ends_and_what_to_use(visit: PageVisit) -> None:
+def test_a_deprecated_operation_shows_its_sunset_and_replacement(visit: PageVisit) -> None:
     def deprecate(route: Route) -> None:
         response = route.fetch()
         contract = response.json()

@@ -1,4 +1,4 @@
-"""A request with an Idempotency-Key happens once: when many send it at once, when the server dies of it."""
+"""Tests of Idempotency-Key with real servers: concurrent requests, and a server that crashes in between."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SECONDS_TO_WAIT = 20
 def server(
     database_kind: str, database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
-    """A server that two keys kill, on a database of its own; `database_url` skips where none can be made."""
-    folder: Path = tmp_path_factory.mktemp("mortal")
+    """A server that two keys crash, on its own database; `database_url` skips if none can be created."""
+    folder: Path = tmp_path_factory.mktemp("crashing")
     with (
         create_database(database_kind, folder) as url,
         running_server(folder, "tests.e2e.crashing_server", RENDER_WORKERS="0", DATABASE_URL=url) as running,
@@ -40,10 +40,10 @@ def server(
 
 @pytest.fixture
 def api(server: RunningServer) -> Iterator[Api]:
-    """Somebody who is signed in there."""
-    with Api(server.origin) as made:
-        made.sign_in(EMAIL, PASSWORD)
-        yield made
+    """A signed-in client of the crashing server."""
+    with Api(server.origin) as client:
+        client.sign_in(EMAIL, PASSWORD)
+        yield client
 
 
 def send(api: Api, path: str, body: object, key: str = KEY) -> httpx.Response:
@@ -51,37 +51,37 @@ def send(api: Api, path: str, body: object, key: str = KEY) -> httpx.Response:
 
 
 def send_until_completed(api: Api, path: str, body: object, key: str = KEY) -> httpx.Response:
-    """The first answer that is not "still at work"."""
+    """Repeat the request while the first one is in progress; return its response."""
     deadline = time.monotonic() + SECONDS_TO_WAIT
     while time.monotonic() < deadline:
-        answer = send(api, path, body, key)
-        if answer.status_code != 409:
-            return answer
-        assert answer.json()["code"] == "idempotency_key_in_progress", answer.text
+        response = send(api, path, body, key)
+        if response.status_code != 409:
+            return response
+        assert response.json()["code"] == "idempotency_key_in_progress", response.text
         time.sleep(0.1)
-    raise AssertionError(f"still refused after {SECONDS_TO_WAIT} s: {answer.text}")
+    raise AssertionError(f"still in progress after {SECONDS_TO_WAIT} s: {response.text}")
 
 
 def credits_used(api: Api) -> int:
     return sum(plan["credits_used"] for plan in api.get("/subscriptions/")["data"])
 
 
-def test_s20_twenty_sends_at_once_make_one_generation_that_is_paid_once(api: Api) -> None:
+def test_s20_twenty_concurrent_requests_create_and_charge_one_generation(api: Api) -> None:
     path, used = f"/generations/?organization_id={ORGANIZATION}", credits_used(api)
-    order = {"product_id": PRODUCT, "batch_size": 2, "width": 64, "height": 64}
+    body = {"product_id": PRODUCT, "batch_size": 2, "width": 64, "height": 64}
     before = api.get("/generations/", organization_id=ORGANIZATION)["count"]
-    answers = run_concurrently(*[partial(send, api, path, order)] * SENDS)
-    answers.append(send_until_completed(api, path, order))
-    made = [answer for answer in answers if answer.status_code == 202]
-    refused = [answer for answer in answers if answer.status_code != 202]
-    assert {answer.content for answer in made} == {answers[-1].content}
-    assert sum("Idempotency-Replayed" not in answer.headers for answer in made) == 1
-    assert {answer.json()["code"] for answer in refused} <= {"idempotency_key_in_progress"}
+    responses = run_concurrently(*[partial(send, api, path, body)] * SENDS)
+    responses.append(send_until_completed(api, path, body))
+    accepted = [response for response in responses if response.status_code == 202]
+    rejected = [response for response in responses if response.status_code != 202]
+    assert {response.content for response in accepted} == {responses[-1].content}
+    assert sum("Idempotency-Replayed" not in response.headers for response in accepted) == 1
+    assert {response.json()["code"] for response in rejected} <= {"idempotency_key_in_progress"}
     assert api.get("/generations/", organization_id=ORGANIZATION)["count"] == before + 1
     assert credits_used(api) == used + 2
 
 
-def test_a_server_that_is_killed_around_its_commit_leaves_the_change_once(
+def test_a_server_killed_before_or_after_its_commit_applies_the_change_once(
     api: Api, server: RunningServer
 ) -> None:
     for key, committed in ((CRASH_BEFORE_COMMIT, 0), (CRASH_BEFORE_RESPONSE, 1)):
@@ -90,15 +90,15 @@ def test_a_server_that_is_killed_around_its_commit_leaves_the_change_once(
         wait_until_ready(server)
         assert api.get("/products/", q=key)["count"] == committed
     for key, is_replay in ((CRASH_BEFORE_COMMIT, False), (CRASH_BEFORE_RESPONSE, True)):
-        answer = send_until_completed(api, "/products/", {"name": key}, key)
-        assert (answer.status_code, answer.json()["name"]) == (201, key)
-        assert ("Idempotency-Replayed" in answer.headers) == is_replay
+        response = send_until_completed(api, "/products/", {"name": key}, key)
+        assert (response.status_code, response.json()["name"]) == (201, key)
+        assert ("Idempotency-Replayed" in response.headers) == is_replay
         rows = api.get("/products/", q=key)["data"]
-        assert [row["id"] for row in rows] == [answer.json()["id"]]
+        assert [row["id"] for row in rows] == [response.json()["id"]]
 
 
 @pytest.mark.parametrize("key", [b"a\rb", b"a\n b", b"a\r\n b", b"a\x00b"])
-def test_s21_a_key_with_a_line_break_is_no_http(demo_server: RunningServer, key: bytes) -> None:
+def test_s21_a_key_with_a_control_character_is_a_bad_request(demo_server: RunningServer, key: bytes) -> None:
     host = urlsplit(demo_server.origin)
     head = b"POST /api/v1/brands/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nIdempotency-Key: "
     with socket.create_connection((host.hostname, host.port), timeout=10) as connection:

@@ -1,4 +1,4 @@
-"""A server that is killed in the middle of its work loses no generation and makes no picture twice."""
+"""Tests of a server that is killed or terminated during a generation: nothing is lost or rendered twice."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LEASE = {"LEASE_SECONDS": "2"}
 
 @pytest.fixture
 def storage(own_database_url: str) -> dict[str, str]:
-    """The setting that puts a server on a database of its own."""
+    """The setting that gives a server its own database."""
     return {"DATABASE_URL": own_database_url}
 
 
 def request_large_generation(url: str) -> tuple[str, str]:
-    """A generation that takes seconds, running by now, and its shot."""
+    """Request a generation that takes seconds; return its id and its shot's id once it is running."""
     with Api(url) as api:
         api.sign_in(EMAIL, PASSWORD)
         shot_id = prepare_look(api, *LARGE_SIZE)["shots"][0]["id"]
@@ -40,7 +40,7 @@ def request_large_generation(url: str) -> tuple[str, str]:
 
 @contextmanager
 def open_stalled_request(url: str) -> Iterator[None]:
-    """Somebody who never sends the rest of a request."""
+    """Send the start of a request and keep the connection open for the block."""
     host = urlsplit(url)
     with socket.create_connection((host.hostname, host.port)) as connection:
         head = "POST /api/v1/login/access-token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
@@ -49,14 +49,14 @@ def open_stalled_request(url: str) -> Iterator[None]:
 
 
 def wait_for_generation_and_shot(url: str, generation_id: str) -> dict[str, Any]:
-    """The generation when it is over, as this server tells it, with the state of its shot."""
+    """Return the completed or failed generation with its shot."""
     with Api(url) as api:
         api.sign_in(EMAIL, PASSWORD)
         done = wait_for_generation(api, generation_id, "completed", "failed")
         return done | {"shot": api.get(f"/shots/{done['shot_id']}")}
 
 
-def test_a_generation_survives_a_killed_server_and_is_made_exactly_once(
+def test_a_generation_of_a_killed_server_is_completed_exactly_once(
     tmp_path: Path, storage: dict[str, str]
 ) -> None:
     with running_server(tmp_path, **LEASE, **storage) as server:
@@ -66,21 +66,21 @@ def test_a_generation_survives_a_killed_server_and_is_made_exactly_once(
     with running_server(tmp_path, **LEASE, **storage) as server:
         done = wait_for_generation_and_shot(server.origin, generation_id)
     assert (done["status"], done["attempts"], done["cost_credits"]) == ("completed", 2, 4)
-    assert [picture["index"] for picture in done["predictions"]] == [0, 1, 2, 3]
+    assert [prediction["index"] for prediction in done["predictions"]] == [0, 1, 2, 3]
     assert (done["shot"]["status"], done["shot"]["predictions_count"]) == ("pending_review", 4)
 
 
-def test_a_server_that_is_told_to_end_finishes_or_gives_its_work_back_in_time(tmp_path: Path) -> None:
+def test_a_terminated_server_finishes_or_returns_its_work_in_time(tmp_path: Path) -> None:
     with running_server(tmp_path) as server:
         generation_id, _ = request_large_generation(server.origin)
         with open_stalled_request(server.origin):
-            told_at = time.monotonic()
+            terminated_at = time.monotonic()
             server.process.terminate()
             try:
                 server.process.wait(15)
             except subprocess.TimeoutExpired:
                 pytest.fail("the server did not end")
-            assert time.monotonic() - told_at < 10
+            assert time.monotonic() - terminated_at < 10
     with running_server(tmp_path) as server:
         done = wait_for_generation_and_shot(server.origin, generation_id)
     assert (done["status"], len(done["predictions"])) == ("completed", 4)

@@ -1,4 +1,4 @@
-"""Waiting at real servers: two processes on one database, limits that are set, and a server that ends."""
+"""Tests of long polling and event streams with real servers: two processes, time limits and shutdown."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def create_signed_in_api(url: str) -> Api:
 
 
 def create_generation(api: Api) -> str:
-    """The path of a new generation."""
+    """Create a generation and return its path."""
     shot_id = prepare_look(api, 96, 128)["shots"][0]["id"]
     return f"/generations/{api.post(f'/shots/{shot_id}/generate', json={'num_predictions': 1})['id']}"
 
 
 class StreamThread(threading.Thread):
-    """Somebody who follows a stream to its end; `began` is set with the first event."""
+    """A client that reads an event stream to its end; `began` is set at the first event."""
 
     def __init__(self, api: Api, path: str) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class StreamThread(threading.Thread):
 
 
 class LongPollThread(threading.Thread):
-    """Somebody who prefers to wait for a generation, for longer than any server here allows."""
+    """A client that waits for a generation with `Prefer`, longer than any server in these tests allows."""
 
     def __init__(self, server: RunningServer, api: Api, path: str) -> None:
         super().__init__()
@@ -63,18 +63,18 @@ class LongPollThread(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Ask."""
+        """Send the request."""
         self.response = httpx.get(self.url, headers=self.headers, timeout=60)
 
     def finish(self) -> httpx.Response:
-        """Return the answer once it is there."""
+        """Wait for the response and return it."""
         self.join(30)
         assert self.response is not None
         return self.response
 
 
 @on_postgresql
-def test_what_another_process_did_is_seen(tmp_path: Path, own_database_url: str) -> None:
+def test_changes_of_another_process_reach_waiting_clients(tmp_path: Path, own_database_url: str) -> None:
     with (
         running_server(tmp_path / "idle", DATABASE_URL=own_database_url, **NO_WORKERS) as idle,
         create_signed_in_api(idle.origin) as api,

@@ -1,9 +1,10 @@
-"""What a consumer does first, over real HTTP: from a phone's photograph to an approved picture."""
+"""Test of the main flow over HTTP: from a phone photo to an approved, exported and shared image."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.support.servers.s3 import run_s3_server
 
 
 def check_export(api: Api, shooting_id: str, prediction_id: str, image: bytes) -> None:
-    """What is approved is exported, downloaded as it was, and not twice by who has it."""
+    """Export the approved prediction; check the archive, its headers and a conditional download."""
     export = api.post(f"/shootings/{shooting_id}/exports", json={"name_template": "{shot_type}"})
     assert (export["status"], export["predictions_count"]) == ("pending", 1)
     began = time.monotonic()
@@ -44,15 +45,15 @@ def check_export(api: Api, shooting_id: str, prediction_id: str, image: bytes) -
 
 @pytest.fixture(params=["disk", "bucket"])
 def media(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
-    """Where the pictures lie, as the settings say it."""
+    """The settings of each storage backend."""
     if request.param == "disk":
         yield {}
         return
-    with run_s3_server() as (address, bucket):
-        yield {"MEDIA_URL": f"s3://{bucket}/media", "S3_ENDPOINT_URL": address}
+    with run_s3_server() as (url, bucket):
+        yield {"MEDIA_URL": f"s3://{bucket}/media", "S3_ENDPOINT_URL": url}
 
 
-def test_a_phone_photograph_becomes_four_pictures_of_which_one_is_approved_and_exported(
+def test_a_phone_photo_becomes_four_images_of_which_one_is_approved_and_exported(
     tmp_path: Path, media: dict[str, str]
 ) -> None:
     with running_server(tmp_path, **media) as server, Api(server.origin) as api:
@@ -61,27 +62,26 @@ def test_a_phone_photograph_becomes_four_pictures_of_which_one_is_approved_and_e
         assert [shot["status"] for shot in look["shots"]] == ["pending", "pending"]
         shot_id = look["shots"][0]["id"]
 
-        asked = api.post(f"/shots/{shot_id}/generate", json={"num_predictions": 4})
-        assert asked["status"] == "pending"
-        done = wait_for_generation(api, asked["id"], "completed", "failed")
+        requested = api.post(f"/shots/{shot_id}/generate", json={"num_predictions": 4})
+        assert requested["status"] == "pending"
+        done = wait_for_generation(api, requested["id"], "completed", "failed")
         assert (done["status"], done["progress"], done["error"]) == ("completed", 100, None)
 
-        pictures = [api.download(f"/predictions/{made['id']}/image") for made in done["predictions"]]
-        opened = [Image.open(io.BytesIO(picture)) for picture in pictures]
-        assert [(picture.format, picture.size) for picture in opened] == [("JPEG", (384, 512))] * 4
-        pixels = [np.asarray(picture.convert("RGB"), dtype=np.int16) for picture in opened]
-        for number, one in enumerate(pixels):
-            for other in pixels[number + 1 :]:
-                assert np.abs(one - other).mean() > 1, "two pictures look the same"
+        files = [api.download(f"/predictions/{row['id']}/image") for row in done["predictions"]]
+        images = [Image.open(io.BytesIO(file)) for file in files]
+        assert [(image.format, image.size) for image in images] == [("JPEG", (384, 512))] * 4
+        pixels = [np.asarray(image.convert("RGB"), dtype=np.int16) for image in images]
+        for left, right in itertools.combinations(pixels, 2):
+            assert np.abs(left - right).mean() > 1, "two images look the same"
 
-        first, *others = [made["id"] for made in done["predictions"]]
+        first, *others = [row["id"] for row in done["predictions"]]
         shot = api.post(f"/shots/{shot_id}/approve", json={"prediction_id": first})
         assert (shot["status"], shot["approved_prediction_id"]) == ("approved", first)
-        states = {made["id"]: made["status"] for made in api.get("/predictions/", shot_id=shot_id)["data"]}
+        states = {row["id"]: row["status"] for row in api.get("/predictions/", shot_id=shot_id)["data"]}
         assert states == {first: "approved", **dict.fromkeys(others, "pending_review")}
         assert api.get(f"/shootings/{look['shooting_id']}")["shots_approved_count"] == 1
 
-        check_export(api, look["shooting_id"], first, pictures[0])
+        check_export(api, look["shooting_id"], first, files[0])
         link = api.post(f"/predictions/{first}/share", json={})["url"]
         del api.client.headers["Authorization"]
-        assert api.client.get(link).content == pictures[0]
+        assert api.client.get(link).content == files[0]

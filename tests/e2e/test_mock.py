@@ -1,4 +1,4 @@
-"""The mock as its consumers run it: it starts at once, keeps nothing, and is the same each time."""
+"""Tests of the mock server: start-up, stateful CRUD, immediate images, determinism and isolation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PROBLEM = {"type", "title", "status", "detail", "code", "request_id"}
 
 @contextmanager
 def running_mock(folder: Path, **environment: str) -> Iterator[httpx.Client]:
-    """Run a mock; give a client that sends the header which the mock has printed."""
+    """Run a mock; yield a client that sends the Authorization header that the mock prints."""
     with running_server(folder, SARTIQ_MODE="mock", **environment) as server:
         header = server.log.read_text().partition("Authorization: ")[2].split("\n")[0]
         with httpx.Client(base_url=server.url, headers={"Authorization": header}, timeout=60) as client:
@@ -56,25 +56,25 @@ def get_json(reply: httpx.Response, status: int = 201) -> Any:
 
 
 def generate_predictions(mock: httpx.Client, **params: Any) -> list[Any]:
-    """Order pictures and return them: they are there as soon as the order is answered."""
+    """Request images and return the predictions, which exist as soon as the response arrives."""
     params = {"product_id": PRODUCT, **params}
     generation = get_json(
         mock.post("/generations/", params={"organization_id": ORGANIZATION}, json=params), 202
     )
-    over = mock.get(f"/generations/{generation['id']}").json()
-    assert (over["status"], over["progress"]) == ("completed", 100)
-    return list(over["predictions"])
+    completed = mock.get(f"/generations/{generation['id']}").json()
+    assert (completed["status"], completed["progress"]) == ("completed", 100)
+    return list(completed["predictions"])
 
 
-def test_what_was_created_can_be_fetched_changed_and_deleted(mock: httpx.Client) -> None:
+def test_a_created_row_can_be_fetched_changed_and_deleted(mock: httpx.Client) -> None:
     reply = mock.post("/brands/", json={"name": "Atelier Sud"})
     brand = get_json(reply)
-    place = reply.headers["location"].removeprefix("/api/v1")
-    assert mock.get(place).json() == brand
+    path = reply.headers["location"].removeprefix("/api/v1")
+    assert mock.get(path).json() == brand
     assert brand in mock.get("/brands/").json()["data"]
-    assert mock.patch(place, json={"name": "Atelier Est"}).json()["name"] == "Atelier Est"
-    assert mock.delete(place).status_code in (200, 204)
-    assert mock.get(place).status_code == 404
+    assert mock.patch(path, json={"name": "Atelier Est"}).json()["name"] == "Atelier Est"
+    assert mock.delete(path).status_code in (200, 204)
+    assert mock.get(path).status_code == 404
 
 
 def test_the_calls_of_the_documentation_work_as_printed(mock: httpx.Client) -> None:
@@ -96,14 +96,14 @@ def test_the_calls_of_the_documentation_work_as_printed(mock: httpx.Client) -> N
     assert failed["status"] == "failed"
 
 
-def test_the_rows_of_the_contracts_examples_are_there(mock: httpx.Client) -> None:
+def test_the_rows_of_the_examples_in_the_contract_exist(mock: httpx.Client) -> None:
     assert mock.get(f"/products/{PRODUCT}").json()["id"] == PRODUCT
     assert mock.get("/users/me").json()["email"] == "demo@example.com"
 
 
-def test_it_refuses_as_the_server_does_that_it_is(mock: httpx.Client) -> None:
+def test_the_mock_returns_the_same_errors_as_the_server(mock: httpx.Client) -> None:
     stranger = httpx.Client(base_url=mock.base_url)
-    refused = {
+    responses = {
         401: stranger.get("/brands/"),
         403: mock.get("/users/"),
         404: mock.get(f"/brands/{uuid.uuid4()}"),
@@ -112,17 +112,17 @@ def test_it_refuses_as_the_server_does_that_it_is(mock: httpx.Client) -> None:
         422: mock.post("/brands/", json={"name": "", "colour": "red"}),
     }
     stranger.close()
-    assert [reply.status_code for reply in refused.values()] == list(refused)
-    for reply in refused.values():
+    assert [reply.status_code for reply in responses.values()] == list(responses)
+    for reply in responses.values():
         assert reply.headers["content-type"] == "application/problem+json"
         assert reply.headers["x-content-type-options"] == "nosniff"
         assert set(reply.json()) >= PROBLEM
         assert reply.json()["request_id"] == reply.headers["x-request-id"]
-    assert refused[401].headers["www-authenticate"] == "Bearer"
-    assert [each["pointer"] for each in refused[422].json()["detail"]] == ["/name", "/colour"]
+    assert responses[401].headers["www-authenticate"] == "Bearer"
+    assert [item["pointer"] for item in responses[422].json()["detail"]] == ["/name", "/colour"]
 
 
-def test_signing_in_by_password_works_too(mock: httpx.Client) -> None:
+def test_signing_in_with_a_password_works_too(mock: httpx.Client) -> None:
     form = {"username": "second@example.com", "password": "sartiq-second"}
     token = get_json(mock.post("/login/access-token", data=form), 200)["access_token"]
     other = {"Authorization": f"Bearer {token}"}
@@ -130,20 +130,20 @@ def test_signing_in_by_password_works_too(mock: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1536, 2048), (64, 4096), (900, 600)])
-def test_the_pictures_of_an_order_are_there_at_once_and_open(
+def test_generated_images_exist_immediately_and_can_be_opened(
     mock: httpx.Client, width: int, height: int
 ) -> None:
-    pictures = generate_predictions(mock, batch_size=2, width=width, height=height, seed=7)
-    assert len({picture["content_hash"] for picture in pictures}) == 2
-    for picture in pictures:
-        reply = mock.get(f"/predictions/{picture['id']}/image")
-        assert len(reply.content) == picture["file_size"]
+    predictions = generate_predictions(mock, batch_size=2, width=width, height=height, seed=7)
+    assert len({prediction["content_hash"] for prediction in predictions}) == 2
+    for prediction in predictions:
+        reply = mock.get(f"/predictions/{prediction['id']}/image")
+        assert len(reply.content) == prediction["file_size"]
         with Image.open(io.BytesIO(reply.content)) as image:
             assert image.size == (width, height)
-        assert picture["provenance"]["settings"]["sample"] is True
+        assert prediction["provenance"]["settings"]["sample"] is True
 
 
-def test_pictures_of_a_provider_elsewhere_are_samples_too(mock: httpx.Client) -> None:
+def test_images_of_a_remote_provider_are_samples_too(mock: httpx.Client) -> None:
     form = {"username": "admin@example.com", "password": "sartiq-admin"}
     token = get_json(mock.post("/login/access-token", data=form), 200)["access_token"]
     model = {
@@ -154,15 +154,15 @@ def test_pictures_of_a_provider_elsewhere_are_samples_too(mock: httpx.Client) ->
     }
     headers = {"Authorization": f"Bearer {token}"}
     model_id = get_json(mock.post("/generation-models/", json=model, headers=headers))["id"]
-    (picture,) = generate_predictions(mock, model_id=model_id, width=300, height=400)
-    assert picture["provenance"]["provider"] == "COMPUTE"
-    assert picture["provenance"]["renderer_version"] == "samples-1"
+    (prediction,) = generate_predictions(mock, model_id=model_id, width=300, height=400)
+    assert prediction["provenance"]["provider"] == "COMPUTE"
+    assert prediction["provenance"]["renderer_version"] == "samples-1"
 
 
-def test_an_archive_is_there_at_once(mock: httpx.Client) -> None:
+def test_an_export_is_completed_immediately(mock: httpx.Client) -> None:
     generation = get_json(mock.post(f"/shots/{SHOT}/generate", json={}), 202)
-    (picture, *_) = mock.get(f"/generations/{generation['id']}").json()["predictions"]
-    get_json(mock.post(f"/predictions/{picture['id']}/approve", json={}), 200)
+    (prediction, *_) = mock.get(f"/generations/{generation['id']}").json()["predictions"]
+    get_json(mock.post(f"/predictions/{prediction['id']}/approve", json={}), 200)
     shooting = mock.get(f"/shots/{SHOT}").json()["shooting_id"]
     export = get_json(mock.post(f"/shootings/{shooting}/exports", json={}), 202)
     assert mock.get(f"/exports/{export['id']}").json()["status"] == "completed"
@@ -172,14 +172,14 @@ def test_an_archive_is_there_at_once(mock: httpx.Client) -> None:
 
 
 def run_scenario(folder: Path) -> list[Any]:
-    """What a consumer's test sees that does the same in the same order, but for times."""
+    """Run a fixed sequence of requests and return the ids, seeds and bytes of the responses."""
     with running_mock(folder) as client:
         seen: list[Any] = [client.headers["authorization"]]
         for name in ("Atelier Sud", "Atelier Est"):
             seen.append(get_json(client.post("/brands/", json={"name": name}))["id"])
-        for picture in generate_predictions(client, batch_size=2, width=300, height=400):
-            image = client.get(f"/predictions/{picture['id']}/image").content
-            seen += [picture["id"], picture["seed"], image]
+        for prediction in generate_predictions(client, batch_size=2, width=300, height=400):
+            image = client.get(f"/predictions/{prediction['id']}/image").content
+            seen += [prediction["id"], prediction["seed"], image]
         seen.append(get_json(client.post("/brands/", json={"name": "Atelier Ouest"}))["id"])
         return seen
 
@@ -190,7 +190,7 @@ def test_two_runs_give_the_same_ids_and_bytes(tmp_path: Path) -> None:
     assert first[1] < first[2] < first[-1]
 
 
-def test_it_starts_with_little_work_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_start_up_uses_little_cpu_and_leaves_no_files(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -198,20 +198,22 @@ def test_it_starts_with_little_work_and_leaves_nothing_behind(tmp_path: Path) ->
         client.get("/users/me")
         assert [each.name[:12] for each in temporary.iterdir()] == ["sartiq-mock-"]
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    # Work, not time, because others may use the machine: some 1.7 seconds when nobody does.
-    assert worked < 5
+    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    # CPU time instead of wall time, because other programs use the machine: 1.7 seconds on an idle one.
+    assert cpu_seconds < 5
     assert list(temporary.iterdir()) == []
     assert [each.name for each in (tmp_path / "server").iterdir()] == ["server.log"]
 
 
-def test_a_mail_can_be_read_where_an_outbox_is_named(mock: httpx.Client, outbox: Path) -> None:
+def test_mails_are_written_to_a_configured_outbox(mock: httpx.Client, outbox: Path) -> None:
     assert mock.post("/password-recovery/demo@example.com").is_success
     (mail,) = outbox.glob("*.eml")
     assert "demo@example.com" in mail.read_text()
 
 
-def test_it_refuses_production(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_mock_does_not_start_in_production(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("SARTIQ_MODE", "mock")
     monkeypatch.setenv("SARTIQ_ENV", "production")
     monkeypatch.setenv("SECRET_KEY", "0123456789abcdef0123456789abcdef")
@@ -219,20 +221,20 @@ def test_it_refuses_production(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "SARTIQ_MODE must not be mock in production" in capsys.readouterr().err
 
 
-def test_it_takes_nothing_of_the_program_beside_it() -> None:
-    beside = {
+def test_the_mock_ignores_the_settings_of_other_services() -> None:
+    environment = {
         "SARTIQ_MODE": "mock",
         "SARTIQ_ENV": "test",
-        "SECRET_KEY": "theirs",
-        "DATABASE_URL": "postgresql://theirs/theirs",
-        "CELERY_BROKER_URL": "redis://theirs:6379/0",
-        "MEDIA_URL": "s3://theirs",
-        "SMTP_URL": "smtp://theirs",
+        "SECRET_KEY": "other",
+        "DATABASE_URL": "postgresql://other/other",
+        "CELERY_BROKER_URL": "redis://other:6379/0",
+        "MEDIA_URL": "s3://other",
+        "SMTP_URL": "smtp://other",
         "LIMIT_ACCOUNT": "5",
         "PORT": "9123",
     }
-    settings = Settings.from_environment(beside)
-    own = {name: beside[name] for name in ("SARTIQ_MODE", "LIMIT_ACCOUNT", "PORT")}
+    settings = Settings.from_environment(environment)
+    own = {name: environment[name] for name in ("SARTIQ_MODE", "LIMIT_ACCOUNT", "PORT")}
     assert settings == Settings.from_environment(own)
     limits = {each.name: getattr(settings, each.name) for each in fields(settings) if "limit_" in each.name}
     assert limits.pop("limit_account") == 5
@@ -240,7 +242,7 @@ def test_it_takes_nothing_of_the_program_beside_it() -> None:
     assert "memory" in settings.database_url
 
 
-def test_an_unknown_mode_is_refused_and_other_servers_cannot_serve_a_mock() -> None:
+def test_an_unknown_mode_is_rejected_and_a_mock_needs_its_own_command() -> None:
     with pytest.raises(InvalidSettings, match="SARTIQ_MODE must be one of live, mock"):
         Settings.from_environment({"SARTIQ_MODE": "mocking"})
     with pytest.raises(InvalidSettings, match="python -m handlers"):

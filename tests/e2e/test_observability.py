@@ -1,4 +1,4 @@
-"""Real processes, one that answers and one that renders, as those who watch them see them."""
+"""Tests of the logs, metrics and traces of an API process and a worker process."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TRACE_STATE = "congo=t61rcWkgMzE"
 
 @dataclass
 class RunningSystem:
-    """An API and a worker on one database, and what was done with them."""
+    """An API and a worker on one database, and the results of the requests of `run_customer_actions`."""
 
     api: RunningServer
     worker: RunningServer
     metrics: dict[str, str]
-    """Address of the metrics of `api` and `worker`."""
+    """URLs of the metrics of `api` and `worker`."""
     collector: Collector
     trace_id: str = field(default_factory=lambda: secrets.token_hex(16))
     parent_id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -41,28 +41,28 @@ class RunningSystem:
     generation: dict[str, Any] = field(default_factory=dict)
     organization_id: str = ""
     secrets: list[str] = field(default_factory=list)
-    """What answers told the customer and nobody may read in a log, and what was guessed."""
+    """Secrets from responses and wrong guesses, which must not occur in any log."""
 
     def scrape(self, process: str) -> dict[str, float]:
-        """What Prometheus reads: name and labels -> value."""
-        told = httpx.get(self.metrics[process])
-        assert told.status_code == 200
+        """Return the metrics as Prometheus reads them: name and labels to value."""
+        response = httpx.get(self.metrics[process])
+        assert response.status_code == 200
         return {
             sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(told.text)
+            for family in text_string_to_metric_families(response.text)
             for sample in family.samples
         }
 
     def lines(self, process: str) -> list[dict[str, Any]]:
-        """What a process has said, to standard output and standard error; nothing else than JSON."""
+        """Return the log lines of a process; fail if a line is not JSON."""
         log = (self.api if process == "api" else self.worker).log
         return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """A customer has signed in, ordered a picture in a trace of their own and got it."""
-    folder = tmp_path_factory.mktemp("watched")
+    """Both processes after a customer has signed in and requested images within a trace."""
+    folder = tmp_path_factory.mktemp("observability")
     ports = {"api": free_port(), "worker": free_port()}
     shared = {"MEDIA_DIR": str(folder / "media"), "DATABASE_URL": f"sqlite:///{folder / 'sartiq.db'}"}
     with run_collector() as collector:
@@ -75,13 +75,13 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
             running_server(folder / "worker", **worker_side) as worker,
         ):
             metrics = {name: f"http://127.0.0.1:{port}/metrics" for name, port in ports.items()}
-            made = RunningSystem(api, worker, metrics, collector)
-            run_customer_actions(made)
-            yield made
+            system = RunningSystem(api, worker, metrics, collector)
+            run_customer_actions(system)
+            yield system
 
 
 def run_customer_actions(system: RunningSystem) -> None:
-    """Do what a customer does, and some things that fail."""
+    """Send the requests of a customer, including some that fail."""
     with Api(system.api.origin) as api:
         api.sign_in(EMAIL, PASSWORD)
         system.token = api.client.headers["authorization"].split()[1]
@@ -109,7 +109,7 @@ def run_customer_actions(system: RunningSystem) -> None:
 
 
 def use_secrets(api: Api, organization_id: str) -> list[str]:
-    """Be told tokens and secrets, guess and lose some, and return all of them."""
+    """Obtain tokens and secrets, guess and revoke some; return all of them."""
     guess = "a-guess-that-was-wrong"
     sign_in = {"username": EMAIL, "password": guess}
     for username in (EMAIL, "nobody.known@example.com"):
@@ -121,11 +121,11 @@ def use_secrets(api: Api, organization_id: str) -> list[str]:
     assert api.client.post("/oauth/revoke", data={"token": renewed["refresh_token"]}).status_code == 200
     hook = {"url": f"https://93.184.216.34/{guess}", "event_types": ["shot.approved"]}
     endpoint = api.post("/webhook-endpoints/", organization_id=organization_id, json=hook)
-    told = [*(tokens[name] for name in ("access_token", "refresh_token")), guess, endpoint["secret"]]
-    return [*told, renewed["access_token"], renewed["refresh_token"]]
+    received = [*(tokens[name] for name in ("access_token", "refresh_token")), guess, endpoint["secret"]]
+    return [*received, renewed["access_token"], renewed["refresh_token"]]
 
 
-def test_a_scrape_tells_what_happened(system: RunningSystem) -> None:
+def test_metrics_count_requests_and_generations(system: RunningSystem) -> None:
     api, worker = system.scrape("api"), system.scrape("worker")
     assert api["sartiq_requests_total POST generate_shot 202"] == 1
     assert api["sartiq_requests_total POST create_brand 422"] == 1
@@ -137,20 +137,22 @@ def test_a_scrape_tells_what_happened(system: RunningSystem) -> None:
     assert worker["sartiq_generations_total completed"] == 1
     assert worker["sartiq_generation_duration_seconds_count"] == 1
     assert worker["sartiq_lease_recoveries_total"] == 0
-    for told in (api, worker):
-        assert told["sartiq_queue_depth pending"] == told["sartiq_queue_oldest_pending_seconds"] == 0
-        assert 0 <= told["sartiq_database_connections_in_use"] <= told["sartiq_database_connections_max"]
+    for metrics in (api, worker):
+        assert metrics["sartiq_queue_depth pending"] == metrics["sartiq_queue_oldest_pending_seconds"] == 0
+        assert (
+            0 <= metrics["sartiq_database_connections_in_use"] <= metrics["sartiq_database_connections_max"]
+        )
     assert api["process_resident_memory_bytes"] > 0
 
 
-def test_labels_hold_no_id_and_no_path(system: RunningSystem) -> None:
+def test_metric_labels_contain_no_ids_and_no_paths(system: RunningSystem) -> None:
     text = httpx.get(system.metrics["api"]).text
     values = set(re.findall(r'(?:operation|method|status|kind|outcome)="([^"]*)"', text))
     assert "generate_shot" in values
     assert [value for value in values if not re.fullmatch(r"[a-z_]+|[A-Z]+|\d{3}", value)] == []
 
 
-def test_every_line_of_a_run_is_json_and_tells_what_it_belongs_to(system: RunningSystem) -> None:
+def test_every_log_line_is_json_with_its_request_context(system: RunningSystem) -> None:
     lines = system.lines("api")
     assert {line["service"] for line in lines} == {"sartiq-api"}
     (line,) = [line for line in lines if line.get("request_id") == "the-order"]
@@ -169,7 +171,7 @@ def test_every_line_of_a_run_is_json_and_tells_what_it_belongs_to(system: Runnin
     assert line["address"] == "127.0.0.1"
 
 
-def test_the_line_of_a_generation_belongs_to_the_request_that_ordered_it(system: RunningSystem) -> None:
+def test_the_log_line_of_a_generation_has_the_trace_id_of_its_request(system: RunningSystem) -> None:
     (line,) = [
         line for line in system.lines("worker") if line.get("generation_id") == system.generation["id"]
     ]
@@ -180,7 +182,7 @@ def test_the_line_of_a_generation_belongs_to_the_request_that_ordered_it(system:
     assert line["duration_ms"] > 0
 
 
-def test_a_line_names_the_organization_whose_rows_were_touched(system: RunningSystem) -> None:
+def test_a_log_line_names_the_organization_whose_rows_were_accessed(system: RunningSystem) -> None:
     of_brands = {
         (line["operation_id"], line["status"], line.get("org_id"))
         for line in system.lines("api")
@@ -193,19 +195,19 @@ def test_a_line_names_the_organization_whose_rows_were_touched(system: RunningSy
     }  # fmt: skip
 
 
-def test_s24_every_refused_sign_in_is_in_the_log_with_its_address_and_never_with_the_name(
+def test_s24_every_failed_sign_in_is_logged_with_its_address_but_without_the_name(
     system: RunningSystem,
 ) -> None:
-    """Whether or not there is an account: a typed name may be a password in the wrong field."""
-    refused = [
+    """With or without an account: the name may be a password that was typed into the wrong field."""
+    failed = [
         (line["address"], line.get("user_id"), bool(line["request_id"]))
         for line in system.lines("api")
         if (line.get("operation_id"), line.get("status")) == ("login", 401)
     ]
-    assert refused == [("127.0.0.1", None, True)] * 2
+    assert failed == [("127.0.0.1", None, True)] * 2
 
 
-def test_s24_no_secret_is_in_any_line(system: RunningSystem) -> None:
+def test_s24_no_log_line_contains_a_secret(system: RunningSystem) -> None:
     signature = system.link.rpartition("/")[2]
     secret = (
         system.token, PASSWORD, signature, "somebody.private", "nobody.known", EMAIL,
@@ -216,7 +218,7 @@ def test_s24_no_secret_is_in_any_line(system: RunningSystem) -> None:
         assert [word for word in secret if word in text] == []
 
 
-def test_the_work_of_a_worker_belongs_to_the_trace_of_the_request(system: RunningSystem) -> None:
+def test_the_spans_of_a_worker_belong_to_the_trace_of_the_request(system: RunningSystem) -> None:
     names = (
         "generate_shot", "claim_generation", "make_generation", "set_stage", "make_picture",
         "record_pictures",
@@ -244,17 +246,17 @@ def test_the_work_of_a_worker_belongs_to_the_trace_of_the_request(system: Runnin
     assert not any(span.failed for span in spans)
 
 
-def test_metrics_are_closed_unless_a_port_is_set(demo_server: RunningServer) -> None:
+def test_metrics_are_served_only_if_a_port_is_set(demo_server: RunningServer) -> None:
     assert httpx.get(f"{demo_server.origin}/metrics").status_code == 404
     opened = listening_ports(demo_server.process.pid)
     assert opened == {int(demo_server.origin.rpartition(":")[2])}
 
 
 def listening_ports(process_id: int) -> set[int]:
-    """The ports that a process listens on; where there is no /proc, the test is not for this system."""
+    """Return the ports that a process listens on; skip the test without /proc."""
     files = Path(f"/proc/{process_id}/fd")
     if not files.is_dir():
-        skip_or_fail("/proc of Linux, which tells on which ports a process listens")
+        skip_or_fail("Linux, whose /proc lists the ports of a process")
     sockets = {str(file.readlink()) for file in files.iterdir()}
     rows = [
         line.split()

@@ -1,4 +1,4 @@
-"""Clients that come slowly, or do not take what they asked for: none keeps its connection for long."""
+"""Tests of the time and size limits for clients that send or read slowly (slowloris)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import RunningServer, running_server
 
 TIMEOUT_SECONDS = 1
-"""How long the server waits for slow clients here."""
+"""Timeout of the server under test for slow clients."""
 MAX_WAIT_SECONDS = 8
-"""Seconds after which a busy machine has long noticed."""
+"""Time within which even a busy machine enforces the timeout."""
 GET = b"GET /api/v1/utils/version HTTP/1.1\r\nHost: localhost\r\n"
 SIGN_IN = (
     b"POST /api/v1/login/access-token HTTP/1.1\r\nHost: localhost\r\n"
@@ -28,7 +28,7 @@ SIGN_IN = (
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with little patience, on which pictures are ordered and never made."""
+    """A server with a short timeout and without render workers."""
     folder: Path = tmp_path_factory.mktemp("slow")
     with running_server(folder, SLOW_CLIENT_SECONDS=str(TIMEOUT_SECONDS), RENDER_WORKERS="0") as running:
         yield running
@@ -38,19 +38,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 def connection(server: RunningServer) -> Iterator[socket.socket]:
     """A connection to the server."""
     port = int(server.origin.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=MAX_WAIT_SECONDS) as made:
-        yield made
+    with socket.create_connection(("127.0.0.1", port), timeout=MAX_WAIT_SECONDS) as client:
+        yield client
 
 
 def trickle(connection: socket.socket, first: bytes, drop: bytes) -> tuple[str, dict[str, str], bytes, float]:
-    """Send a drop every tenth of a second until the server hangs up: what it said, and after how long."""
+    """Send `drop` every 0.1 seconds until the server closes the connection.
+
+    Returns:
+        Status line, headers, body, and the seconds until the connection was closed.
+    """
     began = time.monotonic()
     received = b""
     connection.sendall(first)
     connection.settimeout(0.1)
-    with contextlib.suppress(ConnectionError):  # who hangs up while drops are under way resets the connection
+    with contextlib.suppress(ConnectionError):  # closing while data arrives resets the connection
         while time.monotonic() - began < MAX_WAIT_SECONDS:
-            with contextlib.suppress(TimeoutError):  # no answer yet: the next drop
+            with contextlib.suppress(TimeoutError):  # no response yet
                 piece = connection.recv(65_536)
                 received += piece
                 if not piece:
@@ -71,12 +75,12 @@ def assert_is_408(status: str, headers: dict[str, str], body: bytes, seconds: fl
 
 
 @pytest.mark.parametrize("drop", [b"", b"X-Drop: 1\r\n", b"x"])
-def test_s19_a_head_that_never_ends_is_cut_off(connection: socket.socket, drop: bytes) -> None:
+def test_s19_a_request_head_that_never_ends_times_out(connection: socket.socket, drop: bytes) -> None:
     assert_is_408(*trickle(connection, GET, drop))
 
 
 @pytest.mark.parametrize("drop", [b"", b"\r\n"])
-def test_s19_who_says_nothing_is_not_listened_to(connection: socket.socket, drop: bytes) -> None:
+def test_s19_a_silent_connection_is_closed(connection: socket.socket, drop: bytes) -> None:
     status, _, _, seconds = trickle(connection, drop, drop)
     assert status == ""
     assert TIMEOUT_SECONDS * 0.9 < seconds < MAX_WAIT_SECONDS
@@ -86,33 +90,33 @@ def test_s19_who_says_nothing_is_not_listened_to(connection: socket.socket, drop
     ("length", "drop"),
     [(b"Content-Length: 900\r\n\r\n", b"u"), (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nu\r\n")],
 )
-def test_s19_a_body_that_trickles_is_cut_off(connection: socket.socket, length: bytes, drop: bytes) -> None:
+def test_s19_a_slow_request_body_times_out(connection: socket.socket, length: bytes, drop: bytes) -> None:
     assert_is_408(*trickle(connection, SIGN_IN + length, drop))
 
 
-def test_s19_the_rest_of_a_request_that_was_refused_is_not_awaited(connection: socket.socket) -> None:
+def test_s19_the_rest_of_a_rejected_request_is_not_read(connection: socket.socket) -> None:
     length = b"Content-Length: 99999999\r\n\r\n"
     status, _, body, seconds = trickle(connection, SIGN_IN + length, b"u")
     assert (status[:12], json.loads(body)["code"]) == ("HTTP/1.1 413", "too_large")
     assert TIMEOUT_SECONDS * 0.9 < seconds < MAX_WAIT_SECONDS
 
 
-def test_s19_who_does_not_read_the_answer_is_hung_up_on(connection: socket.socket) -> None:
-    ask = b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    connection.sendall(ask * 60)
+def test_s19_the_connection_of_a_client_that_does_not_read_is_closed(connection: socket.socket) -> None:
+    request = b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    connection.sendall(request * 60)
     time.sleep(3 * TIMEOUT_SECONDS)
     connection.settimeout(MAX_WAIT_SECONDS)
     read = 0
-    with contextlib.suppress(ConnectionError):  # being hung up on may come as a reset
+    with contextlib.suppress(ConnectionError):  # the close may arrive as a reset
         while piece := connection.recv(1_048_576):
             read += len(piece)
-    # What lay in buffers came; that all of it came would show that nobody hung up.
+    # Data in buffers still arrives. If everything arrived, the server would not have closed the connection.
     whole = len((Path(__file__).parents[2] / "openapi" / "openapi.json").read_bytes())
     assert 0 < read < 60 * whole
 
 
 @pytest.mark.parametrize("bytes_more", [0, 1])
-def test_s19_a_large_head_is_refused_also_when_it_comes_at_once(
+def test_s19_a_large_request_head_is_rejected_even_if_it_arrives_at_once(
     connection: socket.socket, bytes_more: int
 ) -> None:
     padding = b"A: " + b"a" * (60_000 + 10_000 * bytes_more) + b"\r\n"
@@ -121,7 +125,7 @@ def test_s19_a_large_head_is_refused_also_when_it_comes_at_once(
 
 
 @pytest.mark.parametrize("count", [90, 101])
-def test_s19_a_head_has_at_most_a_hundred_headers(connection: socket.socket, count: int) -> None:
+def test_s19_a_request_has_at_most_a_hundred_headers(connection: socket.socket, count: int) -> None:
     connection.sendall(GET + b"A: b\r\n" * count + b"Connection: close\r\n\r\n")
     assert connection.recv(100).startswith(b"HTTP/1.1 200 " if count == 90 else b"HTTP/1.1 400 ")
 
@@ -137,7 +141,7 @@ def test_a_client_waiting_for_a_response_does_not_time_out(server: RunningServer
     assert answer.headers["preference-applied"] == f"wait={TIMEOUT_SECONDS + 2}"
 
 
-def test_a_connection_is_kept_for_who_asks_again_in_time(server: RunningServer) -> None:
+def test_a_connection_stays_open_for_requests_within_the_timeout(server: RunningServer) -> None:
     client = http.client.HTTPConnection(
         "127.0.0.1", int(server.origin.rpartition(":")[2]), timeout=MAX_WAIT_SECONDS
     )

@@ -1,4 +1,4 @@
-"""The command behind `make run`: it starts on nothing, says where it is, and ends when told to."""
+"""Tests of the command behind `make run`: first start, output, imports, malformed requests and shutdown."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ import pytest
 from tests.e2e.server import ROOT, RunningServer, free_port, running_server
 from tests.tools.bench.processes import resident_bytes
 
-# Where pictures are painted, where there is a broker, a bucket or a collector of traces.
+# Needed only for rendering, or if a broker, a bucket or a trace collector is configured.
 LAZY_MODULES = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk"}
-# What a first start needs, to make the schema and to read the pictures of the demonstration; later the first
-# upload does.
+# The first start needs them to create the schema and read the demo images; later the first upload loads them.
 FIRST_START_MODULES = {"alembic", "numpy", "PIL"}
-# What a worker may hold. This one was asked nothing yet, but loads 12 MB of libraries that only tests need.
+# Memory limit of an idle server, including 12 MB of libraries that only tests need.
 MAX_MEMORY_BYTES = 150_000_000
 
 
 def start_server(folder: Path, **settings: str) -> subprocess.Popen[str]:
-    ours = ("SARTIQ_ENV", "SECRET_KEY", "DATABASE_URL", "PUBLIC_URL", "PORT", "HOST")
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    overridden = ("SARTIQ_ENV", "SECRET_KEY", "DATABASE_URL", "PUBLIC_URL", "PORT", "HOST")
+    environment = {name: value for name, value in os.environ.items() if name not in overridden}
     return subprocess.Popen(
         [sys.executable, "-m", "handlers"],
         cwd=ROOT,
@@ -43,7 +42,7 @@ def start_server(folder: Path, **settings: str) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
-    """A server on an embedded database that did not exist, with what it said when it was there."""
+    """A server on a new SQLite database: the process, its port and its start-up output."""
     port = free_port()
     process = start_server(tmp_path_factory.mktemp("data"), PORT=str(port))
     said = ""
@@ -58,13 +57,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subproces
     process.stdout.close()
 
 
-def test_it_says_where_it_is_how_to_sign_in_and_how_to_stop(server) -> None:
+def test_the_start_up_output_has_the_url_the_demo_account_and_how_to_stop(server) -> None:
     _, port, said = server
     assert f"http://localhost:{port}/api/v1/docs" in said
     assert "demo@example.com / sartiq-demo" in said
 
 
-def test_it_answers_as_soon_as_it_says_so(server) -> None:
+def test_the_server_is_ready_when_it_prints_its_url(server) -> None:
     _, port, _ = server
     answer = httpx.get(f"http://127.0.0.1:{port}/api/v1/utils/readiness")
     assert answer.status_code == 200, answer.text
@@ -72,7 +71,7 @@ def test_it_answers_as_soon_as_it_says_so(server) -> None:
 
 
 def list_loaded_modules(server: RunningServer) -> set[str]:
-    """The modules that a server with PYTHONPROFILEIMPORTTIME loaded until it took traffic."""
+    """Return the modules that a server with PYTHONPROFILEIMPORTTIME imported until it was ready."""
     lines = server.log.read_text().splitlines()
     loaded = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
     assert {"sqlalchemy", "connexion", "uvicorn"} <= loaded
@@ -90,13 +89,13 @@ def test_later_starts_import_neither_migrations_nor_image_libraries(tmp_path: Pa
         pass
     with running_server(tmp_path, PYTHONPROFILEIMPORTTIME="1") as server:
         assert list_loaded_modules(server) & (LAZY_MODULES | FIRST_START_MODULES) == set()
-        # Only Linux tells it this way.
+        # Measured with /proc, which only Linux has.
         if sys.platform == "linux":
             assert resident_bytes(server.process.pid) < MAX_MEMORY_BYTES
 
 
 @pytest.mark.parametrize("head", [[b"A: " + b"a" * 1000 + b"\r\n"] * 100, [b"A: "] + [b"a" * 10_000] * 10])
-def test_s19_a_request_head_without_end_is_cut_off(server, head: list[bytes]) -> None:
+def test_s19_a_request_head_that_never_ends_is_rejected(server, head: list[bytes]) -> None:
     _, port, _ = server
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(b"GET /api/v1/utils/version HTTP/1.1\r\nHost: localhost\r\n" + b"".join(head))
@@ -104,7 +103,7 @@ def test_s19_a_request_head_without_end_is_cut_off(server, head: list[bytes]) ->
 
 
 def exchange(port: int, sent: bytes) -> tuple[str, dict[str, str], dict[str, object]]:
-    """What the server says to these bytes: status line, headers and JSON."""
+    """Send bytes to the server; return the status line, headers and JSON of the response."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(sent)
         received = b"".join(iter(lambda: connection.recv(65_536), b""))
@@ -114,7 +113,7 @@ def exchange(port: int, sent: bytes) -> tuple[str, dict[str, str], dict[str, obj
 
 
 @pytest.mark.parametrize("method", ["BREW", "get", "CONNECT", "PROPFIND", "X-!#$%&'*+.^_`|~"])
-def test_s25_a_method_that_nobody_knows_is_refused_as_such(server, method: str) -> None:
+def test_s25_an_unknown_method_is_rejected_with_405(server, method: str) -> None:
     _, port, _ = server
     request = (
         f"{method} /api/v1/brands/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"
@@ -126,7 +125,7 @@ def test_s25_a_method_that_nobody_knows_is_refused_as_such(server, method: str) 
     assert problem["request_id"] == headers["x-request-id"]
 
 
-def test_a_connection_that_brought_an_unknown_method_takes_the_next_request(server) -> None:
+def test_a_connection_stays_usable_after_an_unknown_method(server) -> None:
     _, port, _ = server
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     connection.connect()
@@ -148,7 +147,7 @@ def test_a_connection_that_brought_an_unknown_method_takes_the_next_request(serv
         b"hello\r\n\r\n",
     ],
 )
-def test_what_is_no_http_is_told_by_a_problem(server, sent: bytes) -> None:
+def test_bytes_that_are_not_http_are_rejected_with_a_problem(server, sent: bytes) -> None:
     _, port, _ = server
     status, headers, problem = exchange(port, sent)
     assert status == "HTTP/1.1 400 Bad Request"
@@ -163,7 +162,7 @@ def test_what_is_no_http_is_told_by_a_problem(server, sent: bytes) -> None:
     }
 
 
-def test_a_second_server_on_the_same_port_gives_up_and_says_why(server, tmp_path: Path) -> None:
+def test_a_second_server_on_the_same_port_exits_with_the_reason(server, tmp_path: Path) -> None:
     _, port, _ = server
     second = start_server(tmp_path, PORT=str(port))
     said, _ = second.communicate(timeout=30)
@@ -172,7 +171,7 @@ def test_a_second_server_on_the_same_port_gives_up_and_says_why(server, tmp_path
     assert "Ctrl-C" not in said
 
 
-def test_it_ends_when_told_to(server) -> None:
+def test_sigterm_stops_the_server(server) -> None:
     process, _, _ = server
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -180,7 +179,7 @@ def test_it_ends_when_told_to(server) -> None:
     assert time.monotonic() - began < 12
 
 
-def test_in_production_it_does_not_start_with_the_secret_that_everybody_knows(tmp_path: Path) -> None:
+def test_production_does_not_start_with_the_default_secret(tmp_path: Path) -> None:
     refused = start_server(tmp_path, SARTIQ_ENV="production")
     said, _ = refused.communicate(timeout=30)
     assert refused.returncode == 2

@@ -1,4 +1,4 @@
-"""The pictures of the state machines show the steps of the tables, all of them and no other."""
+"""Tests of the state diagrams: they show exactly the transitions of the state tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def list_phase_steps(table: dict[str, tuple[str, ...]]) -> Steps:
 
 
 def list_action_steps(table: dict) -> Steps:
-    """Return the steps of a table of actions, but for those that lead back to where they came from."""
+    """Return the transitions of a table of actions, without those that keep the state."""
     return {
         (source, name, action.target)
         for name, action in table.items()
@@ -44,7 +44,7 @@ STATES = {
 
 @pytest.fixture(scope="module")
 def diagrams() -> dict[str, ElementTree.Element]:
-    """The pictures of the page by the name of their machine."""
+    """The diagrams of the page by the name of their state machine."""
     found = re.findall(
         r'<section aria-labelledby="(\w+)">.*?(<svg .*?</svg>)', states_page().decode(), re.DOTALL
     )
@@ -52,7 +52,7 @@ def diagrams() -> dict[str, ElementTree.Element]:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_picture_has_the_steps_and_the_states_of_its_table(
+def test_a_diagram_has_the_transitions_and_states_of_its_table(
     name: str, diagrams: dict[str, ElementTree.Element]
 ) -> None:
     lines = [path for path in diagrams[name].iter("path") if path.get("class") == "line"]
@@ -62,7 +62,7 @@ def test_a_picture_has_the_steps_and_the_states_of_its_table(
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_line_leads_from_the_border_of_one_box_to_that_of_the_other(
+def test_a_line_connects_the_borders_of_two_boxes(
     name: str, diagrams: dict[str, ElementTree.Element]
 ) -> None:
     boxes = {box.get("data-state"): box for box in diagrams[name].iter("rect")}
@@ -85,12 +85,14 @@ def test_a_line_leads_from_the_border_of_one_box_to_that_of_the_other(
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_the_text_of_a_picture_tells_every_step(name: str, diagrams: dict[str, ElementTree.Element]) -> None:
+def test_the_description_of_a_diagram_lists_every_transition(
+    name: str, diagrams: dict[str, ElementTree.Element]
+) -> None:
     text = diagrams[name].findtext("desc") or ""
-    told = {
+    described = {
         (source, action, target)
         for source, targets in re.findall(r"(\w+): leads to (.*?)\.", text)
         for target, action in re.findall(r"(\w+)(?: \((\w+)\))?", targets)
     }
-    assert told == TABLES[name]
+    assert described == TABLES[name]
     assert set(re.findall(r"(\w+): ", text)) == STATES[name]

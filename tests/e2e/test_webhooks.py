@@ -1,4 +1,4 @@
-"""A client's server hears from the real server that its pictures are made, and can prove who says so."""
+"""Test of a webhook delivery by a real server, verified with the Standard Webhooks library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.servers.http_recorder import run_http_recorder
 SECONDS_TO_WAIT = 60
 
 
-def test_a_finished_generation_is_told_to_the_client(tmp_path: Path) -> None:
+def test_a_completed_generation_is_delivered_to_the_webhook_endpoint(tmp_path: Path) -> None:
     with (
         run_http_recorder() as client,
         running_server(tmp_path, OUTBOUND_ALLOWED_HOSTS=client.host) as server,
@@ -31,7 +31,7 @@ def test_a_finished_generation_is_told_to_the_client(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, server.log.read_text(errors="replace")[-2000:]
             time.sleep(0.05)
         webhook = Webhook(endpoint["secret"])
-        told = webhook.verify(client.requests[0].body, dict(client.requests[0].headers))
-        assert (told["type"], told["data"]["id"]) == ("generation.completed", generation["id"])
-        assert told["data"]["url"] == f"{server.url}/generations/{generation['id']}"
-        assert api.get(told["data"]["url"].removeprefix(server.url))["status"] == told["data"]["status"]
+        event = webhook.verify(client.requests[0].body, dict(client.requests[0].headers))
+        assert (event["type"], event["data"]["id"]) == ("generation.completed", generation["id"])
+        assert event["data"]["url"] == f"{server.url}/generations/{generation['id']}"
+        assert api.get(event["data"]["url"].removeprefix(server.url))["status"] == event["data"]["status"]
