@@ -1,6 +1,6 @@
-"""Suites over every operation as API keys see it: one scope opens what names it, and nothing else.
+"""Suites over every operation with API keys: the scope of an operation is necessary and sufficient.
 
-Scopes and what they open come from the table that people read (`openapi/permissions.md`).
+The scopes come from the published table of permissions (`openapi/permissions.md`).
 """
 
 from __future__ import annotations
@@ -32,38 +32,39 @@ KEY_OPERATIONS = list(SCOPE_BY_OPERATION)
 USER_OPERATIONS = [name for name in SECURED if name not in KEY_OPERATIONS]
 
 
-def test_s03_every_cell_of_the_matrix_is_asked_about() -> None:
-    """Neither a new column nor a scope that opens nothing comes in unnoticed."""
-    asked = {("key", name) for name in (*KEY_OPERATIONS, *USER_OPERATIONS)} | {
+def test_s03_every_cell_of_the_matrix_is_tested() -> None:
+    """A new column, or a scope without operations, fails this test."""
+    tested = {("key", name) for name in (*KEY_OPERATIONS, *USER_OPERATIONS)} | {
         ("anonymous", name) for name in SECURED
     }
-    asked |= set(itertools.product(ROLES, PUBLIC))
+    tested |= set(itertools.product(ROLES, PUBLIC))
     for allowed in (True, False):
-        asked |= set(role_cells(*ORGANIZATION_ROLES, "personal", allowed=allowed))
-    assert asked == set(itertools.product(ROLES, OPERATIONS))
+        tested |= set(role_cells(*ORGANIZATION_ROLES, "personal", allowed=allowed))
+    assert tested == set(itertools.product(ROLES, OPERATIONS))
     assert {name for name, row in ROWS.items() if "key" in row.roles} == {*KEY_OPERATIONS, *PUBLIC}
     assert all(operations_by_scope(CONTRACT).values())
 
 
 @pytest.mark.parametrize("name", KEY_OPERATIONS)
-def test_s03_the_one_scope_that_an_operation_names_is_enough(
-    name: str, app: Application, tenant: Tenant
-) -> None:
+def test_s03_the_scope_of_an_operation_is_sufficient(name: str, app: Application, tenant: Tenant) -> None:
     headers = api_key_headers(app, tenant.organization, [SCOPE_BY_OPERATION[name]])
-    reply = tenant.request_for(name).send(app, headers)
-    assert reply.status == OPERATIONS[name].success_status, describe_response(reply)
+    response = tenant.request_for(name).send(app, headers)
+    assert response.status == OPERATIONS[name].success_status, describe_response(response)
 
 
 @pytest.mark.parametrize("name", KEY_OPERATIONS)
-def test_s03_a_key_with_another_scope_is_refused(
+def test_s03_a_key_without_the_scope_is_denied(
     name: str, app: Application, tenant: Tenant, long_form: bool
 ) -> None:
-    """All other scopes in one key; in the long form each of them in a key of its own as well."""
-    request, others = tenant.request_for(name), [one for one in SCOPES if one != SCOPE_BY_OPERATION[name]]
-    for scopes in [others, *([one] for one in others if long_form)]:
-        reply = request.send(app, api_key_headers(app, tenant.organization, scopes))
-        assert (reply.status, reply.json()["code"]) == (403, "not_enough_permissions"), (
-            f"{scopes} {describe_response(reply)}"
+    """Test a key with all other scopes; in the long form also one key per other scope."""
+    request, others = (
+        tenant.request_for(name),
+        [scope for scope in SCOPES if scope != SCOPE_BY_OPERATION[name]],
+    )
+    for scopes in [others, *([scope] for scope in others if long_form)]:
+        response = request.send(app, api_key_headers(app, tenant.organization, scopes))
+        assert (response.status, response.json()["code"]) == (403, "not_enough_permissions"), (
+            f"{scopes} {describe_response(response)}"
         )
 
 
@@ -73,13 +74,13 @@ def test_s03_a_key_scope_has_no_effect_when_the_role_of_its_creator_lacks_it(
 ) -> None:
     headers = api_key_headers(app, tenant.organization, SCOPES, make_account(tenant, role))
     for _, name in role_cells(role, allowed=False):
-        reply = tenant.request_for(name).send(app, headers)
+        response = tenant.request_for(name).send(app, headers)
         expected = (403, "not_enough_permissions") if name in KEY_OPERATIONS else (401, "invalid_token")
-        assert (reply.status, reply.json()["code"]) == expected, f"{name} {describe_response(reply)}"
+        assert (response.status, response.json()["code"]) == expected, f"{name} {describe_response(response)}"
 
 
-def test_s03_a_key_that_does_not_hold_opens_nothing(app: Application, tenant: Tenant) -> None:
-    """One that has expired, one whose maker is locked, and one of ours of which there is no row."""
+def test_s03_an_invalid_key_is_401_for_every_operation(app: Application, tenant: Tenant) -> None:
+    """The keys are expired, of an inactive user, and well-formed but without a row."""
     locked = factories.make_user(is_active=False)
     factories.make_membership(tenant.organization, locked, role="admin")
     keys = [
@@ -90,40 +91,40 @@ def test_s03_a_key_that_does_not_hold_opens_nothing(app: Application, tenant: Te
     requests = [tenant.request_for(name) for name in SECURED]
     before = snapshot_rows(app)
     for request, headers in itertools.product(requests, keys):
-        reply = request.send(app, headers)
-        assert (reply.status, reply.json()["code"]) == (401, "invalid_token"), (
-            f"{request.operation.operation_id} {describe_response(reply)}"
+        response = request.send(app, headers)
+        assert (response.status, response.json()["code"]) == (401, "invalid_token"), (
+            f"{request.operation.operation_id} {describe_response(response)}"
         )
     assert snapshot_rows(app) == before
 
 
 @pytest.mark.parametrize("name", USER_OPERATIONS)
-def test_s03_a_key_is_no_credential_where_the_contract_wants_a_person(
+def test_s03_a_key_is_401_where_the_contract_requires_a_user(
     name: str, app: Application, tenant: Tenant
 ) -> None:
-    reply = tenant.request_for(name).send(app, api_key_headers(app, tenant.organization, SCOPES))
-    assert (reply.status, reply.json()["code"]) == (401, "invalid_token"), describe_response(reply)
+    response = tenant.request_for(name).send(app, api_key_headers(app, tenant.organization, SCOPES))
+    assert (response.status, response.json()["code"]) == (401, "invalid_token"), describe_response(response)
 
 
 def takes_organization(name: str) -> bool:
-    return any(one["name"] == "organization_id" for one in OPERATIONS[name].parameters)
+    return any(parameter["name"] == "organization_id" for parameter in OPERATIONS[name].parameters)
 
 
 @pytest.mark.parametrize(
     "name", [name for name in KEY_OPERATIONS if ids_in_path(OPERATIONS[name]) or takes_organization(name)]
 )
-def test_s01_rows_of_other_organizations_look_like_none_to_a_key(
+def test_s01_rows_of_other_organizations_look_absent_to_a_key(
     name: str, app: Application, tenant: Tenant, other_tenant: Tenant
 ) -> None:
-    """Those of the same person's other organization too."""
-    request, named = tenant.request_for(name), ids_in_path(OPERATIONS[name])
-    if named:
+    """This includes rows of the key creator's other organizations."""
+    request, path_ids = tenant.request_for(name), ids_in_path(OPERATIONS[name])
+    if path_ids:
         request.query.pop("organization_id", None)
-        unknown = request.replace(path={**request.path, named[0]: unknown_id()})
+        unknown = request.replace(path={**request.path, path_ids[0]: unknown_id()})
     else:
         unknown = request.replace(query={**request.query, "organization_id": unknown_id()})
-    for elsewhere in (other_tenant.organization, tenant.sibling_organization):
-        headers = api_key_headers(app, elsewhere, SCOPES)
+    for organization in (other_tenant.organization, tenant.sibling_organization):
+        headers = api_key_headers(app, organization, SCOPES)
         foreign = request.send(app, headers)
         assert foreign.status == 404, describe_response(foreign)
         assert without_request_id(foreign) == without_request_id(unknown.send(app, headers))

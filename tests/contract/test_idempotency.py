@@ -1,4 +1,4 @@
-"""Suites over every operation that takes an Idempotency-Key: sent twice, it happens once."""
+"""Suites over every operation with an `Idempotency-Key`: a request that is sent twice has one effect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.idempotency import HEADER, mark_in_progress
 KEY = "8e03978e-40d5-43e8-bc93-6894a57f9324"
 UNCOUNTED_TABLES = {IdempotencyKey.__tablename__, TokenFamily.__tablename__}
 
-# A property that makes the request another one, where it is not the name.
+# The property that makes a request differ, where that is not the name.
 OTHER_BODIES: dict[str, dict[str, Any]] = {
     "add_member": {"role": "viewer"},
     "create_invitation": {"role": "viewer"},
@@ -37,12 +37,12 @@ OTHER_BODIES: dict[str, dict[str, Any]] = {
 }
 
 
-def takes_key(operation: Operation) -> bool:
-    """Tell whether the contract gives an operation the header."""
+def accepts_key(operation: Operation) -> bool:
+    """Return whether an operation has the header."""
     return any(parameter["name"] == "Idempotency-Key" for parameter in operation.parameters)
 
 
-KEYED_OPERATIONS = [name for name, operation in OPERATIONS.items() if takes_key(operation)]
+KEYED_OPERATIONS = [name for name, operation in OPERATIONS.items() if accepts_key(operation)]
 ORGANIZATION_OPERATIONS = [
     name
     for name in KEYED_OPERATIONS
@@ -52,17 +52,17 @@ ORGANIZATION_OPERATIONS = [
 
 @pytest.fixture
 def send(app: Application, tenant: Tenant) -> Callable[..., ClientResponse]:
-    """Send a request with the key, by default as somebody who may."""
+    """Return a function that sends a request with the key, by default as a user with the permission."""
 
-    def send_it(request: Request, user: User | None = None) -> ClientResponse:
+    def send_with_key(request: Request, user: User | None = None) -> ClientResponse:
         headers = auth_headers(app, user or tenant.caller_for(request.operation))
         return request.send(app, {**headers, HEADER: KEY})
 
-    return send_it
+    return send_with_key
 
 
 def count_rows(app: Application) -> dict[str, int]:
-    """How many rows each table has."""
+    """Return the number of rows per table."""
     with app.database.transaction(write=False) as reading:
         return {
             table.name: reading.scalar(select(func.count()).select_from(table))
@@ -71,14 +71,14 @@ def count_rows(app: Application) -> dict[str, int]:
         }
 
 
-def without_request_id(reply: ClientResponse) -> tuple[int, dict[str, str], Any]:
-    headers = {name: value for name, value in reply.headers.items() if name != "x-request-id"}
-    body = {name: value for name, value in reply.json().items() if name != "request_id"}
-    return reply.status, headers, body
+def without_request_id(response: ClientResponse) -> tuple[int, dict[str, str], Any]:
+    headers = {name: value for name, value in response.headers.items() if name != "x-request-id"}
+    body = {name: value for name, value in response.json().items() if name != "request_id"}
+    return response.status, headers, body
 
 
 def with_other_content(request: Request) -> Request:
-    """The same request with another content."""
+    """Return the request with other content."""
     if request.body is None:
         return request.replace(path=dict.fromkeys(request.path, unknown_id()))
     if request.media_type == "multipart/form-data":
@@ -88,7 +88,7 @@ def with_other_content(request: Request) -> Request:
 
 
 @pytest.mark.parametrize("name", KEYED_OPERATIONS)
-def test_a_request_that_is_sent_again_is_answered_again_and_changes_nothing(
+def test_a_repeated_request_replays_the_response_and_changes_nothing(
     name: str, app: Application, tenant: Tenant, send: Callable[..., ClientResponse]
 ) -> None:
     request = tenant.request_for(name)
@@ -96,11 +96,11 @@ def test_a_request_that_is_sent_again_is_answered_again_and_changes_nothing(
     assert first.status == request.operation.success_status, first.body
     assert "idempotency-replayed" not in first.headers
     before = count_rows(app)
-    again = send(request)
-    assert (again.status, again.body) == (first.status, first.body)
-    assert again.headers.pop("idempotency-replayed") == "true"
-    assert again.headers.pop("x-request-id") != first.headers.pop("x-request-id")
-    assert drop_rate_limit_headers(again.headers) == drop_rate_limit_headers(first.headers)
+    replay = send(request)
+    assert (replay.status, replay.body) == (first.status, first.body)
+    assert replay.headers.pop("idempotency-replayed") == "true"
+    assert replay.headers.pop("x-request-id") != first.headers.pop("x-request-id")
+    assert drop_rate_limit_headers(replay.headers) == drop_rate_limit_headers(first.headers)
     reused = send(with_other_content(request))
     assert (reused.status, reused.json()["code"]) == (422, "idempotency_key_reused")
     assert reused.error_types == {("header", "Idempotency-Key"): "idempotency_key_reused"}
@@ -117,7 +117,7 @@ def test_s21_a_caller_without_the_permission_gets_no_replay(
 ) -> None:
     request, admin = tenant.request_for(name), factories.make_user()
     membership = factories.make_membership(tenant.organization, admin, role="admin")
-    # Who is taken in is a colleague of whoever takes in.
+    # `add_member` requires that the new member shares an organization with the caller.
     factories.make_membership(tenant.sibling_organization, admin)
     assert send(request, admin).status == request.operation.success_status
     with app.database.transaction(write=True) as writing:

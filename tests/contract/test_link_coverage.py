@@ -1,4 +1,4 @@
-"""When the walks of a contract run pass: without a fault, and far enough to prove something."""
+"""The stateful phase passes without failures and with enough links followed."""
 
 import pytest
 
@@ -7,11 +7,13 @@ from tests.contract.fuzzing.stateful import Findings, StartOperation, report
 BRANDS = StartOperation("create", frozenset({"read", "change", "delete"}), frozenset({"delete"}))
 
 
-def build_findings(*followed: str, missed: tuple[str, ...] = ("delete",), fault: str = "") -> Findings:
-    return Findings(followed=set(followed), missed=set(missed), failures={fault: "details"} if fault else {})
+def build_findings(*followed: str, missed: tuple[str, ...] = ("delete",), failure: str = "") -> Findings:
+    return Findings(
+        followed=set(followed), missed=set(missed), failures={failure: "details"} if failure else {}
+    )
 
 
-def test_walks_that_came_far_enough_pass_and_name_what_they_did_not_see(
+def test_a_run_with_enough_links_passes_and_lists_the_missing_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert report([BRANDS], build_findings("read", "delete"))
@@ -21,17 +23,15 @@ def test_walks_that_came_far_enough_pass_and_name_what_they_did_not_see(
 
 
 @pytest.mark.parametrize(
-    "one",
+    "findings",
     [
         pytest.param(build_findings("read"), id="too few links"),
-        pytest.param(
-            build_findings("read", "change", "delete", missed=()), id="nobody looked after a deletion"
-        ),
-        pytest.param(build_findings("read", "change", "delete", fault="500 at read"), id="a fault"),
+        pytest.param(build_findings("read", "change", "delete", missed=()), id="no read after a deletion"),
+        pytest.param(build_findings("read", "change", "delete", failure="500 at read"), id="a failure"),
     ],
 )
-def test_walks_that_prove_too_little_or_met_a_fault_fail(one: Findings) -> None:
-    assert not report([BRANDS], one)
+def test_a_run_with_a_failure_or_too_few_links_fails(findings: Findings) -> None:
+    assert not report([BRANDS], findings)
 
 
 def test_a_run_without_links_fails() -> None:

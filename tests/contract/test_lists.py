@@ -1,7 +1,7 @@
-"""Every list of the contract in each order and with each filter: its count is right, its plans use an index.
+"""Every list in each sort order and with each filter has the right count and uses an index.
 
-The tables of tests are small, so the planner is told to read no whole table and to sort nothing where it has
-any other way: what it still sorts has no index. `make bench-lists` sees what it does with a million rows.
+The tables of tests are small, so the planner is configured to avoid sequential scans and sorts: a sort that
+remains has no index. `make bench-lists` measures the plans with a million rows.
 """
 
 from __future__ import annotations
@@ -39,51 +39,51 @@ TABLES = {
     "list_sessions": "token_families", "list_members": "memberships", "list_own_audit_events": "audit_events",
     "list_subscription_usage": "credit_movements",
 }  # fmt: skip
-"""Where the name of the operation does not say it."""
+"""The tables of operations whose name does not contain it."""
 GLOBAL_LISTS = {"list_users", "list_generation_models"}
-"""Read whole, by those who run the system, or because it is short."""
+"""Lists that are read completely: by superusers only, or short."""
 PARENT_PARAMETERS = {"shot_id", "shooting_id", "look_id", "generation_id"}
-"""Rows of one parent are few and are sorted."""
+"""Filters by one parent, whose rows are few and are sorted."""
 RANGES = {"created_after", "updated_after"}
-"""What no total answers."""
+"""Filters that no cached count covers."""
 UNBOUNDED_TABLES = {model.__tablename__ for model in COUNTED}
 UNWANTED = ("seqscan", "sort", "incremental_sort", "hashjoin", "mergejoin")
-"""What PostgreSQL is to do only where an index leaves it no other way."""
+"""Plan nodes that PostgreSQL shall use only if no index serves the query."""
 
 
 def get_table(operation: Operation) -> str:
-    """The table that an operation lists."""
+    """Return the table that an operation lists."""
     name = operation.operation_id
     return TABLES.get(name, name.removeprefix("list_"))
 
 
 def list_queries(operation: Operation, tenant: Tenant, rare: bool = False) -> Iterator[dict[str, Any]]:
-    """What can be asked of a list: nothing, and each filter alone with a value that fits.
+    """Yield queries of a list: no filter, and each filter alone with a matching value.
 
-    A rare one is less common among the rows: where all have the same value, no index of it is of use.
+    With `rare` the value is less common among the rows: an index is useless if all rows have the same value.
     """
     yield {}
     for parameter in operation.parameters:
         if parameter["in"] == "query" and parameter["name"] not in PAGINATION_PARAMETERS:
             schema = parameter["schema"]
-            fitting = schema.get("enum") or ["true" if schema["type"] == "boolean" else schema["example"]]
-            yield {parameter["name"]: tenant.replace_seed_ids(fitting[-1 if rare else 0])}
+            values = schema.get("enum") or ["true" if schema["type"] == "boolean" else schema["example"]]
+            yield {parameter["name"]: tenant.replace_seed_ids(values[-1 if rare else 0])}
 
 
 def list_sort_orders(operation: Operation) -> list[str]:
-    """Every order of a list."""
+    """Return every sort order of a list."""
     (sort,) = [parameter for parameter in operation.parameters if parameter["name"] == "sort"]
     return list(sort["schema"]["enum"])
 
 
 @dataclass
 class QueryPlans:
-    """The statements of one request that read a table, and PostgreSQL's plan of each."""
+    """The SELECT statements of one request, with PostgreSQL's plan of each."""
 
     plans: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def record(self, connection: Connection, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        """Ask for the plan of a statement that is about to run, as whom and with what it will."""
+        """Record the plan of a statement before it runs, with the same role and parameters."""
         if statement.startswith("SELECT") and "set_config" not in statement:
             driver: Any = connection.connection.driver_connection
             with psycopg.ClientCursor(driver) as cursor:
@@ -93,43 +93,43 @@ class QueryPlans:
             self.plans.append((statement, plan[0]["Plan"]))
 
     def page_plan(self, table: str) -> dict[str, Any]:
-        """The plan of the statement that reads a page of a table, without what counts."""
+        """Return the plan of the statement that reads a page of a table, without the parts that count."""
         plan = self._statement_plan(table)
         return {**plan, "Plans": [part for part in plan["Plans"] if part not in self.count_plans(table)]}
 
     def count_plans(self, table: str) -> list[dict[str, Any]]:
-        """What counts in that statement: PostgreSQL does it once, whatever the number of rows."""
+        """Return the parts of that statement that count; PostgreSQL runs them once per statement."""
         parts = [part for part in self._statement_plan(table)["Plans"] if is_uncorrelated(part)]
         return [part for part in parts if {table, "row_counts"} & relations(part)]
 
     def _statement_plan(self, table: str) -> dict[str, Any]:
         (plan,) = [
             plan
-            for told, plan in self.plans
-            if f"FROM {table} " in told and " ORDER BY " in told and "LIMIT" in told
+            for statement, plan in self.plans
+            if f"FROM {table} " in statement and " ORDER BY " in statement and "LIMIT" in statement
         ]
         return plan
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plan and all that it consists of."""
+    """Yield a plan and all of its nodes."""
     yield plan
     for part in plan.get("Plans", ()):
         yield from nodes(part)
 
 
 def is_uncorrelated(plan: dict[str, Any]) -> bool:
-    """Whether a part of a plan depends on no row."""
+    """Return whether a part of a plan depends on no row."""
     return plan.get("Parent Relationship") == "InitPlan"
 
 
 def relations(plan: dict[str, Any]) -> set[str]:
-    """The tables that a plan reads."""
+    """Return the tables that a plan reads."""
     return {node["Relation Name"] for node in nodes(plan) if "Relation Name" in node}
 
 
 def index_condition(plan: dict[str, Any], table: str) -> str:
-    """By what a plan looks into indexes of a table; empty where it reads all of it."""
+    """Return the index conditions of a plan for a table; empty if it reads the whole table."""
     scans = [node for node in nodes(plan) if node.get("Relation Name") == table]
     bitmaps = [node for scan in scans for node in nodes(scan) if node["Node Type"] == "Bitmap Index Scan"]
     return " AND ".join(node["Index Cond"] for node in (*scans, *bitmaps) if "Index Cond" in node)
@@ -137,11 +137,11 @@ def index_condition(plan: dict[str, Any], table: str) -> str:
 
 @pytest.fixture
 def query_plans(database_engine: Engine) -> Iterator[QueryPlans]:
-    """The plans of the last request."""
-    seen = QueryPlans()
-    event.listen(database_engine, "before_cursor_execute", seen.record)
-    yield seen
-    event.remove(database_engine, "before_cursor_execute", seen.record)
+    """Yield the plans of the last request."""
+    recorder = QueryPlans()
+    event.listen(database_engine, "before_cursor_execute", recorder.record)
+    yield recorder
+    event.remove(database_engine, "before_cursor_execute", recorder.record)
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -150,9 +150,9 @@ def test_a_count_is_the_number_of_rows_with_each_filter(name: str, app: Applicat
     create_more_rows(tenant, name)
     request, headers = tenant.request_for(name), auth_headers(app, tenant.caller_for(operation))
     for query in list_queries(operation, tenant):
-        reply = request.replace(query={**request.query, **query, "limit": 100}).send(app, headers)
-        assert reply.status == 200, describe_response(reply)
-        page = reply.json()
+        response = request.replace(query={**request.query, **query, "limit": 100}).send(app, headers)
+        assert response.status == 200, describe_response(response)
+        page = response.json()
         assert (page["count"], page["count_exact"]) == (len(page["data"]), True), query
     everything = request.replace(query={**request.query, "limit": 100}).send(app, headers).json()
     assert everything["count"] >= 3
@@ -169,53 +169,53 @@ def test_a_list_is_read_by_an_index(
     request, headers = tenant.request_for(name), auth_headers(app, tenant.caller_for(operation))
     configure_planner(app, table)
 
-    def ask(**query: Any) -> ClientResponse:
+    def send(**query: Any) -> ClientResponse:
         query_plans.plans.clear()
-        reply = request.replace(query={**request.query, **query}).send(app, headers)
-        assert reply.status == 200, describe_response(reply)
-        return reply
+        response = request.replace(query={**request.query, **query}).send(app, headers)
+        assert response.status == 200, describe_response(response)
+        return response
 
     for query in list_queries(operation, tenant, rare=True):
         for order in list_sort_orders(operation):
-            cursor = ask(**query, sort=order, limit=1).json()["next_cursor"]
+            cursor = send(**query, sort=order, limit=1).json()["next_cursor"]
             assert_read_by_index(query_plans, table, query, order)
             assert_counted_by_index(query_plans, table, query)
             if cursor and table in UNBOUNDED_TABLES and not query.keys() & PARENT_PARAMETERS:
-                ask(sort=order, limit=1, cursor=cursor)
+                send(sort=order, limit=1, cursor=cursor)
                 assert "ROW(" in index_condition(query_plans.page_plan(table), table), order
 
 
 def configure_planner(app: Application, table: str) -> None:
-    """Let PostgreSQL know the table, and for the rest of the test shun what it can do without."""
+    """Update the statistics of a table, and disable unwanted plan nodes for the rest of the test."""
     with app.database.transaction(write=False) as session:
         connection = session.connection()
         bypass_rls(connection)
         connection.exec_driver_sql(f"ANALYZE {table}")
-        # Each row that is read in vain weighs more than anything else.
+        # Reading a row in vain costs more than anything else.
         connection.exec_driver_sql("SET LOCAL cpu_tuple_cost = 1000")
-        for way in (*UNWANTED, *(["bitmapscan"] if table in UNBOUNDED_TABLES else [])):
-            connection.exec_driver_sql(f"SET LOCAL enable_{way} = off")
+        for node_type in (*UNWANTED, *(["bitmapscan"] if table in UNBOUNDED_TABLES else [])):
+            connection.exec_driver_sql(f"SET LOCAL enable_{node_type} = off")
 
 
 def assert_read_by_index(query_plans: QueryPlans, table: str, query: dict[str, Any], order: str) -> None:
-    """A page is found by an index; where rows may be many, it is walked in the order that is asked for."""
+    """Check that a page uses an index, and on a growing table an index in the requested order."""
     plan = query_plans.page_plan(table)
-    found = index_condition(plan, table)
-    assert found, (table, query, order, plan)
+    condition = index_condition(plan, table)
+    assert condition, (table, query, order, plan)
     if table in UNBOUNDED_TABLES and not query.keys() & PARENT_PARAMETERS:
         assert [node["Node Type"] for node in nodes(plan) if "Sort" in node["Node Type"]] == [], (
             query,
             order,
         )
         for column in query.keys() - RANGES:
-            assert column in found, (query, order, found)
+            assert column in condition, (query, order, condition)
 
 
 def assert_counted_by_index(query_plans: QueryPlans, table: str, query: dict[str, Any]) -> None:
-    """What is kept is not counted, and nothing is counted by reading a whole table."""
-    counting = query_plans.count_plans(table)
-    assert counting
-    for plan in counting:
+    """Check that cached counts are used where there are any, and that every other count uses an index."""
+    count_plans = query_plans.count_plans(table)
+    assert count_plans
+    for plan in count_plans:
         if table in UNBOUNDED_TABLES and not query.keys() & (PARENT_PARAMETERS | RANGES):
             assert relations(plan) == {"row_counts"}, (query, plan)
             assert "scope_id" in index_condition(plan, "row_counts")

@@ -1,4 +1,4 @@
-"""Every code that the house can raise has a page, and every page a code that can be raised."""
+"""Every problem code that the code can raise has a page, and every page a code that can be raised."""
 
 import importlib
 import pkgutil
@@ -10,7 +10,7 @@ from db.errors import DomainError
 from handlers.contract.errors import RequestError
 from handlers.pipeline.problem_types import PROBLEMS
 
-# Raised by no exception class of ours: errors.py makes them for defects and dead databases.
+# No exception class has these codes: errors.py uses them for unexpected errors and unavailable databases.
 ERROR_HANDLER_CODES = {"internal_error", "unavailable"}
 
 
