@@ -1,4 +1,4 @@
-"""The documentation is sent compressed to whoever takes that, and is the same document to everybody."""
+"""Documents are compressed for clients that accept gzip."""
 
 from __future__ import annotations
 
@@ -25,43 +25,49 @@ SCRIPT = "/api/v1/docs/swagger-ui-bundle.js"
 def fetch_plain_and_compressed(
     app: Application, path: str, method: str = "GET", **headers: str
 ) -> tuple[ClientResponse, ClientResponse]:
-    """Return the plain and the compressed form of what is at a path."""
-    named = {name.replace("_", "-"): text for name, text in headers.items()}
-    return send_request(app, method, path, named), send_request(
-        app, method, path, {**named, "accept-encoding": "gzip"}
+    """Return the plain and the compressed response."""
+    sent = {name.replace("_", "-"): text for name, text in headers.items()}
+    return send_request(app, method, path, sent), send_request(
+        app, method, path, {**sent, "accept-encoding": "gzip"}
     )
 
 
 @pytest.mark.parametrize("path", DOCUMENTS)
-def test_a_document_is_the_same_in_both_forms_and_each_has_its_tag(app: Application, path: str) -> None:
-    plain, packed = fetch_plain_and_compressed(app, path)
+def test_a_document_is_the_same_in_both_encodings_and_each_has_its_own_tag(
+    app: Application, path: str
+) -> None:
+    plain, compressed = fetch_plain_and_compressed(app, path)
     assert "content-encoding" not in plain.headers
-    assert packed.headers["content-encoding"] == "gzip"
-    assert gzip.decompress(packed.body) == plain.body
-    assert packed.headers["content-length"] == str(len(packed.body))
-    assert len(packed.body) < len(plain.body)
-    assert packed.headers["content-type"] == plain.headers["content-type"]
-    assert packed.headers["etag"] != plain.headers["etag"]
-    assert packed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
+    assert compressed.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(compressed.body) == plain.body
+    assert compressed.headers["content-length"] == str(len(compressed.body))
+    assert len(compressed.body) < len(plain.body)
+    assert compressed.headers["content-type"] == plain.headers["content-type"]
+    assert compressed.headers["etag"] != plain.headers["etag"]
+    assert compressed.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS)
-def test_a_head_says_of_both_forms_what_a_get_would(app: Application, path: str) -> None:
-    for asked, whole in zip(
+def test_head_returns_the_headers_of_get_in_both_encodings(app: Application, path: str) -> None:
+    for head, get in zip(
         fetch_plain_and_compressed(app, path, "HEAD"), fetch_plain_and_compressed(app, path), strict=True
     ):
-        assert (asked.status, asked.body) == (200, b"")
+        assert (head.status, head.body) == (200, b"")
         for name in ("etag", "vary", "content-type", "content-length", "content-encoding"):
-            assert asked.headers.get(name) == whole.headers.get(name)
+            assert head.headers.get(name) == get.headers.get(name)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS)
 def test_each_content_encoding_has_its_own_etag(app: Application, path: str) -> None:
-    plain, packed = (reply.headers["etag"] for reply in fetch_plain_and_compressed(app, path))
-    for known, statuses in {plain: [304, 200], packed: [200, 304], f"{plain}, {packed}": [304, 304]}.items():
+    plain, compressed = (reply.headers["etag"] for reply in fetch_plain_and_compressed(app, path))
+    for known, statuses in {
+        plain: [304, 200],
+        compressed: [200, 304],
+        f"{plain}, {compressed}": [304, 304],
+    }.items():
         replies = fetch_plain_and_compressed(app, path, if_none_match=known)
         assert [reply.status for reply in replies] == statuses
-        for reply, tag in zip(replies, (plain, packed), strict=True):
+        for reply, tag in zip(replies, (plain, compressed), strict=True):
             assert (reply.headers["etag"], reply.headers["vary"]) == (tag, "Accept-Encoding")
             if reply.status == 304:
                 assert reply.body == b""
@@ -77,23 +83,21 @@ def test_each_content_encoding_has_its_own_etag(app: Application, path: str) -> 
         ("", None), ("identity, gzip;q=0.9", None), ("gzip;q=much", None), ("gzipped", None), (";,q", None),
     ],
 )  # fmt: skip
-def test_the_form_is_that_which_the_caller_takes(
+def test_the_encoding_is_one_that_the_client_accepts(
     app: Application, accepted: str, encoding: str | None
 ) -> None:
     reply = send_request(app, "GET", SCRIPT, {"accept-encoding": accepted})
     assert (reply.status, reply.headers.get("content-encoding")) == (200, encoding)
 
 
-def test_a_compressed_answer_is_held_against_the_contract_too(
-    app: Application, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compressed_response_is_validated_too(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(app.app.config, "CONTRACT_JSON", b"[]")
     for reply in fetch_plain_and_compressed(app, "/api/v1/openapi.json"):
         assert (reply.status, reply.json()["code"]) == (500, "internal_error")
         assert "content-encoding" not in reply.headers
 
 
-def test_answers_about_somebody_are_never_compressed(client_for: Callable[[Any], Any]) -> None:
+def test_responses_with_personal_data_are_never_compressed(client_for: Callable[[Any], Any]) -> None:
     client = client_for(factories.make_user())
     reply = client("GET", "/users/me", headers={"accept-encoding": "gzip"})
     assert reply.status == 200

@@ -1,4 +1,4 @@
-"""Stored pictures through the API: the right type, the size asked for, and only to those who may see them."""
+"""Stored images: their type and size, and which callers see them."""
 
 import hashlib
 from collections.abc import Callable
@@ -28,19 +28,19 @@ def client(client_for: Callable[..., Client], user: User) -> Client:
 
 @pytest.fixture
 def store_media(app: Application) -> Callable[..., MediaResource]:
-    """Make a picture with its file, whatever row it belongs to."""
+    """Return a function that stores an image with its file."""
 
     def store(file_format: str = "PNG", **values: object) -> MediaResource:
-        picture = normalise(encode_image(build_orientation_image(), file_format))
+        image = normalise(encode_image(build_orientation_image(), file_format))
         media = factories.make_media(
-            extension=picture.extension,
-            content_type=picture.content_type,
-            content_hash=hashlib.sha256(picture.data + uuid4().bytes).hexdigest(),
-            width=picture.width,
-            height=picture.height,
+            extension=image.extension,
+            content_type=image.content_type,
+            content_hash=hashlib.sha256(image.data + uuid4().bytes).hexdigest(),
+            width=image.width,
+            height=image.height,
             **values,
         )
-        LocalDisk(app.settings.media_dir).write(media_key(media.id, picture.extension), picture.data)
+        LocalDisk(app.settings.media_dir).write(media_key(media.id, image.extension), image.data)
         return media
 
     return store
@@ -53,7 +53,7 @@ def media_path(media: MediaResource, query: str = "") -> str:
 @pytest.mark.parametrize(
     ("file_format", "content_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")]
 )
-def test_s11_a_file_is_served_as_it_is_stored_and_cannot_run_as_a_page(
+def test_s11_a_file_is_served_unchanged_with_headers_against_scripts(
     client: Client, user: User, store_media: Callable, file_format: str, content_type: str
 ) -> None:
     media = store_media(file_format, owner=user)
@@ -66,13 +66,13 @@ def test_s11_a_file_is_served_as_it_is_stored_and_cannot_run_as_a_page(
     assert open_image(reply.body).format == file_format
 
 
-@pytest.mark.parametrize("kind", ["webp", "jpeg", "png", "avif"])
-def test_a_variant_has_the_width_and_type_asked_for_and_its_own_tag(
-    client: Client, user: User, store_media: Callable, kind: str
+@pytest.mark.parametrize("image_type", ["webp", "jpeg", "png", "avif"])
+def test_a_variant_has_the_requested_width_and_type_and_its_own_tag(
+    client: Client, user: User, store_media: Callable, image_type: str
 ) -> None:
     media = store_media(owner=user)
-    reply = client("GET", media_path(media, f"?width=60&type={kind}"))
-    assert (reply.status, reply.headers["content-type"]) == (200, f"image/{kind}")
+    reply = client("GET", media_path(media, f"?width=60&type={image_type}"))
+    assert (reply.status, reply.headers["content-type"]) == (200, f"image/{image_type}")
     assert open_image(reply.body).size == (60, 40)
     assert reply.headers["etag"] != client("GET", media_path(media)).headers["etag"]
 
@@ -83,7 +83,7 @@ def test_a_variant_is_never_enlarged(client: Client, user: User, store_media: Ca
 
 
 @pytest.mark.parametrize("query", ["", "?width=30&type=webp"])
-def test_a_file_that_the_caller_has_is_not_sent_again(
+def test_an_unchanged_file_is_not_sent_again(
     client: Client, user: User, store_media: Callable, query: str
 ) -> None:
     media = store_media(owner=user)
@@ -93,7 +93,7 @@ def test_a_file_that_the_caller_has_is_not_sent_again(
     assert client("GET", media_path(media, query), headers={"if-none-match": '"other"'}).status == 200
 
 
-def test_head_answers_like_get_without_the_bytes(client: Client, user: User, store_media: Callable) -> None:
+def test_head_returns_the_headers_of_get(client: Client, user: User, store_media: Callable) -> None:
     media = store_media(owner=user)
     head, get = client("HEAD", media_path(media)), client("GET", media_path(media))
     assert (head.status, head.body) == (200, b"")
@@ -101,7 +101,7 @@ def test_head_answers_like_get_without_the_bytes(client: Client, user: User, sto
         assert head.headers[name] == get.headers[name]
 
 
-def test_s26_members_see_the_files_of_their_organization_and_everybody_the_public_ones(
+def test_s26_members_see_files_of_their_organization_and_all_users_see_public_ones(
     client_for: Callable[..., Client], store_media: Callable
 ) -> None:
     organization: Organization = factories.make_organization()
@@ -121,19 +121,21 @@ def test_s26_members_see_the_files_of_their_organization_and_everybody_the_publi
 
 
 @pytest.mark.parametrize("name", ["file.exe", "file", "other.png", "..", "file.png.html"])
-def test_s12_another_name_leads_nowhere(client: Client, user: User, store_media: Callable, name: str) -> None:
+def test_s12_another_file_name_returns_404(
+    client: Client, user: User, store_media: Callable, name: str
+) -> None:
     assert client("GET", f"/files/media/{store_media(owner=user).id}/{name}").status == 404
 
 
 @pytest.mark.parametrize("query", ["?width=0", "?width=4097", "?width=wide", "?type=gif", "?type="])
-def test_a_variant_that_is_not_offered_is_refused(
+def test_an_unsupported_variant_is_rejected(
     client: Client, user: User, store_media: Callable, query: str
 ) -> None:
     reply = client("GET", media_path(store_media(owner=user), query))
     assert (reply.status, reply.json()["detail"][0]["loc"][0]) == (422, "query")
 
 
-def test_a_row_whose_file_is_lost_is_not_found(
+def test_a_row_without_its_file_returns_404(
     app: Application, client: Client, user: User, store_media: Callable
 ) -> None:
     media = store_media(owner=user)

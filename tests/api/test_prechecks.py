@@ -1,4 +1,4 @@
-"""Uploaded pictures are decoded while no transaction is open, and only for callers who may send them."""
+"""Uploaded images are decoded outside of transactions, and only for callers with permission."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.support.scenarios import make_product_photo
 
 
 def upload_requests(customer: Customer, client: Client) -> dict[str, Callable[[], ClientResponse]]:
-    """Every way to send the bytes of a picture, as `client`, to rows of the house."""
+    """Return each way to upload an image, sent by `client` to rows of the customer."""
     product = factories.make_product(organization=customer.organization)
     subject = factories.make_subject(organization=customer.organization)
     shot_type = factories.make_shot_type(organization=customer.organization)
     body = {"filename": "dress.jpg", "content_type": "image/jpeg"}
-    address = customer.client("POST", "/uploads/presigned-url", body).json()["upload_url"]
-    signed = address.partition("/api/v1")[2]
+    upload_url = customer.client("POST", "/uploads/presigned-url", body).json()["upload_url"]
+    signed_path = upload_url.partition("/api/v1")[2]
     if client is not customer.client:
-        # Whoever holds the signature may send: a stranger has none.
-        signed = signed.replace("signature=", "signature=x")
+        # The signature authorizes the upload, and a stranger has none.
+        signed_path = signed_path.replace("signature=", "signature=x")
     path = f"/subjects/{subject.id}/base-images"
     return {
         "product": lambda: post_form(
@@ -38,13 +38,13 @@ def upload_requests(customer: Customer, client: Client) -> dict[str, Callable[[]
         ),
         "subject": lambda: post_form(client, path, make_product_photo(), shot_type_id=str(shot_type.id)),
         "upload": lambda: client(
-            "PUT", signed, body=make_product_photo(), headers={"content-type": "image/jpeg"}
+            "PUT", signed_path, body=make_product_photo(), headers={"content-type": "image/jpeg"}
         ),
     }
 
 
 @pytest.mark.parametrize("name", ["product", "subject", "upload"])
-def test_no_transaction_is_open_while_a_picture_is_decoded(
+def test_no_transaction_is_open_while_an_image_is_decoded(
     name: str, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
@@ -62,23 +62,23 @@ def test_no_transaction_is_open_while_a_picture_is_decoded(
 
 
 @pytest.mark.parametrize("name", ["product", "subject", "upload"])
-def test_nobody_makes_the_server_decode_for_rows_of_others(
+def test_nothing_is_decoded_for_rows_of_another_tenant(
     name: str, customer: Customer, client_for: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = upload_requests(customer, client_for(factories.make_user()))[name]
-    monkeypatch.setattr(prechecks, "read_image", lambda _file: pytest.fail("it was decoded"))
+    monkeypatch.setattr(prechecks, "read_image", lambda _file: pytest.fail("the image was decoded"))
     assert send().status in (403, 404)
 
 
-def test_a_product_that_goes_while_its_picture_is_decoded_is_not_found(
+def test_a_product_that_is_deleted_while_its_photo_is_decoded_returns_404(
     customer: Customer, app: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     product = customer.create("/products/", {"name": "Wrap dress"})
 
     def decode_slowly(file: object) -> StoredImage:
-        with app.database.transaction(write=True) as writing:
-            # unscoped: somebody else deletes it
-            writing.execute(delete(Product))
+        with app.database.transaction(write=True) as session:
+            # unscoped: stands for another caller who deletes it
+            session.execute(delete(Product))
         return read_image(file)
 
     monkeypatch.setattr(prechecks, "read_image", decode_slowly)
