@@ -83,7 +83,7 @@ def test_an_invitation_is_mailed_and_shown_without_its_token(
     assert client("GET", f"{invitations_path(organization)}/{shown['id']}").json() == shown
     assert client("GET", invitations_path(organization)).json()["data"] == [shown]
     letter, token = list_emails_to(app, "ines@example.com")[-1], get_invitation_token(app)
-    # The name of an organization is somebody's choice: it stays within its line.
+    # A user chooses the name of an organization: it must not add lines to the message.
     named = "the organization Maison https://elsewhere.example.com Demo at Sartiq"
     assert f"dana@example.com invites you to {named}, as member." in letter
     with database.transaction(write=False) as reading:

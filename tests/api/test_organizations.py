@@ -182,12 +182,12 @@ def test_s14_adding_a_member_does_not_reveal_which_accounts_exist(
 ) -> None:
     factories.make_user(email="known@example.com", full_name="Kim Known")
     factories.make_user(email="locked@example.com", is_active=False)
-    told = []
+    outcomes = []
     for name in ("known", "locked", "nobody"):
         reply = client("POST", members_path(organization), {"email": f"{name}@example.com", "role": "viewer"})
-        told.append((reply.status, {**reply.json(), "request_id": None}))
-    assert told == [told[2]] * 3
-    assert told[0][0] == 404
+        outcomes.append((reply.status, {**reply.json(), "request_id": None}))
+    assert outcomes == [outcomes[2]] * 3
+    assert outcomes[0][0] == 404
     known = {"email": "known@example.com", "role": "viewer"}
     assert superuser("POST", members_path(organization), known).json()["full_name"] == "Kim Known"
 

@@ -61,8 +61,8 @@ def sign_in(client: Client, password: str = PASSWORD, email: str = "dana@example
 
 def get_remaining(reply: ClientResponse, policy: str) -> int:
     """Return the units of a limit that are left, from the headers of a response."""
-    told = dict(one.split(";")[:2] for one in reply.headers["ratelimit"].split(", "))
-    return int(told[f'"{policy}"'].removeprefix("r="))
+    outcomes = dict(one.split(";")[:2] for one in reply.headers["ratelimit"].split(", "))
+    return int(outcomes[f'"{policy}"'].removeprefix("r="))
 
 
 def comparable_response(reply: ClientResponse) -> tuple[int, dict[str, str], bytes]:
@@ -80,7 +80,7 @@ def test_s13_ten_wrong_attempts_are_allowed_for_any_account_whether_or_not_it_ex
 ) -> None:
     set_limits(limit_sign_in_account=10)
     factories.make_user(email="idle@example.com", hashed_password=HASHED, is_active=False)
-    before, told = count_rejections("sign-in-account"), []
+    before, outcomes = count_rejections("sign-in-account"), []
     for number, email in enumerate(("dana@example.com", "idle@example.com", "nobody@example.com")):
         client = client_at(app, f"192.0.2.{number}")
         wrong = [sign_in(client, f"wrong {count}", email) for count in range(10)]
@@ -92,8 +92,8 @@ def test_s13_ten_wrong_attempts_are_allowed_for_any_account_whether_or_not_it_ex
             patch.delattr(sessions, "verify_password")
             late = [sign_in(client, "wrong", email), sign_in(client, PASSWORD, email.upper())]
         assert [exceeded_policy(reply) for reply in late] == ["sign-in-account"] * 2
-        told.append([comparable_response(reply) for reply in (*wrong, *late)])
-    assert told[0] == told[1] == told[2]
+        outcomes.append([comparable_response(reply) for reply in (*wrong, *late)])
+    assert outcomes[0] == outcomes[1] == outcomes[2]
     assert late[0].headers["retry-after"] == "90"
     assert late[0].json() == {
         "type": "http://localhost:8000/api/v1/problems/rate_limited",
@@ -186,14 +186,14 @@ def test_s13_recovery_is_counted_alike_for_every_account(
     set_limits: Limited, app: Application, dana: User
 ) -> None:
     clock, letters = set_limits(limit_recovery_account=5), len(list_emails_to(app, "dana@example.com"))
-    told = []
+    outcomes = []
     for number, email in enumerate(("dana@example.com", "nobody@example.com")):
         client = client_at(app, f"192.0.2.{number}")
         replies = [client("POST", f"/password-recovery/{email}") for _ in range(6)]
         assert [reply.status for reply in replies] == [200] * 5 + [429]
         assert exceeded_policy(client("POST", f"/password-recovery/{email.upper()}")) == "recovery-account"
-        told.append([comparable_response(reply) for reply in replies])
-    assert told[0] == told[1]
+        outcomes.append([comparable_response(reply) for reply in replies])
+    assert outcomes[0] == outcomes[1]
     assert replies[5].headers["retry-after"] == "720"
     assert len(list_emails_to(app, "dana@example.com")) == letters + 5
     clock.now += 720_000
@@ -286,9 +286,9 @@ def test_s13_the_number_of_mails_to_one_address_is_limited(
     client, path = Client(app, auth_headers(app, dana)), "/organizations/{}/invitations"
     paths = [path.format(factories.make_organization(dana).id) for _ in range(2)]
     change, invitation = {"email": victim, "current_password": PASSWORD}, {"email": victim, "role": "viewer"}
-    told = [client("POST", paths[0], invitation), client("POST", paths[1], invitation)]
-    told += [client("PATCH", "/users/me", change)]
-    assert [(reply.status < 300, get_remaining(reply, "mails")) for reply in told] == [
+    outcomes = [client("POST", paths[0], invitation), client("POST", paths[1], invitation)]
+    outcomes += [client("PATCH", "/users/me", change)]
+    assert [(reply.status < 300, get_remaining(reply, "mails")) for reply in outcomes] == [
         (True, 2),
         (True, 1),
         (True, 0),
@@ -296,10 +296,10 @@ def test_s13_the_number_of_mails_to_one_address_is_limited(
     late = [client("POST", paths[0], invitation), client("PATCH", "/users/me", {**change, "full_name": "D"})]
     assert [exceeded_policy(reply) for reply in late] == ["mails"] * 2
     # Nothing was done: what is open stays good, and the name is as it was.
-    assert client("GET", paths[0]).json()["data"] == [told[0].json()]
-    assert client("GET", "/users/me").json()["full_name"] == told[2].json()["full_name"]
+    assert client("GET", paths[0]).json()["data"] == [outcomes[0].json()]
+    assert client("GET", "/users/me").json()["full_name"] == outcomes[2].json()["full_name"]
     assert len(list_emails_to(app, victim)) == before + 3
-    # What sends no mail spends nothing, and nobody spends what is another one's.
+    # Requests that send no e-mail take no unit, and accounts do not share a quota.
     assert client("PATCH", "/users/me", {"email": dana.email, "full_name": "D"}).status == 200
     assert client("POST", paths[0], {**invitation, "email": dana.email}).json()["code"] == "already_member"
     other = factories.make_user()

@@ -24,22 +24,22 @@ def test_s13_an_account_is_limited_and_gets_the_rate_limit_headers(
     set_limits: Callable[..., Any], client_for: Callable[..., Client]
 ) -> None:
     clock, client = set_limits(limit_account=2), client_for(factories.make_user())
-    told = [client("GET", "/users/me") for _ in range(3)]
-    assert [reply.status for reply in told] == [200, 200, 429]
-    assert [reply.headers["ratelimit"] for reply in told] == [
+    outcomes = [client("GET", "/users/me") for _ in range(3)]
+    assert [reply.status for reply in outcomes] == [200, 200, 429]
+    assert [reply.headers["ratelimit"] for reply in outcomes] == [
         '"account";r=1;t=30', '"account";r=0;t=30', '"account";r=0;t=30',
     ]  # fmt: skip
-    assert {reply.headers["ratelimit-policy"] for reply in told} == {'"account";q=2;w=60'}
-    assert told[2].json() == {
+    assert {reply.headers["ratelimit-policy"] for reply in outcomes} == {'"account";q=2;w=60'}
+    assert outcomes[2].json() == {
         "type": "http://localhost:8000/api/v1/problems/rate_limited",
         "title": "Too Many Requests",
         "status": 429,
         "detail": "Too many requests; try again in 30 seconds",
         "code": "rate_limited",
         "policy": "account",
-        "request_id": told[2].headers["x-request-id"],
+        "request_id": outcomes[2].headers["x-request-id"],
     }
-    assert told[2].headers["retry-after"] == "30"
+    assert outcomes[2].headers["retry-after"] == "30"
     other = client_for(factories.make_user())
     assert other("GET", "/users/me").status == 200
     clock.now += 30_000

@@ -357,7 +357,7 @@ def test_s17_of_two_at_once_one_has_the_session(committing_server: CommittingSer
             assert family is not None
             unused = RefreshToken.used_at.is_(None) & (RefreshToken.family_id == family.id)
             assert len(reading.scalars(select(RefreshToken).where(unused)).all()) == 1
-        # The other one is the thief, or its owner who lost: nobody can tell, so both are out.
+        # The server cannot tell the thief from the owner of the session, so both are rejected.
         statuses = [refresh(anybody, tokens.refresh).status for tokens in got]
         assert sorted(statuses) in ([200, 401], [401, 401])
         assert_session_ended(anybody, got[0])

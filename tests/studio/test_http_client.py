@@ -230,8 +230,8 @@ def test_a_request_arrives_as_it_was_given_and_carries_nothing_else(monkeypatch:
                 outbound, f"{server.url}/a?b=c", "POST", headers={"X-Own": "1"}, content=b"body"
             )
     assert (reply.status, reply.content, reply.headers["x-twice"]) == (201, b"made", "1")
-    told = {"host": server.host, "accept-encoding": "identity", "x-own": "1", "content-length": "4"}
-    assert server.requests[1] == RecordedRequest("POST", "/a?b=c", told, b"body")
+    outcomes = {"host": server.host, "accept-encoding": "identity", "x-own": "1", "content-length": "4"}
+    assert server.requests[1] == RecordedRequest("POST", "/a?b=c", outcomes, b"body")
 
 
 def test_s07_every_hop_of_a_redirect_is_checked_again() -> None:

@@ -211,11 +211,11 @@ def test_every_row_arrives_as_it_was_and_circles_are_closed(
 
 @on_postgresql
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "error"),
     [("gone", "is missing"), ("changed", "has other content"), ("archive", "is missing")],
 )
 def test_a_file_that_is_not_what_its_row_says_leaves_the_target_empty(
-    environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str], damage: str, told: str
+    environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str], damage: str, error: str
 ) -> None:
     files = [
         file.key for file in environment.storage.list_files("exports" if damage == "archive" else "media")
@@ -225,7 +225,7 @@ def test_a_file_that_is_not_what_its_row_says_leaves_the_target_empty(
     else:
         environment.storage.delete(files[0])
     assert migrate_to_postgres.main([]) == 1
-    assert f"The file {files[0]} {told}" in capsys.readouterr().out
+    assert f"The file {files[0]} {error}" in capsys.readouterr().out
     assert environment.count_rows(environment.target) == 0
 
 

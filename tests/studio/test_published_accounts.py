@@ -28,7 +28,7 @@ def seeded(own_database: Database, tmp_path: Path) -> Database:
 
 
 @pytest.fixture
-def scenario(own_database_url: str, tmp_path: Path) -> Settings:
+def production_settings(own_database_url: str, tmp_path: Path) -> Settings:
     return Settings(environment="production", database_url=own_database_url, media_dir=tmp_path / "media")
 
 

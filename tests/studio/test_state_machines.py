@@ -33,11 +33,11 @@ def test_the_contract_tells_the_phases_of_a_shooting_as_the_table_has_them() -> 
     text = CONTRACT["paths"]["/shootings/{shooting_id}"]["patch"]["description"]
     steps = re.search(r"Phases move (.*?);", text)
     assert steps is not None
-    told = {
+    outcomes = {
         before: tuple(after.split(" | "))
         for before, after in (step.split(" -> ") for step in steps[1].split(", "))
     }
-    assert told == dict(SHOOTING_PHASES)
+    assert outcomes == dict(SHOOTING_PHASES)
     assert list(SHOOTING_PHASES) == SCHEMAS["ShootingPhase"]["enum"]
 
 
@@ -60,11 +60,11 @@ def test_the_contract_tells_the_states_of_a_generation_as_the_table_has_them() -
     text = " ".join(CONTRACT["info"]["description"].split())
     steps = re.search(r"States of a generation: (.*?); the other states are final", text)
     assert steps is not None
-    told = {
+    outcomes = {
         before: tuple(after.split(" | "))
         for before, after in (step.split(" -> ") for step in steps[1].split(", "))
     }
-    assert told == {before: after for before, after in GENERATION_STATES.items() if after}
+    assert outcomes == {before: after for before, after in GENERATION_STATES.items() if after}
     assert set(GENERATION_STATES) == set(SCHEMAS["GenerationStatus"]["enum"])
     assert set(RETRYABLE_GENERATION) == {"failed", "canceled", "expired"}
 
