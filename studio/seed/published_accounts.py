@@ -1,4 +1,4 @@
-"""The seeded accounts, whose passwords are published: none of them may be open in production."""
+"""Find seeded accounts that still have their published passwords: production does not start with one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from studio.settings import Settings
 
 
 class StartRefused(Exception):
-    """The database holds something with which the process must not start."""
+    """The process must not start with the content of the database."""
 
 
 def require_no_published_account(settings: Settings) -> None:
