@@ -1,6 +1,6 @@
-"""Real processes to break: a Redis, a PostgreSQL, workers and beat of one's own, on free ports.
+"""Processes to break: a Redis and a PostgreSQL server, Celery workers and beat, on free ports.
 
-It knows how to start, stop, pause and kill them, and nothing of what they are to do meanwhile.
+Starts, stops, pauses and kills them. Knows nothing of the work that they do.
 """
 
 from __future__ import annotations
@@ -25,28 +25,55 @@ from db.session import Database
 from tests.e2e.server import ROOT, free_port, stop
 
 START_TIMEOUT_SECONDS = 60
+LOG_LINES = 40
 SECRET = "a secret of servers under test that is long enough"
 
 
 class DependencyMissing(Exception):
-    """Something that has to be installed is missing; the message says what."""
+    """A program that the tests need is not installed; the message names it."""
 
 
 def wait_until(
-    condition: Callable[[], object], description: str, seconds: float = START_TIMEOUT_SECONDS
+    condition: Callable[[], object],
+    description: str,
+    seconds: float = START_TIMEOUT_SECONDS,
+    state: Callable[[], object] | None = None,
 ) -> None:
-    """Return once it is so; AssertionError when it does not become so in time."""
+    """Return as soon as a condition holds.
+
+    Args:
+        condition: Called until its result is true.
+        description: What is waited for.
+        seconds: The longest wait.
+        state: Called on failure; the message includes its result.
+
+    Raises:
+        AssertionError: The condition does not hold in time.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return
         time.sleep(0.05)
-    raise AssertionError(f"after {seconds:.0f} s still not: {description}")
+    reached = f" ({state()})" if state else ""
+    raise AssertionError(f"after {seconds:.0f} s still not: {description}{reached}")
+
+
+@contextlib.contextmanager
+def report_logs(folder: Path) -> Iterator[None]:
+    """Add the last lines of every log below a folder to the exception that ends the block."""
+    try:
+        yield
+    except BaseException as error:
+        for log in sorted(folder.rglob("*.log")):
+            lines = log.read_text(errors="replace").splitlines()
+            error.add_note("\n".join([f"last of {len(lines)} lines of {log}:", *lines[-LOG_LINES:]]))
+        raise
 
 
 @dataclass
 class RedisServer:
-    """A Redis that keeps nothing on disk."""
+    """A Redis server that stores nothing on disk."""
 
     port: int
     process: subprocess.Popen[bytes] | None = None
@@ -72,19 +99,23 @@ class RedisServer:
             stop(self.process)
 
     def count_messages(self, name: str) -> int:
-        """How many messages wait in a queue."""
+        """Return how many messages are in a queue."""
         with redis.Redis(port=self.port) as client:
             return int(client.llen(name))
 
     def flush(self) -> None:
-        """Forget every message, queue and binding."""
+        """Delete every message, queue and binding."""
         with redis.Redis(port=self.port) as client:
             client.flushall()
 
 
 @contextlib.contextmanager
 def run_redis() -> Iterator[RedisServer]:
-    """A running Redis; NotThere when none is installed."""
+    """Run a Redis server within the block.
+
+    Raises:
+        DependencyMissing: Redis is not installed.
+    """
     if shutil.which("redis-server") is None:
         raise DependencyMissing("redis-server (make services installs it)")
     broker = RedisServer(free_port())
@@ -97,7 +128,7 @@ def run_redis() -> Iterator[RedisServer]:
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """A PostgreSQL server with its files in one folder."""
+    """A PostgreSQL server with all its files in one folder."""
 
     programs: Path
     folder: Path
@@ -109,32 +140,44 @@ class PostgresServer:
 
     @property
     def process_id(self) -> int:
-        """The process that all others of the server descend from."""
+        """The id of the server's main process."""
         return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
 
     def run(self, program: str, *arguments: str) -> None:
-        """Run one of PostgreSQL's programs, as a user that it agrees to run as."""
-        # It refuses to run as root.
-        as_somebody = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-        subprocess.run(
-            [*as_somebody, str(self.programs / program), *arguments],
-            cwd=self.folder,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        """Run one of PostgreSQL's programs.
+
+        Raises:
+            AssertionError: It fails; the message holds its output.
+        """
+        # PostgreSQL refuses to run as root.
+        as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        command = [*as_user, str(self.programs / program), *arguments]
+        # To a file: the server that `pg_ctl` starts would keep a pipe open.
+        with (self.folder / f"{program}.log").open("w+") as output:
+            status = subprocess.run(command, cwd=self.folder, stdout=output, stderr=output).returncode
+            output.seek(0)
+            assert status == 0, f"{program} failed with status {status}: {output.read()}"
 
     def control(self, action: str, *arguments: str) -> None:
-        log = str(self.folder / "log")
+        log = str(self.folder / "postgresql.log")
         self.run("pg_ctl", "-D", str(self.folder / "data"), "-l", log, "-w", *arguments, action)
 
     def restart(self) -> None:
-        """Crash and come back: nobody is waited for, connections break, the log is replayed."""
+        """Crash and start again: connections break, and the server replays its write-ahead log."""
         self.control("restart", "-m", "immediate")
 
 
 @contextlib.contextmanager
 def run_postgres(folder: Path, **settings: str) -> Iterator[PostgresServer]:
-    """A running PostgreSQL below `folder` with these settings; NotThere when none is installed."""
+    """Run a PostgreSQL server within the block.
+
+    Args:
+        folder: The folder for its files. It must not exist.
+        settings: Settings of the server.
+
+    Raises:
+        DependencyMissing: PostgreSQL is not installed.
+    """
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
     if not installed:
         raise DependencyMissing("PostgreSQL (make services installs it)")
@@ -145,8 +188,8 @@ def run_postgres(folder: Path, **settings: str) -> Iterator[PostgresServer]:
         for above in folder.parents[:2]:
             above.chmod(0o755)
     cluster.run("initdb", "-D", str(folder / "data"), "-U", "postgres", "--auth=trust", "-E", "UTF8")
-    told = {"listen_addresses": "127.0.0.1", **settings}
-    options = " ".join(f"-c {name}={value}" for name, value in told.items())
+    all_settings = {"listen_addresses": "127.0.0.1", **settings}
+    options = " ".join(f"-c {name}={value}" for name, value in all_settings.items())
     cluster.control("start", "-o", f"-p {cluster.port} -k {folder} {options}")
     try:
         yield cluster
@@ -156,7 +199,7 @@ def run_postgres(folder: Path, **settings: str) -> Iterator[PostgresServer]:
 
 @dataclass
 class JobsProcess:
-    """A worker or beat: `python -m studio.jobs ...` in a process of its own."""
+    """A worker or beat: a process of `python -m studio.jobs`."""
 
     arguments: tuple[str, ...]
     environment: dict[str, str]
@@ -180,10 +223,17 @@ class JobsProcess:
         return self.process.pid
 
     def is_ready(self) -> bool:
-        return "the worker is ready" in self.log.read_text(errors="replace")
+        """Return whether the worker has started.
+
+        Raises:
+            AssertionError: The process has ended.
+        """
+        log = self.log.read_text(errors="replace")
+        assert self.process.poll() is None, f"the process ended with status {self.process.returncode}: {log}"
+        return "the worker is ready" in log
 
     def kill(self) -> None:
-        """End it at once, with all it has in hand."""
+        """Kill the process with SIGKILL, in the middle of its work."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
@@ -203,25 +253,32 @@ class JobsProcess:
 def run_jobs_processes(
     folder: Path, environment: dict[str, str], *commands: str, python: str = sys.executable
 ) -> Iterator[list[JobsProcess]]:
-    """Workers and beat, started together; the commands are what follows `python -m studio.jobs`."""
+    """Run workers and beat within the block.
+
+    Args:
+        folder: The folder for their logs.
+        environment: Their environment variables.
+        commands: The arguments of each process, for example `worker --beat`.
+        python: The interpreter.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     started = [
         JobsProcess(tuple(command.split()), environment, folder / f"helper-{number}.log", python)
         for number, command in enumerate(commands)
     ]
     try:
-        for helper in started:
-            helper.start()
+        for process in started:
+            process.start()
         yield started
     finally:
-        for helper in started:
-            helper.stop()
+        for process in started:
+            process.stop()
 
 
 def build_environment(
     folder: Path, database_url: str, broker: RedisServer, **settings: str
 ) -> dict[str, str]:
-    """The settings that server, workers and beat have in common."""
+    """Return the environment variables that the server, workers and beat share."""
     return {
         "SARTIQ_ENV": "test",
         "SECRET_KEY": SECRET,
@@ -233,12 +290,12 @@ def build_environment(
     }
 
 
-def has_running_generation(database: Database, helper: JobsProcess) -> bool:
-    """Whether a generation is running in this worker, by the name that it writes into the row."""
-    # unscoped: any tenant's
+def has_running_generation(database: Database, process: JobsProcess) -> bool:
+    """Return whether a worker has leased a generation: its token contains the process id."""
+    # unscoped: of any tenant
     running = select(Generation.id).where(
         Generation.status == GenerationStatus.RUNNING,
-        Generation.lease_owner.contains(f":{helper.pid}:"),
+        Generation.lease_owner.contains(f":{process.pid}:"),
         Generation.lease_expires_at > utc_now(),
     )
     with database.transaction(write=False) as reading:

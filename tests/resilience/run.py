@@ -1,12 +1,13 @@
-"""`make faults`: break Redis, PostgreSQL and workers amid 200 generations, and count what is left.
+"""`make faults`: break Redis, PostgreSQL and workers during 200 generations, and check the database.
 
-Everything is real and of its own: a PostgreSQL cluster, a Redis, the server, two workers and beat. The exit
-status is 0 when nothing was lost, doubled or charged wrongly.
+It starts its own PostgreSQL server, Redis, API server, two workers and beat. The exit status is 0 if no
+generation was lost, duplicated or charged wrongly. On failure it prints the cause and keeps the logs.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 import threading
 import time
@@ -23,6 +24,7 @@ from tests.resilience.processes import (
     RedisServer,
     build_environment,
     has_running_generation,
+    report_logs,
     run_jobs_processes,
     run_postgres,
     run_redis,
@@ -46,22 +48,22 @@ MAX_SECONDS = 1_800
 
 
 def restart_broker(broker: RedisServer) -> None:
-    """Take Redis away for a moment."""
+    """Stop Redis for `OUTAGE_SECONDS`."""
     broker.stop()
     time.sleep(OUTAGE_SECONDS)
     broker.start()
 
 
 def kill_worker(worker: JobsProcess) -> None:
-    """Kill a worker in the middle of its work and start it again."""
+    """Kill a worker, and start it again after `OUTAGE_SECONDS`."""
     worker.kill()
     time.sleep(OUTAGE_SECONDS)
     worker.start()
 
 
 def pause_worker(worker: JobsProcess, database: Database) -> None:
-    """Stop a worker that has something in hand until others have taken it over, then let it go on."""
-    wait_until(lambda: has_running_generation(database, worker), "the worker has work in hand")
+    """Pause a worker that has leased a generation until its lease has expired, then resume it."""
+    wait_until(lambda: has_running_generation(database, worker), "the worker has leased a generation")
     worker.pause()
     time.sleep(2 * LEASE_SECONDS)
     worker.resume()
@@ -70,11 +72,11 @@ def pause_worker(worker: JobsProcess, database: Database) -> None:
 def build_faults(
     broker: RedisServer, cluster: PostgresServer, workers: list[JobsProcess], database: Database
 ) -> Faults:
-    """What happens, in this order and evenly spread; a server that works for itself needs no more."""
+    """Return the faults in their order. Without workers, only the database is restarted."""
     if not workers:
         return {"database restarted": cluster.restart}
     return {
-        "Redis emptied": broker.flush,
+        "Redis flushed": broker.flush,
         "broker restarted": lambda: restart_broker(broker),
         "worker killed": lambda: kill_worker(workers[0]),
         "database restarted": cluster.restart,
@@ -83,41 +85,51 @@ def build_faults(
 
 
 def inject_faults(count_done: Callable[[], int], total: int, faults: Faults) -> None:
-    """Let one thing after the other happen, each when its share of the work is done."""
-    for number, (name, happen) in enumerate(faults.items(), start=1):
+    """Inject the faults, spread evenly over the work."""
+    for number, (name, inject) in enumerate(faults.items(), start=1):
         share = total * number // (len(faults) + 1)
-        wait_until(lambda share=share: count_done() >= share, f"{share} are done", MAX_SECONDS)
+        wait_until(lambda share=share: count_done() >= share, f"{share} generations have ended", MAX_SECONDS)
         print(f"  {count_done():>4} done: {name}", flush=True)
-        happen()
+        inject()
 
 
 def run_once(folder: Path, count: int, breaking: bool, worker_count: int) -> bool:
-    """One run, by the server alone when there are no workers; True when everything is as it has to be."""
-    with run_postgres(folder / "postgresql") as cluster, run_redis() as broker:
+    """Run once and print the counts; return whether all of them are right.
+
+    Args:
+        folder: The folder for files and logs.
+        count: The number of generations.
+        breaking: Whether to inject faults.
+        worker_count: The number of workers; with 0, the server runs the generations itself.
+    """
+    with report_logs(folder), run_postgres(folder / "postgresql") as cluster, run_redis() as broker:
         environment = build_environment(folder, cluster.url, broker, LEASE_SECONDS=str(LEASE_SECONDS))
         if worker_count == 0:
             environment["CELERY_BROKER_URL"] = ""
         commands = [*["worker"] * worker_count, "beat"] if worker_count else []
         with (
             running_server(folder, **environment) as server,
-            run_jobs_processes(folder, environment, *commands) as all_,
+            run_jobs_processes(folder, environment, *commands) as processes,
         ):
-            workers = all_[:worker_count]
+            workers = processes[:worker_count]
             wait_until(lambda: all(worker.is_ready() for worker in workers), "the workers are ready")
             tenants = make_tenants(cluster.url, folder / "media", TENANTS, count // TENANTS)
             accepted, began = AcceptedGenerations(), utc_now()
-            ordering = threading.Thread(
+            requesting = threading.Thread(
                 target=request_all, args=(server.origin, tenants, 1, accepted), daemon=True
             )
-            ordering.start()
+            requesting.start()
             with open_database(cluster.url) as database:
                 count_done = partial(count_ended, database, accepted)
                 if breaking:
                     inject_faults(count_done, count, build_faults(broker, cluster, workers, database))
                 wait_until(
                     lambda: accepted.done.is_set() and count_done() >= len(accepted.generation_ids),
-                    "all is done",
+                    "all generations have ended",
                     MAX_SECONDS,
+                    lambda: (
+                        f"{count_done()} of {len(accepted.generation_ids)} accepted generations have ended"
+                    ),
                 )
             verdict = evaluate(cluster.url, tenants, accepted, began)
     print(verdict.table(), flush=True)
@@ -125,18 +137,23 @@ def run_once(folder: Path, count: int, breaking: bool, worker_count: int) -> boo
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; return 0 when nothing was lost."""
+    """Run it, and return 0 if nothing was lost."""
     parser = argparse.ArgumentParser(prog="make faults ARGS=...", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="generations")
     parser.add_argument("--workers", type=int, default=2, help="worker processes; 0 for the server alone")
-    parser.add_argument("--calm", action="store_true", help="break nothing: how fast is it?")
+    parser.add_argument("--calm", action="store_true", help="inject no faults, to measure the speed")
     options = parser.parse_args(arguments)
     if options.workers == 1 and not options.calm:
-        parser.error("two workers are needed when one is to be killed")
-    with tempfile.TemporaryDirectory(prefix="sartiq-faults-", ignore_cleanup_errors=True) as name:
-        print(f"{options.count} generations, {options.workers} workers", flush=True)
-        passed = run_once(Path(name), options.count, not options.calm, options.workers)
-    print("passed" if passed else "FAILED")
+        parser.error("two workers are needed, because one is killed: pass --workers 2 or --calm")
+    folder = Path(tempfile.mkdtemp(prefix="sartiq-faults-"))
+    print(f"{options.count} generations, {options.workers} workers", flush=True)
+    passed = False
+    try:
+        passed = run_once(folder, options.count, not options.calm, options.workers)
+    finally:
+        if passed:
+            shutil.rmtree(folder, ignore_errors=True)
+        print("passed" if passed else f"FAILED; the logs are in {folder}")
     return int(not passed)
 
 

@@ -1,4 +1,4 @@
-"""The short form of `make faults`: Redis is emptied, a worker hangs and another one is killed."""
+"""The short form of `make faults`: Redis is flushed, a worker is paused and another one is killed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from db.base import utc_now
+from db.session import Database
 from studio.jobs.celery.app import QUEUE, WakeupPublisher, build_celery
 from studio.settings import Settings
 from tests.e2e.server import running_server
@@ -17,6 +18,7 @@ from tests.resilience.processes import (
     RedisServer,
     build_environment,
     has_running_generation,
+    report_logs,
     run_jobs_processes,
     wait_until,
 )
@@ -31,6 +33,7 @@ from tests.resilience.workload import (
 from tests.support.databases import on_postgresql
 
 GENERATIONS, TENANTS = 12, 3
+RENDER_TIMEOUT_SECONDS = 180
 
 
 @on_postgresql
@@ -39,6 +42,7 @@ def test_a_flushed_redis_a_paused_and_a_killed_worker_lose_and_double_nothing(
 ) -> None:
     environment = build_environment(tmp_path, own_database_url, broker, LEASE_SECONDS="2")
     with (
+        report_logs(tmp_path),
         running_server(tmp_path, **environment) as server,
         run_jobs_processes(tmp_path, environment, "worker", "worker --beat") as (first, second),
         open_database(own_database_url) as database,
@@ -46,25 +50,55 @@ def test_a_flushed_redis_a_paused_and_a_killed_worker_lose_and_double_nothing(
         tenants = make_tenants(own_database_url, tmp_path / "media", TENANTS, GENERATIONS // TENANTS)
         wait_until(lambda: first.is_ready() and second.is_ready(), "the workers are ready")
         accepted, began = AcceptedGenerations(), utc_now()
-        ordering = threading.Thread(target=request_all, args=(server.origin, tenants, 1, accepted))
-        ordering.start()
-        wait_until(lambda: has_running_generation(database, first), "the first worker has work in hand")
+        requesting = threading.Thread(target=request_all, args=(server.origin, tenants, 1, accepted))
+        requesting.start()
+        wait_until(lambda: has_running_generation(database, first), "the first worker has a lease")
         first.pause()
         broker.flush()
-        wait_until(lambda: count_ended(database, accepted) >= GENERATIONS // 2, "half of it is done")
-        wait_until(lambda: not has_running_generation(database, first), "what it had is up for others")
+        wait_until_ended(GENERATIONS // 2, database, accepted)
+        wait_until(lambda: not has_running_generation(database, first), "its lease has expired")
         first.resume()
         second.kill()
         second.start()
-        ordering.join()
-        wait_until(lambda: count_ended(database, accepted) == GENERATIONS, "all is done")
+        requesting.join()
+        wait_until_ended(GENERATIONS, database, accepted)
         verdict = evaluate(own_database_url, tenants, accepted, began)
     assert (verdict.accepted, verdict.completed) == (GENERATIONS, GENERATIONS), verdict.table()
     assert verdict.is_good, verdict.table()
 
 
+def wait_until_ended(count: int, database: Database, accepted: AcceptedGenerations) -> None:
+    """Wait until so many of the accepted generations have ended."""
+    wait_until(
+        lambda: count_ended(database, accepted) >= count,
+        f"{count} generations have ended",
+        RENDER_TIMEOUT_SECONDS,
+        lambda: f"{count_ended(database, accepted)} of {len(accepted.generation_ids)} accepted ones have",
+    )
+
+
+def test_a_condition_that_never_holds_fails_with_the_state_and_the_logs(tmp_path: Path) -> None:
+    lines = [f"line {number}" for number in range(100)]
+    (tmp_path / "worker.log").write_text("\n".join(lines))
+    message = r"after 0 s still not: 6 have ended \(5 have\)"
+    with pytest.raises(AssertionError, match=message) as failed, report_logs(tmp_path):
+        wait_until(lambda: False, "6 have ended", 0, lambda: "5 have")
+    (note,) = failed.value.__notes__
+    assert note.startswith(f"last of 100 lines of {tmp_path / 'worker.log'}:\nline 60\n")
+    assert note.endswith("line 99")
+
+
+def test_a_worker_that_does_not_start_fails_with_its_log(tmp_path: Path) -> None:
+    message = "ended with status 2: Not started: CELERY_BROKER_URL"
+    with (
+        run_jobs_processes(tmp_path, {"CELERY_BROKER_URL": ""}, "worker") as (worker,),
+        pytest.raises(AssertionError, match=message),
+    ):
+        wait_until(worker.is_ready, "the worker is ready")
+
+
 class PendingWorkDatabase:
-    """A database in which so much waits."""
+    """A database in which a number of generations is available."""
 
     def __init__(self, waiting: int) -> None:
         self.waiting = waiting
@@ -82,7 +116,7 @@ def publisher(broker: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     app.close()
 
 
-def test_as_many_workers_are_called_as_there_is_work_and_messages_do_not_pile_up(
+def test_one_message_is_sent_per_available_generation_until_the_queue_is_full(
     broker: RedisServer, publisher: WakeupPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("studio.jobs.celery.app.MAX_WAITING", 5)
@@ -92,7 +126,7 @@ def test_as_many_workers_are_called_as_there_is_work_and_messages_do_not_pile_up
     assert broker.count_messages(QUEUE) == 5
 
 
-def test_a_broker_that_is_away_is_told_once_and_found_again(
+def test_an_unavailable_broker_is_logged_once_and_found_again(
     broker: RedisServer, publisher: WakeupPublisher, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "studio")
@@ -103,5 +137,8 @@ def test_a_broker_that_is_away_is_told_once_and_found_again(
     assert publisher.send("work")
     assert publisher.send("work")
     assert broker.count_messages(QUEUE) == 2
-    told = [record.getMessage()[:22] for record in caplog.records if record.name.startswith("studio")]
-    assert told == ["broker unavailable, wo", "broker available again"]
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("studio")]
+    assert [message.partition(",")[0] for message in messages] == [
+        "broker unavailable",
+        "broker available again",
+    ]

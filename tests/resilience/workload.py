@@ -1,4 +1,4 @@
-"""What customers order while things break, and what is left in the database when it is over."""
+"""The requests of tenants while processes break, and the check of the database afterwards."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tests.e2e.demo import Api
 from tests.support import factories
 from tests.support.scenarios import make_photographed_product
 
-PASSWORD = "as good as any other"
+PASSWORD = "a password of the resilience tests"
 FINAL_STATES = ("completed", "failed", "canceled", "expired")
 
 
 @dataclass(frozen=True)
 class Tenant:
-    """A customer with so many shots to make, who can pay for all of them."""
+    """A tenant with pending shots and enough credits for all of them."""
 
     email: str
     subscription_id: UUID
@@ -43,7 +43,7 @@ class Tenant:
 
 @dataclass
 class AcceptedGenerations:
-    """Generations that the server accepted, as they come in; `done` when there are no more."""
+    """The generations that the server has accepted so far; `done` is set when there are no more."""
 
     generation_ids: list[UUID] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
@@ -51,7 +51,7 @@ class AcceptedGenerations:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The counts of a run. All but the first three have to be 0."""
+    """The counts of a run. `lost`, `duplicated`, `credits_off` and `shots_off` must be 0."""
 
     accepted: int
     completed: int
@@ -69,26 +69,26 @@ class Verdict:
         return not (self.lost or self.duplicated or self.credits_off or self.shots_off)
 
     def table(self) -> str:
-        """The counts for people."""
+        """Return the counts as a table of text."""
         rows = {
             "accepted": self.accepted,
             "completed": self.completed,
             "failed, canceled or expired": self.ended_otherwise,
             "lost": self.lost,
-            "doubled": self.duplicated,
+            "duplicated": self.duplicated,
             "credits off": self.credits_off,
             "shots off": self.shots_off,
             "attempts": self.attempts,
             "seconds": f"{self.seconds:.0f}",
             "generations a minute": f"{60 * self.completed / self.seconds:.0f}",
-            "median seconds from order to start": f"{self.seconds_to_start:.1f}",
+            "median seconds from request to start": f"{self.seconds_to_start:.1f}",
         }
         return "\n".join(f"  {name:<36} {value}" for name, value in rows.items())
 
 
 @contextlib.contextmanager
 def open_database(url: str) -> Iterator[Database]:
-    """The database of the processes under test, seen from outside."""
+    """Open the database of the processes under test."""
     database = Database(build_engine(url, pool_size=4))
     try:
         yield database
@@ -97,12 +97,12 @@ def open_database(url: str) -> Iterator[Database]:
 
 
 def make_tenants(database_url: str, media: Path, count: int, shots: int) -> list[Tenant]:
-    """Customers of their own organizations, with photographed products and pending shots."""
+    """Create tenants with an organization, a product with photos, and pending shots."""
     password, storage, tenants = hash_password(PASSWORD), LocalDisk(media), []
     with open_database(database_url) as database:
         for _ in range(count):
             with database.transaction(write=True):
-                # Addresses of a hundred other tests begin the same.
+                # A unique address: the factories count from 1 in every process.
                 made = make_photographed_product(storage, None)
                 made.owner.email = f"{uuid.uuid4().hex}@example.com"
                 made.owner.hashed_password = password
@@ -113,7 +113,10 @@ def make_tenants(database_url: str, media: Path, count: int, shots: int) -> list
 
 
 def request_all(url: str, tenants: list[Tenant], num_predictions: int, accepted: AcceptedGenerations) -> None:
-    """Order every shot, the tenants side by side; an order without an answer is sent again with its key."""
+    """Request a generation of every shot, all tenants in parallel.
+
+    A request without a response is sent again with the same idempotency key.
+    """
     try:
         with ThreadPoolExecutor(len(tenants)) as pool:
             for _ in pool.map(
@@ -128,28 +131,28 @@ def _request_tenant(url: str, tenant: Tenant, num_predictions: int, accepted: Ac
     with Api(url) as api:
         api.sign_in(tenant.email, PASSWORD)
         for shot_id in tenant.shots:
-            answer = _post_until_accepted(
+            generation = _post_until_accepted(
                 api.client, f"/shots/{shot_id}/generate", {"num_predictions": num_predictions}
             )
-            accepted.generation_ids.append(UUID(answer["id"]))
+            accepted.generation_ids.append(UUID(generation["id"]))
 
 
 def _post_until_accepted(client: httpx.Client, path: str, body: dict[str, int]) -> dict[str, str]:
     key = {"Idempotency-Key": str(uuid.uuid4())}
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.TransportError):  # its server was killed; it is sent again
-            answer = client.post(path, json=body, headers=key)
-            if answer.status_code == 202:
-                return dict(answer.json())
-            # Away for a moment, or the same order is still being worked on.
-            assert answer.status_code in (409, 500, 503), answer.text
+        with contextlib.suppress(httpx.TransportError):
+            response = client.post(path, json=body, headers=key)
+            if response.status_code == 202:
+                return dict(response.json())
+            # The database is unavailable, or the first request with this key is still running.
+            assert response.status_code in (409, 500, 503), response.text
         time.sleep(0.3)
     raise AssertionError(f"{path} was not accepted")
 
 
 def count_ended(database: Database, accepted: AcceptedGenerations) -> int:
-    """How many of the accepted generations are over; 0 while the database cannot be asked."""
+    """Return how many of the accepted generations have ended, or 0 while the database is unavailable."""
     ended = Generation.id.in_(accepted.generation_ids), Generation.status.in_(FINAL_STATES)
     with contextlib.suppress(OperationalError), database.transaction(write=False) as reading:
         return reading.scalar(select(func.count()).select_from(Generation).where(*ended)) or 0
@@ -159,11 +162,11 @@ def count_ended(database: Database, accepted: AcceptedGenerations) -> int:
 def evaluate(
     database_url: str, tenants: list[Tenant], accepted: AcceptedGenerations, began: datetime
 ) -> Verdict:
-    """What is in the database, held against what was accepted."""
+    """Compare the database with what the server has accepted."""
     shots = [shot_id for tenant in tenants for shot_id in tenant.shots]
     with open_database(database_url) as database, database.transaction(write=False) as reading:
         rows = list(reading.scalars(select(Generation).where(Generation.shot_id.in_(shots))))
-        made = {
+        stored = {
             generation_id: sorted(indexes)
             for generation_id, indexes in _indexes(reading, [row.id for row in rows]).items()
         }
@@ -176,7 +179,7 @@ def evaluate(
         states = {row.id: row for row in reading.scalars(select(Shot).where(Shot.id.in_(shots)))}
     known = {row.id: row for row in rows}
     completed = [row for row in rows if row.status == "completed"]
-    wanted = {row.id: list(range(row.batch_size)) if row.status == "completed" else [] for row in rows}
+    expected = {row.id: list(range(row.batch_size)) if row.status == "completed" else [] for row in rows}
     costs = {each.subscription_id: 0 for each in tenants}
     for row in rows:
         costs[row.subscription_id] += row.cost_credits
@@ -190,7 +193,7 @@ def evaluate(
             known[each].status not in FINAL_STATES if each in known else 1 for each in accepted.generation_ids
         ),
         duplicated=len(known.keys() - set(accepted.generation_ids))
-        + sum(made.get(each, []) != wanted[each] for each in known),
+        + sum(stored.get(generation_id, []) != expected[generation_id] for generation_id in known),
         credits_off=sum(abs(used[each] - cost) for each, cost in costs.items()),
         shots_off=sum(
             states[row.shot_id].status != ("pending_review" if row.status == "completed" else "pending")
@@ -203,8 +206,8 @@ def evaluate(
 
 
 def _indexes(reading: Session, generation_ids: list[UUID]) -> dict[UUID, list[int]]:
-    found: dict[UUID, list[int]] = {}
+    indexes: dict[UUID, list[int]] = {}
     pairs = select(Prediction.generation_id, Prediction.index)
     for generation_id, index in reading.execute(pairs.where(Prediction.generation_id.in_(generation_ids))):
-        found.setdefault(generation_id, []).append(index)
-    return found
+        indexes.setdefault(generation_id, []).append(index)
+    return indexes
