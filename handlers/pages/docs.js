@@ -1,8 +1,8 @@
-// Shows the contract of the server that this page came from; sign-in and "Try it out" talk to that server only.
+// Shows the contract of the server that served this page. Sign-in and "Try it out" send requests to that server only.
 
-// Swagger UI fills every parameter's example in and sends it: a cursor or an If-Match that means nothing here, so that
-// each first try would fail. Examples of optional parameters are therefore told, not filled in.
-function tellExamples(node) {
+// Swagger UI fills in and sends the example of each parameter. Examples of a cursor or an If-Match are not valid on this
+// server, so each first request would fail. Examples of optional parameters are therefore moved to the description.
+function describeExamples(node) {
   if (node === null || typeof node !== "object") return;
   if (typeof node.in === "string" && node.schema && !node.required) {
     const { example, ...schema } = node.schema;
@@ -12,19 +12,19 @@ function tellExamples(node) {
     }
     return;
   }
-  Object.values(node).forEach(tellExamples);
+  Object.values(node).forEach(describeExamples);
 }
 
-// Tools hide what a contract adds to OpenAPI, so each operation tells who may call it.
-function tellPermission(operation, roles) {
+// Swagger UI hides extensions, so the permission is added to the description of the operation.
+function describePermission(operation, roles) {
   const permission = operation["x-permission"];
   if (permission === undefined) return;
   const link = `[\`${permission}\`](/api/v1/docs/permissions#${operation.operationId})`;
   operation.description += `\n\nPermission ${link}: ${roles[permission].join(", ")}.`;
 }
 
-// The page only strikes its name out; what people need to know is when it ends and what to use then.
-function tellDeprecation(operation, tags) {
+// Swagger UI only strikes the name through. The description adds the dates and the replacement.
+function describeDeprecation(operation, tags) {
   if (!operation.deprecated) return;
   const [since, until] = ["x-deprecated-at", "x-sunset"].map((word) => operation[word].slice(0, 10));
   const next = operation["x-replacement"];
@@ -32,19 +32,19 @@ function tellDeprecation(operation, tags) {
   operation.description = `**Deprecated since ${since}, ends on ${until}.**${instead}\n\n${operation.description}`;
 }
 
-// What has to be filled in comes first, and headers, which most calls do without, last.
+// Sort required parameters first, and headers, which most calls omit, last.
 function sortParameters(item, shared) {
-  const whole = (one) => (one.$ref ? shared[one.$ref.split("/").pop()] : one);
-  const rank = (one) => (one.required ? 0 : one.in === "header" ? 2 : 1);
+  const resolve = (parameter) => (parameter.$ref ? shared[parameter.$ref.split("/").pop()] : parameter);
+  const rank = (parameter) => (parameter.required ? 0 : parameter.in === "header" ? 2 : 1);
   const { parameters = [], ...operations } = item;
   delete item.parameters;
   for (const operation of Object.values(operations)) {
     const all = [...parameters, ...(operation.parameters || [])];
-    operation.parameters = all.sort((one, other) => rank(whole(one)) - rank(whole(other)));
+    operation.parameters = all.sort((a, b) => rank(resolve(a)) - rank(resolve(b)));
   }
 }
 
-// Paragraphs that begin with their topic fold away behind it, so that the operations are in sight.
+// Fold paragraphs that begin with a topic, so that the operations are visible without scrolling.
 function foldTopics(info) {
   const paragraphs = info.description.split("\n\n").map((paragraph) => {
     const [, topic, text] = paragraph.match(/^([A-Z][\w ]*): (.*)$/s) || [];
@@ -53,20 +53,20 @@ function foldTopics(info) {
   info.description = paragraphs.join("\n\n");
 }
 
-// Swagger UI's own filter looks at tags only; this one finds every word in path, method, id, summary or tag.
+// The filter of Swagger UI searches tags only. This one searches path, method, id, summary and tag for each word.
 function searchPlugin(system) {
   const { createElement, useRef } = system.React;
 
-  function found(operation, tag, words) {
-    const places = [["method"], ["path"], ["operation", "operationId"], ["operation", "summary"]];
-    const text = [tag, ...places.map((place) => operation.getIn(place) || "")].join(" ").toLowerCase();
+  function matches(operation, tag, words) {
+    const paths = [["method"], ["path"], ["operation", "operationId"], ["operation", "summary"]];
+    const text = [tag, ...paths.map((path) => operation.getIn(path) || "")].join(" ").toLowerCase();
     return words.every((word) => text.includes(word));
   }
 
   function opsFilter(groups, phrase) {
     const words = phrase.toLowerCase().split(/\s+/);
     return groups
-      .map((group, tag) => group.update("operations", (all) => all.filter((one) => found(one, tag, words))))
+      .map((group, tag) => group.update("operations", (all) => all.filter((operation) => matches(operation, tag, words))))
       .filter((group) => group.get("operations").size > 0);
   }
 
@@ -89,12 +89,12 @@ function searchPlugin(system) {
     ]);
   }
 
-  const withWordsForNothing = (Operations, { specSelectors }) => (props) =>
+  const withNoMatchesMessage = (Operations, { specSelectors }) => (props) =>
     specSelectors.taggedOperations().size > 0
       ? createElement(Operations, props)
       : createElement("p", { className: "nothing" }, "No operation has all of these words in its path, id, summary or tag.");
 
-  // What was found is seen at once, without opening its tag.
+  // Show matches without a click on their tag.
   const isShown = (original) => (_state, thing, ...rest) => {
     const phrase = system.layoutSelectors.currentFilter();
     const searching = typeof phrase === "string" && phrase !== "";
@@ -105,12 +105,12 @@ function searchPlugin(system) {
   return {
     fn: { opsFilter },
     components: { FilterContainer: Search },
-    wrapComponents: { operations: withWordsForNothing },
+    wrapComponents: { operations: withNoMatchesMessage },
     statePlugins: { layout: { wrapSelectors: { isShown } } },
   };
 }
 
-// There is one server, the one that this page came from, and a link inside of a button can be reached by nobody.
+// Hide the list of servers, which has one entry, and remove links inside buttons, which no keyboard can reach.
 function plainPlugin({ React }) {
   const withoutNestedLink = (Link) => (link) =>
     link.path.includes("/")
@@ -119,26 +119,26 @@ function plainPlugin({ React }) {
   return { components: { ServersContainer: () => null }, wrapComponents: { DeepLink: withoutNestedLink } };
 }
 
-// Code that calls the operation, above the answers that it may get.
+// Show code samples above the responses.
 function samplesPlugin({ React }) {
   const { createElement, useEffect, useState } = React;
   const languages = { curl: "curl", python: "Python", javascript: "JavaScript" };
-  let asked;
+  let request;
 
-  function ask() {
-    asked ||= fetch("/api/v1/docs/code-samples.json").then((answer) => answer.json());
-    return asked;
+  function loadSamples() {
+    request ||= fetch("/api/v1/docs/code-samples.json").then((response) => response.json());
+    return request;
   }
 
   function Samples({ operationId }) {
     const [samples, setSamples] = useState({});
     const [language, setLanguage] = useState("curl");
-    const [told, setTold] = useState("");
-    useEffect(() => void ask().then((all) => setSamples(all[operationId] || {})), [operationId]);
-    useEffect(() => setTold(""), [language]);
+    const [status, setStatus] = useState("");
+    useEffect(() => void loadSamples().then((all) => setSamples(all[operationId] || {})), [operationId]);
+    useEffect(() => setStatus(""), [language]);
     const copy = async () => {
       await navigator.clipboard.writeText(samples[language]);
-      setTold("Copied");
+      setStatus("Copied");
     };
     const choice = ([name, title]) =>
       createElement("button", {
@@ -149,7 +149,7 @@ function samplesPlugin({ React }) {
         createElement("h4", null, "Code samples"),
         Object.entries(languages).map(choice),
         createElement("button", { key: "copy", type: "button", className: "copy", onClick: copy }, "Copy"),
-        createElement("output", { key: "told" }, told)),
+        createElement("output", { key: "status" }, status)),
       createElement("pre", { tabIndex: 0, "data-language": language }, samples[language] || ""));
   }
 
@@ -162,7 +162,7 @@ function samplesPlugin({ React }) {
   return { wrapComponents: { responses: withSamples } };
 }
 
-// What Swagger UI leaves without a name, or out of reach of a keyboard.
+// Add the accessible names that Swagger UI omits, and make code blocks reachable by keyboard.
 function nameControls() {
   for (const button of document.querySelectorAll(".model-box-control:not([aria-label])")) {
     if (!button.textContent.trim()) button.setAttribute("aria-label", "Details");
@@ -178,8 +178,8 @@ function nameControls() {
   document.querySelectorAll("#documentation pre:not([tabindex])").forEach((text) => (text.tabIndex = 0));
 }
 
-// Swagger UI has dark colours, but asks a button of its top bar for them, which this page does not have.
-function followColourScheme() {
+// Swagger UI has a dark mode, but its switch is in a top bar that this page does not have.
+function followColorScheme() {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
   dark.addEventListener("change", follow);
@@ -188,16 +188,16 @@ function followColourScheme() {
 
 async function readContract() {
   const contract = await (await fetch("/api/v1/openapi.json")).json();
-  const operations = Object.values(contract.paths).flatMap((item) => Object.values(item)).filter((one) => one.operationId);
-  const tags = Object.fromEntries(operations.map((one) => [one.operationId, one.tags[0]]));
+  const operations = Object.values(contract.paths).flatMap((item) => Object.values(item)).filter((operation) => operation.operationId);
+  const tags = Object.fromEntries(operations.map((operation) => [operation.operationId, operation.tags[0]]));
   for (const operation of operations) {
-    tellPermission(operation, contract["x-permissions"]);
-    tellDeprecation(operation, tags);
+    describePermission(operation, contract["x-permissions"]);
+    describeDeprecation(operation, tags);
   }
   Object.values(contract.paths).forEach((item) => sortParameters(item, contract.components.parameters));
   foldTopics(contract.info);
-  tellExamples(contract.paths);
-  tellExamples(contract.components.parameters);
+  describeExamples(contract.paths);
+  describeExamples(contract.components.parameters);
   return contract;
 }
 
@@ -225,5 +225,5 @@ async function showContract() {
   });
 }
 
-followColourScheme();
+followColorScheme();
 window.addEventListener("DOMContentLoaded", showContract);

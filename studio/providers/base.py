@@ -1,4 +1,4 @@
-"""Who makes the pictures that this process makes itself: the local studio or, in a mock, samples."""
+"""The interface of providers that render in this process: the local studio, or samples in the mock server."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from studio.providers.local import RenderedImage
 
 
 class Renderer(Protocol):
-    """What a provider within this process does; its module is one."""
+    """The functions of a provider in this process. A provider is a module."""
 
     def prepare_context(self, storage: Storage, strategy: str, scene: Mapping[str, Any], /) -> Any:
-        """Return what all pictures of one generation share. NotFound when a file is gone."""
+        """Return what the images of one generation share.
+
+        Raises:
+            NotFound: A file that the generation needs was deleted.
+        """
 
     def render_image(
         self, context: Any, seed: int, index: int, report_progress: Callable[[float], None], /
     ) -> RenderedImage:
-        """Return one picture."""
+        """Return the image with this index, counted from 0."""
 
     def render_best_image(
         self,
@@ -31,19 +35,19 @@ class Renderer(Protocol):
         report_progress: Callable[[float], None],
         /,
     ) -> RenderedImage:
-        """Return the best of some pictures."""
+        """Return the best of up to `max_attempts` images, or the first whose score reaches `threshold`."""
 
 
 SAMPLE_RENDERER: Renderer = sample
 
 
 def load_local_renderer() -> Renderer:
-    """Return the renderer of this house, and load OpenCV for it: servers start without."""
+    """Return the local studio's renderer. It loads OpenCV, which takes long: servers start without it."""
     from studio.providers import local_renderer
 
     return local_renderer
 
 
 def is_remote(provider: str, renderer: Renderer | None) -> bool:
-    """Return whether this provider's pictures come from another server; samples stand for those too."""
+    """Return whether a provider renders on another server. The mock server draws samples for those too."""
     return provider == compute.PROVIDER and renderer is not SAMPLE_RENDERER

@@ -1,8 +1,8 @@
-"""The provider COMPUTE: a Compute API that makes pictures elsewhere, spoken to over HTTP.
+"""The provider COMPUTE: the HTTP client of a Compute API, which renders on another server.
 
-It knows the other side's words and what can go wrong between here and there; it knows no rows. What is
-repeated is safe to repeat: an order carries a key by which the other side knows it again. What comes back is
-judged, never trusted.
+It maps inputs and responses and handles failures: retries, a circuit breaker, and validation of everything
+that comes back. Every retry is safe, because a request to create a task has an idempotency key. Knows no
+rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from db.errors import TargetNotAllowed
 from studio.http_client import HttpClientError, HttpResponse, SafeHttpClient
 from studio.media.stored_image import MAX_FILE_BYTES
-from studio.media.stored_image import MAX_PIXELS as LARGEST_PICTURE
+from studio.media.stored_image import MAX_PIXELS as MAX_IMAGE_PIXELS
 from studio.telemetry.context import current_trace_headers
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ TASK_TYPES: Mapping[str, str] = {
     "IMAGE_ADJUSTING": "IMAGE_ADJUSTER",
     "FACE_FIXING": "FACE_ENHANCER",
 }
-"""Strategy -> type of the task there. Films are left out: what comes back must be pictures."""
+"""Strategy -> task type of the Compute API. Videos are not supported."""
 STRATEGIES = frozenset(TASK_TYPES)
-MAX_PIXELS = LARGEST_PICTURE
+MAX_PIXELS = MAX_IMAGE_PIXELS
 MAX_SIDE = 8_192
 MAX_SEED = 4_294_967_295
 SUPPORTED_INPUTS = frozenset(
@@ -66,20 +66,20 @@ _ENDED = {"completed": "completed", "failed": "failed", "canceled": "canceled", 
 
 
 class ComputeUnavailable(Exception):
-    """The Compute API does not answer, not with sense, or not to us; others may carry out the order."""
+    """The Compute API is unreachable or its response is unusable; a fallback provider may render instead."""
 
 
 class TaskRejected(ComputeUnavailable):
-    """The Compute API answered, and does not do this: repeating changes nothing."""
+    """The Compute API rejects the request. A retry would not help."""
 
 
 class TaskNotFound(TaskRejected):
-    """The Compute API has no task of this id, or no longer."""
+    """The Compute API has no task with this id."""
 
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """Where a Compute API is and how it knows us, as a model's provider settings say."""
+    """The URL and the credentials of a Compute API, from a model's provider configuration."""
 
     base_url: str
     api_key: str | None = None
@@ -87,17 +87,21 @@ class ComputeConfig:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | None) -> ComputeConfig:
-        """Read provider settings; OrderRefused when they name no address."""
+        """Read a provider configuration.
+
+        Raises:
+            TaskRejected: It has no `base_url`.
+        """
         settings = config or {}
         base_url = str(settings.get("base_url") or "").rstrip("/")
         if not base_url:
-            raise TaskRejected("the model's provider settings name no base_url")
+            raise TaskRejected("the model's provider configuration has no base_url")
         return cls(base_url, settings.get("api_key") or None, settings.get("webhook_url") or None)
 
 
 @dataclass(frozen=True)
 class RemoteImage:
-    """A finished picture over there."""
+    """A finished image on the Compute API's server."""
 
     url: str
     seed: int | None
@@ -105,31 +109,40 @@ class RemoteImage:
 
 @dataclass(frozen=True)
 class RemoteTask:
-    """What the Compute API says of a task: running, completed, failed or canceled; progress is 0..100."""
+    """The state of a task."""
 
     status: str
+    """`running`, `completed`, `failed` or `canceled`."""
     progress: int
+    """In percent."""
     images: tuple[RemoteImage, ...] = ()
 
 
 def build_task(
     strategy: str, inputs: Mapping[str, Any], seed: int, batch_size: int, images: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The task for a generation's frozen inputs; `pictures` are its photographs as data: addresses."""
-    asked, scene = inputs["asked"], inputs["scene"]
-    order = {
+    """Return the body that creates a task.
+
+    Args:
+        strategy: The strategy of the generation.
+        inputs: The fixed inputs of the generation.
+        seed: The seed of the first image.
+        batch_size: The number of images.
+        images: The input images as data URLs, by field name.
+    """
+    requested, scene = inputs["asked"], inputs["scene"]
+    return {
         "task_type": TASK_TYPES[strategy],
-        "prompt": _build_prompt(asked),
-        "negative_prompt": asked.get("negative_prompt") or "",
+        "prompt": _build_prompt(requested),
+        "negative_prompt": requested.get("negative_prompt") or "",
         "num_outputs": batch_size,
-        "steps": asked.get("steps", 30),
+        "steps": requested.get("steps", 30),
         "seed": seed,
         "width": scene["width"],
         "height": scene["height"],
-        **{name: asked[name] for name in _WEIGHTS if name in asked},
+        **{name: requested[name] for name in _WEIGHTS if name in requested},
         **images,
     }
-    return order
 
 
 def _build_prompt(requested: Mapping[str, Any]) -> str:
@@ -140,53 +153,71 @@ def _build_prompt(requested: Mapping[str, Any]) -> str:
 
 
 class ComputeClient:
-    """Speaks to Compute APIs, one circuit breaker for each. One per process; share it among threads."""
+    """The client of all Compute APIs, with one circuit breaker per base URL.
+
+    Each process has one client, which its threads share.
+    """
 
     def __init__(self, client: SafeHttpClient) -> None:
         self._client = client
         self._circuit_breakers: dict[str, CircuitBreaker] = {}
 
     def submit(self, config: ComputeConfig, key: str, entity_id: str, task: Mapping[str, Any]) -> str:
-        """Create the task, or find the one that was created with the same key; its id."""
+        """Create a task, or find the one that was created with the same key, and return its id.
+
+        Args:
+            config: Where to create it.
+            key: The idempotency key.
+            entity_id: The id that the task's webhooks name.
+            task: The body from `build_task`.
+        """
         path = "/tasks/generation" if task["task_type"] == "GENERATION" else "/tasks/"
-        told = {**task, "entity_id": entity_id}
+        body = {**task, "entity_id": entity_id}
         if config.webhook_url:
-            told["webhook_url"] = config.webhook_url
-        answer = self._request(config, "POST", path, told, {"Idempotency-Key": key})
-        task_id = answer.get("id")
+            body["webhook_url"] = config.webhook_url
+        response = self._request(config, "POST", path, body, {"Idempotency-Key": key})
+        task_id = response.get("id")
         if not isinstance(task_id, str) or not 0 < len(task_id) <= 200 or not task_id.isprintable():
-            raise ComputeUnavailable("the answer names no task")
+            raise ComputeUnavailable("the response has no task id")
         return task_id
 
     def get_task(self, config: ComputeConfig, task_id: str) -> RemoteTask:
-        """How far a task is; TaskUnknown when there is none."""
-        answer = self._request(config, "GET", f"/tasks/{quote(task_id, safe='')}")
-        status = str(answer.get("status")).lower()
+        """Return the state of a task.
+
+        Raises:
+            TaskNotFound: There is no task with this id.
+        """
+        response = self._request(config, "GET", f"/tasks/{quote(task_id, safe='')}")
+        status = str(response.get("status")).lower()
         if status in _RUNNING:
-            return RemoteTask(_RUNNING[status], _to_percent(answer.get("progress")))
+            return RemoteTask(_RUNNING[status], _to_percent(response.get("progress")))
         if status not in _ENDED:
-            raise ComputeUnavailable("the answer names no state of a task")
-        pictures = _parse_images(answer) if status == "completed" else ()
-        return RemoteTask(_ENDED[status], _to_percent(answer.get("progress")), pictures)
+            raise ComputeUnavailable("the response has no known task status")
+        images = _parse_images(response) if status == "completed" else ()
+        return RemoteTask(_ENDED[status], _to_percent(response.get("progress")), images)
 
     def cancel(self, config: ComputeConfig, task_id: str) -> None:
-        """Ask the other side to stop; that it is not there or has ended is as good."""
+        """Cancel a task. A task that has ended or does not exist is no error."""
         try:
             self._request(config, "POST", f"/tasks/{quote(task_id, safe='')}/cancel", {})
         except TaskRejected:
-            logger.info("a task could not be canceled: it is gone or has ended")
+            logger.info("task not canceled: it has ended or does not exist")
 
     def fetch_image(self, url: str) -> bytes:
-        """The bytes of a finished picture; ComputeUnavailable when they cannot be had."""
+        """Download a finished image.
+
+        Raises:
+            ComputeUnavailable: The URL is not allowed, or the download fails.
+        """
         try:
-            reply = self._client.send(
+            response = self._client.send(
                 "GET", url, timeout_seconds=IMAGE_TIMEOUT_SECONDS, max_bytes=MAX_FILE_BYTES, redirects=3
             )
         except (TargetNotAllowed, HttpClientError) as error:
-            raise ComputeUnavailable(f"a picture cannot be fetched: {error}") from error
-        if reply.status != 200:
-            raise ComputeUnavailable(f"a picture cannot be fetched: {reply.status}")
-        return reply.content
+            raise ComputeUnavailable(f"an image cannot be downloaded: {error}") from error
+        if response.status != 200:
+            raise ComputeUnavailable(f"an image cannot be downloaded: HTTP {response.status}")
+        return response.content
 
     def _request(
         self,
@@ -196,13 +227,13 @@ class ComputeClient:
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """The answer's JSON object, after a few tries with growing, random pauses between."""
+        """Send a request, retry transient errors with backoff and jitter, and return the JSON object."""
         content = b"" if body is None else json.dumps(body).encode()
-        told = {"Accept": "application/json", **current_trace_headers(), **(headers or {})}
+        all_headers = {"Accept": "application/json", **current_trace_headers(), **(headers or {})}
         if config.api_key:
-            told["Authorization"] = f"Bearer {config.api_key}"
+            all_headers["Authorization"] = f"Bearer {config.api_key}"
         if body is not None:
-            told["Content-Type"] = "application/json"
+            all_headers["Content-Type"] = "application/json"
         for attempt in Retrying(
             stop=stop_after_attempt(MAX_ATTEMPTS),
             wait=wait_random_exponential(multiplier=0.2, max=MAX_BACKOFF_SECONDS),
@@ -210,12 +241,12 @@ class ComputeClient:
             reraise=True,
         ):
             with attempt, self._circuit_breaker(config.base_url):
-                return self._send(method, config.base_url + path, told, content)
-        raise AssertionError("the last try returns or raises")
+                return self._send(method, config.base_url + path, all_headers, content)
+        raise AssertionError("the last attempt returns or raises")
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], content: bytes) -> dict[str, Any]:
         try:
-            reply = self._client.send(
+            response = self._client.send(
                 method,
                 url,
                 headers=headers,
@@ -227,7 +258,7 @@ class ComputeClient:
             raise TaskRejected(f"the model's base_url is not allowed: {error}") from error
         except HttpClientError as error:
             raise _TransientError(str(error)) from error
-        return _parse_response(reply)
+        return _parse_response(response)
 
     @contextmanager
     def _circuit_breaker(self, base_url: str) -> Iterator[None]:
@@ -250,27 +281,27 @@ class ComputeClient:
 
 
 class _TransientError(ComputeUnavailable):
-    """A failure that may be over a moment later."""
+    """An error after which the same request may succeed."""
 
 
 def _parse_response(response: HttpResponse) -> dict[str, Any]:
     if response.status == 404:
         raise TaskNotFound("not found")
     if response.status in (408, 425, 429) or response.status >= 500:
-        raise _TransientError(f"answered {response.status}")
+        raise _TransientError(f"HTTP {response.status}")
     if not 200 <= response.status < 300:
-        raise TaskRejected(f"answered {response.status}")
+        raise TaskRejected(f"HTTP {response.status}")
     try:
-        answer = json.loads(response.content)
+        body = json.loads(response.content)
     except (ValueError, RecursionError) as error:
-        raise _TransientError("the answer is not JSON") from error
-    if not isinstance(answer, dict):
-        raise _TransientError("the answer is not a JSON object")
-    return answer
+        raise _TransientError("the response is not JSON") from error
+    if not isinstance(body, dict):
+        raise _TransientError("the response is not a JSON object")
+    return body
 
 
 def _to_percent(progress: Any) -> int:
-    """The other side counts 0..1; what is no such number says nothing."""
+    """Convert the progress of a Compute API, a number from 0 to 1. Anything else counts as 0."""
     if isinstance(progress, bool) or not isinstance(progress, int | float) or not 0 <= progress <= 1:
         return 0
     return round(100 * progress)
@@ -280,13 +311,13 @@ def _parse_images(response: Mapping[str, Any]) -> tuple[RemoteImage, ...]:
     output = response.get("output")
     images = output.get("images") if isinstance(output, dict) else None
     if not isinstance(images, list):
-        raise ComputeUnavailable("the task is completed and has no pictures")
-    found = []
+        raise ComputeUnavailable("the task is completed but has no images")
+    remote_images = []
     for image in images:
         url = image.get("url") if isinstance(image, dict) else None
         if not isinstance(url, str):
-            raise ComputeUnavailable("the task is completed and a picture has no address")
+            raise ComputeUnavailable("the task is completed but an image has no URL")
         seed = image.get("seed")
-        known = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= MAX_SEED
-        found.append(RemoteImage(url, seed if known else None))
-    return tuple(found)
+        is_valid = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= MAX_SEED
+        remote_images.append(RemoteImage(url, seed if is_valid else None))
+    return tuple(remote_images)

@@ -1,4 +1,4 @@
-"""Settings of providers: which entries are secret, how they are shown, how they survive a replacement."""
+"""The configuration of a provider: mask its secrets in responses, and keep them when it is replaced."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ _SECRET_NAME = re.compile(r"secret|token|key|password|credential", re.IGNORECASE
 
 
 def is_secret(name: str) -> bool:
-    """Whether the name of an entry says that its value is a secret."""
+    """Return whether an entry with this name holds a secret."""
     return _SECRET_NAME.search(name) is not None
 
 
 def mask_secrets(config: Mapping[str, str] | None) -> dict[str, str] | None:
-    """The settings as people may see them: every secret replaced by a mask of fixed length."""
+    """Return the configuration with every secret replaced by a mask of fixed length."""
     if config is None:
         return None
     return {name: MASK if is_secret(name) else value for name, value in config.items()}
 
 
 def merge_secrets(new: Mapping[str, str] | None, old: Mapping[str, str] | None) -> dict[str, str] | None:
-    """The new settings with the old secrets that they leave out, or repeat as they were shown.
+    """Return the new configuration with the old secrets that it omits or repeats as their mask.
 
-    There is room for 50 entries; what is new goes first. None when there is nothing.
+    At most `MAX_ENTRIES` entries remain; new ones take precedence. Returns None if both are empty.
     """
-    secrets = {name: value for name, value in (old or {}).items() if is_secret(name)}
-    given = {name: value for name, value in (new or {}).items() if value != MASK or name not in secrets}
-    left_out = ((name, value) for name, value in secrets.items() if name not in given)
-    kept = dict(islice(left_out, MAX_ENTRIES - len(given)))
-    return {**given, **kept} if kept or new is not None else None
+    old_secrets = {name: value for name, value in (old or {}).items() if is_secret(name)}
+    entries = {name: value for name, value in (new or {}).items() if value != MASK or name not in old_secrets}
+    omitted = ((name, value) for name, value in old_secrets.items() if name not in entries)
+    retained = dict(islice(omitted, MAX_ENTRIES - len(entries)))
+    return {**entries, **retained} if retained or new is not None else None

@@ -1,6 +1,6 @@
-"""The provider LOCAL_STUDIO: what it can be asked for, and what a picture is in this house.
+"""The provider LOCAL_STUDIO: its limits, and the class of a rendered image.
 
-How it paints is in `local_renderer.py`. That loads OpenCV, so only who paints does.
+The renderer itself is in `local_renderer`, which loads OpenCV: only processes that render import it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_SIDE = 8_192
 
 @dataclass(frozen=True, eq=False)
 class RenderedImage:
-    """A finished picture: its bytes, how good it is, and what the renderer says about it."""
+    """A rendered image: the encoded bytes, its quality, and its provenance."""
 
     image: bytes
     content_type: str
@@ -27,5 +27,5 @@ class RenderedImage:
     cut_out: str | None
     settings: dict[str, Any]
     unused: frozenset[str]
-    """Inputs that the renderer found it could not use."""
+    """Inputs that the renderer could not use."""
     renderer_version: str

@@ -1,7 +1,7 @@
-"""How the local studio makes pictures: from the frozen inputs of a generation, by the renderer of this house.
+"""The local studio's renderer: turn the fixed inputs of a generation into images, with `studio.rendering`.
 
-It reads stored files and makes bytes. It knows no rows: what it needs was frozen when the generation was
-asked for.
+It reads stored files and returns bytes. It knows no rows: the inputs were fixed when the generation was
+created.
 """
 
 from __future__ import annotations
@@ -31,11 +31,9 @@ from studio.rendering import (
 )
 
 LIGHT_SETUPS = 8
-"""The renderer repeats its set-ups of light after so many seeds; a retry keeps the set-up and varies the
-rest.
-"""
+"""Light setups repeat after this many seeds: another attempt keeps the setup and varies the rest."""
 
-# Retouched pictures of one order differ in strength: as asked, gentler, stronger, and so on.
+# The images of a retouching generation differ in strength: as requested, weaker, stronger, and so on.
 _STRENGTHS = (1.0, 0.7, 1.3, 0.5, 1.5, 0.85, 1.15, 0.6)
 
 Progress = Callable[[float], None]
@@ -43,7 +41,7 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, eq=False)
 class RenderContext:
-    """What all pictures of one generation share: opened files and cut-outs."""
+    """What the images of one generation share: decoded files and cut-outs."""
 
     scene: Mapping[str, Any]
     strategy: str
@@ -54,7 +52,11 @@ class RenderContext:
 
 
 def prepare_context(storage: Storage, strategy: str, scene: Mapping[str, Any]) -> RenderContext:
-    """Open and cut out what the pictures need, once. NotFound when a file is gone."""
+    """Decode the files and cut out the product, once for all images.
+
+    Raises:
+        NotFound: A file was deleted.
+    """
     if strategy in ("REFINE", "IMAGE_ADJUSTING"):
         source = _open_image(storage, scene["source"])
         return RenderContext(scene, strategy, source=source, cut_out=cut_out_product(downscale(source)))
@@ -69,8 +71,13 @@ def prepare_context(storage: Storage, strategy: str, scene: Mapping[str, Any]) -
 
 
 def render_image(context: RenderContext, seed: int, index: int, report_progress: Progress) -> RenderedImage:
-    """Picture number `index` of a generation that starts from `seed`; `tell` hears 0..1 and may raise to
-    stop.
+    """Render an image.
+
+    Args:
+        context: The result of `prepare_context`.
+        seed: The seed of the generation.
+        index: The index of the image, counted from 0.
+        report_progress: Called with the progress from 0 to 1. An exception aborts the rendering.
     """
     if context.source is not None:
         rendering = _retouch(context, context.source, index, report_progress)
@@ -102,29 +109,29 @@ def render_best_image(
     threshold: float,
     report_progress: Progress,
 ) -> RenderedImage:
-    """The best of at most `tries` pictures; the first whose score reaches the threshold ends them."""
+    """Render up to `max_attempts` images, until a score reaches `threshold`, and return the best one."""
     best: RenderedImage | None = None
     scores = []
     for attempt in range(max_attempts):
 
-        def tell_share(share: float, attempt: int = attempt) -> None:
+        def report_share(share: float, attempt: int = attempt) -> None:
             report_progress((attempt + share) / max_attempts)
 
-        picture = render_image(context, seed + attempt * LIGHT_SETUPS, index, tell_share)
-        scores.append(picture.quality["score"])
+        image = render_image(context, seed + attempt * LIGHT_SETUPS, index, report_share)
+        scores.append(image.quality["score"])
         if best is None or scores[-1] > best.quality["score"]:
-            best = picture
+            best = image
         if scores[-1] >= threshold:
             break
-    assert best is not None  # noqa: S101 - `tries` is at least 1 by contract
+    assert best is not None  # noqa: S101 - the contract requires at least one attempt
     best.settings.update({"tries": len(scores), "scores": scores})
     return best
 
 
 def _build_request(context: RenderContext, seed: int) -> RenderRequest:
     scene, background = context.scene, context.scene["background"]
-    assert context.cut_out is not None  # noqa: S101 - a stage without source has one
-    paper = {
+    assert context.cut_out is not None  # noqa: S101 - a context without source has one
+    style = {
         name: background[name]
         for name in ("kind", "color", "color_end", "shadow")
         if background[name] is not None
@@ -132,7 +139,7 @@ def _build_request(context: RenderContext, seed: int) -> RenderRequest:
     return RenderRequest(
         cut_out=context.cut_out,
         subject_image=context.subject,
-        background=Background(image=context.backdrop, **paper),
+        background=Background(image=context.backdrop, **style),
         grade=Grade(**scene["grade"]),
         seed=seed,
         **{
@@ -153,7 +160,7 @@ def _build_request(context: RenderContext, seed: int) -> RenderRequest:
 
 def _retouch(context: RenderContext, source: Image.Image, index: int, report_progress: Progress) -> Rendering:
     scene = context.scene
-    alike = {
+    options = {
         "width": scene["width"],
         "height": scene["height"],
         "file_format": scene["file_format"],
@@ -164,12 +171,12 @@ def _retouch(context: RenderContext, source: Image.Image, index: int, report_pro
         "framing": scene["framing"],
     }
     if context.strategy == "REFINE":
-        return refine(source, **alike)
-    return adjust(source, Grade(**scene["grade"]), **alike)
+        return refine(source, **options)
+    return adjust(source, Grade(**scene["grade"]), **options)
 
 
 def _open_image(storage: Storage, file: Mapping[str, Any]) -> Image.Image:
     data = storage.read(media_key(UUID(file["media_id"]), file["extension"]))
-    picture = open_stored(data)
-    picture.load()  # now, by one thread: several will read it at once
-    return picture
+    image = open_stored(data)
+    image.load()  # decode in one thread, before several threads read it
+    return image

@@ -1,6 +1,6 @@
-"""The providers that there are: what each can be asked for, and how large its pictures may be.
+"""The registry of providers: the strategies, inputs and image sizes that each supports.
 
-Who makes a generation's pictures is said by its model; a model narrows these limits, it never widens them.
+A generation's model names its provider. The limits of a model narrow those of its provider.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from studio.providers import compute, local
 
 @dataclass(frozen=True)
 class Provider:
-    """One kind of generation model. `honours` names inputs that it uses and the local studio does not."""
+    """A provider and its limits."""
 
     name: str
     strategies: frozenset[str]
     max_pixels: int
     max_side: int
     supported_inputs: frozenset[str] = frozenset()
+    """The inputs that it uses beside those of the local studio."""
 
 
 PROVIDERS: Mapping[str, Provider] = {
@@ -38,7 +39,7 @@ PROVIDERS: Mapping[str, Provider] = {
 
 
 def can_render(provider_name: str | None, strategy: str, width: int, height: int) -> bool:
-    """Whether a provider, if there is one of this name, makes pictures of this size by this strategy."""
+    """Return whether a provider supports a strategy and an image size. Unknown providers support none."""
     provider = PROVIDERS.get(provider_name or "")
     return (
         provider is not None

@@ -1,7 +1,7 @@
-"""The provider of mocks: sample pictures in place of real ones, at once, whoever the model says makes them.
+"""The provider of the mock server: draw sample images at once, whatever the provider of the model.
 
-It looks at nothing but size, format and seed of an order, so the same order gets the same bytes everywhere.
-Every picture says that it is a sample, in its pixels and in its provenance.
+It uses the size, the format and the seed of a generation only, so the same request gives the same bytes on
+every machine. Every image is marked as a sample, in its pixels and in its provenance.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ TEXT_COLOR = "#4A4640"
 SAMPLE_SCALE = 0.8
 SAMPLE_SIZE = (300, 400)
 
-# More than one thread may split the picture into other tiles on another machine.
+# With more threads, the encoder may split the image into other tiles on another machine.
 _OPTIONS: dict[str, dict[str, Any]] = {"image/avif": {"max_threads": 1}}
 
 _FOLDER = Path(__file__).parent.parent / "seed" / "images"
-# As the local studio's pictures have them, and good enough for any threshold that an order may name.
+# The same keys as the local studio's, with values that reach any threshold of a request.
 _QUALITY = dict.fromkeys(("score", "sharpness", "exposure", "cut_out_edge", "coverage", "clearance"), 1.0)
 
 
 def prepare_context(_storage: Storage, _strategy: str, scene: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the pictures of one order share: the order."""
+    """Return the inputs: the images of one generation share nothing else."""
     return scene
 
 
 def render_image(
     context: Mapping[str, Any], seed: int, index: int, _report_progress: Callable[[float], None] | None = None
 ) -> RenderedImage:
-    """Return sample picture number `index` of an order that starts from `seed`."""
-    # Here, because servers start without OpenCV.
+    """Return sample image number `index` of a generation with this seed."""
+    # Imported here: servers start without OpenCV.
     import numpy as np
 
     from studio.rendering.encode import encode
@@ -74,12 +74,12 @@ def render_best_image(
     _threshold: float,
     _report_progress: Callable[[float], None] | None = None,
 ) -> RenderedImage:
-    """Return the first sample: it is as good as any."""
+    """Return one sample image: all have the same quality."""
     return render_image(context, seed, index)
 
 
 def _draw_sample(width: int, height: int, seed: int) -> Image.Image:
-    # Here, because servers start without Pillow.
+    # Imported here: servers start without Pillow.
     from PIL import Image, ImageDraw, ImageFont
 
     canvas = Image.new("RGB", (width, height), BACKGROUND_COLORS[seed % len(BACKGROUND_COLORS)])
@@ -88,22 +88,22 @@ def _draw_sample(width: int, height: int, seed: int) -> Image.Image:
     size = (max(1, round(sample.width * factor)), max(1, round(sample.height * factor)))
     sample = sample.resize(size, Image.Resampling.BILINEAR)
     canvas.paste(sample, ((width - size[0]) // 2, (height - size[1]) // 2), sample)
-    letters = ImageFont.load_default(max(8, min(width, height) // 32))
-    words = f"SAMPLE   {width} x {height}   seed {seed}"
-    ImageDraw.Draw(canvas).text((width // 2, height * 97 // 100), words, TEXT_COLOR, letters, anchor="mm")
+    font = ImageFont.load_default(max(8, min(width, height) // 32))
+    text = f"SAMPLE   {width} x {height}   seed {seed}"
+    ImageDraw.Draw(canvas).text((width // 2, height * 97 // 100), text, TEXT_COLOR, font, anchor="mm")
     return canvas
 
 
 @cache
 def build_sample_file(media_type: str) -> bytes:
-    """Return a small file of an image's or archive's type, always the same one."""
+    """Return a small image or ZIP archive of this media type, the same bytes on each call."""
     target = io.BytesIO()
     if media_type == "application/zip":
         with zipfile.ZipFile(target, "w") as archive:
             archive.writestr(zipfile.ZipInfo("manifest.json"), "{}")
     else:
-        drawn = _draw_sample(*SAMPLE_SIZE, seed=0)
-        drawn.save(target, media_type.removeprefix("image/"), **_OPTIONS.get(media_type, {}))
+        image = _draw_sample(*SAMPLE_SIZE, seed=0)
+        image.save(target, media_type.removeprefix("image/"), **_OPTIONS.get(media_type, {}))
     return target.getvalue()
 
 

@@ -1,6 +1,7 @@
-"""Fills a database once: with what every installation has and, outside production, with the demonstration.
+"""Seed a database: the system rows of every installation and, outside production, the demo data.
 
-Asking again costs a few small reads. Two processes may ask at once; the second one waits and finds the rows.
+It adds what is missing, so it can run at every start: a second run costs a few small reads. If two processes
+run it at the same time, the second one waits and finds the rows.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from studio.generations.lifecycle import transition
 from studio.generations.request import GenerationRequest
 from studio.generations.worker import queue
 from studio.generations.worker.render_job import to_stored_image
+from studio.leases import acquire
 from studio.media.backends import open_storage
 from studio.media.images import normalise
 from studio.media.storage import Storage, media_key
@@ -47,18 +49,18 @@ from studio.seed.rows import (
 )
 from studio.settings import Settings
 
-# Should this process die before the pictures are there, workers paint them once the lease is over.
-LEASE_OWNER, LEASE = "seed", timedelta(seconds=60)
+# If this process dies before the predictions are stored, workers render them once the lease has expired.
+LEASE_OWNER, LEASE_DURATION = "seed", timedelta(seconds=60)
 ADVISORY_LOCK = 0x5EED
 
 IMAGES_DIR = Path(__file__).parent / "images"
 
 
 def seed_database(database: Database, settings: Settings) -> None:
-    """Add what is missing of the system's rows and, outside production, the demonstration if it is not there.
+    """Add the missing system rows and, outside production, the demo data.
 
-    With "contract" as the setting `seed`, both owners have a house in their organization and a personal one,
-    and the recommended model makes small pictures only.
+    With the setting `seed` set to "contract", both demo users get data in their organization and personal
+    data, and the recommended model makes small images only.
     """
     with_demonstration = settings.environment != "production"
     with database.transaction(write=False):
@@ -66,24 +68,24 @@ def seed_database(database: Database, settings: Settings) -> None:
             return
     storage = open_storage(settings)
     for_contract = settings.seed == "contract"
-    claims: list[queue.Lease] = []
+    leases: list[queue.Lease] = []
     with database.transaction(write=True):
         _lock_seeding()
         _add_system(storage, for_contract)
         if with_demonstration and not _has_demonstration():
-            claims = _add_demonstration(storage, for_contract)
-    if claims:
-        _complete_generations(database, storage, claims)
+            leases = _add_demonstration(storage, for_contract)
+    if leases:
+        _complete_generations(database, storage, leases)
 
 
 def _lock_seeding() -> None:
-    """Let one process seed at a time until the transaction ends; SQLite has one writer anyway."""
+    """Let one process seed at a time, until the transaction ends. SQLite has one writer anyway."""
     if current_session().get_bind().dialect.name == "postgresql":
         current_session().execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": ADVISORY_LOCK})
 
 
 def _missing_ids() -> set[UUID]:
-    """The ids of the system's rows that the database does not have."""
+    """Return the ids of the system rows that are missing in the database."""
     missing = set[UUID]()
     for model, count in SYSTEM_COUNTS.items():
         ids = {get_seed_id(model, number) for number in range(1, count + 1)}
@@ -103,22 +105,22 @@ def _has_demonstration() -> bool:
 
 
 def _add(rows: Iterable[Any]) -> None:
-    """Insert rows in the order given, so that each finds what it refers to."""
+    """Insert rows in this order, so that foreign keys refer to existing rows."""
     for row in rows:
         current_session().add(row)
         current_session().flush()
 
 
 def _add_system(storage: Storage, for_contract: bool) -> None:
-    """Insert the system's rows that are missing; those that are there keep what superusers made of them."""
+    """Insert the missing system rows. Existing ones keep the changes of superusers."""
     missing = _missing_ids()
     if not missing:
         return
     mannequins = [_load_image("mannequin_front.webp"), _load_image("mannequin_three_quarter.webp")]
     rows: list[Any] = list(build_system_rows(mannequins, for_contract))
     media = [row for row in rows if isinstance(row, MediaResource)]
-    for row, picture in zip(media, mannequins, strict=True):
-        _write_file(storage, row, picture)
+    for row, image in zip(media, mannequins, strict=True):
+        _write_file(storage, row, image)
     missing |= {row.id for row in media} - _find_existing_ids(MediaResource, {row.id for row in media})
     _add(row for row in rows if row.id in missing)
 
@@ -132,31 +134,31 @@ def _write_file(storage: Storage, media: MediaResource, image: StoredImage) -> N
 
 
 def _add_demonstration(storage: Storage, for_contract: bool) -> list[queue.Lease]:
-    """Add accounts and houses. The first generation of each house is handed back, claimed."""
+    """Add the demo accounts and tenants, and return the leases of their first generations."""
     _add(
         build_account_rows(
             {email: hash_password(password) for email, password in PUBLISHED_PASSWORDS.items()}
         )
     )
     demo, second = get_seed_id(User, 1), get_seed_id(User, 2)
-    houses: dict[int, tuple[UUID, UUID | None]] = {1: (demo, get_seed_id(Organization, 1))}
+    tenants: dict[int, tuple[UUID, UUID | None]] = {1: (demo, get_seed_id(Organization, 1))}
     if for_contract:
-        houses |= {2: (second, get_seed_id(Organization, 2)), 3: (demo, None), 4: (second, None)}
+        tenants |= {2: (second, get_seed_id(Organization, 2)), 3: (demo, None), 4: (second, None)}
     return [
-        _add_tenant(storage, house, owner_id, organization_id, for_contract)
-        for house, (owner_id, organization_id) in houses.items()
+        _add_tenant(storage, tenant, owner_id, organization_id, for_contract)
+        for tenant, (owner_id, organization_id) in tenants.items()
     ]
 
 
 def _add_tenant(
     storage: Storage, tenant: int, owner_id: UUID, organization_id: UUID | None, for_contract: bool
 ) -> queue.Lease:
-    scope = {"owner_id": owner_id, "organization_id": organization_id}
-    photograph = _load_image("dress.jpg")
-    rows = list(build_tenant_rows(tenant, scope, photograph, for_contract))
+    ownership = {"owner_id": owner_id, "organization_id": organization_id}
+    photo = _load_image("dress.jpg")
+    rows = list(build_tenant_rows(tenant, ownership, photo, for_contract))
     _add(rows)
     media = next(row for row in rows if isinstance(row, MediaResource))
-    _write_file(storage, media, photograph)
+    _write_file(storage, media, photo)
     current_session().add(
         Upload(
             id=build_seed_id(UPLOAD, tenant_number(tenant, 1)),
@@ -165,7 +167,7 @@ def _add_tenant(
             status=UploadStatus.INGESTED,
             media_resource_id=media.id,
             expires_at=utc_now(),
-            **scope,
+            **ownership,
         )
     )
     shot = next(row for row in rows if isinstance(row, Shot))
@@ -175,17 +177,17 @@ def _add_tenant(
 def _request_first_generation(
     tenant: int, owner_id: UUID, organization_id: UUID | None, shot: Shot
 ) -> Generation:
-    """The first generation of a house, asked for as its owner would and paid for, under its fixed id."""
+    """Request the first generation of a tenant as its owner, with a fixed id; it is charged as usual."""
     roles = {organization_id: str(Role.OWNER)} if organization_id else {}
     request = GenerationRequest(shot_id=shot.id, batch_size=2, seed=2041, width=768, height=1024)
     with caller_context(Caller(user_id=owner_id, email="", roles=roles), permission=None):
         generation = request_generation(request, organization_id, shot)
     switch_role(SYSTEM)
-    # The shot names its generation: it lets go while the id changes.
+    # The shot's foreign key must not refer to the generation while its id changes.
     shot.generation_id = None
     current_session().flush()
     generation.id = build_seed_id(GENERATION, tenant_number(tenant, 1))
-    # Whoever paints, the pictures get the ids that the contract's examples name.
+    # The predictions get the ids of the contract's examples, also if a worker renders them.
     numbers = range(1, generation.batch_size + 1)
     ids = [str(build_seed_id(PREDICTION, tenant_number(tenant, number))) for number in numbers]
     generation.inputs = {**generation.inputs, "prediction_ids": ids}
@@ -195,17 +197,17 @@ def _request_first_generation(
 
 
 def _lease_generation(generation: Generation) -> queue.Lease:
-    """Claim a generation that no worker can see yet."""
+    """Lease a generation before the commit, so that no worker can lease it first."""
     transition(generation, GenerationStatus.RUNNING)
     generation.attempts = 1
-    generation.lease_owner, generation.lease_expires_at = LEASE_OWNER, utc_now() + LEASE
+    acquire(generation, LEASE_OWNER, LEASE_DURATION)
     current_session().flush()
     return queue.to_lease(generation, LEASE_OWNER)
 
 
-def _complete_generations(database: Database, storage: Storage, claims: Iterable[queue.Lease]) -> None:
-    """Record the pictures of the houses, which all ordered the same, as a worker does that painted them."""
-    pictures = [(picture, to_stored_image(picture)) for picture in load_packshots()]
-    for claim in claims:
-        made = [queue.store_rendered_file(storage, claim, picture, stored) for picture, stored in pictures]
-        queue.try_complete(database, storage, claim, made)
+def _complete_generations(database: Database, storage: Storage, leases: Iterable[queue.Lease]) -> None:
+    """Complete the first generations with the stored packshots: all tenants requested the same images."""
+    images = [(image, to_stored_image(image)) for image in load_packshots()]
+    for lease in leases:
+        files = [queue.store_rendered_file(storage, lease, image, stored) for image, stored in images]
+        queue.try_complete(database, storage, lease, files)

@@ -1,4 +1,4 @@
-"""The demonstration's accounts in a new database, their plans and organizations, and what is in these."""
+"""The demo accounts with their subscriptions and organizations. Reads and writes no database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from studio.seed.rows import get_seed_id, slugify
 
 
 def build_account_rows(hashed: dict[str, str]) -> Iterator[Base]:
-    """The demonstration's accounts with their subscriptions, and two organizations; `hashed` by address."""
+    """Build the demo accounts, their subscriptions and two organizations.
+
+    Args:
+        hashed: The password hash of each account, by e-mail address.
+    """
     names = {
         "demo@example.com": "Dana Demo",
         "second@example.com": "Sascha Second",
@@ -30,7 +34,7 @@ def build_account_rows(hashed: dict[str, str]) -> Iterator[Base]:
             rework_available=10,
         )
     for number in range(1, len(names) + 1):
-        # It never runs out while somebody tries things.
+        # The subscription must not end while the demo data is in use.
         end = utc_now() + timedelta(days=3650)
         yield Subscription(
             id=get_seed_id(Subscription, number),
@@ -55,7 +59,7 @@ def build_account_rows(hashed: dict[str, str]) -> Iterator[Base]:
             email="noa@example.com",
             role="viewer",
             invited_by_id=get_seed_id(User, number),
-            # No token has this hash: nobody can accept what was never mailed.
+            # No token has this hash, so the invitation cannot be accepted.
             token_hash=f"!{number}",
             expires_at=utc_now() + timedelta(days=7),
         )
@@ -65,7 +69,7 @@ def build_account_rows(hashed: dict[str, str]) -> Iterator[Base]:
             created_by_id=get_seed_id(User, number),
             name="Shop import",
             scopes=["brands:read", "products:read", "products:write"],
-            # No secret has this hash: nobody can use what was never shown.
+            # No secret has this hash, so the key cannot be used.
             secret_hash=f"!{number}",
             last_four="x9Qd",
             expires_at=utc_now() + timedelta(days=90),

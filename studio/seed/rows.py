@@ -1,6 +1,6 @@
-"""The rows of the seed as plain data: what the system ships with, and the story of the demonstration.
+"""The seeded rows: the system rows and the demo data of a tenant.
 
-Their ids are fixed, because the contract's examples name them. Nothing here reads or writes a database.
+The ids are fixed, because the examples of the contract name them. Reads and writes no database.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ RESOLUTIONS = [
     ("Preview 3:4", 768, 1024),
 ]
 SUBJECT_IMAGES = [(6, 2), (7, 3), (8, 2)]
-"""Mara's base images: the number of the shot type, and of the picture."""
-# Name, what it does, prompt, tone, lighting, contrast, saturation, temperature.
+"""Mara's base images: the number of the shot type and the number of the image."""
+# Name, description, prompt, tone, lighting, contrast, saturation, temperature.
 STYLES = [
     (
         "Soft daylight",
@@ -117,26 +117,26 @@ SYSTEM_COUNTS: dict[type[Any], int] = {
     Subject: 1,
     SubjectBaseImage: len(SUBJECT_IMAGES),
 }
-"""How many rows of the system there are; they are numbered from 1."""
+"""The number of system rows per model. Rows are numbered from 1."""
 
 
 def build_seed_id(kind: int, number: int) -> UUID:
-    """The fixed id of a seeded row."""
+    """Return the fixed id of a seeded row: `kind` is a value of `KINDS` or one of the constants below it."""
     return UUID(f"01990000-5eed-7000-8000-{kind:04x}0000{number:04x}")
 
 
 def get_seed_id(model: type[Any], number: int = 1) -> UUID:
-    """The fixed id of the seeded row of a model with this number."""
+    """Return the fixed id of the seeded row of a model with this number."""
     return build_seed_id(KINDS[model], number)
 
 
 def slugify(name: str) -> str:
-    """The slug of a name of ours."""
+    """Return the slug of a seeded name, which is ASCII."""
     return name.lower().replace(" ", "-")
 
 
-def build_media_row(number: int, image: StoredImage, **scope: Any) -> MediaResource:
-    """The row of a picture of the seed; its file is stored under the same id."""
+def build_media_row(number: int, image: StoredImage, **ownership: Any) -> MediaResource:
+    """Build the row of a seeded image. Its file is stored under the same id."""
     return MediaResource(
         id=get_seed_id(MediaResource, number),
         content_hash=image.content_hash,
@@ -147,15 +147,16 @@ def build_media_row(number: int, image: StoredImage, **scope: Any) -> MediaResou
         height=image.height,
         has_alpha=image.has_alpha,
         dominant_color=image.dominant_color,
-        **scope,
+        **ownership,
     )
 
 
 def build_system_rows(mannequins: list[StoredImage], for_contract: bool) -> Iterator[Base]:
-    """What every installation has: public rows without an owner, each after those that it refers to.
+    """Build the public rows of every installation, in the order of their foreign keys.
 
-    `mannequins` are Mara's pictures, from the front and from the side. For the contract's proof the
-    recommended model makes small pictures only.
+    Args:
+        mannequins: The base images of the subject Mara, from the front and from the side.
+        for_contract: Limit the recommended model to small images, for fast contract tests.
     """
     public = {"public": True}
     for number, (name, framing, angle, padding, description) in enumerate(SHOT_TYPES, 1):
@@ -210,8 +211,8 @@ def _build_models(for_contract: bool) -> Iterator[GenerationModel]:
 
 
 def _build_subject(mannequins: list[StoredImage]) -> Iterator[Base]:
-    for number, picture in enumerate(mannequins, 2):
-        yield build_media_row(number, picture, public=True)
+    for number, image in enumerate(mannequins, 2):
+        yield build_media_row(number, image, public=True)
     yield Subject(
         id=get_seed_id(Subject),
         name="Mara",
@@ -235,23 +236,32 @@ def _build_subject(mannequins: list[StoredImage]) -> Iterator[Base]:
 
 
 def tenant_number(tenant: int, number: int) -> int:
-    """Numbers of the first house, Maison Demo, are those of the contract; others count on from far above."""
+    """Return the row number of a tenant: the first one, Maison Demo, has those of the contract's examples."""
     return number if tenant == 1 else tenant * 0x100 + number
 
 
 def build_tenant_rows(
-    tenant: int, scope: dict[str, UUID | None], photo: StoredImage, for_contract: bool
+    tenant: int, ownership: dict[str, UUID | None], photo: StoredImage, for_contract: bool
 ) -> Iterator[Base]:
-    """One brand, its dress, its shooting with a look and two shots, each after those that it refers to."""
+    """Build a brand, a product, a shooting with a look and two shots, and a webhook endpoint.
+
+    Rows come in the order of their foreign keys.
+
+    Args:
+        tenant: The number of the tenant, from 1.
+        ownership: The `owner_id` and `organization_id` of each row.
+        photo: The photo of the product.
+        for_contract: Use a small resolution and an enabled webhook endpoint, for contract tests.
+    """
 
     def own(model: type[Any], number: int = 1) -> UUID:
         return get_seed_id(model, tenant_number(tenant, number))
 
     def new(model: type[Any], number: int = 1, **values: Any) -> Any:
-        return model(id=own(model, number), **scope, **values)
+        return model(id=own(model, number), **ownership, **values)
 
     size = get_seed_id(ResolutionPreset, 6 if for_contract else 1)
-    yield build_media_row(tenant_number(tenant, 1), photo, **scope)
+    yield build_media_row(tenant_number(tenant, 1), photo, **ownership)
     yield new(
         Guidelines,
         name="Web shop portrait",
@@ -311,7 +321,7 @@ def build_tenant_rows(
         yield new(Shot, number, shooting_id=own(Shooting), look_id=own(Look), shot_type_id=shot_type_id)
     yield new(
         WebhookEndpoint,
-        # The fuzzer's server may go there, and nobody listens; the demonstration sends nothing.
+        # Contract tests may send to this port, where no server listens. The demo data sends nothing.
         url="http://127.0.0.1:9/sartiq" if for_contract else "https://hooks.example.com/sartiq",
         description="Tells the shop about new pictures.",
         event_types=["generation.completed", "shot.approved"],
@@ -320,7 +330,7 @@ def build_tenant_rows(
         disabled_reason=None if for_contract else "manual",
         secret_salt=generate_salt(),
     )
-    organization_id = scope["organization_id"]
+    organization_id = ownership["organization_id"]
     generation_id = build_seed_id(GENERATION, tenant_number(tenant, 1))
     yield WebhookDelivery(
         id=own(WebhookDelivery),

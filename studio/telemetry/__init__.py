@@ -1,4 +1,4 @@
-"""To be seen from outside: logs, metrics and traces. The one room that knows prometheus and opentelemetry.
+"""Logs, metrics and traces. Only this package imports prometheus_client and opentelemetry.
 
-Whoever has something to tell calls a function from here; nothing here knows HTTP or reads rows of tenants.
+Other modules call its functions. Knows nothing of HTTP and reads no rows of tenants, only counts.
 """

@@ -1,7 +1,7 @@
-"""How a process logs: one line an event to standard error, JSON for machines or readable for people.
+"""Logging to standard error: one line per event, as JSON or as text.
 
-Each line tells what it belongs to: request, trace, caller, organization, generation. What a line may hold is
-listed here, so that nothing that a library attaches to a record gets out.
+Each line names its request, trace, caller, organization and generation. Only the fields listed here are
+written: extra attributes that libraries attach to a record may hold secrets.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ CONTEXT_FIELDS = (
     "generation_id",
 )
 ACCESS_FIELDS = ("method", "path", "status", "duration_ms", "address")
-"""Fields of the one line that each request leaves."""
+"""Extra fields of the access log."""
 
 
 class ContextFilter(logging.Filter):
-    """Gives every record what it belongs to, unless who logs said so; a field that is not known is None."""
+    """Sets `CONTEXT_FIELDS` on each record, unless the logging call has set them. Unknown ones are None."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let the record pass."""
+        """Set the fields and return True: no record is dropped."""
         for name, value in _build_context().items():
             if not hasattr(record, name):
                 setattr(record, name, value)
@@ -45,34 +45,34 @@ class ContextFilter(logging.Filter):
 
 
 def _build_context() -> dict[str, str | None]:
-    work, trace = current_log_context(), current_trace()
+    context, trace = current_log_context(), current_trace()
     organization_id = current_organization()
     return {
-        "request_id": work.request_id if work else None,
+        "request_id": context.request_id if context else None,
         "trace_id": format_trace_id(trace.trace_id) if trace else None,
         "span_id": format_span_id(trace.span_id) if trace else None,
-        "user_id": work.user_id if work else None,
-        "api_key_id": work.api_key_id if work else None,
-        "org_id": str(organization_id) if organization_id else work.organization_id if work else None,
-        "operation_id": work.operation_id if work else None,
-        "generation_id": work.generation_id if work else None,
+        "user_id": context.user_id if context else None,
+        "api_key_id": context.api_key_id if context else None,
+        "org_id": str(organization_id) if organization_id else context.organization_id if context else None,
+        "operation_id": context.operation_id if context else None,
+        "generation_id": context.generation_id if context else None,
     }
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people."""
+    """Formats a record as a line of text, for development."""
 
     def __init__(self) -> None:
         super().__init__(LINE_FORMAT)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, and below it the traceback if there is one."""
+        """Return the line, followed by the traceback if there is one."""
         record.request_id = getattr(record, "request_id", None) or "-"
         return super().format(record)
 
 
 class JsonFormatter(OrjsonFormatter):
-    """A JSON object on one line; its time is RFC 3339 in UTC."""
+    """Formats a record as a JSON object on one line, with its time in RFC 3339 and UTC."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class JsonFormatter(OrjsonFormatter):
     def add_fields(
         self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
     ) -> None:
-        """Put in what a line may hold, as far as it is known."""
+        """Add the allowed fields whose values are known."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         log_data["timestamp"] = time.replace("+00:00", "Z")
         log_data["level"], log_data["logger"] = record.levelname, record.name
@@ -95,7 +95,13 @@ class JsonFormatter(OrjsonFormatter):
 
 
 def configure_logging(level: str, layout: str, service: str) -> None:
-    """Log to standard error from this level on, as `json` or `lines`; libraries only from WARNING on."""
+    """Configure logging to standard error.
+
+    Args:
+        level: The lowest level that is logged; for libraries it is WARNING.
+        layout: The format, `json` or `lines`.
+        service: The name of the process in JSON lines.
+    """
     line: dict[str, Any] = (
         {"()": JsonFormatter, "service": service} if layout == "json" else {"()": TextFormatter}
     )
@@ -116,5 +122,5 @@ def configure_logging(level: str, layout: str, service: str) -> None:
             },
         }
     )
-    # What Python itself warns of is a line as well.
+    # Warnings of Python become log lines too.
     logging.captureWarnings(True)

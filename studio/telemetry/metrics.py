@@ -1,7 +1,6 @@
-"""What can be measured from outside, by name, and the port at which Prometheus reads it.
+"""The Prometheus metrics of a process, and the port that serves them.
 
-Labels have few values: no ids, no paths. One process has one port; what Prometheus sees of several
-processes it adds up itself.
+Labels have few values: no ids and no paths. Each process has its own port; Prometheus adds up the processes.
 """
 
 from __future__ import annotations
@@ -27,37 +26,39 @@ from studio.state_machines import GENERATION_STATES, OPEN_GENERATION
 logger = logging.getLogger(__name__)
 
 UNMATCHED = "unmatched"
-"""The one operation of all requests that no operation of the contract was found for."""
+"""The operation label of requests that match no operation of the contract."""
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 QUEUE_CACHE_SECONDS = 3.0
 
-# Only timestamps of the first count, which nobody asks for and which double the lines.
+# The timestamps of the first increments would double the number of time series.
 disable_created_metrics()
 
-_requests = Counter("sartiq_requests", "Requests answered", ["operation", "method", "status"])
+_requests = Counter("sartiq_requests", "Completed requests", ["operation", "method", "status"])
 _durations = Histogram(
     "sartiq_request_duration_seconds",
-    "Time until the answer began, without what the caller asked to wait",
+    "Time until the response starts, without the wait that the client requested",
     ["operation"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60),
 )
-_in_progress = Gauge("sartiq_requests_in_progress", "Requests being worked on, waiting and streaming too")
-_defects = Counter(
-    "sartiq_contract_defects", "Answers that broke the contract and were not sent", ["operation", "kind"]
+_in_progress = Gauge(
+    "sartiq_requests_in_progress", "Requests in progress, including long polling and streams"
 )
-_rate_limited = Counter("sartiq_rate_limited", "Requests refused by a limit", ["policy"])
-_generations = Counter("sartiq_generations", "Generations that ended, by how they did", ["outcome"])
+_defects = Counter(
+    "sartiq_contract_defects", "Responses that violate the contract, not sent", ["operation", "kind"]
+)
+_rate_limited = Counter("sartiq_rate_limited", "Requests rejected by a rate limit", ["policy"])
+_generations = Counter("sartiq_generations", "Ended generations, by outcome", ["outcome"])
 _generation_durations = Histogram(
     "sartiq_generation_duration_seconds",
-    "Time from the first worker's claim to the completed pictures",
+    "Time from the start of the first attempt to completion",
     buckets=(0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 900, 3600),
 )
-_recoveries = Counter("sartiq_lease_recoveries", "Generations taken over from a worker that was lost")
+_recoveries = Counter("sartiq_lease_recoveries", "Generations taken over after their lease had expired")
 _deliveries = Counter("sartiq_webhook_deliveries", "Attempts to deliver a webhook, by outcome", ["outcome"])
-_outbound = Counter("sartiq_outbound_calls", "Calls to servers of others", ["outcome"])
+_outbound = Counter("sartiq_outbound_calls", "Requests to other servers, by outcome", ["outcome"])
 
 
-# Known from the start, so that the first one is seen as a change.
+# Each series exists from the start with the value 0: `rate()` needs it to see the first increment.
 for _outcome in (status for status, following in GENERATION_STATES.items() if not following):
     _generations.labels(_outcome)
 for _outcome in ("delivered", "retried", "failed"):
@@ -65,56 +66,74 @@ for _outcome in ("delivered", "retried", "failed"):
 
 
 def record_request_start() -> None:
-    """A request is being worked on."""
+    """Count the start of a request."""
     _in_progress.inc()
 
 
 def record_request_end(operation_id: str | None, method: str, status: int, seconds: float | None) -> None:
-    """A request was answered after `seconds`; status 0 and None when its client went away before."""
+    """Record the end of a request.
+
+    Args:
+        operation_id: The operation, or None if none matches.
+        method: The HTTP method.
+        status: The status of the response, or 0 if the client disconnected before it started.
+        seconds: The time until the response started, or None if the client disconnected before.
+    """
     operation = operation_id or UNMATCHED
     _in_progress.dec()
-    known = method if method in METHODS else "other"
-    _requests.labels(operation, known, str(status) if status else "aborted").inc()
+    method_label = method if method in METHODS else "other"
+    _requests.labels(operation, method_label, str(status) if status else "aborted").inc()
     if seconds is not None:
         _durations.labels(operation).observe(max(0.0, seconds))
 
 
 def count_contract_defect(operation_id: str, kind: str) -> None:
-    """An answer broke the contract in its `kind`: status, header, media_type, body or encoding."""
+    """Count a response that violates the contract.
+
+    Args:
+        operation_id: The operation.
+        kind: What violates the contract: `status`, `header`, `media_type`, `body` or `encoding`.
+    """
     _defects.labels(operation_id, kind).inc()
 
 
 def count_rate_limited(policy: str) -> None:
-    """A request was refused by the limit of this name."""
+    """Count a request that the rate limit of this name rejects."""
     _rate_limited.labels(policy).inc()
 
 
 def count_generation(outcome: str, seconds: float | None) -> None:
-    """A generation ended as `outcome`; `seconds` is how long it was worked on. To be called after commit."""
+    """Count an ended generation; call it after the commit.
+
+    Args:
+        outcome: The final status.
+        seconds: The time since the start of the first attempt, or None if there was none.
+    """
     _generations.labels(outcome).inc()
     if outcome == "completed" and seconds is not None:
         _generation_durations.observe(seconds)
 
 
 def count_lease_recovery() -> None:
-    """A generation was taken over from a lost worker. To be called after commit."""
+    """Count a generation that was taken over after its lease had expired; call it after the commit."""
     _recoveries.inc()
 
 
 def count_webhook_delivery(outcome: str) -> None:
-    """One attempt to deliver a webhook ended: `delivered`, `retried` (it will be tried again) or `failed`."""
+    """Count an attempt to deliver a webhook, by outcome: `delivered`, `retried` (later) or `failed`."""
     _deliveries.labels(outcome).inc()
 
 
 def count_outbound_call(outcome: str) -> None:
-    """A call to somebody else's server ended: `2xx` to `5xx`, or the reason why no answer came."""
+    """Count a request to another server, by the class of its status (`2xx` to `5xx`) or its error."""
     _outbound.labels(outcome).inc()
 
 
 class QueueCollector(Collector):
-    """The depth of the queue and the age of its head, read when somebody asks, at most every few seconds.
+    """The depth of the generation queue and the age of its oldest entry, read when Prometheus scrapes.
 
-    The queue is one for all processes, so each tells the same number. A database that is away leaves a gap.
+    The queue is shared, so all processes report the same numbers. Values are cached for
+    `QUEUE_CACHE_SECONDS`. While the database is unavailable, the series are missing.
     """
 
     def __init__(self, database: Database) -> None:
@@ -124,17 +143,17 @@ class QueueCollector(Collector):
         self._read_at = float("-inf")
 
     def describe(self) -> list[Metric]:
-        """The families, without asking the database."""
+        """Return the metric families without a database query."""
         return list(_queue_families([]))
 
     def collect(self) -> Iterator[Metric]:
-        """The families with their values."""
+        """Return the metric families with their values."""
         with self._lock:
             if time.monotonic() - self._read_at > QUEUE_CACHE_SECONDS:
                 try:
                     self._rows = self._read()
                 except SQLAlchemyError as error:
-                    logger.warning("the depth of the queue cannot be read: %s", type(error).__name__)
+                    logger.warning("queue metrics unavailable: %s", type(error).__name__)
                     return
                 self._read_at = time.monotonic()
             rows = self._rows
@@ -142,14 +161,14 @@ class QueueCollector(Collector):
 
     def _read(self) -> list[Any]:
         with self._database.transaction(write=False) as reading:
-            # unscoped: numbers, of everybody's rows
-            counting = select(Generation.status, func.count(), func.min(Generation.created_at))
-            open_ones = counting.where(Generation.status.in_(OPEN_GENERATION)).group_by(Generation.status)
-            return list(reading.execute(open_ones))
+            # unscoped: counts the generations of all tenants
+            query = select(Generation.status, func.count(), func.min(Generation.created_at))
+            query = query.where(Generation.status.in_(OPEN_GENERATION)).group_by(Generation.status)
+            return list(reading.execute(query))
 
 
 def _queue_families(rows: list[Any]) -> Iterator[Metric]:
-    depth = GaugeMetricFamily("sartiq_queue_depth", "Generations that are not over", labels=["status"])
+    depth = GaugeMetricFamily("sartiq_queue_depth", "Open generations", labels=["status"])
     age = GaugeMetricFamily("sartiq_queue_oldest_pending_seconds", "Age of the oldest pending generation")
     counts = {status: (count, oldest) for status, count, oldest in rows}
     for status in OPEN_GENERATION:
@@ -161,17 +180,17 @@ def _queue_families(rows: list[Any]) -> Iterator[Metric]:
 
 
 class PoolCollector(Collector):
-    """How many connections to the database the threads of this process hold."""
+    """The number of database connections of this process that are in use."""
 
     def __init__(self, database: Database) -> None:
         self._pool = database.engine.pool
 
     def describe(self) -> list[Metric]:
-        """The families, whatever the pool."""
+        """Return the metric families, whatever the connection pool."""
         return list(self._families(0, 0))
 
     def collect(self) -> Iterator[Metric]:
-        """The families with their values; none where connections are not pooled."""
+        """Return the metric families with their values, or none if connections are not pooled."""
         if isinstance(self._pool, QueuePool):
             yield from self._families(self._pool.checkedout(), self._pool.size())
 
@@ -186,9 +205,9 @@ class PoolCollector(Collector):
 
 
 class MetricsServer:
-    """Serves the metrics of this process over HTTP, at every path; `start` and `stop` once each.
+    """Serves the metrics of this process over HTTP at every path; call `start` and `stop` once each.
 
-    Port 0 serves nothing. OSError when the port is taken: whoever starts a process notices.
+    With port 0, nothing is served.
     """
 
     def __init__(self, host: str, port: int, database: Database, database_url: str) -> None:
@@ -197,7 +216,11 @@ class MetricsServer:
         self._collectors: list[Collector] = []
 
     def start(self) -> None:
-        """Listen."""
+        """Start listening.
+
+        Raises:
+            OSError: The port is in use, which must stop the start of the process.
+        """
         if self._port == 0:
             return
         try:
@@ -205,14 +228,14 @@ class MetricsServer:
         except OSError as error:
             message = f"the metrics cannot be served at {self._host}:{self._port}: {error.strerror}"
             raise OSError(error.errno, message) from error
-        # A connection of its own: it is asked when all others are busy, too.
+        # A connection of its own: metrics are needed most when all connections of the pool are in use.
         self._database = Database(build_engine(self._url, pool_size=1))
         self._collectors = [PoolCollector(self._app_database), QueueCollector(self._database)]
         for collector in self._collectors:
             REGISTRY.register(collector)
 
     def stop(self) -> None:
-        """Close the port."""
+        """Stop listening."""
         if not self._collectors:
             return
         for collector in self._collectors:

@@ -1,4 +1,4 @@
-"""All pending shots of a shooting ordered at once: one result a shot, and a refused one undoes no other."""
+"""Batches: one request generates all pending shots of a shooting, with an independent result per shot."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def shots(scenario: PhotographedProduct) -> list[Shot]:
 
 
 def summary(reply: Any) -> tuple[int, int, int, list[str | None]]:
-    """Cost, accepted, refused, and the code of each shot's refusal."""
+    """Return the cost, the numbers of accepted and rejected shots, and the error code of each shot."""
     body = reply.json()
     codes = [result["error"] and result["error"]["code"] for result in body["results"]]
     return body["cost_credits"], body["accepted_count"], body["refused_count"], codes
 
 
-def test_a_refused_shot_undoes_no_other(
+def test_a_rejected_shot_does_not_affect_others(
     client: Client, path: str, shots: list[Shot], database: Database, storage: LocalDisk
 ) -> None:
     tried = client("POST", f"{path}?validate_only=true", {"num_predictions": 2})
@@ -66,7 +66,7 @@ def test_a_refused_shot_undoes_no_other(
     assert summary(client("POST", path, {})) == (0, 0, 1, ["nothing_to_generate"])
 
 
-def test_what_is_used_up_is_used_up_for_all_that_follow(
+def test_exhausted_credits_or_capacity_reject_all_later_shots(
     client: Client, scenario: PhotographedProduct, path: str, shots: list[Shot], database: Database
 ) -> None:
     used_up = [None, "nothing_to_generate", "out_of_credits", "out_of_credits"]
@@ -89,7 +89,7 @@ def update_subscription(database: Database, scenario: PhotographedProduct, **val
             setattr(subscription, name, value)
 
 
-def test_every_shot_is_ordered_as_the_body_says(
+def test_each_generation_has_the_inputs_of_the_body(
     client: Client, path: str, scenario: PhotographedProduct
 ) -> None:
     body = {
@@ -105,7 +105,7 @@ def test_every_shot_is_ordered_as_the_body_says(
     assert {name: shown[name] for name in body} == body
 
 
-def test_an_unknown_model_and_a_foreign_shooting_are_told(
+def test_an_unknown_model_and_the_shooting_of_another_tenant_are_not_found(
     client: Client, client_for: Callable[..., Client], path: str
 ) -> None:
     assert status_and_code(client("POST", path, {"model_id": str(new_id())})) == (404, "not_found")

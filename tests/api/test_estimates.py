@@ -1,4 +1,4 @@
-"""Asking what an order would cost: the same refusals as for real, and nothing that remains."""
+"""Estimates (`validate_only`): the same errors as the real request, and no changes remain."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def path(scenario: PhotographedProduct) -> str:
 
 
 def snapshot(database: Database, storage: LocalDisk) -> tuple[dict[str, list[Any]], list[Path]]:
-    """Every row of every table, and every stored file."""
+    """Return every row of every table, and every stored file."""
     with database.transaction(write=False) as reading:
         rows = {
             table.name: [tuple(row) for row in reading.execute(table.select().order_by(*table.primary_key))]
@@ -38,7 +38,7 @@ def snapshot(database: Database, storage: LocalDisk) -> tuple[dict[str, list[Any
     return rows, sorted(storage.root.rglob("*"))
 
 
-def test_an_estimate_tells_cost_and_size_and_leaves_nothing(
+def test_an_estimate_returns_cost_and_size_and_changes_nothing(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
     before = snapshot(database, storage)
@@ -60,7 +60,7 @@ def test_an_estimate_tells_cost_and_size_and_leaves_nothing(
     assert (real.status, real.json()["cost_credits"]) == (202, 4)
 
 
-def test_an_upload_that_an_estimate_names_can_still_be_used(
+def test_an_estimate_does_not_consume_an_upload(
     client: Client, path: str, database: Database, storage: LocalDisk
 ) -> None:
     upload = client(
@@ -77,7 +77,7 @@ def test_an_upload_that_an_estimate_names_can_still_be_used(
     assert client("POST", path, body).status == 202
 
 
-def test_an_estimate_is_refused_as_the_order_would_be(
+def test_an_estimate_is_rejected_like_the_request(
     client: Client, scenario: PhotographedProduct, path: str, database: Database, storage: LocalDisk
 ) -> None:
     product = {"product_id": str(scenario.product.id)}
@@ -103,7 +103,7 @@ def test_an_estimate_is_refused_as_the_order_would_be(
 
 
 def assert_both_rejected(client: Client, path: str, body: dict[str, Any], code: str) -> None:
-    """Assert that trying and ordering are refused alike."""
+    """Assert that the estimate and the request fail with the same problem."""
     tried = client("POST", path + ("&" if "?" in path else "?") + "validate_only=true", body)
     real = client("POST", path, body)
     assert status_and_code(tried) == status_and_code(real) == (409, code)

@@ -1,4 +1,4 @@
-"""A generation as a stream of server-sent events: what is told, from where on, and when it ends."""
+"""Server-sent events of a generation: content, resumption and end of the stream."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def summarize_events(stream: StreamingRequest) -> list[tuple[str, str, int]]:
     return [(event["event"], event["status"], event["progress"]) for event in stream.events]
 
 
-def test_a_stream_tells_the_state_then_each_change_and_ends_with_the_last(
+def test_a_stream_sends_the_state_then_each_change_and_ends_with_the_final_one(
     customer: Customer, database: Database, app: Application, generation_id: UUID
 ) -> None:
     async def story() -> None:
@@ -75,7 +75,7 @@ def test_a_stream_tells_the_state_then_each_change_and_ends_with_the_last(
     run_with_long_polling(app, story)
 
 
-def test_a_stream_goes_on_where_the_last_one_ended_and_stops_for_good_at_the_end(
+def test_a_stream_resumes_after_the_last_event_id_and_204_ends_reconnects(
     customer: Customer, database: Database, app: Application, generation_id: UUID
 ) -> None:
     async def story() -> None:
@@ -97,7 +97,7 @@ def test_a_stream_goes_on_where_the_last_one_ended_and_stops_for_good_at_the_end
     run_with_long_polling(app, story)
 
 
-def test_head_tells_of_a_stream_and_does_not_begin_it(
+def test_head_returns_the_headers_of_a_stream_without_starting_it(
     customer: Customer, app: Application, generation_id: UUID
 ) -> None:
     async def story() -> None:
@@ -108,7 +108,7 @@ def test_head_tells_of_a_stream_and_does_not_begin_it(
     run_with_long_polling(app, story)
 
 
-def test_a_silent_stream_shows_that_it_lives(
+def test_an_idle_stream_sends_keep_alive_comments(
     customer: Customer, app: Application, generation_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(long_polling, "HEARTBEAT_SECONDS", 0.1)
@@ -124,7 +124,7 @@ def test_a_silent_stream_shows_that_it_lives(
 
 
 @pytest.mark.parametrize("reason", ["signed out", "gone"])
-def test_a_stream_ends_when_it_is_none_of_the_callers_business_any_more(
+def test_a_stream_ends_when_the_caller_loses_access(
     reason: str,
     customer: Customer,
     database: Database,
@@ -151,7 +151,7 @@ def test_a_stream_ends_when_it_is_none_of_the_callers_business_any_more(
     run_with_long_polling(app, story)
 
 
-def test_an_event_that_breaks_the_contract_is_never_sent(
+def test_an_event_that_violates_the_contract_is_not_sent(
     customer: Customer,
     database: Database,
     app: Application,
@@ -177,7 +177,7 @@ def test_an_event_that_breaks_the_contract_is_never_sent(
     assert [record.levelno for record in broken] == [logging.ERROR] * 2
 
 
-def test_all_streams_end_when_the_server_is_about_to(
+def test_all_streams_end_when_the_server_stops(
     customer: Customer, app: Application, generation_id: UUID
 ) -> None:
     async def story() -> None:

@@ -1,4 +1,4 @@
-"""Generations through the API: asked for without a shot, listed, watched, refused."""
+"""Generations through the API: created, listed, canceled, retried and rejected."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def path(scenario: PhotographedProduct) -> str:
     return f"/generations/?organization_id={scenario.organization.id}"
 
 
-def test_a_product_alone_is_enough(
+def test_a_product_is_enough_for_a_generation(
     client: Client, scenario: PhotographedProduct, path: str, database: Database, storage: LocalDisk
 ) -> None:
     body = {"product_id": str(scenario.product.id), "width": 96, "height": 128, "batch_size": 2}
@@ -44,7 +44,9 @@ def test_a_product_alone_is_enough(
     assert picture["status"] == "approved"
 
 
-def test_the_order_is_shown_as_it_was_given(client: Client, scenario: PhotographedProduct, path: str) -> None:
+def test_a_generation_shows_the_request_as_it_was_given(
+    client: Client, scenario: PhotographedProduct, path: str
+) -> None:
     body = {
         "product_id": str(scenario.product.id),
         "steps": 12,
@@ -59,23 +61,21 @@ def test_the_order_is_shown_as_it_was_given(client: Client, scenario: Photograph
     assert shown["urls"]["self"] == f"/api/v1/generations/{shown['id']}"
 
 
-def test_a_photograph_may_be_named_by_its_address(
-    client: Client, scenario: PhotographedProduct, path: str
-) -> None:
+def test_a_photo_can_be_given_by_its_url(client: Client, scenario: PhotographedProduct, path: str) -> None:
     address = client("GET", f"/products/{scenario.product.id}").json()["images"][0]["url"]
     assert client("POST", path, {"product_image": address}).status == 202
 
 
-def test_a_shot_of_another_scope_is_refused(client: Client, scenario: PhotographedProduct) -> None:
+def test_a_shot_of_another_tenant_is_rejected(client: Client, scenario: PhotographedProduct) -> None:
     reply = client("POST", "/generations/", {"shot_id": str(scenario.shot.id)})
     assert status_and_code(reply) == (409, "scope_mismatch")
 
 
-def test_an_empty_order_has_nothing_to_generate(client: Client, path: str) -> None:
+def test_an_empty_request_has_nothing_to_generate(client: Client, path: str) -> None:
     assert status_and_code(client("POST", path, {})) == (409, "nothing_to_generate")
 
 
-def test_the_place_in_the_queue_counts_what_came_before(
+def test_the_queue_position_counts_the_generations_before(
     client: Client, scenario: PhotographedProduct, path: str
 ) -> None:
     body = {"product_id": str(scenario.product.id)}
@@ -85,7 +85,7 @@ def test_the_place_in_the_queue_counts_what_came_before(
     assert [(row["id"], row["queue_position"]) for row in listed] == [(second["id"], 2), (first["id"], 1)]
 
 
-def test_generations_are_listed_by_shot_state_and_strategy(
+def test_generations_are_filtered_by_shot_status_and_strategy(
     client: Client, scenario: PhotographedProduct, path: str, database: Database, storage: LocalDisk
 ) -> None:
     done = complete_generation(client, scenario.shot, database, storage, num_predictions=1)
@@ -96,7 +96,7 @@ def test_generations_are_listed_by_shot_state_and_strategy(
     assert client("GET", f"{path}&status=failed").json()["count"] == 0
 
 
-def test_personal_work_is_paid_by_oneself(client: Client, scenario: PhotographedProduct) -> None:
+def test_the_owner_pays_for_personal_generations(client: Client, scenario: PhotographedProduct) -> None:
     product = factories.make_product(owner=scenario.owner)
     factories.make_product_image(product, media_id=factories.make_media(owner=scenario.owner).id)
     assert client("POST", "/generations/", {"product_id": str(product.id)}).json()["cost_credits"] == 1
@@ -111,7 +111,7 @@ def request_generation(
     return answer
 
 
-def test_an_open_generation_says_when_to_ask_again(
+def test_an_open_generation_has_retry_after(
     client: Client, scenario: PhotographedProduct, path: str, database: Database, storage: LocalDisk
 ) -> None:
     address = f"/generations/{request_generation(client, scenario, path)['id']}"
@@ -120,7 +120,7 @@ def test_an_open_generation_says_when_to_ask_again(
     assert "retry-after" not in client("GET", address).headers
 
 
-def test_canceling_twice_is_canceling_once(client: Client, scenario: PhotographedProduct, path: str) -> None:
+def test_canceling_is_idempotent(client: Client, scenario: PhotographedProduct, path: str) -> None:
     asked = request_generation(client, scenario, path, batch_size=3)
     address = f"/generations/{asked['id']}"
     first, second = (client("POST", f"{address}/cancel") for _ in range(2))
@@ -134,7 +134,9 @@ def test_canceling_twice_is_canceling_once(client: Client, scenario: Photographe
     assert [row["id"] for row in client("GET", f"{path}&status=canceled").json()["data"]] == [asked["id"]]
 
 
-def test_a_deadline_is_kept_with_the_order(client: Client, scenario: PhotographedProduct, path: str) -> None:
+def test_a_deadline_is_stored_with_the_request(
+    client: Client, scenario: PhotographedProduct, path: str
+) -> None:
     asked = request_generation(client, scenario, path, cancel_after_seconds=3600)
     assert asked["cancel_after_seconds"] == 3600
     waiting = datetime.fromisoformat(asked["deadline_at"]) - datetime.fromisoformat(asked["created_at"])
@@ -147,7 +149,7 @@ def test_a_deadline_is_kept_with_the_order(client: Client, scenario: Photographe
     assert client("POST", path, {"cancel_after_seconds": 4}).status == 422
 
 
-def test_a_retry_is_a_new_order_of_the_same(
+def test_a_retry_creates_a_generation_with_the_same_inputs(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
     asked = client("POST", f"/shots/{scenario.shot.id}/generate", {"num_predictions": 2}).json()
@@ -168,7 +170,7 @@ def test_a_retry_is_a_new_order_of_the_same(
     assert status_and_code(client("POST", f"/generations/{again['id']}/retry")) == (409, "invalid_transition")
 
 
-def test_a_retry_is_refused_like_any_order(
+def test_a_retry_is_rejected_like_any_request(
     client: Client, scenario: PhotographedProduct, path: str, database: Database
 ) -> None:
     asked = request_generation(client, scenario, path, batch_size=8)

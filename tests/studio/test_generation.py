@@ -1,4 +1,4 @@
-"""What an order becomes: filled in by shot, guidelines and brand, frozen, sized, made by each strategy."""
+"""Requests for generations: their inputs come from shot, guidelines and brand, and each strategy renders."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from studio.media.storage import LocalDisk, media_key
 from tests.support import factories, scenarios
 from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, run_pending_generations
 
-# One kind is enough: what an order becomes hangs on no database, and pictures take their time.
+# One kind of database is enough: the inputs do not depend on it, and rendering is slow.
 pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True, scope="session")
 
 
 @pytest.fixture
 def request_generation(database: Database, scenario: PhotographedProduct) -> Any:
-    """Asks for a generation as the owner, for the production's shot unless `shot_id` says otherwise."""
+    """Return a function that creates a generation as the owner, for the shot of the scenario by default."""
     caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
 
     def ask(**asked: Any) -> Generation:
@@ -44,7 +44,7 @@ def request_generation(database: Database, scenario: PhotographedProduct) -> Any
 
 @pytest.fixture
 def generate(database: Database, storage: LocalDisk, request_generation: Any) -> Any:
-    """Asks for pictures and makes them."""
+    """Return a function that creates a generation and returns its predictions."""
 
     def pictures(**asked: Any) -> list[Prediction]:
         generation_id = request_generation(**asked).id
@@ -69,7 +69,7 @@ def update_row(database: Database, model: type[Any], row_id: Any, **values: Any)
             setattr(row, name, value)
 
 
-def test_the_shot_fills_in_what_the_order_leaves_open(
+def test_the_shot_provides_the_inputs_that_the_request_omits(
     request_generation: Any, scenario: PhotographedProduct
 ) -> None:
     generation = request_generation()
@@ -81,7 +81,7 @@ def test_the_shot_fills_in_what_the_order_leaves_open(
     assert generation.inputs["asked"]["shot_type_id"] == str(scenario.shot_type.id)
 
 
-def test_the_brand_fills_in_what_shooting_and_look_leave_open(
+def test_the_brand_provides_the_inputs_that_shooting_and_look_omit(
     request_generation: Any, database: Database, scenario: PhotographedProduct
 ) -> None:
     style = factories.make_style(**scenario.ownership, contrast=33)
@@ -127,7 +127,7 @@ def test_one_side_alone_keeps_the_guidelines_ratio(
     assert (scene["width"], scene["height"]) == size
 
 
-def test_a_picture_larger_than_the_model_makes_them_is_refused(
+def test_a_size_above_the_limit_of_the_model_is_rejected(
     request_generation: Any, database: Database, scenario: PhotographedProduct
 ) -> None:
     with pytest.raises(ResolutionNotSupported):
@@ -137,7 +137,7 @@ def test_a_picture_larger_than_the_model_makes_them_is_refused(
         request_generation()
 
 
-def test_a_size_that_nobody_asked_for_shrinks_to_what_the_model_makes(
+def test_a_default_size_is_reduced_to_the_limit_of_the_model(
     request_generation: Any, database: Database, scenario: PhotographedProduct
 ) -> None:
     update_row(database, GenerationModel, scenario.model.id, max_size_pixels=1_000_000)
@@ -147,12 +147,12 @@ def test_a_size_that_nobody_asked_for_shrinks_to_what_the_model_makes(
 
 
 @pytest.mark.parametrize("strategy", ["EDITING", "VIDEO", "FACE_FIXING"])
-def test_what_no_model_can_do_is_refused(request_generation: Any, strategy: str) -> None:
+def test_a_strategy_that_no_model_supports_is_rejected(request_generation: Any, strategy: str) -> None:
     with pytest.raises(StrategyNotSupported):
         request_generation(generation_strategy=strategy)
 
 
-def test_a_tool_that_the_model_lacks_is_refused(
+def test_a_tool_that_the_model_lacks_is_rejected(
     request_generation: Any, scenario: PhotographedProduct
 ) -> None:
     plain = factories.make_generation_model(tool_types=["BASE_GENERATION"])
@@ -163,7 +163,7 @@ def test_a_tool_that_the_model_lacks_is_refused(
 
 
 @pytest.mark.parametrize("strategy", ["GENERATE", "REFINE", "BACKGROUND_FIXING", "IMAGE_ADJUSTING"])
-def test_without_anything_to_start_from_there_is_nothing_to_generate(
+def test_a_request_without_a_photo_or_a_source_has_nothing_to_generate(
     request_generation: Any, strategy: str
 ) -> None:
     with pytest.raises(NothingToGenerate):
@@ -173,7 +173,7 @@ def test_without_anything_to_start_from_there_is_nothing_to_generate(
 @pytest.mark.parametrize(
     "name", ["subject_slug", "product_slug", "product2_slug", "style_slug", "shot_type_string"]
 )
-def test_a_name_that_does_not_resolve_is_told(request_generation: Any, name: str) -> None:
+def test_an_unknown_name_is_not_found(request_generation: Any, name: str) -> None:
     with pytest.raises(NotFound):
         request_generation(**{name: "nobody-has-this"})
 
@@ -190,12 +190,12 @@ def test_a_name_that_does_not_resolve_is_told(request_generation: Any, name: str
         "source_prediction_id",
     ],
 )
-def test_an_id_that_does_not_resolve_is_told(request_generation: Any, name: str) -> None:
+def test_an_unknown_id_is_not_found(request_generation: Any, name: str) -> None:
     with pytest.raises(NotFound):
         request_generation(**{name: new_id()})
 
 
-def test_a_row_of_the_callers_other_scope_is_told(
+def test_a_row_of_another_tenant_of_the_caller_is_rejected(
     request_generation: Any, scenario: PhotographedProduct
 ) -> None:
     personal = factories.make_product(owner=scenario.owner)
@@ -212,7 +212,7 @@ def test_a_product_is_found_by_its_sku_before_its_name(
     assert generation.inputs["asked"]["product_id"] == str(scenario.product.id)
 
 
-def test_only_what_was_given_and_not_used_is_listed_as_ignored(
+def test_only_given_inputs_that_make_no_difference_are_listed_as_ignored(
     generate: Any, scenario: PhotographedProduct
 ) -> None:
     style = factories.make_style(**scenario.ownership, tone="an unknown word")
@@ -239,9 +239,7 @@ def test_only_what_was_given_and_not_used_is_listed_as_ignored(
     ]
 
 
-def test_the_same_seed_makes_the_same_picture_and_another_one_a_different_one(
-    generate: Any, scenario: PhotographedProduct
-) -> None:
+def test_a_seed_determines_the_image(generate: Any, scenario: PhotographedProduct) -> None:
     hashes = [
         made.content_hash
         for seed in (7, 7, 8)
@@ -250,14 +248,16 @@ def test_the_same_seed_makes_the_same_picture_and_another_one_a_different_one(
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_the_seed_of_a_picture_makes_that_picture_again(generate: Any, scenario: PhotographedProduct) -> None:
+def test_the_seed_of_a_prediction_renders_the_same_image_again(
+    generate: Any, scenario: PhotographedProduct
+) -> None:
     product_id = scenario.product.id
     third = generate(shot_id=None, product_id=product_id, seed=7, batch_size=3)[2]
     again = generate(shot_id=None, product_id=product_id, seed=third.seed)[0]
     assert again.content_hash == third.content_hash
 
 
-def test_a_refined_picture_is_larger_and_shows_the_same(
+def test_a_refined_image_is_larger_and_shows_the_same(
     generate: Any, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     source = generate()[0]
@@ -277,7 +277,7 @@ def test_a_refined_picture_is_larger_and_shows_the_same(
     assert (factor.width, factor.height) == (WIDTH * 3 // 2, HEIGHT * 3 // 2)
 
 
-def test_a_fixed_background_is_the_one_asked_for(
+def test_background_fixing_uses_the_requested_background(
     generate: Any, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     source = generate()[0]
@@ -293,7 +293,7 @@ def test_a_fixed_background_is_the_one_asked_for(
     assert np.abs(corner - [0x20, 0x40, 0xC0]).max() < 12
 
 
-def test_an_adjusted_picture_is_graded_anew(
+def test_image_adjusting_applies_the_grade_of_the_style(
     generate: Any, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     source = generate()[0]
@@ -310,19 +310,19 @@ def test_an_adjusted_picture_is_graded_anew(
     assert (pixels.max(axis=2) - pixels.min(axis=2)).mean() < 6
 
 
-def test_an_agentic_generation_tries_until_it_is_good_enough_and_keeps_the_best(generate: Any) -> None:
+def test_an_agentic_generation_uses_all_attempts_and_keeps_the_best(generate: Any) -> None:
     hopeless = generate(generation_type="AGENTIC", max_attempts=3, min_confidence_score=1.0)[0]
     settings = hopeless.provenance["settings"]
     assert (settings["tries"], len(settings["scores"])) == (3, 3)
     assert hopeless.quality["score"] == max(settings["scores"])
 
 
-def test_an_agentic_generation_stops_at_the_first_picture_that_is_good_enough(generate: Any) -> None:
+def test_an_agentic_generation_stops_at_the_first_image_that_is_good_enough(generate: Any) -> None:
     easy = generate(generation_type="AGENTIC", max_attempts=3, min_confidence_score=0.0)[0]
     assert easy.provenance["settings"]["tries"] == 1
 
 
-def test_a_preset_that_is_smaller_than_a_pixel_cannot_come_of_a_ratio(
+def test_a_side_that_follows_from_a_ratio_has_at_least_one_pixel(
     request_generation: Any, database: Database, scenario: PhotographedProduct
 ) -> None:
     preset_id = scenario.guidelines.resolution_preset_id

@@ -1,4 +1,4 @@
-"""The queue: a claim is a lease with a token, and whoever lost it changes nothing any more."""
+"""The queue of generations: a worker that has lost its lease cannot change the generation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAST = timedelta(seconds=-1)
 
 
 def create_pending_generation(database: Database, scenario: PhotographedProduct, **params: Any) -> UUID:
-    """A generation of the production's shot, paid for and pending."""
+    """Create a pending generation of the shot of the scenario."""
     caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
     with database.transaction(write=True), caller_context(caller, None):
         shot = current_session().scalars(select(Shot).where(Shot.id == scenario.shot.id)).one()
@@ -49,7 +49,7 @@ def render_files(database: Database, storage: LocalDisk, lease: queue.Lease) -> 
         return render_job.RenderJob(database, storage, painters, lease, LEASE, aborting=lambda: False).run()
 
 
-def test_a_claimed_generation_is_nobody_elses(database: Database, scenario: PhotographedProduct) -> None:
+def test_a_leased_generation_is_not_leased_again(database: Database, scenario: PhotographedProduct) -> None:
     generation_id = create_pending_generation(database, scenario)
     claim = queue.lease_next(database, "first", LEASE)
     assert claim is not None
@@ -60,7 +60,7 @@ def test_a_claimed_generation_is_nobody_elses(database: Database, scenario: Phot
     assert (running.status, running.attempts, running.lease_owner) == ("running", 1, "first")
 
 
-def test_an_expired_lease_is_claimed_again_and_its_owner_can_finish_nothing(
+def test_after_its_lease_has_expired_a_worker_cannot_complete_the_generation(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     generation_id = create_pending_generation(database, scenario)
@@ -85,7 +85,7 @@ def test_an_expired_lease_is_claimed_again_and_its_owner_can_finish_nothing(
     assert indexes == [0, 1]
 
 
-def test_a_generation_that_kills_its_workers_three_times_fails_and_is_paid_back(
+def test_a_generation_fails_and_is_refunded_after_three_lost_workers(
     database: Database, scenario: PhotographedProduct
 ) -> None:
     generation_id = create_pending_generation(database, scenario)
@@ -99,7 +99,7 @@ def test_a_generation_that_kills_its_workers_three_times_fails_and_is_paid_back(
     assert credits_used(database, scenario) == 0
 
 
-def test_a_released_generation_waits_again_as_if_nothing_had_been(
+def test_a_released_generation_is_pending_and_its_attempt_does_not_count(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     generation_id = create_pending_generation(database, scenario)
@@ -111,7 +111,7 @@ def test_a_released_generation_waits_again_as_if_nothing_had_been(
     assert run_pending_generations(database, storage) == 1
 
 
-def test_a_lost_lease_ends_the_painting(
+def test_a_lost_lease_aborts_the_render_job(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     create_pending_generation(database, scenario)
@@ -126,7 +126,7 @@ def test_a_lost_lease_ends_the_painting(
             work.run()
 
 
-def test_a_vanished_photograph_fails_the_generation_and_returns_the_shot(
+def test_a_missing_photo_fails_the_generation_and_restores_the_shot(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     generation_id = create_pending_generation(database, scenario)
@@ -150,7 +150,7 @@ def wait_for_status(database: Database, generation_id: UUID, status: str) -> Any
     raise AssertionError(f"the generation is {generation.status}")
 
 
-def test_workers_are_woken_by_new_work_and_finish_what_runs_when_told_to_stop(
+def test_new_generations_wake_workers_which_finish_running_ones_before_they_stop(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     workers = GenerationWorkers(database, storage, 2, lease_seconds=60)
@@ -162,7 +162,7 @@ def test_workers_are_woken_by_new_work_and_finish_what_runs_when_told_to_stop(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("render-worker")]
 
 
-def test_work_that_does_not_end_in_time_is_given_back(
+def test_a_generation_that_exceeds_the_drain_time_returns_to_the_queue(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("studio.generations.worker.executor.DRAIN_SECONDS", 0.1)
@@ -185,7 +185,7 @@ def test_work_that_does_not_end_in_time_is_given_back(
     assert (waiting.status, waiting.lease_owner, waiting.attempts) == ("pending", None, 0)
 
 
-def test_many_workers_claim_each_generation_once(committing_database: Database) -> None:
+def test_concurrent_workers_lease_each_generation_once(committing_database: Database) -> None:
     with committing_database.transaction(write=True) as writing:
         owner = factories.make_user()
         made = [factories.make_generation(owner=owner).id for _ in range(12)]

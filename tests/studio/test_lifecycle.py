@@ -1,4 +1,4 @@
-"""The life of a generation on both databases: canceled, expired, retried, and never paid or ended twice."""
+"""The life cycle of generations: cancellation, expiry and retry; each is charged and ended once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COST = 2
 
 
 def create_pending_generation(database: Database, scenario: PhotographedProduct, **params: Any) -> Generation:
-    """A generation of the production's shot, paid for and pending."""
+    """Create a pending generation of the shot of the scenario."""
     with acting_as_owner(database, scenario):
         shot = current_session().scalars(select(Shot).where(Shot.id == scenario.shot.id)).one()
         params = {"shot_id": shot.id, "seed": 7, "batch_size": COST, **params}
@@ -53,7 +53,7 @@ def acting_as_owner(database: Database, scenario: PhotographedProduct) -> Iterat
 
 
 def cancel(database: Database, generation: Generation) -> str:
-    """What the generation is after it was canceled."""
+    """Cancel the generation and return its status."""
     with database.transaction(write=True) as writing:
         locked = select(Generation).where(Generation.id == generation.id).with_for_update(of=Generation)
         row = writing.scalars(locked).one()
@@ -70,7 +70,7 @@ def cancel_if_open(database: Database, generation: Generation) -> str:
 
 
 def get_outcome(database: Database, scenario: PhotographedProduct, generation: Generation) -> tuple[Any, ...]:
-    """State, cost, what the subscription has used, the shot's state, and the number of pictures."""
+    """Return status, cost, used credits, status of the shot and number of predictions."""
     with database.transaction(write=False) as reading:
         row = reading.scalars(select(Generation).where(Generation.id == generation.id)).one()
         used = reading.scalar(
@@ -82,7 +82,7 @@ def get_outcome(database: Database, scenario: PhotographedProduct, generation: G
 
 
 def wait_until_final(database: Database, generation: Generation, seconds: float = 10) -> str:
-    """The state of a generation once it is final."""
+    """Wait for a final status and return it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with database.transaction(write=False) as reading:
@@ -93,7 +93,7 @@ def wait_until_final(database: Database, generation: Generation, seconds: float 
     raise AssertionError(f"the generation is still {status}")
 
 
-def test_a_generation_takes_the_steps_of_the_table_only(database: Database) -> None:
+def test_a_generation_allows_the_transitions_of_the_state_machine_only(database: Database) -> None:
     generation = factories.make_generation()
     with database.transaction(write=True) as writing:
         row = writing.merge(generation)
@@ -107,7 +107,7 @@ def test_a_generation_takes_the_steps_of_the_table_only(database: Database) -> N
                     transition(row, after)
 
 
-def test_canceling_what_waits_ends_it_at_once_and_returns_the_credits(
+def test_canceling_a_pending_generation_ends_it_and_refunds_the_credits(
     database: Database, scenario: PhotographedProduct
 ) -> None:
     generation = create_pending_generation(database, scenario)
@@ -117,7 +117,7 @@ def test_canceling_what_waits_ends_it_at_once_and_returns_the_credits(
     assert not queue.count_available(database, 1)
 
 
-def test_canceling_what_a_worker_gave_back_returns_the_credits_too(
+def test_canceling_a_released_generation_refunds_the_credits(
     database: Database, scenario: PhotographedProduct
 ) -> None:
     generation = create_pending_generation(database, scenario)
@@ -129,7 +129,7 @@ def test_canceling_what_a_worker_gave_back_returns_the_credits_too(
 
 
 class SlowRender:
-    """A worker that paints for ever, step by step, until it is told that nobody wants the picture."""
+    """A worker whose rendering ends only when the job is aborted."""
 
     def __init__(self, database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun, self.stopped = threading.Event(), threading.Event()
@@ -158,7 +158,7 @@ def slow_render(
     work.workers.stop()
 
 
-def test_canceling_what_runs_stops_the_work_at_its_next_step_and_stays_paid(
+def test_canceling_a_running_generation_stops_it_at_its_next_step_without_refund(
     database: Database, scenario: PhotographedProduct, slow_render: SlowRender
 ) -> None:
     generation = create_pending_generation(database, scenario)
@@ -171,7 +171,7 @@ def test_canceling_what_runs_stops_the_work_at_its_next_step_and_stays_paid(
     assert get_outcome(database, scenario, generation) == ("canceled", COST, COST, "pending", 0)
 
 
-def test_a_deadline_that_passes_while_it_waits_ends_it_unpaid(
+def test_a_pending_generation_expires_at_its_deadline_and_is_refunded(
     database: Database, scenario: PhotographedProduct
 ) -> None:
     generation = create_pending_generation(database, scenario, cancel_after_seconds=5)
@@ -188,7 +188,7 @@ def test_a_deadline_that_passes_while_it_waits_ends_it_unpaid(
     assert error == lifecycle.EXPIRED_ERROR
 
 
-def test_a_deadline_that_passes_while_it_runs_stops_the_work_unpaid(
+def test_a_running_generation_expires_at_its_deadline_and_is_refunded(
     database: Database, scenario: PhotographedProduct, slow_render: SlowRender
 ) -> None:
     generation = create_pending_generation(database, scenario, cancel_after_seconds=5)
@@ -199,7 +199,7 @@ def test_a_deadline_that_passes_while_it_runs_stops_the_work_unpaid(
     assert get_outcome(database, scenario, generation) == ("expired", 0, 0, "pending", 0)
 
 
-def test_what_expired_in_the_last_moment_keeps_no_pictures(
+def test_a_generation_that_expires_before_it_completes_has_no_predictions(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     generation = create_pending_generation(database, scenario, cancel_after_seconds=5)
@@ -212,7 +212,7 @@ def test_what_expired_in_the_last_moment_keeps_no_pictures(
     assert get_outcome(database, scenario, generation) == ("expired", 0, 0, "pending", 0)
 
 
-def test_a_worker_that_is_killed_while_canceling_leaves_nothing_hanging(
+def test_a_canceling_generation_whose_worker_is_lost_is_canceled(
     database: Database, scenario: PhotographedProduct
 ) -> None:
     generation = create_pending_generation(database, scenario)
@@ -223,7 +223,7 @@ def test_a_worker_that_is_killed_while_canceling_leaves_nothing_hanging(
     assert get_outcome(database, scenario, generation) == ("canceled", COST, COST, "pending", 0)
 
 
-def test_a_retry_makes_the_pictures_that_the_first_try_would_have_made(
+def test_a_retry_renders_the_same_images(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     first = create_pending_generation(database, scenario, cancel_after_seconds=600)
@@ -247,14 +247,14 @@ def render_files(database: Database, storage: LocalDisk, lease: queue.Lease) -> 
         return render_job.RenderJob(database, storage, painters, lease, LEASE, aborting=lambda: False).run()
 
 
-def test_parallel_cancels_return_the_credits_once(committing_studio: CommittingStudio) -> None:
+def test_concurrent_cancellations_refund_the_credits_once(committing_studio: CommittingStudio) -> None:
     database, _, production = committing_studio
     generation = create_pending_generation(database, production)
     assert run_concurrently(*[lambda: cancel(database, generation)] * 6) == ["canceled"] * 6
     assert get_outcome(database, production, generation) == ("canceled", 0, 0, "pending", 0)
 
 
-def test_a_cancel_that_races_the_finish_leaves_either_all_or_nothing(
+def test_a_cancellation_during_completion_leaves_all_predictions_or_none(
     committing_studio: CommittingStudio,
 ) -> None:
     database, storage, production = committing_studio

@@ -1,4 +1,4 @@
-"""Whose turn it is: tiers come first, but nobody takes every worker and nobody waits for ever."""
+"""The fair scheduler: priority comes first, but no tenant takes every worker and no generation starves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.scenarios import LEASE
 
 
 def make_waiting_generation(organization: Organization, minutes: float = 0, **values: Any) -> UUID:
-    """A pending generation of this organization that has waited for so long."""
+    """Create a pending generation of an organization that has waited for some time."""
     created_at = utc_now() - timedelta(minutes=minutes)
     return factories.make_generation(organization=organization, created_at=created_at, **values).id
 
@@ -29,7 +29,7 @@ def claim_next(database: Database, max_running: int = 0, lease: timedelta = LEAS
     return claim.generation_id if claim else None
 
 
-def test_a_higher_priority_goes_first_and_then_the_older(database: Database) -> None:
+def test_a_higher_priority_goes_first_and_then_the_older_generation(database: Database) -> None:
     one = factories.make_organization()
     younger, older, urgent = (
         make_waiting_generation(one, 1),
@@ -46,13 +46,15 @@ def test_at_equal_priority_the_tenant_with_fewer_running_generations_goes_first(
     assert [claim_next(database) for _ in range(3)] == [first, late, second]
 
 
-def test_personal_work_is_a_tenant_of_its_own_for_every_owner(database: Database) -> None:
+def test_each_owner_of_personal_generations_is_a_tenant(database: Database) -> None:
     one, other = factories.make_user(), factories.make_user()
     made = [factories.make_generation(owner=owner).id for owner in (one, one, other)]
     assert [claim_next(database, max_running=1) for _ in range(3)] == [made[0], made[2], None]
 
 
-def test_a_tenant_with_enough_in_hand_waits_whatever_its_priority(database: Database) -> None:
+def test_a_tenant_with_the_maximum_of_running_generations_waits_whatever_its_priority(
+    database: Database,
+) -> None:
     large, small = factories.make_organization(), factories.make_organization()
     urgent = [make_waiting_generation(large, 5 - number, priority=9) for number in range(3)]
     modest = make_waiting_generation(small)
@@ -60,7 +62,7 @@ def test_a_tenant_with_enough_in_hand_waits_whatever_its_priority(database: Data
     assert queue.count_available(database, 10) == 1
 
 
-def test_what_has_waited_for_long_goes_before_every_priority(database: Database) -> None:
+def test_a_starving_generation_goes_before_every_priority(database: Database) -> None:
     large, small = factories.make_organization(), factories.make_organization()
     patience = STARVATION_AFTER.total_seconds() / 60
     urgent = [make_waiting_generation(large, minutes, priority=9) for minutes in (patience + 2, 3)]
@@ -78,7 +80,7 @@ def test_generations_of_a_lost_worker_run_first_and_count_towards_the_limit(data
     assert claim_next(database, max_running=2) == lost
 
 
-def test_many_claims_at_once_never_exceed_the_limit_and_leave_nothing_that_may_run(
+def test_concurrent_workers_lease_up_to_the_limit_and_never_beyond(
     own_database: Database,
 ) -> None:
     with own_database.transaction(write=True):

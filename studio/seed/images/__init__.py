@@ -1,1 +1,1 @@
-"""Pictures that the project made itself, for the demonstration, the seed and the tests."""
+"""Sample images that the project itself drew or rendered, for the demo data and the tests."""

@@ -1,9 +1,8 @@
-"""The pictures of the demonstration's first generation, as the local studio made them of `dress.jpg`.
+"""The predictions of the demo data's first generation, rendered from `dress.jpg` by the local studio.
 
-They are read, not painted: to cut the dress out takes seconds, and whoever starts a server for the first time
-would wait for that. A test holds them against what the renderer makes; `python -m
-tests.tools.sample_images.packshots`
-makes them again.
+They are stored, because rendering takes seconds, which would delay the first start of a server. A test
+compares them with what the renderer makes. Render them again with `python -m
+tests.tools.sample_images.packshots`.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ FACTS = Path(__file__).with_name("packshots.json")
 
 
 def packshot_path(number: int) -> Path:
-    """Return the file of picture `number`, counted from 0."""
+    """Return the file of an image. Images are numbered from 0."""
     return FACTS.with_name(f"packshot_{number}.webp")
 
 
 def load_packshots() -> list[RenderedImage]:
-    """Return the pictures in their order."""
+    """Return the images in order."""
     return [
         RenderedImage(
             **{**facts, "image": packshot_path(number).read_bytes(), "unused": frozenset(facts["unused"])}

@@ -47,8 +47,8 @@ CLIENTS, SECONDS = 100, 1
 LINEAR = {"skip"}
 """What has to walk over all rows before the page; told, and not held against the server."""
 
-# Ids grow with time, like those that the server makes. One product in forty is a draft: the small tenant has to
-# have a whole page of them, too.
+# Ids grow with time, like those of the server. One product in forty is a draft, so that the small tenant has
+# a whole page of drafts, too.
 PRODUCTS = """
 INSERT INTO products (
     id, owner_id, organization_id, name, category, brand_id, state, public, created_at, updated_at

@@ -114,7 +114,11 @@ def review_contract() -> Review:
             version=contract["info"]["version"],
             operations_count=len(operation_ids_by_path(contract)),
             is_stale=not tools.BUNDLE.exists() or tools.BUNDLE.read_bytes() != fresh.read_bytes(),
-            findings={"Redocly": lint.result(), "Spectral": spectral.result(), "Project rules": rules.result()},
+            findings={
+                "Redocly": lint.result(),
+                "Spectral": spectral.result(),
+                "Project rules": rules.result(),
+            },
             missing_handlers=handlers,
             missing_examples=examples,
             comparisons=[_add_places(one.result(), sources) for one in compared],

@@ -1,7 +1,7 @@
-"""Paints the demonstration's first generation into `studio/seed/images`: `python -m
-tests.tools.sample_images.packshots`.
+"""Render the demo data's first generation: `python -m tests.tools.sample_images.packshots`.
 
-Needed when the renderer, the photograph of the dress or the order of the seed has changed; a test says so.
+Run it when the renderer, the photo of the dress or the request of the seed has changed; a test says so. It
+writes `packshot_*.webp` and `packshots.json` in `studio/seed/images`.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from studio.settings import Settings
 
 
 def render_samples(database: Database, settings: Settings) -> list[RenderedImage]:
-    """Return what the local studio makes of the first generation of a seeded database."""
+    """Render the first generation of a seeded database with the local studio."""
     with database.transaction(write=False):
-        ordered = current_session().scalars(select(Generation)).one()  # unscoped: there is one, the seed's
-        strategy, scene = ordered.generation_strategy, ordered.inputs["scene"]
-        first, count = ordered.seed or 0, ordered.batch_size
-    stage = local_renderer.prepare_context(open_storage(settings), strategy, scene)
-    return [local_renderer.render_image(stage, first, index, lambda _share: None) for index in range(count)]
+        generation = current_session().scalars(select(Generation)).one()  # unscoped: the only one, seeded
+        strategy, scene = generation.generation_strategy, generation.inputs["scene"]
+        seed, count = generation.seed or 0, generation.batch_size
+    context = local_renderer.prepare_context(open_storage(settings), strategy, scene)
+    return [local_renderer.render_image(context, seed, index, lambda _share: None) for index in range(count)]
 
 
 def main() -> None:
-    """Write files and facts of the pictures."""
+    """Write the images and their metadata."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/sartiq.db"
         upgrade(url)
         database = Database(build_engine(url))
         settings = Settings(media_dir=Path(folder))
         seed_database(database, settings)
-        pictures = render_samples(database, settings)
+        images = render_samples(database, settings)
         database.dispose()
     facts = []
-    for number, picture in enumerate(pictures):
-        packshot_path(number).write_bytes(picture.image)
-        values = dataclasses.asdict(picture) | {"unused": sorted(picture.unused)}
+    for number, image in enumerate(images):
+        packshot_path(number).write_bytes(image.image)
+        values = dataclasses.asdict(image) | {"unused": sorted(image.unused)}
         facts.append({name: value for name, value in values.items() if name != "image"})
     FACTS.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
