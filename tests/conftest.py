@@ -1,7 +1,7 @@
-"""The databases that tests run on: real ones, both kinds, with the schema that the migrations make.
+"""Fixtures for all tests: SQLite and PostgreSQL databases, a Redis broker and the `--long` option.
 
-A test gets a `database` whose transactions are savepoints on one connection, so that the code under test
-commits as it always does and nothing remains. Rows are made with `tests.support.factories`.
+The transactions of the `database` fixture are savepoints on one connection: the code under test commits as
+usual, and the fixture rolls everything back. Create rows with `tests.support.factories`.
 """
 
 from __future__ import annotations
@@ -31,56 +31,59 @@ if TYPE_CHECKING:
     from tests.resilience.processes import RedisServer
 
 
-# Servers that tests start in this folder must not read a developer's own `.env`.
+# Servers that tests start must not read the developer's `.env` file.
 os.environ.setdefault("ENV_FILE", os.devnull)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take the option that `make security` sets."""
-    parser.addoption("--long", action="store_true", help="run the long forms of tests that have one")
+    """Add the option `--long`, which `make security` sets."""
+    parser.addoption("--long", action="store_true", help="run measurements and repeated tests in full")
 
 
 @pytest.fixture(scope="session")
 def long_form(request: pytest.FixtureRequest) -> bool:
-    """Whether a test that measures or repeats should do so thoroughly."""
+    """Return whether tests that measure or repeat run in full."""
     return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture(autouse=True)
 def _reset_id_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a test that travels in time leave no clock of ids behind that is ahead of the real one."""
+    """Restore the clock of `new_id` after the test.
+
+    A test that moves the time forward would otherwise leave it ahead of the real time.
+    """
     monkeypatch.setattr("db.base._last_id_time", db.base._last_id_time)
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """Which database the test runs on."""
+    """Return the kind of database that the test runs on."""
     return str(request.param)
 
 
 @contextmanager
 def _create_test_database(kind: str, folder: Path) -> Iterator[str]:
-    """Give the address of a fresh database, or end the test where there is no PostgreSQL."""
+    """Yield the URL of a new database. Without PostgreSQL, skip the test, or fail it if `CI=true`."""
     with ExitStack() as stack:
         try:
             url = stack.enter_context(create_database(kind, folder))
         except OperationalError as error:
             skip_or_fail(
-                f"a PostgreSQL that lets TEST_POSTGRESQL_URL in (make services installs one): {error.orig}"
+                f"a PostgreSQL server at TEST_POSTGRESQL_URL (make services installs one): {error.orig}"
             )
         yield url
 
 
 @pytest.fixture(scope="session")
 def empty_database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A database of its own without any table, for the tests of the migrations."""
+    """Yield the URL of a database without tables, for the tests of the migrations."""
     with _create_test_database(database_kind, tmp_path_factory.mktemp("empty")) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a database with the newest schema and no rows. What is committed there remains."""
+    """Yield the URL of a database with the newest schema and no rows. All tests share it."""
     with _create_test_database(database_kind, tmp_path_factory.mktemp("database")) as url:
         upgrade(url)
         yield url
@@ -88,14 +91,14 @@ def database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def own_database_url(database_kind: str, tmp_path: Path) -> Iterator[str]:
-    """The address of a database of the test's own without any table, for servers."""
+    """Yield the URL of a database without tables that only this test uses, for servers."""
     with _create_test_database(database_kind, tmp_path) as url:
         yield url
 
 
 @pytest.fixture
 def own_database(own_database_url: str) -> Iterator[Database]:
-    """A database of the test's own that commits for real, for threads with connections of their own."""
+    """Yield a database with real commits that only this test uses, for threads with separate connections."""
     upgrade(own_database_url)
     database = Database(build_engine(own_database_url, pool_size=8))
     yield database
@@ -104,8 +107,8 @@ def own_database(own_database_url: str) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[RedisServer]:
-    """A Redis of the module's own, which may be broken."""
-    # Here, because most tests do well without what starts processes.
+    """Yield a Redis server that only this module uses. Its tests may stop it."""
+    # Imported here because most tests start no processes.
     from tests.resilience.processes import DependencyMissing, run_redis
 
     with ExitStack() as stack:
@@ -118,7 +121,7 @@ def broker() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def database_engine(database_url: str) -> Iterator[Engine]:
-    """One engine for the whole run."""
+    """Yield the engine that all tests share."""
     engine = build_engine(database_url, pool_size=4)
     yield engine
     engine.dispose()
@@ -126,7 +129,7 @@ def database_engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def database(database_engine: Engine) -> Iterator[Database]:
-    """A database that forgets everything after the test; threads work on it too, in turns."""
+    """Yield a database that is rolled back after the test. Threads share its connection, one at a time."""
     with database_engine.execution_options(write=True).connect() as connection:
         outer = connection.begin()
         bound = Database.from_connection(connection)
@@ -140,7 +143,7 @@ def database(database_engine: Engine) -> Iterator[Database]:
 
 @pytest.fixture
 def committing_database(database_url: str) -> Iterator[Database]:
-    """A database that commits for real, for tests of concurrency: leave no rows behind."""
+    """Yield a database with real commits, for tests of concurrency. The test must delete its rows."""
     database = Database(build_engine(database_url, pool_size=4))
     yield database
     database.dispose()
@@ -148,12 +151,12 @@ def committing_database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def emptied_database(committing_database: Database) -> Iterator[Database]:
-    """A database that commits for real, for what needs several connections or processes; empty afterwards."""
+    """Yield a database with real commits, for several connections or processes, and empty it afterwards."""
     yield committing_database
     with committing_database.transaction(write=True) as writing:
         for table in reversed(Base.metadata.sorted_tables):
-            # Nobody may delete events, and none are made without requests.
+            # A trigger prevents the deletion of audit events. Only requests create them.
             if table is not AuditEvent.__table__:
                 writing.execute(delete(table))
-        # Once more: each deletion was counted.
+        # The deletions above are counted in this table.
         writing.execute(delete(RowCount))

@@ -46,7 +46,7 @@ def call(mini: Any) -> Callable[..., ClientResponse]:
 
 @pytest.fixture
 def outcomes(mini: Any) -> list[str]:
-    """Return how the transactions of this test ended."""
+    """Return the outcomes of this test's transactions, in order."""
     database: RecordingDatabase = mini.database
     database.outcomes.clear()
     return database.outcomes
@@ -62,9 +62,10 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
 
 @pytest.fixture(scope="module")
 def tenant_snapshot(app: Application, database_engine: Engine) -> Iterator[TenantSnapshot]:
-    """Yield a connection with the rows of two tenants, and the tenants, pickled to be copied for each test.
+    """Yield a connection with the rows of two tenants, and the pickled tenants.
 
-    Creating them takes as long as most tests. Pickling is much faster than a deep copy.
+    Each test unpickles a copy: creating the rows takes as long as most tests, and unpickling is much faster
+    than a deep copy.
     """
     with database_engine.execution_options(write=True).connect() as connection:
         outer = connection.begin()

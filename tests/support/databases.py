@@ -1,4 +1,4 @@
-"""Databases of a test's own: an SQLite file, or one on the PostgreSQL that tests may use."""
+"""Create temporary databases: an SQLite file, or a database on the PostgreSQL server for tests."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from db.engine import build_engine
 DEFAULT_ADMIN_URL = "postgresql+psycopg://postgres@127.0.0.1/postgres"
 
 on_postgresql = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True, scope="session")
-"""For what SQLite has nothing like."""
+"""Run a test on PostgreSQL only, for features that SQLite lacks."""
 
 
 @contextmanager
 def create_database(kind: str, folder: Path) -> Iterator[str]:
-    """Give the address of a database without any table that nothing else uses, and remove it afterwards.
+    """Yield the URL of a new database without tables, and drop it afterwards.
 
-    Raises OperationalError where no PostgreSQL lets TEST_POSTGRESQL_URL in.
+    Raises:
+        OperationalError: No PostgreSQL server accepts TEST_POSTGRESQL_URL.
     """
     if kind == "sqlite":
         yield f"sqlite:///{folder / 'test.db'}"
         return
     url = make_url(os.environ.get("TEST_POSTGRESQL_URL", DEFAULT_ADMIN_URL))
-    hasty = url.update_query_dict({"connect_timeout": "3"}).render_as_string(hide_password=False)
-    server = build_engine(hasty, pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
-    # By chance, so that parallel runs do not meet.
+    admin_url = url.update_query_dict({"connect_timeout": "3"}).render_as_string(hide_password=False)
+    server = build_engine(admin_url, pool_size=1).execution_options(isolation_level="AUTOCOMMIT")
+    # A random name, so that parallel runs do not collide.
     name = f"test_{uuid.uuid4().hex}"
     try:
         with server.connect() as connection:

@@ -1,4 +1,4 @@
-"""What a machine may lack. Its tests are skipped there and say so; where `CI=true` nothing may be lacking."""
+"""Skip tests whose service is not installed, or fail them if `CI=true`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import pytest
 
 
 def skip_or_fail(requirement: str) -> NoReturn:
-    """End the running test, or those that ask for the running fixture, because `what` is not here."""
+    """Skip or fail the running test, or all tests that use the running fixture.
+
+    Args:
+        requirement: The missing program or service.
+    """
     message = f"not on this machine: {requirement}"
     if os.environ.get("CI") == "true":
         pytest.fail(message)
-    pytest.skip(message)  # who lacks a service still proves the rest
+    pytest.skip(message)

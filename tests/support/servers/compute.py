@@ -1,4 +1,4 @@
-"""A Compute API for tests, as its documentation says, on the loopback interface; it misbehaves as told."""
+"""A fake Compute API on the loopback interface. It follows the API's documentation and can inject faults."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ KEY = "a key of the Compute API"
 
 
 def small_image() -> bytes:
-    """Return a picture that costs next to nothing to judge."""
+    """Return a JPEG of 24 by 32 pixels, which is fast to process."""
     target = io.BytesIO()
     Image.new("RGB", (24, 32), "#8a4b3c").save(target, "JPEG")
     return target.getvalue()
 
 
 def json_response(value: Any, status: int = 200) -> StubResponse:
-    """Return an answer with a JSON body."""
+    """Return a response with a JSON body."""
     return StubResponse(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
 
 @dataclass
 class Task:
-    """A task as the server keeps it; tests move it on."""
+    """A task that the server stores. Tests change its status."""
 
     task_id: str
     request: dict[str, Any]
@@ -51,34 +51,38 @@ class Task:
 
 @dataclass
 class ComputeServer:
-    """What the server knows, what it was asked, and how it shall misbehave."""
+    """The server's tasks, the requests it has received and the faults it injects."""
 
     server: HttpRecorder
     tasks: dict[str, Task] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     next_faults: deque[StubResponse] = field(default_factory=deque)
-    """Given instead of the next answers, one each."""
+    """Replacements for the next responses, in order."""
     permanent_fault: StubResponse | None = None
-    """Given instead of every answer."""
+    """Replaces every response if set."""
     image_response: StubResponse = field(default_factory=lambda: StubResponse(body=small_image()))
 
     @property
     def config(self) -> dict[str, str]:
-        """The provider settings of a model that is made here."""
+        """The provider settings of a model that this server runs."""
         return {"base_url": self.server.url + BASE, "api_key": KEY}
 
     @property
     def task(self) -> Task:
-        """The one task that there is."""
+        """The only task."""
         (task,) = self.tasks.values()
         return task
 
     def count_requests(self, method: str, part: str) -> int:
-        """Return how many requests of a method had this in their path."""
-        return sum(requests.method == method and part in requests.path for requests in self.server.requests)
+        """Return the number of requests with this method whose path contains `part`."""
+        return sum(request.method == method and part in request.path for request in self.server.requests)
 
     def finish(self, **changes: Any) -> None:
-        """Complete the one task, with a picture for each output unless others are named."""
+        """Complete the only task with one image per output.
+
+        Args:
+            changes: Attributes of the task that get other values.
+        """
         task = self.task
         urls = [f"{self.server.url}/images/{number}.jpg" for number in range(task.request["num_outputs"])]
         task.images = [{"url": url, "seed": 100 + number} for number, url in enumerate(urls)]
@@ -87,7 +91,7 @@ class ComputeServer:
             setattr(task, name, value)
 
     def respond(self, request: RecordedRequest) -> StubResponse:
-        """Answer one request."""
+        """Return the response to one request."""
         if request.path.startswith("/images/"):
             return self.image_response
         if self.next_faults:
@@ -113,13 +117,13 @@ class ComputeServer:
 
 
 def serialize_task(task: Task) -> dict[str, Any]:
-    """Return a task as the API shows it."""
-    answer = {"id": task.task_id, "type": "generation", "status": task.status, "progress": task.progress}
-    return answer if task.images is None else {**answer, "output": {"images": task.images}}
+    """Return the API's representation of a task."""
+    response = {"id": task.task_id, "type": "generation", "status": task.status, "progress": task.progress}
+    return response if task.images is None else {**response, "output": {"images": task.images}}
 
 
 def signature_headers(body: bytes, message_id: str, at: datetime | None = None) -> dict[str, str]:
-    """Return the headers that sign a call-back as Standard Webhooks says."""
+    """Return the Standard Webhooks headers that sign a callback."""
     moment = at or datetime.now(UTC)
     signed = Webhook(COMPUTE_WEBHOOK_SECRET).sign(message_id, moment, body.decode())
     return {
@@ -131,8 +135,8 @@ def signature_headers(body: bytes, message_id: str, at: datetime | None = None) 
 
 @contextmanager
 def run_compute_server() -> Iterator[ComputeServer]:
-    """Serve until the block ends."""
+    """Run the server within the block."""
     holder: list[ComputeServer] = []
-    with run_http_recorder(lambda asked: holder[0].respond(asked)) as server:
+    with run_http_recorder(lambda request: holder[0].respond(request)) as server:
         holder.append(ComputeServer(server))
         yield holder[0]

@@ -1,4 +1,4 @@
-"""A small HTTP server on the loopback interface: it records what it is asked and answers as it was told."""
+"""A small HTTP server on the loopback interface: it records requests and sends the test's responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """One request as it arrived; header names are lower case."""
+    """A received request. Header names are lower case."""
 
     method: str
     path: str
@@ -23,7 +23,7 @@ class RecordedRequest:
 
 @dataclass(frozen=True)
 class StubResponse:
-    """What is sent back; `write` gets the raw connection instead, to misbehave on it."""
+    """A response to send. If `write` is set, it gets the raw connection instead, to break the protocol."""
 
     status: int = 200
     body: bytes = b""
@@ -36,7 +36,7 @@ Responder = Callable[[RecordedRequest], StubResponse]
 
 @dataclass(frozen=True)
 class HttpRecorder:
-    """A server that is up: where, and what it was asked so far."""
+    """A running server and the requests it has received so far."""
 
     port: int
     scheme: str
@@ -44,48 +44,48 @@ class HttpRecorder:
 
     @property
     def host(self) -> str:
-        """host:port, as the settings name it."""
+        """The host and port, in the format that the settings use."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
-        """The address without a path."""
+        """The server's URL without a path."""
         return f"{self.scheme}://{self.host}"
 
 
 @contextmanager
 def run_http_recorder(
-    respond: Responder = lambda asked: StubResponse(), ssl_context: ssl.SSLContext | None = None
+    respond: Responder = lambda request: StubResponse(), ssl_context: ssl.SSLContext | None = None
 ) -> Iterator[HttpRecorder]:
-    """Serve on a free port until the block ends; connections that are open then are cut."""
-    asked: list[RecordedRequest] = []
+    """Run a server on a free port within the block. Connections that are open at its end are closed."""
+    received: list[RecordedRequest] = []
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             length = int(self.headers.get("content-length") or 0)
             headers = {name.lower(): value for name, value in self.headers.items()}
             request = RecordedRequest(self.command, self.path, headers, self.rfile.read(length))
-            asked.append(request)
-            answer = respond(request)
-            if answer.write is not None:
-                answer.write(self.connection)
+            received.append(request)
+            response = respond(request)
+            if response.write is not None:
+                response.write(self.connection)
                 return
-            self.send_response(answer.status)
-            for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
+            self.send_response(response.status)
+            for name, value in {"Content-Length": str(len(response.body)), **response.headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(answer.body)
+            self.wfile.write(response.body)
 
         do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
         def log_message(self, *_: object) -> None:
-            """Say nothing: the test looks at what was asked."""
+            """Log nothing: the tests check the recorded requests."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
         def handle_error(self, *_: object) -> None:
-            """A client that hangs up is what some tests are about."""
+            """Ignore errors: in some tests the client closes the connection early."""
 
     server = Server(("127.0.0.1", 0), Handler)
     if ssl_context is not None:
@@ -93,7 +93,7 @@ def run_http_recorder(
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield HttpRecorder(server.server_address[1], "https" if ssl_context else "http", asked)
+        yield HttpRecorder(server.server_address[1], "https" if ssl_context else "http", received)
     finally:
         server.shutdown()
         server.server_close()

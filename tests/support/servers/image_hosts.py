@@ -1,4 +1,4 @@
-"""Pictures on servers of others: every place of the contract that takes their addresses, and such servers."""
+"""Images on external servers: the fields of the contract that take their URLs, and servers that send them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CERTIFICATE = Path(__file__).parents[2] / "studio" / f"{HOST}.pem"
 
 
 class ImageUrlField(NamedTuple):
-    """A property of a body that takes the address of a picture."""
+    """A property of a request body that takes the URL of an image."""
 
     operation_id: str
     name: str
@@ -39,17 +39,17 @@ def _list_image_url_fields() -> Iterator[ImageUrlField]:
 IMAGE_URL_FIELDS = list(_list_image_url_fields())
 
 
-def build_request_with_url(tenant: Tenant, place: ImageUrlField, url: str) -> Request:
-    """A request that succeeds when a picture comes from the address."""
-    request = tenant.request_for(place.operation_id)
+def build_request_with_url(tenant: Tenant, field: ImageUrlField, url: str) -> Request:
+    """Return a request that succeeds if the URL returns an image."""
+    request = tenant.request_for(field.operation_id)
     request.media_type = "application/json"
     body = tenant.body_for(request.operation, "application/json")
-    request.body = {**body, place.name: url}
+    request.body = {**body, field.name: url}
     return request
 
 
 class RedirectedNetwork(httpcore2.SyncBackend):
-    """Notes where a connection should go, and takes it to a server of the test."""
+    """Record the target of each connection, and connect to a test server instead."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -64,7 +64,7 @@ class RedirectedNetwork(httpcore2.SyncBackend):
 
 @contextmanager
 def run_tls_recorder(respond: Responder) -> Iterator[HttpRecorder]:
-    """A server with the certificate of NAME."""
+    """Run a TLS server with the certificate of `HOST` within the block."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     with run_http_recorder(respond, context) as server:
@@ -72,18 +72,21 @@ def run_tls_recorder(respond: Responder) -> Iterator[HttpRecorder]:
 
 
 def build_public_client(
-    server: HttpRecorder, *answers: Sequence[str]
+    server: HttpRecorder, *resolutions: Sequence[str]
 ) -> tuple[SafeHttpClient, RedirectedNetwork]:
-    """A client to which a server of the test is NAME on the public internet, and where it connected to.
+    """Return a client that reaches the test server as `HOST` on the public internet, and its network.
 
-    `answers` are what the resolver says of NAME, one after the other, the last one ever after; else PUBLIC.
+    Args:
+        server: The test server.
+        resolutions: The IP addresses that the resolver returns for `HOST`, one per call. The last
+            one repeats. The default is `PUBLIC_ADDRESS`.
     """
-    network, told = RedirectedNetwork(server.port), list(answers) or [[PUBLIC_ADDRESS]]
+    network, pending = RedirectedNetwork(server.port), list(resolutions) or [[PUBLIC_ADDRESS]]
 
     def resolve(host: str, port: int) -> Sequence[str]:
         if host != HOST:
             return resolve_host(host, port)
-        return told.pop(0) if len(told) > 1 else told[0]
+        return pending.pop(0) if len(pending) > 1 else pending[0]
 
     trust = ssl.create_default_context(cafile=CERTIFICATE)
     return SafeHttpClient(resolve=resolve, network=network, ssl_context=trust), network

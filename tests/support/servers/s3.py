@@ -1,4 +1,4 @@
-"""A local server that speaks S3, for tests of pictures in buckets: real HTTP, nothing kept."""
+"""A local S3 server in memory, for tests of images in buckets."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ PAGE_SIZE = 10
 
 @contextlib.contextmanager
 def run_s3_server() -> Iterator[tuple[str, str]]:
-    """Give a server's address and a bucket's name to use there; credentials are set meanwhile."""
+    """Yield the URL of a running S3 server and an unused bucket name.
+
+    The environment holds valid credentials within the block.
+    """
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
-    # A new one each time: servers of one process share what they hold.
+    url = f"http://{host}:{port}"
+    # A new name for each server: all servers of a process share one store.
     bucket = f"sartiq-{uuid4()}"
     before = dict(os.environ)
     os.environ.update(CREDENTIALS, MOTO_S3_DEFAULT_MAX_KEYS=str(PAGE_SIZE))
     try:
-        yield address, bucket
+        yield url, bucket
     finally:
         os.environ.clear()
         os.environ.update(before)

@@ -1,4 +1,4 @@
-"""A client's server that gets webhooks, and how tests let events happen, send them and look."""
+"""A client's server that receives webhooks, and helpers that publish events, send and read deliveries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ START = datetime(2027, 3, 1, 12, tzinfo=UTC)
 
 
 class WebhookReceiver:
-    """A client's server: it answers as planned, then 200, and keeps what it got."""
+    """A client's server: it records requests and sends `responses` in order, then 204."""
 
     def __init__(self) -> None:
         self.responses: list[StubResponse] = []
@@ -46,7 +46,7 @@ class WebhookReceiver:
 
     @property
     def ids(self) -> list[str]:
-        return [requests.headers["webhook-id"] for requests in self.recorder.requests]
+        return [request.headers["webhook-id"] for request in self.recorder.requests]
 
 
 def make_endpoint(receiver: WebhookReceiver, **values: Any) -> WebhookEndpoint:
@@ -56,7 +56,7 @@ def make_endpoint(receiver: WebhookReceiver, **values: Any) -> WebhookEndpoint:
 def publish_event(
     database: Database, endpoint: WebhookEndpoint, event_type: str = "generation.completed"
 ) -> None:
-    """Let an event happen to a row of the endpoint's scope."""
+    """Publish an event about a row of the endpoint's tenant."""
     with database.transaction(write=True):
         row = Shot(id=endpoint.id, owner_id=endpoint.owner_id, organization_id=endpoint.organization_id)
         outbox.publish(event_type, row, "completed", f"/api/v1/generations/{row.id}")
