@@ -88,7 +88,7 @@ def test_s13_ten_wrong_attempts_are_allowed_for_any_account_whether_or_not_it_ex
             (401, 9 - count) for count in range(10)
         ]
         with monkeypatch.context() as patch:
-            # What is refused is not looked at, so that it costs nothing and tells nothing.
+            # Over the limit, the password is not verified: this saves CPU time and reveals nothing.
             patch.delattr(sessions, "verify_password")
             late = [sign_in(client, "wrong", email), sign_in(client, PASSWORD, email.upper())]
         assert [exceeded_policy(reply) for reply in late] == ["sign-in-account"] * 2
@@ -107,24 +107,24 @@ def test_s13_ten_wrong_attempts_are_allowed_for_any_account_whether_or_not_it_ex
     assert count_rejections("sign-in-account") == before + 6
 
 
-def test_s13_the_victim_gets_in_later_and_at_once_where_it_signed_in_before(
+def test_s13_the_owner_can_sign_in_after_the_retry_time_and_at_once_from_a_known_address(
     set_limits: Limited, app: Application, dana: User
 ) -> None:
     clock = set_limits(limit_sign_in_account=3)
-    home, elsewhere, travelling = (
+    home, elsewhere, new_address = (
         client_at(app, HOME),
         client_at(app, ELSEWHERE),
         client_at(app, "198.51.100.7"),
     )
     assert sign_in(home).status == 200
     assert [sign_in(elsewhere, "wrong").status for _ in range(4)] == [401, 401, 401, 429]
-    assert exceeded_policy(sign_in(travelling)) == "sign-in-account"
+    assert exceeded_policy(sign_in(new_address)) == "sign-in-account"
     assert [sign_in(home).status for _ in range(5)] == [200] * 5
-    # At home there is a share, not a way around the limit.
+    # A known address has its own quota; it is not exempt from the limit.
     assert [sign_in(home, "wrong").status for _ in range(4)] == [401, 401, 401, 429]
     assert exceeded_policy(sign_in(home)) == "sign-in-account"
     clock.now += 300_000
-    assert sign_in(travelling).status == 200
+    assert sign_in(new_address).status == 200
     assert sign_in(home).status == 200
     clock.now += int(TRUSTED_FOR.total_seconds() * 1000) + 1
     assert [sign_in(elsewhere, "wrong").status for _ in range(4)] == [401, 401, 401, 429]
@@ -135,7 +135,7 @@ def test_s13_open_sessions_and_mailed_tokens_work_while_password_attempts_are_li
     set_limits: Limited, app: Application, dana: User
 ) -> None:
     set_limits(limit_sign_in_account=2, limit_recovery_account=2)
-    travelling, elsewhere = client_at(app, "198.51.100.7"), client_at(app, ELSEWHERE)
+    new_address, elsewhere = client_at(app, "198.51.100.7"), client_at(app, ELSEWHERE)
     session = sign_in(client_at(app, HOME)).json()
     assert [sign_in(elsewhere, "wrong").status for _ in range(3)] == [401, 401, 429]
     renewed = client_at(app, ELSEWHERE)(
@@ -144,17 +144,17 @@ def test_s13_open_sessions_and_mailed_tokens_work_while_password_attempts_are_li
     assert renewed.status == 200
     for _ in range(2):
         assert elsewhere("POST", "/password-recovery/dana@example.com").status == 200
-    assert exceeded_policy(travelling("POST", "/password-recovery/dana@example.com")) == "recovery-account"
+    assert exceeded_policy(new_address("POST", "/password-recovery/dana@example.com")) == "recovery-account"
     assert client_at(app, HOME)("POST", "/password-recovery/dana@example.com").status == 200
-    # Whoever asked for it: it was mailed to the owner.
+    # The token was mailed to the owner, so it proves the owner's identity from any address.
     token = get_mailed_token(app, "dana@example.com", "pr")
     change = {"token": token, "new_password": "another-linen-dress"}
-    assert travelling("POST", "/reset-password/", change).status == 200
-    assert sign_in(travelling, "another-linen-dress").status == 200
+    assert new_address("POST", "/reset-password/", change).status == 200
+    assert sign_in(new_address, "another-linen-dress").status == 200
     assert exceeded_policy(sign_in(elsewhere, "another-linen-dress")) == "sign-in-account"
 
 
-def test_s13_right_passwords_spend_nothing(
+def test_s13_correct_passwords_do_not_consume_the_quota(
     set_limits: Limited, app: Application, dana: User, database: Database
 ) -> None:
     set_limits(limit_sign_in_account=2, limit_sign_in_address=2)
@@ -170,22 +170,22 @@ def test_s13_right_passwords_spend_nothing(
 def test_s13_a_hundred_wrong_attempts_are_allowed_from_one_address(
     set_limits: Limited, app: Application, dana: User, long_form: bool
 ) -> None:
-    most = 100 if long_form else 12
-    set_limits(limit_sign_in_account=10, limit_sign_in_address=most)
+    limit = 100 if long_form else 12
+    set_limits(limit_sign_in_account=10, limit_sign_in_address=limit)
     client = client_at(app, ELSEWHERE)
-    for number in range(most):
+    for number in range(limit):
         assert sign_in(client, "wrong", f"nobody{number}@example.com").status == 401
     late = sign_in(client)
-    assert (exceeded_policy(late), late.headers["retry-after"]) == ("sign-in-address", str(-(-900 // most)))
+    assert (exceeded_policy(late), late.headers["retry-after"]) == ("sign-in-address", str(-(-900 // limit)))
     assert exceeded_policy(client("POST", "/password-recovery/dana@example.com")) == "sign-in-address"
-    # What was refused spends nothing of the account.
+    # A rejected attempt does not consume the quota of the account.
     assert get_remaining(sign_in(client_at(app, HOME), "wrong"), "sign-in-account") == 9
 
 
-def test_s13_recovery_is_counted_alike_for_every_account(
+def test_s13_password_recovery_is_limited_the_same_way_whether_or_not_the_account_exists(
     set_limits: Limited, app: Application, dana: User
 ) -> None:
-    clock, letters = set_limits(limit_recovery_account=5), len(list_emails_to(app, "dana@example.com"))
+    clock, emails_before = set_limits(limit_recovery_account=5), len(list_emails_to(app, "dana@example.com"))
     outcomes = []
     for number, email in enumerate(("dana@example.com", "nobody@example.com")):
         client = client_at(app, f"192.0.2.{number}")
@@ -195,7 +195,7 @@ def test_s13_recovery_is_counted_alike_for_every_account(
         outcomes.append([comparable_response(reply) for reply in replies])
     assert outcomes[0] == outcomes[1]
     assert replies[5].headers["retry-after"] == "720"
-    assert len(list_emails_to(app, "dana@example.com")) == letters + 5
+    assert len(list_emails_to(app, "dana@example.com")) == emails_before + 5
     clock.now += 720_000
     assert client_at(app, ELSEWHERE)("POST", "/password-recovery/dana@example.com").status == 200
 
@@ -204,22 +204,22 @@ def test_s13_parallel_attempts_do_not_exceed_the_limit(
     set_limits: Limited, committing_server: CommittingServer, long_form: bool
 ) -> None:
     set_limits(limit_sign_in_account=10, limit_sign_in_address=25)
-    many = 200 if long_form else 50
+    count = 200 if long_form else 50
     app = committing_server.client.app
     with committing_server.database.transaction(write=True) as writing:
         writing.add(User(email="dana@example.com", hashed_password=HASHED))
     with ThreadPoolExecutor(16) as pool:
-        clients = [client_at(app, f"192.0.2.{number}") for number in range(many)]
-        at_one_account = list(pool.map(sign_in, clients, ["wrong"] * many))
-        emails = [f"nobody{number}@example.com" for number in range(many)]
+        clients = [client_at(app, f"192.0.2.{number}") for number in range(count)]
+        at_one_account = list(pool.map(sign_in, clients, ["wrong"] * count))
+        emails = [f"nobody{number}@example.com" for number in range(count)]
         from_one_address = list(
-            pool.map(sign_in, [client_at(app, ELSEWHERE)] * many, ["wrong"] * many, emails)
+            pool.map(sign_in, [client_at(app, ELSEWHERE)] * count, ["wrong"] * count, emails)
         )
-    for replies, policy, most in (
+    for replies, policy, limit in (
         (at_one_account, "sign-in-account", 10),
         (from_one_address, "sign-in-address", 25),
     ):
-        assert Counter(reply.status for reply in replies) == {401: most, 429: many - most}
+        assert Counter(reply.status for reply in replies) == {401: limit, 429: count - limit}
         assert {exceeded_policy(reply) for reply in replies if reply.status == 429} == {policy}
 
 
@@ -232,18 +232,18 @@ def test_s13_parallel_attempts_do_not_exceed_the_limit(
         ("/invitations/accept", {"token": "iv_wrong", "password": PASSWORD}),
     ],
 )
-def test_s13_wrong_tokens_are_counted_by_address_and_good_ones_always_taken(
+def test_s13_wrong_tokens_are_counted_by_address_and_valid_tokens_are_always_accepted(
     path: str, body: dict[str, str], set_limits: Limited, app: Application, dana: User
 ) -> None:
     set_limits(limit_sign_in_address=3)
     client = client_at(app, ELSEWHERE)
-    good = sign_in(client).json()["refresh_token"]
+    valid = sign_in(client).json()["refresh_token"]
     wrong = [client("POST", path, body) for _ in range(4)]
     assert [reply.status for reply in wrong] == [401, 401, 401, 429]
     assert [get_remaining(reply, "sign-in-address") for reply in wrong] == [2, 1, 0, 0]
     assert exceeded_policy(wrong[3]) == "sign-in-address"
     assert exceeded_policy(sign_in(client)) == "sign-in-address"
-    assert client("POST", "/login/refresh-token", {"refresh_token": good}).status == 200
+    assert client("POST", "/login/refresh-token", {"refresh_token": valid}).status == 200
     assert client_at(app, HOME)("POST", path, body).status == 401
 
 
@@ -263,22 +263,22 @@ def test_s13_a_stolen_session_cannot_be_used_to_guess_the_password(
         ("POST", f"/organizations/{organization.id}/transfer-ownership",
          {"password": "wrong", "user_id": str(dana.id)}),
     ]  # fmt: skip
-    found = [client(*guess, headers=thief) for guess in guesses]
-    assert [(reply.status, reply.json()["code"]) for reply in found] == [(409, "incorrect_password")] * 3
-    assert [get_remaining(reply, "sign-in-account") for reply in found] == [2, 1, 0]
+    outcomes = [client(*guess, headers=thief) for guess in guesses]
+    assert [(reply.status, reply.json()["code"]) for reply in outcomes] == [(409, "incorrect_password")] * 3
+    assert [get_remaining(reply, "sign-in-account") for reply in outcomes] == [2, 1, 0]
     assert [exceeded_policy(client(*guess, headers=thief)) for guess in guesses] == ["sign-in-account"] * 3
     assert client("PATCH", "/users/me", {"full_name": "D"}, headers=thief).status == 200
-    # The owner's own session and sign-in lost no try, and refusals for other reasons cost none.
+    # The guesses consume no quota of the owner's session or sign-in, and neither do other errors.
     change = {"current_password": PASSWORD, "new_password": "another-dress"}
-    to_himself = {"password": PASSWORD, "user_id": str(dana.id)}
-    reply = client("POST", f"/organizations/{organization.id}/transfer-ownership", to_himself, headers=owner)
+    to_self = {"password": PASSWORD, "user_id": str(dana.id)}
+    reply = client("POST", f"/organizations/{organization.id}/transfer-ownership", to_self, headers=owner)
     assert (reply.json()["code"], get_remaining(reply, "sign-in-account")) == ("already_owner", 3)
     reply = client("PATCH", "/users/me/password", change, headers=owner)
     assert (reply.status, get_remaining(reply, "sign-in-account")) == (200, 3)
     assert get_remaining(sign_in(client, "wrong"), "sign-in-account") == 2
 
 
-def test_s13_the_number_of_mails_to_one_address_is_limited(
+def test_s13_the_number_of_emails_to_one_address_is_limited(
     set_limits: Limited, app: Application, dana: User
 ) -> None:
     clock = set_limits(limit_mails=3)
@@ -295,7 +295,7 @@ def test_s13_the_number_of_mails_to_one_address_is_limited(
     ]
     late = [client("POST", paths[0], invitation), client("PATCH", "/users/me", {**change, "full_name": "D"})]
     assert [exceeded_policy(reply) for reply in late] == ["mails"] * 2
-    # Nothing was done: what is open stays good, and the name is as it was.
+    # A rejected request changes nothing: the invitation stays open and the name is unchanged.
     assert client("GET", paths[0]).json()["data"] == [outcomes[0].json()]
     assert client("GET", "/users/me").json()["full_name"] == outcomes[2].json()["full_name"]
     assert len(list_emails_to(app, victim)) == before + 3
@@ -309,7 +309,7 @@ def test_s13_the_number_of_mails_to_one_address_is_limited(
     assert client("POST", paths[0], invitation).status == 201
 
 
-def test_s13_a_server_that_starts_again_has_forgotten_nothing(
+def test_s13_attempt_counts_survive_a_restart_of_the_server(
     set_limits: Limited, app: Application, dana: User, database: Database, tmp_path: Path
 ) -> None:
     set_limits(limit_sign_in_account=3)
@@ -334,13 +334,13 @@ def test_s13_attempt_counters_hold_no_personal_data_and_are_deleted_when_expired
     policy = QuotaPolicies.from_settings(app.settings).sign_in_account
     with database.transaction(write=True) as writing:
         connection = writing.connection()
-        kept = [
+        stored = [
             str(connection.execute(select(model.__table__)).all()) for model in (AttemptCount, KnownAddress)
         ]
         consume([Attempt(policy, f"old {number}") for number in range(DELETE_BATCH_SIZE + 1)], NOON - 10**12)
         trust_address("secret", dana.id, "another", NOON - 10**12)
     for name in ("dana", "stranger", HOME, ELSEWHERE):
-        assert name not in "".join(kept)
+        assert name not in "".join(stored)
     delete_expired_attempts(database, utc_now())
     with database.transaction(write=False) as reading:
         assert reading.scalar(select(func.count()).select_from(KnownAddress)) == 1

@@ -1,4 +1,4 @@
-"""Signing in and recovering a password tell nobody which addresses have an account (ASVS V6.3.8)."""
+"""Sign-in and password recovery do not reveal which e-mail addresses have an account (ASVS V6.3.8)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LONG, SHORT = 200, 5
 
 
 def _sign_in(client: Client, email: str) -> ClientResponse:
-    # The inactive account is asked with its own password: that it is right must not show either.
+    # The inactive account gets its correct password: the response must not reveal that either.
     return sign_in(client, PASSWORD if email == INACTIVE else "wrong", email)
 
 
@@ -45,54 +45,54 @@ def accounts(database: Database) -> list[User]:
 
 @pytest.fixture
 def unlimited(set_limits: Callable[..., Any]) -> None:
-    """The tries are not what is tested here."""
+    """Raise the limits of sign-in attempts, which are not the subject of these tests."""
     set_limits(limit_sign_in_account=10_000, limit_sign_in_address=10_000, limit_recovery_account=10_000)
 
 
-@pytest.mark.parametrize("ask", [_sign_in, _recover])
-def test_s14_known_unknown_and_inactive_addresses_are_answered_alike(
-    ask: Callable[[Client, str], ClientResponse],
+@pytest.mark.parametrize("send", [_sign_in, _recover])
+def test_s14_responses_for_known_unknown_and_inactive_addresses_are_equal(
+    send: Callable[[Client, str], ClientResponse],
     unlimited: None,
     app: Application,
     accounts: list[User],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hashing = []
+    verifications = []
 
-    class Counting:
+    class CountingHasher:
         def verify(self, *arguments: str) -> bool:
-            hashing.append(arguments)
+            verifications.append(arguments)
             return real.verify(*arguments)
 
     real = passwords._hasher
-    told, cost = [], []
+    outcomes, cost = [], []
     for number, email in enumerate(ADDRESSES):
-        hashing.clear()
+        verifications.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(passwords, "_hasher", Counting())
-            told.append(comparable_response(ask(client_at(app, f"192.0.2.{number}"), email)))
-        cost.append(len(hashing))
-    assert told[0] == told[1] == told[2]
-    assert cost == [1 if ask is _sign_in else 0] * 3
+            patch.setattr(passwords, "_hasher", CountingHasher())
+            outcomes.append(comparable_response(send(client_at(app, f"192.0.2.{number}"), email)))
+        cost.append(len(verifications))
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert cost == [1 if send is _sign_in else 0] * 3
 
 
-@pytest.mark.parametrize("ask", [_sign_in, _recover])
-def test_s14_known_unknown_and_inactive_addresses_take_as_long(
-    ask: Callable[[Client, str], ClientResponse],
+@pytest.mark.parametrize("send", [_sign_in, _recover])
+def test_s14_requests_for_known_unknown_and_inactive_addresses_take_the_same_time(
+    send: Callable[[Client, str], ClientResponse],
     unlimited: None,
     app: Application,
     accounts: list[User],
     long_form: bool,
 ) -> None:
     client = client_at(app, "192.0.2.1")
-    spans: dict[str, list[float]] = {email: [] for email in ADDRESSES}
-    # In turns, so that a busy moment of the machine falls on all three.
+    durations_by_email: dict[str, list[float]] = {email: [] for email in ADDRESSES}
+    # Alternate between the addresses, so that a slow moment of the machine affects all three.
     for _ in range(LONG if long_form else SHORT):
         for email in ADDRESSES:
             start = time.perf_counter()
-            ask(client, email)
-            spans[email].append(time.perf_counter() - start)
-    medians = [median(taken) for taken in spans.values()]
-    # A few runs beside other tests only show that nothing is left out; 200 tell a tenth.
+            send(client, email)
+            durations_by_email[email].append(time.perf_counter() - start)
+    medians = [median(durations) for durations in durations_by_email.values()]
+    # A few runs only show that no step is skipped; 200 runs can show a difference of 10 %.
     tolerance = 1.1 if long_form else 2
     assert max(medians) / min(medians) < tolerance, medians

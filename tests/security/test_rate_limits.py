@@ -1,4 +1,4 @@
-"""Requests are limited per account, organization and address."""
+"""Requests are limited per account, organization and IP address."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_s13_only_the_members_of_an_organization_share_its_limit(
         assert stranger("GET", f"/brands/{customer.organization_query}").status == 404
         assert stranger("GET", f"/brands/{brand.id}").status == 404
         assert customer.client("GET", "/brands/").status == 200
-    by_scope = customer.client("GET", f"/brands/{customer.organization_query}")
-    assert by_scope.headers["ratelimit"].partition(", ")[2] == '"organization";r=1;t=30'
-    by_row = client_for(member)("GET", f"/brands/{brand.id}")
-    assert by_row.headers["ratelimit"].partition(", ")[2] == '"organization";r=0;t=30'
+    by_query = customer.client("GET", f"/brands/{customer.organization_query}")
+    assert by_query.headers["ratelimit"].partition(", ")[2] == '"organization";r=1;t=30'
+    by_id = client_for(member)("GET", f"/brands/{brand.id}")
+    assert by_id.headers["ratelimit"].partition(", ")[2] == '"organization";r=0;t=30'
     change = customer.client("PATCH", f"/brands/{brand.id}", as_json={"name": "Changed"})
     assert exceeded_policy(change) == "organization"
     assert (
@@ -73,18 +73,18 @@ def test_s13_requests_without_a_valid_credential_are_counted_by_address(
     set_limits: Callable[..., Any], app: Application, client_for: Callable[..., Client]
 ) -> None:
     set_limits(limit_address=3)
-    nobody, signed_out = client_for(None), factories.make_user()
-    ended = auth_headers(app, signed_out)
-    assert Client(app, ended)("POST", "/logout").status == 204
-    assert nobody("GET", "/generation-models/").status == 200
-    assert nobody("GET", "/users/me", headers={"authorization": "Bearer nonsense"}).status == 401
-    assert nobody("GET", "/users/me", headers=ended).status == 401
-    for headers in ({}, {"authorization": "Bearer nonsense"}, ended):
-        assert exceeded_policy(nobody("GET", "/users/me", headers=headers)) == "address"
-    assert exceeded_policy(nobody("GET", "/generation-models/")) == "address"
+    anonymous, signed_out = client_for(None), factories.make_user()
+    revoked = auth_headers(app, signed_out)
+    assert Client(app, revoked)("POST", "/logout").status == 204
+    assert anonymous("GET", "/generation-models/").status == 200
+    assert anonymous("GET", "/users/me", headers={"authorization": "Bearer nonsense"}).status == 401
+    assert anonymous("GET", "/users/me", headers=revoked).status == 401
+    for headers in ({}, {"authorization": "Bearer nonsense"}, revoked):
+        assert exceeded_policy(anonymous("GET", "/users/me", headers=headers)) == "address"
+    assert exceeded_policy(anonymous("GET", "/generation-models/")) == "address"
     assert client_for(factories.make_user())("GET", "/users/me").status == 200
-    assert nobody("GET", "/utils/readiness").status == 200
-    assert nobody("GET", "/nothing").status == 404
+    assert anonymous("GET", "/utils/readiness").status == 200
+    assert anonymous("GET", "/nothing").status == 404
 
 
 def test_s13_the_body_of_a_rejected_request_is_not_read(
@@ -94,7 +94,7 @@ def test_s13_the_body_of_a_rejected_request_is_not_read(
     client = client_for(factories.make_user())
     client("GET", "/users/me")
 
-    # Otherwise it would be 415, 413 or 400.
+    # Without the limit these bodies would return 415, 413 and 400.
     for headers in ({}, {"content-length": "99999999999"}, {"content-type": "application/json"}):
         assert exceeded_policy(client("POST", "/brands/", body=b"{", headers=headers)) == "account"
 
@@ -114,8 +114,8 @@ def test_s13_only_a_trusted_proxy_determines_the_client_address(
 ) -> None:
     set_limits()
     settings = replace(app.settings, trusted_proxies=proxies)
-    served = uvicorn.Config(app, **uvicorn_options(settings))
-    served.load()
-    send_request(served.loaded_app, "GET", "/api/v1/utils/version", {"x-forwarded-for": forwarded})
+    config = uvicorn.Config(app, **uvicorn_options(settings))
+    config.load()
+    send_request(config.loaded_app, "GET", "/api/v1/utils/version", {"x-forwarded-for": forwarded})
     counters: MemoryStore = app.app.config["LIMITS"].store
     assert list(counters._states) == [("address", counted)]

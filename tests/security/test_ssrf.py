@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as some
+from hypothesis import strategies as st
 
 from db.errors import TargetNotAllowed
 from db.session import Database
@@ -52,10 +52,10 @@ HOSTS = [
 
 @pytest.fixture
 def network(app: Application, monkeypatch: pytest.MonkeyPatch) -> RedirectedNetwork:
-    """An HTTP client without allowed hosts that records its connections."""
-    watched = RedirectedNetwork(9)
-    monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient(network=watched))
-    return watched
+    """Return the network of an HTTP client without allowed hosts, which records its connections."""
+    recorded = RedirectedNetwork(9)
+    monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient(network=recorded))
+    return recorded
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def canary() -> Iterator[HttpRecorder]:
 
 
 def list_internal_urls(canary: HttpRecorder) -> Iterator[str]:
-    """Return URLs of internal servers, and of the canary by every name of this host."""
+    """Yield URLs of internal servers, and of the canary server under every name of this host."""
     for host in HOSTS:
         for scheme in ("http", "https"):
             yield f"{scheme}://{host}/dress.png"
@@ -76,92 +76,90 @@ def list_internal_urls(canary: HttpRecorder) -> Iterator[str]:
         yield f"https://{PUBLIC_ADDRESS}:{port}/dress.png"
 
 
-def create_with_cover(customer: Customer, address: str) -> ClientResponse:
+def create_with_cover(customer: Customer, url: str) -> ClientResponse:
     return customer.client(
-        "POST", f"/products/{customer.organization_query}", {"name": "Dress", "cover_image": address}
+        "POST", f"/products/{customer.organization_query}", {"name": "Dress", "cover_image": url}
     )
 
 
 def test_s06_no_image_url_reaches_the_internal_network(
     customer: Customer, network: RedirectedNetwork, canary: HttpRecorder
 ) -> None:
-    for address in list_internal_urls(canary):
-        assert status_and_code(create_with_cover(customer, address)) == (409, "target_not_allowed"), address
+    for url in list_internal_urls(canary):
+        assert status_and_code(create_with_cover(customer, url)) == (409, "target_not_allowed"), url
     assert network.targets == []
 
 
-@pytest.mark.parametrize("place", IMAGE_URL_FIELDS, ids=":".join)
+@pytest.mark.parametrize("field", IMAGE_URL_FIELDS, ids=":".join)
 def test_s06_no_property_with_an_image_url_reaches_the_internal_network(
-    place: ImageUrlField,
+    field: ImageUrlField,
     app: Application,
     database: Database,
     network: RedirectedNetwork,
     canary: HttpRecorder,
 ) -> None:
-    world = Tenant(app.settings)
-    caller = auth_headers(app, world.owner)
-    for address in (
+    tenant = Tenant(app.settings)
+    caller = auth_headers(app, tenant.owner)
+    for url in (
         canary.url,
         "https://localhost./",
         "https://[::ffff:127.0.0.1]/",
         "http://169.254.169.254/",
     ):
-        assert status_and_code(build_request_with_url(world, place, address).send(app, caller)) == (
+        assert status_and_code(build_request_with_url(tenant, field, url).send(app, caller)) == (
             409,
             "target_not_allowed",
-        ), address
-    for address in (
+        ), url
+    for url in (
         "file:///etc/passwd",
         "gopher://127.0.0.1:25/",
         f"ftp://{PUBLIC_ADDRESS}/",
         "//localhost/",
     ):
-        assert build_request_with_url(world, place, address).send(app, caller).status == 422, address
+        assert build_request_with_url(tenant, field, url).send(app, caller).status == 422, url
     assert network.targets == []
 
 
 @given(
-    some.one_of(
-        some.from_regex(r"https?://[^\x00]+", fullmatch=True),
-        some.builds(
+    st.one_of(
+        st.from_regex(r"https?://[^\x00]+", fullmatch=True),
+        st.builds(
             "https://{}{}{}".format,
-            some.sampled_from(["", "a@", "a:b@", "\\", "//", "%00", "[", "*."]),
-            some.one_of(
-                some.ip_addresses().map(str),
-                some.ip_addresses(v=6).map(lambda address: f"[{address}]"),
-                some.integers(0, 2**32 - 1).map(hex),
-                some.text(min_size=1, max_size=20),
+            st.sampled_from(["", "a@", "a:b@", "\\", "//", "%00", "[", "*."]),
+            st.one_of(
+                st.ip_addresses().map(str),
+                st.ip_addresses(v=6).map(lambda address: f"[{address}]"),
+                st.integers(0, 2**32 - 1).map(hex),
+                st.text(min_size=1, max_size=20),
             ),
-            some.sampled_from(
-                ["", ":443", ":80", ":x", "/..", "#", "?@127.0.0.1", "\\@localhost", "\t", "."]
-            ),
+            st.sampled_from(["", ":443", ":80", ":x", "/..", "#", "?@127.0.0.1", "\\@localhost", "\t", "."]),
         ),
     )
 )
-@settings(max_examples=150, deadline=None)  # a busy machine may take its time
-def test_s06_every_generated_url_is_either_allowed_or_rejected(address: str) -> None:
-    asked_for: list[str] = []
+@settings(max_examples=150, deadline=None)  # a busy machine may be slow
+def test_s06_every_generated_url_is_either_allowed_or_rejected(url: str) -> None:
+    resolved: list[str] = []
 
     def resolve(host: str, port: int) -> list[str]:
-        asked_for.append(host)
+        resolved.append(host)
         return [host.strip("[]")]
 
-    assert not is_own_url("http://localhost:8000", address)
+    assert not is_own_url("http://localhost:8000", url)
     try:
-        SafeHttpClient(resolve=resolve).require_allowed(address)
+        SafeHttpClient(resolve=resolve).require_allowed(url)
     except TargetNotAllowed:
         return
-    # What passes is spelled as an address, and is a public one.
-    assert ipaddress.ip_address(asked_for[0].strip("[]")).is_global
+    # The stub resolver returns the host itself, so an allowed host is a public IP address.
+    assert ipaddress.ip_address(resolved[0].strip("[]")).is_global
 
 
 def redirect_to(location: str) -> Callable[[RecordedRequest], StubResponse]:
-    """Run a server that redirects to another URL, through a redirect to itself."""
+    """Return a handler that redirects to its own `/next` first and from there to `location`."""
 
-    def respond(asked: RecordedRequest) -> StubResponse:
-        if asked.path == "/dress.png":
-            return StubResponse(307, b"inner words", {"Location": "/next"})
-        return StubResponse(302, b"inner words", {"Location": location})
+    def respond(request: RecordedRequest) -> StubResponse:
+        if request.path == "/dress.png":
+            return StubResponse(307, b"internal content", {"Location": "/next"})
+        return StubResponse(302, b"internal content", {"Location": location})
 
     return respond
 
@@ -174,7 +172,7 @@ def redirect_to(location: str) -> Callable[[RecordedRequest], StubResponse]:
         f"https://user@{HOST}/", "file:///etc/passwd", "gopher://127.0.0.1:{port}/", "https://[broken",
     ],
 )  # fmt: skip
-def test_s07_a_public_server_that_leads_inside_is_not_followed(
+def test_s07_a_redirect_from_a_public_server_to_an_internal_url_is_not_followed(
     app: Application, customer: Customer, canary: HttpRecorder, monkeypatch: pytest.MonkeyPatch, location: str
 ) -> None:
     with run_tls_recorder(redirect_to(location.format(port=canary.port))) as server:
@@ -184,14 +182,14 @@ def test_s07_a_public_server_that_leads_inside_is_not_followed(
     assert status_and_code(reply) == (409, "target_not_allowed")
     assert reply.json()["detail"] == "The URL redirects to a URL that is not allowed"
     assert network.targets == [(PUBLIC_ADDRESS, 443)] * 2
-    assert [requests.path for requests in server.requests] == ["/dress.png", "/next"]
+    assert [request.path for request in server.requests] == ["/dress.png", "/next"]
 
 
-def test_s07_a_webhook_that_leads_inside_is_not_followed(
+def test_s07_a_redirect_from_a_webhook_target_to_an_internal_url_is_not_followed(
     database: Database, canary: HttpRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with run_tls_recorder(
-        lambda asked: StubResponse(302, b"inner words", {"Location": canary.url})
+        lambda request: StubResponse(302, b"internal content", {"Location": canary.url})
     ) as server:
         outbound, network = build_public_client(server)
         publish_event(database, factories.make_webhook_endpoint(url=f"https://{HOST}/hooks"))
@@ -201,10 +199,10 @@ def test_s07_a_webhook_that_leads_inside_is_not_followed(
     assert network.targets == [(PUBLIC_ADDRESS, 443)]
 
 
-def test_s08_an_image_comes_from_the_address_that_was_checked(
+def test_s08_an_image_is_downloaded_from_the_ip_address_that_was_checked(
     app: Application, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with run_tls_recorder(lambda asked: StubResponse(body=PHOTO)) as server:
+    with run_tls_recorder(lambda request: StubResponse(body=PHOTO)) as server:
         outbound, network = build_public_client(server, [PUBLIC_ADDRESS], ["127.0.0.1"])
         monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
         assert create_with_cover(customer, IMAGE_URL).status == 201
@@ -213,20 +211,20 @@ def test_s08_an_image_comes_from_the_address_that_was_checked(
     assert len(network.targets) == len(server.requests) == 1
 
 
-def test_s08_a_name_that_changes_between_two_hops_is_not_followed(
+def test_s08_a_redirect_is_rejected_when_the_name_then_resolves_to_an_internal_address(
     app: Application, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with run_tls_recorder(lambda asked: StubResponse(302, headers={"Location": "/again"})) as server:
+    with run_tls_recorder(lambda request: StubResponse(302, headers={"Location": "/again"})) as server:
         outbound, network = build_public_client(server, [PUBLIC_ADDRESS], [PUBLIC_ADDRESS, "10.0.0.5"])
         monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
         assert status_and_code(create_with_cover(customer, IMAGE_URL)) == (409, "target_not_allowed")
     assert network.targets == [(PUBLIC_ADDRESS, 443)]
 
 
-def test_s08_a_webhook_goes_to_the_address_that_was_checked(
+def test_s08_a_webhook_is_sent_to_the_ip_address_that_was_checked(
     app: Application, customer: Customer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with run_tls_recorder(lambda asked: StubResponse(204)) as server:
+    with run_tls_recorder(lambda request: StubResponse(204)) as server:
         outbound, network = build_public_client(server, [PUBLIC_ADDRESS], [PUBLIC_ADDRESS], ["127.0.0.1"])
         monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
         body = {"url": f"https://{HOST}/hooks", "event_types": ["generation.completed"]}
@@ -243,26 +241,26 @@ def test_s08_a_webhook_goes_to_the_address_that_was_checked(
     assert network.targets == [(PUBLIC_ADDRESS, 443)]
 
 
-def test_s09_no_spelling_of_a_webhook_leads_inside(
+def test_s09_no_spelling_of_an_internal_url_is_accepted_for_a_webhook(
     customer: Customer, network: RedirectedNetwork, canary: HttpRecorder
 ) -> None:
     row = factories.make_webhook_endpoint(organization=customer.organization)
-    for address in list_internal_urls(canary):
-        body = {"url": address, "event_types": ["shot.approved"]}
+    for url in list_internal_urls(canary):
+        body = {"url": url, "event_types": ["shot.approved"]}
         made = customer.client("POST", f"/webhook-endpoints/{customer.organization_query}", body)
-        changed = customer.client("PATCH", f"/webhook-endpoints/{row.id}", {"url": address})
-        assert status_and_code(made) == status_and_code(changed) == (409, "target_not_allowed"), address
+        changed = customer.client("PATCH", f"/webhook-endpoints/{row.id}", {"url": url})
+        assert status_and_code(made) == status_and_code(changed) == (409, "target_not_allowed"), url
     assert customer.client("GET", f"/webhook-endpoints/{row.id}").json()["url"] == row.url
     assert network.targets == []
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "stub",
     [
-        StubResponse(200, b"inner words"),
-        StubResponse(404, b"inner words"),
-        StubResponse(500, b"inner words", {"X-Inner": "inner words"}),
-        StubResponse(write=lambda connection: connection.sendall(b"220 inner words\r\n")),
+        StubResponse(200, b"internal content"),
+        StubResponse(404, b"internal content"),
+        StubResponse(500, b"internal content", {"X-Internal": "internal content"}),
+        StubResponse(write=lambda connection: connection.sendall(b"220 internal content\r\n")),
     ],
     ids=["ok", "missing", "failing", "other-protocol"],
 )
@@ -271,21 +269,21 @@ def test_s09_errors_do_not_reveal_the_response_of_the_target(
     customer: Customer,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
-    answer: StubResponse,
+    stub: StubResponse,
 ) -> None:
-    with run_tls_recorder(lambda asked: answer) as server:
+    with run_tls_recorder(lambda request: stub) as server:
         outbound, _ = build_public_client(server)
         monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
-        refused = create_with_cover(customer, IMAGE_URL)
+        rejected = create_with_cover(customer, IMAGE_URL)
         endpoint = factories.make_webhook_endpoint(
             organization=customer.organization, url=f"https://{HOST}/hooks"
         )
         publish_event(database, endpoint)
         assert dispatcher.send_next(SETTINGS, database, outbound)
         log = customer.client("GET", f"/webhook-endpoints/{endpoint.id}/deliveries")
-    assert refused.status == 409
+    assert rejected.status == 409
     assert log.json()["count"] == 1
-    for reply in (refused, log):
-        assert b"inner" not in reply.body
-        assert not any("inner" in f"{name}{text}".lower() for name, text in reply.headers.items())
-    assert "inner" not in str(vars(get_only_delivery(database)))
+    for reply in (rejected, log):
+        assert b"internal" not in reply.body
+        assert not any("internal" in f"{name}{text}".lower() for name, text in reply.headers.items())
+    assert "internal" not in str(vars(get_only_delivery(database)))
