@@ -1,4 +1,4 @@
-"""Generations that a Compute API makes: parked between looks, made once, ended there as here."""
+"""Test generations that a Compute API renders: polling, idempotent submission, cancellation and callbacks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.support.scenarios import HEIGHT, WIDTH, PhotographedProduct, request_
 from tests.support.servers.compute import ComputeServer, StubResponse
 
 
-def test_pictures_of_a_compute_api_come_in_as_ordered_and_hold_no_worker_meanwhile(
+def test_a_compute_api_renders_the_requested_images_and_occupies_no_worker_between_polls(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -45,11 +45,11 @@ def test_pictures_of_a_compute_api_come_in_as_ordered_and_hold_no_worker_meanwhi
     assert executor.run_next()
     parked = load_generation(database, generation_id)
     assert (parked.status, parked.lease_owner, parked.remote_task_id) == ("running", None, "task_0")
-    told = server.task.request
-    assert (told["entity_id"], told["num_outputs"], told["steps"]) == (str(generation_id), 2, 12)
-    assert (told["width"], told["height"], told["seed"]) == (WIDTH, HEIGHT, 7)
-    assert told["prompt"].endswith("on a beach")
-    assert told["input_image_url"].startswith("data:image/jpeg;base64,")
+    request = server.task.request
+    assert (request["entity_id"], request["num_outputs"], request["steps"]) == (str(generation_id), 2, 12)
+    assert (request["width"], request["height"], request["seed"]) == (WIDTH, HEIGHT, 7)
+    assert request["prompt"].endswith("on a beach")
+    assert request["input_image_url"].startswith("data:image/jpeg;base64,")
     server.task.status, server.task.progress = "running", 0.65
     assert executor.run_next()
     assert load_generation(database, generation_id).progress == 65
@@ -57,14 +57,14 @@ def test_pictures_of_a_compute_api_come_in_as_ordered_and_hold_no_worker_meanwhi
     assert executor.run_next()
     done = load_generation(database, generation_id)
     assert (done.status, done.progress, done.attempts, done.cost_credits) == ("completed", 100, 1, 2)
-    made = list_predictions(database, generation_id)
-    assert [(one.seed, one.width, one.height, one.content_type) for one in made] == [
+    predictions = list_predictions(database, generation_id)
+    assert [(one.seed, one.width, one.height, one.content_type) for one in predictions] == [
         (100, WIDTH, HEIGHT, "image/webp"),
         (101, WIDTH, HEIGHT, "image/webp"),
     ]
-    told = made[0].provenance
-    assert (told["provider"], told["ignored_inputs"]) == ("COMPUTE", [])
-    assert 0 < made[0].quality["score"] <= 1
+    provenance = predictions[0].provenance
+    assert (provenance["provider"], provenance["ignored_inputs"]) == ("COMPUTE", [])
+    assert 0 < predictions[0].quality["score"] <= 1
     assert not executor.run_next()
 
 
@@ -84,10 +84,10 @@ def test_a_request_to_the_provider_continues_the_trace_of_the_generation(
 
 
 class ProcessKilled(BaseException):
-    """The process ends here."""
+    """Raised to simulate that the process is killed; no `except Exception` catches it."""
 
 
-def test_a_worker_that_dies_after_ordering_makes_no_second_task(
+def test_a_worker_killed_after_the_submission_creates_no_second_task(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -96,11 +96,11 @@ def test_a_worker_that_dies_after_ordering_makes_no_second_task(
 ) -> None:
     generation_id = create_remote_generation(database, remote_scenario)
 
-    def die(*_: Any, **__: Any) -> bool:
+    def kill_process(*_: Any, **__: Any) -> bool:
         raise ProcessKilled
 
     with monkeypatch.context() as patch:
-        patch.setattr(polling, "schedule_poll", die)
+        patch.setattr(polling, "schedule_poll", kill_process)
         with pytest.raises(ProcessKilled):
             executor.run_next()
     update_generation(database, generation_id, lease_expires_at=utc_now() - timedelta(seconds=1))
@@ -131,7 +131,7 @@ def test_canceling_a_parked_generation_cancels_its_task_at_the_next_step(
     assert (server.task.status, load_generation(database, generation_id).status) == ("canceled", "canceled")
 
 
-def test_canceling_ends_though_the_provider_does_not_answer(
+def test_canceling_completes_although_the_provider_fails(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -145,7 +145,7 @@ def test_canceling_ends_though_the_provider_does_not_answer(
     assert load_generation(database, generation_id).status == "canceled"
 
 
-def test_canceling_ends_though_no_worker_is_left(
+def test_canceling_completes_although_no_worker_is_left(
     database: Database, remote_scenario: PhotographedProduct, executor: GenerationExecutor
 ) -> None:
     generation_id = create_remote_generation(database, remote_scenario)
@@ -156,7 +156,7 @@ def test_canceling_ends_though_no_worker_is_left(
     assert load_generation(database, generation_id).status == "canceled"
 
 
-def test_past_its_deadline_the_task_is_canceled_and_the_credits_come_back(
+def test_a_task_past_its_deadline_is_canceled_and_its_credits_are_refunded(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -171,7 +171,7 @@ def test_past_its_deadline_the_task_is_canceled_and_the_credits_come_back(
     assert (server.task.status, expired.status, expired.cost_credits) == ("canceled", "expired", 0)
 
 
-def test_news_of_a_task_make_it_due_and_progress_never_goes_back(
+def test_a_callback_makes_its_task_due_and_progress_never_decreases(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -188,13 +188,13 @@ def test_news_of_a_task_make_it_due_and_progress_never_goes_back(
     for progress in (80, 30, None, 80):
         with database.transaction(write=True):
             polling.poll_now("task_0", generation_id, progress)
-    told = load_generation(database, generation_id)
-    assert (told.progress, told.revision) == (80, before + 1)
+    after = load_generation(database, generation_id)
+    assert (after.progress, after.revision) == (80, before + 1)
     assert executor.run_next()
     assert load_generation(database, generation_id).progress == 80
 
 
-def test_news_that_come_during_a_look_make_the_task_due_again(
+def test_a_callback_that_arrives_during_a_poll_makes_the_task_due_again(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -204,53 +204,53 @@ def test_news_that_come_during_a_look_make_the_task_due_again(
     generation_id = create_remote_generation(database, remote_scenario)
     assert executor.run_next()
     monkeypatch.setattr(remote, "MIN_POLL_SECONDS", 60.0)
-    look = compute.ComputeClient.get_task
+    get_task = compute.ComputeClient.get_task
 
-    def look_while_news_come(*arguments: Any) -> compute.RemoteTask:
-        found = look(*arguments)
+    def get_task_during_callback(*arguments: Any) -> compute.RemoteTask:
+        task = get_task(*arguments)
         with database.transaction(write=True):
             polling.poll_now("task_0", generation_id, 50)
-        return found
+        return task
 
     with monkeypatch.context() as patch:
-        patch.setattr(compute.ComputeClient, "get_task", look_while_news_come)
+        patch.setattr(compute.ComputeClient, "get_task", get_task_during_callback)
         assert executor.run_next()
     assert load_generation(database, generation_id).progress == 50
     assert executor.run_next()
     assert not executor.run_next()
 
 
-def test_a_step_that_lasts_keeps_its_lease(
+def test_a_long_step_keeps_its_lease(
     database: Database, remote_scenario: PhotographedProduct, executor: GenerationExecutor
 ) -> None:
     generation_id = create_remote_generation(database, remote_scenario)
-    lease = timedelta(milliseconds=300)
-    claim = queue.lease_next(database, "slow", lease)
-    assert claim is not None
-    with polling.keep_lease(database, claim, lease):
+    duration = timedelta(milliseconds=300)
+    lease = queue.lease_next(database, "slow", duration)
+    assert lease is not None
+    with polling.keep_lease(database, lease, duration):
         first = load_generation(database, generation_id).lease_expires_at
-        wait_until(lambda: load_generation(database, generation_id).lease_expires_at > first + 2 * lease)
+        wait_until(lambda: load_generation(database, generation_id).lease_expires_at > first + 2 * duration)
 
 
-def test_many_remote_tasks_leave_the_one_worker_free_for_others(
+def test_remote_tasks_do_not_block_the_only_worker(
     committing_studio: CommittingStudio, server: ComputeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "MIN_POLL_SECONDS", 0.2)
-    database, production = committing_studio.database, committing_studio.scenario
+    database, scenario = committing_studio.database, committing_studio.scenario
     with database.transaction(write=True):
-        local = factories.make_generation_model()
-        elsewhere = factories.make_generation_model(
+        local_model = factories.make_generation_model()
+        remote_model = factories.make_generation_model(
             provider="COMPUTE", provider_config=server.config, tool_types=TOOLS
         )
-    caller = factories.build_caller(production.owner, {production.organization: "owner"})
+    caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
 
-    def ask(model_id: UUID) -> UUID:
-        asked = {"product_id": production.product.id, "model_id": model_id, "width": 64, "height": 64}
+    def request(model_id: UUID) -> UUID:
+        params = {"product_id": scenario.product.id, "model_id": model_id, "width": 64, "height": 64}
         with database.transaction(write=True), caller_context(caller, None):
-            return request_generation(asked, production.organization.id, None).id
+            return request_generation(params, scenario.organization.id, None).id
 
-    remote_ids = [ask(elsewhere.id) for _ in range(4)]
-    local_id = ask(local.id)
+    remote_ids = [request(remote_model.id) for _ in range(4)]
+    local_id = request(local_model.id)
     outbound = SafeHttpClient([server.server.host])
     workers = GenerationWorkers(database, committing_studio.storage, 1, 60, http_client=outbound)
     workers.start()
@@ -266,24 +266,24 @@ def test_many_remote_tasks_leave_the_one_worker_free_for_others(
     assert len(server.tasks) == 4
 
 
-def test_what_a_model_can_be_asked_for_depends_on_its_provider(
+def test_the_strategies_of_a_model_depend_on_its_provider(
     database: Database, remote_scenario: PhotographedProduct, server: ComputeServer
 ) -> None:
     source = factories.make_prediction(
         factories.make_generation(remote_scenario.shot, status="completed"), media_id=remote_scenario.media.id
     )
-    asked = {"shot_id": None, "source_prediction_id": source.id, "batch_size": 1}
+    params = {"shot_id": None, "source_prediction_id": source.id, "batch_size": 1}
     caller = factories.build_caller(remote_scenario.owner, {remote_scenario.organization: "owner"})
 
-    def ask(strategy: str) -> Generation:
+    def request(strategy: str) -> Generation:
         with database.transaction(write=True), caller_context(caller, None):
-            wanted = {**asked, "generation_strategy": strategy}
-            return request_generation(wanted, remote_scenario.organization.id, None)
+            strategy_params = {**params, "generation_strategy": strategy}
+            return request_generation(strategy_params, remote_scenario.organization.id, None)
 
     for strategy in ("EDITING", "FACE_FIXING", "REFINE"):
-        assert ask(strategy).inputs["model"]["provider"] == "COMPUTE"
+        assert request(strategy).inputs["model"]["provider"] == "COMPUTE"
     with pytest.raises(StrategyNotSupported):
-        ask("VIDEO")
+        request("VIDEO")
     use_compute(remote_scenario, server, provider="LOCAL_STUDIO")
     with pytest.raises(StrategyNotSupported):
-        ask("EDITING")
+        request("EDITING")

@@ -1,4 +1,4 @@
-"""Whatever a Compute API does wrong, its generations end, are paid back, or made by the fallback."""
+"""Test that generations end, are refunded or use the fallback provider when a Compute API fails."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ BROKEN_RESPONSES = {
     "not JSON": StubResponse(200, b"<html>"),
     "not an object": json_response([]),
     "no id": json_response({"status": "pending"}),
-    "an id that is no text": json_response({"id": {"a": 1}, "status": "pending"}),
+    "an id that is not a string": json_response({"id": {"a": 1}, "status": "pending"}),
     "unauthorized": json_response({}, 401),
-    "refused": json_response({}, 422),
+    "rejected": json_response({}, 422),
     "a redirect": StubResponse(302, headers={"Location": "http://169.254.169.254/"}),
     "hangs": StubResponse(write=hang_connection),
-    "dies": StubResponse(write=lambda connection: connection.close()),
-    "too much": StubResponse(200, b" " * 2_000_000),
+    "closes the connection": StubResponse(write=lambda connection: connection.close()),
+    "too large": StubResponse(200, b" " * 2_000_000),
 }
 
 
-def test_an_order_that_the_provider_does_not_take_fails_and_is_paid_back(
+def test_a_generation_that_the_provider_does_not_accept_fails_and_is_refunded(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -61,22 +61,22 @@ def test_an_order_that_the_provider_does_not_take_fails_and_is_paid_back(
     monkeypatch: pytest.MonkeyPatch,
     subtests: pytest.Subtests,
 ) -> None:
-    for fault, answer in BROKEN_RESPONSES.items():
+    for fault, response in BROKEN_RESPONSES.items():
         monkeypatch.setattr(compute, "REQUEST_TIMEOUT_SECONDS", 0.2 if fault == "hangs" else 10)
-        server.permanent_fault = answer
-        # A workshop for each: an open circuit would hide the next fault.
-        workshop = GenerationExecutor(
+        server.permanent_fault = response
+        # One executor for each fault: an open circuit would hide the next fault.
+        executor = GenerationExecutor(
             database, storage, 1, 60, http_client=SafeHttpClient([server.server.host])
         )
         with subtests.test(fault):
             generation_id = create_remote_generation(database, remote_scenario)
-            assert workshop.run_next()
+            assert executor.run_next()
             assert_refunded(database, remote_scenario, generation_id)
-            assert not workshop.run_next()
-        workshop.close()
+            assert not executor.run_next()
+        executor.close()
 
 
-def test_a_model_without_an_address_that_is_allowed_makes_nothing(
+def test_a_generation_is_refunded_if_the_base_url_of_its_model_is_missing_or_not_allowed(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -92,7 +92,7 @@ def test_a_model_without_an_address_that_is_allowed_makes_nothing(
             assert_refunded(database, remote_scenario, generation_id)
 
 
-def test_a_moment_of_trouble_is_no_failure(
+def test_temporary_errors_of_the_provider_are_retried(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -110,7 +110,7 @@ def test_a_moment_of_trouble_is_no_failure(
     assert load_generation(database, generation_id).status == "completed"
 
 
-def test_a_provider_that_goes_down_for_good_is_given_up_after_some_looks(
+def test_a_generation_is_refunded_after_the_maximum_of_failed_polls(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -125,7 +125,7 @@ def test_a_provider_that_goes_down_for_good_is_given_up_after_some_looks(
     assert_refunded(database, remote_scenario, generation_id)
 
 
-def test_the_fallback_provider_carries_out_the_order_and_the_pictures_say_so(
+def test_the_fallback_provider_runs_the_generation_and_the_provenance_names_both(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -138,9 +138,9 @@ def test_the_fallback_provider_carries_out_the_order_and_the_pictures_say_so(
     waiting = load_generation(database, generation_id)
     assert (waiting.status, waiting.fallen_back, waiting.cost_credits) == ("pending", True, 2)
     assert executor.run_next()
-    told = list_predictions(database, generation_id)[0].provenance
-    assert (told["provider"], told["settings"]["fallback_of"]) == ("LOCAL_STUDIO", "COMPUTE")
-    assert told["ignored_inputs"] == ["extra_prompt"]
+    provenance = list_predictions(database, generation_id)[0].provenance
+    assert (provenance["provider"], provenance["settings"]["fallback_of"]) == ("LOCAL_STUDIO", "COMPUTE")
+    assert provenance["ignored_inputs"] == ["extra_prompt"]
 
 
 def test_another_compute_api_can_be_the_fallback(
@@ -152,32 +152,32 @@ def test_another_compute_api_can_be_the_fallback(
         )
         server.permanent_fault = StubResponse(500)
         generation_id = create_remote_generation(database, remote_scenario)
-        workshop = GenerationExecutor(
+        executor = GenerationExecutor(
             database, storage, 1, 60, http_client=SafeHttpClient([server.server.host, second.server.host])
         )
         for _ in range(2):
-            assert workshop.run_next()
+            assert executor.run_next()
         second.finish()
-        assert workshop.run_next()
-        workshop.close()
+        assert executor.run_next()
+        executor.close()
         assert load_generation(database, generation_id).status == "completed"
 
 
 @pytest.fixture
 def config(server: ComputeServer) -> compute.ComputeConfig:
-    """The settings of a model whose provider is `server`."""
+    """Return the provider settings of a model that uses `server`."""
     return compute.ComputeConfig.from_config(server.config)
 
 
 @pytest.fixture
 def client(server: ComputeServer, monkeypatch: pytest.MonkeyPatch) -> compute.ComputeClient:
-    """A client whose circuits stay open for half a second."""
+    """Return a client whose circuits stay open for half a second."""
     monkeypatch.setattr(compute, "CIRCUIT_OPEN_SECONDS", OPEN_SECONDS)
     return compute.ComputeClient(SafeHttpClient([server.server.host]))
 
 
 def open_circuit(client: compute.ComputeClient, config: compute.ComputeConfig, server: ComputeServer) -> None:
-    """Let a provider fail until its circuit is open."""
+    """Make requests fail until the circuit of the provider is open."""
     server.permanent_fault = StubResponse(500)
     for _ in range(2):
         with pytest.raises(compute.ComputeUnavailable):
@@ -185,7 +185,7 @@ def open_circuit(client: compute.ComputeClient, config: compute.ComputeConfig, s
     assert len(server.server.requests) == compute.CIRCUIT_FAILURE_THRESHOLD
 
 
-def test_an_open_circuit_spares_the_provider_until_it_is_probed_again(
+def test_an_open_circuit_sends_no_requests_until_the_next_probe(
     server: ComputeServer, client: compute.ComputeClient, config: compute.ComputeConfig
 ) -> None:
     open_circuit(client, config, server)
@@ -215,7 +215,7 @@ def test_a_probe_that_fails_opens_the_circuit_again(
 
 
 @pytest.mark.parametrize("succeeds", [True, False])
-def test_one_caller_probes_a_provider_while_the_others_are_rejected_at_once(
+def test_one_request_probes_a_provider_while_the_others_are_rejected_at_once(
     server: ComputeServer, client: compute.ComputeClient, config: compute.ComputeConfig, succeeds: bool
 ) -> None:
     open_circuit(client, config, server)
@@ -246,7 +246,7 @@ def test_one_caller_probes_a_provider_while_the_others_are_rejected_at_once(
     assert isinstance(error.value, compute.TaskNotFound) == succeeds
 
 
-def test_each_provider_has_a_circuit_of_its_own(server: ComputeServer, config: compute.ComputeConfig) -> None:
+def test_each_provider_has_a_separate_circuit(server: ComputeServer, config: compute.ComputeConfig) -> None:
     with run_compute_server() as second:
         client = compute.ComputeClient(SafeHttpClient([server.server.host, second.server.host]))
         open_circuit(client, config, server)
@@ -256,7 +256,7 @@ def test_each_provider_has_a_circuit_of_its_own(server: ComputeServer, config: c
             client.get_task(compute.ComputeConfig.from_config(second.config), "task_0")
 
 
-def test_a_request_that_the_provider_rejects_is_no_failure_of_the_provider(
+def test_a_rejected_request_does_not_count_as_a_failure_of_the_provider(
     server: ComputeServer, client: compute.ComputeClient, config: compute.ComputeConfig
 ) -> None:
     server.permanent_fault = json_response({}, 422)
@@ -265,7 +265,7 @@ def test_a_request_that_the_provider_rejects_is_no_failure_of_the_provider(
             client.get_task(config, "task_0")
 
 
-def test_a_task_that_the_provider_has_lost_is_paid_back(
+def test_a_task_that_the_provider_has_lost_is_refunded(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -279,7 +279,7 @@ def test_a_task_that_the_provider_has_lost_is_paid_back(
 
 
 @pytest.mark.parametrize("status", ["failed", "canceled"])
-def test_a_task_that_ends_without_pictures_is_paid_back(
+def test_a_task_that_ends_without_images_is_refunded(
     status: str,
     database: Database,
     remote_scenario: PhotographedProduct,
@@ -293,7 +293,7 @@ def test_a_task_that_ends_without_pictures_is_paid_back(
     assert_refunded(database, remote_scenario, generation_id)
 
 
-def test_a_task_that_never_ends_is_canceled_one_day(
+def test_a_task_is_canceled_after_its_maximum_duration(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -309,7 +309,7 @@ def test_a_task_that_never_ends_is_canceled_one_day(
 
 
 def build_bomb() -> bytes:
-    """A PNG of a few bytes that declares 900 megapixels."""
+    """Return a PNG file of a few bytes that declares 900 megapixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -320,13 +320,13 @@ def build_bomb() -> bytes:
 
 INVALID_IMAGES = {
     "svg": b"<svg/>",
-    "nothing": b"",
+    "empty": b"",
     "bomb": build_bomb(),
     "broken": b"\xff\xd8\xff" + b"\0" * 100,
 }
 
 
-def test_what_is_no_picture_is_never_taken_for_one(
+def test_a_result_that_is_not_a_valid_image_fails_the_generation(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -345,7 +345,7 @@ def test_what_is_no_picture_is_never_taken_for_one(
             assert list_predictions(database, generation_id) == []
 
 
-def test_a_completed_task_without_all_its_pictures_is_paid_back(
+def test_a_completed_task_with_missing_images_is_refunded(
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
@@ -365,22 +365,22 @@ def test_a_completed_task_without_all_its_pictures_is_paid_back(
 
 
 @pytest.mark.parametrize("by_redirect", [False, True])
-def test_a_picture_is_not_fetched_from_where_this_server_does_not_go(
+def test_an_image_is_not_fetched_from_a_host_that_is_not_allowed(
     by_redirect: bool,
     database: Database,
     remote_scenario: PhotographedProduct,
     server: ComputeServer,
     executor: GenerationExecutor,
 ) -> None:
-    with run_http_recorder(lambda asked: server.image_response) as canary:
+    with run_http_recorder(lambda request: server.image_response) as canary:
         generation_id = create_remote_generation(database, remote_scenario)
         assert executor.run_next()
-        inside = f"{canary.url}/secret"
+        internal_url = f"{canary.url}/secret"
         if by_redirect:
-            server.image_response = StubResponse(302, headers={"Location": inside})
+            server.image_response = StubResponse(302, headers={"Location": internal_url})
             server.finish()
         else:
-            server.finish(images=[{"url": inside, "seed": 1}] * 2)
+            server.finish(images=[{"url": internal_url, "seed": 1}] * 2)
         while executor.run_next():
             pass
         assert canary.requests == []

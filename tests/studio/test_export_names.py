@@ -1,4 +1,4 @@
-"""Whatever people write becomes names that every system can unpack, none of them outside of the folder."""
+"""Test that file names in an archive are valid on every system and cannot leave the folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from studio.exports.names import MAX_NAME_BYTES, FileNames, build_content_dispos
 
 
 @pytest.mark.parametrize(
-    ("wanted", "name"),
+    ("text", "name"),
     [
         ("Linen dress", "Linen dress.webp"),
         ("../../etc/passwd", "etc-passwd.webp"),
@@ -36,36 +36,36 @@ from studio.exports.names import MAX_NAME_BYTES, FileNames, build_content_dispos
         ('<>:"/\\|?*', "picture.webp"),
     ],
 )
-def test_s12_a_name_is_one_plain_part_of_a_path(wanted: str, name: str) -> None:
-    assert FileNames().reserve(wanted, "webp") == name
+def test_s12_a_name_is_one_plain_part_of_a_path(text: str, name: str) -> None:
+    assert FileNames().reserve(text, "webp") == name
 
 
 @pytest.mark.parametrize("character", ["x", "\u00e9", "\u8863", "\U0001f457", "e\u0301"])
 def test_s12_a_name_of_4_kb_is_cut_between_characters_and_still_numbered(character: str) -> None:
     names = FileNames()
-    taken = [names.reserve(character * 4096, "webp") for _ in range(12)]
-    assert len(set(taken)) == 12
-    for name in taken:
+    reserved = [names.reserve(character * 4096, "webp") for _ in range(12)]
+    assert len(set(reserved)) == 12
+    for name in reserved:
         assert MAX_NAME_BYTES - 4 <= len(name.encode()) <= MAX_NAME_BYTES
         assert unicodedata.is_normalized("NFC", name)
-    assert taken[11].endswith("-12.webp")
+    assert reserved[11].endswith("-12.webp")
 
 
-def test_s12_names_that_a_file_system_takes_for_one_are_numbered() -> None:
+def test_s12_names_that_a_file_system_does_not_distinguish_are_numbered() -> None:
     names = FileNames()
-    wanted = ["Dress", "dress", "DRESS", "Cafe\u0301", "caf\u00c9", "dress-2", "stra\u00dfe", "STRASSE"]
-    taken = [names.reserve(one, "jpg") for one in wanted]
-    assert taken == [
+    texts = ["Dress", "dress", "DRESS", "Cafe\u0301", "caf\u00c9", "dress-2", "stra\u00dfe", "STRASSE"]
+    reserved = [names.reserve(text, "jpg") for text in texts]
+    assert reserved == [
         "Dress.jpg", "dress-2.jpg", "DRESS-3.jpg", "Caf\u00e9.jpg", "caf\u00c9-2.jpg", "dress-2-2.jpg",
         "stra\u00dfe.jpg", "STRASSE-2.jpg",
     ]  # fmt: skip
 
 
-def test_s12_a_value_that_looks_like_a_placeholder_is_a_value() -> None:
+def test_s12_a_value_that_looks_like_a_placeholder_is_not_replaced() -> None:
     assert render_template("{sku}_{index}", {"sku": "{index}", "index": "001"}) == "{index}_001"
 
 
-def test_s12_the_header_that_names_a_download_is_ascii_and_cannot_be_broken_out_of() -> None:
+def test_s12_content_disposition_is_ascii_and_cannot_be_injected_into() -> None:
     name = FileNames().reserve('Été "2027"\r\nX-Evil: 1; 100%', "zip")
     assert build_content_disposition(name) == (
         'attachment; filename="_t_ -2027- X-Evil- 1; 100_.zip"; '

@@ -1,4 +1,4 @@
-"""Exports: what an archive holds, and that it is written once whatever happens to those who write it."""
+"""Test the content of export archives, and that each archive is written once when workers fail."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SHOOTING = {"id": "01990000-5eed-7000-8000-000700000001", "name": "Spring"}
 def request_export(
     database: Database, scenario: PhotographedProduct, *predictions: Prediction, **params: Any
 ) -> UUID:
-    """An export of these pictures, of all approved ones without any."""
+    """Request an export of these predictions, or of all approved ones, and return its id."""
     caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
     with database.transaction(write=True), caller_context(caller, None):
         shooting = get_visible(Shooting, scenario.shooting.id)
@@ -60,7 +60,7 @@ def get_row(database: Database, model: type[Any], row_id: UUID) -> Any:
 def review_prediction(
     database: Database, scenario: PhotographedProduct, prediction: Prediction, action: Any
 ) -> None:
-    """Do something with a picture and its shot as a reviewer does."""
+    """Call `action` with a locked prediction and its locked shot, as the owner."""
     caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
     with database.transaction(write=True), caller_context(caller, None):
         shot = get_visible(Shot, prediction.shot_id, for_update=True)
@@ -68,7 +68,7 @@ def review_prediction(
 
 
 def make_stored_entry(storage: LocalDisk, data: bytes, name: str = "a.webp", **facts: Any) -> ArchiveEntry:
-    """A picture of an archive, with its file."""
+    """Store a file and return its archive entry."""
     key = media_key(new_id(), "webp")
     storage.write(key, data)
     known = {**dict.fromkeys(COLUMNS), **facts}
@@ -76,18 +76,18 @@ def make_stored_entry(storage: LocalDisk, data: bytes, name: str = "a.webp", **f
     return ArchiveEntry(key, name, hashlib.sha256(data).hexdigest(), len(data), known)
 
 
-def build_archive(storage: LocalDisk, *pictures: ArchiveEntry) -> bytes:
+def build_archive(storage: LocalDisk, *entries: ArchiveEntry) -> bytes:
     target = io.BytesIO()
-    write_archive(target, storage, SHOOTING, pictures, lambda done: None)
+    write_archive(target, storage, SHOOTING, entries, lambda done: None)
     return target.getvalue()
 
 
-def test_an_archive_holds_the_originals_and_two_manifests_and_nothing_that_varies(storage: LocalDisk) -> None:
-    pictures = [
+def test_an_archive_holds_the_originals_and_two_manifests_and_is_reproducible(storage: LocalDisk) -> None:
+    entries = [
         make_stored_entry(storage, b"one", "one.webp", look=1),
         make_stored_entry(storage, b"two" * 999, "zwei ü.webp"),
     ]
-    archive = build_archive(storage, *pictures)
+    archive = build_archive(storage, *entries)
     files, manifest = unpack_archive(archive)
     assert files == {"one.webp": b"one", "zwei ü.webp": b"two" * 999}
     assert manifest["shooting"] == SHOOTING
@@ -95,15 +95,15 @@ def test_an_archive_holds_the_originals_and_two_manifests_and_nothing_that_varie
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         assert {entry.compress_type for entry in opened.infolist()} == {zipfile.ZIP_STORED}
         assert {entry.date_time for entry in opened.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-    assert build_archive(storage, *pictures) == archive
+    assert build_archive(storage, *entries) == archive
 
 
-def test_no_cell_of_the_manifest_is_a_formula_to_a_spreadsheet(storage: LocalDisk) -> None:
+def test_a_spreadsheet_reads_no_cell_of_the_manifest_as_a_formula(storage: LocalDisk) -> None:
     texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\r=1", 'say "hi", then\nleave', "'quoted", "plain"]
-    pictures = [
+    entries = [
         make_stored_entry(storage, b"x", f"{n}.webp", product=text, seed=-5) for n, text in enumerate(texts)
     ]
-    with zipfile.ZipFile(io.BytesIO(build_archive(storage, *pictures))) as opened:
+    with zipfile.ZipFile(io.BytesIO(build_archive(storage, *entries))) as opened:
         content = opened.read("manifest.csv")
     assert content.startswith(b"\xef\xbb\xbf")
     rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
@@ -112,15 +112,15 @@ def test_no_cell_of_the_manifest_is_a_formula_to_a_spreadsheet(storage: LocalDis
     assert list(rows[0]) == list(COLUMNS)
 
 
-def test_500_pictures_need_no_more_memory_than_one(storage: LocalDisk, tmp_path: Path) -> None:
+def test_an_archive_of_500_images_needs_less_than_4_mb_of_memory(storage: LocalDisk, tmp_path: Path) -> None:
     one = make_stored_entry(storage, bytes(range(256)) * 256)
-    pictures = [
+    entries = [
         ArchiveEntry(one.key, f"{n}.webp", one.content_hash, one.file_size, one.facts) for n in range(500)
     ]
     tracemalloc.start()
     try:
         with (tmp_path / "archive.zip").open("x+b") as file:
-            write_archive(file, storage, SHOOTING, pictures, lambda done: None)
+            write_archive(file, storage, SHOOTING, entries, lambda done: None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -128,8 +128,8 @@ def test_500_pictures_need_no_more_memory_than_one(storage: LocalDisk, tmp_path:
     assert peak < 4_000_000
 
 
-def test_a_picture_beyond_4_gb_is_announced_so(storage: LocalDisk) -> None:
-    """The size decides before the bytes come; writing them would take a minute."""
+def test_a_file_of_more_than_4_gb_gets_a_zip64_header(storage: LocalDisk) -> None:
+    """The header depends on the declared size, so no large file is needed."""
     one = make_stored_entry(storage, b"small")
     large = ArchiveEntry(one.key, "large.webp", one.content_hash, 5 << 30, one.facts)
     target = io.BytesIO()
@@ -139,17 +139,17 @@ def test_a_picture_beyond_4_gb_is_announced_so(storage: LocalDisk) -> None:
         assert opened.getinfo("large.webp").extract_version == zipfile.ZIP64_VERSION
 
 
-@pytest.mark.parametrize("damage", ["gone", "longer", "shorter", "other"])
-def test_a_picture_that_is_not_what_was_ordered_fails_the_export_and_leaves_no_file(
+@pytest.mark.parametrize("damage", ["deleted", "longer", "shorter", "changed"])
+def test_a_damaged_source_file_fails_the_export_and_leaves_no_archive(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, damage: str
 ) -> None:
-    prediction = make_approved_prediction(storage, scenario, b"picture")
+    prediction = make_approved_prediction(storage, scenario, b"image")
     export_id = request_export(database, scenario)
     key = media_key(prediction.media_id, "webp")
-    if damage == "gone":
+    if damage == "deleted":
         storage.delete(key)
     else:
-        storage.write(key, {"longer": b"pictures", "shorter": b"pic", "other": b"Picture"}[damage])
+        storage.write(key, {"longer": b"images", "shorter": b"ima", "changed": b"Image"}[damage])
     assert run_pending_exports(database, storage) == 0
     failed = get_row(database, Export, export_id)
     assert (failed.status, failed.error, failed.file_size) == ("failed", queue.INPUT_ERROR, None)
@@ -158,10 +158,10 @@ def test_a_picture_that_is_not_what_was_ordered_fails_the_export_and_leaves_no_f
     assert get_row(database, Prediction, prediction.id).status == "approved"
 
 
-def test_an_expired_lease_is_taken_over_and_one_file_remains(
+def test_an_expired_lease_is_taken_over_and_one_archive_remains(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    prediction = make_approved_prediction(storage, scenario, b"picture")
+    prediction = make_approved_prediction(storage, scenario, b"image")
     export_id = request_export(database, scenario)
     lost = queue.lease_next(database, "killed", PAST)
     assert lost is not None
@@ -176,7 +176,7 @@ def test_an_expired_lease_is_taken_over_and_one_file_remains(
     archive = storage.read(export_key(export_id))
     assert (done.file_size, done.content_hash) == (len(archive), hashlib.sha256(archive).hexdigest())
 
-    # It was slow, not dead: what it does now changes nothing.
+    # The first worker was slow, not killed: its late writes change nothing.
     assert not worker.run_export(database, storage, lost, LEASE)
     queue.fail(database, lost, queue.INTERNAL_ERROR)
     assert get_row(database, Export, export_id).status == "completed"
@@ -184,22 +184,22 @@ def test_an_expired_lease_is_taken_over_and_one_file_remains(
     assert get_row(database, Prediction, prediction.id).status == "exported"
 
 
-def test_an_export_that_kills_its_workers_three_times_fails(
+def test_an_export_fails_after_its_workers_were_lost_three_times(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    make_approved_prediction(storage, scenario, b"picture")
+    make_approved_prediction(storage, scenario, b"image")
     export_id = request_export(database, scenario)
     for number in range(queue.MAX_ATTEMPTS):
-        assert queue.lease_next(database, f"victim {number}", PAST) is not None
+        assert queue.lease_next(database, f"lost {number}", PAST) is not None
     assert run_pending_exports(database, storage) == 0
     failed = get_row(database, Export, export_id)
     assert (failed.status, failed.error) == ("failed", queue.INTERNAL_ERROR)
 
 
-def test_a_worker_whose_lease_was_taken_stops_writing(
+def test_a_worker_that_has_lost_its_lease_stops_writing(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_approved_prediction(storage, scenario, b"picture")
+    make_approved_prediction(storage, scenario, b"image")
     request_export(database, scenario)
     lost = queue.lease_next(database, "slow", PAST)
     assert lost is not None
@@ -209,83 +209,83 @@ def test_a_worker_whose_lease_was_taken_stops_writing(
     assert list(storage.list_files("exports")) == []
 
 
-def test_what_was_withdrawn_after_the_order_is_in_the_archive_and_stays_withdrawn(
+def test_a_prediction_deleted_after_the_request_is_in_the_archive_and_stays_deleted(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     kept = make_approved_prediction(storage, scenario, b"kept", product="Kept")
-    withdrawn = make_approved_prediction(storage, scenario, b"withdrawn", product="Withdrawn")
+    deleted = make_approved_prediction(storage, scenario, b"deleted", product="Deleted")
     export_id = request_export(database, scenario)
-    review_prediction(database, scenario, withdrawn, review.reopen_prediction)
-    review_prediction(database, scenario, withdrawn, lambda picture, shot: review.delete_prediction(picture))
-    # Nothing but the order refers to the file any more.
+    review_prediction(database, scenario, deleted, review.reopen_prediction)
+    review_prediction(database, scenario, deleted, lambda row, shot: review.delete_prediction(row))
+    # Only the export still refers to the file.
     assert delete_unreferenced(database, storage, utc_now() + timedelta(days=2)) == 0
-    assert storage.exists(media_key(withdrawn.media_id, "webp"))
+    assert storage.exists(media_key(deleted.media_id, "webp"))
 
     assert run_pending_exports(database, storage) == 1
     files, _ = unpack_archive(storage.read(export_key(export_id)))
-    assert sorted(files.values()) == [b"kept", b"withdrawn"]
+    assert sorted(files.values()) == [b"deleted", b"kept"]
     assert get_row(database, Shot, kept.shot_id).status == "exported"
-    assert get_row(database, Shot, withdrawn.shot_id).status == "pending_review"
+    assert get_row(database, Shot, deleted.shot_id).status == "pending_review"
 
 
-def test_a_reopened_picture_leaves_its_export_as_it_is_and_can_be_exported_again(
+def test_reopening_an_exported_prediction_does_not_change_its_exports(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    picture = make_approved_prediction(storage, scenario, b"picture")
+    prediction = make_approved_prediction(storage, scenario, b"image")
     first = request_export(database, scenario)
     assert run_pending_exports(database, storage) == 1
-    again = request_export(database, scenario, picture)
+    again = request_export(database, scenario, prediction)
     assert run_pending_exports(database, storage) == 1
     assert storage.read(export_key(again)) == storage.read(export_key(first))
-    review_prediction(database, scenario, picture, review.reopen_prediction)
-    assert get_row(database, Shot, picture.shot_id).status == "pending_review"
+    review_prediction(database, scenario, prediction, review.reopen_prediction)
+    assert get_row(database, Shot, prediction.shot_id).status == "pending_review"
     assert get_row(database, Export, first).status == "completed"
     assert storage.exists(export_key(first))
 
 
-def test_an_export_that_is_deleted_while_it_is_written_leaves_nothing(
+def test_an_export_deleted_while_it_is_written_leaves_no_file(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    make_approved_prediction(storage, scenario, b"picture")
+    make_approved_prediction(storage, scenario, b"image")
     export_id = request_export(database, scenario)
-    claim = queue.lease_next(database, "writer", LEASE)
-    assert claim is not None
+    lease = queue.lease_next(database, "writer", LEASE)
+    assert lease is not None
     with database.transaction(write=True) as writing:
         writing.delete(writing.get_one(Export, export_id))
-    assert not worker.run_export(database, storage, claim, LEASE)
+    assert not worker.run_export(database, storage, lease, LEASE)
     assert list(storage.list_files("exports")) == []
 
 
-def test_an_archive_whose_folder_is_taken_away_meanwhile_is_no_failure(
+def test_an_export_whose_folder_is_deleted_meanwhile_ends_without_an_error(
     database: Database,
     storage: LocalDisk,
     scenario: PhotographedProduct,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    make_approved_prediction(storage, scenario, b"picture")
+    make_approved_prediction(storage, scenario, b"image")
     export_id = request_export(database, scenario)
 
-    def write_and_lose(*arguments: Any) -> None:
+    def write_and_delete(*arguments: Any) -> None:
         write_archive(*arguments)
         with database.transaction(write=True) as writing:
             writing.delete(writing.get_one(Export, export_id))
         storage.delete_folder(export_folder(export_id))
 
-    monkeypatch.setattr(worker, "write_archive", write_and_lose)
+    monkeypatch.setattr(worker, "write_archive", write_and_delete)
     assert run_pending_exports(database, storage) == 0
     assert list(storage.list_files("exports")) == []
     assert caplog.records == []
 
 
-def test_the_sweep_removes_expired_exports_and_lost_archives_and_no_other(
+def test_garbage_collection_deletes_only_expired_exports_and_archives_without_an_export(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    make_approved_prediction(storage, scenario, b"picture")
+    make_approved_prediction(storage, scenario, b"image")
     export_id = request_export(database, scenario)
     assert run_pending_exports(database, storage) == 1
     with storage.open_writer(export_key(new_id())) as file:
-        file.write(b"of an export that is gone")
+        file.write(b"of a deleted export")
     delete_unreferenced(database, storage, utc_now() + timedelta(days=29))
     assert [file.key for file in storage.list_files("exports")] == [export_key(export_id)]
     delete_unreferenced(database, storage, utc_now() + timedelta(days=31))
@@ -297,7 +297,7 @@ def test_the_sweep_removes_expired_exports_and_lost_archives_and_no_other(
 def make_approved_predictions(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, count: int
 ) -> None:
-    """So many approved pictures that nothing but their number tells apart."""
+    """Create approved predictions that differ only in their index."""
     first = make_approved_prediction(storage, scenario, b"the same", sku="AN-2041")
     own = {"id", "index", "created_at", "updated_at"}
     names = [column.key for column in Prediction.__table__.columns]
@@ -306,7 +306,7 @@ def make_approved_predictions(
         writing.add_all(Prediction(**same, index=number) for number in range(1, count))
 
 
-def test_500_pictures_go_into_one_archive(
+def test_one_archive_holds_500_images(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     make_approved_predictions(database, storage, scenario, MAX_PREDICTIONS)
@@ -320,7 +320,7 @@ def test_500_pictures_go_into_one_archive(
     assert {f"{name}.webp", f"{name}-2.webp", f"{name}-500.webp"} <= set(files)
 
 
-def test_more_pictures_than_an_archive_holds_are_refused(
+def test_an_export_of_more_than_500_predictions_is_rejected(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     make_approved_predictions(database, storage, scenario, MAX_PREDICTIONS + 1)
@@ -328,10 +328,10 @@ def test_more_pictures_than_an_archive_holds_are_refused(
         request_export(database, scenario)
 
 
-def test_an_order_starts_at_once_although_the_pause_is_long(
+def test_a_new_export_starts_before_the_interval_of_the_periodic_task_ends(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
-    make_approved_prediction(storage, scenario, b"picture")
+    make_approved_prediction(storage, scenario, b"image")
     exporting = PeriodicTask(
         "exporting", lambda: run_pending_exports(database, storage), 60, EXPORTS.listen()
     )
@@ -348,27 +348,27 @@ def test_an_order_starts_at_once_although_the_pause_is_long(
 
 @pytest.fixture
 def shared_scenario(emptied_database: Database, storage: LocalDisk) -> PhotographedProduct:
-    """A production that every connection sees."""
+    """Return a scenario whose rows are committed, so that every connection sees them."""
     with emptied_database.transaction(write=True):
         return make_photographed_product(storage, None)
 
 
-def test_many_workers_write_two_exports_of_the_same_pictures_once_each(
+def test_concurrent_workers_write_two_exports_of_the_same_predictions_once_each(
     emptied_database: Database, storage: LocalDisk, shared_scenario: PhotographedProduct
 ) -> None:
     database = emptied_database
     with database.transaction(write=True):
-        pictures = [
-            make_approved_prediction(storage, shared_scenario, f"picture {n}".encode()) for n in range(8)
+        predictions = [
+            make_approved_prediction(storage, shared_scenario, f"image {n}".encode()) for n in range(8)
         ]
     exports = [
         request_export(database, shared_scenario),
-        request_export(database, shared_scenario, *reversed(pictures)),
+        request_export(database, shared_scenario, *reversed(predictions)),
     ]
     assert sum(run_concurrently(*[partial(run_pending_exports, database, storage)] * 4)) == 2
     assert {get_row(database, Export, one).attempts for one in exports} == {1}
     archives = {storage.read(export_key(one)) for one in exports}
     assert len(archives) == 1
-    for picture in pictures:
-        assert get_row(database, Prediction, picture.id).status == "exported"
-        assert get_row(database, Shot, picture.shot_id).status == "exported"
+    for prediction in predictions:
+        assert get_row(database, Prediction, prediction.id).status == "exported"
+        assert get_row(database, Shot, prediction.shot_id).status == "exported"

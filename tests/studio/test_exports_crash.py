@@ -1,4 +1,4 @@
-"""A process that is really killed while it writes an archive: another one ends the work, one file remains."""
+"""Test that another process completes an export whose process was killed while it wrote the archive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.factories.exports import make_approved_prediction, unpack_arc
 from tests.support.scenarios import make_photographed_product
 
 LEASE_SECONDS = 1
-# Writes the first half of the archive, says so, and hangs with the file open.
+# Writes the first half of the archive, prints a line, and hangs with the file open.
 WRITER_SCRIPT = f"""
 import sys, time
 from datetime import timedelta
@@ -44,9 +44,9 @@ def test_an_export_survives_a_killed_process(
 ) -> None:
     database, storage = emptied_database, LocalDisk(tmp_path)
     with database.transaction(write=True):
-        production = make_photographed_product(storage, None)
-        make_approved_prediction(storage, production, b"picture")
-        export_id = create_export(production.shooting, ExportRequest()).id
+        scenario = make_photographed_product(storage, None)
+        make_approved_prediction(storage, scenario, b"image")
+        export_id = create_export(scenario.shooting, ExportRequest()).id
     with subprocess.Popen(
         [sys.executable, "-c", WRITER_SCRIPT, database_url, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
     ) as writer:
@@ -59,11 +59,11 @@ def test_an_export_survives_a_killed_process(
 
     deadline = time.monotonic() + 20
     while not run_pending_exports(database, storage):
-        assert time.monotonic() < deadline, "the lease does not end"
+        assert time.monotonic() < deadline, "the lease did not expire in 20 s"
         time.sleep(0.05)
     assert [file.key for file in storage.list_files(export_folder(export_id))] == [export_key(export_id)]
     files, _ = unpack_archive(storage.read(export_key(export_id)))
-    assert list(files.values()) == [b"picture"]
+    assert list(files.values()) == [b"image"]
     with database.transaction(write=False):
-        export = current_session().get_one(Export, export_id)  # unscoped: the one of this test
+        export = current_session().get_one(Export, export_id)  # unscoped: the export of this test
         assert (export.status, export.attempts) == ("completed", 2)

@@ -1,4 +1,4 @@
-"""Logs, metrics and trace contexts by themselves; tests/e2e shows them on real processes."""
+"""Test logs, metrics and trace contexts within one process; tests/e2e covers real processes."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
         (f"00-{TRACE}-{SPAN}-01", True),
         (f"00-{TRACE}-{SPAN}-00", False),
         (f"00-{TRACE}-{SPAN}-03", True),
-        (f"cc-{TRACE}-{SPAN}-01-what-comes-later", True),
+        (f"cc-{TRACE}-{SPAN}-01-a-later-version", True),
     ],
 )
-def test_a_traceparent_is_parsed_as_the_standard_says(text: str, sampled: bool) -> None:
+def test_a_traceparent_is_parsed_as_the_standard_requires(text: str, sampled: bool) -> None:
     trace = parse_traceparent(text)
     assert trace is not None
     assert (format_trace_id(trace.trace_id), format_span_id(trace.span_id)) == (TRACE, SPAN)
@@ -103,15 +103,15 @@ def test_a_malformed_traceparent_is_none(text: str | None) -> None:
         ([" " * 60_000 + "x"], None),
     ],
 )
-def test_a_tracestate_goes_on_with_its_trace_unless_it_is_malformed(
+def test_a_tracestate_is_propagated_with_its_trace_unless_it_is_malformed(
     headers: list[str], tracestate: str | None
 ) -> None:
     parent = extract_trace({"traceparent": [f"00-{TRACE}-{SPAN}-01"], "tracestate": headers})
     assert parent is not None
     with traces.start_root_span("GET", traces.SERVER, parent, {}), traces.start_span("part"):
-        passed_on = current_trace_headers()
-    assert passed_on["traceparent"].startswith(f"00-{TRACE}-")
-    assert passed_on.get("tracestate") == tracestate
+        propagated = current_trace_headers()
+    assert propagated["traceparent"].startswith(f"00-{TRACE}-")
+    assert propagated.get("tracestate") == tracestate
 
 
 def test_two_traceparents_start_a_new_trace() -> None:
@@ -129,7 +129,7 @@ def test_a_stored_trace_context_fits_its_column() -> None:
     assert len(stored) <= Generation.__table__.c.trace_context.type.length
 
 
-def test_a_malformed_trace_header_does_not_reach_the_log() -> None:
+def test_a_malformed_trace_header_is_not_logged() -> None:
     configured = logging.getLogger("opentelemetry.trace.span")
     configure_logging("INFO", "json", "sartiq-test")
     try:
@@ -140,23 +140,23 @@ def test_a_malformed_trace_header_does_not_reach_the_log() -> None:
 
 
 def build_record(message: str, *arguments: object, **extra: object) -> logging.LogRecord:
-    """A record as a logger makes it, with the context filled in."""
+    """Return a log record with the fields of the current context."""
     logger = logging.getLogger("studio.test")
     record = logger.makeRecord(logger.name, logging.INFO, "x.py", 1, message, arguments, None, extra=extra)
     assert ContextFilter().filter(record)
     return record
 
 
-def test_a_line_of_json_tells_what_it_belongs_to_and_nothing_that_a_library_adds() -> None:
+def test_a_json_line_has_the_fields_of_its_context_and_none_that_a_library_adds() -> None:
     trace = new_trace()
     work = LogContext("request-1", "get_brand", "user-1", "organization-1", "generation-1")
     with log_context(work), use_trace(trace):
         record = build_record("%s was\nread", "it", status=200, arguments_of_the_task="hunter2")
     line = JsonFormatter("sartiq-api").format(record)
     assert "\n" not in line
-    told = json.loads(line)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told.pop("timestamp"))
-    assert told == {
+    fields = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", fields.pop("timestamp"))
+    assert fields == {
         "level": "INFO",
         "logger": "studio.test",
         "message": "it was\nread",
@@ -172,19 +172,19 @@ def test_a_line_of_json_tells_what_it_belongs_to_and_nothing_that_a_library_adds
     }
 
 
-def test_an_exception_is_a_field_of_its_line() -> None:
+def test_an_exception_is_a_field_of_its_json_line() -> None:
     record = build_record("it failed")
     try:
         raise ValueError("a reason")
     except ValueError:
         record.exc_info = sys.exc_info()
-    told = json.loads(JsonFormatter("sartiq-api").format(record))
-    assert told["exception"].startswith("Traceback")
-    assert told["exception"].endswith("ValueError: a reason")
-    assert "request_id" not in told
+    fields = json.loads(JsonFormatter("sartiq-api").format(record))
+    assert fields["exception"].startswith("Traceback")
+    assert fields["exception"].endswith("ValueError: a reason")
+    assert "request_id" not in fields
 
 
-def test_logs_are_for_people_in_development_and_for_machines_elsewhere() -> None:
+def test_the_log_format_is_lines_in_development_and_json_elsewhere() -> None:
     secret = {"SECRET_KEY": "a secret of tests that is long enough for every algorithm"}
     formats = {
         name: Settings.from_environment({"SARTIQ_ENV": name, **secret}).log_format
@@ -196,13 +196,13 @@ def test_logs_are_for_people_in_development_and_for_machines_elsewhere() -> None
         Settings.from_environment({"LOG_FORMAT": "xml"})
 
 
-def test_a_readable_line_names_its_request() -> None:
+def test_a_text_line_names_its_request() -> None:
     with log_context(LogContext("request-1")):
         assert "INFO [request-1] studio.test: read" in TextFormatter().format(build_record("read"))
     assert "INFO [-] studio.test: read" in TextFormatter().format(build_record("read"))
 
 
-def test_an_error_of_the_database_does_not_tell_what_was_to_be_written(committing_database: Database) -> None:
+def test_a_database_error_does_not_contain_parameter_values(committing_database: Database) -> None:
     missing = select(literal("hunter2")).select_from(table("missing"))
     with pytest.raises(DBAPIError) as raised, committing_database.transaction(write=False) as reading:
         reading.execute(missing)
@@ -210,7 +210,7 @@ def test_an_error_of_the_database_does_not_tell_what_was_to_be_written(committin
     assert "hunter2" not in str(raised.value)
 
 
-def test_a_collector_that_is_away_holds_nobody_up() -> None:
+def test_an_unavailable_collector_does_not_delay_requests_or_the_shutdown() -> None:
     tracing = traces.Tracing("http://127.0.0.1:9", "sartiq-test")
     tracing.start()
     began = time.monotonic()
@@ -223,25 +223,25 @@ def test_a_collector_that_is_away_holds_nobody_up() -> None:
     assert not traces.is_recording()
 
 
-def test_without_a_collector_nothing_is_recorded_and_the_trace_goes_on_all_the_same() -> None:
+def test_without_a_collector_nothing_is_recorded_and_the_trace_is_still_propagated() -> None:
     traces.Tracing(None, "sartiq-test").start()
     parent = new_trace()
     with traces.start_root_span("work", traces.SERVER, parent, {}) as recorded, traces.start_span("part"):
-        here = current_trace()
+        current = current_trace()
     assert not recorded.is_recording()
-    assert here is not None
-    assert (here.trace_id, here.span_id == parent.span_id) == (parent.trace_id, False)
+    assert current is not None
+    assert (current.trace_id, current.span_id == parent.span_id) == (parent.trace_id, False)
     assert current_trace() is None
 
 
 def sample_value(name: str, **labels: str) -> float:
-    """What a scrape would tell now."""
+    """Return the current value of a metric, 0 if it has none."""
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 @pytest.fixture
 def counter_growth() -> dict[str, float]:
-    """How much each counter of generations grew since the test began."""
+    """Return how much each counter of generations has grown since the test began."""
 
     class Growth(dict[str, float]):
         def __missing__(self, key: str) -> float:
@@ -261,43 +261,43 @@ def counter_growth() -> dict[str, float]:
     return Growth()
 
 
-def test_a_generation_counts_once_when_its_end_is_committed(
+def test_a_generation_is_counted_once_when_its_final_status_is_committed(
     database: Database, scenario: PhotographedProduct, counter_growth: dict[str, float]
 ) -> None:
     create_pending_generation(database, scenario)
-    claim = queue.lease_next(database, "first", LEASE)
-    assert claim is not None
+    lease = queue.lease_next(database, "first", LEASE)
+    assert lease is not None
 
-    def fail_and_break_off() -> None:
+    def fail_and_roll_back() -> None:
         with database.transaction(write=True):
-            generation = queue.lock_leased(claim)
+            generation = queue.lock_leased(lease)
             assert generation is not None
             transition(generation, GenerationStatus.FAILED, queue.INTERNAL_ERROR)
             raise KeyError("the process is interrupted")
 
     with pytest.raises(KeyError):
-        fail_and_break_off()
+        fail_and_roll_back()
     assert counter_growth["failed"] == 0
-    queue.fail(database, claim, queue.INTERNAL_ERROR)
+    queue.fail(database, lease, queue.INTERNAL_ERROR)
     assert (counter_growth["failed"], counter_growth["completed"], counter_growth["timed"]) == (1, 0, 0)
 
 
-def test_log_lines_of_render_threads_carry_the_generation_and_its_trace(
+def test_log_lines_of_render_threads_have_the_generation_and_its_trace(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.handler.addFilter(ContextFilter())
-    ordered_in = new_trace()
-    with use_trace(ordered_in):
+    trace = new_trace()
+    with use_trace(trace):
         generation_id = create_pending_generation(database, scenario)
     storage.delete_folder(media_folder(scenario.media.id))
-    workshop = GenerationExecutor(database, storage, render_threads=1, lease_seconds=60)
-    assert workshop.run_next()
-    workshop.close()
+    executor = GenerationExecutor(database, storage, render_threads=1, lease_seconds=60)
+    assert executor.run_next()
+    executor.close()
     (record,) = [record for record in caplog.records if "unusable inputs" in record.getMessage()]
     assert (record.generation_id, record.org_id, record.trace_id) == (
-        str(generation_id), str(scenario.organization.id), format_trace_id(ordered_in.trace_id),
+        str(generation_id), str(scenario.organization.id), format_trace_id(trace.trace_id),
     )  # fmt: skip
-    assert record.span_id != format_span_id(ordered_in.span_id)
+    assert record.span_id != format_span_id(trace.span_id)
 
 
 def test_a_generation_taken_over_from_a_lost_worker_is_counted(
@@ -310,7 +310,7 @@ def test_a_generation_taken_over_from_a_lost_worker_is_counted(
     assert counter_growth["recoveries"] == 1
 
 
-def test_every_attempt_to_deliver_a_webhook_is_counted_by_how_it_ended(
+def test_every_attempt_to_deliver_a_webhook_is_counted_by_its_outcome(
     database: Database, receiver: WebhookReceiver
 ) -> None:
     name, outcomes = "sartiq_webhook_deliveries_total", ("delivered", "retried", "failed")
@@ -323,42 +323,42 @@ def test_every_attempt_to_deliver_a_webhook_is_counted_by_how_it_ended(
         publish_event(database, endpoint)
     while send_next_delivery(database, receiver):
         pass
-    grown = {outcome: sample_value(name, outcome=outcome) - before[outcome] for outcome in outcomes}
-    assert grown == {"delivered": 1, "retried": 1, "failed": 0}
+    growth = {outcome: sample_value(name, outcome=outcome) - before[outcome] for outcome in outcomes}
+    assert growth == {"delivered": 1, "retried": 1, "failed": 0}
     assert sample_value("sartiq_outbound_calls_total", outcome="5xx") - calls["5xx"] == 1
     assert sample_value("sartiq_outbound_calls_total", outcome="2xx") - calls["2xx"] == 1
 
 
-def test_a_call_that_comes_to_nothing_is_counted_by_its_reason() -> None:
-    with run_http_recorder(lambda asked: StubResponse(body=b"too much")) as server:
+def test_a_failed_outbound_request_is_counted_by_its_reason() -> None:
+    with run_http_recorder(lambda request: StubResponse(body=b"too much")) as server:
         before = sample_value("sartiq_outbound_calls_total", outcome="too_large")
         with pytest.raises(HttpClientError):
             SafeHttpClient([server.host]).send("GET", server.url, timeout_seconds=5, max_bytes=1)
     assert sample_value("sartiq_outbound_calls_total", outcome="too_large") - before == 1
 
 
-def test_a_port_for_metrics_that_is_taken_stops_the_start_and_says_so(database: Database) -> None:
+def test_a_metrics_port_in_use_stops_the_start_with_an_error(database: Database) -> None:
     with run_http_recorder() as taken:
-        port = MetricsServer("127.0.0.1", taken.port, database, "sqlite://")
+        server = MetricsServer("127.0.0.1", taken.port, database, "sqlite://")
         with pytest.raises(OSError, match=f"the metrics cannot be served at 127.0.0.1:{taken.port}: "):
-            port.start()
-    port.stop()
+            server.start()
+    server.stop()
 
 
 def test_queue_metrics_report_status_counts_and_oldest_age_and_are_cached(
     database: Database, scenario: PhotographedProduct
 ) -> None:
-    state = QueueCollector(database)
+    collector = QueueCollector(database)
     create_pending_generation(database, scenario)
 
-    def told(state: QueueCollector) -> dict[str, float]:
+    def collect_samples(collector: QueueCollector) -> dict[str, float]:
         return {
             "/".join([sample.name, *sample.labels.values()]): sample.value
-            for family in state.collect()
+            for family in collector.collect()
             for sample in family.samples
         }
 
-    first = told(state)
+    first = collect_samples(collector)
     age = first.pop("sartiq_queue_oldest_pending_seconds")
     assert 0 <= age < 60
     assert first == {
@@ -367,13 +367,13 @@ def test_queue_metrics_report_status_counts_and_oldest_age_and_are_cached(
         "sartiq_queue_depth/canceling": 0,
     }
     assert queue.lease_next(database, "worker", LEASE) is not None
-    assert told(state)["sartiq_queue_depth/pending"] == 1
-    fresh = told(QueueCollector(database))
+    assert collect_samples(collector)["sartiq_queue_depth/pending"] == 1
+    fresh = collect_samples(QueueCollector(database))
     assert (fresh["sartiq_queue_depth/pending"], fresh["sartiq_queue_depth/running"]) == (0, 1)
     assert fresh["sartiq_queue_oldest_pending_seconds"] == 0
 
 
-def test_a_database_that_is_away_leaves_a_gap_and_no_error(
+def test_queue_metrics_are_absent_while_the_database_is_unavailable(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     empty = Database(build_engine(f"sqlite:///{tmp_path / 'no-tables.db'}"))
@@ -383,7 +383,7 @@ def test_a_database_that_is_away_leaves_a_gap_and_no_error(
 
 
 def metric_families() -> dict[str, tuple[str, ...]]:
-    """Name of every metric of ours as a rule spells it -> its labels."""
+    """Return the labels of each metric of this project, by its name in alert rules."""
     found = {}
     for collector in list(REGISTRY._collector_to_names):
         name = getattr(collector, "_name", "")
@@ -405,21 +405,21 @@ def test_the_documentation_lists_every_metric_with_its_labels() -> None:
     assert {name: tuple(labels.replace(",", " ").split()) for name, labels in rows} == metric_families()
 
 
-def test_no_label_can_take_a_value_of_a_tenant() -> None:
+def test_no_label_identifies_a_tenant() -> None:
     labels = {label for names in metric_families().values() for label in names}
     assert labels == {"operation", "method", "status", "kind", "outcome", "policy"}
 
 
-def test_every_alert_asks_for_metrics_and_labels_that_exist() -> None:
+def test_every_alert_uses_metrics_and_labels_that_exist() -> None:
     known = metric_families()
     rules = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
     assert {"SartiqErrorRate", "SartiqLatency", "SartiqQueueDepth", "SartiqGenerationFailures"} <= {
         rule["alert"] for rule in rules
     }
     for rule in rules:
-        asked = re.findall(r"(sartiq_\w+)(?:\{(\w+)=)?", rule["expr"])
-        assert asked, rule
-        for name, label in asked:
+        used = re.findall(r"(sartiq_\w+)(?:\{(\w+)=)?", rule["expr"])
+        assert used, rule
+        for name, label in used:
             family = name.removesuffix("_bucket")
             assert family in known, rule
             assert not label or label in known[family], rule
