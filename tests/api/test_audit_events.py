@@ -1,4 +1,4 @@
-"""The audit log as its readers see it, and what is written into it besides plain writes."""
+"""The audit log: what an event contains, who can read it, and which requests create an event."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.catalogue import Customer
 from tests.support.scenarios import PhotographedProduct
 
-PASSWORD = "a password of the log"
+PASSWORD = "a password for this test"
 IGNORED_FIELDS = ("id", "created_at", "updated_at", "request_id")
 
 
 @pytest.fixture
 def log(customer: Customer) -> Callable[..., list[dict[str, Any]]]:
-    """Read the log of the house, the newest first."""
+    """Return a function that lists the events of the customer's organization, newest first."""
 
     def read(client: Client | None = None, **filters: Any) -> list[dict[str, Any]]:
         path = f"/organizations/{customer.organization.id}/audit-events"
@@ -62,25 +62,25 @@ def sign_in(client: Client, username: str, password: str) -> ClientResponse:
     return client("POST", "/login/access-token", body=body, headers=headers)
 
 
-def test_the_life_of_a_row_is_told_with_its_values_before_and_after(
+def test_creates_updates_and_deletes_are_logged_with_the_values_before_and_after(
     customer: Customer, log: Callable[..., list[dict[str, Any]]]
 ) -> None:
     style = factories.make_style(organization=customer.organization)
-    made = customer.client(
+    brand = customer.client(
         "POST", f"/brands/?organization_id={customer.organization.id}", {"name": "Nord", "website": None}
     ).json()
-    path = f"/brands/{made['id']}"
+    path = f"/brands/{brand['id']}"
     customer.client("PATCH", path, {"name": "Sud", "slug": "nord", "default_style_id": str(style.id)})
     customer.client("DELETE", path)
-    removal, change, creation = log()
-    assert {key: value for key, value in change.items() if key not in IGNORED_FIELDS} == {
+    deletion, update, creation = log()
+    assert {key: value for key, value in update.items() if key not in IGNORED_FIELDS} == {
         "organization_id": str(customer.organization.id),
         "actor_type": "user",
         "actor_id": str(customer.owner.id),
         "actor_email": customer.owner.email,
         "action": "update_brand",
         "target_type": "brand",
-        "target_id": made["id"],
+        "target_id": brand["id"],
         "outcome": "succeeded",
         "reason": None,
         "changes": [
@@ -92,16 +92,18 @@ def test_the_life_of_a_row_is_told_with_its_values_before_and_after(
     assert changed_fields(creation) == {
         "owner_id": (None, str(customer.owner.id)), "name": (None, "Nord"), "slug": (None, "nord")
     }  # fmt: skip
-    assert changed_fields(removal) == {
+    assert changed_fields(deletion) == {
         "owner_id": (str(customer.owner.id), None),
         "name": ("Sud", None),
         "slug": ("nord", None),
         "default_style_id": (str(style.id), None),
     }
-    assert {one["target_id"] for one in (removal, change, creation)} == {made["id"]}
+    assert {event["target_id"] for event in (deletion, update, creation)} == {brand["id"]}
 
 
-def test_lists_of_ids_are_told_whole(customer: Customer, log: Callable[..., list[dict[str, Any]]]) -> None:
+def test_a_changed_list_of_ids_is_logged_in_full(
+    customer: Customer, log: Callable[..., list[dict[str, Any]]]
+) -> None:
     one, two = (str(factories.make_shot_type(organization=customer.organization).id) for _ in range(2))
     path = f"/guidelines/?organization_id={customer.organization.id}"
     made = customer.client("POST", path, {"name": "Web", "shot_type_ids": [one]}).json()
@@ -113,7 +115,7 @@ def test_lists_of_ids_are_told_whole(customer: Customer, log: Callable[..., list
     assert changed_fields(same) == {}
 
 
-def test_s24_secrets_and_addresses_that_may_hold_some_are_masked(
+def test_s24_secrets_and_the_paths_of_webhook_urls_are_masked(
     customer: Customer, superuser: Client, log: Callable[..., list[dict[str, Any]]], database: Database
 ) -> None:
     body = {"url": f"http://{REACHABLE_HOST}/T0KEN?key=S3CRET", "event_types": ["generation.completed"]}
@@ -129,22 +131,22 @@ def test_s24_secrets_and_addresses_that_may_hold_some_are_masked(
         "hashed_password": "***",
         "full_name": "Ada",
     }
-    everything = str([row.changes for row in list_events(database)])
-    assert not [word for word in ("T0KEN", "S3CRET", secret, PASSWORD, "$argon2") if word in everything]
+    all_changes = str([row.changes for row in list_events(database)])
+    assert not [text for text in ("T0KEN", "S3CRET", secret, PASSWORD, "$argon2") if text in all_changes]
 
 
-def test_long_values_are_cut(customer: Customer, log: Callable[..., list[dict[str, Any]]]) -> None:
+def test_long_values_are_truncated(customer: Customer, log: Callable[..., list[dict[str, Any]]]) -> None:
     brand = factories.make_brand(organization=customer.organization)
     customer.client("PATCH", f"/brands/{brand.id}", {"description": "é" * 2000})
     (event,) = log()
     assert changed_fields(event) == {"description": (None, "é" * 499 + "…")}
 
 
-def test_the_log_is_filtered(customer: Customer, log: Callable[..., list[dict[str, Any]]]) -> None:
+def test_the_log_can_be_filtered(customer: Customer, log: Callable[..., list[dict[str, Any]]]) -> None:
     actor, target = uuid4(), uuid4()
-    scope = {"organization": customer.organization}
+    tenant = {"organization": customer.organization}
     events = [
-        factories.make_audit_event(**scope, **columns)
+        factories.make_audit_event(**tenant, **columns)
         for columns in (
             {"actor_id": actor},
             {"action": "create_shooting"},
@@ -164,7 +166,7 @@ def test_the_log_is_filtered(customer: Customer, log: Callable[..., list[dict[st
             ("outcome", "refused"),
         )
     ]
-    assert found == [[one] for one in ids]
+    assert found == [[event_id] for event_id in ids]
     moment = events[2].created_at.isoformat().replace("+00:00", "Z")
     assert [event["id"] for event in log(created_before=moment, sort="created_at")] == ids[:2]
     for name in ("created_after", "updated_after"):
@@ -174,7 +176,7 @@ def test_the_log_is_filtered(customer: Customer, log: Callable[..., list[dict[st
 @pytest.mark.parametrize(
     ("role", "status"), [("owner", 200), ("admin", 200), ("member", 403), ("viewer", 403), (None, 404)]
 )
-def test_who_runs_the_organization_reads_its_log(
+def test_only_the_owner_admins_and_superusers_can_read_the_log(
     role: str | None, status: int, customer: Customer, client_for: Callable[..., Client], superuser: Client
 ) -> None:
     person = customer.owner if role == "owner" else factories.make_user()
@@ -186,9 +188,7 @@ def test_who_runs_the_organization_reads_its_log(
     assert superuser("GET", f"/organizations/{uuid4()}/audit-events").status == 404
 
 
-def test_the_log_of_an_organization_that_is_gone_is_read_by_superusers(
-    customer: Customer, superuser: Client
-) -> None:
+def test_superusers_can_read_the_log_of_a_deleted_organization(customer: Customer, superuser: Client) -> None:
     path = f"/organizations/{customer.organization.id}"
     assert customer.client("DELETE", path).status == 204
     assert customer.client("GET", f"{path}/audit-events").status == 404
@@ -197,28 +197,28 @@ def test_the_log_of_an_organization_that_is_gone_is_read_by_superusers(
     assert changed_fields(event)["name"] == (customer.organization.name, None)
 
 
-def test_s24_what_a_key_did_is_told_from_what_its_maker_did(
+def test_s24_events_of_an_api_key_are_distinct_from_events_of_its_creator(
     app: Application, customer: Customer, log: Callable[..., list[dict[str, Any]]]
 ) -> None:
     body = {"name": "Shop import", "scopes": ["brands:read", "brands:write"]}
     key = customer.client("POST", f"/organizations/{customer.organization.id}/api-keys", body).json()
-    program = Client(app, {"authorization": f"Bearer {key['secret']}"})
-    assert program("POST", f"/brands/{customer.organization_query}", {"name": "Nord"}).status == 201
-    assert program("POST", f"/products/{customer.organization_query}", {"name": "Dress"}).status == 403
-    refused, made = log(actor_id=key["id"])
-    assert (made["action"], made["outcome"]) == ("create_brand", "succeeded")
-    assert (refused["action"], refused["outcome"]) == ("create_product", "refused")
-    for event in (refused, made):
+    key_client = Client(app, {"authorization": f"Bearer {key['secret']}"})
+    assert key_client("POST", f"/brands/{customer.organization_query}", {"name": "Nord"}).status == 201
+    assert key_client("POST", f"/products/{customer.organization_query}", {"name": "Dress"}).status == 403
+    denied, created = log(actor_id=key["id"])
+    assert (created["action"], created["outcome"]) == ("create_brand", "succeeded")
+    assert (denied["action"], denied["outcome"]) == ("create_product", "refused")
+    for event in (denied, created):
         assert (event["actor_type"], event["actor_email"]) == ("api_key", customer.owner.email)
-    (by_hand,) = log(actor_id=customer.owner.id)
-    assert (by_hand["action"], by_hand["actor_type"]) == ("create_api_key", "user")
+    (by_user,) = log(actor_id=customer.owner.id)
+    assert (by_user["action"], by_user["actor_type"]) == ("create_api_key", "user")
 
 
 def test_s24_calls_of_an_api_key_without_organization_id_are_logged_in_its_organization(
     app: Application, customer: Customer, log: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    program = Client(app, api_key_headers(app, customer.organization, ["brands:write"]))
-    assert program("POST", "/brands/", {"name": "Nord"}).status == 403
+    key_client = Client(app, api_key_headers(app, customer.organization, ["brands:write"]))
+    assert key_client("POST", "/brands/", {"name": "Nord"}).status == 403
     (event,) = log()
     assert (event["action"], event["reason"]) == ("create_brand", "not_enough_permissions")
     assert event["actor_type"] == "api_key"
@@ -229,8 +229,8 @@ def test_s24_use_of_an_invalid_key_is_logged_for_its_organization_until_the_key_
 ) -> None:
     key_id = uuid4()
     expired = {"id": key_id, "expires_at": utc_now()}
-    program = Client(app, api_key_headers(app, customer.organization, ["brands:write"], **expired))
-    assert program("POST", f"/brands/{customer.organization_query}", {"name": "Nord"}).status == 401
+    key_client = Client(app, api_key_headers(app, customer.organization, ["brands:write"], **expired))
+    assert key_client("POST", f"/brands/{customer.organization_query}", {"name": "Nord"}).status == 401
     (event,) = log(actor_id=key_id)
     assert (event["action"], event["outcome"], event["reason"]) == (
         "create_brand", "refused", "invalid_token"
@@ -238,24 +238,24 @@ def test_s24_use_of_an_invalid_key_is_logged_for_its_organization_until_the_key_
     assert (event["actor_type"], event["actor_email"]) == ("api_key", customer.owner.email)
     path = f"/organizations/{customer.organization.id}/api-keys/{key_id}"
     assert customer.client("DELETE", path).status == 204
-    assert program("POST", f"/brands/{customer.organization_query}", {"name": "Nord"}).status == 401
+    assert key_client("POST", f"/brands/{customer.organization_query}", {"name": "Nord"}).status == 401
     assert [event["action"] for event in log()] == ["delete_api_key", "create_brand"]
 
 
-def test_s24_sign_ins_are_told_to_their_account(
+def test_s24_sign_ins_are_in_the_log_of_their_account(
     client_for: Callable[..., Client], database: Database
 ) -> None:
     user = factories.make_user(hashed_password=hash_password(PASSWORD))
-    nobody, client = client_for(None), client_for(user)
-    assert sign_in(nobody, user.email, PASSWORD).status == 200
-    assert sign_in(nobody, user.email, "wrong").status == 401
-    assert sign_in(nobody, "unknown@example.com", "wrong").status == 401
-    failed, good = list_own_events(client, action="login")
-    about = ("outcome", "reason", "actor_type", "actor_id", "target_type", "target_id", "address")
-    assert [good[name] for name in about] == [
+    anonymous, client = client_for(None), client_for(user)
+    assert sign_in(anonymous, user.email, PASSWORD).status == 200
+    assert sign_in(anonymous, user.email, "wrong").status == 401
+    assert sign_in(anonymous, "unknown@example.com", "wrong").status == 401
+    failure, success = list_own_events(client, action="login")
+    fields = ("outcome", "reason", "actor_type", "actor_id", "target_type", "target_id", "address")
+    assert [success[name] for name in fields] == [
         "succeeded", None, "user", str(user.id), "user", str(user.id), "127.0.0.1"
     ]  # fmt: skip
-    assert [failed[name] for name in about] == [
+    assert [failure[name] for name in fields] == [
         "refused", "incorrect_credentials", "anonymous", None, "user", str(user.id), "127.0.0.1"
     ]  # fmt: skip
     unknown = list_events(database)[-1]
@@ -263,23 +263,23 @@ def test_s24_sign_ins_are_told_to_their_account(
     assert (unknown.action, unknown.reason) == ("login", "incorrect_credentials")
 
 
-def test_s24_a_refresh_token_that_comes_twice_is_told_to_its_account(
+def test_s24_reuse_of_a_refresh_token_is_in_the_log_of_its_account(
     client_for: Callable[..., Client],
 ) -> None:
     user = factories.make_user(hashed_password=hash_password(PASSWORD))
-    nobody = client_for(None)
-    token = sign_in(nobody, user.email, PASSWORD).json()["refresh_token"]
-    pair = nobody("POST", "/login/refresh-token", {"refresh_token": token}).json()
-    nobody("POST", "/login/refresh-token", {"refresh_token": pair["refresh_token"]})
-    assert nobody("POST", "/login/refresh-token", {"refresh_token": token}).status == 401
-    told = [
+    anonymous = client_for(None)
+    token = sign_in(anonymous, user.email, PASSWORD).json()["refresh_token"]
+    pair = anonymous("POST", "/login/refresh-token", {"refresh_token": token}).json()
+    anonymous("POST", "/login/refresh-token", {"refresh_token": pair["refresh_token"]})
+    assert anonymous("POST", "/login/refresh-token", {"refresh_token": token}).status == 401
+    outcomes = [
         (event["outcome"], event["reason"])
         for event in list_own_events(client_for(user), action="refresh_token")
     ]
-    assert told == [("refused", "invalid_token"), ("succeeded", None), ("succeeded", None)]
+    assert outcomes == [("refused", "invalid_token"), ("succeeded", None), ("succeeded", None)]
 
 
-def test_s24_a_token_that_was_revoked_is_told_to_its_account(
+def test_s24_use_of_a_revoked_token_is_in_the_log_of_its_account(
     client_for: Callable[..., Client], database: Database
 ) -> None:
     user = factories.make_user()
@@ -294,7 +294,7 @@ def test_s24_a_token_that_was_revoked_is_told_to_its_account(
     assert (refused["actor_id"], refused["actor_email"]) == (str(user.id), user.email)
 
 
-def test_s24_a_wrong_password_of_who_is_signed_in_is_told(client_for: Callable[..., Client]) -> None:
+def test_s24_a_password_change_with_a_wrong_password_is_logged(client_for: Callable[..., Client]) -> None:
     client = client_for(factories.make_user(hashed_password=hash_password(PASSWORD)))
     body = {"current_password": "wrong", "new_password": "another one of mine"}
     assert client("PATCH", "/users/me/password", body).status == 409
@@ -304,18 +304,22 @@ def test_s24_a_wrong_password_of_who_is_signed_in_is_told(client_for: Callable[.
     )  # fmt: skip
 
 
-def test_s24_strangers_fill_no_table(client_for: Callable[..., Client], database: Database) -> None:
-    nobody = client_for(None)
+def test_s24_unauthenticated_requests_create_no_events(
+    client_for: Callable[..., Client], database: Database
+) -> None:
+    anonymous = client_for(None)
     garbage = {"authorization": "Bearer garbage"}
-    assert nobody("POST", "/brands/", {"name": "A"}).status == 401
-    assert nobody("POST", "/brands/", {"name": "A"}, headers=garbage).status == 401
-    assert nobody("POST", "/login/refresh-token", {"refresh_token": "garbage"}).status == 401
-    assert nobody("POST", "/password-recovery/unknown@example.com").status == 200
-    assert nobody("PUT", f"/uploads/{uuid4()}?expires=1&signature=garbage", body=b"x").status in (403, 415)
+    assert anonymous("POST", "/brands/", {"name": "A"}).status == 401
+    assert anonymous("POST", "/brands/", {"name": "A"}, headers=garbage).status == 401
+    assert anonymous("POST", "/login/refresh-token", {"refresh_token": "garbage"}).status == 401
+    assert anonymous("POST", "/password-recovery/unknown@example.com").status == 200
+    assert anonymous("PUT", f"/uploads/{uuid4()}?expires=1&signature=garbage", body=b"x").status in (403, 415)
     assert list_events(database) == []
 
 
-def test_what_is_refused_for_what_was_found_makes_no_event(customer: Customer, database: Database) -> None:
+def test_invalid_conflicting_and_outdated_requests_create_no_event(
+    customer: Customer, database: Database
+) -> None:
     brand = factories.make_brand(organization=customer.organization)
     path = f"/brands/{brand.id}"
     assert customer.client("POST", f"/brands/?organization_id={brand.organization_id}", {}).status == 422
@@ -325,35 +329,35 @@ def test_what_is_refused_for_what_was_found_makes_no_event(customer: Customer, d
     assert list_events(database) == []
 
 
-def test_what_is_only_tried_makes_no_event(
+def test_a_dry_run_creates_no_event(
     scenario: PhotographedProduct, client_for: Callable[..., Client], database: Database
 ) -> None:
-    client, order = client_for(scenario.owner), {"product_id": str(scenario.product.id)}
+    client, body = client_for(scenario.owner), {"product_id": str(scenario.product.id)}
     path = f"/generations/?organization_id={scenario.organization.id}"
-    assert client("POST", f"{path}&validate_only=true", order).status == 200
+    assert client("POST", f"{path}&validate_only=true", body).status == 200
     assert list_events(database) == []
-    assert client("POST", path, order).status == 202
+    assert client("POST", path, body).status == 202
     assert [event.action for event in list_events(database)] == ["create_generation"]
 
 
-def test_a_change_that_is_rolled_back_takes_its_event_along(
+def test_a_change_that_is_rolled_back_creates_no_event(
     customer: Customer, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = {"name": "not what the contract says"}
+    broken = {"name": "an invalid response"}
     monkeypatch.setattr("handlers.common.responses.serialize", lambda *_: broken)
     reply = customer.client("POST", f"/brands/?organization_id={customer.organization.id}", {"name": "Nord"})
     assert reply.status == 500
     assert list_events(database) == []
 
 
-def test_a_repetition_makes_no_second_event(customer: Customer, database: Database) -> None:
+def test_an_idempotent_replay_creates_no_second_event(customer: Customer, database: Database) -> None:
     path, key = f"/brands/?organization_id={customer.organization.id}", {"idempotency-key": "k"}
     first, again = (customer.client("POST", path, {"name": "Nord"}, headers=key) for _ in range(2))
     assert (first.status, again.headers["idempotency-replayed"]) == (201, "true")
     assert [event.action for event in list_events(database)] == ["create_brand"]
 
 
-def test_personal_rows_are_in_the_log_of_their_owner_whoever_changes_them(
+def test_changes_of_personal_rows_by_superusers_are_in_the_log_of_the_owner(
     client_for: Callable[..., Client], superuser: Client
 ) -> None:
     user = factories.make_user()
@@ -365,7 +369,7 @@ def test_personal_rows_are_in_the_log_of_their_owner_whoever_changes_them(
     assert list_own_events(superuser) == []
 
 
-def test_a_stranger_writes_nothing_into_the_log_of_an_organization(
+def test_requests_of_other_users_create_no_events_in_the_log_of_an_organization(
     customer: Customer, client_for: Callable[..., Client], log: Callable[..., list[dict[str, Any]]]
 ) -> None:
     stranger = client_for(factories.make_user())
@@ -375,9 +379,9 @@ def test_a_stranger_writes_nothing_into_the_log_of_an_organization(
     assert log() == []
 
 
-@pytest.mark.parametrize(("proxies", "told"), [((), "127.0.0.1"), (("127.0.0.0/8",), "2001:db8::7")])
-def test_the_address_of_an_event_is_the_callers_behind_a_trusted_proxy_only(
-    proxies: tuple[str, ...], told: str, customer: Customer, app: Application, database: Database
+@pytest.mark.parametrize(("proxies", "expected"), [((), "127.0.0.1"), (("127.0.0.0/8",), "2001:db8::7")])
+def test_the_address_of_an_event_is_read_from_x_forwarded_for_only_behind_a_trusted_proxy(
+    proxies: tuple[str, ...], expected: str, customer: Customer, app: Application, database: Database
 ) -> None:
     served = uvicorn.Config(app, **uvicorn_options(replace(app.settings, trusted_proxies=proxies)))
     served.load()
@@ -386,4 +390,4 @@ def test_the_address_of_an_event_is_the_callers_behind_a_trusted_proxy_only(
         send_request(served.loaded_app, "POST", "/api/v1/brands/", headers, as_json={"name": "A"}).status
         == 201
     )
-    assert [event.address for event in list_events(database)] == [told]
+    assert [event.address for event in list_events(database)] == [expected]

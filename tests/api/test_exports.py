@@ -1,4 +1,4 @@
-"""Exports through the API: ordered, written, downloaded, ordered again, deleted."""
+"""Exports through the API: creation, archive contents, downloads, repeated exports and deletion."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> 
 def create_export(
     client: Client, scenario: PhotographedProduct, *predictions: Prediction, **body: Any
 ) -> dict[str, Any]:
-    """A new export."""
+    """Create an export of the scenario's shooting and return it."""
     if predictions:
-        body["prediction_ids"] = [str(picture.id) for picture in predictions]
+        body["prediction_ids"] = [str(prediction.id) for prediction in predictions]
     reply = client("POST", f"/shootings/{scenario.shooting.id}/exports", body)
     assert reply.status == 202, reply.body
     export: dict[str, Any] = reply.json()
@@ -47,7 +47,7 @@ def get_status(client: Client, kind: str, row_id: object) -> str:
     return str(client("GET", f"/{kind}/{row_id}").json()["status"])
 
 
-def test_an_export_becomes_an_archive_of_the_originals_that_says_what_they_are(
+def test_a_completed_export_is_an_archive_of_the_original_images_with_a_manifest(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
     first = make_approved_prediction(storage, scenario, b"one", "Robe d'été", sku="AN-1", seed=7)
@@ -80,7 +80,7 @@ def test_an_export_becomes_an_archive_of_the_originals_that_says_what_they_are(
     assert (again.status, again.body) == (304, b"")
     assert client("HEAD", f"{path}/file").headers["content-length"] == str(len(archive.body))
 
-    # The first look of the production has no picture.
+    # The first look of the shooting has no approved prediction.
     files, manifest = unpack_archive(archive.body)
     assert files == {"2-Robe d'été-001.webp": b"one", "3-..-..-=cmd-' -C calc'!A0-002.webp": b"two"}
     assert manifest["shooting"] == {"id": str(scenario.shooting.id), "name": "Spring lookbook"}
@@ -107,12 +107,12 @@ def test_an_export_becomes_an_archive_of_the_originals_that_says_what_they_are(
     cells = list(csv.DictReader(io.StringIO(text, newline="")))
     assert [row["file_name"] for row in cells] == list(files)
     assert (cells[1]["product"], cells[1]["sku"]) == ("../../=cmd|' /C calc'!A0", "")
-    for picture in (first, second):
-        assert get_status(client, "predictions", picture.id) == "exported"
-        assert get_status(client, "shots", picture.shot_id) == "exported"
+    for prediction in (first, second):
+        assert get_status(client, "predictions", prediction.id) == "exported"
+        assert get_status(client, "shots", prediction.shot_id) == "exported"
 
 
-def test_names_without_a_template_are_of_sku_or_product_and_shot_type(
+def test_default_file_names_contain_the_sku_or_product_name_and_the_shot_type(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
     make_approved_prediction(storage, scenario, b"one", "Mug", sku="AN/1")
@@ -129,7 +129,7 @@ def test_names_without_a_template_are_of_sku_or_product_and_shot_type(
 @pytest.mark.parametrize(
     "template", ["{colour}", "{sku", "sku}", "{}", "{sku}\n", "a\x00", "", "x" * 201, "{{sku}}", "{SKU}"]
 )
-def test_a_template_that_names_nothing_known_is_no_template(
+def test_an_invalid_name_template_is_rejected(
     client: Client, scenario: PhotographedProduct, template: str
 ) -> None:
     reply = client("POST", f"/shootings/{scenario.shooting.id}/exports", {"name_template": template})
@@ -137,17 +137,17 @@ def test_a_template_that_names_nothing_known_is_no_template(
     assert list(reply.error_types) == [("body", "name_template")]
 
 
-def test_what_is_exported_can_be_exported_again_by_name_and_is_not_new(
+def test_exported_predictions_are_exported_again_only_if_requested_by_id(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    picture = make_approved_prediction(storage, scenario, b"one")
+    prediction = make_approved_prediction(storage, scenario, b"one")
     first = create_export(client, scenario)
     run_pending_exports(database, storage)
     path = f"/shootings/{scenario.shooting.id}/exports"
     assert status_and_code(client("POST", path, {})) == (409, "nothing_to_export")
-    second = create_export(client, scenario, picture)
+    second = create_export(client, scenario, prediction)
     run_pending_exports(database, storage)
-    hashes = {client("GET", f"/exports/{one['id']}").json()["content_hash"] for one in (first, second)}
+    hashes = {client("GET", f"/exports/{export['id']}").json()["content_hash"] for export in (first, second)}
     assert len(hashes) == 1
     listed = client(
         "GET",
@@ -157,68 +157,70 @@ def test_what_is_exported_can_be_exported_again_by_name_and_is_not_new(
     assert [row["id"] for row in listed["data"]] == [second["id"], first["id"]]
 
 
-def test_an_exported_shot_is_generated_approved_and_deleted_only_after_it_was_reopened(
+def test_an_exported_shot_must_be_reopened_before_it_can_change(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    picture = make_approved_prediction(storage, scenario, b"one")
+    prediction = make_approved_prediction(storage, scenario, b"one")
     export = create_export(client, scenario)
     run_pending_exports(database, storage)
-    shot, prediction = f"/shots/{picture.shot_id}", f"/predictions/{picture.id}"
+    shot_path, prediction_path = f"/shots/{prediction.shot_id}", f"/predictions/{prediction.id}"
     assert client("GET", f"/shootings/{scenario.shooting.id}").json()["shots_approved_count"] == 1
-    for path in (f"{shot}/generate", f"{shot}/approve", f"{prediction}/approve"):
+    for path in (f"{shot_path}/generate", f"{shot_path}/approve", f"{prediction_path}/approve"):
         assert status_and_code(client("POST", path, {})) == (409, "invalid_transition")
-    assert status_and_code(client("DELETE", prediction)) == (409, "in_use")
-    assert client("POST", f"{shot}/reopen").json()["status"] == "pending_review"
-    assert client("DELETE", prediction).status == 204
+    assert status_and_code(client("DELETE", prediction_path)) == (409, "in_use")
+    assert client("POST", f"{shot_path}/reopen").json()["status"] == "pending_review"
+    assert client("DELETE", prediction_path).status == 204
     assert client("GET", f"/exports/{export['id']}/file").status == 200
 
 
-def test_only_approved_pictures_of_this_shooting_are_exported(
+def test_only_approved_predictions_of_the_shooting_can_be_exported(
     client: Client, scenario: PhotographedProduct, storage: LocalDisk
 ) -> None:
     path = f"/shootings/{scenario.shooting.id}/exports"
-    good = make_approved_prediction(storage, scenario, b"one")
-    waiting = make_approved_prediction(storage, scenario, b"two", status="pending_review")
+    approved = make_approved_prediction(storage, scenario, b"one")
+    in_review = make_approved_prediction(storage, scenario, b"two", status="pending_review")
     elsewhere = factories.make_shot(factories.make_look(factories.make_shooting(**scenario.ownership)))
     other = factories.make_prediction(factories.make_generation(elsewhere), status="approved")
-    alone = factories.make_prediction(factories.make_generation(**scenario.ownership), status="approved")
+    without_shot = factories.make_prediction(
+        factories.make_generation(**scenario.ownership), status="approved"
+    )
     foreign = factories.make_prediction(status="approved")
 
-    def answer(*ids: object) -> tuple[int, str]:
-        return status_and_code(client("POST", path, {"prediction_ids": [str(good.id), *map(str, ids)]}))
+    def export_with(*ids: object) -> tuple[int, str]:
+        return status_and_code(client("POST", path, {"prediction_ids": [str(approved.id), *map(str, ids)]}))
 
-    assert answer(waiting.id) == (409, "not_approved")
-    assert answer(other.id) == answer(alone.id) == (409, "scope_mismatch")
-    assert answer(foreign.id) == answer(new_id()) == (404, "not_found")
+    assert export_with(in_review.id) == (409, "not_approved")
+    assert export_with(other.id) == export_with(without_shot.id) == (409, "scope_mismatch")
+    assert export_with(foreign.id) == export_with(new_id()) == (404, "not_found")
     assert client("GET", f"/exports/?organization_id={scenario.organization.id}").json()["count"] == 0
 
 
-def test_a_scope_has_ten_open_exports_at_most(
+def test_a_tenant_has_at_most_ten_unfinished_exports(
     client: Client, scenario: PhotographedProduct, storage: LocalDisk
 ) -> None:
-    picture = make_approved_prediction(storage, scenario, b"one")
+    prediction = make_approved_prediction(storage, scenario, b"one")
     for _ in range(MAX_OPEN_EXPORTS):
-        export = create_export(client, scenario, picture)
+        export = create_export(client, scenario, prediction)
     path = f"/shootings/{scenario.shooting.id}/exports"
     assert status_and_code(client("POST", path, {})) == (409, "too_many_exports")
     assert client("DELETE", f"/exports/{export['id']}").status == 204
-    create_export(client, scenario, picture)
+    create_export(client, scenario, prediction)
 
 
-def test_a_deleted_export_takes_its_archive_along_and_leaves_the_pictures(
+def test_deleting_an_export_deletes_its_archive_and_keeps_the_predictions(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    picture = make_approved_prediction(storage, scenario, b"one")
+    prediction = make_approved_prediction(storage, scenario, b"one")
     export = create_export(client, scenario)
     run_pending_exports(database, storage)
     assert list(storage.list_files(f"exports/{export['id']}")) != []
     assert client("DELETE", f"/exports/{export['id']}").status == 204
     assert list(storage.list_files(f"exports/{export['id']}")) == []
     assert client("GET", f"/exports/{export['id']}/file").status == 404
-    assert client("GET", f"/predictions/{picture.id}").json()["status"] == "exported"
+    assert client("GET", f"/predictions/{prediction.id}").json()["status"] == "exported"
 
 
-def test_a_viewer_downloads_what_others_ordered(
+def test_a_viewer_can_download_an_export_but_not_create_or_delete_one(
     client_for: Callable[..., Client], scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
     make_approved_prediction(storage, scenario, b"one")

@@ -1,4 +1,4 @@
-"""Generations through the API: created, listed, canceled, retried and rejected."""
+"""Generations through the API: creation, lists, cancellation, retries and rejected requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def path(scenario: PhotographedProduct) -> str:
     return f"/generations/?organization_id={scenario.organization.id}"
 
 
-def test_a_product_is_enough_for_a_generation(
+def test_a_generation_needs_only_a_product(
     client: Client, scenario: PhotographedProduct, path: str, database: Database, storage: LocalDisk
 ) -> None:
     body = {"product_id": str(scenario.product.id), "width": 96, "height": 128, "batch_size": 2}
@@ -37,14 +37,12 @@ def test_a_product_is_enough_for_a_generation(
     assert run_pending_generations(database, storage) == 1
     done = client("GET", f"/generations/{reply.json()['id']}").json()
     assert done["status"] == "completed"
-    assert {(made["width"], made["height"], made["shot_id"]) for made in done["predictions"]} == {
-        (96, 128, None)
-    }
-    picture = client("POST", f"/predictions/{done['predictions'][0]['id']}/approve", {}).json()
-    assert picture["status"] == "approved"
+    assert {(row["width"], row["height"], row["shot_id"]) for row in done["predictions"]} == {(96, 128, None)}
+    approved = client("POST", f"/predictions/{done['predictions'][0]['id']}/approve", {}).json()
+    assert approved["status"] == "approved"
 
 
-def test_a_generation_shows_the_request_as_it_was_given(
+def test_a_generation_returns_the_parameters_of_its_request(
     client: Client, scenario: PhotographedProduct, path: str
 ) -> None:
     body = {
@@ -62,8 +60,8 @@ def test_a_generation_shows_the_request_as_it_was_given(
 
 
 def test_a_photo_can_be_given_by_its_url(client: Client, scenario: PhotographedProduct, path: str) -> None:
-    address = client("GET", f"/products/{scenario.product.id}").json()["images"][0]["url"]
-    assert client("POST", path, {"product_image": address}).status == 202
+    url = client("GET", f"/products/{scenario.product.id}").json()["images"][0]["url"]
+    assert client("POST", path, {"product_image": url}).status == 202
 
 
 def test_a_shot_of_another_tenant_is_rejected(client: Client, scenario: PhotographedProduct) -> None:
@@ -71,11 +69,11 @@ def test_a_shot_of_another_tenant_is_rejected(client: Client, scenario: Photogra
     assert status_and_code(reply) == (409, "scope_mismatch")
 
 
-def test_an_empty_request_has_nothing_to_generate(client: Client, path: str) -> None:
+def test_a_request_without_inputs_is_rejected(client: Client, path: str) -> None:
     assert status_and_code(client("POST", path, {})) == (409, "nothing_to_generate")
 
 
-def test_the_queue_position_counts_the_generations_before(
+def test_queue_positions_start_at_one_and_follow_the_order_of_requests(
     client: Client, scenario: PhotographedProduct, path: str
 ) -> None:
     body = {"product_id": str(scenario.product.id)}
@@ -96,7 +94,9 @@ def test_generations_are_filtered_by_shot_status_and_strategy(
     assert client("GET", f"{path}&status=failed").json()["count"] == 0
 
 
-def test_the_owner_pays_for_personal_generations(client: Client, scenario: PhotographedProduct) -> None:
+def test_personal_generations_are_charged_to_their_owner(
+    client: Client, scenario: PhotographedProduct
+) -> None:
     product = factories.make_product(owner=scenario.owner)
     factories.make_product_image(product, media_id=factories.make_media(owner=scenario.owner).id)
     assert client("POST", "/generations/", {"product_id": str(product.id)}).json()["cost_credits"] == 1
@@ -107,42 +107,46 @@ def request_generation(
 ) -> dict[str, Any]:
     reply = client("POST", path, {"product_id": str(scenario.product.id), **body})
     assert reply.status == 202, reply.body
-    answer: dict[str, Any] = reply.json()
-    return answer
+    generation: dict[str, Any] = reply.json()
+    return generation
 
 
-def test_an_open_generation_has_retry_after(
+def test_an_unfinished_generation_has_a_retry_after_header(
     client: Client, scenario: PhotographedProduct, path: str, database: Database, storage: LocalDisk
 ) -> None:
-    address = f"/generations/{request_generation(client, scenario, path)['id']}"
-    assert client("GET", address).headers["retry-after"] == "1"
+    generation_path = f"/generations/{request_generation(client, scenario, path)['id']}"
+    assert client("GET", generation_path).headers["retry-after"] == "1"
     run_pending_generations(database, storage)
-    assert "retry-after" not in client("GET", address).headers
+    assert "retry-after" not in client("GET", generation_path).headers
 
 
 def test_canceling_is_idempotent(client: Client, scenario: PhotographedProduct, path: str) -> None:
-    asked = request_generation(client, scenario, path, batch_size=3)
-    address = f"/generations/{asked['id']}"
-    first, second = (client("POST", f"{address}/cancel") for _ in range(2))
+    generation = request_generation(client, scenario, path, batch_size=3)
+    generation_path = f"/generations/{generation['id']}"
+    first, second = (client("POST", f"{generation_path}/cancel") for _ in range(2))
     assert (first.status, second.status) == (200, 200)
     canceled = first.json()
     assert (canceled["status"], canceled["cost_credits"], canceled["error"]) == ("canceled", 0, None)
     assert canceled["cancel_requested_at"] <= canceled["completed_at"]
     assert canceled["queue_position"] is None
-    assert second.json() == canceled == client("GET", address).json()
-    assert second.headers["etag"] == client("GET", address).headers["etag"]
-    assert [row["id"] for row in client("GET", f"{path}&status=canceled").json()["data"]] == [asked["id"]]
+    assert second.json() == canceled == client("GET", generation_path).json()
+    assert second.headers["etag"] == client("GET", generation_path).headers["etag"]
+    assert [row["id"] for row in client("GET", f"{path}&status=canceled").json()["data"]] == [
+        generation["id"]
+    ]
 
 
 def test_a_deadline_is_stored_with_the_request(
     client: Client, scenario: PhotographedProduct, path: str
 ) -> None:
-    asked = request_generation(client, scenario, path, cancel_after_seconds=3600)
-    assert asked["cancel_after_seconds"] == 3600
-    waiting = datetime.fromisoformat(asked["deadline_at"]) - datetime.fromisoformat(asked["created_at"])
-    assert abs(waiting.total_seconds() - 3600) < 5
-    shot = client("POST", f"/shots/{scenario.shot.id}/generate", {"cancel_after_seconds": 5}).json()
-    assert (shot["cancel_after_seconds"], request_generation(client, scenario, path)["deadline_at"]) == (
+    generation = request_generation(client, scenario, path, cancel_after_seconds=3600)
+    assert generation["cancel_after_seconds"] == 3600
+    time_limit = datetime.fromisoformat(generation["deadline_at"]) - datetime.fromisoformat(
+        generation["created_at"]
+    )
+    assert abs(time_limit.total_seconds() - 3600) < 5
+    from_shot = client("POST", f"/shots/{scenario.shot.id}/generate", {"cancel_after_seconds": 5}).json()
+    assert (from_shot["cancel_after_seconds"], request_generation(client, scenario, path)["deadline_at"]) == (
         5,
         None,
     )
@@ -152,35 +156,42 @@ def test_a_deadline_is_stored_with_the_request(
 def test_a_retry_creates_a_generation_with_the_same_inputs(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    asked = client("POST", f"/shots/{scenario.shot.id}/generate", {"num_predictions": 2}).json()
-    retry = f"/generations/{asked['id']}/retry"
-    assert status_and_code(client("POST", retry)) == (409, "invalid_transition")
-    client("POST", f"/generations/{asked['id']}/cancel")
-    reply = client("POST", retry)
-    again = reply.json()
-    assert (reply.status, reply.headers["location"]) == (202, f"/api/v1/generations/{again['id']}")
-    own = {"id", "created_at", "updated_at", "status", "urls", "cost_credits", "queue_position",
+    original = client("POST", f"/shots/{scenario.shot.id}/generate", {"num_predictions": 2}).json()
+    retry_path = f"/generations/{original['id']}/retry"
+    assert status_and_code(client("POST", retry_path)) == (409, "invalid_transition")
+    client("POST", f"/generations/{original['id']}/cancel")
+    reply = client("POST", retry_path)
+    retried = reply.json()
+    assert (reply.status, reply.headers["location"]) == (202, f"/api/v1/generations/{retried['id']}")
+    own_fields = {"id", "created_at", "updated_at", "status", "urls", "cost_credits", "queue_position",
            "retry_of_id", "completed_at", "cancel_requested_at", "predictions"}  # fmt: skip
-    same = client("GET", f"/generations/{asked['id']}").json().keys() - own
-    assert {name: again[name] for name in same} == {name: asked[name] for name in same}
-    assert (again["retry_of_id"], again["status"], again["cost_credits"]) == (asked["id"], "pending", 2)
-    assert status_and_code(client("POST", retry)) == (409, "shot_busy")
+    shared_fields = client("GET", f"/generations/{original['id']}").json().keys() - own_fields
+    assert {name: retried[name] for name in shared_fields} == {name: original[name] for name in shared_fields}
+    assert (retried["retry_of_id"], retried["status"], retried["cost_credits"]) == (
+        original["id"],
+        "pending",
+        2,
+    )
+    assert status_and_code(client("POST", retry_path)) == (409, "shot_busy")
     assert run_pending_generations(database, storage) == 1
     assert client("GET", f"/shots/{scenario.shot.id}").json()["predictions_count"] == 2
-    assert status_and_code(client("POST", f"/generations/{again['id']}/retry")) == (409, "invalid_transition")
+    assert status_and_code(client("POST", f"/generations/{retried['id']}/retry")) == (
+        409,
+        "invalid_transition",
+    )
 
 
-def test_a_retry_is_rejected_like_any_request(
+def test_a_retry_without_credits_or_queue_capacity_is_rejected(
     client: Client, scenario: PhotographedProduct, path: str, database: Database
 ) -> None:
-    asked = request_generation(client, scenario, path, batch_size=8)
-    client("POST", f"/generations/{asked['id']}/cancel")
-    retry = f"/generations/{asked['id']}/retry"
+    original = request_generation(client, scenario, path, batch_size=8)
+    client("POST", f"/generations/{original['id']}/cancel")
+    retry_path = f"/generations/{original['id']}/retry"
     with database.transaction(write=True) as session:
         session.get_one(Subscription, scenario.subscription.id).credits_used = 13
-    assert status_and_code(client("POST", retry)) == (409, "out_of_credits")
+    assert status_and_code(client("POST", retry_path)) == (409, "out_of_credits")
     with database.transaction(write=True) as session:
         session.get_one(Subscription, scenario.subscription.id).credits_used = 0
     for _ in range(50):
         factories.make_generation(**scenario.ownership, model_id=scenario.model.id)
-    assert status_and_code(client("POST", retry)) == (409, "queue_full")
+    assert status_and_code(client("POST", retry_path)) == (409, "queue_full")

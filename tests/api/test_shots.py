@@ -1,4 +1,4 @@
-"""Shots through the API: generated, reviewed, approved, sent back, as the contract's table of states says."""
+"""Shots through the API: generation, review and the state transitions of the contract."""
 
 from __future__ import annotations
 
@@ -28,45 +28,51 @@ def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> 
 def get_shot(client: Client, shot: Shot) -> dict[str, Any]:
     reply = client("GET", f"/shots/{shot.id}")
     assert reply.status == 200, reply.body
-    answer: dict[str, Any] = reply.json()
-    return answer
+    body: dict[str, Any] = reply.json()
+    return body
 
 
-def test_a_shot_is_generated_into_different_pictures_of_the_guidelines_size_and_format(
+def test_a_generated_shot_has_different_images_in_the_size_and_format_of_the_guidelines(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
     reply = client("POST", f"/shots/{scenario.shot.id}/generate", {"seed": 7})
     assert reply.status == 202, reply.body
-    asked = reply.json()
-    assert reply.headers["location"] == f"/api/v1/generations/{asked['id']}"
-    assert (asked["status"], asked["progress"], asked["queue_position"]) == ("pending", 0, 1)
-    assert (asked["num_predictions"], asked["cost_credits"], asked["predictions"]) == (4, 4, [])
-    assert asked["product_id"] == str(scenario.product.id)
+    generation = reply.json()
+    assert reply.headers["location"] == f"/api/v1/generations/{generation['id']}"
+    assert (generation["status"], generation["progress"], generation["queue_position"]) == ("pending", 0, 1)
+    assert (generation["num_predictions"], generation["cost_credits"], generation["predictions"]) == (
+        4,
+        4,
+        [],
+    )
+    assert generation["product_id"] == str(scenario.product.id)
     assert get_shot(client, scenario.shot)["status"] == "generating"
 
     assert run_pending_generations(database, storage) == 1
-    done = client("GET", f"/generations/{asked['id']}").json()
+    done = client("GET", f"/generations/{generation['id']}").json()
     assert (done["status"], done["progress"], done["attempts"]) == ("completed", 100, 1)
     assert done["queue_position"] is None
-    assert [picture["index"] for picture in done["predictions"]] == [0, 1, 2, 3]
-    assert len({picture["content_hash"] for picture in done["predictions"]}) == 4
-    for picture in done["predictions"]:
-        assert picture["provenance"]["ignored_inputs"] == []
-        image = client("GET", f"/predictions/{picture['id']}/image")
-        assert image.headers["content-type"] == picture["content_type"] == "image/webp"
+    assert [prediction["index"] for prediction in done["predictions"]] == [0, 1, 2, 3]
+    assert len({prediction["content_hash"] for prediction in done["predictions"]}) == 4
+    for prediction in done["predictions"]:
+        assert prediction["provenance"]["ignored_inputs"] == []
+        image = client("GET", f"/predictions/{prediction['id']}/image")
+        assert image.headers["content-type"] == prediction["content_type"] == "image/webp"
         with Image.open(io.BytesIO(image.body)) as opened:
             assert (opened.format, opened.size) == ("WEBP", (WIDTH, HEIGHT))
     after = get_shot(client, scenario.shot)
     assert (after["status"], after["predictions_count"]) == ("pending_review", 4)
-    assert after["generation_id"] == asked["id"]
+    assert after["generation_id"] == generation["id"]
 
 
-def test_a_second_generation_while_one_runs_is_refused(client: Client, scenario: PhotographedProduct) -> None:
+def test_a_second_generation_while_one_runs_is_rejected(
+    client: Client, scenario: PhotographedProduct
+) -> None:
     assert client("POST", f"/shots/{scenario.shot.id}/generate", {}).status == 202
     assert status_and_code(client("POST", f"/shots/{scenario.shot.id}/generate", {})) == (409, "shot_busy")
 
 
-def test_an_approved_shot_is_not_generated_again(
+def test_an_approved_shot_cannot_be_generated_again(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
     complete_generation(client, scenario.shot, database, storage, num_predictions=1)
@@ -75,7 +81,7 @@ def test_an_approved_shot_is_not_generated_again(
     assert status_and_code(reply) == (409, "invalid_transition")
 
 
-def test_a_product_without_a_photograph_cannot_be_generated(
+def test_a_shot_of_a_product_without_photos_cannot_be_generated(
     client: Client, scenario: PhotographedProduct
 ) -> None:
     bare = factories.make_product(**scenario.ownership)
@@ -84,7 +90,7 @@ def test_a_product_without_a_photograph_cannot_be_generated(
     assert status_and_code(client("POST", f"/shots/{shot.id}/generate", {})) == (409, "nothing_to_generate")
 
 
-def test_who_has_too_few_credits_gets_nothing_and_pays_nothing(
+def test_a_request_that_exceeds_the_credits_is_rejected_without_a_charge(
     client: Client, scenario: PhotographedProduct, database: Database
 ) -> None:
     with database.transaction(write=True) as session:
@@ -98,7 +104,7 @@ def test_who_has_too_few_credits_gets_nothing_and_pays_nothing(
     assert client("POST", f"/shots/{scenario.shot.id}/generate", {"num_predictions": 3}).status == 202
 
 
-def test_the_fifty_first_open_generation_of_an_organization_is_refused(
+def test_an_organization_has_at_most_fifty_unfinished_generations(
     client: Client, scenario: PhotographedProduct
 ) -> None:
     for _ in range(50):
@@ -106,11 +112,11 @@ def test_the_fifty_first_open_generation_of_an_organization_is_refused(
     assert status_and_code(client("POST", f"/shots/{scenario.shot.id}/generate", {})) == (409, "queue_full")
 
 
-def test_approving_a_second_picture_returns_the_first_to_review(
+def test_approving_a_second_prediction_returns_the_first_to_review(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
     done = complete_generation(client, scenario.shot, database, storage, num_predictions=2)
-    first, second = (picture["id"] for picture in done["predictions"])
+    first, second = (prediction["id"] for prediction in done["predictions"])
     assert status_and_code(client("POST", f"/shots/{scenario.shot.id}/approve", {})) == (
         409,
         "prediction_ambiguous",
@@ -126,11 +132,13 @@ def test_approving_a_second_picture_returns_the_first_to_review(
 
     reply = client("POST", f"/shots/{scenario.shot.id}/approve", {"prediction_id": second})
     assert (reply.json()["status"], reply.json()["approved_prediction_id"]) == ("approved", second)
-    statuses = [client("GET", f"/predictions/{one}").json()["status"] for one in (first, second)]
+    statuses = [
+        client("GET", f"/predictions/{prediction_id}").json()["status"] for prediction_id in (first, second)
+    ]
     assert statuses == ["pending_review", "approved"]
 
 
-def test_a_picture_of_another_shot_cannot_approve_this_one(
+def test_a_shot_cannot_be_approved_with_a_prediction_of_another_shot(
     client: Client, scenario: PhotographedProduct
 ) -> None:
     other = factories.make_prediction(
@@ -142,7 +150,7 @@ def test_a_picture_of_another_shot_cannot_approve_this_one(
     assert status_and_code(reply) == (404, "not_found")
 
 
-def test_a_shot_in_review_is_rejected_reopened_and_sent_back(
+def test_a_shot_in_review_can_be_rejected_reopened_and_sent_to_revision(
     client: Client, scenario: PhotographedProduct
 ) -> None:
     shot = factories.make_shot(scenario.look, status="pending_review")
@@ -160,29 +168,33 @@ def test_a_shot_in_review_is_rejected_reopened_and_sent_back(
     assert status_and_code(client("POST", f"{path}/reopen")) == (409, "invalid_transition")
 
 
-def test_reopening_an_approved_shot_brings_its_picture_back_into_review(
+def test_reopening_an_approved_shot_returns_its_prediction_to_review(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
     done = complete_generation(client, scenario.shot, database, storage, num_predictions=1)
     client("POST", f"/shots/{scenario.shot.id}/approve", {})
     reopened = client("POST", f"/shots/{scenario.shot.id}/reopen").json()
     assert (reopened["status"], reopened["approved_prediction_id"]) == ("pending_review", None)
-    picture = client("GET", f"/predictions/{done['predictions'][0]['id']}").json()
-    assert picture["status"] == "pending_review"
+    prediction = client("GET", f"/predictions/{done['predictions'][0]['id']}").json()
+    assert prediction["status"] == "pending_review"
 
 
-def test_notes_change_and_states_do_not(client: Client, scenario: PhotographedProduct) -> None:
+def test_the_notes_of_a_shot_can_be_updated_but_not_its_status(
+    client: Client, scenario: PhotographedProduct
+) -> None:
     reply = client("PATCH", f"/shots/{scenario.shot.id}", {"notes": "Sleeves rolled up."})
     assert (reply.status, reply.json()["notes"]) == (200, "Sleeves rolled up.")
     assert client("PATCH", f"/shots/{scenario.shot.id}", {"status": "approved"}).status == 422
 
 
-def test_shots_are_listed_by_what_they_belong_to(client: Client, scenario: PhotographedProduct) -> None:
+def test_shots_are_filtered_by_look_status_shooting_and_shot_type(
+    client: Client, scenario: PhotographedProduct
+) -> None:
     other = factories.make_shot(scenario.look, status="pending_review")
-    scope = f"organization_id={scenario.organization.id}"
+    organization_query = f"organization_id={scenario.organization.id}"
 
     def ids(query: str) -> set[UUID]:
-        reply = client("GET", f"/shots/?{scope}&{query}")
+        reply = client("GET", f"/shots/?{organization_query}&{query}")
         assert reply.status == 200, reply.body
         return {UUID(row["id"]) for row in reply.json()["data"]}
 
@@ -193,7 +205,7 @@ def test_shots_are_listed_by_what_they_belong_to(client: Client, scenario: Photo
     }
 
 
-def test_nothing_is_left_of_a_refused_generation(
+def test_a_rejected_generation_leaves_no_rows(
     client: Client, scenario: PhotographedProduct, database: Database
 ) -> None:
     body = {"model_id": str(new_id())}
