@@ -1,4 +1,4 @@
-"""Requests for generations: their inputs come from shot, guidelines and brand, and each strategy renders."""
+"""Test the inputs of generations (from request, shot, guidelines and brand) and the rendering strategies."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ def request_generation(database: Database, scenario: PhotographedProduct) -> Any
     """Return a function that creates a generation as the owner, for the shot of the scenario by default."""
     caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
 
-    def ask(**asked: Any) -> Generation:
+    def request(**params: Any) -> Generation:
         with database.transaction(write=True), caller_context(caller, None):
-            asked = {"shot_id": scenario.shot.id, "seed": 7, **asked}
+            params = {"shot_id": scenario.shot.id, "seed": 7, **params}
             shot = None
-            if asked["shot_id"] is not None:
-                shot = current_session().scalars(select(Shot).where(Shot.id == asked["shot_id"])).one()
-            return scenarios.request_generation(asked, scenario.organization.id, shot, scenario.media)
+            if params["shot_id"] is not None:
+                shot = current_session().scalars(select(Shot).where(Shot.id == params["shot_id"])).one()
+            return scenarios.request_generation(params, scenario.organization.id, shot, scenario.media)
 
-    return ask
+    return request
 
 
 @pytest.fixture
 def generate(database: Database, storage: LocalDisk, request_generation: Any) -> Any:
     """Return a function that creates a generation and returns its predictions."""
 
-    def pictures(**asked: Any) -> list[Prediction]:
-        generation_id = request_generation(**asked).id
+    def run(**params: Any) -> list[Prediction]:
+        generation_id = request_generation(**params).id
         run_pending_generations(database, storage)
         with database.transaction(write=False) as reading:
             query = select(Prediction).where(Prediction.generation_id == generation_id)
             query = query.options(joinedload(Prediction.media)).order_by(Prediction.index)
             return list(reading.scalars(query))
 
-    return pictures
+    return run
 
 
 def open_prediction(storage: LocalDisk, prediction: Prediction) -> Image.Image:
@@ -103,16 +103,16 @@ def test_the_brand_provides_the_inputs_that_shooting_and_look_omit(
 def test_the_looks_guidelines_come_before_the_shootings(
     request_generation: Any, scenario: PhotographedProduct
 ) -> None:
-    mine = factories.make_guidelines(**scenario.ownership, file_format="PNG", margin_percent=3)
+    guidelines = factories.make_guidelines(**scenario.ownership, file_format="PNG", margin_percent=3)
     look = factories.make_look(
-        scenario.shooting, main_product_id=scenario.product.id, guidelines_ids=[mine.id]
+        scenario.shooting, main_product_id=scenario.product.id, guidelines_ids=[guidelines.id]
     )
     scene = request_generation(shot_id=factories.make_shot(look).id).inputs["scene"]
     assert (scene["file_format"], scene["margin_percent"]) == ("PNG", 3)
 
 
 @pytest.mark.parametrize(
-    ("asked", "size"),
+    ("params", "size"),
     [
         ({"width": 96, "height": 70}, (96, 70)),
         ({"width": 96}, (96, 128)),
@@ -121,9 +121,9 @@ def test_the_looks_guidelines_come_before_the_shootings(
     ],
 )
 def test_one_side_alone_keeps_the_guidelines_ratio(
-    request_generation: Any, asked: dict[str, int], size: tuple[int, int]
+    request_generation: Any, params: dict[str, int], size: tuple[int, int]
 ) -> None:
-    scene = request_generation(**asked).inputs["scene"]
+    scene = request_generation(**params).inputs["scene"]
     assert (scene["width"], scene["height"]) == size
 
 
@@ -175,7 +175,7 @@ def test_a_request_without_a_photo_or_a_source_has_nothing_to_generate(
 )
 def test_an_unknown_name_is_not_found(request_generation: Any, name: str) -> None:
     with pytest.raises(NotFound):
-        request_generation(**{name: "nobody-has-this"})
+        request_generation(**{name: "no-such-slug"})
 
 
 @pytest.mark.parametrize(
@@ -241,9 +241,9 @@ def test_only_given_inputs_that_make_no_difference_are_listed_as_ignored(
 
 def test_a_seed_determines_the_image(generate: Any, scenario: PhotographedProduct) -> None:
     hashes = [
-        made.content_hash
+        prediction.content_hash
         for seed in (7, 7, 8)
-        for made in generate(shot_id=None, product_id=scenario.product.id, seed=seed)
+        for prediction in generate(shot_id=None, product_id=scenario.product.id, seed=seed)
     ]
     assert hashes[0] == hashes[1] != hashes[2]
 
@@ -257,12 +257,12 @@ def test_the_seed_of_a_prediction_renders_the_same_image_again(
     assert again.content_hash == third.content_hash
 
 
-def test_a_refined_image_is_larger_and_shows_the_same(
+def test_a_refined_image_is_larger_and_has_the_same_content(
     generate: Any, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     source = generate()[0]
-    order = {"shot_id": None, "source_prediction_id": source.id, "generation_strategy": "REFINE"}
-    doubled = generate(**order)[0]
+    params = {"shot_id": None, "source_prediction_id": source.id, "generation_strategy": "REFINE"}
+    doubled = generate(**params)[0]
     assert (doubled.width, doubled.height) == (2 * WIDTH, 2 * HEIGHT)
     with open_prediction(storage, source) as before, open_prediction(storage, doubled) as after:
         assert after.size == (2 * WIDTH, 2 * HEIGHT)
@@ -271,9 +271,9 @@ def test_a_refined_image_is_larger_and_shows_the_same(
             np.asarray(before.convert("RGB"), dtype=np.int16) - np.asarray(smaller, dtype=np.int16)
         )
         assert difference.mean() < 6
-    exact = generate(**order, target_width=300, target_height=300)[0]
+    exact = generate(**params, target_width=300, target_height=300)[0]
     assert (exact.width, exact.height) == (300, 300)
-    factor = generate(**order, scale_factor=1.5)[0]
+    factor = generate(**params, scale_factor=1.5)[0]
     assert (factor.width, factor.height) == (WIDTH * 3 // 2, HEIGHT * 3 // 2)
 
 

@@ -39,7 +39,7 @@ def send_request(outbound: SafeHttpClient, url: str, method: str = "GET", **opti
 
 @pytest.fixture
 def tls_server() -> Iterator[HttpRecorder]:
-    with run_tls_recorder(lambda asked: StubResponse(body=b"pong")) as server:
+    with run_tls_recorder(lambda request: StubResponse(body=b"pong")) as server:
         yield server
 
 
@@ -72,7 +72,7 @@ def tls_server() -> Iterator[HttpRecorder]:
         "example.com\\@127.0.0.1",
     ],
 )
-def test_s06_no_spelling_of_this_machine_is_reached(scheme: str, host: str) -> None:
+def test_s06_no_spelling_of_the_loopback_address_is_reached(scheme: str, host: str) -> None:
     with run_http_recorder() as canary:
         url = f"{scheme}://{host}:{canary.port}/"
         with pytest.raises(TargetNotAllowed):
@@ -152,7 +152,7 @@ def test_a_public_address_is_allowed(address: str) -> None:
 
 
 def test_an_unknown_host_is_not_allowed_and_fails_if_it_becomes_unknown_later() -> None:
-    url = "https://nobody.invalid/"
+    url = "https://unknown.invalid/"
     with pytest.raises(TargetNotAllowed):
         SafeHttpClient().require_allowed(url)
     with pytest.raises(HttpClientError) as failure:
@@ -160,10 +160,10 @@ def test_an_unknown_host_is_not_allowed_and_fails_if_it_becomes_unknown_later() 
     assert failure.value.reason == "unresolved"
 
 
-def test_s08_the_connection_goes_to_the_checked_address_however_the_name_resolves_later(
+def test_s08_the_connection_goes_to_the_checked_address_even_if_the_name_resolves_differently_later(
     tls_server: HttpRecorder,
 ) -> None:
-    """DNS rebinding: a public address for the check, this host afterwards."""
+    """DNS rebinding: the name resolves to a public address for the check and to loopback afterwards."""
     outbound, network = build_public_client(tls_server, [PUBLIC_ADDRESS], ["127.0.0.1"])
     assert send_request(outbound, f"https://{HOST}/hook").content == b"pong"
     assert network.targets == [(PUBLIC_ADDRESS, 443)]
@@ -173,35 +173,35 @@ def test_s08_the_connection_goes_to_the_checked_address_however_the_name_resolve
     assert len(network.targets) == 1
 
 
-def test_a_name_that_takes_too_long_to_resolve_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolving_a_name_has_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("studio.http_client.DNS_TIMEOUT_SECONDS", 0.1)
-    over = threading.Event()
+    test_over = threading.Event()
 
-    def never(host: str, port: int) -> list[str]:
-        over.wait(10)
+    def resolve_slowly(host: str, port: int) -> list[str]:
+        test_over.wait(10)
         return [PUBLIC_ADDRESS]
 
     began = time.monotonic()
     with pytest.raises(TargetNotAllowed):
-        SafeHttpClient(resolve=never).require_allowed(f"https://{HOST}/")
+        SafeHttpClient(resolve=resolve_slowly).require_allowed(f"https://{HOST}/")
     with pytest.raises(HttpClientError) as failure:
-        send_request(SafeHttpClient(resolve=never), f"https://{HOST}/")
+        send_request(SafeHttpClient(resolve=resolve_slowly), f"https://{HOST}/")
     assert failure.value.reason == "timeout"
     assert time.monotonic() - began < 2
-    over.set()
+    test_over.set()
 
 
 def test_errors_do_not_reveal_internal_names() -> None:
-    with pytest.raises(TargetNotAllowed) as inside:
+    with pytest.raises(TargetNotAllowed) as internal:
         SafeHttpClient(resolve=lambda host, port: ["10.0.0.5"]).require_allowed("https://database.internal/")
     with pytest.raises(TargetNotAllowed) as unknown:
-        SafeHttpClient().require_allowed("https://nobody.invalid/")
-    assert inside.value.detail == unknown.value.detail
+        SafeHttpClient().require_allowed("https://unknown.invalid/")
+    assert internal.value.detail == unknown.value.detail
 
 
 def test_a_certificate_of_another_name_or_authority_is_rejected(tls_server: HttpRecorder) -> None:
-    trusting = ssl.create_default_context(cafile=CERTIFICATE)
-    for name, context in (("other.example.test", trusting), (HOST, None)):
+    trusted = ssl.create_default_context(cafile=CERTIFICATE)
+    for name, context in (("other.example.test", trusted), (HOST, None)):
         outbound = SafeHttpClient(
             resolve=lambda host, port: [PUBLIC_ADDRESS],
             network=RedirectedNetwork(tls_server.port),
@@ -213,32 +213,34 @@ def test_a_certificate_of_another_name_or_authority_is_rejected(tls_server: Http
     assert tls_server.requests == []
 
 
-def test_the_next_address_is_tried_when_one_takes_no_connection() -> None:
+def test_the_next_address_is_tried_when_a_connection_fails() -> None:
     with run_http_recorder() as server:
         outbound = build_client(server, resolve=lambda host, port: ["127.0.0.2", "127.0.0.1"])
         assert send_request(outbound, server.url).status == 200
 
 
-def test_a_request_arrives_as_it_was_given_and_carries_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_arrives_unchanged_without_proxies_cookies_or_extra_headers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     cookie = {"Set-Cookie": "a=b", "X-Twice": "1"}
-    with run_http_recorder(lambda asked: StubResponse(201, b"made", cookie)) as server:
+    with run_http_recorder(lambda request: StubResponse(201, b"made", cookie)) as server:
         outbound = build_client(server)
         for _ in range(2):
-            reply = send_request(
+            response = send_request(
                 outbound, f"{server.url}/a?b=c", "POST", headers={"X-Own": "1"}, content=b"body"
             )
-    assert (reply.status, reply.content, reply.headers["x-twice"]) == (201, b"made", "1")
-    outcomes = {"host": server.host, "accept-encoding": "identity", "x-own": "1", "content-length": "4"}
-    assert server.requests[1] == RecordedRequest("POST", "/a?b=c", outcomes, b"body")
+    assert (response.status, response.content, response.headers["x-twice"]) == (201, b"made", "1")
+    headers = {"host": server.host, "accept-encoding": "identity", "x-own": "1", "content-length": "4"}
+    assert server.requests[1] == RecordedRequest("POST", "/a?b=c", headers, b"body")
 
 
 def test_s07_every_hop_of_a_redirect_is_checked_again() -> None:
     with (
         run_http_recorder() as canary,
         run_http_recorder(
-            lambda asked: StubResponse(302, headers={"Location": f"{canary.url}/secret"})
+            lambda request: StubResponse(302, headers={"Location": f"{canary.url}/secret"})
         ) as server,
     ):
         assert send_request(build_client(server), server.url).status == 302
@@ -246,25 +248,25 @@ def test_s07_every_hop_of_a_redirect_is_checked_again() -> None:
             send_request(build_client(server), server.url, redirects=5)
         assert canary.requests == []
         secret = {"Authorization": "Bearer secret"}
-        reply = send_request(
+        response = send_request(
             build_client(server, canary), server.url, "POST", redirects=5, content=b"x", headers=secret
         )
-        assert reply.status == 200
+        assert response.status == 200
         assert (canary.requests[0].method, canary.requests[0].body) == ("GET", b"")
         assert "authorization" not in canary.requests[0].headers
 
 
-def test_redirects_come_to_an_end() -> None:
-    with run_http_recorder(lambda asked: StubResponse(307, headers={"Location": "/again"})) as server:
-        reply = send_request(build_client(server), server.url, "POST", content=b"x", redirects=3)
-    assert reply.status == 307
-    assert [(requests.method, requests.body) for requests in server.requests] == [("POST", b"x")] * 4
+def test_the_number_of_redirects_is_limited() -> None:
+    with run_http_recorder(lambda request: StubResponse(307, headers={"Location": "/again"})) as server:
+        response = send_request(build_client(server), server.url, "POST", content=b"x", redirects=3)
+    assert response.status == 307
+    assert [(request.method, request.body) for request in server.requests] == [("POST", b"x")] * 4
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Length": "100000000"}])
-def test_an_answer_that_is_too_large_is_not_read_to_its_end(headers: dict[str, str]) -> None:
+def test_a_response_that_is_too_large_is_not_read_to_its_end(headers: dict[str, str]) -> None:
     with (
-        run_http_recorder(lambda asked: StubResponse(body=b"x" * 100_000, headers=headers)) as server,
+        run_http_recorder(lambda request: StubResponse(body=b"x" * 100_000, headers=headers)) as server,
         pytest.raises(HttpClientError) as failure,
     ):
         send_request(build_client(server), server.url)
@@ -272,19 +274,19 @@ def test_an_answer_that_is_too_large_is_not_read_to_its_end(headers: dict[str, s
 
 
 @pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\n\r\n"])
-def test_an_answer_that_drips_ends_with_the_time(start: bytes) -> None:
-    over = threading.Event()
+def test_the_timeout_ends_a_response_that_arrives_slowly(start: bytes) -> None:
+    test_over = threading.Event()
 
     def drip(connection: Any) -> None:
         connection.sendall(start)
-        while not over.wait(0.05):
+        while not test_over.wait(0.05):
             connection.sendall(b"x")
 
-    with run_http_recorder(lambda asked: StubResponse(write=drip)) as server:
+    with run_http_recorder(lambda request: StubResponse(write=drip)) as server:
         began = time.monotonic()
         with pytest.raises(HttpClientError) as failure:
             send_request(build_client(server), server.url, timeout_seconds=0.4)
-        over.set()
+        test_over.set()
     assert failure.value.reason == "timeout"
     assert time.monotonic() - began < 2
 
@@ -297,10 +299,10 @@ def test_an_answer_that_drips_ends_with_the_time(start: bytes) -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", "protocol"),
     ],
 )
-def test_a_server_that_breaks_off_or_speaks_something_else_is_a_failure(sent: bytes, reason: str) -> None:
+def test_an_incomplete_or_invalid_response_is_a_protocol_error(sent: bytes, reason: str) -> None:
     with (
         run_http_recorder(
-            lambda asked: StubResponse(write=lambda connection: connection.sendall(sent))
+            lambda request: StubResponse(write=lambda connection: connection.sendall(sent))
         ) as server,
         pytest.raises(HttpClientError) as failure,
     ):

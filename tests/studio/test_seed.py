@@ -1,4 +1,4 @@
-"""The seed: what every installation has, the demonstration, and two processes that seed at once."""
+"""Test the seed: system rows, demo data, idempotence and concurrent processes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FIRST_NUMBERS = {**KINDS, Generation: 0x12, Prediction: 0x13, Upload: 0x15}
 
 @pytest.fixture
 def fresh_database(empty_database_url: str) -> Iterator[Database]:
-    """A database of its own with the newest schema, which commits for real."""
+    """Yield a separate database with the newest schema, in which transactions commit."""
     upgrade(empty_database_url)
     database = Database(build_engine(empty_database_url, pool_size=6))
     yield database
@@ -61,25 +61,25 @@ def build_settings(tmp_path: Path, environment: str = "development", name: str =
 
 
 def count_seeded_rows() -> dict[str, int]:
-    """How many rows each table of interest has; every table is the whole story here."""
+    """Return the number of rows of each seeded table. The database holds no other rows."""
     return {
-        # unscoped: the database of this test belongs to nobody
+        # unscoped: the test has a database of its own
         model.__name__: current_session().scalar(select(func.count()).select_from(model)) or 0
         for model in (*FIRST_NUMBERS, Membership)
     }
 
 
-def count_rows_shown(database: Database) -> dict[str, int]:
+def count_rows(database: Database) -> dict[str, int]:
     with database.transaction(write=False):
         return count_seeded_rows()
 
 
-def test_a_production_gets_the_system_rows_and_nobody_can_sign_in(
+def test_the_production_seed_has_system_rows_and_no_accounts(
     fresh_database: Database, tmp_path: Path
 ) -> None:
     seed_database(fresh_database, build_settings(tmp_path, "production"))
-    there = {name: count for name, count in count_rows_shown(fresh_database).items() if count}
-    assert there == {
+    counts = {name: count for name, count in count_rows(fresh_database).items() if count}
+    assert counts == {
         "ShotType": 10,
         "BackgroundPreset": 7,
         "ResolutionPreset": 6,
@@ -90,11 +90,11 @@ def test_a_production_gets_the_system_rows_and_nobody_can_sign_in(
         "MediaResource": 2,
     }
     with fresh_database.transaction(write=False):
-        public = current_session().scalars(select(Subject))  # unscoped: what the system ships with
+        public = current_session().scalars(select(Subject))  # unscoped: public rows of the seed
         assert [(row.name, row.owner_id, row.public) for row in public] == [("Mara", None, True)]
 
 
-def test_the_rows_of_the_examples_are_there_with_accounts_and_pictures(
+def test_the_demo_seed_has_the_rows_of_the_contract_examples_with_accounts_and_images(
     fresh_database: Database, tmp_path: Path
 ) -> None:
     settings = build_settings(tmp_path)
@@ -109,68 +109,71 @@ def test_the_rows_of_the_examples_are_there_with_accounts_and_pictures(
             data = storage.read(media_key(media.id, media.extension))
             assert len(data) == media.file_size
             assert Image.open(io.BytesIO(data)).size == (media.width, media.height)
-        house = reading.get(Organization, build_seed_id(KINDS[Organization], 1))
-        assert house is not None
-        assert house.name == "Maison Demo"
-        generation = reading.scalars(select(Generation)).one()  # unscoped: there is one
+        organization = reading.get(Organization, build_seed_id(KINDS[Organization], 1))
+        assert organization is not None
+        assert organization.name == "Maison Demo"
+        generation = reading.scalars(select(Generation)).one()  # unscoped: the only one
         assert (generation.status, generation.progress, generation.cost_credits) == ("completed", 100, 2)
         shots = reading.scalars(select(Shot).order_by(Shot.id)).all()  # unscoped: both are the seed's
         assert [shot.status for shot in shots] == ["pending_review", "pending"]
-        made = reading.scalars(select(Prediction).order_by(Prediction.index)).all()  # unscoped: the seed's
-        assert [row.id for row in made] == [build_seed_id(0x13, 1), build_seed_id(0x13, 2)]
-        assert len({row.content_hash for row in made}) == 2
-    before = count_rows_shown(fresh_database)
+        predictions = reading.scalars(
+            select(Prediction).order_by(Prediction.index)  # unscoped: all of them are the seed's
+        ).all()
+        assert [row.id for row in predictions] == [build_seed_id(0x13, 1), build_seed_id(0x13, 2)]
+        assert len({row.content_hash for row in predictions}) == 2
+    before = count_rows(fresh_database)
     seed_database(fresh_database, settings)
-    assert count_rows_shown(fresh_database) == before
+    assert count_rows(fresh_database) == before
 
 
-def test_pictures_that_a_dying_seed_left_to_the_workers_are_those_of_the_examples(
+def test_workers_complete_the_generations_of_an_interrupted_seed_with_the_ids_of_the_examples(
     fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     settings = build_settings(tmp_path)
-    monkeypatch.setattr("studio.seed._complete_generations", die)
+    monkeypatch.setattr("studio.seed._complete_generations", interrupt)
     with pytest.raises(KeyboardInterrupt):
         seed_database(fresh_database, settings)
     with fresh_database.transaction(write=True):
-        # unscoped: there is one; its lease is over
+        # unscoped: the only generation; this ends its lease
         current_session().execute(update(Generation).values(lease_expires_at=utc_now()))
-    claim = queue.lease_next(fresh_database, "a worker", timedelta(seconds=60))
-    assert claim is not None
+    lease = queue.lease_next(fresh_database, "a worker", timedelta(seconds=60))
+    assert lease is not None
     storage = LocalDisk(settings.media_dir)
-    with ThreadPoolExecutor(1) as painters:
-        made = RenderJob(fresh_database, storage, painters, claim, timedelta(seconds=60), lambda: False).run()
-    assert queue.try_complete(fresh_database, storage, claim, made)
+    with ThreadPoolExecutor(1) as render_pool:
+        job = RenderJob(fresh_database, storage, render_pool, lease, timedelta(seconds=60), lambda: False)
+        stored = job.run()
+    assert queue.try_complete(fresh_database, storage, lease, stored)
     with fresh_database.transaction(write=False) as reading:
         ids = reading.scalars(select(Prediction.id).order_by(Prediction.index)).all()  # unscoped: the seed's
     assert ids == [build_seed_id(0x13, 1), build_seed_id(0x13, 2)]
 
 
-def test_the_pictures_that_come_with_the_seed_are_what_the_studio_makes_of_its_order(
+def test_the_stored_images_of_the_seed_equal_a_new_rendering(
     fresh_database: Database, tmp_path: Path
 ) -> None:
     settings = build_settings(tmp_path)
     seed_database(fresh_database, settings)
-    for made, kept in zip(render_samples(fresh_database, settings), load_packshots(), strict=True):
-        # Another processor may round differently; another light, crop or shadow is far beyond this.
-        difference = np.asarray(open_image(made.image), int) - np.asarray(open_image(kept.image), int)
+    for rendered, stored in zip(render_samples(fresh_database, settings), load_packshots(), strict=True):
+        # Rounding depends on the processor. A change of light, crop or shadow exceeds the tolerance by far.
+        difference = np.asarray(open_image(rendered.image), int) - np.asarray(open_image(stored.image), int)
         assert np.abs(difference).mean() < 0.5
-        assert made.quality == pytest.approx(kept.quality, abs=0.02)
-        assert image_facts(made) == image_facts(kept)
+        assert rendered.quality == pytest.approx(stored.quality, abs=0.02)
+        assert list_exact_values(rendered) == list_exact_values(stored)
 
 
-def image_facts(picture: RenderedImage) -> tuple[object, ...]:
-    """What is told of a picture and does not depend on how a processor rounds."""
-    size, set_up = (picture.width, picture.height), picture.settings
-    look = [set_up["light"], set_up["shadow"], set_up["pose"]]
-    made_by = (picture.renderer_version, picture.seed, picture.cut_out, picture.unused)
-    return size, picture.content_type, look, made_by
+def list_exact_values(image: RenderedImage) -> tuple[object, ...]:
+    """Return the values of an image that do not depend on how a processor rounds."""
+    size, settings = (image.width, image.height), image.settings
+    scene = [settings["light"], settings["shadow"], settings["pose"]]
+    origin = (image.renderer_version, image.seed, image.cut_out, image.unused)
+    return size, image.content_type, scene, origin
 
 
 def check_accounts(fresh_database: Database) -> None:
-    """The accounts can sign in, have credit and own their organizations."""
+    """Check that the accounts can sign in, have credits and own their organizations."""
     with fresh_database.transaction(write=False) as reading:
         users = reading.scalars(select(User).order_by(User.id)).all()
         assert [user.email for user in users] == list(PUBLISHED_PASSWORDS)
@@ -183,7 +186,7 @@ def check_accounts(fresh_database: Database) -> None:
         assert {tuple(row) for row in owners} == {(users[0].id, "owner"), (users[1].id, "owner")}
 
 
-def test_two_processes_may_seed_at_once_and_what_people_delete_stays_deleted(
+def test_concurrent_seeds_create_rows_once_and_do_not_restore_deleted_rows(
     fresh_database: Database, tmp_path: Path
 ) -> None:
     settings = build_settings(tmp_path, "test", "contract")
@@ -191,25 +194,28 @@ def test_two_processes_may_seed_at_once_and_what_people_delete_stays_deleted(
         for outcome in [pool.submit(seed_database, fresh_database, settings) for _ in range(2)]:
             outcome.result()
     check_fuzzer_requirements(fresh_database)
-    before = count_rows_shown(fresh_database)
+    before = count_rows(fresh_database)
     assert (before["User"], before["Style"], before["Prediction"]) == (3, 6, 8)
     with fresh_database.transaction(write=True) as writing:
-        for image in writing.scalars(select(ProductImage)):  # unscoped: those of the seed
+        for image in writing.scalars(select(ProductImage)):  # unscoped: all of them are the seed's
             writing.delete(image)
     seed_database(fresh_database, settings)
-    assert count_rows_shown(fresh_database) == before | {"ProductImage": 0}
+    assert count_rows(fresh_database) == before | {"ProductImage": 0}
 
 
 def check_fuzzer_requirements(fresh_database: Database) -> None:
-    """The fuzzer finds a finished generation in every scope, and a model that makes small pictures."""
+    """Check that each tenant has a completed generation and the recommended model renders small images.
+
+    The contract fuzzer depends on both.
+    """
     with fresh_database.transaction(write=False) as reading:
         generations = reading.scalars(select(Generation)).all()  # unscoped: all of them are the seed's
         assert {row.status for row in generations} == {"completed"}
         demo, second = (build_seed_id(KINDS[User], number) for number in (1, 2))
-        houses = [build_seed_id(KINDS[Organization], number) for number in (1, 2)]
+        organizations = [build_seed_id(KINDS[Organization], number) for number in (1, 2)]
         assert {(row.owner_id, row.organization_id) for row in generations} == {
-            (demo, houses[0]),
-            (second, houses[1]),
+            (demo, organizations[0]),
+            (second, organizations[1]),
             (demo, None),
             (second, None),
         }

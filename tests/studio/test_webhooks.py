@@ -1,4 +1,4 @@
-"""What is sent to webhooks, to whom, and that it is signed as the standard says."""
+"""Test the content, the recipients and the signature of webhook messages (Standard Webhooks)."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ from tests.support.servers.webhook_receiver import (
 )
 
 
-def test_a_message_is_signed_as_the_standard_says(database: Database, receiver: WebhookReceiver) -> None:
+def test_a_message_is_signed_as_standard_webhooks_requires(
+    database: Database, receiver: WebhookReceiver
+) -> None:
     organization = factories.make_organization()
     endpoint = make_endpoint(receiver, organization=organization)
     publish_event(database, endpoint)
     assert send_next_delivery(database, receiver)
-    (asked,) = receiver.recorder.requests
-    assert (asked.method, asked.path) == ("POST", "/hooks")
-    assert asked.headers["content-type"] == "application/json"
-    body = verify_signature(asked, derive_secret(SETTINGS.secret_key, endpoint.secret_salt))
+    (request,) = receiver.recorder.requests
+    assert (request.method, request.path) == ("POST", "/hooks")
+    assert request.headers["content-type"] == "application/json"
+    body = verify_signature(request, derive_secret(SETTINGS.secret_key, endpoint.secret_salt))
     delivery = get_only_delivery(database)
     assert body == {
         "type": "generation.completed",
@@ -50,18 +52,20 @@ def test_a_message_is_signed_as_the_standard_says(database: Database, receiver: 
             "url": f"https://api.example.com/api/v1/generations/{endpoint.id}",
         },
     }
-    assert asked.headers["webhook-id"] == delivery.message_id
+    assert request.headers["webhook-id"] == delivery.message_id
     assert (delivery.status, delivery.attempts, delivery.last_status_code) == ("delivered", 1, 204)
     assert (delivery.next_attempt_at, delivery.last_error) == (None, None)
     assert not send_next_delivery(database, receiver)
     with pytest.raises(WebhookVerificationError):
-        verify_signature(asked, derive_secret(SETTINGS.secret_key, generate_salt()))
+        verify_signature(request, derive_secret(SETTINGS.secret_key, generate_salt()))
 
 
-def test_after_a_rotation_both_secrets_sign_for_a_day(database: Database, receiver: WebhookReceiver) -> None:
+def test_both_secrets_sign_for_24_hours_after_a_rotation(
+    database: Database, receiver: WebhookReceiver
+) -> None:
     with time_machine.travel(START) as clock:
         endpoint = make_endpoint(receiver)
-        former = derive_secret(SETTINGS.secret_key, endpoint.secret_salt)
+        old_secret = derive_secret(SETTINGS.secret_key, endpoint.secret_salt)
         with database.transaction(write=True):
             # unscoped: the row of this test
             found = (
@@ -71,23 +75,23 @@ def test_after_a_rotation_both_secrets_sign_for_a_day(database: Database, receiv
             )
             endpoints.rotate_webhook_secret(found)
         secret = derive_secret(SETTINGS.secret_key, found.secret_salt)
-        assert secret != former
+        assert secret != old_secret
         publish_event(database, endpoint)
         send_next_delivery(database, receiver)
-        asked = receiver.recorder.requests[-1]
-        assert len(asked.headers["webhook-signature"].split(" ")) == 2
-        assert verify_signature(asked, secret) == verify_signature(asked, former)
+        request = receiver.recorder.requests[-1]
+        assert len(request.headers["webhook-signature"].split(" ")) == 2
+        assert verify_signature(request, secret) == verify_signature(request, old_secret)
         clock.shift(timedelta(hours=24, seconds=1))
         publish_event(database, endpoint)
         send_next_delivery(database, receiver)
         assert verify_signature(receiver.recorder.requests[-1], secret)
         with pytest.raises(WebhookVerificationError):
-            verify_signature(receiver.recorder.requests[-1], former)
+            verify_signature(receiver.recorder.requests[-1], old_secret)
         queue.delete_old_deliveries(database)
         assert get_endpoint(database, endpoint).previous_secret_salt is None
 
 
-def test_a_rollback_takes_the_message_with_it(database: Database, receiver: WebhookReceiver) -> None:
+def test_a_rollback_discards_the_message(database: Database, receiver: WebhookReceiver) -> None:
     endpoint = make_endpoint(receiver)
 
     def fail_after_publishing() -> None:
@@ -101,10 +105,12 @@ def test_a_rollback_takes_the_message_with_it(database: Database, receiver: Webh
     assert not send_next_delivery(database, receiver)
 
 
-def test_only_who_listens_in_the_same_scope_is_told(database: Database, receiver: WebhookReceiver) -> None:
+def test_only_endpoints_of_the_same_tenant_and_event_type_get_a_message(
+    database: Database, receiver: WebhookReceiver
+) -> None:
     owner = factories.make_user()
     organization = factories.make_organization(owner)
-    listens = [make_endpoint(receiver, organization=organization) for _ in range(2)]
+    subscribed = [make_endpoint(receiver, organization=organization) for _ in range(2)]
     for other in (
         {"organization": organization, "event_types": ["shot.rejected"]},
         {"organization": organization, "is_enabled": False},
@@ -113,13 +119,13 @@ def test_only_who_listens_in_the_same_scope_is_told(database: Database, receiver
         {},
     ):
         make_endpoint(receiver, **other)
-    publish_event(database, listens[0])
-    found = list_rows(database, WebhookDelivery)
-    assert {delivery.endpoint_id for delivery in found} == {endpoint.id for endpoint in listens}
-    assert len({delivery.message_id for delivery in found}) == 1
+    publish_event(database, subscribed[0])
+    deliveries = list_rows(database, WebhookDelivery)
+    assert {delivery.endpoint_id for delivery in deliveries} == {endpoint.id for endpoint in subscribed}
+    assert len({delivery.message_id for delivery in deliveries}) == 1
 
 
-def test_a_personal_row_tells_its_owners_personal_endpoints(
+def test_an_event_of_a_personal_row_is_sent_to_the_personal_endpoints_of_its_owner(
     database: Database, receiver: WebhookReceiver
 ) -> None:
     endpoint = make_endpoint(receiver)
@@ -128,14 +134,16 @@ def test_a_personal_row_tells_its_owners_personal_endpoints(
     assert get_only_delivery(database).endpoint_id == endpoint.id
 
 
-def test_sending_leaves_the_tag_of_an_endpoint_alone(database: Database, receiver: WebhookReceiver) -> None:
+def test_a_delivery_does_not_change_the_etag_of_its_endpoint(
+    database: Database, receiver: WebhookReceiver
+) -> None:
     endpoint = make_endpoint(receiver)
     publish_event(database, endpoint)
     send_next_delivery(database, receiver)
     assert get_endpoint(database, endpoint).updated_at == endpoint.updated_at
 
 
-def test_the_log_is_kept_for_thirty_days(database: Database, receiver: WebhookReceiver) -> None:
+def test_deliveries_are_kept_for_30_days(database: Database, receiver: WebhookReceiver) -> None:
     endpoint = make_endpoint(receiver)
     factories.make_webhook_delivery(endpoint, created_at=utc_now() - timedelta(days=30, minutes=1))
     kept = factories.make_webhook_delivery(endpoint, created_at=utc_now() - timedelta(days=29))
@@ -143,15 +151,17 @@ def test_the_log_is_kept_for_thirty_days(database: Database, receiver: WebhookRe
     assert get_only_delivery(database).id == kept.id
 
 
-def test_a_secret_cannot_be_read_off_the_database(database: Database, receiver: WebhookReceiver) -> None:
+def test_a_secret_cannot_be_derived_from_the_database_alone(
+    database: Database, receiver: WebhookReceiver
+) -> None:
     endpoint = make_endpoint(receiver)
     secret = derive_secret(SETTINGS.secret_key, endpoint.secret_salt)
     assert secret == derive_secret(SETTINGS.secret_key, endpoint.secret_salt)
-    assert secret != derive_secret("another key of the server, long enough", endpoint.secret_salt)
+    assert secret != derive_secret("another secret key that is long enough", endpoint.secret_salt)
     assert endpoint.secret_salt not in secret
 
 
-def test_the_stored_payload_is_what_is_sent_each_time() -> None:
+def test_a_stored_payload_is_encoded_to_the_same_body_each_time() -> None:
     payload = {"type": "shot.approved", "timestamp": "t", "data": {"id": "1", "url": "/api/v1/shots/1"}}
     text = outbox.encode_body(payload, "https://api.example.com")
     assert text == outbox.encode_body(json.loads(json.dumps(payload)), "https://api.example.com")
