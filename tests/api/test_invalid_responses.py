@@ -1,5 +1,6 @@
-"""An answer of ours that breaks the contract: the caller gets a neutral 500, the log the violation, and
-of the request nothing is kept, in the database or on disk.
+"""A response that violates the contract: the client gets a generic 500 and the violation is logged.
+
+The request leaves nothing in the database or on disk.
 """
 
 from __future__ import annotations
@@ -20,41 +21,41 @@ from studio.media.storage import LocalDisk
 from tests.support.factories.catalogue import Customer, post_form
 from tests.support.scenarios import make_product_photo
 
-BREAKS: dict[str, Callable[[ApiResponse], dict[str, Any]]] = {
-    "a status that is not documented": lambda answer: {"status": 200},
-    "no Location": lambda answer: {"headers": {}},
-    "another media type": lambda answer: {"media_type": "text/json"},
-    "a property less": lambda answer: {"body": {"name": "Atelier Nord"}},
-    "a property of another type": lambda answer: {"body": {**answer.body, "name": 7}},
-    "what is no JSON": lambda answer: {"body": {**answer.body, "name": object()}},
+VIOLATIONS: dict[str, Callable[[ApiResponse], dict[str, Any]]] = {
+    "an undocumented status": lambda response: {"status": 200},
+    "no Location": lambda response: {"headers": {}},
+    "another media type": lambda response: {"media_type": "text/json"},
+    "a missing property": lambda response: {"body": {"name": "Atelier Nord"}},
+    "a property of the wrong type": lambda response: {"body": {**response.body, "name": 7}},
+    "a body that is not JSON": lambda response: {"body": {**response.body, "name": object()}},
 }
 
 
-def break_responses(monkeypatch: pytest.MonkeyPatch, module: ModuleType, breaks: str) -> None:
-    """Let the handlers of a module answer creates wrongly."""
+def return_invalid_responses(monkeypatch: pytest.MonkeyPatch, module: ModuleType, violation: str) -> None:
+    """Make the create handlers of a module return an invalid response."""
 
-    def create_wrongly(*arguments: Any) -> ApiResponse:
-        answer = created(*arguments)
-        return replace(answer, **BREAKS[breaks](answer))
+    def create_invalid(*arguments: Any) -> ApiResponse:
+        response = created(*arguments)
+        return replace(response, **VIOLATIONS[violation](response))
 
-    monkeypatch.setattr(module, "created", create_wrongly)
+    monkeypatch.setattr(module, "created", create_invalid)
 
 
 def count_rows(database: Database, model: Any) -> int:
     with database.transaction(write=False):
-        # unscoped: the database of this test belongs to nobody
+        # unscoped: counts the rows of all tenants
         return current_session().scalar(select(func.count()).select_from(model)) or 0
 
 
-@pytest.mark.parametrize("breaks", BREAKS)
-def test_a_broken_answer_leaves_no_row(
+@pytest.mark.parametrize("violation", VIOLATIONS)
+def test_an_invalid_response_leaves_no_row(
     customer: Customer,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    breaks: str,
+    violation: str,
 ) -> None:
-    break_responses(monkeypatch, brands, breaks)
+    return_invalid_responses(monkeypatch, brands, violation)
     reply = customer.client("POST", f"/brands/{customer.organization_query}", {"name": "Atelier Nord"})
     assert (reply.status, reply.json()["code"]) == (500, "internal_error")
     assert reply.json()["detail"] == "Internal server error"
@@ -64,12 +65,12 @@ def test_a_broken_answer_leaves_no_row(
     assert logged[0].startswith("contract violation: create_brand")
 
 
-def test_a_broken_answer_leaves_no_file(
+def test_an_invalid_response_leaves_no_file(
     customer: Customer, database: Database, storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     product = customer.create("/products/", {"name": "Linen wrap dress"})
     before = {file.key for file in storage.list_files("media")}
-    break_responses(monkeypatch, products, "no Location")
+    return_invalid_responses(monkeypatch, products, "no Location")
     reply = post_form(
         customer.client, f"/products/{product['id']}/images", make_product_photo(), type="front"
     )

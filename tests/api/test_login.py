@@ -18,8 +18,7 @@ from sqlalchemy import Executable, delete, select, update
 
 from db.base import utc_now
 from db.models import PasswordResetToken, TokenFamily, User
-from db.session import Database
-from db.session import current_session as running
+from db.session import Database, current_session
 from handlers.app import Application
 from handlers.pipeline.auth import AUDIENCE
 from studio.accounts.identity import sessions
@@ -53,9 +52,9 @@ def sign_in(
 def list_emails(app: Application, to: str) -> list[str]:
     found = []
     for path in sorted(app.settings.outbox_dir.glob("*.eml")):
-        letter = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
-        if letter["To"] == to:
-            found.append(letter.get_content())
+        message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+        if message["To"] == to:
+            found.append(message.get_content())
     return found
 
 
@@ -65,7 +64,7 @@ def get_recovery_token(app: Application, to: str) -> str:
     return found[1]
 
 
-def test_signing_in_gives_a_token_pair_that_nobody_may_store(anonymous: Client, user: User) -> None:
+def test_signing_in_returns_a_token_pair_that_must_not_be_cached(anonymous: Client, user: User) -> None:
     reply = sign_in(anonymous, grant_type="password", scope="", client_id="web", client_secret="none")
     tokens = reply.json()
     assert (reply.status, reply.headers["cache-control"]) == (200, "no-store")
@@ -78,7 +77,9 @@ def test_signing_in_gives_a_token_pair_that_nobody_may_store(anonymous: Client, 
     assert get_token_owner(anonymous, tokens["access_token"]).json()["email"] == "dana@example.com"
 
 
-def test_the_access_token_is_a_jwt_with_our_claims(app: Application, anonymous: Client, user: User) -> None:
+def test_the_access_token_is_a_jwt_for_the_user_that_expires_after_an_hour(
+    app: Application, anonymous: Client, user: User
+) -> None:
     tokens = [sign_in(anonymous).json()["access_token"] for _ in range(2)]
     claims = [
         jwt.decode(token, app.settings.secret_key, algorithms=["HS256"], audience=AUDIENCE)
@@ -92,7 +93,7 @@ def test_the_access_token_is_a_jwt_with_our_claims(app: Application, anonymous: 
     assert claims[0]["sid"] != claims[1]["sid"]
 
 
-def test_the_address_is_found_in_any_letter_case(anonymous: Client, user: User) -> None:
+def test_the_email_address_is_case_insensitive(anonymous: Client, user: User) -> None:
     assert sign_in(anonymous, "DANA@Example.COM").status == 200
 
 
@@ -100,13 +101,13 @@ def test_the_address_is_found_in_any_letter_case(anonymous: Client, user: User) 
     ("username", "password"),
     [("dana@example.com", "wrong"), ("nobody@example.com", PASSWORD), ("' OR 1=1 --", "x")],
 )
-def test_wrong_passwords_and_unknown_addresses_are_answered_alike(
+def test_a_wrong_password_and_an_unknown_address_return_the_same_error(
     anonymous: Client, user: User, username: str, password: str
 ) -> None:
     assert_unauthorized(sign_in(anonymous, username, password), "Incorrect email or password")
 
 
-def test_a_locked_account_is_answered_like_a_wrong_password(anonymous: Client, user: User) -> None:
+def test_a_locked_account_returns_the_same_error_as_a_wrong_password(anonymous: Client, user: User) -> None:
     user.is_active = False
     factories.make(user)
     assert_unauthorized(sign_in(anonymous), "Incorrect email or password")
@@ -120,15 +121,15 @@ def test_a_locked_account_is_answered_like_a_wrong_password(anonymous: Client, u
         update(User).values(is_active=False),
         update(User).values(email_key="another@example.com"),
     ],
-    ids=["deleted", "with another password", "locked", "of another address"],
+    ids=["deleted", "password changed", "locked", "email changed"],
 )
-def test_s16_an_account_that_changed_while_its_password_was_checked_gets_no_session(
+def test_s16_an_account_that_changes_during_the_password_check_gets_no_session(
     anonymous: Client, user: User, database: Database, monkeypatch: pytest.MonkeyPatch, change: Executable
 ) -> None:
     def verify(hashed: str | None, password: str) -> bool:
-        is_right = verify_password(hashed, password)
-        running().connection().execute(change)
-        return is_right
+        is_correct = verify_password(hashed, password)
+        current_session().connection().execute(change)
+        return is_correct
 
     monkeypatch.setattr(sessions, "verify_password", verify)
     assert_unauthorized(sign_in(anonymous), "Incorrect email or password")
@@ -136,7 +137,7 @@ def test_s16_an_account_that_changed_while_its_password_was_checked_gets_no_sess
         assert reading.scalars(select(TokenFamily)).all() == []
 
 
-def test_an_old_hash_is_renewed_with_the_parameters_of_today(anonymous: Client, user: User) -> None:
+def test_signing_in_rehashes_the_password_with_the_current_parameters(anonymous: Client, user: User) -> None:
     user.hashed_password = PasswordHasher(time_cost=1, memory_cost=8_192, parallelism=1).hash(PASSWORD)
     factories.make(user)
     assert sign_in(anonymous).status == 200
@@ -144,7 +145,7 @@ def test_an_old_hash_is_renewed_with_the_parameters_of_today(anonymous: Client, 
     assert user.hashed_password.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
 
 
-def test_a_refresh_token_is_spent_for_a_new_pair(anonymous: Client, user: User) -> None:
+def test_a_refresh_token_is_exchanged_for_a_new_pair(anonymous: Client, user: User) -> None:
     first = sign_in(anonymous).json()
     reply = refresh(anonymous, first["refresh_token"])
     second = reply.json()
@@ -154,7 +155,7 @@ def test_a_refresh_token_is_spent_for_a_new_pair(anonymous: Client, user: User) 
     assert refresh(anonymous, second["refresh_token"]).status == 200
 
 
-def test_an_unknown_refresh_token_is_refused(anonymous: Client, user: User) -> None:
+def test_an_unknown_refresh_token_is_rejected(anonymous: Client, user: User) -> None:
     assert_unauthorized(refresh(anonymous, "rt_0Zl1n2c3"))
 
 
@@ -167,7 +168,7 @@ def test_an_access_token_does_not_outlive_its_session(
     assert 90 < refresh(anonymous, tokens["refresh_token"]).json()["expires_in"] <= 100
 
 
-def test_signing_out_ends_the_session_at_once_and_no_other(anonymous: Client, user: User) -> None:
+def test_signing_out_ends_only_the_current_session(anonymous: Client, user: User) -> None:
     mine, other = sign_in(anonymous).json(), sign_in(anonymous).json()
     header = {"authorization": f"Bearer {mine['access_token']}"}
     reply = anonymous("POST", "/logout", headers=header)
@@ -177,7 +178,7 @@ def test_signing_out_ends_the_session_at_once_and_no_other(anonymous: Client, us
     assert get_token_owner(anonymous, other["access_token"]).status == 200
 
 
-def test_a_locked_account_is_out_at_once(anonymous: Client, user: User) -> None:
+def test_locking_an_account_invalidates_its_tokens(anonymous: Client, user: User) -> None:
     tokens = sign_in(anonymous).json()
     user.is_active = False
     factories.make(user)
@@ -185,18 +186,20 @@ def test_a_locked_account_is_out_at_once(anonymous: Client, user: User) -> None:
     assert_unauthorized(refresh(anonymous, tokens["refresh_token"]))
 
 
-def test_sessions_that_ended_long_ago_go_with_the_next_sign_in_of_their_account(
+def test_signing_in_deletes_the_expired_sessions_of_the_account(
     anonymous: Client, user: User, database: Database
 ) -> None:
     other = factories.make(TokenFamily(user_id=factories.make_user().id, expires_at=utc_now()))
-    over = factories.make(TokenFamily(user_id=user.id, expires_at=utc_now()))
+    expired = factories.make(TokenFamily(user_id=user.id, expires_at=utc_now()))
     assert sign_in(anonymous).status == 200
     with database.transaction(write=False) as reading:
         kept = set(reading.scalars(select(TokenFamily.id)))
-    assert (len(kept), over.id in kept, other.id in kept) == (2, False, True)
+    assert (len(kept), expired.id in kept, other.id in kept) == (2, False, True)
 
 
-def test_secrets_are_stored_as_hashes_only(anonymous: Client, user: User, database: Database) -> None:
+def test_refresh_tokens_are_not_stored_in_plain_text(
+    anonymous: Client, user: User, database: Database
+) -> None:
     tokens = sign_in(anonymous).json()
     with database.transaction(write=False) as opened:
         rows = opened.connection().exec_driver_sql("SELECT * FROM refresh_tokens").all()
@@ -205,7 +208,7 @@ def test_secrets_are_stored_as_hashes_only(anonymous: Client, user: User, databa
     assert family.user_id == user.id
 
 
-def test_recovery_says_the_same_for_known_and_unknown_addresses(
+def test_recovery_returns_the_same_response_for_known_and_unknown_addresses(
     app: Application, anonymous: Client, user: User
 ) -> None:
     known = anonymous("POST", "/password-recovery/DANA@example.com")
@@ -219,19 +222,19 @@ def test_recovery_says_the_same_for_known_and_unknown_addresses(
 @pytest.mark.parametrize(
     "address", [".@a.b", "a..b@c.d", "a|b@-.-", "x" * 64 + "@a.b", "#!$%*+=^_`{|}~.-@a.b"]
 )
-def test_odd_addresses_that_the_contract_allows_do_no_harm(anonymous: Client, address: str) -> None:
+def test_unusual_addresses_cause_no_server_error(anonymous: Client, address: str) -> None:
     reply = anonymous("POST", f"/password-recovery/{quote(address, safe='@')}")
     assert reply.status in (200, 422), reply.body
     assert b"internal_error" not in reply.body
 
 
-def test_recovery_takes_as_long_for_an_unknown_address(anonymous: Client, user: User) -> None:
-    spans = []
+def test_recovery_takes_a_minimum_time_for_known_and_unknown_addresses(anonymous: Client, user: User) -> None:
+    durations = []
     for address in ("dana@example.com", "nobody@example.com"):
         start = time.perf_counter()
         anonymous("POST", f"/password-recovery/{address}")
-        spans.append(time.perf_counter() - start)
-    assert min(spans) >= MIN_SECONDS
+        durations.append(time.perf_counter() - start)
+    assert min(durations) >= MIN_SECONDS
 
 
 def test_a_mailed_token_sets_a_password_once_and_ends_all_sessions(
@@ -248,7 +251,7 @@ def test_a_mailed_token_sets_a_password_once_and_ends_all_sessions(
     assert_unauthorized(anonymous("POST", "/reset-password/", change))
 
 
-def test_a_used_recovery_token_takes_the_other_ones_with_it(
+def test_using_a_recovery_token_invalidates_the_other_ones(
     app: Application, anonymous: Client, user: User
 ) -> None:
     tokens = []
@@ -263,22 +266,22 @@ def test_a_used_recovery_token_takes_the_other_ones_with_it(
     assert outcomes == [200, 401]
 
 
-def test_s16_of_two_recovery_tokens_at_once_one_sets_the_password(
+def test_s16_one_of_two_concurrent_recovery_tokens_sets_the_password(
     committing_server: CommittingServer, application: Application
 ) -> None:
-    anybody, tokens = Client(application), []
+    anonymous, tokens = Client(application), []
     for _ in range(2):
-        anybody("POST", f"/password-recovery/{committing_server.scenario.owner.email}")
+        anonymous("POST", f"/password-recovery/{committing_server.scenario.owner.email}")
         tokens.append(get_recovery_token(application, committing_server.scenario.owner.email))
 
-    def spend(token: str) -> int:
+    def use_token(token: str) -> int:
         change = {"token": token, "new_password": "a-linen-dress-in-may"}
-        return anybody("POST", "/reset-password/", change).status
+        return anonymous("POST", "/reset-password/", change).status
 
-    assert sorted(run_concurrently(*[partial(spend, token) for token in tokens])) == [200, 401]
+    assert sorted(run_concurrently(*[partial(use_token, token) for token in tokens])) == [200, 401]
 
 
-@pytest.mark.parametrize("reaction", ["a new password", "an address that a superuser set"])
+@pytest.mark.parametrize("reaction", ["password changed", "email changed by a superuser"])
 def test_s16_changing_password_or_email_invalidates_mailed_recovery_tokens(
     app: Application, anonymous: Client, user: User, client_for: Callable[..., Client], reaction: str
 ) -> None:
@@ -286,8 +289,8 @@ def test_s16_changing_password_or_email_invalidates_mailed_recovery_tokens(
     client, root = client_for(user), client_for(factories.make_user(is_superuser=True))
     body = {"current_password": PASSWORD, "new_password": "a-woollen-coat"}
     done = {
-        "a new password": lambda: client("PATCH", "/users/me/password", body),
-        "an address that a superuser set": lambda: root(
+        "password changed": lambda: client("PATCH", "/users/me/password", body),
+        "email changed by a superuser": lambda: root(
             "PATCH", f"/users/{user.id}", {"email": "dana@example.org"}
         ),
     }[reaction]()
@@ -296,7 +299,7 @@ def test_s16_changing_password_or_email_invalidates_mailed_recovery_tokens(
     assert_unauthorized(anonymous("POST", "/reset-password/", change))
 
 
-def test_a_recovery_token_is_too_old_after_an_hour(
+def test_a_recovery_token_expires_after_an_hour(
     app: Application, anonymous: Client, user: User, database: Database
 ) -> None:
     anonymous("POST", "/password-recovery/dana@example.com")
@@ -308,7 +311,7 @@ def test_a_recovery_token_is_too_old_after_an_hour(
     assert_unauthorized(anonymous("POST", "/reset-password/", change))
 
 
-def test_s16_a_mail_from_before_the_lock_opens_no_account(
+def test_s16_a_locked_account_cannot_use_a_recovery_token_mailed_before_the_lock(
     app: Application, anonymous: Client, user: User
 ) -> None:
     anonymous("POST", "/password-recovery/dana@example.com")
@@ -321,7 +324,7 @@ def test_s16_a_mail_from_before_the_lock_opens_no_account(
     assert sign_in(anonymous).status == 200
 
 
-def test_recovery_tokens_that_are_too_old_go_with_the_next_recovery_of_anybody(
+def test_the_next_recovery_request_deletes_expired_recovery_tokens(
     anonymous: Client, user: User, database: Database
 ) -> None:
     anonymous("POST", "/password-recovery/dana@example.com")
@@ -332,7 +335,7 @@ def test_recovery_tokens_that_are_too_old_go_with_the_next_recovery_of_anybody(
         assert reading.scalars(select(PasswordResetToken)).all() == []
 
 
-def test_a_locked_account_gets_no_recovery_mail(app: Application, anonymous: Client) -> None:
+def test_a_locked_account_gets_no_recovery_email(app: Application, anonymous: Client) -> None:
     factories.make_user(email="locked@example.com", is_active=False)
     assert anonymous("POST", "/password-recovery/locked@example.com").status == 200
     assert not list_emails(app, "locked@example.com")

@@ -1,4 +1,4 @@
-"""Pictures through the API: reviewed with their shot, downloaded in variants, shared, deleted."""
+"""Predictions through the API: review, image variants, shared links and deletion."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> 
 def predictions(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> list[dict[str, Any]]:
-    """Two pictures of the production's shot, waiting for review."""
+    """Return two predictions of the scenario's shot that wait for review."""
     shot = scenario.shot
     shot.status = "pending_review"
     factories.make(shot)
@@ -49,10 +49,10 @@ def predictions(
     return made
 
 
-def test_approving_a_picture_approves_its_shot_and_returns_the_one_before(
+def test_approving_a_prediction_approves_its_shot_and_returns_the_previous_one_to_review(
     client: Client, scenario: PhotographedProduct, predictions: list[dict[str, Any]]
 ) -> None:
-    first, second = (f"/predictions/{picture['id']}" for picture in predictions)
+    first, second = (f"/predictions/{prediction['id']}" for prediction in predictions)
     assert client("POST", f"{first}/approve", {"note": "Sharp."}).json()["review"]["note"] == "Sharp."
     assert client("POST", f"{second}/approve", {}).json()["status"] == "approved"
     assert client("GET", first).json()["status"] == "pending_review"
@@ -64,7 +64,7 @@ def test_approving_a_picture_approves_its_shot_and_returns_the_one_before(
     assert (shot["status"], shot["approved_prediction_id"]) == ("pending_review", None)
 
 
-def test_a_rejected_picture_is_not_approved_before_it_is_reopened(
+def test_a_rejected_prediction_must_be_reopened_before_it_is_approved(
     client: Client, predictions: list[dict[str, Any]]
 ) -> None:
     path = f"/predictions/{predictions[0]['id']}"
@@ -80,7 +80,7 @@ def test_a_rejected_picture_is_not_approved_before_it_is_reopened(
     assert client("POST", f"{path}/approve", {}).json()["status"] == "approved"
 
 
-def test_pictures_of_a_shot_that_is_being_generated_are_not_approved(
+def test_predictions_of_a_shot_cannot_be_approved_while_it_is_generated(
     client: Client, scenario: PhotographedProduct, predictions: list[dict[str, Any]]
 ) -> None:
     assert client("POST", f"/shots/{scenario.shot.id}/generate", {}).status == 202
@@ -88,10 +88,10 @@ def test_pictures_of_a_shot_that_is_being_generated_are_not_approved(
     assert status_and_code(reply) == (409, "shot_busy")
 
 
-def test_an_approved_picture_is_in_use_and_others_can_go(
+def test_only_predictions_that_are_not_approved_can_be_deleted(
     client: Client, scenario: PhotographedProduct, predictions: list[dict[str, Any]]
 ) -> None:
-    approved, other = (f"/predictions/{picture['id']}" for picture in predictions)
+    approved, other = (f"/predictions/{prediction['id']}" for prediction in predictions)
     client("POST", f"{approved}/approve", {})
     assert status_and_code(client("DELETE", approved)) == (409, "in_use")
     assert client("DELETE", other).status == 204
@@ -110,7 +110,7 @@ def test_an_approved_picture_is_in_use_and_others_can_go(
         ("?format=avif&width=50", "image/avif", (50, 67)),
     ],
 )
-def test_a_picture_is_served_in_the_size_and_format_asked_for(
+def test_an_image_is_served_in_the_requested_size_and_format(
     client: Client, predictions: list[dict[str, Any]], query: str, media_type: str, size: tuple[int, int]
 ) -> None:
     path = f"/predictions/{predictions[0]['id']}/image{query}"
@@ -123,44 +123,44 @@ def test_a_picture_is_served_in_the_size_and_format_asked_for(
     assert client("GET", path, headers={"if-none-match": reply.headers["etag"]}).status == 304
 
 
-def test_the_addresses_of_a_picture_lead_to_its_bytes(
+def test_the_image_urls_of_a_prediction_can_be_fetched(
     client: Client, app: Application, predictions: list[dict[str, Any]]
 ) -> None:
     for name in ("image_url", "thumbnail_url"):
-        address = predictions[0][name]
-        assert address.startswith(app.settings.public_url)
-        path = address.removeprefix(f"{app.settings.public_url}/api/v1")
+        url = predictions[0][name]
+        assert url.startswith(app.settings.public_url)
+        path = url.removeprefix(f"{app.settings.public_url}/api/v1")
         assert client("GET", path).status == 200
 
 
-def test_s26_a_shared_link_opens_the_picture_for_anybody_until_it_expires(
+def test_s26_a_shared_link_serves_the_image_without_authentication_until_it_expires(
     client: Client,
     client_for: Callable[..., Client],
     app: Application,
     scenario: PhotographedProduct,
     predictions: list[dict[str, Any]],
 ) -> None:
-    anybody, settings = client_for(None), app.settings
+    anonymous, settings = client_for(None), app.settings
     link = client("POST", f"/predictions/{predictions[0]['id']}/share", {"expires_in_seconds": 60}).json()[
         "url"
     ]
     path = link.removeprefix(f"{settings.public_url}/api/v1")
-    picture = client("GET", f"/predictions/{predictions[0]['id']}/image").body
-    assert anybody("GET", path).body == picture
-    assert anybody("GET", f"{path}?width=48&format=png").headers["content-type"] == "image/png"
-    assert status_and_code(anybody("GET", path + "x")) == (404, "not_found")
-    for prediction_id, moment in (
+    image = client("GET", f"/predictions/{predictions[0]['id']}/image").body
+    assert anonymous("GET", path).body == image
+    assert anonymous("GET", f"{path}?width=48&format=png").headers["content-type"] == "image/png"
+    assert status_and_code(anonymous("GET", path + "x")) == (404, "not_found")
+    for prediction_id, expires_at in (
         (predictions[0]["id"], utc_now() - timedelta(seconds=1)),
         (new_id(), utc_now() + timedelta(hours=1)),
     ):
-        token = sign_share(settings.secret_key, prediction_id, moment)
-        assert status_and_code(anybody("GET", f"/shared/predictions/{token}")) == (404, "not_found")
+        token = sign_share(settings.secret_key, prediction_id, expires_at)
+        assert status_and_code(anonymous("GET", f"/shared/predictions/{token}")) == (404, "not_found")
 
 
-def test_pictures_are_listed_by_what_they_belong_to(
+def test_predictions_are_filtered_by_shot_generation_shooting_and_status(
     client: Client, scenario: PhotographedProduct, predictions: list[dict[str, Any]]
 ) -> None:
-    ids = {picture["id"] for picture in predictions}
+    ids = {prediction["id"] for prediction in predictions}
     for query in (
         f"shot_id={scenario.shot.id}",
         f"generation_id={predictions[0]['generation_id']}",

@@ -1,4 +1,4 @@
-"""Webhook endpoints through the API: secrets, targets, events of the workflow, the log and redeliveries."""
+"""Webhook endpoints through the API: secrets, target URLs, workflow events, deliveries and redeliveries."""
 
 from __future__ import annotations
 
@@ -38,14 +38,12 @@ def endpoint_path(endpoint: dict[str, Any]) -> str:
 
 
 def list_payloads(customer: Customer, endpoint: dict[str, Any]) -> list[dict[str, Any]]:
-    """What was queued for an endpoint, the oldest first."""
+    """Return the payloads of an endpoint's deliveries, oldest first."""
     reply = customer.client("GET", f"{endpoint_path(endpoint)}/deliveries?sort=created_at")
     return [row["payload"] for row in reply.json()["data"]]
 
 
-def test_the_secret_is_shown_by_the_answers_that_make_it_and_by_no_other(
-    customer: Customer, database: Database
-) -> None:
+def test_the_secret_is_returned_only_by_create_and_rotate(customer: Customer, database: Database) -> None:
     reply = customer.client(
         "POST",
         f"/webhook-endpoints/{customer.organization_query}",
@@ -86,7 +84,7 @@ def test_the_secret_is_shown_by_the_answers_that_make_it_and_by_no_other(
         assert secret not in str(vars(row))
 
 
-def test_members_see_endpoints_and_only_admins_manage_them(
+def test_members_can_read_endpoints_and_only_admins_can_manage_them(
     customer: Customer, client_for: Callable[..., Client]
 ) -> None:
     endpoint = create_endpoint(customer)
@@ -121,28 +119,26 @@ def test_members_see_endpoints_and_only_admins_manage_them(
         "https://93.184.216.34:22/",
     ],
 )
-def test_s09_an_address_inside_is_refused_at_creation_and_at_every_change(
-    customer: Customer, url: str
-) -> None:
-    refused = customer.client(
+def test_s09_a_forbidden_target_url_is_rejected_by_create_and_update(customer: Customer, url: str) -> None:
+    rejected = customer.client(
         "POST",
         f"/webhook-endpoints/{customer.organization_query}",
         {"url": url, "event_types": ["shot.approved"]},
     )
-    assert status_and_code(refused) == (409, "target_not_allowed")
+    assert status_and_code(rejected) == (409, "target_not_allowed")
     assert customer.client("GET", f"/webhook-endpoints/{customer.organization_query}").json()["count"] == 0
     row = factories.make_webhook_endpoint(organization=customer.organization)
-    refused = customer.client("PATCH", f"/webhook-endpoints/{row.id}", {"url": url})
-    assert status_and_code(refused) == (409, "target_not_allowed")
+    rejected = customer.client("PATCH", f"/webhook-endpoints/{row.id}", {"url": url})
+    assert status_and_code(rejected) == (409, "target_not_allowed")
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "gopher://127.0.0.1/", "https://a b.example.com/"])
-def test_what_is_no_address_of_the_web_breaks_the_contract(customer: Customer, url: str) -> None:
+def test_a_malformed_or_non_http_url_violates_the_contract(customer: Customer, url: str) -> None:
     body = {"url": url, "event_types": ["shot.approved"]}
     assert customer.client("POST", f"/webhook-endpoints/{customer.organization_query}", body).status == 422
 
 
-def test_a_scope_has_at_most_twenty_endpoints(customer: Customer) -> None:
+def test_a_tenant_has_at_most_twenty_endpoints(customer: Customer) -> None:
     for _ in range(20):
         factories.make_webhook_endpoint(organization=customer.organization)
     body = {"url": URL, "event_types": ["shot.approved"]}
@@ -151,7 +147,7 @@ def test_a_scope_has_at_most_twenty_endpoints(customer: Customer) -> None:
     assert customer.client("POST", "/webhook-endpoints/", body).status == 201
 
 
-def test_an_endpoint_that_is_disabled_gets_nothing_until_it_is_enabled_again(customer: Customer) -> None:
+def test_a_disabled_endpoint_receives_no_events_until_it_is_enabled_again(customer: Customer) -> None:
     endpoint = create_endpoint(customer, event_types=["shooting.phase_changed"])
     off = customer.client("PATCH", endpoint_path(endpoint), {"is_enabled": False}).json()
     assert (off["is_enabled"], off["disabled_reason"]) == (False, "manual")
@@ -177,14 +173,14 @@ def test_an_endpoint_that_is_disabled_gets_nothing_until_it_is_enabled_again(cus
     }
 
 
-def test_the_events_of_a_shot_name_its_shooting_and_its_picture(customer: Customer) -> None:
+def test_shot_events_contain_the_ids_of_the_shooting_and_the_prediction(customer: Customer) -> None:
     endpoint = create_endpoint(customer, event_types=["shot.approved", "shot.rejected"])
     shooting = factories.make_shooting(organization=customer.organization)
     shots = [factories.make_shot(factories.make_look(shooting), status="pending_review") for _ in range(2)]
     prediction = factories.make_prediction(factories.make_generation(shots[0], status="completed"))
     assert customer.client("POST", f"/shots/{shots[0].id}/approve", {}).status == 200
     assert customer.client("POST", f"/shots/{shots[1].id}/reject", {"reason": "Too dark"}).status == 200
-    # A refused step tells nothing.
+    # A rejected transition sends no event.
     assert customer.client("POST", f"/shots/{shots[1].id}/reject", {"reason": "Too dark"}).status == 409
     approved, rejected = list_payloads(customer, endpoint)
     assert (approved["type"], approved["data"]["status"]) == ("shot.approved", "approved")
@@ -193,49 +189,49 @@ def test_the_events_of_a_shot_name_its_shooting_and_its_picture(customer: Custom
     assert rejected["data"]["shooting_id"] == str(shooting.id)
 
 
-def test_every_end_of_a_generation_is_an_event(
+def test_every_final_status_of_a_generation_sends_an_event(
     client_for: Callable[..., Client], scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    house = Customer(client_for(scenario.owner), scenario.owner, scenario.organization)
-    ends = ["canceled", "failed", "completed", "expired"]
-    endpoint = create_endpoint(house, event_types=[f"generation.{end}" for end in ends])
+    customer = Customer(client_for(scenario.owner), scenario.owner, scenario.organization)
+    final_states = ["canceled", "failed", "completed", "expired"]
+    endpoint = create_endpoint(customer, event_types=[f"generation.{state}" for state in final_states])
 
-    def claimed() -> generations.Lease:
-        claim = generations.lease_next(database, "test", LEASE)
-        assert claim is not None
-        return claim
+    def acquire_lease() -> generations.Lease:
+        lease = generations.lease_next(database, "test", LEASE)
+        assert lease is not None
+        return lease
 
     def new_generation(**columns: Any) -> str:
         return str(factories.make_generation(scenario.shot, **columns).id)
 
     ids = [new_generation()]
-    assert house.client("POST", f"/generations/{ids[0]}/cancel").status == 200
+    assert customer.client("POST", f"/generations/{ids[0]}/cancel").status == 200
     ids.append(new_generation())
-    generations.fail(database, claimed(), generations.INTERNAL_ERROR)
+    generations.fail(database, acquire_lease(), generations.INTERNAL_ERROR)
     ids.append(new_generation())
-    assert generations.try_complete(database, storage, claimed(), [])
+    assert generations.try_complete(database, storage, acquire_lease(), [])
     ids.append(new_generation(deadline_at=utc_now() - timedelta(seconds=1)))
     assert generations.expire_overdue(database) == 1
-    told = list_payloads(house, endpoint)
-    assert [one["type"] for one in told] == [f"generation.{end}" for end in ends]
-    assert [one["data"]["status"] for one in told] == ends
-    assert [one["data"]["id"] for one in told] == ids
-    assert {one["data"]["shot_id"] for one in told} == {str(scenario.shot.id)}
+    payloads = list_payloads(customer, endpoint)
+    assert [payload["type"] for payload in payloads] == [f"generation.{state}" for state in final_states]
+    assert [payload["data"]["status"] for payload in payloads] == final_states
+    assert [payload["data"]["id"] for payload in payloads] == ids
+    assert {payload["data"]["shot_id"] for payload in payloads} == {str(scenario.shot.id)}
 
 
 @pytest.fixture
 def receiver() -> Iterator[HttpRecorder]:
-    with run_http_recorder() as at:
-        yield at
+    with run_http_recorder() as recorder:
+        yield recorder
 
 
 def send_deliveries(app: Application, database: Database, receiver: HttpRecorder) -> None:
-    """Send everything that is due, to the receiver instead of where nobody answers."""
+    """Send every due delivery, with the host of the receiver as an allowed target."""
     while send_next(app.settings, database, SafeHttpClient([receiver.host])):
         pass
 
 
-def test_a_test_event_is_sent_and_its_delivery_followed(
+def test_a_test_event_is_sent_and_its_delivery_can_be_read(
     customer: Customer, app: Application, database: Database, receiver: HttpRecorder
 ) -> None:
     row = factories.make_webhook_endpoint(organization=customer.organization, url=f"{receiver.url}/hooks")
@@ -245,15 +241,15 @@ def test_a_test_event_is_sent_and_its_delivery_followed(
     assert reply.status == 202
     assert (queued["status"], queued["attempts"], queued["event_type"]) == ("pending", 0, "webhook.test")
     send_deliveries(app, database, receiver)
-    (asked,) = receiver.requests
-    assert Webhook(secret).verify(asked.body, dict(asked.headers)) == queued["payload"]
+    (request,) = receiver.requests
+    assert Webhook(secret).verify(request.body, dict(request.headers)) == queued["payload"]
     delivered = customer.client("GET", reply.headers["location"].removeprefix("/api/v1")).json()
     assert (delivered["status"], delivered["last_status_code"]) == ("delivered", 200)
     assert delivered["delivered_at"] is not None
-    assert delivered["message_id"] == asked.headers["webhook-id"]
+    assert delivered["message_id"] == request.headers["webhook-id"]
 
 
-def test_test_events_that_wait_are_bounded(customer: Customer) -> None:
+def test_an_endpoint_has_at_most_fifty_pending_test_events(customer: Customer) -> None:
     row = factories.make_webhook_endpoint(organization=customer.organization)
     for _ in range(50):
         factories.make_webhook_delivery(row, event_type="webhook.test", status="pending")
@@ -263,7 +259,7 @@ def test_test_events_that_wait_are_bounded(customer: Customer) -> None:
     )
 
 
-def test_one_message_is_sent_again_under_its_id(
+def test_a_redelivery_keeps_the_message_id(
     customer: Customer, app: Application, database: Database, receiver: HttpRecorder
 ) -> None:
     row = factories.make_webhook_endpoint(organization=customer.organization, url=receiver.url)
@@ -275,10 +271,10 @@ def test_one_message_is_sent_again_under_its_id(
     send_deliveries(app, database, receiver)
     shown = customer.client("GET", path).json()
     assert (shown["status"], shown["attempts"], shown["last_error"]) == ("delivered", 11, None)
-    assert [requests.headers["webhook-id"] for requests in receiver.requests] == [failed.message_id]
+    assert [request.headers["webhook-id"] for request in receiver.requests] == [failed.message_id]
 
 
-def test_a_range_is_sent_again_once(
+def test_a_time_range_is_redelivered_once(
     customer: Customer, app: Application, database: Database, receiver: HttpRecorder
 ) -> None:
     row = factories.make_webhook_endpoint(organization=customer.organization, url=receiver.url)
@@ -298,13 +294,15 @@ def test_a_range_is_sent_again_once(
     assert waiting["count"] == 2
     send_deliveries(app, database, receiver)
     assert len(receiver.requests) == 2
-    everything = customer.client("POST", path, {**window, "only_failed": False}).json()
-    assert everything == {"count": 3, "is_complete": True}
-    upside_down = {"since": window["until"], "until": window["since"]}
-    assert customer.client("POST", path, upside_down).json()["count"] == 0
+    all_deliveries = customer.client("POST", path, {**window, "only_failed": False}).json()
+    assert all_deliveries == {"count": 3, "is_complete": True}
+    reversed_window = {"since": window["until"], "until": window["since"]}
+    assert customer.client("POST", path, reversed_window).json()["count"] == 0
 
 
-def test_a_long_range_is_taken_in_parts(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_time_range_is_redelivered_in_parts(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("studio.webhooks.endpoints.MAX_REDELIVERED", 2)
     row = factories.make_webhook_endpoint(organization=customer.organization)
     for _ in range(3):
@@ -314,7 +312,7 @@ def test_a_long_range_is_taken_in_parts(customer: Customer, monkeypatch: pytest.
     assert customer.client("POST", path, body).json() == {"count": 1, "is_complete": True}
 
 
-def test_the_log_is_filtered_and_tells_nothing_that_the_target_said(
+def test_deliveries_can_be_filtered_and_do_not_contain_the_response_of_the_target(
     customer: Customer, app: Application, database: Database
 ) -> None:
     row = factories.make_webhook_endpoint(organization=customer.organization)
@@ -331,7 +329,7 @@ def test_the_log_is_filtered_and_tells_nothing_that_the_target_said(
     assert customer.client("GET", f"{path}?event_type=shot.approved").json()["count"] == 1
 
 
-def test_a_delivery_is_found_below_its_own_endpoint_only(customer: Customer) -> None:
+def test_a_delivery_of_another_endpoint_returns_404(customer: Customer) -> None:
     one, other = (factories.make_webhook_endpoint(organization=customer.organization) for _ in range(2))
     delivery = factories.make_webhook_delivery(one)
     path = f"/webhook-endpoints/{other.id}/deliveries/{delivery.id}"
@@ -339,7 +337,7 @@ def test_a_delivery_is_found_below_its_own_endpoint_only(customer: Customer) -> 
     assert customer.client("POST", f"{path}/redeliver").status == 404
 
 
-def test_a_deleted_endpoint_takes_its_log_with_it(customer: Customer, database: Database) -> None:
+def test_deleting_an_endpoint_deletes_its_deliveries(customer: Customer, database: Database) -> None:
     endpoint = create_endpoint(customer)
     customer.client("POST", f"{endpoint_path(endpoint)}/test")
     assert customer.client("DELETE", endpoint_path(endpoint)).status == 204
@@ -348,7 +346,7 @@ def test_a_deleted_endpoint_takes_its_log_with_it(customer: Customer, database: 
         assert reading.scalars(select(WebhookDelivery)).all() == []
 
 
-def test_the_events_of_the_contract_are_those_that_endpoints_can_ask_for(app: Application) -> None:
+def test_endpoints_can_subscribe_to_every_event_type_except_test_events(app: Application) -> None:
     contract = json.loads(app.app.config["CONTRACT_JSON"])["components"]["schemas"]
     known = set(contract["WebhookEventType"]["enum"])
     offered = set(contract["WebhookSubscription"]["enum"])
