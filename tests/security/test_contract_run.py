@@ -1,4 +1,4 @@
-"""That the contract run leaves nothing out: no check, operation or phase, and no credential that is none."""
+"""The contract run skips no check, operation or phase, and every operation rejects invalid credentials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INVALID_CREDENTIALS = {
     "empty": "Bearer ",
     "without a scheme": "invented",
     "garbage": "Bearer invented",
-    "three parts of nothing": "Bearer a.b.c",
+    "three meaningless parts": "Bearer a.b.c",
     "unsigned": "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJkZW1vIn0.",
     "Basic": "Basic ZGVtbzpkZW1v",
     "another scheme": "Digest username=demo",
@@ -33,37 +33,37 @@ INVALID_CREDENTIALS = {
 def list_keys(node: Any) -> list[str]:
     """Return all keys of a configuration, at every depth."""
     if isinstance(node, list):
-        return [word for child in node for word in list_keys(child)]
+        return [key for child in node for key in list_keys(child)]
     return (
-        [*node, *(word for child in node.values() for word in list_keys(child))]
+        [*node, *(key for child in node.values() for key in list_keys(child))]
         if isinstance(node, dict)
         else []
     )
 
 
-def test_s28_the_configuration_switches_nothing_off() -> None:
+def test_s28_the_configuration_disables_no_check_and_no_phase() -> None:
     configuration = tomllib.loads((FUZZING / "schemathesis.toml").read_text(encoding="utf-8"))
     assert configuration["warnings"] == {"fail-on": True}
     assert len(configuration["auth"]["wfc"]["peers"]) == 2
     assert configuration["cache"] == {"enabled": False}
     without_cache = {name: value for name, value in configuration.items() if name != "cache"}
     assert "enabled" not in list_keys(without_cache)
-    # The selections say which operations may answer what, and never which ones are left out.
+    # Selections set the statuses that operations may return. They must not exclude an operation from a check.
     for selection in configuration["operations"]:
-        named = {"include-operation-id", "include-method", "exclude-operation-id"}  # whose answers these are
-        assert set(selection) - named == {"checks"}
+        selectors = {"include-operation-id", "include-method", "exclude-operation-id"}
+        assert set(selection) - selectors == {"checks"}
         assert list(selection["checks"]) == ["positive_data_acceptance"]
         assert list(selection["checks"]["positive_data_acceptance"]) == ["expected-statuses"]
 
 
-def test_s28_the_peers_are_of_two_organizations() -> None:
+def test_s28_the_peers_are_among_the_identities() -> None:
     configuration = tomllib.loads((FUZZING / "schemathesis.toml").read_text(encoding="utf-8"))
     identities = json.loads((FUZZING / "identities.json").read_text(encoding="utf-8"))["auth"]
     names = [identity["name"] for identity in identities]
     assert set(configuration["auth"]["wfc"]["peers"]) < set(names)
 
 
-def test_s28_the_commands_leave_nothing_out() -> None:
+def test_s28_the_commands_run_every_phase_and_the_walks() -> None:
     everything = run.parse_arguments([])
     assert [run.list_steps(kind, everything.phases) for kind in ("sqlite", "postgresql")] == [
         [run.fuzz_command, run.walk_command]
@@ -77,31 +77,31 @@ def test_s28_the_commands_leave_nothing_out() -> None:
     ]  # fmt: skip
 
 
-def test_s28_our_checks_are_among_those_that_run() -> None:
+def test_s28_the_custom_checks_are_registered() -> None:
     known = set(schemathesis.checks.CHECKS.get_all_names())
     assert {checks.oauth2_is_enforced.__name__, checks.idempotency_key_replays_response.__name__} <= known
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Application:
-    """The real application, without a database: nobody gets that far."""
+    """Return the real application without a database: rejected requests do not reach it."""
     return create_test_app(tmp_path_factory.mktemp("credentials"))
 
 
 @pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if not one.is_public])
-def test_s28_no_operation_takes_a_credential_that_is_none(name: str, app: Application) -> None:
+def test_s28_every_operation_rejects_invalid_credentials(name: str, app: Application) -> None:
     operation = OPERATIONS[name]
     target = BASE + operation.path
     for parameter in operation.path_names():
         target = target.replace(f"{{{parameter}}}", "01990000-5eed-7000-8000-000400000001")
-    for what, credential in INVALID_CREDENTIALS.items():
+    for kind, credential in INVALID_CREDENTIALS.items():
         headers = {} if credential is None else {"authorization": credential}
         reply = send_request(app, operation.method, target, headers)
-        assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer"), what
-        assert reply.json()["code"] in ("not_authenticated", "invalid_token"), what
+        assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer"), kind
+        assert reply.json()["code"] in ("not_authenticated", "invalid_token"), kind
 
 
-def test_s28_the_run_finds_defects_that_are_put_in(long_form: bool) -> None:
+def test_s28_the_contract_run_finds_seeded_defects(long_form: bool) -> None:
     if not long_form:
-        pytest.skip("starts eighteen servers, for minutes; make security does it")
+        pytest.skip("starts eighteen servers and takes minutes; `make security` runs it")
     assert selftest.main([]) == 0

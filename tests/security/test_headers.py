@@ -31,7 +31,7 @@ DEFAULT_CSP = "default-src 'none'; frame-ancestors 'none'"
 
 @pytest.fixture(scope="module")
 def single_origin_app() -> Iterator[Application]:
-    """A server behind HTTPS whose responses one other site may read."""
+    """Yield an application behind HTTPS that allows one other origin to read its responses."""
     app = create_mini_app(public_url="https://api.example.com", cors_origins=(APP,))
     yield app
     app.bridge.pool.shutdown()
@@ -39,7 +39,7 @@ def single_origin_app() -> Iterator[Application]:
 
 @pytest.fixture(scope="module")
 def default_app() -> Iterator[Application]:
-    """A server with default settings."""
+    """Yield an application with default settings."""
     app = create_mini_app()
     yield app
     app.bridge.pool.shutdown()
@@ -189,7 +189,7 @@ def test_s25_the_security_contact_comes_from_the_settings_or_the_host() -> None:
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """The real application, created once."""
+    """Yield the real application, created once per module."""
     application = create_test_app(tmp_path_factory.mktemp("headers"))
     yield application
     application.bridge.pool.shutdown()
@@ -197,7 +197,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
 
 @pytest.fixture
 def tenant(app: Application, database: Database) -> Iterator[Tenant]:
-    """A tenant with a row of every kind, in this test's database."""
+    """Yield a tenant with a row of every kind in this test's database."""
     with app.database.switched_to(database):
         yield Tenant(app.settings)
 

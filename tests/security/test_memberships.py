@@ -1,4 +1,4 @@
-"""Who was removed or got a lower role is refused with the next request, with tokens of before too."""
+"""A removed member or a lower role takes effect at the next request, also for existing tokens."""
 
 from __future__ import annotations
 
@@ -31,38 +31,38 @@ def organization(owner: User) -> Organization:
 
 @pytest.fixture
 def member(organization: Organization) -> User:
-    person = factories.make_user()
-    factories.make_membership(organization, person, role="admin")
-    return person
+    user = factories.make_user()
+    factories.make_membership(organization, user, role="admin")
+    return user
 
 
-def test_s16_a_new_role_counts_with_the_next_request(
+def test_s16_a_new_role_takes_effect_at_the_next_request(
     client_for: Callable[..., Client], organization: Organization, owner: User, member: User
 ) -> None:
-    client, theirs = client_for(owner), client_for(member)
+    client, other_client = client_for(owner), client_for(member)
     path = f"/organizations/{organization.id}"
     brand = factories.make_brand(organization=organization)
-    for role, may_rename, may_change_brands in (
+    for role, rename_status, brand_status in (
         ("admin", 200, 200),
         ("member", 403, 200),
         ("viewer", 403, 403),
         ("admin", 200, 200),
     ):
         assert client("PATCH", f"{path}/members/{member.id}", {"role": role}).json()["role"] == role
-        assert theirs("PATCH", path, {"name": role}).status == may_rename
-        assert theirs("PATCH", f"/brands/{brand.id}", {"name": role}).status == may_change_brands
-        assert theirs("GET", f"/brands/{brand.id}").status == 200
+        assert other_client("PATCH", path, {"name": role}).status == rename_status
+        assert other_client("PATCH", f"/brands/{brand.id}", {"name": role}).status == brand_status
+        assert other_client("GET", f"/brands/{brand.id}").status == 200
 
 
-def test_s16_a_removed_member_sees_nothing_with_the_next_request(
+def test_s16_a_removed_member_loses_access_at_the_next_request(
     client_for: Callable[..., Client], organization: Organization, owner: User, member: User
 ) -> None:
-    client, theirs = client_for(owner), client_for(member)
+    client, other_client = client_for(owner), client_for(member)
     path, brand = f"/organizations/{organization.id}", factories.make_brand(organization=organization)
-    assert theirs("GET", f"/brands/{brand.id}").status == 200
+    assert other_client("GET", f"/brands/{brand.id}").status == 200
     assert client("DELETE", f"{path}/members/{member.id}").status == 204
     assert client("GET", f"{path}/members/{member.id}").status == 404
-    for method, gone in (
+    for method, target in (
         ("GET", path),
         ("PATCH", path),
         ("GET", f"{path}/members"),
@@ -70,21 +70,23 @@ def test_s16_a_removed_member_sees_nothing_with_the_next_request(
         ("GET", f"/brands/{brand.id}"),
         ("DELETE", f"/brands/{brand.id}"),
     ):
-        assert theirs(method, gone, {"name": "A"} if method == "PATCH" else None).status == 404, gone
-    assert theirs("GET", "/users/me").json()["role"] is None
+        assert other_client(method, target, {"name": "A"} if method == "PATCH" else None).status == 404, (
+            target
+        )
+    assert other_client("GET", "/users/me").json()["role"] is None
 
 
-def test_s16_who_handed_the_organization_over_is_no_owner_with_the_next_request(
+def test_s16_the_previous_owner_loses_the_role_at_the_next_request_after_a_transfer(
     client_for: Callable[..., Client], organization: Organization, owner: User, member: User
 ) -> None:
-    client, theirs = client_for(owner), client_for(member)
+    client, other_client = client_for(owner), client_for(member)
     path = f"/organizations/{organization.id}"
-    assert theirs("DELETE", path).status == 403
+    assert other_client("DELETE", path).status == 403
     body = {"user_id": str(member.id), "password": "sartiq-demo"}
     assert client("POST", f"{path}/transfer-ownership", body).status == 200
     assert client("DELETE", path).status == 403
     assert client("POST", f"{path}/transfer-ownership", body).status == 403
-    assert theirs("DELETE", path).status == 204
+    assert other_client("DELETE", path).status == 204
 
 
 class Team(NamedTuple):
@@ -97,7 +99,7 @@ class Team(NamedTuple):
     member_id: UUID
 
     def role(self, user_id: UUID) -> str | None:
-        """The role that somebody has now, None for no member."""
+        """Return the current role of a user; None if the user is no member."""
         reply = self.owner("GET", f"{self.path}/members/{user_id}")
         return str(reply.json()["role"]) if reply.status == 200 else None
 
@@ -121,36 +123,38 @@ def team(committing_server: CommittingServer, application: Application) -> Team:
         ("removed", "another role"),
     ],
 )
-def test_s16_a_request_that_began_as_an_admins_does_not_end_after_the_role_is_gone(
+def test_s16_a_request_of_an_admin_fails_when_the_role_changes_while_it_runs(
     team: Team, monkeypatch: pytest.MonkeyPatch, database_kind: str, lost: str, attempt: str
 ) -> None:
-    me, other = f"{team.path}/members/{team.admin_id}", f"{team.path}/members/{team.member_id}"
+    own_path, other_path = f"{team.path}/members/{team.admin_id}", f"{team.path}/members/{team.member_id}"
     body = {"email": "friend@example.com", "role": "admin"}
-    invited = team.owner("POST", f"{team.path}/invitations", {**body, "email": "ines@example.com"}).json()[
-        "id"
-    ]
+    invitation_id = team.owner(
+        "POST", f"{team.path}/invitations", {**body, "email": "ines@example.com"}
+    ).json()["id"]
     send = {
-        "own role": lambda: team.admin("PATCH", me, {"role": "admin"}),
-        "another role": lambda: team.admin("PATCH", other, {"role": "admin"}),
-        "removal": lambda: team.admin("DELETE", other),
+        "own role": lambda: team.admin("PATCH", own_path, {"role": "admin"}),
+        "another role": lambda: team.admin("PATCH", other_path, {"role": "admin"}),
+        "removal": lambda: team.admin("DELETE", other_path),
         "invitation": lambda: team.admin("POST", f"{team.path}/invitations", body),
-        "withdrawal": lambda: team.admin("DELETE", f"{team.path}/invitations/{invited}"),
+        "withdrawal": lambda: team.admin("DELETE", f"{team.path}/invitations/{invitation_id}"),
     }[attempt]
-    end = {
-        "demoted": lambda: team.owner("PATCH", me, {"role": "viewer"}),
-        "removed": lambda: team.owner("DELETE", me),
+    change = {
+        "demoted": lambda: team.owner("PATCH", own_path, {"role": "viewer"}),
+        "removed": lambda: team.owner("DELETE", own_path),
     }[lost]
-    tried, done = PausedCall(monkeypatch, organizations, "require_permission_in").run_during_pause(end, send)
-    assert done.status in (200, 204), done.body
+    attempted, changed = PausedCall(monkeypatch, organizations, "require_permission_in").run_during_pause(
+        change, send
+    )
+    assert changed.status in (200, 204), changed.body
     assert team.role(team.admin_id) == ("viewer" if lost == "demoted" else None)
     if database_kind == "postgresql":
-        assert tried.status == (403 if lost == "demoted" else 404), tried.body
+        assert attempted.status == (403 if lost == "demoted" else 404), attempted.body
         assert team.role(team.member_id) == "member"
         listed = team.owner("GET", f"{team.path}/invitations").json()["data"]
-        assert [one["id"] for one in listed] == [invited]
+        assert [invitation["id"] for invitation in listed] == [invitation_id]
 
 
-def test_s16_of_two_admins_who_remove_each_other_at_once_one_stays(
+def test_s16_two_admins_who_remove_each_other_at_the_same_time_leave_one_admin(
     team: Team, application: Application, monkeypatch: pytest.MonkeyPatch, committing_server: CommittingServer
 ) -> None:
     assert team.owner("PATCH", f"{team.path}/members/{team.member_id}", {"role": "admin"}).status == 200
@@ -165,7 +169,7 @@ def test_s16_of_two_admins_who_remove_each_other_at_once_one_stays(
 
 
 @pytest.mark.parametrize("attempt", ["deletion", "transfer"])
-def test_s16_a_request_that_began_as_the_owners_does_not_end_after_the_organization_was_handed_over(
+def test_s16_a_request_of_the_owner_fails_when_ownership_is_transferred_while_it_runs(
     committing_server: CommittingServer,
     application: Application,
     monkeypatch: pytest.MonkeyPatch,
@@ -175,12 +179,12 @@ def test_s16_a_request_that_began_as_the_owners_does_not_end_after_the_organizat
     owner, database, production = committing_server
     with database.transaction(write=True) as writing:
         writing.get_one(User, production.owner.id).hashed_password = hash_password("sartiq-demo")
-        heir, organization = factories.make_user(), factories.make_organization(production.owner)
-        factories.make_membership(organization, heir, role="viewer")
-        theirs = Client(application, auth_headers(application, heir))
+        new_owner, organization = factories.make_user(), factories.make_organization(production.owner)
+        factories.make_membership(organization, new_owner, role="viewer")
+        other_client = Client(application, auth_headers(application, new_owner))
     path = f"/organizations/{organization.id}"
-    body = {"user_id": str(heir.id), "password": "sartiq-demo"}
-    tried, handed = PausedCall(monkeypatch, organizations, "require_permission_in").run_during_pause(
+    body = {"user_id": str(new_owner.id), "password": "sartiq-demo"}
+    attempted, transferred = PausedCall(monkeypatch, organizations, "require_permission_in").run_during_pause(
         lambda: owner("POST", f"{path}/transfer-ownership", body),
         {
             "deletion": lambda: owner("DELETE", path),
@@ -188,7 +192,7 @@ def test_s16_a_request_that_began_as_the_owners_does_not_end_after_the_organizat
         }[attempt],
     )
     if database_kind == "postgresql":
-        assert (tried.status, handed.status) == (403, 200)
-        assert theirs("GET", path).json()["owner_id"] == str(heir.id)
+        assert (attempted.status, transferred.status) == (403, 200)
+        assert other_client("GET", path).json()["owner_id"] == str(new_owner.id)
     else:
-        assert (tried.status, handed.status) in [(204, 404), (200, 403)]
+        assert (attempted.status, transferred.status) in [(204, 404), (200, 403)]

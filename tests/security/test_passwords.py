@@ -23,14 +23,14 @@ ADDRESS = "ines@example.com"
 
 
 class PasswordSetters:
-    """Every request that sets a password, for the account of one address."""
+    """The requests that set a password, each for the account with one e-mail address."""
 
     def __init__(self, app: Application, client_for: Callable[[User | None], Client]) -> None:
         self.app, self.client_of = app, client_for
-        self.anybody, self.superuser = client_for(None), client_for(factories.make_user(is_superuser=True))
+        self.anonymous, self.superuser = client_for(None), client_for(factories.make_user(is_superuser=True))
 
     def account(self) -> User:
-        """Return the account, which exists already."""
+        """Create and return the account."""
         return factories.make_user(email=ADDRESS, hashed_password=hash_password(OLD))
 
     def create_user(self) -> Callable[[str], ClientResponse]:
@@ -50,9 +50,9 @@ class PasswordSetters:
     def reset_password(self) -> Callable[[str], ClientResponse]:
         """Reset the password with a token from an e-mail."""
         self.account()
-        assert self.anybody("POST", f"/password-recovery/{ADDRESS}").status == 200
+        assert self.anonymous("POST", f"/password-recovery/{ADDRESS}").status == 200
         body = {"token": get_mailed_token(self.app, ADDRESS, "pr")}
-        return lambda password: self.anybody("POST", "/reset-password/", {**body, "new_password": password})
+        return lambda password: self.anonymous("POST", "/reset-password/", {**body, "new_password": password})
 
     def accept_invitation(self) -> Callable[[str], ClientResponse]:
         """Create the account by accepting an invitation."""
@@ -61,7 +61,7 @@ class PasswordSetters:
         body = {"email": ADDRESS, "role": "member"}
         assert self.client_of(owner)("POST", path, body).status == 201
         token = {"token": get_mailed_token(self.app, ADDRESS, "iv")}
-        return lambda password: self.anybody("POST", "/invitations/accept", {**token, "password": password})
+        return lambda password: self.anonymous("POST", "/invitations/accept", {**token, "password": password})
 
 
 PASSWORD_OPERATIONS = ("create_user", "update_user", "change_password", "reset_password", "accept_invitation")
@@ -72,11 +72,11 @@ def password_setters(app: Application, client_for: Callable[[User | None], Clien
     return PasswordSetters(app, client_for)
 
 
-@pytest.mark.parametrize("door", PASSWORD_OPERATIONS)
+@pytest.mark.parametrize("operation", PASSWORD_OPERATIONS)
 def test_s18_a_common_password_is_rejected_in_any_letter_case_and_nothing_changes(
-    password_setters: PasswordSetters, door: str, monkeypatch: pytest.MonkeyPatch
+    password_setters: PasswordSetters, operation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = getattr(password_setters, door)()
+    send = getattr(password_setters, operation)()
     for common in (
         "password",
         "12345678",
@@ -89,24 +89,24 @@ def test_s18_a_common_password_is_rejected_in_any_letter_case_and_nothing_change
     ):
         reply = send(common)
         assert (reply.status, reply.json()["code"]) == (409, "password_too_common"), common
-        assert sign_in(password_setters.anybody, ADDRESS, common).status == 401
-    # The mailed token, for instance, was not spent by the refusals.
+        assert sign_in(password_setters.anonymous, ADDRESS, common).status == 401
+    # Rejected requests do not consume a mailed token.
     assert send("seven common words in a row").status in (200, 201)
-    assert sign_in(password_setters.anybody, ADDRESS, "seven common words in a row").status == 200
+    assert sign_in(password_setters.anonymous, ADDRESS, "seven common words in a row").status == 200
 
 
-@pytest.mark.parametrize("door", PASSWORD_OPERATIONS)
+@pytest.mark.parametrize("operation", PASSWORD_OPERATIONS)
 def test_s18_a_password_has_8_to_128_characters_and_never_the_null_character(
-    password_setters: PasswordSetters, door: str
+    password_setters: PasswordSetters, operation: str
 ) -> None:
-    send = getattr(password_setters, door)()
-    for wrong in ("", "seven77", "é" * 7, "🔑" * 7, "x" * 129, "nothing\x00else", "\x00" * 8):
-        reply = send(wrong)
-        assert reply.status == 422, wrong
+    send = getattr(password_setters, operation)()
+    for invalid in ("", "seven77", "é" * 7, "🔑" * 7, "x" * 129, "nothing\x00else", "\x00" * 8):
+        reply = send(invalid)
+        assert reply.status == 422, invalid
         assert {where[-1] for where in reply.error_types} <= {"password", "new_password"}
     longest = "🔑" * 128
     assert send(longest).status in (200, 201)
-    assert sign_in(password_setters.anybody, ADDRESS, longest).status == 200
+    assert sign_in(password_setters.anonymous, ADDRESS, longest).status == 200
 
 
 @pytest.mark.parametrize(
@@ -116,43 +116,43 @@ def test_s18_a_password_has_8_to_128_characters_and_never_the_null_character(
         "e\u0301\u200b\u202e\ufeffmarks", "\ue000\uffff\U0010ffff" * 3, "%00%0A%25+%2B",
     ],
 )  # fmt: skip
-def test_s18_every_other_character_is_one_of_a_password_and_stays_as_it_is(
+def test_s18_every_other_character_is_allowed_and_significant(
     password_setters: PasswordSetters, password: str
 ) -> None:
     assert password_setters.create_user()(password).status == 201
-    assert sign_in(password_setters.anybody, ADDRESS, password).status == 200
-    for other in (password + "x", password[:-1], password.strip() + "y", password.swapcase() + "z"):
-        assert sign_in(password_setters.anybody, ADDRESS, other).status == 401
+    assert sign_in(password_setters.anonymous, ADDRESS, password).status == 200
+    for altered in (password + "x", password[:-1], password.strip() + "y", password.swapcase() + "z"):
+        assert sign_in(password_setters.anonymous, ADDRESS, altered).status == 401
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "漢", "🔑"])
-def test_s18_no_password_is_cut(password_setters: PasswordSetters, letter: str) -> None:
+def test_s18_no_password_is_truncated(password_setters: PasswordSetters, letter: str) -> None:
     """bcrypt truncates at 72 bytes, so changes before and after that byte are tried."""
     longest = letter * 128
     assert password_setters.create_user()(longest).status == 201
-    for place in (17, 18, 23, 24, 35, 36, 71, 72, 127):
-        other = f"{longest[:place]}!{longest[place + 1 :]}"
-        assert sign_in(password_setters.anybody, ADDRESS, other).status == 401, place
-    assert sign_in(password_setters.anybody, ADDRESS, longest[:-1]).status == 401
-    assert sign_in(password_setters.anybody, ADDRESS, longest).status == 200
+    for index in (17, 18, 23, 24, 35, 36, 71, 72, 127):
+        altered = f"{longest[:index]}!{longest[index + 1 :]}"
+        assert sign_in(password_setters.anonymous, ADDRESS, altered).status == 401, index
+    assert sign_in(password_setters.anonymous, ADDRESS, longest[:-1]).status == 401
+    assert sign_in(password_setters.anonymous, ADDRESS, longest).status == 200
 
 
 @pytest.mark.parametrize("size", [129, 10_000, 1_000_000, 10_000_000])
 def test_s18_a_huge_password_is_rejected_before_it_is_hashed(
     password_setters: PasswordSetters, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sends = [getattr(password_setters, door)() for door in ("create_user", "change_password")]
+    sends = [getattr(password_setters, operation)() for operation in ("create_user", "change_password")]
     hashed: list[str] = []
     monkeypatch.setattr(passwords, "_hasher", _RecordingHasher(hashed))
     huge = "x" * size
-    began = time.perf_counter()
-    replies = [send(huge) for send in sends] + [sign_in(password_setters.anybody, ADDRESS, huge)]
-    spent = time.perf_counter() - began
+    start = time.perf_counter()
+    replies = [send(huge) for send in sends] + [sign_in(password_setters.anonymous, ADDRESS, huge)]
+    duration = time.perf_counter() - start
     assert {reply.status for reply in replies} <= {413, 422}
     assert all(size > 1_000_000 or reply.status in (413, 422) for reply in replies)
     assert hashed == []
-    # On a quiet machine it takes a hundredth of that.
-    assert spent < 3 * len(replies)
+    # An idle machine needs a hundredth of this limit.
+    assert duration < 3 * len(replies)
 
 
 class _RecordingHasher:
@@ -173,7 +173,7 @@ class _RecordingHasher:
 def test_s18_duplicate_fields_and_other_types_are_rejected(password_setters: PasswordSetters) -> None:
     user = password_setters.account()
     form = b"username=ines%40example.com&password=wrong&password=" + OLD.encode()
-    assert password_setters.anybody("POST", "/login/access-token", body=form, headers=FORM).status in (
+    assert password_setters.anonymous("POST", "/login/access-token", body=form, headers=FORM).status in (
         400,
         422,
     )
@@ -181,4 +181,4 @@ def test_s18_duplicate_fields_and_other_types_are_rejected(password_setters: Pas
     for value in values:
         reply = password_setters.superuser("PATCH", f"/users/{user.id}", {"password": value})
         assert reply.status == 422, value
-    assert sign_in(password_setters.anybody, ADDRESS, OLD).status == 200
+    assert sign_in(password_setters.anonymous, ADDRESS, OLD).status == 200

@@ -105,7 +105,7 @@ def list_addresses(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an installation that was seeded for development. Tests use copies."""
+    """Return the folder of an installation that was seeded for development. Tests use copies."""
     folder = tmp_path_factory.mktemp("seeded")
     result = run(folder, "--prepare-only", environment="development")
     assert result.returncode == 0, result.stderr
@@ -114,13 +114,13 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def development(seeded: Path, tmp_path: Path) -> Path:
-    """A copy of an installation that was seeded for development."""
+    """Return the folder of a copy of an installation that was seeded for development."""
     return shutil.copytree(seeded, tmp_path / "development")
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an installation that was prepared for production."""
+    """Return the folder of an installation that was prepared for production."""
     folder = tmp_path_factory.mktemp("prepared")
     result = run(folder, "--prepare-only")
     assert result.returncode == 0, result.stderr
@@ -129,7 +129,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def production_folder(prepared: Path, tmp_path: Path) -> Path:
-    """A copy of an installation that was prepared for production."""
+    """Return the folder of a copy of an installation that was prepared for production."""
     return shutil.copytree(prepared, tmp_path / "production")
 
 

@@ -1,7 +1,7 @@
-"""What is large, deep or slow on purpose is refused in less than a tenth of a second, whatever it is.
+"""Requests that are large, deeply nested or slow to parse on purpose are rejected within 0.1 seconds.
 
-Nothing here reaches a database. What counts is the time that this process was at work, in the best of three:
-a machine may be busy elsewhere.
+No request reaches a database. The tests measure the CPU time of this process and take the best of three runs,
+because the machine may be busy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jsonschema_rs
 import jwt
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as some
+from hypothesis import strategies as st
 
 from handlers.app import Application
 from handlers.contract.strict_json import MAX_ITEMS
@@ -36,15 +36,15 @@ IMAGES = f"{BASE}/products/{uuid.uuid4()}/images"
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """The real application, without a database."""
-    made = create_test_app(tmp_path_factory.mktemp("resources"))
-    yield made
-    made.bridge.pool.shutdown()
+    """Yield the real application without a database."""
+    app = create_test_app(tmp_path_factory.mktemp("resources"))
+    yield app
+    app.bridge.pool.shutdown()
 
 
 @pytest.fixture(scope="module")
 def token(app: Application) -> str:
-    """A token that is ours, of nobody: whom it names is not looked up before the request was read."""
+    """Return a signed token of an unknown account, which is looked up only after the request is read."""
     now = int(time.time())
     claims = {
         "iss": ISSUER, "aud": AUDIENCE, "sub": str(uuid.uuid4()), "sid": str(uuid.uuid4()), "jti": "1",
@@ -56,23 +56,23 @@ def token(app: Application) -> str:
 def assert_rejected_quickly(
     app: Application, method: str, target: str, headers: dict[str, str], body: Any
 ) -> ClientResponse:
-    """Return the refusal; fail when it takes a tenth of a second three times, or is none."""
-    took = []
+    """Return the response; fail if it is no 4xx or takes more CPU time than `MAX_SECONDS` three times."""
+    durations = []
     for _ in range(3):
-        began = time.process_time()
+        start = time.process_time()
         reply = send_request(app, method, target, headers, body=body)
-        took.append(time.process_time() - began)
-        if took[-1] < MAX_SECONDS:
+        durations.append(time.process_time() - start)
+        if durations[-1] < MAX_SECONDS:
             break
     assert 400 <= reply.status < 500, (reply.status, reply.body[:300])
-    assert min(took) < MAX_SECONDS, f"{reply.status} after {min(took):.2f} s"
+    assert min(durations) < MAX_SECONDS, f"{reply.status} after {min(durations):.2f} s"
     return reply
 
 
-def fill_body(piece: bytes, begin: bytes = b"[", end: bytes = b"]") -> bytes:
-    """Return an array, or what else begins and ends so, as full of a piece as a body can be."""
-    count = (MAX_BODY_BYTES - len(begin) - len(end)) // (len(piece) + 1)
-    return begin + b",".join([piece] * count) + end
+def fill_body(item: bytes, start: bytes = b"[", end: bytes = b"]") -> bytes:
+    """Return a body of the maximum size: `start`, the item repeated with commas, and `end`."""
+    count = (MAX_BODY_BYTES - len(start) - len(end)) // (len(item) + 1)
+    return start + b",".join([item] * count) + end
 
 
 IDS = b'{"shot_type_ids":['
@@ -105,16 +105,14 @@ BODIES: dict[str, tuple[str, bytes, int]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", BODIES)
-def test_s19_a_json_body_that_is_made_to_cost_is_refused_at_once(
-    app: Application, token: str, what: str
-) -> None:
-    target, body, status = BODIES[what]
+@pytest.mark.parametrize("kind", BODIES)
+def test_s19_an_expensive_json_body_is_rejected_quickly(app: Application, token: str, kind: str) -> None:
+    target, body, status = BODIES[kind]
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     assert assert_rejected_quickly(app, "POST", target, headers, body).status == status
 
 
-def test_s19_a_body_of_10_mb_is_refused_where_its_length_is_not_told(app: Application, token: str) -> None:
+def test_s19_a_body_of_10_mb_without_content_length_is_rejected(app: Application, token: str) -> None:
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     pieces = [b'{"name":"', *[b"x" * 65_536] * 160, b'"}']
     assert assert_rejected_quickly(app, "POST", BRANDS, headers, pieces).status == 413
@@ -129,15 +127,19 @@ FORMS: dict[str, tuple[str, str, bytes]] = {
     "a long field": (f"{BASE}/login/access-token", FORM, b"username=" + b"%41" * 300_000),
     "a field as long as fits": (f"{BASE}/login/access-token", FORM, b"username=" + b"%41" * 21_000),
     "20,000 parts": (IMAGES, PARTS, (PART + b"x\r\n") * 20_000 + b"--b--\r\n"),
-    "a part of 100,000 headers": (IMAGES, PARTS, b"--b\r\n" + b"A: b\r\n" * 100_000 + b"\r\nx\r\n--b--\r\n"),
-    "a part of a long name": (IMAGES, PARTS, PART.replace(b"a", b"a" * 5_000_000) + b"x\r\n--b--\r\n"),
-    "boundaries that are none": (IMAGES, PARTS, PART + b"\r\n--" * 300_000 + b"\r\n--b--\r\n"),
+    "a part with 100,000 headers": (
+        IMAGES,
+        PARTS,
+        b"--b\r\n" + b"A: b\r\n" * 100_000 + b"\r\nx\r\n--b--\r\n",
+    ),
+    "a part with a long name": (IMAGES, PARTS, PART.replace(b"a", b"a" * 5_000_000) + b"x\r\n--b--\r\n"),
+    "incomplete boundaries": (IMAGES, PARTS, PART + b"\r\n--" * 300_000 + b"\r\n--b--\r\n"),
 }
 
 
-@pytest.mark.parametrize("what", FORMS)
-def test_s19_a_form_that_is_made_to_cost_is_refused_at_once(app: Application, token: str, what: str) -> None:
-    target, media_type, body = FORMS[what]
+@pytest.mark.parametrize("kind", FORMS)
+def test_s19_an_expensive_form_is_rejected_quickly(app: Application, token: str, kind: str) -> None:
+    target, media_type, body = FORMS[kind]
     assert_rejected_quickly(
         app, "POST", target, {"authorization": f"Bearer {token}", "content-type": media_type}, body
     )
@@ -155,11 +157,9 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("what", TARGETS)
-def test_s19_an_address_that_is_made_to_cost_is_refused_at_once(
-    app: Application, token: str, what: str
-) -> None:
-    assert_rejected_quickly(app, "GET", TARGETS[what], {"authorization": f"Bearer {token}"}, None)
+@pytest.mark.parametrize("kind", TARGETS)
+def test_s19_an_expensive_url_is_rejected_quickly(app: Application, token: str, kind: str) -> None:
+    assert_rejected_quickly(app, "GET", TARGETS[kind], {"authorization": f"Bearer {token}"}, None)
 
 
 HEADERS = {
@@ -181,16 +181,14 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_s19_a_header_that_is_made_to_cost_is_refused_at_once(
-    app: Application, token: str, name: str
-) -> None:
+def test_s19_an_expensive_header_is_rejected_quickly(app: Application, token: str, name: str) -> None:
     for value in HEADERS[name]:
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json", name: value}
         assert_rejected_quickly(app, "POST", BRANDS, headers, b'{"name": 5}')
 
 
 class PatternInput(NamedTuple):
-    """Where a text that must match a pattern can be sent."""
+    """A parameter or body property whose value must match a pattern."""
 
     operation: Operation
     where: str
@@ -198,7 +196,7 @@ class PatternInput(NamedTuple):
 
 
 def list_pattern_inputs() -> dict[str, list[PatternInput]]:
-    """Return for each pattern of the contract where a caller can try it."""
+    """Return the inputs of each pattern of the contract."""
     found: dict[str, list[PatternInput]] = {}
     for operation in OPERATIONS.values():
         for parameter in operation.parameters:
@@ -209,8 +207,8 @@ def list_pattern_inputs() -> dict[str, list[PatternInput]]:
                 )
         for media_type in operation.media_types:
             for name, child in operation.body_schema(media_type).get("properties", {}).items():
-                one = resolve(child)
-                pattern = one.get("pattern") or resolve(one.get("items", {})).get("pattern")
+                schema = resolve(child)
+                pattern = schema.get("pattern") or resolve(schema.get("items", {})).get("pattern")
                 if pattern:
                     found.setdefault(pattern, []).append(PatternInput(operation, media_type, name))
     return found
@@ -220,55 +218,55 @@ PATTERN_INPUTS = list_pattern_inputs()
 
 
 def list_near_misses(pattern: str) -> list[str]:
-    """Return texts that begin like a match, repeat each part of it very often, and then are none."""
+    """Return texts that start like a match, repeat a part of it many times and end with a mismatch."""
     matches: list[str] = []
 
-    @given(some.from_regex(pattern))
+    @given(st.from_regex(pattern))
     @settings(
         max_examples=8,
         derandomize=True,
         database=None,
-        deadline=None,  # what is measured are the answers, not the making of the texts
+        deadline=None,  # generating the texts is not measured
     )
     def collect(text: str) -> None:
         matches.append(text[:24])
 
     collect()
     return [
-        f"{text[:begin]}{text[begin:end] * (MAX_TARGET_LENGTH // (end - begin))}{text[end:]}\0"
+        f"{text[:start]}{text[start:end] * (MAX_TARGET_LENGTH // (end - start))}{text[end:]}\0"
         for text in {*matches, "a"}
-        for begin in range(len(text))
-        for end in range(begin + 1, min(begin + 4, len(text) + 1))
+        for start in range(len(text))
+        for end in range(start + 1, min(start + 4, len(text) + 1))
     ]
 
 
 def find_slowest_near_miss(pattern: str) -> str:
-    """Return the near miss that costs the validator most."""
+    """Return the near miss that takes the validator longest."""
     validator = jsonschema_rs.validator_for({"type": "string", "pattern": pattern})
 
-    def cost(text: str) -> float:
-        began = time.perf_counter()
+    def measure(text: str) -> float:
+        start = time.perf_counter()
         validator.is_valid(text)
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
-    return max(list_near_misses(pattern), key=cost)
+    return max(list_near_misses(pattern), key=measure)
 
 
-def send_text(app: Application, token: str, place: PatternInput, text: str) -> ClientResponse:
-    """Return the quick refusal of a text at its place."""
-    operation = place.operation
+def send_text(app: Application, token: str, pattern_input: PatternInput, text: str) -> ClientResponse:
+    """Send a text as the value of an input; it must be rejected quickly."""
+    operation = pattern_input.operation
     target, body = BASE + operation.path, None
     headers = {"authorization": f"Bearer {token}"}
-    if place.where == "path":
-        target = target.replace(f"{{{place.name}}}", quote(text[: MAX_TARGET_LENGTH // 3], safe=""))
-    elif place.where == "query":
-        target += f"?{place.name}={quote(text[: MAX_TARGET_LENGTH // 3], safe='')}"
-    elif "json" in place.where:
-        headers["content-type"] = place.where
-        body = json.dumps({place.name: text + text[-1000:] * 800}, ensure_ascii=False).encode()
+    if pattern_input.where == "path":
+        target = target.replace(f"{{{pattern_input.name}}}", quote(text[: MAX_TARGET_LENGTH // 3], safe=""))
+    elif pattern_input.where == "query":
+        target += f"?{pattern_input.name}={quote(text[: MAX_TARGET_LENGTH // 3], safe='')}"
+    elif "json" in pattern_input.where:
+        headers["content-type"] = pattern_input.where
+        body = json.dumps({pattern_input.name: text + text[-1000:] * 800}, ensure_ascii=False).encode()
     else:
-        headers["content-type"] = place.where
-        body = f"{place.name}={quote(text[: MAX_TARGET_LENGTH // 3], safe='')}".encode()
+        headers["content-type"] = pattern_input.where
+        body = f"{pattern_input.name}={quote(text[: MAX_TARGET_LENGTH // 3], safe='')}".encode()
     for name in operation.path_names():
         target = target.replace(f"{{{name}}}", str(uuid.uuid4()))
     return assert_rejected_quickly(app, operation.method, target, headers, body)
@@ -279,11 +277,11 @@ def test_s19_no_input_is_slow_for_a_pattern_of_the_contract(
     app: Application, token: str, pattern: str, long_form: bool
 ) -> None:
     text = find_slowest_near_miss(pattern)
-    for place in PATTERN_INPUTS[pattern] if long_form else PATTERN_INPUTS[pattern][:2]:
-        send_text(app, token, place, text)
+    for pattern_input in PATTERN_INPUTS[pattern] if long_form else PATTERN_INPUTS[pattern][:2]:
+        send_text(app, token, pattern_input, text)
 
 
-def test_s19_every_pattern_of_a_request_is_tried() -> None:
+def test_s19_every_pattern_of_the_contract_is_tested() -> None:
     bodies = {
         schema["pattern"]
         for _, schema in list_schemas(CONTRACT, request_roots(CONTRACT))
@@ -298,6 +296,6 @@ def test_s19_every_pattern_of_a_request_is_tried() -> None:
     assert bodies | parameters == set(PATTERN_INPUTS)
 
 
-def test_s19_what_the_contract_allows_has_few_enough_items() -> None:
+def test_s19_the_largest_array_of_the_contract_is_below_the_item_limit() -> None:
     largest = max(schema.get("maxItems", 0) for _, schema in list_schemas(CONTRACT, request_roots(CONTRACT)))
     assert 2 * largest <= MAX_ITEMS

@@ -35,7 +35,7 @@ class TokenPair(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The access token as a header."""
+        """Return the Authorization header of the access token."""
         return {"authorization": f"Bearer {self.access}"}
 
 
@@ -61,7 +61,7 @@ def new_session(anonymous: Client) -> Callable[[], TokenPair]:
 
 @pytest.fixture
 def clock(app: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[time_machine.Coordinates]:
-    # What was counted in the future would refuse the requests of today.
+    # A fresh store: counts from the future would rate-limit later tests.
     monkeypatch.setattr(app.app.config["LIMITS"], "store", MemoryStore())
     with time_machine.travel(utc_now(), tick=False) as coordinates:
         yield coordinates
@@ -80,82 +80,82 @@ def assert_session_open(anonymous: Client, tokens: TokenPair) -> None:
 
 
 class SessionEnders:
-    """Each way to end the session of an account."""
+    """The ways to end a session of an account."""
 
     def __init__(self, app: Application, client_for: Callable[..., Client], user: User) -> None:
-        self.app, self.user, self.anybody = app, user, client_for(None)
+        self.app, self.user, self.anonymous = app, user, client_for(None)
         self.superuser = client_for(factories.make_user(is_superuser=True))
 
     def by_logout(self, tokens: TokenPair) -> int:
-        return self.anybody("POST", "/logout", headers=tokens.headers).status
+        return self.anonymous("POST", "/logout", headers=tokens.headers).status
 
     def by_revoking_the_access_token(self, tokens: TokenPair) -> int:
-        return revoke(self.anybody, tokens.access).status
+        return revoke(self.anonymous, tokens.access).status
 
     def by_revoking_the_refresh_token(self, tokens: TokenPair) -> int:
-        return revoke(self.anybody, tokens.refresh).status
+        return revoke(self.anonymous, tokens.refresh).status
 
-    def by_its_owner_in_the_list(self, tokens: TokenPair) -> int:
-        mine = parse_token_pair(sign_in(self.anybody, ADDRESS, PASSWORD))
-        found = self.anybody("GET", "/users/me/sessions", headers=tokens.headers).json()["data"]
+    def by_deleting_it_from_another_session(self, tokens: TokenPair) -> int:
+        mine = parse_token_pair(sign_in(self.anonymous, ADDRESS, PASSWORD))
+        found = self.anonymous("GET", "/users/me/sessions", headers=tokens.headers).json()["data"]
         (session_id,) = [row["id"] for row in found if row["is_current"]]
-        return self.anybody("DELETE", f"/users/me/sessions/{session_id}", headers=mine.headers).status
+        return self.anonymous("DELETE", f"/users/me/sessions/{session_id}", headers=mine.headers).status
 
-    def by_a_change_of_the_password_elsewhere(self, tokens: TokenPair) -> int:
-        mine = parse_token_pair(sign_in(self.anybody, ADDRESS, PASSWORD))
+    def by_changing_the_password_in_another_session(self, tokens: TokenPair) -> int:
+        mine = parse_token_pair(sign_in(self.anonymous, ADDRESS, PASSWORD))
         body = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
-        return self.anybody("PATCH", "/users/me/password", body, headers=mine.headers).status
+        return self.anonymous("PATCH", "/users/me/password", body, headers=mine.headers).status
 
-    def by_recovery_of_the_password(self, tokens: TokenPair) -> int:
-        assert self.anybody("POST", f"/password-recovery/{ADDRESS}").status == 200
+    def by_recovering_the_password(self, tokens: TokenPair) -> int:
+        assert self.anonymous("POST", f"/password-recovery/{ADDRESS}").status == 200
         body = {"token": get_mailed_token(self.app, ADDRESS, "pr"), "new_password": NEW_PASSWORD}
-        return self.anybody("POST", "/reset-password/", body).status
+        return self.anonymous("POST", "/reset-password/", body).status
 
-    def by_a_password_that_a_superuser_set(self, tokens: TokenPair) -> int:
+    def by_a_password_change_of_a_superuser(self, tokens: TokenPair) -> int:
         return self.superuser("PATCH", f"/users/{self.user.id}", {"password": NEW_PASSWORD}).status
 
-    def by_locking_the_account(self, tokens: TokenPair) -> int:
+    def by_deactivating_the_account(self, tokens: TokenPair) -> int:
         return self.superuser("PATCH", f"/users/{self.user.id}", {"is_active": False}).status
 
     def by_deleting_the_account(self, tokens: TokenPair) -> int:
         return self.superuser("DELETE", f"/users/{self.user.id}").status
 
-    def by_a_second_use_of_a_refresh_token(self, tokens: TokenPair) -> int:
+    def by_reusing_a_refresh_token(self, tokens: TokenPair) -> int:
         for _ in range(2):
-            assert refresh(self.anybody, tokens.refresh).status == 200
-        return refresh(self.anybody, tokens.refresh).status
+            assert refresh(self.anonymous, tokens.refresh).status == 200
+        return refresh(self.anonymous, tokens.refresh).status
 
 
 SESSION_ENDERS = {
     name: name.removeprefix("by_").replace("_", " ") for name in vars(SessionEnders) if name.startswith("by_")
 }
 ENDS_ALL_SESSIONS = {
-    "by_a_change_of_the_password_elsewhere",
-    "by_recovery_of_the_password",
-    "by_a_password_that_a_superuser_set",
-    "by_locking_the_account",
+    "by_changing_the_password_in_another_session",
+    "by_recovering_the_password",
+    "by_a_password_change_of_a_superuser",
+    "by_deactivating_the_account",
     "by_deleting_the_account",
 }
 
 
 @pytest.mark.parametrize("end", SESSION_ENDERS, ids=SESSION_ENDERS.values())
-def test_s16_a_session_that_was_ended_is_over_with_the_next_request(
+def test_s16_an_ended_session_is_rejected_at_the_next_request(
     app: Application,
     client_for: Callable[..., Client],
     user: User,
     new_session: Callable[[], TokenPair],
     end: str,
 ) -> None:
-    anybody, stranger = client_for(None), client_for(factories.make_user())
+    anonymous, stranger = client_for(None), client_for(factories.make_user())
     mine, other = new_session(), new_session()
-    assert_session_open(anybody, mine)
+    assert_session_open(anonymous, mine)
     assert getattr(SessionEnders(app, client_for, user), end)(mine) in (200, 204, 401)
-    assert_session_ended(anybody, mine)
+    assert_session_ended(anonymous, mine)
     if end in ENDS_ALL_SESSIONS:
-        assert_session_ended(anybody, other)
+        assert_session_ended(anonymous, other)
     else:
-        assert_session_open(anybody, other)
-        assert refresh(anybody, other.refresh).status == 200
+        assert_session_open(anonymous, other)
+        assert refresh(anonymous, other.refresh).status == 200
     assert stranger("GET", "/users/me").status == 200
 
 
@@ -168,24 +168,24 @@ def test_s16_the_session_that_changes_the_password_stays_active(
     assert refresh(anonymous, mine.refresh).status == 200
 
 
-def test_s16_an_account_that_is_unlocked_has_none_of_its_old_sessions(
+def test_s16_a_reactivated_account_has_none_of_its_old_sessions(
     anonymous: Client, client_for: Callable[..., Client], user: User, new_session: Callable[[], TokenPair]
 ) -> None:
-    mine, root = new_session(), client_for(factories.make_user(is_superuser=True))
+    mine, superuser = new_session(), client_for(factories.make_user(is_superuser=True))
     for is_active in (False, True):
-        assert root("PATCH", f"/users/{user.id}", {"is_active": is_active}).status == 200
+        assert superuser("PATCH", f"/users/{user.id}", {"is_active": is_active}).status == 200
         assert_session_ended(anonymous, mine)
     assert_session_open(anonymous, new_session())
 
 
-def test_s16_every_token_of_a_session_dies_with_any_of_them(
+def test_s16_revoking_any_token_of_a_session_revokes_all_of_them(
     anonymous: Client, new_session: Callable[[], TokenPair]
 ) -> None:
-    for pick in range(4):
+    for index in range(4):
         first = new_session()
         second = parse_token_pair(refresh(anonymous, first.refresh))
         assert_session_open(anonymous, first)
-        assert revoke(anonymous, (*first, *second)[pick]).status == 200
+        assert revoke(anonymous, (*first, *second)[index]).status == 200
         for tokens in (first, second):
             assert_session_ended(anonymous, tokens)
 
@@ -193,19 +193,19 @@ def test_s16_every_token_of_a_session_dies_with_any_of_them(
 def test_s16_revocation_reveals_nothing_and_ends_only_its_own_session(
     anonymous: Client, new_session: Callable[[], TokenPair], clock: time_machine.Coordinates
 ) -> None:
-    mine, over = new_session(), new_session()
-    first = revoke(anonymous, over.refresh, token_type_hint="access_token")
+    mine, ended = new_session(), new_session()
+    first = revoke(anonymous, ended.refresh, token_type_hint="access_token")
     assert (first.json(), first.headers["cache-control"]) == (
         {"message": "No session takes the token any more"},
         "no-store",
     )
-    for token in (*over, "rt_0Zl1n2c3", "x", f"{mine.access}A", f"{mine.refresh}A", mine.refresh.upper()):
-        for hint in ({}, {"token_type_hint": "refresh_token"}, {"token_type_hint": "of another kind"}):
+    for token in (*ended, "rt_0Zl1n2c3", "x", f"{mine.access}A", f"{mine.refresh}A", mine.refresh.upper()):
+        for hint in ({}, {"token_type_hint": "refresh_token"}, {"token_type_hint": "unknown"}):
             reply = revoke(anonymous, token, **hint)
             assert (reply.status, reply.body) == (200, first.body)
     assert_session_open(anonymous, mine)
     clock.shift(timedelta(hours=1, seconds=1))
-    # An access token that ran out is none any more, also for this; the session goes on.
+    # Revoking an expired access token does nothing: the session stays open.
     assert revoke(anonymous, mine.access).status == 200
     assert refresh(anonymous, mine.refresh).status == 200
 
@@ -223,7 +223,7 @@ def test_s16_sessions_of_others_cannot_be_seen_or_ended(
         assert_session_open(anonymous, tokens)
 
 
-def test_s17_an_old_refresh_token_after_its_successor_was_used_ends_the_family(
+def test_s17_reuse_of_a_refresh_token_after_its_successor_was_used_ends_the_session(
     anonymous: Client, new_session: Callable[[], TokenPair]
 ) -> None:
     first, other = new_session(), new_session()
@@ -236,7 +236,7 @@ def test_s17_an_old_refresh_token_after_its_successor_was_used_ends_the_family(
 
 
 @pytest.mark.parametrize(("seconds", "is_tolerated"), [(0, True), (9.9, True), (10.1, False), (3600, False)])
-def test_s17_an_answer_that_was_lost_can_be_asked_for_again_for_ten_seconds(
+def test_s17_a_refresh_whose_response_was_lost_can_be_retried_for_ten_seconds(
     anonymous: Client,
     new_session: Callable[[], TokenPair],
     clock: time_machine.Coordinates,
@@ -251,10 +251,10 @@ def test_s17_an_answer_that_was_lost_can_be_asked_for_again_for_ten_seconds(
         assert_unauthorized(again)
         assert_session_ended(anonymous, lost)
         return
-    got = parse_token_pair(again)
-    assert len({first.refresh, lost.refresh, got.refresh}) == 3
-    assert_session_open(anonymous, got)
-    assert refresh(anonymous, got.refresh).status == 200
+    retried = parse_token_pair(again)
+    assert len({first.refresh, lost.refresh, retried.refresh}) == 3
+    assert_session_open(anonymous, retried)
+    assert refresh(anonymous, retried.refresh).status == 200
 
 
 def test_s17_reuse_of_an_abandoned_refresh_token_revokes_the_token_family(
@@ -262,23 +262,23 @@ def test_s17_reuse_of_an_abandoned_refresh_token_revokes_the_token_family(
 ) -> None:
     first = new_session()
     lost = parse_token_pair(refresh(anonymous, first.refresh))
-    got = parse_token_pair(refresh(anonymous, first.refresh))
+    retried = parse_token_pair(refresh(anonymous, first.refresh))
     assert_unauthorized(refresh(anonymous, lost.refresh))
-    for tokens in (first, lost, got):
+    for tokens in (first, lost, retried):
         assert_session_ended(anonymous, tokens)
 
 
-def test_s17_one_lost_answer_is_tolerated_and_no_second_one(
+def test_s17_a_refresh_can_be_retried_once_only(
     anonymous: Client, new_session: Callable[[], TokenPair]
 ) -> None:
     first = new_session()
-    got = [parse_token_pair(refresh(anonymous, first.refresh)) for _ in range(2)]
+    refreshed = [parse_token_pair(refresh(anonymous, first.refresh)) for _ in range(2)]
     assert_unauthorized(refresh(anonymous, first.refresh))
-    for tokens in (first, *got):
+    for tokens in (first, *refreshed):
         assert_session_ended(anonymous, tokens)
 
 
-def test_s17_each_renewal_may_lose_its_answer_once(
+def test_s17_every_refresh_can_be_retried_once(
     anonymous: Client, new_session: Callable[[], TokenPair], clock: time_machine.Coordinates
 ) -> None:
     tokens = new_session()
@@ -289,7 +289,7 @@ def test_s17_each_renewal_may_lose_its_answer_once(
     assert_session_open(anonymous, tokens)
 
 
-def test_s17_a_session_ends_on_its_day_however_it_was_renewed(
+def test_s17_refreshing_does_not_extend_the_end_of_a_session(
     anonymous: Client,
     user: User,
     new_session: Callable[[], TokenPair],
@@ -298,38 +298,38 @@ def test_s17_a_session_ends_on_its_day_however_it_was_renewed(
 ) -> None:
     tokens = new_session()
 
-    def end() -> Any:
+    def expiry_times() -> Any:
         with database.transaction(write=False) as reading:
             family = reading.scalars(select(TokenFamily)).one()
-            ends = {family.expires_at, *reading.scalars(select(RefreshToken.expires_at))}
-        return ends
+            times = {family.expires_at, *reading.scalars(select(RefreshToken.expires_at))}
+        return times
 
-    (ends_at,) = end()
-    assert ends_at - utc_now() == timedelta(days=30)
+    (expires_at,) = expiry_times()
+    assert expires_at - utc_now() == timedelta(days=30)
     for _ in range(29):
         clock.shift(timedelta(days=1))
         lost = parse_token_pair(refresh(anonymous, tokens.refresh))
         tokens = parse_token_pair(refresh(anonymous, tokens.refresh))
         assert lost != tokens
-    assert end() == {ends_at}
+    assert expiry_times() == {expires_at}
     clock.shift(timedelta(hours=23, minutes=59))
     last = refresh(anonymous, tokens.refresh)
     assert last.json()["expires_in"] == 60
     clock.shift(timedelta(seconds=60))
-    # Neither the newest token nor a retry of the last renewal opens it again.
+    # Neither the newest token nor a retry of the last refresh reopens the session.
     assert_session_ended(anonymous, parse_token_pair(last))
     assert_unauthorized(refresh(anonymous, tokens.refresh))
 
 
 def sign_in_committing(committing_server: CommittingServer) -> tuple[Client, TokenPair]:
-    """Give a client without a token whose requests commit, and a session on its server."""
+    """Return an anonymous client of a committing server, and the tokens of a session on that server."""
     client, database, production = committing_server
     with database.transaction(write=True) as writing:
         owner = writing.get_one(User, production.owner.id)
         owner.hashed_password = hash_password(PASSWORD)
         address = owner.email
-    anybody = Client(client.app)
-    return anybody, parse_token_pair(sign_in(anybody, address, PASSWORD))
+    anonymous = Client(client.app)
+    return anonymous, parse_token_pair(sign_in(anonymous, address, PASSWORD))
 
 
 def refresh_concurrently(client: Client, tokens: list[str]) -> list[ClientResponse]:
@@ -337,41 +337,45 @@ def refresh_concurrently(client: Client, tokens: list[str]) -> list[ClientRespon
     return run_concurrently(*[partial(refresh, client, token) for token in tokens])
 
 
-def test_s17_of_many_at_once_two_get_an_answer_and_then_the_family_is_dead(
+def test_s17_of_eight_concurrent_refreshes_two_succeed_and_the_session_ends(
     committing_server: CommittingServer,
 ) -> None:
-    anybody, tokens = sign_in_committing(committing_server)
-    replies = refresh_concurrently(anybody, [tokens.refresh] * 8)
+    anonymous, tokens = sign_in_committing(committing_server)
+    replies = refresh_concurrently(anonymous, [tokens.refresh] * 8)
     assert sorted(reply.status for reply in replies) == [200, 200, *[401] * 6]
     for reply in replies:
         if reply.status == 200:
-            assert_session_ended(anybody, parse_token_pair(reply))
+            assert_session_ended(anonymous, parse_token_pair(reply))
 
 
-def test_s17_of_two_at_once_one_has_the_session(committing_server: CommittingServer, long_form: bool) -> None:
+def test_s17_of_two_concurrent_refreshes_only_one_token_stays_unused(
+    committing_server: CommittingServer, long_form: bool
+) -> None:
     for _ in range(20 if long_form else 2):
-        anybody, tokens = sign_in_committing(committing_server)
-        got = [parse_token_pair(reply) for reply in refresh_concurrently(anybody, [tokens.refresh] * 2)]
+        anonymous, tokens = sign_in_committing(committing_server)
+        refreshed = [
+            parse_token_pair(reply) for reply in refresh_concurrently(anonymous, [tokens.refresh] * 2)
+        ]
         with committing_server.database.transaction(write=False) as reading:
             family = reading.scalars(select(TokenFamily).order_by(TokenFamily.created_at.desc())).first()
             assert family is not None
             unused = RefreshToken.used_at.is_(None) & (RefreshToken.family_id == family.id)
             assert len(reading.scalars(select(RefreshToken).where(unused)).all()) == 1
         # The server cannot tell the thief from the owner of the session, so both are rejected.
-        statuses = [refresh(anybody, tokens.refresh).status for tokens in got]
+        statuses = [refresh(anonymous, tokens.refresh).status for tokens in refreshed]
         assert sorted(statuses) in ([200, 401], [401, 401])
-        assert_session_ended(anybody, got[0])
-        assert_session_ended(anybody, got[1])
+        assert_session_ended(anonymous, refreshed[0])
+        assert_session_ended(anonymous, refreshed[1])
 
 
-def test_s17_a_retry_and_the_use_of_what_was_lost_at_once_end_the_family(
+def test_s17_a_retry_and_a_concurrent_use_of_the_lost_token_end_the_session(
     committing_server: CommittingServer, long_form: bool
 ) -> None:
     for _ in range(20 if long_form else 2):
-        anybody, tokens = sign_in_committing(committing_server)
-        lost = parse_token_pair(refresh(anybody, tokens.refresh))
-        replies = refresh_concurrently(anybody, [tokens.refresh, lost.refresh])
+        anonymous, tokens = sign_in_committing(committing_server)
+        lost = parse_token_pair(refresh(anonymous, tokens.refresh))
+        replies = refresh_concurrently(anonymous, [tokens.refresh, lost.refresh])
         assert sorted(reply.status for reply in replies) == [200, 401]
-        (won,) = (parse_token_pair(reply) for reply in replies if reply.status == 200)
-        for one in (tokens, lost, won):
-            assert_session_ended(anybody, one)
+        (accepted,) = (parse_token_pair(reply) for reply in replies if reply.status == 200)
+        for pair in (tokens, lost, accepted):
+            assert_session_ended(anonymous, pair)

@@ -1,7 +1,7 @@
-"""Whatever is signed is judged by a comparison in constant time, and by nothing else.
+"""Every signature is verified by `hmac.compare_digest`, which takes constant time, and by nothing else.
 
-Each check is run with a comparison that always says yes, and with one that always says no. A check that
-compares by itself would not notice.
+Each verifier runs with a comparison that always returns true, and with one that always returns false. A
+verifier with a comparison of its own would not follow the replaced result, and its test would fail.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SERVER_SECRET, FORGED_SECRET = "a secret that only the server knows", "a secret 
 LATER = timedelta(minutes=15)
 
 
-def upload_address(_customer: Customer, genuine: bool) -> bool:
+def upload_url(_customer: Customer, genuine: bool) -> bool:
     upload_id, now = uuid4(), utc_now()
     signed = sign_upload(SERVER_SECRET if genuine else FORGED_SECRET, upload_id, now, LATER)
     with suppress(InvalidSignature):
@@ -81,10 +81,10 @@ def cursor(customer: Customer, genuine: bool) -> bool:
     path = f"/brands/{customer.organization_query}&limit=1"
     for name in ("Atelier Nord", "Atelier Sud"):
         customer.create("/brands/", {"name": name})
-    given: str = customer.client("GET", path).json()["next_cursor"]
-    content, signature = given.rsplit(".", 1)
-    changed = ("B" if signature[0] == "A" else "A") + signature[1:]
-    sent = given if genuine else f"{content}.{changed}"
+    cursor: str = customer.client("GET", path).json()["next_cursor"]
+    content, signature = cursor.rsplit(".", 1)
+    altered = ("B" if signature[0] == "A" else "A") + signature[1:]
+    sent = cursor if genuine else f"{content}.{altered}"
     return customer.client("GET", f"{path}&cursor={sent}").status == 200
 
 
@@ -112,10 +112,12 @@ def replay_after_crash(customer: Customer, genuine: bool) -> bool:
 
 
 class Verifier(NamedTuple):
-    """A check of something signed.
+    """A verifier of signatures.
 
-    `modules` are those whose comparison decides, `accepts` sends a genuine or a forged signature and returns
-    whether it was accepted, and `caller` is the module of ours that leaves the comparison to a library.
+    Attributes:
+        modules: the modules that import `hmac` for the comparison.
+        accepts: sends a genuine or a forged signature and returns whether it is accepted.
+        caller: the module of this project that delegates the comparison to a library.
     """
 
     modules: tuple[str, ...]
@@ -124,7 +126,7 @@ class Verifier(NamedTuple):
 
 
 VERIFIERS = (
-    Verifier(("studio.media.signing",), upload_address),
+    Verifier(("studio.media.signing",), upload_url),
     Verifier(("studio.media.signing", "itsdangerous.signer"), shared_link),
     Verifier(("studio.accounts.api_keys",), api_key),
     Verifier(("jwt.algorithms",), access_token),
@@ -136,7 +138,7 @@ VERIFIERS = (
 
 
 class FixedComparison:
-    """The module `hmac` with a comparison whose verdict is certain."""
+    """Stand-in for the module `hmac` whose comparison always returns the same result."""
 
     def __init__(self, verdict: bool) -> None:
         self.verdict = verdict

@@ -1,4 +1,4 @@
-"""A request gets its time and no more: what is given up is not kept, and what waits in line is let go."""
+"""Time limits: a request that times out is rolled back, and a queued request that times out never starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAME = "Given up"
 
 @dataclass
 class SlowHandler:
-    """A handler that does its work and then stands still until it is let go."""
+    """A handler that does its work and then blocks until it is released."""
 
     real: Any
     released: threading.Event = field(default_factory=threading.Event)
@@ -35,16 +35,16 @@ class SlowHandler:
 
     def __call__(self, **arguments: Any) -> Any:
         self.calls += 1
-        answer = self.real(**arguments)
+        response = self.real(**arguments)
         assert self.released.wait(20)
-        return answer
+        return response
 
 
 @pytest.fixture
 def slow_handler(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[SlowHandler]:
-    """The handler of `create_brand`, which takes longer than a request may."""
+    """Yield a handler of `create_brand` that takes longer than the time limit of a request."""
     app = committing_server.client.app
     endpoint = app.endpoints["create_brand"]
     handler = SlowHandler(endpoint._handler)
@@ -57,27 +57,27 @@ def slow_handler(
 
 
 def wait_for_threads(pool: ThreadPoolExecutor) -> None:
-    """Wait until the threads have ended what they were at."""
+    """Wait until all threads of the pool have finished their current task."""
     wait([pool.submit(time.sleep, 0.02) for _ in range(2 * pool._max_workers)])
 
 
 def create_brand(committing_server: CommittingServer, **headers: str) -> ClientResponse:
-    """The answer to a request that makes a brand."""
+    """Return the response to a request that creates a brand."""
     return committing_server.client("POST", "/brands/", {"name": NAME}, headers=headers)
 
 
 def count_brands(committing_server: CommittingServer) -> int:
-    """How many brands of the name were kept."""
+    """Return the number of stored brands with the test's name."""
     with committing_server.database.transaction(write=False) as session:
         return session.scalar(select(func.count()).select_from(Brand).where(Brand.name == NAME)) or 0
 
 
-def test_s19_a_request_that_takes_too_long_is_given_up_and_leaves_nothing(
+def test_s19_a_request_that_takes_too_long_is_a_503_and_stores_nothing(
     committing_server: CommittingServer, slow_handler: SlowHandler
 ) -> None:
-    began = time.monotonic()
+    start = time.monotonic()
     reply = create_brand(committing_server)
-    assert TIMEOUT_SECONDS <= time.monotonic() - began < TIMEOUT_SECONDS + 5
+    assert TIMEOUT_SECONDS <= time.monotonic() - start < TIMEOUT_SECONDS + 5
     assert (reply.status, reply.headers["retry-after"]) == (503, "5")
     assert reply.json() == {
         "type": "http://localhost:8000/api/v1/problems/took_too_long",
@@ -107,8 +107,8 @@ def test_s19_a_request_without_a_free_thread_in_time_is_dropped_and_never_starts
     committing_server: CommittingServer, slow_handler: SlowHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = committing_server.client.app
-    with ThreadPoolExecutor(1) as narrow:
-        monkeypatch.setattr(app.bridge, "pool", narrow)
+    with ThreadPoolExecutor(1) as single_thread:
+        monkeypatch.setattr(app.bridge, "pool", single_thread)
         replies = [create_brand(committing_server) for _ in range(3)]
         slow_handler.released.set()
     assert [reply.json()["code"] for reply in replies] == ["took_too_long"] * 3
@@ -116,24 +116,24 @@ def test_s19_a_request_without_a_free_thread_in_time_is_dropped_and_never_starts
     assert count_brands(committing_server) == 0
 
 
-def test_s19_what_is_about_to_be_kept_is_not_given_up(
+def test_s19_a_request_that_has_started_to_commit_does_not_time_out(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread decided before the time was over: its answer is awaited, however long the commit takes."""
+    """A request that completes within the limit gets its response, even if the commit takes longer."""
     app = committing_server.client.app
     endpoint = app.endpoints["create_brand"]
     respond = endpoint._respond
 
-    def respond_late(call: Any, answer: Any) -> Any:
-        encoded = respond(call, answer)
-        monkeypatch.setattr(call.__class__, "try_complete", claim_and_dawdle)
+    def respond_late(call: Any, response: Any) -> Any:
+        encoded = respond(call, response)
+        monkeypatch.setattr(call.__class__, "try_complete", complete_slowly)
         return encoded
 
-    def claim_and_dawdle(call: Any) -> bool:
-        first = call._ending.acquire(blocking=False)
+    def complete_slowly(call: Any) -> bool:
+        is_first = call._completion_lock.acquire(blocking=False)
         if threading.current_thread() is not threading.main_thread():
             time.sleep(3 * TIMEOUT_SECONDS)
-        return bool(first)
+        return bool(is_first)
 
     monkeypatch.setattr(endpoint, "_respond", respond_late)
     monkeypatch.setattr(app.bridge, "seconds", TIMEOUT_SECONDS)
@@ -141,24 +141,26 @@ def test_s19_what_is_about_to_be_kept_is_not_given_up(
 
 
 @on_postgresql
-def test_s19_a_statement_of_postgresql_has_an_end(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_s19_postgresql_statements_and_lock_waits_time_out(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("db.engine.MAX_LOCK_WAIT_MILLISECONDS", 300)
     engine = build_engine(database_url, pool_size=2, statement_seconds=1)
     try:
-        began = time.monotonic()
+        start = time.monotonic()
         with (
             engine.connect() as connection,
-            pytest.raises(OperationalError, match="statement timeout") as late,
+            pytest.raises(OperationalError, match="statement timeout") as timed_out,
         ):
             connection.execute(text("SELECT pg_sleep(20)"))
-        with engine.connect() as one, engine.connect() as other:
-            one.execute(text("SELECT pg_advisory_xact_lock(4711)"))
+        with engine.connect() as first, engine.connect() as second:
+            first.execute(text("SELECT pg_advisory_xact_lock(4711)"))
             with pytest.raises(OperationalError, match="lock timeout") as locked:
-                other.execute(text("SELECT pg_advisory_xact_lock(4711)"))
-        assert time.monotonic() - began < 10
+                second.execute(text("SELECT pg_advisory_xact_lock(4711)"))
+        assert time.monotonic() - start < 10
     finally:
         engine.dispose()
-    for error in (late.value, locked.value):
+    for error in (timed_out.value, locked.value):
         problem = build_problem(error)
         assert (problem.status, problem.code, problem.detail) == (
             503,
@@ -168,8 +170,8 @@ def test_s19_a_statement_of_postgresql_has_an_end(database_url: str, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["REQUEST_SECONDS", "SLOW_CLIENT_SECONDS"])
-def test_s19_every_limit_of_time_has_bounds(name: str) -> None:
-    for wrong in ("0", "601", "-1", "1.5", "soon"):
+def test_s19_time_limits_have_a_minimum_and_a_maximum(name: str) -> None:
+    for invalid in ("0", "601", "-1", "1.5", "soon"):
         with pytest.raises(InvalidSettings, match=name):
-            Settings.from_environment({name: wrong})
+            Settings.from_environment({name: invalid})
     assert getattr(Settings.from_environment({name: "7"}), name.lower()) == 7

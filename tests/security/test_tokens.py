@@ -79,15 +79,15 @@ def encode_part(part: bytes | dict[str, Any]) -> str:
 def build_token(
     header: dict[str, Any], claims: bytes | dict[str, Any], key: bytes | None, digest: str = "sha256"
 ) -> str:
-    """Return a token with this header, signed with HMAC or not at all, whatever the header says."""
+    """Return a token with this header, signed with HMAC if there is a key, regardless of the `alg` header."""
     signed = f"{encode_part(header)}.{encode_part(claims)}"
     return f"{signed}.{encode_part(hmac.digest(key, signed.encode(), digest)) if key is not None else ''}"
 
 
 def assert_only_valid_token_accepted(anonymous: Client, valid_token: ValidToken, forged: list[str]) -> None:
-    for one in forged:
-        assert_unauthorized(get_token_owner(anonymous, one))
-    # What was changed is what was refused: the token as it was opens before and after.
+    for token in forged:
+        assert_unauthorized(get_token_owner(anonymous, token))
+    # The unmodified token is accepted, so the forged ones were rejected for their differences.
     assert get_token_owner(anonymous, valid_token.token).status == 200
 
 
@@ -106,7 +106,9 @@ def test_s15_a_token_without_a_signature_is_rejected(
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
 
 
-def test_s15_a_public_key_is_no_secret(anonymous: Client, valid_token: ValidToken) -> None:
+def test_s15_a_token_signed_with_a_public_key_or_an_asymmetric_key_is_rejected(
+    anonymous: Client, valid_token: ValidToken
+) -> None:
     der = RSA_KEY.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -120,7 +122,7 @@ def test_s15_a_public_key_is_no_secret(anonymous: Client, valid_token: ValidToke
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
 
 
-def test_s15_the_right_key_with_another_algorithm_is_rejected(
+def test_s15_the_correct_key_with_another_algorithm_is_rejected(
     anonymous: Client, valid_token: ValidToken
 ) -> None:
     key = valid_token.secret.encode()
@@ -143,31 +145,31 @@ def test_s15_the_right_key_with_another_algorithm_is_rejected(
         ("\x00", b""),
     ],
 )
-def test_s15_no_key_is_looked_up_by_the_name_that_a_token_gives(
+def test_s15_the_kid_header_of_a_token_does_not_select_a_key(
     anonymous: Client, valid_token: ValidToken, kid: str, content: bytes
 ) -> None:
     forged = [build_token({"alg": "HS256", "kid": kid}, valid_token.claims, content)]
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
 
 
-def test_s15_a_key_that_comes_along_or_is_linked_is_not_taken(
+def test_s15_a_key_that_a_token_embeds_or_links_to_is_not_used(
     anonymous: Client, valid_token: ValidToken, canary: HttpRecorder
 ) -> None:
-    address = f"{canary.url}/keys.json"
+    url = f"{canary.url}/keys.json"
     symmetric = {"kty": "oct", "k": encode_part(b"a key that the forger knows, long enough")}
     forged = [
         jwt.encode(valid_token.claims, RSA_KEY, "RS256", {"jwk": PUBLIC_JWK}),
-        jwt.encode(valid_token.claims, RSA_KEY, "RS256", {"jku": address, "kid": "1"}),
-        jwt.encode(valid_token.claims, RSA_KEY, "RS256", {"x5u": address, "x5c": [encode_part(PUBLIC_PEM)]}),
+        jwt.encode(valid_token.claims, RSA_KEY, "RS256", {"jku": url, "kid": "1"}),
+        jwt.encode(valid_token.claims, RSA_KEY, "RS256", {"x5u": url, "x5c": [encode_part(PUBLIC_PEM)]}),
         build_token(
             {"alg": "HS256", "jwk": symmetric},
             valid_token.claims,
             b"a key that the forger knows, long enough",
         ),
         build_token(
-            {"alg": "HS256", "jku": address}, valid_token.claims, b"a key that the forger knows, long enough"
+            {"alg": "HS256", "jku": url}, valid_token.claims, b"a key that the forger knows, long enough"
         ),
-        build_token({"alg": "dir", "enc": "A256GCM", "jku": address}, valid_token.claims, b""),
+        build_token({"alg": "dir", "enc": "A256GCM", "jku": url}, valid_token.claims, b""),
     ]
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
     assert canary.requests == []
@@ -182,7 +184,7 @@ def test_s15_a_token_signed_with_another_key_is_rejected(anonymous: Client, vali
     ]
     forged = [build_token({"alg": "HS256"}, valid_token.claims, key.encode()) for key in keys]
     forged += [build_token({"alg": "HS256"}, valid_token.claims, key) for key in (b"", b"\0", b"secret")]
-    # The same secret signs cursors and addresses, each with its own prefix.
+    # The same secret signs cursors and URLs, each with its own prefix.
     forged += [build_token({"alg": "HS256"}, valid_token.claims, f"cursor:{valid_token.secret}".encode())]
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
 
@@ -190,7 +192,7 @@ def test_s15_a_token_signed_with_another_key_is_rejected(anonymous: Client, vali
 def test_s15_a_modified_token_is_rejected(anonymous: Client, valid_token: ValidToken, user: User) -> None:
     header, payload, signature = valid_token.token.split(".")
     other = encode_part({**valid_token.claims, "sub": str(factories.make_user(is_superuser=True).id)})
-    # The last character of a signature holds bits that count for nothing: the one before it is changed.
+    # The last character of a signature has unused bits, so the one before it is changed.
     letter = "A" if signature[-2] != "A" else "B"
     forged = [
         f"{header}.{other}.{signature}",
@@ -209,7 +211,7 @@ def test_s15_a_modified_token_is_rejected(anonymous: Client, valid_token: ValidT
 
 
 def claim_changes() -> dict[str, dict[str, Any]]:
-    """Changes to the claims of a valid token; None removes a claim."""
+    """Return changes to the claims of a valid token, by name; None removes a claim."""
     now = int(time.time())
     return {
         "without exp": {"exp": None},
@@ -217,41 +219,41 @@ def claim_changes() -> dict[str, dict[str, Any]]:
         "expired long ago": {"exp": 1},
         "expired as text": {"exp": "tomorrow"},
         "exp a list": {"exp": [now + 60]},
-        "not before the future": {"nbf": now + 60},
+        "nbf in the future": {"nbf": now + 60},
         "issued in the future": {"iat": now + 3600},
         "nbf as text": {"nbf": "yesterday"},
         "without iat": {"iat": None},
         "another audience": {"aud": "other"},
         "no audience": {"aud": None},
-        "audiences without ours": {"aud": ["other", "sartiq"]},
+        "a list of other audiences": {"aud": ["other", "sartiq"]},
         "another issuer": {"iss": "other"},
         "no issuer": {"iss": None},
         "a longer issuer": {"iss": "sartiq.example.com"},
         "a refresh token": {"type": "refresh"},
-        "of no type": {"type": None},
-        "of type Access": {"type": "Access"},
+        "without type": {"type": None},
+        "type in another letter case": {"type": "Access"},
         "without session": {"sid": None},
-        "a session that is no id": {"sid": "' OR 1=1 --"},
-        "a session that is none": {"sid": str(uuid.uuid4())},
+        "a session id that is no UUID": {"sid": "' OR 1=1 --"},
+        "an unknown session": {"sid": str(uuid.uuid4())},
         "without account": {"sub": None},
-        "an account that is none": {"sub": str(uuid.uuid4())},
-        "an account that is no id": {"sub": "dana@example.com"},
-        "an account that is a number": {"sub": 1},
+        "an unknown account": {"sub": str(uuid.uuid4())},
+        "an account id that is no UUID": {"sub": "dana@example.com"},
+        "an account id that is a number": {"sub": 1},
         "without token id": {"jti": None},
     }
 
 
-@pytest.mark.parametrize("what", claim_changes())
+@pytest.mark.parametrize("kind", claim_changes())
 def test_s15_a_signed_token_with_other_claims_is_rejected(
-    anonymous: Client, valid_token: ValidToken, what: str
+    anonymous: Client, valid_token: ValidToken, kind: str
 ) -> None:
-    changed = {**valid_token.claims, **claim_changes()[what]}
+    changed = {**valid_token.claims, **claim_changes()[kind]}
     claims = {name: value for name, value in changed.items() if value is not None}
     forged = [build_token({"alg": "HS256", "typ": "JWT"}, claims, valid_token.secret.encode())]
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
 
 
-def test_s15_an_accepted_token_is_rejected_from_its_expiry_on(
+def test_s15_a_cached_token_is_rejected_after_it_expires(
     anonymous: Client, valid_token: ValidToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_token = {"authorization": f"Bearer {valid_token.token}"}
@@ -261,7 +263,7 @@ def test_s15_an_accepted_token_is_rejected_from_its_expiry_on(
         assert anonymous("GET", "/users/me", headers=with_token).status == status
 
 
-def test_s15_the_account_of_one_session_does_not_open_that_of_another(
+def test_s15_a_token_with_the_session_of_one_account_and_the_id_of_another_is_rejected(
     app: Application, anonymous: Client, valid_token: ValidToken
 ) -> None:
     other = auth_headers(app, factories.make_user(is_superuser=True))["authorization"].removeprefix("Bearer ")
@@ -287,7 +289,7 @@ def test_s15_claims_that_are_not_an_object_are_rejected(anonymous: Client, valid
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
 
 
-def test_s15_a_secret_of_one_kind_is_good_for_no_other(
+def test_s15_a_token_of_one_kind_is_rejected_where_another_kind_is_required(
     app: Application, anonymous: Client, valid_token: ValidToken, client_for: Callable[..., Client]
 ) -> None:
     tokens = sign_in(anonymous, ADDRESS, PASSWORD).json()
@@ -298,15 +300,15 @@ def test_s15_a_secret_of_one_kind_is_good_for_no_other(
     assert anonymous("POST", f"/password-recovery/{ADDRESS}").status == 200
     mailed["pr"] = get_mailed_token(app, ADDRESS, "pr")
     assert_only_valid_token_accepted(anonymous, valid_token, [tokens["refresh_token"], *mailed.values()])
-    for one in (tokens["access_token"], valid_token.token, *mailed.values()):
-        assert_unauthorized(refresh(anonymous, one))
-    for one in (tokens["access_token"], tokens["refresh_token"], mailed["iv"]):
+    for token in (tokens["access_token"], valid_token.token, *mailed.values()):
+        assert_unauthorized(refresh(anonymous, token))
+    for token in (tokens["access_token"], tokens["refresh_token"], mailed["iv"]):
         assert_unauthorized(
-            anonymous("POST", "/reset-password/", {"token": one, "new_password": "another linen dress"})
+            anonymous("POST", "/reset-password/", {"token": token, "new_password": "another linen dress"})
         )
-    for one in (tokens["access_token"], tokens["refresh_token"], mailed["pr"]):
-        assert_unauthorized(anonymous("POST", "/invitations/accept", {"token": one}))
-        assert_unauthorized(anonymous("POST", "/email-change/confirm", {"token": one}))
+    for token in (tokens["access_token"], tokens["refresh_token"], mailed["pr"]):
+        assert_unauthorized(anonymous("POST", "/invitations/accept", {"token": token}))
+        assert_unauthorized(anonymous("POST", "/email-change/confirm", {"token": token}))
     assert refresh(anonymous, tokens["refresh_token"]).status == 200
 
 
@@ -330,14 +332,14 @@ def test_s15_a_malformed_credential_is_rejected(
     assert get_token_owner(anonymous, valid_token.token).status == 200
 
 
-def test_tokens_that_were_read_take_a_bounded_part_of_the_memory(valid_token: ValidToken) -> None:
+def test_the_cache_of_decoded_tokens_has_bounded_memory(valid_token: ValidToken) -> None:
     tokens = [
         jwt.encode({**valid_token.claims, "jti": str(n)}, valid_token.secret)
         for n in range(2 * TOKEN_CACHE_SIZE)
     ]
     tracemalloc.start()
-    # Copies, as each request brings one: they count too.
+    # Each request has its own copy of the token, which the cache may keep alive.
     assert all(decode_access_token("".join(token), valid_token.secret) for token in tokens)
-    kept, _ = tracemalloc.get_traced_memory()
+    memory, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert kept < 1_250_000
+    assert memory < 1_250_000

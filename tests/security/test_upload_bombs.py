@@ -82,7 +82,7 @@ class Target:
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """A server that has already received images, so that the decoders are loaded."""
+    """Yield a server that has already received images, so that the decoders are loaded."""
     if not Path("/proc/self/clear_refs").exists():
         skip_or_fail("Linux, whose /proc reports the memory of a process")
     with (
@@ -130,7 +130,7 @@ def avif_canvas(side: int) -> bytes:
 
 @cache
 def avif_with_wrong_size() -> bytes:
-    """Return a kilobyte of AVIF that announces 64 pixels a side and has 8,192: 250 MB when decoded."""
+    """Return an AVIF of one kilobyte that announces 64 pixels a side and has 8,192: 250 MB when decoded."""
     sent = bytearray(encode_image(Image.new("RGB", (8_192, 8_192), (90, 20, 40)), "AVIF", **SMALLEST_AVIF))
     at = sent.index(b"ispe") + 8
     sent[at : at + 8] = struct.pack(">II", 64, 64)
