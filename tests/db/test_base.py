@@ -1,4 +1,4 @@
-"""The ids and times of rows, and the rules that hold for all models."""
+"""Test the ids and times of rows, and the rules for all models."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_time_without_time_zone_is_rejected(database: Database) -> None:
         make_shooting(due_date=naive)
 
 
-def test_a_change_updates_updated_at_only(database: Database) -> None:
+def test_a_change_updates_only_updated_at(database: Database) -> None:
     brand_id = make_brand().id
     with database.transaction(write=True):
         brand = current_session().get_one(Brand, brand_id)

@@ -1,4 +1,4 @@
-"""`insert_row` stores the same row as a flush of the session."""
+"""Test that `insert_row` stores the same row as a flush of the session."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_read_only_transaction_rejects_an_insert(database: Database) -> None:
         insert_row(Product(owner_id=owner.id, name="Linen dress"))
 
 
-def test_every_model_can_be_inserted_this_way() -> None:
+def test_insert_row_supports_every_model() -> None:
     """Check that attributes are named like their columns, and that no default needs the database."""
     models = [mapper for mapper in Base.registry.mappers if issubclass(mapper.class_, Identified)]
     assert len(models) > 20

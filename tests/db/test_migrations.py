@@ -1,4 +1,4 @@
-"""The migrations create exactly the schema of the models, and remove it, on both databases."""
+"""Test that the migrations create exactly the schema of the models, and remove it, on both databases."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from db.session import Database
 from tests.support.factories import make_prediction
 
 
-def test_the_migrated_schema_is_that_of_the_models(database_engine: Engine) -> None:
+def test_the_migrated_schema_equals_the_models(database_engine: Engine) -> None:
     with database_engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_the_head_revision_is_the_one_of_alembic() -> None:
+def test_head_revision_equals_the_head_of_alembic() -> None:
     assert head_revision() == ScriptDirectory.from_config(build_config("sqlite://")).get_current_head()
 
 
-def test_the_delete_rules_reach_the_database(database_engine: Engine) -> None:
-    """Compare ON DELETE separately: on SQLite, Alembic's comparison leaves it out."""
+def test_the_database_has_the_delete_rules_of_the_models(database_engine: Engine) -> None:
+    """Compare ON DELETE separately: on SQLite, Alembic's comparison omits it."""
     inspector = inspect(database_engine)
     for table in Base.metadata.sorted_tables:
         migrated = {

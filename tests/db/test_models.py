@@ -1,4 +1,4 @@
-"""The guarantees of the schema: uniqueness per tenant, and the effect of a deletion on other rows."""
+"""Test the constraints of the schema: uniqueness per tenant, and the effect of deletions on other rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Projections read columns, references and collections of rows by their paths."""
+"""Test projections, which read columns, references and collections of rows by their paths."""
 
 from __future__ import annotations
 

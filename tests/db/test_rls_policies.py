@@ -1,4 +1,4 @@
-"""Every table of PostgreSQL has row-level security policies, and the roles have no further privileges.
+"""Test that every PostgreSQL table has row-level security policies and the roles no further privileges.
 
 `tests/contract/test_row_level_security.py` checks the policies with rows of two tenants.
 """
@@ -50,12 +50,12 @@ def connection(database_engine: Engine) -> Iterator[Connection]:
         yield opened
 
 
-def test_s01_every_table_is_protected(connection: Connection) -> None:
+def test_s01_every_table_has_a_policy(connection: Connection) -> None:
     assert connection.scalars(text(UNPROTECTED)).all() == []
     assert connection.scalars(text(WITHOUT_TENANT)).all() == []
 
 
-def test_s01_a_table_without_a_policy_is_found(connection: Connection) -> None:
+def test_s01_a_table_without_a_policy_is_detected(connection: Connection) -> None:
     connection.execute(text("CREATE TABLE forgotten (organization_id uuid)"))
     assert connection.scalars(text(UNPROTECTED)).all() == ["forgotten"]
     assert connection.scalars(text(WITHOUT_TENANT)).all() == ["forgotten"]

@@ -1,4 +1,4 @@
-"""The cached counts equal COUNT(*), however rows are inserted, changed and deleted."""
+"""Test that the cached counts equal COUNT(*), however rows are inserted, changed and deleted."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_one_process_at_a_time_compacts(connection: Connection, database_engine:
 
 
 @on_postgresql
-def test_callers_read_counts_of_their_tenants_only_and_change_none(session: Session) -> None:
+def test_callers_can_only_read_counts_and_only_of_their_tenants(session: Session) -> None:
     organization, _ = make_rows()
     owner = make.make_user()
     make.make_brand(owner=owner)

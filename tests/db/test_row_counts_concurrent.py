@@ -1,4 +1,4 @@
-"""The cached counts equal COUNT(*) in every snapshot, while writers commit, roll back or are killed."""
+"""Test that cached counts equal COUNT(*) in every snapshot while writers commit, roll back or are killed."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def organization(emptied_database: Database) -> tuple[UUID, UUID]:
         return make.make_organization(owner).id, owner.id
 
 
-def test_every_snapshot_has_the_right_counts_during_writes_and_compaction(
+def test_every_snapshot_has_correct_counts_during_writes_and_compaction(
     database_url: str, organization: tuple[UUID, UUID]
 ) -> None:
     database = Database(build_engine(database_url, pool_size=WRITERS + 1))
@@ -161,7 +161,7 @@ def test_every_snapshot_has_the_right_counts_during_writes_and_compaction(
     database.dispose()
 
 
-def test_a_killed_process_leaves_the_counts_as_they_were(
+def test_a_killed_process_does_not_change_the_counts(
     database_url: str, emptied_database: Database, organization: tuple[UUID, UUID]
 ) -> None:
     organization_id, owner_id = organization

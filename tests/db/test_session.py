@@ -1,4 +1,4 @@
-"""Transactions: commit, rollback, callbacks afterwards, and locks."""
+"""Test transactions: commit, rollback, callbacks after them, and locks."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def emails(database: Database) -> set[str]:
         return set(reading.scalars(select(User.email)))
 
 
-def test_returning_commits(database: Database) -> None:
+def test_a_transaction_commits_at_the_end_of_its_block(database: Database) -> None:
     with database.transaction(write=True):
         make_user(email="kept@example.com")
     assert "kept@example.com" in emails(database)
 
 
-def test_raising_rolls_back(database: Database) -> None:
+def test_an_exception_rolls_the_transaction_back(database: Database) -> None:
     with pytest.raises(NotFound), database.transaction(write=True):
-        make_user(email="gone@example.com")
+        make_user(email="undone@example.com")
         raise NotFound()
-    assert "gone@example.com" not in emails(database)
+    assert "undone@example.com" not in emails(database)
 
 
 def test_rollback_and_continue_undoes_all_and_starts_an_empty_transaction(database: Database) -> None:
@@ -60,7 +60,7 @@ def test_rollback_and_continue_undoes_all_and_starts_an_empty_transaction(databa
     assert emails(database) & {"undone@example.com", "later@example.com"} == {"later@example.com"}
 
 
-def test_there_is_a_session_within_a_transaction_only(database: Database) -> None:
+def test_a_session_exists_only_within_a_transaction(database: Database) -> None:
     with database.transaction(write=False) as opened:
         assert current_session() is opened
     for function in (
@@ -80,20 +80,20 @@ def test_transactions_do_not_nest(database: Database) -> None:
     assert "outer@example.com" in emails(database)
 
 
-def test_callbacks_run_after_their_outcome_only(database: Database) -> None:
-    happened: list[str] = []
+def test_callbacks_run_only_after_their_outcome(database: Database) -> None:
+    calls: list[str] = []
     with database.transaction(write=True):
-        after_commit(lambda: happened.append("committed"))
-        after_rollback(lambda: happened.append("never"))
-        assert happened == []
+        after_commit(lambda: calls.append("committed"))
+        after_rollback(lambda: calls.append("never"))
+        assert calls == []
     with pytest.raises(NotFound), database.transaction(write=True):
-        after_commit(lambda: happened.append("never"))
-        after_rollback(lambda: happened.append("rolled back"))
+        after_commit(lambda: calls.append("never"))
+        after_rollback(lambda: calls.append("rolled back"))
         raise NotFound()
-    assert happened == ["committed", "rolled back"]
+    assert calls == ["committed", "rolled back"]
 
 
-def test_a_callback_may_open_a_transaction_of_its_own(database: Database) -> None:
+def test_a_callback_can_open_a_transaction(database: Database) -> None:
     seen: list[set[str]] = []
     with database.transaction(write=True):
         make_user(email="seen@example.com")
@@ -104,17 +104,19 @@ def test_a_callback_may_open_a_transaction_of_its_own(database: Database) -> Non
 def test_a_failing_callback_is_logged_and_changes_nothing(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    happened: list[str] = []
+    calls: list[str] = []
     with caplog.at_level(logging.ERROR), database.transaction(write=True):
         after_commit(lambda: 1 / 0)
-        after_commit(lambda: happened.append("the next one"))
+        after_commit(lambda: calls.append("the next one"))
         run_in_separate_transaction(lambda _session: 1 / 0)
-    assert happened == ["the next one"]
+    assert calls == ["the next one"]
     assert len(caplog.records) == 2
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_separate_transaction_is_committed_either_way(database: Database, fails: bool) -> None:
+def test_a_separate_transaction_is_committed_even_if_the_outer_one_fails(
+    database: Database, fails: bool
+) -> None:
     def work() -> None:
         with database.transaction(write=True):
             make_user(email="work@example.com")
@@ -132,7 +134,7 @@ def test_a_separate_transaction_is_committed_either_way(database: Database, fail
 
 
 @pytest.mark.parametrize("change", ["add", "modify", "delete", "update statement", "delete statement"])
-def test_a_transaction_for_reading_cannot_write(database: Database, change: str) -> None:
+def test_a_read_only_transaction_cannot_write(database: Database, change: str) -> None:
     brand_id = make_brand().id
     with (
         pytest.raises(RuntimeError, match="opened for reading"),
@@ -189,7 +191,7 @@ def test_rows_of_other_tests_are_rolled_back(database: Database) -> None:
     assert emails(database) == set()
 
 
-def test_writers_queue_up_and_lose_no_update(committing_database: Database) -> None:
+def test_concurrent_writers_lose_no_update(committing_database: Database) -> None:
     with committing_database.transaction(write=True):
         user_id = make_user(rework_available=0).id
 
@@ -223,7 +225,7 @@ def test_a_reader_does_not_wait_for_a_writer(committing_database: Database) -> N
 
 
 def test_plain_postgresql_urls_use_psycopg_3() -> None:
-    assert build_engine("postgresql://someone@localhost/some").url.drivername == "postgresql+psycopg"
+    assert build_engine("postgresql://user@localhost/database").url.drivername == "postgresql+psycopg"
 
 
 @on_postgresql
@@ -244,7 +246,7 @@ def test_the_lazy_cursor_description_is_complete(database_url: str) -> None:
 
 
 @on_postgresql
-def test_a_lost_machine_is_noticed_before_its_leases_expire(database_url: str) -> None:
+def test_a_lost_machine_is_detected_before_its_leases_expire(database_url: str) -> None:
     database = Database(build_engine(database_url, pool_size=1))
     names = [f"tcp_keepalives_{name}" for name in ("idle", "interval", "count")]
     with database.transaction(write=False) as reading:
@@ -256,7 +258,7 @@ def test_a_lost_machine_is_noticed_before_its_leases_expire(database_url: str) -
 
 
 @on_postgresql
-def test_an_idle_connection_that_died_is_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_idle_connection_is_replaced(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     database, other = (Database(build_engine(database_url, pool_size=1)) for _ in range(2))
     backend = text("SELECT pg_backend_pid()")
     with database.transaction(write=False) as reading:

@@ -1,4 +1,4 @@
-"""The tenant filter: which rows a caller sees, lists, changes and refers to."""
+"""Test the row filter: the rows that a caller can see, list, change and refer to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.factories import make_brand, make_style, make_user
 
 
 def select_list(model: Any, organization_id: UUID | None, include_public: bool = False) -> Select[Any]:
-    """Select a list as `handlers/common/pagination.py` does."""
+    """Build the query of a list as `handlers/common/pagination.py` does."""
     scope = list_filter(organization_id, include_public)
     return select(model).where(*row_filter(model, scope.kind, scope.with_public, scope.values))
 
@@ -45,10 +45,12 @@ def names(query: Select[Any]) -> set[str]:
 def brands(two_tenants: TwoTenants) -> dict[str, UUID]:
     """Return brands: a personal one of the owner, one of the organization, and two of other tenants."""
     return {
-        "mine": make_brand(name="mine", owner=two_tenants.owner).id,
-        "house": make_brand(name="house", organization=two_tenants.organization).id,
-        "stranger": make_brand(name="stranger").id,
-        "other": make_brand(name="other", organization=two_tenants.other_organization).id,
+        "personal": make_brand(name="personal", owner=two_tenants.owner).id,
+        "organization": make_brand(name="organization", organization=two_tenants.organization).id,
+        "other_personal": make_brand(name="other_personal").id,
+        "other_organization": make_brand(
+            name="other_organization", organization=two_tenants.other_organization
+        ).id,
     }
 
 
@@ -58,7 +60,7 @@ def test_there_is_no_caller_outside_of_a_request() -> None:
         current_caller()
 
 
-def test_a_caller_is_set_within_the_block_only(two_tenants: TwoTenants) -> None:
+def test_the_caller_is_set_only_within_the_block(two_tenants: TwoTenants) -> None:
     with caller_context(two_tenants.owner_caller, READ):
         assert current_caller() is two_tenants.owner_caller
         assert current_permission() == READ
@@ -71,28 +73,33 @@ def test_the_organization_used_last_is_known_within_the_block(
 ) -> None:
     with database.transaction(write=False), caller_context(two_tenants.owner_caller, READ):
         assert current_organization() is None
-        get_visible(Brand, brands["house"])
+        get_visible(Brand, brands["organization"])
         assert current_organization() == two_tenants.organization.id
-        get_visible(Brand, brands["mine"])
+        get_visible(Brand, brands["personal"])
         assert current_organization() is None
         select_list(Brand, two_tenants.organization.id)
         assert current_organization() == two_tenants.organization.id
         with pytest.raises(NotFound):
-            get_visible(Brand, brands["other"])
+            get_visible(Brand, brands["other_organization"])
         assert current_organization() == two_tenants.organization.id
     assert current_organization() is None
 
 
-def test_callers_see_personal_rows_and_those_of_their_organizations(
+def test_callers_see_their_personal_rows_and_those_of_their_organizations(
     database: Database, two_tenants: TwoTenants, brands: dict[str, UUID]
 ) -> None:
     with database.transaction(write=False):
         with caller_context(two_tenants.owner_caller, READ):
-            assert names(select_visible(Brand)) == {"mine", "house"}
+            assert names(select_visible(Brand)) == {"personal", "organization"}
         with caller_context(two_tenants.viewer_caller, READ):
-            assert names(select_visible(Brand)) == {"house"}
+            assert names(select_visible(Brand)) == {"organization"}
         with caller_context(two_tenants.superuser_caller, READ):
-            assert names(select_visible(Brand)) == {"mine", "house", "stranger", "other"}
+            assert names(select_visible(Brand)) == {
+                "personal",
+                "organization",
+                "other_personal",
+                "other_organization",
+            }
 
 
 def test_a_removed_member_loses_access_to_rows_they_created_in_the_organization(
@@ -100,7 +107,7 @@ def test_a_removed_member_loses_access_to_rows_they_created_in_the_organization(
 ) -> None:
     former = Caller(two_tenants.owner.id, two_tenants.owner.email)
     with database.transaction(write=False), caller_context(former, READ):
-        assert names(select_visible(Brand)) == {"mine"}
+        assert names(select_visible(Brand)) == {"personal"}
 
 
 def test_every_caller_sees_public_rows(database: Database, two_tenants: TwoTenants) -> None:
@@ -118,14 +125,19 @@ def test_a_list_holds_the_rows_of_one_tenant(
 ) -> None:
     with database.transaction(write=False):
         with caller_context(two_tenants.owner_caller, READ):
-            assert names(select_list(Brand, None)) == {"mine"}
-            assert names(select_list(Brand, two_tenants.organization.id)) == {"house"}
+            assert names(select_list(Brand, None)) == {"personal"}
+            assert names(select_list(Brand, two_tenants.organization.id)) == {"organization"}
             for foreign in (two_tenants.other_organization.id, new_id()):
                 with pytest.raises(NotFound):
                     select_list(Brand, foreign)
         with caller_context(two_tenants.superuser_caller, READ):
-            assert names(select_list(Brand, None)) == {"mine", "house", "stranger", "other"}
-            assert names(select_list(Brand, two_tenants.other_organization.id)) == {"other"}
+            assert names(select_list(Brand, None)) == {
+                "personal",
+                "organization",
+                "other_personal",
+                "other_organization",
+            }
+            assert names(select_list(Brand, two_tenants.other_organization.id)) == {"other_organization"}
             with pytest.raises(NotFound):
                 select_list(Brand, new_id())
 
@@ -144,10 +156,13 @@ def test_a_row_of_another_tenant_raises_the_same_error_as_an_unknown_one(
     with database.transaction(write=False), caller_context(two_tenants.owner_caller, WRITE):
         unknown = catch_error(lambda: get_visible(Brand, new_id()))
         assert unknown == (NotFound, "not_found", "Not found")
-        assert catch_error(lambda: get_visible(Brand, brands["stranger"])) == unknown
-        assert catch_error(lambda: get_visible(Brand, brands["other"])) == unknown
+        assert catch_error(lambda: get_visible(Brand, brands["other_personal"])) == unknown
+        assert catch_error(lambda: get_visible(Brand, brands["other_organization"])) == unknown
         assert (
-            catch_error(lambda: get_reference(Brand, brands["other"], two_tenants.organization.id)) == unknown
+            catch_error(
+                lambda: get_reference(Brand, brands["other_organization"], two_tenants.organization.id)
+            )
+            == unknown
         )
 
 
@@ -156,14 +171,14 @@ def test_a_visible_row_is_denied_without_the_permission(
 ) -> None:
     with database.transaction(write=True):
         with caller_context(two_tenants.viewer_caller, READ):
-            assert get_visible(Brand, brands["house"]).name == "house"
+            assert get_visible(Brand, brands["organization"]).name == "organization"
         with caller_context(two_tenants.viewer_caller, WRITE), pytest.raises(PermissionDenied):
-            get_visible(Brand, brands["house"], for_update=True)
+            get_visible(Brand, brands["organization"], for_update=True)
         with caller_context(two_tenants.owner_caller, WRITE):
-            assert get_visible(Brand, brands["house"], for_update=True).name == "house"
-            assert get_visible(Brand, brands["mine"], for_update=True).name == "mine"
+            assert get_visible(Brand, brands["organization"], for_update=True).name == "organization"
+            assert get_visible(Brand, brands["personal"], for_update=True).name == "personal"
         with caller_context(two_tenants.superuser_caller, WRITE):
-            assert get_visible(Brand, brands["stranger"], for_update=True).name == "stranger"
+            assert get_visible(Brand, brands["other_personal"], for_update=True).name == "other_personal"
 
 
 def test_only_superusers_change_public_rows(database: Database, two_tenants: TwoTenants) -> None:
@@ -177,7 +192,7 @@ def test_only_superusers_change_public_rows(database: Database, two_tenants: Two
             assert get_visible(Style, style_id).name == "system"
 
 
-def test_where_ties_a_row_to_its_parent(
+def test_get_visible_raises_not_found_if_where_does_not_match(
     database: Database, two_tenants: TwoTenants, brands: dict[str, UUID]
 ) -> None:
     with (
@@ -185,21 +200,26 @@ def test_where_ties_a_row_to_its_parent(
         caller_context(two_tenants.owner_caller, READ),
         pytest.raises(NotFound),
     ):
-        get_visible(Brand, brands["mine"], where=[Brand.name == "another"])
+        get_visible(Brand, brands["personal"], where=[Brand.name == "another"])
 
 
-def test_references_stay_within_a_tenant_or_lead_to_public_rows(
+def test_references_point_to_rows_of_the_same_tenant_or_public_rows(
     database: Database, two_tenants: TwoTenants, brands: dict[str, UUID]
 ) -> None:
     public_id = make_style(owner_id=None, public=True).id
     with database.transaction(write=False), caller_context(two_tenants.owner_caller, WRITE):
-        assert get_reference(Brand, brands["house"], two_tenants.organization.id).name == "house"
-        assert get_reference(Brand, brands["mine"], None).name == "mine"
+        assert (
+            get_reference(Brand, brands["organization"], two_tenants.organization.id).name == "organization"
+        )
+        assert get_reference(Brand, brands["personal"], None).name == "personal"
         assert get_reference(Style, public_id, two_tenants.organization.id).public
         assert get_reference(Style, public_id, None).public
-        for row_id, scope in ((brands["mine"], two_tenants.organization.id), (brands["house"], None)):
+        for row_id, organization_id in (
+            (brands["personal"], two_tenants.organization.id),
+            (brands["organization"], None),
+        ):
             with pytest.raises(ScopeMismatch):
-                get_reference(Brand, row_id, scope)
+                get_reference(Brand, row_id, organization_id)
 
 
 def test_a_superuser_cannot_mix_the_personal_rows_of_two_users(
@@ -213,7 +233,7 @@ def test_a_superuser_cannot_mix_the_personal_rows_of_two_users(
         assert get_reference(Brand, brand_id, None, owner_id=user.id).id == brand_id
 
 
-def test_rows_are_created_where_the_role_has_the_permission(
+def test_creating_rows_in_an_organization_requires_the_permission(
     database: Database, two_tenants: TwoTenants
 ) -> None:
     with database.transaction(write=True):
@@ -230,7 +250,7 @@ def test_rows_are_created_where_the_role_has_the_permission(
                 authorize_creation(new_id())
 
 
-def test_organizations_are_seen_by_their_members(database: Database, two_tenants: TwoTenants) -> None:
+def test_members_see_their_organizations(database: Database, two_tenants: TwoTenants) -> None:
     with database.transaction(write=True):
         with caller_context(two_tenants.viewer_caller, READ):
             assert get_organization(two_tenants.organization.id).owner_id == two_tenants.owner.id

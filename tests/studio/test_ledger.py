@@ -1,4 +1,4 @@
-"""The ledger of credits: its entries add up to the used credits of every period."""
+"""Test the credit ledger: its entries add up to the used credits of each period."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STEPS = 80
 
 @pytest.fixture
 def clock() -> Iterator[time_machine.Coordinates]:
-    """A clock that stands still until a test moves it."""
+    """Yield a clock that stands still until a test moves it."""
     with time_machine.travel(utc_now(), tick=False) as coordinates:
         yield coordinates
 
@@ -42,28 +42,28 @@ def sum_by_period(subscription: Subscription) -> dict[datetime, int]:
 
 
 def list_entries(subscription: Subscription) -> list[tuple[str, int]]:
-    """Return kind and amount of every entry, the oldest first."""
+    """Return the kind and amount of each entry, oldest first."""
     current_session().flush()
-    mine = select(CreditMovement).where(CreditMovement.subscription_id == subscription.id)
-    return [(row.kind, row.amount) for row in current_session().scalars(mine.order_by(CreditMovement.id))]
+    query = select(CreditMovement).where(CreditMovement.subscription_id == subscription.id)
+    return [(row.kind, row.amount) for row in current_session().scalars(query.order_by(CreditMovement.id))]
 
 
 class RandomWalk:
     """Random actions that charge, refund or reset credits, or prevent that."""
 
     def __init__(self, scenario: PhotographedProduct, seed: int, clock: time_machine.Coordinates) -> None:
-        self.scenario, self.dice, self.clock = scenario, random.Random(seed), clock
+        self.scenario, self.random, self.clock = scenario, random.Random(seed), clock
         self.subscription = current_session().get_one(Subscription, scenario.subscription.id)
 
-    def order(self) -> None:
-        production = self.scenario
-        caller = factories.build_caller(production.owner, {production.organization: "owner"})
-        asked = {"product_id": production.product.id, "batch_size": self.dice.randint(1, 8)}
+    def request(self) -> None:
+        scenario = self.scenario
+        caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
+        params = {"product_id": scenario.product.id, "batch_size": self.random.randint(1, 8)}
         with caller_context(caller, None):
             try:
-                request_generation(asked, production.organization.id, None)
+                request_generation(params, scenario.organization.id, None)
             except OutOfCredits:
-                assert self.subscription.credits_remaining < asked["batch_size"]
+                assert self.subscription.credits_remaining < params["batch_size"]
 
     def cancel(self) -> None:
         for generation in self.open("pending", "running")[:1]:
@@ -77,56 +77,58 @@ class RandomWalk:
 
     def end(self) -> None:
         for generation in self.open("running")[:1]:
-            transition(generation, self.dice.choice(["completed", "failed", "expired", "pending"]))
+            transition(generation, self.random.choice(["completed", "failed", "expired", "pending"]))
 
     def renew(self) -> None:
         billing.renew_subscription(self.subscription)
 
     def change_tier(self) -> None:
-        tier = self.dice.choice(list(billing.PLANS))
+        tier = self.random.choice(list(billing.PLANS))
         billing.replace_subscription(self.subscription, {"service_type": "MANAGED", "tier": tier})
 
     def wait(self) -> None:
-        self.clock.shift(timedelta(days=self.dice.randint(1, 12)))
+        self.clock.shift(timedelta(days=self.random.randint(1, 12)))
 
     def open(self, *states: str) -> list[Generation]:
-        mine = Generation.subscription_id == self.subscription.id
-        found = list(current_session().scalars(select(Generation).where(mine, Generation.status.in_(states))))
-        self.dice.shuffle(found)
+        owned = Generation.subscription_id == self.subscription.id
+        found = list(
+            current_session().scalars(select(Generation).where(owned, Generation.status.in_(states)))
+        )
+        self.random.shuffle(found)
         return found
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_after_any_walk_the_running_period_adds_up_to_what_was_used(
+def test_after_random_actions_the_current_period_adds_up_to_the_used_credits(
     database: Database, scenario: PhotographedProduct, clock: time_machine.Coordinates, seed: int
 ) -> None:
     with database.transaction(write=True):
         walk = RandomWalk(scenario, seed, clock)
-        steps = [walk.order] * 5 + [walk.cancel, walk.work, walk.work, walk.end, walk.end]
+        steps = [walk.request] * 5 + [walk.cancel, walk.work, walk.work, walk.end, walk.end]
         steps += [walk.renew, walk.change_tier, walk.wait]
         for _ in range(STEPS):
             before, period = sum_by_period(walk.subscription), walk.subscription.start_date
-            walk.dice.choice(steps)()
+            walk.random.choice(steps)()
             current_session().flush()
             current_session().refresh(walk.subscription)
             after = sum_by_period(walk.subscription)
             assert after.get(walk.subscription.start_date, 0) == walk.subscription.credits_used
             assert min(after.values(), default=0) >= 0
-            # A period that is over only ever shrinks, by what is refunded of it.
+            # The sum of an ended period only decreases, by refunds.
             assert all(after[start] <= total for start, total in before.items() if start != period)
-        paid = select(func.sum(Generation.cost_credits)).where(
+        total_cost = select(func.sum(Generation.cost_credits)).where(
             Generation.subscription_id == walk.subscription.id
         )
-        assert current_session().scalar(paid) == sum(sum_by_period(walk.subscription).values()) > 0
+        assert current_session().scalar(total_cost) == sum(sum_by_period(walk.subscription).values()) > 0
         assert len(sum_by_period(walk.subscription)) > 1
 
 
-def test_what_is_refunded_after_a_renewal_counts_in_the_period_that_paid(
+def test_a_refund_after_a_renewal_counts_in_the_period_of_the_charge(
     database: Database, scenario: PhotographedProduct, clock: time_machine.Coordinates
 ) -> None:
     with database.transaction(write=True):
         subscription = current_session().get_one(Subscription, scenario.subscription.id)
-        old, generation_id = subscription.start_date, new_id()
+        old_period, generation_id = subscription.start_date, new_id()
         billing.charge(scenario.organization.id, scenario.owner.id, 6, generation_id)
         clock.shift(timedelta(days=31))
         billing.renew_subscription(subscription)
@@ -134,7 +136,7 @@ def test_what_is_refunded_after_a_renewal_counts_in_the_period_that_paid(
         billing.refund(subscription.id, 6, generation_id)
         current_session().refresh(subscription)
         assert (subscription.credits_used, subscription.credits_remaining) == (2, 18)
-        assert sum_by_period(subscription) == {old: 0, subscription.start_date: 2}
+        assert sum_by_period(subscription) == {old_period: 0, subscription.start_date: 2}
         assert list_entries(subscription) == [("charge", 6), ("renewal", 0), ("charge", 2), ("refund", -6)]
 
 
@@ -161,7 +163,7 @@ def test_credits_can_be_used_until_the_grace_period_ends_and_again_after_the_ren
         assert list_entries(subscription) == expected
 
 
-def test_a_renewal_ahead_of_time_follows_the_running_period_and_carries_nothing_over(
+def test_an_early_renewal_starts_after_the_current_period_and_carries_no_credits_over(
     database: Database, clock: time_machine.Coordinates
 ) -> None:
     with database.transaction(write=True):
@@ -175,7 +177,7 @@ def test_a_renewal_ahead_of_time_follows_the_running_period_and_carries_nothing_
         assert (subscription.credits_total, subscription.credits_used) == (500, 0)
 
 
-def test_an_upgrade_in_the_middle_of_a_period_counts_at_once_and_costs_the_rest_of_it(
+def test_an_upgrade_within_a_period_applies_at_once_and_is_prorated(
     database: Database, clock: time_machine.Coordinates
 ) -> None:
     with database.transaction(write=True):
@@ -201,10 +203,10 @@ def test_generations_of_a_higher_tier_run_first(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     other = make_photographed_product(storage, database)
-    ordered = [request_on_tier(database, scenario, "START"), request_on_tier(database, other, "SCALE")]
-    ordered += [request_on_tier(database, scenario, "ENTERPRISE"), request_on_tier(database, other, "GROW")]
-    claimed = [claim.generation_id for _ in ordered if (claim := queue.lease_next(database, "one", LEASE))]
-    assert claimed == [ordered[number] for number in (2, 1, 3, 0)]
+    requested = [request_on_tier(database, scenario, "START"), request_on_tier(database, other, "SCALE")]
+    requested += [request_on_tier(database, scenario, "ENTERPRISE"), request_on_tier(database, other, "GROW")]
+    leased = [lease.generation_id for _ in requested if (lease := queue.lease_next(database, "one", LEASE))]
+    assert leased == [requested[number] for number in (2, 1, 3, 0)]
 
 
 def request_on_tier(database: Database, scenario: PhotographedProduct, tier: str) -> Any:
@@ -213,5 +215,5 @@ def request_on_tier(database: Database, scenario: PhotographedProduct, tier: str
     with database.transaction(write=True), caller_context(caller, None):
         current_session().get_one(Subscription, scenario.subscription.id).tier = tier
         current_session().flush()
-        asked = {"product_id": scenario.product.id}
-        return request_generation(asked, scenario.organization.id, None).id
+        params = {"product_id": scenario.product.id}
+        return request_generation(params, scenario.organization.id, None).id

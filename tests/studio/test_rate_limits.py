@@ -1,4 +1,4 @@
-"""Counts of rate limits in memory and Redis, and the fallback while Redis is unavailable."""
+"""Test the counters of rate limits in memory and in Redis, and the fallback while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOON = 1_800_000_000_000
 
 @pytest.fixture(params=["memory", "shared"])
 def store(request: pytest.FixtureRequest) -> RateLimitStore:
-    """Give a store of each kind."""
+    """Return a store of each kind."""
     if request.param == "memory":
         return MemoryStore()
     broker: RedisServer = request.getfixturevalue("broker")
@@ -29,8 +29,8 @@ def store(request: pytest.FixtureRequest) -> RateLimitStore:
 
 def test_a_quota_can_be_used_at_once_and_refills_evenly(store: RateLimitStore) -> None:
     def spend(now: int) -> tuple[bool, int, int]:
-        standing = store.consume(THREE_PER_MINUTE, "somebody", NOON + now)
-        return standing.allowed, standing.remaining, standing.reset_seconds
+        usage = store.consume(THREE_PER_MINUTE, "user-1", NOON + now)
+        return usage.allowed, usage.remaining, usage.reset_seconds
 
     assert [spend(0) for _ in range(5)] == [
         (True, 2, 20), (True, 1, 20), (True, 0, 20), (False, 0, 20), (False, 0, 20),
@@ -41,66 +41,66 @@ def test_a_quota_can_be_used_at_once_and_refills_evenly(store: RateLimitStore) -
 
 
 def test_each_caller_has_a_separate_counter_for_each_limit(store: RateLimitStore) -> None:
-    one = QuotaPolicy("address", 1, 60)
-    assert store.consume(one, "first", NOON).allowed
-    assert store.consume(one, "second", NOON).allowed
+    policy = QuotaPolicy("address", 1, 60)
+    assert store.consume(policy, "first", NOON).allowed
+    assert store.consume(policy, "second", NOON).allowed
     assert store.consume(QuotaPolicy("organization", 1, 60), "first", NOON).allowed
-    assert not store.consume(one, "first", NOON).allowed
+    assert not store.consume(policy, "first", NOON).allowed
 
 
-def test_a_rejected_request_takes_no_unit(store: RateLimitStore) -> None:
+def test_a_rejected_request_does_not_consume_quota(store: RateLimitStore) -> None:
     for _ in range(50):
-        store.consume(THREE_PER_MINUTE, "eager", NOON)
-    assert store.consume(THREE_PER_MINUTE, "eager", NOON + 20_000).allowed
+        store.consume(THREE_PER_MINUTE, "user-1", NOON)
+    assert store.consume(THREE_PER_MINUTE, "user-1", NOON + 20_000).allowed
 
 
 def test_the_memory_store_evicts_the_least_recently_used_subject() -> None:
-    counters, one = MemoryStore(max_counts=2), QuotaPolicy("account", 1, 60)
+    store, policy = MemoryStore(max_counts=2), QuotaPolicy("account", 1, 60)
     for subject in ("first", "second", "first", "third"):
-        counters.consume(one, subject, NOON)
-    assert not counters.consume(one, "first", NOON).allowed
-    assert counters.consume(one, "second", NOON).allowed
+        store.consume(policy, subject, NOON)
+    assert not store.consume(policy, "first", NOON).allowed
+    assert store.consume(policy, "second", NOON).allowed
 
 
-def test_processes_share_what_is_counted_in_redis(broker: RedisServer) -> None:
+def test_processes_share_the_counters_in_redis(broker: RedisServer) -> None:
     broker.flush()
-    processes = [RedisStore(broker.url) for _ in range(2)]
-    spent = [processes[number % 2].consume(THREE_PER_MINUTE, "somebody", NOON).allowed for number in range(4)]
-    assert spent == [True, True, True, False]
+    stores = [RedisStore(broker.url) for _ in range(2)]
+    allowed = [stores[number % 2].consume(THREE_PER_MINUTE, "user-1", NOON).allowed for number in range(4)]
+    assert allowed == [True, True, True, False]
 
 
-def test_the_script_is_loaded_again_after_redis_lost_it(broker: RedisServer) -> None:
-    counters = RedisStore(broker.url)
-    counters.consume(THREE_PER_MINUTE, "somebody", NOON)
+def test_the_script_is_loaded_again_after_redis_has_lost_it(broker: RedisServer) -> None:
+    store = RedisStore(broker.url)
+    store.consume(THREE_PER_MINUTE, "user-1", NOON)
     broker.stop()
     broker.start()
-    assert counters.consume(THREE_PER_MINUTE, "somebody", NOON).remaining == 2
-    assert counters.is_blocking
+    assert store.consume(THREE_PER_MINUTE, "user-1", NOON).remaining == 2
+    assert store.is_blocking
 
 
-def test_while_redis_is_away_each_process_counts_for_itself_and_says_so(
+def test_without_redis_each_process_counts_separately_and_logs_a_warning(
     broker: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counters = RedisStore(broker.url)
-    counters.consume(THREE_PER_MINUTE, "somebody", NOON)
+    store = RedisStore(broker.url)
+    store.consume(THREE_PER_MINUTE, "user-1", NOON)
     broker.stop()
     try:
         with caplog.at_level(logging.INFO):
-            assert [counters.consume(THREE_PER_MINUTE, "somebody", NOON).allowed for _ in range(4)] == [
+            assert [store.consume(THREE_PER_MINUTE, "user-1", NOON).allowed for _ in range(4)] == [
                 True
             ] * 3 + [False]
         assert [record.levelname for record in caplog.records] == ["WARNING"]
-        assert not counters.is_blocking
+        assert not store.is_blocking
     finally:
         broker.start()
-    monkeypatch.setattr(counters, "_retry_at", counters._retry_at - RETRY_AFTER_SECONDS)
+    monkeypatch.setattr(store, "_retry_at", store._retry_at - RETRY_AFTER_SECONDS)
     with caplog.at_level(logging.INFO):
-        assert counters.consume(THREE_PER_MINUTE, "somebody", NOON).remaining == 2
+        assert store.consume(THREE_PER_MINUTE, "user-1", NOON).remaining == 2
     assert caplog.messages[-1].startswith("Redis is available again")
 
 
 @pytest.mark.parametrize(
-    ("peer", "counted"),
+    ("peer", "address"),
     [
         ("192.0.2.7", "192.0.2.7"),
         ("::ffff:192.0.2.7", "192.0.2.7"),
@@ -112,8 +112,8 @@ def test_while_redis_is_away_each_process_counts_for_itself_and_says_so(
         ("", "unknown"),
     ],
 )
-def test_an_address_is_what_one_subscriber_has(peer: str, counted: str) -> None:
-    assert get_rate_limit_address(peer) == counted
+def test_a_client_counts_by_its_ipv4_address_or_its_64_bit_ipv6_prefix(peer: str, address: str) -> None:
+    assert get_rate_limit_address(peer) == address
 
 
 def test_limits_and_proxies_are_settings() -> None:

@@ -1,4 +1,4 @@
-"""Messages to webhooks are sent until they are taken, by whichever process, and never lost or invented."""
+"""Test the delivery of webhooks: retries, disabled endpoints, crashed dispatchers and concurrency."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from tests.support.servers.webhook_receiver import (
 
 @pytest.fixture(autouse=True)
 def mail_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the letters that owners get."""
-    folder = tmp_path / "letters"
+    """Return the folder to which e-mails to the owners are written."""
+    folder = tmp_path / "mail"
     monkeypatch.setattr(
         "studio.webhooks.dispatcher.get_mailer",
         lambda settings: Mailer(FileTransport(folder), settings.mail_from),
@@ -47,7 +47,7 @@ def mail_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_message_that_fails_is_tried_ten_times_over_three_days(
+def test_a_failing_delivery_is_attempted_ten_times_over_three_days(
     database: Database, receiver: WebhookReceiver
 ) -> None:
     receiver.responses = [StubResponse(500)] * 10
@@ -68,11 +68,11 @@ def test_a_message_that_fails_is_tried_ten_times_over_three_days(
         assert (delivery.last_status_code, delivery.last_error) == (500, "refused")
         assert len(receiver.ids) == 10
         assert set(receiver.ids) == {delivery.message_id}
-        assert len({requests.headers["webhook-timestamp"] for requests in receiver.recorder.requests}) == 10
-        assert {requests.body for requests in receiver.recorder.requests} == {
+        assert len({request.headers["webhook-timestamp"] for request in receiver.recorder.requests}) == 10
+        assert {request.body for request in receiver.recorder.requests} == {
             receiver.recorder.requests[0].body
         }
-        # Three days of failure are not five.
+        # An endpoint is disabled after five days of failures, not after three.
         assert get_endpoint(database, endpoint).is_enabled
 
 
@@ -80,13 +80,13 @@ def test_five_days_without_success_disable_an_endpoint(database: Database, recei
     receiver.responses = [StubResponse(500)] * 2
     with time_machine.travel(START, tick=False):
         endpoint = make_endpoint(receiver, failing_since=START - timedelta(days=5))
-        last_try = {"status": "pending", "tries": 9, "attempts": 9, "next_attempt_at": START}
-        factories.make_webhook_delivery(endpoint, **last_try)
+        last_attempt = {"status": "pending", "tries": 9, "attempts": 9, "next_attempt_at": START}
+        factories.make_webhook_delivery(endpoint, **last_attempt)
         publish_event(database, endpoint)
         send_next_delivery(database, receiver)
         found = get_endpoint(database, endpoint)
         assert (found.is_enabled, found.disabled_reason, found.disabled_at) == (False, "failing", START)
-        # What waits ends without being sent, and what happens now is not kept.
+        # Pending deliveries end without an attempt, and new events create none.
         assert not send_next_delivery(database, receiver)
         publish_event(database, endpoint)
         assert sorted(str(one.last_error) for one in list_rows(database, WebhookDelivery)) == [
@@ -96,7 +96,7 @@ def test_five_days_without_success_disable_an_endpoint(database: Database, recei
         assert len(receiver.ids) == 1
 
 
-def test_a_success_forgets_the_failures_before(database: Database, receiver: WebhookReceiver) -> None:
+def test_a_success_resets_failing_since(database: Database, receiver: WebhookReceiver) -> None:
     endpoint = make_endpoint(receiver, failing_since=utc_now() - timedelta(days=9))
     publish_event(database, endpoint)
     send_next_delivery(database, receiver)
@@ -104,27 +104,27 @@ def test_a_success_forgets_the_failures_before(database: Database, receiver: Web
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("response", "error"),
     [
         (StubResponse(301, headers={"Location": "/elsewhere"}), "redirected"),
         (StubResponse(404, b"a secret of the target"), "refused"),
         (StubResponse(500, b"x" * 2_000_000), "refused"),
         (StubResponse(write=lambda connection: connection.close()), "connection_failed"),
     ],
-    ids=["redirect", "not found", "huge", "hangs up"],
+    ids=["redirect", "not found", "huge", "closed connection"],
 )
 def test_s09_every_non_2xx_response_is_a_failure_recorded_by_kind_only(
-    database: Database, receiver: WebhookReceiver, answer: StubResponse, error: str
+    database: Database, receiver: WebhookReceiver, response: StubResponse, error: str
 ) -> None:
-    receiver.responses = [answer]
+    receiver.responses = [response]
     publish_event(database, make_endpoint(receiver))
     send_next_delivery(database, receiver)
     delivery = get_only_delivery(database)
     assert (delivery.status, delivery.last_error) == ("pending", error)
-    assert [requests.path for requests in receiver.recorder.requests] == ["/hooks"]
+    assert [request.path for request in receiver.recorder.requests] == ["/hooks"]
 
 
-def test_a_target_that_is_gone_disables_its_endpoint_and_its_owner_is_told(
+def test_a_410_response_disables_the_endpoint_and_its_owner_gets_an_email(
     database: Database, receiver: WebhookReceiver, mail_folder: Path
 ) -> None:
     receiver.responses = [StubResponse(410)]
@@ -135,8 +135,8 @@ def test_a_target_that_is_gone_disables_its_endpoint_and_its_owner_is_told(
     delivery, found = get_only_delivery(database), get_endpoint(database, endpoint)
     assert (delivery.status, delivery.last_error, delivery.last_status_code) == ("failed", "gone", 410)
     assert (found.is_enabled, found.disabled_reason) == (False, "gone")
-    (letter,) = mail_folder.glob("*.eml")
-    text = letter.read_text().replace("=\n", "")
+    (email,) = mail_folder.glob("*.eml")
+    text = email.read_text().replace("=\n", "")
     assert "To: owner@example.com" in text
     assert "127.0.0.1 was disabled, because it answered that it is gone" in text
     assert "/hooks" not in text
@@ -152,7 +152,7 @@ def test_a_target_that_is_gone_disables_its_endpoint_and_its_owner_is_told(
         (500, "600", 5),
     ],
 )
-def test_an_overloaded_target_says_when_to_come_back(
+def test_retry_after_of_429_and_503_responses_delays_the_next_attempt(
     database: Database, receiver: WebhookReceiver, status: int, text: str, seconds: int
 ) -> None:
     receiver.responses = [StubResponse(status, headers={"Retry-After": text})]
@@ -163,14 +163,14 @@ def test_an_overloaded_target_says_when_to_come_back(
         due = get_only_delivery(database).next_attempt_at
         assert due is not None
         assert abs((due - START).total_seconds() - seconds) <= 0.5
-        # Its other messages wait too, an hour at most; a test event tells whether it is back.
+        # Other deliveries to the endpoint wait too, for at most an hour or until a test event is requested.
         publish_event(database, endpoint)
         assert send_next_delivery(database, receiver) == (status == 500)
         clock.shift(timedelta(hours=1))
         assert send_next_delivery(database, receiver)
 
 
-def test_a_target_that_does_not_answer_in_time_has_failed(
+def test_a_response_that_takes_too_long_is_a_timeout(
     database: Database, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatcher, "TIMEOUT_SECONDS", 0.1)
@@ -182,10 +182,10 @@ def test_a_target_that_does_not_answer_in_time_has_failed(
     assert get_endpoint(database, endpoint).busy_until is not None
 
 
-def test_s09_a_target_that_may_not_be_called_is_not_called(
+def test_s09_a_target_that_is_no_longer_allowed_gets_no_request(
     database: Database, receiver: WebhookReceiver
 ) -> None:
-    """It was allowed when it was registered; by now its name leads elsewhere."""
+    """The target was allowed when the endpoint was registered, and is not allowed at the delivery."""
     publish_event(database, make_endpoint(receiver))
     assert send_next_delivery(database)
     assert get_only_delivery(database).last_error == "target_not_allowed"
@@ -197,23 +197,23 @@ def test_the_cooldown_grows_with_the_time_an_endpoint_has_been_failing(
 ) -> None:
     receiver.responses = [StubResponse(503)] * 3
     with time_machine.travel(START, tick=False):
-        for minutes, rest in ((0, 5), (8, 120), (3_000, 3_600)):
+        for minutes, cooldown in ((0, 5), (8, 120), (3_000, 3_600)):
             endpoint = make_endpoint(receiver, failing_since=START - timedelta(minutes=minutes))
             publish_event(database, endpoint)
             send_next_delivery(database, receiver)
-            assert get_endpoint(database, endpoint).busy_until == START + timedelta(seconds=rest)
+            assert get_endpoint(database, endpoint).busy_until == START + timedelta(seconds=cooldown)
 
 
-def test_s09_a_name_that_leads_elsewhere_by_now_is_not_called(
+def test_s09_a_name_that_also_resolves_to_loopback_gets_no_request(
     database: Database, receiver: WebhookReceiver
 ) -> None:
     port = receiver.recorder.port
     endpoint = factories.make_webhook_endpoint(url="https://hooks.example.com/sartiq")
     publish_event(database, endpoint)
-    inside = SafeHttpClient(
+    client = SafeHttpClient(
         [f"127.0.0.1:{port}"], resolve=lambda _host, _port: ["93.184.216.34", "127.0.0.1"]
     )
-    assert dispatcher.send_next(SETTINGS, database, inside)
+    assert dispatcher.send_next(SETTINGS, database, client)
     assert get_only_delivery(database).last_error == "target_not_allowed"
     assert receiver.recorder.requests == []
 
@@ -233,40 +233,42 @@ def test_a_crash_between_sending_and_recording_sends_again_under_the_same_id(
         assert send_next_delivery(database, receiver)
         assert len(receiver.ids) == 2
         assert len(set(receiver.ids)) == 1
-        # Who was given up for dead records nothing any more.
+        # The first dispatcher has lost its lease: it records nothing.
         assert queue.record_outcome(database, lost, sent) == queue.RecordResult.LOST
         delivery = get_only_delivery(database)
         assert (delivery.status, delivery.attempts) == ("delivered", 2)
 
 
-def test_a_message_that_its_senders_die_of_is_given_up(database: Database, receiver: WebhookReceiver) -> None:
+def test_a_delivery_fails_after_ten_interrupted_attempts(
+    database: Database, receiver: WebhookReceiver
+) -> None:
     with time_machine.travel(START, tick=False) as clock:
         publish_event(database, make_endpoint(receiver))
         for _ in range(10):
-            assert queue.lease_next(database, "dies") is not None
+            assert queue.lease_next(database, "interrupted") is not None
             clock.shift(queue.LEASE_DURATION)
-        assert queue.lease_next(database, "dies") is None
+        assert queue.lease_next(database, "interrupted") is None
         delivery = get_only_delivery(database)
         assert (delivery.status, delivery.last_error) == ("failed", "interrupted")
 
 
-def test_an_endpoint_that_is_deleted_meanwhile_takes_its_messages_with_it(
+def test_deleting_an_endpoint_during_a_delivery_deletes_its_deliveries(
     database: Database, receiver: WebhookReceiver
 ) -> None:
     endpoint = make_endpoint(receiver)
     publish_event(database, endpoint)
-    claim = queue.lease_next(database, "first")
-    assert claim is not None
+    lease = queue.lease_next(database, "first")
+    assert lease is not None
     with database.transaction(write=True):
         # unscoped: the row of this test
         current_session().execute(delete(WebhookEndpoint).where(WebhookEndpoint.id == endpoint.id))
-    assert queue.record_outcome(database, claim, queue.Outcome(200)) == queue.RecordResult.LOST
+    assert queue.record_outcome(database, lease, queue.Outcome(200)) == queue.RecordResult.LOST
     assert list_rows(database, WebhookDelivery) == []
 
 
 @pytest.fixture
 def organization_and_owner(committing_database: Database) -> Iterator[tuple[UUID, UUID]]:
-    """A tenant that is really there, and gone afterwards with all that it has."""
+    """Yield the ids of a committed organization and its owner; delete both with their rows afterwards."""
     with committing_database.transaction(write=True):
         owner = factories.make_user()
         organization = factories.make_organization(owner)
@@ -278,7 +280,7 @@ def organization_and_owner(committing_database: Database) -> Iterator[tuple[UUID
         cleaning.execute(delete(User).where(User.id == owner.id))
 
 
-def test_two_processes_send_each_message_once_and_a_slow_target_stops_no_other(
+def test_two_processes_send_each_message_once_and_a_slow_target_does_not_delay_others(
     committing_database: Database,
     database_url: str,
     organization_and_owner: tuple[UUID, UUID],
@@ -334,5 +336,5 @@ def has_pending(database: Database, scope: dict[str, Any]) -> bool:
 def wait_for(condition: Any, seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, f"the condition was not met in {seconds} s"
         time.sleep(0.02)
