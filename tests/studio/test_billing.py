@@ -1,4 +1,4 @@
-"""Charges, refunds and subscriptions, on both databases."""
+"""Test charges, refunds and subscriptions, on both databases."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def _credits_used(subscription: Subscription) -> int:
     return subscription.credits_used
 
 
-def test_the_owner_of_the_organization_pays_for_every_member() -> None:
+def test_generations_of_members_are_charged_to_the_owner_of_the_organization() -> None:
     owner, member = make_user(), make_user()
     organization = make_organization(owner)
     make_membership(organization, member)
-    paying, spared = make_subscription(owner), make_subscription(member)
-    assert charge(organization.id, member.id, 4, new_id()).subscription_id == paying.id
-    assert (_credits_used(paying), _credits_used(spared)) == (4, 0)
+    of_owner, of_member = make_subscription(owner), make_subscription(member)
+    assert charge(organization.id, member.id, 4, new_id()).subscription_id == of_owner.id
+    assert (_credits_used(of_owner), _credits_used(of_member)) == (4, 0)
 
 
-def test_personal_work_is_paid_by_its_owner() -> None:
+def test_personal_generations_are_charged_to_their_owner() -> None:
     user = make_user()
     subscription = make_subscription(user)
     assert charge(None, user.id, 3, new_id()).subscription_id == subscription.id
@@ -77,7 +77,7 @@ def test_the_last_credit_can_be_used_but_not_one_more() -> None:
 @pytest.mark.parametrize(
     "values", [{"is_active": False}, {"grace_period_end": utc_now() - timedelta(days=1)}]
 )
-def test_a_stopped_or_expired_subscription_does_not_pay(values: dict[str, Any]) -> None:
+def test_an_inactive_or_expired_subscription_cannot_be_charged(values: dict[str, Any]) -> None:
     user = make_user()
     subscription = make_subscription(user, **values)
     assert not is_subscription_active(subscription)
@@ -85,7 +85,7 @@ def test_a_stopped_or_expired_subscription_does_not_pay(values: dict[str, Any]) 
         charge(None, user.id, 1, new_id())
 
 
-def test_the_grace_period_still_pays() -> None:
+def test_a_subscription_in_its_grace_period_can_be_charged() -> None:
     user, now = make_user(), utc_now()
     make_subscription(user, end_date=now - timedelta(days=1), grace_period_end=now + timedelta(days=6))
     charge(None, user.id, 1, new_id())
@@ -96,7 +96,7 @@ def test_a_charge_without_a_subscription_is_rejected() -> None:
         charge(None, make_user().id, 1, new_id())
 
 
-def test_s20_a_refund_gives_back_and_never_more_than_was_used() -> None:
+def test_s20_a_refund_never_exceeds_the_used_credits() -> None:
     subscription = make_subscription(credits_used=5)
     refund(subscription.id, 2, new_id())
     assert _credits_used(subscription) == 3
@@ -104,7 +104,7 @@ def test_s20_a_refund_gives_back_and_never_more_than_was_used() -> None:
     assert _credits_used(subscription) == 0
 
 
-def test_a_tier_gives_its_credits_and_price_for_thirty_days() -> None:
+def test_a_new_subscription_has_the_credits_and_the_price_of_its_tier_for_30_days() -> None:
     subscription = create_subscription(make_user().id, "SELF_SERVICE", "SCALE", "pay_1")
     assert (subscription.credits_total, subscription.base_price_minor) == (25_000, 799_00)
     assert subscription.end_date - subscription.start_date == timedelta(days=30)
@@ -121,21 +121,21 @@ def test_a_second_active_subscription_is_rejected_and_an_expired_one_is_replaced
         create_subscription(user.id, "MANAGED", "START", None)
 
 
-def test_another_tier_keeps_what_was_used() -> None:
+def test_a_change_of_tier_keeps_the_used_credits() -> None:
     subscription = make_subscription(tier="GROW", credits_total=5000, credits_used=600)
     replace_subscription(subscription, {"service_type": "MANAGED", "tier": "START"})
     assert (subscription.credits_total, subscription.credits_used) == (PLANS["START"].credits, 600)
     assert subscription.credits_remaining == 0
 
 
-def test_a_renewal_continues_the_period_with_fresh_credits() -> None:
+def test_a_renewal_continues_the_period_and_resets_the_used_credits() -> None:
     subscription = make_subscription(credits_used=9)
     end = subscription.end_date
     renew_subscription(subscription)
     assert (subscription.start_date, subscription.credits_used) == (end, 0)
 
 
-def test_a_renewal_of_a_period_that_is_past_begins_now() -> None:
+def test_a_renewal_after_the_end_of_the_period_starts_now() -> None:
     subscription = make_subscription(end_date=utc_now() - timedelta(days=90))
     renew_subscription(subscription)
     assert utc_now() - subscription.start_date < timedelta(minutes=1)
@@ -156,7 +156,7 @@ def test_s20_parallel_charges_do_not_overdraw(committing_database: Database) -> 
 
     assert sorted(run_concurrently(*[spend] * 4)) == [False, False, True, True]
     with committing_database.transaction(write=True) as opened:
-        left = opened.get(Subscription, subscription.id)
-        assert left is not None
-        assert left.credits_used == 4
+        stored = opened.get(Subscription, subscription.id)
+        assert stored is not None
+        assert stored.credits_used == 4
         opened.execute(delete(User).where(User.id == user.id))

@@ -1,4 +1,4 @@
-"""The request classes have the properties and the defaults of the contract."""
+"""Test that the request classes have the properties and the defaults of the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue of generations: a worker that has lost its lease cannot change the generation."""
+"""Test the queue of generations: leases, lost workers, release and shutdown."""
 
 from __future__ import annotations
 
@@ -45,15 +45,17 @@ def credits_used(database: Database, scenario: PhotographedProduct) -> int:
 
 
 def render_files(database: Database, storage: LocalDisk, lease: queue.Lease) -> list[queue.RenderedFile]:
-    with ThreadPoolExecutor(2) as painters:
-        return render_job.RenderJob(database, storage, painters, lease, LEASE, aborting=lambda: False).run()
+    with ThreadPoolExecutor(2) as render_pool:
+        return render_job.RenderJob(
+            database, storage, render_pool, lease, LEASE, aborting=lambda: False
+        ).run()
 
 
 def test_a_leased_generation_is_not_leased_again(database: Database, scenario: PhotographedProduct) -> None:
     generation_id = create_pending_generation(database, scenario)
-    claim = queue.lease_next(database, "first", LEASE)
-    assert claim is not None
-    assert claim.generation_id == generation_id
+    lease = queue.lease_next(database, "first", LEASE)
+    assert lease is not None
+    assert lease.generation_id == generation_id
     assert queue.count_available(database, 1) == 0
     assert queue.lease_next(database, "second", LEASE) is None
     running = get_row(database, Generation, generation_id)
@@ -66,14 +68,14 @@ def test_after_its_lease_has_expired_a_worker_cannot_complete_the_generation(
     generation_id = create_pending_generation(database, scenario)
     lost = queue.lease_next(database, "first", PAST)
     assert lost is not None
-    taken = queue.lease_next(database, "second", LEASE)
-    assert taken is not None
+    lease = queue.lease_next(database, "second", LEASE)
+    assert lease is not None
     assert not queue.renew(database, lost, 50, LEASE)
-    assert not queue.try_complete(database, storage, lost, render_files(database, storage, taken))
+    assert not queue.try_complete(database, storage, lost, render_files(database, storage, lease))
     queue.fail(database, lost, queue.INTERNAL_ERROR)
     assert get_row(database, Generation, generation_id).status == "running"
-    assert queue.try_complete(database, storage, taken, render_files(database, storage, taken))
-    assert not queue.try_complete(database, storage, taken, [])
+    assert queue.try_complete(database, storage, lease, render_files(database, storage, lease))
+    assert not queue.try_complete(database, storage, lease, [])
     done = get_row(database, Generation, generation_id)
     assert (done.status, done.attempts, done.lease_owner) == ("completed", 2, None)
     with database.transaction(write=False) as reading:
@@ -91,8 +93,8 @@ def test_a_generation_fails_and_is_refunded_after_three_lost_workers(
     generation_id = create_pending_generation(database, scenario)
     assert credits_used(database, scenario) == 2
     for number in range(queue.MAX_ATTEMPTS):
-        assert queue.lease_next(database, f"victim {number}", PAST) is not None
-    assert queue.lease_next(database, "survivor", LEASE) is None
+        assert queue.lease_next(database, f"lost {number}", PAST) is not None
+    assert queue.lease_next(database, "other", LEASE) is None
     failed = get_row(database, Generation, generation_id)
     assert (failed.status, failed.error, failed.cost_credits) == ("failed", queue.INTERNAL_ERROR, 0)
     assert get_row(database, Shot, scenario.shot.id).status == "pending"
@@ -103,11 +105,11 @@ def test_a_released_generation_is_pending_and_its_attempt_does_not_count(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     generation_id = create_pending_generation(database, scenario)
-    claim = queue.lease_next(database, "leaving", LEASE)
-    assert claim is not None
-    queue.release(database, claim)
-    waiting = get_row(database, Generation, generation_id)
-    assert (waiting.status, waiting.attempts, waiting.progress) == ("pending", 0, 0)
+    lease = queue.lease_next(database, "stopping", LEASE)
+    assert lease is not None
+    queue.release(database, lease)
+    pending = get_row(database, Generation, generation_id)
+    assert (pending.status, pending.attempts, pending.progress) == ("pending", 0, 0)
     assert run_pending_generations(database, storage) == 1
 
 
@@ -115,15 +117,15 @@ def test_a_lost_lease_aborts_the_render_job(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     create_pending_generation(database, scenario)
-    claim = queue.lease_next(database, "first", PAST)
-    assert claim is not None
+    lease = queue.lease_next(database, "first", PAST)
+    assert lease is not None
     assert queue.lease_next(database, "second", LEASE) is not None
-    with ThreadPoolExecutor(1) as painters:
-        work = render_job.RenderJob(
-            database, storage, painters, claim, timedelta(milliseconds=4), aborting=lambda: False
+    with ThreadPoolExecutor(1) as render_pool:
+        job = render_job.RenderJob(
+            database, storage, render_pool, lease, timedelta(milliseconds=4), aborting=lambda: False
         )
         with pytest.raises(render_job.JobAborted):
-            work.run()
+            job.run()
 
 
 def test_a_missing_photo_fails_the_generation_and_restores_the_shot(
@@ -167,12 +169,12 @@ def test_a_generation_that_exceeds_the_drain_time_returns_to_the_queue(
 ) -> None:
     monkeypatch.setattr("studio.generations.worker.executor.DRAIN_SECONDS", 0.1)
 
-    def slow(_stage: Any, _seed: int, _index: int, tell: Any) -> None:
+    def render_endlessly(_stage: Any, _seed: int, _index: int, report_progress: Any) -> None:
         while True:
-            tell(0.5)
+            report_progress(0.5)
             time.sleep(0.01)
 
-    monkeypatch.setattr("studio.providers.local_renderer.render_image", slow)
+    monkeypatch.setattr("studio.providers.local_renderer.render_image", render_endlessly)
     workers = GenerationWorkers(database, storage, 2, lease_seconds=2)
     workers.start()
     generation_id = create_pending_generation(database, scenario)
@@ -181,35 +183,35 @@ def test_a_generation_that_exceeds_the_drain_time_returns_to_the_queue(
     started = time.monotonic()
     workers.stop()
     assert time.monotonic() - started < 3
-    waiting = get_row(database, Generation, generation_id)
-    assert (waiting.status, waiting.lease_owner, waiting.attempts) == ("pending", None, 0)
+    pending = get_row(database, Generation, generation_id)
+    assert (pending.status, pending.lease_owner, pending.attempts) == ("pending", None, 0)
 
 
 def test_concurrent_workers_lease_each_generation_once(committing_database: Database) -> None:
     with committing_database.transaction(write=True) as writing:
         owner = factories.make_user()
-        made = [factories.make_generation(owner=owner).id for _ in range(12)]
+        generation_ids = [factories.make_generation(owner=owner).id for _ in range(12)]
         model_ids = [
             generation.model_id
-            for generation in writing.scalars(select(Generation).where(Generation.id.in_(made)))
+            for generation in writing.scalars(select(Generation).where(Generation.id.in_(generation_ids)))
         ]
     start = threading.Barrier(4)
 
-    def claim_all(number: int) -> list[UUID]:
+    def lease_all(number: int) -> list[UUID]:
         start.wait()
-        claims = []
-        while (claim := queue.lease_next(committing_database, f"worker {number}", LEASE)) is not None:
-            claims.append(claim.generation_id)
-        return claims
+        leased = []
+        while (lease := queue.lease_next(committing_database, f"worker {number}", LEASE)) is not None:
+            leased.append(lease.generation_id)
+        return leased
 
     try:
         with ThreadPoolExecutor(4) as pool:
-            claimed = [row_id for claims in pool.map(claim_all, range(4)) for row_id in claims]
-        assert sorted(claimed) == sorted(made)
+            leased = [row_id for row_ids in pool.map(lease_all, range(4)) for row_id in row_ids]
+        assert sorted(leased) == sorted(generation_ids)
     finally:
         with committing_database.transaction(write=True) as writing:
-            for model, ids in ((Generation, made), (factories.GenerationModel, model_ids)):
-                for gone in writing.scalars(select(model).where(model.id.in_(ids))):
-                    writing.delete(gone)
+            for model, ids in ((Generation, generation_ids), (factories.GenerationModel, model_ids)):
+                for row in writing.scalars(select(model).where(model.id.in_(ids))):
+                    writing.delete(row)
             writing.flush()
             writing.delete(writing.merge(owner))

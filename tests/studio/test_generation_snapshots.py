@@ -1,7 +1,7 @@
-"""The inputs that a generation stores, compared byte for byte with stored examples.
+"""Compare the inputs that a generation stores, byte for byte, with stored examples.
 
-Workers of other versions, finished generations and retries read these inputs, so keys, values and their order
-stay as they are. `generation_snapshots.json` holds the inputs of every case with ids replaced by names.
+Workers of other versions and retries read these inputs, so their keys, values and order must not change.
+`generation_snapshots.json` contains the inputs of each case, with ids replaced by names.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True,
 
 
 class Rows:
-    """The rows that the cases name, by their names."""
+    """The rows that the cases use. The names of the attributes replace the ids in the snapshots."""
 
     def __init__(self, scenario: PhotographedProduct) -> None:
         ownership = scenario.ownership
@@ -98,14 +98,14 @@ class Rows:
         return factories.make_prediction(generation, media_id=self.media.id, **columns)
 
     def names(self) -> dict[str, str]:
-        """The names of the rows by their ids, and of content that differs between runs."""
+        """Return the name of each row by its id, and of values that differ between runs."""
         names = {str(row.id): name for name, row in vars(self).items()}
         names[str(self.guidelines.resolution_preset_id)] = "guidelines_resolution"
         return names | {self.media.content_hash: "photo_hash"}
 
 
 def build_cases(rows: Rows) -> dict[str, dict[str, Any]]:
-    """The parameters of each case by its name."""
+    """Return the parameters of each case by its name."""
     source = {"shot_id": None, "source_prediction_id": rows.source.id}
     bare = {"shot_id": None, "source_prediction_id": rows.bare_source.id}
     everything = {
@@ -237,10 +237,8 @@ def store_inputs(database: Database, scenario: PhotographedProduct, rows: Rows, 
     return text
 
 
-def test_the_stored_inputs_are_those_of_the_examples(
-    database: Database, scenario: PhotographedProduct
-) -> None:
+def test_the_stored_inputs_equal_the_snapshots(database: Database, scenario: PhotographedProduct) -> None:
     rows = Rows(scenario)
     stored = {name: store_inputs(database, scenario, rows, case) for name, case in build_cases(rows).items()}
-    # Compared as text: dictionaries are equal whatever the order of their keys.
+    # Compare as text, because the comparison of dictionaries ignores the order of keys.
     assert stored == {name: json.dumps(example) for name, example in EXAMPLES.items()}

@@ -1,4 +1,4 @@
-"""E-mails: files that mail programs can open, and a real SMTP server with authentication."""
+"""Test e-mails: files in the outbox, and delivery to an SMTP server with encryption and authentication."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def run_smtp_server(inbox: RecordingHandler, **options: Any) -> Iterator[Controller]:
-    # The controller cannot be asked which port it got, so it is given one that was free a moment ago.
-    with socket.create_server(("localhost", 0)) as taken:
-        port = taken.getsockname()[1]
+    # The controller does not report its port, so it gets one that was free a moment ago.
+    with socket.create_server(("localhost", 0)) as listener:
+        port = listener.getsockname()[1]
     controller = Controller(inbox, hostname="localhost", port=port, **options)
     controller.start()
     yield controller
@@ -118,11 +118,11 @@ def test_the_outbox_contains_messages_that_only_the_owner_can_read(tmp_path: Pat
     files = sorted((tmp_path / "outbox").iterdir())
     assert [path.suffix for path in files] == [".eml", ".eml"]
     assert stat.S_IMODE(files[0].stat().st_mode) == 0o600
-    letter = parse_email(files[0].read_bytes())
-    assert (letter["To"], letter["From"], letter["Subject"]) == ("dana@example.com", SENDER, "Grüße")
-    assert letter.get_content().splitlines() == ["Bonjour Inès"]
-    assert letter["Message-ID"].endswith("@example.com>")
-    assert letter["Date"].datetime.tzinfo is not None
+    message = parse_email(files[0].read_bytes())
+    assert (message["To"], message["From"], message["Subject"]) == ("dana@example.com", SENDER, "Grüße")
+    assert message.get_content().splitlines() == ["Bonjour Inès"]
+    assert message["Message-ID"].endswith("@example.com>")
+    assert message["Date"].datetime.tzinfo is not None
     assert parse_email(files[1].read_bytes())["To"] == "second@example.com"
 
 
@@ -158,7 +158,7 @@ def test_a_failed_delivery_is_logged_and_raises_nothing(
 @pytest.mark.parametrize(
     "url", ["http://localhost", "localhost:25", "smtp://localhost:none", "smtp://localhost:99999"]
 )
-def test_an_address_that_is_no_mail_server_stops_the_start(url: str) -> None:
+def test_an_invalid_smtp_url_stops_the_start(url: str) -> None:
     with pytest.raises(
         InvalidSettings, match="SMTP_URL must begin with smtp, smtp\\+starttls, smtps and ://"
     ):

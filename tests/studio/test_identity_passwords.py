@@ -1,4 +1,4 @@
-"""Password hashes, common passwords, and the time of a check for unknown accounts."""
+"""Test password hashes, common passwords, and the time that a check takes for unknown accounts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_hash_names_argon2id_and_the_parameters() -> None:
 @pytest.mark.parametrize(
     "password", ["a-linen-dress", "pässwörd 🔑", "\x01\u200b\uffff", "é", " " * 128, "🔑" * 128]
 )
-def test_any_text_is_a_password_and_only_itself_opens(password: str) -> None:
+def test_any_text_can_be_a_password_and_no_other_text_matches_its_hash(password: str) -> None:
     hashed = hash_password(password)
     assert verify_password(hashed, password)
     assert not verify_password(hashed, password + "x")
@@ -40,12 +40,12 @@ def test_two_hashes_of_one_password_differ() -> None:
 
 
 @pytest.mark.parametrize("hashed", [None, "!", "", "$argon2id$v=19$broken"])
-def test_without_a_usable_hash_no_password_opens(hashed: str | None) -> None:
+def test_no_password_matches_a_missing_or_broken_hash(hashed: str | None) -> None:
     assert not verify_password(hashed, "a-linen-dress")
 
 
-def test_an_unknown_account_costs_as_much_as_a_wrong_password() -> None:
-    def cost(hashed: str | None) -> float:
+def test_a_check_takes_as_long_for_an_unknown_account_as_for_a_wrong_password() -> None:
+    def measure(hashed: str | None) -> float:
         spans = []
         for _ in range(15):
             start = time.perf_counter()
@@ -53,16 +53,16 @@ def test_an_unknown_account_costs_as_much_as_a_wrong_password() -> None:
             spans.append(time.perf_counter() - start)
         return min(spans) * 0.5 + median(spans) * 0.5
 
-    known = cost(hash_password("a-linen-dress"))
-    assert 0.5 < cost(None) / known < 2
+    known = measure(hash_password("a-linen-dress"))
+    assert 0.5 < measure(None) / known < 2
 
 
-def test_other_parameters_ask_for_a_new_hash() -> None:
+def test_a_hash_with_other_parameters_needs_a_rehash() -> None:
     assert not needs_rehash(hash_password("a-linen-dress"))
     assert needs_rehash(PasswordHasher(time_cost=1, memory_cost=8192, parallelism=1).hash("a-linen-dress"))
 
 
-def test_the_list_of_common_passwords_is_the_whole_list_of_zxcvbn() -> None:
+def test_the_list_of_common_passwords_is_the_complete_list_of_zxcvbn() -> None:
     listed = _common_passwords()
     assert len(listed) == 30_000
     assert sum(len(password) >= 8 for password in listed) == 11_611
@@ -81,7 +81,7 @@ def test_an_uncommon_password_is_accepted() -> None:
     assert verify_password(hash_new_password("a-linen-dress"), "a-linen-dress")
 
 
-def test_tokens_are_random_and_stored_as_something_else() -> None:
+def test_tokens_are_random_and_stored_as_hashes() -> None:
     one, other = generate_token("rt"), generate_token("rt")
     assert one.startswith("rt_")
     assert len(one) == 46

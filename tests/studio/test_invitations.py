@@ -1,4 +1,4 @@
-"""Invitations cannot grant a role above the inviter's, whichever roles are allowed to invite."""
+"""Test that an invitation cannot grant a role above the inviter's, whichever roles may invite."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def test_s03_an_inviter_cannot_grant_a_role_above_their_own(
     with database.transaction(write=True):
 
         def send() -> str:
-            mailer = Mailer(DiscardTransport(), "house@example.com")
+            mailer = Mailer(DiscardTransport(), "studio@example.com")
             return create_invitation(
-                organization, "ines@example.com", given, caller, mailer, "http://here"
+                organization, "ines@example.com", given, caller, mailer, "http://localhost"
             ).role
 
         if is_higher_role(given, own):

@@ -1,4 +1,4 @@
-"""What the three queues share; tests of each queue show leases on rows, in both databases."""
+"""Test the lease functions that the three queues share; the tests of each queue cover its rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def test_each_token_names_its_process_and_is_unique() -> None:
     first, second = leases.new_token(), leases.new_token()
     assert f":{os.getpid()}:" in first
     assert first != second
-    # The column of the webhook endpoints is the shortest one.
+    # The column of webhook endpoints is the shortest: 100 characters.
     assert len(first) <= 100
 
 
 @pytest.mark.parametrize("is_leased", [True, False])
-def test_a_renewal_says_whether_the_row_is_still_leased(is_leased: bool) -> None:
+def test_a_renewal_returns_whether_the_row_is_still_leased(is_leased: bool) -> None:
     assert leases.renew_despite_outage(lambda: is_leased, "export 1") == is_leased
 
 

@@ -1,4 +1,4 @@
-"""The life cycle of generations: cancellation, expiry and retry; each is charged and ended once."""
+"""Test the life cycle of generations: cancellation, expiry, retry, and their charges and refunds."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def cancel(database: Database, generation: Generation) -> str:
 
 
 def cancel_if_open(database: Database, generation: Generation) -> str:
-    """As `cancel`, for a generation that may be completed."""
+    """Cancel the generation unless it is completed; return its status."""
     try:
         return cancel(database, generation)
     except InvalidTransition:
@@ -77,8 +77,8 @@ def get_outcome(database: Database, scenario: PhotographedProduct, generation: G
             select(Subscription.credits_used).where(Subscription.id == scenario.subscription.id)
         )
         shot = reading.scalar(select(Shot.status).where(Shot.id == scenario.shot.id))
-        pictures = select(func.count()).where(Prediction.generation_id == row.id)
-        return row.status, row.cost_credits, used, shot, reading.scalar(pictures)
+        predictions = select(func.count()).where(Prediction.generation_id == row.id)
+        return row.status, row.cost_credits, used, shot, reading.scalar(predictions)
 
 
 def wait_until_final(database: Database, generation: Generation, seconds: float = 10) -> str:
@@ -93,7 +93,7 @@ def wait_until_final(database: Database, generation: Generation, seconds: float 
     raise AssertionError(f"the generation is still {status}")
 
 
-def test_a_generation_allows_the_transitions_of_the_state_machine_only(database: Database) -> None:
+def test_a_generation_allows_only_the_transitions_of_the_state_machine(database: Database) -> None:
     generation = factories.make_generation()
     with database.transaction(write=True) as writing:
         row = writing.merge(generation)
@@ -121,9 +121,9 @@ def test_canceling_a_released_generation_refunds_the_credits(
     database: Database, scenario: PhotographedProduct
 ) -> None:
     generation = create_pending_generation(database, scenario)
-    claim = queue.lease_next(database, "leaving", LEASE)
-    assert claim is not None
-    queue.release(database, claim)
+    lease = queue.lease_next(database, "stopping", LEASE)
+    assert lease is not None
+    queue.release(database, lease)
     assert cancel(database, generation) == "canceled"
     assert get_outcome(database, scenario, generation) == ("canceled", 0, 0, "pending", 0)
 
@@ -163,11 +163,11 @@ def test_canceling_a_running_generation_stops_it_at_its_next_step_without_refund
 ) -> None:
     generation = create_pending_generation(database, scenario)
     assert slow_render.begun.wait(10)
-    asked_at = time.monotonic()
+    requested_at = time.monotonic()
     assert cancel(database, generation) == "canceling"
     assert wait_until_final(database, generation, seconds=3) == "canceled"
     assert slow_render.stopped.wait(1)
-    assert time.monotonic() - asked_at < 2.5
+    assert time.monotonic() - requested_at < 2.5
     assert get_outcome(database, scenario, generation) == ("canceled", COST, COST, "pending", 0)
 
 
@@ -203,12 +203,12 @@ def test_a_generation_that_expires_before_it_completes_has_no_predictions(
     database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     generation = create_pending_generation(database, scenario, cancel_after_seconds=5)
-    claim = queue.lease_next(database, "slow", LEASE)
-    assert claim is not None
-    made = render_files(database, storage, claim)
+    lease = queue.lease_next(database, "slow", LEASE)
+    assert lease is not None
+    files = render_files(database, storage, lease)
     with time_machine.travel(utc_now() + timedelta(seconds=6)):
         queue.expire_overdue(database)
-    assert not queue.try_complete(database, storage, claim, made)
+    assert not queue.try_complete(database, storage, lease, files)
     assert get_outcome(database, scenario, generation) == ("expired", 0, 0, "pending", 0)
 
 
@@ -216,7 +216,7 @@ def test_a_canceling_generation_whose_worker_is_lost_is_canceled(
     database: Database, scenario: PhotographedProduct
 ) -> None:
     generation = create_pending_generation(database, scenario)
-    assert queue.lease_next(database, "victim", PAST) is not None
+    assert queue.lease_next(database, "lost", PAST) is not None
     assert cancel(database, generation) == "canceling"
     assert queue.lease_next(database, "other", LEASE) is None
     assert queue.expire_overdue(database) == 1
@@ -243,33 +243,35 @@ def test_a_retry_renders_the_same_images(
 
 
 def render_files(database: Database, storage: LocalDisk, lease: queue.Lease) -> list[queue.RenderedFile]:
-    with ThreadPoolExecutor(2) as painters:
-        return render_job.RenderJob(database, storage, painters, lease, LEASE, aborting=lambda: False).run()
+    with ThreadPoolExecutor(2) as render_pool:
+        return render_job.RenderJob(
+            database, storage, render_pool, lease, LEASE, aborting=lambda: False
+        ).run()
 
 
 def test_concurrent_cancellations_refund_the_credits_once(committing_studio: CommittingStudio) -> None:
-    database, _, production = committing_studio
-    generation = create_pending_generation(database, production)
+    database, _, scenario = committing_studio
+    generation = create_pending_generation(database, scenario)
     assert run_concurrently(*[lambda: cancel(database, generation)] * 6) == ["canceled"] * 6
-    assert get_outcome(database, production, generation) == ("canceled", 0, 0, "pending", 0)
+    assert get_outcome(database, scenario, generation) == ("canceled", 0, 0, "pending", 0)
 
 
 def test_a_cancellation_during_completion_leaves_all_predictions_or_none(
     committing_studio: CommittingStudio,
 ) -> None:
-    database, storage, production = committing_studio
-    shot_before, made = "pending", None
+    database, storage, scenario = committing_studio
+    shot_status, files = "pending", None
     for number in range(1, 6):
-        generation = create_pending_generation(database, production, seed=number)
-        claim = queue.lease_next(database, f"worker {number}", LEASE)
-        assert claim is not None
-        made = made or render_files(database, storage, claim)
-        finished, told = run_concurrently(
-            partial(queue.try_complete, database, storage, claim, made),
+        generation = create_pending_generation(database, scenario, seed=number)
+        lease = queue.lease_next(database, f"worker {number}", LEASE)
+        assert lease is not None
+        files = files or render_files(database, storage, lease)
+        finished, status = run_concurrently(
+            partial(queue.try_complete, database, storage, lease, files),
             partial(cancel_if_open, database, generation),
         )
-        assert (finished, told) in {(True, "completed"), (False, "canceling")}
+        assert (finished, status) in {(True, "completed"), (False, "canceling")}
         if finished:
-            shot_before = "pending_review"
-        expected = ("completed" if finished else "canceled", COST, number * COST, shot_before)
-        assert get_outcome(database, production, generation) == (*expected, COST if finished else 0)
+            shot_status = "pending_review"
+        expected = ("completed" if finished else "canceled", COST, number * COST, shot_status)
+        assert get_outcome(database, scenario, generation) == (*expected, COST if finished else 0)

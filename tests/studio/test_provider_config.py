@@ -1,4 +1,4 @@
-"""Provider settings: secrets are masked, kept when they are left out, and never more than may be shown."""
+"""Test provider settings: secrets are masked, and kept if an update omits them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def test_secrets_are_masked_by_their_names() -> None:
     assert mask_secrets(None) is None
 
 
-def test_secrets_survive_a_replacement_that_leaves_them_out_or_repeats_the_mask() -> None:
+def test_secrets_are_kept_by_a_replacement_that_omits_them_or_repeats_the_mask() -> None:
     old = {"region": "local", "api_key": "a", "token": "b"}
     assert merge_secrets(None, old) == {"api_key": "a", "token": "b"}
     assert merge_secrets({"api_key": MASK, "token": "c"}, old) == {"api_key": "a", "token": "c"}
@@ -19,6 +19,6 @@ def test_secrets_survive_a_replacement_that_leaves_them_out_or_repeats_the_mask(
     assert merge_secrets(None, None) is None
 
 
-def test_kept_secrets_fill_only_the_room_that_is_left() -> None:
+def test_kept_secrets_do_not_exceed_the_maximum_of_entries() -> None:
     new = {f"name{number}": "x" for number in range(MAX_ENTRIES)}
     assert merge_secrets(new, {"api_key": "a"}) == new

@@ -1,4 +1,4 @@
-"""The check for published accounts, on both databases: what it rejects, and what it costs."""
+"""Test the check for published accounts: the accounts that it rejects, and the passwords it verifies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from studio.settings import Settings
 
 @pytest.fixture
 def seeded(own_database: Database, tmp_path: Path) -> Database:
-    """A database that was seeded for development."""
+    """Return a database that was seeded for development."""
     seed_database(own_database, Settings(media_dir=tmp_path / "media"))
     return own_database
 
@@ -34,29 +34,29 @@ def production_settings(own_database_url: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The passwords that were verified."""
-    seen: list[str] = []
+    """Return the list of passwords that the check verifies."""
+    passwords: list[str] = []
     verify = published_accounts.verify_password
 
-    def note(hashed: str | None, password: str) -> bool:
-        seen.append(password)
+    def verify_and_record(hashed: str | None, password: str) -> bool:
+        passwords.append(password)
         return verify(hashed, password)
 
-    monkeypatch.setattr(published_accounts, "verify_password", note)
-    return seen
+    monkeypatch.setattr(published_accounts, "verify_password", verify_and_record)
+    return passwords
 
 
 def test_the_seeded_accounts_are_rejected_after_three_verifications(
     seeded: Database, production_settings: Settings, verified: list[str]
 ) -> None:
-    with pytest.raises(StartRefused) as refusal:
+    with pytest.raises(StartRefused) as error:
         require_no_published_account(production_settings)
     for email in PUBLISHED_PASSWORDS:
-        assert email in str(refusal.value)
+        assert email in str(error.value)
     assert verified == list(PUBLISHED_PASSWORDS.values())
 
 
-def test_accounts_that_are_not_active_cost_no_verification(
+def test_passwords_of_inactive_accounts_are_not_verified(
     seeded: Database, production_settings: Settings, verified: list[str]
 ) -> None:
     with seeded.transaction(write=True) as writing:
@@ -65,7 +65,7 @@ def test_accounts_that_are_not_active_cost_no_verification(
     assert verified == []
 
 
-def test_an_account_of_another_id_costs_no_verification(
+def test_the_password_of_an_account_with_another_id_is_not_verified(
     own_database: Database, production_settings: Settings, verified: list[str]
 ) -> None:
     with own_database.transaction(write=True) as writing:
@@ -76,7 +76,7 @@ def test_an_account_of_another_id_costs_no_verification(
 
 @pytest.mark.parametrize("environment", ["development", "test"])
 def test_other_environments_are_not_checked(tmp_path: Path, environment: str) -> None:
-    # Nothing could be read from there.
+    # The path does not exist, so reading the database would fail.
     require_no_published_account(
         Settings(environment=environment, database_url=f"sqlite:///{tmp_path}/none/at.all")
     )

@@ -1,4 +1,4 @@
-"""Concurrent reviews and generations of one shot: the lock on the shot orders them."""
+"""Test concurrent reviews and generation requests of one shot, which the lock on the shot serializes."""
 
 from __future__ import annotations
 
@@ -31,29 +31,31 @@ def shared_scenario(emptied_database: Database, tmp_path: Path) -> PhotographedP
 def run_in_transactions(
     database: Database, scenario: PhotographedProduct, *functions: Callable[[Shot], Any]
 ) -> list[str]:
-    """Do all of it in transactions that begin at the same moment; returns `done` or the code of the
-    refusal.
+    """Run each function in its own transaction, all at the same time.
+
+    Returns:
+        `done` or the code of the error for each function, sorted.
     """
     caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
 
-    def act(what: Callable[[Shot], Any]) -> str:
+    def run(function: Callable[[Shot], Any]) -> str:
         try:
             with database.transaction(write=True), caller_context(caller, None):
-                what(get_visible(Shot, scenario.shot.id, for_update=True))
-        except Conflict as refusal:
-            return refusal.code
+                function(get_visible(Shot, scenario.shot.id, for_update=True))
+        except Conflict as conflict:
+            return conflict.code
         return "done"
 
-    return sorted(run_concurrently(*[partial(act, what) for what in functions]))
+    return sorted(run_concurrently(*[partial(run, function) for function in functions]))
 
 
-def test_of_two_orders_for_one_shot_one_is_taken_and_paid(
+def test_concurrent_requests_for_one_shot_create_and_charge_one_generation(
     committing_database: Database, shared_scenario: PhotographedProduct
 ) -> None:
-    def order(shot: Shot) -> None:
+    def request(shot: Shot) -> None:
         request_generation({"shot_id": shot.id}, shot.organization_id, shot)
 
-    assert run_in_transactions(committing_database, shared_scenario, order, order, order) == [
+    assert run_in_transactions(committing_database, shared_scenario, request, request, request) == [
         "done",
         "shot_busy",
         "shot_busy",
@@ -63,17 +65,17 @@ def test_of_two_orders_for_one_shot_one_is_taken_and_paid(
         assert reading.scalar(select(Subscription.credits_used)) == 1
 
 
-def test_of_two_approvals_at_once_the_later_one_holds_and_only_that(
+def test_concurrent_approvals_leave_one_approved_prediction(
     committing_database: Database, shared_scenario: PhotographedProduct
 ) -> None:
     with committing_database.transaction(write=True):
         generation = factories.make_generation(shared_scenario.shot, status="completed")
-        pictures = [factories.make_prediction(generation, index=index) for index in range(4)]
+        predictions = [factories.make_prediction(generation, index=index) for index in range(4)]
         shot = current_session().scalars(select(Shot).where(Shot.id == shared_scenario.shot.id)).one()
         shot.status = "pending_review"
-    ids = [picture.id for picture in pictures]
-    acts = [lambda shot, one=one: review.approve_shot(shot, one, None) for one in ids]
-    assert run_in_transactions(committing_database, shared_scenario, *acts) == ["done"] * 4
+    ids = [prediction.id for prediction in predictions]
+    approvals = [lambda shot, one=one: review.approve_shot(shot, one, None) for one in ids]
+    assert run_in_transactions(committing_database, shared_scenario, *approvals) == ["done"] * 4
     with committing_database.transaction(write=False) as reading:
         approved = reading.scalars(select(Prediction.id).where(Prediction.status == "approved")).all()
         shot = reading.scalars(select(Shot).where(Shot.id == shared_scenario.shot.id)).one()

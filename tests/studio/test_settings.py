@@ -1,4 +1,4 @@
-"""Settings: defaults, errors, secrets from files, `.env`, and what production does not start with."""
+"""Test settings: defaults, errors, secrets from files, `.env`, and values that production rejects."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_defaults_depend_on_other_settings() -> None:
 
 def test_the_name_of_the_process_is_the_default_of_its_setting() -> None:
     assert Settings.from_environment({}, "sartiq-worker").service_name == "sartiq-worker"
-    named = {"OTEL_SERVICE_NAME": "mine"}
-    assert Settings.from_environment(named, "sartiq-worker").service_name == "mine"
+    named = {"OTEL_SERVICE_NAME": "my-service"}
+    assert Settings.from_environment(named, "sartiq-worker").service_name == "my-service"
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_an_env_file_cannot_choose_the_environment(tmp_path: Path) -> None:
         load_env_file({"ENV_FILE": str(tmp_path / "own.env")})
 
 
-def test_an_env_file_that_is_no_text_stops_the_start(tmp_path: Path) -> None:
+def test_an_env_file_that_is_not_utf_8_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"PORT=\xff\n")
     with pytest.raises(InvalidSettings, match="cannot be read"):
         load_env_file({"ENV_FILE": str(tmp_path / ".env")})
@@ -205,7 +205,7 @@ def test_production_starts_with_its_own_secret() -> None:
     assert settings.secret_key == OWN_SECRET
 
 
-def test_an_unknown_environment_is_not_taken_for_development() -> None:
+def test_an_unknown_environment_is_rejected() -> None:
     assert find_error({"SARTIQ_ENV": "staging"}).startswith("SARTIQ_ENV must be one of")
 
 
@@ -230,7 +230,7 @@ def test_the_command_reads_the_env_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / ".env").write_text("PORT=none\nLOG_FORMAT=xml\n")
-    # Set and removed again, so that what the command adds to the environment goes with the test.
+    # The command adds both variables to the environment; `monkeypatch` removes them after the test.
     for name in ("PORT", "LOG_FORMAT"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)

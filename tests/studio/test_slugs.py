@@ -1,4 +1,4 @@
-"""Slugs: derived from names, and made unique when they are taken."""
+"""Test slugs: derived from names, and numbered if they are taken."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support import factories
         ("x" * 200, "x" * MAX_SLUG_LENGTH),
     ],
 )
-def test_a_name_reads_as_a_slug(name: str, slug: str) -> None:
+def test_a_name_is_converted_to_a_slug(name: str, slug: str) -> None:
     assert slugify(name, "brand") == slug
 
 
@@ -29,7 +29,7 @@ def test_a_taken_slug_gets_the_first_free_number() -> None:
     assert make_unique("atelier", ["atelier", "atelier-2", "atelier-4"]) == "atelier-3"
 
 
-def test_a_long_slug_gives_room_to_its_number() -> None:
+def test_a_long_slug_is_shortened_for_its_number() -> None:
     slug = "x" * MAX_SLUG_LENGTH
     assert make_unique(slug, [slug]) == "x" * (MAX_SLUG_LENGTH - 2) + "-2"
 
@@ -39,9 +39,9 @@ def test_a_slug_taken_concurrently_is_retried_until_one_is_free(
 ) -> None:
     owner = factories.make_user()
     factories.make_brand(owner=owner, slug="rush")
-    # What a request sees that loses the race for a slug ten times in a row.
-    seen = iter([*["rush"] * 10, "rush-2"])
-    monkeypatch.setattr("studio.catalogue.slugs._choose_slug", lambda *_: next(seen))
+    # The request loses the race for a slug ten times in a row.
+    choices = iter([*["rush"] * 10, "rush-2"])
+    monkeypatch.setattr("studio.catalogue.slugs._choose_slug", lambda *_: next(choices))
     with database.transaction(write=True):
         brand = Brand(owner_id=owner.id, organization_id=None, name="Rush")
         insert_with_slug(brand, "brand")

@@ -1,4 +1,4 @@
-"""State machines: the contract describes them as they are, and no other transition is possible."""
+"""Test that the state machines match the contract and allow no other transitions."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ SHOT_STATES = SCHEMAS["ShotStatus"]["enum"]
 PREDICTION_STATES = SCHEMAS["PredictionStatus"]["enum"]
 
 
-def test_the_contract_tells_the_phases_of_a_shooting_as_the_table_has_them() -> None:
+def test_the_contract_describes_the_phases_of_shootings_as_the_table_does() -> None:
     text = CONTRACT["paths"]["/shootings/{shooting_id}"]["patch"]["description"]
     steps = re.search(r"Phases move (.*?);", text)
     assert steps is not None
-    outcomes = {
+    described = {
         before: tuple(after.split(" | "))
         for before, after in (step.split(" -> ") for step in steps[1].split(", "))
     }
-    assert outcomes == dict(SHOOTING_PHASES)
+    assert described == dict(SHOOTING_PHASES)
     assert list(SHOOTING_PHASES) == SCHEMAS["ShootingPhase"]["enum"]
 
 
@@ -56,21 +56,21 @@ def test_the_contract_describes_the_states_of_shots_and_predictions_as_the_table
     assert {action.target for action in PREDICTION_ACTIONS.values()} == set(PREDICTION_STATES)
 
 
-def test_the_contract_tells_the_states_of_a_generation_as_the_table_has_them() -> None:
+def test_the_contract_describes_the_states_of_generations_as_the_table_does() -> None:
     text = " ".join(CONTRACT["info"]["description"].split())
     steps = re.search(r"States of a generation: (.*?); the other states are final", text)
     assert steps is not None
-    outcomes = {
+    described = {
         before: tuple(after.split(" | "))
         for before, after in (step.split(" -> ") for step in steps[1].split(", "))
     }
-    assert outcomes == {before: after for before, after in GENERATION_STATES.items() if after}
+    assert described == {before: after for before, after in GENERATION_STATES.items() if after}
     assert set(GENERATION_STATES) == set(SCHEMAS["GenerationStatus"]["enum"])
     assert set(RETRYABLE_GENERATION) == {"failed", "canceled", "expired"}
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(SHOOTING_PHASES, SHOOTING_PHASES)))
-def test_a_shooting_moves_along_the_table_only(before: str, after: str) -> None:
+def test_a_shooting_makes_only_the_transitions_of_the_table(before: str, after: str) -> None:
     if after == before or after in SHOOTING_PHASES[before]:
         require_phase_transition(before, after)
     else:
@@ -79,13 +79,13 @@ def test_a_shooting_moves_along_the_table_only(before: str, after: str) -> None:
 
 
 @pytest.mark.parametrize(("state", "action"), list(itertools.product(SHOT_STATES, SHOT_ACTIONS)))
-def test_a_shot_takes_the_steps_of_the_table_only(state: str, action: str) -> None:
+def test_a_shot_makes_only_the_transitions_of_the_table(state: str, action: str) -> None:
     step = SHOT_ACTIONS[action]
     if state in step.sources and step.target is not None:
         assert next_shot_status(state, action) == step.target
     else:
-        refusal = ShotBusy if state == "generating" and action != "fail" else InvalidTransition
-        with pytest.raises(refusal):
+        error = ShotBusy if state == "generating" and action != "fail" else InvalidTransition
+        with pytest.raises(error):
             next_shot_status(state, action)
 
 
