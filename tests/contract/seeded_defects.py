@@ -73,18 +73,18 @@ def bypass_authentication(is_affected: Callable[[Any], bool]) -> None:
 
     def opened(secure: type[Any]) -> type[Any]:
         class Open(secure):
-            def _claims_of(self, request: Any) -> Any:
-                return DEMO_CLAIMS if is_affected(request) else super()._claims_of(request)
+            def _check_credential(self, request: Any) -> Any:
+                return DEMO_CLAIMS if is_affected(request) else super()._check_credential(request)
 
         return Open
 
     def caller_of(claims: dict[str, Any]) -> Caller:
         if claims != DEMO_CLAIMS:
-            return handlers.auth.load_caller(claims)
+            return handlers.pipeline.auth.load_caller(claims)
         return Caller(DEMO, "demo@example.com", True, personal_permissions=PERSONAL)
 
-    secured = handlers.app.security_map
-    handlers.app.security_map = lambda secret: {
+    secured = handlers.app.build_security_map
+    handlers.app.build_security_map = lambda secret: {
         scheme: opened(secure) for scheme, secure in secured(secret).items()
     }
     server.create_app = partial(server.create_app, load_caller=caller_of)
