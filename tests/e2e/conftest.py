@@ -26,14 +26,14 @@ FLAGS = [
 
 @pytest.fixture(scope="package")
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server process on an SQLite file with the demo accounts, shared by tests that change nothing."""
+    """Yield a server process on an SQLite file with the demo accounts, shared by the whole package."""
     with running_server(tmp_path_factory.mktemp("server"), SARTIQ_ENV="development") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium."""
+    """Yield the installed Chromium. Without it, skip the test, or fail it if `CI=true`."""
     if not CHROMIUM:
         skip_or_fail("Chromium (make services installs it)")
     with sync_playwright() as playwright:
@@ -46,7 +46,7 @@ def browser() -> Iterator[Browser]:
 def visit(
     request: pytest.FixtureRequest, browser: Browser, demo_server: RunningServer
 ) -> Iterator[PageVisit]:
-    """A page in a new browser context of one screen size."""
+    """Yield a page in a new browser context of one screen size."""
     width, height = SIZES[request.param]
     context = browser.new_context(
         viewport={"width": width, "height": height}, has_touch=request.param == "phone", locale="en-GB"

@@ -20,13 +20,13 @@ from handlers.pipeline.endpoint import Endpoint
 from studio import idempotency as idempotency_locks
 from studio.settings import Settings
 
-CRASH_BEFORE_COMMIT, CRASH_BEFORE_RESPONSE = "die-before-the-commit", "die-before-the-answer"
+CRASH_BEFORE_COMMIT, CRASH_BEFORE_RESPONSE = "crash-before-commit", "crash-before-response"
 LEASE = timedelta(seconds=2)
 MAX_STARTS = 3
 
 
 def crash_after(work: Callable[..., Any], key: str) -> Callable[..., Any]:
-    """Return the function, killing the process after a call for a request with this key."""
+    """Return a wrapper of `work` that kills the process after a call for a request with this key."""
 
     def work_and_crash(*args: Any) -> Any:
         result = work(*args)

@@ -17,7 +17,7 @@ SECONDS_TO_WAIT = 60
 
 
 def make_phone_photo() -> bytes:
-    """Return a product photo as a phone held sideways writes it, with the rotation in its EXIF metadata."""
+    """Return a product photo in landscape format whose EXIF orientation turns it upright."""
     with Image.open(io.BytesIO(make_product_photo())) as upright:
         rotated = upright.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
@@ -34,7 +34,9 @@ def prepare_look(api: Api, width: int, height: int, file_format: str = "WEBP") -
     files = {"file": ("dress.jpg", make_phone_photo(), "image/jpeg")}
     image = api.post(f"/products/{product['id']}/images", files=files, data={"type": "primary"})
     assert (image["width"], image["height"]) == (400, 500)
-    resolution = api.post("/resolution-presets/", json={"name": "Wanted", "width": width, "height": height})
+    resolution = api.post(
+        "/resolution-presets/", json={"name": "Test size", "width": width, "height": height}
+    )
     due_date = (datetime.now(UTC) + timedelta(days=7)).isoformat()
     guidelines = {"name": "Shop", "file_format": file_format, "resolution_preset_id": resolution["id"]}
     shooting = api.post(

@@ -18,8 +18,8 @@ AXE_SCRIPT = """async () => {
   await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
   await Promise.allSettled(document.getAnimations().map((animation) => animation.finished));
   const report = await axe.run(document, { resultTypes: ["violations"] });
-  const grave = report.violations.filter(({ impact }) => impact === "serious" || impact === "critical");
-  return grave.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html.slice(0, 150)}`));
+  const severe = report.violations.filter(({ impact }) => impact === "serious" || impact === "critical");
+  return severe.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html.slice(0, 150)}`));
 }"""
 
 

@@ -32,7 +32,7 @@ class KitRun(NamedTuple):
 
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command, installed in an environment with only the dependencies of the kit."""
+    """Return the path of the command in a virtual environment with only the kit's dependencies."""
     folder = tmp_path_factory.mktemp("kit")
     shutil.copytree(ROOT / "tests" / "tools" / "conformance", folder / "source")
     venv.create(folder / "environment", with_pip=True)
@@ -127,7 +127,7 @@ def test_a_server_with_malformed_responses_does_not_conform(kit: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("response", "expected_message"),
     [
         (None, "Connection refused"),
         (StubResponse(404), "404 Not Found"),
@@ -135,24 +135,26 @@ def test_a_server_with_malformed_responses_does_not_conform(kit: Path, tmp_path:
         (StubResponse(body=b'{"swagger": "?"}', headers=JSON), "is no contract: "),
         (StubResponse(body=CONTRACT, headers=JSON), "POST /organizations/: 200, not 201"),
     ],
-    ids=["nobody there", "another server", "a page", "no contract", "no organization"],
+    ids=["unreachable", "no contract at the URL", "HTML", "not OpenAPI", "no organization"],
 )
 def test_a_server_that_cannot_be_tested_has_its_own_exit_status(
-    kit: Path, answer: StubResponse | None, said: str
+    kit: Path, response: StubResponse | None, expected_message: str
 ) -> None:
-    with run_http_recorder(lambda _request: answer or StubResponse()) as server:
-        url = f"{server.url if answer else 'http://127.0.0.1:9'}/api/v1"
+    with run_http_recorder(lambda _request: response or StubResponse()) as server:
+        url = f"{server.url if response else 'http://127.0.0.1:9'}/api/v1"
         outcome = run_kit(kit, url, "anything")
     assert outcome.returncode == 2, outcome.stdout + outcome.stderr
     assert "The server could not be asked: " in outcome.stdout
-    assert said in outcome.stdout
+    assert expected_message in outcome.stdout
 
 
 def test_the_help_lists_the_options_and_exit_statuses(kit: Path) -> None:
-    said = subprocess.run([str(kit), "--help"], capture_output=True, text=True, check=True).stdout
-    assert "--base-url URL" in said
-    assert "0  the server conforms" in said
-    none = {key: text for key, text in os.environ.items() if key != "SARTIQ_TOKEN"}
-    refused = subprocess.run([str(kit), "--base-url", "x"], env=none, capture_output=True, text=True)
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert "the following arguments are required: --token" in refused.stderr
+    help_text = subprocess.run([str(kit), "--help"], capture_output=True, text=True, check=True).stdout
+    assert "--base-url URL" in help_text
+    assert "0  the server conforms" in help_text
+    without_token = {key: text for key, text in os.environ.items() if key != "SARTIQ_TOKEN"}
+    rejected = subprocess.run(
+        [str(kit), "--base-url", "x"], env=without_token, capture_output=True, text=True
+    )
+    assert (rejected.returncode, rejected.stdout) == (2, "")
+    assert "the following arguments are required: --token" in rejected.stderr

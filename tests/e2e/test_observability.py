@@ -61,7 +61,7 @@ class RunningSystem:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
-    """Both processes after a customer has signed in and requested images within a trace."""
+    """Yield the running API and worker, after a customer has requested images within a trace."""
     folder = tmp_path_factory.mktemp("observability")
     ports = {"api": free_port(), "worker": free_port()}
     shared = {"MEDIA_DIR": str(folder / "media"), "DATABASE_URL": f"sqlite:///{folder / 'sartiq.db'}"}
@@ -91,7 +91,7 @@ def run_customer_actions(system: RunningSystem) -> None:
         accepted = api.client.post(
             f"/shots/{shot['id']}/generate",
             json={"num_predictions": 2},
-            headers={"traceparent": parent, "tracestate": TRACE_STATE, "x-request-id": "the-order"},
+            headers={"traceparent": parent, "tracestate": TRACE_STATE, "x-request-id": "the-request"},
         )
         assert accepted.status_code == 202, accepted.text
         system.generation = wait_for_generation(api, accepted.json()["id"], "completed")
@@ -100,8 +100,8 @@ def run_customer_actions(system: RunningSystem) -> None:
         assert httpx.get(system.link).status_code == 200
         assert httpx.get(f"{system.link}/").status_code == 404
         api.client.post("/password-recovery/somebody.private@example.com")
-        api.client.post("/brands/", json={"name": 7, "description": "a body that nobody logs"})
-        brand = api.post("/brands/", organization_id=system.organization_id, json={"name": "Seen"})
+        api.client.post("/brands/", json={"name": 7, "description": "a body that is not logged"})
+        brand = api.post("/brands/", organization_id=system.organization_id, json={"name": "Logged brand"})
         api.get(f"/brands/{brand['id']}")
         system.secrets = use_secrets(api, system.organization_id)
         for _ in range(3):
@@ -155,7 +155,7 @@ def test_metric_labels_contain_no_ids_and_no_paths(system: RunningSystem) -> Non
 def test_every_log_line_is_json_with_its_request_context(system: RunningSystem) -> None:
     lines = system.lines("api")
     assert {line["service"] for line in lines} == {"sartiq-api"}
-    (line,) = [line for line in lines if line.get("request_id") == "the-order"]
+    (line,) = [line for line in lines if line.get("request_id") == "the-request"]
     user_id = system.generation["owner_id"]
     assert line["message"].startswith("POST /api/v1/shots/")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["timestamp"])
@@ -183,13 +183,13 @@ def test_the_log_line_of_a_generation_has_the_trace_id_of_its_request(system: Ru
 
 
 def test_a_log_line_names_the_organization_whose_rows_were_accessed(system: RunningSystem) -> None:
-    of_brands = {
+    brand_requests = {
         (line["operation_id"], line["status"], line.get("org_id"))
         for line in system.lines("api")
         if line.get("operation_id") in ("create_brand", "get_brand")
     }
     own = system.organization_id
-    assert of_brands == {
+    assert brand_requests == {
         ("create_brand", 201, None), ("create_brand", 422, None), ("create_brand", 201, own),
         ("get_brand", 200, own),
     }  # fmt: skip
@@ -198,7 +198,7 @@ def test_a_log_line_names_the_organization_whose_rows_were_accessed(system: Runn
 def test_s24_every_failed_sign_in_is_logged_with_its_address_but_without_the_name(
     system: RunningSystem,
 ) -> None:
-    """With or without an account: the name may be a password that was typed into the wrong field."""
+    """The log never has the name, even of a known account: it may be a password in the wrong field."""
     failed = [
         (line["address"], line.get("user_id"), bool(line["request_id"]))
         for line in system.lines("api")
@@ -211,7 +211,7 @@ def test_s24_no_log_line_contains_a_secret(system: RunningSystem) -> None:
     signature = system.link.rpartition("/")[2]
     secret = (
         system.token, PASSWORD, signature, "somebody.private", "nobody.known", EMAIL,
-        "a body that nobody logs", "Bearer", "secret of servers", "sqlite:///", *system.secrets,
+        "a body that is not logged", "Bearer", "secret of servers", "sqlite:///", *system.secrets,
     )  # fmt: skip
     for server in (system.api, system.worker):
         text = server.log.read_text(encoding="utf-8")
@@ -225,21 +225,21 @@ def test_the_spans_of_a_worker_belong_to_the_trace_of_the_request(system: Runnin
     )  # fmt: skip
     spans = system.collector.wait_for_trace(system.trace_id, *names)
     by_name: dict[str, ReceivedSpan] = {span.name: span for span in spans}
-    order, work = by_name["generate_shot"], by_name["make_generation"]
-    assert (order.service, order.kind, order.parent_id) == ("sartiq-api", SERVER, system.parent_id)
-    assert order.trace_state == TRACE_STATE
-    assert order.attributes == {
+    request, work = by_name["generate_shot"], by_name["make_generation"]
+    assert (request.service, request.kind, request.parent_id) == ("sartiq-api", SERVER, system.parent_id)
+    assert request.trace_state == TRACE_STATE
+    assert request.attributes == {
         "http.request.method": "POST",
         "http.route": "/api/v1/shots/{shot_id}/generate",
         "url.path": f"/api/v1/shots/{system.generation['shot_id']}/generate",
         "url.scheme": "http",
         "network.protocol.version": "1.1",
         "http.response.status_code": 202,
-        "sartiq.request_id": "the-order",
+        "sartiq.request_id": "the-request",
     }
-    assert (work.service, work.kind, work.parent_id) == ("sartiq-worker", CONSUMER, order.span_id)
+    assert (work.service, work.kind, work.parent_id) == ("sartiq-worker", CONSUMER, request.span_id)
     assert work.attributes["sartiq.generation_id"] == system.generation["id"]
-    assert by_name["claim_generation"].parent_id == order.span_id
+    assert by_name["claim_generation"].parent_id == request.span_id
     steps = [span for span in spans if span.parent_id == work.span_id]
     assert sorted(span.name for span in steps) == [*["make_picture"] * 2, "record_pictures", "set_stage"]
     assert {span.kind for span in steps} == {INTERNAL}

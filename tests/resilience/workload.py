@@ -102,13 +102,15 @@ def make_tenants(database_url: str, media: Path, count: int, shots: int) -> list
     with open_database(database_url) as database:
         for _ in range(count):
             with database.transaction(write=True):
-                # A unique address: the factories count from 1 in every process.
-                made = make_photographed_product(storage, None)
-                made.owner.email = f"{uuid.uuid4().hex}@example.com"
-                made.owner.hashed_password = password
-                made.subscription.credits_total = 10 * shots
-                more = [factories.make_shot(made.look).id for _ in range(shots - 1)]
-                tenants.append(Tenant(made.owner.email, made.subscription.id, (made.shot.id, *more)))
+                # A unique e-mail address: the factories count from 1 in every process.
+                scenario = make_photographed_product(storage, None)
+                scenario.owner.email = f"{uuid.uuid4().hex}@example.com"
+                scenario.owner.hashed_password = password
+                scenario.subscription.credits_total = 10 * shots
+                more = [factories.make_shot(scenario.look).id for _ in range(shots - 1)]
+                tenants.append(
+                    Tenant(scenario.owner.email, scenario.subscription.id, (scenario.shot.id, *more))
+                )
     return tenants
 
 
@@ -162,7 +164,7 @@ def count_ended(database: Database, accepted: AcceptedGenerations) -> int:
 def evaluate(
     database_url: str, tenants: list[Tenant], accepted: AcceptedGenerations, began: datetime
 ) -> Verdict:
-    """Compare the database with what the server has accepted."""
+    """Compare the stored rows with the accepted generations."""
     shots = [shot_id for tenant in tenants for shot_id in tenant.shots]
     with open_database(database_url) as database, database.transaction(write=False) as reading:
         rows = list(reading.scalars(select(Generation).where(Generation.shot_id.in_(shots))))
@@ -173,14 +175,16 @@ def evaluate(
         used = {
             row.id: row.credits_used
             for row in reading.scalars(
-                select(Subscription).where(Subscription.id.in_([each.subscription_id for each in tenants]))
+                select(Subscription).where(
+                    Subscription.id.in_([tenant.subscription_id for tenant in tenants])
+                )
             )
         }
         states = {row.id: row for row in reading.scalars(select(Shot).where(Shot.id.in_(shots)))}
     known = {row.id: row for row in rows}
     completed = [row for row in rows if row.status == "completed"]
     expected = {row.id: list(range(row.batch_size)) if row.status == "completed" else [] for row in rows}
-    costs = {each.subscription_id: 0 for each in tenants}
+    costs = {tenant.subscription_id: 0 for tenant in tenants}
     for row in rows:
         costs[row.subscription_id] += row.cost_credits
     ended = [row.completed_at for row in rows if row.completed_at is not None]
@@ -190,11 +194,12 @@ def evaluate(
         completed=len(completed),
         ended_otherwise=len([row for row in rows if row.status in FINAL_STATES]) - len(completed),
         lost=sum(
-            known[each].status not in FINAL_STATES if each in known else 1 for each in accepted.generation_ids
+            generation_id not in known or known[generation_id].status not in FINAL_STATES
+            for generation_id in accepted.generation_ids
         ),
         duplicated=len(known.keys() - set(accepted.generation_ids))
         + sum(stored.get(generation_id, []) != expected[generation_id] for generation_id in known),
-        credits_off=sum(abs(used[each] - cost) for each, cost in costs.items()),
+        credits_off=sum(abs(used[subscription_id] - cost) for subscription_id, cost in costs.items()),
         shots_off=sum(
             states[row.shot_id].status != ("pending_review" if row.status == "completed" else "pending")
             for row in rows
