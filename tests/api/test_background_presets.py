@@ -1,4 +1,4 @@
-"""Background presets through the API: kinds, their pictures, publishing, and what cannot go."""
+"""Background presets through the API: kinds, images, publishing and deletion."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.support import factories
 from tests.support.factories.catalogue import Customer, status_and_code
 
 
-def test_a_new_background_is_answered_whole(customer: Customer) -> None:
+def test_creating_a_background_preset_returns_all_its_fields(customer: Customer) -> None:
     preset = customer.create("/background-presets/", {"name": "Warm", "kind": "SOLID", "color": "#FAF6F0"})
     assert preset == {
         "id": preset["id"],
@@ -25,14 +25,16 @@ def test_a_new_background_is_answered_whole(customer: Customer) -> None:
     }
 
 
-def test_the_picture_of_a_background_is_of_its_scope(app: Application, customer: Customer) -> None:
-    def address(**scope: object) -> str:
-        return f"{app.settings.public_url}/api/v1/files/media/{factories.make_media(**scope).id}/file.jpg"
+def test_the_image_of_a_background_preset_must_belong_to_its_tenant(
+    app: Application, customer: Customer
+) -> None:
+    def media_url(**tenant: object) -> str:
+        return f"{app.settings.public_url}/api/v1/files/media/{factories.make_media(**tenant).id}/file.jpg"
 
     own, personal, foreign = (
-        address(organization=customer.organization),
-        address(owner=customer.owner),
-        address(),
+        media_url(organization=customer.organization),
+        media_url(owner=customer.owner),
+        media_url(),
     )
     body = {"name": "Wall", "kind": "IMAGE"}
     assert customer.create("/background-presets/", {**body, "image_url": own})["image_url"] == own
@@ -47,7 +49,7 @@ def test_the_picture_of_a_background_is_of_its_scope(app: Application, customer:
     )
 
 
-def test_a_background_in_use_cannot_be_deleted_and_an_unused_one_goes(customer: Customer) -> None:
+def test_only_unused_background_presets_can_be_deleted(customer: Customer) -> None:
     preset = customer.create("/background-presets/", {"name": "Warm", "kind": "SOLID"})
     guidelines = customer.create("/guidelines/", {"name": "Shop", "background_preset_id": preset["id"]})
     assert status_and_code(customer.client("DELETE", f"/background-presets/{preset['id']}")) == (
@@ -58,7 +60,7 @@ def test_a_background_in_use_cannot_be_deleted_and_an_unused_one_goes(customer: 
     assert customer.client("DELETE", f"/background-presets/{preset['id']}").status == 204
 
 
-def test_only_superusers_publish(customer: Customer) -> None:
+def test_only_superusers_can_publish(customer: Customer) -> None:
     preset = customer.create("/background-presets/", {"name": "Warm", "kind": "SOLID"})
     reply = customer.client("PATCH", f"/background-presets/{preset['id']}", {"public": True})
     assert status_and_code(reply) == (409, "public_requires_superuser")

@@ -1,4 +1,4 @@
-"""Brands through the API: slugs, defaults, pictures, and what stays when one goes."""
+"""Brands through the API: slugs, defaults, logos, preconditions and deletion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.concurrency import run_concurrently
 from tests.support.factories.catalogue import Customer, status_and_code
 
 
-def test_a_new_brand_is_answered_whole_and_can_be_fetched(customer: Customer) -> None:
+def test_creating_a_brand_returns_all_its_fields(customer: Customer) -> None:
     reply = customer.client(
         "POST", f"/brands/{customer.organization_query}", {"name": "Atelier Nørd & Söhne"}
     )
@@ -37,7 +37,7 @@ def test_a_new_brand_is_answered_whole_and_can_be_fetched(customer: Customer) ->
     assert fetched.headers["etag"] == reply.headers["etag"]
 
 
-def test_a_derived_slug_makes_way_and_a_given_one_is_refused(customer: Customer) -> None:
+def test_a_derived_slug_gets_a_suffix_and_a_duplicate_given_slug_is_rejected(customer: Customer) -> None:
     slugs = [customer.create("/brands/", {"name": "Atelier Nord"})["slug"] for _ in range(3)]
     assert slugs == ["atelier-nord", "atelier-nord-2", "atelier-nord-3"]
     reply = customer.client(
@@ -49,23 +49,23 @@ def test_a_derived_slug_makes_way_and_a_given_one_is_refused(customer: Customer)
     assert status_and_code(reply) == (409, "slug_taken")
 
 
-def test_a_name_without_letters_of_the_alphabet_gets_the_slug_of_its_kind(customer: Customer) -> None:
+def test_a_name_without_latin_letters_gets_the_slug_brand(customer: Customer) -> None:
     assert customer.create("/brands/", {"name": "雪"})["slug"] == "brand"
     assert customer.create("/brands/", {"name": "月"})["slug"] == "brand-2"
 
 
-def test_the_same_slug_is_free_in_another_scope(customer: Customer) -> None:
+def test_another_tenant_can_use_the_same_slug(customer: Customer) -> None:
     customer.create("/brands/", {"name": "Atelier", "slug": "atelier"})
     reply = customer.client("POST", "/brands/", {"name": "Atelier", "slug": "atelier"})
     assert (reply.status, reply.json()["organization_id"]) == (201, None)
 
 
-def test_slugs_stay_unique_when_many_are_made_at_once(customer: Customer) -> None:
+def test_slugs_of_concurrently_created_brands_are_unique(customer: Customer) -> None:
     brands = run_concurrently(*[lambda: customer.create("/brands/", {"name": "Rush"})] * 8)
     assert len({brand["slug"] for brand in brands}) == 8
 
 
-def test_defaults_must_be_of_the_brands_scope_or_public(customer: Customer) -> None:
+def test_defaults_must_belong_to_the_tenant_of_the_brand_or_be_public(customer: Customer) -> None:
     personal = factories.make_style(owner=customer.owner)
     foreign = factories.make_style()
     public = factories.make_style(owner_id=None, public=True)
@@ -83,38 +83,38 @@ def test_defaults_must_be_of_the_brands_scope_or_public(customer: Customer) -> N
     assert (reply.status, reply.json()["default_style_id"]) == (200, None)
 
 
-def test_a_logo_is_named_by_an_address_of_ours(app: Application, customer: Customer) -> None:
+def test_a_logo_is_set_with_the_url_of_a_stored_image(app: Application, customer: Customer) -> None:
     media = factories.make_media(organization=customer.organization)
-    address = f"{app.settings.public_url}/api/v1/files/media/{media.id}/file.jpg"
-    brand = customer.create("/brands/", {"name": "Atelier", "logo_url": address})
-    assert brand["logo_url"] == address
-    strange = factories.make_media()
-    address = f"{app.settings.public_url}/api/v1/files/media/{strange.id}/file.jpg"
-    reply = customer.client("PATCH", f"/brands/{brand['id']}", {"logo_url": address})
+    url = f"{app.settings.public_url}/api/v1/files/media/{media.id}/file.jpg"
+    brand = customer.create("/brands/", {"name": "Atelier", "logo_url": url})
+    assert brand["logo_url"] == url
+    foreign = factories.make_media()
+    url = f"{app.settings.public_url}/api/v1/files/media/{foreign.id}/file.jpg"
+    reply = customer.client("PATCH", f"/brands/{brand['id']}", {"logo_url": url})
     assert status_and_code(reply) == (404, "not_found")
     assert customer.client("PATCH", f"/brands/{brand['id']}", {"logo_url": None}).json()["logo_url"] is None
 
 
-def test_a_logo_that_was_public_is_still_shown_when_it_no_longer_is(customer: Customer) -> None:
+def test_a_logo_is_returned_after_its_image_is_no_longer_public(customer: Customer) -> None:
     withdrawn = factories.make_media(organization=factories.make_organization())
     brand = factories.make_brand(organization=customer.organization, logo_media_id=withdrawn.id)
     shown = customer.client("GET", f"/brands/{brand.id}").json()
     assert str(withdrawn.id) in shown["logo_url"]
 
 
-def test_products_and_shootings_of_a_deleted_brand_stay_and_count_as_changed(customer: Customer) -> None:
+def test_deleting_a_brand_updates_its_products_and_shootings_and_keeps_them(customer: Customer) -> None:
     brand = customer.create("/brands/", {"name": "Atelier"})
     product = customer.create("/products/", {"name": "Dress", "brand_id": brand["id"]})
     shooting = factories.make_shooting(organization=customer.organization, brand_id=UUID(brand["id"]))
     assert customer.client("DELETE", f"/brands/{brand['id']}").status == 204
-    left = customer.client("GET", f"/products/{product['id']}").json()
-    assert left["brand_id"] is None
-    assert left["updated_at"] > product["updated_at"]
+    updated = customer.client("GET", f"/products/{product['id']}").json()
+    assert updated["brand_id"] is None
+    assert updated["updated_at"] > product["updated_at"]
     assert customer.client("GET", f"/shootings/{shooting.id}").json()["brand_id"] is None
     assert customer.client("GET", f"/brands/{brand['id']}").status == 404
 
 
-def test_a_changed_brand_refuses_an_outdated_tag(customer: Customer) -> None:
+def test_an_update_with_an_outdated_etag_is_rejected(customer: Customer) -> None:
     brand = customer.create("/brands/", {"name": "Atelier"})
     path = f"/brands/{brand['id']}"
     tag = {"if-match": customer.client("GET", path).headers["etag"]}
@@ -127,7 +127,7 @@ def test_a_changed_brand_refuses_an_outdated_tag(customer: Customer) -> None:
     assert customer.client("DELETE", path, headers={"if-match": first.headers["etag"]}).status == 204
 
 
-def test_a_list_finds_by_a_part_of_the_name_in_any_case(customer: Customer) -> None:
+def test_a_list_is_searched_by_part_of_the_name_case_insensitively(customer: Customer) -> None:
     for name in ("Atelier Nord", "Studio 100%", "Studio 100x"):
         customer.create("/brands/", {"name": name})
 
@@ -139,7 +139,7 @@ def test_a_list_finds_by_a_part_of_the_name_in_any_case(customer: Customer) -> N
     assert found("100%25") == ["Studio 100%"]
 
 
-def test_a_refused_brand_leaves_nothing(customer: Customer) -> None:
+def test_a_rejected_brand_leaves_no_row(customer: Customer) -> None:
     unknown = "01990000-0000-7000-8000-000000000000"
     reply = customer.client(
         "POST", f"/brands/{customer.organization_query}", {"name": "Lost", "default_style_id": unknown}

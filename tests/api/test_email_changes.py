@@ -1,4 +1,4 @@
-"""Changing one's address: with the password, proven by mail, told to the old address, and to nobody else."""
+"""Changes of an account's e-mail address: password, confirmation by e-mail, notice to the old address."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def test_nothing_changes_until_the_mailed_token_is_used(
     assert NEW in list_emails_to(app, OLD)[0]
     token = get_mailed_email_token(app)
     with database.transaction(write=False) as reading:
-        kept = reading.connection().exec_driver_sql("SELECT * FROM email_changes").one()
+        stored = reading.connection().exec_driver_sql("SELECT * FROM email_changes").one()
         change = reading.scalars(select(EmailChange)).one()
-    assert token not in str(kept)
+    assert token not in str(stored)
     assert timedelta(hours=23) < change.expires_at - utc_now() <= timedelta(hours=24)
     reply = confirm_change(anonymous, token)
     assert (reply.status, reply.json()) == (200, {"message": "Address changed"})
@@ -94,23 +94,21 @@ def test_nothing_changes_until_the_mailed_token_is_used(
     assert_rejected(confirm_change(anonymous, token))
 
 
-def test_another_address_needs_the_password_and_the_same_one_does_not(
-    app: Application, client: Client
-) -> None:
+def test_only_a_new_address_requires_the_password(app: Application, client: Client) -> None:
     assert_conflict(client("PATCH", "/users/me", {"email": NEW}), "password_required")
     assert_conflict(request_change(client, current_password="not the password"), "incorrect_password")
-    both = {"email": OLD.upper(), "full_name": "Dana"}
-    assert client("PATCH", "/users/me", both).json()["full_name"] == "Dana"
+    same_address = {"email": OLD.upper(), "full_name": "Dana"}
+    assert client("PATCH", "/users/me", same_address).json()["full_name"] == "Dana"
     assert client("PATCH", "/users/me", {"current_password": "whatever"}).status == 200
     assert list_emails_to(app, NEW) + list_emails_to(app, OLD) == []
 
 
-def test_a_refused_change_changes_nothing_else(client: Client) -> None:
+def test_a_rejected_change_leaves_the_other_fields_unchanged(client: Client) -> None:
     assert_conflict(client("PATCH", "/users/me", {"email": NEW, "full_name": "A"}), "password_required")
     assert client("GET", "/users/me").json()["full_name"] == "Dana Demo"
 
 
-def test_a_name_and_an_address_change_in_one_request(
+def test_name_and_address_can_change_in_one_request(
     app: Application, client: Client, anonymous: Client
 ) -> None:
     assert request_change(client, full_name="Dana").json()["full_name"] == "Dana"
@@ -128,7 +126,7 @@ def test_a_later_change_replaces_the_first(app: Application, client: Client, ano
     assert get_email(client) == "other@example.com"
 
 
-def test_a_change_is_too_old_after_a_day(
+def test_an_expired_change_cannot_be_confirmed(
     app: Application, client: Client, anonymous: Client, database: Database
 ) -> None:
     request_change(client)
@@ -138,18 +136,18 @@ def test_a_change_is_too_old_after_a_day(
     assert get_email(client) == OLD
 
 
-def test_who_has_the_address_is_told_by_mail_and_nobody_else(
+def test_a_change_to_the_address_of_another_account_is_reported_only_by_email(
     app: Application, client: Client, anonymous: Client, database: Database
 ) -> None:
     factories.make_user(email=NEW)
     assert request_change(client).json()["email"] == OLD
-    (letter,) = list_emails_to(app, NEW)
-    assert "It belongs to your account, so nothing changes." in letter
-    assert "ec_" not in letter
+    (message,) = list_emails_to(app, NEW)
+    assert "It belongs to your account, so nothing changes." in message
+    assert "ec_" not in message
     assert len(list_emails_to(app, OLD)) == 1
 
 
-def test_an_address_that_got_an_account_meanwhile_is_taken(
+def test_an_address_that_another_account_got_before_the_confirmation_is_taken(
     app: Application, client: Client, anonymous: Client, superuser: Client
 ) -> None:
     request_change(client)
@@ -167,7 +165,7 @@ def recover_password(app: Application, anonymous: Client) -> None:
 
 
 @pytest.mark.parametrize("reaction", ["password changed", "password recovered", "account locked"])
-def test_s16_whoever_reacts_to_the_notice_cancels_the_change(
+def test_s16_a_new_password_or_a_lock_cancels_the_change(
     app: Application, client: Client, anonymous: Client, superuser: Client, user: User, reaction: str
 ) -> None:
     request_change(client)
@@ -182,7 +180,7 @@ def test_s16_whoever_reacts_to_the_notice_cancels_the_change(
     assert superuser("GET", f"/users/{user.id}").json()["email"] == OLD
 
 
-def test_s16_mails_to_the_old_address_reset_no_password_any_more(
+def test_s16_recovery_tokens_mailed_to_the_old_address_become_invalid(
     app: Application, client: Client, anonymous: Client
 ) -> None:
     anonymous("POST", f"/password-recovery/{OLD}")
@@ -194,7 +192,7 @@ def test_s16_mails_to_the_old_address_reset_no_password_any_more(
     )
 
 
-def test_an_administrators_change_takes_the_place_of_ones_own(
+def test_a_change_by_a_superuser_replaces_a_pending_change(
     app: Application, client: Client, anonymous: Client, superuser: Client, user: User
 ) -> None:
     request_change(client)

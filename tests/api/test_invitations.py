@@ -1,4 +1,4 @@
-"""Invitations through the API: sent by e-mail, for one address, valid once."""
+"""Invitations through the API: sent by e-mail, bound to one address, accepted at most once."""
 
 from __future__ import annotations
 
@@ -82,18 +82,18 @@ def test_an_invitation_is_mailed_and_shown_without_its_token(
     assert reply.headers["location"] == f"/api/v1{invitations_path(organization)}/{shown['id']}"
     assert client("GET", f"{invitations_path(organization)}/{shown['id']}").json() == shown
     assert client("GET", invitations_path(organization)).json()["data"] == [shown]
-    letter, token = list_emails_to(app, "ines@example.com")[-1], get_invitation_token(app)
+    message, token = list_emails_to(app, "ines@example.com")[-1], get_invitation_token(app)
     # A user chooses the name of an organization: it must not add lines to the message.
-    named = "the organization Maison https://elsewhere.example.com Demo at Sartiq"
-    assert f"dana@example.com invites you to {named}, as member." in letter
+    expected_name = "the organization Maison https://elsewhere.example.com Demo at Sartiq"
+    assert f"dana@example.com invites you to {expected_name}, as member." in message
     with database.transaction(write=False) as reading:
         row = reading.connection().exec_driver_sql("SELECT * FROM invitations").one()
-        kept = reading.scalars(select(Invitation)).one()
+        stored = reading.scalars(select(Invitation)).one()
     assert token not in str(row)
-    assert timedelta(days=6, hours=23) < kept.expires_at - utc_now() <= timedelta(days=7)
+    assert timedelta(days=6, hours=23) < stored.expires_at - utc_now() <= timedelta(days=7)
 
 
-def test_accepting_makes_the_account_that_was_missing(
+def test_accepting_creates_an_account_for_a_new_address(
     app: Application, client: Client, anonymous: Client, organization: Organization, database: Database
 ) -> None:
     invite(client, organization, role="admin")
@@ -112,18 +112,18 @@ def test_accepting_makes_the_account_that_was_missing(
         "full_name": "Inès Martin",
         "role": "admin",
     }
-    member = f"/organizations/{organization.id}/members/{shown['user_id']}"
-    assert reply.headers["location"] == f"/api/v1{member}"
-    assert client("GET", member).json() == shown
+    member_path = f"/organizations/{organization.id}/members/{shown['user_id']}"
+    assert reply.headers["location"] == f"/api/v1{member_path}"
+    assert client("GET", member_path).json() == shown
     assert client("GET", invitations_path(organization)).json()["count"] == 0
     with database.transaction(write=False) as reading:
-        made = reading.scalars(select(User).where(User.email == "ines@example.com")).one()
-    assert verify_password(made.hashed_password, PASSWORD)
-    assert (made.is_active, made.is_superuser) == (True, False)
+        user = reading.scalars(select(User).where(User.email == "ines@example.com")).one()
+    assert verify_password(user.hashed_password, PASSWORD)
+    assert (user.is_active, user.is_superuser) == (True, False)
     assert_rejected(accept(anonymous, get_invitation_token(app), password=PASSWORD))
 
 
-def test_accepting_leaves_an_account_as_it_is_and_makes_it_a_member(
+def test_accepting_makes_an_existing_account_a_member_without_changing_it(
     app: Application,
     client: Client,
     anonymous: Client,
@@ -131,20 +131,20 @@ def test_accepting_leaves_an_account_as_it_is_and_makes_it_a_member(
     database: Database,
     client_for: Callable[..., Client],
 ) -> None:
-    person = factories.make_user(
+    user = factories.make_user(
         email="ines@example.com", full_name="Inès", hashed_password=hash_password("sartiq-demo")
     )
-    theirs = client_for(person)
+    user_client = client_for(user)
     invite(client, organization, role="viewer")
-    reply = accept(anonymous, get_invitation_token(app), password=PASSWORD, full_name="Somebody else")
-    assert (reply.status, reply.json()["user_id"], reply.json()["full_name"]) == (201, str(person.id), "Inès")
-    assert theirs("GET", f"/organizations/{organization.id}").status == 200
+    reply = accept(anonymous, get_invitation_token(app), password=PASSWORD, full_name="Another Name")
+    assert (reply.status, reply.json()["user_id"], reply.json()["full_name"]) == (201, str(user.id), "Inès")
+    assert user_client("GET", f"/organizations/{organization.id}").status == 200
     with database.transaction(write=False) as reading:
-        kept = reading.get_one(User, person.id)
-    assert verify_password(kept.hashed_password, "sartiq-demo")
+        stored = reading.get_one(User, user.id)
+    assert verify_password(stored.hashed_password, "sartiq-demo")
 
 
-def test_a_second_invitation_of_an_address_replaces_the_first(
+def test_a_second_invitation_to_an_address_replaces_the_first(
     app: Application, client: Client, anonymous: Client, organization: Organization
 ) -> None:
     first = invite(client, organization, "ines@example.com", "admin").json()
@@ -156,7 +156,7 @@ def test_a_second_invitation_of_an_address_replaces_the_first(
     assert accept(anonymous, get_invitation_token(app), password=PASSWORD).json()["role"] == "viewer"
 
 
-def test_an_invitation_is_good_for_a_week_and_until_it_is_withdrawn(
+def test_an_expired_or_deleted_invitation_cannot_be_accepted(
     app: Application, client: Client, anonymous: Client, organization: Organization, database: Database
 ) -> None:
     path = f"{invitations_path(organization)}/{invite(client, organization).json()['id']}"
@@ -174,18 +174,18 @@ def test_an_invitation_is_good_for_a_week_and_until_it_is_withdrawn(
 
 
 @pytest.mark.parametrize("role", ["viewer", "member"])
-def test_only_admins_and_the_owner_invite_and_see_invitations(
+def test_only_admins_and_the_owner_can_create_and_read_invitations(
     client_for: Callable[..., Client], organization: Organization, role: str
 ) -> None:
-    somebody = factories.make_user()
-    factories.make_membership(organization, somebody, role=role)
-    theirs, open_one = client_for(somebody), make_invitation(organization)
-    path = f"{invitations_path(organization)}/{open_one.id}"
+    member = factories.make_user()
+    factories.make_membership(organization, member, role=role)
+    member_client, invitation = client_for(member), make_invitation(organization)
+    path = f"{invitations_path(organization)}/{invitation.id}"
     replies = [
-        invite(theirs, organization),
-        theirs("GET", invitations_path(organization)),
-        theirs("GET", path),
-        theirs("DELETE", path),
+        invite(member_client, organization),
+        member_client("GET", invitations_path(organization)),
+        member_client("GET", path),
+        member_client("DELETE", path),
     ]
     assert [reply.status for reply in replies] == [403] * 4
     assert client_for(factories.make_user())("GET", path).status == 404
@@ -197,7 +197,7 @@ def test_the_role_of_owner_cannot_be_granted_by_invitation(
     assert invite(client, organization, role="owner").status == 422
 
 
-def test_members_are_not_invited_and_members_of_other_organizations_are(
+def test_members_cannot_be_invited_but_members_of_other_organizations_can(
     client: Client, organization: Organization, admin: User
 ) -> None:
     assert_conflict(invite(client, organization, admin.email.upper()), "already_member")
@@ -206,14 +206,16 @@ def test_members_are_not_invited_and_members_of_other_organizations_are(
     assert invite(client, organization, colleague.email).status == 201
 
 
-def test_fifty_invitations_may_be_open(client: Client, organization: Organization) -> None:
+def test_an_organization_has_at_most_fifty_open_invitations(
+    client: Client, organization: Organization
+) -> None:
     for _ in range(MAX_OPEN_INVITATIONS):
         last = make_invitation(organization)
     assert_conflict(invite(client, organization), "too_many_invitations")
     assert invite(client, organization, last.email).status == 201
 
 
-def test_the_open_invitations_of_others_take_no_place(
+def test_open_invitations_of_other_organizations_do_not_count_toward_the_limit(
     client: Client, owner: User, organization: Organization
 ) -> None:
     other = factories.make_organization(owner)
@@ -222,7 +224,7 @@ def test_the_open_invitations_of_others_take_no_place(
     assert invite(client, organization).status == 201
 
 
-def test_an_address_that_two_organizations_invite_joins_both(
+def test_an_address_can_accept_the_invitations_of_two_organizations(
     app: Application, client: Client, anonymous: Client, owner: User, organization: Organization
 ) -> None:
     other = factories.make_organization(owner)
@@ -237,14 +239,14 @@ def test_an_invitation_that_is_rolled_back_is_not_sent(
     app: Application, client: Client, organization: Organization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = list_emails_to(app, "ines@example.com")
-    broken = {"email": "not what the contract says"}
+    broken = {"email": "an invalid response"}
     monkeypatch.setattr("handlers.common.responses.serialize", lambda *_: broken)
     assert invite(client, organization).status == 500
     assert list_emails_to(app, "ines@example.com") == before
 
 
 @pytest.mark.parametrize("role", ["viewer", "admin"])
-@pytest.mark.parametrize("lost", ["removed", "demoted", "locked", "deleted"])
+@pytest.mark.parametrize("reason", ["removed", "demoted", "locked", "deleted"])
 def test_s16_an_invitation_is_void_when_the_inviter_can_no_longer_invite(
     app: Application,
     client: Client,
@@ -253,20 +255,20 @@ def test_s16_an_invitation_is_void_when_the_inviter_can_no_longer_invite(
     client_for: Callable[..., Client],
     organization: Organization,
     admin: User,
-    lost: str,
+    reason: str,
     role: str,
 ) -> None:
     assert invite(client_for(admin), organization, role=role).status == 201
-    member = f"/organizations/{organization.id}/members/{admin.id}"
-    done = {
-        "removed": lambda: client("DELETE", member),
-        "demoted": lambda: client("PATCH", member, {"role": "member"}),
+    member_path = f"/organizations/{organization.id}/members/{admin.id}"
+    change = {
+        "removed": lambda: client("DELETE", member_path),
+        "demoted": lambda: client("PATCH", member_path, {"role": "member"}),
         "locked": lambda: superuser("PATCH", f"/users/{admin.id}", {"is_active": False}),
         "deleted": lambda: superuser("DELETE", f"/users/{admin.id}"),
-    }[lost]()
-    assert done.status in (200, 204), done.body
+    }[reason]()
+    assert change.status in (200, 204), change.body
     reply = accept(anonymous, get_invitation_token(app), password=PASSWORD)
-    if lost == "deleted":
+    if reason == "deleted":
         assert_rejected(reply)
     else:
         assert_conflict(reply, "invitation_void")
@@ -286,7 +288,7 @@ def test_an_invitation_of_a_previous_owner_who_is_an_admin_is_valid(
     assert accept(anonymous, get_invitation_token(app), password=PASSWORD).status == 201
 
 
-def test_superusers_invite_wherever_it_is_needed(
+def test_superusers_can_invite_to_any_organization(
     app: Application, superuser: Client, anonymous: Client, organization: Organization
 ) -> None:
     assert invite(superuser, organization, role="admin").status == 201
@@ -296,30 +298,30 @@ def test_superusers_invite_wherever_it_is_needed(
 def test_s16_a_removed_member_cannot_return_with_an_old_invitation(
     app: Application, client: Client, anonymous: Client, organization: Organization, owner: User
 ) -> None:
-    person = factories.make_user(email="ines@example.com")
+    user = factories.make_user(email="ines@example.com")
     invite(client, organization)
-    factories.make_membership(factories.make_organization(owner), person)
-    taken_in = {"email": "ines@example.com", "role": "viewer"}
-    assert client("POST", f"/organizations/{organization.id}/members", taken_in).status == 201
+    factories.make_membership(factories.make_organization(owner), user)
+    new_member = {"email": "ines@example.com", "role": "viewer"}
+    assert client("POST", f"/organizations/{organization.id}/members", new_member).status == 201
     assert_rejected(accept(anonymous, get_invitation_token(app)))
-    assert client("DELETE", f"/organizations/{organization.id}/members/{person.id}").status == 204
+    assert client("DELETE", f"/organizations/{organization.id}/members/{user.id}").status == 204
     assert_rejected(accept(anonymous, get_invitation_token(app)))
 
 
-def test_s16_a_removed_member_cannot_return_with_an_invitation_of_a_new_address(
+def test_s16_a_removed_member_cannot_return_with_an_invitation_to_their_new_address(
     app: Application, client: Client, anonymous: Client, organization: Organization, superuser: Client
 ) -> None:
-    person = factories.make_user(email="ines@example.org")
-    factories.make_membership(organization, person)
+    user = factories.make_user(email="ines@example.org")
+    factories.make_membership(organization, user)
     invite(client, organization)
-    changed = superuser("PATCH", f"/users/{person.id}", {"email": "ines@example.com"})
-    assert changed.status == 200
+    update = superuser("PATCH", f"/users/{user.id}", {"email": "ines@example.com"})
+    assert update.status == 200
     assert_conflict(accept(anonymous, get_invitation_token(app)), "already_member")
-    assert client("DELETE", f"/organizations/{organization.id}/members/{person.id}").status == 204
+    assert client("DELETE", f"/organizations/{organization.id}/members/{user.id}").status == 204
     assert_rejected(accept(anonymous, get_invitation_token(app)))
 
 
-def test_a_locked_account_does_not_join(
+def test_a_locked_account_cannot_accept_an_invitation(
     app: Application, client: Client, anonymous: Client, organization: Organization
 ) -> None:
     factories.make_user(email="ines@example.com", is_active=False)
@@ -327,7 +329,7 @@ def test_a_locked_account_does_not_join(
     assert_rejected(accept(anonymous, get_invitation_token(app), password=PASSWORD))
 
 
-def test_an_invitation_goes_with_its_organization(
+def test_deleting_an_organization_deletes_its_invitations(
     app: Application, client: Client, anonymous: Client, organization: Organization
 ) -> None:
     invite(client, organization)
@@ -336,7 +338,7 @@ def test_an_invitation_goes_with_its_organization(
 
 
 @pytest.mark.parametrize("address", [".@a.b", "a..b@c.d", "a|b@-.-", "x" * 64 + "@a.b", "'&/?=@a.b"])
-def test_odd_addresses_that_the_contract_allows_do_no_harm(
+def test_unusual_addresses_cause_no_server_error(
     client: Client, organization: Organization, address: str
 ) -> None:
     assert invite(client, organization, address).status in (201, 422)

@@ -1,4 +1,4 @@
-"""Handing an organization over: to a member, by the owner alone, with exactly one owner at every moment."""
+"""Transfer of ownership: to a member, by the owner only, with exactly one owner at any time."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_member_becomes_the_owner_and_the_owner_an_admin(
     assert event["changes"] == [{"field": "owner_id", "before": str(owner.id), "after": str(new_owner.id)}]
 
 
-def test_the_owner_until_now_cannot_take_the_organization_back(
+def test_the_previous_owner_cannot_take_the_organization_back(
     client: Client,
     client_for: Callable[..., Client],
     organization: Organization,
@@ -93,29 +93,31 @@ def test_the_owner_until_now_cannot_take_the_organization_back(
 
 
 @pytest.mark.parametrize("role", ["viewer", "member", "admin"])
-def test_only_the_owner_hands_over(
+def test_only_the_owner_can_transfer_ownership(
     client_for: Callable[..., Client], organization: Organization, new_owner: User, role: str
 ) -> None:
-    somebody = factories.make_user(hashed_password=HASHED)
-    factories.make_membership(organization, somebody, role=role)
-    assert transfer_ownership(client_for(somebody), organization, new_owner).status == 403
-    assert transfer_ownership(client_for(somebody), organization, somebody).status == 403
+    member = factories.make_user(hashed_password=HASHED)
+    factories.make_membership(organization, member, role=role)
+    assert transfer_ownership(client_for(member), organization, new_owner).status == 403
+    assert transfer_ownership(client_for(member), organization, member).status == 403
 
 
-def test_a_superuser_helps_an_organization_whose_owner_has_gone(
+def test_a_superuser_can_transfer_ownership_with_their_own_password(
     superuser: Client,
     client_for: Callable[..., Client],
     organization: Organization,
     owner: User,
     new_owner: User,
 ) -> None:
-    root = client_for(factories.make_user(is_superuser=True, hashed_password=HASHED))
+    superuser_with_password = client_for(factories.make_user(is_superuser=True, hashed_password=HASHED))
     assert_conflict(transfer_ownership(superuser, organization, new_owner), "incorrect_password")
-    assert transfer_ownership(root, organization, new_owner).json()["owner_id"] == str(new_owner.id)
-    assert list_roles(root, organization)[str(owner.id)] == "admin"
+    assert transfer_ownership(superuser_with_password, organization, new_owner).json()["owner_id"] == str(
+        new_owner.id
+    )
+    assert list_roles(superuser_with_password, organization)[str(owner.id)] == "admin"
 
 
-def test_what_cannot_be_handed_over_stays(
+def test_a_rejected_transfer_changes_no_role(
     client: Client, organization: Organization, owner: User, new_owner: User, database: Database
 ) -> None:
     assert_conflict(
@@ -136,23 +138,25 @@ def test_what_cannot_be_handed_over_stays(
     assert list_roles(client, organization) == {str(owner.id): "owner", str(new_owner.id): "viewer"}
 
 
-def test_who_pays_follows_the_owner(client_for: Callable[..., Client], scenario: PhotographedProduct) -> None:
+def test_generations_are_charged_to_the_new_owner_after_a_transfer(
+    client_for: Callable[..., Client], scenario: PhotographedProduct
+) -> None:
     scenario.owner.hashed_password = HASHED
     factories.make(scenario.owner)
-    heir = factories.make_user()
-    factories.make_membership(scenario.organization, heir, role="viewer")
-    plan = factories.make_subscription(heir)
+    new_owner = factories.make_user()
+    factories.make_membership(scenario.organization, new_owner, role="viewer")
+    subscription = factories.make_subscription(new_owner)
     client = client_for(scenario.owner)
-    assert transfer_ownership(client, scenario.organization, heir).status == 200
-    order = {"product_id": str(scenario.product.id), "batch_size": 3}
+    assert transfer_ownership(client, scenario.organization, new_owner).status == 200
+    body = {"product_id": str(scenario.product.id), "batch_size": 3}
     path = f"/generations/?organization_id={scenario.organization.id}"
-    assert client("POST", path, order).status == 202
-    assert client_for(heir)("GET", f"/subscriptions/{plan.id}").json()["credits_used"] == 3
+    assert client("POST", path, body).status == 202
+    assert client_for(new_owner)("GET", f"/subscriptions/{subscription.id}").json()["credits_used"] == 3
     assert client("GET", f"/subscriptions/{scenario.subscription.id}").json()["credits_used"] == 0
 
 
 class OwnerCounter:
-    """Counts owners again and again, each time in a transaction of its own, until it is told to end."""
+    """Counts owners repeatedly, each time in a new transaction, until `stopped` is set."""
 
     def __init__(self, database: Database, organization: Organization) -> None:
         self._database = database
@@ -162,7 +166,7 @@ class OwnerCounter:
         self.stopped = threading.Event()
 
     def __call__(self) -> None:
-        """Count until the end, and once after it."""
+        """Count until `stopped` is set, and once more after that."""
         while not self.stopped.is_set():
             self._count_owners()
         self._count_owners()
@@ -172,50 +176,50 @@ class OwnerCounter:
             self.seen.append(reading.scalar(self._query))
 
 
-def test_of_many_transfers_at_once_one_wins_and_there_is_one_owner_at_every_moment(
+def test_one_of_many_concurrent_transfers_succeeds_and_there_is_always_one_owner(
     committing_server: CommittingServer,
 ) -> None:
-    client, database, production = committing_server
+    client, database, scenario = committing_server
     with database.transaction(write=True) as writing:
-        writing.get_one(User, production.owner.id).hashed_password = HASHED
-        heirs = [factories.make_user() for _ in range(4)]
-        for heir in heirs:
-            factories.make_membership(production.organization, heir)
-    counting = OwnerCounter(database, production.organization)
+        writing.get_one(User, scenario.owner.id).hashed_password = HASHED
+        members = [factories.make_user() for _ in range(4)]
+        for member in members:
+            factories.make_membership(scenario.organization, member)
+    counter = OwnerCounter(database, scenario.organization)
     with ThreadPoolExecutor(1) as pool:
-        counted = pool.submit(counting)
+        count_task = pool.submit(counter)
         replies = run_concurrently(
-            *[partial(transfer_ownership, client, production.organization, heir) for heir in heirs]
+            *[partial(transfer_ownership, client, scenario.organization, member) for member in members]
         )
-        counting.stopped.set()
-        counted.result()
+        counter.stopped.set()
+        count_task.result()
     assert sorted(reply.status for reply in replies) == [200, 403, 403, 403]
-    assert set(counting.seen) == {1}
-    (won,) = (reply for reply in replies if reply.status == 200)
-    assert sorted(list_roles(client, production.organization).values()) == [
+    assert set(counter.seen) == {1}
+    (accepted,) = (reply for reply in replies if reply.status == 200)
+    assert sorted(list_roles(client, scenario.organization).values()) == [
         "admin",
         "member",
         "member",
         "member",
         "owner",
     ]
-    assert client("GET", f"/organizations/{production.organization.id}").json() == won.json()
+    assert client("GET", f"/organizations/{scenario.organization.id}").json() == accepted.json()
 
 
 def test_a_new_owner_deleted_during_the_transfer_leaves_the_organization_with_an_owner(
     committing_server: CommittingServer, application: Application
 ) -> None:
-    client, database, production = committing_server
+    client, database, scenario = committing_server
     with database.transaction(write=True) as writing:
-        writing.get_one(User, production.owner.id).hashed_password = HASHED
-        heir, root = factories.make_user(), factories.make_user(is_superuser=True)
-        factories.make_membership(production.organization, heir)
-        admin = Client(application, auth_headers(application, root))
-    handed, deleted = run_concurrently(
-        lambda: transfer_ownership(client, production.organization, heir),
-        lambda: admin("DELETE", f"/users/{heir.id}"),
+        writing.get_one(User, scenario.owner.id).hashed_password = HASHED
+        new_owner, superuser = factories.make_user(), factories.make_user(is_superuser=True)
+        factories.make_membership(scenario.organization, new_owner)
+        superuser_client = Client(application, auth_headers(application, superuser))
+    transferred, deleted = run_concurrently(
+        lambda: transfer_ownership(client, scenario.organization, new_owner),
+        lambda: superuser_client("DELETE", f"/users/{new_owner.id}"),
     )
-    assert (handed.status, deleted.status) in [(200, 409), (404, 204)], (handed.body, deleted.body)
-    assert list(list_roles(admin, production.organization).values()).count("owner") == 1
+    assert (transferred.status, deleted.status) in [(200, 409), (404, 204)], (transferred.body, deleted.body)
+    assert list(list_roles(superuser_client, scenario.organization).values()).count("owner") == 1
     with database.transaction(write=False) as reading:
         assert reading.scalar(select(func.count()).select_from(Subscription)) == 1

@@ -1,4 +1,4 @@
-"""Subjects through the API: base images, filters, and what is public."""
+"""Subjects through the API: base images, filters and publishing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.sample_media import build_orientation_image, encode_image
 IMAGE = encode_image(build_orientation_image(60, 80), "PNG")
 
 
-def test_a_new_subject_is_answered_whole(customer: Customer) -> None:
+def test_creating_a_subject_returns_all_its_fields(customer: Customer) -> None:
     subject = customer.create("/subjects/", {"name": "Ida", "surname": "Berg", "age_class": "ADULT"})
     assert subject == {
         "id": subject["id"],
@@ -35,7 +35,7 @@ def test_a_new_subject_is_answered_whole(customer: Customer) -> None:
     }
 
 
-def test_a_base_image_is_for_one_shot_type_and_comes_and_goes(customer: Customer) -> None:
+def test_a_base_image_for_a_shot_type_can_be_added_and_deleted(customer: Customer) -> None:
     subject = customer.create("/subjects/", {"name": "Ida"})
     shot_type = customer.create("/shot-types/", {"name": "Full body", "framing": "FULL_BODY"})
     path = f"/subjects/{subject['id']}/base-images"
@@ -51,7 +51,7 @@ def test_a_base_image_is_for_one_shot_type_and_comes_and_goes(customer: Customer
     assert customer.client("DELETE", f"/shot-types/{shot_type['id']}").status == 204
 
 
-def test_a_base_image_for_a_foreign_shot_type_is_refused(customer: Customer) -> None:
+def test_a_base_image_for_a_shot_type_of_another_tenant_is_rejected(customer: Customer) -> None:
     subject = customer.create("/subjects/", {"name": "Ida"})
     path = f"/subjects/{subject['id']}/base-images"
     foreign, personal = factories.make_shot_type(), factories.make_shot_type(owner=customer.owner)
@@ -60,7 +60,7 @@ def test_a_base_image_for_a_foreign_shot_type_is_refused(customer: Customer) -> 
     assert status_and_code(reply) == (409, "scope_mismatch")
 
 
-def test_only_superusers_publish_and_then_everybody_sees_row_and_pictures(
+def test_only_superusers_can_publish_a_subject_with_its_base_images(
     customer: Customer, superuser: Client, client_for: Callable[..., Client]
 ) -> None:
     assert status_and_code(customer.client("POST", "/subjects/", {"name": "Ida", "public": True})) == (
@@ -75,23 +75,23 @@ def test_only_superusers_publish_and_then_everybody_sees_row_and_pictures(
     )
     shot_type = factories.make_shot_type(owner_id=None, public=True)
     image = post_form(customer.client, f"{path}/base-images", IMAGE, shot_type_id=str(shot_type.id)).json()
-    picture = image["image_url"].partition("/api/v1")[2]
+    image_path = image["image_url"].partition("/api/v1")[2]
 
     stranger = client_for(factories.make_user())
-    assert stranger("GET", path).status == stranger("GET", picture).status == 404
+    assert stranger("GET", path).status == stranger("GET", image_path).status == 404
     assert superuser("PATCH", path, {"public": True}).status == 200
     assert [row["id"] for row in stranger("GET", path).json()["base_images"]] == [image["id"]]
-    assert stranger("GET", picture).status == 200
+    assert stranger("GET", image_path).status == 200
     assert stranger("GET", f"{path}/base-images/{image['id']}").status == 200
     assert status_and_code(stranger("PATCH", path, {"name": "Mine"})) == (403, "not_enough_permissions")
-    # What is public already may be sent back as it was read.
+    # A client may send `public: true` back unchanged.
     assert customer.client("PATCH", path, {"public": True, "name": "Ida B."}).status == 200
 
     assert superuser("PATCH", path, {"public": False}).status == 200
-    assert stranger("GET", path).status == stranger("GET", picture).status == 404
+    assert stranger("GET", path).status == stranger("GET", image_path).status == 404
 
 
-def test_lists_take_public_rows_in_unless_they_are_not_wanted(customer: Customer) -> None:
+def test_lists_include_public_rows_unless_include_public_is_false(customer: Customer) -> None:
     own = customer.create("/subjects/", {"name": "Ida", "body_type": "slim", "age_class": "ADULT"})
     public = factories.make_subject(owner_id=None, public=True)
     factories.make_base_image(public)
