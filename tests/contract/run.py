@@ -1,14 +1,17 @@
 """`make contract`: start the server on a fresh database and test it against the contract with Schemathesis.
 
-All checks and phases run. The seed is printed, so that a failure can be reproduced. The stateful phase is our
-own (tests/contract/fuzzing/stateful.py) and runs on a second fresh server.
+All checks and phases run. The seed is printed and decides which requests are sent, so that a failure can be
+reproduced. The stateful phase is our own (tests/contract/fuzzing/stateful.py) and runs on a second fresh
+server. A failed step prints the errors that the server logged, and keeps the log.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +28,11 @@ from tests.support.servers.http_recorder import run_http_recorder
 PHASES = ("examples", "coverage", "fuzzing")
 WALK = "walk"
 CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
+LOG_FOLDER = ROOT / ".reports/contract"
+MAX_PRINTED_ERRORS = 5
+MAX_PRINTED_LINES = 60
+LOG_RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>[A-Z]+) \[")
+"""The start of a record in the server's log, as `studio.telemetry.logs` formats it."""
 # Long polling and event streams must not slow the run down.
 SHORT_TIMEOUTS = {"MAX_WAIT_SECONDS": "2", "SSE_MAX_SECONDS": "5"}
 
@@ -87,25 +95,64 @@ def list_steps(kind: str, phases: tuple[str, ...]) -> list[Step]:
     return [*steps, walk_command] if WALK in phases and kind != "mock" else steps
 
 
+def list_errors(log: str) -> list[str]:
+    """Return the records of a log that are errors or are followed by a traceback, each with all its lines."""
+    records: list[list[str]] = []
+    for line in log.splitlines():
+        if LOG_RECORD.match(line) or not records:
+            records.append([line])
+        else:
+            # A traceback, of the record or of a thread that ended without one.
+            records[-1].append(line)
+    return ["\n".join(lines) for lines in records if is_error(lines)]
+
+
+def is_error(lines: list[str]) -> bool:
+    """Return whether a log record is of level ERROR or above, or is followed by a traceback."""
+    record = LOG_RECORD.match(lines[0])
+    if record is not None and record["level"] == "CRITICAL":
+        return True
+    # Not only in the place of the level: a line that another program formats counts too.
+    return any(" ERROR " in line or "Traceback" in line for line in lines)
+
+
+def report_failure(errors: list[str], log: Path, kept: Path) -> None:
+    """Print the errors of the server with their tracebacks, copy its log to `kept` and print where it is."""
+    for error in errors[:MAX_PRINTED_ERRORS]:
+        lines = error.splitlines()
+        # The last lines of a traceback name the exception, the first ones the event.
+        omitted = len(lines) - MAX_PRINTED_LINES
+        if omitted > 0:
+            half = MAX_PRINTED_LINES // 2
+            lines = [*lines[:half], f"... {omitted} lines omitted", *lines[-half:]]
+        print("The server logged:", *lines, sep="\n  ")
+    if len(errors) > MAX_PRINTED_ERRORS:
+        print(f"The server logged {len(errors)} errors; the log contains the others")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(log, kept)
+    print(f"The server's log is kept: {kept}", flush=True)
+
+
 def run_step(step: Step, kind: str, options: argparse.Namespace, seed: int) -> bool:
     """Run a step on a new server; return whether it found no failure and the server logged no error."""
     with server_under_test(options.server, kind) as (url, log, image_host_url):
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
+            # The order of sets of strings decides what Schemathesis sends first.
+            "PYTHONHASHSEED": "0",
             "SARTIQ_CONTRACT_URL": url,
+            "SARTIQ_CONTRACT_SEED": str(seed),
             "SARTIQ_CONTRACT_OUTBOX": str(log.parent / "outbox"),
             "SARTIQ_CONTRACT_PICTURES": image_host_url,
         }
         status = subprocess.run(step(url, options, seed), cwd=ROOT, env=environment, check=False).returncode
-        errors = [
-            line
-            for line in log.read_text(errors="replace").splitlines()
-            if " ERROR " in line or "Traceback" in line
-        ]
-    if errors:
-        print(f"The server logged {len(errors)} errors; the first ones:", *errors[:5], sep="\n  ")
-    return status == 0 and not errors
+        errors = list_errors(log.read_text(errors="replace"))
+        has_passed = status == 0 and not errors
+        if not has_passed:
+            name = step.__name__.removesuffix("_command")
+            report_failure(errors, log, Path(options.logs) / f"{kind}-{name}-seed-{seed}.log")
+    return has_passed
 
 
 def parse_phases(text: str) -> tuple[str, ...]:
@@ -136,6 +183,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--operation", action="append", help="test only this operationId; repeatable")
     parser.add_argument("--report", help="folder for JUnit and HTML reports")
     parser.add_argument("--server", default="handlers", help="module that starts the server under test")
+    parser.add_argument("--logs", default=LOG_FOLDER, help="folder for the server logs of failed steps")
     options = parser.parse_args(arguments)
     if options.quick:
         # Other suites send the examples of every operation already.
