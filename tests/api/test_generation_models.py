@@ -1,4 +1,4 @@
-"""Generation models through the API: read by everybody, written by superusers, secrets never shown."""
+"""Generation models through the API: readable by all users, written by superusers, with masked secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.factories.catalogue import Customer, status_and_code
 MODEL = {"name": "Local studio, square only", "provider": "LOCAL_STUDIO", "tool_types": ["BASE_GENERATION"]}
 
 
-def test_a_new_model_is_answered_whole_with_its_settings_hidden(superuser: Client) -> None:
+def test_creating_a_model_returns_all_its_fields_but_no_provider_config(superuser: Client) -> None:
     config = {"region": "local", "api_key": "hidden"}
     reply = superuser("POST", "/generation-models/", {**MODEL, "provider_config": config})
     model = reply.json()
@@ -38,26 +38,26 @@ def test_a_new_model_is_answered_whole_with_its_settings_hidden(superuser: Clien
     assert superuser("GET", reply.headers["location"].removeprefix("/api/v1")).json() == model
 
 
-def test_keys_of_settings_may_hold_any_character(superuser: Client) -> None:
+def test_keys_of_provider_capabilities_may_contain_any_character(superuser: Client) -> None:
     capabilities = {"": "empty", "\x00": "nothing", "größe": "4K"}
     reply = superuser("POST", "/generation-models/", {**MODEL, "provider_capabilities": capabilities})
     assert reply.status == 201
     assert reply.json()["provider_capabilities"] == capabilities
 
 
-def test_anybody_lists_models_and_the_signed_in_read_them(
+def test_models_are_listed_without_authentication_but_read_only_with_it(
     customer: Customer, client_for: Callable[..., Client]
 ) -> None:
     model = factories.make_generation_model(provider_config={"api_key": "hidden"})
-    nobody = client_for(None)
-    listed = nobody("GET", "/generation-models/?q=local")
+    anonymous = client_for(None)
+    listed = anonymous("GET", "/generation-models/?q=local")
     assert [row["id"] for row in listed.json()["data"]] == [str(model.id)]
     assert b"hidden" not in listed.body
-    assert nobody("GET", f"/generation-models/{model.id}").status == 401
+    assert anonymous("GET", f"/generation-models/{model.id}").status == 401
     assert customer.client("GET", f"/generation-models/{model.id}").json() == listed.json()["data"][0]
 
 
-def test_others_than_superusers_neither_write_nor_see_settings(customer: Customer) -> None:
+def test_only_superusers_can_write_models_and_read_their_provider_config(customer: Customer) -> None:
     model = factories.make_generation_model()
     path = f"/generation-models/{model.id}"
     denied = (403, "not_enough_permissions")
@@ -67,7 +67,7 @@ def test_others_than_superusers_neither_write_nor_see_settings(customer: Custome
     assert status_and_code(customer.client("GET", f"{path}/provider-config")) == denied
 
 
-def test_a_replacement_without_a_secret_keeps_it_and_everything_else_is_set(superuser: Client) -> None:
+def test_a_replacement_keeps_omitted_secrets_and_sets_everything_else(superuser: Client) -> None:
     config = {"region": "local", "api_key": "first", "Access-Token": "second"}
     body = {**MODEL, "icon": "camera", "beta": True, "provider_config": config}
     path = f"/generation-models/{superuser('POST', '/generation-models/', body).json()['id']}"
@@ -83,7 +83,7 @@ def test_a_replacement_without_a_secret_keeps_it_and_everything_else_is_set(supe
     assert shown() == {"api_key": "********", "Access-Token": "********"}
 
 
-def test_a_tag_of_a_model_holds_on_every_database_whatever_the_order_of_names(superuser: Client) -> None:
+def test_the_etag_of_a_model_does_not_depend_on_the_database_or_the_order_of_keys(superuser: Client) -> None:
     capabilities = {"zebra": "1", "a": "2", "middle": "3"}
     made = superuser("POST", "/generation-models/", {**MODEL, "provider_capabilities": capabilities})
     path = made.headers["location"].removeprefix("/api/v1")

@@ -33,7 +33,7 @@ def client(client_for: Callable[..., Client], owner: User) -> Client:
 
 @pytest.fixture
 def client_as(client_for: Callable[..., Client], organization: Organization) -> Callable[[str], Client]:
-    """A client of a new member with a role."""
+    """Return a function that creates a member with a role and returns their client."""
 
     def make(role: str) -> Client:
         user = factories.make_user()
@@ -51,7 +51,7 @@ def members_path(organization: Organization, user: User | None = None) -> str:
     return f"/organizations/{organization.id}/members" + (f"/{user.id}" if user else "")
 
 
-def test_the_founder_is_the_owner_and_the_one_member(client: Client, owner: User) -> None:
+def test_the_creator_of_an_organization_is_its_owner_and_only_member(client: Client, owner: User) -> None:
     reply = client("POST", "/organizations/", {"name": "Maison Démo, Paris"})
     shown = reply.json()
     assert reply.status == 201, reply.body
@@ -71,7 +71,7 @@ def test_the_founder_is_the_owner_and_the_one_member(client: Client, owner: User
     assert client("GET", "/users/me").json()["role"] == "owner"
 
 
-def test_a_slug_is_unique_for_all_and_a_derived_one_makes_way(
+def test_slugs_are_unique_and_a_derived_slug_gets_a_suffix(
     client: Client, client_for: Callable[..., Client], organization: Organization
 ) -> None:
     stranger = client_for(factories.make_user())
@@ -83,7 +83,7 @@ def test_a_slug_is_unique_for_all_and_a_derived_one_makes_way(
     assert_conflict(client("PATCH", path, {"slug": other.slug}), "slug_taken")
 
 
-def test_members_see_their_organizations_only(
+def test_users_see_only_their_organizations_and_superusers_see_all(
     client: Client, client_for: Callable[..., Client], organization: Organization
 ) -> None:
     other = factories.make_organization()
@@ -91,15 +91,15 @@ def test_members_see_their_organizations_only(
     assert client("GET", "/organizations/?q=MAISON").json()["count"] == 1
     assert client("GET", "/organizations/?q=nothing").json()["count"] == 0
     assert client("GET", f"/organizations/{other.id}").status == 404
-    everything = client_for(factories.make_user(is_superuser=True))
-    assert everything("GET", "/organizations/").json()["count"] >= 2
-    assert everything("GET", f"/organizations/{other.id}").status == 200
+    superuser_client = client_for(factories.make_user(is_superuser=True))
+    assert superuser_client("GET", "/organizations/").json()["count"] >= 2
+    assert superuser_client("GET", f"/organizations/{other.id}").status == 200
 
 
 @pytest.mark.parametrize(
     ("role", "status"), [("viewer", 403), ("member", 403), ("admin", 200), ("stranger", 404)]
 )
-def test_admins_and_the_owner_change_an_organization(
+def test_only_admins_and_the_owner_can_update_an_organization(
     client_for: Callable[..., Client],
     client_as: Callable[[str], Client],
     organization: Organization,
@@ -126,9 +126,9 @@ def test_the_logo_is_an_image_of_the_organization(
 ) -> None:
     path = f"/organizations/{organization.id}"
     media = factories.make_media(organization=organization)
-    address = file_url(app.settings.public_url, media.id, "jpg")
-    assert client("PATCH", path, {"logo_url": address}).json()["logo_url"] == address
-    assert client("GET", path).json()["logo_url"] == address
+    url = file_url(app.settings.public_url, media.id, "jpg")
+    assert client("PATCH", path, {"logo_url": url}).json()["logo_url"] == url
+    assert client("GET", path).json()["logo_url"] == url
     assert client("PATCH", path, {"logo_url": None}).json()["logo_url"] is None
     personal = file_url(app.settings.public_url, factories.make_media(owner=owner).id, "jpg")
     assert_conflict(client("PATCH", path, {"logo_url": personal}), "scope_mismatch")
@@ -136,7 +136,7 @@ def test_the_logo_is_an_image_of_the_organization(
     assert client("PATCH", path, {"logo_url": foreign}).status == 404
 
 
-def test_an_organization_with_records_stays(
+def test_an_organization_with_rows_cannot_be_deleted(
     client: Client, client_as: Callable[[str], Client], organization: Organization
 ) -> None:
     path = f"/organizations/{organization.id}"
@@ -152,29 +152,29 @@ def test_an_organization_with_records_stays(
     assert client("GET", path).status == 404
 
 
-def test_colleagues_are_taken_in_by_their_address(
+def test_members_are_added_by_their_email_address(
     client: Client, organization: Organization, owner: User
 ) -> None:
-    person = factories.make_user(email="second@example.com", full_name="Sam Second")
-    factories.make_membership(factories.make_organization(owner), person)
+    user = factories.make_user(email="second@example.com", full_name="Sam Second")
+    factories.make_membership(factories.make_organization(owner), user)
     reply = client("POST", members_path(organization), {"email": "Second@example.com", "role": "member"})
     shown = reply.json()
     assert reply.status == 201, reply.body
-    assert reply.headers["location"] == f"/api/v1{members_path(organization, person)}"
+    assert reply.headers["location"] == f"/api/v1{members_path(organization, user)}"
     assert shown == {
         "id": shown["id"],
         "created_at": shown["created_at"],
         "updated_at": shown["updated_at"],
         "organization_id": str(organization.id),
-        "user_id": str(person.id),
+        "user_id": str(user.id),
         "email": "second@example.com",
         "full_name": "Sam Second",
         "role": "member",
     }
-    assert client("GET", members_path(organization, person)).json() == shown
+    assert client("GET", members_path(organization, user)).json() == shown
     assert client("GET", f"/organizations/{organization.id}").json()["members_count"] == 2
-    again = client("POST", members_path(organization), {"email": "second@example.com", "role": "viewer"})
-    assert_conflict(again, "already_member")
+    repeated = client("POST", members_path(organization), {"email": "second@example.com", "role": "viewer"})
+    assert_conflict(repeated, "already_member")
 
 
 def test_s14_adding_a_member_does_not_reveal_which_accounts_exist(
@@ -206,10 +206,10 @@ def test_only_members_can_list_the_members(
     assert stranger("GET", members_path(organization, owner)).status == 404
 
 
-def test_people_and_invitations_of_other_organizations_are_not_listed(
+def test_members_and_invitations_of_other_organizations_are_not_listed(
     client: Client, organization: Organization, owner: User
 ) -> None:
-    """Not even of another one of the same owner."""
+    """This includes other organizations of the same owner."""
     other = factories.make_organization(owner)
     factories.make_membership(other)
     make_invitation(other)
@@ -220,9 +220,9 @@ def test_people_and_invitations_of_other_organizations_are_not_listed(
 
 
 def test_an_update_of_an_older_membership_is_rejected(client: Client, organization: Organization) -> None:
-    person = factories.make_user()
-    factories.make_membership(organization, person)
-    path = members_path(organization, person)
+    user = factories.make_user()
+    factories.make_membership(organization, user)
+    path = members_path(organization, user)
     tag = {"if-match": client("GET", path).headers["etag"]}
     assert client("PATCH", path, {"role": "viewer"}, headers=tag).status == 200
     assert client("PATCH", path, {"role": "admin"}, headers=tag).status == 412
@@ -231,7 +231,7 @@ def test_an_update_of_an_older_membership_is_rejected(client: Client, organizati
 
 
 @pytest.mark.parametrize("role", ["viewer", "member"])
-def test_only_admins_change_members(
+def test_only_admins_can_change_members(
     client_as: Callable[[str], Client], organization: Organization, owner: User, role: str
 ) -> None:
     client = client_as(role)
@@ -241,10 +241,12 @@ def test_only_admins_change_members(
     assert client("DELETE", members_path(organization, owner)).status == 403
 
 
-def test_the_owner_stays_the_owner(
+def test_the_owner_can_be_neither_demoted_nor_removed(
     client: Client, client_as: Callable[[str], Client], organization: Organization, owner: User
 ) -> None:
-    for one in (client, client_as("admin")):
-        assert_conflict(one("PATCH", members_path(organization, owner), {"role": "viewer"}), "owner_required")
-        assert_conflict(one("DELETE", members_path(organization, owner)), "owner_required")
+    for caller in (client, client_as("admin")):
+        assert_conflict(
+            caller("PATCH", members_path(organization, owner), {"role": "viewer"}), "owner_required"
+        )
+        assert_conflict(caller("DELETE", members_path(organization, owner)), "owner_required")
     assert client("PATCH", members_path(organization, owner), {"role": "owner"}).status == 422

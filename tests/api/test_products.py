@@ -1,4 +1,4 @@
-"""Products through the API: drafts, unique SKUs, photographs as files and as uploads, and what cannot go."""
+"""Products through the API: drafts, unique SKUs, photos as files and by URL, and deletion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def images_path(product: dict) -> str:
     return f"/products/{product['id']}/images"
 
 
-def test_a_product_is_ready_unless_it_is_made_as_a_draft(customer: Customer) -> None:
+def test_a_product_is_ready_unless_it_is_created_as_a_draft(customer: Customer) -> None:
     product = customer.create("/products/", {"name": "Linen wrap dress", "sku": "AN-1", "gender": "FEMALE"})
     assert product == {
         "id": product["id"],
@@ -49,7 +49,7 @@ def test_a_product_is_ready_unless_it_is_made_as_a_draft(customer: Customer) -> 
     assert done.json()["state"] == "READY"
 
 
-def test_an_sku_is_unique_in_its_scope_and_absent_ones_do_not_meet(customer: Customer) -> None:
+def test_skus_are_optional_and_unique_per_tenant(customer: Customer) -> None:
     customer.create("/products/", {"name": "Dress", "sku": "AN-1"})
     reply = customer.client(
         "POST", f"/products/{customer.organization_query}", {"name": "Copy", "sku": "AN-1"}
@@ -64,16 +64,16 @@ def test_an_sku_is_unique_in_its_scope_and_absent_ones_do_not_meet(customer: Cus
     assert customer.client("POST", "/products/", {"name": "Mine", "sku": "AN-1"}).status == 201
 
 
-def test_of_many_equal_skus_at_once_one_is_taken(customer: Customer) -> None:
-    def make() -> int:
+def test_one_of_many_concurrent_creates_with_the_same_sku_succeeds(customer: Customer) -> None:
+    def create() -> int:
         return customer.client(
             "POST", f"/products/{customer.organization_query}", {"name": "Rush", "sku": "AN-1"}
         ).status
 
-    assert sorted(run_concurrently(*[make] * 4)) == [201, 409, 409, 409]
+    assert sorted(run_concurrently(*[create] * 4)) == [201, 409, 409, 409]
 
 
-def test_a_photograph_from_a_phone_is_turned_upright_and_listed_with_its_product(customer: Customer) -> None:
+def test_a_phone_photo_is_stored_upright_and_listed_with_its_product(customer: Customer) -> None:
     product = customer.create("/products/", {"name": "Dress"})
     reply = post_form(customer.client, images_path(product), PHONE_PHOTO, type="primary")
     assert reply.status == 201, reply.body
@@ -81,15 +81,15 @@ def test_a_photograph_from_a_phone_is_turned_upright_and_listed_with_its_product
     assert (image["type"], image["width"], image["height"]) == ("primary", 80, 120)
     fetched = customer.client("GET", reply.headers["location"].removeprefix("/api/v1"))
     assert (fetched.json(), fetched.headers["etag"]) == (image, reply.headers["etag"])
-    after = customer.client("GET", f"/products/{product['id']}").json()
-    assert after["images"] == [image]
-    assert after["updated_at"] > product["updated_at"]
-    stored = customer.client("GET", image["url"].partition("/api/v1")[2])
-    picture = Image.open(io.BytesIO(stored.body))
-    assert (picture.size, dict(picture.getexif())) == ((80, 120), {})
+    updated = customer.client("GET", f"/products/{product['id']}").json()
+    assert updated["images"] == [image]
+    assert updated["updated_at"] > product["updated_at"]
+    served = customer.client("GET", image["url"].partition("/api/v1")[2])
+    stored_image = Image.open(io.BytesIO(served.body))
+    assert (stored_image.size, dict(stored_image.getexif())) == ((80, 120), {})
 
 
-def test_a_photograph_is_named_by_its_address_too(customer: Customer) -> None:
+def test_a_photo_can_be_added_by_its_url(customer: Customer) -> None:
     product = customer.create("/products/", {"name": "Dress"})
     first = post_form(customer.client, images_path(product), PHONE_PHOTO, type="primary").json()
     reply = customer.client("POST", images_path(product), {"file_url": first["url"], "type": "front"})
@@ -101,12 +101,12 @@ def test_a_photograph_is_named_by_its_address_too(customer: Customer) -> None:
 @pytest.mark.parametrize(
     ("file", "status", "code"),
     [
-        (b"%PDF-1.7 is no picture", 415, "not_an_image"),
+        (b"%PDF-1.7 is not an image", 415, "not_an_image"),
         (PHONE_PHOTO[:-400], 422, "invalid_request"),
         (b"", 422, "invalid_request"),
     ],
 )
-def test_a_file_that_is_no_picture_is_refused(
+def test_a_file_that_is_not_an_image_is_rejected(
     customer: Customer, file: bytes, status: int, code: str
 ) -> None:
     product = customer.create("/products/", {"name": "Dress"})
@@ -117,7 +117,7 @@ def test_a_file_that_is_no_picture_is_refused(
     assert customer.client("GET", images_path(product)).json()["count"] == 0
 
 
-def test_a_deleted_photograph_is_gone_from_its_product(customer: Customer) -> None:
+def test_a_deleted_photo_is_removed_from_its_product(customer: Customer) -> None:
     product, other = (customer.create("/products/", {"name": name}) for name in ("Dress", "Coat"))
     image = post_form(customer.client, images_path(product), PHONE_PHOTO, type="primary").json()
     assert customer.client("DELETE", f"{images_path(other)}/{image['id']}").status == 404
@@ -125,7 +125,7 @@ def test_a_deleted_photograph_is_gone_from_its_product(customer: Customer) -> No
     assert customer.client("GET", f"/products/{product['id']}").json()["images"] == []
 
 
-def test_a_product_holds_a_hundred_photographs_and_no_more(customer: Customer) -> None:
+def test_a_product_has_at_most_a_hundred_photos(customer: Customer) -> None:
     product = factories.make_product(organization=customer.organization)
     media = factories.make_media(organization=customer.organization)
     for _ in range(100):
@@ -143,7 +143,7 @@ def test_a_product_in_a_look_cannot_be_deleted(customer: Customer) -> None:
     assert customer.client("GET", f"/products/{product.id}").status == 200
 
 
-def test_filters_narrow_the_list_and_a_foreign_brand_is_not_found(customer: Customer) -> None:
+def test_products_can_be_filtered_and_a_brand_of_another_tenant_is_not_found(customer: Customer) -> None:
     brand = customer.create("/brands/", {"name": "Atelier"})
     customer.create("/products/", {"name": "Dress", "brand_id": brand["id"], "category": "dresses"})
     customer.create("/products/", {"name": "Mug", "sku": "CUP-7", "category": "pottery"})
@@ -161,7 +161,7 @@ def test_filters_narrow_the_list_and_a_foreign_brand_is_not_found(customer: Cust
     )
 
 
-def test_a_stranger_finds_neither_product_nor_photographs(customer: Customer, client_for) -> None:
+def test_products_and_photos_of_another_tenant_return_404(customer: Customer, client_for) -> None:
     stranger: Client = client_for(factories.make_user())
     product = customer.create("/products/", {"name": "Dress"})
     image = post_form(customer.client, images_path(product), PHONE_PHOTO, type="primary").json()

@@ -156,11 +156,11 @@ def test_an_unreachable_or_slow_server_is_the_same_conflict(
     image_host.response = StubResponse(write=lambda _connection: finished.wait(5))
     slow = create_with_cover(customer, image_host.url)
     finished.set()
-    with run_http_recorder() as gone:
+    with run_http_recorder() as stopped:
         pass
-    monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([gone.host]))
-    absent = create_with_cover(customer, gone.url)
-    for reply in (slow, absent):
+    monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([stopped.host]))
+    unreachable = create_with_cover(customer, stopped.url)
+    for reply in (slow, unreachable):
         assert status_and_code(reply) == (409, "image_not_fetched")
         assert reply.json()["detail"] == "The image could not be fetched from its URL"
 

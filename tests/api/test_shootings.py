@@ -1,4 +1,4 @@
-"""Shootings and looks through the API: phases, inline guidelines, the shots that looks make, deletion."""
+"""Shootings and looks through the API: phases, inline guidelines, shots of looks, and deletion."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def organization_query(scenario: PhotographedProduct) -> str:
 def create(client: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
     reply = client("POST", path, body)
     assert reply.status == 201, reply.body
-    answer: dict[str, Any] = reply.json()
-    assert client("GET", reply.headers["location"].removeprefix("/api/v1")).json() == answer
-    return answer
+    row: dict[str, Any] = reply.json()
+    assert client("GET", reply.headers["location"].removeprefix("/api/v1")).json() == row
+    return row
 
 
 def test_a_new_shooting_is_empty_and_in_production(
@@ -41,8 +41,8 @@ def test_a_new_shooting_is_empty_and_in_production(
     made = create(client, f"/shootings/?{organization_query}", {"name": "Spring", "due_date": DUE})
     assert made["owner_id"] == str(scenario.owner.id)
     assert made["organization_id"] == str(scenario.organization.id)
-    told = {name: made[name] for name in made if name not in ("id", "created_at", "updated_at")}
-    assert told == {
+    fields = {name: made[name] for name in made if name not in ("id", "created_at", "updated_at")}
+    assert fields == {
         "owner_id": str(scenario.owner.id), "organization_id": str(scenario.organization.id),
         "name": "Spring", "description": None, "due_date": DUE, "archived": False, "season": None,
         "collection": None, "brand": None, "brand_id": None, "default_guidelines_id": None,
@@ -51,7 +51,7 @@ def test_a_new_shooting_is_empty_and_in_production(
     }  # fmt: skip
 
 
-def test_an_organization_in_the_body_must_be_the_one_of_the_query(
+def test_organization_id_must_be_the_same_in_body_and_query(
     client: Client, scenario: PhotographedProduct, organization_query: str
 ) -> None:
     body = {"name": "Spring", "due_date": DUE, "organization_id": str(scenario.organization.id)}
@@ -59,7 +59,7 @@ def test_an_organization_in_the_body_must_be_the_one_of_the_query(
     assert client("POST", f"/shootings/?{organization_query}", body).status == 201
 
 
-def test_inline_guidelines_are_made_with_the_shooting_or_not_at_all(
+def test_inline_guidelines_are_created_together_with_the_shooting_or_not_at_all(
     client: Client, database: Database, scenario: PhotographedProduct, organization_query: str
 ) -> None:
     body: dict[str, Any] = {"name": "Spring", "due_date": DUE, "default_guidelines": {"name": "Shop"}}
@@ -77,7 +77,7 @@ def test_inline_guidelines_are_made_with_the_shooting_or_not_at_all(
         assert reading.query(Guidelines).count() == before
 
 
-def test_phases_move_along_the_table(client: Client, organization_query: str) -> None:
+def test_phases_follow_the_allowed_transitions(client: Client, organization_query: str) -> None:
     body = {"name": "Spring", "due_date": DUE, "phase": "BRIEF"}
     path = f"/shootings/{create(client, f'/shootings/?{organization_query}', body)['id']}"
     assert status_and_code(client("PATCH", path, {"phase": "AGREEMENT"})) == (409, "invalid_transition")
@@ -85,7 +85,9 @@ def test_phases_move_along_the_table(client: Client, organization_query: str) ->
         assert client("PATCH", path, {"phase": phase}).json()["phase"] == phase
 
 
-def test_production_waits_for_a_required_test_shooting(client: Client, organization_query: str) -> None:
+def test_production_starts_only_after_a_required_test_shooting(
+    client: Client, organization_query: str
+) -> None:
     body = {"name": "Spring", "due_date": DUE, "phase": "BRIEF", "require_test_shooting": True}
     path = f"/shootings/{create(client, f'/shootings/?{organization_query}', body)['id']}"
     for phase in ("PRODUCTS_SELECTION", "AGREEMENT"):
@@ -96,13 +98,13 @@ def test_production_waits_for_a_required_test_shooting(client: Client, organizat
     assert client("PATCH", path, {"phase": "PRODUCTION"}).json()["phase"] == "PRODUCTION"
 
 
-def test_a_production_that_requires_a_test_shooting_breaks_the_contract(client: Client) -> None:
+def test_a_shooting_created_in_production_cannot_require_a_test_shooting(client: Client) -> None:
     body = {"name": "Spring", "due_date": DUE, "phase": "PRODUCTION", "require_test_shooting": True}
     assert client("POST", "/shootings/", body).status == 422
 
 
 @pytest.mark.parametrize(
-    ("states", "rolled_up"),
+    ("shot_statuses", "shooting_status"),
     [
         (["pending", "pending"], "pending"),
         (["pending", "generating"], "in_progress"),
@@ -111,20 +113,20 @@ def test_a_production_that_requires_a_test_shooting_breaks_the_contract(client: 
         (["approved", "approved"], "approved"),
     ],
 )
-def test_the_shots_of_a_shooting_are_rolled_up(
-    client: Client, scenario: PhotographedProduct, states: list[str], rolled_up: str
+def test_the_status_of_a_shooting_summarizes_its_shots(
+    client: Client, scenario: PhotographedProduct, shot_statuses: list[str], shooting_status: str
 ) -> None:
     shooting = factories.make_shooting(**scenario.ownership)
     look = factories.make_look(shooting)
-    for state in states:
-        factories.make_shot(look, status=state)
+    for status in shot_statuses:
+        factories.make_shot(look, status=status)
     shown = client("GET", f"/shootings/{shooting.id}").json()
-    assert shown["shot_status"] == rolled_up
+    assert shown["shot_status"] == shooting_status
     assert (shown["looks_count"], shown["shots_count"]) == (1, 2)
-    assert shown["shots_approved_count"] == states.count("approved")
+    assert shown["shots_approved_count"] == shot_statuses.count("approved")
 
 
-def test_shootings_are_found_by_brand_phase_and_name(
+def test_shootings_are_filtered_by_brand_phase_and_name(
     client: Client, scenario: PhotographedProduct, organization_query: str
 ) -> None:
     brand = factories.make_brand(**scenario.ownership)
@@ -140,20 +142,20 @@ def test_shootings_are_found_by_brand_phase_and_name(
     assert found("q=10_%25") == []
 
 
-def test_a_look_makes_one_shot_for_each_shot_type_in_their_order(
+def test_creating_a_look_creates_one_shot_for_each_shot_type_in_order(
     client: Client, scenario: PhotographedProduct
 ) -> None:
-    types = [factories.make_shot_type(**scenario.ownership) for _ in range(3)]
-    wanted = [str(row.id) for row in reversed(types)]
-    body = {"main_product_id": str(scenario.product.id), "shot_type_ids": wanted}
+    shot_types = [factories.make_shot_type(**scenario.ownership) for _ in range(3)]
+    shot_type_ids = [str(row.id) for row in reversed(shot_types)]
+    body = {"main_product_id": str(scenario.product.id), "shot_type_ids": shot_type_ids}
     look = create(client, f"/shootings/{scenario.shooting.id}/looks", body)
-    assert look["shot_type_ids"] == wanted
-    assert [shot["shot_type_id"] for shot in look["shots"]] == wanted
+    assert look["shot_type_ids"] == shot_type_ids
+    assert [shot["shot_type_id"] for shot in look["shots"]] == shot_type_ids
     assert {shot["status"] for shot in look["shots"]} == {"pending"}
     assert client("GET", f"/shots/{look['shots'][0]['id']}").json()["look_id"] == look["id"]
 
 
-def test_shot_types_that_come_and_go_bring_and_take_their_shots(
+def test_changing_the_shot_types_of_a_look_creates_and_deletes_shots(
     client: Client, scenario: PhotographedProduct
 ) -> None:
     first, second, third = (str(factories.make_shot_type(**scenario.ownership).id) for _ in range(3))
@@ -170,7 +172,7 @@ def test_shot_types_that_come_and_go_bring_and_take_their_shots(
 
 
 @pytest.mark.parametrize("state", ["generating", "pending_review"])
-def test_a_shot_type_with_pictures_cannot_be_left_out(
+def test_a_shot_type_whose_shot_has_predictions_or_is_generating_cannot_be_removed(
     client: Client, scenario: PhotographedProduct, state: str
 ) -> None:
     look = factories.make_look(scenario.shooting, shot_type_ids=[scenario.shot_type.id])
@@ -184,7 +186,9 @@ def test_a_shot_type_with_pictures_cannot_be_left_out(
     assert [shot["id"] for shot in client("GET", path).json()["shots"]] == [str(shot.id)]
 
 
-def test_a_look_takes_no_rows_of_another_scope(client: Client, scenario: PhotographedProduct) -> None:
+def test_a_look_cannot_reference_rows_of_another_tenant(
+    client: Client, scenario: PhotographedProduct
+) -> None:
     personal = factories.make_product(owner=scenario.owner)
     body = {"main_product_id": str(personal.id), "shot_type_ids": [str(scenario.shot_type.id)]}
     path = f"/shootings/{scenario.shooting.id}/looks"

@@ -1,4 +1,4 @@
-"""Styles through the API: defaults, covers, publishing, and what cannot go."""
+"""Styles through the API: defaults, covers, publishing and deletion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support import factories
 from tests.support.factories.catalogue import Customer, status_and_code
 
 
-def test_a_new_style_changes_nothing_unless_told(customer: Customer) -> None:
+def test_a_new_style_has_neutral_defaults(customer: Customer) -> None:
     style = customer.create("/styles/", {"name": "Evening lamp", "temperature": 25})
     assert style == {
         "id": style["id"],
@@ -33,27 +33,27 @@ def test_a_new_style_changes_nothing_unless_told(customer: Customer) -> None:
     }
 
 
-def test_the_cover_of_a_style_is_seen_by_everybody_while_the_style_is_public(
+def test_all_users_can_use_the_cover_of_a_style_while_it_is_public(
     app: Application, customer: Customer, superuser: Client, client_for: Callable[..., Client]
 ) -> None:
     media = factories.make_media(organization=customer.organization)
-    address = f"{app.settings.public_url}/api/v1/files/media/{media.id}/file.jpg"
-    style = customer.create("/styles/", {"name": "Evening lamp", "cover_image": address})
+    url = f"{app.settings.public_url}/api/v1/files/media/{media.id}/file.jpg"
+    style = customer.create("/styles/", {"name": "Evening lamp", "cover_image": url})
     path, stranger = f"/styles/{style['id']}", client_for(factories.make_user())
 
-    def may_use_the_cover() -> bool:
-        reply = stranger("POST", "/styles/", {"name": "Mine", "cover_image": address})
+    def can_use_cover() -> bool:
+        reply = stranger("POST", "/styles/", {"name": "Mine", "cover_image": url})
         return reply.status == 201
 
-    assert not may_use_the_cover()
+    assert not can_use_cover()
     assert superuser("PATCH", path, {"public": True}).json()["public"] is True
-    assert stranger("GET", path).json()["cover_image"] == address
-    assert may_use_the_cover()
+    assert stranger("GET", path).json()["cover_image"] == url
+    assert can_use_cover()
     assert superuser("DELETE", path).status == 204
-    assert not may_use_the_cover()
+    assert not can_use_cover()
 
 
-def test_a_style_that_a_brand_falls_back_to_cannot_be_deleted(customer: Customer) -> None:
+def test_the_default_style_of_a_brand_cannot_be_deleted(customer: Customer) -> None:
     style = customer.create("/styles/", {"name": "Evening lamp"})
     brand = customer.create("/brands/", {"name": "Atelier", "default_style_id": style["id"]})
     assert status_and_code(customer.client("DELETE", f"/styles/{style['id']}")) == (409, "in_use")
@@ -61,7 +61,7 @@ def test_a_style_that_a_brand_falls_back_to_cannot_be_deleted(customer: Customer
     assert customer.client("DELETE", f"/styles/{style['id']}").status == 204
 
 
-def test_only_superusers_publish(customer: Customer) -> None:
+def test_only_superusers_can_publish(customer: Customer) -> None:
     reply = customer.client(
         "POST", f"/styles/{customer.organization_query}", {"name": "Mine", "public": True}
     )

@@ -1,4 +1,7 @@
-"""Call-backs of a Compute API: genuine ones count, once each, and say only that there is news."""
+"""Callbacks of the Compute API: signature, deduplication, and their effect on the generation.
+
+A callback only makes the remote task due for the next poll and updates the progress.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def anonymous(client_for: Callable[[User | None], Client]) -> Client:
 
 @pytest.fixture
 def awaiting_poll(database: Database) -> Generation:
-    """A generation whose task will be looked at in five minutes."""
+    """Return a running generation whose remote task is polled in five minutes."""
     return factories.make_generation(
         status="running",
         started_at=utc_now(),
@@ -46,8 +49,8 @@ def awaiting_poll(database: Database) -> Generation:
 def send_callback(
     client: Client, message_id: str = "msg_1", at: datetime | None = None, **payload: Any
 ) -> ClientResponse:
-    told = {"event_type": "task_status_update", "task_id": "task_abc123", "status": "running", **payload}
-    body = json.dumps(told).encode()
+    content = {"event_type": "task_status_update", "task_id": "task_abc123", "status": "running", **payload}
+    body = json.dumps(content).encode()
     headers = {"content-type": "application/json", **signature_headers(body, message_id, at)}
     return client("POST", PATH, body=body, headers=headers)
 
@@ -63,7 +66,7 @@ def is_due(database: Database, generation: Generation) -> bool:
     return due is not None and due <= utc_now()
 
 
-def test_a_call_back_makes_the_task_due_and_tells_its_progress(
+def test_a_callback_makes_the_task_due_and_updates_the_progress(
     anonymous: Client, database: Database, awaiting_poll: Generation
 ) -> None:
     assert not is_due(database, awaiting_poll)
@@ -78,7 +81,7 @@ def test_a_call_back_makes_the_task_due_and_tells_its_progress(
     ) == (65, "running")
 
 
-def test_s22_what_a_call_back_says_of_the_state_is_not_believed(
+def test_s22_the_status_in_a_callback_is_ignored(
     anonymous: Client, database: Database, awaiting_poll: Generation
 ) -> None:
     for number, status in enumerate(("completed", "failed", "canceled", "nonsense", None)):
@@ -89,7 +92,7 @@ def test_s22_what_a_call_back_says_of_the_state_is_not_believed(
     ) == ("running", 99)
 
 
-def test_s22_a_message_that_is_sent_again_is_answered_alike_and_has_no_second_effect(
+def test_s22_a_repeated_message_gets_the_same_response_and_has_no_effect(
     anonymous: Client, app: Application, database: Database, awaiting_poll: Generation
 ) -> None:
     first = send_callback(anonymous, progress=20)
@@ -102,7 +105,7 @@ def test_s22_a_message_that_is_sent_again_is_answered_alike_and_has_no_second_ef
     assert is_due(database, awaiting_poll)
 
 
-def test_messages_are_remembered_for_a_day(
+def test_message_ids_are_deleted_after_the_retention_period(
     anonymous: Client, database: Database, awaiting_poll: Generation
 ) -> None:
     for number in (1, 2):
@@ -116,23 +119,23 @@ def test_messages_are_remembered_for_a_day(
 
 
 @pytest.mark.parametrize(
-    "news",
+    "unknown",
     [
-        {"task_id": "task_of_somebody_else"},
+        {"task_id": "task_of_another_tenant"},
         {"entity_id": "01990000-5eed-7000-8000-001200000099"},
         {"entity_id": "nonsense"},
     ],
 )
 def test_s22_callbacks_about_unknown_tasks_get_the_same_response(
-    anonymous: Client, database: Database, awaiting_poll: Generation, news: dict[str, Any]
+    anonymous: Client, database: Database, awaiting_poll: Generation, unknown: dict[str, Any]
 ) -> None:
-    assert send_callback(anonymous, **news, progress=90).status == 204
+    assert send_callback(anonymous, **unknown, progress=90).status == 204
     assert not is_due(database, awaiting_poll)
     assert load_generation(database, awaiting_poll).progress == 10
 
 
 @pytest.mark.parametrize("status", ["pending", "completed", "failed", "canceled", "canceling"])
-def test_a_generation_that_is_not_parked_is_left_alone(
+def test_a_callback_for_a_generation_that_is_not_running_has_no_effect(
     anonymous: Client, database: Database, awaiting_poll: Generation, status: str
 ) -> None:
     with database.transaction(write=True) as writing:
@@ -145,7 +148,7 @@ def test_a_generation_that_is_not_parked_is_left_alone(
 
 
 def forged_headers() -> dict[str, Callable[[dict[str, str]], dict[str, str]]]:
-    """Ways to spoil the headers of a genuine message."""
+    """Return functions that make the headers of a valid message invalid, by description."""
     other = signature_headers(b"{}", "msg_1")["webhook-signature"]
     return {
         "unsigned": lambda headers: {},
@@ -168,12 +171,15 @@ def forged_headers() -> dict[str, Callable[[dict[str, str]], dict[str, str]]]:
     }
 
 
-@pytest.mark.parametrize("how", forged_headers())
-def test_s22_a_forged_call_back_is_refused_and_changes_nothing(
-    anonymous: Client, database: Database, awaiting_poll: Generation, how: str
+@pytest.mark.parametrize("forgery", forged_headers())
+def test_s22_a_forged_callback_is_rejected_and_changes_nothing(
+    anonymous: Client, database: Database, awaiting_poll: Generation, forgery: str
 ) -> None:
     body = json.dumps({"event_type": "x", "task_id": "task_abc123", "progress": 90}).encode()
-    headers = {"content-type": "application/json", **forged_headers()[how](signature_headers(body, "msg_1"))}
+    headers = {
+        "content-type": "application/json",
+        **forged_headers()[forgery](signature_headers(body, "msg_1")),
+    }
     reply = anonymous("POST", PATH, body=body, headers=headers)
     assert (reply.status, reply.json()["code"]) == (401, "invalid_webhook_signature")
     assert not is_due(database, awaiting_poll)
@@ -183,7 +189,7 @@ def test_s22_a_forged_call_back_is_refused_and_changes_nothing(
 
 
 @pytest.mark.parametrize("minutes", [-6, 6])
-def test_s22_a_call_back_from_another_time_is_refused(
+def test_s22_a_callback_with_a_past_or_future_timestamp_is_rejected(
     anonymous: Client, database: Database, awaiting_poll: Generation, minutes: int
 ) -> None:
     reply = send_callback(anonymous, at=datetime.now(UTC) + timedelta(minutes=minutes))
@@ -191,7 +197,7 @@ def test_s22_a_call_back_from_another_time_is_refused(
     assert not is_due(database, awaiting_poll)
 
 
-def test_s22_the_signature_is_over_the_bytes_as_they_came(
+def test_s22_the_signature_covers_the_exact_bytes_of_the_body(
     anonymous: Client, database: Database, awaiting_poll: Generation
 ) -> None:
     body = b'{ "task_id":"task_abc123",\n "event_type" : "x", "metadata": {"caf\xc3\xa9": 1.50} }'
@@ -202,18 +208,18 @@ def test_s22_the_signature_is_over_the_bytes_as_they_came(
     assert anonymous("POST", PATH, body=changed, headers=headers).status == 401
 
 
-def test_s22_without_a_secret_no_call_back_is_genuine() -> None:
+def test_s22_without_a_secret_every_callback_is_rejected() -> None:
     with pytest.raises(callbacks.InvalidWebhookSignature):
         callbacks.require_signature(None, b"{}", signature_headers(b"{}", "msg_1"))
 
 
-def test_the_secret_of_call_backs_is_ones_own_outside_development() -> None:
-    own = {"SARTIQ_ENV": "test", "SECRET_KEY": "0123456789abcdef0123456789abcdef"}
+def test_the_callback_secret_has_a_default_only_in_development() -> None:
+    environment = {"SARTIQ_ENV": "test", "SECRET_KEY": "0123456789abcdef0123456789abcdef"}
     assert Settings.from_environment({}).compute_webhook_secret == DEVELOPMENT_WEBHOOK_SECRET
-    assert Settings.from_environment(own).compute_webhook_secret is None
-    given = Settings.from_environment({**own, "COMPUTE_WEBHOOK_SECRET": COMPUTE_WEBHOOK_SECRET})
-    assert given.compute_webhook_secret == COMPUTE_WEBHOOK_SECRET
-    assert COMPUTE_WEBHOOK_SECRET not in repr(given)
-    for wrong in (DEVELOPMENT_WEBHOOK_SECRET, "secret", "whsec_", "whsec_c2hvcnQ=", "whsec_%"):
+    assert Settings.from_environment(environment).compute_webhook_secret is None
+    settings = Settings.from_environment({**environment, "COMPUTE_WEBHOOK_SECRET": COMPUTE_WEBHOOK_SECRET})
+    assert settings.compute_webhook_secret == COMPUTE_WEBHOOK_SECRET
+    assert COMPUTE_WEBHOOK_SECRET not in repr(settings)
+    for invalid in (DEVELOPMENT_WEBHOOK_SECRET, "secret", "whsec_", "whsec_c2hvcnQ=", "whsec_%"):
         with pytest.raises(InvalidSettings, match="COMPUTE_WEBHOOK_SECRET"):
-            Settings.from_environment({**own, "COMPUTE_WEBHOOK_SECRET": wrong})
+            Settings.from_environment({**environment, "COMPUTE_WEBHOOK_SECRET": invalid})

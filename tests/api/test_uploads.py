@@ -105,7 +105,7 @@ def test_two_uploads_of_the_same_photo_share_one_file(client: Client, anonymous:
     assert client("GET", url_path(second["file_url"])).body == client("GET", url_path(first["file_url"])).body
 
 
-def test_the_bytes_may_be_replaced_until_they_are_used(client: Client, anonymous: Client) -> None:
+def test_an_upload_can_be_replaced_until_it_is_used(client: Client, anonymous: Client) -> None:
     upload = create_presigned_url(client)
     assert put_upload(anonymous, upload).status == 204
     assert (
@@ -122,12 +122,12 @@ def test_the_bytes_may_be_replaced_until_they_are_used(client: Client, anonymous
 
 
 def test_s26_a_changed_upload_url_is_rejected(client: Client, anonymous: Client) -> None:
-    address = url_path(create_presigned_url(client)["upload_url"])
-    other = url_path(create_presigned_url(client)["upload_url"])
+    path = url_path(create_presigned_url(client)["upload_url"])
+    other_path = url_path(create_presigned_url(client)["upload_url"])
     for changed in (
-        address[:-1] + ("0" if address[-1] != "0" else "1"),
-        address.replace("expires=1", "expires=2"),
-        address.partition("?")[0] + "?" + other.partition("?")[2],
+        path[:-1] + ("0" if path[-1] != "0" else "1"),
+        path.replace("expires=1", "expires=2"),
+        path.partition("?")[0] + "?" + other_path.partition("?")[2],
     ):
         reply = anonymous("PUT", changed, body=PHOTO, headers=JPEG)
         assert (reply.status, reply.json()["code"]) == (403, "invalid_signature")
@@ -137,8 +137,8 @@ def test_s26_an_expired_upload_is_not_found(app: Application, anonymous: Client)
     late = factories.make_upload(expires_at=utc_now() - timedelta(seconds=1))
     for upload_id in (late.id, uuid4()):
         signed = sign_upload(app.settings.secret_key, upload_id, utc_now(), timedelta(minutes=1))
-        address = f"/uploads/{upload_id}?expires={signed.expires}&signature={signed.signature}"
-        reply = anonymous("PUT", address, body=PHOTO, headers=JPEG)
+        path = f"/uploads/{upload_id}?expires={signed.expires}&signature={signed.signature}"
+        reply = anonymous("PUT", path, body=PHOTO, headers=JPEG)
         assert (reply.status, reply.json()["code"]) == (404, "not_found")
 
 
