@@ -54,7 +54,7 @@ def test_missing_responses_are_listed_first_and_fail() -> None:
         "  delete_brand 204 (no body)",
         "  get_shared_image 200 image/webp",
         "",
-        "3 of 5 answers: 60.0 %",
+        "3 of 5 responses: 60.0 %",
     ]
 
 
@@ -62,7 +62,7 @@ def test_the_total_is_not_rounded_up() -> None:
     declared = {Cell("get_brand", status, PROBLEM) for status in range(1, 3001)}
     assert (
         Coverage(declared, declared - {Cell("get_brand", 7, PROBLEM)}).lines()[-1]
-        == "2999 of 3000 answers: 99.9 %"
+        == "2999 of 3000 responses: 99.9 %"
     )
     assert Coverage(declared, declared).is_complete
 
@@ -71,7 +71,7 @@ def test_undocumented_responses_are_listed_and_fail() -> None:
     coverage = Coverage({BRAND}, {BRAND, Cell("get_brand", 418, None)})
     assert not coverage.is_complete
     assert "  get_brand 418 (no body)" in coverage.lines()
-    assert coverage.lines()[-1] == "1 of 1 answers: 100.0 %"
+    assert coverage.lines()[-1] == "1 of 1 responses: 100.0 %"
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_responses_in_process_are_recorded_once(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Application, "__call__", Application.__call__)
     app = create_test_app(tmp_path / "server")
     send_request(app, "GET", "/api/v1/brands/")
-    assert load_recorded_cells(tmp_path / "answers") == set()
-    start_recording(tmp_path / "answers")
+    assert load_recorded_cells(tmp_path / "responses") == set()
+    start_recording(tmp_path / "responses")
     for _ in range(2):
         assert send_request(app, "GET", "/api/v1/brands/").status == 401
     app.bridge.pool.shutdown()
-    assert load_recorded_cells(tmp_path / "answers") == {Cell("list_brands", 401, PROBLEM)}
-    (file,) = (tmp_path / "answers").iterdir()
+    assert load_recorded_cells(tmp_path / "responses") == {Cell("list_brands", 401, PROBLEM)}
+    (file,) = (tmp_path / "responses").iterdir()
     assert json.loads(file.read_text("utf-8")) == ["list_brands", 401, PROBLEM]
 
 
@@ -117,11 +117,11 @@ def test_responses_of_a_mock_do_not_count(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_responses_of_a_running_server_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(recording.ENVIRONMENT_VARIABLE, str(tmp_path / "answers"))
+    monkeypatch.setenv(recording.ENVIRONMENT_VARIABLE, str(tmp_path / "responses"))
     with running_server(tmp_path / "server", RENDER_WORKERS="0", SARTIQ_SEED="demo") as server:
         assert httpx.get(f"{server.url}/brands/").status_code == 401
     cells = {Cell("list_brands", 401, PROBLEM), Cell("readiness", 200, "application/json")}
-    assert cells <= load_recorded_cells(tmp_path / "answers") <= declared_cells()
+    assert cells <= load_recorded_cells(tmp_path / "responses") <= declared_cells()
 
 
 def test_nothing_is_recorded_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

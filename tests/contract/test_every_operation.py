@@ -1,4 +1,4 @@
-"""Suites over the whole contract, one test an operation: what the contract declares is what callers get."""
+"""Every operation of the contract behaves as declared; each test runs once per operation."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from tests.support.idempotency import mark_in_progress
 
 
 def for_each_operation(predicate: Callable[[Operation], bool] = lambda operation: True) -> Any:
-    """Parametrise a test by the operations that `keep` keeps."""
-    chosen = [name for name, operation in OPERATIONS.items() if predicate(operation)]
-    return pytest.mark.parametrize("name", chosen)
+    """Parametrize a test with the names of the operations that match a predicate."""
+    names = [name for name, operation in OPERATIONS.items() if predicate(operation)]
+    return pytest.mark.parametrize("name", names)
 
 
 def describe_response(reply: ClientResponse) -> str:
-    """Return an answer for the message of a failed assertion."""
+    """Describe a response for the message of a failed assertion."""
     return f"{reply.status} {reply.body[:600]!r}"
 
 
 @for_each_operation(lambda operation: operation.forbids_unknown_properties)
-def test_s04_an_unknown_property_is_refused(name: str, app: Application, tenant: Tenant) -> None:
+def test_s04_an_unknown_property_is_rejected(name: str, app: Application, tenant: Tenant) -> None:
     request = tenant.request_for(name)
     request.media_type = "application/json"
     request.body = {**tenant.body_for(request.operation, "application/json"), "surprise": 1}
@@ -47,23 +47,23 @@ def test_s04_an_unknown_property_is_refused(name: str, app: Application, tenant:
     assert reply.error_types[("body", "surprise")] == "extra_forbidden"
 
 
-# What only the answer that made it shows.
+# Properties that only the response to the creation contains.
 SHOWN_ONCE = {"create_webhook_endpoint": ("secret",), "create_api_key": ("secret",)}
 
 
 @for_each_operation(lambda operation: operation.success_status == 201)
-def test_what_is_created_is_where_location_says(name: str, app: Application, tenant: Tenant) -> None:
+def test_a_created_resource_is_found_at_its_location(name: str, app: Application, tenant: Tenant) -> None:
     request = tenant.request_for(name)
     headers = auth_headers(app, tenant.caller_for(request.operation))
     reply = request.send(app, headers)
     assert reply.status == 201, describe_response(reply)
     fetched = send_request(app, "GET", reply.headers["location"], headers)
-    made = {key: value for key, value in reply.json().items() if key not in SHOWN_ONCE.get(name, ())}
-    assert (fetched.status, fetched.json()) == (200, made)
+    created = {key: value for key, value in reply.json().items() if key not in SHOWN_ONCE.get(name, ())}
+    assert (fetched.status, fetched.json()) == (200, created)
     assert fetched.headers["etag"] == reply.headers["etag"]
 
 
-# What belongs to an account or to nobody: plans too, and a file until something refers to it.
+# Operations on resources without an organization: accounts, subscriptions, models, and unused uploads.
 WITHOUT_ORGANIZATION = {
     *("test_token", "logout", "list_sessions", "end_session", "list_own_audit_events"),
     *("get_user", "get_current_user", "update_current_user", "change_password", "create_presigned_url"),
@@ -73,27 +73,29 @@ WITHOUT_ORGANIZATION = {
 
 
 @for_each_operation(
-    lambda one: (
-        not one.is_public and not is_for_superusers(one) and one.operation_id not in WITHOUT_ORGANIZATION
+    lambda operation: (
+        not operation.is_public
+        and not is_for_superusers(operation)
+        and operation.operation_id not in WITHOUT_ORGANIZATION
     )
 )
 def test_s13_requests_on_rows_of_an_organization_consume_its_limit_and_are_logged_with_it(
     name: str, app: Application, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    works: list[LogContext] = []
+    log_contexts: list[LogContext] = []
     monkeypatch.setattr(
         "handlers.pipeline.middleware.observability.set_log_context",
-        lambda work: (works.append(work), set_log_context(work)),
+        lambda log_context: (log_contexts.append(log_context), set_log_context(log_context)),
     )
     request = tenant.request_for(name)
     reply = request.send(app, auth_headers(app, tenant.owner))
     assert reply.status == request.operation.success_status, describe_response(reply)
     assert '"organization";' in reply.headers["ratelimit-policy"]
-    assert works[0].organization_id == request.path.get("organization_id", str(tenant.organization.id))
+    assert log_contexts[0].organization_id == request.path.get("organization_id", str(tenant.organization.id))
 
 
 class Provoker:
-    """Knows for each status of the contract a way to get it."""
+    """Sends a request for each declared status of an operation; `get_<status>` provokes one status."""
 
     def __init__(
         self, app: Application, tenant: Tenant, other_tenant: Tenant, monkeypatch: pytest.MonkeyPatch
@@ -101,17 +103,17 @@ class Provoker:
         self.app, self.tenant, self.other_tenant, self.monkeypatch = app, tenant, other_tenant, monkeypatch
 
     def provoke(self, status: int, media_type: str | None, name: str) -> ClientResponse:
-        """Return the answer to a request that should get this status with a body of this type."""
+        """Return the response to a request that should have this status and media type."""
         request = self.tenant.request_for(name)
         if status == request.operation.success_status:
             request_media_type(request, media_type)
-        way = getattr(self, f"get_{status}", None)
-        if status == request.operation.success_status or way is None:
+        send = getattr(self, f"get_{status}", None)
+        if status == request.operation.success_status or send is None:
             return request.send(self.app, self.headers(request))
-        return way(request)
+        return send(request)
 
     def headers(self, request: Request) -> dict[str, str]:
-        """Return the credentials of somebody who may."""
+        """Return the credentials of a caller with the permission."""
         if request.operation.is_public:
             return {}
         return auth_headers(self.app, self.tenant.caller_for(request.operation))
@@ -190,17 +192,17 @@ class Provoker:
         return reply
 
     def get_409(self, request: Request) -> ClientResponse:
-        # A tenant of its own: what collides here must not be in the way of the good answer.
-        elsewhere = Provoker(self.app, self.other_tenant, self.tenant, self.monkeypatch)
-        request = elsewhere.tenant.request_for(request.operation.operation_id)
-        conflict = CONFLICTS.get(request.operation.operation_id)
-        if conflict is None:
-            return elsewhere.send_while_in_progress(request)
-        conflict(elsewhere.tenant, request)
-        return elsewhere.send(request)
+        # In the other tenant: the conflicting rows would also prevent the successful response.
+        other = Provoker(self.app, self.other_tenant, self.tenant, self.monkeypatch)
+        request = other.tenant.request_for(request.operation.operation_id)
+        prepare_conflict = CONFLICTS.get(request.operation.operation_id)
+        if prepare_conflict is None:
+            return other.send_while_in_progress(request)
+        prepare_conflict(other.tenant, request)
+        return other.send(request)
 
     def send_while_in_progress(self, request: Request) -> ClientResponse:
-        """Return the answer of an operation that knows no other conflict than a key that is at work."""
+        """Return the 409 of an operation whose only conflict is an idempotency key in progress."""
         key = unknown_id()
         self.send(request, idempotency_key=key)
         mark_in_progress(self.app, key)
@@ -220,7 +222,7 @@ class Provoker:
         return self.send(request)
 
     def get_500(self, request: Request) -> ClientResponse:
-        return self.send_with_failing_handler(request, RuntimeError("secret words of a defect"))
+        return self.send_with_failing_handler(request, RuntimeError("secret message of a defect"))
 
     def get_429(self, request: Request) -> ClientResponse:
         limits: RateLimiter = self.app.app.config["LIMITS"]
@@ -245,7 +247,7 @@ class Provoker:
         return reply
 
     def send_with_failing_handler(self, request: Request, error: Exception) -> ClientResponse:
-        """Return the answer of an operation whose handler raises."""
+        """Return the response of an operation whose handler raises."""
         endpoint = self.app.endpoints[request.operation.operation_id]
 
         def fail(**_arguments: Any) -> None:
@@ -259,7 +261,7 @@ class Provoker:
 
 
 def request_media_type(request: Request, media_type: str | None) -> None:
-    """Ask for one of the media types between which the path or a parameter of the query chooses."""
+    """Set the path or query parameter that selects this media type."""
     if request.operation.operation_id == "get_docs_asset":
         names = {
             "text/css": "docs.css",
@@ -278,14 +280,14 @@ def test_every_declared_response_is_produced(
     name: str, app: Application, tenant: Tenant, other_tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provoker, operation = Provoker(app, tenant, other_tenant, monkeypatch), OPERATIONS[name]
-    # The good answer last: it may delete what the others are about.
+    # The successful response comes last: it may delete the row that the other requests need.
     for status, media_type in sorted(
-        operation.responses, key=lambda answer: answer[0] == operation.success_status
+        operation.responses, key=lambda response: response[0] == operation.success_status
     ):
         reply = provoker.provoke(status, media_type, name)
-        assert reply.status == status, f"{status} was asked for: {describe_response(reply)}"
-        sent = reply.headers.get("content-type", "").partition(";")[0] or None
-        assert sent == media_type, f"{status} with {media_type} was asked for: {describe_response(reply)}"
+        assert reply.status == status, f"expected {status}: {describe_response(reply)}"
+        actual = reply.headers.get("content-type", "").partition(";")[0] or None
+        assert actual == media_type, f"expected {status} with {media_type}: {describe_response(reply)}"
         assert reply.headers["x-request-id"]
         if status >= 400:
             body = reply.json()
@@ -295,27 +297,27 @@ def test_every_declared_response_is_produced(
 
 LISTS = [
     name
-    for name, one in OPERATIONS.items()
-    if any(parameter["name"] == "cursor" for parameter in one.parameters)
+    for name, operation in OPERATIONS.items()
+    if any(parameter["name"] == "cursor" for parameter in operation.parameters)
 ]
 
 
 @pytest.fixture
 def statements(database_engine: Engine) -> Iterator[list[str]]:
-    """The statements that reach the database, savepoints left out."""
-    seen: list[str] = []
+    """Yield the SQL statements of the last request, without savepoints."""
+    recorded: list[str] = []
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+    def record(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
         if "SAVEPOINT" not in statement:
-            seen.append(statement)
+            recorded.append(statement)
 
-    event.listen(database_engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(database_engine, "before_cursor_execute", note)
+    event.listen(database_engine, "before_cursor_execute", record)
+    yield recorded
+    event.remove(database_engine, "before_cursor_execute", record)
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_list_is_walked_once_by_cursor_at_constant_cost(
+def test_cursor_pagination_returns_each_row_once_with_a_constant_number_of_queries(
     name: str, app: Application, tenant: Tenant, statements: list[str]
 ) -> None:
     request = tenant.request_for(name)
@@ -328,24 +330,24 @@ def test_a_list_is_walked_once_by_cursor_at_constant_cost(
         assert reply.status == 200, describe_response(reply)
         return reply.json(), len(statements)
 
-    everything, cost_of_all = page()
+    everything, statements_for_all = page()
     assert everything["count"] >= 3
-    one, cost_of_one = page(limit=1)
-    assert len(one["data"]) == 1
-    assert cost_of_one == cost_of_all
-    walked, cursor = list(one["data"]), one["next_cursor"]
+    current, statements_for_one = page(limit=1)
+    assert len(current["data"]) == 1
+    assert statements_for_one == statements_for_all
+    rows, cursor = list(current["data"]), current["next_cursor"]
     while cursor:
-        one, _ = page(limit=1, cursor=cursor)
-        walked += one["data"]
-        cursor = one["next_cursor"]
-    assert [row["id"] for row in walked] == [row["id"] for row in everything["data"]]
+        current, _ = page(limit=1, cursor=cursor)
+        rows += current["data"]
+        cursor = current["next_cursor"]
+    assert [row["id"] for row in rows] == [row["id"] for row in everything["data"]]
     skipped, _ = page(limit=2, skip=1)
     assert skipped["data"] == everything["data"][1:3]
     assert skipped["count"] == everything["count"]
 
 
 def create_more_rows(tenant: Tenant, name: str) -> None:
-    """Make a list at least three rows long."""
+    """Create rows until a list has at least three."""
     for _ in range(3):
         MORE_ROWS[name](tenant)
 

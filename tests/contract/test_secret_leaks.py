@@ -1,4 +1,4 @@
-"""No answer of any operation holds what the database or the settings keep secret (API3, ASVS V8.2.3)."""
+"""No response of any operation contains secrets of the database or the settings (API3, ASVS V8.2.3)."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ HASH = "$argon2id$planted-hash-of-a-password"
 SALT = "planted-salt-of-a-webhook"
 
 TOKEN = re.compile(rb"\b(?:eyJ[\w-]{8,}\.[\w-]+\.[\w-]+|(?:rt|pr|iv|ec|sk|whsec)_[\w+/=-]{24,})")
-"""A signed token, or one of ours by its prefix."""
+"""A JWT, or a token with a prefix of this server."""
 
 TOKEN_RESPONSES = {
-    "login": "what it is for",
-    "refresh_token": "what it is for",
-    "create_webhook_endpoint": "the secret, this once",
-    "rotate_webhook_secret": "the new secret, this once",
-    "create_api_key": "the secret, this once",
+    "login": "the tokens of the session",
+    "refresh_token": "the tokens of the session",
+    "create_webhook_endpoint": "the secret, shown once",
+    "rotate_webhook_secret": "the new secret, shown once",
+    "create_api_key": "the secret, shown once",
     "get_openapi_json": "examples",
     "get_openapi_yaml": "examples",
 }
 
 
 def list_settings_secrets(app: Application) -> Iterator[str]:
-    """Yield what the settings keep to themselves, and where files lie."""
+    """Yield the secrets of the settings and the paths of the storage folders."""
     settings = app.settings
     yield from (settings.secret_key, settings.compute_webhook_secret or "", settings.database_url)
     yield from (str(settings.media_dir), str(settings.data_dir))
 
 
 def list_row_secrets(app: Application) -> Iterator[str]:
-    """Yield what is in secret columns, of all tables and all tenants."""
+    """Yield the values of secret columns of all tables and all tenants."""
     with app.database.transaction(write=False) as reading:
         for table in Base.metadata.sorted_tables:
             columns = [column for column in table.columns if SECRET_COLUMN.search(column.name)]
             if columns:
                 yield from (str(value) for row in reading.execute(select(*columns)) for value in row)
-        # unscoped: models belong to nobody
+        # unscoped: models belong to no tenant
         for config in reading.scalars(select(GenerationModel.provider_config)):
             yield from (str(value) for name, value in (config or {}).items() if is_secret(name))
 
 
 def find_leaks(reply: ClientResponse, name: str, secrets: set[str]) -> list[str]:
-    """Return what should not be in an answer, its headers included."""
-    told = reply.body + b"\n" + "\n".join(map(str, reply.headers.items())).encode()
-    found = [secret for secret in secrets if len(secret) >= 8 and secret.encode() in told]
+    """Return the secrets in the body and headers of a response."""
+    content = reply.body + b"\n" + "\n".join(map(str, reply.headers.items())).encode()
+    found = [secret for secret in secrets if len(secret) >= 8 and secret.encode() in content]
     if name not in TOKEN_RESPONSES:
-        found += [match.decode() for match in TOKEN.findall(told)]
+        found += [match.decode() for match in TOKEN.findall(content)]
     return found
 
 
 def insert_secrets(tenant: Tenant) -> None:
-    """Give rows of the world secrets as long as real ones, which no answer may hold."""
+    """Store secrets as long as real ones in rows of the tenant."""
     model, endpoint = tenant.rows["model"], tenant.rows["endpoint"]
     model.provider_config = {"api_key": CREDENTIAL, "base_url": "https://compute.example.com"}
     tenant.owner.hashed_password, endpoint.secret_salt = HASH, SALT
@@ -75,18 +75,18 @@ def insert_secrets(tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_s05_no_answer_holds_what_is_secret(name: str, app: Application, tenant: Tenant) -> None:
+def test_s05_no_response_contains_a_secret(name: str, app: Application, tenant: Tenant) -> None:
     insert_secrets(tenant)
     request = tenant.request_for(name)
-    open_to_all = request.operation.is_public
-    headers = {} if open_to_all else auth_headers(app, tenant.caller_for(request.operation))
+    is_public = request.operation.is_public
+    headers = {} if is_public else auth_headers(app, tenant.caller_for(request.operation))
     reply = request.send(app, headers)
     assert reply.status == request.operation.success_status, reply.body[:600]
     secrets = {*list_settings_secrets(app), *list_row_secrets(app)}
     assert CREDENTIAL in secrets
     assert find_leaks(reply, name, secrets) == []
-    refused = request.replace(raw_query="surprise=1").send(app, headers)
-    assert find_leaks(refused, "", secrets) == []
+    rejected = request.replace(raw_query="surprise=1").send(app, headers)
+    assert find_leaks(rejected, "", secrets) == []
 
 
 def test_s05_the_search_finds_every_kind_of_secret(app: Application, tenant: Tenant) -> None:
@@ -96,4 +96,4 @@ def test_s05_the_search_finds_every_kind_of_secret(app: Application, tenant: Ten
     planted += ["rt_" + "a" * 43, "whsec_" + "b" * 32, "eyJhbGciOiJI.eyJzdWIi.c2lnbmF0dXJl"]
     for secret in planted:
         reply = ClientResponse(200, {}, f'{{"note": "{secret}"}}'.encode())
-        assert find_leaks(reply, "list_brands", secrets), f"{secret} would go unseen"
+        assert find_leaks(reply, "list_brands", secrets), f"{secret} is not found"

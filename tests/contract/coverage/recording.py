@@ -1,8 +1,9 @@
-"""Writes down which answers of the contract a process gave: operation, status, media type.
+"""Record which responses of the contract a process sends: operation, status and media type.
 
-It stands around the whole application and reads what goes out, so it believes nobody inside. Nothing calls it
-unless CONTRACT_COVERAGE names a folder: pytest loads this module as a plugin then (`make coverage-contract`),
-and servers that tests start are begun by `serve.py`. It has no assertions: PYTEST_DONT_REWRITE.
+The recorder wraps the whole application and reads the messages on the wire, so it does not depend on the code
+that creates the responses. It is active only if CONTRACT_COVERAGE names a folder: pytest then loads this
+module as a plugin (`make coverage-contract`), and `serve.py` starts the servers of tests. The module has no
+assertions: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from typing import Any, NamedTuple
 from tests.contract.operations import BASE, OPERATIONS, Operation
 
 ENVIRONMENT_VARIABLE = "CONTRACT_COVERAGE"
-"""The environment variable that names the folder; each process writes a file of its own there."""
+"""The environment variable with the folder in which each process writes its own file."""
 
 
 class Cell(NamedTuple):
-    """One kind of answer: an operation, a status, and a media type, or none where there is no body."""
+    """One kind of response: operation, status and media type, which is None for a response without a body."""
 
     operation_id: str
     status: int
@@ -29,7 +30,7 @@ class Cell(NamedTuple):
 
 
 def _build_routes() -> list[tuple[re.Pattern[str], list[Operation]]]:
-    """Return the paths of the contract with their operations; a concrete path comes before a template."""
+    """Return the paths of the contract with their operations, concrete paths before templates."""
     by_path: dict[str, list[Operation]] = {}
     for operation in OPERATIONS.values():
         by_path.setdefault(BASE + operation.path, []).append(operation)
@@ -43,7 +44,7 @@ ROUTES = _build_routes()
 
 
 def response_cells(method: str, path: str, status: int, media_type: str | None) -> Iterator[Cell]:
-    """Yield what an answer is in the contract; 405 belongs to every operation of the path."""
+    """Yield the cells of a response; a 405 counts for every operation of the path."""
     for pattern, operations in ROUTES:
         if pattern.fullmatch(path):
             for operation in operations:
@@ -53,7 +54,7 @@ def response_cells(method: str, path: str, status: int, media_type: str | None) 
 
 
 class Recorder:
-    """Keeps the cells that it has seen, and appends each new one to a file at once: servers get killed."""
+    """Appends each new cell to a file immediately, because tests kill servers."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ class Recorder:
         self._seen: set[Cell] = set()
 
     def record(self, scope: dict[str, Any], message: dict[str, Any]) -> None:
-        """Take the beginning of an answer."""
+        """Record the `http.response.start` message of a response."""
         headers = {name.lower(): value for name, value in message["headers"]}
         media_type = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip() or None
         for cell in response_cells(scope["method"], scope["path"], message["status"], media_type):
@@ -72,37 +73,37 @@ class Recorder:
 
 
 def start_recording(folder: Path) -> None:
-    """Record what every application of this process answers from now on."""
-    # Here, because pytest wants to load one of its packages first.
+    """Record the responses of every application of this process from now on."""
+    # A local import: `handlers.app` imports a package that pytest must load first, to rewrite its assertions.
     from handlers.app import Application
 
     recorder, serve = Recorder(folder), Application.__call__
 
-    async def serve_and_note(self: Any, scope: Any, receive: Any, send: Any) -> None:
-        async def send_and_note(message: Any) -> None:
-            # A mock answers what is asked for: that proves nothing.
+    async def serve_and_record(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        async def send_and_record(message: Any) -> None:
+            # A mock returns the response that the client selects, which proves nothing.
             if message["type"] == "http.response.start" and self.settings.mode != "mock":
                 recorder.record(scope, message)
             await send(message)
 
-        await serve(self, scope, receive, send_and_note)
+        await serve(self, scope, receive, send_and_record)
 
-    Application.__call__ = serve_and_note
+    Application.__call__ = serve_and_record
 
 
 def pytest_configure() -> None:
-    """Begin, in each process of a test run."""
+    """Start recording in each process of a test run."""
     start_recording(Path(os.environ[ENVIRONMENT_VARIABLE]))
 
 
 def load_recorded_cells(folder: Path) -> set[Cell]:
-    """Return what all processes wrote."""
+    """Return the cells that all processes recorded."""
     lines = (line for path in folder.glob("*.jsonl") for line in path.read_text("utf-8").splitlines())
     return {Cell(*json.loads(line)) for line in lines}
 
 
 def recorded_command(module: str) -> list[str]:
-    """Return the arguments with which Python runs a module of the server, recorded where that is wanted."""
+    """Return the arguments for `python -m` that run a module, with recording if it is enabled."""
     arguments = module.split()
     if os.environ.get(ENVIRONMENT_VARIABLE) and arguments[0] == "handlers":
         return ["tests.contract.coverage.serve", *arguments]

@@ -1,8 +1,7 @@
-"""`make coverage-contract`: which answers that the contract declares did the tests see on the wire?
+"""`make coverage-contract`: check which declared responses of the contract the tests see on the wire.
 
-Runs the suite that asks for all of them, or the tests that its arguments name, and prints the matrix of
-operations and statuses. What is missing stands on top and fails the run; so does an answer that the contract
-does not declare.
+Run the suite that requests all of them, or the tests in the arguments, and print a matrix of operations and
+statuses. Operations with missing responses come first. A missing or an undeclared response fails the run.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import pytest
 from tests.contract.coverage.recording import ENVIRONMENT_VARIABLE, Cell, load_recorded_cells
 from tests.contract.operations import OPERATIONS
 
-# The smallest suite that sees everything. On one database: the answers of both are the same.
+# The smallest suite that produces every response. One database suffices: both give the same responses.
 PYTEST_ARGUMENTS = [
     *(str(Path(__file__).parents[1] / "test_every_operation.py"), "--numprocesses=2"),
     *("-k", "test_every_declared_response_is_produced and sqlite"),
@@ -27,7 +26,7 @@ PYTEST_ARGUMENTS = [
 
 
 def declared_cells() -> set[Cell]:
-    """Return every answer that the contract declares."""
+    """Return every response that the contract declares."""
     return {
         Cell(name, status, media_type)
         for name, operation in OPERATIONS.items()
@@ -36,7 +35,7 @@ def declared_cells() -> set[Cell]:
 
 
 class Coverage:
-    """What was declared against what was produced."""
+    """Comparison of the declared and the produced responses."""
 
     def __init__(self, declared: set[Cell], produced: set[Cell]) -> None:
         self.declared = declared
@@ -45,31 +44,34 @@ class Coverage:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every declared answer was produced, and no other."""
+        """Whether exactly the declared responses were produced."""
         return not self.missing and not self.undeclared
 
     def lines(self) -> list[str]:
-        """Return the matrix: incomplete operations first, then what is wrong, then the total."""
+        """Return the matrix, incomplete operations first, the missing and undeclared cells, and the total."""
         statuses = sorted({cell.status for cell in self.declared})
-        wanted = Counter((cell.operation_id, cell.status) for cell in self.declared)
+        declared = Counter((cell.operation_id, cell.status) for cell in self.declared)
         missing = Counter((cell.operation_id, cell.status) for cell in self.missing)
-        lacking = Counter(cell.operation_id for cell in self.missing)
-        names = sorted({cell.operation_id for cell in self.declared}, key=lambda name: (-lacking[name], name))
+        missing_by_operation = Counter(cell.operation_id for cell in self.missing)
+        names = sorted(
+            {cell.operation_id for cell in self.declared},
+            key=lambda name: (-missing_by_operation[name], name),
+        )
         width = max(len(name) for name in names)
         lines = [f"{'':<{width}} {''.join(f'{status:>4}' for status in statuses)}"]
         for name in names:
-            marks = (_mark(wanted[name, status], missing[name, status]) for status in statuses)
+            marks = (_mark(declared[name, status], missing[name, status]) for status in statuses)
             lines.append(f"{name:<{width}} {''.join(f'{mark:>4}' for mark in marks)}".rstrip())
         lines += _format_cells("Not produced by any test", self.missing)
-        lines += _format_cells("Answered, and not in the contract", self.undeclared)
+        lines += _format_cells("Produced, and not in the contract", self.undeclared)
         total = len(self.declared)
         share = 100 * (total - len(self.missing)) / total
-        # Cut off, because 99.96 % is not all.
-        return [*lines, "", f"{total - len(self.missing)} of {total} answers: {int(share * 10) / 10} %"]
+        # Rounded down: 99.96 % is not complete.
+        return [*lines, "", f"{total - len(self.missing)} of {total} responses: {int(share * 10) / 10} %"]
 
 
 def _mark(declared: int, missing: int) -> str:
-    """Return how often an answer was produced, by media types: all of one is `+`, none of it `!`."""
+    """Return the number of produced media types, or for a single one `+` (produced) or `!` (missing)."""
     if not declared:
         return ""
     if declared == 1:
@@ -78,14 +80,15 @@ def _mark(declared: int, missing: int) -> str:
 
 
 def _format_cells(title: str, cells: Iterable[Cell]) -> list[str]:
-    told = [
-        f"  {one.operation_id} {one.status} {one.media_type or '(no body)'}" for one in sorted(cells, key=str)
+    lines = [
+        f"  {cell.operation_id} {cell.status} {cell.media_type or '(no body)'}"
+        for cell in sorted(cells, key=str)
     ]
-    return ["", f"{title}:", *told] if told else []
+    return ["", f"{title}:", *lines] if lines else []
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the tests, print the matrix, and return 0 when they passed and saw every declared answer."""
+    """Run the tests, print the matrix, and return 0 if they pass and produce every declared response."""
     with TemporaryDirectory() as folder:
         os.environ[ENVIRONMENT_VARIABLE] = folder
         options = ["--quiet", "-p", "tests.contract.coverage.recording", *(arguments or PYTEST_ARGUMENTS)]

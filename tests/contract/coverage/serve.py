@@ -1,4 +1,4 @@
-"""Runs a module as `python -m` does and records what its application answers: `serve handlers`."""
+"""Run a module like `python -m` and record the responses of its application: `serve handlers`."""
 
 import os
 import runpy
