@@ -1,1 +1,1 @@
-"""What Schemathesis needs besides the contract: identities, hooks and settings of a run."""
+"""Identities, hooks, checks and settings of Schemathesis runs."""

@@ -1,4 +1,4 @@
-"""Cases about people and their organizations: led to rows made for that, because the run's own must stay."""
+"""Hooks for operations on accounts and organizations, which use new rows and keep those of the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.contract.fuzzing.cases import coin_flip, is_unlinked, is_valid_case, 
 
 
 def transfer_a_new_organization(case: schemathesis.Case) -> None:
-    """Hand an organization over that was made for this; with a wrong password where that cannot be done."""
+    """Transfer a new organization. Other requests get a wrong password, so that no real transfer succeeds."""
     if not isinstance(case.body, dict):
         return
     if is_valid_case(case) and is_unlinked(case):
@@ -25,9 +25,9 @@ def transfer_a_new_organization(case: schemathesis.Case) -> None:
 
 
 def add_a_new_member(case: schemathesis.Case) -> None:
-    """Take the guest into a new organization where a peer or, in every second case, a stranger was meant.
+    """Add the guest account to a new organization in half of the valid cases, and never add a peer.
 
-    Peers must stay strangers, and strangers are not taken in.
+    The peers must not share an organization, and an account without a common organization cannot be added.
     """
     if not isinstance(case.body, dict):
         return
@@ -41,9 +41,9 @@ def add_a_new_member(case: schemathesis.Case) -> None:
 
 
 def _create_invitation() -> tuple[str, str, str]:
-    """Return a new organization, the id of its invitation and the address that it went to.
+    """Return the id of a new organization, the id of its invitation and the invited e-mail address.
 
-    One organization for all of them would not last: the fuzzer deletes what it comes across.
+    Each invitation has its own organization, because the fuzzer may delete existing ones.
     """
     organization_id = client.create_row("/organizations/", {"name": "Inviting"})
     address = f"{uuid.uuid4().hex}@example.com"
@@ -52,12 +52,12 @@ def _create_invitation() -> tuple[str, str, str]:
 
 
 def delete_a_new_invitation(case: schemathesis.Case) -> None:
-    """Withdraw an invitation that was sent for this."""
+    """Delete a new invitation."""
     case.path_parameters["organization_id"], case.path_parameters["invitation_id"], _ = _create_invitation()
 
 
 def delete_a_new_key(case: schemathesis.Case) -> None:
-    """Delete an API key that was made for this, in an organization of its own."""
+    """Delete a new API key of a new organization."""
     organization_id = client.create_row("/organizations/", {"name": "Programs"})
     body = {"name": "Fuzzed", "scopes": ["brands:read"]}
     case.path_parameters["organization_id"] = organization_id
@@ -65,13 +65,13 @@ def delete_a_new_key(case: schemathesis.Case) -> None:
 
 
 def accept_a_real_invitation(case: schemathesis.Case) -> None:
-    """Replace an invented token by one that was really mailed."""
+    """Replace a generated token by the token of a mailed invitation."""
     if isinstance(case.body, dict) and isinstance(case.body.get("token"), str):
         case.body["token"] = client.find_mailed_token("iv", _create_invitation()[2]) or case.body["token"]
 
 
 def confirm_a_real_change(case: schemathesis.Case) -> None:
-    """Replace an invented token by one that was mailed for an account made for this."""
+    """Replace a generated token by the mailed token of an e-mail change of a new account."""
     if not isinstance(case.body, dict) or not isinstance(case.body.get("token"), str):
         return
     account = {"email": f"{uuid.uuid4().hex}@example.com", "password": "sartiq-fuzzed"}

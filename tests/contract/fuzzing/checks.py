@@ -1,4 +1,4 @@
-"""Checks of ours beside those of Schemathesis: useless credentials, and requests that are sent again."""
+"""Custom Schemathesis checks: invalid credentials and repeated idempotent requests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ CHECKED: set[str] = set()
 def oauth2_is_enforced(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
 ) -> None:
-    """A protected operation refuses a missing, an empty, an invented and a Basic credential with 401.
+    """Check that a protected operation returns 401 for missing, empty, invented and Basic credentials.
 
-    Invented are a token and an API key. The stock check `ignored_auth` looks at apiKey, basic and bearer
-    schemes only and passes over oauth2.
+    The invented credentials are a token and an API key. The built-in check `ignored_auth` supports apiKey,
+    basic and bearer schemes only and ignores oauth2.
     """
     operation = case.operation
     security = operation.definition.raw.get("security", operation.schema.raw_schema.get("security", []))
@@ -35,23 +35,23 @@ def oauth2_is_enforced(
         headers = {name: value for name, value in request.headers.items() if name.lower() != "authorization"}
         if credential is not None:
             headers["Authorization"] = credential
-        answer = requests.request(
+        actual = requests.request(
             request.method, request.url, headers=headers, data=request.body, timeout=30, allow_redirects=False
         )
-        what = f"{operation.label} with Authorization {label}"
-        assert answer.status_code == 401, f"{what} answered {answer.status_code}, not 401"
-        assert "www-authenticate" in answer.headers, f"{what} was refused without WWW-Authenticate"
+        description = f"{operation.label} with Authorization {label}"
+        assert actual.status_code == 401, f"{description} returned {actual.status_code}, expected 401"
+        assert "www-authenticate" in actual.headers, f"{description} returned 401 without WWW-Authenticate"
 
 
 @schemathesis.check
 def idempotency_key_replays_response(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
 ) -> None:
-    """A request that succeeded with an Idempotency-Key gets the same answer when it is sent again."""
+    """Check that a successful request with an Idempotency-Key gets the same response when it is repeated."""
     request = response.request
     if "Idempotency-Key" not in request.headers or response.status_code not in (201, 202):
         return
-    answer = requests.request(
+    replay = requests.request(
         request.method,
         request.url,
         headers=dict(request.headers),
@@ -59,10 +59,14 @@ def idempotency_key_replays_response(
         timeout=30,
         allow_redirects=False,
     )
-    what = f"{case.operation.label} sent again"
-    assert answer.status_code == response.status_code, f"{what} answered {answer.status_code}"
-    assert response.headers["location"] == [answer.headers["Location"]], f"{what} led elsewhere"
-    # Who waited was told of a later moment than the one of the answer that is kept.
+    description = f"The repeated request to {case.operation.label}"
+    assert replay.status_code == response.status_code, f"{description} returned {replay.status_code}"
+    assert response.headers["location"] == [replay.headers["Location"]], (
+        f"{description} returned another Location"
+    )
+    # With `Prefer: wait`, the first response shows a later state than the stored one.
     if "preference-applied" not in response.headers:
-        assert answer.content == response.content, f"{what} answered with another body"
-    assert answer.headers.get("Idempotency-Replayed") == "true", f"{what} did not say that it was"
+        assert replay.content == response.content, f"{description} returned another body"
+    assert replay.headers.get("Idempotency-Replayed") == "true", (
+        f"{description} returned no `Idempotency-Replayed: true`"
+    )

@@ -1,6 +1,6 @@
-"""A few plain requests that the fuzzer's hooks make on the side, for what only the server can give.
+"""Requests that the hooks of the fuzzer send to prepare rows, sessions, tokens and files.
 
-It knows the demo accounts and the address of the server under test, and nothing of Schemathesis.
+This module knows the demo accounts and the URL of the server under test. It must not know Schemathesis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import requests
 from tests.contract.fuzzing.images import build_image
 from tests.support.servers.compute import signature_headers
 
-# Rows that stand alone: what they need beside a name, by the path of their collection.
+# Required properties besides the name, by collection, of rows that need no other row.
 MINIMAL_BODIES: dict[str, dict[str, Any]] = {
     "/brands/": {},
     "/products/": {},
@@ -46,18 +46,18 @@ ACCOUNTS = {f"{name}@example.com" for name in PASSWORDS}
 
 
 def base_url() -> str:
-    """Return the address of the API under test, without a slash at the end."""
+    """Return the URL of the API under test, without a trailing slash."""
     return os.environ["SARTIQ_CONTRACT_URL"]
 
 
 @functools.cache
 def http_client() -> httpx.Client:
-    """Return the one client of this process."""
+    """Return the HTTP client of this process."""
     return httpx.Client(base_url=base_url(), timeout=30)
 
 
 def sign_callback(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Sign a request as the Compute API does, over the very bytes that go out."""
+    """Sign the body of a request like the Compute API does, over the exact bytes that are sent."""
     body = prepared.body or b""
     raw = body if isinstance(body, bytes) else body.encode()
     prepared.headers.update(signature_headers(raw, f"msg_{uuid.uuid4().hex}"))
@@ -65,31 +65,31 @@ def sign_callback(prepared: requests.PreparedRequest) -> requests.PreparedReques
 
 
 def sign_in(name: str = "demo") -> dict[str, Any]:
-    """Return a new token pair of a demo account, from a session that nothing else uses."""
+    """Return the token pair of a new session of a demo account."""
     form = {"username": f"{name}@example.com", "password": PASSWORDS[name]}
-    answer = http_client().post("/login/access-token", data=form)
-    answer.raise_for_status()
-    return dict(answer.json())
+    response = http_client().post("/login/access-token", data=form)
+    response.raise_for_status()
+    return dict(response.json())
 
 
 @functools.cache
 def long_lived_header(name: str) -> dict[str, str]:
-    """Return the Authorization header of a session that lives as long as the run."""
+    """Return the Authorization header of a session that is open for the whole run."""
     return {"Authorization": f"Bearer {sign_in(name)['access_token']}"}
 
 
 def create_upload_url() -> dict[str, str]:
-    """Return upload_id, expires and signature of a fresh presigned address."""
+    """Return `upload_id`, `expires` and `signature` of a new presigned URL."""
     body = {"filename": "fuzz.jpg", "content_type": "image/jpeg"}
-    answer = http_client().post("/uploads/presigned-url", json=body, headers=long_lived_header("demo"))
-    answer.raise_for_status()
-    url = httpx.URL(answer.json()["upload_url"])
+    response = http_client().post("/uploads/presigned-url", json=body, headers=long_lived_header("demo"))
+    response.raise_for_status()
+    url = httpx.URL(response.json()["upload_url"])
     return {"upload_id": url.path.rsplit("/", 1)[1], **dict(url.params)}
 
 
 @functools.cache
 def find_stored_file(name: str) -> tuple[str, str] | None:
-    """Return resource_id and file name of a photograph that this account may see, if there is one."""
+    """Return the resource id and file name of a photo that an account can read, if there is one."""
     for row in list_rows("/products/", name):
         for image in row["images"]:
             found = re.search(r"/files/media/([^/]+)/([^/?]+)", image["url"])
@@ -99,13 +99,13 @@ def find_stored_file(name: str) -> tuple[str, str] | None:
 
 
 def find_share_token() -> str | None:
-    """Return the signed part of a link to a picture of the demo account, if it has one."""
+    """Return the token of a share link to a prediction of the demo account, if it has one."""
     for row in list_rows("/predictions/", "demo"):
-        answer = http_client().post(
+        response = http_client().post(
             f"/predictions/{row['id']}/share", json={}, headers=long_lived_header("demo")
         )
-        if answer.status_code == 200:
-            return str(answer.json()["url"].rsplit("/", 1)[1])
+        if response.status_code == 200:
+            return str(response.json()["url"].rsplit("/", 1)[1])
     return None
 
 
@@ -114,13 +114,13 @@ GUEST = "guest@example.com"
 
 def create_row(path: str, body: dict[str, Any], name: str = "demo") -> str:
     """Create a row as one of the accounts and return its id."""
-    answer = http_client().post(path, json=body, headers=long_lived_header(name))
-    answer.raise_for_status()
-    return str(answer.json()["id"])
+    response = http_client().post(path, json=body, headers=long_lived_header(name))
+    response.raise_for_status()
+    return str(response.json()["id"])
 
 
 def new_account_id() -> str:
-    """Return the id of an account that nothing else of the run uses."""
+    """Return the id of a new account."""
     return create_row(
         "/users/", {"email": f"{uuid.uuid4().hex}@example.com", "password": "sartiq-fuzzed"}, "admin"
     )
@@ -128,27 +128,27 @@ def new_account_id() -> str:
 
 @functools.cache
 def guest_id() -> str:
-    """Return the id of an account, made once, that is nobody's peer and may be changed at will."""
+    """Return the id of the guest account, created once. It is no peer, so hooks may change it."""
     return create_row("/users/", {"email": GUEST, "password": "sartiq-guest"}, "admin")
 
 
 @functools.cache
 def guest_plan_id() -> str:
-    """Return the id of the guest's subscription, made once."""
+    """Return the id of the subscription of the guest account, created once."""
     body = {"service_type": "SELF_SERVICE", "tier": "START"}
     return create_row(f"/subscriptions/{guest_id()}", body, "admin")
 
 
 @functools.cache
 def unused_model_id() -> str:
-    """Return the id of a model, made once, that nothing generates with."""
+    """Return the id of a generation model without generations, created once."""
     body = {"name": "Spare", "provider": "LOCAL_STUDIO", "tool_types": ["REFINE"]}
     return create_row("/generation-models/", body, "admin")
 
 
 WEBHOOKS = "/webhook-endpoints/"
 UNREACHABLE_HOST = "127.0.0.1:9"
-"""Where the run's webhooks go: the server may go there, and nobody listens."""
+"""The target of webhooks of the run: an allowed host where no server listens."""
 
 
 def new_endpoint_id() -> str:
@@ -158,11 +158,13 @@ def new_endpoint_id() -> str:
 
 
 def delete_oldest_endpoints() -> None:
-    """Delete the oldest of the run's webhook endpoints where a scope is nearly full."""
-    for scope in ({"organization_id": SEEDED_ORGANIZATION}, {}):
+    """Delete the oldest webhook endpoints of the run in tenants that have nearly reached the limit."""
+    for tenant in ({"organization_id": SEEDED_ORGANIZATION}, {}):
         header = long_lived_header("demo")
         found = (
-            http_client().get(WEBHOOKS, params={**scope, "sort": "created_at"}, headers=header).json()["data"]
+            http_client()
+            .get(WEBHOOKS, params={**tenant, "sort": "created_at"}, headers=header)
+            .json()["data"]
         )
         for row in found[: max(0, len(found) - 16)]:
             if not row["id"].startswith("01990000-5eed"):
@@ -170,50 +172,50 @@ def delete_oldest_endpoints() -> None:
 
 
 def enable_endpoint(endpoint_id: str) -> None:
-    """Let an endpoint that was disabled get messages again."""
+    """Enable a webhook endpoint that may be disabled."""
     http_client().patch(
         f"{WEBHOOKS}{endpoint_id}", json={"is_enabled": True}, headers=long_lived_header("demo")
     ).raise_for_status()
 
 
 def create_image(collection: str, images: str, fields: dict[str, str]) -> tuple[str, str]:
-    """Return the ids of a new row of a collection and of a picture of it."""
+    """Return the ids of a new row of a collection and of its new image."""
     row_id = create_row(collection, {"name": "Fuzzed"})
-    answer = http_client().post(
+    response = http_client().post(
         f"{collection}{row_id}/{images}",
         data=fields,
         files={"file": ("fuzzed.png", build_image(1, 8, 8, "PNG"), "image/png")},
         headers=long_lived_header("demo"),
     )
-    answer.raise_for_status()
-    return row_id, str(answer.json()["id"])
+    response.raise_for_status()
+    return row_id, str(response.json()["id"])
 
 
 _unused_predictions: list[str] = []
 
 
 def new_prediction_id() -> str:
-    """Return the id of a small picture that nothing else uses; eight are made at a time."""
+    """Return the id of an unused small prediction. Predictions are generated eight at a time."""
     if not _unused_predictions:
         _unused_predictions.extend(_wait_for_predictions(request_small_generation(8)))
     return _unused_predictions.pop()
 
 
 def request_small_generation(count: int) -> str:
-    """Return the id of a generation that a worker will soon take up."""
-    order = {"product_id": SEEDED_PRODUCT, "batch_size": count, "width": 64, "height": 64}
-    answer = http_client().post(
+    """Return the id of a new generation of small images, which a worker soon runs."""
+    body = {"product_id": SEEDED_PRODUCT, "batch_size": count, "width": 64, "height": 64}
+    response = http_client().post(
         "/generations/",
         params={"organization_id": SEEDED_ORGANIZATION},
-        json=order,
+        json=body,
         headers=long_lived_header("demo"),
     )
-    answer.raise_for_status()
-    return str(answer.json()["id"])
+    response.raise_for_status()
+    return str(response.json()["id"])
 
 
 def canceled_generation_id() -> str:
-    """Return the id of a generation that was canceled, or if the workers were faster, completed."""
+    """Return the id of a canceled generation, or of a completed one if a worker was faster."""
     generation_id = request_small_generation(1)
     http_client().post(f"/generations/{generation_id}/cancel", headers=long_lived_header("demo"))
     return generation_id
@@ -233,7 +235,7 @@ def _wait_for_predictions(generation_id: str) -> list[str]:
 
 @functools.cache
 def _shot_prediction_id() -> str:
-    """Return the id of a picture of the seeded shooting, made once, of a shot that nothing else works on."""
+    """Return the id of a prediction of a new shot of the seeded shooting, generated once."""
     look = {"main_product_id": SEEDED_PRODUCT, "shot_type_ids": [SEEDED_SHOT_TYPE]}
     look_id = create_row(f"/shootings/{SEEDED_SHOOTING}/looks", look)
     shots = http_client().get(
@@ -246,22 +248,22 @@ def _shot_prediction_id() -> str:
 
 
 def approved_prediction_id() -> str:
-    """Return the id of a picture of the seeded shooting that may be exported."""
+    """Return the id of an approved prediction of the seeded shooting."""
     prediction_id = _shot_prediction_id()
-    # Refused when it was exported before, which is as good.
+    # The response is 409 if the prediction has been exported already, which is fine.
     http_client().post(f"/predictions/{prediction_id}/approve", json={}, headers=long_lived_header("demo"))
     return prediction_id
 
 
 def new_export_id() -> str:
-    """Return the id of a new export of one picture."""
+    """Return the id of a new export of one prediction."""
     body = {"prediction_ids": [approved_prediction_id()]}
     return create_row(f"/shootings/{SEEDED_SHOOTING}/exports", body)
 
 
 @functools.cache
 def completed_export_id() -> str:
-    """Return the id of an export, made once, whose archive can be downloaded."""
+    """Return the id of a completed export, created once."""
     export_id = new_export_id()
     deadline = time.monotonic() + GENERATION_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
@@ -273,39 +275,39 @@ def completed_export_id() -> str:
 
 
 def ensure_guest_membership(organization_id: str) -> str:
-    """Take the guest into an organization, if need be, and return the account's id."""
-    guest, body = guest_id(), {"email": GUEST, "role": "viewer"}
+    """Add the guest to an organization, unless it is a member already, and return the id of the account."""
+    user_id, body = guest_id(), {"email": GUEST, "role": "viewer"}
     http_client().post(
         f"/organizations/{organization_id}/members", json=body, headers=long_lived_header("admin")
     )
-    return guest
+    return user_id
 
 
 def find_recovery_token() -> str | None:
-    """Ask for a new password for the guest account and return the token from its mail, if it came."""
+    """Request a password recovery for the guest account and return the mailed token, if there is one."""
     guest_id()
     http_client().post(f"/password-recovery/{GUEST}").raise_for_status()
     return find_mailed_token("pr", GUEST)
 
 
 def request_email_change(email: str, password: str, address: str) -> None:
-    """Ask for another address as an account that nothing else uses."""
-    answer = http_client().post("/login/access-token", data={"username": email, "password": password})
-    answer.raise_for_status()
+    """Request a change of the e-mail address of an account."""
+    response = http_client().post("/login/access-token", data={"username": email, "password": password})
+    response.raise_for_status()
     http_client().patch(
         "/users/me",
         json={"email": address, "current_password": password},
-        headers={"Authorization": f"Bearer {answer.json()['access_token']}"},
+        headers={"Authorization": f"Bearer {response.json()['access_token']}"},
     ).raise_for_status()
 
 
 def find_mailed_token(prefix: str, address: str) -> str | None:
-    """Return the token of a kind from the newest mail to an address that has one, if it came."""
-    mails = sorted(
+    """Return the token with a prefix from the newest e-mail to an address that contains one, or None."""
+    emails = sorted(
         Path(os.environ["SARTIQ_CONTRACT_OUTBOX"]).glob("*.eml"), key=lambda path: path.stat().st_mtime
     )
-    for mail in reversed(mails):
-        text = mail.read_text().replace("=\n", "")
+    for path in reversed(emails):
+        text = path.read_text().replace("=\n", "")
         found = re.search(rf"^{prefix}_[A-Za-z0-9_-]+", text, re.MULTILINE)
         if found and f"To: {address}" in text:
             return found[0]
@@ -313,9 +315,9 @@ def find_mailed_token(prefix: str, address: str) -> str | None:
 
 
 def list_rows(path: str, name: str) -> list[dict[str, Any]]:
-    """Return the rows of a list in the account's first organization and its personal scope."""
+    """Return the rows of a list in the organizations of an account and its personal rows."""
     organizations = http_client().get("/organizations/", headers=long_lived_header(name)).json()["data"]
     found: list[dict[str, Any]] = []
-    for scope in [{"organization_id": row["id"]} for row in organizations] + [{}]:
-        found += http_client().get(path, params=scope, headers=long_lived_header(name)).json()["data"]
+    for tenant in [{"organization_id": row["id"]} for row in organizations] + [{}]:
+        found += http_client().get(path, params=tenant, headers=long_lived_header(name)).json()["data"]
     return found

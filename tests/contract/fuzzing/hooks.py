@@ -1,7 +1,7 @@
-"""Hooks of the contract run: they keep the fuzzer from sawing off the branch it sits on, and hand it what
-only a running server can give (a signature, a mailed token, a stored file).
+"""Hooks of the contract run, which change generated requests before they are sent.
 
-Everything else of a request is left as the fuzzer made it.
+They protect the accounts, sessions and rows that the run depends on, and they insert values that only a
+running server can create: signatures, mailed tokens and stored files. Other parts of a request are kept.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SYSTEM_RESOURCES = ("subject", "style", "shot_type", "background_preset", "resol
 SUPERUSER_ONLY = ("users:admin", "subscriptions:write", "generation_models:write")
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "application/octet-stream")
 
-# Importing them registers them.
+# The import registers the checks.
 CUSTOM_CHECKS = (checks.oauth2_is_enforced, checks.idempotency_key_replays_response)
 
 schemathesis.openapi.media_type(MEDIA_TYPES[0], image_bytes(), aliases=MEDIA_TYPES[1:])
@@ -42,14 +42,14 @@ schemathesis.openapi.format("binary", image_bytes())
 
 @functools.lru_cache(maxsize=4)
 def read_yaml(content: bytes) -> Any:
-    """Read a document, once: the contract takes a second, and is sent some hundred times."""
+    """Parse a document and cache the result: the contract takes a second and is read hundreds of times."""
     return deserialize_yaml(content)
 
 
-# Under each of these names, because the first that Schemathesis knows stands for all of them.
+# Registered for every YAML media type, because Schemathesis uses the first match for all of them.
 @schemathesis.deserializer(*YAML_MEDIA_TYPES)
 def deserialize(_: schemathesis.DeserializationContext, response: schemathesis.Response) -> Any:
-    """Return what a YAML answer says, which is then checked as often as it is sent."""
+    """Return the parsed body of a YAML response."""
     return read_yaml(response.content)
 
 
@@ -59,12 +59,12 @@ def operation_id(case: schemathesis.Case) -> str:
 
 
 def is_authenticated(case: schemathesis.Case) -> bool:
-    """Tell whether a case is sent with the credential of one of the run's identities."""
+    """Return whether a case is sent with the token of an identity of the run."""
     return bool(case.headers) and str(case.headers.get("Authorization", "")).startswith("Bearer ey")
 
 
 def protect_accounts(case: schemathesis.Case) -> None:
-    """Change an account that was made for this in every second case, and never one of the run's own."""
+    """Use a new account in half of the valid cases, and never an account of the run."""
     if is_valid_case(case) and is_unlinked(case) and not coin_flip(case):
         case.path_parameters["user_id"] = client.new_account_id()
     elif str(case.path_parameters.get("user_id", "")).startswith(SEEDED):
@@ -72,81 +72,81 @@ def protect_accounts(case: schemathesis.Case) -> None:
 
 
 def protect_password(case: schemathesis.Case) -> None:
-    """Make the current password wrong: the run signs in with it again and again."""
+    """Replace a correct current password by a wrong one: the run needs the password to sign in."""
     if isinstance(case.body, dict) and case.body.get("current_password") in client.PASSWORDS.values():
         case.body["current_password"] = "not-the-password"
 
 
 def end_another_session(case: schemathesis.Case) -> None:
-    """Sign a session of its own out, not the one that the run works with."""
+    """Sign out a new session instead of the session of the run."""
     if is_authenticated(case):
         case.headers["Authorization"] = f"Bearer {client.sign_in()['access_token']}"
 
 
 def use_a_real_refresh_token(case: schemathesis.Case) -> None:
-    """Replace an invented refresh token by one that was really handed out."""
+    """Replace a generated refresh token by one of a new session."""
     if isinstance(case.body, dict) and isinstance(case.body.get("refresh_token"), str):
         case.body["refresh_token"] = client.sign_in()["refresh_token"]
 
 
 def revoke_a_real_token(case: schemathesis.Case) -> None:
-    """Replace an invented token by one of a session of its own."""
+    """Replace a generated token by one of a new session."""
     if isinstance(case.body, dict) and isinstance(case.body.get("token"), str):
         case.body["token"] = client.sign_in()["refresh_token" if coin_flip(case) else "access_token"]
 
 
 def end_a_new_session(case: schemathesis.Case) -> None:
-    """End a session that was signed in for this."""
+    """End a new session."""
     claims = jwt.decode(client.sign_in()["access_token"], options={"verify_signature": False})
     case.path_parameters["session_id"] = claims["sid"]
 
 
 def use_a_mailed_token(case: schemathesis.Case) -> None:
-    """Replace an invented recovery token by one from the guest account's mail."""
+    """Replace a generated recovery token by one that was mailed to the guest account."""
     if isinstance(case.body, dict) and isinstance(case.body.get("token"), str):
         case.body["token"] = client.find_recovery_token() or case.body["token"]
 
 
 def sign_upload(case: schemathesis.Case) -> None:
-    """Give the upload a signed address that holds."""
-    address = client.create_upload_url()
-    case.path_parameters["upload_id"] = address["upload_id"]
-    case.query.update(expires=address["expires"], signature=address["signature"])
+    """Use the id and the signature of a new presigned URL."""
+    upload = client.create_upload_url()
+    case.path_parameters["upload_id"] = upload["upload_id"]
+    case.query.update(expires=upload["expires"], signature=upload["signature"])
 
 
 def name_a_stored_file(case: schemathesis.Case) -> None:
-    """Ask for a file that is really there, and that the identity may see."""
+    """Request an existing file that the identity can read."""
     found = client.find_stored_file("second" if get_sender(case) == "second" else "demo")
     if found:
         case.path_parameters["resource_id"], case.path_parameters["file_name"] = found
 
 
 def open_a_real_link(case: schemathesis.Case) -> None:
-    """Open a link that was really shared."""
+    """Use the token of an existing share link."""
     case.path_parameters["share_token"] = client.find_share_token() or case.path_parameters["share_token"]
 
 
 def name_a_real_asset(case: schemathesis.Case) -> None:
-    """Ask for a file that the documentation page has."""
+    """Request an existing file of the documentation page."""
     case.path_parameters["asset_name"] = "docs.css"
 
 
 def explain_a_real_problem(case: schemathesis.Case) -> None:
-    """Ask for the page of a code that exists."""
+    """Request the page of an existing problem code."""
     case.path_parameters["code"] = "not_found"
 
 
 def protect_seeded_rows(case: schemathesis.Case) -> None:
-    """Delete or replace only what the run made itself: later steps need the seeded rows.
+    """Replace the id of a seeded row in the last path parameter: later steps need the seeded rows.
 
-    The row that goes is the one of the last parameter; what it belongs to stays.
+    The last parameter names the row that the operation deletes or replaces; its parents are kept.
     """
     names = re.findall(r"{(\w+)}", case.path)
     if names and str(case.path_parameters.get(names[-1])).startswith(SEEDED):
         case.path_parameters[names[-1]] = str(uuid.uuid4())
 
 
-# Path parameters for which the seed has a row that the demo account may work on.
+# Path parameters with a seeded row that the demo account may change.
 ROWS = {
     "organization_id": seeded_id(0x02),
     "subscription_id": seeded_id(0x03),
@@ -167,14 +167,14 @@ ROWS = {
 
 
 def target_seeded_rows(case: schemathesis.Case) -> None:
-    """Lead changes, and every second read, to rows that are there; in a walk links do."""
+    """Use existing rows in writes and in half of the reads. In a walk, links set the rows."""
     if get_sender(case) != "demo" or not is_unlinked(case) or (case.method == "GET" and coin_flip(case)):
         return
     for name in ROWS.keys() & case.path_parameters.keys():
         case.path_parameters[name] = ROWS[name]
 
 
-# Properties of bodies that must name rows, and rows that they can name.
+# Properties of bodies that must refer to existing rows, with the seeded rows.
 REQUIRED_ROWS = {
     "main_product_id": seeded_id(0x05),
     "shot_type_id": seeded_id(0x0E),
@@ -182,17 +182,18 @@ REQUIRED_ROWS = {
 }
 
 
-# Where a row goes, the task of somebody else, and the new owner, without whom a body is not valid.
+# Ids that are never dropped: the target organization, the task of an external provider, and the new owner,
+# which is required.
 KEPT_REFERENCES = ("organization_id", "task_id", "user_id")
 
 
 def drop_invented_references(case: schemathesis.Case) -> None:
-    """Take invented ids out of every second case: nothing of them resolves, so all else would go untested."""
+    """Remove generated ids from half of the cases: they refer to no row, so requests with them return 404."""
     if coin_flip(case):
         return
     if "organization_id" in case.query and get_sender(case) == "demo":
         case.query["organization_id"] = seeded_id(0x02)
-    # Of a changed multipart body the fuzzer no longer knows that it is valid: it cannot check raw bytes.
+    # Schemathesis cannot validate a multipart body that a hook has changed, because the body is raw bytes.
     if not isinstance(case.body, dict) or case.media_type != "application/json":
         return
     for name in [key for key in case.body if str(key).endswith(("_id", "_ids"))]:
@@ -203,62 +204,62 @@ def drop_invented_references(case: schemathesis.Case) -> None:
 
 
 def drop_if_match(case: schemathesis.Case) -> None:
-    """Leave If-Match out of every second change: an invented version is always another one.
+    """Remove If-Match from half of the cases, and from every case of a walk.
 
-    Of those that are led to rows that are there, so that they come as far as to change them; of every
-    one in a walk, which would end there.
+    A generated version never matches, so a request with If-Match returns 412 and changes nothing. A walk
+    would end there.
     """
     if not coin_flip(case) or not is_unlinked(case):
         case.headers.pop("If-Match", None)
 
 
 def use_unique_idempotency_key(case: schemathesis.Case) -> None:
-    """Give every case a key of its own: invented ones are short and come again with another body."""
+    """Use a new key in every case: generated keys are short and repeat with other bodies."""
     if "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
 
 
 def change_a_guest(case: schemathesis.Case) -> None:
-    """Change a membership of the guest account: the peers must stay strangers, the owner stays."""
+    """Change the membership of the guest account. The peers must not become members, nor the owner leave."""
     case.path_parameters["organization_id"] = seeded_id(2)
     case.path_parameters["user_id"] = client.ensure_guest_membership(seeded_id(2))
 
 
 def subscribe_a_new_account(case: schemathesis.Case) -> None:
-    """Give a new account the plan: the path holds an account's id here, which nothing links to."""
+    """Create the subscription of a new account: the path has the id of an account, which no link provides."""
     case.path_parameters["subscription_id"] = client.new_account_id()
 
 
 def change_the_guest_subscription(case: schemathesis.Case) -> None:
-    """Change a plan that pays for nothing of the run's."""
+    """Change a subscription that pays for no generation of the run."""
     case.path_parameters["subscription_id"] = client.guest_plan_id()
 
 
 def replace_a_new_model(case: schemathesis.Case) -> None:
-    """Replace a model that the run does not generate with."""
+    """Replace a generation model that the run does not use."""
     case.path_parameters["model_id"] = client.unused_model_id()
 
 
 def cancel_a_new_generation(case: schemathesis.Case) -> None:
-    """Cancel a generation that was ordered for this."""
+    """Cancel a new generation."""
     case.path_parameters["generation_id"] = client.request_small_generation(1)
 
 
 def retry_a_canceled_generation(case: schemathesis.Case) -> None:
-    """Retry a generation that was canceled for this."""
+    """Retry a generation that has just been canceled."""
     case.path_parameters["generation_id"] = client.canceled_generation_id()
 
 
 def change_a_new_row(case: schemathesis.Case) -> None:
-    """Change a row of one's own in every second case, and never the system's, which is all the seed has."""
+    """Change a new row in half of the cases, and never a seeded one: those belong to the system."""
     name = next(iter(case.path_parameters))
-    is_foreign = str(case.path_parameters[name]).startswith(SEEDED)
-    if get_sender(case) == "demo" and is_unlinked(case) and (is_foreign or not coin_flip(case)):
+    is_seeded = str(case.path_parameters[name]).startswith(SEEDED)
+    if get_sender(case) == "demo" and is_unlinked(case) and (is_seeded or not coin_flip(case)):
         target_new_row(case, name)
 
 
 def export_an_approved_prediction(case: schemathesis.Case) -> None:
-    """Name a picture that is approved in every second case; the others find nothing, or what is approved."""
+    """Export an approved prediction in half of the cases."""
     if coin_flip(case) or get_sender(case) != "demo" or not isinstance(case.body, dict):
         return
     case.path_parameters["shooting_id"] = seeded_id(0x07)
@@ -266,19 +267,19 @@ def export_an_approved_prediction(case: schemathesis.Case) -> None:
 
 
 def read_a_completed_export(case: schemathesis.Case) -> None:
-    """Read an export whose archive is there; in a walk links lead to others."""
+    """Read a completed export. In a walk, links set the export."""
     if get_sender(case) == "demo" and is_unlinked(case):
         case.path_parameters["export_id"] = client.completed_export_id()
 
 
 def use_the_recommended_model(case: schemathesis.Case) -> None:
-    """Generate with the model that is there."""
+    """Remove the generated model id, so that the server chooses the recommended model."""
     if isinstance(case.body, dict):
         case.body.pop("model_id", None)
 
 
 def request_a_real_product(case: schemathesis.Case) -> None:
-    """Order pictures of a product that is there in every second case; invented slugs lead nowhere."""
+    """Generate images of a seeded product in half of the cases; generated slugs refer to no row."""
     if coin_flip(case) or not isinstance(case.body, dict):
         return
     for name in [key for key in case.body if str(key).endswith(("_slug", "_image", "_string"))]:
@@ -288,8 +289,8 @@ def request_a_real_product(case: schemathesis.Case) -> None:
 
 
 def send_as_superuser(case: schemathesis.Case) -> None:
-    """Send what only superusers may change as one: the run would find out by many refusals."""
-    is_change = case.method.upper() != "GET"  # a read may be a peer's probe
+    """Send writes that require a superuser as one: the demo account would only get 403 responses."""
+    is_change = case.method.upper() != "GET"  # a read may check the access of a peer
     if is_change and case.operation.definition.raw.get("x-permission") in SUPERUSER_ONLY:
         case.headers.update(client.long_lived_header("admin"))
 
@@ -328,7 +329,7 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "replace_generation_model": replace_a_new_model,
 }
 
-# What works on the very row that a path names: in a walk, that of an earlier step.
+# Operations on the row in their path. In a walk this is the row of an earlier step.
 ROW_OPERATIONS = {
     *DELETIONS, "cancel_generation", "retry_generation", "replace_subscription", "renew_subscription",
     "replace_generation_model", "remove_member",
@@ -336,17 +337,17 @@ ROW_OPERATIONS = {
 
 
 def replace_null_ids(case: schemathesis.Case) -> None:
-    """Ask for an unknown row where the fuzzer took a null of an earlier answer for an id.
+    """Replace a null in the path by an unknown id.
 
-    A personal brand has `organization_id: null`; Schemathesis 4.32.5 infers a link from it, sends
-    `GET /organizations/None`, calls that valid and the right answer, 422, a failure.
+    A personal brand has `organization_id: null`. Schemathesis 4.32.5 infers a link from it, sends
+    `GET /organizations/None` as a valid request, and reports the correct response 422 as a failure.
     """
     for name, value in case.path_parameters.items():
         if value is None or value == "None":
             case.path_parameters[name] = str(uuid.uuid4())
 
 
-# What must be done to every case, not only to valid ones, or the run harms itself.
+# Preparations of all cases, not only of valid ones: they protect the accounts of the run.
 COMMON_PREPARATIONS = (
     protect_accounts,
     protect_password,
@@ -358,7 +359,7 @@ COMMON_PREPARATIONS = (
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
-    """Prepare a case as its operation needs it."""
+    """Prepare a case for its operation before it is sent."""
     prepare = PREPARATIONS.get(operation_id(case))
     if case.method.upper() in ("DELETE", "PUT"):
         protect_seeded_rows(case)

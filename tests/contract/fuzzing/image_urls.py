@@ -1,7 +1,7 @@
-"""Cases with the address of a picture: led to the run's own server, so that the run stays on this machine.
+"""Hook that replaces generated image URLs by URLs of the image server of the run, which is on this machine.
 
-Invented hosts would be looked up by name and, where there is one, asked. So the addresses of the fuzzer are
-replaced, but for those of the server under test; addresses of every spelling are the matter of other tests.
+The server under test would resolve the generated hosts and send requests to existing ones. URLs of the server
+under test itself are kept. Other tests cover the spellings of URLs.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ IMAGE_URL_FIELDS = ("logo_url", "cover_image", "image_url", "file_url", "product
 
 
 def respond(request: RecordedRequest) -> StubResponse:
-    """What the run's server of pictures answers: a picture, something else, or an error."""
-    answers = {
-        "/picture": StubResponse(body=build_image(1, 32, 24, "PNG")),
-        "/moved": StubResponse(302, headers={"Location": "/picture"}),
+    """Return the response of the image server of the run: an image, another file, a redirect or an error."""
+    responses = {
+        "/image": StubResponse(body=build_image(1, 32, 24, "PNG")),
+        "/moved": StubResponse(302, headers={"Location": "/image"}),
         "/page": StubResponse(body=b"<html></html>"),
     }
-    return answers.get(request.path, StubResponse(404))
+    return responses.get(request.path, StubResponse(404))
 
 
 def _list_targets() -> list[str]:
     server = os.environ["SARTIQ_CONTRACT_PICTURES"]
-    # Mostly a picture: what is refused for its address proves nothing about the rest of a body.
-    paths = (*["picture"] * 6, "moved", "page", "gone")
+    # Mostly valid images: a request that is rejected for its URL does not test the other properties.
+    paths = (*["image"] * 6, "moved", "page", "missing")
     return [
         *(f"{server}/{path}" for path in paths),
-        f"http://{client.UNREACHABLE_HOST}/picture",
-        "https://localhost/picture",
+        f"http://{client.UNREACHABLE_HOST}/image",
+        "https://localhost/image",
     ]
 
 
 def redirect_image_urls(case: schemathesis.Case) -> None:
-    """Replace the addresses of servers that are not the run's."""
+    """Replace image URLs that do not belong to the server under test."""
     if not isinstance(case.body, dict) or case.media_type != "application/json":
         return
     for name in IMAGE_URL_FIELDS:
-        address = case.body.get(name)
-        if isinstance(address, str) and not address.startswith(client.base_url().removesuffix("/api/v1")):
+        url = case.body.get(name)
+        if isinstance(url, str) and not url.startswith(client.base_url().removesuffix("/api/v1")):
             targets = _list_targets()
-            case.body[name] = targets[zlib.crc32(address.encode("utf-8", "replace")) % len(targets)]
+            case.body[name] = targets[zlib.crc32(url.encode("utf-8", "replace")) % len(targets)]

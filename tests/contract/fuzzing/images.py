@@ -1,4 +1,4 @@
-"""Images for the fuzzer: small real pictures of every format, broken ones, and plain random bytes."""
+"""Files for the fuzzer: small images of every format, truncated images, and random bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 
 
 def build_image(seed: int, width: int, height: int, file_format: str) -> bytes:
-    """Return an encoded picture of coloured blocks that depends on its arguments only."""
+    """Return an encoded image of coloured blocks that depends on the arguments only."""
     blocks = numpy.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=numpy.uint8)
     target = io.BytesIO()
     Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST).save(target, file_format)
@@ -20,15 +20,15 @@ def build_image(seed: int, width: int, height: int, file_format: str) -> bytes:
 
 
 def image_bytes() -> strategies.SearchStrategy[bytes]:
-    """Return a strategy for uploads: mostly pictures that open, some cut short, some no pictures at all."""
-    pictures = strategies.builds(
+    """Return a strategy for uploads: mostly valid images, some truncated images, some random bytes."""
+    images = strategies.builds(
         build_image,
         seed=strategies.integers(0, 1000),
         width=strategies.integers(1, 96),
         height=strategies.integers(1, 96),
         file_format=strategies.sampled_from(FORMATS),
     )
-    broken = strategies.tuples(pictures, strategies.floats(0.1, 0.9)).map(
+    truncated = strategies.tuples(images, strategies.floats(0.1, 0.9)).map(
         lambda drawn: drawn[0][: int(len(drawn[0]) * drawn[1])]
     )
-    return strategies.one_of(*[pictures] * 4, broken, strategies.binary(max_size=256))
+    return strategies.one_of(*[images] * 4, truncated, strategies.binary(max_size=256))

@@ -1,4 +1,4 @@
-"""Cases of webhook endpoints: led to a target that may be called, and to endpoints that are enabled."""
+"""Hooks for operations on webhook endpoints: they set an allowed target and use an enabled endpoint."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tests.contract.fuzzing.cases import coin_flip, seeded_id
 
 
 def use_a_reachable_target(case: schemathesis.Case) -> None:
-    """Send messages in every second case where the server may go: invented hosts are refused."""
+    """Set an allowed target URL in half of the cases. The server rejects generated hosts."""
     client.delete_oldest_endpoints()
     if not coin_flip(case) and isinstance(case.body, dict) and "url" in case.body:
         case.body["url"] = f"http://{client.UNREACHABLE_HOST}/fuzzed"
 
 
 def send_to_an_enabled_endpoint(case: schemathesis.Case) -> None:
-    """Enable the seeded endpoint in every second case: another one may have been disabled by a change."""
+    """Enable the seeded endpoint in half of the cases, because an earlier case may have disabled it."""
     if not coin_flip(case) and case.path_parameters.get("endpoint_id") == seeded_id(0x1A):
         client.enable_endpoint(seeded_id(0x1A))
 
 
 def delete_a_new_endpoint(case: schemathesis.Case) -> None:
-    """Delete a webhook endpoint that was made for this."""
+    """Delete a new webhook endpoint."""
     client.delete_oldest_endpoints()
     case.path_parameters["endpoint_id"] = client.new_endpoint_id()
 
