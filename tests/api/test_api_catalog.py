@@ -1,4 +1,4 @@
-"""How a program that knows nothing but the host finds the API and its description, and keeps it."""
+"""Discovery of the API from its host: API catalog, `Link` headers and cached API descriptions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parse_links(reply: ClientResponse) -> set[tuple[str, str, str]]:
     return found
 
 
-def test_the_catalog_leads_to_the_api_and_to_all_that_describes_it(app: Application) -> None:
+def test_the_catalog_links_to_the_api_its_descriptions_and_its_status(app: Application) -> None:
     reply = send_request(app, "GET", CATALOG)
     assert reply.status == 200
     profile = 'profile="https://www.rfc-editor.org/info/rfc9727"'
@@ -49,12 +49,12 @@ def test_the_catalog_leads_to_the_api_and_to_all_that_describes_it(app: Applicat
 
 
 def test_head_of_the_api_catalog_returns_its_link_and_writes_are_rejected(app: Application) -> None:
-    reply, whole = send_request(app, "HEAD", CATALOG), send_request(app, "GET", CATALOG)
+    reply, get_reply = send_request(app, "HEAD", CATALOG), send_request(app, "GET", CATALOG)
     assert (reply.status, reply.body) == (200, b"")
-    assert reply.headers["content-length"] == str(len(whole.body))
+    assert reply.headers["content-length"] == str(len(get_reply.body))
     assert ("api-catalog", CATALOG, "application/linkset+json") in parse_links(reply)
-    refused = send_request(app, "PUT", CATALOG)
-    assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+    rejected = send_request(app, "PUT", CATALOG)
+    assert (rejected.status, rejected.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/docs", CATALOG])
@@ -67,19 +67,19 @@ def test_the_first_page_links_to_the_api_description(app: Application, method: s
     }
 
 
-def test_every_link_leads_to_what_it_says(app: Application) -> None:
+def test_every_link_has_the_media_type_that_it_declares(app: Application) -> None:
     for _, target, media_type in parse_links(send_request(app, "GET", "/")):
         reply = send_request(app, "GET", target)
         assert (reply.status, reply.headers["content-type"].partition(";")[0]) == (200, media_type)
 
 
 @pytest.mark.parametrize("path", ["/api/v1/utils/health-check/", "/api/v1/nothing"])
-def test_other_answers_are_no_service_and_link_to_nothing(app: Application, path: str) -> None:
+def test_other_responses_have_no_link_header(app: Application, path: str) -> None:
     assert "link" not in send_request(app, "GET", path).headers
 
 
 @pytest.mark.parametrize("path", DESCRIPTIONS)
-def test_a_description_that_is_known_is_not_sent_again(app: Application, path: str) -> None:
+def test_an_unchanged_description_is_not_sent_again(app: Application, path: str) -> None:
     first = send_request(app, "GET", path)
     tag = first.headers["etag"]
     assert first.headers["cache-control"] == "no-cache"
@@ -93,7 +93,7 @@ def test_a_description_that_is_known_is_not_sent_again(app: Application, path: s
     assert (other.status, other.body) == (200, first.body)
 
 
-def test_both_forms_are_one_document_and_have_tags_of_their_own(app: Application) -> None:
+def test_json_and_yaml_are_the_same_document_with_different_etags(app: Application) -> None:
     as_json, as_yaml = (send_request(app, "GET", path) for path in DESCRIPTIONS)
     committed = Path(__file__).parents[2] / "openapi" / "openapi.json"
     assert as_json.body == committed.read_bytes()

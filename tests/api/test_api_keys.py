@@ -41,7 +41,7 @@ def new_key(customer: Customer) -> dict[str, Any]:
     return dict(reply.json())
 
 
-def test_a_key_is_shown_with_its_secret_by_the_answer_that_makes_it_and_by_no_other(
+def test_the_secret_of_a_key_is_returned_only_when_it_is_created(
     customer: Customer,
 ) -> None:
     path, repeated = api_keys_path(customer.organization), {"idempotency-key": "one"}
@@ -72,7 +72,7 @@ def test_a_key_is_shown_with_its_secret_by_the_answer_that_makes_it_and_by_no_ot
     assert renamed == {**made, "name": "Second shop", "updated_at": renamed["updated_at"]}
 
 
-def test_a_key_lasts_a_year_unless_less_is_asked_for(customer: Customer) -> None:
+def test_a_key_expires_after_a_year_by_default(customer: Customer) -> None:
     body = {"name": "Shop import", "scopes": ["brands:read"]}
     made = customer.client("POST", api_keys_path(customer.organization), body).json()
     lifetime = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
@@ -80,7 +80,7 @@ def test_a_key_lasts_a_year_unless_less_is_asked_for(customer: Customer) -> None
 
 
 @pytest.mark.parametrize(
-    ("wrong", "where"),
+    ("invalid", "location"),
     [
         ({"scopes": []}, ("body", "scopes")),
         ({"scopes": ["brands:read", "brands:read"]}, ("body", "scopes")),
@@ -91,24 +91,26 @@ def test_a_key_lasts_a_year_unless_less_is_asked_for(customer: Customer) -> None
         ({"secret": "mine"}, ("body", "secret")),
     ],
 )
-def test_invalid_keys_are_rejected(customer: Customer, wrong: dict[str, Any], where: tuple[Any, ...]) -> None:
-    reply = customer.client("POST", api_keys_path(customer.organization), {**BODY, **wrong})
-    assert (reply.status, list(reply.error_types)) == (422, [where])
+def test_invalid_keys_are_rejected(
+    customer: Customer, invalid: dict[str, Any], location: tuple[Any, ...]
+) -> None:
+    reply = customer.client("POST", api_keys_path(customer.organization), {**BODY, **invalid})
+    assert (reply.status, list(reply.error_types)) == (422, [location])
 
 
 @pytest.mark.parametrize("role", ["member", "viewer"])
 def test_only_owners_and_admins_can_manage_keys(
     customer: Customer, client_for: Callable[..., Client], role: str, new_key: dict[str, Any]
 ) -> None:
-    person = factories.make_user()
-    factories.make_membership(customer.organization, person, role=role)
-    client, path = client_for(person), api_keys_path(customer.organization)
+    user = factories.make_user()
+    factories.make_membership(customer.organization, user, role=role)
+    client, path = client_for(user), api_keys_path(customer.organization)
     for method, target in (("GET", path), ("POST", path), ("GET", f"{path}/{new_key['id']}")):
         assert client(method, target, BODY if method == "POST" else None).status == 403
     assert client("DELETE", f"{path}/{new_key['id']}").status == 403
 
 
-def test_an_admin_may_end_the_key_of_the_owner(
+def test_an_admin_can_delete_a_key_of_the_owner(
     customer: Customer, client_for: Callable[..., Client], new_key: dict[str, Any]
 ) -> None:
     admin = factories.make_user()
@@ -119,30 +121,33 @@ def test_an_admin_may_end_the_key_of_the_owner(
 
 
 def test_a_caller_without_a_role_cannot_create_a_key(customer: Customer, superuser: Client) -> None:
-    """A superuser may call the operation, but there is no role that a key could act in."""
+    """A superuser may call the operation, but has no role in the organization that the key could use."""
     reply = superuser("POST", api_keys_path(customer.organization), BODY)
     assert status_and_code(reply) == (409, "scopes_not_granted")
     assert reply.json()["detail"].endswith("products:read, products:write")
     assert superuser("GET", api_keys_path(customer.organization)).json()["count"] == 0
 
 
-def test_rows_that_a_key_makes_carry_the_account_that_made_it(
+def test_rows_created_with_a_key_belong_to_the_account_that_created_the_key(
     app: Application, customer: Customer, new_key: dict[str, Any]
 ) -> None:
-    program = client_with_key(app, new_key)
-    product = program("POST", f"/products/{customer.organization_query}", {"name": "Linen dress"})
+    key_client = client_with_key(app, new_key)
+    product = key_client("POST", f"/products/{customer.organization_query}", {"name": "Linen dress"})
     assert product.status == 201, product.body
     assert product.json()["owner_id"] == str(customer.owner.id)
     assert product.json()["organization_id"] == str(customer.organization.id)
 
 
-def test_a_use_is_noted_once_a_minute_and_is_no_change_of_the_key(
+def test_the_last_use_is_stored_at_most_once_a_minute_and_does_not_change_updated_at(
     app: Application, customer: Customer, new_key: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program, path = client_with_key(app, new_key), f"{api_keys_path(customer.organization)}/{new_key['id']}"
+    key_client, path = (
+        client_with_key(app, new_key),
+        f"{api_keys_path(customer.organization)}/{new_key['id']}",
+    )
 
     def use() -> dict[str, Any]:
-        assert program("GET", f"/products/{customer.organization_query}").status == 200
+        assert key_client("GET", f"/products/{customer.organization_query}").status == 200
         return dict(customer.client("GET", path).json())
 
     first, noon = use(), utc_now()
@@ -170,7 +175,7 @@ def test_an_organization_has_at_most_fifty_keys(customer: Customer) -> None:
     assert status_and_code(reply) == (409, "too_many_api_keys")
 
 
-def test_the_keys_of_other_organizations_take_no_place(customer: Customer) -> None:
+def test_keys_of_other_organizations_do_not_count_toward_the_limit(customer: Customer) -> None:
     other = factories.make_organization(customer.owner)
     for _ in range(MAX_KEYS):
         make_api_key(other, customer.owner)
@@ -180,11 +185,11 @@ def test_the_keys_of_other_organizations_take_no_place(customer: Customer) -> No
 def test_parallel_requests_cannot_exceed_the_maximum_number_of_keys(
     committing_server: CommittingServer,
 ) -> None:
-    client, database, production = committing_server
-    path = api_keys_path(production.organization)
+    client, database, scenario = committing_server
+    path = api_keys_path(scenario.organization)
     with database.transaction(write=True) as writing, factories.use_session(writing):
         for _ in range(MAX_KEYS - 1):
-            make_api_key(production.organization, production.owner)
+            make_api_key(scenario.organization, scenario.owner)
 
     replies = run_concurrently(*[partial(client, "POST", path, BODY)] * 4)
     assert sorted(reply.status for reply in replies) == [201, 409, 409, 409]
@@ -192,60 +197,66 @@ def test_parallel_requests_cannot_exceed_the_maximum_number_of_keys(
 
 
 def test_one_of_two_parallel_deletions_of_a_key_succeeds(committing_server: CommittingServer) -> None:
-    client, database, production = committing_server
-    made = client("POST", api_keys_path(production.organization), BODY).json()
+    client, database, scenario = committing_server
+    made = client("POST", api_keys_path(scenario.organization), BODY).json()
     replies = run_concurrently(
-        *[partial(client, "DELETE", f"{api_keys_path(production.organization)}/{made['id']}")] * 2
+        *[partial(client, "DELETE", f"{api_keys_path(scenario.organization)}/{made['id']}")] * 2
     )
     assert sorted(reply.status for reply in replies) == [204, 404]
     with database.transaction(write=False) as reading:
         assert reading.scalar(select(func.count(ApiKey.id))) == 0
 
 
-def test_many_requests_of_a_key_at_once_are_all_served(
+def test_concurrent_requests_with_one_key_all_succeed(
     committing_server: CommittingServer, application: Application
 ) -> None:
-    client, _, production = committing_server
-    made = client("POST", api_keys_path(production.organization), BODY).json()
-    program = client_with_key(application, made)
-    path = f"/products/?organization_id={production.organization.id}"
-    writes = [partial(program, "POST", path, {"name": f"Dress {number}"}) for number in range(3)]
-    replies = run_concurrently(*writes, *[partial(program, "GET", path)] * 3)
+    client, _, scenario = committing_server
+    made = client("POST", api_keys_path(scenario.organization), BODY).json()
+    key_client = client_with_key(application, made)
+    path = f"/products/?organization_id={scenario.organization.id}"
+    writes = [partial(key_client, "POST", path, {"name": f"Dress {number}"}) for number in range(3)]
+    replies = run_concurrently(*writes, *[partial(key_client, "GET", path)] * 3)
     assert [reply.status for reply in replies] == [201] * 3 + [200] * 3
-    assert client("GET", f"{api_keys_path(production.organization)}/{made['id']}").json()["last_used_at"]
+    assert client("GET", f"{api_keys_path(scenario.organization)}/{made['id']}").json()["last_used_at"]
 
 
-def test_a_key_finds_what_its_scopes_let_it_read(app: Application, customer: Customer) -> None:
+def test_a_search_with_a_key_returns_only_what_its_scopes_can_read(
+    app: Application, customer: Customer
+) -> None:
     factories.make_product(organization=customer.organization, name="Linen dress")
     factories.make_shooting(organization=customer.organization, name="Linen summer")
     body = {"name": "Search", "scopes": ["search:read", "products:read"]}
-    program = client_with_key(app, customer.client("POST", api_keys_path(customer.organization), body).json())
-    found = program("GET", f"/search/{customer.organization_query}&q=linen").json()["results"]
-    assert [one["resource_type"] for one in found] == ["product"]
-    every = customer.client("GET", f"/search/{customer.organization_query}&q=linen").json()["results"]
-    assert {one["resource_type"] for one in every} == {"product", "shooting"}
+    key_client = client_with_key(
+        app, customer.client("POST", api_keys_path(customer.organization), body).json()
+    )
+    results = key_client("GET", f"/search/{customer.organization_query}&q=linen").json()["results"]
+    assert [result["resource_type"] for result in results] == ["product"]
+    all_results = customer.client("GET", f"/search/{customer.organization_query}&q=linen").json()["results"]
+    assert {result["resource_type"] for result in all_results} == {"product", "shooting"}
 
 
-def test_a_key_uploads_into_its_organization(
+def test_an_upload_with_a_key_belongs_to_its_organization(
     app: Application, customer: Customer, database: Database, client_for: Callable[..., Client]
 ) -> None:
     scopes = ["uploads:write", "brands:write", "brands:read", "files:read"]
     body = {"name": "Logos", "scopes": scopes}
-    program = client_with_key(app, customer.client("POST", api_keys_path(customer.organization), body).json())
-    announced = program(
+    key_client = client_with_key(
+        app, customer.client("POST", api_keys_path(customer.organization), body).json()
+    )
+    upload = key_client(
         "POST", "/uploads/presigned-url", {"filename": "a.png", "content_type": "image/png"}
     ).json()
 
     sent = client_for(None)(
         "PUT",
-        announced["upload_url"].partition("/api/v1")[2],
+        upload["upload_url"].partition("/api/v1")[2],
         body=make_image(),
         headers={"content-type": "image/png"},
     )
     assert sent.status == 204, sent.body
-    brand = program(
-        "POST", f"/brands/{customer.organization_query}", {"name": "A", "logo_url": announced["file_url"]}
+    brand = key_client(
+        "POST", f"/brands/{customer.organization_query}", {"name": "A", "logo_url": upload["file_url"]}
     )
     assert brand.status == 201, brand.body
-    shown = program("GET", brand.json()["logo_url"].partition("/api/v1")[2])
+    shown = key_client("GET", brand.json()["logo_url"].partition("/api/v1")[2])
     assert (shown.status, shown.headers["content-type"]) == (200, "image/png")

@@ -29,11 +29,11 @@ def path(scenario: PhotographedProduct) -> str:
 
 @pytest.fixture
 def shots(scenario: PhotographedProduct) -> list[Shot]:
-    """Three shots: one that can be generated, one without a photograph, one more that can."""
-    bare = factories.make_look(
+    """Three shots: the first and the last can be generated, the second has no photo."""
+    look_without_photo = factories.make_look(
         scenario.shooting, main_product_id=factories.make_product(**scenario.ownership).id
     )
-    return [scenario.shot, factories.make_shot(bare), factories.make_shot(scenario.look)]
+    return [scenario.shot, factories.make_shot(look_without_photo), factories.make_shot(scenario.look)]
 
 
 def summary(reply: Any) -> tuple[int, int, int, list[str | None]]:
@@ -46,18 +46,18 @@ def summary(reply: Any) -> tuple[int, int, int, list[str | None]]:
 def test_a_rejected_shot_does_not_affect_others(
     client: Client, path: str, shots: list[Shot], database: Database, storage: LocalDisk
 ) -> None:
-    tried = client("POST", f"{path}?validate_only=true", {"num_predictions": 2})
-    assert tried.status == 200
-    assert summary(tried) == (4, 2, 1, [None, "nothing_to_generate", None])
-    assert {result["generation_id"] for result in tried.json()["results"]} == {None}
+    estimate = client("POST", f"{path}?validate_only=true", {"num_predictions": 2})
+    assert estimate.status == 200
+    assert summary(estimate) == (4, 2, 1, [None, "nothing_to_generate", None])
+    assert {result["generation_id"] for result in estimate.json()["results"]} == {None}
     assert client("GET", f"/shots/{shots[0].id}").json()["status"] == "pending"
 
     reply = client("POST", path, {"num_predictions": 2})
     assert reply.status == 202
-    assert summary(reply) == summary(tried)
+    assert summary(reply) == summary(estimate)
     results = reply.json()["results"]
     assert [result["shot_id"] for result in results] == [str(shot.id) for shot in shots]
-    assert results[1]["error"]["detail"] == tried.json()["results"][1]["error"]["detail"]
+    assert results[1]["error"]["detail"] == estimate.json()["results"][1]["error"]["detail"]
     states = [client("GET", f"/shots/{shot.id}").json()["status"] for shot in shots]
     assert states == ["generating", "pending", "generating"]
     listed = client("GET", reply.headers["location"].removeprefix("/api/v1")).json()

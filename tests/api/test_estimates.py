@@ -82,12 +82,12 @@ def test_an_estimate_is_rejected_like_the_request(
 ) -> None:
     product = {"product_id": str(scenario.product.id)}
     generate = f"/shots/{scenario.shot.id}/generate"
-    for address, body, code in [
+    for request_path, body, code in [
         (path, {}, "nothing_to_generate"),
         (path, {**product, "width": 8192, "height": 8192}, "resolution_not_supported"),
         (path, {**product, "generation_strategy": "VIDEO"}, "strategy_not_supported"),
     ]:
-        assert_both_rejected(client, address, body, code)
+        assert_both_rejected(client, request_path, body, code)
     with database.transaction(write=True) as session:
         session.get_one(Subscription, scenario.subscription.id).credits_used = 17
     assert_both_rejected(client, generate, {}, "out_of_credits")
@@ -104,7 +104,7 @@ def test_an_estimate_is_rejected_like_the_request(
 
 def assert_both_rejected(client: Client, path: str, body: dict[str, Any], code: str) -> None:
     """Assert that the estimate and the request fail with the same problem."""
-    tried = client("POST", path + ("&" if "?" in path else "?") + "validate_only=true", body)
-    real = client("POST", path, body)
-    assert status_and_code(tried) == status_and_code(real) == (409, code)
-    assert tried.json()["detail"] == real.json()["detail"]
+    estimate = client("POST", path + ("&" if "?" in path else "?") + "validate_only=true", body)
+    response = client("POST", path, body)
+    assert status_and_code(estimate) == status_and_code(response) == (409, code)
+    assert estimate.json()["detail"] == response.json()["detail"]

@@ -38,7 +38,7 @@ def summarize_events(stream: StreamingRequest) -> list[tuple[str, str, int]]:
 def test_a_stream_sends_the_state_then_each_change_and_ends_with_the_final_one(
     customer: Customer, database: Database, app: Application, generation_id: UUID
 ) -> None:
-    async def story() -> None:
+    async def scenario_steps() -> None:
         stream = open_stream(customer, generation_id)
         await stream.wait_until(lambda: len(stream.events) == 1)
         for states, progress in ((["running"], None), ([], 40), (["completed"], None)):
@@ -72,13 +72,13 @@ def test_a_stream_sends_the_state_then_each_change_and_ends_with_the_final_one(
         assert reply.headers["x-request-id"]
         assert "content-length" not in reply.headers
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
 def test_a_stream_resumes_after_the_last_event_id_and_204_ends_reconnects(
     customer: Customer, database: Database, app: Application, generation_id: UUID
 ) -> None:
-    async def story() -> None:
+    async def scenario_steps() -> None:
         await asyncio.to_thread(advance_generation, database, generation_id, "running", progress=40)
         stream = open_stream(customer, generation_id, last_event_id="2")
         await wait_for_listener(app)
@@ -94,18 +94,18 @@ def test_a_stream_resumes_after_the_last_event_id_and_204_ends_reconnects(
         await nonsense.read_response()
         assert len(nonsense.events) == 1
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
 def test_head_returns_the_headers_of_a_stream_without_starting_it(
     customer: Customer, app: Application, generation_id: UUID
 ) -> None:
-    async def story() -> None:
+    async def scenario_steps() -> None:
         path = f"/generations/{generation_id}/events"
         reply = await open_request(customer.client, path, "HEAD").read_response()
         assert (reply.status, reply.headers["content-type"], reply.body) == (200, "text/event-stream", b"")
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
 def test_an_idle_stream_sends_keep_alive_comments(
@@ -113,18 +113,18 @@ def test_an_idle_stream_sends_keep_alive_comments(
 ) -> None:
     monkeypatch.setattr(long_polling, "HEARTBEAT_SECONDS", 0.1)
 
-    async def story() -> None:
+    async def scenario_steps() -> None:
         stream = open_stream(customer, generation_id)
         await stream.wait_until(lambda: stream.body.endswith(b"\n\n:\n\n:\n\n"))
         assert len(stream.events) == 1
         stream.disconnect()
         await asyncio.wait_for(stream.task, 5)
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
-@pytest.mark.parametrize("reason", ["signed out", "gone"])
-def test_a_stream_ends_when_the_caller_loses_access(
+@pytest.mark.parametrize("reason", ["signed out", "deleted"])
+def test_a_stream_ends_when_its_generation_is_deleted_or_the_caller_is_signed_out(
     reason: str,
     customer: Customer,
     database: Database,
@@ -134,21 +134,21 @@ def test_a_stream_ends_when_the_caller_loses_access(
 ) -> None:
     monkeypatch.setattr(long_polling, "HEARTBEAT_SECONDS", 0.2)
 
-    def end() -> None:
+    def remove_access() -> None:
         with database.transaction(write=True) as writing:
-            if reason == "gone":
+            if reason == "deleted":
                 writing.execute(delete(Generation).where(Generation.id == generation_id))
             else:
                 writing.execute(update(TokenFamily).values(revoked_at=factories.utc_now()))
 
-    async def story() -> None:
+    async def scenario_steps() -> None:
         stream = open_stream(customer, generation_id)
         await wait_for_listener(app)
-        await asyncio.to_thread(end)
+        await asyncio.to_thread(remove_access)
         await stream.read_response()
         assert summarize_events(stream) == [("status", "pending", 0)]
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)
 
 
 def test_an_event_that_violates_the_contract_is_not_sent(
@@ -158,39 +158,39 @@ def test_an_event_that_violates_the_contract_is_not_sent(
     generation_id: UUID,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def spoil() -> None:
+    def store_invalid_progress() -> None:
         with database.transaction(write=True) as writing:
             changes = {"progress": 101, "revision": Generation.revision + 1}
             writing.execute(update(Generation).where(Generation.id == generation_id).values(changes))
 
-    async def story() -> None:
+    async def scenario_steps() -> None:
         stream = open_stream(customer, generation_id)
         await stream.wait_until(lambda: stream.events)
-        await asyncio.to_thread(spoil)
+        await asyncio.to_thread(store_invalid_progress)
         await stream.read_response()
         assert summarize_events(stream) == [("status", "pending", 0)]
-        refused = await open_stream(customer, generation_id).read_response()
-        assert (refused.status, refused.json()["code"]) == (500, "internal_error")
+        rejected = await open_stream(customer, generation_id).read_response()
+        assert (rejected.status, rejected.json()["code"]) == (500, "internal_error")
 
-    run_with_long_polling(app, story)
-    broken = [record for record in caplog.records if "contract violation" in record.message]
-    assert [record.levelno for record in broken] == [logging.ERROR] * 2
+    run_with_long_polling(app, scenario_steps)
+    violations = [record for record in caplog.records if "contract violation" in record.message]
+    assert [record.levelno for record in violations] == [logging.ERROR] * 2
 
 
 def test_all_streams_end_when_the_server_stops(
     customer: Customer, app: Application, generation_id: UUID
 ) -> None:
-    async def story() -> None:
+    async def scenario_steps() -> None:
         streams: list[Any] = [open_stream(customer, generation_id) for _ in range(3)]
-        waits = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")
+        long_poll = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")
         for stream in streams:
             await stream.wait_until(lambda stream=stream: stream.events)
         await asyncio.to_thread(app.change_hub.close)
         for stream in streams:
             await stream.read_response()
-        assert (await waits.read_response()).json()["status"] == "pending"
+        assert (await long_poll.read_response()).json()["status"] == "pending"
         late = open_stream(customer, generation_id)
         await late.read_response()
         assert len(late.events) == 1
 
-    run_with_long_polling(app, story)
+    run_with_long_polling(app, scenario_steps)

@@ -1,4 +1,4 @@
-"""Guidelines through the API: their lists in order, references across scopes, and what cannot go."""
+"""Guidelines through the API: ordered lists of ids, references across tenants, and deletion."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_new_guidelines_have_the_defaults_of_the_contract(customer: Customer) ->
     }
 
 
-def test_lists_keep_their_order_and_are_replaced_whole(customer: Customer) -> None:
+def test_lists_of_ids_keep_their_order_and_are_replaced_as_a_whole(customer: Customer) -> None:
     first, second, third = (
         str(factories.make_shot_type(organization=customer.organization).id) for _ in range(3)
     )
@@ -43,14 +43,14 @@ def test_lists_keep_their_order_and_are_replaced_whole(customer: Customer) -> No
     assert customer.client("PATCH", path, {"shot_type_ids": []}).json()["shot_type_ids"] == []
 
 
-def test_one_id_in_two_spellings_counts_once(customer: Customer) -> None:
+def test_an_id_in_lower_and_upper_case_is_stored_once(customer: Customer) -> None:
     shot_type = factories.make_shot_type(organization=customer.organization)
     both = [str(shot_type.id), str(shot_type.id).upper()]
     guidelines = customer.create("/guidelines/", {"name": "Shop", "shot_type_ids": both})
     assert [UUID(row_id) for row_id in guidelines["shot_type_ids"]] == [shot_type.id]
 
 
-def test_what_guidelines_refer_to_is_of_their_scope_or_public(customer: Customer) -> None:
+def test_guidelines_can_reference_only_public_rows_and_rows_of_their_tenant(customer: Customer) -> None:
     public = factories.make_subject(owner_id=None, public=True)
     personal = factories.make_background_preset(owner=customer.owner)
     foreign = factories.make_shot_type()
@@ -68,7 +68,7 @@ def test_guidelines_of_a_shooting_cannot_be_deleted(customer: Customer) -> None:
     assert status_and_code(customer.client("DELETE", f"/guidelines/{guidelines.id}")) == (409, "in_use")
 
 
-def test_guidelines_without_users_go_with_their_lists(customer: Customer) -> None:
+def test_unused_guidelines_are_deleted_with_their_lists(customer: Customer) -> None:
     shot_type = factories.make_shot_type(organization=customer.organization)
     guidelines = customer.create("/guidelines/", {"name": "Shop", "shot_type_ids": [str(shot_type.id)]})
     assert customer.client("DELETE", f"/guidelines/{guidelines['id']}").status == 204

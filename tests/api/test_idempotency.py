@@ -31,6 +31,8 @@ from tests.support.factories.catalogue import Customer, status_and_code
 from tests.support.idempotency import HEADER, mark_in_progress, update_key
 from tests.support.scenarios import PhotographedProduct, make_product_photo
 
+pytestmark = pytest.mark.both_databases
+
 KEY = "8e03978e-40d5-43e8-bc93-6894a57f9324"
 NORD = {"name": "Atelier Nord"}
 
@@ -69,8 +71,8 @@ def test_property_order_and_explicit_defaults_do_not_change_the_request(customer
 def test_another_query_is_another_request(customer: Customer) -> None:
     path = f"/products/{customer.organization_query}"
     send_with_key(customer.client, path, {"name": "Wrap dress"})
-    refused = send_with_key(customer.client, f"{path}&mode=basic", {"name": "Wrap dress"})
-    assert status_and_code(refused) == (422, "idempotency_key_reused")
+    rejected = send_with_key(customer.client, f"{path}&mode=basic", {"name": "Wrap dress"})
+    assert status_and_code(rejected) == (422, "idempotency_key_reused")
 
 
 def build_form(boundary: str, file: bytes, kind: str = "front") -> dict[str, Any]:
@@ -197,8 +199,8 @@ def test_a_500_is_never_stored(
 def test_s21_a_key_is_one_to_255_characters(customer: Customer) -> None:
     path = f"/brands/{customer.organization_query}"
     for key in ("", "k" * 256):
-        refused = send_with_key(customer.client, path, NORD, key=key)
-        assert refused.error_types == {
+        rejected = send_with_key(customer.client, path, NORD, key=key)
+        assert rejected.error_types == {
             ("header", "Idempotency-Key"): "string_too_long" if key else "string_too_short"
         }
     assert send_with_key(customer.client, path, NORD, key="k" * 255).status == 201
@@ -387,8 +389,8 @@ def test_a_request_that_outlives_its_lease_stores_nothing(
     path = f"/products/{customer.create('/products/', {'name': 'Wrap dress'})['id']}/images"
     monkeypatch.setattr("handlers.pipeline.idempotency.store_response", store_too_late)
     # An image is decoded before the transaction, so the lock is held by a row.
-    refused = send_with_key(customer.client, path, **build_form("a-line", make_product_photo()))
-    assert status_and_code(refused) == (409, "idempotency_key_in_progress")
+    rejected = send_with_key(customer.client, path, **build_form("a-line", make_product_photo()))
+    assert status_and_code(rejected) == (409, "idempotency_key_in_progress")
     # The request that took over adds the image; this one has added nothing.
     assert customer.client("GET", path).json()["count"] == 0
 
@@ -410,15 +412,15 @@ def test_of_two_concurrent_responses_one_is_stored_and_the_other_leaves_nothing(
 def test_a_repeat_during_the_first_request_gets_a_conflict_or_waits_for_the_response(
     committing_server: CommittingServer, database_kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = PausedCall(monkeypatch, handlers.pipeline.idempotency, "store_encoded_response")
+    paused = PausedCall(monkeypatch, handlers.pipeline.idempotency, "store_encoded_response")
     send = partial(send_with_key, committing_server.client, "/brands/", NORD)
-    answer, again = first.run_during_pause(send, send)
-    assert (answer.status, is_replay(answer)) == (201, False)
+    first, again = paused.run_during_pause(send, send)
+    assert (first.status, is_replay(first)) == (201, False)
     if database_kind == "postgresql":
         assert status_and_code(again) == (409, "idempotency_key_in_progress")
         assert again.headers["retry-after"] == "1"
         again = send()
-    assert (again.body, is_replay(again)) == (answer.body, True)
+    assert (again.body, is_replay(again)) == (first.body, True)
     assert committing_server.client("GET", "/brands/").json()["count"] == 1
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support import factories
 
+pytestmark = pytest.mark.both_databases
+
 ClientFactory = Callable[[Any], Any]
 
 

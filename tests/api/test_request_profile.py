@@ -1,4 +1,4 @@
-"""The profile of real requests: nothing of ours is without a stage, and little is left over."""
+"""Profiles of real requests: every function of the project has a stage, and little time is unassigned."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def measured_profiles() -> list[Profile]:
         skip_or_fail(f"a PostgreSQL that lets TEST_POSTGRESQL_URL in: {error.orig}")
 
 
-def test_every_function_of_ours_has_a_stage(measured_profiles: list[Profile]) -> None:
+def test_every_function_of_the_project_has_a_stage(measured_profiles: list[Profile]) -> None:
     assert set().union(*(profile.unmapped for profile in measured_profiles)) == set()
 
 
-def test_little_is_left_over(measured_profiles: list[Profile]) -> None:
+def test_less_than_ten_percent_of_the_time_is_unassigned(measured_profiles: list[Profile]) -> None:
     assert [profile.title for profile in measured_profiles if profile.share(REST) >= MAX_REST_PERCENT] == []
     assert len(measured_profiles) == len((*OPERATIONS, SIGN_IN))
 
@@ -37,14 +37,14 @@ def test_the_stages_of_a_request_add_up_to_its_work(measured_profiles: list[Prof
 def test_a_list_makes_as_many_round_trips_for_100_rows_as_for_20_and_none_when_invalid(
     measured_profiles: list[Profile],
 ) -> None:
-    of = dict(zip((*OPERATIONS, SIGN_IN), measured_profiles, strict=True))
-    assert of["list_20"].round_trips == of["list_100"].round_trips > 0
-    assert of["list_20"].calls["psycopg"] < of["list_100"].calls["psycopg"]
-    assert of["invalid"].round_trips == of["invalid"].calls[WAITING] == 0
-    assert of["create"].calls["audit"] > of["read"].calls["audit"]
+    profiles = dict(zip((*OPERATIONS, SIGN_IN), measured_profiles, strict=True))
+    assert profiles["list_20"].round_trips == profiles["list_100"].round_trips > 0
+    assert profiles["list_20"].calls["psycopg"] < profiles["list_100"].calls["psycopg"]
+    assert profiles["invalid"].round_trips == profiles["invalid"].calls[WAITING] == 0
+    assert profiles["create"].calls["audit"] > profiles["read"].calls["audit"]
 
 
-def test_the_table_has_a_column_for_each_kind(measured_profiles: list[Profile]) -> None:
+def test_the_table_has_a_column_for_each_operation(measured_profiles: list[Profile]) -> None:
     head, rule, *rows = format_table(measured_profiles)
     assert {line.count("|") for line in (head, rule, *rows)} == {len(measured_profiles) + 2}
     assert len(rows) > len(OURS)

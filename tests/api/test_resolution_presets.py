@@ -1,4 +1,4 @@
-"""Resolution presets through the API: sizes, publishing, and what cannot go."""
+"""Resolution presets through the API: sizes, publishing and deletion."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.api.conftest import Client
 from tests.support.factories.catalogue import Customer, status_and_code
 
 
-def test_a_new_size_is_answered_whole_and_can_be_changed(customer: Customer) -> None:
+def test_creating_and_updating_a_resolution_preset_returns_all_its_fields(customer: Customer) -> None:
     preset = customer.create("/resolution-presets/", {"name": "Square 1200", "width": 1200, "height": 1200})
     assert preset == {
         "id": preset["id"],
@@ -23,7 +23,7 @@ def test_a_new_size_is_answered_whole_and_can_be_changed(customer: Customer) -> 
     assert changed == preset | {"height": 1500, "updated_at": changed["updated_at"]}
 
 
-def test_a_size_in_use_cannot_be_deleted(customer: Customer) -> None:
+def test_a_resolution_preset_in_use_cannot_be_deleted(customer: Customer) -> None:
     preset = customer.create("/resolution-presets/", {"name": "Square", "width": 1200, "height": 1200})
     customer.create("/brands/", {"name": "Atelier", "default_resolution_preset_id": preset["id"]})
     assert status_and_code(customer.client("DELETE", f"/resolution-presets/{preset['id']}")) == (
@@ -32,7 +32,7 @@ def test_a_size_in_use_cannot_be_deleted(customer: Customer) -> None:
     )
 
 
-def test_only_superusers_publish(customer: Customer, superuser: Client) -> None:
+def test_only_superusers_can_publish(customer: Customer, superuser: Client) -> None:
     body = {"name": "Square", "width": 1200, "height": 1200, "public": True}
     assert status_and_code(customer.client("POST", "/resolution-presets/", body)) == (
         409,

@@ -1,4 +1,4 @@
-"""Search through the API: what people call things, within one scope."""
+"""Search through the API: names, SKUs and notes within one tenant."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,8 @@ from db.models import Organization, User
 from db.session import Database
 from tests.api.conftest import Client
 from tests.support import factories
+
+pytestmark = pytest.mark.both_databases
 
 
 @pytest.fixture
@@ -33,13 +35,15 @@ def search(client: Client, query: str) -> list[tuple[str, str]]:
     return [(result["resource_type"], result["data"]["id"]) for result in results]
 
 
-def test_every_kind_is_found_by_what_people_call_it(client: Client, organization: Organization) -> None:
-    scope = {"organization": organization}
-    product = factories.make_product(**scope, name="Linen wrap dress", sku="AN-2041")
-    shooting = factories.make_shooting(**scope, name="LINEN lookbook")
-    subject = factories.make_subject(**scope, name="Linda", surname="Linen")
-    shot_type_ids = [factories.make_shot_type(**scope).id]
-    hat = factories.make_product(**scope, name="Hat")
+def test_each_resource_type_is_found_by_its_name_sku_or_notes(
+    client: Client, organization: Organization
+) -> None:
+    tenant = {"organization": organization}
+    product = factories.make_product(**tenant, name="Linen wrap dress", sku="AN-2041")
+    shooting = factories.make_shooting(**tenant, name="LINEN lookbook")
+    subject = factories.make_subject(**tenant, name="Linda", surname="Linen")
+    shot_type_ids = [factories.make_shot_type(**tenant).id]
+    hat = factories.make_product(**tenant, name="Hat")
     factories.make_look(shooting, main_product_id=hat.id, shot_type_ids=shot_type_ids)
     worn = factories.make_look(shooting, main_product_id=product.id, shot_type_ids=shot_type_ids)
     noted = factories.make_look(
@@ -55,7 +59,7 @@ def test_every_kind_is_found_by_what_people_call_it(client: Client, organization
     assert search(client, f"q=an-2041&organization_id={organization.id}") == [("product", str(product.id))]
 
 
-def test_the_answer_holds_whole_rows(client: Client, organization: Organization) -> None:
+def test_results_contain_complete_resources(client: Client, organization: Organization) -> None:
     product = factories.make_product(organization=organization, name="Linen wrap dress")
     reply = client("GET", f"/search/?q=wrap&organization_id={organization.id}")
     assert reply.json() == {
@@ -66,27 +70,29 @@ def test_the_answer_holds_whole_rows(client: Client, organization: Organization)
     }
 
 
-def test_only_one_scope_is_searched_besides_public_subjects(
+def test_only_one_tenant_and_public_subjects_are_searched(
     client: Client, user: User, organization: Organization
 ) -> None:
     factories.make_product(name="Linen of a stranger")
-    shared = factories.make_product(organization=organization, name="Linen of the house")
+    shared = factories.make_product(organization=organization, name="Linen of the organization")
     own = factories.make_product(owner=user, name="My linen")
     public = factories.make_subject(name="Linen girl", public=True)
-    everywhere = [("subject", str(public.id))]
-    assert search(client, "q=linen") == [("product", str(own.id)), *everywhere]
+    public_results = [("subject", str(public.id))]
+    assert search(client, "q=linen") == [("product", str(own.id)), *public_results]
     assert search(client, f"q=linen&organization_id={organization.id}") == [
         ("product", str(shared.id)),
-        *everywhere,
+        *public_results,
     ]
 
 
-def test_an_organization_of_others_is_not_found(client: Client) -> None:
+def test_another_organization_returns_404(client: Client) -> None:
     foreign = factories.make_organization()
     assert client("GET", f"/search/?q=a&organization_id={foreign.id}").status == 404
 
 
-def test_the_limit_counts_for_each_kind_and_the_newest_come_first(client: Client, user: User) -> None:
+def test_the_limit_applies_to_each_resource_type_and_the_newest_come_first(
+    client: Client, user: User
+) -> None:
     rows = [factories.make_product(owner=user, name=f"Linen {number}") for number in range(7)]
     newest = [("product", str(row.id)) for row in reversed(rows)]
     assert search(client, "q=linen&limit=3") == newest[:3]
@@ -94,13 +100,11 @@ def test_the_limit_counts_for_each_kind_and_the_newest_come_first(client: Client
 
 
 @pytest.mark.parametrize("q", ["100%25", "a_b", "%5C"])
-def test_signs_that_mean_something_to_the_database_mean_themselves(
-    client: Client, user: User, q: str
-) -> None:
+def test_wildcards_of_the_database_are_matched_literally(client: Client, user: User, q: str) -> None:
     factories.make_product(owner=user, name="axb, 100 per cent")
     assert search(client, f"q={q}") == []
 
 
 @pytest.mark.parametrize("query", ["", "?q=", "?q=%00", "?q=a&limit=0", "?q=a&limit=21"])
-def test_a_search_without_words_or_with_a_wrong_limit_is_refused(client: Client, query: str) -> None:
+def test_a_search_without_a_query_or_with_an_invalid_limit_is_rejected(client: Client, query: str) -> None:
     assert client("GET", f"/search/{query}").status == 422

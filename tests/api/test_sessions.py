@@ -1,4 +1,4 @@
-"""The sessions of one's own account: seen, and ended one by one."""
+"""The sessions of the caller's account: list and revoke them."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def user(database: Database) -> User:
 
 @pytest.fixture
 def client(client_for: Callable[..., Client], user: User) -> Client:
-    """Somebody who signed in, with a program that has a name."""
-    named = client_for(None)
-    named.headers["user-agent"] = "Atelier/1.0"
-    token = sign_in(named, user.email, PASSWORD).json()["access_token"]
-    named.headers["authorization"] = f"Bearer {token}"
-    return named
+    """Return a signed-in client that sends a User-Agent."""
+    client = client_for(None)
+    client.headers["user-agent"] = "Atelier/1.0"
+    token = sign_in(client, user.email, PASSWORD).json()["access_token"]
+    client.headers["authorization"] = f"Bearer {token}"
+    return client
 
 
-def test_a_session_is_shown_whole_and_without_its_tokens(client: Client) -> None:
+def test_a_session_is_returned_without_its_tokens(client: Client) -> None:
     reply = client("GET", "/users/me/sessions")
     (shown,) = reply.json()["data"]
     assert reply.status == 200
@@ -52,49 +52,51 @@ def test_a_session_is_shown_whole_and_without_its_tokens(client: Client) -> None
     assert timedelta(days=29, hours=23) < ends_at - utc_now() <= timedelta(days=30)
 
 
-def test_one_of_many_sessions_is_the_current_one(
+def test_only_the_session_of_the_request_is_the_current_one(
     client: Client, client_for: Callable[..., Client], user: User
 ) -> None:
     other = client_for(user)
     shown = {row["user_agent"]: row for row in client("GET", "/users/me/sessions").json()["data"]}
     assert {name: row["is_current"] for name, row in shown.items()} == {"Atelier/1.0": True, None: False}
-    theirs = {row["id"]: row["is_current"] for row in other("GET", "/users/me/sessions").json()["data"]}
-    assert theirs == {shown["Atelier/1.0"]["id"]: False, shown[None]["id"]: True}
+    others = {row["id"]: row["is_current"] for row in other("GET", "/users/me/sessions").json()["data"]}
+    assert others == {shown["Atelier/1.0"]["id"]: False, shown[None]["id"]: True}
 
 
-def test_a_renewal_is_a_use(client: Client, client_for: Callable[..., Client], user: User) -> None:
+def test_refreshing_a_token_updates_last_used_at(
+    client: Client, client_for: Callable[..., Client], user: User
+) -> None:
     tokens = sign_in(client_for(None), user.email, PASSWORD).json()
 
-    def used() -> dict[str, str]:
+    def last_uses() -> dict[str, str]:
         rows = client("GET", "/users/me/sessions?sort=created_at").json()["data"]
         return {row["id"]: row["last_used_at"] for row in rows}
 
-    before = used()
+    before = last_uses()
     earliest = utc_now()
     assert refresh(client, tokens["refresh_token"]).status == 200
-    (mine, theirs), (mine_before, theirs_before) = used().values(), before.values()
-    assert mine == mine_before
-    assert datetime.fromisoformat(theirs_before) < earliest <= datetime.fromisoformat(theirs)
+    (own, refreshed), (own_before, refreshed_before) = last_uses().values(), before.values()
+    assert own == own_before
+    assert datetime.fromisoformat(refreshed_before) < earliest <= datetime.fromisoformat(refreshed)
 
 
-def test_what_is_over_is_not_listed(client: Client, user: User, database: Database) -> None:
-    past, until = utc_now() - timedelta(seconds=1), utc_now() + timedelta(days=1)
-    over = [
+def test_expired_and_revoked_sessions_are_not_listed(client: Client, user: User, database: Database) -> None:
+    past, future = utc_now() - timedelta(seconds=1), utc_now() + timedelta(days=1)
+    ended = [
         factories.make(TokenFamily(user_id=user.id, expires_at=past)),
-        factories.make(TokenFamily(user_id=user.id, expires_at=until, revoked_at=past)),
+        factories.make(TokenFamily(user_id=user.id, expires_at=future, revoked_at=past)),
     ]
-    (mine,) = client("GET", "/users/me/sessions").json()["data"]
-    for family in over:
+    (current,) = client("GET", "/users/me/sessions").json()["data"]
+    for family in ended:
         assert client("DELETE", f"/users/me/sessions/{family.id}").status == 404
     with database.transaction(write=True) as writing:
-        writing.execute(update(TokenFamily).values(expires_at=until))
+        writing.execute(update(TokenFamily).values(expires_at=future))
     assert [row["id"] for row in client("GET", "/users/me/sessions").json()["data"]] == [
-        str(over[0].id),
-        mine["id"],
+        str(ended[0].id),
+        current["id"],
     ]
 
 
-def test_a_session_is_ended_once_and_the_current_one_too(
+def test_any_session_can_be_revoked_once_including_the_current_one(
     client: Client, client_for: Callable[..., Client], user: User
 ) -> None:
     other = client_for(user)

@@ -1,4 +1,4 @@
-"""Shot types through the API: labels, publishing, and what cannot go."""
+"""Shot types through the API: labels, system rows, publishing and deletion."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.support import factories
 from tests.support.factories.catalogue import Customer, status_and_code
 
 
-def test_a_new_shot_type_takes_label_and_slug_from_its_name(customer: Customer) -> None:
+def test_label_and_slug_of_a_shot_type_default_to_its_name(customer: Customer) -> None:
     shot_type = customer.create("/shot-types/", {"name": "Collar detail", "framing": "DETAIL"})
     assert shot_type == {
         "id": shot_type["id"],
@@ -28,7 +28,7 @@ def test_a_new_shot_type_takes_label_and_slug_from_its_name(customer: Customer) 
     assert labelled["label"] == "C1"
 
 
-def test_system_rows_are_changed_by_superusers_only(customer: Customer, superuser: Client) -> None:
+def test_only_superusers_can_change_system_rows(customer: Customer, superuser: Client) -> None:
     system = factories.make_shot_type(owner_id=None, public=True)
     path = f"/shot-types/{system.id}"
     assert customer.client("GET", path).json()["owner_id"] is None
@@ -41,19 +41,19 @@ def test_system_rows_are_changed_by_superusers_only(customer: Customer, superuse
     assert superuser("DELETE", path).status == 204
 
 
-def test_a_slug_of_the_system_may_be_ones_own_too(customer: Customer) -> None:
+def test_a_tenant_can_use_the_slug_of_a_system_row(customer: Customer) -> None:
     factories.make_shot_type(owner_id=None, public=True, slug="front-packshot")
     own = customer.create("/shot-types/", {"name": "Front packshot", "framing": "STILL_LIFE"})
     assert own["slug"] == "front-packshot"
 
 
-def test_a_shot_type_that_guidelines_ask_for_cannot_be_deleted(customer: Customer) -> None:
+def test_a_shot_type_that_guidelines_use_cannot_be_deleted(customer: Customer) -> None:
     shot_type = customer.create("/shot-types/", {"name": "Collar", "framing": "DETAIL"})
     customer.create("/guidelines/", {"name": "Shop", "shot_type_ids": [shot_type["id"]]})
     assert status_and_code(customer.client("DELETE", f"/shot-types/{shot_type['id']}")) == (409, "in_use")
 
 
-def test_a_row_made_public_by_a_superuser_is_listed_for_everybody(
+def test_a_row_published_by_a_superuser_is_listed_for_all_users(
     customer: Customer, superuser: Client
 ) -> None:
     made = superuser("POST", "/shot-types/", {"name": "Collar", "framing": "DETAIL", "public": True})

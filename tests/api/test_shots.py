@@ -84,8 +84,8 @@ def test_an_approved_shot_cannot_be_generated_again(
 def test_a_shot_of_a_product_without_photos_cannot_be_generated(
     client: Client, scenario: PhotographedProduct
 ) -> None:
-    bare = factories.make_product(**scenario.ownership)
-    look = factories.make_look(scenario.shooting, main_product_id=bare.id)
+    product = factories.make_product(**scenario.ownership)
+    look = factories.make_look(scenario.shooting, main_product_id=product.id)
     shot = factories.make_shot(look)
     assert status_and_code(client("POST", f"/shots/{shot.id}/generate", {})) == (409, "nothing_to_generate")
 

@@ -30,7 +30,9 @@ def admin(client_for: Callable[..., Client], database: Database) -> Client:
     return client_for(factories.make_user(is_superuser=True))
 
 
-def test_a_plan_is_given_to_an_account(admin: Client, client: Client, user: User) -> None:
+def test_a_superuser_can_create_a_subscription_for_an_account(
+    admin: Client, client: Client, user: User
+) -> None:
     reply = admin("POST", f"/subscriptions/{user.id}", PLAN | {"payment_id": "pay_2041"})
     shown = reply.json()
     assert reply.status == 201, reply.body
@@ -54,14 +56,14 @@ def test_a_plan_is_given_to_an_account(admin: Client, client: Client, user: User
     assert [row["id"] for row in client("GET", "/subscriptions/").json()["data"]] == [shown["id"]]
 
 
-def test_a_second_running_plan_and_an_unknown_account_are_refused(admin: Client, user: User) -> None:
+def test_a_second_active_plan_and_an_unknown_account_are_rejected(admin: Client, user: User) -> None:
     assert admin("POST", f"/subscriptions/{user.id}", PLAN).status == 201
     again = admin("POST", f"/subscriptions/{user.id}", PLAN)
     assert (again.status, again.json()["code"]) == (409, "subscription_exists")
     assert admin("POST", "/subscriptions/01990000-5eed-7000-8000-0001000000ff", PLAN).status == 404
 
 
-def test_subscriptions_of_others_look_like_none(admin: Client, client: Client) -> None:
+def test_subscriptions_of_other_users_return_404(admin: Client, client: Client) -> None:
     foreign = factories.make_subscription()
     assert client("GET", f"/subscriptions/{foreign.id}").status == 404
     assert client("GET", "/subscriptions/").json()["count"] == 0
@@ -72,14 +74,16 @@ def test_subscriptions_of_others_look_like_none(admin: Client, client: Client) -
     ("method", "path", "body"),
     [("PUT", "", PLAN), ("POST", "", PLAN), ("POST", "/renew", None)],
 )
-def test_nobody_gives_credits_to_themselves(
+def test_users_cannot_change_their_own_subscription(
     client: Client, user: User, method: str, path: str, body: Any
 ) -> None:
     mine = factories.make_subscription(user)
     assert client(method, f"/subscriptions/{mine.id}{path}", body).status == 403
 
 
-def test_another_tier_gives_its_credits_and_price_and_keeps_the_use(admin: Client, user: User) -> None:
+def test_another_tier_sets_its_credits_and_price_and_keeps_the_used_credits(
+    admin: Client, user: User
+) -> None:
     row = factories.make_subscription(user, credits_used=600, credits_total=5000, payment_id="pay_1")
     plan = {"service_type": "MANAGED", "tier": "START", "payment_status": "FAILED", "is_active": False}
     shown = admin("PUT", f"/subscriptions/{row.id}", plan).json()
@@ -90,14 +94,14 @@ def test_another_tier_gives_its_credits_and_price_and_keeps_the_use(admin: Clien
     assert (kept["payment_status"], kept["is_active"]) == ("FAILED", False)
 
 
-def test_a_plan_that_is_made_active_takes_the_place_of_the_other(admin: Client, user: User) -> None:
+def test_activating_a_plan_deactivates_the_other_one(admin: Client, user: User) -> None:
     old = factories.make_subscription(user, is_active=False)
     new = factories.make_subscription(user)
     assert admin("PUT", f"/subscriptions/{old.id}", PLAN | {"is_active": True}).json()["is_active"] is True
     assert admin("GET", f"/subscriptions/{new.id}").json()["is_active"] is False
 
 
-def test_a_replacement_of_an_older_state_is_refused(admin: Client, user: User) -> None:
+def test_a_replacement_of_an_older_version_is_rejected(admin: Client, user: User) -> None:
     row = factories.make_subscription(user)
     tag = {"if-match": admin("GET", f"/subscriptions/{row.id}").headers["etag"]}
     assert admin("PUT", f"/subscriptions/{row.id}", PLAN | {"tier": "SCALE"}, headers=tag).status == 200

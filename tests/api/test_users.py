@@ -44,7 +44,7 @@ def assert_conflict(reply: ClientResponse, code: str) -> None:
     assert (reply.status, reply.json()["code"]) == (409, code), reply.body
 
 
-def test_the_own_account_is_shown_whole(client: Client, user: User) -> None:
+def test_the_own_account_is_returned_with_all_its_fields(client: Client, user: User) -> None:
     reply = client("GET", "/users/me")
     shown = reply.json()
     assert shown == {
@@ -66,7 +66,9 @@ def test_the_own_account_is_shown_whole(client: Client, user: User) -> None:
     ("roles", "highest"),
     [(["viewer"], "viewer"), (["viewer", "member"], "member"), (["member", "owner", "admin"], "owner")],
 )
-def test_the_role_is_the_highest_anywhere(client: Client, user: User, roles: list[str], highest: str) -> None:
+def test_the_role_of_an_account_is_its_highest_role_in_any_organization(
+    client: Client, user: User, roles: list[str], highest: str
+) -> None:
     for role in roles:
         if role == "owner":
             factories.make_organization(user)
@@ -104,7 +106,7 @@ def test_a_new_password_ends_the_other_sessions(client_for: Callable[..., Client
     assert_conflict(mine("PATCH", "/users/me/password", change), "incorrect_password")
 
 
-def test_other_accounts_look_like_none(client: Client, user: User) -> None:
+def test_other_accounts_and_unknown_ids_return_the_same_404(client: Client, user: User) -> None:
     other = factories.make_user()
     assert client("GET", f"/users/{user.id}").status == 200
     replies = [
@@ -124,16 +126,16 @@ def test_other_accounts_look_like_none(client: Client, user: User) -> None:
         ("DELETE", "/users/{id}", None),
     ],
 )
-def test_administration_is_for_superusers(
+def test_only_superusers_can_manage_accounts(
     client: Client, user: User, method: str, path: str, body: Any
 ) -> None:
     reply = client(method, path.format(id=user.id), body)
     assert (reply.status, reply.json()["detail"]) == (403, "Not enough permissions")
 
 
-def test_superusers_list_and_search_accounts(admin: Client, user: User) -> None:
-    everybody = admin("GET", "/users/").json()
-    assert everybody["count"] == len(everybody["data"]) >= 2
+def test_superusers_can_list_and_search_accounts(admin: Client, user: User) -> None:
+    accounts = admin("GET", "/users/").json()
+    assert accounts["count"] == len(accounts["data"]) >= 2
     for words in ("DANA@", "dana demo"):
         found = admin("GET", f"/users/?search={words.replace(' ', '%20')}").json()
         assert [row["id"] for row in found["data"]] == [str(user.id)]
@@ -157,7 +159,7 @@ def test_a_new_account_can_sign_in(admin: Client, database: Database) -> None:
     assert verify_password(stored.hashed_password, "a-linen-dress")
 
 
-def test_an_address_is_taken_in_any_letter_case(admin: Client, user: User) -> None:
+def test_email_addresses_are_unique_case_insensitively(admin: Client, user: User) -> None:
     taken = {"email": "DANA@example.com", "password": "a-linen-dress"}
     assert_conflict(admin("POST", "/users/", taken), "email_taken")
     other = factories.make_user()
@@ -166,7 +168,7 @@ def test_an_address_is_taken_in_any_letter_case(admin: Client, user: User) -> No
 
 
 @pytest.mark.parametrize("change", [{"is_active": False}, {"password": "a-linen-dress-in-may"}])
-def test_a_lock_or_a_new_password_ends_the_sessions(
+def test_locking_an_account_or_setting_its_password_ends_its_sessions(
     admin: Client, client: Client, user: User, change: dict[str, Any]
 ) -> None:
     assert client("GET", "/users/me").status == 200
@@ -174,13 +176,13 @@ def test_a_lock_or_a_new_password_ends_the_sessions(
     assert client("GET", "/users/me").status == 401
 
 
-def test_superusers_change_every_field(admin: Client, user: User) -> None:
+def test_superusers_can_change_every_field(admin: Client, user: User) -> None:
     change = {"full_name": None, "is_superuser": True, "rework_available": 3, "email": "d@example.com"}
     shown = admin("PATCH", f"/users/{user.id}", change).json()
     assert {name: shown[name] for name in change} == change
 
 
-def test_superusers_cannot_shut_themselves_out(admin: Client, superuser: User) -> None:
+def test_superusers_cannot_lock_demote_or_delete_their_own_account(admin: Client, superuser: User) -> None:
     for change in ({"is_active": False}, {"is_superuser": False}):
         assert_conflict(admin("PATCH", f"/users/{superuser.id}", change), "own_account")
     assert_conflict(admin("DELETE", f"/users/{superuser.id}"), "own_account")
@@ -190,7 +192,7 @@ def test_superusers_cannot_shut_themselves_out(admin: Client, superuser: User) -
     ("method", "body"),
     [("PATCH", {"is_superuser": False}), ("PATCH", {"is_active": False}), ("DELETE", None)],
 )
-def test_s16_one_of_two_superusers_who_deactivate_each_other_at_once_stays(
+def test_s16_one_of_two_superusers_that_deactivate_each_other_concurrently_stays_active(
     committing_server: CommittingServer,
     application: Application,
     monkeypatch: pytest.MonkeyPatch,
@@ -211,17 +213,17 @@ def test_s16_one_of_two_superusers_who_deactivate_each_other_at_once_stays(
         assert len(reading.scalars(active).all()) == 1
 
 
-def test_s16_a_superuser_who_is_demoted_meanwhile_cannot_undo_it(
+def test_s16_a_superuser_cannot_undo_a_concurrent_demotion(
     committing_server: CommittingServer, application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with committing_server.database.transaction(write=True):
-        boss, demoted = (factories.make_user(is_superuser=True) for _ in range(2))
-        first, second = (Client(application, auth_headers(application, user)) for user in (boss, demoted))
-    _, done = PausedCall(monkeypatch, users, "lock_users").run_during_pause(
+        demoting, demoted = (factories.make_user(is_superuser=True) for _ in range(2))
+        first, second = (Client(application, auth_headers(application, user)) for user in (demoting, demoted))
+    _, demotion = PausedCall(monkeypatch, users, "lock_users").run_during_pause(
         lambda: first("PATCH", f"/users/{demoted.id}", {"is_superuser": False}),
         lambda: second("PATCH", f"/users/{demoted.id}", {"is_superuser": True}),
     )
-    assert done.status == 200
+    assert demotion.status == 200
     assert first("GET", f"/users/{demoted.id}").json()["is_superuser"] is False
 
 
@@ -230,7 +232,7 @@ def test_an_owner_of_an_organization_cannot_be_deleted(admin: Client, user: User
     assert_conflict(admin("DELETE", f"/users/{user.id}"), "owns_organization")
 
 
-def test_a_deleted_account_takes_its_personal_rows_and_leaves_the_others(
+def test_deleting_an_account_deletes_its_personal_rows_and_keeps_those_of_organizations(
     admin: Client, client: Client, user: User, database: Database
 ) -> None:
     organization = factories.make_organization()
@@ -252,6 +254,6 @@ def test_a_deleted_account_takes_its_personal_rows_and_leaves_the_others(
     assert admin("GET", f"/users/{user.id}").status == 404
     assert admin("GET", f"/predictions/{personal.id}").status == 404
     with database.transaction(write=False) as opened:
-        left = opened.scalars(select(Brand)).one()
-        assert (left.id, left.owner_id) == (shared.id, organization.owner_id)
+        remaining = opened.scalars(select(Brand)).one()
+        assert (remaining.id, remaining.owner_id) == (shared.id, organization.owner_id)
         assert opened.scalar(select(func.count()).select_from(User).where(User.id == user.id)) == 0

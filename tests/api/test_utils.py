@@ -1,4 +1,4 @@
-"""Probes: they need no token, and tell the truth about what the server depends on."""
+"""Health probes: they need no token and report the state of the database and the media folder."""
 
 import tomllib
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ def anonymous(client_for: Callable[..., Client]) -> Client:
 
 @pytest.fixture
 def unavailable_database(application: Application, tmp_path: Path) -> Iterator[Client]:
-    """The server with a database that cannot be opened."""
+    """Yield a client of a server whose database cannot be opened."""
     database = Database(build_engine(f"sqlite:///{tmp_path}/no/such/folder/database.db"))
     with application.database.switched_to(database):
         yield Client(application)
@@ -32,24 +32,24 @@ def unavailable_database(application: Application, tmp_path: Path) -> Iterator[C
 
 @pytest.fixture
 def unavailable_media(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A media folder that is a file."""
+    """Replace the media folder with a file."""
     (tmp_path / "media").write_bytes(b"")
     monkeypatch.setattr(utils, "current_storage", lambda: LocalDisk(tmp_path / "media"))
 
 
 @pytest.mark.parametrize("path", ["health-check/", "readiness", "db-check/"])
-def test_a_healthy_server_says_so(anonymous: Client, path: str) -> None:
+def test_the_probes_of_a_healthy_server_return_ok(anonymous: Client, path: str) -> None:
     reply = anonymous("GET", f"/utils/{path}")
     assert (reply.status, reply.json()) == (200, OK)
 
 
-def test_each_dependency_of_a_healthy_server_is_named(anonymous: Client) -> None:
+def test_the_system_health_check_lists_each_dependency(anonymous: Client) -> None:
     reply = anonymous("GET", "/utils/system-health-check")
     assert reply.status == 200
     assert reply.json() == {"status": "ok", "checks": {"database": "ok", "media": "ok"}}
 
 
-def test_without_its_database_the_server_lives_and_is_not_ready(unavailable_database: Client) -> None:
+def test_a_server_without_its_database_is_alive_but_not_ready(unavailable_database: Client) -> None:
     assert unavailable_database("GET", "/utils/health-check/").status == 200
     system = unavailable_database("GET", "/utils/system-health-check")
     assert (system.status, system.json()) == (
@@ -64,7 +64,7 @@ def test_without_its_database_the_server_lives_and_is_not_ready(unavailable_data
 
 
 @pytest.mark.usefixtures("unavailable_media")
-def test_without_its_media_folder_the_server_lives_and_is_not_ready(anonymous: Client) -> None:
+def test_a_server_without_its_media_folder_is_alive_but_not_ready(anonymous: Client) -> None:
     system = anonymous("GET", "/utils/system-health-check")
     assert system.json() == {"status": "degraded", "checks": {"database": "ok", "media": "failed"}}
     assert anonymous("GET", "/utils/db-check/").status == 200
