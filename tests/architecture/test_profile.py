@@ -32,7 +32,7 @@ def test_a_name_that_does_not_exist_is_noticed() -> None:
 
 def test_the_longest_name_decides_and_matches_whole_parts() -> None:
     assert find_stage("handlers.pipeline.endpoint", "Endpoint._serve") == "endpoint"
-    assert find_stage("handlers.pipeline.endpoint", "Endpoint._validate_response") == "check of the answer"
+    assert find_stage("handlers.pipeline.endpoint", "Endpoint._validate_response") == "response validation"
     assert find_stage("handlers.pipeline.endpoint", "Endpoint._validate_responses") == "endpoint"
     assert find_stage("psycopg_pool.pool", "ConnectionPool.wait") is None
 
@@ -59,6 +59,6 @@ def test_time_of_functions_without_a_stage_counts_for_the_caller() -> None:
     stack(sys._getframe(), "return", None)
     stack(sys._getframe(), "return", None)
     elapsed = 1e9 * (perf_counter() - started_at)
-    assert dict(profile.calls) == {"handler": 2, "serialisation of rows": 1}
-    assert set(profile.nanoseconds) == {"handler", "serialisation of rows"}
+    assert dict(profile.calls) == {"handler": 2, "serialization of rows": 1}
+    assert set(profile.nanoseconds) == {"handler", "serialization of rows"}
     assert 0 < sum(profile.nanoseconds.values()) < elapsed

@@ -1,8 +1,8 @@
--- Asks prepared requests in turn (see closed_loop.py) and counts answers of another status than is expected.
--- Arguments: the file of requests, the expected status, and "feeds_back" where an answer's tag belongs into a
--- later request. One line is one request: method, path, token, body and tag, separated by tabs.
+-- Sends prepared requests in turn (see closed_loop.py) and counts responses with an unexpected status.
+-- Arguments: the file of requests, the expected status, and "feeds_back" if the ETag of a response is needed by a
+-- later request. Each line of the file is one request: method, path, token, body and ETag, separated by tabs.
 
-local requests, at, number = {}, 0, 0
+local requests, position, number = {}, 0, 0
 local threads = {}
 local feeds_back
 
@@ -13,13 +13,13 @@ function setup(thread)
     threads[#threads + 1] = thread
 end
 
-local function headers_of(one)
-    local headers = { Authorization = "Bearer " .. one.token }
-    if one.body ~= "" then
+local function build_headers(prepared)
+    local headers = { Authorization = "Bearer " .. prepared.token }
+    if prepared.body ~= "" then
         headers["Content-Type"] = "application/json"
     end
-    if one.tag ~= "" then
-        headers[one.method == "GET" and "If-None-Match" or "If-Match"] = one.tag
+    if prepared.tag ~= "" then
+        headers[prepared.method == "GET" and "If-None-Match" or "If-Match"] = prepared.tag
     end
     return headers
 end
@@ -28,18 +28,18 @@ local function take_next()
     if feeds_back then
         return table.remove(requests, 1)
     end
-    at = at % #requests + 1
-    return requests[at]
+    position = position % #requests + 1
+    return requests[position]
 end
 
-local function ask()
-    local one = take_next()
+local function build_request()
+    local prepared = take_next()
     number = number + 1
-    local body = one.body ~= "" and one.body:gsub("{n}", number) or nil
-    return wrk.format(one.method, one.path, headers_of(one), body)
+    local body = prepared.body ~= "" and prepared.body:gsub("{n}", number) or nil
+    return wrk.format(prepared.method, prepared.path, build_headers(prepared), body)
 end
 
-local function tag_of(headers)
+local function find_etag(headers)
     for name, value in pairs(headers) do
         if name:lower() == "etag" then
             return value
@@ -49,7 +49,7 @@ end
 
 local by_id = {}
 
-local function note(status, headers, body)
+local function handle_response(status, headers, body)
     if status ~= expected then
         unexpected = unexpected + 1
         if unexpected == 1 then
@@ -58,10 +58,10 @@ local function note(status, headers, body)
     end
     if feeds_back then
         local id = status == expected and body:match('"id":%s*"([%x-]+)"')
-        local one = id and by_id[id]
-        if one then
-            one.tag = tag_of(headers)
-            requests[#requests + 1] = one
+        local prepared = id and by_id[id]
+        if prepared then
+            prepared.tag = find_etag(headers)
+            requests[#requests + 1] = prepared
         end
     end
 end
@@ -70,20 +70,20 @@ function init(arguments)
     expected, feeds_back = tonumber(arguments[2]), arguments[3] == "feeds_back"
     for line in io.lines(arguments[1]) do
         local method, path, token, body, tag = line:match("^(.-)\t(.-)\t(.-)\t(.-)\t(.*)$")
-        local one = { method = method, path = path, token = token, body = body, tag = tag }
-        requests[#requests + 1] = one
-        by_id[path:match("([%x-]+)$") or ""] = one
+        local prepared = { method = method, path = path, token = token, body = body, tag = tag }
+        requests[#requests + 1] = prepared
+        by_id[path:match("([%x-]+)$") or ""] = prepared
     end
-    request = ask
-    -- To look at every answer costs the core that PostgreSQL works on. Where none is needed and none is to be an
-    -- error, what wrk itself counts tells enough.
+    request = build_request
+    -- Handling every response takes CPU time on the core of PostgreSQL. If no ETag is needed and the expected status
+    -- is 200, the errors that wrk counts itself are enough.
     if expected ~= 200 or feeds_back then
-        response = note
+        response = handle_response
     end
 end
 
 function done(summary)
-    -- There is one thread.
+    -- wrk runs with one thread.
     local thread, errors = threads[1], summary.errors
     local bad, first = thread:get("unexpected"), thread:get("first_unexpected")
     if thread:get("expected") < 400 then

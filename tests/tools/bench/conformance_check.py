@@ -1,7 +1,7 @@
-"""The one check that every contender passes before it is timed: the same contract, seen over HTTP alone.
+"""Check over HTTP that a server conforms to the contract. Each server must pass before it is measured.
 
-It holds for ours as for the peers, so it asks for no more than the peers promise. Its rows are of the last
-organization that is asked.
+The check is the same for this server and its peers, so it covers only what the peers implement. Its rows
+belong to the last of the organizations that receive requests.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 @dataclass(frozen=True)
 class ContractClient:
-    """Who asks, and where."""
+    """A client that sends requests as the owner of one organization."""
 
     client: httpx.Client
     scale: Scale
 
     @property
     def organization(self) -> int:
-        """The organization that is asked for."""
+        """Return the number of the organization."""
         return reader_organizations()[-1]
 
     def get(self, path: str, status: int = 200, token: str | None = None, tag: str = "") -> httpx.Response:
-        """Ask as the owner."""
+        """Send a GET request, as the owner unless a token is given."""
         return fetch(
             self.client, Request("GET", path, token or build_token(self.organization), tag=tag), status
         )
@@ -57,27 +57,27 @@ class ContractClient:
         return page
 
     def create(self, status: int = 201, token: str | None = None, **body: object) -> httpx.Response:
-        """Make a product as the owner."""
+        """Create a product, as the owner unless a token is given."""
         request = Request(
             "POST", list_path(self.organization), token or build_token(self.organization), json.dumps(body)
         )
         return fetch(self.client, request, status)
 
     def update(self, location: str, tag: str, status: int = 200, **body: object) -> httpx.Response:
-        """Change a product as the owner."""
+        """Update a product as the owner."""
         request = Request("PATCH", location, build_token(self.organization), json.dumps(body), tag)
         return fetch(self.client, request, status)
 
 
-def _parse_problem(answer: httpx.Response, code: str) -> dict[str, Any]:
-    problem: dict[str, Any] = answer.json()
-    assert answer.headers["content-type"] == PROBLEM_MEDIA_TYPE
-    assert (problem["status"], problem["code"]) == (answer.status_code, code), problem
+def _parse_problem(response: httpx.Response, code: str) -> dict[str, Any]:
+    problem: dict[str, Any] = response.json()
+    assert response.headers["content-type"] == PROBLEM_MEDIA_TYPE
+    assert (problem["status"], problem["code"]) == (response.status_code, code), problem
     return problem
 
 
 def invalid_tokens_are_rejected(client: ContractClient) -> None:
-    """A missing, a forged, and an old one."""
+    """Check a missing, a forged and an expired token."""
     path = f"{BASE_PATH}{client.scale.product_id(1, 1)}"
     assert client.client.get(path).status_code == 401
     client.get(path, 401, build_token(1, secret="another secret that is long enough for the algorithm"))
@@ -85,7 +85,7 @@ def invalid_tokens_are_rejected(client: ContractClient) -> None:
 
 
 def a_product_is_returned_in_full(client: ContractClient) -> None:
-    """With its cover and its photograph."""
+    """Check all fields, with the cover image and the photo."""
     product = client.get(f"{BASE_PATH}{client.scale.product_id(client.organization, 3)}").json()
     assert set(product) == PRODUCT_FIELDS
     assert product["id"] == str(client.scale.product_id(client.organization, 3))
@@ -100,7 +100,7 @@ def a_product_is_returned_in_full(client: ContractClient) -> None:
 
 
 def products_of_other_tenants_are_not_found(client: ContractClient) -> None:
-    """For reading, listing and changing, as what does not exist."""
+    """Check that reads, lists and updates return 404, as for an unknown product."""
     foreign = f"{BASE_PATH}{client.scale.product_id(client.organization - 1, 1)}"
     _parse_problem(client.get(foreign, 404), "not_found")
     _parse_problem(client.get(f"{BASE_PATH}{uuid.UUID(int=7)}", 404), "not_found")
@@ -110,7 +110,7 @@ def products_of_other_tenants_are_not_found(client: ContractClient) -> None:
 
 
 def lists_paginate_by_cursor_and_by_skip(client: ContractClient) -> None:
-    """Newest first, each row once, counted exactly."""
+    """Check the order (newest first), the pages (each row once) and the exact count."""
     first, both = client.page(limit=20), client.page(limit=40)
     assert set(first) == {"data", "count", "count_exact", "next_cursor"}
     assert (first["count"], first["count_exact"]) == (client.scale.products, True)
@@ -126,7 +126,7 @@ def lists_paginate_by_cursor_and_by_skip(client: ContractClient) -> None:
 
 
 def page_parameters_are_bounded(client: ContractClient) -> None:
-    """And what is out of them is named."""
+    """Check that an error names the parameter that is out of bounds."""
     for parameters in ({"limit": 0}, {"limit": 101}, {"skip": -1}):
         problem = _parse_problem(
             client.get(list_path(client.organization, **parameters), 422), "invalid_request"
@@ -136,25 +136,25 @@ def page_parameters_are_bounded(client: ContractClient) -> None:
 
 
 def a_product_can_be_created(client: ContractClient) -> None:
-    """With a place where it is found, and not by who only reads, nor twice with one SKU."""
-    made = client.create(**VALID, sku="CHECK-1")
-    product = made.json()
+    """Check the `Location` header, and the errors for a repeated SKU and for a viewer."""
+    created = client.create(**VALID, sku="CHECK-1")
+    product = created.json()
     assert set(product) == PRODUCT_FIELDS
     assert {name: product[name] for name in VALID} == VALID
     assert (product["state"], product["images"], product["cover_image"]) == ("READY", [], None)
-    found = client.get(made.headers["location"])
-    assert (found.json(), found.headers["etag"]) == (product, made.headers["etag"])
+    found = client.get(created.headers["location"])
+    assert (found.json(), found.headers["etag"]) == (product, created.headers["etag"])
     assert client.page(limit=1)["data"] == [product]
     assert client.page(limit=1)["count"] == client.scale.products + 1
     _parse_problem(client.create(409, **VALID, sku="CHECK-1"), "sku_taken")
-    viewer, of_viewer = build_token(client.scale.viewer), list_path(1)
-    refused = fetch(client.client, Request("POST", of_viewer, viewer, json.dumps(VALID)), 403)
-    _parse_problem(refused, "not_enough_permissions")
-    assert client.get(of_viewer, token=viewer).json()["count"] == client.scale.products
+    viewer_token, path = build_token(client.scale.viewer), list_path(1)
+    denied = fetch(client.client, Request("POST", path, viewer_token, json.dumps(VALID)), 403)
+    _parse_problem(denied, "not_enough_permissions")
+    assert client.get(path, token=viewer_token).json()["count"] == client.scale.products
 
 
 def invalid_bodies_are_rejected_with_every_error(client: ContractClient) -> None:
-    """All of it at once."""
+    """Check that one response names all invalid fields."""
     before = client.page(limit=1)
     problem = _parse_problem(client.create(422, **INVALID), "invalid_request")
     named = sorted(violation["loc"] for violation in problem["detail"])
@@ -164,25 +164,25 @@ def invalid_bodies_are_rejected_with_every_error(client: ContractClient) -> None
 
 
 def updates_require_the_current_etag(client: ContractClient) -> None:
-    """Who saw an older one is told so, and changes nothing."""
-    made = client.create(**VALID)
-    location, tag = made.headers["location"], made.headers["etag"]
-    changed = client.update(location, tag, color="sand", materials=None)
-    expected = {**made.json(), "color": "sand", "materials": None}
-    assert {**changed.json(), "updated_at": made.json()["updated_at"]} == expected
-    assert changed.json()["updated_at"] > made.json()["updated_at"]
-    assert changed.headers["etag"] != tag
+    """Check that an update with an old ETag returns 412 and changes nothing."""
+    created = client.create(**VALID)
+    location, tag = created.headers["location"], created.headers["etag"]
+    updated = client.update(location, tag, color="sand", materials=None)
+    expected = {**created.json(), "color": "sand", "materials": None}
+    assert {**updated.json(), "updated_at": created.json()["updated_at"]} == expected
+    assert updated.json()["updated_at"] > created.json()["updated_at"]
+    assert updated.headers["etag"] != tag
     _parse_problem(client.update(location, tag, 412, color="red"), "precondition_failed")
-    assert client.get(location).json() == changed.json()
-    client.update(location, changed.headers["etag"], 422, name="")
+    assert client.get(location).json() == updated.json()
+    client.update(location, updated.headers["etag"], 422, name="")
 
 
 def unchanged_products_are_not_modified(client: ContractClient) -> None:
-    """Without a body, until it changes."""
+    """Check that a 304 response has no body, and that an update ends it."""
     location = client.create(**VALID).headers["location"]
     tag = client.get(location).headers["etag"]
-    known = client.get(location, 304, tag=tag)
-    assert (known.content, known.headers["etag"]) == (b"", tag)
+    not_modified = client.get(location, 304, tag=tag)
+    assert (not_modified.content, not_modified.headers["etag"]) == (b"", tag)
     client.update(location, tag, color="red")
     assert client.get(location, tag=tag).json()["color"] == "red"
 
@@ -201,10 +201,10 @@ CHECKS: tuple[Callable[[ContractClient], None], ...] = (
 
 
 def find_failures(client: httpx.Client, scale: Scale) -> Iterator[str]:
-    """Give what a server does otherwise than the contract says, by the sentence that does not hold."""
-    visit = ContractClient(client, scale)
+    """Yield each failed check as its name and error."""
+    contract_client = ContractClient(client, scale)
     for check in CHECKS:
         try:
-            check(visit)
+            check(contract_client)
         except (AssertionError, LookupError, httpx.HTTPError, RuntimeError, ValueError) as error:
             yield f"{check.__name__.replace('_', ' ')}: {error!r}"

@@ -1,4 +1,4 @@
-"""The stage of the benchmark: PostgreSQL on one core, the servers on the other, each with the same rows."""
+"""The environment of the benchmark: PostgreSQL on one core, servers with the same rows on the other."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ SERVER_CORE, DATABASE_CORE = BOTH_CORES = 0, 1
 POSTGRESQL = {
     "max_connections": "200",
     "shared_buffers": "1GB",
-    # The servers are measured, not the disk: a commit does not wait for it.
+    # The benchmark measures the servers, not the disk, so commits do not wait for it.
     "synchronous_commit": "off",
     "max_wal_size": "4GB",
-    # Counts statements when it is told to.
+    # Counts statements while `statement_tracking("top")` is in effect.
     "shared_preload_libraries": "pg_stat_statements",
     "pg_stat_statements.track_utility": "off",
 }
@@ -43,7 +43,7 @@ GRANT sartiq_app, sartiq_system TO sartiq;
 
 @dataclass(frozen=True)
 class BenchServer:
-    """A contender that answers."""
+    """A running server."""
 
     spec: ServerSpec
     url: str
@@ -54,27 +54,27 @@ class BenchServer:
 
 @dataclass(frozen=True)
 class BenchEnvironment:
-    """The cluster with the database that all are copied from."""
+    """The PostgreSQL cluster with the database `rows`, which is the template of all databases."""
 
     cluster: PostgresServer
     folder: Path
     scale: Scale
 
     def admin_url(self, database: str = "postgres") -> str:
-        """The database, as a login that no policy holds."""
+        """Return the URL of a database for a superuser, to which no row-level security policy applies."""
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.cluster.port}/{database}"
 
     def url(self, database: str) -> str:
-        """The database, as the servers use it."""
+        """Return the URL of a database for the servers."""
         return f"postgresql+psycopg://sartiq:sartiq@127.0.0.1:{self.cluster.port}/{database}"
 
     def copy(self, name: str) -> None:
-        """Make a database of this name with all rows."""
+        """Create a database of this name with all rows."""
         self.run(f"CREATE DATABASE {name} TEMPLATE rows OWNER sartiq")
 
     @contextlib.contextmanager
     def using_both_cores(self) -> Iterator[None]:
-        """Let PostgreSQL, and whatever is started within the block, run on both cores."""
+        """Run PostgreSQL and all processes that start within the block on both cores."""
         pin_process(self.cluster.process_id, *BOTH_CORES)
         try:
             with pinned_to_cores(*BOTH_CORES):
@@ -92,28 +92,28 @@ class BenchEnvironment:
 
 
 def statement_tracking(mode: str) -> tuple[str, str]:
-    """Return what makes PostgreSQL count statements from now on (`top`), or no more (`none`)."""
+    """Return the SQL that makes PostgreSQL start (`top`) or stop (`none`) counting statements."""
     return f"ALTER SYSTEM SET pg_stat_statements.track = {mode}", "SELECT pg_reload_conf()"
 
 
 @contextlib.contextmanager
 def run_environment(folder: Path, scale: Scale) -> Iterator[BenchEnvironment]:
-    """Start PostgreSQL, and make the database `rows` with the schema of the product and all rows."""
+    """Start PostgreSQL and create the database `rows` with the product's schema and all rows."""
     with pinned_to_cores(DATABASE_CORE), run_postgres(folder / "postgresql", **POSTGRESQL) as cluster:
-        stage = BenchEnvironment(cluster, folder, scale)
-        stage.run(*CREATE_ROLES.strip().splitlines(), "CREATE DATABASE rows OWNER sartiq")
-        stage.run("CREATE EXTENSION pg_stat_statements", *statement_tracking("none"))
-        environment = OURS.environment(folder / "prepared", free_port(), stage.url("rows"))
+        environment = BenchEnvironment(cluster, folder, scale)
+        environment.run(*CREATE_ROLES.strip().splitlines(), "CREATE DATABASE rows OWNER sartiq")
+        environment.run("CREATE EXTENSION pg_stat_statements", *statement_tracking("none"))
+        variables = OURS.environment(folder / "prepared", free_port(), environment.url("rows"))
         command = [sys.executable, "-m", "handlers", "--prepare-only"]
         with (folder / "preparing.log").open("wb") as log:
-            subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=True, stderr=log)
-        create_rows(stage.admin_url("rows"), scale)
-        yield stage
+            subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=True, stderr=log)
+        create_rows(environment.admin_url("rows"), scale)
+        yield environment
 
 
 @contextlib.contextmanager
 def run_server(environment: BenchEnvironment, spec: ServerSpec) -> Iterator[BenchServer]:
-    """Run a contender on a copy of the rows, without what serves ours alone when it is a peer."""
+    """Run a server on a copy of the rows. For a peer, disable policies and triggers: only ours uses them."""
     environment.copy(spec.name)
     if not spec.is_ours:
         disable_policies(environment.url(spec.name))
@@ -128,31 +128,31 @@ def run_server(environment: BenchEnvironment, spec: ServerSpec) -> Iterator[Benc
 @contextlib.contextmanager
 def start_server(
     bench_environment: BenchEnvironment,
-    contender: ServerSpec,
+    spec: ServerSpec,
     database: str,
     cores: Sequence[int] = (SERVER_CORE,),
     **environment: str,
 ) -> Iterator[BenchServer]:
-    """Run a contender on a database, and say how long it took until a product was answered."""
+    """Run a server on a database. Its startup time ends with the first successful read of a product."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    folder = Path(tempfile.mkdtemp(prefix=contender.name, dir=bench_environment.folder))
-    told = {**contender.environment(folder, port, bench_environment.url(database)), **environment}
-    command = [part.format(port=port) for part in contender.command]
+    folder = Path(tempfile.mkdtemp(prefix=spec.name, dir=bench_environment.folder))
+    variables = {**spec.environment(folder, port, bench_environment.url(database)), **environment}
+    command = [part.format(port=port) for part in spec.command]
     with (folder / "log").open("ab") as log, pinned_to_cores(*cores):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         process = subprocess.Popen(
             command,
-            cwd=contender.folder,
-            env={**os.environ, **told},
+            cwd=spec.folder,
+            env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
         )
     try:
-        address = f"{url}/api/v1/products/{bench_environment.scale.product_id(1, 1)}"
-        signed = {"Authorization": f"Bearer {build_token(1)}"}
-        wait_for_response(address, process, folder / "log", signed, pause=0.01)
-        yield BenchServer(contender, url, process.pid, time.perf_counter() - began, database)
+        product_url = f"{url}/api/v1/products/{bench_environment.scale.product_id(1, 1)}"
+        headers = {"Authorization": f"Bearer {build_token(1)}"}
+        wait_for_response(product_url, process, folder / "log", headers, pause=0.01)
+        yield BenchServer(spec, url, process.pid, time.perf_counter() - started_at, database)
     finally:
         stop(process)

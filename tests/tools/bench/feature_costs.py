@@ -1,10 +1,10 @@
-"""What each guarantee costs, in microseconds of the processor for one request.
+"""Measure the cost of each guarantee in microseconds of CPU time per request.
 
-The server runs in this process, whole but for the socket. What a guarantee does in functions of its own is
-clocked there, by the clock of their thread. What it changes elsewhere too, such as statements, is switched
-off and on again between two requests, and the work of this process and of its side of PostgreSQL compared.
-Whichever way comes first in one turn of four requests comes second in the next: what disturbs the machine for
-longer than a turn falls out.
+The server runs in this process, complete except for the socket. A guarantee that has its own functions is
+timed there, by the CPU clock of the thread. A guarantee that also changes other code, such as statements, is
+switched off and on between two requests, and the CPU time of this process and of its PostgreSQL backends is
+compared. Each turn has four requests, and the variant that starts alternates from turn to turn, so that a
+disturbance of the machine that lasts longer than a turn cancels out.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ CHECKS = ("request_validation", "response_validation")
 TIMED = (*CHECKS, "etags", "rate_limits")
 POLICIES, AUDIT, WITH_KEY, BOTH_CHECKS = "policies", "audit", "with a key", "both checks"
 TITLES = {
-    "request_validation": "requests are checked against the contract's schemas",
-    "response_validation": "answers are checked against the contract",
+    "request_validation": "validation of requests against the contract",
+    "response_validation": "validation of responses against the contract",
     POLICIES: "row-level security in PostgreSQL",
     "etags": "entity tags",
-    AUDIT: "an event in the audit log for each write",
-    "rate_limits": "requests are counted, by account and organization",
-    WITH_KEY: "an Idempotency-Key, where one is sent",
+    AUDIT: "an audit log event for each write",
+    "rate_limits": "rate limits by account and organization",
+    WITH_KEY: "an idempotency key, if the request has one",
 }
 TOGGLED = {
     "read": (POLICIES,),
@@ -45,29 +45,29 @@ TOGGLED = {
 }
 OPERATIONS = tuple(TOGGLED)
 ROUNDS = {"read": 6, "list_100": 2, "create": 4}
-"""How many turns of each take about as long as those of the others."""
+"""Turns per operation, chosen so that all operations take about the same time."""
 WARM_UP, TIMES = 40, 60
-"""Requests of each way before it counts, and for each turn in the list above with clocks running."""
+"""Warm-up requests of each variant, and timed requests per turn in `ROUNDS`."""
 
 
 @dataclass
 class _Variant:
-    """One of two ways to have a request answered."""
+    """One of the two variants of a comparison: with or without a guarantee."""
 
     server: InProcessServer
     requests: Iterator[bytes]
     switch: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def send(self, operation: Operation) -> float:
-        """Ask once, and return the seconds of work."""
-        wire = next(self.requests)
+        """Send one request and return the CPU seconds that it took."""
+        request = next(self.requests)
         with self.switch():
             before = _cpu_seconds(self.server)
-            told = self.server.send(wire)
-            worked = _cpu_seconds(self.server) - before
-        if not told.startswith(f"HTTP/1.1 {operation.status} ".encode()):
-            raise UnexpectedResponse(f"{operation.name} was answered {told[:300]!r}")
-        return worked
+            response = self.server.send(request)
+            used = _cpu_seconds(self.server) - before
+        if not response.startswith(f"HTTP/1.1 {operation.status} ".encode()):
+            raise UnexpectedResponse(f"{operation.name}: unexpected response {response[:300]!r}")
+        return used
 
 
 def _cpu_seconds(server: InProcessServer) -> float:
@@ -76,7 +76,7 @@ def _cpu_seconds(server: InProcessServer) -> float:
 
 @dataclass
 class _Comparison:
-    """Two ways that differ by one guarantee, and the seconds that each worked for a request, turn by turn."""
+    """Two variants that differ in one guarantee, with the CPU seconds per request of each turn."""
 
     operation: Operation
     enabled: _Variant
@@ -85,30 +85,30 @@ class _Comparison:
     totals_without: list[float] = field(default_factory=list)
 
     def run_round(self) -> None:
-        """Ask each way twice, the one that began last time between the other's requests."""
-        ways = [self.enabled, self.disabled]
+        """Send two requests to each variant, in the order A B B A; the first variant alternates."""
+        variants = [self.enabled, self.disabled]
         if len(self.totals) % 2:
-            ways.reverse()
-        seconds = {id(way): 0.0 for way in ways}
-        for way in (*ways, *reversed(ways)):
-            seconds[id(way)] += way.send(self.operation) / 2
+            variants.reverse()
+        seconds = {id(variant): 0.0 for variant in variants}
+        for variant in (*variants, *reversed(variants)):
+            seconds[id(variant)] += variant.send(self.operation) / 2
         self.totals.append(seconds[id(self.enabled)])
         self.totals_without.append(seconds[id(self.disabled)])
 
     def warm_up(self) -> None:
-        """Ask until statements are prepared and caches full."""
-        for way in (self.enabled, self.disabled):
+        """Send requests until statements are prepared and caches are full."""
+        for variant in (self.enabled, self.disabled):
             for _ in range(WARM_UP):
-                way.send(self.operation)
+                variant.send(self.operation)
 
     def cost(self) -> Estimate:
-        """Microseconds that the guarantee takes for a request."""
+        """Return the cost of the guarantee in microseconds per request."""
         return Estimate.from_samples(
             [1e6 * (one - other) for one, other in zip(self.totals, self.totals_without, strict=True)]
         )
 
     def share(self) -> Estimate:
-        """Which part of the work the guarantee is."""
+        """Return the cost of the guarantee as a share of the total."""
         return Estimate.from_samples(
             [(one - other) / one for one, other in zip(self.totals, self.totals_without, strict=True)]
         )
@@ -116,18 +116,18 @@ class _Comparison:
 
 @dataclass(frozen=True)
 class Costs:
-    """Microseconds of work by guarantee and operation, and the share of both checks in a list of 100."""
+    """Microseconds by guarantee and operation, and the share of both validations in a list of 100."""
 
     microseconds: Mapping[str, Mapping[str, Estimate]]
     totals: Mapping[str, Estimate]
     share_of_checks: Estimate
     timed_share: float
-    """The same by their clocks."""
+    """The same share, timed in the functions of the validations."""
     rounds: Mapping[str, int]
 
 
 def measure_costs(environment: BenchEnvironment, database: str, seconds: float) -> Costs:
-    """Clock, and then let ours answer with and without the other guarantees in turns, for so long."""
+    """Time the guarantees with their own functions, then compare the others in turns for `seconds`."""
     environment.copy("unprotected")
     disable_policies(environment.url("unprotected"))
     with (
@@ -139,70 +139,73 @@ def measure_costs(environment: BenchEnvironment, database: str, seconds: float) 
         every = [pair for found in pairs.values() for pair in found.values()]
         for pair in every:
             pair.warm_up()
-        clocked = {
+        timed = {
             name: _measure_timed(_Variant(server, _build_requests(environment, server, name)), name)
             for name in OPERATIONS
         }
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             for pair in every:
                 for _ in range(ROUNDS[pair.operation.name]):
                     pair.run_round()
-    return _build_costs(pairs, clocked)
+    return _build_costs(pairs, timed)
 
 
 def _build_comparisons(
     environment: BenchEnvironment, server: InProcessServer, another: InProcessServer, name: str
 ) -> Iterator[tuple[str, _Comparison]]:
     for guarantee in TOGGLED[name]:
-        with_it, without_it = (_Variant(server, _build_requests(environment, server, name)) for _ in range(2))
+        enabled_variant, disabled_variant = (
+            _Variant(server, _build_requests(environment, server, name)) for _ in range(2)
+        )
         if guarantee == WITH_KEY:
-            with_it.requests = map(_add_idempotency_key, with_it.requests)
+            enabled_variant.requests = map(_add_idempotency_key, enabled_variant.requests)
         elif guarantee == POLICIES:
-            # On a copy of the rows without policies.
-            without_it = _Variant(
+            # This server uses a copy of the rows without policies.
+            disabled_variant = _Variant(
                 another, _build_requests(environment, another, name), partial(disabled, POLICIES)
             )
         else:
-            without_it.switch = partial(disabled, *(CHECKS if guarantee == BOTH_CHECKS else (guarantee,)))
-        yield guarantee, _Comparison(OPERATIONS_BY_NAME[name], with_it, without_it)
+            features = CHECKS if guarantee == BOTH_CHECKS else (guarantee,)
+            disabled_variant.switch = partial(disabled, *features)
+        yield guarantee, _Comparison(OPERATIONS_BY_NAME[name], enabled_variant, disabled_variant)
 
 
 def _build_requests(environment: BenchEnvironment, server: InProcessServer, name: str) -> Iterator[bytes]:
     return encode_requests(OPERATIONS_BY_NAME[name].requests(server.client(), environment.scale), HOST)
 
 
-def _add_idempotency_key(wire: bytes) -> bytes:
-    head, _, body = wire.partition(b"\r\n\r\n")
+def _add_idempotency_key(request: bytes) -> bytes:
+    head, _, body = request.partition(b"\r\n\r\n")
     return b"%b\r\nIdempotency-Key: %b\r\n\r\n%b" % (head, uuid.uuid4().hex.encode(), body)
 
 
-def _measure_timed(way: _Variant, name: str) -> dict[str, list[float]]:
-    """Return the seconds that each request works within guarantees."""
-    clocks = {guarantee: FunctionTimer(guarantee) for guarantee in TIMED}
-    found: dict[str, list[float]] = {guarantee: [] for guarantee in TIMED}
+def _measure_timed(variant: _Variant, name: str) -> dict[str, list[float]]:
+    """Return the CPU seconds that each request spends in the functions of each guarantee."""
+    timers = {guarantee: FunctionTimer(guarantee) for guarantee in TIMED}
+    seconds: dict[str, list[float]] = {guarantee: [] for guarantee in TIMED}
     with contextlib.ExitStack() as stack:
-        for clock in clocks.values():
-            stack.enter_context(clock.measuring())
+        for timer in timers.values():
+            stack.enter_context(timer.measuring())
         for _ in range(ROUNDS[name] * TIMES):
-            way.send(OPERATIONS_BY_NAME[name])
-            for guarantee, clock in clocks.items():
-                found[guarantee].append(clock.seconds)
-                clock.seconds = 0.0
-    return found
+            variant.send(OPERATIONS_BY_NAME[name])
+            for guarantee, timer in timers.items():
+                seconds[guarantee].append(timer.seconds)
+                timer.seconds = 0.0
+    return seconds
 
 
 def _build_costs(
-    pairs: Mapping[str, Mapping[str, _Comparison]], clocked: Mapping[str, Mapping[str, list[float]]]
+    pairs: Mapping[str, Mapping[str, _Comparison]], timed: Mapping[str, Mapping[str, list[float]]]
 ) -> Costs:
     microseconds: dict[str, dict[str, Estimate]] = defaultdict(dict)
     for name in OPERATIONS:
-        for guarantee, seconds in clocked[name].items():
-            if any(seconds):  # lists have no tag
+        for guarantee, seconds in timed[name].items():
+            if any(seconds):  # lists have no ETag
                 microseconds[guarantee][name] = Estimate.from_samples([1e6 * each for each in seconds])
         for guarantee, pair in pairs[name].items():
             microseconds[guarantee][name] = pair.cost()
-    whole = {
+    totals = {
         name: Estimate.from_samples(
             [
                 1e6 * one
@@ -215,8 +218,8 @@ def _build_costs(
     checks = sum(microseconds[check]["list_100"].median for check in CHECKS)
     return Costs(
         microseconds,
-        whole,
+        totals,
         pairs["list_100"][BOTH_CHECKS].share(),
-        checks / whole["list_100"].median,
+        checks / totals["list_100"].median,
         {name: len(found[POLICIES].totals) for name, found in pairs.items()},
     )

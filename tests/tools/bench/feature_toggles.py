@@ -1,7 +1,7 @@
-"""The server without some of what it guarantees, to be measured beside the one that keeps its word.
+"""Run the server with some of its guarantees disabled, to measure what they cost.
 
-`WITHOUT="etags audit" python -m tests.tools.bench.feature_toggles` serves as `python -m handlers` does.
-There is no such switch in the product: here its parts are replaced before it is put together.
+`WITHOUT="etags audit" python -m tests.tools.bench.feature_toggles` starts the server like
+`python -m handlers`. The product itself has no such switches: this module replaces its functions.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Replacement = tuple[str, str, Callable[..., Any]]
 
 @contextmanager
 def _no_tracking(*_: object) -> Iterator[None]:
-    """Follow nothing, so that there is nothing to write down."""
+    """Track no changes, so that no audit event is written."""
     yield
 
 
 def _noop(*_: object, **__: object) -> None:
-    """Do nothing, and find nothing wrong."""
+    """Do nothing and report no error."""
 
 
 def _no_violations(*_: object) -> list[Any]:
@@ -52,9 +52,9 @@ _CALLER = sqlalchemy.select(
 
 
 def _find_caller(user_id: UUID, session_id: UUID) -> callers.CallerRow | None:
-    """Find the caller as the product does, by a statement that lets nothing go on in its name."""
-    asked = {"user_id": user_id, "session_id": session_id}
-    row = current_session().connection().execute(_CALLER, asked).one_or_none()
+    """Find the caller like the product, but do not set the session variables of the policies."""
+    parameters = {"user_id": user_id, "session_id": session_id}
+    row = current_session().connection().execute(_CALLER, parameters).one_or_none()
     if row is None:
         return None
     roles = {UUID(organization_id): role for organization_id, role in (row.roles or {}).items()}
@@ -63,7 +63,7 @@ def _find_caller(user_id: UUID, session_id: UUID) -> callers.CallerRow | None:
 
 @cache
 def _unlimited(_limits: object, policy: QuotaPolicy, _subject: str) -> LimitUsage:
-    """Tell everybody that all is left: the headers of an answer stay, nothing is counted."""
+    """Report an unused quota. Responses keep their rate limit headers, but nothing is counted."""
     return LimitUsage(policy, policy.quota, 0, allowed=True)
 
 
@@ -88,37 +88,43 @@ FEATURES: dict[str, tuple[Replacement, ...]] = {
         ("studio.rate_limits.limiter", "RateLimiter.consume_async", _unlimited_async),
     ),
 }
-"""What can be left away, and what is replaced for it, each looked up by the product when it is called.
+"""The functions to replace for each feature. The product looks each of them up at every call.
 
-Without `policies`, all is done as the system; the database must be without them too (`take_policies_away`).
+Without `policies`, the server runs as the system role; call `disable_policies` for its database, too.
 """
 
 
 @contextmanager
 def disabled(*features: str) -> Iterator[None]:
-    """Replace what keeps these guarantees, and put it back; AttributeError when there is no such part."""
-    places = [
-        (*resolve_target(module, name), new) for part in features for module, name, new in FEATURES[part]
+    """Replace the functions of these features within the block.
+
+    Raises:
+        AttributeError: A function no longer exists.
+    """
+    targets = [
+        (*resolve_target(module, name), new)
+        for feature in features
+        for module, name, new in FEATURES[feature]
     ]
-    kept = [(owner, last, getattr(owner, last)) for owner, last, _ in places]
-    _patch(places)
+    originals = [(owner, last, getattr(owner, last)) for owner, last, _ in targets]
+    _patch(targets)
     try:
         yield
     finally:
-        _patch(kept)
+        _patch(originals)
 
 
-def _patch(places: Iterable[tuple[Any, str, Callable[..., Any]]]) -> None:
-    for owner, last, function in places:
+def _patch(targets: Iterable[tuple[Any, str, Callable[..., Any]]]) -> None:
+    for owner, last, function in targets:
         setattr(owner, last, function)
 
 
 class FunctionTimer:
-    """Counts the seconds that a thread works within some parts of the product, one request at a time."""
+    """Counts the CPU seconds that a thread spends in the functions of some features. Not thread-safe."""
 
     def __init__(self, *features: str) -> None:
-        self._places = [
-            resolve_target(module, name) for part in features for module, name, _ in FEATURES[part]
+        self._targets = [
+            resolve_target(module, name) for feature in features for module, name, _ in FEATURES[feature]
         ]
         self.seconds = 0.0
         self.calls = 0
@@ -126,25 +132,25 @@ class FunctionTimer:
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
-        """Count within the block."""
-        kept = [(owner, last, getattr(owner, last)) for owner, last in self._places]
-        _patch((owner, last, self._timed(function)) for owner, last, function in kept)
+        """Time the functions within the block."""
+        originals = [(owner, last, getattr(owner, last)) for owner, last in self._targets]
+        _patch((owner, last, self._timed(function)) for owner, last, function in originals)
         try:
             yield
         finally:
-            _patch(kept)
+            _patch(originals)
 
     def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @contextmanager
         def counting() -> Iterator[None]:
-            # One part may call another.
+            # One timed function may call another; count only the outermost.
             is_outermost, self._is_inside = not self._is_inside, True
-            began = time.thread_time()
+            started_at = time.thread_time()
             try:
                 yield
             finally:
                 if is_outermost:
-                    self.seconds += time.thread_time() - began
+                    self.seconds += time.thread_time() - started_at
                     self.calls += 1
                     self._is_inside = False
 
@@ -153,7 +159,7 @@ class FunctionTimer:
                 return function(*arguments, **named)
 
         async def counted_on_loop(*arguments: Any, **named: Any) -> Any:
-            # What it awaits is done at once, or would be counted too.
+            # Correct only because the function never suspends: other work of the thread would be counted.
             with counting():
                 return await function(*arguments, **named)
 
@@ -161,7 +167,11 @@ class FunctionTimer:
 
 
 def resolve_target(module: str, name: str) -> tuple[Any, str]:
-    """Return what holds a part of the product, and its name there; AttributeError when there is none."""
+    """Return the module or class that holds a function of the product, and the attribute's name.
+
+    Raises:
+        AttributeError: The module has no such function.
+    """
     path, _, last = name.rpartition(".")
     owner: Any = import_module(module)
     for each in path.split(".") if path else ():
@@ -172,7 +182,7 @@ def resolve_target(module: str, name: str) -> tuple[Any, str]:
 
 
 def disable_policies(database_url: str) -> None:
-    """Let the owner of the tables see and write every row again."""
+    """Disable row-level security on all tables, also for their owner."""
     engine = sqlalchemy.create_engine(database_url)
     with engine.begin() as connection:
         for table in Base.metadata.sorted_tables:

@@ -1,8 +1,8 @@
-"""`make bench-generation`: what four pictures of the local studio cost, stage by stage.
+"""`make bench-generation`: measure the cost of four predictions of the local studio by stage.
 
-Processor seconds are of all threads, and the quickest of several rounds is told: other work on the machine
-disturbs the clock on the wall, and these hardly. The pictures are made one after the other, so that each
-second has its stage; a worker makes them side by side. Nothing is judged, and no database takes part.
+CPU seconds are those of all threads. The result is the fastest of several rounds: other work on the machine
+disturbs wall time, but hardly CPU time. The images are rendered one after the other, so that each second
+belongs to one stage; a worker renders them in parallel. No database is used, and the command has no target.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from studio.seed.images import packshots
 PHOTO = Path(packshots.__file__).with_name("dress.jpg")
 IMAGES = 4
 STAGES = ("prepare", "render", "encode", "store")
-# By its path: the package calls a function by the same name.
+# Imported by its path, because the package exports a function of the same name.
 RENDER = importlib.import_module("studio.rendering.render")
 
 
 @dataclass
 class StageTimer:
-    """Seconds of the processor and of the wall by stage; a stage within another is not counted twice."""
+    """CPU and wall seconds by stage. A nested stage is not counted twice."""
 
     processor: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     wall: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @contextmanager
     def measure(self, stage: str, within: str | None = None) -> Iterator[None]:
-        """Count what the block takes to the stage, and off the one that it lies within."""
-        began = time.process_time(), time.perf_counter()
+        """Add the duration of the block to its stage and subtract it from the enclosing stage."""
+        started_at = time.process_time(), time.perf_counter()
         yield
-        took = time.process_time() - began[0], time.perf_counter() - began[1]
-        for clock, seconds in zip((self.processor, self.wall), took, strict=True):
+        elapsed = time.process_time() - started_at[0], time.perf_counter() - started_at[1]
+        for clock, seconds in zip((self.processor, self.wall), elapsed, strict=True):
             clock[stage] += seconds
             if within:
                 clock[within] -= seconds
 
 
 def build_render_inputs(product: UUID, file_format: str) -> dict[str, Any]:
-    """Return what a generation of this product's photograph freezes, on the studio's own paper."""
+    """Return the frozen inputs of a generation with this product's photo on a plain paper background."""
     paper = {"kind": "SWEEP", "color": "#F2F0EC", "color_end": None, "shadow": "SOFT", "image": None}
     return {
         "product": {"media_id": str(product), "extension": "jpg"},
@@ -72,35 +72,38 @@ def build_render_inputs(product: UUID, file_format: str) -> dict[str, Any]:
 
 
 def run_generation(folder: Path, file_format: str) -> StageTimer:
-    """Return how long a generation took, from the stored photograph to stored pictures."""
-    clocks, storage, product = StageTimer(), LocalDisk(folder), UUID(int=1)
+    """Run a generation from the stored photo to stored images and return its timer."""
+    timer, storage, product = StageTimer(), LocalDisk(folder), UUID(int=1)
     storage.write(media_key(product, "jpg"), PHOTO.read_bytes())
     encode = RENDER.encode
 
     def encode_timed(*arguments: Any) -> Any:
-        with clocks.measure("encode", within="render"):
+        with timer.measure("encode", within="render"):
             return encode(*arguments)
 
-    with clocks.measure("prepare"):
-        stage = local_renderer.prepare_context(storage, "GENERATE", build_render_inputs(product, file_format))
+    with timer.measure("prepare"):
+        context = local_renderer.prepare_context(
+            storage, "GENERATE", build_render_inputs(product, file_format)
+        )
     for index in range(IMAGES):
-        with mock.patch.object(RENDER, "encode", encode_timed), clocks.measure("render"):
-            picture = local_renderer.render_image(stage, 0, index, lambda _share: None)
-        with clocks.measure("store"):
-            stored = to_stored_image(picture)
+        with mock.patch.object(RENDER, "encode", encode_timed), timer.measure("render"):
+            image = local_renderer.render_image(context, 0, index, lambda _share: None)
+        with timer.measure("store"):
+            stored = to_stored_image(image)
             storage.write(media_key(UUID(int=2 + index), stored.extension), stored.data)
-    return clocks
+    return timer
 
 
 def format_table(rounds: Sequence[StageTimer], file_format: str) -> str:
-    """Return the table of the quickest round."""
-    best = min(rounds, key=lambda clocks: sum(clocks.processor.values()))
+    """Return the table of the fastest round."""
+    best = min(rounds, key=lambda timer: sum(timer.processor.values()))
     rows = [(stage, best.processor[stage], best.wall[stage]) for stage in STAGES]
-    rows.append(("in all", sum(best.processor.values()), sum(best.wall.values())))
+    rows.append(("total", sum(best.processor.values()), sum(best.wall.values())))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    lines = [f"{IMAGES} pictures, {file_format} of 1536 x 2048   processor, s    wall, s"]
+    title = f"{IMAGES} images, {file_format}, 1536 x 2048"
+    lines = [f"{title:<34}{'CPU, s':>14}{'wall, s':>11}"]
     lines += [f"{stage:<34}{processor:>14.2f}{wall:>11.2f}" for stage, processor, wall in rows]
-    return "\n".join([*lines, f"peak of this process: {peak:.0f} MB"])
+    return "\n".join([*lines, f"peak memory of this process: {peak:.0f} MB"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,7 +1,7 @@
-"""The server within this process, asked over a connection that is none: all of it runs, and can be looked at.
+"""Run the server in this process over an in-memory connection, so that it can be profiled.
 
-Parser, middleware, threads and database are those of `python -m handlers`; only the socket is missing, and
-what works beside requests.
+Parser, middleware, threads and database are those of `python -m handlers`. Only the socket and the background
+work are missing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TIMEOUT_SECONDS = 60
 
 
 class _MemoryTransport(asyncio.Transport):
-    """Keeps what the server writes."""
+    """Collects the bytes that the server writes."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 50_000), "sockname": ("127.0.0.1", PORT)})
@@ -56,17 +56,17 @@ class _MemoryTransport(asyncio.Transport):
 
 
 class _Connection(BoundedHttpProtocol):
-    """A connection that says when an answer is complete."""
+    """A connection that sets an event when a response is complete."""
 
-    answered: asyncio.Event
+    completed: asyncio.Event
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self.answered.set()
+        self.completed.set()
 
 
 class _ParsedResponse:
-    """What `httptools` finds in the bytes of one answer."""
+    """The status, headers and body of a response, parsed by `httptools`."""
 
     def __init__(self, data: bytes) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
@@ -83,17 +83,17 @@ class _ParsedResponse:
 
 
 class InProcessServer(httpx.BaseTransport):
-    """The server, as a transport for `httpx` and as something to profile."""
+    """The server in this process: an `httpx` transport that can profile requests."""
 
     def __init__(self, settings: Settings) -> None:
         self._loop = uvloop.new_event_loop()
-        self._profiling = Profiler()
+        self._profiler = Profiler()
         app = create_app(settings)
         app.bridge.pool.shutdown()
-        app.bridge.pool = ProfiledPool(self._profiling)
+        app.bridge.pool = ProfiledPool(self._profiler)
         self._app = app
         self.backends: list[int] = []
-        """The processes of PostgreSQL that work for this server."""
+        """The process ids of this server's PostgreSQL backends."""
         sqlalchemy.event.listen(app.database.engine, "connect", self._record_backend)
         self._wire = _MemoryTransport()
         self._connection = self._loop.run_until_complete(self._connect(settings))
@@ -110,56 +110,56 @@ class InProcessServer(httpx.BaseTransport):
             public_url=settings.public_url,
             idle_timeout=settings.slow_client_seconds,
         )
-        connection.answered = asyncio.Event()
+        connection.completed = asyncio.Event()
         connection.connection_made(self._wire)
         return connection
 
     def client(self) -> httpx.Client:
-        """Return a client of this server; nothing of it needs to be closed."""
+        """Return a client of this server. It does not need to be closed."""
         return httpx.Client(transport=self, base_url=f"http://{HOST}")
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer a request of `httpx`."""
+        """Send an `httpx` request and return its response."""
         head = [f"{request.method} {request.url.raw_path.decode()} HTTP/1.1".encode()]
         head += [name + b": " + value for name, value in request.headers.raw]
-        answer = _ParsedResponse(self.send(b"\r\n".join([*head, b"", b""]) + request.read()))
-        return httpx.Response(answer.status, headers=answer.headers, content=answer.body)
+        response = _ParsedResponse(self.send(b"\r\n".join([*head, b"", b""]) + request.read()))
+        return httpx.Response(response.status, headers=response.headers, content=response.body)
 
     def send(self, wire: bytes) -> bytes:
-        """Answer the bytes of a request."""
+        """Send the bytes of a request and return the bytes of its response."""
         return self._loop.run_until_complete(self._send(wire))
 
     def profile(self, wire: bytes) -> RequestProfile:
-        """Answer the bytes of a request, and tell what that took."""
+        """Send the bytes of a request and return its profile."""
         return self._loop.run_until_complete(self._send_profiled(wire))
 
     def measure_cpu_seconds(self, wire: bytes) -> float:
-        """Answer the bytes of a request, and tell for how many seconds this process worked for it."""
-        began = time.process_time()
+        """Send the bytes of a request and return the CPU seconds of this process."""
+        started_at = time.process_time()
         self.send(wire)
-        return time.process_time() - began
+        return time.process_time() - started_at
 
     async def _send(self, wire: bytes) -> bytes:
-        self._connection.answered.clear()
+        self._connection.completed.clear()
         self._wire.output.clear()
         self._connection.data_received(wire)
-        await asyncio.wait_for(self._connection.answered.wait(), TIMEOUT_SECONDS)
+        await asyncio.wait_for(self._connection.completed.wait(), TIMEOUT_SECONDS)
         return b"".join(self._wire.output)
 
     async def _send_profiled(self, wire: bytes) -> RequestProfile:
-        self._connection.answered.clear()
-        self._profiling.begin()
+        self._connection.completed.clear()
+        self._profiler.begin()
         try:
             self._connection.data_received(wire)
-            await self._connection.answered.wait()
-            # The task of the request comes to its end.
+            await self._connection.completed.wait()
+            # Let the task of the request finish.
             await asyncio.sleep(0)
         finally:
-            spent = self._profiling.stop()
-        return spent
+            profile = self._profiler.stop()
+        return profile
 
     def stop(self) -> None:
-        """Let go of everything; clients that come and go do not end it."""
+        """Release all resources. Closing a client does not stop the server."""
         self._connection.connection_lost(None)
         self._app.bridge.pool.shutdown()
         self._app.database.dispose()
@@ -168,27 +168,27 @@ class InProcessServer(httpx.BaseTransport):
 
 @contextlib.contextmanager
 def _restored_logging() -> Iterator[None]:
-    """Put back who logs where, and from which level on: the server's file is closed with the block."""
+    """Restore the levels and handlers of the loggers: the server's log file is closed after the block."""
     loggers = [logging.getLogger(), *map(logging.getLogger, PACKAGES)]
-    kept = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    saved = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
     try:
         yield
     finally:
         logging.captureWarnings(False)
-        for logger, level, handlers in kept:
+        for logger, level, handlers in saved:
             logger.setLevel(level)
             logger.handlers[:] = handlers
 
 
 @contextlib.contextmanager
 def run_in_process_server(folder: Path, database_url: str) -> Iterator[InProcessServer]:
-    """Have the server on a database that is prepared, its log in a file."""
+    """Run the server on a prepared database, with its log in a file."""
     environment = OURS.environment(folder, PORT, database_url)
     settings = Settings.from_environment(environment)
     with (folder / "log").open("a") as log, contextlib.redirect_stderr(log), _restored_logging():
         configure_logging(settings.log_level, settings.log_format, settings.service_name)
         server = InProcessServer(settings)
-        # As the server does when it starts.
+        # The server does this when it starts.
         gc.freeze()
         try:
             yield server

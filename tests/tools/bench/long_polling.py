@@ -1,8 +1,8 @@
-"""`make bench-waiting`: do 200 callers who wait slow the others down?
+"""`make bench-waiting`: measure whether 200 waiting clients slow other clients down.
 
-A real server on PostgreSQL answers a list of 20, again and again: alone, and with 100 callers who prefer to
-wait and 100 who follow events, of generations that all move each second. Both in turn and in one run: ratios
-count.
+A server on PostgreSQL serves a list of 20 repeatedly: without waiting clients, and with 100 clients that send
+`Prefer: wait` and 100 that follow the events of generations whose progress changes each second. The two cases
+take turns within one run, so compare their ratio.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.e2e.server import ROOT, RunningServer, running_server
 from tests.support.databases import create_database
 from tests.tools.bench.processes import cpu_seconds
 
-CALLERS, GENERATIONS, PRODUCTS = 200, 20, 60
+CLIENTS, GENERATIONS, PRODUCTS = 200, 20, 60
 REQUESTS_PER_SECOND = 40
 UPDATE_PROGRESS = sqlalchemy.text(
     "UPDATE generations SET progress = (progress + 1) % 100, revision = revision + 1"
@@ -37,50 +37,50 @@ UPDATE_PROGRESS = sqlalchemy.text(
 
 
 def create_rows(api: Api) -> tuple[str, list[str]]:
-    """Make the rows; return the address of the list and those of the generations, which nobody works on."""
-    scope = api.get("/organizations/", sort="created_at")["data"][0]["id"]
+    """Create the rows; return the path of the list and those of the generations, which no worker runs."""
+    organization_id = api.get("/organizations/", sort="created_at")["data"][0]["id"]
     for number in range(PRODUCTS):
-        api.post("/products/", scope, json={"name": f"Product {number}"})
-    product = api.get("/products/", organization_id=scope, sort="created_at")["data"][0]["id"]
-    order = {"product_id": product, "width": 64, "height": 64}
-    made = [api.post("/generations/", scope, json=order)["id"] for _ in range(GENERATIONS)]
-    return f"/products/?limit=20&organization_id={scope}", [f"/generations/{one}" for one in made]
+        api.post("/products/", organization_id, json={"name": f"Product {number}"})
+    product = api.get("/products/", organization_id=organization_id, sort="created_at")["data"][0]["id"]
+    body = {"product_id": product, "width": 64, "height": 64}
+    ids = [api.post("/generations/", organization_id, json=body)["id"] for _ in range(GENERATIONS)]
+    return f"/products/?limit=20&organization_id={organization_id}", [f"/generations/{each}" for each in ids]
 
 
 async def run_waiting_clients(url: str, token: str, paths: list[str]) -> None:
-    """Be all callers: half of them wait, half follow; say so when each is in its place, and stay."""
+    """Run all waiting clients: half long-poll, half follow events. Print a line when all are connected."""
     headers, limits = {"Authorization": f"Bearer {token}"}, httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120, limits=limits) as client:
-        places = asyncio.Semaphore(0)
+        connected = asyncio.Semaphore(0)
 
-        async def follow(path: str) -> None:
-            async with client.stream("GET", f"{path}/events") as answer:
-                async for _ in answer.aiter_lines():
-                    places.release()
+        async def follow_events(path: str) -> None:
+            async with client.stream("GET", f"{path}/events") as response:
+                async for _ in response.aiter_lines():
+                    connected.release()
 
-        async def prefer_to_wait(path: str) -> None:
+        async def poll(path: str) -> None:
             while True:
-                places.release()
+                connected.release()
                 await client.get(path, headers={"Prefer": "wait=60"})
 
-        chosen = [paths[number % len(paths)] for number in range(CALLERS // 2)]
-        ways = (follow, prefer_to_wait)
-        callers = [asyncio.create_task(way(path)) for path in chosen for way in ways]
-        for _ in callers:
-            await places.acquire()
+        chosen = [paths[number % len(paths)] for number in range(CLIENTS // 2)]
+        functions = (follow_events, poll)
+        tasks = [asyncio.create_task(function(path)) for path in chosen for function in functions]
+        for _ in tasks:
+            await connected.acquire()
         await asyncio.sleep(3)
-        print("in line", flush=True)
-        await asyncio.gather(*callers)
+        print("connected", flush=True)
+        await asyncio.gather(*tasks)
 
 
 @contextlib.contextmanager
 def waiting_clients(url: str, token: str, paths: list[str]) -> Iterator[None]:
-    """Keep all callers waiting, in a process of their own."""
-    command = [sys.executable, "-m", "tests.tools.bench.long_polling", "--callers", url, token, *paths]
+    """Run all waiting clients in another process within the block."""
+    command = [sys.executable, "-m", "tests.tools.bench.long_polling", "--clients", url, token, *paths]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
-            assert process.stdout.readline() == "in line\n"
+            assert process.stdout.readline() == "connected\n"
             yield
         finally:
             process.kill()
@@ -88,28 +88,28 @@ def waiting_clients(url: str, token: str, paths: list[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def advancing_generations(database_url: str) -> Iterator[None]:
-    """Let every generation move each second, as workers elsewhere would."""
-    engine, over = sqlalchemy.create_engine(database_url), threading.Event()
+    """Update the progress of every generation each second, like workers on other machines."""
+    engine, stopped = sqlalchemy.create_engine(database_url), threading.Event()
 
-    def move() -> None:
-        while not over.wait(1):
+    def update_progress() -> None:
+        while not stopped.wait(1):
             with engine.begin() as connection:
                 set_role(connection, SYSTEM)
                 connection.execute(UPDATE_PROGRESS)
 
-    mover = threading.Thread(target=move)
-    mover.start()
+    thread = threading.Thread(target=update_progress)
+    thread.start()
     try:
         yield
     finally:
-        over.set()
-        mover.join()
+        stopped.set()
+        thread.join()
         engine.dispose()
 
 
 @dataclass
 class Measurement:
-    """Milliseconds that each answer took, and what the server worked meanwhile."""
+    """The latency of each response in milliseconds, and the server's CPU time during the measurement."""
 
     milliseconds: list[float] = field(default_factory=list)
     cpu_seconds: float = 0.0
@@ -119,27 +119,27 @@ class Measurement:
 def measure_latency(
     server: RunningServer, api: Api, path: str, seconds: float, measurement: Measurement
 ) -> None:
-    """Ask for the list at a steady rate."""
-    began, worked = time.perf_counter(), cpu_seconds(server.process.pid)
+    """Request the list at a steady rate and add the results to the measurement."""
+    started_at, cpu_before = time.perf_counter(), cpu_seconds(server.process.pid)
     for number in range(int(seconds * REQUESTS_PER_SECOND)):
-        time.sleep(max(0.0, began + number / REQUESTS_PER_SECOND - time.perf_counter()))
-        asked = time.perf_counter()
+        time.sleep(max(0.0, started_at + number / REQUESTS_PER_SECOND - time.perf_counter()))
+        sent_at = time.perf_counter()
         api.get(path)
-        measurement.milliseconds.append((time.perf_counter() - asked) * 1000)
-    measurement.cpu_seconds += cpu_seconds(server.process.pid) - worked
-    measurement.seconds += time.perf_counter() - began
+        measurement.milliseconds.append((time.perf_counter() - sent_at) * 1000)
+    measurement.cpu_seconds += cpu_seconds(server.process.pid) - cpu_before
+    measurement.seconds += time.perf_counter() - started_at
 
 
-def format_row(name: str, measured: Measurement) -> str:
+def format_row(name: str, measurement: Measurement) -> str:
     """Return one line of the table."""
-    cuts = statistics.quantiles(measured.milliseconds, n=100)
-    core = 100 * measured.cpu_seconds / measured.seconds
-    numbers = f"{cuts[49]:>10.1f}{cuts[94]:>10.1f}{cuts[98]:>10.1f}{core:>14.0f}"
-    return f"{name:<24}{len(measured.milliseconds):>9}{numbers}"
+    percentiles = statistics.quantiles(measurement.milliseconds, n=100)
+    cpu = 100 * measurement.cpu_seconds / measurement.seconds
+    numbers = f"{percentiles[49]:>10.1f}{percentiles[94]:>10.1f}{percentiles[98]:>10.1f}{cpu:>14.0f}"
+    return f"{name:<24}{len(measurement.milliseconds):>9}{numbers}"
 
 
 def print_comparison(rounds: int, seconds: float) -> None:
-    """Measure alone and with callers in turn, and print both."""
+    """Measure without and with waiting clients in turn, and print both."""
     with (
         tempfile.TemporaryDirectory(prefix="sartiq-bench-") as folder,
         create_database("postgresql", Path(folder)) as database_url,
@@ -160,18 +160,19 @@ def print_comparison(rounds: int, seconds: float) -> None:
                     measure_latency(server, api, path, seconds, crowded)
                 time.sleep(1)
     print(f"{'GET /products/?limit=20':<24} requests    p50 ms    p95 ms    p99 ms  server CPU %")
-    print(format_row("alone", alone), format_row(f"with {CALLERS} who wait", crowded), sep="\n")
+    print(format_row("no waiting clients", alone))
+    print(format_row(f"{CLIENTS} waiting clients", crowded))
 
 
 def main() -> None:
-    """Compare, or be the callers."""
+    """Print the comparison or, with `--clients`, run the waiting clients."""
     parser = argparse.ArgumentParser(prog="make bench-waiting ARGS=...", description=__doc__)
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=8, help="of each measurement")
-    parser.add_argument("--callers", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=8, help="duration of each measurement")
+    parser.add_argument("--clients", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.callers:
-        url, token, *paths = options.callers
+    if options.clients:
+        url, token, *paths = options.clients
         asyncio.run(run_waiting_clients(url, token, paths))
     else:
         print_comparison(options.rounds, options.seconds)

@@ -1,4 +1,4 @@
-"""One run of the benchmark: rounds in which the contenders take turns, and what was seen of each."""
+"""One run of the benchmark: rounds in which the servers take turns, and the results of each server."""
 
 from __future__ import annotations
 
@@ -25,51 +25,52 @@ from tests.tools.bench.statistics import rotate
 logger = logging.getLogger(__name__)
 
 REQUESTS_BEFORE_MEMORY = 100_000
-# What a run is thought to take, beside what its plan says.
+# Estimates of the time that a run takes in addition to the durations of its plan.
 OVERHEAD_SECONDS = 0.3
 SECONDS_PER_MILLION_ROWS, SECONDS_PER_MILLION_COPIED_ROWS, SECONDS_PER_START = 120, 20, 2
 REQUESTS_PER_SECOND = 400
-DEPTHS = (("list_100", "cursor_100"), ("everybody", "everybody_deep"))
-"""First pages, and deep ones of the same lists."""
+DEPTHS = (("list_100", "cursor_100"), ("all_rows", "all_rows_deep"))
+"""Pairs of a first page and a deep page of the same list."""
 SEQUENTIAL_REQUESTS = 20
 WARM_UP = ("list_100", "update", "create")
-"""What runs through all that the others need."""
+"""Operations that together use all code and statements of the other ones."""
 MEMORY_OPERATIONS = ("read", "list_20", "not_modified", "create")
-"""What is asked in turn before memory is looked at again."""
+"""Operations that run in turn before memory is measured again."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often things are measured. Seconds are of one measurement in one round."""
+    """The number of rounds and the durations of a run. Seconds are those of one measurement in one round."""
 
     rounds: int
     seconds: int
     many_connections: tuple[str, ...]
-    """The operations that are measured with 64 connections too."""
+    """The operations that are also measured with 64 connections."""
     open_loop: tuple[str, ...]
     shares: tuple[float, ...]
     open_loop_rounds: int
     open_loop_seconds: float
     requests_before_memory: int
-    """That ours has answered before its memory is looked at again."""
+    """The number of requests that this server handles before its memory is measured again."""
     starts: int
     cost_seconds: float
-    """For which ours takes turns with itself without a guarantee."""
+    """The duration of the comparison with and without each guarantee."""
     worker_rounds: int
 
-    def expected_seconds(self, contenders: int, rows: int) -> float:
-        """Return about how long all of it takes: what is asked for, and what goes with it."""
+    def expected_seconds(self, servers: int, rows: int) -> float:
+        """Return an estimate of the duration of the whole run, including its preparation."""
         loads = len(WARM_UP) + self.rounds * (len(OPERATIONS) + len(self.many_connections))
         open_loops = self.open_loop_rounds * len(self.open_loop) * len(self.shares)
-        asking = loads * (self.seconds + OVERHEAD_SECONDS) + open_loops * (
+        measuring = loads * (self.seconds + OVERHEAD_SECONDS) + open_loops * (
             self.open_loop_seconds + OVERHEAD_SECONDS
         )
-        rows_made = SECONDS_PER_MILLION_ROWS * rows / 1e6
-        copied = (contenders + 1) * SECONDS_PER_MILLION_COPIED_ROWS * rows / 1e6
-        started = contenders * self.starts * SECONDS_PER_START
+        creating_rows = SECONDS_PER_MILLION_ROWS * rows / 1e6
+        copying_rows = (servers + 1) * SECONDS_PER_MILLION_COPIED_ROWS * rows / 1e6
+        starting = servers * self.starts * SECONDS_PER_START
         memory = self.requests_before_memory / REQUESTS_PER_SECOND
         workers = 2 * (1 + self.worker_rounds) * self.seconds + 4 * SECONDS_PER_START
-        return contenders * asking + rows_made + copied + started + memory + workers + self.cost_seconds
+        preparing = creating_rows + copying_rows + starting
+        return servers * measuring + preparing + memory + workers + self.cost_seconds
 
 
 QUICK = Plan(
@@ -102,10 +103,10 @@ FULL = Plan(
 
 @dataclass
 class ServerResults:
-    """What was measured of one contender."""
+    """The results of one server."""
 
     starts: list[float]
-    """Seconds from each start to the first answer."""
+    """Seconds from each start to the first response."""
     idle_bytes: int = 0
     loaded_bytes: int = 0
     peak_bytes: int = 0
@@ -114,42 +115,42 @@ class ServerResults:
     loads: dict[tuple[str, int], list[LoadResult]] = field(default_factory=lambda: defaultdict(list))
     latencies: dict[tuple[str, float], list[Latencies]] = field(default_factory=lambda: defaultdict(list))
     sequential: dict[str, list[list[float]]] = field(default_factory=lambda: defaultdict(list))
-    """Seconds of answers to requests that came one by one, by operation and round."""
+    """Latencies in seconds of requests that were sent one by one, by operation and round."""
 
     @property
     def errors(self) -> int:
-        """Requests that went wrong, in both loops."""
+        """Return the number of failed requests of the closed and the open loop."""
         found = chain(*self.loads.values(), *self.latencies.values())
         return sum(each.errors for each in found)
 
     def rates(self, operation: str, connections: int) -> list[float]:
-        """Return the requests a second of each round."""
+        """Return the requests per second of each round."""
         return [each.rate for each in self.loads.get((operation, connections), [])]
 
 
 def time_request(client: httpx.Client, request: Request, operation: Operation) -> float:
-    """Return how long one answer took."""
-    began = time.perf_counter()
+    """Send a request and return its latency in seconds."""
+    started_at = time.perf_counter()
     fetch(client, request, operation.status)
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
 class BenchmarkRun:
-    """A run over contenders that serve already."""
+    """A run that measures servers that have already started."""
 
     def __init__(
         self, environment: BenchEnvironment, servers: list[BenchServer], plan: Plan, progress: Progress
     ) -> None:
-        self.stage, self.servers, self.plan, self.progress = environment, servers, plan, progress
+        self.environment, self.servers, self.plan, self.progress = environment, servers, plan, progress
         self.failed: dict[str, str] = {}
-        """Who could not be measured, by title, and why."""
+        """The error of each server that could not be measured, by the server's title."""
         self.results = {
             server.spec.name: ServerResults([server.seconds_to_first_response]) for server in servers
         }
         self._prepared: dict[tuple[str, str], list[Request]] = {}
 
     def run(self) -> dict[str, ServerResults]:
-        """Measure everything, and return it by contender."""
+        """Measure everything and return the results by the name of the server."""
         self.progress.report("first and deep pages")
         self._measure_depth()
         self.progress.report("warm-up")
@@ -161,14 +162,17 @@ class BenchmarkRun:
         return self.results
 
     def _for_each_server(self, number: int, measure: Callable[[BenchServer], None]) -> None:
-        """Measure one after the other. Who fails is left out from then on; without ours there is nothing."""
+        """Measure one server after the other.
+
+        A peer that fails is left out from then on. A failure of our own server ends the run.
+        """
         for server in rotate(self.servers, number):
             try:
                 measure(server)
             except Exception as error:
                 if server.spec.is_ours:
                     raise
-                logger.exception("%s is measured no more", server.spec.title)
+                logger.exception("%s failed and is left out of the rest of the run", server.spec.title)
                 self.servers.remove(server)
                 self.failed[server.spec.title] = repr(error)
                 del self.results[server.spec.name]
@@ -189,28 +193,28 @@ class BenchmarkRun:
             for operation in OPERATIONS:
                 many = operation.name in self.plan.many_connections
                 for connections in (8, 64) if many else (8,):
-                    what = f"{operation.title}, {connections} connections"
-                    self.progress.report(f"round {number + 1} of {self.plan.rounds}: {what}")
+                    step = f"{operation.title}, {connections} connections"
+                    self.progress.report(f"round {number + 1} of {self.plan.rounds}: {step}")
                     measure = partial(self._load, operation=operation, connections=connections)
                     self._for_each_server(number, measure)
 
     def _load(self, server: BenchServer, operation: Operation, connections: int) -> None:
         requests = self._requests(server, operation)
-        found = run_load(server, operation, requests, connections, self.plan.seconds)
-        seen = self.results[server.spec.name]
-        seen.loads[operation.name, connections].append(found)
-        seen.requests += found.requests
+        load = run_load(server, operation, requests, connections, self.plan.seconds)
+        results = self.results[server.spec.name]
+        results.loads[operation.name, connections].append(load)
+        results.requests += load.requests
 
     def _requests(self, server: BenchServer, operation: Operation) -> list[Request]:
-        """Return what is asked; places stay what they are, the tags of what changes do not."""
+        """Return the requests of an operation. They are reused unless the operation changes ETags."""
         key = (server.spec.name, operation.name)
         if key not in self._prepared or operation.changes_etag:
             with httpx.Client(base_url=server.url, timeout=60) as client:
-                self._prepared[key] = operation.requests(client, self.stage.scale)
+                self._prepared[key] = operation.requests(client, self.environment.scale)
         return self._prepared[key]
 
     def min_capacity(self, operation: str) -> float:
-        """Return how many requests a second the slowest contender bears, over few connections and many."""
+        """Return the lowest rate of all servers, over 8 and over 64 connections, in requests per second."""
         return min(
             min(median(rates) for connections in (8, 64) if (rates := results.rates(operation, connections)))
             for results in self.results.values()
@@ -222,7 +226,7 @@ class BenchmarkRun:
                 for share in self.plan.shares:
                     rate = share * self.min_capacity(name)
                     self.progress.report(
-                        f"open loop: {OPERATIONS_BY_NAME[name].title}, {rate:.0f} requests a second"
+                        f"open loop: {OPERATIONS_BY_NAME[name].title}, {rate:.0f} requests per second"
                     )
                     measure = partial(
                         self._measure_at_rate, operation=OPERATIONS_BY_NAME[name], share=share, rate=rate
@@ -231,41 +235,41 @@ class BenchmarkRun:
 
     def _measure_at_rate(self, server: BenchServer, operation: Operation, share: float, rate: float) -> None:
         requests = self._requests(server, operation)
-        found = run_at_rate(server, operation, requests, rate, self.plan.open_loop_seconds)
-        seen = self.results[server.spec.name]
-        seen.latencies[operation.name, share].append(found)
-        seen.requests += len(found.seconds)
+        latencies = run_at_rate(server, operation, requests, rate, self.plan.open_loop_seconds)
+        results = self.results[server.spec.name]
+        results.latencies[operation.name, share].append(latencies)
+        results.requests += len(latencies.seconds)
 
     def _measure_depth(self) -> None:
-        """Ask for first and for deep pages in turn, one at a time: nothing else is of interest here.
+        """Measure the latency of first and deep pages of our server in turn, one request at a time.
 
-        It comes first of all: products that are made have no photographs, so the page that shows them is
-        answered faster than the others.
+        This must run before other measurements create products: those have no photos, so a page that shows
+        them is faster than the others.
         """
         ours = next(server for server in self.servers if server.spec.is_ours)
-        seen = self.results[ours.spec.name]
+        results = self.results[ours.spec.name]
         for number in range(self.plan.rounds + 1):
             for name in rotate([name for pair in DEPTHS for name in pair], number):
                 operation = OPERATIONS_BY_NAME[name]
                 requests = islice(cycle(self._requests(ours, operation)), SEQUENTIAL_REQUESTS)
                 with httpx.Client(base_url=ours.url, timeout=60) as client:
-                    found = [time_request(client, each, operation) for each in requests]
-                # The first round was a warm-up.
+                    seconds = [time_request(client, each, operation) for each in requests]
+                # The first round is a warm-up.
                 if number:
-                    seen.sequential[name].append(found)
+                    results.sequential[name].append(seconds)
 
     def _measure_memory(self, server: BenchServer) -> None:
-        seen = self.results[server.spec.name]
+        results = self.results[server.spec.name]
         for _ in range(self.plan.starts - 1):
-            with start_server(self.stage, server.spec, server.database) as another:
-                seen.starts.append(another.seconds_to_first_response)
+            with start_server(self.environment, server.spec, server.database) as another:
+                results.starts.append(another.seconds_to_first_response)
         for rows in (1, 100):
-            seen.statements[rows] = count_statements_per_list(self.stage, server, rows)
+            results.statements[rows] = count_statements_per_list(self.environment, server, rows)
         for name in cycle(MEMORY_OPERATIONS):
-            if not server.spec.is_ours or seen.requests >= self.plan.requests_before_memory:
+            if not server.spec.is_ours or results.requests >= self.plan.requests_before_memory:
                 break
-            seen.requests += run_load(
+            results.requests += run_load(
                 server, OPERATIONS_BY_NAME[name], self._requests(server, OPERATIONS_BY_NAME[name]), 64, 5
             ).requests
-        seen.loaded_bytes = resident_bytes(server.process_id)
-        seen.peak_bytes = peak_bytes(server.process_id)
+        results.loaded_bytes = resident_bytes(server.process_id)
+        results.peak_bytes = peak_bytes(server.process_id)

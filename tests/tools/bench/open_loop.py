@@ -1,8 +1,8 @@
-"""The open loop: requests come when they come, whether or not the server has answered the ones before.
+"""The open loop: requests are sent at given times, whether or not earlier responses have arrived.
 
-An answer's time counts from the moment at which its request was due, so a server that falls behind cannot
-hide it by being asked less (coordinated omission). All contenders get the same moments, by chance and from
-one seed. One thread of Python asks, on the core of PostgreSQL: what it costs, it costs all contenders.
+Latency counts from the scheduled time of a request, so a server that falls behind cannot hide it by
+receiving fewer requests (coordinated omission). All servers get the same random arrival times, from one seed.
+One Python thread sends the requests, on the core of PostgreSQL; its cost is the same for all servers.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ SEED = 2041
 
 @dataclass
 class Latencies:
-    """The seconds that each answer took, and how many were wrong or never came."""
+    """The latency of each response in seconds, and the number of wrong or missing responses."""
 
     seconds: list[float] = field(default_factory=list)
     errors: int = 0
 
 
 def arrival_times(rate: float, seconds: float) -> list[float]:
-    """Return when requests are due, in seconds from the start: on average `rate` of them in each."""
-    chance = random.Random(SEED)
-    due, found = chance.expovariate(rate), []
+    """Return the times of requests in seconds from the start, on average `rate` of them per second."""
+    generator = random.Random(SEED)
+    due, times = generator.expovariate(rate), []
     while due < seconds:
-        found.append(due)
-        due += chance.expovariate(rate)
-    return found
+        times.append(due)
+        due += generator.expovariate(rate)
+    return times
 
 
 def encode_requests(requests: Sequence[Request], host: str) -> Iterator[bytes]:
-    """Give the bytes of the requests, again and again, each with a number of its own."""
+    """Yield the bytes of the requests endlessly in turn; a counter in the body makes each one unique."""
     numbers = itertools.count(1)
     for each in itertools.cycle(requests):
         body = each.body.replace(COUNTER, str(next(numbers))).encode()
@@ -59,7 +59,7 @@ def encode_requests(requests: Sequence[Request], host: str) -> Iterator[bytes]:
 
 
 class _LoadGenerator:
-    """What is due, and the connections that are free to ask it."""
+    """The queue of due requests, and the free connections that send them."""
 
     def __init__(self, host: str, status: int) -> None:
         self.address, _, self.port = host.partition(":")
@@ -67,34 +67,34 @@ class _LoadGenerator:
         self.latencies = Latencies()
         self.waiting: deque[tuple[float, bytes]] = deque()
         self.connections: set[_Connection] = set()
-        # The one that rested longest comes first, so that none rests until its server closes it.
+        # The connection that was idle longest comes first, so that the server's keep-alive does not close it.
         self.free: deque[_Connection] = deque()
-        self.unanswered = 0
-        self.all_answered = asyncio.Event()
+        self.pending = 0
+        self.all_completed = asyncio.Event()
 
     async def open(self) -> None:
-        """Add a connection."""
+        """Open a connection."""
         await asyncio.get_running_loop().create_connection(lambda: _Connection(self), self.address, self.port)
 
     def submit(self, due: float, wire: bytes) -> None:
         """Send a request now, or as soon as a connection is free."""
-        self.unanswered += 1
-        self.all_answered.clear()
+        self.pending += 1
+        self.all_completed.clear()
         self.waiting.append((due, wire))
         self.send_next()
 
     def send_next(self) -> None:
-        """Send what waits for a connection."""
+        """Send the waiting requests on free connections."""
         while self.waiting and self.free:
             self.free.popleft().send(*self.waiting.popleft())
 
     def record(self, due: float, is_right: bool) -> None:
-        """Count an answer, or that there will be none."""
-        self.unanswered -= 1
+        """Record a response, or that none will arrive."""
+        self.pending -= 1
         self.latencies.seconds.append(asyncio.get_running_loop().time() - due)
         self.latencies.errors += not is_right
-        if not self.unanswered:
-            self.all_answered.set()
+        if not self.pending:
+            self.all_completed.set()
 
     def close(self) -> None:
         """Close all connections."""
@@ -103,7 +103,7 @@ class _LoadGenerator:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, which asks one thing at a time; a new one takes its place when the server closes it."""
+    """One connection with at most one open request. If the server closes it, a new one replaces it."""
 
     def __init__(self, generator: _LoadGenerator) -> None:
         self._generator = generator
@@ -131,12 +131,12 @@ class _Connection(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def send(self, due: float, wire: bytes) -> None:
-        """Ask."""
+        """Send a request that was due at this time of the loop's clock."""
         self._due = due
         self._transport.write(wire)
 
     def on_message_complete(self) -> None:
-        """Take the answer, and what is due next."""
+        """Record the response and send the next request."""
         if self._due is not None:
             self._generator.record(self._due, self._parser.get_status_code() == self._generator.status)
         self._due = None
@@ -144,35 +144,35 @@ class _Connection(asyncio.Protocol):
         self._generator.send_next()
 
     def close(self) -> None:
-        """Close, for nobody will ask any more."""
+        """Close the connection without replacing it."""
         self._is_closing = True
         self._transport.close()
 
 
-async def run_requests(host: str, asked: Iterator[bytes], due: Sequence[float], status: int) -> Latencies:
-    """Ask at these moments, in seconds from now, and wait until all is answered, but not for ever."""
+async def run_requests(host: str, requests: Iterator[bytes], due: Sequence[float], status: int) -> Latencies:
+    """Send requests at these times, in seconds from now, and wait at most 20 seconds for all responses."""
     loop = asyncio.get_running_loop()
-    asking = _LoadGenerator(host, status)
+    generator = _LoadGenerator(host, status)
     for _ in range(CONNECTIONS):
-        await asking.open()
-    began = loop.time()
+        await generator.open()
+    started_at = loop.time()
     for moment in due:
-        await asyncio.sleep(max(0.0, began + moment - loop.time()))
-        asking.submit(began + moment, next(asked))
+        await asyncio.sleep(max(0.0, started_at + moment - loop.time()))
+        generator.submit(started_at + moment, next(requests))
     try:
         async with asyncio.timeout(GRACE_SECONDS):
-            await asking.all_answered.wait()
+            await generator.all_completed.wait()
     except TimeoutError:
-        asking.latencies.errors += asking.unanswered
-    asking.close()
-    # So that they are closed before the loop is.
+        generator.latencies.errors += generator.pending
+    generator.close()
+    # Let the connections close before the loop does.
     await asyncio.sleep(0)
-    return asking.latencies
+    return generator.latencies
 
 
 @contextmanager
 def _gc_disabled() -> Iterator[None]:
-    """Let no collection of garbage look like a slow answer."""
+    """Disable garbage collection within the block: a pause would look like a slow response."""
     gc.collect()
     gc.disable()
     try:
@@ -184,7 +184,7 @@ def _gc_disabled() -> Iterator[None]:
 def run_at_rate(
     server: BenchServer, operation: Operation, requests: Sequence[Request], rate: float, seconds: float
 ) -> Latencies:
-    """Ask at a rate, and return how long each answer took from when its request was due."""
+    """Send requests at a rate and return their latencies, counted from their scheduled times."""
     host = urlsplit(server.url).netloc
     with _gc_disabled():
         return asyncio.run(

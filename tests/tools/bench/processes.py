@@ -1,4 +1,4 @@
-"""Processes as the kernel sees them (Linux): which core they run on, how long they worked, what they hold."""
+"""Processes on Linux: pin them to cores, and read their CPU time and memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def pinned_to_cores(*numbers: int) -> Iterator[None]:
-    """Let this thread, and whatever it starts within the block, run on these cores alone."""
+    """Pin this thread, and all processes that it starts within the block, to these cores."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, numbers)
     try:
@@ -21,56 +21,56 @@ def pinned_to_cores(*numbers: int) -> Iterator[None]:
 
 
 def pin_process(process_id: int, *cores: int) -> None:
-    """Let a process, all that descend from it, and whatever they start run on these cores alone."""
+    """Pin a process, its descendants, and all processes that they start later, to these cores."""
     for each in process_tree(process_id):
-        with contextlib.suppress(ProcessLookupError):  # ended meanwhile
+        with contextlib.suppress(ProcessLookupError):  # it has ended since
             os.sched_setaffinity(each, cores)
 
 
 def process_tree(process_id: int) -> list[int]:
-    """Return a process and all that descend from it."""
-    found = [process_id]
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+    """Return the ids of a process and its descendants."""
+    process_ids = [process_id]
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
         for task in Path(f"/proc/{process_id}/task").iterdir():
             for child in (task / "children").read_text().split():
-                found += process_tree(int(child))
-    return found
+                process_ids += process_tree(int(child))
+    return process_ids
 
 
 def cpu_seconds(process_id: int) -> float:
-    """Return how long a process and its descendants have worked so far."""
+    """Return the CPU seconds of a process and its descendants."""
     return sum(cpu_seconds_by_process(process_id).values())
 
 
 def cpu_seconds_by_process(process_id: int) -> dict[int, float]:
-    """Return how long a process and each of its descendants have worked so far, by their ids."""
-    found = {}
+    """Return the CPU seconds of a process and of each of its descendants, by process id."""
+    seconds = {}
     for each in process_tree(process_id):
-        with contextlib.suppress(OSError):  # ended meanwhile
-            found[each] = own_cpu_seconds(each)
-    return found
+        with contextlib.suppress(OSError):  # it has ended since
+            seconds[each] = own_cpu_seconds(each)
+    return seconds
 
 
 def own_cpu_seconds(process_id: int) -> float:
-    """Return how long a process has worked so far, without its descendants."""
-    # The clock of a process by its number, as clock_getcpuclockid(3) makes it: exact, where /proc counts in
+    """Return the CPU seconds of a process without its descendants."""
+    # The clock id that clock_getcpuclockid(3) returns for the process. This clock is exact; /proc counts in
     # hundredths of a second.
     return time.clock_gettime(~process_id << 3 | 2)
 
 
 def resident_bytes(process_id: int) -> int:
-    """Return the memory that a process and its descendants hold."""
-    return _status(process_id, "VmRSS")
+    """Return the resident memory of a process and its descendants."""
+    return _sum_memory(process_id, "VmRSS")
 
 
 def peak_bytes(process_id: int) -> int:
-    """Return the most memory that a process and its descendants ever held, each at its own time."""
-    return _status(process_id, "VmHWM")
+    """Return the sum of the peak resident memory of a process and of each of its descendants."""
+    return _sum_memory(process_id, "VmHWM")
 
 
-def _status(process_id: int, name: str) -> int:
-    found = 0
+def _sum_memory(process_id: int, field: str) -> int:
+    kilobytes = 0
     for each in process_tree(process_id):
         lines = Path(f"/proc/{each}/status").read_text().splitlines()
-        found += next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
-    return found * 1024
+        kilobytes += next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+    return kilobytes * 1024

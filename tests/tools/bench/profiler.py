@@ -1,7 +1,7 @@
-"""A deterministic profiler that knows stages: each function's own time goes to its stage, or its caller's.
+"""A deterministic profiler with stages: a function's own time counts for its stage, or for its caller's.
 
-`cProfile` keeps who called whom, but not on whose behalf: what a library does for two of ours it cannot tell
-apart. This one has the stack at each call, and keeps its own time out of what it measures.
+`cProfile` records pairs of caller and callee, but not the whole stack, so it cannot tell for which stage a
+library function works. This profiler has the stack at each call, and excludes its own time.
 """
 
 from __future__ import annotations
@@ -20,86 +20,86 @@ from tests.tools.bench.stages import OURS, REST, STATEMENTS, TRANSACTION_ENDS, W
 
 @dataclass
 class RequestProfile:
-    """What one request took: nanoseconds and calls by stage, and what of waiting was work after all."""
+    """The profile of one request: nanoseconds and calls by stage, and the CPU time of the waiting stage."""
 
     nanoseconds: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     calls: Counter[str] = field(default_factory=Counter)
     waiting_work: int = 0
     statements: int = 0
     ends: int = 0
-    """Of transactions."""
+    """The number of commits and rollbacks."""
     unmapped: set[str] = field(default_factory=set)
-    """Functions of ours that no stage names."""
+    """Functions of this project that belong to no stage."""
 
 
 class CallStack:
-    """What runs in one thread. To be given to `sys.setprofile`, and asked only there."""
+    """The call stack of one thread, as a function for `sys.setprofile` in that thread."""
 
-    def __init__(self, spent: RequestProfile) -> None:
-        self._spent = spent
+    def __init__(self, profile: RequestProfile) -> None:
+        self._profile = profile
         self._stages: list[str] = []
         self._since = self._work_since = 0
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
-        """Take note of a call or a return; coroutines call and return each time they go on or pause."""
+        """Record a call or a return. A coroutine is called when it resumes and returns when it suspends."""
         self._record(time.perf_counter_ns())
         if event == "call":
             self._push(frame.f_globals.get("__name__", ""), frame.f_code.co_qualname)
         elif event == "c_call":
             self._push(getattr(argument, "__module__", None) or "", argument.__qualname__)
         elif self._stages:
-            # Nothing to leave: the functions that were running when it began return, too.
+            # The stack can be empty: functions that ran before profiling started return, too.
             self._stages.pop()
         if self._stages and self._stages[-1] == WAITING:
             self._work_since = time.thread_time_ns()
         self._since = time.perf_counter_ns()
 
     def _record(self, now: int) -> None:
-        # Between two callbacks of the event loop nothing runs.
+        # The stack is empty between two callbacks of the event loop.
         if not self._stages:
             return
         stage = self._stages[-1]
-        self._spent.nanoseconds[stage] += now - self._since
+        self._profile.nanoseconds[stage] += now - self._since
         if stage == WAITING:
-            self._spent.waiting_work += time.thread_time_ns() - self._work_since
+            self._profile.waiting_work += time.thread_time_ns() - self._work_since
 
     def _push(self, module: str, function: str) -> None:
         stage = find_stage(module, function)
         if stage is None:
             if module.partition(".")[0] in OURS:
-                self._spent.unmapped.add(f"{module}.{function}")
+                self._profile.unmapped.add(f"{module}.{function}")
             stage = self._stages[-1] if self._stages else REST
         self._stages.append(stage)
-        self._spent.calls[stage] += 1
+        self._profile.calls[stage] += 1
         name = f"{module}.{function}"
-        self._spent.statements += name in STATEMENTS
-        self._spent.ends += name in TRANSACTION_ENDS
+        self._profile.statements += name in STATEMENTS
+        self._profile.ends += name in TRANSACTION_ENDS
 
 
 class Profiler:
-    """Profiles the thread that asks and those of a pool, from `begin` to `end`."""
+    """Profiles the thread that calls `begin` and the threads of a pool, until `stop`."""
 
     def __init__(self) -> None:
-        self._spent: RequestProfile | None = None
+        self._profile: RequestProfile | None = None
 
     def begin(self) -> None:
-        """Profile from now on."""
-        self._spent = RequestProfile()
-        sys.setprofile(CallStack(self._spent))
+        """Start profiling in this thread."""
+        self._profile = RequestProfile()
+        sys.setprofile(CallStack(self._profile))
 
     def stop(self) -> RequestProfile:
-        """Stop, and tell what was spent."""
+        """Stop profiling and return the profile."""
         sys.setprofile(None)
-        spent, self._spent = self._spent, None
-        if spent is None:
-            raise RuntimeError("nothing was profiled")
-        return spent
+        profile, self._profile = self._profile, None
+        if profile is None:
+            raise RuntimeError("`stop` was called without `begin`")
+        return profile
 
     def run(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Do some work in another thread as part of what is profiled."""
-        if self._spent is None:
+        """Run a function in a pool thread; profile it if profiling is on."""
+        if self._profile is None:
             return work(*arguments)
-        sys.setprofile(CallStack(self._spent))
+        sys.setprofile(CallStack(self._profile))
         try:
             return work(*arguments)
         finally:
@@ -107,12 +107,12 @@ class Profiler:
 
 
 class ProfiledPool(ThreadPoolExecutor):
-    """A pool of one thread whose work is profiled."""
+    """A pool of one thread that profiles its work."""
 
-    def __init__(self, profiling: Profiler) -> None:
+    def __init__(self, profiler: Profiler) -> None:
         super().__init__(1, thread_name_prefix="request")
-        self._profiling = profiling
+        self._profiler = profiler
 
     def submit(self, work: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
-        """Let the thread do it."""
-        return super().submit(self._profiling.run, work, *arguments, **keywords)
+        """Submit work to the thread and profile it."""
+        return super().submit(self._profiler.run, work, *arguments, **keywords)

@@ -1,4 +1,4 @@
-"""Says how far a run is, and about how long it takes."""
+"""Print the progress of a run."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import time
 
 
 class Progress:
-    """Counts from when it is made; `seconds` is what the whole is thought to take."""
+    """A timer that starts when it is created; `seconds` is the estimated duration of the run."""
 
     def __init__(self, seconds: float) -> None:
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
         self._seconds = seconds
 
     def report(self, step: str) -> None:
-        """Print what comes now."""
+        """Print the elapsed and the estimated time, and the step that starts now."""
         print(
-            f"{_format_seconds(time.monotonic() - self._began)} of about "
+            f"{_format_seconds(time.monotonic() - self._started_at)} of about "
             f"{_format_seconds(self._seconds)}  {step}",
             flush=True,
         )

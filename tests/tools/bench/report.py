@@ -1,4 +1,4 @@
-"""What a run says, as Markdown: targets first, then every figure. Writes no file."""
+"""Format the results of a run as Markdown: first the targets, then all figures. Writes no file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from tests.tools.bench.environment import BOTH_CORES
-from tests.tools.bench.feature_costs import OPERATIONS as ASKED_FOR_COSTS
+from tests.tools.bench.feature_costs import OPERATIONS as COST_OPERATIONS
 from tests.tools.bench.feature_costs import TITLES, Costs
 from tests.tools.bench.measurements import Plan
 from tests.tools.bench.operations import OPERATIONS_BY_NAME
@@ -31,14 +31,14 @@ COSTS_BEGIN, COSTS_END = "<!-- costs of guarantees, written by make bench -->", 
 
 
 def describe_machine() -> str:
-    """Return in general words what this machine is."""
+    """Return a short description of this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     python = platform.python_version()
     return f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GB of memory, Linux, Python {python}"
 
 
 def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Give a table, its first column to the left and the others to the right."""
+    """Yield the lines of a table. The first column is aligned left, the others right."""
     yield f"| {' | '.join(heads)} |"
     yield f"|---|{'---:|' * (len(heads) - 1)}"
     for row in rows:
@@ -47,7 +47,7 @@ def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Itera
 
 
 class Report:
-    """The pieces of the report about one run."""
+    """The report about one run."""
 
     def __init__(
         self,
@@ -62,9 +62,9 @@ class Report:
         self.ours = run.results["ours"]
 
     def lines(self, verdicts: Sequence[Verdict]) -> Iterator[str]:
-        """Give the report."""
+        """Yield the lines of the report."""
         yield from self._head()
-        yield from ("![Requests a second, ours beside the others](results.svg)", "")
+        yield from ("![Requests per second of Sartiq, divided by those of each peer](results.svg)", "")
         yield from ("## Targets", "")
         rows = [
             (each.what, each.measured, each.target, "yes" if each.is_met else "**no**") for each in verdicts
@@ -85,38 +85,38 @@ class Report:
         yield from ("# Results of `make bench`", "")
         yield (
             f"{self.scale.organizations} organizations with {self.scale.products:,} products each, "
-            f"{self.scale.rows:,} rows; {ACTIVE_ORGANIZATIONS} accounts ask. {describe_machine()}. "
-            f"The server has one core and one worker; PostgreSQL and the load share the other core. "
+            f"{self.scale.rows:,} rows; {ACTIVE_ORGANIZATIONS} accounts send requests. "
+            f"{describe_machine()}. "
+            "The server has one core and one worker; PostgreSQL and the load generator share the other. "
             f"{self.plan.rounds} rounds of "
-            f"{self.plan.seconds} s in rotating order after a warm-up; medians, in brackets the lowest and "
-            "the highest round. Times on a shared machine say little: look at the ratios. Signing in is not "
-            "measured: to compute the hash of a password is meant to take its time. Limits are counted and "
-            "too high to be met. A commit does not wait for the disk, for nobody."
+            f"{self.plan.seconds} s in rotating order after a warm-up. Figures are medians, with the lowest "
+            "and the highest round in brackets. The machine is shared, so compare ratios, not times. "
+            "Sign-in is not measured: password hashes are slow by design. Rate limits are counted and too "
+            "high to be reached. Commits do not wait for the disk, for any server."
         )
         yield ""
 
     def _rates(self, connections: int) -> Iterator[str]:
         names = [name for name, count in self.ours.loads if count == connections]
-        yield from (f"## Requests a second, {connections} connections", "")
+        yield from (f"## Requests per second, {connections} connections", "")
         heads = ["Operation", *(each.title for each in self.specs)]
-        heads += [f"ours / {each.name}" for each in self.peers]
+        heads += [f"Sartiq / {each.name}" for each in self.peers]
         rows = []
         for name in names:
             rates = [
                 Estimate.from_rounds(self.results[each.name].rates(name, connections)) for each in self.specs
             ]
-            mine = self.ours.rates(name, connections)
-            compared = [
-                paired_ratios(mine, self.results[each.name].rates(name, connections)) for each in self.peers
+            our_rates = self.ours.rates(name, connections)
+            ratios = [
+                paired_ratios(our_rates, self.results[each.name].rates(name, connections))
+                for each in self.peers
             ]
-            cells = [f"{figure.median:,.0f}" for figure in rates] + [
-                format_estimate(each) for each in compared
-            ]
+            cells = [f"{figure.median:,.0f}" for figure in rates] + [format_estimate(each) for each in ratios]
             rows.append([OPERATIONS_BY_NAME[name].title, *cells])
         yield from markdown_table(heads, rows)
 
     def plot_data(self) -> dict[str, Any]:
-        """Return what `plot.py` draws."""
+        """Return the data for `plot.py`."""
         names = [name for name, count in self.ours.loads if count == 8]
         return {
             "operations": [OPERATIONS_BY_NAME[name].title.replace("`", "") for name in names],
@@ -130,7 +130,7 @@ class Report:
         }
 
     def _cpu_time(self) -> Iterator[str]:
-        yield from ("## Seconds of CPU that a server works for 1,000 requests, 8 connections", "")
+        yield from ("## CPU seconds of the server per 1,000 requests, 8 connections", "")
         rows = []
         for name in (name for name, count in self.ours.loads if count == 8):
             loads = [self.results[each.name].loads[name, 8] for each in self.specs]
@@ -141,34 +141,34 @@ class Report:
         yield from markdown_table(["Operation", *(each.title for each in self.specs)], rows)
 
     def _latencies(self) -> Iterator[str]:
-        yield from ("## Milliseconds to an answer at a rate that all can bear", "")
+        yield from ("## Latency in milliseconds at a rate that all servers sustain", "")
         yield (
-            "Requests come by chance at a share of what the slowest contender bears over 8 connections and "
-            "over 64. p50 / p95 / p99, counted from when a request was due."
+            "Requests arrive at random times, at a share of the rate that the slowest server sustains over "
+            "8 connections and over 64. p50 / p95 / p99, counted from the scheduled time of a request."
         )
         yield ""
         rows = []
         for (name, share), rounds in self.ours.latencies.items():
             rate = len(rounds[0].seconds) / self.plan.open_loop_seconds
             cells = [self._percentiles(each.name, name, share) for each in self.specs]
-            rows.append([f"{OPERATIONS_BY_NAME[name].title}, {share:.0%}: {rate:.0f} a second", *cells])
+            rows.append([f"{OPERATIONS_BY_NAME[name].title}, {share:.0%}: {rate:.0f} per second", *cells])
         yield from markdown_table(["Operation", *(each.title for each in self.specs)], rows)
 
-    def _percentiles(self, contender: str, operation: str, share: float) -> str:
-        rounds = self.results[contender].latencies[operation, share]
+    def _percentiles(self, server: str, operation: str, share: float) -> str:
+        rounds = self.results[server].latencies[operation, share]
         medians = [median(latency_percentiles(rounds, part)) for part in (0.50, 0.95, 0.99)]
         return " / ".join(f"{each:.1f}" for each in medians)
 
     def _workers(self, workers: Workers) -> Iterator[str]:
-        yield from ("## One worker and two", "")
+        yield from ("## One and two workers", "")
         busy = median(workers.cores)
         alone = median(self.ours.rates("read", 64))
         yield (
-            f"Reading one product, {CONNECTIONS} connections. Server, PostgreSQL and load share the two "
-            f"cores, with one worker as with two. With one they use {busy:.2f} cores: at the same work for a "
-            f"request two could answer {len(BOTH_CORES) / busy:.2f} times as much. On a core of its own, as "
-            f"above, one worker answers {alone:,.0f} a second over 64 connections: threads of one process "
-            "that share two cores stand in each other's way."
+            f"Reads of one product, {CONNECTIONS} connections. Server, PostgreSQL and load generator share "
+            f"both cores, with one worker and with two. With one worker they use {busy:.2f} cores, so two "
+            f"workers could handle at most {len(BOTH_CORES) / busy:.2f} times as many requests with the same "
+            f"CPU time per request. On its own core, as above, one worker handles {alone:,.0f} requests per "
+            "second over 64 connections: threads of one process slow each other down on two shared cores."
         )
         yield ""
         rows = [
@@ -179,7 +179,7 @@ class Report:
             ]
             for title, loads in (("one", workers.one), ("two", workers.two))
         ]
-        yield from markdown_table(("Workers", "requests/s", "CPU seconds for 1,000 requests"), rows)
+        yield from markdown_table(("Workers", "requests/s", "CPU seconds per 1,000 requests"), rows)
 
     def _processes(self) -> Iterator[str]:
         yield from ("## Processes", "")
@@ -202,7 +202,7 @@ class Report:
             "",
             "start, s",
             "idle, MB",
-            "after, MB",
+            "after the run, MB",
             "peak, MB",
             "requests",
             "statements, 1 / 100 rows",
@@ -211,55 +211,61 @@ class Report:
         yield from markdown_table(heads, rows)
 
     def _omissions(self) -> Iterator[str]:
-        yield from ("## What the peers do less", "")
-        yield "All pass the same check over HTTP (`blackbox.py`) before they are timed. They lack:"
+        yield from ("## What the peers leave out", "")
+        yield (
+            "All servers pass the same check over HTTP (`conformance_check.py`) before they are measured. "
+            "The peers have no:"
+        )
         yield ""
         for each in self.peers:
             yield f"- **{each.title}**: {'; '.join(each.omissions)}."
         yield ""
         yield (
-            "Ours verifies the signature of a token once (it remembers 1,000, and 50 are used here) and asks "
-            "the database for its session each time; peers verify each time. Ours reads the `count` of a "
-            "list, which triggers keep, and pays for that when it writes; peers count, and have no triggers."
+            "Sartiq verifies the signature of a token once (it caches 1,000 tokens; the benchmark uses 50) "
+            "and reads the session from the database for each request; the peers verify the signature each "
+            "time. Sartiq reads the `count` of a list, which triggers update on each write; the peers count "
+            "the rows on each read and have no triggers."
         )
 
 
 def _feature_costs(costs: Costs) -> Iterator[str]:
-    yield from ("## What each guarantee costs, in microseconds", "")
+    yield from ("## Cost of each guarantee, in microseconds", "")
     turns = ", ".join(
-        f"{costs.rounds[name]:,} of {OPERATIONS_BY_NAME[name].title}" for name in ASKED_FOR_COSTS
+        f"{costs.rounds[name]:,} of {OPERATIONS_BY_NAME[name].title}" for name in COST_OPERATIONS
     )
     yield (
-        "Time of the processor for one request, medians with what they surely are (95 times of 100) in "
-        "brackets. Checks, entity tags and counting are clocked in their functions. Policies, the audit log "
-        "and keys are switched off and on between two requests, and the work of the server and of its side "
-        f"of PostgreSQL is compared: turns, {turns}."
+        "CPU time per request: medians with their 95 % confidence intervals in brackets. Validation, entity "
+        "tags and rate limits are timed in their functions. Row-level security, the audit log and "
+        "idempotency keys are switched off and on between two requests, and the CPU time of the server and "
+        f"its PostgreSQL backends is compared. Turns: {turns}."
     )
     yield ""
     yield COSTS_BEGIN
     yield from costs_table(costs)
     yield from (COSTS_END, "")
     yield (
-        f"Both checks are {100 * costs.timed_share:.1f} % of the work for a list of 100 by their clocks, "
-        f"and {format_share(costs.share_of_checks)} by switching them off."
+        f"Both validations take {100 * costs.timed_share:.1f} % of the CPU time of a list of 100 when they "
+        f"are timed, and {format_share(costs.share_of_checks)} when they are switched off and on."
     )
     yield ""
 
 
 def costs_table(costs: Costs) -> Iterator[str]:
-    """Give the table of what guarantees cost, for the performance page too."""
-    whole = [f"{costs.totals[name].median:,.0f}" for name in ASKED_FOR_COSTS]
-    rows = [["*all work for a request*", *whole]]
+    """Yield the lines of the table of costs, which the performance page has, too."""
+    totals = [f"{costs.totals[name].median:,.0f}" for name in COST_OPERATIONS]
+    rows = [["*total CPU time of a request*", *totals]]
     for guarantee, title in TITLES.items():
-        found = costs.microseconds[guarantee]
-        cells = [format_estimate(found[name], 0) if name in found else "" for name in ASKED_FOR_COSTS]
+        by_operation = costs.microseconds[guarantee]
+        cells = [
+            format_estimate(by_operation[name], 0) if name in by_operation else "" for name in COST_OPERATIONS
+        ]
         rows.append([title, *cells])
-    yield from markdown_table(["", *(OPERATIONS_BY_NAME[name].title for name in ASKED_FOR_COSTS)], rows)
-    yield "(Empty: lists have no tag, and what only reads makes no event.)"
+    yield from markdown_table(["", *(OPERATIONS_BY_NAME[name].title for name in COST_OPERATIONS)], rows)
+    yield "(Empty cells: lists have no entity tag, and reads write no audit event.)"
 
 
-def replace_costs_table(results: str, text: str) -> str:
-    """Return a text with the table of costs that the results have in the place of its own."""
-    head, begin, rest = text.partition(COSTS_BEGIN)
-    found = results.partition(COSTS_BEGIN)[2].partition(COSTS_END)[0]
-    return head + begin + found + COSTS_END + rest.partition(COSTS_END)[2] if begin and found else text
+def replace_costs_table(results: str, page: str) -> str:
+    """Return a page with its table of costs replaced by the one of the results."""
+    head, begin, rest = page.partition(COSTS_BEGIN)
+    table = results.partition(COSTS_BEGIN)[2].partition(COSTS_END)[0]
+    return head + begin + table + COSTS_END + rest.partition(COSTS_END)[2] if begin and table else page

@@ -1,7 +1,7 @@
-"""The rows that every contender serves: the same ones, made by PostgreSQL itself.
+"""Create the rows of the benchmark, which are the same for every server, with SQL statements.
 
-Organizations take turns in the order of creation, so that rows of one page lie as far apart as in life.
-Products of the organizations that are asked have a photograph each, which is their cover too.
+The products of all organizations are created in turn, so that the rows of one page are as far apart as in
+production. Each product of the organizations that receive requests has one photo, which is also its cover.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import sqlalchemy
 from handlers.pipeline.auth import ALGORITHM, AUDIENCE, ISSUER
 
 ACTIVE_ORGANIZATIONS = 50
-"""Organizations that are asked, each by its owner with a token of its own."""
+"""The number of organizations that receive requests, each from its owner with its own token."""
 SECRET = "a secret of servers that are measured, long enough"
 TOKEN_LIFETIME_SECONDS = 6 * 3600
 PHOTOS = 20
-"""Of an organization; its products share them."""
+"""The number of photos per organization. Its products share them."""
 STATEMENTS = Path(__file__).with_suffix(".sql")
 
 
 class Kind(Enum):
-    """What an id begins with."""
+    """The first part of an id, by the kind of its row."""
 
     USER = 1
     ORGANIZATION = 2
@@ -40,28 +40,28 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Scale:
-    """How many organizations there are, at least twice those that are asked, and products in each."""
+    """The number of organizations, at least twice `ACTIVE_ORGANIZATIONS`, and of products in each."""
 
     organizations: int
     products: int
 
     @property
     def rows(self) -> int:
-        """All products."""
+        """Return the number of all products."""
         return self.organizations * self.products
 
     @property
     def viewer(self) -> int:
-        """The number of the account that only reads, in the first organization."""
+        """Return the number of the account that is a viewer in the first organization."""
         return self.organizations + 1
 
     @property
     def superuser(self) -> int:
-        """The number of the account that sees everything."""
+        """Return the number of the superuser's account."""
         return self.organizations + 2
 
     def product_id(self, organization: int, place: int) -> uuid.UUID:
-        """Return the product at a place, from 1 for the oldest, of an organization, from 1 too."""
+        """Return the id of a product by its place in an organization; 1 is the oldest. Both count from 1."""
         return _id(Kind.PRODUCT, (place - 1) * self.organizations + organization)
 
 
@@ -71,7 +71,7 @@ def organization_id(number: int) -> uuid.UUID:
 
 
 def build_token(user_number: int, secret: str = SECRET, age: int = 0) -> str:
-    """Return an access token that was made `age` seconds ago."""
+    """Return an access token that was issued `age` seconds ago."""
     now, user, session = int(time.time()) - age, _id(Kind.USER, user_number), _id(Kind.SESSION, user_number)
     claims = {
         "iss": ISSUER, "aud": AUDIENCE, "sub": str(user), "sid": str(session), "jti": uuid.uuid4().hex,
@@ -81,9 +81,9 @@ def build_token(user_number: int, secret: str = SECRET, age: int = 0) -> str:
 
 
 def create_rows(admin_url: str, scale: Scale) -> None:
-    """Make all rows in a database that has the product's schema, as a login that no policy holds."""
+    """Create all rows in a database with the product's schema, as a role that bypasses policies."""
     numbers = {
-        "asked": ACTIVE_ORGANIZATIONS,
+        "active": ACTIVE_ORGANIZATIONS,
         "organizations": scale.organizations,
         "rows": scale.rows,
         "viewer": scale.viewer,
@@ -92,7 +92,7 @@ def create_rows(admin_url: str, scale: Scale) -> None:
         **{kind.name: kind.value for kind in Kind},
     }
     engine = sqlalchemy.create_engine(admin_url, isolation_level="AUTOCOMMIT")
-    # Without parameters, a percent sign is one, and there may be several statements.
+    # Without parameters, a percent sign needs no escape and one string may hold several statements.
     with engine.connect().execution_options(no_parameters=True) as connection:
         connection.exec_driver_sql(STATEMENTS.read_text(encoding="utf-8").format_map(numbers))
         connection.exec_driver_sql("VACUUM ANALYZE")

@@ -1,5 +1,5 @@
--- The rows of the benchmark; see rows.py, which fills in the numbers between braces.
--- Ids are counted: a kind and a number, so that whoever asks knows them without looking.
+-- The rows of the benchmark; rows.py fills in the numbers between braces.
+-- An id is made of a kind and a number, so that the load generator can compute it.
 
 CREATE FUNCTION pg_temp.id(kind int, number bigint) RETURNS uuid LANGUAGE sql IMMUTABLE
 RETURN (lpad(to_hex(kind), 8, '0') || '-0000-7000-8000-' || lpad(to_hex(number), 12, '0'))::uuid;
@@ -18,7 +18,7 @@ INSERT INTO organizations (id, name, slug, created_at, updated_at)
 SELECT pg_temp.id({ORGANIZATION}, n), 'Organization ' || n, 'bench-' || n, now(), now()
 FROM generate_series(1, {organizations}) n;
 
--- An owner each, and a viewer in the first one.
+-- One owner per organization, and a viewer in the first one.
 INSERT INTO memberships (id, organization_id, user_id, role, created_at, updated_at)
 SELECT pg_temp.id({MEMBERSHIP}, n), pg_temp.id({ORGANIZATION}, (n - 1) % {organizations} + 1), pg_temp.id({USER}, n),
     CASE WHEN n = {viewer} THEN 'viewer' ELSE 'owner' END, now(), now()
@@ -29,12 +29,12 @@ INSERT INTO media_resources
     public, created_at, updated_at)
 SELECT pg_temp.id({MEDIA}, o * {photographs} + n), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o),
     md5(o || '/' || n), 'jpg', 'image/jpeg', 200000, 1200, 1600, false, false, now(), now()
-FROM generate_series(1, {asked}) o, generate_series(0, {photographs} - 1) n;
+FROM generate_series(1, {active}) o, generate_series(0, {photographs} - 1) n;
 
 CREATE TEMPORARY VIEW numbered AS
-SELECT n, o, CASE WHEN o <= {asked} THEN pg_temp.id({MEDIA}, o * {photographs} + n / {organizations} % {photographs}) END
+SELECT n, o, CASE WHEN o <= {active} THEN pg_temp.id({MEDIA}, o * {photographs} + n / {organizations} % {photographs}) END
     AS photograph, timestamptz '2026-01-01' + n * interval '1 second' AS moment
-FROM (SELECT n, (n - 1) % {organizations} + 1 AS o FROM generate_series(1, {rows}) n) AS all_of_them;
+FROM (SELECT n, (n - 1) % {organizations} + 1 AS o FROM generate_series(1, {rows}) n) AS numbers;
 
 INSERT INTO products
     (id, owner_id, organization_id, sku, name, description, category, gender, materials, color, cover_media_id, state,

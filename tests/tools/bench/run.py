@@ -1,6 +1,6 @@
-"""`make bench`: how fast the server is beside what others would write, with the same rows and checks.
+"""`make bench`: compare the server with peers on other frameworks, with the same rows and the same contract.
 
-It ends with 1 when a target is missed, and with 2 when it could not measure.
+The exit status is 1 if a target is missed and 2 if nothing could be measured.
 """
 
 from __future__ import annotations
@@ -50,52 +50,53 @@ Result = TypeVar("Result")
 
 
 class NonConformingServer(Exception):
-    """A contender does otherwise than the contract says; the message lists where."""
+    """A server does not conform to the contract. The message lists the failed checks."""
 
 
 def require_cores() -> None:
-    """Raise NotThere where the server cannot have a core of its own."""
+    """Raise `DependencyMissing` on a machine with one core."""
     if not {SERVER_CORE, DATABASE_CORE} <= os.sched_getaffinity(0):
-        raise DependencyMissing("two cores, one for the server and one for PostgreSQL and the load")
+        raise DependencyMissing("a second core: PostgreSQL and the load generator need their own")
 
 
 def require_conformance(environment: BenchEnvironment, server: BenchServer) -> BenchServer:
-    """Return the server, which keeps the contract; Unfit says where it does not."""
+    """Return the server if it conforms to the contract.
+
+    Raises:
+        NonConformingServer: A check failed.
+    """
     with httpx.Client(base_url=server.url, timeout=60) as client:
-        found = list(find_failures(client, environment.scale))
-    if found:
-        raise NonConformingServer("\n  ".join([f"{server.spec.title} does not pass the check:", *found]))
-    lacks = ", ".join(server.spec.omissions)
-    print(f"{server.spec.title} passes the check" + (f"; it has no {lacks}" if lacks else ""))
+        failures = list(find_failures(client, environment.scale))
+    if failures:
+        raise NonConformingServer("\n  ".join([f"{server.spec.title} does not pass the check:", *failures]))
+    omissions = ", ".join(server.spec.omissions)
+    print(f"{server.spec.title} passes the check" + (f"; it has no {omissions}" if omissions else ""))
     return server
 
 
 def compare_servers(
     environment: BenchEnvironment, specs: Sequence[ServerSpec], plan: Plan, progress: Progress
 ) -> tuple[dict[str, ServerResults], dict[str, str]]:
-    """Measure the contenders; return what was seen of each, and who failed at what."""
+    """Measure the servers; return the results by name, and the errors by title."""
     failed = {}
     with contextlib.ExitStack() as running:
         servers = []
-        for contender in specs:
-            progress.report(f"start and check: {contender.title}")
+        for spec in specs:
+            progress.report(f"start and check: {spec.title}")
             try:
-                servers.append(
-                    require_conformance(
-                        environment, running.enter_context(run_server(environment, contender))
-                    )
-                )
+                server = running.enter_context(run_server(environment, spec))
+                servers.append(require_conformance(environment, server))
             except (NonConformingServer, ServerDidNotStart) as error:
-                if contender.is_ours:
+                if spec.is_ours:
                     raise
                 print(error, file=sys.stderr)
-                failed[contender.title] = " ".join(str(error).split())[:200]
-        measuring = BenchmarkRun(environment, servers, plan, progress)
-        return measuring.run(), {**failed, **measuring.failed}
+                failed[spec.title] = " ".join(str(error).split())[:200]
+        benchmark_run = BenchmarkRun(environment, servers, plan, progress)
+        return benchmark_run.run(), {**failed, **benchmark_run.failed}
 
 
 def try_measure(name: str, failed: dict[str, str], measure: Callable[[], Result]) -> Result | None:
-    """Return what was measured; None when it failed, so that what was measured before is not lost."""
+    """Return the result, or None after an error, so that earlier results are not lost."""
     try:
         return measure()
     except Exception as error:
@@ -107,60 +108,60 @@ def try_measure(name: str, failed: dict[str, str], measure: Callable[[], Result]
 def run_benchmark(specs: Sequence[ServerSpec], plan: Plan, scale: Scale) -> bool:
     """Measure, write the results, and return whether every target was met."""
     progress = Progress(plan.expected_seconds(len(specs), scale.rows))
-    progress.report(f"make {scale.rows:,} rows")
+    progress.report(f"create {scale.rows:,} rows")
     with (
         tempfile.TemporaryDirectory(prefix="sartiq-bench-") as folder,
-        run_environment(Path(folder), scale) as stage,
+        run_environment(Path(folder), scale) as environment,
     ):
-        seen, failed = compare_servers(stage, specs, plan, progress)
-        stage.copy("whole")
-        progress.report("one worker and two")
+        results, failed = compare_servers(environment, specs, plan, progress)
+        environment.copy("whole")
+        progress.report("one and two workers")
         workers = try_measure(
-            "one worker and two",
+            "one and two workers",
             failed,
-            partial(measure_workers, stage, "whole", plan.worker_rounds, plan.seconds),
+            partial(measure_workers, environment, "whole", plan.worker_rounds, plan.seconds),
         )
-        progress.report("what each guarantee costs")
+        progress.report("cost of each guarantee")
         costs = try_measure(
-            "what each guarantee costs", failed, partial(measure_costs, stage, "whole", plan.cost_seconds)
+            "cost of each guarantee", failed, partial(measure_costs, environment, "whole", plan.cost_seconds)
         )
-    run = Run(seen, costs, workers, failed)
-    found = list(list_verdicts(run))
+    run = Run(results, costs, workers, failed)
+    verdicts = list(list_verdicts(run))
     report = Report(specs, run, plan, scale)
-    text = "\n".join(report.lines(found)).rstrip() + "\n"
+    text = "\n".join(report.lines(verdicts)).rstrip() + "\n"
     print(text)
-    # A part of a run is not what others go by.
+    # The published results must come from a run with all servers.
     if len(specs) == len(SERVERS):
         RESULTS.write_text(text, encoding="utf-8")
         page = replace_costs_table(text, PERFORMANCE_PAGE.read_text(encoding="utf-8"))
         PERFORMANCE_PAGE.write_text(page, encoding="utf-8")
         draw_plot(report.plot_data())
-    return all(each.is_met for each in found)
+    return all(each.is_met for each in verdicts)
 
 
-def draw_plot(measured: dict[str, Any]) -> None:
-    """Draw the plot beside the results."""
-    plot = [str(BENCH_PYTHON), str(PLOT), str(RESULTS.with_suffix(".svg"))]
-    subprocess.run(plot, input=json.dumps(measured), text=True, check=True)
+def draw_plot(data: dict[str, Any]) -> None:
+    """Write the plot to the folder of the results."""
+    command = [str(BENCH_PYTHON), str(PLOT), str(RESULTS.with_suffix(".svg"))]
+    subprocess.run(command, input=json.dumps(data), text=True, check=True)
 
 
 def main() -> int:
     """Measure and return the exit status."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="a million rows, and half an hour")
     parser.add_argument(
-        "--only", nargs="+", default=[], help="peers to measure beside ours; nothing is written"
+        "--full", action="store_true", help="measure with a million rows, in about half an hour"
     )
+    parser.add_argument("--only", nargs="+", default=[], help="measure only these peers and write no results")
     options = parser.parse_args()
-    contenders = [each for each in SERVERS if each.is_ours or not options.only or each.name in options.only]
+    specs = [each for each in SERVERS if each.is_ours or not options.only or each.name in options.only]
     try:
         require_cores()
         require_wrk()
         is_met = run_benchmark(
-            contenders, FULL if options.full else QUICK, FULL_SCALE if options.full else QUICK_SCALE
+            specs, FULL if options.full else QUICK, FULL_SCALE if options.full else QUICK_SCALE
         )
     except DependencyMissing as missing:
-        print(f"Not measured, for want of {missing}", file=sys.stderr)
+        print(f"Not measured: missing {missing}", file=sys.stderr)
         return 2
     except (NonConformingServer, ServerDidNotStart) as error:
         print(f"Not measured: {error}", file=sys.stderr)

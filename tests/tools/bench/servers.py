@@ -1,4 +1,7 @@
-"""Who is measured: how each is started, and what it does less than ours. Each has a database of its own."""
+"""The measured servers: how each one is started, and which features a peer leaves out.
+
+Each server has its own database.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from tests.e2e.server import ROOT, build_environment
 from tests.tools.bench.rows import SECRET
 
 SERVER_PYTHON = ROOT / ".venv" / "server" / "bin" / "python"
-"""With what the server needs and nothing else, as it is deployed: some libraries load whatever they find."""
+"""An environment with only the server's dependencies, as deployed: some libraries load optional packages."""
 BENCH_PYTHON = ROOT / ".venv" / "bench" / "bin" / "python"
 PEERS = Path(__file__).parent / "peers"
 
 PEER_OMISSIONS = (
-    "checks of its answers against the contract",
+    "validation of responses against the contract",
     "row-level security",
     "rate limits",
     "an audit log",
@@ -28,7 +31,7 @@ PEER_OMISSIONS = (
 
 @dataclass(frozen=True)
 class ServerSpec:
-    """One server. `command` may hold `{port}`; `less` is what it leaves out of what ours does."""
+    """One server. `command` may contain `{port}`; `omissions` are the features that a peer leaves out."""
 
     name: str
     title: str
@@ -38,9 +41,9 @@ class ServerSpec:
     is_ours: bool = False
 
     def environment(self, folder: Path, port: int, database_url: str) -> dict[str, str]:
-        """Return what it is told: its database, the secret of the tokens, and where it is."""
+        """Return the environment variables: the database, the secret of the tokens, and the public URL."""
         own = build_environment(folder, port) if self.is_ours else {}
-        # As shipped: outside of tests, too, the log is JSON.
+        # JSON is the format of the log in production; the environment of tests has another one.
         return {
             **own,
             "LOG_FORMAT": "json",
@@ -51,13 +54,13 @@ class ServerSpec:
 
 
 def _uvicorn() -> tuple[str, ...]:
-    where = ("--host", "127.0.0.1", "--port", "{port}")
+    address = ("--host", "127.0.0.1", "--port", "{port}")
     return (
         str(BENCH_PYTHON),
         "-m",
         "uvicorn",
         "app.main:app",
-        *where,
+        *address,
         "--no-access-log",
         "--timeout-keep-alive",
         "30",
@@ -70,7 +73,7 @@ TEMPLATE = ServerSpec(
     "FastAPI, template layout",
     _uvicorn(),
     PEERS / "fastapi_template",
-    ("checks of answers other than by their response model", *PEER_OMISSIONS[1:]),
+    ("validation of responses beyond the response model", *PEER_OMISSIONS[1:]),
 )
 ASYNC = ServerSpec(
     "fastapi_async",
@@ -81,7 +84,7 @@ ASYNC = ServerSpec(
 )
 FLASK = ServerSpec(
     "flask_core",
-    "Flask, by hand",
+    "Flask, manual validation",
     (
         *(str(BENCH_PYTHON), "-m", "gunicorn", "app:create_app()", "--bind", "127.0.0.1:{port}"),
         *("--worker-class", "gthread", "--workers", "1", "--threads", "8", "--keep-alive", "30"),

@@ -1,4 +1,4 @@
-"""What a request passes through, and which functions are which stage. Knows names and no figures."""
+"""The stages of a request, and the modules, classes and functions of each. Contains no figures."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ REST = "rest"
 
 STAGES: dict[str, tuple[str, ...]] = {
     "server and HTTP/1.1": ("uvicorn", "handlers.server.http_protocol"),
-    "telemetry and the log's line": (
+    "telemetry and log line": (
         "handlers.pipeline.middleware.observability",
         "studio.telemetry",
         "logging",
     ),
-    "middleware, headers of answers": (
+    "middleware, response headers": (
         "handlers.pipeline.middleware",
         "handlers.pipeline.middleware.security_headers",
         "handlers.pipeline.middleware.long_polling",
@@ -44,7 +44,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "handlers.contract.json_pointer",
     ),
     "body": ("handlers.contract.request_bodies", "handlers.contract.strict_json"),
-    "refusals and problems": (
+    "problem responses": (
         "handlers.contract.errors",
         "handlers.pipeline.errors",
         "handlers.pipeline.problem_types",
@@ -103,7 +103,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "sqlalchemy.pool",
     ),
     "psycopg": ("psycopg",),
-    # To hand a statement to the kernel is to wait, too, where PostgreSQL gets the core at once.
+    # Sending counts as waiting, too: PostgreSQL may get the core as soon as the kernel has the statement.
     WAITING: (
         "psycopg.connection.Connection.wait",
         "psycopg._connection_base.BaseConnection._exec_command",
@@ -112,7 +112,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "psycopg._cursor_base.BaseCursor._send_prepare",
         "psycopg._cursor_base.BaseCursor._send_query_prepared",
     ),
-    "serialisation of rows": (
+    "serialization of rows": (
         "handlers.schemas",
         "handlers.common.responses.serialize",
         "handlers.common.responses.serialize_many",
@@ -124,17 +124,16 @@ STAGES: dict[str, tuple[str, ...]] = {
         "handlers.common.responses.strong_etag",
         "handlers.pipeline.endpoint.Endpoint._encode",
     ),
-    "check of the answer": (
+    "response validation": (
         "handlers.pipeline.endpoint.Endpoint._validate_response",
         "handlers.contract.responses",
     ),
     "audit": ("handlers.pipeline.audit", "db.audit"),
     "idempotency": ("handlers.pipeline.idempotency", "studio.idempotency", "db.models.idempotency"),
 }
-"""Each stage with its modules, classes or functions; the longest name that a function begins with decides.
+"""The modules, classes or functions of each stage. The longest prefix of a function's name decides.
 
-What has no name here, such as `orjson`, `re` or a comprehension of the standard library, works for whoever
-called it.
+A function without a stage, such as those of `orjson` and `re`, counts for its caller.
 """
 
 _STAGE_BY_NAME = {name: stage for stage, names in STAGES.items() for name in names}
@@ -142,12 +141,12 @@ _STAGE_BY_NAME = {name: stage for stage, names in STAGES.items() for name in nam
 
 STATEMENTS = ("psycopg.cursor.Cursor.execute", "psycopg.cursor.Cursor.executemany")
 TRANSACTION_ENDS = ("psycopg.connection.Connection.commit", "psycopg.connection.Connection.rollback")
-"""Each is a round trip; the end of a transaction had one for its beginning, too."""
+"""Each of these is a round trip, and so was the beginning of the transaction."""
 
 
 @cache
 def find_stage(module: str, function: str) -> str | None:
-    """The stage of a function by its qualified name; None where it works for its caller."""
+    """Return the stage of a function by its qualified name, or None if it counts for its caller."""
     name = f"{module}.{function}"
     while name:
         if name in _STAGE_BY_NAME:
@@ -157,7 +156,11 @@ def find_stage(module: str, function: str) -> str | None:
 
 
 def resolve_name(name: str) -> object:
-    """What an entry of the table stands for; LookupError when there is no such thing any more."""
+    """Return the module, class or function of a name in `STAGES`.
+
+    Raises:
+        LookupError: It no longer exists.
+    """
     module = _longest_module(name)
     rest = name.removeprefix(module.__name__).lstrip(".")
     found: object = module

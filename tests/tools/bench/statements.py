@@ -1,4 +1,4 @@
-"""How many statements a list costs, as PostgreSQL counts them."""
+"""Count the SQL statements of a list request with `pg_stat_statements`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.tools.bench.rows import build_token
 
 TIMES = 100
 _STATEMENT_COUNT = sqlalchemy.text(
-    # What runs beside the requests is run less often than they are, and so counts as nothing.
+    # Background statements run less often than once per request, so the integer division makes them 0.
     "SELECT sum(calls / :times) FROM pg_stat_statements JOIN pg_database ON pg_database.oid = dbid "
     "WHERE datname = :database"
 )
 
 
 def count_statements_per_list(environment: BenchEnvironment, server: BenchServer, rows: int) -> int:
-    """Return how many statements one list of this many rows takes, transactions' begin and end apart."""
+    """Return the number of statements of one list with this many rows, without BEGIN and COMMIT."""
     request = Request("GET", list_path(1, limit=rows), build_token(1))
     with httpx.Client(base_url=server.url) as client:
         _track(environment, "top")
@@ -30,12 +30,12 @@ def count_statements_per_list(environment: BenchEnvironment, server: BenchServer
         _track(environment, "none")
     engine = sqlalchemy.create_engine(environment.admin_url())
     with engine.connect() as connection:
-        found = connection.scalar(_STATEMENT_COUNT, {"times": TIMES, "database": server.database})
+        count = connection.scalar(_STATEMENT_COUNT, {"times": TIMES, "database": server.database})
     engine.dispose()
-    return int(found)
+    return int(count)
 
 
 def _track(environment: BenchEnvironment, mode: str) -> None:
     environment.run(*statement_tracking(mode))
-    # Every session reads the settings again before its next statement, once it has noticed the signal.
+    # A session reads the settings again before its next statement, once it has received the signal.
     time.sleep(0.2)

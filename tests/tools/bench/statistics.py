@@ -1,4 +1,4 @@
-"""The arithmetic of the benchmark: medians with their spread, percentiles, ratios. It knows no servers."""
+"""The statistics of the benchmark: medians with their range, percentiles and ratios. Knows no servers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A median of several rounds, with what lies on both sides of it."""
+    """A median with a lower and an upper bound."""
 
     median: float
     low: float
@@ -21,26 +21,27 @@ class Estimate:
 
     @classmethod
     def from_rounds(cls, values: Sequence[float]) -> Estimate:
-        """Return the figure of a few rounds, with the lowest and the highest."""
+        """Return the median of a few rounds, with the lowest and the highest as bounds."""
         return cls(statistics.median(values), min(values), max(values))
 
     @classmethod
     def from_samples(cls, values: Sequence[float]) -> Estimate:
-        """Return the median of many values with the bounds between which it surely is, 95 times of 100.
+        """Return the median of many values with its 95 % confidence interval.
 
-        How many values are below the true median is chance alone, so the bounds are two of the values.
+        The number of values below the true median is binomially distributed, so the bounds are two of the
+        values.
         """
         ordered = sorted(values)
-        off = math.ceil(1.96 * math.sqrt(len(ordered)) / 2)
+        offset = math.ceil(1.96 * math.sqrt(len(ordered)) / 2)
         middle = (len(ordered) - 1) / 2
-        low, high = max(0, math.floor(middle - off)), min(len(ordered) - 1, math.ceil(middle + off))
+        low, high = max(0, math.floor(middle - offset)), min(len(ordered) - 1, math.ceil(middle + offset))
         return cls(statistics.median(ordered), ordered[low], ordered[high])
 
 
 def paired_ratios(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
-    """Return how many times theirs ours is, round by round: rounds were measured one after the other.
+    """Return the ratio of ours to theirs, taken round by round.
 
-    What disturbs a whole round disturbs both, and so falls out.
+    A disturbance of a whole round affects both values, so it cancels out.
     """
     return Estimate.from_rounds([our / their for our, their in zip(ours, theirs, strict=True)])
 
@@ -50,7 +51,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def rotate(things: Sequence[Item], number: int) -> list[Item]:
-    """Return the things beginning with another one in each round, so that nobody is always first."""
-    start = number % len(things)
-    return [*things[start:], *things[:start]]
+def rotate(items: Sequence[Item], number: int) -> list[Item]:
+    """Return the items in rotated order, so that each round starts with another one."""
+    start = number % len(items)
+    return [*items[start:], *items[:start]]

@@ -1,7 +1,7 @@
-"""Whether a second worker pays: servers of one and of two processes answer the same reads in turns.
+"""Measure the gain of a second worker: servers with one and two processes receive the same reads in turns.
 
-Server, PostgreSQL and load share both cores, for one worker as for two: nothing but their number differs.
-What one worker leaves idle of them is all that a second one can win.
+Server, PostgreSQL and load generator share both cores, with one worker and with two, so only the number of
+workers differs. A second worker can gain at most the CPU time that one worker leaves idle.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from tests.tools.bench.statistics import Estimate, paired_ratios, rotate
 
 COUNTS = (1, 2)
 CONNECTIONS = 32
-# What these servers do beside would only disturb.
+# Background work would disturb the measurement.
 NO_BACKGROUND_WORK = {"RENDER_WORKERS": "0", "WEBHOOK_SENDERS": "0"}
 
 
 @dataclass(frozen=True)
 class Workers:
-    """What was measured of one worker and of two, round by round."""
+    """The results with one worker and with two, round by round."""
 
     one: Sequence[LoadResult]
     two: Sequence[LoadResult]
     cores: Sequence[float]
-    """How many cores server, PostgreSQL and load used with one worker."""
+    """How many cores server, PostgreSQL and load generator used with one worker."""
 
     def gain(self) -> Estimate:
-        """Return how many times as many requests a second two answer."""
+        """Return the ratio of the request rates, two workers to one."""
         return paired_ratios([each.rate for each in self.two], [each.rate for each in self.one])
 
     def price(self) -> Estimate:
-        """Return how many times as long two work for a request."""
+        """Return the ratio of the CPU times per request, two workers to one."""
         return paired_ratios(
             *([each.cpu_seconds_per_1000 for each in loads] for loads in (self.two, self.one))
         )
@@ -48,14 +48,14 @@ class Workers:
 
 def _with_workers(count: int) -> ServerSpec:
     command = (OURS.command[0], "-m", "uvicorn", "wsgi:app", "--lifespan", "on", "--workers", str(count))
-    told = ("--port", "{port}", "--no-access-log", "--timeout-keep-alive", "30", "--log-level", "warning")
-    return replace(OURS, name=f"workers_{count}", command=(*command, *told))
+    options = ("--port", "{port}", "--no-access-log", "--timeout-keep-alive", "30", "--log-level", "warning")
+    return replace(OURS, name=f"workers_{count}", command=(*command, *options))
 
 
 def measure_workers(environment: BenchEnvironment, database: str, rounds: int, seconds: int) -> Workers:
-    """Start both and let them take turns."""
+    """Start a server with one worker and one with two, and measure them in turn."""
     operation = OPERATIONS_BY_NAME["read"]
-    found: dict[int, list[LoadResult]] = {count: [] for count in COUNTS}
+    results: dict[int, list[LoadResult]] = {count: [] for count in COUNTS}
     cores: dict[int, list[float]] = {count: [] for count in COUNTS}
     with environment.using_both_cores(), contextlib.ExitStack() as stack:
         servers = {
@@ -70,23 +70,21 @@ def measure_workers(environment: BenchEnvironment, database: str, rounds: int, s
             requests = operation.requests(client, environment.scale)
         for number in range(rounds + 1):
             for count in rotate(COUNTS, number):
-                before, loading = (
-                    cpu_seconds_by_process(environment.cluster.process_id),
-                    _load_generator_cpu_seconds(),
-                )
-                seen = run_load(servers[count], operation, requests, CONNECTIONS, seconds)
+                before = cpu_seconds_by_process(environment.cluster.process_id)
+                generator_before = _load_generator_cpu_seconds()
+                result = run_load(servers[count], operation, requests, CONNECTIONS, seconds)
                 after = cpu_seconds_by_process(environment.cluster.process_id)
-                # Who came or ended meanwhile does not count.
-                beside = sum(after[each] - before[each] for each in before.keys() & after)
-                worked = seen.cpu_seconds + beside + _load_generator_cpu_seconds() - loading
-                # The first round was a warm-up.
+                # Processes that started or ended in between are left out.
+                database = sum(after[each] - before[each] for each in before.keys() & after)
+                generator = _load_generator_cpu_seconds() - generator_before
+                # The first round is a warm-up.
                 if number:
-                    found[count].append(seen)
-                    cores[count].append(worked / seen.seconds)
-    return Workers(found[1], found[2], cores[1])
+                    results[count].append(result)
+                    cores[count].append((result.cpu_seconds + database + generator) / result.seconds)
+    return Workers(results[1], results[2], cores[1])
 
 
 def _load_generator_cpu_seconds() -> float:
-    """Return how many seconds whatever made load and is over has worked."""
+    """Return the CPU seconds of all load generators that have ended."""
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     return spent.ru_utime + spent.ru_stime

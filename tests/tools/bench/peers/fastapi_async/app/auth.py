@@ -1,4 +1,4 @@
-"""Who is calling, and what that account may do in an organization."""
+"""Authentication of the caller, and their role in an organization."""
 
 from typing import Annotated
 from uuid import UUID

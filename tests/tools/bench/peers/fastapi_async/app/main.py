@@ -1,4 +1,4 @@
-"""The products of the contract as async FastAPI: SQLAlchemy's async sessions over asyncpg."""
+"""The product operations of the contract in async FastAPI, with SQLAlchemy's async sessions over asyncpg."""
 
 from fastapi import FastAPI
 

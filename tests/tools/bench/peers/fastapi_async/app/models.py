@@ -1,4 +1,4 @@
-"""Tables."""
+"""The database tables."""
 
 from datetime import UTC, datetime
 from typing import ClassVar

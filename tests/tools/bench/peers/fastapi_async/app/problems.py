@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457), which the contract wants in place of FastAPI's own."""
+"""Error responses as problem details (RFC 9457): the contract requires them in place of FastAPI's own."""
 
 from http import HTTPStatus
 from typing import Any
@@ -34,15 +34,15 @@ def problem(status_code: int, detail: Any) -> JSONResponse:
 
 def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
-    async def refused(_request: Request, error: HTTPException) -> JSONResponse:
+    async def handle_http_exception(_request: Request, error: HTTPException) -> JSONResponse:
         return problem(error.status_code, error.detail)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    async def handle_validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
         return problem(
             422, [{name: each[name] for name in ("loc", "msg", "type")} for each in error.errors()]
         )
 
     @app.exception_handler(IntegrityError)
-    async def taken(_request: Request, _error: IntegrityError) -> JSONResponse:
+    async def handle_integrity_error(_request: Request, _error: IntegrityError) -> JSONResponse:
         return problem(409, "A product with this SKU exists already")

@@ -17,7 +17,7 @@ from app.schemas import ProductCreate, ProductOut, ProductPage, ProductUpdate
 
 router = APIRouter(prefix="/api/v1/products", tags=["products"])
 
-WITH_PICTURES = (
+WITH_IMAGES = (
     joinedload(Product.cover_media),
     selectinload(Product.images).joinedload(ProductImage.media),
 )
@@ -42,7 +42,7 @@ def read_cursor(cursor: str) -> tuple[datetime, UUID]:
 async def load_product(
     session: AsyncSession, user: User, product_id: UUID, *, writing: bool = False
 ) -> Product:
-    statement = select(Product).where(Product.id == product_id).options(*WITH_PICTURES)
+    statement = select(Product).where(Product.id == product_id).options(*WITH_IMAGES)
     if writing:
         statement = statement.with_for_update(of=Product)
     product = await session.scalar(statement)
@@ -67,7 +67,7 @@ async def list_products(
     statement = (
         select(Product)
         .where(of_organization)
-        .options(*WITH_PICTURES)
+        .options(*WITH_IMAGES)
         .order_by(Product.created_at.desc(), Product.id.desc())
         .offset(skip)
         .limit(limit + 1)

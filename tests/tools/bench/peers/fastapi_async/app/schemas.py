@@ -1,4 +1,4 @@
-"""What comes in and goes out."""
+"""The schemas of requests and responses."""
 
 from datetime import datetime
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""The products of the contract in the layout of FastAPI's full-stack template: sync functions, SQLModel."""
+"""The product operations of the contract in the layout of FastAPI's full-stack template: sync, SQLModel."""
 
 from fastapi import FastAPI
 

@@ -1,4 +1,4 @@
-"""Tables and what of them is public."""
+"""The database tables and the schemas of requests and responses."""
 
 import uuid
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The products of the contract as plain Flask: SQLAlchemy Core, orjson, and checks written by hand."""
+"""The product operations of the contract in plain Flask: SQLAlchemy Core, orjson and manual validation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flask.json.provider import JSONProvider
 
 
 class OrjsonProvider(JSONProvider):
-    """Flask's JSON by orjson."""
+    """A JSON provider of Flask that uses orjson."""
 
     def dumps(self, obj: Any, **_: Any) -> str:
         return orjson.dumps(obj, option=orjson.OPT_UTC_Z).decode()

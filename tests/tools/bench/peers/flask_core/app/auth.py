@@ -1,4 +1,4 @@
-"""Who is calling, and what that account may do in an organization."""
+"""Authentication of the caller, and their role in an organization."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Caller(NamedTuple):
     roles: dict[UUID, str]
 
     def require(self, organization_id: UUID | None, *, writing: bool = False) -> None:
-        """404 for who is no member, 403 for a viewer who wants to write."""
+        """Raise 404 if the caller is not a member, and 403 if a viewer wants to write."""
         role = self.roles.get(organization_id) if organization_id else None
         if role is None and not self.is_superuser:
             abort(404, "Not found")

@@ -1,4 +1,4 @@
-"""What may come in, checked by hand; all violations are told at once."""
+"""Manual validation of requests. One response reports all violations of a body."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def violation(place: str, name: str, message: str, kind: str = "invalid") -> dic
     return {"loc": [place, name], "msg": message, "type": kind}
 
 
-def text(most: int, least: int = 0, *, nullable: bool = True) -> Check:
+def text(max_length: int, min_length: int = 0, *, nullable: bool = True) -> Check:
     def check(value: Any) -> str | None:
         if value is None and nullable:
             return None
         if not isinstance(value, str):
             return "Must be a string"
-        if not least <= len(value) <= most:
-            return f"Must have {least} to {most} characters"
+        if not min_length <= len(value) <= max_length:
+            return f"Must have {min_length} to {max_length} characters"
         return "Must not contain U+0000" if "\0" in value else None
 
     return check
@@ -33,7 +33,7 @@ def one_of(*words: str | None) -> Check:
     return lambda value: None if value in words else f"Must be one of {', '.join(map(str, words))}"
 
 
-OF_A_NEW_PRODUCT: dict[str, Check] = {
+CREATE_CHECKS: dict[str, Check] = {
     "sku": text(80, 1),
     "name": text(120, 1, nullable=False),
     "description": text(5000),
@@ -42,11 +42,11 @@ OF_A_NEW_PRODUCT: dict[str, Check] = {
     "materials": text(500),
     "color": text(80),
 }
-OF_A_CHANGE = {**OF_A_NEW_PRODUCT, "state": one_of("DRAFT", "READY", "ARCHIVED")}
+UPDATE_CHECKS = {**CREATE_CHECKS, "state": one_of("DRAFT", "READY", "ARCHIVED")}
 
 
 def checked_body(body: Any, checks: Mapping[str, Check], required: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the body; Invalid names what is wrong with it."""
+    """Return the body. Raises Invalid with all violations."""
     if not isinstance(body, dict):
         raise Invalid([{"loc": ["body"], "msg": "Must be an object", "type": "object_type"}])
     found = [violation("body", name, "Is required", "missing") for name in required if name not in body]

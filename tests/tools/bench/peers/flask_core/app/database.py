@@ -1,4 +1,4 @@
-"""Tables, as far as they are used, and the engine."""
+"""The database engine, and the columns that this peer uses."""
 
 from __future__ import annotations
 

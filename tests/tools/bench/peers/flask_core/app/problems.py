@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457)."""
+"""Error responses as problem details (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CODES = {
 
 
 class Invalid(Exception):
-    """A request that breaks the contract, with every violation."""
+    """A request is invalid; `violations` has all errors."""
 
     def __init__(self, violations: list[dict[str, Any]]) -> None:
         super().__init__()
@@ -42,13 +42,13 @@ def problem(status: int, detail: Any) -> tuple[Response, int]:
 
 def init_app(app: Flask) -> None:
     @app.errorhandler(HTTPException)
-    def refused(error: HTTPException) -> tuple[Response, int]:
+    def handle_http_exception(error: HTTPException) -> tuple[Response, int]:
         return problem(error.code or 500, error.description)
 
     @app.errorhandler(Invalid)
-    def invalid(error: Invalid) -> tuple[Response, int]:
+    def handle_invalid(error: Invalid) -> tuple[Response, int]:
         return problem(422, error.violations)
 
     @app.errorhandler(IntegrityError)
-    def taken(_error: IntegrityError) -> tuple[Response, int]:
+    def handle_integrity_error(_error: IntegrityError) -> tuple[Response, int]:
         return problem(409, "A product with this SKU exists already")

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, abort, current_app, jsonify, make_respons
 from sqlalchemy import Connection, Row, Select, func, insert, select, tuple_, update
 
 from app.auth import Caller, load_caller
-from app.checks import OF_A_CHANGE, OF_A_NEW_PRODUCT, checked_body, checked_id, checked_number
+from app.checks import CREATE_CHECKS, UPDATE_CHECKS, checked_body, checked_id, checked_number
 from app.database import engine, media_resources, product_images, products
 
 blueprint = Blueprint("products", __name__, url_prefix="/api/v1/products")
@@ -30,7 +30,7 @@ PUBLIC = (
     "id", "created_at", "updated_at", "owner_id", "organization_id", "sku", "name", "description", "category",
     "gender", "materials", "color", "brand_id", "state", "public",
 )  # fmt: skip
-NEW = dict.fromkeys(OF_A_NEW_PRODUCT) | {"state": "READY", "public": False}
+NEW = dict.fromkeys(CREATE_CHECKS) | {"state": "READY", "public": False}
 
 
 def file_url(media_id: UUID, extension: str) -> str:
@@ -65,7 +65,7 @@ def etag_of(product: Row[Any]) -> str:
     return f"{product.id.hex}-{product.updated_at.timestamp():.6f}"
 
 
-def answer(connection: Connection, product: Row[Any], status: int = 200) -> Response:
+def build_response(connection: Connection, product: Row[Any], status: int = 200) -> Response:
     response = make_response(present(connection, [product])[0], status)
     response.set_etag(etag_of(product))
     return response
@@ -125,13 +125,13 @@ def get_product(product_id: str) -> Response:
             response = Response(status=304)
             response.set_etag(etag_of(product))
             return response
-        return answer(connection, product)
+        return build_response(connection, product)
 
 
 @blueprint.post("/")
 def create_product() -> Response:
     organization_id = checked_id(request.args.get("organization_id"), "query", "organization_id")
-    body = checked_body(request.get_json(), OF_A_NEW_PRODUCT, ("name",))
+    body = checked_body(request.get_json(), CREATE_CHECKS, ("name",))
     with engine.begin() as connection:
         caller = load_caller(connection)
         caller.require(organization_id, writing=True)
@@ -145,18 +145,18 @@ def create_product() -> Response:
         }
         connection.execute(insert(products), NEW | body | own)
         product = connection.execute(PRODUCTS.where(products.c.id == own["id"])).one()
-        response = answer(connection, product, 201)
+        response = build_response(connection, product, 201)
     response.headers["Location"] = f"/api/v1/products/{product.id}"
     return response
 
 
 @blueprint.patch("/<product_id>")
 def update_product(product_id: str) -> Response:
-    body = checked_body(request.get_json(), OF_A_CHANGE)
+    body = checked_body(request.get_json(), UPDATE_CHECKS)
     with engine.begin() as connection:
         product = load_product(connection, load_caller(connection), product_id, writing=True)
         if request.if_match and not request.if_match.contains(etag_of(product)):
             abort(412, "The product has changed")
         of_product = products.c.id == product.id
         connection.execute(update(products).where(of_product).values(**body, updated_at=datetime.now(UTC)))
-        return answer(connection, connection.execute(PRODUCTS.where(of_product)).one())
+        return build_response(connection, connection.execute(PRODUCTS.where(of_product)).one())

@@ -1,4 +1,4 @@
-"""What routes depend on: a session, and who is calling."""
+"""The dependencies of the routes: the database session and the current user."""
 
 import uuid
 from collections.abc import Generator
@@ -44,7 +44,7 @@ CurrentUser = Annotated[User, Depends(get_current_user)]
 def require_membership(
     session: Session, user: User, organization_id: uuid.UUID | None, *, writing: bool = False
 ) -> None:
-    """404 for who is no member, 403 for a viewer who wants to write."""
+    """Raise 404 if the user is not a member, and 403 if a viewer wants to write."""
     if user.is_superuser:
         return
     statement = select(Membership.role).where(

@@ -1,4 +1,4 @@
-"""Positions in a list, as clients hand them back."""
+"""Encode and decode the cursors of lists."""
 
 import base64
 import uuid
@@ -10,6 +10,6 @@ def write_cursor(created_at: datetime, row_id: uuid.UUID) -> str:
 
 
 def read_cursor(cursor: str) -> tuple[datetime, uuid.UUID]:
-    """Raises ValueError for what is no cursor."""
+    """Decode a cursor. Raises ValueError if it is invalid."""
     created_at, _, row_id = base64.urlsafe_b64decode(cursor).decode().partition("|")
     return datetime.fromisoformat(created_at), uuid.UUID(row_id)

@@ -1,4 +1,4 @@
-"""Errors as problem documents (RFC 9457), which the contract wants in place of FastAPI's own."""
+"""Error responses as problem details (RFC 9457): the contract requires them in place of FastAPI's own."""
 
 from http import HTTPStatus
 from typing import Any
@@ -33,20 +33,20 @@ def problem(status_code: int, detail: Any) -> JSONResponse:
     return JSONResponse(content, status_code, media_type="application/problem+json")
 
 
-async def refused(_request: Request, error: HTTPException) -> JSONResponse:
+async def handle_http_exception(_request: Request, error: HTTPException) -> JSONResponse:
     return problem(error.status_code, error.detail)
 
 
-async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+async def handle_validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
     violations = [{"loc": each["loc"], "msg": each["msg"], "type": each["type"]} for each in error.errors()]
     return problem(422, violations)
 
 
-async def taken(_request: Request, _error: IntegrityError) -> JSONResponse:
+async def handle_integrity_error(_request: Request, _error: IntegrityError) -> JSONResponse:
     return problem(409, "A product with this SKU exists already")
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    app.add_exception_handler(HTTPException, refused)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(IntegrityError, taken)
+    app.add_exception_handler(HTTPException, handle_http_exception)
+    app.add_exception_handler(RequestValidationError, handle_validation_error)
+    app.add_exception_handler(IntegrityError, handle_integrity_error)

@@ -1,4 +1,4 @@
-"""Access tokens."""
+"""Decode access tokens."""
 
 from typing import Any
 

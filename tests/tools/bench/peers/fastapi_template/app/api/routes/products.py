@@ -23,7 +23,7 @@ from app.models import (
 
 router = APIRouter(prefix="/products", tags=["products"])
 
-WITH_PICTURES = (
+WITH_IMAGES = (
     joinedload(Product.cover_media),
     selectinload(Product.images).joinedload(ProductImage.media),
 )
@@ -36,7 +36,7 @@ def etag_of(product: Product) -> str:
 def get_product_or_404(
     session: Session, user: User, product_id: uuid.UUID, *, writing: bool = False
 ) -> Product:
-    statement = select(Product).where(Product.id == product_id).options(*WITH_PICTURES)
+    statement = select(Product).where(Product.id == product_id).options(*WITH_IMAGES)
     if writing:
         statement = statement.with_for_update(of=Product)
     product = session.exec(statement).first()
@@ -64,7 +64,7 @@ def list_products(
     statement = (
         select(Product)
         .where(of_organization)
-        .options(*WITH_PICTURES)
+        .options(*WITH_IMAGES)
         .order_by(col(Product.created_at).desc(), col(Product.id).desc())
         .offset(skip)
         .limit(limit + 1)
@@ -139,7 +139,7 @@ def update_product(
     if_match: Annotated[str | None, Header()] = None,
 ) -> Any:
     """
-    Update a product, if it is still as the caller saw it.
+    Update a product, unless its ETag differs from If-Match.
     """
     product = get_product_or_404(session, current_user, product_id, writing=True)
     if if_match not in (None, "*", etag_of(product)):
