@@ -41,7 +41,7 @@ def _on_both(database_kind: str) -> str:
     return database_kind
 
 
-pytestmark = pytest.mark.usefixtures("_on_both")
+pytestmark = [pytest.mark.usefixtures("_on_both"), pytest.mark.both_databases]
 
 
 def _credits_used(subscription: Subscription) -> int:

@@ -135,8 +135,8 @@ def test_the_fallback_provider_runs_the_generation_and_the_provenance_names_both
     server.permanent_fault = StubResponse(500)
     generation_id = create_remote_generation(database, remote_scenario, extra_prompt="on a beach")
     assert executor.run_next()
-    waiting = load_generation(database, generation_id)
-    assert (waiting.status, waiting.fallen_back, waiting.cost_credits) == ("pending", True, 2)
+    pending = load_generation(database, generation_id)
+    assert (pending.status, pending.fallen_back, pending.cost_credits) == ("pending", True, 2)
     assert executor.run_next()
     provenance = list_predictions(database, generation_id)[0].provenance
     assert (provenance["provider"], provenance["settings"]["fallback_of"]) == ("LOCAL_STUDIO", "COMPUTE")

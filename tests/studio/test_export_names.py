@@ -36,7 +36,7 @@ from studio.exports.names import MAX_NAME_BYTES, FileNames, build_content_dispos
         ('<>:"/\\|?*', "picture.webp"),
     ],
 )
-def test_s12_a_name_is_one_plain_part_of_a_path(text: str, name: str) -> None:
+def test_s12_a_name_is_a_single_safe_path_component(text: str, name: str) -> None:
     assert FileNames().reserve(text, "webp") == name
 
 

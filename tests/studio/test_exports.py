@@ -67,13 +67,13 @@ def review_prediction(
         action(get_visible(Prediction, prediction.id, for_update=True), shot)
 
 
-def make_stored_entry(storage: LocalDisk, data: bytes, name: str = "a.webp", **facts: Any) -> ArchiveEntry:
+def make_stored_entry(storage: LocalDisk, data: bytes, name: str = "a.webp", **columns: Any) -> ArchiveEntry:
     """Store a file and return its archive entry."""
     key = media_key(new_id(), "webp")
     storage.write(key, data)
-    known = {**dict.fromkeys(COLUMNS), **facts}
-    known.pop("file_name")
-    return ArchiveEntry(key, name, hashlib.sha256(data).hexdigest(), len(data), known)
+    facts = {**dict.fromkeys(COLUMNS), **columns}
+    facts.pop("file_name")
+    return ArchiveEntry(key, name, hashlib.sha256(data).hexdigest(), len(data), facts)
 
 
 def build_archive(storage: LocalDisk, *entries: ArchiveEntry) -> bytes:

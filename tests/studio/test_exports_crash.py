@@ -53,9 +53,9 @@ def test_an_export_survives_a_killed_process(
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"writing\n"
         writer.kill()
-    left = [file.key for file in storage.list_files(export_folder(export_id))]
-    assert len(left) == 1
-    assert left != [export_key(export_id)]
+    keys = [file.key for file in storage.list_files(export_folder(export_id))]
+    assert len(keys) == 1
+    assert keys != [export_key(export_id)]
 
     deadline = time.monotonic() + 20
     while not run_pending_exports(database, storage):

@@ -100,7 +100,7 @@ def test_the_brand_provides_the_inputs_that_shooting_and_look_omit(
     assert (scene["background"]["kind"], scene["background"]["color"]) == ("SOLID", "#112233")
 
 
-def test_the_looks_guidelines_come_before_the_shootings(
+def test_the_guidelines_of_the_look_override_those_of_the_shooting(
     request_generation: Any, scenario: PhotographedProduct
 ) -> None:
     guidelines = factories.make_guidelines(**scenario.ownership, file_format="PNG", margin_percent=3)
@@ -120,7 +120,7 @@ def test_the_looks_guidelines_come_before_the_shootings(
         ({}, (WIDTH, HEIGHT)),
     ],
 )
-def test_one_side_alone_keeps_the_guidelines_ratio(
+def test_a_request_with_one_side_keeps_the_ratio_of_the_guidelines(
     request_generation: Any, params: dict[str, int], size: tuple[int, int]
 ) -> None:
     scene = request_generation(**params).inputs["scene"]
@@ -212,7 +212,7 @@ def test_a_product_is_found_by_its_sku_before_its_name(
     assert generation.inputs["asked"]["product_id"] == str(scenario.product.id)
 
 
-def test_only_given_inputs_that_make_no_difference_are_listed_as_ignored(
+def test_only_given_inputs_without_an_effect_are_listed_as_ignored(
     generate: Any, scenario: PhotographedProduct
 ) -> None:
     style = factories.make_style(**scenario.ownership, tone="an unknown word")

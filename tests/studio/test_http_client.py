@@ -1,4 +1,4 @@
-"""The HTTP client reaches public servers and explicitly allowed hosts, and no others."""
+"""Test that the HTTP client connects to public servers and explicitly allowed hosts, and to no others."""
 
 from __future__ import annotations
 

@@ -9,6 +9,8 @@ from sqlalchemy.exc import OperationalError
 
 from studio import leases
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_each_token_names_its_process_and_is_unique() -> None:
     first, second = leases.new_token(), leases.new_token()

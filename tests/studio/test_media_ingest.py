@@ -1,4 +1,4 @@
-"""Tests of media ingestion: one row per tenant and image, resolution of file URLs, garbage collection."""
+"""Test media ingestion: one row per tenant and image, resolution of file URLs, garbage collection."""
 
 import io
 import os
@@ -57,7 +57,7 @@ def list_files(storage: LocalDisk) -> list[str]:
     return [file.key for prefix in ("media", "temp") for file in storage.list_files(prefix)]
 
 
-def test_a_photo_becomes_a_row_and_a_file(
+def test_an_uploaded_photo_is_stored_as_a_row_and_a_file(
     database: Database, storage: LocalDisk, user: User, organization: Organization
 ) -> None:
     with acting_as(database, user, organization):
@@ -97,7 +97,7 @@ def test_a_rolled_back_request_leaves_no_file(database: Database, storage: Local
         with acting_as(database, user):
             ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None)
             assert len(list_files(storage)) == 1
-            raise KeyError("something later in the request")
+            raise KeyError("a later error of the request")
 
     with pytest.raises(KeyError):
         fail_after_the_photo()
@@ -165,13 +165,13 @@ def test_an_upload_of_a_stored_photo_leads_to_the_existing_image(
 ) -> None:
     upload = factories.make_upload(owner=user)
     with acting_as(database, user):
-        known = ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None)
+        existing = ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None)
         put_upload(storage, upload.id, read_image(io.BytesIO(PHOTO)))
         url = file_url(PUBLIC_URL, upload.id, "jpg")
-        assert resolve_file_url(storage, PUBLIC_URL, url, None) is known
-    assert list_files(storage) == [media_key(known.id, "jpg")]
+        assert resolve_file_url(storage, PUBLIC_URL, url, None) is existing
+    assert list_files(storage) == [media_key(existing.id, "jpg")]
     with acting_as(database, user):
-        assert resolve_file_url(storage, PUBLIC_URL, url, None).id == known.id
+        assert resolve_file_url(storage, PUBLIC_URL, url, None).id == existing.id
 
 
 def test_a_first_use_that_is_rolled_back_can_be_repeated(
@@ -185,7 +185,7 @@ def test_a_first_use_that_is_rolled_back_can_be_repeated(
     def fail_after_the_use() -> None:
         with acting_as(database, user):
             resolve_file_url(storage, PUBLIC_URL, url, None)
-            raise KeyError("something later in the request")
+            raise KeyError("a later error of the request")
 
     with pytest.raises(KeyError):
         fail_after_the_use()
@@ -197,10 +197,10 @@ def test_a_first_use_that_is_rolled_back_can_be_repeated(
 def test_an_upload_that_is_empty_expired_or_of_another_user_is_not_found(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
-    waiting = factories.make_upload(owner=user)
-    late = factories.make_upload(owner=user, status="received", expires_at=utc_now() - timedelta(hours=1))
+    empty = factories.make_upload(owner=user)
+    expired = factories.make_upload(owner=user, status="received", expires_at=utc_now() - timedelta(hours=1))
     foreign = factories.make_upload(status="received")
-    for upload in (waiting, late, foreign):
+    for upload in (empty, expired, foreign):
         with pytest.raises(NotFound), acting_as(database, user):
             resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, upload.id, "jpg"), None)
 
@@ -268,7 +268,7 @@ def test_a_url_of_this_server_that_names_no_file_is_not_found(
         resolve_file_url(storage, PUBLIC_URL, f"{PUBLIC_URL}/api/v1/files/media/{rest}", None)
 
 
-def test_garbage_collection_deletes_what_is_unused_for_a_day_and_nothing_else(
+def test_garbage_collection_deletes_only_files_and_rows_unused_for_a_day(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
     used = factories.make_upload(owner=user)

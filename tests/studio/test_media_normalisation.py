@@ -1,4 +1,4 @@
-"""Tests of image normalisation: stored formats, stripped metadata, limits and damaged files."""
+"""Test image normalisation: stored formats, stripped metadata, limits and damaged files."""
 
 import io
 import shutil
@@ -43,7 +43,7 @@ def shows_orientation_image(stored: StoredImage, tolerance: int = 12) -> bool:
     return is_near(image, (20, 15), RED, tolerance) and is_near(image, (90, 60), BLUE, tolerance)
 
 
-def announced_bytes(size: tuple[int, int], bits: int, interlaced: int) -> int:
+def count_declared_bytes(size: tuple[int, int], bits: int, interlaced: int) -> int:
     """Return the number of bytes of a PNG's rows, counted with the table of passes in the PNG standard."""
     passes = ["16462646", "77777777", "56565656", "77777777", "36463646", "77777777", "56565656", "77777777"]
     rows: dict[tuple[str, int], int] = {}
@@ -193,10 +193,10 @@ def test_a_16_bit_colour_png_becomes_a_correct_8_bit_image() -> None:
     [(1, 0, 1), (2, 0, 1), (4, 0, 1), (8, 0, 1), (8, 2, 3), (8, 4, 2), (8, 6, 4)],
 )
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (5, 9), (10, 10), (33, 17)])
-def test_a_png_with_exactly_the_announced_bytes_is_kept_and_one_with_more_is_re_encoded(
+def test_a_png_with_exactly_the_declared_bytes_is_kept_and_one_with_more_is_re_encoded(
     size: tuple[int, int], depth: int, colour_type: int, samples: int, interlaced: int
 ) -> None:
-    rows = bytes(announced_bytes(size, depth * samples, interlaced))
+    rows = bytes(count_declared_bytes(size, depth * samples, interlaced))
     kind = (depth, colour_type, interlaced)
     exact = png_of(zlib.compress(rows), size, kind)
     assert normalise(exact).data == exact
@@ -228,7 +228,7 @@ def test_a_png_with_a_usual_number_of_texts_is_accepted(kind: bytes) -> None:
     assert normalise(plain[:pixels] + png_chunk(kind, text) * 60 + plain[pixels:]).data == plain
 
 
-def test_of_an_animated_gif_the_first_frame_is_stored() -> None:
+def test_the_first_frame_of_an_animated_gif_is_stored() -> None:
     frames = [
         build_orientation_image(),
         Image.new("RGB", (120, 80), "green"),
@@ -239,7 +239,7 @@ def test_of_an_animated_gif_the_first_frame_is_stored() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
-def test_of_other_animations_the_first_frame_is_stored(file_format: str) -> None:
+def test_the_first_frame_of_other_animations_is_stored(file_format: str) -> None:
     frames = [build_orientation_image(), Image.new("RGB", (120, 80), "green")]
     sent = encode_image(frames[0], file_format, save_all=True, append_images=frames[1:], lossless=True)
     stored = normalise(sent)

@@ -1,4 +1,4 @@
-"""Tests of the S3 backend against an S3 server: the storage interface, the local cache and its eviction."""
+"""Test the S3 backend against an S3 server: the storage interface, the local cache and its eviction."""
 
 from __future__ import annotations
 

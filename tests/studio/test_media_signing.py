@@ -1,4 +1,4 @@
-"""Tests of signed URLs: presigned uploads and share tokens grant one action until they expire."""
+"""Test signed URLs: presigned uploads and share tokens grant one action until they expire."""
 
 import itertools
 import string

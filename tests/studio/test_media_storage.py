@@ -1,4 +1,4 @@
-"""Tests of the local disk backend: atomic writes, and keys that stay below the media folder."""
+"""Test the local disk backend: atomic writes, and keys that stay below the media folder."""
 
 from pathlib import Path
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Tests of image variants: size and format, one computation per variant, and the limit on cached variants."""
+"""Test image variants: size and format, one computation per variant, and the limit on cached variants."""
 
 from pathlib import Path
 from uuid import UUID, uuid4

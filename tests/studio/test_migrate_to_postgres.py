@@ -1,4 +1,4 @@
-"""The migration from SQLite to PostgreSQL copies everything or nothing, and says which."""
+"""Test that the migration from SQLite to PostgreSQL copies all rows or none, and reports the result."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from tests.support.factories.exports import make_approved_prediction
 from tests.support.row_counts import actual_counts, stored_counts
 from tests.support.scenarios import make_photographed_product
 
-# What triggers make of other tables is made again.
+# Triggers recreate the row counts in the target, so they are not copied.
 COPIED_TABLES = [table for table in Base.metadata.sorted_tables if table is not RowCount.__table__]
 TIMESTAMP = datetime(2026, 11, 3, 14, 30, 0, 123456, tzinfo=UTC)
 
@@ -72,7 +72,7 @@ class MigrationEnvironment:
 @pytest.fixture(scope="module")
 def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create the data folder of a server with a row in every table of its SQLite database."""
-    folder = tmp_path_factory.mktemp("worked")
+    folder = tmp_path_factory.mktemp("server")
     url, storage = f"sqlite:///{folder / 'sartiq.db'}", LocalDisk(folder / "media")
     upgrade(url)
     database = Database(build_engine(url, pool_size=1))
@@ -89,7 +89,7 @@ def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(
     server_folder: Path, empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MigrationEnvironment]:
-    """Give a copy of that folder and an empty PostgreSQL database, with settings for both."""
+    """Yield a copy of that folder and an empty PostgreSQL database, with environment variables for both."""
     shutil.copytree(server_folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("DATA_DIR", str(tmp_path))
     monkeypatch.setenv("DATABASE_URL", empty_database_url)
@@ -104,20 +104,18 @@ def environment(
 
 def create_rows(storage: LocalDisk) -> None:
     """Add rows with circular references and with values that databases tend to change."""
-    production = make_photographed_product(storage, None)
-    picture = make_approved_prediction(storage, production, b"picture", product="Robe d'été \U0001f457")
-    first = factories.make_generation(
-        production.shot, error={"category": "internal", "odd \x00": [1.0, -0.0]}
-    )
-    again = factories.make_generation(production.shot, retry_of_id=first.id)
-    again.source_prediction_id, production.shot.generation_id = picture.id, again.id
-    production.organization.logo_media_id = production.media.id
-    export = factories.make_export(production.shooting, picture, status="completed", file_size=7)
+    scenario = make_photographed_product(storage, None)
+    prediction = make_approved_prediction(storage, scenario, b"image", product="Robe d'été \U0001f457")
+    first = factories.make_generation(scenario.shot, error={"category": "internal", "odd \x00": [1.0, -0.0]})
+    again = factories.make_generation(scenario.shot, retry_of_id=first.id)
+    again.source_prediction_id, scenario.shot.generation_id = prediction.id, again.id
+    scenario.organization.logo_media_id = scenario.media.id
+    export = factories.make_export(scenario.shooting, prediction, status="completed", file_size=7)
     with storage.open_writer(export_key(export.id)) as file:
         file.write(b"archive")
     export.content_hash = hashlib.sha256(b"archive").hexdigest()
     numbers = range(2 * BATCH_SIZE + 1)
-    current_session().add_all(Brand(**production.ownership, slug=f"slug-{n}", name=str(n)) for n in numbers)
+    current_session().add_all(Brand(**scenario.ownership, slug=f"slug-{n}", name=str(n)) for n in numbers)
 
 
 def fill_empty_tables(connection: Connection) -> None:
@@ -168,16 +166,16 @@ def query_raw(engine: Engine, query: str) -> list[Any]:
 
 
 @on_postgresql
-def test_every_row_arrives_as_it_was_and_circles_are_closed(
+def test_every_row_is_copied_unchanged_with_circular_references(
     environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with environment.source.connect() as connection:
         for table in Base.metadata.sorted_tables:
-            assert connection.scalar(select(func.count()).select_from(table)), f"{table.name} proves nothing"
+            assert connection.scalar(select(func.count()).select_from(table)), f"{table.name} is empty"
     assert migrate_to_postgres.main([]) == 0
-    said = capsys.readouterr().out
-    assert "DIFFERENT" not in said
-    assert f"{environment.count_rows(environment.source)} rows in {len(COPIED_TABLES)} tables" in said
+    output = capsys.readouterr().out
+    assert "DIFFERENT" not in output
+    assert f"{environment.count_rows(environment.source)} rows in {len(COPIED_TABLES)} tables" in output
     assert (
         environment.count_rows(environment.target)
         == environment.count_rows(environment.source)
@@ -185,26 +183,28 @@ def test_every_row_arrives_as_it_was_and_circles_are_closed(
     )
     before, after = Database(environment.source), Database(build_engine(environment.target_url, pool_size=1))
     for model in (Shot, Generation, Prediction, Export):
-        shown = []
+        values = []
         for database in (before, after):
             with database.transaction(write=False) as reading:
                 rows = reading.scalars(select(model).order_by(model.id)).all()
                 columns = model.__table__.columns
-                shown.append([{column.name: getattr(row, column.name) for column in columns} for row in rows])
-        assert shown[0] == shown[1]
+                values.append(
+                    [{column.name: getattr(row, column.name) for column in columns} for row in rows]
+                )
+        assert values[0] == values[1]
     after.dispose()
-    # What is nothing on one side is nothing on the other, and not the JSON that says so.
-    nothing = "SELECT count(*) FROM generations WHERE error IS NULL"
-    assert query_raw(environment.target, nothing) == query_raw(environment.source, nothing) != [(0,)]
-    odd = "SELECT CAST(error AS VARCHAR) FROM generations WHERE error IS NOT NULL"
-    assert query_raw(environment.target, odd) == query_raw(environment.source, odd)
+    # An SQL NULL stays an SQL NULL and does not become a JSON null.
+    nulls = "SELECT count(*) FROM generations WHERE error IS NULL"
+    assert query_raw(environment.target, nulls) == query_raw(environment.source, nulls) != [(0,)]
+    errors = "SELECT CAST(error AS VARCHAR) FROM generations WHERE error IS NOT NULL"
+    assert query_raw(environment.target, errors) == query_raw(environment.source, errors)
     with environment.target.connect() as connection:
         bypass_rls(connection)
         assert stored_counts(connection) == actual_counts(connection) != {}
         assert connection.scalar(select(func.max(RowCount.entry))) == 0
-    circles = "SELECT count(retry_of_id), count(source_prediction_id) FROM generations"
-    assert query_raw(environment.target, circles) == query_raw(environment.source, circles) == [(1, 1)]
-    # Whoever has moved does not move again over what came after.
+    circular = "SELECT count(retry_of_id), count(source_prediction_id) FROM generations"
+    assert query_raw(environment.target, circular) == query_raw(environment.source, circular) == [(1, 1)]
+    # A second migration does not overwrite the rows of the first.
     assert migrate_to_postgres.main([]) == 2
     assert "not empty: there are rows in" in capsys.readouterr().err
 
@@ -212,9 +212,9 @@ def test_every_row_arrives_as_it_was_and_circles_are_closed(
 @on_postgresql
 @pytest.mark.parametrize(
     ("damage", "error"),
-    [("gone", "is missing"), ("changed", "has other content"), ("archive", "is missing")],
+    [("missing", "is missing"), ("changed", "has other content"), ("archive", "is missing")],
 )
-def test_a_file_that_is_not_what_its_row_says_leaves_the_target_empty(
+def test_a_missing_or_changed_file_leaves_the_target_empty(
     environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str], damage: str, error: str
 ) -> None:
     files = [
@@ -235,9 +235,9 @@ def test_a_row_that_changes_during_the_copy_is_detected_and_the_target_is_emptie
 ) -> None:
     upgrade(environment.target.url.render_as_string(hide_password=False))
     trigger = """
-        CREATE FUNCTION meddle() RETURNS trigger AS
+        CREATE FUNCTION change_name() RETURNS trigger AS
         $$ BEGIN IF NEW.name = '7' THEN NEW.name := '8'; END IF; RETURN NEW; END $$ LANGUAGE plpgsql;
-        CREATE TRIGGER meddle BEFORE INSERT ON brands FOR EACH ROW EXECUTE FUNCTION meddle();
+        CREATE TRIGGER change_name BEFORE INSERT ON brands FOR EACH ROW EXECUTE FUNCTION change_name();
     """
     with environment.target.begin() as connection:
         connection.exec_driver_sql(trigger)
@@ -248,7 +248,7 @@ def test_a_row_that_changes_during_the_copy_is_detected_and_the_target_is_emptie
 
 
 @on_postgresql
-def test_what_postgresql_cannot_hold_stops_the_move_and_is_named(
+def test_a_value_that_postgresql_rejects_stops_the_migration_with_an_error(
     environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     brands: Table = Base.metadata.tables["brands"]
@@ -264,9 +264,9 @@ def test_a_target_that_is_not_empty_is_rejected_and_does_not_change(
     environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with environment.target.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE of_somebody_else (id int)")
+        connection.exec_driver_sql("CREATE TABLE of_another_application (id int)")
     assert migrate_to_postgres.main([]) == 2
-    assert "it has a table of_somebody_else" in capsys.readouterr().err
+    assert "it has a table of_another_application" in capsys.readouterr().err
     assert query_raw(environment.target, "SELECT to_regclass('brands')") == [(None,)]
 
 
@@ -279,9 +279,9 @@ def test_databases_of_the_wrong_kind_are_rejected(
     assert "from SQLite to PostgreSQL" in capsys.readouterr().err
     monkeypatch.setenv("DATABASE_URL", "postgresql://sartiq:secret@127.0.0.1:9/none")
     assert migrate_to_postgres.main([]) == 2
-    complaint = capsys.readouterr()
-    assert "There is no SQLite database" in complaint.err
-    assert "secret" not in complaint.out + complaint.err
+    output = capsys.readouterr()
+    assert "There is no SQLite database" in output.err
+    assert "secret" not in output.out + output.err
     assert not (tmp_path / "sartiq.db").exists()
     upgrade(f"sqlite:///{tmp_path / 'sartiq.db'}", "0001")
     assert migrate_to_postgres.main([]) == 2

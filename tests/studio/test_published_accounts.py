@@ -92,6 +92,7 @@ def test_deactivated_accounts_are_accepted(seeded: Database, production_settings
     assert len({user.hashed_password for user in users}) == 3
 
 
-def test_a_database_without_tables_is_rejected(own_database_url: str, production_settings: Settings) -> None:
+def test_a_database_without_tables_is_rejected(empty_database_url: str) -> None:
+    production_settings = Settings(environment="production", database_url=empty_database_url)
     with pytest.raises(StartRefused, match="--prepare-only"):
         require_no_published_account(production_settings)

@@ -13,6 +13,8 @@ from studio.rate_limits.redis_store import RETRY_AFTER_SECONDS, RedisStore
 from studio.settings import InvalidSettings, Settings
 from tests.resilience.processes import RedisServer
 
+pytestmark = pytest.mark.both_databases
+
 THREE_PER_MINUTE = QuotaPolicy("account", 3, 60)
 NOON = 1_800_000_000_000
 
@@ -116,7 +118,7 @@ def test_a_client_counts_by_its_ipv4_address_or_its_64_bit_ipv6_prefix(peer: str
     assert get_rate_limit_address(peer) == address
 
 
-def test_limits_and_proxies_are_settings() -> None:
+def test_limits_and_trusted_proxies_are_read_from_the_settings() -> None:
     settings = Settings.from_environment(
         {"LIMIT_ACCOUNT": "7", "TRUSTED_PROXIES": "10.0.0.0/8, 192.0.2.1,::1"}
     )

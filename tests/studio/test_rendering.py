@@ -1,4 +1,4 @@
-"""Tests of the local renderer with real pixels: determinism, size, variation, time limits and provenance."""
+"""Test the local renderer with real pixels: determinism, size, variation, time limits and provenance."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_the_larger_of_padding_and_margin_applies_and_a_still_life_fills_the_res
         assert 0.78 * 300 <= right - left <= 0.85 * 300
 
 
-def test_a_wavy_hem_hangs_on_the_wall_and_a_flat_base_stands(cut_out: CutOut) -> None:
+def test_a_product_with_a_wavy_hem_hangs_and_one_with_a_flat_base_stands(cut_out: CutOut) -> None:
     dress = cut_out_product((resources.files("studio.seed.images") / "dress.jpg").read_bytes())
     assert cut_out.standing
     assert not dress.standing
@@ -302,7 +302,9 @@ def test_light_from_the_left_brightens_the_left_and_shades_to_the_right(cut_out:
     assert left[0] - left[1] > right[0] - right[1]
 
 
-def test_a_subject_makes_a_lookboard_of_both(cut_out: CutOut, noisy_photo: CutOut) -> None:
+def test_a_subject_image_and_the_product_are_composed_into_a_lookboard(
+    cut_out: CutOut, noisy_photo: CutOut
+) -> None:
     alone = render(RenderRequest(cut_out, 300, 400))
     both = render(RenderRequest(cut_out, 300, 400, subject_image=draw("front")))
     assert "subject" in both.provenance["honoured_inputs"]
@@ -379,7 +381,7 @@ def test_a_contact_sheet_shows_all_images_and_needs_at_least_one() -> None:
         build_contact_sheet([], [], "Title")
 
 
-def test_the_mannequin_is_the_same_every_time() -> None:
+def test_the_mannequin_is_reproducible() -> None:
     first = encode_mannequin("front")
     image = open_rendered(first)
     assert first == encode_mannequin("front")

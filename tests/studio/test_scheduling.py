@@ -17,6 +17,8 @@ from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.scenarios import LEASE
 
+pytestmark = pytest.mark.both_databases
+
 
 def make_waiting_generation(organization: Organization, minutes: float = 0, **values: Any) -> UUID:
     """Create a pending generation of an organization that has waited for some time."""

@@ -43,6 +43,8 @@ from studio.settings import Settings
 from tests.support.sample_media import open_image
 from tests.tools.sample_images.packshots import render_samples
 
+pytestmark = pytest.mark.both_databases
+
 FIRST_NUMBERS = {**KINDS, Generation: 0x12, Prediction: 0x13, Upload: 0x15}
 
 
@@ -179,9 +181,9 @@ def check_accounts(fresh_database: Database) -> None:
         assert [user.email for user in users] == list(PUBLISHED_PASSWORDS)
         assert [user.is_superuser for user in users] == [False, False, True]
         assert all(verify_password(user.hashed_password, PUBLISHED_PASSWORDS[user.email]) for user in users)
-        left = [row.credits_remaining for row in reading.scalars(select(Subscription))]
-        assert len(left) == 3
-        assert min(left) > 100_000
+        credits_left = [row.credits_remaining for row in reading.scalars(select(Subscription))]
+        assert len(credits_left) == 3
+        assert min(credits_left) > 100_000
         owners = reading.execute(select(Membership.user_id, Membership.role)).all()
         assert {tuple(row) for row in owners} == {(users[0].id, "owner"), (users[1].id, "owner")}
 

@@ -9,6 +9,8 @@ from db.session import Database
 from studio.catalogue.slugs import MAX_SLUG_LENGTH, insert_with_slug, make_unique, slugify
 from tests.support import factories
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.mark.parametrize(
     ("name", "slug"),

@@ -338,9 +338,9 @@ def test_a_failed_outbound_request_is_counted_by_its_reason() -> None:
 
 
 def test_a_metrics_port_in_use_stops_the_start_with_an_error(database: Database) -> None:
-    with run_http_recorder() as taken:
-        server = MetricsServer("127.0.0.1", taken.port, database, "sqlite://")
-        with pytest.raises(OSError, match=f"the metrics cannot be served at 127.0.0.1:{taken.port}: "):
+    with run_http_recorder() as listener:
+        server = MetricsServer("127.0.0.1", listener.port, database, "sqlite://")
+        with pytest.raises(OSError, match=f"the metrics cannot be served at 127.0.0.1:{listener.port}: "):
             server.start()
     server.stop()
 
@@ -382,7 +382,7 @@ def test_queue_metrics_are_absent_while_the_database_is_unavailable(
     empty.dispose()
 
 
-def metric_families() -> dict[str, tuple[str, ...]]:
+def list_metric_labels() -> dict[str, tuple[str, ...]]:
     """Return the labels of each metric of this project, by its name in alert rules."""
     found = {}
     for collector in list(REGISTRY._collector_to_names):
@@ -402,16 +402,16 @@ def test_the_documentation_lists_every_metric_with_its_labels() -> None:
         (ROOT / "docs/operations/observability.md").read_text(encoding="utf-8"),
         re.MULTILINE,
     )
-    assert {name: tuple(labels.replace(",", " ").split()) for name, labels in rows} == metric_families()
+    assert {name: tuple(labels.replace(",", " ").split()) for name, labels in rows} == list_metric_labels()
 
 
 def test_no_label_identifies_a_tenant() -> None:
-    labels = {label for names in metric_families().values() for label in names}
+    labels = {label for names in list_metric_labels().values() for label in names}
     assert labels == {"operation", "method", "status", "kind", "outcome", "policy"}
 
 
 def test_every_alert_uses_metrics_and_labels_that_exist() -> None:
-    known = metric_families()
+    families = list_metric_labels()
     rules = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
     assert {"SartiqErrorRate", "SartiqLatency", "SartiqQueueDepth", "SartiqGenerationFailures"} <= {
         rule["alert"] for rule in rules
@@ -421,6 +421,6 @@ def test_every_alert_uses_metrics_and_labels_that_exist() -> None:
         assert used, rule
         for name, label in used:
             family = name.removesuffix("_bucket")
-            assert family in known, rule
-            assert not label or label in known[family], rule
+            assert family in families, rule
+            assert not label or label in families[family], rule
         assert rule["annotations"]["summary"]
