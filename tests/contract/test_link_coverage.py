@@ -19,7 +19,7 @@ def test_a_run_with_enough_links_passes_and_lists_the_missing_ones(
     assert report([BRANDS], build_findings("read", "delete"))
     printed = capsys.readouterr().out
     assert "2 of 3 declared links led to a success" in printed
-    assert "  not seen: change\n" in printed
+    assert "  not covered: change\n" in printed
 
 
 @pytest.mark.parametrize(

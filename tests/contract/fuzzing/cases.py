@@ -1,4 +1,4 @@
-"""What the hooks ask about a case, and the ids of the seeded rows."""
+"""Predicates of the hooks about a case, and the ids of the seeded rows."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ import zlib
 import schemathesis
 from schemathesis import generation
 
-# Case ids decide how `coin_flip` falls, and Schemathesis draws them from a generator that `--seed` leaves
-# unseeded: without this line, no two runs with one seed send the same requests.
+# The id of a case decides the result of `coin_flip`. Schemathesis draws ids from a generator that `--seed`
+# does not seed. Without this line, two runs with the same seed send different requests.
 generation.RANDOM.seed(os.environ.get("SARTIQ_CONTRACT_SEED"))
 
 SEEDED = "01990000-5eed-7000-8000-"
 
 
 def coin_flip(case: schemathesis.Case) -> bool:
-    """Toss a coin that falls alike whenever the same case is sent."""
+    """Return True for half of the cases, and always the same result for the same case."""
     return zlib.crc32(case.id.encode()) % 2 == 0
 
 
 def seeded_id(kind: int) -> str:
-    """Return the id of the first seeded row of a kind, as the contract's examples have it."""
+    """Return the id of the first seeded row of a kind, which the examples of the contract use."""
     return f"{SEEDED}{kind:04x}00000001"
 
 
 LINKED: set[str] = set()
-"""The cases of walks that a link led to the row of an earlier step."""
+"""The ids of the cases of walks in which a link sets the row of an earlier step."""
 
 
 def is_unlinked(case: schemathesis.Case) -> bool:
-    """Tell whether a case stands alone: a link leads it to no row of an earlier step."""
+    """Return whether no link sets the row of an earlier step in a case."""
     return case.id not in LINKED
 
 
 def get_sender(case: schemathesis.Case) -> str:
-    """Return the account that sends a case; walks name none, and most are the demo account's."""
+    """Return the account that sends a case. Cases of walks have none; most of them use the demo account."""
     return case.auth_identity or "demo"
 
 
 def is_valid_case(case: schemathesis.Case) -> bool:
-    """Tell whether a case is meant to be valid and calls its operation by the declared method."""
+    """Return whether a case is generated as valid and uses the declared method of its operation."""
     return (
         case.meta is not None
         and case.meta.generation.mode.is_positive

@@ -1,9 +1,9 @@
-"""Walks along the links of the contract: what one answer names, the next steps read, change, delete and miss.
+"""Walks along the links of the contract: steps read, change and delete the rows that earlier responses name.
 
-Schemathesis' own stateful phase came nowhere. It infers some 5,800 links beside the declared ones and begins
-anew instead of walking on: each of 31 operations may begin twice before a link has to be followed. When a
-server that remembers answers a repeated walk otherwise, or a hook fails, it stops and calls that a success.
-Here a walk has one beginning and follows declared links only; a run is good only when it came far enough.
+The stateful phase of Schemathesis covers too little. It infers about 5,800 links besides the declared ones,
+and it starts again instead of following links: each of 31 operations may start twice before a link must be
+followed. If a repeated walk gets other responses, or a hook fails, the phase stops and reports success. Here,
+each walk has one start operation and follows declared links only, and a run fails if it covers too few links.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from tests.contract.fuzzing import cases, client
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGURATION = ROOT / "tests/contract/fuzzing/schemathesis.toml"
-# What only a superuser may change, or see of others.
+# Paths on which only a superuser can change rows or read rows of other accounts.
 SUPERUSER_PATHS = ("/users/", "/subscriptions/", "/generation-models/")
-# Few walks at a time: the more of them Hypothesis makes in one go, the likelier it repeats one.
+# Few walks per run of Hypothesis: the more walks a run generates, the likelier it repeats one.
 SETTINGS = hypothesis.settings(
     max_examples=3,
     stateful_step_count=10,
     phases=[hypothesis.Phase.generate],
     suppress_health_check=[
-        hypothesis.HealthCheck.filter_too_much,  # a walk that ends early is given up
-        hypothesis.HealthCheck.too_slow,  # how long a request takes to make up says nothing of the server
+        hypothesis.HealthCheck.filter_too_much,  # a walk that ends early is discarded
+        hypothesis.HealthCheck.too_slow,  # the time to generate a request does not depend on the server
     ],
     deadline=None,
     database=None,
@@ -56,31 +56,31 @@ MIN_DELETION_COVERAGE = 2 / 3
 
 @dataclass
 class Findings:
-    """Where walks came, and what was wrong on the way."""
+    """The coverage and the failures of all walks."""
 
     walks: int = 0
     steps: int = 0
     cut_short: int = 0
     followed: set[str] = field(default_factory=set)
-    """The links that led to an answer of success."""
+    """The links whose target returned a successful response."""
     missed: set[str] = field(default_factory=set)
-    """The deletions after which a read found nothing any more."""
+    """The deletions after which a read of the row returned 404."""
     failures: dict[str, str] = field(default_factory=dict)
-    """What went wrong, the first of each kind."""
+    """The first failure of each kind, with its details."""
 
 
 class SingleStartController(TransitionController):
-    """Lets a walk begin with the operations that it was made for, where Schemathesis takes all in turn."""
+    """Starts walks only with given operations, where Schemathesis would start with each in turn."""
 
     __slots__ = ()
 
     def allow_root_transition(self, source: str, bundles: dict[str, Any]) -> bool:
-        """Tell whether an operation may be called without a link."""
+        """Return whether an operation may be called without a link."""
         return source in self.roots and super().allow_root_transition(source, bundles)
 
 
 class Walk(OpenAPIStateMachine):
-    """One walk, which notes where it came and goes on when something was wrong."""
+    """One walk, which records its coverage and continues after a failed check."""
 
     start: ClassVar[str]
     findings: ClassVar[Findings]
@@ -92,7 +92,7 @@ class Walk(OpenAPIStateMachine):
         self.findings.walks += 1
 
     def step(self, step: StepInput) -> StepOutput:
-        """Send one case and note what it showed; read a row before and after its deletion."""
+        """Send one case and record its coverage; read a row before and after its deletion."""
         case = step.case
         if step.transition is not None:
             cases.LINKED.add(case.id)
@@ -126,13 +126,13 @@ class Walk(OpenAPIStateMachine):
         self.send(StepInput(case=case, transition=None, applied_parameters=[]))
 
     def send(self, step: StepInput) -> StepOutput:
-        """Send one case, run the checks on its response, and note failures and reads of deleted rows."""
+        """Send one case, check its response, and record failures and reads of deleted rows."""
         case = step.case
         try:
             output = super().step(step)
         except UnsatisfiedAssumption:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a hook or a check fails with is a fault of the run
+        except Exception as error:  # noqa: BLE001 - every error of a hook or a check is a failure of the run
             self.findings.failures.setdefault(
                 f"{type(error).__name__} at {case.operation.label}",
                 f"{traceback.format_exc()}\nReproduce with:\n\n    {case.as_curl_command()}",
@@ -149,13 +149,13 @@ class Walk(OpenAPIStateMachine):
         return output
 
     def before_call(self, case: Case) -> None:
-        """Sign the case as the account that may walk there."""
+        """Add the credential of the account that can call the operation."""
         case.headers.update(self.credential(case))
 
     def get_call_kwargs(self, case: Case) -> dict[str, Any]:
-        """Return the credential of a read of `read_row` once more.
+        """Return the credential again for the cases of `read_row`.
 
-        Schemathesis takes a header of a case that it did not generate for an invented credential.
+        Schemathesis regards the credential in a case that it did not generate as an invalid one.
         """
         return {"headers": self.credential(case)} if case.meta is None else {}
 
@@ -165,9 +165,9 @@ class Walk(OpenAPIStateMachine):
         return client.long_lived_header("admin" if case.path.startswith(SUPERUSER_PATHS) else "demo")
 
     def validate_response(self, response: Response, case: Case, *arguments: Any, **options: Any) -> None:
-        """Run all checks and note what they find.
+        """Run all checks and record the failures.
 
-        Raised, it would make Hypothesis repeat the walk, which a server that remembers answers otherwise.
+        Raising them would make Hypothesis repeat the walk, and a server with state returns other responses.
         """
         try:
             super().validate_response(response, case, *arguments, **options)
@@ -180,21 +180,21 @@ class Walk(OpenAPIStateMachine):
 
 @dataclass(frozen=True)
 class StartOperation:
-    """An operation from which links lead on, by its label, and the names of its links and their deletions."""
+    """An operation with links: its label, the names of the links, and the deletions among the targets."""
 
     label: str
     links: frozenset[str]
     deletions: frozenset[str]
 
     def is_incomplete(self, findings: Findings) -> bool:
-        """Tell whether there is still something to see from here."""
+        """Return whether a link or a deletion of this operation is not covered yet."""
         return bool(self.links - findings.followed or self.deletions - findings.missed)
 
 
 def list_start_operations(
     machine: type[OpenAPIStateMachine], operations: Iterable[str]
 ) -> Iterator[StartOperation]:
-    """Give the beginnings of all walks, or those of some operationIds only, in the order of the contract."""
+    """Yield all operations with links, or only those with the given operationIds, in the contract's order."""
     wanted = set(operations)
 
     def is_wanted(links: list[OpenApiLink]) -> bool:
@@ -214,57 +214,57 @@ def run_walks(seed: int, operations: Iterable[str]) -> tuple[list[StartOperation
     schema.config.update(base_url=client.base_url())
     machine = schema.as_state_machine()
     assert issubclass(machine, OpenAPIStateMachine)
-    everywhere = left = list(list_start_operations(machine, operations))
+    starts = incomplete = list(list_start_operations(machine, operations))
     findings = Findings()
-    dice = random.Random(seed)
-    while left and not findings.failures and findings.walks < MAX_WALKS:
-        for start in left:
-            if left is not everywhere and findings.walks >= MAX_WALKS:
+    generator = random.Random(seed)
+    while incomplete and not findings.failures and findings.walks < MAX_WALKS:
+        for start in incomplete:
+            if incomplete is not starts and findings.walks >= MAX_WALKS:
                 break
-            one = type("OneWalk", (Walk, machine), {"start": start.label, "findings": findings})
+            walk_class = type("OneWalk", (Walk, machine), {"start": start.label, "findings": findings})
             try:
-                hypothesis.seed(dice.getrandbits(64))(one).run(settings=SETTINGS)
+                hypothesis.seed(generator.getrandbits(64))(walk_class).run(settings=SETTINGS)
             except (Flaky, Unsatisfiable):
                 # Hypothesis repeated a walk and received other responses, or all walks ended with a failure.
                 findings.cut_short += 1
-        left = [start for start in left if start.is_incomplete(findings)]
-    return everywhere, findings
+        incomplete = [start for start in incomplete if start.is_incomplete(findings)]
+    return starts, findings
 
 
-def report(everywhere: list[StartOperation], findings: Findings) -> bool:
-    """Print where walks came and what was wrong; return whether nothing was, and they came far enough."""
-    links = frozenset[str]().union(*(start.links for start in everywhere))
-    deletions = frozenset[str]().union(*(start.deletions for start in everywhere))
+def report(starts: list[StartOperation], findings: Findings) -> bool:
+    """Print coverage and failures; return whether nothing failed and the coverage is sufficient."""
+    links = frozenset[str]().union(*(start.links for start in starts))
+    deletions = frozenset[str]().union(*(start.deletions for start in starts))
     followed, missed = links & findings.followed, deletions & findings.missed
     print(
         f"{findings.walks} walks, {findings.steps} steps, {findings.cut_short} rounds cut short: "
         f"{len(followed)} of {len(links)} declared links led to a success, "
-        f"after {len(missed)} of {len(deletions)} deletions a read found nothing"
+        f"{len(missed)} of {len(deletions)} deletions were followed by a 404"
     )
-    for what in sorted((links - followed) | (deletions - missed)):
-        print(f"  not seen: {what}")
+    for label in sorted((links - followed) | (deletions - missed)):
+        print(f"  not covered: {label}")
     for name, details in findings.failures.items():
         print(f"\n{name}\n{details}")
     if findings.failures:
         return False
-    goes_far = len(followed) >= MIN_LINK_COVERAGE * len(links) > 0
-    looks_after = len(missed) >= MIN_DELETION_COVERAGE * len(deletions)
-    if not (goes_far and looks_after):
-        print("The walks came too short to prove anything")
-    return goes_far and looks_after
+    has_enough_links = len(followed) >= MIN_LINK_COVERAGE * len(links) > 0
+    has_enough_deletions = len(missed) >= MIN_DELETION_COVERAGE * len(deletions)
+    if not (has_enough_links and has_enough_deletions):
+        print("Failed: the walks covered too few links or deletions")
+    return has_enough_links and has_enough_deletions
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Walk on the server under test; return 0 when nothing was wrong and enough was seen."""
+    """Run the walks on the server under test; return 0 if nothing failed and the coverage is sufficient."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--operation", action="append", default=[], help="only from this operationId")
     options = parser.parse_args(arguments)
-    everywhere, findings = run_walks(options.seed, options.operation)
-    if options.operation and not everywhere:
-        print("No link begins at these operations: nothing to walk")
+    starts, findings = run_walks(options.seed, options.operation)
+    if options.operation and not starts:
+        print("These operations have no links: no walks")
         return 0
-    return int(not report(everywhere, findings))
+    return int(not report(starts, findings))
 
 
 if __name__ == "__main__":
