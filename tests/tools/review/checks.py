@@ -27,24 +27,24 @@ ARCHITECTURE_TESTS = (
 
 
 class Finding(NamedTuple):
-    """Something to change, and where: file and line, or an empty text."""
+    """A problem, and its place: file and line, or an empty text."""
 
     place: str
     text: str
 
 
 def redocly_findings() -> list[Finding]:
-    """Return what Redocly complains of in the sources."""
+    """Return the findings of Redocly in the sources."""
     found = []
     for problem in tools.run_redocly_lint():
-        where = problem["location"][0]
-        place = f"{where['source']['ref']}:{where.get('start', {}).get('line', 1)}"
+        location = problem["location"][0]
+        place = f"{location['source']['ref']}:{location.get('start', {}).get('line', 1)}"
         found.append(Finding(place, f"{problem['message']} ({problem['ruleId']})"))
     return found
 
 
 def spectral_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Finding]:
-    """Return what Spectral complains of in a bundle."""
+    """Return the findings of Spectral in a bundle."""
     return [
         Finding(sources.find_path([str(step) for step in one["path"]]), f"{one['message']} ({one['code']})")
         for one in tools.run_spectral(bundle, folder)
@@ -52,7 +52,7 @@ def spectral_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Fi
 
 
 def architecture_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Finding]:
-    """Run this project's tests about the contract on a bundle and return their findings."""
+    """Run the project rules, which are tests, on a bundle and return their findings."""
     report = folder / "rules.xml"
     outcome = subprocess.run(
         [
@@ -82,7 +82,7 @@ def architecture_findings(bundle: Path, folder: Path, sources: SourceMap) -> lis
 
 
 def parse_failures(message: str) -> list[str]:
-    """Return the lines that a failed test lists, or its comparison if it lists none."""
+    """Return the findings that a failed test lists, one per line, or its comparison if it lists none."""
     lines = [line.strip() for line in message.removeprefix("AssertionError:").splitlines()]
     listed = []
     for line in lines:
@@ -93,7 +93,7 @@ def parse_failures(message: str) -> list[str]:
 
 
 def find_place(text: str, sources: SourceMap) -> str:
-    """Return the place of what a text begins with: a pointer, an operationId, or the trail of a schema."""
+    """Return the place of the first word of a text: a pointer, an operationId, or a path in a schema."""
     first = re.split(r"[ :]", text, maxsplit=1)[0]
     if first.startswith("#/"):
         return sources.find_pointer(first)
@@ -101,7 +101,7 @@ def find_place(text: str, sources: SourceMap) -> str:
 
 
 def find_missing_handlers(contract: Node, sources: SourceMap) -> list[Finding]:
-    """Return what does not fit between the contract and the handlers."""
+    """Return the operations without a handler and the handlers that do not match the contract."""
     ids = {operation.id for operation in list_operations(contract)}
     try:
         find_handlers(
@@ -119,19 +119,19 @@ def find_missing_handlers(contract: Node, sources: SourceMap) -> list[Finding]:
 
 
 def find_missing_examples(contract: Node, sources: SourceMap) -> list[Finding]:
-    """Return the bodies and the successful answers of which the contract shows no example."""
+    """Return the request bodies and successful responses without an example."""
     found = []
     for operation in list_operations(contract):
         if operation.node["tags"] == ["documentation"]:
-            continue  # Its answers are whole documents.
-        bodies = {"its body": resolve(contract, operation.node.get("requestBody", {}))}
-        answers = {
-            f"its answer {status}": resolve(contract, response)
+            continue  # The responses are whole documents.
+        bodies = {"the request body": resolve(contract, operation.node.get("requestBody", {}))}
+        responses = {
+            f"the response {status}": resolve(contract, response)
             for status, response in operation.node["responses"].items()
             if status < "300"
         }
-        for name, thing in (bodies | answers).items():
-            for media_type, media in thing.get("content", {}).items():
+        for name, node in (bodies | responses).items():
+            for media_type, media in node.get("content", {}).items():
                 if not (
                     {"example", "examples"} & set(media) or has_example(contract, media.get("schema", {}))
                 ):
@@ -141,7 +141,7 @@ def find_missing_examples(contract: Node, sources: SourceMap) -> list[Finding]:
 
 
 def has_example(contract: Node, schema: Node) -> bool:
-    """Whether a schema has an example, or all of its parts have one. Bytes need none."""
+    """Return whether a schema or all of its parts have an example. Binary data needs none."""
     schema = resolve(contract, schema)
     if "example" in schema or "enum" in schema or schema.get("format") == "binary":
         return True

@@ -1,7 +1,7 @@
-"""`make release VERSION=x.y.z`: freezes the contract, when the version fits what has changed.
+"""`make release VERSION=x.y.z`: freeze the contract, if the version is high enough for the changes.
 
 It writes info.version, the bundle, openapi/released/v1.json, openapi/CHANGELOG.md and the version in
-pyproject.toml; committing and tagging is left to who releases.
+pyproject.toml. It does not commit or tag.
 """
 
 from __future__ import annotations
@@ -21,29 +21,38 @@ from tests.tools.review.review import Comparison
 
 CHANGELOG = tools.ROOT / "openapi" / "CHANGELOG.md"
 HEAD = """\
-# Changes of the API
+# API changelog
 
-Written by `make release` from the difference of two contracts, the newest on top.
+`make release` generates this file from the differences of the contracts. The newest release comes first.
 """
+IMPACT_NAMES = {"breaking": "breaking changes", "deprecated": "deprecations", "added": "additions"}
 Version = tuple[int, int, int]
 
 
 class ReleaseRejected(Exception):
-    """A release that must not be made; the message says why."""
+    """The release cannot be made. The message has the reason."""
 
 
 def parse_version(text: str) -> Version:
-    """Return the three numbers of a version; Refused when there are not three."""
+    """Return the three numbers of a version.
+
+    Raises:
+        ReleaseRejected: The text is not a version.
+    """
     if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", text):
         raise ReleaseRejected(
-            f"{text!r} is no version: three numbers are wanted, as in `make release VERSION=1.4.0`."
+            f"{text!r} is not a version: use three numbers, for example `make release VERSION=1.4.0`."
         )
     major, minor, patch = (int(part) for part in text.split("."))
     return major, minor, patch
 
 
 def check_version(version: str, last: str, changes: list[Change]) -> None:
-    """Raise Refused unless a version is higher than the last one, by as much as the changes ask for."""
+    """Check that a version is high enough for the changes since the last one.
+
+    Raises:
+        ReleaseRejected: The version is too low, or nothing has changed.
+    """
     new, old = parse_version(version), parse_version(last)
     if new <= old:
         raise ReleaseRejected(f"{version} is not higher than {last}, the last release.")
@@ -56,16 +65,15 @@ def check_version(version: str, last: str, changes: list[Change]) -> None:
         "patch": (old[0], old[1], old[2] + 1),
     }[bump]
     if new < lowest:
-        gravest = [change for change in changes if change.impact == changes[0].impact]
-        listed = "\n".join(f"  {change.text}" for change in gravest[:10])
-        wanted = ".".join(map(str, lowest))
-        raise ReleaseRejected(
-            f"{version} is too low: these changes are {gravest[0].impact}, so {wanted} at least.\n{listed}"
-        )
+        impact = changes[0].impact
+        listed = [f"  {change.text}" for change in changes if change.impact == impact][:10]
+        minimum = ".".join(map(str, lowest))
+        message = f"{version} is too low: {IMPACT_NAMES[impact]} require at least {minimum}."
+        raise ReleaseRejected("\n".join([message, *listed]))
 
 
 def render_section(version: str, day: datetime.date, comparison: Comparison, operations_count: int) -> str:
-    """Return what the changelog says of one release."""
+    """Return the section of one release in the changelog."""
     lines = [f"## {version} - {day.isoformat()}", ""]
     if comparison.changes is None:
         lines += [f"The first release: {operations_count} operations.", ""]
@@ -75,17 +83,22 @@ def render_section(version: str, day: datetime.date, comparison: Comparison, ope
 
 
 def prepend_section(changelog: str, new: str) -> str:
-    """Return the changelog with a section on top of the others."""
+    """Return the changelog with a new section before the others."""
     older = changelog.removeprefix(HEAD).strip()
     return "\n".join([HEAD, new.strip(), *(["", older] if older else [])]) + "\n"
 
 
 def release(version: str, day: datetime.date) -> list[str]:
-    """Make the release and return what was written; Refused or ToolFailed when nothing was."""
+    """Make the release and return the changed files.
+
+    Raises:
+        ReleaseRejected: The release cannot be made; no file is written.
+        ToolFailed: The contract cannot be bundled or compared; no file is written.
+    """
     parse_version(version)
-    dirty = _git("status", "--porcelain")
-    if dirty:
-        raise ReleaseRejected(f"Commit or take back what is not committed:\n{dirty}")
+    uncommitted = _git("status", "--porcelain")
+    if uncommitted:
+        raise ReleaseRejected(f"There are uncommitted changes: commit or revert them.\n{uncommitted}")
     with tempfile.TemporaryDirectory(prefix="release-") as name:
         folder = Path(name)
         contract = tools.build_bundle(tools.SOURCE, folder / "openapi.json")
@@ -120,16 +133,16 @@ def _git(*arguments: str) -> str:
 
 
 def main() -> int:
-    """Release, print what was written, and return 0; 1 when it is refused."""
+    """Make the release, print the changed files, and return the exit status."""
     parser = argparse.ArgumentParser(prog="make release", description=__doc__)
-    parser.add_argument("version", nargs="?", default="", help="three numbers, as in 1.4.0")
+    parser.add_argument("version", nargs="?", default="", help="three numbers, for example 1.4.0")
     version = parser.parse_args().version
     try:
         written = release(version, datetime.datetime.now(datetime.UTC).date())
     except (ReleaseRejected, tools.ToolFailed) as error:
-        print(f"No release: {error}")
+        print(f"Not released: {error}")
         return 1
-    print(f"Release {version} is written. Read openapi/CHANGELOG.md, commit, tag v{version}:")
+    print(f"Release {version} is written. Read openapi/CHANGELOG.md, commit these files and tag v{version}:")
     print("\n".join(written))
     return 0
 

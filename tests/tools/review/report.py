@@ -1,4 +1,4 @@
-"""A review as a text for the terminal, and as Markdown for a pull request."""
+"""Format a review as text for the terminal and as Markdown for a pull request."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ TITLES = {
     "breaking": "Breaking",
     "deprecated": "Deprecated",
     "added": "Added",
-    "changed": "Changed, which no client minds",
+    "changed": "Changed, compatible",
 }
 MAX_LISTED = 30
 
 
 def render_text(review: Review, seconds: float) -> str:
-    """Return what a reviewer reads in the terminal: short when all is well."""
+    """Return the text for the terminal. It is short if there are no findings."""
     lines = [f"{name:<10}{state}" for name, state in list_facts(review)]
     for title, findings in review.tables():
         if findings:
@@ -30,7 +30,7 @@ def render_text(review: Review, seconds: float) -> str:
             ]
             lines += [f"  ... and {len(findings) - MAX_LISTED} more"] * (len(findings) > MAX_LISTED)
     for comparison in review.list_distinct_comparisons():
-        lines += ["", f"What it means for clients, {comparison.since}:", *_render_changes_text(comparison)]
+        lines += ["", f"Changes for clients {comparison.since}:", *_render_changes_text(comparison)]
     failures = [f"FAILED: {one}" for one in review.failures]
     return "\n".join([*lines, "", *failures, f"{format_verdict(review)} ({seconds:.1f} s)"])
 
@@ -54,7 +54,7 @@ def render_markdown(review: Review) -> str:
     lines += ["| | |", "|---|---|", *(f"| {name} | {state} |" for name, state in list_facts(review)), ""]
     for comparison in review.list_distinct_comparisons():
         lines += [
-            f"## What it means for clients, {comparison.since}",
+            f"## Changes for clients {comparison.since}",
             "",
             *render_changes_markdown(comparison),
         ]
@@ -65,7 +65,7 @@ def render_markdown(review: Review) -> str:
 
 
 def render_changes_markdown(comparison: Comparison) -> Iterator[str]:
-    """Give the lines of a comparison, a heading for each kind of change; places where they are known."""
+    """Yield the lines of a comparison, with a heading for each impact and places where they are known."""
     for impact, groups in group_by_impact(comparison.changes):
         yield from (f"### {TITLES[impact]}", "")
         for names, changes in groups:
@@ -84,15 +84,16 @@ def _format_place(place: str) -> str:
 def group_by_impact(
     changes: list[Change],
 ) -> Iterator[tuple[str, list[tuple[tuple[str, ...], list[Change]]]]]:
-    """Give each kind of change with its groups: the operations concerned, and what changes for them."""
+    """Yield each impact with its groups: the affected operations and their changes."""
     for impact in TITLES:
-        some = sorted((one for one in changes if one.impact == impact), key=lambda one: one.operations)
-        if some:
-            yield impact, [(names, list(group)) for names, group in groupby(some, lambda one: one.operations)]
+        matching = sorted((one for one in changes if one.impact == impact), key=lambda one: one.operations)
+        if matching:
+            groups = groupby(matching, lambda one: one.operations)
+            yield impact, [(names, list(group)) for names, group in groups]
 
 
 def format_headline(names: tuple[str, ...], ids: dict[str, str], mark: str = "") -> str:
-    """Return how a group of operations is called."""
+    """Return the headline of a group of operations."""
     if not names:
         return "All operations"
     if len(names) == 1:
@@ -102,25 +103,21 @@ def format_headline(names: tuple[str, ...], ids: dict[str, str], mark: str = "")
 
 
 def list_facts(review: Review) -> Iterator[tuple[str, str]]:
-    """Give a line for each thing that was looked at."""
-    stale = (
-        ", and openapi.json is STALE: run `make openapi`"
-        if review.is_stale
-        else ", and openapi.json is fresh"
-    )
-    yield "Contract", f"{review.operations_count} operations, version {review.version}{stale}"
+    """Yield the name and the result of each check."""
+    bundle = "openapi.json is STALE: run `make openapi`" if review.is_stale else "openapi.json is up to date"
+    yield "Contract", f"{review.operations_count} operations, version {review.version}, {bundle}"
     for name, findings in review.findings.items():
         yield name, _format_count(findings)
-    yield "Handlers", _format_count(review.missing_handlers, "every operation has one that fits")
-    yield "Examples", _format_count(review.missing_examples, "every body and answer has one")
+    yield "Handlers", _format_count(review.missing_handlers, "every operation has a matching handler")
+    yield "Examples", _format_count(review.missing_examples, "every request and response has one")
     for comparison in review.comparisons:
         yield comparison.name, comparison.summary()
 
 
-def _format_count(findings: list[Finding], fine: str = "clean") -> str:
-    return fine if not findings else f"{len(findings)} found, see below"
+def _format_count(findings: list[Finding], passed: str = "no findings") -> str:
+    return f"{len(findings)} findings, see below" if findings else passed
 
 
 def format_verdict(review: Review) -> str:
-    """Return the last word."""
-    return "Not yet." if review.failures else "Fine."
+    """Return the verdict in one sentence."""
+    return "The contract does not pass." if review.failures else "The contract passes."

@@ -1,4 +1,4 @@
-"""One review of the contract: everything that is looked at, side by side, and whether it may go on."""
+"""One review of the contract: run all checks concurrently and decide whether the contract passes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.tools.review.checks import Finding, Node
 from tests.tools.review.source_map import SourceMap
 
 MAIN = ("origin/main", "main")
-# Two cores do the work; a third worker starts while another waits for its process.
+# Chosen for two cores: a third worker can start while another one waits for its process.
 MAX_PARALLEL = 3
 
 
 @dataclass
 class Comparison:
-    """The contract beside an earlier one; `changes` is None when there is none to compare with."""
+    """A comparison with an earlier contract. `changes` is None if there is no earlier contract."""
 
     name: str
     since: str
@@ -33,23 +33,23 @@ class Comparison:
 
     @property
     def breaking(self) -> list[Change]:
-        """The changes that break a client."""
+        """Return the breaking changes."""
         return [change for change in self.changes or [] if change.impact == "breaking"]
 
     def summary(self) -> str:
-        """Return the comparison in a line."""
+        """Return a summary in one line."""
         if self.changes is None:
             return self.since
         counts = {}
         for change in self.changes:
             counts[change.impact] = counts.get(change.impact, 0) + 1
-        said = ", ".join(f"{count} {impact}" for impact, count in counts.items())
-        return f"{said or 'nothing changed'} {self.since}"
+        text = ", ".join(f"{count} {impact}" for impact, count in counts.items())
+        return f"{text or 'no changes'} {self.since}"
 
 
 @dataclass
 class Review:
-    """What a review found."""
+    """The results of a review."""
 
     version: str
     operations_count: int
@@ -60,42 +60,45 @@ class Review:
     comparisons: list[Comparison]
 
     def tables(self) -> Iterator[tuple[str, list[Finding]]]:
-        """Give the findings of each kind with a title."""
+        """Yield the findings of each check with a title."""
         yield from self.findings.items()
-        yield "Not served yet: the contract and the handlers differ", self.missing_handlers
-        yield "Without example", self.missing_examples
+        yield "Missing or mismatched handlers", self.missing_handlers
+        yield "Missing examples", self.missing_examples
 
     def list_distinct_comparisons(self) -> Iterator[Comparison]:
-        """Give the comparisons with something to tell, as one where both have the same."""
-        some = [comparison for comparison in self.comparisons if comparison.changes]
-        if len(some) == 2 and some[0].changes == some[1].changes:
-            some = [replace(some[0], since=f"{some[0].since}, and {some[1].since}")]
-        yield from some
+        """Yield the comparisons that have changes; two comparisons with equal changes become one."""
+        distinct = [comparison for comparison in self.comparisons if comparison.changes]
+        if len(distinct) == 2 and distinct[0].changes == distinct[1].changes:
+            distinct = [replace(distinct[0], since=f"{distinct[0].since}, and {distinct[1].since}")]
+        yield from distinct
 
     @property
     def failures(self) -> list[str]:
-        """Why the contract may not go on, a sentence each."""
-        found = [f"{name} found {len(some)}." for name, some in self.findings.items() if some]
+        """Return the reasons why the contract does not pass, one sentence each."""
+        reasons = [f"Findings of {name}: {len(found)}." for name, found in self.findings.items() if found]
         if self.is_stale:
-            found.append("openapi/openapi.json is not what the sources say: run `make openapi`.")
-        # What was never released was promised to nobody, so only the release is a gate.
+            reasons.append("openapi/openapi.json differs from its sources: run `make openapi`.")
+        # Clients depend only on released contracts, so unreleased changes may be broken again.
         released = self.comparisons[0]
         if released.breaking and not is_new_major(released.version, self.version):
             count = len(released.breaking)
             changes = f"{count} changes break" if count > 1 else "A change breaks"
-            found.append(
-                f"{changes} clients of {released.version}, and info.version {self.version} is no new major."
-            )
-        return found
+            version = f"info.version {self.version} is not a new major version"
+            reasons.append(f"{changes} clients of {released.version}, but {version}.")
+        return reasons
 
 
 def is_new_major(released: str, version: str) -> bool:
-    """Whether a version may break what a released one promised."""
+    """Return whether the version has a higher major number, so that it may have breaking changes."""
     return int(version.split(".")[0]) > int(released.split(".")[0])
 
 
 def review_contract() -> Review:
-    """Look at the contract as it is on the disk; ToolFailed when it cannot be bundled."""
+    """Review the contract in the working tree.
+
+    Raises:
+        ToolFailed: The contract cannot be bundled.
+    """
     sources = SourceMap(tools.SOURCE.parent)
     with tempfile.TemporaryDirectory(prefix="review-") as name, ThreadPoolExecutor(MAX_PARALLEL) as pool:
         folder = Path(name)
@@ -127,9 +130,7 @@ def review_contract() -> Review:
 
 def _compare_with_released() -> tuple[Comparison, str | None]:
     if not tools.RELEASED.exists():
-        return Comparison(
-            "Released", "no release yet: openapi/released/v1.json is not there, nothing is gated"
-        ), None
+        return Comparison("Released", "not compared: there is no release (openapi/released/v1.json)"), None
     text = tools.RELEASED.read_text(encoding="utf-8")
     version = json.loads(text)["info"]["version"]
     return Comparison("Released", f"since {version}, the last release", version), text
@@ -137,12 +138,12 @@ def _compare_with_released() -> tuple[Comparison, str | None]:
 
 def _compare_with_main() -> tuple[Comparison, str | None]:
     for branch in MAIN:
-        # Where the work began: what others have added since is none of its changes.
+        # Compare with the merge base: later changes of the other branch do not belong to this one.
         start = _git("merge-base", "HEAD", branch)
         shown = _git("show", f"{start.stdout.strip()}:openapi/openapi.json")
         if start.returncode == 0 and shown.returncode == 0:
             return Comparison("Main", f"since {branch}"), shown.stdout
-    return Comparison("Main", f"neither {' nor '.join(MAIN)} is here: not compared"), None
+    return Comparison("Main", f"not compared: neither {' nor '.join(MAIN)} exists"), None
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""`make review`: one command for whoever reviews or edits the contract, with Markdown for pull requests."""
+"""`make review`: check the contract and list its changes, as text and as Markdown for pull requests."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from tests.tools.review.tools import ToolFailed
 
 
 def main() -> int:
-    """Review, print, and return 0 when the contract may go on."""
+    """Print the review and return 0 if the contract passes."""
     parser = argparse.ArgumentParser(prog="make review", description=__doc__)
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="write the review there too, as Markdown"
+        "--markdown", type=Path, metavar="FILE", help="also write the review to this file as Markdown"
     )
     markdown = parser.parse_args().markdown
     start = time.monotonic()
     try:
-        found = review_contract()
+        review = review_contract()
     except ToolFailed as error:
-        print(f"{error}\nFAILED: the contract could not be read.")
+        print(f"{error}\nFAILED: the contract cannot be bundled.")
         if markdown:
             markdown.write_text(f"# Review of the contract\n\n```text\n{error}\n```\n", encoding="utf-8")
         return 1
-    print(render_text(found, time.monotonic() - start))
+    print(render_text(review, time.monotonic() - start))
     if markdown:
-        markdown.write_text(render_markdown(found), encoding="utf-8")
+        markdown.write_text(render_markdown(review), encoding="utf-8")
         print(f"Written to {markdown}")
-    return 1 if found.failures else 0
+    return 1 if review.failures else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Seeded edits of our own contract for the test of the gate: what breaks a client, and what does not.
+"""Seeded edits of the contract for the tests of the gate: breaking and harmless ones.
 
-Each edit is of an operation, or of schemas, that no other touches: all of one kind are made in one document.
-What Redocly alone would miss on this contract is among them.
+Each edit changes an operation or schemas that no other edit changes, so that all edits of one kind can be
+made in one document. Some of them are edits that Redocly alone does not report.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOKENS = [{"OAuth2PasswordBearer": []}]
 
 
 class BreakingChange(NamedTuple):
-    """An edit, the operation whose clients it breaks, and words that the report must have for it."""
+    """A breaking edit, the operation whose clients it breaks, and a text that the report must contain."""
 
     name: str
     operation: str
@@ -28,7 +28,7 @@ class BreakingChange(NamedTuple):
 
 
 class HarmlessChange(NamedTuple):
-    """An edit that no client minds."""
+    """An edit that breaks no client."""
 
     name: str
     make: Callable[[Contract], object]
@@ -39,7 +39,7 @@ def get_schema(contract: Contract, name: str) -> Contract:
 
 
 def get_property(contract: Contract, name: str, schema_name: str) -> Contract:
-    """Return a property, as one of its own where it has a schema in common with others."""
+    """Return a property, with its own copy of a schema that it shares with other properties."""
     properties = get_schema(contract, schema_name)["properties"]
     properties[name] = copy.deepcopy(flatten_schema(resolve(contract, properties[name]), contract))
     return properties[name]
@@ -103,25 +103,25 @@ def name_schema(contract: Contract, schema_name: str, name: str, new: str) -> No
 
 BREAKING_CHANGES = [
     BreakingChange(
-        "a path is gone",
+        "a path is removed",
         "create_presigned_url",
-        "is gone",
+        "was removed",
         lambda c: c["paths"].pop("/uploads/presigned-url"),
     ),
     BreakingChange(
-        "an operation is gone",
+        "an operation is removed",
         "delete_export",
-        "is gone",
+        "was removed",
         lambda c: c["paths"]["/exports/{export_id}"].pop("delete"),
     ),
     BreakingChange(
-        "a method's name is another",
+        "an operationId is renamed",
         "list_looks",
         "list_looks",
         lambda c: get_operation(c, "list_looks").update(operationId="list_all_looks"),
     ),
     BreakingChange(
-        "a parameter is gone",
+        "a parameter is removed",
         "list_styles",
         "`created_after`",
         lambda c: remove_parameter(c, "list_styles", "CreatedAfter"),
@@ -139,13 +139,13 @@ BREAKING_CHANGES = [
         lambda c: get_parameter(c, "list_products", "q").update(required=True),
     ),
     BreakingChange(
-        "a parameter takes less",
+        "a parameter accepts fewer values",
         "search",
         "`limit`",
         lambda c: get_parameter(c, "search", "limit")["schema"].update(maximum=2),
     ),
     BreakingChange(
-        "a body has a new required property",
+        "a request body has a new required property",
         "create_resolution_preset",
         "`depth`",
         lambda c: (
@@ -154,67 +154,67 @@ BREAKING_CHANGES = [
         ),
     ),
     BreakingChange(
-        "a property of a body becomes required",
+        "a property of a request body becomes required",
         "create_subject",
         "`surname`",
         lambda c: get_schema(c, "SubjectCreate")["required"].append("surname"),
     ),
     BreakingChange(
-        "a property of a body is gone",
+        "a property of a request body is removed",
         "update_style",
         "`StyleUpdate.tone`",
         lambda c: get_schema(c, "StyleUpdate")["properties"].pop("tone"),
     ),
     BreakingChange(
-        "a property of a body is renamed",
+        "a property of a request body is renamed",
         "create_brand",
         "`title`",
         lambda c: rename_property(c, "BrandCreate", "name", "title"),
     ),
     BreakingChange(
-        "a text may be less long",
+        "the maximum length of a text is lower",
         "reject_shot",
         "maxLength",
         lambda c: get_property(c, "reason", "RejectReason").update(maxLength=100),
     ),
     BreakingChange(
-        "a number must be greater",
+        "the minimum of a number is higher",
         "create_guidelines",
         "minimum",
         lambda c: get_property(c, "quality", "GuidelinesCreate").update(minimum=10),
     ),
     BreakingChange(
-        "a text has another pattern",
+        "the pattern of a text changes",
         "create_invitation",
         "pattern",
         lambda c: get_property(c, "email", "InvitationCreate").update(pattern="^[a-z]+$"),
     ),
     BreakingChange(
-        "a body takes fewer values",
+        "an enumeration in a request body loses a value",
         "create_shot_type",
         "`TOP`",
         lambda c: get_property(c, "view_angle", "ShotTypeCreate")["enum"].remove("TOP"),
     ),
     BreakingChange(
-        "a body takes another type",
+        "the type of a property in a request body changes",
         "update_shot_type",
         "type",
         lambda c: get_property(c, "default_padding_percent", "ShotTypeUpdate").update(type="string"),
     ),
     BreakingChange(
-        "a body may not be null any more",
+        "a property of a request body can no longer be null",
         "create_style",
         "null",
         lambda c: get_property(c, "prompt", "StyleCreate").pop("nullable"),
     ),
     BreakingChange(
-        "a media type of a body is gone",
+        "a media type of a request body is removed",
         "add_product_image",
         "multipart/form-data",
         lambda c: get_operation(c, "add_product_image")["requestBody"]["content"].pop("multipart/form-data"),
     ),
     BreakingChange(
-        "a body is wanted where there was none",
+        "a request body becomes required",
         "logout",
         "body",
         lambda c: get_operation(c, "logout").update(
@@ -222,25 +222,25 @@ BREAKING_CHANGES = [
         ),
     ),
     BreakingChange(
-        "a status is gone",
+        "a status is removed",
         "put_upload",
         "204",
         lambda c: get_operation(c, "put_upload")["responses"].pop("204"),
     ),
     BreakingChange(
-        "a media type of an answer is gone",
+        "a media type of a response is removed",
         "get_prediction_image",
         "image/",
         lambda c: get_response(c, "get_prediction_image", "200")["content"].pop("image/png"),
     ),
     BreakingChange(
-        "a header of an answer is gone",
+        "a header of a response is removed",
         "get_export",
         "ETag",
         lambda c: get_response(c, "get_export", "200")["headers"].pop("ETag"),
     ),
     BreakingChange(
-        "a header need not come any more",
+        "a header of a response becomes optional",
         "create_product",
         "Location",
         lambda c: get_response(c, "create_product", "201")["headers"].update(
@@ -248,7 +248,7 @@ BREAKING_CHANGES = [
         ),
     ),
     BreakingChange(
-        "a property of an answer is gone",
+        "a property of a response is removed",
         "list_sessions",
         "`is_current`",
         lambda c: (
@@ -257,31 +257,31 @@ BREAKING_CHANGES = [
         ),
     ),
     BreakingChange(
-        "a property of an answer need not come any more",
+        "a property of a response becomes optional",
         "share_prediction",
         "`expires_at`",
         lambda c: get_schema(c, "Share")["required"].remove("expires_at"),
     ),
     BreakingChange(
-        "a property of an answer may be null",
+        "a property of a response can be null",
         "get_member",
         "null",
         lambda c: get_property(c, "email", "Member").update(nullable=True),
     ),
     BreakingChange(
-        "an answer has more values",
+        "an enumeration in a response gets a value",
         "list_subscription_usage",
         "`gift`",
         lambda c: get_property(c, "kind", "CreditMovement")["enum"].append("gift"),
     ),
     BreakingChange(
-        "an answer has another type",
+        "the type of a property in a response changes",
         "get_version",
         "type",
         lambda c: get_property(c, "version", "Version").update(type="number"),
     ),
     BreakingChange(
-        "an answer has a wider bound",
+        "a bound in a response is wider",
         "get_organization",
         "maxLength",
         lambda c: get_property(c, "name", "Organization").update(maxLength=100000),
@@ -293,19 +293,19 @@ BREAKING_CHANGES = [
         lambda c: get_event_data(c)["properties"].pop("attempts"),
     ),
     BreakingChange(
-        "a token is wanted",
+        "authentication becomes required",
         "list_generation_models",
         "Authentication",
         lambda c: get_operation(c, "list_generation_models").update(security=TOKENS),
     ),
     BreakingChange(
-        "API keys are not taken any more",
+        "API keys are no longer accepted",
         "get_shooting",
         "ApiKey",
         lambda c: get_operation(c, "get_shooting").update(security=TOKENS),
     ),
     BreakingChange(
-        "another permission is wanted",
+        "the required permission changes",
         "update_shot",
         "member",
         lambda c: get_operation(c, "update_shot").update({"x-permission": "users:admin"}),
@@ -317,13 +317,13 @@ BREAKING_CHANGES = [
         lambda c: c["x-permissions"]["audit:read"].remove("admin"),
     ),
     BreakingChange(
-        "a default is another",
+        "a default changes",
         "create_background_preset",
         "default",
         lambda c: get_property(c, "public", "BackgroundPresetCreate").update(default=True),
     ),
     BreakingChange(
-        "what was open is closed",
+        "additional properties are no longer accepted",
         "receive_task_webhook",
         "additionalProperties",
         lambda c: get_property(c, "metadata", "TaskCallback").update(additionalProperties=False),
@@ -347,52 +347,57 @@ HARMLESS_CHANGES = [
         ),
     ),
     HarmlessChange(
-        "a new operation of a path",
+        "a new operation on a path",
         lambda c: c["paths"]["/search/"].update(
             {"delete": {**get_operation(c, "logout"), "operationId": "forget_searches"}}
         ),
     ),
-    HarmlessChange("a new parameter that can be left out", lambda c: add_parameter(c, "list_brands", False)),
+    HarmlessChange("a new optional parameter", lambda c: add_parameter(c, "list_brands", False)),
     HarmlessChange(
-        "a parameter takes more", lambda c: get_parameter(c, "search", "limit")["schema"].update(maximum=200)
+        "a parameter accepts more values",
+        lambda c: get_parameter(c, "search", "limit")["schema"].update(maximum=200),
     ),
     HarmlessChange(
-        "a body has a new property",
+        "a request body has a new property",
         lambda c: get_schema(c, "ResolutionPresetCreate")["properties"].update(depth={"type": "integer"}),
     ),
     HarmlessChange(
-        "a body needs less", lambda c: get_schema(c, "ShotTypeCreate")["required"].remove("framing")
+        "a property of a request body becomes optional",
+        lambda c: get_schema(c, "ShotTypeCreate")["required"].remove("framing"),
     ),
     HarmlessChange(
-        "a text may be longer", lambda c: get_property(c, "reason", "RejectReason").update(maxLength=5000)
+        "the maximum length of a text is higher",
+        lambda c: get_property(c, "reason", "RejectReason").update(maxLength=5000),
     ),
     HarmlessChange(
-        "a body takes more values",
+        "an enumeration in a request body gets a value",
         lambda c: get_property(c, "content_type", "PresignedUrlCreate")["enum"].append("image/heic"),
     ),
     HarmlessChange(
-        "a body may be null", lambda c: get_property(c, "tier", "SubscriptionCreate").update(nullable=True)
+        "a property of a request body can be null",
+        lambda c: get_property(c, "tier", "SubscriptionCreate").update(nullable=True),
     ),
     HarmlessChange(
-        "an answer has a new property",
+        "a response has a new property",
         lambda c: (
             get_schema(c, "Session")["properties"].update(city={"type": "string"}),
             get_schema(c, "Session")["required"].append("city"),
         ),
     ),
     HarmlessChange(
-        "an answer has a narrower bound", lambda c: get_property(c, "progress", "Export").update(maximum=99)
+        "a bound in a response is narrower",
+        lambda c: get_property(c, "progress", "Export").update(maximum=99),
     ),
     HarmlessChange(
-        "an answer has fewer values",
+        "an enumeration in a response loses a value",
         lambda c: get_property(c, "kind", "CreditMovement")["enum"].remove("opening"),
     ),
     HarmlessChange(
-        "a new status of refusal",
+        "a new error status",
         lambda c: get_operation(c, "get_version")["responses"].update({"409": {"description": "Conflict."}}),
     ),
     HarmlessChange(
-        "a new header of an answer",
+        "a new header of a response",
         lambda c: get_response(c, "get_export", "200")["headers"].update(
             {"X-Extra": {"schema": {"type": "string"}}}
         ),
@@ -413,7 +418,7 @@ HARMLESS_CHANGES = [
         "an operation is deprecated", lambda c: get_operation(c, "list_looks").update(deprecated=True)
     ),
     HarmlessChange(
-        "API keys are taken too",
+        "API keys are also accepted",
         lambda c: get_operation(c, "create_organization").update(security=[*TOKENS, {"ApiKey": []}]),
     ),
 ]

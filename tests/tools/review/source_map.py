@@ -1,4 +1,4 @@
-"""Where in the YAML something of the bundle is written, so that whoever edits can go there."""
+"""Find the file and line in the YAML sources of a node of the bundle."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import yaml
 
 from handlers.contract.json_pointer import split_pointer
 
-# What the bundler gathers below `components` lies in one file of each kind, or in a folder of them.
+# The sources of `components` are one file per kind, except for the kinds listed here.
 HOISTED = {"schemas": "components/schemas/*.yaml"}
 
 
 class SourceMap:
-    """The YAML files below the folder of the contract, read when they are asked for."""
+    """The YAML files in the folder of the contract. Each is read when it is first needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._files: dict[Path, yaml.Node] = {}
 
     def find_pointer(self, pointer: str) -> str:
-        """Return `openapi/file.yaml:line` of a JSON pointer, or of the nearest place above it."""
+        """Return `openapi/file.yaml:line` of a JSON pointer, or of its nearest parent in the sources."""
         return self.find_path(split_pointer(pointer))
 
     def find_path(self, steps: list[str]) -> str:
@@ -30,16 +30,19 @@ class SourceMap:
         return self._walk(self.folder / "openapi.yaml", steps)
 
     def find_operation(self, operation_id: str) -> str | None:
-        """Return the place of the operation with this id, if there is one; links name ids deeper down."""
-        wanted = f"    operationId: {operation_id}"
+        """Return the place of the operation with this id, or None.
+
+        The indentation must match: links have operation ids, too, at a deeper level.
+        """
+        expected = f"    operationId: {operation_id}"
         for path in sorted(self.folder.glob("paths/*.yaml")):
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-                if line == wanted:
+                if line == expected:
                     return self._format_place(path, number)
         return None
 
     def find_schema(self, path: str) -> str | None:
-        """Return the place of `Brand/properties/name`, if there is a schema with the first name."""
+        """Return the place of a path such as `Brand/properties/name`, or None if there is no such schema."""
         if not self._find_file("schemas", path.split("/")[0]):
             return None
         return self.find_path(["components", "schemas", *path.split("/")])
@@ -56,13 +59,13 @@ class SourceMap:
         return self._files[path]
 
     def _walk(self, path: Path, steps: list[str]) -> str:
-        """Go down step by step, into other files where a reference leads there."""
+        """Follow the steps from the root of a file, through references to other files."""
         node, line = self._root(path), 1
         for step in steps:
             path, node, line = self._follow(path, node, line)
             found = _child(node, step)
-            if not found and (whole := _child(node, "allOf")) and len(whole[1].value) == 1:
-                path, node, line = self._follow(path, whole[1].value[0], whole[0])
+            if not found and (all_of := _child(node, "allOf")) and len(all_of[1].value) == 1:
+                path, node, line = self._follow(path, all_of[1].value[0], all_of[0])
                 found = _child(node, step)
             if not found:
                 break
@@ -87,7 +90,7 @@ class SourceMap:
 
 
 def _child(node: yaml.Node, key: str) -> tuple[int, yaml.Node] | None:
-    """Return the line of a key, counted from 1, and its value."""
+    """Return the line of a key, counted from 1, and the value."""
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
             if name.value == key:

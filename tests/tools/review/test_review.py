@@ -1,4 +1,4 @@
-"""`make review` as whoever edits the contract meets it: exact when something is wrong, short when not."""
+"""`make review`: its verdict, its findings with their places, and its output."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ from tests.tools.review.review import Comparison, Review
 from tests.tools.review.source_map import SourceMap
 from tests.tools.review.tools import SOURCE
 
-REMOVED = Change("breaking", ("GET /brands/",), "`Brand.slug` is gone.", "#/components/schemas/Brand")
+REMOVED = Change("breaking", ("GET /brands/",), "`Brand.slug` was removed.", "#/components/schemas/Brand")
 PLACE = "openapi/components/schemas/brands.yaml:20"
 
 
 def build_review(version: str = "1.4.0", changes: list[Change] | None = None, **other: object) -> Review:
-    """Return a review that found nothing but these changes since 1.3.0."""
+    """Return a review without findings, with these changes since 1.3.0."""
     released = Comparison("Released", "since 1.3.0, the last release", "1.3.0", changes or [])
     released.ids, released.places = {"GET /brands/": "list_brands"}, {REMOVED: PLACE}
     main = Comparison("Main", "since main", "", [])
-    fine = {"Redocly": [], "Spectral": [], "Project rules": []}
-    values = {"is_stale": False, "findings": fine, "missing_handlers": [], "missing_examples": []} | other
+    findings = {"Redocly": [], "Spectral": [], "Project rules": []}
+    values = {"is_stale": False, "findings": findings, "missing_handlers": [], "missing_examples": []} | other
     return Review(version=version, operations_count=2, comparisons=[released, main], **values)
 
 
-def test_a_review_that_finds_nothing_is_a_few_lines_long() -> None:
+def test_a_review_without_findings_is_short() -> None:
     text = render_text(build_review(), 5.04)
     assert len(text.splitlines()) == 10
-    assert text.endswith("\n\nFine. (5.0 s)")
+    assert text.endswith("\n\nThe contract passes. (5.0 s)")
     assert build_review().failures == []
 
 
-def test_what_breaks_clients_fails_unless_the_version_is_a_new_major_one() -> None:
+def test_a_breaking_change_fails_unless_the_version_is_a_new_major_one() -> None:
     failed = build_review(changes=[REMOVED])
-    assert failed.failures == ["A change breaks clients of 1.3.0, and info.version 1.4.0 is no new major."]
+    assert failed.failures == [
+        "A change breaks clients of 1.3.0, but info.version 1.4.0 is not a new major version."
+    ]
     assert build_review("2.0.0", changes=[REMOVED]).failures == []
-    assert f"      `Brand.slug` is gone.\n          {PLACE}" in render_text(failed, 1)
-    assert f"- `GET /brands/` list_brands\n  - `Brand.slug` is gone. ({PLACE})" in render_markdown(failed)
+    assert f"      `Brand.slug` was removed.\n          {PLACE}" in render_text(failed, 1)
+    assert f"- `GET /brands/` list_brands\n  - `Brand.slug` was removed. ({PLACE})" in render_markdown(failed)
 
 
-def test_what_was_never_released_may_be_taken_back() -> None:
+def test_an_unreleased_change_may_be_removed_again() -> None:
     review = build_review()
     review.comparisons[1].changes = [REMOVED]
     assert review.failures == []
@@ -49,28 +51,28 @@ def test_what_was_never_released_may_be_taken_back() -> None:
 
 
 @pytest.mark.parametrize("name", ["Redocly", "Spectral", "Project rules"])
-def test_a_finding_fails_and_is_shown_with_its_place(name: str) -> None:
+def test_a_finding_fails_the_review_and_is_shown_with_its_place(name: str) -> None:
     findings = {"Redocly": [], "Spectral": [], "Project rules": []} | {name: [Finding(PLACE, "Too long.")]}
     review = build_review(findings=findings)
-    assert review.failures == [f"{name} found 1."]
+    assert review.failures == [f"Findings of {name}: 1."]
     assert f"  Too long.\n      {PLACE}" in render_text(review, 1)
     assert f"- Too long. ({PLACE})" in render_markdown(review)
 
 
-def test_a_stale_bundle_fails_and_what_is_not_served_yet_does_not() -> None:
+def test_a_stale_bundle_fails_the_review_and_a_missing_handler_does_not() -> None:
     assert "run `make openapi`" in build_review(is_stale=True).failures[0]
-    waiting = build_review(missing_handlers=[Finding(PLACE, "no function list_regions")])
-    assert waiting.failures == []
-    assert "no function list_regions" in render_text(waiting, 1)
+    review = build_review(missing_handlers=[Finding(PLACE, "no function list_regions")])
+    assert review.failures == []
+    assert "no function list_regions" in render_text(review, 1)
 
 
-def test_many_operations_are_named_by_the_first() -> None:
+def test_a_headline_names_at_most_four_operations() -> None:
     ids = {f"GET /{number}": f"get_{number}" for number in range(9)}
     assert format_headline(tuple(ids), ids) == "9 operations: get_0, get_1, get_2, get_3 and 5 more"
     assert format_headline(("GET /1",), ids, mark="`") == "`GET /1` get_1"
 
 
-def test_every_operation_and_schema_is_found_in_its_file(contract) -> None:
+def test_the_source_map_finds_every_operation_and_schema(contract) -> None:
     sources = SourceMap(SOURCE.parent)
     lines = {}
     for path in SOURCE.parent.rglob("*.yaml"):
@@ -93,7 +95,7 @@ def test_findings_of_the_project_rules_are_parsed_line_by_line() -> None:
     assert checks.parse_failures("AssertionError: assert 1 == 2") == ["assert 1 == 2"]
 
 
-def test_an_operation_without_example_and_one_without_handler_are_listed(contract) -> None:
+def test_missing_examples_and_handlers_are_found(contract) -> None:
     sources, edited = SourceMap(SOURCE.parent), contract()
     assert checks.find_missing_examples(edited, sources) == []
     assert checks.find_missing_handlers(edited, sources) == []
@@ -102,15 +104,15 @@ def test_an_operation_without_example_and_one_without_handler_are_listed(contrac
     edited["paths"]["/brands/"]["get"]["operationId"] = "show_brands"
     place = sources.find_operation("create_brand")
     assert checks.find_missing_examples(edited, sources) == [
-        Finding(place, "create_brand: no example of its body as application/json")
+        Finding(place, "create_brand: no example of the request body as application/json")
     ]
     assert [one.text for one in checks.find_missing_handlers(edited, sources)] == [
         "handlers.brands has no function show_brands"
     ]
 
 
-def test_a_reviewer_edits_and_is_told_what_it_means_and_where(repository) -> None:
-    """A property is renamed, a bound and a name are wrong: the whole command, in a copy of the sources."""
+def test_the_command_reports_findings_and_breaking_changes_with_their_places(repository) -> None:
+    """Rename a required property, remove a bound and misname an operation in a copy of the repository."""
     released = repository.root / "openapi" / "released" / "v1.json"
     released.parent.mkdir()
     released.write_bytes((repository.root / "openapi" / "openapi.json").read_bytes())
@@ -120,24 +122,24 @@ def test_a_reviewer_edits_and_is_told_what_it_means_and_where(repository) -> Non
     report = repository.root / "review.md"
     outcome = repository.run("tests.tools.review.run", "--markdown", str(report))
     assert outcome.returncode == 1
-    for said in (
+    for expected in (
         "openapi.json is STALE",
         "An operationId is snake_case, a verb first",
         "openapi/paths/search.yaml:3",
         "Style/properties/contrast (strings arrays and numbers are bounded)",
-        "`search` is called `searchEverywhere` now",
+        "`search` is renamed to `searchEverywhere`",
         "3 changes break clients of",
     ):
-        assert said in outcome.stdout, outcome.stdout + outcome.stderr
+        assert expected in outcome.stdout, outcome.stdout + outcome.stderr
     assert "### Breaking" in report.read_text(encoding="utf-8")
     assert str(report) in outcome.stdout
 
 
-def test_a_file_that_cannot_be_read_is_told_with_its_line(repository) -> None:
+def test_a_file_that_cannot_be_parsed_is_reported_with_its_line(repository) -> None:
     repository.edit(
         "openapi/paths/brands.yaml", "    operationId: list_brands", "   operationId: list_brands"
     )
     outcome = repository.run("tests.tools.review.run")
     assert outcome.returncode == 1
     assert "openapi/paths/brands.yaml:4" in outcome.stdout
-    assert "could not be read" in outcome.stdout
+    assert "cannot be bundled" in outcome.stdout

