@@ -1,7 +1,7 @@
-"""Draws the sample photograph `dress.jpg`: a linen wrap dress, pinned flat before a light wall.
+"""Draw the sample photo `dress.jpg`: a linen wrap dress, pinned flat to a light wall.
 
-An outline with shaded folds and a woven grain; run `python -m tests.tools.sample_images.dress` to make it
-again.
+The dress is an outline with shaded folds and a woven texture. `python -m tests.tools.sample_images.dress`
+writes the file.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Array = NDArray[np.floating[Any]]
 PATH = IMAGES_DIR / "dress.jpg"
 
 WIDTH, HEIGHT = 1200, 1600
-_CENTRE, _WAIST, _HEM = 600.0, 690.0, 1440.0
+_CENTER, _WAIST, _HEM = 600.0, 690.0, 1440.0
 _WALL = np.array([0.905, 0.895, 0.88], dtype=np.float32)
 _LINEN = np.array([0.80, 0.705, 0.565], dtype=np.float32)
-# Right half of the outline from the neck down, the left half is its mirror.
+# The right half of the outline from the neck down. The left half is its mirror image.
 _SIDE = [
     (78, 236),
     (150, 250),
@@ -37,16 +37,16 @@ _SIDE = [
     (176, 560),
 ]
 _SKIRT = [(150, 660), (146, 700), (186, 790), (236, 960), (284, 1150), (322, 1330), (340, 1436)]
-_KNOT = (_CENTRE + 84, _WAIST + 4)
+_KNOT = (_CENTER + 84, _WAIST + 4)
 
 
 def load_photo() -> bytes:
-    """The committed sample photograph, a JPEG of 1200 x 1600."""
+    """Return the committed sample photo, a JPEG of 1200 x 1600 pixels."""
     return PATH.read_bytes()
 
 
 def draw() -> Image.Image:
-    """The dress before its wall."""
+    """Draw the dress in front of the wall."""
     random = np.random.default_rng(2041)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
     dress, neck = _fill(_outline()), _fill(_neckline())
@@ -54,16 +54,16 @@ def draw() -> Image.Image:
     wall = _wall(x, y, random) * _shadow_on_wall(np.maximum(dress * (1 - neck), back))[..., None]
     cloth = _LINEN * _light(x, y, random)[..., None] * _weave(random)[..., None]
     inside = _LINEN * 0.60 * _weave(random)[..., None] * (0.9 + 0.2 * (y[..., None] - 236) / 200)
-    seen = dress * (1 - neck)
-    picture = wall * (1 - back[..., None]) + inside * back[..., None]
-    picture = picture * (1 - seen[..., None]) + cloth * seen[..., None]
-    picture = _with_belt(picture, x, y, random)
+    visible = dress * (1 - neck)
+    image = wall * (1 - back[..., None]) + inside * back[..., None]
+    image = image * (1 - visible[..., None]) + cloth * visible[..., None]
+    image = _with_belt(image, x, y, random)
     noise = random.normal(0, 0.006, (HEIGHT, WIDTH, 1))
-    return Image.fromarray((np.clip(picture + noise, 0, 1) * 255 + 0.5).astype(np.uint8))
+    return Image.fromarray((np.clip(image + noise, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 
 def _smooth(points: Sequence[tuple[float, float]], steps: int = 12) -> NDArray[np.float64]:
-    """The points on a Catmull-Rom spline: cloth has no corners."""
+    """Return the points on a Catmull-Rom spline: cloth has no corners."""
     chain = np.array(points, dtype=float)
     ends = np.vstack([2 * chain[0] - chain[1], chain, 2 * chain[-1] - chain[-2]])
     curve = []
@@ -76,8 +76,8 @@ def _smooth(points: Sequence[tuple[float, float]], steps: int = 12) -> NDArray[n
 
 
 def _translate(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points around the middle of the dress, moved to where it hangs."""
-    return points + np.array([_CENTRE, 0.0])
+    """Move points relative to the middle of the dress to their place in the image."""
+    return points + np.array([_CENTER, 0.0])
 
 
 def _outline() -> NDArray[np.float64]:
@@ -93,13 +93,13 @@ def _outline() -> NDArray[np.float64]:
 
 
 def _neckline() -> NDArray[np.float64]:
-    """The opening: it ends where the right front crosses the left one."""
+    """Return the outline of the neck opening. It ends where the right front crosses the left one."""
     left, right = _smooth([(-80, 228), (-66, 330), (0, 490)]), _smooth([(0, 490), (52, 350), (80, 228)])
     return _translate(np.vstack([left, right]))
 
 
 def _back_of_neck() -> NDArray[np.float64]:
-    """What is seen of the inside of the back."""
+    """Return the outline of the visible part of the back's inside."""
     top = _smooth([(-80, 236), (-40, 262), (0, 270), (40, 262), (80, 236)])
     low = _smooth([(80, 240), (52, 350), (0, 492), (-66, 330), (-80, 240)])
     return _translate(np.vstack([top, low]))
@@ -112,38 +112,38 @@ def _fill(points: NDArray[np.float64], blur: float = 0.8) -> Array:
 
 
 def _wall(x: Array, y: Array, random: np.random.Generator) -> Array:
-    """A painted wall that the window on the left lights."""
+    """Return a painted wall with light from a window on the left."""
     light = 1.03 - 0.10 * (x / WIDTH) - 0.05 * (y / HEIGHT)
     plaster = cv2.GaussianBlur(random.normal(0, 1, (HEIGHT, WIDTH)).astype(np.float32), (0, 0), 5)
     return _WALL * (light + 0.004 * plaster / plaster.std())[..., None]
 
 
 def _shadow_on_wall(mask: Array) -> Array:
-    """A wide soft shadow to the lower right, and a narrow one right behind the cloth."""
+    """Return a wide soft shadow to the lower right and a narrow one directly behind the cloth."""
     far = cv2.GaussianBlur(np.roll(mask, (34, 30), (0, 1)), (0, 0), 30)
     near = cv2.GaussianBlur(np.roll(mask, (9, 8), (0, 1)), (0, 0), 8)
     return (1 - 0.20 * far) * (1 - 0.18 * near)
 
 
 def _ridges(position: Array, knots: int, random: np.random.Generator) -> Array:
-    """A smooth random line over 0..1 with about `knots` bends, -1..1."""
+    """Return a smooth random curve over 0..1 with about `knots` bends and values in -1..1."""
     values = random.normal(0, 1, knots + 3)
-    where = np.clip(position, 0, 1) * knots
-    index = where.astype(int)
-    t = where - index
+    scaled = np.clip(position, 0, 1) * knots
+    index = scaled.astype(int)
+    t = scaled - index
     t = t * t * (3 - 2 * t)
     return np.asarray(np.tanh(values[index] * (1 - t) + values[index + 1] * t))
 
 
 def _light(x: Array, y: Array, random: np.random.Generator) -> Array:
-    """The relief of the cloth, lit from the left: folds fall from the knot, gathers run up the fronts."""
+    """Return the brightness of the cloth, lit from the left: folds below the knot, gathers on the fronts."""
     angle = np.arctan2(x - _KNOT[0], np.maximum(y - _KNOT[1] + 170, 1))
     below = np.clip((y - _WAIST) / (_HEM - _WAIST), 0, 1)
     drift = 0.02 * np.sin(y / 90 + 2 * _ridges(y / HEIGHT, 5, random))
     folds = _ridges(angle / 1.6 + 0.55 + drift * below, 26, random)
     small = _ridges(angle / 1.6 + 0.55 + drift, 60, random)
     skirt = (0.9 * folds + 0.4 * small) * np.sqrt(np.clip(below * 1.6 + 0.12, 0, 1))
-    slant = (x - _CENTRE) * 0.62 + (y - 236) * np.where(x < _CENTRE + (y - 520) * 0.4, -0.34, 0.42)
+    slant = (x - _CENTER) * 0.62 + (y - 236) * np.where(x < _CENTER + (y - 520) * 0.4, -0.34, 0.42)
     gathers = 0.8 * _ridges((slant + 400) / 800, 34, random) * np.clip((y - 330) / 330, 0, 1)
     upper = np.clip((_WAIST - y) / 40, 0, 1)
     height = (skirt * (1 - upper) + gathers * upper).astype(np.float32)
@@ -151,14 +151,14 @@ def _light(x: Array, y: Array, random: np.random.Generator) -> Array:
     slope = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=5) / 60
     crumple = cv2.GaussianBlur(random.normal(0, 1, (HEIGHT, WIDTH)).astype(np.float32), (0, 0), 9)
     slope += 0.05 * cv2.Sobel(crumple / crumple.std(), cv2.CV_32F, 1, 1, ksize=3)
-    body = 1.05 - 0.16 * ((x - _CENTRE + 120) / 380) ** 2 - 0.05 * (x - _CENTRE) / 300
+    body = 1.05 - 0.16 * ((x - _CENTER + 120) / 380) ** 2 - 0.05 * (x - _CENTER) / 300
     shade = body + 0.13 * height - 0.30 * np.tanh(slope * 3.0)
     return np.clip(shade - _seam(x, y), 0.25, 1.16)
 
 
 def _seam(x: Array, y: Array) -> Array:
-    """The edge of the front that lies on top: from the left shoulder to the waist, then down the skirt."""
-    upper = _CENTRE - 76 + (y - 240) * 0.40
+    """Return the shadow at the edge of the upper front, from the left shoulder down to the hem."""
+    upper = _CENTER - 76 + (y - 240) * 0.40
     lower = _KNOT[0] + (y - _WAIST) * 0.10 + 12 * np.sin((y - _WAIST) / 130)
     edge = np.where(y < _WAIST, np.minimum(upper, _KNOT[0]), lower)
     beyond = x - edge
@@ -168,7 +168,7 @@ def _seam(x: Array, y: Array) -> Array:
 
 
 def _weave(random: np.random.Generator) -> Array:
-    """Threads of uneven thickness, across and along."""
+    """Return a texture of horizontal and vertical threads of uneven thickness."""
     across = random.normal(0, 1, (HEIGHT, WIDTH)).astype(np.float32)
     along = random.normal(0, 1, (HEIGHT, WIDTH)).astype(np.float32)
     threads = cv2.GaussianBlur(across, (0, 0), sigmaX=9, sigmaY=0.7)
@@ -177,7 +177,7 @@ def _weave(random: np.random.Generator) -> Array:
 
 
 def _with_belt(image: Array, x: Array, y: Array, random: np.random.Generator) -> Array:
-    """The belt around the waist, tied to a knot whose ends hang down."""
+    """Draw the belt around the waist, with a knot and two hanging ends."""
     bow_x, bow_y = _KNOT
     tails = [
         [(-6, 8), (-30, 110), (-22, 250), (-44, 372), (2, 366), (18, 240), (12, 110), (14, 8)],
@@ -196,7 +196,7 @@ def _with_belt(image: Array, x: Array, y: Array, random: np.random.Generator) ->
         (-150, 712),
     ]
     for points, origin, tone in [
-        (band, (_CENTRE, 0), 0.93),
+        (band, (_CENTER, 0), 0.93),
         *((tail, (bow_x, bow_y), 0.98) for tail in tails),
         (
             [(-26, -26), (6, -34), (30, -18), (32, 18), (8, 32), (-24, 22), (-34, 0), (-26, -26)],
@@ -212,14 +212,14 @@ def _with_belt(image: Array, x: Array, y: Array, random: np.random.Generator) ->
         crease = 0.05 * np.sin((x - origin[0]) / 9 + (y - origin[1]) / 31) + 0.04 * np.sin(
             (y - origin[1]) / 8
         )
-        shade = tone * (0.78 + 0.24 * rim + crease) - 0.06 * (x - _CENTRE) / 300
+        shade = tone * (0.78 + 0.24 * rim + crease) - 0.06 * (x - _CENTER) / 300
         cloth = _LINEN * shade[..., None] * _weave(random)[..., None]
         image = image * (1 - mask[..., None]) + cloth * mask[..., None]
     return image
 
 
 def main() -> None:
-    """Write the photograph beside this module."""
+    """Write the sample photo."""
     target = io.BytesIO()
     draw().save(target, "JPEG", quality=88, subsampling=0)
     PATH.write_bytes(target.getvalue())

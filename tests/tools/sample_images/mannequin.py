@@ -1,7 +1,7 @@
-"""Draws the mannequin that the public subject's base images show: an abstract figure of smooth volumes.
+"""Draw the mannequin of the public subject's base images: an abstract figure of smooth volumes.
 
-A figure is a field of rounded cones blended into each other, seen straight on and shaded by its own relief;
-the same call always gives the same bytes. Run as a program, the module writes the two that the seed takes.
+The figure is a signed distance field of blended rounded cones, in orthographic projection and shaded by its
+normals. Equal calls return equal bytes. Run as a program, the module writes the two images of the seed.
 """
 
 from __future__ import annotations
@@ -68,28 +68,28 @@ _BAND_ROWS = 40
 
 
 def encode_mannequin(view: View = "front", with_background: bool = False) -> bytes:
-    """A PNG of 1200 x 1600: the figure with opacity, or before a plain light background."""
-    picture = draw(view)
+    """Return a PNG of 1200 x 1600 pixels: the figure with transparency, or on a plain light background."""
+    image = draw(view)
     if with_background:
-        paper = Image.new("RGBA", picture.size, (240, 238, 234, 255))
-        picture = Image.alpha_composite(paper, picture).convert("RGB")
+        background = Image.new("RGBA", image.size, (240, 238, 234, 255))
+        image = Image.alpha_composite(background, image).convert("RGB")
     target = io.BytesIO()
-    picture.save(target, "PNG", compress_level=6)
+    image.save(target, "PNG", compress_level=6)
     return target.getvalue()
 
 
 def draw(view: View = "front") -> Image.Image:
-    """The figure as an RGBA picture."""
+    """Return the figure as an RGBA image."""
     normal, coverage = _trace(np.radians(0.0 if view == "front" else 38.0))
     alpha = np.clip((coverage - 0.30) / 0.6, 0, 1)
     grain = np.random.default_rng(2).normal(0, 0.6, (*alpha.shape, 1)).astype(np.float32)
-    colour = _shade(normal) * 255 + grain
-    rgba = np.dstack([np.clip(colour + 0.5, 0, 255), alpha * 255 + 0.5]).astype(np.uint8)
+    color = _shade(normal) * 255 + grain
+    rgba = np.dstack([np.clip(color + 0.5, 0, 255), alpha * 255 + 0.5]).astype(np.uint8)
     return Image.fromarray(rgba, "RGBA")
 
 
 def _shade(normal: Array) -> Array:
-    """Satin lacquer under a large soft box from the left above and a weak one from the right."""
+    """Return the color of satin lacquer under a large soft box (upper left) and a weak one (right)."""
 
     def lamp(x: float, y: float, z: float, wrap: float) -> Array:
         direction = np.array([x, y, z], dtype=np.float32)
@@ -106,26 +106,26 @@ def _shade(normal: Array) -> Array:
 
 
 def _chains(angle: float) -> list[Array]:
-    """All chains, turned around the vertical axis: rows of x, y, depth, radius in pixels."""
+    """Return all chains, rotated around the vertical axis: rows of x, y, depth and radius in pixels."""
     unit = HEIGHT / 7.05
     cosine, sine = np.cos(angle), np.sin(angle)
     torsos = [np.array(_TORSO), np.array(_TORSO) * (-1, 1, 1, 1), np.array(_TORSO) * (0, 1, 1, 1)]
     limbs = [np.array(chain) * (side, 1, 1, 1) for chain in (_ARM, _LEG) for side in (1, -1)]
-    turned = []
+    rotated = []
     for chain in [np.array(_HEAD), np.array(_NECK), *torsos, *limbs]:
         x, depth = chain[:, 0] * unit, chain[:, 2] * unit
-        placed = [
+        columns = [
             x * cosine - depth * sine + WIDTH / 2,
             (chain[:, 1] + 0.20) * unit,
             x * sine + depth * cosine,
             chain[:, 3] * unit,
         ]
-        turned.append(_round_chain(np.stack(placed, axis=1)).astype(np.float32))
-    return turned
+        rotated.append(_round_chain(np.stack(columns, axis=1)).astype(np.float32))
+    return rotated
 
 
 def _round_chain(chain: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The chain with two more points in each piece, on a Catmull-Rom spline: bodies have no corners."""
+    """Return the chain with two more points per segment, on a Catmull-Rom spline: bodies have no corners."""
     ends = np.vstack([2 * chain[0] - chain[1], chain, 2 * chain[-1] - chain[-2]])
     points = []
     for before, start, end, after in zip(ends[:-3], ends[1:-2], ends[2:-1], ends[3:], strict=True):
@@ -138,7 +138,7 @@ def _round_chain(chain: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _trace(angle: float) -> tuple[Array, Array]:
-    """The figure's normals (x right, y down, z to the camera) and how much of each pixel it covers."""
+    """Return the figure's normals (x right, y down, z to the camera) and its coverage of each pixel."""
     width, height = round(WIDTH * _SCALE), round(HEIGHT * _SCALE)
     chains = _chains(angle)
     normal = np.zeros((height, width, 3), dtype=np.float32)
@@ -156,45 +156,45 @@ def _trace(angle: float) -> tuple[Array, Array]:
         cv2.GaussianBlur(normal, (0, 0), 5.0), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR
     )
     normal /= np.linalg.norm(normal, axis=2, keepdims=True) + 1e-6
-    # A few lines of sight that graze two volumes stop short of either.
+    # Close the holes where a ray that grazes two volumes stopped before it reached either.
     covered = cv2.morphologyEx(covered, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)).astype(np.float32)
     return normal, cv2.resize(covered, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
 def _visible_parts(chains: list[Array], top: float, bottom: float) -> list[Array]:
-    """The parts of the chains that can be seen between two rows; the rest would only be waited for."""
-    found = []
+    """Return the parts of the chains that are visible between two rows, to skip the others."""
+    parts = []
     for chain in chains:
         close = (chain[:, 1] + chain[:, 3] > top - 40) & (chain[:, 1] - chain[:, 3] < bottom + 40)
         indices = np.flatnonzero(close)
         if len(indices):
             start, end = max(0, int(indices[0]) - 1), min(len(chain), int(indices[-1]) + 2)
-            found.append(chain[start:end])
-    return found
+            parts.append(chain[start:end])
+    return parts
 
 
 def _band(chains: list[Array], first: int, last: int, left: int, right: int) -> tuple[Array, Array]:
-    """Normals and cover of some rows, by walking along each line of sight to the surface."""
+    """Return normals and coverage of some rows, by marching each ray to the surface."""
     rows, columns = (
         axis.astype(np.float32) / np.float32(_SCALE) for axis in np.mgrid[first:last, left:right]
     )
     far = 260.0
     depth = np.full(rows.shape, -far, dtype=np.float32)
     closest = np.full(rows.shape, np.inf, dtype=np.float32)
-    depth_there = depth.copy()
+    closest_depth = depth.copy()
     alive = np.ones(rows.shape, dtype=bool)
     for _ in range(48):
         distance = np.full(depth.shape, np.inf, dtype=np.float32)
         distance[alive] = _distance(columns[alive], rows[alive], depth[alive], chains)
         closer = distance < closest
-        closest[closer], depth_there[closer] = distance[closer], depth[closer]
+        closest[closer], closest_depth[closer] = distance[closer], depth[closer]
         depth[alive] += distance[alive] * 0.95
         alive &= (distance > 0.15) & (depth < far)
         if not alive.any():
             break
-    # Also just beside the outline a normal is known, so that the rim has no seam.
+    # Include the pixels just outside the outline, so that the rim has no seam.
     known = closest < 8
-    x, y, z = columns[known], rows[known], depth_there[known]
+    x, y, z = columns[known], rows[known], closest_depth[known]
     slopes = [
         _distance(x + 4 * (axis == 0), y + 4 * (axis == 1), z + 4 * (axis == 2), chains)
         - _distance(x - 4 * (axis == 0), y - 4 * (axis == 1), z - 4 * (axis == 2), chains)
@@ -206,7 +206,7 @@ def _band(chains: list[Array], first: int, last: int, left: int, right: int) -> 
 
 
 def _distance(x: Array, y: Array, z: Array, chains: list[Array]) -> Array:
-    """Smooth union (Quilez's polynomial) of the distances to all chains."""
+    """Return the smooth union (Quilez's polynomial) of the distances to all chains."""
     total = np.full_like(x, 1e4)
     for chain in chains:
         distance = np.full_like(x, 1e4)

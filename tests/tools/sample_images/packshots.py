@@ -1,7 +1,7 @@
 """Render the demo data's first generation: `python -m tests.tools.sample_images.packshots`.
 
-Run it when the renderer, the photo of the dress or the request of the seed has changed; a test says so. It
-writes `packshot_*.webp` and `packshots.json` in `studio/seed/images`.
+Run it when the renderer, the photo of the dress or the request of the seed has changed; a test fails until
+you do. It writes `packshot_*.webp` and `packshots.json` in `studio/seed/images`.
 """
 
 from __future__ import annotations

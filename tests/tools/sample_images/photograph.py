@@ -1,8 +1,7 @@
-"""Makes the sample photograph `mug.jpg`: a stoneware mug on a table by a window, traced ray by ray.
+"""Render the sample photo `mug.jpg` with ray tracing: a stoneware mug on a table near a window.
 
-Run `python -m tests.tools.sample_images.photograph` to make it again (some minutes). It is stored the way
-a phone stores
-a portrait picture: on its side, with EXIF orientation 6, a camera's name and a (fictitious) place.
+`python -m tests.tools.sample_images.photograph` writes the file in some minutes. It is stored like a portrait
+photo of a phone: rotated, with EXIF orientation 6, a camera model and a fictitious location.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ _WINDOW_EDGES = (np.array([0.5, 0, -1.5], np.float32), np.array([0, 1.6, 0], np.
 
 
 def load_phone_photo() -> bytes:
-    """The committed sample photograph, a JPEG of a phone."""
+    """Return the committed sample photo, a JPEG like those of a phone."""
     return PATH.read_bytes()
 
 
 def _body(point: Array) -> Array:
-    """Signed distance to the mug: a shell with a rounded foot and lip, and a handle."""
+    """Return the signed distance to the mug: a shell with a rounded foot and lip, and a handle."""
     x, y, z = point[:, 0], point[:, 1], point[:, 2]
     cosine, sine = np.float32(np.cos(_TURN)), np.float32(np.sin(_TURN))
     x, z = cosine * x - sine * z, sine * x + cosine * z
     around = np.sqrt(x * x + z * z)
-    # The wall swells a little in the middle and is thrown by hand: faint rings.
+    # The wall is slightly wider in the middle and has the faint rings of hand-thrown pottery.
     belly = _RADIUS + 0.030 * np.sin(np.clip(y / _TALL, 0, 1) * np.pi) + 0.0022 * np.sin(y * 58)
     outer = _rounded_distance(around - belly, np.abs(y - _TALL / 2) - _TALL / 2, 0.055)
     inner = _rounded_distance(around - (belly - 0.045), np.abs(y - 0.07 - _TALL) - _TALL, 0.09)
@@ -60,9 +59,9 @@ def _rounded_distance(across: Array, along: Array, radius: float) -> Array:
 
 
 def _march(origin: Array, direction: Array, steps: int = 70) -> Array:
-    """Distance along each ray to the mug, infinity where it is missed."""
-    centre = np.array([0.08, 0.48, 0.0], dtype=np.float32)
-    offset = origin - centre
+    """Return the distance to the mug along each ray, or infinity if the ray misses it."""
+    center = np.array([0.08, 0.48, 0.0], dtype=np.float32)
+    offset = origin - center
     along = -(offset * direction).sum(axis=1)
     closest = (offset * offset).sum(axis=1) - along * along
     reach = np.sqrt(np.maximum(0.92**2 - closest, 0))
@@ -96,7 +95,7 @@ def _unit(vector: Array) -> Array:
 
 
 class _Noise:
-    """Smooth random texture, looked up by position; several octaves."""
+    """A smooth random texture of several octaves, evaluated by position."""
 
     def __init__(self, seed: int) -> None:
         self._grid = np.random.default_rng(seed).random((256, 256)).astype(np.float32)
@@ -125,7 +124,7 @@ _clay, _plaster, _speckle = _Noise(3), _Noise(4), _Noise(5)
 
 
 def _room(direction: Array) -> Array:
-    """What the room sends along a direction that hits nothing: a bright left, a dim warm right."""
+    """Return the light of the room in a direction that hits no object: bright left, dim and warm right."""
     left = np.clip(-direction[:, 0] * 0.5 + 0.5, 0, 1)
     up = np.clip(direction[:, 1] * 0.5 + 0.5, 0, 1)
     cool, warm = np.array([0.80, 0.88, 1.0], np.float32), np.array([0.60, 0.50, 0.42], np.float32)
@@ -134,7 +133,7 @@ def _room(direction: Array) -> Array:
 
 
 def _window_seen(origin: Array, direction: Array) -> Array:
-    """Whether a ray reaches the window, between its bars."""
+    """Return whether a ray reaches the window between its bars, as 0 or 1."""
     across, upward = _WINDOW_EDGES
     normal = np.cross(across, upward)
     slope = direction @ normal
@@ -147,7 +146,7 @@ def _window_seen(origin: Array, direction: Array) -> Array:
 
 
 def _surface(origin: Array, direction: Array) -> tuple[Array, Array, Array, NDArray[np.uint8]]:
-    """Distance, normal, albedo and kind (0 wall, 1 table, 2 clay, 3 glaze) of what each ray meets."""
+    """Return distance, normal, albedo and kind (0 wall, 1 table, 2 clay, 3 glaze) of the hit surfaces."""
     mug = _march(origin, direction)
     down = np.where(direction[:, 1] < -1e-4, -origin[:, 1] / np.minimum(direction[:, 1], -1e-4), np.inf)
     back = np.where(
@@ -177,7 +176,10 @@ def _surface(origin: Array, direction: Array) -> tuple[Array, Array, Array, NDAr
 
 
 def _pottery(point: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Speckled clay below, glaze above a line that a hand dipped; the glaze breaks brown at the lip."""
+    """Return the albedo of the mug and where it is glazed.
+
+    It has speckled clay below an uneven line and glaze above, which turns brown at the lip.
+    """
     x, y, z = point[:, 0], point[:, 1], point[:, 2]
     angle = np.arctan2(z, x)
     around = np.sqrt(x * x + z * z)
@@ -197,7 +199,7 @@ def _pottery(point: Array) -> tuple[Array, NDArray[np.bool_]]:
 
 
 def _direct_light(point: Array, normal: Array, random: np.random.Generator) -> Array:
-    """Light of the window that arrives at a point: one random spot of it, unless something is between."""
+    """Return the light from one random spot of the window at each point; 0 if the mug blocks it."""
     across, upward = _WINDOW_EDGES
     spot = random.uniform(-1, 1, (len(point), 2)).astype(np.float32)
     target = _WINDOW + spot[:, :1] * across + spot[:, 1:] * upward
@@ -216,20 +218,20 @@ def _scatter(normal: Array, random: np.random.Generator) -> Array:
 
 
 def _trace(origin: Array, direction: Array, random: np.random.Generator) -> Array:
-    """Light 0.. that comes back along each ray: direct, one bounce, and the glaze's reflection."""
+    """Return the light (0 or more) along each ray: direct, one bounce, and the reflection of the glaze."""
     distance, normal, albedo, kind = _surface(origin, direction)
     point = origin + distance[:, None] * direction
     light = _direct_light(point, normal, random)
     bounce = _scatter(normal, random)
     start = point + normal * 0.006
-    reached, their_normal, their_albedo, _ = _surface(start, bounce)
-    near = reached < 6
-    there = start + reached[:, None] * bounce
+    bounce_distance, bounce_normal, bounce_albedo, _ = _surface(start, bounce)
+    near = bounce_distance < 6
+    bounce_point = start + bounce_distance[:, None] * bounce
     indirect = _room(bounce)
-    indirect[near] = their_albedo[near] * (
-        0.30 + 0.9 * _direct_light(there[near], their_normal[near], random)
+    indirect[near] = bounce_albedo[near] * (
+        0.30 + 0.9 * _direct_light(bounce_point[near], bounce_normal[near], random)
     )
-    colour = albedo * (light + 0.85 * indirect)
+    color = albedo * (light + 0.85 * indirect)
     shiny = np.flatnonzero(kind >= 2)
     if len(shiny):
         view, facing_normal = direction[shiny], normal[shiny]
@@ -243,12 +245,12 @@ def _trace(origin: Array, direction: Array, random: np.random.Generator) -> Arra
         seen = np.where((depth < 6)[:, None], seen_albedo * 0.62, _room(mirrored))
         window = _window_seen(begin, mirrored) * ~np.isfinite(_march(begin, mirrored, 40))
         seen = seen + 6.5 * window[:, None]
-        colour[shiny] += fresnel[:, None].astype(np.float32) * seen
-    return colour
+        color[shiny] += fresnel[:, None].astype(np.float32) * seen
+    return color
 
 
 def trace_image(width: int = _WIDTH, height: int = _HEIGHT, samples: int = _SAMPLES) -> Image.Image:
-    """The upright picture, developed."""
+    """Render the scene and return the upright image."""
     forward = _unit(_TARGET - _EYE)
     right = _unit(np.cross(np.array([0, 1, 0], np.float32), forward))
     upward = np.cross(forward, right).astype(np.float32)
@@ -270,7 +272,7 @@ def trace_image(width: int = _WIDTH, height: int = _HEIGHT, samples: int = _SAMP
 
 
 def _develop(light: Array) -> Image.Image:
-    """Linear light to a picture as a phone makes it: less noise, soft highlights, a lens's falloff, grain."""
+    """Convert linear light to an image like a phone's: denoised, soft highlights, vignetting and grain."""
     height, width = light.shape[:2]
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     light = light * (1 - 0.10 * (rows**2 + columns**2))[..., None] * 0.92
@@ -284,11 +286,11 @@ def _develop(light: Array) -> Image.Image:
 
 
 def encode_as_phone(image: Image.Image, quality: int = 82) -> bytes:
-    """The upright picture as a phone's JPEG: on its side, orientation 6, camera and place in its EXIF."""
+    """Return the image as a JPEG of a phone: rotated, with orientation, camera and location in EXIF."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x0110] = 6, "Sartiq", "Sample phone"
-    place = exif.get_ifd(0x8825)
-    place.update({1: "N", 2: (55.0, 40.0, 34.0), 3: "E", 4: (12.0, 34.0, 6.0)})
+    location = exif.get_ifd(0x8825)
+    location.update({1: "N", 2: (55.0, 40.0, 34.0), 3: "E", 4: (12.0, 34.0, 6.0)})
     target = io.BytesIO()
     image.transpose(Image.Transpose.ROTATE_90).save(target, "JPEG", quality=quality, exif=exif, optimize=True)
     return target.getvalue()
