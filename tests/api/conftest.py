@@ -1,4 +1,4 @@
-"""The real application in process, on the database of the running test, and somebody who asks it."""
+"""Fixtures of the API tests: the real application on the database of the test, and clients for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.scenarios import PhotographedProduct, make_photographed_produ
 
 @dataclass
 class Client:
-    """Somebody who talks to the API; without a user it is nobody. Paths begin after `/api/v1`."""
+    """A client of the API with fixed headers. Its paths are relative to `/api/v1`."""
 
     app: Application
     headers: dict[str, str] = field(default_factory=dict)
@@ -34,29 +34,29 @@ class Client:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> ClientResponse:
-        """The answer to one request."""
-        sent = self.headers | (headers or {})
-        return send_request(self.app, method, f"/api/v1{path}", sent, body=body, as_json=as_json)
+        """Send one request and return the response."""
+        all_headers = self.headers | (headers or {})
+        return send_request(self.app, method, f"/api/v1{path}", all_headers, body=body, as_json=as_json)
 
 
 @pytest.fixture(scope="session")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """The server, built once."""
-    made = create_test_app(tmp_path_factory.mktemp("api"))
-    yield made
-    made.bridge.pool.shutdown()
+    """Yield the application, which is created once per run."""
+    application = create_test_app(tmp_path_factory.mktemp("api"))
+    yield application
+    application.bridge.pool.shutdown()
 
 
 @pytest.fixture
 def app(application: Application, database: Database) -> Iterator[Application]:
-    """The server on the database of this test."""
+    """Yield the application, connected to the database of this test."""
     with application.database.switched_to(database):
         yield application
 
 
 @pytest.fixture
 def client_for(app: Application) -> Callable[[User | None], Client]:
-    """A client for a user, signed in; for None one without a token."""
+    """Return a function that creates a client: signed in as a user, or anonymous for None."""
 
     def make(user: User | None) -> Client:
         return Client(app, auth_headers(app, user) if user else {})
@@ -66,31 +66,31 @@ def client_for(app: Application) -> Callable[[User | None], Client]:
 
 @pytest.fixture
 def customer(client_for: Callable[..., Client]) -> Customer:
-    """Somebody with an organization."""
+    """Return the owner of a new organization, with a client."""
     owner = factories.make_user()
     return Customer(client_for(owner), owner, factories.make_organization(owner))
 
 
 @pytest.fixture
 def superuser(client_for: Callable[..., Client]) -> Client:
-    """Somebody who may everything."""
+    """Return a client that is signed in as a superuser."""
     return client_for(factories.make_user(is_superuser=True))
 
 
 @pytest.fixture
 def storage(application: Application) -> LocalDisk:
-    """Where the server keeps its pictures."""
+    """Return the storage of the application's images."""
     return LocalDisk(application.settings.media_dir)
 
 
 @pytest.fixture
 def scenario(database: Database, storage: LocalDisk) -> PhotographedProduct:
-    """A customer with a photographed product and a pending shot."""
+    """Return the rows of a customer with a product, a photo and a pending shot."""
     return make_photographed_product(storage, database)
 
 
 class CommittingServer(NamedTuple):
-    """Somebody who asks a server whose requests have connections of their own and commit."""
+    """A client of the application on a database with real commits and one connection per request."""
 
     client: Client
     database: Database
@@ -101,9 +101,9 @@ class CommittingServer(NamedTuple):
 def committing_server(
     application: Application, own_database: Database, storage: LocalDisk
 ) -> Iterator[CommittingServer]:
-    """The server on a database of its own, on which every request has a connection of its own and commits."""
+    """Yield a client of the application on a separate database, for tests of concurrency."""
     with own_database.transaction(write=True):
-        production = make_photographed_product(storage, None)
-        headers = auth_headers(application, production.owner)
+        scenario = make_photographed_product(storage, None)
+        headers = auth_headers(application, scenario.owner)
     with application.database.switched_to(own_database):
-        yield CommittingServer(Client(application, headers), own_database, production)
+        yield CommittingServer(Client(application, headers), own_database, scenario)

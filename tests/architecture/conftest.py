@@ -15,12 +15,13 @@ from tests.architecture.sources import PACKAGES, ROOT, Module
 
 @pytest.fixture(scope="session")
 def root() -> Path:
+    """Return the root folder of the project."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def tracked_files() -> list[Path]:
-    """Files that git tracks or would add."""
+    """Return the files that git tracks or would add."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -33,7 +34,7 @@ def tracked_files() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def modules(tracked_files: list[Path]) -> list[Module]:
-    """Every Python file of `db`, `studio` and `handlers`, without migrations."""
+    """Return every Python module of `db`, `studio` and `handlers`, without migrations."""
     return [
         Module(path)
         for path in tracked_files
@@ -45,13 +46,13 @@ def modules(tracked_files: list[Path]) -> list[Module]:
 
 @pytest.fixture(scope="session")
 def all_modules(tracked_files: list[Path]) -> list[Module]:
-    """Every Python file, tests included."""
+    """Return every Python module, including tests."""
     return [Module(path) for path in tracked_files if path.suffix == ".py"]
 
 
 @pytest.fixture(scope="session")
 def contract(root: Path) -> dict[str, Any]:
-    """The committed bundle, or the one that `make review` built from the sources."""
+    """Return the committed bundle, or the one that `make review` built from the sources."""
     path = Path(os.environ.get("REVIEWED_BUNDLE", root / "openapi" / "openapi.json"))
     bundle: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return bundle

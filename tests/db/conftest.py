@@ -1,4 +1,4 @@
-"""Fixtures for the tests of tenancy: two organizations and callers with a minimal table of permissions."""
+"""Fixtures of the tenancy tests: two organizations, and callers with a small set of permissions."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class TwoTenants:
 
 @pytest.fixture
 def two_tenants(database: Database) -> TwoTenants:
+    """Return two organizations and one caller of each kind."""
     owner, viewer, stranger = make_user(), make_user(), make_user()
     organization, other_organization = make_organization(owner), make_organization(stranger)
     make_membership(organization, viewer, role="viewer")

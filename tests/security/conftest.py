@@ -1,4 +1,4 @@
-"""The real application and somebody who asks it, as the tests of the API have them."""
+"""Fixtures of the security tests: those of the API tests, and rate limits that a test can set."""
 
 from tests.api.conftest import (
     app,

@@ -1,8 +1,11 @@
-"""Keeps the numbered tests and counts the requests they send; `make security` loads it into pytest.
+"""Pytest plugin of `make security`: select the numbered tests and count the requests that they send.
 
-In process every request passes the outermost middleware, and to a server elsewhere httpx carries it. A test
-that writes to a socket by itself says so with `sent`. Requests of browser and fuzzer are not counted.
-It is imported before pytest could rewrite its assertions, and has none: PYTEST_DONT_REWRITE.
+It counts calls of the outermost middleware (requests in process) and of the httpx transport (requests to
+other processes). A test that writes to a socket itself calls `record_requests`. Requests of the browser and
+the fuzzer are not counted.
+
+Pytest cannot rewrite the assertions of this module, because it is imported earlier, and it has none:
+PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
@@ -24,17 +27,17 @@ _sent = itertools.count()
 
 
 def record_requests(number: int = 1) -> None:
-    """Count requests that went over a socket of the test's own."""
+    """Count requests that the test sent over its own socket."""
     for _ in range(number):
         next(_sent)
 
 
 def _current_count() -> int:
-    # What the next number would be; reading it takes none.
+    # The repr shows the next number without consuming it.
     return int(repr(_sent).removeprefix("count(").removesuffix(")"))
 
 
-def _counted(original: Any) -> Any:
+def _count_calls(original: Any) -> Any:
     def call(*arguments: Any, **options: Any) -> Any:
         record_requests()
         return original(*arguments, **options)
@@ -43,19 +46,19 @@ def _counted(original: Any) -> Any:
 
 
 def pytest_configure() -> None:
-    """Begin to count."""
+    """Replace the two functions that carry requests with counting ones."""
     for kind, name in ((ObservabilityMiddleware, "__call__"), (httpx.HTTPTransport, "handle_request")):
-        setattr(kind, name, _counted(getattr(kind, name)))
+        setattr(kind, name, _count_calls(getattr(kind, name)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what stands beside the numbered tests in their modules."""
+    """Deselect the tests without a number."""
     items[:] = [item for item in items if NUMBERED.search(item.name)]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Note with the test how many requests it sent; what its fixtures asked for is not counted."""
+    """Report how many requests the test sent, without those of its fixtures."""
     before = _current_count()
     try:
         return (yield)

@@ -1,4 +1,4 @@
-"""Other limits than the application of the tests has, a clock that the test moves, and callers everywhere."""
+"""Helpers for rate limit tests: other limits, a clock that the test sets, and clients at any IP address."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ NOON = 1_800_000_000_000
 
 @pytest.fixture
 def set_limits(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Let the application have other limits, fresh counts and a clock that the test moves."""
+    """Return a function that sets limits and returns a clock, whose `now` (in milliseconds) the test can set.
+
+    The request counts start at 0.
+    """
     limits: RateLimiter = application.app.config["LIMITS"]
     clock = SimpleNamespace(now=NOON)
     monkeypatch.setattr(limits, "store", MemoryStore())
@@ -35,18 +38,18 @@ def set_limits(application: Application, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 class AppFromAddress:
-    """The application as somebody at this address reaches it."""
+    """The application as a client at this IP address reaches it."""
 
     def __init__(self, app: Application, address: str) -> None:
         self.app, self.address = app, address
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Pass the request on."""
+        """Forward the request with the client's address."""
         await self.app({**scope, "client": (self.address, 5)}, receive, send)
 
 
-def exceeded_policy(reply: ClientResponse) -> str:
-    """Return the name of the limit that refused a request."""
-    assert (reply.status, reply.json()["code"]) == (429, "rate_limited"), reply.body
-    assert int(reply.headers["retry-after"]) > 0
-    return str(reply.json()["policy"])
+def exceeded_policy(response: ClientResponse) -> str:
+    """Assert that a response is 429, and return the name of the exceeded policy."""
+    assert (response.status, response.json()["code"]) == (429, "rate_limited"), response.body
+    assert int(response.headers["retry-after"]) > 0
+    return str(response.json()["policy"])

@@ -1,7 +1,7 @@
-"""`make security`: every test whose name begins with the number of a security row, and the table of the rows.
+"""`make security`: run the tests of all security risks and print a table of the results.
 
-Tests named `test_sNN_...` anywhere below `tests` belong to it, in their long forms. A row without a
-test fails the run.
+The tests are those named `test_sNN_...` anywhere below `tests`, where NN is the number of a row of the
+table. They run in full (`--long`). A row without a test fails the run.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SECURITY_ROWS = {
 
 
 class Results:
-    """Takes the reports of the tests, from whatever process they come."""
+    """Pytest plugin that collects the results of the tests by row."""
 
     def __init__(self) -> None:
         self.tests: dict[int, set[str]] = {number: set() for number in SECURITY_ROWS}
@@ -59,9 +59,9 @@ class Results:
         self.requests: Counter[int] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count one phase of one test."""
-        found = NUMBERED.search(report.nodeid)
-        number = int(found[1]) if found else 0
+        """Count the report of one phase (setup, call or teardown) of a test."""
+        match = NUMBERED.search(report.nodeid)
+        number = int(match[1]) if match else 0
         if number not in SECURITY_ROWS:
             return
         if report.when == "call" or report.outcome != "passed":
@@ -71,7 +71,7 @@ class Results:
             self.requests[number] += sum(int(n) for name, n in report.user_properties if name == REQUESTS)
 
     def result(self, number: int) -> str:
-        """Return how the tests of a row ended."""
+        """Return the result of a row as text."""
         if not self.tests[number]:
             return "NO TEST"
         outcomes = self.outcomes[number]
@@ -80,7 +80,7 @@ class Results:
         return f"passed, {outcomes['skipped']} skipped" if outcomes["skipped"] else "passed"
 
     def lines(self) -> list[str]:
-        """Return the table."""
+        """Return the lines of the table."""
         lines = ["", f"{'#':<4} {'Risk':<28} {'Tests':>6} {'Requests':>9}  Result"]
         for number, risk in SECURITY_ROWS.items():
             tests, requests = len(self.tests[number]), self.requests[number]
@@ -89,20 +89,20 @@ class Results:
         return [*lines, f"{'':<4} {'all':<28} {total:>6} {self.requests.total():>9}"]
 
     def list_untested_rows(self) -> list[int]:
-        """Return the rows that nothing proves."""
+        """Return the numbers of the rows without a test."""
         return [number for number, tests in self.tests.items() if not tests]
 
 
 def list_modules() -> list[str]:
-    """Return the modules in which there are numbered tests."""
-    found = [
+    """Return the paths of the modules with numbered tests."""
+    paths = [
         path for path in TESTS.rglob("test_*.py") if re.search(r"def test_s\d\d_", path.read_text("utf-8"))
     ]
-    return sorted(str(path) for path in found)
+    return sorted(str(path) for path in paths)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the tests, print the table, and return 0 when every row has a test and all of them passed."""
+    """Run the tests and print the table; return 0 if every row has a test and all tests passed."""
     results = Results()
     options = ["--long", "--quiet", "-p", "tests.security.plugin", *arguments, *list_modules()]
     status = int(pytest.main(options, plugins=[results]))

@@ -1,4 +1,4 @@
-"""Generations that a Compute API makes, for the tests of what goes well there and of what does not."""
+"""Create, read and change generations that a Compute API renders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOOLS = ["BASE_GENERATION", "EDITING", "REFINE", "VIDEO", "BACKGROUND_FIX", "IMA
 
 
 def use_compute(scenario: PhotographedProduct, server: ComputeServer, **columns: Any) -> PhotographedProduct:
-    """Make the production's model one of the Compute API."""
+    """Change the scenario's model to one of the Compute API."""
     values = {"provider": "COMPUTE", "provider_config": server.config, "tool_types": TOOLS, **columns}
     for name, value in values.items():
         setattr(scenario.model, name, value)
@@ -29,7 +29,7 @@ def use_compute(scenario: PhotographedProduct, server: ComputeServer, **columns:
 
 
 def create_remote_generation(database: Database, scenario: PhotographedProduct, **params: Any) -> UUID:
-    """A generation of the production's shot, paid for and pending."""
+    """Create a pending, charged generation of the scenario's shot and return its id."""
     caller = factories.build_caller(scenario.owner, {scenario.organization: "owner"})
     with database.transaction(write=True), caller_context(caller, None):
         shot = current_session().scalars(select(Shot).where(Shot.id == scenario.shot.id)).one()
@@ -38,40 +38,40 @@ def create_remote_generation(database: Database, scenario: PhotographedProduct, 
 
 
 def load_generation(database: Database, generation_id: UUID) -> Generation:
-    """The generation as the database has it now."""
+    """Return the generation from the database, not from the session's cache."""
     with database.transaction(write=False) as reading:
-        found = select(Generation).where(Generation.id == generation_id)
-        return reading.scalars(found.execution_options(populate_existing=True)).one()
+        query = select(Generation).where(Generation.id == generation_id)
+        return reading.scalars(query.execution_options(populate_existing=True)).one()
 
 
 def update_generation(database: Database, generation_id: UUID, **columns: Any) -> None:
-    """Set columns of a generation, as time or another process would."""
+    """Set columns of a generation, as a later time or another process would."""
     with database.transaction(write=True) as writing:
         writing.execute(update(Generation).where(Generation.id == generation_id).values(**columns))
 
 
 def list_predictions(database: Database, generation_id: UUID) -> list[Prediction]:
-    """The pictures of a generation, in order."""
+    """Return the predictions of a generation in order."""
     with database.transaction(write=False) as reading:
-        found = select(Prediction).where(Prediction.generation_id == generation_id).order_by(Prediction.index)
-        return list(reading.scalars(found))
+        query = select(Prediction).where(Prediction.generation_id == generation_id).order_by(Prediction.index)
+        return list(reading.scalars(query))
 
 
 def assert_refunded(database: Database, scenario: PhotographedProduct, generation_id: UUID) -> None:
-    """The generation failed for its provider's sake, and nobody pays for it or waits for it."""
+    """Assert that the generation failed with a provider error, is refunded, and its shot is pending again."""
     failed = load_generation(database, generation_id)
     assert (failed.status, failed.error, failed.cost_credits) == ("failed", remote.PROVIDER_ERROR, 0)
     with database.transaction(write=False) as reading:
-        paid = select(Subscription.credits_used).where(Subscription.id == scenario.subscription.id)
-        assert reading.scalar(paid) == 0
+        credits_used = select(Subscription.credits_used).where(Subscription.id == scenario.subscription.id)
+        assert reading.scalar(credits_used) == 0
         assert reading.scalar(select(Shot.status).where(Shot.id == scenario.shot.id)) == "pending"
 
 
 def wait_until(condition: Any) -> None:
-    """Return once it happened; half a minute is too long."""
+    """Return as soon as the condition holds; fail after about 30 seconds."""
     pause = threading.Event()
     for _ in range(600):
         if condition():
             return
         pause.wait(0.05)
-    raise AssertionError("it did not happen in half a minute")
+    raise AssertionError("the condition did not hold within 30 seconds")

@@ -1,4 +1,4 @@
-"""A small studio with its files, for the tests that make pictures."""
+"""Fixtures of the studio tests: storage, a customer's rows, a Compute API and a webhook receiver."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ from tests.support.servers.webhook_receiver import WebhookReceiver
 
 @pytest.fixture
 def storage(tmp_path: Path) -> LocalDisk:
+    """Return an empty storage."""
     return LocalDisk(tmp_path / "media")
 
 
 @pytest.fixture
 def scenario(database: Database, storage: LocalDisk) -> PhotographedProduct:
+    """Return the rows of a customer with a product, a photo and a pending shot."""
     return make_photographed_product(storage, database)
 
 
 class CommittingStudio(NamedTuple):
-    """A studio on a database of its own, whose threads have connections of their own and commit."""
+    """A customer's rows on a database with real commits and one connection per thread."""
 
     database: Database
     storage: LocalDisk
@@ -41,43 +43,43 @@ class CommittingStudio(NamedTuple):
 
 @pytest.fixture
 def committing_studio(own_database: Database, storage: LocalDisk) -> CommittingStudio:
-    """For tests of concurrency."""
+    """Return a customer's rows on a separate database, for tests of concurrency."""
     with own_database.transaction(write=True):
-        production = make_photographed_product(storage, None)
-    return CommittingStudio(own_database, storage, production)
+        scenario = make_photographed_product(storage, None)
+    return CommittingStudio(own_database, storage, scenario)
 
 
 @pytest.fixture
 def receiver() -> Iterator[WebhookReceiver]:
-    """A client's server for webhooks."""
-    made = WebhookReceiver()
-    with run_http_recorder(made.respond) as made.recorder:
-        yield made
+    """Yield a running webhook receiver."""
+    receiver = WebhookReceiver()
+    with run_http_recorder(receiver.respond) as receiver.recorder:
+        yield receiver
 
 
 @pytest.fixture
 def immediate_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be waited for: every parked row is due at once."""
+    """Make every parked generation due immediately, and retry requests almost without backoff."""
     monkeypatch.setattr(remote, "MIN_POLL_SECONDS", 0.0)
     monkeypatch.setattr(compute, "MAX_BACKOFF_SECONDS", 0.01)
 
 
 @pytest.fixture
 def server(immediate_polling: None) -> Iterator[ComputeServer]:
-    """A Compute API."""
+    """Yield a running fake Compute API."""
     with run_compute_server() as running:
         yield running
 
 
 @pytest.fixture
 def remote_scenario(scenario: PhotographedProduct, server: ComputeServer) -> PhotographedProduct:
-    """The production, whose model is now one of the Compute API."""
+    """Return the rows of `scenario`, with a model of the Compute API."""
     return use_compute(scenario, server)
 
 
 @pytest.fixture
 def executor(database: Database, storage: LocalDisk, server: ComputeServer) -> Iterator[GenerationExecutor]:
-    """A workshop that may reach the Compute API."""
-    made = GenerationExecutor(database, storage, 1, 60, http_client=SafeHttpClient([server.server.host]))
-    yield made
-    made.close()
+    """Yield an executor that is allowed to connect to the Compute API."""
+    executor = GenerationExecutor(database, storage, 1, 60, http_client=SafeHttpClient([server.server.host]))
+    yield executor
+    executor.close()

@@ -1,4 +1,4 @@
-"""A copy of the repository that tests may edit, commit and release as a person would."""
+"""Fixtures of the review tests: a copy of the repository to edit and commit, and the contract."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COPIED = ("openapi", "handlers", "studio", "db", "tests", "pyproject.toml", "red
 
 
 class RepositoryCopy:
-    """The copy, and what can be done in it."""
+    """A copy of the repository with a git history of its own."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -35,15 +35,15 @@ class RepositoryCopy:
         self.commit()
 
     def git(self, *arguments: str) -> str:
-        who = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false")
         outcome = subprocess.run(
-            ["git", *who, *arguments], cwd=self.root, check=True, capture_output=True, text=True
+            ["git", *identity, *arguments], cwd=self.root, check=True, capture_output=True, text=True
         )
         return outcome.stdout
 
     def commit(self) -> None:
         self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", "A state")
+        self.git("commit", "--quiet", "--message", "Change")
 
     def edit(self, name: str, old: str, new: str) -> None:
         text = (self.root / name).read_text(encoding="utf-8")
@@ -61,10 +61,11 @@ class RepositoryCopy:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> RepositoryCopy:
+    """Return a copy of the repository with one commit."""
     return RepositoryCopy(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def contract() -> Callable[[], dict[str, Any]]:
-    """Give a copy of the committed bundle each time that it is called."""
+    """Return a function that returns a new copy of the committed bundle."""
     return lambda: read_bundle(BUNDLE)
