@@ -1,4 +1,4 @@
-"""What requests about accounts need beyond the contract's example to succeed: passwords, tokens of mails."""
+"""Prepare account requests that need more than the contract's example: passwords or e-mailed tokens."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def insufficient_headers(app: Application, tenant: Tenant, operation: Operation) -> dict[str, str]:
-    """Return the credential of somebody in the world's organization who may less than an operation wants.
+    """Return an Authorization header of the tenant's organization that lacks the operation's permission.
 
-    Where every role may it, that is an API key with all scopes but this one.
+    It belongs to a viewer, or, if viewers have the permission, to an API key with all other scopes.
     """
     permission = operation.raw.get("x-permission")
     if permission in ROLES["viewer"]:
@@ -34,83 +34,83 @@ def insufficient_headers(app: Application, tenant: Tenant, operation: Operation)
 
 
 def use_email_change_token(request: Request, address: str) -> None:
-    """Send the token of a change to this address that a new account has asked for."""
+    """Put the token of a new account's e-mail change into the request."""
     token, until = generate_token("ec"), utc_now() + timedelta(hours=1)
     change = {"user_id": factories.make_user().id, "email": address, "expires_at": until}
     factories.make(EmailChange(token_hash=hash_token(token), **change))
     request.body["token"] = token
 
 
-def _confirm_new_email(tenant: Tenant, request: Request) -> None:
+def _use_new_email_change_token(tenant: Tenant, request: Request) -> None:
     use_email_change_token(request, f"{unknown_id()}@example.com")
 
 
-def _accept_an_invitation(tenant: Tenant, request: Request) -> None:
+def _use_invitation_token(tenant: Tenant, request: Request) -> None:
     token = generate_token("iv")
     make_invitation(tenant.organization, token_hash=hash_token(token))
     request.body["token"] = token
 
 
-def _new_account(tenant: Tenant, request: Request) -> None:
+def _use_new_email(tenant: Tenant, request: Request) -> None:
     request.body["email"] = f"new-{tenant.owner.email}"
 
 
-def _colleague_email(tenant: Tenant, request: Request) -> None:
+def _use_colleague_email(tenant: Tenant, request: Request) -> None:
     colleague = factories.make_user()
     factories.make_membership(tenant.sibling_organization, colleague)
     request.body["email"] = colleague.email
 
 
-def _unrelated_account(tenant: Tenant, request: Request) -> None:
+def _use_unrelated_user(tenant: Tenant, request: Request) -> None:
     request.path["user_id"] = str(factories.make_user().id)
 
 
 def make_session(owner: User) -> TokenFamily:
-    """Return an open session of an account."""
+    """Create a session of a user."""
     return factories.make(TokenFamily(user_id=owner.id, expires_at=utc_now() + timedelta(days=1)))
 
 
-def _another_session(tenant: Tenant, request: Request) -> None:
+def _use_another_session(tenant: Tenant, request: Request) -> None:
     request.path["session_id"] = str(make_session(tenant.owner).id)
 
 
-def _own_account(tenant: Tenant, request: Request) -> None:
+def _use_own_user(tenant: Tenant, request: Request) -> None:
     request.path["user_id"] = str(tenant.owner.id)
 
 
-def _account_with_password(tenant: Tenant, request: Request) -> None:
-    _own_password(tenant, request)
+def _use_own_credentials(tenant: Tenant, request: Request) -> None:
+    _set_own_password(tenant, request)
     request.body["username"] = tenant.owner.email
 
 
-def _own_email(tenant: Tenant, request: Request) -> None:
+def _use_own_email(tenant: Tenant, request: Request) -> None:
     request.path["email"] = tenant.owner.email
 
 
-def _own_password(tenant: Tenant, request: Request) -> None:
+def _set_own_password(tenant: Tenant, request: Request) -> None:
     password = request.body.get("current_password") or request.body["password"]
     tenant.owner.hashed_password = hash_password(password)
     factories.make(tenant.owner)
 
 
-def _role_for_key(tenant: Tenant, request: Request) -> None:
-    """Let a superuser join: a key acts in a role of its maker."""
+def _ensure_membership(tenant: Tenant, request: Request) -> None:
+    """Make a superuser a member of the organization: an API key needs the role of its creator."""
     if tenant.owner.is_superuser:
         factories.make_membership(tenant.organization, tenant.owner, role="admin")
 
 
 ACCOUNT_PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
-    "login": _account_with_password,
-    "recover_password": _own_email,
-    "get_user": _own_account,
-    "create_user": _new_account,
-    "update_user": _new_account,
-    "end_session": _another_session,
-    "delete_user": _unrelated_account,
-    "change_password": _own_password,
-    "confirm_email_change": _confirm_new_email,
-    "transfer_ownership": _own_password,
-    "add_member": _colleague_email,
-    "create_api_key": _role_for_key,
-    "accept_invitation": _accept_an_invitation,
+    "login": _use_own_credentials,
+    "recover_password": _use_own_email,
+    "get_user": _use_own_user,
+    "create_user": _use_new_email,
+    "update_user": _use_new_email,
+    "end_session": _use_another_session,
+    "delete_user": _use_unrelated_user,
+    "change_password": _set_own_password,
+    "confirm_email_change": _use_new_email_change_token,
+    "transfer_ownership": _set_own_password,
+    "add_member": _use_colleague_email,
+    "create_api_key": _ensure_membership,
+    "accept_invitation": _use_invitation_token,
 }

@@ -1,6 +1,6 @@
-"""The whole application for tests, in process: one app, and for each test the database that it gave.
+"""Create the application for tests in process. Each test connects it to its own database.
 
-Requests run in the app's own threads; the transactions they commit are savepoints of the test.
+Requests run in the application's threads. On the `database` fixture, their transactions are savepoints.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from tests.e2e.server import COMPUTE_WEBHOOK_SECRET
 from tests.support import factories
 
 UNLIMITED = 1_000_000
-"""Requests, where a test is not about limits."""
+"""The number of requests per window in tests that are not about rate limits."""
 REACHABLE_HOST = "127.0.0.1:9"
-"""A target that the server may go to; nobody answers there."""
+"""An allowed target of outgoing requests at which no server listens."""
 
 
 class SwitchedDatabase:
-    """Stands where the app has its database and passes on to the one of the running test."""
+    """The application's database: forwards to the database of the running test."""
 
     def __init__(self) -> None:
         self.current: Database | None = None
 
     def transaction(self, write: bool = True, actor: SessionRole = SYSTEM) -> AbstractContextManager[Any]:
-        """Open a transaction of the running test's database."""
+        """Open a transaction on the current database."""
         if self.current is None:
-            raise RuntimeError("the test did not ask for the fixture `database`")
+            raise RuntimeError("no database is set: use `switched_to`, or a fixture that does")
         return self.current.transaction(write, actor)
 
     @contextmanager
     def switched_to(self, database: Database) -> Iterator[None]:
-        """Serve from this database."""
+        """Use this database within the block."""
         self.current = database
         try:
             yield
@@ -53,11 +53,11 @@ class SwitchedDatabase:
             self.current = None
 
     def dispose(self) -> None:
-        """Do nothing: the test's fixtures close what they opened."""
+        """Do nothing: the fixtures dispose of their databases."""
 
 
 def create_test_app(folder: Path, **options: Any) -> Application:
-    """Return the application with its files below `folder` and without render workers."""
+    """Return the application with its files below `folder`, without workers and dispatchers."""
     settings = Settings(
         environment="test",
         secret_key="a secret for tests that is long enough for every algorithm",
@@ -82,7 +82,7 @@ def create_test_app(folder: Path, **options: Any) -> Application:
 
 
 def auth_headers(app: Application, user: User, age: int = 0) -> dict[str, str]:
-    """Return the Authorization header of a session of this account; its token was made `age` seconds ago."""
+    """Return the Authorization header of a new session of a user, with a token issued `age` seconds ago."""
     now = int(time.time()) - age
     family = factories.make(TokenFamily(user_id=user.id, expires_at=utc_now() + timedelta(days=1)))
     claims = {

@@ -1,4 +1,4 @@
-"""Asks an ASGI application in process with exactly the bytes a test wants to send."""
+"""Send requests to an ASGI application in process, with full control over the bytes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from urllib.parse import unquote
 
 
 def drop_rate_limit_headers(headers: dict[str, str]) -> dict[str, str]:
-    """Return the headers of an answer but for what is left of the limits, which changes with each request."""
+    """Return the headers of a response without the RateLimit fields, which change with each request."""
     return {name: value for name, value in headers.items() if not name.startswith("ratelimit")}
 
 
 @dataclass(frozen=True)
 class ClientResponse:
-    """An answer as it went to the server; header names in lower case."""
+    """A response as the application sent it. Header names are lower case."""
 
     status: int
     headers: dict[str, str]
@@ -29,7 +29,7 @@ class ClientResponse:
 
     @property
     def error_types(self) -> dict[tuple[Any, ...], str]:
-        """Where and how the request broke the contract: loc -> type."""
+        """The violations of a 422 response: `loc` to `type`."""
         return {tuple(violation["loc"]): violation["type"] for violation in self.json()["detail"]}
 
 
@@ -42,9 +42,16 @@ def send_request(
     as_json: Any = None,
     stalls: bool = False,
 ) -> ClientResponse:
-    """Return the answer to one request. A body of several pieces is sent chunked, without a length.
+    """Send one request and return the response.
 
-    A client that `stalls` sends all of it but the end.
+    Args:
+        app: The ASGI application.
+        method: The method.
+        target: The path with the query.
+        headers: The headers.
+        body: The body. Several pieces are sent chunked, without a Content-Length.
+        as_json: A value to send as JSON, instead of `body`.
+        stalls: Whether the client sends the whole body but never ends the request.
     """
     sent = {name.lower(): value for name, value in (headers or {}).items()}
     if as_json is not None:
@@ -63,7 +70,7 @@ def send_request(
 
 
 def build_scope(method: str, target: str, headers: dict[str, str]) -> dict[str, Any]:
-    """Return what an HTTP server tells an application about a request; header names come in lower case."""
+    """Return the ASGI scope of a request. The header names must be lower case."""
     path, _, query = target.partition("?")
     return {
         "type": "http", "http_version": "1.1", "asgi": {"version": "3.0"}, "scheme": "http", "root_path": "",
@@ -76,22 +83,22 @@ def build_scope(method: str, target: str, headers: dict[str, str]) -> dict[str, 
 async def _run_request(
     app: Any, scope: dict[str, Any], messages: list[dict[str, Any]], stalls: bool
 ) -> ClientResponse:
-    waiting = iter(messages if stalls else [*messages, {"type": "http.disconnect"}])
-    got: list[dict[str, Any]] = []
+    pending = iter(messages if stalls else [*messages, {"type": "http.disconnect"}])
+    received: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
-        message = next(waiting, None)
+        message = next(pending, None)
         return message if message is not None else await asyncio.Event().wait()
 
     async def send(message: dict[str, Any]) -> None:
-        got.append(message)
+        received.append(message)
 
     await app(scope, receive, send)
-    assert [message["type"] for message in got].count("http.response.start") == 1
+    assert [message["type"] for message in received].count("http.response.start") == 1
     headers: dict[str, str] = {}
-    for name, value in ((name.decode(), value.decode("latin-1")) for name, value in got[0]["headers"]):
-        # Lines of one name are one list (RFC 9110, 5.2).
+    for name, value in ((name.decode(), value.decode("latin-1")) for name, value in received[0]["headers"]):
+        # Repeated fields are one comma-separated list (RFC 9110, section 5.2).
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return ClientResponse(
-        got[0]["status"], headers, b"".join(message.get("body", b"") for message in got[1:])
+        received[0]["status"], headers, b"".join(message.get("body", b"") for message in received[1:])
     )

@@ -1,4 +1,4 @@
-"""Two requests of which the second overtakes the first at a place that the test names."""
+"""Run requests concurrently, or one request while another one is paused at a function call."""
 
 from __future__ import annotations
 
@@ -12,46 +12,49 @@ import pytest
 from tests.support.client import ClientResponse
 
 MAX_SECONDS = 1
-"""Where the overtaking request waits for what the first one holds: SQLite lets nobody write meanwhile."""
+"""The longest pause. On SQLite the other request can block until the paused one has released the database."""
 
 
 class PausedCall:
-    """A request that stops before its first call of a function until another one is answered or cannot be."""
+    """Pause the first call of a function, so that another request runs meanwhile.
+
+    The pause ends when the other request has ended, at the latest after `max_seconds`.
+    """
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, max_seconds: float = MAX_SECONDS
     ) -> None:
         self._max_seconds = max_seconds
-        self._is_there, self._may_go_on, self._is_first = threading.Event(), threading.Event(), True
+        self._paused, self._resume, self._is_first = threading.Event(), threading.Event(), True
         self._function = getattr(module, name)
         monkeypatch.setattr(module, name, self._pause_and_call)
 
     def _pause_and_call(self, *arguments: Any, **keywords: Any) -> Any:
         if self._is_first:
             self._is_first = False
-            self._is_there.set()
-            self._may_go_on.wait(self._max_seconds)
+            self._paused.set()
+            self._resume.wait(self._max_seconds)
         return self._function(*arguments, **keywords)
 
     def run_during_pause(
         self, other: Callable[[], ClientResponse], send: Callable[[], ClientResponse]
     ) -> tuple[ClientResponse, ClientResponse]:
-        """Give the answers to the request that is overtaken, and to the other one."""
+        """Run `send`, and `other` during its pause; return both responses in this order."""
         with ThreadPoolExecutor(2) as pool:
-            begun = pool.submit(send)
-            assert self._is_there.wait(10)
-            overtaking = pool.submit(other)
-            overtaking.add_done_callback(lambda _: self._may_go_on.set())
-            return begun.result(), overtaking.result()
+            paused = pool.submit(send)
+            assert self._paused.wait(10)
+            concurrent = pool.submit(other)
+            concurrent.add_done_callback(lambda _: self._resume.set())
+            return paused.result(), concurrent.result()
 
 
 def run_concurrently(*functions: Callable[[], Any]) -> list[Any]:
-    """Return what each of the acts returned, in their order; raises what the first of them raised."""
-    together = threading.Barrier(len(functions))
+    """Call all functions at the same time and return their results in order; raise the first exception."""
+    barrier = threading.Barrier(len(functions))
 
-    def begin(act: Callable[[], Any]) -> Any:
-        together.wait()
-        return act()
+    def call(function: Callable[[], Any]) -> Any:
+        barrier.wait()
+        return function()
 
     with ThreadPoolExecutor(len(functions)) as pool:
-        return list(pool.map(begin, functions))
+        return list(pool.map(call, functions))

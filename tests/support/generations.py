@@ -1,4 +1,4 @@
-"""What the tests of shootings, shots, generations and predictions share."""
+"""Complete generations through the API."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support.scenarios import run_pending_generations
 def complete_generation(
     client: Client, shot: Shot, database: Database, storage: LocalDisk, **params: Any
 ) -> dict[str, Any]:
-    """The finished generation of a shot."""
-    reply = client("POST", f"/shots/{shot.id}/generate", {"seed": 7, **params})
-    assert reply.status == 202, reply.body
+    """Request a generation of a shot, run it, and return its completed representation."""
+    response = client("POST", f"/shots/{shot.id}/generate", {"seed": 7, **params})
+    assert response.status == 202, response.body
     assert run_pending_generations(database, storage) == 1
-    done: dict[str, Any] = client("GET", f"/generations/{reply.json()['id']}").json()
-    return done
+    generation: dict[str, Any] = client("GET", f"/generations/{response.json()['id']}").json()
+    return generation
 
 
-def status_and_code(reply: Any) -> tuple[int, str]:
-    """Status and code of a problem."""
-    return reply.status, reply.json()["code"]
+def status_and_code(response: Any) -> tuple[int, str]:
+    """Return the status and the code of a problem."""
+    return response.status, response.json()["code"]

@@ -1,4 +1,4 @@
-"""Idempotency keys in the database, as tests look at them and put them back to a moment of their life."""
+"""Change stored idempotency keys to a state that a test needs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ HEADER = "idempotency-key"
 
 
 def update_key(app: Application, key: str, **columns: Any) -> int:
-    """Set columns of the rows of a key; return how many rows there are."""
-    named = IdempotencyKey.key_hash == hashlib.sha256(key.encode()).hexdigest()
+    """Set columns of the rows with a key; return the number of rows."""
+    has_key = IdempotencyKey.key_hash == hashlib.sha256(key.encode()).hexdigest()
     with app.database.transaction(write=True) as writing:
-        return int(writing.execute(update(IdempotencyKey).where(named).values(**columns)).rowcount)
+        return int(writing.execute(update(IdempotencyKey).where(has_key).values(**columns)).rowcount)
 
 
 def mark_in_progress(app: Application, key: str) -> None:
-    """Make it seem that the first request of a key is still at work."""
+    """Mark the first request with a key as still running."""
     assert update_key(app, key, status=None, headers=None, body=None, scope_id=None) == 1

@@ -1,4 +1,4 @@
-"""What the server has mailed: letters are files in its outbox, and tokens stand alone on a line."""
+"""Read the e-mails in the application's outbox folder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from handlers.app import Application
 
 
 def list_emails_to(app: Application, address: str) -> list[str]:
-    """The texts of the letters to an address, the oldest first."""
-    found = []
+    """Return the texts of the e-mails to an address, the oldest first."""
+    texts = []
     for path in sorted(app.settings.outbox_dir.glob("*.eml")):
-        letter = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
-        if letter["To"] == address:
-            found.append(letter.get_content())
-    return found
+        message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+        if message["To"] == address:
+            texts.append(message.get_content())
+    return texts
 
 
 def get_mailed_token(app: Application, address: str, prefix: str) -> str:
-    """The token of this kind in the newest letter to an address."""
-    found = re.search(rf"^({prefix}_\S+)\s*$", list_emails_to(app, address)[-1], re.MULTILINE)
-    assert found, f"no token {prefix}_... was mailed to {address}"
-    return found[1]
+    """Return the token with a prefix, on a line of its own in the newest e-mail to an address."""
+    match = re.search(rf"^({prefix}_\S+)\s*$", list_emails_to(app, address)[-1], re.MULTILINE)
+    assert match, f"no token {prefix}_... was mailed to {address}"
+    return match[1]

@@ -1,4 +1,4 @@
-"""The counts that the database keeps, beside what COUNT(*) finds in the same snapshot."""
+"""Read the row counts that triggers maintain, and count the same rows with COUNT(*)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Counts = dict[tuple[Any, ...], int]
 
 
 def stored_counts(connection: Connection) -> Counts:
-    """What is kept, by table, column, value and scope; what came to nothing is left out."""
+    """Return the stored counts other than 0, by table, column, value and tenant id."""
     key = (RowCount.table_name, RowCount.column_name, RowCount.value, RowCount.scope_id)
     total = func.sum(RowCount.number)
     rows = connection.execute(select(*key, total).group_by(*key).having(total != 0))
@@ -21,15 +21,15 @@ def stored_counts(connection: Connection) -> Counts:
 
 
 def actual_counts(connection: Connection) -> Counts:
-    """The same, counted now."""
-    found: Counts = {}
+    """Return the same counts, from COUNT(*)."""
+    counts: Counts = {}
     for model, columns in COUNTED.items():
         table: Any = model.__table__
-        scope = func.coalesce(table.c.organization_id, table.c.owner_id)
+        tenant_id = func.coalesce(table.c.organization_id, table.c.owner_id)
         for name in ("", *columns):
             value = cast(table.c[name], Text) if name else literal("")
             rows = connection.execute(
-                select(value, scope, func.count()).where(value.is_not(None)).group_by(value, scope)
+                select(value, tenant_id, func.count()).where(value.is_not(None)).group_by(value, tenant_id)
             )
-            found |= {(table.name, name, row[0], row[1]): row[2] for row in rows}
-    return found
+            counts |= {(table.name, name, row[0], row[1]): row[2] for row in rows}
+    return counts

@@ -1,4 +1,4 @@
-"""A small studio for tests: a customer with a product and a shot, and a queue that is worked off at once."""
+"""Create the rows of a customer with a product and a shot, and run their generations."""
 
 from __future__ import annotations
 
@@ -42,22 +42,27 @@ WIDTH, HEIGHT = 192, 256
 
 
 def make_product_photo() -> bytes:
-    """A plain product in front of plain paper, as JPEG."""
-    picture = Image.new("RGB", (400, 500), "#e9e6e1")
-    pen = ImageDraw.Draw(picture)
-    pen.polygon([(150, 80), (250, 80), (320, 420), (80, 420)], fill="#8a4b3c")
+    """Return a JPEG of a plain product in front of a plain background."""
+    image = Image.new("RGB", (400, 500), "#e9e6e1")
+    draw = ImageDraw.Draw(image)
+    draw.polygon([(150, 80), (250, 80), (320, 420), (80, 420)], fill="#8a4b3c")
     for x in range(110, 300, 14):
-        pen.line([(x, 200), (x + 6, 410)], fill="#743c30", width=3)
+        draw.line([(x, 200), (x + 6, 410)], fill="#743c30", width=3)
     target = io.BytesIO()
-    picture.save(target, "JPEG", quality=92)
+    image.save(target, "JPEG", quality=92)
     return target.getvalue()
 
 
 def make_stored_image(
     storage: Storage, database: Database | None, ownership: dict[str, Any], data: bytes
 ) -> MediaResource:
-    """A picture with its file, in the scope of the columns given; without a database in the transaction
-    there is.
+    """Store an image and create its row.
+
+    Args:
+        storage: The storage of the file.
+        database: The database, or None to use the running transaction.
+        ownership: The columns `owner_id` and `organization_id`.
+        data: The file.
     """
     with database.transaction(write=True) if database else nullcontext():
         return store_image(storage, normalise(data), ownership["organization_id"], ownership["owner_id"])
@@ -65,7 +70,7 @@ def make_stored_image(
 
 @dataclass
 class PhotographedProduct:
-    """The rows of one customer who can order pictures."""
+    """The rows of one customer who can request generations."""
 
     owner: User
     organization: Organization
@@ -81,22 +86,22 @@ class PhotographedProduct:
 
     @property
     def ownership(self) -> dict[str, Any]:
-        """The columns of rows of this customer."""
+        """The columns that make a row belong to the customer's organization."""
         return {"owner_id": self.owner.id, "organization_id": self.organization.id}
 
 
 def make_photographed_product(storage: Storage, database: Database | None) -> PhotographedProduct:
-    """A customer with 20 credits, guidelines for small pictures and one pending shot."""
+    """Create a customer with 20 credits, guidelines for small images and one pending shot."""
     owner = factories.make_user()
     organization = factories.make_organization(owner)
-    scope = {"owner_id": owner.id, "organization_id": organization.id}
-    product = factories.make_product(**scope)
-    media = make_stored_image(storage, database, scope, make_product_photo())
+    ownership = {"owner_id": owner.id, "organization_id": organization.id}
+    product = factories.make_product(**ownership)
+    media = make_stored_image(storage, database, ownership, make_product_photo())
     factories.make_product_image(product, media_id=media.id, type="primary")
-    resolution = factories.make_resolution_preset(**scope, width=WIDTH, height=HEIGHT)
-    guidelines = factories.make_guidelines(**scope, resolution_preset_id=resolution.id)
-    shot_type = factories.make_shot_type(**scope)
-    shooting = factories.make_shooting(**scope, default_guidelines_id=guidelines.id)
+    resolution = factories.make_resolution_preset(**ownership, width=WIDTH, height=HEIGHT)
+    guidelines = factories.make_guidelines(**ownership, resolution_preset_id=resolution.id)
+    shot_type = factories.make_shot_type(**ownership)
+    shooting = factories.make_shooting(**ownership, default_guidelines_id=guidelines.id)
     look = factories.make_look(shooting, main_product_id=product.id, shot_type_ids=[shot_type.id])
     return PhotographedProduct(
         owner=owner,
@@ -119,7 +124,7 @@ def request_generation(
     shot: Shot | None,
     product_media: MediaResource | None = None,
 ) -> Generation:
-    """Create the generation of these parameters, in the transaction of the caller."""
+    """Create a generation with these parameters in the running transaction."""
     request = GenerationRequest(**parameters)
     return create.request_generation(
         request, organization_id, shot, product_media if request.product_image else None
@@ -127,11 +132,11 @@ def request_generation(
 
 
 def run_pending_generations(database: Database, storage: Storage) -> int:
-    """Carry out everything in the queue as a worker would; returns how many generations were finished."""
+    """Run all pending generations as a worker does; return their number."""
     finished = 0
-    with ThreadPoolExecutor(2) as painters:
-        while (claim := queue.lease_next(database, f"test-{finished}", LEASE)) is not None:
-            painting = RenderJob(database, storage, painters, claim, LEASE, aborting=lambda: False)
-            assert queue.try_complete(database, storage, claim, painting.run())
+    with ThreadPoolExecutor(2) as render_pool:
+        while (lease := queue.lease_next(database, f"test-{finished}", LEASE)) is not None:
+            job = RenderJob(database, storage, render_pool, lease, LEASE, aborting=lambda: False)
+            assert queue.try_complete(database, storage, lease, job.run())
             finished += 1
     return finished

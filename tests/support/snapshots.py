@@ -1,4 +1,4 @@
-"""Everything that the database holds, to be compared before and after a request that must change nothing."""
+"""Read all rows of the database, to compare them before and after a request that must change nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handlers.app import Application
 
 
 def snapshot_rows(app: Application) -> dict[str, list[Any]]:
-    """Return the rows of each table, of every tenant; not the audit log, which tells of refusals too."""
+    """Return the rows of each table for all tenants. Not of the audit log, which also records denials."""
     with app.database.transaction(write=False) as reading:
         return {
             table.name: [tuple(row) for row in reading.execute(select(table).order_by(*table.primary_key))]

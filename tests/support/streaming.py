@@ -1,4 +1,4 @@
-"""Somebody who asks in process and stays: the answer is read as it comes, and the connection can be left."""
+"""Send requests in process whose response is read while it arrives, and which the client can abort."""
 
 from __future__ import annotations
 
@@ -16,67 +16,67 @@ TIMEOUT_SECONDS = 20
 
 
 class StreamingRequest:
-    """One request that runs."""
+    """A running request."""
 
     def __init__(self, client: Client, method: str, path: str, as_json: Any, headers: dict[str, str]) -> None:
-        self._got: list[dict[str, Any]] = []
-        self._came, self._left = asyncio.Event(), asyncio.Event()
+        self._messages: list[dict[str, Any]] = []
+        self._received, self._disconnected = asyncio.Event(), asyncio.Event()
         self._body: bytes | None = None if as_json is None else json.dumps(as_json).encode()
-        sent = client.headers | headers
+        all_headers = client.headers | headers
         if self._body is not None:
-            sent |= {"content-type": "application/json", "content-length": str(len(self._body))}
-        scope = build_scope(method, f"/api/v1{path}", sent)
+            all_headers |= {"content-type": "application/json", "content-length": str(len(self._body))}
+        scope = build_scope(method, f"/api/v1{path}", all_headers)
         self.task = asyncio.create_task(client.app(scope, self._receive, self._send))
 
     async def _receive(self) -> dict[str, Any]:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        await self._left.wait()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: dict[str, Any]) -> None:
-        self._got.append(message)
-        self._came.set()
+        self._messages.append(message)
+        self._received.set()
 
     def disconnect(self) -> None:
         """Close the connection."""
-        self._left.set()
+        self._disconnected.set()
 
     @property
     def body(self) -> bytes:
-        """What has come of the body."""
-        return b"".join(message.get("body", b"") for message in self._got[1:])
+        """The part of the body that has arrived."""
+        return b"".join(message.get("body", b"") for message in self._messages[1:])
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What has come of a stream: the data of each event, with its name."""
-        found = []
+        """The events of a stream that have arrived: the data of each event, with its name."""
+        events = []
         for block in self.body.decode().split("\n\n"):
             lines = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
             if "data" in lines:
                 data = json.loads(lines["data"])
                 assert int(lines["id"]) == data["revision"]
-                found.append({"event": lines["event"], **data})
-        return found
+                events.append({"event": lines["event"], **data})
+        return events
 
     async def wait_until(self, condition: Callable[[], Any]) -> None:
-        """Return when what has come fulfils a condition."""
+        """Wait until the condition holds. It is checked after each received message."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while not condition():
-                self._came.clear()
-                await self._came.wait()
+                self._received.clear()
+                await self._received.wait()
 
     async def read_response(self) -> ClientResponse:
-        """Return the whole answer."""
+        """Wait for the end of the request and return the whole response."""
         await asyncio.wait_for(self.task, TIMEOUT_SECONDS)
-        headers = {name.decode(): value.decode("latin-1") for name, value in self._got[0]["headers"]}
-        return ClientResponse(self._got[0]["status"], headers, self.body)
+        headers = {name.decode(): value.decode("latin-1") for name, value in self._messages[0]["headers"]}
+        return ClientResponse(self._messages[0]["status"], headers, self.body)
 
 
 @asynccontextmanager
 async def enable_long_polling(app: Application) -> AsyncIterator[None]:
-    """Let callers wait, as a server does that has a lifespan."""
+    """Enable long polling within the block, as a server does during its ASGI lifespan."""
     app.change_hub.open()
     try:
         yield
@@ -86,11 +86,11 @@ async def enable_long_polling(app: Application) -> AsyncIterator[None]:
 
 
 def run_with_long_polling(app: Application, scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Let a story happen while callers may wait; afterwards nobody may be left."""
+    """Run a scenario with long polling enabled, and assert that no listener is left."""
 
-    async def tell() -> None:
+    async def run() -> None:
         async with enable_long_polling(app):
             await scenario()
             assert len(app.change_hub) == 0
 
-    asyncio.run(tell())
+    asyncio.run(run())

@@ -1,8 +1,8 @@
-"""Make rows for tests: sensible defaults, every column open to a keyword, flushed and ready to refer to.
+"""Create rows for tests, with defaults for all columns that are not passed as keywords.
 
-They write within the running transaction if there is one, else in the session of the `database` fixture.
-Owned rows take `owner=` and `organization=` (or the columns); without either they are personal rows of a new
-user. What else a row needs and was not given is made too, in the same scope.
+The rows are flushed. They are written in the running transaction, or without one in the session of the
+`database` fixture. Owned rows take `owner=` and `organization=`, or the columns; without them they belong to
+a new user. Rows that a row refers to and that are not passed are created for the same tenant.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _session: list[Session] = []
 
 @contextmanager
 def use_session(session: Session) -> Iterator[None]:
-    """Use this session for rows that are made outside of a transaction of the code under test."""
+    """Use this session for rows that are created outside of a transaction."""
     _session.append(session)
     try:
         yield
@@ -72,7 +72,7 @@ def use_session(session: Session) -> Iterator[None]:
 
 
 def make(row: Row) -> Row:
-    """Add a row, flush it, and read what the database computes for it."""
+    """Add a row, flush it and refresh its columns, some of which the database computes."""
     try:
         session = db.session.current_session()
     except RuntimeError:
@@ -84,7 +84,7 @@ def make(row: Row) -> Row:
 
 
 def same_ownership(row: Owned) -> dict[str, Any]:
-    """The columns that put a new row into the scope of another one."""
+    """Return the columns that give a new row the same tenant as another row."""
     return {"owner_id": row.owner_id, "organization_id": row.organization_id}
 
 
@@ -93,7 +93,7 @@ def _make_owned(model: type[OwnedRow], values: dict[str, Any], **defaults: Any) 
 
 
 def _with_ownership(values: dict[str, Any]) -> dict[str, Any]:
-    """Replace `owner` and `organization` by their columns; personal to a new user when nothing is said."""
+    """Replace `owner` and `organization` by their columns; without either, use a new user as the owner."""
     owner, organization = values.pop("owner", None), values.pop("organization", None)
     if "owner_id" in values:
         return values
@@ -108,7 +108,13 @@ def build_caller(
     roles: dict[Organization, str] | None = None,
     permissions: dict[str, set[str]] | None = None,
 ) -> Caller:
-    """A caller as the server would load it; `permissions` is the table from role to permissions."""
+    """Return a caller as the server loads it.
+
+    Args:
+        user: The user.
+        roles: The role in each organization.
+        permissions: The permissions of each role.
+    """
     table = permissions or {}
     memberships = {organization.id: role for organization, role in (roles or {}).items()}
     return Caller(
@@ -122,21 +128,21 @@ def build_caller(
 
 
 def make_audit_event(organization: Organization | None = None, **columns: Any) -> AuditEvent:
-    """Make an event of an organization's log, or of the account that `account_id` names."""
+    """Create an event in the audit log of an organization, or with `account_id`, of a user."""
     defaults = {"actor_type": "user", "action": "update_brand", "outcome": "succeeded", "request_id": "r"}
     organization_id = organization.id if organization else None
     return make(AuditEvent(organization_id=organization_id, **{**defaults, **columns}))
 
 
 def make_user(**values: Any) -> User:
-    """An active account without a usable password."""
+    """Create an active user without a usable password."""
     number = next(_number)
     defaults = {"email": f"user{number}@example.com", "hashed_password": "!", "full_name": f"User {number}"}
     return make(User(**(defaults | values)))
 
 
 def make_organization(owner: User | None = None, **values: Any) -> Organization:
-    """An organization with its owner as the one member."""
+    """Create an organization whose only member is its owner."""
     number = next(_number)
     defaults = {"name": f"Organization {number}", "slug": f"organization-{number}"}
     organization = make(Organization(**(defaults | values)))
@@ -145,13 +151,13 @@ def make_organization(owner: User | None = None, **values: Any) -> Organization:
 
 
 def make_membership(organization: Organization, user: User | None = None, role: str = "member") -> Membership:
-    """A further member of an organization."""
+    """Create a membership in an organization."""
     user = user or make_user()
     return make(Membership(organization_id=organization.id, user_id=user.id, role=role))
 
 
 def make_subscription(user: User | None = None, **values: Any) -> Subscription:
-    """An active subscription with 1,000 credits."""
+    """Create an active subscription with 1,000 credits."""
     defaults = {
         "user_id": (user or make_user()).id,
         "service_type": "SELF_SERVICE",
@@ -166,14 +172,14 @@ def make_subscription(user: User | None = None, **values: Any) -> Subscription:
 
 
 def make_credit_movement(subscription: Subscription, **values: Any) -> CreditMovement:
-    """A charge of one credit in the running period."""
+    """Create a charge of one credit in the current period."""
     defaults = {"kind": "charge", "amount": 1, "credits_total": subscription.credits_total}
     period = {"subscription_id": subscription.id, "period_start": subscription.start_date}
     return make(CreditMovement(**(defaults | period | values)))
 
 
 def make_media(**values: Any) -> MediaResource:
-    """The row of a stored picture; no file is written."""
+    """Create the row of a stored image. Writes no file."""
     return _make_owned(
         MediaResource,
         _with_ownership(values),
@@ -187,7 +193,7 @@ def make_media(**values: Any) -> MediaResource:
 
 
 def make_upload(**values: Any) -> Upload:
-    """A presigned upload that waits for its bytes."""
+    """Create a presigned upload that has received no file yet."""
     expires_at = utc_now() + timedelta(hours=24)
     return _make_owned(
         Upload,
@@ -199,7 +205,7 @@ def make_upload(**values: Any) -> Upload:
 
 
 def make_shot_type(**values: Any) -> ShotType:
-    """A front view of the whole body."""
+    """Create a shot type: a front view of the whole body."""
     slug = f"front-{next(_number)}"
     return _make_owned(
         ShotType, _with_ownership(values), name="Front", slug=slug, label="Front", framing="FULL_BODY"
@@ -207,112 +213,112 @@ def make_shot_type(**values: Any) -> ShotType:
 
 
 def make_background_preset(**values: Any) -> BackgroundPreset:
-    """A plain white background."""
+    """Create a plain white background preset."""
     return _make_owned(BackgroundPreset, _with_ownership(values), name="White", kind="SOLID", color="#ffffff")
 
 
 def make_resolution_preset(**values: Any) -> ResolutionPreset:
-    """A small portrait."""
+    """Create a resolution preset for a small portrait format."""
     return _make_owned(ResolutionPreset, _with_ownership(values), name="Portrait", width=768, height=1024)
 
 
 def make_style(**values: Any) -> Style:
-    """A style that changes nothing."""
+    """Create a style without adjustments."""
     return _make_owned(Style, _with_ownership(values), name="Neutral", slug=f"neutral-{next(_number)}")
 
 
 def make_subject(**values: Any) -> Subject:
-    """A subject without base images."""
+    """Create a subject without base images."""
     return _make_owned(Subject, _with_ownership(values), name="Mara", slug=f"mara-{next(_number)}")
 
 
 def make_base_image(subject: Subject | None = None, **values: Any) -> SubjectBaseImage:
-    """A base image of a subject for some shot type."""
+    """Create a base image of a subject for one shot type."""
     subject = subject or make_subject()
-    scope = same_ownership(subject)
+    ownership = same_ownership(subject)
     return _make_owned(
         SubjectBaseImage,
         values,
         subject_id=subject.id,
         public=subject.public,
-        shot_type_id=values.pop("shot_type_id", None) or make_shot_type(**scope).id,
-        media_id=values.pop("media_id", None) or make_media(**scope).id,
-        **scope,
+        shot_type_id=values.pop("shot_type_id", None) or make_shot_type(**ownership).id,
+        media_id=values.pop("media_id", None) or make_media(**ownership).id,
+        **ownership,
     )
 
 
 def make_guidelines(**values: Any) -> Guidelines:
-    """Guidelines for WEBP pictures without presets."""
+    """Create guidelines for WEBP images, without presets."""
     return _make_owned(Guidelines, _with_ownership(values), name="Web shop")
 
 
 def make_brand(**values: Any) -> Brand:
-    """A brand without defaults."""
+    """Create a brand without defaults."""
     return _make_owned(Brand, _with_ownership(values), name="Atelier", slug=f"atelier-{next(_number)}")
 
 
 def make_product(**values: Any) -> Product:
-    """A product without images."""
+    """Create a product without images."""
     return _make_owned(Product, _with_ownership(values), name="Linen dress", sku=f"SKU-{next(_number)}")
 
 
 def make_product_image(product: Product | None = None, **values: Any) -> ProductImage:
-    """The primary image of a product."""
+    """Create the primary image of a product."""
     product = product or make_product()
-    scope = same_ownership(product)
-    media_id = values.pop("media_id", None) or make_media(**scope).id
+    ownership = same_ownership(product)
+    media_id = values.pop("media_id", None) or make_media(**ownership).id
     return _make_owned(
-        ProductImage, values, product_id=product.id, media_id=media_id, type="primary", **scope
+        ProductImage, values, product_id=product.id, media_id=media_id, type="primary", **ownership
     )
 
 
 def make_generation_model(**values: Any) -> GenerationModel:
-    """The local studio with the tools it has."""
+    """Create the model of the local studio with all its tools."""
     tools = ["BASE_GENERATION", "REFINE", "BACKGROUND_FIX", "IMAGE_ADJUST"]
     defaults = {"name": "Local studio", "provider": "LOCAL_STUDIO", "tool_types": tools}
     return make(GenerationModel(**(defaults | values)))
 
 
 def make_shooting(**values: Any) -> Shooting:
-    """A shooting in production without looks."""
+    """Create a shooting without looks."""
     due_date = utc_now() + timedelta(days=14)
     return _make_owned(Shooting, _with_ownership(values), name="Spring lookbook", due_date=due_date)
 
 
 def make_look(shooting: Shooting | None = None, **values: Any) -> Look:
-    """A look of one product without shot types and shots; `shot_type_ids` gives it shot types."""
+    """Create a look of one product, without shots and by default without shot types."""
     shooting = shooting or make_shooting()
-    scope = same_ownership(shooting)
-    main_product_id = values.pop("main_product_id", None) or make_product(**scope).id
-    return _make_owned(Look, values, shooting_id=shooting.id, main_product_id=main_product_id, **scope)
+    ownership = same_ownership(shooting)
+    main_product_id = values.pop("main_product_id", None) or make_product(**ownership).id
+    return _make_owned(Look, values, shooting_id=shooting.id, main_product_id=main_product_id, **ownership)
 
 
 def make_shot(look: Look | None = None, **values: Any) -> Shot:
-    """A pending shot of a look."""
+    """Create a pending shot of a look."""
     look = look or make_look()
-    scope = same_ownership(look)
-    shot_type_id = values.pop("shot_type_id", None) or make_shot_type(**scope).id
+    ownership = same_ownership(look)
+    shot_type_id = values.pop("shot_type_id", None) or make_shot_type(**ownership).id
     return _make_owned(
-        Shot, values, look_id=look.id, shooting_id=look.shooting_id, shot_type_id=shot_type_id, **scope
+        Shot, values, look_id=look.id, shooting_id=look.shooting_id, shot_type_id=shot_type_id, **ownership
     )
 
 
 def make_generation(shot: Shot | None = None, **values: Any) -> Generation:
-    """A pending generation of a shot, or with owner or organization given and no shot, one without a shot."""
+    """Create a pending generation of a shot, or, with only an owner or organization, one without a shot."""
     if shot is None and not {"owner", "organization", "owner_id"} & values.keys():
         shot = make_shot()
-    scope = same_ownership(shot) if shot else {}
+    ownership = same_ownership(shot) if shot else {}
     model_id = values.pop("model_id", None) or make_generation_model().id
     return _make_owned(
-        Generation, _with_ownership(scope | values), shot_id=shot.id if shot else None, model_id=model_id
+        Generation, _with_ownership(ownership | values), shot_id=shot.id if shot else None, model_id=model_id
     )
 
 
 def make_prediction(generation: Generation | None = None, **values: Any) -> Prediction:
-    """A picture that waits for review."""
+    """Create a prediction that is pending review."""
     generation = generation or make_generation(status="completed", progress=100)
-    scope = same_ownership(generation)
-    media_id = values.pop("media_id", None) or make_media(**scope).id
+    ownership = same_ownership(generation)
+    media_id = values.pop("media_id", None) or make_media(**ownership).id
     return _make_owned(
         Prediction,
         values,
@@ -336,12 +342,12 @@ def make_prediction(generation: Generation | None = None, **values: Any) -> Pred
             "settings": {},
             "ignored_inputs": [],
         },
-        **scope,
+        **ownership,
     )
 
 
 def make_webhook_endpoint(**values: Any) -> WebhookEndpoint:
-    """An enabled endpoint that listens to completed generations and approved shots."""
+    """Create an enabled endpoint for the events generation.completed and shot.approved."""
     return _make_owned(
         WebhookEndpoint,
         _with_ownership(values),
@@ -353,7 +359,7 @@ def make_webhook_endpoint(**values: Any) -> WebhookEndpoint:
 
 
 def make_webhook_delivery(endpoint: WebhookEndpoint | None = None, **values: Any) -> WebhookDelivery:
-    """A message that failed and is given up."""
+    """Create a delivery that has failed for good."""
     endpoint = endpoint or make_webhook_endpoint()
     number = next(_number)
     data = {
@@ -378,7 +384,7 @@ def make_webhook_delivery(endpoint: WebhookEndpoint | None = None, **values: Any
 
 
 def make_export(shooting: Shooting | None = None, *predictions: Prediction, **values: Any) -> Export:
-    """A pending export of a shooting, of these pictures; the manifest would say nothing of them."""
+    """Create a pending export of predictions of a shooting, without facts for the manifest."""
     shooting = shooting or make_shooting()
     items = [
         ExportItem(

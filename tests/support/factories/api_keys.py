@@ -1,4 +1,4 @@
-"""API keys for tests: rows beside those of `tests.support.factories`, and the header that a program sends."""
+"""Create API keys for tests, and the Authorization header that a client sends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import factories
 
 
 def make_api_key(organization: Organization, created_by: User | None = None, **values: Any) -> ApiKey:
-    """A key by a member, the owner unless another is named, with a secret that nobody has."""
+    """Create a key whose secret is unknown. Its default creator is the organization's owner."""
     defaults: dict[str, Any] = {
         "organization_id": organization.id,
         "created_by_id": created_by.id if created_by else organization.owner_id,
@@ -36,7 +36,7 @@ def api_key_headers(
     created_by: User | None = None,
     **values: Any,
 ) -> dict[str, str]:
-    """The Authorization header of a new key with these scopes, made without asking the API for one."""
+    """Create a key with these scopes, without the API, and return its Authorization header."""
     key_id = values.pop("id", None) or uuid.uuid4()
     secret = generate_secret(key_id, app.settings.secret_key)
     own = {

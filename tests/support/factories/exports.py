@@ -1,4 +1,4 @@
-"""Approved pictures with real files for the tests of exports, made without painting them."""
+"""Create approved predictions with stored files, and unpack export archives."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tests.support.scenarios import PhotographedProduct
 def make_approved_prediction(
     storage: Storage, scenario: PhotographedProduct, data: bytes, product: str = "Linen dress", **values: Any
 ) -> Prediction:
-    """An approved picture with these bytes, of a new shot of a new look; the shot is approved with it."""
-    scope = scenario.ownership
+    """Create an approved prediction with this file, of a new shot that is approved with it."""
+    ownership = scenario.ownership
     sku = values.pop("sku", None)
-    product_id = factories.make_product(**scope, name=product, sku=sku).id
+    product_id = factories.make_product(**ownership, name=product, sku=sku).id
     look = factories.make_look(
         scenario.shooting, main_product_id=product_id, shot_type_ids=[scenario.shot_type.id]
     )
     shot = factories.make_shot(look, shot_type_id=scenario.shot_type.id, status="approved")
     generation = factories.make_generation(shot, model_id=scenario.model.id, status="completed")
     media = factories.make_media(
-        **scope,
+        **ownership,
         content_hash=hashlib.sha256(data).hexdigest(),
         file_size=len(data),
         extension="webp",
@@ -47,7 +47,7 @@ def make_approved_prediction(
 
 
 def unpack_archive(archive: bytes) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The files of an archive without its manifests, and the manifest as JSON."""
+    """Return the files of an export archive without its manifests, and the parsed manifest.json."""
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         assert opened.testzip() is None
         files = {entry.filename: opened.read(entry) for entry in opened.infolist()}

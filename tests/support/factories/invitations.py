@@ -1,5 +1,4 @@
-"""Invitations for tests: rows, beside those of `tests.support.factories`, and what is asked of the API
-about them."""
+"""Create invitations for tests, and send and accept them through the API."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ ADDRESS = "Ines@Example.com"
 
 
 def make_invitation(organization: Organization, **values: Any) -> Invitation:
-    """An open invitation as a member; a `token_hash` that is given lets a test know the token."""
+    """Create an open invitation with the role member. Pass `token_hash` if the test needs the token."""
     number = uuid.uuid4().hex
     defaults = {
         "organization_id": organization.id,
@@ -34,22 +33,22 @@ def make_invitation(organization: Organization, **values: Any) -> Invitation:
 
 
 def invitations_path(organization: Organization) -> str:
-    """The path of the invitations of one organization."""
+    """Return the path of an organization's invitations."""
     return f"/organizations/{organization.id}/invitations"
 
 
 def invite(
     client: Client, organization: Organization, address: str = ADDRESS, role: str = "member"
 ) -> ClientResponse:
-    """Invite an address."""
+    """Invite an e-mail address."""
     return client("POST", invitations_path(organization), {"email": address, "role": role})
 
 
 def get_invitation_token(app: Application, address: str = ADDRESS) -> str:
-    """The token that was mailed last to an address."""
+    """Return the token of the newest invitation to an e-mail address."""
     return get_mailed_token(app, address.lower(), "iv")
 
 
 def accept(anonymous: Client, token: str, **fields: str) -> ClientResponse:
-    """Spend a token; `more` is what a new account gets."""
+    """Accept an invitation. `fields` are the fields of a new account."""
     return anonymous("POST", "/invitations/accept", {"token": token, **fields})

@@ -35,6 +35,7 @@ class WebhookReceiver:
         self.max_concurrent = 0
 
     def respond(self, _request: RecordedRequest) -> StubResponse:
+        """Return the next response, after `pause_seconds` and once `may_respond` is set."""
         with self._guard:
             self._inside += 1
             self.max_concurrent = max(self.max_concurrent, self._inside)
@@ -46,6 +47,7 @@ class WebhookReceiver:
 
     @property
     def ids(self) -> list[str]:
+        """The ids of the received messages."""
         return [request.headers["webhook-id"] for request in self.recorder.requests]
 
 
