@@ -1,4 +1,4 @@
-"""For each operation that declares 409: how to run into one of its rules that no schema can say."""
+"""For each operation that declares 409: a function that prepares a request with a conflict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Conflict = Callable[[Tenant, Request], None]
 
 
 def _personal(make: Callable[..., Any], key: str, many: bool = False) -> Conflict:
-    """Refer to a row of the caller's own personal scope: seen, but of another scope."""
+    """Refer to a personal row of the caller, which is visible but belongs to another tenant."""
 
     def prepare(tenant: Tenant, request: Request) -> None:
         row_id = str(make(owner=tenant.owner).id)
@@ -27,7 +27,7 @@ def _personal(make: Callable[..., Any], key: str, many: bool = False) -> Conflic
 
 
 def _duplicate_value(key: str, kind: str) -> Conflict:
-    """Give a value that another row of the scope has."""
+    """Set a property to the value of another row of the tenant."""
 
     def prepare(tenant: Tenant, request: Request) -> None:
         request.body = {**request.body, key: getattr(tenant.rows[kind], key)}
@@ -48,7 +48,7 @@ def _make_public(tenant: Tenant, request: Request) -> None:
 
 
 def _row_in_use(kind: str) -> Conflict:
-    """Ask for the row that the world's other rows refer to, not for the unused one."""
+    """Use the row that other rows refer to instead of an unused one."""
 
     def prepare(tenant: Tenant, request: Request) -> None:
         request.path[f"{kind}_id"] = str(tenant.rows[kind].id)

@@ -1,7 +1,7 @@
-"""The contract as test parameters: every operation with a request that it should answer well.
+"""The operations of the contract as test parameters, and requests to them.
 
-A new operation is covered by the generic suites the day it is written; only a rule that the schema cannot say
-(409) needs a line of its own.
+The generic suites cover a new operation automatically. Only a conflict (409), which no schema can express,
+must be added by hand.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BOUNDARY = "boundary-of-the-suite"
 
 
 def resolve(node: dict[str, Any]) -> dict[str, Any]:
-    """Return what a reference points to, or the node itself."""
+    """Return the target of a reference, or the node itself if it is none."""
     while "$ref" in node:
         target: Any = CONTRACT
         for step in split_pointer(node["$ref"]):
@@ -38,7 +38,7 @@ def resolve(node: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of the contract and what the suites ask about it."""
+    """One operation of the contract, with the properties that the suites need."""
 
     operation_id: str
     method: str
@@ -48,7 +48,7 @@ class Operation:
 
     @property
     def is_public(self) -> bool:
-        """Whether it wants no token."""
+        """Whether the operation requires no token."""
         return self.raw.get("security") == []
 
     @property
@@ -67,7 +67,7 @@ class Operation:
 
     @property
     def success_status(self) -> int:
-        """The status of a good answer; 200 beside 202 answers what is only tried."""
+        """The status of a successful response. If 202 is declared, 200 is the response to a dry run."""
         return 202 if 202 in self.statuses else min(self.statuses)
 
     @property
@@ -82,7 +82,7 @@ class Operation:
 
     @property
     def forbids_unknown_properties(self) -> bool:
-        """Whether the contract lists all that a JSON body may hold; call-backs of others may hold more."""
+        """Whether JSON bodies may have only declared properties; callbacks of services may have more."""
         json_body = "application/json" in self.media_types
         return json_body and self.body_schema("application/json").get("additionalProperties") is not True
 
@@ -107,7 +107,7 @@ OPERATIONS = {operation.operation_id: operation for operation in list_operations
 
 @dataclass
 class Request:
-    """A request to an operation before it is sent; tests change what they are about."""
+    """A request to an operation. Tests change the parts that they test before they send it."""
 
     operation: Operation
     path: dict[str, str] = field(default_factory=dict)
@@ -133,7 +133,14 @@ class Request:
         method: str | None = None,
         stalls: bool = False,
     ) -> ClientResponse:
-        """Return the answer; `headers` are the caller's credentials, and who `stalls` sends half of it."""
+        """Send the request and return the response.
+
+        Args:
+            app: the application.
+            headers: additional headers, such as the credentials of the caller.
+            method: another method than that of the operation.
+            stalls: whether the body stops before its end and never continues.
+        """
         sent = {**self.headers, **(headers or {})}
         encoded = None
         if self.media_type is not None:
@@ -147,7 +154,7 @@ class Request:
         )
 
     def replace(self, **changes: Any) -> Request:
-        """Return a copy with other values."""
+        """Return a copy with other attributes."""
         other = copy.deepcopy(self)
         for name, value in changes.items():
             setattr(other, name, value)
@@ -155,7 +162,7 @@ class Request:
 
 
 def encode(media_type: str, body: Any) -> bytes:
-    """Return the bytes of a body."""
+    """Return the encoded body."""
     if isinstance(body, bytes):
         return body
     if media_type == "application/json":
@@ -174,5 +181,5 @@ def encode(media_type: str, body: Any) -> bytes:
 
 
 def unknown_id() -> str:
-    """Return the id of nothing."""
+    """Return an id that no row has."""
     return str(uuid.uuid4())

@@ -1,7 +1,4 @@
-"""One organization with a row of every kind, and for each operation a request about these rows that succeeds.
-
-Two worlds are two tenants: what is A's is foreign to B.
-"""
+"""A tenant with a row of every kind, and for each operation a request on these rows that succeeds."""
 
 from __future__ import annotations
 
@@ -43,23 +40,23 @@ KINDS = {
 }  # fmt: skip
 
 
-# What the renderer says about a picture, as the contract's example has it.
+# Properties that the renderer sets on a prediction, with the values of the contract's examples.
 REVIEW_FIELDS = {
     name: CONTRACT["components"]["schemas"][name.title()]["example"] for name in ("quality", "provenance")
 }
 
 
 def make_image(file_format: str = "PNG", size: tuple[int, int] = (48, 64)) -> bytes:
-    """Return a small real picture."""
+    """Return a small image file."""
     target = io.BytesIO()
     Image.new("RGB", size, "#c8b49a").save(target, file_format)
     return target.getvalue()
 
 
 class Tenant:
-    """A tenant. `rows` holds one row of every kind by the name of its path parameter, without `_id`.
+    """A tenant. `rows` has one row of every kind by the name of its path parameter, without `_id`.
 
-    In a personal one they belong to the owner and to no organization.
+    The rows of a personal tenant belong to the owner and to no organization.
     """
 
     def __init__(self, settings: Settings, personal: bool = False) -> None:
@@ -67,29 +64,32 @@ class Tenant:
         self.storage = LocalDisk(settings.media_dir)
         self.owner: User = factories.make_user()
         self.organization: Organization = factories.make_organization(self.owner)
-        scope = self.ownership
+        ownership = self.ownership
         subscription = factories.make_subscription(self.owner)
-        brand = factories.make_brand(**scope)
-        shot_type, second_shot_type = factories.make_shot_type(**scope), factories.make_shot_type(**scope)
-        style = factories.make_style(**scope)
-        subject = factories.make_subject(**scope)
-        product = factories.make_product(**scope, brand_id=brand.id)
-        media = self.write_file(factories.make_media(**scope, extension="png", content_type="image/png"))
+        brand = factories.make_brand(**ownership)
+        shot_type, second_shot_type = (
+            factories.make_shot_type(**ownership),
+            factories.make_shot_type(**ownership),
+        )
+        style = factories.make_style(**ownership)
+        subject = factories.make_subject(**ownership)
+        product = factories.make_product(**ownership, brand_id=brand.id)
+        media = self.write_file(factories.make_media(**ownership, extension="png", content_type="image/png"))
         base_image = factories.make_base_image(subject, shot_type_id=shot_type.id, media_id=media.id)
         image = factories.make_product_image(product, media_id=media.id)
-        background = factories.make_background_preset(**scope)
-        resolution = factories.make_resolution_preset(**scope)
-        guidelines = factories.make_guidelines(**scope)
+        background = factories.make_background_preset(**ownership)
+        resolution = factories.make_resolution_preset(**ownership)
+        guidelines = factories.make_guidelines(**ownership)
         model = factories.make_generation_model(recommended=True)
-        shooting = factories.make_shooting(**scope, brand_id=brand.id)
+        shooting = factories.make_shooting(**ownership, brand_id=brand.id)
         look = factories.make_look(shooting, main_product_id=product.id, shot_type_ids=[shot_type.id])
         shot = factories.make_shot(look, shot_type_id=shot_type.id, status="pending_review")
         generation = factories.make_generation(shot, model_id=model.id, status="completed", progress=100)
         prediction = factories.make_prediction(
             generation, media_id=media.id, content_type="image/png", width=48, height=64, **REVIEW_FIELDS
         )
-        upload = factories.make_upload(**scope)
-        endpoint = factories.make_webhook_endpoint(**scope)
+        upload = factories.make_upload(**ownership)
+        endpoint = factories.make_webhook_endpoint(**ownership)
         self.member = factories.make_user()
         factories.make_membership(self.organization, self.member)
         self.viewer, self.admin = factories.make_user(), factories.make_user()
@@ -110,7 +110,7 @@ class Tenant:
         }  # fmt: skip
 
     def reload(self, session: Session) -> None:
-        """Read all rows anew, so that they are plain columns and can be copied."""
+        """Load all rows again, so that they have plain columns and can be copied."""
         self.rows = {name: _read(session, row) for name, row in self.rows.items()}
         self.organization, self.member = self.rows["organization"], self.rows["user"]
         self.owner, self.viewer = _read(session, self.owner), _read(session, self.viewer)
@@ -118,22 +118,22 @@ class Tenant:
         self.second_shot_type = _read(session, self.second_shot_type)
 
     def attach_to(self, session: Session) -> None:
-        """Go on in another session."""
+        """Attach all rows to another session."""
         session.add_all([self.owner, self.viewer, self.admin, self.second_shot_type, *self.rows.values()])
 
     @property
     def ownership(self) -> dict[str, Any]:
-        """The scope of the rows, as factories take it."""
+        """The arguments of factories for rows of this tenant."""
         return {"owner": self.owner} if self.personal else {"organization": self.organization}
 
     @cached_property
     def superuser(self) -> User:
-        """An account that administers the system and is no member."""
+        """A superuser who is no member of the organization."""
         return factories.make_user(is_superuser=True)
 
     @cached_property
     def sibling_organization(self) -> Organization:
-        """Another organization of the owner, whose members are colleagues and no members here."""
+        """Another organization of the owner, with other members."""
         return factories.make_organization(self.owner)
 
     def write_file(self, media: Any) -> Any:
@@ -142,11 +142,11 @@ class Tenant:
         return media
 
     def caller_for(self, operation: Operation) -> User:
-        """Return the account of this world that may call an operation."""
+        """Return an account with the permission to call an operation."""
         return self.superuser if is_for_superusers(operation) else self.owner
 
     def request_for(self, operation_id: str) -> Request:
-        """Return a request that the operation should answer with its success status."""
+        """Return a request to which the operation should return its success status."""
         operation = OPERATIONS[operation_id]
         request = Request(operation)
         for name in operation.path_names():
@@ -169,7 +169,7 @@ class Tenant:
         row = self.rows.get(name.removesuffix("_id"))
         if row is not None and name.endswith("_id"):
             return str(row.id)
-        parameter = next(one for one in operation.parameters if one["name"] == name)
+        parameter = next(parameter for parameter in operation.parameters if parameter["name"] == name)
         return str(parameter["schema"]["example"])
 
     def body_for(self, operation: Operation, media_type: str) -> Any:
@@ -188,9 +188,9 @@ class Tenant:
     def replace_seed_ids(self, value: Any) -> Any:
         """Return an example with the demo rows' ids replaced by ids of this tenant."""
         if isinstance(value, dict):
-            return {name: self.replace_seed_ids(one) for name, one in value.items()}
+            return {name: self.replace_seed_ids(item) for name, item in value.items()}
         if isinstance(value, list):
-            return list(dict.fromkeys(self.replace_seed_ids(one) for one in value))
+            return list(dict.fromkeys(self.replace_seed_ids(item) for item in value))
         if isinstance(value, str) and value.startswith(SEEDED):
             kind = KINDS[int(value.removeprefix(SEEDED)[:4], 16)]
             return str(self.rows[kind].id)
@@ -199,7 +199,7 @@ class Tenant:
         return value
 
     def file_url(self, resource_id: object) -> str:
-        """Return the address of a stored picture."""
+        """Return the URL of a stored image."""
         return f"{self.settings.public_url}/api/v1/files/media/{resource_id}/file.png"
 
 
@@ -208,12 +208,12 @@ def _read(session: Session, row: Any) -> Any:
 
 
 def is_for_superusers(operation: Operation) -> bool:
-    """Tell whether only superusers may call an operation."""
+    """Return whether only superusers can call an operation."""
     return operation.raw.get("x-permission") in SUPERUSER_ONLY
 
 
 def sign_upload_request(tenant: Tenant, request: Request) -> None:
-    """Give an upload a signed address that holds."""
+    """Add a valid signature to an upload request."""
     upload_id = UUID(request.path["upload_id"])
     signed = sign_upload(tenant.settings.secret_key, upload_id, utc_now(), timedelta(minutes=15))
     request.query = {"expires": signed.expires, "signature": signed.signature}
@@ -310,7 +310,7 @@ def _reachable_url(tenant: Tenant, request: Request) -> None:
     request.body["url"] = f"http://{REACHABLE_HOST}/hooks"
 
 
-# What a request needs beyond the contract's example to succeed.
+# Preparations of requests that the contract's example alone does not make succeed.
 PREPARATIONS: dict[str, Callable[[Tenant, Request], None]] = {
     **ACCOUNT_PREPARATIONS,
     "refresh_token": _open_session,
@@ -351,7 +351,7 @@ def _make_prediction(tenant: Tenant) -> Any:
     return factories.make_prediction(generation, media_id=tenant.rows["resource"].id, **REVIEW_FIELDS)
 
 
-# One more row for each list.
+# Functions that add one more row to a list, by operation.
 MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
     "list_users": lambda tenant: factories.make_user(),
     "list_sessions": lambda tenant: make_session(tenant.owner),

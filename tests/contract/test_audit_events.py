@@ -1,4 +1,4 @@
-"""Suites over every operation that writes: one event in the audit log each, and none for what only reads."""
+"""Every write creates one event in the audit log, and reads create none."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tests.support.factories.api_keys import api_key_headers
 
 REQUEST_ID = "request-of-the-suite"
 
-# Without a credential, or with one that names another account than the world's.
+# Operations without a caller, or with an actor that is not the caller.
 OTHER_ACTORS = {"recover_password", "put_upload", "confirm_email_change", "accept_invitation"}
-# What an organization does not own: accounts, plans, models, and files until something refers to them.
+# Operations of accounts, whose events belong to no organization.
 ACCOUNT_OPERATIONS = {
     *("login", "refresh_token", "logout", "reset_password", "recover_password", "create_presigned_url"),
     *("revoke_token", "end_session"),
     *("update_current_user", "change_password", "confirm_email_change"),
 }
-# What changes no field of the row that it is about: it makes other rows, tokens or links, or ends a session.
+# Operations without changed fields: they create other rows, tokens or links, or end a session.
 WITHOUT_FIELD_CHANGES = {
     *("login", "refresh_token", "revoke_token", "logout", "end_session", "recover_password"),
     *("generate_shooting", "retry_generation", "share_prediction"),
@@ -37,7 +37,7 @@ OTHER_ORGANIZATIONS = {"create_organization", "delete_organization"}
 
 
 def is_audited(operation: Operation) -> bool:
-    """Tell whether successes of an operation are written down."""
+    """Return whether successful requests to an operation are recorded."""
     return operation.method != "GET" and "x-not-audited" not in operation.raw
 
 
@@ -45,13 +45,13 @@ WRITES = [name for name, operation in OPERATIONS.items() if is_audited(operation
 
 
 def list_events(app: Application) -> list[AuditEvent]:
-    """Return the whole log, the oldest first."""
+    """Return all events, oldest first."""
     with app.database.transaction(write=False) as reading:
         return list(reading.scalars(select(AuditEvent).order_by(AuditEvent.id)))
 
 
 def send_as_authorized(app: Application, tenant: Tenant, request: Request) -> ClientResponse:
-    """Return the answer to the one who may."""
+    """Send a request as a caller with the permission."""
     headers = {"x-request-id": REQUEST_ID}
     if not request.operation.is_public:
         headers |= auth_headers(app, tenant.caller_for(request.operation))
@@ -59,7 +59,7 @@ def send_as_authorized(app: Application, tenant: Tenant, request: Request) -> Cl
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_s24_a_write_makes_exactly_one_event(name: str, app: Application, tenant: Tenant) -> None:
+def test_s24_a_write_creates_exactly_one_event(name: str, app: Application, tenant: Tenant) -> None:
     request = tenant.request_for(name)
     operation = request.operation
     reply = send_as_authorized(app, tenant, request)
@@ -79,13 +79,15 @@ def test_s24_a_write_makes_exactly_one_event(name: str, app: Application, tenant
         assert organization_id is None
     elif name not in OTHER_ORGANIZATIONS:
         assert organization_id == tenant.organization.id
-    assert bool(event.changes) is (name not in WITHOUT_FIELD_CHANGES), "nothing is told of what changed"
+    assert bool(event.changes) is (name not in WITHOUT_FIELD_CHANGES), (
+        "the event has no changes, or unexpected ones"
+    )
 
 
 @pytest.mark.parametrize(
     "name", [name for name in WRITES if OPERATIONS[name].raw.get("x-permission") in API_KEYS]
 )
-def test_s24_a_write_with_an_api_key_names_the_key_and_whom_it_acts_for(
+def test_s24_the_event_of_a_write_with_an_api_key_names_the_key_and_its_creator(
     name: str, app: Application, tenant: Tenant
 ) -> None:
     request, key_id = tenant.request_for(name), uuid4()
@@ -98,15 +100,16 @@ def test_s24_a_write_with_an_api_key_names_the_key_and_whom_it_acts_for(
 
 
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name not in WRITES])
-def test_s24_what_only_reads_makes_no_event(name: str, app: Application, tenant: Tenant) -> None:
+def test_s24_a_read_creates_no_event(name: str, app: Application, tenant: Tenant) -> None:
     assert send_as_authorized(app, tenant, tenant.request_for(name)).status < 300
     assert list_events(app) == []
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, one in OPERATIONS.items() if 403 in one.statuses and not one.is_public]
+    "name",
+    [name for name, operation in OPERATIONS.items() if 403 in operation.statuses and not operation.is_public],
 )
-def test_s24_a_call_without_the_permission_makes_one_event(
+def test_s24_a_request_without_the_permission_creates_one_event(
     name: str, app: Application, tenant: Tenant
 ) -> None:
     request = tenant.request_for(name)
@@ -130,7 +133,7 @@ def test_s24_a_call_without_the_permission_makes_one_event(
 @pytest.mark.parametrize(
     "name", [name for name in WRITES if OPERATIONS[name].path_names() and not OPERATIONS[name].is_public]
 )
-def test_s24_what_is_not_there_makes_no_event(name: str, app: Application, tenant: Tenant) -> None:
+def test_s24_a_write_to_an_unknown_row_creates_no_event(name: str, app: Application, tenant: Tenant) -> None:
     request = tenant.request_for(name)
     first = request.operation.path_names()[0]
     request.path[first] = unknown_id()

@@ -1,8 +1,7 @@
-"""Every role in front of every operation: the server does what the contract's table of permissions says.
+"""Every operation enforces the permission matrix for every role.
 
-The rows come from the contract (`handlers/pages/permission_matrix.py`), so a new operation is here the day
-it is
-described; what they are compared with is the answer. Members of other organizations are S1.
+The matrix comes from the contract (`handlers/pages/permission_matrix.py`), so a new operation is tested as
+soon as it is described. The tests of S1 cover members of other organizations.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ TWO_HOURS = 7200
 
 
 def role_cells(*roles: str, allowed: bool) -> list[tuple[str, str]]:
-    """Return the operations with the roles that have the permission, or lack it."""
+    """Return pairs of role and operation where the role has the permission, or lacks it."""
     return [(role, name) for name in SECURED for role in roles if (role in ROWS[name].roles) is allowed]
 
 
 def make_account(tenant: Tenant, role: str) -> User:
-    """Return an account with this role in the world's organization."""
+    """Return the account with this role in the organization of the tenant."""
     account: User = getattr(tenant, role)
     return account
 
 
 def build_request(tenant: Tenant, user: User, name: str) -> Request:
-    """Return a request that is about this account where it is about an account, its password or its plan."""
+    """Return a request; operations on an account or a subscription use the account of the caller."""
     if user is not tenant.owner:
         tenant.owner = user
         if ROWS[name].permission == "subscriptions:read":
@@ -53,7 +52,7 @@ def describe_response(reply: ClientResponse) -> str:
 
 
 @pytest.mark.parametrize(("role", "name"), role_cells(*ORGANIZATION_ROLES, allowed=True))
-def test_s03_a_role_that_has_the_permission_is_served(
+def test_s03_a_role_with_the_permission_gets_the_success_status(
     role: str, name: str, app: Application, tenant: Tenant
 ) -> None:
     user = make_account(tenant, role)
@@ -62,7 +61,7 @@ def test_s03_a_role_that_has_the_permission_is_served(
 
 
 @pytest.mark.parametrize(("role", "name"), role_cells(*ORGANIZATION_ROLES, allowed=False))
-def test_s03_a_role_without_the_permission_is_refused(
+def test_s03_a_role_without_the_permission_is_denied(
     role: str, name: str, app: Application, tenant: Tenant
 ) -> None:
     headers, request = auth_headers(app, make_account(tenant, role)), tenant.request_for(name)
@@ -73,7 +72,7 @@ def test_s03_a_role_without_the_permission_is_refused(
 
 
 @pytest.mark.parametrize("name", [name for _, name in role_cells("personal", allowed=True)])
-def test_s03_everybody_is_served_on_an_account_and_rows_of_their_own(
+def test_s03_every_user_has_the_permissions_for_their_account_and_personal_rows(
     name: str, app: Application, tenant: Tenant
 ) -> None:
     own = Tenant(app.settings, personal=True)
@@ -81,7 +80,7 @@ def test_s03_everybody_is_served_on_an_account_and_rows_of_their_own(
     assert reply.status == OPERATIONS[name].success_status, describe_response(reply)
 
 
-def test_s03_who_is_in_no_organization_is_refused_what_only_its_roles_have(
+def test_s03_a_user_without_an_organization_is_denied_operations_of_organization_roles(
     app: Application, tenant: Tenant
 ) -> None:
     requests = {name: tenant.request_for(name) for _, name in role_cells("personal", allowed=False)}
@@ -94,10 +93,10 @@ def test_s03_who_is_in_no_organization_is_refused_what_only_its_roles_have(
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_s03_what_is_open_is_open_to_everybody(
+def test_s03_a_public_operation_accepts_every_caller(
     name: str, app: Application, tenant: Tenant, other_tenant: Tenant
 ) -> None:
-    """Whatever they send: a credential that is worth nothing takes nothing away either."""
+    """Invalid credentials are ignored too."""
     assert ROWS[name].roles == set(ROLES)
     for headers in (
         {},
@@ -113,7 +112,9 @@ def test_s03_what_is_open_is_open_to_everybody(
 
 
 @pytest.mark.parametrize("name", SECURED)
-def test_s03_who_is_not_known_is_told_nothing(name: str, app: Application, tenant: Tenant) -> None:
+def test_s03_an_unauthenticated_request_is_401_and_changes_nothing(
+    name: str, app: Application, tenant: Tenant
+) -> None:
     request = tenant.request_for(name)
     expired = auth_headers(app, tenant.superuser, age=TWO_HOURS)
     before = snapshot_rows(app)
