@@ -1,5 +1,5 @@
-# The API, the workers and the beat are one image: compose.yaml says which command each of them runs.
-# It is for production by default: none of them starts without a SECRET_KEY.
+# The image of the API, the workers and the scheduler of periodic tasks (beat). Their commands are in
+# compose.yaml. The default environment is production, in which no process starts without a SECRET_KEY.
 FROM python:3.13-slim AS packages
 COPY requirements.txt .
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements.txt

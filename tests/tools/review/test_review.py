@@ -124,7 +124,7 @@ def test_the_command_reports_findings_and_breaking_changes_with_their_places(rep
     assert outcome.returncode == 1
     for expected in (
         "openapi.json is STALE",
-        "An operationId is snake_case, a verb first",
+        "An operationId must be snake_case and start with a verb",
         "openapi/paths/search.yaml:3",
         "Style/properties/contrast (strings arrays and numbers are bounded)",
         "`search` is renamed to `searchEverywhere`",
