@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, make_url
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 MAX_LOCK_WAIT_MILLISECONDS = 15_000
@@ -109,3 +110,13 @@ def _begin_sqlite(connection: Connection) -> None:
     # the busy timeout does not apply. So a writer takes the write lock before its first statement.
     write = connection.get_execution_options().get("write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def is_database_unavailable(error: Exception) -> bool:
+    """Return whether the database is unreachable, locked or out of connections: a retry may succeed."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    if not isinstance(error, (OperationalError, InterfaceError, PoolTimeout)):
+        return False
+    # SQLite raises the same class for missing tables and invalid SQL, which are defects.
+    return not str(getattr(error, "orig", "")).startswith(("no such", "near "))

@@ -39,10 +39,9 @@ from typing import Any
 
 from connexion.exceptions import OAuthProblem, OAuthResponseProblem, OAuthScopeProblem, ProblemException
 from connexion.lifecycle import ConnexionRequest, ConnexionResponse
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from db.engine import is_database_unavailable
 from db.errors import (
     Conflict,
     DomainError,
@@ -152,7 +151,7 @@ def build_problem(error: Exception) -> Problem:
         logger.error("contract violation: %s", error)
         count_contract_defect(error.operation_id, error.kind)
         return internal_error()
-    if isinstance(error, StorageUnavailable) or _is_database_unavailable(error):
+    if isinstance(error, StorageUnavailable) or is_database_unavailable(error):
         logger.error("database or object storage unavailable: %s", error)
         headers = {"Retry-After": RETRY_AFTER_SECONDS}
         return Problem(503, "unavailable", "The service is temporarily unavailable", headers)
@@ -175,16 +174,6 @@ def _domain_problem(error: DomainError) -> Problem:
     status = next((status for cls, status in _STATUS_BY_ERROR.items() if isinstance(error, cls)), 409)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return Problem(status, error.code, error.detail, headers)
-
-
-def _is_database_unavailable(error: Exception) -> bool:
-    """Return whether the database is unreachable, locked or out of connections: a retry may succeed."""
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    if not isinstance(error, (OperationalError, InterfaceError, PoolTimeout)):
-        return False
-    # SQLite raises the same class for missing tables and invalid SQL, which are defects.
-    return not str(getattr(error, "orig", "")).startswith(("no such", "near "))
 
 
 def build_error_handler(

@@ -6,6 +6,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from db.engine import is_database_unavailable
+
 logger = logging.getLogger(__name__)
 
 
@@ -13,7 +15,7 @@ class PeriodicTask:
     """A thread that calls a function after every interval; call `start` and `stop` once each.
 
     The first call comes after one interval, so that it does not slow down the start of a server. An exception
-    is logged, and the next call comes after the next interval.
+    is logged, and the next call comes after the next interval. An unavailable database is a warning only.
 
     Args:
         name: The name of the thread, for logs.
@@ -51,8 +53,12 @@ class PeriodicTask:
         while not self._wait_for_stop():
             try:
                 self._work()
-            except Exception:
-                logger.exception("%s failed, next run in %s s", self._thread.name, self._interval)
+            except Exception as error:
+                name, interval = self._thread.name, self._interval
+                if is_database_unavailable(error):
+                    logger.warning("%s has no database, next run in %s s: %s", name, interval, error)
+                else:
+                    logger.exception("%s failed, next run in %s s", name, interval)
 
     def _wait_for_stop(self) -> bool:
         """Wait for the next call, and return whether there is none because the task was stopped."""

@@ -17,6 +17,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from db.base import utc_now
+from db.engine import is_database_unavailable
 from db.errors import TargetNotAllowed
 from db.models.users import User
 from db.models.webhooks import WebhookEndpoint
@@ -82,9 +83,13 @@ class WebhookDispatcher:
                 if not send_next(self._settings, self._database, self._http_client):
                     wake.wait(POLL_SECONDS)
                     wake.clear()
-            except Exception:
+            except Exception as error:
                 # The thread must survive every error; the message is sent again when its lease has expired.
-                logger.exception("webhook dispatcher failed, next attempt in %.0f s", POLL_SECONDS)
+                if is_database_unavailable(error):
+                    # No defect: on a busy machine, others can hold the write lock of SQLite for too long.
+                    logger.warning("webhook dispatcher has no database, retrying: %s", error)
+                else:
+                    logger.exception("webhook dispatcher failed, next attempt in %.0f s", POLL_SECONDS)
                 self._stopping.wait(POLL_SECONDS)
 
 
@@ -148,7 +153,7 @@ def _parse_retry_after(headers: Mapping[str, str]) -> timedelta | None:
         return timedelta(seconds=min(int(text[:9]), int(queue.MAX_RETRY_AFTER.total_seconds())))
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year of any number of digits is parsed
         return None
     return date - utc_now() if date.tzinfo is not None else None
 

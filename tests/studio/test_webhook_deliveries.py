@@ -151,6 +151,7 @@ def test_a_410_response_disables_the_endpoint_and_its_owner_gets_an_email(
         (429, format_datetime(START + timedelta(seconds=900), usegmt=True), 900),
         (429, "99999999", 24 * 3600),
         (503, "soon", 5),
+        (503, f"Mon, 01 Jan {'9' * 30} 00:00:00 GMT", 5),
         (500, "600", 5),
     ],
 )

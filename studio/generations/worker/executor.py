@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
 
+from db.engine import is_database_unavailable
 from db.session import Database
 from studio import leases
 from studio.generations.worker import queue
@@ -185,9 +186,12 @@ class GenerationWorkers:
                 if not has_run and not self._executor.stopping.is_set():
                     self._wakeup.wait(POLL_SECONDS)
                     self._wakeup.clear()
-            except Exception:
+            except Exception as error:
                 # The thread must survive any error; the generation is taken over when its lease has expired.
-                logger.exception("a generation worker failed")
+                if is_database_unavailable(error):
+                    logger.warning("generation worker has no database, retrying: %s", error)
+                else:
+                    logger.exception("a generation worker failed")
                 self._executor.stopping.wait(POLL_SECONDS)
 
 
