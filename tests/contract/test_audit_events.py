@@ -62,8 +62,8 @@ def send_as_authorized(app: Application, tenant: Tenant, request: Request) -> Cl
 def test_s24_a_write_creates_exactly_one_event(name: str, app: Application, tenant: Tenant) -> None:
     request = tenant.request_for(name)
     operation = request.operation
-    reply = send_as_authorized(app, tenant, request)
-    assert reply.status == operation.success_status, reply.body
+    response = send_as_authorized(app, tenant, request)
+    assert response.status == operation.success_status, response.body
     (event,) = list_events(app)
     assert (event.action, event.outcome, event.reason) == (name, "succeeded", None)
     assert (event.request_id, event.address) == (REQUEST_ID, "127.0.0.1")
@@ -92,8 +92,8 @@ def test_s24_the_event_of_a_write_with_an_api_key_names_the_key_and_its_creator(
 ) -> None:
     request, key_id = tenant.request_for(name), uuid4()
     headers = api_key_headers(app, tenant.organization, [request.operation.raw["x-permission"]], id=key_id)
-    reply = request.send(app, headers)
-    assert reply.status == request.operation.success_status, reply.body
+    response = request.send(app, headers)
+    assert response.status == request.operation.success_status, response.body
     (event,) = list_events(app)
     assert (event.action, event.outcome, event.organization_id) == (name, "succeeded", tenant.organization.id)
     assert (event.actor_type, event.actor_id, event.actor_email) == ("api_key", key_id, tenant.owner.email)
@@ -114,10 +114,10 @@ def test_s24_a_request_without_the_permission_creates_one_event(
 ) -> None:
     request = tenant.request_for(name)
     credential = insufficient_headers(app, tenant, request.operation)
-    reply = request.send(app, {**credential, "x-request-id": REQUEST_ID})
-    assert reply.status == 403
+    response = request.send(app, {**credential, "x-request-id": REQUEST_ID})
+    assert response.status == 403
     (event,) = list_events(app)
-    assert (event.action, event.outcome, event.reason) == (name, "refused", reply.json()["code"])
+    assert (event.action, event.outcome, event.reason) == (name, "refused", response.json()["code"])
     if event.actor_type == "api_key":
         assert event.actor_email == tenant.owner.email
     else:

@@ -38,9 +38,11 @@ def app() -> Iterator[Application]:
     app.bridge.pool.shutdown()
 
 
-def deprecation_headers(reply: ClientResponse) -> dict[str, str]:
+def deprecation_headers(response: ClientResponse) -> dict[str, str]:
     """Return the deprecation headers of a response."""
-    return {name: reply.headers[name] for name in ("deprecation", "sunset", "link") if name in reply.headers}
+    return {
+        name: response.headers[name] for name in ("deprecation", "sunset", "link") if name in response.headers
+    }
 
 
 def request_as_user(app: Application, method: str, target: str, **headers: str) -> ClientResponse:
@@ -55,15 +57,15 @@ def documentation_url(operation_id: str, tag: str = "widgets") -> str:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_response_has_the_dates_and_the_successor(app: Application, method: str) -> None:
-    reply = request_as_user(app, method, WIDGET_PATH)
-    assert reply.status == 200
+    response = request_as_user(app, method, WIDGET_PATH)
+    assert response.status == 200
     successor = f'<{WIDGET_PATH}/photos>; rel="successor-version"'
-    assert deprecation_headers(reply) == {
+    assert deprecation_headers(response) == {
         **EXPECTED_HEADERS,
         "link": f"{documentation_url('get_widget')}, {successor}",
     }
-    not_modified = request_as_user(app, method, WIDGET_PATH, **{"if-none-match": reply.headers["etag"]})
-    assert (not_modified.status, deprecation_headers(not_modified)) == (304, deprecation_headers(reply))
+    not_modified = request_as_user(app, method, WIDGET_PATH, **{"if-none-match": response.headers["etag"]})
+    assert (not_modified.status, deprecation_headers(not_modified)) == (304, deprecation_headers(response))
 
 
 def test_a_successor_with_more_path_parameters_is_linked_by_its_documentation(app: Application) -> None:
@@ -87,15 +89,15 @@ ERRORS = {
 
 @pytest.mark.parametrize("status", ERRORS)
 def test_errors_have_the_headers_too(app: Application, status: int) -> None:
-    reply = ERRORS[status](app)
-    assert reply.status == status
-    assert {name: reply.headers.get(name) for name in EXPECTED_HEADERS} == EXPECTED_HEADERS
-    assert reply.headers["link"].startswith("</api/v1/docs#/")
+    response = ERRORS[status](app)
+    assert response.status == status
+    assert {name: response.headers.get(name) for name in EXPECTED_HEADERS} == EXPECTED_HEADERS
+    assert response.headers["link"].startswith("</api/v1/docs#/")
 
 
 def test_an_operation_without_a_successor_links_only_its_documentation(app: Application) -> None:
-    reply = send_request(app, "POST", "/api/v1/misbehave/well")
-    assert (reply.status, deprecation_headers(reply)["link"]) == (
+    response = send_request(app, "POST", "/api/v1/misbehave/well")
+    assert (response.status, deprecation_headers(response)["link"]) == (
         200,
         documentation_url("misbehave", "open-things"),
     )

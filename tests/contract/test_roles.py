@@ -47,8 +47,8 @@ def build_request(tenant: Tenant, user: User, name: str) -> Request:
     return tenant.request_for(name)
 
 
-def describe_response(reply: ClientResponse) -> str:
-    return f"{reply.status} {reply.body[:600]!r}"
+def describe_response(response: ClientResponse) -> str:
+    return f"{response.status} {response.body[:600]!r}"
 
 
 @pytest.mark.parametrize(("role", "name"), role_cells(*ORGANIZATION_ROLES, allowed=True))
@@ -56,8 +56,8 @@ def test_s03_a_role_with_the_permission_gets_the_success_status(
     role: str, name: str, app: Application, tenant: Tenant
 ) -> None:
     user = make_account(tenant, role)
-    reply = build_request(tenant, user, name).send(app, auth_headers(app, user))
-    assert reply.status == OPERATIONS[name].success_status, describe_response(reply)
+    response = build_request(tenant, user, name).send(app, auth_headers(app, user))
+    assert response.status == OPERATIONS[name].success_status, describe_response(response)
 
 
 @pytest.mark.parametrize(("role", "name"), role_cells(*ORGANIZATION_ROLES, allowed=False))
@@ -66,8 +66,10 @@ def test_s03_a_role_without_the_permission_is_denied(
 ) -> None:
     headers, request = auth_headers(app, make_account(tenant, role)), tenant.request_for(name)
     before = snapshot_rows(app)
-    reply = request.send(app, headers)
-    assert (reply.status, reply.json()["detail"]) == (403, "Not enough permissions"), describe_response(reply)
+    response = request.send(app, headers)
+    assert (response.status, response.json()["detail"]) == (403, "Not enough permissions"), describe_response(
+        response
+    )
     assert snapshot_rows(app) == before
 
 
@@ -76,8 +78,8 @@ def test_s03_every_user_has_the_permissions_for_their_account_and_personal_rows(
     name: str, app: Application, tenant: Tenant
 ) -> None:
     own = Tenant(app.settings, personal=True)
-    reply = own.request_for(name).send(app, auth_headers(app, own.owner))
-    assert reply.status == OPERATIONS[name].success_status, describe_response(reply)
+    response = own.request_for(name).send(app, auth_headers(app, own.owner))
+    assert response.status == OPERATIONS[name].success_status, describe_response(response)
 
 
 def test_s03_a_user_without_an_organization_is_denied_operations_of_organization_roles(
@@ -86,9 +88,9 @@ def test_s03_a_user_without_an_organization_is_denied_operations_of_organization
     requests = {name: tenant.request_for(name) for _, name in role_cells("personal", allowed=False)}
     headers, before = auth_headers(app, factories.make_user()), snapshot_rows(app)
     for name, request in requests.items():
-        reply = request.send(app, headers)
+        response = request.send(app, headers)
         expected = 403 if ROWS[name].permission in SUPERUSER_ONLY else 404
-        assert reply.status == expected, f"{name} {describe_response(reply)}"
+        assert response.status == expected, f"{name} {describe_response(response)}"
     assert snapshot_rows(app) == before
 
 
@@ -107,8 +109,8 @@ def test_s03_a_public_operation_accepts_every_caller(
         {"authorization": "Bearer none.of.ours"},
         {"authorization": "Basic bm9ib2R5Om5vYm9keQ=="},
     ):
-        reply = tenant.request_for(name).send(app, headers)
-        assert reply.status == OPERATIONS[name].success_status, f"{headers} {describe_response(reply)}"
+        response = tenant.request_for(name).send(app, headers)
+        assert response.status == OPERATIONS[name].success_status, f"{headers} {describe_response(response)}"
 
 
 @pytest.mark.parametrize("name", SECURED)
@@ -124,7 +126,7 @@ def test_s03_an_unauthenticated_request_is_401_and_changes_nothing(
         ({"authorization": "Bearer none.of.ours"}, "Could not validate credentials"),
         (expired, "Could not validate credentials"),
     ):
-        reply = request.send(app, headers)
-        assert (reply.status, reply.json()["detail"]) == (401, detail), describe_response(reply)
-        assert reply.headers["www-authenticate"] == "Bearer"
+        response = request.send(app, headers)
+        assert (response.status, response.json()["detail"]) == (401, detail), describe_response(response)
+        assert response.headers["www-authenticate"] == "Bearer"
     assert snapshot_rows(app) == before

@@ -56,9 +56,9 @@ def list_row_secrets(app: Application) -> Iterator[str]:
             yield from (str(value) for name, value in (config or {}).items() if is_secret(name))
 
 
-def find_leaks(reply: ClientResponse, name: str, secrets: set[str]) -> list[str]:
+def find_leaks(response: ClientResponse, name: str, secrets: set[str]) -> list[str]:
     """Return the secrets in the body and headers of a response."""
-    content = reply.body + b"\n" + "\n".join(map(str, reply.headers.items())).encode()
+    content = response.body + b"\n" + "\n".join(map(str, response.headers.items())).encode()
     found = [secret for secret in secrets if len(secret) >= 8 and secret.encode() in content]
     if name not in TOKEN_RESPONSES:
         found += [match.decode() for match in TOKEN.findall(content)]
@@ -80,11 +80,11 @@ def test_s05_no_response_contains_a_secret(name: str, app: Application, tenant: 
     request = tenant.request_for(name)
     is_public = request.operation.is_public
     headers = {} if is_public else auth_headers(app, tenant.caller_for(request.operation))
-    reply = request.send(app, headers)
-    assert reply.status == request.operation.success_status, reply.body[:600]
+    response = request.send(app, headers)
+    assert response.status == request.operation.success_status, response.body[:600]
     secrets = {*list_settings_secrets(app), *list_row_secrets(app)}
     assert CREDENTIAL in secrets
-    assert find_leaks(reply, name, secrets) == []
+    assert find_leaks(response, name, secrets) == []
     rejected = request.replace(raw_query="surprise=1").send(app, headers)
     assert find_leaks(rejected, "", secrets) == []
 
@@ -95,5 +95,5 @@ def test_s05_the_search_finds_every_kind_of_secret(app: Application, tenant: Ten
     planted = [HASH, SALT, CREDENTIAL, app.settings.secret_key, str(app.settings.media_dir)]
     planted += ["rt_" + "a" * 43, "whsec_" + "b" * 32, "eyJhbGciOiJI.eyJzdWIi.c2lnbmF0dXJl"]
     for secret in planted:
-        reply = ClientResponse(200, {}, f'{{"note": "{secret}"}}'.encode())
-        assert find_leaks(reply, "list_brands", secrets), f"{secret} is not found"
+        response = ClientResponse(200, {}, f'{{"note": "{secret}"}}'.encode())
+        assert find_leaks(response, "list_brands", secrets), f"{secret} is not found"

@@ -63,8 +63,8 @@ def test_every_schema_serializes_a_row_as_marshmallow_dumps_it(
     for operation, query in requests:
         request = tenant.request_for(operation.operation_id)
         request.query.update(query)
-        reply = request.send(app, auth_headers(app, tenant.caller_for(operation)))
-        assert reply.status != 500, (operation.operation_id, reply.body)
+        response = request.send(app, auth_headers(app, tenant.caller_for(operation)))
+        assert response.status != 500, (operation.operation_id, response.body)
     assert resource_schemas() - seen == set()
 
 

@@ -32,9 +32,9 @@ from tests.support.factories.catalogue import Customer, status_and_code
 SCOPES = ["brands:read", "brands:write", "products:read"]
 
 
-def assert_rejected(reply: ClientResponse) -> None:
-    assert status_and_code(reply) == (401, "invalid_token"), reply.body
-    assert reply.headers["www-authenticate"] == "Bearer"
+def assert_rejected(response: ClientResponse) -> None:
+    assert status_and_code(response) == (401, "invalid_token"), response.body
+    assert response.headers["www-authenticate"] == "Bearer"
 
 
 class KeyClient:
@@ -42,10 +42,10 @@ class KeyClient:
 
     def __init__(self, app: Application, customer: Customer, client: Client, scopes: list[str]) -> None:
         self.path = f"/organizations/{customer.organization.id}/api-keys"
-        reply = client("POST", self.path, {"name": "Shop import", "scopes": scopes})
-        assert reply.status == 201, reply.body
-        self.secret: str = reply.json()["secret"]
-        self.id: str = reply.json()["id"]
+        response = client("POST", self.path, {"name": "Shop import", "scopes": scopes})
+        assert response.status == 201, response.body
+        self.secret: str = response.json()["secret"]
+        self.id: str = response.json()["id"]
         self.client = Client(app, {"authorization": f"Bearer {self.secret}"})
         self.customer = customer
 
@@ -79,8 +79,8 @@ def test_s16_a_deleted_key_is_rejected_at_the_next_request(key_client: KeyClient
 
 
 def test_s16_the_revocation_endpoint_does_not_revoke_api_keys(key_client: KeyClient) -> None:
-    reply = revoke(key_client.client, key_client.secret)
-    assert (reply.status, reply.json()) == (200, {"message": "No session takes the token any more"})
+    response = revoke(key_client.client, key_client.secret)
+    assert (response.status, response.json()) == (200, {"message": "No session takes the token any more"})
     assert key_client.read().status == 200
 
 
@@ -232,8 +232,10 @@ def test_s15_an_altered_or_invented_key_is_rejected_without_a_database_query(
     monkeypatch.setattr("handlers.pipeline.auth.find_active_key", fail)
     forged = generate_secret(UUID(key_client.id), "the secret key of another server")
     wrong = change(key_client.secret, forged).encode("utf-8").decode("latin-1")
-    reply = key_client.client("POST", "/brands/", {"name": 1}, headers={"authorization": f"Bearer {wrong}"})
-    assert_rejected(reply)
+    response = key_client.client(
+        "POST", "/brands/", {"name": 1}, headers={"authorization": f"Bearer {wrong}"}
+    )
+    assert_rejected(response)
 
 
 def test_s15_a_signed_key_with_the_wrong_random_part_is_rejected(
@@ -261,8 +263,8 @@ def test_s05_the_secret_of_a_key_is_in_no_row_and_no_later_response(
     app: Application, customer: Customer, key_client: KeyClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = {"name": "Once", "scopes": SCOPES}
-    reply = customer.client("POST", key_client.path, body, headers={"idempotency-key": "once"})
-    secrets = [key_client.secret, reply.json()["secret"]]
+    response = customer.client("POST", key_client.path, body, headers={"idempotency-key": "once"})
+    secrets = [key_client.secret, response.json()["secret"]]
     bodies = [
         customer.client(method, path, content).body
         for method, path, content in (
@@ -306,7 +308,7 @@ def test_s13_a_key_has_its_own_rate_limit(
     monkeypatch.setattr(limits, "store", MemoryStore())
     monkeypatch.setattr(limits, "policies", QuotaPolicies.from_settings(replace(app.settings, limit_key=2)))
     responses = [key_client.read() for _ in range(3)]
-    assert [reply.status for reply in responses] == [200, 200, 429]
+    assert [response.status for response in responses] == [200, 200, 429]
     assert responses[2].json()["policy"] == "key"
     assert responses[0].headers["ratelimit-policy"] == '"key";q=2;w=60, "organization";q=1000000;w=60'
     second = KeyClient(app, customer, customer.client, SCOPES)
@@ -343,9 +345,14 @@ def test_s21_a_key_does_not_replay_responses_of_its_creator_or_of_another_key(
         )
         for client in (client_for(admin), key_client.client, second.client, key_client.client)
     ]
-    assert [reply.status for reply in responses] == [201] * 4
-    assert ["idempotency-replayed" in reply.headers for reply in responses] == [False, False, False, True]
-    assert len({reply.json()["id"] for reply in responses}) == 3
+    assert [response.status for response in responses] == [201] * 4
+    assert ["idempotency-replayed" in response.headers for response in responses] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert len({response.json()["id"] for response in responses}) == 3
 
 
 def test_s21_a_key_that_lost_its_scope_does_not_replay_its_own_response(
@@ -361,9 +368,9 @@ def test_s21_a_key_that_lost_its_scope_does_not_replay_its_own_response(
 
 def test_s25_responses_with_key_secrets_are_not_cached(customer: Customer, key_client: KeyClient) -> None:
     body = {"name": "Once", "scopes": SCOPES}
-    reply = customer.client("POST", key_client.path, body, headers={"idempotency-key": "once"})
+    response = customer.client("POST", key_client.path, body, headers={"idempotency-key": "once"})
     again = customer.client("POST", key_client.path, body, headers={"idempotency-key": "once"})
-    assert (reply.headers["cache-control"], again.headers["cache-control"]) == ("no-store", "no-store")
+    assert (response.headers["cache-control"], again.headers["cache-control"]) == ("no-store", "no-store")
 
 
 def test_s01_keys_of_other_organizations_return_404(customer: Customer, admin: User) -> None:

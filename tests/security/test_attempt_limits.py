@@ -59,16 +59,16 @@ def sign_in(client: Client, password: str = PASSWORD, email: str = "dana@example
     return client("POST", "/login/access-token", body=form, headers=FORM)
 
 
-def get_remaining(reply: ClientResponse, policy: str) -> int:
+def get_remaining(response: ClientResponse, policy: str) -> int:
     """Return the units of a limit that are left, from the headers of a response."""
-    outcomes = dict(one.split(";")[:2] for one in reply.headers["ratelimit"].split(", "))
+    outcomes = dict(item.split(";")[:2] for item in response.headers["ratelimit"].split(", "))
     return int(outcomes[f'"{policy}"'].removeprefix("r="))
 
 
-def comparable_response(reply: ClientResponse) -> tuple[int, dict[str, str], bytes]:
+def comparable_response(response: ClientResponse) -> tuple[int, dict[str, str], bytes]:
     """Return a response without the parts that differ in every response."""
-    headers = {**reply.headers, "x-request-id": ""}
-    return reply.status, headers, reply.body.replace(reply.headers["x-request-id"].encode(), b"")
+    headers = {**response.headers, "x-request-id": ""}
+    return response.status, headers, response.body.replace(response.headers["x-request-id"].encode(), b"")
 
 
 def count_rejections(policy: str) -> float:
@@ -84,15 +84,15 @@ def test_s13_ten_wrong_attempts_are_allowed_for_any_account_whether_or_not_it_ex
     for number, email in enumerate(("dana@example.com", "idle@example.com", "nobody@example.com")):
         client = client_at(app, f"192.0.2.{number}")
         wrong = [sign_in(client, f"wrong {count}", email) for count in range(10)]
-        assert [(reply.status, get_remaining(reply, "sign-in-account")) for reply in wrong] == [
+        assert [(response.status, get_remaining(response, "sign-in-account")) for response in wrong] == [
             (401, 9 - count) for count in range(10)
         ]
         with monkeypatch.context() as patch:
             # Over the limit, the password is not verified: this saves CPU time and reveals nothing.
             patch.delattr(sessions, "verify_password")
             late = [sign_in(client, "wrong", email), sign_in(client, PASSWORD, email.upper())]
-        assert [exceeded_policy(reply) for reply in late] == ["sign-in-account"] * 2
-        outcomes.append([comparable_response(reply) for reply in (*wrong, *late)])
+        assert [exceeded_policy(response) for response in late] == ["sign-in-account"] * 2
+        outcomes.append([comparable_response(response) for response in (*wrong, *late)])
     assert outcomes[0] == outcomes[1] == outcomes[2]
     assert late[0].headers["retry-after"] == "90"
     assert late[0].json() == {
@@ -160,9 +160,12 @@ def test_s13_correct_passwords_do_not_consume_the_quota(
     set_limits(limit_sign_in_account=2, limit_sign_in_address=2)
     client = client_at(app, HOME)
     for _ in range(5):
-        reply = sign_in(client)
-        assert reply.status == 200
-        assert (get_remaining(reply, "sign-in-account"), get_remaining(reply, "sign-in-address")) == (2, 2)
+        response = sign_in(client)
+        assert response.status == 200
+        assert (get_remaining(response, "sign-in-account"), get_remaining(response, "sign-in-address")) == (
+            2,
+            2,
+        )
     with database.transaction(write=False) as reading:
         assert reading.scalars(select(AttemptCount)).all() == []
 
@@ -189,12 +192,12 @@ def test_s13_password_recovery_is_limited_the_same_way_whether_or_not_the_accoun
     outcomes = []
     for number, email in enumerate(("dana@example.com", "nobody@example.com")):
         client = client_at(app, f"192.0.2.{number}")
-        replies = [client("POST", f"/password-recovery/{email}") for _ in range(6)]
-        assert [reply.status for reply in replies] == [200] * 5 + [429]
+        responses = [client("POST", f"/password-recovery/{email}") for _ in range(6)]
+        assert [response.status for response in responses] == [200] * 5 + [429]
         assert exceeded_policy(client("POST", f"/password-recovery/{email.upper()}")) == "recovery-account"
-        outcomes.append([comparable_response(reply) for reply in replies])
+        outcomes.append([comparable_response(response) for response in responses])
     assert outcomes[0] == outcomes[1]
-    assert replies[5].headers["retry-after"] == "720"
+    assert responses[5].headers["retry-after"] == "720"
     assert len(list_emails_to(app, "dana@example.com")) == emails_before + 5
     clock.now += 720_000
     assert client_at(app, ELSEWHERE)("POST", "/password-recovery/dana@example.com").status == 200
@@ -215,12 +218,12 @@ def test_s13_parallel_attempts_do_not_exceed_the_limit(
         from_one_address = list(
             pool.map(sign_in, [client_at(app, ELSEWHERE)] * count, ["wrong"] * count, emails)
         )
-    for replies, policy, limit in (
+    for responses, policy, limit in (
         (at_one_account, "sign-in-account", 10),
         (from_one_address, "sign-in-address", 25),
     ):
-        assert Counter(reply.status for reply in replies) == {401: limit, 429: count - limit}
-        assert {exceeded_policy(reply) for reply in replies if reply.status == 429} == {policy}
+        assert Counter(response.status for response in responses) == {401: limit, 429: count - limit}
+        assert {exceeded_policy(response) for response in responses if response.status == 429} == {policy}
 
 
 @pytest.mark.parametrize(
@@ -239,8 +242,8 @@ def test_s13_wrong_tokens_are_counted_by_address_and_valid_tokens_are_always_acc
     client = client_at(app, ELSEWHERE)
     valid = sign_in(client).json()["refresh_token"]
     wrong = [client("POST", path, body) for _ in range(4)]
-    assert [reply.status for reply in wrong] == [401, 401, 401, 429]
-    assert [get_remaining(reply, "sign-in-address") for reply in wrong] == [2, 1, 0, 0]
+    assert [response.status for response in wrong] == [401, 401, 401, 429]
+    assert [get_remaining(response, "sign-in-address") for response in wrong] == [2, 1, 0, 0]
     assert exceeded_policy(wrong[3]) == "sign-in-address"
     assert exceeded_policy(sign_in(client)) == "sign-in-address"
     assert client("POST", "/login/refresh-token", {"refresh_token": valid}).status == 200
@@ -264,17 +267,19 @@ def test_s13_a_stolen_session_cannot_be_used_to_guess_the_password(
          {"password": "wrong", "user_id": str(dana.id)}),
     ]  # fmt: skip
     outcomes = [client(*guess, headers=thief) for guess in guesses]
-    assert [(reply.status, reply.json()["code"]) for reply in outcomes] == [(409, "incorrect_password")] * 3
-    assert [get_remaining(reply, "sign-in-account") for reply in outcomes] == [2, 1, 0]
+    assert [(response.status, response.json()["code"]) for response in outcomes] == [
+        (409, "incorrect_password")
+    ] * 3
+    assert [get_remaining(response, "sign-in-account") for response in outcomes] == [2, 1, 0]
     assert [exceeded_policy(client(*guess, headers=thief)) for guess in guesses] == ["sign-in-account"] * 3
     assert client("PATCH", "/users/me", {"full_name": "D"}, headers=thief).status == 200
     # The guesses consume no quota of the owner's session or sign-in, and neither do other errors.
     change = {"current_password": PASSWORD, "new_password": "another-dress"}
     to_self = {"password": PASSWORD, "user_id": str(dana.id)}
-    reply = client("POST", f"/organizations/{organization.id}/transfer-ownership", to_self, headers=owner)
-    assert (reply.json()["code"], get_remaining(reply, "sign-in-account")) == ("already_owner", 3)
-    reply = client("PATCH", "/users/me/password", change, headers=owner)
-    assert (reply.status, get_remaining(reply, "sign-in-account")) == (200, 3)
+    response = client("POST", f"/organizations/{organization.id}/transfer-ownership", to_self, headers=owner)
+    assert (response.json()["code"], get_remaining(response, "sign-in-account")) == ("already_owner", 3)
+    response = client("PATCH", "/users/me/password", change, headers=owner)
+    assert (response.status, get_remaining(response, "sign-in-account")) == (200, 3)
     assert get_remaining(sign_in(client, "wrong"), "sign-in-account") == 2
 
 
@@ -288,13 +293,13 @@ def test_s13_the_number_of_emails_to_one_address_is_limited(
     change, invitation = {"email": victim, "current_password": PASSWORD}, {"email": victim, "role": "viewer"}
     outcomes = [client("POST", paths[0], invitation), client("POST", paths[1], invitation)]
     outcomes += [client("PATCH", "/users/me", change)]
-    assert [(reply.status < 300, get_remaining(reply, "mails")) for reply in outcomes] == [
+    assert [(response.status < 300, get_remaining(response, "mails")) for response in outcomes] == [
         (True, 2),
         (True, 1),
         (True, 0),
     ]
     late = [client("POST", paths[0], invitation), client("PATCH", "/users/me", {**change, "full_name": "D"})]
-    assert [exceeded_policy(reply) for reply in late] == ["mails"] * 2
+    assert [exceeded_policy(response) for response in late] == ["mails"] * 2
     # A rejected request changes nothing: the invitation stays open and the name is unchanged.
     assert client("GET", paths[0]).json()["data"] == [outcomes[0].json()]
     assert client("GET", "/users/me").json()["full_name"] == outcomes[2].json()["full_name"]

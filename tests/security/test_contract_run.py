@@ -88,7 +88,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Application:
     return create_test_app(tmp_path_factory.mktemp("credentials"))
 
 
-@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if not one.is_public])
+@pytest.mark.parametrize("name", [name for name, operation in OPERATIONS.items() if not operation.is_public])
 def test_s28_every_operation_rejects_invalid_credentials(name: str, app: Application) -> None:
     operation = OPERATIONS[name]
     target = BASE + operation.path
@@ -96,9 +96,9 @@ def test_s28_every_operation_rejects_invalid_credentials(name: str, app: Applica
         target = target.replace(f"{{{parameter}}}", "01990000-5eed-7000-8000-000400000001")
     for kind, credential in INVALID_CREDENTIALS.items():
         headers = {} if credential is None else {"authorization": credential}
-        reply = send_request(app, operation.method, target, headers)
-        assert (reply.status, reply.headers["www-authenticate"]) == (401, "Bearer"), kind
-        assert reply.json()["code"] in ("not_authenticated", "invalid_token"), kind
+        response = send_request(app, operation.method, target, headers)
+        assert (response.status, response.headers["www-authenticate"]) == (401, "Bearer"), kind
+        assert response.json()["code"] in ("not_authenticated", "invalid_token"), kind
 
 
 def test_s28_the_contract_run_finds_seeded_defects(long_form: bool) -> None:

@@ -72,16 +72,16 @@ def raise_internal_error(*_: Any, **__: Any) -> Any:
 
 
 def assert_no_internals(
-    reply: ClientResponse, status: int, code: str, request_id: str = "request-with-a-fault"
+    response: ClientResponse, status: int, code: str, request_id: str = "request-with-a-fault"
 ) -> None:
     """Assert that the response is a problem that reveals nothing internal."""
-    problem = reply.json()
-    assert (reply.status, problem["status"], problem["code"]) == (status, status, code), reply.body
-    assert reply.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert (response.status, problem["status"], problem["code"]) == (status, status, code), response.body
+    assert response.headers["content-type"] == "application/problem+json"
     assert list(problem) == ["type", "title", "status", "detail", "code", "request_id"]
-    assert problem["request_id"] == reply.headers["x-request-id"] == request_id
-    response = reply.body + repr(reply.headers).encode()
-    assert [word for word in INTERNAL_WORDS if word in response] == []
+    assert problem["request_id"] == response.headers["x-request-id"] == request_id
+    content = response.body + repr(response.headers).encode()
+    assert [word for word in INTERNAL_WORDS if word in content] == []
 
 
 def create_brand(client: Callable[..., ClientResponse]) -> ClientResponse:
@@ -94,9 +94,9 @@ def test_s23_an_exception_in_a_layer_is_a_generic_problem(
     layer: str, customer: Customer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(LAYERS[layer], raise_internal_error)
-    reply = create_brand(customer.client)
+    response = create_brand(customer.client)
     monkeypatch.undo()
-    assert_no_internals(reply, 500, "internal_error")
+    assert_no_internals(response, 500, "internal_error")
     # The log has the message.
     assert INTERNAL_MESSAGE in caplog.text
     assert customer.client("GET", "/brands/").json()["count"] == 0
@@ -108,14 +108,14 @@ def test_s23_an_exception_in_outer_middleware_is_a_generic_problem_with_every_he
 ) -> None:
     expected = customer.client("GET", "/brands/")
     monkeypatch.setattr(OUTER_LAYERS[layer], raise_internal_error)
-    reply, head = create_brand(customer.client), customer.client("HEAD", "/brands/")
+    response, head = create_brand(customer.client), customer.client("HEAD", "/brands/")
     # If reading the request's own id fails, the server generates one.
-    request_id = reply.headers["x-request-id"]
+    request_id = response.headers["x-request-id"]
     assert re.fullmatch("[0-9a-f]{20}" if layer == "request id" else "request-with-a-fault", request_id)
-    assert_no_internals(reply, 500, "internal_error", request_id)
+    assert_no_internals(response, 500, "internal_error", request_id)
     assert (head.status, head.body) == (500, b"")
-    assert set(reply.headers) == set(expected.headers) - {"ratelimit", "ratelimit-policy"}
-    assert reply.headers["cache-control"] == "no-store"
+    assert set(response.headers) == set(expected.headers) - {"ratelimit", "ratelimit-policy"}
+    assert response.headers["cache-control"] == "no-store"
     assert INTERNAL_MESSAGE in caplog.text
     assert REGISTRY.get_sample_value("sartiq_requests_in_progress") == 0
 
@@ -161,10 +161,10 @@ def test_s23_an_unreachable_database_gives_a_problem_without_internals(
         build_engine(unreachable_database_url(database_kind, tmp_path, database_url), pool_size=1)
     )
     with application.database.switched_to(unreachable):
-        reply = send_request(application, "POST", "/api/v1/brands/", headers, as_json={"name": "Linen"})
+        response = send_request(application, "POST", "/api/v1/brands/", headers, as_json={"name": "Linen"})
     unreachable.dispose()
-    assert_no_internals(reply, 503, "unavailable")
-    assert int(reply.headers["retry-after"]) > 0
+    assert_no_internals(response, 503, "unavailable")
+    assert int(response.headers["retry-after"]) > 0
 
 
 @contextmanager
@@ -184,9 +184,9 @@ def test_s23_a_held_database_lock_gives_a_problem_without_internals(
     impatient = Database(build_engine(url, pool_size=2, statement_seconds=20))
     app = committing_server.client.app
     with locked_brands(committing_server.database), app.database.switched_to(impatient):
-        reply = create_brand(committing_server.client)
+        response = create_brand(committing_server.client)
     impatient.dispose()
-    assert_no_internals(reply, 503, "unavailable")
+    assert_no_internals(response, 503, "unavailable")
 
 
 def test_s23_a_missing_file_is_a_problem(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:

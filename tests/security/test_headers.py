@@ -72,13 +72,13 @@ def test_s25_every_response_of_every_layer_has_the_security_headers(
     what: str, default_app: Application, single_origin_app: Application
 ) -> None:
     for app in (default_app, single_origin_app):
-        reply = request_as_user(app, *REQUESTS[what])
-        assert {name: reply.headers.get(name) for name in COMMON_HEADERS} == COMMON_HEADERS
-        assert "geolocation=()" in reply.headers["permissions-policy"]
-        assert reply.headers["cache-control"]
-        assert "server" not in reply.headers
+        response = request_as_user(app, *REQUESTS[what])
+        assert {name: response.headers.get(name) for name in COMMON_HEADERS} == COMMON_HEADERS
+        assert "geolocation=()" in response.headers["permissions-policy"]
+        assert response.headers["cache-control"]
+        assert "server" not in response.headers
         if what != "the home page":
-            assert reply.headers["content-security-policy"] == DEFAULT_CSP
+            assert response.headers["content-security-policy"] == DEFAULT_CSP
 
 
 def test_s25_only_a_server_behind_https_sends_hsts(
@@ -109,10 +109,10 @@ def test_s25_no_site_may_read_responses_unless_the_settings_list_it(
     default_app: Application, origin: str
 ) -> None:
     for method, target in REQUESTS.values():
-        reply = request_as_user(
+        response = request_as_user(
             default_app, method, target, origin=origin, access_control_request_method="GET"
         )
-        assert [name for name in reply.headers if name.startswith("access-control")] == []
+        assert [name for name in response.headers if name.startswith("access-control")] == []
 
 
 @pytest.mark.parametrize(
@@ -123,32 +123,32 @@ def test_s25_an_origin_is_never_reflected_and_credentials_never_allowed(
     single_origin_app: Application, origin: str
 ) -> None:
     for method, target in REQUESTS.values():
-        reply = request_as_user(
+        response = request_as_user(
             single_origin_app, method, target, origin=origin, access_control_request_method="GET"
         )
-        assert [name for name in reply.headers if name.startswith("access-control")] == []
-        assert reply.headers["vary"] == "Origin"
+        assert [name for name in response.headers if name.startswith("access-control")] == []
+        assert response.headers["vary"] == "Origin"
 
 
 def test_s25_a_listed_site_may_read_responses_and_problems_without_cookies(
     single_origin_app: Application,
 ) -> None:
     for method, target in REQUESTS.values():
-        reply = request_as_user(single_origin_app, method, target, origin=APP)
-        assert reply.headers["access-control-allow-origin"] == APP
-        exposed = reply.headers["access-control-expose-headers"].split(", ")
+        response = request_as_user(single_origin_app, method, target, origin=APP)
+        assert response.headers["access-control-allow-origin"] == APP
+        exposed = response.headers["access-control-expose-headers"].split(", ")
         assert {"ETag", "Location", "X-Request-Id", "Retry-After"} <= set(exposed)
-        assert "access-control-allow-credentials" not in reply.headers
-        assert reply.headers["vary"] == "Origin"
+        assert "access-control-allow-credentials" not in response.headers
+        assert response.headers["vary"] == "Origin"
 
 
 def test_s25_a_preflight_response_lists_the_methods_of_its_path(single_origin_app: Application) -> None:
     preflight = {"origin": APP, "access-control-request-method": "POST"}
-    reply = send_request(single_origin_app, "OPTIONS", "/api/v1/widgets/", preflight)
-    assert (reply.status, reply.body) == (204, b"")
-    assert reply.headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS, POST"
-    assert reply.headers["access-control-max-age"] == "600"
-    allowed = reply.headers["access-control-allow-headers"].split(", ")
+    response = send_request(single_origin_app, "OPTIONS", "/api/v1/widgets/", preflight)
+    assert (response.status, response.body) == (204, b"")
+    assert response.headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS, POST"
+    assert response.headers["access-control-max-age"] == "600"
+    allowed = response.headers["access-control-allow-headers"].split(", ")
     assert {"Authorization", "Content-Type", "X-Request-Id"} <= set(allowed)
     unknown = send_request(single_origin_app, "OPTIONS", "/api/v1/nothing", preflight)
     assert (unknown.status, "access-control-allow-methods" in unknown.headers) == (404, False)
@@ -167,9 +167,9 @@ def test_s25_the_settings_accept_exact_origins_only(invalid: str) -> None:
 def test_s25_the_security_txt_follows_rfc_9116(
     default_app: Application, single_origin_app: Application
 ) -> None:
-    reply = send_request(single_origin_app, "GET", "/.well-known/security.txt")
-    assert (reply.status, reply.headers["content-type"]) == (200, "text/plain; charset=utf-8")
-    fields = dict(line.split(": ", 1) for line in reply.body.decode().splitlines())
+    response = send_request(single_origin_app, "GET", "/.well-known/security.txt")
+    assert (response.status, response.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    fields = dict(line.split(": ", 1) for line in response.body.decode().splitlines())
     assert list(fields) == ["Contact", "Expires", "Preferred-Languages", "Canonical"]
     assert fields["Canonical"] == "https://api.example.com/.well-known/security.txt"
     expires = datetime.fromisoformat(fields["Expires"])
@@ -254,6 +254,8 @@ def test_s25_the_contract_declares_no_store_for_responses_with_credentials() -> 
 def test_s25_responses_with_credentials_are_not_stored(name: str, app: Application, tenant: Tenant) -> None:
     request = tenant.request_for(name)
     operation = request.operation
-    reply = request.send(app, {} if operation.is_public else auth_headers(app, tenant.caller_for(operation)))
-    assert reply.status == operation.success_status, reply.body
-    assert reply.headers["cache-control"] == "no-store"
+    response = request.send(
+        app, {} if operation.is_public else auth_headers(app, tenant.caller_for(operation))
+    )
+    assert response.status == operation.success_status, response.body
+    assert response.headers["cache-control"] == "no-store"

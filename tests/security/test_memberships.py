@@ -100,8 +100,8 @@ class Team(NamedTuple):
 
     def role(self, user_id: UUID) -> str | None:
         """Return the current role of a user; None if the user is no member."""
-        reply = self.owner("GET", f"{self.path}/members/{user_id}")
-        return str(reply.json()["role"]) if reply.status == 200 else None
+        response = self.owner("GET", f"{self.path}/members/{user_id}")
+        return str(response.json()["role"]) if response.status == 200 else None
 
 
 @pytest.fixture

@@ -87,8 +87,8 @@ def test_s18_a_common_password_is_rejected_in_any_letter_case_and_nothing_change
         "sartiq-demo",
         "Sartiq-ADMIN",
     ):
-        reply = send(common)
-        assert (reply.status, reply.json()["code"]) == (409, "password_too_common"), common
+        response = send(common)
+        assert (response.status, response.json()["code"]) == (409, "password_too_common"), common
         assert sign_in(password_setters.anonymous, ADDRESS, common).status == 401
     # Rejected requests do not consume a mailed token.
     assert send("seven common words in a row").status in (200, 201)
@@ -101,9 +101,9 @@ def test_s18_a_password_has_8_to_128_characters_and_never_the_null_character(
 ) -> None:
     send = getattr(password_setters, operation)()
     for invalid in ("", "seven77", "é" * 7, "🔑" * 7, "x" * 129, "nothing\x00else", "\x00" * 8):
-        reply = send(invalid)
-        assert reply.status == 422, invalid
-        assert {where[-1] for where in reply.error_types} <= {"password", "new_password"}
+        response = send(invalid)
+        assert response.status == 422, invalid
+        assert {where[-1] for where in response.error_types} <= {"password", "new_password"}
     longest = "🔑" * 128
     assert send(longest).status in (200, 201)
     assert sign_in(password_setters.anonymous, ADDRESS, longest).status == 200
@@ -146,13 +146,13 @@ def test_s18_a_huge_password_is_rejected_before_it_is_hashed(
     monkeypatch.setattr(passwords, "_hasher", _RecordingHasher(hashed))
     huge = "x" * size
     start = time.perf_counter()
-    replies = [send(huge) for send in sends] + [sign_in(password_setters.anonymous, ADDRESS, huge)]
+    responses = [send(huge) for send in sends] + [sign_in(password_setters.anonymous, ADDRESS, huge)]
     duration = time.perf_counter() - start
-    assert {reply.status for reply in replies} <= {413, 422}
-    assert all(size > 1_000_000 or reply.status in (413, 422) for reply in replies)
+    assert {response.status for response in responses} <= {413, 422}
+    assert all(size > 1_000_000 or response.status in (413, 422) for response in responses)
     assert hashed == []
     # An idle machine needs a hundredth of this limit.
-    assert duration < 3 * len(replies)
+    assert duration < 3 * len(responses)
 
 
 class _RecordingHasher:
@@ -179,6 +179,6 @@ def test_s18_duplicate_fields_and_other_types_are_rejected(password_setters: Pas
     )
     values: list[Any] = [12345678, None, True, ["a-linen-dress"], {"$ne": ""}]
     for value in values:
-        reply = password_setters.superuser("PATCH", f"/users/{user.id}", {"password": value})
-        assert reply.status == 422, value
+        response = password_setters.superuser("PATCH", f"/users/{user.id}", {"password": value})
+        assert response.status == 422, value
     assert sign_in(password_setters.anonymous, ADDRESS, OLD).status == 200

@@ -25,11 +25,11 @@ def test_s13_an_account_is_limited_and_gets_the_rate_limit_headers(
 ) -> None:
     clock, client = set_limits(limit_account=2), client_for(factories.make_user())
     outcomes = [client("GET", "/users/me") for _ in range(3)]
-    assert [reply.status for reply in outcomes] == [200, 200, 429]
-    assert [reply.headers["ratelimit"] for reply in outcomes] == [
+    assert [response.status for response in outcomes] == [200, 200, 429]
+    assert [response.headers["ratelimit"] for response in outcomes] == [
         '"account";r=1;t=30', '"account";r=0;t=30', '"account";r=0;t=30',
     ]  # fmt: skip
-    assert {reply.headers["ratelimit-policy"] for reply in outcomes} == {'"account";q=2;w=60'}
+    assert {response.headers["ratelimit-policy"] for response in outcomes} == {'"account";q=2;w=60'}
     assert outcomes[2].json() == {
         "type": "http://localhost:8000/api/v1/problems/rate_limited",
         "title": "Too Many Requests",

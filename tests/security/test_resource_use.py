@@ -60,13 +60,13 @@ def assert_rejected_quickly(
     durations = []
     for _ in range(3):
         start = time.process_time()
-        reply = send_request(app, method, target, headers, body=body)
+        response = send_request(app, method, target, headers, body=body)
         durations.append(time.process_time() - start)
         if durations[-1] < MAX_SECONDS:
             break
-    assert 400 <= reply.status < 500, (reply.status, reply.body[:300])
-    assert min(durations) < MAX_SECONDS, f"{reply.status} after {min(durations):.2f} s"
-    return reply
+    assert 400 <= response.status < 500, (response.status, response.body[:300])
+    assert min(durations) < MAX_SECONDS, f"{response.status} after {min(durations):.2f} s"
+    return response
 
 
 def fill_body(item: bytes, start: bytes = b"[", end: bytes = b"]") -> bytes:

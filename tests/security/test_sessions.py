@@ -39,9 +39,9 @@ class TokenPair(NamedTuple):
         return {"authorization": f"Bearer {self.access}"}
 
 
-def parse_token_pair(reply: ClientResponse) -> TokenPair:
-    assert (reply.status, reply.headers["cache-control"]) == (200, "no-store"), reply.body
-    return TokenPair(reply.json()["access_token"], reply.json()["refresh_token"])
+def parse_token_pair(response: ClientResponse) -> TokenPair:
+    assert (response.status, response.headers["cache-control"]) == (200, "no-store"), response.body
+    return TokenPair(response.json()["access_token"], response.json()["refresh_token"])
 
 
 @pytest.fixture
@@ -201,8 +201,8 @@ def test_s16_revocation_reveals_nothing_and_ends_only_its_own_session(
     )
     for token in (*ended, "rt_0Zl1n2c3", "x", f"{mine.access}A", f"{mine.refresh}A", mine.refresh.upper()):
         for hint in ({}, {"token_type_hint": "refresh_token"}, {"token_type_hint": "unknown"}):
-            reply = revoke(anonymous, token, **hint)
-            assert (reply.status, reply.body) == (200, first.body)
+            response = revoke(anonymous, token, **hint)
+            assert (response.status, response.body) == (200, first.body)
     assert_session_open(anonymous, mine)
     clock.shift(timedelta(hours=1, seconds=1))
     # Revoking an expired access token does nothing: the session stays open.
@@ -341,11 +341,11 @@ def test_s17_of_eight_concurrent_refreshes_two_succeed_and_the_session_ends(
     committing_server: CommittingServer,
 ) -> None:
     anonymous, tokens = sign_in_committing(committing_server)
-    replies = refresh_concurrently(anonymous, [tokens.refresh] * 8)
-    assert sorted(reply.status for reply in replies) == [200, 200, *[401] * 6]
-    for reply in replies:
-        if reply.status == 200:
-            assert_session_ended(anonymous, parse_token_pair(reply))
+    responses = refresh_concurrently(anonymous, [tokens.refresh] * 8)
+    assert sorted(response.status for response in responses) == [200, 200, *[401] * 6]
+    for response in responses:
+        if response.status == 200:
+            assert_session_ended(anonymous, parse_token_pair(response))
 
 
 def test_s17_of_two_concurrent_refreshes_only_one_token_stays_unused(
@@ -354,7 +354,7 @@ def test_s17_of_two_concurrent_refreshes_only_one_token_stays_unused(
     for _ in range(20 if long_form else 2):
         anonymous, tokens = sign_in_committing(committing_server)
         refreshed = [
-            parse_token_pair(reply) for reply in refresh_concurrently(anonymous, [tokens.refresh] * 2)
+            parse_token_pair(response) for response in refresh_concurrently(anonymous, [tokens.refresh] * 2)
         ]
         with committing_server.database.transaction(write=False) as reading:
             family = reading.scalars(select(TokenFamily).order_by(TokenFamily.created_at.desc())).first()
@@ -374,8 +374,8 @@ def test_s17_a_retry_and_a_concurrent_use_of_the_lost_token_end_the_session(
     for _ in range(20 if long_form else 2):
         anonymous, tokens = sign_in_committing(committing_server)
         lost = parse_token_pair(refresh(anonymous, tokens.refresh))
-        replies = refresh_concurrently(anonymous, [tokens.refresh, lost.refresh])
-        assert sorted(reply.status for reply in replies) == [200, 401]
-        (accepted,) = (parse_token_pair(reply) for reply in replies if reply.status == 200)
+        responses = refresh_concurrently(anonymous, [tokens.refresh, lost.refresh])
+        assert sorted(response.status for response in responses) == [200, 401]
+        (accepted,) = (parse_token_pair(response) for response in responses if response.status == 200)
         for pair in (tokens, lost, accepted):
             assert_session_ended(anonymous, pair)

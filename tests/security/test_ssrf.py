@@ -178,9 +178,9 @@ def test_s07_a_redirect_from_a_public_server_to_an_internal_url_is_not_followed(
     with run_tls_recorder(redirect_to(location.format(port=canary.port))) as server:
         outbound, network = build_public_client(server)
         monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
-        reply = create_with_cover(customer, IMAGE_URL)
-    assert status_and_code(reply) == (409, "target_not_allowed")
-    assert reply.json()["detail"] == "The URL redirects to a URL that is not allowed"
+        response = create_with_cover(customer, IMAGE_URL)
+    assert status_and_code(response) == (409, "target_not_allowed")
+    assert response.json()["detail"] == "The URL redirects to a URL that is not allowed"
     assert network.targets == [(PUBLIC_ADDRESS, 443)] * 2
     assert [request.path for request in server.requests] == ["/dress.png", "/next"]
 
@@ -283,7 +283,7 @@ def test_s09_errors_do_not_reveal_the_response_of_the_target(
         log = customer.client("GET", f"/webhook-endpoints/{endpoint.id}/deliveries")
     assert rejected.status == 409
     assert log.json()["count"] == 1
-    for reply in (rejected, log):
-        assert b"internal" not in reply.body
-        assert not any("internal" in f"{name}{text}".lower() for name, text in reply.headers.items())
+    for response in (rejected, log):
+        assert b"internal" not in response.body
+        assert not any("internal" in f"{name}{text}".lower() for name, text in response.headers.items())
     assert "internal" not in str(vars(get_only_delivery(database)))

@@ -76,16 +76,16 @@ def test_s19_a_request_that_takes_too_long_is_a_503_and_stores_nothing(
     committing_server: CommittingServer, slow_handler: SlowHandler
 ) -> None:
     start = time.monotonic()
-    reply = create_brand(committing_server)
+    response = create_brand(committing_server)
     assert TIMEOUT_SECONDS <= time.monotonic() - start < TIMEOUT_SECONDS + 5
-    assert (reply.status, reply.headers["retry-after"]) == (503, "5")
-    assert reply.json() == {
+    assert (response.status, response.headers["retry-after"]) == (503, "5")
+    assert response.json() == {
         "type": "http://localhost:8000/api/v1/problems/took_too_long",
         "title": "Service Unavailable",
         "status": 503,
         "detail": "The request took too long and was given up",
         "code": "took_too_long",
-        "request_id": reply.headers["x-request-id"],
+        "request_id": response.headers["x-request-id"],
     }
     slow_handler.released.set()
     wait_for_threads(committing_server.client.app.bridge.pool)
@@ -109,9 +109,9 @@ def test_s19_a_request_without_a_free_thread_in_time_is_dropped_and_never_starts
     app = committing_server.client.app
     with ThreadPoolExecutor(1) as single_thread:
         monkeypatch.setattr(app.bridge, "pool", single_thread)
-        replies = [create_brand(committing_server) for _ in range(3)]
+        responses = [create_brand(committing_server) for _ in range(3)]
         slow_handler.released.set()
-    assert [reply.json()["code"] for reply in replies] == ["took_too_long"] * 3
+    assert [response.json()["code"] for response in responses] == ["took_too_long"] * 3
     assert slow_handler.calls == 1
     assert count_brands(committing_server) == 0
 

@@ -321,9 +321,9 @@ def test_s15_a_malformed_credential_is_rejected(
     anonymous: Client, valid_token: ValidToken, header: str
 ) -> None:
     for path in ("/users/me", "/brands/", "/users/me/sessions"):
-        reply = anonymous("GET", path, headers={"authorization": header.format(token=valid_token.token)})
-        assert reply.status == 401, header
-        assert reply.headers["www-authenticate"] == "Bearer"
+        response = anonymous("GET", path, headers={"authorization": header.format(token=valid_token.token)})
+        assert response.status == 401, header
+        assert response.headers["www-authenticate"] == "Bearer"
     for path in (f"/users/me?access_token={valid_token.token}", f"/users/me?token={valid_token.token}"):
         assert anonymous("GET", path).status in (401, 422)
     assert (

@@ -219,13 +219,13 @@ def test_s12_the_file_name_of_a_presigned_upload_is_not_used_in_paths(
     folder, name = app.settings.data_dir, HOSTILE_NAMES[kind].encode("utf-8", "replace").decode()
     before = list_files(folder)
     body = {"filename": name, "content_type": "image/png"}
-    reply = customer.client("POST", "/uploads/presigned-url", body)
+    response = customer.client("POST", "/uploads/presigned-url", body)
     if kind in ("nul", "long", "long path", "nothing"):
-        assert (reply.status, list(reply.error_types)) == (422, [("body", "filename")])
+        assert (response.status, list(response.error_types)) == (422, [("body", "filename")])
         return
-    assert reply.status == 200
-    assert b"evil" not in reply.body
-    target = re.sub(r"^.*?/api/v1", "", reply.json()["upload_url"])
+    assert response.status == 200
+    assert b"evil" not in response.body
+    target = re.sub(r"^.*?/api/v1", "", response.json()["upload_url"])
     content = encode_image(build_orientation_image(), "PNG")
     sent = Client(app)("PUT", target, body=content, headers={"content-type": "image/png"})
     assert sent.status == 204
@@ -247,10 +247,10 @@ def test_s12_archive_entries_cannot_leave_the_extraction_folder(
         predictions.append(str(prediction.id))
     for template in TEMPLATES:
         body = {"name_template": template, "prediction_ids": predictions}
-        reply = client("POST", f"/shootings/{scenario.shooting.id}/exports", body)
-        assert reply.status == 202, reply.body
+        response = client("POST", f"/shootings/{scenario.shooting.id}/exports", body)
+        assert response.status == 202, response.body
         run_pending_exports(database, storage)
-        archive = client("GET", f"/exports/{reply.json()['id']}/file")
+        archive = client("GET", f"/exports/{response.json()['id']}/file")
         with zipfile.ZipFile(io.BytesIO(archive.body)) as opened_archive:
             entries = opened_archive.infolist()
         for entry in entries:
