@@ -16,22 +16,22 @@ PUBLIC = "http://localhost:8000"
 DESCRIPTIONS = {"/api/v1/openapi.json": "application/json", "/api/v1/openapi.yaml": "application/yaml"}
 
 
-def parse_links(reply: ClientResponse) -> set[tuple[str, str, str]]:
+def parse_links(response: ClientResponse) -> set[tuple[str, str, str]]:
     """Return relation, target and type of each link."""
     found = set()
-    for link in reply.headers["link"].split(", "):
+    for link in response.headers["link"].split(", "):
         target, relation, media_type = link.split("; ")
         found.add((relation[5:-1], target[1:-1], media_type[6:-1]))
     return found
 
 
 def test_the_catalog_links_to_the_api_its_descriptions_and_its_status(app: Application) -> None:
-    reply = send_request(app, "GET", CATALOG)
-    assert reply.status == 200
+    response = send_request(app, "GET", CATALOG)
+    assert response.status == 200
     profile = 'profile="https://www.rfc-editor.org/info/rfc9727"'
-    assert reply.headers["content-type"] == f"application/linkset+json; {profile}"
-    assert reply.headers["cache-control"] == "max-age=3600"
-    assert reply.json() == {
+    assert response.headers["content-type"] == f"application/linkset+json; {profile}"
+    assert response.headers["cache-control"] == "max-age=3600"
+    assert response.json() == {
         "linkset": [
             {"anchor": PUBLIC + CATALOG, "item": [{"href": f"{PUBLIC}/api/v1"}]},
             {
@@ -49,10 +49,10 @@ def test_the_catalog_links_to_the_api_its_descriptions_and_its_status(app: Appli
 
 
 def test_head_of_the_api_catalog_returns_its_link_and_writes_are_rejected(app: Application) -> None:
-    reply, get_reply = send_request(app, "HEAD", CATALOG), send_request(app, "GET", CATALOG)
-    assert (reply.status, reply.body) == (200, b"")
-    assert reply.headers["content-length"] == str(len(get_reply.body))
-    assert ("api-catalog", CATALOG, "application/linkset+json") in parse_links(reply)
+    response, get_response = send_request(app, "HEAD", CATALOG), send_request(app, "GET", CATALOG)
+    assert (response.status, response.body) == (200, b"")
+    assert response.headers["content-length"] == str(len(get_response.body))
+    assert ("api-catalog", CATALOG, "application/linkset+json") in parse_links(response)
     rejected = send_request(app, "PUT", CATALOG)
     assert (rejected.status, rejected.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
@@ -69,8 +69,8 @@ def test_the_first_page_links_to_the_api_description(app: Application, method: s
 
 def test_every_link_has_the_media_type_that_it_declares(app: Application) -> None:
     for _, target, media_type in parse_links(send_request(app, "GET", "/")):
-        reply = send_request(app, "GET", target)
-        assert (reply.status, reply.headers["content-type"].partition(";")[0]) == (200, media_type)
+        response = send_request(app, "GET", target)
+        assert (response.status, response.headers["content-type"].partition(";")[0]) == (200, media_type)
 
 
 @pytest.mark.parametrize("path", ["/api/v1/utils/health-check/", "/api/v1/nothing"])

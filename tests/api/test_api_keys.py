@@ -36,18 +36,18 @@ def client_with_key(app: Application, new_key: dict[str, Any]) -> Client:
 
 @pytest.fixture
 def new_key(customer: Customer) -> dict[str, Any]:
-    reply = customer.client("POST", api_keys_path(customer.organization), BODY)
-    assert reply.status == 201, reply.body
-    return dict(reply.json())
+    response = customer.client("POST", api_keys_path(customer.organization), BODY)
+    assert response.status == 201, response.body
+    return dict(response.json())
 
 
 def test_the_secret_of_a_key_is_returned_only_when_it_is_created(
     customer: Customer,
 ) -> None:
     path, repeated = api_keys_path(customer.organization), {"idempotency-key": "one"}
-    reply = customer.client("POST", path, BODY, headers=repeated)
-    made = reply.json()
-    assert (reply.status, reply.headers["cache-control"]) == (201, "no-store")
+    response = customer.client("POST", path, BODY, headers=repeated)
+    made = response.json()
+    assert (response.status, response.headers["cache-control"]) == (201, "no-store")
     secret = made.pop("secret")
     assert re.fullmatch(r"sk_[A-Za-z0-9_-]{76}", secret)
     assert made == {
@@ -64,7 +64,7 @@ def test_the_secret_of_a_key_is_returned_only_when_it_is_created(
     }
     lifetime = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
     assert abs(lifetime - timedelta(days=90)) < timedelta(seconds=5)
-    assert customer.client("GET", reply.headers["location"].removeprefix("/api/v1")).json() == made
+    assert customer.client("GET", response.headers["location"].removeprefix("/api/v1")).json() == made
     assert customer.client("GET", path).json()["data"] == [made]
     again = customer.client("POST", path, BODY, headers=repeated)
     assert (again.headers["idempotency-replayed"], again.json()["secret"]) == ("true", secret)
@@ -94,8 +94,8 @@ def test_a_key_expires_after_a_year_by_default(customer: Customer) -> None:
 def test_invalid_keys_are_rejected(
     customer: Customer, invalid: dict[str, Any], location: tuple[Any, ...]
 ) -> None:
-    reply = customer.client("POST", api_keys_path(customer.organization), {**BODY, **invalid})
-    assert (reply.status, list(reply.error_types)) == (422, [location])
+    response = customer.client("POST", api_keys_path(customer.organization), {**BODY, **invalid})
+    assert (response.status, list(response.error_types)) == (422, [location])
 
 
 @pytest.mark.parametrize("role", ["member", "viewer"])
@@ -122,9 +122,9 @@ def test_an_admin_can_delete_a_key_of_the_owner(
 
 def test_a_caller_without_a_role_cannot_create_a_key(customer: Customer, superuser: Client) -> None:
     """A superuser may call the operation, but has no role in the organization that the key could use."""
-    reply = superuser("POST", api_keys_path(customer.organization), BODY)
-    assert status_and_code(reply) == (409, "scopes_not_granted")
-    assert reply.json()["detail"].endswith("products:read, products:write")
+    response = superuser("POST", api_keys_path(customer.organization), BODY)
+    assert status_and_code(response) == (409, "scopes_not_granted")
+    assert response.json()["detail"].endswith("products:read, products:write")
     assert superuser("GET", api_keys_path(customer.organization)).json()["count"] == 0
 
 
@@ -171,8 +171,8 @@ def test_an_organization_has_at_most_fifty_keys(customer: Customer) -> None:
     for _ in range(MAX_KEYS - 1):
         make_api_key(customer.organization, expires_at=utc_now() - timedelta(days=1))
     assert customer.client("POST", api_keys_path(customer.organization), BODY).status == 201
-    reply = customer.client("POST", api_keys_path(customer.organization), BODY)
-    assert status_and_code(reply) == (409, "too_many_api_keys")
+    response = customer.client("POST", api_keys_path(customer.organization), BODY)
+    assert status_and_code(response) == (409, "too_many_api_keys")
 
 
 def test_keys_of_other_organizations_do_not_count_toward_the_limit(customer: Customer) -> None:
@@ -191,18 +191,18 @@ def test_parallel_requests_cannot_exceed_the_maximum_number_of_keys(
         for _ in range(MAX_KEYS - 1):
             make_api_key(scenario.organization, scenario.owner)
 
-    replies = run_concurrently(*[partial(client, "POST", path, BODY)] * 4)
-    assert sorted(reply.status for reply in replies) == [201, 409, 409, 409]
+    responses = run_concurrently(*[partial(client, "POST", path, BODY)] * 4)
+    assert sorted(response.status for response in responses) == [201, 409, 409, 409]
     assert client("GET", path).json()["count"] == MAX_KEYS
 
 
 def test_one_of_two_parallel_deletions_of_a_key_succeeds(committing_server: CommittingServer) -> None:
     client, database, scenario = committing_server
     made = client("POST", api_keys_path(scenario.organization), BODY).json()
-    replies = run_concurrently(
+    responses = run_concurrently(
         *[partial(client, "DELETE", f"{api_keys_path(scenario.organization)}/{made['id']}")] * 2
     )
-    assert sorted(reply.status for reply in replies) == [204, 404]
+    assert sorted(response.status for response in responses) == [204, 404]
     with database.transaction(write=False) as reading:
         assert reading.scalar(select(func.count(ApiKey.id))) == 0
 
@@ -215,8 +215,8 @@ def test_concurrent_requests_with_one_key_all_succeed(
     key_client = client_with_key(application, made)
     path = f"/products/?organization_id={scenario.organization.id}"
     writes = [partial(key_client, "POST", path, {"name": f"Dress {number}"}) for number in range(3)]
-    replies = run_concurrently(*writes, *[partial(key_client, "GET", path)] * 3)
-    assert [reply.status for reply in replies] == [201] * 3 + [200] * 3
+    responses = run_concurrently(*writes, *[partial(key_client, "GET", path)] * 3)
+    assert [response.status for response in responses] == [201] * 3 + [200] * 3
     assert client("GET", f"{api_keys_path(scenario.organization)}/{made['id']}").json()["last_used_at"]
 
 

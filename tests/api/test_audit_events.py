@@ -38,9 +38,9 @@ def log(customer: Customer) -> Callable[..., list[dict[str, Any]]]:
 
     def read(client: Client | None = None, **filters: Any) -> list[dict[str, Any]]:
         path = f"/organizations/{customer.organization.id}/audit-events"
-        reply = (client or customer.client)("GET", f"{path}?{urlencode(filters)}")
-        assert reply.status == 200, reply.body
-        return list(reply.json()["data"])
+        response = (client or customer.client)("GET", f"{path}?{urlencode(filters)}")
+        assert response.status == 200, response.body
+        return list(response.json()["data"])
 
     return read
 
@@ -288,12 +288,12 @@ def test_s24_use_of_a_revoked_token_is_in_the_log_of_its_account(
     client = client_for(user)
     assert client("POST", "/logout").status == 204
     assert client("GET", "/brands/").status == 401
-    refused, logout = list_own_events(client_for(user))
+    rejected, logout = list_own_events(client_for(user))
     assert (logout["action"], logout["outcome"]) == ("logout", "succeeded")
-    assert (refused["action"], refused["outcome"], refused["reason"]) == (
+    assert (rejected["action"], rejected["outcome"], rejected["reason"]) == (
         "list_brands", "refused", "invalid_token"
     )  # fmt: skip
-    assert (refused["actor_id"], refused["actor_email"]) == (str(user.id), user.email)
+    assert (rejected["actor_id"], rejected["actor_email"]) == (str(user.id), user.email)
 
 
 def test_s24_a_password_change_with_a_wrong_password_is_logged(client_for: Callable[..., Client]) -> None:
@@ -347,8 +347,10 @@ def test_a_change_that_is_rolled_back_creates_no_event(
 ) -> None:
     broken = {"name": "an invalid response"}
     monkeypatch.setattr("handlers.common.responses.serialize", lambda *_: broken)
-    reply = customer.client("POST", f"/brands/?organization_id={customer.organization.id}", {"name": "Nord"})
-    assert reply.status == 500
+    response = customer.client(
+        "POST", f"/brands/?organization_id={customer.organization.id}", {"name": "Nord"}
+    )
+    assert response.status == 500
     assert list_events(database) == []
 
 

@@ -62,5 +62,5 @@ def test_only_unused_background_presets_can_be_deleted(customer: Customer) -> No
 
 def test_only_superusers_can_publish(customer: Customer) -> None:
     preset = customer.create("/background-presets/", {"name": "Warm", "kind": "SOLID"})
-    reply = customer.client("PATCH", f"/background-presets/{preset['id']}", {"public": True})
-    assert status_and_code(reply) == (409, "public_requires_superuser")
+    response = customer.client("PATCH", f"/background-presets/{preset['id']}", {"public": True})
+    assert status_and_code(response) == (409, "public_requires_superuser")

@@ -36,9 +36,9 @@ def shots(scenario: PhotographedProduct) -> list[Shot]:
     return [scenario.shot, factories.make_shot(look_without_photo), factories.make_shot(scenario.look)]
 
 
-def summary(reply: Any) -> tuple[int, int, int, list[str | None]]:
+def summary(response: Any) -> tuple[int, int, int, list[str | None]]:
     """Return the cost, the numbers of accepted and rejected shots, and the error code of each shot."""
-    body = reply.json()
+    body = response.json()
     codes = [result["error"] and result["error"]["code"] for result in body["results"]]
     return body["cost_credits"], body["accepted_count"], body["refused_count"], codes
 
@@ -52,15 +52,15 @@ def test_a_rejected_shot_does_not_affect_others(
     assert {result["generation_id"] for result in estimate.json()["results"]} == {None}
     assert client("GET", f"/shots/{shots[0].id}").json()["status"] == "pending"
 
-    reply = client("POST", path, {"num_predictions": 2})
-    assert reply.status == 202
-    assert summary(reply) == summary(estimate)
-    results = reply.json()["results"]
+    response = client("POST", path, {"num_predictions": 2})
+    assert response.status == 202
+    assert summary(response) == summary(estimate)
+    results = response.json()["results"]
     assert [result["shot_id"] for result in results] == [str(shot.id) for shot in shots]
     assert results[1]["error"]["detail"] == estimate.json()["results"][1]["error"]["detail"]
     states = [client("GET", f"/shots/{shot.id}").json()["status"] for shot in shots]
     assert states == ["generating", "pending", "generating"]
-    listed = client("GET", reply.headers["location"].removeprefix("/api/v1")).json()
+    listed = client("GET", response.headers["location"].removeprefix("/api/v1")).json()
     assert {row["id"] for row in listed["data"]} == {results[0]["generation_id"], results[2]["generation_id"]}
     assert run_pending_generations(database, storage) == 2
     assert summary(client("POST", path, {})) == (0, 0, 1, ["nothing_to_generate"])
@@ -100,8 +100,8 @@ def test_each_generation_has_the_inputs_of_the_body(
         "extra_prompt": "calm",
         "cancel_after_seconds": 60,
     }
-    reply = client("POST", path, body)
-    shown = client("GET", f"/generations/{reply.json()['results'][0]['generation_id']}").json()
+    response = client("POST", path, body)
+    shown = client("GET", f"/generations/{response.json()['results'][0]['generation_id']}").json()
     assert {name: shown[name] for name in body} == body
 
 

@@ -11,11 +11,11 @@ from tests.support.factories.catalogue import Customer, status_and_code
 
 
 def test_creating_a_brand_returns_all_its_fields(customer: Customer) -> None:
-    reply = customer.client(
+    response = customer.client(
         "POST", f"/brands/{customer.organization_query}", {"name": "Atelier Nørd & Söhne"}
     )
-    brand = reply.json()
-    assert reply.status == 201
+    brand = response.json()
+    assert response.status == 201
     assert brand == {
         "id": brand["id"],
         "created_at": brand["created_at"],
@@ -32,21 +32,21 @@ def test_creating_a_brand_returns_all_its_fields(customer: Customer) -> None:
         "default_background_preset_id": None,
         "default_resolution_preset_id": None,
     }
-    fetched = customer.client("GET", reply.headers["location"].removeprefix("/api/v1"))
+    fetched = customer.client("GET", response.headers["location"].removeprefix("/api/v1"))
     assert fetched.json() == brand
-    assert fetched.headers["etag"] == reply.headers["etag"]
+    assert fetched.headers["etag"] == response.headers["etag"]
 
 
 def test_a_derived_slug_gets_a_suffix_and_a_duplicate_given_slug_is_rejected(customer: Customer) -> None:
     slugs = [customer.create("/brands/", {"name": "Atelier Nord"})["slug"] for _ in range(3)]
     assert slugs == ["atelier-nord", "atelier-nord-2", "atelier-nord-3"]
-    reply = customer.client(
+    response = customer.client(
         "POST", f"/brands/{customer.organization_query}", {"name": "Another", "slug": "atelier-nord"}
     )
-    assert status_and_code(reply) == (409, "slug_taken")
+    assert status_and_code(response) == (409, "slug_taken")
     other = customer.create("/brands/", {"name": "Another"})
-    reply = customer.client("PATCH", f"/brands/{other['id']}", {"slug": "atelier-nord"})
-    assert status_and_code(reply) == (409, "slug_taken")
+    response = customer.client("PATCH", f"/brands/{other['id']}", {"slug": "atelier-nord"})
+    assert status_and_code(response) == (409, "slug_taken")
 
 
 def test_a_name_without_latin_letters_gets_the_slug_brand(customer: Customer) -> None:
@@ -56,8 +56,8 @@ def test_a_name_without_latin_letters_gets_the_slug_brand(customer: Customer) ->
 
 def test_another_tenant_can_use_the_same_slug(customer: Customer) -> None:
     customer.create("/brands/", {"name": "Atelier", "slug": "atelier"})
-    reply = customer.client("POST", "/brands/", {"name": "Atelier", "slug": "atelier"})
-    assert (reply.status, reply.json()["organization_id"]) == (201, None)
+    response = customer.client("POST", "/brands/", {"name": "Atelier", "slug": "atelier"})
+    assert (response.status, response.json()["organization_id"]) == (201, None)
 
 
 def test_slugs_of_concurrently_created_brands_are_unique(customer: Customer) -> None:
@@ -79,8 +79,8 @@ def test_defaults_must_belong_to_the_tenant_of_the_brand_or_be_public(customer: 
         404,
         "not_found",
     )
-    reply = customer.client("PATCH", path, {"default_style_id": None})
-    assert (reply.status, reply.json()["default_style_id"]) == (200, None)
+    response = customer.client("PATCH", path, {"default_style_id": None})
+    assert (response.status, response.json()["default_style_id"]) == (200, None)
 
 
 def test_a_logo_is_set_with_the_url_of_a_stored_image(app: Application, customer: Customer) -> None:
@@ -90,8 +90,8 @@ def test_a_logo_is_set_with_the_url_of_a_stored_image(app: Application, customer
     assert brand["logo_url"] == url
     foreign = factories.make_media()
     url = f"{app.settings.public_url}/api/v1/files/media/{foreign.id}/file.jpg"
-    reply = customer.client("PATCH", f"/brands/{brand['id']}", {"logo_url": url})
-    assert status_and_code(reply) == (404, "not_found")
+    response = customer.client("PATCH", f"/brands/{brand['id']}", {"logo_url": url})
+    assert status_and_code(response) == (404, "not_found")
     assert customer.client("PATCH", f"/brands/{brand['id']}", {"logo_url": None}).json()["logo_url"] is None
 
 
@@ -141,8 +141,8 @@ def test_a_list_is_searched_by_part_of_the_name_case_insensitively(customer: Cus
 
 def test_a_rejected_brand_leaves_no_row(customer: Customer) -> None:
     unknown = "01990000-0000-7000-8000-000000000000"
-    reply = customer.client(
+    response = customer.client(
         "POST", f"/brands/{customer.organization_query}", {"name": "Lost", "default_style_id": unknown}
     )
-    assert reply.status == 404
+    assert response.status == 404
     assert customer.client("GET", f"/brands/{customer.organization_query}").json()["count"] == 0

@@ -59,19 +59,19 @@ def test_head_returns_the_headers_of_get_in_both_encodings(app: Application, pat
 
 @pytest.mark.parametrize("path", DOCUMENTS)
 def test_each_content_encoding_has_its_own_etag(app: Application, path: str) -> None:
-    plain, compressed = (reply.headers["etag"] for reply in fetch_plain_and_compressed(app, path))
+    plain, compressed = (response.headers["etag"] for response in fetch_plain_and_compressed(app, path))
     for known, statuses in {
         plain: [304, 200],
         compressed: [200, 304],
         f"{plain}, {compressed}": [304, 304],
     }.items():
-        replies = fetch_plain_and_compressed(app, path, if_none_match=known)
-        assert [reply.status for reply in replies] == statuses
-        for reply, tag in zip(replies, (plain, compressed), strict=True):
-            assert (reply.headers["etag"], reply.headers["vary"]) == (tag, "Accept-Encoding")
-            if reply.status == 304:
-                assert reply.body == b""
-                assert "content-encoding" not in reply.headers
+        responses = fetch_plain_and_compressed(app, path, if_none_match=known)
+        assert [response.status for response in responses] == statuses
+        for response, tag in zip(responses, (plain, compressed), strict=True):
+            assert (response.headers["etag"], response.headers["vary"]) == (tag, "Accept-Encoding")
+            if response.status == 304:
+                assert response.body == b""
+                assert "content-encoding" not in response.headers
 
 
 @pytest.mark.parametrize(
@@ -86,19 +86,19 @@ def test_each_content_encoding_has_its_own_etag(app: Application, path: str) -> 
 def test_the_encoding_is_one_that_the_client_accepts(
     app: Application, accepted: str, encoding: str | None
 ) -> None:
-    reply = send_request(app, "GET", SCRIPT, {"accept-encoding": accepted})
-    assert (reply.status, reply.headers.get("content-encoding")) == (200, encoding)
+    response = send_request(app, "GET", SCRIPT, {"accept-encoding": accepted})
+    assert (response.status, response.headers.get("content-encoding")) == (200, encoding)
 
 
 def test_a_compressed_response_is_validated_too(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(app.app.config, "CONTRACT_JSON", b"[]")
-    for reply in fetch_plain_and_compressed(app, "/api/v1/openapi.json"):
-        assert (reply.status, reply.json()["code"]) == (500, "internal_error")
-        assert "content-encoding" not in reply.headers
+    for response in fetch_plain_and_compressed(app, "/api/v1/openapi.json"):
+        assert (response.status, response.json()["code"]) == (500, "internal_error")
+        assert "content-encoding" not in response.headers
 
 
 def test_responses_with_personal_data_are_never_compressed(client_for: Callable[[Any], Any]) -> None:
     client = client_for(factories.make_user())
-    reply = client("GET", "/users/me", headers={"accept-encoding": "gzip"})
-    assert reply.status == 200
-    assert "content-encoding" not in reply.headers
+    response = client("GET", "/users/me", headers={"accept-encoding": "gzip"})
+    assert response.status == 200
+    assert "content-encoding" not in response.headers

@@ -43,9 +43,9 @@ class BillingScenario(NamedTuple):
         """Request a generation and return its id. It is charged and pending."""
         path = f"/generations/?organization_id={self.scenario.organization.id}"
         body = {"product_id": str(self.scenario.product.id), "batch_size": COST}
-        reply = self.client("POST", path, body, **params)
-        assert reply.status == 202, reply.body
-        return str(reply.json()["id"])
+        response = self.client("POST", path, body, **params)
+        assert response.status == 202, response.body
+        return str(response.json()["id"])
 
     def cancel(self, generation_id: str) -> ClientResponse:
         return self.client("POST", f"/generations/{generation_id}/cancel")
@@ -126,8 +126,8 @@ def test_s20_fifty_concurrent_requests_with_ten_credits_create_ten_generations(
         writing.get_one(Subscription, scenario.subscription.id).credits_total = CREDITS
     path = f"/generations/?organization_id={scenario.organization.id}"
     body = {"product_id": str(scenario.product.id)}
-    replies = run_concurrently(*[lambda: client("POST", path, body)] * REQUESTS)
-    outcomes = sorted((reply.status, reply.json().get("code")) for reply in replies)
+    responses = run_concurrently(*[lambda: client("POST", path, body)] * REQUESTS)
+    outcomes = sorted((response.status, response.json().get("code")) for response in responses)
     assert outcomes == [(202, None)] * CREDITS + [(409, "out_of_credits")] * (REQUESTS - CREDITS)
     with database.transaction(write=False) as reading:
         assert reading.scalar(select(func.count(Generation.id))) == CREDITS
@@ -141,9 +141,9 @@ def test_s20_four_concurrent_batches_generate_each_shot_once(committing_server: 
         for _ in range(2):
             factories.make_shot(scenario.look)
     path = f"/shootings/{scenario.shooting.id}/generate"
-    replies = run_concurrently(*[lambda: client("POST", path, {"num_predictions": 1})] * 4)
-    assert [reply.status for reply in replies] == [202] * 4
-    assert sorted(reply.json()["accepted_count"] for reply in replies) == [0, 0, 0, 3]
+    responses = run_concurrently(*[lambda: client("POST", path, {"num_predictions": 1})] * 4)
+    assert [response.status for response in responses] == [202] * 4
+    assert sorted(response.json()["accepted_count"] for response in responses) == [0, 0, 0, 3]
     with database.transaction(write=False) as reading:
         assert reading.scalar(select(func.count(Generation.id))) == 3
         assert reading.scalar(select(Subscription.credits_used)) == 3
@@ -162,8 +162,10 @@ def test_s20_a_generation_with_concurrent_cancellations_is_refunded_once(
 ) -> None:
     for count in [2, 20] * ROUNDS:
         generation_id = committing_scenario.request_generation()
-        replies = run_concurrently(*[partial(committing_scenario.cancel, generation_id)] * count)
-        assert [(reply.status, reply.json()["status"]) for reply in replies] == [(200, "canceled")] * count
+        responses = run_concurrently(*[partial(committing_scenario.cancel, generation_id)] * count)
+        assert [(response.status, response.json()["status"]) for response in responses] == [
+            (200, "canceled")
+        ] * count
         assert committing_scenario.list_entries(generation_id) == REFUNDED
 
 
@@ -173,8 +175,8 @@ def test_s20_cancellations_that_race_a_starting_worker_refund_only_before_the_st
     for _ in range(ROUNDS):
         generation_id = committing_scenario.request_generation()
         cancel = partial(committing_scenario.cancel, generation_id)
-        lease, *replies = run_concurrently(committing_scenario.acquire_lease, cancel, cancel)
-        statuses = {(reply.status, reply.json()["status"]) for reply in replies}
+        lease, *responses = run_concurrently(committing_scenario.acquire_lease, cancel, cancel)
+        statuses = {(response.status, response.json()["status"]) for response in responses}
         assert statuses == {(200, "canceling" if lease else "canceled")}
         assert committing_scenario.list_entries(generation_id) == (CHARGED if lease else REFUNDED)
         if lease:
@@ -208,8 +210,8 @@ def test_s20_cancellations_that_race_the_end_of_the_work_refund_at_most_once(
         generation_id, lease = committing_scenario.request_generation(), committing_scenario.acquire_lease()
         assert lease is not None
         cancel = partial(committing_scenario.cancel, generation_id)
-        _, *replies = run_concurrently(partial(end, committing_scenario, lease), cancel, cancel)
-        was_running = any(reply.json()["status"] == "canceling" for reply in replies)
+        _, *responses = run_concurrently(partial(end, committing_scenario, lease), cancel, cancel)
+        was_running = any(response.json()["status"] == "canceling" for response in responses)
         expected = CHARGED if was_running else entries_when_late
         assert committing_scenario.list_entries(generation_id) == expected
         assert committing_scenario.status(generation_id) == ("canceled" if was_running else status_when_late)
@@ -224,11 +226,12 @@ def test_s20_cancellations_that_race_the_deadline_refund_once(committing_scenari
             generation_update = update(Generation).where(Generation.id == UUID(generation_id))
             writing.execute(generation_update.values(deadline_at=utc_now() - timedelta(seconds=1)))
         cancel = partial(committing_scenario.cancel, generation_id)
-        _, *replies = run_concurrently(
+        _, *responses = run_concurrently(
             partial(queue.expire_overdue, committing_scenario.database), cancel, cancel
         )
         outcomes = {
-            status_and_code(reply) if reply.status != 200 else reply.json()["status"] for reply in replies
+            status_and_code(response) if response.status != 200 else response.json()["status"]
+            for response in responses
         }
         assert outcomes in ({"canceled"}, {(409, "invalid_transition")})
         assert committing_scenario.list_entries(generation_id) == REFUNDED

@@ -61,21 +61,21 @@ def get_email(client: Client) -> str:
     return str(client("GET", "/users/me").json()["email"])
 
 
-def assert_conflict(reply: ClientResponse, code: str) -> None:
-    assert (reply.status, reply.json()["code"]) == (409, code), reply.body
+def assert_conflict(response: ClientResponse, code: str) -> None:
+    assert (response.status, response.json()["code"]) == (409, code), response.body
 
 
-def assert_rejected(reply: ClientResponse) -> None:
-    assert (reply.status, reply.json()["code"]) == (401, "invalid_token"), reply.body
+def assert_rejected(response: ClientResponse) -> None:
+    assert (response.status, response.json()["code"]) == (401, "invalid_token"), response.body
 
 
 def test_nothing_changes_until_the_mailed_token_is_used(
     app: Application, client: Client, anonymous: Client, database: Database
 ) -> None:
     before = client("GET", "/users/me")
-    reply = request_change(client, "Dana.Demo@Example.com")
-    assert (reply.status, reply.json()) == (200, before.json())
-    assert reply.headers["etag"] == before.headers["etag"]
+    response = request_change(client, "Dana.Demo@Example.com")
+    assert (response.status, response.json()) == (200, before.json())
+    assert response.headers["etag"] == before.headers["etag"]
     assert NEW in list_emails_to(app, OLD)[0]
     token = get_mailed_email_token(app)
     with database.transaction(write=False) as reading:
@@ -83,8 +83,8 @@ def test_nothing_changes_until_the_mailed_token_is_used(
         change = reading.scalars(select(EmailChange)).one()
     assert token not in str(stored)
     assert timedelta(hours=23) < change.expires_at - utc_now() <= timedelta(hours=24)
-    reply = confirm_change(anonymous, token)
-    assert (reply.status, reply.json()) == (200, {"message": "Address changed"})
+    response = confirm_change(anonymous, token)
+    assert (response.status, response.json()) == (200, {"message": "Address changed"})
     assert client("GET", "/users/me").json() == {
         **before.json(),
         "email": NEW,

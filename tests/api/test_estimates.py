@@ -42,8 +42,10 @@ def test_an_estimate_returns_cost_and_size_and_changes_nothing(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
     before = snapshot(database, storage)
-    reply = client("POST", f"/shots/{scenario.shot.id}/generate?validate_only=true", {"num_predictions": 3})
-    assert (reply.status, reply.json()) == (
+    response = client(
+        "POST", f"/shots/{scenario.shot.id}/generate?validate_only=true", {"num_predictions": 3}
+    )
+    assert (response.status, response.json()) == (
         200,
         {
             "cost_credits": 3,
@@ -54,7 +56,7 @@ def test_an_estimate_returns_cost_and_size_and_changes_nothing(
             "batch_size": 3,
         },
     )
-    assert "location" not in reply.headers
+    assert "location" not in response.headers
     assert snapshot(database, storage) == before
     real = client("POST", f"/shots/{scenario.shot.id}/generate?validate_only=false", {})
     assert (real.status, real.json()["cost_credits"]) == (202, 4)

@@ -36,10 +36,10 @@ def create_export(
     """Create an export of the scenario's shooting and return it."""
     if predictions:
         body["prediction_ids"] = [str(prediction.id) for prediction in predictions]
-    reply = client("POST", f"/shootings/{scenario.shooting.id}/exports", body)
-    assert reply.status == 202, reply.body
-    export: dict[str, Any] = reply.json()
-    assert reply.headers["location"] == f"/api/v1/exports/{export['id']}"
+    response = client("POST", f"/shootings/{scenario.shooting.id}/exports", body)
+    assert response.status == 202, response.body
+    export: dict[str, Any] = response.json()
+    assert response.headers["location"] == f"/api/v1/exports/{export['id']}"
     return export
 
 
@@ -132,9 +132,9 @@ def test_default_file_names_contain_the_sku_or_product_name_and_the_shot_type(
 def test_an_invalid_name_template_is_rejected(
     client: Client, scenario: PhotographedProduct, template: str
 ) -> None:
-    reply = client("POST", f"/shootings/{scenario.shooting.id}/exports", {"name_template": template})
-    assert reply.status == 422
-    assert list(reply.error_types) == [("body", "name_template")]
+    response = client("POST", f"/shootings/{scenario.shooting.id}/exports", {"name_template": template})
+    assert response.status == 422
+    assert list(response.error_types) == [("body", "name_template")]
 
 
 def test_exported_predictions_are_exported_again_only_if_requested_by_id(

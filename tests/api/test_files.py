@@ -57,13 +57,13 @@ def test_s11_a_file_is_served_unchanged_with_headers_against_scripts(
     client: Client, user: User, store_media: Callable, file_format: str, content_type: str
 ) -> None:
     media = store_media(file_format, owner=user)
-    reply = client("GET", media_path(media))
-    assert reply.status == 200
-    assert reply.headers["content-type"] == content_type
-    assert reply.headers["x-content-type-options"] == "nosniff"
-    assert reply.headers["cache-control"] == "private, no-cache"
-    assert reply.headers["content-length"] == str(len(reply.body))
-    assert open_image(reply.body).format == file_format
+    response = client("GET", media_path(media))
+    assert response.status == 200
+    assert response.headers["content-type"] == content_type
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["cache-control"] == "private, no-cache"
+    assert response.headers["content-length"] == str(len(response.body))
+    assert open_image(response.body).format == file_format
 
 
 @pytest.mark.parametrize("image_type", ["webp", "jpeg", "png", "avif"])
@@ -71,10 +71,10 @@ def test_a_variant_has_the_requested_width_and_type_and_its_own_tag(
     client: Client, user: User, store_media: Callable, image_type: str
 ) -> None:
     media = store_media(owner=user)
-    reply = client("GET", media_path(media, f"?width=60&type={image_type}"))
-    assert (reply.status, reply.headers["content-type"]) == (200, f"image/{image_type}")
-    assert open_image(reply.body).size == (60, 40)
-    assert reply.headers["etag"] != client("GET", media_path(media)).headers["etag"]
+    response = client("GET", media_path(media, f"?width=60&type={image_type}"))
+    assert (response.status, response.headers["content-type"]) == (200, f"image/{image_type}")
+    assert open_image(response.body).size == (60, 40)
+    assert response.headers["etag"] != client("GET", media_path(media)).headers["etag"]
 
 
 def test_a_variant_is_never_enlarged(client: Client, user: User, store_media: Callable) -> None:
@@ -131,8 +131,8 @@ def test_s12_another_file_name_returns_404(
 def test_an_unsupported_variant_is_rejected(
     client: Client, user: User, store_media: Callable, query: str
 ) -> None:
-    reply = client("GET", media_path(store_media(owner=user), query))
-    assert (reply.status, reply.json()["detail"][0]["loc"][0]) == (422, "query")
+    response = client("GET", media_path(store_media(owner=user), query))
+    assert (response.status, response.json()["detail"][0]["loc"][0]) == (422, "query")
 
 
 def test_a_row_without_its_file_returns_404(

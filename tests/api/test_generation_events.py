@@ -45,7 +45,7 @@ def test_a_stream_sends_the_state_then_each_change_and_ends_with_the_final_one(
             before = len(stream.events)
             await asyncio.to_thread(advance_generation, database, generation_id, *states, progress=progress)
             await stream.wait_until(lambda before=before: len(stream.events) > before)
-        reply = await stream.read_response()
+        response = await stream.read_response()
         assert summarize_events(stream) == [
             ("status", "pending", 0),
             ("status", "running", 0),
@@ -64,13 +64,13 @@ def test_a_stream_sends_the_state_then_each_change_and_ends_with_the_final_one(
             "error": None,
         }
         assert stream.events[0]["queue_position"] >= 1
-        assert reply.body.startswith(b"retry: 2000\n")
-        assert reply.status == 200
-        assert reply.headers["content-type"] == "text/event-stream"
-        assert reply.headers["cache-control"] == "no-store"
-        assert reply.headers["x-accel-buffering"] == "no"
-        assert reply.headers["x-request-id"]
-        assert "content-length" not in reply.headers
+        assert response.body.startswith(b"retry: 2000\n")
+        assert response.status == 200
+        assert response.headers["content-type"] == "text/event-stream"
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-accel-buffering"] == "no"
+        assert response.headers["x-request-id"]
+        assert "content-length" not in response.headers
 
     run_with_long_polling(app, scenario_steps)
 
@@ -102,8 +102,12 @@ def test_head_returns_the_headers_of_a_stream_without_starting_it(
 ) -> None:
     async def scenario_steps() -> None:
         path = f"/generations/{generation_id}/events"
-        reply = await open_request(customer.client, path, "HEAD").read_response()
-        assert (reply.status, reply.headers["content-type"], reply.body) == (200, "text/event-stream", b"")
+        response = await open_request(customer.client, path, "HEAD").read_response()
+        assert (response.status, response.headers["content-type"], response.body) == (
+            200,
+            "text/event-stream",
+            b"",
+        )
 
     run_with_long_polling(app, scenario_steps)
 

@@ -13,9 +13,9 @@ MODEL = {"name": "Local studio, square only", "provider": "LOCAL_STUDIO", "tool_
 
 def test_creating_a_model_returns_all_its_fields_but_no_provider_config(superuser: Client) -> None:
     config = {"region": "local", "api_key": "hidden"}
-    reply = superuser("POST", "/generation-models/", {**MODEL, "provider_config": config})
-    model = reply.json()
-    assert reply.status == 201
+    response = superuser("POST", "/generation-models/", {**MODEL, "provider_config": config})
+    model = response.json()
+    assert response.status == 201
     assert model == {
         "id": model["id"],
         "created_at": model["created_at"],
@@ -35,14 +35,14 @@ def test_creating_a_model_returns_all_its_fields_but_no_provider_config(superuse
         "max_output_height": None,
         "max_size_pixels": None,
     }
-    assert superuser("GET", reply.headers["location"].removeprefix("/api/v1")).json() == model
+    assert superuser("GET", response.headers["location"].removeprefix("/api/v1")).json() == model
 
 
 def test_keys_of_provider_capabilities_may_contain_any_character(superuser: Client) -> None:
     capabilities = {"": "empty", "\x00": "nothing", "größe": "4K"}
-    reply = superuser("POST", "/generation-models/", {**MODEL, "provider_capabilities": capabilities})
-    assert reply.status == 201
-    assert reply.json()["provider_capabilities"] == capabilities
+    response = superuser("POST", "/generation-models/", {**MODEL, "provider_capabilities": capabilities})
+    assert response.status == 201
+    assert response.json()["provider_capabilities"] == capabilities
 
 
 def test_models_are_listed_without_authentication_but_read_only_with_it(

@@ -31,11 +31,11 @@ def test_a_generation_needs_only_a_product(
     client: Client, scenario: PhotographedProduct, path: str, database: Database, storage: LocalDisk
 ) -> None:
     body = {"product_id": str(scenario.product.id), "width": 96, "height": 128, "batch_size": 2}
-    reply = client("POST", path, body)
-    assert reply.status == 202, reply.body
-    assert reply.json()["shot_id"] is None
+    response = client("POST", path, body)
+    assert response.status == 202, response.body
+    assert response.json()["shot_id"] is None
     assert run_pending_generations(database, storage) == 1
-    done = client("GET", f"/generations/{reply.json()['id']}").json()
+    done = client("GET", f"/generations/{response.json()['id']}").json()
     assert done["status"] == "completed"
     assert {(row["width"], row["height"], row["shot_id"]) for row in done["predictions"]} == {(96, 128, None)}
     approved = client("POST", f"/predictions/{done['predictions'][0]['id']}/approve", {}).json()
@@ -65,8 +65,8 @@ def test_a_photo_can_be_given_by_its_url(client: Client, scenario: PhotographedP
 
 
 def test_a_shot_of_another_tenant_is_rejected(client: Client, scenario: PhotographedProduct) -> None:
-    reply = client("POST", "/generations/", {"shot_id": str(scenario.shot.id)})
-    assert status_and_code(reply) == (409, "scope_mismatch")
+    response = client("POST", "/generations/", {"shot_id": str(scenario.shot.id)})
+    assert status_and_code(response) == (409, "scope_mismatch")
 
 
 def test_a_request_without_inputs_is_rejected(client: Client, path: str) -> None:
@@ -105,9 +105,9 @@ def test_personal_generations_are_charged_to_their_owner(
 def request_generation(
     client: Client, scenario: PhotographedProduct, path: str, **body: object
 ) -> dict[str, Any]:
-    reply = client("POST", path, {"product_id": str(scenario.product.id), **body})
-    assert reply.status == 202, reply.body
-    generation: dict[str, Any] = reply.json()
+    response = client("POST", path, {"product_id": str(scenario.product.id), **body})
+    assert response.status == 202, response.body
+    generation: dict[str, Any] = response.json()
     return generation
 
 
@@ -160,9 +160,9 @@ def test_a_retry_creates_a_generation_with_the_same_inputs(
     retry_path = f"/generations/{original['id']}/retry"
     assert status_and_code(client("POST", retry_path)) == (409, "invalid_transition")
     client("POST", f"/generations/{original['id']}/cancel")
-    reply = client("POST", retry_path)
-    retried = reply.json()
-    assert (reply.status, reply.headers["location"]) == (202, f"/api/v1/generations/{retried['id']}")
+    response = client("POST", retry_path)
+    retried = response.json()
+    assert (response.status, response.headers["location"]) == (202, f"/api/v1/generations/{retried['id']}")
     own_fields = {"id", "created_at", "updated_at", "status", "urls", "cost_credits", "queue_position",
            "retry_of_id", "completed_at", "cancel_requested_at", "predictions"}  # fmt: skip
     shared_fields = client("GET", f"/generations/{original['id']}").json().keys() - own_fields

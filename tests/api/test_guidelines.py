@@ -56,10 +56,10 @@ def test_guidelines_can_reference_only_public_rows_and_rows_of_their_tenant(cust
     foreign = factories.make_shot_type()
     assert customer.create("/guidelines/", {"name": "Shop", "subject_ids": [str(public.id)]})
     path = f"/guidelines/{customer.organization_query}"
-    reply = customer.client("POST", path, {"name": "Shop", "background_preset_id": str(personal.id)})
-    assert status_and_code(reply) == (409, "scope_mismatch")
-    reply = customer.client("POST", path, {"name": "Shop", "shot_type_ids": [str(foreign.id)]})
-    assert status_and_code(reply) == (404, "not_found")
+    response = customer.client("POST", path, {"name": "Shop", "background_preset_id": str(personal.id)})
+    assert status_and_code(response) == (409, "scope_mismatch")
+    response = customer.client("POST", path, {"name": "Shop", "shot_type_ids": [str(foreign.id)]})
+    assert status_and_code(response) == (404, "not_found")
 
 
 def test_guidelines_of_a_shooting_cannot_be_deleted(customer: Customer) -> None:

@@ -44,8 +44,8 @@ def send_with_key(
     return client("POST", path, as_json, headers=headers, **content)
 
 
-def is_replay(reply: ClientResponse) -> bool:
-    return reply.headers.get("idempotency-replayed") == "true"
+def is_replay(response: ClientResponse) -> bool:
+    return response.headers.get("idempotency-replayed") == "true"
 
 
 def list_stored_keys(database: Database) -> list[IdempotencyKey]:
@@ -115,12 +115,12 @@ def test_s21_a_key_belongs_to_one_organization_operation_and_account(
             (customer.client, f"/styles/{customer.organization_query}"),
         )
     ]
-    assert [reply.status for reply in sent] == [201] * 4
+    assert [response.status for response in sent] == [201] * 4
     foreign = send_with_key(
         client_for(colleague), f"/brands/{customer.organization_query}", {"name": "Atelier Sud"}
     )
     assert foreign.status == 201
-    assert not any(is_replay(reply) for reply in [*sent, foreign])
+    assert not any(is_replay(response) for response in [*sent, foreign])
 
 
 def test_a_conflict_is_replayed_after_its_cause_is_gone(customer: Customer) -> None:
@@ -141,8 +141,8 @@ def test_a_404_is_replayed(customer: Customer) -> None:
     shot_type, product = factories.make_shot_type(), factories.make_product()
     body = {"main_product_id": str(product.id), "shot_type_ids": [str(shot_type.id)]}
     assert [
-        (reply.status, is_replay(reply))
-        for reply in (send_with_key(customer.client, path, body) for _ in "12")
+        (response.status, is_replay(response))
+        for response in (send_with_key(customer.client, path, body) for _ in "12")
     ] == [
         (404, False),
         (404, True),
@@ -209,8 +209,10 @@ def test_s21_a_key_is_one_to_255_characters(customer: Customer) -> None:
 def test_s21_neither_key_nor_password_can_be_read_from_the_database(
     superuser: Client, database: Database
 ) -> None:
-    reply = send_with_key(superuser, "/users/", {"email": "new@example.com", "password": "terracotta-1953"})
-    assert reply.status == 201, reply.body
+    response = send_with_key(
+        superuser, "/users/", {"email": "new@example.com", "password": "terracotta-1953"}
+    )
+    assert response.status == 201, response.body
     (row,) = list_stored_keys(database)
     stored = " ".join(str(getattr(row, column.key)) for column in IdempotencyKey.__table__.columns)
     assert KEY not in stored
@@ -218,7 +220,7 @@ def test_s21_neither_key_nor_password_can_be_read_from_the_database(
     # The response is encrypted, too: some responses contain a secret that is shown once.
     assert "new@example.com" not in stored
     again = send_with_key(superuser, "/users/", {"email": "new@example.com", "password": "terracotta-1953"})
-    assert again.body == reply.body
+    assert again.body == response.body
 
 
 def test_s21_stored_responses_are_encrypted_with_aes_gcm_and_a_new_nonce(

@@ -56,9 +56,9 @@ def test_an_invalid_response_leaves_no_row(
     violation: str,
 ) -> None:
     return_invalid_responses(monkeypatch, brands, violation)
-    reply = customer.client("POST", f"/brands/{customer.organization_query}", {"name": "Atelier Nord"})
-    assert (reply.status, reply.json()["code"]) == (500, "internal_error")
-    assert reply.json()["detail"] == "Internal server error"
+    response = customer.client("POST", f"/brands/{customer.organization_query}", {"name": "Atelier Nord"})
+    assert (response.status, response.json()["code"]) == (500, "internal_error")
+    assert response.json()["detail"] == "Internal server error"
     assert count_rows(database, Brand) == 0
     logged = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(logged) == 1
@@ -71,9 +71,9 @@ def test_an_invalid_response_leaves_no_file(
     product = customer.create("/products/", {"name": "Linen wrap dress"})
     before = {file.key for file in storage.list_files("media")}
     return_invalid_responses(monkeypatch, products, "no Location")
-    reply = post_form(
+    response = post_form(
         customer.client, f"/products/{product['id']}/images", make_product_photo(), type="front"
     )
-    assert reply.status == 500
+    assert response.status == 500
     assert (count_rows(database, MediaResource), count_rows(database, ProductImage)) == (0, 0)
     assert {file.key for file in storage.list_files("media")} == before

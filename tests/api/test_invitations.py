@@ -55,20 +55,20 @@ def admin(organization: Organization) -> User:
     return admin
 
 
-def assert_conflict(reply: ClientResponse, code: str) -> None:
-    assert (reply.status, reply.json()["code"]) == (409, code), reply.body
+def assert_conflict(response: ClientResponse, code: str) -> None:
+    assert (response.status, response.json()["code"]) == (409, code), response.body
 
 
-def assert_rejected(reply: ClientResponse) -> None:
-    assert (reply.status, reply.json()["code"]) == (401, "invalid_token"), reply.body
+def assert_rejected(response: ClientResponse) -> None:
+    assert (response.status, response.json()["code"]) == (401, "invalid_token"), response.body
 
 
 def test_an_invitation_is_mailed_and_shown_without_its_token(
     app: Application, client: Client, organization: Organization, owner: User, database: Database
 ) -> None:
-    reply = invite(client, organization)
-    shown = reply.json()
-    assert reply.status == 201, reply.body
+    response = invite(client, organization)
+    shown = response.json()
+    assert response.status == 201, response.body
     assert shown == {
         "id": shown["id"],
         "created_at": shown["created_at"],
@@ -79,7 +79,7 @@ def test_an_invitation_is_mailed_and_shown_without_its_token(
         "invited_by_id": str(owner.id),
         "expires_at": shown["expires_at"],
     }
-    assert reply.headers["location"] == f"/api/v1{invitations_path(organization)}/{shown['id']}"
+    assert response.headers["location"] == f"/api/v1{invitations_path(organization)}/{shown['id']}"
     assert client("GET", f"{invitations_path(organization)}/{shown['id']}").json() == shown
     assert client("GET", invitations_path(organization)).json()["data"] == [shown]
     message, token = list_emails_to(app, "ines@example.com")[-1], get_invitation_token(app)
@@ -99,9 +99,9 @@ def test_accepting_creates_an_account_for_a_new_address(
     invite(client, organization, role="admin")
     assert_conflict(accept(anonymous, get_invitation_token(app)), "password_required")
     assert accept(anonymous, get_invitation_token(app), password="short").status == 422
-    reply = accept(anonymous, get_invitation_token(app), password=PASSWORD, full_name="Inès Martin")
-    shown = reply.json()
-    assert reply.status == 201, reply.body
+    response = accept(anonymous, get_invitation_token(app), password=PASSWORD, full_name="Inès Martin")
+    shown = response.json()
+    assert response.status == 201, response.body
     assert shown == {
         "id": shown["id"],
         "created_at": shown["created_at"],
@@ -113,7 +113,7 @@ def test_accepting_creates_an_account_for_a_new_address(
         "role": "admin",
     }
     member_path = f"/organizations/{organization.id}/members/{shown['user_id']}"
-    assert reply.headers["location"] == f"/api/v1{member_path}"
+    assert response.headers["location"] == f"/api/v1{member_path}"
     assert client("GET", member_path).json() == shown
     assert client("GET", invitations_path(organization)).json()["count"] == 0
     with database.transaction(write=False) as reading:
@@ -136,8 +136,12 @@ def test_accepting_makes_an_existing_account_a_member_without_changing_it(
     )
     user_client = client_for(user)
     invite(client, organization, role="viewer")
-    reply = accept(anonymous, get_invitation_token(app), password=PASSWORD, full_name="Another Name")
-    assert (reply.status, reply.json()["user_id"], reply.json()["full_name"]) == (201, str(user.id), "Inès")
+    response = accept(anonymous, get_invitation_token(app), password=PASSWORD, full_name="Another Name")
+    assert (response.status, response.json()["user_id"], response.json()["full_name"]) == (
+        201,
+        str(user.id),
+        "Inès",
+    )
     assert user_client("GET", f"/organizations/{organization.id}").status == 200
     with database.transaction(write=False) as reading:
         stored = reading.get_one(User, user.id)
@@ -181,13 +185,13 @@ def test_only_admins_and_the_owner_can_create_and_read_invitations(
     factories.make_membership(organization, member, role=role)
     member_client, invitation = client_for(member), make_invitation(organization)
     path = f"{invitations_path(organization)}/{invitation.id}"
-    replies = [
+    responses = [
         invite(member_client, organization),
         member_client("GET", invitations_path(organization)),
         member_client("GET", path),
         member_client("DELETE", path),
     ]
-    assert [reply.status for reply in replies] == [403] * 4
+    assert [response.status for response in responses] == [403] * 4
     assert client_for(factories.make_user())("GET", path).status == 404
 
 
@@ -267,11 +271,11 @@ def test_s16_an_invitation_is_void_when_the_inviter_can_no_longer_invite(
         "deleted": lambda: superuser("DELETE", f"/users/{admin.id}"),
     }[reason]()
     assert change.status in (200, 204), change.body
-    reply = accept(anonymous, get_invitation_token(app), password=PASSWORD)
+    response = accept(anonymous, get_invitation_token(app), password=PASSWORD)
     if reason == "deleted":
-        assert_rejected(reply)
+        assert_rejected(response)
     else:
-        assert_conflict(reply, "invitation_void")
+        assert_conflict(response, "invitation_void")
     assert client("GET", f"/organizations/{organization.id}/members").json()["count"] <= 2
     invite(client, organization, role="admin")
     assert accept(anonymous, get_invitation_token(app), password=PASSWORD).status == 201

@@ -60,6 +60,6 @@ def test_concurrent_invitations_to_an_address_leave_one_invitation(
     committing_server: CommittingServer, application: Application
 ) -> None:
     client, _, scenario = committing_server
-    replies = run_concurrently(*[partial(invite, client, scenario.organization)] * 4)
-    assert [reply.status for reply in replies] == [201] * 4
+    responses = run_concurrently(*[partial(invite, client, scenario.organization)] * 4)
+    assert [response.status for response in responses] == [201] * 4
     assert client("GET", invitations_path(scenario.organization)).json()["count"] == 1

@@ -65,9 +65,9 @@ def get_recovery_token(app: Application, to: str) -> str:
 
 
 def test_signing_in_returns_a_token_pair_that_must_not_be_cached(anonymous: Client, user: User) -> None:
-    reply = sign_in(anonymous, grant_type="password", scope="", client_id="web", client_secret="none")
-    tokens = reply.json()
-    assert (reply.status, reply.headers["cache-control"]) == (200, "no-store")
+    response = sign_in(anonymous, grant_type="password", scope="", client_id="web", client_secret="none")
+    tokens = response.json()
+    assert (response.status, response.headers["cache-control"]) == (200, "no-store")
     assert tokens == {
         "access_token": tokens["access_token"],
         "token_type": "bearer",
@@ -147,9 +147,9 @@ def test_signing_in_rehashes_the_password_with_the_current_parameters(anonymous:
 
 def test_a_refresh_token_is_exchanged_for_a_new_pair(anonymous: Client, user: User) -> None:
     first = sign_in(anonymous).json()
-    reply = refresh(anonymous, first["refresh_token"])
-    second = reply.json()
-    assert (reply.status, reply.headers["cache-control"]) == (200, "no-store")
+    response = refresh(anonymous, first["refresh_token"])
+    second = response.json()
+    assert (response.status, response.headers["cache-control"]) == (200, "no-store")
     assert second["refresh_token"] != first["refresh_token"]
     assert get_token_owner(anonymous, second["access_token"]).status == 200
     assert refresh(anonymous, second["refresh_token"]).status == 200
@@ -171,8 +171,8 @@ def test_an_access_token_does_not_outlive_its_session(
 def test_signing_out_ends_only_the_current_session(anonymous: Client, user: User) -> None:
     mine, other = sign_in(anonymous).json(), sign_in(anonymous).json()
     header = {"authorization": f"Bearer {mine['access_token']}"}
-    reply = anonymous("POST", "/logout", headers=header)
-    assert (reply.status, reply.body) == (204, b"")
+    response = anonymous("POST", "/logout", headers=header)
+    assert (response.status, response.body) == (204, b"")
     assert_unauthorized(get_token_owner(anonymous, mine["access_token"]))
     assert_unauthorized(refresh(anonymous, mine["refresh_token"]))
     assert get_token_owner(anonymous, other["access_token"]).status == 200
@@ -223,9 +223,9 @@ def test_recovery_returns_the_same_response_for_known_and_unknown_addresses(
     "address", [".@a.b", "a..b@c.d", "a|b@-.-", "x" * 64 + "@a.b", "#!$%*+=^_`{|}~.-@a.b"]
 )
 def test_unusual_addresses_cause_no_server_error(anonymous: Client, address: str) -> None:
-    reply = anonymous("POST", f"/password-recovery/{quote(address, safe='@')}")
-    assert reply.status in (200, 422), reply.body
-    assert b"internal_error" not in reply.body
+    response = anonymous("POST", f"/password-recovery/{quote(address, safe='@')}")
+    assert response.status in (200, 422), response.body
+    assert b"internal_error" not in response.body
 
 
 def test_recovery_takes_a_minimum_time_for_known_and_unknown_addresses(anonymous: Client, user: User) -> None:
@@ -243,8 +243,8 @@ def test_a_mailed_token_sets_a_password_once_and_ends_all_sessions(
     tokens = sign_in(anonymous).json()
     anonymous("POST", "/password-recovery/dana@example.com")
     change = {"token": get_recovery_token(app, "dana@example.com"), "new_password": "a-linen-dress-in-may"}
-    reply = anonymous("POST", "/reset-password/", change)
-    assert (reply.status, reply.json()) == (200, {"message": "Password changed"})
+    response = anonymous("POST", "/reset-password/", change)
+    assert (response.status, response.json()) == (200, {"message": "Password changed"})
     assert_unauthorized(get_token_owner(anonymous, tokens["access_token"]))
     assert_unauthorized(sign_in(anonymous), "Incorrect email or password")
     assert sign_in(anonymous, password="a-linen-dress-in-may").status == 200
@@ -286,11 +286,11 @@ def test_s16_changing_password_or_email_invalidates_mailed_recovery_tokens(
     app: Application, anonymous: Client, user: User, client_for: Callable[..., Client], reaction: str
 ) -> None:
     anonymous("POST", "/password-recovery/dana@example.com")
-    client, root = client_for(user), client_for(factories.make_user(is_superuser=True))
+    client, superuser_client = client_for(user), client_for(factories.make_user(is_superuser=True))
     body = {"current_password": PASSWORD, "new_password": "a-woollen-coat"}
     done = {
         "password changed": lambda: client("PATCH", "/users/me/password", body),
-        "email changed by a superuser": lambda: root(
+        "email changed by a superuser": lambda: superuser_client(
             "PATCH", f"/users/{user.id}", {"email": "dana@example.org"}
         ),
     }[reaction]()

@@ -105,13 +105,13 @@ def test_a_long_poll_returns_as_soon_as_the_generation_ends(
         await asyncio.sleep(2 * watch.POLL_SECONDS)
         assert not waiting.task.done()
         await asyncio.to_thread(advance_generation, database, generation_id, "completed")
-        reply = await waiting.read_response()
-        assert (reply.status, reply.json()["status"]) == (200, "completed")
-        assert reply.headers["preference-applied"] in ("wait=0", "wait=1", "wait=2")
+        response = await waiting.read_response()
+        assert (response.status, response.json()["status"]) == (200, "completed")
+        assert response.headers["preference-applied"] in ("wait=0", "wait=1", "wait=2")
         assert time.monotonic() - began < 10
         again = open_request(customer.client, f"/generations/{generation_id}", prefer="wait=30")
         assert drop_rate_limit_headers((await again.read_response()).headers) == drop_rate_limit_headers(
-            reply.headers
+            response.headers
         ) | {
             "preference-applied": "wait=0",
             "x-request-id": (await again.read_response()).headers["x-request-id"],
@@ -124,14 +124,14 @@ def test_a_wait_ends_after_its_time_and_returns_its_length(
     customer: Customer, app: Application, generation_id: UUID
 ) -> None:
     async def scenario_steps() -> None:
-        reply = await open_request(
+        response = await open_request(
             customer.client, f"/generations/{generation_id}", prefer="wait=1"
         ).read_response()
-        assert (reply.status, reply.json()["status"]) == (200, "pending")
-        assert reply.headers["preference-applied"] == "wait=1"
+        assert (response.status, response.json()["status"]) == (200, "pending")
+        assert response.headers["preference-applied"] == "wait=1"
         plain = await open_request(customer.client, f"/generations/{generation_id}").read_response()
         assert "preference-applied" not in plain.headers
-        assert plain.body == reply.body
+        assert plain.body == response.body
 
     run_with_long_polling(app, scenario_steps)
 
@@ -215,12 +215,12 @@ def test_a_post_that_waits_returns_the_current_generation(
         await wait_for_listener(app)
         [generation_id] = app.change_hub.watched_ids()
         await asyncio.to_thread(advance_generation, database, generation_id, "running", "completed")
-        reply = await waiting.read_response()
-        assert (reply.status, reply.json()["status"]) == (202, "completed")
-        assert reply.headers["location"] == f"/api/v1/generations/{generation_id}"
-        assert "preference-applied" in reply.headers
+        response = await waiting.read_response()
+        assert (response.status, response.json()["status"]) == (202, "completed")
+        assert response.headers["location"] == f"/api/v1/generations/{generation_id}"
+        assert "preference-applied" in response.headers
         fetched = await open_request(client, f"/generations/{generation_id}").read_response()
-        assert fetched.body == reply.body
+        assert fetched.body == response.body
 
     run_with_long_polling(app, scenario_steps)
 
@@ -241,8 +241,8 @@ def test_a_post_stays_accepted_if_its_caller_is_signed_out_while_waiting(
         [generation_id] = app.change_hub.watched_ids()
         await asyncio.to_thread(sign_out)
         await asyncio.to_thread(advance_generation, database, generation_id, "running", "completed")
-        reply = await waiting.read_response()
-        assert (reply.status, reply.json()["status"]) == (202, "pending")
+        response = await waiting.read_response()
+        assert (response.status, response.json()["status"]) == (202, "pending")
 
     run_with_long_polling(app, scenario_steps)
 

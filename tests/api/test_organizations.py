@@ -43,8 +43,8 @@ def client_as(client_for: Callable[..., Client], organization: Organization) -> 
     return make
 
 
-def assert_conflict(reply: ClientResponse, code: str) -> None:
-    assert (reply.status, reply.json()["code"]) == (409, code), reply.body
+def assert_conflict(response: ClientResponse, code: str) -> None:
+    assert (response.status, response.json()["code"]) == (409, code), response.body
 
 
 def members_path(organization: Organization, user: User | None = None) -> str:
@@ -52,10 +52,10 @@ def members_path(organization: Organization, user: User | None = None) -> str:
 
 
 def test_the_creator_of_an_organization_is_its_owner_and_only_member(client: Client, owner: User) -> None:
-    reply = client("POST", "/organizations/", {"name": "Maison Démo, Paris"})
-    shown = reply.json()
-    assert reply.status == 201, reply.body
-    assert reply.headers["location"] == f"/api/v1/organizations/{shown['id']}"
+    response = client("POST", "/organizations/", {"name": "Maison Démo, Paris"})
+    shown = response.json()
+    assert response.status == 201, response.body
+    assert response.headers["location"] == f"/api/v1/organizations/{shown['id']}"
     assert shown == {
         "id": shown["id"],
         "created_at": shown["created_at"],
@@ -67,7 +67,7 @@ def test_the_creator_of_an_organization_is_its_owner_and_only_member(client: Cli
         "members_count": 1,
     }
     assert client("GET", f"/organizations/{shown['id']}").json() == shown
-    assert client("GET", f"/organizations/{shown['id']}").headers["etag"] == reply.headers["etag"]
+    assert client("GET", f"/organizations/{shown['id']}").headers["etag"] == response.headers["etag"]
     assert client("GET", "/users/me").json()["role"] == "owner"
 
 
@@ -107,10 +107,10 @@ def test_only_admins_and_the_owner_can_update_an_organization(
     status: int,
 ) -> None:
     client = client_for(factories.make_user()) if role == "stranger" else client_as(role)
-    reply = client("PATCH", f"/organizations/{organization.id}", {"name": "New"})
-    assert reply.status == status
+    response = client("PATCH", f"/organizations/{organization.id}", {"name": "New"})
+    assert response.status == status
     if status == 200:
-        assert (reply.json()["name"], reply.json()["slug"]) == ("New", "maison-demo")
+        assert (response.json()["name"], response.json()["slug"]) == ("New", "maison-demo")
 
 
 def test_an_update_of_an_older_version_is_rejected(client: Client, organization: Organization) -> None:
@@ -157,10 +157,10 @@ def test_members_are_added_by_their_email_address(
 ) -> None:
     user = factories.make_user(email="second@example.com", full_name="Sam Second")
     factories.make_membership(factories.make_organization(owner), user)
-    reply = client("POST", members_path(organization), {"email": "Second@example.com", "role": "member"})
-    shown = reply.json()
-    assert reply.status == 201, reply.body
-    assert reply.headers["location"] == f"/api/v1{members_path(organization, user)}"
+    response = client("POST", members_path(organization), {"email": "Second@example.com", "role": "member"})
+    shown = response.json()
+    assert response.status == 201, response.body
+    assert response.headers["location"] == f"/api/v1{members_path(organization, user)}"
     assert shown == {
         "id": shown["id"],
         "created_at": shown["created_at"],
@@ -184,8 +184,10 @@ def test_s14_adding_a_member_does_not_reveal_which_accounts_exist(
     factories.make_user(email="locked@example.com", is_active=False)
     outcomes = []
     for name in ("known", "locked", "nobody"):
-        reply = client("POST", members_path(organization), {"email": f"{name}@example.com", "role": "viewer"})
-        outcomes.append((reply.status, {**reply.json(), "request_id": None}))
+        response = client(
+            "POST", members_path(organization), {"email": f"{name}@example.com", "role": "viewer"}
+        )
+        outcomes.append((response.status, {**response.json(), "request_id": None}))
     assert outcomes == [outcomes[2]] * 3
     assert outcomes[0][0] == 404
     known = {"email": "known@example.com", "role": "viewer"}

@@ -61,17 +61,19 @@ def list_roles(client: Client, organization: Organization) -> dict[str, str]:
     return {row["user_id"]: row["role"] for row in rows}
 
 
-def assert_conflict(reply: ClientResponse, code: str) -> None:
-    assert (reply.status, reply.json()["code"]) == (409, code), reply.body
+def assert_conflict(response: ClientResponse, code: str) -> None:
+    assert (response.status, response.json()["code"]) == (409, code), response.body
 
 
 def test_a_member_becomes_the_owner_and_the_owner_an_admin(
     app: Application, client: Client, organization: Organization, owner: User, new_owner: User
 ) -> None:
     before = client("GET", f"/organizations/{organization.id}").json()
-    reply = transfer_ownership(client, organization, new_owner)
-    assert (reply.status, reply.json()) == (200, {**before, "owner_id": str(new_owner.id)}), reply.body
-    assert reply.headers["etag"] == client("GET", f"/organizations/{organization.id}").headers["etag"]
+    response = transfer_ownership(client, organization, new_owner)
+    assert (response.status, response.json()) == (200, {**before, "owner_id": str(new_owner.id)}), (
+        response.body
+    )
+    assert response.headers["etag"] == client("GET", f"/organizations/{organization.id}").headers["etag"]
     assert list_roles(client, organization) == {str(owner.id): "admin", str(new_owner.id): "owner"}
     assert "owner of the organization Maison Demo at Sartiq" in list_emails_to(app, new_owner.email)[-1]
     (event,) = client("GET", f"/organizations/{organization.id}/audit-events").json()["data"]
@@ -188,14 +190,14 @@ def test_one_of_many_concurrent_transfers_succeeds_and_there_is_always_one_owner
     counter = OwnerCounter(database, scenario.organization)
     with ThreadPoolExecutor(1) as pool:
         count_task = pool.submit(counter)
-        replies = run_concurrently(
+        responses = run_concurrently(
             *[partial(transfer_ownership, client, scenario.organization, member) for member in members]
         )
         counter.stopped.set()
         count_task.result()
-    assert sorted(reply.status for reply in replies) == [200, 403, 403, 403]
+    assert sorted(response.status for response in responses) == [200, 403, 403, 403]
     assert set(counter.seen) == {1}
-    (accepted,) = (reply for reply in replies if reply.status == 200)
+    (accepted,) = (response for response in responses if response.status == 200)
     assert sorted(list_roles(client, scenario.organization).values()) == [
         "admin",
         "member",

@@ -46,11 +46,11 @@ def follow_next_links(request: Any, query: str, count: int = 7) -> list[str]:
     collected: list[str] = []
     target = f"/brands/?{query}"
     while target:
-        reply = request("GET", target)
-        assert reply.json()["count"] == count
-        collected += names(reply.json())
-        link = reply.headers.get("link")
-        assert (link is None) == (reply.json()["next_cursor"] is None)
+        response = request("GET", target)
+        assert response.json()["count"] == count
+        collected += names(response.json())
+        link = response.headers.get("link")
+        assert (link is None) == (response.json()["next_cursor"] is None)
         target = link.split(">")[0].removeprefix("</api/v1") if link else ""
     return collected
 
@@ -104,8 +104,8 @@ def test_an_invalid_cursor_returns_404(request_as_owner: Any) -> None:
         f"{cursor}AAAA",
     ]
     for text in invalid:
-        reply = request_as_owner("GET", f"/brands/?limit=2&cursor={text}")
-        assert status_and_code(reply) == (404, "not_found"), text
+        response = request_as_owner("GET", f"/brands/?limit=2&cursor={text}")
+        assert status_and_code(response) == (404, "not_found"), text
     other_sort = request_as_owner("GET", f"/brands/?limit=2&sort=name&cursor={cursor}")
     assert status_and_code(other_sort) == (404, "not_found")
 
@@ -122,14 +122,14 @@ def test_a_cursor_signed_with_another_key_or_for_another_purpose_returns_404(
 
     assert request_as_owner("GET", f"/brands/?limit=2&cursor={sign(key, 'cursor')}").status == 200
     for cursor in (sign("another-secret-key-of-32-characters", "cursor"), sign(key, "share")):
-        reply = request_as_owner("GET", f"/brands/?limit=2&cursor={cursor}")
-        assert status_and_code(reply) == (404, "not_found")
+        response = request_as_owner("GET", f"/brands/?limit=2&cursor={cursor}")
+        assert status_and_code(response) == (404, "not_found")
 
 
 def test_the_next_link_keeps_the_rest_of_the_query(request_as_owner: Any) -> None:
-    reply = request_as_owner("GET", "/brands/?limit=1&skip=1&q=brand%20&sort=name")
-    cursor = reply.json()["next_cursor"]
-    assert reply.headers["link"] == (
+    response = request_as_owner("GET", "/brands/?limit=1&skip=1&q=brand%20&sort=name")
+    cursor = response.json()["next_cursor"]
+    assert response.headers["link"] == (
         f'</api/v1/brands/?limit=1&q=brand+&sort=name&cursor={cursor}>; rel="next"'
     )
 
@@ -202,13 +202,13 @@ def test_filtering_by_an_invisible_id_returns_404_whether_or_not_it_exists(
     }[name]
     bodies = []
     for row_id in (make().id, new_id()):
-        reply = customer.client(
+        response = customer.client(
             "GET",
             f"/{resource}/{customer.organization_query}&{name}={row_id}",
             headers={"x-request-id": "one"},
         )
-        assert status_and_code(reply) == (404, "not_found")
-        bodies.append(reply.body)
+        assert status_and_code(response) == (404, "not_found")
+        bodies.append(response.body)
     assert bodies[0] == bodies[1]
 
 

@@ -84,7 +84,7 @@ def test_a_product_that_is_deleted_while_its_photo_is_decoded_returns_404(
         return read_image(file)
 
     monkeypatch.setattr(prechecks, "read_image", decode_slowly)
-    reply = post_form(
+    response = post_form(
         customer.client, f"/products/{product['id']}/images", make_product_photo(), type="front"
     )
-    assert reply.status == 404
+    assert response.status == 404

@@ -25,8 +25,8 @@ def brand(client_for: ClientFactory) -> tuple[Any, str, str]:
 
 def test_an_unchanged_row_is_not_sent_again(brand: tuple[Any, str, str]) -> None:
     client, path, etag = brand
-    reply = client("GET", path, headers={"if-none-match": f'"x", W/{etag}'})
-    assert (reply.status, reply.body, reply.headers["etag"]) == (304, b"", etag)
+    response = client("GET", path, headers={"if-none-match": f'"x", W/{etag}'})
+    assert (response.status, response.body, response.headers["etag"]) == (304, b"", etag)
 
 
 def test_an_update_with_the_current_tag_returns_the_new_tag(brand: tuple[Any, str, str]) -> None:
@@ -45,16 +45,16 @@ def test_any_other_tag_returns_412_and_changes_nothing(
 ) -> None:
     client, path, etag = brand
     body = {"name": "Atelier Sud"} if method == "PATCH" else None
-    reply = client(method, path, as_json=body, headers={"if-match": header.format(etag)})
-    assert (reply.status, reply.json()["code"]) == (412, "precondition_failed")
+    response = client(method, path, as_json=body, headers={"if-match": header.format(etag)})
+    assert (response.status, response.json()["code"]) == (412, "precondition_failed")
     assert client("GET", path).headers["etag"] == etag
 
 
 @pytest.mark.parametrize("header", ["*", '"other", {}', "{}"])
 def test_a_star_or_a_list_with_the_tag_matches(brand: tuple[Any, str, str], header: str) -> None:
     client, path, etag = brand
-    reply = client("PATCH", path, as_json={"name": "Sud"}, headers={"if-match": header.format(etag)})
-    assert reply.status == 200
+    response = client("PATCH", path, as_json={"name": "Sud"}, headers={"if-match": header.format(etag)})
+    assert response.status == 200
 
 
 def test_the_tag_does_not_depend_on_the_caller(

@@ -84,8 +84,8 @@ def test_predictions_of_a_shot_cannot_be_approved_while_it_is_generated(
     client: Client, scenario: PhotographedProduct, predictions: list[dict[str, Any]]
 ) -> None:
     assert client("POST", f"/shots/{scenario.shot.id}/generate", {}).status == 202
-    reply = client("POST", f"/predictions/{predictions[0]['id']}/approve", {})
-    assert status_and_code(reply) == (409, "shot_busy")
+    response = client("POST", f"/predictions/{predictions[0]['id']}/approve", {})
+    assert status_and_code(response) == (409, "shot_busy")
 
 
 def test_only_predictions_that_are_not_approved_can_be_deleted(
@@ -114,13 +114,13 @@ def test_an_image_is_served_in_the_requested_size_and_format(
     client: Client, predictions: list[dict[str, Any]], query: str, media_type: str, size: tuple[int, int]
 ) -> None:
     path = f"/predictions/{predictions[0]['id']}/image{query}"
-    reply = client("GET", path)
-    assert reply.status == 200, reply.body
-    assert reply.headers["content-type"] == media_type
-    assert reply.headers["x-content-type-options"] == "nosniff"
-    with Image.open(io.BytesIO(reply.body)) as opened:
+    response = client("GET", path)
+    assert response.status == 200, response.body
+    assert response.headers["content-type"] == media_type
+    assert response.headers["x-content-type-options"] == "nosniff"
+    with Image.open(io.BytesIO(response.body)) as opened:
         assert opened.size == size
-    assert client("GET", path, headers={"if-none-match": reply.headers["etag"]}).status == 304
+    assert client("GET", path, headers={"if-none-match": response.headers["etag"]}).status == 304
 
 
 def test_the_image_urls_of_a_prediction_can_be_fetched(
@@ -166,8 +166,8 @@ def test_predictions_are_filtered_by_shot_generation_shooting_and_status(
         f"generation_id={predictions[0]['generation_id']}",
         f"shooting_id={scenario.shooting.id}&status=pending_review",
     ):
-        reply = client("GET", f"/predictions/?organization_id={scenario.organization.id}&{query}")
-        assert {row["id"] for row in reply.json()["data"]} == ids
+        response = client("GET", f"/predictions/?organization_id={scenario.organization.id}&{query}")
+        assert {row["id"] for row in response.json()["data"]} == ids
     other = factories.make_shooting(**scenario.ownership)
     query = f"organization_id={scenario.organization.id}&shooting_id={other.id}"
     assert client("GET", f"/predictions/?{query}").json()["count"] == 0

@@ -51,10 +51,10 @@ def test_a_product_is_ready_unless_it_is_created_as_a_draft(customer: Customer) 
 
 def test_skus_are_optional_and_unique_per_tenant(customer: Customer) -> None:
     customer.create("/products/", {"name": "Dress", "sku": "AN-1"})
-    reply = customer.client(
+    response = customer.client(
         "POST", f"/products/{customer.organization_query}", {"name": "Copy", "sku": "AN-1"}
     )
-    assert status_and_code(reply) == (409, "sku_taken")
+    assert status_and_code(response) == (409, "sku_taken")
     other = customer.create("/products/", {"name": "Other"})
     customer.create("/products/", {"name": "Third"})
     assert status_and_code(customer.client("PATCH", f"/products/{other['id']}", {"sku": "AN-1"})) == (
@@ -75,12 +75,12 @@ def test_one_of_many_concurrent_creates_with_the_same_sku_succeeds(customer: Cus
 
 def test_a_phone_photo_is_stored_upright_and_listed_with_its_product(customer: Customer) -> None:
     product = customer.create("/products/", {"name": "Dress"})
-    reply = post_form(customer.client, images_path(product), PHONE_PHOTO, type="primary")
-    assert reply.status == 201, reply.body
-    image = reply.json()
+    response = post_form(customer.client, images_path(product), PHONE_PHOTO, type="primary")
+    assert response.status == 201, response.body
+    image = response.json()
     assert (image["type"], image["width"], image["height"]) == ("primary", 80, 120)
-    fetched = customer.client("GET", reply.headers["location"].removeprefix("/api/v1"))
-    assert (fetched.json(), fetched.headers["etag"]) == (image, reply.headers["etag"])
+    fetched = customer.client("GET", response.headers["location"].removeprefix("/api/v1"))
+    assert (fetched.json(), fetched.headers["etag"]) == (image, response.headers["etag"])
     updated = customer.client("GET", f"/products/{product['id']}").json()
     assert updated["images"] == [image]
     assert updated["updated_at"] > product["updated_at"]
@@ -92,8 +92,8 @@ def test_a_phone_photo_is_stored_upright_and_listed_with_its_product(customer: C
 def test_a_photo_can_be_added_by_its_url(customer: Customer) -> None:
     product = customer.create("/products/", {"name": "Dress"})
     first = post_form(customer.client, images_path(product), PHONE_PHOTO, type="primary").json()
-    reply = customer.client("POST", images_path(product), {"file_url": first["url"], "type": "front"})
-    assert (reply.status, reply.json()["url"], reply.json()["type"]) == (201, first["url"], "front")
+    response = customer.client("POST", images_path(product), {"file_url": first["url"], "type": "front"})
+    assert (response.status, response.json()["url"], response.json()["type"]) == (201, first["url"], "front")
     page = customer.client("GET", f"{images_path(product)}?sort=created_at").json()
     assert [image["type"] for image in page["data"]] == ["primary", "front"]
 
@@ -130,8 +130,8 @@ def test_a_product_has_at_most_a_hundred_photos(customer: Customer) -> None:
     media = factories.make_media(organization=customer.organization)
     for _ in range(100):
         factories.make_product_image(product, media_id=media.id)
-    reply = post_form(customer.client, f"/products/{product.id}/images", PHONE_PHOTO, type="side")
-    assert status_and_code(reply) == (409, "too_many_images")
+    response = post_form(customer.client, f"/products/{product.id}/images", PHONE_PHOTO, type="side")
+    assert status_and_code(response) == (409, "too_many_images")
 
 
 def test_a_product_in_a_look_cannot_be_deleted(customer: Customer) -> None:
@@ -149,8 +149,8 @@ def test_products_can_be_filtered_and_a_brand_of_another_tenant_is_not_found(cus
     customer.create("/products/", {"name": "Mug", "sku": "CUP-7", "category": "pottery"})
 
     def found(query: str) -> list[str]:
-        reply = customer.client("GET", f"/products/{customer.organization_query}&{query}")
-        return [row["name"] for row in reply.json()["data"]]
+        response = customer.client("GET", f"/products/{customer.organization_query}&{query}")
+        return [row["name"] for row in response.json()["data"]]
 
     assert found(f"brand_id={brand['id']}") == ["Dress"]
     assert found("category=pottery&state=READY") == ["Mug"]

@@ -78,13 +78,13 @@ def test_every_image_url_field_accepts_a_remote_url(
     tenant = Tenant(app.settings)
     before = count_images(database)
     request = build_request_with_url(tenant, field, image_host.url)
-    reply = request.send(app, auth_headers(app, tenant.owner))
-    assert reply.status == request.operation.success_status, reply.body
+    response = request.send(app, auth_headers(app, tenant.owner))
+    assert response.status == request.operation.success_status, response.body
     assert [(request.method, request.path) for request in image_host.recorder.requests] == [
         ("GET", "/dress.jpg")
     ]
     assert count_images(database) == before + 1
-    url = reply.json().get(field.name, reply.json().get("url"))
+    url = response.json().get(field.name, response.json().get("url"))
     if field.operation_id == "create_generation":
         # A generation shows the inputs as the client sent them.
         assert url == image_host.url
@@ -133,9 +133,9 @@ def test_content_that_is_not_accepted_as_an_upload_is_a_conflict(
 ) -> None:
     monkeypatch.setattr(fetching, "MAX_FILE_BYTES", 200_000)
     image_host.response = StubResponse(body=content, headers={"Content-Type": "image/jpeg"})
-    reply = create_with_cover(customer, image_host.url)
-    assert status_and_code(reply) == (409, "image_not_usable")
-    assert reason in reply.json()["detail"]
+    response = create_with_cover(customer, image_host.url)
+    assert status_and_code(response) == (409, "image_not_usable")
+    assert reason in response.json()["detail"]
 
 
 @pytest.mark.parametrize("status", [201, 204, 206, 301, 304, 401, 404, 418, 500, 503])
@@ -143,9 +143,9 @@ def test_every_status_except_200_is_the_same_conflict(
     customer: Customer, image_host: ImageHost, status: int
 ) -> None:
     image_host.response = StubResponse(status, b"" if status in (204, 304) else PHOTO)
-    reply = create_with_cover(customer, image_host.url)
-    assert status_and_code(reply) == (409, "image_not_fetched")
-    assert reply.json()["detail"] == "The image could not be fetched from its URL"
+    response = create_with_cover(customer, image_host.url)
+    assert status_and_code(response) == (409, "image_not_fetched")
+    assert response.json()["detail"] == "The image could not be fetched from its URL"
 
 
 def test_an_unreachable_or_slow_server_is_the_same_conflict(
@@ -160,9 +160,9 @@ def test_an_unreachable_or_slow_server_is_the_same_conflict(
         pass
     monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([stopped.host]))
     unreachable = create_with_cover(customer, stopped.url)
-    for reply in (slow, unreachable):
-        assert status_and_code(reply) == (409, "image_not_fetched")
-        assert reply.json()["detail"] == "The image could not be fetched from its URL"
+    for response in (slow, unreachable):
+        assert status_and_code(response) == (409, "image_not_fetched")
+        assert response.json()["detail"] == "The image could not be fetched from its URL"
 
 
 @pytest.mark.parametrize(("redirects", "status"), [(3, 201), (4, 409)])
@@ -179,15 +179,15 @@ def test_three_redirects_are_followed(
 
     with run_http_recorder(respond) as server:
         monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([server.host]))
-        reply = create_with_cover(customer, f"{server.url}/0")
-    assert reply.status == status, reply.body
+        response = create_with_cover(customer, f"{server.url}/0")
+    assert response.status == status, response.body
     assert len(server.requests) == 4
 
 
 @pytest.mark.parametrize("path", ["", "/api/v1/brands/", "/api/v1/files/", "/api/v1/docs"])
 def test_the_server_sends_no_request_to_itself(customer: Customer, app: Application, path: str) -> None:
-    reply = create_with_cover(customer, f"{app.settings.public_url}{path}")
-    assert status_and_code(reply) == (409, "target_not_allowed")
+    response = create_with_cover(customer, f"{app.settings.public_url}{path}")
+    assert status_and_code(response) == (409, "target_not_allowed")
 
 
 def test_a_caller_without_permission_cannot_make_the_server_fetch_an_image(
@@ -270,9 +270,9 @@ def test_half_of_the_threads_are_reserved_for_requests_without_image_fetches(
     for _ in range(app.settings.request_threads // 2):
         assert slots.acquire(blocking=False)
     try:
-        reply = create_with_cover(customer, image_host.url)
-        assert status_and_code(reply) == (503, "unavailable")
-        assert int(reply.headers["retry-after"]) > 0
+        response = create_with_cover(customer, image_host.url)
+        assert status_and_code(response) == (503, "unavailable")
+        assert int(response.headers["retry-after"]) > 0
         assert image_host.recorder.requests == []
     finally:
         for _ in range(app.settings.request_threads // 2):

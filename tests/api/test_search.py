@@ -28,10 +28,10 @@ def client(client_for: Callable[..., Client], user: User) -> Client:
 
 
 def search(client: Client, query: str) -> list[tuple[str, str]]:
-    reply = client("GET", f"/search/?{query}")
-    assert reply.status == 200, reply.body
-    results = reply.json()["results"]
-    assert reply.json()["count"] == len(results)
+    response = client("GET", f"/search/?{query}")
+    assert response.status == 200, response.body
+    results = response.json()["results"]
+    assert response.json()["count"] == len(results)
     return [(result["resource_type"], result["data"]["id"]) for result in results]
 
 
@@ -61,8 +61,8 @@ def test_each_resource_type_is_found_by_its_name_sku_or_notes(
 
 def test_results_contain_complete_resources(client: Client, organization: Organization) -> None:
     product = factories.make_product(organization=organization, name="Linen wrap dress")
-    reply = client("GET", f"/search/?q=wrap&organization_id={organization.id}")
-    assert reply.json() == {
+    response = client("GET", f"/search/?q=wrap&organization_id={organization.id}")
+    assert response.json() == {
         "results": [
             {"resource_type": "product", "data": client("GET", f"/products/{product.id}").json()},
         ],

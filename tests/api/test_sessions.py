@@ -35,10 +35,10 @@ def client(client_for: Callable[..., Client], user: User) -> Client:
 
 
 def test_a_session_is_returned_without_its_tokens(client: Client) -> None:
-    reply = client("GET", "/users/me/sessions")
-    (shown,) = reply.json()["data"]
-    assert reply.status == 200
-    assert reply.json() == {"data": [shown], "count": 1, "count_exact": True, "next_cursor": None}
+    response = client("GET", "/users/me/sessions")
+    (shown,) = response.json()["data"]
+    assert response.status == 200
+    assert response.json() == {"data": [shown], "count": 1, "count_exact": True, "next_cursor": None}
     assert shown == {
         "id": shown["id"],
         "created_at": shown["created_at"],

@@ -28,10 +28,10 @@ def organization_query(scenario: PhotographedProduct) -> str:
 
 
 def create(client: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    reply = client("POST", path, body)
-    assert reply.status == 201, reply.body
-    row: dict[str, Any] = reply.json()
-    assert client("GET", reply.headers["location"].removeprefix("/api/v1")).json() == row
+    response = client("POST", path, body)
+    assert response.status == 201, response.body
+    row: dict[str, Any] = response.json()
+    assert client("GET", response.headers["location"].removeprefix("/api/v1")).json() == row
     return row
 
 
@@ -133,9 +133,9 @@ def test_shootings_are_filtered_by_brand_phase_and_name(
     mine = factories.make_shooting(**scenario.ownership, name="100% linen", brand_id=brand.id, phase="BRIEF")
 
     def found(query: str) -> list[str]:
-        reply = client("GET", f"/shootings/?{organization_query}&{query}")
-        assert reply.status == 200, reply.body
-        return [row["id"] for row in reply.json()["data"]]
+        response = client("GET", f"/shootings/?{organization_query}&{query}")
+        assert response.status == 200, response.body
+        return [row["id"] for row in response.json()["data"]]
 
     for query in (f"brand_id={brand.id}", "phase=BRIEF", "q=100%25", "q=LINEN&archived=false"):
         assert found(query) == [str(mine.id)]
@@ -181,8 +181,8 @@ def test_a_shot_type_whose_shot_has_predictions_or_is_generating_cannot_be_remov
         factories.make_prediction(factories.make_generation(shot, status="completed"))
     other = factories.make_shot_type(**scenario.ownership)
     path = f"/shootings/{scenario.shooting.id}/looks/{look.id}"
-    reply = client("PATCH", path, {"shot_type_ids": [str(other.id)]})
-    assert status_and_code(reply) == (409, "shot_has_predictions")
+    response = client("PATCH", path, {"shot_type_ids": [str(other.id)]})
+    assert status_and_code(response) == (409, "shot_has_predictions")
     assert [shot["id"] for shot in client("GET", path).json()["shots"]] == [str(shot.id)]
 
 
@@ -216,6 +216,6 @@ def test_shootings_and_looks_cannot_be_deleted_while_a_generation_runs(
 
 
 def test_looks_are_listed_with_their_shots(client: Client, scenario: PhotographedProduct) -> None:
-    reply = client("GET", f"/shootings/{scenario.shooting.id}/looks")
-    assert [look["id"] for look in reply.json()["data"]] == [str(scenario.look.id)]
-    assert [shot["id"] for shot in reply.json()["data"][0]["shots"]] == [str(scenario.shot.id)]
+    response = client("GET", f"/shootings/{scenario.shooting.id}/looks")
+    assert [look["id"] for look in response.json()["data"]] == [str(scenario.look.id)]
+    assert [shot["id"] for shot in response.json()["data"][0]["shots"]] == [str(scenario.shot.id)]

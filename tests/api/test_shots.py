@@ -26,19 +26,19 @@ def client(client_for: Callable[..., Client], scenario: PhotographedProduct) -> 
 
 
 def get_shot(client: Client, shot: Shot) -> dict[str, Any]:
-    reply = client("GET", f"/shots/{shot.id}")
-    assert reply.status == 200, reply.body
-    body: dict[str, Any] = reply.json()
+    response = client("GET", f"/shots/{shot.id}")
+    assert response.status == 200, response.body
+    body: dict[str, Any] = response.json()
     return body
 
 
 def test_a_generated_shot_has_different_images_in_the_size_and_format_of_the_guidelines(
     client: Client, scenario: PhotographedProduct, database: Database, storage: LocalDisk
 ) -> None:
-    reply = client("POST", f"/shots/{scenario.shot.id}/generate", {"seed": 7})
-    assert reply.status == 202, reply.body
-    generation = reply.json()
-    assert reply.headers["location"] == f"/api/v1/generations/{generation['id']}"
+    response = client("POST", f"/shots/{scenario.shot.id}/generate", {"seed": 7})
+    assert response.status == 202, response.body
+    generation = response.json()
+    assert response.headers["location"] == f"/api/v1/generations/{generation['id']}"
     assert (generation["status"], generation["progress"], generation["queue_position"]) == ("pending", 0, 1)
     assert (generation["num_predictions"], generation["cost_credits"], generation["predictions"]) == (
         4,
@@ -77,8 +77,8 @@ def test_an_approved_shot_cannot_be_generated_again(
 ) -> None:
     complete_generation(client, scenario.shot, database, storage, num_predictions=1)
     assert client("POST", f"/shots/{scenario.shot.id}/approve", {}).status == 200
-    reply = client("POST", f"/shots/{scenario.shot.id}/generate", {})
-    assert status_and_code(reply) == (409, "invalid_transition")
+    response = client("POST", f"/shots/{scenario.shot.id}/generate", {})
+    assert status_and_code(response) == (409, "invalid_transition")
 
 
 def test_a_shot_of_a_product_without_photos_cannot_be_generated(
@@ -123,15 +123,15 @@ def test_approving_a_second_prediction_returns_the_first_to_review(
     )
 
     body = {"prediction_id": first, "note": "The hem is sharp."}
-    reply = client("POST", f"/shots/{scenario.shot.id}/approve", body)
-    assert (reply.json()["status"], reply.json()["approved_prediction_id"]) == ("approved", first)
+    response = client("POST", f"/shots/{scenario.shot.id}/approve", body)
+    assert (response.json()["status"], response.json()["approved_prediction_id"]) == ("approved", first)
     approved = client("GET", f"/predictions/{first}").json()
     assert approved["status"] == "approved"
     assert approved["review"]["by"] == str(scenario.owner.id)
     assert approved["review"]["note"] == "The hem is sharp."
 
-    reply = client("POST", f"/shots/{scenario.shot.id}/approve", {"prediction_id": second})
-    assert (reply.json()["status"], reply.json()["approved_prediction_id"]) == ("approved", second)
+    response = client("POST", f"/shots/{scenario.shot.id}/approve", {"prediction_id": second})
+    assert (response.json()["status"], response.json()["approved_prediction_id"]) == ("approved", second)
     statuses = [
         client("GET", f"/predictions/{prediction_id}").json()["status"] for prediction_id in (first, second)
     ]
@@ -144,10 +144,10 @@ def test_a_shot_cannot_be_approved_with_a_prediction_of_another_shot(
     other = factories.make_prediction(
         factories.make_generation(factories.make_shot(scenario.look), status="completed")
     )
-    reply = client("POST", f"/shots/{scenario.shot.id}/approve", {"prediction_id": str(other.id)})
-    assert status_and_code(reply) == (409, "scope_mismatch")
-    reply = client("POST", f"/shots/{scenario.shot.id}/approve", {"prediction_id": str(new_id())})
-    assert status_and_code(reply) == (404, "not_found")
+    response = client("POST", f"/shots/{scenario.shot.id}/approve", {"prediction_id": str(other.id)})
+    assert status_and_code(response) == (409, "scope_mismatch")
+    response = client("POST", f"/shots/{scenario.shot.id}/approve", {"prediction_id": str(new_id())})
+    assert status_and_code(response) == (404, "not_found")
 
 
 def test_a_shot_in_review_can_be_rejected_reopened_and_sent_to_revision(
@@ -182,8 +182,8 @@ def test_reopening_an_approved_shot_returns_its_prediction_to_review(
 def test_the_notes_of_a_shot_can_be_updated_but_not_its_status(
     client: Client, scenario: PhotographedProduct
 ) -> None:
-    reply = client("PATCH", f"/shots/{scenario.shot.id}", {"notes": "Sleeves rolled up."})
-    assert (reply.status, reply.json()["notes"]) == (200, "Sleeves rolled up.")
+    response = client("PATCH", f"/shots/{scenario.shot.id}", {"notes": "Sleeves rolled up."})
+    assert (response.status, response.json()["notes"]) == (200, "Sleeves rolled up.")
     assert client("PATCH", f"/shots/{scenario.shot.id}", {"status": "approved"}).status == 422
 
 
@@ -194,9 +194,9 @@ def test_shots_are_filtered_by_look_status_shooting_and_shot_type(
     organization_query = f"organization_id={scenario.organization.id}"
 
     def ids(query: str) -> set[UUID]:
-        reply = client("GET", f"/shots/?{organization_query}&{query}")
-        assert reply.status == 200, reply.body
-        return {UUID(row["id"]) for row in reply.json()["data"]}
+        response = client("GET", f"/shots/?{organization_query}&{query}")
+        assert response.status == 200, response.body
+        return {UUID(row["id"]) for row in response.json()["data"]}
 
     assert ids(f"look_id={scenario.look.id}") == {scenario.shot.id, other.id}
     assert ids("status=pending_review") == {other.id}

@@ -42,8 +42,8 @@ def test_all_users_can_use_the_cover_of_a_style_while_it_is_public(
     path, stranger = f"/styles/{style['id']}", client_for(factories.make_user())
 
     def can_use_cover() -> bool:
-        reply = stranger("POST", "/styles/", {"name": "Mine", "cover_image": url})
-        return reply.status == 201
+        response = stranger("POST", "/styles/", {"name": "Mine", "cover_image": url})
+        return response.status == 201
 
     assert not can_use_cover()
     assert superuser("PATCH", path, {"public": True}).json()["public"] is True
@@ -62,7 +62,7 @@ def test_the_default_style_of_a_brand_cannot_be_deleted(customer: Customer) -> N
 
 
 def test_only_superusers_can_publish(customer: Customer) -> None:
-    reply = customer.client(
+    response = customer.client(
         "POST", f"/styles/{customer.organization_query}", {"name": "Mine", "public": True}
     )
-    assert status_and_code(reply) == (409, "public_requires_superuser")
+    assert status_and_code(response) == (409, "public_requires_superuser")

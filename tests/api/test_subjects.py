@@ -39,9 +39,9 @@ def test_a_base_image_for_a_shot_type_can_be_added_and_deleted(customer: Custome
     subject = customer.create("/subjects/", {"name": "Ida"})
     shot_type = customer.create("/shot-types/", {"name": "Full body", "framing": "FULL_BODY"})
     path = f"/subjects/{subject['id']}/base-images"
-    reply = post_form(customer.client, path, IMAGE, shot_type_id=shot_type["id"])
-    assert reply.status == 201, reply.body
-    image = reply.json()
+    response = post_form(customer.client, path, IMAGE, shot_type_id=shot_type["id"])
+    assert response.status == 201, response.body
+    image = response.json()
     assert (image["shot_type_id"], image["shot_type_label"]) == (shot_type["id"], "Full body")
     assert customer.client("GET", f"{path}/{image['id']}").json() == image
     assert customer.client("GET", f"/subjects/{subject['id']}").json()["base_images"] == [image]
@@ -56,8 +56,8 @@ def test_a_base_image_for_a_shot_type_of_another_tenant_is_rejected(customer: Cu
     path = f"/subjects/{subject['id']}/base-images"
     foreign, personal = factories.make_shot_type(), factories.make_shot_type(owner=customer.owner)
     assert post_form(customer.client, path, IMAGE, shot_type_id=str(foreign.id)).status == 404
-    reply = post_form(customer.client, path, IMAGE, shot_type_id=str(personal.id))
-    assert status_and_code(reply) == (409, "scope_mismatch")
+    response = post_form(customer.client, path, IMAGE, shot_type_id=str(personal.id))
+    assert status_and_code(response) == (409, "scope_mismatch")
 
 
 def test_only_superusers_can_publish_a_subject_with_its_base_images(
@@ -97,8 +97,8 @@ def test_lists_include_public_rows_unless_include_public_is_false(customer: Cust
     factories.make_base_image(public)
 
     def found(query: str = "") -> set[str]:
-        reply = customer.client("GET", f"/subjects/{customer.organization_query}{query}")
-        return {row["id"] for row in reply.json()["data"]}
+        response = customer.client("GET", f"/subjects/{customer.organization_query}{query}")
+        return {row["id"] for row in response.json()["data"]}
 
     assert found() == {own["id"], str(public.id)}
     assert found("&include_public=false") == {own["id"]}

@@ -33,10 +33,10 @@ def admin(client_for: Callable[..., Client], database: Database) -> Client:
 def test_a_superuser_can_create_a_subscription_for_an_account(
     admin: Client, client: Client, user: User
 ) -> None:
-    reply = admin("POST", f"/subscriptions/{user.id}", PLAN | {"payment_id": "pay_2041"})
-    shown = reply.json()
-    assert reply.status == 201, reply.body
-    assert reply.headers["location"] == f"/api/v1/subscriptions/{shown['id']}"
+    response = admin("POST", f"/subscriptions/{user.id}", PLAN | {"payment_id": "pay_2041"})
+    shown = response.json()
+    assert response.status == 201, response.body
+    assert response.headers["location"] == f"/api/v1/subscriptions/{shown['id']}"
     times = ("created_at", "updated_at", "start_date", "end_date", "grace_period_end")
     assert shown == {"id": shown["id"], **{name: shown[name] for name in times}} | {
         "user_id": str(user.id),
@@ -111,8 +111,8 @@ def test_a_replacement_of_an_older_version_is_rejected(admin: Client, user: User
 def test_a_renewal_continues_where_the_period_ends(admin: Client, user: User) -> None:
     row = factories.make_subscription(user, credits_used=9)
     before = admin("GET", f"/subscriptions/{row.id}").json()
-    reply = admin("POST", f"/subscriptions/{row.id}/renew")
-    after = reply.json()
-    assert reply.status == 200, reply.body
+    response = admin("POST", f"/subscriptions/{row.id}/renew")
+    after = response.json()
+    assert response.status == 200, response.body
     assert after["start_date"] == before["end_date"]
     assert (after["credits_used"], after["payment_status"], after["is_active"]) == (0, "PENDING", True)

@@ -70,10 +70,10 @@ def test_a_callback_makes_the_task_due_and_updates_the_progress(
     anonymous: Client, database: Database, awaiting_poll: Generation
 ) -> None:
     assert not is_due(database, awaiting_poll)
-    reply = send_callback(
+    response = send_callback(
         anonymous, progress=65.4, entity_id=str(awaiting_poll.id), gpu={"name": "something new"}
     )
-    assert (reply.status, reply.body) == (204, b"")
+    assert (response.status, response.body) == (204, b"")
     assert is_due(database, awaiting_poll)
     assert (
         load_generation(database, awaiting_poll).progress,
@@ -180,8 +180,8 @@ def test_s22_a_forged_callback_is_rejected_and_changes_nothing(
         "content-type": "application/json",
         **forged_headers()[forgery](signature_headers(body, "msg_1")),
     }
-    reply = anonymous("POST", PATH, body=body, headers=headers)
-    assert (reply.status, reply.json()["code"]) == (401, "invalid_webhook_signature")
+    response = anonymous("POST", PATH, body=body, headers=headers)
+    assert (response.status, response.json()["code"]) == (401, "invalid_webhook_signature")
     assert not is_due(database, awaiting_poll)
     assert load_generation(database, awaiting_poll).progress == 10
     with database.transaction(write=False) as reading:
@@ -192,8 +192,8 @@ def test_s22_a_forged_callback_is_rejected_and_changes_nothing(
 def test_s22_a_callback_with_a_past_or_future_timestamp_is_rejected(
     anonymous: Client, database: Database, awaiting_poll: Generation, minutes: int
 ) -> None:
-    reply = send_callback(anonymous, at=datetime.now(UTC) + timedelta(minutes=minutes))
-    assert (reply.status, reply.json()["code"]) == (401, "invalid_webhook_signature")
+    response = send_callback(anonymous, at=datetime.now(UTC) + timedelta(minutes=minutes))
+    assert (response.status, response.json()["code"]) == (401, "invalid_webhook_signature")
     assert not is_due(database, awaiting_poll)
 
 

@@ -44,9 +44,9 @@ def anonymous(client_for: Callable[..., Client]) -> Client:
 
 def create_presigned_url(client: Client, **body: object) -> dict:
     payload = {"filename": "../../my dress.jpg", "content_type": "image/jpeg"} | body
-    reply = client("POST", "/uploads/presigned-url", payload)
-    assert (reply.status, reply.headers["cache-control"]) == (200, "no-store"), reply.body
-    return reply.json()
+    response = client("POST", "/uploads/presigned-url", payload)
+    assert (response.status, response.headers["cache-control"]) == (200, "no-store"), response.body
+    return response.json()
 
 
 def url_path(url: str) -> str:
@@ -129,8 +129,8 @@ def test_s26_a_changed_upload_url_is_rejected(client: Client, anonymous: Client)
         path.replace("expires=1", "expires=2"),
         path.partition("?")[0] + "?" + other_path.partition("?")[2],
     ):
-        reply = anonymous("PUT", changed, body=PHOTO, headers=JPEG)
-        assert (reply.status, reply.json()["code"]) == (403, "invalid_signature")
+        response = anonymous("PUT", changed, body=PHOTO, headers=JPEG)
+        assert (response.status, response.json()["code"]) == (403, "invalid_signature")
 
 
 def test_s26_an_expired_upload_is_not_found(app: Application, anonymous: Client) -> None:
@@ -138,8 +138,8 @@ def test_s26_an_expired_upload_is_not_found(app: Application, anonymous: Client)
     for upload_id in (late.id, uuid4()):
         signed = sign_upload(app.settings.secret_key, upload_id, utc_now(), timedelta(minutes=1))
         path = f"/uploads/{upload_id}?expires={signed.expires}&signature={signed.signature}"
-        reply = anonymous("PUT", path, body=PHOTO, headers=JPEG)
-        assert (reply.status, reply.json()["code"]) == (404, "not_found")
+        response = anonymous("PUT", path, body=PHOTO, headers=JPEG)
+        assert (response.status, response.json()["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_s11_bytes_that_are_not_an_image_are_rejected_and_not_stored(
     client: Client, anonymous: Client, content: bytes, status: int, code: str
 ) -> None:
     upload = create_presigned_url(client)
-    reply = put_upload(anonymous, upload, content)
-    assert (reply.status, reply.json()["code"]) == (status, code), reply.body
+    response = put_upload(anonymous, upload, content)
+    assert (response.status, response.json()["code"]) == (status, code), response.body
     unused = client("POST", "/products/", {"name": "Dress", "cover_image": upload["file_url"]})
     assert (unused.status, unused.json()["code"]) == (404, "not_found")
     assert put_upload(anonymous, upload).status == 204

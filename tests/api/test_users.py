@@ -40,13 +40,13 @@ def admin(client_for: Callable[..., Client], superuser: User) -> Client:
     return client_for(superuser)
 
 
-def assert_conflict(reply: ClientResponse, code: str) -> None:
-    assert (reply.status, reply.json()["code"]) == (409, code), reply.body
+def assert_conflict(response: ClientResponse, code: str) -> None:
+    assert (response.status, response.json()["code"]) == (409, code), response.body
 
 
 def test_the_own_account_is_returned_with_all_its_fields(client: Client, user: User) -> None:
-    reply = client("GET", "/users/me")
-    shown = reply.json()
+    response = client("GET", "/users/me")
+    shown = response.json()
     assert shown == {
         "id": str(user.id),
         "created_at": shown["created_at"],
@@ -58,7 +58,7 @@ def test_the_own_account_is_returned_with_all_its_fields(client: Client, user: U
         "rework_available": 0,
         "role": None,
     }
-    known = client("GET", "/users/me", headers={"if-none-match": reply.headers["etag"]})
+    known = client("GET", "/users/me", headers={"if-none-match": response.headers["etag"]})
     assert (known.status, known.body) == (304, b"")
 
 
@@ -99,8 +99,8 @@ def test_a_new_password_ends_the_other_sessions(client_for: Callable[..., Client
     factories.make(user)
     mine, other = client_for(user), client_for(user)
     change = {"current_password": "sartiq-demo", "new_password": "a-linen-dress-in-may"}
-    reply = mine("PATCH", "/users/me/password", change)
-    assert (reply.status, reply.json()) == (200, {"message": "Password changed"})
+    response = mine("PATCH", "/users/me/password", change)
+    assert (response.status, response.json()) == (200, {"message": "Password changed"})
     assert mine("GET", "/users/me").status == 200
     assert other("GET", "/users/me").status == 401
     assert_conflict(mine("PATCH", "/users/me/password", change), "incorrect_password")
@@ -109,11 +109,14 @@ def test_a_new_password_ends_the_other_sessions(client_for: Callable[..., Client
 def test_other_accounts_and_unknown_ids_return_the_same_404(client: Client, user: User) -> None:
     other = factories.make_user()
     assert client("GET", f"/users/{user.id}").status == 200
-    replies = [
+    responses = [
         client("GET", f"/users/{row_id}") for row_id in (other.id, "01990000-5eed-7000-8000-0001000000ff")
     ]
-    shown = [{key: value for key, value in reply.json().items() if key != "request_id"} for reply in replies]
-    assert replies[0].status == 404
+    shown = [
+        {key: value for key, value in response.json().items() if key != "request_id"}
+        for response in responses
+    ]
+    assert responses[0].status == 404
     assert shown[0] == shown[1]
 
 
@@ -129,8 +132,8 @@ def test_other_accounts_and_unknown_ids_return_the_same_404(client: Client, user
 def test_only_superusers_can_manage_accounts(
     client: Client, user: User, method: str, path: str, body: Any
 ) -> None:
-    reply = client(method, path.format(id=user.id), body)
-    assert (reply.status, reply.json()["detail"]) == (403, "Not enough permissions")
+    response = client(method, path.format(id=user.id), body)
+    assert (response.status, response.json()["detail"]) == (403, "Not enough permissions")
 
 
 def test_superusers_can_list_and_search_accounts(admin: Client, user: User) -> None:
@@ -143,10 +146,10 @@ def test_superusers_can_list_and_search_accounts(admin: Client, user: User) -> N
 
 
 def test_a_new_account_can_sign_in(admin: Client, database: Database) -> None:
-    reply = admin("POST", "/users/", {"email": "Ines@Example.com", "password": "a-linen-dress"})
-    assert reply.status == 201
-    shown = reply.json()
-    assert reply.headers["location"] == f"/api/v1/users/{shown['id']}"
+    response = admin("POST", "/users/", {"email": "Ines@Example.com", "password": "a-linen-dress"})
+    assert response.status == 201
+    shown = response.json()
+    assert response.headers["location"] == f"/api/v1/users/{shown['id']}"
     assert (shown["email"], shown["full_name"], shown["is_active"], shown["role"]) == (
         "ines@example.com",
         None,
@@ -202,10 +205,10 @@ def test_s16_one_of_two_superusers_that_deactivate_each_other_concurrently_stays
     with committing_server.database.transaction(write=True):
         one, two = (factories.make_user(is_superuser=True) for _ in range(2))
         first, second = (Client(application, auth_headers(application, user)) for user in (one, two))
-    replies = PausedCall(monkeypatch, users, "lock_users").run_during_pause(
+    responses = PausedCall(monkeypatch, users, "lock_users").run_during_pause(
         lambda: second(method, f"/users/{one.id}", body), lambda: first(method, f"/users/{two.id}", body)
     )
-    statuses = sorted(reply.status for reply in replies)
+    statuses = sorted(response.status for response in responses)
     assert statuses[0] in (200, 204)
     assert statuses[1] in (401, 403, 404)
     with committing_server.database.transaction(write=False) as reading:

@@ -39,14 +39,14 @@ def unavailable_media(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["health-check/", "readiness", "db-check/"])
 def test_the_probes_of_a_healthy_server_return_ok(anonymous: Client, path: str) -> None:
-    reply = anonymous("GET", f"/utils/{path}")
-    assert (reply.status, reply.json()) == (200, OK)
+    response = anonymous("GET", f"/utils/{path}")
+    assert (response.status, response.json()) == (200, OK)
 
 
 def test_the_system_health_check_lists_each_dependency(anonymous: Client) -> None:
-    reply = anonymous("GET", "/utils/system-health-check")
-    assert reply.status == 200
-    assert reply.json() == {"status": "ok", "checks": {"database": "ok", "media": "ok"}}
+    response = anonymous("GET", "/utils/system-health-check")
+    assert response.status == 200
+    assert response.json() == {"status": "ok", "checks": {"database": "ok", "media": "ok"}}
 
 
 def test_a_server_without_its_database_is_alive_but_not_ready(unavailable_database: Client) -> None:
@@ -57,9 +57,9 @@ def test_a_server_without_its_database_is_alive_but_not_ready(unavailable_databa
         {"status": "degraded", "checks": {"database": "failed", "media": "ok"}},
     )
     for path in ("readiness", "db-check/"):
-        reply = unavailable_database("GET", f"/utils/{path}")
-        assert (reply.status, reply.json()["code"]) == (503, "unavailable")
-        assert int(reply.headers["retry-after"]) > 0
+        response = unavailable_database("GET", f"/utils/{path}")
+        assert (response.status, response.json()["code"]) == (503, "unavailable")
+        assert int(response.headers["retry-after"]) > 0
     assert unavailable_database("GET", "/utils/version").status == 200
 
 
@@ -68,8 +68,8 @@ def test_a_server_without_its_media_folder_is_alive_but_not_ready(anonymous: Cli
     system = anonymous("GET", "/utils/system-health-check")
     assert system.json() == {"status": "degraded", "checks": {"database": "ok", "media": "failed"}}
     assert anonymous("GET", "/utils/db-check/").status == 200
-    reply = anonymous("GET", "/utils/readiness")
-    assert (reply.status, reply.json()["code"]) == (503, "unavailable")
+    response = anonymous("GET", "/utils/readiness")
+    assert (response.status, response.json()["code"]) == (503, "unavailable")
 
 
 def test_the_version_is_the_one_of_the_project(anonymous: Client) -> None:

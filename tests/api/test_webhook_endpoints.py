@@ -39,19 +39,19 @@ def endpoint_path(endpoint: dict[str, Any]) -> str:
 
 def list_payloads(customer: Customer, endpoint: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the payloads of an endpoint's deliveries, oldest first."""
-    reply = customer.client("GET", f"{endpoint_path(endpoint)}/deliveries?sort=created_at")
-    return [row["payload"] for row in reply.json()["data"]]
+    response = customer.client("GET", f"{endpoint_path(endpoint)}/deliveries?sort=created_at")
+    return [row["payload"] for row in response.json()["data"]]
 
 
 def test_the_secret_is_returned_only_by_create_and_rotate(customer: Customer, database: Database) -> None:
-    reply = customer.client(
+    response = customer.client(
         "POST",
         f"/webhook-endpoints/{customer.organization_query}",
         {"url": URL, "event_types": ["shot.approved"]},
     )
-    made = reply.json()
-    assert reply.status == 201
-    assert reply.headers["cache-control"] == "no-store"
+    made = response.json()
+    assert response.status == 201
+    assert response.headers["cache-control"] == "no-store"
     secret = made.pop("secret")
     assert made == {
         "id": made["id"],
@@ -236,14 +236,14 @@ def test_a_test_event_is_sent_and_its_delivery_can_be_read(
 ) -> None:
     row = factories.make_webhook_endpoint(organization=customer.organization, url=f"{receiver.url}/hooks")
     secret = customer.client("POST", f"/webhook-endpoints/{row.id}/rotate-secret").json()["secret"]
-    reply = customer.client("POST", f"/webhook-endpoints/{row.id}/test")
-    queued = reply.json()
-    assert reply.status == 202
+    response = customer.client("POST", f"/webhook-endpoints/{row.id}/test")
+    queued = response.json()
+    assert response.status == 202
     assert (queued["status"], queued["attempts"], queued["event_type"]) == ("pending", 0, "webhook.test")
     send_deliveries(app, database, receiver)
     (request,) = receiver.requests
     assert Webhook(secret).verify(request.body, dict(request.headers)) == queued["payload"]
-    delivered = customer.client("GET", reply.headers["location"].removeprefix("/api/v1")).json()
+    delivered = customer.client("GET", response.headers["location"].removeprefix("/api/v1")).json()
     assert (delivered["status"], delivered["last_status_code"]) == ("delivered", 200)
     assert delivered["delivered_at"] is not None
     assert delivered["message_id"] == request.headers["webhook-id"]
@@ -287,10 +287,10 @@ def test_a_time_range_is_redelivered_once(
     )
     path = f"/webhook-endpoints/{row.id}/redeliver"
     window = {"since": (now - timedelta(hours=5)).isoformat(), "until": now.isoformat()}
-    reply = customer.client("POST", path, window)
-    assert (reply.status, reply.json()) == (202, {"count": 2, "is_complete": True})
+    response = customer.client("POST", path, window)
+    assert (response.status, response.json()) == (202, {"count": 2, "is_complete": True})
     assert customer.client("POST", path, window).json()["count"] == 0
-    waiting = customer.client("GET", reply.headers["location"].removeprefix("/api/v1")).json()
+    waiting = customer.client("GET", response.headers["location"].removeprefix("/api/v1")).json()
     assert waiting["count"] == 2
     send_deliveries(app, database, receiver)
     assert len(receiver.requests) == 2
