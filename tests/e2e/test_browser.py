@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.page_visits import PageVisit
+from tests.e2e.page_visits import SIZES, PageVisit
 from tests.e2e.server import ROOT
 from tests.tools.preview.sources import Sources
 
@@ -140,6 +140,7 @@ def test_a_problem_has_a_page_that_explains_it(visit: PageVisit) -> None:
     assert visit.console_errors == []
 
 
+@pytest.mark.parametrize("visit", SIZES, indirect=True)
 def test_no_page_is_wider_than_the_smallest_phone_or_a_tablet(visit: PageVisit) -> None:
     widths = {"phone": (320, 480), "desk": (641, 768, 1024)}[visit.size]
     pages = ["/", "/api/v1/docs/permissions", "/api/v1/docs/states", "/api/v1/problems/"]
@@ -193,7 +194,7 @@ def test_the_preview_updates_on_each_save_and_reports_errors(
     reference = "../components/responses.yaml#/NotFound"
     brands.write_text(text.replace(reference, f"{reference}Anywhere", 1), encoding="utf-8")
     number = next(number for number, line in enumerate(text.splitlines(), 1) if reference in line)
-    message = f"openapi/paths/brands.yaml:{number}\n{reference}Anywhere leads nowhere"
+    message = f"openapi/paths/brands.yaml:{number}\n{reference}Anywhere does not exist"
     expect(page.get_by_role("alert")).to_have_text(message, timeout=MAX_LATENCY_MS)
 
     brands.write_text(text, encoding="utf-8")

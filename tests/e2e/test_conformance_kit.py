@@ -79,21 +79,21 @@ def test_the_server_conforms_and_only_the_rows_of_the_kit_change(
         verdict = run_kit_with_reports(kit, demo_server.url, get_token(demo_server), tmp_path)
         after = {row["id"]: row for row in api.get("/organizations/")["data"]}
     assert (verdict.status, verdict.failed) == (0, {}), verdict.printed
-    assert {part for part, _name in verdict.passed} == {"flow", "errors", "declared", "fuzzed"}
+    assert {part for part, _name in verdict.passed} == {"flow", "errors", "authentication", "fuzzing"}
     assert len(verdict.passed) > 200
     assert [row["name"] for row in after.values() if row["id"] not in before] == ["Conformance run 2041"]
     assert {row_id: after[row_id] for row_id in before} == before
-    assert "One organization is made" in verdict.printed
+    assert "One organization is created" in verdict.printed
     assert "0 failed" in verdict.page
 
 
 @pytest.mark.parametrize(
     ("defect", "seen_by", "check"),
     [
-        ("approval_without_effect", "flow", "from a brand to an approved picture"),
+        ("approval_without_effect", "flow", "from a brand to an approved image"),
         ("problem_without_request_id", "errors", "an unknown method"),
-        ("anonymous_deletion", "declared", "DELETE /brands/{brand_id}"),
-        ("undocumented_status", "fuzzed", "GET /brands/"),
+        ("anonymous_deletion", "authentication", "DELETE /brands/{brand_id}"),
+        ("undocumented_status", "fuzzing", "GET /brands/"),
     ],
 )
 def test_each_part_finds_a_defect_that_no_other_part_finds(
@@ -121,8 +121,8 @@ def test_a_server_with_malformed_responses_does_not_conform(kit: Path, tmp_path:
         verdict = run_kit_with_reports(kit, f"{server.url}/api/v1", "anything", tmp_path)
     assert verdict.status == 1, verdict.printed
     assert "is a required property" in verdict.failed["flow", "an organization"]
-    assert "200, not 201" in verdict.failed["flow", "from a brand to an approved picture"]
-    assert "no JSON object" in verdict.failed["errors", "an unknown path"]
+    assert "200, not 201" in verdict.failed["flow", "from a brand to an approved image"]
+    assert "not a JSON object" in verdict.failed["errors", "an unknown path"]
     assert "Traceback" not in verdict.printed
 
 
@@ -131,8 +131,8 @@ def test_a_server_with_malformed_responses_does_not_conform(kit: Path, tmp_path:
     [
         (None, "Connection refused"),
         (StubResponse(404), "404 Not Found"),
-        (StubResponse(body=b"<!doctype html>"), "is no contract: JSONDecodeError"),
-        (StubResponse(body=b'{"swagger": "?"}', headers=JSON), "is no contract: "),
+        (StubResponse(body=b"<!doctype html>"), "is not a contract: JSONDecodeError"),
+        (StubResponse(body=b'{"swagger": "?"}', headers=JSON), "is not a contract: "),
         (StubResponse(body=CONTRACT, headers=JSON), "POST /organizations/: 200, not 201"),
     ],
     ids=["unreachable", "no contract at the URL", "HTML", "not OpenAPI", "no organization"],
@@ -144,7 +144,7 @@ def test_a_server_that_cannot_be_tested_has_its_own_exit_status(
         url = f"{server.url if response else 'http://127.0.0.1:9'}/api/v1"
         outcome = run_kit(kit, url, "anything")
     assert outcome.returncode == 2, outcome.stdout + outcome.stderr
-    assert "The server could not be asked: " in outcome.stdout
+    assert "The server cannot be reached or used: " in outcome.stdout
     assert expected_message in outcome.stdout
 
 

@@ -1,6 +1,6 @@
-"""The matrix of operations and roles as a text to be read in reviews; `make openapi` writes it.
+"""Write `openapi/permissions.md`, the matrix of operations and roles, for reviews: part of `make openapi`.
 
-The suite of every role holds the running server against the same rows.
+`tests/contract/test_roles.py` checks the running server against the same rows.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ HERE = Path(__file__).parents[2] / "openapi"
 BUNDLE, TEXT = HERE / "openapi.json", HERE / "permissions.md"
 
 KEY_OWNER_ROLES = ("owner", "admin", "member", "viewer")
-"""Who is in an organization, whose keys act there."""
+"""The roles of an organization, whose members create its API keys."""
 
 HEAD = """\
-# Who may call what
+# Permissions
 
-Made by `make openapi` of `x-permission` and `x-permissions` in the contract: each difference here is somebody
-who may do more, or less, than before. The contract's description says what the columns mean. Where `key` says
-yes, an API key needs the permission as one of its scopes, and its maker the permission by role: the last
-table tells what each scope opens.
+`make openapi` generates this file from `x-permission` and `x-permissions` in the contract. A change in this
+file means that a caller may do more or less than before. The contract's description explains the columns.
+Where `key` is yes, the API key needs the permission as one of its scopes, and the member who created the key
+needs the permission by role. The last table lists the operations of each scope.
 """
 
 SCOPES = """\
 ## Scopes of API keys
 
-| Scope | Role of its maker | Opens, and nothing else |
+| Scope | Roles of the key's creator | Operations |
 |---|---|---|"""
 
 
 def operations_by_scope(contract: dict[str, Any]) -> dict[str, list[Row]]:
-    """Return for each scope that a key can have the operations that it opens."""
+    """Return the operations of each scope that an API key can have."""
     rows = [row for rows in build_permission_matrix(contract).values() for row in rows]
     scopes = contract["components"]["schemas"]["ApiKeyScope"]["enum"]
     return {
@@ -43,21 +43,21 @@ def operations_by_scope(contract: dict[str, Any]) -> dict[str, list[Row]]:
 
 
 def render_markdown(contract: dict[str, Any]) -> str:
-    """Return the matrix of a bundle in Markdown, a table for each tag."""
+    """Return the matrix of a bundle in Markdown, with one table per tag."""
     head = f"| Request | Operation | Permission | {' | '.join(ROLES)} |"
     lines = [HEAD]
     for tag, rows in build_permission_matrix(contract).items():
         lines += [f"## {tag}", "", head, "|---|---|---|" + ":-:|" * len(ROLES)]
         for row in rows:
-            wanted = f"`{row.permission}`" if row.permission else f"none: {row.public}"
+            permission = f"`{row.permission}`" if row.permission else f"none: {row.public}"
             marks = ["yes" if role in row.roles else "" for role in ROLES]
-            cells = [f"`{row.method} {row.path}`", row.operation_id, wanted, *marks]
+            cells = [f"`{row.method} {row.path}`", row.operation_id, permission, *marks]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     lines.append(SCOPES)
     for scope, rows in operations_by_scope(contract).items():
-        makers = [role for role in KEY_OWNER_ROLES if role in contract["x-permissions"][scope]]
-        lines.append(f"| `{scope}` | {', '.join(makers)} | {', '.join(row.operation_id for row in rows)} |")
+        roles = [role for role in KEY_OWNER_ROLES if role in contract["x-permissions"][scope]]
+        lines.append(f"| `{scope}` | {', '.join(roles)} | {', '.join(row.operation_id for row in rows)} |")
     lines.append("")
     return "\n".join(lines)
 

@@ -66,7 +66,7 @@ def _format_default(value: object) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {"settings": render_settings}
-"""The generated pages by their names, which are their file names too."""
+"""The generated pages by name, which is also the name of the file."""
 
 
 def main(arguments: list[str] | None = None) -> int:

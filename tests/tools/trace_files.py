@@ -1,10 +1,11 @@
-"""Lists our files and functions that one request crosses, to keep the path of a reader short.
+"""List the files and functions of this project that run during one request.
 
     python -m tests.tools.trace_files [METHOD PATH]...
 
 The application runs in this process on a new SQLite database with the demo rows. `POST /brands/`,
-`GET /products/` and `POST /shots/{id}/generate` are traced when no request is named. Each request is sent
-twice and the second one is traced, so that caches and lazy imports do not count.
+`GET /products/` and `POST /shots/{id}/generate` are traced by default. Each request is sent twice and the
+second one is traced, so that caches and lazy imports do not count. The numbers show how many files a reader
+has to open to follow a request.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ BODIES = {
 
 
 class FileTrace:
-    """The functions of ours that run during a request, each in the order of its first call.
+    """The functions of this project that run during a request, in the order of their first calls.
 
-    `direct` has the functions of the handler's module and those that this module calls: what a reader opens
-    first. `in_handler` has all that run while the handler does, `total` those of all threads.
+    `direct` has the functions of the handler's module and those that this module calls. `in_handler` has all
+    functions that run during the handler, `total` those of the whole request in all threads.
     """
 
     def __init__(self, handlers: set[CodeType]) -> None:
@@ -101,7 +102,7 @@ class Profiler:
 
 @cache
 def _find_function(code: CodeType) -> tuple[str, str] | None:
-    """Return path and name of a function of ours, None for other code."""
+    """Return path and name of a function of this project, or None for other code."""
     path = Path(code.co_filename)
     if not path.is_relative_to(ROOT) or path.relative_to(ROOT).parts[0] not in PACKAGES:
         return None
@@ -144,7 +145,7 @@ async def trace_request(app: Application, profiler: Profiler, method: str, path:
 
 
 def format_functions(functions: Functions) -> str:
-    """Return the numbers of files and functions, and the functions below their files."""
+    """Return the numbers of files and functions, and the list of functions by file."""
     files: dict[str, list[str]] = {}
     for path, function in functions:
         files.setdefault(path, []).append(function)
@@ -154,7 +155,7 @@ def format_functions(functions: Functions) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Trace the requests named and print the result; return the exit status."""
+    """Trace the given requests, print the result, and return the exit status."""
     if len(arguments) % 2 or "--help" in arguments:
         print(__doc__)
         return 2

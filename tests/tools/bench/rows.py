@@ -88,7 +88,7 @@ def create_rows(admin_url: str, scale: Scale) -> None:
         "rows": scale.rows,
         "viewer": scale.viewer,
         "superuser": scale.superuser,
-        "photographs": PHOTOS,
+        "photos": PHOTOS,
         **{kind.name: kind.value for kind in Kind},
     }
     engine = sqlalchemy.create_engine(admin_url, isolation_level="AUTOCOMMIT")

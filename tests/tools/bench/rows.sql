@@ -27,13 +27,13 @@ FROM generate_series(1, {viewer}) n;
 INSERT INTO media_resources
     (id, owner_id, organization_id, content_hash, extension, content_type, file_size, width, height, has_alpha,
     public, created_at, updated_at)
-SELECT pg_temp.id({MEDIA}, o * {photographs} + n), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o),
+SELECT pg_temp.id({MEDIA}, o * {photos} + n), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o),
     md5(o || '/' || n), 'jpg', 'image/jpeg', 200000, 1200, 1600, false, false, now(), now()
-FROM generate_series(1, {active}) o, generate_series(0, {photographs} - 1) n;
+FROM generate_series(1, {active}) o, generate_series(0, {photos} - 1) n;
 
 CREATE TEMPORARY VIEW numbered AS
-SELECT n, o, CASE WHEN o <= {active} THEN pg_temp.id({MEDIA}, o * {photographs} + n / {organizations} % {photographs}) END
-    AS photograph, timestamptz '2026-01-01' + n * interval '1 second' AS moment
+SELECT n, o, CASE WHEN o <= {active} THEN pg_temp.id({MEDIA}, o * {photos} + n / {organizations} % {photos}) END
+    AS photo, timestamptz '2026-01-01' + n * interval '1 second' AS moment
 FROM (SELECT n, (n - 1) % {organizations} + 1 AS o FROM generate_series(1, {rows}) n) AS numbers;
 
 INSERT INTO products
@@ -41,10 +41,10 @@ INSERT INTO products
     public, created_at, updated_at)
 SELECT pg_temp.id({PRODUCT}, n), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o), 'SKU-' || n,
     'Linen wrap dress ' || n, 'A wrap dress of washed linen, cut on the bias, with pockets in the side seams.',
-    'dresses', 'FEMALE', '100% linen', 'sand', photograph, 'READY', false, moment, moment
+    'dresses', 'FEMALE', '100% linen', 'sand', photo, 'READY', false, moment, moment
 FROM numbered ORDER BY n;
 
 INSERT INTO product_images (id, owner_id, organization_id, product_id, media_id, type, created_at, updated_at)
 SELECT pg_temp.id({IMAGE}, n), pg_temp.id({USER}, o), pg_temp.id({ORGANIZATION}, o), pg_temp.id({PRODUCT}, n),
-    photograph, 'front', moment, moment
-FROM numbered WHERE photograph IS NOT NULL ORDER BY n;
+    photo, 'front', moment, moment
+FROM numbered WHERE photo IS NOT NULL ORDER BY n;

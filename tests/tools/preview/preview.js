@@ -1,12 +1,12 @@
-// Shows the contract anew when the YAML was saved, and what is wrong with it; what is open stays open.
-let shown;
+// Updates the documentation when the YAML changes and shows errors in it. Open operations stay open.
+let shownVersion;
 
-function show(mistake) {
-  let box = document.querySelector("#mistake");
-  if (!mistake) return box?.remove();
+function showError(error) {
+  let box = document.querySelector("#preview-error");
+  if (!error) return box?.remove();
   if (!box) {
     box = document.createElement("pre");
-    box.id = "mistake";
+    box.id = "preview-error";
     box.setAttribute("role", "alert");
     Object.assign(box.style, {
       position: "sticky", top: 0, zIndex: 9, margin: 0, padding: "1rem", whiteSpace: "pre-wrap",
@@ -14,23 +14,23 @@ function show(mistake) {
     });
     document.body.prepend(box);
   }
-  const text = `${mistake.file}:${mistake.line}\n${mistake.message}`;
+  const text = `${error.file}:${error.line}\n${error.message}`;
   if (box.textContent !== text) box.textContent = text;
 }
 
-async function look() {
+async function poll() {
   try {
-    const { version, mistake } = await (await fetch("/preview/state")).json();
-    show(mistake);
-    shown ??= version;
-    if (version !== shown && window.documentation) {
+    const { version, error } = await (await fetch("/preview/state")).json();
+    showError(error);
+    shownVersion ??= version;
+    if (version !== shownVersion && window.documentation) {
       window.documentation.specActions.updateSpec(JSON.stringify(await readContract()));
-      shown = version;
+      shownVersion = version;
     }
   } catch {
-    // The preview was stopped; it may come back.
+    // The preview does not respond. It may be started again.
   }
-  setTimeout(look, 250);
+  setTimeout(poll, 250);
 }
 
-look();
+poll();

@@ -1,7 +1,7 @@
-"""The command behind `make preview`: the documentation page of the YAML being edited, reloaded at every save.
+"""`make preview`: serve the documentation page of the contract while you edit it, and update it on each save.
 
-It serves the pages only; operations are tried on a server. What is wrong with the YAML is shown on the page
-with file and line, above the last bundle that could be read.
+It serves only the pages, not the operations. The page shows errors in the YAML with file and line, above the
+last bundle without errors.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from tests.tools.preview.sources import SourceError, Sources
 HERE = Path(__file__).parent
 OPENAPI = Path(__file__).parents[3] / "openapi"
 POLL_SECONDS = 0.2
-# Of the server that is running beside, when there is one.
-ADDRESS = "http://localhost:8000"
+# The code samples use this URL, the default of `make run`.
+SERVER_URL = "http://localhost:8000"
 
 Content = tuple[bytes, str]
 
 
 class Preview:
-    """The newest bundle that could be read, and what is wrong with the files as they are."""
+    """The newest bundle without errors, and the error in the current files, if any."""
 
     def __init__(self, folder: Path) -> None:
         self.sources = Sources(folder)
@@ -40,42 +40,42 @@ class Preview:
         self.error: SourceError | None = None
 
     def poll(self) -> None:
-        """Read what was saved since the last look."""
+        """Build the bundle again if a file has changed since the last call."""
         saved = self.sources.modification_times()
         if saved == self.saved:
             return
         self.saved, self.error = saved, None
         try:
             self.bundle = json.dumps(self.sources.bundle(), default=str).encode("utf-8")
-        except SourceError as mistake:
-            self.error = mistake
+        except SourceError as error:
+            self.error = error
         else:
             self.version += 1
 
     def watch(self) -> None:
-        """Look for ever."""
+        """Poll forever."""
         while True:
             time.sleep(POLL_SECONDS)
             try:
                 self.poll()
             except FileNotFoundError:
-                # Editors replace a file: it is there at the next look.
+                # Editors replace a file when they save it. It exists again at the next poll.
                 continue
 
     def state(self) -> Content:
-        """Return what the page asks for over and over: which bundle there is, and what is wrong."""
-        wrong = self.error
-        told = {"file": wrong.file, "line": wrong.line, "message": wrong.message} if wrong else None
-        return json.dumps({"version": self.version, "mistake": told}).encode("utf-8"), "application/json"
+        """Return the state that the page polls: the version of the bundle and the error."""
+        error = self.error
+        details = {"file": error.file, "line": error.line, "message": error.message} if error else None
+        return json.dumps({"version": self.version, "error": details}).encode("utf-8"), "application/json"
 
     def page(self) -> Content:
-        """Return the documentation page with the script that watches."""
+        """Return the documentation page with the script that polls."""
         script = b'<script src="/preview.js" defer></script>\n</head>'
         return pages.docs_page().replace(b"</head>", script), "text/html"
 
     def content(self, path: str) -> Content | None:
-        """Return what is at a path, None when there is nothing."""
-        made: dict[str, Callable[[], Content]] = {
+        """Return the content at a path, or None if there is none."""
+        routes: dict[str, Callable[[], Content]] = {
             "/preview.js": lambda: ((HERE / "preview.js").read_bytes(), "text/javascript"),
             "/preview/state": self.state,
             "/api/v1/docs": self.page,
@@ -86,15 +86,15 @@ class Preview:
             "/api/v1/problems/": lambda: (pages.problems_page(), "text/html"),
             "/api/v1/docs/code-samples.json": lambda: (self._samples(), "application/json"),
         }
-        if path in made:
-            return made[path]()
+        if path in routes:
+            return routes[path]()
         if path.startswith("/api/v1/problems/"):
             page = pages.problem_page(path.removeprefix("/api/v1/problems/"))
             return (page, "text/html") if page else None
         return pages.find_asset(path.removeprefix("/api/v1/docs/"))
 
     def _samples(self) -> bytes:
-        return json.dumps(build_code_samples(json.loads(self.bundle), ADDRESS)).encode("utf-8")
+        return json.dumps(build_code_samples(json.loads(self.bundle), SERVER_URL)).encode("utf-8")
 
 
 def create_server(preview: Preview, port: int) -> ThreadingHTTPServer:
@@ -118,7 +118,7 @@ def create_server(preview: Preview, port: int) -> ThreadingHTTPServer:
             self.wfile.write(content)
 
         def log_message(self, *arguments: Any) -> None:
-            """Say nothing: the page asks several times a second."""
+            """Log nothing: the page sends several requests per second."""
 
     return ThreadingHTTPServer(("127.0.0.1", port), Handler)
 
@@ -127,18 +127,18 @@ def main() -> None:
     """Serve until Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8001")))
-    parser.add_argument("--folder", type=Path, default=OPENAPI, help="where openapi.yaml is")
+    parser.add_argument("--folder", type=Path, default=OPENAPI, help="folder of openapi.yaml")
     arguments = parser.parse_args()
     preview = Preview(arguments.folder.resolve())
     preview.poll()
     threading.Thread(target=preview.watch, daemon=True).start()
-    with create_server(preview, arguments.port) as serving:
+    with create_server(preview, arguments.port) as server:
         print(
-            f"Preview of {arguments.folder} at http://127.0.0.1:{serving.server_port}/ (Ctrl-C ends it)",
+            f"Preview of {arguments.folder} at http://127.0.0.1:{server.server_port}/ (Ctrl-C stops it)",
             flush=True,
         )
         try:
-            serving.serve_forever()
+            server.serve_forever()
         except KeyboardInterrupt:
             print()
 

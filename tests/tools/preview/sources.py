@@ -1,7 +1,7 @@
-"""Reads openapi/*.yaml while somebody edits it: a bundle at once, or what is wrong, with file and line.
+"""Bundle openapi/*.yaml quickly for the preview, or report an error with file and line.
 
-A file is parsed again only when it was saved. `make openapi` writes the bundle that counts; a test holds this
-one against it.
+A file is parsed again only after it has changed. `make openapi` writes the official bundle; a test compares
+the two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class SourceError(Exception):
-    """What is wrong, and where; lines count from 1."""
+    """An error in a file of the contract. Lines count from 1."""
 
     file: str
     line: int
@@ -34,11 +34,15 @@ class Sources:
     parsed: dict[Path, tuple[int, Any]] = field(default_factory=dict)
 
     def modification_times(self) -> dict[Path, int]:
-        """Return when each file was saved last, in nanoseconds."""
+        """Return the modification time of each file in nanoseconds."""
         return {path: path.stat().st_mtime_ns for path in sorted(self.folder.rglob("*.yaml"))}
 
     def bundle(self) -> dict[str, Any]:
-        """Return the contract as one document; raise Mistake for what cannot be read or found."""
+        """Return the contract as one document.
+
+        Raises:
+            SourceError: A file cannot be parsed, or a reference has no target.
+        """
         components: dict[str, dict[str, Any]] = {}
         root = self.folder / "openapi.yaml"
         document: dict[str, Any] = self._resolve(self._load(root), root, components)
@@ -63,7 +67,7 @@ class Sources:
         return path.relative_to(self.folder.parent).as_posix()
 
     def _resolve(self, node: Any, path: Path, components: dict[str, dict[str, Any]]) -> Any:
-        """Return a node of a file without references to other files."""
+        """Return a node with its references to other files resolved."""
         if isinstance(node, list):
             return [self._resolve(item, path, components) for item in node]
         if not isinstance(node, dict):
@@ -75,7 +79,7 @@ class Sources:
 
     def _child(self, name: str, child: Any, path: Path, components: dict[str, dict[str, Any]]) -> Any:
         if name == "mapping" and isinstance(child, dict) and all("#" in str(item) for item in child.values()):
-            # A discriminator names schemas by references, without the word.
+            # A discriminator's mapping has references without `$ref`.
             return {key: self._follow(item, path, components)["$ref"] for key, item in child.items()}
         return self._resolve(child, path, components)
 
@@ -83,13 +87,13 @@ class Sources:
         file_name, _, pointer = reference.partition("#")
         target = (path.parent / file_name).resolve() if file_name else path
         found = self._find(reference, path, target, pointer)
-        place = target.relative_to(self.folder).parts if target.is_relative_to(self.folder) else ()
-        if place[:1] != ("components",):
+        parts = target.relative_to(self.folder).parts if target.is_relative_to(self.folder) else ()
+        if parts[:1] != ("components",):
             return self._resolve(found, target, components)
-        kind, name = place[1].removesuffix(".yaml"), pointer.rsplit("/", 1)[-1]
+        kind, name = parts[1].removesuffix(".yaml"), pointer.rsplit("/", 1)[-1]
         known = components.setdefault(kind, {})
         if name not in known:
-            # Before what it refers to: a schema may refer to itself.
+            # Register the name before resolving the schema, which may refer to itself.
             known[name] = None
             known[name] = self._resolve(found, target, components)
         return {"$ref": f"#/components/{kind}/{name}"}
@@ -102,5 +106,5 @@ class Sources:
         except (OSError, KeyError, TypeError, IndexError):
             lines = path.read_text(encoding="utf-8").splitlines()
             line = next((number for number, text in enumerate(lines, 1) if reference in text), 1)
-            raise SourceError(self._name(path), line, f"{reference} leads nowhere") from None
+            raise SourceError(self._name(path), line, f"{reference} does not exist") from None
         return node

@@ -1,1 +1,1 @@
-"""Proves that a running server, whoever started it, keeps the contract that it publishes."""
+"""Check that a running server conforms to the contract that it publishes."""

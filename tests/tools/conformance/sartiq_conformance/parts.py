@@ -1,6 +1,6 @@
-"""What a run does, part by part; each yields named checks that return or raise.
+"""The parts of a run. Each part yields named checks, which raise an exception of `FINDINGS` if they fail.
 
-Nothing is changed but rows of the organization that the run makes for itself.
+Checks write only rows of the organization that the run creates.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from schemathesis.errors import FailureGroup
 from sartiq_conformance.target import NonConformance, Target
 
 Check = tuple[str, Callable[[], None]]
-# What a check raises because of the server: an answer that is wrong, that does not come, or not each time.
-# Anything else is a defect of the kit, and is not to pass for one of the server.
+# The errors that the server causes: a response that is wrong, missing or not reproducible. Any other error is
+# a defect of the kit and ends the run.
 FINDINGS = (
     NonConformance,
     FailureGroup,
@@ -30,42 +30,46 @@ FINDINGS = (
     hypothesis.errors.Flaky,
 )
 
-# It answers as long as the generation runs; the flow waits for one by GET.
+# The response does not end before the generation does. The main flow uses long polling instead.
 SKIPPED_READS = {"stream_generation_events"}
-# Writes that need nothing but an organization.
+# Writes that need no other row than an organization.
 FUZZED_WRITES = {"create_brand", "create_resolution_preset", "create_guidelines"}
 PROBLEM_MEMBERS = {"type", "title", "status", "detail", "code", "request_id"}
 
 
 def main_flow_checks(target: Target) -> Iterator[Check]:
-    """The main flow, from an organization of the run's own to an approved picture that can be downloaded."""
+    """Yield the checks of the main flow, from the organization to the download of an approved image."""
     yield "an organization", lambda: target.check_response("POST", "/organizations/", target.created)
-    yield "from a brand to an approved picture", lambda: run_main_flow(target)
+    yield "from a brand to an approved image", lambda: run_main_flow(target)
 
 
 def run_main_flow(target: Target) -> None:
-    """Go through the main flow; raise NonConformance where it does not lead on."""
-    scope = {"organization_id": target.organization_id}
-    make = {"status": 201, "params": scope}
-    brand = target.request("POST", "/brands/", json={"name": "Conformance"}, **make).json()
-    wish = {"name": "Box", "brand_id": brand["id"]}
-    product = target.request("POST", "/products/", json=wish, **make).json()
+    """Run the main flow.
+
+    Raises:
+        NonConformance: A step fails.
+    """
+    params = {"organization_id": target.organization_id}
+    create = {"status": 201, "params": params}
+    brand = target.request("POST", "/brands/", json={"name": "Conformance"}, **create).json()
+    body: dict[str, Any] = {"name": "Box", "brand_id": brand["id"]}
+    product = target.request("POST", "/products/", json=body, **create).json()
     files = {"file": ("box.png", sample_image(), "image/png")}
     ids = {"product_id": product["id"]}
     target.request("POST", "/products/{product_id}/images", 201, ids, files=files, data={"type": "primary"})
-    size = {"name": "Small", "width": 192, "height": 256}
-    preset = target.request("POST", "/resolution-presets/", json=size, **make).json()
+    body = {"name": "Small", "width": 192, "height": 256}
+    preset = target.request("POST", "/resolution-presets/", json=body, **create).json()
     guidelines = {"name": "Shop", "file_format": "PNG", "resolution_preset_id": preset["id"]}
-    plan = {"name": "Spring", "due_date": "2099-01-15T12:00:00Z", "default_guidelines": guidelines}
-    shooting = target.request("POST", "/shootings/", json=plan, **make).json()
+    body = {"name": "Spring", "due_date": "2099-01-15T12:00:00Z", "default_guidelines": guidelines}
+    shooting = target.request("POST", "/shootings/", json=body, **create).json()
     shot_types = target.request("GET", "/shot-types/", 200, params={"limit": 1}).json()["data"]
-    shot_type = require_first(shot_types, "GET /shot-types/: none, though the system ships some")
-    wanted = {"main_product_id": product["id"], "shot_type_ids": [shot_type["id"]]}
+    shot_type = require_first(shot_types, "GET /shot-types/: empty, but servers ship some")
+    body = {"main_product_id": product["id"], "shot_type_ids": [shot_type["id"]]}
     ids = {"shooting_id": shooting["id"]}
-    look = target.request("POST", "/shootings/{shooting_id}/looks", 201, ids, json=wanted).json()
+    look = target.request("POST", "/shootings/{shooting_id}/looks", 201, ids, json=body).json()
     shot = {"shot_id": require_first(look["shots"], "POST /shootings/{shooting_id}/looks: no shots")["id"]}
-    order = {"num_predictions": 1}
-    generation = target.request("POST", "/shots/{shot_id}/generate", 202, shot, json=order).json()
+    body = {"num_predictions": 1}
+    generation = target.request("POST", "/shots/{shot_id}/generate", 202, shot, json=body).json()
     ids = {"generation_id": generation["id"]}
     for _ in range(60):
         if generation["status"] not in ("pending", "running"):
@@ -74,7 +78,7 @@ def run_main_flow(target: Target) -> None:
         generation = target.request("GET", "/generations/{generation_id}", 200, ids, headers=prefer).json()
     if generation["status"] != "completed":
         raise NonConformance(f"the generation is {generation['status']}: {generation['error']}")
-    best = require_first(generation["predictions"], "GET /generations/{generation_id}: no picture")["id"]
+    best = require_first(generation["predictions"], "GET /generations/{generation_id}: no predictions")["id"]
     approved = target.request(
         "POST", "/shots/{shot_id}/approve", 200, shot, json={"prediction_id": best}
     ).json()
@@ -82,30 +86,34 @@ def run_main_flow(target: Target) -> None:
         raise NonConformance(f"POST /shots/{{shot_id}}/approve: the shot is {approved['status']}")
     image = target.request("GET", "/predictions/{prediction_id}/image", 200, {"prediction_id": best})
     if not image.content.startswith(b"\x89PNG"):
-        raise NonConformance("GET /predictions/{prediction_id}/image: no PNG, which the guidelines ask for")
+        raise NonConformance("GET /predictions/{prediction_id}/image: not a PNG, as the guidelines require")
 
 
 def require_first(rows: list[Any], message: str) -> Any:
-    """Return the first row; raise NonConformance with these words when there is none."""
+    """Return the first row.
+
+    Raises:
+        NonConformance: There is no row; the error has this message.
+    """
     if not rows:
         raise NonConformance(message)
     return rows[0]
 
 
 def problem_checks(target: Target) -> Iterator[Check]:
-    """Refusals of each kind have the one shape of a problem (RFC 9457)."""
-    scope = {"organization_id": target.organization_id}
-    nowhere = {"brand_id": str(uuid.uuid4())}
+    """Yield a check for each kind of error: the response must be a problem (RFC 9457)."""
+    params = {"organization_id": target.organization_id}
+    unknown_id = {"brand_id": str(uuid.uuid4())}
     create = ("POST", "/brands/")
     as_json, as_text = {"Content-Type": "application/json"}, {"Content-Type": "text/plain"}
     for name, arguments, options in (
-        ("an unknown id", ("GET", "/brands/{brand_id}", 404, nowhere), {}),
+        ("an unknown id", ("GET", "/brands/{brand_id}", 404, unknown_id), {}),
         ("no credential", ("GET", "/users/me", 401), {"anonymous": True}),
-        ("broken JSON", (*create, 400), {"content": b'{"name":', "headers": as_json, "params": scope}),
-        ("an unknown property", (*create, 422), {"json": {"name": "X", "no_such": 1}, "params": scope}),
-        ("a missing property", (*create, 422), {"json": {}, "params": scope}),
+        ("broken JSON", (*create, 400), {"content": b'{"name":', "headers": as_json, "params": params}),
+        ("an unknown property", (*create, 422), {"json": {"name": "X", "no_such": 1}, "params": params}),
+        ("a missing property", (*create, 422), {"json": {}, "params": params}),
         ("a query out of bounds", ("GET", "/brands/", 422), {"params": {"limit": 0}}),
-        ("another media type", (*create, 415), {"content": b"x", "headers": as_text, "params": scope}),
+        ("another media type", (*create, 415), {"content": b"x", "headers": as_text, "params": params}),
     ):
 
         def check(arguments: tuple[Any, ...] = arguments, options: dict[str, Any] = options) -> None:
@@ -116,25 +124,32 @@ def problem_checks(target: Target) -> Iterator[Check]:
     yield "an unknown method", lambda: require_problem(target.client.delete("/utils/version"), 405)
 
 
-def require_problem(answer: Any, status: int | None = None) -> None:
-    """Raise NonConformance unless the answer is a problem of its own status that can be found in the log."""
-    what = f"{answer.request.method} {answer.request.url.path}"
-    if answer.headers.get("content-type") != "application/problem+json":
-        raise NonConformance(f"{what}: {answer.headers.get('content-type')}, not application/problem+json")
+def require_problem(response: Any, status: int | None = None) -> None:
+    """Check that a response is a problem with its status, and with its request id, which the log has, too.
+
+    Raises:
+        NonConformance: It is not.
+    """
+    request = f"{response.request.method} {response.request.url.path}"
+    media_type = response.headers.get("content-type")
+    if media_type != "application/problem+json":
+        raise NonConformance(f"{request}: {media_type}, not application/problem+json")
     try:
-        problem = dict(answer.json())
+        problem = dict(response.json())
     except (ValueError, TypeError) as error:
-        raise NonConformance(f"{what}: the problem is no JSON object: {answer.text[:500]}") from error
+        raise NonConformance(f"{request}: the problem is not a JSON object: {response.text[:500]}") from error
     if missing := PROBLEM_MEMBERS - set(problem):
-        raise NonConformance(f"{what}: the problem lacks {sorted(missing)}")
-    if not problem["status"] == answer.status_code == (status or answer.status_code):
-        raise NonConformance(f"{what}: status {answer.status_code}, in the problem {problem['status']}")
-    if problem["request_id"] != answer.headers.get("x-request-id"):
-        raise NonConformance(f"{what}: request_id is not the one of X-Request-Id")
+        raise NonConformance(f"{request}: the problem lacks {sorted(missing)}")
+    if not problem["status"] == response.status_code == (status or response.status_code):
+        raise NonConformance(
+            f"{request}: status {response.status_code}, but the problem has {problem['status']}"
+        )
+    if problem["request_id"] != response.headers.get("x-request-id"):
+        raise NonConformance(f"{request}: request_id differs from X-Request-Id")
 
 
 def authentication_checks(target: Target) -> Iterator[Check]:
-    """Every operation that wants a credential refuses whoever has none, with the 401 that it declares."""
+    """Yield a check for each protected operation: without a credential it must return the declared 401."""
     for operation in target.operations:
         if operation.definition.raw.get("security", target.schema.raw_schema.get("security")):
             ids = {one.name: str(uuid.uuid4()) for one in operation.path_parameters}
@@ -147,7 +162,7 @@ def authentication_checks(target: Target) -> Iterator[Check]:
 
 
 def fuzz_checks(target: Target, examples: int, seed: int) -> Iterator[Check]:
-    """Requests that Schemathesis makes up: whatever reads, and writes to the run's organization."""
+    """Yield a check with generated requests for each read and for some writes to the run's organization."""
     for operation in target.operations:
         name = operation.definition.raw["operationId"]
         if (operation.method.upper() == "GET" and name not in SKIPPED_READS) or name in FUZZED_WRITES:
@@ -159,7 +174,7 @@ def fuzz_checks(target: Target, examples: int, seed: int) -> Iterator[Check]:
 
 
 def fuzz_operation(target: Target, operation: Any, examples: int, seed: int) -> None:
-    """Send `examples` valid requests and run every check of Schemathesis on the answers."""
+    """Send `examples` valid requests and run all checks of Schemathesis on the responses."""
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
@@ -168,16 +183,16 @@ def fuzz_operation(target: Target, operation: Any, examples: int, seed: int) -> 
         database=None,
         phases=[hypothesis.Phase.generate],
         report_multiple_bugs=False,
-        suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a slow machine says nothing of the server
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a slow machine is not a finding
     )
     @hypothesis.given(case=operation.as_strategy())
     def send(case: schemathesis.Case) -> None:
         if operation.method.upper() != "GET":
             case.query["organization_id"] = target.organization_id
-            # A picture elsewhere would be fetched: nobody there has asked for that.
+            # The server would download this URL from a third party.
             if isinstance(case.body, dict):
                 case.body.pop("logo_url", None)
-            # A made-up key comes again with another body, and is rightly refused then.
+            # Schemathesis reuses generated keys with other bodies, which the server correctly rejects.
             if "Idempotency-Key" in (case.headers or {}):
                 case.headers["Idempotency-Key"] = str(uuid.uuid4())
         case.call_and_validate(headers={"Authorization": f"Bearer {target.token}"})
@@ -186,7 +201,7 @@ def fuzz_operation(target: Target, operation: Any, examples: int, seed: int) -> 
 
 
 def sample_image() -> bytes:
-    """A dark box before a light ground, 256 pixels wide and high, as PNG."""
+    """Return a PNG image of 256 x 256 pixels: a dark square on a light background."""
     rows = b"".join(
         b"\0" + bytes(60 if 64 <= x < 192 and 64 <= y < 192 else 235 for x in range(256)) for y in range(256)
     )

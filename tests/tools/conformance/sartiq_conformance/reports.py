@@ -1,4 +1,4 @@
-"""Writes what a run found: JUnit for machines, HTML for people."""
+"""Write the reports of a run: JUnit for CI systems, HTML for people."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ th:last-child, td:last-child {{ text-align: right; padding-right: 0 }}
 
 @dataclass(frozen=True)
 class Result:
-    """One check: its part and name, how long it took, and what was wrong, if anything."""
+    """The result of one check. `problem` is empty if it passed."""
 
     part: str
     name: str
@@ -54,7 +54,7 @@ class Result:
 
 
 def write_junit(path: Path, results: list[Result]) -> None:
-    """Write one suite for each part."""
+    """Write a JUnit report with one suite per part."""
     root = ElementTree.Element("testsuites", name="sartiq-conformance")
     for part in dict.fromkeys(result.part for result in results):
         own = [result for result in results if result.part == part]
@@ -71,7 +71,7 @@ def write_junit(path: Path, results: list[Result]) -> None:
 
 
 def write_html(path: Path, server: str, seed: int, results: list[Result]) -> None:
-    """Write one page that needs nothing else: what failed first, with all that was said about it."""
+    """Write a self-contained page: first the failed checks with their problems, then the passed ones."""
     failed = [result for result in results if result.problem]
     findings = "".join(
         f"<section><h2>{escape(one.part)}: {escape(one.name)}</h2>\n<pre>{escape(one.problem)}</pre>\n"
@@ -97,7 +97,7 @@ def write_html(path: Path, server: str, seed: int, results: list[Result]) -> Non
 
 
 def summarize(results: list[Result]) -> str:
-    """Return how a run ended, in a sentence."""
+    """Return the result of a run in one sentence."""
     failed = sum(bool(result.problem) for result in results)
     return (
         f"{len(results)} checks, {failed} failed: the server {'does not conform' if failed else 'conforms'}."

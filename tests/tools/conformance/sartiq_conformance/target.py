@@ -1,4 +1,4 @@
-"""The server that is judged: asks it, and holds every answer against its contract."""
+"""The server under test: send requests to it and check each response against its contract."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-# What servers answer is quoted, and may be anything (XML 1.0, 2.2).
+# Reports quote responses, which may contain any character (XML 1.0, section 2.2).
 INVALID_XML_CHARACTERS = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 RESPONSE_CHECKS = [
     status_code_conformance,
@@ -27,26 +27,26 @@ RESPONSE_CHECKS = [
 
 
 class ServerNotUsable(Exception):
-    """There is nothing to judge: no contract, or no organization that could be used. The message says why."""
+    """The server has no readable contract, or no organization can be created. The message has the cause."""
 
 
 class NonConformance(AssertionError):
-    """The server did what its contract, or the flow, does not have; the message names the request."""
+    """A response does not conform to the contract or to the main flow. The message names the request."""
 
 
 def describe_error(error: BaseException) -> str:
-    """Return what an error says, as text that XML can hold; with its kind, unless it says it all without."""
-    words = f"{type(error).__name__}: {error}"
+    """Return an error's message without invalid XML characters, and its class if it is not a finding."""
+    message = f"{type(error).__name__}: {error}"
     if isinstance(error, FailureGroup):
-        words = error.message.strip()
+        message = error.message.strip()
     elif isinstance(error, NonConformance):
-        words = str(error)
-    return INVALID_XML_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", words)
+        message = str(error)
+    return INVALID_XML_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", message)
 
 
 @dataclass
 class Target:
-    """One server and the organization that the run made there: nothing else there is changed."""
+    """A server and the organization that the run creates there. The run changes nothing else."""
 
     base_url: str
     token: str
@@ -57,7 +57,11 @@ class Target:
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        """Fetch and read the contract; raise ServerNotUsable when that cannot be done."""
+        """Fetch and parse the contract.
+
+        Raises:
+            ServerNotUsable: There is no readable contract.
+        """
         self.base_url = self.base_url.rstrip("/")
         try:
             self.client = httpx.Client(base_url=self.base_url, timeout=90)
@@ -68,12 +72,15 @@ class Target:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerNotUsable(f"{self.base_url}/openapi.json: {error}") from error
         except (ValueError, LookupError, SchemathesisError) as error:
-            message = f"{self.base_url}/openapi.json is no contract: {describe_error(error)}"
+            message = f"{self.base_url}/openapi.json is not a contract: {describe_error(error)}"
             raise ServerNotUsable(message) from error
 
     def create_organization(self, name: str) -> None:
-        """Make the organization that the run works in, unjudged as yet; raise ServerNotUsable when it
-        cannot."""
+        """Create the organization of the run. `check_response` checks the response later.
+
+        Raises:
+            ServerNotUsable: The organization cannot be created.
+        """
         try:
             self.created = self._send("POST", "/organizations/", 201, json={"name": name})
             self.organization_id = self.created.json()["id"]
@@ -83,21 +90,25 @@ class Target:
     def request(
         self, method: str, template: str, status: int, ids: dict[str, str] | None = None, **options: Any
     ) -> Any:
-        """Return the answer; raise NonConformance when it has another status or is not as declared."""
-        answer = self._send(method, template, status, ids, **options)
-        self.check_response(method, template, answer, ids)
-        return answer
+        """Send a request and return its response.
+
+        Raises:
+            NonConformance: The response has another status, or does not conform to the contract.
+        """
+        response = self._send(method, template, status, ids, **options)
+        self.check_response(method, template, response, ids)
+        return response
 
     def check_response(
-        self, method: str, template: str, answer: Any, ids: dict[str, str] | None = None
+        self, method: str, template: str, response: Any, ids: dict[str, str] | None = None
     ) -> None:
-        """Raise unless the answer is as the contract declares it."""
+        """Check that a response conforms to the contract; raise the findings otherwise."""
         try:
             case = self.schema[template][method].Case(path_parameters=ids or {})
         except LookupError as error:
-            raise NonConformance(f"{method} {template}: the contract does not have it") from error
-        answer.request.read()  # a form is sent as a stream, and the checks look at what was sent
-        case.validate_response(answer, checks=RESPONSE_CHECKS)
+            raise NonConformance(f"{method} {template}: not in the contract") from error
+        response.request.read()  # a form is sent as a stream, and the checks read the request's body
+        case.validate_response(response, checks=RESPONSE_CHECKS)
 
     def _send(
         self,
@@ -111,9 +122,9 @@ class Target:
     ) -> Any:
         headers = {} if anonymous else {"Authorization": f"Bearer {self.token}"}
         headers |= options.pop("headers", {})
-        answer = self.client.request(method, template.format(**(ids or {})), headers=headers, **options)
-        if answer.status_code != status:
+        response = self.client.request(method, template.format(**(ids or {})), headers=headers, **options)
+        if response.status_code != status:
             raise NonConformance(
-                f"{method} {template}: {answer.status_code}, not {status}: {answer.text[:500]}"
+                f"{method} {template}: {response.status_code}, not {status}: {response.text[:500]}"
             )
-        return answer
+        return response
