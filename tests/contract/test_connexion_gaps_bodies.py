@@ -281,10 +281,10 @@ def test_an_invalid_content_length_is_413(call: Call, length: str) -> None:
 
 def test_a_form_is_read_strictly(call: Call) -> None:
     form = {"content-type": "application/x-www-form-urlencoded"}
-    good = call("POST", "/token", form, body=b"username=a%20b+c&password=&times=3")
-    assert good.json() == {"username": "a b c", "password": "", "times": 3}
-    bad = call("POST", "/token", form, body=b"username=a&username=b&times=1_0&scope=x")
-    assert bad.error_types == {
+    valid = call("POST", "/token", form, body=b"username=a%20b+c&password=&times=3")
+    assert valid.json() == {"username": "a b c", "password": "", "times": 3}
+    invalid = call("POST", "/token", form, body=b"username=a&username=b&times=1_0&scope=x")
+    assert invalid.error_types == {
         ("body", "username"): "repeated",
         ("body", "password"): "missing",
         ("body", "times"): "int_type",

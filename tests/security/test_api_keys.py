@@ -173,9 +173,9 @@ def test_s03_the_key_of_a_superuser_has_no_superuser_permissions(
     creator = factories.make_user(is_superuser=True)
     factories.make_membership(customer.organization, creator, role="admin")
     client = Client(app, api_key_headers(app, customer.organization, API_KEYS, creator))
-    stranger = factories.make_organization()
-    assert client("GET", f"/brands/?organization_id={stranger.id}").status == 404
-    assert client("GET", f"/brands/{factories.make_brand(organization=stranger).id}").status == 404
+    other = factories.make_organization()
+    assert client("GET", f"/brands/?organization_id={other.id}").status == 404
+    assert client("GET", f"/brands/{factories.make_brand(organization=other).id}").status == 404
     body = {"name": "For all", "slug": "for-all", "public": True}
     assert status_and_code(client("POST", f"/styles/{customer.organization_query}", body)) == (
         409,
@@ -200,13 +200,13 @@ def test_s02_an_upload_of_a_key_cannot_be_used_in_another_organization(
     app: Application, customer: Customer, admin: User
 ) -> None:
     other, file = factories.make_organization(admin), {"filename": "a.png", "content_type": "image/png"}
-    ours, theirs = (
+    own_client, other_client = (
         Client(app, api_key_headers(app, organization, {"uploads:write", "brands:write"}, admin))
         for organization in (customer.organization, other)
     )
-    upload = ours("POST", "/uploads/presigned-url", file).json()
+    upload = own_client("POST", "/uploads/presigned-url", file).json()
     body = {"name": "A", "logo_url": upload["file_url"]}
-    assert theirs("POST", f"/brands/?organization_id={other.id}", body).status == 404
+    assert other_client("POST", f"/brands/?organization_id={other.id}", body).status == 404
 
 
 @pytest.mark.parametrize(
@@ -231,9 +231,9 @@ def test_s15_an_altered_or_invented_key_is_rejected_without_a_database_query(
 
     monkeypatch.setattr("handlers.pipeline.auth.find_active_key", fail)
     forged = generate_secret(UUID(key_client.id), "the secret key of another server")
-    wrong = change(key_client.secret, forged).encode("utf-8").decode("latin-1")
+    altered = change(key_client.secret, forged).encode("utf-8").decode("latin-1")
     response = key_client.client(
-        "POST", "/brands/", {"name": 1}, headers={"authorization": f"Bearer {wrong}"}
+        "POST", "/brands/", {"name": 1}, headers={"authorization": f"Bearer {altered}"}
     )
     assert_rejected(response)
 
@@ -242,11 +242,11 @@ def test_s15_a_signed_key_with_the_wrong_random_part_is_rejected(
     app: Application, key_client: KeyClient, customer: Customer
 ) -> None:
     """The signature is valid and the row exists, but the hash of the key differs."""
-    wrong = generate_secret(UUID(key_client.id), app.settings.secret_key)
-    assert parse_secret(wrong, app.settings.secret_key) == UUID(key_client.id)
+    altered = generate_secret(UUID(key_client.id), app.settings.secret_key)
+    assert parse_secret(altered, app.settings.secret_key) == UUID(key_client.id)
     assert_rejected(
         key_client.client(
-            "GET", f"/brands/{customer.organization_query}", headers={"authorization": f"Bearer {wrong}"}
+            "GET", f"/brands/{customer.organization_query}", headers={"authorization": f"Bearer {altered}"}
         )
     )
 
@@ -378,5 +378,5 @@ def test_s01_keys_of_other_organizations_return_404(customer: Customer, admin: U
     path = f"/organizations/{customer.organization.id}/api-keys"
     for method, body in (("GET", None), ("PATCH", {"name": "Mine"}), ("DELETE", None)):
         assert customer.client(method, f"{path}/{foreign.id}", body).status == 404
-        theirs = f"/organizations/{foreign.organization_id}/api-keys/{foreign.id}"
-        assert customer.client(method, theirs, body).status == 404
+        other_path = f"/organizations/{foreign.organization_id}/api-keys/{foreign.id}"
+        assert customer.client(method, other_path, body).status == 404

@@ -308,8 +308,8 @@ def test_s13_the_number_of_emails_to_one_address_is_limited(
     assert client("PATCH", "/users/me", {"email": dana.email, "full_name": "D"}).status == 200
     assert client("POST", paths[0], {**invitation, "email": dana.email}).json()["code"] == "already_member"
     other = factories.make_user()
-    theirs = path.format(factories.make_organization(other).id)
-    assert Client(app, auth_headers(app, other))("POST", theirs, invitation).status == 201
+    other_path = path.format(factories.make_organization(other).id)
+    assert Client(app, auth_headers(app, other))("POST", other_path, invitation).status == 201
     clock.now += 20 * 60_000
     assert client("POST", paths[0], invitation).status == 201
 

@@ -50,12 +50,12 @@ def test_s13_only_the_members_of_an_organization_share_its_limit(
     set_limits: Callable[..., Any], customer: Customer, client_for: Callable[..., Client]
 ) -> None:
     set_limits(limit_organization=2)
-    member, stranger = factories.make_user(), client_for(factories.make_user())
+    member, other_client = factories.make_user(), client_for(factories.make_user())
     factories.make_membership(customer.organization, member)
     brand = factories.make_brand(organization=customer.organization)
     for _ in range(4):
-        assert stranger("GET", f"/brands/{customer.organization_query}").status == 404
-        assert stranger("GET", f"/brands/{brand.id}").status == 404
+        assert other_client("GET", f"/brands/{customer.organization_query}").status == 404
+        assert other_client("GET", f"/brands/{brand.id}").status == 404
         assert customer.client("GET", "/brands/").status == 200
     by_query = customer.client("GET", f"/brands/{customer.organization_query}")
     assert by_query.headers["ratelimit"].partition(", ")[2] == '"organization";r=1;t=30'
@@ -66,7 +66,7 @@ def test_s13_only_the_members_of_an_organization_share_its_limit(
     assert (
         exceeded_policy(client_for(member)("GET", f"/brands/{customer.organization_query}")) == "organization"
     )
-    assert stranger("GET", f"/brands/{brand.id}").status == 404
+    assert other_client("GET", f"/brands/{brand.id}").status == 404
 
 
 def test_s13_requests_without_a_valid_credential_are_counted_by_address(

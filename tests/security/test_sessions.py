@@ -1,4 +1,4 @@
-"""Ended sessions are rejected at once; refresh tokens work once (RFC 9700, section 4.14.2)."""
+"""Ended sessions are rejected immediately; refresh tokens work once (RFC 9700, section 4.14.2)."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_s16_an_ended_session_is_rejected_at_the_next_request(
     new_session: Callable[[], TokenPair],
     end: str,
 ) -> None:
-    anonymous, stranger = client_for(None), client_for(factories.make_user())
+    anonymous, other_client = client_for(None), client_for(factories.make_user())
     mine, other = new_session(), new_session()
     assert_session_open(anonymous, mine)
     assert getattr(SessionEnders(app, client_for, user), end)(mine) in (200, 204, 401)
@@ -156,7 +156,7 @@ def test_s16_an_ended_session_is_rejected_at_the_next_request(
     else:
         assert_session_open(anonymous, other)
         assert refresh(anonymous, other.refresh).status == 200
-    assert stranger("GET", "/users/me").status == 200
+    assert other_client("GET", "/users/me").status == 200
 
 
 def test_s16_the_session_that_changes_the_password_stays_active(
@@ -215,10 +215,13 @@ def test_s16_sessions_of_others_cannot_be_seen_or_ended(
 ) -> None:
     mine, other = new_session(), new_session()
     rows = anonymous("GET", "/users/me/sessions", headers=mine.headers).json()["data"]
-    for stranger in (client_for(factories.make_user()), client_for(factories.make_user(is_superuser=True))):
-        assert len(stranger("GET", "/users/me/sessions").json()["data"]) == 1
+    for other_client in (
+        client_for(factories.make_user()),
+        client_for(factories.make_user(is_superuser=True)),
+    ):
+        assert len(other_client("GET", "/users/me/sessions").json()["data"]) == 1
         for row in rows:
-            assert stranger("DELETE", f"/users/me/sessions/{row['id']}").status == 404
+            assert other_client("DELETE", f"/users/me/sessions/{row['id']}").status == 404
     for tokens in (mine, other):
         assert_session_open(anonymous, tokens)
 

@@ -228,11 +228,11 @@ def test_s08_a_webhook_is_sent_to_the_ip_address_that_was_checked(
         outbound, network = build_public_client(server, [PUBLIC_ADDRESS], [PUBLIC_ADDRESS], ["127.0.0.1"])
         monkeypatch.setitem(app.app.config, "OUTBOUND", outbound)
         body = {"url": f"https://{HOST}/hooks", "event_types": ["generation.completed"]}
-        made = customer.client("POST", f"/webhook-endpoints/{customer.organization_query}", body)
-        assert made.status == 201, made.body
+        created = customer.client("POST", f"/webhook-endpoints/{customer.organization_query}", body)
+        assert created.status == 201, created.body
         assert network.targets == []
         for status in ("delivered", "pending"):
-            path = f"/webhook-endpoints/{made.json()['id']}"
+            path = f"/webhook-endpoints/{created.json()['id']}"
             assert customer.client("POST", f"{path}/test").status == 202
             assert dispatcher.send_next(SETTINGS, database, outbound)
             newest = customer.client("GET", f"{path}/deliveries").json()["data"][0]
@@ -247,9 +247,9 @@ def test_s09_no_spelling_of_an_internal_url_is_accepted_for_a_webhook(
     row = factories.make_webhook_endpoint(organization=customer.organization)
     for url in list_internal_urls(canary):
         body = {"url": url, "event_types": ["shot.approved"]}
-        made = customer.client("POST", f"/webhook-endpoints/{customer.organization_query}", body)
-        changed = customer.client("PATCH", f"/webhook-endpoints/{row.id}", {"url": url})
-        assert status_and_code(made) == status_and_code(changed) == (409, "target_not_allowed"), url
+        created = customer.client("POST", f"/webhook-endpoints/{customer.organization_query}", body)
+        updated = customer.client("PATCH", f"/webhook-endpoints/{row.id}", {"url": url})
+        assert status_and_code(created) == status_and_code(updated) == (409, "target_not_allowed"), url
     assert customer.client("GET", f"/webhook-endpoints/{row.id}").json()["url"] == row.url
     assert network.targets == []
 

@@ -267,13 +267,13 @@ def test_s15_a_token_with_the_session_of_one_account_and_the_id_of_another_is_re
     app: Application, anonymous: Client, valid_token: ValidToken
 ) -> None:
     other = auth_headers(app, factories.make_user(is_superuser=True))["authorization"].removeprefix("Bearer ")
-    theirs = jwt.decode(other, valid_token.secret, algorithms=["HS256"], audience=AUDIENCE)
+    other_claims = jwt.decode(other, valid_token.secret, algorithms=["HS256"], audience=AUDIENCE)
     forged = [
         build_token(
-            {"alg": "HS256"}, {**valid_token.claims, "sid": theirs["sid"]}, valid_token.secret.encode()
+            {"alg": "HS256"}, {**valid_token.claims, "sid": other_claims["sid"]}, valid_token.secret.encode()
         ),
         build_token(
-            {"alg": "HS256"}, {**valid_token.claims, "sub": theirs["sub"]}, valid_token.secret.encode()
+            {"alg": "HS256"}, {**valid_token.claims, "sub": other_claims["sub"]}, valid_token.secret.encode()
         ),
     ]
     assert_only_valid_token_accepted(anonymous, valid_token, forged)
