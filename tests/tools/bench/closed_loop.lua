@@ -1,6 +1,6 @@
 -- Sends prepared requests in turn (see closed_loop.py) and counts responses with an unexpected status.
--- Arguments: the file of requests, the expected status, and "feeds_back" if the ETag of a response is needed by a
--- later request. Each line of the file is one request: method, path, token, body and ETag, separated by tabs.
+-- Arguments: the file of requests, the expected status, and "feeds_back" if a later request needs the ETag of
+-- a response. Each line of the file is one request: method, path, token, body and ETag, separated by tabs.
 
 local requests, position, number = {}, 0, 0
 local threads = {}
@@ -75,8 +75,8 @@ function init(arguments)
         by_id[path:match("([%x-]+)$") or ""] = prepared
     end
     request = build_request
-    -- Handling every response takes CPU time on the core of PostgreSQL. If no ETag is needed and the expected status
-    -- is 200, the errors that wrk counts itself are enough.
+    -- Handling every response takes CPU time on the core of PostgreSQL. If no ETag is needed and the expected
+    -- status is 200, the errors that wrk counts itself are enough.
     if expected ~= 200 or feeds_back then
         response = handle_response
     end

@@ -115,7 +115,8 @@ def list_facts(review: Review) -> Iterator[tuple[str, str]]:
 
 
 def _format_count(findings: list[Finding], passed: str = "no findings") -> str:
-    return f"{len(findings)} findings, see below" if findings else passed
+    noun = "finding" if len(findings) == 1 else "findings"
+    return f"{len(findings)} {noun}, see below" if findings else passed
 
 
 def format_verdict(review: Review) -> str:
