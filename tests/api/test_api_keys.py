@@ -46,36 +46,36 @@ def test_the_secret_of_a_key_is_returned_only_when_it_is_created(
 ) -> None:
     path, repeated = api_keys_path(customer.organization), {"idempotency-key": "one"}
     response = customer.client("POST", path, BODY, headers=repeated)
-    made = response.json()
+    created = response.json()
     assert (response.status, response.headers["cache-control"]) == (201, "no-store")
-    secret = made.pop("secret")
+    secret = created.pop("secret")
     assert re.fullmatch(r"sk_[A-Za-z0-9_-]{76}", secret)
-    assert made == {
-        "id": made["id"],
-        "created_at": made["created_at"],
-        "updated_at": made["updated_at"],
+    assert created == {
+        "id": created["id"],
+        "created_at": created["created_at"],
+        "updated_at": created["updated_at"],
         "organization_id": str(customer.organization.id),
         "created_by_id": str(customer.owner.id),
         "name": "Shop import",
         "scopes": ["products:read", "products:write"],
         "last_four": secret[-4:],
-        "expires_at": made["expires_at"],
+        "expires_at": created["expires_at"],
         "last_used_at": None,
     }
-    lifetime = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
+    lifetime = datetime.fromisoformat(created["expires_at"]) - datetime.fromisoformat(created["created_at"])
     assert abs(lifetime - timedelta(days=90)) < timedelta(seconds=5)
-    assert customer.client("GET", response.headers["location"].removeprefix("/api/v1")).json() == made
-    assert customer.client("GET", path).json()["data"] == [made]
+    assert customer.client("GET", response.headers["location"].removeprefix("/api/v1")).json() == created
+    assert customer.client("GET", path).json()["data"] == [created]
     again = customer.client("POST", path, BODY, headers=repeated)
     assert (again.headers["idempotency-replayed"], again.json()["secret"]) == ("true", secret)
-    renamed = customer.client("PATCH", f"{path}/{made['id']}", {"name": "Second shop"}).json()
-    assert renamed == {**made, "name": "Second shop", "updated_at": renamed["updated_at"]}
+    renamed = customer.client("PATCH", f"{path}/{created['id']}", {"name": "Second shop"}).json()
+    assert renamed == {**created, "name": "Second shop", "updated_at": renamed["updated_at"]}
 
 
 def test_a_key_expires_after_a_year_by_default(customer: Customer) -> None:
     body = {"name": "Shop import", "scopes": ["brands:read"]}
-    made = customer.client("POST", api_keys_path(customer.organization), body).json()
-    lifetime = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
+    created = customer.client("POST", api_keys_path(customer.organization), body).json()
+    lifetime = datetime.fromisoformat(created["expires_at"]) - datetime.fromisoformat(created["created_at"])
     assert abs(lifetime - timedelta(days=365)) < timedelta(seconds=5)
 
 
@@ -198,9 +198,9 @@ def test_parallel_requests_cannot_exceed_the_maximum_number_of_keys(
 
 def test_one_of_two_parallel_deletions_of_a_key_succeeds(committing_server: CommittingServer) -> None:
     client, database, scenario = committing_server
-    made = client("POST", api_keys_path(scenario.organization), BODY).json()
+    created = client("POST", api_keys_path(scenario.organization), BODY).json()
     responses = run_concurrently(
-        *[partial(client, "DELETE", f"{api_keys_path(scenario.organization)}/{made['id']}")] * 2
+        *[partial(client, "DELETE", f"{api_keys_path(scenario.organization)}/{created['id']}")] * 2
     )
     assert sorted(response.status for response in responses) == [204, 404]
     with database.transaction(write=False) as reading:
@@ -211,13 +211,13 @@ def test_concurrent_requests_with_one_key_all_succeed(
     committing_server: CommittingServer, application: Application
 ) -> None:
     client, _, scenario = committing_server
-    made = client("POST", api_keys_path(scenario.organization), BODY).json()
-    key_client = client_with_key(application, made)
+    created = client("POST", api_keys_path(scenario.organization), BODY).json()
+    key_client = client_with_key(application, created)
     path = f"/products/?organization_id={scenario.organization.id}"
     writes = [partial(key_client, "POST", path, {"name": f"Dress {number}"}) for number in range(3)]
     responses = run_concurrently(*writes, *[partial(key_client, "GET", path)] * 3)
     assert [response.status for response in responses] == [201] * 3 + [200] * 3
-    assert client("GET", f"{api_keys_path(scenario.organization)}/{made['id']}").json()["last_used_at"]
+    assert client("GET", f"{api_keys_path(scenario.organization)}/{created['id']}").json()["last_used_at"]
 
 
 def test_a_search_with_a_key_returns_only_what_its_scopes_can_read(

@@ -108,9 +108,9 @@ def test_a_changed_list_of_ids_is_logged_in_full(
 ) -> None:
     one, two = (str(factories.make_shot_type(organization=customer.organization).id) for _ in range(2))
     path = f"/guidelines/?organization_id={customer.organization.id}"
-    made = customer.client("POST", path, {"name": "Web", "shot_type_ids": [one]}).json()
-    customer.client("PATCH", f"/guidelines/{made['id']}", {"shot_type_ids": [two, one]})
-    customer.client("PATCH", f"/guidelines/{made['id']}", {"shot_type_ids": [two, one]})
+    guidelines = customer.client("POST", path, {"name": "Web", "shot_type_ids": [one]}).json()
+    customer.client("PATCH", f"/guidelines/{guidelines['id']}", {"shot_type_ids": [two, one]})
+    customer.client("PATCH", f"/guidelines/{guidelines['id']}", {"shot_type_ids": [two, one]})
     same, change, creation = log()
     assert changed_fields(creation)["shot_type_ids"] == (None, [one])
     assert changed_fields(change) == {"shot_type_ids": ([one], [two, one])}

@@ -29,7 +29,7 @@ def path(scenario: PhotographedProduct) -> str:
 
 @pytest.fixture
 def shots(scenario: PhotographedProduct) -> list[Shot]:
-    """Three shots: the first and the last can be generated, the second has no photo."""
+    """Return three shots: the first and the last can be generated, the second has no photo."""
     look_without_photo = factories.make_look(
         scenario.shooting, main_product_id=factories.make_product(**scenario.ownership).id
     )

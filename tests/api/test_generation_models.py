@@ -85,11 +85,11 @@ def test_a_replacement_keeps_omitted_secrets_and_sets_everything_else(superuser:
 
 def test_the_etag_of_a_model_does_not_depend_on_the_database_or_the_order_of_keys(superuser: Client) -> None:
     capabilities = {"zebra": "1", "a": "2", "middle": "3"}
-    made = superuser("POST", "/generation-models/", {**MODEL, "provider_capabilities": capabilities})
-    path = made.headers["location"].removeprefix("/api/v1")
-    assert superuser("GET", path).headers["etag"] == made.headers["etag"]
-    assert superuser("PUT", path, MODEL, headers={"if-match": made.headers["etag"]}).status == 200
-    assert superuser("PUT", path, MODEL, headers={"if-match": made.headers["etag"]}).status == 412
+    created = superuser("POST", "/generation-models/", {**MODEL, "provider_capabilities": capabilities})
+    path = created.headers["location"].removeprefix("/api/v1")
+    assert superuser("GET", path).headers["etag"] == created.headers["etag"]
+    assert superuser("PUT", path, MODEL, headers={"if-match": created.headers["etag"]}).status == 200
+    assert superuser("PUT", path, MODEL, headers={"if-match": created.headers["etag"]}).status == 412
 
 
 def test_a_model_that_a_generation_used_cannot_be_deleted(superuser: Client) -> None:

@@ -169,12 +169,12 @@ def test_an_access_token_does_not_outlive_its_session(
 
 
 def test_signing_out_ends_only_the_current_session(anonymous: Client, user: User) -> None:
-    mine, other = sign_in(anonymous).json(), sign_in(anonymous).json()
-    header = {"authorization": f"Bearer {mine['access_token']}"}
+    current, other = sign_in(anonymous).json(), sign_in(anonymous).json()
+    header = {"authorization": f"Bearer {current['access_token']}"}
     response = anonymous("POST", "/logout", headers=header)
     assert (response.status, response.body) == (204, b"")
-    assert_unauthorized(get_token_owner(anonymous, mine["access_token"]))
-    assert_unauthorized(refresh(anonymous, mine["refresh_token"]))
+    assert_unauthorized(get_token_owner(anonymous, current["access_token"]))
+    assert_unauthorized(refresh(anonymous, current["refresh_token"]))
     assert get_token_owner(anonymous, other["access_token"]).status == 200
 
 
@@ -304,8 +304,8 @@ def test_a_recovery_token_expires_after_an_hour(
 ) -> None:
     anonymous("POST", "/password-recovery/dana@example.com")
     with database.transaction(write=True) as opened:
-        made = opened.scalars(select(PasswordResetToken)).one()
-        assert timedelta(minutes=59) < made.expires_at - utc_now() <= timedelta(hours=1)
+        token = opened.scalars(select(PasswordResetToken)).one()
+        assert timedelta(minutes=59) < token.expires_at - utc_now() <= timedelta(hours=1)
         opened.execute(update(PasswordResetToken).values(expires_at=utc_now()))
     change = {"token": get_recovery_token(app, "dana@example.com"), "new_password": "a-linen-dress"}
     assert_unauthorized(anonymous("POST", "/reset-password/", change))

@@ -31,7 +31,7 @@ from tests.support.streaming import StreamingRequest, run_with_long_polling
 
 @pytest.fixture
 def generation_id(customer: Customer, database: Database) -> UUID:
-    """The id of a pending generation of the customer's organization."""
+    """Return the id of a pending generation of the customer's organization."""
     with database.transaction(write=True):
         return factories.make_generation(organization=customer.organization).id
 
@@ -296,7 +296,7 @@ def test_polling_retries_after_a_database_error(
 
 @pytest.fixture
 def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop in another thread, as under a WSGI host."""
+    """Yield an event loop that runs in another thread, as under a WSGI host."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -29,7 +29,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def request_as_owner(client_for: ClientFactory) -> Any:
-    """A client of a user with seven brands; brands 3 and 4 have the same creation time."""
+    """Return a client of a user with seven brands; brands 3 and 4 have the same creation time."""
     user = factories.make_user()
     for number in range(7):
         moment = START + timedelta(hours=min(number, 3) if number < 5 else number)

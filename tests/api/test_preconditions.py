@@ -16,7 +16,7 @@ ClientFactory = Callable[[Any], Any]
 
 @pytest.fixture
 def brand(client_for: ClientFactory) -> tuple[Any, str, str]:
-    """A client of the owner of a brand, the path of the brand and its ETag."""
+    """Return a client of the owner of a brand, the path of the brand and its ETag."""
     user = factories.make_user()
     path = f"/brands/{factories.make_brand(owner_id=user.id, name='Atelier Nord').id}"
     client = client_for(user)

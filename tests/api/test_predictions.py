@@ -37,7 +37,7 @@ def predictions(
     generation = factories.make_generation(
         shot, model_id=scenario.model.id, status="completed", progress=100, batch_size=2
     )
-    made = []
+    rows = []
     for index, colour in enumerate(("#8a4b3c", "#3c6f8a")):
         content = io.BytesIO()
         Image.new("RGB", (WIDTH, HEIGHT), colour).save(content, "WEBP")
@@ -45,8 +45,8 @@ def predictions(
         columns = {"content_type": media.content_type, "file_size": media.file_size, "index": index}
         size = {"width": WIDTH, "height": HEIGHT}
         prediction = factories.make_prediction(generation, media_id=media.id, **columns, **size)
-        made.append(client("GET", f"/predictions/{prediction.id}").json())
-    return made
+        rows.append(client("GET", f"/predictions/{prediction.id}").json())
+    return rows
 
 
 def test_approving_a_prediction_approves_its_shot_and_returns_the_previous_one_to_review(

@@ -46,7 +46,7 @@ class ImageHost:
 
 @pytest.fixture
 def image_host(app: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageHost]:
-    """A remote server that this server may send requests to."""
+    """Yield a remote server that the application may send requests to."""
     host = ImageHost()
     with run_http_recorder(lambda _request: host.response) as host.recorder:
         monkeypatch.setitem(app.app.config, "OUTBOUND", SafeHttpClient([host.recorder.host]))

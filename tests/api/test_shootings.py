@@ -38,10 +38,10 @@ def create(client: Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
 def test_a_new_shooting_is_empty_and_in_production(
     client: Client, scenario: PhotographedProduct, organization_query: str
 ) -> None:
-    made = create(client, f"/shootings/?{organization_query}", {"name": "Spring", "due_date": DUE})
-    assert made["owner_id"] == str(scenario.owner.id)
-    assert made["organization_id"] == str(scenario.organization.id)
-    fields = {name: made[name] for name in made if name not in ("id", "created_at", "updated_at")}
+    created = create(client, f"/shootings/?{organization_query}", {"name": "Spring", "due_date": DUE})
+    assert created["owner_id"] == str(scenario.owner.id)
+    assert created["organization_id"] == str(scenario.organization.id)
+    fields = {name: created[name] for name in created if name not in ("id", "created_at", "updated_at")}
     assert fields == {
         "owner_id": str(scenario.owner.id), "organization_id": str(scenario.organization.id),
         "name": "Spring", "description": None, "due_date": DUE, "archived": False, "season": None,
@@ -63,8 +63,8 @@ def test_inline_guidelines_are_created_together_with_the_shooting_or_not_at_all(
     client: Client, database: Database, scenario: PhotographedProduct, organization_query: str
 ) -> None:
     body: dict[str, Any] = {"name": "Spring", "due_date": DUE, "default_guidelines": {"name": "Shop"}}
-    made = create(client, f"/shootings/?{organization_query}", body)
-    guidelines = client("GET", f"/guidelines/{made['default_guidelines_id']}").json()
+    created = create(client, f"/shootings/?{organization_query}", body)
+    guidelines = client("GET", f"/guidelines/{created['default_guidelines_id']}").json()
     assert (guidelines["name"], guidelines["file_format"], guidelines["quality"]) == ("Shop", "WEBP", 90)
     assert guidelines["organization_id"] == str(scenario.organization.id)
 
@@ -130,7 +130,9 @@ def test_shootings_are_filtered_by_brand_phase_and_name(
     client: Client, scenario: PhotographedProduct, organization_query: str
 ) -> None:
     brand = factories.make_brand(**scenario.ownership)
-    mine = factories.make_shooting(**scenario.ownership, name="100% linen", brand_id=brand.id, phase="BRIEF")
+    shooting = factories.make_shooting(
+        **scenario.ownership, name="100% linen", brand_id=brand.id, phase="BRIEF"
+    )
 
     def found(query: str) -> list[str]:
         response = client("GET", f"/shootings/?{organization_query}&{query}")
@@ -138,7 +140,7 @@ def test_shootings_are_filtered_by_brand_phase_and_name(
         return [row["id"] for row in response.json()["data"]]
 
     for query in (f"brand_id={brand.id}", "phase=BRIEF", "q=100%25", "q=LINEN&archived=false"):
-        assert found(query) == [str(mine.id)]
+        assert found(query) == [str(shooting.id)]
     assert found("q=10_%25") == []
 
 

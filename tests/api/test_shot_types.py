@@ -56,9 +56,9 @@ def test_a_shot_type_that_guidelines_use_cannot_be_deleted(customer: Customer) -
 def test_a_row_published_by_a_superuser_is_listed_for_all_users(
     customer: Customer, superuser: Client
 ) -> None:
-    made = superuser("POST", "/shot-types/", {"name": "Collar", "framing": "DETAIL", "public": True})
+    created = superuser("POST", "/shot-types/", {"name": "Collar", "framing": "DETAIL", "public": True})
     listed = customer.client("GET", f"/shot-types/{customer.organization_query}").json()["data"]
-    assert [row["id"] for row in listed] == [made.json()["id"]]
+    assert [row["id"] for row in listed] == [created.json()["id"]]
     assert (
         customer.client("GET", f"/shot-types/{customer.organization_query}&include_public=false").json()[
             "data"

@@ -49,14 +49,14 @@ def test_the_secret_is_returned_only_by_create_and_rotate(customer: Customer, da
         f"/webhook-endpoints/{customer.organization_query}",
         {"url": URL, "event_types": ["shot.approved"]},
     )
-    made = response.json()
+    created = response.json()
     assert response.status == 201
     assert response.headers["cache-control"] == "no-store"
-    secret = made.pop("secret")
-    assert made == {
-        "id": made["id"],
-        "created_at": made["created_at"],
-        "updated_at": made["updated_at"],
+    secret = created.pop("secret")
+    assert created == {
+        "id": created["id"],
+        "created_at": created["created_at"],
+        "updated_at": created["updated_at"],
         "owner_id": str(customer.owner.id),
         "organization_id": str(customer.organization.id),
         "url": URL,
@@ -68,15 +68,15 @@ def test_the_secret_is_returned_only_by_create_and_rotate(customer: Customer, da
         "failing_since": None,
         "previous_secret_expires_at": None,
     }
-    assert customer.client("GET", endpoint_path(made)).json() == made
+    assert customer.client("GET", endpoint_path(created)).json() == created
     assert customer.client("GET", f"/webhook-endpoints/{customer.organization_query}").json()["data"] == [
-        made
+        created
     ]
-    rotated = customer.client("POST", f"{endpoint_path(made)}/rotate-secret")
+    rotated = customer.client("POST", f"{endpoint_path(created)}/rotate-secret")
     assert rotated.headers["cache-control"] == "no-store"
     assert rotated.json()["secret"] != secret
     assert rotated.json()["previous_secret_expires_at"] is not None
-    changed = customer.client("PATCH", endpoint_path(made), {"description": "The shop"}).json()
+    changed = customer.client("PATCH", endpoint_path(created), {"description": "The shop"}).json()
     assert "secret" not in changed
     with database.transaction(write=False) as reading:
         # unscoped: the rows of this test
