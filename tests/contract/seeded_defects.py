@@ -1,8 +1,8 @@
-"""The server with one seeded defect, which the contract run or the conformance kit must find.
+"""A server with one seeded defect, which the contract run or the conformance kit must find.
 
-`python -m tests.contract.seeded_defects NAME` starts it like the real one. Each function below changes one
-place:
-those of `DEFECTS` in the finished application, those of `DOORS` in the check of credentials, before that.
+`python -m tests.contract.seeded_defects NAME` starts it like the real server. Each defect changes one place.
+The functions of `DEFECTS` change the application after it was built. Those of `AUTHENTICATION_DEFECTS` change
+the check of credentials before the application is built.
 """
 
 from __future__ import annotations
@@ -34,17 +34,31 @@ DEMO = UUID("01990000-5eed-7000-8000-000100000001")
 DEMO_CLAIMS = {"sub": str(DEMO)}
 
 
+def replace(target: Any, name: str, replacement: Any) -> None:
+    """Set an attribute that exists.
+
+    Raises:
+        AttributeError: It was renamed: without this check, the server would start without its defect.
+    """
+    getattr(target, name)
+    setattr(target, name, replacement)
+
+
+def replace_handler(app: Application, operation_id: str, handler: Callable[..., ApiResponse]) -> None:
+    """Let an operation call another handler."""
+    replace(app.endpoints[operation_id], "_handler", handler)
+
+
 def wrap_handler(app: Application, operation_id: str, change: Callable[[ApiResponse], ApiResponse]) -> None:
-    """Change what an operation answers."""
-    endpoint = app.endpoints[operation_id]
-    handler = endpoint._handler
-    endpoint._handler = lambda **arguments: change(handler(**arguments))
+    """Change the responses of an operation."""
+    handler = app.endpoints[operation_id]._handler
+    replace_handler(app, operation_id, lambda **arguments: change(handler(**arguments)))
 
 
 def tenant_leak(app: Application) -> None:
-    """Reading a brand forgets whose it is."""
+    """Reading a brand does not check its tenant."""
 
-    def of_anybody(model: type[Brand], row_id: UUID, options: Any = ()) -> Brand:
+    def get_of_any_tenant(model: type[Brand], row_id: UUID, options: Any = ()) -> Brand:
         # unscoped: this is the defect
         row = (
             current_session().scalars(select(model).where(model.id == row_id).options(*options)).one_or_none()
@@ -53,28 +67,30 @@ def tenant_leak(app: Application) -> None:
             raise NotFound()
         return row
 
-    handlers.brands.get_owned = of_anybody
+    replace(handlers.brands, "get_visible", get_of_any_tenant)
 
 
 def public_operation() -> None:
-    """Every operation takes everybody for the demo account, token or not."""
+    """Every operation accepts requests without a token, as those of the demo account."""
     bypass_authentication(lambda _request: True)
 
 
 def anonymous_deletion() -> None:
-    """Deleting a brand asks for no token."""
+    """Deleting a brand requires no token."""
     bypass_authentication(
         lambda request: request.method == "DELETE" and request.url.path.startswith("/api/v1/brands/")
     )
 
 
 def bypass_authentication(is_affected: Callable[[Any], bool]) -> None:
-    """Let the security callback accept some requests as those of the demo account, whatever they carry."""
+    """Accept requests without a credential as those of the demo account, if `is_affected` returns true."""
 
-    def opened(secure: type[Any]) -> type[Any]:
+    def open_up(secure: type[Any]) -> type[Any]:
+        check_credential = secure._check_credential
+
         class Open(secure):
             def _check_credential(self, request: Any) -> Any:
-                return DEMO_CLAIMS if is_affected(request) else super()._check_credential(request)
+                return DEMO_CLAIMS if is_affected(request) else check_credential(self, request)
 
         return Open
 
@@ -83,91 +99,94 @@ def bypass_authentication(is_affected: Callable[[Any], bool]) -> None:
             return handlers.pipeline.auth.load_caller(claims)
         return Caller(DEMO, "demo@example.com", True, personal_permissions=PERSONAL)
 
-    secured = handlers.app.build_security_map
-    handlers.app.build_security_map = lambda secret: {
-        scheme: opened(secure) for scheme, secure in secured(secret).items()
-    }
-    server.create_app = partial(server.create_app, load_caller=caller_of)
+    build = handlers.app.build_security_map
+    replace(
+        handlers.app,
+        "build_security_map",
+        lambda secret: {scheme: open_up(secure) for scheme, secure in build(secret).items()},
+    )
+    replace(server, "create_app", partial(server.create_app, load_caller=caller_of))
 
 
 def deletion_without_effect(app: Application) -> None:
-    """Deleting a brand says 204 and keeps the row."""
-    app.endpoints["delete_brand"]._handler = lambda **_arguments: no_content()
+    """Deleting a brand returns 204 and keeps the row."""
+    replace_handler(app, "delete_brand", lambda **_arguments: no_content())
 
 
 def stale_read(app: Application) -> None:
-    """Reading a brand remembers what it answered, and answers its reader again when the brand is gone."""
-    remembered: dict[tuple[UUID, UUID], ApiResponse] = {}
+    """Reading a brand returns the cached response of an earlier read after the brand was deleted."""
+    cache: dict[tuple[UUID, UUID], ApiResponse] = {}
     read = app.endpoints["get_brand"]._handler
 
-    def remember(brand_id: UUID, **arguments: Any) -> ApiResponse:
+    def read_cached(brand_id: UUID, **arguments: Any) -> ApiResponse:
+        # Cached per user, so that the only wrong responses are those after a deletion.
         key = (current_caller().user_id, brand_id)
         try:
-            remembered[key] = read(brand_id=brand_id, **arguments)
+            cache[key] = read(brand_id=brand_id, **arguments)
         except NotFound:
-            if key not in remembered:
+            if key not in cache:
                 raise
-        return remembered[key]
+        return cache[key]
 
-    app.endpoints["get_brand"]._handler = remember
+    replace_handler(app, "get_brand", read_cached)
 
 
 def creation_dropping_a_field(app: Application) -> None:
-    """A new brand is answered without its description."""
+    """The response to the creation of a brand lacks the description."""
 
-    def forget(answer: ApiResponse) -> ApiResponse:
-        del answer.body["description"]
-        return answer
+    def drop(response: ApiResponse) -> ApiResponse:
+        del response.body["description"]
+        return response
 
-    wrap_handler(app, "create_brand", forget)
+    wrap_handler(app, "create_brand", drop)
 
 
 def undocumented_status(app: Application) -> None:
-    """Reading brands, one or many, answers 203."""
+    """Reading or listing brands returns 203."""
 
-    def other(answer: ApiResponse) -> ApiResponse:
-        answer.status = 203
-        return answer
+    def change_status(response: ApiResponse) -> ApiResponse:
+        response.status = 203
+        return response
 
-    wrap_handler(app, "get_brand", other)
-    wrap_handler(app, "list_brands", other)
+    wrap_handler(app, "get_brand", change_status)
+    wrap_handler(app, "list_brands", change_status)
 
 
 def valid_data_rejected(app: Application) -> None:
-    """Creating a brand finds fault with data that the schema allows."""
+    """Creating a brand rejects data that the schema allows."""
 
-    def refuse(**_arguments: Any) -> ApiResponse:
-        raise UnreadableImage("I do not like it")
+    def reject(**_arguments: Any) -> ApiResponse:
+        raise UnreadableImage("Rejected by the seeded defect")
 
-    app.endpoints["create_brand"]._handler = refuse
+    replace_handler(app, "create_brand", reject)
 
 
 def missing_header(app: Application) -> None:
-    """A new brand is answered without Location."""
+    """The response to the creation of a brand lacks the Location header."""
 
-    def forget(answer: ApiResponse) -> ApiResponse:
-        del answer.headers["Location"]
-        return answer
+    def drop(response: ApiResponse) -> ApiResponse:
+        del response.headers["Location"]
+        return response
 
-    wrap_handler(app, "create_brand", forget)
+    wrap_handler(app, "create_brand", drop)
 
 
 def approval_without_effect(app: Application) -> None:
-    """Approving a picture answers the shot as it was."""
-    review.approve_shot = lambda *_arguments: None
+    """Approving a prediction returns the unchanged shot."""
+    replace(review, "approve_shot", lambda *_arguments: None)
 
 
 def problem_without_request_id(app: Application) -> None:
-    """The problem of a method that a path has not lacks its request id."""
-    whole = Problem.to_bytes
+    """The problem of status 405 lacks the request id."""
+    build = Problem.to_bytes
 
-    def forget(problem: Problem, public_url: str) -> bytes:
-        members = orjson.loads(whole(problem, public_url))
+    def build_incomplete(problem: Problem, public_url: str) -> bytes:
+        members = orjson.loads(build(problem, public_url))
         if problem.status == 405:
             del members["request_id"]
         return encode_json(members)
 
-    Problem.to_bytes = forget
+    replace(Problem, "to_bytes", build_incomplete)
 
 
 AUTHENTICATION_DEFECTS: dict[str, Callable[[], None]] = {
@@ -188,7 +207,7 @@ DEFECTS: dict[str, Callable[[Application], None]] = {
 
 
 def main(name: str) -> int:
-    """Serve with the defect of this name."""
+    """Run the server with the defect of this name."""
     if name in AUTHENTICATION_DEFECTS:
         AUTHENTICATION_DEFECTS[name]()
         return server.main([])
@@ -199,7 +218,7 @@ def main(name: str) -> int:
         DEFECTS[name](app)
         return app
 
-    server.create_app = build_defective
+    replace(server, "create_app", build_defective)
     return server.main([])
 
 

@@ -1,7 +1,7 @@
 """`make contract-selftest`: seed eight defects one by one and check that the contract run finds each.
 
-The same run must pass on the server without a defect, so that the finding is the defect. The seed decides the
-result. A run that goes wrong prints its report and keeps its server logs.
+The same run must pass on the server without a defect, so that the finding is the defect. The result depends
+on the seed only. A run with another result prints its report and keeps its server logs below `.reports/`.
 """
 
 from __future__ import annotations
