@@ -1,4 +1,4 @@
-"""Fixtures for all tests: SQLite and PostgreSQL databases, a Redis broker and the `--long` option.
+"""Fixtures for all tests: SQLite and PostgreSQL databases, and a Redis broker.
 
 The transactions of the `database` fixture are savepoints on one connection: the code under test commits as
 usual, and the fixture rolls everything back. Create rows with `tests.support.factories`.
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("ENV_FILE", os.devnull)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option `--long`, which `make security` sets."""
-    parser.addoption("--long", action="store_true", help="run measurements and repeated tests in full")
+pytest_plugins = ["tests.support.run_options"]
 
 
 @pytest.fixture(scope="session")
@@ -62,11 +60,11 @@ def database_kind(request: pytest.FixtureRequest) -> str:
 
 
 @contextmanager
-def _create_test_database(kind: str, folder: Path) -> Iterator[str]:
+def _create_test_database(kind: str, folder: Path, template: str | None = None) -> Iterator[str]:
     """Yield the URL of a new database. Without PostgreSQL, skip the test, or fail it if `CI=true`."""
     with ExitStack() as stack:
         try:
-            url = stack.enter_context(create_database(kind, folder))
+            url = stack.enter_context(create_database(kind, folder, template))
         except OperationalError as error:
             skip_or_fail(
                 f"a PostgreSQL server at TEST_POSTGRESQL_URL (make services installs one): {error.orig}"
@@ -76,30 +74,39 @@ def _create_test_database(kind: str, folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def empty_database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the URL of a database without tables, for the tests of the migrations."""
+    """Yield the URL of a database without tables. Tests that create some drop them at their end."""
     with _create_test_database(database_kind, tmp_path_factory.mktemp("empty")) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Yield the URL of a database with the newest schema and no rows. All tests share it."""
-    with _create_test_database(database_kind, tmp_path_factory.mktemp("database")) as url:
+def template_database_url(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the URL of a database with the newest schema. Copies are made faster than migrations run."""
+    with _create_test_database(database_kind, tmp_path_factory.mktemp("template")) as url:
         upgrade(url)
         yield url
 
 
+@pytest.fixture(scope="session")
+def database_url(
+    database_kind: str, template_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Yield the URL of a database with the newest schema and no rows. All tests share it."""
+    folder = tmp_path_factory.mktemp("database")
+    with _create_test_database(database_kind, folder, template_database_url) as url:
+        yield url
+
+
 @pytest.fixture
-def own_database_url(database_kind: str, tmp_path: Path) -> Iterator[str]:
-    """Yield the URL of a database without tables that only this test uses, for servers."""
-    with _create_test_database(database_kind, tmp_path) as url:
+def own_database_url(database_kind: str, template_database_url: str, tmp_path: Path) -> Iterator[str]:
+    """Yield the URL of a database with the newest schema and no rows that only this test uses."""
+    with _create_test_database(database_kind, tmp_path, template_database_url) as url:
         yield url
 
 
 @pytest.fixture
 def own_database(own_database_url: str) -> Iterator[Database]:
     """Yield a database with real commits that only this test uses, for threads with separate connections."""
-    upgrade(own_database_url)
     database = Database(build_engine(own_database_url, pool_size=8))
     yield database
     database.dispose()

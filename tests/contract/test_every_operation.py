@@ -25,6 +25,8 @@ from tests.support.app import auth_headers
 from tests.support.client import ClientResponse, send_request
 from tests.support.idempotency import mark_in_progress
 
+pytestmark = pytest.mark.both_databases
+
 
 def for_each_operation(predicate: Callable[[Operation], bool] = lambda operation: True) -> Any:
     """Parametrize a test with the names of the operations that match a predicate."""

@@ -25,6 +25,8 @@ from tests.support.app import auth_headers
 from tests.support.client import ClientResponse
 from tests.support.databases import on_postgresql
 
+pytestmark = pytest.mark.both_databases
+
 PAGINATION_PARAMETERS = {
     "skip",
     "limit",

@@ -9,6 +9,8 @@ from tests.contract.operations import OPERATIONS
 from tests.contract.tenant import Tenant
 from tests.support.app import auth_headers
 
+pytestmark = pytest.mark.both_databases
+
 LISTS = {
     "get_api_key": "list_api_keys",
     "get_background_preset": "list_background_presets",

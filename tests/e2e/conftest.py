@@ -31,7 +31,7 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSer
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Yield the installed Chromium. Without it, skip the test, or fail it if `CI=true`."""
     if not CHROMIUM:
@@ -42,7 +42,9 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(params=SIZES)
+@pytest.fixture(
+    params=["desk", pytest.param("phone", marks=pytest.mark.slow("the pages run the same script"))]
+)
 def visit(
     request: pytest.FixtureRequest, browser: Browser, demo_server: RunningServer
 ) -> Iterator[PageVisit]:

@@ -32,7 +32,7 @@ from tests.resilience.workload import (
 )
 from tests.support.databases import on_postgresql
 
-GENERATIONS, TENANTS = 12, 3
+GENERATIONS, TENANTS = 6, 3
 RENDER_TIMEOUT_SECONDS = 180
 
 

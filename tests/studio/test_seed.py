@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -14,8 +13,6 @@ from PIL import Image
 from sqlalchemy import func, select, update
 
 from db.base import utc_now
-from db.engine import build_engine
-from db.migrations import downgrade, upgrade
 from db.models import (
     Generation,
     GenerationModel,
@@ -48,16 +45,6 @@ pytestmark = pytest.mark.both_databases
 FIRST_NUMBERS = {**KINDS, Generation: 0x12, Prediction: 0x13, Upload: 0x15}
 
 
-@pytest.fixture
-def fresh_database(empty_database_url: str) -> Iterator[Database]:
-    """Yield a separate database with the newest schema, in which transactions commit."""
-    upgrade(empty_database_url)
-    database = Database(build_engine(empty_database_url, pool_size=6))
-    yield database
-    database.dispose()
-    downgrade(empty_database_url)
-
-
 def build_settings(tmp_path: Path, environment: str = "development", name: str = "demo") -> Settings:
     return Settings(environment=environment, seed=name, media_dir=tmp_path / "media")
 
@@ -76,11 +63,9 @@ def count_rows(database: Database) -> dict[str, int]:
         return count_seeded_rows()
 
 
-def test_the_production_seed_has_system_rows_and_no_accounts(
-    fresh_database: Database, tmp_path: Path
-) -> None:
-    seed_database(fresh_database, build_settings(tmp_path, "production"))
-    counts = {name: count for name, count in count_rows(fresh_database).items() if count}
+def test_the_production_seed_has_system_rows_and_no_accounts(own_database: Database, tmp_path: Path) -> None:
+    seed_database(own_database, build_settings(tmp_path, "production"))
+    counts = {name: count for name, count in count_rows(own_database).items() if count}
     assert counts == {
         "ShotType": 10,
         "BackgroundPreset": 7,
@@ -91,19 +76,19 @@ def test_the_production_seed_has_system_rows_and_no_accounts(
         "SubjectBaseImage": 3,
         "MediaResource": 2,
     }
-    with fresh_database.transaction(write=False):
+    with own_database.transaction(write=False):
         public = current_session().scalars(select(Subject))  # unscoped: public rows of the seed
         assert [(row.name, row.owner_id, row.public) for row in public] == [("Mara", None, True)]
 
 
 def test_the_demo_seed_has_the_rows_of_the_contract_examples_with_accounts_and_images(
-    fresh_database: Database, tmp_path: Path
+    own_database: Database, tmp_path: Path
 ) -> None:
     settings = build_settings(tmp_path)
-    seed_database(fresh_database, settings)
-    check_accounts(fresh_database)
+    seed_database(own_database, settings)
+    check_accounts(own_database)
     storage = LocalDisk(settings.media_dir)
-    with fresh_database.transaction(write=False) as reading:
+    with own_database.transaction(write=False) as reading:
         for model, kind in FIRST_NUMBERS.items():
             # unscoped: the examples of the contract name these rows
             assert reading.get(model, build_seed_id(kind, 1)) is not None, model.__name__
@@ -123,13 +108,13 @@ def test_the_demo_seed_has_the_rows_of_the_contract_examples_with_accounts_and_i
         ).all()
         assert [row.id for row in predictions] == [build_seed_id(0x13, 1), build_seed_id(0x13, 2)]
         assert len({row.content_hash for row in predictions}) == 2
-    before = count_rows(fresh_database)
-    seed_database(fresh_database, settings)
-    assert count_rows(fresh_database) == before
+    before = count_rows(own_database)
+    seed_database(own_database, settings)
+    assert count_rows(own_database) == before
 
 
 def test_workers_complete_the_generations_of_an_interrupted_seed_with_the_ids_of_the_examples(
-    fresh_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -137,28 +122,26 @@ def test_workers_complete_the_generations_of_an_interrupted_seed_with_the_ids_of
     settings = build_settings(tmp_path)
     monkeypatch.setattr("studio.seed._complete_generations", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        seed_database(fresh_database, settings)
-    with fresh_database.transaction(write=True):
+        seed_database(own_database, settings)
+    with own_database.transaction(write=True):
         # unscoped: the only generation; this ends its lease
         current_session().execute(update(Generation).values(lease_expires_at=utc_now()))
-    lease = queue.lease_next(fresh_database, "a worker", timedelta(seconds=60))
+    lease = queue.lease_next(own_database, "a worker", timedelta(seconds=60))
     assert lease is not None
     storage = LocalDisk(settings.media_dir)
     with ThreadPoolExecutor(1) as render_pool:
-        job = RenderJob(fresh_database, storage, render_pool, lease, timedelta(seconds=60), lambda: False)
+        job = RenderJob(own_database, storage, render_pool, lease, timedelta(seconds=60), lambda: False)
         stored = job.run()
-    assert queue.try_complete(fresh_database, storage, lease, stored)
-    with fresh_database.transaction(write=False) as reading:
+    assert queue.try_complete(own_database, storage, lease, stored)
+    with own_database.transaction(write=False) as reading:
         ids = reading.scalars(select(Prediction.id).order_by(Prediction.index)).all()  # unscoped: the seed's
     assert ids == [build_seed_id(0x13, 1), build_seed_id(0x13, 2)]
 
 
-def test_the_stored_images_of_the_seed_equal_a_new_rendering(
-    fresh_database: Database, tmp_path: Path
-) -> None:
+def test_the_stored_images_of_the_seed_equal_a_new_rendering(own_database: Database, tmp_path: Path) -> None:
     settings = build_settings(tmp_path)
-    seed_database(fresh_database, settings)
-    for rendered, stored in zip(render_samples(fresh_database, settings), load_packshots(), strict=True):
+    seed_database(own_database, settings)
+    for rendered, stored in zip(render_samples(own_database, settings), load_packshots(), strict=True):
         # Rounding depends on the processor. A change of light, crop or shadow exceeds the tolerance by far.
         difference = np.asarray(open_image(rendered.image), int) - np.asarray(open_image(stored.image), int)
         assert np.abs(difference).mean() < 0.5
@@ -174,9 +157,9 @@ def list_exact_values(image: RenderedImage) -> tuple[object, ...]:
     return size, image.content_type, scene, origin
 
 
-def check_accounts(fresh_database: Database) -> None:
+def check_accounts(own_database: Database) -> None:
     """Check that the accounts can sign in, have credits and own their organizations."""
-    with fresh_database.transaction(write=False) as reading:
+    with own_database.transaction(write=False) as reading:
         users = reading.scalars(select(User).order_by(User.id)).all()
         assert [user.email for user in users] == list(PUBLISHED_PASSWORDS)
         assert [user.is_superuser for user in users] == [False, False, True]
@@ -189,28 +172,28 @@ def check_accounts(fresh_database: Database) -> None:
 
 
 def test_concurrent_seeds_create_rows_once_and_do_not_restore_deleted_rows(
-    fresh_database: Database, tmp_path: Path
+    own_database: Database, tmp_path: Path
 ) -> None:
     settings = build_settings(tmp_path, "test", "contract")
     with ThreadPoolExecutor(2) as pool:
-        for outcome in [pool.submit(seed_database, fresh_database, settings) for _ in range(2)]:
+        for outcome in [pool.submit(seed_database, own_database, settings) for _ in range(2)]:
             outcome.result()
-    check_fuzzer_requirements(fresh_database)
-    before = count_rows(fresh_database)
+    check_fuzzer_requirements(own_database)
+    before = count_rows(own_database)
     assert (before["User"], before["Style"], before["Prediction"]) == (3, 6, 8)
-    with fresh_database.transaction(write=True) as writing:
+    with own_database.transaction(write=True) as writing:
         for image in writing.scalars(select(ProductImage)):  # unscoped: all of them are the seed's
             writing.delete(image)
-    seed_database(fresh_database, settings)
-    assert count_rows(fresh_database) == before | {"ProductImage": 0}
+    seed_database(own_database, settings)
+    assert count_rows(own_database) == before | {"ProductImage": 0}
 
 
-def check_fuzzer_requirements(fresh_database: Database) -> None:
+def check_fuzzer_requirements(own_database: Database) -> None:
     """Check that each tenant has a completed generation and the recommended model renders small images.
 
     The contract fuzzer depends on both.
     """
-    with fresh_database.transaction(write=False) as reading:
+    with own_database.transaction(write=False) as reading:
         generations = reading.scalars(select(Generation)).all()  # unscoped: all of them are the seed's
         assert {row.status for row in generations} == {"completed"}
         demo, second = (build_seed_id(KINDS[User], number) for number in (1, 2))
