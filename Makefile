@@ -59,11 +59,11 @@ move-to-postgres: .venv/.runtime ## Copy a SQLite database to an empty PostgreSQ
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
-test: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run the tests (under 4 minutes on two cores)
-	@$(PYTEST) $(ARGS)
+test: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run the tests but those of `make check` (under 4 minutes on two cores)
+	@$(PYTEST) --ignore=tests/architecture $(ARGS)
 
 .PHONY: test-all
-test-all: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run all tests: slow ones, long forms, each on both databases (half an hour)
+test-all: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run all tests: slow ones, long forms, each on both databases (an hour)
 	@$(PYTEST) --long $(ARGS)
 
 .PHONY: contract

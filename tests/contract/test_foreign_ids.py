@@ -96,13 +96,17 @@ def test_s01_a_row_of_another_tenant_in_the_path_looks_absent(
     assert response.status == expected, describe_response(response)
 
 
-@pytest.mark.parametrize("name", [name for name, parameter in IN_PATHS if parameter in OWNED_FILTERS])
-def test_s01_a_personal_row_of_another_user_looks_absent(name: str, app: Application, tenant: Tenant) -> None:
-    theirs = Tenant(app.settings, personal=True).request_for(name)
-    first = theirs.operation.path_names()[0]
-    unknown = theirs.replace(path={**theirs.path, first: unknown_id()})
-    response = assert_same_response(app, auth_headers(app, tenant.owner), theirs, unknown)
-    assert response.status == 404, describe_response(response)
+def test_s01_a_personal_row_of_another_user_looks_absent(
+    app: Application, tenant: Tenant, subtests: pytest.Subtests
+) -> None:
+    foreign, headers = Tenant(app.settings, personal=True), auth_headers(app, tenant.owner)
+    for name in [name for name, parameter in IN_PATHS if parameter in OWNED_FILTERS]:
+        with subtests.test(name):
+            theirs = foreign.request_for(name)
+            first = theirs.operation.path_names()[0]
+            unknown = theirs.replace(path={**theirs.path, first: unknown_id()})
+            response = assert_same_response(app, headers, theirs, unknown)
+            assert response.status == 404, describe_response(response)
 
 
 IN_QUERIES = [

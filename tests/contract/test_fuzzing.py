@@ -33,10 +33,9 @@ ValueError: no such tile
 """
 
 
-def test_s28_the_running_server_matches_its_contract(
-    capfd: pytest.CaptureFixture[str], long_form: bool
-) -> None:
-    status = run.main([] if long_form else ["--quick", "--database", "sqlite"])
+@pytest.mark.slow("`make contract` is the same run")
+def test_s28_the_running_server_matches_its_contract(capfd: pytest.CaptureFixture[str]) -> None:
+    status = run.main([])
     assert status == 0, capfd.readouterr().out[-6000:]
 
 

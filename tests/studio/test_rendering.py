@@ -361,6 +361,7 @@ def test_unsupported_inputs_are_listed_as_ignored(cut_out: CutOut) -> None:
     assert provenance["ignored_inputs"] == ["tone", "view_angle"]
 
 
+@pytest.mark.slow("it measures what `make bench-generation` measures")
 def test_four_predictions_of_three_megapixels_take_less_than_ten_seconds() -> None:
     # CPU time of all threads, so that other load on the machine does not count.
     begin = time.process_time()
@@ -381,6 +382,7 @@ def test_a_contact_sheet_shows_all_images_and_needs_at_least_one() -> None:
         build_contact_sheet([], [], "Title")
 
 
+@pytest.mark.slow("it draws a sample image twice, which changes only with its script")
 def test_the_mannequin_is_reproducible() -> None:
     first = encode_mannequin("front")
     image = open_rendered(first)
