@@ -31,7 +31,8 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSer
         yield server
 
 
-@pytest.fixture(scope="package")
+# Playwright keeps an event loop running, in which tests of other modules could not start theirs.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Yield the installed Chromium. Without it, skip the test, or fail it if `CI=true`."""
     if not CHROMIUM:
