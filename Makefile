@@ -55,8 +55,10 @@ move-to-postgres: .venv/.runtime ## Copy a SQLite database to an empty PostgreSQ
 
 ##@ Test
 
-# Whole files go to one process because their tests share servers. Without a reordering, slow files start first.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Some tests wait for servers, so there is one process more than cores. Whole files go to one process because their
+# tests share servers. Without a reordering, slow files start first.
+PYTEST = $(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 5 \
+	--dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run the tests but those of `make check` (under 4 minutes on two cores)

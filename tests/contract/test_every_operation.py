@@ -25,8 +25,6 @@ from tests.support.app import auth_headers
 from tests.support.client import ClientResponse, send_request
 from tests.support.idempotency import mark_in_progress
 
-pytestmark = pytest.mark.both_databases
-
 
 def for_each_operation(predicate: Callable[[Operation], bool] = lambda operation: True) -> Any:
     """Parametrize a test with the names of the operations that match a predicate."""
@@ -54,6 +52,7 @@ SHOWN_ONCE = {"create_webhook_endpoint": ("secret",), "create_api_key": ("secret
 
 
 @for_each_operation(lambda operation: operation.success_status == 201)
+@pytest.mark.both_databases
 def test_a_created_resource_is_found_at_its_location(name: str, app: Application, tenant: Tenant) -> None:
     request = tenant.request_for(name)
     headers = auth_headers(app, tenant.caller_for(request.operation))
@@ -278,6 +277,7 @@ def request_media_type(request: Request, media_type: str | None) -> None:
 
 
 @for_each_operation()
+@pytest.mark.both_databases
 def test_every_declared_response_is_produced(
     name: str, app: Application, tenant: Tenant, other_tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +319,7 @@ def statements(database_engine: Engine) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("name", LISTS)
+@pytest.mark.both_databases
 def test_cursor_pagination_returns_each_row_once_with_a_constant_number_of_queries(
     name: str, app: Application, tenant: Tenant, statements: list[str]
 ) -> None:

@@ -34,6 +34,7 @@ def test_the_home_page_describes_the_api_and_links_to_the_documentation(visit: P
     assert visit.console_errors == []
 
 
+@pytest.mark.slow("it loads each page twice")
 def test_every_page_looks_the_same_when_it_is_reloaded_from_the_cache(visit: PageVisit) -> None:
     for path, last in {
         "/": "in production too",
@@ -53,6 +54,7 @@ def test_every_page_looks_the_same_when_it_is_reloaded_from_the_cache(visit: Pag
     assert visit.console_errors == []
 
 
+@pytest.mark.slow("it loads each page again")
 def test_the_navigation_marks_the_current_page(visit: PageVisit) -> None:
     for path, name in {
         "/api/v1/docs": "Documentation",
@@ -167,6 +169,7 @@ def preview(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         process.terminate()
 
 
+@pytest.mark.slow("it bundles the contract five times")
 def test_the_preview_updates_on_each_save_and_reports_errors(
     browser: Browser, preview: tuple[Path, str]
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import prepare_look, wait_for_generation
@@ -53,6 +54,7 @@ def send_progress(server: RunningServer, generation_id: str) -> None:
     raise AssertionError("the generation does not show its progress")
 
 
+@pytest.mark.slow("tests/studio/test_compute.py covers each step")
 def test_images_of_a_compute_api_are_received_after_the_server_was_killed(tmp_path: Path) -> None:
     with run_compute_server() as compute:
         settings = {

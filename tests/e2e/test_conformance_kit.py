@@ -70,6 +70,7 @@ def get_token(server: RunningServer) -> str:
         return str(api.client.headers["Authorization"]).removeprefix("Bearer ")
 
 
+@pytest.mark.slow("it sends each of the 231 checks to a server")
 def test_the_server_conforms_and_only_the_rows_of_the_kit_change(
     kit: Path, demo_server: RunningServer, tmp_path: Path
 ) -> None:

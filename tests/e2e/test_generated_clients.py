@@ -59,10 +59,12 @@ def check_result(server: RunningServer, output: str) -> None:
     assert result["problem"] == [409, "sku_taken"]
 
 
+@pytest.mark.slow("mypy and tsc check the whole client")
 def test_the_python_client_and_a_program_that_uses_it_pass_strict_type_checks() -> None:
     run_and_capture(*MYPY, str(PYTHON / "sartiq_client"), str(HERE / "journey.py"))
 
 
+@pytest.mark.slow("mypy and tsc check the whole client")
 def test_the_typescript_types_and_a_program_that_uses_them_pass_strict_type_checks() -> None:
     run_node("typescript/bin/tsc", "--project", str(HERE / "tsconfig.json"))
 
@@ -73,6 +75,7 @@ def test_every_generated_model_has_a_name_from_the_contract() -> None:
     assert [name for name in modules if ANONYMOUS.search(name)] == []
 
 
+@pytest.mark.slow("mypy and tsc check the whole client")
 def test_the_type_check_rejects_a_property_that_is_not_in_the_contract(tmp_path: Path) -> None:
     """The TypeScript program contains such a line itself, after `@ts-expect-error`."""
     source = (HERE / "journey.py").read_text(encoding="utf-8")

@@ -70,6 +70,7 @@ def test_a_generation_of_a_killed_server_is_completed_exactly_once(
     assert (done["shot"]["status"], done["shot"]["predictions_count"]) == ("pending_review", 4)
 
 
+@pytest.mark.slow("it renders eight large images")
 def test_a_terminated_server_finishes_or_returns_its_work_in_time(tmp_path: Path) -> None:
     with running_server(tmp_path) as server:
         generation_id, _ = request_large_generation(server.origin)

@@ -43,7 +43,12 @@ def check_export(api: Api, shooting_id: str, prediction_id: str, image: bytes) -
     assert api.get(f"/shootings/{shooting_id}")["shots_approved_count"] == 1
 
 
-@pytest.fixture(params=["disk", "bucket"])
+@pytest.fixture(
+    params=[
+        "disk",
+        pytest.param("bucket", marks=pytest.mark.slow("tests/studio/test_media_s3.py covers buckets")),
+    ]
+)
 def media(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """The settings of each storage backend."""
     if request.param == "disk":

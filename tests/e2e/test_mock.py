@@ -184,6 +184,7 @@ def run_scenario(folder: Path) -> list[Any]:
         return seen
 
 
+@pytest.mark.slow("it starts the mock twice")
 def test_two_runs_give_the_same_ids_and_bytes(tmp_path: Path) -> None:
     first = run_scenario(tmp_path / "first")
     assert first == run_scenario(tmp_path / "second")

@@ -72,6 +72,7 @@ def write_workflow_files(folder: Path, contract: dict[str, Any]) -> None:
     shutil.copy(ROOT / images / "mug.jpg", folder / images)
 
 
+@pytest.mark.slow("generated clients run the same flow")
 def test_respect_completes_the_published_workflows(
     demo_server: RunningServer, tmp_path: Path, contract: dict[str, Any]
 ) -> None:
@@ -85,6 +86,7 @@ def test_respect_completes_the_published_workflows(
     assert requests[1] >= 14  # polling can take more
 
 
+@pytest.mark.slow("generated clients run the same flow")
 def test_respect_finds_a_response_that_violates_the_contract(
     demo_server: RunningServer, tmp_path: Path, broken_contract: dict[str, Any]
 ) -> None:
@@ -157,6 +159,7 @@ def run_main_flow(client: httpx.Client) -> list[httpx.Response]:
     return responses
 
 
+@pytest.mark.slow("generated clients run the same flow")
 def test_the_main_flow_through_prism_has_no_violations(
     demo_server: RunningServer, tmp_path: Path, contract: dict[str, Any]
 ) -> None:
@@ -166,6 +169,7 @@ def test_the_main_flow_through_prism_has_no_violations(
     assert {200, 201, 202, 204, 401, 404} <= {response.status_code for response in responses}
 
 
+@pytest.mark.slow("generated clients run the same flow")
 def test_prism_rejects_a_response_that_violates_the_contract(
     demo_server: RunningServer, tmp_path: Path, broken_contract: dict[str, Any]
 ) -> None:
