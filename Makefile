@@ -64,6 +64,10 @@ PYTEST = $(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN
 test: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run the tests but those of `make check` (under 4 minutes on two cores)
 	@$(PYTEST) --ignore=tests/architecture $(ARGS)
 
+.PHONY: test-slow
+test-slow: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run the tests that are marked slow (5 minutes)
+	@$(PYTEST) --slow -m slow $(ARGS)
+
 .PHONY: test-all
 test-all: .venv/.dev .venv/server/.stamp node_modules/.stamp ## Run all tests: slow ones, long forms, each on both databases (an hour)
 	@$(PYTEST) --long $(ARGS)

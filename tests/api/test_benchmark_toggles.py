@@ -16,6 +16,8 @@ from tests.tools.bench.open_loop import encode_requests
 from tests.tools.bench.operations import OPERATIONS_BY_NAME
 from tests.tools.bench.profile import SCALE, prepare_database
 
+pytestmark = pytest.mark.slow("it measures as `make bench` does")
+
 CREATED = b"HTTP/1.1 201 "
 
 

@@ -9,6 +9,8 @@ from tests.support.requirements import skip_or_fail
 from tests.tools.bench.profile import OPERATIONS, SIGN_IN, Profile, format_table, profile_operations
 from tests.tools.bench.stages import OURS, REST, WAITING
 
+pytestmark = pytest.mark.slow("it profiles requests as `make bench-profile` does")
+
 MAX_REST_PERCENT = 10
 
 

@@ -16,6 +16,8 @@ from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import ROOT, RunningServer, running_server
 from tests.support.servers.http_recorder import RecordedRequest, StubResponse, run_http_recorder
 
+pytestmark = pytest.mark.slow("it installs the kit into an environment of its own")
+
 JSON = {"Content-Type": "application/json"}
 CONTRACT = (ROOT / "openapi" / "openapi.json").read_bytes()
 
@@ -70,7 +72,6 @@ def get_token(server: RunningServer) -> str:
         return str(api.client.headers["Authorization"]).removeprefix("Bearer ")
 
 
-@pytest.mark.slow("it sends each of the 231 checks to a server")
 def test_the_server_conforms_and_only_the_rows_of_the_kit_change(
     kit: Path, demo_server: RunningServer, tmp_path: Path
 ) -> None:
@@ -88,15 +89,12 @@ def test_the_server_conforms_and_only_the_rows_of_the_kit_change(
     assert "0 failed" in verdict.page
 
 
-SLOW = pytest.mark.slow("the defect of one part shows that the kit fails and reports it")
-
-
 @pytest.mark.parametrize(
     ("defect", "seen_by", "check"),
     [
-        pytest.param("approval_without_effect", "flow", "from a brand to an approved image", marks=SLOW),
-        pytest.param("problem_without_request_id", "errors", "an unknown method", marks=SLOW),
-        pytest.param("anonymous_deletion", "authentication", "DELETE /brands/{brand_id}", marks=SLOW),
+        ("approval_without_effect", "flow", "from a brand to an approved image"),
+        ("problem_without_request_id", "errors", "an unknown method"),
+        ("anonymous_deletion", "authentication", "DELETE /brands/{brand_id}"),
         ("undocumented_status", "fuzzing", "GET /brands/"),
     ],
 )

@@ -12,6 +12,7 @@ from tests.e2e import demo
 from tests.e2e.server import RunningServer
 
 
+@pytest.mark.slow("it renders eight images")
 def test_the_demo_writes_images_an_archive_and_a_contact_sheet(
     demo_server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

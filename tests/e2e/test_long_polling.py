@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import httpx_sse
+import pytest
 
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import prepare_look
@@ -74,6 +75,7 @@ class LongPollThread(threading.Thread):
 
 
 @on_postgresql
+@pytest.mark.slow("it starts two servers")
 def test_changes_of_another_process_reach_waiting_clients(tmp_path: Path, own_database_url: str) -> None:
     with (
         running_server(tmp_path / "idle", DATABASE_URL=own_database_url, **NO_WORKERS) as idle,

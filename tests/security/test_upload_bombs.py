@@ -222,6 +222,7 @@ def test_s10_decoding_an_avif_is_limited_to_the_memory_of_its_announced_size() -
     assert peak < 150 * MEGABYTE
 
 
+@pytest.mark.slow("it encodes an AVIF of the maximum size")
 def test_s10_an_avif_of_the_maximum_size_is_accepted(long_form: bool) -> None:
     side = MAX_SQUARE_SIDE if long_form else 4_000
     deep = cv2.merge([np.broadcast_to(np.linspace(0, 1023, side).astype(np.uint16), (side, side))] * 4)
@@ -299,6 +300,7 @@ def largest_accepted_images() -> Iterator[bytes]:
     yield encode_image(Image.fromarray(deep), "PNG", compress_level=1, exif=exif_with_location(6))
 
 
+@pytest.mark.slow("it decodes images of the maximum size")
 def test_s10_concurrent_images_of_the_maximum_size_stay_within_the_memory_limit(
     target: Target, long_form: bool
 ) -> None:

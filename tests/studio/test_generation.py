@@ -248,6 +248,7 @@ def test_a_seed_determines_the_image(generate: Any, scenario: PhotographedProduc
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.slow("it renders two images more than the test of the seed")
 def test_the_seed_of_a_prediction_renders_the_same_image_again(
     generate: Any, scenario: PhotographedProduct
 ) -> None:
@@ -257,6 +258,7 @@ def test_the_seed_of_a_prediction_renders_the_same_image_again(
     assert again.content_hash == third.content_hash
 
 
+@pytest.mark.slow("it renders a large image")
 def test_a_refined_image_is_larger_and_has_the_same_content(
     generate: Any, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:

@@ -181,6 +181,7 @@ def test_a_gradient_is_dithered_and_does_not_band(cut_out: CutOut) -> None:
     assert runs.max() < 40
 
 
+@pytest.mark.slow("it renders a large photo")
 def test_the_alpha_channel_of_a_file_is_used_as_the_cut_out() -> None:
     cut_out = cut_out_product(encode_mannequin("three_quarter"))
     assert (cut_out.method, cut_out.is_trusted) == ("alpha", True)
@@ -212,6 +213,7 @@ def test_a_framed_crop_has_a_narrow_margin_and_a_detail_none(noisy_photo: CutOut
         assert red[:, : margin // 2].all()
 
 
+@pytest.mark.slow("it renders a large photo")
 def test_a_wide_photo_in_a_tall_image_is_shown_whole_instead_of_enlarged_three_times() -> None:
     random = np.random.default_rng(3)
     pixels = cv2.resize(random.integers(0, 256, (20, 30, 3), dtype=np.uint8), (480, 320))
@@ -390,6 +392,7 @@ def test_the_mannequin_is_reproducible() -> None:
     assert (image.size, image.mode) == ((1200, 1600), "RGBA")
 
 
+@pytest.mark.slow("it draws a sample image")
 def test_a_light_product_before_a_light_background_is_cut_out_completely() -> None:
     figure = draw("front")
     paper = Image.new("RGBA", figure.size, (240, 238, 234, 255))

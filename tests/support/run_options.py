@@ -1,23 +1,17 @@
 """Which tests a run includes, and how long it may take.
 
-`make test` leaves out the tests marked `slow`, and repetitions on SQLite of tests that run the same Python
-code on PostgreSQL. `make test-all` (`--long`) runs everything. At the end, the run prints its duration beside
-the budget, and the modules that took longest.
+`make test` leaves out the tests marked `slow`, which `make test-slow` runs, and repetitions on PostgreSQL of
+tests that run the same Python code on SQLite. `make test-all` (`--long`) runs everything. At the end, the run
+prints its duration beside the budget, and the modules that took longest.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from typing import Any
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
-
-from db.engine import build_engine
-from tests.support.databases import admin_url
 
 BUDGET_SECONDS = 240
 """How long a contributor waits for `make test` on two cores."""
@@ -30,7 +24,8 @@ COMMITTING_FIXTURES = frozenset(("own_database_url", "committing_database", "emp
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option `--long`."""
+    """Add the options `--slow` and `--long`."""
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
     parser.addoption(
         "--long",
         action="store_true",
@@ -44,39 +39,24 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "both_databases: run on SQLite and on PostgreSQL, because SQL, locks or policies can differ",
     )
-    config.addinivalue_line("markers", "slow(reason): run with --long only")
+    config.addinivalue_line("markers", "slow(reason): run with --slow or --long only")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(DurationBudget(), "duration-budget")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect slow tests and repetitions on the second database, unless `--long` is set."""
+    """Deselect slow tests and repetitions on the second database, unless the options ask for them."""
     # Slow files start first: a process that starts one last would leave the others without work.
     items.sort(key=lambda item: item.path.parent.name not in SLOW_FOLDERS)
     if config.getoption("--long"):
         return
-    deselected = [item for item in items if _is_slow(item)]
-    if any(_database_kind(item) for item in items):
-        first = "postgresql" if os.environ.get("CI") == "true" or _has_postgresql() else "sqlite"
-        ids = {item.nodeid for item in items}
-        deselected += [item for item in items if _is_repetition(item, first, ids)]
+    ids = {item.nodeid for item in items}
+    with_slow = config.getoption("--slow")
+    deselected = {item for item in items if (_is_slow(item) and not with_slow) or _is_repetition(item, ids)}
     if deselected:
-        config.hook.pytest_deselected(items=deselected)
-        left_out = set(deselected)
-        items[:] = [item for item in items if item not in left_out]
-
-
-def _has_postgresql() -> bool:
-    server = build_engine(admin_url(), pool_size=1)
-    try:
-        with server.connect() as connection:
-            connection.execute(text("SELECT 1"))
-        return True
-    except OperationalError:
-        return False
-    finally:
-        server.dispose()
+        config.hook.pytest_deselected(items=list(deselected))
+        items[:] = [item for item in items if item not in deselected]
 
 
 def _is_slow(item: pytest.Item) -> bool:
@@ -86,12 +66,11 @@ def _is_slow(item: pytest.Item) -> bool:
     return marker is not None
 
 
-def _is_repetition(item: pytest.Item, first: str, ids: set[str]) -> bool:
-    """Return whether a test runs on the first database, too, and cannot differ on this one."""
-    kind = _database_kind(item)
-    if kind is None or kind == first or _differs(item):
+def _is_repetition(item: pytest.Item, ids: set[str]) -> bool:
+    """Return whether a test on PostgreSQL also runs on SQLite and cannot differ."""
+    if _database_kind(item) != "postgresql" or _differs(item):
         return False
-    return item.nodeid.replace(kind, first) in ids
+    return item.nodeid.replace("postgresql", "sqlite") in ids
 
 
 def _database_kind(item: pytest.Item) -> str | None:
@@ -124,7 +103,8 @@ class DurationBudget:
         seconds = time.monotonic() - self.started
         if seconds < BUDGET_SECONDS / 4:
             return
-        budget = "" if config.getoption("--long") else f" (budget: {BUDGET_SECONDS} s on two quiet cores)"
+        is_short = not (config.getoption("--long") or config.getoption("--slow"))
+        budget = f" (budget: {BUDGET_SECONDS} s on two quiet cores)" if is_short else ""
         terminalreporter.section(f"{seconds:.0f} s{budget}")
         for module, duration in self.seconds.most_common(SLOWEST_MODULES):
             terminalreporter.write_line(f"{duration:6.1f} s  {module}")
