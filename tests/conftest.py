@@ -53,9 +53,9 @@ def _reset_id_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("db.base._last_id_time", db.base._last_id_time)
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="session")
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """Return the kind of database that the test runs on."""
+    """Return the kind of database that the test runs on: `tests.support.run_options` chooses it."""
     return str(request.param)
 
 

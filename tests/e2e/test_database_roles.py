@@ -53,6 +53,7 @@ def build_url(cluster: PostgresServer, login: str) -> str:
     return f"postgresql://{login}@127.0.0.1:{cluster.port}/studio"
 
 
+@pytest.mark.slow("it starts two servers on PostgreSQL")
 def test_a_server_works_with_a_login_that_owns_nothing(cluster: PostgresServer, tmp_path: Path) -> None:
     databases = {
         "DATABASE_URL": build_url(cluster, "sartiq_server"),

@@ -70,7 +70,15 @@ def test_a_wrong_password_shows_an_error_and_the_correct_one_then_works(visit: P
 # A list, a form with a file and links to what follows, and a body with choices.
 @pytest.mark.parametrize(
     ("tag", "name"),
-    [("brands", "list_brands"), ("products", "add_product_image"), ("generations", "create_generation")],
+    [
+        pytest.param(
+            "brands", "list_brands", marks=pytest.mark.slow("the form with a file has more controls")
+        ),
+        ("products", "add_product_image"),
+        pytest.param(
+            "generations", "create_generation", marks=pytest.mark.slow("its body is longer, not wider")
+        ),
+    ],
 )
 def test_an_open_operation_fits_the_screen_and_every_control_has_a_name(
     visit: PageVisit, tag: str, name: str

@@ -47,6 +47,7 @@ def test_the_environment_has_no_development_packages(installed_python: str) -> N
 
 
 @on_postgresql
+@pytest.mark.slow("it starts a server, a worker and the scheduler")
 def test_the_runtime_packages_render_an_image_through_celery_in_production(
     installed_python: str, broker: RedisServer, own_database_url: str, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ prints its duration beside the budget, and the modules that took longest.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from typing import Any
@@ -44,19 +45,40 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(DurationBudget(), "duration-budget")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on SQLite, and on PostgreSQL too if it can differ there or `--long` is set."""
+    if "database_kind" not in metafunc.fixturenames or _has_own_kinds(metafunc):
+        return
+    both = metafunc.config.getoption("--long") or _can_differ(metafunc)
+    kinds = ["sqlite", "postgresql"] if both else ["sqlite"]
+    metafunc.parametrize("database_kind", kinds, indirect=True, scope="session")
+
+
+def _has_own_kinds(metafunc: pytest.Metafunc) -> bool:
+    markers = metafunc.definition.iter_markers("parametrize")
+    return any("database_kind" in marker.args[0] for marker in markers)
+
+
+def _can_differ(metafunc: pytest.Metafunc) -> bool:
+    test = metafunc.definition
+    return (
+        test.path.parent.name == "db"
+        or test.get_closest_marker("both_databases") is not None
+        or not COMMITTING_FIXTURES.isdisjoint(metafunc.fixturenames)
+    )
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect slow tests and repetitions on the second database, unless the options ask for them."""
+    """Deselect slow tests, unless the options ask for them."""
     # Slow files start first: a process that starts one last would leave the others without work.
     items.sort(key=lambda item: item.path.parent.name not in SLOW_FOLDERS)
-    if config.getoption("--long"):
+    if config.getoption("--long") or config.getoption("--slow"):
         return
-    ids = {item.nodeid for item in items}
-    with_slow = config.getoption("--slow")
-    deselected = {item for item in items if (_is_slow(item) and not with_slow) or _is_repetition(item, ids)}
-    if deselected:
-        config.hook.pytest_deselected(items=list(deselected))
-        items[:] = [item for item in items if item not in deselected]
+    slow = {item for item in items if _is_slow(item)}
+    if slow:
+        config.hook.pytest_deselected(items=list(slow))
+        items[:] = [item for item in items if item not in slow]
 
 
 def _is_slow(item: pytest.Item) -> bool:
@@ -66,25 +88,14 @@ def _is_slow(item: pytest.Item) -> bool:
     return marker is not None
 
 
-def _is_repetition(item: pytest.Item, ids: set[str]) -> bool:
-    """Return whether a test on PostgreSQL also runs on SQLite and cannot differ."""
-    if _database_kind(item) != "postgresql" or _differs(item):
-        return False
-    return item.nodeid.replace("postgresql", "sqlite") in ids
+def pytest_collection_finish() -> None:
+    """Let the garbage collector ignore what exists by now, and run less often.
 
-
-def _database_kind(item: pytest.Item) -> str | None:
-    parameters: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
-    return parameters.get("database_kind")
-
-
-def _differs(item: pytest.Item) -> bool:
-    fixtures: list[str] = getattr(item, "fixturenames", [])
-    if item.path.parent.name == "db":
-        return True
-    return item.get_closest_marker("both_databases") is not None or not COMMITTING_FIXTURES.isdisjoint(
-        fixtures
-    )
+    The compiled contract and the collected tests are a million objects that live as long as the process.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 class DurationBudget:
