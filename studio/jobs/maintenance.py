@@ -76,19 +76,27 @@ def _delete_empty_counts(services: Services) -> None:
 
 
 MAINTENANCE_TASKS = (
-    MaintenanceTask("settling", lambda services: expire_overdue(services.database), 1),
-    MaintenanceTask("adding up counts", _compact_counts, COUNTS_SECONDS),
-    MaintenanceTask("forgetting counts", _delete_empty_counts, 3_600),
-    MaintenanceTask("forgetting", lambda services: delete_expired_keys(services.database), 600),
+    MaintenanceTask("expiry of generations", lambda services: expire_overdue(services.database), 1),
+    MaintenanceTask("compaction of row counts", _compact_counts, COUNTS_SECONDS),
+    MaintenanceTask("deletion of empty row counts", _delete_empty_counts, 3_600),
     MaintenanceTask(
-        "forgetting tries", lambda services: delete_expired_attempts(services.database, utc_now()), 600
+        "deletion of idempotency keys", lambda services: delete_expired_keys(services.database), 600
     ),
-    MaintenanceTask("exporting", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),
     MaintenanceTask(
-        "sweeping",
+        "deletion of failed attempts",
+        lambda services: delete_expired_attempts(services.database, utc_now()),
+        600,
+    ),
+    MaintenanceTask("exports", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),
+    MaintenanceTask(
+        "garbage collection of media",
         lambda services: delete_unreferenced(services.database, services.storage, utc_now()),
         3_600,
     ),
-    MaintenanceTask("forgetting call-backs", lambda services: delete_old_callbacks(services.database), 3_600),
-    MaintenanceTask("forgetting webhooks", lambda services: delete_old_deliveries(services.database), 3_600),
+    MaintenanceTask(
+        "deletion of provider callbacks", lambda services: delete_old_callbacks(services.database), 3_600
+    ),
+    MaintenanceTask(
+        "deletion of webhook deliveries", lambda services: delete_old_deliveries(services.database), 3_600
+    ),
 )

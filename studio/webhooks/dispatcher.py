@@ -42,7 +42,7 @@ _RETRY_AFTER_STATUSES = frozenset({429, 503})
 # Every other failure of the exchange counts as a connection that failed.
 _ERRORS = {"timeout": "timeout", "too_large": "refused"}
 _DISABLED_REASONS = {
-    "gone": "it answered that it is gone (410)",
+    "gone": "its responses have status 410 (Gone)",
     "failing": "no message has been delivered to it for five days",
 }
 

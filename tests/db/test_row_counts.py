@@ -247,5 +247,5 @@ def test_counts_by_every_type_of_value_are_found(session: Session) -> None:
 def test_count_compaction_opens_no_transaction_on_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
     database = Database(build_engine("sqlite://"))
     monkeypatch.setattr(database, "transaction", lambda **_: pytest.fail("a transaction was opened"))
-    compaction = next(task for task in MAINTENANCE_TASKS if task.name == "adding up counts")
+    compaction = next(task for task in MAINTENANCE_TASKS if task.name == "compaction of row counts")
     compaction.run(SimpleNamespace(database=database))

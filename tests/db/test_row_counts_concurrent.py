@@ -181,7 +181,7 @@ def test_a_killed_process_does_not_change_the_counts(
         writer.kill()
     with emptied_database.transaction(write=True):
         make.make_product(**scope, category="Coats")
-    (compaction,) = [task for task in MAINTENANCE_TASKS if task.name == "adding up counts"]
+    (compaction,) = [task for task in MAINTENANCE_TASKS if task.name == "compaction of row counts"]
     assert compaction.interval_seconds < 10
     with snapshot(database_url) as connection:
         found = stored_counts(connection)

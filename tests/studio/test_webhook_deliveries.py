@@ -140,7 +140,7 @@ def test_a_410_response_disables_the_endpoint_and_its_owner_gets_an_email(
     (email,) = mail_folder.glob("*.eml")
     text = email.read_text().replace("=\n", "")
     assert "To: owner@example.com" in text
-    assert "127.0.0.1 was disabled, because it answered that it is gone" in text
+    assert "127.0.0.1 was disabled, because its responses have status 410 (Gone)" in text
     assert "/hooks" not in text
 
 

@@ -20,7 +20,7 @@ MAX_LISTED = 30
 
 def render_text(review: Review, seconds: float) -> str:
     """Return the text for the terminal. It is short if there are no findings."""
-    lines = [f"{name:<10}{state}" for name, state in list_facts(review)]
+    lines = [f"{name:<15}{state}" for name, state in list_facts(review)]
     for title, findings in review.tables():
         if findings:
             lines += [
