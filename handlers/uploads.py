@@ -1,4 +1,7 @@
-"""Uploads of images to a presigned URL."""
+"""Uploads of images to a presigned URL.
+
+The size limit of uploads is part of request validation: `handlers/contract/request_bodies.py`.
+"""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ from db.base import Identified, Owned, tenant_indexes, utc_now
 class WebhookEndpoint(Owned):
     """A row is a URL that receives the events of its tenant.
 
-    A dispatcher leases an endpoint until `busy_until` and writes its token to `claimed_by`. `busy_until` also
-    delays an endpoint that answered with `Retry-After`. The endpoint with the oldest `served_at` comes first.
+    A dispatcher leases an endpoint until `busy_until` and writes its token to `claimed_by` (other tables call
+    these columns `lease_expires_at` and `lease_owner`). After a failed delivery, `busy_until` is the end of a
+    cooldown. The endpoint with the oldest `served_at` comes first.
     """
 
     __tablename__ = "webhook_endpoints"

@@ -1,4 +1,6 @@
-"""Limit attempts to guess a password or a token, and requests that send mail (OWASP API2:2023).
+"""Login throttling: limit attempts to guess a password or a token, and requests that send mail.
+
+This is the brute-force protection of OWASP API2:2023.
 
 A decorator marks the handler, and the endpoint enforces the limit. An attempt is consumed before the password
 is checked, so that concurrent requests cannot exceed the limit, and refunded when the password was correct.

@@ -71,7 +71,7 @@ class BodyLimits:
 
     Attributes:
         json: The maximum size of a JSON body, in bytes.
-        upload: The maximum size of a binary body or of all files of a multipart body, in bytes.
+        upload: The size limit of uploads: of a binary body or of all files of a multipart body, in bytes.
         timeout_seconds: The time limit of a body. It grows by one second per MIN_BYTES_PER_SECOND received.
     """
 

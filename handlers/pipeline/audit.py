@@ -129,7 +129,7 @@ class AuditRecorder:
     def _record_denial(self, context: RequestContext, tracker: ChangeTracker, error: DomainError) -> None:
         """Record a denied request after its rollback, if its caller or account is known.
 
-        Every failed sign-in is recorded: the login throttle limits their number.
+        Every failed sign-in is recorded: login throttling limits their number.
         """
         if not (context.claims or tracker.account_id or isinstance(error, IncorrectCredentials)):
             return

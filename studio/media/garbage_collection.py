@@ -22,7 +22,8 @@ from studio.media.storage import Storage, export_folder, media_folder, temporary
 
 logger = logging.getLogger(__name__)
 
-TEMPORARY_LIFETIME = timedelta(hours=24)
+GRACE_PERIOD = timedelta(hours=24)
+"""The lifetime of an upload, and the age from which files that nothing refers to are deleted."""
 _BATCH_SIZE = 200
 
 
@@ -77,7 +78,7 @@ def _delete_orphans(storage: Storage, now: datetime) -> int:
 
     Public images belong to the shared catalogue and stay.
     """
-    old = (MediaResource.updated_at <= now - TEMPORARY_LIFETIME, MediaResource.public.is_(False))
+    old = (MediaResource.updated_at <= now - GRACE_PERIOD, MediaResource.public.is_(False))
     # unscoped: garbage collection covers all tenants
     orphans = select(MediaResource.id).where(*old, *_unreferenced_conditions()).limit(_BATCH_SIZE)
     # The conditions are repeated because an image may have come into use after the subquery was evaluated.
@@ -125,7 +126,7 @@ def _list_old_files(storage: Storage, prefix: str, now: datetime) -> dict[UUID, 
     """Return the keys of old files by the id in them, including partial files (`.{id}.{random}`)."""
     keys_by_id: dict[UUID, list[str]] = {}
     for file in storage.list_files(prefix):
-        if file.modified_at <= now - TEMPORARY_LIFETIME:
+        if file.modified_at <= now - GRACE_PERIOD:
             name = file.key.split("/")[1].removeprefix(".")[:36]
             keys_by_id.setdefault(UUID(name), []).append(file.key)
     return keys_by_id

@@ -64,7 +64,7 @@ class JpegSegment:
 
 
 def read_bounded(file: BinaryIO) -> bytes:
-    """Read a file of at most 50 MB into memory.
+    """Read a file of at most `MAX_FILE_BYTES` (50 MiB) into memory.
 
     Raises:
         TooLarge: The file has more bytes; reading stops at the limit.

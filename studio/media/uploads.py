@@ -15,7 +15,7 @@ from db.errors import Conflict, NotFound
 from db.models.media import Upload, UploadStatus
 from db.session import current_session
 from db.tenancy import current_caller
-from studio.media.garbage_collection import TEMPORARY_LIFETIME
+from studio.media.garbage_collection import GRACE_PERIOD
 from studio.media.storage import Storage, temporary_key
 from studio.media.stored_image import StoredImage
 
@@ -31,7 +31,7 @@ class UploadConsumed(Conflict):
 
 
 def create_presigned_url(filename: str, content_type: str, size: int | None) -> Upload:
-    """Create an upload of the caller that expires after `TEMPORARY_LIFETIME`.
+    """Create an upload of the caller that expires after `GRACE_PERIOD`.
 
     The upload of an API key belongs to the key's organization: keys cannot read personal resources.
     """
@@ -43,7 +43,7 @@ def create_presigned_url(filename: str, content_type: str, size: int | None) -> 
         filename=filename,
         content_type=content_type,
         size=size,
-        expires_at=utc_now() + TEMPORARY_LIFETIME,
+        expires_at=utc_now() + GRACE_PERIOD,
     )
     current_session().add(upload)
     set_target("upload", upload.id)

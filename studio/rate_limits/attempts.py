@@ -1,4 +1,4 @@
-"""Count attempts with passwords, and requests for e-mails, in the database.
+"""Login throttling: count attempts with passwords, and requests for e-mails, in the database.
 
 All processes share the counts, and a restart does not lose them. An account has one quota for all unknown
 addresses, and one for each address from which its owner has logged in (NIST SP 800-63B, section 5.2.2). So

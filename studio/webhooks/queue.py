@@ -1,4 +1,4 @@
-"""Lease the next webhook delivery and record its outcome.
+"""Lease the next webhook delivery, record its outcome, and schedule retries of failed deliveries.
 
 The leased row is the endpoint, not the delivery: each endpoint receives one message at a time, and a slow
 endpoint delays no other (see `studio.leases`). `busy_until` is the end of the lease or of a cooldown. If a

@@ -21,7 +21,8 @@ from db.models.generations import Generation, GenerationStatus
 from studio import leases
 
 STARVATION_AFTER = timedelta(minutes=10)
-SCHEDULING_TIMEOUT = "30s"
+IDLE_TRANSACTION_TIMEOUT = "30s"
+"""PostgreSQL ends a transaction that holds the scheduling lock and sends nothing for longer."""
 _ADVISORY_LOCK_ID = 0x5A7271
 """The key of the PostgreSQL advisory lock that serializes the choices."""
 
@@ -68,10 +69,10 @@ def select_next(writing: Session, max_running: int) -> Generation | None:
         return reclaimable
     running = _count_running(writing)
     levels = sorted(count for count in {0, *running.values()} if not max_running or count < max_running)
-    has_priority = _top_priority(writing, _runs_at_most(levels[-1], running))
-    if has_priority is None:
+    top_priority_condition = _top_priority(writing, _runs_at_most(levels[-1], running))
+    if top_priority_condition is None:
         return None
-    candidates = (_select_first(has_priority & _runs_at_most(level, running)) for level in levels)
+    candidates = (_select_first(top_priority_condition & _runs_at_most(level, running)) for level in levels)
     return next((generation for generation in candidates if generation is not None), None)
 
 
@@ -79,7 +80,7 @@ def _acquire_scheduling_lock(writing: Session) -> None:
     """Wait until no other transaction chooses a generation. SQLite has one writer anyway."""
     if writing.get_bind().dialect.name == "postgresql":
         # A process that hangs in its transaction must not block all others.
-        timeout = func.set_config("idle_in_transaction_session_timeout", SCHEDULING_TIMEOUT, True)
+        timeout = func.set_config("idle_in_transaction_session_timeout", IDLE_TRANSACTION_TIMEOUT, True)
         writing.execute(select(timeout, func.pg_advisory_xact_lock(_ADVISORY_LOCK_ID)))
 
 
