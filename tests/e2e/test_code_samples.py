@@ -94,6 +94,7 @@ def test_every_operation_has_a_sample_in_every_language(samples: dict[str, dict[
 
 
 @pytest.mark.parametrize("language", PROGRAMS)
+@pytest.mark.slow("it runs a sample of each operation in three languages")
 def test_samples_run_as_printed(
     language: str, samples: dict[str, dict[str, str]], token: str, tmp_path: Path
 ) -> None:

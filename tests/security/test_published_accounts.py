@@ -242,6 +242,7 @@ def test_s18_a_worker_does_not_start_with_a_published_account(development: Path)
     assert FIX in result.stderr
 
 
+@pytest.mark.slow("it starts a process")
 def test_s18_another_asgi_server_cannot_load_the_application_with_a_published_account(
     development: Path,
 ) -> None:
@@ -252,6 +253,7 @@ def test_s18_another_asgi_server_cannot_load_the_application_with_a_published_ac
     assert FIX in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow("it starts a server")
 def test_s18_another_asgi_server_loads_the_application_without_published_accounts(
     production_folder: Path,
 ) -> None:
@@ -262,6 +264,7 @@ def test_s18_another_asgi_server_loads_the_application_without_published_account
 
 
 @pytest.mark.parametrize("module", ["studio.jobs", "uvicorn"])
+@pytest.mark.slow("it starts a process")
 def test_s18_nothing_starts_on_a_database_without_tables(tmp_path: Path, module: str) -> None:
     broker = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
     arguments = ["worker"] if module == "studio.jobs" else ["wsgi:app", "--port", str(free_port())]
@@ -431,6 +434,7 @@ def test_s18_two_different_passwords_at_a_terminal_are_rejected(production_folde
     assert list_addresses(production_folder) == []
 
 
+@pytest.mark.slow("it starts a process")
 def test_s18_a_mock_has_no_accounts_to_administer(tmp_path: Path) -> None:
     arguments = ("create-superuser", "--email", ADDRESS)
     options = {"environment": "test", "SARTIQ_MODE": "mock"}

@@ -1,8 +1,8 @@
 """Which tests a run includes, and how long it may take.
 
-`make test` leaves out the tests marked `slow`, which `make test-slow` runs, and repetitions on PostgreSQL of
-tests that run the same Python code on SQLite. `make test-all` (`--long`) runs everything. At the end, the run
-prints its duration beside the budget, and the modules that took longest.
+Tests run on SQLite; those that commit or test the storage run on PostgreSQL too. `make test` leaves out the
+tests marked `slow`, and the repetition on PostgreSQL of tests marked `both_databases`; `make test-slow` runs
+both. `make test-all` (`--long`) runs everything. At the end, the run prints its duration beside the budget.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the markers, and measure the duration in the process that prints the summary."""
     config.addinivalue_line(
         "markers",
-        "both_databases: run on SQLite and on PostgreSQL, because SQL, locks or policies can differ",
+        "both_databases: run on PostgreSQL too (with --slow or --long), because the SQL can differ",
     )
     config.addinivalue_line("markers", "slow(reason): run with --slow or --long only")
     if not hasattr(config, "workerinput"):
@@ -49,8 +49,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test on SQLite, and on PostgreSQL too if it can differ there or `--long` is set."""
     if "database_kind" not in metafunc.fixturenames or _has_own_kinds(metafunc):
         return
-    both = metafunc.config.getoption("--long") or _can_differ(metafunc)
-    kinds = ["sqlite", "postgresql"] if both else ["sqlite"]
+    kinds: list[Any] = ["sqlite"]
+    if metafunc.config.getoption("--long") or _commits(metafunc):
+        kinds.append("postgresql")
+    elif metafunc.definition.get_closest_marker("both_databases"):
+        kinds.append(pytest.param("postgresql", marks=pytest.mark.slow("only its SQL differs from SQLite")))
     metafunc.parametrize("database_kind", kinds, indirect=True, scope="session")
 
 
@@ -59,13 +62,9 @@ def _has_own_kinds(metafunc: pytest.Metafunc) -> bool:
     return any("database_kind" in marker.args[0] for marker in markers)
 
 
-def _can_differ(metafunc: pytest.Metafunc) -> bool:
-    test = metafunc.definition
-    return (
-        test.path.parent.name == "db"
-        or test.get_closest_marker("both_databases") is not None
-        or not COMMITTING_FIXTURES.isdisjoint(metafunc.fixturenames)
-    )
+def _commits(metafunc: pytest.Metafunc) -> bool:
+    is_storage = metafunc.definition.path.parent.name == "db"
+    return is_storage or not COMMITTING_FIXTURES.isdisjoint(metafunc.fixturenames)
 
 
 @pytest.hookimpl(trylast=True)

@@ -99,6 +99,7 @@ def test_the_changelog_starts_with_the_newest_release() -> None:
     )
 
 
+@pytest.mark.slow("it bundles and reviews the contract twice")
 def test_a_release_is_written_and_the_next_one_is_compared_with_it(repository) -> None:
     repository.edit("openapi/paths/brands.yaml", "The brands of one scope.", "Brands of one scope.")
     rejected = repository.run("tests.tools.review.release", "7.0.0")
