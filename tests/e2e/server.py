@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -30,6 +32,7 @@ UNLIMITED = {
         "MAILS",
     )
 }  # fmt: skip
+REPORTS = ROOT / ".reports"
 SECONDS_TO_START = 60
 SECONDS_TO_STOP = 30
 
@@ -74,6 +77,7 @@ def build_environment(folder: Path, port: int) -> dict[str, str]:
         "LOG_FORMAT": "lines",
         "HOST": "127.0.0.1",
         "PORT": str(port),
+        "PYTHONFAULTHANDLER": "1",
         "PUBLIC_URL": f"http://127.0.0.1:{port}",
         **UNLIMITED,
     }
@@ -117,7 +121,7 @@ def running_server(
             wait_until_ready(server)
             yield server
         finally:
-            stop(process)
+            stop(process, log)
 
 
 def wait_until_ready(server: RunningServer) -> None:
@@ -142,13 +146,19 @@ def wait_for_response(
     raise ServerDidNotStart(f"The server did not start:\n{log.read_text(errors='replace')[-4000:]}")
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Terminate the process, and kill it if it does not end in time."""
+def stop(process: subprocess.Popen[bytes], log: Path | None = None) -> None:
+    """Terminate the process. If it does not end in time, abort it and keep its log with all stacks.
+
+    The stacks need PYTHONFAULTHANDLER in the environment of the process.
+    """
     if process.poll() is not None:
         return
     process.terminate()
     try:
         process.wait(SECONDS_TO_STOP)
     except subprocess.TimeoutExpired:
-        process.kill()
+        process.send_signal(signal.SIGABRT)
         process.wait()
+        if log is not None:
+            REPORTS.mkdir(exist_ok=True)
+            shutil.copyfile(log, REPORTS / f"server-{process.pid}-did-not-stop.log")
