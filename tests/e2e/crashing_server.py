@@ -58,7 +58,8 @@ def main() -> int:
             os._exit(serve(settings, may_crash=start + 1 < MAX_STARTS))
         signal.signal(signal.SIGTERM, lambda *_, child=child: os.kill(child, signal.SIGTERM))
         _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
+        # A server that was asked to stop ends by SIGTERM, too.
+        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
             break
     return 0
 
