@@ -168,7 +168,7 @@ class OwnerCounter:
         self.stopped = threading.Event()
 
     def __call__(self) -> None:
-        """Count until `stopped` is set, and once more after that."""
+        """Count until `stopped` is set. The last count starts after that."""
         while not self.stopped.is_set():
             self._count_owners()
         self._count_owners()

@@ -45,8 +45,8 @@ SETTINGS = hypothesis.settings(
     deadline=None,
     database=None,
 )
-# A number instead of a time: on a busy machine, a time would end the run before it has found what the same
-# seed finds elsewhere. The first round is always complete, later ones end with this number of walks.
+# A number of walks, not a time limit: a time limit would let a busy machine find less with the same seed. The
+# first round is always complete; later rounds stop at this number.
 MAX_WALKS = 150
 # The first round alone follows four fifths of the links. The rest depends on chance: a name that is taken, an
 # image that is not finished.
