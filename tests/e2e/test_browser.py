@@ -76,6 +76,7 @@ def test_the_content_security_policy_allows_only_scripts_of_the_server(visit: Pa
         assert "unsafe" not in policy
 
 
+@pytest.mark.slow("it changes only with the page")
 def test_the_permissions_page_shows_the_roles_of_each_operation(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     page = visit.page
@@ -102,6 +103,7 @@ def test_the_permissions_page_shows_the_roles_of_each_operation(visit: PageVisit
     assert visit.console_errors == []
 
 
+@pytest.mark.slow("it changes only with the page")
 def test_state_machines_are_shown_as_diagrams_and_as_text(visit: PageVisit) -> None:
     visit.open("/api/v1/docs/states")
     page = visit.page
@@ -122,6 +124,7 @@ def test_state_machines_are_shown_as_diagrams_and_as_text(visit: PageVisit) -> N
     assert visit.console_errors == []
 
 
+@pytest.mark.slow("it changes only with the page")
 def test_the_list_of_problems_links_to_each_problem(visit: PageVisit) -> None:
     visit.open("/api/v1/problems/")
     visit.save_screenshot("problems")
@@ -132,6 +135,7 @@ def test_the_list_of_problems_links_to_each_problem(visit: PageVisit) -> None:
     assert visit.console_errors == []
 
 
+@pytest.mark.slow("it changes only with the page")
 def test_a_problem_has_a_page_that_explains_it(visit: PageVisit) -> None:
     visit.open("/api/v1/problems/not_found")
     visit.save_screenshot("problem")
@@ -142,6 +146,7 @@ def test_a_problem_has_a_page_that_explains_it(visit: PageVisit) -> None:
     assert visit.console_errors == []
 
 
+@pytest.mark.slow("it loads five pages")
 @pytest.mark.parametrize("visit", SIZES, indirect=True)
 def test_no_page_is_wider_than_the_smallest_phone_or_a_tablet(visit: PageVisit) -> None:
     widths = {"phone": (320, 480), "desk": (641, 768, 1024)}[visit.size]

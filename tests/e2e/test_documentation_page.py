@@ -9,8 +9,9 @@ from playwright.sync_api import Route, expect
 
 from tests.e2e.page_visits import SIZES, PageVisit
 
+pytestmark = pytest.mark.slow("it changes only with Swagger UI, the contract or the script of the page")
 
-@pytest.mark.slow("it changes only with Swagger UI")
+
 def test_the_documentation_page_is_small_and_requests_each_file_once(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     expect(visit.page.locator(".opblock-tag").first).to_be_visible()
@@ -55,7 +56,6 @@ def test_users_can_sign_in_and_send_a_request_on_the_documentation_page(visit: P
     assert visit.console_errors == []
 
 
-@pytest.mark.slow("it changes only with Swagger UI")
 def test_a_wrong_password_shows_an_error_and_the_correct_one_then_works(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     dialog = visit.open_sign_in()
@@ -71,13 +71,9 @@ def test_a_wrong_password_shows_an_error_and_the_correct_one_then_works(visit: P
 @pytest.mark.parametrize(
     ("tag", "name"),
     [
-        pytest.param(
-            "brands", "list_brands", marks=pytest.mark.slow("the form with a file has more controls")
-        ),
+        ("brands", "list_brands"),
         ("products", "add_product_image"),
-        pytest.param(
-            "generations", "create_generation", marks=pytest.mark.slow("its body is longer, not wider")
-        ),
+        ("generations", "create_generation"),
     ],
 )
 def test_an_open_operation_fits_the_screen_and_every_control_has_a_name(
@@ -95,7 +91,6 @@ def test_an_open_operation_fits_the_screen_and_every_control_has_a_name(
     assert visit.console_errors == []
 
 
-@pytest.mark.slow("it changes only with the script of the page")
 def test_path_parameters_come_before_headers(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     operation = visit.open_operation("brands", "update_brand")
@@ -104,7 +99,6 @@ def test_path_parameters_come_before_headers(visit: PageVisit) -> None:
     )
 
 
-@pytest.mark.slow("it changes only with the script of the page")
 def test_long_descriptions_of_the_contract_are_folded_by_topic(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
     text = visit.page.get_by_text("an order costs one credit a picture")
@@ -140,7 +134,6 @@ def test_operations_are_found_by_path_id_summary_and_tag(visit: PageVisit) -> No
     assert visit.console_errors == []
 
 
-@pytest.mark.slow("it changes only with the script of the page")
 def test_an_operation_has_code_samples_and_follows_the_colour_scheme(visit: PageVisit) -> None:
     visit.page.emulate_media(color_scheme="dark")
     visit.open("/api/v1/docs#/brands/update_brand")
@@ -157,7 +150,6 @@ def test_an_operation_has_code_samples_and_follows_the_colour_scheme(visit: Page
     assert visit.page.evaluate(background) == "rgb(255, 255, 255)"
 
 
-@pytest.mark.slow("it changes only with the script of the page")
 def test_a_deprecated_operation_shows_its_sunset_and_replacement(visit: PageVisit) -> None:
     def deprecate(route: Route) -> None:
         response = route.fetch()

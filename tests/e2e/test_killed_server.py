@@ -56,12 +56,7 @@ def wait_for_generation_and_shot(url: str, generation_id: str) -> dict[str, Any]
         return done | {"shot": api.get(f"/shots/{done['shot_id']}")}
 
 
-@pytest.mark.parametrize(
-    "database_kind",
-    [pytest.param("sqlite", marks=pytest.mark.slow("it is the same on PostgreSQL")), "postgresql"],
-    indirect=True,
-    scope="session",
-)
+@pytest.mark.slow("it renders large images twice")
 def test_a_generation_of_a_killed_server_is_completed_exactly_once(
     tmp_path: Path, storage: dict[str, str]
 ) -> None:

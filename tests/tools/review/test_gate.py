@@ -18,6 +18,8 @@ from tests.tools.review.seeded_changes import (
     HarmlessChange,
 )
 
+pytestmark = pytest.mark.slow("it compares the contract with two edited ones")
+
 
 @pytest.fixture(scope="module")
 def findings(contract, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[set[str], str]]:

@@ -111,6 +111,7 @@ def test_missing_examples_and_handlers_are_found(contract) -> None:
     ]
 
 
+@pytest.mark.slow("it runs the linters in a copy of the repository")
 def test_the_command_reports_findings_and_breaking_changes_with_their_places(repository) -> None:
     """Rename a required property, remove a bound and misname an operation in a copy of the repository."""
     released = repository.root / "openapi" / "released" / "v1.json"
@@ -135,6 +136,7 @@ def test_the_command_reports_findings_and_breaking_changes_with_their_places(rep
     assert str(report) in outcome.stdout
 
 
+@pytest.mark.slow("it runs the linters in a copy of the repository")
 def test_a_file_that_cannot_be_parsed_is_reported_with_its_line(repository) -> None:
     repository.edit(
         "openapi/paths/brands.yaml", "    operationId: list_brands", "   operationId: list_brands"
