@@ -230,8 +230,8 @@ def test_s10_an_avif_of_the_maximum_size_is_accepted(long_form: bool) -> None:
         assert decode_in_subprocess(content)[0] == f"{side} {side}"
 
 
-# Prints for each file of the folder: its name, the result, the additional memory in bytes and the CPU seconds.
-# Each file is normalised by a fork: its peak memory is not affected by others, and it need not import anything.
+# Prints for each file of the folder its name, the result, the additional memory in bytes and the CPU seconds.
+# Each file is normalised by a fork, whose peak memory no other file affects and which imports nothing.
 MEASURE_SCRIPT = """
 import io, os, pathlib, resource, sys
 from PIL import Image
