@@ -1,1 +1,14 @@
 """Everything that knows HTTP: one module per tag of the contract, and the packages that they share."""
+
+import sys
+from types import ModuleType
+
+# Connexion imports these two to load remote `$ref`s and to ask an authorization server about tokens. The
+# bundled contract needs neither, and they would take 9 MB of each process. Placeholders stand in while
+# Connexion is imported; a later import of either package loads it as usual.
+_UNUSED_BY_CONNEXION = [name for name in ("requests", "httpx") if name not in sys.modules]
+sys.modules.update((name, ModuleType(name)) for name in _UNUSED_BY_CONNEXION)
+import connexion  # noqa: E402, F401 - the placeholders come first
+
+for _name in _UNUSED_BY_CONNEXION:
+    del sys.modules[_name]

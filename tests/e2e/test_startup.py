@@ -20,7 +20,7 @@ from tests.e2e.server import ROOT, RunningServer, free_port, running_server
 from tests.tools.bench.processes import resident_bytes
 
 # Needed only for rendering, or if a broker, a bucket or a trace collector is configured.
-LAZY_MODULES = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk"}
+LAZY_MODULES = {"cv2", "celery", "redis", "boto3", "opentelemetry.sdk", "requests.models", "httpx._client"}
 # The first start needs them to create the schema and read the demo images; later the first upload loads them.
 FIRST_START_MODULES = {"alembic", "numpy", "PIL"}
 # Memory limit of an idle server, including 12 MB of libraries that only tests need.
