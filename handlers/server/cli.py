@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import getpass
 import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -48,6 +49,8 @@ logger = logging.getLogger("sartiq.server")
 
 # A shutdown takes at most ten seconds; one of them remains for the database and the workers.
 GRACEFUL_SHUTDOWN_SECONDS = 9
+M_ARENA_MAX = -8
+"""The parameter of mallopt(3) that limits the number of arenas."""
 MAX_PASSWORD_INPUT = 1_000
 """Characters that are read of a password: more than the contract allows, so that longer input is rejected."""
 
@@ -166,6 +169,7 @@ def upgrade_schema(settings: Settings) -> None:
 
 def serve(settings: Settings, database: Database | None = None) -> int:
     """Serve until SIGINT or SIGTERM and return the exit status; requests get nine seconds to finish."""
+    _share_memory_arenas()
     app = create_app(settings, database=database)
     config = uvicorn.Config(app, **uvicorn_options(settings))
     server = Server(config, partial(print_banner, settings), app.drain)
@@ -174,6 +178,15 @@ def serve(settings: Settings, database: Database | None = None) -> int:
     except KeyboardInterrupt:
         logger.info("stopped")
     return 0 if server.started else 1
+
+
+def _share_memory_arenas() -> None:
+    """Let all threads allocate from two arenas of glibc's malloc instead of up to eight arenas per core.
+
+    Memory that is freed in one arena is not used by another, and threads of Python rarely allocate at once.
+    """
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
