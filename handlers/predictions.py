@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam
 from sqlalchemy.orm import joinedload
 
 from db.base import utc_now
 from db.errors import NotFound
-from db.models.generations import Generation, Prediction
+from db.models.generations import Generation, Prediction, PredictionShare
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
-from db.tenancy import get_visible, list_filter
+from db.tenancy import current_caller, get_visible, list_filter
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.preconditions import get_for_update
 from handlers.common.references import SHOTS_OF_SHOOTING, require_visible_ids
-from handlers.common.responses import ApiResponse, json_response, no_content, ok
+from handlers.common.responses import ApiResponse, json_response, no_content, ok, serialize
 from handlers.files import image_response
-from handlers.schemas.predictions import PredictionSchema
-from studio import review
-from studio.media.signing import InvalidSignature, sign_share, verify_share
+from handlers.schemas.predictions import PredictionSchema, PredictionShareSchema
+from studio import review, shares
+from studio.media.signing import InvalidSignature, sign_share
 
 FILE_OPTIONS = [joinedload(Prediction.media)]
 CACHE_CONTROL = "private, max-age=300"
@@ -37,6 +36,14 @@ PREDICTIONS = ListQuery(
         "generation_id": Prediction.generation_id,
         "shooting_id": Prediction.shot_id.in_(SHOTS_OF_SHOOTING),
         "status": Prediction.status,
+    },
+)
+SHARES = ListQuery(
+    PredictionShare,
+    PredictionShareSchema,
+    parent={
+        "prediction_id": PredictionShare.prediction_id,
+        "now": PredictionShare.expires_at > bindparam("now"),
     },
 )
 
@@ -103,22 +110,36 @@ def get_prediction_image(
 
 @requires(Permission.PREDICTIONS_SHARE)
 def share_prediction(prediction_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Create a link that opens the image without a token until it expires."""
+    """Create a link that opens the image without a token until it expires or ends."""
     prediction, settings = get_visible(Prediction, prediction_id), current_settings()
-    expires_at = (utc_now() + timedelta(seconds=body["expires_in_seconds"])).replace(microsecond=0)
-    token = sign_share(settings.secret_key, prediction.id, expires_at)
-    url = f"{settings.public_url}/api/v1/shared/predictions/{token}"
-    return json_response({"url": url, "expires_at": expires_at}, Cache_Control="no-store")
+    share = shares.share_prediction(prediction, current_caller(), body["expires_in_seconds"])
+    url = f"{settings.public_url}/api/v1/shared/predictions/{sign_share(settings.secret_key, share.id)}"
+    row = serialize(share, PredictionShareSchema)
+    link = {"id": row["id"], "url": url, "expires_at": row["expires_at"]}
+    return json_response(link, Cache_Control="no-store")
+
+
+@requires(Permission.PREDICTIONS_READ)
+def list_prediction_shares(prediction_id: UUID, **params: Any) -> ApiResponse:
+    """List the links that share a prediction and have not expired, without their URLs."""
+    params |= {"prediction_id": get_visible(Prediction, prediction_id).id, "now": utc_now()}
+    return SHARES.list_response(params)
+
+
+@requires(Permission.PREDICTIONS_SHARE)
+def delete_prediction_share(prediction_id: UUID, share_id: UUID) -> ApiResponse:
+    """End a link that shares a prediction."""
+    shares.delete_prediction_share(get_visible(Prediction, prediction_id), share_id)
+    return no_content()
 
 
 @authenticates_itself
 def get_shared_image(share_token: str, width: int | None = None, format_: str | None = None) -> ApiResponse:
     """Return the image of a shared prediction; the link is the credential."""
     try:
-        prediction_id = verify_share(current_settings().secret_key, share_token, utc_now())
+        query = shares.select_shared_prediction(current_settings().secret_key, share_token)
     except InvalidSignature:
         raise NotFound() from None
-    query = select(Prediction).where(Prediction.id == prediction_id)  # unscoped: the signature grants it
     prediction = current_session().scalars(query.options(*FILE_OPTIONS)).one_or_none()
     if prediction is None:
         raise NotFound()

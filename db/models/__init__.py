@@ -10,6 +10,7 @@ from db.models.generations import (
     Generation,
     GenerationStatus,
     Prediction,
+    PredictionShare,
     PredictionStatus,
     TaskCallback,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "PasswordResetToken",
     "PaymentStatus",
     "Prediction",
+    "PredictionShare",
     "PredictionStatus",
     "Product",
     "ProductImage",

@@ -1,4 +1,4 @@
-"""Generations, which are also the queue of jobs, the predictions they make, and callbacks of providers."""
+"""Generations, which are also the queue of jobs, their predictions with share links, and callbacks."""
 
 from __future__ import annotations
 
@@ -153,6 +153,24 @@ class Prediction(Owned):
         back_populates="predictions", lazy="raise", foreign_keys=[generation_id]
     )
     media: Mapped[MediaResource] = relationship(lazy="raise")
+
+
+class PredictionShare(Identified):
+    """A row is one link that opens the image of a prediction without authentication.
+
+    It ends with the membership that its creator needed to make it. `membership_id` is null where none was
+    needed: for a personal prediction, and for a superuser. The token of the link is not stored.
+    """
+
+    __tablename__ = "prediction_shares"
+    __table_args__ = (Index("ix_prediction_shares_prediction", "prediction_id", "created_at", "id"),)
+
+    prediction_id: Mapped[UUID] = mapped_column(ForeignKey("predictions.id", ondelete="CASCADE"))
+    created_by_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    membership_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("memberships.id", ondelete="CASCADE"), index=True
+    )
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class TaskCallback(Identified):

@@ -8,7 +8,7 @@ from marshmallow import Schema, fields
 
 from db.models.generations import Prediction
 from handlers.common.context import current_settings
-from handlers.schemas.fields import OwnedSchema, Timestamp, Uuid
+from handlers.schemas.fields import IdentifiedSchema, OwnedSchema, Timestamp, Uuid
 from handlers.schemas.serializer import get_serializer
 
 THUMBNAIL_WIDTH = 480
@@ -42,6 +42,14 @@ class PredictionSchema(OwnedSchema):
     quality = fields.Raw()
     provenance = fields.Raw()
     review = fields.Function(lambda prediction: _serialize_review(prediction))
+
+
+class PredictionShareSchema(IdentifiedSchema):
+    """A link that shares a prediction, without its URL, which is a credential."""
+
+    prediction_id = Uuid()
+    created_by_id = Uuid()
+    expires_at = Timestamp()
 
 
 def build_image_url(prediction: Prediction) -> str:

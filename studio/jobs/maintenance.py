@@ -25,6 +25,7 @@ from studio.media.storage import Storage
 from studio.pubsub import EXPORTS, Topic
 from studio.rate_limits.attempts import delete_expired_attempts
 from studio.settings import Settings
+from studio.shares import delete_expired_shares
 from studio.webhooks.queue import delete_old_deliveries
 
 
@@ -95,6 +96,11 @@ MAINTENANCE_TASKS = (
     ),
     MaintenanceTask(
         "deletion of provider callbacks", lambda services: delete_old_callbacks(services.database), 3_600
+    ),
+    MaintenanceTask(
+        "deletion of expired share links",
+        lambda services: delete_expired_shares(services.database, utc_now()),
+        3_600,
     ),
     MaintenanceTask(
         "deletion of webhook deliveries", lambda services: delete_old_deliveries(services.database), 3_600

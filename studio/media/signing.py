@@ -8,11 +8,14 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous import BadData, Signer, URLSafeSerializer
 
 from db.errors import PermissionDenied
+
+_SHARE_SIGNING: Any = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
 
 
 class InvalidSignature(PermissionDenied):
@@ -49,36 +52,52 @@ def check_upload_signature(secret: str, upload_id: UUID, expires: int, signature
         raise InvalidSignature
 
 
-def sign_share(secret: str, prediction_id: UUID, expires_at: datetime) -> str:
-    """Return a token for the share link of one prediction, which works without authentication."""
-    return _share_serializer(secret).dumps([str(prediction_id), int(expires_at.timestamp())])
+def sign_share(secret: str, share_id: UUID) -> str:
+    """Return the token of a share link, which works without authentication."""
+    return _share_signer(secret).sign(share_id.hex).decode()
 
 
-def verify_share(secret: str, token: str, now: datetime) -> UUID:
-    """Return the id of the prediction that a token shares.
+def verify_share(secret: str, token: str) -> UUID:
+    """Return the id of the share that a token belongs to. It may have been deleted or have expired.
+
+    Raises:
+        InvalidSignature: The token was not issued by this server or was altered.
+    """
+    try:
+        share_id = UUID(_share_signer(secret).unsign(token).decode())
+    except BadData as error:
+        raise InvalidSignature from error
+    _require_issued(token, sign_share(secret, share_id))
+    return share_id
+
+
+def verify_unstored_share(secret: str, token: str, now: datetime) -> UUID:
+    """Return the id of the prediction that a token of 0.1.0 shares; no such token is issued any more.
 
     Raises:
         InvalidSignature: The token was not issued by this server, was altered, or has expired.
     """
+    serializer = URLSafeSerializer(secret, salt="sartiq prediction share", signer_kwargs=_SHARE_SIGNING)
     try:
-        prediction_id, expires = _share_serializer(secret).loads(token)
+        prediction_id, expires = serializer.loads(token)
     except BadData as error:
         raise InvalidSignature from error
-    # Base64 decoding ignores the last unused bits, so several tokens decode alike: accept only the issued
-    # one.
-    canonical = _share_serializer(secret).dumps([prediction_id, expires])
-    if not hmac.compare_digest(canonical.encode(), token.encode()):
-        raise InvalidSignature
+    _require_issued(token, str(serializer.dumps([prediction_id, expires])))
     if datetime.fromtimestamp(expires, UTC) <= now:
         raise InvalidSignature
     return UUID(prediction_id)
 
 
+def _require_issued(token: str, issued: str) -> None:
+    """Accept only the issued token: base64 decoding ignores the last unused bits, so several decode alike."""
+    if not hmac.compare_digest(issued.encode(), token.encode()):
+        raise InvalidSignature
+
+
+def _share_signer(secret: str) -> Signer:
+    return Signer(secret, salt="sartiq share", **_SHARE_SIGNING)
+
+
 def _upload_signature(secret: str, upload_id: UUID, expires: int) -> str:
     key = hashlib.sha256(b"sartiq upload address\0" + secret.encode()).digest()
     return hmac.new(key, f"{upload_id}/{expires}".encode(), hashlib.sha256).hexdigest()
-
-
-def _share_serializer(secret: str) -> URLSafeSerializer:
-    signer = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
-    return URLSafeSerializer(secret, salt="sartiq prediction share", signer_kwargs=signer)

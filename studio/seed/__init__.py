@@ -15,9 +15,9 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 
 from db.base import utc_now
-from db.models.generations import Generation, GenerationStatus
+from db.models.generations import Generation, GenerationStatus, Prediction, PredictionShare
 from db.models.media import MediaResource, Upload, UploadStatus
-from db.models.organizations import Organization, Role
+from db.models.organizations import Membership, Organization, Role
 from db.models.shootings import Shot
 from db.models.users import User, email_key
 from db.rls.session_role import SYSTEM
@@ -39,6 +39,7 @@ from studio.seed.images.packshots import load_packshots
 from studio.seed.rows import (
     GENERATION,
     PREDICTION,
+    SHARE,
     SYSTEM_COUNTS,
     UPLOAD,
     build_seed_id,
@@ -52,6 +53,7 @@ from studio.settings import Settings
 # If this process dies before the predictions are stored, workers render them once the lease has expired.
 LEASE_OWNER, LEASE_DURATION = "seed", timedelta(seconds=60)
 ADVISORY_LOCK = 0x5EED
+SHARE_LIFETIME = timedelta(days=30)
 
 IMAGES_DIR = Path(__file__).parent / "images"
 
@@ -210,4 +212,31 @@ def _complete_generations(database: Database, storage: Storage, leases: Iterable
     images = [(image, to_stored_image(image)) for image in load_packshots()]
     for lease in leases:
         files = [queue.store_rendered_file(storage, lease, image, stored) for image, stored in images]
-        queue.try_complete(database, storage, lease, files)
+        if queue.try_complete(database, storage, lease, files):
+            with database.transaction(write=True):
+                _add_share(lease.generation_id)
+
+
+def _add_share(generation_id: UUID) -> None:
+    """Add a link to the first prediction of a tenant, made by its owner."""
+    # unscoped: the seed runs as the system
+    first = select(Prediction).where(Prediction.generation_id == generation_id, Prediction.index == 0)
+    prediction = current_session().scalars(first).one()
+    membership_id = current_session().scalar(
+        select(Membership.id).where(
+            Membership.organization_id == prediction.organization_id,
+            Membership.user_id == prediction.owner_id,
+        )
+    )
+    _add(
+        [
+            PredictionShare(
+                # The last four hexadecimal digits of a seeded id are its number.
+                id=build_seed_id(SHARE, prediction.id.int & 0xFFFF),
+                prediction_id=prediction.id,
+                created_by_id=prediction.owner_id,
+                membership_id=membership_id,
+                expires_at=utc_now() + SHARE_LIFETIME,
+            )
+        ]
+    )

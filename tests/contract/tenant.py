@@ -10,10 +10,11 @@ from typing import Any
 from uuid import UUID
 
 from PIL import Image
-from sqlalchemy.orm import Session
+from sqlalchemy import select
+from sqlalchemy.orm import Session, object_session
 
 from db.base import utc_now
-from db.models import Organization, PasswordResetToken, RefreshToken, TokenFamily, User
+from db.models import Membership, Organization, PasswordResetToken, RefreshToken, TokenFamily, User
 from handlers.common.permissions import SUPERUSER_ONLY
 from studio.accounts.identity.tokens import generate_token, hash_token
 from studio.media.signing import sign_share, sign_upload
@@ -36,7 +37,7 @@ KINDS = {
     0x1A: "endpoint", 0x1B: "delivery",
     0x2A: "invitation",
     0x2C: "api_key",
-    0x20: "export",
+    0x20: "export", 0x32: "share",
 }  # fmt: skip
 
 
@@ -89,6 +90,8 @@ class Tenant:
             generation, media_id=media.id, content_type="image/png", width=48, height=64, **REVIEW_FIELDS
         )
         upload = factories.make_upload(**ownership)
+        membership = None if self.personal else self.find_membership(self.owner)
+        share = factories.make_prediction_share(prediction, membership)
         endpoint = factories.make_webhook_endpoint(**ownership)
         self.member = factories.make_user()
         factories.make_membership(self.organization, self.member)
@@ -102,7 +105,8 @@ class Tenant:
             "subject": subject, "base_image": base_image, "style": style, "guidelines": guidelines,
             "shot_type": shot_type,
             "background_preset": background, "resolution_preset": resolution, "model": model,
-            "generation": generation, "prediction": prediction, "resource": media, "upload": upload,
+            "generation": generation, "prediction": prediction, "share": share,
+            "resource": media, "upload": upload,
             "user": self.member, "endpoint": endpoint, "export": factories.make_export(shooting, prediction),
             "delivery": factories.make_webhook_delivery(endpoint),
             "invitation": make_invitation(self.organization),
@@ -125,6 +129,13 @@ class Tenant:
     def ownership(self) -> dict[str, Any]:
         """The arguments of factories for rows of this tenant."""
         return {"owner": self.owner} if self.personal else {"organization": self.organization}
+
+    def find_membership(self, user: User) -> Membership:
+        """Return the membership of a user in the organization."""
+        members = (Membership.organization_id == self.organization.id, Membership.user_id == user.id)
+        session = object_session(self.organization)
+        assert session is not None
+        return session.scalars(select(Membership).where(*members)).one()
 
     @cached_property
     def superuser(self) -> User:
@@ -221,8 +232,7 @@ def sign_upload_request(tenant: Tenant, request: Request) -> None:
 
 
 def _share(tenant: Tenant, request: Request) -> None:
-    prediction, until = tenant.rows["prediction"], utc_now() + timedelta(hours=1)
-    request.path["share_token"] = sign_share(tenant.settings.secret_key, prediction.id, until)
+    request.path["share_token"] = sign_share(tenant.settings.secret_key, tenant.rows["share"].id)
 
 
 def _user_without_subscription(tenant: Tenant, request: Request) -> None:
@@ -384,6 +394,7 @@ MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
     "list_shots": lambda tenant: factories.make_shot(tenant.rows["look"]),
     "list_generations": _make_prediction,
     "list_predictions": _make_prediction,
+    "list_prediction_shares": lambda tenant: factories.make_prediction_share(tenant.rows["prediction"]),
     "list_webhook_endpoints": _in_organization(factories.make_webhook_endpoint),
     "list_webhook_deliveries": lambda tenant: factories.make_webhook_delivery(tenant.rows["endpoint"]),
     "list_exports": lambda tenant: factories.make_export(tenant.rows["shooting"], tenant.rows["prediction"]),

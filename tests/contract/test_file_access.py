@@ -118,18 +118,20 @@ def test_s26_every_variant_of_a_file_requires_the_same_permission(
 
 def invalid_share_tokens(tenant: Tenant, token: str) -> Iterator[str]:
     """Yield share tokens that are altered, expired, forged, for an unknown image or for another purpose."""
-    secret, prediction_id = tenant.settings.secret_key, tenant.rows["prediction"].id
-    later, payload, signature = utc_now() + timedelta(hours=1), *token.split(".")
+    secret, prediction = tenant.settings.secret_key, tenant.rows["prediction"]
+    share_id, (payload, signature) = tenant.rows["share"].id, token.split(".")
+    expired = factories.make_prediction_share(prediction, expires_at=utc_now() - timedelta(seconds=1))
     for index in (0, 10, len(payload) - 1, len(payload) + 1, len(token) - 1):
         yield token[:index] + ("A" if token[index] != "A" else "B") + token[index + 1 :]
     # Base64 decoders ignore the last bit of the token.
     yield token[:-1] + BASE64[BASE64.index(token[-1]) ^ 1]
-    yield sign_share(secret, prediction_id, utc_now() - timedelta(seconds=1))
-    yield sign_share(secret + "x", prediction_id, later)
-    yield sign_share(secret, uuid4(), later)
-    yield sign_share(secret, uuid4(), later).split(".")[0] + f".{signature}"
-    yield f"{payload}.{sign_upload(secret, prediction_id, utc_now(), timedelta(hours=1)).signature}"
-    yield from (payload, signature, f"{signature}.{payload}", f"{token}.{signature}", str(prediction_id))
+    yield sign_share(secret, expired.id)
+    yield sign_share(secret + "x", share_id)
+    yield sign_share(secret, uuid4())
+    yield sign_share(secret, prediction.id)
+    yield sign_share(secret, uuid4()).split(".")[0] + f".{signature}"
+    yield f"{payload}.{sign_upload(secret, share_id, utc_now(), timedelta(hours=1)).signature}"
+    yield from (payload, signature, f"{signature}.{payload}", f"{token}.{signature}", str(share_id))
 
 
 def test_s26_an_invalid_share_token_returns_no_variant_of_the_image(app: Application, tenant: Tenant) -> None:

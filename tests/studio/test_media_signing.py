@@ -3,7 +3,7 @@
 import itertools
 import string
 from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from itsdangerous import URLSafeSerializer
@@ -15,12 +15,18 @@ from studio.media.signing import (
     sign_share,
     sign_upload,
     verify_share,
+    verify_unstored_share,
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIFETIME = timedelta(minutes=15)
 LETTERS = string.ascii_letters + string.digits + "-_.+/=é"
 SECRET = "a secret that only the server knows"
+TOKEN_OF_0_1_0 = (
+    ".eJyLVjIwtLQ0AAJd09TUFF1zEMsCRBgYGBobQIChko6hubmRsZk5UCQWABtyCqs"
+    ".OfTUsMZl0Dukq69m6VyxrxSYmGqfm__P8dbBnxdT5VE"
+)
+"""Shares a prediction until NOW + LIFETIME, signed with SECRET."""
 
 
 def test_s26_a_signed_upload_is_accepted_until_it_expires() -> None:
@@ -46,16 +52,25 @@ def test_s26_another_upload_time_secret_or_signature_is_rejected() -> None:
             check_upload_signature(*changed, NOW)
 
 
-def test_s26_a_share_token_returns_its_prediction_until_it_expires() -> None:
-    prediction_id = uuid4()
-    token = sign_share(SECRET, prediction_id, NOW + LIFETIME)
-    assert verify_share(SECRET, token, NOW) == prediction_id
+def test_s26_a_share_token_returns_the_id_of_its_share() -> None:
+    share_id = uuid4()
+    assert verify_share(SECRET, sign_share(SECRET, share_id)) == share_id
+
+
+def test_s44_a_share_token_of_the_first_release_returns_its_prediction_until_it_expires() -> None:
+    """The token is a literal: the strings that it was derived from must never change."""
+    prediction_id = UUID("01990000-5eed-7000-8000-001300000001")
+    assert verify_unstored_share(SECRET, TOKEN_OF_0_1_0, NOW) == prediction_id
     with pytest.raises(InvalidSignature):
-        verify_share(SECRET, token, NOW + LIFETIME)
+        verify_unstored_share(SECRET, TOKEN_OF_0_1_0, NOW + LIFETIME)
+    with pytest.raises(InvalidSignature):
+        verify_share(SECRET, TOKEN_OF_0_1_0)
+    with pytest.raises(InvalidSignature):
+        verify_unstored_share(SECRET, sign_share(SECRET, prediction_id), NOW)
 
 
 def test_s26_a_share_token_with_another_secret_or_a_malformed_one_is_rejected() -> None:
-    token = sign_share(SECRET, uuid4(), NOW + LIFETIME)
+    token = sign_share(SECRET, uuid4())
     for secret, invalid in (
         (SECRET + "x", token),
         (SECRET, token[:-1]),
@@ -63,35 +78,37 @@ def test_s26_a_share_token_with_another_secret_or_a_malformed_one_is_rejected() 
         (SECRET, "é.é"),
         (SECRET, "x" * 999),
     ):
-        with pytest.raises(InvalidSignature):
-            verify_share(secret, invalid, NOW)
+        assert_rejected(invalid, secret)
 
 
 def test_s26_a_share_token_with_any_changed_character_is_rejected() -> None:
     """Includes the last character, of which base64 decoding ignores two bits."""
-    token = sign_share(SECRET, uuid4(), NOW + LIFETIME)
-    for position, letter in itertools.product(range(len(token)), LETTERS):
-        altered = token[:position] + letter + token[position + 1 :]
-        if altered != token:
-            with pytest.raises(InvalidSignature):
-                verify_share(SECRET, altered, NOW)
-    for altered in (token + "=", token + "A", "." + token, token + ".", token.swapcase()):
-        with pytest.raises(InvalidSignature):
-            verify_share(SECRET, altered, NOW)
+    for token in (sign_share(SECRET, uuid4()), TOKEN_OF_0_1_0):
+        for position, letter in itertools.product(range(len(token)), LETTERS):
+            altered = token[:position] + letter + token[position + 1 :]
+            if altered != token:
+                assert_rejected(altered)
+        for altered in (token + "=", token + "A", "." + token, token + ".", token.swapcase()):
+            assert_rejected(altered)
 
 
 def test_s26_a_signature_for_one_purpose_is_invalid_for_another() -> None:
     subject, expires = uuid4(), int((NOW + LIFETIME).timestamp())
     upload = sign_upload(SECRET, subject, NOW, LIFETIME)
-    token = sign_share(SECRET, subject, NOW + LIFETIME)
+    token = sign_share(SECRET, subject)
     payload, signature = token.split(".")
     for invalid in (f"{payload}.{upload.signature}", upload.signature):
-        with pytest.raises(InvalidSignature):
-            verify_share(SECRET, invalid, NOW)
-    with pytest.raises(InvalidSignature):
-        verify_share(
-            SECRET, URLSafeSerializer(SECRET, salt="another purpose").dumps([str(subject), expires]), NOW
-        )
+        assert_rejected(invalid)
+    for content in (str(subject), [str(subject), expires]):
+        assert_rejected(URLSafeSerializer(SECRET, salt="another purpose").dumps(content))
     for invalid in (signature, token, generate_secret(subject, SECRET)):
         with pytest.raises(InvalidSignature):
             check_upload_signature(SECRET, subject, expires, invalid, NOW)
+
+
+def assert_rejected(token: str, secret: str = SECRET) -> None:
+    """Check that a token is no token of a share, with or without a row."""
+    with pytest.raises(InvalidSignature):
+        verify_share(secret, token)
+    with pytest.raises(InvalidSignature):
+        verify_unstored_share(secret, token, NOW)

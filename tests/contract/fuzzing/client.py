@@ -109,6 +109,13 @@ def find_share_token() -> str | None:
     return None
 
 
+def create_share_link() -> tuple[str, str] | None:
+    """Return the ids of a prediction of the demo account and of a new share link, if it has a prediction."""
+    for row in list_rows("/predictions/", "demo")[:1]:
+        return row["id"], create_row(f"/predictions/{row['id']}/share", {})
+    return None
+
+
 GUEST = "guest@example.com"
 
 

@@ -45,6 +45,13 @@ def delete_a_new_prediction(case: schemathesis.Case) -> None:
     case.path_parameters["prediction_id"] = client.new_prediction_id()
 
 
+def delete_a_new_share_link(case: schemathesis.Case) -> None:
+    """Delete a new share link."""
+    ids = client.create_share_link()
+    if ids:
+        case.path_parameters["prediction_id"], case.path_parameters["share_id"] = ids
+
+
 def delete_a_new_export(case: schemathesis.Case) -> None:
     """Delete a new export."""
     case.path_parameters["export_id"] = client.new_export_id()
@@ -69,6 +76,7 @@ DELETIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "delete_user": delete_a_new_account,
     "delete_look": delete_a_new_look,
     "delete_prediction": delete_a_new_prediction,
+    "delete_prediction_share": delete_a_new_share_link,
     "delete_base_image": delete_a_new_base_image,
     "delete_product_image": delete_a_new_photo,
     "delete_generation_model": delete_a_new_model,

@@ -159,6 +159,7 @@ ROWS = {
     "guidelines_id": seeded_id(0x0D),
     "generation_id": seeded_id(0x12),
     "prediction_id": seeded_id(0x13),
+    "share_id": seeded_id(0x32),
     "endpoint_id": seeded_id(0x1A),
     "delivery_id": seeded_id(0x1B),
     "invitation_id": seeded_id(0x2A),

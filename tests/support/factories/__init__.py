@@ -34,6 +34,7 @@ from db.models import (
     Membership,
     Organization,
     Prediction,
+    PredictionShare,
     Product,
     ProductImage,
     ResolutionPreset,
@@ -344,6 +345,20 @@ def make_prediction(generation: Generation | None = None, **values: Any) -> Pred
         },
         **ownership,
     )
+
+
+def make_prediction_share(
+    prediction: Prediction | None = None, membership: Membership | None = None, **values: Any
+) -> PredictionShare:
+    """Create a share link of a prediction, by default made by its owner without a membership."""
+    prediction = prediction or make_prediction()
+    defaults = {
+        "prediction_id": prediction.id,
+        "created_by_id": membership.user_id if membership else prediction.owner_id,
+        "membership_id": membership.id if membership else None,
+        "expires_at": utc_now() + timedelta(hours=1),
+    }
+    return make(PredictionShare(**(defaults | values)))
 
 
 def make_webhook_endpoint(**values: Any) -> WebhookEndpoint:
