@@ -8,16 +8,20 @@ unlike `python -m handlers`, other servers wait for event streams to end before 
 generation workers, metrics port or traces. `Prefer: wait` is ignored, and an event stream ends after one
 event.
 
-In production, importing this module raises StartRefused while an active account has a published password.
+In production, importing this module raises StartRefused while an active account has a published password. It
+sets the umask of the process to 077, so that stored files are private.
 """
+
+import os
 
 from a2wsgi import ASGIMiddleware
 
 from handlers.app import create_app
 from studio.seed.published_accounts import require_no_published_account
-from studio.settings import Settings
+from studio.settings import PRIVATE_UMASK, Settings
 from studio.telemetry.logs import configure_logging
 
+os.umask(PRIVATE_UMASK)
 settings = Settings.from_environment()
 configure_logging(settings.log_level, settings.log_format, settings.service_name)
 app = create_app(settings)

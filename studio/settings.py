@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import Field, dataclass, field, fields
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,10 +23,16 @@ from environs import Env, EnvValidationError, ValidationError
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-in-production"  # noqa: S105 - rejected outside development
 DEVELOPMENT_WEBHOOK_SECRET = "whsec_ZGV2ZWxvcG1lbnQtb25seS1zZWNyZXQhIQ=="  # noqa: S105 - rejected outside development
 MIN_SECRET_BYTES = 32
+MIN_SECRET_CHARACTERS = 10
+"""Different characters of a secret; a random one of 32 bytes has at least 10 in each common notation."""
+SECRET_COMMAND = "python -c 'import secrets; print(secrets.token_hex(32))'"  # noqa: S105 - a command
+PRIVATE_UMASK = 0o077
+"""The umask of each process that stores files: other users of the machine have no access to them."""
 SMTP_PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 """URL schemes of a mail server, and the port that each has by default."""
 
 MOCK_SECRET = "mock-only-secret-that-makes-the-same-token-every-time"  # noqa: S105 - a mock has nothing to protect
+PUBLISHED_SECRETS = frozenset({DEVELOPMENT_SECRET, MOCK_SECRET})
 MOCK_LIMIT = "1000000"
 # Connections of one process share an in-memory database by this name while at least one of them is open.
 MOCK_DATABASE_URL = "sqlite:///file:sartiq-mock?mode=memory&cache=shared&uri=true&check_same_thread=false"
@@ -122,7 +128,19 @@ class Convert:
         return self.convert(text)
 
 
-Parser = Text | OneOf | Integer | ListOf | Convert
+@dataclass(frozen=True)
+class Flag:
+    """A switch: `1` is on, `0` is off."""
+
+    accepts: str = "`0`, `1`"
+
+    def __call__(self, text: str) -> bool:
+        if text not in ("0", "1"):
+            raise ValidationError(f"must be 0 or 1, not {text!r}")
+        return text == "1"
+
+
+Parser = Text | OneOf | Integer | ListOf | Convert | Flag
 
 
 def _is_network(text: str) -> bool:
@@ -244,8 +262,9 @@ class Settings:
         "General",
         "SECRET_KEY",
         DEVELOPMENT_SECRET,
-        "Signs tokens, cursors and file URLs. Outside development it must be your own.",
-        Convert(str, f"at least {MIN_SECRET_BYTES} bytes"),
+        "Signs tokens, API keys, cursors and signed URLs, and encrypts stored responses. Outside development "
+        "it must be your own.",
+        Convert(str, f"at least {MIN_SECRET_BYTES} bytes with {MIN_SECRET_CHARACTERS} different characters"),
         default_note="for development only",
         secret=True,
     )
@@ -253,9 +272,19 @@ class Settings:
         "HTTP server",
         "HOST",
         "127.0.0.1",
-        "Address that the server listens on; `0.0.0.0` is all IPv4 addresses.",
+        "Address that the server listens on; `0.0.0.0` is all IPv4 addresses. Outside production it must be "
+        "a loopback address; the mock may listen on any address.",
         Convert(str, "an address"),
         in_mock=True,
+    )
+    allow_public_development: bool = _setting(
+        "HTTP server",
+        "ALLOW_PUBLIC_DEVELOPMENT",
+        False,
+        "`1` lets a server outside production listen on any `HOST`, with demo accounts whose passwords are "
+        "published.",
+        Flag(),
+        default_note="`0`",
     )
     port: int = _setting(
         "HTTP server", "PORT", 8000, "Port that the server listens on.", Integer(1, 65535), in_mock=True
@@ -440,11 +469,18 @@ class Settings:
         in_mock=True,
         secret=True,
     )
+    mail: str = _setting(
+        "E-mail",
+        "MAIL",
+        "on",
+        "`off` sends no e-mails: operations that send one return 503. Production needs `SMTP_URL` or `off`.",
+        OneOf(("on", "off")),
+    )
     smtp_url: str | None = _setting(
         "E-mail",
         "SMTP_URL",
         None,
-        "Mail server. Without one, e-mails are files in `OUTBOX_DIR`.",
+        "Mail server. Without one, e-mails are files in `OUTBOX_DIR`, except in production.",
         Convert(_parse_smtp_url, "`smtp://user:password@host:25`, `smtp+starttls://...` or `smtps://...`"),
         secret=True,
     )
@@ -453,7 +489,7 @@ class Settings:
         "E-mail",
         "OUTBOX_DIR",
         Path(".data/outbox"),
-        "Folder of e-mails when there is no mail server.",
+        "Folder of e-mails when there is no mail server. Each file is deleted when its token expires.",
         _FOLDER,
         derive_default=lambda values: str(values["data_dir"] / "outbox"),
         default_note="`DATA_DIR/outbox`",
@@ -594,7 +630,9 @@ class Settings:
         except EnvValidationError as error:
             messages: Any = error.error_messages
             errors |= {name: texts[0] for name, texts in messages.items()}
-        errors = _check_secrets(values, errors) | errors
+        errors = (
+            _check_secrets(values, errors) | _check_exposure(values) | _check_mail(values, errors) | errors
+        )
         if errors:
             raise InvalidSettings(_format_errors(errors))
         return cls(**values)
@@ -695,16 +733,51 @@ def _check_secrets(values: Mapping[str, Any], errors: Mapping[str, str]) -> dict
     if values["environment"] == "development":
         return {}
     found = {}
-    secret = values["secret_key"]
-    is_weak = secret == DEVELOPMENT_SECRET or len(secret.encode()) < MIN_SECRET_BYTES
     # A file that cannot be read is reported already.
-    if is_weak and "SECRET_KEY_FILE" not in errors:
+    if _is_guessable(values["secret_key"]) and "SECRET_KEY_FILE" not in errors:
         found["SECRET_KEY"] = (
-            f"must be set to at least {MIN_SECRET_BYTES} bytes of your own outside development"
+            f"must be set to at least {MIN_SECRET_BYTES} bytes with at least {MIN_SECRET_CHARACTERS} "
+            f"different characters, and to none that is published. Make one and keep it: {SECRET_COMMAND}"
         )
     if values["compute_webhook_secret"] == DEVELOPMENT_WEBHOOK_SECRET:
         found["COMPUTE_WEBHOOK_SECRET"] = "must be your own outside development"  # noqa: S105 - a message
     return found
+
+
+def _is_guessable(secret: str) -> bool:
+    """Return whether a secret is too short, repeats few characters, or is in this repository."""
+    is_weak = len(secret.encode()) < MIN_SECRET_BYTES or len(set(secret)) < MIN_SECRET_CHARACTERS
+    return is_weak or secret.strip() in PUBLISHED_SECRETS
+
+
+def _check_exposure(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the error of a server with published passwords that other machines could reach, by variable."""
+    # A mock has no data to protect.
+    if values["environment"] == "production" or values["mode"] == "mock":
+        return {}
+    if values["allow_public_development"] or _is_loopback(values["host"]):
+        return {}
+    return {
+        "HOST": f"must be a loopback address in {values['environment']}, not {values['host']!r}: passwords "
+        "of the demo accounts are published. Set SARTIQ_ENV=production, or ALLOW_PUBLIC_DEVELOPMENT=1"
+    }
+
+
+def _check_mail(values: Mapping[str, Any], errors: Mapping[str, str]) -> dict[str, str]:
+    """Return the error of production without a mail server, whose e-mails would stay on its disk."""
+    is_decided = values["environment"] != "production" or values["smtp_url"] or values["mail"] == "off"
+    if is_decided or "SMTP_URL_FILE" in errors:
+        return {}
+    return {"SMTP_URL": "must be set in production, or MAIL=off: operations that send e-mail then return 503"}
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _format_errors(errors: Mapping[str, str]) -> str:

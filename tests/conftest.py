@@ -53,6 +53,15 @@ def _reset_id_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("db.base._last_id_time", db.base._last_id_time)
 
 
+@pytest.fixture(autouse=True)
+def _restore_umask() -> Iterator[None]:
+    """Restore the umask, which the entry points set for the whole process."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    yield
+    os.umask(mask)
+
+
 @pytest.fixture(scope="session")
 def database_kind(request: pytest.FixtureRequest) -> str:
     """Return the kind of database that the test runs on: `tests.support.run_options` chooses it."""

@@ -9,6 +9,7 @@ DomainError                     db/errors.py: what the domain rejects
   TooLarge                 413  too_large
   UnsupportedImageType     415  unsupported_media_type, not_an_image
   UnreadableImage          422  invalid_request, with one violation at body.file
+  MailDisabled             503  mail_disabled, with Retry-After
   RateLimited              429  rate_limited, with the policy and Retry-After
 RequestError                    handlers/contract/errors.py: what the contract or HTTP does not allow
   BadRequest               400  malformed_request
@@ -58,6 +59,7 @@ from db.errors import (
 from handlers.common.context import current_request_id
 from handlers.common.responses import encode_json
 from handlers.contract.errors import RequestError, ResponseViolation, ValidationFailed, Violation
+from studio.accounts.identity.mail import MailDisabled
 from studio.media.storage import StorageUnavailable
 from studio.telemetry.metrics import count_contract_defect, count_rate_limited
 
@@ -65,6 +67,8 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "5"
+MAIL_RETRY_AFTER_SECONDS = "3600"
+"""An operator has to change the settings of a server without e-mail."""
 
 _STATUS_BY_ERROR: dict[type[DomainError], int] = {
     Unauthenticated: 401,
@@ -171,6 +175,8 @@ def _domain_problem(error: DomainError) -> Problem:
         count_rate_limited(error.policy)
         headers = {"Retry-After": str(error.retry_after)}
         return Problem(429, error.code, error.detail, headers, {"policy": error.policy})
+    if isinstance(error, MailDisabled):
+        return Problem(503, error.code, error.detail, {"Retry-After": MAIL_RETRY_AFTER_SECONDS})
     status = next((status for cls, status in _STATUS_BY_ERROR.items() if isinstance(error, cls)), 409)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     return Problem(status, error.code, error.detail, headers)

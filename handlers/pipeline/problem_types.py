@@ -316,6 +316,11 @@ PROBLEMS: dict[str, ProblemType] = {
         "The server is temporarily unavailable, for example because its database does not respond.",
         "Try again after the seconds in Retry-After.",
     ),
+    "mail_disabled": ProblemType(
+        503,
+        "The operation sends an e-mail, and the operator of this server has turned e-mail off.",
+        "Ask the operator of the server. Owners and admins can add members without an invitation.",
+    ),
     "took_too_long": ProblemType(
         503,
         "The request was not completed within a minute and was aborted. Its changes were rolled back.",

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import getpass
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +33,6 @@ from handlers.contract.schema_compiler import SchemaCompiler
 from handlers.contract.validation_errors import find_violations
 from handlers.server.http_protocol import BoundedHttpProtocol
 from handlers.server.mock_environment import mock_environment, static_token
-from studio.accounts.identity.mail import get_mailer
 from studio.accounts.identity.passwords import PasswordTooCommon
 from studio.accounts.identity.users import create_user, reset_superuser
 from studio.media.backends import open_storage
@@ -42,7 +42,7 @@ from studio.seed.published_accounts import (
     deactivate_published_accounts,
     require_no_published_account,
 )
-from studio.settings import InvalidSettings, Settings, load_env_file
+from studio.settings import PRIVATE_UMASK, InvalidSettings, Settings, load_env_file
 from studio.telemetry.logs import configure_logging
 
 logger = logging.getLogger("sartiq.server")
@@ -88,10 +88,10 @@ def main(arguments: list[str] | None = None) -> int:
     Without a command, migrate and seed the database and serve until SIGINT or SIGTERM.
     """
     options = parse_arguments(arguments)
+    os.umask(PRIVATE_UMASK)
     try:
         load_env_file()
         settings = Settings.from_environment()
-        get_mailer(settings)
         configure_logging(settings.log_level, settings.log_format, settings.service_name)
         if options.run is not None:
             print(options.run(settings, options))

@@ -107,7 +107,7 @@ def create_invitation(
         token=token,
         public_url=public_url,
     )
-    message = mailer.compose(invitation.email, "An invitation to Sartiq", text)
+    message = mailer.compose(invitation.email, "An invitation to Sartiq", text, invitation.expires_at)
     after_commit(lambda: mailer.send(message))
     return invitation
 

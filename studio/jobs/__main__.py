@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from celery import signals
 
 from studio.jobs.celery.worker import run_beat, run_worker
 from studio.seed.published_accounts import StartRefused, require_no_published_account
-from studio.settings import InvalidSettings, Settings
+from studio.settings import PRIVATE_UMASK, InvalidSettings, Settings
 from studio.telemetry.logs import configure_logging
 
 
@@ -20,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--beat", action="store_true", help="also run beat in this worker; in one worker only"
     )
     options = parser.parse_args(arguments)
+    os.umask(PRIVATE_UMASK)
     try:
         settings = Settings.from_environment(service_name=f"sartiq-{options.process}")
         if settings.celery_broker_url is None:

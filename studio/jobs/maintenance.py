@@ -15,6 +15,7 @@ from datetime import timedelta
 from db.base import utc_now
 from db.row_counts.queries import compact_counts, delete_zero_counts
 from db.session import Database
+from studio.accounts.identity.mail import delete_expired_files
 from studio.exports.worker import run_pending_exports
 from studio.generations.worker.callbacks import delete_old_callbacks
 from studio.generations.worker.queue import expire_overdue
@@ -86,6 +87,11 @@ MAINTENANCE_TASKS = (
     MaintenanceTask(
         "deletion of failed attempts",
         lambda services: delete_expired_attempts(services.database, utc_now()),
+        600,
+    ),
+    MaintenanceTask(
+        "deletion of expired e-mails",
+        lambda services: delete_expired_files(services.settings.outbox_dir, utc_now()),
         600,
     ),
     MaintenanceTask("exports", _run_exports, EXPORT_SECONDS, trigger=EXPORTS),

@@ -160,6 +160,8 @@ def _parse_retry_after(headers: Mapping[str, str]) -> timedelta | None:
 
 def notify_owner(settings: Settings, database: Database, endpoint_id: UUID) -> None:
     """Tell the owner of an endpoint by e-mail that it was disabled, unless it is enabled again."""
+    if settings.mail == "off":
+        return
     with database.transaction(write=False) as reading:
         query = select(WebhookEndpoint, User.email)  # unscoped: the endpoint that was leased
         query = query.where(WebhookEndpoint.id == endpoint_id)

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from studio.settings import InvalidSettings, Settings
+
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -65,6 +67,14 @@ def test_the_image_and_compose_run_in_production_mode() -> None:
     }
 
 
+def test_s31_the_image_serves_a_mock_at_any_address_and_a_development_server_only_on_request() -> None:
+    development = IMAGE | {"SARTIQ_ENV": "development"}
+    assert Settings.from_environment(development | {"SARTIQ_MODE": "mock"}).host == "0.0.0.0"
+    with pytest.raises(InvalidSettings, match="HOST must be a loopback address"):
+        Settings.from_environment(development)
+    assert Settings.from_environment(development | {"ALLOW_PUBLIC_DEVELOPMENT": "1"}).mode == "live"
+
+
 @pytest.mark.parametrize("name", OWN_SERVICES)
 def test_no_process_of_the_image_starts_without_a_secret_key(name: str, tmp_path: Path) -> None:
     _, *arguments = OWN_SERVICES[name].get(
@@ -77,7 +87,7 @@ def test_no_process_of_the_image_starts_without_a_secret_key(name: str, tmp_path
         [sys.executable, *arguments],
         cwd=ROOT,
         # Inherit nothing. The volume exists only in a container.
-        env=environment | {"DATA_DIR": str(tmp_path)},
+        env=environment | {"DATA_DIR": str(tmp_path), "MAIL": "off"},
         capture_output=True,
         text=True,
         timeout=60,

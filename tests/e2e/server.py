@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -22,6 +23,8 @@ import httpx
 from tests.contract.coverage.recording import recorded_command
 
 ROOT = Path(__file__).resolve().parents[2]
+# A new one for each run: a secret in the repository is published.
+SECRET_KEY = secrets.token_hex(32)
 COMPUTE_WEBHOOK_SECRET = "whsec_c2VjcmV0IG9mIHNlcnZlcnMgdW5kZXIgdGVzdA=="
 BASE_PATH = "/api/v1"
 # For tests that are not about rate limits: the default limits would reject the fuzzer and parallel callers.
@@ -67,7 +70,7 @@ def build_environment(folder: Path, port: int) -> dict[str, str]:
     """Return the environment of a server with all its files, and by default its database, below `folder`."""
     return {
         "SARTIQ_ENV": "test",
-        "SECRET_KEY": "a secret of servers under test that is long enough",
+        "SECRET_KEY": SECRET_KEY,
         "COMPUTE_WEBHOOK_SECRET": COMPUTE_WEBHOOK_SECRET,
         "DATA_DIR": str(folder),
         "MEDIA_DIR": str(folder / "media"),

@@ -52,7 +52,7 @@ def test_the_runtime_packages_render_an_image_through_celery_in_production(
     installed_python: str, broker: RedisServer, own_database_url: str, tmp_path: Path
 ) -> None:
     production = build_environment(
-        tmp_path, own_database_url, broker, SARTIQ_ENV="production", LOG_FORMAT="json"
+        tmp_path, own_database_url, broker, SARTIQ_ENV="production", MAIL="off", LOG_FORMAT="json"
     )
     with running_server(tmp_path, python=installed_python, **production) as server:
         # Created by the test: production has no demo accounts.

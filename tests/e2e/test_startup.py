@@ -180,7 +180,7 @@ def test_sigterm_stops_the_server(server) -> None:
 
 
 def test_production_does_not_start_with_the_default_secret(tmp_path: Path) -> None:
-    refused = start_server(tmp_path, SARTIQ_ENV="production")
+    refused = start_server(tmp_path, SARTIQ_ENV="production", MAIL="off")
     said, _ = refused.communicate(timeout=30)
     assert refused.returncode == 2
     assert said.startswith("Not started: SECRET_KEY")

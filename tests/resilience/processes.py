@@ -22,11 +22,10 @@ from sqlalchemy import select
 from db.base import utc_now
 from db.models.generations import Generation, GenerationStatus
 from db.session import Database
-from tests.e2e.server import ROOT, free_port, stop
+from tests.e2e.server import ROOT, SECRET_KEY, free_port, stop
 
 START_TIMEOUT_SECONDS = 60
 LOG_LINES = 40
-SECRET = "a secret of servers under test that is long enough"
 
 
 class DependencyMissing(Exception):
@@ -281,7 +280,7 @@ def build_environment(
     """Return the environment variables that the server, workers and beat share."""
     return {
         "SARTIQ_ENV": "test",
-        "SECRET_KEY": SECRET,
+        "SECRET_KEY": SECRET_KEY,
         "DATA_DIR": str(folder),
         "MEDIA_DIR": str(folder / "media"),
         "DATABASE_URL": database_url,

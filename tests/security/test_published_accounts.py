@@ -43,7 +43,7 @@ class CommandResult(NamedTuple):
 
 
 def environment_of(folder: Path, name: str) -> dict[str, str]:
-    return {**os.environ, **build_environment(folder, free_port()), "SARTIQ_ENV": name}
+    return {**os.environ, **build_environment(folder, free_port()), "SARTIQ_ENV": name, "MAIL": "off"}
 
 
 def run(folder: Path, *arguments: str, stdin: str = "", environment: str = "production") -> CommandResult:
@@ -169,7 +169,7 @@ def sign_in(url: str, email: str, password: str) -> httpx.Response:
 
 
 def test_s18_production_starts_on_an_empty_database_with_presets_and_without_accounts(tmp_path: Path) -> None:
-    with running_server(tmp_path, SARTIQ_ENV="production") as server:
+    with running_server(tmp_path, SARTIQ_ENV="production", MAIL="off") as server:
         assert list_addresses(tmp_path) == []
         for email, password in PUBLISHED.items():
             assert sign_in(server.url, email, password).status_code == 401
@@ -185,7 +185,7 @@ def test_s18_production_starts_on_an_empty_database_with_presets_and_without_acc
 def test_s18_the_home_page_shows_the_demo_login_only_outside_of_production(
     tmp_path: Path, environment: str, is_shown: bool
 ) -> None:
-    with running_server(tmp_path, SARTIQ_ENV=environment) as server:
+    with running_server(tmp_path, SARTIQ_ENV=environment, MAIL="off") as server:
         page = httpx.get(f"{server.url.removesuffix('/api/v1')}/", timeout=30)
     assert (page.status_code, "First call" in page.text) == (200, True)
     assert (DEMO in page.text, PUBLISHED[DEMO] in page.text) == (is_shown, is_shown)
@@ -259,7 +259,7 @@ def test_s18_another_asgi_server_loads_the_application_without_published_account
 ) -> None:
     port = free_port()
     module = f"uvicorn wsgi:app --lifespan on --port {port}"
-    with running_server(production_folder, module, port=port, SARTIQ_ENV="production") as server:
+    with running_server(production_folder, module, port=port, SARTIQ_ENV="production", MAIL="off") as server:
         assert sign_in(server.url, DEMO, PUBLISHED[DEMO]).status_code == 401
 
 

@@ -187,7 +187,7 @@ def test_an_exception_is_a_field_of_its_json_line() -> None:
 def test_the_log_format_is_lines_in_development_and_json_elsewhere() -> None:
     secret = {"SECRET_KEY": "a secret of tests that is long enough for every algorithm"}
     formats = {
-        name: Settings.from_environment({"SARTIQ_ENV": name, **secret}).log_format
+        name: Settings.from_environment({"SARTIQ_ENV": name, **secret, "MAIL": "off"}).log_format
         for name in ("development", "test", "production")
     }
     assert formats == {"development": "lines", "test": "json", "production": "json"}

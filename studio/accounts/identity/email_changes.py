@@ -90,7 +90,7 @@ def request_email_change(
     # An address that has an account gets no token, so this change can never be confirmed.
     text = _ADDRESS_TAKEN_EMAIL if _has_account(email) else _CONFIRMATION_EMAIL
     text = text.format(expires_at=expires_at, token=token, public_url=public_url)
-    confirmation = mailer.compose(change.email, "Your address at Sartiq", text)
+    confirmation = mailer.compose(change.email, "Your address at Sartiq", text, expires_at)
     notice = mailer.compose(
         user.email, "Your address at Sartiq", _OLD_ADDRESS_EMAIL.format(email=change.email)
     )

@@ -1,8 +1,8 @@
 """Send e-mails through an SMTP server, or write them to a folder if no server is configured.
 
-The folder contains RFC 5322 files that mail programs can open. SMTP runs in its own thread, so that no
-request waits for it. A message that cannot be delivered is logged and not retried: every e-mail can be
-requested again.
+The folder contains RFC 5322 files that mail programs can open; a periodic task deletes them when they expire.
+SMTP runs in its own thread, so that no request waits for it. A message that cannot be delivered is logged and
+not retried: every e-mail can be requested again.
 """
 
 from __future__ import annotations
@@ -12,20 +12,34 @@ import os
 import smtplib
 import ssl
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
+from email.parser import BytesHeaderParser
 from email.policy import SMTP
-from email.utils import format_datetime, make_msgid, parseaddr
+from email.utils import format_datetime, make_msgid, parseaddr, parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from db.base import new_id, utc_now
+from db.errors import DomainError
 from studio.settings import SMTP_PORTS, Settings
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10
+_UUID = "????????-????-????-????-????????????"
+MAX_LIFETIME = timedelta(days=7)
+"""How long a message without a token stays in the outbox: as long as one with the longest-lived token."""
+
+
+class MailDisabled(DomainError):
+    """This server sends no e-mail (`MAIL=off`), so nothing that needs one can be done."""
+
+    code = "mail_disabled"
+    default_detail = "This server sends no e-mail: ask its operator"
 
 
 class Transport(Protocol):
@@ -49,6 +63,31 @@ class FileTransport:
         with os.fdopen(handle, "wb") as file:
             file.write(message.as_bytes(policy=SMTP))
         partial.rename(self._folder / f"{partial.name[1:]}.eml")
+
+
+def delete_expired_files(folder: Path, now: datetime) -> int:
+    """Delete the messages of an outbox whose token has expired, and files that a crash left behind.
+
+    Files of another kind stay: `OUTBOX_DIR` can name any folder.
+
+    Returns:
+        The number of deleted files.
+    """
+    count = 0
+    for path in (*folder.glob(f"{_UUID}.eml"), *folder.glob(f".{_UUID}")):
+        with suppress(FileNotFoundError):  # another process deletes the same files
+            if _get_expiry(path) <= now:
+                path.unlink()
+                count += 1
+    return count
+
+
+def _get_expiry(path: Path) -> datetime:
+    try:
+        with path.open("rb") as file:
+            return parsedate_to_datetime(BytesHeaderParser().parse(file)["Expires"]).astimezone(UTC)
+    except (TypeError, ValueError):  # a message without a token, or of an earlier version
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC) + MAX_LIFETIME
 
 
 class SmtpTransport:
@@ -101,13 +140,17 @@ class Mailer:
         self._sender = sender
         self._domain = parseaddr(sender)[1].rpartition("@")[2] or None
 
-    def compose(self, recipient: str, subject: str, text: str) -> EmailMessage:
-        """Return a plain text message."""
+    def compose(
+        self, recipient: str, subject: str, text: str, expires_at: datetime | None = None
+    ) -> EmailMessage:
+        """Return a plain text message; `expires_at` is the end of the token in it (RFC 4021, `Expires`)."""
         message = EmailMessage()
         message["From"] = self._sender
         message["To"] = recipient
         message["Subject"] = subject
         message["Date"] = format_datetime(utc_now())
+        if expires_at is not None:
+            message["Expires"] = format_datetime(expires_at)
         message["Message-ID"] = make_msgid(domain=self._domain)
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(text)
@@ -125,6 +168,12 @@ def strip_newlines(name: str) -> str:
 
 @cache
 def get_mailer(settings: Settings) -> Mailer:
-    """Return the mailer of these settings. There is one for each `Settings` object."""
+    """Return the mailer of these settings. There is one for each `Settings` object.
+
+    Raises:
+        MailDisabled: `MAIL` is `off`.
+    """
+    if settings.mail == "off":
+        raise MailDisabled()
     transport = SmtpTransport(settings.smtp_url) if settings.smtp_url else FileTransport(settings.outbox_dir)
     return Mailer(transport, settings.mail_from)

@@ -57,7 +57,7 @@ def recover_password(email: str, mailer: Mailer, public_url: str) -> None:
     account = current_session().execute(select(User.id, User.email).where(*is_account)).one_or_none()
     address = account.email if account else email
     text = _RECOVERY_EMAIL.format(expires_at=expires_at, token=token, public_url=public_url)
-    message = mailer.compose(address, "Your new password for Sartiq", text)
+    message = mailer.compose(address, "Your new password for Sartiq", text, expires_at)
     if account is not None:
         set_target("user", account.id)
         after_commit(lambda: mailer.send(message))

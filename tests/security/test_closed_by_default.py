@@ -1,0 +1,246 @@
+"""A deployment is closed by default: secrets, addresses, e-mail and file modes that a server starts with."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from db.base import utc_now
+from db.models import EmailChange, Invitation, PasswordResetToken, User
+from db.session import Database
+from handlers.app import Application
+from handlers.server import cli
+from studio.accounts.identity.mail import MAX_LIFETIME, FileTransport, Mailer, delete_expired_files
+from studio.accounts.identity.passwords import hash_password
+from studio.jobs import __main__ as jobs
+from studio.jobs.maintenance import MAINTENANCE_TASKS
+from studio.settings import DEVELOPMENT_SECRET, MOCK_SECRET, SECRET_COMMAND, InvalidSettings, Settings
+from studio.webhooks import dispatcher
+from tests.api.conftest import Client
+from tests.e2e.server import ROOT, SECRET_KEY, build_environment, free_port
+from tests.support import factories
+
+PRODUCTION = {"SARTIQ_ENV": "production", "SECRET_KEY": SECRET_KEY, "MAIL": "off"}
+PASSWORD = "a-linen-dress-in-may"
+WEAK_SECRETS = {
+    "none": "",
+    "of development": DEVELOPMENT_SECRET,
+    "of the mock": MOCK_SECRET,
+    "published, with a newline": f"{DEVELOPMENT_SECRET}\n",
+    "31 bytes": "0123456789abcdef0123456789abcde",
+    "one character": "a" * 64,
+    "nine characters": "abcdefghi" * 8,
+}
+
+
+def find_error(environment: Mapping[str, str]) -> str:
+    with pytest.raises(InvalidSettings) as error:
+        Settings.from_environment(environment)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("environment", ["test", "production"])
+@pytest.mark.parametrize("secret", WEAK_SECRETS.values(), ids=WEAK_SECRETS)
+def test_s31_a_guessable_secret_is_rejected_outside_development(environment: str, secret: str) -> None:
+    message = find_error(PRODUCTION | {"SARTIQ_ENV": environment, "SECRET_KEY": secret})
+    assert message.startswith("SECRET_KEY must be set to at least 32 bytes with at least 10 different ")
+    assert message.endswith(SECRET_COMMAND)
+
+
+def test_s31_production_starts_with_the_secret_that_the_printed_command_makes() -> None:
+    program, *arguments = shlex.split(SECRET_COMMAND)
+    assert program == "python"
+    made = subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True).stdout
+    assert Settings.from_environment(PRODUCTION | {"SECRET_KEY": made.strip()}).secret_key == made.strip()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "128.0.0.1", "api.example.com"])
+@pytest.mark.parametrize("environment", ["development", "test"])
+def test_s31_only_production_and_the_mock_listen_on_other_addresses(environment: str, host: str) -> None:
+    variables = PRODUCTION | {"SARTIQ_ENV": environment, "HOST": host}
+    message = find_error(variables)
+    assert message.startswith(f"HOST must be a loopback address in {environment}, not {host!r}: ")
+    assert message.endswith("Set SARTIQ_ENV=production, or ALLOW_PUBLIC_DEVELOPMENT=1")
+    allowed = ({"SARTIQ_ENV": "production"}, {"SARTIQ_MODE": "mock"}, {"ALLOW_PUBLIC_DEVELOPMENT": "1"})
+    for change in allowed:
+        assert Settings.from_environment(variables | change).host == host
+    assert find_error(variables | {"ALLOW_PUBLIC_DEVELOPMENT": "0"}) == message
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_s31_a_development_server_listens_on_loopback_addresses(host: str) -> None:
+    assert Settings.from_environment({"HOST": host}).host == host
+
+
+def test_s31_a_development_server_stores_nothing_when_its_host_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("HOST", "0.0.0.0")
+    assert cli.main([]) == 2
+    assert capsys.readouterr().err.startswith("Not started: HOST must be a loopback address")
+    assert not (tmp_path / "data").exists()
+
+
+def test_s31_production_needs_a_mail_server_or_the_decision_to_have_none() -> None:
+    undecided = {name: value for name, value in PRODUCTION.items() if name != "MAIL"}
+    assert find_error(undecided).startswith("SMTP_URL must be set in production, or MAIL=off")
+    assert find_error(undecided | {"MAIL": "on"}).startswith("SMTP_URL must be set in production")
+    assert find_error(undecided | {"MAIL": "no"}) == (
+        "2 settings are invalid:\n  - SMTP_URL must be set in production, or MAIL=off: operations that send "
+        "e-mail then return 503\n  - MAIL must be one of on, off, not 'no'"
+    )
+    assert Settings.from_environment(undecided | {"SMTP_URL": "smtp://localhost"}).mail == "on"
+    assert Settings.from_environment(PRODUCTION).mail == "off"
+    for environment in ("development", "test"):
+        assert Settings.from_environment(undecided | {"SARTIQ_ENV": environment}).mail == "on"
+
+
+@pytest.fixture
+def mail_off(app: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Turn e-mail off, and return a folder to which no e-mail may be written."""
+    settings = replace(app.settings, mail="off", outbox_dir=tmp_path / "outbox")
+    monkeypatch.setitem(app.app.config, "SETTINGS", settings)
+    return settings.outbox_dir
+
+
+def assert_disabled(client: Client, method: str, path: str, body: object = None) -> None:
+    response = client(method, path, body)
+    assert (response.status, response.json()["code"]) == (503, "mail_disabled"), response.body
+    assert response.json()["detail"] == "This server sends no e-mail: ask its operator"
+    assert response.headers["retry-after"] == "3600"
+
+
+@pytest.fixture
+def owner(database: Database) -> User:
+    """Return the owner of an organization, who has a password."""
+    return factories.make_user(hashed_password=hash_password(PASSWORD))
+
+
+def test_s31_operations_that_send_an_email_return_503_if_email_is_off(
+    database: Database, owner: User, client_for: Callable[..., Client], mail_off: Path
+) -> None:
+    client, member = client_for(owner), factories.make_user()
+    organization = factories.make_organization(owner)
+    factories.make_membership(organization, member)
+    path = f"/organizations/{organization.id}"
+    invitation = {"email": "new@example.com", "role": "member"}
+    transfer = {"user_id": str(member.id), "password": PASSWORD}
+    change = {"email": "new@example.com", "current_password": PASSWORD}
+    assert_disabled(client, "POST", f"/password-recovery/{owner.email}")
+    assert_disabled(client, "POST", "/password-recovery/unknown@example.com")
+    assert_disabled(client, "POST", f"{path}/invitations", invitation)
+    assert_disabled(client, "POST", f"{path}/transfer-ownership", transfer)
+    assert_disabled(client, "PATCH", "/users/me", change)
+    assert_disabled(client, "POST", "/email-change/confirm", {"token": f"ec_{'a' * 43}"})
+    assert client("PATCH", "/users/me", {"full_name": "Ines"}).status == 200
+    assert client("GET", path).json()["owner_id"] == str(owner.id)
+    with database.transaction(write=False) as session:
+        for model in (PasswordResetToken, Invitation, EmailChange):
+            assert session.scalars(select(model)).all() == []
+    assert not mail_off.exists()
+
+
+def test_s31_a_disabled_webhook_endpoint_is_not_announced_if_email_is_off(
+    app: Application, mail_off: Path
+) -> None:
+    settings = replace(app.settings, mail="off")
+    dispatcher.notify_owner(settings, app.database, factories.make_user().id)
+
+
+def send(folder: Path, subject: str, **options: object) -> Path:
+    """Write an e-mail to an outbox and return its file."""
+    mailer = Mailer(FileTransport(folder), "studio@example.com")
+    before = set(folder.glob("*.eml"))
+    mailer.send(mailer.compose("dana@example.com", subject, "Hello\n", **options))  # type: ignore[arg-type]
+    (written,) = set(folder.glob("*.eml")) - before
+    return written
+
+
+def test_s31_files_of_the_outbox_are_deleted_when_their_token_expires(tmp_path: Path) -> None:
+    now = utc_now()
+    recovery = send(tmp_path, "Recovery", expires_at=now + timedelta(hours=1))
+    invitation = send(tmp_path, "Invitation", expires_at=now + timedelta(days=7))
+    notice = send(tmp_path, "Notice")
+    unfinished = tmp_path / f".{recovery.stem}"
+    unfinished.write_bytes(b"half an e-mail")
+    own = tmp_path / "letter.eml"
+    own.write_bytes(b"From: me@example.com\r\n\r\nHello\r\n")
+
+    def delete_at(age: timedelta) -> set[Path]:
+        before = set(tmp_path.iterdir())
+        count = delete_expired_files(tmp_path, now + age)
+        deleted = before - set(tmp_path.iterdir())
+        assert len(deleted) == count
+        return deleted
+
+    assert delete_at(timedelta(minutes=59)) == set()
+    assert delete_at(timedelta(hours=1, seconds=1)) == {recovery}
+    assert delete_at(MAX_LIFETIME - timedelta(minutes=1)) == set()
+    assert delete_at(MAX_LIFETIME + timedelta(minutes=1)) == {invitation, notice, unfinished}
+    assert list(tmp_path.iterdir()) == [own]
+    assert delete_expired_files(tmp_path / "none", now) == 0
+
+
+def test_s31_every_email_with_a_token_says_when_the_token_expires(
+    app: Application,
+    owner: User,
+    client_for: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    settings, organization = replace(app.settings, outbox_dir=tmp_path), factories.make_organization(owner)
+    client = client_for(owner)
+    monkeypatch.setitem(app.app.config, "SETTINGS", settings)
+    path = f"/organizations/{organization.id}/invitations"
+    change = {"email": "new@example.com", "current_password": PASSWORD}
+    assert client("POST", f"/password-recovery/{owner.email}").status == 200
+    assert client("POST", path, {"email": "dana@example.com", "role": "member"}).status == 201
+    assert client("PATCH", "/users/me", change).status == 200
+    with_token = [mail for mail in tmp_path.iterdir() if b"This token" in mail.read_bytes()]
+    assert len(with_token) == 3
+    assert all(b"\r\nExpires: " in mail.read_bytes() for mail in with_token)
+    assert "deletion of expired e-mails" in {task.name for task in MAINTENANCE_TASKS}
+
+
+def list_open_paths(folder: Path) -> list[str]:
+    """Return the paths that other users of the machine may access, with their modes."""
+    paths = (folder, *folder.rglob("*"))
+    return [f"{path} {path.stat().st_mode:o}" for path in paths if path.stat().st_mode & 0o077]
+
+
+def test_s31_database_and_media_are_accessible_to_their_owner_only(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    environment = {**os.environ, **build_environment(folder, free_port()), "SARTIQ_ENV": "development"}
+    command = [sys.executable, "-m", "handlers", "--prepare-only"]
+    subprocess.run(command, cwd=ROOT, env=environment, umask=0o000, check=True, timeout=60)
+    assert {path.name for path in folder.iterdir()} >= {"media", "sartiq.db"}
+    assert any(path.is_file() for path in (folder / "media").rglob("*"))
+    assert list_open_paths(folder) == []
+
+
+def test_s31_each_entry_point_sets_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CELERY_BROKER_URL", raising=False)
+    os.umask(0o022)
+    with pytest.raises(SystemExit):
+        jobs.main(["worker"])
+    assert "CELERY_BROKER_URL is not set" in capsys.readouterr().err
+    assert os.umask(0o022) == 0o077
+    # The process ends before it creates the application.
+    script = "import os; os.umask(0)\ntry:\n    import wsgi\nfinally:\n    print(oct(os.umask(0)))"
+    environment = {**os.environ, "SARTIQ_ENV": "none", "DATA_DIR": str(tmp_path)}
+    process = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert process.stdout == "0o77\n"
