@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.session import current_session
-from handlers.common.context import current_storage
+from handlers.common.context import current_settings, current_storage
 from handlers.common.responses import ApiResponse, json_response
 from handlers.contract.errors import ServiceUnavailable
 
@@ -25,7 +26,7 @@ def health_check() -> ApiResponse:
 
 def system_health_check() -> ApiResponse:
     """Return the state of each dependency; the response is always 200."""
-    checks = {name: "ok" if is_usable() else "failed" for name, is_usable in DEPENDENCIES.items()}
+    checks = {name: "ok" if is_usable() else "failed" for name, is_usable in list_dependencies().items()}
     return json_response(
         {"status": "ok" if "failed" not in checks.values() else "degraded", "checks": checks}
     )
@@ -33,7 +34,7 @@ def system_health_check() -> ApiResponse:
 
 def readiness() -> ApiResponse:
     """Return 200 if all dependencies work, 503 otherwise (readiness)."""
-    if not all(is_usable() for is_usable in DEPENDENCIES.values()):
+    if not all(is_usable() for is_usable in list_dependencies().values()):
         raise ServiceUnavailable()
     return json_response({"status": "ok"})
 
@@ -72,4 +73,13 @@ def is_media_usable() -> bool:
     return True
 
 
-DEPENDENCIES: dict[str, Callable[[], bool]] = {"database": is_database_usable, "media": is_media_usable}
+def list_dependencies() -> dict[str, Callable[[], bool]]:
+    """Return the check of each dependency of this server, by name."""
+    checks: dict[str, Callable[[], bool]] = {"database": is_database_usable, "media": is_media_usable}
+    broker_url = current_settings().celery_broker_url
+    if broker_url is not None:
+        # Imported here: a server without a broker does not load the client of Redis.
+        from studio.jobs.broker import is_broker_usable
+
+        checks["broker"] = partial(is_broker_usable, broker_url)
+    return checks

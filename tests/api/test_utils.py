@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from handlers import utils
 from handlers.app import Application
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
+from tests.e2e.server import free_port
+from tests.resilience.processes import RedisServer
 
 OK = {"status": "ok"}
 
@@ -70,6 +73,41 @@ def test_a_server_without_its_media_folder_is_alive_but_not_ready(anonymous: Cli
     assert anonymous("GET", "/utils/db-check/").status == 200
     response = anonymous("GET", "/utils/readiness")
     assert (response.status, response.json()["code"]) == (503, "unavailable")
+
+
+@pytest.fixture
+def use_broker(application: Application, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that makes the application one whose generations run in Celery workers."""
+
+    def use(url: str) -> None:
+        settings = replace(application.settings, celery_broker_url=url)
+        monkeypatch.setitem(application.app.config, "SETTINGS", settings)
+
+    return use
+
+
+def test_s29_a_server_with_a_broker_is_ready_while_the_broker_answers(
+    anonymous: Client, use_broker: Callable[[str], None], broker: RedisServer
+) -> None:
+    use_broker(broker.url)
+    system = anonymous("GET", "/utils/system-health-check")
+    assert system.json() == {"status": "ok", "checks": {"database": "ok", "media": "ok", "broker": "ok"}}
+    assert anonymous("GET", "/utils/readiness").status == 200
+
+
+def test_s29_a_server_whose_broker_cannot_be_reached_is_alive_but_not_ready(
+    anonymous: Client, use_broker: Callable[[str], None]
+) -> None:
+    use_broker(f"redis://127.0.0.1:{free_port()}/0")
+    system = anonymous("GET", "/utils/system-health-check")
+    assert (system.status, system.json()) == (
+        200,
+        {"status": "degraded", "checks": {"database": "ok", "media": "ok", "broker": "failed"}},
+    )
+    assert anonymous("GET", "/utils/health-check/").status == 200
+    response = anonymous("GET", "/utils/readiness")
+    assert (response.status, response.json()["code"]) == (503, "unavailable")
+    assert int(response.headers["retry-after"]) > 0
 
 
 def test_the_version_is_the_one_of_the_project(anonymous: Client) -> None:

@@ -40,7 +40,7 @@ def wait_until_up(helper: JobsProcess, is_up: Callable[[], bool], what: str) -> 
     assert helper.process.poll() is None, f"not {what}:\n{helper.log.read_text(errors='replace')[-4000:]}"
 
 
-def test_the_environment_has_no_development_packages(installed_python: str) -> None:
+def test_s29_the_environment_has_no_development_packages(installed_python: str) -> None:
     script = "import importlib.util as util; print([util.find_spec(name) for name in ('pytest', 'moto')])"
     found = subprocess.run([installed_python, "-c", script], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[None, None]"
@@ -48,7 +48,7 @@ def test_the_environment_has_no_development_packages(installed_python: str) -> N
 
 @on_postgresql
 @pytest.mark.slow("it starts a server, a worker and the scheduler")
-def test_the_runtime_packages_render_an_image_through_celery_in_production(
+def test_s29_the_runtime_packages_render_an_image_through_celery_in_production(
     installed_python: str, broker: RedisServer, own_database_url: str, tmp_path: Path
 ) -> None:
     production = build_environment(

@@ -47,6 +47,7 @@ SECURITY_ROWS = {
     26: "Signed file URLs",
     27: "Contract audit",
     28: "Contract fuzz",
+    29: "Installed as deployed",
     31: "Closed by default",
     44: "Share links",
 }

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -157,11 +157,11 @@ def test_s31_a_disabled_webhook_endpoint_is_not_announced_if_email_is_off(
     dispatcher.notify_owner(settings, app.database, factories.make_user().id)
 
 
-def send(folder: Path, subject: str, **options: object) -> Path:
+def send(folder: Path, subject: str, expires_at: datetime | None = None) -> Path:
     """Write an e-mail to an outbox and return its file."""
     mailer = Mailer(FileTransport(folder), "studio@example.com")
     before = set(folder.glob("*.eml"))
-    mailer.send(mailer.compose("dana@example.com", subject, "Hello\n", **options))  # type: ignore[arg-type]
+    mailer.send(mailer.compose("dana@example.com", subject, "Hello\n", expires_at))
     (written,) = set(folder.glob("*.eml")) - before
     return written
 
