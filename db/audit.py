@@ -12,16 +12,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import Column, event, insert, inspect
+from sqlalchemy import Column, event, func, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
-from db.base import Identified, utc_now
+from db.base import Identified, affected_one, utc_now
 from db.models.audit import AuditEvent
 from db.models.organizations import Membership
 from db.models.users import User
@@ -30,6 +30,8 @@ from db.session import current_write_connection
 MASK = "***"
 MAX_TEXT_LENGTH = 500
 MAX_LIST_LENGTH = 100
+DENIAL_WINDOW = timedelta(minutes=1)
+"""Equal denied requests within this time are one event."""
 
 # Words rather than column names: "token" masks `token_hash` and any later column with a token.
 _SECRET = re.compile(r"hash|salt|secret|password|token|config|credential|(^|_)key(_|$)")
@@ -58,6 +60,7 @@ _INTERNAL_COLUMNS = {
 
 _LOGGED_TYPES = (str, int, float, UUID, datetime, dict, list)
 _INSERT = insert(AuditEvent)
+_DENIAL_KEY = ("organization_id", "account_id", "actor_type", "actor_id", "action", "outcome", "reason")
 _NULL_COLUMNS = {column.name: None for column in AuditEvent.__table__.c if column.nullable}
 
 
@@ -164,6 +167,30 @@ def insert_event(event: Mapping[str, Any]) -> None:
     current_write_connection().execute(
         _INSERT, {**_NULL_COLUMNS, **event, "created_at": now, "updated_at": now}
     )
+
+
+def insert_denial(denial: Mapping[str, Any]) -> None:
+    """Insert the event of a denied request, or count the request in an equal event of the last minute.
+
+    Requests are equal if tenant, actor, action and reason are. Without an actor, the address must be, too.
+    Otherwise one client could fill the table with requests that it may not make.
+    """
+    now, connection = utc_now(), current_write_connection()
+    columns = [*_DENIAL_KEY, *(() if denial.get("actor_id") else ("address",))]
+    key = {name: denial.get(name) for name in columns}
+    if connection.dialect.name == "postgresql":
+        # Two processes must not both find no event. SQLite has one writer.
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(repr(key), 0))))
+    latest = (
+        select(AuditEvent.id)
+        .where(*(getattr(AuditEvent, name) == value for name, value in key.items()))
+        .where(AuditEvent.created_at > now - DENIAL_WINDOW)
+        .order_by(AuditEvent.created_at.desc())
+        .limit(1)
+    )
+    repeated = update(AuditEvent).where(AuditEvent.id == latest.scalar_subquery())
+    if not affected_one(connection.execute(repeated.values(count=AuditEvent.count + 1, updated_at=now))):
+        insert_event(denial)
 
 
 def _track_flush(flushing: Session, _context: object) -> None:

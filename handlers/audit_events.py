@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, bindparam, select
 
+from db.audit import DENIAL_WINDOW
 from db.models.audit import AuditEvent
 from db.queries.organizations import get_organization
 from db.session import current_session
@@ -24,8 +25,8 @@ _FILTERS: dict[str, SQLColumnExpression[Any]] = {
     "target_id": AuditEvent.target_id,
     "outcome": AuditEvent.outcome,
     "created_before": AuditEvent.created_at < bindparam("created_before"),
-    # An event is never updated, and only its creation time is indexed.
-    "updated_after": AuditEvent.created_at > bindparam("updated_after"),
+    # Only the creation time is indexed. An event changes for at most `DENIAL_WINDOW`.
+    "recorded_after": AuditEvent.created_at > bindparam("recorded_after"),
 }
 # An audit log only grows, so its count is always capped.
 ORGANIZATION_EVENTS = ListQuery(
@@ -44,13 +45,19 @@ def list_audit_events(organization_id: UUID, **params: Any) -> ApiResponse:
     # Superusers can also read the log of a deleted organization.
     if not current_caller().is_superuser or not _has_events(AuditEvent.organization_id == organization_id):
         get_organization(organization_id)
-    return ORGANIZATION_EVENTS.list_response({**params, "organization_id": organization_id})
+    return ORGANIZATION_EVENTS.list_response(_limit_scan({**params, "organization_id": organization_id}))
 
 
 @requires(Permission.ACCOUNT_SELF)
 def list_own_audit_events(**params: Any) -> ApiResponse:
     """List the audit events of the caller's account and personal rows."""
-    return ACCOUNT_EVENTS.list_response({**params, "account_id": current_caller().user_id})
+    return ACCOUNT_EVENTS.list_response(_limit_scan({**params, "account_id": current_caller().user_id}))
+
+
+def _limit_scan(params: dict[str, Any]) -> dict[str, Any]:
+    """Add the creation time before which no event has changed after `updated_after`."""
+    updated_after = params.get("updated_after")
+    return {**params, "recorded_after": updated_after and updated_after - DENIAL_WINDOW}
 
 
 def _has_events(condition: ColumnElement[bool]) -> bool:

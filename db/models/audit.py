@@ -31,7 +31,7 @@ class AuditEvent(Identified):
     """A row is one event; it has no foreign keys because it outlives its actor, target and organization.
 
     It belongs to the organization whose rows were used, or to the account for personal rows. The session and
-    triggers of the database reject changes and deletions.
+    triggers of the database reject changes and deletions. Only `count` of a denied event grows, one by one.
     """
 
     __tablename__ = "audit_events"
@@ -64,6 +64,8 @@ class AuditEvent(Identified):
     changes: Mapped[list[Any]] = mapped_column(default=list)
     address: Mapped[str | None] = mapped_column(String(64))
     request_id: Mapped[str] = mapped_column(String(64))
+    # More than 1 for denied requests that were repeated within a minute.
+    count: Mapped[int] = mapped_column(default=1)
 
 
 def _reject_row_change(*_: object) -> None:

@@ -39,6 +39,14 @@ def lock_users(user_ids: Collection[UUID]) -> None:
     )
 
 
+def lock_for_count(user_id: UUID) -> None:
+    """Lock a user while rows are counted against a limit per user.
+
+    Only other counts of the user wait: FOR NO KEY UPDATE does not block inserts that refer to the user.
+    """
+    current_session().execute(select(User.id).where(User.id == user_id).with_for_update(key_share=True))
+
+
 def find_user_by_email(email: str, for_update: bool = False) -> User | None:
     """Return the user with this e-mail address, ignoring letter case, or None; locked if `for_update`."""
     query = select(User).where(User.email_key == email_key(email))

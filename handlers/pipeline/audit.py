@@ -16,7 +16,7 @@ from flask import request
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.audit import ChangeTracker, insert_event, track_changes
+from db.audit import ChangeTracker, insert_denial, insert_event, track_changes
 from db.errors import DomainError, IncorrectCredentials, PermissionDenied, Unauthenticated
 from db.models.audit import ActorType, Outcome
 from db.models.users import User
@@ -129,18 +129,18 @@ class AuditRecorder:
     def _record_denial(self, context: RequestContext, tracker: ChangeTracker, error: DomainError) -> None:
         """Record a denied request after its rollback, if its caller or account is known.
 
-        Every failed sign-in is recorded: login throttling limits their number.
+        Every failed sign-in is recorded. Equal requests within a minute are one event with a count.
         """
         if not (context.claims or tracker.account_id or isinstance(error, IncorrectCredentials)):
             return
         path_target = self._targets.resolve_path(self._operation.path, context.arguments)
 
-        def insert_denial(_: Session) -> None:
+        def record(_: Session) -> None:
             denied = _find_denied_request(context, tracker)
             if denied is None:
                 return
             account = Target("user", denied.account_id) if denied.account_id else None
-            insert_event(
+            insert_denial(
                 {
                     **self._event_fields(path_target or account),
                     **denied.actor,
@@ -151,7 +151,7 @@ class AuditRecorder:
                 }
             )
 
-        run_in_separate_transaction(insert_denial)
+        run_in_separate_transaction(record)
 
     def _event_fields(self, target: Target | None) -> dict[str, Any]:
         return {

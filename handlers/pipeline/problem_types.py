@@ -145,6 +145,16 @@ PROBLEMS: dict[str, ProblemType] = {
     "too_many_api_keys": ProblemType(
         409, "The organization has 50 API keys, including expired ones.", "Delete keys that are not used."
     ),
+    "too_many_organizations": ProblemType(
+        409,
+        "The account, or the account of the new owner, owns 20 organizations.",
+        "Delete an organization or transfer its ownership.",
+    ),
+    "too_many_uploads": ProblemType(
+        409,
+        "The account, with its API keys, has 100 uploads whose bytes have not arrived.",
+        "Send the bytes of the uploads first, or wait half an hour until their URLs have expired.",
+    ),
     "scopes_not_granted": ProblemType(
         409,
         "The key would have scopes that your role in the organization does not allow.",

@@ -20,3 +20,4 @@ class AuditEventSchema(IdentifiedSchema):
     changes = fields.Raw()
     address = fields.Raw()
     request_id = fields.Raw()
+    count = fields.Raw()

@@ -17,11 +17,13 @@ from db.models.media import MediaResource, Upload
 from db.models.organizations import Invitation, Membership, Organization, Role
 from db.models.users import User
 from db.queries.organizations import get_membership, has_records
-from db.queries.users import find_colleague, get_user
-from db.session import after_commit, current_session
+from db.queries.users import find_colleague, get_user, lock_for_count
+from db.session import after_commit, current_session, query_as_system
 from db.tenancy import Caller, extend_role_to
 from studio.accounts.identity.mail import Mailer, strip_newlines
 from studio.catalogue.slugs import insert_with_slug
+
+MAX_OWNED = 20
 
 
 class NotEmpty(Conflict):
@@ -52,6 +54,13 @@ class AccountLocked(Conflict):
     default_detail = "The account is deactivated"
 
 
+class TooManyOrganizations(Conflict):
+    """The account owns the maximum number of organizations."""
+
+    code = "too_many_organizations"
+    default_detail = f"An account owns at most {MAX_OWNED} organizations: delete or transfer one first"
+
+
 _NEW_OWNER_EMAIL = """\
 Hello,
 
@@ -72,8 +81,12 @@ def create_organization(name: str, slug: str | None, owner_id: UUID) -> Organiza
         owner_id: The user who becomes the owner.
 
     Raises:
+        TooManyOrganizations: The user owns `MAX_OWNED` organizations.
         SlugTaken: Another organization has the slug.
     """
+    # Locked, so that concurrent requests cannot exceed the maximum.
+    lock_for_count(owner_id)
+    _require_owner_capacity(owner_id)
     organization = Organization(id=new_id(), name=name, slug=slug, logo_media=None)
     extend_role_to(organization.id)
     insert_with_slug(organization, "organization")
@@ -168,6 +181,7 @@ def transfer_ownership(organization: Organization, new_owner_id: UUID) -> User:
         NotFound: The account is not a member.
         AlreadyOwner: The account is the owner.
         AccountLocked: The account is deactivated.
+        TooManyOrganizations: The account owns `MAX_OWNED` organizations.
     """
     get_membership(organization.id, new_owner_id)
     # The account is locked before the membership, in the same order as by the deletion of an account.
@@ -177,6 +191,7 @@ def transfer_ownership(organization: Organization, new_owner_id: UUID) -> User:
         raise AlreadyOwner()
     if not account.is_active:
         raise AccountLocked()
+    _require_owner_capacity(account.id)
     record_change("owner_id", organization.owner_id, new_owner_id)
     get_membership(organization.id, organization.owner_id, for_update=True).role = Role.ADMIN
     # Flushed first: the unique index allows no second owner, not even within the transaction.
@@ -201,6 +216,14 @@ def _delete_invitation(organization_id: UUID, user: User) -> None:
     current_session().execute(
         delete(Invitation).where(Invitation.organization_id == organization_id, address)
     )
+
+
+def _require_owner_capacity(user_id: UUID) -> None:
+    """Check that a locked user may own another organization."""
+    owned = select(Membership.id).where(Membership.user_id == user_id, Membership.role == Role.OWNER)
+    # The caller sees only their own organizations, and may transfer one to a user with others.
+    if len(query_as_system(owned)) >= MAX_OWNED:
+        raise TooManyOrganizations()
 
 
 def _require_not_owner(membership: Membership) -> None:

@@ -7,13 +7,14 @@ The bytes stay in a temporary file until a row refers to them (`ingest`) or the 
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from db.audit import set_target
 from db.base import new_id, utc_now
 from db.errors import Conflict, NotFound
 from db.models.media import Upload, UploadStatus
-from db.session import current_session
+from db.queries.users import lock_for_count
+from db.session import current_session, query_as_system
 from db.tenancy import current_caller
 from studio.media.garbage_collection import GRACE_PERIOD
 from studio.media.storage import Storage, temporary_key
@@ -21,6 +22,9 @@ from studio.media.stored_image import StoredImage
 
 _MIN_LIFETIME = timedelta(minutes=15)
 _MIN_BYTES_PER_SECOND = 50_000
+MAX_LIFETIME = timedelta(minutes=33)
+"""The longest validity of a presigned URL, that of a file of 50 MB. After it no bytes arrive."""
+MAX_PENDING = 100
 
 
 class UploadConsumed(Conflict):
@@ -30,12 +34,28 @@ class UploadConsumed(Conflict):
     default_detail = "The uploaded file is already in use"
 
 
+class TooManyUploads(Conflict):
+    """The user has the maximum number of uploads whose bytes have not arrived."""
+
+    code = "too_many_uploads"
+    default_detail = (
+        f"{MAX_PENDING} uploads are pending: send their bytes first, or wait until their URLs expire"
+    )
+
+
 def create_presigned_url(filename: str, content_type: str, size: int | None) -> Upload:
     """Create an upload of the caller that expires after `GRACE_PERIOD`.
 
     The upload of an API key belongs to the key's organization: keys cannot read personal resources.
+
+    Raises:
+        TooManyUploads: The user, with their API keys, has `MAX_PENDING` pending uploads.
     """
     caller = current_caller()
+    # Locked, so that concurrent requests cannot exceed the maximum.
+    lock_for_count(caller.user_id)
+    if _count_pending(caller.user_id) >= MAX_PENDING:
+        raise TooManyUploads()
     upload = Upload(
         id=new_id(),
         owner_id=caller.user_id,
@@ -53,6 +73,17 @@ def create_presigned_url(filename: str, content_type: str, size: int | None) -> 
 def url_lifetime(size: int | None) -> timedelta:
     """Return how long the presigned URL is valid: 15 minutes, plus the transfer time of a large file."""
     return _MIN_LIFETIME + timedelta(seconds=(size or 0) // _MIN_BYTES_PER_SECOND)
+
+
+def _count_pending(user_id: UUID) -> int:
+    """Return the number of a user's uploads whose bytes may still arrive."""
+    # unscoped: uploads of one user in all tenants
+    pending = select(func.count(Upload.id)).where(
+        Upload.owner_id == user_id,
+        Upload.status == UploadStatus.PENDING,
+        Upload.created_at > utc_now() - MAX_LIFETIME,
+    )
+    return query_as_system(pending)[0]
 
 
 def put_upload(storage: Storage, upload_id: UUID, image: StoredImage) -> None:

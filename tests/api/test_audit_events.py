@@ -90,6 +90,7 @@ def test_creates_updates_and_deletes_are_logged_with_the_values_before_and_after
             {"field": "default_style_id", "before": None, "after": str(style.id)},
         ],
         "address": "127.0.0.1",
+        "count": 1,
     }
     assert changed_fields(creation) == {
         "owner_id": (None, str(customer.owner.id)), "name": (None, "Nord"), "slug": (None, "nord")

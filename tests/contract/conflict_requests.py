@@ -7,6 +7,7 @@ from typing import Any
 
 from db.models import Upload
 from studio.accounts.api_keys import MAX_KEYS
+from studio.media.uploads import MAX_PENDING
 from tests.contract.operations import Request
 from tests.contract.tenant import Tenant
 from tests.support import factories
@@ -168,6 +169,11 @@ def _skipped_phase(tenant: Tenant, request: Request) -> None:
     request.body = {"phase": "AGREEMENT"}
 
 
+def _max_pending_uploads(tenant: Tenant, request: Request) -> None:
+    for _ in range(MAX_PENDING):
+        factories.make_upload(owner=tenant.owner)
+
+
 def _consumed_upload(tenant: Tenant, request: Request) -> None:
     upload: Upload = tenant.rows["upload"]
     upload.status, upload.media_resource_id = "ingested", tenant.rows["resource"].id
@@ -248,6 +254,7 @@ CONFLICTS: dict[str, Conflict] = {
     "reopen_prediction": _row_in_state("prediction", "pending_review"),
     "create_export": _row_in_state("prediction", "rejected"),
     "download_export": _row_in_state("export", "failed"),
+    "create_presigned_url": _max_pending_uploads,
     "put_upload": _consumed_upload,
     "create_webhook_endpoint": _internal_webhook_url,
     "update_webhook_endpoint": _internal_webhook_url,

@@ -50,6 +50,7 @@ SECURITY_ROWS = {
     29: "Installed as deployed",
     31: "Closed by default",
     44: "Share links",
+    48: "Limits per account",
 }
 
 

@@ -30,6 +30,8 @@ from studio.accounts.identity.passwords import (
 from studio.accounts.identity.tokens import generate_token, hash_token
 
 RETRY_WINDOW = timedelta(seconds=10)
+MAX_SESSIONS = 50
+"""An account with more open sessions loses the oldest ones at the next login."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,17 @@ def login(email: str, password: str, lifetime: timedelta, user_agent: str | None
     )
     current_session().add(family)
     current_session().flush()
+    _end_oldest_sessions(user.id)
     return _issue_grant(family, None)
+
+
+def _end_oldest_sessions(user_id: UUID) -> None:
+    """End the oldest sessions of a locked account that has more than `MAX_SESSIONS`."""
+    own = (TokenFamily.user_id == user_id, is_open(utc_now()))
+    newest_first = (TokenFamily.created_at.desc(), TokenFamily.id.desc())
+    oldest = select(TokenFamily.id).where(*own).order_by(*newest_first).offset(MAX_SESSIONS)
+    for session_id in current_session().scalars(oldest).all():
+        _revoke_by_id(current_session(), session_id)
 
 
 def refresh_token(token: str) -> Grant:

@@ -82,6 +82,7 @@ def confirm_a_real_change(case: schemathesis.Case) -> None:
 
 
 PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
+    "create_organization": lambda _case: client.delete_oldest_organizations(),
     "transfer_ownership": transfer_a_new_organization,
     "add_member": add_a_new_member,
     "confirm_email_change": confirm_a_real_change,

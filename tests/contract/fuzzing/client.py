@@ -6,6 +6,7 @@ This module knows the demo accounts and the URL of the server under test. It mus
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 import time
@@ -78,10 +79,36 @@ def long_lived_header(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {sign_in(name)['access_token']}"}
 
 
+_session_numbers = itertools.count()
+
+
+def open_session() -> dict[str, Any]:
+    """Return the token pair of a new session of an account that the run does not need.
+
+    The login beyond 50 sessions ends the oldest one, which for the demo account is the session of the run.
+    """
+    form = {"username": _visitor(next(_session_numbers) // 40), "password": "sartiq-fuzzed"}
+    response = http_client().post("/login/access-token", data=form)
+    response.raise_for_status()
+    return dict(response.json())
+
+
+@functools.cache
+def _visitor(_number: int) -> str:
+    """Create an account and return its address."""
+    email = f"{uuid.uuid4().hex}@example.com"
+    create_row("/users/", {"email": email, "password": "sartiq-fuzzed"}, "admin")
+    return email
+
+
 def create_upload_url() -> dict[str, str]:
-    """Return `upload_id`, `expires` and `signature` of a new presigned URL."""
+    """Return `upload_id`, `expires` and `signature` of a new presigned URL.
+
+    It belongs to one of several accounts, because an account has at most 100 pending uploads.
+    """
     body = {"filename": "fuzz.jpg", "content_type": "image/jpeg"}
-    response = http_client().post("/uploads/presigned-url", json=body, headers=long_lived_header("demo"))
+    header = {"Authorization": f"Bearer {open_session()['access_token']}"}
+    response = http_client().post("/uploads/presigned-url", json=body, headers=header)
     response.raise_for_status()
     url = httpx.URL(response.json()["upload_url"])
     return {"upload_id": url.path.rsplit("/", 1)[1], **dict(url.params)}
@@ -121,9 +148,23 @@ GUEST = "guest@example.com"
 
 def create_row(path: str, body: dict[str, Any], name: str = "demo") -> str:
     """Create a row as one of the accounts and return its id."""
+    if (path, name) == ("/organizations/", "demo"):
+        delete_oldest_organizations()
     response = http_client().post(path, json=body, headers=long_lived_header(name))
     response.raise_for_status()
     return str(response.json()["id"])
+
+
+def delete_oldest_organizations() -> None:
+    """Delete the oldest organizations of the demo account, which owns at most 20.
+
+    The latest stay, because a walk may use them.
+    """
+    header = long_lived_header("demo")
+    rows = http_client().get("/organizations/", params={"sort": "created_at"}, headers=header).json()["data"]
+    for row in rows[: max(0, len(rows) - 10)]:
+        if not row["id"].startswith("01990000-5eed"):
+            http_client().delete(f"/organizations/{row['id']}", headers=header)
 
 
 def new_account_id() -> str:

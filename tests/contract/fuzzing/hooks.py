@@ -80,25 +80,28 @@ def protect_password(case: schemathesis.Case) -> None:
 def end_another_session(case: schemathesis.Case) -> None:
     """Sign out a new session instead of the session of the run."""
     if is_authenticated(case):
-        case.headers["Authorization"] = f"Bearer {client.sign_in()['access_token']}"
+        case.headers["Authorization"] = f"Bearer {client.open_session()['access_token']}"
 
 
 def use_a_real_refresh_token(case: schemathesis.Case) -> None:
     """Replace a generated refresh token by one of a new session."""
     if isinstance(case.body, dict) and isinstance(case.body.get("refresh_token"), str):
-        case.body["refresh_token"] = client.sign_in()["refresh_token"]
+        case.body["refresh_token"] = client.open_session()["refresh_token"]
 
 
 def revoke_a_real_token(case: schemathesis.Case) -> None:
     """Replace a generated token by one of a new session."""
     if isinstance(case.body, dict) and isinstance(case.body.get("token"), str):
-        case.body["token"] = client.sign_in()["refresh_token" if coin_flip(case) else "access_token"]
+        case.body["token"] = client.open_session()["refresh_token" if coin_flip(case) else "access_token"]
 
 
 def end_a_new_session(case: schemathesis.Case) -> None:
-    """End a new session."""
-    claims = jwt.decode(client.sign_in()["access_token"], options={"verify_signature": False})
+    """End the new session that sends the request."""
+    token = client.open_session()["access_token"]
+    claims = jwt.decode(token, options={"verify_signature": False})
     case.path_parameters["session_id"] = claims["sid"]
+    if get_sender(case) == "demo" and is_authenticated(case):
+        case.headers["Authorization"] = f"Bearer {token}"
 
 
 def use_a_mailed_token(case: schemathesis.Case) -> None:

@@ -131,8 +131,10 @@ def build_caller(
 def make_audit_event(organization: Organization | None = None, **columns: Any) -> AuditEvent:
     """Create an event in the audit log of an organization, or with `account_id`, of a user."""
     defaults = {"actor_type": "user", "action": "update_brand", "outcome": "succeeded", "request_id": "r"}
+    # As in the server, both times of a new event are the same.
+    times = dict.fromkeys(("created_at", "updated_at"), columns.pop("created_at", utc_now()))
     organization_id = organization.id if organization else None
-    return make(AuditEvent(organization_id=organization_id, **{**defaults, **columns}))
+    return make(AuditEvent(organization_id=organization_id, **{**defaults, **times, **columns}))
 
 
 def make_user(**values: Any) -> User:
