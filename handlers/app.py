@@ -209,7 +209,7 @@ def create_app(
     app.add_api(
         contract.connexion_spec(),
         resolver=ContractResolver(endpoints),
-        security_map=build_security_map(settings.secret_key),
+        security_map=build_security_map(settings.secret_keys),
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui=False),
     )
     for kind in (ProblemException, HTTPException, Exception):

@@ -56,7 +56,7 @@ def refresh_token(body: dict[str, Any]) -> ApiResponse:
 @authenticates_itself
 def revoke_token(body: dict[str, Any]) -> ApiResponse:
     """End the session of a token; the response is the same for an unknown token (RFC 7009)."""
-    claims = decode_access_token(body["token"], current_settings().secret_key)
+    claims = decode_access_token(body["token"], current_settings().secret_keys)
     if claims is not None:
         sessions.revoke_access_token(UUID(claims["sid"]))
     else:

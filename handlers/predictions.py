@@ -137,7 +137,7 @@ def delete_prediction_share(prediction_id: UUID, share_id: UUID) -> ApiResponse:
 def get_shared_image(share_token: str, width: int | None = None, format_: str | None = None) -> ApiResponse:
     """Return the image of a shared prediction; the link is the credential."""
     try:
-        query = shares.select_shared_prediction(current_settings().secret_key, share_token)
+        query = shares.select_shared_prediction(current_settings().secret_keys, share_token)
     except InvalidSignature:
         raise NotFound() from None
     prediction = current_session().scalars(query.options(*FILE_OPTIONS)).one_or_none()

@@ -38,7 +38,7 @@ def create_presigned_url(body: dict[str, Any]) -> ApiResponse:
 
 
 def _precheck_upload(upload_id: UUID, expires: int, signature: str, **_: Any) -> None:
-    check_upload_signature(current_settings().secret_key, upload_id, expires, signature, utc_now())
+    check_upload_signature(current_settings().secret_keys, upload_id, expires, signature, utc_now())
     get_open_upload(upload_id)
 
 

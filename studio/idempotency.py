@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -75,8 +76,12 @@ class RequestInProgress(Exception):
     """Another request holds the lock."""
 
 
-def acquire(namespace: IdempotencyNamespace, fingerprint: str) -> IdempotencyLock | Row[Any]:
+def acquire(namespace: IdempotencyNamespace, fingerprints: Sequence[str]) -> IdempotencyLock | Row[Any]:
     """Acquire the lock of a key in the running write transaction.
+
+    Args:
+        namespace: The key.
+        fingerprints: The hash of the request under each secret of the server. The first one is stored.
 
     Returns:
         The lock if the key is new, expired, or was abandoned by a process that died; else its row.
@@ -87,12 +92,12 @@ def acquire(namespace: IdempotencyNamespace, fingerprint: str) -> IdempotencyLoc
     values = {**namespace.columns(), "number": namespace.lock_id()}
     connection = current_session().connection()
     row = connection.execute(_build_select(connection.dialect.name), values).one()
-    if row.id is not None and not _is_reclaimable(row, fingerprint, utc_now()):
+    if row.id is not None and not _is_reclaimable(row, fingerprints, utc_now()):
         return row
     if not row.is_locked:
         raise RequestInProgress
     return IdempotencyLock(
-        namespace, fingerprint, uuid4(), stale_row=None if row.id is None else (row.id, row.turn)
+        namespace, fingerprints[0], uuid4(), stale_row=None if row.id is None else (row.id, row.turn)
     )
 
 
@@ -113,9 +118,10 @@ def _build_select(dialect: str) -> Executable:
     return statement.select_from(one_row.outerjoin(IdempotencyKey, and_(*in_namespace)))
 
 
-def _is_reclaimable(row: Row[Any], fingerprint: str, now: datetime) -> bool:
+def _is_reclaimable(row: Row[Any], fingerprints: Sequence[str], now: datetime) -> bool:
     is_abandoned = row.status is None and row.lease_expires_at <= now
-    return row.expires_at <= now or (is_abandoned and hmac.compare_digest(row.fingerprint, fingerprint))
+    is_same = any(hmac.compare_digest(row.fingerprint, each) for each in fingerprints)
+    return row.expires_at <= now or (is_abandoned and is_same)
 
 
 def persist_lock(lock: IdempotencyLock) -> None:

@@ -268,6 +268,15 @@ class Settings:
         default_note="for development only",
         secret=True,
     )
+    secret_key_previous: str | None = _setting(
+        "General",
+        "SECRET_KEY_PREVIOUS",
+        None,
+        "The other key while you [rotate](../operations/production.md#rotate-secret_key) `SECRET_KEY`: what "
+        "it signed or encrypted stays valid, and webhooks are signed with both.",
+        Convert(str, f"at least {MIN_SECRET_BYTES} bytes with {MIN_SECRET_CHARACTERS} different characters"),
+        secret=True,
+    )
     host: str = _setting(
         "HTTP server",
         "HOST",
@@ -591,6 +600,11 @@ class Settings:
     max_upload_bytes: int = 52_428_800
 
     @property
+    def secret_keys(self) -> tuple[str, ...]:
+        """The keys that signatures are verified with. The first one signs."""
+        return (self.secret_key, *filter(None, [self.secret_key_previous]))
+
+    @property
     def pool_size(self) -> int:
         """Database connections that all threads of this process can hold at once."""
         # Four more for maintenance tasks, exports and the watching of generations.
@@ -733,12 +747,16 @@ def _check_secrets(values: Mapping[str, Any], errors: Mapping[str, str]) -> dict
     if values["environment"] == "development":
         return {}
     found = {}
-    # A file that cannot be read is reported already.
-    if _is_guessable(values["secret_key"]) and "SECRET_KEY_FILE" not in errors:
-        found["SECRET_KEY"] = (
-            f"must be set to at least {MIN_SECRET_BYTES} bytes with at least {MIN_SECRET_CHARACTERS} "
-            f"different characters, and to none that is published. Make one and keep it: {SECRET_COMMAND}"
-        )
+    for name in ("SECRET_KEY", "SECRET_KEY_PREVIOUS"):
+        secret = values[name.lower()]
+        # A file that cannot be read is reported already.
+        if secret is not None and _is_guessable(secret) and f"{name}_FILE" not in errors:
+            found[name] = (
+                f"must be set to at least {MIN_SECRET_BYTES} bytes with at least {MIN_SECRET_CHARACTERS} "
+                f"different characters, and to none that is published. Make one and keep it: {SECRET_COMMAND}"
+            )
+    if values["secret_key_previous"] == values["secret_key"]:
+        found["SECRET_KEY_PREVIOUS"] = "must differ from SECRET_KEY"  # noqa: S105 - a message
     if values["compute_webhook_secret"] == DEVELOPMENT_WEBHOOK_SECRET:
         found["COMPUTE_WEBHOOK_SECRET"] = "must be your own outside development"  # noqa: S105 - a message
     return found

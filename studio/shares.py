@@ -54,13 +54,13 @@ def delete_prediction_share(prediction: Prediction, share_id: UUID) -> None:
     current_session().flush()
 
 
-def select_shared_prediction(secret: str, token: str) -> Select[Prediction]:
+def select_shared_prediction(secrets: tuple[str, ...], token: str) -> Select[Prediction]:
     """Return the statement that selects the prediction of a link, or no row if the link has ended.
 
     The transaction needs the role of the system: only the token tells which tenant's rows are needed.
 
     Args:
-        secret: The server's secret.
+        secrets: The server's secrets.
         token: The last segment of the link.
 
     Raises:
@@ -68,10 +68,10 @@ def select_shared_prediction(secret: str, token: str) -> Select[Prediction]:
     """
     now = utc_now()
     try:
-        share_id = verify_share(secret, token)
+        share_id = verify_share(secrets, token)
     except InvalidSignature:
         # Links of 0.1.0 have no row. They work until they expire, within 30 days of the upgrade.
-        prediction_id = verify_unstored_share(secret, token, now)
+        prediction_id = verify_unstored_share(secrets, token, now)
         return select(Prediction).where(Prediction.id == prediction_id)  # unscoped: the signature grants it
     # unscoped: the signature grants it
     return (

@@ -268,15 +268,17 @@ def _find_stored_count(list_query: ListQuery, shape: _QueryShape) -> Select[Any]
 
 
 @cache
-def _cursor_serializer(secret_key: str) -> URLSafeSerializer:
+def _cursor_serializer(secret_keys: tuple[str, ...]) -> URLSafeSerializer:
     # The salt keeps signatures made for another purpose with the same key from being accepted as cursors.
-    return URLSafeSerializer(secret_key, salt="cursor", signer_kwargs={"digest_method": hashlib.sha256})
+    # The library signs with the last key.
+    options = {"digest_method": hashlib.sha256}
+    return URLSafeSerializer(secret_keys[::-1], salt="cursor", signer_kwargs=options)
 
 
 def _encode_cursor(sort: str, value: object, row_id: str) -> str:
     """Return the signed position after a row: the sort order, the row's value in it, and its id."""
     text = value.isoformat() if isinstance(value, datetime) else value
-    return str(_cursor_serializer(current_settings().secret_key).dumps([sort, text, row_id]))
+    return str(_cursor_serializer(current_settings().secret_keys).dumps([sort, text, row_id]))
 
 
 def _decode_cursor(cursor: str, sort: str) -> tuple[Any, UUID]:
@@ -286,7 +288,7 @@ def _decode_cursor(cursor: str, sort: str) -> tuple[Any, UUID]:
         NotFound: The signature is invalid, or the cursor belongs to another sort order.
     """
     try:
-        signed_sort, value, row_id = _cursor_serializer(current_settings().secret_key).loads(cursor)
+        signed_sort, value, row_id = _cursor_serializer(current_settings().secret_keys).loads(cursor)
     except BadData:
         raise NotFound() from None
     if signed_sort != sort:

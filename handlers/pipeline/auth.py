@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
@@ -76,13 +77,13 @@ def current_session_id() -> UUID:
     return UUID((context.claims or {})["sid"])
 
 
-def decode_access_token(token: str, secret_key: str) -> dict[str, Any] | None:
+def decode_access_token(token: str, secret_keys: tuple[str, ...]) -> dict[str, Any] | None:
     """Return the claims of a valid access token that are used here, None for any other text.
 
     Does not check whether the session was revoked: `load_caller` does.
     """
     try:
-        claims = _verify_token(token, secret_key)
+        claims = _verify_token(token, secret_keys)
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
         return None
     is_expired = int(claims["exp"]) <= time.time()
@@ -90,8 +91,16 @@ def decode_access_token(token: str, secret_key: str) -> dict[str, Any] | None:
 
 
 @lru_cache(maxsize=TOKEN_CACHE_SIZE)
-def _verify_token(token: str, secret_key: str) -> dict[str, Any]:
+def _verify_token(token: str, secret_keys: tuple[str, ...]) -> dict[str, Any]:
     # Cached: only time changes the result and the caller checks the expiry. Exceptions are not cached.
+    *other_keys, last_key = secret_keys
+    for key in other_keys:
+        with suppress(jwt.InvalidSignatureError):
+            return _verify_token_with(key, token)
+    return _verify_token_with(last_key, token)
+
+
+def _verify_token_with(secret_key: str, token: str) -> dict[str, Any]:
     claims: dict[str, Any] = jwt.decode(
         token,
         secret_key,
@@ -104,12 +113,12 @@ def _verify_token(token: str, secret_key: str) -> dict[str, Any]:
     return {name: claims[name] for name in _USED_CLAIMS}
 
 
-def parse_api_key(secret: str, secret_key: str) -> dict[str, Any] | None:
+def parse_api_key(secret: str, secret_keys: tuple[str, ...]) -> dict[str, Any] | None:
     """Return the claims of an API key that this server issued, None for any other text.
 
     Does not check whether the key was deleted or has expired: `load_caller` does.
     """
-    key_id = parse_secret(secret, secret_key)
+    key_id = parse_secret(secret, secret_keys)
     return None if key_id is None else {"api_key_id": str(key_id), "secret_hash": hash_token(secret)}
 
 
@@ -124,7 +133,7 @@ class CredentialCheckError(Exception):
 
 
 def build_bearer_security(
-    decode: Callable[[str, str], dict[str, Any] | None], secret_key: str
+    decode: Callable[[str, tuple[str, ...]], dict[str, Any] | None], secret_keys: tuple[str, ...]
 ) -> type[AbstractSecurityHandler]:
     """Return Connexion's security handler for a scheme; `decode` returns None for an invalid credential."""
 
@@ -140,7 +149,7 @@ def build_bearer_security(
             if scheme != "bearer":
                 return NO_VALUE
             try:
-                claims = decode(credential, secret_key)
+                claims = decode(credential, secret_keys)
             except Exception as error:
                 raise CredentialCheckError from error
             if claims is None:
@@ -153,14 +162,14 @@ def build_bearer_security(
     return BearerSecurity
 
 
-def build_security_map(secret_key: str) -> dict[str, type[AbstractSecurityHandler]]:
+def build_security_map(secret_keys: tuple[str, ...]) -> dict[str, type[AbstractSecurityHandler]]:
     """Return the security handler of each scheme type in the contract.
 
     Connexion tries the schemes of an operation one after the other until one succeeds.
     """
     return {
-        "oauth2": build_bearer_security(decode_access_token, secret_key),
-        "bearer": build_bearer_security(parse_api_key, secret_key),
+        "oauth2": build_bearer_security(decode_access_token, secret_keys),
+        "bearer": build_bearer_security(parse_api_key, secret_keys),
     }
 
 

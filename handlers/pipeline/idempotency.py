@@ -111,10 +111,10 @@ class IdempotentRequest:
         """
         if self.lock is not None:
             return None
-        fingerprint = request_fingerprint(context.arguments)
+        fingerprints = request_fingerprints(context.arguments)
         try:
             namespace = self._namespace(context)
-            result = acquire(namespace, fingerprint)
+            result = acquire(namespace, fingerprints)
             if isinstance(result, IdempotencyLock):
                 if persist:
                     persist_lock(result)
@@ -125,7 +125,7 @@ class IdempotentRequest:
         # Before the comparison: a caller without access must not learn whether a request was made.
         if result.scope_id is not None:
             require_grant(result.scope_id)
-        if not hmac.compare_digest(result.fingerprint, fingerprint):
+        if not any(hmac.compare_digest(result.fingerprint, each) for each in fingerprints):
             raise IdempotencyKeyReused()
         if result.status is None:
             raise IdempotencyKeyInProgress()
@@ -153,15 +153,15 @@ def _replay(row: Row[Any], namespace: IdempotencyNamespace) -> EncodedResponse:
     return EncodedResponse(row.status, media_type, headers, body)
 
 
-def request_fingerprint(arguments: dict[str, Any]) -> str:
-    """Return a keyed hash of a request's arguments, equal for requests with the same content.
+def request_fingerprints(arguments: dict[str, Any]) -> list[str]:
+    """Return keyed hashes of a request's arguments, equal for requests with the same content.
 
-    Files are compared by their bytes. The hash is keyed with the server's secret, because bodies contain
-    passwords, which could be guessed from a plain hash.
+    Files are compared by their bytes. Each hash is keyed with one of the server's secrets, the current one
+    first, because bodies contain passwords, which could be guessed from a plain hash.
     """
-    canonical = json.dumps(arguments, sort_keys=True, separators=(",", ":"), default=_to_json)
-    secret = current_settings().secret_key.encode("utf-8")
-    return hmac.new(secret, canonical.encode("ascii"), hashlib.sha256).hexdigest()
+    text = json.dumps(arguments, sort_keys=True, separators=(",", ":"), default=_to_json)
+    canonical, keys = text.encode("ascii"), current_settings().secret_keys
+    return [hmac.new(key.encode("utf-8"), canonical, hashlib.sha256).hexdigest() for key in keys]
 
 
 def _to_json(value: Any) -> Any:
@@ -212,7 +212,8 @@ def _encrypt(body: bytes, token: UUID, associated_data: bytes) -> bytes:
     A response may contain a secret that is shown once, which must not be readable in the database.
     """
     nonce = secrets.token_bytes(_NONCE_BYTES)
-    return _AES_GCM + nonce + _cipher(token).encrypt(nonce, body, associated_data)
+    cipher = _cipher(current_settings().secret_key.encode("utf-8"), token)
+    return _AES_GCM + nonce + cipher.encrypt(nonce, body, associated_data)
 
 
 def _decrypt(row: Row[Any], namespace: IdempotencyNamespace) -> bytes:
@@ -221,29 +222,35 @@ def _decrypt(row: Row[Any], namespace: IdempotencyNamespace) -> bytes:
     Raises:
         StoredResponseUnreadable: the row was changed or truncated, or is encrypted with another secret.
     """
+    for secret_key in current_settings().secret_keys:
+        body = _decrypt_with(secret_key.encode("utf-8"), row, namespace)
+        # The old format is not authenticated. All responses are JSON objects, which a wrong pad does not
+        # produce.
+        if _is_json_object(body):
+            return body
+    logger.error("stored response of %s cannot be decrypted", namespace.operation_id)
+    raise StoredResponseUnreadable()
+
+
+def _decrypt_with(secret: bytes, row: Row[Any], namespace: IdempotencyNamespace) -> bytes:
     stored = row.body or b""
     if stored.startswith(_AES_GCM):
         nonce, ciphertext = stored[1 : 1 + _NONCE_BYTES], stored[1 + _NONCE_BYTES :]
         associated_data = _associated_data(namespace, row.status, row.headers)
         try:
-            return _cipher(row.turn).decrypt(nonce, ciphertext, associated_data)
+            return _cipher(secret, row.turn).decrypt(nonce, ciphertext, associated_data)
         except (InvalidTag, ValueError):
             pass  # One in 256 rows of the old format starts with this byte, too.
-    body = _decrypt_unauthenticated(stored, row.turn)
-    # The old format is not authenticated. All responses are JSON objects, which a wrong pad does not produce.
-    if not _is_json_object(body):
-        logger.error("stored response of %s cannot be decrypted", namespace.operation_id)
-        raise StoredResponseUnreadable()
-    return body
+    return _decrypt_unauthenticated(secret, stored, row.turn)
 
 
-def _decrypt_unauthenticated(stored: bytes, token: UUID) -> bytes:
+def _decrypt_unauthenticated(secret: bytes, stored: bytes, token: UUID) -> bytes:
     """Decrypt a response of version 0.1.0 and before: an XOR with a pad derived from the secret.
 
     Remove this function in the second release after 0.1.0: rows of this format expire 24 hours (`RETENTION`)
     after the last server that writes it has stopped.
     """
-    seed = hmac.digest(current_settings().secret_key.encode("utf-8"), b"kept answer" + token.bytes, "sha256")
+    seed = hmac.digest(secret, b"kept answer" + token.bytes, "sha256")
     pad = hashlib.shake_256(seed).digest(len(stored))
     return (int.from_bytes(stored) ^ int.from_bytes(pad)).to_bytes(len(stored))
 
@@ -255,9 +262,8 @@ def _is_json_object(body: bytes) -> bool:
         return False
 
 
-def _cipher(token: UUID) -> AESGCM:
+def _cipher(secret: bytes, token: UUID) -> AESGCM:
     # A token stores one response. A key per token keeps nonces from repeating (NIST SP 800-38D, section 8.3).
-    secret = current_settings().secret_key.encode("utf-8")
     return AESGCM(hmac.digest(secret, b"stored idempotent response" + token.bytes, "sha256"))
 
 

@@ -48,16 +48,16 @@ def generate_secret(api_key_id: UUID, secret_key: str) -> str:
     return f"sk_{base64.urlsafe_b64encode(content + _mac(content, secret_key)).decode()}"
 
 
-def parse_secret(secret: str, secret_key: str) -> UUID | None:
+def parse_secret(secret: str, secret_keys: tuple[str, ...]) -> UUID | None:
     """Return the id of the key that a secret belongs to, or None if this server did not create the secret.
 
-    The key may have been deleted since.
+    The key may have been deleted since. The server has created it with one of `secret_keys`.
     """
     if not _PATTERN.fullmatch(secret):
         return None
     raw = base64.urlsafe_b64decode(secret.removeprefix("sk_"))
     content, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-    if not hmac.compare_digest(mac, _mac(content, secret_key)):
+    if not any(hmac.compare_digest(mac, _mac(content, secret_key)) for secret_key in secret_keys):
         return None
     return UUID(bytes=content[:_ID_BYTES])
 

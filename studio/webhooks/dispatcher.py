@@ -116,7 +116,7 @@ def deliver(settings: Settings, http_client: SafeHttpClient, lease: queue.Lease)
     The text of the response is neither stored nor logged: it may hold anything.
     """
     body = encode_body(lease.payload, settings.public_url)
-    secrets = [derive_secret(settings.secret_key, salt) for salt in lease.salts]
+    secrets = [derive_secret(key, salt) for salt in lease.salts for key in settings.secret_keys]
     headers = {"content-type": "application/json", "user-agent": USER_AGENT}
     headers |= sign_headers(secrets, lease.message_id, utc_now(), body)
     try:

@@ -1,7 +1,8 @@
 """Derive the secrets of endpoints and sign messages (Standard Webhooks 1.0.0).
 
 A secret is derived from the server's SECRET_KEY, which is not in the database, and a random salt, which is. A
-copy of the database is therefore not enough to sign a message. A new SECRET_KEY changes every secret.
+copy of the database is therefore not enough to sign a message. A new SECRET_KEY changes every secret; while
+SECRET_KEY_PREVIOUS is set, messages are signed with the previous secrets too.
 """
 
 from __future__ import annotations

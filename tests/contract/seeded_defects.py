@@ -103,7 +103,7 @@ def bypass_authentication(is_affected: Callable[[Any], bool]) -> None:
     replace(
         handlers.app,
         "build_security_map",
-        lambda secret: {scheme: open_up(secure) for scheme, secure in build(secret).items()},
+        lambda secrets: {scheme: open_up(secure) for scheme, secure in build(secrets).items()},
     )
     replace(server, "create_app", partial(server.create_app, load_caller=caller_of))
 

@@ -13,7 +13,7 @@ from tests.contract.seeded_defects import AUTHENTICATION_DEFECTS, DEFECTS
 from tests.contract.selftest import RUNS
 from tests.support.app import create_test_app
 
-SECRET = "a secret that is long enough for signatures"
+SECRETS = ("a secret that is long enough for signatures",)
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,10 @@ def test_a_defect_replaces_an_existing_attribute(name: str, replaced: list[str],
 def test_a_defect_of_the_authentication_replaces_the_check_of_every_scheme(
     name: str, replaced: list[str]
 ) -> None:
-    intact = handlers.app.build_security_map(SECRET)
+    intact = handlers.app.build_security_map(SECRETS)
     AUTHENTICATION_DEFECTS[name]()
     assert replaced == ["build_security_map", "create_app"]
-    defective = handlers.app.build_security_map(SECRET)
+    defective = handlers.app.build_security_map(SECRETS)
     assert defective.keys() == intact.keys()
     for scheme, secure in defective.items():
         assert secure._check_credential is not intact[scheme]._check_credential

@@ -243,7 +243,7 @@ def test_s15_a_signed_key_with_the_wrong_random_part_is_rejected(
 ) -> None:
     """The signature is valid and the row exists, but the hash of the key differs."""
     altered = generate_secret(UUID(key_client.id), app.settings.secret_key)
-    assert parse_secret(altered, app.settings.secret_key) == UUID(key_client.id)
+    assert parse_secret(altered, app.settings.secret_keys) == UUID(key_client.id)
     assert_rejected(
         key_client.client(
             "GET", f"/brands/{customer.organization_query}", headers={"authorization": f"Bearer {altered}"}

@@ -41,22 +41,22 @@ def upload_url(_customer: Customer, genuine: bool) -> bool:
     upload_id, now = uuid4(), utc_now()
     signed = sign_upload(SERVER_SECRET if genuine else FORGED_SECRET, upload_id, now, LATER)
     with suppress(InvalidSignature):
-        check_upload_signature(SERVER_SECRET, upload_id, signed.expires, signed.signature, now)
+        check_upload_signature((SERVER_SECRET,), upload_id, signed.expires, signed.signature, now)
         return True
     return False
 
 
 def shared_link(_customer: Customer, genuine: bool) -> bool:
-    token = sign_share(SERVER_SECRET if genuine else FORGED_SECRET, uuid4(), utc_now() + LATER)
+    token = sign_share(SERVER_SECRET if genuine else FORGED_SECRET, uuid4())
     with suppress(InvalidSignature):
-        verify_share(SERVER_SECRET, token, utc_now())
+        verify_share((SERVER_SECRET,), token)
         return True
     return False
 
 
 def api_key(_customer: Customer, genuine: bool) -> bool:
     return (
-        parse_secret(generate_secret(uuid4(), SERVER_SECRET if genuine else FORGED_SECRET), SERVER_SECRET)
+        parse_secret(generate_secret(uuid4(), SERVER_SECRET if genuine else FORGED_SECRET), (SERVER_SECRET,))
         is not None
     )
 
@@ -65,7 +65,7 @@ def access_token(_customer: Customer, genuine: bool) -> bool:
     ids = {name: str(uuid4()) for name in ("sub", "sid", "jti")}
     claims = {"iss": ISSUER, "aud": AUDIENCE, "type": "access", "iat": utc_now(), "exp": utc_now() + LATER}
     token = jwt.encode({**claims, **ids}, SERVER_SECRET if genuine else FORGED_SECRET, ALGORITHM)
-    return decode_access_token(token, SERVER_SECRET) is not None
+    return decode_access_token(token, (SERVER_SECRET,)) is not None
 
 
 def callback(_customer: Customer, genuine: bool) -> bool:

@@ -339,7 +339,7 @@ def test_the_cache_of_decoded_tokens_has_bounded_memory(valid_token: ValidToken)
     ]
     tracemalloc.start()
     # Each request has its own copy of the token, which the cache may keep alive.
-    assert all(decode_access_token("".join(token), valid_token.secret) for token in tokens)
+    assert all(decode_access_token("".join(token), (valid_token.secret,)) for token in tokens)
     memory, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert memory < 1_250_000

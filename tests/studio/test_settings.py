@@ -110,6 +110,7 @@ def test_no_error_shows_the_value_of_a_secret(name: str) -> None:
 def test_the_secret_settings_are_those_that_may_hold_a_password() -> None:
     assert set(SECRETS) == {
         "SECRET_KEY",
+        "SECRET_KEY_PREVIOUS",
         "DATABASE_URL",
         "MIGRATION_DATABASE_URL",
         "CELERY_BROKER_URL",
