@@ -8,7 +8,6 @@ server. A failed step prints the errors that the server logged, and keeps the lo
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import secrets
@@ -20,8 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from schemathesis.core.warnings import SchemathesisWarning
-
 from tests.contract.fuzzing import image_urls
 from tests.contract.fuzzing.client import UNREACHABLE_HOST
 from tests.e2e.server import ROOT, running_server
@@ -32,13 +29,6 @@ PHASES = ("examples", "coverage", "fuzzing")
 WALK = "walk"
 CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
 DEFAULT_EXAMPLES = 20
-# Warnings that the server rejected every valid request of an operation in a phase. With five examples, chance
-# causes them: an image that cannot be decoded, a reference to a row that does not exist.
-REJECTION_WARNINGS = {
-    SchemathesisWarning.MISSING_TEST_DATA,
-    SchemathesisWarning.VALIDATION_MISMATCH,
-    SchemathesisWarning.LOW_VALID_RATE,
-}
 LOG_FOLDER = ROOT / ".reports/contract"
 MAX_PRINTED_ERRORS = 5
 MAX_PRINTED_LINES = 60
@@ -71,26 +61,11 @@ def server_under_test(module: str, kind: str) -> Iterator[tuple[str, Path, str]]
                 yield server.url, server.log, image_host.url
 
 
-def find_configuration(options: argparse.Namespace) -> str:
-    """Return the path of the Schemathesis configuration; write another one for a run with few examples.
-
-    It has no `REJECTION_WARNINGS`. The option `--warnings` would let no other warning fail the run either.
-    """
-    if options.quick or options.examples >= DEFAULT_EXAMPLES:
-        return CONFIGURATION
-    kept = [warning.value for warning in SchemathesisWarning if warning not in REJECTION_WARNINGS]
-    path = Path(options.logs) / "schemathesis.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    section, text = "[warnings]\n", (ROOT / CONFIGURATION).read_text(encoding="utf-8")
-    path.write_text(text.replace(section, f"{section}display = {json.dumps(kept)}\n"), encoding="utf-8")
-    return str(path)
-
-
 def fuzz_command(url: str, options: argparse.Namespace, seed: int) -> list[str]:
     """Return the Schemathesis command that sends generated requests to each operation."""
     command = [
         str(Path(sys.executable).with_name("st")),
-        "--config-file", find_configuration(options),
+        "--config-file", CONFIGURATION,
         "run", str(ROOT / "openapi/openapi.json"),
         "--url", url,
         "--seed", str(seed),

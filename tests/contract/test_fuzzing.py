@@ -1,14 +1,12 @@
 """The contract run, short in every test run and whole in the long form, and its reports of failures."""
 
 import sys
-import tomllib
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from schemathesis.core.warnings import SchemathesisWarning
 
 from tests.contract import run
 
@@ -127,16 +125,3 @@ def test_only_the_first_errors_are_printed(capsys: pytest.CaptureFixture[str], t
     printed = capsys.readouterr().out
     assert printed.count("The server logged:") == run.MAX_PRINTED_ERRORS
     assert "The server logged 7 errors; the log contains the others\n" in printed
-
-
-def test_with_few_examples_all_warnings_fail_a_run_but_those_that_chance_causes(tmp_path: Path) -> None:
-    few = run.parse_arguments(["--examples", "5", "--logs", str(tmp_path)])
-    path = run.find_configuration(few)
-    assert path in run.fuzz_command("http://localhost", few, seed=1)
-    whole = tomllib.loads((run.ROOT / run.CONFIGURATION).read_text(encoding="utf-8"))
-    written = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    warnings = written.pop("warnings")
-    assert written == {name: table for name, table in whole.items() if name != "warnings"}
-    assert warnings["fail-on"] is whole["warnings"]["fail-on"] is True
-    assert set(warnings["display"]) == set(SchemathesisWarning) - run.REJECTION_WARNINGS
-    assert run.find_configuration(run.parse_arguments([])) == run.CONFIGURATION

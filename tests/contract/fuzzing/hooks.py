@@ -33,6 +33,8 @@ SYSTEM_RESOURCES = ("subject", "style", "shot_type", "background_preset", "resol
 SUPERUSER_ONLY = ("users:admin", "subscriptions:write", "generation_models:write")
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "application/octet-stream")
 
+UUID_PATTERN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 # The import registers the checks.
 CUSTOM_CHECKS = (checks.oauth2_is_enforced, checks.idempotency_key_replays_response)
 
@@ -254,6 +256,27 @@ def retry_a_canceled_generation(case: schemathesis.Case) -> None:
     case.path_parameters["generation_id"] = client.canceled_generation_id()
 
 
+def add_an_image_to_a_new_row(case: schemathesis.Case) -> None:
+    """Add an image to a new row: some of the images are rejected, so the row must not be a reason too."""
+    if get_sender(case) == "demo" and is_unlinked(case):
+        target_new_row(case, next(iter(case.path_parameters)))
+
+
+# A hook of the generation, because Schemathesis cannot validate a multipart body that is changed afterwards.
+@schemathesis.hook.apply_to(operation_id="add_base_image")
+def map_body(_: schemathesis.HookContext, body: Any) -> Any:
+    """Use an existing shot type instead of a generated id."""
+    if isinstance(body, dict) and UUID_PATTERN.fullmatch(str(body.get("shot_type_id"))):
+        body["shot_type_id"] = seeded_id(0x0E)
+    return body
+
+
+def list_users_of_an_organization(case: schemathesis.Case) -> None:
+    """Name an organization in half of the cases: only a superuser can list all users."""
+    if get_sender(case) == "demo" and not coin_flip(case):
+        case.query["organization_id"] = seeded_id(0x02)
+
+
 def change_a_new_row(case: schemathesis.Case) -> None:
     """Change a new row in half of the cases, and never a seeded one: those belong to the system."""
     name = next(iter(case.path_parameters))
@@ -309,7 +332,8 @@ PREPARATIONS: dict[str, Callable[[schemathesis.Case], None]] = {
     "create_generation": request_a_real_product,
     "cancel_generation": cancel_a_new_generation,
     "retry_generation": retry_a_canceled_generation,
-    "add_base_image": change_a_new_row,
+    "add_base_image": add_an_image_to_a_new_row,
+    "list_users": list_users_of_an_organization,
     **{f"update_{name}": change_a_new_row for name in SYSTEM_RESOURCES},
     "create_export": export_an_approved_prediction,
     "get_export": read_a_completed_export,
