@@ -216,6 +216,11 @@ PROBLEMS: dict[str, ProblemType] = {
         "events.",
         "Wait until some of them end, or cancel some.",
     ),
+    "not_attempted": ProblemType(
+        409,
+        "In the result of a batch: the batch reached its time limit before this shot.",
+        "Send the request again. The shots that were reached are not generated twice.",
+    ),
     "too_many_endpoints": ProblemType(
         409,
         "The organization or account has 20 webhook endpoints.",

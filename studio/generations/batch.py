@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -9,10 +10,24 @@ from db.errors import Conflict, OutOfCredits
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
 from db.tenancy import select_visible
-from studio.generations.create import QueueFull, request_generation
+from studio.generations.create import QueueFull, create_generation
+from studio.generations.inputs import StrategyNotSupported, resolve, sharing_rows
 from studio.generations.request import GenerationRequest
+from studio.generations.snapshot import freeze
 
 MAX_SHOTS = 1_000
+MAX_SECONDS = 5.0
+"""The time that a batch works. It holds locks that other requests of the tenant wait for."""
+
+_REJECTS_ALL = (OutOfCredits, QueueFull, StrategyNotSupported)
+"""Errors that every later shot would get too: all shots have the same request and cost the same."""
+
+
+class NotAttempted(Conflict):
+    """The batch ended before it reached the shot."""
+
+    code = "not_attempted"
+    default_detail = "The batch reached its time limit before this shot: send the request again"
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class ShotResult:
 def generate_shooting(shooting: Shooting, request: GenerationRequest) -> list[ShotResult]:
     """Create the same generation for each pending shot of a locked shooting, at most `MAX_SHOTS`.
 
-    A rejected shot keeps its state.
+    A rejected shot keeps its state. After `MAX_SECONDS` the remaining shots are rejected with `NotAttempted`.
 
     Raises:
         NotFound: The request refers to a row that does not exist; no generation is created.
@@ -36,21 +51,27 @@ def generate_shooting(shooting: Shooting, request: GenerationRequest) -> list[Sh
     pending = select_visible(Shot).where(Shot.shooting_id == shooting.id, Shot.status == "pending")
     # In the order of ids, like every lock of several shots: two requests cannot deadlock.
     locked = pending.order_by(Shot.id).limit(MAX_SHOTS).with_for_update(of=Shot)
+    shots = current_session().scalars(locked.execution_options(populate_existing=True)).all()
+    ends_at = time.monotonic() + MAX_SECONDS
     results: list[ShotResult] = []
-    exhausted: Conflict | None = None
-    for shot in current_session().scalars(locked.execution_options(populate_existing=True)).all():
-        result = ShotResult(shot.id, error=exhausted) if exhausted else _generate_shot(shot, request)
-        if isinstance(result.error, OutOfCredits | QueueFull):
-            # All shots cost the same: no later shot can succeed either.
-            exhausted = result.error
-        results.append(result)
+    final_error: Conflict | None = None
+    with sharing_rows(shots):
+        for shot in shots:
+            if final_error is None and time.monotonic() >= ends_at:
+                final_error = NotAttempted()
+            result = ShotResult(shot.id, error=final_error) if final_error else _generate_shot(shot, request)
+            if isinstance(result.error, _REJECTS_ALL):
+                final_error = result.error
+            results.append(result)
     return results
 
 
 def _generate_shot(shot: Shot, request: GenerationRequest) -> ShotResult:
     try:
+        draft = freeze(resolve(replace(request, shot_id=shot.id), shot.organization_id, shot))
+        # Only this writes, so only this needs a savepoint. Most rejected shots do not get here.
         with current_session().begin_nested():
-            generation = request_generation(replace(request, shot_id=shot.id), shot.organization_id, shot)
+            generation = create_generation(draft)
     except Conflict as error:
         return ShotResult(shot.id, error=error)
     return ShotResult(shot.id, generation.id, generation.cost_credits)

@@ -6,9 +6,12 @@ Reads through the tenancy rules and writes nothing. Knows neither the stored for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, case, or_, select
@@ -33,6 +36,15 @@ from studio.providers.registry import PROVIDERS
 from studio.state_machines import next_shot_status
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
+Row = TypeVar("Row")
+
+_shared_rows: ContextVar[dict[Hashable, Any] | None] = ContextVar("shared_rows", default=None)
+
+# Constants, because they are a part of the key under which `_load` shares a row.
+_WITH_GUIDELINES = (selectinload(Look.guidelines_links),)
+_WITH_PHOTOS = (selectinload(Product.images).joinedload(ProductImage.media), joinedload(Product.cover_media))
+_WITH_BASE_IMAGES = (selectinload(Subject.base_images).joinedload(SubjectBaseImage.media),)
+_WITH_IMAGE = (joinedload(BackgroundPreset.image_media),)
 
 _PHOTO_TYPES = {
     "BACK": ("back",),
@@ -97,6 +109,22 @@ class ResolvedInputs:
     """Loaded for GENERATE and BACKGROUND_FIXING only."""
 
 
+@contextmanager
+def sharing_rows(shots: Sequence[Shot]) -> Iterator[None]:
+    """Load each row once within the block, for the shots of a batch: they refer to the same rows."""
+    shared: dict[Hashable, Any] = {}
+    token = _shared_rows.set(shared)
+    try:
+        # A batch can have as many looks as shots. All other rows are few, and `_load` reads them when needed.
+        looks = _load_all(Look, {shot.look_id for shot in shots}, *_WITH_GUIDELINES)
+        products = _load_all(Product, {look.main_product_id for look in looks}, *_WITH_PHOTOS)
+        shared |= {(Look, look.id, _WITH_GUIDELINES): look for look in looks}
+        shared |= {(Product, product.id, _WITH_PHOTOS): product for product in products}
+        yield
+    finally:
+        _shared_rows.reset(token)
+
+
 def resolve(
     request: GenerationRequest,
     organization_id: UUID | None,
@@ -120,8 +148,9 @@ def resolve(
     """
     personal_owner_id = shot.owner_id if shot is not None and organization_id is None else None
     tenant = Tenant(organization_id, personal_owner_id or current_caller().user_id)
-    model = _choose_model(request)
-    look = _load(Look, shot.look_id, selectinload(Look.guidelines_links)) if shot is not None else None
+    chosen_by = (request.model_id, request.tool, request.generation_strategy)
+    model = _share((GenerationModel, chosen_by), partial(_choose_model, request))
+    look = _load(Look, shot.look_id, *_WITH_GUIDELINES) if shot is not None else None
     shot_type = _resolve_shot_type(tenant, request, shot)
     product = _resolve_product(tenant, request, look)
     if product_media is None and product is not None:
@@ -191,8 +220,7 @@ def _resolve_product(tenant: Tenant, request: GenerationRequest, look: Look | No
         product_id = look.main_product_id
     product = None
     if product_id is not None:
-        images = selectinload(Product.images).joinedload(ProductImage.media)
-        product = _load(Product, product_id, images, joinedload(Product.cover_media))
+        product = _load(Product, product_id, *_WITH_PHOTOS)
     # No provider renders a second product yet. A reference that leads nowhere is an error all the same.
     _find_product_id(tenant, request.product2_id, request.product2_slug)
     return product
@@ -264,7 +292,7 @@ def _resolve_subject(tenant: Tenant, request: GenerationRequest, look: Look | No
     subject_id = requested.id if requested else (look.subject_id if look else None)
     if subject_id is None:
         return None
-    return _load(Subject, subject_id, selectinload(Subject.base_images).joinedload(SubjectBaseImage.media))
+    return _load(Subject, subject_id, *_WITH_BASE_IMAGES)
 
 
 def _choose_base_image(subject: Subject | None, shot_type: ShotType | None) -> MediaResource | None:
@@ -314,18 +342,19 @@ def _resolve_background(
     color = _parse_color(request.background)
     if color is not None:
         return Background(color=color, is_requested=True)
-    image = joinedload(BackgroundPreset.image_media)
     if request.background:
         matches = _select_available(tenant, BackgroundPreset).where(
             BackgroundPreset.name == request.background
         )
-        preset = current_session().scalars(matches.options(image).limit(1)).first()
+        preset = current_session().scalars(matches.options(*_WITH_IMAGE).limit(1)).first()
         if preset is not None:
             return Background(preset=preset, is_requested=True)
     default_id = (guidelines.background_preset_id if guidelines else None) or (
         brand.default_background_preset_id if brand else None
     )
-    return Background(preset=_load(BackgroundPreset, default_id, image) if default_id is not None else None)
+    return Background(
+        preset=_load(BackgroundPreset, default_id, *_WITH_IMAGE) if default_id is not None else None
+    )
 
 
 def _parse_color(text: str | None) -> str | None:
@@ -369,8 +398,27 @@ def _get_first(query: Select[Any]) -> Any:
 
 def _load(model: type[OwnedModel], row_id: UUID, *options: Any) -> OwnedModel:
     """Return a row that another visible row refers to."""
-    query = select_visible(model).where(model.id == row_id).options(*options)
-    row = current_session().scalars(query).unique().one_or_none()
-    if row is None:
-        raise NotFound()
-    return row
+
+    def load() -> OwnedModel:
+        rows = _load_all(model, {row_id}, *options)
+        if not rows:
+            raise NotFound()
+        return rows[0]
+
+    return _share((model, row_id, options), load)
+
+
+def _load_all(model: type[OwnedModel], row_ids: set[UUID], *options: Any) -> Sequence[OwnedModel]:
+    """Return the rows with these ids that the caller sees."""
+    query = select_visible(model).where(model.id.in_(row_ids)).options(*options)
+    return current_session().scalars(query).unique().all()
+
+
+def _share(key: Hashable, load: Callable[[], Row]) -> Row:
+    """Return `load()`; within a `sharing_rows` block, call it once per key."""
+    shared = _shared_rows.get()
+    if shared is None:
+        return load()
+    if key not in shared:
+        shared[key] = load()
+    return cast(Row, shared[key])

@@ -49,6 +49,7 @@ SECURITY_ROWS = {
     28: "Contract fuzz",
     29: "Installed as deployed",
     31: "Closed by default",
+    36: "Work per request",
     44: "Share links",
     48: "Limits per account",
 }
