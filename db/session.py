@@ -122,6 +122,16 @@ def run_in_separate_transaction(callback: Callable[[Session], object]) -> None:
     _current_unit_of_work().separate_callbacks.append(callback)
 
 
+def limit_lock_wait(milliseconds: int) -> None:
+    """Let the statements of the running transaction wait for a lock no longer than this, on PostgreSQL.
+
+    SQLite has no locks of rows: a transaction that writes has its only lock from the begin on.
+    """
+    connection = current_session().connection()
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds:d}")
+
+
 def switch_role(role: SessionRole) -> None:
     """Run the rest of the running transaction under `role`, including the flush at its commit."""
     session = current_session()

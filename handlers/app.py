@@ -40,6 +40,7 @@ from handlers.pipeline.audit import AuditRecorder, TargetResolver
 from handlers.pipeline.auth import build_security_map, configure_jwt, load_caller
 from handlers.pipeline.endpoint import CallerLoader, Endpoint
 from handlers.pipeline.errors import build_error_handler
+from handlers.pipeline.lock_waits import LockWaitShare
 from handlers.pipeline.middleware.error_boundary import ErrorBoundary
 from handlers.pipeline.middleware.long_polling import LongPolling
 from handlers.pipeline.middleware.mock_responses import ExampleResponses, MockResponseMiddleware
@@ -176,6 +177,7 @@ def create_app(
     rate_limiter = RateLimiter.from_settings(settings)
     router = Router(contract.base_path, operations)
     targets = TargetResolver(router, operations)
+    lock_waits = LockWaitShare(settings.request_threads)
     endpoints = {
         operation.operation_id: Endpoint(
             operation,
@@ -183,6 +185,7 @@ def create_app(
             database.transaction,
             load_caller,
             rate_limiter,
+            lock_waits,
             AuditRecorder(operation, targets) if package == "handlers" else None,
         )
         for operation in operations

@@ -32,6 +32,7 @@ from handlers.contract.operations import Operation
 from handlers.pipeline import idempotency
 from handlers.pipeline.audit import AuditRecorder
 from handlers.pipeline.idempotency import IdempotentRequest
+from handlers.pipeline.lock_waits import LockWaitShare
 from handlers.pipeline.middleware.observability import request_caller_context
 from handlers.pipeline.middleware.rate_limits import consume_organization_limit
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
@@ -57,6 +58,7 @@ class Endpoint:
         transaction: opens a transaction, called with whether it writes and, optionally, the session role.
         load_caller: loads the caller from the claims of the credential.
         limits: the rate limiter, which counts the organization.
+        lock_waits: limits how many request threads wait long for row locks.
         audit_recorder: records audit events; None for an application without an audit log.
     """
 
@@ -67,6 +69,7 @@ class Endpoint:
         transaction: Transaction,
         load_caller: CallerLoader,
         limits: RateLimiter,
+        lock_waits: LockWaitShare,
         audit_recorder: AuditRecorder | None = None,
     ) -> None:
         self._operation = operation
@@ -76,6 +79,7 @@ class Endpoint:
         self._transaction = transaction
         self._load_caller = load_caller
         self._limits = limits
+        self._lock_waits = lock_waits
         self._audit_recorder = audit_recorder
         # The system role only loads the caller; `_authorize_caller` then switches to the caller's role.
         self._session_role = (
@@ -103,7 +107,11 @@ class Endpoint:
             with self._transaction(False, self._session_role), self._authorize_caller(context):
                 idempotency.call_handler(idempotent_request, precheck.check, arguments)
             arguments = precheck.prepare(arguments)
-        with self._transaction(self._writes, self._session_role), self._authorize_caller(context) as tracker:
+        with (
+            self._transaction(self._writes, self._session_role),
+            self._lock_waits.limit() if self._writes else nullcontext(),
+            self._authorize_caller(context) as tracker,
+        ):
             stored = None if idempotent_request is None else idempotent_request.acquire(context)
             if stored is not None:
                 return self._replay(context, stored)
@@ -127,7 +135,7 @@ class Endpoint:
         try:
             if precheck is not None and precheck.is_needed(context.arguments):
                 # No transaction is open during the slow work, so a stored lock keeps other requests from it.
-                with self._transaction(True), self._authorize_caller(context):
+                with self._transaction(True), self._lock_waits.limit(), self._authorize_caller(context):
                     stored = idempotent_request.acquire(context, persist=True)
                 if stored is not None:
                     return self._replay(context, stored)

@@ -1,18 +1,23 @@
-"""The work of one request is bounded: no single client holds all request threads."""
+"""The work and the lock waits of one request are bounded: no single client holds all request threads."""
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from db.models import Shooting
+from handlers.pipeline import lock_waits
 from studio.generations import batch
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
+from tests.support.databases import on_postgresql
+from tests.support.generations import status_and_code
 from tests.support.scenarios import PhotographedProduct
 
 
@@ -97,3 +102,39 @@ def test_s36_a_batch_that_reaches_its_time_limit_does_not_attempt_the_rest(
         result["shot_id"] for result in document["results"][1:]
     ]
     assert (again["accepted_count"], again["refused_count"]) == (2, 0)
+
+
+@on_postgresql
+def test_s36_lock_waits_hold_half_of_the_threads_only(
+    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More requests than threads want a locked row. Half of the threads wait for it, the others give up."""
+    monkeypatch.setattr(lock_waits, "SHORT_WAIT_MILLISECONDS", 50)
+    client, database = committing_server.client, committing_server.database
+    path = f"/shootings/{committing_server.scenario.shooting.id}"
+    threads = client.app.settings.request_threads
+    gave_up = threading.Semaphore(0)
+
+    def rename(number: int) -> Any:
+        response = client("PATCH", path, {"name": f"Spring {number}"})
+        if response.status == 503:
+            gave_up.release()
+        return response
+
+    with ThreadPoolExecutor(threads) as pool:
+        with database.engine.begin() as locking:
+            locking.execute(text("SELECT id FROM shootings FOR UPDATE"))
+            sent = [pool.submit(rename, number) for number in range(threads)]
+            for _ in range(threads - threads // 2):
+                assert gave_up.acquire(timeout=10)
+            # A thread is free, although the row is still locked.
+            assert client("GET", path).status == 200
+            assert not gave_up.acquire(timeout=0.2)
+        responses = [one.result() for one in sent]
+    assert Counter(response.status for response in responses) == {
+        200: threads // 2,
+        503: threads - threads // 2,
+    }
+    rejected = next(response for response in responses if response.status == 503)
+    assert status_and_code(rejected) == (503, "unavailable")
+    assert rejected.headers["retry-after"] == "5"
