@@ -7,7 +7,9 @@ import logging
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
+from httpx_sse import EventSource
 from sqlalchemy import delete, update
 
 from db.models import Generation, TokenFamily
@@ -85,6 +87,7 @@ def test_a_stream_resumes_after_the_last_event_id_and_204_ends_reconnects(
         await asyncio.to_thread(advance_generation, database, generation_id, "completed")
         await stream.read_response()
         assert summarize_events(stream) == [("status", "completed", 100)]
+        assert read_with_httpx_sse(stream.body) == [("status", "3")]
         missed_the_end = open_stream(customer, generation_id, last_event_id="2")
         await missed_the_end.read_response()
         assert summarize_events(missed_the_end) == [("status", "completed", 100)]
@@ -112,17 +115,32 @@ def test_head_returns_the_headers_of_a_stream_without_starting_it(
     run_with_long_polling(app, scenario_steps)
 
 
-def test_an_idle_stream_sends_keep_alive_comments(
-    customer: Customer, app: Application, generation_id: UUID, monkeypatch: pytest.MonkeyPatch
+def read_with_httpx_sse(body: bytes) -> list[tuple[str, str]]:
+    """Return the names and ids of the events that the most used Python client yields for a stream."""
+    headers = {"content-type": "text/event-stream"}
+    source = EventSource(httpx.Response(200, headers=headers, content=body))
+    return [(event.event, event.id) for event in source.iter_sse()]
+
+
+def test_a_heartbeat_is_a_comment_that_no_client_takes_for_an_event(
+    customer: Customer,
+    database: Database,
+    app: Application,
+    generation_id: UUID,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(long_polling, "HEARTBEAT_SECONDS", 0.1)
 
     async def scenario_steps() -> None:
         stream = open_stream(customer, generation_id)
-        await stream.wait_until(lambda: stream.body.endswith(b"\n\n:\n\n:\n\n"))
-        assert len(stream.events) == 1
+        # Without empty lines: httpx-sse would yield an event without data for each.
+        await stream.wait_until(lambda: stream.body.endswith(b"}\n\n:\n:\n"))
+        await asyncio.to_thread(advance_generation, database, generation_id, "running")
+        await stream.wait_until(lambda: len(stream.events) == 2)
+        await stream.wait_until(lambda: stream.body.endswith(b"}\n\n:\n"))
         stream.disconnect()
         await asyncio.wait_for(stream.task, 5)
+        assert read_with_httpx_sse(stream.body) == [("status", "0"), ("status", "1")]
 
     run_with_long_polling(app, scenario_steps)
 

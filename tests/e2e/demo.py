@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import os
 import shutil
 import sys
@@ -208,6 +209,15 @@ def prepare_shots(api: Api, name: str, content: bytes) -> list[Row]:
     ]
 
 
+def find_progress(data: str) -> int | None:
+    """Return the progress in the data of an event, or None: a proxy can send events of its own."""
+    try:
+        progress = json.loads(data)["progress"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return progress if isinstance(progress, int) else None
+
+
 def show_progress(api: Api, generations: list[Row], bar: ProgressBar) -> None:
     """Show the progress of all generations from their event streams, until the streams end."""
     progress = {generation["id"]: generation["progress"] for generation in generations}
@@ -215,14 +225,16 @@ def show_progress(api: Api, generations: list[Row], bar: ProgressBar) -> None:
 
     def listen(generation_id: str) -> None:
         with (
-            contextlib.suppress(httpx.TransportError),  # the caller polls the generations afterwards
+            # The caller polls the generations afterwards. SSEError (no event stream) is a TransportError.
+            contextlib.suppress(httpx.TransportError),
             connect_sse(api.client, "GET", f"/generations/{generation_id}/events") as source,
         ):
             for event in source.iter_sse():
-                if not event.data:
-                    continue  # httpx-sse yields heartbeat comments as events without data
+                percent = find_progress(event.data)
+                if percent is None:
+                    continue
                 with lock:
-                    progress[generation_id] = event.json()["progress"]
+                    progress[generation_id] = percent
                     bar.show(sum(progress.values()) / len(progress))
 
     # Daemon threads, so that Ctrl-C stops the demo immediately.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -54,3 +55,36 @@ def test_the_demo_reports_a_configured_server_that_does_not_respond(
     monkeypatch.setenv("SARTIQ_URL", "http://127.0.0.1:9")
     assert demo.main([]) == 1
     assert "No Sartiq server responds at SARTIQ_URL=http://127.0.0.1:9" in capsys.readouterr().err
+
+
+EVENTS = {
+    "comments and empty events": b": heartbeat\n\n:\n\n\n\ndata:\n\nretry: 5\n\n",
+    "events of a proxy": b"event: error\ndata: Bad Gateway\n\ndata: [1]\n\ndata: {}\n\n",
+    "a progress that is no number": b'data: {"progress": "much"}\n\ndata: {"progress": null}\n\n',
+}
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_demo_ignores_events_that_it_does_not_know(kind: str, capsys: pytest.CaptureFixture) -> None:
+    body = EVENTS[kind] + b'id: 2\nevent: progress\ndata: {"progress": 60}\n\n' + EVENTS[kind]
+    follow_stream(httpx.Response(200, headers={"content-type": "text/event-stream"}, content=body))
+    output = capsys.readouterr()
+    assert " 60 %" in output.out
+    assert output.err == ""
+
+
+@pytest.mark.parametrize("status", [204, 502])
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_demo_goes_on_without_an_event_stream(status: int, capsys: pytest.CaptureFixture) -> None:
+    follow_stream(httpx.Response(status, text="<html>"))
+    assert capsys.readouterr().err == ""
+
+
+def follow_stream(response: httpx.Response) -> None:
+    """Show the progress of one generation, whose event stream is the response."""
+    with demo.Api("http://localhost") as api:
+        api.client = httpx.Client(
+            base_url="http://localhost", transport=httpx.MockTransport(lambda _: response)
+        )
+        demo.show_progress(api, [{"id": "1", "progress": 0}], demo.ProgressBar("Generating"))

@@ -28,7 +28,12 @@ from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.generations.watch import ChangeHub, GenerationState, Listener
 
 HEARTBEAT_SECONDS = 15.0
-"""Interval of a stream's heartbeat comments, and of the checks that the caller is still authorized."""
+"""Interval of a stream's heartbeats, and of the checks that the caller is still authorized."""
+HEARTBEAT = b":\n"
+"""A comment without an empty line after it, which every client ignores.
+
+An empty line ends an event. Some clients (httpx-sse, fetch-event-source) then deliver an event without data.
+"""
 RETRY_MILLISECONDS = 2_000
 """The reconnection time that a stream announces."""
 
@@ -214,8 +219,10 @@ class LongPolling:
         if self.change_hub.is_open and not self.change_hub.has_capacity(request.caller_id):
             request.context.is_validated = False
             raise ServiceUnavailable()
+        # No empty line: like that of a heartbeat, it would be an event without data for some clients.
         first_chunk = b"retry: %d\n" % RETRY_MILLISECONDS
-        first_chunk += b"\n" if is_known else _encode_event(request.operation, state, "status")
+        if not is_known:
+            first_chunk += _encode_event(request.operation, state, "status")
         headers = [pair for pair in request.buffered.start["headers"] if pair[0] != b"content-length"]
         await request.send({**request.buffered.start, "headers": headers})
         if self.change_hub.is_open and not state.is_final and request.scope["method"] != "HEAD":
@@ -248,7 +255,7 @@ class LongPolling:
                     build_problem(error)  # logs and counts the defect
                     return
             elif now >= sent_at + HEARTBEAT_SECONDS:
-                chunk = b":\n\n"
+                chunk = HEARTBEAT
             else:
                 continue
             await _send_chunk(request.send, chunk)
