@@ -75,6 +75,17 @@ class RateLimited(DomainError):
         super().__init__(f"Too many requests; try again in {self.retry_after} {unit}")
 
 
+class TooManyConcurrentRequests(RateLimited):
+    """The account, or the address without a credential, runs as many requests at once as it may."""
+
+    code = "too_many_concurrent_requests"
+    default_detail = "Too many requests at the same time; wait for one of them to end"
+
+    def __init__(self) -> None:
+        super().__init__("concurrent-requests", retry_after=1)
+        self.detail = self.default_detail
+
+
 class Conflict(DomainError):
     """A business rule that a JSON schema cannot express forbids the change."""
 

@@ -41,6 +41,7 @@ from handlers.pipeline.auth import build_security_map, configure_jwt, load_calle
 from handlers.pipeline.endpoint import CallerLoader, Endpoint
 from handlers.pipeline.errors import build_error_handler
 from handlers.pipeline.lock_waits import LockWaitShare
+from handlers.pipeline.middleware.concurrency import ConcurrencyLimit, KeyOwners
 from handlers.pipeline.middleware.error_boundary import ErrorBoundary
 from handlers.pipeline.middleware.long_polling import LongPolling
 from handlers.pipeline.middleware.mock_responses import ExampleResponses, MockResponseMiddleware
@@ -64,6 +65,7 @@ from studio.jobs.periodic import PeriodicTask
 from studio.media.backends import open_storage
 from studio.providers.base import SAMPLE_RENDERER
 from studio.providers.sample import build_sample_file
+from studio.rate_limits.concurrency import ConcurrencyLimiter
 from studio.rate_limits.limiter import RateLimiter
 from studio.settings import InvalidSettings, Settings
 from studio.telemetry.metrics import MetricsServer
@@ -122,7 +124,7 @@ class Application(BridgedFlaskApp):
         self.change_hub.open()
         yield
         await to_thread.run_sync(self.drain)
-        await to_thread.run_sync(self.bridge.pool.shutdown)
+        await to_thread.run_sync(self.bridge.shutdown)
         self.database.dispose()
 
     def drain(self) -> None:
@@ -191,11 +193,16 @@ def create_app(
         for operation in operations
     }
     change_hub = ChangeHub(database.transaction)
+    concurrency_limiter = ConcurrencyLimiter(settings.limit_concurrent_requests)
+    concurrency_limit = partial(
+        ConcurrencyLimit, limiter=concurrency_limiter, key_owners=KeyOwners(database.transaction)
+    )
     middlewares = _build_middlewares(
         settings,
         contract,
         router,
         rate_limiter,
+        concurrency_limit,
         change_hub,
         _build_pages(settings) if extra_routes is None else extra_routes,
     )
@@ -203,6 +210,7 @@ def create_app(
     app.app.config["SETTINGS"] = settings
     app.app.config["STORAGE"] = open_storage(settings)
     app.app.config["LIMITS"] = rate_limiter
+    app.app.config["CONCURRENCY"] = concurrency_limiter
     app.app.config["OUTBOUND"] = SafeHttpClient.from_settings(settings)
     app.app.config["FETCHING"] = threading.BoundedSemaphore(max(1, settings.request_threads // 2))
     configure_jwt(app.app, settings)
@@ -228,6 +236,7 @@ def _build_middlewares(
     contract: Document,
     router: Router,
     rate_limiter: RateLimiter,
+    concurrency_limit: Callable[[ASGIApp], ASGIApp],
     change_hub: ChangeHub,
     extra_routes: Mapping[str, ASGIApp],
 ) -> list[Callable[[ASGIApp], ASGIApp]]:
@@ -266,6 +275,7 @@ def _build_middlewares(
         partial(AnonymousRateLimit, limits=rate_limiter),
         SecurityMiddleware,
         partial(CallerRateLimit, limits=rate_limiter),
+        concurrency_limit,
         RequestValidation,
         LifespanMiddleware,
         ContextMiddleware,

@@ -571,6 +571,14 @@ class Settings:
         "Requests of one address per minute without a valid credential.",
         _LIMIT,
     )
+    limit_concurrent_requests: int = _setting(
+        "Rate limits",
+        "LIMIT_CONCURRENT_REQUESTS",
+        32,
+        "Requests that one process runs at the same time for one account, or for one address without a "
+        "credential. They get at most half of `REQUEST_THREADS`.",
+        _LIMIT,
+    )
     limit_sign_in_account: int = _setting(
         "Rate limits", "LIMIT_SIGN_IN_ACCOUNT", 10, "Wrong passwords for one account in 15 minutes.", _LIMIT
     )
@@ -607,8 +615,9 @@ class Settings:
     @property
     def pool_size(self) -> int:
         """Database connections that all threads of this process can hold at once."""
-        # Four more for maintenance tasks, exports and the watching of generations.
-        return self.request_threads + self.render_workers + self.webhook_senders + 4
+        # Five more for maintenance tasks, exports, the watching of generations and the users of API keys, and
+        # six for the threads of the three health checks that query the database.
+        return self.request_threads + self.render_workers + self.webhook_senders + 11
 
     @classmethod
     def from_environment(

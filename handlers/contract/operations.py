@@ -16,6 +16,8 @@ from handlers.contract.schema_compiler import SchemaCompiler
 
 API_KEY_SCHEME = "ApiKey"
 """The name of the security scheme of API keys in the contract."""
+PROBE_TAG = "utils"
+"""The tag of the operations that monitoring calls: health, readiness and version."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,11 @@ class Operation:
     def is_rate_limited(self) -> bool:
         """Whether rate limits apply: the contract declares 429 for the operation."""
         return self.responses.declares(429)
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether the operation tells how the server is. It must work while all request threads are busy."""
+        return self.tag == PROBE_TAG
 
     @property
     def has_body(self) -> bool:

@@ -10,7 +10,7 @@ DomainError                     db/errors.py: what the domain rejects
   UnsupportedImageType     415  unsupported_media_type, not_an_image
   UnreadableImage          422  invalid_request, with one violation at body.file
   MailDisabled             503  mail_disabled, with Retry-After
-  RateLimited              429  rate_limited, with the policy and Retry-After
+  RateLimited              429  rate_limited, too_many_concurrent_requests; with the policy and Retry-After
 RequestError                    handlers/contract/errors.py: what the contract or HTTP does not allow
   BadRequest               400  malformed_request
   PathNotFound             404  not_found

@@ -320,6 +320,12 @@ PROBLEMS: dict[str, ProblemType] = {
         "The request exceeds a rate limit, named in policy. Nothing was changed.",
         "Wait for the seconds in Retry-After. RateLimit-Policy and RateLimit say how many requests remain.",
     ),
+    "too_many_concurrent_requests": ProblemType(
+        429,
+        "Your account, counting its API keys, has too many requests in progress at the same time; without a "
+        "credential, your address has. Nothing was changed.",
+        "Send the request again when another one has ended. Long polling and event streams do not count.",
+    ),
     "internal_error": ProblemType(
         500,
         "The server failed. The error is logged under the request_id, and the changes of the request were "

@@ -44,6 +44,8 @@ class RequestContext:
     """Seconds that the response was delayed by `Prefer: wait`; not part of the latency."""
     is_validated: bool = False
     """Whether the endpoint has already validated the response against the contract."""
+    is_repeated: bool = False
+    """Whether long polling sends an earlier request again, inside the process."""
     watched_generation: GenerationState | None = None
     """The generation that the response describes, if clients may wait for it or stream its events."""
     limit_usages: list[LimitUsage] = field(default_factory=list)

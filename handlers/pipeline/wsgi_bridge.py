@@ -12,10 +12,10 @@ import contextvars
 import logging
 import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 import flask
@@ -27,10 +27,15 @@ from starlette.types import Message, Receive, Scope, Send
 
 from handlers.contract.errors import TookTooLong
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
+from studio.fair_slots import FairSlots, current_subject
 
 logger = logging.getLogger(__name__)
 
 FILE_CHUNK_BYTES = 262_144
+PROBE_THREADS = 2
+"""Threads of each probe operation. One that hangs, such as a check of the database, delays no other one."""
+
+Response = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 WsgiApp = Callable[..., Iterable[bytes]]
 
@@ -38,13 +43,17 @@ WsgiApp = Callable[..., Iterable[bytes]]
 class WsgiBridge:
     """An ASGI application that runs a WSGI application in a thread pool. The request body is already read.
 
-    A request that has not committed after `seconds` is aborted, also if it still waits for a thread.
+    A request that has not committed after `seconds` is aborted, also if it still waits for a thread. One
+    account, or one address without a credential, gets at most half of the threads; what it sends beyond that
+    waits on the event loop, and other accounts are served in turn. Probes have threads of their own.
     """
 
     def __init__(self, wsgi: WsgiApp, threads: int, seconds: float) -> None:
         self.wsgi = wsgi
         self.seconds = seconds
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
+        self.thread_slots = FairSlots(threads, max(1, threads // 2))
+        self._probe_pools: dict[str, ThreadPoolExecutor] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; exceptions of the WSGI application are raised here.
@@ -53,17 +62,18 @@ class WsgiBridge:
             TookTooLong: the request was aborted.
         """
         context: RequestContext = scope[REQUEST_CONTEXT]
-        # The log context and the span are context variables, which a thread does not inherit.
-        context_vars = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self.pool, context_vars.run, self._serve, scope, context)
-        done, _ = await asyncio.wait((future,), timeout=self.seconds)
+        operation = context.operation
+        ends_at = asyncio.get_running_loop().time() + self.seconds
+        if operation is not None and operation.is_probe:
+            pool = self._probe_pool(operation.operation_id)
+            future = asyncio.wrap_future(self._submit(pool, scope, context))
+        else:
+            future = asyncio.wrap_future(await self._submit_in_turn(scope, context))
+        done, _ = await asyncio.wait((future,), timeout=ends_at - asyncio.get_running_loop().time())
         if not done and context.try_complete():
             # A running thread cannot be stopped. It fails at `try_complete` before its commit and rolls back.
             future.cancel()
-            name = context.operation.operation_id if context.operation else "a request"
-            logger.warning("aborted %s after %s seconds", name, self.seconds)
-            raise TookTooLong
+            self._abort(context)
         status, headers, body = await future
         start = {"type": "http.response.start", "status": status, "headers": headers}
         if context.file is not None:
@@ -72,7 +82,46 @@ class WsgiBridge:
         await send(start)
         await send({"type": "http.response.body", "body": body})
 
-    def _serve(self, scope: Scope, context: RequestContext) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    def shutdown(self) -> None:
+        """Wait for the running requests and end all threads."""
+        for pool in (self.pool, *self._probe_pools.values()):
+            pool.shutdown()
+
+    async def _submit_in_turn(self, scope: Scope, context: RequestContext) -> Future[Response]:
+        """Start a request in a thread as soon as its account may use one.
+
+        Raises:
+            TookTooLong: that took too long.
+        """
+        subject, slots = current_subject(), self.thread_slots
+        if not slots.try_take(subject) and not await slots.take(subject, self.seconds):
+            self._abort(context)
+        try:
+            future = self._submit(self.pool, scope, context)
+        except BaseException:
+            slots.release(subject)
+            raise
+        # Not when the request ends: the thread of an aborted request still runs.
+        future.add_done_callback(lambda _: slots.release(subject))
+        return future
+
+    def _submit(self, pool: ThreadPoolExecutor, scope: Scope, context: RequestContext) -> Future[Response]:
+        # The log context and the span are context variables, which a thread does not inherit.
+        return pool.submit(contextvars.copy_context().run, self._serve, scope, context)
+
+    def _probe_pool(self, operation_id: str) -> ThreadPoolExecutor:
+        pool = self._probe_pools.get(operation_id)
+        if pool is None:
+            pool = ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="probe")
+            self._probe_pools[operation_id] = pool
+        return pool
+
+    def _abort(self, context: RequestContext) -> NoReturn:
+        name = context.operation.operation_id if context.operation else "a request"
+        logger.warning("aborted %s after %s seconds", name, self.seconds)
+        raise TookTooLong
+
+    def _serve(self, scope: Scope, context: RequestContext) -> Response:
         started: list[Any] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> None:

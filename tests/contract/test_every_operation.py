@@ -238,7 +238,17 @@ class Provoker:
         assert (reply.json()["policy"], reply.headers["retry-after"]) == (policy, "60")
         assert reply.headers["ratelimit-policy"] == f'"{policy}";q=1;w=60'
         assert reply.headers["ratelimit"] == f'"{policy}";r=0;t=60'
+        if not request.operation.path.startswith("/utils/"):
+            self.check_concurrency_limit(request)
         return reply
+
+    def check_concurrency_limit(self, request: Request) -> None:
+        """Assert that the operation rejects a request whose account or address has too many running."""
+        with self.monkeypatch.context() as patch:
+            patch.setattr(self.app.app.config["CONCURRENCY"], "limit", 0)
+            reply = request.send(self.app, self.headers(request))
+        assert (reply.status, reply.json()["code"]) == (429, "too_many_concurrent_requests")
+        assert {"ratelimit", "ratelimit-policy", "retry-after"} <= reply.headers.keys()
 
     def get_503(self, request: Request) -> ClientResponse:
         reply = self.send_with_failing_handler(

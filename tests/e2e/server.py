@@ -31,8 +31,8 @@ BASE_PATH = "/api/v1"
 UNLIMITED = {
     f"LIMIT_{name}": "1000000"
     for name in (
-        "ACCOUNT", "KEY", "ORGANIZATION", "ADDRESS", "SIGN_IN_ACCOUNT", "SIGN_IN_ADDRESS", "RECOVERY_ACCOUNT",
-        "MAILS",
+        "ACCOUNT", "KEY", "ORGANIZATION", "ADDRESS", "CONCURRENT_REQUESTS", "SIGN_IN_ACCOUNT",
+        "SIGN_IN_ADDRESS", "RECOVERY_ACCOUNT", "MAILS",
     )
 }  # fmt: skip
 REPORTS = ROOT / ".reports"

@@ -49,7 +49,9 @@ SECURITY_ROWS = {
     28: "Contract fuzz",
     29: "Installed as deployed",
     31: "Closed by default",
+    34: "Concurrent requests",
     36: "Work per request",
+    38: "Waiting requests",
     44: "Share links",
     48: "Limits per account",
 }

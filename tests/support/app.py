@@ -73,6 +73,7 @@ def create_test_app(folder: Path, **options: Any) -> Application:
         limit_key=UNLIMITED,
         limit_organization=UNLIMITED,
         limit_address=UNLIMITED,
+        limit_concurrent_requests=UNLIMITED,
         limit_sign_in_account=UNLIMITED,
         limit_sign_in_address=UNLIMITED,
         limit_recovery_account=UNLIMITED,

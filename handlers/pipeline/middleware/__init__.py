@@ -14,6 +14,7 @@
 | `rate_limits.AnonymousRateLimit` | counts requests without a valid credential by address |
 | (`SecurityMiddleware`) | authentication: reads the token or API key |
 | `rate_limits.CallerRateLimit` | counts requests by account or API key |
+| `concurrency` | limits the requests that an account or address runs at the same time |
 | `request_validation` | parameters and body against the contract |
 | (`LifespanMiddleware`) | start and end of the server |
 | (`ContextMiddleware`) | Connexion's request context |

@@ -106,9 +106,8 @@ class _Request:
 
     @property
     def caller_id(self) -> str:
-        """The id of the caller: a user or an API key."""
-        claims = self.context.claims or {}
-        return str(claims.get("sub") or claims.get("api_key_id"))
+        """The id of the user; an API key counts for its user."""
+        return str(self.context.caller.user_id if self.context.caller else None)
 
     async def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Send a complete response, which `response_validation` validates because it was changed here."""
@@ -199,7 +198,9 @@ class LongPolling:
     async def _dispatch(self, request: _Request, scope: Scope) -> _BufferedResponse:
         """Send a request through the inner middleware again, with the caller's own credential."""
         # The rate limits that have counted the request do not count it again.
-        context = RequestContext(request.context.request_id, limit_usages=list(request.context.limit_usages))
+        context = RequestContext(
+            request.context.request_id, limit_usages=list(request.context.limit_usages), is_repeated=True
+        )
         buffered = _BufferedResponse(context, None)
         request.context.is_validated = False
         await self.app(

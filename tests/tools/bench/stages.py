@@ -31,6 +31,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "rate limits": (
         "handlers.pipeline.request_context.RequestContext.has_consumed",
         "handlers.pipeline.request_context.RequestContext.limit_headers",
+        "handlers.pipeline.middleware.concurrency",
         "handlers.pipeline.middleware.rate_limits",
         "handlers.common.attempt_limits",
         "studio.rate_limits",
@@ -55,6 +56,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "bridge to a thread": (
         "handlers.pipeline.wsgi_bridge",
+        "studio.fair_slots",
         "asyncio",
         "concurrent.futures",
         "threading",

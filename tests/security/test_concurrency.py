@@ -1,0 +1,316 @@
+"""No single client can take all threads: concurrent requests are limited per account and per address."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from db.models import User
+from db.session import Database
+from handlers.app import Application
+from handlers.pipeline.middleware.concurrency import account_subject
+from studio.fair_slots import FairSlots
+from studio.rate_limits.concurrency import ConcurrencyLimiter
+from tests.api.conftest import Client, CommittingServer
+from tests.security.rate_limits import AppFromAddress
+from tests.support import factories
+from tests.support.app import auth_headers
+from tests.support.client import ClientResponse, send_request
+from tests.support.factories.api_keys import api_key_headers
+from tests.support.streaming import StreamingRequest, enable_long_polling, run_with_long_polling
+
+LIMIT = 32
+"""The default of LIMIT_CONCURRENT_REQUESTS."""
+TIMEOUT_SECONDS = 20
+
+
+@dataclass
+class BlockedHandler:
+    """A handler that waits for its release. It also counts the threads in which it runs."""
+
+    real: Callable[..., Any]
+    released: threading.Event = field(default_factory=threading.Event)
+    running: int = 0
+    most: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, **arguments: Any) -> Any:
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+        assert self.released.wait(TIMEOUT_SECONDS)
+        with self.lock:
+            self.running -= 1
+        return self.real(**arguments)
+
+
+@pytest.fixture
+def limiter(application: Application, monkeypatch: pytest.MonkeyPatch) -> ConcurrencyLimiter:
+    """Return the application's limiter, with the default limit."""
+    found: ConcurrencyLimiter = application.app.config["CONCURRENCY"]
+    monkeypatch.setattr(found, "limit", LIMIT)
+    return found
+
+
+@pytest.fixture
+def blocked(application: Application, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlockedHandler]:
+    """Yield the handler of ``list_brands`, which waits until the test releases it."""
+    endpoint = application.endpoints["list_brands"]
+    handler = BlockedHandler(endpoint._handler)
+    monkeypatch.setattr(endpoint, "_handler", handler)
+    yield handler
+    handler.released.set()
+
+
+@pytest.fixture
+def busy_threads(application: Application) -> Iterator[None]:
+    """Occupy all request threads within the test."""
+    bridge, released = application.bridge, threading.Event()
+    blockers = [bridge.pool.submit(released.wait, TIMEOUT_SECONDS) for _ in range(bridge.pool._max_workers)]
+    yield
+    released.set()
+    wait(blockers)
+
+
+def make_client(server: CommittingServer, user: User | None = None) -> tuple[Client, str]:
+    """Return a client of a new account, and the subject that its requests count for."""
+    with server.database.transaction(write=True):
+        user = user or factories.make_user()
+        return Client(server.client.app, auth_headers(server.client.app, user)), account_subject(user.id)
+
+
+def open_requests(client: Client, path: str, count: int) -> list[StreamingRequest]:
+    return [StreamingRequest(client, "GET", path, None, {}) for _ in range(count)]
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def assert_too_many(response: ClientResponse) -> None:
+    problem = response.json()
+    assert response.status == 429, response.body
+    assert (problem["code"], problem["policy"]) == ("too_many_concurrent_requests", "concurrent-requests")
+    assert response.headers["retry-after"] == "1"
+    assert problem["type"].endswith("/api/v1/problems/too_many_concurrent_requests")
+
+
+def test_s34_sixty_connections_of_one_account_leave_threads_for_others(
+    committing_server: CommittingServer, limiter: ConcurrencyLimiter, blocked: BlockedHandler
+) -> None:
+    bridge = committing_server.client.app.bridge
+    hostile, subject = make_client(committing_server)
+    other, _ = make_client(committing_server)
+
+    async def scenario() -> None:
+        connections = open_requests(hostile, "/brands/", 60)
+        await wait_until(lambda: sum(each.task.done() for each in connections) == 60 - LIMIT)
+        threads = bridge.pool._max_workers // 2
+        await wait_until(lambda: blocked.running == threads)
+        assert limiter.count_running(subject) == LIMIT
+        assert bridge.thread_slots.count_held(subject) == threads
+        assert bridge.thread_slots.count_waiting(subject) == LIMIT - threads
+        for each in connections:
+            if each.task.done():
+                assert_too_many(await each.read_response())
+        # The other account is served while the first one is blocked.
+        (request,) = open_requests(other, "/users/me", 1)
+        assert (await request.read_response()).status == 200
+        assert blocked.running == threads
+        blocked.released.set()
+        statuses = [(await each.read_response()).status for each in connections]
+        assert (statuses.count(200), statuses.count(429)) == (LIMIT, 60 - LIMIT)
+        assert blocked.most == threads
+        assert limiter.count_running(subject) == 0
+
+    asyncio.run(scenario())
+    assert hostile("GET", "/brands/").status == 200
+
+
+def test_s34_accounts_that_wait_for_a_thread_take_turns(
+    committing_server: CommittingServer, limiter: ConcurrencyLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = committing_server.client.app
+    # Fewer threads than the database of the test has connections.
+    slots = FairSlots(4, 2)
+    monkeypatch.setattr(app.bridge, "thread_slots", slots)
+    (first, first_subject), (second, second_subject) = (make_client(committing_server) for _ in range(2))
+    third, third_subject = make_client(committing_server)
+    endpoint, released = app.endpoints["list_brands"], threading.Semaphore(0)
+    real = endpoint._handler
+
+    def handle(**arguments: Any) -> Any:
+        assert released.acquire(timeout=TIMEOUT_SECONDS)
+        return real(**arguments)
+
+    monkeypatch.setattr(endpoint, "_handler", handle)
+
+    async def scenario() -> None:
+        hostile = open_requests(first, "/brands/", 20) + open_requests(second, "/brands/", 20)
+        await wait_until(
+            lambda: slots.count_waiting(first_subject) == slots.count_waiting(second_subject) == 18
+        )
+        (request,) = open_requests(third, "/users/me", 1)
+        await wait_until(lambda: slots.count_waiting(third_subject) == 1)
+        # Each of the two accounts has at most one turn before the third account.
+        released.release(3)
+        assert (await request.read_response()).status == 200
+        released.release(40)
+        assert {(await each.read_response()).status for each in hostile} == {200}
+
+    asyncio.run(scenario())
+
+
+def test_s34_an_api_key_counts_for_its_user(
+    application: Application, committing_server: CommittingServer, limiter: ConcurrencyLimiter,
+    blocked: BlockedHandler, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(limiter, "limit", 3)
+    with committing_server.database.transaction(write=True):
+        user = factories.make_user()
+        organizations = [factories.make_organization(user) for _ in range(2)]
+        headers = [
+            api_key_headers(application, organization, scopes=["brands:read"])
+            for organization in organizations
+        ]
+    by_token, subject = make_client(committing_server, user)
+    by_key = [Client(application, each) for each in headers]
+
+    async def scenario() -> None:
+        paths = [f"/brands/?organization_id={each.id}" for each in organizations]
+        requests = [
+            *open_requests(by_key[0], paths[0], 2), *open_requests(by_key[1], paths[1], 1),
+        ]  # fmt: skip
+        await wait_until(lambda: limiter.count_running(subject) == 3)
+        for client, path in zip([*by_key, by_token], [*paths, "/users/me"], strict=True):
+            (request,) = open_requests(client, path, 1)
+            assert_too_many(await request.read_response())
+        blocked.released.set()
+        assert [(await each.read_response()).status for each in requests] == [200, 200, 200]
+
+    asyncio.run(scenario())
+
+
+def test_s34_requests_without_a_credential_count_by_address(
+    client_for: Callable[[User | None], Client], app: Application, limiter: ConcurrencyLimiter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(limiter, "limit", 1)
+    assert limiter.try_start("address 127.0.0.1")
+    try:
+        path = "/generation-models/"
+        assert_too_many(client_for(None)("GET", path))
+        other_address = AppFromAddress(app, "192.0.2.7")
+        assert send_request(other_address, "GET", f"/api/v1{path}").status == 200
+        assert client_for(factories.make_user())("GET", "/users/me").status == 200
+        # A rejected credential is a 401: it never gets a thread.
+        rejected = client_for(None)("GET", "/users/me", headers={"authorization": "Bearer nonsense"})
+        assert rejected.status == 401
+    finally:
+        limiter.finish("address 127.0.0.1")
+
+
+def test_s34_long_polling_and_event_streams_are_not_counted(
+    committing_server: CommittingServer, limiter: ConcurrencyLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiter, "limit", 1)
+    app = committing_server.client.app
+    with committing_server.database.transaction(write=True):
+        owner = factories.make_user()
+        generation = factories.make_generation(owner=owner)
+    client, subject = make_client(committing_server, owner)
+    path = f"/generations/{generation.id}"
+
+    async def scenario() -> None:
+        waiting = []
+        for headers, suffix in [({"prefer": "wait=30"}, "")] * 5 + [({}, "/events")] * 5:
+            waiting.append(StreamingRequest(client, "GET", path + suffix, None, headers))
+            await wait_until(lambda: len(app.change_hub) == len(waiting))
+            assert limiter.count_running(subject) == 0
+        # The requests that long polling sends again are not counted either, so that none of them fails.
+        assert limiter.try_start(subject)
+        with committing_server.database.transaction(write=True) as session:
+            session.merge(generation).status = "canceled"
+            session.get(type(generation), generation.id).revision += 1
+        responses = [await each.read_response() for each in waiting]
+        assert {response.status for response in responses} == {200}
+        limiter.finish(subject)
+
+    run_with_long_polling(app, scenario)
+
+
+@pytest.mark.usefixtures("busy_threads")
+@pytest.mark.parametrize(
+    "path", ["/utils/health-check/", "/utils/readiness", "/utils/system-health-check", "/utils/db-check/"]
+)
+def test_s34_probes_never_wait_for_a_request_thread(
+    client_for: Callable[[User | None], Client], limiter: ConcurrencyLimiter, path: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(limiter, "limit", 0)
+    assert client_for(None)("GET", path).status == 200
+
+
+def test_s34_the_thread_of_an_aborted_request_still_counts(
+    committing_server: CommittingServer, blocked: BlockedHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = committing_server.client.app.bridge
+    client, subject = make_client(committing_server)
+    threads = bridge.pool._max_workers // 2
+    monkeypatch.setattr(bridge, "seconds", 0.3)
+
+    async def scenario() -> None:
+        aborted = open_requests(client, "/brands/", threads + 1)
+        responses = [await each.read_response() for each in aborted]
+        assert {(each.status, each.json()["code"]) for each in responses} == {(503, "took_too_long")}
+        assert bridge.thread_slots.count_held(subject) == threads
+        assert blocked.most == threads
+        blocked.released.set()
+        await wait_until(lambda: bridge.thread_slots.count_held(subject) == 0)
+
+    asyncio.run(scenario())
+
+
+def test_s38_waiting_requests_are_limited_per_user_not_per_api_key(
+    app: Application, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.generations.watch.MAX_LISTENERS_PER_ACCOUNT", 2)
+    with database.transaction(write=True):
+        user = factories.make_user()
+        organization = factories.make_organization(user)
+        generation = factories.make_generation(organization=organization)
+        other = factories.make_user()
+        factories.make_membership(organization, other)
+    scopes = ["generations:read"]
+    keys = [Client(app, api_key_headers(app, organization, scopes=scopes)) for _ in range(3)]
+    path = f"/generations/{generation.id}"
+
+    async def scenario() -> None:
+        waiting = []
+        for key, suffix, headers in ((keys[0], "", {"prefer": "wait=30"}), (keys[1], "/events", {})):
+            waiting.append(StreamingRequest(key, "GET", path + suffix, None, headers))
+            await wait_until(lambda: len(app.change_hub) == len(waiting))
+        for client in (keys[2], Client(app, auth_headers(app, user))):
+            polled = await StreamingRequest(client, "GET", path, None, {"prefer": "wait=30"}).read_response()
+            assert (polled.status, "preference-applied" in polled.headers) == (200, False)
+            stream = await StreamingRequest(client, "GET", f"{path}/events", None, {}).read_response()
+            assert (stream.status, stream.json()["code"]) == (503, "unavailable")
+        colleague = StreamingRequest(Client(app, auth_headers(app, other)), "GET", f"{path}/events", None, {})
+        await wait_until(lambda: len(app.change_hub) == 3)
+        for each in (*waiting, colleague):
+            each.disconnect()
+        await wait_until(lambda: len(app.change_hub) == 0)
+
+    async def run() -> None:
+        async with enable_long_polling(app):
+            await scenario()
+
+    asyncio.run(run())
