@@ -1,4 +1,4 @@
-"""Locks and stored responses of idempotency keys.
+"""The idempotency lock, and the stored responses of idempotency keys.
 
 The response is stored in the transaction of the change itself, so both are committed or neither. That
 transaction also holds the lock: on PostgreSQL as an advisory lock that ends with it, on SQLite because there

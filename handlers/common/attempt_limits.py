@@ -1,6 +1,6 @@
 """Login throttling: limit attempts to guess a password or a token, and requests that send mail.
 
-This is the brute-force protection of OWASP API2:2023.
+It throttles logins as the brute-force protection of OWASP API2:2023.
 
 A decorator marks the handler, and the endpoint enforces the limit. An attempt is consumed before the password
 is checked, so that concurrent requests cannot exceed the limit, and refunded when the password was correct.

@@ -3,6 +3,8 @@
 The leased row is the endpoint, not the delivery: each endpoint receives one message at a time, and a slow
 endpoint delays no other (see `studio.leases`). `busy_until` is the end of the lease or of a cooldown. If a
 process dies between sending a message and recording the outcome, the message is sent again.
+
+The retry policy is `RETRY_DELAYS` with jitter, or the longer Retry-After of an endpoint.
 """
 
 from __future__ import annotations

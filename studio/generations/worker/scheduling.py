@@ -1,4 +1,4 @@
-"""The fair scheduler: choose the generation that a worker runs next.
+"""The fair scheduler: choose the generation that a worker runs next, with fairness between tenants.
 
 The order is: generations whose worker was lost and remote tasks that are due for a poll; generations that
 have waited for longer than `STARVATION_AFTER`; the highest priority. Among equals, the tenant with the fewest
