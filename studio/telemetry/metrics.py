@@ -9,17 +9,18 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import QueuePool, func, select
+from sqlalchemy import ColumnElement, QueuePool, case, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.base import utc_now
 from db.engine import build_engine
-from db.models.generations import Generation
+from db.models.generations import Generation, GenerationStatus
 from db.session import Database
 from studio.state_machines import GENERATION_STATES, OPEN_GENERATION
 
@@ -29,6 +30,8 @@ UNMATCHED = "unmatched"
 """The operation label of requests that match no operation of the contract."""
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 QUEUE_CACHE_SECONDS = 3.0
+UNLEASED_AFTER = timedelta(seconds=60)
+"""How long a generation may wait for a worker before it counts as unleased. Free workers poll every 10 s."""
 
 # The timestamps of the first increments would double the number of time series.
 disable_created_metrics()
@@ -130,7 +133,7 @@ def count_outbound_call(outcome: str) -> None:
 
 
 class QueueCollector(Collector):
-    """The depth of the generation queue and the age of its oldest entry, read when Prometheus scrapes.
+    """The depth of the generation queue, its age, and whether workers lease from it, read at each scrape.
 
     The queue is shared, so all processes report the same numbers. Values are cached for
     `QUEUE_CACHE_SECONDS`. While the database is unavailable, the series are missing.
@@ -160,23 +163,40 @@ class QueueCollector(Collector):
         yield from _queue_families(rows)
 
     def _read(self) -> list[Any]:
+        now = utc_now()
+        # The lease of a lost worker expires, and that of a remote task when it is due for a poll.
+        is_pending = Generation.status == GenerationStatus.PENDING
+        waiting_since = case((is_pending, Generation.created_at), else_=Generation.lease_expires_at)
         with self._database.transaction(write=False) as reading:
             # unscoped: counts the generations of all tenants
-            query = select(Generation.status, func.count(), func.min(Generation.created_at))
+            query = select(
+                Generation.status,
+                func.count(),
+                func.min(Generation.created_at),
+                _count_if(Generation.lease_expires_at > now),
+                _count_if(waiting_since < now - UNLEASED_AFTER),
+            )
             query = query.where(Generation.status.in_(OPEN_GENERATION)).group_by(Generation.status)
             return list(reading.execute(query))
+
+
+def _count_if(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.sum(case((condition, 1), else_=0))
 
 
 def _queue_families(rows: list[Any]) -> Iterator[Metric]:
     depth = GaugeMetricFamily("sartiq_queue_depth", "Open generations", labels=["status"])
     age = GaugeMetricFamily("sartiq_queue_oldest_pending_seconds", "Age of the oldest pending generation")
-    counts = {status: (count, oldest) for status, count, oldest in rows}
+    leased = GaugeMetricFamily("sartiq_queue_leased", "Generations that a worker has leased")
+    unleased = GaugeMetricFamily("sartiq_queue_unleased", "Generations that wait for a worker for a minute")
+    counts = {status: (count, oldest) for status, count, oldest, *_ in rows}
     for status in OPEN_GENERATION:
         depth.add_metric([status], counts.get(status, (0,))[0])
     oldest = counts["pending"][1] if "pending" in counts else None
     age.add_metric([], max(0.0, (utc_now() - oldest).total_seconds()) if oldest else 0.0)
-    yield depth
-    yield age
+    leased.add_metric([], sum(row[3] for row in rows))
+    unleased.add_metric([], sum(row[4] for row in rows))
+    yield from (depth, age, leased, unleased)
 
 
 class PoolCollector(Collector):

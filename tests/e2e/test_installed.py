@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from db.models.generations import GenerationStatus
@@ -75,3 +76,8 @@ def test_s29_the_runtime_packages_render_an_image_through_celery_in_production(
                 assert done["status"] == GenerationStatus.COMPLETED, done
                 assert (len(done["predictions"]), done["attempts"]) == (1, 1)
                 assert beat.process.poll() is None
+        assert httpx.get(f"{server.url}/utils/system-health-check").json()["checks"]["broker"] == "ok"
+        broker.stop()
+        assert httpx.get(f"{server.url}/utils/readiness").status_code == 503
+        broker.start()
+        assert httpx.get(f"{server.url}/utils/readiness").status_code == 200

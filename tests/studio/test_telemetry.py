@@ -7,9 +7,11 @@ import logging
 import re
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import time_machine
 import yaml
 from opentelemetry.trace import format_span_id, format_trace_id
 from prometheus_client import REGISTRY
@@ -345,19 +347,20 @@ def test_a_metrics_port_in_use_stops_the_start_with_an_error(database: Database)
     server.stop()
 
 
+def collect_samples(collector: QueueCollector) -> dict[str, float]:
+    """Return the values of the queue metrics, by name and labels."""
+    return {
+        "/".join([sample.name, *sample.labels.values()]): sample.value
+        for family in collector.collect()
+        for sample in family.samples
+    }
+
+
 def test_queue_metrics_report_status_counts_and_oldest_age_and_are_cached(
     database: Database, scenario: PhotographedProduct
 ) -> None:
     collector = QueueCollector(database)
     create_pending_generation(database, scenario)
-
-    def collect_samples(collector: QueueCollector) -> dict[str, float]:
-        return {
-            "/".join([sample.name, *sample.labels.values()]): sample.value
-            for family in collector.collect()
-            for sample in family.samples
-        }
-
     first = collect_samples(collector)
     age = first.pop("sartiq_queue_oldest_pending_seconds")
     assert 0 <= age < 60
@@ -365,12 +368,39 @@ def test_queue_metrics_report_status_counts_and_oldest_age_and_are_cached(
         "sartiq_queue_depth/pending": 1,
         "sartiq_queue_depth/running": 0,
         "sartiq_queue_depth/canceling": 0,
+        "sartiq_queue_leased": 0,
+        "sartiq_queue_unleased": 0,
     }
     assert queue.lease_next(database, "worker", LEASE) is not None
     assert collect_samples(collector)["sartiq_queue_depth/pending"] == 1
     fresh = collect_samples(QueueCollector(database))
     assert (fresh["sartiq_queue_depth/pending"], fresh["sartiq_queue_depth/running"]) == (0, 1)
     assert fresh["sartiq_queue_oldest_pending_seconds"] == 0
+
+
+def count_leased_and_unleased(database: Database) -> tuple[float, float]:
+    samples = collect_samples(QueueCollector(database))
+    return samples["sartiq_queue_leased"], samples["sartiq_queue_unleased"]
+
+
+@pytest.mark.both_databases
+def test_s29_a_generation_that_no_worker_leases_for_a_minute_is_visible(
+    database: Database, scenario: PhotographedProduct
+) -> None:
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        create_pending_generation(database, scenario)
+        clock.shift(60)
+        assert count_leased_and_unleased(database) == (0, 0)
+        clock.shift(1)
+        assert count_leased_and_unleased(database) == (0, 1)
+        assert queue.lease_next(database, "lost worker", timedelta(seconds=20)) is not None
+        assert count_leased_and_unleased(database) == (1, 0)
+        clock.shift(20)
+        assert count_leased_and_unleased(database) == (0, 0)
+        clock.shift(61)
+        assert count_leased_and_unleased(database) == (0, 1)
+        assert queue.lease_next(database, "another worker", timedelta(seconds=20)) is not None
+        assert count_leased_and_unleased(database) == (1, 0)
 
 
 def test_queue_metrics_are_absent_while_the_database_is_unavailable(
