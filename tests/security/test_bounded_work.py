@@ -16,6 +16,7 @@ from handlers.pipeline import lock_waits
 from studio.generations import batch
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
+from tests.support.app import auth_headers
 from tests.support.databases import on_postgresql
 from tests.support.generations import status_and_code
 from tests.support.scenarios import PhotographedProduct
@@ -108,15 +109,19 @@ def test_s36_a_batch_that_reaches_its_time_limit_does_not_attempt_the_rest(
 def test_s36_lock_waits_hold_half_of_the_threads_only(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More requests than threads want a locked row. Half of the threads wait for it, the others give up."""
+    """Two accounts want a locked row with all threads. Half of them wait for it, the others give up."""
     monkeypatch.setattr(lock_waits, "SHORT_WAIT_MILLISECONDS", 50)
-    client, database = committing_server.client, committing_server.database
-    path = f"/shootings/{committing_server.scenario.shooting.id}"
+    client, database, scenario = committing_server
+    with database.transaction(write=True):
+        admin = factories.make_user()
+        factories.make_membership(scenario.organization, admin, "admin")
+        clients = [client, Client(client.app, auth_headers(client.app, admin))]
+    path = f"/shootings/{scenario.shooting.id}"
     threads = client.app.settings.request_threads
     gave_up = threading.Semaphore(0)
 
     def rename(number: int) -> Any:
-        response = client("PATCH", path, {"name": f"Spring {number}"})
+        response = clients[number % 2]("PATCH", path, {"name": f"Spring {number}"})
         if response.status == 503:
             gave_up.release()
         return response
@@ -127,8 +132,8 @@ def test_s36_lock_waits_hold_half_of_the_threads_only(
             sent = [pool.submit(rename, number) for number in range(threads)]
             for _ in range(threads - threads // 2):
                 assert gave_up.acquire(timeout=10)
-            # A thread is free, although the row is still locked.
-            assert client("GET", path).status == 200
+            # Threads are free, although the row is still locked.
+            assert clients[1]("GET", path).status == 200
             assert not gave_up.acquire(timeout=0.2)
         responses = [one.result() for one in sent]
     assert Counter(response.status for response in responses) == {
