@@ -173,8 +173,9 @@ def _environ(scope: Scope, context: RequestContext) -> dict[str, Any]:
     if client:
         environ["REMOTE_ADDR"] = client[0]
     for name, value in scope["headers"]:
-        if name == b"content-length":
-            # `wsgi.input` is empty: the arguments in the request context hold the parsed body.
+        # `wsgi.input` is empty: the arguments in the request context hold the parsed body. A name with an
+        # underscore would become that of the field with a hyphen; other ASGI servers than ours pass it on.
+        if name == b"content-length" or b"_" in name:
             continue
         key = (
             "CONTENT_TYPE"

@@ -3,7 +3,7 @@
 The parser of uvicorn rejects unknown methods, collects headers without a limit, waits for them without a
 timeout and rejects requests in plain text. Here each method reaches the application, which returns 405;
 request heads are limited in size and time, idle connections are closed, and errors are problem documents
-(RFC 9457).
+(RFC 9457). Header fields that a proxy and an application could understand differently are dropped or rejected.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 100
 HEAD_TOO_LARGE = "The request head is too large"
+HOST_REQUIRED = "A request of HTTP/1.1 needs exactly one Host header field"
 
 _METHOD = re.compile(rb"(?:\r?\n)*([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}) ")
 # The methods that the parser sees. It knows others too, but the application returns 405 for all of them, and
@@ -51,7 +52,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._idle_timeout = idle_timeout
         self._request_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._head_bytes = self._header_bytes = 0
+        self._head_bytes = self._header_bytes = self._header_count = self._host_count = 0
         self._detail = ""
         self._head_is_complete = False
         self._is_between_messages = True
@@ -84,20 +85,32 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Reset the size of the request head."""
-        self._head_bytes, self._header_bytes = 0, 0
+        self._head_bytes = self._header_bytes = self._header_count = self._host_count = 0
         self._head_is_complete = self._is_between_messages = False
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header; raise ValueError, which stops the parser, if the head is too large."""
         self._header_bytes += len(name) + len(value)
-        if self._header_bytes + len(self.url) > MAX_HEAD_BYTES or len(self.headers) == MAX_HEADERS:
+        self._header_count += 1
+        if self._header_bytes + len(self.url) > MAX_HEAD_BYTES or self._header_count > MAX_HEADERS:
             self._detail = HEAD_TOO_LARGE
             raise ValueError(HEAD_TOO_LARGE)
-        super().on_header(name, value)
+        self._host_count += name.lower() == b"host"
+        # WSGI and CGI give `X_Forwarded_For` and `X-Forwarded-For` one name, and a proxy removes only the
+        # second one. nginx and gunicorn drop such fields too.
+        if b"_" not in name:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Start the application with the method that the client sent."""
+        """Start the application with the method that the client sent.
+
+        Raises:
+            ValueError: The request has no Host or several (RFC 9112, section 3.2). It stops the parser.
+        """
+        if self._host_count > 1 or (self._host_count == 0 and self.parser.get_http_version() != "1.0"):
+            self._detail = HOST_REQUIRED
+            raise ValueError(HOST_REQUIRED)
         self._head_is_complete = True
         _cancel(self._request_timer)
         super().on_headers_complete()

@@ -53,6 +53,7 @@ SECURITY_ROWS = {
     36: "Work per request",
     38: "Waiting requests",
     44: "Share links",
+    45: "Ambiguous request heads",
     48: "Limits per account",
 }
 

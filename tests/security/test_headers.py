@@ -223,6 +223,14 @@ def test_s25_a_304_repeats_the_policy_headers_of_the_full_response(
     }
 
 
+def test_s45_no_asgi_server_can_pass_a_field_with_an_underscore_to_the_handlers(
+    app: Application, tenant: Tenant
+) -> None:
+    request, credentials = tenant.request_for("get_brand"), auth_headers(app, tenant.owner)
+    assert request.send(app, {**credentials, "if-none-match": "*"}).status == 304
+    assert request.send(app, {**credentials, "if_none_match": "*"}).status == 200
+
+
 # Properties that are credentials. A URL that needs no token is one, too.
 CREDENTIALS = {"access_token", "refresh_token", "secret", "key", "token", "upload_url"}
 LINKS = {"share_prediction"}
