@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import UUID
 
 from anyio import to_thread
 from connexion.exceptions import ProblemException
@@ -24,13 +25,13 @@ from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.security import SecurityMiddleware
 from connexion.options import SwaggerUIOptions
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from db.engine import build_engine
 from db.session import Database
 from handlers.common.permissions import HANDLER_RULES, SUPERUSER_ONLY
 from handlers.contract.document import Document
-from handlers.contract.operations import compile_operations
+from handlers.contract.operations import Operation, compile_operations
 from handlers.contract.request_bodies import BodyLimits
 from handlers.contract.resolver import ContractResolver, find_handlers
 from handlers.contract.router import Router
@@ -38,6 +39,7 @@ from handlers.pages import home, security_txt
 from handlers.pages.api_catalog import CATALOG_PATH, api_catalog
 from handlers.pipeline.audit import AuditRecorder, TargetResolver
 from handlers.pipeline.auth import build_security_map, configure_jwt, load_caller
+from handlers.pipeline.body_limits import UnfinishedBodies
 from handlers.pipeline.endpoint import CallerLoader, Endpoint
 from handlers.pipeline.errors import build_error_handler
 from handlers.pipeline.lock_waits import LockWaitShare
@@ -47,7 +49,7 @@ from handlers.pipeline.middleware.long_polling import LongPolling
 from handlers.pipeline.middleware.mock_responses import ExampleResponses, MockResponseMiddleware
 from handlers.pipeline.middleware.observability import ObservabilityMiddleware
 from handlers.pipeline.middleware.rate_limits import AnonymousRateLimit, CallerRateLimit
-from handlers.pipeline.middleware.request_validation import RequestValidation
+from handlers.pipeline.middleware.request_validation import Authorize, RequestValidation
 from handlers.pipeline.middleware.response_validation import ResponseValidation
 from handlers.pipeline.middleware.routing import Routing
 from handlers.pipeline.middleware.security_headers import (
@@ -197,6 +199,11 @@ def create_app(
     concurrency_limit = partial(
         ConcurrencyLimit, limiter=concurrency_limiter, key_owners=KeyOwners(database.transaction)
     )
+
+    async def authorize(operation: Operation, scope: Scope) -> UUID | None:
+        # Called while serving, when `app` exists.
+        return await app.bridge.call(endpoints[operation.operation_id].authorize, scope)
+
     middlewares = _build_middlewares(
         settings,
         contract,
@@ -204,6 +211,7 @@ def create_app(
         rate_limiter,
         concurrency_limit,
         change_hub,
+        authorize,
         _build_pages(settings) if extra_routes is None else extra_routes,
     )
     app = Application(settings, database, endpoints, change_hub, middlewares=middlewares)
@@ -238,6 +246,7 @@ def _build_middlewares(
     rate_limiter: RateLimiter,
     concurrency_limit: Callable[[ASGIApp], ASGIApp],
     change_hub: ChangeHub,
+    authorize: Authorize,
     extra_routes: Mapping[str, ASGIApp],
 ) -> list[Callable[[ASGIApp], ASGIApp]]:
     """Return the middleware, outermost first, in the order that `handlers.pipeline.middleware` documents."""
@@ -258,6 +267,13 @@ def _build_middlewares(
         max_stream=settings.sse_max_seconds,
     )
     routing = partial(Routing, router=router, base_path=contract.base_path, extra_routes=extra_routes)
+    request_validation = partial(
+        RequestValidation,
+        authorize=authorize,
+        unfinished_bodies=UnfinishedBodies(
+            settings.max_account_body_bytes, settings.max_address_body_bytes, settings.max_body_bytes
+        ),
+    )
     mock_responses = []
     if settings.mode == "mock":
         examples = ExampleResponses(contract, build_sample_file)
@@ -276,7 +292,7 @@ def _build_middlewares(
         SecurityMiddleware,
         partial(CallerRateLimit, limits=rate_limiter),
         concurrency_limit,
-        RequestValidation,
+        request_validation,
         LifespanMiddleware,
         ContextMiddleware,
     ]

@@ -102,13 +102,17 @@ def list_product_images(product_id: UUID, **params: Any) -> ApiResponse:
     return PRODUCT_IMAGES.list_response(params, readable_filter())
 
 
+def _authorize_add_image(product_id: UUID, **_: Any) -> None:
+    get_visible(Product, product_id)
+
+
 def _precheck_add_image(product_id: UUID, **_: Any) -> None:
     product = get_visible(Product, product_id)
     require_image_capacity(ProductImage, ProductImage.product_id == product.id)
 
 
 @requires(Permission.PRODUCTS_WRITE)
-@prefetches_images(_precheck_add_image, "file_url")
+@prefetches_images(_precheck_add_image, "file_url", authorize=_authorize_add_image)
 def add_product_image(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Add a photo to a product, as a file or by its URL."""
     product = get_visible(Product, product_id, for_update=True)

@@ -97,6 +97,10 @@ def delete_subject(subject_id: UUID) -> ApiResponse:
     return no_content()
 
 
+def _authorize_add_image(subject_id: UUID, **_: Any) -> None:
+    get_visible(Subject, subject_id)
+
+
 def _precheck_add_image(subject_id: UUID, body: dict[str, Any]) -> None:
     subject = get_visible(Subject, subject_id)
     require_image_capacity(SubjectBaseImage, SubjectBaseImage.subject_id == subject.id)
@@ -104,7 +108,7 @@ def _precheck_add_image(subject_id: UUID, body: dict[str, Any]) -> None:
 
 
 @requires(Permission.SUBJECTS_WRITE)
-@prefetches_images(_precheck_add_image)
+@prefetches_images(_precheck_add_image, authorize=_authorize_add_image)
 def add_base_image(subject_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Add a base image of a subject for a shot type."""
     subject = get_visible(Subject, subject_id, for_update=True)

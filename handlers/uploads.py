@@ -37,13 +37,13 @@ def create_presigned_url(body: dict[str, Any]) -> ApiResponse:
     return json_response(data, Cache_Control="no-store")
 
 
-def _precheck_upload(upload_id: UUID, expires: int, signature: str, **_: Any) -> None:
+def _authorize_upload(upload_id: UUID, expires: int, signature: str, **_: Any) -> UUID:
     check_upload_signature(current_settings().secret_keys, upload_id, expires, signature, utc_now())
-    get_open_upload(upload_id)
+    return get_open_upload(upload_id).owner_id
 
 
 @authenticates_itself
-@prefetches_images(_precheck_upload)
+@prefetches_images(_authorize_upload, authorize=_authorize_upload)
 def put_upload(upload_id: UUID, expires: int, signature: str, body: StoredImage) -> ApiResponse:
     """Store the uploaded image; it can be replaced until a row refers to it."""
     uploads.put_upload(current_storage(), upload_id, body)

@@ -191,6 +191,8 @@ _HOSTS = ListOf(
 )
 _ORIGINS = ListOf("https://host", lambda origin: re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", origin))
 _LIMIT = Integer(1, 1_000_000)
+# At least one file of the maximum size.
+_BODY_BYTES = Integer(60_000_000, 1_000_000_000_000)
 
 
 @dataclass(frozen=True)
@@ -326,8 +328,30 @@ class Settings:
         "HTTP server",
         "SLOW_CLIENT_SECONDS",
         20,
-        "Seconds that the server waits for a slow client.",
+        "Seconds that the server waits for a slow client. A body must arrive at 32 kB per second on average "
+        "over these seconds.",
         Integer(1, 600),
+    )
+    max_body_bytes: int = _setting(
+        "HTTP server",
+        "MAX_BODY_BYTES",
+        1_000_000_000,
+        "Bytes of unfinished request bodies that this process holds. Large ones are temporary files.",
+        _BODY_BYTES,
+    )
+    max_account_body_bytes: int = _setting(
+        "HTTP server",
+        "MAX_ACCOUNT_BODY_BYTES",
+        150_000_000,
+        "Bytes of unfinished request bodies of one account; API keys count for their user.",
+        _BODY_BYTES,
+    )
+    max_address_body_bytes: int = _setting(
+        "HTTP server",
+        "MAX_ADDRESS_BODY_BYTES",
+        150_000_000,
+        "Bytes of unfinished request bodies of one client address.",
+        _BODY_BYTES,
     )
     max_wait_seconds: int = _setting(
         "HTTP server",

@@ -1,4 +1,4 @@
-"""Run slow work before the transaction of a request: decode and fetch images, resolve host names.
+"""Run slow work before the transaction of a request: receive, decode and fetch images, resolve host names.
 
 SQLite has one writer, so nothing slow may run inside a write transaction. A short read-only transaction first
 checks whether the caller may make the request at all, so that a request that will fail causes no work. The
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
+from uuid import UUID
 
 from flask import current_app
 
@@ -24,6 +25,7 @@ from studio.media.ingest import is_own_url
 
 Handler = TypeVar("Handler", bound=Callable[..., object])
 PrecheckCallback = Callable[..., object]
+AuthorizeCallback = Callable[..., UUID | None]
 Arguments = dict[str, Any]
 
 
@@ -35,11 +37,15 @@ class Precheck:
         check: Called with the handler's arguments in a read-only transaction; raises to reject the request.
         is_needed: Returns whether the arguments require slow work.
         prepare: Does the slow work outside of a transaction and returns the new arguments of the handler.
+        authorize: Called before a file is received, with the handler's arguments without `body`, in a
+            read-only transaction; raises to reject the request. Returns the account that the file counts for
+            besides its caller, if there is one.
     """
 
     check: PrecheckCallback
     is_needed: Callable[[Arguments], bool]
     prepare: Callable[[Arguments], Arguments]
+    authorize: AuthorizeCallback | None = None
 
 
 def find_precheck(handler: Callable[..., object]) -> Precheck | None:
@@ -47,12 +53,15 @@ def find_precheck(handler: Callable[..., object]) -> Precheck | None:
     return getattr(handler, "__precheck__", None)
 
 
-def prefetches_images(check: PrecheckCallback, *names: str) -> Callable[[Handler], Handler]:
+def prefetches_images(
+    check: PrecheckCallback, *names: str, authorize: AuthorizeCallback | None = None
+) -> Callable[[Handler], Handler]:
     """Pass decoded images to a handler instead of the file in its body, or instead of the body.
 
     Args:
         check: Called first with the handler's arguments; raises to reject the request.
         names: The properties with image URLs. Each URL of another server becomes a `FetchedImage`.
+        authorize: As in `Precheck`; required if the body can be a file.
 
     Raises:
         NotAnImage, TooLarge, UnreadableImage: A file cannot be decoded.
@@ -66,7 +75,7 @@ def prefetches_images(check: PrecheckCallback, *names: str) -> Callable[[Handler
     def prepare(arguments: Arguments) -> Arguments:
         return decode_upload(arguments) if has_file(arguments) else _fetch_images(arguments, names)
 
-    return _attach_precheck(Precheck(check, is_needed, prepare))
+    return _attach_precheck(Precheck(check, is_needed, prepare, authorize))
 
 
 def prechecks_url(check: PrecheckCallback) -> Callable[[Handler], Handler]:

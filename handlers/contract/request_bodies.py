@@ -72,7 +72,7 @@ class BodyLimits:
     Attributes:
         json: The maximum size of a JSON body, in bytes.
         upload: The size limit of uploads: of a binary body or of all files of a multipart body, in bytes.
-        timeout_seconds: The time limit of a body. It grows by one second per MIN_BYTES_PER_SECOND received.
+        timeout_seconds: How long a client may stall: the window in which its rate is measured.
     """
 
     json: int = 1_000_000
@@ -90,18 +90,21 @@ async def read_chunks(receive: Receive, limit: int, timeout_seconds: float) -> A
     Args:
         receive: The ASGI callable.
         limit: The maximum size in bytes.
-        timeout_seconds: The time limit, which grows by one second per MIN_BYTES_PER_SECOND received.
+        timeout_seconds: How long the client may stall. MIN_BYTES_PER_SECOND bytes earn one more second, up to
+            this time: a fast start does not pay for a long pause (a leaky bucket).
 
     Raises:
         ContentTooLarge: The body exceeds the limit; raised at the first chunk beyond it.
-        RequestTimeout: The body is not complete in time (slow clients, OWASP API4).
+        RequestTimeout: The rate of the last seconds is too low (slow clients, OWASP API4).
         ClientDisconnected: The client closed the connection.
     """
-    started_at = asyncio.get_running_loop().time()
-    total, more = 0, True
+    clock = asyncio.get_running_loop().time
+    total, more, patience = 0, True, timeout_seconds
     while more:
+        # Only waiting counts: while the server itself writes to a slow disk, the client cannot send.
+        waits_since = clock()
         try:
-            async with asyncio.timeout_at(started_at + timeout_seconds + total / MIN_BYTES_PER_SECOND):
+            async with asyncio.timeout(patience):
                 message = await receive()
         except TimeoutError:
             raise RequestTimeout from None
@@ -109,6 +112,8 @@ async def read_chunks(receive: Receive, limit: int, timeout_seconds: float) -> A
             raise ClientDisconnected
         chunk = message.get("body", b"")
         total += len(chunk)
+        patience += waits_since - clock() + len(chunk) / MIN_BYTES_PER_SECOND
+        patience = min(patience, timeout_seconds)
         if total > limit:
             raise ContentTooLarge(f"The request body is larger than {limit} bytes")
         more = message.get("more_body", False)
@@ -183,6 +188,20 @@ class _Content:
         return min(limits.json, MAX_FORM_BYTES) if self.media_type == FORM else limits.json
 
 
+@dataclass(frozen=True)
+class AnnouncedBody:
+    """The body that the head of a request announces; none of it has been read."""
+
+    content: _Content
+    content_type: str
+    limit: int
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the body is a file or has files, which the server stores while they arrive."""
+        return self.content.is_binary or bool(self.content.file_fields)
+
+
 class RequestBody:
     """The request body of an operation."""
 
@@ -206,13 +225,32 @@ class RequestBody:
             for media_type, content in request_body.get("content", {}).items()
         }
 
+    def announce(self, headers: Headers) -> AnnouncedBody | None:
+        """Return the body that the request headers announce, None if the request has no body.
+
+        Raises:
+            ContentTooLarge: Its length exceeds the limit.
+            UnsupportedMediaType: The operation does not accept the media type, charset or content encoding.
+        """
+        declared = headers.get("content-length")
+        # A request without either header has no body (RFC 9112, section 6.3).
+        if (declared is None and "transfer-encoding" not in headers) or declared == "0":
+            return None
+        content_type = headers.get("content-type", "")
+        content = self._content(content_type, headers)
+        limit = content.limit(self.limits)
+        # Reject by the header before reading; chunked bodies are counted while they arrive.
+        if declared is not None and not (_LENGTH.fullmatch(declared) and int(declared) <= limit):
+            raise ContentTooLarge(f"The request body is larger than {limit} bytes")
+        return AnnouncedBody(content, content_type, limit)
+
     async def read(
-        self, headers: Headers, receive: Receive, files_to_close: list[Any]
+        self, body: AnnouncedBody | None, receive: Receive, files_to_close: list[Any]
     ) -> tuple[Any, list[Violation]]:
         """Return the body as the handler receives it, and all violations; with violations the body is None.
 
         Args:
-            headers: The request headers.
+            body: What `announce` returned.
             receive: The ASGI callable.
             files_to_close: Temporary files are appended; the caller closes them at the end of the request.
 
@@ -220,22 +258,14 @@ class RequestBody:
             BadRequest: The body cannot be parsed.
             ContentTooLarge: The body exceeds a limit.
             RequestTimeout: The body did not arrive in time.
-            UnsupportedMediaType: The operation does not accept the media type, charset or content encoding.
             ClientDisconnected: The client closed the connection.
         """
-        declared = headers.get("content-length")
-        # A request without either header has no body (RFC 9112, section 6.3).
-        if (declared is None and "transfer-encoding" not in headers) or declared == "0":
+        if body is None:
             return self._empty_body()
-        content_type = headers.get("content-type", "")
-        content = self._content(content_type, headers)
-        limit = content.limit(self.limits)
-        # Reject by the header before reading; chunked bodies are counted while they arrive.
-        if declared is not None and not (_LENGTH.fullmatch(declared) and int(declared) <= limit):
-            raise ContentTooLarge(f"The request body is larger than {limit} bytes")
-        chunks = read_chunks(receive, limit, self.limits.timeout_seconds)
+        content = body.content
+        chunks = read_chunks(receive, body.limit, self.limits.timeout_seconds)
         if content.media_type == MULTIPART:
-            return await _read_multipart(content, content_type, chunks, files_to_close)
+            return await _read_multipart(content, body.content_type, chunks, files_to_close)
         if content.is_binary:
             file, size = await _spool(chunks, files_to_close)
             return (file, []) if size else self._empty_body()

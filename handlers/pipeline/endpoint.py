@@ -3,6 +3,7 @@
 Returning commits, raising rolls back; a response that violates the contract raises, so its changes are rolled
 back. Slow work, such as decoding an image, runs before the transaction is opened. A request with an
 Idempotency-Key acquires its lock in the transaction or, if slow work comes first, in a short one before it.
+A request with a file is authorized twice: before its body is read, and in the transaction.
 This module knows no operation by name.
 """
 
@@ -13,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import orjson
 from flask import Response, request
@@ -88,6 +90,16 @@ class Endpoint:
         self._writes = operation.method not in ("GET", "HEAD")
         # Flask and Connexion name views by this.
         self.__name__ = operation.operation_id
+
+    def authorize(self, context: RequestContext) -> UUID | None:
+        """Authorize a request without its body; return the account that it counts for besides the caller.
+
+        Raises:
+            Unauthenticated, PermissionDenied, NotFound, Conflict: as the handler would raise them.
+        """
+        authorize = None if self._precheck is None else self._precheck.authorize
+        with self._transaction(False, self._session_role), self._authorize_caller(context):
+            return None if authorize is None else authorize(**context.arguments)
 
     def __call__(self, **_path_values: Any) -> Response:
         """Serve the running request; an exception rolls back and becomes a problem."""

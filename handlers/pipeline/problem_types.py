@@ -342,6 +342,12 @@ PROBLEMS: dict[str, ProblemType] = {
         "The operation sends an e-mail, and the operator of this server has turned e-mail off.",
         "Ask the operator of the server. Owners and admins can add members without an invitation.",
     ),
+    "too_many_body_bytes": ProblemType(
+        503,
+        "The requests that are being received hold too many bytes: 150 MB for one account or address, or "
+        "1 GB for all clients, by default. Nothing was changed.",
+        "Wait for the seconds in Retry-After, and send fewer large files at the same time.",
+    ),
     "took_too_long": ProblemType(
         503,
         "The request was not completed within a minute and was aborted. Its changes were rolled back.",

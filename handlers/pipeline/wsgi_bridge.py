@@ -13,9 +13,10 @@ import logging
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import anyio
 import flask
@@ -38,18 +39,20 @@ PROBE_THREADS = 2
 Response = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 WsgiApp = Callable[..., Iterable[bytes]]
+Value = TypeVar("Value")
 
 
 class WsgiBridge:
-    """An ASGI application that runs a WSGI application in a thread pool. The request body is already read.
+    """An ASGI application that runs a Flask application in a thread pool. The request body is already read.
 
     A request that has not committed after `seconds` is aborted, also if it still waits for a thread. One
     account, or one address without a credential, gets at most half of the threads; what it sends beyond that
     waits on the event loop, and other accounts are served in turn. Probes have threads of their own.
     """
 
-    def __init__(self, wsgi: WsgiApp, threads: int, seconds: float) -> None:
-        self.wsgi = wsgi
+    def __init__(self, app: flask.Flask, threads: int, seconds: float) -> None:
+        self.app = app
+        self.wsgi: WsgiApp = app.wsgi_app
         self.seconds = seconds
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self.thread_slots = FairSlots(threads, max(1, threads // 2))
@@ -62,19 +65,7 @@ class WsgiBridge:
             TookTooLong: the request was aborted.
         """
         context: RequestContext = scope[REQUEST_CONTEXT]
-        operation = context.operation
-        ends_at = asyncio.get_running_loop().time() + self.seconds
-        if operation is not None and operation.is_probe:
-            pool = self._probe_pool(operation.operation_id)
-            future = asyncio.wrap_future(self._submit(pool, scope, context))
-        else:
-            future = asyncio.wrap_future(await self._submit_in_turn(scope, context))
-        done, _ = await asyncio.wait((future,), timeout=ends_at - asyncio.get_running_loop().time())
-        if not done and context.try_complete():
-            # A running thread cannot be stopped. It fails at `try_complete` before its commit and rolls back.
-            future.cancel()
-            self._abort(context)
-        status, headers, body = await future
+        status, headers, body = await self._run_in_thread(context, partial(self._serve, scope, context))
         start = {"type": "http.response.start", "status": status, "headers": headers}
         if context.file is not None:
             await self._send_file(start, context.file, send)
@@ -82,13 +73,41 @@ class WsgiBridge:
         await send(start)
         await send({"type": "http.response.body", "body": body})
 
+    async def call(self, function: Callable[[RequestContext], Value], scope: Scope) -> Value:
+        """Call a function that writes nothing in a request thread, before Flask serves the request.
+
+        Raises:
+            TookTooLong: the request was aborted.
+        """
+        context: RequestContext = scope[REQUEST_CONTEXT]
+
+        def call_in_flask() -> Value:
+            with self.app.request_context(_environ(scope, context)):
+                return function(context)
+
+        return await self._run_in_thread(context, call_in_flask)
+
     def shutdown(self) -> None:
         """Wait for the running requests and end all threads."""
         for pool in (self.pool, *self._probe_pools.values()):
             pool.shutdown()
 
-    async def _submit_in_turn(self, scope: Scope, context: RequestContext) -> Future[Response]:
-        """Start a request in a thread as soon as its account may use one.
+    async def _run_in_thread(self, context: RequestContext, function: Callable[[], Value]) -> Value:
+        operation = context.operation
+        ends_at = asyncio.get_running_loop().time() + self.seconds
+        if operation is not None and operation.is_probe:
+            future = asyncio.wrap_future(_submit(self._probe_pool(operation.operation_id), function))
+        else:
+            future = asyncio.wrap_future(await self._submit_in_turn(context, function))
+        done, _ = await asyncio.wait((future,), timeout=ends_at - asyncio.get_running_loop().time())
+        if not done and context.try_complete():
+            # A running thread cannot be stopped. It fails at `try_complete` before its commit and rolls back.
+            future.cancel()
+            self._abort(context)
+        return await future
+
+    async def _submit_in_turn(self, context: RequestContext, function: Callable[[], Value]) -> Future[Value]:
+        """Call a function in a thread as soon as the account of the request may use one.
 
         Raises:
             TookTooLong: that took too long.
@@ -97,17 +116,13 @@ class WsgiBridge:
         if not slots.try_take(subject) and not await slots.take(subject, self.seconds):
             self._abort(context)
         try:
-            future = self._submit(self.pool, scope, context)
+            future = _submit(self.pool, function)
         except BaseException:
             slots.release(subject)
             raise
         # Not when the request ends: the thread of an aborted request still runs.
         future.add_done_callback(lambda _: slots.release(subject))
         return future
-
-    def _submit(self, pool: ThreadPoolExecutor, scope: Scope, context: RequestContext) -> Future[Response]:
-        # The log context and the span are context variables, which a thread does not inherit.
-        return pool.submit(contextvars.copy_context().run, self._serve, scope, context)
 
     def _probe_pool(self, operation_id: str) -> ThreadPoolExecutor:
         pool = self._probe_pools.get(operation_id)
@@ -147,6 +162,11 @@ class WsgiBridge:
             while chunk := await file.read(FILE_CHUNK_BYTES):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _submit(pool: ThreadPoolExecutor, function: Callable[[], Value]) -> Future[Value]:
+    # The log context and the span are context variables, which a thread does not inherit.
+    return pool.submit(contextvars.copy_context().run, function)
 
 
 def _environ(scope: Scope, context: RequestContext) -> dict[str, Any]:
@@ -200,7 +220,7 @@ class _BridgedFlask(FlaskASGIApp):
 
     def __init__(self, import_name: str, threads: int, seconds: float) -> None:
         super().__init__(import_name, {"static_folder": None})
-        self.bridge = WsgiBridge(self.app.wsgi_app, threads, seconds)
+        self.bridge = WsgiBridge(self.app, threads, seconds)
         self.asgi_app = self.bridge
 
     def add_api(self, specification: Any, *, name: str | None = None, **kwargs: Any) -> FlaskApi:

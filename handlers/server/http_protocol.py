@@ -3,7 +3,7 @@
 The parser of uvicorn rejects unknown methods, collects headers without a limit, waits for them without a
 timeout and rejects requests in plain text. Here each method reaches the application, which returns 405;
 request heads are limited in size and time, idle connections are closed, and errors are problem documents
-(RFC 9457). Header fields that a proxy and an application could understand differently are dropped or rejected.
+(RFC 9457). Header fields that a proxy and an application may read differently are dropped or rejected.
 """
 
 from __future__ import annotations

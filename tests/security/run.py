@@ -50,6 +50,7 @@ SECURITY_ROWS = {
     29: "Installed as deployed",
     31: "Closed by default",
     34: "Concurrent requests",
+    35: "Bodies before authorization",
     36: "Work per request",
     38: "Waiting requests",
     44: "Share links",

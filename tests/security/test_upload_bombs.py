@@ -40,6 +40,8 @@ from tests.support.sample_media import (
 )
 
 MEGABYTE = 1 << 20
+# These tests are about single bodies, not about the bytes of all unfinished ones.
+MANY_BODIES = {"MAX_ACCOUNT_BODY_BYTES": "1000000000", "MAX_ADDRESS_BODY_BYTES": "1000000000"}
 # The documented limit of the server, and the memory for reading a header.
 MEMORY_BUDGET, REJECTION_MEMORY_BUDGET = 1500 * MEGABYTE, 100 * MEGABYTE
 MAX_FILE_BYTES = 50 * MEGABYTE
@@ -85,7 +87,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     if not Path("/proc/self/clear_refs").exists():
         skip_or_fail("Linux, whose /proc reports the memory of a process")
     with (
-        running_server(tmp_path_factory.mktemp("bombs"), SARTIQ_ENV="development") as server,
+        running_server(tmp_path_factory.mktemp("bombs"), SARTIQ_ENV="development", **MANY_BODIES) as server,
         Api(server.origin) as api,
     ):
         api.sign_in(EMAIL, PASSWORD)

@@ -1,31 +1,47 @@
-"""Validate parameters and body against the contract and pass them to the endpoint."""
+"""Validate parameters and body against the contract and pass them to the endpoint.
+
+A file is stored while it arrives, so requests with files are authorized before their first byte is read.
+Other bodies are small: they are validated first, and the endpoint authorizes the request.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from uuid import UUID
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handlers.contract.errors import NotAcceptable, PathNotFound, ValidationFailed
+from handlers.contract.errors import NotAcceptable, PathNotFound, ValidationFailed, Violation
 from handlers.contract.operations import Operation
 from handlers.contract.request_bodies import ClientDisconnected
+from handlers.pipeline.body_limits import UnfinishedBodies
+from handlers.pipeline.middleware.concurrency import account_subject, address_subject
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
+from studio.fair_slots import current_subject
+
+Authorize = Callable[[Operation, Scope], Awaitable[UUID | None]]
+"""Authorizes a request without its body, and returns the account that it counts for besides the caller."""
 
 
 class RequestValidation:
     """Read and validate a request; store its arguments and claims in the request context."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, authorize: Authorize, unfinished_bodies: UnfinishedBodies) -> None:
         self.app = app
+        self.authorize = authorize
+        self.unfinished_bodies = unfinished_bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Validate one request.
 
         Raises:
-            ValidationFailed: with the violations of parameters and body together.
+            ValidationFailed: with the violations of parameters and body together. A file is not read if the
+                parameters have violations.
             NotAcceptable: the Accept header excludes every media type of the operation.
+            TooManyBodyBytes: too many bytes of unfinished bodies are held.
         """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -37,34 +53,53 @@ class RequestValidation:
         context.claims = scope["extensions"].get("connexion_context", {}).get("token_info")
         headers = Headers(raw=scope["headers"])
         _require_acceptable(operation, ", ".join(headers.getlist("accept")))
-        arguments, violations = operation.parameters.read(
+        context.arguments, violations = operation.parameters.read(
             context.path_values, scope["query_string"], scope["headers"]
         )
-        if operation.has_body:
-            if operation.is_signed:
-                receive = _capture_body(receive, context)
+        if not operation.has_body:
+            _require_valid(violations)
+            await self.app(scope, receive, send)
+            return
+        body = operation.request_body.announce(headers)
+        accounts = [current_subject()]
+        if body is not None and body.has_file:
+            _require_valid(violations)
+            account_id = await self.authorize(operation, scope)
+            if account_id is not None:
+                accounts.append(account_subject(account_id))
+        address = address_subject((scope.get("client") or ("",))[0])
+        with self.unfinished_bodies.track(accounts, address) as count:
             try:
-                arguments["body"], body_violations = await operation.request_body.read(
-                    headers, receive, context.files_to_close
+                context.arguments["body"], body_violations = await operation.request_body.read(
+                    body, _watch_body(receive, context, count), context.files_to_close
                 )
             except ClientDisconnected:
                 return
-            violations = violations + body_violations
-        if violations:
-            raise ValidationFailed(violations)
-        context.arguments = arguments
-        await self.app(scope, receive, send)
+            _require_valid(violations + body_violations)
+            await self.app(scope, receive, send)
 
 
-def _capture_body(receive: Receive, context: RequestContext) -> Receive:
-    """Return a `receive` that also stores the raw bytes: a signature covers them, not the parsed value."""
+def _require_valid(violations: list[Violation]) -> None:
+    if violations:
+        raise ValidationFailed(violations)
 
-    async def receive_and_capture() -> Message:
+
+def _watch_body(receive: Receive, context: RequestContext, count: Callable[[int], None]) -> Receive:
+    """Return a `receive` that counts the bytes of the body.
+
+    It also stores those of a signed body: its signature covers them, not the parsed value.
+    """
+    is_signed = context.operation is not None and context.operation.is_signed
+
+    async def receive_and_watch() -> Message:
         message = await receive()
-        context.signed_body += message.get("body", b"")
+        chunk = message.get("body", b"")
+        count(len(chunk))
+        if is_signed:
+            context.signed_body += chunk
         return message
 
-    return receive_and_capture
+    return receive_and_watch
 
 
 def _require_acceptable(operation: Operation, accept: str) -> None:

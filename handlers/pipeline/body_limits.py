@@ -1,0 +1,60 @@
+"""Limit the bytes of request bodies that this process holds at the same time.
+
+A body counts while it arrives and until its request ends: large ones are temporary files, with which many
+slow clients could fill a disk. This module knows no operation. It runs on the event loop and needs no lock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from handlers.contract.errors import ServiceUnavailable
+
+
+class TooManyBodyBytes(ServiceUnavailable):
+    """The unfinished bodies of one account, of one address or of all clients exceed their limit."""
+
+    code = "too_many_body_bytes"
+    default_detail = "Too many bytes are being received; send fewer large bodies at the same time"
+
+
+class UnfinishedBodies:
+    """Counts the bytes of unfinished request bodies.
+
+    Args:
+        per_account: The limit of one account, in bytes. API keys count for their user.
+        per_address: The limit of one client address.
+        total: The limit of this process.
+    """
+
+    def __init__(self, per_account: int, per_address: int, total: int) -> None:
+        self._per_account, self._per_address, self._total = per_account, per_address, total
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def track(self, accounts: Iterable[str], address: str) -> Iterator[Callable[[int], None]]:
+        """Yield the function that counts the bytes of one body; they are released at the end of the block.
+
+        The function raises TooManyBodyBytes when a limit is exceeded. Accounts and address are subjects
+        (`studio.fair_slots`).
+        """
+        limits = {"all": self._total, **dict.fromkeys(accounts, self._per_account)}
+        # Last, because the subject of a request without a credential is its address.
+        limits[address] = self._per_address
+        size = 0
+
+        def count(received: int) -> None:
+            nonlocal size
+            size += received
+            self._held.update(dict.fromkeys(limits, received))
+            if any(self._held[holder] > limit for holder, limit in limits.items()):
+                raise TooManyBodyBytes
+
+        try:
+            yield count
+        finally:
+            self._held.subtract(dict.fromkeys(limits, size))
+            # Addresses and accounts without bodies must not accumulate.
+            self._held += Counter()
