@@ -1,6 +1,6 @@
 """Derive slugs from names, and insert rows with slugs that are unique in their tenant.
 
-The unique index decides: a derived slug gets another number when a concurrent request takes it first.
+The unique index decides: a derived slug gets another suffix when a concurrent request takes it first.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.exc import IntegrityError
 
+from db.base import new_id
 from db.errors import SlugTaken
 from db.fast_path.insert import insert_row
 from db.models import Brand, Organization, ShotType, Style, Subject
@@ -48,6 +49,12 @@ def make_unique(slug: str, taken: Collection[str]) -> str:
     return candidate
 
 
+def add_random_suffix(slug: str) -> str:
+    """Return the slug with a random suffix of eight hexadecimal digits."""
+    suffix = f"-{new_id().hex[-8:]}"
+    return slug[: MAX_SLUG_LENGTH - len(suffix)].rstrip("-") + suffix
+
+
 def insert_with_slug(row: Sluggable, fallback: str) -> None:
     """Insert a row. A row without a slug gets a free one that is derived from its name.
 
@@ -76,11 +83,13 @@ def insert_with_slug(row: Sluggable, fallback: str) -> None:
 
 def _choose_slug(row: Sluggable, slug: str) -> str:
     model: Any = type(row)
-    # A long slug loses its end to the number, so search for slugs with the same beginning.
-    slugs = select(model.slug).where(model.slug.startswith(slug[: MAX_SLUG_LENGTH - _SUFFIX_LENGTH]))
     if isinstance(row, Organization):
         # Slugs of organizations are unique in the whole system, and the caller sees only some organizations.
-        return make_unique(slug, query_as_system(slugs))
+        # A number would tell how many others have the name.
+        is_taken = query_as_system(select(model.slug).where(model.slug == slug))
+        return add_random_suffix(slug) if is_taken else slug
+    # A long slug loses its end to the number, so search for slugs with the same beginning.
+    slugs = select(model.slug).where(model.slug.startswith(slug[: MAX_SLUG_LENGTH - _SUFFIX_LENGTH]))
     # unscoped: filtered by the tenant of the row
     return make_unique(slug, current_session().scalars(slugs.where(_same_tenant(row))).all())
 

@@ -55,6 +55,7 @@ SECURITY_ROWS = {
     38: "Waiting requests",
     44: "Share links",
     45: "Ambiguous request heads",
+    46: "Slugs of organizations",
     48: "Limits per account",
 }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from uuid import UUID, uuid4
+
 import pytest
 
-from db.models import Brand
+from db.models import Brand, Organization
 from db.session import Database
-from studio.catalogue.slugs import MAX_SLUG_LENGTH, insert_with_slug, make_unique, slugify
+from studio.catalogue.slugs import MAX_SLUG_LENGTH, add_random_suffix, insert_with_slug, make_unique, slugify
 from tests.support import factories
 
 pytestmark = pytest.mark.both_databases
@@ -34,6 +37,25 @@ def test_a_taken_slug_gets_the_first_free_number() -> None:
 def test_a_long_slug_is_shortened_for_its_number() -> None:
     slug = "x" * MAX_SLUG_LENGTH
     assert make_unique(slug, [slug]) == "x" * (MAX_SLUG_LENGTH - 2) + "-2"
+
+
+def test_s46_a_long_slug_is_shortened_for_its_random_suffix() -> None:
+    assert re.fullmatch(r"x{111}-[0-9a-f]{8}", add_random_suffix("x" * MAX_SLUG_LENGTH))
+    assert re.fullmatch(r"maison-[0-9a-f]{8}", add_random_suffix("maison"))
+    assert re.fullmatch(r"x{110}-[0-9a-f]{8}", add_random_suffix("x" * 110 + "-" + "y" * 9))
+
+
+def test_s46_an_organization_gets_another_suffix_when_its_slug_is_taken_concurrently(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for slug in ("rush", "rush-00000000"):
+        factories.make_organization(slug=slug)
+    ids = iter([UUID(int=0), UUID(int=0), UUID(int=1)])
+    monkeypatch.setattr("studio.catalogue.slugs.new_id", lambda: next(ids))
+    with database.transaction(write=True):
+        organization = Organization(id=uuid4(), name="Rush")
+        insert_with_slug(organization, "organization")
+    assert organization.slug == "rush-00000001"
 
 
 def test_a_slug_taken_concurrently_is_retried_until_one_is_free(
