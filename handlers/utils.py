@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from sqlalchemy import text
@@ -79,7 +78,7 @@ def list_dependencies() -> dict[str, Callable[[], bool]]:
     broker_url = current_settings().celery_broker_url
     if broker_url is not None:
         # Imported here: a server without a broker does not load the client of Redis.
-        from studio.jobs.broker import is_broker_usable
+        from studio.jobs.broker import get_broker_probe
 
-        checks["broker"] = partial(is_broker_usable, broker_url)
+        checks["broker"] = get_broker_probe(broker_url).is_usable
     return checks

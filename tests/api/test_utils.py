@@ -1,9 +1,13 @@
 """Health probes: they need no token and report the state of the database and the media folder."""
 
+import socket
+import time
 import tomllib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -11,6 +15,8 @@ from db.engine import build_engine
 from db.session import Database
 from handlers import utils
 from handlers.app import Application
+from studio.jobs import broker
+from studio.jobs.broker import BrokerProbe
 from studio.media.storage import LocalDisk
 from tests.api.conftest import Client
 from tests.e2e.server import free_port
@@ -108,6 +114,21 @@ def test_s29_a_server_whose_broker_cannot_be_reached_is_alive_but_not_ready(
     response = anonymous("GET", "/utils/readiness")
     assert (response.status, response.json()["code"]) == (503, "unavailable")
     assert int(response.headers["retry-after"]) > 0
+
+
+def test_s29_threads_do_not_wait_for_a_broker_that_accepts_connections_and_never_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        probe = BrokerProbe(f"redis://127.0.0.1:{listener.getsockname()[1]}/0")
+        with patch.object(broker, "CACHE_SECONDS", 0.0), ThreadPoolExecutor(1) as executor:
+            assert not probe.is_usable()
+            running = executor.submit(probe.is_usable)
+            began = time.monotonic()
+            assert [probe.is_usable() for _ in range(100) if not running.done()].count(True) == 0
+            assert time.monotonic() - began < broker.TIMEOUT_SECONDS
+            assert running.result() is False
+        began = time.monotonic()
+        assert not any(probe.is_usable() for _ in range(100))
+        assert time.monotonic() - began < broker.TIMEOUT_SECONDS
 
 
 def test_the_version_is_the_one_of_the_project(anonymous: Client) -> None:

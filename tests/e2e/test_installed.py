@@ -77,7 +77,8 @@ def test_s29_the_runtime_packages_render_an_image_through_celery_in_production(
                 assert (len(done["predictions"]), done["attempts"]) == (1, 1)
                 assert beat.process.poll() is None
         assert httpx.get(f"{server.url}/utils/system-health-check").json()["checks"]["broker"] == "ok"
+        readiness = f"{server.url}/utils/readiness"
         broker.stop()
-        assert httpx.get(f"{server.url}/utils/readiness").status_code == 503
+        wait_until(lambda: httpx.get(readiness).status_code == 503, "the server is not ready")
         broker.start()
-        assert httpx.get(f"{server.url}/utils/readiness").status_code == 200
+        wait_until(lambda: httpx.get(readiness).status_code == 200, "the server is ready")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
@@ -20,7 +22,9 @@ from studio.webhooks import dispatcher
 from studio.webhooks.signing import derive_secret
 from tests.api.conftest import Client
 from tests.api.test_uploads import JPEG, PHOTO
-from tests.e2e.server import SECRET_KEY
+from tests.e2e.demo import Api
+from tests.e2e.server import SECRET_KEY, RunningServer, running_server
+from tests.resilience.processes import wait_until
 from tests.support import factories
 from tests.support.app import SwitchedDatabase, auth_headers
 from tests.support.auth import revoke
@@ -211,3 +215,53 @@ def test_s31_a_guessable_previous_key_is_rejected(previous: str) -> None:
         Settings.from_environment(variables | {"SECRET_KEY_PREVIOUS": SECRET_KEY})
     accepted = Settings.from_environment(variables | {"SECRET_KEY_PREVIOUS": OLD})
     assert accepted.secret_keys == (SECRET_KEY, OLD)
+
+
+@pytest.mark.slow("it starts three servers")
+def test_s31_a_server_rotates_its_key_without_a_rejected_request(
+    tmp_path: Path, receiver: WebhookReceiver
+) -> None:
+    options = {"OUTBOUND_ALLOWED_HOSTS": receiver.recorder.host, "RENDER_WORKERS": "0"}
+    with running_server(tmp_path, SECRET_KEY=OLD, **options) as server, Api(server.origin) as api:
+        api.sign_in("demo@example.com", "sartiq-demo")
+        session = api.client.headers["authorization"]
+        (organization_id,) = [each["id"] for each in api.get("/organizations/")["data"]]
+        body = {"name": "Shop", "scopes": ["brands:read"], "expires_in_days": 1}
+        api_key = api.post(f"/organizations/{organization_id}/api-keys", json=body)["secret"]
+        body = {"filename": "dress.jpg", "content_type": "image/jpeg"}
+        upload = api.post("/uploads/presigned-url", json=body)["upload_url"]
+        prediction = api.get("/predictions/", organization_id=organization_id)["data"][0]
+        share = api.post(f"/predictions/{prediction['id']}/share", json={"expires_in_seconds": 3600})["url"]
+        page = api.get("/shot-types/", limit=1)["next_cursor"]
+        body = {"url": f"{receiver.recorder.url}/hooks", "event_types": ["shot.approved"]}
+        endpoint = api.post("/webhook-endpoints/", organization_id=organization_id, json=body)
+        once = {"json": {"name": "Atelier"}, "headers": {"Idempotency-Key": "once"}}
+        brand = api.client.post("/brands/", **once)
+        assert brand.status_code == 201
+
+    def get_statuses(target: RunningServer) -> list[int]:
+        def url(made: str) -> str:
+            return target.origin + made.removeprefix(server.origin)
+
+        key = {"Authorization": f"Bearer {api_key}"}
+        with httpx.Client(base_url=target.url, timeout=30) as client:
+            user = {"headers": {"Authorization": session}}
+            return [
+                client.get("/users/me", **user).status_code,
+                client.get("/brands/", params={"organization_id": organization_id}, headers=key).status_code,
+                client.put(url(upload), content=PHOTO, headers=JPEG).status_code,
+                client.get(url(share)).status_code,
+                client.get("/shot-types/", params={"limit": 1, "cursor": page}, **user).status_code,
+            ]
+
+    with running_server(tmp_path, SECRET_KEY=NEW, SECRET_KEY_PREVIOUS=OLD, **options) as server_during:
+        assert get_statuses(server_during) == [200, 200, 204, 200, 200]
+        headers = {"Authorization": session}
+        with httpx.Client(base_url=server_during.url, headers=headers, timeout=30) as client:
+            replayed = client.post("/brands/", json=once["json"], headers=once["headers"])
+            assert (replayed.content, replayed.headers["idempotency-replayed"]) == (brand.content, "true")
+            assert client.post(f"/webhook-endpoints/{endpoint['id']}/test").status_code == 202
+            wait_until(lambda: receiver.recorder.requests, "the message arrives")
+            assert verify_signature(receiver.recorder.requests[0], endpoint["secret"])
+    with running_server(tmp_path, SECRET_KEY=NEW, **options) as server_after:
+        assert get_statuses(server_after) == [401, 401, 403, 404, 401]
