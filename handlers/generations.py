@@ -65,9 +65,10 @@ def create_generation(
     if request.shot_id is not None:
         get_reference(Shot, request.shot_id, tenant_id)
         shot = get_visible(Shot, request.shot_id, for_update=True)
-    product_media = resolve_image(request.product_image, tenant_id)
+    owner_id = shot.owner_id if shot is not None else None
+    product_media = resolve_image(request.product_image, tenant_id, owner_id)
     # Stored and checked like the first photo, although no provider renders a second product yet.
-    resolve_image(request.product2_image, tenant_id)
+    resolve_image(request.product2_image, tenant_id, owner_id)
     return generation_response(freeze(resolve(request, tenant_id, shot, product_media)), validate_only)
 
 

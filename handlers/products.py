@@ -118,7 +118,7 @@ def add_product_image(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
     product = get_visible(Product, product_id, for_update=True)
     require_image_capacity(ProductImage, ProductImage.product_id == product.id)
     ownership = {"owner_id": product.owner_id, "organization_id": product.organization_id}
-    media = accept_image(body.get("file") or body["file_url"], product.organization_id)
+    media = accept_image(body.get("file") or body["file_url"], product.organization_id, product.owner_id)
     image = ProductImage(**ownership, product_id=product.id, media=media, type=body["type"])
     current_session().add(image)
     product.updated_at = utc_now()

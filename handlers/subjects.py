@@ -115,7 +115,7 @@ def add_base_image(subject_id: UUID, body: dict[str, Any]) -> ApiResponse:
     require_image_capacity(SubjectBaseImage, SubjectBaseImage.subject_id == subject.id)
     shot_type = get_reference(ShotType, body["shot_type_id"], subject.organization_id, subject.owner_id)
     ownership = {name: getattr(subject, name) for name in ("owner_id", "organization_id", "public")}
-    media = accept_image(body["file"], subject.organization_id, subject.public)
+    media = accept_image(body["file"], **ownership)
     image = SubjectBaseImage(**ownership, subject_id=subject.id, shot_type=shot_type, media=media)
     current_session().add(image)
     subject.updated_at = utc_now()

@@ -90,20 +90,34 @@ def resolve_images(row: Owned, body: Mapping[str, Any], **attributes: str) -> di
     changes = {name: value for name, value in body.items() if name not in attributes}
     for name, attribute in attributes.items():
         if name in body:
-            changes[attribute] = resolve_image(body[name], row.organization_id)
+            changes[attribute] = resolve_image(body[name], row.organization_id, row.owner_id)
     return changes
 
 
-def resolve_image(url: str | None, organization_id: UUID | None) -> MediaResource | None:
-    """Return the image of a URL for a row of an organization; None for None."""
-    return None if url is None else accept_image(url, organization_id)
+def resolve_image(
+    url: str | None, organization_id: UUID | None, owner_id: UUID | None = None
+) -> MediaResource | None:
+    """Return the image of a URL for a row of a tenant, as `accept_image`; None for None."""
+    return None if url is None else accept_image(url, organization_id, owner_id)
 
 
 def accept_image(
-    source: StoredImage | str, organization_id: UUID | None, public: bool = False
+    source: StoredImage | str,
+    organization_id: UUID | None,
+    owner_id: UUID | None = None,
+    public: bool = False,
 ) -> MediaResource:
-    """Return the stored image of an upload, of a fetched image or of a URL of this server."""
+    """Return the stored image of an upload, of a fetched image or of a URL of this server.
+
+    Args:
+        source: The image, or its URL.
+        organization_id: The organization of the row that shows the image; None if that is personal.
+        owner_id: The owner of this row. An image that a superuser adds to a personal row belongs to its
+            owner. None stands for the caller.
+        public: Whether other tenants may read the image.
+    """
     image = source.image if isinstance(source, FetchedImage) else source
     if isinstance(image, StoredImage):
-        return ingest_upload(current_storage(), image, organization_id, public)
-    return resolve_file_url(current_storage(), current_settings().public_url, image, organization_id)
+        return ingest_upload(current_storage(), image, organization_id, owner_id, public)
+    public_url = current_settings().public_url
+    return resolve_file_url(current_storage(), public_url, image, organization_id, owner_id)

@@ -31,14 +31,29 @@ def file_url(public_url: str, resource_id: UUID, extension: str) -> str:
 
 
 def ingest_upload(
-    storage: Storage, image: StoredImage, organization_id: UUID | None, public: bool = False
+    storage: Storage,
+    image: StoredImage,
+    organization_id: UUID | None,
+    owner_id: UUID | None = None,
+    public: bool = False,
 ) -> MediaResource:
-    """Store an image that came with the request, or from a URL in it; the caller becomes its owner.
+    """Store an image that came with the request, or from a URL in it.
 
     Args:
-        organization_id: The tenant that the image belongs to; None for the caller's personal resources.
+        storage: The storage of the file.
+        image: The image.
+        organization_id: The tenant that the image belongs to; None for personal resources.
+        owner_id: The owner of a personal image, by default the caller.
+        public: Whether other tenants may read the image.
     """
-    return store_image(storage, image, organization_id, current_caller().user_id, public=public)
+    return store_image(
+        storage, image, organization_id, _choose_owner(organization_id, owner_id), public=public
+    )
+
+
+def _choose_owner(organization_id: UUID | None, owner_id: UUID | None) -> UUID:
+    """Return the owner of a new image: that of the personal row which shows it, else the caller."""
+    return (owner_id if organization_id is None else None) or current_caller().user_id
 
 
 def is_own_url(public_url: str, url: str) -> bool:
@@ -51,11 +66,16 @@ def is_own_url(public_url: str, url: str) -> bool:
 
 
 def resolve_file_url(
-    storage: Storage, public_url: str, url: str, organization_id: UUID | None
+    storage: Storage,
+    public_url: str,
+    url: str,
+    organization_id: UUID | None,
+    owner_id: UUID | None = None,
 ) -> MediaResource:
     """Return the image behind a file URL of this server, for a row of the given tenant.
 
-    The first use of an upload turns it into a stored image.
+    The first use of an upload turns it into a stored image. `owner_id` is the owner of a personal row, by
+    default the caller.
 
     Raises:
         TargetNotAllowed: The URL is of another server (those are fetched by `fetching`), or not a file URL.
@@ -68,15 +88,16 @@ def resolve_file_url(
         select_visible(Upload).where(Upload.id == resource_id).with_for_update()
     )
     if upload is None:
-        return get_reference(MediaResource, resource_id, organization_id)
+        return get_reference(MediaResource, resource_id, organization_id, owner_id)
     if upload.media_resource_id is not None:
-        return get_reference(MediaResource, upload.media_resource_id, organization_id)
+        return get_reference(MediaResource, upload.media_resource_id, organization_id, owner_id)
     caller = current_caller()
     usable = upload.status == UploadStatus.RECEIVED and upload.expires_at > utc_now()
     if not usable or upload.owner_id != caller.user_id:
         raise NotFound
     image = normalise(storage.read(temporary_key(upload.id)))
-    media = store_image(storage, image, organization_id, caller.user_id, resource_id=upload.id)
+    owner = _choose_owner(organization_id, owner_id)
+    media = store_image(storage, image, organization_id, owner, resource_id=upload.id)
     upload.status, upload.media_resource_id = UploadStatus.INGESTED, media.id
     after_commit(lambda: storage.delete(temporary_key(upload.id)))
     return media

@@ -10,8 +10,9 @@ from sqlalchemy import Engine, inspect, text
 from db.base import Base
 from db.engine import build_engine
 from db.migrations import build_config, downgrade, head_revision, is_current, upgrade
+from db.models import MediaResource
 from db.session import Database
-from tests.support.factories import make_prediction
+from tests.support.factories import make_media, make_prediction, make_product, make_product_image, make_user
 
 
 def test_the_migrated_schema_equals_the_models(database_engine: Engine) -> None:
@@ -56,4 +57,31 @@ def test_migrations_go_up_and_down_with_rows_in_the_tables(empty_database_url: s
     assert not is_current(empty_database_url)
     upgrade(empty_database_url)
     assert is_current(empty_database_url)
+    database.dispose()
+
+
+def test_s41_images_that_superusers_added_to_personal_rows_pass_to_their_owners(
+    empty_database_url: str,
+) -> None:
+    upgrade(empty_database_url)
+    database = Database(build_engine(empty_database_url, pool_size=1))
+    with database.transaction(write=True):
+        superuser, user = make_user(is_superuser=True), make_user()
+        product = make_product(owner=user)
+        added, public = make_media(owner=superuser), make_media(owner=superuser, public=True)
+        # The user has the third image already, so the superuser's copy stays.
+        own, copy = (
+            make_media(owner=user, content_hash="c" * 64),
+            make_media(owner=superuser, content_hash="c" * 64),
+        )
+        for media in (added, added, public, own, copy):
+            make_product_image(product, media_id=media.id)
+    # The rows are written with the newest schema, so that the test outlives changes of it.
+    downgrade(empty_database_url, "0025")
+    upgrade(empty_database_url)
+    with database.transaction(write=False) as session:
+        owners = {media.id: media.owner_id for media in session.query(MediaResource)}
+    assert owners == {
+        added.id: user.id, public.id: superuser.id, own.id: user.id, copy.id: superuser.id
+    }  # fmt: skip
     database.dispose()

@@ -53,6 +53,7 @@ SECURITY_ROWS = {
     35: "Bodies before authorization",
     36: "Work per request",
     38: "Waiting requests",
+    41: "Owners of images",
     44: "Share links",
     45: "Ambiguous request heads",
     46: "Slugs of organizations",
