@@ -475,7 +475,8 @@ class Settings:
         "Background work",
         "WEBHOOK_SENDERS",
         4,
-        "Webhook messages that this process sends at the same time, at most one to each endpoint.",
+        "Webhook messages that this process sends at the same time: at most one to each endpoint, and half "
+        "of them to one tenant.",
         Integer(0, 32),
         in_mock=True,
     )

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -47,6 +49,36 @@ _DISABLED_REASONS = {
 }
 
 
+class FairQueue:
+    """The queue as the threads of one process share it: at most half of them send to one tenant.
+
+    Args:
+        senders: the number of threads.
+    """
+
+    def __init__(self, senders: int) -> None:
+        self._running: list[queue.Lease] = []
+        self._max_per_tenant = max(1, senders // 2)
+        # Held while a lease is chosen: two threads must not choose by the same running leases.
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def lease_next(self, database: Database) -> Iterator[queue.Lease | None]:
+        """Yield the next delivery, or None, and count it as running within the block."""
+        with self._lock:
+            lease, choice = None, (self._running, self._max_per_tenant)
+            if queue.count_available(database, 1, *choice):
+                lease = queue.lease_next(database, leases.new_token(), *choice)
+            if lease is not None:
+                self._running.append(lease)
+        try:
+            yield lease
+        finally:
+            if lease is not None:
+                with self._lock:
+                    self._running.remove(lease)
+
+
 class WebhookDispatcher:
     """The threads that deliver webhooks; call `start` and `stop` once each.
 
@@ -57,6 +89,7 @@ class WebhookDispatcher:
         self._settings, self._database, self._http_client = settings, database, http_client
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._queue = FairQueue(settings.webhook_senders)
 
     def start(self) -> None:
         """Start the threads."""
@@ -80,7 +113,7 @@ class WebhookDispatcher:
         wake = WEBHOOKS.listen()
         while not self._stopping.is_set():
             try:
-                if not send_next(self._settings, self._database, self._http_client):
+                if not send_next(self._settings, self._database, self._http_client, self._queue):
                     wake.wait(POLL_SECONDS)
                     wake.clear()
             except Exception as error:
@@ -93,14 +126,21 @@ class WebhookDispatcher:
                 self._stopping.wait(POLL_SECONDS)
 
 
-def send_next(settings: Settings, database: Database, http_client: SafeHttpClient) -> bool:
-    """Send the next due message and record the outcome; return whether there was one."""
-    lease = None
-    if queue.count_available(database, 1):
-        lease = queue.lease_next(database, leases.new_token())
-    if lease is None:
-        return False
-    result = queue.record_outcome(database, lease, deliver(settings, http_client, lease))
+def send_next(
+    settings: Settings, database: Database, http_client: SafeHttpClient, fair_queue: FairQueue | None = None
+) -> bool:
+    """Send the next due message and record the outcome; return whether there was one.
+
+    Args:
+        settings: The settings of the process.
+        database: The database with the messages.
+        http_client: The client that sends them.
+        fair_queue: The queue that the threads of the process share; None for a single thread.
+    """
+    with (fair_queue or FairQueue(1)).lease_next(database) as lease:
+        if lease is None:
+            return False
+        result = queue.record_outcome(database, lease, deliver(settings, http_client, lease))
     if result == queue.RecordResult.LOST:
         logger.warning(
             "outcome of message %s not recorded: its endpoint was deleted or taken over", lease.message_id
@@ -119,12 +159,18 @@ def deliver(settings: Settings, http_client: SafeHttpClient, lease: queue.Lease)
     secrets = [derive_secret(key, salt) for salt in lease.salts for key in settings.secret_keys]
     headers = {"content-type": "application/json", "user-agent": USER_AGENT}
     headers |= sign_headers(secrets, lease.message_id, utc_now(), body)
+    started_at = time.monotonic()
+    outcome = _send(http_client, lease.url, headers, body.encode())
+    return replace(outcome, duration=timedelta(seconds=time.monotonic() - started_at))
+
+
+def _send(http_client: SafeHttpClient, url: str, headers: Mapping[str, str], body: bytes) -> queue.Outcome:
     try:
         response = http_client.send(
             "POST",
-            lease.url,
+            url,
             headers=headers,
-            content=body.encode(),
+            content=body,
             timeout_seconds=TIMEOUT_SECONDS,
             max_bytes=MAX_RESPONSE_BYTES,
         )

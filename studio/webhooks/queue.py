@@ -1,8 +1,9 @@
 """Lease the next webhook delivery, record its outcome, and schedule retries of failed deliveries.
 
-The leased row is the endpoint, not the delivery: each endpoint receives one message at a time, and a slow
-endpoint delays no other (see `studio.leases`). `busy_until` is the end of the lease or of a cooldown. If a
-process dies between sending a message and recording the outcome, the message is sent again.
+The leased row is the endpoint, not the delivery: each endpoint receives one message at a time (see
+`studio.leases`). The next endpoint is one whose tenant and owner receive the fewest messages at the moment:
+slow endpoints do not delay the messages of other tenants. `busy_until` is the end of the lease or of a
+cooldown. If a process dies between sending a message and recording the outcome, the message is sent again.
 
 The retry policy is `RETRY_DELAYS` with jitter, or the longer Retry-After of an endpoint.
 """
@@ -10,6 +11,7 @@ The retry policy is `RETRY_DELAYS` with jitter, or the longer Retry-After of an 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,7 +19,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, literal, or_, select, update
 
 from db.base import utc_now
 from db.models.webhooks import DeliveryStatus, WebhookDelivery, WebhookEndpoint
@@ -37,6 +39,10 @@ JITTER = 0.1
 DISABLE_AFTER = timedelta(days=5)
 MIN_COOLDOWN = timedelta(seconds=5)
 """The shortest time without messages for an endpoint that is overloaded or unreachable."""
+MIN_TIMEOUT_COOLDOWN = timedelta(seconds=60)
+"""The shortest cooldown after a timeout, which has kept a thread of the dispatcher busy for 15 seconds."""
+SLOW_AFTER = timedelta(seconds=3)
+"""After an attempt that took longer, the cooldown lasts at least as long as the attempt."""
 MAX_COOLDOWN = timedelta(hours=1)
 MAX_RETRY_AFTER = timedelta(hours=24)
 OVERLOADED_STATUSES = frozenset({429, 502, 503, 504})
@@ -48,6 +54,8 @@ class Lease:
     """A delivery whose endpoint one dispatcher has leased, as plain values: no transaction stays open."""
 
     endpoint_id: UUID
+    organization_id: UUID | None
+    owner_id: UUID
     delivery_id: UUID
     token: str
     url: str
@@ -63,6 +71,7 @@ class Outcome:
     status_code: int | None = None
     error: str | None = None
     retry_after: timedelta | None = None
+    duration: timedelta = timedelta(0)
 
     @property
     def is_delivered(self) -> bool:
@@ -70,22 +79,36 @@ class Outcome:
         return self.error is None
 
 
-def count_available(database: Database, limit: int) -> int:
-    """Return how many endpoints have a delivery that can be sent now, counted up to `limit`."""
+def count_available(
+    database: Database, limit: int, running: Sequence[Lease] = (), max_per_tenant: int = 1
+) -> int:
+    """Return how many endpoints `lease_next` can choose from, counted up to `limit`."""
+    is_allowed = _count_related(running) < max_per_tenant
     # unscoped: the dispatcher sends the messages of every tenant
-    return leases.count_available(database, select(WebhookEndpoint.id).where(_available()), limit)
+    return leases.count_available(database, select(WebhookEndpoint.id).where(_available(), is_allowed), limit)
 
 
-def lease_next(database: Database, token: str) -> Lease | None:
-    """Lease the endpoint that has waited longest and return its first due delivery, or None.
+def lease_next(
+    database: Database, token: str, running: Sequence[Lease] = (), max_per_tenant: int = 1
+) -> Lease | None:
+    """Lease an endpoint and return its first due delivery, or None.
 
-    Instead, due deliveries fail if the endpoint is disabled, or if the processes that sent them died at every
-    attempt.
+    The endpoint with the fewest running leases of the same tenant or owner comes first, among equals the one
+    that has waited longest. Instead of a lease, due deliveries fail if the endpoint is disabled, or if the
+    processes that sent them died at every attempt.
+
+    Args:
+        database: The database of the queue.
+        token: The token of the lease.
+        running: The leases of this process for which a message is being sent.
+        max_per_tenant: How many of them may belong to one tenant or to one owner of endpoints.
     """
+    related = _count_related(running)
     with database.transaction(write=True) as writing:
         # unscoped: the dispatcher sends the messages of every tenant
         query = select(WebhookEndpoint).where(_available())  # unscoped: see above
-        query = query.order_by(WebhookEndpoint.served_at, WebhookEndpoint.id)
+        query = query.where(related < max_per_tenant)
+        query = query.order_by(related, WebhookEndpoint.served_at, WebhookEndpoint.id)
         endpoint = leases.lock_next(query, WebhookEndpoint, key_share=True)
         if endpoint is None:
             return None
@@ -108,6 +131,8 @@ def lease_next(database: Database, token: str) -> Lease | None:
         _set_columns(endpoint, claimed_by=token, busy_until=utc_now() + LEASE_DURATION, served_at=utc_now())
         return Lease(
             endpoint_id=endpoint.id,
+            organization_id=endpoint.organization_id,
+            owner_id=endpoint.owner_id,
             delivery_id=delivery.id,
             token=token,
             url=endpoint.url,
@@ -172,6 +197,20 @@ def _available() -> ColumnElement[bool]:
     return and_(free, WebhookEndpoint.id.in_(select(WebhookDelivery.endpoint_id).where(_due())))
 
 
+def _count_related(running: Sequence[Lease]) -> ColumnElement[int]:
+    """Return how many of these leases belong to the endpoint's tenant or owner, as an expression of SQL.
+
+    Owners count too, because one account can own many organizations.
+    """
+    total: ColumnElement[int] = literal(0)
+    for lease in running:
+        is_related = WebhookEndpoint.owner_id == lease.owner_id
+        if lease.organization_id is not None:
+            is_related = or_(is_related, WebhookEndpoint.organization_id == lease.organization_id)
+        total += case((is_related, 1), else_=0)
+    return total
+
+
 def _current_salts(endpoint: WebhookEndpoint) -> tuple[str, ...]:
     """Return the salts to sign with: the secret's, and the previous secret's until it expires."""
     previous, expires_at = endpoint.previous_secret_salt, endpoint.previous_secret_expires_at
@@ -191,17 +230,20 @@ def _set_columns(endpoint: WebhookEndpoint, **values: Any) -> None:
 
 
 def _cooldown_until(endpoint: WebhookEndpoint, outcome: Outcome) -> datetime | None:
-    """Return until when an overloaded or unreachable endpoint receives no message, or None.
+    """Return until when an overloaded, unreachable or slow endpoint receives no message, or None.
 
-    The cooldown grows with the time that the endpoint has been failing. Otherwise endpoints that never
-    respond would keep all threads of the dispatcher busy.
+    The cooldown grows with the time that the endpoint has been failing: by a quarter of it or, after a
+    timeout, by all of it, so that it doubles. Otherwise endpoints that never respond would keep all threads
+    of the dispatcher busy.
     """
-    is_unreachable = outcome.error in ("timeout", "connection_failed")
-    if outcome.status_code not in OVERLOADED_STATUSES and not is_unreachable:
-        return None
     now = utc_now()
     failing_for = now - (endpoint.failing_since or now)
-    return now + min(max(MIN_COOLDOWN, failing_for / 4, outcome.retry_after or MIN_COOLDOWN), MAX_COOLDOWN)
+    cooldown = outcome.duration if outcome.duration > SLOW_AFTER else timedelta(0)
+    if outcome.error == "timeout":
+        cooldown = max(MIN_TIMEOUT_COOLDOWN, failing_for)
+    elif outcome.status_code in OVERLOADED_STATUSES or outcome.error == "connection_failed":
+        cooldown = max(MIN_COOLDOWN, failing_for / 4, outcome.retry_after or MIN_COOLDOWN, cooldown)
+    return now + min(cooldown, MAX_COOLDOWN) if cooldown else None
 
 
 def _record_success(endpoint: WebhookEndpoint, delivery: WebhookDelivery) -> None:

@@ -52,6 +52,7 @@ SECURITY_ROWS = {
     34: "Concurrent requests",
     35: "Bodies before authorization",
     36: "Work per request",
+    37: "Noisy neighbours",
     38: "Waiting requests",
     41: "Owners of images",
     44: "Share links",

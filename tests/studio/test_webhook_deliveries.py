@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from email.utils import format_datetime
@@ -22,6 +21,7 @@ from studio.accounts.identity.mail import FileTransport, Mailer
 from studio.http_client import SafeHttpClient
 from studio.webhooks import dispatcher, queue
 from tests.support import factories
+from tests.support.concurrency import wait_for
 from tests.support.servers.http_recorder import StubResponse, run_http_recorder
 from tests.support.servers.webhook_receiver import (
     SETTINGS,
@@ -334,10 +334,3 @@ def has_pending(database: Database, scope: dict[str, Any]) -> bool:
             WebhookEndpoint.organization_id == scope["organization_id"]
         )
         return reading.scalar(query.limit(1)) is not None
-
-
-def wait_for(condition: Any, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"the condition was not met in {seconds} s"
-        time.sleep(0.02)

@@ -1,0 +1,145 @@
+"""Slow servers of one tenant do not delay the webhooks and image fetches of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+
+import pytest
+import time_machine
+
+from db.base import utc_now
+from db.models import WebhookEndpoint
+from db.session import Database
+from studio.http_client import SafeHttpClient
+from studio.webhooks import dispatcher, queue
+from tests.support import factories
+from tests.support.concurrency import wait_for
+from tests.support.servers.http_recorder import run_http_recorder
+from tests.support.servers.webhook_receiver import (
+    SETTINGS,
+    START,
+    WebhookReceiver,
+    get_endpoint,
+    make_endpoint,
+    publish_event,
+    send_next_delivery,
+)
+
+SENDERS = SETTINGS.webhook_senders
+
+
+@pytest.fixture
+def receivers() -> Iterator[tuple[WebhookReceiver, WebhookReceiver]]:
+    """Yield a server that does not respond until `may_respond` is set, and one that responds."""
+    slow, fast = WebhookReceiver(), WebhookReceiver()
+    slow.may_respond.clear()
+    with ExitStack() as stack:
+        for receiver in (slow, fast):
+            receiver.recorder = stack.enter_context(run_http_recorder(receiver.respond))
+        yield slow, fast
+        slow.may_respond.set()
+
+
+def queue_messages(*endpoints: WebhookEndpoint, each: int = 1) -> None:
+    """Create messages to endpoints that are due now."""
+    for endpoint in endpoints:
+        for _ in range(each):
+            factories.make_webhook_delivery(endpoint, status="pending", tries=0, next_attempt_at=utc_now())
+
+
+@pytest.mark.parametrize("neighbour", ["one organization", "one account with many organizations"])
+def test_s37_slow_endpoints_of_one_tenant_use_half_of_the_senders(
+    neighbour: str, own_database: Database, receivers: tuple[WebhookReceiver, WebhookReceiver]
+) -> None:
+    slow, fast = receivers
+    with own_database.transaction(write=True):
+        owner = factories.make_user()
+        organization = factories.make_organization(owner)
+        for number in range(2 * SENDERS):
+            if number and neighbour != "one organization":
+                organization = factories.make_organization(owner)
+            scope = {"organization_id": organization.id, "owner_id": owner.id}
+            queue_messages(make_endpoint(slow, **scope))
+        victim = make_endpoint(fast)
+    http_client = SafeHttpClient([slow.recorder.host, fast.recorder.host])
+    running = dispatcher.WebhookDispatcher(SETTINGS, own_database, http_client)
+    running.start()
+    try:
+        wait_for(lambda: len(slow.recorder.requests) == SENDERS // 2)
+        with own_database.transaction(write=True):
+            queue_messages(victim, each=10)
+        # The slow endpoints still hold their senders.
+        wait_for(lambda: len(fast.recorder.requests) == 10)
+        assert len(slow.recorder.requests) == SENDERS // 2
+        slow.may_respond.set()
+        # Nothing of the slow tenant is lost.
+        wait_for(lambda: len(slow.recorder.requests) == 2 * SENDERS)
+    finally:
+        slow.may_respond.set()
+        running.stop()
+
+
+def test_s37_the_tenant_with_the_fewest_running_messages_comes_first(database: Database) -> None:
+    owner = factories.make_user()
+    busy = [factories.make_webhook_endpoint(owner=owner, served_at=START) for _ in range(3)]
+    other = factories.make_webhook_endpoint(served_at=START + timedelta(days=1))
+    queue_messages(*busy, other)
+    first = queue.lease_next(database, "first", [], 2)
+    assert first is not None
+    assert first.owner_id == owner.id
+    second = queue.lease_next(database, "second", [first], 2)
+    assert second is not None
+    assert second.endpoint_id == other.id
+    third = queue.lease_next(database, "third", [first, second], 2)
+    assert third is not None
+    assert third.owner_id == owner.id
+    # The owner has two running messages, which is the maximum.
+    assert queue.count_available(database, 9, [first, second, third], 2) == 0
+    assert queue.lease_next(database, "fourth", [first, second, third], 2) is None
+    assert queue.count_available(database, 9, [first, second], 2) == 1
+
+
+def test_s37_the_cooldown_after_a_timeout_starts_at_a_minute_and_doubles(
+    database: Database, receivers: tuple[WebhookReceiver, WebhookReceiver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "TIMEOUT_SECONDS", 0.05)
+    slow, _ = receivers
+    endpoint = make_endpoint(slow)
+    with time_machine.travel(START, tick=False) as clock:
+        cooldowns = []
+        for _ in range(8):
+            publish_event(database, endpoint)
+            assert send_next_delivery(database, slow)
+            busy_until = get_endpoint(database, endpoint).busy_until
+            assert busy_until is not None
+            cooldowns.append(round((busy_until - utc_now()).total_seconds()))
+            clock.move_to(busy_until)
+    assert cooldowns == [60, 60, 120, 240, 480, 960, 1920, 3600]
+
+
+def test_s37_an_endpoint_that_answers_slowly_pauses_as_long_as_its_answer_took(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = factories.make_webhook_endpoint()
+    queue_messages(endpoint, each=2)
+    with time_machine.travel(START + timedelta(days=365), tick=False):
+        for seconds, busy_until in ((2, None), (14, utc_now() + timedelta(seconds=14))):
+            lease = queue.lease_next(database, "token")
+            assert lease is not None
+            outcome = queue.Outcome(200, duration=timedelta(seconds=seconds))
+            assert queue.record_outcome(database, lease, outcome) == queue.RecordResult.DONE
+            assert get_endpoint(database, endpoint).busy_until == busy_until
+
+
+def test_s37_the_duration_of_an_attempt_is_measured(
+    database: Database, receivers: tuple[WebhookReceiver, WebhookReceiver]
+) -> None:
+    _, fast = receivers
+    fast.pause_seconds = 0.05
+    queue_messages(make_endpoint(fast))
+    lease = queue.lease_next(database, "token")
+    assert lease is not None
+    outcome = dispatcher.deliver(SETTINGS, SafeHttpClient([fast.recorder.host]), lease)
+    assert (outcome.status_code, outcome.duration >= timedelta(seconds=0.05)) == (204, True)
