@@ -81,9 +81,9 @@ class TooManyConcurrentRequests(RateLimited):
     code = "too_many_concurrent_requests"
     default_detail = "Too many requests at the same time; wait for one of them to end"
 
-    def __init__(self) -> None:
+    def __init__(self, detail: str | None = None) -> None:
         super().__init__("concurrent-requests", retry_after=1)
-        self.detail = self.default_detail
+        self.detail = detail or self.default_detail
 
 
 class Conflict(DomainError):

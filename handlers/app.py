@@ -59,6 +59,7 @@ from handlers.pipeline.middleware.security_headers import (
 )
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.exports.worker import run_pending_exports
+from studio.fair_slots import FairSlots
 from studio.generations.watch import ChangeHub
 from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers, InlineRunner
 from studio.http_client import SafeHttpClient
@@ -220,7 +221,8 @@ def create_app(
     app.app.config["LIMITS"] = rate_limiter
     app.app.config["CONCURRENCY"] = concurrency_limiter
     app.app.config["OUTBOUND"] = SafeHttpClient.from_settings(settings)
-    app.app.config["FETCHING"] = threading.BoundedSemaphore(max(1, settings.request_threads // 2))
+    fetches = max(1, settings.request_threads // 2)
+    app.app.config["FETCHING"] = FairSlots(fetches, max(1, fetches // 2))
     configure_jwt(app.app, settings)
     app.app.config["CONTRACT_JSON"] = (
         bundle.read_bytes() if isinstance(bundle, Path) else json.dumps(bundle).encode("utf-8")

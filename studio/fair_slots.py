@@ -39,7 +39,8 @@ class FairSlots:
     """
 
     def __init__(self, total: int, per_subject: int) -> None:
-        self._free, self._per_subject = total, per_subject
+        self.per_subject = per_subject
+        self._free = total
         self._held: Counter[str] = Counter()
         # Ordered: the first subject is next. While a slot is free, each waiting subject holds its maximum.
         self._waiting: dict[str, deque[Future[None]]] = {}
@@ -105,7 +106,7 @@ class FairSlots:
         return future
 
     def _try_take(self, subject: str) -> bool:
-        if not self._free or self._held[subject] >= self._per_subject:
+        if not self._free or self._held[subject] >= self.per_subject:
             return False
         self._free -= 1
         self._held[subject] += 1
@@ -113,7 +114,7 @@ class FairSlots:
 
     def _hand_over(self) -> None:
         for subject in list(self._waiting):
-            if self._free and self._held[subject] < self._per_subject:
+            if self._free and self._held[subject] < self.per_subject:
                 self._serve_next(subject)
 
     def _serve_next(self, subject: str) -> None:

@@ -7,7 +7,6 @@ result may be outdated when the handler runs, so the handler checks again.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ from uuid import UUID
 
 from flask import current_app
 
+from db.errors import TooManyConcurrentRequests
 from handlers.common.context import current_http_client, current_settings
 from handlers.contract.errors import ServiceUnavailable
 from handlers.contract.request_bodies import UploadedFile
+from studio.fair_slots import FairSlots, current_subject
 from studio.media.fetching import fetch_images
 from studio.media.images import read_image
 from studio.media.ingest import is_own_url
@@ -66,6 +67,7 @@ def prefetches_images(
     Raises:
         NotAnImage, TooLarge, UnreadableImage: A file cannot be decoded.
         TargetNotAllowed, ImageNotFetched, ImageNotUsable: A URL cannot be fetched.
+        TooManyConcurrentRequests: Too many requests of the account are fetching images.
         ServiceUnavailable: Too many requests are fetching images.
     """
 
@@ -136,15 +138,21 @@ def _fetch_images(arguments: Arguments, names: tuple[str, ...]) -> Arguments:
 def _fetch_slot() -> Iterator[None]:
     """Hold a slot for fetching images within the block.
 
-    Other servers may be slow, so only half of the request threads may wait for them.
+    Other servers may be slow, so only half of the request threads may wait for them: half of these for one
+    account.
 
     Raises:
+        TooManyConcurrentRequests: The account has all slots that it can have.
         ServiceUnavailable: All slots are in use.
     """
-    slots = cast(threading.BoundedSemaphore, current_app.config["FETCHING"])
-    if not slots.acquire(blocking=False):
+    slots, subject = cast(FairSlots, current_app.config["FETCHING"]), current_subject()
+    if not slots.try_take(subject):
+        if slots.count_held(subject) >= slots.per_subject:
+            raise TooManyConcurrentRequests(
+                "Too many images are fetched at the same time; wait for one of them"
+            )
         raise ServiceUnavailable()
     try:
         yield
     finally:
-        slots.release()
+        slots.release(subject)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 
@@ -10,13 +11,18 @@ import pytest
 import time_machine
 
 from db.base import utc_now
-from db.models import WebhookEndpoint
+from db.models import User, WebhookEndpoint
 from db.session import Database
+from handlers.app import Application
 from studio.http_client import SafeHttpClient
 from studio.webhooks import dispatcher, queue
+from tests.api.conftest import Client
 from tests.support import factories
+from tests.support.client import ClientResponse
 from tests.support.concurrency import wait_for
-from tests.support.servers.http_recorder import run_http_recorder
+from tests.support.generations import status_and_code
+from tests.support.sample_media import build_orientation_image, encode_image
+from tests.support.servers.http_recorder import StubResponse, run_http_recorder
 from tests.support.servers.webhook_receiver import (
     SETTINGS,
     START,
@@ -143,3 +149,32 @@ def test_s37_the_duration_of_an_attempt_is_measured(
     assert lease is not None
     outcome = dispatcher.deliver(SETTINGS, SafeHttpClient([fast.recorder.host]), lease)
     assert (outcome.status_code, outcome.duration >= timedelta(seconds=0.05)) == (204, True)
+
+
+def test_s37_slow_image_urls_of_one_account_leave_slots_to_others(
+    app: Application,
+    client_for: Callable[[User], Client],
+    monkeypatch: pytest.MonkeyPatch,
+    receivers: tuple[WebhookReceiver, WebhookReceiver],
+) -> None:
+    slow, fast = receivers
+    fast.responses = [StubResponse(200, encode_image(build_orientation_image(), "JPEG"))]
+    hosts = SafeHttpClient([slow.recorder.host, fast.recorder.host])
+    monkeypatch.setitem(app.app.config, "OUTBOUND", hosts)
+    noisy, other = client_for(factories.make_user()), client_for(factories.make_user())
+
+    def create_brand(client: Client, receiver: WebhookReceiver) -> ClientResponse:
+        return client("POST", "/brands/", {"name": "Aurora", "logo_url": f"{receiver.recorder.url}/logo.jpg"})
+
+    limit = app.app.config["FETCHING"].per_subject
+    assert limit == app.settings.request_threads // 4
+    with ThreadPoolExecutor(limit) as pool:
+        waiting = [pool.submit(create_brand, noisy, slow) for _ in range(limit)]
+        wait_for(lambda: len(slow.recorder.requests) == limit)
+        rejected = create_brand(noisy, slow)
+        assert status_and_code(rejected) == (429, "too_many_concurrent_requests")
+        assert rejected.headers["retry-after"] == "1"
+        assert create_brand(other, fast).status == 201
+        slow.may_respond.set()
+        assert {one.result().json()["code"] for one in waiting} == {"image_not_fetched"}
+    assert len(slow.recorder.requests) == limit
