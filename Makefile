@@ -54,7 +54,15 @@ seed: .venv/.runtime ## Migrate the database and add presets and, in development
 
 .PHONY: move-to-postgres
 move-to-postgres: .venv/.runtime ## Copy a SQLite database to an empty PostgreSQL database and verify it (TO=url, FROM=url)
-	@$(if $(TO),DATABASE_URL='$(TO)') $(BIN)/python -m studio.migrate_to_postgres $(if $(FROM),--from '$(FROM)')
+	@$(if $(TO),DATABASE_URL='$(TO)') $(BIN)/python -m studio.migrate_to_postgres $(if $(FROM),--from '$(FROM)') $(ARGS)
+
+.PHONY: backup
+backup: .venv/.runtime ## Save all rows and files in a new folder and verify them (TO=folder)
+	@$(BIN)/python -m studio.backup create '$(or $(TO),$(error TO=folder is missing))'
+
+.PHONY: restore
+restore: .venv/.runtime ## Restore a backup to an empty database and media storage and verify it (FROM=folder)
+	@$(BIN)/python -m studio.backup restore '$(or $(FROM),$(error FROM=folder is missing))'
 
 ##@ Test
 

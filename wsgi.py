@@ -8,14 +8,16 @@ unlike `python -m handlers`, other servers wait for event streams to end before 
 generation workers, metrics port or traces. `Prefer: wait` is ignored, and an event stream ends after one
 event.
 
-In production, importing this module raises StartRefused while an active account has a published password. It
-sets the umask of the process to 077, so that stored files are private.
+In production, importing this module raises StartRefused while an active account has a published password. On
+PostgreSQL it raises OwnersChanged while row-level security belongs to another role. It sets the umask of the
+process to 077, so that stored files are private.
 """
 
 import os
 
 from a2wsgi import ASGIMiddleware
 
+from db.rls.owners import require_owners_of
 from handlers.app import create_app
 from studio.seed.published_accounts import require_no_published_account
 from studio.settings import PRIVATE_UMASK, Settings
@@ -26,4 +28,5 @@ settings = Settings.from_environment()
 configure_logging(settings.log_level, settings.log_format, settings.service_name)
 app = create_app(settings)
 require_no_published_account(settings)
+require_owners_of(settings.database_url)
 application = ASGIMiddleware(app)

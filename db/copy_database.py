@@ -1,16 +1,20 @@
-"""Copy an SQLite database to PostgreSQL, all or nothing, and verify that every row is identical.
+"""Copy a database and verify that every row is identical: SQLite to PostgreSQL, or either to a snapshot file.
 
-This module iterates over the tables of the models and knows no particular one. It copies no files that rows
-refer to; the caller can check them before the copy is committed.
+A snapshot is one SQLite file, whatever the database is, so that it can be restored to both. This module
+iterates over the tables of the models and knows no particular one. It copies no files that rows refer to; the
+caller can check them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -21,6 +25,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     cast,
+    create_engine,
     func,
     insert,
     inspect,
@@ -31,18 +36,19 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 import db.models  # noqa: F401 - registers every table
 from db.base import TRIGGER_MAINTAINED, Base
 from db.engine import build_engine
 from db.migrations import is_current, upgrade
-from db.rls.session_role import bypass_rls
+from db.rls.session_role import SYSTEM, bypass_rls, set_role
 from db.row_counts.queries import compact_counts
 
 BATCH_SIZE = 500
 _VERSION_TABLE = "alembic_version"
 _DIGEST_MODULUS = 1 << 256
+_OWNER_HINT = "Set MIGRATION_DATABASE_URL to the login that owns the tables"
 
 Row = dict[str, Any]
 
@@ -88,6 +94,146 @@ class CopyReport:
 AcceptCopy = Callable[[Connection, list[CopyReport]], bool]
 
 
+def save_snapshot(source_url: str, path: Path) -> list[CopyReport]:
+    """Save all rows, as they are at one moment, in a new SQLite file. Requests go on meanwhile.
+
+    Args:
+        source_url: The URL of a database at the newest revision. On PostgreSQL its login owns the tables.
+        path: The file, which does not exist.
+
+    Returns:
+        One report per table: the database within the snapshot, and the file as it was read back.
+
+    Raises:
+        CopyRejected: The database has an older schema, or row-level security hides rows from its login.
+        CopyFailed: The file rejected a row.
+    """
+    _require_current(source_url)
+    source = build_engine(source_url, pool_size=1)
+    try:
+        if source.dialect.name == "sqlite":
+            with source.connect() as connection:
+                before = _save_sqlite(connection, path)
+        else:
+            snapshot = source.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with snapshot.connect() as connection:
+                before = _save_postgresql(connection, path)
+    finally:
+        source.dispose()
+    # A file in WAL mode cannot be read from a read-only medium.
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("PRAGMA journal_mode=DELETE")
+    with open_snapshot(path) as file_connection:
+        after = digest_tables(file_connection)
+    return [CopyReport(name, digest, after[name]) for name, digest in before.items()]
+
+
+@contextmanager
+def open_snapshot(path: Path) -> Iterator[Connection]:
+    """Open the file of a snapshot read-only. Nothing is written beside it."""
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True),
+        hide_parameters=True,
+    )
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def digest_tables(connection: Connection) -> dict[str, TableDigest]:
+    """Return the digest of each table, by its name."""
+    return {table.name: _digest_table(connection, table) for table in _copied_tables()}
+
+
+def require_empty_database(url: str) -> None:
+    """Check that a database has no rows and no tables of another application.
+
+    Raises:
+        CopyRejected: The database is not empty. An SQLite file must not exist.
+    """
+    path = make_url(url).database
+    if make_url(url).get_backend_name() == "sqlite":
+        # With the files beside it: SQLite could apply the log of an earlier database to the new file.
+        for name in (path, f"{path}-wal", f"{path}-shm", f"{path}-journal"):
+            if path and Path(str(name)).exists():
+                raise CopyRejected(f"The target is not empty: {name} exists")
+        return
+    engine = build_engine(url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            bypass_rls(connection)
+            _require_empty(connection)
+    finally:
+        engine.dispose()
+
+
+def _require_current(url: str) -> None:
+    database = make_url(url).database or ""
+    # Connecting would create the file.
+    is_missing = make_url(url).get_backend_name() == "sqlite" and not Path(database).is_file()
+    try:
+        if not is_missing and is_current(url):
+            return
+    except ProgrammingError as error:
+        raise CopyRejected(f"{error.orig}. {_OWNER_HINT}") from error
+    raise CopyRejected(
+        f"The database {database} is missing or has an older schema: run `python -m handlers --prepare-only`"
+    )
+
+
+def _save_sqlite(source: Connection, path: Path) -> dict[str, TableDigest]:
+    """Copy the pages of an SQLite database within one read transaction."""
+    # The first statement begins the read transaction, which the copy of the pages continues.
+    source.execute(text("SELECT count(*) FROM sqlite_master"))
+    driver: Any = source.connection.driver_connection
+    with closing(sqlite3.connect(path)) as target:
+        driver.backup(target)
+    return digest_tables(source)
+
+
+def _save_postgresql(source: Connection, path: Path) -> dict[str, TableDigest]:
+    """Copy the rows of a PostgreSQL database, within its snapshot, to a file with the same schema."""
+    _require_visible_rows(source)
+    upgrade(f"sqlite:///{path}")
+    target = build_engine(f"sqlite:///{path}", pool_size=1).execution_options(write=True)
+    try:
+        with target.begin() as connection:
+            return _copy_rows(source, connection)
+    finally:
+        target.dispose()
+
+
+def _require_visible_rows(source: Connection) -> None:
+    """Check that the login sees as many rows of each table as the system role, then continue as the login.
+
+    Two policies make all rows visible: one to the system role, one to the owner of the tables. A login to
+    which neither applies reads no rows and gets no error.
+    """
+    set_role(source, SYSTEM)
+    expected = _count_rows(source)
+    bypass_rls(source)
+    visible = _count_rows(source)
+    hidden = [
+        f"{name} ({visible[name]} of {expected[name]} rows)"
+        for name in expected
+        if visible[name] != expected[name]
+    ]
+    if hidden:
+        raise CopyRejected(
+            f"Row-level security hides rows from this login: {', '.join(hidden)}. {_OWNER_HINT}"
+        )
+
+
+def _count_rows(connection: Connection) -> dict[str, int]:
+    return {
+        table.name: connection.scalar(select(func.count()).select_from(table)) or 0
+        for table in _copied_tables()
+    }
+
+
 def copy_database(source_url: str, target_url: str, accept: AcceptCopy) -> bool:
     """Copy a snapshot of an SQLite database to an empty PostgreSQL database.
 
@@ -117,23 +263,14 @@ def copy_database(source_url: str, target_url: str, accept: AcceptCopy) -> bool:
             _lock_tables(target_connection)
             # Checked again under the lock: a server may have started in between.
             _require_empty(target_connection)
-            tables = [
-                table for table in Base.metadata.sorted_tables if not table.info.get(TRIGGER_MAINTAINED)
-            ]
-            before = {
-                table.name: _copy_table_or_raise(source_connection, target_connection, table)
-                for table in tables
-            }
-            for table in tables:
-                _fill_circular_references(source_connection, target_connection, table)
+            before = _copy_rows(source_connection, target_connection)
+            for table in _copied_tables():
                 _reset_sequence(target_connection, table)
             # The count triggers appended one row per INSERT statement.
             while compact_counts(target_connection):
                 pass
-            reports = [
-                CopyReport(table.name, before[table.name], _digest_table(target_connection, table))
-                for table in tables
-            ]
+            after = digest_tables(target_connection)
+            reports = [CopyReport(name, digest, after[name]) for name, digest in before.items()]
             is_accepted = accept(source_connection, reports) and all(
                 report.is_identical for report in reports
             )
@@ -179,6 +316,20 @@ def _lock_tables(target: Connection) -> None:
     target.execute(text(f"LOCK TABLE {names} IN EXCLUSIVE MODE"))
 
 
+def _copied_tables() -> list[Table]:
+    """Return the tables in an order in which rows refer to earlier tables, but for circular references."""
+    return [table for table in Base.metadata.sorted_tables if not table.info.get(TRIGGER_MAINTAINED)]
+
+
+def _copy_rows(source: Connection, target: Connection) -> dict[str, TableDigest]:
+    """Copy the rows of all tables; return the digests of what was read, by table."""
+    tables = _copied_tables()
+    digests = {table.name: _copy_table_or_raise(source, target, table) for table in tables}
+    for table in tables:
+        _fill_circular_references(source, target, table)
+    return digests
+
+
 def _copy_table_or_raise(source: Connection, target: Connection, table: Table) -> TableDigest:
     try:
         return _copy_table(source, target, table)
@@ -189,7 +340,7 @@ def _copy_table_or_raise(source: Connection, target: Connection, table: Table) -
 def _copy_table(source: Connection, target: Connection, table: Table) -> TableDigest:
     """Copy the rows of a table without references to tables that are copied later; return their digest."""
     digest, nulls = TableDigest(), dict.fromkeys(_circular_columns(table))
-    statement = insert(table).values({column.name: _bind_value(column) for column in table.columns})
+    statement = insert(table).values({column.name: _bind_value(target, column) for column in table.columns})
     for rows in _read_batches(source, table):
         for row in rows:
             digest.add(row)
@@ -221,9 +372,11 @@ def _as_text(connection: Connection, column: Column[Any]) -> Any:
     return as_text.label(column.name)
 
 
-def _bind_value(column: Column[Any]) -> Any:
+def _bind_value(connection: Connection, column: Column[Any]) -> Any:
     if isinstance(column.type, JSON):
-        return cast(bindparam(f"to_{column.name}", type_=Text), column.type)
+        value = bindparam(f"to_{column.name}", type_=Text)
+        # SQLite stores the text itself; CAST(... AS JSON) would make a number of it.
+        return cast(value, column.type) if connection.dialect.name == "postgresql" else value
     return bindparam(f"to_{column.name}", type_=column.type)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 
 from db.engine import build_engine
+from db.rls.owners import require_owners
 from db.rls.setup import prepare_roles
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def upgrade(url: str, revision: str = "head", login: str | None = None) -> None:
         login: PostgreSQL only: a further login, of the server, that becomes a member of the database roles.
 
     Raises:
-        RolesMissing: The database roles are missing, and the owner may not create or grant them.
+        RolesMissing: The database roles are missing, and the owner may not create or grant them; or functions
+            or policies belong to another role (OwnersChanged).
     """
     if revision == "head" and _is_ready(url, login):
         return
@@ -81,6 +83,7 @@ def _is_ready(url: str, login: str | None) -> bool:
             # The login of the server may be new although the schema is not.
             if connection.dialect.name == "postgresql":
                 prepare_roles(connection, login)
+                require_owners(connection)
             return True
     finally:
         engine.dispose()

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 import db.models  # noqa: F401  # registers the tables
 from db.base import Base
 from db.engine import build_engine
+from db.rls.owners import require_owners
 from db.rls.session_role import bypass_rls
 from db.rls.setup import prepare_roles
 
@@ -48,6 +49,8 @@ def migrate_postgresql(connection: Connection) -> None:
     with connection.begin():
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
         prepare_roles(connection, context.config.attributes["login"])
+        # Without its policy, the login reads no rows, and a migration of data would change none.
+        require_owners(connection)
         bypass_rls(connection)
         migrate(connection)
 

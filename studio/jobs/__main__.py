@@ -7,6 +7,8 @@ import os
 
 from celery import signals
 
+from db.rls.owners import require_owners_of
+from db.rls.setup import RolesMissing
 from studio.jobs.celery.worker import run_beat, run_worker
 from studio.seed.published_accounts import StartRefused, require_no_published_account
 from studio.settings import PRIVATE_UMASK, InvalidSettings, Settings
@@ -29,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
         # Beat does not connect to the database.
         if options.process == "worker":
             require_no_published_account(settings)
-    except (InvalidSettings, StartRefused) as error:
+            require_owners_of(settings.database_url)
+    except (InvalidSettings, RolesMissing, StartRefused) as error:
         parser.exit(2, f"Not started: {error}\n")
     # With a receiver for this signal, Celery does not configure logging itself.
     signals.setup_logging.connect(lambda **_: None, weak=False)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,41 +14,19 @@ import sqlalchemy
 
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import ROOT, running_server
-from tests.resilience.processes import DependencyMissing, PostgresServer, run_postgres
-from tests.support.requirements import skip_or_fail
+from tests.resilience.processes import PostgresServer
+from tests.support.servers.unprivileged_postgres import (
+    build_url,
+    run_as_superuser,
+    run_unprivileged_postgres,
+)
 
 
 @pytest.fixture
 def cluster() -> Iterator[PostgresServer]:
-    """Run a separate PostgreSQL with two unprivileged logins, and a database that the first one owns."""
-    folder = Path(tempfile.mkdtemp())
-    try:
-        with run_postgres(folder / "postgresql") as running:
-            run_as_superuser(
-                running,
-                "CREATE ROLE sartiq_owner LOGIN",
-                "CREATE ROLE sartiq_server LOGIN",
-                "CREATE DATABASE studio OWNER sartiq_owner",
-            )
-            yield running
-    except DependencyMissing as error:
-        skip_or_fail(str(error))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def run_as_superuser(cluster: PostgresServer, *statements: str) -> None:
-    """Run statements as a superuser of PostgreSQL."""
-    engine = sqlalchemy.create_engine(cluster.url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
-    engine.dispose()
-
-
-def build_url(cluster: PostgresServer, login: str) -> str:
-    """Return the URL of the database for a login."""
-    return f"postgresql://{login}@127.0.0.1:{cluster.port}/studio"
+    """Yield a separate PostgreSQL with two unprivileged logins."""
+    with run_unprivileged_postgres() as running:
+        yield running
 
 
 @pytest.mark.slow("it starts two servers on PostgreSQL")

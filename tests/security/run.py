@@ -49,6 +49,7 @@ SECURITY_ROWS = {
     28: "Contract fuzz",
     29: "Installed as deployed",
     31: "Closed by default",
+    32: "Backup and restore",
     34: "Concurrent requests",
     35: "Bodies before authorization",
     36: "Work per request",

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import (
-    JSON,
-    Boolean,
-    Column,
-    Connection,
-    DateTime,
     Engine,
-    LargeBinary,
-    Numeric,
-    String,
     Table,
-    TypeDecorator,
-    Uuid,
     func,
-    insert,
     select,
     text,
     update,
@@ -36,20 +22,17 @@ from db.base import Base
 from db.copy_database import BATCH_SIZE
 from db.engine import build_engine
 from db.migrations import upgrade
-from db.models import Brand, Export, Generation, MediaResource, Prediction, RowCount, Shot
+from db.models import Export, Generation, Prediction, RowCount, Shot
 from db.rls.session_role import bypass_rls
-from db.session import Database, current_session
+from db.session import Database
 from studio import migrate_to_postgres
-from studio.media.storage import LocalDisk, export_key, media_key
-from tests.support import factories
+from studio.media.storage import LocalDisk
 from tests.support.databases import on_postgresql
-from tests.support.factories.exports import make_approved_prediction
+from tests.support.filled_server import fill_server_folder
 from tests.support.row_counts import actual_counts, stored_counts
-from tests.support.scenarios import make_photographed_product
 
 # Triggers recreate the row counts in the target, so they are not copied.
 COPIED_TABLES = [table for table in Base.metadata.sorted_tables if table is not RowCount.__table__]
-TIMESTAMP = datetime(2026, 11, 3, 14, 30, 0, 123456, tzinfo=UTC)
 
 
 @dataclass
@@ -72,17 +55,7 @@ class MigrationEnvironment:
 @pytest.fixture(scope="module")
 def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create the data folder of a server with a row in every table of its SQLite database."""
-    folder = tmp_path_factory.mktemp("server")
-    url, storage = f"sqlite:///{folder / 'sartiq.db'}", LocalDisk(folder / "media")
-    upgrade(url)
-    database = Database(build_engine(url, pool_size=1))
-    with database.transaction(write=True):
-        create_rows(storage)
-    with database.transaction(write=True) as writing:
-        fill_empty_tables(writing.connection())
-        write_missing_files(writing, storage)
-    database.dispose()
-    return folder
+    return fill_server_folder(tmp_path_factory.mktemp("server"))
 
 
 @pytest.fixture
@@ -100,63 +73,6 @@ def environment(
     with target.begin() as connection:
         connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     target.dispose()
-
-
-def create_rows(storage: LocalDisk) -> None:
-    """Add rows with circular references and with values that databases tend to change."""
-    scenario = make_photographed_product(storage, None)
-    prediction = make_approved_prediction(storage, scenario, b"image", product="Robe d'été \U0001f457")
-    first = factories.make_generation(scenario.shot, error={"category": "internal", "odd \x00": [1.0, -0.0]})
-    again = factories.make_generation(scenario.shot, retry_of_id=first.id)
-    again.source_prediction_id, scenario.shot.generation_id = prediction.id, again.id
-    scenario.organization.logo_media_id = scenario.media.id
-    export = factories.make_export(scenario.shooting, prediction, status="completed", file_size=7)
-    with storage.open_writer(export_key(export.id)) as file:
-        file.write(b"archive")
-    export.content_hash = hashlib.sha256(b"archive").hexdigest()
-    numbers = range(2 * BATCH_SIZE + 1)
-    current_session().add_all(Brand(**scenario.ownership, slug=f"slug-{n}", name=str(n)) for n in numbers)
-
-
-def fill_empty_tables(connection: Connection) -> None:
-    """Add one row to each empty table, whatever its columns are."""
-    for table in Base.metadata.sorted_tables:
-        if not connection.scalar(select(func.count()).select_from(table)):
-            row = {column.name: build_value(connection, column) for column in table.columns}
-            connection.execute(insert(table).values(row))
-
-
-def build_value(connection: Connection, column: Column[Any]) -> Any:
-    """Return a valid value for a column; for a foreign key, the id of an existing row."""
-    for key in column.foreign_keys:
-        return connection.scalar(select(key.column).limit(1))
-    kind = column.type.impl if isinstance(column.type, TypeDecorator) else column.type
-    match kind:
-        case JSON():
-            return {"key": ["\x00", 1.5, None, "ü"]}
-        case Uuid():
-            return uuid4()
-        case Boolean():
-            return True
-        case DateTime():
-            return TIMESTAMP
-        case LargeBinary():
-            return b"\x00\xff"
-        case String():
-            return "x"[: kind.length or 1]
-        case Numeric():
-            return kind.python_type("1.25")
-        case _:
-            return 1
-
-
-def write_missing_files(writing: Any, storage: LocalDisk) -> None:
-    """Write a file with the right hash for every stored image."""
-    for media in writing.scalars(select(MediaResource)):
-        key = media_key(media.id, media.extension)
-        if not storage.exists(key):
-            storage.write(key, str(media.id).encode())
-            media.content_hash = hashlib.sha256(str(media.id).encode()).hexdigest()
 
 
 def query_raw(engine: Engine, query: str) -> list[Any]:

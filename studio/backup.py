@@ -1,0 +1,373 @@
+"""The commands behind `make backup` and `make restore`: save and restore all rows and files, and verify both.
+
+A backup is a folder: `database.sqlite` with the rows of either database, the files of the media storage under
+their keys, `SHA256SUMS`, and `manifest.json`, which is written last. Knows no HTTP.
+
+Rows and files are not saved at the same moment, and no row may lack its file. Files never change. A file is
+stored before its row is committed and is deleted after its row. So all files are copied first, then the
+rows, then the files that were stored meanwhile: a file of a saved row was there at the moment of the snapshot
+and is in the first copy, or it is newer than that and is in the second one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
+
+from db.base import utc_now
+from db.copy_database import (
+    CopyFailed,
+    CopyRejected,
+    TableDigest,
+    copy_database,
+    digest_tables,
+    open_snapshot,
+    require_empty_database,
+    save_snapshot,
+)
+from db.errors import NotFound
+from db.migrations import head_revision, upgrade
+from db.rls.setup import RolesMissing
+from studio.media.backends import open_storage
+from studio.media.referenced_files import CHUNK_BYTES, find_file_error, list_referenced_files
+from studio.media.storage import LocalDisk, Storage, StoredFile
+from studio.settings import PRIVATE_UMASK, InvalidSettings, Settings, load_env_file
+
+FORMAT = 1
+MAX_SNAPSHOTS = 3
+"""How often the rows are saved again because a file was deleted before it could be copied."""
+MAX_LISTED_FILES = 20
+
+_DATABASE, _MANIFEST, _SUMS = "database.sqlite", "manifest.json", "SHA256SUMS"
+_MEDIA_FOLDERS = ("media", "exports", "temp")
+
+
+class BackupRejected(Exception):
+    """Nothing was written; the message explains why."""
+
+
+class BackupDamaged(Exception):
+    """A backup has changed, or it differs from the database or the files. The message names what differs."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a backup contains."""
+
+    revision: str
+    """The revision of the schema."""
+    created_at: str
+    """When the rows were saved (RFC 3339)."""
+    sums: str
+    """The SHA-256 of `SHA256SUMS`, in which every other file is listed."""
+    tables: dict[str, tuple[int, str]]
+    """The number of rows and the digest of each table."""
+    damaged_files: dict[str, str]
+    """Files of rows that were already missing or wrong in the media storage, and what is wrong."""
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read the manifest of a backup.
+
+        Raises:
+            BackupRejected: There is no complete backup, or a newer release made it.
+        """
+        try:
+            values: dict[str, Any] = json.loads((folder / _MANIFEST).read_bytes())
+        except (OSError, ValueError) as error:
+            raise BackupRejected(f"{folder} is not a complete backup: {error}") from error
+        if values["format"] != FORMAT or values["revision"] > head_revision():
+            raise BackupRejected(
+                f"{folder} was made by a newer release, with schema {values['revision']} instead of "
+                f"{head_revision()}: restore it with that release"
+            )
+        values["tables"] = {name: (rows, digest) for name, (rows, digest) in values["tables"].items()}
+        return cls(**values)
+
+
+class FileCopies:
+    """Copies files of one storage to another and keeps their SHA-256."""
+
+    def __init__(self, source: Storage, target: Storage) -> None:
+        self._source, self._target = source, target
+        self._modified: dict[str, datetime] = {}
+        self.hashes: dict[str, str] = {}
+
+    def copy_new_files(self) -> None:
+        """Copy the files that are new or have changed since the last call."""
+        for file in _list_stored_files(self._source):
+            if _is_partial(file.key) or self._modified.get(file.key) == file.modified_at:
+                continue
+            try:
+                self.hashes[file.key] = self._copy(file.key)
+            except NotFound:  # deleted since it was listed
+                continue
+            self._modified[file.key] = file.modified_at
+
+    def _copy(self, key: str) -> str:
+        digest = hashlib.sha256()
+        with self._source.path(key).open("rb") as file, self._target.open_writer(key) as copy:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                copy.write(chunk)
+        return digest.hexdigest()
+
+
+def create_backup(settings: Settings, folder: Path) -> Manifest:
+    """Save the rows and files of a server, which may be running, in a new or empty folder.
+
+    Raises:
+        BackupRejected: The folder is not empty.
+        BackupDamaged: The backup differs from the database or the media storage.
+        CopyRejected, CopyFailed: As `save_snapshot`.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BackupRejected(f"{folder} is not an empty folder")
+    # Password hashes and photos are in it.
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    backup, snapshot = LocalDisk(folder), folder / _DATABASE
+    copies = FileCopies(open_storage(settings), backup)
+    copies.copy_new_files()
+    for _ in range(MAX_SNAPSHOTS):
+        snapshot.unlink(missing_ok=True)
+        created_at = utc_now()
+        reports = save_snapshot(_owner_url(settings), snapshot)
+        copies.copy_new_files()
+        damaged_files = find_damaged_files(snapshot, backup)
+        # An export that a client deletes right after the snapshot has no row in the next one.
+        if not damaged_files:
+            break
+    different = [report.table for report in reports if not report.is_identical]
+    if different:
+        raise BackupDamaged(f"these tables were not saved as they are: {', '.join(different)}")
+    hashes = {**copies.hashes, _DATABASE: _hash_file(snapshot)}
+    verify_files(folder, copies.hashes)
+    sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items())).encode()
+    manifest = Manifest(
+        revision=head_revision(),
+        created_at=created_at.isoformat(),
+        sums=hashlib.sha256(sums).hexdigest(),
+        tables=_describe_tables({report.table: report.after for report in reports}),
+        damaged_files=damaged_files,
+    )
+    _write_file(folder / _SUMS, sums)
+    _write_file(folder / _MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
+    return manifest
+
+
+def restore_backup(settings: Settings, folder: Path) -> Manifest:
+    """Restore a backup to an empty database and an empty media storage; if it fails, both are empty again.
+
+    Raises:
+        BackupRejected, CopyRejected: The backup is incomplete, or the database or the storage is not empty.
+        BackupDamaged: The backup is not as it was made, or what was restored differs from it.
+        CopyFailed: PostgreSQL rejected a row.
+        RolesMissing: As `db.migrations.upgrade`.
+    """
+    manifest = Manifest.read(folder)
+    storage, url = open_storage(settings), _owner_url(settings)
+    require_empty_database(url)
+    storage.prepare()
+    for file in _list_stored_files(storage):
+        raise BackupRejected(f"the media storage is not empty: it has a file {file.key}")
+    hashes = read_sums(folder, manifest)
+    verify_files(folder, hashes)
+    copies = FileCopies(LocalDisk(folder), storage)
+    try:
+        # Files first: the server must not find a row without its file.
+        copies.copy_new_files()
+        different = {name for name, _ in copies.hashes.items() ^ hashes.items()} - {_DATABASE}
+        wrong = [key for key, digest in copies.hashes.items() if find_file_error(storage, key, digest)]
+        if different or wrong:
+            listing = ", ".join(sorted({*different, *wrong})[:MAX_LISTED_FILES])
+            raise BackupDamaged(f"these files differ from those that were saved: {listing}")
+        restore_rows(folder / _DATABASE, url, manifest, storage)
+    except BaseException:
+        for key in copies.hashes:
+            storage.delete(key)
+        raise
+    return manifest
+
+
+def restore_rows(snapshot: Path, url: str, manifest: Manifest, storage: Storage) -> None:
+    """Restore the rows of a snapshot to an empty database, and upgrade them if they have an older schema."""
+    is_sqlite = make_url(url).get_backend_name() == "sqlite"
+    target = Path(make_url(url).database or "")
+    if is_sqlite:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite renames the file into place, so it is prepared beside its place.
+    with tempfile.TemporaryDirectory(prefix=".restore-", dir=target.parent if is_sqlite else None) as name:
+        copy = Path(name) / _DATABASE
+        shutil.copyfile(snapshot, copy)
+        if manifest.revision != head_revision():
+            upgrade(f"sqlite:///{copy}")
+        with open_snapshot(copy) as connection:
+            digests = digest_tables(connection)
+        if manifest.revision == head_revision():
+            _require_equal(manifest.tables, _describe_tables(digests))
+        if find_damaged_files(copy, storage).keys() != manifest.damaged_files.keys():
+            raise BackupDamaged("rows refer to other files than the backup has")
+        if is_sqlite:
+            with copy.open("rb") as file:
+                os.fsync(file.fileno())
+            # Checked again: a server may have started in between.
+            require_empty_database(url)
+            copy.replace(target)
+        elif not copy_database(f"sqlite:///{copy}", url, lambda _, reports: True):
+            raise BackupDamaged("PostgreSQL has stored other rows than the backup has")
+
+
+def find_damaged_files(snapshot: Path, storage: Storage) -> dict[str, str]:
+    """Return the files that rows of a snapshot refer to and that are missing or wrong, and what is wrong."""
+    with open_snapshot(snapshot) as connection:
+        return {
+            key: error
+            for key, content_hash in list_referenced_files(connection)
+            if (error := find_file_error(storage, key, content_hash))
+        }
+
+
+def read_sums(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """Return the SHA-256 of each file of a backup.
+
+    Raises:
+        BackupDamaged: `SHA256SUMS` is missing or has changed.
+    """
+    try:
+        content = (folder / _SUMS).read_bytes()
+    except OSError as error:
+        raise BackupDamaged(f"{_SUMS} cannot be read: {error}") from error
+    # compared: the operator has both files, so constant time is not needed.
+    if hashlib.sha256(content).hexdigest() != manifest.sums:
+        raise BackupDamaged(f"{_SUMS} has changed since the backup was made")
+    lines = (line.split("  ", 1) for line in content.decode().splitlines())
+    return {name: digest for digest, name in lines}
+
+
+def verify_files(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Read files below a folder.
+
+    Raises:
+        BackupDamaged: A file is missing or has another SHA-256.
+    """
+    wrong = []
+    for name, digest in hashes.items():
+        try:
+            # compared: the operator has the files and their hashes, so constant time is not needed.
+            if _hash_file(folder / name) != digest:
+                wrong.append(f"{name} has changed")
+        except OSError as error:
+            wrong.append(f"{name} cannot be read ({error.strerror})")
+    if wrong:
+        listing = "; ".join(wrong[:MAX_LISTED_FILES])
+        raise BackupDamaged(f"{len(wrong)} of {len(hashes)} files of {folder}: {listing}")
+
+
+def _list_stored_files(storage: Storage) -> Iterator[StoredFile]:
+    """Yield all files, also the partial files that a crash leaves behind."""
+    return chain.from_iterable(storage.list_files(folder) for folder in _MEDIA_FOLDERS)
+
+
+def _is_partial(key: str) -> bool:
+    return key.rpartition("/")[2].startswith(".")
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Write a file durably: after a crash it is complete or absent."""
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _describe_tables(digests: Mapping[str, TableDigest]) -> dict[str, tuple[int, str]]:
+    return {name: (digest.rows, f"{digest.digest:064x}") for name, digest in digests.items()}
+
+
+def _require_equal(saved: Mapping[str, tuple[int, str]], restored: Mapping[str, tuple[int, str]]) -> None:
+    different = sorted(
+        name for name in saved.keys() | restored.keys() if saved.get(name) != restored.get(name)
+    )
+    if different:
+        raise BackupDamaged(f"these tables differ from the backup: {', '.join(different)}")
+
+
+def _owner_url(settings: Settings) -> str:
+    return settings.migration_database_url or settings.database_url
+
+
+def print_manifest(manifest: Manifest, hashes: Iterable[str]) -> None:
+    """Print the number of rows of each table, and of files."""
+    width = max(map(len, manifest.tables))
+    print(f"{'Table':{width}}  {'Rows':>10}  Content")
+    for table, (rows, digest) in sorted(manifest.tables.items()):
+        print(f"{table:{width}}  {rows:>10}  {digest[:12] if rows else '-'}")
+    files = sum(name != _DATABASE for name in hashes)
+    rows = sum(rows for rows, _ in manifest.tables.values())
+    print(f"{rows} rows in {len(manifest.tables)} tables and {files} files, saved at {manifest.created_at}")
+    for key, error in list(manifest.damaged_files.items())[:MAX_LISTED_FILES]:
+        print(f"The file {key} {error}; so it was when the backup was made")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Create or restore a backup, with the settings of the server.
+
+    Returns:
+        The exit status: 0 for success; 1 if it failed or something differs; 2 if the settings, the folder or
+        the database do not allow it.
+    """
+    parser = argparse.ArgumentParser(prog="python -m studio.backup", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command: Callable[[Settings, Path], Manifest]
+    for name, command, past, text in (
+        ("create", create_backup, "saved", "save all rows and files in a new folder"),
+        ("restore", restore_backup, "restored", "restore them to an empty database and media storage"),
+    ):
+        subparser = commands.add_parser(name, help=text, description=text)
+        subparser.add_argument("folder", type=Path)
+        subparser.set_defaults(run=command, past=past)
+    options = parser.parse_args(arguments)
+    os.umask(PRIVATE_UMASK)
+    try:
+        load_env_file()
+        settings = Settings.from_environment()
+        manifest = options.run(settings, options.folder)
+        print_manifest(manifest, read_sums(options.folder, manifest))
+    except (InvalidSettings, BackupRejected, CopyRejected, RolesMissing) as error:
+        print(f"Not {options.past}: {error}", file=sys.stderr)
+        return 2
+    except (BackupDamaged, CopyFailed, DBAPIError, OSError) as error:
+        print(f"Not {options.past}: {getattr(error, 'orig', error)}", file=sys.stderr)
+        return 1
+    if manifest.damaged_files and options.run is create_backup:
+        print("Saved, but files of rows are missing or wrong in the media storage.", file=sys.stderr)
+        return 1
+    print(f"{options.past.capitalize()} and verified: {options.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
