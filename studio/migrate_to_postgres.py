@@ -7,52 +7,22 @@ The command checks that each file exists and has the content that its row says. 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
-from collections.abc import Iterator
-from typing import Any
 
-from sqlalchemy import Connection, make_url, select
+from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import DBAPIError
 
 from db.copy_database import CopyFailed, CopyRejected, CopyReport, copy_database
-from db.errors import NotFound
-from db.models.exports import Export, ExportStatus
-from db.models.media import MediaResource
+from db.engine import build_engine
 from db.rls.setup import RolesMissing
+from db.session import Database
 from studio.media.backends import open_storage
-from studio.media.storage import Storage, export_key, media_key
+from studio.media.referenced_files import find_file_error, list_referenced_files
+from studio.media.storage import Storage
+from studio.seed.published_accounts import deactivate_published_accounts
 from studio.settings import InvalidSettings, Settings
 
-CHUNK_BYTES = 1 << 20
 MAX_LISTED_FILES = 20
-
-
-def list_files(source: Connection) -> Iterator[tuple[str, str]]:
-    """Yield the key and the SHA-256 of every file that the rows of a database refer to."""
-    # unscoped: the whole database is copied
-    images: Any = select(MediaResource.id, MediaResource.extension, MediaResource.content_hash)
-    for media_id, extension, content_hash in source.execute(images):
-        yield media_key(media_id, extension), content_hash
-    # unscoped: the whole database is copied
-    archives: Any = select(Export.id, Export.content_hash).where(Export.status == ExportStatus.COMPLETED)
-    for export_id, content_hash in source.execute(archives):
-        yield export_key(export_id), content_hash
-
-
-def find_file_error(storage: Storage, key: str, content_hash: str) -> str | None:
-    """Return why a file is not the one that its row describes, or None if it is."""
-    digest = hashlib.sha256()
-    try:
-        with storage.path(key).open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-    except NotFound:
-        return "is missing"
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
-    # compared: a file of this server with its row; no client sends either
-    return None if digest.hexdigest() == content_hash else "has other content than its row says"
 
 
 class Report:
@@ -69,7 +39,7 @@ class Report:
             digest = f"{table.after.digest:064x}"[:12] if table.after.rows else "-"
             content = digest if table.is_identical else "DIFFERENT"
             print(f"{table.table:{width}}  {table.before.rows:>10}  {table.after.rows:>10}  {content}")
-        files = list(list_files(source))
+        files = list(list_referenced_files(source))
         wrong = [
             (key, error)
             for key, content_hash in files
@@ -87,6 +57,8 @@ class Report:
 def main(arguments: list[str] | None = None) -> int:
     """Copy the database of DATA_DIR to that of DATABASE_URL, as the owner of its tables.
 
+    Then the demo accounts that have their published passwords are deactivated in the copy.
+
     Returns:
         The exit status: 0 for success; 1 if the copy failed or differs, and the target is empty again; 2 if
         the settings or the databases do not allow it.
@@ -94,6 +66,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m studio.migrate_to_postgres", description=__doc__)
     parser.add_argument(
         "--from", dest="source", help="URL of the SQLite database, by default the one in DATA_DIR"
+    )
+    parser.add_argument(
+        "--keep-demo-passwords",
+        action="store_true",
+        help="keep demo accounts as they are; production does not start with their published passwords",
     )
     options = parser.parse_args(arguments)
     try:
@@ -111,8 +88,22 @@ def main(arguments: list[str] | None = None) -> int:
     if not is_complete:
         print("Not moved: the target is empty again.", file=sys.stderr)
         return 1
+    if not options.keep_demo_passwords:
+        print_deactivated(target)
     print("Moved. Start the server with this DATABASE_URL from now on. The SQLite file has not changed.")
     return 0
+
+
+def print_deactivated(url: str) -> None:
+    """Deactivate the demo accounts of the copy that have their published passwords, and print them."""
+    database = Database(build_engine(url, pool_size=1))
+    try:
+        deactivated = deactivate_published_accounts(database)
+    finally:
+        database.dispose()
+    if deactivated:
+        print(f"Deactivated in the copy, with an unusable password: {', '.join(deactivated)}.")
+        print("To keep demo accounts, start again with --keep-demo-passwords and an empty target.")
 
 
 if __name__ == "__main__":

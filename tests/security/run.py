@@ -48,6 +48,7 @@ SECURITY_ROWS = {
     27: "Contract audit",
     28: "Contract fuzz",
     29: "Installed as deployed",
+    30: "Published accounts",
     31: "Closed by default",
     32: "Backup and restore",
     34: "Concurrent requests",

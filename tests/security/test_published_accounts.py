@@ -1,4 +1,4 @@
-"""Accounts with published passwords: production does not start with one, and commands deactivate them."""
+"""Accounts with published passwords: production starts without them only, and commands deactivate them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,12 @@ from db.models.users import TokenFamily
 from db.queries.users import find_user_by_email
 from db.session import Database
 from handlers.server import cli
+from studio import migrate_to_postgres
 from studio.accounts.identity.passwords import hash_password, verify_password
+from studio.seed.published_accounts import StartRefused, require_no_published_account
+from studio.settings import Settings
 from tests.e2e.server import ROOT, build_environment, free_port, running_server
+from tests.support.databases import create_database
 
 DEMO, SECOND, ADMIN = "demo@example.com", "second@example.com", "admin@example.com"
 PUBLISHED = {DEMO: "sartiq-demo", SECOND: "sartiq-second", ADMIN: "sartiq-admin"}
@@ -168,7 +172,7 @@ def sign_in(url: str, email: str, password: str) -> httpx.Response:
     return httpx.post(f"{url}/login/access-token", data={"username": email, "password": password}, timeout=30)
 
 
-def test_s18_production_starts_on_an_empty_database_with_presets_and_without_accounts(tmp_path: Path) -> None:
+def test_s30_production_starts_on_an_empty_database_with_presets_and_without_accounts(tmp_path: Path) -> None:
     with running_server(tmp_path, SARTIQ_ENV="production", MAIL="off") as server:
         assert list_addresses(tmp_path) == []
         for email, password in PUBLISHED.items():
@@ -182,7 +186,7 @@ def test_s18_production_starts_on_an_empty_database_with_presets_and_without_acc
 
 
 @pytest.mark.parametrize(("environment", "is_shown"), [("production", False), ("development", True)])
-def test_s18_the_home_page_shows_the_demo_login_only_outside_of_production(
+def test_s30_the_home_page_shows_the_demo_login_only_outside_of_production(
     tmp_path: Path, environment: str, is_shown: bool
 ) -> None:
     with running_server(tmp_path, SARTIQ_ENV=environment, MAIL="off") as server:
@@ -192,7 +196,7 @@ def test_s18_the_home_page_shows_the_demo_login_only_outside_of_production(
 
 
 @pytest.mark.parametrize("arguments", [[], ["--prepare-only"]])
-def test_s18_production_does_not_start_on_a_database_that_was_seeded_for_development(
+def test_s30_production_does_not_start_on_a_database_that_was_seeded_for_development(
     development: Path, arguments: list[str]
 ) -> None:
     result = run_process(development, *arguments)
@@ -204,7 +208,7 @@ def test_s18_production_does_not_start_on_a_database_that_was_seeded_for_develop
 
 
 @pytest.mark.parametrize("open_account", [DEMO, SECOND, ADMIN])
-def test_s18_a_single_published_account_prevents_the_start_and_is_named_by_its_current_address(
+def test_s30_a_single_published_account_prevents_the_start_and_is_named_by_its_current_address(
     development: Path, open_account: str
 ) -> None:
     first, second = (email for email in PUBLISHED if email != open_account)
@@ -218,7 +222,7 @@ def test_s18_a_single_published_account_prevents_the_start_and_is_named_by_its_c
     assert not any(email in message for email in PUBLISHED)
 
 
-def test_s18_production_starts_when_no_active_account_has_its_published_password(development: Path) -> None:
+def test_s30_production_starts_when_no_active_account_has_its_published_password(development: Path) -> None:
     change_account(development, DEMO, hashed_password=hash_password("a-woollen-coat-in-june"))
     change_account(development, SECOND, is_active=False)
     change_account(development, ADMIN, hashed_password="!")
@@ -227,13 +231,13 @@ def test_s18_production_starts_when_no_active_account_has_its_published_password
 
 
 @pytest.mark.parametrize("environment", ["development", "test"])
-def test_s18_other_environments_start_with_the_published_accounts(
+def test_s30_other_environments_start_with_the_published_accounts(
     development: Path, environment: str
 ) -> None:
     assert run(development, "--prepare-only", environment=environment).returncode == 0
 
 
-def test_s18_a_worker_does_not_start_with_a_published_account(development: Path) -> None:
+def test_s30_a_worker_does_not_start_with_a_published_account(development: Path) -> None:
     broker = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
     result = run_process(development, "worker", module="studio.jobs", **broker)
     assert result.returncode == 2
@@ -243,7 +247,7 @@ def test_s18_a_worker_does_not_start_with_a_published_account(development: Path)
 
 
 @pytest.mark.slow("it starts a process")
-def test_s18_another_asgi_server_cannot_load_the_application_with_a_published_account(
+def test_s30_another_asgi_server_cannot_load_the_application_with_a_published_account(
     development: Path,
 ) -> None:
     arguments = ["wsgi:app", "--lifespan", "on", "--port", str(free_port())]
@@ -254,7 +258,7 @@ def test_s18_another_asgi_server_cannot_load_the_application_with_a_published_ac
 
 
 @pytest.mark.slow("it starts a server")
-def test_s18_another_asgi_server_loads_the_application_without_published_accounts(
+def test_s30_another_asgi_server_loads_the_application_without_published_accounts(
     production_folder: Path,
 ) -> None:
     port = free_port()
@@ -265,7 +269,7 @@ def test_s18_another_asgi_server_loads_the_application_without_published_account
 
 @pytest.mark.parametrize("module", ["studio.jobs", "uvicorn"])
 @pytest.mark.slow("it starts a process")
-def test_s18_nothing_starts_on_a_database_without_tables(tmp_path: Path, module: str) -> None:
+def test_s30_nothing_starts_on_a_database_without_tables(tmp_path: Path, module: str) -> None:
     broker = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
     arguments = ["worker"] if module == "studio.jobs" else ["wsgi:app", "--port", str(free_port())]
     result = run_process(tmp_path, *arguments, module=module, **broker)
@@ -273,7 +277,7 @@ def test_s18_nothing_starts_on_a_database_without_tables(tmp_path: Path, module:
     assert "python -m handlers --prepare-only" in result.stderr.splitlines()[-1]
 
 
-def test_s18_deactivation_affects_only_accounts_with_a_published_password(
+def test_s30_deactivation_affects_only_accounts_with_a_published_password(
     development: Path,
 ) -> None:
     change_account(development, SECOND, hashed_password=hash_password("a-woollen-coat-in-june"))
@@ -300,13 +304,13 @@ def test_s18_deactivation_affects_only_accounts_with_a_published_password(
     assert (again.returncode, "No account" in again.stdout) == (0, True)
 
 
-def test_s18_deactivation_on_a_new_database_creates_no_accounts(tmp_path: Path) -> None:
+def test_s30_deactivation_on_a_new_database_creates_no_accounts(tmp_path: Path) -> None:
     result = run(tmp_path, "deactivate-demo-accounts", environment="development")
     assert (result.returncode, "No account" in result.stdout) == (0, True)
     assert list_addresses(tmp_path) == []
 
 
-def test_s18_create_superuser_can_be_the_first_command(tmp_path: Path) -> None:
+def test_s30_create_superuser_can_be_the_first_command(tmp_path: Path) -> None:
     arguments = ("create-superuser", "--email", "Ines@Example.com", "--full-name", "Inès Martin")
     result = run_process(tmp_path, *arguments, stdin=f"{PASSWORD}\n".encode())
     assert result.returncode == 0, result.stderr
@@ -333,7 +337,7 @@ def test_s18_create_superuser_can_be_the_first_command(tmp_path: Path) -> None:
         ("ines", PASSWORD, "email: Must match the pattern"),
     ],
 )
-def test_s18_a_superuser_must_follow_the_rules_of_the_api(
+def test_s30_a_superuser_must_follow_the_rules_of_the_api(
     production_folder: Path, email: str, password: str, reason: str
 ) -> None:
     result = run(production_folder, "create-superuser", "--email", email, stdin=f"{password}\n")
@@ -344,7 +348,7 @@ def test_s18_a_superuser_must_follow_the_rules_of_the_api(
     assert list_addresses(production_folder) == []
 
 
-def test_s18_a_password_that_is_not_utf8_is_rejected(production_folder: Path) -> None:
+def test_s30_a_password_that_is_not_utf8_is_rejected(production_folder: Path) -> None:
     arguments = ("create-superuser", "--email", ADDRESS)
     result = run_process(production_folder, *arguments, stdin=b"\xff\xfe-a-linen-dress\n")
     assert result.returncode == 1
@@ -352,13 +356,13 @@ def test_s18_a_password_that_is_not_utf8_is_rejected(production_folder: Path) ->
     assert list_addresses(production_folder) == []
 
 
-def test_s18_a_password_is_never_an_argument(production_folder: Path) -> None:
+def test_s30_a_password_is_never_an_argument(production_folder: Path) -> None:
     arguments = ("create-superuser", "--email", ADDRESS, "--password", PASSWORD)
     assert run(production_folder, *arguments, stdin=f"{PASSWORD}\n").returncode == 2
     assert list_addresses(production_folder) == []
 
 
-def test_s18_an_existing_account_is_reset_only_with_the_option(development: Path) -> None:
+def test_s30_an_existing_account_is_reset_only_with_the_option(development: Path) -> None:
     change_account(development, DEMO, is_active=False)
     open_session(development, DEMO)
     arguments = ("create-superuser", "--email", "DEMO@example.com")
@@ -382,7 +386,7 @@ def test_s18_an_existing_account_is_reset_only_with_the_option(development: Path
     assert verify_password(user.hashed_password, PASSWORD)
 
 
-def test_s18_a_reset_does_not_create_an_account(production_folder: Path) -> None:
+def test_s30_a_reset_does_not_create_an_account(production_folder: Path) -> None:
     arguments = ("create-superuser", "--email", ADDRESS, "--reset-password")
     result = run(production_folder, *arguments, stdin=f"{PASSWORD}\n")
     assert result.returncode == 1
@@ -419,7 +423,7 @@ def run_at_terminal(folder: Path, *lines: str) -> tuple[int, str]:
     return process.wait(30), output
 
 
-def test_s18_a_terminal_prompts_twice_without_echo(production_folder: Path) -> None:
+def test_s30_a_terminal_prompts_twice_without_echo(production_folder: Path) -> None:
     status, output = run_at_terminal(production_folder, PASSWORD, PASSWORD)
     assert status == 0, output
     assert PASSWORD not in output
@@ -428,16 +432,65 @@ def test_s18_a_terminal_prompts_twice_without_echo(production_folder: Path) -> N
     assert verify_password(user.hashed_password, PASSWORD)
 
 
-def test_s18_two_different_passwords_at_a_terminal_are_rejected(production_folder: Path) -> None:
+def test_s30_two_different_passwords_at_a_terminal_are_rejected(production_folder: Path) -> None:
     status, output = run_at_terminal(production_folder, PASSWORD, f"{PASSWORD}!")
     assert (status, "The passwords differ" in output) == (1, True), output
     assert list_addresses(production_folder) == []
 
 
 @pytest.mark.slow("it starts a process")
-def test_s18_a_mock_has_no_accounts_to_administer(tmp_path: Path) -> None:
+def test_s30_a_mock_has_no_accounts_to_administer(tmp_path: Path) -> None:
     arguments = ("create-superuser", "--email", ADDRESS)
     options = {"environment": "test", "SARTIQ_MODE": "mock"}
     result = run_process(tmp_path, *arguments, stdin=f"{PASSWORD}\n".encode(), **options)
     assert result.returncode == 2
     assert "SARTIQ_MODE" in result.stderr
+
+
+@pytest.mark.parametrize("page", ["postgresql.md", "workers.md"])
+def test_s30_the_pages_for_operators_set_production_before_the_first_command(page: str) -> None:
+    text = (ROOT / "docs" / "operations" / page).read_text()
+    block = text.partition("```sh")[2].partition("```")[0]
+    first = block.splitlines()[1]
+    assert first.startswith("export SARTIQ_ENV=production SECRET_KEY=")
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_s30_a_move_to_postgresql_deactivates_the_published_accounts_of_the_copy(
+    development: Path, capsys: pytest.CaptureFixture[str], keeps: bool
+) -> None:
+    change_account(development, SECOND, hashed_password=hash_password("a-woollen-coat-in-june"))
+    open_session(development, DEMO)
+    with create_database("postgresql", development) as url:
+        environment = environment_of(development, "production") | {"DATABASE_URL": url}
+        with patch.dict(os.environ, environment):
+            assert migrate_to_postgres.main(["--keep-demo-passwords"] if keeps else []) == 0
+        output = capsys.readouterr().out
+        assert "DIFFERENT" not in output
+        settings = Settings(environment="production", database_url=url)
+        copy = Database(build_engine(url, pool_size=1))
+        with copy.transaction(write=False) as session:
+            users = {user.email: user for user in session.scalars(select(User))}
+            sessions = session.scalar(
+                select(func.count()).select_from(TokenFamily).where(TokenFamily.revoked_at.is_(None))
+            )
+        copy.dispose()
+        assert {email for email, user in users.items() if user.is_active} == (
+            set(PUBLISHED) if keeps else {SECOND}
+        )
+        assert sessions == int(keeps)
+        for email in (DEMO, ADMIN):
+            assert verify_password(users[email].hashed_password, PUBLISHED[email]) is keeps
+        assert verify_password(users[SECOND].hashed_password, "a-woollen-coat-in-june")
+        if keeps:
+            assert "Deactivated" not in output
+            with pytest.raises(StartRefused):
+                require_no_published_account(settings)
+        else:
+            assert f"Deactivated in the copy, with an unusable password: {DEMO}, {ADMIN}." in output
+            assert "--keep-demo-passwords" in output
+            require_no_published_account(settings)
+    unchanged = find_account(development, DEMO)
+    assert unchanged is not None
+    assert unchanged.is_active
+    assert verify_password(unchanged.hashed_password, PUBLISHED[DEMO])
