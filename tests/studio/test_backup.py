@@ -156,7 +156,7 @@ def saved(saved_once: Path, tmp_path: Path) -> Path:
     ("source_kind", "target_kind"),
     [
         ("sqlite", "sqlite"),
-        ("postgresql", "postgresql"),
+        pytest.param("postgresql", "postgresql", marks=ANOTHER_KIND),
         pytest.param("sqlite", "postgresql", marks=ANOTHER_KIND),
         pytest.param("postgresql", "sqlite", marks=ANOTHER_KIND),
     ],
