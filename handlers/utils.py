@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from tempfile import gettempdir
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,6 +16,7 @@ from db.session import current_session
 from handlers.common.context import current_settings, current_storage
 from handlers.common.responses import ApiResponse, json_response
 from handlers.contract.errors import ServiceUnavailable
+from studio.media.storage import check_writable
 
 _PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 VERSION: str = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"]
@@ -51,25 +55,46 @@ def get_version() -> ApiResponse:
 
 
 def is_database_usable() -> bool:
-    """Return whether the database answers.
+    """Return whether the database answers and, with SQLite, whether its disk has space.
 
     The query has a connection of its own, because a failure would abort the transaction of the request.
     """
+    engine = current_session().get_bind().engine
     try:
-        with current_session().get_bind().engine.execution_options(write=False).connect() as connection:
+        with engine.execution_options(write=False).connect() as connection:
             connection.execute(text("SELECT 1"))
-    except SQLAlchemyError:
+        file = Path(engine.url.database or "")
+        # In memory the name is `:memory:` or a URI, and there is no such file.
+        if engine.dialect.name == "sqlite" and file.is_file():
+            _check_folder(file.parent, _current_second())
+    except (SQLAlchemyError, OSError):
         return False
     return True
 
 
 def is_media_usable() -> bool:
-    """Return whether images can be stored."""
+    """Return whether images can be received and stored."""
     try:
-        current_storage().check()
+        _check_folder(Path(gettempdir()), _current_second())
+        _check_storage(id(current_storage()), _current_second())
     except OSError:
         return False
     return True
+
+
+# Anyone may call these operations, so the disk is written at most once per second. Errors are not cached.
+@lru_cache(maxsize=1)
+def _check_storage(_storage_id: int, _second: int) -> None:
+    current_storage().check()
+
+
+@lru_cache(maxsize=4)
+def _check_folder(folder: Path, _second: int) -> None:
+    check_writable(folder)
+
+
+def _current_second() -> int:
+    return int(time.monotonic())
 
 
 def list_dependencies() -> dict[str, Callable[[], bool]]:

@@ -370,7 +370,8 @@ async def _read_multipart(
         if "maximum size" in error.message or "Too many" in error.message:
             raise ContentTooLarge(error.message) from None
         raise BadRequest("The multipart body cannot be read") from None
-    except (RequestError, ClientDisconnected):
+    except (RequestError, ClientDisconnected, OSError):
+        # OSError: the disk of the temporary files is full.
         raise
     except Exception as error:  # The parser raises KeyError, UnicodeDecodeError and others
         raise BadRequest("The multipart body cannot be read") from error

@@ -27,6 +27,7 @@ RequestError                    handlers/contract/errors.py: what the contract o
 ResponseViolation          500  internal_error: a response does not match the contract; logged as a defect
 OperationalError           503  unavailable: the database cannot be reached or is overloaded
 StorageUnavailable         503  unavailable: the object storage cannot be reached
+OSError                    503  unavailable: the disk is full or cannot be written
 any other exception        500  internal_error: logged as a defect, never shown
 """
 
@@ -60,7 +61,7 @@ from handlers.common.context import current_request_id
 from handlers.common.responses import encode_json
 from handlers.contract.errors import RequestError, ResponseViolation, ValidationFailed, Violation
 from studio.accounts.identity.mail import MailDisabled
-from studio.media.storage import StorageUnavailable
+from studio.media.storage import is_storage_unavailable
 from studio.telemetry.metrics import count_contract_defect, count_rate_limited
 
 logger = logging.getLogger(__name__)
@@ -155,8 +156,8 @@ def build_problem(error: Exception) -> Problem:
         logger.error("contract violation: %s", error)
         count_contract_defect(error.operation_id, error.kind)
         return internal_error()
-    if isinstance(error, StorageUnavailable) or is_database_unavailable(error):
-        logger.error("database or object storage unavailable: %s", error)
+    if is_storage_unavailable(error) or is_database_unavailable(error):
+        logger.error("database or storage unavailable: %s", error)
         headers = {"Retry-After": RETRY_AFTER_SECONDS}
         return Problem(503, "unavailable", "The service is temporarily unavailable", headers)
     status = getattr(error, "status_code", None) or getattr(error, "status", None)

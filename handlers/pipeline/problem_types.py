@@ -334,7 +334,8 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "unavailable": ProblemType(
         503,
-        "The server is temporarily unavailable, for example because its database does not respond.",
+        "The server is temporarily unavailable, for example because its database does not respond or its "
+        "disk is full. Nothing was changed.",
         "Try again after the seconds in Retry-After.",
     ),
     "mail_disabled": ProblemType(

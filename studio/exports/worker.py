@@ -16,7 +16,7 @@ from db.session import Database
 from studio import leases
 from studio.exports import queue
 from studio.exports.archive import CHUNK_BYTES, SourceFileMissing, write_archive
-from studio.media.storage import Storage, export_folder, export_key
+from studio.media.storage import Storage, export_folder, export_key, is_storage_unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +31,14 @@ class ExportAborted(Exception):
 def run_pending_exports(
     database: Database, storage: Storage, lease_duration: timedelta = LEASE_DURATION
 ) -> int:
-    """Run all pending exports and return how many were completed."""
+    """Run all pending exports and return how many were completed.
+
+    Raises:
+        OSError: The storage is unreachable or full. The exports stay pending.
+    """
     completed = 0
     while queue.count_available(database, 1):
+        storage.check()
         lease = queue.lease_next(database, leases.new_token(), lease_duration)
         if lease is not None:
             completed += run_export(database, storage, lease, lease_duration)
@@ -41,7 +46,11 @@ def run_pending_exports(
 
 
 def run_export(database: Database, storage: Storage, lease: queue.Lease, lease_duration: timedelta) -> bool:
-    """Write the archive of a leased export and record it; return whether this call completed the export."""
+    """Write the archive of a leased export and record it; return whether this call completed the export.
+
+    Raises:
+        OSError: The storage is unreachable or full; the export is pending again.
+    """
     try:
         file_size, content_hash = _write_file(database, storage, lease, lease_duration)
         if queue.try_complete(database, lease, file_size, content_hash):
@@ -52,7 +61,10 @@ def run_export(database: Database, storage: Storage, lease: queue.Lease, lease_d
     except SourceFileMissing:
         logger.warning("export %s failed: a source file is missing", lease.export_id, exc_info=True)
         queue.fail(database, lease, queue.INPUT_ERROR)
-    except Exception:
+    except Exception as error:
+        if is_storage_unavailable(error):
+            queue.release(database, lease)
+            raise
         # The deletion of an export removes the folder that the archive is being written to.
         if queue.export_exists(database, lease.export_id):
             logger.exception("export %s failed", lease.export_id)

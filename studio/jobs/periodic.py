@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from db.engine import is_database_unavailable
+from studio.media.storage import is_storage_unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,10 @@ class PeriodicTask:
                 self._work()
             except Exception as error:
                 name, interval = self._thread.name, self._interval
-                if is_database_unavailable(error):
-                    logger.warning("%s has no database, next run in %s s: %s", name, interval, error)
+                if is_database_unavailable(error) or is_storage_unavailable(error):
+                    logger.warning(
+                        "%s has no database or storage, next run in %s s: %s", name, interval, error
+                    )
                 else:
                     logger.exception("%s failed, next run in %s s", name, interval)
 

@@ -57,6 +57,7 @@ SECURITY_ROWS = {
     37: "Noisy neighbours",
     38: "Waiting requests",
     41: "Owners of images",
+    42: "Full disk",
     44: "Share links",
     45: "Ambiguous request heads",
     46: "Slugs of organizations",

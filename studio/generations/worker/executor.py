@@ -27,7 +27,7 @@ from studio.generations.worker.queue import Lease
 from studio.generations.worker.remote import RemoteRunner
 from studio.generations.worker.render_job import JobAborted, RenderJob, UnusableInputs
 from studio.http_client import SafeHttpClient
-from studio.media.storage import Storage
+from studio.media.storage import Storage, is_storage_unavailable
 from studio.providers.base import Renderer, is_remote
 from studio.providers.compute import ComputeClient
 from studio.pubsub import EXPORTS, GENERATIONS, listen
@@ -68,14 +68,22 @@ class GenerationExecutor:
             database, storage, ComputeClient(http_client or SafeHttpClient()), self._lease_duration
         )
         self._renderer = renderer
+        self._storage_failed = False
         self._render_pool = ThreadPoolExecutor(render_threads, thread_name_prefix="renderer")
         self.stopping = threading.Event()
         self.aborting = threading.Event()
 
     def run_next(self) -> bool:
-        """Lease the next generation of the queue and run it; return False if there is none."""
+        """Lease the next generation of the queue and run it; return False if there is none.
+
+        Raises:
+            OSError: The storage is unreachable or full. Nothing is leased until it works again.
+        """
         if self.stopping.is_set() or queue.count_available(self._database, 1) == 0:
             return False
+        if self._storage_failed:
+            self._storage.check()
+            self._storage_failed = False
         lease = queue.lease_next(self._database, leases.new_token(), self._lease_duration, self._max_running)
         if lease is None:
             return False
@@ -101,7 +109,12 @@ class GenerationExecutor:
         except OperationalError:
             # Not an error of the generation: a worker takes it over when the lease has expired.
             raise
-        except Exception:
+        except Exception as error:
+            if is_storage_unavailable(error):
+                # Not an error of the generation either: it goes back to the queue and keeps its attempts.
+                self._storage_failed = True
+                self._record(partial(queue.release, self._database, lease))
+                raise
             logger.exception("generation %s failed", lease.generation_id)
             self._record(partial(queue.fail, self._database, lease, queue.INTERNAL_ERROR))
 
@@ -188,8 +201,8 @@ class GenerationWorkers:
                     self._wakeup.clear()
             except Exception as error:
                 # The thread must survive any error; the generation is taken over when its lease has expired.
-                if is_database_unavailable(error):
-                    logger.warning("generation worker has no database, retrying: %s", error)
+                if is_database_unavailable(error) or is_storage_unavailable(error):
+                    logger.warning("generation worker has no database or storage, retrying: %s", error)
                 else:
                     logger.exception("a generation worker failed")
                 self._executor.stopping.wait(POLL_SECONDS)

@@ -23,7 +23,7 @@ from db.session import Database
 from studio.generations.worker import polling, queue
 from studio.generations.worker.render_job import JobAborted, UnusableInputs, to_stored_image
 from studio.media.images import normalise, open_stored
-from studio.media.storage import Storage, media_key
+from studio.media.storage import Storage, is_storage_unavailable, media_key
 from studio.media.stored_image import CONTENT_TYPES
 from studio.providers.compute import (
     ComputeClient,
@@ -189,6 +189,8 @@ def _to_data_url(storage: Storage, file: dict[str, Any]) -> str:
                 image.save(buffer, file_format, quality=92)
                 data, content_type = buffer.getvalue(), f"image/{file_format}"
     except (NotFound, OSError) as error:
+        if is_storage_unavailable(error):
+            raise
         raise UnusableInputs from error
     return f"data:{content_type};base64,{base64.b64encode(data).decode()}"
 

@@ -19,7 +19,7 @@ from db.session import Database
 from studio import leases
 from studio.generations.worker import queue
 from studio.media.images import open_stored
-from studio.media.storage import Storage
+from studio.media.storage import Storage, is_storage_unavailable
 from studio.media.stored_image import StoredImage
 from studio.providers.base import Renderer, load_local_renderer
 from studio.providers.local import RenderedImage
@@ -104,6 +104,8 @@ class RenderJob:
                 self._storage, self._lease.strategy, self._lease.inputs["scene"]
             )
         except (NotFound, OSError) as error:
+            if is_storage_unavailable(error):
+                raise
             raise UnusableInputs from error
 
     @start_span("make_picture")

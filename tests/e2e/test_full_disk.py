@@ -1,0 +1,168 @@
+"""S42: a server whose disk is full rejects writes with 503, says that it is not ready, and loses nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.e2e.demo import EMAIL, PASSWORD, Api
+from tests.e2e.generation_steps import make_phone_photo, prepare_look, wait_for_generation
+from tests.e2e.server import RunningServer, running_server
+
+DISK = "64m"
+SECONDS_TO_WAIT = 30
+# A user namespace with a file system of its own, which the test reaches through /proc.
+MOUNT = f'mount -t tmpfs -o size={DISK} tmpfs "$DATA_DIR" && exec "$@"'
+
+
+def can_mount() -> bool:
+    """Return whether this process may mount a file system in a namespace of its own."""
+    if sys.platform != "linux" or shutil.which("unshare") is None:
+        return False
+    probe = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]  # noqa: S108 - in the namespace only
+    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+pytestmark = [
+    pytest.mark.slow("it fills a real disk; tests/security/test_full_disk.py simulates one"),
+    pytest.mark.skipif(not can_mount(), reason="Linux with user namespaces, to mount a small disk"),
+]
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A server all of whose files, temporary ones too, are on one small disk."""
+
+    server: RunningServer
+
+    @property
+    def folder(self) -> Path:
+        """The root of the disk."""
+        return Path(f"/proc/{self.server.process.pid}/root{self.server.folder}")
+
+    @contextmanager
+    def filled(self) -> Iterator[None]:
+        """Fill the disk within the block."""
+        filling = self.folder / "filling"
+        with filling.open("wb", buffering=0) as file:
+            try:
+                for size in (1 << 20, 1 << 12):
+                    with suppress(OSError):  # no space is left for a piece of this size
+                        while True:
+                            file.write(bytes(size))
+                yield
+            finally:
+                filling.unlink()
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
+    """Yield a running server on a small disk."""
+    folder = tmp_path_factory.mktemp("full")
+    python = folder.parent / "python-on-a-small-disk"
+    python.write_text(f"#!/bin/sh\nexec unshare -rm sh -c '{MOUNT}' sh {sys.executable} \"$@\"\n")
+    python.chmod(0o755)
+    # The log is opened outside of the namespace, so it is not on the small disk.
+    with running_server(folder, python=str(python), TMPDIR=str(folder), LEASE_SECONDS="2") as server:
+        yield SmallDisk(server)
+
+
+@pytest.fixture
+def api(disk: SmallDisk) -> Iterator[Api]:
+    """Yield a client that is signed in."""
+    with Api(disk.server.origin) as api:
+        api.sign_in(EMAIL, PASSWORD)
+        yield api
+
+
+def is_ready(disk: SmallDisk) -> bool:
+    return httpx.get(f"{disk.server.url}/utils/readiness").status_code == 200
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + SECONDS_TO_WAIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def assert_unavailable(response: httpx.Response) -> None:
+    assert response.status_code == 503, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] == "unavailable"
+    assert response.headers["retry-after"].isdigit()
+
+
+def test_s42_writes_to_a_full_disk_are_503_and_the_server_is_not_ready(disk: SmallDisk, api: Api) -> None:
+    photo = make_phone_photo()
+    large_photo = photo + b"\0" * 2_000_000
+    product = api.post("/products/", json={"name": "Dress"})
+    image = api.post(
+        f"/products/{product['id']}/images", files={"file": ("a.jpg", photo)}, data={"type": "front"}
+    )
+    body = {"filename": "dress.jpg", "content_type": "image/jpeg"}
+    upload = urlsplit(str(api.post("/uploads/presigned-url", json=body)["upload_url"]))
+    put = f"{disk.server.origin}{upload.path}?{upload.query}"
+    headers = {"content-type": "image/jpeg"}
+    wait_until(lambda: is_ready(disk))
+    with disk.filled():
+        wait_until(lambda: not is_ready(disk))
+        checks = httpx.get(f"{disk.server.url}/utils/system-health-check").json()
+        assert checks == {"status": "degraded", "checks": {"database": "failed", "media": "failed"}}
+        assert httpx.get(f"{disk.server.url}/utils/health-check/").status_code == 200
+        for content in (photo, large_photo):
+            assert_unavailable(httpx.put(put, content=content, headers=headers))
+            assert_unavailable(
+                api.client.post(
+                    f"/products/{product['id']}/images",
+                    files={"file": ("a.jpg", content)},
+                    data={"type": "back"},
+                )
+            )
+        # SQLite reuses free pages, so it is the larger rows that find no space.
+        written = []
+        for number in range(200):
+            sent = {"name": f"Brand {number}", "description": "x" * 2_000}
+            response = api.client.post("/brands/", json=sent)
+            if response.status_code == 503:
+                assert_unavailable(response)
+                break
+            written.append(response.json()["id"])
+        else:
+            pytest.fail("the database needed no space for 200 rows")
+        assert api.get(f"/products/{product['id']}")["name"] == "Dress"
+    wait_until(lambda: is_ready(disk))
+    # What was acknowledged is there, and what was rejected left nothing behind.
+    for brand_id in written:
+        assert api.get(f"/brands/{brand_id}")["id"] == brand_id
+    images = api.get(f"/products/{product['id']}/images")["data"]
+    assert [row["id"] for row in images] == [image["id"]]
+    assert api.download(urlsplit(image["url"]).path.removeprefix("/api/v1"))
+    assert httpx.put(put, content=photo, headers=headers).status_code == 204
+    left = [path.name for path in disk.folder.rglob("*") if path.name.startswith(".")]
+    assert left == []
+
+
+def test_s42_a_generation_on_a_full_disk_is_completed_when_there_is_space(disk: SmallDisk, api: Api) -> None:
+    shot_id = prepare_look(api, 900, 1_200, "PNG")["shots"][0]["id"]
+    generation = api.post(f"/shots/{shot_id}/generate", json={"num_predictions": 4})
+    with disk.filled():
+        time.sleep(3)
+        assert not is_ready(disk)
+        assert api.get(f"/generations/{generation['id']}")["status"] in ("pending", "running")
+    done = wait_for_generation(api, generation["id"], "completed", "failed")
+    assert (done["status"], done["error"], done["cost_credits"]) == ("completed", None, 4)
+    assert len(done["predictions"]) == 4
+    for prediction in done["predictions"]:
+        assert api.download(f"/predictions/{prediction['id']}/image")

@@ -1,0 +1,144 @@
+"""S42: a full disk rejects requests with 503 and keeps work for later. `tests/e2e` fills a real disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+from db.models import Export, Generation
+from db.session import Database
+from handlers.app import Application
+from studio.exports.worker import run_pending_exports
+from studio.generations.worker.executor import GenerationExecutor
+from studio.media.storage import LocalDisk, is_storage_unavailable
+from tests.api.test_prechecks import upload_requests
+from tests.security.test_uploads import list_files
+from tests.studio.test_exports import request_export
+from tests.studio.test_generation_queue import create_pending_generation, credits_used, get_row
+from tests.support.factories.catalogue import Customer, status_and_code
+from tests.support.factories.exports import make_approved_prediction
+from tests.support.scenarios import PhotographedProduct
+
+UPLOADS = ["product", "subject", "upload"]
+
+
+def raise_disk_full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class FullDisk(LocalDisk):
+    """A folder on a disk that is full until `has_space` is set."""
+
+    has_space = False
+
+    def check(self) -> None:
+        """Raise OSError while the disk is full."""
+        if not self.has_space:
+            raise_disk_full()
+
+    @contextmanager
+    def open_writer(self, key: str) -> Iterator[BinaryIO]:
+        """Fail at the end of the file: the disk is full when it is flushed."""
+        with super().open_writer(key) as file:
+            yield file
+            self.check()
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+@pytest.mark.parametrize(
+    ("owner", "method"), [(LocalDisk, "open_writer"), (tempfile.SpooledTemporaryFile, "write")]
+)
+def test_s42_an_upload_to_a_full_disk_is_503_and_can_be_repeated(
+    app: Application, customer: Customer, monkeypatch: pytest.MonkeyPatch, name: str, owner: type, method: str
+) -> None:
+    send = upload_requests(customer, customer.client)[name]
+    before = list_files(app.settings.data_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, raise_disk_full)
+        response = send()
+    assert status_and_code(response) == (503, "unavailable")
+    assert int(response.headers["retry-after"]) > 0
+    assert b"No space" not in response.body
+    assert list_files(app.settings.data_dir) == before
+    assert send().status in (201, 204)
+
+
+@pytest.mark.parametrize("full", ["media", "temporary"])
+def test_s42_readiness_writes_to_the_disks_of_stored_and_received_files(
+    app: Application, customer: Customer, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    folder = app.settings.media_dir if full == "media" else Path(tempfile.gettempdir())
+    fsync = os.fsync
+
+    def fail_in_folder(descriptor: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).parent == folder:
+            raise_disk_full()
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        # An earlier result of the same second is not used.
+        patch.setattr("handlers.utils._current_second", lambda: full)
+        patch.setattr("studio.media.storage.os.fsync", fail_in_folder)
+        assert status_and_code(customer.client("GET", "/utils/readiness")) == (503, "unavailable")
+        assert customer.client("GET", "/utils/health-check/").status == 200
+    assert list(folder.glob(".probe.*")) == []
+    assert customer.client("GET", "/utils/readiness").status == 200
+
+
+def test_s42_a_generation_on_a_full_disk_returns_to_the_queue_and_is_completed_later(
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
+) -> None:
+    generation_id = create_pending_generation(database, scenario)
+    disk = FullDisk(storage.root)
+    executor = GenerationExecutor(database, disk, render_threads=2, lease_seconds=20)
+    for _ in range(5):  # more often than a generation may lose its worker
+        with pytest.raises(OSError, match="No space left"):
+            executor.run_next()
+    generation = get_row(database, Generation, generation_id)
+    assert (generation.status, generation.attempts, generation.error) == ("pending", 0, None)
+    disk.has_space = True
+    assert executor.run_next()
+    generation = get_row(database, Generation, generation_id)
+    assert (generation.status, generation.attempts) == ("completed", 1)
+    assert credits_used(database, scenario) == 2
+    executor.close()
+
+
+def test_s42_an_export_on_a_full_disk_stays_pending_and_is_completed_later(
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_approved_prediction(storage, scenario, b"image")
+    export_id = request_export(database, scenario)
+    disk = FullDisk(storage.root)
+    with pytest.raises(OSError, match="No space left"):
+        run_pending_exports(database, disk)
+    # There is space for the probe, but not for the archive.
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.__class__, "open_writer", raise_disk_full)
+        with pytest.raises(OSError, match="No space left"):
+            run_pending_exports(database, storage)
+    export = get_row(database, Export, export_id)
+    assert (export.status, export.attempts, export.error, export.lease_owner) == ("pending", 0, None, None)
+    assert run_pending_exports(database, storage) == 1
+    assert get_row(database, Export, export_id).status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("number", "is_unavailable"),
+    [
+        (errno.ENOSPC, True),
+        (errno.EDQUOT, True),
+        (errno.EROFS, True),
+        (errno.EIO, True),
+        (errno.ENOENT, False),
+    ],
+)
+def test_s42_only_errors_of_the_disk_can_be_retried(number: int, is_unavailable: bool) -> None:
+    assert is_storage_unavailable(OSError(number, "")) == is_unavailable
