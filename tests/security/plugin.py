@@ -15,10 +15,7 @@ import re
 from collections.abc import Generator
 from typing import Any
 
-import httpx
 import pytest
-
-from handlers.pipeline.middleware.observability import ObservabilityMiddleware
 
 NUMBERED = re.compile(r"\btest_s(\d\d)_")
 REQUESTS = "requests"
@@ -47,6 +44,12 @@ def _count_calls(original: Any) -> Any:
 
 def pytest_configure() -> None:
     """Replace the two functions that carry requests with counting ones."""
+    # Imported here: `make security` imports this module before pytest loads its plugins, and the application
+    # imports one of them (anyio), whose assertions pytest could then not rewrite.
+    import httpx
+
+    from handlers.pipeline.middleware.observability import ObservabilityMiddleware
+
     for kind, name in ((ObservabilityMiddleware, "__call__"), (httpx.HTTPTransport, "handle_request")):
         setattr(kind, name, _count_calls(getattr(kind, name)))
 
