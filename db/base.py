@@ -145,6 +145,18 @@ class Publishable(Owned):
     public: Mapped[bool] = mapped_column(default=False, index=True, sort_order=97)
 
 
+class Archivable(Publishable):
+    """A publishable row that is archived instead of deleted while only other tenants refer to it.
+
+    An archived row belongs to no tenant and `db.tenancy` hides it from all callers. It only keeps the
+    references of other tenants valid.
+    """
+
+    __abstract__ = True
+
+    archived_at: Mapped[datetime | None] = mapped_column(sort_order=96)
+
+
 IS_PERSONAL = text("organization_id IS NULL")
 
 

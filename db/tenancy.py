@@ -23,7 +23,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, Uuid, and_, bindparam, or_, select
 from sqlalchemy.orm.interfaces import ORMOption
 
-from db.base import Owned
+from db.base import Archivable, Owned
 from db.errors import NotFound, PermissionDenied, ScopeMismatch
 from db.models.organizations import Organization
 from db.rls.session_role import APPLICATION_ROLE, SessionRole
@@ -231,13 +231,13 @@ def list_filter(organization_id: UUID | None, include_public: bool = False) -> R
 def row_filter(
     model: type[Owned], kind: RowFilterKind, with_public: bool, values: Mapping[str, Any] = FILTER_PARAMETERS
 ) -> tuple[ColumnElement[bool], ...]:
-    """Return the SQL conditions for the rows of a filter; none for `EVERYTHING`.
+    """Return the SQL conditions for the rows of a filter; no filter includes archived rows.
 
     By default the conditions use `FILTER_PARAMETERS`, whose values the caller passes at execution.
     """
     match kind:
         case RowFilterKind.EVERYTHING:
-            return ()
+            return _is_not_archived(model)
         case RowFilterKind.ORGANIZATION:
             conditions = [model.organization_id == values["organization_id"]]
         case RowFilterKind.PERSONAL:
@@ -247,7 +247,7 @@ def row_filter(
             conditions = [personal, model.organization_id.in_(values["caller_organizations"])]
         case RowFilterKind.READABLE_BY_KEY:
             conditions = [model.organization_id.in_(values["caller_organizations"])]
-    return (or_(*conditions, *(_is_public(model) if with_public else ())),)
+    return (or_(*conditions, *(_is_public(model) if with_public else ())), *_is_not_archived(model))
 
 
 def select_visible(model: type[OwnedModel]) -> Select[OwnedModel]:
@@ -429,6 +429,10 @@ def require_membership(organization_id: UUID) -> None:
 
 def _is_personal(model: type[Owned], user_id: Any) -> ColumnElement[bool]:
     return and_(model.organization_id.is_(None), model.owner_id == user_id)
+
+
+def _is_not_archived(model: type[Owned]) -> tuple[ColumnElement[bool], ...]:
+    return (model.archived_at.is_(None),) if issubclass(model, Archivable) else ()
 
 
 def _is_public(model: Any) -> tuple[ColumnElement[bool], ...]:

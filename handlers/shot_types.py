@@ -14,6 +14,7 @@ from handlers.common.preconditions import apply_changes, get_for_update
 from handlers.common.references import resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.shot_types import ShotTypeSchema
+from studio.catalogue import archive
 from studio.catalogue.slugs import insert_with_slug
 from studio.catalogue.visibility import check_may_publish
 
@@ -56,7 +57,6 @@ def update_shot_type(shot_type_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.SHOT_TYPES_WRITE)
 def delete_shot_type(shot_type_id: UUID) -> ApiResponse:
-    """Delete a shot type that no row refers to."""
-    current_session().delete(get_for_update(ShotType, shot_type_id, ShotTypeSchema))
-    current_session().flush()
+    """Delete a shot type; one that only other tenants use is archived."""
+    archive.delete_shot_type(get_for_update(ShotType, shot_type_id, ShotTypeSchema))
     return no_content()

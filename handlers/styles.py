@@ -17,6 +17,7 @@ from handlers.common.preconditions import apply_changes, get_for_update, prechec
 from handlers.common.references import precheck_create, resolve_images, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.styles import StyleSchema
+from studio.catalogue import archive
 from studio.catalogue.slugs import insert_with_slug
 from studio.catalogue.visibility import check_may_publish, sync_media_visibility
 
@@ -65,9 +66,6 @@ def update_style(style_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.STYLES_WRITE)
 def delete_style(style_id: UUID) -> ApiResponse:
-    """Delete a style that no row refers to."""
-    style = get_for_update(Style, style_id, StyleSchema, COVER_OPTIONS)
-    current_session().delete(style)
-    current_session().flush()
-    sync_media_visibility(style.cover_media_id)
+    """Delete a style; one that only other tenants use is archived."""
+    archive.delete_style(get_for_update(Style, style_id, StyleSchema, COVER_OPTIONS))
     return no_content()

@@ -19,7 +19,7 @@ from handlers.common.preconditions import apply_changes, get_for_update, prechec
 from handlers.common.references import accept_image, precheck_create, resolve_images, resolve_ownership
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.subjects import BaseImageSchema, SubjectSchema
-from studio.catalogue import visibility
+from studio.catalogue import archive, visibility
 from studio.catalogue.image_limits import require_image_capacity
 from studio.catalogue.slugs import insert_with_slug
 from studio.catalogue.visibility import check_may_publish, sync_media_visibility
@@ -88,12 +88,8 @@ def update_subject(subject_id: UUID, body: dict[str, Any]) -> ApiResponse:
 
 @requires(Permission.SUBJECTS_WRITE)
 def delete_subject(subject_id: UUID) -> ApiResponse:
-    """Delete a subject that no row refers to, with its base images."""
-    subject = get_for_update(Subject, subject_id, SubjectSchema, IMAGE_OPTIONS)
-    media_ids = [subject.cover_media_id, *(image.media_id for image in subject.base_images)]
-    current_session().delete(subject)
-    current_session().flush()
-    sync_media_visibility(*media_ids)
+    """Delete a subject with its base images; one that only other tenants use is archived."""
+    archive.delete_subject(get_for_update(Subject, subject_id, SubjectSchema, IMAGE_OPTIONS))
     return no_content()
 
 

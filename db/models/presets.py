@@ -7,11 +7,11 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Publishable, tenant_indexes, unique_per_tenant
+from db.base import Archivable, Publishable, tenant_indexes, unique_per_tenant
 from db.models.media import MediaResource
 
 
-class ShotType(Publishable):
+class ShotType(Archivable):
     """A row is a framing and a view angle of an image."""
 
     __tablename__ = "shot_types"

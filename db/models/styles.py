@@ -7,11 +7,11 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Publishable, tenant_indexes, unique_per_tenant
+from db.base import Archivable, tenant_indexes, unique_per_tenant
 from db.models.media import MediaResource
 
 
-class Style(Publishable):
+class Style(Archivable):
     """A row is a grading of light and colour.
 
     Contrast, saturation and temperature range from -100 to 100; 0 changes nothing.

@@ -7,12 +7,12 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import Publishable, tenant_indexes, unique_per_tenant
+from db.base import Archivable, Publishable, tenant_indexes, unique_per_tenant
 from db.models.media import MediaResource
 from db.models.presets import ShotType
 
 
-class Subject(Publishable):
+class Subject(Archivable):
     """A row is a person that images show, real or generated."""
 
     __tablename__ = "subjects"

@@ -190,6 +190,12 @@ PROBLEMS: dict[str, ProblemType] = {
         "Without prediction_id, exactly one prediction of the shot must be in review.",
         "Send the prediction_id.",
     ),
+    "not_available": ProblemType(
+        409,
+        "The look, the product or the guidelines use a row or an image of another organization that is "
+        "archived or not public any more.",
+        "Choose another subject, style, shot type, preset or image.",
+    ),
     "nothing_to_generate": ProblemType(
         409,
         "The generation has no input: no shot, product or source image, or the product has no photo.",

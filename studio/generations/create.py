@@ -21,6 +21,7 @@ from db.models.subscriptions import Subscription
 from db.session import after_commit, current_session, rollback_and_continue
 from db.tenancy import current_caller
 from studio import billing
+from studio.generations.availability import Tenant, require_available_inputs
 from studio.generations.inputs import resolve
 from studio.generations.request import GenerationRequest
 from studio.generations.snapshot import GenerationDraft, freeze
@@ -69,8 +70,12 @@ def create_generation(draft: GenerationDraft) -> Generation:
     Raises:
         OutOfCredits: The subscription is not active or has too few credits.
         QueueFull: The tenant has the maximum of open generations.
+        NotAvailable: Inputs of an earlier generation are archived or not public any more.
         ShotBusy, InvalidTransition: The shot cannot be generated in its state.
     """
+    if draft.retry_of_id is not None or draft.source_prediction_id is not None:
+        # `resolve` has checked all inputs but those that were frozen for the earlier generation.
+        require_available_inputs(Tenant(draft.organization_id, draft.owner_id), draft.inputs)
     shot = draft.shot
     shot_status = shot.status if shot is not None else None
     next_status = next_shot_status(shot_status, "generate") if shot_status is not None else None

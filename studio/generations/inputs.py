@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, and_, case, or_, select
@@ -31,6 +31,7 @@ from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.session import current_session
 from db.tenancy import current_caller, get_reference, select_visible
+from studio.generations.availability import NotAvailable, Tenant, require_available
 from studio.generations.request import GenerationRequest
 from studio.providers.registry import PROVIDERS
 from studio.state_machines import next_shot_status
@@ -66,13 +67,6 @@ class StrategyNotSupported(Conflict):
 
     code = "strategy_not_supported"
     default_detail = "The model does not support this strategy"
-
-
-class Tenant(NamedTuple):
-    """The organization of the new generation or, where that is None, the owner of a personal one."""
-
-    organization_id: UUID | None
-    owner_id: UUID
 
 
 @dataclass(frozen=True)
@@ -145,6 +139,7 @@ def resolve(
         StrategyNotSupported: The model lacks the tool that the strategy needs.
         ShotBusy, InvalidTransition: The shot cannot be generated in its state.
         NothingToGenerate: There is no photo or no source prediction to start from.
+        NotAvailable: A row or an image of another tenant is archived or not public any more.
     """
     personal_owner_id = shot.owner_id if shot is not None and organization_id is None else None
     tenant = Tenant(organization_id, personal_owner_id or current_caller().user_id)
@@ -163,6 +158,11 @@ def resolve(
     if shot is not None:
         next_shot_status(shot.status, "generate")
     _require_starting_point(request, product_media, source)
+    subject_media = _choose_base_image(subject, shot_type)
+    background = _resolve_background(tenant, request, guidelines, brand)
+    background_media = background.preset.image_media if background.preset is not None else None
+    for media in (product_media, subject_media, background_media):
+        require_available(tenant, media)
     return ResolvedInputs(
         request=request,
         tenant=tenant,
@@ -171,14 +171,14 @@ def resolve(
         product=product,
         product_media=product_media,
         subject=subject,
-        subject_media=_choose_base_image(subject, shot_type),
+        subject_media=subject_media,
         style=style,
         shot_type=shot_type,
         guidelines=guidelines,
         brand=brand,
         source=source,
-        resolution=_resolve_resolution(request, guidelines, brand),
-        background=_resolve_background(tenant, request, guidelines, brand),
+        resolution=_resolve_resolution(tenant, request, guidelines, brand),
+        background=background,
     )
 
 
@@ -209,7 +209,7 @@ def _choose_model(request: GenerationRequest) -> GenerationModel:
 def _resolve_shot_type(tenant: Tenant, request: GenerationRequest, shot: Shot | None) -> ShotType | None:
     shot_type = _find_named(tenant, ShotType, request.shot_type_id, request.shot_type_string)
     if shot_type is None and shot is not None:
-        return _load(ShotType, shot.shot_type_id)
+        return _load_publishable(tenant, ShotType, shot.shot_type_id)
     return shot_type
 
 
@@ -220,7 +220,7 @@ def _resolve_product(tenant: Tenant, request: GenerationRequest, look: Look | No
         product_id = look.main_product_id
     product = None
     if product_id is not None:
-        product = _load(Product, product_id, *_WITH_PHOTOS)
+        product = _load_publishable(tenant, Product, product_id, *_WITH_PHOTOS)
     # No provider renders a second product yet. A reference that leads nowhere is an error all the same.
     _find_product_id(tenant, request.product2_id, request.product2_slug)
     return product
@@ -283,7 +283,7 @@ def _resolve_style(
     if style_id is None and brand is not None:
         style_id = brand.default_style_id
     if style is None and style_id is not None:
-        return _load(Style, style_id)
+        return _load_publishable(tenant, Style, style_id)
     return style
 
 
@@ -292,7 +292,7 @@ def _resolve_subject(tenant: Tenant, request: GenerationRequest, look: Look | No
     subject_id = requested.id if requested else (look.subject_id if look else None)
     if subject_id is None:
         return None
-    return _load(Subject, subject_id, *_WITH_BASE_IMAGES)
+    return _load_publishable(tenant, Subject, subject_id, *_WITH_BASE_IMAGES)
 
 
 def _choose_base_image(subject: Subject | None, shot_type: ShotType | None) -> MediaResource | None:
@@ -323,14 +323,14 @@ def _require_starting_point(
 
 
 def _resolve_resolution(
-    request: GenerationRequest, guidelines: Guidelines | None, brand: Brand | None
+    tenant: Tenant, request: GenerationRequest, guidelines: Guidelines | None, brand: Brand | None
 ) -> ResolutionPreset | None:
     preset_id = (guidelines.resolution_preset_id if guidelines else None) or (
         brand.default_resolution_preset_id if brand else None
     )
     if preset_id is None or request.generation_strategy != "GENERATE":
         return None
-    return _load(ResolutionPreset, preset_id)
+    return _load_publishable(tenant, ResolutionPreset, preset_id)
 
 
 def _resolve_background(
@@ -352,9 +352,9 @@ def _resolve_background(
     default_id = (guidelines.background_preset_id if guidelines else None) or (
         brand.default_background_preset_id if brand else None
     )
-    return Background(
-        preset=_load(BackgroundPreset, default_id, *_WITH_IMAGE) if default_id is not None else None
-    )
+    if default_id is None:
+        return Background()
+    return Background(preset=_load_publishable(tenant, BackgroundPreset, default_id, *_WITH_IMAGE))
 
 
 def _parse_color(text: str | None) -> str | None:
@@ -422,3 +422,23 @@ def _share(key: Hashable, load: Callable[[], Row]) -> Row:
     if key not in shared:
         shared[key] = load()
     return cast(Row, shared[key])
+
+
+def _load_publishable(tenant: Tenant, model: Any, row_id: UUID, *options: Any) -> Any:
+    """Return a row that a row of the tenant refers to and that may belong to another tenant.
+
+    Raises:
+        NotAvailable: It is archived, or belongs to another tenant and is not public any more.
+    """
+
+    def load() -> Any:
+        # unscoped: `require_available` checks the tenant, with an error of its own
+        query = select(model).where(model.id == row_id).options(*options)
+        return current_session().scalars(query).unique().one_or_none()
+
+    row = _share((model, row_id, options), load)
+    if row is None:
+        # A foreign key guarantees that it exists, so row-level security hides it.
+        raise NotAvailable()
+    require_available(tenant, row)
+    return row

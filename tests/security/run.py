@@ -56,6 +56,7 @@ SECURITY_ROWS = {
     36: "Work per request",
     37: "Noisy neighbours",
     38: "Waiting requests",
+    40: "Withdrawn rows and images",
     41: "Owners of images",
     42: "Full disk",
     44: "Share links",

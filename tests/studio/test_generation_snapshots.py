@@ -85,7 +85,11 @@ class Rows:
             "view_angle": "SIDE",
             "subject": None,
             "grade": {"contrast": 4, "saturation": 0, "temperature": 0, "tone": None, "lighting": "top"},
-            "product": {"media_id": "0", "extension": "jpg", "content_hash": "e" * 64},
+            "product": {
+                "media_id": "00000000-0000-0000-0000-000000000000",
+                "extension": "jpg",
+                "content_hash": "e" * 64,
+            },
             "background": {"kind": "SOLID", "color": "#ffffff"},
         }
         self.source = self._make_source(ownership, {"scene": scene})
