@@ -74,7 +74,7 @@ class Manifest:
     """When the rows were saved (RFC 3339)."""
     sums: str
     """The SHA-256 of `SHA256SUMS`, in which every other file is listed."""
-    tables: dict[str, tuple[int, str]]
+    tables: dict[str, list[Any]]
     """The number of rows and the digest of each table."""
     damaged_files: dict[str, str]
     """Files of rows that were already missing or wrong in the media storage, and what is wrong."""
@@ -89,15 +89,15 @@ class Manifest:
         """
         try:
             values: dict[str, Any] = json.loads((folder / _MANIFEST).read_bytes())
-        except (OSError, ValueError) as error:
+            manifest = cls(**values)
+        except (OSError, ValueError, TypeError) as error:
             raise BackupRejected(f"{folder} is not a complete backup: {error}") from error
-        if values["format"] != FORMAT or values["revision"] > head_revision():
+        if manifest.format != FORMAT or manifest.revision > head_revision():
             raise BackupRejected(
-                f"{folder} was made by a newer release, with schema {values['revision']} instead of "
+                f"{folder} was made by a newer release, with schema {manifest.revision} instead of "
                 f"{head_revision()}: restore it with that release"
             )
-        values["tables"] = {name: (rows, digest) for name, (rows, digest) in values["tables"].items()}
-        return cls(**values)
+        return manifest
 
 
 class FileCopies:
@@ -132,10 +132,11 @@ def create_backup(settings: Settings, folder: Path) -> Manifest:
     """Save the rows and files of a server, which may be running, in a new or empty folder.
 
     Raises:
-        BackupRejected: The folder is not empty.
+        BackupRejected: The folder is not empty, or another user owns the data folder of the server.
         BackupDamaged: The backup differs from the database or the media storage.
         CopyRejected, CopyFailed: As `save_snapshot`.
     """
+    require_owner_of_data(settings)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BackupRejected(f"{folder} is not an empty folder")
     # Password hashes and photos are in it.
@@ -175,11 +176,13 @@ def restore_backup(settings: Settings, folder: Path) -> Manifest:
     """Restore a backup to an empty database and an empty media storage; if it fails, both are empty again.
 
     Raises:
-        BackupRejected, CopyRejected: The backup is incomplete, or the database or the storage is not empty.
+        BackupRejected, CopyRejected: The backup is incomplete, the database or the storage is not empty, or
+            another user owns the data folder of the server.
         BackupDamaged: The backup is not as it was made, or what was restored differs from it.
         CopyFailed: PostgreSQL rejected a row.
         RolesMissing: As `db.migrations.upgrade`.
     """
+    require_owner_of_data(settings)
     manifest = Manifest.read(folder)
     storage, url = open_storage(settings), _owner_url(settings)
     require_empty_database(url)
@@ -231,6 +234,22 @@ def restore_rows(snapshot: Path, url: str, manifest: Manifest, storage: Storage)
             copy.replace(target)
         elif not copy_database(f"sqlite:///{copy}", url, lambda _, reports: True):
             raise BackupDamaged("PostgreSQL has stored other rows than the backup has")
+
+
+def require_owner_of_data(settings: Settings) -> None:
+    """Check that this process runs as the user of the server.
+
+    Both commands write below the data folder: a log of SQLite, a cache of S3, the restored files. Under umask
+    077 the server cannot read what another user, such as root, writes there.
+
+    Raises:
+        BackupRejected: Another user owns the data folder.
+    """
+    folder = settings.data_dir
+    if folder.exists() and (user_id := folder.stat().st_uid) != os.geteuid():
+        raise BackupRejected(
+            f"{folder} belongs to the user with the id {user_id}: run this command as that user"
+        )
 
 
 def find_damaged_files(snapshot: Path, storage: Storage) -> dict[str, str]:
@@ -303,11 +322,12 @@ def _hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _describe_tables(digests: Mapping[str, TableDigest]) -> dict[str, tuple[int, str]]:
-    return {name: (digest.rows, f"{digest.digest:064x}") for name, digest in digests.items()}
+def _describe_tables(digests: Mapping[str, TableDigest]) -> dict[str, list[Any]]:
+    # Lists, because JSON has no tuples.
+    return {name: [digest.rows, f"{digest.digest:064x}"] for name, digest in digests.items()}
 
 
-def _require_equal(saved: Mapping[str, tuple[int, str]], restored: Mapping[str, tuple[int, str]]) -> None:
+def _require_equal(saved: Mapping[str, list[Any]], restored: Mapping[str, list[Any]]) -> None:
     different = sorted(
         name for name in saved.keys() | restored.keys() if saved.get(name) != restored.get(name)
     )

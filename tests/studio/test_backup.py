@@ -28,6 +28,7 @@ from tests.support.databases import create_database, on_postgresql
 from tests.support.filled_server import fill_server_folder
 from tests.support.row_counts import actual_counts, stored_counts
 
+UPLOAD = "temp/01890000-0000-7000-8000-000000000001"
 ANOTHER_KIND = pytest.mark.slow("it repeats a test on another kind of database")
 
 
@@ -96,7 +97,7 @@ def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     storage = LocalDisk(folder / "media")
     media_id = next(iter(storage.list_files("media"))).key.split("/")[1]
     storage.write(f"media/{media_id}/variants/64.webp", b"a variant")
-    storage.write("temp/01890000-0000-7000-8000-000000000001", b"an upload")
+    storage.write(UPLOAD, b"an upload")
     (storage.root / "media" / media_id / ".file.jpg.0011223344556677").write_bytes(b"of a crash")
     return folder
 
@@ -234,6 +235,17 @@ def test_s32_a_backup_is_not_saved_in_a_folder_that_is_not_empty(
     assert {path: path.read_bytes() for path in saved.rglob("*") if path.is_file()} == before
 
 
+def test_s32_another_user_than_that_of_the_server_is_refused(
+    filled: Installation, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user_id = filled.folder.stat().st_uid
+    filled.monkeypatch.setattr("os.geteuid", lambda: user_id + 1)
+    for command, folder in (("create", tmp_path / "another"), ("restore", saved)):
+        assert filled.run(command, folder) == 2
+        assert f"belongs to the user with the id {user_id}: run this" in capsys.readouterr().err
+    assert not (tmp_path / "another").exists()
+
+
 def change_rows(folder: Path) -> None:
     with sqlite3.connect(folder / "database.sqlite") as connection:
         connection.execute("UPDATE brands SET name = 'changed' WHERE name = '7'")
@@ -254,6 +266,7 @@ def change_image(folder: Path) -> None:
         (lambda folder: (folder / "SHA256SUMS").unlink(), 1, "SHA256SUMS cannot be read"),
         (lambda folder: (folder / "manifest.json").unlink(), 2, "is not a complete backup"),
         (lambda folder: (folder / "manifest.json").write_text("{"), 2, "is not a complete backup"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), 2, "is not a complete backup"),
     ],
 )
 def test_s32_a_backup_that_has_changed_is_not_restored(
@@ -357,6 +370,7 @@ def test_s32_no_row_of_a_backup_lacks_a_file_that_was_stored_or_deleted_meanwhil
     def change_meanwhile(url: str, path: Path) -> object:
         if not moments:  # before the rows: an image is stored, then its row
             source.storage.write(f"media/{media_id}/file.jpg", b"new")
+            source.storage.write(UPLOAD, b"another upload")
             identifier = f"'{media_id}'" if kind == "postgresql" else f"'{media_id.replace('-', '')}'"
             table = Base.metadata.tables["media_resources"]
             names = [c.name for c in table.columns if c.name not in ("id", "content_hash")]
@@ -378,6 +392,8 @@ def test_s32_no_row_of_a_backup_lacks_a_file_that_was_stored_or_deleted_meanwhil
     saved = LocalDisk(tmp_path / "backup")
     assert saved.read(f"media/{media_id}/file.jpg") == b"new"
     assert saved.read(archive) == content
+    # A client may replace the file of an upload that is not in use yet.
+    assert saved.read(UPLOAD) == b"another upload"
     assert backup.find_damaged_files(tmp_path / "backup" / "database.sqlite", saved) == {}
 
 
