@@ -45,6 +45,7 @@ from handlers.pipeline.errors import build_error_handler
 from handlers.pipeline.lock_waits import LockWaitShare
 from handlers.pipeline.middleware.concurrency import ConcurrencyLimit, KeyOwners
 from handlers.pipeline.middleware.error_boundary import ErrorBoundary
+from handlers.pipeline.middleware.image_conversion import ImageConversion
 from handlers.pipeline.middleware.long_polling import LongPolling
 from handlers.pipeline.middleware.mock_responses import ExampleResponses, MockResponseMiddleware
 from handlers.pipeline.middleware.observability import ObservabilityMiddleware
@@ -66,6 +67,8 @@ from studio.http_client import SafeHttpClient
 from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services
 from studio.jobs.periodic import PeriodicTask
 from studio.media.backends import open_storage
+from studio.media.ladder import LadderBuilder
+from studio.media.storage import Storage
 from studio.providers.base import SAMPLE_RENDERER
 from studio.providers.sample import build_sample_file
 from studio.rate_limits.concurrency import ConcurrencyLimiter
@@ -195,6 +198,7 @@ def create_app(
         )
         for operation in operations
     }
+    storage = open_storage(settings)
     change_hub = ChangeHub(database.transaction)
     concurrency_limiter = ConcurrencyLimiter(settings.limit_concurrent_requests)
     concurrency_limit = partial(
@@ -213,11 +217,12 @@ def create_app(
         concurrency_limit,
         change_hub,
         authorize,
+        storage,
         _build_pages(settings) if extra_routes is None else extra_routes,
     )
     app = Application(settings, database, endpoints, change_hub, middlewares=middlewares)
     app.app.config["SETTINGS"] = settings
-    app.app.config["STORAGE"] = open_storage(settings)
+    app.app.config["STORAGE"] = storage
     app.app.config["LIMITS"] = rate_limiter
     app.app.config["CONCURRENCY"] = concurrency_limiter
     app.app.config["OUTBOUND"] = SafeHttpClient.from_settings(settings)
@@ -249,6 +254,7 @@ def _build_middlewares(
     concurrency_limit: Callable[[ASGIApp], ASGIApp],
     change_hub: ChangeHub,
     authorize: Authorize,
+    storage: Storage,
     extra_routes: Mapping[str, ASGIApp],
 ) -> list[Callable[[ASGIApp], ASGIApp]]:
     """Return the middleware, outermost first, in the order that `handlers.pipeline.middleware` documents."""
@@ -295,6 +301,7 @@ def _build_middlewares(
         partial(CallerRateLimit, limits=rate_limiter),
         concurrency_limit,
         request_validation,
+        partial(ImageConversion, storage=storage),
         LifespanMiddleware,
         ContextMiddleware,
     ]
@@ -325,13 +332,13 @@ def _attach_services(app: Application) -> None:
 
 
 def _background_services(services: Services) -> list[BackgroundService]:
-    """Return the workers of this process; with a broker only the relay that wakes Celery's workers."""
+    """Return the workers of this process; with a broker only what cannot run elsewhere."""
     settings = services.settings
     if settings.celery_broker_url is not None:
         # Imported here: a server without a broker does not wait for Celery to load.
         from studio.jobs.celery.relay import WakeupRelay
 
-        return [WakeupRelay(services)]
+        return [WakeupRelay(services), LadderBuilder(services.storage)]
     if settings.mode == "mock":
         return _mock_services(services)
     return [
@@ -344,6 +351,7 @@ def _background_services(services: Services) -> list[BackgroundService]:
             services.http_client,
         ),
         WebhookDispatcher(settings, services.database, services.http_client),
+        LadderBuilder(services.storage),
         *(_periodic_task(task, services) for task in MAINTENANCE_TASKS),
     ]
 

@@ -16,8 +16,10 @@ from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, current_session
 from db.tenancy import current_caller, get_reference, get_visible, select_visible
 from studio.media.images import normalise
+from studio.media.ladder import schedule_ladder
 from studio.media.storage import Storage, media_folder, media_key, temporary_key
 from studio.media.stored_image import EXTENSIONS_BY_TYPE, StoredImage
+from studio.media.variants import OriginalImage
 
 _PATH = "/api/v1/files/media/"
 _NOT_A_FILE_URL = "The URL is of this server, but not of one of its files"
@@ -171,6 +173,8 @@ def _write_file(storage: Storage, media: MediaResource, image: StoredImage) -> N
     folder = media_folder(media.id)
     after_rollback(lambda: storage.delete_folder(folder))
     storage.write(key, image.data)
+    original = OriginalImage(media.id, media.extension, media.width, media.content_hash)
+    after_commit(lambda: schedule_ladder(original))
 
 
 def _owned_by(organization_id: UUID | None, owner_id: UUID | None) -> tuple[ColumnElement[bool], ...]:

@@ -2,25 +2,31 @@
 
 An image of the maximum size fills half a gigabyte while it is converted. So at most two images are in memory
 at a time, and at most one of them is large. The slot is taken before the file's bytes are read, because these
-count too.
+count too. One account has one of the two slots at most, and waiting accounts take turns.
 """
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+from studio.fair_slots import FairSlots, current_subject
+
 LARGE_PIXELS = 16_000_000
+MAX_LOADED_IMAGES = 2
 
 # Lock order: the slot first, then the lock for large images. The holder of both can always finish, so the two
 # cannot deadlock.
-_slots = threading.BoundedSemaphore(2)
+LOAD_SLOTS = FairSlots(MAX_LOADED_IMAGES, 1)
 _large_lock = threading.Lock()
 
 
 @contextmanager
 def load_slot() -> Iterator[None]:
-    """Wait for one of the two slots to load a file and its pixels, and hold it for the block."""
-    with _slots:
+    """Wait for one of the two slots to load a file and its pixels, and hold it for the block.
+
+    A thread calls it. A coroutine takes a slot of `LOAD_SLOTS`.
+    """
+    with LOAD_SLOTS.hold(current_subject()):
         yield
 
 

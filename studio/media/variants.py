@@ -1,7 +1,8 @@
-"""Variants: resized and converted copies of stored images, created on first request and cached.
+"""Variants: resized and converted copies of stored images, made once and cached.
 
-A variant is stored in the folder of its original, so that both are deleted together. Concurrent requests for
-the same variant create it once, and a variant is never wider than its original.
+A variant is stored in the folder of its original, so that both are deleted together. It has one of the widths
+of `LADDER` or the width of its original, so an image has at most 40 variants. `ladder` makes those in the
+stored format when an image is stored; the others are made when a client requests them.
 """
 
 import hashlib
@@ -11,14 +12,12 @@ from pathlib import Path
 from uuid import UUID
 
 from studio.media.images import convert_image
-from studio.media.memory_gate import load_slot
 from studio.media.storage import Storage, media_key, variant_key
 from studio.media.stored_image import CONTENT_TYPES
 
 EXTENSIONS = {"webp": "webp", "jpeg": "jpg", "png": "png", "avif": "avif"}
-# Clients can request 4,096 widths in four formats. Only the newest variants of each image are cached, so that
-# the disk cannot be filled.
-MAX_VARIANTS = 48
+LADDER = (64, 128, 256, 480, 960, 1440, 1920, 2880, 4096)
+"""The widths of variants. The contract lists them, too."""
 
 # Part of the ETag: variants that were made with other encoder options (`conversion`) must have another tag.
 _ENCODER_VERSION = "1"
@@ -44,41 +43,74 @@ class OriginalImage:
     content_hash: str
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A copy of an image in another width or format."""
+
+    original: OriginalImage
+    width: int
+    extension: str
+
+    @property
+    def key(self) -> str:
+        """The storage key."""
+        return variant_key(self.original.resource_id, self.width, self.extension)
+
+
+class VariantMissing(Exception):
+    """The variant must be made first: see `make_variant`. It takes too long for a transaction."""
+
+    def __init__(self, variant: Variant) -> None:
+        super().__init__(variant.key)
+        self.variant = variant
+
+
 def get_variant(
     storage: Storage, original: OriginalImage, width: int | None = None, type_: str | None = None
 ) -> ServedFile:
     """Return the original, or a variant in another width or format.
 
     Args:
-        width: Maximum width in pixels; a larger width than the original's returns the original width.
+        width: Width in pixels, at most 4,096. The variant has the next larger width of `LADDER`, but is never
+            wider than the original.
         type_: `webp`, `jpeg`, `png` or `avif`; the format of the original by default.
+
+    Raises:
+        VariantMissing: The variant has not been made yet.
+        NotFound: The original's file does not exist.
+    """
+    extension = EXTENSIONS[type_] if type_ else original.extension
+    width = find_width(width or original.width, original.width)
+    if width == original.width and extension == original.extension:
+        path = storage.path(media_key(original.resource_id, extension))
+        return ServedFile(path, CONTENT_TYPES[extension], original.content_hash)
+    variant = Variant(original, width, extension)
+    if not storage.exists(variant.key):
+        raise VariantMissing(variant)
+    tag = hashlib.sha256(
+        f"{original.content_hash}/{width}/{extension}/{_ENCODER_VERSION}".encode()
+    ).hexdigest()
+    return ServedFile(storage.path(variant.key), CONTENT_TYPES[extension], tag)
+
+
+def find_width(requested: int, original: int) -> int:
+    """Return the width of the variant for a requested width and the width of the original."""
+    return min(next((step for step in LADDER if step >= requested), original), original)
+
+
+def list_ladder(original: OriginalImage) -> list[Variant]:
+    """Return the smaller variants of an image in its own format."""
+    return [Variant(original, width, original.extension) for width in LADDER if width < original.width]
+
+
+def make_variant(storage: Storage, variant: Variant) -> None:
+    """Make and store a variant, unless it exists. The caller holds a slot of `memory_gate`.
 
     Raises:
         NotFound: The original's file does not exist.
     """
-    extension = EXTENSIONS[type_] if type_ else original.extension
-    width = min(width or original.width, original.width)
-    if width == original.width and extension == original.extension:
-        path = storage.path(media_key(original.resource_id, extension))
-        return ServedFile(path, CONTENT_TYPES[extension], original.content_hash)
-    key = variant_key(original.resource_id, width, extension)
-    with _locks[hash(key) % len(_locks)]:
-        if not storage.exists(key):
-            _evict_old_variants(storage, original.resource_id)
-            with load_slot():
-                source = storage.read(media_key(original.resource_id, original.extension))
-                copy = convert_image(source, width, extension)
-            storage.write(key, copy)
-    tag = hashlib.sha256(
-        f"{original.content_hash}/{width}/{extension}/{_ENCODER_VERSION}".encode()
-    ).hexdigest()
-    return ServedFile(storage.path(key), CONTENT_TYPES[extension], tag)
-
-
-def _evict_old_variants(storage: Storage, resource_id: UUID) -> None:
-    """Delete the oldest variants so that there is room for one more."""
-    oldest_first = sorted(
-        storage.list_files(f"media/{resource_id}/variants"), key=lambda file: file.modified_at
-    )
-    for file in oldest_first[: max(0, len(oldest_first) - MAX_VARIANTS + 1)]:
-        storage.delete(file.key)
+    original = variant.original
+    with _locks[hash(variant.key) % len(_locks)]:
+        if not storage.exists(variant.key):
+            source = storage.read(media_key(original.resource_id, original.extension))
+            storage.write(variant.key, convert_image(source, variant.width, variant.extension))

@@ -24,6 +24,7 @@ from studio.jobs.celery.app import MAINTAIN, WAKE, WORK, Scheduler, WakeupPublis
 from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
 from studio.jobs.periodic import PeriodicTask
 from studio.media.backends import open_storage
+from studio.media.ladder import LadderBuilder
 from studio.settings import Settings
 from studio.telemetry.metrics import MetricsServer
 from studio.telemetry.traces import Tracing
@@ -118,6 +119,7 @@ def run_worker(settings: Settings, with_beat: bool) -> int:
         Tracing(settings.otlp_endpoint, settings.service_name),
         MetricsServer(settings.metrics_host, settings.metrics_port, services.database, settings.database_url),
         WebhookDispatcher(settings, services.database, services.http_client),
+        LadderBuilder(services.storage),
         # Without the broker no message arrives.
         PeriodicTask("poll", slots.run, SELF_POLL_SECONDS),
     ]

@@ -1,0 +1,202 @@
+"""Image variants that must be made first wait without a thread, and one account never takes all slots."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from db.models import User
+from handlers.app import Application
+from handlers.pipeline.middleware import image_conversion
+from handlers.pipeline.middleware.concurrency import account_subject
+from studio.fair_slots import current_subject
+from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES
+from studio.media.normalisation import normalise
+from studio.media.storage import LocalDisk, media_key
+from tests.api.conftest import Client, CommittingServer
+from tests.support import factories
+from tests.support.app import auth_headers
+from tests.support.sample_media import build_orientation_image, encode_image, open_image
+from tests.support.streaming import StreamingRequest
+
+LIMIT = 32
+TIMEOUT_SECONDS = 20
+
+
+class Account:
+    """A user with images, and a client that is signed in."""
+
+    def __init__(self, server: CommittingServer, storage: LocalDisk, images: int) -> None:
+        stored = normalise(encode_image(build_orientation_image(70, 7), "PNG"))
+        with server.database.transaction(write=True):
+            user: User = factories.make_user()
+            rows = [
+                factories.make_media(
+                    owner=user,
+                    extension=stored.extension,
+                    content_type=stored.content_type,
+                    content_hash=hashlib.sha256(uuid4().bytes).hexdigest(),
+                    width=stored.width,
+                    height=stored.height,
+                )
+                for _ in range(images)
+            ]
+            self.client = Client(server.client.app, auth_headers(server.client.app, user))
+        for row in rows:
+            storage.write(media_key(row.id, stored.extension), stored.data)
+        self.subject = account_subject(user.id)
+        self.paths = [f"/files/media/{row.id}/file.png?type=webp&width=50" for row in rows]
+
+    def open_requests(self) -> list[StreamingRequest]:
+        """Request a variant of each image."""
+        return [StreamingRequest(self.client, "GET", path, None, {}) for path in self.paths]
+
+
+@pytest.fixture
+def create_account(committing_server: CommittingServer, storage: LocalDisk) -> Callable[[int], Account]:
+    """Return a function that creates an account with a number of images."""
+    return lambda images: Account(committing_server, storage, images)
+
+
+@contextmanager
+def hold_all_slots() -> Iterator[None]:
+    """Hold all slots within the block."""
+    subjects = [f"other {number}" for number in range(MAX_LOADED_IMAGES)]
+    assert all(LOAD_SLOTS.try_take(subject) for subject in subjects)
+    yield
+    for subject in subjects:
+        LOAD_SLOTS.release(subject)
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_s34_a_conversion_without_a_slot_waits_without_a_thread_and_gives_up(
+    application: Application, create_account: Callable[[int], Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert image_conversion.MAX_WAIT_SECONDS == 10
+    monkeypatch.setattr(image_conversion, "MAX_WAIT_SECONDS", 0.5)
+    account = create_account(3)
+
+    async def scenario() -> None:
+        requests = account.open_requests()
+        await wait_until(lambda: LOAD_SLOTS.count_waiting(account.subject) == 3)
+        assert application.bridge.thread_slots.count_held(account.subject) == 0
+        for request in requests:
+            response = await request.read_response()
+            assert (response.status, response.json()["code"]) == (503, "unavailable")
+            assert response.headers["retry-after"] == "5"
+        assert LOAD_SLOTS.count_waiting(account.subject) == 0
+
+    with hold_all_slots():
+        asyncio.run(scenario())
+
+
+def test_s34_sixty_connections_on_variants_leave_a_slot_for_another_account(
+    application: Application, create_account: Callable[[int], Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(application.app.config["CONCURRENCY"], "limit", LIMIT)
+    hostile, other = create_account(60), create_account(1)
+    released, running = threading.Event(), []
+    real = image_conversion.make_variant
+
+    def make_variant(storage: LocalDisk, variant: Any) -> None:
+        if hostile.paths and any(str(variant.original.resource_id) in path for path in hostile.paths):
+            running.append(variant)
+            assert released.wait(TIMEOUT_SECONDS)
+        real(storage, variant)
+
+    monkeypatch.setattr(image_conversion, "make_variant", make_variant)
+
+    async def scenario() -> None:
+        requests = hostile.open_requests()
+        await wait_until(
+            lambda: (
+                LOAD_SLOTS.count_waiting(hostile.subject) == LIMIT - 1
+                and sum(request.task.done() for request in requests) == 60 - LIMIT
+            )
+        )
+        assert (len(running), LOAD_SLOTS.count_held(hostile.subject)) == (1, 1)
+        assert application.bridge.thread_slots.count_held(hostile.subject) == 0
+        # The variant of the other account is made while the first account waits.
+        (request,) = other.open_requests()
+        response = await request.read_response()
+        assert (response.status, open_image(response.body).size) == (200, (64, 6))
+        assert len(running) == 1
+        released.set()
+        statuses = [(await each.read_response()).status for each in requests]
+        assert (statuses.count(200), statuses.count(429)) == (LIMIT, 60 - LIMIT)
+
+    asyncio.run(scenario())
+    assert LOAD_SLOTS.count_held(hostile.subject) == 0
+
+
+def test_s34_a_variant_is_made_once_for_many_requests(
+    create_account: Callable[[int], Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, converted = create_account(1), []
+    real = image_conversion.make_variant
+    account.paths *= 5
+
+    def make_variant(storage: LocalDisk, variant: Any) -> None:
+        converted.append(storage.exists(variant.key))
+        real(storage, variant)
+
+    monkeypatch.setattr(image_conversion, "make_variant", make_variant)
+
+    async def scenario() -> None:
+        responses = [await request.read_response() for request in account.open_requests()]
+        assert {response.status for response in responses} == {200}
+        assert len({response.body for response in responses}) == 1
+
+    asyncio.run(scenario())
+    assert converted.count(False) == 1
+
+
+def test_s34_a_variant_that_disappears_at_once_is_a_503(
+    create_account: Callable[[int], Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_conversion, "make_variant", lambda storage, variant: None)
+    account = create_account(1)
+    assert account.client("GET", account.paths[0]).status == 503
+    assert LOAD_SLOTS.count_held(account.subject) == 0
+
+
+def test_s34_an_upload_takes_its_slot_for_its_account(
+    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects = []
+
+    def read_image(file: Any) -> Any:
+        subjects.append(current_subject())
+        return normalise(file.read())
+
+    monkeypatch.setattr("handlers.common.prechecks.read_image", read_image)
+    scenario = committing_server.scenario
+    response = committing_server.client(
+        "POST",
+        f"/products/{scenario.product.id}/images",
+        body=MULTIPART,
+        headers={"content-type": "multipart/form-data; boundary=b"},
+    )
+    assert response.status == 201, response.body
+    assert subjects == [account_subject(scenario.owner.id)]
+
+
+MULTIPART = (
+    b'--b\r\nContent-Disposition: form-data; name="type"\r\n\r\nfront\r\n'
+    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n'
+    b"Content-Type: image/png\r\n\r\n"
+    + encode_image(build_orientation_image(30, 20), "PNG")
+    + b"\r\n--b--\r\n"
+)
