@@ -131,6 +131,8 @@ class FileCopies:
 def create_backup(settings: Settings, folder: Path) -> Manifest:
     """Save the rows and files of a server, which may be running, in a new or empty folder.
 
+    After an error the folder is deleted.
+
     Raises:
         BackupRejected: The folder is not empty, or another user owns the data folder of the server.
         BackupDamaged: The backup differs from the database or the media storage.
@@ -142,6 +144,15 @@ def create_backup(settings: Settings, folder: Path) -> Manifest:
     # Password hashes and photos are in it.
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
+    try:
+        return save_all(settings, folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def save_all(settings: Settings, folder: Path) -> Manifest:
+    """Save the rows and files of a server in an empty folder; raise as `create_backup`."""
     backup, snapshot = LocalDisk(folder), folder / _DATABASE
     copies = FileCopies(open_storage(settings), backup)
     copies.copy_new_files()

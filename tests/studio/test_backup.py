@@ -7,12 +7,12 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from db import copy_database as copying
 from db.base import Base
@@ -338,8 +338,28 @@ def test_s32_a_database_that_is_missing_or_old_is_not_saved(
     assert source.is_empty()
     source.folder.mkdir(exist_ok=True)
     upgrade(source.url, "0001")
-    assert source.run("create", tmp_path / "second") == 2
+    assert source.run("create", tmp_path / "first") == 2
     assert "--prepare-only" in capsys.readouterr().err
+    assert not (tmp_path / "first").exists()
+
+
+def test_s32_a_table_that_is_not_saved_as_it_is_is_named_and_no_backup_remains(
+    filled: Installation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    original = copying.open_snapshot
+
+    def change_and_open(path: Path) -> AbstractContextManager[Connection]:
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE brands SET name = 'changed' WHERE name = '7'")
+        return original(path)
+
+    monkeypatch.setattr(copying, "open_snapshot", change_and_open)
+    assert filled.run("create", tmp_path / "backup") == 1
+    assert "these tables were not saved as they are: brands" in capsys.readouterr().err
+    assert not (tmp_path / "backup").exists()
 
 
 def test_s32_a_file_that_the_server_has_lost_is_reported_and_the_rest_is_saved(
@@ -454,7 +474,7 @@ def test_s32_a_backup_that_would_miss_protected_rows_is_refused(
     for table in policies:
         assert f"{table} (0 of {rows[table]} rows)" in error
     assert "MIGRATION_DATABASE_URL" in error
-    assert not (tmp_path / "backup" / "manifest.json").exists()
+    assert not (tmp_path / "backup").exists()
 
 
 GRANT_CREATE = "GRANT CREATE ON SCHEMA public TO sartiq_system"
