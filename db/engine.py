@@ -112,6 +112,11 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
+def is_lock_timeout(error: DBAPIError) -> bool:
+    """Return whether a statement gave up waiting for a lock, on PostgreSQL (SQLSTATE 55P03)."""
+    return getattr(error.orig, "sqlstate", None) == "55P03"
+
+
 def is_database_unavailable(error: Exception) -> bool:
     """Return whether the database is unreachable, locked or out of connections: a retry may succeed."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:

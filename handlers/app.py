@@ -42,7 +42,7 @@ from handlers.pipeline.auth import build_security_map, configure_jwt, load_calle
 from handlers.pipeline.body_limits import UnfinishedBodies
 from handlers.pipeline.endpoint import CallerLoader, Endpoint
 from handlers.pipeline.errors import build_error_handler
-from handlers.pipeline.lock_waits import LockWaitShare
+from handlers.pipeline.lock_waits import LockWaits
 from handlers.pipeline.middleware.concurrency import ConcurrencyLimit, KeyOwners
 from handlers.pipeline.middleware.error_boundary import ErrorBoundary
 from handlers.pipeline.middleware.image_conversion import ImageConversion
@@ -185,7 +185,7 @@ def create_app(
     rate_limiter = RateLimiter.from_settings(settings)
     router = Router(contract.base_path, operations)
     targets = TargetResolver(router, operations)
-    lock_waits = LockWaitShare(settings.request_threads)
+    lock_waits = LockWaits(settings.request_threads)
     endpoints = {
         operation.operation_id: Endpoint(
             operation,
@@ -220,7 +220,9 @@ def create_app(
         storage,
         _build_pages(settings) if extra_routes is None else extra_routes,
     )
-    app = Application(settings, database, endpoints, change_hub, middlewares=middlewares)
+    app = Application(
+        settings, database, endpoints, change_hub, lock_waits=lock_waits, middlewares=middlewares
+    )
     app.app.config["SETTINGS"] = settings
     app.app.config["STORAGE"] = storage
     app.app.config["LIMITS"] = rate_limiter

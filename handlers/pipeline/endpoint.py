@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ from handlers.contract.operations import Operation
 from handlers.pipeline import idempotency
 from handlers.pipeline.audit import AuditRecorder
 from handlers.pipeline.idempotency import IdempotentRequest
-from handlers.pipeline.lock_waits import LockWaitShare
+from handlers.pipeline.lock_waits import LockWaits
 from handlers.pipeline.middleware.observability import request_caller_context
 from handlers.pipeline.middleware.rate_limits import consume_organization_limit
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
@@ -60,7 +61,7 @@ class Endpoint:
         transaction: opens a transaction, called with whether it writes and, optionally, the session role.
         load_caller: loads the caller from the claims of the credential.
         limits: the rate limiter, which counts the organization.
-        lock_waits: limits how many request threads wait long for row locks.
+        lock_waits: limits how many request threads wait for row locks.
         audit_recorder: records audit events; None for an application without an audit log.
     """
 
@@ -71,7 +72,7 @@ class Endpoint:
         transaction: Transaction,
         load_caller: CallerLoader,
         limits: RateLimiter,
-        lock_waits: LockWaitShare,
+        lock_waits: LockWaits,
         audit_recorder: AuditRecorder | None = None,
     ) -> None:
         self._operation = operation
@@ -114,19 +115,24 @@ class Endpoint:
         self, context: RequestContext, idempotent_request: IdempotentRequest | None = None
     ) -> Response:
         arguments, precheck = context.arguments, self._precheck
+        is_repeatable = self._attempt_limit is None
         if precheck is not None and precheck.is_needed(arguments):
             # Authorize before the slow work, in a transaction that ends before it: SQLite has one writer.
             with self._transaction(False, self._session_role), self._authorize_caller(context):
                 idempotency.call_handler(idempotent_request, precheck.check, arguments)
             arguments = precheck.prepare(arguments)
+            is_repeatable = False
         with (
             self._transaction(self._writes, self._session_role),
-            self._lock_waits.limit() if self._writes else nullcontext(),
+            self._limit_lock_waits(context, is_repeatable) as may_repeat,
             self._authorize_caller(context) as tracker,
         ):
             stored = None if idempotent_request is None else idempotent_request.acquire(context)
             if stored is not None:
                 return self._replay(context, stored)
+            if may_repeat:
+                # Handlers change the body that they get.
+                arguments = deepcopy(arguments)
             encoded = self._respond(
                 context, idempotency.call_handler(idempotent_request, self._handler, arguments)
             )
@@ -147,7 +153,11 @@ class Endpoint:
         try:
             if precheck is not None and precheck.is_needed(context.arguments):
                 # No transaction is open during the slow work, so a stored lock keeps other requests from it.
-                with self._transaction(True), self._lock_waits.limit(), self._authorize_caller(context):
+                with (
+                    self._transaction(True),
+                    self._lock_waits.limit(context, is_repeatable=False),
+                    self._authorize_caller(context),
+                ):
                     stored = idempotent_request.acquire(context, persist=True)
                 if stored is not None:
                     return self._replay(context, stored)
@@ -156,6 +166,11 @@ class Endpoint:
             if idempotent_request.lock is not None:
                 idempotency.store_or_release(idempotent_request.lock, error, self._transaction)
             raise
+
+    def _limit_lock_waits(self, context: RequestContext, is_repeatable: bool) -> AbstractContextManager[bool]:
+        if not self._writes:
+            return nullcontext(False)
+        return self._lock_waits.limit(context, is_repeatable)
 
     def _replay(self, context: RequestContext, stored: EncodedResponse) -> Response:
         self._validate_response(context, stored, orjson.loads(stored.body or b"null"))

@@ -1,42 +1,72 @@
 """Keep request threads free while other requests wait for row locks.
 
 A request that waits for a row lock holds its thread. Requests for the same row could hold all threads, and
-other clients would wait as long as they do. This module knows no operation and no row.
+other clients would wait as long as they do. So half of the threads may wait. Another request that finds a row
+locked is rolled back and gives its thread back; `wsgi_bridge` serves it again when it may wait. This module
+knows no operation and no row.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sqlalchemy.exc import OperationalError
+
+from db.engine import is_lock_timeout
 from db.session import limit_lock_wait
+from handlers.contract.errors import ServiceUnavailable
+from handlers.pipeline.request_context import RequestContext
+from studio.fair_slots import FairSlots, current_subject
 
-SHORT_WAIT_MILLISECONDS = 1_000
-"""Far longer than a lock is usually held, also when all threads want the same row."""
+BRIEF_WAIT_MILLISECONDS = 100
+"""A wait without a slot. Most locks are held for less, so most requests are served at the first attempt."""
+LAST_WAIT_MILLISECONDS = 1_000
+"""A wait without a slot for a request that cannot be served again: its body has been read."""
+SLOT_SECONDS = 10
+"""How long a request waits for a slot, on the event loop."""
 
 
-class LockWaitShare:
-    """Lets half of the request threads wait for row locks as long as the engine allows, the others briefly.
+class RowLocked(ServiceUnavailable):
+    """Another transaction holds the lock of a row, and the request may not wait for it now."""
 
-    A request whose short wait ends without the lock is answered with 503 and `Retry-After`. On SQLite there
-    are no row locks.
+
+class LockWaits:
+    """Limits how many request threads wait for row locks as long as the engine allows (PostgreSQL only).
 
     Args:
         threads: the number of request threads.
     """
 
     def __init__(self, threads: int) -> None:
-        self._slots = threading.BoundedSemaphore(max(1, threads // 2))
+        total = max(1, threads // 2)
+        self.slots = FairSlots(total, max(1, total // 2))
 
     @contextmanager
-    def limit(self) -> Iterator[None]:
-        """Limit the lock waits of the running transaction, which ends after the block."""
-        has_slot = self._slots.acquire(blocking=False)
-        try:
-            if not has_slot:
-                limit_lock_wait(SHORT_WAIT_MILLISECONDS)
-            yield
-        finally:
-            if has_slot:
-                self._slots.release()
+    def limit(self, context: RequestContext, is_repeatable: bool) -> Iterator[bool]:
+        """Limit the lock waits of the running transaction; yield whether the request may be served again.
+
+        Args:
+            context: the request.
+            is_repeatable: whether the bridge can serve the request again.
+
+        Raises:
+            RowLocked: the wait without a slot has ended. The transaction must roll back.
+        """
+        subject = current_subject()
+        if context.has_lock_slot:
+            yield False
+        elif self.slots.try_take(subject):
+            try:
+                yield False
+            finally:
+                self.slots.release(subject)
+        else:
+            limit_lock_wait(BRIEF_WAIT_MILLISECONDS if is_repeatable else LAST_WAIT_MILLISECONDS)
+            try:
+                yield is_repeatable
+            except OperationalError as error:
+                if not is_lock_timeout(error):
+                    raise
+                context.awaits_lock_slot = is_repeatable
+                raise RowLocked() from error

@@ -46,6 +46,10 @@ class RequestContext:
     """Whether the endpoint has already validated the response against the contract."""
     is_repeated: bool = False
     """Whether long polling sends an earlier request again, inside the process."""
+    has_lock_slot: bool = False
+    """Whether the request may wait for row locks as long as the engine allows (`lock_waits.py`)."""
+    awaits_lock_slot: bool = False
+    """Whether the request found a row locked and is served again when it has a slot."""
     watched_generation: GenerationState | None = None
     """The generation that the response describes, if clients may wait for it or stream its events."""
     limit_usages: list[LimitUsage] = field(default_factory=list)

@@ -27,6 +27,7 @@ from connexion.apps.flask import FlaskApi, FlaskApp, FlaskASGIApp
 from starlette.types import Message, Receive, Scope, Send
 
 from handlers.contract.errors import TookTooLong
+from handlers.pipeline.lock_waits import SLOT_SECONDS, LockWaits, RowLocked
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.fair_slots import FairSlots, current_subject
 
@@ -50,12 +51,13 @@ class WsgiBridge:
     waits on the event loop, and other accounts are served in turn. Probes have threads of their own.
     """
 
-    def __init__(self, app: flask.Flask, threads: int, seconds: float) -> None:
+    def __init__(self, app: flask.Flask, threads: int, seconds: float, lock_waits: LockWaits) -> None:
         self.app = app
         self.wsgi: WsgiApp = app.wsgi_app
         self.seconds = seconds
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self.thread_slots = FairSlots(threads, max(1, threads // 2))
+        self.lock_waits = lock_waits
         self._probe_pools: dict[str, ThreadPoolExecutor] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,7 +67,13 @@ class WsgiBridge:
             TookTooLong: the request was aborted.
         """
         context: RequestContext = scope[REQUEST_CONTEXT]
-        status, headers, body = await self._run_in_thread(context, partial(self._serve, scope, context))
+        serve = partial(self._serve, scope, context)
+        try:
+            status, headers, body = await self._run_in_thread(context, serve)
+        except RowLocked:
+            if not context.awaits_lock_slot:
+                raise
+            status, headers, body = await self._repeat_with_lock_slot(context, serve)
         start = {"type": "http.response.start", "status": status, "headers": headers}
         if context.file is not None:
             await self._send_file(start, context.file, send)
@@ -91,6 +99,23 @@ class WsgiBridge:
         """Wait for the running requests and end all threads."""
         for pool in (self.pool, *self._probe_pools.values()):
             pool.shutdown()
+
+    async def _repeat_with_lock_slot(
+        self, context: RequestContext, serve: Callable[[], Response]
+    ) -> Response:
+        """Serve a request again, whose transaction was rolled back because it found a row locked.
+
+        Raises:
+            RowLocked: no slot was free in time.
+        """
+        subject, slots = current_subject(), self.lock_waits.slots
+        if not await slots.take(subject, SLOT_SECONDS):
+            raise RowLocked
+        context.has_lock_slot = True
+        try:
+            return await self._run_in_thread(context, serve)
+        finally:
+            slots.release(subject)
 
     async def _run_in_thread(self, context: RequestContext, function: Callable[[], Value]) -> Value:
         operation = context.operation
@@ -218,9 +243,9 @@ class _DirectApi(FlaskApi):
 class _BridgedFlask(FlaskASGIApp):
     """Connexion's Flask application with `WsgiBridge` in place of a2wsgi's bridge."""
 
-    def __init__(self, import_name: str, threads: int, seconds: float) -> None:
+    def __init__(self, import_name: str, threads: int, seconds: float, lock_waits: LockWaits) -> None:
         super().__init__(import_name, {"static_folder": None})
-        self.bridge = WsgiBridge(self.app, threads, seconds)
+        self.bridge = WsgiBridge(self.app, threads, seconds, lock_waits)
         self.asgi_app = self.bridge
 
     def add_api(self, specification: Any, *, name: str | None = None, **kwargs: Any) -> FlaskApi:
@@ -233,8 +258,10 @@ class _BridgedFlask(FlaskASGIApp):
 class BridgedFlaskApp(FlaskApp):
     """Connexion's FlaskApp on a `WsgiBridge` of `threads` threads; a request may take `seconds`."""
 
-    def __init__(self, import_name: str, *, threads: int, seconds: float, **options: Any) -> None:
-        self._middleware_app = bridged_flask = _BridgedFlask(import_name, threads, seconds)
+    def __init__(
+        self, import_name: str, *, threads: int, seconds: float, lock_waits: LockWaits, **options: Any
+    ) -> None:
+        self._middleware_app = bridged_flask = _BridgedFlask(import_name, threads, seconds, lock_waits)
         # Skip FlaskApp.__init__, which would build the bridge that is replaced here.
         AbstractApp.__init__(self, import_name, **options)
         self.app: flask.Flask = bridged_flask.app

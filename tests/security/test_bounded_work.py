@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+import importlib
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +14,15 @@ import pytest
 from sqlalchemy import event, text
 
 from db.models import Shooting
-from handlers.pipeline import lock_waits
+from handlers.common.prechecks import find_precheck
+from handlers.pipeline import wsgi_bridge
 from studio.generations import batch
 from tests.api.conftest import Client, CommittingServer
+from tests.contract.operations import OPERATIONS
 from tests.support import factories
 from tests.support.app import auth_headers
+from tests.support.client import ClientResponse
+from tests.support.concurrency import wait_for
 from tests.support.databases import on_postgresql
 from tests.support.generations import status_and_code
 from tests.support.scenarios import PhotographedProduct
@@ -105,41 +111,85 @@ def test_s36_a_batch_that_reaches_its_time_limit_does_not_attempt_the_rest(
     assert (again["accepted_count"], again["refused_count"]) == (2, 0)
 
 
+class LockedShooting:
+    """A shooting whose row is locked, and two members of its organization who add looks to it.
+
+    Args:
+        committing_server: The server with the shooting.
+    """
+
+    def __init__(self, committing_server: CommittingServer) -> None:
+        client, self.database, scenario = committing_server
+        self.app = client.app
+        with self.database.transaction(write=True):
+            admin = factories.make_user()
+            factories.make_membership(scenario.organization, admin, "admin")
+            self.clients = [client, Client(self.app, auth_headers(self.app, admin))]
+            self.bystander = Client(self.app, auth_headers(self.app, factories.make_user()))
+        self.subjects = [f"account {user.id}" for user in (scenario.owner, admin)]
+        self.path = f"/shootings/{scenario.shooting.id}/looks"
+        self.look = {
+            "main_product_id": str(scenario.product.id),
+            "shot_type_ids": [str(scenario.shot_type.id)],
+        }
+        self.threads = self.app.settings.request_threads
+        self.slots = self.app.bridge.lock_waits.slots
+
+    def add_look(self, number: int) -> ClientResponse:
+        """Add a look as one of the two members, with an idempotency key per number."""
+        headers = {"idempotency-key": f"look-{number}"}
+        return self.clients[number % 2]("POST", self.path, self.look, headers=headers)
+
+    def count_waiting(self) -> int:
+        """Return how many requests wait for a slot on the event loop."""
+        return sum(map(self.slots.count_waiting, self.subjects))
+
+    @contextmanager
+    def adding_looks(self) -> Iterator[list[Future[ClientResponse]]]:
+        """Send as many requests as there are threads; yield them when half of them wait without a thread."""
+        with ThreadPoolExecutor(self.threads) as pool, self.database.engine.begin() as locking:
+            locking.execute(text("SELECT id FROM shootings FOR UPDATE"))
+            sent = [pool.submit(self.add_look, number) for number in range(self.threads)]
+            wait_for(lambda: self.count_waiting() == self.threads - self.threads // 2)
+            yield sent
+
+
 @on_postgresql
-def test_s36_lock_waits_hold_half_of_the_threads_only(
+def test_s36_lock_waits_hold_half_of_the_threads_and_the_other_requests_are_served_later(
+    committing_server: CommittingServer,
+) -> None:
+    locked = LockedShooting(committing_server)
+    with locked.adding_looks() as sent:
+        assert [locked.slots.count_held(subject) for subject in locked.subjects] == [locked.threads // 4] * 2
+        assert locked.bystander("GET", "/brands/").status == 200
+        assert not any(one.done() for one in sent)
+    responses = [one.result() for one in sent]
+    assert [response.status for response in responses] == [201] * locked.threads
+    # Each look was created once, and its response is stored for its key.
+    assert locked.clients[0]("GET", locked.path).json()["count"] == 1 + locked.threads
+    replay = locked.add_look(locked.threads - 1)
+    assert (replay.body, replay.headers["idempotency-replayed"]) == (responses[-1].body, "true")
+
+
+@on_postgresql
+def test_s36_a_request_that_may_not_wait_for_a_row_lock_in_time_is_a_503(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two accounts want a locked row with all threads. Half of them wait for it, the others give up."""
-    monkeypatch.setattr(lock_waits, "SHORT_WAIT_MILLISECONDS", 50)
-    client, database, scenario = committing_server
-    with database.transaction(write=True):
-        admin = factories.make_user()
-        factories.make_membership(scenario.organization, admin, "admin")
-        clients = [client, Client(client.app, auth_headers(client.app, admin))]
-    path = f"/shootings/{scenario.shooting.id}"
-    threads = client.app.settings.request_threads
-    gave_up = threading.Semaphore(0)
+    monkeypatch.setattr(wsgi_bridge, "SLOT_SECONDS", 0.5)
+    locked = LockedShooting(committing_server)
+    with locked.adding_looks() as sent:
+        wait_for(lambda: sum(one.done() for one in sent) == locked.threads - locked.threads // 2)
+        rejected = [one.result() for one in sent if one.done()]
+    assert {status_and_code(response) for response in rejected} == {(503, "unavailable")}
+    assert {response.headers["retry-after"] for response in rejected} == {"5"}
+    assert Counter(one.result().status for one in sent)[201] == locked.threads // 2
 
-    def rename(number: int) -> Any:
-        response = clients[number % 2]("PATCH", path, {"name": f"Spring {number}"})
-        if response.status == 503:
-            gave_up.release()
-        return response
 
-    with ThreadPoolExecutor(threads) as pool:
-        with database.engine.begin() as locking:
-            locking.execute(text("SELECT id FROM shootings FOR UPDATE"))
-            sent = [pool.submit(rename, number) for number in range(threads)]
-            for _ in range(threads - threads // 2):
-                assert gave_up.acquire(timeout=10)
-            # Threads are free, although the row is still locked.
-            assert clients[1]("GET", path).status == 200
-            assert not gave_up.acquire(timeout=0.2)
-        responses = [one.result() for one in sent]
-    assert Counter(response.status for response in responses) == {
-        200: threads // 2,
-        503: threads - threads // 2,
-    }
-    rejected = next(response for response in responses if response.status == 503)
-    assert status_and_code(rejected) == (503, "unavailable")
-    assert rejected.headers["retry-after"] == "5"
+def test_s36_a_request_that_reads_a_file_is_not_served_again() -> None:
+    """Its body has been read by then: the endpoint knows it by the precheck, which decodes the file."""
+    for operation in OPERATIONS.values():
+        if any(
+            "json" not in media_type and "form-url" not in media_type for media_type in operation.media_types
+        ):
+            module = importlib.import_module(f"handlers.{operation.raw['tags'][0].replace('-', '_')}")
+            assert find_precheck(getattr(module, operation.operation_id)) is not None, operation.operation_id
