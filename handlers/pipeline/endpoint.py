@@ -19,10 +19,11 @@ from uuid import UUID
 
 import orjson
 from flask import Response, request
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from werkzeug.datastructures import Headers
 
 from db.audit import ChangeTracker
-from db.errors import PermissionDenied, Unauthenticated
+from db.errors import DomainError, NotFound, PermissionDenied, Unauthenticated
 from db.rls.session_role import ANONYMOUS, SYSTEM
 from db.tenancy import Caller, current_organization
 from handlers.common.attempt_limits import enforce_attempt_limit, find_attempt_limit
@@ -106,10 +107,29 @@ class Endpoint:
         """Serve the running request; an exception rolls back and becomes a problem."""
         context: RequestContext = request.environ[REQUEST_CONTEXT]
         key = request.headers.get(idempotency.HEADER) if self._operation.accepts_idempotency_key else None
-        with enforce_attempt_limit(self._attempt_limit, context, self._transaction):
-            response = self._serve(context) if key is None else self._serve_idempotent(context, key)
+        try:
+            with enforce_attempt_limit(self._attempt_limit, context, self._transaction):
+                response = self._serve(context) if key is None else self._serve_idempotent(context, key)
+        except Exception as error:
+            if context.caller is not None and self._may_be_of_deleted_account(error):
+                # Raises InvalidToken if the account was deleted since the request loaded it.
+                with self._transaction(False):
+                    self._load_caller(context.claims or {})
+            raise
         context.is_validated = True
         return response
+
+    def _may_be_of_deleted_account(self, error: Exception) -> bool:
+        """Return whether an error can be the effect of rows that another transaction deleted meanwhile.
+
+        A foreign key that fails is a DomainError with its cause (`db.session`). A missing row is NotFound,
+        which an operation without a resource does not declare, or one of several errors of SQLAlchemy.
+        """
+        if isinstance(error, NotFound) and not self._operation.responses.declares(404):
+            return True
+        if isinstance(error, DomainError):
+            return isinstance(error.__cause__, IntegrityError)
+        return isinstance(error, SQLAlchemyError) and not isinstance(error, OperationalError)
 
     def _serve(
         self, context: RequestContext, idempotent_request: IdempotentRequest | None = None

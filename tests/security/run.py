@@ -59,6 +59,7 @@ SECURITY_ROWS = {
     40: "Withdrawn rows and images",
     41: "Owners of images",
     42: "Full disk",
+    43: "Account deleted meanwhile",
     44: "Share links",
     45: "Ambiguous request heads",
     46: "Slugs of organizations",
