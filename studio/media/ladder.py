@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from db.errors import NotFound
 from studio.media.memory_gate import load_slot
-from studio.media.storage import Storage
+from studio.media.storage import Storage, is_storage_unavailable
 from studio.media.variants import OriginalImage, list_ladder, make_variant
 
 logger = logging.getLogger(__name__)
@@ -73,5 +73,8 @@ class LadderBuilder:
                 make_ladder(self._storage, original)
             except NotFound:
                 continue
-            except Exception:
-                logger.exception("variants of image %s were not made", original.resource_id)
+            except Exception as error:
+                if is_storage_unavailable(error):
+                    logger.warning("variants were not made, the storage is unavailable: %s", error)
+                else:
+                    logger.exception("variants of image %s were not made", original.resource_id)

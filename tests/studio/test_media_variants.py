@@ -1,5 +1,6 @@
 """Test image variants: widths and formats, one computation per variant, and those made in advance."""
 
+import errno
 import queue
 import threading
 from pathlib import Path
@@ -176,6 +177,28 @@ def test_s34_a_thread_makes_the_ladder_of_stored_images(
     assert done.wait(10)
     builder.stop()
     assert [list_stored_widths(storage, original, "png") for original in originals] == [[64], [64]]
+
+
+def test_an_unavailable_storage_is_a_warning_and_the_next_ladder_is_made(
+    storage: LocalDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ladder, "_waiting", queue.Queue())
+    original, done = store_original(storage, build_orientation_image(70, 7)), threading.Event()
+    failures = [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("a defect")]
+
+    def make(*_arguments: Any) -> None:
+        if failures:
+            raise failures.pop(0)
+        done.set()
+
+    monkeypatch.setattr(ladder, "make_ladder", make)
+    for _ in range(3):
+        schedule_ladder(original)
+    builder = LadderBuilder(storage)
+    builder.start()
+    assert done.wait(10)
+    builder.stop()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
 
 
 def test_the_contract_lists_the_widths() -> None:
