@@ -1,7 +1,7 @@
 """`make release VERSION=x.y.z`: freeze the contract, if the version is high enough for the changes.
 
 It writes info.version, the bundle, openapi/released/v1.json, openapi/CHANGELOG.md and the version in
-pyproject.toml. It does not commit or tag.
+pyproject.toml, and empties openapi/allowed-breaks.yaml. It does not commit or tag.
 """
 
 from __future__ import annotations
@@ -12,10 +12,18 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.tools.review import tools
-from tests.tools.review.changes import Change, list_changes, operation_ids_by_path, required_bump
+from tests.tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks, split_allowed
+from tests.tools.review.changes import (
+    IMPACTS,
+    Change,
+    list_changes,
+    operation_ids_by_path,
+    required_bump,
+)
 from tests.tools.review.report import render_changes_markdown
 from tests.tools.review.review import Comparison
 
@@ -47,8 +55,13 @@ def parse_version(text: str) -> Version:
     return major, minor, patch
 
 
-def check_version(version: str, last: str, changes: list[Change]) -> None:
+def check_version(
+    version: str, last: str, changes: list[Change], reasons: Mapping[str, str] | None = None
+) -> None:
     """Check that a version is high enough for the changes since the last one.
+
+    Args:
+        reasons: The breaking changes that are allowed, by their text. They require a minor version only.
 
     Raises:
         ReleaseRejected: The version is too low, or nothing has changed.
@@ -56,6 +69,8 @@ def check_version(version: str, last: str, changes: list[Change]) -> None:
     new, old = parse_version(version), parse_version(last)
     if new <= old:
         raise ReleaseRejected(f"{version} is not higher than {last}, the last release.")
+    allowed = reasons or {}
+    changes = [one._replace(impact="added") if one.text in allowed else one for one in changes]
     bump = required_bump(changes)
     if bump is None:
         raise ReleaseRejected(f"Nothing has changed since {last}.")
@@ -65,7 +80,7 @@ def check_version(version: str, last: str, changes: list[Change]) -> None:
         "patch": (old[0], old[1], old[2] + 1),
     }[bump]
     if new < lowest:
-        impact = changes[0].impact
+        impact = min((change.impact for change in changes), key=IMPACTS.index)
         listed = [f"  {change.text}" for change in changes if change.impact == impact][:10]
         minimum = ".".join(map(str, lowest))
         message = f"{version} is too low: {IMPACT_NAMES[impact]} require at least {minimum}."
@@ -107,7 +122,9 @@ def release(version: str, day: datetime.date) -> list[str]:
             last = tools.read_bundle(tools.RELEASED)
             comparison.changes = list_changes(last, contract, folder)
             comparison.ids = operation_ids_by_path(last) | operation_ids_by_path(contract)
-            check_version(version, last["info"]["version"], comparison.changes)
+            released = last["info"]["version"]
+            _, comparison.reasons = split_allowed(comparison.changes, load_allowed_breaks(), released)
+            check_version(version, released, comparison.changes, comparison.reasons)
         elif parse_version(version) < parse_version(contract["info"]["version"]):
             raise ReleaseRejected(f"{version} is lower than info.version, {contract['info']['version']}.")
     _replace(tools.SOURCE, r"^  version: .*$", f"  version: {version}")
@@ -118,6 +135,7 @@ def release(version: str, day: datetime.date) -> list[str]:
     old = CHANGELOG.read_text(encoding="utf-8") if CHANGELOG.exists() else HEAD
     new = render_section(version, day, comparison, len(operation_ids_by_path(contract)))
     CHANGELOG.write_text(prepend_section(old, new), encoding="utf-8")
+    clear_allowed_breaks()
     return _git("status", "--porcelain", "--untracked-files=all").splitlines()
 
 

@@ -43,6 +43,8 @@ def _render_changes_text(comparison: Comparison) -> Iterator[str]:
             for change in changes:
                 yield f"      {change.text}"
                 yield f"          {comparison.places.get(change, '')}"
+                if reason := comparison.reasons.get(change.text):
+                    yield f"          Allowed: {reason}"
     if wording := [one for one in comparison.changes if one.impact == "wording"]:
         yield f"  Descriptions and examples changed: {len(wording)}"
 
@@ -72,6 +74,8 @@ def render_changes_markdown(comparison: Comparison) -> Iterator[str]:
             yield f"- {format_headline(names, comparison.ids, mark='`')}"
             for change in changes:
                 yield f"  - {change.text}{_format_place(comparison.places.get(change, ''))}"
+                if reason := comparison.reasons.get(change.text):
+                    yield f"    Reason: {reason}"
         yield ""
     if wording := [one for one in comparison.changes if one.impact == "wording"]:
         yield from (f"Descriptions and examples changed: {len(wording)}.", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import subprocess
 import tempfile
@@ -11,6 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.tools.review import checks, tools
+from tests.tools.review.allowed_breaks import (
+    AllowedBreak,
+    find_stale_entries,
+    load_allowed_breaks,
+    split_allowed,
+)
 from tests.tools.review.changes import Change, list_changes, operation_ids_by_path
 from tests.tools.review.checks import Finding, Node
 from tests.tools.review.source_map import SourceMap
@@ -30,6 +37,8 @@ class Comparison:
     changes: list[Change] | None = None
     ids: dict[str, str] = field(default_factory=dict)
     places: dict[Change, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why a breaking change is allowed, by its text."""
 
     @property
     def breaking(self) -> list[Change]:
@@ -58,6 +67,8 @@ class Review:
     missing_handlers: list[Finding]
     missing_examples: list[Finding]
     comparisons: list[Comparison]
+    allowed_breaks: list[AllowedBreak] = field(default_factory=list)
+    today: datetime.date = field(default_factory=datetime.date.today)
 
     def tables(self) -> Iterator[tuple[str, list[Finding]]]:
         """Yield the findings of each check with a title."""
@@ -80,11 +91,13 @@ class Review:
             reasons.append("openapi/openapi.json differs from its sources: run `make openapi`.")
         # Clients depend only on released contracts, so unreleased changes may be broken again.
         released = self.comparisons[0]
-        if released.breaking and not is_new_major(released.version, self.version):
-            count = len(released.breaking)
+        not_allowed, _ = split_allowed(released.breaking, self.allowed_breaks, released.version)
+        if not_allowed and not is_new_major(released.version, self.version):
+            count = len(not_allowed)
             changes = f"{count} changes break" if count > 1 else "A change breaks"
             version = f"info.version {self.version} is not a new major version"
             reasons.append(f"{changes} clients of {released.version}, but {version}.")
+        reasons += find_stale_entries(released.breaking, self.allowed_breaks, self.today)
         return reasons
 
 
@@ -97,8 +110,9 @@ def review_contract() -> Review:
     """Review the contract in the working tree.
 
     Raises:
-        ToolFailed: The contract cannot be bundled.
+        ToolFailed: The contract cannot be bundled, or openapi/allowed-breaks.yaml cannot be read.
     """
+    allowed = load_allowed_breaks()
     sources = SourceMap(tools.SOURCE.parent)
     with tempfile.TemporaryDirectory(prefix="review-") as name, ThreadPoolExecutor(MAX_PARALLEL) as pool:
         folder = Path(name)
@@ -113,6 +127,9 @@ def review_contract() -> Review:
         ]
         handlers = checks.find_missing_handlers(contract, sources)
         examples = checks.find_missing_examples(contract, sources)
+        comparisons = [_add_places(one.result(), sources) for one in compared]
+        for comparison in comparisons:
+            _, comparison.reasons = split_allowed(comparison.breaking, allowed, comparisons[0].version)
         return Review(
             version=contract["info"]["version"],
             operations_count=len(operation_ids_by_path(contract)),
@@ -124,7 +141,8 @@ def review_contract() -> Review:
             },
             missing_handlers=handlers,
             missing_examples=examples,
-            comparisons=[_add_places(one.result(), sources) for one in compared],
+            comparisons=comparisons,
+            allowed_breaks=allowed,
         )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+from pathlib import Path
 
 import pytest
 
+from tests.tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks
 from tests.tools.review.changes import Change, required_bump
 from tests.tools.review.release import (
     HEAD,
@@ -64,7 +66,26 @@ def test_an_invalid_or_too_low_version_is_rejected_with_the_reason(
         check_version(version, "1.2.3", changes)
 
 
-def test_a_breaking_change_requires_a_major_version_below_1_0_as_well() -> None:
+def test_an_allowed_break_requires_a_minor_version_and_is_listed_with_its_reason() -> None:
+    reasons = {BREAKING.text: "Slugs were not unique."}
+    check_version("0.2.0", "0.1.0", [BREAKING], reasons)
+    with pytest.raises(ReleaseRejected, match=r"0\.1\.1 is too low: additions require at least 0\.2\.0"):
+        check_version("0.1.1", "0.1.0", [BREAKING], reasons)
+    comparison = Comparison("Released", "", "0.1.0", [BREAKING], {"GET /brands/": "list_brands"})
+    comparison.reasons = reasons
+    section = render_section("0.2.0", datetime.date(2026, 12, 24), comparison, 166)
+    assert "  - `Brand.slug` was removed.\n    Reason: Slugs were not unique.\n" in section
+
+
+def test_a_release_keeps_the_comment_of_the_allowed_breaks_only(tmp_path: Path) -> None:
+    path = tmp_path / "allowed-breaks.yaml"
+    path.write_text("# Why.\n- change: a\n  reason: b\n  until: 2027-01-01\n")
+    clear_allowed_breaks(path)
+    assert path.read_text() == "# Why.\n[]\n"
+    assert load_allowed_breaks(path) == []
+
+
+def test_a_breaking_change_that_is_not_allowed_requires_a_major_version_below_1_0_as_well() -> None:
     """The URL contains v1 from the first release on, so 0.2.0 must not break clients of 0.1.0."""
     with pytest.raises(ReleaseRejected, match=r"at least 1\.0\.0"):
         check_version("0.2.0", "0.1.0", [BREAKING])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
+from pathlib import Path
+
 import pytest
 
 from tests.tools.review import checks
+from tests.tools.review.allowed_breaks import AllowedBreak, load_allowed_breaks
 from tests.tools.review.changes import Change
 from tests.tools.review.checks import Finding
 from tests.tools.review.report import format_headline, render_markdown, render_text
 from tests.tools.review.review import Comparison, Review
 from tests.tools.review.source_map import SourceMap
-from tests.tools.review.tools import SOURCE
+from tests.tools.review.tools import SOURCE, ToolFailed
 
 REMOVED = Change("breaking", ("GET /brands/",), "`Brand.slug` was removed.", "#/components/schemas/Brand")
 PLACE = "openapi/components/schemas/brands.yaml:20"
@@ -41,6 +45,36 @@ def test_a_breaking_change_fails_unless_the_version_is_a_new_major_one() -> None
     assert build_review("2.0.0", changes=[REMOVED]).failures == []
     assert f"      `Brand.slug` was removed.\n          {PLACE}" in render_text(failed, 1)
     assert f"- `GET /brands/` list_brands\n  - `Brand.slug` was removed. ({PLACE})" in render_markdown(failed)
+
+
+def test_a_break_with_a_reason_is_allowed_below_1_0_until_its_date() -> None:
+    allowed = AllowedBreak(REMOVED.text, "Slugs were not unique.", datetime.date(2027, 1, 31))
+    review = build_review(changes=[REMOVED], allowed_breaks=[allowed], today=datetime.date(2027, 1, 31))
+    released = review.comparisons[0]
+    released.version = "0.1.0"
+    assert review.failures == []
+    released.reasons = {REMOVED.text: allowed.reason}
+    assert f"          {PLACE}\n          Allowed: Slugs were not unique." in render_text(review, 1)
+    review.today = datetime.date(2027, 2, 1)
+    assert review.failures == [
+        f"openapi/allowed-breaks.yaml allows this change until 2027-01-31 only: {REMOVED.text}"
+    ]
+    released.version, review.today = "1.0.0", datetime.date(2027, 1, 31)
+    assert review.failures == [
+        "A change breaks clients of 1.0.0, but info.version 1.4.0 is not a new major version."
+    ]
+    released.changes = []
+    assert review.failures == [
+        f"openapi/allowed-breaks.yaml allows a change that was not made, remove it: {REMOVED.text}"
+    ]
+
+
+@pytest.mark.parametrize("entry", ["- change: a", "- change: a\n  reason: b\n  until: soon", "- a"])
+def test_an_allowed_break_needs_a_reason_and_a_date(tmp_path: Path, entry: str) -> None:
+    path = tmp_path / "allowed-breaks.yaml"
+    path.write_text(entry)
+    with pytest.raises(ToolFailed, match="entry 1 needs `change`, `reason` and `until`, a date"):
+        load_allowed_breaks(path)
 
 
 def test_an_unreleased_change_may_be_removed_again() -> None:

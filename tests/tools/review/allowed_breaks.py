@@ -1,0 +1,81 @@
+"""The breaking changes that openapi/allowed-breaks.yaml allows below version 1.0, each with a reason."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from tests.tools.review.changes import Change
+from tests.tools.review.tools import ROOT, ToolFailed
+
+ALLOWED_BREAKS = ROOT / "openapi" / "allowed-breaks.yaml"
+
+
+class AllowedBreak(NamedTuple):
+    """One entry: the exact text of a change, why it is allowed, and the last day on which it is."""
+
+    change: str
+    reason: str
+    until: datetime.date
+
+
+def load_allowed_breaks(path: Path = ALLOWED_BREAKS) -> list[AllowedBreak]:
+    """Return the entries of the file.
+
+    Raises:
+        ToolFailed: An entry is not a change, a reason and a date.
+    """
+    entries: list[Any] = (yaml.safe_load(path.read_text(encoding="utf-8")) or []) if path.exists() else []
+    breaks = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            allowed = AllowedBreak(**entry)
+            is_valid = (
+                bool(allowed.change and allowed.reason.strip()) and type(allowed.until) is datetime.date
+            )
+        except (TypeError, AttributeError):
+            is_valid = False
+        if not is_valid:
+            raise ToolFailed(f"{path.name}: entry {number} needs `change`, `reason` and `until`, a date.")
+        breaks.append(allowed)
+    return breaks
+
+
+def clear_allowed_breaks(path: Path = ALLOWED_BREAKS) -> None:
+    """Remove all entries and keep the comment at the start of the file."""
+    if path.exists():
+        comment = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+        path.write_text("\n".join([*comment, "[]"]) + "\n", encoding="utf-8")
+
+
+def split_allowed(
+    changes: Sequence[Change], allowed: Sequence[AllowedBreak], released: str
+) -> tuple[list[Change], dict[str, str]]:
+    """Return the breaking changes that are not allowed, and the reasons of the others by their text.
+
+    Args:
+        changes: All changes since the release.
+        released: The version of the release. From 1.0 on nothing is allowed.
+    """
+    reasons = {one.change: one.reason for one in allowed} if int(released.split(".")[0] or 0) < 1 else {}
+    breaking = [change for change in changes if change.impact == "breaking"]
+    return (
+        [change for change in breaking if change.text not in reasons],
+        {change.text: reasons[change.text] for change in breaking if change.text in reasons},
+    )
+
+
+def find_stale_entries(
+    changes: Sequence[Change], allowed: Sequence[AllowedBreak], today: datetime.date
+) -> Iterator[str]:
+    """Yield a sentence for each entry that has expired or that no breaking change needs."""
+    texts = {change.text for change in changes if change.impact == "breaking"}
+    for one in allowed:
+        if one.change not in texts:
+            yield f"openapi/allowed-breaks.yaml allows a change that was not made, remove it: {one.change}"
+        elif one.until < today:
+            yield f"openapi/allowed-breaks.yaml allows this change until {one.until} only: {one.change}"
