@@ -158,6 +158,10 @@ def store_image(
         except IntegrityError:
             # Another transaction inserted the same image after our query.
             media = current_session().scalars(existing).one()
+        else:
+            # Not where the file is written: a worker writes the files of predictions before their rows.
+            original = OriginalImage(media.id, media.extension, media.width, media.content_hash)
+            after_commit(lambda: schedule_ladder(original))
     media.public = media.public or public
     # Garbage collection deletes old images without a referring row; the row that will refer to this one is
     # not inserted yet.
@@ -173,8 +177,6 @@ def _write_file(storage: Storage, media: MediaResource, image: StoredImage) -> N
     folder = media_folder(media.id)
     after_rollback(lambda: storage.delete_folder(folder))
     storage.write(key, image.data)
-    original = OriginalImage(media.id, media.extension, media.width, media.content_hash)
-    after_commit(lambda: schedule_ladder(original))
 
 
 def _owned_by(organization_id: UUID | None, owner_id: UUID | None) -> tuple[ColumnElement[bool], ...]:

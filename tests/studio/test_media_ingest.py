@@ -18,11 +18,13 @@ from db.models import MediaResource, Organization, Upload, User
 from db.session import Database, current_session
 from db.tenancy import caller_context
 from studio.jobs.periodic import PeriodicTask
+from studio.media import ingest
 from studio.media.garbage_collection import delete_unreferenced
 from studio.media.ingest import file_url, ingest_upload, resolve_file_url
 from studio.media.normalisation import read_image
 from studio.media.storage import LocalDisk, StoredFile, media_key, temporary_key
 from studio.media.uploads import UploadConsumed, put_upload
+from studio.media.variants import OriginalImage
 from tests.support import factories
 from tests.support.concurrency import run_concurrently
 from tests.support.sample_media import build_orientation_image, encode_image, exif_with_location
@@ -90,6 +92,24 @@ def test_two_users_with_the_same_personal_photo_have_two_rows(
         own = ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None)
     with acting_as(database, other):
         assert ingest_upload(storage, read_image(io.BytesIO(PHOTO)), None).id != own.id
+
+
+def test_s34_each_new_image_is_scheduled_for_its_variants_once(
+    database: Database, storage: LocalDisk, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduled: list[OriginalImage] = []
+    monkeypatch.setattr(ingest, "schedule_ladder", scheduled.append)
+    image, prediction_id = read_image(io.BytesIO(PHOTO)), uuid4()
+    # A worker writes the file of a prediction before its row.
+    storage.write(media_key(prediction_id, image.extension), image.data)
+    with acting_as(database, user):
+        ingest.store_image(storage, image, None, user.id, resource_id=prediction_id)
+        assert scheduled == []
+    expected = OriginalImage(prediction_id, "jpg", 80, image.content_hash)
+    assert scheduled == [expected]
+    with acting_as(database, user):
+        ingest.store_image(storage, image, None, user.id)
+    assert scheduled == [expected]
 
 
 def test_a_rolled_back_request_leaves_no_file(database: Database, storage: LocalDisk, user: User) -> None:
