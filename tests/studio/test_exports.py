@@ -23,7 +23,13 @@ from db.session import Database
 from db.tenancy import caller_context, get_visible
 from studio import review
 from studio.exports import queue, worker
-from studio.exports.archive import COLUMNS, ArchiveEntry, SourceFileMissing, write_archive
+from studio.exports.archive import (
+    COLUMNS,
+    ArchiveEntry,
+    SourceFileMissing,
+    build_manifest_csv,
+    write_archive,
+)
 from studio.exports.create import MAX_PREDICTIONS, ExportRequest, ExportTooLarge, create_export
 from studio.exports.worker import run_pending_exports
 from studio.jobs.periodic import PeriodicTask
@@ -107,9 +113,35 @@ def test_a_spreadsheet_reads_no_cell_of_the_manifest_as_a_formula(storage: Local
         content = opened.read("manifest.csv")
     assert content.startswith(b"\xef\xbb\xbf")
     rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
-    assert [row["product"] for row in rows] == [f"'{text}" for text in texts[:6]] + texts[6:]
+    start = [f"'{text}" for text in texts[:4]]
+    assert [row["product"] for row in rows] == [*start, "'\tx", "'\r'=1", *texts[6:]]
     assert {row["seed"] for row in rows} == {"-5"}
     assert list(rows[0]) == list(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "separator", [";", "; ", ';"', "\t", "\n", "\r", "\r\n", "|", "", " ", '"', "\t;\n "]
+)
+def test_s39_no_locale_reads_a_part_of_a_manifest_cell_as_a_formula(
+    storage: LocalDisk, separator: str
+) -> None:
+    """A spreadsheet splits a file at the list separator of its locale, whatever separator the file has."""
+    for formula in "=+-@＝＋－＠":
+        hostile = f"{separator}{formula}1+1"
+        facts = {"product": f"Mug{hostile}", "sku": hostile, "provenance": {"light": hostile, "crop": [-1]}}
+        content = build_manifest_csv([make_stored_entry(storage, b"x", "a.webp", **facts)]).decode(
+            "utf-8-sig"
+        )
+        for delimiter in ",;\t|":
+            rows = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
+            cells = [cell.lstrip(' \t\r\n"') for row in rows for cell in row]
+            assert not [cell for cell in cells if cell.startswith(formula)]
+
+
+def test_s39_quoting_formulas_takes_linear_time(storage: LocalDisk) -> None:
+    started = time.process_time()
+    build_manifest_csv([make_stored_entry(storage, b"x", "a.webp", product=";\t" * 200_000)])
+    assert time.process_time() - started < 1
 
 
 def test_an_archive_of_500_images_needs_less_than_4_mb_of_memory(storage: LocalDisk, tmp_path: Path) -> None:
