@@ -26,6 +26,9 @@ from studio.rendering import (
     adjust,
     cut_out_product,
     downscale,
+    get_image_size,
+    get_working_side,
+    measure_preview,
     refine,
     render,
 )
@@ -60,13 +63,18 @@ def prepare_context(storage: Storage, strategy: str, scene: Mapping[str, Any]) -
     if strategy in ("REFINE", "IMAGE_ADJUSTING"):
         source = _open_image(storage, scene["source"])
         return RenderContext(scene, strategy, source=source, cut_out=cut_out_product(downscale(source)))
-    backdrop = scene["background"]["image"]
+    size, backdrop = (scene["width"], scene["height"]), scene["background"]["image"]
+
+    def cut_out(file: Mapping[str, Any]) -> CutOut:
+        side = get_working_side(max(size))
+        return cut_out_product(_open_image(storage, file, (side, side)), max(size))
+
     return RenderContext(
         scene,
         strategy,
-        cut_out=cut_out_product(_open_image(storage, scene["product"])),
-        subject=cut_out_product(_open_image(storage, scene["subject"])) if scene["subject"] else None,
-        backdrop=_open_image(storage, backdrop) if backdrop else None,
+        cut_out=cut_out(scene["product"]),
+        subject=cut_out(scene["subject"]) if scene["subject"] else None,
+        backdrop=_open_image(storage, backdrop, get_image_size(*size)) if backdrop else None,
     )
 
 
@@ -109,23 +117,26 @@ def render_best_image(
     threshold: float,
     report_progress: Progress,
 ) -> RenderedImage:
-    """Render up to `max_attempts` images, until a score reaches `threshold`, and return the best one."""
-    best: RenderedImage | None = None
-    scores = []
-    for attempt in range(max_attempts):
+    """Render the best of up to `max_attempts` images, or the first one whose score reaches `threshold`.
 
-        def report_share(share: float, attempt: int = attempt) -> None:
-            report_progress((attempt + share) / max_attempts)
-
-        image = render_image(context, seed + attempt * LIGHT_SETUPS, index, report_share)
-        scores.append(image.quality["score"])
-        if best is None or scores[-1] > best.quality["score"]:
-            best = image
+    The attempts are compared as previews, and only the best one is rendered in its full size.
+    """
+    if context.source is not None:
+        # Attempts at a retouched image do not differ.
+        max_attempts = 1
+    scores: list[float] = []
+    for attempt in range(max_attempts if max_attempts > 1 else 0):
+        scores.append(measure_preview(_build_request(context, seed + attempt * LIGHT_SETUPS + index)))
+        report_progress(0.5 * (attempt + 1) / max_attempts)
         if scores[-1] >= threshold:
             break
-    assert best is not None  # noqa: S101 - the contract requires at least one attempt
-    best.settings.update({"tries": len(scores), "scores": scores})
-    return best
+    best = scores.index(max(scores)) if scores else 0
+    image = render_image(
+        context, seed + best * LIGHT_SETUPS, index, lambda share: report_progress(0.5 + 0.5 * share)
+    )
+    scores = scores or [image.quality["score"]]
+    image.settings.update({"tries": len(scores), "scores": [round(score, 4) for score in scores]})
+    return image
 
 
 def _build_request(context: RenderContext, seed: int) -> RenderRequest:
@@ -175,8 +186,13 @@ def _retouch(context: RenderContext, source: Image.Image, index: int, report_pro
     return adjust(source, Grade(**scene["grade"]), **options)
 
 
-def _open_image(storage: Storage, file: Mapping[str, Any]) -> Image.Image:
+def _open_image(
+    storage: Storage, file: Mapping[str, Any], enough: tuple[int, int] | None = None
+) -> Image.Image:
+    """Return a decoded image, if possible in a lower resolution of at least the size that is enough."""
     data = storage.read(media_key(UUID(file["media_id"]), file["extension"]))
     image = open_stored(data)
+    # Only JPEG can be decoded in a lower resolution; other formats ignore this.
+    image.draft(None, enough)
     image.load()  # decode in one thread, before several threads read it
     return image

@@ -4,8 +4,9 @@ Pure image code that knows no HTTP, database or files. Start with `model` (the r
 `render` (the steps). The same request returns the same bytes: raise `RENDERER_VERSION` if you change them.
 """
 
+from studio.rendering.backgrounds import get_image_size
 from studio.rendering.contact_sheet import build_contact_sheet
-from studio.rendering.cut_out import cut_out_product
+from studio.rendering.cut_out import cut_out_product, get_working_side
 from studio.rendering.model import (
     RENDERER_VERSION,
     Background,
@@ -16,7 +17,7 @@ from studio.rendering.model import (
     RenderRequest,
 )
 from studio.rendering.quality import score
-from studio.rendering.render import render
+from studio.rendering.render import measure_preview, render
 from studio.rendering.retouch import adjust, downscale, refine
 
 __all__ = [
@@ -31,6 +32,9 @@ __all__ = [
     "build_contact_sheet",
     "cut_out_product",
     "downscale",
+    "get_image_size",
+    "get_working_side",
+    "measure_preview",
     "refine",
     "render",
     "score",

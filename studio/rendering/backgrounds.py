@@ -5,6 +5,7 @@ A strip is a band of full-width rows, so that large canvases need no more memory
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -17,6 +18,10 @@ from studio.rendering.model import Background, Floats
 from studio.rendering.variation import Variation
 
 Surface = Literal["sweep", "table", "wall"]
+# The blur of an image behind the product, as a share of the canvas's longer side; and its size in pixels of
+# the image from which on a smaller copy of the image gives the same blur.
+_IMAGE_BLUR, _MAX_BLUR_PIXELS = 0.0035, 4.0
+
 StripPainter = Callable[[int, int], Floats]
 """Takes the first and the last row (exclusive); returns rows x width x 3, 0..255."""
 
@@ -98,15 +103,28 @@ def _sweep(
     return strip
 
 
+def get_image_size(width: int, height: int) -> tuple[int, int]:
+    """Return the width and height, in pixels, of a background image that are enough for a canvas."""
+    share = 1.04 * _MAX_BLUR_PIXELS / _IMAGE_BLUR / max(width, height)
+    return math.ceil(share * width), math.ceil(share * height)
+
+
 def _image(image: Image.Image, width: int, height: int, variation: Variation) -> StripPainter:
     pixels, _ = to_srgb(image)
     across, down = pixels.shape[1], pixels.shape[0]
     scale = max(width / across, height / down) * 1.04
+    share = _MAX_BLUR_PIXELS * scale / (_IMAGE_BLUR * max(width, height))
+    if share < 1:
+        # The cost would grow with the image, or with the canvas, instead of with what can be seen.
+        size = (max(1, round(across * share)), max(1, round(down * share)))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        across, down = size
+        scale = max(width / across, height / down) * 1.04
     crop_x, crop_y = across - width / scale, down - height / scale
     left = crop_x / 2 * (1 + np.clip(12 * variation.shift_x, -0.9, 0.9))
     top = crop_y / 2
     # A background is out of focus.
-    pixels = cv2.GaussianBlur(pixels, (0, 0), max(0.6, 0.0035 * max(width, height) / scale))
+    pixels = cv2.GaussianBlur(pixels, (0, 0), max(0.6, _IMAGE_BLUR * max(width, height) / scale))
 
     def strip(first: int, last: int) -> Floats:
         matrix = np.array(

@@ -8,7 +8,8 @@ import numpy as np
 from studio.rendering.colour import luminance, smoothstep
 from studio.rendering.model import Framing, Pixels, Quality
 
-_MEASURED_SIDE = 1024
+MEASURED_SIDE = 1024
+"""The longer side of the copy that the score is measured on, in pixels."""
 # Exponent of the sharpness lost by enlargement, which the small copy measured below cannot show.
 _SOFTENING = 0.5
 # Luma of the highlights of a well-lit product.
@@ -47,7 +48,7 @@ def score(
         bleeds: Sides that cut the product off on purpose.
         enlarged: Pixels of the image per pixel of the photo.
     """
-    factor = min(1.0, _MEASURED_SIDE / max(alpha.shape))
+    factor = min(1.0, MEASURED_SIDE / max(alpha.shape))
     size = (max(1, round(alpha.shape[1] * factor)), max(1, round(alpha.shape[0] * factor)))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     opacity = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)

@@ -6,7 +6,7 @@ strips, so that large images need about three bytes of memory per pixel too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -14,6 +14,7 @@ import numpy as np
 
 from studio.rendering import backgrounds, grading, shadows
 from studio.rendering.colour import luminance
+from studio.rendering.cut_out import shrink_cut_out
 from studio.rendering.encode import encode
 from studio.rendering.framed_crop import crop_to_frame, frame_margin_percent
 from studio.rendering.framing import Placement, place_product, project_product
@@ -24,10 +25,11 @@ from studio.rendering.model import (
     Floats,
     Pixels,
     Progress,
+    Quality,
     Rendering,
     RenderRequest,
 )
-from studio.rendering.quality import score
+from studio.rendering.quality import MEASURED_SIDE, score
 from studio.rendering.variation import Variation, sample_variation
 
 _STRIP_ROWS = 192
@@ -58,6 +60,33 @@ def render(request: RenderRequest, progress: Progress | None = None) -> Renderin
     if request.width < 1 or request.height < 1:
         raise ValueError("width and height must be at least 1 pixel")
     report_progress = progress or (lambda share: None)
+    pixels, quality, provenance = _paint(request, report_progress)
+    image, content_type = encode(pixels, request.file_format, request.quality)
+    report_progress(1.0)
+    return Rendering(image, content_type, request.width, request.height, quality, provenance)
+
+
+def measure_preview(request: RenderRequest) -> float:
+    """Return the score of a prediction, measured on a canvas of at most `MEASURED_SIDE` pixels a side.
+
+    The score of the prediction itself is measured on a copy of that size. Photo and canvas are reduced by the
+    same factor, so that the composition is the same.
+    """
+    factor = MEASURED_SIDE / max(request.width, request.height)
+    if factor < 1:
+        subject = request.subject_image
+        request = replace(
+            request,
+            width=max(1, round(request.width * factor)),
+            height=max(1, round(request.height * factor)),
+            cut_out=shrink_cut_out(request.cut_out, factor),
+            subject_image=shrink_cut_out(subject, factor) if isinstance(subject, CutOut) else subject,
+        )
+    return _paint(request, lambda share: None)[1].score
+
+
+def _paint(request: RenderRequest, report_progress: Progress) -> tuple[Pixels, Quality, dict[str, Any]]:
+    """Return the pixels of a prediction, their quality and their provenance."""
     variation = sample_variation(request.seed + request.variant, request.grade.lighting)
     report_progress(0.02)
     layers, facts = _build_layers(request, variation)
@@ -69,10 +98,7 @@ def render(request: RenderRequest, progress: Progress | None = None) -> Renderin
     framing = "DETAIL" if main.pose == "framed" else request.framing
     quality = score(pixels, alpha, framing, edge, main.margin, main.bleeds, main.scale)
     report_progress(0.75)
-    image, content_type = encode(pixels, request.file_format, request.quality)
-    report_progress(1.0)
-    provenance = {**_build_provenance(request, variation, main), **facts}
-    return Rendering(image, content_type, request.width, request.height, quality, provenance)
+    return pixels, quality, {**_build_provenance(request, variation, main), **facts}
 
 
 def _edge_confidence(cut_out: CutOut) -> float:
