@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from db.errors import UnreadableImage
-from studio.media.inspection import JPEG_END, JPEG_SCAN, jpeg_segments
+from studio.media.reduction import JPEG_END, JPEG_SCAN, jpeg_segments
 
 _JFIF, _ADOBE, _COMMENT = 0xE0, 0xEE, 0xFE
 # JFIF version 1.1 with square pixels and no thumbnail. The Adobe segment ends with one byte, the colour

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from db.errors import UnreadableImage
-from studio.media.avif_decoder import DecodeError, decode_in_subprocess
 from studio.media.inspection import ImageInfo, inspect_image, open_image, read_bounded
 from studio.media.memory_gate import load_slot, reserve_memory
 from studio.media.metadata_stripping import strip_metadata
+from studio.media.sandbox import AvifHeader, DecodeError, decode_in_subprocess
 from studio.media.stored_image import StoredImage
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
@@ -60,9 +60,10 @@ def normalise(data: bytes) -> StoredImage:
 
 def _normalise_bounded(data: bytes) -> StoredImage:
     inspected = inspect_image(data)
+    del data
     with reserve_memory((inspected.width, inspected.height)):
-        upright, stripped = _decode(data, inspected)
-        stored, file_format = stripped or _encode(upright, inspected.file_format, data)
+        upright, stripped = _decode(inspected)
+        stored, file_format = stripped or _encode(upright, inspected.file_format, inspected.data)
         color = dominant_color(upright)
     return StoredImage(
         data=stored,
@@ -97,22 +98,22 @@ def _downsample(image: Image.Image) -> Image.Image:
     return image.resize((width, height), Image.Resampling.NEAREST)
 
 
-def _decode(data: bytes, inspected: ImageInfo) -> tuple[Image.Image, tuple[bytes, str] | None]:
+def _decode(inspected: ImageInfo) -> tuple[Image.Image, tuple[bytes, str] | None]:
     """Return the upright sRGB pixels, and the stripped original if it need not be re-encoded.
 
     The original comes with its format name; it is None if the pixels must be re-encoded.
     """
-    with open_image(data, inspected.file_format) as opened:
-        image = _load(opened, data)
-        orientation = _orientation(image)
-        profile = _foreign_profile(image)
-        stripped = None
-        if orientation == 1 and profile is None and inspected.frames == 1:
-            stripped_bytes = strip_metadata(data, image, inspected.file_format)
-            stripped = (stripped_bytes, inspected.file_format) if stripped_bytes else None
-        pixels = _to_eight_bits(image)
+    data, file_format = inspected.data, inspected.file_format
+    image = _load(inspected)
+    orientation = _orientation(image)
+    profile = _foreign_profile(image)
+    stripped = None
+    if orientation == 1 and profile is None and inspected.frames == 1:
+        stripped_bytes = strip_metadata(data, image, file_format)
+        stripped = (stripped_bytes, file_format) if stripped_bytes else None
+    pixels = _to_eight_bits(image)
     # Freed before the next conversion, so that at most two copies of the pixels exist instead of four.
-    del opened, image
+    del image
     pixels = _to_srgb(pixels, profile)
     if orientation in _TRANSPOSITIONS:
         pixels = pixels.transpose(_TRANSPOSITIONS[orientation])
@@ -121,10 +122,16 @@ def _decode(data: bytes, inspected: ImageInfo) -> tuple[Image.Image, tuple[bytes
     return pixels, stripped
 
 
-def _load(image: Image.Image, data: bytes) -> Image.Image:
+def _load(inspected: ImageInfo) -> Image.Image:
     """Return the image with its pixels decoded; raise UnreadableImage if decoding fails."""
-    if image.format == "AVIF":
-        return _load_avif(image, data)
+    if inspected.avif is not None:
+        return _load_avif(inspected.data, inspected.avif)
+    image = open_image(inspected.data, inspected.file_format)
+    if inspected.file_format == "WEBP" and not _is_plain_webp(inspected.data):
+        loaded = _load_in_subprocess(inspected.data, "WEBP", image.mode, image.size)
+        # The orientation and the colour profile of the file.
+        loaded.info.update(image.info)
+        return loaded
     try:
         image.load()
     except Exception as error:  # Decoders raise OSError, SyntaxError, ValueError, EOFError ...
@@ -132,14 +139,23 @@ def _load(image: Image.Image, data: bytes) -> Image.Image:
     return image
 
 
-def _load_avif(image: Image.Image, data: bytes) -> Image.Image:
+def _load_avif(data: bytes, header: AvifHeader) -> Image.Image:
+    loaded = _load_in_subprocess(data, "AVIF", header.mode, (header.width, header.height))
+    loaded.getexif()[_EXIF_ORIENTATION] = header.orientation
+    loaded.info["icc_profile"] = header.profile
+    return loaded
+
+
+def _is_plain_webp(data: bytes) -> bool:
+    """Return whether nothing is lossless: then the size of the image limits the memory of the decoder."""
+    return not any(kind in data for kind in (b"VP8L", b"ALPH", b"ANMF"))
+
+
+def _load_in_subprocess(data: bytes, file_format: str, mode: str, size: tuple[int, int]) -> Image.Image:
     try:
-        loaded = Image.frombytes(image.mode, image.size, decode_in_subprocess(data, image.size))
+        return Image.frombytes(mode, size, decode_in_subprocess(data, file_format, size))
     except (DecodeError, ValueError) as error:
         raise UnreadableImage(_DAMAGED) from error
-    # The orientation and the colour profile of the file.
-    loaded.info.update(image.info)
-    return loaded
 
 
 def _orientation(image: Image.Image) -> int:

@@ -51,11 +51,13 @@ SECURITY_ROWS = {
     30: "Published accounts",
     31: "Closed by default",
     32: "Backup and restore",
+    33: "Decompression",
     34: "Concurrent requests",
     35: "Bodies before authorization",
     36: "Work per request",
     37: "Noisy neighbours",
     38: "Waiting requests",
+    39: "CSV injection",
     40: "Withdrawn rows and images",
     41: "Owners of images",
     42: "Full disk",
@@ -63,6 +65,7 @@ SECURITY_ROWS = {
     44: "Share links",
     45: "Ambiguous request heads",
     46: "Slugs of organizations",
+    47: "Rendering time",
     48: "Limits per account",
 }
 

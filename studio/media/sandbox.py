@@ -1,0 +1,151 @@
+"""Open AVIF files, and decode AVIF and WEBP files, in a subprocess with limits of memory and time.
+
+The container may announce 64 pixels a side while the compressed frame in it has 16,384: three kilobytes that
+fill half a gigabyte. The decoder trusts the frame and detects the difference only after decoding, and Pillow
+does not expose libavif's own bound (`imageSizeLimit`). An AVIF can also assemble its metadata from any number
+of copies of the same bytes, and a lossless WEBP of 300 kB can declare 65,536 Huffman codes that fill 400 MB.
+So the subprocess gets only as much address space as an image of the announced size needs.
+
+This file is also the program that the subprocess runs (with `python -I`): it must not import other modules of
+this project at the top level.
+"""
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import AvifImagePlugin, Image, ImageFile, WebPImagePlugin
+
+# Memory for the decoder itself, in addition to what Python and Pillow use when it starts.
+_BASE_BYTES = 32 * 1024 * 1024
+# Memory for the header: metadata that fills a large file is not accepted.
+_HEADER_BYTES = 16 * 1024 * 1024
+# Measured: 12 bytes for an opaque image with 8 bits a channel, 18 for one with 10 bits and alpha. The pixels
+# exist four times: in the decoder, as bytes, as Pillow's image and in the output.
+_BYTES_PER_PIXEL = 24
+# An image of 64 megapixels takes two seconds.
+_TIMEOUT_SECONDS = 30
+_PIXELS_PER_SECOND = 4_000_000
+_MAX_PROFILE_BYTES = 4 << 20
+_EXIT_UNDECODABLE = 3
+_READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
+
+
+class DecodeError(Exception):
+    """The file is damaged, or its frame is larger than the container announces."""
+
+
+@dataclass(frozen=True)
+class AvifHeader:
+    """The header of an AVIF file. The orientation is that of EXIF, 1 to 8."""
+
+    mode: str
+    width: int
+    height: int
+    frames: int
+    orientation: int
+    profile: bytes
+
+
+def inspect_in_subprocess(data: bytes) -> AvifHeader:
+    """Return the header of an AVIF file.
+
+    Raises:
+        DecodeError: The file cannot be opened within the memory and time limits.
+    """
+    line, _, profile = _run("AVIF", data, "header", _HEADER_BYTES, 1).partition(b"\n")
+    return AvifHeader(**json.loads(line), profile=profile)
+
+
+def decode_in_subprocess(data: bytes, file_format: str, size: tuple[int, int]) -> bytes:
+    """Return the pixels of the first frame, in Pillow's raw layout for the image's mode.
+
+    The memory limit is enforced on Linux only. On other systems a hostile file can still exhaust the memory
+    of the subprocess, but not crash the server.
+
+    Args:
+        data: The file.
+        file_format: AVIF or WEBP.
+        size: Width and height that the container announces, in pixels.
+
+    Raises:
+        DecodeError: The file cannot be decoded within the memory and time limits.
+    """
+    pixels = size[0] * size[1]
+    memory = _BASE_BYTES + len(data) + _BYTES_PER_PIXEL * pixels
+    return _run(file_format, data, "pixels", memory, 1 + pixels // _PIXELS_PER_SECOND)
+
+
+def _run(file_format: str, data: bytes, output: str, memory: int, seconds: int) -> bytes:
+    numbers = [str(number) for number in (len(data), memory + len(data), seconds)]
+    command = [sys.executable, "-I", str(Path(__file__)), file_format, output, *numbers]
+    try:
+        process = subprocess.run(  # noqa: S603 - this file, two words and three numbers
+            command, input=data, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DecodeError from error
+    # A negative code means that a signal ended the subprocess: a hostile file can cause that too.
+    if process.returncode == _EXIT_UNDECODABLE or process.returncode < 0:
+        raise DecodeError
+    if process.returncode != 0:
+        raise RuntimeError(f"the image decoder did not start: {process.stderr.decode(errors='replace')}")
+    return process.stdout
+
+
+def _main(file_format: str, output: str, length: str, memory: str, seconds: str) -> None:
+    """Read a file from standard input and write its header or its pixels to standard output.
+
+    Args:
+        file_format: Pillow's name of the format.
+        output: `header` or `pixels`.
+        length: The size of the file in bytes. Reading up to the end would hold it twice.
+        memory: The limit of additional memory, in bytes.
+        seconds: The limit of CPU time.
+    """
+    _limit_resources(int(memory), int(seconds))
+    # Each thread reserves address space for its stack, which counts towards the limit.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    try:
+        with _READERS[file_format](io.BytesIO(sys.stdin.buffer.read(int(length)))) as image:
+            result = image.tobytes() if output == "pixels" else _describe(image)
+    except Exception:  # noqa: BLE001 - Pillow raises many kinds on damaged files, MemoryError included
+        sys.exit(_EXIT_UNDECODABLE)
+    sys.stdout.buffer.write(result)
+
+
+def _limit_resources(memory: int, seconds: int) -> None:
+    if sys.platform != "linux":
+        return
+    import resource
+
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+
+
+def _describe(image: Image.Image) -> bytes:
+    """Return the header as a line of JSON, followed by the colour profile."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # noqa: BLE001 - damaged EXIF is common and does not affect the pixels
+        orientation = 1
+    header = {
+        "mode": image.mode,
+        "width": image.width,
+        "height": image.height,
+        "frames": getattr(image, "n_frames", 1),
+        "orientation": orientation if orientation in range(1, 9) else 1,
+    }
+    profile = image.info.get("icc_profile") or b""
+    return json.dumps(header).encode() + b"\n" + (profile if len(profile) <= _MAX_PROFILE_BYTES else b"")
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
