@@ -137,8 +137,16 @@ FORMS: dict[str, tuple[str, str, bytes]] = {
 }
 
 
+async def skip_authorization(*_: object) -> None:
+    """Let a request pass to the parser of its body, without an account whose bytes are counted."""
+
+
 @pytest.mark.parametrize("kind", FORMS)
-def test_s19_an_expensive_form_is_rejected_quickly(app: Application, token: str, kind: str) -> None:
+def test_s19_an_expensive_form_is_rejected_quickly(
+    app: Application, token: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A request with a file is authorized before its body is read, which would need a database.
+    monkeypatch.setattr(app.bridge, "call", skip_authorization)
     target, media_type, body = FORMS[kind]
     assert_rejected_quickly(
         app, "POST", target, {"authorization": f"Bearer {token}", "content-type": media_type}, body
