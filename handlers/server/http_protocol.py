@@ -96,6 +96,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._header_bytes + len(self.url) > MAX_HEAD_BYTES or self._header_count > MAX_HEADERS:
             self._detail = HEAD_TOO_LARGE
             raise ValueError(HEAD_TOO_LARGE)
+        # Trailers of a chunked body arrive here too, after the head was checked (RFC 9110, section 6.5.1).
+        if self._head_is_complete:
+            return
         self._host_count += name.lower() == b"host"
         # WSGI and CGI give `X_Forwarded_For` and `X-Forwarded-For` one name, and a proxy removes only the
         # second one. nginx and gunicorn drop such fields too.

@@ -86,8 +86,9 @@ def _run(file_format: str, data: bytes, output: str, memory: int, seconds: int) 
     numbers = [str(number) for number in (len(data), memory + len(data), seconds)]
     command = [sys.executable, "-I", str(Path(__file__)), file_format, output, *numbers]
     try:
+        # Without the environment, so that code of a hostile file finds no secrets in it.
         process = subprocess.run(  # noqa: S603 - this file, two words and three numbers
-            command, input=data, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False
+            command, input=data, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False, env={}
         )
     except subprocess.TimeoutExpired as error:
         raise DecodeError from error

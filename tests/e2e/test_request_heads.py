@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.server import RunningServer
 
 REQUEST_LINE = b"GET /api/v1/utils/version HTTP/1.1\r\n"
@@ -47,6 +48,22 @@ def test_s45_a_request_without_exactly_one_host_is_rejected(demo_server: Running
 def test_s45_one_host_is_enough_and_http_1_0_needs_none(demo_server: RunningServer, head: bytes) -> None:
     status, _ = exchange(demo_server, head + b"Connection: close\r\n\r\n")
     assert status == 200
+
+
+def test_s45_a_trailer_is_no_header_field(demo_server: RunningServer) -> None:
+    with Api(demo_server.origin) as api:
+        api.sign_in(EMAIL, PASSWORD)
+        token = api.client.headers["authorization"].encode()
+    head = (
+        b"PATCH /api/v1/users/me HTTP/1.1\r\nConnection: close\r\nContent-Type: application/json\r\n" + HOST
+    )
+    head += b"Authorization: " + token + b"\r\n"
+    body = b'{"full_name":"Demo"}'
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(body), body)
+    never_matches = b'If-Match: "never"\r\n'
+    plain = b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    assert exchange(demo_server, head + never_matches + plain)[0] == 412
+    assert exchange(demo_server, head + chunked + never_matches + b"\r\n")[0] == 200
 
 
 def test_s45_a_second_request_on_the_connection_needs_its_own_host(demo_server: RunningServer) -> None:

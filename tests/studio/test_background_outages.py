@@ -142,12 +142,12 @@ def run_periodic_task(_monkeypatch: pytest.MonkeyPatch, error: Exception, called
         ),
         (
             run_generation_worker,
-            "generation worker has no database, retrying: (builtins.Exception) database is locked",
+            "generation worker has no database or storage, retrying: (builtins.Exception) database is locked",
             "a generation worker failed",
         ),
         (
             run_periodic_task,
-            "cleanup has no database, next run in 0.01 s: (builtins.Exception) database is locked",
+            "cleanup has no database or storage, next run in 0.01 s: (builtins.Exception) database is locked",
             "cleanup failed, next run in 0.01 s",
         ),
     ],

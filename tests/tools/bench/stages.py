@@ -27,11 +27,18 @@ STAGES: dict[str, tuple[str, ...]] = {
         "starlette",
     ),
     "routing": ("handlers.pipeline.middleware.routing", "handlers.contract.router"),
-    "token": ("handlers.pipeline.auth", "connexion.security", "connexion.middleware.security", "jwt"),
+    "token": (
+        "handlers.pipeline.auth",
+        "studio.settings.Settings.secret_keys",
+        "connexion.security",
+        "connexion.middleware.security",
+        "jwt",
+    ),
     "rate limits": (
         "handlers.pipeline.request_context.RequestContext.has_consumed",
         "handlers.pipeline.request_context.RequestContext.limit_headers",
         "handlers.pipeline.middleware.concurrency",
+        "handlers.pipeline.lock_waits",
         "handlers.pipeline.middleware.rate_limits",
         "handlers.common.attempt_limits",
         "studio.rate_limits",
@@ -44,7 +51,11 @@ STAGES: dict[str, tuple[str, ...]] = {
         "handlers.contract.schema_compiler",
         "handlers.contract.json_pointer",
     ),
-    "body": ("handlers.contract.request_bodies", "handlers.contract.strict_json"),
+    "body": (
+        "handlers.contract.request_bodies",
+        "handlers.contract.strict_json",
+        "handlers.pipeline.body_limits",
+    ),
     "problem responses": (
         "handlers.contract.errors",
         "handlers.pipeline.errors",
