@@ -198,6 +198,7 @@ def release_lease(committing_scenario: BillingScenario, lease: queue.Lease) -> N
     queue.release(committing_scenario.database, lease)
 
 
+@pytest.mark.slow("it repeats a race")
 def test_s20_cancellations_that_race_the_end_of_the_work_refund_at_most_once(
     committing_scenario: BillingScenario,
 ) -> None:

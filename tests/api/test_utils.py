@@ -116,6 +116,7 @@ def test_s29_a_server_whose_broker_cannot_be_reached_is_alive_but_not_ready(
     assert int(response.headers["retry-after"]) > 0
 
 
+@pytest.mark.slow("it waits for the timeout of a broker")
 def test_s29_threads_do_not_wait_for_a_broker_that_accepts_connections_and_never_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         probe = BrokerProbe(f"redis://127.0.0.1:{listener.getsockname()[1]}/0")

@@ -40,6 +40,7 @@ def test_s28_the_running_server_matches_its_contract(
     assert status == 0, capfd.readouterr().out[-6000:]
 
 
+@pytest.mark.slow("it starts a server and fuzzes it")
 def test_the_stateful_phase_finds_a_stale_read_and_reports_it(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def find_problem(output: str) -> dict[str, Any] | None:
 
 
 @pytest.mark.parametrize("name", SHELL_PAGES)
+@pytest.mark.slow("it runs every block of the documentation")
 def test_no_block_of_a_page_returns_an_error(name: str, demo_server: RunningServer) -> None:
     assert [
         problem for output in run_page(PAGES[name], demo_server) if (problem := find_problem(output))

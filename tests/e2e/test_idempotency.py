@@ -66,6 +66,7 @@ def credits_used(api: Api) -> int:
     return sum(plan["credits_used"] for plan in api.get("/subscriptions/")["data"])
 
 
+@pytest.mark.slow("it starts two servers")
 def test_s20_twenty_concurrent_requests_create_and_charge_one_generation(api: Api) -> None:
     path, used = f"/generations/?organization_id={ORGANIZATION}", credits_used(api)
     body = {"product_id": PRODUCT, "batch_size": 2, "width": 64, "height": 64}

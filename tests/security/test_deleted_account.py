@@ -175,6 +175,7 @@ def test_s43_an_error_of_an_account_that_exists_stays_what_it_is(
 @pytest.mark.parametrize(
     "name", ["create_brand", "create_product", "create_shooting", "create_presigned_url"]
 )
+@pytest.mark.slow("it waits for locks")
 def test_s43_the_deletion_waits_for_a_write_that_came_first_and_deletes_it_too(
     app: Application, own_database: Database, name: str
 ) -> None:

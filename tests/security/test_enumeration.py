@@ -86,12 +86,14 @@ def test_s14_requests_for_known_unknown_and_inactive_addresses_take_the_same_tim
 ) -> None:
     client = client_at(app, "192.0.2.1")
     durations_by_email: dict[str, list[float]] = {email: [] for email in ADDRESSES}
+    # Other tests run at the same time as the short form, so it measures CPU time.
+    clock = time.perf_counter if long_form else time.process_time
     # Alternate between the addresses, so that a slow moment of the machine affects all three.
     for _ in range(LONG if long_form else SHORT):
         for email in ADDRESSES:
-            start = time.perf_counter()
+            start = clock()
             send(client, email)
-            durations_by_email[email].append(time.perf_counter() - start)
+            durations_by_email[email].append(clock() - start)
     medians = [median(durations) for durations in durations_by_email.values()]
     # A few runs only show that no step is skipped; 200 runs can show a difference of 10 %.
     tolerance = 1.1 if long_form else 2

@@ -56,6 +56,7 @@ def queue_messages(*endpoints: WebhookEndpoint, each: int = 1) -> None:
 
 
 @pytest.mark.parametrize("neighbour", ["one organization", "one account with many organizations"])
+@pytest.mark.slow("it waits for slow endpoints")
 def test_s37_slow_endpoints_of_one_tenant_use_half_of_the_senders(
     neighbour: str, own_database: Database, receivers: tuple[WebhookReceiver, WebhookReceiver]
 ) -> None:

@@ -128,6 +128,7 @@ def test_s18_every_other_character_is_allowed_and_significant(
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "漢", "🔑"])
+@pytest.mark.slow("it hashes passwords")
 def test_s18_no_password_is_truncated(password_setters: PasswordSetters, letter: str) -> None:
     """bcrypt truncates at 72 bytes, so changes before and after that byte are tried."""
     longest = letter * 128

@@ -186,6 +186,7 @@ def test_s30_production_starts_on_an_empty_database_with_presets_and_without_acc
 
 
 @pytest.mark.parametrize(("environment", "is_shown"), [("production", False), ("development", True)])
+@pytest.mark.slow("it starts a server")
 def test_s30_the_home_page_shows_the_demo_login_only_outside_of_production(
     tmp_path: Path, environment: str, is_shown: bool
 ) -> None:
@@ -196,6 +197,7 @@ def test_s30_the_home_page_shows_the_demo_login_only_outside_of_production(
 
 
 @pytest.mark.parametrize("arguments", [[], ["--prepare-only"]])
+@pytest.mark.slow("it starts a process")
 def test_s30_production_does_not_start_on_a_database_that_was_seeded_for_development(
     development: Path, arguments: list[str]
 ) -> None:
@@ -456,6 +458,7 @@ def test_s30_the_pages_for_operators_set_production_before_the_first_command(pag
 
 
 @pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.slow("it copies a database")
 def test_s30_a_move_to_postgresql_deactivates_the_published_accounts_of_the_copy(
     development: Path, capsys: pytest.CaptureFixture[str], keeps: bool
 ) -> None:

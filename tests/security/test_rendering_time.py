@@ -115,6 +115,7 @@ def test_s47_the_photo_is_reduced_to_what_the_output_shows() -> None:
     assert cut_out_product(photo, output_side=400).photo.shape[:2] == (1_200, 1_600)
 
 
+@pytest.mark.slow("it renders a large image")
 def test_s47_the_score_of_a_preview_is_the_score_of_the_image() -> None:
     photo = Image.open(io.BytesIO(load_phone_photo()))
     for framing in ("STILL_LIFE", "DETAIL"):

@@ -463,6 +463,7 @@ def test_s32_the_rows_are_of_one_moment_while_others_are_written(
 
 
 @pytest.mark.parametrize("policies", [["brands"], ["brands", "audit_events"]])
+@pytest.mark.slow("it saves a database twice")
 def test_s32_a_backup_that_would_miss_protected_rows_is_refused(
     install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str], policies: list[str]
 ) -> None:

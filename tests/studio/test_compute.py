@@ -232,6 +232,7 @@ def test_a_long_step_keeps_its_lease(
         wait_until(lambda: load_generation(database, generation_id).lease_expires_at > first + 2 * duration)
 
 
+@pytest.mark.slow("it waits for a provider")
 def test_remote_tasks_do_not_block_the_only_worker(
     committing_studio: CommittingStudio, server: ComputeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from db.models import Export
 from db.session import Database, current_session
 from studio.exports.create import ExportRequest, create_export
@@ -39,6 +41,7 @@ worker.run_pending_exports(database, LocalDisk(Path(sys.argv[2])), timedelta(sec
 """
 
 
+@pytest.mark.slow("it kills a process and starts another one")
 def test_an_export_survives_a_killed_process(
     emptied_database: Database, database_url: str, tmp_path: Path
 ) -> None:

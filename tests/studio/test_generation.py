@@ -239,6 +239,7 @@ def test_only_given_inputs_without_an_effect_are_listed_as_ignored(
     ]
 
 
+@pytest.mark.slow("it renders three large images")
 def test_a_seed_determines_the_image(generate: Any, scenario: PhotographedProduct) -> None:
     hashes = [
         prediction.content_hash

@@ -354,6 +354,7 @@ def test_a_decoder_that_does_not_start_is_an_internal_error(
         normalise(encode_image(build_orientation_image(), "AVIF"))
 
 
+@pytest.mark.slow("it decodes hundreds of damaged files")
 def test_s10_random_damage_ends_in_an_image_or_a_documented_error() -> None:
     random = np.random.default_rng(7)
     for file_format in ("JPEG", "PNG", "WEBP", "AVIF", "GIF"):

@@ -130,6 +130,7 @@ def test_every_row_is_copied_unchanged_with_circular_references(
     ("damage", "error"),
     [("missing", "is missing"), ("changed", "has other content"), ("archive", "is missing")],
 )
+@pytest.mark.slow("it copies a database three times")
 def test_a_missing_or_changed_file_leaves_the_target_empty(
     environment: MigrationEnvironment, capsys: pytest.CaptureFixture[str], damage: str, error: str
 ) -> None:

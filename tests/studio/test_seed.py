@@ -113,6 +113,7 @@ def test_the_demo_seed_has_the_rows_of_the_contract_examples_with_accounts_and_i
     assert count_rows(own_database) == before
 
 
+@pytest.mark.slow("it renders the demo images")
 def test_workers_complete_the_generations_of_an_interrupted_seed_with_the_ids_of_the_examples(
     own_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
