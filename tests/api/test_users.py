@@ -195,6 +195,7 @@ def test_superusers_cannot_lock_demote_or_delete_their_own_account(admin: Client
     ("method", "body"),
     [("PATCH", {"is_superuser": False}), ("PATCH", {"is_active": False}), ("DELETE", None)],
 )
+@pytest.mark.slow("each case waits for a lock")
 def test_s16_one_of_two_superusers_that_deactivate_each_other_concurrently_stays_active(
     committing_server: CommittingServer,
     application: Application,

@@ -162,6 +162,7 @@ def test_a_count_is_the_number_of_rows_with_each_filter(name: str, app: Applicat
 
 @on_postgresql
 @pytest.mark.parametrize("name", [name for name in LISTS if name not in GLOBAL_LISTS])
+@pytest.mark.slow("it analyses the plans of all lists")
 def test_a_list_is_read_by_an_index(
     name: str, app: Application, tenant: Tenant, query_plans: QueryPlans
 ) -> None:

@@ -121,6 +121,7 @@ def organization(emptied_database: Database) -> tuple[UUID, UUID]:
         return make.make_organization(owner).id, owner.id
 
 
+@pytest.mark.slow("it writes for seconds")
 def test_every_snapshot_has_correct_counts_during_writes_and_compaction(
     database_url: str, organization: tuple[UUID, UUID]
 ) -> None:

@@ -20,6 +20,8 @@ from tests.e2e.otlp_collector import Collector, ReceivedSpan, run_collector
 from tests.e2e.server import RunningServer, free_port, running_server
 from tests.support.requirements import skip_or_fail
 
+pytestmark = pytest.mark.slow("it starts two servers and a collector")
+
 SERVER, CONSUMER, INTERNAL = 2, 5, 1
 UNKNOWN = "/api/v1/nothing-is-here"
 TRACE_STATE = "congo=t61rcWkgMzE"

@@ -123,6 +123,7 @@ def team(committing_server: CommittingServer, application: Application) -> Team:
         ("removed", "another role"),
     ],
 )
+@pytest.mark.slow("each case waits for a lock")
 def test_s16_a_request_of_an_admin_fails_when_the_role_changes_while_it_runs(
     team: Team, monkeypatch: pytest.MonkeyPatch, database_kind: str, lost: str, attempt: str
 ) -> None:

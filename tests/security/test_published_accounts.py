@@ -172,6 +172,7 @@ def sign_in(url: str, email: str, password: str) -> httpx.Response:
     return httpx.post(f"{url}/login/access-token", data={"username": email, "password": password}, timeout=30)
 
 
+@pytest.mark.slow("it starts a server")
 def test_s30_production_starts_on_an_empty_database_with_presets_and_without_accounts(tmp_path: Path) -> None:
     with running_server(tmp_path, SARTIQ_ENV="production", MAIL="off") as server:
         assert list_addresses(tmp_path) == []
