@@ -334,7 +334,7 @@ def _attach_services(app: Application) -> None:
 
 
 def _background_services(services: Services) -> list[BackgroundService]:
-    """Return the workers of this process; with a broker only what cannot run elsewhere."""
+    """Return the workers of this process; with a broker, only those that a Celery worker cannot run."""
     settings = services.settings
     if settings.celery_broker_url is not None:
         # Imported here: a server without a broker does not wait for Celery to load.

@@ -29,6 +29,7 @@ from tests.support.requirements import skip_or_fail
 
 if TYPE_CHECKING:
     from tests.resilience.processes import RedisServer
+    from tests.support.servers.webhook_receiver import WebhookReceiver
 
 
 # Servers that tests start must not read the developer's `.env` file.
@@ -133,6 +134,18 @@ def broker() -> Iterator[RedisServer]:
         except DependencyMissing as missing:
             skip_or_fail(str(missing))
         yield running
+
+
+@pytest.fixture
+def receiver() -> Iterator[WebhookReceiver]:
+    """Yield a running webhook receiver."""
+    # Imported here because most tests receive no webhooks.
+    from tests.support.servers.http_recorder import run_http_recorder
+    from tests.support.servers.webhook_receiver import WebhookReceiver
+
+    receiver = WebhookReceiver()
+    with run_http_recorder(receiver.respond) as receiver.recorder:
+        yield receiver
 
 
 @pytest.fixture(scope="session")

@@ -225,8 +225,8 @@ def show_progress(api: Api, generations: list[Row], bar: ProgressBar) -> None:
 
     def listen(generation_id: str) -> None:
         with (
-            # The caller polls the generations afterwards. SSEError (no event stream) is a TransportError.
-            contextlib.suppress(httpx.TransportError),
+            # SSEError, for a response without an event stream, is a TransportError.
+            contextlib.suppress(httpx.TransportError),  # the caller polls the generations afterwards
             connect_sse(api.client, "GET", f"/generations/{generation_id}/events") as source,
         ):
             for event in source.iter_sse():

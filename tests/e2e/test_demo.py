@@ -57,6 +57,8 @@ def test_the_demo_reports_a_configured_server_that_does_not_respond(
     assert "No Sartiq server responds at SARTIQ_URL=http://127.0.0.1:9" in capsys.readouterr().err
 
 
+# The streams are read in threads, whose exceptions are warnings only.
+fail_on_thread_errors = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 EVENTS = {
     "comments and empty events": b": heartbeat\n\n:\n\n\n\ndata:\n\nretry: 5\n\n",
     "events of a proxy": b"event: error\ndata: Bad Gateway\n\ndata: [1]\n\ndata: {}\n\n",
@@ -65,7 +67,7 @@ EVENTS = {
 
 
 @pytest.mark.parametrize("kind", EVENTS)
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@fail_on_thread_errors
 def test_the_demo_ignores_events_that_it_does_not_know(kind: str, capsys: pytest.CaptureFixture) -> None:
     body = EVENTS[kind] + b'id: 2\nevent: progress\ndata: {"progress": 60}\n\n' + EVENTS[kind]
     follow_stream(httpx.Response(200, headers={"content-type": "text/event-stream"}, content=body))
@@ -75,7 +77,7 @@ def test_the_demo_ignores_events_that_it_does_not_know(kind: str, capsys: pytest
 
 
 @pytest.mark.parametrize("status", [204, 502])
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+@fail_on_thread_errors
 def test_the_demo_goes_on_without_an_event_stream(status: int, capsys: pytest.CaptureFixture) -> None:
     follow_stream(httpx.Response(status, text="<html>"))
     assert capsys.readouterr().err == ""

@@ -43,8 +43,8 @@ class RawRequest:
         self.connection.sendall(f"{head}\r\nHost: {url.netloc}\r\nContent-Length: {length}\r\n\r\n".encode())
 
     def send(self, count: int) -> None:
-        """Send bytes of the body; the server may have closed the connection already."""
-        with contextlib.suppress(ConnectionError):
+        """Send bytes of the body."""
+        with contextlib.suppress(ConnectionError):  # the server may have closed the connection already
             self.connection.sendall(b"\x89PNG".ljust(count, b"\0"))
 
     def read_response(self) -> tuple[int, dict[str, str], str]:
@@ -87,7 +87,7 @@ def list_temporary_files(server: RunningServer) -> list[str]:
     """Return the open files of the server that have no name, as its temporary files."""
     links = []
     for descriptor in Path(f"/proc/{server.process.pid}/fd").iterdir():
-        with contextlib.suppress(OSError):  # closed meanwhile
+        with contextlib.suppress(OSError):  # the server may have closed the connection already
             links.append(os.readlink(descriptor))
     return [link for link in links if link.endswith("(deleted)")]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from tests.support.auth import revoke
 from tests.support.client import ClientResponse
 from tests.support.factories.api_keys import api_key_headers
 from tests.support.scenarios import PhotographedProduct
-from tests.support.servers.http_recorder import RecordedRequest, run_http_recorder
+from tests.support.servers.http_recorder import RecordedRequest
 from tests.support.servers.webhook_receiver import (
     WebhookReceiver,
     make_endpoint,
@@ -68,14 +68,6 @@ def applications(application: Application) -> Iterator[list[Application]]:
     yield made
     for each in made:
         each.bridge.pool.shutdown()
-
-
-@pytest.fixture
-def receiver() -> Iterator[WebhookReceiver]:
-    """Yield a running webhook receiver."""
-    receiver = WebhookReceiver()
-    with run_http_recorder(receiver.respond) as receiver.recorder:
-        yield receiver
 
 
 @pytest.fixture
@@ -190,9 +182,10 @@ def test_s31_webhooks_are_signed_with_both_keys_during_the_rotation(
         return receiver.recorder.requests[-1]
 
     def is_valid(request: RecordedRequest, secret: str) -> bool:
-        with suppress(WebhookVerificationError):
+        try:
             return bool(verify_signature(request, secret))
-        return False
+        except WebhookVerificationError:
+            return False
 
     old_secret = derive_secret(OLD, endpoint.secret_salt)
     messages = [send_from(each) for each in (rotation.before, rotation.during, rotation.after)]

@@ -17,8 +17,6 @@ from studio.providers import compute
 from tests.studio.compute_fixtures import use_compute
 from tests.support.scenarios import PhotographedProduct, make_photographed_product
 from tests.support.servers.compute import ComputeServer, run_compute_server
-from tests.support.servers.http_recorder import run_http_recorder
-from tests.support.servers.webhook_receiver import WebhookReceiver
 
 
 @pytest.fixture
@@ -47,14 +45,6 @@ def committing_studio(own_database: Database, storage: LocalDisk) -> CommittingS
     with own_database.transaction(write=True):
         scenario = make_photographed_product(storage, None)
     return CommittingStudio(own_database, storage, scenario)
-
-
-@pytest.fixture
-def receiver() -> Iterator[WebhookReceiver]:
-    """Yield a running webhook receiver."""
-    receiver = WebhookReceiver()
-    with run_http_recorder(receiver.respond) as receiver.recorder:
-        yield receiver
 
 
 @pytest.fixture
