@@ -98,13 +98,13 @@ def try_complete(database: Database, lease: Lease, file_size: int, content_hash:
     return True
 
 
-def release(database: Database, lease: Lease) -> None:
-    """Return an export to the queue without counting the attempt, if it is still leased."""
+def release(database: Database, lease: Lease, *, counts_attempt: bool) -> None:
+    """Return an export to the queue, if it is still leased."""
     with database.transaction(write=True):
         export = _lock_leased(lease)
         if export is not None:
             export.status, export.progress = ExportStatus.PENDING, 0
-            export.attempts -= 1
+            export.attempts -= not counts_attempt
             export.lease_owner = export.lease_expires_at = None
 
 

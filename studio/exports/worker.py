@@ -16,7 +16,13 @@ from db.session import Database
 from studio import leases
 from studio.exports import queue
 from studio.exports.archive import CHUNK_BYTES, SourceFileMissing, write_archive
-from studio.media.storage import Storage, export_folder, export_key, is_storage_unavailable
+from studio.media.storage import (
+    Storage,
+    export_folder,
+    export_key,
+    is_storage_unavailable,
+    is_storage_working,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +69,8 @@ def run_export(database: Database, storage: Storage, lease: queue.Lease, lease_d
         queue.fail(database, lease, queue.INPUT_ERROR)
     except Exception as error:
         if is_storage_unavailable(error):
-            queue.release(database, lease)
+            # If the storage works, the cause can be this export: an archive that does not fit, a broken file.
+            queue.release(database, lease, counts_attempt=is_storage_working(storage))
             raise
         # The deletion of an export removes the folder that the archive is being written to.
         if queue.export_exists(database, lease.export_id):

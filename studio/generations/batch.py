@@ -52,10 +52,11 @@ def generate_shooting(shooting: Shooting, request: GenerationRequest) -> list[Sh
     # In the order of ids, like every lock of several shots: two requests cannot deadlock.
     locked = pending.order_by(Shot.id).limit(MAX_SHOTS).with_for_update(of=Shot)
     shots = current_session().scalars(locked.execution_options(populate_existing=True)).all()
-    ends_at = time.monotonic() + MAX_SECONDS
     results: list[ShotResult] = []
     final_error: Conflict | None = None
     with sharing_rows(shots):
+        # After the rows are loaded: each request attempts at least one shot, so repeated ones make progress.
+        ends_at = time.monotonic() + MAX_SECONDS
         for shot in shots:
             if final_error is None and time.monotonic() >= ends_at:
                 final_error = NotAttempted()

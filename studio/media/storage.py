@@ -137,6 +137,15 @@ class Storage(Protocol):
         """Raise OSError unless files can be written and read."""
 
 
+def is_storage_working(storage: Storage) -> bool:
+    """Return whether the storage can be reached and written now."""
+    try:
+        storage.check()
+    except OSError:
+        return False
+    return True
+
+
 class LocalDisk:
     """Storage in a folder of the local file system."""
 

@@ -15,8 +15,10 @@ import pytest
 from db.models import Export, Generation
 from db.session import Database
 from handlers.app import Application
+from studio.exports.queue import MAX_ATTEMPTS
 from studio.exports.worker import run_pending_exports
 from studio.generations.worker.executor import GenerationExecutor
+from studio.generations.worker.queue import MAX_ATTEMPTS as GENERATION_ATTEMPTS
 from studio.media.storage import LocalDisk, is_storage_unavailable
 from tests.api.test_prechecks import upload_requests
 from tests.security.test_uploads import list_files
@@ -112,22 +114,58 @@ def test_s42_a_generation_on_a_full_disk_returns_to_the_queue_and_is_completed_l
 
 
 def test_s42_an_export_on_a_full_disk_stays_pending_and_is_completed_later(
-    database: Database, storage: LocalDisk, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct
 ) -> None:
     make_approved_prediction(storage, scenario, b"image")
     export_id = request_export(database, scenario)
     disk = FullDisk(storage.root)
     with pytest.raises(OSError, match="No space left"):
         run_pending_exports(database, disk)
-    # There is space for the probe, but not for the archive.
-    with monkeypatch.context() as patch:
-        patch.setattr(storage.__class__, "open_writer", raise_disk_full)
-        with pytest.raises(OSError, match="No space left"):
-            run_pending_exports(database, storage)
     export = get_row(database, Export, export_id)
     assert (export.status, export.attempts, export.error, export.lease_owner) == ("pending", 0, None, None)
     assert run_pending_exports(database, storage) == 1
     assert get_row(database, Export, export_id).status == "completed"
+
+
+def test_s42_an_archive_that_does_not_fit_fails_after_its_attempts_and_blocks_no_other_export(
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_approved_prediction(storage, scenario, b"image")
+    large_id, small_id = request_export(database, scenario), request_export(database, scenario)
+    open_writer = LocalDisk.open_writer
+
+    def open_if_small(self: LocalDisk, key: str) -> Any:
+        if str(large_id) in key:
+            raise_disk_full()  # there is space for the probe, but not for this archive
+        return open_writer(self, key)
+
+    monkeypatch.setattr(LocalDisk, "open_writer", open_if_small)
+    for _ in range(MAX_ATTEMPTS):
+        with pytest.raises(OSError, match="No space left"):
+            run_pending_exports(database, storage)
+    assert run_pending_exports(database, storage) == 1
+    assert get_row(database, Export, large_id).status == "failed"
+    assert get_row(database, Export, small_id).status == "completed"
+
+
+def test_s42_a_generation_whose_own_file_cannot_be_read_fails_after_its_attempts(
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generation_id = create_pending_generation(database, scenario)
+    executor = GenerationExecutor(database, storage, render_threads=2, lease_seconds=20)
+
+    def raise_bad_sector(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalDisk, "read", raise_bad_sector)
+        for _ in range(GENERATION_ATTEMPTS):
+            with pytest.raises(OSError, match="Input/output error"):
+                executor.run_next()
+        executor.run_next()
+    assert get_row(database, Generation, generation_id).status == "failed"
+    assert credits_used(database, scenario) == 0
+    executor.close()
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,12 @@ class KeyOwners:
         self._user_ids: dict[str, str] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="key-owner")
 
-    async def find_subject(self, api_key_id: str) -> str:
-        """Return the subject of a key's user; a key that was deleted is a subject of its own."""
+    async def find_subject(self, api_key_id: str) -> str | None:
+        """Return the subject of a key's user; None if the key was deleted."""
         user_id = self._user_ids.get(api_key_id)
         if user_id is None:
             user_id = await asyncio.get_running_loop().run_in_executor(self._reader, self._read, api_key_id)
-        return f"key {api_key_id}" if user_id is None else account_subject(user_id)
+        return None if user_id is None else account_subject(user_id)
 
     def _read(self, api_key_id: str) -> str | None:
         with self._transaction(False):
@@ -86,11 +86,10 @@ class ConcurrencyLimit:
 
     async def _find_subject(self, scope: Scope) -> str:
         claims: dict[str, Any] | None = scope["extensions"].get("connexion_context", {}).get("token_info")
-        if claims is None:
-            return address_subject((scope.get("client") or ("",))[0])
-        if "api_key_id" in claims:
-            return await self.key_owners.find_subject(claims["api_key_id"])
-        return account_subject(claims["sub"])
+        if claims is not None and "sub" in claims:
+            return account_subject(claims["sub"])
+        subject = None if claims is None else await self.key_owners.find_subject(claims["api_key_id"])
+        return subject or address_subject((scope.get("client") or ("",))[0])
 
 
 def account_subject(user_id: object) -> str:

@@ -20,7 +20,7 @@ from handlers.contract.request_bodies import ClientDisconnected
 from handlers.pipeline.body_limits import UnfinishedBodies
 from handlers.pipeline.middleware.concurrency import account_subject, address_subject
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import current_subject
+from studio.fair_slots import current_subject, set_current_subject
 
 Authorize = Callable[[Operation, Scope], Awaitable[UUID | None]]
 """Authorizes a request without its body, and returns the account that it counts for besides the caller."""
@@ -67,6 +67,8 @@ class RequestValidation:
             account_id = await self.authorize(operation, scope)
             if account_id is not None:
                 accounts.append(account_subject(account_id))
+                # A signed URL has no credential: its work counts for the account, not for any address.
+                set_current_subject(account_subject(account_id))
         address = address_subject((scope.get("client") or ("",))[0])
         with self.unfinished_bodies.track(accounts, address) as count:
             try:

@@ -27,7 +27,7 @@ from studio.generations.worker.queue import Lease
 from studio.generations.worker.remote import RemoteRunner
 from studio.generations.worker.render_job import JobAborted, RenderJob, UnusableInputs
 from studio.http_client import SafeHttpClient
-from studio.media.storage import Storage, is_storage_unavailable
+from studio.media.storage import Storage, is_storage_unavailable, is_storage_working
 from studio.providers.base import Renderer, is_remote
 from studio.providers.compute import ComputeClient
 from studio.pubsub import EXPORTS, GENERATIONS, listen
@@ -111,9 +111,10 @@ class GenerationExecutor:
             raise
         except Exception as error:
             if is_storage_unavailable(error):
-                # Not an error of the generation either: it goes back to the queue and keeps its attempts.
+                # If the storage works, the cause can be a file of this generation. Else it keeps the attempt.
                 self._storage_failed = True
-                self._record(partial(queue.release, self._database, lease))
+                counts_attempt = is_storage_working(self._storage)
+                self._record(partial(queue.release, self._database, lease, counts_attempt=counts_attempt))
                 raise
             logger.exception("generation %s failed", lease.generation_id)
             self._record(partial(queue.fail, self._database, lease, queue.INTERNAL_ERROR))

@@ -214,8 +214,8 @@ def renew(database: Database, lease: Lease, progress: int, lease_duration: timed
     return is_owned
 
 
-def release(database: Database, lease: Lease) -> None:
-    """Return a generation to the queue without counting the attempt, or finish its cancellation."""
+def release(database: Database, lease: Lease, *, counts_attempt: bool = False) -> None:
+    """Return a generation to the queue, or finish its cancellation."""
     with database.transaction(write=True):
         generation = lock_leased(lease)
         if generation is None:
@@ -224,7 +224,7 @@ def release(database: Database, lease: Lease) -> None:
             transition(generation, GenerationStatus.CANCELED)
             return
         transition(generation, GenerationStatus.PENDING)
-        generation.attempts -= 1
+        generation.attempts -= not counts_attempt
 
 
 def expire_overdue(database: Database) -> int:
