@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from handlers.contract.errors import ContractError
 from handlers.pages.permission_matrix import ROLES, Row, build_permission_matrix
 
 HERE = Path(__file__).parents[2] / "openapi"
@@ -62,5 +64,14 @@ def render_markdown(contract: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def main() -> None:
+    """Write the matrix of the committed bundle. A contract with a broken structure ends with one sentence."""
+    try:
+        text = render_markdown(json.loads(BUNDLE.read_text(encoding="utf-8")))
+    except (ContractError, KeyError, TypeError) as error:
+        sys.exit(f"openapi/permissions.md is not written: {error}\n`make review` says where the mistake is.")
+    TEXT.write_text(text, encoding="utf-8")
+
+
 if __name__ == "__main__":
-    TEXT.write_text(render_markdown(json.loads(BUNDLE.read_text(encoding="utf-8"))), encoding="utf-8")
+    main()

@@ -20,6 +20,15 @@ from tests.architecture.bundle import COMPOSITIONS, Node, list_operations, resol
 from tests.tools.review import tools
 from tests.tools.review.source_map import SourceMap
 
+STRUCTURAL_RULES = {
+    "struct",
+    "no-unresolved-refs",
+    "operation-operationId",
+    "operation-operationId-unique",
+    "operation-tag-defined",
+    "rule/each-status-is-listed",
+}
+"""Redocly's rules that the other checks rely on: they read operationIds, tags and statuses."""
 ARCHITECTURE_TESTS = (
     "tests/architecture/test_contract_rules.py",
     "tests/architecture/test_contract_audit.py",
@@ -40,7 +49,12 @@ def redocly_findings() -> list[Finding]:
         location = problem["location"][0]
         place = f"{location['source']['ref']}:{location.get('start', {}).get('line', 1)}"
         found.append(Finding(place, f"{problem['message']} ({problem['ruleId']})"))
-    return found
+    return list(dict.fromkeys(found))
+
+
+def has_structural_findings(findings: list[Finding]) -> bool:
+    """Return whether a finding of Redocly breaks the structure that the other checks rely on."""
+    return any(one.text.endswith(f"({rule})") for one in findings for rule in STRUCTURAL_RULES)
 
 
 def spectral_findings(bundle: Path, folder: Path, sources: SourceMap) -> list[Finding]:

@@ -16,6 +16,7 @@ TITLES = {
     "changed": "Changed, compatible",
 }
 MAX_LISTED = 30
+STOPPED = "The review stopped: fix these first, the other checks need a contract without them."
 
 
 def render_text(review: Review, seconds: float) -> str:
@@ -23,16 +24,29 @@ def render_text(review: Review, seconds: float) -> str:
     lines = [f"{name:<15}{state}" for name, state in list_facts(review)]
     for title, findings in review.tables():
         if findings:
-            lines += [
-                "",
-                title,
-                *(f"  {one.text}\n      {one.place}".rstrip() for one in findings[:MAX_LISTED]),
-            ]
-            lines += [f"  ... and {len(findings) - MAX_LISTED} more"] * (len(findings) > MAX_LISTED)
+            lines += ["", title, *_list_findings(findings)]
     for comparison in review.list_distinct_comparisons():
         lines += ["", f"Changes for clients {comparison.since}:", *_render_changes_text(comparison)]
     failures = [f"FAILED: {one}" for one in review.failures]
     return "\n".join([*lines, "", *failures, f"{format_verdict(review)} ({seconds:.1f} s)"])
+
+
+def _list_findings(findings: list[Finding]) -> Iterator[str]:
+    for one in findings[:MAX_LISTED]:
+        yield f"  {one.text}\n      {one.place}".rstrip()
+    if len(findings) > MAX_LISTED:
+        yield f"  ... and {len(findings) - MAX_LISTED} more"
+
+
+def render_stopped(findings: list[Finding]) -> str:
+    """Return the text of a review that stopped early."""
+    return "\n".join([*_list_findings(findings), "", f"FAILED: {STOPPED}"])
+
+
+def render_stopped_markdown(findings: list[Finding]) -> str:
+    """Return the report of a review that stopped early, for a pull request."""
+    listed = [f"- {' '.join(one.text.split())}{_format_place(one.place)}" for one in findings]
+    return "\n".join(["# Review of the contract", "", f"**{STOPPED}**", "", *listed]) + "\n"
 
 
 def _render_changes_text(comparison: Comparison) -> Iterator[str]:

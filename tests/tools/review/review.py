@@ -21,6 +21,7 @@ from tests.tools.review.allowed_breaks import (
 from tests.tools.review.changes import Change, list_changes, operation_ids_by_path
 from tests.tools.review.checks import Finding, Node
 from tests.tools.review.source_map import SourceMap
+from tests.tools.review.yaml_errors import find_yaml_errors
 
 MAIN = ("origin/main", "main")
 # Chosen for two cores: a third worker can start while another one waits for its process.
@@ -106,44 +107,68 @@ def is_new_major(released: str, version: str) -> bool:
     return int(version.split(".")[0]) > int(released.split(".")[0])
 
 
+class ReviewStopped(Exception):
+    """The contract is broken so that the other checks would fail or be wrong. The findings say where."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        super().__init__(f"{len(findings)} findings")
+        self.findings = findings
+
+
 def review_contract() -> Review:
     """Review the contract in the working tree.
 
     Raises:
-        ToolFailed: The contract cannot be bundled, or openapi/allowed-breaks.yaml cannot be read.
+        ReviewStopped: The YAML or the structure of the contract is broken.
+        ToolFailed: A tool failed, or openapi/allowed-breaks.yaml cannot be read.
     """
-    allowed = load_allowed_breaks()
-    sources = SourceMap(tools.SOURCE.parent)
+    if errors := find_yaml_errors(tools.SOURCE.parent):
+        raise ReviewStopped([Finding(f"{error.file}:{error.line}", error.message) for error in errors])
     with tempfile.TemporaryDirectory(prefix="review-") as name, ThreadPoolExecutor(MAX_PARALLEL) as pool:
         folder = Path(name)
-        lint = pool.submit(checks.redocly_findings)
-        fresh = folder / "openapi.json"
-        contract = tools.build_bundle(tools.SOURCE, fresh)
-        spectral = pool.submit(checks.spectral_findings, fresh, folder, sources)
-        rules = pool.submit(checks.architecture_findings, fresh, folder, sources)
-        compared = [
-            pool.submit(_compare, comparison, text, contract, folder)
-            for comparison, text in (_compare_with_released(), _compare_with_main())
-        ]
-        handlers = checks.find_missing_handlers(contract, sources)
-        examples = checks.find_missing_examples(contract, sources)
-        comparisons = [_add_places(one.result(), sources) for one in compared]
-        for comparison in comparisons:
-            _, comparison.reasons = split_allowed(comparison.breaking, allowed, comparisons[0].version)
-        return Review(
-            version=contract["info"]["version"],
-            operations_count=len(operation_ids_by_path(contract)),
-            is_stale=not tools.BUNDLE.exists() or tools.BUNDLE.read_bytes() != fresh.read_bytes(),
-            findings={
-                "Redocly": lint.result(),
-                "Spectral": spectral.result(),
-                "Project rules": rules.result(),
-            },
-            missing_handlers=handlers,
-            missing_examples=examples,
-            comparisons=comparisons,
-            allowed_breaks=allowed,
-        )
+        linting = pool.submit(checks.redocly_findings)
+        bundling = pool.submit(tools.build_bundle, tools.SOURCE, folder / "openapi.json")
+        lint = linting.result()
+        if checks.has_structural_findings(lint):
+            raise ReviewStopped(lint)
+        try:
+            return _run_checks(pool, folder, bundling.result(), lint)
+        except Exception as error:
+            # A mistake that is not structural by rule can still make a check fail. The findings explain it.
+            if not lint:
+                raise
+            raise ReviewStopped([*lint, Finding("", f"Another check failed: {error!r}")]) from error
+
+
+def _run_checks(pool: ThreadPoolExecutor, folder: Path, contract: Node, lint: list[Finding]) -> Review:
+    allowed = load_allowed_breaks()
+    sources = SourceMap(tools.SOURCE.parent)
+    fresh = folder / "openapi.json"
+    spectral = pool.submit(checks.spectral_findings, fresh, folder, sources)
+    rules = pool.submit(checks.architecture_findings, fresh, folder, sources)
+    compared = [
+        pool.submit(_compare, comparison, text, contract, folder)
+        for comparison, text in (_compare_with_released(), _compare_with_main())
+    ]
+    handlers = checks.find_missing_handlers(contract, sources)
+    examples = checks.find_missing_examples(contract, sources)
+    comparisons = [_add_places(one.result(), sources) for one in compared]
+    for comparison in comparisons:
+        _, comparison.reasons = split_allowed(comparison.breaking, allowed, comparisons[0].version)
+    return Review(
+        version=contract["info"]["version"],
+        operations_count=len(operation_ids_by_path(contract)),
+        is_stale=not tools.BUNDLE.exists() or tools.BUNDLE.read_bytes() != fresh.read_bytes(),
+        findings={
+            "Redocly": lint,
+            "Spectral": spectral.result(),
+            "Project rules": rules.result(),
+        },
+        missing_handlers=handlers,
+        missing_examples=examples,
+        comparisons=comparisons,
+        allowed_breaks=allowed,
+    )
 
 
 def _compare_with_released() -> tuple[Comparison, str | None]:

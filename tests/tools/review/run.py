@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import traceback
 from pathlib import Path
 
-from tests.tools.review.report import render_markdown, render_text
-from tests.tools.review.review import review_contract
+from tests.tools.review.checks import Finding
+from tests.tools.review.report import render_markdown, render_stopped, render_stopped_markdown, render_text
+from tests.tools.review.review import ReviewStopped, review_contract
 from tests.tools.review.tools import ToolFailed
 
 
@@ -20,18 +22,25 @@ def main() -> int:
     )
     markdown = parser.parse_args().markdown
     start = time.monotonic()
+    findings: list[Finding] = []
     try:
         review = review_contract()
+    except ReviewStopped as stopped:
+        findings = stopped.findings
     except ToolFailed as error:
-        print(f"{error}\nFAILED: the contract cannot be bundled.")
-        if markdown:
-            markdown.write_text(f"# Review of the contract\n\n```text\n{error}\n```\n", encoding="utf-8")
-        return 1
-    print(render_text(review, time.monotonic() - start))
+        findings = [Finding("", str(error).strip())]
+    except Exception as error:  # noqa: BLE001 - a traceback says nothing to the author of the contract
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        findings = [Finding(f"{frame.filename}:{frame.lineno}", f"The review itself failed: {error!r}")]
+    if findings:
+        text, report = render_stopped(findings), render_stopped_markdown(findings)
+    else:
+        text, report = render_text(review, time.monotonic() - start), render_markdown(review)
+    print(text)
     if markdown:
-        markdown.write_text(render_markdown(review), encoding="utf-8")
+        markdown.write_text(report, encoding="utf-8")
         print(f"Written to {markdown}")
-    return 1 if review.failures else 0
+    return 1 if findings or review.failures else 0
 
 
 if __name__ == "__main__":

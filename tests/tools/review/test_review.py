@@ -168,14 +168,3 @@ def test_the_command_reports_findings_and_breaking_changes_with_their_places(rep
         assert expected in outcome.stdout, outcome.stdout + outcome.stderr
     assert "### Breaking" in report.read_text(encoding="utf-8")
     assert str(report) in outcome.stdout
-
-
-@pytest.mark.slow("it runs the linters in a copy of the repository")
-def test_a_file_that_cannot_be_parsed_is_reported_with_its_line(repository) -> None:
-    repository.edit(
-        "openapi/paths/brands.yaml", "    operationId: list_brands", "   operationId: list_brands"
-    )
-    outcome = repository.run("tests.tools.review.run")
-    assert outcome.returncode == 1
-    assert "openapi/paths/brands.yaml:4" in outcome.stdout
-    assert "cannot be bundled" in outcome.stdout
