@@ -332,6 +332,24 @@ class Settings:
         "over these seconds.",
         Integer(1, 600),
     )
+    max_connections: int = _setting(
+        "HTTP server",
+        "MAX_CONNECTIONS",
+        1_000,
+        "Connections that this process serves at the same time. Requests on further ones get 503, except "
+        "operations below `/utils/`. Each needs two open files: the server raises its limit accordingly.",
+        Integer(1, 100_000),
+        in_mock=True,
+    )
+    max_address_connections: int = _setting(
+        "HTTP server",
+        "MAX_ADDRESS_CONNECTIONS",
+        300,
+        "How many of these connections one address can have; those of `TRUSTED_PROXIES` do not count. Set "
+        "`TRUSTED_PROXIES` behind a load balancer, or this limit counts for all clients together.",
+        Integer(1, 100_000),
+        in_mock=True,
+    )
     max_body_bytes: int = _setting(
         "HTTP server",
         "MAX_BODY_BYTES",
@@ -643,6 +661,12 @@ class Settings:
         # Five more for maintenance tasks, exports, the watching of generations and the users of API keys, and
         # six for the threads of the three health checks that query the database.
         return self.request_threads + self.render_workers + self.webhook_senders + 11
+
+    @property
+    def other_files(self) -> int:
+        """Files that this process can have open at once, apart from those of client connections."""
+        # A connection to SQLite is three files; 100 are for logs, sockets to other servers and subprocesses.
+        return 3 * self.pool_size + 100
 
     @classmethod
     def from_environment(

@@ -100,8 +100,12 @@ class ServiceUnavailable(RequestError):
     code = "unavailable"
     default_detail = "The service is temporarily unavailable"
 
-    def __init__(self) -> None:
-        super().__init__(headers={"Retry-After": "5"})
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail, headers={"Retry-After": "5"})
+
+
+class TooManyConnections(ServiceUnavailable):
+    """The server, or the address of the client, has more connections than it may."""
 
 
 class TookTooLong(ServiceUnavailable):

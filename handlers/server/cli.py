@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ from handlers.app import BUNDLE, create_app
 from handlers.contract.document import Document
 from handlers.contract.schema_compiler import SchemaCompiler
 from handlers.contract.validation_errors import find_violations
+from handlers.server.connections import ConnectionLimits, fit_connections
 from handlers.server.http_protocol import BoundedHttpProtocol
 from handlers.server.mock_environment import mock_environment, static_token
 from studio.accounts.identity.passwords import PasswordTooCommon
@@ -96,6 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.run is not None:
             print(options.run(settings, options))
             return 0
+        if not options.prepare_only:
+            connections = fit_connections(settings.max_connections, settings.other_files)
+            settings = replace(settings, max_connections=connections)
         if settings.mode == "mock":
             with mock_environment(settings, migrate_and_seed) as (mock_settings, database):
                 return serve(mock_settings, database)
@@ -195,7 +200,12 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "http": partial(
-            BoundedHttpProtocol, public_url=settings.public_url, idle_timeout=settings.slow_client_seconds
+            BoundedHttpProtocol,
+            public_url=settings.public_url,
+            idle_timeout=settings.slow_client_seconds,
+            connection_limits=ConnectionLimits(
+                settings.max_connections, settings.max_address_connections, settings.trusted_proxies
+            ),
         ),
         "ws": "none",
         "lifespan": "on",

@@ -2,8 +2,9 @@
 
 The parser of uvicorn rejects unknown methods, collects headers without a limit, waits for them without a
 timeout and rejects requests in plain text. Here each method reaches the application, which returns 405;
-request heads are limited in size and time, idle connections are closed, and errors are problem documents
-(RFC 9457). Header fields that a proxy and an application may read differently are dropped or rejected.
+connections are limited in number, request heads in size and time, idle connections are closed, and errors
+are problem documents (RFC 9457). Header fields that a proxy and an application may read differently are
+dropped or rejected.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from handlers.contract.errors import RequestTimeout
 from handlers.pipeline.errors import MEDIA_TYPE, Problem
+from handlers.pipeline.middleware.routing import REJECTED_CONNECTION
+from handlers.server.connections import Admission, ConnectionLimits
 from studio.telemetry.context import LogContext, set_log_context
 
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 100
+IDLE_SECONDS = 5
+"""How long a new connection, or one between two requests, stays open without a byte from the client."""
 HEAD_TOO_LARGE = "The request head is too large"
 HOST_REQUIRED = "A request of HTTP/1.1 needs exactly one Host header field"
 
@@ -44,11 +49,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     Args:
         public_url: The base of the URLs of problem types.
         idle_timeout: How many seconds the server waits for a request head, or for the client to read.
+        connection_limits: Counts the connections of the process.
     """
 
-    def __init__(self, *arguments: Any, public_url: str, idle_timeout: float, **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        public_url: str,
+        idle_timeout: float,
+        connection_limits: ConnectionLimits,
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
         self._public_url = public_url
+        self._connection_limits = connection_limits
+        self._admission = Admission.SERVED
+        self._peer: str | None = None
+        self._is_silent = True
         self._idle_timeout = idle_timeout
         self._request_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -59,18 +76,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._method: bytes | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Start the timeout for the first request."""
+        """Count the connection, and start the timeout for the first request."""
         super().connection_made(transport)
-        self._start_request_timer()
+        self._peer = self.client[0] if self.client else None
+        self._admission = self._connection_limits.admit(self._peer)
+        if self._admission is Admission.CLOSED:
+            transport.abort()
+        else:
+            self._start_request_timer(min(IDLE_SECONDS, self._idle_timeout))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timers."""
+        """Cancel the timers, and count the end of the connection."""
+        self._connection_limits.release(self._peer)
         _cancel(self._request_timer)
         _cancel(self._write_timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Feed received bytes to the parser, with a placeholder for a method that it may not know."""
+        if self._is_silent:
+            self._is_silent = False
+            self._start_request_timer(self._idle_timeout)
         # If the method is split between packets or the request is pipelined, the parser rejects it.
         match = _METHOD.match(data) if self._is_between_messages else None
         if match is not None and match[1] not in _PASSTHROUGH_METHODS:
@@ -120,6 +146,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._method is not None:
             # The application starts in the next iteration of the event loop, so it sees this method.
             self.scope["method"], self._method = self._method.decode("ascii"), None
+        if self._admission is not Admission.SERVED:
+            # The application rejects the request, unless it is a probe.
+            self.scope["extensions"] = {REJECTED_CONNECTION: {"detail": self._admission.value}}
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """Expect the next request."""
@@ -133,7 +163,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Start the timeout for the next request, or for the rest of the body of this one."""
         super().on_response_complete()
-        self._start_request_timer()
+        self._start_request_timer(self._idle_timeout)
 
     def pause_writing(self) -> None:
         """Start the timeout for the client to read the response."""
@@ -145,9 +175,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         _cancel(self._write_timer)
         super().resume_writing()
 
-    def _start_request_timer(self) -> None:
+    def _start_request_timer(self, seconds: float) -> None:
         _cancel(self._request_timer)
-        self._request_timer = self.loop.call_later(self._idle_timeout, self._on_timeout)
+        self._request_timer = self.loop.call_later(seconds, self._on_timeout)
 
     def _on_timeout(self) -> None:
         is_serving = self.cycle is not None and not self.cycle.response_complete

@@ -22,8 +22,9 @@ from db.errors import NotFound
 PROBE_BYTES = 65_536
 """Size of the file that shows whether a folder can be written. An empty file needs no space on the disk."""
 
-# The disk is full or over its quota, or the system has made it read-only after an error of the device.
-_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+# The disk is full or over its quota, or the system has made it read-only after an error of the device; or the
+# process or the system has as many open files as it may.
+_UNAVAILABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
 
 _KEY = re.compile(r"[a-z]+(/\.?[a-z0-9][a-z0-9.-]*){1,3}")
 
@@ -76,9 +77,12 @@ class StorageUnavailable(OSError):
 
 
 def is_storage_unavailable(error: BaseException) -> bool:
-    """Return whether the storage is unreachable, full or broken: a retry may succeed."""
+    """Return whether the storage is unreachable, full or broken, or no file can be opened.
+
+    A retry may succeed.
+    """
     return isinstance(error, StorageUnavailable) or (
-        isinstance(error, OSError) and error.errno in _UNWRITABLE
+        isinstance(error, OSError) and error.errno in _UNAVAILABLE
     )
 
 

@@ -1,4 +1,4 @@
-"""Return a generic 500 problem when an outer middleware raises before the response has started."""
+"""Return a problem, mostly a generic 500, when an outer middleware raises before the response has started."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import secrets
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handlers.pipeline.errors import MEDIA_TYPE, Problem, internal_error
+from handlers.pipeline.errors import MEDIA_TYPE, Problem, build_problem, internal_error
 from handlers.pipeline.middleware.security_headers import default_headers
+from studio.media.storage import is_storage_unavailable
 from studio.telemetry.context import LogContext, current_log_context, set_log_context
 
 logger = logging.getLogger(__name__)
 
 
 class ErrorBoundary:
-    """Turn an exception of the wrapped middleware into a 500 problem.
+    """Turn an exception of the wrapped middleware into a 500 problem, or 503 if no file can be opened.
 
     The stack has one boundary outside of `observability` and one inside of it, so that failures further
     inside are still logged and counted.
@@ -40,20 +41,24 @@ class ErrorBoundary:
 
         try:
             await self.app(scope, receive, track_start)
-        except Exception:
+        except Exception as error:
             if has_started:
                 # The server closes the connection: a truncated body must not look complete.
                 raise
-            logger.exception("unhandled exception in an outer middleware")
-            await self._send_problem(scope["method"], send)
+            if is_storage_unavailable(error):
+                problem = build_problem(error)
+            else:
+                logger.exception("unhandled exception in an outer middleware")
+                problem = internal_error()
+            await self._send_problem(problem, scope["method"], send)
 
-    async def _send_problem(self, method: str, send: Send) -> None:
+    async def _send_problem(self, problem: Problem, method: str, send: Send) -> None:
         log_context = current_log_context()
         if log_context is None:
             # The middleware that assigns the request id is the one that failed.
             log_context = LogContext(request_id=secrets.token_hex(10))
             set_log_context(log_context)
-        start, body = to_messages(internal_error(), self._public_url)
+        start, body = to_messages(problem, self._public_url)
         request_id = (b"x-request-id", str(log_context.request_id).encode())
         await send({**start, "headers": [*start["headers"], *self._headers, request_id]})
         await send({**body, "body": b""} if method == "HEAD" else body)

@@ -12,9 +12,12 @@ from urllib.parse import quote
 from connexion.middleware.abstract import ROUTING_CONTEXT
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from handlers.contract.errors import MethodNotAllowed, PathNotFound
+from handlers.contract.errors import MethodNotAllowed, PathNotFound, TooManyConnections
 from handlers.contract.router import Router
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
+
+REJECTED_CONNECTION = "sartiq.rejected_connection"
+"""The ASGI extension of a connection beyond a limit (`handlers.server.connections`); `detail` says which."""
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
 _METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
@@ -36,6 +39,7 @@ class Routing:
         """Route one request.
 
         Raises:
+            TooManyConnections: the connection is beyond a limit, and the operation is not a probe.
             PathNotFound: no operation or page has the path.
             MethodNotAllowed: the path has no operation for the method.
         """
@@ -43,6 +47,9 @@ class Routing:
             await self.app(scope, receive, send)
             return
         path, method = scope["path"], scope["method"]
+        rejected = scope["extensions"].get(REJECTED_CONNECTION)
+        if rejected is not None and not self._is_probe(path, method):
+            raise TooManyConnections(rejected["detail"])
         if path == "*" and method == "OPTIONS":
             await _send_empty(send, 204, b"allow", _METHODS)
             return
@@ -66,6 +73,11 @@ class Routing:
         scope["extensions"][ROUTING_CONTEXT] = routing
         scope["path_params"] = match.values
         await self.app(scope, receive, send)
+
+    def _is_probe(self, path: str, method: str) -> bool:
+        match = self.router.match(path)
+        operation = match.operations.get(method) if match else None
+        return operation is not None and operation.is_probe
 
     async def _serve_or_redirect(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a page outside the contract, or redirect a collection path that lacks its final slash."""

@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 
 from handlers.app import create_app
 from handlers.server.cli import uvicorn_options
+from handlers.server.connections import ConnectionLimits
 from handlers.server.http_protocol import BoundedHttpProtocol
 from studio.settings import Settings
 from studio.telemetry.logs import PACKAGES, configure_logging
@@ -109,6 +110,7 @@ class InProcessServer(httpx.BaseTransport):
             app_state={},
             public_url=settings.public_url,
             idle_timeout=settings.slow_client_seconds,
+            connection_limits=ConnectionLimits(1, 1, ()),
         )
         connection.completed = asyncio.Event()
         connection.connection_made(self._wire)
