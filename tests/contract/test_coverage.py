@@ -116,6 +116,7 @@ def test_responses_of_a_mock_do_not_count(tmp_path: Path, monkeypatch: pytest.Mo
     assert load_recorded_cells(tmp_path / "coverage") == set()
 
 
+@pytest.mark.slow("it starts a server")
 def test_responses_of_a_running_server_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(recording.ENVIRONMENT_VARIABLE, str(tmp_path / "responses"))
     with running_server(tmp_path / "server", RENDER_WORKERS="0", SARTIQ_SEED="demo") as server:

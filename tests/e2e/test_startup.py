@@ -78,6 +78,7 @@ def list_loaded_modules(server: RunningServer) -> set[str]:
     return loaded
 
 
+@pytest.mark.slow("the next test proves most of it on a later start")
 @pytest.mark.parametrize("mode", ["live", "mock"])
 def test_optional_dependencies_are_not_imported_at_startup(tmp_path: Path, mode: str) -> None:
     with running_server(tmp_path, SARTIQ_MODE=mode, PYTHONPROFILEIMPORTTIME="1") as server:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
 from standardwebhooks.webhooks import Webhook
 
 from tests.e2e.demo import EMAIL, PASSWORD, Api
@@ -15,6 +16,7 @@ from tests.support.servers.http_recorder import run_http_recorder
 SECONDS_TO_WAIT = 60
 
 
+@pytest.mark.slow("it renders on a server of its own; tests/studio/test_webhooks.py sends to real endpoints")
 def test_a_completed_generation_is_delivered_to_the_webhook_endpoint(tmp_path: Path) -> None:
     with (
         run_http_recorder() as client,

@@ -207,7 +207,7 @@ def test_s13_parallel_attempts_do_not_exceed_the_limit(
     set_limits: Limited, committing_server: CommittingServer, long_form: bool
 ) -> None:
     set_limits(limit_sign_in_account=10, limit_sign_in_address=25)
-    count = 200 if long_form else 50
+    count = 200 if long_form else 32
     app = committing_server.client.app
     with committing_server.database.transaction(write=True) as writing:
         writing.add(User(email="dana@example.com", hashed_password=HASHED))

@@ -210,7 +210,14 @@ def test_s30_production_does_not_start_on_a_database_that_was_seeded_for_develop
     assert not any(password in result.stderr for password in PUBLISHED.values())
 
 
-@pytest.mark.parametrize("open_account", [DEMO, SECOND, ADMIN])
+@pytest.mark.parametrize(
+    "open_account",
+    [
+        DEMO,
+        pytest.param(SECOND, marks=pytest.mark.slow("the same query")),
+        pytest.param(ADMIN, marks=pytest.mark.slow("the same query")),
+    ],
+)
 def test_s30_a_single_published_account_prevents_the_start_and_is_named_by_its_current_address(
     development: Path, open_account: str
 ) -> None:
@@ -240,6 +247,7 @@ def test_s30_other_environments_start_with_the_published_accounts(
     assert run(development, "--prepare-only", environment=environment).returncode == 0
 
 
+@pytest.mark.slow("it starts a process")
 def test_s30_a_worker_does_not_start_with_a_published_account(development: Path) -> None:
     broker = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
     result = run_process(development, "worker", module="studio.jobs", **broker)
@@ -313,6 +321,7 @@ def test_s30_deactivation_on_a_new_database_creates_no_accounts(tmp_path: Path) 
     assert list_addresses(tmp_path) == []
 
 
+@pytest.mark.slow("it starts a process; other tests create superusers in this one")
 def test_s30_create_superuser_can_be_the_first_command(tmp_path: Path) -> None:
     arguments = ("create-superuser", "--email", "Ines@Example.com", "--full-name", "Inès Martin")
     result = run_process(tmp_path, *arguments, stdin=f"{PASSWORD}\n".encode())

@@ -153,8 +153,11 @@ def wait_for_status(database: Database, generation_id: UUID, status: str) -> Any
 
 
 def test_new_generations_wake_workers_which_finish_running_ones_before_they_stop(
-    database: Database, storage: LocalDisk, scenario: PhotographedProduct
+    database: Database, storage: LocalDisk, scenario: PhotographedProduct, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        "studio.generations.worker.executor.DRAIN_SECONDS", 60
+    )  # a busy machine renders slowly
     workers = GenerationWorkers(database, storage, 2, lease_seconds=60)
     workers.start()
     generation_id = create_pending_generation(database, scenario)

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+@cache
 def png_bomb(width: int, height: int) -> bytes:
     """Return a valid one-bit PNG that is a few kilobytes long, whatever its width and height."""
     compressor = zlib.compressobj(9)
