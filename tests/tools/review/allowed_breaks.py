@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tests.tools.review.changes import Change
+from tests.tools.review.change import Change
 from tests.tools.review.tools import ROOT, ToolFailed
 
 ALLOWED_BREAKS = ROOT / "openapi" / "allowed-breaks.yaml"

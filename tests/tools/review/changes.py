@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from handlers.contract.document import METHODS, Document
 from handlers.contract.json_pointer import join_pointer, split_pointer
-from handlers.pages.permission_matrix import build_permission_matrix
 from tests.architecture.bundle import resolve
+from tests.tools.review.access_changes import list_access_changes
+from tests.tools.review.change import IMPACTS, Change
+from tests.tools.review.change_texts import (
+    EVENTS,
+    WORDS,
+    describe_added_or_removed,
+    describe_modified,
+    resolve_pointer,
+)
+from tests.tools.review.name_changes import list_name_changes
 from tests.tools.review.tools import compare_bundles
 
 Node = dict[str, Any]
-IMPACTS = ("breaking", "deprecated", "added", "changed", "wording")
-BUMPS = {"breaking": "major", "deprecated": "minor", "added": "minor"}
-WORDS = {"description", "summary", "title", "example", "version", "termsOfService", "url", "email"}
 # Keys that clients do not see. Their effects, such as roles, are compared separately.
 INVISIBLE_KEYS = {
     "x-permission",
@@ -35,22 +42,6 @@ INVISIBLE_KEYS = {
 }
 INVISIBLE_TYPES = {"Example", "ExamplesMap", "Tag", "TagList", "Info", "License", "Contact", "ExternalDocs"}
 ALL_OF_SIBLINGS = ("description", "example", "default", "readOnly", "writeOnly", "deprecated", "title")
-EVENTS = "event data"
-
-
-class Change(NamedTuple):
-    """One change: its impact, the affected operations, a description, and its place in the bundle."""
-
-    impact: str
-    operations: tuple[str, ...]
-    text: str
-    pointer: str
-
-
-def required_bump(changes: list[Change]) -> str | None:
-    """Return the part of the version that a release must increase, or None if nothing has changed."""
-    bumps = [BUMPS.get(change.impact, "patch") for change in changes]
-    return next((bump for bump in ("major", "minor", "patch") if bump in bumps), None)
 
 
 def list_changes(base: Node, revision: Node, folder: Path) -> list[Change]:
@@ -64,7 +55,10 @@ def list_changes(base: Node, revision: Node, folder: Path) -> list[Change]:
         path.write_text(json.dumps(to_comparable(contract)), encoding="utf-8")
     old, new = ComponentUsage(to_comparable(base)), ComponentUsage(to_comparable(revision))
     found = [change for raw in compare_bundles(before, after) for change in _parse_change(raw, old, new)]
-    found += _role_changes(base, revision)
+    found += list_access_changes(base, revision)
+    # `allOf` is not merged here, so that named enumerations are found.
+    used = ComponentUsage(base)
+    found += list_name_changes(base, revision, lambda pointer: used.find_operations(pointer)[0])
     return sorted(set(found), key=lambda change: (IMPACTS.index(change.impact), change))
 
 
@@ -91,7 +85,15 @@ def _flatten(node: Any, contract: Node) -> Any:
         return [_flatten(child, contract) for child in node]
     if not isinstance(node, dict):
         return node
-    return {key: _flatten(child, contract) for key, child in flatten_schema(node, contract).items()}
+    node = {key: _flatten(child, contract) for key, child in flatten_schema(node, contract).items()}
+    if isinstance(node.get("pattern"), str):
+        node["pattern"] = _normalize_pattern(node["pattern"])
+    return node
+
+
+def _normalize_pattern(pattern: str) -> str:
+    r"""Return a pattern with `\x00` as `\u0000`, which means the same."""
+    return re.sub(r"\\(?:x([0-9A-Fa-f]{2})|.)", lambda one: f"\\u00{one[1]}" if one[1] else one[0], pattern)
 
 
 def flatten_schema(schema: Node, contract: Node) -> Node:
@@ -149,16 +151,18 @@ class ComponentUsage:
             name for name in self.names if any(name in operations for operations in uses.values())
         ), set(uses)
 
+    def select_known(self, operations: tuple[str, ...], new: ComponentUsage) -> tuple[str, ...]:
+        """Return the operations of the new contract that this one has, perhaps at another path."""
+        ids = set(self.names.values())
+        return tuple(name for name in operations if name in self.names or new.names.get(name) in ids)
 
-def resolve_pointer(contract: Node, pointer: str) -> Any:
-    """Return the node at a JSON pointer, or None if there is none."""
-    node: Any = contract
-    for step in split_pointer(pointer):
-        try:
-            node = node[int(step)] if isinstance(node, list) else node[step]
-        except (KeyError, IndexError, TypeError, ValueError):
-            return None
-    return node
+    def has_other_success(self, pointer: str) -> bool:
+        """Return whether a response is successful, and the operation had other successful responses only."""
+        steps = split_pointer(pointer)
+        if steps[0] != "paths" or len(steps) != 5 or not steps[4].startswith("2"):
+            return False
+        responses = resolve_pointer(self.contract, join_pointer(steps[:4])) or {}
+        return any(status.startswith("2") for status in responses)
 
 
 def _parse_change(raw: Node, old: ComponentUsage, new: ComponentUsage) -> Iterator[Change]:
@@ -172,10 +176,10 @@ def _parse_change(raw: Node, old: ComponentUsage, new: ComponentUsage) -> Iterat
     steps = split_pointer(pointer)
     is_name = len(steps) < 4 and (kind != "modified" or key == "key")
     if steps[0] == "components" and steps[1] != "securitySchemes" and (is_name or not operations):
-        return  # Clients see neither the name of a component nor a component that no operation uses.
+        return  # Redocly does not recognize a renamed component, and no operation uses the others.
     if key in INVISIBLE_KEYS or steps[0] in INVISIBLE_KEYS or raw["typeName"] == "SpecExtension":
         return
-    impact = _impact(raw, directions)
+    impact = _impact(raw, directions, old)
     if raw["typeName"] in ("PathItem", "Operation") and kind != "modified":
         for name in operations:
             yield Change(
@@ -185,175 +189,67 @@ def _parse_change(raw: Node, old: ComponentUsage, new: ComponentUsage) -> Iterat
                 "#" + join_pointer(["paths", name.split(" ", 1)[1], name.split(" ")[0].lower()]),
             )
         return
-    subject = describe_subject(pointer, uses.contract)
+    if raw["typeName"].startswith("SecurityRequirement") and impact != "breaking":
+        return  # Wider access is compared for each operation as a whole.
+    if operations and kind != "removed" and not (operations := old.select_known(operations, new)):
+        return  # Only new operations use the component.
     if kind == "modified":
-        text = _modified_text(raw, subject, directions)
+        if raw["typeName"] == "PathItem" and _has_equal_urls(raw):
+            return  # Redocly reports the name of the parameter, too.
+        text = describe_modified(raw, pointer, old.contract, uses.contract, directions)
+    elif kind == "added" and _is_required_by_requests(pointer, uses.contract, directions):
+        return  # The change of `required` says that it must be sent.
     else:
-        text = _added_or_removed_text(raw, subject)
-    yield Change(impact, operations, text, change_pointer)
+        text = describe_added_or_removed(raw, pointer, uses.contract)
+        if raw["typeName"] == "Response" and impact == "breaking" and kind == "added":
+            text = text.replace(" is new.", " is new: clients expect another status of success.")
+    if text:
+        yield Change(impact, operations, text, change_pointer)
 
 
-def _impact(raw: Node, directions: set[str]) -> str:
+def _has_equal_urls(raw: Node) -> bool:
+    """Return whether two paths differ only in the names of their parameters."""
+    return len({re.sub(r"\{[^}]*\}", "{}", raw[side]["value"]) for side in ("base", "revision")}) == 1
+
+
+def _is_required_by_requests(pointer: str, contract: Node, directions: set[str]) -> bool:
+    """Return whether a node is a property that the schemas of requests require."""
+    steps = split_pointer(pointer)
+    if "request" not in directions or steps[-2] != "properties":
+        return False
+    return steps[-1] in resolve_pointer(contract, join_pointer(steps[:-2])).get("required", [])
+
+
+def _impact(raw: Node, directions: set[str], old: ComponentUsage) -> str:
     kind, key, name = raw["kind"], raw.get("property", ""), raw["typeName"]
     was, now = (raw.get(side, {}).get("value") for side in ("base", "revision"))
     is_breaking = raw["impact"] == "major"
-    # Clients that omit the value get another one.
-    is_breaking |= kind == "modified" and key == "default" and "request" in directions and was is not None
-    # A header that was always present may be missing.
-    is_breaking |= kind == "modified" and name == "Header" and key == "required" and was is True
-    is_breaking |= kind == "added" and name == "RequestBody" and bool(now.get("required"))
+    if kind == "modified":
+        # Clients that omit the value get another one.
+        is_breaking |= key == "default" and "request" in directions and was is not None
+        # A header that was always present may be missing.
+        is_breaking |= name == "Header" and key == "required" and was is True
+        # Requests cannot set the property any more, and responses do not contain it.
+        is_breaking |= now is True and (key, True) in (
+            ("readOnly", "request" in directions),
+            ("writeOnly", "response" in directions),
+        )
+        # Generated clients pass parameters by their names.
+        is_breaking |= name == "Parameter" and key == "name"
+        is_breaking |= "securitySchemes" in raw["path"] and key not in WORDS
+    if kind == "added":
+        is_breaking |= name == "RequestBody" and bool(now.get("required"))
+        # Clients expect the only status of success, and its body.
+        is_breaking |= name == "Response" and old.has_other_success(raw["revision"]["pointer"])
     if is_breaking:
         return "breaking"
+    if kind == "modified" and key == "tags":
+        return "imports"
     if name in INVISIBLE_TYPES or (kind == "modified" and key in WORDS):
         return "wording"
     if kind == "modified" and key == "deprecated" and now:
         return "deprecated"
     return "added" if kind == "added" else "changed"
-
-
-def _added_or_removed_text(raw: Node, subject: str) -> str:
-    is_added = raw["kind"] == "added"
-    if raw["typeName"].startswith("SecurityRequirement"):
-        if raw["verdicts"]:
-            return str(raw["verdicts"][0]["message"])
-        schemes = raw["revision" if is_added else "base"].get("value") or {}
-        verb = "also accepts" if is_added else "no longer accepts"
-        credentials = _format_values(list(schemes)) or "requests without a token"
-        return f"The operation {verb} {credentials}."
-    if (
-        raw["typeName"] in ("Parameter", "RequestBody")
-        and is_added
-        and raw["revision"]["value"].get("required")
-    ):
-        return f"{subject} must now be sent."
-    return f"{subject} {'is new' if is_added else 'was removed'}."
-
-
-def _modified_text(raw: Node, subject: str, directions: set[str]) -> str:
-    key, was, now = raw["property"], raw["base"].get("value"), raw["revision"].get("value")
-    if_required, if_optional = _requirement_phrases(directions)
-    if key == "required" and isinstance(was or now, list):
-        added, removed = _difference(was, now)
-        parts = [f"{subject}: {_format_values(added)} {if_required}"] if added else []
-        parts += [f"{subject}: {_format_values(removed)} {if_optional}"] if removed else []
-        return "; ".join(parts) + "."
-    if key == "required":
-        return f"{subject} {if_required if now else if_optional}."
-    if key == "enum":
-        added, removed = _difference(was, now)
-        parts = [f"can also be {_format_values(added)}"] if added else []
-        parts += [f"can no longer be {_format_values(removed)}"] if removed else []
-        return f"{subject} {' and '.join(parts)}."
-    if key == "nullable":
-        return f"{subject} {'can now be null' if now else 'can no longer be null'}."
-    if key == "deprecated":
-        return f"{subject} is {'' if now else 'no longer '}deprecated."
-    if key == "key":
-        return f"{subject} is the new name of `{was}`."
-    if key == "operationId":
-        return f"`{was}` is renamed to `{now}`; the names of methods in generated clients change."
-    if key in WORDS:
-        return f"{subject} has a different {key}."
-    return f"{subject}: {key} is {_format_value(now)}, was {_format_value(was)}."
-
-
-def _requirement_phrases(directions: set[str]) -> tuple[str, str]:
-    """Return the phrases for something that becomes required and for something that becomes optional."""
-    if directions == {"request"}:
-        return "must now be sent", "can now be omitted"
-    return "can no longer be missing", "can now be missing"
-
-
-def _difference(was: Any, now: Any) -> tuple[list[Any], list[Any]]:
-    was, now = was or [], now or []
-    return [one for one in now if one not in was], [one for one in was if one not in now]
-
-
-def _format_values(values: list[Any]) -> str:
-    return ", ".join(f"`{value}`" for value in values)
-
-
-def _format_value(value: Any) -> str:
-    if value is None:
-        return "not set"
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"`{text if len(text) <= 60 else text[:57] + '...'}`"
-
-
-def describe_subject(pointer: str, contract: Node) -> str:
-    """Return a readable name of a node: `Brand.name`, "The query parameter `limit`" ..."""
-    steps, words, trail = split_pointer(pointer), [], ""
-    rest = steps[3:] if steps[0] == "paths" else steps
-    prefix = steps[: len(steps) - len(rest)]
-    while rest:
-        step, following = rest[0], rest[1] if len(rest) > 1 else ""
-        consumed = 2
-        node_steps = prefix + rest[:2]
-        match step:
-            case "components" if following in ("schemas", "parameters", "headers", "responses"):
-                name = rest[2] if len(rest) > 2 else following
-                node = resolve_pointer(contract, join_pointer(rest[:3])) or {}
-                if following == "schemas":
-                    trail = name
-                elif following == "parameters":
-                    words.append(f"the {node.get('in', '')} parameter `{node.get('name', name)}`")
-                else:
-                    words.append(f"the {following.removesuffix('s')} `{name}`")
-                consumed = 3
-            case "parameters" if following:
-                node = resolve_pointer(contract, join_pointer(node_steps)) or {}
-                node = resolve_pointer(contract, node["$ref"]) if "$ref" in node else node
-                words.append(f"the {node.get('in')} parameter `{node.get('name')}`")
-            case "requestBody":
-                words, consumed = [*words, "the request body"], 1
-            case "responses" if following:
-                words.append(f"the response {following}")
-            case "content" if following:
-                words.append("(event data)" if following == EVENTS else f"as `{following}`")
-            case "headers" if following:
-                words.append(f"the header `{following}` of")
-                words.insert(0, words.pop())
-            case "properties" if following:
-                trail += f".{following}"
-            case "items":
-                trail, consumed = trail + "[]", 1
-            case "oneOf" | "anyOf" | "allOf":
-                pass
-            case "schema" | "parameters" | "responses":
-                consumed = 1
-            case _:
-                words, consumed = [*words, f"`{step}`"], 1
-        prefix, rest = prefix + rest[:consumed], rest[consumed:]
-    if trail:
-        words = [" ".join(words) + ":"] * bool(words) + [f"`{trail.removeprefix('.')}`"]
-    text = " ".join(words) or "the operation"
-    return text[0].upper() + text[1:]
-
-
-def _role_changes(base: Node, revision: Node) -> Iterator[Change]:
-    """Yield the changes of the roles that may call an operation."""
-    before, after = _role_table(base), _role_table(revision)
-    for name in before.keys() & after.keys():
-        (was, operation_id), (now, _) = before[name], after[name]
-        method, path = name.split(" ", 1)
-        pointer = "#" + join_pointer(["paths", path, method.lower(), "x-permission"])
-        if removed := sorted(was - now - {"anonymous"}):
-            text = f"`{operation_id}` is no longer allowed for: {', '.join(removed)}."
-            yield Change("breaking", (name,), text, pointer)
-        if added := sorted(now - was - {"anonymous"}):
-            text = f"`{operation_id}` is now also allowed for: {', '.join(added)}."
-            yield Change("added", (name,), text, pointer)
-
-
-def _role_table(contract: Node) -> dict[str, tuple[frozenset[str], str]]:
-    # A permission that is missing in `x-permissions` is granted to no role. A project rule reports it.
-    permissions = defaultdict(list, contract.get("x-permissions", {}))
-    rows = [
-        row
-        for rows in build_permission_matrix({**contract, "x-permissions": permissions}).values()
-        for row in rows
-    ]
-    return {f"{row.method} {row.path}": (row.roles, row.operation_id) for row in rows}
 
 
 def operation_ids_by_path(contract: Node) -> dict[str, str]:

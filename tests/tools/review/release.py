@@ -17,13 +17,8 @@ from pathlib import Path
 
 from tests.tools.review import tools
 from tests.tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks, split_allowed
-from tests.tools.review.changes import (
-    IMPACTS,
-    Change,
-    list_changes,
-    operation_ids_by_path,
-    required_bump,
-)
+from tests.tools.review.change import IMPACTS, Change, required_bump
+from tests.tools.review.changes import list_changes, operation_ids_by_path
 from tests.tools.review.report import render_changes_markdown
 from tests.tools.review.review import Comparison
 
@@ -121,7 +116,7 @@ def release(version: str, day: datetime.date) -> list[str]:
         if tools.RELEASED.exists():
             last = tools.read_bundle(tools.RELEASED)
             comparison.changes = list_changes(last, contract, folder)
-            comparison.ids = operation_ids_by_path(last) | operation_ids_by_path(contract)
+            comparison.name_operations(last, contract)
             released = last["info"]["version"]
             _, comparison.reasons = split_allowed(comparison.changes, load_allowed_breaks(), released)
             check_version(version, released, comparison.changes, comparison.reasons)

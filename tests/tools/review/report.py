@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from tests.tools.review.changes import Change
+from tests.tools.review.change import Change
 from tests.tools.review.checks import Finding
 from tests.tools.review.review import Comparison, Review
 
 TITLES = {
     "breaking": "Breaking",
+    "security": "Security-relevant: more access than before",
     "deprecated": "Deprecated",
     "added": "Added",
     "changed": "Changed, compatible",
+    "imports": "Import paths of generated clients",
 }
 MAX_LISTED = 30
+MAX_WORDINGS = 300
+MAX_COMMENT = 60_000
+"""GitHub rejects comments of more than 65,536 characters."""
+SHORTENED = "\n\nThe report is too long for a comment: the summary of the workflow run shows all of it.\n"
 STOPPED = "The review stopped: fix these first, the other checks need a contract without them."
 
 
@@ -53,30 +59,35 @@ def _render_changes_text(comparison: Comparison) -> Iterator[str]:
     for impact, groups in group_by_impact(comparison.changes):
         yield f"  {TITLES[impact]}"
         for names, changes in groups:
-            yield f"    {format_headline(names, comparison.ids)}"
+            yield f"    {format_headline(names, comparison)}"
             for change in changes:
                 yield f"      {change.text}"
                 yield f"          {comparison.places.get(change, '')}"
                 if reason := comparison.reasons.get(change.text):
                     yield f"          Allowed: {reason}"
     if wording := [one for one in comparison.changes if one.impact == "wording"]:
-        yield f"  Descriptions and examples changed: {len(wording)}"
+        yield f"  Descriptions and examples: {len(wording)}"
+        for change in wording[:MAX_LISTED]:
+            yield f"    {_format_wording(change, comparison)}"
+            yield f"          {comparison.places.get(change, '')}"
+        if len(wording) > MAX_LISTED:
+            yield f'    ... and {len(wording) - MAX_LISTED} more: see ARGS="--markdown FILE"'
 
 
 def render_markdown(review: Review) -> str:
-    """Return the review for a pull request."""
+    """Return the review for a pull request. Findings come first."""
     lines = ["# Review of the contract", "", f"**{format_verdict(review)}**", ""]
     lines += [*(f"- {one}" for one in review.failures), ""] * bool(review.failures)
     lines += ["| | |", "|---|---|", *(f"| {name} | {state} |" for name, state in list_facts(review)), ""]
+    for title, findings in review.tables():
+        if findings:
+            lines += [f"## {title}", "", *(f"- {one.text}{_format_place(one.place)}" for one in findings), ""]
     for comparison in review.list_distinct_comparisons():
         lines += [
             f"## Changes for clients {comparison.since}",
             "",
             *render_changes_markdown(comparison),
         ]
-    for title, findings in review.tables():
-        if findings:
-            lines += [f"## {title}", "", *(f"- {one.text}{_format_place(one.place)}" for one in findings), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -85,14 +96,68 @@ def render_changes_markdown(comparison: Comparison) -> Iterator[str]:
     for impact, groups in group_by_impact(comparison.changes):
         yield from (f"### {TITLES[impact]}", "")
         for names, changes in groups:
-            yield f"- {format_headline(names, comparison.ids, mark='`')}"
+            yield f"- {format_headline(names, comparison, mark='`')}"
             for change in changes:
                 yield f"  - {change.text}{_format_place(comparison.places.get(change, ''))}"
                 if reason := comparison.reasons.get(change.text):
                     yield f"    Reason: {reason}"
         yield ""
     if wording := [one for one in comparison.changes if one.impact == "wording"]:
-        yield from (f"Descriptions and examples changed: {len(wording)}.", "")
+        summary = f"Descriptions and examples changed: {len(wording)}"
+        yield from ("<details>", f"<summary>{summary}</summary>", "")
+        for change in wording[:MAX_WORDINGS]:
+            place = _format_place(comparison.places.get(change, ""))
+            yield f"- {_format_wording(change, comparison)}{place}"
+        yield from [f"- ... and {len(wording) - MAX_WORDINGS} more"] * (len(wording) > MAX_WORDINGS)
+        yield from ("", "</details>", "")
+
+
+def _format_wording(change: Change, comparison: Comparison) -> str:
+    """Return the text of a change of wording, with the operation if the text does not name it."""
+    if len(change.operations) != 1 or not change.text.startswith(("The ", "(")):
+        return change.text
+    return f"{comparison.ids.get(change.operations[0], change.operations[0])}: {change.text}"
+
+
+def shorten(markdown: str, limit: int = MAX_COMMENT) -> str:
+    """Return a report that fits into a comment on GitHub, cut after a line if it is too long."""
+    if len(markdown) <= limit:
+        return markdown
+    kept = markdown[: limit - len(SHORTENED)].rpartition("\n")[0]
+    is_open = kept.rfind("<details>") > kept.rfind("</details>")
+    return kept + "\n\n</details>" * is_open + SHORTENED
+
+
+def render_annotations(review: Review) -> Iterator[str]:
+    """Yield the findings and important changes as commands that GitHub shows beside the changed lines."""
+    for title, findings in review.tables():
+        for one in findings:
+            yield format_annotation("error", title, one.place, one.text)
+    for comparison in review.comparisons[:1]:
+        for change in comparison.changes or []:
+            is_allowed = change.text in comparison.reasons
+            level = {"breaking": "warning" if is_allowed else "error", "security": "warning"}.get(
+                change.impact
+            )
+            if level:
+                place = comparison.places.get(change, "")
+                yield format_annotation(level, TITLES[change.impact], place, change.text)
+
+
+def format_annotation(level: str, title: str, place: str, text: str) -> str:
+    """Return one annotation: a workflow command of GitHub Actions, with its characters escaped."""
+    file, _, line = place.rpartition(":")
+    properties = {"file": file, "line": line} if file else {}
+    listed = ",".join(
+        f"{name}={_escape(value, ':,')}" for name, value in {**properties, "title": title}.items()
+    )
+    return f"::{level} {listed}::{_escape(text)}"
+
+
+def _escape(text: str, more: str = "") -> str:
+    for character in "%\r\n" + more:
+        text = text.replace(character, f"%{ord(character):02X}")
+    return text
 
 
 def _format_place(place: str) -> str:
@@ -110,14 +175,16 @@ def group_by_impact(
             yield impact, [(names, list(group)) for names, group in groups]
 
 
-def format_headline(names: tuple[str, ...], ids: dict[str, str], mark: str = "") -> str:
-    """Return the headline of a group of operations."""
-    if not names:
+def format_headline(names: tuple[str, ...], comparison: Comparison, mark: str = "") -> str:
+    """Return the headline of a group of operations. It names all of them."""
+    if not names or (len(names) > 1 and comparison.common <= set(names)):
         return "All operations"
     if len(names) == 1:
-        return f"{mark}{names[0]}{mark} {ids.get(names[0], '')}".rstrip()
-    first = ", ".join(ids.get(name) or name for name in names[:4])
-    return f"{len(names)} operations: {first}" + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        return f"{mark}{names[0]}{mark} {comparison.ids.get(names[0], '')}".rstrip()
+    others = comparison.common - set(names)
+    is_most = bool(others) and len(others) < len(names) / 4
+    listed = ", ".join(comparison.ids.get(name) or name for name in (sorted(others) if is_most else names))
+    return f"{len(names)} operations{', all except ' if is_most else ': '}{listed}"
 
 
 def list_facts(review: Review) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,8 @@ from tests.tools.review.allowed_breaks import (
     load_allowed_breaks,
     split_allowed,
 )
-from tests.tools.review.changes import Change, list_changes, operation_ids_by_path
+from tests.tools.review.change import Change
+from tests.tools.review.changes import list_changes, operation_ids_by_path
 from tests.tools.review.checks import Finding, Node
 from tests.tools.review.source_map import SourceMap
 from tests.tools.review.yaml_errors import find_yaml_errors
@@ -26,6 +27,7 @@ from tests.tools.review.yaml_errors import find_yaml_errors
 MAIN = ("origin/main", "main")
 # Chosen for two cores: a third worker can start while another one waits for its process.
 MAX_PARALLEL = 3
+SHORT_TITLES = {"security": "security-relevant", "imports": "of import paths", "wording": "of wording"}
 
 
 @dataclass
@@ -37,9 +39,16 @@ class Comparison:
     version: str = ""
     changes: list[Change] | None = None
     ids: dict[str, str] = field(default_factory=dict)
+    common: frozenset[str] = frozenset()
+    """The operations that both contracts have."""
     places: dict[Change, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     """Why a breaking change is allowed, by its text."""
+
+    def name_operations(self, base: Node, contract: Node) -> None:
+        """Read the operationIds of both contracts."""
+        old, new = operation_ids_by_path(base), operation_ids_by_path(contract)
+        self.ids, self.common = old | new, frozenset(old.keys() & new.keys())
 
     @property
     def breaking(self) -> list[Change]:
@@ -53,7 +62,7 @@ class Comparison:
         counts = {}
         for change in self.changes:
             counts[change.impact] = counts.get(change.impact, 0) + 1
-        text = ", ".join(f"{count} {impact}" for impact, count in counts.items())
+        text = ", ".join(f"{count} {SHORT_TITLES.get(impact, impact)}" for impact, count in counts.items())
         return f"{text or 'no changes'} {self.since}"
 
 
@@ -196,7 +205,7 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 def _compare(comparison: Comparison, text: str | None, contract: Node, folder: Path) -> Comparison:
     if text is not None:
         base = json.loads(text)
-        comparison.ids = operation_ids_by_path(base) | operation_ids_by_path(contract)
+        comparison.name_operations(base, contract)
         own = Path(tempfile.mkdtemp(dir=folder))
         comparison.changes = [] if base == contract else list_changes(base, contract, own)
     return comparison

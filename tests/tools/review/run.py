@@ -9,7 +9,15 @@ import traceback
 from pathlib import Path
 
 from tests.tools.review.checks import Finding
-from tests.tools.review.report import render_markdown, render_stopped, render_stopped_markdown, render_text
+from tests.tools.review.report import (
+    format_annotation,
+    render_annotations,
+    render_markdown,
+    render_stopped,
+    render_stopped_markdown,
+    render_text,
+    shorten,
+)
 from tests.tools.review.review import ReviewStopped, review_contract
 from tests.tools.review.tools import ToolFailed
 
@@ -20,7 +28,13 @@ def main() -> int:
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="also write the review to this file as Markdown"
     )
-    markdown = parser.parse_args().markdown
+    parser.add_argument(
+        "--comment", type=Path, metavar="FILE", help="also write the Markdown, shortened for a comment"
+    )
+    parser.add_argument(
+        "--annotations", action="store_true", help="also print annotations for GitHub Actions"
+    )
+    arguments = parser.parse_args()
     start = time.monotonic()
     findings: list[Finding] = []
     try:
@@ -34,12 +48,17 @@ def main() -> int:
         findings = [Finding(f"{frame.filename}:{frame.lineno}", f"The review itself failed: {error!r}")]
     if findings:
         text, report = render_stopped(findings), render_stopped_markdown(findings)
+        annotations = [format_annotation("error", "Contract", one.place, one.text) for one in findings]
     else:
         text, report = render_text(review, time.monotonic() - start), render_markdown(review)
+        annotations = list(render_annotations(review))
     print(text)
-    if markdown:
-        markdown.write_text(report, encoding="utf-8")
-        print(f"Written to {markdown}")
+    if arguments.annotations and annotations:
+        print("\n".join(annotations))
+    for file, content in ((arguments.markdown, report), (arguments.comment, shorten(report))):
+        if file:
+            file.write_text(content, encoding="utf-8")
+            print(f"Written to {file}")
     return 1 if findings or review.failures else 0
 
 

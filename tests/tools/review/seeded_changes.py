@@ -78,6 +78,13 @@ def rename_property(contract: Contract, schema_name: str, old: str, new: str) ->
     required[required.index(old)] = new
 
 
+def rename_path_parameter(contract: Contract, path: str, new: str) -> None:
+    old = path[path.index("{") + 1 : path.index("}")]
+    item = contract["paths"].pop(path)
+    text = json.dumps(item).replace(f'"name": "{old}"', f'"name": "{new}"')
+    contract["paths"][path.replace(old, new)] = json.loads(text)
+
+
 def get_response(contract: Contract, operation_id: str, status: str) -> Contract:
     return get_operation(contract, operation_id)["responses"][status]
 
@@ -250,7 +257,7 @@ BREAKING_CHANGES = [
     BreakingChange(
         "a property of a response is removed",
         "list_sessions",
-        "`is_current`",
+        "`Session.is_current` was removed.",
         lambda c: (
             get_schema(c, "Session")["properties"].pop("is_current"),
             get_schema(c, "Session")["required"].remove("is_current"),
@@ -321,6 +328,32 @@ BREAKING_CHANGES = [
         "create_background_preset",
         "default",
         lambda c: get_property(c, "public", "BackgroundPresetCreate").update(default=True),
+    ),
+    BreakingChange(
+        "a path parameter is renamed",
+        "get_resolution_preset",
+        "The path parameter `id` was named `resolution_preset_id`",
+        lambda c: rename_path_parameter(c, "/resolution-presets/{resolution_preset_id}", "id"),
+    ),
+    BreakingChange(
+        "a property of a request body becomes read-only",
+        "update_guidelines",
+        "`GuidelinesUpdate.quality` is now read-only",
+        lambda c: get_property(c, "quality", "GuidelinesUpdate").update(readOnly=True),
+    ),
+    BreakingChange(
+        "an operation has a second status of success",
+        "create_generation_model",
+        "The response 202 is new: clients expect another status of success.",
+        lambda c: get_operation(c, "create_generation_model")["responses"].update(
+            {"202": {"description": "Accepted."}}
+        ),
+    ),
+    BreakingChange(
+        "the status of success changes",
+        "delete_brand",
+        "The status is `200`, was `204`.",
+        lambda c: rename_key(get_operation(c, "delete_brand")["responses"], "204", "200"),
     ),
     BreakingChange(
         "additional properties are no longer accepted",
@@ -402,6 +435,11 @@ HARMLESS_CHANGES = [
             {"X-Extra": {"schema": {"type": "string"}}}
         ),
     ),
+    HarmlessChange(
+        "the null character of a pattern is spelled differently",
+        lambda c: get_property(c, "name", "OrganizationCreate").update(pattern=r"^[^\u0000]*$"),
+    ),
+    HarmlessChange("another tag", lambda c: get_operation(c, "list_guidelines").update(tags=["styles"])),
     HarmlessChange(
         "another description",
         lambda c: get_operation(c, "get_brand").update(description="Another description."),

@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.review.changes import Change, list_changes, operation_ids_by_path
+from tests.tools.review.change import IMPACTS, Change
+from tests.tools.review.change_texts import describe_text_change
+from tests.tools.review.changes import list_changes, operation_ids_by_path
 from tests.tools.review.seeded_changes import (
     BREAKING_CHANGES,
     HARMLESS_CHANGES,
     BreakingChange,
     HarmlessChange,
+    get_operation,
+    get_response,
+    get_schema,
 )
 
 pytestmark = pytest.mark.slow("it compares the contract with two edited ones")
@@ -27,7 +32,7 @@ def findings(contract, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[s
     edited = contract()
     for edit in BREAKING_CHANGES:
         edit.make(edited)
-    ids = operation_ids_by_path(contract())
+    ids = operation_ids_by_path(edited) | operation_ids_by_path(contract())
     return [
         ({ids[name] for name in change.operations if name in ids}, change.text)
         for change in list_changes(contract(), edited, tmp_path_factory.mktemp("breaking"))
@@ -80,11 +85,80 @@ def test_harmless_edits_are_reported_with_their_impact(harmless: list[Change]) -
     assert impacts["`list_regions` is new."] == "added"
     assert impacts["`Session.city` is new."] == "added"
     assert impacts["The query parameter `limit`: maximum is `200`, was `20`."] == "changed"
-    assert impacts["`list_audit_events` is now also allowed for: member."] == "added"
-    assert impacts["The operation also accepts `ApiKey`."] == "added"
+    assert impacts["The permission `audit:read` is now also granted to: member."] == "security"
+    assert impacts["`create_organization` also accepts `ApiKey`."] == "security"
     assert impacts["The operation is deprecated."] == "deprecated"
-    assert impacts["`Brand.name` has a different example."] == "wording"
-    assert "PageOfSubscriptions" not in str(harmless)
+    assert impacts["`Brand.name` has a different example: “Nord”, was “Atelier Nord”"] == "wording"
+    assert impacts["The tag is `styles`, was `guidelines`."] == "imports"
+    assert impacts["The schema `SubscriptionPage` is named `PageOfSubscriptions` now."] == "imports"
+    assert "u0000" not in str(harmless)
+    # New and required is told once.
+    assert "city` can no longer be missing" not in str(harmless)
+
+
+def test_changes_of_the_whole_contract_are_reported(contract, tmp_path: Path) -> None:
+    before, after = contract(), contract()
+    before["x-problem-codes"] = {"in_use": 409, "not_found": 404, "malformed_request": 400}
+    after["x-problem-codes"] = {"still_used": 409, "not_found": 404, "malformed_request": 422}
+    after["servers"][0]["url"] = "/api/v2"
+    flow = after["components"]["securitySchemes"]["OAuth2PasswordBearer"]["flows"]["password"]
+    flow["tokenUrl"] = "/api/v1/token"
+    after["components"]["schemas"]["WebhookEventType"]["enum"].remove("shot.rejected")
+    get_operation(after, "get_brand").update({"security": [], "x-public": "Everybody may read brands."})
+    del get_operation(after, "get_brand")["x-permission"]
+    after["paths"]["/regions/"] = {
+        "get": {**get_operation(before, "get_version"), "operationId": "list_regions"}
+    }
+    get_schema(after, "ProductCreate")["not"] = {"required": ["sku", "name"]}
+    created = get_response(after, "create_brand", "201")["links"]["get_brand"]
+    created["operationId"] = "list_brands"
+    texts = {impact: [] for impact in IMPACTS}
+    for change in list_changes(before, after, tmp_path):
+        texts[change.impact].append(change.text)
+    token_url = "The security scheme `OAuth2PasswordBearer`: tokenUrl"
+    assert texts["breaking"] == [
+        "The URL of the server is `/api/v2`, was `/api/v1`.",
+        "The problem code `in_use` was removed.",
+        f"{token_url} is `/api/v1/token`, was `/api/v1/login/access-token`.",
+        "The status of the problem code `malformed_request` is `422`, was `400`.",
+        '`ProductCreate`: `{"required": ["sku", "name"]}` is no longer accepted.',
+        "The webhook event `shot.rejected` is no longer sent.",
+    ]
+    assert texts["security"] == [
+        "`get_brand` needs no authentication: everybody can call it.",
+        "`list_regions` needs no authentication: everybody can call it.",
+    ]
+    assert "The problem code `still_used` is new." in texts["added"]
+    assert texts["changed"] == [
+        "The link `get_brand` of the response 201: operationId is `list_brands`, was `get_brand`.",
+        *[text for text in texts["changed"] if "shot.rejected" in text],
+    ]
+
+
+def test_a_removed_property_is_told_once_and_not_for_new_operations(contract, tmp_path: Path) -> None:
+    before, after = contract(), contract()
+    get_schema(after, "Brand")["properties"].pop("slug")
+    get_schema(after, "Brand")["required"].remove("slug")
+    copied = {
+        **get_operation(before, "get_version"),
+        "operationId": "show_brand",
+        "x-public": "It is a test.",
+    }
+    copied["responses"] = {"200": get_operation(before, "get_brand")["responses"]["200"]}
+    after["paths"]["/brand"] = {"get": copied}
+    changes = [one for one in list_changes(before, after, tmp_path) if one.impact == "breaking"]
+    assert [change.text for change in changes] == ["`Brand.slug` was removed."]
+    assert "GET /brands/" in changes[0].operations
+    assert "GET /brand" not in changes[0].operations
+
+
+def test_a_text_that_changed_is_quoted_with_some_words_around() -> None:
+    was = "The share ends after 24 hours, or when the picture is deleted for good."
+    assert describe_text_change(was, was.replace("24 hours", "1 hour")) == (
+        "“... share ends after 1 hour, or when the ...”, was “... share ends after 24 hours, or when the ...”"
+    )
+    assert describe_text_change("a  b", "a b") == "white space only"
+    assert describe_text_change(None, 7) == "`7`, was not set"
 
 
 def test_equal_contracts_have_no_changes(contract, tmp_path: Path) -> None:

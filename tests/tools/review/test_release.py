@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks
-from tests.tools.review.changes import Change, required_bump
+from tests.tools.review.change import Change, required_bump
 from tests.tools.review.release import (
     HEAD,
     ReleaseRejected,
@@ -115,7 +115,8 @@ def test_the_changelog_starts_with_the_newest_release() -> None:
         "### Added\n\n- `GET /brands/` list_brands\n  - `Brand.color` is new.\n\n"
         "### Changed, compatible\n\n- `GET /brands/` list_brands\n"
         "  - `Brand.name` can be longer.\n\n"
-        "Descriptions and examples changed: 1.\n\n"
+        "<details>\n<summary>Descriptions and examples changed: 1</summary>\n\n"
+        "- `Brand.name` has a different example.\n\n</details>\n\n"
         "## 1.0.0 - 2026-11-25\n\nThe first release: 166 operations.\n"
     )
 

@@ -9,9 +9,16 @@ import pytest
 
 from tests.tools.review import checks
 from tests.tools.review.allowed_breaks import AllowedBreak, load_allowed_breaks
-from tests.tools.review.changes import Change
+from tests.tools.review.change import Change
 from tests.tools.review.checks import Finding
-from tests.tools.review.report import format_headline, render_markdown, render_text
+from tests.tools.review.report import (
+    SHORTENED,
+    format_headline,
+    render_annotations,
+    render_markdown,
+    render_text,
+    shorten,
+)
 from tests.tools.review.review import Comparison, Review
 from tests.tools.review.source_map import SourceMap
 from tests.tools.review.tools import SOURCE, ToolFailed
@@ -100,10 +107,60 @@ def test_a_stale_bundle_fails_the_review_and_a_missing_handler_does_not() -> Non
     assert "no function list_regions" in render_text(review, 1)
 
 
-def test_a_headline_names_at_most_four_operations() -> None:
+def test_a_headline_names_every_operation() -> None:
     ids = {f"GET /{number}": f"get_{number}" for number in range(9)}
-    assert format_headline(tuple(ids), ids) == "9 operations: get_0, get_1, get_2, get_3 and 5 more"
-    assert format_headline(("GET /1",), ids, mark="`") == "`GET /1` get_1"
+    comparison = Comparison("Main", "since main", ids=ids, common=frozenset(ids))
+    names = tuple(ids)[:6]
+    assert format_headline(names, comparison) == "6 operations: get_0, get_1, get_2, get_3, get_4, get_5"
+    assert format_headline(("GET /1",), comparison, mark="`") == "`GET /1` get_1"
+    assert format_headline(tuple(ids), comparison) == "All operations"
+    assert format_headline((), comparison) == "All operations"
+    many = Comparison("Main", "since main", common=frozenset(f"GET /{number}" for number in range(20)))
+    names = tuple(f"GET /{number}" for number in range(18))
+    assert format_headline(names, many) == "18 operations, all except GET /18, GET /19"
+
+
+def test_wider_access_and_changed_wording_are_listed() -> None:
+    wider = Change("security", ("GET /brands/",), "`list_brands` also accepts `ApiKey`.", "#/paths")
+    wording = Change("wording", ("GET /brands/",), "The operation has a different summary: “b”, was “a”", "#")
+    review = build_review(changes=[wider, wording])
+    assert review.failures == []
+    assert "1 security-relevant, 1 of wording since 1.3.0" in render_text(review, 1)
+    for line in (
+        "  Security-relevant: more access than before",
+        "      `list_brands` also accepts `ApiKey`.",
+        "  Descriptions and examples: 1",
+        "    list_brands: The operation has a different summary: “b”, was “a”",
+    ):
+        assert line in render_text(review, 1).splitlines()
+    markdown = render_markdown(review)
+    assert "### Security-relevant: more access than before\n\n- `GET /brands/` list_brands\n" in markdown
+    assert "</summary>\n\n- list_brands: The operation has a different summary: “b”, was “a”\n" in markdown
+
+
+def test_a_report_is_shortened_for_a_comment() -> None:
+    wording = [
+        Change("wording", (), f"`Brand.name` has a different example: “{number}”.", "#")
+        for number in range(250)
+    ]
+    markdown = render_markdown(build_review(changes=wording))
+    assert shorten(markdown) == markdown
+    short = shorten(markdown, 2000)
+    assert len(short) <= 2020
+    assert short.endswith("</details>" + SHORTENED)
+
+
+def test_findings_and_changes_become_annotations_of_the_changed_lines() -> None:
+    finding = Finding("openapi/paths/brands.yaml:7", "50% of\nall")
+    wider = Change("security", (), "`a` also accepts `ApiKey`.", "#/paths")
+    review = build_review(changes=[REMOVED, wider], findings={"Redocly": [finding]})
+    assert list(render_annotations(review)) == [
+        "::error file=openapi/paths/brands.yaml,line=7,title=Redocly::50%25 of%0Aall",
+        f"::error file={PLACE[:-3]},line=20,title=Breaking::`Brand.slug` was removed.",
+        "::warning title=Security-relevant%3A more access than before::`a` also accepts `ApiKey`.",
+    ]
+    review.comparisons[0].reasons = {REMOVED.text: "Slugs were not unique."}
+    assert "::warning file=openapi/components" in "\n".join(render_annotations(review))
 
 
 def test_the_source_map_finds_every_operation_and_schema(contract) -> None:

@@ -1,0 +1,226 @@
+"""Describe one change of Redocly's report in a sentence for the people who use the API."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any
+
+from handlers.contract.document import METHODS
+from handlers.contract.json_pointer import join_pointer, split_pointer
+
+Node = dict[str, Any]
+EVENTS = "event data"
+"""The media type under which the data of events is compared."""
+WORDS = {"description", "summary", "title", "example", "version", "termsOfService", "url", "email"}
+"""Keys with text for people. The URL of a server is not one of them."""
+MAX_VALUE = 60
+CONTEXT_WORDS = 3
+
+
+def resolve_pointer(contract: Node, pointer: str) -> Any:
+    """Return the node at a JSON pointer, or None if there is none."""
+    node: Any = contract
+    for step in split_pointer(pointer):
+        try:
+            node = node[int(step)] if isinstance(node, list) else node[step]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+    return node
+
+
+def describe_added_or_removed(raw: Node, pointer: str, contract: Node) -> str:
+    """Return the sentence for a node that is only in one of the contracts."""
+    is_added = raw["kind"] == "added"
+    value = raw["revision" if is_added else "base"].get("value")
+    if raw["typeName"].startswith("SecurityRequirement"):
+        return str(raw["verdicts"][0]["message"])
+    steps = split_pointer(pointer)
+    if steps[-1] == "not":
+        subject = describe_subject(join_pointer(steps[:-1]), contract)
+        return f"{subject}: {_format_value(value)} is {'no longer' if is_added else 'now'} accepted."
+    if steps[-2] in ("oneOf", "anyOf") and steps[-1].isdigit():
+        subject = describe_subject(join_pointer(steps[:-2]), contract)
+        return f"{subject} can {'also' if is_added else 'no longer'} be {_name_of_schema(value)}."
+    subject = describe_subject(pointer, contract)
+    if is_added and raw["typeName"] in ("Parameter", "RequestBody") and (value or {}).get("required"):
+        return f"{subject} must now be sent."
+    return f"{subject} {'is new' if is_added else 'was removed'}."
+
+
+def describe_modified(raw: Node, pointer: str, base: Node, contract: Node, directions: set[str]) -> str:
+    """Return the sentence for a value that differs, or an empty text if other sentences say it already.
+
+    Args:
+        pointer: The object that has the value, in `contract`.
+        base: The contract before the change.
+        directions: Where the object is used: `request`, `response` or both.
+    """
+    subject = describe_subject(pointer, contract)
+    key, was, now = raw["property"], raw["base"].get("value"), raw["revision"].get("value")
+    if_required, if_optional = _requirement_phrases(directions)
+    match key:
+        case "required" if isinstance(was or now, list):
+            added, removed = _difference(was, now)
+            # That the property itself is new or was removed says more. In a request it must be sent, too.
+            removed = [name for name in removed if name in _properties(contract, pointer)]
+            if "request" not in directions:
+                old_pointer = raw["base"]["pointer"].removesuffix("/required")
+                added = [name for name in added if name in _properties(base, old_pointer)]
+            parts = [f"{subject}: {_format_values(added)} {if_required}"] if added else []
+            parts += [f"{subject}: {_format_values(removed)} {if_optional}"] if removed else []
+            return "; ".join(parts) + "." * bool(parts)
+        case "required":
+            return f"{subject} {if_required if now else if_optional}."
+        case "enum":
+            added, removed = _difference(was, now)
+            parts = [f"can also be {_format_values(added)}"] if added else []
+            parts += [f"can no longer be {_format_values(removed)}"] if removed else []
+            return f"{subject} {' and '.join(parts)}."
+        case "nullable":
+            return f"{subject} {'can now be null' if now else 'can no longer be null'}."
+        case "deprecated":
+            return f"{subject} is {'' if now else 'no longer '}deprecated."
+        case "readOnly" if now:
+            return f"{subject} is now read-only: requests can no longer set it."
+        case "key" if raw["typeName"] == "PathItem":
+            return f"The path is `{now}`, was `{was}`."
+        case "key" if raw["typeName"] == "Response":
+            return f"The status is `{now}`, was `{was}`."
+        case "key":
+            return f"{subject} was named `{was}`."
+        case "name" if raw["typeName"] == "Parameter":
+            return f"{subject} was named `{was}`; generated clients pass it by this name."
+        case "url" if raw["typeName"] == "Server":
+            return f"The URL of the server is `{now}`, was `{was}`."
+        case "operationId" if raw["typeName"] == "Operation":
+            return f"`{was}` is renamed to `{now}`; the names of methods in generated clients change."
+        case "tags":
+            return f"The tag is {_format_values(now)}, was {_format_values(was)}."
+        case _ if key in WORDS:
+            return f"{subject} has a different {key}: {describe_text_change(was, now)}"
+    return f"{subject}: {key} is {_format_value(now)}, was {_format_value(was)}."
+
+
+def _properties(contract: Node, pointer: str) -> Node:
+    properties: Node = (resolve_pointer(contract, pointer) or {}).get("properties", {})
+    return properties
+
+
+def describe_text_change(was: Any, now: Any) -> str:
+    """Return the words that changed between two texts, with some words around them."""
+    if not isinstance(was, str) or not isinstance(now, str):
+        return f"{_format_value(now)}, was {_format_value(was)}"
+    old, new = was.split(), now.split()
+    edits = [
+        one
+        for one in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes()
+        if one[0] != "equal"
+    ]
+    if not edits:
+        return "white space only"
+    excerpts = [
+        _excerpt(words, edits[0][first], edits[-1][last]) for words, first, last in ((new, 3, 4), (old, 1, 2))
+    ]
+    return f"{excerpts[0]}, was {excerpts[1]}"
+
+
+def _excerpt(words: list[str], start: int, end: int) -> str:
+    first, last = max(start - CONTEXT_WORDS, 0), end + CONTEXT_WORDS
+    text = " ".join(words[first:last])
+    text = ("... " * (first > 0)) + text + (" ..." * (last < len(words)))
+    return f"“{text if len(text) <= 4 * MAX_VALUE else text[: 4 * MAX_VALUE] + ' ...'}”"
+
+
+def _requirement_phrases(directions: set[str]) -> tuple[str, str]:
+    """Return the phrases for something that becomes required and for something that becomes optional."""
+    if directions == {"request"}:
+        return "must now be sent", "can now be omitted"
+    return "can no longer be missing", "can now be missing"
+
+
+def _difference(was: Any, now: Any) -> tuple[list[Any], list[Any]]:
+    was, now = was or [], now or []
+    return [one for one in now if one not in was], [one for one in was if one not in now]
+
+
+def _format_values(values: list[Any]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
+
+
+def _format_value(value: Any) -> str:
+    if value is None:
+        return "not set"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"`{text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + '...'}`"
+
+
+def _name_of_schema(schema: Any) -> str:
+    if not isinstance(schema, dict):
+        return _format_value(schema)
+    name = schema.get("$ref", "").rsplit("/", 1)[-1] or schema.get("title") or schema.get("type")
+    return _format_value(name or schema)
+
+
+def describe_subject(pointer: str, contract: Node) -> str:
+    """Return a readable name of a node: `Brand.name`, "The query parameter `limit`" ..."""
+    steps, words, trail = split_pointer(pointer), [], ""
+    is_operation = steps[0] == "paths" and len(steps) > 2 and steps[2] in METHODS
+    rest = steps[3:] if is_operation else steps[2:] if steps[0] == "paths" else steps
+    prefix = steps[: len(steps) - len(rest)]
+    while rest:
+        step, following = rest[0], rest[1] if len(rest) > 1 else ""
+        consumed = 2
+        node_steps = prefix + rest[:2]
+        match step:
+            case "components" if following in ("schemas", "parameters", "headers", "responses"):
+                name = rest[2] if len(rest) > 2 else following
+                node = resolve_pointer(contract, join_pointer(rest[:3])) or {}
+                if following == "schemas":
+                    trail = name
+                elif following == "parameters":
+                    words.append(f"the {node.get('in', '')} parameter `{node.get('name', name)}`")
+                else:
+                    words.append(f"the {following.removesuffix('s')} `{name}`")
+                consumed = 3
+            case "components" if following == "securitySchemes" and len(rest) > 2:
+                words.append(f"the security scheme `{rest[2]}`")
+                consumed = len(rest)
+            case "parameters" if following:
+                node = resolve_pointer(contract, join_pointer(node_steps)) or {}
+                node = resolve_pointer(contract, node["$ref"]) if "$ref" in node else node
+                words.append(f"the {node.get('in')} parameter `{node.get('name')}`")
+            case "requestBody":
+                words, consumed = [*words, "the request body"], 1
+            case "responses" if following:
+                words.append(f"the response {following}")
+            case "links" if following:
+                words.append(f"the link `{following}` of")
+                words.insert(0, words.pop())
+            case "examples" if following:
+                words.append(f"the example `{following}` of")
+                words.insert(0, words.pop())
+            case "content" if following:
+                words.append("(event data)" if following == EVENTS else f"as `{following}`")
+            case "headers" if following:
+                words.append(f"the header `{following}` of")
+                words.insert(0, words.pop())
+            case "properties" if following:
+                trail += f".{following}"
+            case "items":
+                trail, consumed = trail + "[]", 1
+            case "additionalProperties":
+                trail, consumed = trail + ".*", 1
+            case "oneOf" | "anyOf" | "allOf":
+                pass
+            case "schema" | "parameters" | "responses":
+                consumed = 1
+            case "servers":
+                words.append("the server")
+            case _:
+                words, consumed = [*words, f"`{step}`"], 1
+        prefix, rest = prefix + rest[:consumed], rest[consumed:]
+    if trail:
+        words = [" ".join(words) + ":"] * bool(words) + [f"`{trail.removeprefix('.')}`"]
+    text = " ".join(words) or ("the operation" if is_operation else "the path")
+    return text[0].upper() + text[1:]
