@@ -1,11 +1,12 @@
-"""Health checks, readiness and version of the server."""
+"""Health checks, readiness and version of the server.
+
+Anyone may call these operations: `handlers.pipeline.wsgi_bridge` runs each at most once per second.
+"""
 
 from __future__ import annotations
 
-import time
 import tomllib
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -66,7 +67,7 @@ def is_database_usable() -> bool:
         file = Path(engine.url.database or "")
         # In memory the name is `:memory:` or a URI, and there is no such file.
         if engine.dialect.name == "sqlite" and file.is_file():
-            _check_folder(file.parent, _current_second())
+            check_writable(file.parent)
     except (SQLAlchemyError, OSError):
         return False
     return True
@@ -75,26 +76,11 @@ def is_database_usable() -> bool:
 def is_media_usable() -> bool:
     """Return whether images can be received and stored."""
     try:
-        _check_folder(Path(gettempdir()), _current_second())
-        _check_storage(id(current_storage()), _current_second())
+        check_writable(Path(gettempdir()))
+        current_storage().check()
     except OSError:
         return False
     return True
-
-
-# Anyone may call these operations, so the disk is written at most once per second. Errors are not cached.
-@lru_cache(maxsize=1)
-def _check_storage(_storage_id: int, _second: int) -> None:
-    current_storage().check()
-
-
-@lru_cache(maxsize=4)
-def _check_folder(folder: Path, _second: int) -> None:
-    check_writable(folder)
-
-
-def _current_second() -> int:
-    return int(time.monotonic())
 
 
 def list_dependencies() -> dict[str, Callable[[], bool]]:

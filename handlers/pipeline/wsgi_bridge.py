@@ -11,6 +11,8 @@ import asyncio
 import contextvars
 import logging
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -34,8 +36,8 @@ from studio.fair_slots import FairSlots, current_subject
 logger = logging.getLogger(__name__)
 
 FILE_CHUNK_BYTES = 262_144
-PROBE_THREADS = 2
-"""Threads of each probe operation. One that hangs, such as a check of the database, delays no other one."""
+PROBE_CACHE_SECONDS = 1.0
+"""How long the result of a probe is reused."""
 
 Response = tuple[int, list[tuple[bytes, bytes]], bytes]
 
@@ -48,7 +50,8 @@ class WsgiBridge:
 
     A request that has not committed after `seconds` is aborted, also if it still waits for a thread. One
     account, or one address without a credential, gets at most half of the threads; what it sends beyond that
-    waits on the event loop, and other accounts are served in turn. Probes have threads of their own.
+    waits on the event loop, and other accounts are served in turn. Each probe operation has a thread of its
+    own: requests that arrive while it runs, or within a second after it, share its result.
     """
 
     def __init__(self, app: flask.Flask, threads: int, seconds: float, lock_waits: LockWaits) -> None:
@@ -58,7 +61,10 @@ class WsgiBridge:
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self.thread_slots = FairSlots(threads, max(1, threads // 2))
         self.lock_waits = lock_waits
-        self._probe_pools: dict[str, ThreadPoolExecutor] = {}
+        self.probe_cache_seconds = PROBE_CACHE_SECONDS
+        self._probes: dict[tuple[str, str], _Probe] = {}
+        # Behind a WSGI server, requests may run on several event loops.
+        self._probes_lock = threading.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; exceptions of the WSGI application are raised here.
@@ -68,6 +74,15 @@ class WsgiBridge:
         """
         context: RequestContext = scope[REQUEST_CONTEXT]
         serve = partial(self._serve, scope, context)
+        operation = context.operation
+        if operation is not None and operation.is_probe:
+            # A HEAD request has another result, because its response has no body.
+            future = self._run_probe((operation.operation_id, scope["method"]), serve)
+            status, headers, body = await self._wait(context, future, self.seconds)
+            context.is_validated = True
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+            return
         try:
             status, headers, body = await self._run_in_thread(context, serve)
         except RowLocked:
@@ -97,7 +112,7 @@ class WsgiBridge:
 
     def shutdown(self) -> None:
         """Wait for the running requests and end all threads."""
-        for pool in (self.pool, *self._probe_pools.values()):
+        for pool in (self.pool, *(probe.thread for probe in self._probes.values())):
             pool.shutdown()
 
     async def _repeat_with_lock_slot(
@@ -118,13 +133,18 @@ class WsgiBridge:
             slots.release(subject)
 
     async def _run_in_thread(self, context: RequestContext, function: Callable[[], Value]) -> Value:
-        operation = context.operation
         ends_at = asyncio.get_running_loop().time() + self.seconds
-        if operation is not None and operation.is_probe:
-            future = asyncio.wrap_future(_submit(self._probe_pool(operation.operation_id), function))
-        else:
-            future = asyncio.wrap_future(await self._submit_in_turn(context, function))
-        done, _ = await asyncio.wait((future,), timeout=ends_at - asyncio.get_running_loop().time())
+        thread_future = await self._submit_in_turn(context, function)
+        return await self._wait(context, thread_future, ends_at - asyncio.get_running_loop().time())
+
+    async def _wait(self, context: RequestContext, thread_future: Future[Value], seconds: float) -> Value:
+        """Return the result of a thread.
+
+        Raises:
+            TookTooLong: there was none in time.
+        """
+        future = asyncio.wrap_future(thread_future)
+        done, _ = await asyncio.wait((future,), timeout=seconds)
         if not done and context.try_complete():
             # A running thread cannot be stopped. It fails at `try_complete` before its commit and rolls back.
             future.cancel()
@@ -149,12 +169,12 @@ class WsgiBridge:
         future.add_done_callback(lambda _: slots.release(subject))
         return future
 
-    def _probe_pool(self, operation_id: str) -> ThreadPoolExecutor:
-        pool = self._probe_pools.get(operation_id)
-        if pool is None:
-            pool = ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="probe")
-            self._probe_pools[operation_id] = pool
-        return pool
+    def _run_probe(self, key: tuple[str, str], serve: Callable[[], Response]) -> Future[Response]:
+        with self._probes_lock:
+            probe = self._probes.setdefault(key, _Probe())
+            if not probe.is_current(self.probe_cache_seconds):
+                probe.start(serve)
+            return probe.future
 
     def _abort(self, context: RequestContext) -> NoReturn:
         name = context.operation.operation_id if context.operation else "a request"
@@ -187,6 +207,28 @@ class WsgiBridge:
             while chunk := await file.read(FILE_CHUNK_BYTES):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+
+
+class _Probe:
+    """A thread that runs one probe operation, and its last result."""
+
+    def __init__(self) -> None:
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="probe")
+        self.future: Future[Response] = Future()
+        self._ended_at: float | None = float("-inf")
+
+    def is_current(self, seconds: float) -> bool:
+        """Return whether the probe runs, or has ended at most this long ago."""
+        return self._ended_at is None or time.monotonic() - self._ended_at < seconds
+
+    def start(self, serve: Callable[[], Response]) -> None:
+        """Run the probe; the previous run has ended."""
+        self._ended_at = None
+        self.future = _submit(self.thread, serve)
+        self.future.add_done_callback(self._record_end)
+
+    def _record_end(self, _future: Future[Response]) -> None:
+        self._ended_at = time.monotonic()
 
 
 def _submit(pool: ThreadPoolExecutor, function: Callable[[], Value]) -> Future[Value]:

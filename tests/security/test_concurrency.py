@@ -38,11 +38,13 @@ class BlockedHandler:
     released: threading.Event = field(default_factory=threading.Event)
     running: int = 0
     most: int = 0
+    calls: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, **arguments: Any) -> Any:
         with self.lock:
             self.running += 1
+            self.calls += 1
             self.most = max(self.most, self.running)
         assert self.released.wait(TIMEOUT_SECONDS)
         with self.lock:
@@ -257,6 +259,38 @@ def test_s34_probes_never_wait_for_a_request_thread(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(limiter, "limit", 0)
     assert client_for(None)("GET", path).status == 200
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_s34_a_flood_of_readiness_checks_shares_one_check_at_a_time(
+    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    app = committing_server.client.app
+    client = Client(app)
+    check = BlockedHandler(lambda: not fails)
+    monkeypatch.setattr("handlers.utils.list_dependencies", lambda: {"slow": check})
+    expected = 503 if fails else 200
+
+    async def scenario() -> None:
+        flood = open_requests(client, "/utils/readiness", 100)
+        await wait_until(lambda: check.running == 1)
+        (health,) = open_requests(client, "/utils/health-check/", 1)
+        assert (await health.read_response()).status == 200
+        check.released.set()
+        responses = [await each.read_response() for each in flood]
+        assert {each.status for each in responses} == {expected}
+        assert len({each.headers["x-request-id"] for each in responses}) == 100
+        if fails:
+            assert len({each.json()["request_id"] for each in responses}) == 100
+
+    asyncio.run(scenario())
+    assert (check.most, check.calls) == (1, 1)
+    monkeypatch.setattr(app.bridge, "probe_cache_seconds", 1.0)
+    statuses = [client("GET", "/utils/readiness").status for _ in range(5)]
+    assert (statuses, check.calls) == ([expected] * 5, 1)
+    monkeypatch.setattr(app.bridge, "probe_cache_seconds", 0.0)
+    assert (client("HEAD", "/utils/readiness").status, check.calls) == (expected, 2)
+    assert (client("GET", "/utils/readiness").status, check.calls) == (expected, 3)
 
 
 def test_s34_the_thread_of_an_aborted_request_still_counts(

@@ -85,8 +85,6 @@ def test_s42_readiness_writes_to_the_disks_of_stored_and_received_files(
         fsync(descriptor)
 
     with monkeypatch.context() as patch:
-        # An earlier result of the same second is not used.
-        patch.setattr("handlers.utils._current_second", lambda: full)
         patch.setattr("studio.media.storage.os.fsync", fail_in_folder)
         assert status_and_code(customer.client("GET", "/utils/readiness")) == (503, "unavailable")
         assert customer.client("GET", "/utils/health-check/").status == 200
