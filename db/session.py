@@ -306,6 +306,16 @@ class Database:
             # Outside of the transaction and its connection: callbacks may open transactions of their own.
             self._finish(unit, committed)
 
+    def roll_back_connection(self) -> None:
+        """Undo all transactions since the connection of `from_connection` began its own, and begin another.
+
+        Waits for the running transaction. Does nothing to a database with an engine.
+        """
+        with self._exclusive_connection():
+            if self._connection is not None:
+                self._connection.rollback()
+                self._connection.begin()
+
     def dispose(self) -> None:
         """Close all idle connections."""
         self.engine.dispose()

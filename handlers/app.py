@@ -11,6 +11,8 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,6 +49,7 @@ from handlers.pipeline.middleware.concurrency import ConcurrencyLimit, KeyOwners
 from handlers.pipeline.middleware.error_boundary import ErrorBoundary
 from handlers.pipeline.middleware.image_conversion import ImageConversion
 from handlers.pipeline.middleware.long_polling import LongPolling
+from handlers.pipeline.middleware.mock_control import MockControl, load_scenario
 from handlers.pipeline.middleware.mock_responses import ExampleResponses, MockResponseMiddleware
 from handlers.pipeline.middleware.observability import ObservabilityMiddleware
 from handlers.pipeline.middleware.rate_limits import AnonymousRateLimit, CallerRateLimit
@@ -62,17 +65,21 @@ from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.exports.worker import run_pending_exports
 from studio.fair_slots import FairSlots
 from studio.generations.watch import ChangeHub
-from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers, InlineRunner
+from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers
 from studio.http_client import SafeHttpClient
 from studio.jobs.maintenance import MAINTENANCE_TASKS, MaintenanceTask, Services
 from studio.jobs.periodic import PeriodicTask
 from studio.media.backends import open_storage
 from studio.media.ladder import LadderBuilder
 from studio.media.storage import Storage
+from studio.mock import webhooks as mock_webhooks
+from studio.mock.generations import MockRunner
+from studio.mock.scenario import Scenario
 from studio.providers.base import SAMPLE_RENDERER
 from studio.providers.sample import build_sample_file
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from studio.rate_limits.limiter import RateLimiter
+from studio.rate_limits.memory_store import MemoryStore
 from studio.settings import InvalidSettings, Settings
 from studio.telemetry.metrics import MetricsServer
 from studio.telemetry.traces import Tracing
@@ -93,6 +100,20 @@ class BackgroundService(Protocol):
         """Stop; called once."""
 
 
+@dataclass(frozen=True)
+class Mock:
+    """What only a mock server has: responses of the contract, a scenario, and hooks that undo all changes."""
+
+    examples: ExampleResponses
+    scenario: Scenario
+    on_reset: list[Hook]
+
+    def reset(self) -> None:
+        """Return to the state at the start."""
+        for hook in self.on_reset:
+            hook()
+
+
 class Application(BridgedFlaskApp):
     """The ASGI application.
 
@@ -105,9 +126,11 @@ class Application(BridgedFlaskApp):
         database: Any,
         endpoints: dict[str, Endpoint],
         change_hub: ChangeHub,
+        mock: Mock | None = None,
         **options: Any,
     ) -> None:
         self.settings = settings
+        self.mock = mock
         self.database = database
         self.endpoints = endpoints
         self.on_startup: list[Hook] = []
@@ -201,9 +224,9 @@ def create_app(
     storage = open_storage(settings)
     change_hub = ChangeHub(database.transaction)
     concurrency_limiter = ConcurrencyLimiter(settings.limit_concurrent_requests)
-    concurrency_limit = partial(
-        ConcurrencyLimit, limiter=concurrency_limiter, key_owners=KeyOwners(database.transaction)
-    )
+    key_owners = KeyOwners(database.transaction)
+    concurrency_limit = partial(ConcurrencyLimit, limiter=concurrency_limiter, key_owners=key_owners)
+    mock = _build_mock(settings, contract, rate_limiter, key_owners) if settings.mode == "mock" else None
 
     async def authorize(operation: Operation, scope: Scope) -> UUID | None:
         # Called while serving, when `app` exists.
@@ -219,9 +242,10 @@ def create_app(
         authorize,
         storage,
         _build_pages(settings) if extra_routes is None else extra_routes,
+        mock,
     )
     app = Application(
-        settings, database, endpoints, change_hub, lock_waits=lock_waits, middlewares=middlewares
+        settings, database, endpoints, change_hub, mock, lock_waits=lock_waits, middlewares=middlewares
     )
     app.app.config["SETTINGS"] = settings
     app.app.config["STORAGE"] = storage
@@ -258,6 +282,7 @@ def _build_middlewares(
     authorize: Authorize,
     storage: Storage,
     extra_routes: Mapping[str, ASGIApp],
+    mock: Mock | None,
 ) -> list[Callable[[ASGIApp], ASGIApp]]:
     """Return the middleware, outermost first, in the order that `handlers.pipeline.middleware` documents."""
     error_boundary = partial(ErrorBoundary, public_url=settings.public_url)
@@ -284,10 +309,11 @@ def _build_middlewares(
             settings.max_account_body_bytes, settings.max_address_body_bytes, settings.max_body_bytes
         ),
     )
-    mock_responses = []
-    if settings.mode == "mock":
-        examples = ExampleResponses(contract, build_sample_file)
-        mock_responses.append(partial(MockResponseMiddleware, examples=examples))
+    mock_control, mock_responses = [], []
+    if mock is not None:
+        parts: dict[str, Any] = {"examples": mock.examples, "scenario": mock.scenario}
+        mock_control = [partial(MockControl, **parts, reset=mock.reset)]
+        mock_responses = [partial(MockResponseMiddleware, **parts, rate_limits=rate_limiter.policies)]
     return [
         error_boundary,
         observability,
@@ -295,6 +321,7 @@ def _build_middlewares(
         security_headers,
         response_validation,
         ExceptionMiddleware,
+        *mock_control,
         long_polling,
         routing,
         *mock_responses,
@@ -307,6 +334,19 @@ def _build_middlewares(
         LifespanMiddleware,
         ContextMiddleware,
     ]
+
+
+def _build_mock(
+    settings: Settings, contract: Document, rate_limiter: RateLimiter, key_owners: KeyOwners
+) -> Mock:
+    """Return the parts of a mock server, with hooks that clear what this process remembers."""
+    examples = ExampleResponses(contract, build_sample_file, settings.public_url)
+    scenario = load_scenario(settings.mock_scenario, examples)
+
+    def clear_counts() -> None:
+        rate_limiter.store = MemoryStore()
+
+    return Mock(examples, scenario, [scenario.reset, clear_counts, key_owners.clear])
 
 
 def _build_pages(settings: Settings) -> dict[str, ASGIApp]:
@@ -328,7 +368,7 @@ def _attach_services(app: Application) -> None:
         Tracing(settings.otlp_endpoint, settings.service_name),
         MetricsServer(settings.metrics_host, settings.metrics_port, app.database, settings.database_url),
     ]
-    workers = _background_services(services)
+    workers = _background_services(services) if app.mock is None else _mock_services(services, app.mock)
     app.on_startup.extend(service.start for service in (*telemetry, *workers))
     app.on_shutdown.extend(service.stop for service in (*workers, *telemetry))
 
@@ -341,8 +381,6 @@ def _background_services(services: Services) -> list[BackgroundService]:
         from studio.jobs.celery.relay import WakeupRelay
 
         return [WakeupRelay(services), LadderBuilder(services.storage)]
-    if settings.mode == "mock":
-        return _mock_services(services)
     return [
         GenerationWorkers(
             services.database,
@@ -358,17 +396,24 @@ def _background_services(services: Services) -> list[BackgroundService]:
     ]
 
 
-def _mock_services(services: Services) -> list[BackgroundService]:
+def _mock_services(services: Services, mock: Mock) -> list[BackgroundService]:
     """Return the workers of the mock server, which completes jobs before it responds."""
     lease = services.settings.lease_seconds
     executor = GenerationExecutor(
         services.database, services.storage, os.cpu_count() or 1, lease, renderer=SAMPLE_RENDERER
     )
-    inline_runner = InlineRunner(executor, lambda: run_pending_exports(services.database, services.storage))
-    # Tasks with a trigger are the jobs that the inline runner completes.
+    runner = MockRunner(
+        services.database,
+        executor,
+        timedelta(seconds=lease),
+        mock.scenario,
+        lambda: run_pending_exports(services.database, services.storage),
+    )
+    # Tasks with a trigger are the jobs that the runner completes.
     untriggered = [task for task in MAINTENANCE_TASKS if task.trigger is None]
-    dispatcher = WebhookDispatcher(services.settings, services.database, services.http_client)
-    return [inline_runner, dispatcher, *(_periodic_task(task, services) for task in untriggered)]
+    deliver = partial(mock_webhooks.deliver, mock.scenario)
+    dispatcher = WebhookDispatcher(services.settings, services.database, services.http_client, deliver)
+    return [runner, dispatcher, *(_periodic_task(task, services) for task in untriggered)]
 
 
 def _periodic_task(task: MaintenanceTask, services: Services) -> PeriodicTask:

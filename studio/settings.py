@@ -260,6 +260,14 @@ class Settings:
         OneOf(("demo", "contract")),
         in_mock=True,
     )
+    mock_scenario: Path | None = _setting(  # noqa: RUF009 - immutable
+        "General",
+        "MOCK_SCENARIO",
+        None,
+        "File with the [scenario](../guides/mock-server.md#misbehave-on-request) of a mock, in YAML or JSON.",
+        _FOLDER,
+        in_mock=True,
+    )
     secret_key: str = _setting(
         "General",
         "SECRET_KEY",

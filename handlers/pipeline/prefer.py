@@ -6,9 +6,17 @@ import re
 
 from starlette.datastructures import Headers
 
+from handlers.contract.errors import BadRequest
+
 # List items: a comma inside a quoted string does not end an item.
 _PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
 _TOKEN_OR_QUOTED = re.compile(r'([^\s="]+)\s*=\s*(?:"([^"]*)"|([^\s;"]+))\s*(?:;.*)?', re.DOTALL)
+
+
+class UnknownPreference(BadRequest):
+    """A request to the mock server selects a response that the contract does not have."""
+
+    code = "unknown_preference"
 
 
 def parse_prefer(headers: Headers) -> dict[str, str]:

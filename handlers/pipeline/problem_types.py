@@ -23,6 +23,11 @@ PROBLEMS: dict[str, ProblemType] = {
         "deeply, or a number is not valid JSON.",
         "Send the output of a JSON encoder in UTF-8, or multipart/form-data with its boundary.",
     ),
+    "unknown_preference": ProblemType(
+        400,
+        "Mock server only: Prefer: code= or example= selects a response that the operation does not have.",
+        "Select one of the responses that the detail lists.",
+    ),
     "not_authenticated": ProblemType(
         401,
         "The operation needs an access token or, where the contract says so, an API key, and none was sent.",

@@ -14,10 +14,13 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import uvicorn
@@ -34,7 +37,12 @@ from handlers.contract.schema_compiler import SchemaCompiler
 from handlers.contract.validation_errors import find_violations
 from handlers.server.connections import ConnectionLimits, fit_connections
 from handlers.server.http_protocol import BoundedHttpProtocol
-from handlers.server.mock_environment import mock_environment, static_token
+from handlers.server.mock_environment import (
+    MockEnvironment,
+    MockHttpProtocol,
+    mock_environment,
+    static_token,
+)
 from studio.accounts.identity.passwords import PasswordTooCommon
 from studio.accounts.identity.users import create_user, reset_superuser
 from studio.media.backends import open_storage
@@ -53,6 +61,8 @@ logger = logging.getLogger("sartiq.server")
 GRACEFUL_SHUTDOWN_SECONDS = 9
 M_ARENA_MAX = -8
 """The parameter of mallopt(3) that limits the number of arenas."""
+READINESS_PATH = "/api/v1/utils/readiness"
+POLL_SECONDS = 0.1
 MAX_PASSWORD_INPUT = 1_000
 """Characters that are read of a password: more than the contract allows, so that longer input is rejected."""
 
@@ -102,8 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
             connections = fit_connections(settings.max_connections, settings.other_files)
             settings = replace(settings, max_connections=connections)
         if settings.mode == "mock":
-            with mock_environment(settings, migrate_and_seed) as (mock_settings, database):
-                return serve(mock_settings, database)
+            with mock_environment(settings, migrate_and_seed) as mock:
+                return serve(mock.settings, mock)
         migrate_and_seed(settings)
         require_no_published_account(settings)
     except CommandError as error:
@@ -144,6 +154,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         description="Deactivate demo accounts that have their published passwords, and end their sessions.",
     )
     deactivate.set_defaults(run=deactivate_demo_accounts)
+    wait = commands.add_parser(
+        "wait",
+        help="wait until the server of these settings is ready",
+        description="Wait until the server at HOST and PORT is ready to serve requests.",
+    )
+    wait.add_argument("--seconds", type=int, default=30, metavar="N", help="how long; default: 30")
+    wait.set_defaults(run=wait_until_ready)
     options = parser.parse_args(arguments)
     if options.prepare_only and options.run is not None:
         parser.error("--prepare-only cannot be combined with a command")
@@ -172,10 +189,12 @@ def upgrade_schema(settings: Settings) -> None:
     upgrade(settings.migration_database_url or settings.database_url, login=login)
 
 
-def serve(settings: Settings, database: Database | None = None) -> int:
+def serve(settings: Settings, mock: MockEnvironment | None = None) -> int:
     """Serve until SIGINT or SIGTERM and return the exit status; requests get nine seconds to finish."""
     _share_memory_arenas()
-    app = create_app(settings, database=database)
+    app = create_app(settings, database=mock.database if mock else None)
+    if mock is not None and app.mock is not None:
+        app.mock.on_reset.append(mock.reset)
     config = uvicorn.Config(app, **uvicorn_options(settings))
     server = Server(config, partial(print_banner, settings), app.drain)
     try:
@@ -200,7 +219,7 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "http": partial(
-            BoundedHttpProtocol,
+            MockHttpProtocol if settings.mode == "mock" else BoundedHttpProtocol,
             public_url=settings.public_url,
             idle_timeout=settings.slow_client_seconds,
             connection_limits=ConnectionLimits(
@@ -277,6 +296,29 @@ def deactivate_demo_accounts(settings: Settings, _options: argparse.Namespace) -
     if not deactivated:
         return "No account has a published password."
     return f"Deactivated, with an unusable password and without sessions: {', '.join(deactivated)}."
+
+
+def wait_until_ready(settings: Settings, options: argparse.Namespace) -> str:
+    """Wait until the server is ready and return its URL.
+
+    Raises:
+        CommandError: It is not ready in time.
+    """
+    # A server on all addresses has the loopback address too.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - compared
+    deadline = time.monotonic() + options.seconds
+    while time.monotonic() < deadline:
+        connection = HTTPConnection(host, settings.port, timeout=5)
+        try:
+            connection.request("GET", READINESS_PATH)
+            if connection.getresponse().status == HTTPStatus.OK:
+                return f"Ready: {settings.public_url}"
+        except (OSError, HTTPException):
+            pass  # it does not listen yet
+        finally:
+            connection.close()
+        time.sleep(POLL_SECONDS)
+    raise CommandError(f"The server at {host}:{settings.port} is not ready after {options.seconds} s.")
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -34,6 +34,11 @@ from studio.webhooks.outbox import encode_body
 from studio.webhooks.signing import derive_secret, sign_headers
 
 logger = logging.getLogger(__name__)
+
+Sign = Callable[[Sequence[str], str, datetime, str], dict[str, str]]
+"""Returns the headers of a signed message, as `studio.webhooks.signing.sign_headers`."""
+Deliver = Callable[[Settings, SafeHttpClient, queue.Lease], queue.Outcome]
+"""Sends a message and returns the outcome, as `deliver`."""
 
 POLL_SECONDS = 1.0
 STOP_SECONDS = 5.0
@@ -82,11 +87,18 @@ class FairQueue:
 class WebhookDispatcher:
     """The threads that deliver webhooks; call `start` and `stop` once each.
 
-    With `webhook_senders` set to 0 it sends nothing.
+    With `webhook_senders` set to 0 it sends nothing. A mock passes a `deliver` of its own.
     """
 
-    def __init__(self, settings: Settings, database: Database, http_client: SafeHttpClient) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        http_client: SafeHttpClient,
+        deliver: Deliver | None = None,
+    ) -> None:
         self._settings, self._database, self._http_client = settings, database, http_client
+        self._deliver = deliver
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._queue = FairQueue(settings.webhook_senders)
@@ -113,7 +125,9 @@ class WebhookDispatcher:
         wake = WEBHOOKS.listen()
         while not self._stopping.is_set():
             try:
-                if not send_next(self._settings, self._database, self._http_client, self._queue):
+                if not send_next(
+                    self._settings, self._database, self._http_client, self._queue, self._deliver
+                ):
                     wake.wait(POLL_SECONDS)
                     wake.clear()
             except Exception as error:
@@ -127,7 +141,11 @@ class WebhookDispatcher:
 
 
 def send_next(
-    settings: Settings, database: Database, http_client: SafeHttpClient, fair_queue: FairQueue | None = None
+    settings: Settings,
+    database: Database,
+    http_client: SafeHttpClient,
+    fair_queue: FairQueue | None = None,
+    deliver_message: Deliver | None = None,
 ) -> bool:
     """Send the next due message and record the outcome; return whether there was one.
 
@@ -136,11 +154,13 @@ def send_next(
         database: The database with the messages.
         http_client: The client that sends them.
         fair_queue: The queue that the threads of the process share; None for a single thread.
+        deliver_message: Replaces `deliver`, for a mock.
     """
     with (fair_queue or FairQueue(1)).lease_next(database) as lease:
         if lease is None:
             return False
-        result = queue.record_outcome(database, lease, deliver(settings, http_client, lease))
+        outcome = (deliver_message or deliver)(settings, http_client, lease)
+        result = queue.record_outcome(database, lease, outcome)
     if result == queue.RecordResult.LOST:
         logger.warning(
             "outcome of message %s not recorded: its endpoint was deleted or taken over", lease.message_id
@@ -150,7 +170,9 @@ def send_next(
     return True
 
 
-def deliver(settings: Settings, http_client: SafeHttpClient, lease: queue.Lease) -> queue.Outcome:
+def deliver(
+    settings: Settings, http_client: SafeHttpClient, lease: queue.Lease, sign: Sign = sign_headers
+) -> queue.Outcome:
     """Send a message once and return the outcome.
 
     The text of the response is neither stored nor logged: it may hold anything.
@@ -158,7 +180,7 @@ def deliver(settings: Settings, http_client: SafeHttpClient, lease: queue.Lease)
     body = encode_body(lease.payload, settings.public_url)
     secrets = [derive_secret(key, salt) for salt in lease.salts for key in settings.secret_keys]
     headers = {"content-type": "application/json", "user-agent": USER_AGENT}
-    headers |= sign_headers(secrets, lease.message_id, utc_now(), body)
+    headers |= sign(secrets, lease.message_id, utc_now(), body)
     started_at = time.monotonic()
     outcome = _send(http_client, lease.url, headers, body.encode())
     return replace(outcome, duration=timedelta(seconds=time.monotonic() - started_at))

@@ -45,8 +45,9 @@ def test_the_linter_requires_the_dates_of_deprecated_operations(redocly, root: P
     assert rules == [["rule/deprecated-operation-says-when"], []]
 
 
-def test_the_sources_pass_the_linter(redocly) -> None:
-    outcome = redocly("lint", "--format", "json")
+@pytest.mark.parametrize("document", ["main", "openapi/mock.yaml"])
+def test_the_sources_pass_the_linter(redocly, document: str) -> None:
+    outcome = redocly("lint", document, "--format", "json")
     report = json.loads(outcome.stdout)
     problems = [
         f"{problem['ruleId']}: {problem['message']} {problem['location'][0].get('pointer', '')}"

@@ -36,7 +36,7 @@ def actual_order(app: Application) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize(("mode", "absent"), [("mock", set()), ("live", {"mock_responses"})])
+@pytest.mark.parametrize(("mode", "absent"), [("mock", set()), ("live", {"mock_control", "mock_responses"})])
 def test_the_middleware_stack_has_the_documented_order(mode: str, absent: set[str]) -> None:
     app = create_mini_app(mode=mode)
     assert actual_order(app) == [name for name in documented_order() if name not in absent]

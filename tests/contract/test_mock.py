@@ -15,17 +15,25 @@ from PIL import Image
 from handlers.app import Application, create_app
 from studio.settings import Settings
 from tests.contract.operations import BASE, CONTRACT, OPERATIONS, Operation, resolve
-from tests.support.app import SwitchedDatabase, create_test_app
+from tests.support.app import SwitchedDatabase
 from tests.support.client import ClientResponse, send_request
 
 Mock = Application
+PUBLIC_URL = "https://mock.example.com"
 
 
 @pytest.fixture(scope="module")
 def mock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mock]:
     """Yield a mock without a database: selected examples need none."""
     folder = tmp_path_factory.mktemp("mock")
-    settings = Settings(mode="mock", data_dir=folder, media_dir=folder, render_workers=0, webhook_senders=0)
+    settings = Settings(
+        mode="mock",
+        data_dir=folder,
+        media_dir=folder,
+        render_workers=0,
+        webhook_senders=0,
+        public_url=PUBLIC_URL,
+    )
     app = create_app(settings, database=SwitchedDatabase())
     yield app
     app.bridge.pool.shutdown()
@@ -36,6 +44,16 @@ def request_example(mock: Mock, operation: Operation, prefer: str, **headers: st
     for name in operation.path_names():
         path = path.replace(f"{{{name}}}", "anything")
     return send_request(mock, operation.method, path, {"prefer": prefer, **headers})
+
+
+def expected_body(example: Any, response: ClientResponse) -> Any:
+    """Return an example with the mock's own URL, and as a problem with the values of this response."""
+    value = json.loads(json.dumps(example).replace("http://localhost:8000", PUBLIC_URL))
+    if response.headers["content-type"] == "application/problem+json":
+        value["request_id"] = response.headers["x-request-id"]
+        if value["code"] == "rate_limited":
+            value |= {key: response.json()[key] for key in ("detail", "policy")}
+    return value
 
 
 def test_every_status_of_every_operation_can_be_selected(mock: Mock) -> None:
@@ -59,7 +77,7 @@ def test_every_named_example_can_be_selected(mock: Mock) -> None:
                     response = request_example(mock, operation, f'code={status}; foo, example="{name}"')
                     assert response.status == int(status)
                     assert response.headers["preference-applied"] == f"code={status}, example={name}"
-                    assert response.json() == resolve(example)["value"]
+                    assert response.json() == expected_body(resolve(example)["value"], response)
                     selected += 1
     assert selected > 400
 
@@ -75,20 +93,68 @@ def test_a_name_alone_selects_its_status(mock: Mock, name: str, status: int, mem
 
 
 def test_a_response_without_named_examples_is_the_example_of_its_schema(mock: Mock) -> None:
-    schemas: dict[str, Any] = CONTRACT["components"]["schemas"]
-    assert request_example(mock, OPERATIONS["get_brand"], "code=200").json() == schemas["Brand"]["example"]
-    assert request_example(mock, OPERATIONS["list_brands"], "code=200").json()["data"] == [
-        schemas["Brand"]["example"]
-    ]
+    schema = CONTRACT["components"]["schemas"]["Brand"]
+    response = request_example(mock, OPERATIONS["get_brand"], "code=200")
+    brand = expected_body(schema["example"], response)
+    assert response.json() == brand
+    assert request_example(mock, OPERATIONS["list_brands"], "code=200").json()["data"] == [brand]
 
 
 @pytest.mark.parametrize(
-    "prefer", ["code=418", "example=nothing", "code=404, example=failed", "code=", "wait=1"]
+    ("prefer", "detail"),
+    [
+        ("code=418", "get_generation has no response 418. It has 200, 304, 400, 401, 403, 404,"),
+        ("example=nothing", "get_generation has no example `nothing`. It has "),
+        (
+            "code=404, example=failed",
+            "The response 404 of get_generation has no example `failed`. It has none",
+        ),
+    ],
 )
-def test_an_unknown_preference_is_ignored(mock: Mock, prefer: str) -> None:
+def test_an_unknown_code_or_example_is_a_problem_that_lists_the_known_ones(
+    mock: Mock, prefer: str, detail: str
+) -> None:
+    response = request_example(mock, OPERATIONS["get_generation"], prefer)
+    assert (response.status, response.json()["code"]) == (400, "unknown_preference")
+    assert response.json()["detail"].startswith(detail)
+    assert response.json()["request_id"] == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("prefer", ["code=", "wait=1", "example", "respond-async"])
+def test_a_malformed_or_other_preference_is_ignored(mock: Mock, prefer: str) -> None:
     response = request_example(mock, OPERATIONS["get_generation"], prefer)
     assert (response.status, response.json()["code"]) == (401, "not_authenticated")
     assert "preference-applied" not in response.headers
+
+
+def test_a_selected_response_names_the_url_of_the_mock(mock: Mock) -> None:
+    brand = request_example(mock, OPERATIONS["get_brand"], "code=200").json()
+    assert brand["logo_url"].startswith(f"{PUBLIC_URL}/api/v1/files/")
+    problem = request_example(mock, OPERATIONS["get_brand"], "code=404").json()
+    assert problem["type"] == f"{PUBLIC_URL}/api/v1/problems/not_found"
+
+
+@pytest.mark.parametrize(
+    ("operation_id", "policy", "quota"), [("list_brands", "account", 1200), ("login", "address", 600)]
+)
+def test_the_parts_of_a_selected_429_agree(mock: Mock, operation_id: str, policy: str, quota: int) -> None:
+    response = request_example(mock, OPERATIONS[operation_id], "code=429")
+    seconds = response.headers["retry-after"]
+    assert response.json()["detail"] == f"Too many requests; try again in {seconds} seconds"
+    assert (response.json()["policy"], response.json()["code"]) == (policy, "rate_limited")
+    assert response.headers["ratelimit"] == f'"{policy}";r=0;t={seconds}'
+    assert response.headers["ratelimit-policy"] == f'"{policy}";q={quota};w=60'
+
+
+def test_a_scenario_needs_no_change_of_the_client(mock: Mock) -> None:
+    scenario = {"responses": [{"operation": "list_brands", "status": 503, "retry_after": 7, "times": 2}]}
+    assert send_request(mock, "PUT", "/mock/scenario", as_json=scenario).status == 200
+    responses = [send_request(mock, "GET", f"{BASE}/brands/") for _ in range(3)]
+    assert [response.status for response in responses] == [503, 503, 401]
+    assert [response.headers.get("retry-after") for response in responses] == ["7", "7", None]
+    used = send_request(mock, "GET", "/mock/scenario").json()["responses"][0]["used"]
+    assert send_request(mock, "POST", "/mock/reset").status == 204
+    assert (used, send_request(mock, "GET", "/mock/scenario").json()["responses"]) == (2, [])
 
 
 @pytest.mark.parametrize("media_type", ["image/webp", "image/jpeg", "image/png", "image/avif"])
@@ -109,9 +175,17 @@ def test_a_selected_archive_and_stream_are_valid(mock: Mock) -> None:
     assert json.loads(lines["data"])["status"] == "running"
 
 
-def test_nothing_can_be_selected_outside_of_a_mock(tmp_path: Path) -> None:
-    live = create_test_app(tmp_path)
+def test_a_live_server_has_neither_selection_nor_scenario_nor_control(tmp_path: Path) -> None:
+    scenario = tmp_path / "scenario.yaml"
+    scenario.write_text("responses: [{operation: get_generation, status: 503}]")
+    settings = Settings(data_dir=tmp_path, media_dir=tmp_path, mock_scenario=scenario)
+    live = create_app(settings, database=SwitchedDatabase())
     response = request_example(live, OPERATIONS["get_generation"], "code=200")
+    controls = [
+        send_request(live, method, path, as_json={})
+        for method, path in [("POST", "/mock/reset"), ("GET", "/mock/scenario"), ("PUT", "/mock/scenario")]
+    ]
     live.bridge.pool.shutdown()
     assert response.status == 401
     assert "preference-applied" not in response.headers
+    assert [control.status for control in controls] == [404, 404, 404]

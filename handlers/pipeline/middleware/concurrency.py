@@ -35,6 +35,10 @@ class KeyOwners:
         self._user_ids: dict[str, str] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="key-owner")
 
+    def clear(self) -> None:
+        """Forget all keys: a mock that was reset gives their ids to others."""
+        self._user_ids.clear()
+
     async def find_subject(self, api_key_id: str) -> str | None:
         """Return the subject of a key's user; None if the key was deleted."""
         user_id = self._user_ids.get(api_key_id)

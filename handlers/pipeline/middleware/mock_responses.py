@@ -1,25 +1,39 @@
-"""Return the contract's examples on request: `Prefer: code=404` or `Prefer: example=name` selects one.
+"""Return the contract's examples on request, and misbehave where the scenario says so.
 
-Only the mock server uses it. A selected example is returned whatever else the request contains, and no
-handler runs. `response_validation` checks it like any other response.
+Only the mock server uses it. `Prefer: code=404` or `Prefer: example=name` selects an example for one
+request; a rule of the scenario needs no change of the client. A selected example is returned whatever else
+the request contains, and no handler runs. `response_validation` checks it like any other response.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from db.errors import RateLimited
+from handlers.common.context import current_request_id
 from handlers.contract.document import Document
+from handlers.contract.operations import Operation
 from handlers.contract.responses import EVENT_STREAM
-from handlers.pipeline.prefer import find_preference
-from handlers.pipeline.request_context import REQUEST_CONTEXT
+from handlers.pipeline.errors import MEDIA_TYPE as PROBLEM_MEDIA_TYPE
+from handlers.pipeline.errors import build_problem
+from handlers.pipeline.prefer import UnknownPreference, find_preference
+from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
+from studio.mock.scenario import Rule, Scenario
+from studio.rate_limits.limits import LimitUsage, QuotaPolicies
 
 SampleFileFactory = Callable[[str], bytes]
+
+EXAMPLE_URL = "http://localhost:8000"
+"""The URL of the server in the examples of the contract."""
+ABORT_EXTENSION = "sartiq.abort_connection"
+"""The key in the extensions of the ASGI scope of a mock: a function that closes the connection."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +46,18 @@ class ExampleResponse:
 
 
 class ExampleResponses:
-    """All example responses of a contract; `build_file` returns the bytes of a file of a media type."""
+    """All example responses of a contract.
 
-    def __init__(self, contract: Document, build_file: SampleFileFactory) -> None:
+    Args:
+        contract: the contract.
+        build_file: returns the bytes of a file of a media type.
+        public_url: the URL of this mock, which replaces that of the examples.
+    """
+
+    def __init__(self, contract: Document, build_file: SampleFileFactory, public_url: str) -> None:
         self._contract = contract
         self._build_file = build_file
+        self.public_url = public_url
         self._responses = {
             raw.operation_id: {
                 int(status): contract.resolve(response)
@@ -45,30 +66,75 @@ class ExampleResponses:
             for raw in contract.operations()
         }
 
-    def find(
-        self, operation_id: str, code: str | None, name: str | None, accept: str
-    ) -> ExampleResponse | None:
-        """Return an example response of an operation, None if no response matches.
+    @property
+    def operation_ids(self) -> Set[str]:
+        """The operations of the contract."""
+        return self._responses.keys()
+
+    @property
+    def limited(self) -> Set[str]:
+        """The operations that have rate limits."""
+        return {name for name, responses in self._responses.items() if 429 in responses}
+
+    def require(self, operation_id: str, code: str | None, name: str | None) -> None:
+        """Check that an operation has an example response.
+
+        Args:
+            operation_id: the operation.
+            code: the status, or None for any.
+            name: the name of the example, or None for any.
+
+        Raises:
+            UnknownPreference: it has none; the message lists those that it has.
+        """
+        responses = self._responses[operation_id]
+        if code is not None and code not in map(str, responses):
+            statuses = ", ".join(map(str, responses))
+            raise UnknownPreference(f"{operation_id} has no response {code}. It has {statuses}.")
+        names = {
+            example: None
+            for status, response in responses.items()
+            if code in (None, str(status))
+            for content in response.get("content", {}).values()
+            for example in content.get("examples", ())
+        }
+        if name is not None and name not in names:
+            place = operation_id if code is None else f"The response {code} of {operation_id}"
+            known = ", ".join(f"`{each}`" for each in names) or "none"
+            raise UnknownPreference(f"{place} has no example `{name}`. It has {known}.")
+
+    def find(self, operation_id: str, code: str | None, name: str | None, accept: str) -> ExampleResponse:
+        """Return an example response of an operation.
 
         Args:
             operation_id: the operation.
             code: the status, or None for the first response that has an example with the name.
             name: the name of the example, or None for the first example of the response.
             accept: the Accept header; an unknown media type selects the first one of the response.
+
+        Raises:
+            UnknownPreference: no response matches.
         """
+        self.require(operation_id, code, name)
         for status, response in self._responses[operation_id].items():
             if code not in (None, str(status)):
                 continue
-            media_type = _negotiate_media_type(list(response.get("content", {})), accept)
-            content = response.get("content", {}).get(media_type, {})
+            contents = response.get("content", {})
+            having = [
+                media_type
+                for media_type in contents
+                if name in (None, *contents[media_type].get("examples", ()))
+            ]
+            if name is not None and not having:
+                continue
+            media_type = _negotiate_media_type(having, accept)
+            content = contents.get(media_type, {})
             examples = {
                 key: self._contract.resolve(value) for key, value in content.get("examples", {}).items()
             }
-            if name is not None and name not in examples:
-                continue
             example = next(iter(examples.values()), content) if name is None else examples[name]
             return self._build_response(status, response, media_type, content, example)
-        return None
+        raise AssertionError(f"{operation_id} has no response that was required")
 
     def _build_response(
         self, status: int, response: dict[str, Any], media_type: str, content: dict[str, Any], example: Any
@@ -92,12 +158,16 @@ class ExampleResponses:
 
     def _encode_body(self, media_type: str, value: Any) -> bytes:
         if media_type.endswith("json"):
-            return json.dumps(value, ensure_ascii=False).encode()
-        if media_type == EVENT_STREAM:
-            return "".join(f"{field}: {text}\n" for field, text in value.items()).encode() + b"\n"
-        if media_type.startswith("text/") or media_type == "application/yaml":
-            return f"{value}\n".encode()
-        return self._build_file(media_type)
+            if media_type == PROBLEM_MEDIA_TYPE:
+                value = {**value, "request_id": current_request_id()}
+            text = json.dumps(value, ensure_ascii=False)
+        elif media_type == EVENT_STREAM:
+            text = "".join(f"{field}: {text}\n" for field, text in value.items()) + "\n"
+        elif media_type.startswith("text/") or media_type == "application/yaml":
+            text = f"{value}\n"
+        else:
+            return self._build_file(media_type)
+        return text.replace(EXAMPLE_URL, self.public_url).encode()
 
     def _build_example(self, schema: dict[str, Any]) -> Any:
         """Return the example of a schema, or build one from the examples of its parts."""
@@ -121,32 +191,95 @@ def _negotiate_media_type(media_types: list[str], accept: str) -> str:
 
 
 class MockResponseMiddleware:
-    """Return the example that a request selects; ignore a selection that the contract does not have."""
+    """Return the example that a request selects, or do what the scenario says.
 
-    def __init__(self, app: ASGIApp, *, examples: ExampleResponses) -> None:
+    Args:
+        examples: the example responses of the contract.
+        scenario: the rules for requests that select no example.
+        rate_limits: the limits that a 429 names.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, examples: ExampleResponses, scenario: Scenario, rate_limits: QuotaPolicies
+    ) -> None:
         self.app = app
-        self.examples = examples
+        self.examples, self.scenario, self.rate_limits = examples, scenario, rate_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request after routing."""
-        example, applied = self._find(scope) if scope["type"] == "http" else (None, "")
-        if example is None:
+        """Serve one request after routing.
+
+        Raises:
+            UnknownPreference: the request selects a response that the operation does not have.
+        """
+        context: RequestContext | None = scope.get(REQUEST_CONTEXT)
+        # Long polling sends a request again inside the process: it is still one request.
+        if context is None or context.operation is None or context.is_repeated:
             await self.app(scope, receive, send)
             return
-        fields = {**example.headers, "preference-applied": applied}
-        if example.status not in (204, 304):
-            fields["content-length"] = str(len(example.body))
-        headers = [(name.encode(), value.encode()) for name, value in fields.items()]
-        await send({"type": "http.response.start", "status": example.status, "headers": headers})
-        await send({"type": "http.response.body", "body": example.body})
+        operation, headers = context.operation, Headers(raw=scope["headers"])
+        selected = {name: find_preference(headers, name) for name in ("code", "example")}
+        rule: Rule = {}
+        if not any(selected.values()):
+            rule = (
+                self.scenario.take_response(operation.operation_id, with_every=operation.is_rate_limited)
+                or {}
+            )
+            selected = {
+                "code": str(rule["status"]) if "status" in rule else None,
+                "example": rule.get("example"),
+            }
+        await asyncio.sleep(rule.get("delay", 0))
+        if any(selected.values()):
+            response = self._build(
+                context, selected["code"], selected["example"], rule, headers.get("accept", "")
+            )
+            applied = ", ".join(f"{name}={value}" for name, value in selected.items() if value is not None)
+            # The preference was that of the request only without a rule.
+            await _send_example(response, {} if rule else {"preference-applied": applied}, send)
+        elif rule.get("disconnect") == "before":
+            await _disconnect(scope, receive)
+        elif rule.get("disconnect") == "after":
+            await self.app(scope, receive, _drop)
+            context.watched_generation = None  # long polling would use the response that was dropped
+            await _disconnect(scope, receive)
+        else:
+            await self.app(scope, receive, send)
 
-    def _find(self, scope: Scope) -> tuple[ExampleResponse | None, str]:
-        """Return the selected example, if any, and the preferences that selected it."""
-        headers, context = Headers(raw=scope["headers"]), scope[REQUEST_CONTEXT]
-        code, name = find_preference(headers, "code"), find_preference(headers, "example")
-        if context.operation is None or (code is None and name is None):
-            return None, ""
-        preferences = (("code", code), ("example", name))
-        applied = ", ".join(f"{key}={value}" for key, value in preferences if value is not None)
-        accept = headers.get("accept", "")
-        return self.examples.find(context.operation.operation_id, code, name, accept), applied
+    def _build(
+        self, context: RequestContext, code: str | None, name: str | None, rule: Rule, accept: str
+    ) -> ExampleResponse:
+        operation = cast(Operation, context.operation)
+        example = self.examples.find(operation.operation_id, code, name, accept)
+        headers = dict(example.headers)
+        if "retry_after" in rule:
+            headers["retry-after"] = str(rule["retry_after"])
+        if example.status != 429 or RateLimited.code.encode() not in example.body:
+            return replace(example, headers=headers)
+        # Name and numbers of the limit are in three headers and in the body: let the real error build them.
+        policy = self.rate_limits.address if operation.is_public else self.rate_limits.account
+        seconds = int(headers["retry-after"])
+        for name in ("ratelimit", "ratelimit-policy"):
+            del headers[name]  # built from the usage
+        context.limit_usages = [LimitUsage(policy, 0, seconds, allowed=False)]
+        problem = build_problem(RateLimited(policy.name, seconds))
+        return replace(example, headers=headers, body=problem.to_bytes(self.examples.public_url))
+
+
+async def _send_example(response: ExampleResponse, added: dict[str, str], send: Send) -> None:
+    fields = {**response.headers, **added}
+    if response.status not in (204, 304):
+        fields["content-length"] = str(len(response.body))
+    headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
+
+
+async def _drop(_message: Message) -> None:
+    """Send nothing."""
+
+
+async def _disconnect(scope: Scope, receive: Receive) -> None:
+    """Close the connection and wait until the server knows it, so that it does not send a 500."""
+    scope["extensions"][ABORT_EXTENSION]()
+    while (await receive())["type"] != "http.disconnect":
+        pass

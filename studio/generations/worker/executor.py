@@ -1,7 +1,7 @@
-"""Run queued generations: in worker threads, or inline in the thread of the request.
+"""Run queued generations in worker threads.
 
-`GenerationExecutor.run_next` is the only way in which generations are run, whether its caller is a worker
-thread, a Celery task or a mock. Images are rendered by a thread pool that all callers in a process share, so
+`GenerationExecutor` is the only way in which generations are run, whether its caller is a worker thread, a
+Celery task or a mock. Images are rendered by a thread pool that all callers in a process share, so
 that one generation uses every core. Any number of processes can work on one database.
 """
 
@@ -30,7 +30,7 @@ from studio.http_client import SafeHttpClient
 from studio.media.storage import Storage, is_storage_unavailable, is_storage_working
 from studio.providers.base import Renderer, is_remote
 from studio.providers.compute import ComputeClient
-from studio.pubsub import EXPORTS, GENERATIONS, listen
+from studio.pubsub import listen
 from studio.telemetry import traces
 from studio.telemetry.context import LogContext, log_context, parse_traceparent
 
@@ -79,17 +79,33 @@ class GenerationExecutor:
         Raises:
             OSError: The storage is unreachable or full. Nothing is leased until it works again.
         """
-        if self.stopping.is_set() or queue.count_available(self._database, 1) == 0:
+        lease = self.lease_next()
+        if lease is None:
             return False
+        self.run(lease)
+        return True
+
+    def lease_next(self) -> Lease | None:
+        """Lease the next generation of the queue; return None if there is none.
+
+        Raises:
+            OSError: As `run_next`.
+        """
+        if self.stopping.is_set() or queue.count_available(self._database, 1) == 0:
+            return None
         if self._storage_failed:
             self._storage.check()
             self._storage_failed = False
-        lease = queue.lease_next(self._database, leases.new_token(), self._lease_duration, self._max_running)
-        if lease is None:
-            return False
+        return queue.lease_next(self._database, leases.new_token(), self._lease_duration, self._max_running)
+
+    def run(self, lease: Lease) -> None:
+        """Run a leased generation.
+
+        Raises:
+            OSError: The storage became unreachable or full; the generation is back in the queue.
+        """
         with _lease_context(lease):
             self._run(lease)
-        return True
 
     def close(self) -> None:
         """Stop the thread pool without waiting; set `aborting` first."""
@@ -207,33 +223,6 @@ class GenerationWorkers:
                 else:
                     logger.exception("a generation worker failed")
                 self._executor.stopping.wait(POLL_SECONDS)
-
-
-class InlineRunner:
-    """Runs generations and exports at once, in the thread that creates them and before its response.
-
-    A mock uses it: a new generation is final when the client receives it, and ids are given out in the order
-    of the requests. Call `start` and `stop` once each.
-    """
-
-    def __init__(self, executor: GenerationExecutor, run_exports: Callable[[], object]) -> None:
-        self._executor = executor
-        self._subscriptions = ((GENERATIONS, self._run_all), (EXPORTS, run_exports))
-
-    def start(self) -> None:
-        """Subscribe to new generations and exports."""
-        for topic, callback in self._subscriptions:
-            topic.subscribe(callback)
-
-    def stop(self) -> None:
-        """End the subscriptions."""
-        for topic, callback in self._subscriptions:
-            topic.unsubscribe(callback)
-        self._executor.close()
-
-    def _run_all(self) -> None:
-        while self._executor.run_next():
-            pass
 
 
 @contextmanager

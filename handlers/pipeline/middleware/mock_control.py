@@ -1,0 +1,155 @@
+"""The control surface of the mock server: set its scenario, and return it to its state at the start.
+
+`openapi/mock.yaml` describes it. Only the mock server has this middleware.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Set
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import yaml
+from anyio import to_thread
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from handlers.contract.document import Document
+from handlers.contract.errors import (
+    BadRequest,
+    ContentTooLarge,
+    MethodNotAllowed,
+    ValidationFailed,
+    Violation,
+)
+from handlers.contract.schema_compiler import SchemaCompiler
+from handlers.contract.validation_errors import find_violations
+from handlers.pipeline.middleware.mock_responses import ExampleResponses
+from handlers.pipeline.prefer import UnknownPreference
+from studio.mock.scenario import EVERY, Rule, Scenario
+from studio.settings import InvalidSettings
+
+MOCK_CONTRACT = Path(__file__).parents[3] / "openapi" / "mock.yaml"
+RESET_PATH, SCENARIO_PATH = "/mock/reset", "/mock/scenario"
+MAX_SCENARIO_BYTES = 1_000_000
+_ALLOWED = {RESET_PATH: "POST", SCENARIO_PATH: "GET, PUT"}
+_RETRIED_STATUSES = (429, 503)
+
+
+def load_scenario(path: Path | None, examples: ExampleResponses) -> Scenario:
+    """Return the scenario of a file, or an empty one without a file.
+
+    Raises:
+        InvalidSettings: The file cannot be read or is no scenario. The message names all errors.
+    """
+    if path is None:
+        return Scenario()
+    try:
+        return Scenario(parse_scenario(path.read_bytes(), examples))
+    except ValidationFailed as error:
+        texts = [f"{violation.to_dict()['pointer']}: {violation.msg}" for violation in error.violations]
+        raise InvalidSettings(f"MOCK_SCENARIO: {path}: {'; '.join(texts)}") from error
+    except (OSError, BadRequest) as error:
+        raise InvalidSettings(f"MOCK_SCENARIO: {path} cannot be read: {error}") from error
+
+
+def parse_scenario(content: bytes, examples: ExampleResponses) -> dict[str, Any]:
+    """Return the scenario that a file or body holds, in JSON or YAML.
+
+    Raises:
+        BadRequest: It is neither.
+        ValidationFailed: It breaks the contract, or a rule names a response that the API does not have.
+    """
+    try:
+        # Each JSON document is a YAML document too.
+        document = yaml.safe_load(content.decode("utf-8"))
+    except (UnicodeError, yaml.YAMLError) as error:
+        raise BadRequest("The scenario is neither JSON nor YAML in UTF-8") from error
+    violations = find_violations(_scenario_validator(), document, ("body",))
+    if not violations:
+        violations = list(_find_impossible_rules(document, examples))
+    if violations:
+        raise ValidationFailed(violations)
+    return dict(document)
+
+
+@cache
+def _scenario_validator() -> jsonschema_rs.Validator:
+    contract = Document(yaml.safe_load(MOCK_CONTRACT.read_text(encoding="utf-8")))
+    return SchemaCompiler(contract).compile({"$ref": "#/components/schemas/Scenario"}, "request")
+
+
+def _find_impossible_rules(document: Any, examples: ExampleResponses) -> Iterator[Violation]:
+    for index, rule in enumerate(document.get("responses", ())):
+        place: tuple[str | int, ...] = ("body", "responses", index)
+        operation = rule["operation"]
+        names = examples.limited if operation == EVERY else {operation}
+        if not names <= examples.operation_ids:
+            yield Violation(
+                (*place, "operation"), f"The API has no operation {operation}", "unknown_operation"
+            )
+        elif missing := _find_missing_response(rule, names, examples):
+            name = "example" if "example" in rule else "status"
+            yield Violation((*place, name), missing, UnknownPreference.code)
+        if "retry_after" in rule and rule.get("status") not in _RETRIED_STATUSES:
+            yield Violation((*place, "retry_after"), "Needs the status 429 or 503", "needs_status")
+
+
+def _find_missing_response(rule: Rule, names: Set[str], examples: ExampleResponses) -> str | None:
+    """Return what is wrong if one of the operations lacks the response of a rule."""
+    code = str(rule["status"]) if "status" in rule else None
+    try:
+        for name in sorted(names):
+            examples.require(name, code, rule.get("example"))
+    except UnknownPreference as error:
+        return error.detail
+    return None
+
+
+class MockControl:
+    """Serve the paths of the control surface.
+
+    Args:
+        scenario: The scenario of the mock.
+        examples: The responses that a rule can name.
+        reset: Returns the rows, files and counters of the mock to their state at the start.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, scenario: Scenario, examples: ExampleResponses, reset: Callable[[], object]
+    ) -> None:
+        self.app = app
+        self.scenario, self.examples, self.reset = scenario, examples, reset
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request.
+
+        Raises:
+            MethodNotAllowed: the path has no such method.
+        """
+        allowed = _ALLOWED.get(scope.get("path", ""))
+        if scope["type"] != "http" or allowed is None:
+            await self.app(scope, receive, send)
+            return
+        if scope["method"] not in allowed.split(", "):
+            raise MethodNotAllowed(headers={"Allow": allowed})
+        if scope["path"] == RESET_PATH:
+            await to_thread.run_sync(self.reset)
+            await Response(status_code=204)(scope, receive, send)
+            return
+        if scope["method"] == "PUT":
+            self.scenario.replace(parse_scenario(await _read_body(receive), self.examples))
+        await JSONResponse(self.scenario.describe())(scope, receive, send)
+
+
+async def _read_body(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > MAX_SCENARIO_BYTES:
+            raise ContentTooLarge()
+        more = message.get("more_body", False)
+    return body

@@ -1,0 +1,111 @@
+"""Run the generations and exports of a mock: at once, or as its scenario says."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from db.models.generations import GenerationStatus
+from db.session import Database
+from studio.generations.lifecycle import EXPIRED_ERROR, transition
+from studio.generations.worker import queue
+from studio.generations.worker.executor import GenerationExecutor
+from studio.mock.scenario import Rule, Scenario
+from studio.pubsub import EXPORTS, GENERATIONS
+
+logger = logging.getLogger(__name__)
+
+STEP_SECONDS = 0.25
+"""How often a generation that takes time reports its progress and notices that it is canceled."""
+
+
+class MockRunner:
+    """Runs generations and exports in the thread that creates them and before its response.
+
+    A new generation is final when the client receives it, and ids are given out in the order of the requests.
+    Only a generation that takes time by a rule of the scenario runs in a thread of its own. Call `start` and
+    `stop` once each.
+
+    Args:
+        database: The database of the queue.
+        executor: Leases and completes the generations.
+        lease_duration: How long each lease lasts.
+        scenario: The scenario of the mock.
+        run_exports: Runs all pending exports.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        executor: GenerationExecutor,
+        lease_duration: timedelta,
+        scenario: Scenario,
+        run_exports: Callable[[], object],
+    ) -> None:
+        self._database, self._executor, self._scenario = database, executor, scenario
+        self._lease_duration = lease_duration
+        self._stopping = threading.Event()
+        # Held while a generation is leased: the rules are used in the order in which generations run.
+        self._lock = threading.Lock()
+        self._subscriptions = ((GENERATIONS, self._run_all), (EXPORTS, run_exports))
+
+    def start(self) -> None:
+        """Subscribe to new generations and exports."""
+        for topic, callback in self._subscriptions:
+            topic.subscribe(callback)
+
+    def stop(self) -> None:
+        """End the subscriptions and give up the generations that take time."""
+        self._stopping.set()
+        for topic, callback in self._subscriptions:
+            topic.unsubscribe(callback)
+        self._executor.close()
+
+    def _run_all(self) -> None:
+        while True:
+            with self._lock:
+                lease = self._executor.lease_next()
+                if lease is None:
+                    return
+                rule = self._scenario.take_generation()
+            if rule is None:
+                self._executor.run(lease)
+            elif rule.get("seconds"):
+                arguments = (lease, rule)
+                threading.Thread(
+                    target=self._run_slowly, args=arguments, name="mock-generation", daemon=True
+                ).start()
+            else:
+                self._finish(lease, rule)
+
+    def _run_slowly(self, lease: queue.Lease, rule: Rule) -> None:
+        seconds, started_at = float(rule["seconds"]), time.monotonic()
+        while (elapsed := time.monotonic() - started_at) < seconds:
+            progress = min(99, int(100 * elapsed / seconds))
+            # The lease is also lost by a reset, which removes the generation.
+            if not queue.renew(self._database, lease, progress, self._lease_duration):
+                queue.release(self._database, lease)  # ends a cancellation
+                return
+            if self._stopping.wait(min(STEP_SECONDS, seconds - elapsed)):
+                return
+        self._finish(lease, rule)
+
+    def _finish(self, lease: queue.Lease, rule: Rule) -> None:
+        outcome = rule.get("outcome", GenerationStatus.COMPLETED)
+        if outcome == GenerationStatus.COMPLETED:
+            self._executor.run(lease)
+        elif outcome == GenerationStatus.FAILED:
+            queue.fail(self._database, lease, queue.INTERNAL_ERROR)
+        else:
+            self._expire(lease)
+
+    def _expire(self, lease: queue.Lease) -> None:
+        with self._database.transaction(write=True):
+            generation = queue.lock_leased(lease)
+            if generation is not None and generation.status == GenerationStatus.RUNNING:
+                transition(generation, GenerationStatus.EXPIRED, EXPIRED_ERROR)
+            elif generation is not None:
+                transition(generation, GenerationStatus.CANCELED)
