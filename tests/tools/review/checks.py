@@ -32,6 +32,7 @@ STRUCTURAL_RULES = {
 ARCHITECTURE_TESTS = (
     "tests/architecture/test_contract_rules.py",
     "tests/architecture/test_contract_audit.py",
+    "tests/architecture/test_contract_consistency.py",
 )
 
 
@@ -91,7 +92,8 @@ def architecture_findings(bundle: Path, folder: Path, sources: SourceMap) -> lis
         for failure in [*case.iter("failure"), *case.iter("error")]:
             rule = re.sub(r"^test_(s\d+_)?", "", case.get("name", "")).replace("_", " ")
             for item in parse_failures(failure.get("message", "")):
-                found.append(Finding(find_place(item, sources), f"{item} ({rule})"))
+                place, text = split_place(item)
+                found.append(Finding(place or find_place(item, sources), f"{text} ({rule})"))
     return found
 
 
@@ -104,6 +106,12 @@ def parse_failures(message: str) -> list[str]:
             break
         listed.append(line)
     return [line for line in listed if line] or [" ".join(filter(None, lines))[:300]]
+
+
+def split_place(text: str) -> tuple[str, str]:
+    """Return the file and line at the start of a text, which may be missing, and the rest of it."""
+    match = re.match(r"(openapi/\S+\.yaml:\d+) (.*)", text)
+    return (match[1], match[2]) if match else ("", text)
 
 
 def find_place(text: str, sources: SourceMap) -> str:

@@ -184,6 +184,11 @@ def test_findings_of_the_project_rules_are_parsed_line_by_line() -> None:
         *("Brand/name", "Brand/slug")
     ]
     assert checks.parse_failures("AssertionError: assert 1 == 2") == ["assert 1 == 2"]
+    assert checks.split_place("openapi/paths/a.yaml:7 it is unused") == (
+        "openapi/paths/a.yaml:7",
+        "it is unused",
+    )
+    assert checks.split_place("Brand/name") == ("", "Brand/name")
 
 
 def test_missing_examples_and_handlers_are_found(contract) -> None:
@@ -225,3 +230,39 @@ def test_the_command_reports_findings_and_breaking_changes_with_their_places(rep
         assert expected in outcome.stdout, outcome.stdout + outcome.stderr
     assert "### Breaking" in report.read_text(encoding="utf-8")
     assert str(report) in outcome.stdout
+
+
+@pytest.mark.slow("it runs the linters in a copy of the repository")
+def test_the_command_reports_parts_that_do_not_fit_each_other(repository) -> None:
+    products = "openapi/paths/products.yaml"
+    for name, old, new in (
+        (products, "collection:\n", "colors:\n  get: {}\ncollection:\n"),
+        (
+            "openapi/components/schemas/products.yaml",
+            "ProductCreate:\n",
+            "Color:\n  type: object\nProductCreate:\n",
+        ),
+        (products, "operationId: list_product_images\n", "operationId: list_images\n"),
+        ("openapi/components/parameters.yaml", "    default: 100\n", "    default: 500\n"),
+        ("openapi/workflows/export.arazzo.yaml", "sartiq.create_export", "sartiq.order_export"),
+        (products, "            - ARCHIVED\n", "            - RETIRED\n"),
+    ):
+        repository.edit(name, old, new)
+    schemas = repository.read("openapi/components/schemas/products.yaml")
+    start = schemas.index("ProductCreate:\n")
+    looser = schemas[:start] + schemas[start:].replace("maxLength: 120\n", "maxLength: 240\n", 1)
+    (repository.root / "openapi/components/schemas/products.yaml").write_text(looser, encoding="utf-8")
+    output = repository.run("tests.tools.review.run").stdout
+    for text, file in (
+        ("openapi.yaml does not name the path item `colors`", products),
+        ("nothing refers to `Color`", "openapi/components/schemas/products.yaml"),
+        ("links to `list_images`, which does not exist", products),
+        ("500 is greater than the maximum of 100", "openapi/components/parameters.yaml"),
+        ("the step calls `order_export`, which does not exist", "openapi/workflows/export.arazzo.yaml"),
+        ("no row can be `RETIRED`", products),
+        ("ProductCreate/properties/name: maxLength is 240", "openapi/components/schemas/products.yaml"),
+    ):
+        lines = output.splitlines()
+        found = [number for number, line in enumerate(lines) if text in line]
+        assert found, (text, output)
+        assert lines[found[0] + 1].startswith(f"      {file}:"), lines[found[0] : found[0] + 2]

@@ -1,0 +1,284 @@
+"""Parts of the contract fit each other: sources and bundle, links and operations, requests and responses.
+
+Each rule is also run on a contract with a seeded mistake.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from handlers.contract.json_pointer import split_pointer
+from tests.architecture.bundle import (
+    Node,
+    assert_no_findings,
+    list_nodes,
+    list_operations,
+    list_parameters,
+    resolve,
+)
+
+UPPER_BOUNDS = ("maximum", "maxLength", "maxItems", "maxProperties")
+LOWER_BOUNDS = ("minimum", "minLength", "minItems", "minProperties")
+BOUNDS = {*UPPER_BOUNDS, *LOWER_BOUNDS, "type", "enum", "pattern", "multipleOf"}
+
+
+@pytest.fixture(scope="session")
+def sources(root: Path) -> dict[str, Node]:
+    """Return the parsed YAML files of the contract by their names, such as `openapi/paths/brands.yaml`."""
+    folder = root / "openapi"
+    paths = [
+        folder / "openapi.yaml",
+        *(path for path in sorted(folder.rglob("*.yaml")) if path.parent != folder),
+    ]
+    return {
+        path.relative_to(root).as_posix(): yaml.load(path.read_bytes(), yaml.CSafeLoader) for path in paths
+    }
+
+
+def find_line(root: Path, name: str, key: str) -> int:
+    """Return the line of a key at the start of a line."""
+    lines = (root / name).read_text(encoding="utf-8").splitlines()
+    return next((number for number, line in enumerate(lines, 1) if line.startswith(f"{key}:")), 1)
+
+
+def find_unnamed_path_items(sources: dict[str, Node]) -> Iterator[tuple[str, str]]:
+    """Yield the file and the key of each path item that openapi.yaml does not name."""
+    root = sources["openapi/openapi.yaml"]
+    named = {
+        item["$ref"]
+        for word in ("paths", "webhooks")
+        for item in root.get(word, {}).values()
+        if "$ref" in item
+    }
+    for name, document in sources.items():
+        if name.startswith("openapi/paths/"):
+            file = name.removeprefix("openapi/")
+            yield from ((name, key) for key in document if f"{file}#/{key}" not in named)
+
+
+def find_unused_components(sources: dict[str, Node], contract: Node) -> Iterator[tuple[str, str]]:
+    """Yield the file and the key of each component that is missing in the bundle: nothing refers to it."""
+    for name, document in sources.items():
+        if name.startswith("openapi/components/"):
+            kind = Path(name).relative_to("openapi/components").parts[0].removesuffix(".yaml")
+            used = contract["components"].get(kind, {})
+            yield from ((name, key) for key in document if key not in used)
+
+
+def test_every_path_item_and_component_is_used(sources: dict[str, Node], contract: Node, root: Path) -> None:
+    assert_no_findings(
+        [
+            f"{name}:{find_line(root, name, key)} openapi.yaml does not name the path item `{key}`: "
+            "add its path there, or remove it"
+            for name, key in find_unnamed_path_items(sources)
+        ]
+        + [
+            f"{name}:{find_line(root, name, key)} nothing refers to `{key}`: refer to it, or remove it"
+            for name, key in find_unused_components(sources, contract)
+        ]
+    )
+    seeded = copy.deepcopy(sources)
+    seeded["openapi/paths/brands.yaml"]["colors"] = {}
+    seeded["openapi/components/schemas/brands.yaml"]["Color"] = {}
+    assert list(find_unnamed_path_items(seeded)) == [("openapi/paths/brands.yaml", "colors")]
+    assert list(find_unused_components(seeded, contract)) == [
+        ("openapi/components/schemas/brands.yaml", "Color")
+    ]
+
+
+def find_links_to_nowhere(contract: Node) -> list[str]:
+    """Return the links to an operation that does not exist, or with a parameter that it does not have."""
+    parameters = {
+        operation.id: {parameter["name"] for parameter in list_parameters(contract, operation)}
+        for operation in list_operations(contract)
+    }
+    found = []
+    for pointer, node in list_nodes(contract):
+        if split_pointer(pointer)[-2:-1] != ["links"] or "operationId" not in node:
+            continue
+        target = node["operationId"]
+        if target not in parameters:
+            found.append(f"{pointer} links to `{target}`, which does not exist: use an operationId")
+            continue
+        for name in node.get("parameters", {}):
+            if name.rsplit(".", 1)[-1] not in parameters[target]:
+                found.append(f"{pointer} passes `{name}`, which `{target}` does not have")
+    return found
+
+
+def test_links_lead_to_operations(contract: Node) -> None:
+    assert_no_findings(find_links_to_nowhere(contract))
+    seeded = copy.deepcopy(contract)
+    links = resolve(seeded, seeded["paths"]["/brands/"]["post"]["responses"]["201"])["links"]
+    links["get_brand"]["operationId"] = "show_brand"
+    links["delete_brand"]["parameters"] = {"id": "$response.body#/id"}
+    pointer = "#/paths/~1brands~1/post/responses/201/links"
+    assert find_links_to_nowhere(seeded) == [
+        f"{pointer}/get_brand links to `show_brand`, which does not exist: use an operationId",
+        f"{pointer}/delete_brand passes `id`, which `delete_brand` does not have",
+    ]
+
+
+def find_workflow_steps_to_nowhere(
+    sources: dict[str, Node], operation_ids: set[str]
+) -> list[tuple[str, str]]:
+    """Return the file and the name of each operation that a workflow calls and that does not exist."""
+    return [
+        (name, target)
+        for name, document in sources.items()
+        if name.startswith("openapi/workflows/")
+        for workflow in document["workflows"]
+        for step in workflow["steps"]
+        if (target := step.get("operationId", "").rsplit(".", 1)[-1]) and target not in operation_ids
+    ]
+
+
+def test_workflows_call_operations_that_exist(sources: dict[str, Node], contract: Node, root: Path) -> None:
+    operation_ids = {operation.id for operation in list_operations(contract)}
+    assert_no_findings(
+        [
+            f"{name}:{find_step(root, name, target)} the step calls `{target}`, which does not exist: "
+            "use an operationId of the contract"
+            for name, target in find_workflow_steps_to_nowhere(sources, operation_ids)
+        ]
+    )
+    assert find_workflow_steps_to_nowhere(sources, operation_ids - {"create_export"}) == [
+        ("openapi/workflows/export.arazzo.yaml", "create_export")
+    ]
+
+
+def find_step(root: Path, name: str, target: str) -> int:
+    """Return the line of the first step of a workflow that calls an operation."""
+    lines = (root / name).read_text(encoding="utf-8").splitlines()
+    return next((number for number, line in enumerate(lines, 1) if line.endswith(f".{target}")), 1)
+
+
+def find_invalid_defaults(contract: Node) -> list[str]:
+    """Return the defaults that their own schema rejects."""
+    return [
+        f"{pointer}/default is invalid by its own schema: {error.message}"
+        for pointer, node in list_nodes(contract)
+        if "default" in node and not pointer.endswith(("/properties", "/responses"))
+        for error in Draft202012Validator(merge_bounds(contract, node)).iter_errors(node["default"])
+    ]
+
+
+def merge_bounds(contract: Node, schema: Node) -> Node:
+    """Return the bounds of a schema and of the schemas that it refers to or is composed of."""
+    schema = resolve(contract, schema)
+    merged: Node = {}
+    for part in schema.get("allOf", []):
+        merged |= merge_bounds(contract, part)
+    merged |= {key: value for key, value in schema.items() if key in BOUNDS}
+    if schema.get("nullable") and isinstance(merged.get("type"), str):
+        merged["type"] = [merged["type"], "null"]
+    return merged
+
+
+def test_a_default_is_a_valid_value(contract: Node) -> None:
+    assert_no_findings(find_invalid_defaults(contract))
+    seeded = copy.deepcopy(contract)
+    seeded["components"]["parameters"]["Limit"]["schema"]["default"] = 500
+    brand = seeded["components"]["schemas"]["BrandCreate"]["properties"]
+    brand["state"] = {"type": "string", "enum": ["DRAFT", "READY"], "default": "RETIRED"}
+    assert find_invalid_defaults(seeded) == [
+        f"#/components/{place}/default is invalid by its own schema: {reason}"
+        for place, reason in (
+            ("schemas/BrandCreate/properties/state", "'RETIRED' is not one of ['DRAFT', 'READY']"),
+            ("parameters/Limit/schema", "500 is greater than the maximum of 100"),
+        )
+    ]
+
+
+def find_looser_requests(contract: Node) -> list[str]:
+    """Return the bounds of `XCreate` and `XUpdate` that allow values which `X` does not allow.
+
+    The server would store such a value and then fail to return it.
+    """
+    schemas, found = contract["components"]["schemas"], []
+    for name, schema in schemas.items():
+        for suffix in ("Create", "Update"):
+            read = schemas.get(name.removesuffix(suffix)) if name.endswith(suffix) else None
+            for field in set(schema.get("properties", {})) & set((read or {}).get("properties", {})):
+                pair = schema["properties"][field], read["properties"][field]
+                found += [
+                    f"{name}/properties/{field}{text} in {name.removesuffix(suffix)}"
+                    for text in compare_bounds(contract, *pair)
+                ]
+    return found
+
+
+def compare_bounds(contract: Node, request: Node, response: Node) -> Iterator[str]:
+    """Yield what a request allows beyond a response."""
+    sent, read = (merge_composed(contract, schema) for schema in (request, response))
+    if "readOnly" in sent or "writeOnly" in sent:
+        return
+    for word in (*UPPER_BOUNDS, *LOWER_BOUNDS):
+        limit, own = read.get(word), sent.get(word)
+        if limit is None or "enum" in sent or sent.get("format") not in (None, read.get("format")):
+            continue
+        if own is None or (own > limit if word in UPPER_BOUNDS else own < limit):
+            yield f": {word} is {'not set' if own is None else own}, set it to {limit} as"
+    if "enum" in read and (more := [one for one in sent.get("enum", []) if one not in (*read["enum"], None)]):
+        yield f": the enum has {more}, remove them or add them"
+    if "items" in sent and "items" in read:
+        yield from (f"/items{text}" for text in compare_bounds(contract, sent["items"], read["items"]))
+
+
+def merge_composed(contract: Node, schema: Node) -> Node:
+    """Return a schema merged with those of `allOf`, and of `anyOf` if only one of them is not null."""
+    schema = resolve(contract, schema)
+    branches = [one for one in schema.get("anyOf", []) if one.get("type") != "null"]
+    parts = [*schema.get("allOf", []), *(branches if len(branches) == 1 else [])]
+    merged: Node = {}
+    for part in parts:
+        merged |= merge_composed(contract, part)
+    return merged | {key: value for key, value in schema.items() if key not in ("allOf", "anyOf")}
+
+
+def test_requests_allow_only_values_that_responses_allow(contract: Node) -> None:
+    assert_no_findings(find_looser_requests(contract))
+    seeded = copy.deepcopy(contract)
+    seeded["components"]["schemas"]["ProductCreate"]["properties"]["name"]["maxLength"] = 240
+    assert [one for one in find_looser_requests(seeded) if "/name" in one] == [
+        "ProductCreate/properties/name: maxLength is 240, set it to 120 as in Product"
+    ]
+
+
+def find_impossible_filters(contract: Node) -> list[str]:
+    """Return the values of filters that no row of the list can have."""
+    found = []
+    for operation in list_operations(contract):
+        response = resolve(contract, operation.node["responses"].get("200", {}))
+        page = resolve(contract, response.get("content", {}).get("application/json", {}).get("schema", {}))
+        rows = resolve(contract, page.get("properties", {}).get("data", {})).get("items", {})
+        properties: dict[str, Any] = resolve(contract, rows).get("properties", {})
+        for parameter in list_parameters(contract, operation):
+            name = parameter["name"]
+            possible = merge_composed(contract, properties.get(name, {})).get("enum")
+            values = merge_composed(contract, parameter["schema"]).get("enum", [])
+            if parameter["in"] == "query" and possible:
+                found += [
+                    f"{operation.id} query {name}: no row can be `{value}`: remove it from the filter"
+                    for value in values
+                    if value not in possible
+                ]
+    return found
+
+
+def test_a_filter_has_only_values_that_rows_can_have(contract: Node) -> None:
+    assert_no_findings(find_impossible_filters(contract))
+    seeded = copy.deepcopy(contract)
+    parameters = seeded["paths"]["/products/"]["get"]["parameters"]
+    state = next(one for one in parameters if one.get("name") == "state")
+    state["schema"] = {"type": "string", "enum": ["DRAFT", "RETIRED"]}
+    assert find_impossible_filters(seeded) == [
+        "list_products query state: no row can be `RETIRED`: remove it from the filter"
+    ]
