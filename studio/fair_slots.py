@@ -77,9 +77,24 @@ class FairSlots:
         return True
 
     @contextmanager
-    def hold(self, subject: str) -> Iterator[None]:
-        """Wait for a slot in a thread, and hold it for the block."""
-        self._request(subject).result()
+    def hold(self, subject: str, seconds: float | None = None) -> Iterator[None]:
+        """Wait for a slot in a thread, and hold it for the block.
+
+        Args:
+            subject: The subject of the slot.
+            seconds: How long to wait, None for any time.
+
+        Raises:
+            TimeoutError: No slot was free within these seconds.
+        """
+        future = self._request(subject)
+        try:
+            future.result(seconds)
+        except BaseException:
+            # The slot may have been handed over in the same moment.
+            if not future.cancel():
+                self.release(subject)
+            raise
         try:
             yield
         finally:

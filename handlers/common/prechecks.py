@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -30,6 +31,17 @@ AuthorizeCallback = Callable[..., UUID | None]
 Arguments = dict[str, Any]
 
 
+class DecodingNeeded(Exception):
+    """The request continues when its file is decoded: `decode` returns the new arguments of the handler.
+
+    The `image_conversion` middleware decodes it, because the wait for a slot must not hold a request thread.
+    """
+
+    def __init__(self, decode: Callable[[], Arguments]) -> None:
+        super().__init__()
+        self.decode = decode
+
+
 @dataclass(frozen=True)
 class Precheck:
     """What the endpoint does before it calls a handler.
@@ -37,7 +49,8 @@ class Precheck:
     Attributes:
         check: Called with the handler's arguments in a read-only transaction; raises to reject the request.
         is_needed: Returns whether the arguments require slow work.
-        prepare: Does the slow work outside of a transaction and returns the new arguments of the handler.
+        prepare: Does the slow work outside of a transaction and returns the new arguments of the handler, or
+            raises DecodingNeeded.
         authorize: Called before a file is received, with the handler's arguments without `body`, in a
             read-only transaction; raises to reject the request. Returns the account that the file counts for
             besides its caller, if there is one.
@@ -68,14 +81,16 @@ def prefetches_images(
         NotAnImage, TooLarge, UnreadableImage: A file cannot be decoded.
         TargetNotAllowed, ImageNotFetched, ImageNotUsable: A URL cannot be fetched.
         TooManyConcurrentRequests: Too many requests of the account are fetching images.
-        ServiceUnavailable: Too many requests are fetching images.
+        ServiceUnavailable: Too many requests are fetching or decoding images.
     """
 
     def is_needed(arguments: Arguments) -> bool:
         return has_file(arguments) or bool(_find_remote_urls(arguments["body"], names))
 
     def prepare(arguments: Arguments) -> Arguments:
-        return decode_upload(arguments) if has_file(arguments) else _fetch_images(arguments, names)
+        if has_file(arguments):
+            raise DecodingNeeded(partial(decode_upload, arguments))
+        return _fetch_images(arguments, names)
 
     return _attach_precheck(Precheck(check, is_needed, prepare, authorize))
 
@@ -112,7 +127,7 @@ def has_file(arguments: Arguments) -> bool:
 
 
 def decode_upload(arguments: Arguments) -> Arguments:
-    """Return the arguments with the decoded image instead of the file."""
+    """Return the arguments with the decoded image instead of the file. The caller holds a slot."""
     body = arguments["body"]
     if isinstance(body, dict):
         return {**arguments, "body": {**body, "file": read_image(body["file"].file)}}
@@ -129,7 +144,10 @@ def _find_remote_urls(body: dict[str, Any], names: tuple[str, ...]) -> dict[str,
 def _fetch_images(arguments: Arguments, names: tuple[str, ...]) -> Arguments:
     urls = _find_remote_urls(arguments["body"], names)
     with _fetch_slot():
-        images = fetch_images(current_http_client(), urls.values())
+        try:
+            images = fetch_images(current_http_client(), urls.values())
+        except TimeoutError as error:
+            raise ServiceUnavailable() from error
     fetched = {name: images[url] for name, url in urls.items()}
     return {**arguments, "body": {**arguments["body"], **fetched}}
 

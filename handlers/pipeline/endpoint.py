@@ -28,7 +28,7 @@ from db.rls.session_role import ANONYMOUS, SYSTEM
 from db.tenancy import Caller, current_organization
 from handlers.common.attempt_limits import enforce_attempt_limit, find_attempt_limit
 from handlers.common.permissions import is_self_authenticating
-from handlers.common.prechecks import find_precheck
+from handlers.common.prechecks import DecodingNeeded, find_precheck
 from handlers.common.preconditions import matches_if_none_match
 from handlers.common.responses import ApiResponse, EncodedResponse, encode_json, strong_etag
 from handlers.contract.errors import ResponseViolation, TookTooLong
@@ -134,17 +134,12 @@ class Endpoint:
     def _serve(
         self, context: RequestContext, idempotent_request: IdempotentRequest | None = None
     ) -> Response:
-        arguments, precheck = context.arguments, self._precheck
-        is_repeatable = self._attempt_limit is None
-        if precheck is not None and precheck.is_needed(arguments):
-            # Authorize before the slow work, in a transaction that ends before it: SQLite has one writer.
-            with self._transaction(False, self._session_role), self._authorize_caller(context):
-                idempotency.call_handler(idempotent_request, precheck.check, arguments)
-            arguments = precheck.prepare(arguments)
-            is_repeatable = False
+        if context.failure is not None:
+            raise context.failure
+        arguments = self._prepare(context, idempotent_request)
         with (
             self._transaction(self._writes, self._session_role),
-            self._limit_lock_waits(context, is_repeatable) as may_repeat,
+            self._limit_lock_waits(context) as may_repeat,
             self._authorize_caller(context) as tracker,
         ):
             stored = None if idempotent_request is None else idempotent_request.acquire(context)
@@ -166,31 +161,59 @@ class Endpoint:
                 raise TookTooLong
             return response
 
+    def _prepare(
+        self, context: RequestContext, idempotent_request: IdempotentRequest | None
+    ) -> dict[str, Any]:
+        """Return the handler's arguments after its slow work.
+
+        Raises:
+            DecodingNeeded: the request is served again when its file is decoded.
+        """
+        if context.prepared_arguments is not None:
+            return context.prepared_arguments
+        arguments, precheck = context.arguments, self._precheck
+        if precheck is None or not precheck.is_needed(arguments):
+            return arguments
+        # Authorize before the slow work, in a transaction that ends before it: SQLite has one writer.
+        with self._transaction(False, self._session_role), self._authorize_caller(context):
+            idempotency.call_handler(idempotent_request, precheck.check, arguments)
+        context.prepared_arguments = precheck.prepare(arguments)
+        return context.prepared_arguments
+
     def _serve_idempotent(self, context: RequestContext, key: str) -> Response:
         """Serve the first request with this key; replay its response to the others."""
-        idempotent_request = IdempotentRequest(self._operation.operation_id, key)
+        idempotent_request = context.idempotent_request
+        if idempotent_request is None:
+            idempotent_request = IdempotentRequest(self._operation.operation_id, key)
         precheck = self._precheck
         try:
-            if precheck is not None and precheck.is_needed(context.arguments):
+            if (
+                context.idempotent_request is None
+                and precheck is not None
+                and precheck.is_needed(context.arguments)
+            ):
                 # No transaction is open during the slow work, so a stored lock keeps other requests from it.
                 with (
                     self._transaction(True),
-                    self._lock_waits.limit(context, is_repeatable=False),
+                    self._limit_lock_waits(context),
                     self._authorize_caller(context),
                 ):
                     stored = idempotent_request.acquire(context, persist=True)
                 if stored is not None:
                     return self._replay(context, stored)
+                context.idempotent_request = idempotent_request
             return self._serve(context, idempotent_request)
         except Exception as error:
-            if idempotent_request.lock is not None:
+            is_served_again = isinstance(error, DecodingNeeded) or context.awaits_lock_slot
+            if idempotent_request.lock is not None and not is_served_again:
                 idempotency.store_or_release(idempotent_request.lock, error, self._transaction)
             raise
 
-    def _limit_lock_waits(self, context: RequestContext, is_repeatable: bool) -> AbstractContextManager[bool]:
+    def _limit_lock_waits(self, context: RequestContext) -> AbstractContextManager[bool]:
         if not self._writes:
             return nullcontext(False)
-        return self._lock_waits.limit(context, is_repeatable)
+        # A second attempt of a sign-in would count as one.
+        return self._lock_waits.limit(context, is_repeatable=self._attempt_limit is None)
 
     def _replay(self, context: RequestContext, stored: EncodedResponse) -> Response:
         self._validate_response(context, stored, orjson.loads(stored.body or b"null"))

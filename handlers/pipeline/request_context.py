@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from db.tenancy import Caller
     from handlers.contract.operations import Operation
+    from handlers.pipeline.idempotency import IdempotentRequest
     from studio.generations.watch import GenerationState
     from studio.rate_limits.limits import LimitUsage
 
@@ -50,6 +51,12 @@ class RequestContext:
     """Whether the request may wait for row locks as long as the engine allows (`lock_waits.py`)."""
     awaits_lock_slot: bool = False
     """Whether the request found a row locked and is served again when it has a slot."""
+    prepared_arguments: dict[str, Any] | None = None
+    """The handler's arguments after slow work, such as decoding a file. It is done once per request."""
+    idempotent_request: IdempotentRequest | None = None
+    """The holder of the lock that an idempotency key has during slow work."""
+    failure: Exception | None = None
+    """Why the request cannot be served again: the endpoint releases what it holds and raises it."""
     watched_generation: GenerationState | None = None
     """The generation that the response describes, if clients may wait for it or stream its events."""
     limit_usages: list[LimitUsage] = field(default_factory=list)

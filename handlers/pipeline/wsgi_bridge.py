@@ -124,13 +124,18 @@ class WsgiBridge:
             RowLocked: no slot was free in time.
         """
         subject, slots = current_subject(), self.lock_waits.slots
+        context.awaits_lock_slot = False
         if not await slots.take(subject, SLOT_SECONDS):
-            raise RowLocked
+            if context.idempotent_request is None:
+                raise RowLocked
+            context.failure = RowLocked()
+            return await self._run_in_thread(context, serve)
         context.has_lock_slot = True
         try:
             return await self._run_in_thread(context, serve)
         finally:
             slots.release(subject)
+            context.has_lock_slot = False
 
     async def _run_in_thread(self, context: RequestContext, function: Callable[[], Value]) -> Value:
         ends_at = asyncio.get_running_loop().time() + self.seconds

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from db.errors import Conflict, NotAnImage, TargetNotAllowed, TooLarge, UnreadableImage
 from studio.http_client import NOT_PUBLIC, HttpClientError, SafeHttpClient
 from studio.media.images import normalise
+from studio.media.memory_gate import MAX_WAIT_SECONDS
 from studio.media.stored_image import MAX_FILE_BYTES, StoredImage
 
 TIMEOUT_SECONDS = 15.0
@@ -38,6 +39,10 @@ class FetchedImage(str):
 
     image: StoredImage
 
+    def __deepcopy__(self, _memo: object) -> FetchedImage:
+        """Return the URL itself, which cannot be changed."""
+        return self
+
     def __new__(cls, url: str, image: StoredImage) -> FetchedImage:
         """Create the URL; it compares and is stored like any string."""
         fetched = super().__new__(cls, url)
@@ -52,6 +57,7 @@ def fetch_images(client: SafeHttpClient, urls: Iterable[str]) -> dict[str, Fetch
         TargetNotAllowed: A URL, or a redirect from it, leads to a host that is not public.
         ImageNotFetched: A remote server did not return the content.
         ImageNotUsable: The content of a URL is not an image, too large or damaged.
+        TimeoutError: No slot was free in which a fetched image could be decoded.
     """
     deadline = time.monotonic() + TIMEOUT_SECONDS
     return {url: FetchedImage(url, _fetch_image(client, url, deadline)) for url in dict.fromkeys(urls)}
@@ -72,7 +78,7 @@ def _fetch_image(client: SafeHttpClient, url: str, deadline: float) -> StoredIma
     if response.status != 200:
         raise ImageNotFetched()
     try:
-        return normalise(response.content)
+        return normalise(response.content, MAX_WAIT_SECONDS)
     except (NotAnImage, TooLarge, UnreadableImage) as error:
         raise ImageNotUsable(error.detail) from error
 

@@ -21,11 +21,11 @@ def read_image(file: BinaryIO) -> StoredImage:
     return normalisation.read_image(file)
 
 
-def normalise(data: bytes) -> StoredImage:
+def normalise(data: bytes, max_wait_seconds: float | None = None) -> StoredImage:
     """Return the normalised form of an image file's bytes; see `normalisation.normalise`."""
     from studio.media import normalisation
 
-    return normalisation.normalise(data)
+    return normalisation.normalise(data, max_wait_seconds)
 
 
 def open_stored(data: bytes) -> Image.Image:

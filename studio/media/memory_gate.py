@@ -14,6 +14,9 @@ from studio.fair_slots import FairSlots, current_subject
 LARGE_PIXELS = 16_000_000
 MAX_LOADED_IMAGES = 2
 
+MAX_WAIT_SECONDS = 10.0
+"""How long a request waits for a slot. A worker, for which no client waits, waits any time."""
+
 # Lock order: the slot first, then the lock for large images. The holder of both can always finish, so the two
 # cannot deadlock.
 LOAD_SLOTS = FairSlots(MAX_LOADED_IMAGES, 1)
@@ -21,12 +24,15 @@ _large_lock = threading.Lock()
 
 
 @contextmanager
-def load_slot() -> Iterator[None]:
+def load_slot(max_seconds: float | None = None) -> Iterator[None]:
     """Wait for one of the two slots to load a file and its pixels, and hold it for the block.
 
     A thread calls it. A coroutine takes a slot of `LOAD_SLOTS`.
+
+    Raises:
+        TimeoutError: No slot was free within `max_seconds`.
     """
-    with LOAD_SLOTS.hold(current_subject()):
+    with LOAD_SLOTS.hold(current_subject(), max_seconds):
         yield
 
 
@@ -34,7 +40,7 @@ def load_slot() -> Iterator[None]:
 def reserve_memory(size: tuple[int, int]) -> Iterator[None]:
     """Wait until an image of this size may be decoded, and reserve its memory for the block.
 
-    The caller already holds a `load_slot`.
+    The caller already holds a slot of `LOAD_SLOTS`.
 
     Args:
         size: Width and height in pixels.

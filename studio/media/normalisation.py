@@ -41,20 +41,24 @@ _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 
 
 def read_image(file: BinaryIO) -> StoredImage:
-    """Return the normalised image of a file.
+    """Return the normalised image of a file. The caller holds a slot of `memory_gate`.
 
     Raises:
         NotAnImage: The content is not of an accepted image format.
         TooLarge: The file exceeds a limit (bytes, pixels, side, frames, scans or chunks).
         UnreadableImage: The file is empty, damaged or truncated.
     """
-    with load_slot():
-        return _normalise_bounded(read_bounded(file))
+    return _normalise_bounded(read_bounded(file))
 
 
-def normalise(data: bytes) -> StoredImage:
-    """Return the normalised image of a file's bytes; raise the same errors as `read_image`."""
-    with load_slot():
+def normalise(data: bytes, max_wait_seconds: float | None = None) -> StoredImage:
+    """Take a slot of `memory_gate` and return the normalised image of a file's bytes.
+
+    Raises:
+        NotAnImage, TooLarge, UnreadableImage: As `read_image`.
+        TimeoutError: No slot was free within `max_wait_seconds`.
+    """
+    with load_slot(max_wait_seconds):
         return _normalise_bounded(data)
 
 

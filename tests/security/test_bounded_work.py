@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,18 +13,19 @@ import pytest
 from sqlalchemy import event, text
 
 from db.models import Shooting
-from handlers.common.prechecks import find_precheck
+from handlers.common import prechecks
 from handlers.pipeline import wsgi_bridge
+from studio.fair_slots import FairSlots
 from studio.generations import batch
 from tests.api.conftest import Client, CommittingServer
-from tests.contract.operations import OPERATIONS
 from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse
 from tests.support.concurrency import wait_for
 from tests.support.databases import on_postgresql
+from tests.support.factories.catalogue import post_form
 from tests.support.generations import status_and_code
-from tests.support.scenarios import PhotographedProduct
+from tests.support.scenarios import PhotographedProduct, make_product_photo
 
 
 def make_shots(scenario: PhotographedProduct, looks: int, shot_types: int, **look: Any) -> Shooting:
@@ -185,11 +185,47 @@ def test_s36_a_request_that_may_not_wait_for_a_row_lock_in_time_is_a_503(
     assert Counter(one.result().status for one in sent)[201] == locked.threads // 2
 
 
-def test_s36_a_request_that_reads_a_file_is_not_served_again() -> None:
-    """Its body has been read by then: the endpoint knows it by the precheck, which decodes the file."""
-    for operation in OPERATIONS.values():
-        if any(
-            "json" not in media_type and "form-url" not in media_type for media_type in operation.media_types
-        ):
-            module = importlib.import_module(f"handlers.{operation.raw['tags'][0].replace('-', '_')}")
-            assert find_precheck(getattr(module, operation.operation_id)) is not None, operation.operation_id
+@on_postgresql
+def test_s36_an_upload_that_meets_a_row_lock_is_decoded_once_and_served_later(
+    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, database, scenario = committing_server
+    client.headers["idempotency-key"] = "photo"
+    lock_waits, decoded = client.app.bridge.lock_waits, []
+    monkeypatch.setattr(lock_waits, "slots", FairSlots(1, 1))
+    monkeypatch.setattr(
+        prechecks, "read_image", lambda file, real=prechecks.read_image: decoded.append(0) or real(file)
+    )
+    assert lock_waits.slots.try_take("another request")
+
+    def add_photo() -> ClientResponse:
+        path = f"/products/{scenario.product.id}/images"
+        return post_form(client, path, make_product_photo(), type="front")
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.engine.begin() as locking:
+            locking.execute(text("SELECT id FROM products FOR UPDATE"))
+            sent = pool.submit(add_photo)
+            wait_for(lambda: lock_waits.slots.count_waiting(f"account {scenario.owner.id}") == 1)
+        lock_waits.slots.release("another request")
+        first = sent.result()
+    replay = add_photo()
+    assert (first.status, replay.body, len(decoded)) == (201, first.body, 1)
+
+
+@on_postgresql
+def test_s36_an_upload_that_may_not_wait_for_a_row_lock_in_time_frees_its_idempotency_key(
+    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wsgi_bridge, "SLOT_SECONDS", 0.3)
+    client, database, scenario = committing_server
+    slots = FairSlots(1, 1)
+    monkeypatch.setattr(client.app.bridge.lock_waits, "slots", slots)
+    client.headers["idempotency-key"] = "photo"
+    path = f"/products/{scenario.product.id}/images"
+    assert slots.try_take("another request")
+    with database.engine.begin() as locking:
+        locking.execute(text("SELECT id FROM products FOR UPDATE"))
+        rejected = post_form(client, path, make_product_photo(), type="front")
+    assert status_and_code(rejected) == (503, "unavailable")
+    assert post_form(client, path, make_product_photo(), type="front").status == 201

@@ -1,4 +1,4 @@
-"""Image variants that must be made first wait without a thread, and one account never takes all slots."""
+"""Files and image variants wait for a slot without a thread, and one account never takes all slots."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -17,8 +18,8 @@ from handlers.app import Application
 from handlers.pipeline.middleware import image_conversion
 from handlers.pipeline.middleware.concurrency import account_subject
 from studio.fair_slots import current_subject
-from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES
-from studio.media.normalisation import normalise
+from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES, MAX_WAIT_SECONDS
+from studio.media.normalisation import normalise, read_image
 from studio.media.storage import LocalDisk, media_key
 from tests.api.conftest import Client, CommittingServer
 from tests.support import factories
@@ -84,7 +85,7 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 def test_s34_a_conversion_without_a_slot_waits_without_a_thread_and_gives_up(
     application: Application, create_account: Callable[[int], Account], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert image_conversion.MAX_WAIT_SECONDS == 10
+    assert MAX_WAIT_SECONDS == 10
     monkeypatch.setattr(image_conversion, "MAX_WAIT_SECONDS", 0.5)
     account = create_account(3)
 
@@ -172,27 +173,122 @@ def test_s34_a_variant_that_disappears_at_once_is_a_503(
     assert LOAD_SLOTS.count_held(account.subject) == 0
 
 
+class Uploads:
+    """A client of the committing server that adds photos to a product."""
+
+    def __init__(self, server: CommittingServer) -> None:
+        self.client, self.scenario = server.client, server.scenario
+        self.subject = account_subject(self.scenario.owner.id)
+        self.path = f"/products/{self.scenario.product.id}/images"
+
+    def open_request(self, **headers: str) -> StreamingRequest:
+        """Send a photo."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return StreamingRequest(self.client, "POST", self.path, None, {**FORM, **sent}, MULTIPART)
+
+    def count_photos(self) -> int:
+        """Return the number of photos of the product."""
+        return int(self.client("GET", self.path).json()["count"])
+
+
+@pytest.fixture
+def uploads(committing_server: CommittingServer) -> Uploads:
+    """Return a client that adds photos to a product."""
+    return Uploads(committing_server)
+
+
+def test_s34_an_upload_without_a_slot_waits_without_a_thread_and_gives_up(
+    application: Application, uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_conversion, "MAX_WAIT_SECONDS", 0.5)
+
+    async def scenario() -> None:
+        requests = [uploads.open_request(idempotency_key="a"), uploads.open_request()]
+        await wait_until(lambda: LOAD_SLOTS.count_waiting(uploads.subject) == 2)
+        assert application.bridge.thread_slots.count_held(uploads.subject) == 0
+        for request in requests:
+            response = await request.read_response()
+            assert (response.status, response.json()["code"]) == (503, "unavailable")
+            assert response.headers["retry-after"] == "5"
+
+    with hold_all_slots():
+        asyncio.run(scenario())
+    # The idempotency key of the rejected request is free again.
+    retry = uploads.client("POST", uploads.path, body=MULTIPART, headers={**FORM, "idempotency-key": "a"})
+    assert retry.status == 201, retry.body
+
+
+def test_s34_an_upload_whose_client_has_gone_is_not_decoded(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = uploads.count_photos()
+    monkeypatch.setattr("handlers.common.prechecks.read_image", lambda file: pytest.fail("decoded"))
+
+    async def scenario() -> None:
+        requests = [uploads.open_request(idempotency_key="b"), uploads.open_request()]
+        await wait_until(lambda: LOAD_SLOTS.count_waiting(uploads.subject) == 2)
+        for request in requests:
+            request.disconnect()
+        await asyncio.gather(*(request.task for request in requests))
+        assert LOAD_SLOTS.count_waiting(uploads.subject) == 0
+
+    with hold_all_slots():
+        asyncio.run(scenario())
+    assert uploads.count_photos() == photos
+
+
+def test_s34_an_upload_with_an_idempotency_key_is_decoded_and_stored_once(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    monkeypatch.setattr(
+        "handlers.common.prechecks.read_image", lambda file: decoded.append(0) or read_image(file)
+    )
+    headers = {**FORM, "idempotency-key": "c"}
+    first, again = (uploads.client("POST", uploads.path, body=MULTIPART, headers=headers) for _ in range(2))
+    assert (first.status, again.status, again.body) == (201, 201, first.body)
+    damaged = MULTIPART.replace(b"IDAT", b"IDAX")
+    headers["idempotency-key"] = "d"
+    for _ in range(2):
+        assert uploads.client("POST", uploads.path, body=damaged, headers=headers).status == 422
+    assert len(decoded) == 3
+
+
+def test_s34_a_fetched_image_that_gets_no_slot_is_a_503(
+    application: Application, uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.media.fetching.MAX_WAIT_SECONDS", 0.2)
+    client = application.app.config["OUTBOUND"]
+    response = SimpleNamespace(status=200, content=encode_image(build_orientation_image(3, 3), "PNG"))
+    monkeypatch.setattr(client, "send", lambda *arguments, **options: response)
+    with hold_all_slots():
+        body = {"file_url": "https://images.example/a.png", "type": "front"}
+        rejected = uploads.client("POST", uploads.path, body)
+    assert (rejected.status, rejected.headers["retry-after"]) == (503, "5")
+
+
 def test_s34_an_upload_takes_its_slot_for_its_account(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subjects = []
 
-    def read_image(file: Any) -> Any:
+    def read_for_account(file: Any) -> Any:
         subjects.append(current_subject())
-        return normalise(file.read())
+        return read_image(file)
 
-    monkeypatch.setattr("handlers.common.prechecks.read_image", read_image)
+    monkeypatch.setattr("handlers.common.prechecks.read_image", read_for_account)
     scenario = committing_server.scenario
     response = committing_server.client(
         "POST",
         f"/products/{scenario.product.id}/images",
         body=MULTIPART,
-        headers={"content-type": "multipart/form-data; boundary=b"},
+        headers=FORM,
     )
     assert response.status == 201, response.body
     assert subjects == [account_subject(scenario.owner.id)]
 
 
+FORM = {"content-type": "multipart/form-data; boundary=b"}
 MULTIPART = (
     b'--b\r\nContent-Disposition: form-data; name="type"\r\n\r\nfront\r\n'
     b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n'

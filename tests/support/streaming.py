@@ -18,13 +18,22 @@ TIMEOUT_SECONDS = 20
 class StreamingRequest:
     """A running request."""
 
-    def __init__(self, client: Client, method: str, path: str, as_json: Any, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        method: str,
+        path: str,
+        as_json: Any,
+        headers: dict[str, str],
+        body: bytes | None = None,
+    ) -> None:
         self._messages: list[dict[str, Any]] = []
         self._received, self._disconnected = asyncio.Event(), asyncio.Event()
-        self._body: bytes | None = None if as_json is None else json.dumps(as_json).encode()
+        self._body: bytes | None = body if as_json is None else json.dumps(as_json).encode()
         all_headers = client.headers | headers
         if self._body is not None:
-            all_headers |= {"content-type": "application/json", "content-length": str(len(self._body))}
+            all_headers |= {"content-length": str(len(self._body))}
+            all_headers.setdefault("content-type", "application/json")
         scope = build_scope(method, f"/api/v1{path}", all_headers)
         self.task = asyncio.create_task(client.app(scope, self._receive, self._send))
 

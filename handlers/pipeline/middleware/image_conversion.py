@@ -1,4 +1,4 @@
-"""Make an image variant that an endpoint lacks, then call the endpoint again.
+"""Decode the file of a request, or make the image variant that it lacks; then call the endpoint again.
 
 The first call has authorized the request and ended its transaction. The request waits for a slot on the event
 loop, without a request thread and without a database connection.
@@ -7,18 +7,24 @@ loop, without a request thread and without a database connection.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from handlers.common.prechecks import DecodingNeeded
 from handlers.contract.errors import ServiceUnavailable
+from handlers.contract.request_bodies import ClientDisconnected
+from handlers.pipeline.disconnects import run_until_disconnected
+from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.fair_slots import current_subject
-from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES
+from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES, MAX_WAIT_SECONDS
 from studio.media.storage import Storage
-from studio.media.variants import Variant, VariantMissing, make_variant
-
-MAX_WAIT_SECONDS = 10.0
-"""How long a conversion waits for a slot."""
+from studio.media.variants import VariantMissing, make_variant
 
 
 class ImageConversion:
@@ -27,40 +33,53 @@ class ImageConversion:
     def __init__(self, app: ASGIApp, *, storage: Storage) -> None:
         self.app = app
         self.storage = storage
-        # As many threads as slots, so that a conversion with a slot never waits for a thread.
+        # As many threads as slots, so that work with a slot never waits for a thread.
         self._pool = ThreadPoolExecutor(MAX_LOADED_IMAGES, thread_name_prefix="conversion")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request.
+        """Serve one request. It has no response if the client closes the connection during the wait.
 
         Raises:
             ServiceUnavailable: no slot was free in time, or the variant disappeared at once.
             NotFound: the file of the original does not exist.
+            NotAnImage, TooLarge, UnreadableImage: the file of the request cannot be decoded.
         """
-        missing = await self._serve(scope, receive, send)
-        if missing is None:
+        work = await self._serve(scope, receive, send)
+        if work is None:
             return
-        await self._convert(missing)
-        if await self._serve(scope, receive, send) is not None:
-            raise ServiceUnavailable()
+        context: RequestContext = scope[REQUEST_CONTEXT]
+        with suppress(ClientDisconnected):
+            try:
+                future = await run_until_disconnected(receive, self._start(work))
+                context.prepared_arguments = await asyncio.wrap_future(future)
+            except Exception as error:
+                if context.idempotent_request is None:
+                    raise
+                # The endpoint releases the lock of the key and raises the error.
+                context.failure = error
+            if await self._serve(scope, receive, send) is not None:
+                raise ServiceUnavailable()
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Variant | None:
-        """Call the endpoint; return the variant that must be made first, if there is one."""
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Callable[[], Any] | None:
+        """Call the endpoint; return what it needs first, if there is anything."""
         try:
             await self.app(scope, receive, send)
-        except VariantMissing as error:
-            return error.variant
+        except VariantMissing as missing:
+            return partial(make_variant, self.storage, missing.variant)
+        except DecodingNeeded as needed:
+            return needed.decode
         return None
 
-    async def _convert(self, variant: Variant) -> None:
+    async def _start(self, work: Callable[[], Any]) -> Future[Any]:
+        """Call a function in a thread as soon as the subject of the request has a slot."""
         subject = current_subject()
         if not LOAD_SLOTS.try_take(subject) and not await LOAD_SLOTS.take(subject, MAX_WAIT_SECONDS):
             raise ServiceUnavailable()
         try:
-            future = self._pool.submit(make_variant, self.storage, variant)
+            future = self._pool.submit(contextvars.copy_context().run, work)
         except BaseException:
             LOAD_SLOTS.release(subject)
             raise
-        # Not when the request ends: a conversion that was started cannot be stopped.
+        # Not when the request ends: work that was started cannot be stopped.
         future.add_done_callback(lambda _: LOAD_SLOTS.release(subject))
-        await asyncio.wrap_future(future)
+        return future

@@ -8,12 +8,10 @@ stream sends each change as an event. This module reads no rows: `studio.generat
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,7 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from handlers.common.responses import encode_json
 from handlers.contract.errors import ResponseViolation, ServiceUnavailable
 from handlers.contract.operations import Operation
+from handlers.contract.request_bodies import ClientDisconnected
 from handlers.contract.responses import EVENT_STREAM
+from handlers.pipeline.disconnects import run_until_disconnected
 from handlers.pipeline.errors import build_problem
 from handlers.pipeline.prefer import parse_prefer
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
@@ -165,7 +165,9 @@ class LongPolling:
             started_at = time.monotonic()
             final_only = response.status != 304
             with self.change_hub.subscribe(state, request.caller_id, final_only) as listener:
-                if not await _until_disconnected(request.receive, listener.wait(seconds)):
+                try:
+                    await run_until_disconnected(request.receive, listener.wait(seconds))
+                except ClientDisconnected:
                     return
             request.context.wait_seconds = time.monotonic() - started_at
             response = await self._refetch(request)
@@ -227,8 +229,13 @@ class LongPolling:
         headers = [pair for pair in request.buffered.start["headers"] if pair[0] != b"content-length"]
         await request.send({**request.buffered.start, "headers": headers})
         if self.change_hub.is_open and not state.is_final and request.scope["method"] != "HEAD":
-            with self.change_hub.subscribe(state, request.caller_id) as listener:
-                await _until_disconnected(request.receive, self._send_events(request, listener, first_chunk))
+            with (
+                self.change_hub.subscribe(state, request.caller_id) as listener,
+                suppress(ClientDisconnected),
+            ):
+                await run_until_disconnected(
+                    request.receive, self._send_events(request, listener, first_chunk)
+                )
             first_chunk = b""
         await request.send({"type": "http.response.body", "body": first_chunk})
 
@@ -287,28 +294,6 @@ def _encode_event(operation: Operation, state: GenerationState, name: str) -> by
 
 async def _send_chunk(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _until_disconnected(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
-    """Run the coroutine until the client disconnects; return whether it finished before that."""
-    work_task, disconnect_task = (
-        asyncio.ensure_future(work),
-        asyncio.ensure_future(_wait_for_disconnect(receive)),
-    )
-    try:
-        await asyncio.wait((work_task, disconnect_task), return_when=asyncio.FIRST_COMPLETED)
-        if work_task.done():
-            await work_task
-        return work_task.done()
-    finally:
-        work_task.cancel()
-        disconnect_task.cancel()
-        await asyncio.gather(work_task, disconnect_task, return_exceptions=True)
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _receive_nothing() -> Message:
