@@ -22,7 +22,7 @@ from studio.fair_slots import FairSlots, current_subject
 BRIEF_WAIT_MILLISECONDS = 100
 """A wait without a slot. Most locks are held for less, so most requests are served at the first attempt."""
 LAST_WAIT_MILLISECONDS = 1_000
-"""A wait without a slot for a request that cannot be served again: an attempt to sign in would count twice."""
+"""A wait without a slot for a request that is not served again: an attempt to sign in would count twice."""
 SLOT_SECONDS = 10
 """How long a request waits for a slot, on the event loop."""
 

@@ -97,12 +97,22 @@ def resolve_file_url(
     usable = upload.status == UploadStatus.RECEIVED and upload.expires_at > utc_now()
     if not usable or upload.owner_id != caller.user_id:
         raise NotFound
-    image = normalise(storage.read(temporary_key(upload.id)))
+    image = _read_upload(storage, upload)
     owner = _choose_owner(organization_id, owner_id)
     media = store_image(storage, image, organization_id, owner, resource_id=upload.id)
     upload.status, upload.media_resource_id = UploadStatus.INGESTED, media.id
     after_commit(lambda: storage.delete(temporary_key(upload.id)))
     return media
+
+
+def _read_upload(storage: Storage, upload: Upload) -> StoredImage:
+    """Return the received image of an upload.
+
+    It was decoded when it was received. Version 0.1.0 stored it without its columns. Remove this case in the
+    second release after 0.1.0: uploads live for 24 hours.
+    """
+    stored = storage.read(temporary_key(upload.id))
+    return StoredImage.from_bytes(stored) or normalise(stored)
 
 
 def get_media(resource_id: UUID) -> MediaResource:

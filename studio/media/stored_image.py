@@ -5,7 +5,8 @@ This module imports nothing of the project and no image library: every other mod
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields
 
 MAX_FILE_BYTES = 50 * 1024 * 1024
 MAX_PIXELS = 64_000_000
@@ -35,3 +36,15 @@ class StoredImage:
     @property
     def content_type(self) -> str:
         return CONTENT_TYPES[self.extension]
+
+    def to_bytes(self) -> bytes:
+        """Return the columns as a line of JSON, followed by the bytes."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "data"}
+        return json.dumps(columns).encode("ascii") + b"\n" + self.data
+
+    @classmethod
+    def from_bytes(cls, stored: bytes) -> StoredImage | None:
+        """Return the image that `to_bytes` was called on; None for the file of an image without columns."""
+        columns, _, data = stored.partition(b"\n")
+        # No image format starts with a brace.
+        return cls(data=data, **json.loads(columns)) if columns.startswith(b"{") else None

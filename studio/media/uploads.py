@@ -94,7 +94,8 @@ def put_upload(storage: Storage, upload_id: UUID, image: StoredImage) -> None:
         UploadConsumed: A row already refers to the image.
     """
     upload = get_open_upload(upload_id, for_update=True)
-    storage.write(temporary_key(upload.id), image.data)
+    # With its columns, so that the transaction that uses the upload need not decode it again.
+    storage.write(temporary_key(upload.id), image.to_bytes())
     upload.status = UploadStatus.RECEIVED
 
 

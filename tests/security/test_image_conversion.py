@@ -267,6 +267,19 @@ def test_s34_a_fetched_image_that_gets_no_slot_is_a_503(
     assert (rejected.status, rejected.headers["retry-after"]) == (503, "5")
 
 
+def test_s36_the_first_use_of_an_upload_decodes_nothing_in_its_transaction(uploads: Uploads) -> None:
+    body = {"filename": "a.png", "content_type": "image/png"}
+    upload = uploads.client("POST", "/uploads/presigned-url", body).json()
+    photo = encode_image(build_orientation_image(30, 20), "PNG")
+    target = upload["upload_url"].partition("/api/v1")[2]
+    received = uploads.client("PUT", target, body=photo, headers={"content-type": "image/png"})
+    assert received.status == 204
+    # Without a slot nothing can be decoded.
+    with hold_all_slots():
+        product = uploads.client("POST", "/products/", {"name": "Dress", "cover_image": upload["file_url"]})
+    assert product.status == 201, product.body
+
+
 def test_s34_an_upload_takes_its_slot_for_its_account(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,6 +180,24 @@ def test_the_first_use_of_an_upload_turns_it_into_an_image_with_the_same_id(
             put_upload(storage, upload.id, read_image(io.BytesIO(PHOTO)))
 
 
+def test_an_upload_is_decoded_once_unless_an_older_version_received_it(
+    database: Database, storage: LocalDisk, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, decoded = read_image(io.BytesIO(PHOTO)), []
+    monkeypatch.setattr(ingest, "normalise", lambda data: decoded.append(data) or sent)
+    for old in (False, True):
+        upload = factories.make_upload(owner=user)
+        with acting_as(database, user):
+            put_upload(storage, upload.id, sent)
+            if old:
+                storage.write(temporary_key(upload.id), sent.data)
+            media = resolve_file_url(storage, PUBLIC_URL, file_url(PUBLIC_URL, upload.id, "jpg"), None)
+        assert storage.read(media_key(media.id, "jpg")) == sent.data
+        columns = {name: getattr(media, name) for name in vars(sent) if name != "data"}
+        assert columns == {name: value for name, value in vars(sent).items() if name != "data"}
+    assert decoded == [sent.data]
+
+
 def test_an_upload_of_a_stored_photo_leads_to_the_existing_image(
     database: Database, storage: LocalDisk, user: User
 ) -> None:
