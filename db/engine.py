@@ -17,6 +17,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 MAX_LOCK_WAIT_MILLISECONDS = 15_000
 """How long a statement waits for the lock of another transaction, on both databases."""
 POOL_TIMEOUT_SECONDS = 15
+CONNECT_SECONDS = 5
+"""How long an attempt to connect to PostgreSQL takes, unless the URL has a `connect_timeout`."""
 PING_AFTER_IDLE_SECONDS = 1.0
 """A PostgreSQL connection that was used more recently than this is assumed to be alive."""
 
@@ -27,7 +29,8 @@ def build_engine(url: str, pool_size: int = 10, statement_seconds: int | None = 
     """Return an engine for SQLite or PostgreSQL with at most `pool_size` connections.
 
     Args:
-        url: An SQLAlchemy URL. `postgresql://` selects psycopg 3, as `postgresql+psycopg://` does.
+        url: An SQLAlchemy URL. `postgresql://` selects psycopg 3, as `postgresql+psycopg://` does. Its query
+            sets parameters of libpq.
         statement_seconds: PostgreSQL only: the statement timeout. It also limits the wait for a lock to
             `MAX_LOCK_WAIT_MILLISECONDS`. None sets no limit.
     """
@@ -45,7 +48,16 @@ def build_engine(url: str, pool_size: int = 10, statement_seconds: int | None = 
         # Imported here because an installation on SQLite needs no PostgreSQL driver.
         from db.fast_path.psycopg_cursor import LazyDescriptionCursor
 
-        options["connect_args"] = {"cursor_factory": LazyDescriptionCursor}
+        # If the machine of PostgreSQL disappears, a statement fails after a minute instead of two hours.
+        defaults = {
+            "connect_timeout": CONNECT_SECONDS,
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 60_000,
+        }
+        own = {name: value for name, value in defaults.items() if name not in parsed_url.query}
+        options["connect_args"] = {"cursor_factory": LazyDescriptionCursor, **own}
     engine = create_engine(parsed_url, **options)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)

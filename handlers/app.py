@@ -224,7 +224,7 @@ def create_app(
     storage = open_storage(settings)
     change_hub = ChangeHub(database.transaction)
     concurrency_limiter = ConcurrencyLimiter(settings.limit_concurrent_requests)
-    key_owners = KeyOwners(database.transaction)
+    key_owners = KeyOwners(database.transaction, settings.request_seconds)
     concurrency_limit = partial(ConcurrencyLimit, limiter=concurrency_limiter, key_owners=key_owners)
     mock = _build_mock(settings, contract, rate_limiter, key_owners) if settings.mode == "mock" else None
 

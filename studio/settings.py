@@ -329,7 +329,8 @@ class Settings:
         "HTTP server",
         "REQUEST_SECONDS",
         60,
-        "Seconds after which a request is aborted, with the PostgreSQL statement that it runs.",
+        "Seconds after which a request is aborted, with the PostgreSQL statement that it runs. It waits as "
+        "long for the user of its API key.",
         Integer(1, 600),
     )
     slow_client_seconds: int = _setting(
@@ -433,7 +434,8 @@ class Settings:
         "Storage",
         "DATABASE_URL",
         "",
-        "The database.",
+        "The database. An attempt to connect to PostgreSQL ends after 5 seconds; `?connect_timeout=10` at "
+        "the end of the URL sets another time, as other parameters of libpq.",
         Convert(str, "`postgresql://user:password@host/name` or `sqlite:///path`"),
         derive_default=lambda values: f"sqlite:///{values['data_dir'] / 'sartiq.db'}",
         default_note="SQLite in `DATA_DIR`",

@@ -7,6 +7,7 @@ of this layer, so a request that waits for a change is not counted.
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -15,10 +16,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.errors import TooManyConcurrentRequests
 from db.queries.api_keys import find_key_owner
+from handlers.contract.errors import TookTooLong
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.fair_slots import set_current_subject
 from studio.rate_limits.client_address import get_rate_limit_address
 from studio.rate_limits.concurrency import ConcurrencyLimiter
+
+logger = logging.getLogger(__name__)
 
 MAX_CACHED_KEYS = 10_000
 
@@ -28,10 +32,12 @@ class KeyOwners:
 
     Args:
         transaction: opens a transaction, called with whether it writes.
+        seconds: how long a request waits for the database.
     """
 
-    def __init__(self, transaction: Any) -> None:
+    def __init__(self, transaction: Any, seconds: float) -> None:
         self._transaction = transaction
+        self._seconds = seconds
         self._user_ids: dict[str, str] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="key-owner")
 
@@ -40,10 +46,19 @@ class KeyOwners:
         self._user_ids.clear()
 
     async def find_subject(self, api_key_id: str) -> str | None:
-        """Return the subject of a key's user; None if the key was deleted."""
+        """Return the subject of a key's user; None if the key was deleted.
+
+        Raises:
+            TookTooLong: the database did not answer in time.
+        """
         user_id = self._user_ids.get(api_key_id)
         if user_id is None:
-            user_id = await asyncio.get_running_loop().run_in_executor(self._reader, self._read, api_key_id)
+            reading = asyncio.get_running_loop().run_in_executor(self._reader, self._read, api_key_id)
+            try:
+                user_id = await asyncio.wait_for(reading, self._seconds)
+            except TimeoutError:
+                logger.warning("aborted the lookup of an API key's user after %s seconds", self._seconds)
+                raise TookTooLong from None
         return None if user_id is None else account_subject(user_id)
 
     def _read(self, api_key_id: str) -> str | None:
