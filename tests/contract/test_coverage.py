@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,7 @@ from tests.contract.coverage.recording import (
     response_cells,
     start_recording,
 )
+from tests.contract.coverage.reports import COLORS, build_badge, write_reports
 from tests.contract.coverage.run import Coverage, declared_cells
 from tests.e2e.server import running_server
 from tests.support.app import SwitchedDatabase, create_test_app
@@ -72,6 +74,47 @@ def test_undocumented_responses_are_listed_and_fail() -> None:
     assert not coverage.is_complete
     assert "  get_brand 418 (no body)" in coverage.lines()
     assert coverage.lines()[-1] == "1 of 1 responses: 100.0 %"
+
+
+def test_the_coverage_is_written_as_json_junit_and_badge(tmp_path: Path) -> None:
+    coverage = Coverage({DELETED, BRAND}, {BRAND, Cell("get_brand", 418, None)})
+    json_file, junit, badge = write_reports(coverage, tmp_path / "reports")
+    assert json.loads(json_file.read_text("utf-8")) == {
+        "declared": 2,
+        "produced": 1,
+        "percent": 50.0,
+        "complete": False,
+        "operations": [
+            {
+                "operation_id": "delete_brand",
+                "responses": [{"status": 204, "media_type": None, "produced": False}],
+            },
+            {
+                "operation_id": "get_brand",
+                "responses": [{"status": 200, "media_type": "application/json", "produced": True}],
+            },
+        ],
+        "undeclared": [{"operation_id": "get_brand", "status": 418, "media_type": None}],
+    }
+    (suite,) = ElementTree.parse(junit).getroot()
+    assert {key: suite.get(key) for key in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "3",
+        "failures": "2",
+        "errors": "0",
+        "skipped": "0",
+    }
+    assert [
+        (case.get("classname"), case.get("name"), [failure.get("message") for failure in case])
+        for case in suite
+    ] == [
+        ("delete_brand", "204 (no body)", ["no test produced this response"]),
+        ("get_brand", "200 application/json", []),
+        ("get_brand", "418 (no body)", ["the contract does not declare this response"]),
+    ]
+    svg = ElementTree.parse(badge).getroot()
+    assert svg.get("aria-label") == "contract coverage: 50 %"
+    assert COLORS[-1][1] in badge.read_text("utf-8")
+    assert 'fill="#2e7d32"' in build_badge("contract coverage", 100.0)
 
 
 @pytest.mark.parametrize(

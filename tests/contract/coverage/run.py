@@ -2,6 +2,7 @@
 
 Run the suite that requests all of them, or the tests in the arguments, and print a matrix of operations and
 statuses. Operations with missing responses come first. A missing or an undeclared response fails the run.
+The same is written to `.reports/contract-coverage/` as JSON, JUnit XML and a badge.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.contract.coverage.recording import ENVIRONMENT_VARIABLE, Cell, load_recorded_cells
+from tests.contract.coverage.reports import write_reports
 from tests.contract.operations import OPERATIONS
+
+ROOT = Path(__file__).parents[3]
+REPORTS = ROOT / ".reports" / "contract-coverage"
 
 # The smallest suite that produces every response. One database suffices: both give the same responses.
 PYTEST_ARGUMENTS = [
@@ -46,6 +51,12 @@ class Coverage:
         """Whether exactly the declared responses were produced."""
         return not self.missing and not self.undeclared
 
+    @property
+    def percent(self) -> float:
+        """The share of the declared responses that were produced, rounded down: 99.96 % is not complete."""
+        total = len(self.declared)
+        return 1000 * (total - len(self.missing)) // total / 10
+
     def lines(self) -> list[str]:
         """Return the matrix, incomplete operations first, the missing and undeclared cells, and the total."""
         statuses = sorted({cell.status for cell in self.declared})
@@ -64,9 +75,7 @@ class Coverage:
         lines += _format_cells("Not produced by any test", self.missing)
         lines += _format_cells("Produced, and not in the contract", self.undeclared)
         total = len(self.declared)
-        share = 100 * (total - len(self.missing)) / total
-        # Rounded down: 99.96 % is not complete.
-        return [*lines, "", f"{total - len(self.missing)} of {total} responses: {int(share * 10) / 10} %"]
+        return [*lines, "", f"{total - len(self.missing)} of {total} responses: {self.percent} %"]
 
 
 def _mark(declared: int, missing: int) -> str:
@@ -95,6 +104,8 @@ def main(arguments: Sequence[str]) -> int:
         status = subprocess.run(command, env={**os.environ, ENVIRONMENT_VARIABLE: folder}).returncode
         coverage = Coverage(declared_cells(), load_recorded_cells(Path(folder)))
     print("", *coverage.lines(), sep="\n", flush=True)
+    for path in write_reports(coverage, REPORTS):
+        print(f"Written: {path.relative_to(ROOT)}")
     return status or int(not coverage.is_complete)
 
 
