@@ -127,6 +127,10 @@ bench-generation: .venv/.dev ## Measure the cost of four predictions of the loca
 faults: .venv/.dev ## Break Redis, PostgreSQL and workers during 200 generations and verify the results (minutes)
 	@$(BIN)/python -m tests.resilience.run $(ARGS)
 
+.PHONY: abuse
+abuse: .venv/.dev .venv/server/.stamp ## Attack a deployment as one account and measure another one (Linux, 7 minutes)
+	@$(BIN)/python -m tests.abuse.run $(ARGS)
+
 .PHONY: check
 check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules, rules of the code base and the contract, a fresh bundle
 	@$(BIN)/ruff format --check --quiet . || { echo "Run: make format"; exit 1; }
