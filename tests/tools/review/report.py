@@ -21,6 +21,7 @@ MAX_LISTED = 30
 MAX_WORDINGS = 300
 MAX_COMMENT = 60_000
 """GitHub rejects comments of more than 65,536 characters."""
+COMMENT_MARK = "<!-- contract-review -->\n"
 SHORTENED = "\n\nThe report is too long for a comment: the summary of the workflow run shows all of it.\n"
 STOPPED = "The review stopped: fix these first, the other checks need a contract without them."
 
@@ -119,8 +120,12 @@ def _format_wording(change: Change, comparison: Comparison) -> str:
     return f"{comparison.ids.get(change.operations[0], change.operations[0])}: {change.text}"
 
 
-def shorten(markdown: str, limit: int = MAX_COMMENT) -> str:
-    """Return a report that fits into a comment on GitHub, cut after a line if it is too long."""
+def render_comment(markdown: str, limit: int = MAX_COMMENT) -> str:
+    """Return a report as a comment on GitHub: marked, and cut after a line if it is too long.
+
+    The workflow finds the comment of an earlier run by the mark and updates it.
+    """
+    markdown = COMMENT_MARK + markdown
     if len(markdown) <= limit:
         return markdown
     kept = markdown[: limit - len(SHORTENED)].rpartition("\n")[0]

@@ -6,7 +6,7 @@ import datetime
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,8 +124,11 @@ class ReviewStopped(Exception):
         self.findings = findings
 
 
-def review_contract() -> Review:
+def review_contract(base: str | None = None) -> Review:
     """Review the contract in the working tree.
+
+    Args:
+        base: The branch to compare with, instead of the main branch.
 
     Raises:
         ReviewStopped: The YAML or the structure of the contract is broken.
@@ -141,7 +144,8 @@ def review_contract() -> Review:
         if checks.has_structural_findings(lint):
             raise ReviewStopped(lint)
         try:
-            return _run_checks(pool, folder, bundling.result(), lint)
+            branches = (base,) if base else MAIN
+            return _run_checks(pool, folder, bundling.result(), lint, branches)
         except Exception as error:
             # A mistake that is not structural by rule can still make a check fail. The findings explain it.
             if not lint:
@@ -149,7 +153,9 @@ def review_contract() -> Review:
             raise ReviewStopped([*lint, Finding("", f"Another check failed: {error!r}")]) from error
 
 
-def _run_checks(pool: ThreadPoolExecutor, folder: Path, contract: Node, lint: list[Finding]) -> Review:
+def _run_checks(
+    pool: ThreadPoolExecutor, folder: Path, contract: Node, lint: list[Finding], branches: Sequence[str]
+) -> Review:
     allowed = load_allowed_breaks()
     sources = SourceMap(tools.SOURCE.parent)
     fresh = folder / "openapi.json"
@@ -157,7 +163,7 @@ def _run_checks(pool: ThreadPoolExecutor, folder: Path, contract: Node, lint: li
     rules = pool.submit(checks.architecture_findings, fresh, folder, sources)
     compared = [
         pool.submit(_compare, comparison, text, contract, folder)
-        for comparison, text in (_compare_with_released(), _compare_with_main())
+        for comparison, text in (_compare_with_released(), _compare_with_branch(branches))
     ]
     handlers = checks.find_missing_handlers(contract, sources)
     examples = checks.find_missing_examples(contract, sources)
@@ -188,14 +194,14 @@ def _compare_with_released() -> tuple[Comparison, str | None]:
     return Comparison("Released", f"since {version}, the last release", version), text
 
 
-def _compare_with_main() -> tuple[Comparison, str | None]:
-    for branch in MAIN:
+def _compare_with_branch(branches: Sequence[str]) -> tuple[Comparison, str | None]:
+    for branch in branches:
         # Compare with the merge base: later changes of the other branch do not belong to this one.
         start = _git("merge-base", "HEAD", branch)
         shown = _git("show", f"{start.stdout.strip()}:openapi/openapi.json")
         if start.returncode == 0 and shown.returncode == 0:
             return Comparison("Main", f"since {branch}"), shown.stdout
-    return Comparison("Main", f"not compared: neither {' nor '.join(MAIN)} exists"), None
+    return Comparison("Main", f"not compared: there is no branch {' or '.join(branches)}"), None
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,24 +6,25 @@ import argparse
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.tools.review.checks import Finding
 from tests.tools.review.report import (
     format_annotation,
     render_annotations,
+    render_comment,
     render_markdown,
     render_stopped,
     render_stopped_markdown,
     render_text,
-    shorten,
 )
 from tests.tools.review.review import ReviewStopped, review_contract
 from tests.tools.review.tools import ToolFailed
 
 
-def main() -> int:
-    """Print the review and return 0 if the contract passes."""
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="make review", description=__doc__)
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="also write the review to this file as Markdown"
@@ -34,11 +35,19 @@ def main() -> int:
     parser.add_argument(
         "--annotations", action="store_true", help="also print annotations for GitHub Actions"
     )
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--base", metavar="BRANCH", help="branch to compare with; by default origin/main or main"
+    )
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    """Print the review and return 0 if the contract passes."""
+    arguments = parse_arguments()
     start = time.monotonic()
     findings: list[Finding] = []
     try:
-        review = review_contract()
+        review = review_contract(arguments.base)
     except ReviewStopped as stopped:
         findings = stopped.findings
     except ToolFailed as error:
@@ -55,7 +64,7 @@ def main() -> int:
     print(text)
     if arguments.annotations and annotations:
         print("\n".join(annotations))
-    for file, content in ((arguments.markdown, report), (arguments.comment, shorten(report))):
+    for file, content in ((arguments.markdown, report), (arguments.comment, render_comment(report))):
         if file:
             file.write_text(content, encoding="utf-8")
             print(f"Written to {file}")

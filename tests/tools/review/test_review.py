@@ -12,12 +12,13 @@ from tests.tools.review.allowed_breaks import AllowedBreak, load_allowed_breaks
 from tests.tools.review.change import Change
 from tests.tools.review.checks import Finding
 from tests.tools.review.report import (
+    COMMENT_MARK,
     SHORTENED,
     format_headline,
     render_annotations,
+    render_comment,
     render_markdown,
     render_text,
-    shorten,
 )
 from tests.tools.review.review import Comparison, Review
 from tests.tools.review.source_map import SourceMap
@@ -138,14 +139,14 @@ def test_wider_access_and_changed_wording_are_listed() -> None:
     assert "</summary>\n\n- list_brands: The operation has a different summary: “b”, was “a”\n" in markdown
 
 
-def test_a_report_is_shortened_for_a_comment() -> None:
+def test_a_report_is_marked_and_shortened_for_a_comment() -> None:
     wording = [
         Change("wording", (), f"`Brand.name` has a different example: “{number}”.", "#")
         for number in range(250)
     ]
     markdown = render_markdown(build_review(changes=wording))
-    assert shorten(markdown) == markdown
-    short = shorten(markdown, 2000)
+    assert render_comment(markdown) == COMMENT_MARK + markdown
+    short = render_comment(markdown, 2000)
     assert len(short) <= 2020
     assert short.endswith("</details>" + SHORTENED)
 
