@@ -21,6 +21,12 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})", re.ASCII)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 
 
+def plain_type(schema: dict[str, Any]) -> str | None:
+    """Return the `type` of a schema without "null": "string" for ["string", "null"]."""
+    kind = schema.get("type")
+    return next((name for name in kind if name != "null"), None) if isinstance(kind, list) else kind
+
+
 def parse_text(kind: str | None, text: str) -> Any:
     """Return the text of a parameter or form field as a JSON value.
 
@@ -77,7 +83,7 @@ class ConverterCompiler:
         """Return the converter of a schema, or None if values stay as they are.
 
         Args:
-            schema: A schema of OpenAPI 3.0.
+            schema: A schema of OpenAPI 3.1.
             fill_defaults: Whether absent properties get the default of their schema.
         """
         reference = schema.get("$ref")
@@ -99,7 +105,7 @@ class ConverterCompiler:
             return _chain([*parts, self._compile(own, fill_defaults)])
         if "anyOf" in schema or "oneOf" in schema:
             return self._compile_choice(schema.get("anyOf") or schema["oneOf"], fill_defaults)
-        kind = schema.get("type")
+        kind = plain_type(schema)
         if kind == "array":
             return _map_items(self.compile(schema.get("items", {}), fill_defaults))
         if kind == "object":

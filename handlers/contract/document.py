@@ -26,7 +26,7 @@ class RawOperation:
 
 
 class Document:
-    """An OpenAPI 3.0 document. All its references point into the document itself."""
+    """An OpenAPI 3.1 document. All its references point into the document itself."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.spec = document
@@ -79,6 +79,8 @@ class Document:
     def connexion_spec(self) -> dict[str, Any]:
         """Return the parts of the document that Connexion needs: paths, operationIds and security.
 
+        Connexion 3.3 refuses OpenAPI 3.1, so the outline says 3.0.3; these parts are equal in both versions.
+
         Connexion validates its document against the OpenAPI schema in Python. For the whole contract, that
         takes half of the start-up time, and the linter of the contract has done it already. Requests and
         responses are validated by this package, not by Connexion.
@@ -94,9 +96,9 @@ class Document:
             # OpenAPI requires `responses`; Connexion does not use it here.
             definition["responses"] = {"default": {"description": "See the contract."}}
             paths.setdefault(raw.path, {})[raw.method.lower()] = definition
-        top = _pick(self.spec, "openapi", "info", "servers", "security")
         return {
-            **top,
+            "openapi": "3.0.3",
+            **_pick(self.spec, "info", "servers", "security"),
             "paths": paths,
             "components": _pick(self.spec.get("components", {}), "securitySchemes"),
         }

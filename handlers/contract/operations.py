@@ -92,9 +92,13 @@ def compile_operations(
         superuser_permissions: The permissions that only superusers have. Their operations must declare 403.
 
     Raises:
-        ContractError: An operation does not compile, has no single tag, or does not declare a status that the
-            framework may respond with. The message names the operation.
+        ContractError: The document is not OpenAPI 3.1, or an operation, which the message names, does not
+            compile, has no single tag, or does not declare a status that the framework may respond with.
     """
+    version = str(document.spec.get("openapi"))
+    if not version.startswith("3.1."):
+        # `nullable` of 3.0 means nothing in 3.1: the schemas would refuse every null.
+        raise ContractError(f"the contract must be OpenAPI 3.1, not {version}")
     schema_compiler, converter_compiler = SchemaCompiler(document), ConverterCompiler(document)
     response_compiler = ResponseCompiler(document, schema_compiler)
     deprecations = find_deprecations(document)

@@ -1,4 +1,4 @@
-"""Compile schemas of OpenAPI 3.0 to validators of JSON Schema 2020-12 (jsonschema-rs).
+"""Compile schemas of OpenAPI 3.1 to validators of JSON Schema 2020-12 (jsonschema-rs).
 
 All schemas are compiled at start. Equal schemas share one validator.
 """
@@ -21,7 +21,6 @@ Direction = Literal["request", "response"]
 _REFERENCE = "#/components/schemas/"
 _DROPPED_KEYWORDS = frozenset(
     {
-        "nullable",
         "discriminator",
         "xml",
         "example",
@@ -65,8 +64,9 @@ _NUL_FREE_PATTERNS = {r"^[^\x00]*$": "", r"^https?://[^\x00]+$": r"^https?://[^\
 
 
 def translate(schema: Any, direction: Direction) -> Any:
-    """Return the JSON Schema 2020-12 of a schema of OpenAPI 3.0. References then point into `$defs`.
+    """Return the schema as the validators need it, with references into `$defs`.
 
+    `format: binary` and the range of `format: int32` come from OpenAPI, so JSON Schema does not check them.
     In requests, `readOnly` properties are forbidden; in responses, `writeOnly` ones.
     """
     if isinstance(schema, list):
@@ -83,7 +83,7 @@ def translate(schema: Any, direction: Direction) -> Any:
             translated[keyword] = translate(value, direction)
         elif keyword not in _DROPPED_KEYWORDS and not keyword.startswith("x-"):
             translated[keyword] = value
-    _translate_bounds(schema, translated)
+    _apply_integer_bits(schema, translated)
     _apply_read_write_only(schema, translated, direction)
     if direction == "response":
         # In requests, the original pattern stays: the error quotes it.
@@ -91,16 +91,10 @@ def translate(schema: Any, direction: Direction) -> Any:
     if schema.get("format") == "binary":
         # Bytes are not validated by a schema; a marker stands in for them.
         return {}
-    return _translate_nullable(schema, translated)
+    return translated
 
 
-def _translate_bounds(schema: dict[str, Any], translated: dict[str, Any]) -> None:
-    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-        if not isinstance(schema.get(exclusive), bool):
-            continue
-        del translated[exclusive]
-        if schema[exclusive] and bound in translated:
-            translated[exclusive] = translated.pop(bound)
+def _apply_integer_bits(schema: dict[str, Any], translated: dict[str, Any]) -> None:
     bits = _INTEGER_BITS.get(schema.get("format", ""))
     if bits is not None:
         translated["minimum"] = max(translated.get("minimum", -(2**bits)), -(2**bits))
@@ -132,17 +126,6 @@ def _apply_read_write_only(schema: dict[str, Any], translated: dict[str, Any], d
     translated.pop("required", None)
     if required:
         translated["required"] = required
-
-
-def _translate_nullable(schema: dict[str, Any], translated: dict[str, Any]) -> dict[str, Any]:
-    if not schema.get("nullable"):
-        return translated
-    if isinstance(translated.get("type"), str):
-        translated["type"] = [translated["type"], "null"]
-        if "enum" in translated and None not in translated["enum"]:
-            translated["enum"] = [*translated["enum"], None]
-        return translated
-    return {"anyOf": [translated, {"type": "null"}]}
 
 
 class SchemaCompiler:

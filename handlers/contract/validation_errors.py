@@ -124,13 +124,21 @@ def _find_likely_branch(error: jsonschema_rs.ValidationError) -> list[jsonschema
     Errors of the other branches would only confuse: the client did not mean them.
     """
     depth = len(error.instance_path)
+    branches = [branch for branch in getattr(error.kind, "context", ()) if not _allows_only_null(branch)]
+    if len(branches) == 1:
+        # The value is nullable: it has one schema, or is null.
+        return branches[0]
     candidates = []
-    for branch in getattr(error.kind, "context", ()):
+    for branch in branches:
         wrong_type = any(inner.kind.name == "type" and len(inner.instance_path) <= depth for inner in branch)
         wrong_tag = any(inner.kind.name == "enum" and len(inner.kind.value) == 1 for inner in branch)
         if branch and not wrong_type and not wrong_tag:
             candidates.append(branch)
     return candidates[0] if len(candidates) == 1 else None
+
+
+def _allows_only_null(branch: list[jsonschema_rs.ValidationError]) -> bool:
+    return any(error.kind.name == "type" and _type_names(error.kind) == ["null"] for error in branch)
 
 
 def _to_step(step: Any) -> str | int:

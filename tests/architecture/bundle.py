@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from handlers.contract.coercion import plain_type
 from handlers.contract.json_pointer import join_pointer, split_pointer
 from tests.architecture.sources import format_findings
 
 METHODS = ("get", "put", "post", "patch", "delete")
 COMPOSITIONS = ("allOf", "anyOf", "oneOf")
+NULL = {"type": "null"}
 
 Node = dict[str, Any]
 
@@ -45,6 +47,11 @@ def list_parameters(contract: Node, operation: Operation) -> Iterator[Node]:
     shared = contract["paths"][operation.path].get("parameters", [])
     for parameter in shared + operation.node.get("parameters", []):
         yield resolve(contract, parameter)
+
+
+def is_scalar(schema: Node) -> bool:
+    """Return whether a value is a string, number or boolean, or null in their place."""
+    return plain_type(schema) in ("string", "integer", "number", "boolean")
 
 
 def list_inner_schemas(schema: Node) -> Iterator[tuple[str, Node]]:

@@ -1,4 +1,4 @@
-"""The committed bundle matches its sources, is a valid OpenAPI 3.0 document, and passes the linter."""
+"""The committed bundle matches its sources, is a valid OpenAPI 3.1 document, and passes the linter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from openapi_spec_validator import OpenAPIV30SpecValidator
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.tools.review import tools
 
@@ -27,7 +27,7 @@ def test_the_bundle_is_fresh(redocly, root: Path, tmp_path: Path) -> None:
 
 
 def test_the_bundle_is_valid(contract: dict) -> None:
-    OpenAPIV30SpecValidator(contract).validate()
+    OpenAPIV31SpecValidator(contract).validate()
 
 
 def test_the_linter_requires_the_dates_of_deprecated_operations(redocly, root: Path, tmp_path: Path) -> None:

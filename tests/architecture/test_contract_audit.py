@@ -6,6 +6,9 @@ and API8, adapted to this contract: a UUID is bounded without `maxLength`, and C
 
 from __future__ import annotations
 
+import pytest
+
+from handlers.contract.coercion import plain_type
 from tests.architecture.bundle import (
     Node,
     all_schemas,
@@ -34,11 +37,11 @@ NAMES_IN_PATHS = {"email", "share_token", "file_name", "asset_name", "code"}
 # Maps with free names, each bounded by maxProperties or read-only.
 OPEN_RESPONSES = {
     "OpenApiDocument",  # the contract itself
-    "NullableViolationContext",  # the violated bound by name
+    "ViolationContext",  # the violated bound by name
     "CodeSamples",  # one for each operation
     "DependencyStates",  # one for each dependency
     "ProvenanceSettings",  # settings of the renderer
-    "NullableProviderSettings", "NullableProviderCapabilities",
+    "ProviderSettings", "ProviderCapabilities",
 }  # fmt: skip
 
 
@@ -73,8 +76,7 @@ def test_s27_request_bodies_reject_unknown_properties(contract: Node) -> None:
         [
             name
             for name, schema in list_schemas(contract, request_roots(contract))
-            if schema.get("type") == "object"
-            and "enum" not in schema
+            if plain_type(schema) == "object"
             and schema.get("additionalProperties") is not False
             and "maxProperties" not in schema
         ]
@@ -84,7 +86,7 @@ def test_s27_request_bodies_reject_unknown_properties(contract: Node) -> None:
 def is_bounded(schema: Node) -> bool:
     if "enum" in schema:
         return True
-    match schema.get("type"):
+    match plain_type(schema):
         case "string":
             return "maxLength" in schema or schema.get("format") in SELF_BOUNDED_FORMATS
         case "array":
@@ -96,6 +98,12 @@ def is_bounded(schema: Node) -> bool:
 
 def test_s27_strings_arrays_and_numbers_are_bounded(contract: Node) -> None:
     assert_no_findings([name for name, schema in all_schemas(contract) if not is_bounded(schema)])
+
+
+@pytest.mark.parametrize("kind", ["string", "integer", "number"])
+def test_s27_a_value_that_can_be_null_needs_bounds_too(kind: str) -> None:
+    assert not is_bounded({"type": [kind, "null"]})
+    assert is_bounded({"type": [kind, "null"], "maxLength": 3, "minimum": 0, "maximum": 3})
 
 
 def test_s27_every_operation_that_needs_a_token_names_a_permission(contract: Node) -> None:
@@ -172,9 +180,7 @@ def test_s27_responses_reject_unknown_properties(contract: Node) -> None:
     found = {
         name
         for name, schema in list_schemas(contract, response_roots(contract))
-        if schema.get("type") == "object"
-        and "enum" not in schema
-        and schema.get("additionalProperties") is not False
+        if plain_type(schema) == "object" and schema.get("additionalProperties") is not False
     }
     assert found == OPEN_RESPONSES
 
@@ -191,6 +197,6 @@ def test_s27_every_string_in_a_request_has_a_format_or_pattern(contract: Node) -
         [
             name
             for name, schema in list_schemas(contract, roots)
-            if schema.get("type") == "string" and not {"enum", "format", "pattern"} & set(schema)
+            if plain_type(schema) == "string" and not {"enum", "format", "pattern"} & set(schema)
         ]
     )

@@ -176,9 +176,9 @@ def merge_bounds(contract: Node, schema: Node) -> Node:
     merged: Node = {}
     for part in schema.get("allOf", []):
         merged |= merge_bounds(contract, part)
+    if "anyOf" in schema:
+        merged["anyOf"] = [merge_bounds(contract, part) for part in schema["anyOf"]]
     merged |= {key: value for key, value in schema.items() if key in BOUNDS}
-    if schema.get("nullable") and isinstance(merged.get("type"), str):
-        merged["type"] = [merged["type"], "null"]
     return merged
 
 

@@ -6,11 +6,17 @@ import copy
 import re
 from pathlib import Path
 
+import pytest
+
+from handlers.contract.coercion import plain_type
 from tests.architecture.bundle import (
     COMPOSITIONS,
+    NULL,
     Node,
     all_schemas,
     assert_no_findings,
+    is_scalar,
+    list_inner_schemas,
     list_nodes,
     list_operations,
     list_parameters,
@@ -22,8 +28,10 @@ from tests.architecture.bundle import (
 )
 
 
-def test_the_contract_is_openapi_3_0_3_with_one_base_path(contract: Node) -> None:
-    assert contract["openapi"] == "3.0.3"
+def test_the_contract_is_openapi_3_1_1_with_one_base_path(contract: Node) -> None:
+    assert contract["openapi"] == "3.1.1"
+    # With this keyword, Prism 5.16 stops validating without a message.
+    assert "jsonSchemaDialect" not in contract
     assert [server["url"] for server in contract["servers"]] == ["/api/v1"]
 
 
@@ -150,7 +158,7 @@ def test_parameters_are_unambiguous_for_every_tool(contract: Node) -> None:
         for parameter in list_parameters(contract, operation):
             name = f"{operation.id} {parameter['in']} {parameter['name']}"
             schema = parameter.get("schema", {})
-            if "type" not in schema or "$ref" in schema or any(word in schema for word in COMPOSITIONS):
+            if not isinstance(schema.get("type"), str) or any(word in schema for word in COMPOSITIONS):
                 found.append(f"{name}: no plain type")
             if len(parameter.get("description", "")) < 6:
                 found.append(f"{name}: no description")
@@ -172,37 +180,138 @@ def test_a_reference_has_no_siblings(contract: Node) -> None:
     )
 
 
-def test_nullable_schemas_have_a_type(contract: Node) -> None:
+def find_misspelled_nulls(contract: Node) -> list[str]:
+    """Return the schemas that say "or null" in a spelling that some tool does not read.
+
+    A string or number that can be null has `type: [string, 'null']`. Everything else that has a name is
+    `anyOf: [{$ref: X}, {type: 'null'}]` where it is used.
+    """
     found = []
-    for name, schema in all_schemas(contract):
-        if schema.get("nullable") and ("type" not in schema or any(word in schema for word in COMPOSITIONS)):
-            found.append(name)
-        if schema.get("nullable") and schema.get("type") == "boolean":
-            found.append(f"{name}: a boolean is never null")
-        if schema.get("nullable") and "enum" in schema and None not in schema["enum"]:
-            found.append(f"{name}: nullable, but its enum lacks null")
-    assert_no_findings(found)
+    headers = [
+        (f"header {name}", header["schema"]) for name, header in contract["components"]["headers"].items()
+    ]
+    for name, schema in [*all_schemas(contract), *headers]:
+        kind = schema.get("type")
+        if "nullable" in schema or isinstance(schema.get("exclusiveMinimum"), bool):
+            found.append(f"{name}: a keyword of OpenAPI 3.0")
+        if isinstance(kind, list) and kind not in (
+            ["string", "null"],
+            ["integer", "null"],
+            ["number", "null"],
+        ):
+            found.append(f"{name}: the type {kind}")
+        if None in schema.get("enum", ()) or schema.get("const", "") is None:
+            found.append(f"{name}: null among the values")
+        branches = schema.get("anyOf", [])
+        if NULL in branches and (len(branches) != 2 or branches[1] != NULL or "$ref" not in branches[0]):
+            found.append(f"{name}: anyOf with null needs one reference, then null")
+        if NULL in branches and len(schema.get("description", "")) < 6:
+            found.append(f"{name}: anyOf without a description")
+        found += [
+            f"{name}/{step}: a value that is always null needs its real type"
+            for step, child in list_inner_schemas(schema)
+            if child == NULL and not step.startswith("anyOf/")
+        ]
+        if kind == "null" and schema != NULL:
+            found.append(f"{name}: a value that is always null needs its real type")
+    found += [f"{name}: named for null" for name in contract["components"]["schemas"] if "Nullable" in name]
+    fields = [
+        (f"{operation.id} field {name}", field)
+        for operation in list_operations(contract)
+        for media_type, media in resolve(contract, operation.node.get("requestBody", {}))
+        .get("content", {})
+        .items()
+        if media_type in ("multipart/form-data", "application/x-www-form-urlencoded")
+        for name, field in resolve(contract, media["schema"]).get("properties", {}).items()
+    ]
+    for name, schema in headers + fields:
+        if "anyOf" in schema or isinstance(schema.get("type"), list):
+            found.append(f"{name}: text is never null")
+    return found
+
+
+def find_unnamed_schemas(contract: Node) -> list[str]:
+    """Return the objects and enumerations that are no components. Constants need no name."""
+    components = contract["components"]["schemas"].values()
+    roots = request_roots(contract) + response_roots(contract)
+    return [
+        name
+        for name, schema in list_schemas(contract, roots)
+        if (len(schema.get("enum", [])) > 1 or plain_type(schema) == "object") and schema not in components
+    ]
+
+
+def test_null_is_spelled_as_every_tool_reads_it(contract: Node) -> None:
+    assert_no_findings(find_misspelled_nulls(contract))
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"type": "string", "nullable": True}, "Brand/properties/name: a keyword of OpenAPI 3.0"),
+        ({"type": "number", "exclusiveMinimum": True}, "Brand/properties/name: a keyword of OpenAPI 3.0"),
+        ({"type": ["null", "string"]}, "Brand/properties/name: the type ['null', 'string']"),
+        ({"type": ["boolean", "null"]}, "Brand/properties/name: the type ['boolean', 'null']"),
+        ({"type": ["object", "null"]}, "Brand/properties/name: the type ['object', 'null']"),
+        ({"type": ["string", "null"], "enum": ["a", None]}, "Brand/properties/name: null among the values"),
+        ({"type": ["string", "null"], "const": None}, "Brand/properties/name: null among the values"),
+        ({"type": "null"}, "Brand/properties/name: a value that is always null needs its real type"),
+        (
+            {"type": "null", "description": "Always null."},
+            "Brand/properties/name: a value that is always null needs its real type",
+        ),
+        (
+            {"description": "A name.", "anyOf": [NULL, {"$ref": "#/components/schemas/Gender"}]},
+            "Brand/properties/name: anyOf with null needs one reference, then null",
+        ),
+        (
+            {"description": "A name.", "anyOf": [{"type": "object"}, NULL]},
+            "Brand/properties/name: anyOf with null needs one reference, then null",
+        ),
+        (
+            {"anyOf": [{"$ref": "#/components/schemas/Gender"}, NULL]},
+            "Brand/properties/name: anyOf without a description",
+        ),
+    ],
+)
+def test_each_other_spelling_of_null_is_found(contract: Node, schema: Node, message: str) -> None:
+    seeded = copy.deepcopy(contract)
+    seeded["components"]["schemas"]["Brand"]["properties"]["name"] = schema
+    assert find_misspelled_nulls(seeded) == [message]
+
+
+def test_a_component_a_header_and_a_form_field_that_are_null_are_found(contract: Node) -> None:
+    seeded = copy.deepcopy(contract)
+    seeded["components"]["schemas"]["NullableGender"] = seeded["components"]["schemas"]["Gender"]
+    seeded["components"]["headers"]["ETag"]["schema"]["type"] = ["string", "null"]
+    form = seeded["paths"]["/login/access-token"]["post"]["requestBody"]["content"]
+    body = resolve(seeded, form["application/x-www-form-urlencoded"]["schema"])
+    body["properties"]["username"]["type"] = ["string", "null"]
+    assert find_misspelled_nulls(seeded) == [
+        "NullableGender: named for null",
+        "header ETag: text is never null",
+        "login field username: text is never null",
+    ]
 
 
 def test_enums_and_objects_are_named_components(contract: Node) -> None:
-    """Generators invent names such as `GenderType2Type1` for others. Constants need no name."""
-    components = contract["components"]["schemas"]
-    found = []
-    for name, schema in list_schemas(contract, request_roots(contract) + response_roots(contract)):
-        values = [value for value in schema.get("enum", []) if value is not None]
-        is_object = schema.get("type") == "object" and schema.get("enum") != [None]
-        if (len(values) > 1 or is_object) and schema not in components.values():
-            found.append(f"{name}: no component")
-    for name, schema in components.items():
-        nullable = schema.get("nullable", False) and ("enum" in schema or schema["type"] == "object")
-        if nullable and not (name.startswith("Nullable") and schema.get("title") == name[len("Nullable") :]):
-            found.append(
-                f"{name}: a nullable component is named Nullable..., and its title is the rest of the name"
-            )
-        twin = components.get(name.removeprefix("Nullable"))
-        if nullable and twin and [*twin.get("enum", []), None] != schema["enum"]:
-            found.append(f"{name}: has other values than the component that is not nullable")
-    assert_no_findings(found)
+    """Generators invent names such as `GenderType2Type1` for others."""
+    assert_no_findings(find_unnamed_schemas(contract))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "enum": ["a", "b"]},
+        {"type": ["string", "null"], "enum": ["a", "b"]},
+        {"type": ["object", "null"], "maxProperties": 3},
+        {"anyOf": [{"type": "object"}, NULL]},
+    ],
+)
+def test_a_schema_without_a_name_is_found(contract: Node, schema: Node) -> None:
+    seeded = copy.deepcopy(contract)
+    seeded["components"]["schemas"]["Brand"]["properties"]["name"] = schema
+    assert [name.split("/anyOf")[0] for name in find_unnamed_schemas(seeded)] == ["Brand/properties/name"]
 
 
 def test_free_text_excludes_the_null_character(contract: Node) -> None:
@@ -214,7 +323,7 @@ def test_free_text_excludes_the_null_character(contract: Node) -> None:
         [
             name
             for name, schema in list_schemas(contract, roots)
-            if schema.get("type") == "string" and not {"enum", "format", "pattern"} & set(schema)
+            if plain_type(schema) == "string" and not {"enum", "format", "pattern"} & set(schema)
         ]
     )
 
@@ -283,8 +392,7 @@ def test_every_property_has_a_description_and_an_example(contract: Node) -> None
             child = resolve(contract, child)
             if len(child.get("description", "")) < 6:
                 found.append(f"{name}/{field}: no description")
-            scalar = child.get("type") in ("string", "integer", "number", "boolean")
-            if scalar and "example" not in child and child.get("format") != "binary":
+            if is_scalar(child) and "example" not in child and child.get("format") != "binary":
                 found.append(f"{name}/{field}: no example")
     assert_no_findings(found)
 

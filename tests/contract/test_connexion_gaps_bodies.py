@@ -186,6 +186,24 @@ def test_null_is_valid_where_the_contract_says_nullable(
     assert call("POST", "/widgets/", as_json={"name": "a", **kind}).status == (201 if valid else 422)
 
 
+@pytest.mark.parametrize(
+    ("body", "violations"),
+    [
+        ({"size": None, "either": None, "owner_id": None}, {}),
+        ({"size": "huge"}, {("body", "size"): "enum"}),
+        ({"size": 5}, {("body", "size"): "enum"}),
+        ({"either": "x"}, {("body", "either"): "dict_type"}),
+        ({"either": {}}, {("body", "either", "count"): "missing"}),
+        ({"owner_id": 5}, {("body", "owner_id"): "string_type"}),
+    ],
+)
+def test_a_wrong_value_is_described_as_if_null_were_not_allowed(
+    call: Call, body: dict[str, Any], violations: dict[tuple[str, ...], str]
+) -> None:
+    response = call("POST", "/widgets/", as_json={"name": "a", **body})
+    assert (response.error_types if violations else response.status) == (violations or 201)
+
+
 @pytest.mark.parametrize("name", ["Lamp\n", "Lamp\0", "Lampe é"])
 def test_the_end_of_a_pattern_does_not_match_before_a_line_feed(call: Call, name: str) -> None:
     assert call("POST", "/widgets/", as_json={"name": name}).error_types == {

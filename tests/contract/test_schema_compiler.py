@@ -20,7 +20,8 @@ SUFFIXES = ("", "a", "a\nb", "\x00", "a\x00", "\n\x00b", "\n", "€\U0001f600", 
 def test_a_pattern_that_forbids_nul_accepts_the_same_texts_in_both_directions(
     pattern: str, nullable: bool
 ) -> None:
-    schema = {"type": "string", "maxLength": 40, "pattern": pattern, "nullable": nullable}
+    kind = ["string", "null"] if nullable else "string"
+    schema = {"type": kind, "maxLength": 40, "pattern": pattern}
     request, response = (
         jsonschema_rs.Draft202012Validator(translate(schema, direction))
         for direction in ("request", "response")

@@ -178,8 +178,9 @@ class ExampleResponses:
             return {name: self._build_example(part) for name, part in schema["properties"].items()}
         if schema.get("type") == "array":
             return [self._build_example(schema["items"])]
-        if "oneOf" in schema:
-            return self._build_example(schema["oneOf"][0])
+        for branches in (schema.get("oneOf"), schema.get("anyOf")):
+            if branches:
+                return self._build_example(branches[0])
         return {} if schema.get("type") == "object" else schema["description"]
 
 

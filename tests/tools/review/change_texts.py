@@ -10,6 +10,8 @@ from handlers.contract.document import METHODS
 from handlers.contract.json_pointer import join_pointer, split_pointer
 
 Node = dict[str, Any]
+NULL = {"type": "null"}
+OPERATION_ROOTS = ("paths", "webhooks")
 EVENTS = "event data"
 """The media type under which the data of events is compared."""
 WORDS = {"description", "summary", "title", "example", "version", "termsOfService", "url", "email"}
@@ -36,6 +38,9 @@ def describe_added_or_removed(raw: Node, pointer: str, contract: Node) -> str:
     if raw["typeName"].startswith("SecurityRequirement"):
         return str(raw["verdicts"][0]["message"])
     steps = split_pointer(pointer)
+    if value == NULL:
+        subject = describe_subject(pointer, contract)
+        return f"{subject} {'can now be null' if is_added else 'can no longer be null'}."
     if steps[-1] == "not":
         subject = describe_subject(join_pointer(steps[:-1]), contract)
         return f"{subject}: {_format_value(value)} is {'no longer' if is_added else 'now'} accepted."
@@ -77,8 +82,8 @@ def describe_modified(raw: Node, pointer: str, base: Node, contract: Node, direc
             parts = [f"can also be {_format_values(added)}"] if added else []
             parts += [f"can no longer be {_format_values(removed)}"] if removed else []
             return f"{subject} {' and '.join(parts)}."
-        case "nullable":
-            return f"{subject} {'can now be null' if now else 'can no longer be null'}."
+        case "type" if _without_null(was) == _without_null(now):
+            return f"{subject} {'can now be null' if 'null' in now else 'can no longer be null'}."
         case "deprecated":
             return f"{subject} is {'' if now else 'no longer '}deprecated."
         case "readOnly" if now:
@@ -139,6 +144,10 @@ def _requirement_phrases(directions: set[str]) -> tuple[str, str]:
     return "can no longer be missing", "can now be missing"
 
 
+def _without_null(kind: Any) -> list[Any]:
+    return [name for name in (kind if isinstance(kind, list) else [kind]) if name != "null"]
+
+
 def _difference(was: Any, now: Any) -> tuple[list[Any], list[Any]]:
     was, now = was or [], now or []
     return [one for one in now if one not in was], [one for one in was if one not in now]
@@ -165,8 +174,10 @@ def _name_of_schema(schema: Any) -> str:
 def describe_subject(pointer: str, contract: Node) -> str:
     """Return a readable name of a node: `Brand.name`, "The query parameter `limit`" ..."""
     steps, words, trail = split_pointer(pointer), [], ""
-    is_operation = steps[0] == "paths" and len(steps) > 2 and steps[2] in METHODS
-    rest = steps[3:] if is_operation else steps[2:] if steps[0] == "paths" else steps
+    if not steps:
+        return "The document"
+    is_operation = steps[0] in OPERATION_ROOTS and len(steps) > 2 and steps[2] in METHODS
+    rest = steps[3:] if is_operation else steps[2:] if steps[0] in OPERATION_ROOTS else steps
     prefix = steps[: len(steps) - len(rest)]
     while rest:
         step, following = rest[0], rest[1] if len(rest) > 1 else ""

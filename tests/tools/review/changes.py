@@ -22,6 +22,8 @@ from tests.tools.review.access_changes import list_access_changes
 from tests.tools.review.change import IMPACTS, Change
 from tests.tools.review.change_texts import (
     EVENTS,
+    NULL,
+    OPERATION_ROOTS,
     WORDS,
     describe_added_or_removed,
     describe_modified,
@@ -41,7 +43,8 @@ INVISIBLE_KEYS = {
     "x-signed-body",
 }
 INVISIBLE_TYPES = {"Example", "ExamplesMap", "Tag", "TagList", "Info", "License", "Contact", "ExternalDocs"}
-ALL_OF_SIBLINGS = ("description", "example", "default", "readOnly", "writeOnly", "deprecated", "title")
+SCHEMAS = "#/components/schemas/"
+ANNOTATIONS = ("description", "example", "default", "readOnly", "writeOnly", "deprecated", "title")
 
 
 def list_changes(base: Node, revision: Node, folder: Path) -> list[Change]:
@@ -63,11 +66,11 @@ def list_changes(base: Node, revision: Node, folder: Path) -> list[Change]:
 
 
 def to_comparable(contract: Node) -> Node:
-    """Return a copy with default security, event data and `allOf` in a form that Redocly compares."""
+    """Return a copy with default security, event data, `allOf` and null in a form that Redocly compares."""
     contract = _flatten(copy.deepcopy(contract), contract)
-    for item in contract["paths"].values():
+    for root, _, item in _list_path_items(contract):
         for method in (method for method in METHODS if method in item):
-            item[method].setdefault("security", contract.get("security", []))
+            item[method].setdefault("security", contract.get("security", []) if root == "paths" else [])
             for response in item[method].get("responses", {}).values():
                 content = response.get("content", {})
                 for media in list(content.values()):
@@ -77,15 +80,15 @@ def to_comparable(contract: Node) -> Node:
 
 
 def _flatten(node: Any, contract: Node) -> Any:
-    """Return a node with each `allOf` of one reference merged into its schema.
-
-    Otherwise Redocly would report another schema when an inline enumeration becomes a named one.
-    """
+    """Return a node in which a schema with a name and one without, and a nullable one, are comparable."""
     if isinstance(node, list):
         return [_flatten(child, contract) for child in node]
     if not isinstance(node, dict):
         return node
-    node = {key: _flatten(child, contract) for key, child in flatten_schema(node, contract).items()}
+    node = {
+        key: child if key == "anyOf" and "$ref" in child[0] else _flatten(child, contract)
+        for key, child in flatten_schema(node, contract).items()
+    }
     if isinstance(node.get("pattern"), str):
         node["pattern"] = _normalize_pattern(node["pattern"])
     return node
@@ -97,10 +100,23 @@ def _normalize_pattern(pattern: str) -> str:
 
 
 def flatten_schema(schema: Node, contract: Node) -> Node:
-    """Return a schema merged with the single schema of its `allOf`, if it adds only annotations."""
-    parts = schema.get("allOf")
-    if isinstance(parts, list) and len(parts) == 1 and set(schema) <= {"allOf", *ALL_OF_SIBLINGS}:
-        return {**resolve(contract, parts[0]), **{key: schema[key] for key in schema if key != "allOf"}}
+    """Return a schema that refers to one component, with annotations or null, in one form.
+
+    An object has the form `anyOf`: when it becomes nullable, there is one more branch. All other schemas are
+    merged. Otherwise Redocly would report another schema when an inline enumeration gets a name, and a break
+    when a property of a response can no longer be null.
+    """
+    for word in ("$ref", "allOf", "anyOf"):
+        if word in schema and not set(schema) - {word, *ANNOTATIONS}:
+            parts = [{"$ref": schema["$ref"]}] if word == "$ref" else schema[word]
+            if parts[1:] not in ([], [NULL]) or not str(parts[0].get("$ref", "")).startswith(SCHEMAS):
+                return schema
+            target = resolve(contract, parts[0])
+            annotations = {key: schema[key] for key in schema if key != word}
+            if target.get("type") == "object":
+                return {**annotations, "anyOf": parts}
+            if isinstance(kind := target.get("type"), str) and word != "$ref":
+                return {**target, **annotations, "type": [kind, "null"] if parts[1:] else kind}
     return schema
 
 
@@ -110,20 +126,24 @@ class ComponentUsage:
     def __init__(self, contract: Node) -> None:
         self.contract = contract
         self.names: dict[str, str] = {}
+        self.steps: dict[str, list[str]] = {}
         self._uses: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-        for path, item in contract["paths"].items():
+        for root, path, item in _list_path_items(contract):
             for method in (method for method in METHODS if method in item):
-                definition, name = item[method], f"{method.upper()} {path}"
+                definition, name = item[method], _operation_name(root, path, method)
                 self.names[name] = definition.get("operationId", "")
-                request_nodes = [
+                self.steps[name] = [root, path, method]
+                sent = [
                     item.get("parameters", []),
                     definition.get("parameters", []),
                     definition.get("requestBody", {}),
                 ]
-                self._follow(request_nodes, name, "request")
-                self._follow(
-                    [definition.get("responses", {}), definition.get("callbacks", {})], name, "response"
-                )
+                received = [definition.get("responses", {}), definition.get("callbacks", {})]
+                if root == "webhooks":
+                    # The server sends the request of a webhook, and the client the response.
+                    sent, received = received, sent
+                self._follow(sent, name, "request")
+                self._follow(received, name, "response")
 
     def _follow(self, node: Any, name: str, direction: str) -> None:
         if isinstance(node, list):
@@ -139,13 +159,15 @@ class ComponentUsage:
 
     def find_operations(self, pointer: str) -> tuple[tuple[str, ...], set[str]]:
         """Return the operations that use a node, and its directions: `request`, `response` or both."""
-        steps = split_pointer(pointer)
-        if steps[0] == "paths" and len(steps) > 2 and steps[2] in METHODS:
-            response = {"response"}
-            directions = {"responses": response, "callbacks": response}.get([*steps, ""][3], {"request"})
-            return (f"{steps[2].upper()} {steps[1]}",), directions
-        if steps[0] == "paths":
-            return tuple(name for name in self.names if name.split(" ", 1)[1:] == steps[1:2]), {"request"}
+        root, *steps = split_pointer(pointer) or [""]
+        if root in OPERATION_ROOTS and steps[1:2] and steps[1] in METHODS:
+            is_response = [*steps, ""][2] in ("responses", "callbacks")
+            direction = "response" if is_response != (root == "webhooks") else "request"
+            return (_operation_name(root, steps[0], steps[1]),), {direction}
+        if root in OPERATION_ROOTS:
+            return tuple(name for name, own in self.steps.items() if own[:2] == [root, *steps[:1]]), {
+                "request"
+            }
         uses = self._uses.get("#/" + "/".join(pointer.removeprefix("#/").split("/")[:3]), {})
         return tuple(
             name for name in self.names if any(name in operations for operations in uses.values())
@@ -165,6 +187,17 @@ class ComponentUsage:
         return any(status.startswith("2") for status in responses)
 
 
+def _list_path_items(contract: Node) -> Iterator[tuple[str, str, Node]]:
+    """Yield `paths` or `webhooks`, the path or the event, and its operations."""
+    for root in OPERATION_ROOTS:
+        for path, item in contract.get(root, {}).items():
+            yield root, path, item
+
+
+def _operation_name(root: str, path: str, method: str) -> str:
+    return f"{method.upper() if root == 'paths' else 'WEBHOOK'} {path}"
+
+
 def _parse_change(raw: Node, old: ComponentUsage, new: ComponentUsage) -> Iterator[Change]:
     """Convert one change of Redocly's report."""
     kind, key = raw["kind"], raw.get("property", "")
@@ -173,7 +206,8 @@ def _parse_change(raw: Node, old: ComponentUsage, new: ComponentUsage) -> Iterat
     if kind == "modified" and split_pointer(pointer)[-1] == key:
         pointer = pointer.rsplit("/", 1)[0]
     operations, directions = uses.find_operations(pointer)
-    steps = split_pointer(pointer)
+    # The pointer of a property of the document itself, such as `openapi`, has no steps.
+    steps = split_pointer(pointer) or ["", ""]
     is_name = len(steps) < 4 and (kind != "modified" or key == "key")
     if steps[0] == "components" and steps[1] != "securitySchemes" and (is_name or not operations):
         return  # Redocly does not recognize a renamed component, and no operation uses the others.
@@ -186,7 +220,7 @@ def _parse_change(raw: Node, old: ComponentUsage, new: ComponentUsage) -> Iterat
                 impact,
                 (name,),
                 f"`{uses.names[name]}` {'is new' if kind == 'added' else 'was removed'}.",
-                "#" + join_pointer(["paths", name.split(" ", 1)[1], name.split(" ")[0].lower()]),
+                "#" + join_pointer(uses.steps[name]),
             )
         return
     if raw["typeName"].startswith("SecurityRequirement") and impact != "breaking":

@@ -27,6 +27,7 @@ STRUCTURAL_RULES = {
     "operation-operationId-unique",
     "operation-tag-defined",
     "rule/each-status-is-listed",
+    "rule/operation-has-responses",
 }
 """Redocly's rules that the other checks rely on: they read operationIds, tags and statuses."""
 ARCHITECTURE_TESTS = (

@@ -45,6 +45,20 @@ def get_property(contract: Contract, name: str, schema_name: str) -> Contract:
     return properties[name]
 
 
+def refuse_null(contract: Contract, schema_name: str, name: str) -> None:
+    """Replace `anyOf` of a component and null by a reference to the component."""
+    properties = get_schema(contract, schema_name)["properties"]
+    assert properties[name]["anyOf"].pop() == {"type": "null"}
+    properties[name] = properties[name]["anyOf"][0]
+
+
+def accept_null(contract: Contract, schema_name: str, name: str) -> None:
+    """Let a property that refers to a component be null."""
+    properties = get_schema(contract, schema_name)["properties"]
+    reference = properties[name]["allOf"][0] if "allOf" in properties[name] else properties[name]
+    properties[name] = {"anyOf": [{"$ref": reference["$ref"]}, {"type": "null"}], "description": "Or null."}
+
+
 def get_operation(contract: Contract, operation_id: str) -> Contract:
     for item in contract["paths"].values():
         for node in item.values():
@@ -212,7 +226,31 @@ BREAKING_CHANGES = [
         "a property of a request body can no longer be null",
         "create_style",
         "null",
-        lambda c: get_property(c, "prompt", "StyleCreate").pop("nullable"),
+        lambda c: get_property(c, "prompt", "StyleCreate").update(type="string"),
+    ),
+    BreakingChange(
+        "an object in a request body can no longer be null",
+        "create_shooting",
+        "`ShootingCreate.default_guidelines` can no longer be null",
+        lambda c: refuse_null(c, "ShootingCreate", "default_guidelines"),
+    ),
+    BreakingChange(
+        "a map in a request body can no longer be null",
+        "replace_generation_model",
+        "`GenerationModelWrite.provider_capabilities` can no longer be null",
+        lambda c: refuse_null(c, "GenerationModelWrite", "provider_capabilities"),
+    ),
+    BreakingChange(
+        "an object in a response can be null",
+        "get_generation",
+        "`Generation.urls` can now be null",
+        lambda c: accept_null(c, "Generation", "urls"),
+    ),
+    BreakingChange(
+        "an enumeration in a response can be null",
+        "list_members",
+        "`Member.role` can now be null",
+        lambda c: accept_null(c, "Member", "role"),
     ),
     BreakingChange(
         "a media type of a request body is removed",
@@ -273,7 +311,7 @@ BREAKING_CHANGES = [
         "a property of a response can be null",
         "get_member",
         "null",
-        lambda c: get_property(c, "email", "Member").update(nullable=True),
+        lambda c: get_property(c, "email", "Member").update(type=["string", "null"]),
     ),
     BreakingChange(
         "an enumeration in a response gets a value",
@@ -408,7 +446,7 @@ HARMLESS_CHANGES = [
     ),
     HarmlessChange(
         "a property of a request body can be null",
-        lambda c: get_property(c, "tier", "SubscriptionCreate").update(nullable=True),
+        lambda c: get_property(c, "tier", "SubscriptionCreate").update(type=["string", "null"]),
     ),
     HarmlessChange(
         "a response has a new property",
@@ -416,6 +454,17 @@ HARMLESS_CHANGES = [
             get_schema(c, "Session")["properties"].update(city={"type": "string"}),
             get_schema(c, "Session")["required"].append("city"),
         ),
+    ),
+    HarmlessChange(
+        "an object in a response can no longer be null",
+        lambda c: refuse_null(c, "Prediction", "review"),
+    ),
+    HarmlessChange(
+        "a map in a response can no longer be null",
+        lambda c: refuse_null(c, "GenerationModel", "provider_capabilities"),
+    ),
+    HarmlessChange(
+        "an enumeration in a request body can be null", lambda c: accept_null(c, "ShotTypeUpdate", "framing")
     ),
     HarmlessChange(
         "a bound in a response is narrower",

@@ -64,8 +64,8 @@ class SourceMap:
         for step in steps:
             path, node, line = self._follow(path, node, line)
             found = _child(node, step)
-            if not found and (all_of := _child(node, "allOf")) and len(all_of[1].value) == 1:
-                path, node, line = self._follow(path, all_of[1].value[0], all_of[0])
+            if not found and (parts := _child(node, "allOf") or _child(node, "anyOf")):
+                path, node, line = self._follow(path, parts[1].value[0], parts[0])
                 found = _child(node, step)
             if not found:
                 break

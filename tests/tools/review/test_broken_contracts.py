@@ -40,7 +40,7 @@ EDITS = {
     ),
     "an operation without responses": (
         lambda text: cut(text, "    responses:\n", "  post:\n"),
-        "The field `responses` must be present on this level.",
+        "List the responses.",
     ),
     "a media type without a value": (
         lambda text: cut(

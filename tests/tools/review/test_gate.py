@@ -91,6 +91,9 @@ def test_harmless_edits_are_reported_with_their_impact(harmless: list[Change]) -
     assert impacts["`Brand.name` has a different example: “Nord”, was “Atelier Nord”"] == "wording"
     assert impacts["The tag is `styles`, was `guidelines`."] == "imports"
     assert impacts["The schema `SubscriptionPage` is named `PageOfSubscriptions` now."] == "imports"
+    assert impacts["`Prediction.review` can no longer be null."] == "changed"
+    assert impacts["`GenerationModel.provider_capabilities` can no longer be null."] == "changed"
+    assert impacts["`ShotTypeUpdate.framing` can now be null."] == "changed"
     assert "u0000" not in str(harmless)
     # New and required is told once.
     assert "city` can no longer be missing" not in str(harmless)
@@ -159,6 +162,13 @@ def test_a_text_that_changed_is_quoted_with_some_words_around() -> None:
     )
     assert describe_text_change("a  b", "a b") == "white space only"
     assert describe_text_change(None, 7) == "`7`, was not set"
+
+
+def test_another_version_of_openapi_is_a_change_of_the_document(contract, tmp_path: Path) -> None:
+    edited = {**contract(), "openapi": "3.1.2"}
+    assert [change[:3] for change in list_changes(contract(), edited, tmp_path)] == [
+        ("changed", (), "The document: openapi is `3.1.2`, was `3.1.1`.")
+    ]
 
 
 def test_equal_contracts_have_no_changes(contract, tmp_path: Path) -> None:
