@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 from uuid import UUID
 
+import pytest
 from PIL import Image
 from sqlalchemy import select
 from sqlalchemy.orm import Session, object_session
@@ -399,3 +400,19 @@ MORE_ROWS: dict[str, Callable[[Tenant], Any]] = {
     "list_webhook_deliveries": lambda tenant: factories.make_webhook_delivery(tenant.rows["endpoint"]),
     "list_exports": lambda tenant: factories.make_export(tenant.rows["shooting"], tenant.rows["prediction"]),
 }
+
+
+def make_more_rows(tenant: Tenant, name: str, count: int) -> None:
+    """Create rows of a list.
+
+    Args:
+        name: The operationId of the list.
+    """
+    if name not in MORE_ROWS:
+        pytest.fail(
+            f"The suite cannot create rows of `{name}`: add a function that creates one row to MORE_ROWS in "
+            "tests/contract/tenant.py.",
+            pytrace=False,
+        )
+    for _ in range(count):
+        MORE_ROWS[name](tenant)

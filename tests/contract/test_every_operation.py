@@ -19,7 +19,7 @@ from studio.telemetry.context import LogContext, set_log_context
 from tests.contract.conflict_requests import CONFLICTS
 from tests.contract.examples import list_invalid_examples
 from tests.contract.operations import CONTRACT, OPERATIONS, Operation, Request, unknown_id
-from tests.contract.tenant import MORE_ROWS, Tenant, is_for_superusers, sign_upload_request
+from tests.contract.tenant import Tenant, is_for_superusers, make_more_rows, sign_upload_request
 from tests.support.accounts import insufficient_headers
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse, send_request
@@ -361,8 +361,7 @@ def test_cursor_pagination_returns_each_row_once_with_a_constant_number_of_queri
 
 def create_more_rows(tenant: Tenant, name: str) -> None:
     """Create rows until a list has at least three."""
-    for _ in range(3):
-        MORE_ROWS[name](tenant)
+    make_more_rows(tenant, name, 3)
 
 
 def test_every_example_of_the_contract_validates(app: Application) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from handlers.app import Application
 from tests.contract.operations import OPERATIONS, Operation, Request, resolve, unknown_id
-from tests.contract.tenant import MORE_ROWS, Tenant, is_for_superusers
+from tests.contract.tenant import Tenant, is_for_superusers, make_more_rows
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse, drop_rate_limit_headers
 from tests.support.snapshots import snapshot_rows
@@ -217,8 +217,7 @@ def test_s02_a_cursor_of_another_tenant_shows_none_of_its_rows(
     name: str, app: Application, tenant: Tenant, other_tenant: Tenant
 ) -> None:
     for owner in (tenant, other_tenant):
-        MORE_ROWS[name](owner)
-        MORE_ROWS[name](owner)
+        make_more_rows(owner, name, 2)
     theirs = other_tenant.request_for(name)
     theirs.query["limit"] = 1
     cursor = theirs.send(app, auth_headers(app, other_tenant.owner)).json()["next_cursor"]

@@ -7,7 +7,7 @@ remains has no index. `make bench-lists` measures the plans with a million rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, event
 
+from db.base import Base
 from db.rls.session_role import bypass_rls
 from db.row_counts.queries import COUNTED
 from handlers.app import Application
@@ -56,7 +57,14 @@ UNWANTED = ("seqscan", "sort", "incremental_sort", "hashjoin", "mergejoin")
 def get_table(operation: Operation) -> str:
     """Return the table that an operation lists."""
     name = operation.operation_id
-    return TABLES.get(name, name.removeprefix("list_"))
+    table = TABLES.get(name, name.removeprefix("list_"))
+    if table not in Base.metadata.tables:
+        pytest.fail(
+            f"There is no table `{table}`: add the table that `{name}` reads to TABLES in "
+            "tests/contract/test_lists.py.",
+            pytrace=False,
+        )
+    return table
 
 
 def list_queries(operation: Operation, tenant: Tenant, rare: bool = False) -> Iterator[dict[str, Any]]:
@@ -105,12 +113,15 @@ class QueryPlans:
         return [part for part in parts if {table, "row_counts"} & relations(part)]
 
     def _statement_plan(self, table: str) -> dict[str, Any]:
-        (plan,) = [
+        found = [
             plan
             for statement, plan in self.plans
             if f"FROM {table} " in statement and " ORDER BY " in statement and "LIMIT" in statement
         ]
-        return plan
+        assert len(found) == 1, (
+            f"{len(found)} statements read a page of `{table}`, expected 1: is TABLES right?"
+        )
+        return found[0]
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -144,6 +155,25 @@ def query_plans(database_engine: Engine) -> Iterator[QueryPlans]:
     event.listen(database_engine, "before_cursor_execute", recorder.record)
     yield recorder
     event.remove(database_engine, "before_cursor_execute", recorder.record)
+
+
+def test_a_list_that_the_suite_does_not_know_fails_with_what_to_add(tenant: Tenant) -> None:
+    unknown = replace(OPERATIONS["list_brands"], operation_id="list_product_shootings")
+    with pytest.raises(
+        pytest.fail.Exception, match="`list_product_shootings` reads to TABLES in tests/contract"
+    ):
+        get_table(unknown)
+    with pytest.raises(pytest.fail.Exception, match="creates one row to MORE_ROWS in tests/contract/tenant"):
+        create_more_rows(tenant, unknown.operation_id)
+
+
+def test_a_missing_index_is_named_with_its_columns() -> None:
+    plan = {"Node Type": "Seq Scan", "Relation Name": "shootings"}
+    assert describe_missing_index("list_shootings", "shootings", {"state": "DRAFT"}, "-name", plan) == (
+        "list_shootings?state=DRAFT&sort=-name reads `shootings` without an index: add one on the columns that "
+        "select the tenant's rows, then state, name, id (`sort_indexes` or `tenant_indexes` of db/base.py, and a "
+        "migration). The plan is Seq Scan on shootings."
+    )
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -181,8 +211,8 @@ def test_a_list_is_read_by_an_index(
     for query in list_queries(operation, tenant, rare=True):
         for order in list_sort_orders(operation):
             cursor = send(**query, sort=order, limit=1).json()["next_cursor"]
-            assert_read_by_index(query_plans, table, query, order)
-            assert_counted_by_index(query_plans, table, query)
+            assert_read_by_index(query_plans, name, table, query, order)
+            assert_counted_by_index(query_plans, name, table, query, order)
             if cursor and table in UNBOUNDED_TABLES and not query.keys() & PARENT_PARAMETERS:
                 send(sort=order, limit=1, cursor=cursor)
                 assert "ROW(" in index_condition(query_plans.page_plan(table), table), order
@@ -200,27 +230,47 @@ def configure_planner(app: Application, table: str) -> None:
             connection.exec_driver_sql(f"SET LOCAL enable_{node_type} = off")
 
 
-def assert_read_by_index(query_plans: QueryPlans, table: str, query: dict[str, Any], order: str) -> None:
+def describe_missing_index(
+    name: str, table: str, query: dict[str, Any], order: str, plan: dict[str, Any]
+) -> str:
+    """Return which index a list needs, and how PostgreSQL reads it without one."""
+    url = "&".join([*(f"{key}={value}" for key, value in query.items()), f"sort={order}"])
+    columns = ", ".join([*sorted(query.keys() - RANGES), order.removeprefix("-"), "id"])
+    steps = " > ".join(
+        node["Node Type"] + (f" on {node['Relation Name']}" if "Relation Name" in node else "")
+        for node in nodes(plan)
+    )
+    return (
+        f"{name}?{url} reads `{table}` without an index: add one on the columns that select the tenant's rows, "
+        f"then {columns} (`sort_indexes` or `tenant_indexes` of db/base.py, and a migration). "
+        f"The plan is {steps}."
+    )
+
+
+def assert_read_by_index(
+    query_plans: QueryPlans, name: str, table: str, query: dict[str, Any], order: str
+) -> None:
     """Check that a page uses an index, and on a growing table an index in the requested order."""
     plan = query_plans.page_plan(table)
+    missing = describe_missing_index(name, table, query, order, plan)
     condition = index_condition(plan, table)
-    assert condition, (table, query, order, plan)
+    assert condition, missing
     if table in UNBOUNDED_TABLES and not query.keys() & PARENT_PARAMETERS:
-        assert [node["Node Type"] for node in nodes(plan) if "Sort" in node["Node Type"]] == [], (
-            query,
-            order,
-        )
+        assert [node["Node Type"] for node in nodes(plan) if "Sort" in node["Node Type"]] == [], missing
         for column in query.keys() - RANGES:
-            assert column in condition, (query, order, condition)
+            assert column in condition, missing
 
 
-def assert_counted_by_index(query_plans: QueryPlans, table: str, query: dict[str, Any]) -> None:
+def assert_counted_by_index(
+    query_plans: QueryPlans, name: str, table: str, query: dict[str, Any], order: str
+) -> None:
     """Check that cached counts are used where there are any, and that every other count uses an index."""
     count_plans = query_plans.count_plans(table)
-    assert count_plans
+    assert count_plans, f"{name} reads a page of `{table}` without its count"
     for plan in count_plans:
         if table in UNBOUNDED_TABLES and not query.keys() & (PARENT_PARAMETERS | RANGES):
-            assert relations(plan) == {"row_counts"}, (query, plan)
-            assert "scope_id" in index_condition(plan, "row_counts")
+            uncached = f"{name} counts `{table}` with {list(query)}: add a counter to db/row_counts"
+            assert relations(plan) == {"row_counts"}, uncached
+            assert "scope_id" in index_condition(plan, "row_counts"), uncached
         else:
-            assert index_condition(plan, table), (query, plan)
+            assert index_condition(plan, table), describe_missing_index(name, table, query, order, plan)
