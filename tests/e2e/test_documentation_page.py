@@ -101,8 +101,8 @@ def test_path_parameters_come_before_headers(visit: PageVisit) -> None:
 
 def test_long_descriptions_of_the_contract_are_folded_by_topic(visit: PageVisit) -> None:
     visit.open("/api/v1/docs")
-    text = visit.page.get_by_text("an order costs one credit a picture")
-    expect(visit.page.get_by_text("The HTTP backend of an AI product-photography studio")).to_be_visible()
+    text = visit.page.get_by_text("A generation costs one credit per image")
+    expect(visit.page.get_by_text("The HTTP API of an AI product-photography studio")).to_be_visible()
     expect(text).to_be_hidden()
     visit.page.locator("summary").get_by_text("Credits", exact=True).click()
     expect(text).to_be_visible()
@@ -117,7 +117,7 @@ def test_operations_are_found_by_path_id_summary_and_tag(visit: PageVisit) -> No
         "/products/{product_id}/images post": ["add_product_image"],
         "renew_subscr": ["renew_subscription"],
         "Take over an invitation": [],
-        "list the problems": ["get_problems_page"],
+        "list problem codes": ["get_problems_page"],
         "subscriptions usage": ["list_subscription_usage"],
     }.items():
         page.get_by_label("Search operations").fill(phrase)
