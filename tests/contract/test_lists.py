@@ -170,9 +170,9 @@ def test_a_list_that_the_suite_does_not_know_fails_with_what_to_add(tenant: Tena
 def test_a_missing_index_is_named_with_its_columns() -> None:
     plan = {"Node Type": "Seq Scan", "Relation Name": "shootings"}
     assert describe_missing_index("list_shootings", "shootings", {"state": "DRAFT"}, "-name", plan) == (
-        "list_shootings?state=DRAFT&sort=-name reads `shootings` without an index: add one on the columns that "
-        "select the tenant's rows, then state, name, id (`sort_indexes` or `tenant_indexes` of db/base.py, and a "
-        "migration). The plan is Seq Scan on shootings."
+        "list_shootings?state=DRAFT&sort=-name reads `shootings` without an index: add one on the columns of "
+        "the tenant, then state, name, id (`sort_indexes` or `tenant_indexes` of db/base.py, "
+        "and a migration). The plan is Seq Scan on shootings."
     )
 
 
@@ -241,7 +241,7 @@ def describe_missing_index(
         for node in nodes(plan)
     )
     return (
-        f"{name}?{url} reads `{table}` without an index: add one on the columns that select the tenant's rows, "
+        f"{name}?{url} reads `{table}` without an index: add one on the columns of the tenant, "
         f"then {columns} (`sort_indexes` or `tenant_indexes` of db/base.py, and a migration). "
         f"The plan is {steps}."
     )
