@@ -48,6 +48,8 @@ def describe_added_or_removed(raw: Node, pointer: str, contract: Node) -> str:
         subject = describe_subject(join_pointer(steps[:-2]), contract)
         return f"{subject} can {'also' if is_added else 'no longer'} be {_name_of_schema(value)}."
     subject = describe_subject(pointer, contract)
+    if isinstance(value, dict) and "$ref" in value:
+        value = resolve_pointer(contract, pointer)
     if is_added and raw["typeName"] in ("Parameter", "RequestBody") and (value or {}).get("required"):
         return f"{subject} must now be sent."
     return f"{subject} {'is new' if is_added else 'was removed'}."

@@ -30,6 +30,7 @@ from tests.tools.review.change_texts import (
     resolve_pointer,
 )
 from tests.tools.review.name_changes import list_name_changes
+from tests.tools.review.named_parameters import name_parameters, restore_pointers
 from tests.tools.review.tools import compare_bundles
 
 Node = dict[str, Any]
@@ -54,10 +55,20 @@ def list_changes(base: Node, revision: Node, folder: Path) -> list[Change]:
         folder: The folder for temporary files.
     """
     before, after = folder / "before.json", folder / "after.json"
+    usages, pointers = [], []
     for path, contract in ((before, base), (after, revision)):
-        path.write_text(json.dumps(to_comparable(contract)), encoding="utf-8")
-    old, new = ComponentUsage(to_comparable(base)), ComponentUsage(to_comparable(revision))
-    found = [change for raw in compare_bundles(before, after) for change in _parse_change(raw, old, new)]
+        comparable = to_comparable(contract)
+        named, old_pointers = name_parameters(comparable)
+        path.write_text(json.dumps(named), encoding="utf-8")
+        usages.append(ComponentUsage(comparable))
+        pointers.append(old_pointers)
+    old, new = usages
+    found = [
+        change
+        for raw in compare_bundles(before, after)
+        if (restored := restore_pointers(raw, *pointers))
+        for change in _parse_change(restored, old, new)
+    ]
     found += list_access_changes(base, revision)
     # `allOf` is not merged here, so that named enumerations are found.
     used = ComponentUsage(base)

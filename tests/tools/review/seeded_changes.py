@@ -150,7 +150,7 @@ BREAKING_CHANGES = [
     BreakingChange(
         "a new parameter is required",
         "list_brands",
-        "`region`",
+        "The query parameter `region` must now be sent.",
         lambda c: add_parameter(c, "list_brands", True),
     ),
     BreakingChange(

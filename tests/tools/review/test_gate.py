@@ -155,6 +155,20 @@ def test_a_removed_property_is_told_once_and_not_for_new_operations(contract, tm
     assert "GET /brand" not in changes[0].operations
 
 
+def test_parameters_are_compared_by_name(contract, tmp_path: Path) -> None:
+    """Their order and all of their descriptions change."""
+    edited = contract()
+    parameters = get_operation(edited, "list_products")["parameters"]
+    parameters.reverse()
+    for parameter in (one for one in parameters if "name" in one):
+        parameter["description"] = f"Only products with this {parameter['name']}, as they are stored."
+        parameter["schema"]["example"] = f"{parameter['name']} of a product"
+    changes = list_changes(contract(), edited, tmp_path)
+    assert {change.impact for change in changes} == {"wording"}
+    assert {change.operations for change in changes} == {("GET /products/",)}
+    assert sum("The query parameter `q` has a different" in change.text for change in changes) == 2
+
+
 def test_a_text_that_changed_is_quoted_with_some_words_around() -> None:
     was = "The share ends after 24 hours, or when the picture is deleted for good."
     assert describe_text_change(was, was.replace("24 hours", "1 hour")) == (
