@@ -63,7 +63,7 @@ from handlers.pipeline.middleware.security_headers import (
 )
 from handlers.pipeline.wsgi_bridge import BridgedFlaskApp
 from studio.exports.worker import run_pending_exports
-from studio.fair_slots import FairSlots
+from studio.fair_slots import share_threads
 from studio.generations.watch import ChangeHub
 from studio.generations.worker.executor import GenerationExecutor, GenerationWorkers
 from studio.http_client import SafeHttpClient
@@ -253,7 +253,7 @@ def create_app(
     app.app.config["CONCURRENCY"] = concurrency_limiter
     app.app.config["OUTBOUND"] = SafeHttpClient.from_settings(settings)
     fetches = max(1, settings.request_threads // 2)
-    app.app.config["FETCHING"] = FairSlots(fetches, max(1, fetches // 2))
+    app.app.config["FETCHING"] = share_threads(fetches)
     configure_jwt(app.app, settings)
     app.app.config["CONTRACT_JSON"] = (
         bundle.read_bytes() if isinstance(bundle, Path) else json.dumps(bundle).encode("utf-8")

@@ -1,7 +1,7 @@
-"""Share a fixed number of slots fairly between subjects, for threads and for coroutines of any event loop.
+"""Share a fixed number of slots fairly between accounts and addresses, for threads and for any event loop.
 
-A subject is an account, or an address for requests without a credential. This module knows neither HTTP nor
-what a slot is used for. It imports no other package of the project.
+This module knows neither HTTP nor what a slot is used for. It imports no other package of the project.
+`docs/decisions/0007-turns-by-account-and-address.md` says why addresses wait and are not rejected.
 """
 
 from __future__ import annotations
@@ -13,55 +13,86 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
-_subject: ContextVar[str | None] = ContextVar("subject", default=None)
+MAX_TURNS = 10_000
+"""The last turns of as many owners and addresses are remembered while tasks wait."""
 
 
-def set_current_subject(subject: str) -> None:
-    """Set the subject that the running request takes its slots for."""
+class Subject(NamedTuple):
+    """The owner of some work, and the address that it was requested from.
+
+    The owner is an account, or the address itself for a request without a credential.
+    """
+
+    owner: str
+    address: str
+
+    @classmethod
+    def of(cls, name: str) -> Subject:
+        """Return a subject that is its own address: one without a credential, or work without a client."""
+        return cls(name, name)
+
+
+_subject: ContextVar[Subject | None] = ContextVar("subject", default=None)
+
+
+def set_current_subject(subject: Subject) -> None:
+    """Set the subject that the running request or job takes its slots for."""
     _subject.set(subject)
 
 
-def current_subject() -> str:
-    """Return the subject of the running request. Outside of a request, each thread is its own subject."""
-    return _subject.get() or f"thread {threading.get_ident()}"
+def current_subject() -> Subject:
+    """Return the subject of the running request or job. Elsewhere, each thread is its own subject."""
+    return _subject.get() or Subject.of(f"thread {threading.get_ident()}")
 
 
 class FairSlots:
-    """A counting semaphore of which one subject holds a part at most.
+    """A counting semaphore of which one owner, and one address, hold a part at most.
 
-    A free slot goes to the waiting subjects in turn. So a subject that waits with many tasks delays another
-    subject by one task, not by all of them.
+    A free slot goes to the waiting subject whose owner and address have waited longest for a turn. So an
+    account with many tasks, or an address with many accounts, delays another one by one task.
 
     Args:
         total: The number of slots.
-        per_subject: The number of slots that one subject can hold at the same time.
+        per_owner: The number of slots that one owner can hold at the same time.
+        per_address: The number of slots that all owners at one address can hold; all slots by default.
     """
 
-    def __init__(self, total: int, per_subject: int) -> None:
-        self.per_subject = per_subject
+    def __init__(self, total: int, per_owner: int, per_address: int | None = None) -> None:
+        self.per_owner = per_owner
+        self.per_address = total if per_address is None else per_address
         self._free = total
+        # By owner and by address.
         self._held: Counter[str] = Counter()
-        # Ordered: the first subject is next. While a slot is free, each waiting subject holds its maximum.
-        self._waiting: dict[str, deque[Future[None]]] = {}
+        # While a slot is free, each waiting subject holds its maximum.
+        self._waiting: dict[Subject, deque[Future[None]]] = {}
+        # When an owner or address had its last turn: the number of that turn.
+        self._turns: dict[str, int] = {}
+        self._turn = 0
         self._lock = threading.Lock()
 
-    def count_held(self, subject: str) -> int:
-        """Return how many slots a subject holds."""
+    def count_held(self, name: str) -> int:
+        """Return how many slots an owner or address holds."""
         with self._lock:
-            return self._held[subject]
+            return self._held[name]
 
-    def count_waiting(self, subject: str) -> int:
-        """Return how many tasks of a subject wait."""
+    def count_waiting(self, name: str) -> int:
+        """Return how many tasks of an owner or address wait."""
         with self._lock:
-            return sum(not future.done() for future in self._waiting.get(subject, ()))
+            return sum(
+                not future.done()
+                for subject, futures in self._waiting.items()
+                if name in subject
+                for future in futures
+            )
 
-    def try_take(self, subject: str) -> bool:
+    def try_take(self, subject: Subject) -> bool:
         """Take a slot if the subject can have one now; return whether it was taken."""
         with self._lock:
             return self._try_take(subject)
 
-    async def take(self, subject: str, seconds: float) -> bool:
+    async def take(self, subject: Subject, seconds: float) -> bool:
         """Wait for a slot on the event loop; return False if none was free within these seconds."""
         future = self._request(subject)
         try:
@@ -77,7 +108,7 @@ class FairSlots:
         return True
 
     @contextmanager
-    def hold(self, subject: str, seconds: float | None = None) -> Iterator[None]:
+    def hold(self, subject: Subject, seconds: float | None = None) -> Iterator[None]:
         """Wait for a slot in a thread, and hold it for the block.
 
         Args:
@@ -100,17 +131,20 @@ class FairSlots:
         finally:
             self.release(subject)
 
-    def release(self, subject: str) -> None:
+    def release(self, subject: Subject) -> None:
         """Return a slot, which goes to the next waiting subject."""
         with self._lock:
             self._free += 1
-            self._held[subject] -= 1
-            if not self._held[subject]:
-                del self._held[subject]
-            if self._waiting:
-                self._hand_over()
+            for name in set(subject):
+                self._held[name] -= 1
+                if not self._held[name]:
+                    del self._held[name]
+            while self._free and (waiting := self._find_next()) is not None:
+                self._serve(waiting)
+            if not self._waiting:
+                self._turns.clear()
 
-    def _request(self, subject: str) -> Future[None]:
+    def _request(self, subject: Subject) -> Future[None]:
         """Return a future that is done when the slot is taken. A cancelled one takes none."""
         future: Future[None] = Future()
         with self._lock:
@@ -118,29 +152,56 @@ class FairSlots:
                 future.set_result(None)
             else:
                 self._waiting.setdefault(subject, deque()).append(future)
+                for name in subject:
+                    # The turn of a newcomer comes after those of all that wait already.
+                    self._turns.setdefault(name, self._turn)
+                if len(self._turns) > MAX_TURNS:
+                    waiting = {name for other in self._waiting for name in other}
+                    self._turns = {name: turn for name, turn in self._turns.items() if name in waiting}
         return future
 
-    def _try_take(self, subject: str) -> bool:
-        if not self._free or self._held[subject] >= self.per_subject:
+    def _try_take(self, subject: Subject) -> bool:
+        if not self._free or not self._has_capacity(subject):
             return False
         self._free -= 1
-        self._held[subject] += 1
+        # Not twice if the owner is the address.
+        for name in set(subject):
+            self._held[name] += 1
         return True
 
-    def _hand_over(self) -> None:
-        for subject in list(self._waiting):
-            if self._free and self._held[subject] < self.per_subject:
-                self._serve_next(subject)
+    def _has_capacity(self, subject: Subject) -> bool:
+        owner, address = subject
+        return self._held[owner] < self.per_owner and self._held[address] < self.per_address
 
-    def _serve_next(self, subject: str) -> None:
-        futures = self._waiting.pop(subject)
+    def _find_next(self) -> Subject | None:
+        """Return the waiting subject whose turn it is; None if none can have a slot."""
+        waiting = filter(self._has_capacity, self._waiting)
+        # The first one of several with the same turns has waited longest.
+        return min(waiting, key=self._latest_turns, default=None)
+
+    def _latest_turns(self, subject: Subject) -> tuple[int, int]:
+        """Return the last turns of owner and address, the later one first.
+
+        An account gains no turn by many addresses, and an address none by many accounts.
+        """
+        owner, address = (self._turns[name] for name in subject)
+        return (owner, address) if owner > address else (address, owner)
+
+    def _serve(self, subject: Subject) -> None:
+        futures = self._waiting[subject]
         while futures:
             future = futures.popleft()
             # False if the task has given up.
             if future.set_running_or_notify_cancel():
                 self._try_take(subject)
+                self._turn += 1
+                self._turns.update(dict.fromkeys(subject, self._turn))
                 future.set_result(None)
                 break
-        if futures:
-            # At the end: the other subjects come first.
-            self._waiting[subject] = futures
+        if not futures:
+            del self._waiting[subject]
+
+
+def share_threads(total: int) -> FairSlots:
+    """Return slots for threads, which may be held for seconds: one stays free for other addresses."""
+    return FairSlots(total, max(1, total // 2), max(1, total - 1))

@@ -52,8 +52,8 @@ class Precheck:
         prepare: Does the slow work outside of a transaction and returns the new arguments of the handler, or
             raises DecodingNeeded.
         authorize: Called before a file is received, with the handler's arguments without `body`, in a
-            read-only transaction; raises to reject the request. Returns the account that the file counts for
-            besides its caller, if there is one.
+            read-only transaction; raises to reject the request. Returns the account that a signed URL stands
+            for: the request counts for it from then on.
     """
 
     check: PrecheckCallback
@@ -157,15 +157,15 @@ def _fetch_slot() -> Iterator[None]:
     """Hold a slot for fetching images within the block.
 
     Other servers may be slow, so only half of the request threads may wait for them: half of these for one
-    account.
+    account, and one less for one address.
 
     Raises:
         TooManyConcurrentRequests: The account has all slots that it can have.
-        ServiceUnavailable: All slots are in use.
+        ServiceUnavailable: All slots are in use, or the address has all that it can have.
     """
     slots, subject = cast(FairSlots, current_app.config["FETCHING"]), current_subject()
     if not slots.try_take(subject):
-        if slots.count_held(subject) >= slots.per_subject:
+        if slots.count_held(subject.owner) >= slots.per_owner:
             raise TooManyConcurrentRequests(
                 "Too many images are fetched at the same time; wait for one of them"
             )

@@ -7,10 +7,11 @@ slow clients could fill a disk. This module knows no operation. It runs on the e
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from handlers.contract.errors import ServiceUnavailable
+from studio.fair_slots import Subject
 
 
 class TooManyBodyBytes(ServiceUnavailable):
@@ -34,15 +35,13 @@ class UnfinishedBodies:
         self._held: Counter[str] = Counter()
 
     @contextmanager
-    def track(self, accounts: Iterable[str], address: str) -> Iterator[Callable[[int], None]]:
+    def track(self, subject: Subject) -> Iterator[Callable[[int], None]]:
         """Yield the function that counts the bytes of one body; they are released at the end of the block.
 
-        The function raises TooManyBodyBytes when a limit is exceeded. Accounts and address are subjects
-        (`studio.fair_slots`).
+        The function raises TooManyBodyBytes when a limit is exceeded.
         """
-        limits = {"all": self._total, **dict.fromkeys(accounts, self._per_account)}
-        # Last, because the subject of a request without a credential is its address.
-        limits[address] = self._per_address
+        # The address last, because it is the owner of a request without a credential.
+        limits = {"all": self._total, subject.owner: self._per_account, subject.address: self._per_address}
         size = 0
 
         def count(received: int) -> None:

@@ -94,7 +94,7 @@ class Endpoint:
         self.__name__ = operation.operation_id
 
     def authorize(self, context: RequestContext) -> UUID | None:
-        """Authorize a request without its body; return the account that it counts for besides the caller.
+        """Authorize a request without its body; return the account that a signed URL stands for.
 
         Raises:
             Unauthenticated, PermissionDenied, NotFound, Conflict: as the handler would raise them.

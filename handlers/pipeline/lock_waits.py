@@ -17,7 +17,7 @@ from db.engine import is_lock_timeout
 from db.session import limit_lock_wait
 from handlers.contract.errors import ServiceUnavailable
 from handlers.pipeline.request_context import RequestContext
-from studio.fair_slots import FairSlots, current_subject
+from studio.fair_slots import current_subject, share_threads
 
 BRIEF_WAIT_MILLISECONDS = 100
 """A wait without a slot. Most locks are held for less, so most requests are served at the first attempt."""
@@ -39,8 +39,7 @@ class LockWaits:
     """
 
     def __init__(self, threads: int) -> None:
-        total = max(1, threads // 2)
-        self.slots = FairSlots(total, max(1, total // 2))
+        self.slots = share_threads(max(1, threads // 2))
 
     @contextmanager
     def limit(self, context: RequestContext, is_repeatable: bool) -> Iterator[bool]:

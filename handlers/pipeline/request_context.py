@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from db.tenancy import Caller
     from handlers.contract.operations import Operation
     from handlers.pipeline.idempotency import IdempotentRequest
+    from handlers.pipeline.middleware.concurrency import RequestOwner
     from studio.generations.watch import GenerationState
     from studio.rate_limits.limits import LimitUsage
 
@@ -33,6 +34,8 @@ class RequestContext:
     arguments: dict[str, Any] = field(default_factory=dict)
     claims: dict[str, Any] | None = None
     caller: Caller | None = None
+    owner: RequestOwner | None = None
+    """Who the request counts for; None for probes."""
     organization_id: UUID | None = None
     """The organization whose rows were accessed last."""
     signed_body: bytes = b""

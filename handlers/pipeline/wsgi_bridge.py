@@ -31,7 +31,7 @@ from starlette.types import Message, Receive, Scope, Send
 from handlers.contract.errors import TookTooLong
 from handlers.pipeline.lock_waits import SLOT_SECONDS, LockWaits, RowLocked
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import FairSlots, current_subject
+from studio.fair_slots import current_subject, share_threads
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +49,10 @@ class WsgiBridge:
     """An ASGI application that runs a Flask application in a thread pool. The request body is already read.
 
     A request that has not committed after `seconds` is aborted, also if it still waits for a thread. One
-    account, or one address without a credential, gets at most half of the threads; what it sends beyond that
-    waits on the event loop, and other accounts are served in turn. Each probe operation has a thread of its
-    own: requests that arrive while it runs, or within a second after it, share its result.
+    account, or one address without a credential, gets at most half of the threads, and one address with many
+    accounts all but one. What they send beyond that waits on the event loop, and others take turns. Each
+    probe operation has a thread of its own: requests that arrive while it runs, or within a second after it,
+    share its result.
     """
 
     def __init__(self, app: flask.Flask, threads: int, seconds: float, lock_waits: LockWaits) -> None:
@@ -59,7 +60,7 @@ class WsgiBridge:
         self.wsgi: WsgiApp = app.wsgi_app
         self.seconds = seconds
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
-        self.thread_slots = FairSlots(threads, max(1, threads // 2))
+        self.thread_slots = share_threads(threads)
         self.lock_waits = lock_waits
         self.probe_cache_seconds = PROBE_CACHE_SECONDS
         self._probes: dict[tuple[str, str], _Probe] = {}

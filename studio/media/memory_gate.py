@@ -2,7 +2,8 @@
 
 An image of the maximum size fills half a gigabyte while it is converted. So at most two images are in memory
 at a time, and at most one of them is large. The slot is taken before the file's bytes are read, because these
-count too. One account has one of the two slots at most, and waiting accounts take turns.
+count too. One account has one of the two slots at most, and waiting accounts and addresses take turns. An
+address may have both: a turn comes after one decoding, which takes a few seconds at most.
 """
 
 import threading

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from db.models import MediaResource
 from db.session import Database, current_session
 from handlers.app import Application
+from studio.fair_slots import Subject
 from studio.http_client import SafeHttpClient
 from studio.media import fetching
 from tests.contract.tenant import Tenant
@@ -224,11 +225,11 @@ def test_no_transaction_is_open_while_an_image_is_fetched(
 ) -> None:
     sizes = []
 
-    def normalise(data: bytes) -> Any:
+    def normalise(data: bytes, max_wait_seconds: float) -> Any:
         with pytest.raises(RuntimeError, match="no running transaction"):
             current_session()
         sizes.append(len(data))
-        return original(data)
+        return original(data, max_wait_seconds)
 
     original = fetching.normalise
     monkeypatch.setattr(fetching, "normalise", normalise)
@@ -267,7 +268,7 @@ def test_half_of_the_threads_are_reserved_for_requests_without_image_fetches(
     app: Application, customer: Customer, image_host: ImageHost
 ) -> None:
     slots = app.app.config["FETCHING"]
-    others = [f"account {number}" for number in range(app.settings.request_threads // 2)]
+    others = [Subject.of(f"account {number}") for number in range(app.settings.request_threads // 2)]
     assert all(slots.try_take(other) for other in others)
     try:
         response = create_with_cover(customer, image_host.url)

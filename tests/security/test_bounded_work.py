@@ -15,9 +15,10 @@ from sqlalchemy import event, text
 from db.models import Shooting
 from handlers.common import prechecks
 from handlers.pipeline import wsgi_bridge
-from studio.fair_slots import FairSlots
+from studio.fair_slots import FairSlots, Subject
 from studio.generations import batch
 from tests.api.conftest import Client, CommittingServer
+from tests.security.rate_limits import AppFromAddress
 from tests.support import factories
 from tests.support.app import auth_headers
 from tests.support.client import ClientResponse
@@ -124,7 +125,9 @@ class LockedShooting:
         with self.database.transaction(write=True):
             admin = factories.make_user()
             factories.make_membership(scenario.organization, admin, "admin")
-            self.clients = [client, Client(self.app, auth_headers(self.app, admin))]
+            # At different addresses: one address leaves a slot to others.
+            elsewhere = AppFromAddress(self.app, "192.0.2.7")
+            self.clients = [client, Client(elsewhere, auth_headers(self.app, admin))]
             self.bystander = Client(self.app, auth_headers(self.app, factories.make_user()))
         self.subjects = [f"account {user.id}" for user in (scenario.owner, admin)]
         self.path = f"/shootings/{scenario.shooting.id}/looks"
@@ -196,7 +199,7 @@ def test_s36_an_upload_that_meets_a_row_lock_is_decoded_once_and_served_later(
     monkeypatch.setattr(
         prechecks, "read_image", lambda file, real=prechecks.read_image: decoded.append(0) or real(file)
     )
-    assert lock_waits.slots.try_take("another request")
+    assert lock_waits.slots.try_take(Subject.of("another request"))
 
     def add_photo() -> ClientResponse:
         path = f"/products/{scenario.product.id}/images"
@@ -207,7 +210,7 @@ def test_s36_an_upload_that_meets_a_row_lock_is_decoded_once_and_served_later(
             locking.execute(text("SELECT id FROM products FOR UPDATE"))
             sent = pool.submit(add_photo)
             wait_for(lambda: lock_waits.slots.count_waiting(f"account {scenario.owner.id}") == 1)
-        lock_waits.slots.release("another request")
+        lock_waits.slots.release(Subject.of("another request"))
         first = sent.result()
     replay = add_photo()
     assert (first.status, replay.body, len(decoded)) == (201, first.body, 1)
@@ -223,7 +226,7 @@ def test_s36_an_upload_that_may_not_wait_for_a_row_lock_in_time_frees_its_idempo
     monkeypatch.setattr(client.app.bridge.lock_waits, "slots", slots)
     client.headers["idempotency-key"] = "photo"
     path = f"/products/{scenario.product.id}/images"
-    assert slots.try_take("another request")
+    assert slots.try_take(Subject.of("another request"))
     with database.engine.begin() as locking:
         locking.execute(text("SELECT id FROM products FOR UPDATE"))
         rejected = post_form(client, path, make_product_photo(), type="front")

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
-from db.models import User
+from db.errors import UnreadableImage
+from db.models import ApiKey, User
 from db.session import Database
 from handlers.app import Application
-from handlers.pipeline.middleware.concurrency import account_subject
-from studio.fair_slots import FairSlots
+from handlers.pipeline.middleware.concurrency import account_name
+from studio.fair_slots import FairSlots, Subject, current_subject
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from tests.api.conftest import Client, CommittingServer
 from tests.security.rate_limits import AppFromAddress
@@ -84,7 +86,7 @@ def make_client(server: CommittingServer, user: User | None = None) -> tuple[Cli
     """Return a client of a new account, and the subject that its requests count for."""
     with server.database.transaction(write=True):
         user = user or factories.make_user()
-        return Client(server.client.app, auth_headers(server.client.app, user)), account_subject(user.id)
+        return Client(server.client.app, auth_headers(server.client.app, user)), account_name(user.id)
 
 
 def open_requests(client: Client, path: str, count: int) -> list[StreamingRequest]:
@@ -218,6 +220,76 @@ def test_s34_requests_without_a_credential_count_by_address(
         assert rejected.status == 401
     finally:
         limiter.finish("address 127.0.0.1")
+
+
+def test_s34_an_address_with_many_accounts_leaves_a_thread_for_other_addresses(
+    committing_server: CommittingServer, limiter: ConcurrencyLimiter, blocked: BlockedHandler
+) -> None:
+    bridge = committing_server.client.app.bridge
+    hostile = [make_client(committing_server)[0] for _ in range(3)]
+    other, _ = make_client(committing_server)
+    elsewhere = Client(AppFromAddress(other.app, "192.0.2.7"), other.headers)
+    threads = bridge.pool._max_workers
+
+    async def scenario() -> None:
+        connections = [each for client in hostile for each in open_requests(client, "/brands/", threads)]
+        await wait_until(lambda: bridge.thread_slots.count_waiting("address 127.0.0.1") == 2 * threads + 1)
+        await wait_until(lambda: blocked.running == threads - 1)
+        assert bridge.thread_slots.count_held("address 127.0.0.1") == threads - 1
+        (request,) = open_requests(elsewhere, "/users/me", 1)
+        assert (await request.read_response()).status == 200
+        assert blocked.running == threads - 1
+        blocked.released.set()
+        # Nothing was rejected.
+        assert {(await each.read_response()).status for each in connections} == {200}
+
+    asyncio.run(scenario())
+
+
+def test_s34_a_signed_upload_counts_for_its_owner_once_the_signature_is_verified(
+    app: Application, client_for: Callable[[User | None], Client], limiter: ConcurrencyLimiter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    user = factories.make_user()
+    body = {"filename": "a.png", "content_type": "image/png"}
+    url = client_for(user)("POST", "/uploads/presigned-url", body).json()["upload_url"]
+    path, headers = url.partition("/api/v1")[2], {"content-type": "image/png"}
+    counted = []
+
+    def decode(_file: Any) -> Any:
+        names = (account_name(user.id), "address 127.0.0.1")
+        counted.append([*(limiter.count_running(name) for name in names), current_subject()])
+        raise UnreadableImage
+
+    monkeypatch.setattr("handlers.common.prechecks.read_image", decode)
+    assert client_for(None)("PUT", path, body=b"x", headers=headers).status == 422
+    assert counted == [[1, 0, Subject(account_name(user.id), "address 127.0.0.1")]]
+    monkeypatch.setattr(limiter, "limit", 1)
+    assert limiter.try_start(account_name(user.id))
+    assert_too_many(client_for(None)("PUT", path, body=b"x", headers=headers))
+    limiter.finish(account_name(user.id))
+    # Before the signature is verified, the request counts for the address.
+    assert limiter.try_start("address 127.0.0.1")
+    assert_too_many(client_for(None)("PUT", path.replace("signature=", "signature=0"), headers=headers))
+    limiter.finish("address 127.0.0.1")
+
+
+def test_s34_a_deleted_api_key_counts_for_the_address(
+    app: Application, database: Database, client_for: Callable[[User | None], Client],
+    limiter: ConcurrencyLimiter, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    user = factories.make_user()
+    headers = api_key_headers(app, factories.make_organization(user), scopes=["brands:read"])
+    with database.transaction(write=True) as session:
+        session.execute(delete(ApiKey))
+    monkeypatch.setattr(limiter, "limit", 1)
+    assert limiter.try_start(account_name(user.id))
+    assert client_for(None)("GET", "/brands/", headers=headers).status == 401
+    assert limiter.try_start("address 127.0.0.1")
+    assert_too_many(client_for(None)("GET", "/brands/", headers=headers))
+    for name in (account_name(user.id), "address 127.0.0.1"):
+        limiter.finish(name)
+        assert limiter.count_running(name) == 0
 
 
 def test_s34_long_polling_and_event_streams_are_not_counted(

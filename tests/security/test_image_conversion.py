@@ -16,8 +16,8 @@ import pytest
 from db.models import User
 from handlers.app import Application
 from handlers.pipeline.middleware import image_conversion
-from handlers.pipeline.middleware.concurrency import account_subject
-from studio.fair_slots import current_subject
+from handlers.pipeline.middleware.concurrency import account_name
+from studio.fair_slots import Subject, current_subject
 from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES, MAX_WAIT_SECONDS
 from studio.media.normalisation import normalise, read_image
 from studio.media.storage import LocalDisk, media_key
@@ -52,7 +52,7 @@ class Account:
             self.client = Client(server.client.app, auth_headers(server.client.app, user))
         for row in rows:
             storage.write(media_key(row.id, stored.extension), stored.data)
-        self.subject = account_subject(user.id)
+        self.subject = account_name(user.id)
         self.paths = [f"/files/media/{row.id}/file.png?type=webp&width=50" for row in rows]
 
     def open_requests(self) -> list[StreamingRequest]:
@@ -69,7 +69,7 @@ def create_account(committing_server: CommittingServer, storage: LocalDisk) -> C
 @contextmanager
 def hold_all_slots() -> Iterator[None]:
     """Hold all slots within the block."""
-    subjects = [f"other {number}" for number in range(MAX_LOADED_IMAGES)]
+    subjects = [Subject.of(f"other {number}") for number in range(MAX_LOADED_IMAGES)]
     assert all(LOAD_SLOTS.try_take(subject) for subject in subjects)
     yield
     for subject in subjects:
@@ -178,7 +178,7 @@ class Uploads:
 
     def __init__(self, server: CommittingServer) -> None:
         self.client, self.scenario = server.client, server.scenario
-        self.subject = account_subject(self.scenario.owner.id)
+        self.subject = account_name(self.scenario.owner.id)
         self.path = f"/products/{self.scenario.product.id}/images"
 
     def open_request(self, **headers: str) -> StreamingRequest:
@@ -298,7 +298,7 @@ def test_s34_an_upload_takes_its_slot_for_its_account(
         headers=FORM,
     )
     assert response.status == 201, response.body
-    assert subjects == [account_subject(scenario.owner.id)]
+    assert subjects == [Subject(account_name(scenario.owner.id), "address 127.0.0.1")]
 
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}

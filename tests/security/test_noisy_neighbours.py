@@ -167,7 +167,7 @@ def test_s37_slow_image_urls_of_one_account_leave_slots_to_others(
     def create_brand(client: Client, receiver: WebhookReceiver) -> ClientResponse:
         return client("POST", "/brands/", {"name": "Aurora", "logo_url": f"{receiver.recorder.url}/logo.jpg"})
 
-    limit = app.app.config["FETCHING"].per_subject
+    limit = app.app.config["FETCHING"].per_owner
     assert limit == app.settings.request_threads // 4
     with ThreadPoolExecutor(limit) as pool:
         waiting = [pool.submit(create_brand, noisy, slow) for _ in range(limit)]

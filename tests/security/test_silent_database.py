@@ -68,7 +68,7 @@ def test_s19_the_user_of_a_key_is_looked_up_within_a_time_limit(silent_url: str)
     async def find_twice() -> None:
         for _ in range(2):  # the second one waits for the thread of the first one
             with pytest.raises(TookTooLong):
-                await owners.find_subject(str(uuid.uuid4()))
+                await owners.find_user_id(str(uuid.uuid4()))
 
     began = time.monotonic()
     asyncio.run(find_twice())

@@ -18,6 +18,7 @@ from handlers.common.prechecks import find_precheck
 from handlers.contract.errors import RequestTimeout
 from handlers.contract.request_bodies import MIN_BYTES_PER_SECOND, read_chunks
 from handlers.pipeline.body_limits import TooManyBodyBytes, UnfinishedBodies
+from studio.fair_slots import Subject
 from tests.contract.operations import BASE, OPERATIONS, Request, unknown_id
 from tests.contract.tenant import Tenant, sign_upload_request
 from tests.security.test_uploads import accepts_image_bytes
@@ -221,7 +222,7 @@ def test_s35_unfinished_bodies_are_limited_by_account_by_address_and_in_total(
     def hold(rest: list[tuple[str, str, int]]) -> None:
         if rest:
             account, address, size = rest[0]
-            with limits.track([account], address) as count:
+            with limits.track(Subject(account, address)) as count:
                 count(size)
                 hold(rest[1:])
 

@@ -6,52 +6,131 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from studio.fair_slots import FairSlots, current_subject, set_current_subject
+from studio.fair_slots import FairSlots, Subject, current_subject, set_current_subject, share_threads
 
 
 def test_a_subject_gets_at_most_its_share_and_others_get_the_rest() -> None:
     slots = FairSlots(4, 2)
-    assert [slots.try_take("a") for _ in range(3)] == [True, True, False]
-    assert [slots.try_take("b") for _ in range(3)] == [True, True, False]
-    assert not slots.try_take("c")
-    slots.release("a")
-    assert slots.try_take("c")
+    assert [slots.try_take(Subject.of("a")) for _ in range(3)] == [True, True, False]
+    assert [slots.try_take(Subject.of("b")) for _ in range(3)] == [True, True, False]
+    assert not slots.try_take(Subject.of("c"))
+    slots.release(Subject.of("a"))
+    assert slots.try_take(Subject.of("c"))
     assert [slots.count_held(subject) for subject in "abcd"] == [1, 2, 1, 0]
 
 
 def test_waiting_subjects_take_turns() -> None:
     async def scenario() -> None:
         slots, order = FairSlots(1, 1), []
-        assert slots.try_take("running")
+        assert slots.try_take(Subject.of("running"))
 
         async def work(name: str) -> None:
-            assert await slots.take(name[0], 10)
+            assert await slots.take(Subject.of(name[0]), 10)
             order.append(name)
-            slots.release(name[0])
+            slots.release(Subject.of(name[0]))
 
         # All tasks of the first subject wait before the others come.
         tasks = [asyncio.ensure_future(work(name)) for name in ("a1", "a2", "a3", "b1", "b2", "c1")]
         await asyncio.sleep(0)
         assert [slots.count_waiting(subject) for subject in "abc"] == [3, 2, 1]
-        slots.release("running")
+        slots.release(Subject.of("running"))
         await asyncio.gather(*tasks)
         assert order == ["a1", "b1", "c1", "a2", "b2", "a3"]
 
     asyncio.run(scenario())
 
 
+def serve_in_turn(slots: FairSlots, running: Subject, waiting: list[Subject]) -> list[Subject]:
+    """Let tasks wait in this order for the slot of a running one; return the order in which they got it."""
+
+    async def scenario() -> list[Subject]:
+        order: list[Subject] = []
+        assert slots.try_take(running)
+
+        async def work(subject: Subject) -> None:
+            assert await slots.take(subject, 10)
+            order.append(subject)
+            slots.release(subject)
+
+        tasks = []
+        for subject in waiting:
+            tasks.append(asyncio.ensure_future(work(subject)))
+            await asyncio.sleep(0)
+        slots.release(running)
+        await asyncio.gather(*tasks)
+        return order
+
+    return asyncio.run(scenario())
+
+
+def test_an_address_with_many_accounts_delays_another_address_by_one_turn() -> None:
+    hostile = [Subject(f"account {number}", "address h") for number in range(20)]
+    victim = Subject("account v", "address v")
+    order = serve_in_turn(FairSlots(1, 1), hostile[0], [*hostile, *hostile, victim, victim])
+    assert [place for place, subject in enumerate(order) if subject == victim] == [1, 3]
+
+
+def test_an_account_at_many_addresses_delays_another_account_by_one_turn() -> None:
+    hostile = [Subject("account h", f"address {number}") for number in range(20)]
+    victim = Subject("account v", "address v")
+    order = serve_in_turn(FairSlots(1, 1), hostile[0], [*hostile, victim])
+    assert order.index(victim) == 1
+
+
+def test_accounts_at_one_address_take_turns_among_themselves() -> None:
+    many, few = Subject("account m", "address o"), Subject("account f", "address o")
+    assert serve_in_turn(FairSlots(1, 1), many, [many, many, many, few]) == [many, few, many, many]
+
+
+def test_newcomers_do_not_starve_a_task_that_waits() -> None:
+    async def scenario() -> None:
+        slots, order, newcomers = FairSlots(1, 1), [], iter(range(9))
+        running, patient = Subject.of("running"), Subject.of("patient")
+        assert slots.try_take(running)
+
+        async def work(subject: Subject) -> None:
+            assert await slots.take(subject, 10)
+            order.append(subject)
+            # While each task works, another one begins to wait.
+            for number in newcomers:
+                tasks.append(asyncio.ensure_future(work(Subject.of(f"newcomer {number}"))))
+                break
+            await asyncio.sleep(0)
+            slots.release(subject)
+
+        tasks = [asyncio.ensure_future(work(patient)) for _ in range(3)]
+        await asyncio.sleep(0)
+        slots.release(running)
+        while len(order) < 12:
+            await asyncio.gather(*tasks)
+        assert order[:5].count(patient) == 3
+
+    asyncio.run(scenario())
+
+
+def test_one_address_leaves_a_thread_to_others_and_gets_it_back() -> None:
+    slots = share_threads(8)
+    accounts = [Subject(f"account {number}", "address a") for number in range(3)]
+    taken = [subject for subject in accounts for _ in range(4) if slots.try_take(subject)]
+    assert (len(taken), slots.count_held("address a"), slots.count_held("account 0")) == (7, 7, 4)
+    assert slots.try_take(Subject.of("address b"))
+    slots.release(taken[0])
+    assert slots.try_take(accounts[1])
+    assert share_threads(1).try_take(accounts[0])
+
+
 def test_a_task_that_gives_up_takes_no_slot() -> None:
     async def scenario() -> None:
         slots = FairSlots(1, 1)
-        assert slots.try_take("a")
-        assert not await slots.take("b", 0.01)
-        waiting = asyncio.ensure_future(slots.take("b", 10))
+        assert slots.try_take(Subject.of("a"))
+        assert not await slots.take(Subject.of("b"), 0.01)
+        waiting = asyncio.ensure_future(slots.take(Subject.of("b"), 10))
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         assert slots.count_waiting("b") == 0
-        slots.release("a")
-        assert [slots.try_take("b"), slots.try_take("c")] == [True, False]
+        slots.release(Subject.of("a"))
+        assert [slots.try_take(Subject.of("b")), slots.try_take(Subject.of("c"))] == [True, False]
 
     asyncio.run(scenario())
 
@@ -59,13 +138,13 @@ def test_a_task_that_gives_up_takes_no_slot() -> None:
 def test_a_slot_that_is_handed_over_while_the_task_is_cancelled_is_returned() -> None:
     async def scenario() -> None:
         slots = FairSlots(1, 1)
-        assert slots.try_take("a")
-        waiting = asyncio.ensure_future(slots.take("b", 10))
+        assert slots.try_take(Subject.of("a"))
+        waiting = asyncio.ensure_future(slots.take(Subject.of("b"), 10))
         await asyncio.sleep(0)
-        slots.release("a")
+        slots.release(Subject.of("a"))
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        assert slots.try_take("c")
+        assert slots.try_take(Subject.of("c"))
 
     asyncio.run(scenario())
 
@@ -74,13 +153,13 @@ def test_threads_and_event_loops_share_slots() -> None:
     slots, inside, leave = FairSlots(1, 1), threading.Event(), threading.Event()
 
     def hold() -> None:
-        with slots.hold("thread"):
+        with slots.hold(Subject.of("thread")):
             inside.set()
             assert leave.wait(10)
 
     async def wait_for_slot() -> bool:
         inside.wait(10)
-        task = asyncio.ensure_future(slots.take("loop", 10))
+        task = asyncio.ensure_future(slots.take(Subject.of("loop"), 10))
         await asyncio.sleep(0)
         assert not task.done()
         leave.set()
@@ -97,7 +176,7 @@ def test_each_thread_is_its_own_subject_outside_of_requests() -> None:
         assert pool.submit(current_subject).result() != current_subject()
 
     async def request() -> str:
-        set_current_subject("account 1")
-        return await asyncio.create_task(asyncio.sleep(0, current_subject()))
+        set_current_subject(Subject.of("account 1"))
+        return await asyncio.create_task(asyncio.sleep(0, current_subject().owner))
 
     assert asyncio.run(request()) == "account 1"

@@ -1,4 +1,8 @@
-"""Limit the requests that one account, or one address without a credential, runs at the same time.
+"""Decide who a request counts for, and limit the requests that an owner runs at the same time.
+
+The owner is the account of the credential or of the signed URL, else the client's address; a deleted or
+unknown API key has no account. This is the only place that decides it: threads, lock waits, decode slots,
+fetches, unfinished bodies and image variants use its `Subject`.
 
 A request is rejected on the event loop, before it gets a thread. Long polling and event streams are outside
 of this layer, so a request that waits for a change is not counted.
@@ -18,7 +22,7 @@ from db.errors import TooManyConcurrentRequests
 from db.queries.api_keys import find_key_owner
 from handlers.contract.errors import TookTooLong
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import set_current_subject
+from studio.fair_slots import Subject, set_current_subject
 from studio.rate_limits.client_address import get_rate_limit_address
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 
@@ -45,8 +49,8 @@ class KeyOwners:
         """Forget all keys: a mock that was reset gives their ids to others."""
         self._user_ids.clear()
 
-    async def find_subject(self, api_key_id: str) -> str | None:
-        """Return the subject of a key's user; None if the key was deleted.
+    async def find_user_id(self, api_key_id: str) -> str | None:
+        """Return the id of a key's user; None if the key was deleted.
 
         Raises:
             TookTooLong: the database did not answer in time.
@@ -59,7 +63,7 @@ class KeyOwners:
             except TimeoutError:
                 logger.warning("aborted the lookup of an API key's user after %s seconds", self._seconds)
                 raise TookTooLong from None
-        return None if user_id is None else account_subject(user_id)
+        return user_id
 
     def _read(self, api_key_id: str) -> str | None:
         with self._transaction(False):
@@ -72,8 +76,42 @@ class KeyOwners:
         return str(owner.user_id)
 
 
+class RequestOwner:
+    """The owner of a running request, and its count in the limiter.
+
+    Args:
+        limiter: counts the requests of an owner.
+        address: the address of the client, an owner itself.
+        is_limited: whether the limiter counts the request.
+    """
+
+    def __init__(self, limiter: ConcurrencyLimiter, address: str, is_limited: bool) -> None:
+        self._limiter, self._address, self._is_limited = limiter, address, is_limited
+        self._counted: str | None = None
+
+    def assign(self, user_id: object | None) -> None:
+        """Let the request count for an account from now on; for the client's address if it is None.
+
+        Raises:
+            TooManyConcurrentRequests: the owner is at its limit.
+        """
+        owner = self._address if user_id is None else account_name(user_id)
+        if self._is_limited and owner != self._counted:
+            if not self._limiter.try_start(owner):
+                raise TooManyConcurrentRequests()
+            self.finish()
+            self._counted = owner
+        set_current_subject(Subject(owner, self._address))
+
+    def finish(self) -> None:
+        """End the count."""
+        if self._counted is not None:
+            self._limiter.finish(self._counted)
+            self._counted = None
+
+
 class ConcurrencyLimit:
-    """Reject a request while its account or address runs as many as it may; runs before the body is read."""
+    """Reject a request while its owner runs as many as it may; runs before the body is read."""
 
     def __init__(self, app: ASGIApp, *, limiter: ConcurrencyLimiter, key_owners: KeyOwners) -> None:
         self.app = app
@@ -90,32 +128,28 @@ class ConcurrencyLimit:
         if context is None or context.operation is None or context.operation.is_probe:
             await self.app(scope, receive, send)
             return
-        subject = await self._find_subject(scope)
-        set_current_subject(subject)
+        address = address_name((scope.get("client") or ("",))[0])
         # A request that long polling sends again must not fail: it waits for its turn in `wsgi_bridge`.
-        if context.is_repeated or not context.operation.is_rate_limited:
-            await self.app(scope, receive, send)
-            return
-        if not self.limiter.try_start(subject):
-            raise TooManyConcurrentRequests()
+        is_limited = context.operation.is_rate_limited and not context.is_repeated
+        context.owner = RequestOwner(self.limiter, address, is_limited)
+        context.owner.assign(await self._find_user_id(scope))
         try:
             await self.app(scope, receive, send)
         finally:
-            self.limiter.finish(subject)
+            context.owner.finish()
 
-    async def _find_subject(self, scope: Scope) -> str:
+    async def _find_user_id(self, scope: Scope) -> str | None:
         claims: dict[str, Any] | None = scope["extensions"].get("connexion_context", {}).get("token_info")
-        if claims is not None and "sub" in claims:
-            return account_subject(claims["sub"])
-        subject = None if claims is None else await self.key_owners.find_subject(claims["api_key_id"])
-        return subject or address_subject((scope.get("client") or ("",))[0])
+        if claims is None:
+            return None
+        return claims["sub"] if "sub" in claims else await self.key_owners.find_user_id(claims["api_key_id"])
 
 
-def account_subject(user_id: object) -> str:
-    """Return the subject of an account."""
+def account_name(user_id: object) -> str:
+    """Return the name of an account in a `Subject`."""
     return f"account {user_id}"
 
 
-def address_subject(peer: str) -> str:
-    """Return the subject of a client without a credential."""
+def address_name(peer: str) -> str:
+    """Return the name of a client address in a `Subject`."""
     return f"address {get_rate_limit_address(peer)}"

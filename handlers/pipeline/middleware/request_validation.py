@@ -18,12 +18,11 @@ from handlers.contract.errors import NotAcceptable, PathNotFound, ValidationFail
 from handlers.contract.operations import Operation
 from handlers.contract.request_bodies import ClientDisconnected
 from handlers.pipeline.body_limits import UnfinishedBodies
-from handlers.pipeline.middleware.concurrency import account_subject, address_subject
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import current_subject, set_current_subject
+from studio.fair_slots import current_subject
 
 Authorize = Callable[[Operation, Scope], Awaitable[UUID | None]]
-"""Authorizes a request without its body, and returns the account that it counts for besides the caller."""
+"""Authorizes a request without its body, and returns the account that a signed URL stands for."""
 
 
 class RequestValidation:
@@ -42,6 +41,7 @@ class RequestValidation:
                 parameters have violations.
             NotAcceptable: the Accept header excludes every media type of the operation.
             TooManyBodyBytes: too many bytes of unfinished bodies are held.
+            TooManyConcurrentRequests: the account of the signed URL runs as many requests as it may.
         """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -61,16 +61,13 @@ class RequestValidation:
             await self.app(scope, receive, send)
             return
         body = operation.request_body.announce(headers)
-        accounts = [current_subject()]
         if body is not None and body.has_file:
             _require_valid(violations)
             account_id = await self.authorize(operation, scope)
-            if account_id is not None:
-                accounts.append(account_subject(account_id))
-                # A signed URL has no credential: its work counts for the account, not for any address.
-                set_current_subject(account_subject(account_id))
-        address = address_subject((scope.get("client") or ("",))[0])
-        with self.unfinished_bodies.track(accounts, address) as count:
+            if account_id is not None and context.owner is not None:
+                # Before, the request counted for the address of the client.
+                context.owner.assign(account_id)
+        with self.unfinished_bodies.track(current_subject()) as count:
             try:
                 context.arguments["body"], body_violations = await operation.request_body.read(
                     body, _watch_body(receive, context, count), context.files_to_close
