@@ -28,7 +28,7 @@ MAX_ATTEMPTS = 3
 INTERNAL_ERROR = {"category": "internal", "message": "The archive could not be written", "retryable": True}
 INPUT_ERROR = {
     "category": "input",
-    "message": "The file of a picture is gone or was changed",
+    "message": "The file of a prediction is missing or has changed",
     "retryable": False,
 }
 

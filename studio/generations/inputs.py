@@ -59,7 +59,7 @@ class NothingToGenerate(Conflict):
     """The request leads neither to a photo of a product nor, where one is needed, to a source prediction."""
 
     code = "nothing_to_generate"
-    default_detail = "There is no photograph of a product to work from"
+    default_detail = "There is no product image to start from: pass a product with images, or `product_image`"
 
 
 class StrategyNotSupported(Conflict):

@@ -323,7 +323,7 @@ def build_tenant_rows(
         WebhookEndpoint,
         # Contract tests may send to this port, where no server listens. The demo data sends nothing.
         url="http://127.0.0.1:9/sartiq" if for_contract else "https://hooks.example.com/sartiq",
-        description="Tells the shop about new pictures.",
+        description="Notifies the shop about new images.",
         event_types=["generation.completed", "shot.approved"],
         is_enabled=for_contract,
         disabled_at=None if for_contract else utc_now(),

@@ -44,7 +44,7 @@ EXPIRE_BATCH_SIZE = 100
 CLEANUP_GRACE = timedelta(seconds=60)
 INTERNAL_ERROR = {
     "category": "internal",
-    "message": "The pictures could not be made; the credits were returned",
+    "message": "The images could not be rendered; the credits were refunded",
     "retryable": True,
 }
 INPUT_ERROR = {

@@ -46,7 +46,7 @@ MAX_PHOTO_SIDE = 2_048
 _BACKOFF_FACTOR = 1.4
 PROVIDER_ERROR = {
     "category": "provider",
-    "message": "The provider could not render the images; the credits were returned",
+    "message": "The provider could not render the images; the credits were refunded",
     "retryable": True,
 }
 
