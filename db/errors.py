@@ -16,15 +16,17 @@ class DomainError(Exception):
     Attributes:
         code: The problem code, stable for clients.
         detail: The message for people.
-        extra: Further members of the problem document, for programs.
+        value: The value that is rejected, such as an unknown id. The problem names its place in the request.
+        members: Further members of the problem document, for programs.
     """
 
     code: ClassVar[str] = "refused"
     default_detail: ClassVar[str] = "Refused"
 
-    def __init__(self, detail: str | None = None, **extra: Any) -> None:
+    def __init__(self, detail: str | None = None, *, value: Any = None, **members: Any) -> None:
         self.detail = detail if detail is not None else self.default_detail
-        self.extra = extra
+        self.value = value
+        self.members = members
         super().__init__(self.detail)
 
 
@@ -50,10 +52,18 @@ class Unauthenticated(DomainError):
 
 
 class InvalidToken(Unauthenticated):
-    """The token is malformed, expired or revoked, or its user is deleted or inactive."""
+    """The token is malformed, expired or revoked, or its user is deleted or inactive.
+
+    Attributes:
+        reason: What a client may know about it, without quotation marks.
+    """
 
     code = "invalid_token"
     default_detail = "Could not validate credentials"
+
+    def __init__(self, reason: str = "The token is not valid") -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class IncorrectCredentials(Unauthenticated):

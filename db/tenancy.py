@@ -31,6 +31,8 @@ from db.session import current_role, current_session, is_in_transaction, switch_
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
 
+NO_PERSONAL_RESOURCES = "An API key has no personal resources: send its organization_id"
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -166,7 +168,7 @@ def require_grant(scope_id: UUID) -> None:
         return
     # Same errors and order as for a row: membership first, then the permission.
     if scope_id not in caller.roles:
-        raise NotFound()
+        raise NotFound(value=scope_id)
     if not caller.has_permission(current_permission(), scope_id):
         raise PermissionDenied()
 
@@ -224,7 +226,7 @@ def list_filter(organization_id: UUID | None, include_public: bool = False) -> R
         # No condition for public rows: they are included already.
         return RowFilter(RowFilterKind.EVERYTHING)
     if caller.api_key_id is not None:
-        raise PermissionDenied()
+        raise PermissionDenied(NO_PERSONAL_RESOURCES, parameter="organization_id")
     return RowFilter(RowFilterKind.PERSONAL, {"caller_id": caller.user_id}, include_public)
 
 
@@ -292,7 +294,7 @@ def get_visible(
         # One error for absent rows and rows of other tenants: a different one would confirm the id.
         if for_update:
             _deny_if_read_only(model, row_id, where)
-        raise NotFound()
+        raise NotFound(value=row_id)
     require_permission_on(row)
     return row
 
@@ -367,14 +369,22 @@ def get_reference(
     caller = current_caller()
     row = current_session().scalars(select_visible(model).where(model.id == row_id)).one_or_none()
     if row is None:
-        raise NotFound()
+        raise NotFound(value=row_id)
     # A reference across tenants would show the row to all members of the other one.
     same_tenant = row.organization_id == organization_id and (
         organization_id is not None or row.owner_id == (owner_id or caller.user_id)
     )
     if not same_tenant and not getattr(row, "public", False):
-        raise ScopeMismatch()
+        raise ScopeMismatch(_explain_mismatch(row, organization_id), value=row_id)
     return row
+
+
+def _explain_mismatch(row: Owned, organization_id: UUID | None) -> str:
+    if row.organization_id is None:
+        return "The referenced resource is personal; an organization cannot use it"
+    if organization_id is None:
+        return "The referenced resource belongs to an organization; personal resources cannot use it"
+    return ScopeMismatch.default_detail
 
 
 def extend_role_to(organization_id: UUID) -> None:
@@ -404,10 +414,13 @@ def require_permission_in(organization_id: UUID | None) -> None:
     """
     if organization_id is not None:
         require_membership(organization_id)
-    if not current_caller().has_permission(current_permission(), organization_id):
+    caller = current_caller()
+    if organization_id is None and caller.api_key_id is not None:
+        raise PermissionDenied(NO_PERSONAL_RESOURCES, parameter="organization_id")
+    if not caller.has_permission(current_permission(), organization_id):
         raise PermissionDenied()
     # The idempotency lock stores the grant, so that a replay can check it again.
-    record_grant(organization_id or current_caller().user_id)
+    record_grant(organization_id or caller.user_id)
 
 
 def require_membership(organization_id: UUID) -> None:
@@ -424,7 +437,7 @@ def require_membership(organization_id: UUID) -> None:
     if not caller.is_superuser or not current_session().scalar(
         select(Organization.id).where(Organization.id == organization_id)
     ):
-        raise NotFound()
+        raise NotFound(value=organization_id)
 
 
 def _is_personal(model: type[Owned], user_id: Any) -> ColumnElement[bool]:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import joinedload
 
 from db.fast_path.insert import insert_row
 from db.models.presets import BackgroundPreset
+from db.queries.references import delete_unreferenced
 from db.session import current_session
 from db.tenancy import get_visible, list_filter
 from handlers.common.pagination import ListQuery
@@ -73,7 +74,6 @@ def update_background_preset(background_preset_id: UUID, body: dict[str, Any]) -
 def delete_background_preset(background_preset_id: UUID) -> ApiResponse:
     """Delete a background preset that no row refers to."""
     preset = get_for_update(BackgroundPreset, background_preset_id, BackgroundPresetSchema, IMAGE_OPTIONS)
-    current_session().delete(preset)
-    current_session().flush()
+    delete_unreferenced(preset)
     sync_media_visibility(preset.image_media_id)
     return no_content()

@@ -65,7 +65,7 @@ def get_docs_asset(asset_name: str) -> ApiResponse:
     else:
         asset = pages.find_asset(asset_name)
     if asset is None:
-        raise NotFound()
+        raise NotFound(value=asset_name)
     content, media_type = asset
     return document_response(content, media_type, X_Content_Type_Options="nosniff")
 
@@ -74,5 +74,5 @@ def get_problem_page(code: str) -> ApiResponse:
     """Return the page that explains a problem type."""
     content = pages.problem_page(code)
     if content is None:
-        raise NotFound()
+        raise NotFound(value=code)
     return _page_response(content)

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from db.errors import NotFound
 from db.fast_path.insert import insert_row
 from db.models.generation_models import GenerationModel
+from db.queries.references import delete_unreferenced
 from db.session import current_session
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
@@ -72,8 +73,7 @@ def replace_generation_model(model_id: UUID, body: dict[str, Any]) -> ApiRespons
 @requires(Permission.GENERATION_MODELS_WRITE)
 def delete_generation_model(model_id: UUID) -> ApiResponse:
     """Delete a generation model that no generation uses."""
-    current_session().delete(_get_model(model_id, for_update=True))
-    current_session().flush()
+    delete_unreferenced(_get_model(model_id, for_update=True))
     return no_content()
 
 
@@ -87,7 +87,7 @@ def _get_model(model_id: UUID, for_update: bool = False) -> GenerationModel:
     statement = select(GenerationModel).where(GenerationModel.id == model_id)
     model = current_session().scalars(statement.with_for_update() if for_update else statement).one_or_none()
     if model is None:
-        raise NotFound()
+        raise NotFound(value=model_id)
     if for_update:
         require_etag_match(model, GenerationModelSchema)
     return model

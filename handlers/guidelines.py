@@ -12,6 +12,7 @@ from db.fast_path.insert import insert_row
 from db.models.guidelines import Guidelines
 from db.models.presets import BackgroundPreset, ResolutionPreset, ShotType
 from db.models.subjects import Subject
+from db.queries.references import delete_unreferenced
 from db.session import current_session
 from db.tenancy import get_visible, list_filter
 from handlers.common.pagination import ListQuery
@@ -58,8 +59,7 @@ def update_guidelines(guidelines_id: UUID, body: dict[str, Any]) -> ApiResponse:
 @requires(Permission.GUIDELINES_WRITE)
 def delete_guidelines(guidelines_id: UUID) -> ApiResponse:
     """Delete guidelines that no row refers to."""
-    current_session().delete(get_for_update(Guidelines, guidelines_id, GuidelinesSchema, LIST_OPTIONS))
-    current_session().flush()
+    delete_unreferenced(get_for_update(Guidelines, guidelines_id, GuidelinesSchema, LIST_OPTIONS))
     return no_content()
 
 

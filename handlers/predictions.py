@@ -139,10 +139,10 @@ def get_shared_image(share_token: str, width: int | None = None, format_: str | 
     try:
         query = shares.select_shared_prediction(current_settings().secret_keys, share_token)
     except InvalidSignature:
-        raise NotFound() from None
+        raise NotFound(value=share_token) from None
     prediction = current_session().scalars(query.options(*FILE_OPTIONS)).one_or_none()
     if prediction is None:
-        raise NotFound()
+        raise NotFound(value=share_token)
     response = image_response(prediction.media, width, format_, CACHE_CONTROL)
     # Other sites may embed shared images.
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"

@@ -12,6 +12,7 @@ from db.fast_path.insert import insert_row
 from db.models.brands import Brand
 from db.models.media import MediaResource
 from db.models.products import Product, ProductImage, ProductState
+from db.queries.references import delete_unreferenced
 from db.session import current_session
 from db.tenancy import get_visible, list_filter, readable_filter
 from handlers.common.pagination import ListQuery
@@ -90,8 +91,7 @@ def update_product(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
 @requires(Permission.PRODUCTS_WRITE)
 def delete_product(product_id: UUID) -> ApiResponse:
     """Delete a product that no row refers to, with its photos."""
-    current_session().delete(get_for_update(Product, product_id, ProductSchema, IMAGE_OPTIONS))
-    current_session().flush()
+    delete_unreferenced(get_for_update(Product, product_id, ProductSchema, IMAGE_OPTIONS))
     return no_content()
 
 

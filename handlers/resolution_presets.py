@@ -7,6 +7,7 @@ from uuid import UUID
 
 from db.fast_path.insert import insert_row
 from db.models.presets import ResolutionPreset
+from db.queries.references import delete_unreferenced
 from db.session import current_session
 from db.tenancy import get_visible, list_filter
 from handlers.common.pagination import ListQuery
@@ -59,6 +60,5 @@ def update_resolution_preset(resolution_preset_id: UUID, body: dict[str, Any]) -
 @requires(Permission.RESOLUTION_PRESETS_WRITE)
 def delete_resolution_preset(resolution_preset_id: UUID) -> ApiResponse:
     """Delete a resolution preset that no row refers to."""
-    current_session().delete(get_for_update(ResolutionPreset, resolution_preset_id, ResolutionPresetSchema))
-    current_session().flush()
+    delete_unreferenced(get_for_update(ResolutionPreset, resolution_preset_id, ResolutionPresetSchema))
     return no_content()

@@ -85,5 +85,5 @@ def _get_subscription(subscription_id: UUID, for_update: bool = False) -> Subscr
         query = query.with_for_update().execution_options(populate_existing=True)
     subscription: Subscription | None = current_session().scalars(query).one_or_none()
     if subscription is None:
-        raise NotFound()
+        raise NotFound(value=subscription_id)
     return subscription

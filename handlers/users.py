@@ -106,7 +106,7 @@ def get_user(user_id: UUID) -> ApiResponse:
     """Return an account: the caller's own, or any for superusers."""
     caller = current_caller()
     if user_id != caller.user_id and not caller.is_superuser:
-        raise NotFound()
+        raise NotFound(value=user_id)
     return ok(get_account(user_id), UserSchema)
 
 

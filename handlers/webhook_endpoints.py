@@ -151,7 +151,7 @@ def _get_delivery(endpoint: WebhookEndpoint, delivery_id: UUID) -> WebhookDelive
     query = select(WebhookDelivery).where(WebhookDelivery.id == delivery_id)
     delivery = current_session().scalar(query.where(WebhookDelivery.endpoint_id == endpoint.id))
     if delivery is None:
-        raise NotFound()
+        raise NotFound(value=delivery_id)
     return delivery
 
 

@@ -128,7 +128,7 @@ def create_subscription(user_id: UUID, service_type: str, tier: str, payment_id:
     """
     # The account is locked, so that parallel requests cannot create two subscriptions.
     if current_session().scalar(select(User.id).where(User.id == user_id).with_for_update()) is None:
-        raise NotFound()
+        raise NotFound(value=user_id)
     now = utc_now()
     existing = select(Subscription.id).where(Subscription.user_id == user_id, active_condition(now))
     if current_session().scalar(existing) is not None:

@@ -48,7 +48,7 @@ def approve_shot(shot: Shot, prediction_id: UUID | None, note: str | None) -> No
     if prediction_id is not None:
         prediction = get_visible(Prediction, prediction_id, for_update=True)
         if prediction.shot_id != shot.id:
-            raise ScopeMismatch("`prediction_id` belongs to another shot")
+            raise ScopeMismatch("`prediction_id` belongs to another shot", value=prediction_id)
     else:
         next_shot_status(shot.status, "approve")  # reports a wrong status before the number of predictions
         candidates = _lock_predictions(shot, Prediction.status == "pending_review")

@@ -49,7 +49,7 @@ def delete_prediction_share(prediction: Prediction, share_id: UUID) -> None:
         )
     )
     if share is None:
-        raise NotFound()
+        raise NotFound(value=share_id)
     current_session().delete(share)
     current_session().flush()
 

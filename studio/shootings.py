@@ -15,6 +15,7 @@ from db.base import utc_now
 from db.errors import Conflict, InvalidTransition
 from db.models.generations import Generation, Prediction
 from db.models.shootings import Look, Shooting, Shot
+from db.queries.references import describe_conflict
 from db.session import current_session
 from studio.state_machines import OPEN_GENERATION, require_phase_transition
 from studio.webhooks.outbox import publish
@@ -139,5 +140,6 @@ def _require_no_open_generation(condition: Any) -> None:
     query = select(Generation.id).where(  # unscoped: the generations of these shots
         Generation.shot_id.in_([shot.id for shot in shots]), Generation.status.in_(OPEN_GENERATION)
     )
-    if current_session().scalar(query.limit(1)) is not None:
-        raise GenerationRunning()
+    running = current_session().scalars(query).all()
+    if running:
+        raise GenerationRunning(conflicts_with=[describe_conflict("generation", running)])

@@ -54,6 +54,8 @@ SHOT_ACTIONS: Mapping[str, Action] = {
 }
 """Action on a shot -> its transition. Approving an approved shot replaces its prediction."""
 
+_BY_WORKERS = ("finish", "fail")
+
 PREDICTION_ACTIONS: Mapping[str, Action] = {
     "approve": _build_action("pending_review approved", "approved"),
     "reject": _build_action("pending_review", "rejected"),
@@ -90,7 +92,11 @@ def require_phase_transition(current: str, target: str) -> None:
         InvalidTransition: The table has no such transition.
     """
     if target != current and target not in SHOOTING_PHASES[current]:
-        raise InvalidTransition(f"A shooting in {current} cannot move to {target}")
+        raise InvalidTransition(
+            f"A shooting in {current} cannot move to {target}",
+            pointer="/phase",
+            allowed_transitions=list(SHOOTING_PHASES[current]),
+        )
 
 
 def next_shot_status(current: str, action: str) -> str:
@@ -117,5 +123,12 @@ def next_prediction_status(current: str, action: str) -> str:
 def _next_status(actions: Mapping[str, Action], noun: str, current: str, name: str) -> str:
     action = actions[name]
     if current not in action.sources or action.target is None:
-        raise InvalidTransition(f"A {noun} that is {current} does not allow: {name.replace('_', ' ')}")
+        allowed = [
+            other
+            for other, candidate in actions.items()
+            if current in candidate.sources and candidate.target is not None and other not in _BY_WORKERS
+        ]
+        raise InvalidTransition(
+            f"Cannot {name.replace('_', ' ')} a {noun} in status `{current}`", allowed_transitions=allowed
+        )
     return action.target

@@ -68,7 +68,7 @@ def get_api_key(organization_id: UUID, api_key_id: UUID, for_update: bool = Fals
         query = query.with_for_update().execution_options(populate_existing=True)
     key = current_session().scalars(query).one_or_none()
     if key is None:
-        raise NotFound()
+        raise NotFound(value=api_key_id)
     return key
 
 

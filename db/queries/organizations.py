@@ -43,7 +43,7 @@ def get_organization(
         query = query.execution_options(populate_existing=True)
     organization = current_session().scalars(query.options(*options)).one_or_none()
     if organization is None:
-        raise NotFound()
+        raise NotFound(value=organization_id)
     if for_update:
         _require_unchanged_role(organization_id)
     return organization
@@ -65,7 +65,7 @@ def _require_unchanged_role(organization_id: UUID) -> None:
     mine = (Membership.organization_id == organization_id, Membership.user_id == caller.user_id)
     role = current_session().scalar(select(Membership.role).where(*mine))
     if role is None:
-        raise NotFound()
+        raise NotFound(value=organization_id)
     if role != caller.roles[organization_id]:
         raise PermissionDenied()
 
@@ -85,7 +85,7 @@ def get_membership(organization_id: UUID, user_id: UUID, for_update: bool = Fals
         query = query.with_for_update(of=Membership).execution_options(populate_existing=True)
     membership = current_session().scalars(query).one_or_none()
     if membership is None:
-        raise NotFound()
+        raise NotFound(value=user_id)
     return membership
 
 
@@ -102,7 +102,7 @@ def get_invitation(organization_id: UUID, invitation_id: UUID, for_update: bool 
         query = query.with_for_update().execution_options(populate_existing=True)
     invitation = current_session().scalars(query).one_or_none()
     if invitation is None:
-        raise NotFound()
+        raise NotFound(value=invitation_id)
     return invitation
 
 

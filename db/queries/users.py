@@ -28,7 +28,7 @@ def get_user(user_id: UUID, for_update: bool = False) -> User:
         query = query.with_for_update(of=User).execution_options(populate_existing=True)
     user = current_session().scalars(query).one_or_none()
     if user is None:
-        raise NotFound()
+        raise NotFound(value=user_id)
     return user
 
 

@@ -119,7 +119,7 @@ class ListQuery:
             tenant_filter: The rows that the caller may see; required for rows of tenants.
 
         Raises:
-            NotFound: The cursor is invalid or belongs to another `sort`.
+            NotFound: The cursor is invalid or belongs to another list, sort order or filter.
             TypeError: The list is neither filtered nor global, or a parameter is no filter of the list.
         """
         self._check_params(params, tenant_filter)
@@ -133,12 +133,14 @@ class ListQuery:
         strategy: Strategy = "first"
         if params.get("cursor") is not None:
             strategy = "cursor"
-            values["place"], values["place_id"] = _decode_cursor(params["cursor"], sort)
         elif skip := params.get("skip"):
             strategy, values["skip"] = "deep_skip" if skip > DEEP_OFFSET else "skip", skip
         kind = tenant_filter.kind if tenant_filter else None
         with_public = tenant_filter.with_public if tenant_filter else False
         shape = _QueryShape(kind, with_public, bool(text), filter_names, sort, strategy)
+        if strategy == "cursor":
+            position = _decode_cursor(params["cursor"], self._cursor_scope(shape, values))
+            values["place"], values["place_id"] = position
 
         rows = current_session().execute(_build_page(self, shape), values).all()
         # Each row has the count as a column; an empty page needs a statement of its own.
@@ -156,9 +158,23 @@ class ListQuery:
         headers = {}
         if len(rows) > limit:
             last = records[-1]
-            page["next_cursor"] = _encode_cursor(sort, getattr(last, sort.lstrip("-")), last.id)
+            scope = self._cursor_scope(shape, values)
+            page["next_cursor"] = _encode_cursor(scope, getattr(last, sort.lstrip("-")), last.id)
             headers["Link"] = _build_next_link(page["next_cursor"])
         return ApiResponse(200, page, headers)
+
+    def _cursor_scope(self, shape: _QueryShape, values: Mapping[str, Any]) -> str:
+        """Return a name of the sorted and filtered list, for which alone a cursor is valid.
+
+        It starts with the sort order, which tells the type of the position in the cursor.
+        """
+        # Not the caller's organizations: they can change while a client reads the pages.
+        names = {*shape.filter_names, *self.parent, "text", "organization_id"} & values.keys()
+        # A time in a condition of the parent is the current one.
+        changing = {name for name in self.parent if isinstance(values[name], datetime)}
+        filters = [(name, str(values[name])) for name in sorted(names - changing)]
+        key = (self.model.__tablename__, str(shape.row_filter_kind), shape.with_public, filters)
+        return f"{shape.sort} {hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
 
     def _check_params(self, params: Mapping[str, Any], tenant_filter: RowFilter | None) -> None:
         if tenant_filter is None and (issubclass(self.model, Owned) or not (self.parent or self.is_global)):
@@ -268,32 +284,33 @@ def _find_stored_count(list_query: ListQuery, shape: _QueryShape) -> Select[Any]
 
 
 @cache
-def _cursor_serializer(secret_keys: tuple[str, ...]) -> URLSafeSerializer:
+def cursor_serializer(secret_keys: tuple[str, ...]) -> URLSafeSerializer:
+    """Return the serializer that signs cursors with the last of these keys and verifies them with all."""
     # The salt keeps signatures made for another purpose with the same key from being accepted as cursors.
-    # The library signs with the last key.
     options = {"digest_method": hashlib.sha256}
     return URLSafeSerializer(secret_keys[::-1], salt="cursor", signer_kwargs=options)
 
 
-def _encode_cursor(sort: str, value: object, row_id: str) -> str:
-    """Return the signed position after a row: the sort order, the row's value in it, and its id."""
+def _encode_cursor(scope: str, value: object, row_id: str) -> str:
+    """Return the signed position after a row: the list, the value that the list is sorted by, and the id."""
     text = value.isoformat() if isinstance(value, datetime) else value
-    return str(_cursor_serializer(current_settings().secret_keys).dumps([sort, text, row_id]))
+    return str(cursor_serializer(current_settings().secret_keys).dumps([scope, text, row_id]))
 
 
-def _decode_cursor(cursor: str, sort: str) -> tuple[Any, UUID]:
+def _decode_cursor(cursor: str, scope: str) -> tuple[Any, UUID]:
     """Return the sort value and the id in a cursor.
 
     Raises:
-        NotFound: The signature is invalid, or the cursor belongs to another sort order.
+        NotFound: The signature is invalid, or the cursor belongs to another list, sort order or filter.
     """
     try:
-        signed_sort, value, row_id = _cursor_serializer(current_settings().secret_keys).loads(cursor)
+        signed_scope, value, row_id = cursor_serializer(current_settings().secret_keys).loads(cursor)
     except BadData:
-        raise NotFound() from None
-    if signed_sort != sort:
-        raise NotFound()
-    return (value if sort.lstrip("-") == "name" else datetime.fromisoformat(value)), UUID(row_id)
+        raise NotFound(value=cursor) from None
+    if signed_scope != scope:
+        raise NotFound("The cursor belongs to another list, sort order or filter", value=cursor)
+    is_name = scope.partition(" ")[0].lstrip("-") == "name"
+    return (value if is_name else datetime.fromisoformat(value)), UUID(row_id)
 
 
 def _build_next_link(cursor: str) -> str:

@@ -31,9 +31,16 @@ class RequestError(Exception):
     code: ClassVar[str] = "malformed_request"
     default_detail: ClassVar[str] = "The request is malformed"
 
-    def __init__(self, detail: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        detail: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
         self.detail = detail or self.default_detail
         self.headers = headers or {}
+        self.members = members or {}
+        """Further members of the problem document."""
         super().__init__(self.detail)
 
 
@@ -42,11 +49,14 @@ class BadRequest(RequestError):
 
 
 class PathNotFound(RequestError):
-    """The contract has no such path."""
+    """The contract has no such path. `did_you_mean` is a similar path that it has."""
 
     status = 404
     code = "not_found"
-    default_detail = "Not found"
+    default_detail = "No operation has this path"
+
+    def __init__(self, did_you_mean: str | None = None) -> None:
+        super().__init__(members=None if did_you_mean is None else {"did_you_mean": did_you_mean})
 
 
 class MethodNotAllowed(RequestError):

@@ -43,8 +43,7 @@ def parse_json(raw: bytes) -> Any:
     except UnicodeDecodeError:
         raise BadRequest("The body is not UTF-8") from None
     except (ValueError, RecursionError) as error:
-        detail = str(error) if isinstance(error, _InvalidJson) else "The body is not valid JSON"
-        raise BadRequest(detail) from None
+        raise BadRequest(_describe_error(error)) from None
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _measure_depth(value) > MAX_DEPTH:
         raise BadRequest(f"The body is nested deeper than {MAX_DEPTH} levels")
     if _LONE_SURROGATE.search(text):
@@ -53,6 +52,14 @@ def parse_json(raw: bytes) -> Any:
         except UnicodeEncodeError:
             raise BadRequest("The body holds a lone surrogate") from None
     return value
+
+
+def _describe_error(error: Exception) -> str:
+    if isinstance(error, _InvalidJson):
+        return str(error)
+    if isinstance(error, json.JSONDecodeError):
+        return f"The body is not valid JSON: see line {error.lineno}, column {error.colno}"
+    return "The body is not valid JSON"
 
 
 class _InvalidJson(ValueError):

@@ -26,6 +26,7 @@ from db.queries.api_keys import find_active_key, touch_last_used
 from db.queries.callers import find_caller
 from db.tenancy import Caller
 from handlers.common.permissions import API_KEYS, PERSONAL, ROLES
+from handlers.pipeline.errors import TokenExpired
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.accounts.api_keys import parse_secret
 from studio.accounts.identity.tokens import hash_token
@@ -100,17 +101,25 @@ def _verify_token(token: str, secret_keys: tuple[str, ...]) -> dict[str, Any]:
     return _verify_token_with(last_key, token)
 
 
-def _verify_token_with(secret_key: str, token: str) -> dict[str, Any]:
+def _verify_token_with(secret_key: str, token: str, verify_exp: bool = True) -> dict[str, Any]:
     claims: dict[str, Any] = jwt.decode(
         token,
         secret_key,
         algorithms=[ALGORITHM],
         issuer=ISSUER,
         audience=AUDIENCE,
-        options={"require": _REQUIRED_CLAIMS},
+        options={"require": _REQUIRED_CLAIMS, "verify_exp": verify_exp},
     )
     UUID(claims["sub"]), UUID(claims["sid"])
     return {name: claims[name] for name in _USED_CLAIMS}
+
+
+def has_expired(token: str, secret_keys: tuple[str, ...]) -> bool:
+    """Return whether an access token would be valid if it had not expired."""
+    for key in secret_keys:
+        with suppress(jwt.PyJWTError, ValueError, TypeError, AttributeError):
+            return _verify_token_with(key, token, verify_exp=False)["type"] == "access"
+    return False
 
 
 def parse_api_key(secret: str, secret_keys: tuple[str, ...]) -> dict[str, Any] | None:
@@ -153,7 +162,7 @@ def build_bearer_security(
             except Exception as error:
                 raise CredentialCheckError from error
             if claims is None:
-                raise OAuthResponseProblem
+                raise TokenExpired if has_expired(credential, secret_keys) else OAuthResponseProblem
             log_context = current_log_context()
             if log_context is not None:
                 log_context.user_id, log_context.api_key_id = claims.get("sub"), claims.get("api_key_id")

@@ -9,6 +9,7 @@ This module knows no operation by name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
@@ -35,6 +36,7 @@ from handlers.contract.errors import ResponseViolation, TookTooLong
 from handlers.contract.operations import Operation
 from handlers.pipeline import idempotency
 from handlers.pipeline.audit import AuditRecorder
+from handlers.pipeline.error_places import find_place
 from handlers.pipeline.idempotency import IdempotentRequest
 from handlers.pipeline.lock_waits import LockWaits
 from handlers.pipeline.middleware.observability import request_caller_context
@@ -100,7 +102,11 @@ class Endpoint:
             Unauthenticated, PermissionDenied, NotFound, Conflict: as the handler would raise them.
         """
         authorize = None if self._precheck is None else self._precheck.authorize
-        with self._transaction(False, self._session_role), self._authorize_caller(context):
+        with (
+            self._describe_rejection(context),
+            self._transaction(False, self._session_role),
+            self._authorize_caller(context),
+        ):
             return None if authorize is None else authorize(**context.arguments)
 
     def __call__(self, **_path_values: Any) -> Response:
@@ -108,7 +114,10 @@ class Endpoint:
         context: RequestContext = request.environ[REQUEST_CONTEXT]
         key = request.headers.get(idempotency.HEADER) if self._operation.accepts_idempotency_key else None
         try:
-            with enforce_attempt_limit(self._attempt_limit, context, self._transaction):
+            with (
+                self._describe_rejection(context),
+                enforce_attempt_limit(self._attempt_limit, context, self._transaction),
+            ):
                 response = self._serve(context) if key is None else self._serve_idempotent(context, key)
         except Exception as error:
             if context.caller is not None and self._may_be_of_deleted_account(error):
@@ -130,6 +139,31 @@ class Endpoint:
         if isinstance(error, DomainError):
             return isinstance(error.__cause__, IntegrityError)
         return isinstance(error, SQLAlchemyError) and not isinstance(error, OperationalError)
+
+    @contextmanager
+    def _describe_rejection(self, context: RequestContext) -> Iterator[None]:
+        """Add the members that name the place and the permission to a domain error of the block."""
+        try:
+            yield
+        except DomainError as error:
+            self._describe(context, error)
+            raise
+
+    def _describe(self, context: RequestContext, error: Exception) -> None:
+        if not isinstance(error, DomainError):
+            return
+        if error.value is not None:
+            error.members |= find_place(context.arguments, error.value) or self._path_parameter(error)
+        if isinstance(error, PermissionDenied) and self._operation.permission is not None:
+            error.members["required_permission"] = self._operation.permission
+
+    def _path_parameter(self, error: DomainError) -> dict[str, str]:
+        """Return the place of a missing row that the request does not name itself: the first in the path.
+
+        A replay that is denied must look like a request that is denied (`IdempotentRequest.acquire`).
+        """
+        names = re.findall(r"\{(\w+)\}", self._operation.path)
+        return {"parameter": names[0]} if names and isinstance(error, NotFound) else {}
 
     def _serve(
         self, context: RequestContext, idempotent_request: IdempotentRequest | None = None
@@ -204,6 +238,7 @@ class Endpoint:
                 context.idempotent_request = idempotent_request
             return self._serve(context, idempotent_request)
         except Exception as error:
+            self._describe(context, error)
             is_served_again = isinstance(error, DecodingNeeded) or context.awaits_lock_slot
             if idempotent_request.lock is not None and not is_served_again:
                 idempotency.store_or_release(idempotent_request.lock, error, self._transaction)

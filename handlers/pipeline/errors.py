@@ -98,6 +98,10 @@ _CODE_BY_STATUS = {
 }
 
 
+class TokenExpired(OAuthResponseProblem):
+    """The access token was issued by this server and has expired: the client renews it."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """A problem before it is encoded.
@@ -146,9 +150,11 @@ def build_problem(error: Exception) -> Problem:
             if isinstance(error, ValidationFailed)
             else error.detail
         )
-        return Problem(error.status, error.code, detail, dict(error.headers))
+        return Problem(error.status, error.code, detail, dict(error.headers), dict(error.members))
     if isinstance(error, OAuthScopeProblem):
         return _domain_problem(PermissionDenied())
+    if isinstance(error, TokenExpired):
+        return _domain_problem(InvalidToken("The access token has expired"))
     if isinstance(error, OAuthResponseProblem):
         return _domain_problem(InvalidToken())
     if isinstance(error, OAuthProblem):
@@ -180,8 +186,22 @@ def _domain_problem(error: DomainError) -> Problem:
     if isinstance(error, MailDisabled):
         return Problem(503, error.code, error.detail, {"Retry-After": MAIL_RETRY_AFTER_SECONDS})
     status = next((status for cls, status in _STATUS_BY_ERROR.items() if isinstance(error, cls)), 409)
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    return Problem(status, error.code, error.detail, headers)
+    headers = {}
+    if status == 401 or "required_permission" in error.members:
+        headers["WWW-Authenticate"] = _challenge(error)
+    return Problem(status, error.code, error.detail, headers, error.members)
+
+
+def _challenge(error: DomainError) -> str:
+    """Return the value of `WWW-Authenticate` (RFC 6750, section 3).
+
+    A request without a credential gets no error attribute; its client may not know that it needs one.
+    """
+    if isinstance(error, InvalidToken):
+        return f'Bearer error="invalid_token", error_description="{error.reason}"'
+    if isinstance(error, PermissionDenied):
+        return f'Bearer error="insufficient_scope", scope="{error.members["required_permission"]}"'
+    return "Bearer"
 
 
 def build_error_handler(

@@ -98,7 +98,7 @@ def create_api_key(
         raise ScopesNotGranted(f"Your role does not include these scopes: {', '.join(not_granted)}")
     count = select(func.count(ApiKey.id)).where(ApiKey.organization_id == organization.id)
     if (current_session().scalar(count) or 0) >= MAX_KEYS:
-        raise TooManyApiKeys()
+        raise TooManyApiKeys(limit=MAX_KEYS)
     key_id = new_id()
     secret = generate_secret(key_id, secret_key)
     key = ApiKey(

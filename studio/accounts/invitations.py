@@ -88,7 +88,7 @@ def create_invitation(
     current_session().execute(delete(Invitation).where(of_organization, obsolete))
     open_count = current_session().scalar(select(func.count(Invitation.id)).where(of_organization)) or 0
     if open_count >= MAX_OPEN_INVITATIONS:
-        raise TooManyInvitations()
+        raise TooManyInvitations(limit=MAX_OPEN_INVITATIONS)
     invitation = Invitation(
         organization_id=organization.id,
         email=email.lower(),

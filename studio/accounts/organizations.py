@@ -124,7 +124,7 @@ def add_member(organization: Organization, email: str, role: str, caller: Caller
     """
     user = find_colleague(email, caller)
     if user is None:
-        raise NotFound()
+        raise NotFound(value=email)
     return create_membership(organization.id, user, role)
 
 
@@ -223,7 +223,7 @@ def _require_owner_capacity(user_id: UUID) -> None:
     owned = select(Membership.id).where(Membership.user_id == user_id, Membership.role == Role.OWNER)
     # The caller sees only their own organizations, and may transfer one to a user with others.
     if len(query_as_system(owned)) >= MAX_OWNED:
-        raise TooManyOrganizations()
+        raise TooManyOrganizations(limit=MAX_OWNED)
 
 
 def _require_not_owner(membership: Membership) -> None:

@@ -7,19 +7,16 @@ is hidden from all of them. New generations with it are rejected (`studio/genera
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from sqlalchemy import ColumnElement, select
 
 from db.base import Owned, utc_now
 from db.errors import InUse
-from db.models.brands import Brand
-from db.models.guidelines import Guidelines, GuidelinesShotType, GuidelinesSubject
 from db.models.presets import ShotType
-from db.models.shootings import Look, LookShotType, Shot
 from db.models.styles import Style
-from db.models.subjects import Subject, SubjectBaseImage
+from db.models.subjects import Subject
+from db.queries.references import delete_unreferenced, find_conflicts, list_references
 from db.session import as_system, current_session
 from studio.catalogue.visibility import sync_media_visibility
 
@@ -39,7 +36,7 @@ def delete_subject(subject: Subject) -> None:
         subject.cover_media = None
         _archive(subject)
     else:
-        _delete(subject)
+        delete_unreferenced(subject)
     sync_media_visibility(*media_ids)
 
 
@@ -54,7 +51,7 @@ def delete_style(style: Style) -> None:
         style.cover_media = None
         _archive(style)
     else:
-        _delete(style)
+        delete_unreferenced(style)
     sync_media_visibility(media_id)
 
 
@@ -67,12 +64,7 @@ def delete_shot_type(shot_type: ShotType) -> None:
     if _is_used_by_others(shot_type):
         _archive(shot_type)
     else:
-        _delete(shot_type)
-
-
-def _delete(row: ArchivableRow) -> None:
-    current_session().delete(row)
-    current_session().flush()
+        delete_unreferenced(shot_type)
 
 
 def _archive(row: ArchivableRow) -> None:
@@ -90,13 +82,16 @@ def _is_used_by_others(row: ArchivableRow) -> bool:
     Raises:
         InUse: A row of the same tenant refers to it.
     """
-    users = list(_list_users(row))
+    references = list_references(row).items()
     # The caller sees only the rows of their tenants.
     with as_system():
-        for model, refers in users:
-            if _exists(model, refers & _is_of_tenant(model, row)):
-                raise InUse()
-        return any(_exists(model, refers) for model, refers in users)
+        is_used_by_owner = any(
+            _exists(model, refers & _is_of_tenant(model, row)) for model, refers in references
+        )
+        is_used = is_used_by_owner or any(_exists(model, refers) for model, refers in references)
+    if is_used_by_owner:
+        raise InUse(conflicts_with=find_conflicts(row))
+    return is_used
 
 
 def _exists(model: type[Owned], condition: ColumnElement[bool]) -> bool:
@@ -109,22 +104,3 @@ def _is_of_tenant(model: type[Owned], row: ArchivableRow) -> ColumnElement[bool]
         return model.organization_id == row.organization_id
     # No row has the tenant of a system row, whose owner is null.
     return model.organization_id.is_(None) & (model.owner_id == row.owner_id) & model.owner_id.is_not(None)
-
-
-def _list_users(row: ArchivableRow) -> Iterator[tuple[Any, ColumnElement[bool]]]:
-    """Yield the models that refer to a row, each with the condition of its referring rows."""
-    match row:
-        case Subject():
-            yield Look, Look.subject_id == row.id
-            links = select(GuidelinesSubject.guidelines_id).where(GuidelinesSubject.subject_id == row.id)
-            yield Guidelines, Guidelines.id.in_(links)
-        case Style():
-            yield Look, Look.style_id == row.id
-            yield Brand, Brand.default_style_id == row.id
-        case ShotType():
-            yield Shot, Shot.shot_type_id == row.id
-            yield SubjectBaseImage, SubjectBaseImage.shot_type_id == row.id
-            looks = select(LookShotType.look_id).where(LookShotType.shot_type_id == row.id)
-            yield Look, Look.id.in_(looks)
-            links = select(GuidelinesShotType.guidelines_id).where(GuidelinesShotType.shot_type_id == row.id)
-            yield Guidelines, Guidelines.id.in_(links)

@@ -36,4 +36,4 @@ def require_image_capacity(
     # unscoped: counts the images of a row that was loaded for the caller
     count = current_session().scalar(select(func.count()).select_from(model).where(parent)) or 0
     if count >= MAX_IMAGES[model]:
-        raise TooManyImages()
+        raise TooManyImages(limit=MAX_IMAGES[model])

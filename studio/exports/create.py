@@ -120,7 +120,7 @@ def _resolve(shooting: Shooting, request: ExportRequest) -> ExportSelection:
     if not rows:
         raise NothingToExport()
     if len(rows) > MAX_PREDICTIONS:
-        raise ExportTooLarge()
+        raise ExportTooLarge(limit=MAX_PREDICTIONS)
     return ExportSelection(
         shooting=shooting,
         name_template=request.name_template,
@@ -132,14 +132,16 @@ def _resolve(shooting: Shooting, request: ExportRequest) -> ExportSelection:
 def _require_deliverable(shooting: Shooting, prediction_ids: Sequence[UUID]) -> None:
     requested = select_visible(Prediction).where(Prediction.id.in_(prediction_ids))
     requested = requested.outerjoin(Shot, Shot.id == Prediction.shot_id)
-    columns = requested.with_only_columns(Shot.shooting_id, Prediction.status)
-    rows = current_session().execute(columns).all()
-    if len(rows) < len(set(prediction_ids)):
-        raise NotFound()
-    if any(shooting_id != shooting.id for shooting_id, _ in rows):
-        raise ScopeMismatch("A prediction in `prediction_ids` belongs to another shooting")
-    if any(status not in DELIVERABLE for _, status in rows):
-        raise NotApproved()
+    columns = requested.with_only_columns(Prediction.id, Shot.shooting_id, Prediction.status)
+    found = {row.id: row for row in current_session().execute(columns)}
+    for prediction_id in prediction_ids:
+        if prediction_id not in found:
+            raise NotFound(value=prediction_id)
+    for row in found.values():
+        if row.shooting_id != shooting.id:
+            raise ScopeMismatch("The prediction belongs to another shooting", value=row.id)
+        if row.status not in DELIVERABLE:
+            raise NotApproved(value=row.id)
 
 
 def _require_capacity(shooting: Shooting) -> None:
@@ -155,7 +157,7 @@ def _require_capacity(shooting: Shooting) -> None:
         Export.status.in_((ExportStatus.PENDING, ExportStatus.RUNNING)),
     )
     if (current_session().scalar(counted) or 0) >= MAX_OPEN_EXPORTS:
-        raise TooManyExports()
+        raise TooManyExports(limit=MAX_OPEN_EXPORTS)
 
 
 def _select_predictions(

@@ -59,7 +59,7 @@ def require_available(tenant: Tenant, row: Any) -> None:
         tenant.organization_id is not None or row.owner_id == tenant.owner_id
     )
     if getattr(row, "archived_at", None) is not None or not (row.public or is_own):
-        raise NotAvailable(_describe(row))
+        raise NotAvailable(_describe(row), value=row.id)
 
 
 def require_available_inputs(tenant: Tenant, inputs: Mapping[str, Any]) -> None:

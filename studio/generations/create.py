@@ -147,7 +147,9 @@ def retry_generation(generation: Generation, shot: Shot | None) -> GenerationDra
     """
     if generation.status not in RETRYABLE_GENERATION:
         raise InvalidTransition(
-            f"Generation is {generation.status}; only failed, canceled and expired generations can be retried"
+            f"Cannot retry a generation in status `{generation.status}`: only failed, canceled and expired"
+            " ones can be retried",
+            allowed_transitions=[],
         )
     is_personal = generation.organization_id is None
     return GenerationDraft(
@@ -176,4 +178,4 @@ def _require_capacity(draft: GenerationDraft) -> None:
         select(func.count()).select_from(Generation).where(tenant, Generation.status.in_(OPEN_GENERATION))
     )
     if (current_session().scalar(counted) or 0) >= MAX_OPEN_GENERATIONS:
-        raise QueueFull()
+        raise QueueFull(limit=MAX_OPEN_GENERATIONS)

@@ -191,7 +191,8 @@ def _choose_model(request: GenerationRequest) -> GenerationModel:
     """
     models: Sequence[GenerationModel]
     if request.model_id is not None:
-        models = [_get_first(select(GenerationModel).where(GenerationModel.id == request.model_id))]
+        query = select(GenerationModel).where(GenerationModel.id == request.model_id)
+        models = [_get_first(query, request.model_id)]
     else:
         best_first = (GenerationModel.recommended.desc(), GenerationModel.created_at, GenerationModel.id)
         models = current_session().scalars(select(GenerationModel).order_by(*best_first)).all()
@@ -234,7 +235,7 @@ def _find_product_id(tenant: Tenant, product_id: UUID | None, name: str | None) 
         return None
     matches = _select_available(tenant, Product).where(or_(Product.sku == name, Product.name == name))
     sku_first = matches.order_by(None).order_by(case((Product.sku == name, 0), else_=1), Product.id)
-    product: Product = _get_first(sku_first)
+    product: Product = _get_first(sku_first, name)
     return product.id
 
 
@@ -374,7 +375,7 @@ def _find_named(tenant: Tenant, model: Any, row_id: UUID | None, slug: str | Non
     if row_id:
         return get_reference(model, row_id, *tenant)
     if slug:
-        return _get_first(_select_available(tenant, model).where(model.slug == slug))
+        return _get_first(_select_available(tenant, model).where(model.slug == slug), slug)
     return None
 
 
@@ -389,10 +390,10 @@ def _select_available(tenant: Tenant, model: type[Any]) -> Select[Any]:
     )
 
 
-def _get_first(query: Select[Any]) -> Any:
+def _get_first(query: Select[Any], requested: UUID | str) -> Any:
     row = current_session().scalars(query.limit(1)).first()
     if row is None:
-        raise NotFound()
+        raise NotFound(value=requested)
     return row
 
 
@@ -402,7 +403,7 @@ def _load(model: type[OwnedModel], row_id: UUID, *options: Any) -> OwnedModel:
     def load() -> OwnedModel:
         rows = _load_all(model, {row_id}, *options)
         if not rows:
-            raise NotFound()
+            raise NotFound(value=row_id)
         return rows[0]
 
     return _share((model, row_id, options), load)
@@ -439,6 +440,6 @@ def _load_publishable(tenant: Tenant, model: Any, row_id: UUID, *options: Any) -
     row = _share((model, row_id, options), load)
     if row is None:
         # A foreign key guarantees that it exists, so row-level security hides it.
-        raise NotAvailable()
+        raise NotAvailable(value=row_id)
     require_available(tenant, row)
     return row

@@ -96,7 +96,7 @@ def resolve_file_url(
     caller = current_caller()
     usable = upload.status == UploadStatus.RECEIVED and upload.expires_at > utc_now()
     if not usable or upload.owner_id != caller.user_id:
-        raise NotFound
+        raise NotFound(value=resource_id)
     image = _read_upload(storage, upload)
     owner = _choose_owner(organization_id, owner_id)
     media = store_image(storage, image, organization_id, owner, resource_id=upload.id)

@@ -55,7 +55,7 @@ def create_presigned_url(filename: str, content_type: str, size: int | None) -> 
     # Locked, so that concurrent requests cannot exceed the maximum.
     lock_for_count(caller.user_id)
     if _count_pending(caller.user_id) >= MAX_PENDING:
-        raise TooManyUploads()
+        raise TooManyUploads(limit=MAX_PENDING)
     upload = Upload(
         id=new_id(),
         owner_id=caller.user_id,

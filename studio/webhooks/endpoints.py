@@ -57,7 +57,7 @@ def require_capacity(organization_id: UUID | None, owner_id: UUID) -> None:
         tenant = WebhookEndpoint.organization_id.is_(None) & (WebhookEndpoint.owner_id == owner_id)
     query = select(func.count()).select_from(WebhookEndpoint).where(tenant)  # unscoped: counts one tenant's
     if (current_session().scalar(query) or 0) >= MAX_ENDPOINTS:
-        raise TooManyEndpoints()
+        raise TooManyEndpoints(limit=MAX_ENDPOINTS)
 
 
 def update_webhook_endpoint(endpoint: WebhookEndpoint, changes: Mapping[str, Any]) -> None:
@@ -98,7 +98,7 @@ def test_webhook_endpoint(endpoint: WebhookEndpoint) -> WebhookDelivery:
         endpoint, WebhookDelivery.event_type == TEST_EVENT, WebhookDelivery.status == DeliveryStatus.PENDING
     )
     if len(current_session().scalars(pending.limit(MAX_PENDING_TESTS)).all()) >= MAX_PENDING_TESTS:
-        raise TooManyPendingTests()
+        raise TooManyPendingTests(limit=MAX_PENDING_TESTS)
     return enqueue_test_event(endpoint)
 
 

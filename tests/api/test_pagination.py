@@ -113,11 +113,11 @@ def test_an_invalid_cursor_returns_404(request_as_owner: Any) -> None:
 def test_a_cursor_signed_with_another_key_or_for_another_purpose_returns_404(
     request_as_owner: Any, app: Application
 ) -> None:
-    position = ["-created_at", START.isoformat(), str(new_id())]
-    key = app.settings.secret_key
+    key, options = app.settings.secret_key, {"digest_method": hashlib.sha256}
+    genuine = request_as_owner("GET", "/brands/?limit=2").json()["next_cursor"]
+    position = URLSafeSerializer(key, salt="cursor", signer_kwargs=options).loads(genuine)
 
     def sign(secret_key: str, salt: str) -> str:
-        options = {"digest_method": hashlib.sha256}
         return str(URLSafeSerializer(secret_key, salt=salt, signer_kwargs=options).dumps(position))
 
     assert request_as_owner("GET", f"/brands/?limit=2&cursor={sign(key, 'cursor')}").status == 200

@@ -145,7 +145,8 @@ def test_s23_every_layer_returns_the_same_problem_shape(mini: Any, call: Call) -
     for response in responses:
         problem = response.json()
         assert response.headers["content-type"] == "application/problem+json"
-        assert list(problem) == ["type", "title", "status", "detail", "code", "request_id"]
+        required = ["required_permission"] if response.status == 403 else []
+        assert list(problem) == ["type", "title", "status", "detail", "code", *required, "request_id"]
         assert problem["status"] == response.status
         assert problem["type"] == f"http://localhost:8000/api/v1/problems/{problem['code']}"
         assert problem["request_id"] == response.headers["x-request-id"]

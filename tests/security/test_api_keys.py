@@ -24,7 +24,7 @@ from studio.rate_limits.memory_store import MemoryStore
 from studio.telemetry.logs import ContextFilter
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.auth import revoke
+from tests.support.auth import assert_challenge, revoke
 from tests.support.client import ClientResponse
 from tests.support.factories.api_keys import api_key_headers, make_api_key
 from tests.support.factories.catalogue import Customer, status_and_code
@@ -34,7 +34,7 @@ SCOPES = ["brands:read", "brands:write", "products:read"]
 
 def assert_rejected(response: ClientResponse) -> None:
     assert status_and_code(response) == (401, "invalid_token"), response.body
-    assert response.headers["www-authenticate"] == "Bearer"
+    assert_challenge(response)
 
 
 class KeyClient:

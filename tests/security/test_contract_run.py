@@ -15,6 +15,7 @@ from tests.contract import run, selftest
 from tests.contract.fuzzing import checks
 from tests.contract.operations import BASE, OPERATIONS
 from tests.support.app import create_test_app
+from tests.support.auth import assert_challenge
 from tests.support.client import send_request
 
 FUZZING = Path(run.__file__).parent / "fuzzing"
@@ -97,7 +98,8 @@ def test_s28_every_operation_rejects_invalid_credentials(name: str, app: Applica
     for kind, credential in INVALID_CREDENTIALS.items():
         headers = {} if credential is None else {"authorization": credential}
         response = send_request(app, operation.method, target, headers)
-        assert (response.status, response.headers["www-authenticate"]) == (401, "Bearer"), kind
+        assert response.status == 401, kind
+        assert_challenge(response)
         assert response.json()["code"] in ("not_authenticated", "invalid_token"), kind
 
 

@@ -21,6 +21,12 @@ def get_token_owner(client: Client, access_token: str) -> ClientResponse:
     return client("POST", "/login/test-token", headers={"authorization": f"Bearer {access_token}"})
 
 
+CHALLENGES = tuple(
+    f'Bearer error="invalid_token", error_description="{reason}"'
+    for reason in ("The token is not valid", "The access token has expired")
+)
+
+
 def refresh(client: Client, token: str) -> ClientResponse:
     """Exchange a refresh token."""
     return client("POST", "/login/refresh-token", {"refresh_token": token})
@@ -29,7 +35,13 @@ def refresh(client: Client, token: str) -> ClientResponse:
 def assert_unauthorized(response: ClientResponse, detail: str = "Could not validate credentials") -> None:
     """Assert that the response is 401 with this detail."""
     assert (response.status, response.json()["detail"]) == (401, detail), response.body
-    assert response.headers["www-authenticate"] == "Bearer"
+    assert_challenge(response)
+
+
+def assert_challenge(response: ClientResponse) -> None:
+    """Assert that `WWW-Authenticate` of a 401 tells a rejected credential from none (RFC 6750, section 3)."""
+    is_rejected = response.json()["code"] == "invalid_token"
+    assert response.headers["www-authenticate"] in (CHALLENGES if is_rejected else ("Bearer",)), response.body
 
 
 def revoke(client: Client, token: str, **fields: str) -> ClientResponse:

@@ -74,6 +74,13 @@ class Routing:
         scope["path_params"] = match.values
         await self.app(scope, receive, send)
 
+    def _find_similar(self, path: str) -> str | None:
+        """Return the path without a final slash, or within the current version, if an operation has it."""
+        without_prefix = re.sub(r"^(/api)?(/v\d+)?(?=/)", "", path)
+        current = self.base_path + without_prefix
+        candidates = (path.rstrip("/"), current, current.rstrip("/"), current + "/")
+        return next((path for path in candidates if self.router.match(path) is not None), None)
+
     def _is_probe(self, path: str, method: str) -> bool:
         match = self.router.match(path)
         operation = match.operations.get(method) if match else None
@@ -87,7 +94,7 @@ class Routing:
             return
         collection = scope["path"] + "/"
         if not self.router.has_static(collection):
-            raise PathNotFound()
+            raise PathNotFound(self._find_similar(scope["path"]))
         query = scope["query_string"].decode("latin-1")
         await _send_empty(send, 308, b"location", quote(collection) + (f"?{query}" if query else ""))
 

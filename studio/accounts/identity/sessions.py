@@ -155,7 +155,7 @@ def end_session(user_id: UUID, session_id: UUID) -> None:
     own = (TokenFamily.id == session_id, TokenFamily.user_id == user_id, is_open(utc_now()))
     ended = update(TokenFamily).where(*own).values(revoked_at=utc_now()).returning(TokenFamily.id)
     if current_session().scalar(ended) is None:
-        raise NotFound()
+        raise NotFound(value=session_id)
 
 
 def revoke_access_token(session_id: UUID) -> None:

@@ -20,6 +20,10 @@ HOST = "hooks.example.test"
 CERTIFICATE = Path(__file__).parents[2] / "studio" / f"{HOST}.pem"
 
 
+IMAGE_URL_NAMES = {"logo_url", "cover_image", "image_url", "file_url", "product_image", "product2_image"}
+"""The properties of request bodies that take the URL of an image."""
+
+
 class ImageUrlField(NamedTuple):
     """A property of a request body that takes the URL of an image."""
 
@@ -31,12 +35,11 @@ def _list_image_url_fields() -> Iterator[ImageUrlField]:
     for operation in OPERATIONS.values():
         if "application/json" in operation.media_types:
             properties = operation.body_schema("application/json").get("properties", {})
-            for name, schema in properties.items():
-                if "fetched once" in schema.get("description", ""):
-                    yield ImageUrlField(operation.operation_id, name)
+            for name in properties.keys() & IMAGE_URL_NAMES:
+                yield ImageUrlField(operation.operation_id, name)
 
 
-IMAGE_URL_FIELDS = list(_list_image_url_fields())
+IMAGE_URL_FIELDS = sorted(_list_image_url_fields())
 
 
 def build_request_with_url(tenant: Tenant, field: ImageUrlField, url: str) -> Request:
