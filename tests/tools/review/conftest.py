@@ -28,8 +28,8 @@ class RepositoryCopy:
                 )
             else:
                 shutil.copy(ROOT / name, root / name)
-        # Both are about the last release, which the copy does not have.
-        for name in ("CHANGELOG.md", "allowed-breaks.yaml"):
+        # They are about the last release, which the copy does not have.
+        for name in ("CHANGELOG.md", "changes.atom", "changes.json", "allowed-breaks.yaml"):
             (root / "openapi" / name).unlink(missing_ok=True)
         (root / "node_modules").symlink_to(ROOT / "node_modules")
         (root / ".gitignore").write_text("node_modules\n__pycache__\n")

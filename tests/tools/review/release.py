@@ -1,7 +1,8 @@
 """`make release VERSION=x.y.z`: freeze the contract, if the version is high enough for the changes.
 
-It writes info.version, the bundle, openapi/released/v1.json, openapi/CHANGELOG.md and the version in
-pyproject.toml, and empties openapi/allowed-breaks.yaml. It does not commit or tag.
+It writes info.version, the bundle, openapi/released/x.y.z.json, openapi/CHANGELOG.md, the feeds
+openapi/changes.atom and openapi/changes.json, and the version in pyproject.toml, and empties
+openapi/allowed-breaks.yaml. It does not commit or tag.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from tests.tools.review import tools
 from tests.tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks, split_allowed
 from tests.tools.review.change import IMPACTS, Change, required_bump
 from tests.tools.review.changes import list_changes, operation_ids_by_path
+from tests.tools.review.feed import write_feeds
+from tests.tools.review.releases import FOLDER, InvalidVersion, Version, find_release, parse_version
 from tests.tools.review.report import render_changes_markdown
 from tests.tools.review.review import Comparison
 
@@ -27,27 +30,26 @@ HEAD = """\
 # API changelog
 
 `make release` generates this file from the differences of the contracts. The newest release comes first.
+From 1.0 on nothing within `/api/v1` is removed, renamed or retyped; before, each break is listed with its
+reason. `changes.atom` and `changes.json` are the same as feeds.
 """
 IMPACT_NAMES = {"breaking": "breaking changes", "deprecated": "deprecations", "added": "additions"}
-Version = tuple[int, int, int]
 
 
 class ReleaseRejected(Exception):
     """The release cannot be made. The message has the reason."""
 
 
-def parse_version(text: str) -> Version:
-    """Return the three numbers of a version.
+def parse_new_version(text: str) -> Version:
+    """Return the three numbers of the version to release.
 
     Raises:
         ReleaseRejected: The text is not a version.
     """
-    if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", text):
-        raise ReleaseRejected(
-            f"{text!r} is not a version: use three numbers, for example `make release VERSION=1.4.0`."
-        )
-    major, minor, patch = (int(part) for part in text.split("."))
-    return major, minor, patch
+    try:
+        return parse_version(text)
+    except InvalidVersion as error:
+        raise ReleaseRejected(f"{error}, for example `make release VERSION=1.4.0`.") from error
 
 
 def check_version(
@@ -61,7 +63,7 @@ def check_version(
     Raises:
         ReleaseRejected: The version is too low, or nothing has changed.
     """
-    new, old = parse_version(version), parse_version(last)
+    new, old = parse_new_version(version), parse_version(last)
     if new <= old:
         raise ReleaseRejected(f"{version} is not higher than {last}, the last release.")
     allowed = reasons or {}
@@ -94,7 +96,8 @@ def render_section(version: str, day: datetime.date, comparison: Comparison, ope
 
 def prepend_section(changelog: str, new: str) -> str:
     """Return the changelog with a new section before the others."""
-    older = changelog.removeprefix(HEAD).strip()
+    # The head may be that of an earlier version of this module.
+    older = changelog[changelog.find("\n## ") + 1 :].strip() if "\n## " in changelog else ""
     return "\n".join([HEAD, new.strip(), *(["", older] if older else [])]) + "\n"
 
 
@@ -105,7 +108,10 @@ def release(version: str, day: datetime.date) -> list[str]:
         ReleaseRejected: The release cannot be made; no file is written.
         ToolFailed: The contract cannot be bundled or compared; no file is written.
     """
-    parse_version(version)
+    parse_new_version(version)
+    released = FOLDER / f"{version}.json"
+    if released.exists():
+        raise ReleaseRejected(f"{version} was released already: {released.relative_to(tools.ROOT)} exists.")
     uncommitted = _git("status", "--porcelain")
     if uncommitted:
         raise ReleaseRejected(f"There are uncommitted changes: commit or revert them.\n{uncommitted}")
@@ -113,23 +119,24 @@ def release(version: str, day: datetime.date) -> list[str]:
         folder = Path(name)
         contract = tools.build_bundle(tools.SOURCE, folder / "openapi.json")
         comparison = Comparison("Released", "")
-        if tools.RELEASED.exists():
-            last = tools.read_bundle(tools.RELEASED)
+        if path := find_release(version, is_included=False):
+            last = tools.read_bundle(path)
             comparison.changes = list_changes(last, contract, folder)
             comparison.name_operations(last, contract)
-            released = last["info"]["version"]
-            _, comparison.reasons = split_allowed(comparison.changes, load_allowed_breaks(), released)
-            check_version(version, released, comparison.changes, comparison.reasons)
-        elif parse_version(version) < parse_version(contract["info"]["version"]):
+            base = last["info"]["version"]
+            _, comparison.reasons = split_allowed(comparison.changes, load_allowed_breaks(), base)
+            check_version(version, base, comparison.changes, comparison.reasons)
+        elif parse_new_version(version) < parse_version(contract["info"]["version"]):
             raise ReleaseRejected(f"{version} is lower than info.version, {contract['info']['version']}.")
     _replace(tools.SOURCE, r"^  version: .*$", f"  version: {version}")
     _replace(tools.ROOT / "pyproject.toml", r'^version = ".*"$', f'version = "{version}"')
-    tools.RELEASED.parent.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
     tools.build_bundle(tools.SOURCE, tools.BUNDLE)
-    tools.RELEASED.write_bytes(tools.BUNDLE.read_bytes())
+    released.write_bytes(tools.BUNDLE.read_bytes())
     old = CHANGELOG.read_text(encoding="utf-8") if CHANGELOG.exists() else HEAD
     new = render_section(version, day, comparison, len(operation_ids_by_path(contract)))
     CHANGELOG.write_text(prepend_section(old, new), encoding="utf-8")
+    write_feeds(CHANGELOG)
     clear_allowed_breaks()
     return _git("status", "--porcelain", "--untracked-files=all").splitlines()
 

@@ -21,6 +21,7 @@ from tests.tools.review.allowed_breaks import (
 from tests.tools.review.change import Change
 from tests.tools.review.changes import list_changes, operation_ids_by_path
 from tests.tools.review.checks import Finding, Node
+from tests.tools.review.releases import find_release
 from tests.tools.review.source_map import SourceMap
 from tests.tools.review.yaml_errors import find_yaml_errors
 
@@ -163,7 +164,7 @@ def _run_checks(
     rules = pool.submit(checks.architecture_findings, fresh, folder, sources)
     compared = [
         pool.submit(_compare, comparison, text, contract, folder)
-        for comparison, text in (_compare_with_released(), _compare_with_branch(branches))
+        for comparison, text in (_compare_with_released(contract), _compare_with_branch(branches))
     ]
     handlers = checks.find_missing_handlers(contract, sources)
     examples = checks.find_missing_examples(contract, sources)
@@ -186,10 +187,11 @@ def _run_checks(
     )
 
 
-def _compare_with_released() -> tuple[Comparison, str | None]:
-    if not tools.RELEASED.exists():
-        return Comparison("Released", "not compared: there is no release (openapi/released/v1.json)"), None
-    text = tools.RELEASED.read_text(encoding="utf-8")
+def _compare_with_released(contract: Node) -> tuple[Comparison, str | None]:
+    path = find_release(contract["info"]["version"])
+    if not path:
+        return Comparison("Released", "not compared: there is no release in openapi/released"), None
+    text = path.read_text(encoding="utf-8")
     version = json.loads(text)["info"]["version"]
     return Comparison("Released", f"since {version}, the last release", version), text
 

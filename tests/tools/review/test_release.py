@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import datetime
 import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
 from tests.tools.review.allowed_breaks import clear_allowed_breaks, load_allowed_breaks
 from tests.tools.review.change import Change, required_bump
+from tests.tools.review.feed import ATOM, build_atom, build_json_feed, parse_releases, write_feeds
 from tests.tools.review.release import (
+    CHANGELOG,
     HEAD,
     ReleaseRejected,
     check_version,
     prepend_section,
     render_section,
 )
+from tests.tools.review.releases import FOLDER, find_release
 from tests.tools.review.review import Comparison, is_new_major
 
 NAMES = ("GET /brands/",)
@@ -53,7 +57,7 @@ def test_a_version_that_is_high_enough_is_accepted(version: str, changes: list[C
         ("1.2.3", [CHANGED], "not higher than 1.2.3"),
         ("1.1.9", [ADDED], "not higher than 1.2.3"),
         ("2.0.0", [], "Nothing has changed since 1.2.3"),
-        ("", [ADDED], r"not a version: .* `make release VERSION=1\.4\.0`"),
+        ("", [ADDED], r"not a version of three numbers, .* `make release VERSION=1\.4\.0`"),
         ("1.3", [ADDED], "not a version"),
         ("v1.3.0", [ADDED], "not a version"),
         ("1.03.0", [ADDED], "not a version"),
@@ -121,9 +125,57 @@ def test_the_changelog_starts_with_the_newest_release() -> None:
     )
 
 
+def test_every_release_is_kept_and_compared_with_what_follows_it(tmp_path: Path) -> None:
+    """After 2.0.0, a fix of 1.4 is still compared with 1.4."""
+    assert find_release("1.0.0", tmp_path) is None
+    for version in ("0.9.0", "1.4.0", "1.10.0", "2.0.0"):
+        (tmp_path / f"{version}.json").write_text("{}")
+    expected = {"1.4.1": "1.4.0", "1.9.9": "1.4.0", "1.11.0": "1.10.0", "2.0.0": "2.0.0", "3.0.0": "2.0.0"}
+    for version, release in expected.items():
+        assert find_release(version, tmp_path) == tmp_path / f"{release}.json"
+    assert find_release("2.0.0", tmp_path, is_included=False) == tmp_path / "1.10.0.json"
+
+
+def test_the_releases_become_an_atom_feed_and_a_json_feed(tmp_path: Path) -> None:
+    ids = {"GET /brands/": "list_brands"}
+    second = Comparison("Released", "", "1.0.0", [BREAKING], ids)
+    changelog = tmp_path / "CHANGELOG.md"
+    changelog.write_text(
+        prepend_section(
+            prepend_section(
+                HEAD, render_section("1.0.0", datetime.date(2026, 11, 25), Comparison("Released", ""), 166)
+            ),
+            render_section("2.0.0", datetime.date(2026, 12, 24), second, 166),
+        )
+    )
+    write_feeds(changelog)
+    atom = ElementTree.parse(tmp_path / "changes.atom").getroot()
+    names = {"a": ATOM}
+    assert [entry.findtext("a:title", "", names) for entry in atom.findall("a:entry", names)] == [
+        *("2.0.0, with breaking changes", "1.0.0")
+    ]
+    assert atom.findtext("a:updated", "", names) == "2026-12-24T00:00:00Z"
+    first_entry = atom.findall("a:entry", names)[0]
+    assert "`Brand.slug` was removed." in first_entry.findtext("a:content", "", names)
+    feed = json.loads((tmp_path / "changes.json").read_text("utf-8"))
+    assert feed["version"] == "https://jsonfeed.org/version/1.1"
+    assert [item["id"] for item in feed["items"]] == [
+        entry.findtext("a:id", "", names) for entry in atom.findall("a:entry", names)
+    ]
+    assert feed["items"][1]["content_text"] == "The first release: 166 operations."
+
+
+def test_the_committed_feeds_are_built_from_the_changelog() -> None:
+    releases = list(parse_releases(CHANGELOG.read_text("utf-8")))
+    assert CHANGELOG.read_text("utf-8").startswith(HEAD)
+    assert (CHANGELOG.parent / "changes.atom").read_text("utf-8") == build_atom(releases)
+    assert (CHANGELOG.parent / "changes.json").read_text("utf-8") == build_json_feed(releases)
+    assert {f"{release.version}.json" for release in releases} == {path.name for path in FOLDER.glob("*")}
+
+
 @pytest.mark.slow("it bundles and reviews the contract twice")
 def test_a_release_is_written_and_the_next_one_is_compared_with_it(repository) -> None:
-    repository.edit("openapi/paths/brands.yaml", "The brands of one scope.", "Brands of one scope.")
+    repository.edit("openapi/paths/brands.yaml", "summary: List brands\n", "summary: List all brands\n")
     rejected = repository.run("tests.tools.review.release", "7.0.0")
     assert rejected.returncode == 1
     assert "uncommitted changes" in rejected.stdout
@@ -133,7 +185,7 @@ def test_a_release_is_written_and_the_next_one_is_compared_with_it(repository) -
     repository.commit()
     outcome = repository.run("tests.tools.review.release", "7.0.0")
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-    released = repository.read("openapi/released/v1.json")
+    released = repository.read("openapi/released/7.0.0.json")
     assert json.loads(released)["info"]["version"] == "7.0.0"
     assert released == repository.read("openapi/openapi.json")
     assert 'version = "7.0.0"\n' in repository.read("pyproject.toml")
@@ -141,7 +193,8 @@ def test_a_release_is_written_and_the_next_one_is_compared_with_it(repository) -
     assert "The first release: 1" in repository.read("openapi/CHANGELOG.md")
     assert repository.git("status", "--porcelain").split() == [
         *("M", "openapi/openapi.json", "M", "openapi/openapi.yaml", "M", "pyproject.toml"),
-        *("??", "openapi/CHANGELOG.md", "??", "openapi/released/"),
+        *("??", "openapi/CHANGELOG.md", "??", "openapi/changes.atom"),
+        *("??", "openapi/changes.json", "??", "openapi/released/"),
     ]
 
     repository.edit("openapi/components/schemas/shared.yaml", "maxLength: 2000", "maxLength: 200")
@@ -151,3 +204,6 @@ def test_a_release_is_written_and_the_next_one_is_compared_with_it(repository) -
     assert "7.1.0 is too low: breaking changes require at least 8.0.0" in too_low.stdout
     assert "maxLength is `200`, was `2000`" in too_low.stdout
     assert repository.git("status", "--porcelain") == ""
+    again = repository.run("tests.tools.review.release", "7.0.0")
+    assert "7.0.0 was released already: openapi/released/7.0.0.json exists." in again.stdout
+    assert [one["title"] for one in json.loads(repository.read("openapi/changes.json"))["items"]] == ["7.0.0"]

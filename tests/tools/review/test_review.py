@@ -211,7 +211,7 @@ def test_missing_examples_and_handlers_are_found(contract) -> None:
 @pytest.mark.slow("it runs the linters in a copy of the repository")
 def test_the_command_reports_findings_and_breaking_changes_with_their_places(repository) -> None:
     """Rename a required property, remove a bound and misname an operation in a copy of the repository."""
-    released = repository.root / "openapi" / "released" / "v1.json"
+    released = repository.root / "openapi" / "released" / "0.0.1.json"
     released.parent.mkdir()
     released.write_bytes((repository.root / "openapi" / "openapi.json").read_bytes())
     repository.edit("openapi/components/schemas/exports.yaml", "    - name_template\n", "    - template\n")

@@ -12,7 +12,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "openapi" / "openapi.yaml"
 BUNDLE = ROOT / "openapi" / "openapi.json"
-RELEASED = ROOT / "openapi" / "released" / "v1.json"
 QUIET = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true", "NO_COLOR": "1"}
 
 
