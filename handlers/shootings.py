@@ -18,14 +18,14 @@ from db.models.shootings import Look, Shooting
 from db.models.styles import Style
 from db.models.subjects import Subject
 from db.session import current_session, rollback_and_continue
-from db.tenancy import get_visible, list_filter, readable_filter
+from db.tenancy import get_visible, readable_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
 from handlers.common.references import (
     check_references,
     deduplicate_ids,
-    require_visible_ids,
+    filter_list,
     resolve_ownership,
 )
 from handlers.common.responses import ApiResponse, created, no_content, ok
@@ -52,8 +52,8 @@ LOOKS = ListQuery(Look, LookSchema, parent={"shooting_id": Look.shooting_id})
 @requires(Permission.SHOOTINGS_READ)
 def list_shootings(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """List the shootings of a tenant."""
-    require_visible_ids({Brand: params.get("brand_id")})
-    return SHOOTINGS.list_response(params, list_filter(organization_id))
+    tenant_filter = filter_list(organization_id, {Brand: params.get("brand_id")})
+    return SHOOTINGS.list_response(params, tenant_filter)
 
 
 @requires(Permission.SHOOTINGS_WRITE)

@@ -10,11 +10,11 @@ from sqlalchemy.orm import joinedload
 from db.models.presets import ShotType
 from db.models.shootings import Look, Shooting, Shot
 from db.session import current_session
-from db.tenancy import get_visible, list_filter
+from db.tenancy import get_visible
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
-from handlers.common.references import require_visible_ids
+from handlers.common.references import filter_list
 from handlers.common.responses import ApiResponse, ok
 from handlers.generations import generation_response
 from handlers.schemas.shots import ShotSchema
@@ -39,14 +39,15 @@ SHOTS = ListQuery(
 @requires(Permission.SHOTS_READ)
 def list_shots(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """List the shots of a tenant."""
-    require_visible_ids(
+    tenant_filter = filter_list(
+        organization_id,
         {
             Shooting: params.get("shooting_id"),
             Look: params.get("look_id"),
             ShotType: params.get("shot_type_id"),
-        }
+        },
     )
-    return SHOTS.list_response(params, list_filter(organization_id))
+    return SHOTS.list_response(params, tenant_filter)
 
 
 @requires(Permission.SHOTS_READ)

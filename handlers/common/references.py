@@ -14,7 +14,14 @@ from sqlalchemy import bindparam, select
 from db.base import Owned
 from db.models.media import MediaResource
 from db.models.shootings import Shot
-from db.tenancy import authorize_creation, current_caller, get_reference, get_visible
+from db.tenancy import (
+    RowFilter,
+    authorize_creation,
+    current_caller,
+    get_reference,
+    get_visible,
+    list_filter,
+)
 from handlers.common.context import current_settings, current_storage
 from studio.media.fetching import FetchedImage
 from studio.media.ingest import ingest_upload, resolve_file_url
@@ -69,11 +76,25 @@ def deduplicate_ids(body: dict[str, Any], *names: str) -> None:
     body.update({name: list(dict.fromkeys(body[name])) for name in names if name in body})
 
 
-def require_visible_ids(filters: Mapping[type[Owned], UUID | None]) -> None:
-    """Raise NotFound for an id in a filter of a list that the caller cannot see; None is no filter."""
-    for model, row_id in filters.items():
-        if row_id is not None:
-            get_visible(model, row_id)
+def filter_list(organization_id: UUID | None, parents: Mapping[type[Owned], UUID | None]) -> RowFilter:
+    """Return the filter of a list that can be narrowed by the ids of other rows.
+
+    Without an organization, a list that is narrowed by an id has the rows of the tenant of that row.
+
+    Args:
+        organization_id: The organization that the request names.
+        parents: The ids in the filters of the list; None is no filter.
+
+    Raises:
+        NotFound: The caller cannot see one of the rows, or is not a member of the organization.
+        PermissionDenied: An API key named neither an organization nor a row.
+    """
+    rows = [get_visible(model, row_id) for model, row_id in parents.items() if row_id is not None]
+    if organization_id is None:
+        # A public row is used by many tenants.
+        owned = (row.organization_id for row in rows if not getattr(row, "public", False))
+        organization_id = next(owned, None)
+    return list_filter(organization_id)
 
 
 def resolve_images(row: Owned, body: Mapping[str, Any], **attributes: str) -> dict[str, Any]:
