@@ -12,7 +12,15 @@ from db.engine import build_engine
 from db.migrations import build_config, downgrade, head_revision, is_current, upgrade
 from db.models import MediaResource
 from db.session import Database
-from tests.support.factories import make_media, make_prediction, make_product, make_product_image, make_user
+from tests.support.factories import (
+    make_brand,
+    make_media,
+    make_organization,
+    make_prediction,
+    make_product,
+    make_product_image,
+    make_user,
+)
 
 
 def test_the_migrated_schema_equals_the_models(database_engine: Engine) -> None:
@@ -76,11 +84,24 @@ def test_s41_images_that_superusers_added_to_personal_rows_pass_to_their_owners(
         )
         for media in (added, added, public, own, copy):
             make_product_image(product, media_id=media.id)
+        organization = make_organization(superuser)
+        # Each of these is on another row, too, from which it would disappear.
+        by_superuser, by_other, by_organization, as_logo, by_prediction = shared = [
+            make_media(owner=superuser) for _ in range(5)
+        ]
+        for media in shared:
+            make_product_image(product, media_id=media.id)
+        make_brand(owner=superuser, logo_media_id=by_superuser.id)
+        make_product_image(make_product(owner=make_user()), media_id=by_other.id)
+        make_brand(organization=organization, logo_media_id=by_organization.id)
+        organization.logo_media_id = as_logo.id
+        make_prediction(media_id=by_prediction.id)
     # The rows are written with the newest schema, so that the test outlives changes of it.
     downgrade(empty_database_url, "0025")
     upgrade(empty_database_url)
     with database.transaction(write=False) as session:
         owners = {media.id: media.owner_id for media in session.query(MediaResource)}
+    assert {owners.pop(media.id) for media in shared} == {superuser.id}
     assert owners == {
         added.id: user.id, public.id: superuser.id, own.id: user.id, copy.id: superuser.id
     }  # fmt: skip

@@ -17,7 +17,13 @@ PICTURES = [
     ("subject_base_images", "media_id"),
     ("subjects", "cover_media_id"),
 ]
-# An image that two users show stays with the first one: images are stored once per tenant.
+# An image on a row of another owner stays, because it would disappear from there.
+ON_NO_OTHER_ROW = """
+    AND NOT EXISTS (
+        SELECT 1 FROM {table} AS other WHERE other.{column} = media.id
+        AND (other.organization_id IS NOT NULL OR other.owner_id <> shown.owner_id)
+    )
+"""
 MISPLACED = """
     SELECT media.id, shown.owner_id, media.content_hash
     FROM {table} AS shown
@@ -25,6 +31,9 @@ MISPLACED = """
     JOIN users ON users.id = media.owner_id AND users.is_superuser
     WHERE shown.organization_id IS NULL AND media.organization_id IS NULL AND NOT media.public
     AND shown.owner_id <> media.owner_id
+    {others}
+    AND NOT EXISTS (SELECT 1 FROM organizations WHERE organizations.logo_media_id = media.id)
+    AND NOT EXISTS (SELECT 1 FROM export_items WHERE export_items.media_id = media.id)
     ORDER BY shown.id
 """
 
@@ -38,9 +47,13 @@ def upgrade() -> None:
         sa.column("organization_id", sa.Uuid()),
         sa.column("content_hash", sa.String()),
     )
+    others = "".join(
+        ON_NO_OTHER_ROW.format(table=table, column=column)
+        for table, column in [*PICTURES, ("predictions", "media_id")]
+    )
     moved = set()
     for table, column in PICTURES:
-        query = sa.text(MISPLACED.format(table=table, column=column))
+        query = sa.text(MISPLACED.format(table=table, column=column, others=others))
         rows = bind.execute(query.columns(id=sa.Uuid(), owner_id=sa.Uuid(), content_hash=sa.String())).all()
         for media_id, owner_id, content_hash in rows:
             same = (media.c.owner_id == owner_id, media.c.content_hash == content_hash)
