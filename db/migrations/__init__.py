@@ -5,17 +5,22 @@ Alembic is imported only when a revision has to run: most starts find the databa
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
 
 from db.engine import build_engine
+from db.migrations import locks
 from db.rls.owners import require_owners
 from db.rls.setup import prepare_roles
 
 if TYPE_CHECKING:
     from alembic.config import Config
+
+logger = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent
 
@@ -48,12 +53,20 @@ def upgrade(url: str, revision: str = "head", login: str | None = None) -> None:
     Raises:
         RolesMissing: The database roles are missing, and the owner may not create or grant them; or functions
             or policies belong to another role (OwnersChanged).
+        MigrationBlocked: PostgreSQL only: another session holds a lock, after several attempts.
     """
     if revision == "head" and _is_ready(url, login):
         return
     from alembic import command
 
-    command.upgrade(build_config(url, login), revision)
+    for attempt in range(1, locks.MAX_ATTEMPTS + 1):
+        try:
+            return command.upgrade(build_config(url, login), revision)
+        except locks.MigrationBlocked as error:
+            if attempt == locks.MAX_ATTEMPTS:
+                raise
+            logger.warning("migration blocked, attempt %s of %s: %s", attempt, locks.MAX_ATTEMPTS, error)
+            time.sleep(locks.PAUSE_SECONDS)
 
 
 def downgrade(url: str, revision: str = "base") -> None:

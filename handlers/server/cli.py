@@ -29,6 +29,7 @@ from sqlalchemy import make_url
 from db.engine import build_engine
 from db.errors import EmailTaken, NotFound
 from db.migrations import upgrade
+from db.migrations.locks import MigrationBlocked
 from db.rls.setup import RolesMissing
 from db.session import Database
 from handlers.app import BUNDLE, create_app
@@ -119,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     except CommandError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    except (InvalidSettings, RolesMissing, StartRefused) as error:
+    except (InvalidSettings, MigrationBlocked, RolesMissing, StartRefused) as error:
         print(f"Not started: {error}", file=sys.stderr)
         return 2
     if options.prepare_only:

@@ -1,0 +1,85 @@
+"""Let migrations of PostgreSQL wait for locks for seconds only, and find the sessions that block them.
+
+A statement that waits for a table's lock also blocks all later statements on that table, so it must not wait
+long. The migration fails instead, the requests that waited go on, and it is tried again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from db.engine import is_lock_timeout
+
+LOCK_TIMEOUT_MILLISECONDS = 3_000
+POLL_SECONDS = 0.5
+MAX_ATTEMPTS = 10
+PAUSE_SECONDS = 3.0
+"""Between two attempts. Ten attempts take about a minute."""
+
+# Servers that start at the same time must not migrate at the same time. The number is arbitrary, but it is
+# fixed and differs from `_ADVISORY_LOCK` of `db/row_counts/queries.py`.
+MIGRATION_LOCK = 5_172_001
+
+# Without their statements, which can contain personal data.
+_BLOCKERS = text("""
+SELECT pid, usename, application_name, coalesce(host(client_addr), 'a local socket') AS address, state,
+    to_char(xact_start, 'HH24:MI:SS TZ') AS since
+FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids(:pid)) ORDER BY xact_start
+""")
+
+
+class MigrationBlocked(Exception):
+    """Another session holds a lock that a migration needs. The message names the session."""
+
+
+def acquire_migration_lock(guard: Connection) -> None:
+    """Wait until no other process migrates; the lock ends with the transaction of `guard`."""
+    # The transaction is idle while the migrations run on another connection.
+    guard.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+    guard.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+
+
+@contextmanager
+def report_blockers(guard: Connection, pid: int | None) -> Iterator[None]:
+    """Watch what a backend waits for within the block.
+
+    Args:
+        guard: A connection that nothing else uses.
+        pid: The process id of the backend.
+
+    Raises:
+        MigrationBlocked: A statement of the block waited too long for a lock.
+    """
+    stopped = threading.Event()
+    blockers: list[str] = []
+
+    def watch() -> None:
+        while not stopped.wait(POLL_SECONDS):
+            # Otherwise the transaction would see the sessions of its first look.
+            guard.execute(text("SELECT pg_stat_clear_snapshot()"))
+            found = [
+                f"session {row.pid} (user {row.usename}, application {row.application_name or 'unknown'}, "
+                f"from {row.address}, {row.state}, transaction since {row.since}; to end it: "
+                f"SELECT pg_terminate_backend({row.pid}))"
+                for row in guard.execute(_BLOCKERS, {"pid": pid})
+            ]
+            # Kept when the wait has ended: the error comes after it.
+            blockers[:] = found or blockers
+
+    watcher = threading.Thread(target=watch, name="migration-blockers", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except DBAPIError as error:
+        if not is_lock_timeout(error):
+            raise
+        holders = "; ".join(blockers) or "a session that has ended meanwhile"
+        raise MigrationBlocked(f"The migration waits for a lock of {holders}") from error
+    finally:
+        stopped.set()
+        watcher.join()

@@ -1,0 +1,101 @@
+"""A migration of PostgreSQL waits for a lock for seconds, names the session that has it, and tries again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import select, text
+
+from db.base import Base
+from db.engine import build_engine
+from db.migrations import downgrade, is_current, locks, upgrade
+from db.migrations.locks import MigrationBlocked
+from tests.e2e.server import ROOT
+from tests.resilience.processes import wait_until
+from tests.support.databases import on_postgresql
+
+pytestmark = on_postgresql
+
+
+@pytest.fixture
+def quick_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a migration give up after about a second."""
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT_MILLISECONDS", 400)
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "MAX_ATTEMPTS", 2)
+
+
+@pytest.fixture
+def older_url(own_database_url: str) -> str:
+    """Return the URL of a database with the schema before three revisions that change tables."""
+    downgrade(own_database_url, "0024")
+    return own_database_url
+
+
+@contextmanager
+def reading_session(url: str, table: str) -> Iterator[None]:
+    """Hold a lock on a table within the block, as a long report does that reads it."""
+    engine = build_engine(f"{url}?application_name=nightly-report", pool_size=1)
+    with engine.connect() as connection:
+        connection.execute(select(Base.metadata.tables[table].c.id))
+        yield
+        connection.rollback()
+    engine.dispose()
+
+
+def read_revision(url: str) -> str:
+    """Return the revision of the schema, and check that the audit log can be read at once."""
+    engine = build_engine(url, pool_size=1)
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = 100"))
+        connection.execute(text("SELECT count(*) FROM audit_events"))
+        revision = str(connection.scalar(text("SELECT version_num FROM alembic_version")))
+    engine.dispose()
+    return revision
+
+
+@pytest.mark.usefixtures("quick_locks")
+def test_a_blocked_migration_gives_up_and_names_the_session_that_blocks_it(
+    older_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with reading_session(older_url, "audit_events"):
+        with pytest.raises(MigrationBlocked) as error:
+            upgrade(older_url)
+        assert read_revision(older_url) == "0024"
+    message = str(error.value)
+    assert "nightly-report" in message
+    assert "idle in transaction" in message
+    assert "SELECT pg_terminate_backend(" in message
+    assert [record.levelname for record in caplog.records if "nightly-report" in record.message] == [
+        "WARNING"
+    ]
+    upgrade(older_url)
+    assert is_current(older_url)
+
+
+@pytest.mark.usefixtures("quick_locks")
+def test_each_revision_has_a_transaction_of_its_own(older_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "MAX_ATTEMPTS", 100)
+    upgrading = threading.Thread(target=upgrade, args=(older_url,))
+    with reading_session(older_url, "styles"):
+        upgrading.start()
+        # The next revision waits for the session, while the audit log of the first one is not locked.
+        wait_until(
+            lambda: read_revision(older_url) == "0026", "the revision before the blocked one is committed"
+        )
+    upgrading.join(30)
+    assert is_current(older_url)
+
+
+@pytest.mark.slow("it starts processes")
+def test_processes_that_start_together_migrate_once(older_url: str) -> None:
+    command = [sys.executable, "-c", "import sys; from db.migrations import upgrade; upgrade(sys.argv[1])"]
+    processes = [subprocess.Popen([*command, older_url], cwd=ROOT) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert is_current(older_url)
