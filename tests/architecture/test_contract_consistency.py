@@ -93,6 +93,40 @@ def test_every_path_item_and_component_is_used(sources: dict[str, Node], contrac
     ]
 
 
+def find_copied_properties(sources: dict[str, Node]) -> Iterator[tuple[str, str]]:
+    """Yield the file and the path of each property that repeats an earlier one of the same name.
+
+    A YAML alias is not a copy: the parser returns the same object.
+    """
+    for name, document in sources.items():
+        if not name.startswith("openapi/components/schemas/"):
+            continue
+        first: dict[str, list[Node]] = {}
+        for schema_name, schema in document.items():
+            for field, value in schema.get("properties", {}).items():
+                same = [one for one in first.setdefault(field, []) if one == value]
+                if not same:
+                    first[field].append(value)
+                elif same[0] is not value and set(value) != {"$ref"}:
+                    yield name, f"{schema_name}/properties/{field}"
+
+
+def test_a_property_that_schemas_share_is_written_once(sources: dict[str, Node], root: Path) -> None:
+    assert_no_findings(
+        [
+            f"{name}:{find_line(root, name, path.split('/')[0])} {path} is a copy: name the first one with a "
+            "YAML anchor (`name: &brand_name`) and write `name: *brand_name` here"
+            for name, path in find_copied_properties(sources)
+        ]
+    )
+    seeded = copy.deepcopy(sources)
+    brands = seeded["openapi/components/schemas/brands.yaml"]
+    brands["BrandUpdate"]["properties"]["name"] = dict(brands["Brand"]["properties"]["name"])
+    assert list(find_copied_properties(seeded)) == [
+        ("openapi/components/schemas/brands.yaml", "BrandUpdate/properties/name")
+    ]
+
+
 def find_links_to_nowhere(contract: Node) -> list[str]:
     """Return the links to an operation that does not exist, or with a parameter that it does not have."""
     parameters = {
