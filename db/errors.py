@@ -21,7 +21,7 @@ class DomainError(Exception):
     """
 
     code: ClassVar[str] = "refused"
-    default_detail: ClassVar[str] = "Refused"
+    default_detail: ClassVar[str] = "The request was rejected"
 
     def __init__(self, detail: str | None = None, *, value: Any = None, **members: Any) -> None:
         self.detail = detail if detail is not None else self.default_detail
@@ -89,7 +89,7 @@ class TooManyConcurrentRequests(RateLimited):
     """The account, or the address without a credential, runs as many requests at once as it may."""
 
     code = "too_many_concurrent_requests"
-    default_detail = "Too many requests at the same time; wait for one of them to end"
+    default_detail = "Too many requests are in progress: wait until one of them has ended"
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__("concurrent-requests", retry_after=1)
@@ -107,35 +107,35 @@ class InUse(Conflict):
     """The row cannot be deleted because other rows refer to it."""
 
     code = "in_use"
-    default_detail = "The record is in use and cannot be deleted"
+    default_detail = "Other resources refer to this resource: change or delete them first"
 
 
 class ScopeMismatch(Conflict):
     """A referenced row is visible to the caller but belongs to another tenant than the referring row."""
 
     code = "scope_mismatch"
-    default_detail = "The referenced record belongs to another organization"
+    default_detail = "A referenced resource belongs to another organization or user"
 
 
 class SlugTaken(Conflict):
     """Another row of the tenant already has this slug."""
 
     code = "slug_taken"
-    default_detail = "The slug is already taken"
+    default_detail = "The slug is already in use"
 
 
 class SkuTaken(Conflict):
     """Another product of the tenant already has this SKU."""
 
     code = "sku_taken"
-    default_detail = "The SKU is already taken"
+    default_detail = "The SKU is already in use"
 
 
 class EmailTaken(Conflict):
     """Another account already has this address; letter case is ignored."""
 
     code = "email_taken"
-    default_detail = "The email address is already registered"
+    default_detail = "The e-mail address is already in use"
 
 
 class AlreadyMember(Conflict):
@@ -156,7 +156,7 @@ class InvalidTransition(Conflict):
     """The state machine has no such transition from the current state."""
 
     code = "invalid_transition"
-    default_detail = "This transition is not allowed from the current state"
+    default_detail = "The action is not allowed in the current status"
 
 
 class OutOfCredits(Conflict):
@@ -170,21 +170,21 @@ class PublicRequiresSuperuser(Conflict):
     """Only superusers may make a row public."""
 
     code = "public_requires_superuser"
-    default_detail = "Only superusers may make a record public"
+    default_detail = "Only superusers can make a resource public: omit `public`"
 
 
 class TargetNotAllowed(Conflict):
     """The server does not connect to this URL, for example because it leads to a private network (SSRF)."""
 
     code = "target_not_allowed"
-    default_detail = "This server does not connect to the address"
+    default_detail = "This server does not connect to the URL"
 
 
 class PreconditionFailed(DomainError):
     """`If-Match` does not name the current version (RFC 9110, section 13.1.1)."""
 
     code = "precondition_failed"
-    default_detail = "The record has changed since it was read"
+    default_detail = "The resource has changed since you read it"
 
 
 class TooLarge(DomainError):

@@ -61,7 +61,7 @@ def create_shooting(body: dict[str, Any], organization_id: UUID | None = None) -
     """Create a shooting, with its inline guidelines if it has any."""
     shooting = Shooting(**resolve_ownership(organization_id))
     if body.pop("organization_id", None) not in (None, organization_id):
-        raise ScopeMismatch("organization_id differs from the query", pointer="/organization_id")
+        raise ScopeMismatch("`organization_id` differs from the query parameter", pointer="/organization_id")
     inline = body.pop("default_guidelines", None)
     check_references(shooting, body, brand_id=Brand, default_guidelines_id=Guidelines)
     apply_changes(shooting, body)

@@ -93,7 +93,7 @@ def require_phase_transition(current: str, target: str) -> None:
     """
     if target != current and target not in SHOOTING_PHASES[current]:
         raise InvalidTransition(
-            f"A shooting in {current} cannot move to {target}",
+            f"Cannot change `phase` from {current} to {target}",
             pointer="/phase",
             allowed_transitions=list(SHOOTING_PHASES[current]),
         )
@@ -128,7 +128,6 @@ def _next_status(actions: Mapping[str, Action], noun: str, current: str, name: s
             for other, candidate in actions.items()
             if current in candidate.sources and candidate.target is not None and other not in _BY_WORKERS
         ]
-        raise InvalidTransition(
-            f"Cannot {name.replace('_', ' ')} a {noun} in status `{current}`", allowed_transitions=allowed
-        )
+        verb = name.replace("request_revision", "request a revision of")
+        raise InvalidTransition(f"Cannot {verb} a {noun} in status `{current}`", allowed_transitions=allowed)
     return action.target

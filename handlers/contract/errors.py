@@ -72,7 +72,7 @@ class NotAcceptable(RequestError):
 
     status = 406
     code = "not_acceptable"
-    default_detail = "None of the accepted media types is available"
+    default_detail = "The operation has none of the media types in the Accept header"
 
 
 class RequestTimeout(RequestError):
@@ -80,7 +80,7 @@ class RequestTimeout(RequestError):
 
     status = 408
     code = "request_timeout"
-    default_detail = "The request body did not come in time"
+    default_detail = "The request body did not arrive in time"
 
     def __init__(self) -> None:
         # The rest of the body would be read as the next request on the connection (RFC 9110, 15.5.9).
@@ -122,7 +122,7 @@ class TookTooLong(ServiceUnavailable):
     """The request exceeded the time limit of the server and was rolled back."""
 
     code = "took_too_long"
-    default_detail = "The request took too long and was given up"
+    default_detail = "The request took too long and was aborted"
 
 
 @dataclass(frozen=True)

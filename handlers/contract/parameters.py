@@ -44,7 +44,7 @@ def parse_query(text: str, source: str) -> dict[str, list[str]]:
     if not text:
         return values_by_name
     if _BAD_ESCAPE.search(text):
-        raise BadRequest(f"The {source} holds an incomplete percent-encoding")
+        raise BadRequest(f"The {source} contains an incomplete percent-encoding")
     # Counted before decoding: a million fields would take seconds (OWASP API4).
     pairs = text.split("&")
     if len(pairs) > MAX_PAIRS:
@@ -169,7 +169,9 @@ class Parameters:
                 and len(values) > 1
                 and (parameter.kind != "array" or not parameter.explode)
             ):
-                violations.append(Violation(("query", name), "Must be given once", "repeated", values, True))
+                violations.append(
+                    Violation(("query", name), "Must be sent only once", "repeated", values, True)
+                )
                 continue
             # Unknown names stay in the query, so that the schema reports them.
             query[name] = parameter.read(values) if parameter is not None else values[0]

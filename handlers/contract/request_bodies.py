@@ -336,7 +336,7 @@ def _read_fields(content: _Content, texts: dict[str, list[str]]) -> tuple[dict[s
             continue
         value[name] = parse_text(schema.get("type"), values[0])
         if len(values) > 1:
-            violations.append(Violation(("body", name), "Must be given once", "repeated"))
+            violations.append(Violation(("body", name), "Must be sent only once", "repeated"))
     return value, violations
 
 
@@ -396,7 +396,7 @@ def _join_parts(
     violations = [Violation(("body", name), "Must be text, not a file", "string_type") for name in misplaced]
     violations += [Violation(("body", name), "Must be a file", "file_type") for name in as_text]
     violations += [
-        Violation(("body", name), "Must be given once", "repeated")
+        Violation(("body", name), "Must be sent only once", "repeated")
         for name, parts in files.items()
         if len(parts) > 1
     ]

@@ -30,7 +30,7 @@ def parse_json(raw: bytes) -> Any:
     """
     # Counting is fast and enough for most bodies; the expression skips commas in strings.
     if raw.count(b",") > MAX_ITEMS and _TOO_MANY_ITEMS.match(raw):
-        raise ContentTooLarge(f"The body holds more than {MAX_ITEMS} items")
+        raise ContentTooLarge(f"The body has more than {MAX_ITEMS} items")
     try:
         text = raw.decode("utf-8")
         value = json.loads(
@@ -50,7 +50,7 @@ def parse_json(raw: bytes) -> Any:
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
-            raise BadRequest("The body holds a lone surrogate") from None
+            raise BadRequest("The body contains a lone surrogate") from None
     return value
 
 

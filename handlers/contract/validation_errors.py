@@ -43,10 +43,20 @@ _BOUNDS = {
     "maxProperties": ("too_long", "max_length", "Must have at most {} properties"),
 }
 
+_SINGULARS = {"characters": "character", "items": "item", "properties": "property"}
+_MAX_LISTED_VALUES = 12
+"""A message lists the allowed values up to this number. `ctx.expected` always has all of them."""
+_FORMAT_NAMES = {
+    "uuid": "UUID",
+    "date-time": "date and time with a time zone (RFC 3339)",
+    "date": "date (RFC 3339)",
+    "email": "e-mail address",
+    "uri": "URL",
+}
 _FORMAT_TYPES = {"uuid": "uuid_parsing", "date-time": "datetime_parsing", "date": "date_parsing"}
 
 _MESSAGES = {
-    "uniqueItems": ("not_unique", "Must not hold the same item twice"),
+    "uniqueItems": ("not_unique", "Must not contain the same item twice"),
     "not": ("not_allowed", "This combination is not allowed"),
     "anyOf": ("no_match", "Matches none of the alternatives"),
     "oneOf": ("no_match", "Must match exactly one of the alternatives"),
@@ -82,7 +92,8 @@ def _to_violations(error: jsonschema_rs.ValidationError, location: tuple[str, ..
         return [Violation((*loc, _to_step(missing)), "Is required", "missing")]
     if keyword in ("additionalProperties", "unevaluatedProperties"):
         names = kind.unexpected  # type: ignore[attr-defined]  # every kind has its own
-        return [Violation((*loc, _to_step(name)), "Is not known here", "extra_forbidden") for name in names]
+        message = "Unknown query parameter" if loc == ("query",) else "Unknown property"
+        return [Violation((*loc, _to_step(name)), message, "extra_forbidden") for name in names]
     if keyword in ("anyOf", "oneOf"):
         branch = _find_likely_branch(error)
         if branch is not None:
@@ -97,6 +108,9 @@ def _describe(
 ) -> tuple[str, str, dict[str, Any]]:
     if keyword in _BOUNDS:
         code, name, message = _BOUNDS[keyword]
+        start, _, last_word = message.rpartition(" ")
+        if kind.value == 1:
+            message = f"{start} {_SINGULARS.get(last_word, last_word)}"
         return message.format(kind.value), code, {name: kind.value}
     if keyword == "type":
         types = [name for name in _type_names(kind) if name != "null"] or ["null"]
@@ -106,9 +120,13 @@ def _describe(
         return f"Must be {description}", parsing if as_text else strict, {}
     if keyword in ("enum", "const"):
         allowed = kind.value if isinstance(kind.value, list) else [kind.value]
-        return "Must be one of the allowed values", "enum", {"expected": allowed}
+        message = "Must be one of the allowed values"
+        if len(allowed) <= _MAX_LISTED_VALUES:
+            message = f"Must be one of: {', '.join(str(value) for value in allowed if value is not None)}"
+        return message, "enum", {"expected": allowed}
     if keyword == "format":
-        return f"Must be a valid {kind.format}", _FORMAT_TYPES.get(kind.format, f"{kind.format}_format"), {}
+        name = _FORMAT_NAMES.get(kind.format, kind.format)
+        return f"Must be a valid {name}", _FORMAT_TYPES.get(kind.format, f"{kind.format}_format"), {}
     code_and_message = _MESSAGES.get(keyword, ("invalid", "Does not match the contract"))
     return code_and_message[1], code_and_message[0], {}
 

@@ -18,7 +18,7 @@ class TooManyBodyBytes(ServiceUnavailable):
     """The unfinished bodies of one account, of one address or of all clients exceed their limit."""
 
     code = "too_many_body_bytes"
-    default_detail = "Too many bytes are being received; send fewer large bodies at the same time"
+    default_detail = "The server is receiving too many bytes: send fewer large bodies at the same time"
 
 
 class UnfinishedBodies:

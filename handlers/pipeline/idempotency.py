@@ -63,7 +63,7 @@ class IdempotencyKeyInProgress(RequestError):
 
     status = 409
     code = "idempotency_key_in_progress"
-    default_detail = "A request with this Idempotency-Key is still being worked on"
+    default_detail = "The first request with this Idempotency-Key is still running"
 
     def __init__(self) -> None:
         super().__init__(headers={"Retry-After": "1"})
@@ -82,7 +82,9 @@ class IdempotencyKeyReused(ValidationFailed):
 class StoredResponseUnreadable(ServiceUnavailable):
     """The stored response cannot be decrypted; the request was executed, so it must not run again."""
 
-    default_detail = "The stored response of this Idempotency-Key cannot be read; the request is not repeated"
+    default_detail = (
+        "The stored response of this Idempotency-Key cannot be read; the request is not run again"
+    )
 
 
 @dataclass

@@ -53,8 +53,8 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "not_enough_permissions": ProblemType(
         403,
-        "You may read the row, but your role does not allow the action. For an API key: its scopes do not "
-        "allow the action, or the request has no organization_id.",
+        "You can read the resource, but your role does not allow the action. For an API key: its scopes do "
+        "not allow the action, or the request has no organization_id.",
         "Ask an admin or the owner of the organization.",
     ),
     "invalid_signature": ProblemType(
@@ -64,7 +64,7 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "not_found": ProblemType(
         404,
-        "The row, path or cursor does not exist, or it belongs to another organization.",
+        "The resource, path or cursor does not exist, or it belongs to another organization.",
         "Check the identifier and the organization_id of the request.",
     ),
     "method_not_allowed": ProblemType(
@@ -82,21 +82,19 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "conflict": ProblemType(
         409,
-        "The row conflicts with another row that was saved first.",
-        "Read the rows again and repeat the request with other values.",
+        "The resource conflicts with another resource that was saved first.",
+        "Read the resources again and repeat the request with other values.",
     ),
-    "in_use": ProblemType(
-        409, "Other rows still refer to the row.", "Delete or change the rows that refer to it first."
-    ),
+    "in_use": ProblemType(409, "Other resources refer to the resource.", "Delete or change them first."),
     "scope_mismatch": ProblemType(
         409,
-        "The request combines rows of different tenants, for example a personal product and a shooting of "
-        "an organization.",
-        "Use rows of one organization, or public rows.",
+        "The request combines resources of different tenants, for example a personal product and a shooting "
+        "of an organization.",
+        "Use resources of one organization, or public resources.",
     ),
     "slug_taken": ProblemType(
         409,
-        "Another row of the organization or account has this slug.",
+        "Another resource of the organization or account has this slug.",
         "Choose another slug, or omit it to have one generated.",
     ),
     "sku_taken": ProblemType(
@@ -165,17 +163,17 @@ PROBLEMS: dict[str, ProblemType] = {
         "The key would have scopes that your role in the organization does not allow.",
         "Omit those scopes, or ask a member with all of them to create the key.",
     ),
-    "not_empty": ProblemType(409, "The organization still has rows.", "Delete its rows first."),
+    "not_empty": ProblemType(409, "The organization still has resources.", "Delete them first."),
     "subscription_exists": ProblemType(
         409, "The account already has an active subscription.", "Change or renew that subscription."
     ),
     "public_requires_superuser": ProblemType(
-        409, "Only superusers can make rows public.", "Omit the property public, or send false."
+        409, "Only superusers can make resources public.", "Omit the property public, or send false."
     ),
     "invalid_transition": ProblemType(
         409,
-        "The row's state does not allow this transition.",
-        "Read the row; the contract lists the transitions of each state.",
+        "The current status of the resource does not allow the action.",
+        "Read the resource; the contract lists the transitions of each state.",
     ),
     "shot_busy": ProblemType(
         409, "The shot has an open generation.", "Wait until the generation ends, or cancel it."
@@ -187,7 +185,7 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "generation_running": ProblemType(
         409,
-        "The row, or a row below it, has an open generation.",
+        "The resource, or one that it contains, has an open generation.",
         "Wait until the generation ends, or cancel it.",
     ),
     "prediction_ambiguous": ProblemType(
@@ -197,14 +195,14 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "not_available": ProblemType(
         409,
-        "The look, the product or the guidelines use a row or an image of another organization that is "
-        "archived or not public any more.",
+        "The look, the product or the guidelines use a resource or an image of another organization "
+        "that is archived or no longer public.",
         "Choose another subject, style, shot type, preset or image.",
     ),
     "nothing_to_generate": ProblemType(
         409,
-        "The generation has no input: no shot, product or source image, or the product has no photo.",
-        "Send one of them, or upload a photo of the product.",
+        "The generation has no input: no shot, product or source prediction, or the product has no image.",
+        "Send one of them, or add an image to the product.",
     ),
     "strategy_not_supported": ProblemType(
         409,
@@ -248,7 +246,9 @@ PROBLEMS: dict[str, ProblemType] = {
         "Approve predictions, or name those to export again.",
     ),
     "not_approved": ProblemType(
-        409, "A named prediction is in review or rejected.", "Approve the prediction first, or omit it."
+        409,
+        "A prediction in prediction_ids is pending review or rejected.",
+        "Approve the prediction first, or omit it.",
     ),
     "export_too_large": ProblemType(
         409, "More than 500 predictions are approved.", "Name at most 500 of them in prediction_ids."
@@ -295,8 +295,8 @@ PROBLEMS: dict[str, ProblemType] = {
     ),
     "precondition_failed": ProblemType(
         412,
-        "The row has changed since you read it.",
-        "Read the row again and repeat the change on its current state.",
+        "The resource has changed since you read it.",
+        "Read the resource again and repeat the change on its current state.",
     ),
     "too_large": ProblemType(
         413,

@@ -31,7 +31,7 @@ MAX_HEADERS = 100
 IDLE_SECONDS = 5
 """How long a new connection, or one between two requests, stays open without a byte from the client."""
 HEAD_TOO_LARGE = "The request head is too large"
-HOST_REQUIRED = "A request of HTTP/1.1 needs exactly one Host header field"
+HOST_REQUIRED = "An HTTP/1.1 request must have exactly one Host header field"
 
 _METHOD = re.compile(rb"(?:\r?\n)*([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}) ")
 # The methods that the parser sees. It knows others too, but the application returns 405 for all of them, and
@@ -186,7 +186,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._is_between_messages or self._head_is_complete:
             self.transport.close()
         else:
-            detail = "The request head did not come in time"
+            detail = "The request head did not arrive in time"
             self._reject(HTTPStatus.REQUEST_TIMEOUT, RequestTimeout.code, detail)
 
     def _reject(self, status: HTTPStatus, code: str, detail: str) -> None:

@@ -30,7 +30,7 @@ class NotEmpty(Conflict):
     """The organization cannot be deleted: it still has records."""
 
     code = "not_empty"
-    default_detail = "The organization still has records: delete them first"
+    default_detail = "The organization still has resources: delete them first"
 
 
 class OwnerRequired(Conflict):
@@ -44,14 +44,14 @@ class AlreadyOwner(Conflict):
     """The ownership cannot be transferred: the account is the owner already."""
 
     code = "already_owner"
-    default_detail = "The account is the owner already"
+    default_detail = "The account already owns the organization"
 
 
 class AccountLocked(Conflict):
     """The ownership cannot be transferred: the account is deactivated."""
 
     code = "account_locked"
-    default_detail = "The account is deactivated"
+    default_detail = "The account is locked"
 
 
 class TooManyOrganizations(Conflict):

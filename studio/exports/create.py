@@ -35,7 +35,7 @@ class NothingToExport(Conflict):
     """The request names no predictions, and the shooting has no approved one that is not exported yet."""
 
     code = "nothing_to_export"
-    default_detail = "The shooting has no approved prediction that is not exported yet"
+    default_detail = "The shooting has no approved prediction that has not been exported"
 
 
 class NotApproved(Conflict):
@@ -49,7 +49,7 @@ class ExportTooLarge(Conflict):
     """More predictions are approved than an archive can hold."""
 
     code = "export_too_large"
-    default_detail = f"More than {MAX_PREDICTIONS} predictions are approved: name some in `prediction_ids`"
+    default_detail = f"More than {MAX_PREDICTIONS} predictions are approved: pass some in `prediction_ids`"
 
 
 class TooManyExports(Conflict):

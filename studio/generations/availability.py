@@ -26,7 +26,7 @@ class NotAvailable(Conflict):
     """A row or an image is archived, or belongs to another tenant and is not public any more."""
 
     code = "not_available"
-    default_detail = "A row or an image of the generation is not available any more: choose another one"
+    default_detail = "An input of the generation is archived or no longer public: choose another one"
 
 
 class Tenant(NamedTuple):
@@ -110,4 +110,4 @@ def _is_unavailable(model: Any, tenant: Tenant) -> ColumnElement[bool]:
 def _describe(row: Any) -> str:
     name = {MediaResource: "An image", ShotType: "The shot type"}.get(type(row))
     name = name or f"The {type(row).__name__.removesuffix('Preset').lower()}"
-    return f"{name} {row.id} is archived or not public any more: choose another one"
+    return f"{name} {row.id} is archived or no longer public: choose another one"

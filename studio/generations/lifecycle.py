@@ -43,7 +43,7 @@ def transition(generation: Generation, status: str, error: dict[str, Any] | None
         InvalidTransition: The state machine does not allow the step.
     """
     if status not in GENERATION_STATES[generation.status]:
-        raise InvalidTransition(f"A generation that is {generation.status} cannot become {status}")
+        raise InvalidTransition(f"Cannot change a generation from {generation.status} to {status}")
     was_rendering = generation.status == GenerationStatus.CANCELING
     generation.status = status
     generation.revision += 1

@@ -53,7 +53,7 @@ class ResolutionNotSupported(Conflict):
     """The image would be larger than the model renders."""
 
     code = "resolution_not_supported"
-    default_detail = "The model does not render images of this size"
+    default_detail = "The model does not support images of this size"
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def _require_supported_size(model: GenerationModel, scene: Mapping[str, Any]) ->
     width, height = scene["width"], scene["height"]
     if width * height > max_pixels or width > max_width or height > max_height:
         raise ResolutionNotSupported(
-            f"{width} x {height} pixels are more than {model.name} renders: at most {max_width} x"
+            f"{width} x {height} pixels exceed the maximum of the model {model.name}: {max_width} x"
             f" {max_height} and {max_pixels} pixels in total"
         )
 

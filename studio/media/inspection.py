@@ -27,7 +27,7 @@ Image.core.set_block_size(64 * 1024 * 1024)  # type: ignore[attr-defined]  # doc
 MAX_JPEG_SCANS = 100
 MAX_SCANNED_PIXELS = 20 * MAX_PIXELS
 
-_UNREADABLE_HEADER = "The file's header cannot be read."
+_UNREADABLE_HEADER = "The file's header cannot be read"
 _STORED_FORMATS = ["JPEG", "PNG", "WEBP"]
 _AVIF_BRANDS = {b"avif", b"avis"}
 
@@ -55,9 +55,9 @@ def read_bounded(file: BinaryIO) -> bytes:
     """
     data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise TooLarge(f"An image may have at most {MAX_FILE_BYTES} bytes.")
+        raise TooLarge(f"An image may have at most {MAX_FILE_BYTES} bytes")
     if not data:
-        raise UnreadableImage("The file is empty.")
+        raise UnreadableImage("The file is empty")
     return data
 
 
@@ -86,7 +86,7 @@ def open_image(data: bytes, file_format: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=[file_format])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooLarge(f"An image may have at most {MAX_PIXELS} pixels.") from error
+        raise TooLarge(f"An image may have at most {MAX_PIXELS} pixels") from error
     except Exception as error:  # Pillow's parsers raise many kinds of errors on hostile headers.
         raise UnreadableImage(_UNREADABLE_HEADER) from error
 
@@ -110,7 +110,7 @@ def _sniff(data: bytes) -> str:
         return "WEBP"
     if data[4:8] == b"ftyp" and _AVIF_BRANDS & _brands(data):
         return "AVIF"
-    raise NotAnImage("The content is not a JPEG, PNG, WEBP, AVIF or GIF image.")
+    raise NotAnImage("The content is not a JPEG, PNG, WEBP, AVIF or GIF image")
 
 
 def _brands(data: bytes) -> set[bytes]:
@@ -132,4 +132,4 @@ def _check_scans(data: bytes, pixels: int) -> None:
     scans = sum(segment.marker == JPEG_SCAN for segment in jpeg_segments(data))
     allowed = min(MAX_JPEG_SCANS, MAX_SCANNED_PIXELS // max(1, pixels))
     if scans > allowed:
-        raise TooLarge(f"An image of this size may have at most {allowed} scans.")
+        raise TooLarge(f"An image of this size may have at most {allowed} scans")

@@ -145,7 +145,7 @@ def _is_one_stream(parts: list[bytes], announced: int) -> bool:
                 piece = inflater.unconsumed_tail
                 inflated += grown
                 if inflated > announced + _SPARE_BYTES:
-                    raise UnreadableImage("The image has more pixels than its header announces.")
+                    raise UnreadableImage("The image has more pixels than its header announces")
     except zlib.error:
         return False
     return inflated <= announced and inflater.eof and not inflater.unused_data

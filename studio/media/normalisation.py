@@ -33,7 +33,7 @@ _TRANSPOSITIONS = {
 }
 _EXIF_ORIENTATION = 0x0112
 _STRIP_ROWS = 256
-_DAMAGED = "The image is damaged or incomplete."
+_DAMAGED = "The image is damaged or incomplete"
 # Larger images are sampled before their dominant colour is computed.
 _MAX_SAMPLED_SIDE = 2048
 

@@ -75,13 +75,15 @@ def reduce_file(data: bytes, file_format: str) -> tuple[bytes, int]:
 def check_size(width: int, height: int) -> None:
     """Raise TooLarge if an image of this size exceeds the limits."""
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise TooLarge(f"An image may have at most {MAX_PIXELS} pixels and {MAX_SIDE} pixels a side.")
+        raise TooLarge(
+            f"An image may have at most {MAX_PIXELS} pixels, and at most {MAX_SIDE} pixels per side"
+        )
 
 
 def check_frames(frames: int) -> None:
     """Raise TooLarge if the number of frames exceeds the limit."""
     if frames > MAX_FRAMES:
-        raise TooLarge(f"An image may have at most {MAX_FRAMES} frames.")
+        raise TooLarge(f"An image may have at most {MAX_FRAMES} frames")
 
 
 def jpeg_segments(data: bytes | memoryview) -> Iterator[JpegSegment]:
@@ -107,7 +109,7 @@ def jpeg_segments(data: bytes | memoryview) -> Iterator[JpegSegment]:
             end = next_marker.start() if next_marker else len(data)
         yield JpegSegment(marker, start, min(end, len(data)))
         position = end
-    raise TooLarge(f"A JPEG may have at most {MAX_PARTS} segments.")
+    raise TooLarge(f"A JPEG may have at most {MAX_PARTS} segments")
 
 
 def _reduce_jpeg(data: memoryview) -> tuple[list[memoryview], int]:
@@ -139,12 +141,12 @@ class _JpegHeader:
                 self.parts.append(body)
             return
         if marker in _JPEG_FRAMES and (b"frame" in self._kinds or len(body) > _MAX_FRAME_HEADER_BYTES):
-            raise UnreadableImage("The file's header cannot be read.")
+            raise UnreadableImage("The file's header cannot be read")
         if marker in _JPEG_FRAMES:
             self._kinds.add(b"frame")
         self._table_bytes += len(body) if marker == _JPEG_TABLE else 0
         if self._table_bytes > MAX_TABLE_BYTES:
-            raise UnreadableImage("The file's header cannot be read.")
+            raise UnreadableImage("The file's header cannot be read")
         self.parts.append(body)
 
     def _is_needed_metadata(self, start: bytes, length: int) -> bool:
@@ -168,13 +170,13 @@ def _reduce_png(data: memoryview) -> tuple[list[memoryview], int]:
         if kind == b"acTL":
             frames = max(1, int.from_bytes(chunk[8:12], "big"))
         if length > _PNG_PIXELS.get(kind, length):
-            raise UnreadableImage("The file's header cannot be read.")
+            raise UnreadableImage("The file's header cannot be read")
         if kind in _PNG_PIXELS or kind in _PNG_MARKERS or _is_needed_png_metadata(kind, chunk, seen):
             parts.append(chunk)
         if kind == b"IEND":
             return parts, frames
         position += 12 + length
-    raise TooLarge(f"A PNG may have at most {MAX_PARTS} chunks.")
+    raise TooLarge(f"A PNG may have at most {MAX_PARTS} chunks")
 
 
 def _is_needed_png_metadata(kind: bytes, chunk: memoryview, seen: set[bytes]) -> bool:
@@ -209,7 +211,7 @@ def _reduce_webp(data: memoryview) -> tuple[list[memoryview], int]:
             missing = max(0, end - len(data))
         position = end
     else:
-        raise TooLarge(f"A WEBP may have at most {MAX_PARTS} chunks.")
+        raise TooLarge(f"A WEBP may have at most {MAX_PARTS} chunks")
     # The size includes what is missing from a truncated file, so that decoders notice.
     size = 4 + sum(map(len, parts)) + missing
     parts[0] = memoryview(b"RIFF" + struct.pack("<I", size) + b"WEBP")
@@ -268,7 +270,7 @@ class _GifBlocks:
             position += length + 1
             left -= 1
         if left <= 0:
-            raise TooLarge(f"A GIF may have at most {MAX_GIF_BLOCKS} blocks of data.")
+            raise TooLarge(f"A GIF may have at most {MAX_GIF_BLOCKS} blocks of data")
         self._left = left - 1
         return position + 1
 

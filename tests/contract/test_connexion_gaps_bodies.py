@@ -157,6 +157,19 @@ def test_a_violation_has_message_input_and_bound(call: Call) -> None:
     }
 
 
+def test_messages_of_violations_name_what_is_allowed(call: Call) -> None:
+    body = {"name": "", "kind": "huge", "owner_id": "42", "color": "red"}
+    violations = call("POST", "/widgets/?limitt=1", as_json=body).json()["detail"]
+    assert {(violation["loc"][-1], violation["msg"]) for violation in violations} == {
+        ("limitt", "Unknown query parameter"),
+        ("name", "Must have at least 1 character"),
+        ("name", "Must match the pattern ^[a-zA-Z0-9 ]+$"),
+        ("kind", "Must be one of: big, small"),
+        ("owner_id", "Must be a valid UUID"),
+        ("color", "Unknown property"),
+    }
+
+
 def test_the_pointer_escapes_slash_and_tilde(call: Call) -> None:
     (violation,) = call("POST", "/widgets/", as_json={"name": "a", "x/y~z": 1}).json()["detail"]
     assert (violation["loc"], violation["pointer"]) == (["body", "x/y~z"], "/x~1y~0z")

@@ -83,7 +83,7 @@ def test_s19_a_request_that_takes_too_long_is_a_503_and_stores_nothing(
         "type": "http://localhost:8000/api/v1/problems/took_too_long",
         "title": "Service Unavailable",
         "status": 503,
-        "detail": "The request took too long and was given up",
+        "detail": "The request took too long and was aborted",
         "code": "took_too_long",
         "request_id": response.headers["x-request-id"],
     }

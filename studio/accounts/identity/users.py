@@ -25,7 +25,7 @@ class OwnAccount(Conflict):
     """Superusers cannot deactivate, demote or delete their own account."""
 
     code = "own_account"
-    default_detail = "This cannot be done to one's own account"
+    default_detail = "Superusers cannot delete, lock or demote their own account"
 
 
 class OwnsOrganization(Conflict):
