@@ -10,12 +10,12 @@ from db.errors import Conflict
 from db.models.exports import Export, ExportStatus
 from db.models.shootings import Shooting
 from db.session import after_commit, current_session
-from db.tenancy import get_visible
+from db.tenancy import get_visible, list_filter
 from handlers.common.context import current_storage
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import get_for_update
-from handlers.common.references import filter_list
+from handlers.common.references import find_list_organization
 from handlers.common.responses import SANDBOX_CSP, ApiResponse, accepted, file_response, no_content, ok
 from handlers.schemas.exports import ExportSchema
 from studio.exports import create
@@ -38,8 +38,8 @@ EXPORTS = ListQuery(
 @requires(Permission.EXPORTS_READ)
 def list_exports(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """List the exports of a tenant."""
-    tenant_filter = filter_list(organization_id, {Shooting: params.get("shooting_id")})
-    return EXPORTS.list_response(params, tenant_filter)
+    organization_id = find_list_organization(organization_id, {Shooting: params.get("shooting_id")})
+    return EXPORTS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.EXPORTS_WRITE)

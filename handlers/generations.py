@@ -10,11 +10,11 @@ from sqlalchemy.orm import selectinload
 from db.models.generations import Generation
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
-from db.tenancy import authorize_creation, get_reference, get_visible
+from db.tenancy import authorize_creation, get_reference, get_visible, list_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prefetches_images
-from handlers.common.references import SHOTS_OF_SHOOTING, filter_list, resolve_image
+from handlers.common.references import SHOTS_OF_SHOOTING, find_list_organization, resolve_image
 from handlers.common.responses import ApiResponse, accepted, event_stream, ok, serialize
 from handlers.schemas.generations import EstimateSchema, GenerationSchema
 from studio.generations import create, lifecycle
@@ -42,10 +42,10 @@ GENERATIONS = ListQuery(
 @requires(Permission.GENERATIONS_READ)
 def list_generations(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """List the generations of a tenant."""
-    tenant_filter = filter_list(
+    organization_id = find_list_organization(
         organization_id, {Shot: params.get("shot_id"), Shooting: params.get("shooting_id")}
     )
-    return GENERATIONS.list_response(params, tenant_filter)
+    return GENERATIONS.list_response(params, list_filter(organization_id))
 
 
 def _precheck_generation(body: dict[str, Any], organization_id: UUID | None = None, **_: Any) -> None:

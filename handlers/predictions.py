@@ -13,12 +13,12 @@ from db.errors import NotFound
 from db.models.generations import Generation, Prediction, PredictionShare
 from db.models.shootings import Shooting, Shot
 from db.session import current_session
-from db.tenancy import current_caller, get_visible
+from db.tenancy import current_caller, get_visible, list_filter
 from handlers.common.context import current_settings
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, authenticates_itself, requires
 from handlers.common.preconditions import get_for_update
-from handlers.common.references import SHOTS_OF_SHOOTING, filter_list
+from handlers.common.references import SHOTS_OF_SHOOTING, find_list_organization
 from handlers.common.responses import ApiResponse, json_response, no_content, ok, serialize
 from handlers.files import image_response
 from handlers.schemas.predictions import PredictionSchema, PredictionShareSchema
@@ -51,7 +51,7 @@ SHARES = ListQuery(
 @requires(Permission.PREDICTIONS_READ)
 def list_predictions(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """List the predictions of a tenant."""
-    tenant_filter = filter_list(
+    organization_id = find_list_organization(
         organization_id,
         {
             Shot: params.get("shot_id"),
@@ -59,7 +59,7 @@ def list_predictions(organization_id: UUID | None = None, **params: Any) -> ApiR
             Shooting: params.get("shooting_id"),
         },
     )
-    return PREDICTIONS.list_response(params, tenant_filter)
+    return PREDICTIONS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.PREDICTIONS_READ)

@@ -14,7 +14,7 @@ from db.models.media import MediaResource
 from db.models.products import Product, ProductImage, ProductState
 from db.queries.references import delete_unreferenced
 from db.session import current_session
-from db.tenancy import get_visible, readable_filter
+from db.tenancy import get_visible, list_filter, readable_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.prechecks import prefetches_images
@@ -22,7 +22,7 @@ from handlers.common.preconditions import apply_changes, get_for_update, prechec
 from handlers.common.references import (
     accept_image,
     check_references,
-    filter_list,
+    find_list_organization,
     precheck_create,
     resolve_images,
     resolve_ownership,
@@ -51,8 +51,8 @@ PRODUCT_IMAGES = ListQuery(ProductImage, ProductImageSchema, parent={"product_id
 @requires(Permission.PRODUCTS_READ)
 def list_products(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """List the products of a tenant."""
-    tenant_filter = filter_list(organization_id, {Brand: params.get("brand_id")})
-    return PRODUCTS.list_response(params, tenant_filter)
+    organization_id = find_list_organization(organization_id, {Brand: params.get("brand_id")})
+    return PRODUCTS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.PRODUCTS_WRITE)

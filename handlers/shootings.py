@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
 from sqlalchemy.orm import selectinload
 
+from db.base import utc_now
 from db.errors import ScopeMismatch
 from db.fast_path.insert import insert_row
 from db.models.brands import Brand
@@ -18,14 +20,14 @@ from db.models.shootings import Look, Shooting
 from db.models.styles import Style
 from db.models.subjects import Subject
 from db.session import current_session, rollback_and_continue
-from db.tenancy import get_visible, readable_filter
+from db.tenancy import get_visible, list_filter, readable_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
 from handlers.common.references import (
     check_references,
     deduplicate_ids,
-    filter_list,
+    find_list_organization,
     resolve_ownership,
 )
 from handlers.common.responses import ApiResponse, created, no_content, ok
@@ -40,6 +42,7 @@ LIST_OPTIONS = [
     selectinload(Look.product_links),
     selectinload(Look.guidelines_links),
 ]
+DEFAULT_TIME_UNTIL_DUE = timedelta(days=30)
 SHOOTINGS = ListQuery(
     Shooting,
     ShootingSchema,
@@ -52,8 +55,8 @@ LOOKS = ListQuery(Look, LookSchema, parent={"shooting_id": Look.shooting_id})
 @requires(Permission.SHOOTINGS_READ)
 def list_shootings(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """List the shootings of a tenant."""
-    tenant_filter = filter_list(organization_id, {Brand: params.get("brand_id")})
-    return SHOOTINGS.list_response(params, tenant_filter)
+    organization_id = find_list_organization(organization_id, {Brand: params.get("brand_id")})
+    return SHOOTINGS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.SHOOTINGS_WRITE)
@@ -62,6 +65,7 @@ def create_shooting(body: dict[str, Any], organization_id: UUID | None = None) -
     shooting = Shooting(**resolve_ownership(organization_id))
     if body.pop("organization_id", None) not in (None, organization_id):
         raise ScopeMismatch("`organization_id` differs from the query parameter", pointer="/organization_id")
+    body.setdefault("due_date", utc_now() + DEFAULT_TIME_UNTIL_DUE)
     inline = body.pop("default_guidelines", None)
     check_references(shooting, body, brand_id=Brand, default_guidelines_id=Guidelines)
     apply_changes(shooting, body)

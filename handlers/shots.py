@@ -10,11 +10,11 @@ from sqlalchemy.orm import joinedload
 from db.models.presets import ShotType
 from db.models.shootings import Look, Shooting, Shot
 from db.session import current_session
-from db.tenancy import get_visible
+from db.tenancy import get_visible, list_filter
 from handlers.common.pagination import ListQuery
 from handlers.common.permissions import Permission, requires
 from handlers.common.preconditions import apply_changes, get_for_update
-from handlers.common.references import filter_list
+from handlers.common.references import find_list_organization
 from handlers.common.responses import ApiResponse, ok
 from handlers.generations import generation_response
 from handlers.schemas.shots import ShotSchema
@@ -39,7 +39,7 @@ SHOTS = ListQuery(
 @requires(Permission.SHOTS_READ)
 def list_shots(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
     """List the shots of a tenant."""
-    tenant_filter = filter_list(
+    organization_id = find_list_organization(
         organization_id,
         {
             Shooting: params.get("shooting_id"),
@@ -47,7 +47,7 @@ def list_shots(organization_id: UUID | None = None, **params: Any) -> ApiRespons
             ShotType: params.get("shot_type_id"),
         },
     )
-    return SHOTS.list_response(params, tenant_filter)
+    return SHOTS.list_response(params, list_filter(organization_id))
 
 
 @requires(Permission.SHOTS_READ)

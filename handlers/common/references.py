@@ -15,12 +15,10 @@ from db.base import Owned
 from db.models.media import MediaResource
 from db.models.shootings import Shot
 from db.tenancy import (
-    RowFilter,
     authorize_creation,
     current_caller,
     get_reference,
     get_visible,
-    list_filter,
 )
 from handlers.common.context import current_settings, current_storage
 from studio.media.fetching import FetchedImage
@@ -76,25 +74,25 @@ def deduplicate_ids(body: dict[str, Any], *names: str) -> None:
     body.update({name: list(dict.fromkeys(body[name])) for name in names if name in body})
 
 
-def filter_list(organization_id: UUID | None, parents: Mapping[type[Owned], UUID | None]) -> RowFilter:
-    """Return the filter of a list that can be narrowed by the ids of other rows.
+def find_list_organization(
+    organization_id: UUID | None, parents: Mapping[type[Owned], UUID | None]
+) -> UUID | None:
+    """Return the organization of a list that the ids of other rows can narrow; None for personal rows.
 
-    Without an organization, a list that is narrowed by an id has the rows of the tenant of that row.
+    Without an organization in the request, it is that of the row which narrows the list.
 
     Args:
         organization_id: The organization that the request names.
         parents: The ids in the filters of the list; None is no filter.
 
     Raises:
-        NotFound: The caller cannot see one of the rows, or is not a member of the organization.
-        PermissionDenied: An API key named neither an organization nor a row.
+        NotFound: The caller cannot see one of the rows.
     """
     rows = [get_visible(model, row_id) for model, row_id in parents.items() if row_id is not None]
-    if organization_id is None:
-        # A public row is used by many tenants.
-        owned = (row.organization_id for row in rows if not getattr(row, "public", False))
-        organization_id = next(owned, None)
-    return list_filter(organization_id)
+    if organization_id is not None:
+        return organization_id
+    # A public row is used by many tenants.
+    return next((row.organization_id for row in rows if not getattr(row, "public", False)), None)
 
 
 def resolve_images(row: Owned, body: Mapping[str, Any], **attributes: str) -> dict[str, Any]:

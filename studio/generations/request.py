@@ -89,6 +89,12 @@ class GenerationRequest:
         values = dict(body)
         if "num_predictions" in values:
             values["batch_size"] = values.pop("num_predictions")
+        framing = values.pop("shot_type", None)
+        if framing and not any(values.get(name) for name in ("shot_type_id", "shot_type_string", "framing")):
+            values["framing"] = framing
+        for name in ("generation_type", "generation_strategy"):
+            if values.get(name) is None:
+                values.pop(name, None)
         if shot_id is not None:
             values["shot_id"] = shot_id
         return cls(**values)

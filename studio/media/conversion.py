@@ -13,6 +13,7 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "webp": {"format": "WEBP", "quality": 84, "method": 2},
     "jpg": {"format": "JPEG", "quality": 88, "progressive": True},
     "png": {"format": "PNG", "compress_level": 2},
+    "gif": {"format": "GIF"},
     # One thread: with more, the bytes depend on the number of cores.
     "avif": {"format": "AVIF", "quality": 65, "speed": 9, "max_threads": 1},
 }

@@ -15,7 +15,7 @@ from studio.media.images import convert_image
 from studio.media.storage import Storage, media_key, variant_key
 from studio.media.stored_image import CONTENT_TYPES
 
-EXTENSIONS = {"webp": "webp", "jpeg": "jpg", "png": "png", "avif": "avif"}
+EXTENSIONS = {"webp": "webp", "jpeg": "jpg", "png": "png", "avif": "avif", "gif": "gif"}
 LADDER = (64, 128, 256, 480, 960, 1440, 1920, 2880, 4096)
 """The widths of variants. The contract lists them, too."""
 

@@ -70,7 +70,7 @@ def test_s26_the_file_operations_of_the_contract_are_found_and_have_variants(ten
     variants = [variant.query for variant in request_variants(tenant.request_for("get_file"))]
     assert {"width": 1, "type": "avif"} in variants
     assert {} in variants
-    assert len(variants) == 15
+    assert len(variants) == 18
 
 
 def assert_denied(

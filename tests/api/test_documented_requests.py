@@ -1,0 +1,88 @@
+"""Requests of the public documentation that a client may send unchanged."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from db.base import utc_now
+from tests.api.conftest import Client
+from tests.support import factories
+from tests.support.factories.catalogue import Customer
+from tests.support.scenarios import PhotographedProduct
+
+
+def test_a_shooting_without_due_date_is_due_in_30_days(customer: Customer) -> None:
+    brand = customer.create("/brands/", {"name": "Atelier"})
+    shooting = customer.create("/shootings/", {"name": "Autumn", "brand_id": brand["id"]})
+    due = datetime.fromisoformat(shooting["due_date"])
+    assert abs(due - utc_now() - timedelta(days=30)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("fraction", ["", ".5", ".1234567", ".123456789"])
+def test_a_time_can_have_up_to_nine_fractional_digits(customer: Customer, fraction: str) -> None:
+    shooting = customer.create(
+        "/shootings/", {"name": "Autumn", "due_date": f"2027-03-01T00:00:00{fraction}Z"}
+    )
+    assert shooting["due_date"].startswith("2027-03-01T00:00:00")
+    listed = customer.client(
+        "GET", f"/shootings/{customer.organization_query}&created_after=2026-01-01T00:00:00{fraction}Z"
+    )
+    assert listed.json()["count"] == 1
+
+
+def test_null_stands_for_the_default_type_and_strategy_of_a_generation(
+    client_for: Client, scenario: PhotographedProduct
+) -> None:
+    client = client_for(scenario.owner)
+    body = {
+        "product_id": str(scenario.product.id),
+        "generation_type": None,
+        "generation_strategy": None,
+        "shot_type": None,
+    }
+    response = client("POST", f"/generations/?organization_id={scenario.organization.id}", body)
+    assert response.status == 202, response.body
+    assert (response.json()["generation_type"], response.json()["generation_strategy"]) == (
+        "BASE",
+        "GENERATE",
+    )
+    assert response.json()["framing"] is None
+
+
+def test_shot_type_is_the_framing_where_the_request_has_none(
+    client_for: Client, scenario: PhotographedProduct
+) -> None:
+    client = client_for(scenario.owner)
+    path = f"/generations/?organization_id={scenario.organization.id}"
+    body = {"product_id": str(scenario.product.id), "shot_type": "CLOSE_UP"}
+    assert client("POST", path, body).json()["framing"] == "CLOSE_UP"
+    assert client("POST", path, body | {"framing": "full body"}).json()["framing"] == "full body"
+
+
+def test_an_image_can_be_downloaded_as_a_gif(client_for: Client, scenario: PhotographedProduct) -> None:
+    client = client_for(scenario.owner)
+    response = client("GET", f"/files/media/{scenario.media.id}/file.jpg?type=gif")
+    assert (response.status, response.headers["content-type"]) == (200, "image/gif")
+    assert response.body.startswith(b"GIF8")
+
+
+def test_the_token_endpoint_ignores_unknown_and_empty_parameters(client_for: Client) -> None:
+    user = factories.make_user(email="dana@example.com")
+    form = b"username=dana%40example.com&password=wrong&grant_type=&scope=&audience=shop"
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    response = client_for(None)("POST", "/login/access-token", body=form, headers=headers)
+    assert (response.status, response.json()["code"]) == (401, "incorrect_credentials"), user
+    twice = client_for(None)("POST", "/login/access-token", body=form + b"&scope=a", headers=headers)
+    assert [violation["loc"] for violation in twice.json()["detail"]] == [["body", "scope"]]
+
+
+def test_an_action_without_properties_needs_no_body(
+    client_for: Client, scenario: PhotographedProduct
+) -> None:
+    client = client_for(scenario.owner)
+    generated = client("POST", f"/shots/{scenario.shot.id}/generate")
+    assert generated.status == 202, generated.body
+    approved = client("POST", f"/shots/{scenario.shot.id}/approve")
+    assert (approved.status, approved.json()["code"]) == (409, "shot_busy")
