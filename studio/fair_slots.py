@@ -34,6 +34,11 @@ class Subject(NamedTuple):
         return cls(name, name)
 
 
+def account_name(user_id: object) -> str:
+    """Return the name of an account in a `Subject`."""
+    return f"account {user_id}"
+
+
 _subject: ContextVar[Subject | None] = ContextVar("subject", default=None)
 
 
@@ -86,6 +91,11 @@ class FairSlots:
                 if name in subject
                 for future in futures
             )
+
+    def has_waiting(self) -> bool:
+        """Return whether a task waits."""
+        with self._lock:
+            return any(not future.done() for futures in self._waiting.values() for future in futures)
 
     def try_take(self, subject: Subject) -> bool:
         """Take a slot if the subject can have one now; return whether it was taken."""

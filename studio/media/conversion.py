@@ -1,6 +1,8 @@
 """Resize a stored image and encode it in another format. `variants` caches the results."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from PIL import Image
@@ -19,27 +21,53 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def convert_image(source: bytes, width: int, extension: str) -> bytes:
-    """Return a stored image scaled to `width` pixels and encoded for the extension.
+class ImageScaler:
+    """A stored image whose pixels are decoded once for all widths that can be made of them.
 
-    JPEG has no transparency: transparent images are put on a white background. The caller holds a
-    `memory_gate.load_slot`.
+    A JPEG decoder can skip detail that a smaller copy would not show, so a JPEG is decoded once for each of
+    four scales at most. That is faster than to reduce every copy from the largest pixels, and the copies are
+    the same as those that `convert_image` makes.
     """
-    with open_stored(source) as stored, reserve_memory(stored.size):
-        return _convert_opened(stored, width, extension)
+
+    def __init__(self, source: bytes) -> None:
+        self._source = source
+        self._pixels: Image.Image | None = None
+
+    def convert(self, width: int, extension: str) -> bytes:
+        """Return the image scaled to `width` pixels and encoded for the extension.
+
+        JPEG has no transparency: transparent images are put on a white background.
+        """
+        with open_stored(self._source) as stored:
+            size = width, max(1, round(stored.height * width / stored.width))
+            # Formats other than JPEG ignore this.
+            stored.draft(None, size)
+            if self._pixels is None or self._pixels.size != stored.size:
+                # Freed first: two images would need more memory than is reserved.
+                self._pixels = None
+                self._pixels = stored.convert("RGBA" if stored.has_transparency_data else "RGB")
+        image = self._pixels
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+        if extension == "jpg" and image.mode == "RGBA":
+            opaque = Image.new("RGB", image.size, "white")
+            opaque.paste(image, mask=image.getchannel("A"))
+            image = opaque
+        output = io.BytesIO()
+        image.save(output, **_SAVE_OPTIONS[extension])
+        return output.getvalue()
 
 
-def _convert_opened(stored: Image.Image, width: int, extension: str) -> bytes:
-    height = max(1, round(stored.height * width / stored.width))
-    # A JPEG decoder can skip detail that the smaller copy would not show; other formats ignore this.
-    stored.draft(None, (width, height))
-    image: Image.Image = stored.convert("RGBA" if stored.has_transparency_data else "RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    if extension == "jpg" and image.mode == "RGBA":
-        opaque = Image.new("RGB", image.size, "white")
-        opaque.paste(image, mask=image.getchannel("A"))
-        image = opaque
-    output = io.BytesIO()
-    image.save(output, **_SAVE_OPTIONS[extension])
-    return output.getvalue()
+@contextmanager
+def open_scaler(source: bytes) -> Iterator[ImageScaler]:
+    """Reserve the memory of a stored image and yield its scaler. The caller holds a slot of `memory_gate`."""
+    with open_stored(source) as stored:
+        size = stored.size
+    with reserve_memory(size):
+        yield ImageScaler(source)
+
+
+def convert_image(source: bytes, width: int, extension: str) -> bytes:
+    """Return a stored image scaled and encoded by `ImageScaler`. The caller holds a slot of `memory_gate`."""
+    with open_scaler(source) as scaler:
+        return scaler.convert(width, extension)

@@ -6,12 +6,15 @@ that never handles an image never loads them.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, BinaryIO
 
 from studio.media.stored_image import StoredImage
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from studio.media.conversion import ImageScaler
 
 
 def read_image(file: BinaryIO) -> StoredImage:
@@ -33,6 +36,13 @@ def open_stored(data: bytes) -> Image.Image:
     from studio.media import inspection
 
     return inspection.open_stored(data)
+
+
+def open_scaler(source: bytes) -> AbstractContextManager[ImageScaler]:
+    """Open a stored image to scale it to several widths; see `conversion.open_scaler`."""
+    from studio.media import conversion
+
+    return conversion.open_scaler(source)
 
 
 def convert_image(source: bytes, width: int, extension: str) -> bytes:

@@ -15,6 +15,7 @@ from db.errors import NotFound, TargetNotAllowed
 from db.models.media import MediaResource, Upload, UploadStatus
 from db.session import after_commit, after_rollback, current_session
 from db.tenancy import current_caller, get_reference, get_visible, select_visible
+from studio.fair_slots import Subject, account_name, current_subject
 from studio.media.images import normalise
 from studio.media.ladder import schedule_ladder
 from studio.media.storage import Storage, media_folder, media_key, temporary_key
@@ -171,7 +172,8 @@ def store_image(
         else:
             # Not where the file is written: a worker writes the files of predictions before their rows.
             original = OriginalImage(media.id, media.extension, media.width, media.content_hash)
-            after_commit(lambda: schedule_ladder(original))
+            owner = None if owner_id is None else Subject.of(account_name(owner_id))
+            after_commit(lambda: schedule_ladder(original, owner or current_subject()))
     media.public = media.public or public
     # Garbage collection deletes old images without a referring row; the row that will refer to this one is
     # not inserted yet.

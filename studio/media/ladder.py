@@ -7,41 +7,84 @@ variant is a cache entry, which is made on request if it is missing, so nothing 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
-from contextlib import suppress
+from collections import deque
 
 from db.errors import NotFound
-from studio.media.memory_gate import load_slot
+from studio.fair_slots import Subject
+from studio.media.memory_gate import LOAD_SLOTS, load_slot
 from studio.media.storage import Storage, is_storage_unavailable
-from studio.media.variants import OriginalImage, list_ladder, make_variant
+from studio.media.variants import OriginalImage, make_ladder_variants
 
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 1_000
 """Images that wait in this process. Beyond that, variants are made on request."""
+MAX_WAITING_OF_OWNER = 200
+"""Images of one owner that wait in this process."""
 
-_waiting: queue.Queue[OriginalImage | None] = queue.Queue(MAX_WAITING)
+
+class LadderQueue:
+    """The images whose variants are made next: one image of each owner in turn."""
+
+    def __init__(self) -> None:
+        self._images: dict[Subject, deque[OriginalImage]] = {}
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def put(self, original: OriginalImage, subject: Subject) -> bool:
+        """Append an image; return False if too many images wait."""
+        with self._changed:
+            images = self._images.get(subject, deque())
+            if self._count >= MAX_WAITING or len(images) >= MAX_WAITING_OF_OWNER:
+                return False
+            images.append(original)
+            self._images[subject] = images
+            self._count += 1
+            self._changed.notify()
+            return True
+
+    def get(self, stopping: threading.Event) -> tuple[OriginalImage, Subject] | None:
+        """Wait for an image and return it; None once the event is set."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._count or stopping.is_set())
+            if stopping.is_set():
+                return None
+            subject = next(iter(self._images))
+            images = self._images.pop(subject)
+            original = images.popleft()
+            if images:
+                # At the end: the other owners come first.
+                self._images[subject] = images
+            self._count -= 1
+            return original, subject
+
+    def wake(self) -> None:
+        """Let `get` look at its event."""
+        with self._changed:
+            self._changed.notify_all()
 
 
-def schedule_ladder(original: OriginalImage) -> None:
-    """Have the variants of a stored image made. Call it after the commit."""
-    try:
-        _waiting.put_nowait(original)
-    except queue.Full:
+_waiting = LadderQueue()
+
+
+def schedule_ladder(original: OriginalImage, subject: Subject) -> None:
+    """Have the variants of a stored image made for a subject. Call it after the commit."""
+    if not _waiting.put(original, subject):
         logger.debug("too many images wait for their variants, which are made on request instead")
 
 
-def make_ladder(storage: Storage, original: OriginalImage) -> None:
+def make_ladder(storage: Storage, original: OriginalImage, subject: Subject) -> None:
     """Make the smaller variants of an image in its own format.
 
     Raises:
         NotFound: The image was deleted meanwhile.
     """
-    for variant in list_ladder(original):
-        # A slot for each: requests for other images come in between.
-        with load_slot():
-            make_variant(storage, variant)
+    is_complete = False
+    while not is_complete:
+        # The slot is returned after each variant while an upload or a request waits for one.
+        with load_slot(subject=subject):
+            is_complete = make_ladder_variants(storage, original, lambda: not LOAD_SLOTS.has_waiting())
 
 
 class LadderBuilder:
@@ -59,18 +102,14 @@ class LadderBuilder:
     def stop(self) -> None:
         """Start no further image, and wait up to a second for the running one."""
         self._stopping.set()
-        # If the queue is full, the thread does not wait for an entry.
-        with suppress(queue.Full):
-            _waiting.put_nowait(None)
+        _waiting.wake()
         self._thread.join(1.0)
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            original = _waiting.get()
-            if original is None:
-                continue
+        while (task := _waiting.get(self._stopping)) is not None:
+            original, subject = task
             try:
-                make_ladder(self._storage, original)
+                make_ladder(self._storage, original, subject)
             except NotFound:
                 continue
             except Exception as error:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from studio.fair_slots import FairSlots, current_subject
+from studio.fair_slots import FairSlots, Subject, current_subject
 
 LARGE_PIXELS = 16_000_000
 MAX_LOADED_IMAGES = 2
@@ -25,15 +25,19 @@ _large_lock = threading.Lock()
 
 
 @contextmanager
-def load_slot(max_seconds: float | None = None) -> Iterator[None]:
+def load_slot(max_seconds: float | None = None, subject: Subject | None = None) -> Iterator[None]:
     """Wait for one of the two slots to load a file and its pixels, and hold it for the block.
 
     A thread calls it. A coroutine takes a slot of `LOAD_SLOTS`.
 
+    Args:
+        max_seconds: How long to wait, None for any time.
+        subject: The subject of the slot, the current one by default.
+
     Raises:
         TimeoutError: No slot was free within `max_seconds`.
     """
-    with LOAD_SLOTS.hold(current_subject(), max_seconds):
+    with LOAD_SLOTS.hold(subject or current_subject(), max_seconds):
         yield
 
 

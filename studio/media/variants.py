@@ -7,11 +7,12 @@ stored format when an image is stored; the others are made when a client request
 
 import hashlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from studio.media.images import convert_image
+from studio.media.images import convert_image, open_scaler
 from studio.media.storage import Storage, media_key, variant_key
 from studio.media.stored_image import CONTENT_TYPES
 
@@ -101,6 +102,33 @@ def find_width(requested: int, original: int) -> int:
 def list_ladder(original: OriginalImage) -> list[Variant]:
     """Return the smaller variants of an image in its own format."""
     return [Variant(original, width, original.extension) for width in LADDER if width < original.width]
+
+
+def make_ladder_variants(storage: Storage, original: OriginalImage, may_continue: Callable[[], bool]) -> bool:
+    """Make the variants of `list_ladder` that do not exist, the smallest one first.
+
+    The caller holds a slot of `memory_gate`.
+
+    Args:
+        may_continue: Called after each variant. If it returns False, the work ends.
+
+    Returns:
+        Whether all variants exist.
+
+    Raises:
+        NotFound: The original's file does not exist.
+    """
+    missing = [variant for variant in list_ladder(original) if not storage.exists(variant.key)]
+    if not missing:
+        return True
+    with open_scaler(storage.read(media_key(original.resource_id, original.extension))) as scaler:
+        for variant in missing:
+            with _locks[hash(variant.key) % len(_locks)]:
+                if not storage.exists(variant.key):
+                    storage.write(variant.key, scaler.convert(variant.width, variant.extension))
+            if variant is not missing[-1] and not may_continue():
+                return False
+    return True
 
 
 def make_variant(storage: Storage, variant: Variant) -> None:

@@ -16,8 +16,7 @@ from db.errors import UnreadableImage
 from db.models import ApiKey, User
 from db.session import Database
 from handlers.app import Application
-from handlers.pipeline.middleware.concurrency import account_name
-from studio.fair_slots import FairSlots, Subject, current_subject
+from studio.fair_slots import FairSlots, Subject, account_name, current_subject
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from tests.api.conftest import Client, CommittingServer
 from tests.security.rate_limits import AppFromAddress

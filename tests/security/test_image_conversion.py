@@ -16,8 +16,7 @@ import pytest
 from db.models import User
 from handlers.app import Application
 from handlers.pipeline.middleware import image_conversion
-from handlers.pipeline.middleware.concurrency import account_name
-from studio.fair_slots import Subject, current_subject
+from studio.fair_slots import Subject, account_name, current_subject
 from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES, MAX_WAIT_SECONDS
 from studio.media.normalisation import normalise, read_image
 from studio.media.storage import LocalDisk, media_key

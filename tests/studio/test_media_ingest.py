@@ -17,6 +17,7 @@ from db.errors import NotAnImage, NotFound, ScopeMismatch, TargetNotAllowed
 from db.models import MediaResource, Organization, Upload, User
 from db.session import Database, current_session
 from db.tenancy import caller_context
+from studio.fair_slots import Subject
 from studio.jobs.periodic import PeriodicTask
 from studio.media import ingest
 from studio.media.garbage_collection import delete_unreferenced
@@ -97,15 +98,16 @@ def test_two_users_with_the_same_personal_photo_have_two_rows(
 def test_s34_each_new_image_is_scheduled_for_its_variants_once(
     database: Database, storage: LocalDisk, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduled: list[OriginalImage] = []
-    monkeypatch.setattr(ingest, "schedule_ladder", scheduled.append)
+    scheduled: list[tuple[OriginalImage, Subject]] = []
+    monkeypatch.setattr(ingest, "schedule_ladder", lambda *arguments: scheduled.append(arguments))
     image, prediction_id = read_image(io.BytesIO(PHOTO)), uuid4()
     # A worker writes the file of a prediction before its row.
     storage.write(media_key(prediction_id, image.extension), image.data)
     with acting_as(database, user):
         ingest.store_image(storage, image, None, user.id, resource_id=prediction_id)
         assert scheduled == []
-    expected = OriginalImage(prediction_id, "jpg", 80, image.content_hash)
+    original = OriginalImage(prediction_id, "jpg", 80, image.content_hash)
+    expected = (original, Subject.of(f"account {user.id}"))
     assert scheduled == [expected]
     with acting_as(database, user):
         ingest.store_image(storage, image, None, user.id)

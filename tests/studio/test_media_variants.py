@@ -1,7 +1,6 @@
 """Test image variants: widths and formats, one computation per variant, and those made in advance."""
 
 import errno
-import queue
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,17 @@ import pytest
 from PIL import Image
 
 from db.errors import NotFound
+from studio.fair_slots import Subject
 from studio.media import conversion, ladder, variants
-from studio.media.ladder import LadderBuilder, make_ladder, schedule_ladder
+from studio.media.ladder import LadderBuilder, LadderQueue, make_ladder, schedule_ladder
+from studio.media.memory_gate import LOAD_SLOTS
 from studio.media.normalisation import normalise
 from studio.media.storage import LocalDisk, media_folder, media_key
 from studio.media.variants import LADDER, OriginalImage, ServedFile, VariantMissing, find_width, make_variant
-from tests.support.concurrency import run_concurrently
+from tests.support.concurrency import run_concurrently, wait_for
 from tests.support.sample_media import build_orientation_image, encode_image, open_image
+
+OWNER = Subject.of("account 1")
 
 
 @pytest.fixture
@@ -146,7 +149,7 @@ def test_s34_the_ladder_is_what_requests_for_the_stored_format_get(
     on_request = {width: get_variant(storage, original, width) for width in (64, 256)}
     expected = {width: served.path.read_bytes() for width, served in on_request.items()}
     storage.delete_folder(f"{media_folder(original.resource_id)}/variants")
-    make_ladder(storage, original)
+    make_ladder(storage, original, OWNER)
     assert list_stored_widths(storage, original, extension) == [64, 128, 256, 480]
     monkeypatch.setattr(variants, "convert_image", None)
     for width, content in expected.items():
@@ -157,7 +160,8 @@ def test_s34_the_ladder_is_what_requests_for_the_stored_format_get(
 def test_s34_a_thread_makes_the_ladder_of_stored_images(
     storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ladder, "_waiting", queue.Queue(3))
+    monkeypatch.setattr(ladder, "_waiting", LadderQueue())
+    monkeypatch.setattr(ladder, "MAX_WAITING", 3)
     deleted = OriginalImage(uuid4(), "png", 100, "hash")
     originals = [store_original(storage, build_orientation_image(70, side)) for side in (5, 6)]
     done = threading.Event()
@@ -171,7 +175,7 @@ def test_s34_a_thread_makes_the_ladder_of_stored_images(
     monkeypatch.setattr(ladder, "make_ladder", make_and_tell)
     for original in (deleted, *originals, originals[0]):
         # The last one finds the queue full and is made on request.
-        schedule_ladder(original)
+        schedule_ladder(original, OWNER)
     builder = LadderBuilder(storage)
     builder.start()
     assert done.wait(10)
@@ -179,10 +183,70 @@ def test_s34_a_thread_makes_the_ladder_of_stored_images(
     assert [list_stored_widths(storage, original, "png") for original in originals] == [[64], [64]]
 
 
+def test_s34_owners_take_turns_for_their_ladders_and_nobody_fills_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting, other = LadderQueue(), Subject.of("account 2")
+    monkeypatch.setattr(ladder, "MAX_WAITING_OF_OWNER", 3)
+    monkeypatch.setattr(ladder, "MAX_WAITING", 5)
+    images = [OriginalImage(uuid4(), "png", 100, "hash") for _ in range(7)]
+    accepted = [waiting.put(image, OWNER) for image in images[:4]]
+    accepted += [waiting.put(image, other) for image in images[4:]]
+    assert accepted == [True, True, True, False, True, True, False]
+    expected = [(images[0], OWNER), (images[4], other), (images[1], OWNER), (images[5], other)]
+    assert [waiting.get(threading.Event()) for _ in range(5)] == [*expected, (images[2], OWNER)]
+
+
+@pytest.mark.parametrize(("file_format", "decodings"), [("PNG", 1), ("WEBP", 1), ("JPEG", 4)])
+def test_s34_a_ladder_decodes_its_image_once_for_each_scale_of_the_decoder(
+    storage: LocalDisk, monkeypatch: pytest.MonkeyPatch, file_format: str, decodings: int
+) -> None:
+    original = store_original(storage, build_orientation_image(2_000, 20), file_format)
+    decoded, real = [], conversion.open_stored
+
+    def open_stored(data: bytes) -> Image.Image:
+        image = real(data)
+        convert = image.convert
+        image.convert = lambda mode: decoded.append(image.size) or convert(mode)
+        return image
+
+    monkeypatch.setattr(conversion, "open_stored", open_stored)
+    make_ladder(storage, original, OWNER)
+    assert len(list_stored_widths(storage, original, original.extension)) == 7
+    assert len(decoded) == decodings
+
+
+def test_s34_a_ladder_returns_its_slot_to_a_waiting_upload_after_each_variant(
+    storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = store_original(storage, build_orientation_image(500, 50))
+    busy, upload, order, threads = Subject.of("busy"), Subject.of("upload"), [], []
+    real = conversion.ImageScaler.convert
+
+    def decode_upload() -> None:
+        with LOAD_SLOTS.hold(upload, 10):
+            order.append("upload")
+
+    def convert(scaler: conversion.ImageScaler, width: int, extension: str) -> bytes:
+        order.append(width)
+        if width == 64:
+            assert LOAD_SLOTS.count_held(OWNER.owner) == 1
+            threads.append(threading.Thread(target=decode_upload))
+            threads[0].start()
+            wait_for(LOAD_SLOTS.has_waiting)
+        return real(scaler, width, extension)
+
+    monkeypatch.setattr(conversion.ImageScaler, "convert", convert)
+    with LOAD_SLOTS.hold(busy):
+        make_ladder(storage, original, OWNER)
+        threads[0].join()
+    assert order == [64, "upload", 128, 256, 480]
+
+
 def test_an_unavailable_storage_is_a_warning_and_the_next_ladder_is_made(
     storage: LocalDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ladder, "_waiting", queue.Queue())
+    monkeypatch.setattr(ladder, "_waiting", LadderQueue())
     original, done = store_original(storage, build_orientation_image(70, 7)), threading.Event()
     failures = [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("a defect")]
 
@@ -193,7 +257,7 @@ def test_an_unavailable_storage_is_a_warning_and_the_next_ladder_is_made(
 
     monkeypatch.setattr(ladder, "make_ladder", make)
     for _ in range(3):
-        schedule_ladder(original)
+        schedule_ladder(original, OWNER)
     builder = LadderBuilder(storage)
     builder.start()
     assert done.wait(10)

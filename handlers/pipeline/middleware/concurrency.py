@@ -22,7 +22,7 @@ from db.errors import TooManyConcurrentRequests
 from db.queries.api_keys import find_key_owner
 from handlers.contract.errors import TookTooLong
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
-from studio.fair_slots import Subject, set_current_subject
+from studio.fair_slots import Subject, account_name, set_current_subject
 from studio.rate_limits.client_address import get_rate_limit_address
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 
@@ -143,11 +143,6 @@ class ConcurrencyLimit:
         if claims is None:
             return None
         return claims["sub"] if "sub" in claims else await self.key_owners.find_user_id(claims["api_key_id"])
-
-
-def account_name(user_id: object) -> str:
-    """Return the name of an account in a `Subject`."""
-    return f"account {user_id}"
 
 
 def address_name(peer: str) -> str:
