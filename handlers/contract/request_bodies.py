@@ -177,6 +177,7 @@ class _Content:
         }
         self.file_fields = {name for name, part in self.properties.items() if part.get("format") == "binary"}
         self.validator = schema_compiler.compile(schema, "request")
+        self.names = schema_compiler.list_property_names(schema)
         self.converter: Converter | None = converter_compiler.compile(schema, fill_defaults)
 
     def limit(self, limits: BodyLimits) -> int:
@@ -305,9 +306,8 @@ class RequestBody:
 def _validate(content: _Content, value: Any, violations: list[Violation]) -> tuple[Any, list[Violation]]:
     # Report one violation per field: a file in place of text would also be a wrong string.
     known = {violation.loc for violation in violations}
-    violations = violations + [
-        v for v in find_violations(content.validator, value, ("body",)) if v.loc not in known
-    ]
+    found = find_violations(content.validator, value, ("body",), content.names)
+    violations = violations + [violation for violation in found if violation.loc not in known]
     if violations:
         return None, violations
     return (value if content.converter is None else content.converter(value)), []

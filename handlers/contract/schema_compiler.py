@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import jsonschema_rs
 
@@ -128,6 +128,19 @@ def _apply_read_write_only(schema: dict[str, Any], translated: dict[str, Any], d
         translated["required"] = required
 
 
+PropertyNames: TypeAlias = Mapping[tuple[str | int, ...], Sequence[str]]
+"""The names of the properties of closed objects, by the place of `additionalProperties` in the schema."""
+
+
+def _walk(node: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any]]]:
+    """Yield each object within a schema with its path."""
+    if isinstance(node, dict):
+        yield path, node
+    members = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, part in members:
+        yield from _walk(part, (*path, key))
+
+
 class SchemaCompiler:
     """Compiles the schemas of one document, each once per direction."""
 
@@ -146,12 +159,26 @@ class SchemaCompiler:
             self._validators[key] = self._compile(schema, direction)
         return self._validators[key]
 
-    def _compile(self, schema: dict[str, Any], direction: Direction) -> jsonschema_rs.Validator:
+    def list_property_names(self, schema: dict[str, Any]) -> PropertyNames:
+        """Return the properties of each closed object in the schema of a request, by their place in it.
+
+        The places are those of the validator's errors: a component is under `$defs`.
+        """
+        return {
+            (*path, "additionalProperties"): tuple(node.get("properties", ()))
+            for path, node in _walk(self._translate(schema, "request"), ())
+            if node.get("additionalProperties") is False
+        }
+
+    def _translate(self, schema: dict[str, Any], direction: Direction) -> Any:
         translated = translate(schema, direction)
         definitions = {name: translate(self._components[name], direction) for name in self._reachable(schema)}
+        return {"$defs": definitions, "allOf": [translated]} if definitions else translated
+
+    def _compile(self, schema: dict[str, Any], direction: Direction) -> jsonschema_rs.Validator:
         try:
             return jsonschema_rs.Draft202012Validator(
-                {"$defs": definitions, "allOf": [translated]} if definitions else translated,
+                self._translate(schema, direction),
                 formats=_FORMATS[direction],
                 validate_formats=True,
                 offline=True,

@@ -5,13 +5,18 @@ The messages of the validator are not used: they quote the value, which may be a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jsonschema_rs
 import orjson
 
 from handlers.contract.errors import Violation
+from handlers.contract.schema_compiler import PropertyNames
 
 MAX_VIOLATIONS = 1000
 _MAX_INPUT_BYTES = 200
@@ -57,7 +62,6 @@ _FORMAT_TYPES = {"uuid": "uuid_parsing", "date-time": "datetime_parsing", "date"
 
 _MESSAGES = {
     "uniqueItems": ("not_unique", "Must not contain the same item twice"),
-    "not": ("not_allowed", "This combination is not allowed"),
     "anyOf": ("no_match", "Matches none of the alternatives"),
     "oneOf": ("no_match", "Must match exactly one of the alternatives"),
     "falseSchema": ("extra_forbidden", "Must not be sent"),
@@ -65,7 +69,10 @@ _MESSAGES = {
 
 
 def find_violations(
-    validator: jsonschema_rs.Validator, value: Any, location: tuple[str, ...] = ()
+    validator: jsonschema_rs.Validator,
+    value: Any,
+    location: tuple[str, ...] = (),
+    names: PropertyNames = MappingProxyType({}),
 ) -> list[Violation]:
     """Return all violations of a schema, at most MAX_VIOLATIONS.
 
@@ -73,18 +80,31 @@ def find_violations(
         validator: The compiled schema.
         value: The JSON value to validate.
         location: The start of each violation's `loc`, such as `("body",)`.
+        names: The known properties; for an unknown one the violation suggests the most similar.
     """
     if validator.is_valid(value):
         return []
     violations: list[Violation] = []
     for error in validator.iter_errors(value):
-        violations.extend(_to_violations(error, location))
+        violations.extend(_to_violations(error, location, names))
         if len(violations) >= MAX_VIOLATIONS:
             break
-    return violations[:MAX_VIOLATIONS]
+    return _drop_patterns_of_formats(violations)[:MAX_VIOLATIONS]
 
 
-def _to_violations(error: jsonschema_rs.ValidationError, location: tuple[str, ...]) -> Iterable[Violation]:
+def _drop_patterns_of_formats(violations: list[Violation]) -> list[Violation]:
+    """Leave out the pattern of a value that lacks its format: the message about the format is plainer."""
+    malformed = {violation.loc for violation in violations if violation.type in _FORMAT_TYPES.values()}
+    return [
+        violation
+        for violation in violations
+        if violation.type != "string_pattern_mismatch" or violation.loc not in malformed
+    ]
+
+
+def _to_violations(
+    error: jsonschema_rs.ValidationError, location: tuple[str, ...], known: PropertyNames
+) -> Iterable[Violation]:
     keyword, kind = error.kind.name, error.kind
     loc = (*location, *(_to_step(step) for step in error.instance_path))
     if keyword == "required":
@@ -93,14 +113,47 @@ def _to_violations(error: jsonschema_rs.ValidationError, location: tuple[str, ..
     if keyword in ("additionalProperties", "unevaluatedProperties"):
         names = kind.unexpected  # type: ignore[attr-defined]  # every kind has its own
         message = "Unknown query parameter" if loc == ("query",) else "Unknown property"
-        return [Violation((*loc, _to_step(name)), message, "extra_forbidden") for name in names]
+        similar = {name: _find_similar(name, known.get(tuple(error.schema_path), ())) for name in names}
+        return [
+            Violation((*loc, _to_step(name)), message, "extra_forbidden")
+            if similar[name] is None
+            else Violation(
+                (*loc, _to_step(name)),
+                f"{message}; did you mean `{similar[name]}`?",
+                "extra_forbidden",
+                ctx={"did_you_mean": similar[name]},
+            )
+            for name in names
+        ]
+    if keyword == "not":
+        return [_describe_combination(kind, loc)]
     if keyword in ("anyOf", "oneOf"):
         branch = _find_likely_branch(error)
         if branch is not None:
-            return [violation for inner in branch for violation in _to_violations(inner, location)]
+            return [violation for inner in branch for violation in _to_violations(inner, location, known)]
     message, code, context = _describe(keyword, kind, error.instance, loc)
     value, has_input = _reportable_input(error.instance, loc)
     return [Violation(loc, message, code, value, has_input, context)]
+
+
+def _find_similar(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that a client may have meant: `brand_id` for `brandId`, `color` for `colour`."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:100]).replace("-", "_").lower()
+    return next(iter(difflib.get_close_matches(words, known, n=1, cutoff=0.75)), None)
+
+
+def _describe_combination(kind: Any, loc: tuple[str | int, ...]) -> Violation:
+    """Describe a schema `not`, which rules out properties or values of properties that do not go together."""
+    properties = kind.schema.get("properties", {}) if isinstance(kind.schema, dict) else {}
+    if not properties:
+        return Violation(loc, "This combination is not allowed", "not_allowed")
+    names = list(dict.fromkeys([*kind.schema.get("required", ()), *properties]))
+    parts = [f"`{name}`" for name in names]
+    for index, name in enumerate(names):
+        values = properties.get(name, {}).get("enum", ())
+        if len(values) == 1:
+            parts[index] += f": {json.dumps(values[0])}"
+    return Violation((*loc, names[0]), f"Cannot be combined: {' and '.join(parts)}", "not_allowed")
 
 
 def _describe(

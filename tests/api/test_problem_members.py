@@ -173,3 +173,38 @@ def test_a_replayed_rejection_has_the_same_members(customer: Customer) -> None:
     )
     assert again.headers["idempotency-replayed"] == "true"
     assert members(first) == members(again) == {"status": 404, "code": "not_found", "pointer": "/brand_id"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"), [("brandId", "brand_id"), ("colour", "color"), ("Name", "name"), ("xyz", None)]
+)
+def test_an_unknown_property_gets_a_suggestion(customer: Customer, sent: str, meant: str | None) -> None:
+    response = customer.client("POST", "/products/", {"name": "Coat", sent: "x"})
+    violation = response.json()["detail"][0]
+    assert (violation["pointer"], violation["type"]) == (f"/{sent}", "extra_forbidden")
+    expected = "Unknown property" if meant is None else f"Unknown property; did you mean `{meant}`?"
+    assert violation["msg"] == expected
+    assert violation.get("ctx") == (None if meant is None else {"did_you_mean": meant})
+
+
+def test_unknown_properties_of_inner_objects_and_query_parameters_get_suggestions(customer: Customer) -> None:
+    body = {"name": "Autumn", "default_guidelines": {"nam": "Packshots"}}
+    violations = customer.client("POST", "/shootings/", body).json()["detail"]
+    suggested = {violation["pointer"]: violation["msg"] for violation in violations}
+    assert suggested["/default_guidelines/nam"] == "Unknown property; did you mean `name`?"
+    (violation,) = customer.client("GET", "/products/?brandID=x").json()["detail"]
+    assert violation["msg"] == "Unknown query parameter; did you mean `brand_id`?"
+
+
+def test_properties_that_cannot_be_combined_are_named(customer: Customer) -> None:
+    body = {"name": "Autumn", "require_test_shooting": True, "phase": "PRODUCTION"}
+    (violation,) = customer.client("POST", "/shootings/", body).json()["detail"]
+    assert violation["pointer"] == "/require_test_shooting"
+    assert violation["msg"] == 'Cannot be combined: `require_test_shooting`: true and `phase`: "PRODUCTION"'
+
+
+def test_a_malformed_time_has_one_violation(customer: Customer) -> None:
+    (violation,) = customer.client("POST", "/shootings/", {"name": "Autumn", "due_date": "tomorrow"}).json()[
+        "detail"
+    ]
+    assert (violation["pointer"], violation["type"]) == ("/due_date", "datetime_parsing")
