@@ -1,9 +1,14 @@
 """Keep request threads free while other requests wait for row locks.
 
 A request that waits for a row lock holds its thread. Requests for the same row could hold all threads, and
-other clients would wait as long as they do. So half of the threads may wait. Another request that finds a row
-locked is rolled back and gives its thread back; `wsgi_bridge` serves it again when it may wait. This module
-knows no operation and no row.
+other clients would wait as long as they do. So half of the threads may wait as long as the engine allows,
+with a slot. Another request that finds a row locked for longer than 0.1 seconds is rolled back and gives
+its thread back; `wsgi_bridge` serves it again when it has a slot. It is 503 if it gets none within 10
+seconds, or if the row is still locked after the time of the engine.
+
+Only the transactions of handlers are limited. Those that record attempts, denials or the end of an
+idempotency key hold their locks for a few milliseconds. SQLite has no row locks: a transaction that writes
+waits for the one before it, in its thread. This module knows no operation and no row.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -232,3 +233,22 @@ def test_s36_an_upload_that_may_not_wait_for_a_row_lock_in_time_frees_its_idempo
         rejected = post_form(client, path, make_product_photo(), type="front")
     assert status_and_code(rejected) == (503, "unavailable")
     assert post_form(client, path, make_product_photo(), type="front").status == 201
+
+
+@on_postgresql
+def test_s36_a_request_that_counts_attempts_waits_a_second_for_a_row_lock(
+    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, database, scenario = committing_server
+    slots = FairSlots(1, 1)
+    monkeypatch.setattr(client.app.bridge.lock_waits, "slots", slots)
+    assert slots.try_take(Subject.of("another request"))
+    with database.engine.begin() as locking:
+        locking.execute(text("SELECT id FROM users FOR UPDATE"))
+        started = time.monotonic()
+        rejected = client("PATCH", "/users/me", {"full_name": "Ada"})
+        assert time.monotonic() - started >= 1
+    assert status_and_code(rejected) == (503, "unavailable")
+    # It was served once: it did not wait for a slot.
+    assert slots.count_waiting(f"account {scenario.owner.id}") == 0
+    assert client("PATCH", "/users/me", {"full_name": "Ada"}).status == 200
