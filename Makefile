@@ -163,7 +163,7 @@ release: .venv/.dev node_modules/.stamp ## Freeze the contract as a release and 
 	@$(BIN)/python -m tests.tools.review.release $(VERSION)
 
 .PHONY: preview
-preview: .venv/.dev ## Show the API page of the YAML while you edit it (PORT=8001)
+preview: .venv/.dev node_modules/.stamp ## Show the API page of the YAML while you edit it (PORT=8001)
 	@$(BIN)/python -m tests.tools.preview.run $(ARGS)
 
 .PHONY: lint

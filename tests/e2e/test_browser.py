@@ -205,8 +205,22 @@ def test_the_preview_updates_on_each_save_and_reports_errors(
     message = f"openapi/paths/brands.yaml:{number}\n{reference}Anywhere does not exist"
     expect(page.get_by_role("alert")).to_have_text(message, timeout=MAX_LATENCY_MS)
 
+    operation_id = "    operationId: list_brands\n"
+    brands.write_text(text.replace(operation_id, operation_id * 2, 1), encoding="utf-8")
+    expect(page.get_by_role("alert")).to_contain_text(
+        "the key `operationId` is already in line", timeout=MAX_LATENCY_MS
+    )
+
+    brands.write_text(text.replace("summary: List brands", "sumary: List brands", 1), encoding="utf-8")
+    findings = page.locator("#preview-findings")
+    expect(findings).to_contain_text("Property `sumary` is not expected here", timeout=MAX_LATENCY_MS)
+    expect(findings).to_contain_text(re.compile(r"openapi/paths/brands\.yaml:\d+"))
+    assert visit.find_accessibility_violations() == []
+
     brands.write_text(text, encoding="utf-8")
     expect(page.get_by_role("alert")).to_have_count(0, timeout=MAX_LATENCY_MS)
+    expect(findings).to_have_count(0, timeout=MAX_LATENCY_MS)
+    assert page.request.head(address).ok
     for link in page.get_by_role("navigation", name="Pages").get_by_role("link").all():
         assert page.request.get(visit.origin + str(link.get_attribute("href"))).ok
     page.close()

@@ -1,27 +1,38 @@
 // Updates the documentation when the YAML changes and shows errors in it. Open operations stay open.
 let shownVersion;
 
-function showError(error) {
-  let box = document.querySelector("#preview-error");
-  if (!error) return box?.remove();
+function showBox(id, role, text, colors) {
+  let box = document.querySelector(`#${id}`);
+  if (!text) return box?.remove();
   if (!box) {
     box = document.createElement("pre");
-    box.id = "preview-error";
-    box.setAttribute("role", "alert");
+    box.id = id;
+    box.setAttribute("role", role);
+    box.tabIndex = 0;
     Object.assign(box.style, {
       position: "sticky", top: 0, zIndex: 9, margin: 0, padding: "1rem", whiteSpace: "pre-wrap",
-      background: "#8c1d18", color: "#ffffff",
+      maxHeight: "30vh", overflow: "auto", ...colors,
     });
     document.body.prepend(box);
   }
-  const text = `${error.file}:${error.line}\n${error.message}`;
   if (box.textContent !== text) box.textContent = text;
+}
+
+function showError(error) {
+  const text = error && `${error.file}:${error.line}\n${error.message}`;
+  showBox("preview-error", "alert", text, { background: "#8c1d18", color: "#ffffff" });
+}
+
+function showFindings(findings) {
+  const text = findings.map(({ place, text }) => `${place}\n${text}`).join("\n");
+  showBox("preview-findings", "status", text, { background: "#ffe08a", color: "#1c1b1f" });
 }
 
 async function poll() {
   try {
-    const { version, error } = await (await fetch("/preview/state")).json();
+    const { version, error, findings } = await (await fetch("/preview/state")).json();
     showError(error);
+    showFindings(findings);
     shownVersion ??= version;
     if (version !== shownVersion && window.documentation) {
       window.documentation.specActions.updateSpec(JSON.stringify(await readContract()));

@@ -1,7 +1,7 @@
 """`make preview`: serve the documentation page of the contract while you edit it, and update it on each save.
 
 It serves only the pages, not the operations. The page shows errors in the YAML with file and line, above the
-last bundle without errors.
+last bundle without errors, and the findings of Redocly a second later.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 from handlers import pages
 from handlers.pages.code_samples import build_code_samples
 from tests.tools.preview.sources import SourceError, Sources
+from tests.tools.review.checks import Finding, redocly_findings
+from tests.tools.review.tools import ToolFailed
 
 HERE = Path(__file__).parent
 OPENAPI = Path(__file__).parents[3] / "openapi"
@@ -38,6 +40,8 @@ class Preview:
         self.bundle = b"{}"
         self.version = 0
         self.error: SourceError | None = None
+        self.findings: list[Finding] = []
+        self._linted: dict[Path, int] = {}
 
     def poll(self) -> None:
         """Build the bundle again if a file has changed since the last call."""
@@ -52,6 +56,23 @@ class Preview:
         else:
             self.version += 1
 
+    def lint(self) -> None:
+        """Run the linter if a file has changed since the last call and the YAML has no errors."""
+        saved = self.saved
+        if saved == self._linted or self.error:
+            return
+        self._linted = saved
+        try:
+            self.findings = redocly_findings(self.sources.folder)
+        except ToolFailed as error:
+            self.findings = [Finding("", str(error))]
+
+    def lint_forever(self) -> None:
+        """Lint after each change, apart from the polling thread: the linter takes a second."""
+        while True:
+            time.sleep(POLL_SECONDS)
+            self.lint()
+
     def watch(self) -> None:
         """Poll forever."""
         while True:
@@ -63,10 +84,13 @@ class Preview:
                 continue
 
     def state(self) -> Content:
-        """Return the state that the page polls: the version of the bundle and the error."""
+        """Return the state that the page polls: the version of the bundle, the error and the findings."""
         error = self.error
         details = {"file": error.file, "line": error.line, "message": error.message} if error else None
-        return json.dumps({"version": self.version, "error": details}).encode("utf-8"), "application/json"
+        # The linter reports an error in the YAML again for each reference to the file.
+        findings = [] if error else [finding._asdict() for finding in self.findings]
+        state = {"version": self.version, "error": details, "findings": findings}
+        return json.dumps(state).encode("utf-8"), "application/json"
 
     def page(self) -> Content:
         """Return the documentation page with the script that polls."""
@@ -101,11 +125,15 @@ def create_server(preview: Preview, port: int) -> ThreadingHTTPServer:
     """Return a server of the preview on the loopback interface."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
         def do_GET(self) -> None:
             path = self.path.split("?")[0]
             if path == "/":
                 self.send_response(302)
                 self.send_header("Location", "/api/v1/docs")
+                self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
             content, media_type = preview.content(path) or (b"Not found", "text/plain")
@@ -115,7 +143,8 @@ def create_server(preview: Preview, port: int) -> ThreadingHTTPServer:
             self.send_header("Cache-Control", "no-store")
             self.send_header("Content-Security-Policy", pages.CONTENT_SECURITY_POLICY)
             self.end_headers()
-            self.wfile.write(content)
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
         def log_message(self, *arguments: Any) -> None:
             """Log nothing: the page sends several requests per second."""
@@ -131,7 +160,8 @@ def main() -> None:
     arguments = parser.parse_args()
     preview = Preview(arguments.folder.resolve())
     preview.poll()
-    threading.Thread(target=preview.watch, daemon=True).start()
+    for task in (preview.watch, preview.lint_forever):
+        threading.Thread(target=task, daemon=True).start()
     with create_server(preview, arguments.port) as server:
         print(
             f"Preview of {arguments.folder} at http://127.0.0.1:{server.server_port}/ (Ctrl-C stops it)",

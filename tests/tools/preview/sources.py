@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from handlers.contract.json_pointer import split_pointer
+from tests.tools.review.yaml_errors import find_errors_of_file
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -53,14 +54,9 @@ class Sources:
     def _load(self, path: Path) -> Any:
         saved = path.stat().st_mtime_ns
         if path not in self.parsed or self.parsed[path][0] != saved:
-            try:
-                self.parsed[path] = saved, Loader(path.read_bytes()).get_single_data()
-            except yaml.MarkedYAMLError as error:
-                mark = error.problem_mark or error.context_mark
-                line = mark.line + 1 if mark else 1
-                raise SourceError(self._name(path), line, f"{error.problem}") from error
-            except yaml.YAMLError as error:
-                raise SourceError(self._name(path), 1, str(error)) from error
+            for error in find_errors_of_file(path, self.folder):
+                raise SourceError(*error)
+            self.parsed[path] = saved, Loader(path.read_bytes()).get_single_data()
         return self.parsed[path][1]
 
     def _name(self, path: Path) -> str:

@@ -44,12 +44,14 @@ class Finding(NamedTuple):
     text: str
 
 
-def redocly_findings() -> list[Finding]:
-    """Return the findings of Redocly in the sources."""
+def redocly_findings(folder: Path = tools.SOURCE.parent) -> list[Finding]:
+    """Return the findings of Redocly in the sources in a folder."""
     found = []
-    for problem in tools.run_redocly_lint():
+    for problem in tools.run_redocly_lint(folder / tools.SOURCE.name):
         location = problem["location"][0]
-        place = f"{location['source']['ref']}:{location.get('start', {}).get('line', 1)}"
+        file = Path(os.path.normpath(tools.ROOT / location["source"]["ref"]))
+        name = file.relative_to(folder.parent).as_posix() if file.is_relative_to(folder.parent) else str(file)
+        place = f"{name}:{location.get('start', {}).get('line', 1)}"
         found.append(Finding(place, f"{problem['message']} ({problem['ruleId']})"))
     return list(dict.fromkeys(found))
 

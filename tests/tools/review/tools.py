@@ -33,9 +33,11 @@ def build_bundle(source: Path, target: Path) -> dict[str, Any]:
     return read_bundle(target)
 
 
-def run_redocly_lint() -> list[dict[str, Any]]:
+def run_redocly_lint(source: Path = SOURCE) -> list[dict[str, Any]]:
     """Return the problems that Redocly finds in the sources with the rules of redocly.yaml."""
-    outcome = redocly("lint", "--format", "json", "--max-problems", "1000")
+    outcome = redocly(
+        "lint", str(source), "--config", "redocly.yaml", "--format", "json", "--max-problems", "1000"
+    )
     return _json(outcome, outcome.stdout)["problems"]
 
 
