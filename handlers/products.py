@@ -30,6 +30,7 @@ from handlers.common.references import (
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.products import ProductImageSchema, ProductSchema
 from studio.catalogue.image_limits import require_image_capacity
+from studio.media.stored_image import StoredImage
 
 # A product shows four of the 14 columns of an image.
 MEDIA_COLUMNS = load_only(MediaResource.extension, MediaResource.width, MediaResource.height, raiseload=True)
@@ -111,14 +112,25 @@ def _precheck_add_image(product_id: UUID, **_: Any) -> None:
 
 
 @requires(Permission.PRODUCTS_WRITE)
-@prefetches_images(_precheck_add_image, "file_url", authorize=_authorize_add_image)
+@prefetches_images(_precheck_add_image, authorize=_authorize_add_image)
 def add_product_image(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
-    """Add a photo to a product, as a file or by its URL."""
+    """Add a file to the photos of a product."""
+    return _add_image(product_id, body["file"], body["type"])
+
+
+@requires(Permission.PRODUCTS_WRITE)
+@prefetches_images(_precheck_add_image, "file_url")
+def add_product_image_from_url(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
+    """Add a photo to a product by its URL."""
+    return _add_image(product_id, body["file_url"], body["type"])
+
+
+def _add_image(product_id: UUID, source: StoredImage | str, type_: str) -> ApiResponse:
     product = get_visible(Product, product_id, for_update=True)
     require_image_capacity(ProductImage, ProductImage.product_id == product.id)
     ownership = {"owner_id": product.owner_id, "organization_id": product.organization_id}
-    media = accept_image(body.get("file") or body["file_url"], product.organization_id, product.owner_id)
-    image = ProductImage(**ownership, product_id=product.id, media=media, type=body["type"])
+    media = accept_image(source, product.organization_id, product.owner_id)
+    image = ProductImage(**ownership, product_id=product.id, media=media, type=type_)
     current_session().add(image)
     product.updated_at = utc_now()
     current_session().flush()

@@ -92,7 +92,8 @@ def test_a_phone_photo_is_stored_upright_and_listed_with_its_product(customer: C
 def test_a_photo_can_be_added_by_its_url(customer: Customer) -> None:
     product = customer.create("/products/", {"name": "Dress"})
     first = post_form(customer.client, images_path(product), PHONE_PHOTO, type="primary").json()
-    response = customer.client("POST", images_path(product), {"file_url": first["url"], "type": "front"})
+    body = {"file_url": first["url"], "type": "front"}
+    response = customer.client("POST", f"{images_path(product)}/from-url", body)
     assert (response.status, response.json()["url"], response.json()["type"]) == (201, first["url"], "front")
     page = customer.client("GET", f"{images_path(product)}?sort=created_at").json()
     assert [image["type"] for image in page["data"]] == ["primary", "front"]

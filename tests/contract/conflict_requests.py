@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from db.models import Upload
+from db.models import ProductImage, Upload
 from studio.accounts.api_keys import MAX_KEYS
+from studio.catalogue.image_limits import MAX_IMAGES
 from studio.media.uploads import MAX_PENDING
 from tests.contract.operations import Request
 from tests.contract.tenant import Tenant
@@ -157,8 +158,14 @@ def _second_subscription(tenant: Tenant, request: Request) -> None:
 
 
 def _disallowed_image_url(tenant: Tenant, request: Request) -> None:
-    request.media_type = "application/json"
     request.body = {"file_url": "https://localhost/dress.jpg", "type": "front"}
+
+
+def _max_product_images(tenant: Tenant, request: Request) -> None:
+    product = tenant.rows["product"]
+    media_id = factories.make_product_image(product).media_id
+    for _ in range(MAX_IMAGES[ProductImage] - 1):
+        factories.make_product_image(product, media_id=media_id)
 
 
 def _shot_type_with_predictions(tenant: Tenant, request: Request) -> None:
@@ -213,7 +220,8 @@ CONFLICTS: dict[str, Conflict] = {
     "create_product": _duplicate_value("sku", "product"),
     "update_product": _duplicate_of_new_row("sku", factories.make_product),
     "delete_product": _row_in_use("product"),
-    "add_product_image": _disallowed_image_url,
+    "add_product_image": _max_product_images,
+    "add_product_image_from_url": _disallowed_image_url,
     "create_subject": _duplicate_value("slug", "subject"),
     "update_subject": _duplicate_of_new_row("slug", factories.make_subject),
     "delete_subject": _look_in_use("subject_id", "subject"),

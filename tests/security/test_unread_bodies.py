@@ -148,7 +148,7 @@ def test_s35_the_denial_before_the_body_is_one_audit_event(
 
 
 def test_s35_a_json_body_is_still_validated_before_the_permission(app: Application, tenant: Tenant) -> None:
-    request = tenant.request_for("add_product_image").replace(media_type="application/json", body={})
+    request = tenant.request_for("add_product_image_from_url").replace(body={})
     assert request.send(app, auth_headers(app, tenant.viewer)).status == 422
     request.body = {"file_url": f"{BASE}/files/media/x", "type": "no type"}
     assert request.send(app, auth_headers(app, tenant.viewer)).status == 422
