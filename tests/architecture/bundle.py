@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from handlers.contract.coercion import plain_type
@@ -125,5 +125,18 @@ def list_nodes(node: Any, pointer: str = "#") -> Iterator[tuple[str, Node]]:
             yield from list_nodes(child, pointer + join_pointer([index]))
 
 
-def assert_no_findings(findings: list[str]) -> None:
-    assert not findings, format_findings(sorted(set(findings)))
+def assert_no_findings(findings: Iterable[str], remedy: str = "") -> None:
+    """Fail with the findings, one a line, each with what to do about it."""
+    listed = [f"{finding}: {remedy}" if remedy else finding for finding in sorted(set(findings))]
+    assert not listed, format_findings(listed)
+
+
+def compare_lists(found: Iterable[Any], listed: Iterable[Any], remedy: str) -> None:
+    """Fail if the exceptions in a list of a rule are not exactly those of the contract."""
+    found, listed = set(map(_join, found)), set(map(_join, listed))
+    stale = [f"{name}: is listed in the rule and not in the contract, remove it" for name in listed - found]
+    assert_no_findings([*(f"{name}: {remedy}" for name in found - listed), *stale])
+
+
+def _join(name: Any) -> str:
+    return name if isinstance(name, str) else " ".join(name)

@@ -13,6 +13,7 @@ from tests.architecture.bundle import (
     Node,
     all_schemas,
     assert_no_findings,
+    compare_lists,
     list_operations,
     list_parameters,
     list_schemas,
@@ -59,7 +60,7 @@ def test_s27_every_error_status_is_declared_as_a_problem(contract: Node) -> None
             if status >= "400"
             and list(resolve(contract, response).get("content", {})) != ["application/problem+json"]
         ]
-    assert_no_findings(found)
+    assert_no_findings(found, "refer to a response of components/responses.yaml")
 
 
 def test_s27_every_operation_with_a_request_body_declares_408(contract: Node) -> None:
@@ -67,7 +68,8 @@ def test_s27_every_operation_with_a_request_body_declares_408(contract: Node) ->
     with_timeout = {
         operation.id for operation in list_operations(contract) if "408" in operation.node["responses"]
     }
-    assert with_body == with_timeout
+    assert_no_findings(with_body - with_timeout, "add the response 408, TooSlow")
+    assert_no_findings(with_timeout - with_body, "remove the response 408, it has no body")
 
 
 def test_s27_request_bodies_reject_unknown_properties(contract: Node) -> None:
@@ -79,7 +81,8 @@ def test_s27_request_bodies_reject_unknown_properties(contract: Node) -> None:
             if plain_type(schema) == "object"
             and schema.get("additionalProperties") is not False
             and "maxProperties" not in schema
-        ]
+        ],
+        "add additionalProperties: false, or maxProperties to a map",
     )
 
 
@@ -97,7 +100,10 @@ def is_bounded(schema: Node) -> bool:
 
 
 def test_s27_strings_arrays_and_numbers_are_bounded(contract: Node) -> None:
-    assert_no_findings([name for name, schema in all_schemas(contract) if not is_bounded(schema)])
+    assert_no_findings(
+        [name for name, schema in all_schemas(contract) if not is_bounded(schema)],
+        "add maxLength to a string, maxItems to an array, minimum and maximum to a number",
+    )
 
 
 @pytest.mark.parametrize("kind", ["string", "integer", "number"])
@@ -112,7 +118,7 @@ def test_s27_every_operation_that_needs_a_token_names_a_permission(contract: Nod
         secured = bool(operation.node.get("security", contract["security"]))
         if secured != ("x-permission" in operation.node):
             found.append(operation.id)
-    assert_no_findings(found)
+    assert_no_findings(found, "add x-permission if it needs authentication, and only then")
 
 
 def test_s27_public_operations_are_listed_with_a_reason(contract: Node) -> None:
@@ -121,16 +127,25 @@ def test_s27_public_operations_are_listed_with_a_reason(contract: Node) -> None:
         for operation in list_operations(contract)
         if not operation.node.get("security", contract["security"])
     }
-    assert set(reasons) == PUBLIC
-    assert_no_findings([name for name, reason in reasons.items() if len(reason.split()) < 4])
+    compare_lists(reasons, PUBLIC, "needs no authentication: require it, or list it in PUBLIC of this rule")
+    assert_no_findings(
+        [name for name, reason in reasons.items() if len(reason.split()) < 4],
+        "say why in x-public, in four words or more",
+    )
 
 
 def test_s27_security_schemes_use_tokens_in_headers_and_name_their_rules(contract: Node) -> None:
     schemes = contract["components"]["securitySchemes"]
     assert contract["security"]
     assert {name for requirement in contract["security"] for name in requirement} <= set(schemes)
-    assert_no_findings([name for name, scheme in schemes.items() if scheme.get("scheme") == "basic"])
-    assert_no_findings([name for name, scheme in schemes.items() if scheme.get("in") in ("query", "cookie")])
+    assert_no_findings(
+        [name for name, scheme in schemes.items() if scheme.get("scheme") == "basic"],
+        "use bearer tokens instead of passwords",
+    )
+    assert_no_findings(
+        [name for name, scheme in schemes.items() if scheme.get("in") in ("query", "cookie")],
+        "send the credential in a header",
+    )
     tokens = [scheme for scheme in schemes.values() if scheme["type"] == "oauth2"]
     assert tokens
     assert all("RFC 8725" in scheme["description"] for scheme in tokens)
@@ -146,17 +161,21 @@ def test_s27_no_url_has_a_credential(contract: Node) -> None:
         # The id of an API key is not a credential.
         if parameter["schema"].get("format") != "uuid"
     }
-    assert found == CREDENTIALS_IN_URLS
+    compare_lists(found, CREDENTIALS_IN_URLS, "send the credential in a header, or list it in this rule")
 
 
 def test_s27_ids_in_paths_cannot_be_enumerated(contract: Node) -> None:
     found = {
-        parameter["name"]
+        (operation.id, parameter["name"])
         for operation in list_operations(contract)
         for parameter in list_parameters(contract, operation)
         if parameter["in"] == "path" and parameter["schema"].get("format") != "uuid"
     }
-    assert found == NAMES_IN_PATHS
+    assert_no_findings(
+        [f"{operation_id} path {name}" for operation_id, name in found if name not in NAMES_IN_PATHS],
+        "use a uuid, which cannot be guessed, or list the name in NAMES_IN_PATHS of this rule",
+    )
+    assert {name for _, name in found} == NAMES_IN_PATHS
 
 
 def test_s27_every_operation_declares_the_errors_of_every_request(contract: Node) -> None:
@@ -172,7 +191,7 @@ def test_s27_every_operation_declares_the_errors_of_every_request(contract: Node
         if "{" in operation.path:
             always.add("404")
         found += [f"{operation.id} {status}" for status in always - set(operation.node["responses"])]
-    assert_no_findings(found)
+    assert_no_findings(found, "add this status, with the response of components/responses.yaml")
 
 
 def test_s27_responses_reject_unknown_properties(contract: Node) -> None:
@@ -182,7 +201,7 @@ def test_s27_responses_reject_unknown_properties(contract: Node) -> None:
         for name, schema in list_schemas(contract, response_roots(contract))
         if plain_type(schema) == "object" and schema.get("additionalProperties") is not False
     }
-    assert found == OPEN_RESPONSES
+    compare_lists(found, OPEN_RESPONSES, "add additionalProperties: false, or list it in OPEN_RESPONSES")
 
 
 def test_s27_every_string_in_a_request_has_a_format_or_pattern(contract: Node) -> None:
@@ -198,5 +217,6 @@ def test_s27_every_string_in_a_request_has_a_format_or_pattern(contract: Node) -
             name
             for name, schema in list_schemas(contract, roots)
             if plain_type(schema) == "string" and not {"enum", "format", "pattern"} & set(schema)
-        ]
+        ],
+        "add a pattern, a format or an enum",
     )

@@ -18,6 +18,7 @@ from handlers.contract.json_pointer import split_pointer
 from tests.architecture.bundle import (
     Node,
     assert_no_findings,
+    compare_lists,
     list_nodes,
     list_operations,
     list_parameters,
@@ -315,4 +316,14 @@ def test_a_filter_has_only_values_that_rows_can_have(contract: Node) -> None:
     state["schema"] = {"type": "string", "enum": ["DRAFT", "RETIRED"]}
     assert find_impossible_filters(seeded) == [
         "list_products query state: no row can be `RETIRED`: remove it from the filter"
+    ]
+
+
+def test_a_list_of_exceptions_that_differs_says_what_to_do() -> None:
+    with pytest.raises(AssertionError) as failure:
+        compare_lists({"get_brand", ("put_upload", "key")}, {"login"}, "require authentication")
+    assert [line for line in str(failure.value).splitlines() if ": " in line] == [
+        "get_brand: require authentication",
+        "login: is listed in the rule and not in the contract, remove it",
+        "put_upload key: require authentication",
     ]

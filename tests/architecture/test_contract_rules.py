@@ -37,13 +37,15 @@ def test_the_contract_is_openapi_3_1_1_with_one_base_path(contract: Node) -> Non
 
 def test_an_operation_has_a_unique_name_and_one_declared_tag(contract: Node) -> None:
     ids = [operation.id for operation in list_operations(contract)]
-    assert_no_findings([name for name in ids if ids.count(name) > 1])
+    assert_no_findings([name for name in ids if ids.count(name) > 1], "use another operationId")
     tags = {tag["name"] for tag in contract["tags"]}
     assert_no_findings(
-        [operation.id for operation in list_operations(contract) if not set(operation.node["tags"]) <= tags]
+        [operation.id for operation in list_operations(contract) if not set(operation.node["tags"]) <= tags],
+        "declare the tag in openapi.yaml",
     )
     assert_no_findings(
-        [operation.id for operation in list_operations(contract) if len(operation.node["tags"]) != 1]
+        [operation.id for operation in list_operations(contract) if len(operation.node["tags"]) != 1],
+        "give it exactly one tag",
     )
 
 
@@ -55,7 +57,7 @@ def test_a_summary_has_at_most_six_words_and_a_description_says_more(contract: N
             found.append(f"{operation.id} summary: {summary!r}")
         if len(description) <= len(summary) or description.rstrip(".") == summary.rstrip("."):
             found.append(f"{operation.id} description: {description!r}")
-    assert_no_findings(found)
+    assert_no_findings(found, "write a summary of one to six words and a longer description")
 
 
 def test_every_operation_has_rate_limit_headers_or_a_reason(contract: Node) -> None:
@@ -69,7 +71,10 @@ def test_every_operation_has_rate_limit_headers_or_a_reason(contract: Node) -> N
                 resolve(contract, responses[status]).get("headers", {})
             ):
                 found.append(f"{operation.id} {status}: lacks the RateLimit headers")
-    assert_no_findings(found)
+    assert_no_findings(
+        found,
+        "refer to 429 RateLimited and the headers RateLimit and RateLimitPolicy, or add x-not-limited",
+    )
 
 
 def find_undeclared_deprecations(contract: Node) -> list[str]:
@@ -98,8 +103,8 @@ def test_deprecated_operations_declare_their_headers_and_are_in_the_changelog(
     contract: Node, root: Path
 ) -> None:
     changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert_no_findings(find_undeclared_deprecations(contract))
-    assert_no_findings(find_unannounced_deprecations(contract, changelog))
+    assert_no_findings(find_undeclared_deprecations(contract), "add the headers Deprecation, Sunset and Link")
+    assert_no_findings(find_unannounced_deprecations(contract, changelog), "name it in CHANGELOG.md")
     deprecated = copy.deepcopy(contract)
     deprecated["paths"]["/brands/"]["get"]["deprecated"] = True
     assert find_undeclared_deprecations(deprecated) == ["list_brands 200"]
@@ -116,7 +121,8 @@ def test_201_and_202_responses_have_a_location(contract: Node) -> None:
             if status in operation.node["responses"]
             for headers in [resolve(contract, operation.node["responses"][status]).get("headers", {})]
             if not resolve(contract, headers.get("Location", {})).get("required")
-        ]
+        ],
+        "add the required header Location",
     )
 
 
@@ -128,7 +134,8 @@ def test_a_201_response_has_links(contract: Node) -> None:
             for operation in list_operations(contract)
             if "201" in operation.node["responses"]
             and not resolve(contract, operation.node["responses"]["201"]).get("links")
-        ]
+        ],
+        "add links to the operations on the new row",
     )
 
 
@@ -149,7 +156,11 @@ def test_exactly_the_creating_operations_accept_an_idempotency_key(
             headers = resolve(contract, operation.node["responses"][code]).get("headers", {})
             if "Idempotency-Replayed" not in headers:
                 found.append(f"{operation.id} {code}: lacks Idempotency-Replayed")
-    assert_no_findings(found)
+    assert_no_findings(
+        found,
+        "only a POST with authentication and 201 or 202 has the parameter Idempotency-Key, and the header "
+        "Idempotency-Replayed in its 201, 202, 404 and 409",
+    )
 
 
 def test_parameters_are_unambiguous_for_every_tool(contract: Node) -> None:
@@ -166,7 +177,7 @@ def test_parameters_are_unambiguous_for_every_tool(contract: Node) -> None:
                 schema.get("type") != "string" or "pattern" in schema or schema.get("minLength", 0) > 1
             ):
                 found.append(f"{name}: a header is a string, bounded by length only")
-    assert_no_findings(found)
+    assert_no_findings(found, "give it a description and a schema with one type, not a reference")
 
 
 def test_a_reference_has_no_siblings(contract: Node) -> None:
@@ -176,7 +187,8 @@ def test_a_reference_has_no_siblings(contract: Node) -> None:
             pointer
             for pointer, node in list_nodes(contract)
             if isinstance(node.get("$ref"), str) and len(node) > 1 and not pointer.endswith("/properties")
-        ]
+        ],
+        "use anyOf or allOf with the reference, and the siblings beside it",
     )
 
 
@@ -242,7 +254,9 @@ def find_unnamed_schemas(contract: Node) -> list[str]:
 
 
 def test_null_is_spelled_as_every_tool_reads_it(contract: Node) -> None:
-    assert_no_findings(find_misspelled_nulls(contract))
+    assert_no_findings(
+        find_misspelled_nulls(contract), "write type: [string, 'null'], or anyOf of a reference and null"
+    )
 
 
 @pytest.mark.parametrize(
@@ -296,7 +310,7 @@ def test_a_component_a_header_and_a_form_field_that_are_null_are_found(contract:
 
 def test_enums_and_objects_are_named_components(contract: Node) -> None:
     """Generators invent names such as `GenderType2Type1` for others."""
-    assert_no_findings(find_unnamed_schemas(contract))
+    assert_no_findings(find_unnamed_schemas(contract), "move it to components/schemas and refer to it")
 
 
 @pytest.mark.parametrize(
@@ -324,7 +338,8 @@ def test_free_text_excludes_the_null_character(contract: Node) -> None:
             name
             for name, schema in list_schemas(contract, roots)
             if plain_type(schema) == "string" and not {"enum", "format", "pattern"} & set(schema)
-        ]
+        ],
+        "add pattern ^[^\\x00]*$, a format or an enum",
     )
 
 
@@ -335,7 +350,8 @@ def test_a_date_time_input_has_a_pattern_that_python_can_parse(contract: Node) -
             name
             for name, schema in list_schemas(contract, roots)
             if schema.get("format") == "date-time" and "pattern" not in schema and not schema.get("readOnly")
-        ]
+        ],
+        "add the pattern of the other date-time inputs",
     )
 
 
@@ -346,7 +362,8 @@ def test_requests_never_require_a_read_only_property(contract: Node) -> None:
             for name, schema in list_schemas(contract, request_roots(contract))
             for field in schema.get("required", [])
             if resolve(contract, schema.get("properties", {}).get(field, {})).get("readOnly")
-        ]
+        ],
+        "remove it from required, or remove readOnly",
     )
 
 
@@ -364,7 +381,7 @@ def test_a_multipart_body_has_only_files_and_required_fields(contract: Node) -> 
             is_text = "enum" in part or part.get("format") == "uuid"
             if field not in schema["required"] or not (part.get("format") == "binary" or is_text):
                 found.append(f"{operation.id}/{field}")
-    assert_no_findings(found)
+    assert_no_findings(found, "make it a required file, enum or uuid")
 
 
 def test_paths_and_properties_follow_one_spelling(contract: Node) -> None:
@@ -382,7 +399,9 @@ def test_paths_and_properties_follow_one_spelling(contract: Node) -> None:
                 found.append(f"{name}/{field}: not in snake_case")
             if field.endswith("_at") and resolve(contract, child).get("format") != "date-time":
                 found.append(f"{name}/{field}: not a date-time")
-    assert_no_findings(found)
+    assert_no_findings(
+        found, "use kebab-case in paths, snake_case in properties, and _at for date-times only"
+    )
 
 
 def test_every_property_has_a_description_and_an_example(contract: Node) -> None:
@@ -394,7 +413,7 @@ def test_every_property_has_a_description_and_an_example(contract: Node) -> None
                 found.append(f"{name}/{field}: no description")
             if is_scalar(child) and "example" not in child and child.get("format") != "binary":
                 found.append(f"{name}/{field}: no example")
-    assert_no_findings(found)
+    assert_no_findings(found, "add a description of what it means and an example")
 
 
 def test_no_name_of_the_implementation_occurs(contract: Node) -> None:
@@ -410,6 +429,9 @@ def test_no_name_of_the_implementation_occurs(contract: Node) -> None:
             for pointer, node in nodes
             for value in node.values()
             if isinstance(value, str) and words.search(value)
-        ]
+        ],
+        "describe what clients see",
     )
-    assert_no_findings([pointer for pointer, node in nodes for key in node if words.search(key)])
+    assert_no_findings(
+        [pointer for pointer, node in nodes for key in node if words.search(key)], "use another key"
+    )

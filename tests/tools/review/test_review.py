@@ -224,7 +224,7 @@ def test_the_command_reports_findings_and_breaking_changes_with_their_places(rep
         "openapi.json is STALE",
         "An operationId must be snake_case and start with a verb",
         "openapi/paths/search.yaml:3",
-        "Style/properties/contrast (strings arrays and numbers are bounded)",
+        "Style/properties/contrast: add maxLength to a string, maxItems to an array",
         "`search` is renamed to `searchEverywhere`",
         "3 changes break clients of",
     ):
