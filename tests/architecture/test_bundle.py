@@ -45,6 +45,24 @@ def test_the_linter_requires_the_dates_of_deprecated_operations(redocly, root: P
     assert rules == [["rule/deprecated-operation-says-when"], []]
 
 
+def test_the_linter_rejects_words_that_the_glossary_replaces(redocly, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "openapi", tmp_path / "openapi")
+    shutil.copy(root / "redocly.yaml", tmp_path)
+    brands = tmp_path / "openapi" / "paths" / "brands.yaml"
+    sources = brands.read_text(encoding="utf-8")
+    texts = {
+        "summary: List brands\n": "summary: List rows\n",
+        "A page of brands.": "An e-mail; see `mails`, `row`.",
+    }
+    for before, after in texts.items():
+        assert before in sources
+        sources = sources.replace(before, after)
+    brands.write_text(sources, encoding="utf-8")
+    outcome = redocly("lint", "--config", str(tmp_path / "redocly.yaml"), "--format", "json")
+    found = [(p["ruleId"], p["location"][0]["pointer"]) for p in json.loads(outcome.stdout)["problems"]]
+    assert found == [("rule/descriptions-use-the-glossary", "#/collection/get/summary")]
+
+
 @pytest.mark.parametrize("document", ["main", "openapi/mock.yaml"])
 def test_the_sources_pass_the_linter(redocly, document: str) -> None:
     outcome = redocly("lint", document, "--format", "json")
