@@ -161,7 +161,7 @@ class ListQuery:
             scope = self._cursor_scope(shape, values)
             page["next_cursor"] = _encode_cursor(scope, getattr(last, sort.lstrip("-")), last.id)
             headers["Link"] = _build_next_link(page["next_cursor"])
-        return ApiResponse(200, page, headers)
+        return ApiResponse(200, page, headers, may_compress=True)
 
     def _cursor_scope(self, shape: _QueryShape, values: Mapping[str, Any]) -> str:
         """Return a name of the sorted and filtered list, for which alone a cursor is valid.

@@ -31,7 +31,7 @@ from handlers.common.attempt_limits import enforce_attempt_limit, find_attempt_l
 from handlers.common.permissions import is_self_authenticating
 from handlers.common.prechecks import DecodingNeeded, find_precheck
 from handlers.common.preconditions import matches_if_none_match
-from handlers.common.responses import ApiResponse, EncodedResponse, encode_json, strong_etag
+from handlers.common.responses import ApiResponse, EncodedResponse, compress, encode_json, strong_etag
 from handlers.contract.errors import ResponseViolation, TookTooLong
 from handlers.contract.operations import Operation
 from handlers.pipeline import idempotency
@@ -303,7 +303,7 @@ class Endpoint:
         encoded = EncodedResponse(status, media_type, headers, raw)
         self._validate_response(context, encoded, value)
         context.watched_generation = response.watched_generation
-        return encoded
+        return compress(encoded) if response.may_compress else encoded
 
     def _encode(self, response: ApiResponse) -> bytes | None:
         """Return the bytes of the body, None if there is no body or it is a file."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -236,3 +238,30 @@ def test_a_list_without_any_filter_of_rows_raises(list_query: ListQuery) -> None
 def test_a_list_with_an_unknown_filter_raises() -> None:
     with pytest.raises(TypeError, match="has no filter colour"):
         BRANDS.list_response({"colour": "red"}, RowFilter(RowFilterKind.EVERYTHING))
+
+
+def test_a_large_list_is_compressed_if_the_client_accepts_it(request_as_owner: Any) -> None:
+    plain = request_as_owner("GET", "/brands/")
+    assert "content-encoding" not in plain.headers
+    assert (plain.headers["vary"], len(plain.body) > 1_000) == ("Accept-Encoding", True)
+    for accepted in ("gzip", "br, gzip;q=0.8"):
+        packed = request_as_owner("GET", "/brands/", headers={"accept-encoding": accepted})
+        assert (packed.status, packed.headers["content-encoding"]) == (200, "gzip")
+        assert int(packed.headers["content-length"]) == len(packed.body) < len(plain.body)
+        assert json.loads(gzip.decompress(packed.body)) == plain.json()
+    head = request_as_owner("HEAD", "/brands/", headers={"accept-encoding": "gzip"})
+    assert (head.headers["content-length"], head.body) == (packed.headers["content-length"], b"")
+
+
+@pytest.mark.parametrize("accepted", ["", "identity", "br", "gzip;q=0", "*;q=0, identity"])
+def test_a_list_is_not_compressed_for_other_clients(request_as_owner: Any, accepted: str) -> None:
+    response = request_as_owner("GET", "/brands/", headers={"accept-encoding": accepted})
+    assert (response.status, "content-encoding" in response.headers) == (200, False)
+
+
+def test_a_small_list_and_a_single_resource_are_not_compressed(request_as_owner: Any) -> None:
+    small = request_as_owner("GET", "/brands/?limit=1", headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in small.headers
+    brand = small.json()["data"][0]
+    single = request_as_owner("GET", f"/brands/{brand['id']}", headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in single.headers
