@@ -19,12 +19,16 @@ from studio.media.signing import check_upload_signature, sign_upload
 from studio.media.stored_image import EXTENSIONS_BY_TYPE, StoredImage
 from studio.media.uploads import get_open_upload, url_lifetime
 
+_ALIASES = {"image/jpg": "image/jpeg"}
+"""Names of media types that programs use although they are not registered."""
+
 
 @requires(Permission.UPLOADS_WRITE)
 def create_presigned_url(body: dict[str, Any]) -> ApiResponse:
     """Return the URL to upload an image to, and the URL to refer to it with."""
     settings, lifetime = current_settings(), url_lifetime(body.get("size"))
-    upload = uploads.create_presigned_url(body["filename"], body["content_type"], body.get("size"))
+    content_type = _ALIASES.get(body["content_type"], body["content_type"])
+    upload = uploads.create_presigned_url(body["filename"], content_type, body.get("size"))
     signed = sign_upload(settings.secret_key, upload.id, utc_now(), lifetime)
     url = f"{settings.public_url}/api/v1/uploads/{upload.id}"
     data = {

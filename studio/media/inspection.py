@@ -30,6 +30,17 @@ MAX_SCANNED_PIXELS = 20 * MAX_PIXELS
 _UNREADABLE_HEADER = "The file's header cannot be read"
 _STORED_FORMATS = ["JPEG", "PNG", "WEBP"]
 _AVIF_BRANDS = {b"avif", b"avis"}
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_OTHER_FORMATS = {
+    b"II*\x00": "a TIFF image",
+    b"MM\x00*": "a TIFF image",
+    b"BM": "a BMP image",
+    b"<svg": "an SVG image",
+    b"8BPS": "a Photoshop file",
+    b"%PDF-": "a PDF document",
+    b"PK\x03\x04": "a ZIP archive",
+}
+"""The first bytes of formats that people try to upload, and their names."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,17 @@ def _sniff(data: bytes) -> str:
         return "WEBP"
     if data[4:8] == b"ftyp" and _AVIF_BRANDS & _brands(data):
         return "AVIF"
-    raise NotAnImage("The content is not a JPEG, PNG, WEBP, AVIF or GIF image")
+    found = _name_other_format(data)
+    if found is None:
+        raise NotAnImage("The content is not a JPEG, PNG, WEBP, AVIF or GIF image")
+    raise NotAnImage(f"The content is {found}: send a JPEG, PNG, WEBP, AVIF or GIF image")
+
+
+def _name_other_format(data: bytes) -> str | None:
+    """Return what a file of a known format that is not accepted is, None for any other content."""
+    if data[4:8] == b"ftyp" and _HEIC_BRANDS & _brands(data):
+        return "a HEIC image"
+    return next((name for start, name in _OTHER_FORMATS.items() if data.startswith(start)), None)
 
 
 def _brands(data: bytes) -> set[bytes]:

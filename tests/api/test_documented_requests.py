@@ -9,7 +9,7 @@ import pytest
 from db.base import utc_now
 from tests.api.conftest import Client
 from tests.support import factories
-from tests.support.factories.catalogue import Customer
+from tests.support.factories.catalogue import Customer, post_form
 from tests.support.scenarios import PhotographedProduct
 
 
@@ -86,3 +86,25 @@ def test_an_action_without_properties_needs_no_body(
     assert generated.status == 202, generated.body
     approved = client("POST", f"/shots/{scenario.shot.id}/approve")
     assert (approved.status, approved.json()["code"]) == (409, "shot_busy")
+
+
+def test_image_jpg_is_an_alias_of_image_jpeg(customer: Customer) -> None:
+    for content_type in ("image/jpg", "image/jpeg"):
+        body = {"filename": "dress.jpg", "content_type": content_type}
+        response = customer.client("POST", "/uploads/presigned-url", body)
+        assert (response.status, response.json()["file_url"][-9:]) == (200, "/file.jpg")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "a HEIC image"),
+        (b"II*\x00\x08\x00\x00\x00", "a TIFF image"),
+        (b"%PDF-1.7", "a PDF document"),
+    ],
+)
+def test_a_file_of_another_format_is_named(customer: Customer, content: bytes, found: str) -> None:
+    product = customer.create("/products/", {"name": "Dress"})
+    response = post_form(customer.client, f"/products/{product['id']}/images", content, type="front")
+    assert (response.status, response.json()["code"]) == (415, "not_an_image")
+    assert response.json()["detail"] == f"The content is {found}: send a JPEG, PNG, WEBP, AVIF or GIF image"
