@@ -156,6 +156,8 @@ class Endpoint:
             error.members |= find_place(context.arguments, error.value) or self._path_parameter(error)
         if isinstance(error, PermissionDenied) and self._operation.permission is not None:
             error.members["required_permission"] = self._operation.permission
+            if context.caller is not None and context.caller.api_key_id is not None:
+                error.members["required_scope"] = self._operation.permission
 
     def _path_parameter(self, error: DomainError) -> dict[str, str]:
         """Return the place of a missing row that the request does not name itself: the first in the path.

@@ -108,3 +108,12 @@ def test_a_file_of_another_format_is_named(customer: Customer, content: bytes, f
     response = post_form(customer.client, f"/products/{product['id']}/images", content, type="front")
     assert (response.status, response.json()["code"]) == (415, "not_an_image")
     assert response.json()["detail"] == f"The content is {found}: send a JPEG, PNG, WEBP, AVIF or GIF image"
+
+
+def test_a_patch_can_have_the_media_type_of_a_merge_patch(customer: Customer) -> None:
+    brand = customer.create("/brands/", {"name": "Atelier"})
+    headers = {"content-type": "application/merge-patch+json"}
+    changed = customer.client("PATCH", f"/brands/{brand['id']}", body=b'{"name": "Studio"}', headers=headers)
+    assert (changed.status, changed.json()["name"]) == (200, "Studio")
+    created = customer.client("POST", "/brands/", body=b'{"name": "Studio"}', headers=headers)
+    assert (created.status, created.json()["code"]) == (415, "unsupported_media_type")

@@ -10,6 +10,7 @@ import pytest
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.client import ClientResponse, send_request
+from tests.support.factories.api_keys import api_key_headers
 from tests.support.factories.catalogue import Customer
 
 COMMON = {"type", "title", "status", "detail", "code", "request_id"}
@@ -110,6 +111,17 @@ def test_an_api_key_without_organization_id_learns_the_parameter(customer: Custo
         problem = members(response)
         assert (problem["status"], problem["parameter"]) == (403, "organization_id")
         assert response.json()["detail"] == "An API key has no personal resources: send its organization_id"
+
+
+def test_an_api_key_learns_the_scope_that_it_lacks(customer: Customer, app: Any) -> None:
+    headers = api_key_headers(app, customer.organization, ["products:read"])
+    response = Client(app, headers)("GET", f"/brands/{customer.organization_query}")
+    assert members(response) == {
+        "status": 403,
+        "code": "not_enough_permissions",
+        "required_permission": "brands:read",
+        "required_scope": "brands:read",
+    }
 
 
 def test_an_invalid_transition_lists_the_allowed_ones(customer: Customer) -> None:
