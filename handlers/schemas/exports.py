@@ -5,6 +5,7 @@ from __future__ import annotations
 from marshmallow import fields
 
 from db.models.exports import Export
+from handlers.common.context import current_settings
 from handlers.schemas.fields import OwnedSchema, Timestamp, Uuid
 
 
@@ -26,5 +27,6 @@ class ExportSchema(OwnedSchema):
 
 
 def _build_urls(export: Export) -> dict[str, str]:
-    url = f"/api/v1/exports/{export.id}"
-    return {"self": url, "file": f"{url}/file", "shooting": f"/api/v1/shootings/{export.shooting_id}"}
+    base = f"{current_settings().public_url}/api/v1"
+    url = f"{base}/exports/{export.id}"
+    return {"self": url, "file": f"{url}/file", "shooting": f"{base}/shootings/{export.shooting_id}"}

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from marshmallow import Schema, fields
 
 from db.models.generations import Generation
+from handlers.common.context import current_settings
 from handlers.schemas.fields import OwnedSchema, Timestamp, Uuid
 from handlers.schemas.predictions import PredictionSchema
 from studio.generations.request import REQUEST_DEFAULTS
@@ -65,7 +66,8 @@ class EstimateSchema(Schema):
 
 
 def _build_urls(generation: Generation) -> dict[str, str]:
+    base = f"{current_settings().public_url}/api/v1"
     return {
-        "self": f"/api/v1/generations/{generation.id}",
-        "predictions": f"/api/v1/predictions/?generation_id={generation.id}",
+        "self": f"{base}/generations/{generation.id}",
+        "predictions": f"{base}/predictions/?generation_id={generation.id}",
     }

@@ -56,7 +56,7 @@ def test_a_generation_returns_the_parameters_of_its_request(
     assert {name: shown[name] for name in body} == body
     assert (shown["batch_size"], shown["num_predictions"], shown["tool"]) == (1, 1, "BASE_GENERATION")
     assert isinstance(shown["seed"], int)
-    assert shown["urls"]["self"] == f"/api/v1/generations/{shown['id']}"
+    assert shown["urls"]["self"] == f"http://localhost:8000/api/v1/generations/{shown['id']}"
 
 
 def test_a_photo_can_be_given_by_its_url(client: Client, scenario: PhotographedProduct, path: str) -> None:
