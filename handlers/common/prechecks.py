@@ -167,7 +167,7 @@ def _fetch_slot() -> Iterator[None]:
     if not slots.try_take(subject):
         if slots.count_held(subject.owner) >= slots.per_owner:
             raise TooManyConcurrentRequests(
-                "Too many images are fetched at the same time; wait for one of them"
+                "Too many images are being downloaded: wait until one of them is done"
             )
         raise ServiceUnavailable()
     try:

@@ -69,25 +69,25 @@ class _InvalidJson(ValueError):
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise _InvalidJson("The body holds a key twice in one object")
+        raise _InvalidJson("The body has a duplicate key in an object")
     return members
 
 
 def _reject_constant(name: str) -> Any:
-    raise _InvalidJson(f"The body holds {name}, which is not JSON")
+    raise _InvalidJson(f"The body contains {name}, which is not valid JSON")
 
 
 def _parse_float(text: str) -> float:
     number = float(text)
     if number in (float("inf"), float("-inf")):
-        raise _InvalidJson("The body holds a number that is too large")
+        raise _InvalidJson("The body contains a number that is too large")
     return number
 
 
 def _parse_int(text: str) -> int:
     # int() takes quadratic time, and no schema of the contract accepts such a number.
     if len(text) > 300:
-        raise _InvalidJson("The body holds a number that is too large")
+        raise _InvalidJson("The body contains a number that is too large")
     return int(text)
 
 

@@ -177,13 +177,13 @@ def _python(request: SampleRequest) -> str:
     text = ", ".join(arguments)
     if len(text) > 70 or "\n" in text:
         text = "\n" + "".join(f"    {argument},\n" for argument in arguments)
-    lines += [f"answer = httpx.{request.method.lower()}({text})", "answer.raise_for_status()"]
+    lines += [f"response = httpx.{request.method.lower()}({text})", "response.raise_for_status()"]
     if _is_file(request):
-        lines.append(f'open("{_file_name(request)}", "wb").write(answer.content)')
+        lines.append(f'open("{_file_name(request)}", "wb").write(response.content)')
     elif request.response_media_type == JSON:
-        lines.append("print(answer.json())")
+        lines.append("print(response.json())")
     elif request.response_media_type:
-        lines.append("print(answer.text)")
+        lines.append("print(response.text)")
     return "\n".join(lines) + "\n"
 
 
@@ -256,16 +256,17 @@ def _javascript(request: SampleRequest) -> str:
     if _is_file(request):
         imports.append('import { writeFile } from "node:fs/promises";')
     text = "".join(f"  {option},\n" for option in options)
+    arguments = f"url, {{\n{text}}}" if options else "url"
     lines += [
-        f"const answer = await fetch(url, {{\n{text}}});" if options else "const answer = await fetch(url);",
-        "if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);",
+        f"const response = await fetch({arguments});",
+        "if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);",
     ]
     if _is_file(request):
-        lines.append(f'await writeFile("{_file_name(request)}", Buffer.from(await answer.arrayBuffer()));')
+        lines.append(f'await writeFile("{_file_name(request)}", Buffer.from(await response.arrayBuffer()));')
     elif request.response_media_type == JSON:
-        lines.append("console.log(await answer.json());")
+        lines.append("console.log(await response.json());")
     elif request.response_media_type:
-        lines.append("console.log(await answer.text());")
+        lines.append("console.log(await response.text());")
     return "\n".join(imports + lines) + "\n"
 
 
