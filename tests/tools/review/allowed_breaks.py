@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,15 @@ ALLOWED_BREAKS = ROOT / "openapi" / "allowed-breaks.yaml"
 
 
 class AllowedBreak(NamedTuple):
-    """One entry: the exact text of a change, why it is allowed, and the last day on which it is."""
+    """One entry: the exact text of a change, why it is allowed, and the last day on which it is.
+
+    A text that occurs for several operations needs `operations`, the operationIds of the change.
+    """
 
     change: str
     reason: str
     until: datetime.date
+    operations: Sequence[str] = ()
 
 
 def load_allowed_breaks(path: Path = ALLOWED_BREAKS) -> list[AllowedBreak]:
@@ -40,7 +44,7 @@ def load_allowed_breaks(path: Path = ALLOWED_BREAKS) -> list[AllowedBreak]:
         except (TypeError, AttributeError):
             is_valid = False
         if not is_valid:
-            raise ToolFailed(f"{path.name}: entry {number} needs `change`, `reason` and `until`, a date.")
+            raise ToolFailed(f"{path.name}: entry {number} needs `change`, `reason`, `until`, a date.")
         breaks.append(allowed)
     return breaks
 
@@ -53,29 +57,52 @@ def clear_allowed_breaks(path: Path = ALLOWED_BREAKS) -> None:
 
 
 def split_allowed(
-    changes: Sequence[Change], allowed: Sequence[AllowedBreak], released: str
-) -> tuple[list[Change], dict[str, str]]:
-    """Return the breaking changes that are not allowed, and the reasons of the others by their text.
+    changes: Sequence[Change], allowed: Sequence[AllowedBreak], released: str, ids: Mapping[str, str]
+) -> tuple[list[Change], dict[Change, str]]:
+    """Return the breaking changes that are not allowed, and the others with their reasons.
 
     Args:
         changes: All changes since the release.
         released: The version of the release. From 1.0 on nothing is allowed.
+        ids: The operationIds by `METHOD path`.
     """
-    reasons = {one.change: one.reason for one in allowed} if int(released.split(".")[0] or 0) < 1 else {}
     breaking = [change for change in changes if change.impact == "breaking"]
-    return (
-        [change for change in breaking if change.text not in reasons],
-        {change.text: reasons[change.text] for change in breaking if change.text in reasons},
-    )
+    if int(released.split(".")[0] or 0) >= 1:
+        return breaking, {}
+    reasons = {
+        change: one.reason
+        for one in allowed
+        if len({change.operations for change in find_changes(breaking, one, ids)}) == 1
+        for change in find_changes(breaking, one, ids)
+    }
+    return [change for change in breaking if change not in reasons], reasons
+
+
+def find_changes(
+    breaking: Sequence[Change], allowed: AllowedBreak, ids: Mapping[str, str]
+) -> Iterator[Change]:
+    """Yield the changes that an entry is about."""
+    for change in breaking:
+        operations = {ids.get(name, name) for name in change.operations}
+        if change.text == allowed.change and (
+            not allowed.operations or operations == set(allowed.operations)
+        ):
+            yield change
 
 
 def find_stale_entries(
-    changes: Sequence[Change], allowed: Sequence[AllowedBreak], today: datetime.date
+    changes: Sequence[Change], allowed: Sequence[AllowedBreak], today: datetime.date, ids: Mapping[str, str]
 ) -> Iterator[str]:
-    """Yield a sentence for each entry that has expired or that no breaking change needs."""
-    texts = {change.text for change in changes if change.impact == "breaking"}
+    """Yield a sentence for each entry that has expired, or that no change or several changes match."""
+    breaking = [change for change in changes if change.impact == "breaking"]
     for one in allowed:
-        if one.change not in texts:
+        count = len({change.operations for change in find_changes(breaking, one, ids)})
+        if count == 0:
             yield f"openapi/allowed-breaks.yaml allows a change that was not made, remove it: {one.change}"
+        elif count > 1:
+            yield (
+                f"openapi/allowed-breaks.yaml allows {count} changes by one text, add `operations`: "
+                f"{one.change}"
+            )
         elif one.until < today:
             yield f"openapi/allowed-breaks.yaml allows this change until {one.until} only: {one.change}"

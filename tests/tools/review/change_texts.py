@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from itertools import takewhile
 from typing import Any
 
 from handlers.contract.document import METHODS
@@ -106,7 +107,7 @@ def describe_modified(raw: Node, pointer: str, base: Node, contract: Node, direc
             return f"The tag is {_format_values(now)}, was {_format_values(was)}."
         case _ if key in WORDS:
             return f"{subject} has a different {key}: {describe_text_change(was, now)}"
-    return f"{subject}: {key} is {_format_value(now)}, was {_format_value(was)}."
+    return f"{subject}: {key} is {_format_pair(now, was)}."
 
 
 def _properties(contract: Node, pointer: str) -> Node:
@@ -164,6 +165,16 @@ def _format_value(value: Any) -> str:
         return "not set"
     text = value if isinstance(value, str) else json.dumps(value)
     return f"`{text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + '...'}`"
+
+
+def _format_pair(now: Any, was: Any) -> str:
+    """Return two values. Long texts are cut so that their first difference is shown."""
+    texts = [value if isinstance(value, str) else "" for value in (now, was)]
+    equal = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
+    start = max(len(list(equal)) - MAX_VALUE // 4, 0)
+    if min(map(len, texts)) > MAX_VALUE and start:
+        now, was = (f"...{text[start:]}" for text in texts)
+    return f"{_format_value(now)}, was {_format_value(was)}"
 
 
 def _name_of_schema(schema: Any) -> str:

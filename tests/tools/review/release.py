@@ -53,12 +53,12 @@ def parse_new_version(text: str) -> Version:
 
 
 def check_version(
-    version: str, last: str, changes: list[Change], reasons: Mapping[str, str] | None = None
+    version: str, last: str, changes: list[Change], reasons: Mapping[Change, str] | None = None
 ) -> None:
     """Check that a version is high enough for the changes since the last one.
 
     Args:
-        reasons: The breaking changes that are allowed, by their text. They require a minor version only.
+        reasons: The breaking changes that are allowed. They require a minor version only.
 
     Raises:
         ReleaseRejected: The version is too low, or nothing has changed.
@@ -67,7 +67,7 @@ def check_version(
     if new <= old:
         raise ReleaseRejected(f"{version} is not higher than {last}, the last release.")
     allowed = reasons or {}
-    changes = [one._replace(impact="added") if one.text in allowed else one for one in changes]
+    changes = [one._replace(impact="added") if one in allowed else one for one in changes]
     bump = required_bump(changes)
     if bump is None:
         raise ReleaseRejected(f"Nothing has changed since {last}.")
@@ -124,7 +124,8 @@ def release(version: str, day: datetime.date) -> list[str]:
             comparison.changes = list_changes(last, contract, folder)
             comparison.name_operations(last, contract)
             base = last["info"]["version"]
-            _, comparison.reasons = split_allowed(comparison.changes, load_allowed_breaks(), base)
+            allowed = load_allowed_breaks()
+            _, comparison.reasons = split_allowed(comparison.changes, allowed, base, comparison.ids)
             check_version(version, base, comparison.changes, comparison.reasons)
         elif parse_new_version(version) < parse_version(contract["info"]["version"]):
             raise ReleaseRejected(f"{version} is lower than info.version, {contract['info']['version']}.")

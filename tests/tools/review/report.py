@@ -64,7 +64,7 @@ def _render_changes_text(comparison: Comparison) -> Iterator[str]:
             for change in changes:
                 yield f"      {change.text}"
                 yield f"          {comparison.places.get(change, '')}"
-                if reason := comparison.reasons.get(change.text):
+                if reason := comparison.reasons.get(change):
                     yield f"          Allowed: {reason}"
     if wording := [one for one in comparison.changes if one.impact == "wording"]:
         yield f"  Descriptions and examples: {len(wording)}"
@@ -100,7 +100,7 @@ def render_changes_markdown(comparison: Comparison) -> Iterator[str]:
             yield f"- {format_headline(names, comparison, mark='`')}"
             for change in changes:
                 yield f"  - {change.text}{_format_place(comparison.places.get(change, ''))}"
-                if reason := comparison.reasons.get(change.text):
+                if reason := comparison.reasons.get(change):
                     yield f"    Reason: {reason}"
         yield ""
     if wording := [one for one in comparison.changes if one.impact == "wording"]:
@@ -140,7 +140,7 @@ def render_annotations(review: Review) -> Iterator[str]:
             yield format_annotation("error", title, one.place, one.text)
     for comparison in review.comparisons[:1]:
         for change in comparison.changes or []:
-            is_allowed = change.text in comparison.reasons
+            is_allowed = change in comparison.reasons
             level = {"breaking": "warning" if is_allowed else "error", "security": "warning"}.get(
                 change.impact
             )

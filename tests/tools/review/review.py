@@ -43,8 +43,8 @@ class Comparison:
     common: frozenset[str] = frozenset()
     """The operations that both contracts have."""
     places: dict[Change, str] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    """Why a breaking change is allowed, by its text."""
+    reasons: dict[Change, str] = field(default_factory=dict)
+    """Why breaking changes are allowed."""
 
     def name_operations(self, base: Node, contract: Node) -> None:
         """Read the operationIds of both contracts."""
@@ -102,13 +102,13 @@ class Review:
             reasons.append("openapi/openapi.json differs from its sources: run `make openapi`.")
         # Clients depend only on released contracts, so unreleased changes may be broken again.
         released = self.comparisons[0]
-        not_allowed, _ = split_allowed(released.breaking, self.allowed_breaks, released.version)
+        not_allowed, _ = split_allowed(released.breaking, self.allowed_breaks, released.version, released.ids)
         if not_allowed and not is_new_major(released.version, self.version):
             count = len(not_allowed)
             changes = f"{count} changes break" if count > 1 else "A change breaks"
             version = f"info.version {self.version} is not a new major version"
             reasons.append(f"{changes} clients of {released.version}, but {version}.")
-        reasons += find_stale_entries(released.breaking, self.allowed_breaks, self.today)
+        reasons += find_stale_entries(released.breaking, self.allowed_breaks, self.today, released.ids)
         return reasons
 
 
@@ -170,7 +170,9 @@ def _run_checks(
     examples = checks.find_missing_examples(contract, sources)
     comparisons = [_add_places(one.result(), sources) for one in compared]
     for comparison in comparisons:
-        _, comparison.reasons = split_allowed(comparison.breaking, allowed, comparisons[0].version)
+        _, comparison.reasons = split_allowed(
+            comparison.breaking, allowed, comparisons[0].version, comparison.ids
+        )
     return Review(
         version=contract["info"]["version"],
         operations_count=len(operation_ids_by_path(contract)),

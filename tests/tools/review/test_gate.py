@@ -6,6 +6,7 @@ place, so each must be reported for its own operation, and Redocly runs twice in
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,14 @@ def test_another_version_of_openapi_is_a_change_of_the_document(contract, tmp_pa
 
 def test_equal_contracts_have_no_changes(contract, tmp_path: Path) -> None:
     assert list_changes(contract(), contract(), tmp_path) == []
+
+
+def test_two_long_patterns_are_shown_where_they_differ(contract, tmp_path: Path) -> None:
+    edited = contract()
+    pattern = get_schema(edited, "ShootingUpdate")["properties"]["due_date"]["pattern"]
+    assert len(pattern) > 100
+    get_schema(edited, "ShootingUpdate")["properties"]["due_date"]["pattern"] = pattern[:-1] + "x$"
+    (change,) = list_changes(contract(), edited, tmp_path)
+    now, was = re.findall(r"`(\.\.\.[^`]+)`", change.text)
+    assert now.endswith("x$")
+    assert was == now.removesuffix("x$") + "$"

@@ -71,7 +71,7 @@ def test_an_invalid_or_too_low_version_is_rejected_with_the_reason(
 
 
 def test_an_allowed_break_requires_a_minor_version_and_is_listed_with_its_reason() -> None:
-    reasons = {BREAKING.text: "Slugs were not unique."}
+    reasons = {BREAKING: "Slugs were not unique."}
     check_version("0.2.0", "0.1.0", [BREAKING], reasons)
     with pytest.raises(ReleaseRejected, match=r"0\.1\.1 is too low: additions require at least 0\.2\.0"):
         check_version("0.1.1", "0.1.0", [BREAKING], reasons)

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.tools.review import checks
-from tests.tools.review.allowed_breaks import AllowedBreak, load_allowed_breaks
+from tests.tools.review.allowed_breaks import (
+    AllowedBreak,
+    find_stale_entries,
+    load_allowed_breaks,
+    split_allowed,
+)
 from tests.tools.review.change import Change
 from tests.tools.review.checks import Finding
 from tests.tools.review.report import (
@@ -61,7 +66,7 @@ def test_a_break_with_a_reason_is_allowed_below_1_0_until_its_date() -> None:
     released = review.comparisons[0]
     released.version = "0.1.0"
     assert review.failures == []
-    released.reasons = {REMOVED.text: allowed.reason}
+    released.reasons = {REMOVED: allowed.reason}
     assert f"          {PLACE}\n          Allowed: Slugs were not unique." in render_text(review, 1)
     review.today = datetime.date(2027, 2, 1)
     assert review.failures == [
@@ -77,11 +82,26 @@ def test_a_break_with_a_reason_is_allowed_below_1_0_until_its_date() -> None:
     ]
 
 
+def test_a_text_that_two_changes_have_is_allowed_for_the_named_operations() -> None:
+    text, until = "The request body as `application/json` was removed.", datetime.date(2027, 1, 31)
+    first, second = (Change("breaking", (name,), text, "#") for name in ("POST /a", "POST /b"))
+    ids = {"POST /a": "create_a", "POST /b": "create_b"}
+    ambiguous = [AllowedBreak(text, "Generators cannot send it.", until)]
+    assert split_allowed([first], ambiguous, "0.1.0", ids) == ([], {first: "Generators cannot send it."})
+    assert split_allowed([first, second], ambiguous, "0.1.0", ids) == ([first, second], {})
+    assert list(find_stale_entries([first, second], ambiguous, until, ids)) == [
+        f"openapi/allowed-breaks.yaml allows 2 changes by one text, add `operations`: {text}"
+    ]
+    named = [ambiguous[0]._replace(operations=["create_a"])]
+    assert split_allowed([first, second], named, "0.1.0", ids)[0] == [second]
+    assert list(find_stale_entries([first, second], named, until, ids)) == []
+
+
 @pytest.mark.parametrize("entry", ["- change: a", "- change: a\n  reason: b\n  until: soon", "- a"])
 def test_an_allowed_break_needs_a_reason_and_a_date(tmp_path: Path, entry: str) -> None:
     path = tmp_path / "allowed-breaks.yaml"
     path.write_text(entry)
-    with pytest.raises(ToolFailed, match="entry 1 needs `change`, `reason` and `until`, a date"):
+    with pytest.raises(ToolFailed, match="entry 1 needs `change`, `reason`, `until`, a date"):
         load_allowed_breaks(path)
 
 
@@ -160,7 +180,7 @@ def test_findings_and_changes_become_annotations_of_the_changed_lines() -> None:
         f"::error file={PLACE[:-3]},line=20,title=Breaking::`Brand.slug` was removed.",
         "::warning title=Security-relevant%3A more access than before::`a` also accepts `ApiKey`.",
     ]
-    review.comparisons[0].reasons = {REMOVED.text: "Slugs were not unique."}
+    review.comparisons[0].reasons = {REMOVED: "Slugs were not unique."}
     assert "::warning file=openapi/components" in "\n".join(render_annotations(review))
 
 
