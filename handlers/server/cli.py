@@ -60,10 +60,11 @@ logger = logging.getLogger("sartiq.server")
 
 # A shutdown takes at most ten seconds; one of them remains for the database and the workers.
 GRACEFUL_SHUTDOWN_SECONDS = 9
-M_ARENA_MAX = -8
-"""The parameter of mallopt(3) that limits the number of arenas."""
+M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -8, -3, -1
+"""Parameters of mallopt(3): the number of arenas, and the sizes from which memory is returned at once."""
 READINESS_PATH = "/api/v1/utils/readiness"
 POLL_SECONDS = 0.1
+RETURNED_BYTES = 1 << 20
 MAX_PASSWORD_INPUT = 1_000
 """Characters that are read of a password: more than the contract allows, so that longer input is rejected."""
 
@@ -192,7 +193,7 @@ def upgrade_schema(settings: Settings) -> None:
 
 def serve(settings: Settings, mock: MockEnvironment | None = None) -> int:
     """Serve until SIGINT or SIGTERM and return the exit status; requests get nine seconds to finish."""
-    _share_memory_arenas()
+    _configure_malloc()
     app = create_app(settings, database=mock.database if mock else None)
     if mock is not None and app.mock is not None:
         app.mock.on_reset.append(mock.reset)
@@ -205,13 +206,18 @@ def serve(settings: Settings, mock: MockEnvironment | None = None) -> int:
     return 0 if server.started else 1
 
 
-def _share_memory_arenas() -> None:
-    """Let all threads allocate from two arenas of glibc's malloc instead of up to eight arenas per core.
+def _configure_malloc() -> None:
+    """Have glibc's malloc return freed memory to the system.
 
-    Memory that is freed in one arena is not used by another, and threads of Python rarely allocate at once.
+    All threads allocate from two arenas instead of up to eight per core: memory that is freed in one arena is
+    not used by another, and threads of Python rarely allocate at once. Blocks of a megabyte are mapped. By
+    default glibc raises that size to 32 MB as soon as such a block is freed, and images then leave holes.
     """
     with suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_ARENA_MAX, 2)
+        mallopt(M_MMAP_THRESHOLD, RETURNED_BYTES)
+        mallopt(M_TRIM_THRESHOLD, RETURNED_BYTES)
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:

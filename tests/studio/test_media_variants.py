@@ -1,7 +1,9 @@
 """Test image variants: widths and formats, one computation per variant, and those made in advance."""
 
 import errno
+import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -134,6 +136,16 @@ def test_concurrent_requests_for_a_variant_compute_it_once(
     assert len(set(results)) == 1
 
 
+def test_s34_a_large_copy_uses_no_cpu_of_the_server_process(storage: LocalDisk) -> None:
+    # Pillow holds the interpreter lock while it encodes, so every request would wait for it.
+    source = encode_image(Image.effect_noise((1200, 900), 90).convert("RGB"), "JPEG")
+    own, children = time.process_time(), os.times().children_user
+    converted = conversion.convert_image(source, 1000, "jpg")
+    assert open_image(converted).size == (1000, 750)
+    own, children = time.process_time() - own, os.times().children_user - children
+    assert own < children / 2, (own, children)
+
+
 def test_s34_an_image_has_few_variants(storage: LocalDisk) -> None:
     original = store_original(storage, build_orientation_image(200, 20))
     for width in range(1, 300):
@@ -202,15 +214,15 @@ def test_s34_a_ladder_decodes_its_image_once_for_each_scale_of_the_decoder(
     storage: LocalDisk, monkeypatch: pytest.MonkeyPatch, file_format: str, decodings: int
 ) -> None:
     original = store_original(storage, build_orientation_image(2_000, 20), file_format)
-    decoded, real = [], conversion.open_stored
+    decoded, real = [], conversion.open_source
 
-    def open_stored(data: bytes) -> Image.Image:
+    def open_source(data: bytes) -> Image.Image:
         image = real(data)
         convert = image.convert
         image.convert = lambda mode: decoded.append(image.size) or convert(mode)
         return image
 
-    monkeypatch.setattr(conversion, "open_stored", open_stored)
+    monkeypatch.setattr(conversion, "open_source", open_source)
     make_ladder(storage, original, OWNER)
     assert len(list_stored_widths(storage, original, original.extension)) == 7
     assert len(decoded) == decodings
