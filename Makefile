@@ -140,9 +140,10 @@ check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules
 ##@ Develop
 
 .PHONY: openapi
-openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml into openapi/openapi.json and write openapi/permissions.md
+openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml; write its OpenAPI 3.0 form and openapi/permissions.md
 	@$(REDOCLY) bundle openapi/openapi.yaml --output openapi/openapi.json 2>&1 | sed '/^bundling/d;/^$$/d'
 	@echo >> openapi/openapi.json
+	@$(BIN)/python -m tests.tools.openapi_30
 	@$(BIN)/python -m tests.tools.permission_matrix
 
 .PHONY: docs-reference

@@ -6,7 +6,6 @@ it, the server does not start. This module only wires the parts; it holds no rul
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -192,6 +191,8 @@ def create_app(
         InvalidSettings: the mock server was started without its database.
     """
     contract = Document.load(bundle) if isinstance(bundle, Path) else Document(bundle)
+    # Also a server of some tags publishes the whole contract.
+    published = contract.to_json(settings.public_url)
     if tags is not None:
         contract = contract.with_tags(tags)
     if database is None:
@@ -255,9 +256,7 @@ def create_app(
     fetches = max(1, settings.request_threads // 2)
     app.app.config["FETCHING"] = share_threads(fetches)
     configure_jwt(app.app, settings)
-    app.app.config["CONTRACT_JSON"] = (
-        bundle.read_bytes() if isinstance(bundle, Path) else json.dumps(bundle).encode("utf-8")
-    )
+    app.app.config["CONTRACT_JSON"] = published
     app.add_api(
         contract.connexion_spec(),
         resolver=ContractResolver(endpoints),

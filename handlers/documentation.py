@@ -23,12 +23,17 @@ def _contract_response(content: bytes, media_type: str) -> ApiResponse:
 
 
 def get_openapi_json() -> ApiResponse:
-    """Return the bundled contract, byte for byte as it is committed."""
+    """Return the contract with the URL of this server."""
     return _contract_response(_bundle_json(), "application/json")
 
 
+def get_openapi_30_json() -> ApiResponse:
+    """Return the contract as OpenAPI 3.0."""
+    return _contract_response(pages.contract_30_json(_bundle_json()), "application/json")
+
+
 def get_openapi_yaml() -> ApiResponse:
-    """Return the bundled contract as YAML."""
+    """Return the contract as YAML."""
     return _contract_response(pages.contract_yaml(_bundle_json()), "application/yaml")
 
 

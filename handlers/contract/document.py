@@ -7,6 +7,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
 
 from handlers.contract.errors import ContractError
 from handlers.contract.json_pointer import split_pointer
@@ -31,7 +34,7 @@ class Document:
     def __init__(self, document: dict[str, Any]) -> None:
         self.spec = document
         servers = document.get("servers") or [{"url": ""}]
-        self.base_path: str = servers[0]["url"].rstrip("/")
+        self.base_path: str = urlsplit(servers[0]["url"]).path.rstrip("/")
 
     @classmethod
     def load(cls, path: Path) -> Document:
@@ -45,6 +48,19 @@ class Document:
         except (OSError, ValueError) as error:
             raise ContractError(f"the contract {path} cannot be read: {error}") from error
         return cls(document)
+
+    def to_json(self, public_url: str | None = None) -> bytes:
+        """Return the document as JSON in the layout of the committed files.
+
+        Args:
+            public_url: The URL of the server as clients see it, without a path. The document then has it in
+                `servers`.
+        """
+        spec = self.spec
+        if public_url is not None:
+            server = (spec.get("servers") or [{}])[0]
+            spec = {**spec, "servers": [{**server, "url": public_url + self.base_path}]}
+        return orjson.dumps(spec, option=orjson.OPT_INDENT_2) + b"\n"
 
     def with_tags(self, tags: Collection[str]) -> Document:
         """Return a document with only the operations that have one of these tags."""

@@ -16,6 +16,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.base import utc_now
+from handlers.contract.document import Document
+from handlers.contract.openapi_30 import to_openapi_30
 from handlers.pages.api_catalog import build_link_header
 from handlers.pages.code_samples import build_code_samples
 from handlers.pages.permission_matrix import ROLES, build_permission_matrix
@@ -123,6 +125,12 @@ def security_txt(public_url: str, contact: str) -> ASGIApp:
         await PlainTextResponse("\n".join([*lines, ""]), headers=headers)(scope, receive, send)
 
     return respond
+
+
+@cache
+def contract_30_json(bundle: bytes) -> bytes:
+    """Return a bundle as OpenAPI 3.0; cached, because the conversion takes a tenth of a second."""
+    return Document(to_openapi_30(json.loads(bundle))).to_json()
 
 
 @cache

@@ -21,6 +21,7 @@ DESCRIPTIONS = {
     "service-desc": [
         {"href": f"{API}/openapi.json", "type": "application/json"},
         {"href": f"{API}/openapi.yaml", "type": "application/yaml"},
+        {"href": f"{API}/openapi-3.0.json", "type": "application/json"},
     ],
     "service-doc": [{"href": f"{API}/docs", "type": "text/html"}],
     "status": [{"href": f"{API}/utils/system-health-check", "type": "application/json"}],

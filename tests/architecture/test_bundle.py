@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from openapi_spec_validator import OpenAPIV31SpecValidator
+from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
 
+from tests.tools import openapi_30
 from tests.tools.review import tools
 
 
@@ -28,6 +29,14 @@ def test_the_bundle_is_fresh(redocly, root: Path, tmp_path: Path) -> None:
 
 def test_the_bundle_is_valid(contract: dict) -> None:
     OpenAPIV31SpecValidator(contract).validate()
+
+
+def test_the_openapi_3_0_form_is_fresh_valid_and_passes_the_linter(root: Path, redocly) -> None:
+    committed = root / "openapi" / "openapi-3.0.json"
+    assert committed.read_bytes() == openapi_30.derive(), "Stale: run `make openapi`."
+    OpenAPIV30SpecValidator(json.loads(committed.read_bytes())).validate()
+    report = json.loads(redocly("lint", str(committed), "--format", "json").stdout)
+    assert [(problem["ruleId"], problem["message"]) for problem in report["problems"]] == []
 
 
 def test_the_linter_requires_the_dates_of_deprecated_operations(redocly, root: Path, tmp_path: Path) -> None:

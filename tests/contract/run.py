@@ -27,6 +27,7 @@ from tests.support.servers.http_recorder import run_http_recorder
 
 PHASES = ("examples", "coverage", "fuzzing")
 WALK = "walk"
+DOCUMENTS = {"3.1": ROOT / "openapi/openapi.json", "3.0": ROOT / "openapi/openapi-3.0.json"}
 CONFIGURATION = "tests/contract/fuzzing/schemathesis.toml"
 DEFAULT_EXAMPLES = 20
 LOG_FOLDER = ROOT / ".reports/contract"
@@ -66,7 +67,7 @@ def fuzz_command(url: str, options: argparse.Namespace, seed: int) -> list[str]:
     command = [
         str(Path(sys.executable).with_name("st")),
         "--config-file", CONFIGURATION,
-        "run", str(ROOT / "openapi/openapi.json"),
+        "run", str(DOCUMENTS[options.document]),
         "--url", url,
         "--seed", str(seed),
         "--max-examples", str(2 if options.quick else options.examples),
@@ -85,6 +86,7 @@ def fuzz_command(url: str, options: argparse.Namespace, seed: int) -> list[str]:
 def walk_command(_url: str, options: argparse.Namespace, seed: int) -> list[str]:
     """Return the command of the stateful phase, which follows the links of the contract."""
     command = [sys.executable, "-m", "tests.contract.fuzzing.stateful", "--seed", str(seed)]
+    command += ["--document", str(DOCUMENTS[options.document])]
     for name in options.operation or []:
         command += ["--operation", name]
     return command
@@ -184,6 +186,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help=f"comma-separated list of {', '.join(PHASES)} and {WALK} (default: all)",
     )
     parser.add_argument("--operation", action="append", help="test only this operationId; repeatable")
+    parser.add_argument(
+        "--document", choices=DOCUMENTS, default="3.1", help="version of OpenAPI that the fuzzer reads"
+    )
     parser.add_argument("--report", help="folder for JUnit and HTML reports")
     parser.add_argument("--server", default="handlers", help="module that starts the server under test")
     parser.add_argument("--logs", default=LOG_FOLDER, help="folder for the server logs of failed steps")

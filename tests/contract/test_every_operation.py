@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from studio.rate_limits.memory_store import MemoryStore
 from studio.telemetry.context import LogContext, set_log_context
 from tests.contract.conflict_requests import CONFLICTS
 from tests.contract.examples import list_invalid_examples
-from tests.contract.operations import CONTRACT, OPERATIONS, Operation, Request, unknown_id
+from tests.contract.operations import OPERATIONS, Operation, Request, unknown_id
 from tests.contract.tenant import Tenant, is_for_superusers, make_more_rows, sign_upload_request
 from tests.support.accounts import insufficient_headers
 from tests.support.app import auth_headers
@@ -369,5 +369,11 @@ def test_every_example_of_the_contract_validates(app: Application) -> None:
 
 
 def test_the_served_contract_is_the_committed_one(app: Application, tenant: Tenant) -> None:
-    reply = tenant.request_for("get_openapi_json").send(app)
-    assert json.loads(reply.body) == CONTRACT
+    """Only the URL of the server is that of `PUBLIC_URL`."""
+    public_url = app.settings.public_url
+    for name, file in (("get_openapi_json", "openapi.json"), ("get_openapi_30_json", "openapi-3.0.json")):
+        reply = tenant.request_for(name).send(app)
+        committed = (Path(__file__).parents[2] / "openapi" / file).read_text(encoding="utf-8")
+        expected = committed.replace('"url": "/api/v1"', f'"url": "{public_url}/api/v1"')
+        assert expected != committed
+        assert reply.body.decode() == expected

@@ -33,6 +33,7 @@ TOKEN_RESPONSES = {
     "rotate_webhook_secret": "the new secret, shown once",
     "create_api_key": "the secret, shown once",
     "get_openapi_json": "examples",
+    "get_openapi_30_json": "examples",
     "get_openapi_yaml": "examples",
 }
 

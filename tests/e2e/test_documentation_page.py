@@ -162,7 +162,7 @@ def test_a_deprecated_operation_shows_its_sunset_and_replacement(visit: PageVisi
         }
         route.fulfill(response=response, json=contract)
 
-    visit.page.route("**/openapi.json", deprecate)
+    visit.page.route("**/openapi-3.0.json", deprecate)
     visit.open("/api/v1/docs")
     operation = visit.open_operation("brands", "list_brands")
     expect(operation).to_contain_text(

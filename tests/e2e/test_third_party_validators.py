@@ -31,15 +31,15 @@ RESPECT = [*NODE, str(ROOT / "node_modules/@redocly/cli/bin/cli.js"), "respect"]
 PRISM = [*NODE, str(ROOT / "node_modules/@stoplight/prism-cli/dist/index.js"), "proxy"]
 # export.arazzo.yaml starts with the steps of approved-pictures.arazzo.yaml.
 WORKFLOWS = ["api-key.arazzo.yaml", "export.arazzo.yaml"]
-CONTRACT = ROOT / "openapi" / "openapi.json"
 DEMO_PRODUCT = "01990000-5eed-7000-8000-000500000001"
 DEMO_ORGANIZATION = "01990000-5eed-7000-8000-000200000001"
 SECONDS_TO_START = 60
 
 
-@pytest.fixture
-def contract() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(CONTRACT.read_text(encoding="utf-8"))
+@pytest.fixture(params=["openapi.json", "openapi-3.0.json"])
+def contract(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The contract as OpenAPI 3.1 and 3.0."""
+    document: dict[str, Any] = json.loads((ROOT / "openapi" / request.param).read_text(encoding="utf-8"))
     return document
 
 

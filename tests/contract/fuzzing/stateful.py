@@ -207,10 +207,10 @@ def list_start_operations(
             yield StartOperation(label, frozenset(link.full_name for link in links), frozenset(deletions))
 
 
-def run_walks(seed: int, operations: Iterable[str]) -> tuple[list[StartOperation], Findings]:
+def run_walks(seed: int, document: Path, operations: Iterable[str]) -> tuple[list[StartOperation], Findings]:
     """Walk from every start operation, and again from incomplete ones until `MAX_WALKS` or a failure."""
     config = schemathesis.Config.from_path(CONFIGURATION)
-    schema = schemathesis.openapi.from_path(ROOT / "openapi/openapi.json", config=config)
+    schema = schemathesis.openapi.from_path(document, config=config)
     schema.config.update(base_url=client.base_url())
     machine = schema.as_state_machine()
     assert issubclass(machine, OpenAPIStateMachine)
@@ -258,9 +258,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the walks on the server under test; return 0 if nothing failed and the coverage is sufficient."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--document", type=Path, default=ROOT / "openapi/openapi.json")
     parser.add_argument("--operation", action="append", default=[], help="only from this operationId")
     options = parser.parse_args(arguments)
-    starts, findings = run_walks(options.seed, options.operation)
+    starts, findings = run_walks(options.seed, options.document, options.operation)
     if options.operation and not starts:
         print("These operations have no links: no walks")
         return 0

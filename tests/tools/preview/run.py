@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from handlers import pages
+from handlers.contract.errors import ContractError
 from handlers.pages.code_samples import build_code_samples
 from tests.tools.preview.sources import SourceError, Sources
 from tests.tools.review.checks import Finding, redocly_findings
@@ -92,6 +93,13 @@ class Preview:
         state = {"version": self.version, "error": details, "findings": findings}
         return json.dumps(state).encode("utf-8"), "application/json"
 
+    def openapi_30(self) -> bytes:
+        """Return the document that the page shows. What has no OpenAPI 3.0 form yet is shown as it is."""
+        try:
+            return pages.contract_30_json(self.bundle)
+        except ContractError:
+            return self.bundle
+
     def page(self) -> Content:
         """Return the documentation page with the script that polls."""
         script = b'<script src="/preview.js" defer></script>\n</head>'
@@ -103,6 +111,7 @@ class Preview:
             "/preview.js": lambda: ((HERE / "preview.js").read_bytes(), "text/javascript"),
             "/preview/state": self.state,
             "/api/v1/docs": self.page,
+            "/api/v1/openapi-3.0.json": lambda: (self.openapi_30(), "application/json"),
             "/api/v1/openapi.json": lambda: (self.bundle, "application/json"),
             "/api/v1/openapi.yaml": lambda: (pages.contract_yaml(self.bundle), "application/yaml"),
             "/api/v1/docs/permissions": lambda: (pages.permissions_page(self.bundle), "text/html"),
