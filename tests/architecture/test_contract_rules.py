@@ -60,26 +60,6 @@ def test_a_summary_has_at_most_six_words_and_a_description_says_more(contract: N
     assert_no_findings(found, "write a summary of one to six words and a longer description")
 
 
-def find_wrong_words(contract: Node) -> list[str]:
-    """Return the texts with a word that the glossary of the style guide replaces."""
-    words = re.compile(
-        r"\b(pictures?|photographs?|rows?|tries|whoever|somebody|shall|his|him|told)\b", re.IGNORECASE
-    )
-    return [
-        f"{pointer}/{key}: {found[0]!r}"
-        for pointer, node in list_nodes(contract)
-        for key in ("title", "summary", "description")
-        if isinstance(text := node.get(key), str) and (found := words.search(text))
-    ]
-
-
-def test_texts_use_the_words_of_the_glossary(contract: Node) -> None:
-    assert_no_findings(find_wrong_words(contract))
-    seeded = copy.deepcopy(contract)
-    seeded["components"]["schemas"]["Brand"]["description"] = "A row with pictures."
-    assert find_wrong_words(seeded) == ["#/components/schemas/Brand/description: 'row'"]
-
-
 def test_every_operation_has_rate_limit_headers_or_a_reason(contract: Node) -> None:
     found = []
     for operation in list_operations(contract):
