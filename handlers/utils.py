@@ -1,6 +1,6 @@
-"""Health checks, readiness and version of the server.
+"""Health checks, readiness and version of the server, and a test of its mail settings.
 
-Anyone may call these operations: `handlers.pipeline.wsgi_bridge` runs each at most once per second.
+Anyone may call the GET operations: `handlers.pipeline.wsgi_bridge` runs each at most once per second.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.session import current_session
+from handlers.common.attempt_limits import consume_mail_quota
 from handlers.common.context import current_settings, current_storage
+from handlers.common.permissions import Permission, requires
 from handlers.common.responses import ApiResponse, json_response
 from handlers.contract.errors import ServiceUnavailable
+from studio.accounts.identity.mail import get_mailer
 from studio.media.storage import check_writable
 
 _PROJECT = Path(__file__).parent.parent / "pyproject.toml"
@@ -26,6 +29,20 @@ VERSION: str = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["v
 def health_check() -> ApiResponse:
     """Return 200 while the process serves requests (liveness)."""
     return json_response({"status": "ok"})
+
+
+def health() -> ApiResponse:
+    """Return 200 while the process serves requests (liveness)."""
+    return health_check()
+
+
+@requires(Permission.USERS_ADMIN)
+def test_email(email_to: str) -> ApiResponse:
+    """Send a message without a token, to check the settings of the mail server."""
+    mailer = get_mailer(current_settings())
+    consume_mail_quota()
+    mailer.send(mailer.compose(email_to, "Test e-mail", "The mail settings of this server work."))
+    return json_response({"message": "Test email sent"})
 
 
 def system_health_check() -> ApiResponse:

@@ -47,7 +47,7 @@ class Operation:
     @property
     def is_probe(self) -> bool:
         """Whether the operation tells how the server is. It must work while all request threads are busy."""
-        return self.tag == PROBE_TAG
+        return self.tag == PROBE_TAG and self.is_public
 
     @property
     def has_body(self) -> bool:

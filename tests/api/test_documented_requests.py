@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 import pytest
 
 from db.base import utc_now
+from handlers.app import Application
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.factories.catalogue import Customer, post_form
+from tests.support.mailbox import list_emails_to
 from tests.support.scenarios import PhotographedProduct
 
 
@@ -117,3 +119,16 @@ def test_a_patch_can_have_the_media_type_of_a_merge_patch(customer: Customer) ->
     assert (changed.status, changed.json()["name"]) == (200, "Studio")
     created = customer.client("POST", "/brands/", body=b'{"name": "Studio"}', headers=headers)
     assert (created.status, created.json()["code"]) == (415, "unsupported_media_type")
+
+
+def test_health_is_a_short_path_of_health_check(client_for: Client) -> None:
+    response = client_for(None)("GET", "/utils/health")
+    assert (response.status, response.json()) == (200, {"status": "ok"})
+
+
+def test_a_superuser_can_call_test_email(app: Application, superuser: Client, customer: Customer) -> None:
+    path = "/utils/test-email/?email_to=ops%40example.com"
+    response = superuser("POST", path)
+    assert (response.status, response.json()) == (200, {"message": "Test email sent"})
+    assert list_emails_to(app, "ops@example.com") == ["The mail settings of this server work.\r\n"]
+    assert customer.client("POST", path).status == 403

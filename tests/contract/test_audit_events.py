@@ -31,7 +31,7 @@ ACCOUNT_OPERATIONS = {
 WITHOUT_FIELD_CHANGES = {
     *("login", "refresh_token", "revoke_token", "logout", "end_session", "recover_password"),
     *("generate_shooting", "retry_generation", "share_prediction"),
-    *("test_webhook_endpoint", "redeliver_webhooks"),
+    *("test_webhook_endpoint", "redeliver_webhooks", "test_email"),
 }
 OTHER_ORGANIZATIONS = {"create_organization", "delete_organization"}
 
