@@ -1,1 +1,3 @@
-"""Check that a running server conforms to the contract that it publishes."""
+"""Check that a running server conforms to a contract."""
+
+__version__ = "0.2.0"

@@ -1,6 +1,6 @@
-"""Check that a running server conforms to the contract that it publishes.
+"""Check that a running server conforms to a contract: the one that it publishes, or one of yours.
 
-A run creates one organization, changes nothing outside of it, and leaves it behind with its rows.
+A run creates one organization, changes nothing outside of it, and deletes what it has made at the end.
 
 exit status:
   0  the server conforms
@@ -14,14 +14,27 @@ import argparse
 import os
 import secrets
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import indent
 
-from sartiq_conformance import parts
-from sartiq_conformance.reports import Result, summarize, write_html, write_junit
+from hypothesis.configuration import set_hypothesis_home_dir
+
+from sartiq_conformance import behaviour, parts
+from sartiq_conformance.reports import Result, Run, summarize, write_html, write_junit
 from sartiq_conformance.target import ServerNotUsable, Target, describe_error
+
+PARTS: dict[str, str] = {
+    "flow": "the main workflow, from a brand to an approved image",
+    "errors": "the format of errors",
+    "authentication": "each protected operation without a credential",
+    "behaviour": "rows, lists, filters, preconditions, retries and deletions",
+    "fuzzing": "generated requests",
+}
+PROGRESS_SECONDS = 10
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -37,6 +50,18 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     token = os.environ.get("SARTIQ_TOKEN")
     token_help = "access token of an account with credits for one prediction; default: SARTIQ_TOKEN"
     add("--token", default=token, required=not token, help=token_help)
+    contract_help = "OpenAPI document (JSON or YAML) to check against; default: what the server publishes"
+    add("--contract", metavar="FILE", type=Path, help=contract_help)
+    add("--organization", metavar="ID", help="write to this organization instead of a new one")
+    descriptions = "; ".join(f"{name}: {description}" for name, description in PARTS.items())
+    only_help = f"run only this part; can be repeated. {descriptions}"
+    add("--only", metavar="PART", choices=PARTS, action="append", help=only_help)
+    add("--keep", action="store_true", help="do not delete what the run has made")
+    add(
+        "--allow-additional-properties",
+        action="store_true",
+        help="accept properties in responses that the contract lacks: the server is newer than the contract",
+    )
     add("--junit", metavar="FILE", type=Path, help="write a JUnit report to this file")
     add("--html", metavar="FILE", type=Path, help="write an HTML report to this file")
     add(
@@ -64,48 +89,83 @@ def print_line(text: str) -> None:
     sys.stdout.flush()
 
 
-def run_part(part: str, checks: Iterator[parts.Check]) -> Iterator[Result]:
-    """Run the checks of one part, print the failed ones, and yield all results."""
-    for name, check in checks:
+def run_part(part: str, checks: list[parts.Check]) -> Iterator[Result]:
+    """Run the checks of one part, print the failed ones and the progress, and yield all results."""
+    part_started_at = printed_at = time.monotonic()
+    failed = 0
+    for number, (name, check) in enumerate(checks, 1):
         started_at, problem = time.monotonic(), ""
         try:
             check()
         except parts.FINDINGS as error:
             problem = describe_error(error)
+            failed += 1
             print_line(f"FAILED {part}: {name}\n{indent(problem, '  ')}")
-        yield Result(part, name, time.monotonic() - started_at, problem)
+        now = time.monotonic()
+        yield Result(part, name, now - started_at, problem)
+        if now - printed_at > PROGRESS_SECONDS and number < len(checks):
+            print_line(f"{part}: {number} of {len(checks)} checks, {failed} failed")
+            printed_at = now
+    print_line(f"{part}: {len(checks)} checks, {failed} failed, {time.monotonic() - part_started_at:.1f} s")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run all parts, write the reports, and return the exit status."""
+    """Run the parts, write the reports, and return the exit status."""
     options = parse_arguments(arguments)
+    # Hypothesis would write a folder to the working directory.
+    with tempfile.TemporaryDirectory(prefix="sartiq-conformance-") as folder:
+        set_hypothesis_home_dir(folder)
+        return check_server(options)
+
+
+def check_server(options: argparse.Namespace) -> int:
+    """Check the server and return the exit status."""
     seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
+    place = f"organization {options.organization}" if options.organization else "a new organization"
+    contract = options.contract or "the contract that it publishes"
     print_line(
-        f"Checking {options.base_url} against the contract that it publishes, seed {seed}.\n"
-        "One organization is created and left there, with a brand, a product, a shooting, generated rows\n"
-        "and one prediction, which costs credits. Everything else is only read, with up to\n"
-        f"{options.examples} generated requests per operation."
+        f"Checking {options.base_url} against {contract}, seed {seed}.\n"
+        f"Rows are created in {place}, with one prediction, which costs credits.\n"
+        f"They are {'kept' if options.keep else 'deleted at the end'}. Everything else is only read,\n"
+        f"with up to {options.examples} generated requests per operation."
     )
+    run = Run(options.base_url, str(options.contract or "published"), seed, datetime.now(UTC))
+    started_at = time.monotonic()
     try:
-        target = Target(options.base_url, options.token)
-        target.create_organization(f"Conformance run {seed}")
+        target = Target(
+            options.base_url, options.token, options.contract, options.allow_additional_properties
+        )
+        if options.organization:
+            target.use_organization(options.organization)
+        else:
+            target.create_organization(f"Conformance run {seed}")
     except ServerNotUsable as error:
         print_line(f"The server cannot be reached or used: {error}")
         return 2
     print_line(f"Organization {target.organization_id}")
+    run.server_version, run.contract_version = target.read_version(), target.contract["info"]["version"]
     checks_by_part: dict[str, Callable[[], Iterator[parts.Check]]] = {
         "flow": lambda: parts.main_flow_checks(target),
         "errors": lambda: parts.problem_checks(target),
         "authentication": lambda: parts.authentication_checks(target),
+        "behaviour": lambda: behaviour.behaviour_checks(target),
         "fuzzing": lambda: parts.fuzz_checks(target, options.examples, seed),
     }
-    results = [result for part, checks in checks_by_part.items() for result in run_part(part, checks())]
+    try:
+        for part in PARTS:
+            if part in (options.only or PARTS):
+                run.results += run_part(part, list(checks_by_part[part]()))
+    finally:
+        left = target.made if options.keep else target.clean_up()
+        if left:
+            print_line("Left behind:\n" + indent("\n".join(left), "  "))
+    run.seconds = time.monotonic() - started_at
     if options.junit:
-        write_junit(options.junit, results)
+        write_junit(options.junit, run.results)
     if options.html:
-        write_html(options.html, options.base_url, seed, results)
-    print_line(summarize(results))
-    return int(any(result.problem for result in results))
+        write_html(options.html, run)
+    print_line(summarize(run.results))
+    return int(any(result.problem for result in run.results))
 
 
 if __name__ == "__main__":

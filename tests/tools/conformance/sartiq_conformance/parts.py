@@ -1,6 +1,6 @@
 """The parts of a run. Each part yields named checks, which raise an exception of `FINDINGS` if they fail.
 
-Checks write only rows of the organization that the run creates.
+Checks write only rows of the organization of the run. `behaviour` holds the part of the same name.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import struct
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -17,7 +18,8 @@ import requests
 import schemathesis
 from schemathesis.errors import FailureGroup
 
-from sartiq_conformance.target import NonConformance, Target
+from sartiq_conformance.behaviour import unique_name
+from sartiq_conformance.target import NonConformance, Target, fail
 
 Check = tuple[str, Callable[[], None]]
 # The errors that the server causes: a response that is wrong, missing or not reproducible. Any other error is
@@ -39,7 +41,8 @@ PROBLEM_MEMBERS = {"type", "title", "status", "detail", "code", "request_id"}
 
 def main_flow_checks(target: Target) -> Iterator[Check]:
     """Yield the checks of the main flow, from the organization to the download of an approved image."""
-    yield "an organization", lambda: target.check_response("POST", "/organizations/", target.created)
+    if target.created is not None:
+        yield "an organization", lambda: target.check_response("POST", "/organizations/", target.created)
     yield "from a brand to an approved image", lambda: run_main_flow(target)
 
 
@@ -50,23 +53,28 @@ def run_main_flow(target: Target) -> None:
         NonConformance: A step fails.
     """
     params = {"organization_id": target.organization_id}
-    create = {"status": 201, "params": params}
-    brand = target.request("POST", "/brands/", json={"name": "Conformance"}, **create).json()
-    body: dict[str, Any] = {"name": "Box", "brand_id": brand["id"]}
-    product = target.request("POST", "/products/", json=body, **create).json()
+    # The names are new, because the rows of an earlier run can be in the same organization.
+    brand = target.create("/brands/", params=params, json={"name": unique_name()})
+    body: dict[str, Any] = {"name": unique_name(), "brand_id": brand["id"]}
+    product = target.create("/products/", params=params, json=body)
     files = {"file": ("box.png", sample_image(), "image/png")}
     ids = {"product_id": product["id"]}
     target.request("POST", "/products/{product_id}/images", 201, ids, files=files, data={"type": "primary"})
-    body = {"name": "Small", "width": 192, "height": 256}
-    preset = target.request("POST", "/resolution-presets/", json=body, **create).json()
-    guidelines = {"name": "Shop", "file_format": "PNG", "resolution_preset_id": preset["id"]}
-    body = {"name": "Spring", "due_date": "2099-01-15T12:00:00Z", "default_guidelines": guidelines}
-    shooting = target.request("POST", "/shootings/", json=body, **create).json()
+    body = {"name": unique_name(), "width": 192, "height": 256}
+    preset = target.create("/resolution-presets/", params=params, json=body)
+    body = {"name": unique_name(), "file_format": "PNG", "resolution_preset_id": preset["id"]}
+    guidelines = target.create("/guidelines/", params=params, json=body)
+    body = {
+        "name": unique_name(),
+        "due_date": "2099-01-15T12:00:00Z",
+        "default_guidelines_id": guidelines["id"],
+    }
+    shooting = target.create("/shootings/", params=params, json=body)
     shot_types = target.request("GET", "/shot-types/", 200, params={"limit": 1}).json()["data"]
     shot_type = require_first(shot_types, "GET /shot-types/: empty, but servers ship some")
     body = {"main_product_id": product["id"], "shot_type_ids": [shot_type["id"]]}
     ids = {"shooting_id": shooting["id"]}
-    look = target.request("POST", "/shootings/{shooting_id}/looks", 201, ids, json=body).json()
+    look = target.create("/shootings/{shooting_id}/looks", ids, json=body)
     shot = {"shot_id": require_first(look["shots"], "POST /shootings/{shooting_id}/looks: no shots")["id"]}
     body = {"num_predictions": 1}
     generation = target.request("POST", "/shots/{shot_id}/generate", 202, shot, json=body).json()
@@ -84,6 +92,10 @@ def run_main_flow(target: Target) -> None:
     ).json()
     if (approved["status"], approved["approved_prediction_id"]) != ("approved", best):
         raise NonConformance(f"POST /shots/{{shot_id}}/approve: the shot is {approved['status']}")
+    target.request("GET", "/predictions/{prediction_id}", 200, {"prediction_id": best})
+    read = target.request("GET", "/shots/{shot_id}", 200, shot)
+    if read.json() != approved:
+        raise fail(read, "the shot does not read as its approval returned it")
     image = target.request("GET", "/predictions/{prediction_id}/image", 200, {"prediction_id": best})
     if not image.content.startswith(b"\x89PNG"):
         raise NonConformance("GET /predictions/{prediction_id}/image: not a PNG, as the guidelines require")
@@ -130,22 +142,19 @@ def require_problem(response: Any, status: int | None = None) -> None:
     Raises:
         NonConformance: It is not.
     """
-    request = f"{response.request.method} {response.request.url.path}"
     media_type = response.headers.get("content-type")
     if media_type != "application/problem+json":
-        raise NonConformance(f"{request}: {media_type}, not application/problem+json")
+        raise fail(response, f"{media_type}, not application/problem+json")
     try:
         problem = dict(response.json())
     except (ValueError, TypeError) as error:
-        raise NonConformance(f"{request}: the problem is not a JSON object: {response.text[:500]}") from error
+        raise fail(response, f"the problem is not a JSON object: {response.text[:500]}") from error
     if missing := PROBLEM_MEMBERS - set(problem):
-        raise NonConformance(f"{request}: the problem lacks {sorted(missing)}")
+        raise fail(response, f"the problem lacks {sorted(missing)}")
     if not problem["status"] == response.status_code == (status or response.status_code):
-        raise NonConformance(
-            f"{request}: status {response.status_code}, but the problem has {problem['status']}"
-        )
+        raise fail(response, f"status {response.status_code}, but the problem has {problem['status']}")
     if problem["request_id"] != response.headers.get("x-request-id"):
-        raise NonConformance(f"{request}: request_id differs from X-Request-Id")
+        raise fail(response, "request_id differs from X-Request-Id")
 
 
 def authentication_checks(target: Target) -> Iterator[Check]:
@@ -195,9 +204,17 @@ def fuzz_operation(target: Target, operation: Any, examples: int, seed: int) -> 
             # Schemathesis reuses generated keys with other bodies, which the server correctly rejects.
             if "Idempotency-Key" in (case.headers or {}):
                 case.headers["Idempotency-Key"] = str(uuid.uuid4())
-        case.call_and_validate(headers={"Authorization": f"Bearer {target.token}"})
+        response = case.call(headers={"Authorization": f"Bearer {target.token}"})
+        target.remember(response_like(response))
+        case.validate_response(response)
 
     send()
+
+
+def response_like(response: Any) -> Any:
+    """Return a response of Schemathesis with single values as headers, like those of httpx."""
+    headers = {name: values[0] for name, values in response.headers.items()}
+    return SimpleNamespace(status_code=response.status_code, headers=headers)
 
 
 def sample_image() -> bytes:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
+
+from sartiq_conformance import __version__
 
 PAGE = """\
 <!doctype html>
@@ -25,6 +28,8 @@ h2 {{ font-size: 1rem }}
 section {{ border-left: .25rem solid var(--failed); padding-left: 1rem; margin: 2rem 0 }}
 pre {{ white-space: pre-wrap; margin: 0 }}
 summary {{ cursor: pointer }}
+dl {{ display: grid; grid-template-columns: max-content auto; gap: 0 1rem }}
+dd {{ margin: 0 }}
 table {{ border-collapse: collapse; width: 100%; margin-top: 1rem }}
 th, td {{ text-align: left; vertical-align: top; padding: .2rem 1rem .2rem 0 }}
 tr {{ border-bottom: 1px solid #8884 }}
@@ -33,11 +38,18 @@ th:last-child, td:last-child {{ text-align: right; padding-right: 0 }}
 </style>
 <h1>Conformance of {server}</h1>
 <p class="{outcome}"><strong>{verdict}</strong></p>
-<p>Seed {seed}</p>
+<dl>
+<dt>Started</dt><dd>{started}, {seconds:.0f} s</dd>
+<dt>Server</dt><dd>version {server_version}</dd>
+<dt>Contract</dt><dd>{contract}, version {contract_version}</dd>
+<dt>Kit</dt><dd>version {kit_version}, seed {seed}</dd>
+</dl>
+<table><thead><tr><th>Part</th><th>Checks</th><th>Failed</th><th>Time</th></tr></thead><tbody>
+{summary}</tbody></table>
 {findings}<details>
 <summary>{passed} passed</summary>
-<table><thead><tr><th>Part<th>Check<th>Time</thead>
-{rows}</table>
+<table><thead><tr><th>Part</th><th>Check</th><th>Time</th></tr></thead><tbody>
+{rows}</tbody></table>
 </details>
 </html>
 """
@@ -53,11 +65,32 @@ class Result:
     problem: str = ""
 
 
+@dataclass
+class Run:
+    """A run of the kit: what was checked against what, and the results so far."""
+
+    server: str
+    contract: str
+    seed: int
+    started_at: datetime
+    seconds: float = 0
+    server_version: str = "unknown"
+    contract_version: str = "unknown"
+    results: list[Result] = field(default_factory=list)
+
+
+def group_by_part(results: list[Result]) -> dict[str, list[Result]]:
+    """Return the results of each part, in the order of the run."""
+    grouped: dict[str, list[Result]] = {}
+    for result in results:
+        grouped.setdefault(result.part, []).append(result)
+    return grouped
+
+
 def write_junit(path: Path, results: list[Result]) -> None:
     """Write a JUnit report with one suite per part."""
     root = ElementTree.Element("testsuites", name="sartiq-conformance")
-    for part in dict.fromkeys(result.part for result in results):
-        own = [result for result in results if result.part == part]
+    for part, own in group_by_part(results).items():
         failures = str(sum(bool(result.problem) for result in own))
         suite = ElementTree.SubElement(root, "testsuite", name=part, tests=str(len(own)), failures=failures)
         for result in own:
@@ -70,30 +103,41 @@ def write_junit(path: Path, results: list[Result]) -> None:
     ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 
 
-def write_html(path: Path, server: str, seed: int, results: list[Result]) -> None:
-    """Write a self-contained page: first the failed checks with their problems, then the passed ones."""
-    failed = [result for result in results if result.problem]
+def write_html(path: Path, run: Run) -> None:
+    """Write a self-contained page: the parts, the failed checks with their problems, then the passed ones."""
+    failed = [result for result in run.results if result.problem]
     findings = "".join(
-        f"<section><h2>{escape(one.part)}: {escape(one.name)}</h2>\n<pre>{escape(one.problem)}</pre>\n"
+        f"<section><h2>{escape(one.part)}: {escape(one.name)}</h2>\n"
+        f"<pre>{escape(one.problem)}</pre>\n</section>\n"
         for one in failed
     )
+    summary = "".join(
+        f"<tr><td>{escape(part)}</td><td>{len(own)}</td><td>{sum(bool(one.problem) for one in own)}</td>"
+        f"<td>{sum(one.seconds for one in own):.1f} s</td></tr>\n"
+        for part, own in group_by_part(run.results).items()
+    )
     rows = "".join(
-        f"<tr><td>{escape(one.part)}<td>{escape(one.name)}<td>{one.seconds:.2f} s\n"
-        for one in results
+        f"<tr><td>{escape(one.part)}</td><td>{escape(one.name)}</td><td>{one.seconds:.2f} s</td></tr>\n"
+        for one in run.results
         if not one.problem
     )
-    path.write_text(
-        PAGE.format(
-            server=escape(server),
-            seed=seed,
-            verdict=summarize(results),
-            outcome="failed" if failed else "passed",
-            findings=findings,
-            passed=len(results) - len(failed),
-            rows=rows,
-        ),
-        encoding="utf-8",
+    page = PAGE.format(
+        server=escape(run.server),
+        seed=run.seed,
+        started=f"{run.started_at:%Y-%m-%d %H:%M} UTC",
+        seconds=run.seconds,
+        server_version=escape(run.server_version),
+        contract=escape(run.contract),
+        contract_version=escape(run.contract_version),
+        kit_version=escape(__version__),
+        verdict=summarize(run.results),
+        outcome="failed" if failed else "passed",
+        summary=summary,
+        findings=findings,
+        passed=len(run.results) - len(failed),
+        rows=rows,
     )
+    path.write_text(page, encoding="utf-8")
 
 
 def summarize(results: list[Result]) -> str:

@@ -1,13 +1,18 @@
-"""The server under test: send requests to it and check each response against its contract."""
+"""The server under test: send requests to it, check each response, delete what was made."""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 import schemathesis
+import yaml
 from schemathesis.errors import FailureGroup, SchemathesisError
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -15,6 +20,8 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+
+from sartiq_conformance.contract import set_closed_responses
 
 # Reports quote responses, which may contain any character (XML 1.0, section 2.2).
 INVALID_XML_CHARACTERS = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -24,56 +31,130 @@ RESPONSE_CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
+HIDDEN_TOKEN = re.compile(r"-H '?Authorization: (?:\[Filtered\]|Bearer [^'\"]*)'?", re.IGNORECASE)
+TOKEN_FROM_ENVIRONMENT = '-H "Authorization: Bearer $SARTIQ_TOKEN"'
+MAX_PRINTED_BODY = 2_000
+# A row can be deleted only after the rows that refer to it.
+MAX_CLEAN_UP_ROUNDS = 5
 
 
 class ServerNotUsable(Exception):
-    """The server has no readable contract, or no organization can be created. The message has the cause."""
+    """The server or the contract cannot be read, or there is no organization. The message has the cause."""
 
 
 class NonConformance(AssertionError):
-    """A response does not conform to the contract or to the main flow. The message names the request."""
+    """A response does not conform to the contract. The message names the request and repeats it with curl."""
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's message without invalid XML characters, and its class if it is not a finding."""
+    """Return an error's message, with requests to repeat that read the token from `SARTIQ_TOKEN`."""
     message = f"{type(error).__name__}: {error}"
     if isinstance(error, FailureGroup):
         message = error.message.strip()
     elif isinstance(error, NonConformance):
         message = str(error)
+    message = HIDDEN_TOKEN.sub(lambda _match: TOKEN_FROM_ENVIRONMENT, message)
     return INVALID_XML_CHARACTERS.sub("\N{REPLACEMENT CHARACTER}", message)
+
+
+def describe_response(response: httpx.Response, message: str) -> str:
+    """Return a message about a response, with the request as a curl command."""
+    request = response.request
+    command = ["curl", "-i", "-X", request.method]
+    for name, value in request.headers.items():
+        if name in ("accept", "content-type", "if-match", "idempotency-key", "prefer"):
+            command += ["-H", f"{name}: {value}"]
+    line = shlex.join(command)
+    if "authorization" in request.headers:
+        line += f" {TOKEN_FROM_ENVIRONMENT}"
+    content = request.read()
+    if content and "multipart" not in request.headers.get("content-type", ""):
+        line += f" --data-raw {shlex.quote(content.decode(errors='replace')[:MAX_PRINTED_BODY])}"
+    line += f" {shlex.quote(str(request.url))}"
+    return f"{request.method} {request.url.path}: {message}\nReproduce with:\n\n    {line}"
+
+
+def fail(response: httpx.Response, message: str) -> NonConformance:
+    """Return the error for a response."""
+    return NonConformance(describe_response(response, message))
 
 
 @dataclass
 class Target:
-    """A server and the organization that the run creates there. The run changes nothing else."""
+    """A server, its contract, and the organization that the run writes to.
+
+    Args:
+        base_url: The URL of the API.
+        token: An access token.
+        contract_file: The contract to check against; by default the one that the server publishes.
+        allows_additional_properties: Whether responses may have properties that the contract lacks.
+    """
 
     base_url: str
     token: str
+    contract_file: Path | None = None
+    allows_additional_properties: bool = False
     organization_id: str = ""
     created: Any = None
     schema: Any = None
+    contract: dict[str, Any] = field(default_factory=dict)
     operations: list[Any] = field(default_factory=list)
+    made: list[str] = field(default_factory=list)
+    """The paths of the rows that the run has made, in order."""
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        """Fetch and parse the contract.
+        """Read and parse the contract.
 
         Raises:
             ServerNotUsable: There is no readable contract.
         """
         self.base_url = self.base_url.rstrip("/")
+        source = str(self.contract_file or f"{self.base_url}/openapi.json")
         try:
-            self.client = httpx.Client(base_url=self.base_url, timeout=90)
-            contract = self.client.get("/openapi.json").raise_for_status().json()
-            self.schema = schemathesis.openapi.from_dict(contract)
+            self.client = httpx.Client(
+                base_url=self.base_url, timeout=90, event_hooks={"response": [self.remember]}
+            )
+            self.contract = self._read_contract()
+            checked = set_closed_responses(self.contract, not self.allows_additional_properties)
+            self.schema = schemathesis.openapi.from_dict(checked)
             self.schema.config.update(base_url=self.base_url)
             self.operations = [found.ok() for found in self.schema.get_all_operations()]
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ServerNotUsable(f"{self.base_url}/openapi.json: {error}") from error
-        except (ValueError, LookupError, SchemathesisError) as error:
-            message = f"{self.base_url}/openapi.json is not a contract: {describe_error(error)}"
-            raise ServerNotUsable(message) from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise ServerNotUsable(f"{source}: {error}") from error
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            yaml.YAMLError,
+            SchemathesisError,
+        ) as error:
+            raise ServerNotUsable(f"{source} is not a contract: {describe_error(error)}") from error
+
+    def _read_contract(self) -> dict[str, Any]:
+        if self.contract_file is None:
+            return dict(self.client.get("/openapi.json").raise_for_status().json())
+        text = self.contract_file.read_text(encoding="utf-8")
+        return dict(json.loads(text) if self.contract_file.suffix == ".json" else yaml.safe_load(text))
+
+    def remember(self, response: Any) -> None:
+        """Remember the path of a row that a response says was made."""
+        location = response.headers.get("location")
+        if response.status_code == 201 and location and location not in self.made:
+            self.made.append(location)
+
+    def use_organization(self, organization_id: str) -> None:
+        """Write to an existing organization.
+
+        Raises:
+            ServerNotUsable: The caller cannot read it.
+        """
+        try:
+            self._send("GET", "/organizations/{organization_id}", 200, {"organization_id": organization_id})
+        except (NonConformance, httpx.HTTPError) as error:
+            raise ServerNotUsable(describe_error(error)) from error
+        self.organization_id = organization_id
 
     def create_organization(self, name: str) -> None:
         """Create the organization of the run. `check_response` checks the response later.
@@ -87,8 +168,43 @@ class Target:
         except (NonConformance, httpx.HTTPError, ValueError, LookupError) as error:
             raise ServerNotUsable(describe_error(error)) from error
 
+    def clean_up(self) -> list[str]:
+        """Delete what the run has made; return the paths of the rows that could not be deleted."""
+        left = list(dict.fromkeys(self.made))
+        for _ in range(MAX_CLEAN_UP_ROUNDS):
+            remaining = [path for path in reversed(left) if not self._delete(path)][::-1]
+            if not remaining or len(remaining) == len(left):
+                return remaining
+            left = remaining
+        return left
+
+    def _delete(self, path: str) -> bool:
+        """Delete a row and return whether it is gone."""
+        try:
+            # `Location` is relative to the host.
+            response = self.client.delete(httpx.URL(self.base_url).join(path), headers=self._authorization)
+        except httpx.HTTPError:
+            return False
+        return response.status_code in (200, 204, 404)
+
+    @property
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def read_version(self) -> str:
+        """Return the version that the server says it has, or "unknown"."""
+        try:
+            return str(self.client.get("/utils/version").json()["version"])
+        except (httpx.HTTPError, ValueError, LookupError, TypeError):
+            return "unknown"
+
     def request(
-        self, method: str, template: str, status: int, ids: dict[str, str] | None = None, **options: Any
+        self,
+        method: str,
+        template: str,
+        status: int | tuple[int, ...],
+        ids: dict[str, str] | None = None,
+        **options: Any,
     ) -> Any:
         """Send a request and return its response.
 
@@ -99,32 +215,83 @@ class Target:
         self.check_response(method, template, response, ids)
         return response
 
+    def create(self, template: str, ids: dict[str, str] | None = None, **options: Any) -> Any:
+        """Create a row, check that it reads as it was created, and return it.
+
+        Raises:
+            NonConformance: The row reads differently, or a response does not conform to the contract.
+        """
+        response = self.request("POST", template, 201, ids, **options)
+        url = httpx.URL(self.base_url).join(response.headers["location"])
+        read = self.client.get(url, headers=self._authorization)
+        if read.status_code != 200:
+            raise fail(read, f"{read.status_code}, not 200, for the row that POST {template} has made")
+        changed = [name for name, value in response.json().items() if read.json().get(name) != value]
+        if changed:
+            raise fail(read, f"{', '.join(changed)} differ from the response of POST {template}")
+        return response.json()
+
+    def list_rows(
+        self, template: str, ids: dict[str, str] | None = None, **params: Any
+    ) -> list[dict[str, Any]]:
+        """Return all rows of a list, following its cursors."""
+        rows: list[dict[str, Any]] = []
+        for response in self.list_pages(template, ids, **params):
+            rows += response.json()["data"]
+        return rows
+
+    def list_pages(self, template: str, ids: dict[str, str] | None = None, **params: Any) -> Iterator[Any]:
+        """Yield the responses of all pages of a list.
+
+        Raises:
+            NonConformance: A response does not conform, or the same cursor comes twice.
+        """
+        seen: set[str] = set()
+        while True:
+            response = self.request("GET", template, 200, ids, params=params)
+            yield response
+            cursor = response.json().get("next_cursor")
+            if cursor is None:
+                return
+            if cursor in seen:
+                raise fail(response, "the same next_cursor again")
+            seen.add(cursor)
+            params = {**params, "cursor": cursor}
+
     def check_response(
         self, method: str, template: str, response: Any, ids: dict[str, str] | None = None
     ) -> None:
-        """Check that a response conforms to the contract; raise the findings otherwise."""
+        """Check that a response conforms to the contract.
+
+        Raises:
+            NonConformance: It does not.
+        """
         try:
             case = self.schema[template][method].Case(path_parameters=ids or {})
         except LookupError as error:
             raise NonConformance(f"{method} {template}: not in the contract") from error
         response.request.read()  # a form is sent as a stream, and the checks read the request's body
-        case.validate_response(response, checks=RESPONSE_CHECKS)
+        try:
+            case.validate_response(response, checks=RESPONSE_CHECKS)
+        except FailureGroup as error:
+            # The curl command of Schemathesis lacks the query and body, which it did not generate.
+            raise fail(response, error.message.partition("Reproduce with:")[0].strip()) from error
 
     def _send(
         self,
         method: str,
         template: str,
-        status: int,
+        status: int | tuple[int, ...],
         ids: dict[str, str] | None = None,
         *,
         anonymous: bool = False,
         **options: Any,
     ) -> Any:
-        headers = {} if anonymous else {"Authorization": f"Bearer {self.token}"}
+        headers = {} if anonymous else self._authorization
         headers |= options.pop("headers", {})
         response = self.client.request(method, template.format(**(ids or {})), headers=headers, **options)
-        if response.status_code != status:
-            raise NonConformance(
-                f"{method} {template}: {response.status_code}, not {status}: {response.text[:500]}"
-            )
+        expected = status if isinstance(status, tuple) else (status,)
+        if response.status_code not in expected:
+            named = " or ".join(map(str, expected))
+            raise fail(response, f"{response.status_code}, not {named}: {response.text[:500]}")
         return response
