@@ -26,6 +26,9 @@ CACHE_BYTES = 2_000_000_000
 CACHE_GRACE_SECONDS = 600
 """Copies used within this time are not evicted: a response may still be sending them."""
 
+MAX_DELETIONS = 5
+"""How often a folder is listed to delete what was stored meanwhile."""
+
 # CreateBucket rejects a location constraint that names the default region.
 _NO_LOCATION_CONSTRAINT = (None, "us-east-1", "aws-global")
 _ABSENT = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
@@ -116,10 +119,15 @@ class S3Storage:
         self._delete_copy(key)
 
     def delete_folder(self, folder: str) -> None:
-        """Delete all objects of a folder."""
-        # One request per object: S3-compatible servers differ in their support of DeleteObjects.
-        for file in list(self.list_files(folder)):
-            self.delete(file.key)
+        """Delete all objects of a folder, also those that are stored meanwhile."""
+        # One request per object: S3-compatible servers differ in their support of DeleteObjects. The names of
+        # variants come after that of their original.
+        for _ in range(MAX_DELETIONS):
+            files = list(self.list_files(folder))
+            for file in files:
+                self.delete(file.key)
+            if not files:
+                break
         shutil.rmtree(self._copy_path(folder), ignore_errors=True)
 
     def list_files(self, prefix: str) -> Iterator[StoredFile]:

@@ -129,7 +129,7 @@ class Storage(Protocol):
         """Delete a file if it exists."""
 
     def delete_folder(self, folder: str) -> None:
-        """Delete all files of a folder."""
+        """Delete all files of a folder, the original of an image before its variants."""
 
     def list_files(self, prefix: str) -> Iterator[StoredFile]:
         """Yield all files below a folder."""
@@ -201,8 +201,12 @@ class LocalDisk:
         self._locate(key).unlink(missing_ok=True)
 
     def delete_folder(self, folder: str) -> None:
-        """Delete a folder with all files in it."""
-        shutil.rmtree(self._locate(folder), ignore_errors=True)
+        """Delete a folder with all files in it, first those that are not in a folder of their own."""
+        path = self._locate(folder)
+        for file in path.glob("*"):
+            if file.is_file():
+                file.unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
 
     def list_files(self, prefix: str) -> Iterator[StoredFile]:
         """Yield all files below a folder, including partial files that a crash left behind."""

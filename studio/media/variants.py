@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+from db.errors import NotFound
 from studio.media.images import convert_image, open_scaler
-from studio.media.storage import Storage, media_key, variant_key
+from studio.media.storage import Storage, media_folder, media_key, variant_key
 from studio.media.stored_image import CONTENT_TYPES
 
 EXTENSIONS = {"webp": "webp", "jpeg": "jpg", "png": "png", "avif": "avif", "gif": "gif"}
@@ -88,6 +89,7 @@ def get_variant(
     variant = Variant(original, width, extension)
     if not storage.exists(variant.key):
         raise VariantMissing(variant)
+    _require_original(storage, original)
     tag = hashlib.sha256(
         f"{original.content_hash}/{width}/{extension}/{_ENCODER_VERSION}".encode()
     ).hexdigest()
@@ -125,7 +127,7 @@ def make_ladder_variants(storage: Storage, original: OriginalImage, may_continue
         for variant in missing:
             with _locks[hash(variant.key) % len(_locks)]:
                 if not storage.exists(variant.key):
-                    storage.write(variant.key, scaler.convert(variant.width, variant.extension))
+                    _store(storage, variant, scaler.convert(variant.width, variant.extension))
             if variant is not missing[-1] and not may_continue():
                 return False
     return True
@@ -141,4 +143,19 @@ def make_variant(storage: Storage, variant: Variant) -> None:
     with _locks[hash(variant.key) % len(_locks)]:
         if not storage.exists(variant.key):
             source = storage.read(media_key(original.resource_id, original.extension))
-            storage.write(variant.key, convert_image(source, variant.width, variant.extension))
+            _store(storage, variant, convert_image(source, variant.width, variant.extension))
+
+
+def _store(storage: Storage, variant: Variant, data: bytes) -> None:
+    storage.write(variant.key, data)
+    try:
+        _require_original(storage, variant.original)
+    except NotFound:
+        # Deleted meanwhile: the variant would stay until garbage collection finds it.
+        storage.delete_folder(media_folder(variant.original.resource_id))
+        raise
+
+
+def _require_original(storage: Storage, original: OriginalImage) -> None:
+    if not storage.exists(media_key(original.resource_id, original.extension)):
+        raise NotFound

@@ -72,6 +72,24 @@ def test_deleting_a_folder_deletes_its_variants_and_local_copies(storage: S3Stor
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / media_key(other_id, "png")]
 
 
+def test_s40_an_object_that_is_stored_while_its_folder_is_deleted_is_deleted_too(
+    storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource_id = uuid4()
+    original, variant = media_key(resource_id, "png"), variant_key(resource_id, 64, "png")
+    storage.write(original, b"file")
+    delete = storage.delete
+
+    def store_variant_and_delete(key: str) -> None:
+        if key == original:
+            storage.write(variant, b"variant")
+        delete(key)
+
+    monkeypatch.setattr(storage, "delete", store_variant_and_delete)
+    storage.delete_folder(media_folder(resource_id))
+    assert list(storage.list_files("media")) == []
+
+
 def test_two_machines_share_a_bucket(storage: S3Storage, server: tuple[str, str], tmp_path: Path) -> None:
     url, bucket = server
     key = media_key(uuid4(), "png")

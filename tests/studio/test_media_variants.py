@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -288,3 +289,51 @@ def test_a_missing_original_is_not_found(storage: LocalDisk) -> None:
         get_variant(storage, OriginalImage(uuid4(), "png", 100, "hash"), 10)
     with pytest.raises(NotFound):
         get_variant(storage, OriginalImage(uuid4(), "png", 100, "hash"))
+
+
+@pytest.mark.parametrize("in_advance", [False, True])
+def test_s40_a_variant_of_an_image_that_is_deleted_meanwhile_is_not_kept(
+    storage: LocalDisk, monkeypatch: pytest.MonkeyPatch, in_advance: bool
+) -> None:
+    original = store_original(storage, build_orientation_image(300, 20))
+    read = storage.read
+
+    def read_and_delete(key: str) -> bytes:
+        content = read(key)
+        storage.delete_folder(media_folder(original.resource_id))
+        return content
+
+    monkeypatch.setattr(storage, "read", read_and_delete)
+    with pytest.raises(NotFound):
+        if in_advance:
+            variants.make_ladder_variants(storage, original, lambda: True)
+        else:
+            get_variant(storage, original, 64)
+    assert list(storage.root.rglob("*.*")) == []
+
+
+def test_s40_the_original_is_deleted_before_its_variants(
+    storage: LocalDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variant that is stored while the folder is deleted is deleted too, or finds its original gone."""
+    original = store_original(storage, build_orientation_image(300, 20))
+    key = media_key(original.resource_id, original.extension)
+    get_variant(storage, original, 64)
+    delete_tree, found = shutil.rmtree, []
+
+    def delete_variants(path: Path, **options: Any) -> None:
+        found.append((storage.exists(key), list_stored_widths(storage, original, original.extension)))
+        delete_tree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", delete_variants)
+    storage.delete_folder(media_folder(original.resource_id))
+    assert found == [(False, [64])]
+    assert list(storage.list_files("media")) == []
+
+
+def test_a_variant_without_its_original_is_not_served(storage: LocalDisk) -> None:
+    original = store_original(storage, build_orientation_image(300, 20))
+    get_variant(storage, original, 64)
+    storage.delete(media_key(original.resource_id, original.extension))
+    with pytest.raises(NotFound):
+        get_variant(storage, original, 64)
