@@ -131,6 +131,13 @@ faults: .venv/.dev ## Break Redis, PostgreSQL and workers during 200 generations
 abuse: .venv/.dev .venv/server/.stamp ## Attack a deployment as one account and measure another one (Linux, 7 minutes)
 	@$(BIN)/python -m tests.abuse.run $(ARGS)
 
+# The last release. Its packages are another set than ours.
+RELEASE := 7281794a8be4b78b08c3a950d7a2ecf41b9d5ef1
+
+.PHONY: upgrade
+upgrade: .venv/.dev .venv/released/.stamp ## Upgrade the last release with data on both databases, and compare (5 minutes)
+	@$(BIN)/python -m tests.tools.upgrade.run --release $(RELEASE) --python $(abspath .venv/released/bin/python) $(ARGS)
+
 .PHONY: check
 check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules, rules of the code base and the contract, a fresh bundle
 	@$(BIN)/ruff format --check --quiet . || { echo "Run: make format"; exit 1; }
@@ -223,6 +230,14 @@ help:
 	@echo "Installing the runtime packages into an environment of their own ..."
 	@$(BIN)/python -m venv --clear .venv/server # a package that left the lock must be missing here too
 	@.venv/server/bin/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	@touch $@
+
+.venv/released/.stamp: Makefile | .venv/bin/python
+	@echo "Installing the packages of the last release into an environment of their own ..."
+	@git cat-file -e $(RELEASE) || { echo "The history lacks the release: git fetch --unshallow"; exit 1; }
+	@$(BIN)/python -m venv --clear .venv/released
+	@git show $(RELEASE):requirements.txt > .venv/released/requirements.txt
+	@.venv/released/bin/python -m pip install --quiet --require-hashes --requirement .venv/released/requirements.txt
 	@touch $@
 
 .venv/bench/.stamp: requirements-bench.txt | .venv/bin/python

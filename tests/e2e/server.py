@@ -93,11 +93,13 @@ def running_server(
     *,
     port: int | None = None,
     python: str = sys.executable,
+    root: Path = ROOT,
     **environment: str,
 ) -> Iterator[RunningServer]:
     """Run `python -m module` as a server with all its files below `folder`; stop it at the end of the block.
 
     Args:
+        root: The folder with the code.
         environment: Settings that override the inherited and the default ones.
 
     Raises:
@@ -113,7 +115,7 @@ def running_server(
     with log.open("ab") as output:
         process = subprocess.Popen(
             [python, "-m", *arguments],
-            cwd=ROOT,
+            cwd=root,
             env={**os.environ, **defaults, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,

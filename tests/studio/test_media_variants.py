@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -304,11 +305,9 @@ def test_s40_a_variant_of_an_image_that_is_deleted_meanwhile_is_not_kept(
         return content
 
     monkeypatch.setattr(storage, "read", read_and_delete)
+    make = partial(variants.make_ladder_variants, storage, original, lambda: True)
     with pytest.raises(NotFound):
-        if in_advance:
-            variants.make_ladder_variants(storage, original, lambda: True)
-        else:
-            get_variant(storage, original, 64)
+        (make if in_advance else partial(get_variant, storage, original, 64))()
     assert list(storage.root.rglob("*.*")) == []
 
 

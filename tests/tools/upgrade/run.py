@@ -1,0 +1,283 @@
+"""`make upgrade`: start the last release with data, upgrade it to this tree, and compare what clients get.
+
+On SQLite and on PostgreSQL: the release does the main job and is stopped with work in its queue. This tree
+then starts on its database and files. Everything that an account could read is the same, tokens, keys and
+links of the release work, the work in the queue is completed, and the main job is done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from standardwebhooks.webhooks import Webhook
+
+from tests.e2e import demo
+from tests.e2e.demo import EMAIL, PASSWORD, Api, DemoStopped
+from tests.e2e.generation_steps import make_phone_photo, wait_for_generation
+from tests.e2e.server import ROOT, RunningServer, ServerDidNotStart, free_port, running_server
+from tests.support.databases import create_database
+from tests.support.servers.http_recorder import HttpRecorder, run_http_recorder
+from tests.tools.upgrade.responses import Reading, find_differences, read_everything
+
+DATABASES = ("sqlite", "postgresql")
+PASSWORDS = {EMAIL: PASSWORD, "admin@example.com": "sartiq-admin"}
+SCOPES = ["brands:read", "brands:write"]
+WITHOUT_WORKERS = {"RENDER_WORKERS": "0", "WEBHOOK_SENDERS": "0"}
+SECONDS_TO_DELIVER = 60
+
+
+class UpgradeFailed(Exception):
+    """A client of the release would notice the upgrade; the message says what."""
+
+
+@dataclass
+class Release:
+    """The code of a release, and a Python interpreter with its packages."""
+
+    folder: Path
+    python: str
+
+    @property
+    def contract(self) -> Path:
+        """The bundle of the contract."""
+        return self.folder / "openapi" / "openapi.json"
+
+
+@dataclass
+class Remembered:
+    """What clients of the release keep: credentials, links, files and responses."""
+
+    tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
+    readings: dict[str, Reading] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    """The hash of each file, by path."""
+    key: str = ""
+    webhook_secret: str = ""
+    share_link: str = ""
+    created: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+    """The body of a request with an Idempotency-Key, and its response."""
+    upload_url: str = ""
+    generation_id: str = ""
+
+
+def require(condition: object, message: str) -> None:
+    """Raise UpgradeFailed unless the condition holds."""
+    if not condition:
+        raise UpgradeFailed(message)
+
+
+def unpack_release(commit: str, folder: Path) -> None:
+    """Write the files of a commit to a folder."""
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=BytesIO(archive)) as files:
+        files.extractall(folder, filter="data")
+
+
+def sign_in(origin: str, email: str) -> dict[str, Any]:
+    """Return the tokens of a demo account."""
+    with Api(origin) as api:
+        return api.post("/login/access-token", data={"username": email, "password": PASSWORDS[email]})
+
+
+@contextmanager
+def open_api(server: RunningServer, credential: str) -> Iterator[Api]:
+    """Yield a client with an access token or an API key."""
+    with Api(server.origin) as api:
+        api.client.headers["Authorization"] = f"Bearer {credential}"
+        yield api
+
+
+def do_main_job(server: RunningServer, folder: Path) -> tuple[str, dict[str, str]]:
+    """Sign in, and go from a photo to exported images.
+
+    Returns:
+        An approved prediction, and the hash of each downloaded file by path.
+    """
+    with Api(server.origin) as api:
+        api.sign_in(EMAIL, PASSWORD)
+        shots = demo.prepare_shots(api, "dress.jpg", make_phone_photo())
+        generations = demo.generate(api, shots, 1)
+        approved = [
+            demo.approve_best(api, shot, generation)
+            for shot, generation in zip(shots, generations, strict=True)
+        ]
+        folder.mkdir(parents=True, exist_ok=True)
+        demo.export_approved(api, shots[0]["shooting_id"], folder)
+        shooting = {"shooting_id": shots[0]["shooting_id"], "organization_id": get_organization(api)}
+        exports = api.get("/exports/", **shooting)["data"]
+        paths = [f"/predictions/{prediction_id}/image" for prediction_id in approved]
+        paths += [f"/exports/{export['id']}/file" for export in exports]
+        require(len(paths) == 3, f"the export is not listed: {paths}")
+        return approved[0], {path: hash_file(api, path) for path in paths}
+
+
+def get_organization(api: Api) -> str:
+    """Return the id of the first organization, which the main job uses."""
+    return str(api.get("/organizations/", sort="created_at")["data"][0]["id"])
+
+
+def hash_file(api: Api, path: str) -> str:
+    """Return the hash of a file that the API returns."""
+    return hashlib.sha256(api.download(path)).hexdigest()
+
+
+def leave_work(
+    server: RunningServer, receiver: HttpRecorder, prediction_id: str, contract: Path
+) -> Remembered:
+    """Create what clients keep, and work that waits in the queue of a server without workers."""
+    kept = Remembered()
+    kept.tokens = {email: sign_in(server.origin, email) for email in PASSWORDS}
+    with open_api(server, kept.tokens[EMAIL]["access_token"]) as api:
+        organization_id = get_organization(api)
+        new_key = {"name": "Import", "scopes": SCOPES, "expires_in_days": 30}
+        kept.key = api.post(f"/organizations/{organization_id}/api-keys", json=new_key)["secret"]
+        hook = {"url": f"{receiver.url}/hooks", "event_types": ["generation.completed"]}
+        kept.webhook_secret = api.post("/webhook-endpoints/", organization_id, json=hook)["secret"]
+        kept.share_link = str(api.post(f"/predictions/{prediction_id}/share", json={})["url"])
+        kept.created = (brand := {"name": "Atelier 0.1.0"}, create_once(api, brand).json())
+        photo = make_phone_photo()
+        body = {"filename": "dress.jpg", "content_type": "image/jpeg"}
+        upload = api.post("/uploads/presigned-url", json=body)
+        url = urlsplit(str(upload["upload_url"]))
+        sent = httpx.put(
+            f"{server.origin}{url.path}?{url.query}", content=photo, headers={"content-type": "image/jpeg"}
+        )
+        require(sent.status_code == 204, f"the release rejects an upload: {sent.text}")
+        kept.upload_url = str(upload["file_url"])
+        product_id = api.get("/products/", organization_id=organization_id)["data"][-1]["id"]
+        request = {"product_id": product_id, "width": 192, "height": 256}
+        kept.generation_id = api.post("/generations/", organization_id, json=request)["id"]
+    for email, tokens in kept.tokens.items():
+        with open_api(server, tokens["access_token"]) as api:
+            kept.readings[email] = read_everything(api, contract)
+    return kept
+
+
+def create_once(api: Api, brand: dict[str, Any]) -> httpx.Response:
+    """Send a request that is executed once, however often it is sent."""
+    return api.client.post("/brands/", json=brand, headers={"Idempotency-Key": "upgrade"})
+
+
+def check_readings(server: RunningServer, kept: Remembered, contract: Path) -> int:
+    """Compare what the accounts read with what they read before; return how many responses were compared."""
+    differences = []
+    for email, before in kept.readings.items():
+        with open_api(server, kept.tokens[email]["access_token"]) as api:
+            after = read_everything(api, contract)
+        missing = before.keys() - after.keys()
+        differences += [f"{email} {path} is missing" for path in missing]
+        for path in before.keys() & after.keys():
+            differences += [f"{email} {path} {text}" for text in find_differences(before[path], after[path])]
+    require(not differences, "\n  ".join([f"{len(differences)} differences:", *sorted(differences)[:40]]))
+    return sum(map(len, kept.readings.values()))
+
+
+def check_files_and_credentials(server: RunningServer, kept: Remembered) -> None:
+    """Use what the release has issued."""
+    with open_api(server, kept.tokens[EMAIL]["access_token"]) as api:
+        for path, expected in kept.files.items():
+            require(hash_file(api, path) == expected, f"{path} has other bytes")
+        brand, created = kept.created
+        again = create_once(api, brand)
+        require(again.status_code == 201, f"a repeated request is executed again: {again.text}")
+        require(again.json()["id"] == created["id"], "a repeated request creates a second brand")
+        link = urlsplit(kept.share_link)
+        shared = httpx.get(f"{server.origin}{link.path}?{link.query}")
+        require(shared.status_code == 200, f"the share link returns {shared.status_code}")
+        with_logo = api.post("/brands/", json={"name": "Uploaded before", "logo_url": kept.upload_url})
+        require(with_logo["logo_url"], "an upload of the release cannot be used")
+        organization_id = get_organization(api)
+        refresh_token = kept.tokens[EMAIL]["refresh_token"]
+        api.post("/login/refresh-token", json={"refresh_token": refresh_token})
+    with open_api(server, kept.key) as api:
+        brands = api.get("/brands/", organization_id=organization_id)["data"]
+        require(brands, "the API key reads no brands")
+        api.post("/brands/", organization_id, json={"name": "Made by a key"})
+
+
+def check_queue(server: RunningServer, receiver: HttpRecorder, kept: Remembered) -> None:
+    """Wait for the work that the release has left, and for the webhook about it."""
+    with open_api(server, sign_in(server.origin, EMAIL)["access_token"]) as api:
+        generation = wait_for_generation(api, kept.generation_id, "completed", "failed")
+        require(generation["status"] == "completed", f"the queued generation failed: {generation['error']}")
+    deadline = time.monotonic() + SECONDS_TO_DELIVER
+    while not receiver.requests:
+        require(time.monotonic() < deadline, "no webhook was delivered")
+        time.sleep(0.1)
+    request = receiver.requests[0]
+    event = Webhook(kept.webhook_secret).verify(request.body, dict(request.headers))
+    require(event["data"]["id"] == kept.generation_id, f"another event was delivered: {event}")
+
+
+def upgrade(release: Release, kind: str, folder: Path) -> None:
+    """Run the release, upgrade it and check the result.
+
+    Raises:
+        UpgradeFailed, DemoStopped, ServerDidNotStart: the upgrade is not what clients expect.
+    """
+    folder.mkdir()
+    data, port = folder / "data", free_port()
+    with create_database(kind, folder) as database_url, run_http_recorder() as receiver:
+        # The same port: signed URLs contain the origin.
+        options: dict[str, Any] = {
+            "port": port, "DATABASE_URL": database_url, "OUTBOUND_ALLOWED_HOSTS": receiver.host,
+        }  # fmt: skip
+        old = {**options, "python": release.python, "root": release.folder}
+        with running_server(data, **old) as server:
+            prediction_id, files = do_main_job(server, folder / "released")
+        print("  release: main job done", flush=True)
+        with running_server(data, **old, **WITHOUT_WORKERS) as server:
+            kept = leave_work(server, receiver, prediction_id, release.contract)
+            kept.files = files
+        began = time.monotonic()
+        with running_server(data, **options, **WITHOUT_WORKERS) as server:
+            print(f"  upgraded and started in {time.monotonic() - began:.1f} s", flush=True)
+            count = check_readings(server, kept, release.contract)
+            print(f"  {count} responses are the same", flush=True)
+            check_files_and_credentials(server, kept)
+            print("  files, tokens, keys, links and stored responses work", flush=True)
+        with running_server(data, **options) as server:
+            check_queue(server, receiver, kept)
+            print("  queued generation completed, webhook delivered", flush=True)
+            do_main_job(server, folder / "upgraded")
+        print("  this tree: main job done", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the upgrade on each database; return the exit status."""
+    parser = argparse.ArgumentParser(prog="make upgrade ARGS=...", description=__doc__)
+    parser.add_argument("--release", required=True, metavar="COMMIT", help="the commit of the release")
+    parser.add_argument("--python", required=True, help="an interpreter with the packages of the release")
+    parser.add_argument("--database", choices=DATABASES, action="append", help="only this one")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="sartiq-upgrade-") as name:
+        release = Release(Path(name) / "release", options.python)
+        unpack_release(options.release, release.folder)
+        for kind in options.database or DATABASES:
+            print(f"\n{kind}", flush=True)
+            began = time.monotonic()
+            try:
+                upgrade(release, kind, Path(name) / kind)
+            except (UpgradeFailed, DemoStopped, ServerDidNotStart, AssertionError) as error:
+                print(f"\nThe upgrade failed: {error}", file=sys.stderr)
+                return 1
+            print(f"  {time.monotonic() - began:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
