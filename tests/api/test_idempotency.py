@@ -306,7 +306,7 @@ def test_s21_a_stored_response_that_cannot_be_decrypted_is_503_and_not_executed_
         assert status_and_code(response) == (503, "unavailable")
         assert int(response.headers["retry-after"]) > 0
         assert response.json()["detail"] == (
-            "The stored response of this Idempotency-Key cannot be read; the request is not repeated"
+            "The stored response of this Idempotency-Key cannot be read; the request is not run again"
         )
         assert not is_replay(response)
     assert customer.client("GET", path).json()["count"] == 1

@@ -38,7 +38,7 @@ def test_the_home_page_describes_the_api_and_links_to_the_documentation(visit: P
 def test_every_page_looks_the_same_when_it_is_reloaded_from_the_cache(visit: PageVisit) -> None:
     for path, last in {
         "/": "in production too",
-        "/api/v1/docs": "The contract itself, for machines and people",
+        "/api/v1/docs": "This contract as a file, and pages about it",
         "/api/v1/docs/permissions": "/problems/{code}",
         "/api/v1/docs/states": "States of a generation",
         "/api/v1/problems/": "HTTP 503",

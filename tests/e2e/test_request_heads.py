@@ -39,7 +39,7 @@ def test_s45_a_request_without_exactly_one_host_is_rejected(demo_server: Running
     status, body = exchange(demo_server, head + b"Connection: close\r\n\r\n")
     problem = json.loads(body)
     assert (status, problem["code"]) == (400, "malformed_request")
-    assert problem["detail"] == "A request of HTTP/1.1 needs exactly one Host header field"
+    assert problem["detail"] == "An HTTP/1.1 request must have exactly one Host header field"
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_s34_a_fetched_image_that_gets_no_slot_is_a_503(
     monkeypatch.setattr(client, "send", lambda *arguments, **options: response)
     with hold_all_slots():
         body = {"file_url": "https://images.example/a.png", "type": "front"}
-        rejected = uploads.client("POST", uploads.path, body)
+        rejected = uploads.client("POST", f"{uploads.path}/from-url", body)
     assert (rejected.status, rejected.headers["retry-after"]) == (503, "5")
 
 
