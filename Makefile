@@ -148,8 +148,7 @@ check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules
 
 .PHONY: openapi
 openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml; write its OpenAPI 3.0 form and openapi/permissions.md
-	@$(REDOCLY) bundle openapi/openapi.yaml --output openapi/openapi.json 2>&1 | sed '/^bundling/d;/^$$/d'
-	@echo >> openapi/openapi.json
+	@$(BIN)/python -m tests.tools.bundle
 	@$(BIN)/python -m tests.tools.openapi_30
 	@$(BIN)/python -m tests.tools.permission_matrix
 

@@ -226,8 +226,8 @@ def test_a_default_is_a_valid_value(contract: Node) -> None:
     assert find_invalid_defaults(seeded) == [
         f"#/components/{place}/default is invalid by its own schema: {reason}"
         for place, reason in (
-            ("schemas/BrandCreate/properties/state", "'RETIRED' is not one of ['DRAFT', 'READY']"),
             ("parameters/Limit/schema", "500 is greater than the maximum of 100"),
+            ("schemas/BrandCreate/properties/state", "'RETIRED' is not one of ['DRAFT', 'READY']"),
         )
     ]
 
@@ -327,3 +327,26 @@ def test_a_list_of_exceptions_that_differs_says_what_to_do() -> None:
         "login: is listed in the rule and not in the contract, remove it",
         "put_upload key: require authentication",
     ]
+
+
+def find_unknown_codes(contract: Node) -> list[str]:
+    """Return the examples of problems whose code is not in `x-problem-codes`, or has another status there."""
+    codes, found = contract["x-problem-codes"], []
+    for pointer, node in list_nodes(contract):
+        media = node.get("content", {}).get("application/problem+json", {})
+        named = [resolve(contract, example).get("value") for example in media.get("examples", {}).values()]
+        for example in (one for one in [media.get("example"), *named] if one):
+            if codes.get(example["code"]) != example["status"]:
+                code = f"`{example['code']}` with {example['status']}"
+                found.append(f"{pointer} has the code {code}: list it in openapi/problem-codes.yaml")
+    return found
+
+
+def test_problems_in_examples_have_codes_that_are_listed(contract: Node) -> None:
+    assert_no_findings(find_unknown_codes(contract))
+    seeded = copy.deepcopy(contract)
+    seeded["x-problem-codes"]["still_used"] = seeded["x-problem-codes"].pop("in_use")
+    assert find_unknown_codes(seeded)
+    assert {one.split(" has ")[1] for one in find_unknown_codes(seeded)} == {
+        "the code `in_use` with 409: list it in openapi/problem-codes.yaml"
+    }
