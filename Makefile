@@ -124,7 +124,7 @@ bench-generation: .venv/.dev ## Measure the cost of four predictions of the loca
 	@$(BIN)/python -m tests.tools.bench.generation $(ARGS)
 
 .PHONY: faults
-faults: .venv/.dev ## Break Redis, PostgreSQL and workers during 200 generations and verify the results (minutes)
+faults: .venv/.dev ## Break disk, S3, mail, clock, PostgreSQL, Redis and workers and verify the results (ARGS="s3-away", minutes)
 	@$(BIN)/python -m tests.resilience.run $(ARGS)
 
 .PHONY: abuse

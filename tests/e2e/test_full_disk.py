@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,21 +12,9 @@ import pytest
 
 from tests.e2e.demo import EMAIL, PASSWORD, Api
 from tests.e2e.generation_steps import make_phone_photo, prepare_look, wait_for_generation
-from tests.e2e.server import RunningServer, running_server
+from tests.support.servers.small_disk import SmallDisk, can_mount, run_on_small_disk
 
-DISK = "64m"
 SECONDS_TO_WAIT = 30
-# A user namespace with a file system of its own, which the test reaches through /proc.
-MOUNT = f'mount -t tmpfs -o size={DISK} tmpfs "$DATA_DIR" && exec "$@"'
-
-
-def can_mount() -> bool:
-    """Return whether this process may mount a file system in a namespace of its own."""
-    if sys.platform != "linux" or shutil.which("unshare") is None:
-        return False
-    probe = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]  # noqa: S108 - in the namespace only
-    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
-
 
 pytestmark = [
     pytest.mark.slow("it fills a real disk; tests/security/test_full_disk.py simulates one"),
@@ -40,42 +22,11 @@ pytestmark = [
 ]
 
 
-@dataclass(frozen=True)
-class SmallDisk:
-    """A server all of whose files, temporary ones too, are on one small disk."""
-
-    server: RunningServer
-
-    @property
-    def folder(self) -> Path:
-        """The root of the disk."""
-        return Path(f"/proc/{self.server.process.pid}/root{self.server.folder}")
-
-    @contextmanager
-    def filled(self) -> Iterator[None]:
-        """Fill the disk within the block."""
-        filling = self.folder / "filling"
-        with filling.open("wb", buffering=0) as file:
-            try:
-                for size in (1 << 20, 1 << 12):
-                    with suppress(OSError):  # no space is left for a piece of this size
-                        while True:
-                            file.write(bytes(size))
-                yield
-            finally:
-                filling.unlink()
-
-
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
     """Yield a running server on a small disk."""
-    folder = tmp_path_factory.mktemp("full")
-    python = folder.parent / "python-on-a-small-disk"
-    python.write_text(f"#!/bin/sh\nexec unshare -rm sh -c '{MOUNT}' sh {sys.executable} \"$@\"\n")
-    python.chmod(0o755)
-    # The log is opened outside of the namespace, so it is not on the small disk.
-    with running_server(folder, python=str(python), TMPDIR=str(folder), LEASE_SECONDS="2") as server:
-        yield SmallDisk(server)
+    with run_on_small_disk(tmp_path_factory.mktemp("full"), LEASE_SECONDS="2") as running:
+        yield running
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
-"""`make faults`: break Redis, PostgreSQL and workers during 200 generations, and check the database.
+"""`make faults`: break what the server depends on while clients work, and check what it has acknowledged.
 
-It starts its own PostgreSQL server, Redis, API server, two workers and beat. The exit status is 0 if no
-generation was lost, duplicated or charged wrongly. On failure it prints the cause and keeps the logs.
+`processes` starts PostgreSQL, Redis, an API server, two workers and beat, and breaks Redis, PostgreSQL and
+workers during 200 generations. The other faults (`outages.py`) break one dependency of a server while three
+clients write. The exit status is 0 if nothing that was acknowledged is lost, duplicated or charged wrongly,
+each response is one of the contract and not a 500, and the server recovers by itself. On failure, the run
+prints the cause and keeps the logs.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +22,7 @@ from pathlib import Path
 from db.base import utc_now
 from db.session import Database
 from tests.e2e.server import running_server
+from tests.resilience.outages import OUTAGES, Finding, run_outage
 from tests.resilience.processes import (
     JobsProcess,
     PostgresServer,
@@ -39,9 +44,12 @@ from tests.resilience.workload import (
     request_all,
 )
 
+PROCESSES = "processes"
+FAULTS = (PROCESSES, *OUTAGES)
 Faults = dict[str, Callable[[], object]]
 
 TENANTS = 5
+SEED = 2041
 LEASE_SECONDS = 5
 OUTAGE_SECONDS = 3
 MAX_SECONDS = 1_800
@@ -139,22 +147,51 @@ def run_once(folder: Path, count: int, breaking: bool, worker_count: int) -> boo
 def main(arguments: list[str] | None = None) -> int:
     """Parse the options, run once, and return the exit status: 0 if all counts are right."""
     parser = argparse.ArgumentParser(prog="make faults ARGS=...", description=__doc__)
+    parser.add_argument("faults", nargs="*", help=f"some of: {', '.join(FAULTS)}; by default all")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the times at which faults begin")
     parser.add_argument("--count", type=int, default=200, help="generations")
     parser.add_argument("--workers", type=int, default=2, help="worker processes; 0 for the server alone")
     parser.add_argument("--calm", action="store_true", help="inject no faults, to measure the speed")
     options = parser.parse_args(arguments)
     if options.workers == 1 and not options.calm:
         parser.error("two workers are needed, because one is killed: pass --workers 2 or --calm")
+    if unknown := set(options.faults) - set(FAULTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
     folder = Path(tempfile.mkdtemp(prefix="sartiq-faults-"))
-    print(f"{options.count} generations, {options.workers} workers", flush=True)
-    passed = False
-    try:
-        passed = run_once(folder, options.count, not options.calm, options.workers)
-    finally:
-        if passed:
-            shutil.rmtree(folder, ignore_errors=True)
-        print("passed" if passed else f"FAILED; the logs are in {folder}")
-    return int(not passed)
+    # The user of PostgreSQL reads its folder below.
+    folder.chmod(0o755)
+    failed = []
+    for name in options.faults or FAULTS:
+        passed = False
+        try:
+            if name == PROCESSES:
+                print(f"{options.count} generations, {options.workers} workers", flush=True)
+                passed = run_once(folder / name, options.count, not options.calm, options.workers)
+            else:
+                passed = print_finding(name, run_outage(name, folder / name, options.seed))
+        finally:
+            if passed:
+                shutil.rmtree(folder / name, ignore_errors=True)
+            else:
+                failed.append(name)
+                print(f"FAILED: {name}; the logs are in {folder / name}", flush=True)
+    if not failed:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"failed: {', '.join(failed)}" if failed else "passed")
+    return int(bool(failed))
+
+
+def print_finding(name: str, finding: Finding) -> bool:
+    """Print the counts of an outage; return whether nothing is wrong."""
+    statuses = ", ".join(f"{status}: {count}" for status, count in sorted(finding.statuses.items()))
+    print(
+        f"{name:<18} {finding.acknowledged:>4} writes acknowledged, {finding.acknowledged_during} of them"
+        f" during the fault, recovered after {finding.recovery_seconds:.1f} s; {statuses}",
+        flush=True,
+    )
+    for failure, count in Counter(finding.failures).most_common(20):
+        print(f"  {count} x {failure}", flush=True)
+    return not finding.failures
 
 
 if __name__ == "__main__":
