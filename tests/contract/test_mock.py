@@ -134,6 +134,17 @@ def test_a_selected_response_names_the_url_of_the_mock(mock: Mock) -> None:
     assert problem["type"] == f"{PUBLIC_URL}/api/v1/problems/not_found"
 
 
+def test_the_parts_of_the_429_of_the_contract_agree() -> None:
+    response = resolve(OPERATIONS["list_brands"].raw["responses"]["429"])
+    headers = {name: resolve(header)["schema"]["example"] for name, header in response["headers"].items()}
+    content = response["content"]["application/problem+json"]
+    problem = resolve(content["examples"]["rate_limited"])["value"]
+    seconds, policy = headers["Retry-After"], problem["policy"]
+    assert headers["RateLimit"] == f'"{policy}";r=0;t={seconds}'
+    assert headers["RateLimit-Policy"].startswith(f'"{policy}";')
+    assert problem["detail"].endswith(f" {seconds} seconds")
+
+
 @pytest.mark.parametrize(
     ("operation_id", "policy", "quota"), [("list_brands", "account", 1200), ("login", "address", 600)]
 )
