@@ -10,15 +10,18 @@ event.
 
 In production, importing this module raises StartRefused while an active account has a published password. On
 PostgreSQL it raises OwnersChanged while row-level security belongs to another role. It sets the umask of the
-process to 077, so that stored files are private.
+process to 077, so that stored files are private. Outside production, requests at addresses other than
+loopback get 503, unless ALLOW_PUBLIC_DEVELOPMENT=1.
 """
 
 import os
+from typing import Any
 
 from a2wsgi import ASGIMiddleware
 
 from db.rls.owners import require_owners_of
 from handlers.app import create_app
+from handlers.server.exposure import close_in_development
 from studio.seed.published_accounts import require_no_published_account
 from studio.settings import PRIVATE_UMASK, Settings
 from studio.telemetry.logs import configure_logging
@@ -26,7 +29,7 @@ from studio.telemetry.logs import configure_logging
 os.umask(PRIVATE_UMASK)
 settings = Settings.from_environment()
 configure_logging(settings.log_level, settings.log_format, settings.service_name)
-app = create_app(settings)
+app: Any = close_in_development(create_app(settings), settings)
 require_no_published_account(settings)
 require_owners_of(settings.database_url)
 application = ASGIMiddleware(app)

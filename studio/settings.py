@@ -673,6 +673,13 @@ class Settings:
         return self.request_threads + self.render_workers + self.webhook_senders + 11
 
     @property
+    def is_closed_development(self) -> bool:
+        """Whether requests of other machines must be rejected, because passwords are published."""
+        # A mock has no data to protect.
+        is_open = self.environment == "production" or self.mode == "mock" or self.allow_public_development
+        return not is_open
+
+    @property
     def other_files(self) -> int:
         """Files that this process can have open at once, apart from those of client connections."""
         # A connection to SQLite is three files; 100 are for logs, sockets to other servers and subprocesses.
@@ -841,7 +848,7 @@ def _check_exposure(values: Mapping[str, Any]) -> dict[str, str]:
     # A mock has no data to protect.
     if values["environment"] == "production" or values["mode"] == "mock":
         return {}
-    if values["allow_public_development"] or _is_loopback(values["host"]):
+    if values["allow_public_development"] or is_loopback(values["host"]):
         return {}
     return {
         "HOST": f"must be a loopback address in {values['environment']}, not {values['host']!r}: passwords "
@@ -857,13 +864,15 @@ def _check_mail(values: Mapping[str, Any], errors: Mapping[str, str]) -> dict[st
     return {"SMTP_URL": "must be set in production, or MAIL=off: operations that send e-mail then return 503"}
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a host; a name other than `localhost` does not count."""
     if host.lower() == "localhost":
         return True
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _format_errors(errors: Mapping[str, str]) -> str:

@@ -114,8 +114,8 @@ class ServiceUnavailable(RequestError):
         super().__init__(detail, headers={"Retry-After": "5"})
 
 
-class TooManyConnections(ServiceUnavailable):
-    """The server, or the address of the client, has more connections than it may."""
+class ConnectionRejected(ServiceUnavailable):
+    """There are too many connections, or the server is for development and reached at a public address."""
 
 
 class TookTooLong(ServiceUnavailable):

@@ -23,7 +23,7 @@ RequestError                    handlers/contract/errors.py: what the contract o
     IdempotencyKeyReused   422  idempotency_key_reused
   IdempotencyKeyInProgress 409  idempotency_key_in_progress, with Retry-After
   ServiceUnavailable       503  unavailable, with Retry-After
-    TooManyConnections     503  unavailable, with Retry-After
+    ConnectionRejected     503  unavailable, with Retry-After
     TookTooLong            503  took_too_long, with Retry-After
 ResponseViolation          500  internal_error: a response does not match the contract; logged as a defect
 OperationalError           503  unavailable: the database cannot be reached or is overloaded

@@ -148,7 +148,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.scope["method"], self._method = self._method.decode("ascii"), None
         if self._admission is not Admission.SERVED:
             # The application rejects the request, unless it is a probe.
-            self.scope["extensions"] = {REJECTED_CONNECTION: {"detail": self._admission.value}}
+            rejection: dict[object, object] = {"detail": self._admission.value, "serves_probes": True}
+            self.scope["extensions"] = {REJECTED_CONNECTION: rejection}
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:

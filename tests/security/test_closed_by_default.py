@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import time_machine
 from sqlalchemy import select
@@ -19,7 +22,7 @@ from db.base import utc_now
 from db.models import EmailChange, Invitation, PasswordResetToken, User
 from db.session import Database
 from handlers.app import Application
-from handlers.server import cli
+from handlers.server import cli, exposure
 from studio.accounts.identity.mail import MAX_LIFETIME, FileTransport, Mailer, delete_expired_files
 from studio.accounts.identity.passwords import hash_password
 from studio.jobs import __main__ as jobs
@@ -27,8 +30,9 @@ from studio.jobs.maintenance import MAINTENANCE_TASKS, Services
 from studio.settings import DEVELOPMENT_SECRET, MOCK_SECRET, SECRET_COMMAND, InvalidSettings, Settings
 from studio.webhooks import dispatcher
 from tests.api.conftest import Client
-from tests.e2e.server import ROOT, SECRET_KEY, build_environment, free_port
+from tests.e2e.server import ROOT, SECRET_KEY, build_environment, free_port, running_server
 from tests.support import factories
+from tests.support.client import send_request
 
 PRODUCTION = {"SARTIQ_ENV": "production", "SECRET_KEY": SECRET_KEY, "MAIL": "off"}
 PASSWORD = "a-linen-dress-in-may"
@@ -112,6 +116,78 @@ def mail_off(app: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     settings = replace(app.settings, mail="off", outbox_dir=tmp_path / "outbox")
     monkeypatch.setitem(app.app.config, "SETTINGS", settings)
     return settings.outbox_dir
+
+
+def request_at(app: Any, server: tuple[str, int | None] | None, path: str) -> tuple[int, dict[str, Any]]:
+    """Send a request to this address of the server; return the status and the body."""
+
+    async def call(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await app({**scope, "server": server}, receive, send)
+
+    response = send_request(call, "GET", f"/api/v1{path}")
+    return response.status, response.json()
+
+
+@pytest.mark.parametrize(
+    ("server", "is_served"),
+    [
+        (("127.0.0.1", 8000), True),
+        (("::1", 8000), True),
+        (("::ffff:127.0.0.1", 8000), True),
+        (("localhost", 8000), True),
+        (("/run/sartiq.sock", None), True),
+        (None, True),
+        (("0.0.0.0", 8000), False),  # some servers report what they are bound to
+        (("192.168.1.5", 8000), False),
+        (("::ffff:192.168.1.5", 8000), False),
+        (("2001:db8::1", 8000), False),
+        (("api.example.com", 8000), False),
+    ],
+)
+def test_s31_another_server_rejects_requests_at_public_addresses_in_development(
+    app: Application,
+    caplog: pytest.LogCaptureFixture,
+    server: tuple[str, int | None] | None,
+    is_served: bool,
+) -> None:
+    development = replace(app.settings, environment="development")
+    wrapped = exposure.close_in_development(app, development)
+    for path in ("/utils/readiness", "/generation-models/"):
+        status, body = request_at(wrapped, server, path)
+        assert status == (200 if is_served else 503)
+        assert is_served or (body["code"], body["detail"]) == ("unavailable", exposure.CLOSED)
+    # Once, although each request is rejected.
+    errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == (0 if is_served else 1)
+    assert all("ALLOW_PUBLIC_DEVELOPMENT=1" in message for message in errors)
+
+
+@pytest.mark.parametrize(
+    "change", [{"environment": "production"}, {"allow_public_development": True}, {"mode": "mock"}]
+)
+def test_s31_production_and_allowed_servers_are_served_at_any_address(
+    app: Application, change: dict[str, Any]
+) -> None:
+    settings = replace(app.settings, **({"environment": "development"} | change))
+    assert exposure.close_in_development(app, settings) is app
+
+
+@pytest.mark.slow("it starts a server")
+def test_s31_uvicorn_serves_a_development_application_on_loopback_only(tmp_path: Path) -> None:
+    port = free_port()
+    module = f"uvicorn wsgi:app --lifespan on --host 0.0.0.0 --port {port}"
+    command = [sys.executable, "-m", "handlers", "--prepare-only"]
+    environment = {**os.environ, **build_environment(tmp_path, port)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120)
+    with running_server(tmp_path, module, port=port) as server:
+        assert httpx.get(f"{server.url}/generation-models/").status_code == 200
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            # Connecting a datagram socket sends nothing and shows the address of this machine.
+            probe.connect(("192.0.2.1", 9))
+            address = probe.getsockname()[0]
+        response = httpx.get(f"http://{address}:{port}/api/v1/generation-models/")
+        assert (response.status_code, response.json()["detail"]) == (503, exposure.CLOSED)
+        assert "outside production" in server.log.read_text()
 
 
 def assert_disabled(client: Client, method: str, path: str, body: object = None) -> None:

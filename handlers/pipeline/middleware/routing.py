@@ -12,12 +12,15 @@ from urllib.parse import quote
 from connexion.middleware.abstract import ROUTING_CONTEXT
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from handlers.contract.errors import MethodNotAllowed, PathNotFound, TooManyConnections
+from handlers.contract.errors import ConnectionRejected, MethodNotAllowed, PathNotFound
 from handlers.contract.router import Router
 from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 
 REJECTED_CONNECTION = "sartiq.rejected_connection"
-"""The ASGI extension of a connection beyond a limit (`handlers.server.connections`); `detail` says which."""
+"""The ASGI extension of a connection that the server rejects (`handlers.server`).
+
+`detail` is the reason; `serves_probes` is whether operations below `/utils/` are served all the same.
+"""
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]")
 _METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
@@ -39,7 +42,7 @@ class Routing:
         """Route one request.
 
         Raises:
-            TooManyConnections: the connection is beyond a limit, and the operation is not a probe.
+            ConnectionRejected: the server rejects the connection, and the operation is no served probe.
             PathNotFound: no operation or page has the path.
             MethodNotAllowed: the path has no operation for the method.
         """
@@ -48,8 +51,8 @@ class Routing:
             return
         path, method = scope["path"], scope["method"]
         rejected = scope["extensions"].get(REJECTED_CONNECTION)
-        if rejected is not None and not self._is_probe(path, method):
-            raise TooManyConnections(rejected["detail"])
+        if rejected is not None and not (rejected["serves_probes"] and self._is_probe(path, method)):
+            raise ConnectionRejected(rejected["detail"])
         if path == "*" and method == "OPTIONS":
             await _send_empty(send, 204, b"allow", _METHODS)
             return
