@@ -2,6 +2,8 @@
 
 import importlib
 import pkgutil
+import re
+from collections.abc import Iterator
 
 import db
 import handlers
@@ -37,3 +39,25 @@ def test_the_contract_lists_every_code_with_its_status() -> None:
 
 def test_every_code_has_a_page_and_every_page_a_code() -> None:
     assert raised_codes() | ERROR_HANDLER_CODES == set(PROBLEMS)
+
+
+def problems_in_descriptions() -> Iterator[tuple[str, str, str, bool]]:
+    """Yield each problem of a description, such as "409 `in_use`".
+
+    A problem is the operation, the status, the code, and whether the operation declares the status.
+    """
+    for path_item in CONTRACT["paths"].values():
+        for operation in path_item.values():
+            if "operationId" not in operation:
+                continue
+            text = " ".join(operation["description"].split())
+            for status, codes in re.findall(r"\b([45]\d\d) ((?:`\w+`(?:, | or )?)+)", text):
+                for code in re.findall(r"`(\w+)`", codes):
+                    yield operation["operationId"], status, code, status in operation["responses"]
+
+
+def test_descriptions_name_problems_with_their_status_and_declare_it() -> None:
+    named = list(problems_in_descriptions())
+    assert ("create_brand", "409", "slug_taken", True) in named
+    statuses = {code: str(problem.status) for code, problem in PROBLEMS.items()}
+    assert [one for one in named if not one[3] or statuses.get(one[2]) != one[1]] == []
