@@ -33,6 +33,8 @@ _MAX_SIDE = 3000
 _PHOTO_PIXELS_PER_OUTPUT_PIXEL = 4
 _SEGMENTED_SIDE = 480
 _SALIENCY_SIDE = 220
+# Undecided pixels on each side of the outline that was found at half size.
+_OUTLINE_WIDTH = 16
 _MAX_NOISE = 18.0
 # GrabCut takes a hundred times as long on noise. Detail of photos does not shrink when the copy is halved
 # (measured: 0.6 to 1.0), and noise halves. Copies with less detail than this are fast anyway.
@@ -155,10 +157,15 @@ def _from_photo(pixels: Pixels) -> CutOut:
             mask, confidence, parts = _segment_plain(small, residual, noise, plainness, shadows=False)
     else:
         # At half size, a segmentation takes a fifth of the time.
-        _, confidence, parts = _segment_busy(_resize(small, 0.5), plainness)
+        half = _resize(small, 0.5)
+        mask, confidence, parts = _segment_busy(half, _hints_salient(half), plainness)
         if confidence < _MIN_SMALL_CONFIDENCE:
             return build_framed_cut_out(pixels, confidence, parts)
-        mask, confidence, parts = _segment_busy(small, plainness)
+        # If it is confident, only pixels near its outline are undecided at full size. From the saliency map
+        # again, GrabCut would take up to four times as long.
+        is_confident = confidence >= MIN_CONFIDENCE
+        hints = _hints_near(_enlarge(mask, small)) if is_confident else _hints_salient(small)
+        mask, confidence, parts = _segment_busy(small, hints, plainness)
     if confidence < MIN_CONFIDENCE:
         return build_framed_cut_out(pixels, confidence, parts)
     soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.0)
@@ -202,9 +209,9 @@ def _segment_plain(
     return mask, *adjust_for_residual(confidence, parts, float(unexplained.sum()) / float(mask.sum()))
 
 
-def _segment_busy(pixels: Pixels, plainness: float) -> Segmentation:
+def _segment_busy(pixels: Pixels, hints: Pixels, plainness: float) -> Segmentation:
     """Segment a product before a busy background; return the mask, its confidence and the score's parts."""
-    mask = _clean_mask(_run_grabcut(pixels, _hints_salient(pixels)))
+    mask = _clean_mask(_run_grabcut(pixels, hints))
     if not mask.any() or mask.all():
         return mask, 0.0, {}
     skin = detect_skin(pixels)
@@ -230,6 +237,11 @@ def _agreement(pixels: Pixels, mask: np.ndarray, body: np.ndarray | None) -> flo
     if not _MIN_AGREEMENT <= at_half < AGREEMENT_THRESHOLD:
         return at_half
     return _overlap_with_second_segmentation(pixels, mask, body)
+
+
+def _enlarge(mask: np.ndarray, pixels: Pixels) -> np.ndarray:
+    size = (pixels.shape[1], pixels.shape[0])
+    return cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR) > 127
 
 
 def _halve(mask: np.ndarray) -> np.ndarray:
@@ -357,6 +369,17 @@ def _hints_salient(pixels: Pixels) -> Pixels:
     hints[salient > 0.45] = cv2.GC_PR_FGD
     hints[salient > 0.92] = cv2.GC_FGD
     hints[salient < 0.03] = cv2.GC_BGD
+    return hints
+
+
+def _hints_near(mask: np.ndarray) -> Pixels:
+    """Return GrabCut's hints from a mask of which only the outline is uncertain."""
+    solid = mask.astype(np.uint8)
+    inside = cv2.distanceTransform(solid, cv2.DIST_L2, 3)
+    outside = cv2.distanceTransform(1 - solid, cv2.DIST_L2, 3)
+    hints = np.where(mask, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    hints[inside > _OUTLINE_WIDTH] = cv2.GC_FGD
+    hints[outside > _OUTLINE_WIDTH] = cv2.GC_BGD
     return hints
 
 

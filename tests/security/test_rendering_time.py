@@ -109,6 +109,23 @@ def test_s47_noise_is_not_segmented_for_minutes() -> None:
     assert time.process_time() - started < 4
 
 
+def test_s47_a_product_on_noise_is_segmented_at_full_size_near_its_outline_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs, cut = [], cv2.grabCut
+
+    def grab_cut(pixels: np.ndarray, mask: np.ndarray, *rest: Any) -> None:
+        runs.append((len(pixels), float(np.mean((mask == cv2.GC_PR_FGD) | (mask == cv2.GC_PR_BGD)))))
+        cut(pixels, mask, *rest)
+
+    monkeypatch.setattr(cv2, "grabCut", grab_cut)
+    cut_out = cut_out_product(Image.fromarray(draw_product(857, 1_000)), output_side=250)
+    assert (cut_out.method, cut_out.confidence > 0.8) == ("grabcut", True)
+    undecided = [share for height, share in runs if height == 480]
+    assert len(undecided) == 1
+    assert undecided[0] < 0.35
+
+
 def test_s47_the_photo_is_reduced_to_what_the_output_shows() -> None:
     photo = Image.fromarray(draw_clouds(1_600, 1_200))
     assert cut_out_product(photo, output_side=100).photo.shape[:2] == (300, 400)
