@@ -39,6 +39,8 @@ class QuotaPolicy:
         Returns:
             The new count and the usage.
         """
+        # A count is never later than this, unless the clock was set back: the client would wait as long.
+        state = min(state, now * 1000 + self.quota * self.emission_interval)
         states, decision = ALGORITHM.step(self.rates, (state,), now, 1)
         return int(states[0]), self.get_usage(int(states[0]), now, decision)
 

@@ -56,6 +56,14 @@ def test_a_rejected_request_does_not_consume_quota(store: RateLimitStore) -> Non
     assert store.consume(THREE_PER_MINUTE, "user-1", NOON + 20_000).allowed
 
 
+def test_a_clock_that_is_set_back_by_an_hour_blocks_a_client_for_one_unit_only() -> None:
+    store, hour = MemoryStore(), 3_600_000
+    assert store.consume(THREE_PER_MINUTE, "user-1", NOON + hour).allowed
+    usage = store.consume(THREE_PER_MINUTE, "user-1", NOON)
+    assert (usage.allowed, usage.reset_seconds) == (False, 20)
+    assert store.consume(THREE_PER_MINUTE, "user-1", NOON + 20_000).allowed
+
+
 def test_the_memory_store_evicts_the_least_recently_used_subject() -> None:
     store, policy = MemoryStore(max_counts=2), QuotaPolicy("account", 1, 60)
     for subject in ("first", "second", "first", "third"):
