@@ -105,6 +105,7 @@ def test_a_duplicate_key_is_one_message(repository: RepositoryCopy, tmp_path: Pa
         ("a:\n\tb: 1\n", 2, "cannot start any token"),
         ("a:\n  b: 1\n c: 2\n", 3, "did not find expected"),
         ("a: [{b: 1,\n  b: 2}]\n", 2, "the key `b` is already in line 1"),
+        ("a: &x {b: 1,\n  b: 2}\nc: *x\nd: *x\n", 2, "the key `b` is already in line 1"),
     ],
 )
 def test_an_error_in_the_yaml_has_a_line(tmp_path: Path, text: str, line: int, message: str) -> None:

@@ -44,9 +44,12 @@ def find_errors_of_file(path: Path, folder: Path) -> Iterator[YamlError]:
 
 def _find_duplicate_keys(root: yaml.Node | None) -> Iterator[tuple[int, str, int]]:
     """Yield the line of each repeated key, the key, and the line of its first occurrence."""
-    pending = [root]
+    pending, seen = [root], set()
     while pending:
         node = pending.pop()
+        if id(node) in seen:
+            continue  # an alias
+        seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             pending += node.value
         elif isinstance(node, yaml.MappingNode):
