@@ -121,8 +121,8 @@ def test_an_image_that_is_already_stored_is_not_stored_again(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"%PDF-1.7", "not a JPEG"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a JPEG"),
+        (b"%PDF-1.7", "send a JPEG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "send a JPEG"),
         (b"", "not a JPEG"),
         (PHOTO[: len(PHOTO) // 2], "cannot be read"),
         (png_bomb(30_000, 30_000), "pixels"),
