@@ -114,7 +114,7 @@ def test_operations_are_found_by_path_id_summary_and_tag(visit: PageVisit) -> No
     page = visit.page
     expect(page.locator(".search output")).to_have_text(re.compile(r"^1\d\d operations$"))
     for phrase, found in {
-        "/products/{product_id}/images post": ["add_product_image"],
+        "/products/{product_id}/images/from-url post": ["add_product_image_from_url"],
         "renew_subscr": ["renew_subscription"],
         "Take over an invitation": [],
         "list problem codes": ["get_problems_page"],
