@@ -147,9 +147,10 @@ check: .venv/.dev node_modules/.stamp ## Check format, lint, types, import rules
 ##@ Develop
 
 .PHONY: openapi
-openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml; write its OpenAPI 3.0 form and openapi/permissions.md
+openapi: .venv/.dev node_modules/.stamp ## Bundle openapi/*.yaml; write its OpenAPI 3.0 and AsyncAPI forms and openapi/permissions.md
 	@$(BIN)/python -m tests.tools.bundle
 	@$(BIN)/python -m tests.tools.openapi_30
+	@$(BIN)/python -m tests.tools.asyncapi
 	@$(BIN)/python -m tests.tools.permission_matrix
 
 .PHONY: docs-reference

@@ -1,10 +1,12 @@
 """The outbox: store one delivery per event and listening endpoint, in the transaction of the change.
 
 A rollback removes the deliveries with the change, and a crash after the commit loses none. Sends nothing.
+A message that does not match the contract is a defect of the server: it is logged and not stored.
 """
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -16,8 +18,15 @@ from db.base import Owned, new_id, utc_now
 from db.models.webhooks import WebhookDelivery, WebhookEndpoint
 from db.session import after_commit, current_session
 from studio.pubsub import WEBHOOKS
+from studio.webhooks.message_schemas import find_mismatch
 
 TEST_EVENT = "webhook.test"
+
+logger = logging.getLogger(__name__)
+
+
+class InvalidMessage(Exception):
+    """A message does not match the contract. The text has no values of users."""
 
 
 def publish(event_type: str, row: Owned, status: str, path: str, **ids: UUID | None) -> None:
@@ -42,7 +51,12 @@ def publish(event_type: str, row: Owned, status: str, path: str, **ids: UUID | N
     endpoints = [endpoint for endpoint in endpoints if event_type in endpoint.event_types]
     if endpoints:
         message_id = f"msg_{new_id().hex}"
-        payload = _build_payload(event_type, row, status, path, ids)
+        try:
+            payload = _build_payload(event_type, row, status, path, ids)
+        except InvalidMessage as error:
+            # The change that the event is about stays valid.
+            logger.error("webhook message not sent: %s", error)
+            return
         for endpoint in endpoints:
             _enqueue(endpoint, message_id, payload)
 
@@ -73,7 +87,11 @@ def _build_payload(
         "url": path,
     }
     data |= {name: str(value) if value else None for name, value in ids.items()}
-    return {"type": event_type, "timestamp": _format_timestamp(utc_now()), "data": data}
+    payload = {"type": event_type, "timestamp": _format_timestamp(utc_now()), "data": data}
+    # The URL of the server is not known here, and is added when the message is sent.
+    if mismatch := find_mismatch(build_body(payload, "https://example.com")):
+        raise InvalidMessage(f"{event_type}: {mismatch}")
+    return payload
 
 
 def _format_timestamp(timestamp: datetime) -> str:

@@ -19,6 +19,7 @@ from studio.generations.worker import queue as generations
 from studio.http_client import SafeHttpClient
 from studio.media.storage import LocalDisk
 from studio.webhooks.dispatcher import send_next
+from studio.webhooks.outbox import publish
 from tests.api.conftest import Client
 from tests.support import factories
 from tests.support.app import REACHABLE_HOST
@@ -351,3 +352,14 @@ def test_endpoints_can_subscribe_to_every_event_type_except_test_events(app: App
     known = set(contract["WebhookEventType"]["enum"])
     offered = set(contract["WebhookSubscription"]["enum"])
     assert known == offered | {"webhook.test"}
+
+
+def test_a_message_that_breaks_the_contract_is_logged_and_not_stored(
+    customer: Customer, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    create_endpoint(customer, event_types=["shooting.phase_changed"])
+    shooting = factories.make_shooting(organization=customer.organization)
+    with database.transaction(write=True) as writing:
+        publish("shooting.phase_changed", writing.merge(shooting), "DREAMING", "/api/v1/shootings/1")
+        assert writing.scalars(select(WebhookDelivery)).all() == []
+    assert "webhook message not sent: shooting.phase_changed: data/status: the value" in caplog.text

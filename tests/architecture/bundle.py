@@ -88,8 +88,16 @@ def request_roots(contract: Node) -> list[tuple[str, Node]]:
     ]
 
 
-def response_roots(contract: Node) -> list[tuple[str, Node]]:
+def webhook_roots(contract: Node) -> list[tuple[str, Node]]:
+    """Return the schemas of webhook messages, which the server sends like responses."""
     return [
+        (event_type, item["post"]["requestBody"]["content"]["application/json"]["schema"])
+        for event_type, item in contract.get("webhooks", {}).items()
+    ]
+
+
+def response_roots(contract: Node) -> list[tuple[str, Node]]:
+    return webhook_roots(contract) + [
         (f"{operation.id} {status}", media[word])
         for operation in list_operations(contract)
         for status, response in operation.node["responses"].items()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
 
-from tests.tools import openapi_30
+from handlers.contract.document import Document
+from tests.tools import asyncapi, openapi_30
 from tests.tools.review import tools
 
 
@@ -57,6 +58,22 @@ def test_the_openapi_3_0_form_is_fresh_valid_and_passes_the_linter(root: Path, r
     OpenAPIV30SpecValidator(json.loads(committed.read_bytes())).validate()
     report = json.loads(redocly("lint", str(committed), "--format", "json").stdout)
     assert [(problem["ruleId"], problem["message"]) for problem in report["problems"]] == []
+
+
+def test_the_asyncapi_export_is_fresh_and_valid(root: Path, tmp_path: Path) -> None:
+    """AsyncAPI's own schemas are part of Spectral."""
+    committed = root / "openapi" / "asyncapi.json"
+    assert committed.read_bytes() == asyncapi.encode(Document.load(asyncapi.BUNDLE)), (
+        "Stale: run `make openapi`."
+    )
+    ruleset, broken = tmp_path / "ruleset.yaml", tmp_path / "broken.json"
+    ruleset.write_text('extends: ["spectral:asyncapi"]', encoding="utf-8")
+    document = json.loads(committed.read_bytes())
+    document["operations"]["shot_approved"]["action"] = "emit"
+    broken.write_text(json.dumps(document), encoding="utf-8")
+    for path, expected in ((committed, []), (broken, ["operations/shot_approved/action"])):
+        found = tools.run_spectral(path, tmp_path, str(ruleset), "error")
+        assert sorted({"/".join(map(str, one["path"])) for one in found}) == expected
 
 
 def test_the_linter_requires_the_dates_of_deprecated_operations(redocly, root: Path, tmp_path: Path) -> None:

@@ -328,6 +328,17 @@ def test_a_schema_without_a_name_is_found(contract: Node, schema: Node) -> None:
     assert [name.split("/anyOf")[0] for name in find_unnamed_schemas(seeded)] == ["Brand/properties/name"]
 
 
+def test_every_event_type_has_a_webhook_and_a_closed_message(contract: Node) -> None:
+    schemas = contract["components"]["schemas"]
+    assert list(contract["webhooks"]) == schemas["WebhookEventType"]["enum"]
+    headers = ["webhook-id", "webhook-timestamp", "webhook-signature"]
+    for event_type, item in contract["webhooks"].items():
+        message = resolve(contract, item["post"]["requestBody"]["content"]["application/json"]["schema"])
+        assert message["properties"]["type"]["enum"] == [event_type]
+        parameters = [resolve(contract, parameter) for parameter in item["post"]["parameters"]]
+        assert [parameter["name"] for parameter in parameters if parameter["required"]] == headers
+
+
 def test_free_text_excludes_the_null_character(contract: Node) -> None:
     """PostgreSQL cannot store U+0000, so the schemas reject it."""
     roots = request_roots(contract) + [

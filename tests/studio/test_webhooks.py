@@ -50,6 +50,7 @@ def test_a_message_is_signed_as_standard_webhooks_requires(
             "organization_id": str(organization.id),
             "status": "completed",
             "url": f"https://api.example.com/api/v1/generations/{endpoint.id}",
+            "shot_id": None,
         },
     }
     assert request.headers["webhook-id"] == delivery.message_id
@@ -96,7 +97,9 @@ def test_a_rollback_discards_the_message(database: Database, receiver: WebhookRe
 
     def fail_after_publishing() -> None:
         with database.transaction(write=True):
-            outbox.publish("generation.completed", endpoint, "completed", "/api/v1/generations/1")
+            outbox.publish(
+                "generation.completed", endpoint, "completed", "/api/v1/generations/1", shot_id=None
+            )
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

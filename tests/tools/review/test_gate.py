@@ -186,6 +186,31 @@ def test_another_version_of_openapi_is_a_change_of_the_document(contract, tmp_pa
     ]
 
 
+def test_changes_of_webhooks_are_reported_for_the_event(contract, tmp_path: Path) -> None:
+    before, after = contract(), contract()
+    del after["webhooks"]["shot.rejected"]
+    failed = after["webhooks"]["generation.failed"]["post"]
+    after["webhooks"]["generation.lost"] = {"post": {**failed, "operationId": "receive_generation_lost"}}
+    data = get_schema(after, "WebhookGenerationData")
+    del data["properties"]["url"]
+    data["required"].remove("url")
+    get_schema(after, "WebhookShotApprovedData")["properties"]["prediction_id"]["type"] = ["string", "null"]
+    get_schema(after, "WebhookShootingData")["properties"]["color"] = {"type": "string"}
+    found = {change.text: change for change in list_changes(before, after, tmp_path)}
+    statuses = ("completed", "failed", "canceled", "expired")
+    assert found["`receive_shot_rejected` was removed."][:2] == ("breaking", ("WEBHOOK shot.rejected",))
+    assert found["`receive_generation_lost` is new."][:2] == ("added", ("WEBHOOK generation.lost",))
+    assert found["`WebhookGenerationData.url` was removed."][:2] == (
+        "breaking",
+        tuple(f"WEBHOOK generation.{status}" for status in statuses),
+    )
+    assert found["`WebhookShotApprovedData.prediction_id` can now be null."][:2] == (
+        "breaking",
+        ("WEBHOOK shot.approved",),
+    )
+    assert found["`WebhookShootingData.color` is new."].impact == "added"
+
+
 def test_equal_contracts_have_no_changes(contract, tmp_path: Path) -> None:
     assert list_changes(contract(), contract(), tmp_path) == []
 

@@ -52,13 +52,15 @@ def run_redocly_lint(source: Path = SOURCE) -> list[dict[str, Any]]:
     return _json(outcome, outcome.stdout)["problems"]
 
 
-def run_spectral(bundle: Path, folder: Path) -> list[dict[str, Any]]:
-    """Return the problems that Spectral finds in a bundle with the rules of .spectral.yaml."""
+def run_spectral(
+    bundle: Path, folder: Path, ruleset: str = ".spectral.yaml", severity: str = "hint"
+) -> list[dict[str, Any]]:
+    """Return the problems of a severity or a higher one that Spectral finds in a document."""
     report = folder / "spectral.json"
     outcome = _run(
         "@stoplight/spectral-cli/dist/index.js",
-        *("lint", str(bundle), "--ruleset", ".spectral.yaml", "--format", "json", "--output", str(report)),
-        *("--fail-severity", "hint", "--quiet"),
+        *("lint", str(bundle), "--ruleset", ruleset, "--format", "json", "--output", str(report)),
+        *("--fail-severity", severity, "--display-only-failures", "--quiet"),
     )
     return _json(outcome, report.read_text(encoding="utf-8") if report.exists() else "")
 
