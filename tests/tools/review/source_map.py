@@ -18,6 +18,7 @@ class SourceMap:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._files: dict[Path, yaml.Node] = {}
+        self._components: dict[str, dict[str, Path]] = {}
 
     def find_pointer(self, pointer: str) -> str:
         """Return `openapi/file.yaml:line` of a JSON pointer, or of its nearest parent in the sources."""
@@ -48,10 +49,13 @@ class SourceMap:
         return self.find_path(["components", "schemas", *path.split("/")])
 
     def _find_file(self, kind: str, name: str) -> Path | None:
-        for path in sorted(self.folder.glob(HOISTED.get(kind, f"components/{kind}.yaml"))):
-            if _child(self._root(path), name):
-                return path
-        return None
+        if kind not in self._components:
+            self._components[kind] = {
+                key.value: path
+                for path in self.folder.glob(HOISTED.get(kind, f"components/{kind}.yaml"))
+                for key, _ in self._root(path).value
+            }
+        return self._components[kind].get(name)
 
     def _root(self, path: Path) -> yaml.Node:
         if path not in self._files:
