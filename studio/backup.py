@@ -12,6 +12,7 @@ and is in the first copy, or it is newer than that and is in the second one.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
@@ -19,11 +20,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
@@ -39,12 +42,15 @@ from db.copy_database import (
     require_empty_database,
     save_snapshot,
 )
+from db.engine import build_engine
 from db.errors import NotFound
 from db.migrations import head_revision, upgrade
+from db.migrations.locks import MigrationBlocked
+from db.rls.session_role import bypass_rls
 from db.rls.setup import RolesMissing
 from studio.media.backends import open_storage
 from studio.media.referenced_files import CHUNK_BYTES, find_file_error, list_referenced_files
-from studio.media.storage import LocalDisk, Storage, StoredFile
+from studio.media.storage import LocalDisk, Storage, StoredFile, sync_folder, temporary_key
 from studio.settings import PRIVATE_UMASK, InvalidSettings, Settings, load_env_file
 
 FORMAT = 1
@@ -53,6 +59,10 @@ MAX_SNAPSHOTS = 3
 MAX_LISTED_FILES = 20
 
 _DATABASE, _MANIFEST, _SUMS = "database.sqlite", "manifest.json", "SHA256SUMS"
+# Marks a media storage to which a restore has not ended, and holds the hash of its `SHA256SUMS`. No upload
+# has this id, so garbage collection deletes the file after a day.
+_UNFINISHED = temporary_key(UUID(int=0))
+_TEMPORARY_FOLDER = ".restore-"
 _MEDIA_FOLDERS = ("media", "exports", "temp")
 
 
@@ -186,47 +196,88 @@ def save_all(settings: Settings, folder: Path) -> Manifest:
 def restore_backup(settings: Settings, folder: Path) -> Manifest:
     """Restore a backup to an empty database and an empty media storage; if it fails, both are empty again.
 
+    If the process is killed, the next call with the same backup completes the restore.
+
     Raises:
-        BackupRejected, CopyRejected: The backup is incomplete, the database or the storage is not empty, or
-            another user owns the data folder of the server.
+        BackupRejected, CopyRejected: The backup is incomplete, the database or the storage is not empty,
+            another user owns the data folder of the server, or another restore is running.
         BackupDamaged: The backup is not as it was made, or what was restored differs from it.
         CopyFailed: PostgreSQL rejected a row.
         RolesMissing: As `db.migrations.upgrade`.
     """
     require_owner_of_data(settings)
     manifest = Manifest.read(folder)
-    storage, url = open_storage(settings), _owner_url(settings)
-    require_empty_database(url)
-    storage.prepare()
-    for file in _list_stored_files(storage):
-        raise BackupRejected(f"the media storage is not empty: it has a file {file.key}")
-    hashes = read_sums(folder, manifest)
-    verify_files(folder, hashes)
-    copies = FileCopies(LocalDisk(folder), storage)
-    try:
-        # Files first: the server must not find a row without its file.
-        copies.copy_new_files()
-        different = {name for name, _ in copies.hashes.items() ^ hashes.items()} - {_DATABASE}
-        wrong = [key for key, digest in copies.hashes.items() if find_file_error(storage, key, digest)]
-        if different or wrong:
-            listing = ", ".join(sorted({*different, *wrong})[:MAX_LISTED_FILES])
-            raise BackupDamaged(f"these files differ from those that were saved: {listing}")
-        restore_rows(folder / _DATABASE, url, manifest, storage)
-    except BaseException:
-        for key in copies.hashes:
-            storage.delete(key)
-        raise
+    with lock_folder(settings.data_dir):
+        storage, url = open_storage(settings), _owner_url(settings)
+        is_continued = _is_unfinished(storage, manifest)
+        if not is_continued:
+            require_empty_database(url)
+        storage.prepare()
+        hashes = read_sums(folder, manifest)
+        _require_no_other_file(storage, hashes if is_continued else {})
+        verify_files(folder, hashes)
+        restore_all(folder, manifest, hashes, storage, url, is_continued)
     return manifest
 
 
-def restore_rows(snapshot: Path, url: str, manifest: Manifest, storage: Storage) -> None:
-    """Restore the rows of a snapshot to an empty database, and upgrade them if they have an older schema."""
+def restore_all(
+    folder: Path,
+    manifest: Manifest,
+    hashes: Mapping[str, str],
+    storage: Storage,
+    url: str,
+    is_continued: bool,
+) -> None:
+    """Restore files and rows of a verified backup.
+
+    Args:
+        is_continued: An earlier restore of this backup was killed. It may have restored anything.
+    """
+    with prepare_rows(folder / _DATABASE, url, manifest) as (copy, digests):
+        if is_continued and not _is_empty_database(url):
+            if not _has_rows(url, digests):
+                require_empty_database(url)
+            # Only the verification of the files, and the mark, are missing.
+            require_files(copy, hashes, manifest, storage)
+            storage.delete(_UNFINISHED)
+            return
+        storage.write(_UNFINISHED, manifest.sums.encode())
+        copies = FileCopies(LocalDisk(folder), storage)
+        try:
+            # Files first: the server must not find a row without its file.
+            copies.copy_new_files()
+            different = {name for name, _ in copies.hashes.items() ^ hashes.items()} - {_DATABASE}
+            if different:
+                raise BackupDamaged(_describe_files(different))
+            require_files(copy, hashes, manifest, storage)
+            restore_rows(copy, url)
+        except BaseException:
+            for key in {*copies.hashes, *hashes} - {_DATABASE}:
+                storage.delete(key)
+            storage.delete(_UNFINISHED)
+            raise
+        storage.delete(_UNFINISHED)
+
+
+@contextmanager
+def prepare_rows(
+    snapshot: Path, url: str, manifest: Manifest
+) -> Iterator[tuple[Path, dict[str, TableDigest]]]:
+    """Yield a copy of a snapshot with the newest schema, beside its later place, and its digests.
+
+    Raises:
+        BackupDamaged: The rows are not those of the manifest.
+    """
     is_sqlite = make_url(url).get_backend_name() == "sqlite"
     target = Path(make_url(url).database or "")
     if is_sqlite:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A killed restore leaves its folder.
+        for leftover in target.parent.glob(f"{_TEMPORARY_FOLDER}*"):
+            shutil.rmtree(leftover)
     # SQLite renames the file into place, so it is prepared beside its place.
-    with tempfile.TemporaryDirectory(prefix=".restore-", dir=target.parent if is_sqlite else None) as name:
+    parent = target.parent if is_sqlite else None
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY_FOLDER, dir=parent) as name:
         copy = Path(name) / _DATABASE
         shutil.copyfile(snapshot, copy)
         if manifest.revision != head_revision():
@@ -235,16 +286,114 @@ def restore_rows(snapshot: Path, url: str, manifest: Manifest, storage: Storage)
             digests = digest_tables(connection)
         if manifest.revision == head_revision():
             _require_equal(manifest.tables, _describe_tables(digests))
-        if find_damaged_files(copy, storage).keys() != manifest.damaged_files.keys():
-            raise BackupDamaged("rows refer to other files than the backup has")
-        if is_sqlite:
-            with copy.open("rb") as file:
-                os.fsync(file.fileno())
-            # Checked again: a server may have started in between.
-            require_empty_database(url)
-            copy.replace(target)
-        elif not copy_database(f"sqlite:///{copy}", url, lambda _, reports: True):
-            raise BackupDamaged("PostgreSQL has stored other rows than the backup has")
+        yield copy, digests
+
+
+def require_files(copy: Path, hashes: Mapping[str, str], manifest: Manifest, storage: Storage) -> None:
+    """Check the restored files, and that rows refer to no others.
+
+    Raises:
+        BackupDamaged: A file differs, or the backup lacks files of rows.
+    """
+    wrong = [
+        key for key, digest in hashes.items() if key != _DATABASE and find_file_error(storage, key, digest)
+    ]
+    if wrong:
+        raise BackupDamaged(_describe_files(wrong))
+    if find_damaged_files(copy, storage).keys() != manifest.damaged_files.keys():
+        raise BackupDamaged("rows refer to other files than the backup has")
+
+
+def restore_rows(copy: Path, url: str) -> None:
+    """Restore the rows of a prepared snapshot to an empty database, all or none."""
+    if make_url(url).get_backend_name() == "sqlite":
+        target = Path(make_url(url).database or "")
+        with copy.open("rb") as file:
+            os.fsync(file.fileno())
+        # Checked again: a server may have started in between.
+        require_empty_database(url)
+        copy.replace(target)
+        sync_folder(target.parent)
+    elif not copy_database(f"sqlite:///{copy}", url, lambda _, reports: True):
+        raise BackupDamaged("PostgreSQL has stored other rows than the backup has")
+
+
+def _is_unfinished(storage: Storage, manifest: Manifest) -> bool:
+    """Return whether an earlier restore of this backup was killed.
+
+    Raises:
+        BackupRejected: One of another backup was.
+    """
+    try:
+        sums = storage.read(_UNFINISHED).decode()
+    except NotFound:
+        return False
+    # compared: the operator has both files, so constant time is not needed.
+    if sums != manifest.sums:
+        raise BackupRejected(
+            "the media storage has files of an unfinished restore of another backup: restore that one, or "
+            "delete all files"
+        )
+    return True
+
+
+def _require_no_other_file(storage: Storage, hashes: Mapping[str, str]) -> None:
+    """Check that the storage has no files but these, and delete partial ones of a restore that was killed.
+
+    Raises:
+        BackupRejected: There is another file.
+    """
+    keys = {file.key for file in _list_stored_files(storage)} - {_UNFINISHED, *hashes}
+    for key in sorted(keys, key=_is_partial):
+        if not hashes or not _is_partial(key):
+            raise BackupRejected(f"the media storage is not empty: it has a file {key}")
+        storage.delete(key)
+
+
+def _is_empty_database(url: str) -> bool:
+    try:
+        require_empty_database(url)
+    except CopyRejected:
+        return False
+    return True
+
+
+def _has_rows(url: str, digests: Mapping[str, TableDigest]) -> bool:
+    """Return whether a database has exactly these rows, and no server has used it yet."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        path = Path(parsed.database or "")
+        if any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-shm", "-journal")):
+            return False
+        with open_snapshot(path) as connection:
+            # compared: no secrets, but the digests of tables.
+            return digest_tables(connection) == digests
+    engine = build_engine(url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            bypass_rls(connection)
+            # compared: no secrets, but the digests of tables.
+            return digest_tables(connection) == digests
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Let no other process of this machine restore to a data folder within the block.
+
+    Raises:
+        BackupRejected: One does.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BackupRejected(f"another restore is running in {folder}") from None
+    finally:
+        os.close(descriptor)
 
 
 def require_owner_of_data(settings: Settings) -> None:
@@ -326,6 +475,12 @@ def _write_file(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+    sync_folder(path.parent)
+
+
+def _describe_files(keys: Iterable[str]) -> str:
+    listing = ", ".join(sorted(keys)[:MAX_LISTED_FILES])
+    return f"these files differ from those that were saved: {listing}"
 
 
 def _hash_file(path: Path) -> str:
@@ -387,7 +542,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = Settings.from_environment()
         manifest = options.run(settings, options.folder)
         print_manifest(manifest, read_sums(options.folder, manifest))
-    except (InvalidSettings, BackupRejected, CopyRejected, RolesMissing) as error:
+    except (InvalidSettings, BackupRejected, CopyRejected, MigrationBlocked, RolesMissing) as error:
         print(f"Not {options.past}: {error}", file=sys.stderr)
         return 2
     except (BackupDamaged, CopyFailed, DBAPIError, OSError) as error:

@@ -168,7 +168,7 @@ class LocalDisk:
         If the block raises, nothing is stored.
         """
         target = self._locate(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target.parent)
         partial = target.parent / f".{target.name}.{secrets.token_hex(8)}"
         try:
             with partial.open("x+b") as file:
@@ -179,7 +179,7 @@ class LocalDisk:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
     def read(self, key: str) -> bytes:
         """Return the content of a file; raise NotFound if it does not exist."""
@@ -228,7 +228,15 @@ class LocalDisk:
         return self.root / require_key(key)
 
 
-def _sync_folder(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
+    """Create a folder, and those above it that are missing, durably."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
     """Make a rename durable: fsync of the file does not cover its directory entry."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
@@ -24,6 +29,7 @@ from db.rls.session_role import bypass_rls
 from studio import backup
 from studio.media.storage import LocalDisk
 from studio.settings import Settings
+from tests.e2e.server import ROOT
 from tests.support.databases import create_database, on_postgresql
 from tests.support.filled_server import fill_server_folder
 from tests.support.row_counts import actual_counts, stored_counts
@@ -538,3 +544,138 @@ def test_s32_nothing_starts_if_policies_are_missing(own_database_url: str) -> No
     engine.dispose()
     with pytest.raises(OwnersChanged, match=r"tables are missing.*: brands. Restore it again"):
         upgrade(own_database_url)
+
+
+# Runs `restore` and kills its process in the middle of the third file, between files and rows, or when all is
+# restored and only the mark of an unfinished restore is left.
+KILLED_RESTORE = """
+import os, signal, sys
+from studio import backup
+from studio.media.storage import LocalDisk
+
+point, folder = sys.argv[1:]
+copied, copy = [], backup.FileCopies._copy
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def copy_or_kill(self, key):
+    copied.append(key)
+    if len(copied) == 3:
+        with self._target.open_writer(key) as file:
+            file.write(b"half")
+            file.flush()
+            kill()
+    return copy(self, key)
+
+if point == "file":
+    backup.FileCopies._copy = copy_or_kill
+elif point == "rows":
+    backup.find_damaged_files = kill
+else:
+    LocalDisk.delete = kill
+backup.main(["restore", folder])
+"""
+
+
+def kill_restore(target: Installation, folder: Path, point: str) -> None:
+    environment = {**os.environ, "DATA_DIR": str(target.folder), "DATABASE_URL": target.url}
+    command = [sys.executable, "-c", KILLED_RESTORE, point, str(folder)]
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=ANOTHER_KIND)])
+@pytest.mark.parametrize("point", ["file", pytest.param("rows", marks=ANOTHER_KIND), "end"])
+def test_s32_a_killed_restore_is_completed_by_the_next_one(
+    install: Install,
+    filled: Installation,
+    saved: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    point: str,
+) -> None:
+    target = install(kind, False)
+    kill_restore(target, saved, point)
+    assert target.list_content()
+    assert target.run("restore", saved) == 0, capsys.readouterr().err
+    assert target.digest() == filled.digest()
+    complete = {key: content for key, content in filled.list_content().items() if "/." not in key}
+    assert target.list_content() == complete
+    assert list(target.folder.glob(".restore-*")) == []
+    assert target.run("restore", saved) == 2
+
+
+@pytest.mark.slow("it starts a process")
+def test_s32_a_killed_restore_of_another_backup_is_refused(
+    install: Install, filled: Installation, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    another, target = tmp_path / "another", install("sqlite", False)
+    filled.storage.write(UPLOAD, b"another upload")
+    assert filled.run("create", another) == 0
+    kill_restore(target, another, "rows")
+    before = target.list_content()
+    assert target.run("restore", saved) == 2
+    assert "an unfinished restore of another backup" in capsys.readouterr().err
+    assert target.list_content() == before
+    assert target.run("restore", another) == 0
+
+
+def test_s32_what_a_server_has_written_after_a_killed_restore_is_kept(
+    install: Install, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = install("sqlite", False)
+    kill_restore(target, saved, "end")
+    target.execute("UPDATE brands SET name = 'changed' WHERE name = '7'")
+    rows, files = target.digest(), target.list_content()
+    assert target.run("restore", saved) == 2
+    assert "The target is not empty" in capsys.readouterr().err
+    assert (target.digest(), target.list_content()) == (rows, files)
+
+
+@pytest.mark.slow("it starts a process")
+def test_s32_a_file_that_is_not_of_the_backup_stops_the_completion_of_a_restore(
+    install: Install, saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = install("sqlite", False)
+    kill_restore(target, saved, "file")
+    target.storage.write("temp/other", b"mine")
+    files = target.list_content()
+    assert target.run("restore", saved) == 2
+    assert "it has a file temp/other" in capsys.readouterr().err
+    assert target.list_content() == files
+
+
+def test_s32_two_restores_do_not_run_at_the_same_time(
+    install: Install, saved: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, verify, statuses = install("sqlite", False), backup.verify_files, []
+
+    def restore_meanwhile(*arguments: Any) -> None:
+        monkeypatch.setattr(backup, "verify_files", verify)
+        statuses.append(target.run("restore", saved))
+        verify(*arguments)
+
+    monkeypatch.setattr(backup, "verify_files", restore_meanwhile)
+    assert (target.run("restore", saved), statuses) == (0, [2])
+    assert "another restore is running" in capsys.readouterr().err
+
+
+def test_s32_folders_are_synchronized_after_files_are_renamed(
+    install: Install, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, synchronized, fsync = install("sqlite", False), [], os.fsync
+
+    def record(descriptor: int) -> None:
+        synchronized.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    assert target.run("restore", saved) == 0
+    last_file = max(synchronized.index(path) for path in synchronized if path.suffix == ".sqlite")
+    assert target.folder in synchronized[last_file:]
+    folders = {path for path in target.storage.root.rglob("*") if path.is_dir()}
+    assert {target.storage.root, *folders} <= set(synchronized)
+    synchronized.clear()
+    backup._write_file(saved / "manifest.json", b"{}")
+    assert synchronized == [saved / ".manifest.json", saved]
