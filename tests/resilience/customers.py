@@ -34,7 +34,14 @@ FINAL_STATES = ("completed", "failed", "canceled", "expired")
 TEMPORARY = {429, 503}
 """Statuses after which a client repeats a request; and 409 while the first request with the key runs."""
 
+IN_PROGRESS = "idempotency_key_in_progress"
+
 Row = dict[str, Any]
+
+
+def is_final(response: httpx.Response) -> bool:
+    """Return whether a conflict is the result of the request, and not that its key is in use."""
+    return bool(response.json().get("code") != IN_PROGRESS)
 
 
 class Contract:
@@ -158,6 +165,9 @@ class Customers:
                 return dict(response.json())
             if response is not None and not self._is_temporary(response):
                 return None
+            if response is not None and response.status_code == 409 and is_final(response):
+                # The server repeats this answer to the same key.
+                key = {"Idempotency-Key": str(uuid.uuid4())}
             if self._stopped.is_set():
                 # An unknown result is resolved after the end, too: the request may have been carried out.
                 give_up_at = give_up_at or time.monotonic() + RECOVERY_SECONDS
@@ -171,7 +181,7 @@ class Customers:
             self._sign_in()
             return True
         code = response.json().get("code")
-        if response.status_code in TEMPORARY or code in ("idempotency_key_in_progress", "queue_full"):
+        if response.status_code in TEMPORARY or code in (IN_PROGRESS, "queue_full"):
             return True
         self._complain(f"{response.request.method} {response.request.url.path}: {response.text[:300]}")
         return False

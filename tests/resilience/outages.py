@@ -267,7 +267,7 @@ def fill_redis(folder: Path) -> Iterator[Stage]:
 
             def end() -> None:
                 client.config_set("maxmemory", "0")
-                client.delete(*client.keys("filling-*"))
+                client.delete("any", *client.keys("filling-*"))
 
             yield Stage(server, begin, end)
 

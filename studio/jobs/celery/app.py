@@ -55,6 +55,8 @@ def build_celery(settings: Settings) -> Celery:
         },
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
+        # Redis rejects writes while its memory is full: without this, the worker would end.
+        broker_channel_error_retry=True,
         broker_transport_options={
             "socket_connect_timeout": CONNECT_SECONDS,
             "socket_timeout": READ_TIMEOUT_SECONDS,
