@@ -45,7 +45,7 @@ def describe_added_or_removed(raw: Node, pointer: str, contract: Node) -> str:
     if steps[-1] == "not":
         subject = describe_subject(join_pointer(steps[:-1]), contract)
         return f"{subject}: {_format_value(value)} is {'no longer' if is_added else 'now'} accepted."
-    if steps[-2] in ("oneOf", "anyOf") and steps[-1].isdigit():
+    if steps[-2:-1] in (["oneOf"], ["anyOf"]) and steps[-1].isdigit():
         subject = describe_subject(join_pointer(steps[:-2]), contract)
         return f"{subject} can {'also' if is_added else 'no longer'} be {_name_of_schema(value)}."
     subject = describe_subject(pointer, contract)

@@ -176,7 +176,8 @@ class ComponentUsage:
             direction = "response" if is_response != (root == "webhooks") else "request"
             return (_operation_name(root, steps[0], steps[1]),), {direction}
         if root in OPERATION_ROOTS:
-            return tuple(name for name, own in self.steps.items() if own[:2] == [root, *steps[:1]]), {
+            wanted = [root, *steps[:1]]
+            return tuple(name for name, own in self.steps.items() if own[: len(wanted)] == wanted), {
                 "request"
             }
         uses = self._uses.get("#/" + "/".join(pointer.removeprefix("#/").split("/")[:3]), {})
@@ -225,7 +226,7 @@ def _parse_change(raw: Node, old: ComponentUsage, new: ComponentUsage) -> Iterat
     if key in INVISIBLE_KEYS or steps[0] in INVISIBLE_KEYS or raw["typeName"] == "SpecExtension":
         return
     impact = _impact(raw, directions, old)
-    if raw["typeName"] in ("PathItem", "Operation") and kind != "modified":
+    if raw["typeName"] in ("PathItem", "Operation", "WebhooksMap") and kind != "modified":
         for name in operations:
             yield Change(
                 impact,
@@ -260,7 +261,7 @@ def _has_equal_urls(raw: Node) -> bool:
 def _is_required_by_requests(pointer: str, contract: Node, directions: set[str]) -> bool:
     """Return whether a node is a property that the schemas of requests require."""
     steps = split_pointer(pointer)
-    if "request" not in directions or steps[-2] != "properties":
+    if "request" not in directions or steps[-2:-1] != ["properties"]:
         return False
     return steps[-1] in resolve_pointer(contract, join_pointer(steps[:-2])).get("required", [])
 

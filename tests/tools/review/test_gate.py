@@ -211,6 +211,21 @@ def test_changes_of_webhooks_are_reported_for_the_event(contract, tmp_path: Path
     assert found["`WebhookShootingData.color` is new."].impact == "added"
 
 
+def test_the_first_and_the_last_webhook_are_reported_by_name(contract, tmp_path: Path) -> None:
+    (tmp_path / "added").mkdir()
+    (tmp_path / "removed").mkdir()
+    webhooks = contract()
+    webhooks["webhooks"] = dict(list(webhooks["webhooks"].items())[:2])
+    without = {key: value for key, value in webhooks.items() if key != "webhooks"}
+    names = [item["post"]["operationId"] for item in webhooks["webhooks"].values()]
+    added = list_changes(without, webhooks, tmp_path / "added")
+    assert {(one.impact, one.text) for one in added} == {("added", f"`{name}` is new.") for name in names}
+    removed = list_changes(webhooks, without, tmp_path / "removed")
+    assert {("breaking", f"`{name}` was removed.") for name in names} <= {
+        (one.impact, one.text) for one in removed
+    }
+
+
 def test_equal_contracts_have_no_changes(contract, tmp_path: Path) -> None:
     assert list_changes(contract(), contract(), tmp_path) == []
 
