@@ -132,9 +132,9 @@ class Proxy:
                 sink.sendall(piece)
         for each in (source, sink):
             self._open.discard(each)
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the other thread has closed it
                 each.shutdown(socket.SHUT_RDWR)
-                each.close()
+            each.close()
 
 
 class MailServer:
