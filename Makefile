@@ -66,9 +66,9 @@ restore: .venv/.runtime ## Restore a backup to an empty database and media stora
 
 ##@ Test
 
-# Some tests wait for servers, so there is one process more than cores. Whole files go to one process because their
+# Some tests wait for servers, so there are two processes more than cores. Whole files go to one process because their
 # tests share servers. Without a reordering, slow files start first.
-PYTEST = $(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 5 \
+PYTEST = $(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --maxprocesses 5 \
 	--dist loadfile --no-loadscope-reorder
 
 .PHONY: test

@@ -74,12 +74,21 @@ def assert_is_408(status: str, headers: dict[str, str], body: bytes, seconds: fl
     assert TIMEOUT_SECONDS * 0.9 < seconds < MAX_WAIT_SECONDS
 
 
-@pytest.mark.parametrize("drop", [b"", b"X-Drop: 1\r\n", b"x"])
+@pytest.mark.parametrize(
+    "drop",
+    [
+        pytest.param(b"", marks=pytest.mark.slow("the next case waits as long")),
+        b"X-Drop: 1\r\n",
+        pytest.param(b"x", marks=pytest.mark.slow("the case before waits as long")),
+    ],
+)
 def test_s19_a_request_head_that_never_ends_times_out(connection: socket.socket, drop: bytes) -> None:
     assert_is_408(*trickle(connection, GET, drop))
 
 
-@pytest.mark.parametrize("drop", [b"", b"\r\n"])
+@pytest.mark.parametrize(
+    "drop", [b"", pytest.param(b"\r\n", marks=pytest.mark.slow("the case before waits as long"))]
+)
 def test_s19_a_silent_connection_is_closed(connection: socket.socket, drop: bytes) -> None:
     status, _, _, seconds = trickle(connection, drop, drop)
     assert status == ""
@@ -130,6 +139,7 @@ def test_s19_a_request_has_at_most_a_hundred_headers(connection: socket.socket, 
     assert connection.recv(100).startswith(b"HTTP/1.1 200 " if count == 90 else b"HTTP/1.1 400 ")
 
 
+@pytest.mark.slow("it waits three seconds")
 def test_a_client_waiting_for_a_response_does_not_time_out(server: RunningServer) -> None:
     with Api(server.origin) as api:
         api.sign_in(EMAIL, PASSWORD)
@@ -141,6 +151,7 @@ def test_a_client_waiting_for_a_response_does_not_time_out(server: RunningServer
     assert answer.headers["preference-applied"] == f"wait={TIMEOUT_SECONDS + 2}"
 
 
+@pytest.mark.slow("it waits two seconds")
 def test_a_connection_stays_open_for_requests_within_the_timeout(server: RunningServer) -> None:
     client = http.client.HTTPConnection(
         "127.0.0.1", int(server.origin.rpartition(":")[2]), timeout=MAX_WAIT_SECONDS

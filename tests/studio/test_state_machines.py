@@ -46,9 +46,10 @@ def test_the_contract_describes_the_states_of_shots_and_predictions_as_the_table
     assert "pending -> generating -> pending_review -> approved | rejected | revision_requested" in text
     assert "A generation can start in every state except generating, approved and exported" in text
     assert SHOT_ACTIONS["generate"].sources == set(SHOT_STATES) - {"approved", "exported", "generating"}
-    assert "approved, rejected and exported reopen to pending_review" in text
+    assert "An approved, rejected or exported shot can be reopened: it returns to pending_review." in text
     assert SHOT_ACTIONS["reopen"].sources == {"approved", "rejected", "exported"}
-    assert "pending_review -> approved | rejected, approved -> exported; all three reopen" in text
+    assert "pending_review -> approved | rejected, approved -> exported." in text
+    assert "An approved, rejected or exported prediction can be reopened: it returns" in text
     assert PREDICTION_ACTIONS["reopen"].sources == {"approved", "rejected", "exported"}
     assert SHOT_ACTIONS["export"].sources == PREDICTION_ACTIONS["export"].sources == set(DELIVERABLE)
     targets = {action.target for action in SHOT_ACTIONS.values()} - {None}
