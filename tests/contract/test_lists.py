@@ -214,7 +214,7 @@ def test_a_list_is_read_by_an_index(
             assert_read_by_index(query_plans, name, table, query, order)
             assert_counted_by_index(query_plans, name, table, query, order)
             if cursor and table in UNBOUNDED_TABLES and not query.keys() & PARENT_PARAMETERS:
-                send(sort=order, limit=1, cursor=cursor)
+                send(**query, sort=order, limit=1, cursor=cursor)
                 assert "ROW(" in index_condition(query_plans.page_plan(table), table), order
 
 

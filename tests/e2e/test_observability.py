@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -259,7 +260,10 @@ def listening_ports(process_id: int) -> set[int]:
     files = Path(f"/proc/{process_id}/fd")
     if not files.is_dir():
         skip_or_fail("Linux, whose /proc lists the ports of a process")
-    sockets = {str(file.readlink()) for file in files.iterdir()}
+    sockets = set()
+    for file in files.iterdir():
+        with suppress(FileNotFoundError):  # the process has closed it meanwhile
+            sockets.add(str(file.readlink()))
     rows = [
         line.split()
         for table in ("tcp", "tcp6")

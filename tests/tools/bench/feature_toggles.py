@@ -38,7 +38,7 @@ def _noop(*_: object, **__: object) -> None:
     """Do nothing and report no error."""
 
 
-def _no_violations(*_: object) -> list[Any]:
+def _no_violations(*_arguments: Any, **_options: Any) -> list[Any]:
     return []
 
 
