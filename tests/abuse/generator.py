@@ -58,7 +58,7 @@ async def drive(address: Address, payloads: Iterator[Payload], tally: Tally) -> 
 
 async def respond_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Read a request and respond after `SLOW_RESPONSE_SECONDS`."""
-    with contextlib.suppress(OSError, asyncio.CancelledError):
+    with contextlib.suppress(OSError, asyncio.CancelledError):  # the caller has gone, or the attack has ended
         await reader.read(65_536)
         await asyncio.sleep(SLOW_RESPONSE_SECONDS)
         writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
@@ -110,7 +110,7 @@ def main() -> None:
     """Run the task of standard input."""
     task, tally = json.load(sys.stdin), Tally()
     if task["attack"] in ATTACKS:
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError):  # the time of the attack is over
             asyncio.run(attack(task, tally))
     else:
         spin(task["seconds"])

@@ -90,7 +90,7 @@ class Proxy:
         """Break all connections and refuse new ones."""
         self.is_away = True
         for each in tuple(self._open):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it is closed already
                 each.shutdown(socket.SHUT_RDWR)
 
     def come_back(self) -> None:
@@ -125,7 +125,7 @@ class Proxy:
                 threading.Thread(target=self._forward, args=(source, sink, delays), daemon=True).start()
 
     def _forward(self, source: socket.socket, sink: socket.socket, delays: bool) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # one of the two sides has gone
             while piece := source.recv(1 << 20):
                 if delays and self.delay:
                     time.sleep(self.delay)
@@ -261,7 +261,9 @@ def fill_redis(folder: Path) -> Iterator[Stage]:
             def begin() -> None:
                 client.config_set("maxmemory-policy", "noeviction")
                 client.config_set("maxmemory", REDIS_BYTES)
-                with contextlib.suppress(redis.exceptions.OutOfMemoryError):
+                with contextlib.suppress(
+                    redis.exceptions.OutOfMemoryError
+                ):  # the memory is full: that is wanted
                     for number in range(1_000):
                         client.set(f"filling-{number}", bytes(10_000))
 
@@ -339,6 +341,6 @@ def run_outage(name: str, folder: Path, seed: int) -> Finding:
 
 
 def _is_ready(server: RunningServer) -> bool:
-    with contextlib.suppress(httpx.TransportError):
+    with contextlib.suppress(httpx.TransportError):  # not ready
         return httpx.get(f"{server.url}/utils/readiness", timeout=10).status_code == 200
     return False
