@@ -184,7 +184,7 @@ class FairSlots:
         return self._held[owner] < self.per_owner and self._held[address] < self.per_address
 
     def _find_next(self) -> Subject | None:
-        """Return the waiting subject whose turn it is; None if none can have a slot."""
+        """Return the waiting subject that gets the next free slot; None if none may have one."""
         waiting = filter(self._has_capacity, self._waiting)
         # The first one of several with the same turns has waited longest.
         return min(waiting, key=self._latest_turns, default=None)

@@ -32,7 +32,7 @@ from db.models.subjects import Subject, SubjectBaseImage
 from db.session import current_session
 from db.tenancy import current_caller, get_reference, select_visible
 from studio.generations.availability import NotAvailable, Tenant, require_available
-from studio.generations.request import GenerationRequest
+from studio.generations.request import TOOL_BY_STRATEGY, GenerationRequest
 from studio.providers.registry import PROVIDERS
 from studio.state_machines import next_shot_status
 
@@ -201,10 +201,23 @@ def _choose_model(request: GenerationRequest) -> GenerationModel:
         if request.required_tool in model.tool_types and request.generation_strategy in strategies:
             break
     else:
-        raise StrategyNotSupported()
+        raise StrategyNotSupported(
+            pointer="/generation_strategy", allowed_values=_list_supported_strategies(models)
+        )
     if request.tool not in (None, request.required_tool):
-        raise StrategyNotSupported()
+        raise StrategyNotSupported(pointer="/tool", allowed_values=[request.required_tool])
     return model
+
+
+def _list_supported_strategies(models: Sequence[GenerationModel]) -> list[str]:
+    """Return the strategies for which one of the models has the tool and its provider the code."""
+    return [
+        strategy
+        for strategy, tool in TOOL_BY_STRATEGY.items()
+        if any(
+            tool in model.tool_types and strategy in PROVIDERS[model.provider].strategies for model in models
+        )
+    ]
 
 
 def _resolve_shot_type(tenant: Tenant, request: GenerationRequest, shot: Shot | None) -> ShotType | None:

@@ -220,3 +220,15 @@ def test_a_malformed_time_has_one_violation(customer: Customer) -> None:
         "detail"
     ]
     assert (violation["pointer"], violation["type"]) == ("/due_date", "datetime_parsing")
+
+
+def test_an_unsupported_strategy_lists_the_supported_ones(customer: Customer) -> None:
+    model = factories.make_generation_model(tool_types=["BASE_GENERATION", "REFINE"])
+    path = f"/generations/{customer.organization_query}"
+    body = {"model_id": str(model.id), "generation_strategy": "VIDEO"}
+    assert members(customer.client("POST", path, body)) == {
+        "status": 409,
+        "code": "strategy_not_supported",
+        "pointer": "/generation_strategy",
+        "allowed_values": ["GENERATE", "REFINE"],
+    }
