@@ -7,6 +7,8 @@ here are raised by more than one package or for a constraint of the database.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 
@@ -28,6 +30,16 @@ class DomainError(Exception):
         self.value = value
         self.members = members
         super().__init__(self.detail)
+
+
+@contextmanager
+def names_place(pointer: str) -> Iterator[None]:
+    """Add a place in the request body, a JSON Pointer, to a domain error of the block that names none."""
+    try:
+        yield
+    except DomainError as error:
+        error.members.setdefault("pointer", pointer)
+        raise
 
 
 class NotFound(DomainError):

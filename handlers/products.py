@@ -7,7 +7,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import joinedload, load_only
 
-from db.base import utc_now
+from db.base import new_id, utc_now
+from db.errors import names_place
 from db.fast_path.insert import insert_row
 from db.models.brands import Brand
 from db.models.media import MediaResource
@@ -30,6 +31,7 @@ from handlers.common.references import (
 from handlers.common.responses import ApiResponse, created, no_content, ok
 from handlers.schemas.products import ProductImageSchema, ProductSchema
 from studio.catalogue.image_limits import require_image_capacity
+from studio.catalogue.visibility import check_may_publish, sync_media_visibility
 from studio.media.stored_image import StoredImage
 
 # A product shows four of the 14 columns of an image.
@@ -50,25 +52,40 @@ PRODUCT_IMAGES = ListQuery(ProductImage, ProductImageSchema, parent={"product_id
 
 
 @requires(Permission.PRODUCTS_READ)
-def list_products(organization_id: UUID | None = None, **params: Any) -> ApiResponse:
-    """List the products of a tenant."""
+def list_products(
+    organization_id: UUID | None = None, include_public: bool = False, **params: Any
+) -> ApiResponse:
+    """List the products of a tenant; without public ones by default, because the list is its catalogue."""
     organization_id = find_list_organization(organization_id, {Brand: params.get("brand_id")})
-    return PRODUCTS.list_response(params, list_filter(organization_id))
+    return PRODUCTS.list_response(params, list_filter(organization_id, include_public))
 
 
 @requires(Permission.PRODUCTS_WRITE)
-@prefetches_images(precheck_create, "cover_image")
+@prefetches_images(precheck_create, "cover_image", "images/*/url")
 def create_product(
     body: dict[str, Any],
     organization_id: UUID | None = None,
     mode: str = "complete",
     sync_captioning: bool = True,
 ) -> ApiResponse:
-    """Create a product. `basic` creates a draft; `sync_captioning` has no effect, older clients send it."""
+    """Create a product, with its first photos.
+
+    `basic` creates a draft. `sync_captioning` has no effect; older clients send it.
+    """
+    check_may_publish(body)
     state = ProductState.DRAFT if mode == "basic" else ProductState.READY
     product = Product(**resolve_ownership(organization_id), state=state, cover_media=None, images=[])
+    photos = body.pop("images", ())
     _apply_body(product, body)
+    for index, photo in enumerate(photos):
+        with names_place(f"/images/{index}/url"):
+            image = _build_image(product, photo["url"], photo["type"])
+        product.images.append(image)
+        if image.type == "primary" and product.cover_media is None:
+            product.cover_media = image.media
     insert_row(product)
+    if product.public:
+        sync_media_visibility(*_list_media_ids(product))
     return created(product, ProductSchema, f"/api/v1/products/{product.id}")
 
 
@@ -83,15 +100,23 @@ def get_product(product_id: UUID) -> ApiResponse:
 def update_product(product_id: UUID, body: dict[str, Any]) -> ApiResponse:
     """Update a product."""
     product = get_for_update(Product, product_id, ProductSchema, IMAGE_OPTIONS)
+    check_may_publish(body, product.public)
+    was_public, cover_before = product.public, product.cover_media_id
     _apply_body(product, body)
     current_session().flush()
+    if was_public or product.public:
+        sync_media_visibility(cover_before, *_list_media_ids(product))
     return ok(product, ProductSchema)
 
 
 @requires(Permission.PRODUCTS_WRITE)
 def delete_product(product_id: UUID) -> ApiResponse:
     """Delete a product that no row refers to, with its photos."""
-    delete_unreferenced(get_for_update(Product, product_id, ProductSchema, IMAGE_OPTIONS))
+    product = get_for_update(Product, product_id, ProductSchema, IMAGE_OPTIONS)
+    was_public, media_ids = product.public, _list_media_ids(product)
+    delete_unreferenced(product)
+    if was_public:
+        sync_media_visibility(*media_ids)
     return no_content()
 
 
@@ -128,12 +153,15 @@ def add_product_image_from_url(product_id: UUID, body: dict[str, Any]) -> ApiRes
 def _add_image(product_id: UUID, source: StoredImage | str, type_: str) -> ApiResponse:
     product = get_visible(Product, product_id, for_update=True)
     require_image_capacity(ProductImage, ProductImage.product_id == product.id)
-    ownership = {"owner_id": product.owner_id, "organization_id": product.organization_id}
-    media = accept_image(source, product.organization_id, product.owner_id)
-    image = ProductImage(**ownership, product_id=product.id, media=media, type=type_)
+    image = _build_image(product, source, type_)
+    image.product_id = product.id
     current_session().add(image)
+    if type_ == "primary" and product.cover_media_id is None:
+        product.cover_media_id = image.media.id
     product.updated_at = utc_now()
     current_session().flush()
+    if product.public:
+        sync_media_visibility(image.media_id)
     return created(image, ProductImageSchema, f"/api/v1/products/{product.id}/images/{image.id}")
 
 
@@ -150,9 +178,22 @@ def delete_product_image(product_id: UUID, image_id: UUID) -> ApiResponse:
     of_product = [ProductImage.product_id == product_id]
     image = get_for_update(ProductImage, image_id, ProductImageSchema, FILE_AND_PRODUCT_OPTIONS, of_product)
     image.product.updated_at = utc_now()
+    was_public, media_id = image.product.public, image.media_id
     current_session().delete(image)
     current_session().flush()
+    if was_public:
+        sync_media_visibility(media_id)
     return no_content()
+
+
+def _build_image(product: Product, source: StoredImage | str, type_: str) -> ProductImage:
+    media = accept_image(source, product.organization_id, product.owner_id)
+    ownership = {"owner_id": product.owner_id, "organization_id": product.organization_id}
+    return ProductImage(**ownership, id=new_id(), media=media, type=type_)
+
+
+def _list_media_ids(product: Product) -> list[UUID | None]:
+    return [product.cover_media_id, *(image.media_id for image in product.images)]
 
 
 def _apply_body(product: Product, body: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ColumnElement, ForeignKey, String, select
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import Owned, sort_indexes, tenant_indexes, unique_per_tenant
@@ -57,7 +58,7 @@ class Product(Owned):
 
 
 class ProductImage(Owned):
-    """A row is one photo of a product; `type` is the side that it shows."""
+    """A row is one photo of a product; `type` is the side that it shows. It is public if its product is."""
 
     __tablename__ = "product_images"
     __table_args__ = tenant_indexes("product_images")
@@ -68,3 +69,15 @@ class ProductImage(Owned):
 
     product: Mapped[Product] = relationship(back_populates="images", lazy="raise")
     media: Mapped[MediaResource] = relationship(lazy="raise")
+
+    @hybrid_property
+    def public(self) -> bool:
+        """Whether all tenants may read the photo. The product must be loaded."""
+        return self.product.public
+
+    @public.inplace.expression
+    @classmethod
+    def _public_expression(cls) -> ColumnElement[bool]:
+        # unscoped: only tells whether the product of a photo is public
+        product = select(Product.public).where(Product.id == cls.product_id)
+        return product.correlate(cls).scalar_subquery()

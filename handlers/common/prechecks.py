@@ -7,8 +7,9 @@ result may be outdated when the handler runs, so the handler checks again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -16,14 +17,16 @@ from uuid import UUID
 
 from flask import current_app
 
-from db.errors import TooManyConcurrentRequests
+from db.errors import TooManyConcurrentRequests, names_place
 from handlers.common.context import current_http_client, current_settings
 from handlers.contract.errors import ServiceUnavailable
 from handlers.contract.request_bodies import UploadedFile
 from studio.fair_slots import FairSlots, current_subject
-from studio.media.fetching import fetch_images
+from studio.media.data_urls import is_data_url, read_data_url
+from studio.media.fetching import FetchedImage, fetch_images, require_pixels
 from studio.media.images import read_image
 from studio.media.ingest import is_own_url
+from studio.media.stored_image import StoredImage
 
 Handler = TypeVar("Handler", bound=Callable[..., object])
 PrecheckCallback = Callable[..., object]
@@ -32,14 +35,23 @@ Arguments = dict[str, Any]
 
 
 class DecodingNeeded(Exception):
-    """The request continues when its file is decoded: `decode` returns the new arguments of the handler.
+    """The request continues when its images are decoded.
 
-    The `image_conversion` middleware decodes it, because the wait for a slot must not hold a request thread.
+    The `image_conversion` middleware decodes them, because the wait for a slot must not hold a request
+    thread.
+
+    Attributes:
+        decodings: Functions that decode one image each. The caller holds a slot.
+        finish: Returns the new arguments of the handler, called with the decoded images.
     """
 
-    def __init__(self, decode: Callable[[], Arguments]) -> None:
+    def __init__(
+        self,
+        decodings: Sequence[Callable[[], StoredImage]],
+        finish: Callable[[Sequence[StoredImage]], Arguments],
+    ) -> None:
         super().__init__()
-        self.decode = decode
+        self.decodings, self.finish = decodings, finish
 
 
 @dataclass(frozen=True)
@@ -74,23 +86,30 @@ def prefetches_images(
 
     Args:
         check: Called first with the handler's arguments; raises to reject the request.
-        names: The properties with image URLs. Each URL of another server becomes a `FetchedImage`.
+        names: The properties with image URLs; `images/*/url` are those of the items of a list. Each URL of
+            another server becomes a `FetchedImage`, and each data URL a `StoredImage`.
         authorize: As in `Precheck`; required if the body can be a file.
 
     Raises:
         NotAnImage, TooLarge, UnreadableImage: A file cannot be decoded.
-        TargetNotAllowed, ImageNotFetched, ImageNotUsable: A URL cannot be fetched.
+        TargetNotAllowed, ImageNotFetched, ImageNotUsable: A URL leads to no image.
         TooManyConcurrentRequests: Too many requests of the account are fetching images.
         ServiceUnavailable: Too many requests are fetching or decoding images.
     """
 
     def is_needed(arguments: Arguments) -> bool:
-        return has_file(arguments) or bool(_find_remote_urls(arguments["body"], names))
+        return has_file(arguments) or bool(_find_foreign_urls(arguments["body"], names))
 
     def prepare(arguments: Arguments) -> Arguments:
         if has_file(arguments):
-            raise DecodingNeeded(partial(decode_upload, arguments))
-        return _fetch_images(arguments, names)
+            raise _decode_upload(arguments)
+        urls = _find_foreign_urls(arguments["body"], names)
+        data_urls = {place: url for place, url in urls.items() if is_data_url(url)}
+        fetched = _fetch_images({place: url for place, url in urls.items() if place not in data_urls})
+        arguments = {**arguments, "body": _replace(arguments["body"], fetched)}
+        if data_urls:
+            raise _decode_data_urls(arguments, data_urls, [image.image for image in fetched.values()])
+        return arguments
 
     return _attach_precheck(Precheck(check, is_needed, prepare, authorize))
 
@@ -126,30 +145,75 @@ def has_file(arguments: Arguments) -> bool:
     return not isinstance(body, dict) or isinstance(body.get("file"), UploadedFile)
 
 
-def decode_upload(arguments: Arguments) -> Arguments:
-    """Return the arguments with the decoded image instead of the file. The caller holds a slot."""
+def _decode_upload(arguments: Arguments) -> DecodingNeeded:
     body = arguments["body"]
-    if isinstance(body, dict):
-        return {**arguments, "body": {**body, "file": read_image(body["file"].file)}}
-    return {**arguments, "body": read_image(body)}
+    file = body["file"].file if isinstance(body, dict) else body
+
+    def finish(images: Sequence[StoredImage]) -> Arguments:
+        return {**arguments, "body": {**body, "file": images[0]} if isinstance(body, dict) else images[0]}
+
+    return DecodingNeeded([partial(read_image, file)], finish)
 
 
-def _find_remote_urls(body: dict[str, Any], names: tuple[str, ...]) -> dict[str, str]:
-    """Return the properties that hold a URL of another server."""
+def _decode_data_urls(
+    arguments: Arguments, urls: Mapping[str, str], fetched: Sequence[StoredImage]
+) -> DecodingNeeded:
+    """Return the decoding of the data URLs of a body, by place; `fetched` are the other new images."""
+    decoded = list(fetched)
+
+    def decode(place: str, url: str) -> StoredImage:
+        with names_place(place):
+            decoded.append(read_data_url(url))
+            # After each image, so that no request holds the pixels of many large ones.
+            require_pixels(decoded)
+        return decoded[-1]
+
+    def finish(images: Sequence[StoredImage]) -> Arguments:
+        body = _replace(arguments["body"], dict(zip(urls, images, strict=True)))
+        return {**arguments, "body": body}
+
+    return DecodingNeeded([partial(decode, place, url) for place, url in urls.items()], finish)
+
+
+def _find_foreign_urls(body: dict[str, Any], names: tuple[str, ...]) -> dict[str, str]:
+    """Return the URLs that are not of this server, by their place in the body, a JSON Pointer."""
+    urls: dict[str, str | None] = {}
+    for name in names:
+        outer, is_list, inner = name.partition("/*/")
+        if is_list:
+            urls |= {f"{outer}/{i}/{inner}": item[inner] for i, item in enumerate(body.get(outer, ()))}
+        else:
+            urls[name] = body.get(name)
     public_url = current_settings().public_url
-    urls = {name: body[name] for name in names if body.get(name) is not None}
-    return {name: url for name, url in urls.items() if not is_own_url(public_url, url)}
+    return {
+        f"/{place}": url
+        for place, url in urls.items()
+        # A data URL first: `urllib` would keep the parts of a long one in its cache.
+        if url is not None and (is_data_url(url) or not is_own_url(public_url, url))
+    }
 
 
-def _fetch_images(arguments: Arguments, names: tuple[str, ...]) -> Arguments:
-    urls = _find_remote_urls(arguments["body"], names)
+def _replace(body: dict[str, Any], values: Mapping[str, object]) -> dict[str, Any]:
+    """Return a copy of a body with other values in places of `_find_foreign_urls`."""
+    body = deepcopy(body)
+    for place, value in values.items():
+        outer, *inner = place.removeprefix("/").split("/")
+        if inner:
+            body[outer][int(inner[0])][inner[1]] = value
+        else:
+            body[outer] = value
+    return body
+
+
+def _fetch_images(urls: Mapping[str, str]) -> dict[str, FetchedImage]:
+    """Return the images of remote URLs, by their place in the body."""
+    if not urls:
+        return {}
     with _fetch_slot():
         try:
-            images = fetch_images(current_http_client(), urls.values())
+            return fetch_images(current_http_client(), urls)
         except TimeoutError as error:
             raise ServiceUnavailable() from error
-    fetched = {name: images[url] for name, url in urls.items()}
-    return {**arguments, "body": {**arguments["body"], **fetched}}
 
 
 @contextmanager

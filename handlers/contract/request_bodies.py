@@ -10,7 +10,7 @@ import asyncio
 import re
 import tempfile
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from anyio import to_thread
@@ -71,7 +71,7 @@ class BodyLimits:
     """Limits of request bodies.
 
     Attributes:
-        json: The maximum size of a JSON body, in bytes.
+        json: The maximum size of a JSON body, in bytes. An operation can have its own (`x-max-body-bytes`).
         upload: The size limit of uploads: of a binary body or of all files of a multipart body, in bytes.
         timeout_seconds: How long a client may stall: the window in which its rate is measured.
     """
@@ -219,7 +219,7 @@ class RequestBody:
         # An absent property of a merge patch (RFC 7396) stays as it is; a default would overwrite it.
         fill_defaults = raw.method != "PATCH"
         self.required: bool = request_body.get("required", False)
-        self.limits = limits
+        self.limits = replace(limits, json=raw.definition.get("x-max-body-bytes", limits.json))
         self.contents = {
             media_type.lower(): _Content(
                 media_type.lower(), content, fill_defaults, document, schema_compiler, converter_compiler

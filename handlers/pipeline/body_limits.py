@@ -1,7 +1,8 @@
 """Limit the bytes of request bodies that this process holds at the same time.
 
 A body counts while it arrives and until its request ends: large ones are temporary files, with which many
-slow clients could fill a disk. This module knows no operation. It runs on the event loop and needs no lock.
+slow clients could fill a disk. JSON bodies are in memory, so one account has two large ones at most. This
+module knows no operation. It runs on the event loop and needs no lock.
 """
 
 from __future__ import annotations
@@ -10,8 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from db.errors import TooManyConcurrentRequests
 from handlers.contract.errors import ServiceUnavailable
 from studio.fair_slots import Subject
+
+LARGE_JSON_BYTES = 1_000_000
+"""Only operations with a limit of their own accept larger JSON bodies."""
+MAX_LARGE_JSON_BODIES = 2
 
 
 class TooManyBodyBytes(ServiceUnavailable):
@@ -33,20 +39,30 @@ class UnfinishedBodies:
     def __init__(self, per_account: int, per_address: int, total: int) -> None:
         self._per_account, self._per_address, self._total = per_account, per_address, total
         self._held: Counter[str] = Counter()
+        self._large: Counter[str] = Counter()
 
     @contextmanager
-    def track(self, subject: Subject) -> Iterator[Callable[[int], None]]:
+    def track(self, subject: Subject, is_file: bool = True) -> Iterator[Callable[[int], None]]:
         """Yield the function that counts the bytes of one body; they are released at the end of the block.
 
-        The function raises TooManyBodyBytes when a limit is exceeded.
+        The function raises TooManyBodyBytes when a limit is exceeded, and TooManyConcurrentRequests when the
+        account has too many large bodies that are not files.
         """
         # The address last, because it is the owner of a request without a credential.
         limits = {"all": self._total, subject.owner: self._per_account, subject.address: self._per_address}
-        size = 0
+        size, is_large = 0, False
 
         def count(received: int) -> None:
-            nonlocal size
+            nonlocal size, is_large
             size += received
+            if size > LARGE_JSON_BYTES and not is_file and not is_large:
+                is_large = True
+                self._large[subject.owner] += 1
+                if self._large[subject.owner] > MAX_LARGE_JSON_BODIES:
+                    raise TooManyConcurrentRequests(
+                        f"{MAX_LARGE_JSON_BODIES} requests with more than 1 MB of JSON are in progress: wait "
+                        "until one of them has ended"
+                    )
             self._held.update(dict.fromkeys(limits, received))
             if any(self._held[holder] > limit for holder, limit in limits.items()):
                 raise TooManyBodyBytes
@@ -55,5 +71,7 @@ class UnfinishedBodies:
             yield count
         finally:
             self._held.subtract(dict.fromkeys(limits, size))
+            self._large[subject.owner] -= is_large
             # Addresses and accounts without bodies must not accumulate.
             self._held += Counter()
+            self._large += Counter()

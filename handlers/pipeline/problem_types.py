@@ -301,7 +301,8 @@ PROBLEMS: dict[str, ProblemType] = {
     "too_large": ProblemType(
         413,
         "The body has too many bytes or items, or the image has too many pixels.",
-        "Send at most 1 MB and 1,500 items of JSON, a form of 64 kB, an image of 50 MB and 64 megapixels.",
+        "Send at most 1 MB and 1,500 items of JSON (15 MB for a new product), a form of 64 kB, an image of "
+        "50 MB and 64 megapixels.",
     ),
     "unsupported_media_type": ProblemType(
         415,

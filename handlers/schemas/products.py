@@ -28,5 +28,4 @@ class ProductSchema(OwnedSchema):
     cover_image = MediaUrl(attribute="cover_media")
     images = fields.List(fields.Nested(ProductImageSchema))
     state = fields.Raw()
-    # Products are never public; clients that handle all resources alike expect the property.
-    public = fields.Constant(False)
+    public = fields.Raw()

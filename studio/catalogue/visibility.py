@@ -11,12 +11,15 @@ from sqlalchemy import or_, select, update
 from db.errors import PublicRequiresSuperuser
 from db.models.media import MediaResource
 from db.models.presets import BackgroundPreset
+from db.models.products import Product, ProductImage
 from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.session import current_session
 from db.tenancy import current_caller
 
 _IMAGE_COLUMNS: dict[Any, Any] = {
+    Product: Product.cover_media_id,
+    ProductImage: ProductImage.media_id,
     Subject: Subject.cover_media_id,
     SubjectBaseImage: SubjectBaseImage.media_id,
     Style: Style.cover_media_id,

@@ -55,11 +55,15 @@ def require_available(tenant: Tenant, row: Any) -> None:
     """
     if row is None:
         return
-    is_own = row.organization_id == tenant.organization_id and (
+    if getattr(row, "archived_at", None) is not None or not (row.public or is_own(tenant, row)):
+        raise NotAvailable(_describe(row), value=row.id)
+
+
+def is_own(tenant: Tenant, row: Any) -> bool:
+    """Return whether a row belongs to the tenant."""
+    return row.organization_id == tenant.organization_id and (
         tenant.organization_id is not None or row.owner_id == tenant.owner_id
     )
-    if getattr(row, "archived_at", None) is not None or not (row.public or is_own):
-        raise NotAvailable(_describe(row), value=row.id)
 
 
 def require_available_inputs(tenant: Tenant, inputs: Mapping[str, Any]) -> None:
@@ -96,11 +100,11 @@ def _list_references(inputs: Mapping[str, Any]) -> Iterator[tuple[Any, UUID]]:
 
 def _is_unavailable(model: Any, tenant: Tenant) -> ColumnElement[bool]:
     if tenant.organization_id is not None:
-        is_own = model.organization_id == tenant.organization_id
+        is_of_tenant = model.organization_id == tenant.organization_id
     else:
-        is_own = and_(model.organization_id.is_(None), model.owner_id == tenant.owner_id)
+        is_of_tenant = and_(model.organization_id.is_(None), model.owner_id == tenant.owner_id)
     # A system row has no owner, so the comparison with it is null.
-    is_foreign = or_(is_own.is_(False), is_own.is_(None))
+    is_foreign = or_(is_of_tenant.is_(False), is_of_tenant.is_(None))
     unavailable: ColumnElement[bool] = and_(model.public.is_(False), is_foreign)
     if issubclass(model, Archivable):
         unavailable = or_(unavailable, model.archived_at.is_not(None))

@@ -31,7 +31,7 @@ from db.models.styles import Style
 from db.models.subjects import Subject, SubjectBaseImage
 from db.session import current_session
 from db.tenancy import current_caller, get_reference, select_visible
-from studio.generations.availability import NotAvailable, Tenant, require_available
+from studio.generations.availability import NotAvailable, Tenant, is_own, require_available
 from studio.generations.request import TOOL_BY_STRATEGY, GenerationRequest
 from studio.providers.registry import PROVIDERS
 from studio.state_machines import next_shot_status
@@ -150,7 +150,7 @@ def resolve(
     product = _resolve_product(tenant, request, look)
     if product_media is None and product is not None:
         product_media = _choose_photo(product, shot_type)
-    brand, guidelines = _resolve_brand_and_guidelines(shot, look, product)
+    brand, guidelines = _resolve_brand_and_guidelines(tenant, shot, look, product)
     style = _resolve_style(tenant, request, look, brand)
     subject = _resolve_subject(tenant, request, look)
     source = _resolve_source(tenant, request)
@@ -269,7 +269,7 @@ def _choose_photo(product: Product, shot_type: ShotType | None) -> MediaResource
 
 
 def _resolve_brand_and_guidelines(
-    shot: Shot | None, look: Look | None, product: Product | None
+    tenant: Tenant, shot: Shot | None, look: Look | None, product: Product | None
 ) -> tuple[Brand | None, Guidelines | None]:
     """Return the brand of the shooting or the product, and the first guidelines of look, shooting, brand."""
     brand_id, guidelines_ids = None, list[UUID]()
@@ -279,7 +279,8 @@ def _resolve_brand_and_guidelines(
         guidelines_ids = [*look.guidelines_ids]
         if shooting.default_guidelines_id:
             guidelines_ids.append(shooting.default_guidelines_id)
-    if brand_id is None and product is not None:
+    if brand_id is None and product is not None and is_own(tenant, product):
+        # The brand of a public product of another tenant does not apply.
         brand_id = product.brand_id
     brand = None
     if brand_id is not None:

@@ -7,13 +7,14 @@ about the response of the remote server: otherwise the API could be used to prob
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
-from db.errors import Conflict, NotAnImage, TargetNotAllowed, TooLarge, UnreadableImage
+from db.errors import Conflict, NotAnImage, TargetNotAllowed, TooLarge, UnreadableImage, names_place
 from studio.http_client import NOT_PUBLIC, HttpClientError, SafeHttpClient
 from studio.media.images import normalise
 from studio.media.memory_gate import MAX_WAIT_SECONDS
-from studio.media.stored_image import MAX_FILE_BYTES, StoredImage
+from studio.media.stored_image import MAX_FILE_BYTES, MAX_PIXELS, StoredImage
 
 TIMEOUT_SECONDS = 15.0
 MAX_REDIRECTS = 3
@@ -28,7 +29,7 @@ class ImageNotFetched(Conflict):
 
 
 class ImageNotUsable(Conflict):
-    """The content of the URL is not accepted as an image, by the same rules as for uploads."""
+    """The content of a URL is not accepted as an image, by the same rules as for uploads."""
 
     code = "image_not_usable"
     default_detail = "The content of the URL cannot be used as an image"
@@ -50,8 +51,14 @@ class FetchedImage(str):
         return fetched
 
 
-def fetch_images(client: SafeHttpClient, urls: Iterable[str]) -> dict[str, FetchedImage]:
-    """Fetch the image of each URL, all of them within `TIMEOUT_SECONDS`.
+def fetch_images(client: SafeHttpClient, urls: Mapping[str, str]) -> dict[str, FetchedImage]:
+    """Fetch the images of the URLs in a request, all of them within `TIMEOUT_SECONDS`.
+
+    Together they may be as large as one upload, because all are in memory until the request ends.
+
+    Args:
+        client: The HTTP client.
+        urls: The URLs by their place in the request body. A URL that occurs twice is fetched once.
 
     Raises:
         TargetNotAllowed: A URL, or a redirect from it, leads to a host that is not public.
@@ -60,25 +67,52 @@ def fetch_images(client: SafeHttpClient, urls: Iterable[str]) -> dict[str, Fetch
         TimeoutError: No slot was free in which a fetched image could be decoded.
     """
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    return {url: FetchedImage(url, _fetch_image(client, url, deadline)) for url in dict.fromkeys(urls)}
+    images: dict[str, StoredImage] = {}
+    for place, url in urls.items():
+        if url not in images:
+            with names_place(place):
+                remaining_bytes = MAX_FILE_BYTES - sum(len(image.data) for image in images.values())
+                images[url] = _fetch_image(client, url, deadline, max(0, remaining_bytes))
+                require_pixels(images.values())
+    return {place: FetchedImage(url, images[url]) for place, url in urls.items()}
 
 
-def _fetch_image(client: SafeHttpClient, url: str, deadline: float) -> StoredImage:
+def require_pixels(images: Iterable[StoredImage]) -> None:
+    """Check that the new images of a request have at most the pixels of one upload together.
+
+    Raises:
+        ImageNotUsable: They have more.
+    """
+    if sum(image.width * image.height for image in images) > MAX_PIXELS:
+        raise ImageNotUsable(
+            f"The images of one request may have at most {MAX_PIXELS // 1_000_000} megapixels together: "
+            "add the others with requests of their own"
+        )
+
+
+def _fetch_image(client: SafeHttpClient, url: str, deadline: float, max_bytes: int) -> StoredImage:
     try:
         response = client.send(
             "GET",
             url,
             headers=_HEADERS,
             timeout_seconds=deadline - time.monotonic(),
-            max_bytes=MAX_FILE_BYTES,
+            max_bytes=max_bytes,
             redirects=MAX_REDIRECTS,
         )
     except HttpClientError as error:
         raise _to_conflict(error) from error
     if response.status != 200:
         raise ImageNotFetched()
-    try:
+    with rejects_unusable_images():
         return normalise(response.content, MAX_WAIT_SECONDS)
+
+
+@contextmanager
+def rejects_unusable_images() -> Iterator[None]:
+    """Raise ImageNotUsable for an error of the block that says what is wrong with an image."""
+    try:
+        yield
     except (NotAnImage, TooLarge, UnreadableImage) as error:
         raise ImageNotUsable(error.detail) from error
 
@@ -87,5 +121,5 @@ def _to_conflict(error: HttpClientError) -> Conflict:
     if error.reason == "unresolved":
         return TargetNotAllowed(NOT_PUBLIC)
     if error.reason == "too_large":
-        return ImageNotUsable(f"An image may have at most {MAX_FILE_BYTES} bytes.")
+        return ImageNotUsable(f"The images of one request may have at most {MAX_FILE_BYTES} bytes together")
     return ImageNotFetched()

@@ -255,6 +255,9 @@ def compare_bounds(contract: Node, request: Node, response: Node) -> Iterator[st
     sent, read = (merge_composed(contract, schema) for schema in (request, response))
     if "readOnly" in sent or "writeOnly" in sent:
         return
+    if "data:image/" in sent.get("pattern", ""):
+        # The image is stored as a file, and the response has the URL of the file.
+        return
     for word in (*UPPER_BOUNDS, *LOWER_BOUNDS):
         limit, own = read.get(word), sent.get(word)
         if limit is None or "enum" in sent or sent.get("format") not in (None, read.get("format")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -308,3 +309,26 @@ MULTIPART = (
     + encode_image(build_orientation_image(30, 20), "PNG")
     + b"\r\n--b--\r\n"
 )
+
+
+def test_s34_data_urls_wait_for_a_slot_without_a_thread(
+    application: Application, create_account: Callable[[int], Account]
+) -> None:
+    account = create_account(0)
+    photos = [encode_image(build_orientation_image(width, 40), "PNG") for width in (30, 50)]
+    images = [
+        {"url": f"data:image/png;base64,{b64encode(photo).decode()}", "type": "side"} for photo in photos
+    ]
+    body = {"name": "Dress", "images": images}
+
+    async def scenario() -> None:
+        with hold_all_slots():
+            requests = [StreamingRequest(account.client, "POST", "/products/", body, {}) for _ in range(3)]
+            await wait_until(lambda: LOAD_SLOTS.count_waiting(account.subject) == 3)
+            assert application.bridge.thread_slots.count_held(account.subject) == 0
+        for request in requests:
+            response = await request.read_response()
+            assert response.status == 201, response.body
+            assert [image["width"] for image in response.json()["images"]] == [30, 50]
+
+    asyncio.run(scenario())

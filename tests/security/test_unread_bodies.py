@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from db.errors import TooManyConcurrentRequests
 from db.models import AuditEvent, Upload
 from db.models.audit import Outcome
 from db.session import Database
@@ -233,3 +234,23 @@ def test_s35_unfinished_bodies_are_limited_by_account_by_address_and_in_total(
         else:
             hold(bodies)
     assert not limits._held
+
+
+def test_s35_an_account_has_two_large_bodies_of_json_in_progress() -> None:
+    limits = UnfinishedBodies(per_account=10**9, per_address=10**9, total=10**9)
+    account = Subject("account", "address")
+    with limits.track(account, is_file=False) as first, limits.track(account, is_file=False) as second:
+        for count in (first, second, first):
+            count(900_000)
+        second(200_000)
+        with limits.track(account) as file, limits.track(account, is_file=False) as small:
+            file(2_000_000)
+            small(1_000_000)
+            with pytest.raises(TooManyConcurrentRequests):
+                small(1)
+        with limits.track(Subject("other", "address"), is_file=False) as other:
+            other(1_000_001)
+    with limits.track(account, is_file=False) as again:
+        again(1_000_001)
+    assert not limits._held
+    assert not limits._large

@@ -1,4 +1,4 @@
-"""Decode the file of a request, or make the image variant that it lacks; then call the endpoint again.
+"""Decode the images of a request, or make the image variant that it lacks; then call the endpoint again.
 
 The first call has authorized the request and ended its transaction. The request waits for a slot on the event
 loop, without a request thread and without a database connection.
@@ -43,15 +43,20 @@ class ImageConversion:
             ServiceUnavailable: no slot was free in time, or the variant disappeared at once.
             NotFound: the file of the original does not exist.
             NotAnImage, TooLarge, UnreadableImage: the file of the request cannot be decoded.
+            ImageNotUsable: an image in the body of the request cannot be decoded.
         """
-        work = await self._serve(scope, receive, send)
-        if work is None:
+        needed = await self._serve(scope, receive, send)
+        if needed is None:
             return
         context: RequestContext = scope[REQUEST_CONTEXT]
         with suppress(ClientDisconnected):
             try:
-                future = await run_until_disconnected(receive, self._start(work))
-                context.prepared_arguments = await asyncio.wrap_future(future)
+                if isinstance(needed, VariantMissing):
+                    await self._run(receive, partial(make_variant, self.storage, needed.variant))
+                else:
+                    # One after the other, each with a slot of its own: others have turns in between.
+                    images = [await self._run(receive, decode) for decode in needed.decodings]
+                    context.prepared_arguments = needed.finish(images)
             except Exception as error:
                 if context.idempotent_request is None:
                     raise
@@ -60,15 +65,20 @@ class ImageConversion:
             if await self._serve(scope, receive, send) is not None:
                 raise ServiceUnavailable()
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> Callable[[], Any] | None:
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> VariantMissing | DecodingNeeded | None:
         """Call the endpoint; return what it needs first, if there is anything."""
         try:
             await self.app(scope, receive, send)
-        except VariantMissing as missing:
-            return partial(make_variant, self.storage, missing.variant)
-        except DecodingNeeded as needed:
-            return needed.decode
+        except (VariantMissing, DecodingNeeded) as needed:
+            return needed
         return None
+
+    async def _run(self, receive: Receive, work: Callable[[], Any]) -> Any:
+        """Return the result of a function that needs a slot."""
+        future = await run_until_disconnected(receive, self._start(work))
+        return await asyncio.wrap_future(future)
 
     async def _start(self, work: Callable[[], Any]) -> Future[Any]:
         """Call a function in a thread as soon as the subject of the request has a slot."""

@@ -42,7 +42,8 @@ class RequestValidation:
                 parameters have violations.
             NotAcceptable: the Accept header excludes every media type of the operation.
             TooManyBodyBytes: too many bytes of unfinished bodies are held.
-            TooManyConcurrentRequests: the account of the signed URL runs as many requests as it may.
+            TooManyConcurrentRequests: the account of the signed URL runs as many requests as it may, or has
+                as many large bodies of JSON.
         """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -62,13 +63,14 @@ class RequestValidation:
             await self.app(scope, receive, send)
             return
         body = operation.request_body.announce(headers)
-        if body is not None and body.has_file:
+        is_file = body is not None and body.has_file
+        if is_file:
             _require_valid(violations)
             account_id = await self.authorize(operation, scope)
             if account_id is not None and context.owner is not None:
                 # Before, the request counted for the address of the client.
                 context.owner.assign(account_id)
-        with self.unfinished_bodies.track(current_subject()) as count:
+        with self.unfinished_bodies.track(current_subject(), is_file) as count:
             try:
                 context.arguments["body"], body_violations = await operation.request_body.read(
                     body, _watch_body(receive, context, count), context.files_to_close
