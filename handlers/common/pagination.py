@@ -306,9 +306,11 @@ def _decode_cursor(cursor: str, scope: str) -> tuple[Any, UUID]:
     try:
         signed_scope, value, row_id = cursor_serializer(current_settings().secret_keys).loads(cursor)
     except BadData:
-        raise NotFound(value=cursor) from None
+        detail = "The cursor is not a `next_cursor` of this API: request the first page without `cursor`"
+        raise NotFound(detail, value=cursor) from None
     if signed_scope != scope:
-        raise NotFound("The cursor belongs to another list, sort order or filter", value=cursor)
+        detail = "The cursor belongs to another list, sort order or filter: repeat those of the first page"
+        raise NotFound(detail, value=cursor)
     is_name = scope.partition(" ")[0].lstrip("-") == "name"
     return (value if is_name else datetime.fromisoformat(value)), UUID(row_id)
 

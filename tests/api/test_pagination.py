@@ -108,8 +108,23 @@ def test_an_invalid_cursor_returns_404(request_as_owner: Any) -> None:
     for text in invalid:
         response = request_as_owner("GET", f"/brands/?limit=2&cursor={text}")
         assert status_and_code(response) == (404, "not_found"), text
-    other_sort = request_as_owner("GET", f"/brands/?limit=2&sort=name&cursor={cursor}")
-    assert status_and_code(other_sort) == (404, "not_found")
+        problem = response.json()
+        assert (problem["parameter"], problem["detail"]) == (
+            "cursor",
+            "The cursor is not a `next_cursor` of this API: request the first page without `cursor`",
+        )
+    for other in (
+        "/brands/?limit=2&sort=name",
+        "/brands/?created_after=2026-01-01T00:00:00Z",
+        "/shootings/?",
+    ):
+        response = request_as_owner("GET", f"{other}&cursor={cursor}")
+        assert status_and_code(response) == (404, "not_found"), other
+        problem = response.json()
+        assert (problem["parameter"], problem["detail"]) == (
+            "cursor",
+            "The cursor belongs to another list, sort order or filter: repeat those of the first page",
+        )
 
 
 def test_a_cursor_signed_with_another_key_or_for_another_purpose_returns_404(
