@@ -18,7 +18,8 @@ from db.models.generations import Prediction
 from db.models.shootings import Shot
 from db.session import current_session
 from db.tenancy import current_caller, get_visible
-from studio.state_machines import DELIVERABLE, next_prediction_status, next_shot_status
+from studio.shots import require_next_status
+from studio.state_machines import DELIVERABLE, next_prediction_status
 from studio.webhooks.outbox import publish
 
 
@@ -50,7 +51,7 @@ def approve_shot(shot: Shot, prediction_id: UUID | None, note: str | None) -> No
         if prediction.shot_id != shot.id:
             raise ScopeMismatch("`prediction_id` belongs to another shot", value=prediction_id)
     else:
-        next_shot_status(shot.status, "approve")  # reports a wrong status before the number of predictions
+        require_next_status(shot, "approve")  # reports a wrong status before the number of predictions
         candidates = _lock_predictions(shot, Prediction.status == "pending_review")
         if len(candidates) != 1:
             raise PredictionAmbiguous()
@@ -70,7 +71,7 @@ def approve_prediction(prediction: Prediction, shot: Shot | None, note: str | No
 
 def _approve(shot: Shot, prediction: Prediction, note: str | None) -> None:
     new_status = next_prediction_status(prediction.status, "approve")
-    shot.status = next_shot_status(shot.status, "approve")
+    shot.status = require_next_status(shot, "approve")
     for other in _lock_predictions(shot, Prediction.status == "approved", Prediction.id != prediction.id):
         other.status = next_prediction_status(other.status, "reopen")
     prediction.status = new_status
@@ -96,7 +97,7 @@ def reopen_prediction(prediction: Prediction, shot: Shot | None) -> None:
     """
     prediction.status = next_prediction_status(prediction.status, "reopen")
     if shot is not None and shot.approved_prediction_id == prediction.id:
-        shot.status = next_shot_status(shot.status, "reopen")
+        shot.status = require_next_status(shot, "reopen")
         shot.approved_prediction_id = None
     _record_review(prediction, None)
     current_session().flush()
@@ -109,7 +110,7 @@ def reject_shot(shot: Shot, reason: str) -> None:
         InvalidTransition: The shot is not in review.
         ShotBusy: A generation of the shot is running.
     """
-    shot.status = next_shot_status(shot.status, "reject")
+    shot.status = require_next_status(shot, "reject")
     shot.rejection_reason = reason
     current_session().flush()
     _publish_event("shot.rejected", shot)
@@ -117,7 +118,7 @@ def reject_shot(shot: Shot, reason: str) -> None:
 
 def request_shot_revision(shot: Shot, note: str) -> None:
     """Request a revision of a locked shot. Raises the errors of `reject_shot`."""
-    shot.status = next_shot_status(shot.status, "request_revision")
+    shot.status = require_next_status(shot, "request_revision")
     shot.revision_note = note
     current_session().flush()
 
@@ -128,7 +129,7 @@ def reopen_shot(shot: Shot) -> None:
     Raises:
         InvalidTransition: The shot is not approved, exported or rejected.
     """
-    shot.status = next_shot_status(shot.status, "reopen")
+    shot.status = require_next_status(shot, "reopen")
     for prediction in _lock_predictions(shot, Prediction.status.in_(DELIVERABLE)):
         prediction.status = next_prediction_status(prediction.status, "reopen")
         _record_review(prediction, None)

@@ -26,7 +26,8 @@ from studio.generations.inputs import resolve
 from studio.generations.request import GenerationRequest
 from studio.generations.snapshot import GenerationDraft, freeze
 from studio.pubsub import notify_workers
-from studio.state_machines import OPEN_GENERATION, RETRYABLE_GENERATION, next_shot_status
+from studio.shots import require_next_status
+from studio.state_machines import OPEN_GENERATION, RETRYABLE_GENERATION
 from studio.telemetry.context import current_traceparent
 
 MAX_OPEN_GENERATIONS = 50
@@ -78,7 +79,7 @@ def create_generation(draft: GenerationDraft) -> Generation:
         require_available_inputs(Tenant(draft.organization_id, draft.owner_id), draft.inputs)
     shot = draft.shot
     shot_status = shot.status if shot is not None else None
-    next_status = next_shot_status(shot_status, "generate") if shot_status is not None else None
+    next_status = require_next_status(shot, "generate") if shot is not None else None
     generation_id = new_id()
     charge = billing.charge(draft.organization_id, draft.owner_id, draft.cost_credits, generation_id)
     # After the charge, which locks the subscription: two requests cannot both become the fiftieth.

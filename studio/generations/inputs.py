@@ -34,7 +34,7 @@ from db.tenancy import current_caller, get_reference, select_visible
 from studio.generations.availability import NotAvailable, Tenant, is_own, require_available
 from studio.generations.request import TOOL_BY_STRATEGY, GenerationRequest
 from studio.providers.registry import PROVIDERS
-from studio.state_machines import next_shot_status
+from studio.shots import require_next_status
 
 OwnedModel = TypeVar("OwnedModel", bound=Owned)
 Row = TypeVar("Row")
@@ -156,7 +156,7 @@ def resolve(
     source = _resolve_source(tenant, request)
     # Before the check for a photo: what the inputs lack can change while the shot is being generated.
     if shot is not None:
-        next_shot_status(shot.status, "generate")
+        require_next_status(shot, "generate")
     _require_starting_point(request, product_media, source)
     subject_media = _choose_base_image(subject, shot_type)
     background = _resolve_background(tenant, request, guidelines, brand)

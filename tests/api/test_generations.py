@@ -172,7 +172,11 @@ def test_a_retry_creates_a_generation_with_the_same_inputs(
         "pending",
         2,
     )
-    assert status_and_code(client("POST", retry_path)) == (409, "shot_busy")
+    busy = client("POST", retry_path)
+    assert status_and_code(busy) == (409, "shot_busy")
+    assert busy.json()["conflicts_with"] == [
+        {"resource_type": "generation", "count": 1, "ids": [retried["id"]]}
+    ]
     assert run_pending_generations(database, storage) == 1
     assert client("GET", f"/shots/{scenario.shot.id}").json()["predictions_count"] == 2
     assert status_and_code(client("POST", f"/generations/{retried['id']}/retry")) == (

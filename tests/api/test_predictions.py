@@ -93,9 +93,10 @@ def test_a_rejected_prediction_must_be_reopened_before_it_is_approved(
 def test_predictions_of_a_shot_cannot_be_approved_while_it_is_generated(
     client: Client, scenario: PhotographedProduct, predictions: list[dict[str, Any]]
 ) -> None:
-    assert client("POST", f"/shots/{scenario.shot.id}/generate", {}).status == 202
+    generation = client("POST", f"/shots/{scenario.shot.id}/generate", {}).json()
     response = client("POST", f"/predictions/{predictions[0]['id']}/approve", {})
     assert status_and_code(response) == (409, "shot_busy")
+    assert response.json()["conflicts_with"][0]["ids"] == [generation["id"]]
 
 
 def test_only_predictions_that_are_not_approved_can_be_deleted(

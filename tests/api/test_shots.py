@@ -68,8 +68,21 @@ def test_a_generated_shot_has_different_images_in_the_size_and_format_of_the_gui
 def test_a_second_generation_while_one_runs_is_rejected(
     client: Client, scenario: PhotographedProduct
 ) -> None:
-    assert client("POST", f"/shots/{scenario.shot.id}/generate", {}).status == 202
-    assert status_and_code(client("POST", f"/shots/{scenario.shot.id}/generate", {})) == (409, "shot_busy")
+    path = f"/shots/{scenario.shot.id}"
+    generation = client("POST", f"{path}/generate", {}).json()
+    bodies: dict[str, dict[str, str]] = {
+        "generate": {},
+        "approve": {},
+        "reject": {"reason": "blurred"},
+        "request-revision": {"note": "brighter"},
+        "reopen": {},
+    }
+    for action, body in bodies.items():
+        response = client("POST", f"{path}/{action}", body)
+        assert status_and_code(response) == (409, "shot_busy"), action
+        assert response.json()["conflicts_with"] == [
+            {"resource_type": "generation", "count": 1, "ids": [generation["id"]]}
+        ]
 
 
 def test_an_approved_shot_cannot_be_generated_again(
