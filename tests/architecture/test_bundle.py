@@ -45,7 +45,8 @@ def test_a_new_operation_only_adds_lines_to_the_bundle(root: Path, tmp_path: Pat
     after = fresh.read_text(encoding="utf-8").splitlines()
     removed = [line for line in difflib.unified_diff(before, after, n=0) if line.startswith("-")]
     assert removed == ["--- \n"]
-    assert 0 < len(after) - len(before) < 20
+    # With the standard parts, such as nine responses of three lines.
+    assert 0 < len(after) - len(before) < 60
 
 
 def test_the_bundle_is_valid(contract: dict) -> None:

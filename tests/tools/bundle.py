@@ -3,9 +3,10 @@
 import sys
 
 from tests.tools.review.tools import BUNDLE, SOURCE, ToolFailed, build_bundle
+from tests.tools.standard_parts import StandardPartsError
 
 if __name__ == "__main__":
     try:
         build_bundle(SOURCE, BUNDLE)
-    except ToolFailed as error:
+    except (ToolFailed, StandardPartsError) as error:
         sys.exit(f"{error}\n`make review` says where the mistake is.")

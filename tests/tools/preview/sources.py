@@ -14,6 +14,7 @@ import yaml
 
 from handlers.contract.json_pointer import split_pointer
 from tests.tools.review.yaml_errors import find_errors_of_file
+from tests.tools.standard_parts import StandardPartsError, add_standard_parts
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -42,13 +43,18 @@ class Sources:
         """Return the contract as one document.
 
         Raises:
-            SourceError: A file cannot be parsed, or a reference has no target.
+            SourceError: A file cannot be parsed, a reference has no target, or the standard parts do not fit.
         """
         components: dict[str, dict[str, Any]] = {}
         root = self.folder / "openapi.yaml"
         document: dict[str, Any] = self._resolve(self._load(root), root, components)
         for kind, found in components.items():
             document.setdefault("components", {}).setdefault(kind, {}).update(found)
+        try:
+            add_standard_parts(document, self.folder)
+        except StandardPartsError as error:
+            file, _, line = error.place.rpartition(":")
+            raise SourceError(file, int(line), error.message) from None
         return document
 
     def _load(self, path: Path) -> Any:
@@ -83,6 +89,9 @@ class Sources:
         file_name, _, pointer = reference.partition("#")
         target = (path.parent / file_name).resolve() if file_name else path
         found = self._find(reference, path, target, pointer)
+        if target.parent == self.folder / "components" and not pointer:
+            # All components of a file.
+            return {name: self._follow(f"{file_name}#/{name}", path, components) for name in found}
         parts = target.relative_to(self.folder).parts if target.is_relative_to(self.folder) else ()
         if parts[:1] != ("components",):
             return self._resolve(found, target, components)

@@ -24,6 +24,7 @@ from tests.tools.review.feed import write_feeds
 from tests.tools.review.releases import FOLDER, InvalidVersion, Version, find_release, parse_version
 from tests.tools.review.report import render_changes_markdown
 from tests.tools.review.review import Comparison
+from tests.tools.standard_parts import StandardPartsError
 
 CHANGELOG = tools.ROOT / "openapi" / "CHANGELOG.md"
 HEAD = """\
@@ -160,7 +161,7 @@ def main() -> int:
     version = parser.parse_args().version
     try:
         written = release(version, datetime.datetime.now(datetime.UTC).date())
-    except (ReleaseRejected, tools.ToolFailed) as error:
+    except (ReleaseRejected, StandardPartsError, tools.ToolFailed) as error:
         print(f"Not released: {error}")
         return 1
     print(f"Release {version} is written. Read openapi/CHANGELOG.md, commit these files and tag v{version}:")

@@ -24,6 +24,7 @@ from tests.tools.review.checks import Finding, Node
 from tests.tools.review.releases import find_release
 from tests.tools.review.source_map import SourceMap
 from tests.tools.review.yaml_errors import find_yaml_errors
+from tests.tools.standard_parts import StandardPartsError
 
 MAIN = ("origin/main", "main")
 # Chosen for two cores: a third worker can start while another one waits for its process.
@@ -147,6 +148,8 @@ def review_contract(base: str | None = None) -> Review:
         try:
             branches = (base,) if base else MAIN
             return _run_checks(pool, folder, bundling.result(), lint, branches)
+        except StandardPartsError as error:
+            raise ReviewStopped([*lint, Finding(error.place, error.message)]) from error
         except Exception as error:
             # A mistake that is not structural by rule can still make a check fail. The findings explain it.
             if not lint:

@@ -30,6 +30,10 @@ class SourceMap:
             return self._walk(file, steps[2:])
         return self._walk(self.folder / "openapi.yaml", steps)
 
+    def find_in_file(self, name: str, steps: list[str]) -> str:
+        """Return the place of a path of keys in one file of the folder."""
+        return self._walk(self.folder / name, steps)
+
     def find_operation(self, operation_id: str) -> str | None:
         """Return the place of the operation with this id, or None.
 

@@ -44,13 +44,19 @@ EDITS = {
     ),
     "a media type without a value": (
         lambda text: cut(
-            text, "            schema:\n              $ref: ../components/schemas/", "      '40"
+            text, "            schema:\n              $ref: ../components/schemas/", "  post:\n"
         ),
         "Expected type `MediaType` (object) but got `null`",
     ),
     "a range of statuses": (
         lambda text: text.replace("      '200':\n", "      2XX:\n", 1),
         "List each status.",
+    ),
+    "a standard response that is omitted without a reason": (
+        lambda text: text.replace(
+            LIST_PRODUCTS, LIST_PRODUCTS + "    x-standard-responses: {omit: ['404']}\n", 1
+        ),
+        "x-standard-responses must have `omit` (a list of statuses) and `reason`",
     ),
     "a path item without a value": (
         lambda text: "empty:\n" + text.replace(LIST_PRODUCTS, LIST_PRODUCTS, 1),

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.tools.standard_parts import add_standard_parts
+
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "openapi" / "openapi.yaml"
 BUNDLE = ROOT / "openapi" / "openapi.json"
@@ -28,8 +30,9 @@ def redocly(*arguments: str) -> subprocess.CompletedProcess[str]:
 def build_bundle(source: Path, target: Path) -> dict[str, Any]:
     """Bundle a contract to `target`, byte for byte as `make openapi` does, and return it.
 
-    Components are sorted. Redocly orders them by their first use, so that a new operation would move those
-    that it uses earlier than the others: 334 of the 789 lines of such a diff were removals.
+    Redocly resolves the references between the files. Then the standard parts are added, and the components
+    are sorted. Redocly orders them by their first use, so that a new operation would move those that it uses
+    earlier than the others: 334 of the 789 lines of such a diff were removals.
     """
     with tempfile.TemporaryDirectory(prefix="bundle-") as folder:
         unsorted = Path(folder) / target.name
@@ -37,6 +40,7 @@ def build_bundle(source: Path, target: Path) -> dict[str, Any]:
         if outcome.returncode:
             raise ToolFailed(outcome.stdout + outcome.stderr)
         contract = read_bundle(unsorted)
+    add_standard_parts(contract, source.parent)
     contract["components"] = {
         kind: dict(sorted(components.items())) for kind, components in sorted(contract["components"].items())
     }
