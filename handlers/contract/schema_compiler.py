@@ -63,14 +63,19 @@ _FORMATS: dict[Direction, dict[str, Callable[[str], bool]]] = {
 _NUL_FREE_PATTERNS = {r"^[^\x00]*$": "", r"^https?://[^\x00]+$": r"^https?://[^\x00]"}
 
 
-def translate(schema: Any, direction: Direction) -> Any:
+def translate(schema: Any, direction: Direction, *, is_part: bool = False) -> Any:
     """Return the schema as the validators need it, with references into `$defs`.
+
+    The published schemas of responses allow properties that they do not list, so that v1 can add some. The
+    server must not send them before the contract lists them: they could leak data (OWASP API3). So an object
+    of a response has only the properties that its schema lists, unless it sets `additionalProperties`. The
+    parts of `allOf` and `not` (`is_part`) describe an object only together, so they stay open.
 
     `format: binary` and the range of `format: int32` come from OpenAPI, so JSON Schema does not check them.
     In requests, `readOnly` properties are forbidden; in responses, `writeOnly` ones.
     """
     if isinstance(schema, list):
-        return [translate(part, direction) for part in schema]
+        return [translate(part, direction, is_part=is_part) for part in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
@@ -79,7 +84,9 @@ def translate(schema: Any, direction: Direction) -> Any:
     for keyword, value in schema.items():
         if keyword == "properties":
             translated[keyword] = {name: translate(part, direction) for name, part in value.items()}
-        elif keyword in ("items", "additionalProperties", "not", "allOf", "anyOf", "oneOf"):
+        elif keyword in ("allOf", "not"):
+            translated[keyword] = translate(value, direction, is_part=True)
+        elif keyword in ("items", "additionalProperties", "anyOf", "oneOf"):
             translated[keyword] = translate(value, direction)
         elif keyword not in _DROPPED_KEYWORDS and not keyword.startswith("x-"):
             translated[keyword] = value
@@ -88,6 +95,8 @@ def translate(schema: Any, direction: Direction) -> Any:
     if direction == "response":
         # In requests, the original pattern stays: the error quotes it.
         _forbid_nul(schema, translated)
+        if "properties" in schema and not is_part:
+            translated.setdefault("additionalProperties", False)
     if schema.get("format") == "binary":
         # Bytes are not validated by a schema; a marker stands in for them.
         return {}

@@ -8,6 +8,7 @@ server. A failed step prints the errors that the server logged, and keeps the lo
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import secrets
@@ -24,6 +25,7 @@ from tests.contract.fuzzing.client import UNREACHABLE_HOST
 from tests.e2e.server import ROOT, running_server
 from tests.support.databases import create_database
 from tests.support.servers.http_recorder import run_http_recorder
+from tests.tools.conformance.sartiq_conformance.contract import set_closed_responses
 
 PHASES = ("examples", "coverage", "fuzzing")
 WALK = "walk"
@@ -62,12 +64,24 @@ def server_under_test(module: str, kind: str) -> Iterator[tuple[str, Path, str]]
                 yield server.url, server.log, image_host.url
 
 
+def write_closed_document(version: str) -> Path:
+    """Write the contract with closed objects in responses, and return the file.
+
+    The published schemas allow unknown properties, but the server must not send any.
+    """
+    document = json.loads(DOCUMENTS[version].read_bytes())
+    path = Path(LOG_FOLDER) / f"closed-{version}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(set_closed_responses(document, is_closed=True)), encoding="utf-8")
+    return path
+
+
 def fuzz_command(url: str, options: argparse.Namespace, seed: int) -> list[str]:
     """Return the Schemathesis command that sends generated requests to each operation."""
     command = [
         str(Path(sys.executable).with_name("st")),
         "--config-file", CONFIGURATION,
-        "run", str(DOCUMENTS[options.document]),
+        "run", str(write_closed_document(options.document)),
         "--url", url,
         "--seed", str(seed),
         "--max-examples", str(2 if options.quick else options.examples),
@@ -86,7 +100,7 @@ def fuzz_command(url: str, options: argparse.Namespace, seed: int) -> list[str]:
 def walk_command(_url: str, options: argparse.Namespace, seed: int) -> list[str]:
     """Return the command of the stateful phase, which follows the links of the contract."""
     command = [sys.executable, "-m", "tests.contract.fuzzing.stateful", "--seed", str(seed)]
-    command += ["--document", str(DOCUMENTS[options.document])]
+    command += ["--document", str(write_closed_document(options.document))]
     for name in options.operation or []:
         command += ["--operation", name]
     return command

@@ -270,6 +270,9 @@ def _impact(raw: Node, directions: set[str], old: ComponentUsage) -> str:
     kind, key, name = raw["kind"], raw.get("property", ""), raw["typeName"]
     was, now = (raw.get(side, {}).get("value") for side in ("base", "revision"))
     is_breaking = raw["impact"] == "major"
+    if key == "additionalProperties" and directions == {"response"} and was is False:
+        # Clients ignore unknown properties: responses can have new ones at any time.
+        is_breaking = False
     if kind == "modified":
         # Clients that omit the value get another one.
         is_breaking |= key == "default" and "request" in directions and was is not None

@@ -100,6 +100,16 @@ def test_harmless_edits_are_reported_with_their_impact(harmless: list[Change]) -
     assert "city` can no longer be missing" not in str(harmless)
 
 
+def test_a_response_that_allows_unknown_properties_breaks_no_client(contract, tmp_path: Path) -> None:
+    before, after = contract(), contract()
+    for name in ("Brand", "TaskCallback"):
+        get_schema(before, name)["additionalProperties"] = False
+        get_schema(after, name).pop("additionalProperties", None)
+    found = {change.text: change.impact for change in list_changes(before, after, tmp_path)}
+    assert found["`Brand`: additionalProperties is not set, was `false`."] == "changed"
+    assert "breaking" not in found.values()
+
+
 def test_changes_of_the_whole_contract_are_reported(contract, tmp_path: Path) -> None:
     before, after = contract(), contract()
     before["x-problem-codes"] = {"in_use": 409, "not_found": 404, "malformed_request": 400}
