@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import zlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -191,8 +192,8 @@ def create_app(
         InvalidSettings: the mock server was started without its database.
     """
     contract = Document.load(bundle) if isinstance(bundle, Path) else Document(bundle)
-    # Also a server of some tags publishes the whole contract.
-    published = contract.to_json(settings.public_url)
+    # Also a server of some tags publishes the whole contract. Compressed, because it is rarely requested.
+    published = zlib.compress(contract.to_json(settings.public_url), level=1)
     if tags is not None:
         contract = contract.with_tags(tags)
     if database is None:
@@ -256,7 +257,7 @@ def create_app(
     fetches = max(1, settings.request_threads // 2)
     app.app.config["FETCHING"] = share_threads(fetches)
     configure_jwt(app.app, settings)
-    app.app.config["CONTRACT_JSON"] = published
+    app.app.config["COMPRESSED_CONTRACT"] = published
     app.add_api(
         contract.connexion_spec(),
         resolver=ContractResolver(endpoints),

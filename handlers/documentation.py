@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+import zlib
 
 from flask import current_app
 
@@ -14,7 +14,7 @@ from handlers.pages.api_catalog import build_link_header
 
 
 def _bundle_json() -> bytes:
-    return cast(bytes, current_app.config["CONTRACT_JSON"])
+    return zlib.decompress(current_app.config["COMPRESSED_CONTRACT"])
 
 
 def _contract_response(content: bytes, media_type: str) -> ApiResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_the_encoding_is_one_that_the_client_accepts(
 
 
 def test_a_compressed_response_is_validated_too(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(app.app.config, "CONTRACT_JSON", b"[]")
+    monkeypatch.setitem(app.app.config, "COMPRESSED_CONTRACT", zlib.compress(b"[]"))
     for response in fetch_plain_and_compressed(app, "/api/v1/openapi.json"):
         assert (response.status, response.json()["code"]) == (500, "internal_error")
         assert "content-encoding" not in response.headers
