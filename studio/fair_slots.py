@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -68,8 +68,8 @@ class FairSlots:
         self.per_owner = per_owner
         self.per_address = total if per_address is None else per_address
         self._free = total
-        # By owner and by address.
-        self._held: Counter[str] = Counter()
+        # By owner and by address; only those that hold a slot.
+        self._held: dict[str, int] = {}
         # While a slot is free, each waiting subject holds its maximum.
         self._waiting: dict[Subject, deque[Future[None]]] = {}
         # When an owner or address had its last turn: the number of that turn.
@@ -80,7 +80,7 @@ class FairSlots:
     def count_held(self, name: str) -> int:
         """Return how many slots an owner or address holds."""
         with self._lock:
-            return self._held[name]
+            return self._held.get(name, 0)
 
     def count_waiting(self, name: str) -> int:
         """Return how many tasks of an owner or address wait."""
@@ -146,10 +146,10 @@ class FairSlots:
         with self._lock:
             self._free += 1
             for name in set(subject):
-                self._held[name] -= 1
-                if not self._held[name]:
-                    del self._held[name]
-            while self._free and (waiting := self._find_next()) is not None:
+                held = self._held.pop(name) - 1
+                if held:
+                    self._held[name] = held
+            while self._waiting and self._free and (waiting := self._find_next()) is not None:
                 self._serve(waiting)
             if not self._waiting:
                 self._turns.clear()
@@ -176,12 +176,13 @@ class FairSlots:
         self._free -= 1
         # Not twice if the owner is the address.
         for name in set(subject):
-            self._held[name] += 1
+            self._held[name] = self._held.get(name, 0) + 1
         return True
 
     def _has_capacity(self, subject: Subject) -> bool:
         owner, address = subject
-        return self._held[owner] < self.per_owner and self._held[address] < self.per_address
+        held = self._held
+        return held.get(owner, 0) < self.per_owner and held.get(address, 0) < self.per_address
 
     def _find_next(self) -> Subject | None:
         """Return the waiting subject that gets the next free slot; None if none may have one."""

@@ -7,7 +7,6 @@ module knows no operation. It runs on the event loop and needs no lock.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -38,8 +37,9 @@ class UnfinishedBodies:
 
     def __init__(self, per_account: int, per_address: int, total: int) -> None:
         self._per_account, self._per_address, self._total = per_account, per_address, total
-        self._held: Counter[str] = Counter()
-        self._large: Counter[str] = Counter()
+        # Only holders with bytes or large bodies, so that addresses and accounts do not accumulate.
+        self._held: dict[str, int] = {}
+        self._large: dict[str, int] = {}
 
     @contextmanager
     def track(self, subject: Subject, is_file: bool = True) -> Iterator[Callable[[int], None]]:
@@ -55,23 +55,30 @@ class UnfinishedBodies:
         def count(received: int) -> None:
             nonlocal size, is_large
             size += received
+            # Count for each holder, also after a limit is exceeded: the end of the block releases all.
+            held = [(_add(self._held, holder, received), limit) for holder, limit in limits.items()]
+            if any(count > limit for count, limit in held):
+                raise TooManyBodyBytes
             if size > LARGE_JSON_BYTES and not is_file and not is_large:
                 is_large = True
-                self._large[subject.owner] += 1
-                if self._large[subject.owner] > MAX_LARGE_JSON_BODIES:
+                if _add(self._large, subject.owner, 1) > MAX_LARGE_JSON_BODIES:
                     raise TooManyConcurrentRequests(
                         f"{MAX_LARGE_JSON_BODIES} requests with more than 1 MB of JSON are in progress: wait "
                         "until one of them has ended"
                     )
-            self._held.update(dict.fromkeys(limits, received))
-            if any(self._held[holder] > limit for holder, limit in limits.items()):
-                raise TooManyBodyBytes
 
         try:
             yield count
         finally:
-            self._held.subtract(dict.fromkeys(limits, size))
-            self._large[subject.owner] -= is_large
-            # Addresses and accounts without bodies must not accumulate.
-            self._held += Counter()
-            self._large += Counter()
+            for holder in limits:
+                _add(self._held, holder, -size)
+            if is_large:
+                _add(self._large, subject.owner, -1)
+
+
+def _add(counts: dict[str, int], name: str, number: int) -> int:
+    """Add to a count and return it; remove a count of zero."""
+    count = counts.pop(name, 0) + number
+    if count:
+        counts[name] = count
+    return count

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 
 
 class ConcurrencyLimiter:
@@ -11,26 +10,28 @@ class ConcurrencyLimiter:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._running: Counter[str] = Counter()
+        # Only subjects with a running request.
+        self._running: dict[str, int] = {}
         # Behind a WSGI server, requests may run on several event loops.
         self._lock = threading.Lock()
 
     def try_start(self, subject: str) -> bool:
         """Count the start of a request, unless the subject is at its limit; return whether it was counted."""
         with self._lock:
-            if self._running[subject] >= self.limit:
+            running = self._running.get(subject, 0)
+            if running >= self.limit:
                 return False
-            self._running[subject] += 1
+            self._running[subject] = running + 1
             return True
 
     def finish(self, subject: str) -> None:
         """Count the end of a request."""
         with self._lock:
-            self._running[subject] -= 1
-            if not self._running[subject]:
-                del self._running[subject]
+            running = self._running.pop(subject) - 1
+            if running:
+                self._running[subject] = running
 
     def count_running(self, subject: str) -> int:
         """Return the number of running requests of a subject."""
         with self._lock:
-            return self._running[subject]
+            return self._running.get(subject, 0)

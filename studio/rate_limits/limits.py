@@ -53,7 +53,7 @@ class QuotaPolicy:
             wait = (decision.retry_after_ms or 1) * 1000
         return LimitUsage(self, max(0, self.quota - used), max(0, ceil(wait / 1_000_000)), decision.allowed)
 
-    @property
+    @cached_property
     def emission_interval(self) -> int:
         """Microseconds until one unit refills, rounded as in the algorithm."""
         return max(1, ceil(self.window * 1_000_000 / self.quota))
