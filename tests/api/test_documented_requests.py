@@ -63,6 +63,26 @@ def test_shot_type_is_the_framing_where_the_request_has_none(
     assert client("POST", path, body | {"framing": "full body"}).json()["framing"] == "full body"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/generations/", {"garment_placement_base_image_media": None}, 422),
+        ("GET", "/brands/?utm_source=newsletter", None, 422),
+        ("GET", "/styles/?include_public=True", None, 422),
+        ("GET", "/brands/?limit=101", None, 422),
+        ("POST", "/uploads/presigned-url", {"filename": "a.heic", "content_type": "image/heic"}, 422),
+        ("POST", "/shooting-looks", {}, 404),
+        ("GET", "/brand-collections/", None, 404),
+        ("GET", "/seasons/", None, 404),
+    ],
+)
+def test_some_documented_requests_are_rejected_by_decision(
+    customer: Customer, method: str, path: str, body: dict[str, str] | None, status: int
+) -> None:
+    """The reasons are in `docs/guides/compatibility.md`."""
+    assert customer.client(method, path, body).status == status
+
+
 def test_an_image_can_be_downloaded_as_a_gif(client_for: Client, scenario: PhotographedProduct) -> None:
     client = client_for(scenario.owner)
     response = client("GET", f"/files/media/{scenario.media.id}/file.jpg?type=gif")
