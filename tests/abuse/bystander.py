@@ -41,6 +41,13 @@ class Samples:
 
     milliseconds: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    """Method and path of each request, in the order of `milliseconds`."""
+
+    def slowest(self, count: int) -> list[str]:
+        """Return the slowest requests with their times."""
+        slowest = sorted(zip(self.milliseconds, self.requests, strict=False), reverse=True)[:count]
+        return [f"{request}: {milliseconds:.0f} ms" for milliseconds, request in slowest]
 
     def p(self, percent: float) -> float:
         """Return a percentile of the latencies."""
@@ -84,6 +91,11 @@ class Pool:
             raise
         self._free.append((time.monotonic(), connection))
         return response
+
+    def close(self) -> None:
+        """Close the connections that no request uses."""
+        for _, connection in self._free:
+            connection.close()
 
     def _take(self) -> Connection | None:
         while self._free:
@@ -137,12 +149,19 @@ class Bystander:
 
     def __init__(self, account: Account, addresses: list[Address], receiver: WebhookReceiver) -> None:
         self.account, self.receiver = account, receiver
-        self._pools = itertools.cycle([Pool(address) for address in addresses])
+        self._all_pools = [Pool(address) for address in addresses]
+        self._pools = itertools.cycle(self._all_pools)
         self._headers = {"Authorization": f"Bearer {account.token}"}
         self._shots = iter(account.ids["shots"])
         self._numbers = itertools.count()
         self._prediction_id = ""
         self._mix = itertools.cycle(self._build_mix())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for pool in self._all_pools:
+            pool.close()
+        await asyncio.sleep(0)  # a transport closes its socket in the next turn of the event loop
 
     def _build_mix(self) -> list[Any]:
         ids, scope = self.account.ids, f"organization_id={self.account.organization_id}"
@@ -243,8 +262,9 @@ def recording(samples: Samples, payload: Payload) -> Iterator[None]:
     except (UnexpectedResponse, OSError) as caught:
         error = str(caught) or type(caught).__name__
     samples.milliseconds.append((time.perf_counter() - began) * 1000)
+    line = payload.wire.split(b" HTTP/1.1", 1)[0].decode()
+    samples.requests.append(line)
     if error:
-        line = payload.wire.split(b" HTTP/1.1", 1)[0].decode()
         samples.errors.append(f"{line}: {error} after {samples.milliseconds[-1]:.0f} ms")
 
 

@@ -17,6 +17,8 @@ FLOOR_MS = 20.0
 MAX_GROWTH_MEGABYTES = 150
 """Of servers, worker and beat, from the end of the warm-up to the end of the run."""
 MEGABYTE = 1_000_000
+SLOWEST = 10
+"""Requests of the bystander that the file lists for each phase."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Phase:
             "p50_ms": self.seen.requests.p(50),
             "p99_ms": self.seen.requests.p(99),
             "max_ms": self.seen.requests.p(100),
+            "slowest": self.seen.requests.slowest(SLOWEST),
             "probes_p99_ms": self.seen.probes.p(99),
             "job_ms": self.seen.jobs.milliseconds,
             "webhook_ms": self.seen.webhooks.milliseconds,

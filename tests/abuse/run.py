@@ -159,6 +159,7 @@ async def run_phases(deployment: Deployment, names: list[str], seed: int, second
             phase = await run.attack(name, CONTROL_SECONDS if name == CONTROL else seconds)
             phases.append(phase)
             print(format_row(idle, phase), flush=True)
+        await run.bystander.close()
     return phases
 
 

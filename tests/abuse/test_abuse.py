@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.abuse import deployment, run
 from tests.abuse.attacks import ATTACKS, Attack, Target
 from tests.abuse.bystander import Observation, Samples, percentile
 from tests.abuse.client import Address, Connection, ConnectionEnded, Payload, encode_request
@@ -92,3 +95,27 @@ def test_the_client_sends_drips_until_the_response() -> None:
         assert asyncio.run(send(server.port, Payload(head, b"x"))) == (200, b"xxx")
         whole = encode_request("PUT", "/", {}, b"abc")
         assert asyncio.run(send(server.port, Payload(whole))) == (200, b"abc")
+
+
+@pytest.mark.slow("it starts a deployment and attacks it for ten seconds")
+def test_one_attack_on_a_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whether other packages than those of requirements.txt are installed makes no difference here.
+    monkeypatch.setattr(deployment, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(deployment, "SEARCHED_PRODUCTS", 100)
+    monkeypatch.setattr(deployment, "BATCH_LOOKS", 20)
+    monkeypatch.setattr(run, "WARM_UP", ())
+    monkeypatch.setattr(run, "IDLE_SECONDS", 5)
+    monkeypatch.setattr(run, "CONTROL_SECONDS", 2)
+    # Not `tmp_path`, which the user of PostgreSQL cannot enter.
+    with (
+        TemporaryDirectory(prefix="sartiq-abuse-") as folder,
+        deployment.run_deployment(Path(folder), run.SEED, with_rates=False) as running,
+    ):
+        idle, control, attack = asyncio.run(run.run_phases(running, ["batches"], run.SEED, seconds=10))
+    # Latencies are judged by `make abuse` only: tests share the machine with other work.
+    assert [error for phase in (idle, control, attack) for error in phase.seen.errors] == []
+    assert [len(phase.seen.jobs.milliseconds) for phase in (idle, control, attack)] == [1, 1, 1]
+    assert attack.statuses["202"] > 0
+    assert attack.statuses["open"] == ATTACKS["batches"].connections
+    assert len(attack.seen.requests.slowest(3)) == 3
+    assert attack.server_cpu > idle.server_cpu

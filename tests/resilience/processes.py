@@ -185,7 +185,8 @@ def run_postgres(folder: Path, **settings: str) -> Iterator[PostgresServer]:
     if os.geteuid() == 0:
         shutil.chown(folder, "postgres")
         for above in folder.parents[:2]:
-            above.chmod(0o755)
+            # Only added: /tmp may be one of them.
+            above.chmod(above.stat().st_mode | 0o055)
     cluster.run("initdb", "-D", str(folder / "data"), "-U", "postgres", "--auth=trust", "-E", "UTF8")
     all_settings = {"listen_addresses": "127.0.0.1", **settings}
     options = " ".join(f"-c {name}={value}" for name, value in all_settings.items())
