@@ -34,6 +34,7 @@ any other exception        500  internal_error: logged as a defect, never shown
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -69,6 +70,8 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "5"
+REJECTION_SECONDS = 0.1
+"""How long a 429 is delayed, so that a client that ignores `Retry-After` cannot send thousands a second."""
 MAIL_RETRY_AFTER_SECONDS = "3600"
 """An operator has to change the settings of a server without e-mail."""
 
@@ -210,6 +213,9 @@ def build_error_handler(
     """Return the error handler that the application registers for every exception."""
 
     async def handle_error(_request: ConnexionRequest, error: Exception) -> ConnexionResponse:
+        if isinstance(error, RateLimited):
+            # The request holds no thread, no slot and no body here, only its connection.
+            await asyncio.sleep(REJECTION_SECONDS)
         problem = build_problem(error)
         return ConnexionResponse(
             status_code=problem.status,

@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 FILE_CHUNK_BYTES = 262_144
 PROBE_CACHE_SECONDS = 1.0
 """How long the result of a probe is reused."""
+PROBE_STALE_SECONDS = 3.0
+"""How long it is reused while the next one takes longer than `PROBE_WAIT_SECONDS`."""
+PROBE_WAIT_SECONDS = 0.1
 
 Response = tuple[int, list[tuple[bytes, bytes]], bytes]
 
@@ -52,7 +55,7 @@ class WsgiBridge:
     account, or one address without a credential, gets at most half of the threads, and one address with many
     accounts all but one. What they send beyond that waits on the event loop, and others take turns. Each
     probe operation has a thread of its own: requests that arrive while it runs, or within a second after it,
-    share its result.
+    share its result. If it takes long, because the disk or the database is busy, they get the last result.
     """
 
     def __init__(self, app: flask.Flask, threads: int, seconds: float, lock_waits: LockWaits) -> None:
@@ -62,7 +65,7 @@ class WsgiBridge:
         self.pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self.thread_slots = share_threads(threads)
         self.lock_waits = lock_waits
-        self.probe_cache_seconds = PROBE_CACHE_SECONDS
+        self.probe_cache_seconds, self.probe_stale_seconds = PROBE_CACHE_SECONDS, PROBE_STALE_SECONDS
         self._probes: dict[tuple[str, str], _Probe] = {}
         # Behind a WSGI server, requests may run on several event loops.
         self._probes_lock = threading.Lock()
@@ -78,7 +81,13 @@ class WsgiBridge:
         operation = context.operation
         if operation is not None and operation.is_probe:
             # A HEAD request has another result, because its response has no body.
-            future = self._run_probe((operation.operation_id, scope["method"]), serve)
+            future, last = self._run_probe((operation.operation_id, scope["method"]), serve)
+            if last is not None:
+                current = asyncio.wrap_future(future)
+                # Retrieved here, or asyncio would log the error of a probe that nobody waits for any more.
+                current.add_done_callback(lambda done: done.cancelled() or done.exception())
+                await asyncio.wait((current,), timeout=PROBE_WAIT_SECONDS)
+                future = future if future.done() else last
             status, headers, body = await self._wait(context, future, self.seconds)
             context.is_validated = True
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -113,8 +122,9 @@ class WsgiBridge:
 
     def shutdown(self) -> None:
         """Wait for the running requests and end all threads."""
-        for pool in (self.pool, *(probe.thread for probe in self._probes.values())):
-            pool.shutdown()
+        self.pool.shutdown()
+        for probe in self._probes.values():
+            probe.shutdown()
 
     async def _repeat_with_lock_slot(
         self, context: RequestContext, serve: Callable[[], Response]
@@ -175,12 +185,12 @@ class WsgiBridge:
         future.add_done_callback(lambda _: slots.release(subject))
         return future
 
-    def _run_probe(self, key: tuple[str, str], serve: Callable[[], Response]) -> Future[Response]:
+    def _run_probe(
+        self, key: tuple[str, str], serve: Callable[[], Response]
+    ) -> tuple[Future[Response], Future[Response] | None]:
         with self._probes_lock:
             probe = self._probes.setdefault(key, _Probe())
-            if not probe.is_current(self.probe_cache_seconds):
-                probe.start(serve)
-            return probe.future
+            return probe.run(serve, self.probe_cache_seconds, self.probe_stale_seconds)
 
     def _abort(self, context: RequestContext) -> NoReturn:
         name = context.operation.operation_id if context.operation else "a request"
@@ -219,19 +229,34 @@ class _Probe:
     """A thread that runs one probe operation, and its last result."""
 
     def __init__(self) -> None:
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="probe")
-        self.future: Future[Response] = Future()
-        self._ended_at: float | None = float("-inf")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="probe")
+        self._running: Future[Response] | None = None
+        self._last: Future[Response] = Future()
+        self._ended_at = float("-inf")
 
-    def is_current(self, seconds: float) -> bool:
-        """Return whether the probe runs, or has ended at most this long ago."""
-        return self._ended_at is None or time.monotonic() - self._ended_at < seconds
+    def run(
+        self, serve: Callable[[], Response], cache_seconds: float, stale_seconds: float
+    ) -> tuple[Future[Response], Future[Response] | None]:
+        """Return the last result, or the future of the running probe and the last result.
 
-    def start(self, serve: Callable[[], Response]) -> None:
-        """Run the probe; the previous run has ended."""
-        self._ended_at = None
-        self.future = _submit(self.thread, serve)
-        self.future.add_done_callback(self._record_end)
+        Args:
+            serve: Runs the probe.
+            cache_seconds: The last result alone is returned up to this age.
+            stale_seconds: It is None from this age on.
+        """
+        if self._running is not None and self._running.done():
+            self._last, self._running = self._running, None
+        age = time.monotonic() - self._ended_at
+        if self._running is None:
+            if age < cache_seconds:
+                return self._last, None
+            self._running = _submit(self._thread, serve)
+            self._running.add_done_callback(self._record_end)
+        return self._running, self._last if age < stale_seconds else None
+
+    def shutdown(self) -> None:
+        """Wait for the probe and end its thread."""
+        self._thread.shutdown()
 
     def _record_end(self, _future: Future[Response]) -> None:
         self._ended_at = time.monotonic()

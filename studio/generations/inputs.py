@@ -276,7 +276,8 @@ def _resolve_brand_and_guidelines(
     if shot is not None and look is not None:
         shooting = _load(Shooting, shot.shooting_id)
         brand_id = shooting.brand_id
-        guidelines_ids = [*look.guidelines_ids]
+        # Not `look.guidelines_ids`: its proxy is a cycle of eleven objects for the garbage collector.
+        guidelines_ids = [link.guidelines_id for link in look.guidelines_links]
         if shooting.default_guidelines_id:
             guidelines_ids.append(shooting.default_guidelines_id)
     if brand_id is None and product is not None and is_own(tenant, product):

@@ -12,8 +12,10 @@ this project at the top level.
 
 import io
 import json
+import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,8 @@ _BYTES_PER_PIXEL = 24
 _TIMEOUT_SECONDS = 30
 _PIXELS_PER_SECOND = 4_000_000
 _MAX_PROFILE_BYTES = 4 << 20
+_NICENESS = 10
+"""The subprocess gives way to requests when CPU is short."""
 _EXIT_UNDECODABLE = 3
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
     "AVIF": AvifImagePlugin.AvifImageFile,
@@ -110,6 +114,8 @@ def _main(file_format: str, output: str, length: str, memory: str, seconds: str)
         memory: The limit of additional memory, in bytes.
         seconds: The limit of CPU time.
     """
+    with suppress(AttributeError, OSError):  # not on Windows, or not permitted
+        os.nice(_NICENESS)
     _limit_resources(int(memory), int(seconds))
     # Each thread reserves address space for its stack, which counts towards the limit.
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1

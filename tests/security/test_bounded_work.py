@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -69,6 +70,27 @@ def test_s36_rejected_shots_of_a_look_cost_no_statement_each(committing_server: 
     assert codes_of_many == {"nothing_to_generate": 24}
     # Each shot type is loaded once, whatever the number of looks.
     assert statements_of_many - statements_of_few == 10
+
+
+def test_s36_rejected_shots_leave_little_to_the_garbage_collector(
+    committing_server: CommittingServer,
+) -> None:
+    # No thread runs while it collects: batches of 1,000 shots stopped all requests for 0.1 s each second.
+    with committing_server.database.transaction(write=True):
+        few = make_shots(committing_server.scenario, looks=1, shot_types=2)
+        many = make_shots(committing_server.scenario, looks=51, shot_types=2)
+    paths = [f"/shootings/{shooting.id}/generate" for shooting in (few, few, many)]
+    gc.collect()
+    gc.disable()
+    try:
+        garbage = []
+        for path in paths:
+            assert committing_server.client("POST", path, {}).status == 202
+            garbage.append(gc.collect())
+    finally:
+        gc.enable()
+    # It was 41.
+    assert (garbage[2] - garbage[1]) / 100 < 8
 
 
 def test_s36_an_error_that_all_shots_share_ends_the_batch_at_the_first_one(

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import uvicorn
 from sqlalchemy import delete
 
 from db.errors import UnreadableImage
 from db.models import ApiKey, User
 from db.session import Database
 from handlers.app import Application
+from handlers.pipeline.errors import REJECTION_SECONDS
+from handlers.pipeline.middleware.concurrency import PROBES_PER_SECOND
+from handlers.server.cli import Server
 from studio.fair_slots import FairSlots, Subject, account_name, current_subject
 from studio.rate_limits.concurrency import ConcurrencyLimiter
 from tests.api.conftest import Client, CommittingServer
@@ -332,6 +339,71 @@ def test_s34_probes_never_wait_for_a_request_thread(
     assert client_for(None)("GET", path).status == 200
 
 
+def test_s34_a_probe_that_takes_long_has_its_last_result(
+    committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(committing_server.client.app)
+    bridge = committing_server.client.app.bridge
+    monkeypatch.setattr(bridge, "probe_stale_seconds", 600.0)
+    # A busy disk: fsync took nine seconds.
+    check = BlockedHandler(lambda: False)
+    checks: dict[str, Callable[[], bool]] = {"disk": lambda: True}
+    monkeypatch.setattr("handlers.utils.list_dependencies", lambda: checks)
+
+    async def scenario() -> list[int]:
+        async def send() -> int:
+            return (await open_requests(client, "/utils/readiness", 1)[0].read_response()).status
+
+        statuses = [await send()]
+        checks["disk"] = check
+        statuses += [await send(), await send()]
+        check.released.set()
+        await wait_until(lambda: not check.running)
+        statuses.append(await send())
+        checks["disk"] = BlockedHandler(lambda: True)
+        monkeypatch.setattr(bridge, "probe_stale_seconds", 0.0)
+        (waiting,) = open_requests(client, "/utils/readiness", 1)
+        await asyncio.sleep(0.2)
+        assert not waiting.task.done()
+        checks["disk"].released.set()
+        return [*statuses, (await waiting.read_response()).status]
+
+    assert asyncio.run(scenario()) == [200, 200, 200, 503, 200]
+
+
+def test_s34_an_address_that_floods_probes_gets_late_responses_and_others_do_not(
+    committing_server: CommittingServer, app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(committing_server.client.app)
+    monkeypatch.setattr("handlers.pipeline.middleware.concurrency.PROBE_DELAY_SECONDS", 600.0)
+
+    async def scenario() -> None:
+        # Earlier tests have the same address: begin with a second of which nothing is used.
+        await asyncio.sleep(1 - time.monotonic() % 1)
+        flood = open_requests(client, "/utils/health-check/", 4 * PROBES_PER_SECOND)
+        await wait_until(lambda: sum(each.task.done() for each in flood) >= PROBES_PER_SECOND)
+        late = [each.task for each in flood if not each.task.done()]
+        # Some may have arrived in the next second.
+        assert len(late) >= 2 * PROBES_PER_SECOND
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    asyncio.run(scenario())
+    other_address = AppFromAddress(app, "192.0.2.8")
+    assert send_request(other_address, "GET", "/api/v1/utils/health-check/").status == 200
+
+
+def test_s34_a_client_that_sends_again_at_once_gets_its_429_late(
+    committing_server: CommittingServer, limiter: ConcurrencyLimiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limiter, "limit", 0)
+    client, _ = make_client(committing_server)
+    began = time.monotonic()
+    assert_too_many(client("GET", "/users/me"))
+    assert time.monotonic() - began >= REJECTION_SECONDS
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_s34_a_flood_of_readiness_checks_shares_one_check_at_a_time(
     committing_server: CommittingServer, monkeypatch: pytest.MonkeyPatch, fails: bool
@@ -419,3 +491,28 @@ def test_s38_waiting_requests_are_limited_per_user_not_per_api_key(
             await scenario()
 
     asyncio.run(run())
+
+
+def test_s34_a_thread_that_computes_lets_others_run_every_half_millisecond() -> None:
+    async def respond(_scope: Any, _receive: Any, _send: Any) -> None:
+        raise NotImplementedError
+
+    config = uvicorn.Config(respond, port=0, lifespan="off", log_config=None)
+    intervals = []
+
+    async def scenario() -> None:
+        server = Server(
+            config, on_started=lambda: intervals.append(sys.getswitchinterval()), drain=lambda: None
+        )
+        config.load()
+        server.lifespan = config.lifespan_class(config)
+        await server.startup()
+        await server.shutdown()
+
+    before = sys.getswitchinterval()
+    try:
+        asyncio.run(scenario())
+    finally:
+        sys.setswitchinterval(before)
+        gc.unfreeze()
+    assert intervals == [pytest.approx(0.0005)]

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import subprocess
+import sys
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +22,7 @@ from db.models import User
 from handlers.app import Application
 from handlers.pipeline.middleware import image_conversion
 from studio.fair_slots import Subject, account_name, current_subject
+from studio.media import conversion, sandbox
 from studio.media.memory_gate import LOAD_SLOTS, MAX_LOADED_IMAGES, MAX_WAIT_SECONDS
 from studio.media.normalisation import normalise, read_image
 from studio.media.storage import LocalDisk, media_key
@@ -332,3 +337,23 @@ def test_s34_data_urls_wait_for_a_slot_without_a_thread(
             assert [image["width"] for image in response.json()["images"]] == [30, 50]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"), [(sandbox, ["AVIF", "header", "1", "1", "1"]), (conversion, ["64", "png"])]
+)
+def test_s34_a_subprocess_that_decodes_gives_way_to_requests(module: Any, arguments: list[str]) -> None:
+    # It reads its file from standard input, so it waits until the input is closed.
+    process = subprocess.Popen(
+        [sys.executable, "-I", module.__file__, *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while (priority := os.getpriority(os.PRIO_PROCESS, process.pid)) == own:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert priority == min(own + 10, 19)
+    finally:
+        process.communicate()

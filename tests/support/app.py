@@ -81,7 +81,7 @@ def create_test_app(folder: Path, **options: Any) -> Application:
     )
     app = create_app(settings, database=SwitchedDatabase(), **options)
     # A test must not get the result of an earlier one.
-    app.bridge.probe_cache_seconds = 0.0
+    app.bridge.probe_cache_seconds = app.bridge.probe_stale_seconds = 0.0
     return app
 
 

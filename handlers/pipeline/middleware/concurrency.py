@@ -25,10 +25,15 @@ from handlers.pipeline.request_context import REQUEST_CONTEXT, RequestContext
 from studio.fair_slots import Subject, account_name, set_current_subject
 from studio.rate_limits.client_address import get_rate_limit_address
 from studio.rate_limits.concurrency import ConcurrencyLimiter
+from studio.rate_limits.pacing import Pace
 
 logger = logging.getLogger(__name__)
 
 MAX_CACHED_KEYS = 10_000
+PROBES_PER_SECOND = 20
+"""Probes of one address that are answered at once."""
+PROBE_DELAY_SECONDS = 0.25
+"""The delay of further ones. They have no limit: a 429 would look like a failure of the server."""
 
 
 class KeyOwners:
@@ -111,12 +116,16 @@ class RequestOwner:
 
 
 class ConcurrencyLimit:
-    """Reject a request while its owner runs as many as it may; runs before the body is read."""
+    """Reject a request while its owner runs as many as it may; runs before the body is read.
+
+    Probes are not counted. An address that sends many of them gets each response later.
+    """
 
     def __init__(self, app: ASGIApp, *, limiter: ConcurrencyLimiter, key_owners: KeyOwners) -> None:
         self.app = app
         self.limiter = limiter
         self.key_owners = key_owners
+        self.probe_pace = Pace(PROBES_PER_SECOND)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request.
@@ -125,10 +134,15 @@ class ConcurrencyLimit:
             TooManyConcurrentRequests: the account or address is at its limit.
         """
         context: RequestContext | None = scope.get(REQUEST_CONTEXT)
-        if context is None or context.operation is None or context.operation.is_probe:
+        if context is None or context.operation is None:
             await self.app(scope, receive, send)
             return
         address = address_name((scope.get("client") or ("",))[0])
+        if context.operation.is_probe:
+            if self.probe_pace.is_too_fast(address):
+                await asyncio.sleep(PROBE_DELAY_SECONDS)
+            await self.app(scope, receive, send)
+            return
         # A request that long polling sends again must not fail: it waits for its turn in `wsgi_bridge`.
         is_limited = context.operation.is_rate_limited and not context.is_repeated
         context.owner = RequestOwner(self.limiter, address, is_limited)
