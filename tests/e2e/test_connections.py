@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from handlers.pipeline.wsgi_bridge import PROBE_CACHE_SECONDS
+from handlers.pipeline.wsgi_bridge import PROBE_STALE_SECONDS
 from handlers.server.connections import ANSWERED_BEYOND_LIMIT
 from handlers.server.http_protocol import IDLE_SECONDS
 from tests.e2e.demo import EMAIL, PASSWORD, Api
@@ -221,7 +221,7 @@ def test_s19_without_a_free_file_every_request_gets_a_declared_response(
             "readiness": lambda: api.client.get("/utils/readiness"),
         }
         # Readiness must not return an earlier result, here and below.
-        time.sleep(PROBE_CACHE_SECONDS)
+        time.sleep(PROBE_STALE_SECONDS)
         # No file that is opened gets a number below 3.
         with limited_files(server, 3):
             responses = {name: request() for name, request in requests.items()}
@@ -232,7 +232,7 @@ def test_s19_without_a_free_file_every_request_gets_a_declared_response(
                 assert response.headers["retry-after"].isdigit()
         for name in ("upload", "file", "variant", "readiness"):
             assert responses[name].status_code == 503, name
-        time.sleep(PROBE_CACHE_SECONDS)
+        time.sleep(PROBE_STALE_SECONDS)
         assert get_once(server).status == SERVED
         assert {name: request().status_code for name, request in requests.items()} == {
             name: 201 if name in ("upload", "brand") else 200 for name in requests
