@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from typing import Any
 
 import schemathesis
 
@@ -44,7 +45,15 @@ def redirect_image_urls(case: schemathesis.Case) -> None:
     if not isinstance(case.body, dict) or case.media_type != "application/json":
         return
     for name in IMAGE_URL_FIELDS:
-        url = case.body.get(name)
-        if isinstance(url, str) and not url.startswith(client.base_url().removesuffix("/api/v1")):
-            targets = _list_targets()
-            case.body[name] = targets[zlib.crc32(url.encode("utf-8", "replace")) % len(targets)]
+        _redirect(case.body, name)
+    images = case.body.get("images")
+    for image in images if isinstance(images, list) else ():
+        if isinstance(image, dict):
+            _redirect(image, "url")
+
+
+def _redirect(values: dict[str, Any], name: str) -> None:
+    url, kept = values.get(name), ("data:", client.base_url().removesuffix("/api/v1"))
+    if isinstance(url, str) and not url.startswith(kept):
+        targets = _list_targets()
+        values[name] = targets[zlib.crc32(url.encode("utf-8", "replace")) % len(targets)]
